@@ -1,0 +1,179 @@
+//! What a program that uses the crate builds: settings, routes, then `run`.
+
+use std::io;
+
+use crate::config::{Config, Origins, normalize_origin};
+use crate::handler::{Handler, Route};
+use crate::limits;
+use crate::reactor::{Addresses, Ended, Plan, Reactor};
+use crate::site::ROUTES_MAX;
+use crate::source::link::Link;
+use crate::source::link_config::LinkConfig;
+
+/// Makes a page that can name the addresses.
+type Page = Box<dyn FnOnce(Addresses) -> Vec<u8>>;
+
+/// A server to be.
+///
+/// ```no_run
+/// use std::rc::Rc;
+/// use oneloop::app::App;
+/// use oneloop::config::Config;
+/// use oneloop::push::{Push, auth::{KeySettings, Keys}};
+///
+/// let config = Config::default();
+/// let secret = b"at least thirty-two bytes of secret";
+/// let keys = Keys::new(&KeySettings { secret: Some(secret), ..KeySettings::default() })?;
+/// let push = Push::new(Rc::new(keys), &config.routes[0])?;
+/// App::new(config).route("/ws", push, &["https://example.com"]).run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct App {
+    config: Config,
+    routes: Vec<Route>,
+    page: Option<Page>,
+    problem: Option<String>,
+}
+
+impl App {
+    /// With these settings; the routes in them are left to whoever builds the handlers.
+    pub fn new(config: Config) -> App {
+        App {
+            config,
+            routes: Vec::new(),
+            page: None,
+            problem: None,
+        }
+    }
+
+    /// Adds a route. No origin: pages of the same host may connect; `*`: all; else those listed, as
+    /// `scheme://host[:port]`.
+    pub fn route(self, path: &str, handler: impl Handler + 'static, origins: &[&str]) -> App {
+        let listed: Option<Vec<String>> = origins
+            .iter()
+            .map(|origin| normalize_origin(origin))
+            .collect();
+        match (origins, listed) {
+            ([], _) => self.route_from(path, handler, Origins::SameHost),
+            (["*"], _) => self.route_from(path, handler, Origins::Any),
+            (_, Some(listed)) => self.route_from(path, handler, Origins::Listed(listed)),
+            (_, None) => App {
+                problem: Some(format!(
+                    "{path}: an origin is not of the form scheme://host[:port]"
+                )),
+                ..self
+            },
+        }
+    }
+
+    /// Adds a route whose origins are parsed already.
+    pub fn route_from(
+        mut self,
+        path: &str,
+        handler: impl Handler + 'static,
+        origins: Origins,
+    ) -> App {
+        let handler = Box::new(handler);
+        self.routes.push(Route {
+            path: path.to_owned(),
+            origins,
+            handler,
+        });
+        self
+    }
+
+    /// Serves a page at `/`, to those who ask by a loopback name. It is made when the addresses are known.
+    pub fn page(mut self, page: impl FnOnce(Addresses) -> Vec<u8> + 'static) -> App {
+        self.page = Some(Box::new(page));
+        self
+    }
+
+    /// Listens. The addresses are known then; nothing is served before [`Bound::run`].
+    ///
+    /// # Errors
+    /// Settings that contradict each other (`InvalidInput`), or an address that cannot be bound.
+    pub fn bind(self) -> io::Result<Bound> {
+        let App {
+            config,
+            routes,
+            page,
+            problem,
+        } = self;
+        if let Some(problem) = problem {
+            return Err(invalid(problem));
+        }
+        if routes.len() > ROUTES_MAX {
+            return Err(invalid(format!("at most {ROUTES_MAX} routes are possible")));
+        }
+        let mut bounds = config.bounds.clone();
+        bounds.clients_max = limits::clients_max(bounds.clients_max, bounds.publishers_max)?;
+        let link = link(&config).map_err(invalid)?;
+        let plan = Plan {
+            listen: config.listen,
+            publishers: config.publishers,
+            publishers_password: config
+                .publishers_password
+                .map(|one| one.as_bytes().to_vec()),
+            admin: config.admin,
+            link: link.map(|link| Link::new(link, 0)),
+            routes,
+            prefix: config.prefix,
+            bounds,
+        };
+        let mut reactor = Reactor::new(plan)?;
+        if let Some(page) = page {
+            let page = page(reactor.addresses());
+            reactor.serve_page(page);
+        }
+        Ok(Bound(reactor))
+    }
+
+    /// Listens and serves until a signal ends it.
+    ///
+    /// # Errors
+    /// Those of [`App::bind`] and of the loop.
+    pub fn run(self) -> io::Result<Ended> {
+        self.bind()?.run()
+    }
+}
+
+/// A server that listens.
+pub struct Bound(Reactor);
+
+impl Bound {
+    /// Where, with the ports that the system chose.
+    pub fn addresses(&self) -> Addresses {
+        self.0.addresses()
+    }
+
+    /// Serves until a signal ends it.
+    ///
+    /// # Errors
+    /// Those of the loop, none of which a peer can cause.
+    pub fn run(self) -> io::Result<Ended> {
+        self.0.run()
+    }
+}
+
+/// What the settings say about the link to Redis, if there is to be one.
+///
+/// # Errors
+/// A sentence about the URL that shows nothing of it.
+pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
+    let Some(url) = &config.redis else {
+        return Ok(None);
+    };
+    let link = LinkConfig::from_url(url).map_err(|why| format!("redis: {why}"))?;
+    Ok(Some(LinkConfig {
+        patterns: config.patterns.clone(),
+        silence: u64::from(config.bounds.redis_silence_seconds) * 1000,
+        timeout: u64::from(config.bounds.redis_timeout_seconds) * 1000,
+        backoff_max: u64::from(config.bounds.redis_backoff_ms_max),
+        payload_bytes_max: config.bounds.payload_bytes_max,
+        ..link
+    }))
+}
+
+fn invalid(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}

@@ -1,0 +1,176 @@
+//! Bytes on their way to clients: encoded once, shared by everyone they go to.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// The longest reason a close frame may carry, in bytes (RFC 6455 section 5.5: 125 less the code).
+pub const CLOSE_REASON_BYTES_MAX: usize = 123;
+
+/// Why a connection is ended by the server (RFC 6455 section 7.4; 4000-4999 are oneloop's own).
+///
+/// A client comes back after 4000 to 4499 and stays away after 4500 to 4999.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// The status code.
+    pub code: u16,
+    /// JSON of at most [`CLOSE_REASON_BYTES_MAX`] bytes, or nothing; what is longer is not sent.
+    pub reason: Cow<'static, str>,
+}
+
+impl Close {
+    /// The server is draining.
+    pub const GOING_AWAY: Close = Close::plain(1001);
+    /// The client broke the WebSocket protocol.
+    pub const PROTOCOL: Close = Close::plain(1002);
+    /// A binary message, where only text is spoken.
+    pub const UNSUPPORTED: Close = Close::plain(1003);
+    /// Text that is not UTF-8.
+    pub const INVALID: Close = Close::plain(1007);
+    /// Too many fragments in one message.
+    pub const POLICY: Close = Close::plain(1008);
+    /// A message above `message_bytes_max`.
+    pub const TOO_BIG: Close = Close::plain(1009);
+    /// The backlog of a client that reads too slowly hit its bound.
+    pub const SLOW: Close = Close::plain(4000);
+    /// Nothing was heard for `silence_seconds`.
+    pub const SILENT: Close = Close::plain(4001);
+    /// The token's `exp` has passed.
+    pub const EXPIRED: Close = Close::plain(4002);
+    /// A limit of the server was hit.
+    pub const BUSY: Close = Close::plain(4003);
+    /// The token is refused.
+    pub const BAD_TOKEN: Close = Close::plain(4500);
+    /// No token came in time.
+    pub const NO_TOKEN: Close = Close::plain(4501);
+    /// Not JSON, no known `op`, wrong types.
+    pub const BAD_COMMAND: Close = Close::plain(4502);
+    /// A newer connection of the same user took over.
+    pub const REPLACED: Close = Close::plain(4503);
+
+    /// A code alone.
+    pub const fn plain(code: u16) -> Close {
+        Close {
+            code,
+            reason: Cow::Borrowed(""),
+        }
+    }
+
+    /// The same code with a reason.
+    pub fn because(self, reason: impl Into<Cow<'static, str>>) -> Close {
+        Close {
+            code: self.code,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Bytes ready to be written to a socket: a WebSocket frame, or several, or an HTTP response. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Frame(Rc<[u8]>);
+
+impl Frame {
+    /// A text message.
+    pub fn text(text: &str) -> Frame {
+        Frame::encode(OpCode::Data(Data::Text), text.as_bytes())
+    }
+
+    /// A text message of JSON, which is UTF-8 by what made it.
+    pub fn json(json: &[u8]) -> Frame {
+        debug_assert!(std::str::from_utf8(json).is_ok(), "JSON is UTF-8");
+        Frame::encode(OpCode::Data(Data::Text), json)
+    }
+
+    /// A binary message.
+    pub fn binary(bytes: &[u8]) -> Frame {
+        Frame::encode(OpCode::Data(Data::Binary), bytes)
+    }
+
+    /// What text there is as a text message, anything else as a binary one: a text frame that is not UTF-8 would end
+    /// the connection of every client that checks (RFC 6455 section 8.1).
+    pub fn message(bytes: &[u8]) -> Frame {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Frame::text(text),
+            Err(_) => Frame::binary(bytes),
+        }
+    }
+
+    /// A ping without a payload (RFC 6455 section 5.5.2).
+    pub fn ping() -> Frame {
+        Frame::encode(OpCode::Control(Control::Ping), b"")
+    }
+
+    /// A close frame (RFC 6455 section 5.5.1).
+    pub fn close(close: &Close) -> Frame {
+        let mut payload = close.code.to_be_bytes().to_vec();
+        if close.reason.len() <= CLOSE_REASON_BYTES_MAX {
+            payload.extend_from_slice(close.reason.as_bytes());
+        }
+        Frame::encode(OpCode::Control(Control::Close), &payload)
+    }
+
+    /// Bytes that are framed already.
+    pub fn ready(bytes: &[u8]) -> Frame {
+        Frame(bytes.into())
+    }
+
+    fn encode(opcode: OpCode, payload: &[u8]) -> Frame {
+        let header = FrameHeader {
+            opcode,
+            ..FrameHeader::default()
+        };
+        let mut bytes = Vec::with_capacity(header.len(payload.len() as u64) + payload.len());
+        header
+            .format(payload.len() as u64, &mut bytes)
+            .expect("a vector takes every write");
+        bytes.extend_from_slice(payload);
+        Frame(bytes.into())
+    }
+
+    /// Whether both are one frame, not merely equal ones.
+    pub fn is(&self, other: &Frame) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// What goes on the wire.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodes_as_rfc_6455_shows() {
+        assert_eq!(
+            Frame::text("Hello").as_bytes(),
+            [0x81, 5, b'H', b'e', b'l', b'l', b'o']
+        );
+        assert_eq!(Frame::ping().as_bytes(), [0x89, 0]);
+        assert_eq!(Frame::close(&Close::SLOW).as_bytes(), [0x88, 2, 0x0f, 0xa0]);
+        assert_eq!(
+            Frame::binary(&[0; 126]).as_bytes()[..4],
+            [0x82, 126, 0, 126]
+        );
+        assert_eq!(
+            Frame::binary(&[0; 65536]).as_bytes()[..10],
+            [0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_never_a_text_frame() {
+        assert_eq!(Frame::message(b"\xff\xfe").as_bytes()[0], 0x82);
+        assert_eq!(Frame::message("é".as_bytes()).as_bytes()[0], 0x81);
+    }
+
+    #[test]
+    fn a_reason_that_is_too_long_is_left_out() {
+        let close = Close::BUSY.because("x".repeat(CLOSE_REASON_BYTES_MAX + 1));
+        assert_eq!(Frame::close(&close).as_bytes().len(), 4);
+    }
+}

@@ -1,0 +1,314 @@
+//! Request heads and plain responses: the HTTP/1.1 that surrounds a WebSocket (RFC 9112, RFC 6455 section 4.2).
+
+use tungstenite::error::{CapacityError, Error, ProtocolError};
+use tungstenite::handshake::machine::TryParse;
+use tungstenite::handshake::server;
+use tungstenite::http::HeaderValue;
+use tungstenite::http::header::{CONNECTION, HOST, UPGRADE};
+
+/// The head of a request.
+#[derive(Debug)]
+pub struct Request(server::Request);
+
+/// An answer that ends the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status code (RFC 9110 section 15).
+    pub status: u16,
+    /// More header lines, names and values; no line breaks.
+    pub headers: Vec<(&'static str, String)>,
+    /// `Content-Type` of the body.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// A line of text for people.
+    pub fn text(status: u16, text: &str) -> Response {
+        let body = format!("{text}\n").into_bytes();
+        Response {
+            status,
+            headers: Vec::new(),
+            content_type: "text/plain; charset=utf-8",
+            body,
+        }
+    }
+
+    /// A JSON text.
+    pub fn json(status: u16, json: String) -> Response {
+        let content_type = "application/json";
+        Response {
+            status,
+            headers: Vec::new(),
+            content_type,
+            body: json.into_bytes(),
+        }
+    }
+
+    /// A page.
+    pub fn html(page: Vec<u8>) -> Response {
+        let content_type = "text/html; charset=utf-8";
+        Response {
+            status: 200,
+            headers: Vec::new(),
+            content_type,
+            body: page,
+        }
+    }
+
+    /// With one more header line.
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// What goes on the wire.
+    pub fn encode(&self) -> Vec<u8> {
+        let reason = match self.status {
+            200 => "OK",
+            400 => "Bad Request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            408 => "Request Timeout",
+            426 => "Upgrade Required",
+            429 => "Too Many Requests",
+            431 => "Request Header Fields Too Large",
+            503 => "Service Unavailable",
+            _ => "Status",
+        };
+        let mut head = format!(
+            "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n",
+            self.status,
+            self.content_type,
+            self.body.len()
+        );
+        for (name, value) in &self.headers {
+            debug_assert!(!value.contains(['\r', '\n']), "a header value is one line");
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}
+
+/// Reads a head from the start of `bytes`: the request and the length of its head, or nothing yet.
+///
+/// # Errors
+/// The answer to one that is malformed (400), not a GET (405), or larger than `bytes_max` or 124 lines (431).
+pub fn parse(bytes: &[u8], bytes_max: usize) -> Result<Option<(Request, usize)>, Response> {
+    let parsed = server::Request::try_parse(bytes).map_err(|error| refusal(&error))?;
+    match parsed {
+        Some((length, _)) if length > bytes_max => Err(too_large()),
+        None if bytes.len() >= bytes_max => Err(too_large()),
+        None => Ok(None),
+        Some((length, request)) => {
+            if request.headers().get_all(HOST).iter().count() != 1 {
+                // RFC 9112 section 3.2.
+                return Err(Response::text(400, "one Host header is expected"));
+            }
+            Ok(Some((Request(request), length)))
+        }
+    }
+}
+
+fn too_large() -> Response {
+    Response::text(431, "the request's head is too large")
+}
+
+fn refusal(error: &Error) -> Response {
+    match error {
+        Error::Protocol(ProtocolError::WrongHttpMethod) => {
+            Response::text(405, "only GET is served here").with("Allow", "GET")
+        }
+        Error::Protocol(ProtocolError::WrongHttpVersion) => {
+            Response::text(400, "HTTP/1.1 is expected")
+        }
+        Error::Capacity(CapacityError::TooManyHeaders) => too_large(),
+        _ => Response::text(400, "this is not a request of HTTP/1.1"),
+    }
+}
+
+/// The answer to a request that is not an upgrade, where one is expected (RFC 9110 section 15.5.22).
+pub fn upgrade_required() -> Response {
+    Response::text(
+        426,
+        "this is a WebSocket endpoint: connect with a WebSocket client, version 13",
+    )
+    .with("Upgrade", "websocket")
+    .with("Sec-WebSocket-Version", "13")
+}
+
+impl Request {
+    /// The path, without the query.
+    pub fn path(&self) -> &str {
+        self.0.uri().path()
+    }
+
+    /// The first value of a header that is visible ASCII.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.0.headers().get(name)?.to_str().ok()
+    }
+
+    /// Every value of a header, split at commas: the entries of a list (RFC 9110 section 5.6.1).
+    pub fn list<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let values = self.0.headers().get_all(name).iter();
+        values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+    }
+
+    /// How often a header occurs.
+    pub fn count(&self, name: &str) -> usize {
+        self.0.headers().get_all(name).iter().count()
+    }
+
+    /// A parameter of the query, as it stands there: what is asked for here (tokens, cursors) needs no percent-encoding.
+    /// An empty one counts as absent.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        let pairs = self.0.uri().query()?.split('&');
+        pairs
+            .filter_map(|pair| pair.split_once('='))
+            .find_map(|(key, value)| (key == name && !value.is_empty()).then_some(value))
+    }
+
+    /// Whether the client asks for a WebSocket at all.
+    pub fn is_upgrade(&self) -> bool {
+        self.list("upgrade")
+            .any(|entry| entry.eq_ignore_ascii_case("websocket"))
+    }
+
+    /// The answer that makes the connection a WebSocket (RFC 6455 section 4.2.2), with the subprotocol if one is chosen.
+    ///
+    /// # Errors
+    /// The refusal: 426 for another version, 400 for what is malformed.
+    pub fn accept(&mut self, protocol: Option<&'static str>) -> Result<Vec<u8>, Response> {
+        if self.header("sec-websocket-version") != Some("13") {
+            return Err(upgrade_required());
+        }
+        let asked = self
+            .list("connection")
+            .any(|entry| entry.eq_ignore_ascii_case("upgrade"));
+        if !asked {
+            return Err(Response::text(400, "Connection: Upgrade is expected"));
+        }
+        // A proxy may send two Connection lines, or more tokens than one; the handshake code looks at the first alone.
+        let headers = self.0.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        let mut response = server::create_response(&self.0).map_err(|_| {
+            Response::text(400, "Sec-WebSocket-Key: 16 bytes in base64 are expected")
+        })?;
+        if let Some(protocol) = protocol {
+            let value = HeaderValue::from_static(protocol);
+            response
+                .headers_mut()
+                .insert("Sec-WebSocket-Protocol", value);
+        }
+        let mut bytes = Vec::new();
+        server::write_response(&mut bytes, &response).expect("a vector takes every write");
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(lines: &str) -> Vec<u8> {
+        format!("{}\r\n\r\n", lines.replace('\n', "\r\n")).into_bytes()
+    }
+
+    fn request(lines: &str) -> Request {
+        parse(&head(lines), 8192).unwrap().unwrap().0
+    }
+
+    const GOOD: &str = "GET /ws?a=&token=T HTTP/1.1\nHost: h\nConnection: keep-alive\n\
+        Connection: foo, upgrade\nUpgrade: WebSocket\nSec-WebSocket-Version: 13\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: a, oneloop.v1";
+
+    #[test]
+    fn a_second_connection_line_counts() {
+        let accepted = request(GOOD).accept(Some("oneloop.v1")).unwrap();
+        let text = String::from_utf8(accepted).unwrap().to_lowercase();
+        assert!(text.starts_with("http/1.1 101 "));
+        assert!(text.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"));
+        assert!(text.contains("sec-websocket-protocol: oneloop.v1\r\n"));
+    }
+
+    #[test]
+    fn reads_path_query_and_lists() {
+        let request = request(GOOD);
+        assert_eq!(request.path(), "/ws");
+        assert_eq!(
+            (
+                request.query("token"),
+                request.query("a"),
+                request.query("b")
+            ),
+            (Some("T"), None, None)
+        );
+        assert_eq!(
+            request.list("sec-websocket-protocol").collect::<Vec<_>>(),
+            ["a", "oneloop.v1"]
+        );
+        assert!(request.is_upgrade());
+    }
+
+    #[test]
+    fn each_malformed_head_has_its_answer() {
+        for (lines, status) in [
+            ("POST / HTTP/1.1\nHost: h", 405),
+            ("CONNECT h:1 HTTP/1.1\nHost: h", 405),
+            ("GET / HTTP/1.0\nHost: h", 400),
+            ("GET / HTTP/1.1", 400),
+            ("GET / HTTP/1.1\nHost: h\nHost: i", 400),
+            ("GET / HTTP/1.1\nHost h", 400),
+            ("\u{1}\u{2}", 400),
+        ] {
+            assert_eq!(
+                parse(&head(lines), 8192).unwrap_err().status,
+                status,
+                "{lines}"
+            );
+        }
+        assert_eq!(
+            parse(b"GET / HT", 8192).unwrap().map(|(_, length)| length),
+            None
+        );
+        assert_eq!(
+            parse(b"GET /aaaaaaaaaaaaaaaaaaaa", 16).unwrap_err().status,
+            431
+        );
+        assert_eq!(parse(&head(GOOD), 64).unwrap_err().status, 431);
+        let many = format!("GET / HTTP/1.1\nHost: h{}", "\nA: b".repeat(200));
+        assert_eq!(parse(&head(&many), 8192).unwrap_err().status, 431);
+    }
+
+    #[test]
+    fn an_upgrade_that_is_wrong_is_refused() {
+        for (from, to, status) in [
+            ("Version: 13", "Version: 8", 426),
+            ("foo, upgrade", "foo", 400),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "short", 400),
+        ] {
+            let refused = request(&GOOD.replace(from, to)).accept(None).unwrap_err();
+            assert_eq!(refused.status, status, "{to}");
+        }
+    }
+
+    #[test]
+    fn a_response_says_its_length_and_ends_the_connection() {
+        let text = String::from_utf8(upgrade_required().encode()).unwrap();
+        assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
+        assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"));
+        assert!(text.contains("\r\nConnection: close\r\n"));
+    }
+}

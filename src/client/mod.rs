@@ -1,0 +1,437 @@
+//! One client's connection, from its first byte to its last.
+//!
+//! An idle connection is a [`Client`] and nothing else. What is in flight (a request head, a part of a frame, a message in
+//! fragments, a backlog) lies in a [`Flight`] that exists only while it is needed.
+
+pub mod codec;
+pub mod frame;
+pub mod http;
+pub mod outbox;
+pub mod transport;
+
+use tungstenite::Bytes;
+use tungstenite::protocol::frame::Utf8Bytes;
+
+use crate::hub::Memberships;
+use crate::timers::{NEVER, Tick};
+use codec::{Codec, Fragments, Inbound};
+use frame::{Close, Frame};
+use http::{Request, Response};
+use outbox::{Backlog, Full, Outbox};
+use transport::Transport;
+
+/// Where a connection stands. It moves forward only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The request's head is read.
+    Head,
+    /// A WebSocket.
+    Open,
+    /// The last thing it will be sent (a close frame, a response) is queued. What it sends is discarded.
+    Closing,
+    /// The same, and the peer has ended its side: it is gone as soon as all is written.
+    Parting,
+    /// Our side is shut; its end is awaited, so that no reset destroys what it has not read yet.
+    Lingering,
+    /// Waits to be reaped.
+    Dead,
+}
+
+/// What happens when a connection's time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnd {
+    /// The head did not come: 408.
+    Timeout,
+    /// A close frame with this code.
+    Close(u16),
+    /// It is dropped.
+    Drop,
+}
+
+/// Whether a client stands in the queue of those who have bytes to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// It does not.
+    Idle,
+    /// It does.
+    Noted,
+    /// It does, and is read until its end: the peer has ended its side, and no event will say so again.
+    ToEnd,
+}
+
+/// In which queue of those who are owed a write a client stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// In none.
+    None,
+    /// Among the receivers of a broadcast.
+    Bulk,
+    /// Among those who are served first.
+    Urgent,
+}
+
+/// Lengths of time for the connections of one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// `ping_seconds`, in ticks; 0: no pings.
+    pub ping: Tick,
+    /// `silence_seconds`, in ticks; 0: silence is no reason to close.
+    pub silence: Tick,
+    /// Nobody counts as unheard since before this tick: set after the process was frozen.
+    pub floor: Tick,
+}
+
+/// What is due at a deadline.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// A ping.
+    Ping,
+    /// Nothing was heard for too long.
+    Silent,
+    /// The connection's time is up.
+    End(AtEnd),
+}
+
+/// What a client's bytes turned out to be.
+#[derive(Debug)]
+pub enum Event {
+    /// A whole request head.
+    Request(Request),
+    /// A head that is answered and ended.
+    Refused(Response),
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A binary message.
+    Binary(Bytes),
+    /// The peer closed; the answer is among the codec's replies.
+    Closed,
+    /// It broke the protocol or a bound.
+    Violation(Close),
+}
+
+/// What is in flight.
+#[derive(Debug)]
+struct Flight {
+    /// The start of a head or of a frame.
+    input: Vec<u8>,
+    fragments: Option<Box<Fragments>>,
+    outbox: Outbox,
+    lane: Lane,
+    /// The socket takes nothing; it will say when it does.
+    blocked: bool,
+}
+
+/// mio's sockets carry 12 bytes more where debug assertions are on.
+const DEBUG_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 0 };
+
+/// Held at compile time: a slot is 40 bytes, and being one of a slab's adds nothing.
+const _: () = assert!(size_of::<Option<Client>>() == 40 + DEBUG_BYTES);
+
+/// A connection: 40 bytes while it is idle.
+pub struct Client {
+    /// The byte pipe.
+    pub transport: Transport,
+    /// Which tenant of its slot it is.
+    pub generation: u32,
+    /// When its last byte came.
+    heard: Tick,
+    /// When its time is up, and what happens then.
+    ends: Tick,
+    at_end: AtEnd,
+    /// What it listens to.
+    pub memberships: Memberships,
+    /// Messages in the current second, for `commands_per_second_max`.
+    second: u16,
+    commands: u16,
+    /// Its route's number.
+    pub route: u8,
+    state: State,
+    /// Whether it is to be read.
+    pub reading: Reading,
+    /// Its handler took it in, and is to be told when it is gone.
+    pub opened: bool,
+    flight: Option<Box<Flight>>,
+}
+
+impl Client {
+    /// A connection that was accepted; `ends` is the deadline of its request's head.
+    pub fn new(transport: Transport, generation: u32, now: Tick, ends: Tick) -> Client {
+        Client {
+            transport,
+            generation,
+            heard: now,
+            ends,
+            at_end: AtEnd::Timeout,
+            memberships: Memberships::default(),
+            second: 0,
+            commands: 0,
+            route: 0,
+            state: State::Head,
+            reading: Reading::Idle,
+            opened: false,
+            flight: None,
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether it owns nothing but its slot.
+    pub fn is_hibernating(&self) -> bool {
+        self.flight.is_none()
+    }
+
+    /// Bytes came.
+    pub fn hear(&mut self, now: Tick) {
+        self.heard = now;
+    }
+
+    /// Sets when its time is up.
+    pub fn end_at(&mut self, ends: Tick, at_end: AtEnd) {
+        self.ends = ends;
+        self.at_end = at_end;
+    }
+
+    /// The tick at which [`Client::due`] wants to be asked next.
+    pub fn deadline(&self, now: Tick, timing: &Timing) -> Tick {
+        if self.state != State::Open {
+            return self.ends;
+        }
+        let heard = self.heard.max(timing.floor);
+        let silent = if timing.silence == 0 {
+            NEVER
+        } else {
+            heard + timing.silence
+        };
+        let ping = match timing.ping {
+            0 => NEVER,
+            ping if heard + ping > now => heard + ping,
+            ping => now + ping,
+        };
+        self.ends.min(silent).min(ping)
+    }
+
+    /// What is due now.
+    pub fn due(&self, now: Tick, timing: &Timing) -> Due {
+        if self.ends <= now {
+            return Due::End(self.at_end);
+        }
+        if self.state != State::Open {
+            return Due::Nothing;
+        }
+        let unheard = now.saturating_sub(self.heard.max(timing.floor));
+        if timing.silence > 0 && unheard >= timing.silence {
+            return Due::Silent;
+        }
+        if timing.ping > 0 && unheard >= timing.ping {
+            Due::Ping
+        } else {
+            Due::Nothing
+        }
+    }
+
+    /// Counts a message in its second; `false` when there are more than `max` in one (0: no bound).
+    pub fn count_command(&mut self, now: Tick, max: u32) -> bool {
+        let second = (now / 10) as u16;
+        if self.second != second {
+            self.second = second;
+            self.commands = 0;
+        }
+        self.commands = self.commands.saturating_add(1);
+        max == 0 || u32::from(self.commands) <= max
+    }
+
+    /// The beginning of what it sends, kept from before: usually nothing.
+    pub fn take_input(&mut self) -> Vec<u8> {
+        self.flight
+            .as_mut()
+            .map_or(Vec::new(), |flight| std::mem::take(&mut flight.input))
+    }
+
+    /// Keeps what is not whole yet.
+    pub fn keep_input(&mut self, input: Vec<u8>) {
+        if !input.is_empty() {
+            self.flight().input = input;
+        }
+        self.settle();
+    }
+
+    /// Takes the next event off `input`; `None`: the rest is not whole yet, or nobody reads it any more.
+    pub fn next(
+        &mut self,
+        input: &mut &[u8],
+        codec: &mut Codec,
+        head_bytes_max: usize,
+    ) -> Option<Event> {
+        match self.state {
+            State::Head => match http::parse(input, head_bytes_max) {
+                Ok(None) => None,
+                Ok(Some((request, length))) => {
+                    *input = &input[length..];
+                    Some(Event::Request(request))
+                }
+                Err(response) => Some(Event::Refused(response)),
+            },
+            State::Open => self.next_message(input, codec),
+            State::Closing | State::Parting | State::Lingering | State::Dead => {
+                *input = &[];
+                None
+            }
+        }
+    }
+
+    fn next_message(&mut self, input: &mut &[u8], codec: &mut Codec) -> Option<Event> {
+        let mut fragments = self
+            .flight
+            .as_mut()
+            .and_then(|flight| flight.fragments.take());
+        let inbound = codec.next(input, &mut fragments);
+        if fragments.is_some() {
+            self.flight().fragments = fragments;
+        }
+        Some(match inbound? {
+            Inbound::Text(text) => Event::Text(text),
+            Inbound::Binary(bytes) => Event::Binary(bytes),
+            Inbound::Close => Event::Closed,
+            Inbound::Violation(close) => Event::Violation(close),
+        })
+    }
+
+    /// The handshake is done.
+    pub fn open(&mut self) {
+        assert_eq!(self.state, State::Head, "only a handshake opens");
+        self.state = State::Open;
+        self.end_at(NEVER, AtEnd::Drop);
+    }
+
+    /// Queues a frame.
+    ///
+    /// # Errors
+    /// [`Full`] when its backlog hit a bound.
+    pub fn queue(&mut self, frame: &Frame, backlog: &Backlog) -> Result<(), Full> {
+        self.flight().outbox.push(frame, backlog)
+    }
+
+    /// Queues what must come before all else: the answer to the handshake.
+    pub fn queue_first(&mut self, frame: &Frame) {
+        self.flight().outbox.push_first(frame);
+    }
+
+    /// Whether `frame` is the last one queued: it listens twice to what one message is sent to.
+    pub fn was_just_queued(&self, frame: &Frame) -> bool {
+        let last = self.flight.as_ref().and_then(|flight| flight.outbox.last());
+        last.is_some_and(|last| last.is(frame))
+    }
+
+    /// Queues the last frame or response. What waits is sent before it, unless `forget`.
+    pub fn finish(&mut self, last: Option<&Frame>, forget: bool, ends: Tick) {
+        assert!(
+            matches!(self.state, State::Head | State::Open),
+            "it is finished once"
+        );
+        self.state = State::Closing;
+        self.end_at(ends, AtEnd::Drop);
+        let flight = self.flight();
+        flight.input = Vec::new();
+        flight.fragments = None;
+        if forget {
+            flight.outbox.forget();
+        }
+        if let Some(last) = last {
+            flight.outbox.push_last(last);
+        }
+    }
+
+    /// All is written: our side shuts, and the peer's end is awaited.
+    pub fn linger(&mut self) {
+        assert_eq!(self.state, State::Closing, "only what is finished lingers");
+        self.state = State::Lingering;
+        self.transport.shutdown_write();
+    }
+
+    /// The peer has ended its side. Whether that leaves something to be written first.
+    pub fn part(&mut self) -> bool {
+        if self.state == State::Closing {
+            self.state = State::Parting;
+        }
+        self.state == State::Parting
+    }
+
+    /// It is gone. Whether it was not before.
+    pub fn die(&mut self) -> bool {
+        std::mem::replace(&mut self.state, State::Dead) != State::Dead
+    }
+
+    /// Puts it into a lane of the flush queue: whether it must be queued there now.
+    pub fn enter_lane(&mut self, lane: Lane) -> bool {
+        let Some(flight) = &mut self.flight else {
+            return false;
+        };
+        let better =
+            flight.lane == Lane::None || (flight.lane == Lane::Bulk && lane == Lane::Urgent);
+        if flight.blocked || flight.outbox.is_empty() || !better {
+            return false;
+        }
+        flight.lane = lane;
+        true
+    }
+
+    /// The socket takes bytes again: whether any are owed.
+    pub fn unblock(&mut self) -> bool {
+        let Some(flight) = &mut self.flight else {
+            return false;
+        };
+        std::mem::take(&mut flight.blocked) && !flight.outbox.is_empty()
+    }
+
+    /// Writes what it is owed: the bytes written and how far that came. `None`: it is owed nothing, or is blocked.
+    ///
+    /// # Errors
+    /// The transport's: the connection is gone.
+    pub fn flush(&mut self) -> std::io::Result<Option<(usize, outbox::Written)>> {
+        let Some(flight) = &mut self.flight else {
+            return Ok(None);
+        };
+        flight.lane = Lane::None;
+        if flight.blocked || flight.outbox.is_empty() {
+            return Ok(None);
+        }
+        let (bytes, written) = flight.outbox.write(&mut self.transport)?;
+        flight.blocked = written == outbox::Written::Blocked;
+        self.settle();
+        Ok(Some((bytes, written)))
+    }
+
+    /// Bytes that wait to be written.
+    pub fn backlog_bytes(&self) -> usize {
+        self.flight
+            .as_ref()
+            .map_or(0, |flight| flight.outbox.bytes())
+    }
+
+    fn flight(&mut self) -> &mut Flight {
+        self.flight.get_or_insert_with(|| {
+            Box::new(Flight {
+                input: Vec::new(),
+                fragments: None,
+                outbox: Outbox::default(),
+                lane: Lane::None,
+                blocked: false,
+            })
+        })
+    }
+
+    /// Hibernates if nothing is in flight.
+    fn settle(&mut self) {
+        let idle = self.flight.as_ref().is_some_and(|flight| {
+            flight.input.is_empty() && flight.fragments.is_none() && flight.outbox.is_empty()
+        });
+        if idle {
+            self.flight = None;
+        }
+    }
+}

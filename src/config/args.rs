@@ -1,0 +1,373 @@
+//! The command line: which command, and which settings it gives.
+
+use std::ffi::OsString;
+
+use lexopt::{Arg, Parser};
+
+use super::names::suggestion;
+use super::setting::Setting;
+use super::table;
+use super::value::{Value, parse_duration, quote};
+
+/// What to do.
+pub enum Command {
+    /// Serve until a drain; with `check`, read the settings and exit.
+    Serve { check: bool },
+    /// Print a token with these claims, valid for `ttl_seconds`. Topics and grants are not checked yet.
+    Token {
+        sub: String,
+        topics: Vec<String>,
+        may: Vec<String>,
+        ttl_seconds: u64,
+        admin: bool,
+    },
+    /// Say whether a token hears a topic, and by which rule.
+    Explain { token: String, topic: String },
+    /// Print [`super::help`].
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// Ten years: a longer life is a slip of the unit.
+const TTL_SECONDS_MAX: u64 = 3650 * 86_400;
+const SUB_BYTES_MAX: usize = 128;
+
+/// The command line, read but not yet applied to anything.
+#[derive(Default)]
+pub(super) struct Line {
+    /// `None` where it could not be made out; then there is a problem.
+    pub(super) command: Option<Command>,
+    /// `--config`.
+    pub(super) config_file: Option<OsString>,
+    pub(super) settings: Vec<(&'static Setting, Value)>,
+    pub(super) problems: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Verb {
+    Serve,
+    Token,
+    Explain,
+}
+
+/// What only some commands take.
+#[derive(Default)]
+struct Extras {
+    check: bool,
+    sub: Option<Value>,
+    topics: Option<Value>,
+    may: Option<Value>,
+    ttl: Option<Value>,
+    admin: bool,
+    words: Vec<OsString>,
+}
+
+/// Reads the arguments without the program's name. The command is the first of them or left out.
+pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
+    let mut line = Line::default();
+    let mut args = args.into_iter().peekable();
+    let verb = match args.peek().and_then(|first| first.to_str()) {
+        Some("serve") => Some(Verb::Serve),
+        Some("token") => Some(Verb::Token),
+        Some("explain") => Some(Verb::Explain),
+        _ => None,
+    };
+    if verb.is_some() {
+        args.next();
+    }
+    let verb = verb.unwrap_or(Verb::Serve);
+    let mut extras = Extras::default();
+    let mut parser = Parser::from_args(args);
+    loop {
+        match parser.next() {
+            Ok(None) => break,
+            Ok(Some(Arg::Short('h') | Arg::Long("help"))) => return line.only(Command::Help),
+            Ok(Some(Arg::Short('V') | Arg::Long("version"))) => return line.only(Command::Version),
+            Ok(Some(Arg::Value(word))) => extras.words.push(word),
+            Ok(Some(Arg::Long(flag))) => {
+                let flag = flag.to_owned();
+                line.take_flag(verb, &flag, &mut parser, &mut extras);
+            }
+            Ok(Some(Arg::Short(letter))) => {
+                line.problems
+                    .push(format!("unknown flag -{}", letter.escape_debug()));
+                skip_value(&mut parser);
+            }
+            Err(error) => line.problems.push(error.to_string()),
+        }
+    }
+    line.command = match verb {
+        Verb::Serve => line.serve(extras),
+        Verb::Token => line.token(extras),
+        Verb::Explain => line.explain(extras),
+    };
+    line
+}
+
+/// After a flag that nobody knows, the next word is most likely its value: one slip, one message.
+fn skip_value(parser: &mut Parser) {
+    if parser.optional_value().is_none()
+        && let Some(mut rest) = parser.try_raw_args()
+    {
+        rest.next_if(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    }
+}
+
+impl Line {
+    fn only(self, command: Command) -> Line {
+        Line {
+            command: Some(command),
+            ..Line::default()
+        }
+    }
+
+    fn take_flag(&mut self, verb: Verb, flag: &str, parser: &mut Parser, extras: &mut Extras) {
+        let extra = match (verb, flag) {
+            (Verb::Serve, "check") => return extras.check = true,
+            (Verb::Token, "admin") => return extras.admin = true,
+            (Verb::Token, "sub") => Some(&mut extras.sub),
+            (Verb::Token, "topics") => Some(&mut extras.topics),
+            (Verb::Token, "may") => Some(&mut extras.may),
+            (Verb::Token, "ttl") => Some(&mut extras.ttl),
+            _ => None,
+        };
+        let setting = table::by_flag(flag);
+        if extra.is_none() && setting.is_none() && flag != "config" {
+            self.problems.push(match flag {
+                "sub" | "ttl" => format!("--{flag} belongs to `oneloop token`"),
+                "check" => "--check belongs to `oneloop serve`".to_owned(),
+                _ => unknown_flag(flag),
+            });
+            return skip_value(parser);
+        }
+        let value = match parser.value() {
+            Ok(value) => value,
+            Err(_) => {
+                return self
+                    .problems
+                    .push(format!("--{flag} needs a value after it"));
+            }
+        };
+        match (extra, setting) {
+            (Some(extra), _) => *extra = Some(value.into()),
+            (None, Some(setting)) => self.settings.push((setting, value.into())),
+            (None, None) => self.config_file = Some(value),
+        }
+    }
+
+    fn serve(&mut self, extras: Extras) -> Option<Command> {
+        for word in &extras.words {
+            let word = word.to_string_lossy();
+            let commands = ["serve", "token", "explain"].map(str::to_owned);
+            let meant = suggestion("", &word, commands.into_iter());
+            let word = quote(&word);
+            self.problems.push(format!(
+                "{word} is no command{meant}; the command stands first: serve, token or explain"
+            ));
+        }
+        Some(Command::Serve {
+            check: extras.check,
+        })
+    }
+
+    fn token(&mut self, extras: Extras) -> Option<Command> {
+        if !extras.words.is_empty() {
+            self.problems
+                .push("token takes flags only: --sub, --topics, --may, --ttl".to_owned());
+        }
+        let sub = match extras.sub {
+            Some(sub) => self.checked("--sub", sub.text().and_then(|text| subject(text, &sub))),
+            None => self.checked(
+                "--sub",
+                Err("it is missing; name the user, as in --sub 42".to_owned()),
+            ),
+        };
+        let topics = extras.topics.map_or(Ok(Vec::new()), |value| value.words());
+        let may = extras.may.map_or(Ok(Vec::new()), |value| value.words());
+        let ttl = extras.ttl.map_or(Ok(3600), |value| ttl_seconds(&value));
+        let (topics, may) = (self.checked("--topics", topics), self.checked("--may", may));
+        let ttl_seconds = self.checked("--ttl", ttl);
+        Some(Command::Token {
+            sub: sub?,
+            topics: topics?,
+            may: may?,
+            ttl_seconds: ttl_seconds?,
+            admin: extras.admin,
+        })
+    }
+
+    /// The words are not quoted in messages: one of them is a token.
+    fn explain(&mut self, extras: Extras) -> Option<Command> {
+        let count = extras.words.len();
+        let words = extras.words.into_iter().map(|word| word.into_string().ok());
+        match words
+            .collect::<Option<Vec<_>>>()
+            .map(<[String; 2]>::try_from)
+        {
+            Some(Ok([token, topic])) => return Some(Command::Explain { token, topic }),
+            Some(Err(_)) => self.problems.push(format!(
+                "explain takes two words, TOKEN and TOPIC; {count} were given"
+            )),
+            None => self
+                .problems
+                .push("explain: TOKEN and TOPIC must be UTF-8".to_owned()),
+        }
+        None
+    }
+
+    fn checked<T>(&mut self, flag: &str, value: Result<T, String>) -> Option<T> {
+        value
+            .map_err(|reason| self.problems.push(format!("{flag}: {reason}")))
+            .ok()
+    }
+}
+
+fn unknown_flag(flag: &str) -> String {
+    let own = ["config", "check", "help", "version"].map(str::to_owned);
+    let settings = table::all().filter(|setting| !setting.is_variable_only());
+    let known = settings
+        .map(|setting| setting.flag()[2..].to_owned())
+        .chain(own);
+    let meant = suggestion("--", flag, known);
+    format!("unknown flag --{}{meant}", flag.escape_debug())
+}
+
+fn subject(text: &str, value: &Value) -> Result<String, String> {
+    let fits = (1..=SUB_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+    match fits {
+        true => Ok(text.to_owned()),
+        false => Err(value.is_not("1 to 128 bytes without control characters")),
+    }
+}
+
+fn ttl_seconds(value: &Value) -> Result<u64, String> {
+    match value.text().ok().and_then(parse_duration) {
+        Some(seconds) if (1..=TTL_SECONDS_MAX).contains(&seconds) => Ok(seconds),
+        _ => Err(value.is_not("a time like 90s, 15m, 1h or 30d, of at most 3650d")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(args: &[&str]) -> Line {
+        parse(args.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn each_command_takes_its_own_flags() {
+        let args = [
+            "token", "--sub", "42", "--topics", "a,b", "--may=c", "--ttl", "15m", "--admin",
+        ];
+        let token = line(&args);
+        assert!(token.problems.is_empty() && token.settings.is_empty());
+        let Some(Command::Token {
+            sub,
+            topics,
+            may,
+            ttl_seconds,
+            admin,
+        }) = token.command
+        else {
+            panic!("a token was asked for");
+        };
+        assert_eq!((sub.as_str(), ttl_seconds, admin), ("42", 900, true));
+        assert_eq!(
+            (topics, may),
+            (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()])
+        );
+
+        let explain = line(&["explain", "--log", "off", "t", "room.7"]);
+        assert_eq!(explain.settings.len(), 1);
+        let Some(Command::Explain { token, topic }) = explain.command else {
+            panic!("an explanation was asked for");
+        };
+        assert_eq!((token.as_str(), topic.as_str()), ("t", "room.7"));
+
+        let serve = line(&[
+            "serve",
+            "--admin",
+            "127.0.0.1:1",
+            "--topics",
+            "a",
+            "--config",
+            "f",
+        ]);
+        assert!(matches!(
+            serve.command,
+            Some(Command::Serve { check: false })
+        ));
+        assert_eq!(
+            (serve.settings.len(), serve.config_file),
+            (2, Some("f".into()))
+        );
+        assert!(matches!(
+            line(&["--check"]).command,
+            Some(Command::Serve { check: true })
+        ));
+        assert!(matches!(
+            line(&["token", "--help"]).command,
+            Some(Command::Help)
+        ));
+        assert!(matches!(line(&["-V"]).command, Some(Command::Version)));
+    }
+
+    #[test]
+    fn each_slip_gets_one_message() {
+        let table: &[(&[&str], &str)] = &[
+            (
+                &["--lisen", "x"],
+                "unknown flag --lisen; did you mean --listen?",
+            ),
+            (&["--chek"], "unknown flag --chek; did you mean --check?"),
+            (&["--zzzzzzzz=x"], "unknown flag --zzzzzzzz"),
+            (&["-x", "hunter2"], "unknown flag -x"),
+            (&["-xhunter2"], "unknown flag -x"),
+            (&["--jwt-sekret", "hunter2"], "unknown flag --jwt-sekret"),
+            (&["--listen"], "--listen needs a value"),
+            (&["--check=x"], "unexpected argument for option '--check'"),
+            (&["tokn"], "\"tokn\" is no command; did you mean token?"),
+            (&["--check", "token"], "the command stands first"),
+            (&["--sub", "4"], "--sub belongs to `oneloop token`"),
+            (
+                &["token", "--check", "--sub", "4"],
+                "--check belongs to `oneloop serve`",
+            ),
+            (
+                &["token", "--sub", "4", "hunter2"],
+                "token takes flags only",
+            ),
+            (
+                &["token", "--ttl", "1h"],
+                "--sub: it is missing; name the user, as in --sub 42",
+            ),
+            (&["token", "--sub", ""], "--sub: \"\" is not 1 to 128 bytes"),
+            (&["token", "--sub", "a\nb"], "without control characters"),
+            (
+                &["token", "--sub", "4", "--ttl", "0"],
+                "--ttl: \"0\" is not a time like 90s, 15m",
+            ),
+            (
+                &["token", "--sub", "4", "--ttl", "3651d"],
+                "of at most 3650d",
+            ),
+            (
+                &["token", "--sub", "4", "--may", "a,,b"],
+                "--may: \"a,,b\" has an empty entry",
+            ),
+            (
+                &["explain", "hunter2"],
+                "explain takes two words, TOKEN and TOPIC; 1 were given",
+            ),
+            (&["explain", "hunter2", "a", "b"], "3 were given"),
+        ];
+        for (args, wanted) in table {
+            let found = line(args).problems;
+            assert_eq!(found.len(), 1, "{args:?}: {found:?}");
+            assert!(found[0].contains(wanted), "{args:?}: {}", found[0]);
+            assert!(!found[0].contains("hunter2"), "a secret in: {}", found[0]);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What people read about the settings: the help text, the README's table. Both are the one table.
+
+use std::fmt::Write;
+
+use super::setting::Setting;
+use super::table;
+
+const USAGE: &str = "\
+oneloop: PUBLISH in Redis, WebSocket out, to the right client only
+
+Usage:
+  oneloop [serve] [flags]           serve; --check reads the settings and exits
+  oneloop token --sub 42 [--topics a,b] [--may c] [--ttl 1h] [--admin] [flags]
+                                    print a token
+  oneloop explain TOKEN TOPIC [flags]
+                                    say whether that token hears that topic, and why
+  oneloop -h, --help                print this
+  oneloop -V, --version             print the version
+
+Settings come from a TOML file (--config FILE or ONELOOP_CONFIG), then from variables, then
+from flags; the last one wins. --jwt-issuer is issuer in the file's table [jwt]. Lists have
+commas (in TOML: arrays), sizes may be written 65536, 64KiB or 1MiB.
+";
+
+/// The text of `--help`: all settings in groups, with their variables, defaults and bounds.
+pub fn help() -> String {
+    let mut text = USAGE.to_owned();
+    let width = |of: fn(&Setting) -> String| table::all().map(|s| of(s).len()).max().unwrap_or(0);
+    let (flag_width, variable_width) = (width(flag_or_dash), width(Setting::variable));
+    for (title, rows) in table::groups() {
+        writeln!(text, "\n{title}:").expect("a String takes all");
+        for setting in *rows {
+            let (flag, variable) = (flag_or_dash(setting), setting.variable());
+            let (default, allowed) = (setting.default_text(), setting.allowed_text());
+            writeln!(
+                text,
+                "  {flag:flag_width$}  {variable:variable_width$}  {default}\n      {} ({allowed})",
+                setting.about
+            )
+            .expect("a String takes all");
+        }
+    }
+    text
+}
+
+/// The README's table of settings, as Markdown.
+pub fn settings_markdown() -> String {
+    let mut text = String::from(
+        "| setting | flag | default | allowed | what it does |\n|---|---|---|---|---|\n",
+    );
+    for setting in table::all() {
+        let (name, flag) = match setting.is_variable_only() {
+            true => (setting.variable(), "none".to_owned()),
+            false => (setting.key.to_owned(), format!("`{}`", setting.flag())),
+        };
+        let cells = [
+            setting.default_text(),
+            setting.allowed_text(),
+            setting.about.to_owned(),
+        ];
+        let [default, allowed, about] = cells.map(|cell| escape(&cell));
+        writeln!(
+            text,
+            "| `{name}` | {flag} | {default} | {allowed} | {about} |"
+        )
+        .expect("a String takes all");
+    }
+    text
+}
+
+fn flag_or_dash(setting: &Setting) -> String {
+    if setting.is_variable_only() {
+        "-".to_owned()
+    } else {
+        setting.flag()
+    }
+}
+
+/// Leaves no character that Markdown would take for its own.
+fn escape(cell: &str) -> String {
+    let mut escaped = String::new();
+    for letter in cell.chars() {
+        if "\\*_[]|<>`".contains(letter) {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_markdown_lists_each_setting_once() {
+        let markdown = settings_markdown();
+        for setting in table::all() {
+            let name = match setting.is_variable_only() {
+                true => setting.variable(),
+                false => setting.key.to_owned(),
+            };
+            let start = format!("| `{name}` |");
+            let count = markdown
+                .lines()
+                .filter(|line| line.starts_with(&start))
+                .count();
+            assert_eq!(count, 1, "{name}");
+        }
+        assert_eq!(markdown.lines().count(), 2 + table::all().count());
+        for line in markdown.lines() {
+            let bars = line.replace("\\|", "").matches('|').count();
+            assert_eq!(bars, 6, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_lists_each_flag_and_variable_once() {
+        let help = help();
+        let rows = help.strip_prefix(USAGE).expect("it begins with the usage");
+        let words: Vec<&str> = rows.split_whitespace().collect();
+        for setting in table::all() {
+            let times = |name: String| words.iter().filter(|word| **word == name).count();
+            assert_eq!(times(setting.variable()), 1, "{}", setting.key);
+            let flags = usize::from(!setting.is_variable_only());
+            assert_eq!(times(setting.flag()), flags, "{}", setting.key);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The settings as the program uses them: typed, checked, with every default filled in.
+//!
+//! Reading order: this file says what there is to set, `table` lists it under its names, `read` merges
+//! the three sources (TOML file, then `ONELOOP_*` variables, then flags), `settle` judges the whole.
+
+mod args;
+mod bounds;
+mod draft;
+mod file;
+mod manual;
+mod names;
+mod origin;
+mod read;
+mod setters;
+mod setting;
+mod settle;
+mod table;
+mod value;
+
+pub use args::Command;
+pub use bounds::Bounds;
+pub use manual::{help, settings_markdown};
+pub use origin::normalize_origin;
+pub use read::{Invocation, Problems, read};
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// Everything that can be set.
+#[derive(Clone)]
+pub struct Config {
+    /// Where clients connect. Port 0 lets the system choose one.
+    pub listen: SocketAddr,
+    /// The URL of Redis or Valkey as it was written, without TLS; it may hold a password: never log it.
+    pub redis: Option<String>,
+    /// Where publishers connect to us in RESP; `None` is off.
+    pub publishers: Option<SocketAddr>,
+    /// What a publisher must `AUTH` with; always there when `publishers` is not loopback.
+    pub publishers_password: Option<Secret>,
+    /// Cut from a channel's name to get its topic; may be empty.
+    pub prefix: String,
+    /// What we `PSUBSCRIBE` to; never empty.
+    pub patterns: Vec<String>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
+    pub admin: Option<SocketAddr>,
+    /// How tokens are checked.
+    pub jwt: Jwt,
+    /// At least one, no path twice.
+    pub routes: Vec<RouteConfig>,
+    /// Every bound the program enforces.
+    pub bounds: Bounds,
+    /// What reaches the log.
+    pub log: log::LevelFilter,
+}
+
+/// Bytes that no log, message or `Debug` ever shows.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+/// How tokens are checked: one family of keys, either a secret or public keys, never both.
+#[derive(Clone)]
+pub struct Jwt {
+    /// The shared secret (RFC 7518 section 3.2), at least [`Jwt::SECRET_BYTES_MIN`] bytes.
+    pub secret: Option<Secret>,
+    /// The secret before it: its tokens stay valid. Only there beside `secret`.
+    pub previous_secret: Option<Secret>,
+    /// A public key, the bytes of a PEM file, not parsed yet.
+    pub key: Option<Vec<u8>>,
+    /// The public key before it. Only there beside `key`.
+    pub previous_key: Option<Vec<u8>>,
+    /// A set of public keys (RFC 7517 section 5), the bytes of a JSON file, not parsed yet.
+    pub jwks: Option<Vec<u8>>,
+    /// What `aud` must contain; `None` leaves it unchecked.
+    pub audience: Option<String>,
+    /// What `iss` must be; `None` leaves it unchecked.
+    pub issuer: Option<String>,
+    /// How far, in seconds, `exp` and `nbf` may be off.
+    pub leeway_seconds: u64,
+    /// Names of RFC 7518 section 3.1 and RFC 8037, all of the key's family; empty: the family's default.
+    pub algorithms: Vec<String>,
+}
+
+/// One path that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// Begins with `/`, printable ASCII without `?` and `#`; compared as a whole.
+    pub path: String,
+    /// Whose pages may connect.
+    pub origins: Origins,
+    /// What a message looks like on the WebSocket.
+    pub format: Format,
+    /// Grants every client with a token hears from the start, as they were written.
+    pub topics: Vec<String>,
+    /// Grants every client with a token may subscribe to, as they were written.
+    pub may: Vec<String>,
+    /// What a client without a token hears; empty: such clients are refused.
+    pub anonymous: Vec<String>,
+    /// A newer connection of the same user closes the older one (4503).
+    pub single_session: bool,
+}
+
+/// Which `Origin` headers a route takes (RFC 6454 section 7). A request without one always passes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// The host and port of the request's own `Host`.
+    SameHost,
+    /// All of them.
+    Any,
+    /// Exactly these, as [`normalize_origin`] writes them; never empty.
+    Listed(Vec<String>),
+}
+
+/// What a message looks like on the WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The envelope of `oneloop.v1`.
+    Json,
+    /// The payload alone.
+    Raw,
+}
+
+impl Jwt {
+    /// RFC 7518 section 3.2: a key of the hash's size or more; HS256 is the smallest.
+    pub const SECRET_BYTES_MIN: usize = 32;
+
+    /// Whether any key is configured. Without one the program makes a random secret, on loopback only.
+    pub fn has_key(&self) -> bool {
+        self.secret.is_some() || self.key.is_some() || self.jwks.is_some()
+    }
+}
+
+impl Secret {
+    pub fn new(bytes: Vec<u8>) -> Secret {
+        Secret(bytes)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Default for Config {
+    /// What `oneloop` runs with when nothing is set at all.
+    fn default() -> Config {
+        Config {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8099)),
+            redis: None,
+            publishers: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 6380))),
+            publishers_password: None,
+            prefix: "pub.".to_owned(),
+            patterns: vec!["pub.*".to_owned()],
+            admin: None,
+            jwt: Jwt::default(),
+            routes: vec![RouteConfig {
+                topics: vec!["news".to_owned()],
+                ..Default::default()
+            }],
+            bounds: Bounds::default(),
+            log: log::LevelFilter::Info,
+        }
+    }
+}
+
+impl Default for Jwt {
+    fn default() -> Jwt {
+        Jwt {
+            secret: None,
+            previous_secret: None,
+            key: None,
+            previous_key: None,
+            jwks: None,
+            audience: None,
+            issuer: None,
+            leeway_seconds: 5,
+            algorithms: Vec::new(),
+        }
+    }
+}
+
+impl Default for RouteConfig {
+    fn default() -> RouteConfig {
+        RouteConfig {
+            path: "/ws".to_owned(),
+            origins: Origins::SameHost,
+            format: Format::Json,
+            topics: Vec::new(),
+            may: Vec::new(),
+            anonymous: Vec::new(),
+            single_session: false,
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Leaves out the keys: a private one may have been named by mistake.
+impl fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jwt")
+            .field("audience", &self.audience)
+            .field("issuer", &self.issuer)
+            .field("leeway_seconds", &self.leeway_seconds)
+            .field("algorithms", &self.algorithms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Leaves out `redis`: the URL may hold a password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("listen", &self.listen)
+            .field("publishers", &self.publishers)
+            .field("prefix", &self.prefix)
+            .field("patterns", &self.patterns)
+            .field("admin", &self.admin)
+            .field("jwt", &self.jwt)
+            .field("routes", &self.routes)
+            .field("bounds", &self.bounds)
+            .field("log", &self.log)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_shows_no_secret() {
+        let secret = || Some(Secret::new(b"hunter2".to_vec()));
+        let key = Some(b"hunter2".to_vec());
+        let config = Config {
+            redis: Some("redis://:hunter2@10.0.0.1".to_owned()),
+            publishers_password: secret(),
+            jwt: Jwt {
+                secret: secret(),
+                key,
+                ..Jwt::default()
+            },
+            ..Config::default()
+        };
+        let shown = format!("{config:?} {:?}", config.publishers_password);
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("104, 117"),
+            "{shown}"
+        );
+        assert!(shown.contains("***"));
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_design() {
+        let config = Config::default();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8099");
+        assert_eq!(
+            config.publishers.map(|a| a.to_string()).as_deref(),
+            Some("127.0.0.1:6380")
+        );
+        assert!(config.redis.is_none() && config.admin.is_none() && !config.jwt.has_key());
+        assert_eq!(
+            (config.prefix.as_str(), config.patterns),
+            ("pub.", vec!["pub.*".to_owned()])
+        );
+        assert_eq!(config.jwt.leeway_seconds, 5);
+        assert_eq!(config.log, log::LevelFilter::Info);
+        let [route] = &config.routes[..] else {
+            panic!("one route")
+        };
+        assert_eq!(
+            (route.path.as_str(), &route.origins),
+            ("/ws", &Origins::SameHost)
+        );
+        assert_eq!(
+            (route.format, &route.topics),
+            (Format::Json, &vec!["news".to_owned()])
+        );
+        assert!(route.may.is_empty() && route.anonymous.is_empty() && !route.single_session);
+    }
+}

@@ -1,0 +1,451 @@
+//! The front door of the settings: file, variables and flags in, one invocation or all problems out.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+
+use super::Config;
+use super::args::{self, Command};
+use super::draft::{Draft, Source};
+use super::file::take_file;
+use super::names::suggestion;
+use super::table;
+
+/// What the program was asked to do, and with which settings.
+pub struct Invocation {
+    pub command: Command,
+    /// The default for [`Command::Help`] and [`Command::Version`].
+    pub config: Config,
+}
+
+/// Everything that is wrong, one message each; none of them shows a secret.
+#[derive(Debug)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Reads all settings: the file that `--config` or `ONELOOP_CONFIG` names, then the `ONELOOP_*` variables,
+/// then the flags; the last one wins. `args` come without the program's name, `vars` is the environment.
+pub fn read(
+    args: impl IntoIterator<Item = OsString>,
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, Problems> {
+    let mut line = args::parse(args);
+    if let Some(command @ (Command::Help | Command::Version)) = line.command {
+        return Ok(Invocation {
+            command,
+            config: Config::default(),
+        });
+    }
+    let mut variables = own_variables(vars);
+    let named = variables
+        .iter()
+        .position(|(name, _)| name == "ONELOOP_CONFIG");
+    let by_variable = named.map(|at| (variables.remove(at).1, "ONELOOP_CONFIG"));
+    let file = line
+        .config_file
+        .take()
+        .map(|file| (file, "--config"))
+        .or(by_variable);
+
+    let mut draft = Draft::default();
+    let is_whole = match file.map(|(file, source)| (file.into_string(), source)) {
+        None => true,
+        Some((Ok(file), source)) => take_file(&mut draft, &file, source),
+        Some((Err(_), source)) => {
+            draft
+                .problems
+                .push(format!("{source}: the file's name is not UTF-8"));
+            false
+        }
+    };
+    take_variables(&mut draft, variables);
+    draft.problems.append(&mut line.problems);
+    for (setting, value) in line.settings {
+        draft.take(setting, value, Source::Flag);
+    }
+    if !is_whole {
+        // What the file would have said is unknown: judging the whole would accuse the innocent.
+        return Err(Problems(draft.problems));
+    }
+    finish(draft, line.command)
+}
+
+fn finish(draft: Draft, command: Option<Command>) -> Result<Invocation, Problems> {
+    let is_token = matches!(command, Some(Command::Token { .. }));
+    let lacks_secret = !draft.has("jwt.secret") && !draft.has("jwt.secret_file");
+    let (config, mut problems) = draft.settle(matches!(command, Some(Command::Serve { .. })));
+    if is_token && lacks_secret {
+        problems.push(
+            "token signs with the server's secret: set ONELOOP_JWT_SECRET or jwt.secret_file; \
+             without a key the server prints a token when it starts"
+                .to_owned(),
+        );
+    }
+    match command {
+        Some(command) if problems.is_empty() => Ok(Invocation { command, config }),
+        _ => Err(Problems(problems)),
+    }
+}
+
+fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
+    for (name, value) in variables {
+        match table::by_variable(&name) {
+            Some(setting) => draft.take(setting, value.into(), Source::Variable),
+            None => {
+                let known = table::all().map(|setting| setting.variable());
+                let meant = suggestion("", &name, known.chain(["ONELOOP_CONFIG".to_owned()]));
+                let name = name.escape_debug();
+                draft
+                    .problems
+                    .push(format!("unknown variable {name}{meant}"));
+            }
+        }
+    }
+}
+
+/// The variables that are meant for us, by name: the environment has no order.
+fn own_variables(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, OsString)> {
+    let named = vars
+        .into_iter()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value));
+    let mut own: Vec<_> = named
+        .filter(|(name, value)| name.starts_with("ONELOOP_") && !is_kubernetes(name, value))
+        .collect();
+    own.sort();
+    own
+}
+
+/// Kubernetes gives each pod `ONELOOP_PORT=tcp://...`, `ONELOOP_SERVICE_HOST`, `ONELOOP_PORT_8099_TCP` and
+/// the like when a service is called `oneloop`: nobody set those, so they are no slip.
+fn is_kubernetes(name: &str, value: &OsStr) -> bool {
+    name.starts_with("ONELOOP_SERVICE_")
+        || name.starts_with("ONELOOP_PORT_")
+        || (name == "ONELOOP_PORT" && value.as_encoded_bytes().starts_with(b"tcp://"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Bounds, Format, Origins};
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    /// A file that goes away with the test.
+    struct TempFile(std::path::PathBuf);
+
+    impl TempFile {
+        fn new(name: &str, contents: impl AsRef<[u8]>) -> TempFile {
+            let name = format!("oneloop-{}-{name}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, contents).expect("the temporary directory is writable");
+            TempFile(path)
+        }
+
+        fn name(&self) -> &str {
+            self.0.to_str().expect("a temporary name is UTF-8")
+        }
+    }
+
+    impl Drop for TempFile {
+        fn drop(&mut self) {
+            // A file that is left behind harms nobody.
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn read_all(args: &[&str], vars: &[(&str, &str)]) -> Result<Invocation, Problems> {
+        let vars = vars.iter().map(|(name, value)| (name.into(), value.into()));
+        read(args.iter().map(OsString::from), vars)
+    }
+
+    fn config(args: &[&str], vars: &[(&str, &str)]) -> Config {
+        read_all(args, vars)
+            .unwrap_or_else(|problems| panic!("{args:?} {vars:?}: {problems}"))
+            .config
+    }
+
+    fn problems(args: &[&str], vars: &[(&str, &str)]) -> Vec<String> {
+        read_all(args, vars)
+            .err()
+            .map_or(Vec::new(), |problems| problems.0)
+    }
+
+    #[test]
+    fn a_flag_beats_a_variable_beats_the_file() {
+        let file = TempFile::new(
+            "order.toml",
+            "head_seconds = 1\nauth_seconds = 1\nfragments_max = 1",
+        );
+        let vars = [
+            ("ONELOOP_CONFIG", file.name()),
+            ("ONELOOP_AUTH_SECONDS", "2"),
+            ("PATH", "x"),
+        ];
+        let mut all = vars.to_vec();
+        all.push(("ONELOOP_FRAGMENTS_MAX", "2"));
+        let bounds = config(&["--fragments-max=3"], &all).bounds;
+        let wanted = Bounds {
+            head_seconds: 1,
+            auth_seconds: 2,
+            fragments_max: 3,
+            ..Bounds::default()
+        };
+        assert_eq!(bounds, wanted);
+        // The last of two flags wins, lists included; the file that a flag names beats the variable's.
+        let topics = &config(&["--topics", "a,b", "--topics", "c"], &[]).routes[0].topics;
+        assert_eq!(topics, &["c"]);
+        let other = TempFile::new("other.toml", "head_seconds = 9");
+        let bounds = config(&["serve", "--config", other.name()], &vars).bounds;
+        assert_eq!(
+            (
+                bounds.head_seconds,
+                bounds.auth_seconds,
+                bounds.fragments_max
+            ),
+            (9, 2, 1024)
+        );
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let secret = TempFile::new("secret", format!("{SECRET}\r\n"));
+        let file = TempFile::new(
+            "whole.toml",
+            format!(
+                "listen = '0.0.0.0:80'\nredis = 'unix:///run/redis.sock'\nprefix = ''\n\
+                 message_bytes_max = '1MiB'\njwt.secret_file = {:?}\njwt.algorithms = ['HS512']\n\
+                 [[route]]\npath = '/'\norigins = ['*']\nsingle_session = true\n\
+                 [[route]]\npath = '/raw'\nformat = 'raw'\norigins = ['HTTPS://A.b:443']\n",
+                secret.name()
+            ),
+        );
+        let config = config(&["--config", file.name()], &[]);
+        assert_eq!(config.listen.to_string(), "0.0.0.0:80");
+        assert_eq!(config.redis.as_deref(), Some("unix:///run/redis.sock"));
+        assert_eq!(
+            (config.publishers, config.patterns),
+            (None, vec!["*".to_owned()])
+        );
+        assert_eq!(config.bounds.message_bytes_max, 1 << 20);
+        let key = config.jwt.secret.expect("the file's");
+        assert_eq!(key.as_bytes(), SECRET.as_bytes());
+        let [root, raw] = &config.routes[..] else {
+            panic!("two routes")
+        };
+        assert_eq!((root.path.as_str(), &root.origins), ("/", &Origins::Any));
+        assert!(root.single_session && root.topics.is_empty());
+        assert_eq!((raw.path.as_str(), raw.format), ("/raw", Format::Raw));
+        assert_eq!(raw.origins, Origins::Listed(vec!["https://a.b".to_owned()]));
+    }
+
+    #[test]
+    fn defaults_follow_what_else_is_set() {
+        let secret = [("ONELOOP_JWT_SECRET", SECRET)];
+        assert_eq!(config(&[], &[]).routes[0].topics, ["news"]);
+        assert!(config(&[], &secret).routes[0].topics.is_empty());
+        assert_eq!(config(&["--topics", "a"], &secret).routes[0].topics, ["a"]);
+        assert!(config(&["--topics="], &[]).routes[0].topics.is_empty());
+        assert_eq!(config(&["--prefix", "p:"], &[]).patterns, ["p:*"]);
+        assert_eq!(
+            config(&["--prefix", "p:", "--patterns", "q,r"], &[]).patterns,
+            ["q", "r"]
+        );
+        assert!(
+            config(&["--redis", "redis://localhost"], &[])
+                .publishers
+                .is_none()
+        );
+        let both = [
+            "--redis",
+            "redis://localhost",
+            "--publishers",
+            "127.0.0.1:7000",
+        ];
+        assert!(
+            config(&both, &[])
+                .publishers
+                .is_some_and(|address| address.port() == 7000)
+        );
+        assert!(
+            config(&["--listen", "[::ffff:127.0.0.1]:1"], &[])
+                .listen
+                .is_ipv6()
+        );
+        let orchestrator = [
+            ("ONELOOP_SERVICE_HOST", "10.0.0.1"),
+            ("ONELOOP_PORT", "tcp://x:1"),
+        ];
+        let nothing = format!("{:?}", config(&[], &orchestrator));
+        assert_eq!(nothing, format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn each_wrong_flag_or_variable_gets_one_message_that_helps() {
+        let short = TempFile::new("short", "hunter2-hunter2\n");
+        let short = short.name();
+        type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+        #[rustfmt::skip]
+        let table: &[Case] = &[
+            (&[], &[("ONELOOP_LISEN", "x")], "unknown variable ONELOOP_LISEN; did you mean ONELOOP_LISTEN?"),
+            (&["--listen", "localhost:1"], &[], r#"listen (--listen): "localhost:1" is not an IP address with a port; allowed: IP:PORT"#),
+            (&[], &[("ONELOOP_HEAD_SECONDS", "0")], r#"head_seconds (ONELOOP_HEAD_SECONDS): "0" is out of bounds; allowed: 1 to 300"#),
+            (&[], &[("ONELOOP_JWT_SECRET", "hunter2")], "has 7 bytes and needs at least 32; make one with: openssl rand -base64 48"),
+            (&["--jwt-secret-file", short], &[], "jwt.secret_file (--jwt-secret-file): the secret has 15 bytes"),
+            (&["--jwt-secret-file", "/hunter2"], &[], "jwt.secret_file (--jwt-secret-file): cannot read the file: "),
+            (&["--jwt-key-file", "/nowhere"], &[], r#"jwt.key_file (--jwt-key-file) "/nowhere": cannot read the file: "#),
+            (&["--jwt-secret", "hunter2"], &[], "jwt.secret (--jwt-secret): a secret is not given here, where others can read it; put it into the variable ONELOOP_JWT_SECRET, or name its file with jwt.secret_file"),
+            (&["--config", "/nowhere.toml"], &[], "/nowhere.toml (--config): cannot read the file: "),
+            (&[], &[("ONELOOP_CONFIG", "/nowhere.toml")], "/nowhere.toml (ONELOOP_CONFIG): cannot"),
+        ];
+        for (args, vars, wanted) in table {
+            let found = problems(args, vars);
+            assert_eq!(found.len(), 1, "{args:?} {vars:?}: {found:?}");
+            assert!(found[0].contains(wanted), "{args:?}: {}", found[0]);
+            assert!(!found[0].contains("hunter2"), "a secret in: {}", found[0]);
+        }
+    }
+
+    #[test]
+    fn help_and_version_come_before_any_problem() {
+        let help = read_all(&["--lisen", "x", "-h"], &[("ONELOOP_X", "")]).map(|i| i.command);
+        assert!(matches!(help, Ok(Command::Help)));
+        let version = read_all(&["token", "-V"], &[]).map(|i| i.command);
+        assert!(matches!(version, Ok(Command::Version)));
+    }
+
+    #[test]
+    fn a_token_can_be_made_where_the_server_could_not_run() {
+        let args = [
+            "token",
+            "--sub",
+            "42",
+            "--topics",
+            "a",
+            "--listen",
+            "0.0.0.0:1",
+        ];
+        let vars = [
+            ("ONELOOP_JWT_SECRET", SECRET),
+            ("ONELOOP_PUBLISHERS", "0.0.0.0:2"),
+        ];
+        let more = ["--publishers-password-file", "/nowhere"];
+        let config = config(&[&args[..], &more].concat(), &vars);
+        assert!(
+            config.routes[0].topics.is_empty(),
+            "--topics are the token's"
+        );
+        assert_eq!(problems(&more, &vars).len(), 1);
+        let without = problems(&["token", "--sub", "42"], &[]);
+        assert!(
+            without[0].contains("token signs with the server's secret"),
+            "{without:?}"
+        );
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let file = TempFile::new(
+            "bad.toml",
+            "head_seconds = 0\nlisten = '0.0.0.0:1'\nhed = 1\n",
+        );
+        let args = [
+            "--config",
+            file.name(),
+            "--lisen",
+            "x",
+            "--accepts-per-turn",
+            "0",
+        ];
+        let found = problems(&args, &[("ONELOOP_ADMIN", "x"), ("ONELOOP_X", "y")]);
+        let wanted = [
+            "bad.toml:1",
+            "bad.toml:3",
+            "(ONELOOP_ADMIN)",
+            "unknown variable ONELOOP_X",
+        ];
+        let also = [
+            "unknown flag --lisen",
+            "(--accepts-per-turn)",
+            "no key to check tokens with",
+        ];
+        assert_eq!(found.len(), wanted.len() + also.len(), "{found:?}");
+        for (message, part) in found.iter().zip(wanted.iter().chain(&also)) {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let shown = Problems(found).to_string();
+        assert_eq!(shown.lines().count(), 7, "one line each: {shown}");
+        // A file that is no TOML hides what it says: no message may accuse its absence.
+        let file = TempFile::new("broken.toml", "jwt.secret_file = \nhead_seconds = 0");
+        let args = [
+            "--config",
+            file.name(),
+            "--listen",
+            "0.0.0.0:1",
+            "--log",
+            "x",
+        ];
+        let found = problems(&args, &[]);
+        assert!(
+            found.len() == 2 && found[0].contains("broken.toml:1: not TOML"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_secret_may_be_any_bytes_but_nothing_else_may() {
+        use std::os::unix::ffi::OsStringExt;
+        let bytes = OsString::from_vec(vec![0xff; 40]);
+        let with = |name: &str| read([], [(name.into(), bytes.clone())]).map(|i| i.config);
+        let config = with("ONELOOP_JWT_SECRET").expect("40 bytes are enough");
+        assert_eq!(config.jwt.secret.expect("set").as_bytes(), [0xff; 40]);
+        let refused = with("ONELOOP_LISTEN").expect_err("an address is text");
+        assert!(
+            refused.0[0].contains("text that is not UTF-8 is not text"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn no_command_line_or_environment_panics() {
+        let flags: Vec<String> = table::all().map(|setting| setting.flag()).collect();
+        let words = [
+            "token", "--sub", "--ttl", "-", "--", "-h=x", "=", "", "off", "1", "a,b", "ü",
+        ];
+        for seed in 1..1000_u64 {
+            let mut state = seed;
+            let mut random = |below: usize| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state % below as u64) as usize
+            };
+            let mut word = || match random(4) {
+                0 => words[random(words.len())].to_owned(),
+                1 => format!(
+                    "{}={}",
+                    flags[random(flags.len())],
+                    words[random(words.len())]
+                ),
+                2 => flags[random(flags.len())].replace("-file", ""),
+                _ => (0..random(6))
+                    .map(|_| char::from(random(128) as u8))
+                    .collect(),
+            };
+            let args: Vec<OsString> = (0..seed % 6).map(|_| word().into()).collect();
+            let name = format!("ONELOOP_{}", word().replace('-', "_").to_uppercase());
+            let vars = [(name.into(), word().into())];
+            println!("seed {seed}: {args:?} {vars:?}"); // Shown when the test fails.
+            if let Err(problems) = read(args, vars) {
+                assert!(!problems.0.is_empty());
+                assert!(!problems.to_string().contains('\u{1b}'), "{problems}");
+                assert_eq!(problems.to_string().lines().count(), problems.0.len());
+            }
+        }
+    }
+}

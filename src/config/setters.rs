@@ -1,0 +1,187 @@
+//! What single settings accept beyond their type; the table's rows call these by name.
+
+use super::value::{Value, quote};
+use super::{Config, Format, Jwt, Secret};
+
+pub(super) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+pub(super) fn some(place: &mut Option<Vec<u8>>, bytes: Vec<u8>) -> Result<(), String> {
+    *place = Some(bytes);
+    Ok(())
+}
+
+pub(super) fn set_secret(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
+    put(&mut config.jwt.secret, signing_secret(bytes).map(Some))
+}
+
+pub(super) fn set_previous_secret(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
+    put(
+        &mut config.jwt.previous_secret,
+        signing_secret(bytes).map(Some),
+    )
+}
+
+pub(super) fn set_publishers_password(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
+    if bytes.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    config.publishers_password = Some(Secret::new(bytes));
+    Ok(())
+}
+
+fn signing_secret(bytes: Vec<u8>) -> Result<Secret, String> {
+    let (length, least) = (bytes.len(), Jwt::SECRET_BYTES_MIN);
+    if length < least {
+        let advice = "make one with: openssl rand -base64 48";
+        return Err(format!(
+            "the secret has {length} bytes and needs at least {least}; {advice}"
+        ));
+    }
+    Ok(Secret::new(bytes))
+}
+
+/// The scheme alone is judged here. The URL may hold a password, so no reason quotes it.
+pub(super) fn redis_url(value: &Value) -> Result<String, String> {
+    let Value::Text(url) = value else {
+        return Err(value.is_not("text"));
+    };
+    // `unix:/path` is a URL too, without the two slashes.
+    let (scheme, _) = url.split_once(':').unwrap_or_default();
+    match scheme.to_ascii_lowercase().as_str() {
+        "redis" | "valkey" | "unix" | "redis+unix" | "valkey+unix" => Ok(url.clone()),
+        "rediss" | "valkeys" => Err("TLS to Redis is not supported yet; put stunnel in front \
+            and name its plain port, or use a unix socket"
+            .to_owned()),
+        _ => Err("it is no URL that begins with redis://, valkey:// or unix://".to_owned()),
+    }
+}
+
+/// Redis would read the default pattern (the prefix and `*`) wrongly if the prefix held a glob's characters.
+pub(super) fn prefix(value: &Value) -> Result<String, String> {
+    let text = value.text()?;
+    let is_bad = |c: char| c.is_control() || c.is_whitespace() || "*?[]\\".contains(c);
+    match text.contains(is_bad) {
+        true => Err(value.is_not("a prefix")),
+        false => Ok(text.to_owned()),
+    }
+}
+
+pub(super) fn patterns(value: &Value) -> Result<Vec<String>, String> {
+    let words = value.words()?;
+    match words.is_empty() {
+        true => Err("an empty list would hear nothing".to_owned()),
+        false => Ok(words),
+    }
+}
+
+pub(super) fn level(value: &Value) -> Result<log::LevelFilter, String> {
+    match value.text()? {
+        "off" => Ok(log::LevelFilter::Off),
+        "error" => Ok(log::LevelFilter::Error),
+        "warn" => Ok(log::LevelFilter::Warn),
+        "info" => Ok(log::LevelFilter::Info),
+        "debug" => Ok(log::LevelFilter::Debug),
+        _ => Err(value.is_not("a log level")),
+    }
+}
+
+pub(super) fn algorithms(value: &Value) -> Result<Vec<String>, String> {
+    const KNOWN: [&str; 12] = [
+        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+        "ES384", "EdDSA",
+    ];
+    let words = value.words()?;
+    match words.iter().find(|word| !KNOWN.contains(&word.as_str())) {
+        Some(word) => Err(format!(
+            "{} is not one of {}",
+            quote(word),
+            KNOWN.join(", ")
+        )),
+        None => Ok(words),
+    }
+}
+
+/// A path that is not printable ASCII can never arrive: clients send it percent-encoded.
+pub(super) fn path(value: &Value) -> Result<String, String> {
+    let text = value.text()?;
+    let is_good = |b: u8| b.is_ascii_graphic() && b != b'?' && b != b'#';
+    match text.starts_with('/') && text.bytes().all(is_good) {
+        true => Ok(text.to_owned()),
+        false => Err(value.is_not("a path")),
+    }
+}
+
+pub(super) fn format(value: &Value) -> Result<Format, String> {
+    match value.text()? {
+        "json" => Ok(Format::Json),
+        "raw" => Ok(Format::Raw),
+        _ => Err(value.is_not("json or raw")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::draft::{Draft, Source};
+    use super::super::table;
+    use super::*;
+
+    #[test]
+    fn each_setting_refuses_what_it_cannot_be() {
+        #[rustfmt::skip]
+        let table = [
+            ("ping_seconds", "1.5", r#""1.5" is not a whole number; allowed: 1 to 3600; 0: no pings"#),
+            ("head_bytes_max", "8KB", r#""8KB" is not a number of bytes (units: KiB, MiB, GiB); allowed: 512 to 1MiB"#),
+            ("head_bytes_max", "511", r#""511" is out of bounds; allowed: 512 to 1MiB"#),
+            ("redis_backoff_ms_max", "99", "allowed: 100 to 600000"),
+            ("accepts_per_turn", "0", "allowed: 1 to"),
+            ("jwt.leeway_seconds", "301", "allowed: 0 to 300"),
+            ("redis", "rediss://:hunter2@h", "TLS to Redis is not supported yet; put stunnel in front and name its plain port, or use a unix socket"),
+            ("redis", "VALKEYS://:hunter2@h", "TLS to Redis is not supported yet"),
+            ("redis", ":hunter2@h:6379", "no URL that begins with redis://"),
+            ("redis", "hunter2", "no URL that begins with redis://"),
+            ("publishers", "on", r#""on" is not an IP address with a port; allowed: IP:PORT or off"#),
+            ("prefix", "pub.*", r#""pub.*" is not a prefix"#),
+            ("patterns", "", "an empty list would hear nothing"),
+            ("log", "loud", r#""loud" is not a log level; allowed: off, error, warn, info or debug"#),
+            ("jwt.algorithms", "HS256,none", r#""none" is not one of HS256, HS384"#),
+            ("jwt.audience", "", "it is empty; leave it out instead"),
+            ("jwt.issuer", "a\nb", "control characters"),
+            ("jwt.key_file", "", "the file's name is empty"),
+            ("origins", "https://a.b/", r#""https://a.b/" is not like https://example.com:8443"#),
+            ("path", "ws", r#""ws" is not a path; allowed: /"#),
+            ("path", "/a b", "is not a path"),
+            ("path", "/a?b", "is not a path"),
+            ("path", "/a#b", "is not a path"),
+            ("path", "/\u{7f}", "is not a path"),
+            ("format", "xml", r#""xml" is not json or raw"#),
+            ("single_session", "yes", r#""yes" is not true or false"#),
+            ("topics", "a,,b", r#""a,,b" has an empty entry"#),
+        ];
+        for (key, text, wanted) in table {
+            let setting = table::by_key(key).expect("a row");
+            let mut draft = Draft::default();
+            draft.take(setting, Value::Text(text.to_owned()), Source::Flag);
+            let found = draft.problems.join("\n");
+            assert!(
+                found.starts_with(&format!("{key} ({}): ", setting.flag())),
+                "{found}"
+            );
+            assert!(
+                found.contains(wanted) && !found.contains("hunter2"),
+                "{found}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_has_at_least_32_bytes() {
+        let told = signing_secret(b"hunter2".to_vec()).expect_err("7 bytes are too few");
+        let wanted = "has 7 bytes and needs at least 32; make one with: openssl rand -base64 48";
+        assert!(told.contains(wanted) && !told.contains("hunter2"), "{told}");
+        assert!(signing_secret(vec![0; 31]).is_err() && signing_secret(vec![0; 32]).is_ok());
+        assert!(set_publishers_password(&mut Config::default(), Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,332 @@
+//! The judgement on the whole: files are read, defaults that depend on others are filled in, settings that
+//! contradict each other become problems.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use super::Config;
+use super::draft::Draft;
+use super::file::read_file;
+use super::setting::Apply;
+use super::table;
+
+/// No key, key set or secret is larger.
+const KEY_BYTES_MAX: u64 = 1 << 20;
+
+const SECRETS: [&str; 2] = ["jwt.secret", "jwt.secret_file"];
+const PUBLIC_KEYS: [&str; 2] = ["jwt.key_file", "jwt.jwks_file"];
+const HOW_TO_SET_A_KEY: &str =
+    "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file";
+
+impl Draft {
+    /// The finished configuration, or every problem found on the way. What only matters to a server
+    /// is left out when not `serving`: a token can be made on a machine that lacks the rest.
+    pub(super) fn settle(mut self, serving: bool) -> (Config, Vec<String>) {
+        self.check_collisions();
+        self.read_files(serving);
+        self.check_keys();
+        self.check_algorithms();
+        self.choose_routes();
+        self.fill_defaults();
+        self.check_bounds();
+        if serving {
+            self.check_addresses();
+        }
+        (self.config, self.problems)
+    }
+
+    /// Two settings for one thing: which of them wins would be a guess.
+    fn check_collisions(&mut self) {
+        for (one, other) in [
+            ("jwt.secret", "jwt.secret_file"),
+            ("jwt.previous_secret", "jwt.previous_secret_file"),
+            ("publishers_password", "publishers_password_file"),
+            ("jwt.key_file", "jwt.jwks_file"),
+        ] {
+            if self.has(one) && self.has(other) {
+                let (one, other) = (self.label(one), self.label(other));
+                self.problems.push(format!(
+                    "{one} and {other} are both given: keep one of them"
+                ));
+            }
+        }
+        if let (Some(secret), Some(public)) = (self.first(&SECRETS), self.first(&PUBLIC_KEYS)) {
+            self.problems.push(format!(
+                "{secret} and {public} are keys of two families: keep one of them, since with both \
+                 a token could choose how it is checked"
+            ));
+        }
+    }
+
+    fn read_files(&mut self, serving: bool) {
+        for (key, name) in std::mem::take(&mut self.files) {
+            if !serving && !key.starts_with("jwt.") {
+                continue;
+            }
+            let Some(Apply::File { hidden, set, .. }) = table::by_key(key).map(|s| &s.apply) else {
+                unreachable!("only rows that name a file put one here");
+            };
+            let set_bytes = |mut bytes: Vec<u8>| {
+                if *hidden {
+                    cut_newline(&mut bytes);
+                }
+                set(&mut self.config, bytes)
+            };
+            if let Err(reason) = read_file(&name, KEY_BYTES_MAX).and_then(set_bytes) {
+                let label = self.label(key);
+                let name = if *hidden {
+                    String::new()
+                } else {
+                    format!(" {name:?}")
+                };
+                self.problems.push(format!("{label}{name}: {reason}"));
+            }
+        }
+    }
+
+    /// A previous key is for the days after a change: without a current one it is the current one.
+    fn check_keys(&mut self) {
+        for (previous, current) in [
+            (
+                &["jwt.previous_secret", "jwt.previous_secret_file"][..],
+                &SECRETS[..],
+            ),
+            (&["jwt.previous_key_file"][..], &["jwt.key_file"][..]),
+        ] {
+            if let (Some(label), None) = (self.first(previous), self.first(current)) {
+                let wanted = current[current.len() - 1];
+                self.problems.push(format!(
+                    "{label} needs a current one beside it: set {wanted}"
+                ));
+            }
+        }
+    }
+
+    fn check_algorithms(&mut self) {
+        let is_public = self.first(&PUBLIC_KEYS).is_some();
+        if is_public && self.first(&SECRETS).is_some() {
+            return; // Two families: said already.
+        }
+        let algorithms = self.config.jwt.algorithms.iter();
+        let strangers: Vec<&str> = algorithms
+            .map(String::as_str)
+            .filter(|name| name.starts_with("HS") == is_public)
+            .collect();
+        if strangers.is_empty() {
+            return;
+        }
+        let (strangers, label) = (strangers.join(", "), self.label("jwt.algorithms"));
+        self.problems.push(match is_public {
+            true => format!(
+                "{label}: {strangers} needs a secret, but a public key is set; \
+                 allowed with it: RS.., PS.., ES256, ES384, EdDSA"
+            ),
+            false => format!(
+                "{label}: {strangers} needs jwt.key_file or jwt.jwks_file; \
+                 allowed with a secret: HS256, HS384, HS512"
+            ),
+        });
+    }
+
+    fn choose_routes(&mut self) {
+        let Some((_, table)) = self.routes.first() else {
+            return self.fill_default_route();
+        };
+        let keys = table::all().filter(|row| row.is_of_route() && self.has(row.key));
+        let mixed: Vec<String> = keys
+            .map(|row| {
+                let label = self.label(row.key);
+                format!(
+                    "{label} sets the one default route, but there is [[route]] ({table}): keep one"
+                )
+            })
+            .collect();
+        self.problems.extend(mixed);
+        let mut paths = BTreeSet::new();
+        for (route, source) in &self.routes {
+            if !paths.insert(&route.path) {
+                let path = &route.path;
+                self.problems.push(format!(
+                    "[[route]] ({source}): path {path:?} is there already"
+                ));
+            }
+        }
+        self.config.routes = self.routes.drain(..).map(|(route, _)| route).collect();
+    }
+
+    /// Without a key every client hears `news`, so that the first try shows something; with one the
+    /// tokens decide.
+    fn fill_default_route(&mut self) {
+        if self.has_key() && !self.has("topics") {
+            self.config.routes[0].topics.clear();
+        }
+    }
+
+    fn fill_defaults(&mut self) {
+        if !self.has("publishers") && self.has("redis") {
+            self.config.publishers = None;
+        }
+        if !self.has("patterns") {
+            self.config.patterns = vec![format!("{}*", self.config.prefix)];
+        }
+    }
+
+    fn check_bounds(&mut self) {
+        let (ping, silence) = (
+            self.config.bounds.ping_seconds,
+            self.config.bounds.silence_seconds,
+        );
+        if ping != 0 && silence != 0 && silence <= ping {
+            let (ping_label, label) = (self.label("ping_seconds"), self.label("silence_seconds"));
+            self.problems.push(format!(
+                "{label} is {silence} and {ping_label} is {ping}: a silent client must be pinged \
+                 before it is closed, so silence_seconds must be the larger"
+            ));
+        }
+    }
+
+    fn check_addresses(&mut self) {
+        if !is_loopback(self.config.listen) && !self.has_key() {
+            let label = self.label("listen");
+            self.problems.push(format!(
+                "{label} is {}, which others can reach, but there is no key to check tokens with: \
+                 {HOW_TO_SET_A_KEY}",
+                self.config.listen
+            ));
+        }
+        let has_password = self.has("publishers_password") || self.has("publishers_password_file");
+        if let Some(address) = self.config.publishers
+            && !is_loopback(address)
+            && !has_password
+        {
+            let label = self.label("publishers");
+            self.problems.push(format!(
+                "{label} is {address}, which others can reach, but there is no password: \
+                 set ONELOOP_PUBLISHERS_PASSWORD or publishers_password_file"
+            ));
+        }
+        if self.config.publishers.is_none() && !self.has("redis") {
+            let label = self.label("publishers");
+            self.problems.push(format!(
+                "{label} is off and redis is not set: nobody could publish"
+            ));
+        }
+    }
+
+    /// Whether a key was given, even one that turned out to be wrong: that has its own message.
+    pub(super) fn has_key(&self) -> bool {
+        SECRETS.iter().chain(&PUBLIC_KEYS).any(|key| self.has(key))
+    }
+
+    /// The label of the first of these keys that was given.
+    fn first(&self, keys: &[&str]) -> Option<String> {
+        keys.iter()
+            .find(|key| self.has(key))
+            .map(|key| self.label(key))
+    }
+}
+
+/// `::ffff:127.0.0.1` is loopback as well.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Editors and `echo` end a file with a newline that belongs to no secret.
+fn cut_newline(bytes: &mut Vec<u8>) {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::draft::Source;
+    use super::super::file::take_toml;
+    use super::super::value::Value;
+    use super::*;
+
+    /// What is wrong with a file of this text beside these secrets, given as variables.
+    fn problems(toml: &str, secrets: &[&str]) -> Vec<String> {
+        let mut draft = Draft::default();
+        assert!(take_toml(&mut draft, "t.toml", toml));
+        for key in secrets {
+            let setting = table::by_key(key).expect("a row");
+            draft.take(setting, Value::Text("x".repeat(32)), Source::Variable);
+        }
+        draft.settle(true).1
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_named_with_their_sources() {
+        // Any file will do as a key here: what it holds is judged elsewhere.
+        const KEY: &str = "jwt.key_file = 'Cargo.toml'";
+        const OPEN: &str = "which others can reach, but there is no";
+        let (secret, previous) = (&["jwt.secret"][..], &["jwt.previous_secret"][..]);
+        #[rustfmt::skip]
+        let table: &[(&str, &[&str], &str)] = &[
+            ("jwt.secret_file = 'Cargo.toml'", secret, "jwt.secret (ONELOOP_JWT_SECRET) and jwt.secret_file (t.toml:1) are both given"),
+            ("publishers_password_file = 'Cargo.toml'", &["publishers_password"], "publishers_password (ONELOOP_PUBLISHERS_PASSWORD) and publishers_password_file (t.toml:1) are both"),
+            ("[jwt]\nkey_file = 'Cargo.toml'\njwks_file = 'Cargo.toml'", &[], "jwt.key_file (t.toml:2) and jwt.jwks_file (t.toml:3) are both given"),
+            (KEY, secret, "jwt.secret (ONELOOP_JWT_SECRET) and jwt.key_file (t.toml:1) are keys of two families"),
+            ("jwt.jwks_file = 'Cargo.toml'", secret, "jwt.jwks_file (t.toml:1) are keys of two families"),
+            ("", previous, "jwt.previous_secret (ONELOOP_JWT_PREVIOUS_SECRET) needs a current one beside it: set jwt.secret_file"),
+            ("jwt.previous_key_file = 'Cargo.toml'", &[], "jwt.previous_key_file (t.toml:1) needs a current one beside it: set jwt.key_file"),
+            ("jwt.algorithms = ['HS256', 'RS256']", secret, "jwt.algorithms (t.toml:1): RS256 needs jwt.key_file or jwt.jwks_file"),
+            ("jwt = { key_file = 'Cargo.toml', algorithms = ['HS256', 'EdDSA'] }", &[], "HS256 needs a secret"),
+            ("ping_seconds = 60", &[], "silence_seconds is 60 and ping_seconds (t.toml:1) is 60"),
+            ("silence_seconds = 24", &[], "silence_seconds (t.toml:1) is 24 and ping_seconds is 25"),
+            ("listen = '0.0.0.0:1'", &[], OPEN),
+            ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
+            ("publishers = '0.0.0.0:1'", &[], OPEN),
+            ("publishers = 'off'", &[], "publishers (t.toml:1) is off and redis is not set"),
+            ("path = '/a'\n[[route]]\npath = '/b'", &[], "path (t.toml:1) sets the one default route, but there is [[route]] (t.toml:2)"),
+            ("[[route]]\n[[route]]\npath = '/ws'", &[], "[[route]] (t.toml:2): path \"/ws\" is there already"),
+        ];
+        for (toml, secrets, wanted) in table {
+            let found = problems(toml, secrets);
+            assert_eq!(found.len(), 1, "{toml}: {found:?}");
+            assert!(found[0].contains(wanted), "{toml}: {}", found[0]);
+        }
+    }
+
+    #[test]
+    fn settings_that_agree_pass() {
+        let open_key =
+            "listen = '0.0.0.0:1'\njwt.key_file = 'Cargo.toml'\njwt.algorithms = ['ES256']";
+        let table: &[(&str, &[&str])] = &[
+            (
+                "listen = '0.0.0.0:1'",
+                &["jwt.secret", "jwt.previous_secret"],
+            ),
+            (open_key, &[]),
+            ("listen = '[::1]:1'\njwt.algorithms = ['HS384']", &[]),
+            ("publishers = '0.0.0.0:1'", &["publishers_password"]),
+            ("publishers = 'off'\nredis = 'redis://h'", &[]),
+            ("ping_seconds = 0\nsilence_seconds = 1", &[]),
+            ("ping_seconds = 90\nsilence_seconds = 0", &[]),
+            ("[[route]]\npath = '/a'\n[[route]]\npath = '/'", &[]),
+        ];
+        for (toml, secrets) in table {
+            assert_eq!(problems(toml, secrets), Vec::<String>::new(), "{toml}");
+        }
+    }
+
+    #[test]
+    fn one_newline_is_cut_and_no_more() {
+        let table = [
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            ("a\n\n", "a\n"),
+            ("a\r", "a\r"),
+            ("", ""),
+        ];
+        for (whole, cut) in table {
+            let mut bytes = whole.as_bytes().to_vec();
+            cut_newline(&mut bytes);
+            assert_eq!(bytes, cut.as_bytes(), "{whole:?}");
+        }
+    }
+}

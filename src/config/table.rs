@@ -1,0 +1,233 @@
+//! The one list of all settings: what they are called, what they take, what they do.
+
+use super::setters::*;
+use super::setting::Place::{U32, U64, Usize};
+use super::setting::{MIB, Setting, file, number, route, secret, secret_file, size, text};
+
+/// The most clients, topics or frames a setting may name: far above what one thread serves.
+const MANY: u64 = 1 << 24;
+
+// Two lines a row, so that the table reads as a table.
+#[rustfmt::skip]
+static TABLE: &[(&str, &[Setting])] = &[
+    ("Addresses", &[
+        text("listen", "where clients connect",
+            "127.0.0.1:8099", "IP:PORT; not loopback: only with a key", |c, v| put(&mut c.listen, v.address())),
+        text("redis", "Redis or Valkey to subscribe at",
+            "none", "redis://, valkey:// or unix:// URL", |c, v| put(&mut c.redis, redis_url(v).map(Some))),
+        text("publishers", "where publishers connect when there is no Redis",
+            "127.0.0.1:6380 without redis, else off", "IP:PORT or off; not loopback: only with a password",
+            |c, v| put(&mut c.publishers, v.address_or_off())),
+        secret("publishers_password", "what publishers must AUTH with", "any text", set_publishers_password),
+        secret_file("publishers_password_file", "file with what publishers must AUTH with", set_publishers_password),
+        text("prefix", "cut from a channel's name to get its topic",
+            "pub.", "text without spaces and * ? [ ] \\; may be empty", |c, v| put(&mut c.prefix, prefix(v))),
+        text("patterns", "what to PSUBSCRIBE to",
+            "the prefix and *", "list, not empty", |c, v| put(&mut c.patterns, patterns(v))),
+        text("admin", "where /metrics, /healthz and /readyz are served",
+            "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
+        text("log", "what reaches the log",
+            "info", "off, error, warn, info or debug", |c, v| put(&mut c.log, level(v))),
+    ]),
+    ("Tokens", &[
+        secret("jwt.secret", "the secret that signs tokens", SECRET, set_secret),
+        secret_file("jwt.secret_file", "file with the secret that signs tokens", set_secret),
+        secret("jwt.previous_secret", "the secret before, still accepted", SECRET, set_previous_secret),
+        secret_file("jwt.previous_secret_file", "file with the secret before, still accepted", set_previous_secret),
+        file("jwt.key_file", "public key that tokens are checked with", PUBLIC, |c, b| some(&mut c.jwt.key, b)),
+        file("jwt.previous_key_file", "public key before, still accepted", PUBLIC, |c, b| some(&mut c.jwt.previous_key, b)),
+        file("jwt.jwks_file", "set of public keys", "a JWKS file", |c, b| some(&mut c.jwt.jwks, b)),
+        text("jwt.audience", "what aud must contain",
+            "not checked", "text", |c, v| put(&mut c.jwt.audience, v.word().map(Some))),
+        text("jwt.issuer", "what iss must be",
+            "not checked", "text", |c, v| put(&mut c.jwt.issuer, v.word().map(Some))),
+        text("jwt.algorithms", "algorithms accepted, all of the key's family",
+            "HS256, or the public key's", "list of HS256, HS384, HS512, RS.., PS.., ES256, ES384, EdDSA",
+            |c, v| put(&mut c.jwt.algorithms, algorithms(v))),
+        number("jwt.leeway_seconds", "how far exp and nbf may be off", 0, 300, "", U64(|c| &mut c.jwt.leeway_seconds)),
+    ]),
+    ("The default route (each key stands in [[route]] as well)", &[
+        route("path", "path that clients connect to",
+            "/ws", "/... in ASCII without ? and #", |r, v| put(&mut r.path, path(v))),
+        route("origins", "whose pages may connect",
+            "same host", "list of scheme://host[:port], or *", |r, v| put(&mut r.origins, v.origins())),
+        route("format", "json: the envelope of oneloop.v1; raw: the payload alone",
+            "json", "json or raw", |r, v| put(&mut r.format, format(v))),
+        route("topics", "grants that every client with a token hears",
+            "none; news on the default route when there is no key", "list of grants", |r, v| put(&mut r.topics, v.words())),
+        route("may", "grants that every client with a token may subscribe to",
+            "none", "list of grants", |r, v| put(&mut r.may, v.words())),
+        route("anonymous", "what clients without a token hear; none: they are refused",
+            "none", "list of grants", |r, v| put(&mut r.anonymous, v.words())),
+        route("single_session", "a user's newer connection closes the older one",
+            "false", "true or false", |r, v| put(&mut r.single_session, v.truth())),
+    ]),
+    ("Bounds on clients", &[
+        number("clients_max", "clients at one time; then 503",
+            0, MANY, "what the descriptor limit allows", Usize(|c| &mut c.bounds.clients_max)),
+        number("clients_per_address_max", "clients of one IP address; then 429",
+            0, MANY, "off", Usize(|c| &mut c.bounds.clients_per_address_max)),
+        number("clients_per_user_max", "connections of one user; then 4003",
+            0, MANY, "off", Usize(|c| &mut c.bounds.clients_per_user_max)),
+        number("handshakes_max", "handshakes under way; others wait to be accepted",
+            1, MANY, "", Usize(|c| &mut c.bounds.handshakes_max)),
+        number("handshakes_per_second_max", "handshakes begun in a second; others wait to be accepted",
+            0, 1_000_000, "off", U32(|c| &mut c.bounds.handshakes_per_second_max)),
+        size("head_bytes_max", "a request's head; then 431",
+            512, MIB, Usize(|c| &mut c.bounds.head_bytes_max)),
+        number("head_seconds", "from accept to the end of the head; then 408",
+            1, 300, "", U32(|c| &mut c.bounds.head_seconds)),
+        number("auth_seconds", "from the upgrade to a valid token; then 4501",
+            1, 300, "", U32(|c| &mut c.bounds.auth_seconds)),
+        size("message_bytes_max", "one inbound message; then 1009",
+            1, 64 * MIB, Usize(|c| &mut c.bounds.message_bytes_max)),
+        number("fragments_max", "fragments of one inbound message; then 1008",
+            1, MANY, "", Usize(|c| &mut c.bounds.fragments_max)),
+        number("commands_per_second_max", "commands of one client; then 4003",
+            0, 1_000_000, "off", U32(|c| &mut c.bounds.commands_per_second_max)),
+        number("topics_per_client_max", "topics one client listens to; then too_many_topics",
+            1, MANY, "", Usize(|c| &mut c.bounds.topics_per_client_max)),
+        number("backlog_frames_max", "frames that wait for one client; then 4000",
+            1, MANY, "", Usize(|c| &mut c.bounds.backlog_frames_max)),
+        size("backlog_bytes_max", "bytes that wait for one client; then 4000",
+            1, 1024 * MIB, Usize(|c| &mut c.bounds.backlog_bytes_max)),
+        number("ping_seconds", "silence before a client is pinged",
+            0, 3600, "no pings", U32(|c| &mut c.bounds.ping_seconds)),
+        number("silence_seconds", "silence before a client is closed with 4001; above ping_seconds",
+            0, 86_400, "never", U32(|c| &mut c.bounds.silence_seconds)),
+    ]),
+    ("Bounds on publishers and Redis", &[
+        size("payload_bytes_max", "one published payload; a larger one is dropped",
+            1, 64 * MIB, Usize(|c| &mut c.bounds.payload_bytes_max)),
+        number("publishers_max", "publishers at one time; then -ERR",
+            1, 65_536, "", Usize(|c| &mut c.bounds.publishers_max)),
+        number("redis_silence_seconds", "silence before Redis is pinged",
+            1, 3600, "", U32(|c| &mut c.bounds.redis_silence_seconds)),
+        number("redis_timeout_seconds", "how long Redis may take to connect or answer",
+            1, 300, "", U32(|c| &mut c.bounds.redis_timeout_seconds)),
+        number("redis_backoff_ms_max", "longest wait between two attempts to reach Redis",
+            100, 600_000, "", U32(|c| &mut c.bounds.redis_backoff_ms_max)),
+    ]),
+    ("Bounds on the loop", &[
+        size("read_bytes_per_turn", "read from one client in one turn",
+            1, 64 * MIB, Usize(|c| &mut c.bounds.read_bytes_per_turn)),
+        size("source_read_bytes_per_turn", "read from Redis or one publisher in one turn",
+            1, 64 * MIB, Usize(|c| &mut c.bounds.source_read_bytes_per_turn)),
+        number("flush_clients_per_turn", "clients written to in one turn",
+            1, MANY, "", Usize(|c| &mut c.bounds.flush_clients_per_turn)),
+        number("accepts_per_turn", "connections accepted in one turn",
+            1, 65_536, "", Usize(|c| &mut c.bounds.accepts_per_turn)),
+        number("drain_seconds", "how long a drain may take; the rest is cut",
+            0, 3600, "at once", U32(|c| &mut c.bounds.drain_seconds)),
+        number("drain_per_second", "clients a second that a drain asks to come back",
+            1, 1_000_000, "", U32(|c| &mut c.bounds.drain_per_second)),
+    ]),
+];
+
+const PUBLIC: &str = "a PEM file";
+const SECRET: &str = "at least 32 bytes";
+
+/// The groups of rows in the order in which they are shown, each under its title.
+pub(super) fn groups() -> &'static [(&'static str, &'static [Setting])] {
+    TABLE
+}
+
+pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
+    TABLE.iter().flat_map(|(_, rows)| rows.iter())
+}
+
+pub(super) fn by_key(key: &str) -> Option<&'static Setting> {
+    all().find(|setting| setting.key == key)
+}
+
+/// `flag` without its dashes.
+pub(super) fn by_flag(flag: &str) -> Option<&'static Setting> {
+    all().find(|setting| setting.flag()[2..] == *flag)
+}
+
+pub(super) fn by_variable(variable: &str) -> Option<&'static Setting> {
+    all().find(|setting| setting.variable() == variable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::super::draft::{Draft, Source};
+    use super::super::setting::Apply;
+    use super::super::value::Value;
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_settings_share_a_name() {
+        let names = |of: fn(&Setting) -> String| all().map(of).collect::<BTreeSet<_>>().len();
+        let count = all().count();
+        assert_eq!(names(|s| s.key.to_owned()), count);
+        assert_eq!(
+            (names(Setting::flag), names(Setting::variable)),
+            (count, count)
+        );
+        let setting = by_key("jwt.secret_file").expect("a row");
+        assert_eq!(setting.flag(), "--jwt-secret-file");
+        assert_eq!(setting.variable(), "ONELOOP_JWT_SECRET_FILE");
+        assert!(by_flag("jwt-secret-file").is_some_and(|s| s.key == setting.key));
+        assert!(by_variable(&setting.variable()).is_some_and(|s| s.key == setting.key));
+    }
+
+    #[test]
+    fn each_default_that_can_be_written_sets_what_is_already_there() {
+        let in_words = [
+            "redis",
+            "publishers",
+            "patterns",
+            "jwt.audience",
+            "jwt.issuer",
+        ];
+        let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
+        for setting in all() {
+            let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });
+            if unwritable || in_words.contains(&setting.key) || also.contains(&setting.key) {
+                continue;
+            }
+            let mut draft = Draft::default();
+            draft.take(setting, Value::Text(setting.default_text()), Source::Flag);
+            assert_eq!(draft.problems, Vec::<String>::new());
+            let [set, default] = [draft.config, Config::default()].map(|c| format!("{c:?}"));
+            assert_eq!(set, default, "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn each_number_takes_its_ends_and_nothing_beyond() {
+        for setting in all() {
+            let Apply::Number {
+                minimum,
+                maximum,
+                place,
+                zero,
+                ..
+            } = &setting.apply
+            else {
+                continue;
+            };
+            assert_eq!(
+                zero.is_empty(),
+                *minimum > 0 || setting.key == "jwt.leeway_seconds"
+            );
+            assert!(
+                *maximum <= u64::from(u32::MAX),
+                "{}: set() relies on it",
+                setting.key
+            );
+            let (least, most) = (i128::from(*minimum), i128::from(*maximum));
+            for (number, fits) in [(least, 1), (most, 1), (least - 1, 0), (most + 1, 0)] {
+                let mut draft = Draft::default();
+                draft.take(setting, Value::Number(number), Source::Flag);
+                assert_eq!(draft.problems.len(), 1 - fits, "{}: {number}", setting.key);
+                if fits == 1 {
+                    assert_eq!(i128::from(place.value(&mut draft.config)), number);
+                }
+            }
+        }
+    }
+}

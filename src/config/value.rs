@@ -1,0 +1,280 @@
+//! What a source gives for one setting, and what it can be read as.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+
+use super::{Origins, normalize_origin};
+
+/// One value as its source wrote it. No `Debug`: it may be a secret.
+pub(super) enum Value {
+    /// From a variable, a flag or a TOML string. Every type can be written as text.
+    Text(String),
+    /// A TOML integer.
+    Number(i128),
+    /// A TOML boolean.
+    Truth(bool),
+    /// A TOML array of strings.
+    List(Vec<String>),
+    /// A variable or a flag that is not UTF-8; only a secret may be that.
+    Bytes(Vec<u8>),
+    /// Some TOML that no setting takes, in words.
+    Unfit(&'static str),
+}
+
+impl From<OsString> for Value {
+    fn from(text: OsString) -> Value {
+        match text.into_string() {
+            Ok(text) => Value::Text(text),
+            Err(text) => Value::Bytes(text.into_encoded_bytes()),
+        }
+    }
+}
+
+impl Value {
+    pub(super) fn text(&self) -> Result<&str, String> {
+        match self {
+            Value::Text(text) => Ok(text),
+            _ => Err(self.is_not("text")),
+        }
+    }
+
+    /// Text that says something.
+    pub(super) fn word(&self) -> Result<String, String> {
+        match self.text()? {
+            "" => Err("it is empty; leave it out instead".to_owned()),
+            text if text.chars().any(char::is_control) => {
+                Err(self.is_not("free of control characters"))
+            }
+            text => Ok(text.to_owned()),
+        }
+    }
+
+    pub(super) fn into_bytes(self) -> Result<Vec<u8>, String> {
+        match self {
+            Value::Text(text) => Ok(text.into_bytes()),
+            Value::Bytes(bytes) => Ok(bytes),
+            _ => Err(self.is_not("text")),
+        }
+    }
+
+    pub(super) fn truth(&self) -> Result<bool, String> {
+        match self {
+            Value::Truth(truth) => Ok(*truth),
+            Value::Text(text) if text == "true" => Ok(true),
+            Value::Text(text) if text == "false" => Ok(false),
+            _ => Err(self.is_not("true or false")),
+        }
+    }
+
+    /// A whole number; `sized` lets it carry a binary unit. Beyond `i128` it stays at its end.
+    pub(super) fn number(&self, sized: bool) -> Result<i128, String> {
+        match self {
+            Value::Number(number) => Ok(*number),
+            Value::Text(text) => match parse_number(text) {
+                Some((number, 1)) => Ok(number),
+                Some((number, factor)) if sized => Ok(number.saturating_mul(factor)),
+                _ if sized => Err(self.is_not("a number of bytes (units: KiB, MiB, GiB)")),
+                _ => Err(self.is_not("a whole number")),
+            },
+            _ => Err(self.is_not("a whole number")),
+        }
+    }
+
+    /// A TOML array, or text with commas. Empty text is the empty list, an empty entry is an error.
+    pub(super) fn words(&self) -> Result<Vec<String>, String> {
+        let words: Vec<String> = match self {
+            Value::List(list) => list.clone(),
+            Value::Text(text) if text.trim().is_empty() => Vec::new(),
+            Value::Text(text) => text.split(',').map(|word| word.trim().to_owned()).collect(),
+            _ => return Err(self.is_not("a list of texts")),
+        };
+        match words.iter().any(String::is_empty) {
+            true => Err(format!("{} has an empty entry", self.seen())),
+            false => Ok(words),
+        }
+    }
+
+    pub(super) fn address(&self) -> Result<SocketAddr, String> {
+        let text = self.text()?;
+        text.parse()
+            .map_err(|_| self.is_not("an IP address with a port"))
+    }
+
+    pub(super) fn address_or_off(&self) -> Result<Option<SocketAddr>, String> {
+        match self {
+            Value::Text(text) if text == "off" => Ok(None),
+            _ => self.address().map(Some),
+        }
+    }
+
+    pub(super) fn origins(&self) -> Result<Origins, String> {
+        let words = self.words()?;
+        if words.is_empty() {
+            return Ok(Origins::SameHost);
+        }
+        if words == ["*"] {
+            return Ok(Origins::Any);
+        }
+        let normalize = |word: &String| {
+            normalize_origin(word).ok_or_else(|| match word.as_str() {
+                "*" => "* allows any origin: name it alone, or leave it out".to_owned(),
+                _ => format!("{} is not like https://example.com:8443", quote(word)),
+            })
+        };
+        words
+            .iter()
+            .map(normalize)
+            .collect::<Result<_, _>>()
+            .map(Origins::Listed)
+    }
+
+    /// The value as a message shows it.
+    pub(super) fn seen(&self) -> String {
+        match self {
+            Value::Text(text) => quote(text),
+            Value::Number(number) => number.to_string(),
+            Value::Truth(truth) => truth.to_string(),
+            Value::List(list) => quote(&list.join(",")),
+            Value::Bytes(_) => "text that is not UTF-8".to_owned(),
+            Value::Unfit(what) => (*what).to_owned(),
+        }
+    }
+
+    /// The reason for a message that begins with what was seen.
+    pub(super) fn is_not(&self, what: &str) -> String {
+        format!("{} is not {what}", self.seen())
+    }
+}
+
+/// Text in quotes, escaped, cut where a message would become unreadable.
+pub(super) fn quote(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// Digits with an optional binary unit: the number and the unit's factor.
+fn parse_number(text: &str) -> Option<(i128, i128)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, unit) = text.split_at(digits);
+    let factor = match unit.trim_start_matches(' ') {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    match digits {
+        "" => None,
+        _ => Some((digits.parse().unwrap_or(i128::MAX), factor)),
+    }
+}
+
+/// Seconds from `90`, `90s`, `15m`, `1h` or `30d`; `None` if it is anything else.
+pub(super) fn parse_duration(text: &str) -> Option<u64> {
+    let (digits, factor) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
+        Some(digits) if text.ends_with('m') => (digits, 60),
+        Some(digits) if text.ends_with('h') => (digits, 3600),
+        Some(digits) if text.ends_with('d') => (digits, 86_400),
+        Some(digits) => (digits, 1),
+        None => (text, 1),
+    };
+    match digits.bytes().all(|b| b.is_ascii_digit()) {
+        true => digits.parse::<u64>().ok()?.checked_mul(factor),
+        false => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn sizes_take_binary_units_only() {
+        let table = [
+            ("65536", 65536),
+            ("64KiB", 65536),
+            ("64 KiB", 65536),
+            ("1MiB", 1 << 20),
+        ];
+        for (written, meant) in table {
+            assert_eq!(text(written).number(true), Ok(meant), "{written}");
+        }
+        assert_eq!(text("2GiB").number(true), Ok(2 << 30));
+        for wrong in [
+            "", "KiB", "64KB", "64kib", "64k", "-1", "+1", "1.5MiB", " 1", "1_000", "0x10",
+        ] {
+            assert!(text(wrong).number(true).is_err(), "{wrong}");
+        }
+        assert!(text("64KiB").number(false).is_err());
+        assert_eq!(text(&"9".repeat(60)).number(true), Ok(i128::MAX));
+        assert_eq!(
+            text(&format!("{}GiB", i128::MAX)).number(true),
+            Ok(i128::MAX)
+        );
+    }
+
+    #[test]
+    fn lists_are_arrays_or_have_commas() {
+        let both = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(text("a, b").words(), Ok(both.clone()));
+        assert_eq!(Value::List(both.clone()).words(), Ok(both));
+        assert_eq!(text(" ").words(), Ok(Vec::new()));
+        assert!(text("a,,b").words().is_err() && text("a,").words().is_err());
+        assert!(Value::Number(5).words().is_err());
+    }
+
+    #[test]
+    fn origins_are_any_the_same_host_or_listed() {
+        assert_eq!(text("*").origins(), Ok(Origins::Any));
+        assert_eq!(text("").origins(), Ok(Origins::SameHost));
+        let listed = Origins::Listed(vec!["https://a.b".to_owned(), "http://c:81".to_owned()]);
+        assert_eq!(text("HTTPS://A.b:443,http://c:81").origins(), Ok(listed));
+        let shown = text("https://a.b/").origins().unwrap_err();
+        assert!(shown.contains("https://example.com:8443"), "{shown}");
+        assert!(
+            text("*,https://a.b")
+                .origins()
+                .unwrap_err()
+                .contains("alone")
+        );
+    }
+
+    #[test]
+    fn durations_have_one_unit() {
+        let table = [
+            ("90", 90),
+            ("90s", 90),
+            ("15m", 900),
+            ("1h", 3600),
+            ("30d", 2_592_000),
+        ];
+        for (written, meant) in table {
+            assert_eq!(parse_duration(written), Some(meant), "{written}");
+        }
+        for wrong in [
+            "",
+            "s",
+            "1w",
+            "1h30m",
+            "-1s",
+            "+1",
+            "1.5h",
+            "ms",
+            "999999999999999999d",
+        ] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_short_and_escaped() {
+        assert_eq!(text("a\n\u{1b}").seen(), "\"a\\n\\u{1b}\"");
+        assert!(text(&"ü".repeat(1000)).seen().len() < 200);
+    }
+}

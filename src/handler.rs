@@ -1,0 +1,175 @@
+//! The seam between the loop and what it is used for: what happens to a connection is decided by a [`Handler`].
+
+use crate::client::frame::Close;
+use crate::client::http::{Request, Response};
+use crate::config::Origins;
+use crate::server::Server;
+use crate::slots::ConnId;
+
+/// What a program does with the connections of one route.
+///
+/// Its four calls are those of the original's application (`onOpen`, `onMessage`, `onPublishEntry`, `onClose`). A handler
+/// acts through the verbs of [`Server`], which only queue: none calls a handler, so no call is ever re-entered.
+pub trait Handler {
+    /// A handshake asks to become a connection. Frames queued here are sent after the answer to the handshake.
+    ///
+    /// # Errors
+    /// [`Reject`]: it does not become one.
+    fn on_open(&mut self, server: &mut Server, id: ConnId, request: &Request)
+    -> Result<(), Reject>;
+
+    /// A client sent a text message, at most `message_bytes_max` long.
+    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str);
+
+    /// A client sent a binary message. What speaks text alone closes with 1003, as here.
+    fn on_binary(&mut self, server: &mut Server, id: ConnId, _bytes: &[u8]) {
+        server.close(id, Close::UNSUPPORTED);
+    }
+
+    /// A publisher sent a message on a well-formed topic. Returns to how many clients it went.
+    fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize;
+
+    /// A connection that was opened is gone; its memberships end after this call.
+    fn on_close(&mut self, server: &mut Server, id: ConnId);
+
+    /// The link to Redis came up (again) or went down.
+    fn on_source(&mut self, _server: &mut Server, _up: bool) {}
+
+    /// The subprotocol it speaks: chosen for clients that offer it (RFC 6455 section 1.9).
+    fn protocol(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Why a handshake does not become a connection.
+#[derive(Debug)]
+pub enum Reject {
+    /// A plain answer, for clients that can read one.
+    Http(Response),
+    /// The upgrade succeeds and the close code tells why: a browser cannot read a refused handshake.
+    Close(Close),
+}
+
+/// A path, who may connect to it, and what happens there.
+pub struct Route {
+    /// The path, compared whole.
+    pub path: String,
+    /// The pages that may connect.
+    pub origins: Origins,
+    /// What decides.
+    pub handler: Box<dyn Handler>,
+}
+
+/// Whether a handshake comes from a page that may connect, by its `Origin` header (RFC 6455 section 10.2). One without an
+/// origin may: no browser sends such a one, mini programs and servers do.
+pub fn admits(origins: &Origins, request: &Request) -> bool {
+    if request.count("origin") == 0 || *origins == Origins::Any {
+        return true;
+    }
+    let origin = match request.header("origin") {
+        Some(origin) if request.count("origin") == 1 => origin.to_ascii_lowercase(),
+        _ => return false,
+    };
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
+    };
+    let authority = without_default_port(scheme, authority);
+    match origins {
+        Origins::Any => true,
+        Origins::SameHost => request.header("host").is_some_and(|host| {
+            without_default_port(scheme, &host.to_ascii_lowercase()) == authority
+        }),
+        Origins::Listed(listed) => listed.contains(&format!("{scheme}://{authority}")),
+    }
+}
+
+fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
+    let default = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return authority,
+    };
+    authority.strip_suffix(default).unwrap_or(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::http;
+
+    fn request(host: &str, origin: &[&str]) -> Request {
+        let origins: String = origin
+            .iter()
+            .map(|line| format!("Origin: {line}\r\n"))
+            .collect();
+        let head = format!("GET /ws HTTP/1.1\r\nHost: {host}\r\n{origins}\r\n");
+        http::parse(head.as_bytes(), 8192).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn scheme_host_and_port_are_compared() {
+        let listed = Origins::Listed(vec![
+            "https://a.example".into(),
+            "http://b.example:81".into(),
+        ]);
+        for (origins, host, origin, admitted) in [
+            (
+                &Origins::SameHost,
+                "a.example",
+                &["https://a.example"][..],
+                true,
+            ),
+            (
+                &Origins::SameHost,
+                "A.example:443",
+                &["https://a.EXAMPLE"],
+                true,
+            ),
+            (
+                &Origins::SameHost,
+                "a.example:8099",
+                &["http://a.example:8099"],
+                true,
+            ),
+            (
+                &Origins::SameHost,
+                "a.example:8099",
+                &["http://a.example"],
+                false,
+            ),
+            (
+                &Origins::SameHost,
+                "a.example",
+                &["https://b.example"],
+                false,
+            ),
+            (
+                &Origins::SameHost,
+                "a.example",
+                &["https://a.example.evil"],
+                false,
+            ),
+            (&Origins::SameHost, "a.example", &["null"], false),
+            (
+                &Origins::SameHost,
+                "a.example",
+                &["https://a.example", "https://b.example"],
+                false,
+            ),
+            (&Origins::SameHost, "a.example", &[], true),
+            (&Origins::Any, "a.example", &["null"], true),
+            (&listed, "x", &["https://a.example:443"], true),
+            (&listed, "x", &["http://a.example"], false),
+            (&listed, "x", &["http://b.example:81"], true),
+            (&listed, "x", &["http://b.example"], false),
+            (&listed, "x", &["http://x"], false),
+            (&listed, "x", &[], true),
+        ] {
+            assert_eq!(
+                admits(origins, &request(host, origin)),
+                admitted,
+                "{origins:?} {host} {origin:?}"
+            );
+        }
+    }
+}

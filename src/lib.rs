@@ -1,0 +1,22 @@
+#![forbid(unsafe_code)]
+pub mod addresses;
+pub mod app;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod flush;
+pub mod handler;
+pub mod hub;
+pub mod limits;
+pub mod logger;
+pub mod metrics;
+pub mod push;
+pub mod reactor;
+pub mod serve;
+pub mod server;
+pub mod signals;
+pub mod site;
+pub mod slots;
+pub mod source;
+pub mod timers;
+pub mod topic;

@@ -1,0 +1,111 @@
+//! The process: settings, log, run, exit status.
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use oneloop::config::{self, Command, Config};
+use oneloop::reactor::Ended;
+use oneloop::serve::{self, Started};
+use oneloop::{app, logger};
+
+/// Settings that cannot be served.
+const BAD_SETTINGS: u8 = 2;
+
+fn main() -> ExitCode {
+    let invocation = match config::read(std::env::args_os().skip(1), std::env::vars_os()) {
+        Ok(invocation) => invocation,
+        Err(problems) => return bad_settings(&problems.to_string()),
+    };
+    let config = invocation.config;
+    logger::start(config.log);
+    match invocation.command {
+        Command::Help => print(&config::help()),
+        Command::Version => print(concat!("oneloop ", env!("CARGO_PKG_VERSION"))),
+        Command::Serve { check: true } => check(&config),
+        Command::Serve { check: false } => run(config),
+        Command::Token {
+            sub,
+            topics,
+            may,
+            ttl_seconds,
+            admin,
+        } => {
+            let keys = serve::keys(&config.jwt);
+            match keys.and_then(|keys| keys.issue(&sub, &topics, &may, admin, unix(), ttl_seconds))
+            {
+                Ok(token) => print(&token),
+                Err(problem) => bad_settings(&problem),
+            }
+        }
+        Command::Explain { token, topic } => {
+            match serve::explain(&config, &token, &topic, unix()) {
+                Ok((text, hears)) => {
+                    print(&text);
+                    ExitCode::from(u8::from(!hears))
+                }
+                Err(problem) => bad_settings(&problem),
+            }
+        }
+    }
+}
+
+/// Everything that can be wrong before a socket is opened.
+fn check(config: &Config) -> ExitCode {
+    let problems: Vec<String> = [
+        serve::keys(&config.jwt)
+            .err()
+            .filter(|_| config.jwt.has_key()),
+        app::link(config).err(),
+        serve::check_grants(config).err(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if problems.is_empty() {
+        print("the settings are good")
+    } else {
+        bad_settings(&problems.join("\n"))
+    }
+}
+
+fn run(config: Config) -> ExitCode {
+    let started = match serve::start(config, unix()) {
+        Ok(started) => started,
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            return bad_settings(&error.to_string());
+        }
+        Err(error) => return failed(&error),
+    };
+    let Started { lines, bound } = started;
+    print(lines.trim_end());
+    match bound.run() {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::Forced) => ExitCode::FAILURE,
+        Err(error) => failed(&error),
+    }
+}
+
+/// To stdout; that nobody reads it is no reason to fail.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+    ExitCode::SUCCESS
+}
+
+fn bad_settings(problems: &str) -> ExitCode {
+    for problem in problems.lines() {
+        eprintln!("oneloop: {problem}");
+    }
+    ExitCode::from(BAD_SETTINGS)
+}
+
+fn failed(error: &std::io::Error) -> ExitCode {
+    eprintln!("oneloop: {error}");
+    ExitCode::FAILURE
+}
+
+fn unix() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,192 @@
+//! Counters of what happened, as Prometheus reads them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Counted since the process started; 64 bits do not overflow in its life.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Handshakes that became WebSockets.
+    pub opened: u64,
+    /// Requests answered by a plain response, by its status.
+    pub responses: BTreeMap<u16, u64>,
+    /// WebSockets that the server closed, by the code.
+    pub closes: BTreeMap<u16, u64>,
+    /// Text messages from clients.
+    pub commands: u64,
+    /// Messages from publishers and Redis.
+    pub messages: u64,
+    /// Messages dropped: the channel is no well-formed topic.
+    pub messages_malformed: u64,
+    /// Messages dropped: above `payload_bytes_max`.
+    pub messages_oversized: u64,
+    /// Frames queued for clients that listen to a message's topic.
+    pub deliveries: u64,
+    /// Bytes read from clients.
+    pub received_bytes: u64,
+    /// Bytes written to clients.
+    pub sent_bytes: u64,
+    /// Calls of `writev` for clients.
+    pub writes: u64,
+    /// Times that no descriptor was left for a new connection.
+    pub descriptors_exhausted: u64,
+    /// Publishers refused above `publishers_max`.
+    pub publishers_refused: u64,
+    /// Times the link to Redis came up.
+    pub link_ups: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+}
+
+/// What is the case now, beside what was counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gauges {
+    /// Connections, in whatever state.
+    pub clients: usize,
+    /// Topics with a listener.
+    pub topics: usize,
+    /// Memberships.
+    pub memberships: usize,
+    /// Connections of publishers.
+    pub publishers: usize,
+    /// Whether messages can come: the link is up, or there is none.
+    pub source_up: bool,
+}
+
+impl Metrics {
+    /// The text format of Prometheus, version 0.0.4.
+    pub fn render(&self, gauges: &Gauges) -> String {
+        let mut out = String::new();
+        for (name, help, value) in [
+            ("clients", "Open connections of clients.", gauges.clients),
+            ("topics", "Topics with a listener.", gauges.topics),
+            (
+                "memberships",
+                "Clients' memberships of topics.",
+                gauges.memberships,
+            ),
+            (
+                "publishers",
+                "Open connections of publishers.",
+                gauges.publishers,
+            ),
+            (
+                "source_up",
+                "1 while messages can come.",
+                usize::from(gauges.source_up),
+            ),
+        ] {
+            family(&mut out, name, help, "gauge");
+            let _ = writeln!(out, "oneloop_{name} {value}");
+        }
+        for (name, help, value) in self.counters() {
+            family(&mut out, name, help, "counter");
+            let _ = writeln!(out, "oneloop_{name} {value}");
+        }
+        let by_label = [
+            (
+                "http_responses_total",
+                "Plain responses.",
+                "status",
+                &self.responses,
+            ),
+            (
+                "closes_total",
+                "WebSockets closed by the server.",
+                "code",
+                &self.closes,
+            ),
+        ];
+        for (name, help, label, values) in by_label {
+            family(&mut out, name, help, "counter");
+            for (key, value) in values {
+                let _ = writeln!(out, "oneloop_{name}{{{label}=\"{key}\"}} {value}");
+            }
+        }
+        out
+    }
+
+    fn counters(&self) -> [(&'static str, &'static str, u64); 13] {
+        [
+            ("accepted_total", "Connections accepted.", self.accepted),
+            (
+                "opened_total",
+                "Handshakes that became WebSockets.",
+                self.opened,
+            ),
+            (
+                "commands_total",
+                "Text messages from clients.",
+                self.commands,
+            ),
+            ("messages_total", "Messages from publishers.", self.messages),
+            (
+                "messages_malformed_total",
+                "Dropped: no topic.",
+                self.messages_malformed,
+            ),
+            (
+                "messages_oversized_total",
+                "Dropped: too large.",
+                self.messages_oversized,
+            ),
+            (
+                "deliveries_total",
+                "Frames queued for listeners.",
+                self.deliveries,
+            ),
+            (
+                "received_bytes_total",
+                "Bytes read from clients.",
+                self.received_bytes,
+            ),
+            (
+                "sent_bytes_total",
+                "Bytes written to clients.",
+                self.sent_bytes,
+            ),
+            ("writes_total", "Writes to clients.", self.writes),
+            (
+                "descriptors_exhausted_total",
+                "Accepts that failed.",
+                self.descriptors_exhausted,
+            ),
+            (
+                "publishers_refused_total",
+                "Publishers refused.",
+                self.publishers_refused,
+            ),
+            ("turns_total", "Turns of the loop.", self.turns),
+        ]
+    }
+}
+
+fn family(out: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(
+        out,
+        "# HELP oneloop_{name} {help}\n# TYPE oneloop_{name} {kind}"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_has_its_family() {
+        let mut metrics = Metrics {
+            accepted: 7,
+            ..Metrics::default()
+        };
+        metrics.closes.insert(4000, 3);
+        let text = metrics.render(&Gauges::default());
+        assert!(text.contains("\noneloop_accepted_total 7\n"));
+        assert!(text.contains("\noneloop_closes_total{code=\"4000\"} 3\n"));
+        for sample in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = sample.split([' ', '{']).next().unwrap();
+            assert!(text.contains(&format!("# TYPE {name} ")), "{sample}");
+        }
+    }
+}

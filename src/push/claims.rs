@@ -1,0 +1,377 @@
+//! What a token says (RFC 7519 section 4), checked strictly: from claims to an identity, or a
+//! reason why not.
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::topic::{Grant, is_user_id};
+
+/// Whom a token speaks for. (Printed in tests alone: no log may show a user.)
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub struct Identity {
+    /// The user's id: 1 to 128 bytes without control characters.
+    pub sub: String,
+    /// The unix second at which an open connection ends: `exp`, or if that is already past (within
+    /// the leeway) `exp` and the leeway. Always ahead, and at most `u64::MAX`: compare, do not add.
+    pub expires: u64,
+    /// What it listens to from the start.
+    pub topics: Vec<Grant>,
+    /// What it may ask to listen to.
+    pub may: Vec<Grant>,
+    /// Its grants reach the topics of users.
+    pub admin: bool,
+}
+
+/// Why a token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// In order, but for `exp`: come back with a fresh one.
+    Expired,
+    /// Not a token, or not signed with one of the keys in one of their algorithms.
+    Signature(&'static str),
+    /// Well signed, but its claims are malformed or not meant for us.
+    Claims(&'static str),
+}
+
+impl Refusal {
+    /// The word that clients see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::Expired => "expired",
+            Refusal::Signature(_) => "signature",
+            Refusal::Claims(_) => "claims",
+        }
+    }
+
+    /// The same for people. A fixed text: nothing of the token is in it.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Refusal::Expired => "exp has passed",
+            Refusal::Signature(detail) | Refusal::Claims(detail) => detail,
+        }
+    }
+}
+
+/// What the claims are held against.
+pub struct Expected {
+    /// Required in `aud`, alone or among others.
+    pub audience: Option<String>,
+    /// Required as `iss`.
+    pub issuer: Option<String>,
+    /// By how many seconds the issuer's clock may differ from ours, either way.
+    pub leeway_seconds: u64,
+}
+
+/// The claims of a token of our own, in the order of writing; empty ones are left out.
+#[derive(Serialize)]
+pub struct Issued<'a> {
+    pub sub: &'a str,
+    pub iat: u64,
+    pub exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub topics: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub may: &'a [String],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub admin: bool,
+}
+
+/// A JSON object of claims; serde would take an array of the values for the struct as well.
+pub struct Claims(Members);
+
+/// The claims that matter, each once: the derived code refuses a second one. Others are passed
+/// over.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Members {
+    sub: Claim,
+    exp: Claim,
+    nbf: Claim,
+    aud: Claim,
+    iss: Claim,
+    topics: Claim,
+    may: Claim,
+    admin: Claim,
+}
+
+/// A claim as it came; of what type it must be is said where it is used. `null` is a value, and
+/// never the right one.
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum Claim {
+    Text(String),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Flag(bool),
+    List(Vec<String>),
+    Other(IgnoredAny),
+    #[default]
+    #[serde(skip)]
+    Absent,
+}
+
+impl Claims {
+    /// Whom they speak for, at the second `unix`.
+    ///
+    /// `exp` is looked at last, so that `expired` means that the same claims, only fresh, would do.
+    pub fn check(self, expected: &Expected, unix: u64) -> Result<Identity, Refusal> {
+        let Claims(claims) = self;
+        claims.are_for(expected)?;
+        let sub = claims.sub.user_id().ok_or(Refusal::Claims(
+            "sub must be a string of 1 to 128 bytes without control characters, or an integer",
+        ))?;
+        let exp = claims
+            .exp
+            .seconds()
+            .ok_or(Refusal::Claims("exp must be a number of seconds"))?;
+        let nbf = match claims.nbf {
+            Claim::Absent => 0,
+            nbf => nbf
+                .seconds()
+                .ok_or(Refusal::Claims("nbf must be a number of seconds"))?,
+        };
+        let admin = match claims.admin {
+            Claim::Absent => false,
+            Claim::Flag(admin) => admin,
+            _ => return Err(Refusal::Claims("admin must be true or false")),
+        };
+        let topics = claims
+            .topics
+            .grants()
+            .ok_or(Refusal::Claims("topics must be a list of grants"))?;
+        let may = claims
+            .may
+            .grants()
+            .ok_or(Refusal::Claims("may must be a list of grants"))?;
+        if nbf > unix.saturating_add(expected.leeway_seconds) {
+            return Err(Refusal::Claims("not valid yet (nbf)"));
+        }
+        let latest = exp.saturating_add(expected.leeway_seconds);
+        if unix >= latest {
+            return Err(Refusal::Expired);
+        }
+        let expires = if unix < exp { exp } else { latest };
+        Ok(Identity {
+            sub,
+            expires,
+            topics,
+            may,
+            admin,
+        })
+    }
+}
+
+impl Members {
+    /// `aud` and `iss`, where configured, are required (RFC 7519 sections 4.1.1 and 4.1.3).
+    fn are_for(&self, expected: &Expected) -> Result<(), Refusal> {
+        if let Some(audience) = &expected.audience {
+            let is_meant = match &self.aud {
+                Claim::Text(aud) => aud == audience,
+                Claim::List(aud) => aud.contains(audience),
+                _ => false,
+            };
+            if !is_meant {
+                return Err(Refusal::Claims("aud does not name this server"));
+            }
+        }
+        match &expected.issuer {
+            Some(issuer) if !matches!(&self.iss, Claim::Text(iss) if iss == issuer) => Err(
+                Refusal::Claims("iss is not the issuer that is expected here"),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Claim {
+    /// An integer counts as its decimal digits: PHP libraries write `'sub' => 42`.
+    fn user_id(self) -> Option<String> {
+        match self {
+            Claim::Text(text) if is_user_id(&text) => Some(text),
+            Claim::Unsigned(number) => Some(number.to_string()),
+            Claim::Signed(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// A NumericDate (RFC 7519 section 2) in whole seconds, rounded down; beyond `u64::MAX` it is
+    /// that.
+    fn seconds(&self) -> Option<u64> {
+        match *self {
+            Claim::Unsigned(seconds) => Some(seconds),
+            Claim::Float(seconds) if seconds >= 0.0 => Some(seconds as u64),
+            _ => None,
+        }
+    }
+
+    fn grants(&self) -> Option<Vec<Grant>> {
+        match self {
+            Claim::Absent => Some(Vec::new()),
+            Claim::List(texts) => texts.iter().map(|text| Grant::parse(text)).collect(),
+            _ => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Claims, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Claims;
+
+            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Claims, A::Error> {
+                Members::deserialize(MapAccessDeserializer::new(members)).map(Claims)
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn expected(audience: Option<&str>, issuer: Option<&str>) -> Expected {
+        let owned = |text: &str| text.to_owned();
+        Expected {
+            audience: audience.map(owned),
+            issuer: issuer.map(owned),
+            leeway_seconds: 5,
+        }
+    }
+
+    /// Checks `members` and, where these lack them, a good `sub` and `exp`.
+    fn check(members: &str, expected: &Expected) -> Result<Identity, Refusal> {
+        let mut object = members.to_owned();
+        for (name, good) in [("sub", "\"42\""), ("exp", "1700000060")] {
+            if !members.contains(&format!("\"{name}\":")) {
+                let comma = if object.is_empty() { "" } else { "," };
+                object += &format!("{comma}\"{name}\":{good}");
+            }
+        }
+        read(&format!("{{{object}}}"), expected)
+    }
+
+    /// As the signature check hands them over: what cannot be read is a matter of the claims, too.
+    fn read(json: &str, expected: &Expected) -> Result<Identity, Refusal> {
+        let unreadable = |_| Refusal::Claims("unreadable");
+        serde_json::from_str::<Claims>(json)
+            .map_err(unreadable)?
+            .check(expected, NOW)
+    }
+
+    #[test]
+    fn well_formed_claims_are_read() {
+        let any = expected(None, None);
+        let sub = |json: &str| check(&format!("\"sub\":{json}"), &any).unwrap().sub;
+        assert_eq!(sub("42"), "42");
+        assert_eq!(sub("-7"), "-7");
+        assert_eq!(sub("18446744073709551615"), "18446744073709551615");
+        assert_eq!(sub(r#""a\u002eb * ""#), "a.b * ");
+        assert_eq!(sub(&format!("{:?}", "x".repeat(128))).len(), 128);
+        let expires = |json: &str| check(&format!("\"exp\":{json}"), &any).unwrap().expires;
+        assert_eq!(expires("1700000010.9"), NOW + 10);
+        assert_eq!(expires("18446744073709551615"), u64::MAX);
+        assert_eq!(expires("1e300"), u64::MAX);
+        let good = r#""topics":["room.*","user.7"],"may":["*"],"admin":true,"nbf":1700000005"#;
+        let identity = check(good, &any).unwrap();
+        let grant = |text| Grant::parse(text).unwrap();
+        assert_eq!(identity.topics, [grant("room.*"), grant("user.7")]);
+        assert_eq!((identity.may, identity.admin), (vec![grant("*")], true));
+        let ignored = r#""aud":5,"iss":[1],"iat":"x","unknown":{"exp" :1},"jti":null,"topics":[]"#;
+        assert!(check(ignored, &any).is_ok());
+    }
+
+    #[test]
+    fn malformed_claims_are_refused() {
+        let any = expected(None, None);
+        let cases = r#"
+            "sub":4.5          "sub":42.0       "sub":[1]          "sub":{}      "sub":true
+            "sub":null         "sub":""         "sub":"a\nb"       "sub":1e30    "sub":"\u0000"
+            "exp":null         "exp":"1700000060" "exp":-1         "exp":1e999   "exp":[1700000060]
+            "exp":-0.5         "exp":true       "nbf":1700000006   "nbf":"0"     "nbf":null
+            "nbf":1e300        "nbf":-1         "topics":"news"    "topics":[1]  "topics":{}
+            "topics":null      "topics":["a..b"] "may":[["a"]]     "may":[""]    "may":["a",null]
+            "may":["a.*.b"]    "admin":1        "admin":"true"     "admin":null  "admin":[true]
+            "sub":"a","sub":"a"   "exp":1700000060,"exp":1700000060  "nbf":0,"nbf":0
+            "aud":"a","aud":"a"   "iss":"a","iss":"a"                "topics":[],"topics":[]
+            "may":[],"may":[]     "admin":false,"\u0061dmin":true"#;
+        for members in cases.split_whitespace() {
+            let refusal = check(members, &any).expect_err(members);
+            assert_eq!(refusal.name(), "claims", "{members}");
+        }
+        assert!(check(&format!("\"sub\":{:?}", "x".repeat(129)), &any).is_err());
+    }
+
+    #[test]
+    fn claims_are_an_object_that_names_a_user_and_an_end() {
+        let any = expected(None, None);
+        let cases = r#"{} {"sub":"42"} {"exp":1700000060} {"sub":"42","exp":1700000060,}
+            ["42",1700000060,0,"","",[],[],true] [] null 5 "" {"#;
+        for json in cases.split_whitespace().chain([""]) {
+            assert_eq!(read(json, &any).expect_err(json).name(), "claims", "{json}");
+        }
+    }
+
+    #[test]
+    fn an_end_in_the_past_is_told_apart_and_the_leeway_bridges_it() {
+        let any = expected(None, None);
+        for exp in ["0", "0.5", "1699999995", "1699999995.9"] {
+            assert_eq!(
+                check(&format!("\"exp\":{exp}"), &any),
+                Err(Refusal::Expired)
+            );
+        }
+        for (exp, expires) in [(NOW - 4, NOW + 1), (NOW, NOW + 5), (NOW + 1, NOW + 1)] {
+            assert_eq!(
+                check(&format!("\"exp\":{exp}"), &any).unwrap().expires,
+                expires
+            );
+        }
+        let two_faults = check(r#""exp":0,"admin":1"#, &any);
+        assert_eq!(
+            two_faults.unwrap_err().name(),
+            "claims",
+            "a fresh one would not do either"
+        );
+    }
+
+    #[test]
+    fn audience_and_issuer_are_required_where_configured() {
+        let ours = expected(Some("push"), Some("shop"));
+        for members in [
+            r#""aud":"push","iss":"shop""#,
+            r#""aud":["other","push"],"iss":"shop""#,
+        ] {
+            assert!(check(members, &ours).is_ok(), "{members}");
+        }
+        let cases = r#" "iss":"shop"             "aud":"push"
+            "aud":"other","iss":"shop"           "aud":["other"],"iss":"shop"
+            "aud":[],"iss":"shop"                "aud":5,"iss":"shop"
+            "aud":["push",5],"iss":"shop"        "aud":null,"iss":"shop"
+            "aud":"push","iss":"Shop"            "aud":"push","iss":["shop"]
+            "aud":"push","iss":5                 "aud":"push","iss":null"#;
+        for members in cases.split_whitespace() {
+            assert_eq!(
+                check(members, &ours).expect_err(members).name(),
+                "claims",
+                "{members}"
+            );
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The JSON that clients say (`oneloop.v1`), parsed into commands.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The longest `ref`, in bytes of the string or of the number as it was written.
+pub const REFERENCE_BYTES_MAX: usize = 64;
+
+/// What a client asks for. (Printed in tests alone: it holds tokens, which no log may show.)
+#[derive(PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub struct Command<'a> {
+    pub action: Action<'a>,
+    pub reference: Option<Reference<'a>>,
+}
+
+#[derive(PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub enum Action<'a> {
+    /// The text of a grant, not yet looked at.
+    Subscribe(Cow<'a, str>),
+    Unsubscribe(Cow<'a, str>),
+    Ping,
+    /// A token, not yet looked at.
+    Auth(Cow<'a, str>),
+}
+
+/// The `ref` of a command, a string or a number, that its answer repeats as it was written: `1.0`
+/// stays `1.0`.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Reference<'a>(&'a RawValue);
+
+impl PartialEq for Reference<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for Reference<'_> {}
+
+/// A text that is no command, and why: a fixed sentence, nothing of the text is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+/// The members that matter, each at most once: the derived code refuses a second one.
+#[derive(Deserialize)]
+struct Members<'a> {
+    #[serde(borrow)]
+    op: Text<'a>,
+    #[serde(borrow)]
+    topic: Option<Text<'a>>,
+    #[serde(borrow)]
+    token: Option<Text<'a>>,
+    /// For a replay, which is yet to come; of the right type already, so that no client gets used
+    /// to another.
+    #[serde(rename = "since", borrow)]
+    _since: Option<Text<'a>>,
+    #[serde(rename = "ref", borrow)]
+    reference: Option<&'a RawValue>,
+}
+
+/// Borrowed unless it holds an escape. (serde borrows a `Cow` only outside an `Option`.)
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Command<'a> {
+    /// Reads `{"op":"subscribe","topic":"room.7","ref":1}` and the like; unknown members are passed
+    /// over, and a `null` counts as absent.
+    pub fn parse(text: &'a str) -> Result<Command<'a>, Malformed> {
+        // serde takes an array of the values for a struct as well.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(Malformed("expected a JSON object"));
+        }
+        let members: Members<'a> = serde_json::from_str(text)
+            .map_err(|_| Malformed("not JSON, no op, a member twice or one of a wrong type"))?;
+        let topic = members
+            .topic
+            .map(|text| text.0)
+            .ok_or(Malformed("topic is missing"));
+        let action = match &*members.op.0 {
+            "subscribe" => Action::Subscribe(topic?),
+            "unsubscribe" => Action::Unsubscribe(topic?),
+            "ping" => Action::Ping,
+            "auth" => Action::Auth(members.token.ok_or(Malformed("token is missing"))?.0),
+            _ => return Err(Malformed("op is not subscribe, unsubscribe, ping or auth")),
+        };
+        let reference = members.reference.map(Reference::new).transpose()?;
+        Ok(Command { action, reference })
+    }
+}
+
+impl<'a> Reference<'a> {
+    fn new(raw: &'a RawValue) -> Result<Reference<'a>, Malformed> {
+        let text = raw.get();
+        let length = match text.as_bytes() {
+            [b'-' | b'0'..=b'9', ..] => Some(text.len()),
+            [b'"', ..] => serde_json::from_str::<String>(text)
+                .ok()
+                .map(|content| content.len()),
+            _ => None,
+        };
+        match length {
+            Some(0..=REFERENCE_BYTES_MAX) => Ok(Reference(raw)),
+            _ => Err(Malformed(
+                "ref must be a string or a number of at most 64 bytes",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % limit as u64) as usize
+        }
+
+        fn bytes(&mut self, pieces: &[&[u8]]) -> Vec<u8> {
+            (0..self.below(20))
+                .flat_map(|_| pieces[self.below(pieces.len())].to_vec())
+                .collect()
+        }
+    }
+
+    fn parse(text: &str) -> Command<'_> {
+        Command::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    #[test]
+    fn commands_are_read() {
+        let subscribe = parse(r#" {"op":"subscribe","topic":"room.7","ref":1.0,"x":[{"op":1}]} "#);
+        assert_eq!(subscribe.action, Action::Subscribe(Cow::Borrowed("room.7")));
+        assert!(
+            matches!(subscribe.action, Action::Subscribe(Cow::Borrowed(_))),
+            "not copied"
+        );
+        let unsubscribe = parse(r#"{"ref":null,"topic":"a\u002e*","op":"unsubscribe"}"#);
+        assert_eq!(
+            unsubscribe.action,
+            Action::Unsubscribe(Cow::Borrowed("a.*"))
+        );
+        assert_eq!(unsubscribe.reference, None);
+        let auth = parse(r#"{"op":"auth","token":"t","since":"5","ref":"a"}"#);
+        assert_eq!(auth.action, Action::Auth(Cow::Borrowed("t")));
+        assert_eq!(parse(r#"{"op":"ping","topic":null}"#).action, Action::Ping);
+    }
+
+    #[test]
+    fn a_reference_comes_back_as_it_was_written() {
+        let (long, escapes) = ("x".repeat(64), "\\u00e9".repeat(32));
+        let digits = "9".repeat(64);
+        let strings = [
+            format!("\"{long}\""),
+            format!("\"{escapes}\""),
+            "\"\\/\"".into(),
+            "\"\"".into(),
+        ];
+        let numbers = ["1.0".into(), "-0".into(), "1E+400".into(), digits.clone()];
+        for reference in strings.into_iter().chain(numbers) {
+            let command = format!("{{\"op\":\"ping\",\"ref\": {reference} }}");
+            let written = serde_json::to_string(&parse(&command).reference).unwrap();
+            assert_eq!(written, reference);
+        }
+        let malformed = [
+            format!("\"{long}x\""),
+            format!("\"{escapes}e\""),
+            format!("{digits}9"),
+        ];
+        let wrong = [
+            "true",
+            "[1]",
+            "{}",
+            "\"\\ud800\"",
+            "\"\n\"",
+            "01",
+            "+1",
+            "NaN",
+        ]
+        .map(str::to_owned);
+        for reference in malformed.into_iter().chain(wrong) {
+            let command = format!("{{\"op\":\"ping\",\"ref\":{reference}}}");
+            assert!(Command::parse(&command).is_err(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused() {
+        let cases = r#"ping {} [] ["ping"] "ping" null 5 { {"op":"ping"}} {"op":"ping"}{} {"op":"ping",}
+            {"op":"Ping"} {"op":""} {"op":null} {"op":1} {"op":["ping"]} {"OP":"ping"} {'op':'ping'}
+            {"op":"subscribe"} {"op":"subscribe","topic":null} {"op":"subscribe","topic":7}
+            {"op":"subscribe","topic":["a"]} {"op":"unsubscribe","token":"a"} {"op":"auth"}
+            {"op":"auth","token":1} {"op":"auth","token":"t","since":5} {"op":"ping","topic":5}
+            {"op":"ping","op":"ping"} {"op":"ping","ref":1,"ref":1} {"op":"ping","\u006fp":"ping"}"#;
+        for text in cases.split_whitespace().chain([""]) {
+            assert!(Command::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic() {
+        let pieces: [&[u8]; 16] = [
+            b"{",
+            b"}",
+            b"[",
+            b"\"op\"",
+            b":",
+            b",",
+            b"\"subscribe\"",
+            b"\"topic\"",
+            b"\"ref\"",
+            b"\"ping\"",
+            b"1",
+            b"null",
+            b"\"",
+            b"\\u",
+            "\u{10ffff}".as_bytes(),
+            b"\"op\":\"ping\"",
+        ];
+        let seed = 0x6261_6421;
+        let mut random = Random(seed);
+        for round in 0..50_000 {
+            let text = String::from_utf8(random.bytes(&pieces)).expect("pieces of UTF-8");
+            let is_object = serde_json::from_str::<serde_json::Value>(&text)
+                .is_ok_and(|value| value.is_object());
+            assert!(
+                is_object || Command::parse(&text).is_err(),
+                "seed {seed} round {round}: {text}"
+            );
+        }
+        let deep = format!("{{\"op\":\"ping\",\"x\":{}", "[".repeat(60_000));
+        assert!(Command::parse(&deep).is_err());
+    }
+}

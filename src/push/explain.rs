@@ -1,0 +1,177 @@
+//! By which rule a token hears a topic: the answer of `oneloop explain`.
+
+use std::fmt;
+
+use super::auth::Identity;
+use crate::topic::{Grant, is_user_topic, user_topic};
+
+/// Whether the messages of a topic reach the holder of a token, and why. Shown as a sentence.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// It is the topic of the user whom the token speaks for.
+    Own,
+    /// `topics` has this grant.
+    Hears(Source, &'a Grant),
+    /// `may` has this grant: it hears the topic once it has subscribed.
+    OnRequest(Source, &'a Grant),
+    /// The topic of another user, and the token is not an admin's.
+    OfAnotherUser,
+    /// No grant covers it.
+    Uncovered,
+}
+
+/// Where a grant is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Token,
+    Settings,
+}
+
+/// The first rule by which `identity` hears the messages on `topic` (well-formed, see
+/// [`published`](crate::topic::published)) on a route with these settings, or the reason why it
+/// does not.
+pub fn explain<'a>(
+    identity: &'a Identity,
+    route_topics: &'a [Grant],
+    route_may: &'a [Grant],
+    topic: &str,
+) -> Verdict<'a> {
+    if user_topic(&identity.sub).as_deref() == Some(topic) {
+        return Verdict::Own;
+    }
+    let hearing = |grants: &'a [Grant]| {
+        grants
+            .iter()
+            .find(|grant| grant.hears(identity.admin, topic))
+    };
+    let rules = [
+        (
+            &identity.topics[..],
+            Source::Token,
+            Verdict::Hears as fn(_, _) -> _,
+        ),
+        (route_topics, Source::Settings, Verdict::Hears),
+        (&identity.may[..], Source::Token, Verdict::OnRequest),
+        (route_may, Source::Settings, Verdict::OnRequest),
+    ];
+    for (grants, source, verdict) in rules {
+        if let Some(grant) = hearing(grants) {
+            return verdict(source, grant);
+        }
+    }
+    match is_user_topic(topic) && !identity.admin {
+        true => Verdict::OfAnotherUser,
+        false => Verdict::Uncovered,
+    }
+}
+
+impl fmt::Display for Verdict<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Own => write!(out, "yes: it is the user's own topic"),
+            Verdict::Hears(source, grant) => write!(out, "yes: `topics` {source} has `{grant}`"),
+            Verdict::OnRequest(source, grant) => {
+                write!(
+                    out,
+                    "on request: `may` {source} has `{grant}`: it hears it once subscribed"
+                )
+            }
+            Verdict::OfAnotherUser => {
+                write!(
+                    out,
+                    "no: the topic of another user, which takes a token with `\"admin\": true`"
+                )
+            }
+            Verdict::Uncovered => {
+                write!(
+                    out,
+                    "no: neither `topics` nor `may`, in the token or in the settings, covers it"
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Source::Token => "in the token",
+            Source::Settings => "in the settings",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(texts: &[&str]) -> Vec<Grant> {
+        texts
+            .iter()
+            .map(|text| Grant::parse(text).expect("a grant"))
+            .collect()
+    }
+
+    #[test]
+    fn each_rule_is_named() {
+        let route_topics = grants(&["news"]);
+        let route_may = grants(&["*"]);
+        for (topic, admin, expected) in [
+            ("user.42", false, "yes: it is the user's own topic"),
+            ("room.7", false, "yes: `topics` in the token has `room.*`"),
+            ("news", false, "yes: `topics` in the settings has `news`"),
+            (
+                "chat.1",
+                false,
+                "on request: `may` in the token has `chat.1`: it hears it once subscribed",
+            ),
+            (
+                "chat.2",
+                false,
+                "on request: `may` in the settings has `*`: it hears it once subscribed",
+            ),
+            (
+                "user.7",
+                false,
+                "no: the topic of another user, which takes a token with `\"admin\": true`",
+            ),
+            ("user.7", true, "yes: `topics` in the token has `user.7`"),
+            (
+                "user.8",
+                true,
+                "on request: `may` in the settings has `*`: it hears it once subscribed",
+            ),
+        ] {
+            let identity = Identity {
+                sub: "42".to_owned(),
+                expires: 0,
+                topics: grants(&["room.*", "user.7"]),
+                may: grants(&["chat.1"]),
+                admin,
+            };
+            assert_eq!(
+                explain(&identity, &route_topics, &route_may, topic).to_string(),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_grant_it_says_so() {
+        let identity = Identity {
+            sub: "*".to_owned(),
+            expires: 0,
+            topics: vec![],
+            may: vec![],
+            admin: true,
+        };
+        assert_eq!(explain(&identity, &[], &[], "room.7"), Verdict::Uncovered);
+        assert_eq!(explain(&identity, &[], &[], "user.7"), Verdict::Uncovered);
+        assert_eq!(explain(&identity, &[], &[], "user.*"), Verdict::Own);
+        let sentence = Verdict::Uncovered.to_string();
+        assert_eq!(
+            sentence,
+            "no: neither `topics` nor `may`, in the token or in the settings, covers it"
+        );
+    }
+}

@@ -1,0 +1,405 @@
+//! The JSON that clients are told (`oneloop.v1`): frames and reasons, written but not sent.
+
+use data_encoding::BASE64;
+use serde::Serialize;
+use serde::de::IgnoredAny;
+
+pub use super::command::{Action, Command, Malformed, Reference};
+
+/// The longest reason of a close frame, in bytes (RFC 6455 section 5.5: 125, of which the code
+/// takes two).
+pub const REASON_BYTES_MAX: usize = 123;
+
+/// A payload nested deeper than this travels as a string: with the frame around it, it would exceed
+/// the 127 levels that many parsers stop at (serde_json for one), and a client that cannot read a
+/// frame loses its `id` as well.
+const NESTING_MAX: usize = 126;
+
+/// Appends the frame of a message. `data` is the payload itself if it is JSON, else a string of it,
+/// and if it is not UTF-8 either `data64` (base64 with padding, RFC 4648 section 4).
+pub fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
+    out.reserve(topic.len() + id.len() + payload.len() + 32);
+    out.extend_from_slice(b"{\"topic\":");
+    append(topic, out);
+    out.extend_from_slice(b",\"id\":");
+    append(id, out);
+    match std::str::from_utf8(payload) {
+        Ok(text) => {
+            out.extend_from_slice(b",\"data\":");
+            if is_embeddable(text) {
+                out.extend_from_slice(payload)
+            } else {
+                append(text, out)
+            }
+        }
+        Err(_) => {
+            out.extend_from_slice(b",\"data64\":\"");
+            let start = out.len();
+            out.resize(start + BASE64.encode_len(payload.len()), 0);
+            BASE64.encode_mut(payload, &mut out[start..]);
+            out.push(b'"');
+        }
+    }
+    out.push(b'}');
+}
+
+/// The first frame. `sub` is `None` for an anonymous client; `topics` are what it listens to,
+/// sorted.
+pub fn welcome(
+    conn: &str,
+    sub: Option<&str>,
+    topics: &[String],
+    ping_seconds: u64,
+    id: &str,
+) -> String {
+    #[derive(Serialize)]
+    struct Welcome<'a> {
+        op: &'static str,
+        conn: &'a str,
+        sub: Option<&'a str>,
+        topics: &'a [String],
+        ping: u64,
+        id: &'a str,
+        resumed: bool,
+    }
+    text(&Welcome {
+        op: "welcome",
+        conn,
+        sub,
+        topics,
+        ping: ping_seconds,
+        id,
+        resumed: false,
+    })
+}
+
+/// All other frames: each has some of these members, in this order.
+#[derive(Default, Serialize)]
+struct Answer<'a> {
+    op: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topics: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<Reference<'a>>,
+}
+
+/// The answer to `subscribe`.
+pub fn subscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
+    text(&Answer {
+        op: "subscribed",
+        topic: Some(topic),
+        reference,
+        ..Answer::default()
+    })
+}
+
+/// The answer to `unsubscribe`.
+pub fn unsubscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
+    text(&Answer {
+        op: "unsubscribed",
+        topic: Some(topic),
+        reference,
+        ..Answer::default()
+    })
+}
+
+/// The answer to `ping`.
+pub fn pong(reference: Option<Reference<'_>>) -> String {
+    text(&Answer {
+        op: "pong",
+        reference,
+        ..Answer::default()
+    })
+}
+
+/// The answer to an `auth` that was accepted; `topics` are what the client listens to from now on,
+/// sorted.
+pub fn authed(sub: &str, topics: &[String], reference: Option<Reference<'_>>) -> String {
+    let (sub, topics) = (Some(sub), Some(topics));
+    text(&Answer {
+        op: "authed",
+        sub,
+        topics,
+        reference,
+        ..Answer::default()
+    })
+}
+
+/// The answer to a command that was understood and not carried out, for instance `forbidden`.
+pub fn error(code: &str, topic: Option<&str>, reference: Option<Reference<'_>>) -> String {
+    text(&Answer {
+        op: "error",
+        code: Some(code),
+        topic,
+        reference,
+        ..Answer::default()
+    })
+}
+
+/// Messages after the one with the id `from` may have been missed.
+pub fn gap(from: &str) -> String {
+    text(&Answer {
+        op: "gap",
+        from: Some(from),
+        ..Answer::default()
+    })
+}
+
+/// The reason of a close that asks to come back, in so many milliseconds.
+pub fn retry(ms: u64) -> String {
+    format!("{{\"retry\":{ms}}}")
+}
+
+/// The reason of a close, or the body of a refused handshake: a word for programs, a sentence for
+/// people. At most [`REASON_BYTES_MAX`]: the end of `detail` goes missing if need be, and it is
+/// left out if empty.
+pub fn refusal(reason: &'static str, detail: &str) -> String {
+    #[derive(Serialize)]
+    struct Refusal<'a> {
+        reason: &'static str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        detail: &'a str,
+    }
+    // Each character takes at least its own bytes, so what begins beyond the limit cannot stay.
+    let ends = detail
+        .char_indices()
+        .map(|(at, _)| at)
+        .take_while(|at| *at < REASON_BYTES_MAX);
+    let ends: Vec<usize> = ends
+        .chain((detail.len() <= REASON_BYTES_MAX).then_some(detail.len()))
+        .collect();
+    ends.iter()
+        .rev()
+        .map(|end| {
+            text(&Refusal {
+                reason,
+                detail: &detail[..*end],
+            })
+        })
+        .find(|text| text.len() <= REASON_BYTES_MAX)
+        .expect("the reasons are words, which fit alone")
+}
+
+fn text<T: Serialize>(frame: &T) -> String {
+    serde_json::to_string(frame).expect("strings and numbers always serialise")
+}
+
+fn append(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a string always serialises, and memory takes it");
+}
+
+/// Whether the text is JSON that a client's parser takes too.
+fn is_embeddable(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok() && !is_nested_too_deeply(text)
+}
+
+/// Expects JSON. (serde_json bounds the depth of what it builds, not of what it ignores.)
+fn is_nested_too_deeply(json: &str) -> bool {
+    // Two brackets to a level.
+    if json.len() <= 2 * NESTING_MAX {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth -= 1,
+            _ => {}
+        }
+        if depth > NESTING_MAX {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % limit as u64) as usize
+        }
+
+        fn bytes(&mut self, pieces: &[&[u8]]) -> Vec<u8> {
+            (0..self.below(20))
+                .flat_map(|_| pieces[self.below(pieces.len())].to_vec())
+                .collect()
+        }
+    }
+
+    fn framed(payload: &[u8]) -> String {
+        let mut out = b"before".to_vec();
+        message("user.\"ü", "i", payload, &mut out);
+        let text = String::from_utf8(out).expect("a frame is UTF-8 whatever the payload");
+        text.strip_prefix("before").expect("appended").to_owned()
+    }
+
+    #[test]
+    fn a_message_carries_its_payload_as_it_is() {
+        for (payload, member) in [
+            (
+                &b"{\"a\" : [1.0, 2e3]}\n"[..],
+                "\"data\":{\"a\" : [1.0, 2e3]}\n",
+            ),
+            (
+                b"12345678901234567890123",
+                "\"data\":12345678901234567890123",
+            ),
+            (b"\"\\u00e9\"", "\"data\":\"\\u00e9\""),
+            (b"null", "\"data\":null"),
+            (b"", "\"data\":\"\""),
+            (b"hello", "\"data\":\"hello\""),
+            (b"{\"a\":1}}", "\"data\":\"{\\\"a\\\":1}}\""),
+            (b"\"\n\"", "\"data\":\"\\\"\\n\\\"\""),
+            ("\u{feff}1\0".as_bytes(), "\"data\":\"\u{feff}1\\u0000\""),
+            (b"\xff\x00\x01\x02", "\"data64\":\"/wABAg==\""),
+            (b"\"\xff\"", "\"data64\":\"Iv8i\""),
+        ] {
+            assert_eq!(
+                framed(payload),
+                format!("{{\"topic\":\"user.\\\"ü\",\"id\":\"i\",{member}}}")
+            );
+        }
+    }
+
+    #[test]
+    fn a_message_is_never_too_deep_to_be_read() {
+        let nested =
+            |depth, inner: &str| format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth));
+        let brackets = format!("{:?}", "[{\"\\".repeat(200));
+        for (payload, is_itself) in [
+            (nested(NESTING_MAX, "1"), true),
+            (nested(NESTING_MAX, &brackets), true),
+            (nested(NESTING_MAX + 1, ""), false),
+            (nested(200_000, ""), false),
+            (format!("[{}1]", "[],{},".repeat(500)), true),
+        ] {
+            let frame: Value = serde_json::from_str(&framed(payload.as_bytes())).unwrap();
+            assert_eq!(frame["data"].is_array(), is_itself);
+            assert!(is_itself || frame["data"] == payload);
+        }
+    }
+
+    #[test]
+    fn any_payload_comes_back_from_its_frame() {
+        let pieces: [&[u8]; 18] = [
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b"\"",
+            b":",
+            b",",
+            b"12",
+            b"-0.5",
+            b"true",
+            b"null",
+            b"\"a\"",
+            b"\"b\":",
+            b" ",
+            b"\\",
+            b"\n",
+            "é".as_bytes(),
+            b"\xc3",
+        ];
+        let seed = 0x7769_7265;
+        let mut random = Random(seed);
+        let mut embedded = 0;
+        for round in 0..50_000 {
+            let payload = random.bytes(&pieces);
+            let frame: Value = serde_json::from_str(&framed(&payload)).expect("a frame is JSON");
+            let expected = match (
+                serde_json::from_slice::<Value>(&payload),
+                std::str::from_utf8(&payload),
+            ) {
+                (Ok(value), _) => {
+                    embedded += 1;
+                    json!({"topic": "user.\"ü", "id": "i", "data": value})
+                }
+                (_, Ok(text)) => json!({"topic": "user.\"ü", "id": "i", "data": text}),
+                _ => json!({"topic": "user.\"ü", "id": "i", "data64": BASE64.encode(&payload)}),
+            };
+            assert_eq!(frame, expected, "seed {seed} round {round}");
+        }
+        assert!(embedded > 500, "the generator makes JSON at times");
+    }
+
+    #[test]
+    fn frames_are_written_as_documented() {
+        let topics = ["news".to_owned(), "user.42".to_owned()];
+        let one = Command::parse(r#"{"op":"ping","ref":1}"#)
+            .unwrap()
+            .reference;
+        for (frame, expected) in [
+            (
+                welcome("c", Some("42"), &topics, 25, "i"),
+                r#"{"op":"welcome","conn":"c","sub":"42","topics":["news","user.42"],"ping":25,"id":"i","resumed":false}"#,
+            ),
+            (
+                welcome("c", None, &[], 25, "i"),
+                r#"{"op":"welcome","conn":"c","sub":null,"topics":[],"ping":25,"id":"i","resumed":false}"#,
+            ),
+            (
+                subscribed("room.7", one),
+                r#"{"op":"subscribed","topic":"room.7","ref":1}"#,
+            ),
+            (
+                unsubscribed("room.7", None),
+                r#"{"op":"unsubscribed","topic":"room.7"}"#,
+            ),
+            (pong(None), r#"{"op":"pong"}"#),
+            (
+                authed("42", &topics, one),
+                r#"{"op":"authed","sub":"42","topics":["news","user.42"],"ref":1}"#,
+            ),
+            (
+                error("forbidden", Some("room.8"), one),
+                r#"{"op":"error","code":"forbidden","topic":"room.8","ref":1}"#,
+            ),
+            (error("busy", None, None), r#"{"op":"error","code":"busy"}"#),
+            (gap("i"), r#"{"op":"gap","from":"i"}"#),
+            (retry(1500), r#"{"retry":1500}"#),
+            (
+                refusal("claims", "not \"good\""),
+                r#"{"reason":"claims","detail":"not \"good\""}"#,
+            ),
+            (refusal("expired", ""), r#"{"reason":"expired"}"#),
+        ] {
+            assert_eq!(frame, expected);
+        }
+    }
+
+    #[test]
+    fn a_reason_always_fits_a_close_frame() {
+        for detail in ["x", "é", "\"", "\0", "日本", "x\u{10ffff}"] {
+            for count in [0, 1, 15, 30, 60, 87, 88, 89, 90, 123, 124, 1000] {
+                let detail = detail.repeat(count);
+                let reason = refusal("signature", &detail);
+                assert!(reason.len() <= REASON_BYTES_MAX);
+                let value: Value = serde_json::from_str(&reason).unwrap();
+                let kept = value["detail"].as_str().unwrap_or_default();
+                assert!(detail.starts_with(kept));
+                assert!(kept.len() == detail.len() || reason.len() + 12 > REASON_BYTES_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The clients' part of each phase: accept, read, tick, flush, reap.
+
+use mio::Token;
+use mio::net::TcpStream;
+
+use crate::client::frame::{Close, Frame};
+use crate::client::http::Response;
+use crate::client::outbox::Written;
+use crate::client::transport::Transport;
+use crate::client::{AtEnd, Due, Lane, Reading, State};
+use crate::reactor::Reactor;
+use crate::reactor::doors::{Accepted, Purpose, turn_away};
+use crate::reactor::token::Source;
+use crate::site::ADMIN_ROUTE;
+use crate::slots::ConnId;
+use crate::timers::tick;
+
+/// Clients beyond `clients_max` that are let in only to be told so properly.
+const TURNED_AWAY_MAX: usize = 32;
+
+/// What is read from all clients together in one turn, in bytes: what is owed must leave meanwhile.
+const READ_BYTES_PER_TURN: usize = 1 << 20;
+
+/// Deadlines handled in one turn, to the nearest page of slots.
+const DEADLINES_PER_TURN: usize = 4096;
+
+impl Reactor {
+    /// Accepts those who wait, up to the turn's bound.
+    pub(super) fn accept(&mut self) {
+        let now = self.site.server.now.millis;
+        for _ in 0..self.site.server.bounds.accepts_per_turn {
+            let room = self.has_room();
+            let per_second = self.site.server.bounds.handshakes_per_second_max;
+            match self.doors.accept(now, room, per_second) {
+                Accepted::Stream(stream, _, Purpose::Publishers) => {
+                    self.publishers
+                        .admit(stream, self.poll.registry(), &mut self.site);
+                }
+                Accepted::Stream(stream, address, purpose) => {
+                    self.admit(stream, address.ip(), purpose);
+                }
+                Accepted::Nobody => break,
+                Accepted::Exhausted => {
+                    self.site.server.metrics.descriptors_exhausted += 1;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether one more handshake may begin.
+    pub(super) fn has_room(&self) -> bool {
+        self.site.server.handshakes < self.site.server.bounds.handshakes_max
+    }
+
+    fn admit(&mut self, stream: TcpStream, address: std::net::IpAddr, purpose: Purpose) {
+        let server = &mut self.site.server;
+        if server.clients.len() >= server.bounds.clients_max + TURNED_AWAY_MAX {
+            *server.metrics.responses.entry(503).or_default() += 1;
+            return turn_away(stream, purpose);
+        }
+        let id = server.admit(Transport::new(stream));
+        let client = server.client(id).expect("it was just admitted");
+        let token: Token = Source::Client(id).token();
+        if client
+            .transport
+            .register(self.poll.registry(), token)
+            .is_err()
+        {
+            return server.bury(id);
+        }
+        if purpose == Purpose::Admin {
+            client.route = ADMIN_ROUTE;
+        } else {
+            self.site.addresses.enter(id, address);
+        }
+    }
+
+    /// Notes what an event says about a client.
+    pub(super) fn on_client_ready(&mut self, id: ConnId, event: &mio::event::Event) {
+        let Some(client) = self.site.server.client(id) else {
+            return;
+        };
+        if event.is_readable() || event.is_read_closed() {
+            let was_idle = client.reading == Reading::Idle;
+            if event.is_read_closed() || event.is_error() {
+                client.reading = Reading::ToEnd;
+            } else if was_idle {
+                client.reading = Reading::Noted;
+            }
+            if was_idle {
+                self.ready.push_back(id);
+            }
+        }
+        if event.is_writable() && client.unblock() {
+            self.site.server.owe(id, Lane::Urgent);
+        }
+    }
+
+    /// Reads those who have something to say, each once and in turn, until the turn's bytes are used up.
+    pub(super) fn read_clients(&mut self) {
+        let mut left = READ_BYTES_PER_TURN;
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else {
+                return;
+            };
+            left = left.saturating_sub(self.read_client(id));
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// One read, and all that came of it. Returns its bytes.
+    fn read_client(&mut self, id: ConnId) -> usize {
+        let now = tick(self.site.server.now.millis);
+        let limit = self
+            .site
+            .server
+            .bounds
+            .read_bytes_per_turn
+            .min(self.buffer.len());
+        let Some(client) = self.site.server.client(id) else {
+            return 0;
+        };
+        let reading = std::mem::replace(&mut client.reading, Reading::Idle);
+        match client.transport.read(&mut self.buffer[..limit]) {
+            Ok(0) => {
+                self.on_end(id);
+                0
+            }
+            Ok(length) => {
+                client.hear(now);
+                if length == limit || reading == Reading::ToEnd {
+                    // There may be more, or the end that no further event will tell of: the next turn reads on.
+                    client.reading = reading;
+                    self.ready.push_back(id);
+                }
+                self.site.server.metrics.received_bytes += length as u64;
+                self.on_bytes(id, length);
+                length
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.site.server.bury(id);
+                0
+            }
+        }
+    }
+
+    /// Takes events off the bytes at the start of the loop's buffer, behind what was kept of the client's last ones.
+    fn on_bytes(&mut self, id: ConnId, length: usize) {
+        let buffer = std::mem::take(&mut self.buffer);
+        let head_bytes_max = self.site.server.bounds.head_bytes_max;
+        let mut kept = self
+            .site
+            .server
+            .client(id)
+            .map(|client| client.take_input())
+            .unwrap_or_default();
+        let is_fresh = kept.is_empty();
+        if !is_fresh {
+            kept.extend_from_slice(&buffer[..length]);
+        }
+        let mut rest = if is_fresh {
+            &buffer[..length]
+        } else {
+            &kept[..]
+        };
+        while let Some(client) = self.site.server.client(id) {
+            let Some(event) = client.next(&mut rest, &mut self.codec, head_bytes_max) else {
+                break;
+            };
+            self.site.on_event(id, event, self.codec.take_replies());
+        }
+        if let Some(replies) = self.codec.take_replies() {
+            self.site.server.send(id, &Frame::ready(&replies));
+        }
+        let left = rest.len();
+        if let Some(client) = self.site.server.client(id) {
+            let waits = matches!(client.state(), State::Head | State::Open);
+            client.keep_input(match (waits, is_fresh) {
+                (false, _) => Vec::new(),
+                (true, true) => rest.to_vec(),
+                (true, false) => {
+                    kept.drain(..kept.len() - left);
+                    kept
+                }
+            });
+        }
+        self.buffer = buffer;
+    }
+
+    /// The peer has ended its side.
+    fn on_end(&mut self, id: ConnId) {
+        let Some(client) = self.site.server.client(id) else {
+            return;
+        };
+        if !client.part() {
+            self.site.server.bury(id);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn tick_clients(&mut self) {
+        let now = tick(self.site.server.now.millis);
+        let mut due = std::mem::take(&mut self.due);
+        self.site
+            .server
+            .timers
+            .expire(now, DEADLINES_PER_TURN, &mut due);
+        for index in due.drain(..) {
+            let server = &mut self.site.server;
+            let client = &server.clients[index];
+            let id = ConnId {
+                index,
+                generation: client.generation,
+            };
+            match client.due(now, &server.timing) {
+                Due::Nothing => {}
+                Due::Ping => server.send_later(id, &self.ping),
+                Due::Silent => server.close(id, Close::SILENT),
+                Due::End(AtEnd::Close(code)) => server.close(id, Close::plain(code)),
+                Due::End(AtEnd::Timeout) => {
+                    let text = "the request's head did not come in time";
+                    server.respond(id, &Response::text(408, text));
+                }
+                Due::End(AtEnd::Drop) => server.bury(id),
+            }
+            server.set_timer(index);
+        }
+        self.due = due;
+    }
+
+    /// Writes to those who are owed bytes, once each, up to the turn's bound.
+    pub(super) fn flush_clients(&mut self) {
+        let mut left = self.site.server.bounds.flush_clients_per_turn;
+        while left > 0 {
+            let Some(id) = self.site.server.flush.pop() else {
+                return;
+            };
+            left -= usize::from(self.flush_client(id));
+        }
+    }
+
+    /// One write. Whether there was anything to write.
+    fn flush_client(&mut self, id: ConnId) -> bool {
+        let server = &mut self.site.server;
+        let Some(client) = server.client(id) else {
+            return false;
+        };
+        let result = client.flush();
+        let state = client.state();
+        match result {
+            Ok(None) => {
+                // Nothing queued at all, and nothing that blocks: the end of a connection that was closed without a word.
+                if state == State::Closing && client.is_hibernating() {
+                    client.linger();
+                }
+                return false;
+            }
+            Ok(Some((bytes, written))) => {
+                server.metrics.writes += 1;
+                server.metrics.sent_bytes += bytes as u64;
+                match (written, state) {
+                    (Written::All, State::Closing) => self.linger(id),
+                    (Written::All, State::Parting) => server.bury(id),
+                    (Written::Some, _) => server.owe(id, Lane::Bulk),
+                    _ => {}
+                }
+            }
+            Err(_) => server.bury(id),
+        }
+        true
+    }
+
+    fn linger(&mut self, id: ConnId) {
+        if let Some(client) = self.site.server.client(id) {
+            client.linger();
+        }
+    }
+
+    /// Frees those who are gone, after their handlers were told.
+    pub(super) fn reap_clients(&mut self) {
+        let freed = !self.site.server.dead.is_empty();
+        while let Some(id) = self.site.server.dead.pop() {
+            self.site.reap(id);
+        }
+        if freed {
+            self.doors.on_freed();
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The listeners: who is let in, how many in a turn, and what is done when there is no room.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::clock::Millis;
+use crate::reactor::token::Source;
+
+/// Connections that may wait in the kernel's queue; it cuts this to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting rests after no descriptor was left, unless one is freed before.
+const EXHAUSTED_PAUSE: Millis = 1000;
+
+/// For whom a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// WebSocket clients.
+    Clients,
+    /// `/metrics`, `/healthz`, `/readyz`.
+    Admin,
+    /// Publishers, in RESP.
+    Publishers,
+}
+
+struct Door {
+    listener: TcpListener,
+    purpose: Purpose,
+    /// Connections may wait: accept has not said `WouldBlock` since the last event.
+    pending: bool,
+}
+
+/// All listeners.
+pub struct Doors {
+    /// By the number in their token; a closed one leaves its place empty.
+    doors: Vec<Option<Door>>,
+    /// Given up for a moment when no other descriptor is left, so that the one who waits gets an answer.
+    spare: Option<File>,
+    /// No descriptor was left: nothing is accepted before this.
+    exhausted_until: Option<Millis>,
+    /// Clients accepted in the current second, for `handshakes_per_second_max`.
+    second: Millis,
+    accepted: u32,
+}
+
+/// What came of one accept.
+pub enum Accepted {
+    /// A connection.
+    Stream(TcpStream, SocketAddr, Purpose),
+    /// Nobody waits.
+    Nobody,
+    /// No descriptor was left.
+    Exhausted,
+}
+
+impl Doors {
+    /// Without a listener yet.
+    pub fn new() -> Doors {
+        Doors {
+            doors: Vec::new(),
+            spare: File::open("/dev/null").ok(),
+            exhausted_until: None,
+            second: 0,
+            accepted: 0,
+        }
+    }
+
+    /// Opens a listener and returns its address, with the port that the system chose if that was 0.
+    ///
+    /// # Errors
+    /// Those of `bind`, with the address in the text.
+    pub fn open(
+        &mut self,
+        registry: &Registry,
+        address: SocketAddr,
+        purpose: Purpose,
+    ) -> io::Result<SocketAddr> {
+        let bound = bind(address).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+        })?;
+        let mut listener = TcpListener::from_std(bound);
+        let token = Source::Door(self.doors.len()).token();
+        registry.register(&mut listener, token, Interest::READABLE)?;
+        let address = listener.local_addr()?;
+        self.doors.push(Some(Door {
+            listener,
+            purpose,
+            pending: false,
+        }));
+        Ok(address)
+    }
+
+    /// Connections wait at a door.
+    pub fn note(&mut self, number: usize) {
+        if let Some(Some(door)) = self.doors.get_mut(number) {
+            door.pending = true;
+        }
+    }
+
+    /// Closes those for clients and publishers; the admin's stays to the end.
+    pub fn close(&mut self) {
+        for door in &mut self.doors {
+            *door = door.take().filter(|door| door.purpose == Purpose::Admin);
+        }
+    }
+
+    /// A descriptor was freed.
+    pub fn on_freed(&mut self) {
+        self.exhausted_until = None;
+    }
+
+    /// When connections that wait can be accepted: now, later, or never (nobody waits).
+    pub fn next(&self, now: Millis, room: bool, per_second_max: u32) -> Option<Millis> {
+        let waits = |door: &Door| door.pending && (room || door.purpose != Purpose::Clients);
+        let only_clients = |door: &Door| !door.pending || door.purpose == Purpose::Clients;
+        if !self.doors.iter().flatten().any(waits) {
+            return None;
+        }
+        let mut at = self.exhausted_until.unwrap_or(now).max(now);
+        if self.is_paced(now, per_second_max) && self.doors.iter().flatten().all(only_clients) {
+            at = at.max((now / 1000 + 1) * 1000);
+        }
+        Some(at)
+    }
+
+    fn is_paced(&self, now: Millis, per_second_max: u32) -> bool {
+        per_second_max > 0 && self.second == now / 1000 && self.accepted >= per_second_max
+    }
+
+    /// Accepts one connection at any door where some wait. `room`: whether there is room for a client's handshake.
+    pub fn accept(&mut self, now: Millis, room: bool, per_second_max: u32) -> Accepted {
+        if self.exhausted_until.is_some_and(|until| until > now) {
+            return Accepted::Nobody;
+        }
+        self.exhausted_until = None;
+        let clients = room && !self.is_paced(now, per_second_max);
+        for (number, door) in self.doors.iter_mut().enumerate() {
+            let Some(door) = door else { continue };
+            if !door.pending || (door.purpose == Purpose::Clients && !clients) {
+                continue;
+            }
+            match door.listener.accept() {
+                Ok((stream, address)) => {
+                    if door.purpose == Purpose::Clients {
+                        self.accepted = if self.second == now / 1000 {
+                            self.accepted + 1
+                        } else {
+                            1
+                        };
+                        self.second = now / 1000;
+                    }
+                    return Accepted::Stream(stream, address, door.purpose);
+                }
+                Err(error) if is_exhausted(&error) => {
+                    self.exhausted_until = Some(now + EXHAUSTED_PAUSE);
+                    self.answer_with_spare(number);
+                    return Accepted::Exhausted;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => door.pending = false,
+                // The one who waited has gone (ECONNABORTED and the like): the next one is asked for in this turn or the next.
+                Err(_) => {}
+            }
+        }
+        Accepted::Nobody
+    }
+
+    /// Lets one client in on the spare descriptor, tells it, and takes the descriptor back.
+    fn answer_with_spare(&mut self, number: usize) {
+        let Some(Some(door)) = self.doors.get_mut(number) else {
+            return;
+        };
+        if self.spare.take().is_some() {
+            if let Ok((stream, _)) = door.listener.accept() {
+                turn_away(stream, door.purpose);
+            }
+        }
+        self.spare = File::open("/dev/null").ok();
+    }
+}
+
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: the machine has no room for one more socket.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhausted
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Answers someone for whom there is no slot, as well as that goes in one write, and hangs up.
+pub fn turn_away(mut stream: TcpStream, purpose: Purpose) {
+    let answer: &[u8] = match purpose {
+        Purpose::Publishers => b"-ERR max number of clients reached\r\n",
+        Purpose::Clients | Purpose::Admin => {
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
+              Connection: close\r\n\r\n"
+        }
+    };
+    // What it has sent already is read: a close with unread bytes is a reset, which destroys the answer.
+    let _ = stream.read(&mut [0; 4096]);
+    let _ = stream.write(answer);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+}
+
+fn bind(address: SocketAddr) -> io::Result<StdTcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    // Linux hands TCP_NODELAY down to accepted sockets: one call instead of one per connection. All that a client is owed
+    // in a turn leaves in one write, so there is nothing for Nagle's algorithm to gather.
+    SockRef::from(&socket).set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

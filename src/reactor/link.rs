@@ -1,0 +1,336 @@
+//! The socket under the link to Redis.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Waker};
+
+use crate::clock::Millis;
+use crate::reactor::Reactor;
+use crate::reactor::token::Source;
+use crate::site::Site;
+use crate::source::link::{Event, Link};
+use crate::source::link_config::Address;
+
+/// The same failure is logged again after so long.
+const REPEAT: Millis = 60_000;
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// The link, its socket, and what is under way to get one.
+pub struct LinkSocket {
+    link: Link,
+    stream: Option<Stream>,
+    /// The socket is connected, and the link knows.
+    connected: bool,
+    /// It may have bytes to be read.
+    readable: bool,
+    /// Addresses of this attempt that were not tried yet.
+    addresses: Vec<SocketAddr>,
+    /// Where a look-up's answer will come; one is under way at most, however long it takes.
+    lookup: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
+    waker: Arc<Waker>,
+    /// The failure that was logged last, and when.
+    logged: Option<(String, Millis)>,
+}
+
+impl LinkSocket {
+    pub fn new(link: Link, waker: Arc<Waker>) -> LinkSocket {
+        LinkSocket {
+            link,
+            stream: None,
+            connected: false,
+            readable: false,
+            addresses: Vec::new(),
+            lookup: None,
+            waker,
+            logged: None,
+        }
+    }
+
+    /// Whether bytes wait that the last turn did not get to.
+    pub fn has_note(&self) -> bool {
+        self.readable && self.connected
+    }
+
+    /// When the link wants to be asked.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.link.deadline()
+    }
+
+    /// Begins an attempt.
+    fn begin(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
+        self.link.connecting(now);
+        match self.link.address() {
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)
+                    .map_err(|error| format!("cannot connect to {}: {error}", path.display()))?;
+                self.watch(registry, Stream::Unix(stream))
+            }
+            Address::Tcp { host, port } => match host.parse::<IpAddr>() {
+                Ok(address) => {
+                    self.addresses = vec![SocketAddr::new(address, *port)];
+                    self.try_next(registry, None)
+                }
+                Err(_) => {
+                    self.look_up(host.clone(), *port);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Resolves a name off the loop: the system's resolver blocks, for seconds if it must.
+    fn look_up(&mut self, host: String, port: u16) {
+        if self.lookup.is_some() {
+            return;
+        }
+        let (sender, receiver) = channel();
+        let waker = Arc::clone(&self.waker);
+        let work = move || {
+            let found = (host.as_str(), port)
+                .to_socket_addrs()
+                .map(Iterator::collect);
+            let _ = sender.send(found);
+            let _ = waker.wake();
+        };
+        // Without a thread the attempt ends at its deadline, and the next one tries again.
+        if std::thread::Builder::new()
+            .name("resolver".into())
+            .spawn(work)
+            .is_ok()
+        {
+            self.lookup = Some(receiver);
+        }
+    }
+
+    fn resolved(&mut self, registry: &Registry) -> Result<(), String> {
+        let Some(receiver) = &self.lookup else {
+            return Ok(());
+        };
+        let found = match receiver.try_recv() {
+            Err(TryRecvError::Empty) => return Ok(()),
+            Err(TryRecvError::Disconnected) => Ok(Vec::new()),
+            Ok(found) => found,
+        };
+        self.lookup = None;
+        if self.stream.is_some() || self.link.is_up() {
+            return Ok(());
+        }
+        self.addresses = found.map_err(|error| {
+            format!("the host name of Redis cannot be resolved ({error}): check the setting redis")
+        })?;
+        self.try_next(registry, None)
+    }
+
+    /// Connects to the next address of this attempt.
+    fn try_next(&mut self, registry: &Registry, failed: Option<io::Error>) -> Result<(), String> {
+        let mut failed = failed;
+        while let Some(address) = self.addresses.pop() {
+            match TcpStream::connect(address) {
+                Ok(stream) => return self.watch(registry, Stream::Tcp(stream)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let why = failed.map_or("it has no address".to_owned(), |error| error.to_string());
+        Err(format!(
+            "cannot connect to Redis: {why}; is it running, and is the setting redis right?"
+        ))
+    }
+
+    fn watch(&mut self, registry: &Registry, stream: Stream) -> Result<(), String> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = Source::Link.token();
+        let stream = self.stream.insert(stream);
+        let registered = match stream {
+            Stream::Tcp(stream) => registry.register(stream, token, both),
+            Stream::Unix(stream) => registry.register(stream, token, both),
+        };
+        registered.map_err(|error| format!("the socket to Redis cannot be watched: {error}"))
+    }
+
+    /// The socket is writable for the first time: it is connected, or it failed.
+    fn on_writable(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
+        if self.connected {
+            return Ok(());
+        }
+        let Some(stream) = &self.stream else {
+            return Ok(());
+        };
+        let failure = match stream {
+            Stream::Tcp(stream) => match stream.take_error() {
+                Ok(None) => stream.peer_addr().err(),
+                Ok(Some(error)) | Err(error) => Some(error),
+            },
+            Stream::Unix(stream) => match stream.take_error() {
+                Ok(None) => None,
+                Ok(Some(error)) | Err(error) => Some(error),
+            },
+        };
+        match failure {
+            None => {
+                self.connected = true;
+                self.link.connected(now);
+                Ok(())
+            }
+            Some(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+            Some(error) => {
+                self.stream = None;
+                self.try_next(registry, Some(error))
+            }
+        }
+    }
+
+    /// Reads until nothing is left or the turn's bound is hit, which leaves a note.
+    fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) -> Result<(), String> {
+        let now = site.server.now.millis;
+        let mut total = 0;
+        while total < limit {
+            let Some(stream) = &mut self.stream else {
+                return Ok(());
+            };
+            let read = match stream {
+                Stream::Tcp(stream) => stream.read(buffer),
+                Stream::Unix(stream) => stream.read(buffer),
+            };
+            let length = match read {
+                Ok(0) => return Err("Redis closed the connection".into()),
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(());
+                }
+                Err(error) => return Err(format!("the connection to Redis broke: {error}")),
+            };
+            total += length;
+            let mut input = &buffer[..length];
+            while let Some(event) = self.link.next(&mut input, now) {
+                match event {
+                    Event::Message { channel, payload } => {
+                        site.publish(channel, payload);
+                    }
+                    Event::Oversized => site.oversized(),
+                    Event::Failed(why) => return Err(why),
+                    Event::Up => {
+                        self.logged = None;
+                        log::info!("subscribed to Redis");
+                        site.on_source(true);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), String> {
+        while self.connected && !self.link.output().is_empty() {
+            let output = self.link.output();
+            let written = match &mut self.stream {
+                Some(Stream::Tcp(stream)) => stream.write(output),
+                Some(Stream::Unix(stream)) => stream.write(output),
+                None => return Ok(()),
+            };
+            match written {
+                Ok(length) => self.link.wrote(length),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(format!("the connection to Redis broke: {error}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The attempt or the connection is over. The next attempt comes after a pause.
+    fn fail(&mut self, site: &mut Site, why: String) {
+        let now = site.server.now.millis;
+        self.stream = None;
+        self.connected = false;
+        self.readable = false;
+        self.addresses = Vec::new();
+        let random = getrandom::u64().unwrap_or(now);
+        let was_up = self.link.down(now, random);
+        let is_news = self
+            .logged
+            .as_ref()
+            .is_none_or(|(last, at)| *last != why || now >= at + REPEAT);
+        if is_news {
+            log::warn!("no link to Redis: {why}");
+            self.logged = Some((why, now));
+        }
+        if was_up {
+            site.on_source(false);
+        }
+    }
+}
+
+impl Reactor {
+    /// Notes what an event says about the link's socket.
+    pub(super) fn on_link_ready(&mut self, event: &mio::event::Event) {
+        let registry = self.poll.registry();
+        let now = self.site.server.now.millis;
+        let Some(link) = &mut self.link else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            link.readable = true;
+        }
+        if event.is_writable() || event.is_error() {
+            if let Err(why) = link.on_writable(registry, now) {
+                link.fail(&mut self.site, why);
+            }
+        }
+    }
+
+    /// A host name was resolved.
+    pub(super) fn on_resolved(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        if let Err(why) = link.resolved(self.poll.registry()) {
+            link.fail(&mut self.site, why);
+        }
+    }
+
+    /// Reads what Redis sent.
+    pub(super) fn read_link(&mut self) {
+        let limit = self.site.server.bounds.source_read_bytes_per_turn;
+        let Some(link) = &mut self.link else { return };
+        if link.has_note() {
+            if let Err(why) = link.read(&mut self.site, &mut self.buffer, limit) {
+                link.fail(&mut self.site, why);
+            }
+        }
+    }
+
+    /// Begins an attempt, asks whether Redis lives, or gives it up, each in its time.
+    pub(super) fn tick_link(&mut self) {
+        let now = self.site.server.now.millis;
+        let Some(link) = &mut self.link else { return };
+        let result = if self.site.draining {
+            Ok(())
+        } else if link.link.wants_connect(now) {
+            link.begin(self.poll.registry(), now)
+        } else if link.link.deadline().is_some_and(|deadline| deadline <= now) {
+            match link.link.on_time(now) {
+                Some(Event::Failed(why)) => Err(why),
+                _ => Ok(()),
+            }
+        } else {
+            Ok(())
+        };
+        if let Err(why) = result {
+            link.fail(&mut self.site, why);
+        }
+    }
+
+    /// Writes what the link has to say.
+    pub(super) fn flush_link(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        if let Err(why) = link.write() {
+            link.fail(&mut self.site, why);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The loop: the only file that polls or reads the clock.
+//!
+//! One turn is always sleep, dispatch, tick, flush, reap. While events are dispatched nothing is written to a socket and
+//! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
+
+mod clients;
+mod doors;
+mod link;
+mod publishers;
+mod token;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mio::{Events, Interest, Poll, Waker};
+
+use crate::client::codec::{Codec, InboundBounds};
+use crate::client::frame::{Close, Frame};
+use crate::clock::{Millis, Now};
+use crate::config::Bounds;
+use crate::handler::Route;
+use crate::server::Server;
+use crate::signals::Signals;
+use crate::site::{Site, retry_reason};
+use crate::slots::ConnId;
+use crate::source::link::Link;
+use crate::timers::{TICK, tick};
+use doors::{Doors, Purpose};
+use link::LinkSocket;
+use publishers::Publishers;
+use token::Source;
+
+/// Events taken from one poll.
+const EVENTS: usize = 1024;
+
+/// The loop's read buffer, in bytes.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// A sleep that lasted so much longer than asked for means that the whole process stood still.
+const FROZEN: Millis = 2000;
+
+/// What the loop is to serve.
+pub struct Plan {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where publishers connect, if they may.
+    pub publishers: Option<SocketAddr>,
+    /// What publishers must give first.
+    pub publishers_password: Option<Vec<u8>>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served, if they are.
+    pub admin: Option<SocketAddr>,
+    /// The link to Redis, made at this moment; its times count from the process's start.
+    pub link: Option<Link>,
+    /// What decides.
+    pub routes: Vec<Route>,
+    /// Cut from a channel's name to get its topic.
+    pub prefix: String,
+    /// Every bound; `clients_max` is a number here, not 0.
+    pub bounds: Bounds,
+}
+
+/// Where the loop listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For clients.
+    pub clients: SocketAddr,
+    /// For publishers.
+    pub publishers: Option<SocketAddr>,
+    /// For the operator.
+    pub admin: Option<SocketAddr>,
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to and drained.
+    Drained,
+    /// It was asked twice and left at once.
+    Forced,
+}
+
+/// Everything the loop owns.
+pub struct Reactor {
+    poll: Poll,
+    start: Instant,
+    site: Site,
+    doors: Doors,
+    link: Option<LinkSocket>,
+    publishers: Publishers,
+    signals: Signals,
+    codec: Codec,
+    /// Into which every socket is read.
+    buffer: Vec<u8>,
+    /// Clients with bytes to be read.
+    ready: VecDeque<ConnId>,
+    /// Reused for the deadlines of a tick.
+    due: Vec<u32>,
+    ping: Frame,
+    addresses: Addresses,
+    /// When the turn was to end its sleep at the latest.
+    awaited: Option<Millis>,
+    /// Signals that came.
+    signals_seen: usize,
+    /// When what has not gone is cut.
+    drain_until: Option<Millis>,
+}
+
+impl Reactor {
+    /// Listens, and is ready to run.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, or a descriptor that cannot be had.
+    pub fn new(plan: Plan) -> io::Result<Reactor> {
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        let start = Instant::now();
+        let now = Now {
+            millis: 0,
+            unix: unix(),
+        };
+        let mut doors = Doors::new();
+        let mut open = |address, purpose| doors.open(registry, address, purpose);
+        let clients = open(plan.listen, Purpose::Clients)?;
+        let publishers = plan
+            .publishers
+            .map(|address| open(address, Purpose::Publishers))
+            .transpose()?;
+        let admin = plan
+            .admin
+            .map(|address| open(address, Purpose::Admin))
+            .transpose()?;
+        let addresses = Addresses {
+            clients,
+            publishers,
+            admin,
+        };
+        let mut signals = Signals::new()?;
+        let token = Source::Signals.token();
+        registry.register(&mut signals.receiver, token, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(registry, Source::Resolver.token())?);
+        let codec = Codec::new(InboundBounds {
+            message_bytes_max: plan.bounds.message_bytes_max,
+            fragments_max: plan.bounds.fragments_max as u32,
+        });
+        let buffer = vec![0; BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096))];
+        let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
+        let server = Server::new(plan.bounds, plan.routes.len(), now);
+        let mut site = Site::new(server, plan.routes, plan.prefix);
+        site.source_up = plan.link.is_none();
+        Ok(Reactor {
+            link: plan.link.map(|link| LinkSocket::new(link, waker)),
+            poll,
+            start,
+            site,
+            doors,
+            publishers,
+            signals,
+            codec,
+            buffer,
+            ready: VecDeque::new(),
+            due: Vec::new(),
+            ping: Frame::ping(),
+            addresses,
+            awaited: None,
+            signals_seen: 0,
+            drain_until: None,
+        })
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves a page at `/`, to those who ask by a loopback name.
+    pub fn serve_page(&mut self, page: Vec<u8>) {
+        self.site.page = Some(page);
+    }
+
+    /// Turns until a signal ends it.
+    ///
+    /// # Errors
+    /// Those of `epoll_wait`, none of which a peer can cause.
+    pub fn run(mut self) -> io::Result<Ended> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            self.sleep(&mut events)?;
+            self.dispatch(&events);
+            self.tick();
+            self.flush();
+            self.reap();
+            if let Some(ended) = self.ended() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Waits for events, at most until the next deadline, and not at all if something is left to be done.
+    fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
+        let before = self.site.server.now.millis;
+        let wake = self.next_wake(before);
+        let timeout = wake.map(|wake| {
+            // The clock has moved on since the turn began.
+            Duration::from_millis(wake.saturating_sub(self.millis()))
+        });
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            result => result?,
+        }
+        self.awaited = wake;
+        self.site.server.now = Now {
+            millis: self.millis(),
+            unix: unix(),
+        };
+        self.site.server.metrics.turns += 1;
+        Ok(())
+    }
+
+    /// One `match` over the closed set of sources: events become notes, then notes are worked off. Redis comes first: it
+    /// cuts off a subscriber that lags.
+    fn dispatch(&mut self, events: &Events) {
+        for event in events {
+            match Source::of(event.token()) {
+                Source::Link => self.on_link_ready(event),
+                Source::Resolver => self.on_resolved(),
+                Source::Publisher(number) => self.publishers.note(number, event),
+                Source::Door(number) => self.doors.note(number),
+                Source::Client(id) => self.on_client_ready(id, event),
+                Source::Signals => self.signals_seen += self.signals.take(),
+            }
+        }
+        self.read_link();
+        let limit = self.site.server.bounds.source_read_bytes_per_turn;
+        self.publishers
+            .read(&mut self.site, &mut self.buffer, limit);
+        self.accept();
+        self.read_clients();
+        if self.signals_seen > 0 && self.drain_until.is_none() {
+            self.drain();
+        }
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) {
+        let now = self.site.server.now.millis;
+        if self.awaited.is_some_and(|awaited| now > awaited + FROZEN) {
+            // The process stood still (SIGSTOP, a laptop's lid): what the clients sent meanwhile was not read, so nobody is
+            // called silent before a ping went out and its answer had its time.
+            let timing = &mut self.site.server.timing;
+            timing.floor = tick(now).saturating_sub(timing.ping);
+        }
+        self.tick_clients();
+        self.tick_link();
+    }
+
+    /// Writes what is owed.
+    fn flush(&mut self) {
+        self.flush_link();
+        self.publishers.flush(&mut self.site);
+        self.flush_clients();
+    }
+
+    /// Frees what is gone.
+    fn reap(&mut self) {
+        self.reap_clients();
+        if self.publishers.reap(&mut self.site) {
+            self.doors.on_freed();
+        }
+    }
+
+    /// When the loop must turn again though nothing happens; `None`: not before something does.
+    fn next_wake(&self, now: Millis) -> Option<Millis> {
+        let server = &self.site.server;
+        let link_waits = self.link.as_ref().is_some_and(LinkSocket::has_note);
+        let left = !server.flush.is_empty() || !self.ready.is_empty() || !server.dead.is_empty();
+        if left || link_waits || self.publishers.has_note() {
+            return Some(now);
+        }
+        let per_second = server.bounds.handshakes_per_second_max;
+        [
+            server.timers.next().map(|tick| Millis::from(tick) * TICK),
+            self.link.as_ref().and_then(LinkSocket::deadline),
+            self.doors.next(now, self.has_room(), per_second),
+            self.drain_until,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Nobody is let in any more, and everybody is asked to come back in a slot of time of their own.
+    fn drain(&mut self) {
+        let server = &mut self.site.server;
+        log::info!("draining {} connections", server.clients.len());
+        self.site.draining = true;
+        self.drain_until =
+            Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);
+        self.doors.close();
+        self.publishers.close();
+        let rate = u64::from(server.bounds.drain_per_second);
+        let all: Vec<ConnId> = server
+            .clients
+            .iter()
+            .map(|(index, client)| ConnId {
+                index,
+                generation: client.generation,
+            })
+            .collect();
+        for (place, id) in all.into_iter().enumerate() {
+            let retry = (place as u64 + 1) * 1000 / rate;
+            self.site
+                .server
+                .close(id, Close::GOING_AWAY.because(retry_reason(retry)));
+        }
+    }
+
+    fn ended(&self) -> Option<Ended> {
+        if self.signals_seen > 1 {
+            return Some(Ended::Forced);
+        }
+        let until = self.drain_until?;
+        let empty = self.site.server.clients.is_empty() && self.publishers.is_empty();
+        (empty || self.site.server.now.millis >= until).then_some(Ended::Drained)
+    }
+
+    fn millis(&self) -> Millis {
+        self.start.elapsed().as_millis() as Millis
+    }
+}
+
+fn unix() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,216 @@
+//! The sockets of publishers that are connected to us.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry};
+use slab::Slab;
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::config::Bounds;
+use crate::reactor::doors::{Purpose, turn_away};
+use crate::reactor::token::Source;
+use crate::site::Site;
+use crate::source::publisher::Publisher;
+
+/// A pool of back ends keeps its connections for hours; one whose machine is gone must not hold a place for ever.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+struct Connection {
+    stream: TcpStream,
+    publisher: Publisher,
+    /// It stands among the noted ones.
+    noted: bool,
+    /// The socket takes nothing; it will say when it does.
+    blocked: bool,
+    /// It has ended its side, or broke.
+    gone: bool,
+}
+
+/// All connected publishers.
+pub struct Publishers {
+    connections: Slab<Connection>,
+    /// Those that may have bytes to be read.
+    noted: VecDeque<usize>,
+    /// Those that were read or unblocked in this turn: to be answered, and closed if they are done.
+    touched: Vec<usize>,
+    ended: Vec<usize>,
+    max: usize,
+    payload_bytes_max: usize,
+    password: Option<Rc<[u8]>>,
+}
+
+impl Publishers {
+    pub fn new(password: Option<Vec<u8>>, bounds: &Bounds) -> Publishers {
+        Publishers {
+            connections: Slab::new(),
+            noted: VecDeque::new(),
+            touched: Vec::new(),
+            ended: Vec::new(),
+            max: bounds.publishers_max,
+            payload_bytes_max: bounds.payload_bytes_max,
+            password: password.map(Rc::from),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Whether some have bytes that the last turn did not get to, or answers.
+    pub fn has_note(&self) -> bool {
+        !self.noted.is_empty() || !self.touched.is_empty()
+    }
+
+    /// Takes a connection in, or turns it away when there are too many.
+    pub fn admit(&mut self, mut stream: TcpStream, registry: &Registry, site: &mut Site) {
+        if self.connections.len() >= self.max {
+            site.server.metrics().publishers_refused += 1;
+            return turn_away(stream, Purpose::Publishers);
+        }
+        // Only an address that is gone is found by this; failing to set it costs a place in the worst case.
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        let entry = self.connections.vacant_entry();
+        let token = Source::Publisher(entry.key()).token();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if registry.register(&mut stream, token, both).is_ok() {
+            let publisher = Publisher::new(self.payload_bytes_max, self.password.clone());
+            entry.insert(Connection {
+                stream,
+                publisher,
+                noted: false,
+                blocked: false,
+                gone: false,
+            });
+            site.publishers = self.connections.len();
+        }
+    }
+
+    /// Notes what an event says.
+    pub fn note(&mut self, number: usize, event: &mio::event::Event) {
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
+        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        if readable && !connection.noted {
+            connection.noted = true;
+            self.noted.push_back(number);
+        }
+        if event.is_writable() && std::mem::take(&mut connection.blocked) {
+            self.touched.push(number);
+        }
+    }
+
+    /// Reads the noted ones, each up to the bound; what is left keeps its note.
+    pub fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) {
+        for _ in 0..self.noted.len() {
+            let Some(number) = self.noted.pop_front() else {
+                return;
+            };
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
+            connection.noted = connection.read(site, buffer, limit);
+            if connection.noted {
+                self.noted.push_back(number);
+            }
+            self.touched.push(number);
+        }
+    }
+
+    /// Writes the answers.
+    pub fn flush(&mut self, site: &mut Site) {
+        for number in std::mem::take(&mut self.touched) {
+            let Some(connection) = self.connections.get_mut(number) else {
+                continue;
+            };
+            connection.write();
+            // What waited for the answers to be read comes first, then what is still in the socket.
+            connection.take_in(site, &[]);
+            if !connection.publisher.output().is_empty() && !connection.blocked {
+                self.touched.push(number);
+            } else if connection.publisher.wants_input() && !connection.noted && !connection.gone {
+                connection.noted = true;
+                self.noted.push_back(number);
+            }
+            if connection.is_done() {
+                self.ended.push(number);
+            }
+        }
+    }
+
+    /// Frees those that are done. Whether there were any.
+    pub fn reap(&mut self, site: &mut Site) -> bool {
+        let any = !self.ended.is_empty();
+        for number in self.ended.drain(..) {
+            self.connections.try_remove(number);
+        }
+        site.publishers = self.connections.len();
+        any
+    }
+
+    /// Ends all of them: what they were told is on the wire already.
+    pub fn close(&mut self) {
+        self.connections.clear();
+        self.noted.clear();
+        self.touched.clear();
+    }
+}
+
+impl Connection {
+    /// Whether there is more to be read.
+    fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) -> bool {
+        let mut total = 0;
+        while self.publisher.wants_input() && !self.gone {
+            if total >= limit {
+                return true;
+            }
+            match self.stream.read(buffer) {
+                Ok(0) => self.gone = true,
+                Ok(length) => {
+                    total += length;
+                    self.take_in(site, &buffer[..length]);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(_) => self.gone = true,
+            }
+        }
+        false
+    }
+
+    fn take_in(&mut self, site: &mut Site, mut input: &[u8]) {
+        while let Some(publish) = self.publisher.next(&mut input) {
+            let receivers = site.publish(publish.channel, publish.payload);
+            self.publisher.published(receivers);
+        }
+        for _ in 0..self.publisher.take_oversized() {
+            site.oversized();
+        }
+    }
+
+    fn write(&mut self) {
+        while !self.publisher.output().is_empty() && !self.blocked {
+            match self.stream.write(self.publisher.output()) {
+                Ok(length) => self.publisher.wrote(length),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.blocked = true,
+                Err(_) => {
+                    self.gone = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether nothing is left to be said, or nobody to say it to.
+    fn is_done(&self) -> bool {
+        let all_said = self.publisher.output().is_empty() || !self.blocked;
+        (self.gone && all_said)
+            || (self.publisher.is_ending() && self.publisher.output().is_empty())
+    }
+}

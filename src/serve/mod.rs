@@ -1,0 +1,285 @@
+//! What the binary serves: the settings turned into routes with their handlers, and the lines that say where.
+
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::app::{App, Bound, link};
+use crate::config::{Config, Jwt};
+use crate::push::auth::{KeySettings, Keys};
+use crate::push::explain::{Verdict, explain as judge};
+use crate::push::{Push, grants};
+use crate::reactor::Addresses;
+use crate::topic;
+
+/// How long the token of the start-up lines and of the page is valid.
+const READY_TOKEN_SECONDS: u64 = 86_400;
+
+/// The user of that token.
+const READY_TOKEN_SUB: &str = "42";
+
+const PAGE: &str = include_str!("page.html");
+
+/// A server that listens, and what there is to say about it.
+pub struct Started {
+    /// For stdout.
+    pub lines: String,
+    /// To be run.
+    pub bound: Bound,
+}
+
+/// Listens as the settings say.
+///
+/// # Errors
+/// Settings that cannot be served (`InvalidInput`), or an address that cannot be bound.
+pub fn start(config: Config, unix: u64) -> io::Result<Started> {
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let has_key = config.jwt.has_key();
+    let keys = Rc::new(
+        if has_key {
+            keys(&config.jwt)
+        } else {
+            random_keys(&config.jwt)
+        }
+        .map_err(invalid)?,
+    );
+    let token = match has_key {
+        true => None,
+        false => Some(
+            keys.issue(READY_TOKEN_SUB, &[], &[], false, unix, READY_TOKEN_SECONDS)
+                .map_err(invalid)?,
+        ),
+    };
+    let mut app = App::new(config.clone());
+    for route in &config.routes {
+        let push = Push::new(Rc::clone(&keys), route).map_err(invalid)?;
+        app = app.route_from(&route.path, push, route.origins.clone());
+    }
+    if let Some(token) = &token {
+        let (config, token) = (config.clone(), token.clone());
+        app = app.page(move |addresses| page(&config, &token, &addresses));
+    }
+    let bound = app.bind()?;
+    let lines = lines(&config, &bound.addresses(), token.as_deref());
+    Ok(Started { lines, bound })
+}
+
+/// The keys that the settings name.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn keys(jwt: &Jwt) -> Result<Keys, String> {
+    Keys::new(&settings(jwt))
+}
+
+/// A secret made for this process alone.
+fn random_keys(jwt: &Jwt) -> Result<Keys, String> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| format!("no random bytes to be had: {error}"))?;
+    Keys::new(&KeySettings {
+        secret: Some(&secret),
+        ..settings(jwt)
+    })
+}
+
+fn settings(jwt: &Jwt) -> KeySettings<'_> {
+    KeySettings {
+        secret: jwt.secret.as_ref().map(|secret| secret.as_bytes()),
+        previous_secret: jwt.previous_secret.as_ref().map(|secret| secret.as_bytes()),
+        key: jwt.key.as_deref(),
+        previous_key: jwt.previous_key.as_deref(),
+        jwks: jwt.jwks.as_deref(),
+        audience: jwt.audience.as_deref(),
+        issuer: jwt.issuer.as_deref(),
+        leeway_seconds: jwt.leeway_seconds,
+        algorithms: &jwt.algorithms,
+    }
+}
+
+/// Whether every grant of the settings is well-formed.
+///
+/// # Errors
+/// A sentence for each setting with one that is not.
+pub fn check_grants(config: &Config) -> Result<(), String> {
+    let lists = config.routes.iter().flat_map(|route| {
+        [
+            ("topics", &route.topics),
+            ("may", &route.may),
+            ("anonymous", &route.anonymous),
+        ]
+    });
+    let problems: Vec<String> = lists
+        .filter_map(|(setting, texts)| grants(setting, texts).err())
+        .collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems.join("\n"))
+    }
+}
+
+/// Whether a token hears a topic, and by which rule, a line for each route.
+///
+/// # Errors
+/// Settings or a topic that cannot be used.
+pub fn explain(
+    config: &Config,
+    token: &str,
+    topic: &str,
+    unix: u64,
+) -> Result<(String, bool), String> {
+    if !config.jwt.has_key() {
+        return Err(
+            "explain needs the key that the server has: set ONELOOP_JWT_SECRET or jwt.*".into(),
+        );
+    }
+    let keys = keys(&config.jwt)?;
+    let topic = topic::published(topic.as_bytes())
+        .ok_or("the topic is malformed: 1 to 133 bytes of `A-Z a-z 0-9 _ - . : @ /`")?;
+    let identity = match keys.check(token, unix) {
+        Ok(identity) => identity,
+        Err(refusal) => {
+            let text = format!(
+                "no: the token is refused ({}): {}",
+                refusal.name(),
+                refusal.detail()
+            );
+            return Ok((text, false));
+        }
+    };
+    let mut text = format!("user {}", identity.sub);
+    let mut hears = false;
+    for route in &config.routes {
+        let (topics, may) = (grants("topics", &route.topics)?, grants("may", &route.may)?);
+        let verdict = judge(&identity, &topics, &may, topic);
+        hears |= matches!(verdict, Verdict::Own | Verdict::Hears(..));
+        let _ = write!(text, "\n{}: {verdict}", route.path);
+    }
+    Ok((text, hears))
+}
+
+/// The start-up lines: every address, and one thing to try.
+fn lines(config: &Config, addresses: &Addresses, token: Option<&str>) -> String {
+    let mut text = concat!("oneloop ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "  {name:<11} {value}");
+    };
+    for route in &config.routes {
+        line(
+            "clients",
+            &format!("ws://{}{}", addresses.clients, route.path),
+        );
+    }
+    if let Ok(Some(link)) = link(config) {
+        line("redis", &link.address.to_string());
+    }
+    if let Some(publishers) = addresses.publishers {
+        line("publishers", &publishers.to_string());
+    }
+    if let Some(admin) = addresses.admin {
+        line("admin", &format!("http://{admin}"));
+    }
+    if let Some(token) = token {
+        line("page", &format!("http://{}/", addresses.clients));
+        line("token", token);
+    }
+    let topic = first_topic(config);
+    line(
+        "try",
+        &publish_command(config, addresses.publishers, &topic),
+    );
+    text
+}
+
+/// A topic that somebody hears.
+fn first_topic(config: &Config) -> String {
+    let topics = config.routes.iter().flat_map(|route| &route.topics);
+    let plain = |topic: &&String| !topic.contains('*');
+    topics
+        .filter(plain)
+        .map(String::clone)
+        .next()
+        .unwrap_or(format!("user.{READY_TOKEN_SUB}"))
+}
+
+/// A command for the shell that publishes a message.
+fn publish_command(config: &Config, publishers: Option<SocketAddr>, topic: &str) -> String {
+    let place = match publishers {
+        Some(address) if address.ip().is_loopback() => format!("-p {} ", address.port()),
+        Some(address) => format!("-h {} -p {} ", address.ip(), address.port()),
+        None => "-u \"$REDIS_URL\" ".to_owned(),
+    };
+    let prefix = &config.prefix;
+    format!("redis-cli {place}PUBLISH {prefix}{topic} '{{\"hello\":\"world\"}}'")
+}
+
+/// The page at `/`, connected with the ready token.
+fn page(config: &Config, token: &str, addresses: &Addresses) -> Vec<u8> {
+    let command = publish_command(config, addresses.publishers, &first_topic(config));
+    let route = config.routes.first().map_or("/ws", |route| &route.path);
+    PAGE.replace("{{path}}", &escape(route))
+        .replace("{{token}}", &escape(token))
+        .replace("{{command}}", &escape(&command))
+        .into_bytes()
+}
+
+/// For HTML text and attribute values.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn addresses() -> Addresses {
+        Addresses {
+            clients: ([127, 0, 0, 1], 8099).into(),
+            publishers: Some(([127, 0, 0, 1], 6380).into()),
+            admin: None,
+        }
+    }
+
+    #[test]
+    fn the_lines_name_every_address_and_one_thing_to_try() {
+        let text = lines(&Config::default(), &addresses(), Some("T"));
+        for line in [
+            "  clients     ws://127.0.0.1:8099/ws\n",
+            "  publishers  127.0.0.1:6380\n",
+            "  page        http://127.0.0.1:8099/\n",
+            "  token       T\n",
+            "  try         redis-cli -p 6380 PUBLISH pub.news '{\"hello\":\"world\"}'\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+    }
+
+    #[test]
+    fn the_page_carries_its_command_and_no_open_end() {
+        let html = String::from_utf8(page(&Config::default(), "T", &addresses())).unwrap();
+        assert!(html.contains("redis-cli -p 6380 PUBLISH pub.news '{&quot;hello&quot;"));
+        assert!(!html.contains("{{"));
+    }
+
+    #[test]
+    fn a_password_of_redis_is_in_no_line() {
+        let args = ["--redis", "redis://user:hush@10.0.0.1:7000"].map(Into::into);
+        let config = config::read(args, []).ok().unwrap().config;
+        let text = lines(
+            &config,
+            &Addresses {
+                publishers: None,
+                ..addresses()
+            },
+            None,
+        );
+        assert!(
+            text.contains("10.0.0.1:7000") && !text.contains("hush"),
+            "{text}"
+        );
+    }
+}

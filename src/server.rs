@@ -1,0 +1,435 @@
+//! What the loop owns besides the loop, and the verbs on it.
+//!
+//! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use crate::client::frame::{Close, Frame};
+use crate::client::http::Response;
+use crate::client::outbox::Backlog;
+use crate::client::transport::Transport;
+use crate::client::{AtEnd, Client, Lane, State, Timing};
+use crate::clock::Now;
+use crate::config::Bounds;
+use crate::flush::{FlushQueue, URGENT_LISTENERS_MAX};
+use crate::hub::{Hub, Reason};
+use crate::metrics::Metrics;
+use crate::slots::{ConnId, GENERATIONS, Slots};
+use crate::timers::{NEVER, TICK, Tick, Timers, after, tick};
+use crate::topic;
+
+/// How long a peer may take to end its side after we ended ours.
+const LINGER_SECONDS: u32 = 5;
+
+/// The connections of a loop, who listens to what, and what is owed.
+pub struct Server {
+    pub(crate) now: Now,
+    pub(crate) bounds: Bounds,
+    pub(crate) metrics: Metrics,
+    pub(crate) clients: Slots<Client>,
+    pub(crate) timers: Timers,
+    pub(crate) timing: Timing,
+    pub(crate) flush: FlushQueue,
+    /// Connections that are gone and wait for the end of the turn.
+    pub(crate) dead: Vec<ConnId>,
+    /// One hub per route: what one handler publishes cannot reach another's clients.
+    pub(crate) hubs: Vec<Hub>,
+    /// The route whose handler is running.
+    pub(crate) route: u8,
+    /// Connections of which the head is still read.
+    pub(crate) handshakes: usize,
+    backlog: Backlog,
+    generation: u32,
+    /// Seconds since 1970 when the process started, so that cursors rise across restarts.
+    started: u64,
+    /// Messages published so far.
+    sequence: u64,
+    /// Reused for the keys of a publish.
+    key: String,
+}
+
+impl Server {
+    pub(crate) fn new(bounds: Bounds, routes: usize, now: Now) -> Server {
+        let seconds = |seconds: u32| (seconds as u64 * 1000 / TICK) as Tick;
+        Server {
+            now,
+            metrics: Metrics::default(),
+            clients: Slots::default(),
+            timers: Timers::default(),
+            timing: Timing {
+                ping: seconds(bounds.ping_seconds),
+                silence: seconds(bounds.silence_seconds),
+                floor: 0,
+            },
+            flush: FlushQueue::default(),
+            dead: Vec::new(),
+            hubs: (0..routes).map(|_| Hub::default()).collect(),
+            route: 0,
+            handshakes: 0,
+            backlog: Backlog {
+                frames_max: bounds.backlog_frames_max,
+                bytes_max: bounds.backlog_bytes_max,
+            },
+            bounds,
+            generation: 0,
+            started: now.unix,
+            sequence: 0,
+            key: String::new(),
+        }
+    }
+
+    /// The time at which this turn began.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// The bounds in force.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// The counters.
+    pub fn metrics(&mut self) -> &mut Metrics {
+        &mut self.metrics
+    }
+
+    /// The cursor of the latest message: opaque to clients, 20 characters, and rising as text, across restarts too.
+    pub fn cursor(&self) -> String {
+        cursor(self.started, self.sequence)
+    }
+
+    /// Queues a frame for one client, among those who are served first. A client that is gone or going gets nothing.
+    pub fn send(&mut self, id: ConnId, frame: &Frame) {
+        let backlog = self.backlog;
+        let Some(client) = self.open_client(id) else {
+            return;
+        };
+        match client.queue(frame, &backlog) {
+            Ok(()) => self.owe(id, Lane::Urgent),
+            Err(_) => self.close(id, Close::SLOW),
+        }
+    }
+
+    /// Queues a frame for one client, behind those who are served first.
+    pub(crate) fn send_later(&mut self, id: ConnId, frame: &Frame) {
+        let backlog = self.backlog;
+        let Some(client) = self.open_client(id) else {
+            return;
+        };
+        match client.queue(frame, &backlog) {
+            Ok(()) => self.owe(id, Lane::Bulk),
+            Err(_) => self.close(id, Close::SLOW),
+        }
+    }
+
+    /// Queues one frame for everyone on this route who listens to `topic`, once each, and returns to how many it went.
+    /// `make` is called with the message's cursor at the first listener, or never.
+    pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
+        let (started, sequence) = (self.started, self.sequence);
+        let mut make = Some(|| make(&cursor(started, sequence)));
+        let mut made: Option<Frame> = None;
+        let mut reached = 0;
+        let mut slow = Vec::new();
+        let mut scratch = std::mem::take(&mut self.key);
+        let mut keys = topic::keys_of(topic, &mut scratch);
+        while let Some(key) = keys.next_key() {
+            let members = self.hubs[self.route as usize].members(key);
+            let lane = lane_for(members.count_left());
+            for index in members {
+                let frame = made.get_or_insert_with(|| make.take().expect("it is made once")());
+                let client = &mut self.clients[index];
+                if client.state() != State::Open || client.was_just_queued(frame) {
+                    continue;
+                }
+                let id = ConnId {
+                    index,
+                    generation: client.generation,
+                };
+                if client.queue(frame, &self.backlog).is_err() {
+                    slow.push(id);
+                    continue;
+                }
+                reached += 1;
+                if client.enter_lane(lane) {
+                    self.flush.push(id, lane);
+                }
+            }
+        }
+        self.key = scratch;
+        for id in slow {
+            self.close(id, Close::SLOW);
+        }
+        self.metrics.deliveries += reached as u64;
+        reached
+    }
+
+    /// Queues one frame for every open client of this route but these.
+    pub fn send_to_all(&mut self, frame: &Frame, except: &HashSet<ConnId>) {
+        let lane = lane_for(self.clients.len());
+        let all: Vec<ConnId> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.state() == State::Open && client.route == self.route)
+            .map(|(index, client)| ConnId {
+                index,
+                generation: client.generation,
+            })
+            .filter(|id| !except.contains(id))
+            .collect();
+        for id in all {
+            let client = &mut self.clients[id.index];
+            if client.queue(frame, &self.backlog).is_err() {
+                self.close(id, Close::SLOW);
+            } else {
+                self.owe(id, lane);
+            }
+        }
+    }
+
+    /// Makes a client listen to the topic or pattern with this key (see [`topic::Grant::key`]); `false` if it does already.
+    pub fn join(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
+        let Some((client, hub)) = self.with_hub(id) else {
+            return false;
+        };
+        hub.join(id.index, &mut client.memberships, key, reason)
+    }
+
+    /// Makes it listen no more; `false` if it did not.
+    pub fn leave(&mut self, id: ConnId, key: &str) -> bool {
+        let Some((client, hub)) = self.with_hub(id) else {
+            return false;
+        };
+        hub.leave(&mut client.memberships, key)
+    }
+
+    /// Why a client listens to what has this key, if it does.
+    pub fn reason(&mut self, id: ConnId, key: &str) -> Option<Reason> {
+        let (client, hub) = self.with_hub(id)?;
+        hub.reason(&client.memberships, key)
+    }
+
+    /// Changes why it listens to it.
+    pub fn set_reason(&mut self, id: ConnId, key: &str, reason: Reason) {
+        if let Some((client, hub)) = self.with_hub(id) {
+            hub.set_reason(&client.memberships, key, reason);
+        }
+    }
+
+    /// The keys that a client listens to, and why.
+    pub fn topics(&mut self, id: ConnId) -> Vec<(String, Reason)> {
+        let Some((client, hub)) = self.with_hub(id) else {
+            return Vec::new();
+        };
+        hub.topics(&client.memberships)
+            .map(|(key, reason)| (key.to_owned(), reason))
+            .collect()
+    }
+
+    /// To how many keys it listens.
+    pub fn topics_len(&mut self, id: ConnId) -> usize {
+        let Some((client, hub)) = self.with_hub(id) else {
+            return 0;
+        };
+        hub.topics(&client.memberships).count()
+    }
+
+    /// Open clients of this route that listen to exactly this key because it is their own, the latest first.
+    pub fn owners(&self, key: &str) -> Vec<ConnId> {
+        let hub = &self.hubs[self.route as usize];
+        hub.members(key)
+            .filter(|index| {
+                let client = &self.clients[*index];
+                client.state() == State::Open
+                    && hub.reason(&client.memberships, key) == Some(Reason::Own)
+            })
+            .map(|index| ConnId {
+                index,
+                generation: self.clients[index].generation,
+            })
+            .collect()
+    }
+
+    /// Closes a client with `code` at `unix` seconds of the wall clock as it stands now; an earlier call is replaced.
+    pub fn close_at(&mut self, id: ConnId, unix: u64, code: u16) {
+        let seconds = unix
+            .saturating_sub(self.now.unix)
+            .min(u64::from(u32::MAX / 20)) as u32;
+        self.close_after(id, seconds, code);
+    }
+
+    /// Closes a client with `code` in so many seconds; an earlier call is replaced.
+    pub fn close_after(&mut self, id: ConnId, seconds: u32, code: u16) {
+        let ends = after(self.now.millis, seconds);
+        let Some(client) = self.open_client(id) else {
+            return;
+        };
+        client.end_at(ends, AtEnd::Close(code));
+        self.set_timer(id.index);
+    }
+
+    /// Closes a connection for a reason. What it is owed is sent first, except to a slow one. A handshake is refused.
+    pub fn close(&mut self, id: ConnId, close: Close) {
+        let Some(client) = self.client(id) else {
+            return;
+        };
+        match client.state() {
+            State::Head => {
+                let retry = retry_seconds(&close);
+                let response = Response::text(503, "not now").with("Retry-After", retry);
+                return self.respond(id, &response);
+            }
+            State::Open => {}
+            State::Closing | State::Parting | State::Lingering | State::Dead => return,
+        }
+        *self.metrics.closes.entry(close.code).or_default() += 1;
+        let forget = close.code == Close::SLOW.code;
+        self.finish(id, Some(&Frame::close(&close)), forget);
+    }
+
+    /// Answers a handshake with a plain response and ends the connection.
+    pub(crate) fn respond(&mut self, id: ConnId, response: &Response) {
+        let frame = Frame::ready(&response.encode());
+        if self
+            .client(id)
+            .is_some_and(|client| client.state() == State::Head)
+        {
+            *self.metrics.responses.entry(response.status).or_default() += 1;
+            self.finish(id, Some(&frame), true);
+        }
+    }
+
+    /// Answers a handshake that a handler has looked at already, whatever it queued, and ends the connection.
+    pub(crate) fn refuse(&mut self, id: ConnId, response: &Response) {
+        let frame = Frame::ready(&response.encode());
+        *self.metrics.responses.entry(response.status).or_default() += 1;
+        self.finish(id, Some(&frame), true);
+    }
+
+    /// Ends our side once what is queued is written; `last` is written last.
+    pub(crate) fn finish(&mut self, id: ConnId, last: Option<&Frame>, forget: bool) {
+        let ends = after(self.now.millis, LINGER_SECONDS);
+        let Some(client) = self.client(id) else {
+            return;
+        };
+        let was_head = client.state() == State::Head;
+        client.finish(last, forget, ends);
+        self.handshakes -= usize::from(was_head);
+        self.set_timer(id.index);
+        self.owe(id, Lane::Urgent);
+    }
+
+    /// The connection is gone: it is freed at the end of the turn.
+    pub(crate) fn bury(&mut self, id: ConnId) {
+        let Some(client) = self.client(id) else {
+            return;
+        };
+        let was_head = client.state() == State::Head;
+        if client.die() {
+            self.handshakes -= usize::from(was_head);
+            self.dead.push(id);
+        }
+    }
+
+    /// Takes a slot for an accepted connection.
+    pub(crate) fn admit(&mut self, transport: Transport) -> ConnId {
+        let now = tick(self.now.millis);
+        let ends = after(self.now.millis, self.bounds.head_seconds);
+        self.generation = (self.generation + 1) % GENERATIONS;
+        let generation = self.generation;
+        let index = self
+            .clients
+            .insert_with(|_| Client::new(transport, generation, now, ends));
+        self.set_timer(index);
+        self.handshakes += 1;
+        self.metrics.accepted += 1;
+        ConnId { index, generation }
+    }
+
+    /// Frees a slot; its client's memberships end.
+    pub(crate) fn free(&mut self, id: ConnId) {
+        if self.client(id).is_none() {
+            return;
+        }
+        let mut client = self
+            .clients
+            .remove(id.index)
+            .expect("the client was just found");
+        if let Some(hub) = self.hubs.get_mut(client.route as usize) {
+            hub.leave_all(&mut client.memberships);
+        }
+        self.timers.set(id.index, NEVER);
+    }
+
+    /// The handshake of a connection becomes a WebSocket of a route.
+    pub(crate) fn open(&mut self, id: ConnId, route: u8) {
+        let client = self.client(id).expect("its request was just read");
+        client.open();
+        client.route = route;
+        self.handshakes -= 1;
+        self.set_timer(id.index);
+    }
+
+    /// A message was published: the next cursor.
+    pub(crate) fn advance(&mut self) {
+        self.sequence += 1;
+        self.metrics.messages += 1;
+    }
+
+    /// The connection that `id` names, if it is still there.
+    pub(crate) fn client(&mut self, id: ConnId) -> Option<&mut Client> {
+        self.clients
+            .get_mut(id.index)
+            .filter(|client| client.generation == id.generation)
+    }
+
+    pub(crate) fn set_timer(&mut self, index: u32) {
+        let deadline = self.clients[index].deadline(tick(self.now.millis), &self.timing);
+        self.timers.set(index, deadline);
+    }
+
+    /// Puts a client into a lane of the flush queue if it is owed something.
+    pub(crate) fn owe(&mut self, id: ConnId, lane: Lane) {
+        if self
+            .client(id)
+            .is_some_and(|client| client.enter_lane(lane))
+        {
+            self.flush.push(id, lane);
+        }
+    }
+
+    fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {
+        self.client(id)
+            .filter(|client| client.state() == State::Open)
+    }
+
+    fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {
+        let client = self.clients.get_mut(id.index)?;
+        if client.generation != id.generation || client.state() != State::Open {
+            return None;
+        }
+        let hub = &mut self.hubs[client.route as usize];
+        Some((client, hub))
+    }
+}
+
+fn cursor(started: u64, sequence: u64) -> String {
+    format!("{:08x}{:012x}", started as u32, sequence & 0xffff_ffff_ffff)
+}
+
+fn lane_for(listeners: usize) -> Lane {
+    if listeners <= URGENT_LISTENERS_MAX {
+        Lane::Urgent
+    } else {
+        Lane::Bulk
+    }
+}
+
+/// The hint for a handshake that is refused for the same reason for which clients are closed.
+fn retry_seconds(close: &Close) -> Cow<'static, str> {
+    if close.code == Close::GOING_AWAY.code {
+        "5".into()
+    } else {
+        "1".into()
+    }
+}

@@ -1,0 +1,44 @@
+//! SIGTERM and SIGINT as readable bytes.
+
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::net::UnixStream as StdUnixStream;
+
+use mio::net::UnixStream;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+/// The reading end of a pipe into which the signal handler writes a byte per signal.
+pub struct Signals {
+    /// To be registered for reading.
+    pub receiver: UnixStream,
+}
+
+impl Signals {
+    /// Catches the signals that ask the process to end.
+    ///
+    /// # Errors
+    /// Those of the socket pair and of `sigaction`.
+    pub fn new() -> io::Result<Signals> {
+        let (receiver, sender) = StdUnixStream::pair()?;
+        receiver.set_nonblocking(true)?;
+        pipe::register(SIGTERM, sender.try_clone()?)?;
+        pipe::register(SIGINT, sender)?;
+        Ok(Signals {
+            receiver: UnixStream::from_std(receiver),
+        })
+    }
+
+    /// How many came since it was last asked.
+    pub fn take(&mut self) -> usize {
+        let mut count = 0;
+        let mut bytes = [0; 16];
+        loop {
+            match self.receiver.read(&mut bytes) {
+                Ok(0) => return count,
+                Ok(length) => count += length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return count,
+            }
+        }
+    }
+}

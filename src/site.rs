@@ -1,0 +1,335 @@
+//! What is served where: the calls from the loop to the handlers of the routes.
+
+use tungstenite::Bytes;
+
+use crate::addresses::Addresses;
+use crate::client::Event;
+use crate::client::frame::{Close, Frame};
+use crate::client::http::{Request, Response, upgrade_required};
+use crate::clock::Millis;
+use crate::handler::{Reject, Route, admits};
+use crate::metrics::Gauges;
+use crate::server::Server;
+use crate::slots::ConnId;
+use crate::timers::tick;
+use crate::topic;
+
+/// The route number of connections to the admin listener; no handler sees them.
+pub const ADMIN_ROUTE: u8 = u8::MAX;
+
+/// The most routes there can be.
+pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
+
+/// The server and its routes.
+pub struct Site {
+    /// The connections and the verbs on them.
+    pub server: Server,
+    /// How many clients each address has, where that is bounded.
+    pub addresses: Addresses,
+    /// Whether messages can come.
+    pub source_up: bool,
+    /// New handshakes are refused: the end is near.
+    pub draining: bool,
+    /// Connections of publishers.
+    pub publishers: usize,
+    routes: Vec<Route>,
+    /// Served at `/` to whoever asks by a loopback name.
+    pub page: Option<Vec<u8>>,
+    /// Cut from a channel's name.
+    prefix: String,
+    /// When a dropped payload was last logged.
+    dropped_logged: Option<Millis>,
+}
+
+impl Site {
+    /// A site of at most [`ROUTES_MAX`] routes.
+    pub fn new(server: Server, routes: Vec<Route>, prefix: String) -> Site {
+        assert!(routes.len() <= ROUTES_MAX, "routes are numbered in a byte");
+        let addresses = Addresses::new(server.bounds().clients_per_address_max);
+        Site {
+            server,
+            addresses,
+            source_up: true,
+            draining: false,
+            publishers: 0,
+            routes,
+            page: None,
+            prefix,
+            dropped_logged: None,
+        }
+    }
+
+    /// A message from Redis or from a publisher, on its way to every route. Returns to how many clients it went.
+    pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
+        self.server.advance();
+        let topic = channel
+            .strip_prefix(self.prefix.as_bytes())
+            .and_then(topic::published);
+        let Some(topic) = topic else {
+            self.server.metrics.messages_malformed += 1;
+            return 0;
+        };
+        let mut reached = 0;
+        for (number, route) in self.routes.iter_mut().enumerate() {
+            self.server.route = number as u8;
+            reached += route.handler.on_publish(&mut self.server, topic, payload);
+        }
+        reached
+    }
+
+    /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
+    pub fn oversized(&mut self) {
+        self.server.metrics.messages_oversized += 1;
+        let now = self.server.now.millis;
+        if self
+            .dropped_logged
+            .is_none_or(|logged| now >= logged + 1000)
+        {
+            self.dropped_logged = Some(now);
+            log::warn!(
+                "a payload above payload_bytes_max ({} bytes) was dropped; {} so far",
+                self.server.bounds.payload_bytes_max,
+                self.server.metrics.messages_oversized
+            );
+        }
+    }
+
+    /// The link to Redis came up or went down.
+    pub fn on_source(&mut self, up: bool) {
+        self.source_up = up;
+        self.server.metrics.link_ups += u64::from(up);
+        for (number, route) in self.routes.iter_mut().enumerate() {
+            self.server.route = number as u8;
+            route.handler.on_source(&mut self.server, up);
+        }
+    }
+
+    /// Something came from a client. `replies`: what its codec answered so far.
+    pub fn on_event(&mut self, id: ConnId, event: Event, replies: Option<Vec<u8>>) {
+        let replies = replies.map(|bytes| Frame::ready(&bytes));
+        if let Event::Closed = event {
+            return self.server.finish(id, replies.as_ref(), false);
+        }
+        if let Some(replies) = replies {
+            self.server.send(id, &replies);
+        }
+        match event {
+            Event::Request(request) => self.on_request(id, request),
+            Event::Refused(response) => self.server.respond(id, &response),
+            Event::Text(text) => self.on_text(id, text.as_str()),
+            Event::Binary(bytes) => self.on_binary(id, &bytes),
+            Event::Violation(close) => self.server.close(id, close),
+            Event::Closed => {}
+        }
+    }
+
+    /// A connection is gone: its handler is told, its slot is freed.
+    pub fn reap(&mut self, id: ConnId) {
+        let Some(client) = self.server.client(id) else {
+            return;
+        };
+        let (opened, route) = (client.opened, client.route);
+        if opened {
+            self.server.route = route;
+            self.routes[route as usize]
+                .handler
+                .on_close(&mut self.server, id);
+        }
+        self.addresses.leave(id);
+        self.server.free(id);
+    }
+
+    fn on_text(&mut self, id: ConnId, text: &str) {
+        if let Some(route) = self.admit_message(id) {
+            self.routes[route]
+                .handler
+                .on_message(&mut self.server, id, text);
+        }
+    }
+
+    fn on_binary(&mut self, id: ConnId, bytes: &Bytes) {
+        if let Some(route) = self.admit_message(id) {
+            self.routes[route]
+                .handler
+                .on_binary(&mut self.server, id, bytes);
+        }
+    }
+
+    /// Counts a message of a client: the route it is for, or `None` if it sends too many.
+    fn admit_message(&mut self, id: ConnId) -> Option<usize> {
+        let now = tick(self.server.now.millis);
+        let max = self.server.bounds.commands_per_second_max;
+        self.server.metrics.commands += 1;
+        let client = self.server.client(id)?;
+        let route = client.route;
+        if !client.count_command(now, max) {
+            self.server
+                .close(id, Close::BUSY.because(retry_reason(1000)));
+            return None;
+        }
+        self.server.route = route;
+        Some(route as usize)
+    }
+
+    fn on_request(&mut self, id: ConnId, mut request: Request) {
+        if self
+            .server
+            .client(id)
+            .is_some_and(|client| client.route == ADMIN_ROUTE)
+        {
+            let response = self.answer_admin(request.path());
+            return self.server.respond(id, &response);
+        }
+        let number = self
+            .routes
+            .iter()
+            .position(|route| route.path == request.path());
+        let accepted = match number {
+            Some(number) => self.accept(id, number, &mut request),
+            None => Err(self.answer_plain(&request)),
+        };
+        match (number, accepted) {
+            (Some(number), Ok(accepted)) => self.open(id, number as u8, &request, &accepted),
+            (_, Ok(_)) => unreachable!("only a route accepts"),
+            (_, Err(response)) => self.server.respond(id, &response),
+        }
+    }
+
+    /// The answer that makes a handshake a WebSocket, or the one that refuses it.
+    fn accept(
+        &self,
+        id: ConnId,
+        number: usize,
+        request: &mut Request,
+    ) -> Result<Vec<u8>, Response> {
+        let bounds = &self.server.bounds;
+        let route = &self.routes[number];
+        if self.draining || self.server.clients.len() > bounds.clients_max {
+            let text = if self.draining {
+                "this server is leaving"
+            } else {
+                "this server is full"
+            };
+            return Err(Response::text(503, text).with("Retry-After", "5"));
+        }
+        if self.addresses.is_over(id) {
+            let text = "too many connections from this address";
+            return Err(Response::text(429, text).with("Retry-After", "5"));
+        }
+        if !request.is_upgrade() {
+            return Err(upgrade_required());
+        }
+        if !admits(&route.origins, request) {
+            return Err(Response::text(
+                403,
+                "pages of this origin may not connect here",
+            ));
+        }
+        let offered = |name: &&str| {
+            request
+                .list("sec-websocket-protocol")
+                .any(|one| one == *name)
+        };
+        let protocol = route.handler.protocol().filter(offered);
+        request.accept(protocol)
+    }
+
+    fn open(&mut self, id: ConnId, number: u8, request: &Request, accepted: &[u8]) {
+        let accepted = Frame::ready(accepted);
+        self.server.open(id, number);
+        self.server.route = number;
+        let result = self.routes[number as usize]
+            .handler
+            .on_open(&mut self.server, id, request);
+        let client = self.server.client(id).expect("a verb frees nothing");
+        match result {
+            Ok(()) => {
+                client.opened = true;
+                client.queue_first(&accepted);
+                self.server.metrics.opened += 1;
+                self.server.owe(id, crate::client::Lane::Urgent);
+            }
+            Err(Reject::Http(response)) => self.server.refuse(id, &response),
+            Err(Reject::Close(close)) => {
+                client.queue_first(&accepted);
+                self.server.close(id, close);
+            }
+        }
+    }
+
+    fn answer_plain(&self, request: &Request) -> Response {
+        match &self.page {
+            Some(page) if request.path() == "/" && is_loopback_name(request.header("host")) => {
+                Response::html(page.clone())
+            }
+            _ => Response::text(404, "nothing is served here"),
+        }
+    }
+
+    fn answer_admin(&self, path: &str) -> Response {
+        match path {
+            "/healthz" => Response::text(200, "ok"),
+            "/readyz" if self.draining => Response::text(503, "draining"),
+            "/readyz" if !self.source_up => Response::text(503, "no link to Redis"),
+            "/readyz" => Response::text(200, "ok"),
+            "/metrics" => Response {
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                ..Response::text(200, &self.server.metrics.render(&self.gauges()))
+            },
+            _ => Response::text(404, "here are /healthz, /readyz and /metrics"),
+        }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let hubs = &self.server.hubs;
+        Gauges {
+            clients: self.server.clients.len(),
+            topics: hubs.iter().map(|hub| hub.topics_len()).sum(),
+            memberships: hubs.iter().map(|hub| hub.memberships_len()).sum(),
+            publishers: self.publishers,
+            source_up: self.source_up,
+        }
+    }
+}
+
+/// The reason of a close after which the client comes back in so many milliseconds.
+pub fn retry_reason(millis: u64) -> String {
+    format!("{{\"retry\":{millis}}}")
+}
+
+/// A name that points to this machine alone. A page of another site whose name was pointed here (DNS rebinding) sends its
+/// own name, and must not get the page with its token.
+fn is_loopback_name(host: Option<&str>) -> bool {
+    let Some(host) = host else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || address
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_names_get_the_page() {
+        for (host, loopback) in [
+            ("localhost", true),
+            ("LOCALHOST:8099", true),
+            ("127.0.0.1:8099", true),
+            ("[::1]:8099", true),
+            ("[::1]", true),
+            ("evil.example:8099", false),
+            ("localhost.evil.example", false),
+            ("10.0.0.1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_loopback_name(Some(host)), loopback, "{host}");
+        }
+    }
+}

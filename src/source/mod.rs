@@ -1,0 +1,22 @@
+//! Where messages come from: Redis, or publishers who connect to us.
+//!
+//! Nothing in here does I/O or reads the clock: bytes and time are arguments, so a test can drive every path byte by byte.
+//! `link` is our connection to Redis, `publisher` a publisher's connection to us; both frame RESP with `resp`.
+
+mod commands;
+mod garbage;
+mod greeting;
+mod inline;
+pub mod link;
+pub mod link_config;
+mod pattern;
+pub mod publisher;
+#[cfg(test)]
+mod random;
+mod refusal;
+mod resp;
+mod scanner;
+
+pub use link::{Event, Link};
+pub use link_config::{Address, LinkConfig};
+pub use publisher::{Publish, Publisher};

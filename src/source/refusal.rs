@@ -1,0 +1,242 @@
+//! Why the link is down, said so that an operator can act on it.
+//!
+//! These texts go into the log, so none shows a user name or a password. Redis puts both into some of its errors
+//! (`-NOPERM User bob has no permissions`, and before version 6 an unknown `HELLO` is echoed with all its arguments):
+//! what Redis said is quoted only where it cannot hold them.
+
+use redis::ServerError;
+
+use super::garbage::Garbage;
+use super::link_config::LinkConfig;
+
+/// Of Redis' own words, in a text of ours.
+const QUOTE_BYTES_MAX: usize = 160;
+
+/// Redis answered `command` with an error that ends the attempt.
+pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> String {
+    let (address, code) = (&config.address, printable(error.code()));
+    let advice = match error.code() {
+        "NOPERM" => no_permission(&config.patterns),
+        "NOAUTH" => NO_PASSWORD.to_owned(),
+        "WRONGPASS" => WRONG_PASSWORD.to_owned(),
+        "DENIED" => PROTECTED.to_owned(),
+        "LOADING" => "it is reading its data set into memory: wait".to_owned(),
+        "MISCONF" => "it cannot save to its disk and refuses commands: see its log".to_owned(),
+        "ERR" if is_full(error) => FULL.to_owned(),
+        "ERR" if has_no_password(error) => NEEDLESS_PASSWORD.to_owned(),
+        "ERR" if says(error, "invalid password") => WRONG_PASSWORD.to_owned(),
+        _ => format!(
+            "expected it to be accepted{}",
+            quote(config, command, error)
+        ),
+    };
+    format!("Redis at {address} answered -{code} to {command}: {advice}")
+}
+
+/// What came is not RESP.
+pub fn not_redis(config: &LinkConfig, why: &str) -> String {
+    let address = &config.address;
+    format!(
+        "something that is not Redis answers at {address} ({why}): \
+         check the host and the port; a port that wants TLS answers like this, too"
+    )
+}
+
+/// What came is no RESP by its framing.
+pub fn garbage(config: &LinkConfig, garbage: Garbage) -> String {
+    not_redis(config, &garbage.to_string())
+}
+
+/// No connection in time.
+pub fn unreachable(config: &LinkConfig) -> String {
+    let LinkConfig {
+        address, timeout, ..
+    } = config;
+    format!(
+        "no connection to Redis at {address} within {timeout} ms: \
+         is it running, is the address right, does a firewall swallow packets?"
+    )
+}
+
+/// Connected, but `waiting_for` did not come in time.
+pub fn unanswered(config: &LinkConfig, waiting_for: &str) -> String {
+    let LinkConfig {
+        address, timeout, ..
+    } = config;
+    format!(
+        "connected to {address}, but no answer to {waiting_for} within {timeout} ms: \
+         is it Redis, and is it busy (SLOWLOG GET) or stopped?"
+    )
+}
+
+/// It was up, and then nothing came, not even an answer to PING.
+pub fn silent(config: &LinkConfig) -> String {
+    let LinkConfig {
+        address, timeout, ..
+    } = config;
+    format!(
+        "Redis at {address} did not answer PING within {timeout} ms: the connection is given up"
+    )
+}
+
+/// A subscription that was acknowledged is no more.
+pub fn lost(config: &LinkConfig, why: &str) -> String {
+    format!(
+        "Redis at {} ended our subscription ({why}): subscribing again",
+        config.address
+    )
+}
+
+/// `-ERR max number of clients reached`, which comes before any command was sent.
+pub fn is_full(error: &ServerError) -> bool {
+    says(error, "max number of clients")
+}
+
+fn has_no_password(error: &ServerError) -> bool {
+    says(error, "without any password configured") || says(error, "no password is set")
+}
+
+fn says(error: &ServerError, words: &str) -> bool {
+    error
+        .details()
+        .is_some_and(|details| details.contains(words))
+}
+
+const NO_PASSWORD: &str = "it wants a password: write the one it has into the URL, \
+    redis://[user]:PASSWORD@host";
+
+const WRONG_PASSWORD: &str = "the user or the password in the URL is wrong: \
+    try both with redis-cli; in a URL, % : / ? # @ must be written as %25 %3A %2F %3F %23 %40";
+
+const NEEDLESS_PASSWORD: &str = "it has no password set, and the URL has one: \
+    take it out of the URL, or set requirepass there";
+
+const PROTECTED: &str = "it is in protected mode, which takes connections only \
+    from its own machine: give it a password (requirepass) and put that into the URL, or connect by loopback";
+
+const FULL: &str = "it has no room for another client: raise maxclients there, \
+    or find out with CLIENT LIST who holds its connections";
+
+/// Redis wants the very same pattern in the rule: `&pub.*` allows `pub.*`, and not `pub.a*`.
+fn no_permission(patterns: &[String]) -> String {
+    let channels: Vec<String> = patterns
+        .iter()
+        .map(|pattern| format!("&{pattern}"))
+        .collect();
+    let channels = channels.join(" ");
+    format!(
+        "the user in the URL may not do it: run there \
+         ACL SETUSER <user> {channels} +psubscribe +ping +client|setname (the patterns exactly so)"
+    )
+}
+
+fn quote(config: &LinkConfig, command: &str, error: &ServerError) -> String {
+    let details = error.details().unwrap_or_default();
+    let is_secret = [&config.username, &config.password]
+        .into_iter()
+        .flatten()
+        .any(|secret| !secret.is_empty() && details.contains(secret.as_str()));
+    match is_secret || matches!(command, "HELLO" | "AUTH") {
+        true => String::new(),
+        false => format!(", it said: {}", printable(details)),
+    }
+}
+
+fn printable(text: &str) -> String {
+    let clean = |letter: char| {
+        if (' '..='~').contains(&letter) {
+            letter
+        } else {
+            '?'
+        }
+    };
+    text.chars().take(QUOTE_BYTES_MAX).map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_says_what_to_do_and_no_secret() {
+        let config = LinkConfig::from_url("redis://bob:hunter2@h").expect("the URL is right");
+        for (command, error, expected) in [
+            (
+                "HELLO",
+                "-NOAUTH HELLO must be called with",
+                "it wants a password",
+            ),
+            (
+                "HELLO",
+                "-WRONGPASS invalid pair",
+                "the password in the URL is wrong",
+            ),
+            (
+                "AUTH",
+                "-ERR invalid password",
+                "the password in the URL is wrong",
+            ),
+            (
+                "HELLO",
+                "-DENIED Redis is running in protected mode",
+                "or connect by loopback",
+            ),
+            (
+                "HELLO",
+                "-ERR max number of clients reached",
+                "raise maxclients",
+            ),
+            (
+                "HELLO",
+                "-LOADING Redis is loading the dataset in memory",
+                "memory: wait",
+            ),
+            (
+                "HELLO",
+                "-MISCONF Redis is configured to save RDB",
+                "see its log",
+            ),
+            (
+                "AUTH",
+                "-ERR Client sent AUTH, but no password is set",
+                "take it out of the URL",
+            ),
+            (
+                "AUTH",
+                "-ERR AUTH <password> called without any password configured",
+                "take it out",
+            ),
+            (
+                "PSUBSCRIBE",
+                "-NOPERM User bob has no permissions",
+                "ACL SETUSER <user> &pub.* +ps",
+            ),
+            (
+                "PSUBSCRIBE",
+                "-ERR takes PUBLISH",
+                "accepted, it said: takes PUBLISH",
+            ),
+            (
+                "PSUBSCRIBE",
+                "-ERR not for bob",
+                "-ERR to PSUBSCRIBE: expected it to be accepted",
+            ),
+            (
+                "AUTH",
+                "-ERR unknown `hunt",
+                "-ERR to AUTH: expected it to be accepted",
+            ),
+        ] {
+            let line = format!("{error}\r\n");
+            let Ok(redis::Value::ServerError(error)) = redis::parse_redis_value(line.as_bytes())
+            else {
+                panic!("{error} is an error");
+            };
+            let text = refused(&config, command, &error);
+            assert!(text.contains(expected), "{line}: {text}");
+            assert!(text.starts_with("Redis at h:6379 answered -"), "{text}");
+            let is_discreet = ["bob", "hunt"].iter().all(|secret| !text.contains(secret));
+            assert!(is_discreet, "{line}: {text}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+"""Fixtures that start processes and end each of them, and the one hook that runs async tests."""
+
+import asyncio
+import contextlib
+import inspect
+import os
+import resource
+
+import pytest
+from redises import Redis
+from support import BINARY, Server
+
+# An async test that hangs fails after this many seconds.
+TEST_SECONDS = 120
+
+
+def pytest_sessionstart():
+    if not os.access(BINARY, os.X_OK):
+        pytest.exit(f"no binary at {BINARY}: run `cargo build --release` first", returncode=2)
+    # A thousand clients live in this process; a login shell often allows 1,024 descriptors.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def pytest_pyfunc_call(pyfuncitem):
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), TEST_SECONDS))
+    return True
+
+
+@pytest.fixture
+def start():
+    """Starts servers: `start(*flags, redis=…)`. Each must end in good order after the test."""
+    servers = []
+
+    def start(*flags, ready=True, **options):
+        server = Server(*flags, **options)
+        servers.append(server)
+        if ready and options.get("redis"):
+            server.wait_ready()
+        return server
+
+    with contextlib.ExitStack() as ends:
+        ends.callback(lambda: [print(server.log()) for server in servers])
+        yield start
+        for server in servers:
+            ends.callback(server.stop)
+
+
+@pytest.fixture
+def server(start):
+    """A server with a key and an embedded publishers' port; every user may hear `news`."""
+    return start("--topics", "news")
+
+
+@pytest.fixture
+def start_redis():
+    """Starts Redis servers: `start_redis(password=…)`."""
+    with contextlib.ExitStack() as ends:
+        def start_redis(*arguments, **options):
+            redis = Redis(*arguments, **options)
+            ends.callback(redis.end)
+            return redis
+
+        yield start_redis
+
+
+@pytest.fixture
+def redis(start_redis):
+    return start_redis()

@@ -1,0 +1,133 @@
+"""Real Redis servers that can be killed, frozen and revived, and scripted false ones."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+
+from support import DEADLINE, Publisher, eventually
+
+
+def free_port():
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        return probe.getsockname()[1]
+
+
+class Redis:
+    """A redis-server of its own directory on a free port, answering when the constructor returns."""
+
+    def __init__(self, *arguments, password=None):
+        self.arguments, self.password = list(arguments), password
+        self.directory = tempfile.mkdtemp(prefix="redis-")
+        self.path = os.path.join(self.directory, "socket")
+        self.process = None
+        # Redis cannot choose its port itself; another process may take it first.
+        for _ in range(10):
+            self.port = free_port()
+            if self.launch():
+                return
+        raise AssertionError("redis-server does not start")
+
+    def launch(self):
+        """True once it answers, false if it ended instead."""
+        command = [
+            "redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--appendonly", "no", "--daemonize", "no", "--dir", self.directory,
+            "--unixsocket", self.path, *self.arguments,
+        ]
+        if self.password:
+            command += ["--requirepass", self.password]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+        def answers():
+            if self.process.poll() is not None:
+                return "ended"
+            with contextlib.suppress(OSError):
+                with contextlib.closing(self.publisher()) as publisher:
+                    return publisher.command("PING") == "+PONG" and "answers"
+
+        return eventually(answers, "redis-server answers") == "answers"
+
+    def revive(self):
+        """Starts it again on the same port."""
+        assert self.process.poll() is not None
+        eventually(self.launch, "redis-server has its port again")
+
+    @property
+    def url(self):
+        secret = f":{self.password}@" if self.password else ""
+        return f"redis://{secret}127.0.0.1:{self.port}"
+
+    def publisher(self):
+        publisher = Publisher("127.0.0.1", self.port)
+        if self.password:
+            publisher.command("AUTH", self.password)
+        return publisher
+
+    def command(self, *words):
+        """One command on a connection of its own; an error fails the test."""
+        with contextlib.closing(self.publisher()) as publisher:
+            answer = publisher.command(*words)
+        assert not (isinstance(answer, str) and answer.startswith("-")), answer
+        return answer
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self):
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self):
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def end(self):
+        self.kill()
+        shutil.rmtree(self.directory)
+
+
+class FalseRedis:
+    """Accepts on a free port and answers each connection's bytes by a script.
+
+    `answer(received)` is called with what one read brought and returns the bytes to send,
+    or None to close the connection."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.connections = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.connections.append(connection)
+                threading.Thread(target=self.serve, args=[connection], daemon=True).start()
+
+    def serve(self, connection):
+        with contextlib.suppress(OSError), connection:
+            connection.settimeout(DEADLINE * 3)
+            while received := connection.recv(65536):
+                answer = self.answer(received)
+                if answer is None:
+                    return
+                connection.sendall(answer)
+
+    def close(self):
+        for one in [self.listener, *self.connections]:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

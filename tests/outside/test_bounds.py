@@ -1,0 +1,253 @@
+"""Each bound is driven into: what happens there, and that nobody else notices."""
+
+import contextlib
+import json
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from raw import CLOSE, PING, PONG, TEXT, Raw, frame
+from support import DEADLINE, eventually, token
+from websockets.exceptions import ConnectionClosed
+
+# Together more than the kernel's buffers of one connection ever hold (6 MB to send by default).
+STUCK_PAYLOAD, STUCK_COUNT_MAX = "x" * 60_000, 2_000
+
+
+async def test_a_slow_reader_is_closed_and_others_are_not_disturbed(start):
+    server = start("--topics", "news", "--backlog-frames-max", 64)
+    async with server.client("43") as fast:
+        with Raw(server, receive_buffer=4096) as slow:
+            slow.upgrade(token("42"))
+            sent = 0
+            while server.publish("user.42", STUCK_PAYLOAD):
+                assert server.publish("news", sent) >= 1
+                assert (await fast.next())["data"] == sent
+                sent += 1
+                assert sent < STUCK_COUNT_MAX, "the slow reader is never closed"
+            frames, code, _ = slow.frames_to_close()
+            assert code == 4000
+            # What it did get is whole and in order, without a hole.
+            news = [m["data"] for m in map(json.loads, (payload for _, payload in frames))
+                    if m["topic"] == "news"]
+            assert news == list(range(len(news)))
+            slow.send(frame(CLOSE))
+        assert await fast.heard() == []
+
+
+async def test_the_backlog_is_bounded_in_bytes_too(start):
+    server = start("--backlog-bytes-max", 300_000)
+    async with server.client("43") as bystander:
+        with Raw(server, receive_buffer=4096) as slow:
+            slow.upgrade(token("42"))
+            eventually(lambda: server.publish("user.42", STUCK_PAYLOAD) == 0, "it is closed")
+            assert slow.frames_to_close()[1] == 4000
+        assert await bystander.heard() == []
+
+
+async def test_a_burst_within_the_bounds_is_delivered_whole(start):
+    server = start("--topics", "news")
+    async with server.client("42") as client, server.client("43") as bystander:
+        for number in range(1000):
+            server.publisher.send("PUBLISH", "pub.user.42", number)
+        for _ in range(1000):
+            assert server.publisher.reply() == 1
+        assert await client.heard() == [("user.42", number) for number in range(1000)]
+        assert await bystander.heard() == []
+
+
+async def test_one_that_never_answers_is_pinged_and_closed(start):
+    server = start("--ping-seconds", 1, "--silence-seconds", 3)
+    async with server.client("43") as alive:
+        with Raw(server) as silent:
+            silent.upgrade(token("42"))
+            frames, code, _ = silent.frames_to_close()
+            assert code == 4001
+            assert frames and {opcode for opcode, _ in frames} == {PING}
+        assert await alive.heard() == []
+
+
+LIVES = {"pong": frame(PONG), "text": frame(TEXT, "ping"), "ping": frame(PING)}
+
+
+@pytest.mark.parametrize("life", LIVES.values(), ids=LIVES.keys())
+def test_any_inbound_byte_counts_as_life(start, life):
+    server = start("--ping-seconds", 1, "--silence-seconds", 3)
+    with Raw(server) as alive, Raw(server) as silent:
+        alive.upgrade(token("1"))
+        silent.upgrade(token("2"))
+        while (got := silent.frame())[0] == PING:
+            alive.send(life)
+        assert got[0] == CLOSE
+        # It must be there still, and answer; what else came are pings and answers.
+        alive.send(frame(PING, "last"))
+        while (got := alive.frame()) != (PONG, b"last"):
+            assert got[0] != CLOSE, got
+
+
+async def test_a_single_session_replaces_the_older_one(start, tmp_path):
+    config = tmp_path / "oneloop.toml"
+    config.write_text('[[route]]\npath = "/ws"\nsingle_session = true\n')
+    server = start("--config", config)
+    async with server.client("43") as bystander, server.client("42") as older:
+        async with server.client("42") as newer:
+            assert (await older.closed())[0] == 4503
+            assert server.publish("user.42", 1) == 1
+            assert await newer.heard() == [("user.42", 1)]
+        assert await bystander.heard() == []
+
+
+@pytest.mark.parametrize("place", ["header", "subprotocol", "query", "frame"])
+async def test_a_user_may_have_so_many_connections(start, place):
+    server = start("--clients-per-user-max", 2)
+    async with server.client("43") as other, server.client("42") as one, server.client("42"):
+        with pytest.raises(ConnectionClosed) as end:
+            async with server.client("42", place=place):
+                pass
+        assert end.value.rcvd.code == 4003
+        assert json.loads(end.value.rcvd.reason)["retry"] > 0
+        assert server.publish("user.42", 1) == 2
+        assert await one.heard() == [("user.42", 1)]
+        async with server.client("44") as another:
+            assert await another.heard() == []
+        assert await other.heard() == []
+    async with server.client("42") as later:
+        assert await later.heard() == []
+
+
+async def test_an_address_may_have_so_many_connections(start):
+    server = start("--clients-per-address-max", 2)
+    async with server.client("1") as one:
+        async with server.client("2"):
+            status, headers, _ = await server.refusal(token("3"))
+            assert status == 429
+            assert await one.heard() == []
+        eventually_admitted(server)
+        assert await one.heard() == []
+
+
+async def test_the_server_has_so_many_clients(start):
+    server = start("--clients-max", 2)
+    async with server.client("1") as one:
+        async with server.client("2"):
+            status, headers, body = await server.refusal(token("3"))
+            assert status == 503
+            assert "retry-after" in headers or "retry" in body
+        eventually_admitted(server)
+        assert await one.heard() == []
+
+
+def eventually_admitted(server):
+    """A place is free again once the server has seen the other go."""
+    def admitted():
+        with Raw(server) as raw:
+            try:
+                raw.upgrade(token("3"))
+            except (AssertionError, EOFError, OSError):
+                return False
+            raw.send(frame(CLOSE))
+            return True
+    eventually(admitted, "a freed place is given again")
+
+
+async def test_waiting_handshakes_are_let_in_later(start):
+    server = start("--handshakes-max", 2, "--head-seconds", 2)
+    with Raw(server), Raw(server), Raw(server):
+        # Three silent connections fill the places until their deadline has passed.
+        async with server.client("42") as client:
+            assert await client.heard() == []
+
+
+async def test_so_many_handshakes_each_second_and_none_lost(start):
+    server = start("--handshakes-per-second-max", 20)
+    async with server.crowd(50) as clients:
+        server.publish("user.user7", 1)
+        assert await clients[7].heard() == [("user.user7", 1)]
+        assert await clients[8].heard() == []
+
+
+async def test_all_that_wait_at_once_are_accepted(start):
+    """More at once than `accepts_per_turn`: an accept loop that stops must go on by itself."""
+    server = start("--accepts-per-turn", 4)
+    sockets = [Raw(server) for _ in range(200)]
+    try:
+        for number, raw in enumerate(sockets):
+            raw.upgrade(token(f"user{number}"))
+    finally:
+        for raw in sockets:
+            raw.socket.close()
+
+
+async def test_a_broadcast_beyond_the_flush_budget_reaches_all(start):
+    server = start("--topics", "news", "--flush-clients-per-turn", 3)
+    async with server.crowd(50) as clients:
+        assert server.publish("news", "all") == 50
+        for client in clients:
+            assert (await client.next())["data"] == "all"
+        assert await clients[0].heard() == []
+
+
+FLOODS = {
+    "pings": frame(PING, "x" * 10),
+    "pongs": frame(PONG),
+    "half heads": None,
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_a_flood_does_not_starve_others(start, name):
+    """While one floods as fast as it can, another has its hundred answers."""
+    server = start()
+    stop = threading.Event()
+    flooding = threading.Event()
+
+    def flood():
+        while not stop.is_set():
+            with Raw(server) as raw:
+                try:
+                    if FLOODS[name]:
+                        raw.upgrade(token("flooder"))
+                    block = FLOODS[name] * 1000 if FLOODS[name] else b"GET /ws HTTP/1.1\r\n"
+                    raw.socket.settimeout(0.5)
+                    while not stop.is_set():
+                        raw.send(block)
+                        flooding.set()
+                        if not FLOODS[name]:
+                            break
+                except (OSError, EOFError):
+                    flooding.set()
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        assert flooding.wait(DEADLINE)
+        async with server.client("42") as client:
+            for number in range(100):
+                assert server.publish("user.42", number) == 1
+                assert (await client.next())["data"] == number
+            for _ in range(20):
+                assert await client.ask(op="ping") == {"op": "pong"}
+    finally:
+        stop.set()
+        thread.join()
+
+
+async def test_one_that_pings_and_never_reads_costs_no_memory(start):
+    server = start("--backlog-frames-max", 64, "--backlog-bytes-max", 65536)
+
+    def resident_kilobytes():
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+
+    async with server.client("43") as bystander:
+        before = resident_kilobytes()
+        with Raw(server, receive_buffer=4096) as raw:
+            raw.upgrade(token("42"))
+            raw.socket.settimeout(1)
+            # It is closed, or no longer read from, or its pings are skipped: all are well.
+            with contextlib.suppress(OSError):
+                for _ in range(1_000):
+                    raw.send(frame(PING, "x" * 125) * 100)
+            assert await bystander.heard() == []
+            assert resident_kilobytes() < before + 4096

@@ -1,0 +1,122 @@
+"""The first minute of a new user: no key, one redis-cli line, one page."""
+
+import re
+import shutil
+
+import pytest
+from support import node, run, token
+
+HELLO = '{"hello":"world"}'
+
+
+def redis_cli(server, *words, **options):
+    host, port = server.publishers
+    done = run("redis-cli", "-h", host, "-p", port, *words, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_start_up_lines_name_every_address(start):
+    server = start(key=False)
+    lines = server.output.read_text().splitlines()
+    assert re.fullmatch(r"oneloop \d+\.\d+\.\d+", lines[0]), lines
+    names = [re.fullmatch(r"  (\w+) +(.*)", line)[1] for line in lines[1:]]
+    assert names == ["clients", "publishers", "admin", "page", "token", "try"]
+    assert server.line("clients") == f"ws://{server.host}/ws"
+    assert server.line("page") == f"http://{server.host}/"
+    assert server.line("admin").startswith("http://127.0.0.1:")
+    port = server.publishers[1]
+    assert server.line("try") == f"redis-cli -p {port} PUBLISH pub.news '{HELLO}'"
+    assert 0 not in (port, server.address[1])
+
+
+def test_with_a_key_there_is_neither_page_nor_token(start):
+    server = start(admin=False)
+    lines = server.output.read_text().splitlines()
+    names = [re.fullmatch(r"  (\w+) +(.*)", line)[1] for line in lines[1:]]
+    assert names == ["clients", "publishers", "try"]
+    assert server.http(path="/")[0] == 404
+
+
+def test_each_route_has_a_line(start, tmp_path):
+    config = tmp_path / "oneloop.toml"
+    config.write_text('[[route]]\npath = "/ws"\n[[route]]\npath = "/other"\n')
+    server = start("--config", config)
+    assert server.lines("clients") == [f"ws://{server.host}/ws", f"ws://{server.host}/other"]
+
+
+async def test_the_printed_token_and_command_work(start):
+    server = start(key=False)
+    async with server.client("x", bearer=server.line("token")) as client:
+        sub = client.welcome["sub"]
+        client.sub = sub
+        assert sorted(client.welcome["topics"]) == sorted(["news", f"user.{sub}"])
+        assert redis_cli(server, "PUBLISH", "pub.news", HELLO) == "1"
+        assert await client.heard() == [("news", {"hello": "world"})]
+
+
+async def test_the_answer_counts_the_clients(server):
+    async with server.client("1") as one, server.client("2") as two:
+        assert redis_cli(server, "--no-raw", "PUBLISH", "pub.news", HELLO) == "(integer) 2"
+        assert redis_cli(server, "PUBLISH", "pub.user.1", HELLO) == "1"
+        assert redis_cli(server, "PUBLISH", "pub.user.3", HELLO) == "0"
+        message = {"hello": "world"}
+        assert await one.heard() == [("news", message), ("user.1", message)]
+        assert await two.heard() == [("news", message)]
+
+
+@pytest.mark.parametrize("method, path, status", [
+    ("GET", "/nowhere", 404),
+    ("GET", "/wsx", 404),
+    ("POST", "/ws", 405),
+    ("DELETE", "/ws", 405),
+    ("GET", "/ws", 426),
+])
+def test_plain_http_is_answered(server, method, path, status):
+    got, headers, _ = server.http(method, path)
+    assert got == status
+    if status == 426:
+        assert headers["Sec-WebSocket-Version"] == "13"
+        assert headers["Upgrade"].lower() == "websocket"
+
+
+def test_the_page_is_served(start):
+    server = start(key=False)
+    status, headers, body = server.http(path="/")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/html")
+    assert "new WebSocket" in body
+
+
+async def test_the_page_is_connected_and_shows_what_is_published(start, tmp_path):
+    server = start(key=False)
+    async with server.client("x", bearer=server.line("token")) as other:
+        other.sub = other.welcome["sub"]
+        host, port = server.publishers
+        [page] = node(
+            "page.cjs", shutil.which("chromium"), tmp_path / "profile", server.line("page"),
+            "redis-cli", "-h", host, "-p", port, "--no-raw",
+            "PUBLISH", "pub.news", '{"hello":"page of the test"}',
+        )
+        assert await other.heard() == [("news", {"hello": "page of the test"})]
+    assert f"redis-cli -p {port} PUBLISH pub.news" in page["before"]
+    assert page["published"].strip() == "(integer) 2"
+    assert '"hello"' in page["after"] and "page of the test" in page["after"]
+    assert page["errors"] == []
+
+
+async def test_without_a_key_a_foreign_page_or_token_gets_nothing(start):
+    server = start(key=False)
+    refused = await server.refusal(origin="http://evil.example", bearer=server.line("token"))
+    assert refused[0] == 403
+    # A secret made at start is not the key of the tests, nor guessable as none.
+    assert (await server.refusal(token()))[0] == 401
+
+
+def test_healthz_and_readyz_and_metrics_answer(server):
+    assert server.admin("/healthz")[0] == 200
+    assert server.admin("/readyz")[0] == 200
+    status, headers, body = server.admin("/metrics")
+    assert status == 200 and headers["Content-Type"].startswith("text/plain")
+    assert re.search(r"^oneloop_\w+(\{.*\})? \d+$", body, re.MULTILINE), body
+    assert server.admin("/nowhere")[0] == 404
