@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use oneloop::config::{self, Command, Config};
+use oneloop::logger;
 use oneloop::reactor::Ended;
 use oneloop::serve::{self, Started};
-use oneloop::{app, logger};
 
 /// Settings that cannot be served.
 const BAD_SETTINGS: u8 = 2;
@@ -21,7 +21,10 @@ fn main() -> ExitCode {
     match invocation.command {
         Command::Help => print(&config::help()),
         Command::Version => print(concat!("oneloop ", env!("CARGO_PKG_VERSION"))),
-        Command::Serve { check: true } => check(&config),
+        Command::Serve { check: true } => match serve::check(&config) {
+            Ok(()) => print("the settings are good"),
+            Err(problems) => bad_settings(&problems.join("\n")),
+        },
         Command::Serve { check: false } => run(config),
         Command::Token {
             sub,
@@ -46,25 +49,6 @@ fn main() -> ExitCode {
                 Err(problem) => bad_settings(&problem),
             }
         }
-    }
-}
-
-/// Everything that can be wrong before a socket is opened.
-fn check(config: &Config) -> ExitCode {
-    let problems: Vec<String> = [
-        serve::keys(&config.jwt)
-            .err()
-            .filter(|_| config.jwt.has_key()),
-        app::link(config).err(),
-        serve::check_grants(config).err(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    if problems.is_empty() {
-        print("the settings are good")
-    } else {
-        bad_settings(&problems.join("\n"))
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, Cursor, ErrorKind, Read, Write};
 
 use tungstenite::Bytes;
 use tungstenite::error::Error;
-use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{FrameHeader, Utf8Bytes};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
@@ -221,6 +221,13 @@ fn settle(
                 .flush(&mut feed)
                 .expect("the replies take every pong");
             None
+        }
+        // What tungstenite puts in the place of a code that may not be sent (RFC 6455 section 7.4.1).
+        Ok(Message::Close(Some(close)))
+            if close.code == CloseCode::Protocol
+                && close.reason.as_str() == "Protocol violation" =>
+        {
+            Some(Inbound::Violation(Close::PROTOCOL))
         }
         Ok(Message::Close(_)) => {
             // Writing the answer ends the context, which it reports as an error: that is the end we want.

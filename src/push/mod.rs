@@ -61,12 +61,18 @@ impl Push {
     /// # Errors
     /// A sentence that names the malformed grant.
     pub fn new(keys: Rc<Keys>, route: &RouteConfig) -> Result<Push, String> {
+        let anonymous = grants("anonymous", &route.anonymous)?;
+        if let Some(grant) = anonymous.iter().find(|grant| grant.is_user()) {
+            return Err(format!(
+                "anonymous: `{grant}` would be a user's topic: those need a token"
+            ));
+        }
         Ok(Push {
             keys,
             format: route.format,
             topics: grants("topics", &route.topics)?,
             may: grants("may", &route.may)?,
-            anonymous: grants("anonymous", &route.anonymous)?,
+            anonymous,
             single_session: route.single_session,
             waiting: HashSet::new(),
             rights: HashMap::new(),

@@ -124,7 +124,10 @@ impl LinkSocket {
             return Ok(());
         }
         self.addresses = found.map_err(|error| {
-            format!("the host name of Redis cannot be resolved ({error}): check the setting redis")
+            format!(
+                "{} cannot be resolved ({error}): check the setting redis",
+                self.link.address()
+            )
         })?;
         self.try_next(registry, None)
     }
@@ -139,8 +142,9 @@ impl LinkSocket {
             }
         }
         let why = failed.map_or("it has no address".to_owned(), |error| error.to_string());
+        let address = self.link.address();
         Err(format!(
-            "cannot connect to Redis: {why}; is it running, and is the setting redis right?"
+            "cannot connect to {address}: {why}; is Redis running there?"
         ))
     }
 

@@ -11,6 +11,7 @@ use crate::push::auth::{KeySettings, Keys};
 use crate::push::explain::{Verdict, explain as judge};
 use crate::push::{Push, grants};
 use crate::reactor::Addresses;
+use crate::source::link_config::Address;
 use crate::topic;
 
 /// How long the token of the start-up lines and of the page is valid.
@@ -27,6 +28,35 @@ pub struct Started {
     pub lines: String,
     /// To be run.
     pub bound: Bound,
+}
+
+/// Looks for everything that can be wrong before a socket is opened.
+///
+/// # Errors
+/// A sentence for each problem.
+pub fn check(config: &Config) -> Result<(), Vec<String>> {
+    let mut problems: Vec<String> = link(config).err().into_iter().collect();
+    let keys = if config.jwt.has_key() {
+        keys(&config.jwt)
+    } else {
+        random_keys(&config.jwt)
+    };
+    match keys {
+        Err(problem) => problems.push(problem),
+        Ok(keys) => {
+            let keys = Rc::new(keys);
+            let pushes = config
+                .routes
+                .iter()
+                .map(|route| Push::new(Rc::clone(&keys), route));
+            problems.extend(pushes.filter_map(Result::err));
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
+    }
 }
 
 /// Listens as the settings say.
@@ -97,28 +127,6 @@ fn settings(jwt: &Jwt) -> KeySettings<'_> {
     }
 }
 
-/// Whether every grant of the settings is well-formed.
-///
-/// # Errors
-/// A sentence for each setting with one that is not.
-pub fn check_grants(config: &Config) -> Result<(), String> {
-    let lists = config.routes.iter().flat_map(|route| {
-        [
-            ("topics", &route.topics),
-            ("may", &route.may),
-            ("anonymous", &route.anonymous),
-        ]
-    });
-    let problems: Vec<String> = lists
-        .filter_map(|(setting, texts)| grants(setting, texts).err())
-        .collect();
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems.join("\n"))
-    }
-}
-
 /// Whether a token hears a topic, and by which rule, a line for each route.
 ///
 /// # Errors
@@ -148,14 +156,19 @@ pub fn explain(
             return Ok((text, false));
         }
     };
-    let mut text = format!("user {}", identity.sub);
+    let mut text = String::new();
     let mut hears = false;
     for route in &config.routes {
         let (topics, may) = (grants("topics", &route.topics)?, grants("may", &route.may)?);
         let verdict = judge(&identity, &topics, &may, topic);
         hears |= matches!(verdict, Verdict::Own | Verdict::Hears(..));
-        let _ = write!(text, "\n{}: {verdict}", route.path);
+        let place = match config.routes.len() {
+            1 => String::new(),
+            _ => format!(" (on {})", route.path),
+        };
+        let _ = writeln!(text, "{verdict}{place}");
     }
+    text.truncate(text.trim_end().len());
     Ok((text, hears))
 }
 
@@ -172,7 +185,12 @@ fn lines(config: &Config, addresses: &Addresses, token: Option<&str>) -> String 
         );
     }
     if let Ok(Some(link)) = link(config) {
-        line("redis", &link.address.to_string());
+        let scheme = if matches!(link.address, Address::Tcp { .. }) {
+            "redis://"
+        } else {
+            ""
+        };
+        line("redis", &format!("{scheme}{}", link.address));
     }
     if let Some(publishers) = addresses.publishers {
         line("publishers", &publishers.to_string());

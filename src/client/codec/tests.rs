@@ -121,6 +121,11 @@ fn plain(stream: &[u8]) -> Outcome {
         match own.read(&mut feed) {
             Ok(Message::Text(text)) => outcome.messages.push(format!("text {}", text.as_str())),
             Ok(Message::Binary(_)) => outcome.messages.push("binary".into()),
+            // A code that may not be sent: tungstenite answers with a text that is no JSON, we end the connection with 1002.
+            Ok(Message::Close(Some(close))) if close.reason.as_str() == "Protocol violation" => {
+                outcome.messages.push("1002".into());
+                break;
+            }
             Ok(Message::Close(_)) => {
                 let _ = own.flush(&mut feed);
                 outcome.messages.push("close".into());
