@@ -2,11 +2,21 @@
 
 use std::collections::VecDeque;
 
-use crate::client::Lane;
 use crate::slots::ConnId;
 
 /// A message to more listeners than this goes out behind those to fewer.
 pub const URGENT_LISTENERS_MAX: usize = 64;
+
+/// In which queue of those who are owed a write a client stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// In none.
+    None,
+    /// Among the receivers of a broadcast.
+    Bulk,
+    /// Among those who are served first.
+    Urgent,
+}
 
 /// Two queues served in turns, so that a message to one client does not wait for the end of a broadcast, and a stream of
 /// such messages does not hold the broadcast up for ever.

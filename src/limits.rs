@@ -17,7 +17,7 @@ pub fn clients_max(wanted: usize, publishers_max: usize) -> io::Result<usize> {
     if limit.current != limit.maximum {
         let soft = limit.current;
         limit.current = limit.maximum;
-        if setrlimit(Resource::Nofile, limit.clone()).is_err() {
+        if setrlimit(Resource::Nofile, limit).is_err() {
             limit.current = soft;
         }
     }

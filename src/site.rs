@@ -1,7 +1,5 @@
 //! What is served where: the calls from the loop to the handlers of the routes.
 
-use tungstenite::Bytes;
-
 use crate::addresses::Addresses;
 use crate::client::Event;
 use crate::client::frame::{Close, Frame};
@@ -147,7 +145,7 @@ impl Site {
         }
     }
 
-    fn on_binary(&mut self, id: ConnId, bytes: &Bytes) {
+    fn on_binary(&mut self, id: ConnId, bytes: &[u8]) {
         if let Some(route) = self.admit_message(id) {
             self.routes[route]
                 .handler
@@ -247,7 +245,7 @@ impl Site {
                 client.opened = true;
                 client.queue_first(&accepted);
                 self.server.metrics.opened += 1;
-                self.server.owe(id, crate::client::Lane::Urgent);
+                self.server.owe(id, crate::flush::Lane::Urgent);
             }
             Err(Reject::Http(response)) => self.server.refuse(id, &response),
             Err(Reject::Close(close)) => {

@@ -1,7 +1,7 @@
 //! One client's connection, from its first byte to its last.
 //!
 //! An idle connection is a [`Client`] and nothing else. What is in flight (a request head, a part of a frame, a message in
-//! fragments, a backlog) lies in a [`Flight`] that exists only while it is needed.
+//! fragments, a backlog) lies in a `Flight` that exists only while it is needed.
 
 pub mod codec;
 pub mod frame;
@@ -12,6 +12,7 @@ pub mod transport;
 use tungstenite::Bytes;
 use tungstenite::protocol::frame::Utf8Bytes;
 
+use crate::flush::Lane;
 use crate::hub::Memberships;
 use crate::timers::{NEVER, Tick};
 use codec::{Codec, Fragments, Inbound};
@@ -57,17 +58,6 @@ pub enum Reading {
     Noted,
     /// It does, and is read until its end: the peer has ended its side, and no event will say so again.
     ToEnd,
-}
-
-/// In which queue of those who are owed a write a client stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
-    /// In none.
-    None,
-    /// Among the receivers of a broadcast.
-    Bulk,
-    /// Among those who are served first.
-    Urgent,
 }
 
 /// Lengths of time for the connections of one server.

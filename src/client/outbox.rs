@@ -95,7 +95,7 @@ impl Outbox {
             .map_or(0, |frame| frame.as_bytes().len());
     }
 
-    /// Writes with one call of the transport, or a second one when the first took a full gather of [`SLICES`] frames.
+    /// Writes with one call of the transport, or a second one when the first took a full gather of frames.
     ///
     /// # Errors
     /// The transport's, but for `WouldBlock`: the connection is gone.

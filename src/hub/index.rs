@@ -77,7 +77,7 @@ impl Index {
             let bit = 1 << self.buckets.ilog2();
             std::mem::replace(self.head_mut(self.buckets & !bit), NONE)
         };
-        if self.buckets as usize % PAGE == 0 {
+        if (self.buckets as usize).is_multiple_of(PAGE) {
             // The first page is grown as it fills: a hub of three topics is not 4 KB.
             self.pages.push(Vec::new());
         }

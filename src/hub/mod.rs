@@ -1,6 +1,6 @@
 //! Who listens to what.
 //!
-//! A membership is one [`Link`] in two lists: the members of its topic (doubly linked, so that leaving is one step
+//! A membership is one `Link` in two lists: the members of its topic (doubly linked, so that leaving is one step
 //! however many there are) and the memberships of its client (at most `topics_per_client_max`, so that finding one is a
 //! short walk). Nothing here is sized by a power of two: every table grows by pages.
 

@@ -174,10 +174,10 @@ impl Doors {
         let Some(Some(door)) = self.doors.get_mut(number) else {
             return;
         };
-        if self.spare.take().is_some() {
-            if let Ok((stream, _)) = door.listener.accept() {
-                turn_away(stream, door.purpose);
-            }
+        if self.spare.take().is_some()
+            && let Ok((stream, _)) = door.listener.accept()
+        {
+            turn_away(stream, door.purpose);
         }
         self.spare = File::open("/dev/null").ok();
     }

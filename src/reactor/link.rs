@@ -283,10 +283,10 @@ impl Reactor {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             link.readable = true;
         }
-        if event.is_writable() || event.is_error() {
-            if let Err(why) = link.on_writable(registry, now) {
-                link.fail(&mut self.site, why);
-            }
+        if (event.is_writable() || event.is_error())
+            && let Err(why) = link.on_writable(registry, now)
+        {
+            link.fail(&mut self.site, why);
         }
     }
 
@@ -302,10 +302,10 @@ impl Reactor {
     pub(super) fn read_link(&mut self) {
         let limit = self.site.server.bounds.source_read_bytes_per_turn;
         let Some(link) = &mut self.link else { return };
-        if link.has_note() {
-            if let Err(why) = link.read(&mut self.site, &mut self.buffer, limit) {
-                link.fail(&mut self.site, why);
-            }
+        if link.has_note()
+            && let Err(why) = link.read(&mut self.site, &mut self.buffer, limit)
+        {
+            link.fail(&mut self.site, why);
         }
     }
 

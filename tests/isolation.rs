@@ -1,0 +1,335 @@
+//! Everyone hears what a naive model says, in its order, and nothing else: random joins, leaves, renewals, reconnects and
+//! publishes from a seed, over real sockets.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use support::{Client, Publisher, Server, token};
+
+const SUBS: [&str; 10] = [
+    "4", "42", "42.", "42.x", "*", "42.*", "é", "a b", "\"q\"", "user.42",
+];
+const TOPICS: [&str; 10] = [
+    "news",
+    "room",
+    "room.7",
+    "room.7.chat",
+    "room.71",
+    "a.b.c",
+    "a.b",
+    "user",
+    "rooms.7",
+    "a",
+];
+const GRANTS: [&str; 14] = [
+    "news",
+    "room",
+    "room.*",
+    "room.7",
+    "room.7.*",
+    "a.*",
+    "a.b.*",
+    "a.b",
+    "*",
+    "user.*",
+    "user.42",
+    "user.4",
+    "user",
+    "user.42.x",
+];
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len())]
+    }
+
+    fn some(&mut self, most: usize) -> Vec<String> {
+        (0..self.below(most + 1))
+            .map(|_| self.pick(&GRANTS).to_owned())
+            .collect()
+    }
+}
+
+/// Why the model thinks that a client listens to something.
+#[derive(Clone, Copy, PartialEq)]
+enum Why {
+    Granted,
+    Asked,
+}
+
+/// A client and what the model knows of it.
+struct Modelled {
+    client: Client,
+    sub: String,
+    admin: bool,
+    may: Vec<String>,
+    listens: BTreeMap<String, Why>,
+    expected: Vec<(String, Value)>,
+    heard: Vec<(String, Value)>,
+}
+
+fn is_user(grant: &str) -> bool {
+    grant.starts_with("user.")
+}
+
+/// What is listened to because of a grant.
+fn parts(grant: &str, admin: bool) -> Vec<String> {
+    match (is_user(grant), grant, admin) {
+        (true, _, false) => vec![],
+        (false, "*", true) => vec!["*".into(), "user.*".into()],
+        _ => vec![grant.into()],
+    }
+}
+
+fn covers(may: &str, admin: bool, wanted: &str) -> bool {
+    if is_user(wanted) {
+        return admin && (may == "*" || may == "user.*" || may == wanted);
+    }
+    match may.strip_suffix('*') {
+        Some(prefix) => wanted.starts_with(prefix),
+        None => may == wanted,
+    }
+}
+
+impl Modelled {
+    fn connect(server: &Server, random: &mut Random) -> Modelled {
+        let sub = random.pick(&SUBS).to_owned();
+        let (topics, may, admin) = (random.some(3), random.some(3), random.below(6) == 0);
+        let mut client = Client::connect(server, &token(&sub, &topics, &may, admin));
+        let welcome: Value = serde_json::from_str(&client.read()).unwrap();
+        assert_eq!(
+            (&welcome["op"], &welcome["sub"]),
+            (&json!("welcome"), &json!(sub))
+        );
+        let granted = topics.iter().flat_map(|grant| parts(grant, admin));
+        let listens: BTreeMap<String, Why> = granted.map(|part| (part, Why::Granted)).collect();
+        let modelled = Modelled {
+            client,
+            sub,
+            admin,
+            may,
+            listens,
+            expected: vec![],
+            heard: vec![],
+        };
+        assert_eq!(welcome["topics"], modelled.topics());
+        modelled
+    }
+
+    /// As `welcome` and `authed` list them.
+    fn topics(&self) -> Value {
+        let own = format!("user.{}", self.sub);
+        // An admin's grant of its own topic adds nothing; but the pattern `user.*` is not the own topic of the user `*`.
+        let is_more = |part: &&String| **part != own || *part == "user.*";
+        let mut topics: Vec<String> = self.listens.keys().filter(is_more).cloned().collect();
+        topics.push(own);
+        topics.sort();
+        json!(topics)
+    }
+
+    fn hears(&self, topic: &str) -> bool {
+        if topic == format!("user.{}", self.sub) {
+            return true;
+        }
+        self.listens
+            .keys()
+            .any(|part| match (is_user(topic), is_user(part)) {
+                (true, true) => part == "user.*" || part == topic,
+                (false, false) => covers(part, false, topic),
+                _ => false,
+            })
+    }
+
+    /// Sends a command and reads up to its answer; messages on the way are noted.
+    fn ask(&mut self, command: Value) -> Value {
+        self.client.send(&command.to_string());
+        loop {
+            let frame: Value = serde_json::from_str(&self.client.read()).unwrap();
+            if frame.get("op").is_some() {
+                assert_eq!(frame["ref"], command["ref"]);
+                return frame;
+            }
+            self.note(frame);
+        }
+    }
+
+    fn note(&mut self, frame: Value) {
+        self.heard.push((
+            frame["topic"].as_str().unwrap().to_owned(),
+            frame["data"].clone(),
+        ));
+    }
+
+    fn subscribe(&mut self, wanted: &str, number: usize) {
+        let answer = self.ask(json!({"op": "subscribe", "topic": wanted, "ref": number}));
+        if wanted == format!("user.{}", self.sub) {
+            assert_eq!(answer["op"], "subscribed");
+            return;
+        }
+        let permitted = self.may.iter().any(|may| covers(may, self.admin, wanted));
+        if permitted {
+            let parts = match self.listens.contains_key(wanted) {
+                true => vec![wanted.to_owned()],
+                false => parts(wanted, self.admin),
+            };
+            for part in parts {
+                self.listens.entry(part).or_insert(Why::Asked);
+            }
+            self.listens.insert(wanted.to_owned(), Why::Asked);
+        }
+        let listens = self.listens.contains_key(wanted);
+        let expected = if listens {
+            json!("subscribed")
+        } else {
+            json!("error")
+        };
+        assert_eq!(answer["op"], expected, "{wanted}: {answer}");
+    }
+
+    fn unsubscribe(&mut self, wanted: &str, number: usize) {
+        let answer = self.ask(json!({"op": "unsubscribe", "topic": wanted, "ref": number}));
+        if wanted == format!("user.{}", self.sub) {
+            assert_eq!(answer["code"], "forbidden");
+            return;
+        }
+        assert_eq!(answer["op"], "unsubscribed");
+        for part in parts(wanted, true) {
+            let why = self.listens.remove(&part);
+            if why == Some(Why::Granted) && part == wanted {
+                self.may.push(part);
+            }
+        }
+    }
+
+    fn renew(&mut self, random: &mut Random, number: usize) {
+        let (topics, may, admin) = (random.some(3), random.some(3), random.below(6) == 0);
+        let newer = token(&self.sub, &topics, &may, admin);
+        let answer = self.ask(json!({"op": "auth", "token": newer, "ref": number}));
+        assert_eq!(answer["op"], "authed");
+        let granted: BTreeSet<String> = topics
+            .iter()
+            .flat_map(|grant| parts(grant, admin))
+            .collect();
+        self.listens.retain(|part, why| {
+            *why == Why::Asked && may.iter().any(|grant| covers(grant, admin, part))
+        });
+        self.listens
+            .extend(granted.into_iter().map(|part| (part, Why::Granted)));
+        (self.may, self.admin) = (may, admin);
+        assert_eq!(answer["topics"], self.topics());
+    }
+
+    /// Everything that was sent to it so far has been read afterwards.
+    fn settle(&mut self, seed: u64) {
+        self.client.send("ping");
+        loop {
+            let text = self.client.read();
+            if text == "pong" {
+                break;
+            }
+            let frame = serde_json::from_str(&text).unwrap();
+            self.note(frame);
+        }
+        assert_eq!(self.heard, self.expected, "seed {seed}, user {}", self.sub);
+    }
+}
+
+fn run(server: &Server, seed: u64, steps: usize) -> usize {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut publisher = Publisher::connect(server);
+    let mut clients: Vec<Modelled> = (0..24)
+        .map(|_| Modelled::connect(server, &mut random))
+        .collect();
+    let mut delivered = 0;
+    for step in 0..steps {
+        let at = random.below(clients.len());
+        match random.below(20) {
+            0..=3 => clients[at].subscribe(random.pick(&GRANTS), step),
+            4..=5 => clients[at].unsubscribe(random.pick(&GRANTS), step),
+            6 => clients[at].renew(&mut random, step),
+            7 => {
+                clients[at].settle(seed);
+                clients[at] = Modelled::connect(server, &mut random);
+            }
+            _ => {
+                let topic = match random.below(2) {
+                    0 => format!("user.{}", random.pick(&SUBS)),
+                    _ => random.pick(&TOPICS).to_owned(),
+                };
+                let data = json!({ "step": step });
+                let answered = publisher.publish(&format!("pub.{topic}"), &data.to_string());
+                let mut reached = 0;
+                for client in clients.iter_mut().filter(|client| client.hears(&topic)) {
+                    client.expected.push((topic.clone(), data.clone()));
+                    reached += 1;
+                }
+                assert_eq!(answered, reached, "seed {seed}, step {step}, {topic}");
+                delivered += reached;
+            }
+        }
+    }
+    for client in &mut clients {
+        client.settle(seed);
+    }
+    delivered
+}
+
+#[test]
+fn everyone_hears_what_the_model_says_and_nothing_else() {
+    let server = Server::start(&["--commands-per-second-max", "0"]);
+    let mut delivered = 0;
+    for seed in 1..=12 {
+        delivered += run(&server, seed, 1_500);
+    }
+    println!("{delivered} messages delivered, each to whom the model says");
+    assert!(
+        delivered > 10_000,
+        "the model would have been silent: {delivered}"
+    );
+}
+
+#[test]
+fn the_number_answered_to_a_publisher_is_the_number_of_clients() {
+    let server = Server::start(&[]);
+    let mut publisher = Publisher::connect(&server);
+    let everything = ["a.b", "a.*", "*"].map(str::to_owned);
+    let mut clients: Vec<Client> = (0..5)
+        .map(|number| {
+            Client::connect(
+                &server,
+                &token(&format!("{number}"), &everything, &[], false),
+            )
+        })
+        .collect();
+    for client in &mut clients {
+        assert!(client.read().contains("welcome"));
+    }
+    assert_eq!(publisher.publish("pub.a.b", "1"), 5);
+    assert_eq!(publisher.publish("pub.user.3", "2"), 1);
+    assert_eq!(publisher.publish("pub.user.9", "3"), 0);
+    assert_eq!(publisher.publish("pub.a..b", "4"), 0);
+    assert_eq!(publisher.publish("other.a.b", "5"), 0);
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert!(client.read().ends_with("\"data\":1}"));
+        client.send("ping");
+        if number == 3 {
+            assert!(client.read().ends_with("\"data\":2}"));
+        }
+        assert_eq!(
+            client.read(),
+            "pong",
+            "client {number} heard what was not for it"
+        );
+    }
+}
