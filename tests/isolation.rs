@@ -259,8 +259,10 @@ fn run(server: &Server, seed: u64, steps: usize) -> usize {
             4..=5 => clients[at].unsubscribe(random.pick(&GRANTS), step),
             6 => clients[at].renew(&mut random, step),
             7 => {
-                clients[at].settle(seed);
-                clients[at] = Modelled::connect(server, &mut random);
+                let mut leaving = clients.swap_remove(at);
+                leaving.settle(seed);
+                leaving.client.close();
+                clients.push(Modelled::connect(server, &mut random));
             }
             _ => {
                 let topic = match random.below(2) {

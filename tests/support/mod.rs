@@ -145,4 +145,10 @@ impl Client {
             }
         }
     }
+
+    /// Closes, and waits until the server has closed too: it counts this client no more.
+    pub fn close(mut self) {
+        self.0.close(None).expect("the server takes a close frame");
+        while self.0.read().is_ok() {}
+    }
 }
