@@ -313,7 +313,13 @@ impl Server {
             return;
         };
         let was_head = client.state() == State::Head;
+        if !was_head && client.state() != State::Open {
+            return;
+        }
         client.finish(last, forget, ends);
+        if client.backlog_bytes() == 0 {
+            client.linger();
+        }
         self.handshakes -= usize::from(was_head);
         self.set_timer(id.index);
         self.owe(id, Lane::Urgent);

@@ -161,8 +161,7 @@ impl Site {
         let client = self.server.client(id)?;
         let route = client.route;
         if !client.count_command(now, max) {
-            self.server
-                .close(id, Close::BUSY.because(retry_reason(1000)));
+            self.server.close(id, Close::BUSY.retry_after(1000));
             return None;
         }
         self.server.route = route;
@@ -288,11 +287,6 @@ impl Site {
             source_up: self.source_up,
         }
     }
-}
-
-/// The reason of a close after which the client comes back in so many milliseconds.
-pub fn retry_reason(millis: u64) -> String {
-    format!("{{\"retry\":{millis}}}")
 }
 
 /// A name that points to this machine alone. A page of another site whose name was pointed here (DNS rebinding) sends its

@@ -58,6 +58,11 @@ impl Close {
         }
     }
 
+    /// The same code with the reason `{"retry":ms}`: when the client is to come back.
+    pub fn retry_after(self, millis: u64) -> Close {
+        self.because(format!("{{\"retry\":{millis}}}"))
+    }
+
     /// The same code with a reason.
     pub fn because(self, reason: impl Into<Cow<'static, str>>) -> Close {
         Close {
@@ -166,6 +171,11 @@ mod tests {
     fn bytes_that_are_not_text_are_never_a_text_frame() {
         assert_eq!(Frame::message(b"\xff\xfe").as_bytes()[0], 0x82);
         assert_eq!(Frame::message("é".as_bytes()).as_bytes()[0], 0x81);
+    }
+
+    #[test]
+    fn a_retry_is_json() {
+        assert_eq!(Close::BUSY.retry_after(1500).reason, r#"{"retry":1500}"#);
     }
 
     #[test]

@@ -110,7 +110,7 @@ static TABLE: &[(&str, &[Setting])] = &[
     ]),
     ("Bounds on the loop", &[
         size("read_bytes_per_turn", "read from one client in one turn",
-            1, 64 * MIB, Usize(|c| &mut c.bounds.read_bytes_per_turn)),
+            1, MIB / 16, Usize(|c| &mut c.bounds.read_bytes_per_turn)),
         size("source_read_bytes_per_turn", "read from Redis or one publisher in one turn",
             1, 64 * MIB, Usize(|c| &mut c.bounds.source_read_bytes_per_turn)),
         number("flush_clients_per_turn", "clients written to in one turn",

@@ -90,7 +90,7 @@ impl Push {
                 server.close(older, Close::REPLACED);
             }
         } else if max > 0 && server.owners(&own).len() >= max {
-            return Err(Close::BUSY.because(wire::retry(1000)));
+            return Err(Close::BUSY.retry_after(1000));
         }
         server.join(id, &own, Reason::Own);
         self.grant(server, id, identity);

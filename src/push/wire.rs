@@ -153,11 +153,6 @@ pub fn gap(from: &str) -> String {
     })
 }
 
-/// The reason of a close that asks to come back, in so many milliseconds.
-pub fn retry(ms: u64) -> String {
-    format!("{{\"retry\":{ms}}}")
-}
-
 /// The reason of a close, or the body of a refused handshake: a word for programs, a sentence for
 /// people. At most [`REASON_BYTES_MAX`]: the end of `detail` goes missing if need be, and it is
 /// left out if empty.
@@ -377,7 +372,6 @@ mod tests {
             ),
             (error("busy", None, None), r#"{"op":"error","code":"busy"}"#),
             (gap("i"), r#"{"op":"gap","from":"i"}"#),
-            (retry(1500), r#"{"retry":1500}"#),
             (
                 refusal("claims", "not \"good\""),
                 r#"{"reason":"claims","detail":"not \"good\""}"#,

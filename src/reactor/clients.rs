@@ -56,7 +56,9 @@ impl Reactor {
 
     fn admit(&mut self, stream: TcpStream, address: std::net::IpAddr, purpose: Purpose) {
         let server = &mut self.site.server;
-        if server.clients.len() >= server.bounds.clients_max + TURNED_AWAY_MAX {
+        let most = server.bounds.clients_max + TURNED_AWAY_MAX;
+        // The operator is let in to a server that is full.
+        if purpose == Purpose::Clients && server.clients.len() >= most {
             *server.metrics.responses.entry(503).or_default() += 1;
             return turn_away(stream, purpose);
         }
@@ -253,18 +255,14 @@ impl Reactor {
         let result = client.flush();
         let state = client.state();
         match result {
-            Ok(None) => {
-                // Nothing queued at all, and nothing that blocks: the end of a connection that was closed without a word.
-                if state == State::Closing && client.is_hibernating() {
+            Ok(None) => return false,
+            Ok(Some((bytes, written))) => {
+                if written == Written::All && state == State::Closing {
                     client.linger();
                 }
-                return false;
-            }
-            Ok(Some((bytes, written))) => {
                 server.metrics.writes += 1;
                 server.metrics.sent_bytes += bytes as u64;
                 match (written, state) {
-                    (Written::All, State::Closing) => self.linger(id),
                     (Written::All, State::Parting) => server.bury(id),
                     (Written::Some, _) => server.owe(id, Lane::Bulk),
                     _ => {}
@@ -273,12 +271,6 @@ impl Reactor {
             Err(_) => server.bury(id),
         }
         true
-    }
-
-    fn linger(&mut self, id: ConnId) {
-        if let Some(client) = self.site.server.client(id) {
-            client.linger();
-        }
     }
 
     /// Frees those who are gone, after their handlers were told.

@@ -35,6 +35,8 @@ pub struct LinkSocket {
     addresses: Vec<SocketAddr>,
     /// Where a look-up's answer will come; one is under way at most, however long it takes.
     lookup: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
+    /// This attempt waits for that answer.
+    awaits_lookup: bool,
     waker: Arc<Waker>,
     /// The failure that was logged last, and when.
     logged: Option<(String, Millis)>,
@@ -49,6 +51,7 @@ impl LinkSocket {
             readable: false,
             addresses: Vec::new(),
             lookup: None,
+            awaits_lookup: false,
             waker,
             logged: None,
         }
@@ -79,6 +82,7 @@ impl LinkSocket {
                     self.try_next(registry, None)
                 }
                 Err(_) => {
+                    self.awaits_lookup = true;
                     self.look_up(host.clone(), *port);
                     Ok(())
                 }
@@ -120,7 +124,8 @@ impl LinkSocket {
             Ok(found) => found,
         };
         self.lookup = None;
-        if self.stream.is_some() || self.link.is_up() {
+        if !std::mem::take(&mut self.awaits_lookup) {
+            // The attempt that asked is over; the next one asks again.
             return Ok(());
         }
         self.addresses = found.map_err(|error| {
@@ -257,6 +262,7 @@ impl LinkSocket {
         self.stream = None;
         self.connected = false;
         self.readable = false;
+        self.awaits_lookup = false;
         self.addresses = Vec::new();
         let random = getrandom::u64().unwrap_or(now);
         let was_up = self.link.down(now, random);

@@ -24,7 +24,7 @@ use crate::config::Bounds;
 use crate::handler::Route;
 use crate::server::Server;
 use crate::signals::Signals;
-use crate::site::{Site, retry_reason};
+use crate::site::Site;
 use crate::slots::ConnId;
 use crate::source::link::Link;
 use crate::timers::{TICK, tick};
@@ -259,7 +259,7 @@ impl Reactor {
     /// Writes what is owed.
     fn flush(&mut self) {
         self.flush_link();
-        self.publishers.flush(&mut self.site);
+        self.publishers.flush();
         self.flush_clients();
     }
 
@@ -313,7 +313,7 @@ impl Reactor {
             let retry = (place as u64 + 1) * 1000 / rate;
             self.site
                 .server
-                .close(id, Close::GOING_AWAY.because(retry_reason(retry)));
+                .close(id, Close::GOING_AWAY.retry_after(retry));
         }
     }
 

@@ -26,8 +26,12 @@ struct Connection {
     noted: bool,
     /// The socket takes nothing; it will say when it does.
     blocked: bool,
-    /// It has ended its side, or broke.
-    gone: bool,
+    /// It left too many answers unread: what it sent is taken up again when they are written.
+    stalled: bool,
+    /// It has ended its side.
+    closed: bool,
+    /// Its socket failed.
+    broken: bool,
 }
 
 /// All connected publishers.
@@ -84,7 +88,9 @@ impl Publishers {
                 publisher,
                 noted: false,
                 blocked: false,
-                gone: false,
+                stalled: false,
+                closed: false,
+                broken: false,
             });
             site.publishers = self.connections.len();
         }
@@ -123,22 +129,17 @@ impl Publishers {
     }
 
     /// Writes the answers.
-    pub fn flush(&mut self, site: &mut Site) {
+    pub fn flush(&mut self) {
         for number in std::mem::take(&mut self.touched) {
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
             connection.write();
-            // What waited for the answers to be read comes first, then what is still in the socket.
-            connection.take_in(site, &[]);
-            if !connection.publisher.output().is_empty() && !connection.blocked {
-                self.touched.push(number);
-            } else if connection.publisher.wants_input() && !connection.noted && !connection.gone {
-                connection.noted = true;
-                self.noted.push_back(number);
-            }
             if connection.is_done() {
                 self.ended.push(number);
+            } else if connection.stalled && !connection.blocked && !connection.noted {
+                connection.noted = true;
+                self.noted.push_back(number);
             }
         }
     }
@@ -164,20 +165,27 @@ impl Publishers {
 impl Connection {
     /// Whether there is more to be read.
     fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) -> bool {
+        if std::mem::take(&mut self.stalled) {
+            self.take_in(site, &[]);
+        }
         let mut total = 0;
-        while self.publisher.wants_input() && !self.gone {
+        while !self.closed && !self.broken {
+            if !self.publisher.wants_input() {
+                self.stalled = !self.publisher.is_ending();
+                return false;
+            }
             if total >= limit {
                 return true;
             }
             match self.stream.read(buffer) {
-                Ok(0) => self.gone = true,
+                Ok(0) => self.closed = true,
                 Ok(length) => {
                     total += length;
                     self.take_in(site, &buffer[..length]);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                Err(_) => self.gone = true,
+                Err(_) => self.broken = true,
             }
         }
         false
@@ -194,23 +202,19 @@ impl Connection {
     }
 
     fn write(&mut self) {
-        while !self.publisher.output().is_empty() && !self.blocked {
+        while !self.publisher.output().is_empty() && !self.blocked && !self.broken {
             match self.stream.write(self.publisher.output()) {
                 Ok(length) => self.publisher.wrote(length),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.blocked = true,
-                Err(_) => {
-                    self.gone = true;
-                    return;
-                }
+                Err(_) => self.broken = true,
             }
         }
     }
 
     /// Whether nothing is left to be said, or nobody to say it to.
     fn is_done(&self) -> bool {
-        let all_said = self.publisher.output().is_empty() || !self.blocked;
-        (self.gone && all_said)
-            || (self.publisher.is_ending() && self.publisher.output().is_empty())
+        let no_more = (self.closed && !self.stalled) || self.publisher.is_ending();
+        self.broken || (no_more && self.publisher.output().is_empty())
     }
 }

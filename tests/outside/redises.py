@@ -48,9 +48,16 @@ class Redis:
                 return "ended"
             with contextlib.suppress(OSError):
                 with contextlib.closing(self.publisher()) as publisher:
-                    return publisher.command("PING") == "+PONG" and "answers"
+                    # Not another one that took the port first, while this one has yet to find out.
+                    ours = f"process_id:{self.process.pid}\r\n"
+                    return ours in publisher.command("INFO", "server") and "answers"
 
-        return eventually(answers, "redis-server answers") == "answers"
+        try:
+            return eventually(answers, "redis-server answers") == "answers"
+        except BaseException:
+            # Nobody else knows of it yet.
+            self.kill()
+            raise
 
     def revive(self):
         """Starts it again on the same port."""

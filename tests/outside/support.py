@@ -161,10 +161,15 @@ class Server:
         awaited = ["clients", "redis" if redis else "publishers"]
         awaited += ["admin"] if admin else []
         awaited += ["try"] if key else ["page", "token", "try"]
-        for name in awaited:
-            self.wait_for_line(name)
-        self.url = self.line("clients").removesuffix("/ws")
-        self.host = self.url.removeprefix("ws://").split("/")[0]
+        try:
+            for name in awaited:
+                self.wait_for_line(name)
+        except BaseException:
+            # Nobody else knows of it yet.
+            self.kill()
+            raise
+        self.host = self.line("clients").removeprefix("ws://").split("/")[0]
+        self.url = f"ws://{self.host}"
         name, _, port = self.host.rpartition(":")
         self.address = (name, int(port))
 
@@ -189,6 +194,10 @@ class Server:
     def wait_for_log(self, pattern):
         """Waits until the log, in any case of letters, holds a match of the pattern."""
         eventually(lambda: re.search(pattern, self.log(), re.IGNORECASE), f"{pattern!r} in the log")
+
+    def resident_kilobytes(self):
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
 
     # ---- publishing
 
@@ -257,13 +266,18 @@ class Server:
         )
 
     async def enter(self, connection, sub, bearer=None, place="header", since=None):
-        """Shows the token if its place is the first frame, and reads the welcome."""
+        """Shows the token if its place is the first frame, and reads the welcome.
+
+        The welcome is the first frame in every case; the answer to the command comes behind it."""
         client = Client(self, connection, sub)
         if place == "frame":
             since = {} if since is None else {"since": since}
             await client.send(op="auth", token=bearer, **since)
-        client.welcome = await client.next()
-        assert client.welcome["op"] == "welcome", client.welcome
+        welcome = client.welcome = await client.next()
+        assert welcome["op"] == "welcome", welcome
+        if place == "frame":
+            authed = await client.next()
+            assert authed == {"op": "authed", "sub": welcome["sub"], "topics": welcome["topics"]}
         return client
 
     @contextlib.asynccontextmanager
@@ -312,6 +326,10 @@ class Server:
     def signal(self, number=signal.SIGTERM):
         os.kill(self.process.pid, number)
 
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
     def stop(self):
         """Ends it by SIGTERM and checks that it went in good order."""
         self.forget_publisher()
@@ -320,8 +338,7 @@ class Server:
         try:
             self.process.wait(timeout=DEADLINE)
         finally:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
         log = self.log()
         assert "panicked" not in log, log
         assert "eyJ" not in log, f"a token in the log:\n{log}"

@@ -1,18 +1,21 @@
 """Each bound is driven into: what happens there, and that nobody else notices."""
 
+import asyncio
 import contextlib
 import json
-import re
 import threading
-from pathlib import Path
+import time
 
 import pytest
 from raw import CLOSE, PING, PONG, TEXT, Raw, frame
-from support import DEADLINE, eventually, token
+from support import DEADLINE, Publisher, eventually, token
 from websockets.exceptions import ConnectionClosed
 
 # Together more than the kernel's buffers of one connection ever hold (6 MB to send by default).
 STUCK_PAYLOAD, STUCK_COUNT_MAX = "x" * 60_000, 2_000
+
+# More messages than the default of `backlog_frames_max`, less than the kernel holds for one reader.
+BATCH = 5_000
 
 
 async def test_a_slow_reader_is_closed_and_others_are_not_disturbed(start):
@@ -59,12 +62,16 @@ async def test_a_burst_within_the_bounds_is_delivered_whole(start):
 
 async def test_one_that_never_answers_is_pinged_and_closed(start):
     server = start("--ping-seconds", 1, "--silence-seconds", 3)
-    async with server.client("43") as alive:
+
+    def endure():
         with Raw(server) as silent:
             silent.upgrade(token("42"))
             frames, code, _ = silent.frames_to_close()
-            assert code == 4001
-            assert frames and {opcode for opcode, _ in frames} == {PING}
+            return {opcode for opcode, _ in frames}, code
+
+    async with server.client("43") as alive:
+        # In a thread: the library answers the other's pings meanwhile.
+        assert await asyncio.to_thread(endure) == ({PING}, 4001)
         assert await alive.heard() == []
 
 
@@ -233,15 +240,61 @@ async def test_a_flood_does_not_starve_others(start, name):
         thread.join()
 
 
+# `PUBLISH` to a topic that nobody hears: its answer is `:0`.
+PUBLISH, ANSWER = b"*3\r\n$7\r\nPUBLISH\r\n$10\r\npub.nobody\r\n$1\r\nx\r\n", b":0\r\n"
+
+
+async def test_a_publisher_that_never_reads_its_answers_stalls_nobody(server):
+    block = PUBLISH * 1000
+    publisher = Publisher(*server.publishers)
+    publisher.socket.settimeout(1)
+
+    def flood():
+        """Sends until nothing more is taken; how many bytes were."""
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sent += publisher.socket.send(block[sent % len(block):])
+        return sent
+
+    with contextlib.closing(publisher):
+        async with server.client("42") as client:
+            before = server.resident_kilobytes()
+            flooding = asyncio.create_task(asyncio.to_thread(flood))
+            slowest = pings = 0
+            while not flooding.done():
+                begun = time.monotonic()
+                assert await client.ask(op="ping") == {"op": "pong"}
+                slowest = max(slowest, time.monotonic() - begun)
+                pings += 1
+                await asyncio.sleep(0.03)  # below the bound of commands per second
+            assert pings > 1 and slowest < 0.5, (pings, slowest)
+            assert server.resident_kilobytes() < before + 4096
+            # Nothing was lost: once it reads, it has an answer to each command.
+            whole, cut = divmod(await flooding, len(PUBLISH))
+            publisher.socket.settimeout(DEADLINE)
+            answers = await asyncio.to_thread(publisher.input.read, whole * len(ANSWER))
+            assert answers == ANSWER * whole
+            publisher.socket.sendall(PUBLISH[cut:] if cut else b"")
+            assert not cut or publisher.reply() == 0
+            assert publisher.command("PUBLISH", "pub.user.42", "end") == 1
+            assert await client.heard() == [("user.42", "end")]
+
+
+async def test_a_batch_beyond_the_backlog_reaches_one_that_reads(server):
+    """More in one write than `backlog_frames_max`: the client had no turn in which to be slow."""
+    async with server.client("42") as client, server.client("43") as bystander:
+        batch = [b"PUBLISH pub.user.42 %d\r\n" % number for number in range(BATCH)]
+        server.publisher.socket.sendall(b"".join(batch))
+        assert [server.publisher.reply() for _ in range(BATCH)] == [1] * BATCH
+        assert await client.heard() == [("user.42", number) for number in range(BATCH)]
+        assert await bystander.heard() == []
+
+
 async def test_one_that_pings_and_never_reads_costs_no_memory(start):
     server = start("--backlog-frames-max", 64, "--backlog-bytes-max", 65536)
-
-    def resident_kilobytes():
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
-
     async with server.client("43") as bystander:
-        before = resident_kilobytes()
+        before = server.resident_kilobytes()
         with Raw(server, receive_buffer=4096) as raw:
             raw.upgrade(token("42"))
             raw.socket.settimeout(1)
@@ -250,4 +303,4 @@ async def test_one_that_pings_and_never_reads_costs_no_memory(start):
                 for _ in range(1_000):
                     raw.send(frame(PING, "x" * 125) * 100)
             assert await bystander.heard() == []
-            assert resident_kilobytes() < before + 4096
+            assert server.resident_kilobytes() < before + 4096

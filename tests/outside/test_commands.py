@@ -27,6 +27,31 @@ async def test_subscribe_and_unsubscribe(room):
         assert await bystander.heard() == []
 
 
+async def test_a_granted_topic_may_be_left_and_joined_again(room):
+    async with room.client("43") as bystander, room.client("42", topics=["hall"]) as client:
+        # One that its token granted, one that the settings grant to everyone.
+        for topic in ["hall", "news"]:
+            assert await client.ask(op="unsubscribe", topic=topic) == {
+                "op": "unsubscribed", "topic": topic}
+            room.publish(topic, "missed")
+            assert await client.heard() == []
+            assert await client.ask(op="subscribe", topic=topic) == {
+                "op": "subscribed", "topic": topic}
+            room.publish(topic, "again")
+            assert await client.heard() == [(topic, "again")]
+        assert (await client.ask(op="subscribe", topic="hall.1"))["code"] == "forbidden"
+        assert await bystander.heard() == [("news", "missed"), ("news", "again")]
+
+
+async def test_the_own_topic_cannot_be_left(room):
+    async with room.client("43") as bystander, room.client("42") as client:
+        assert await client.ask(op="unsubscribe", topic="user.42", ref=1) == {
+            "op": "error", "code": "forbidden", "topic": "user.42", "ref": 1}
+        assert room.publish("user.42", "still") == 1
+        assert await client.heard() == [("user.42", "still")]
+        assert await bystander.heard() == []
+
+
 async def test_subscribing_twice_delivers_once(room):
     async with room.client("42", may=["room.*"]) as client:
         for _ in range(2):
@@ -112,6 +137,37 @@ async def test_too_many_topics_is_an_error_and_not_the_end(start):
         assert [topic for topic, _ in await client.heard()] == allowed
         await client.ask(op="unsubscribe", topic=allowed[0])
         assert (await client.ask(op="subscribe", topic="room.5"))["op"] == "subscribed"
+
+
+def assert_within(heard, listed, topics):
+    """It hears what it was told that it hears, and was told of each topic that was too many."""
+    assert len(listed) == 5 and "user.42" in listed
+    messages = {one[0] for one in heard if isinstance(one, tuple)}
+    errors = [one for one in heard if not isinstance(one, tuple)]
+    assert messages == set(listed) - {"user.42"}
+    left_out = sorted(set(topics) - set(listed))
+    assert sorted(errors, key=lambda error: error["topic"]) == [
+        {"op": "error", "code": "too_many_topics", "topic": topic} for topic in left_out]
+
+
+@pytest.mark.parametrize("place", ["header", "query", "frame"])
+async def test_a_token_with_too_many_topics_gets_as_many_as_fit(start, place):
+    server = start("--topics-per-client-max", 5)
+    topics, later = ([f"{room}.{number}" for number in range(8)] for room in ["room", "hall"])
+    async with server.client("43") as bystander:
+        async with server.client("42", topics=topics, place=place) as client:
+            for topic in topics:
+                server.publish(topic, 1)
+            assert_within(await client.heard(), client.welcome["topics"], topics)
+            # A renewal has the same bound, and what it replaces makes room.
+            await client.send(op="auth", token=token(topics=later), ref="r")
+            for topic in topics + later:
+                server.publish(topic, 1)
+            heard = await client.heard()
+            [authed] = [one for one in heard if "op" in one and one["op"] == "authed"]
+            heard.remove(authed)
+            assert_within(heard, authed["topics"], later)
+        assert await bystander.heard() == []
 
 
 BAD = {

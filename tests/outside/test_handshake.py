@@ -101,6 +101,41 @@ async def test_garbage_gets_an_answer_and_the_end(server, garbage):
         assert await bystander.heard() == []
 
 
+HEADER = "X-Evil: 1"
+
+
+@pytest.mark.parametrize("path, extra", [
+    (f"/ws?token=%0d%0a{HEADER.replace(' ', '')}", []),
+    (f"/ws?since=%0D%0A{HEADER.replace(' ', '')}", []),
+    (f"/ws?token=x\r\n{HEADER}", []),
+    (f"/ws?token=x\n{HEADER}\n", []),
+    ("/ws?token=x\rX-Evil:1", []),
+    ("/%0d%0aX-Evil:1", []),
+    (f"/\r\n{HEADER}", []),
+    ("/ws", [f"Sec-WebSocket-Protocol: oneloop.v1, x%0d%0a{HEADER}"]),
+    ("/ws", [f"Sec-WebSocket-Protocol: oneloop.v1\n{HEADER}"]),
+    ("/ws", [f"Sec-WebSocket-Protocol: oneloop.v1\r{HEADER}"]),
+    ("/ws", [f"Sec-WebSocket-Protocol: bearer.x\r\n {HEADER}", "Sec-WebSocket-Protocol: oneloop.v1"]),
+    ("/ws", [f"Origin: http://x\n{HEADER}"]),
+    ("/ws", [f"Origin: http://x%0d%0a{HEADER}"]),
+    ("/ws", [f"Authorization: Bearer x\r\n {HEADER}"]),
+    ("/ws", [f"Authorization: Bearer x%0d%0a{HEADER}"]),
+    ("/ws", [f"User-Agent: x\r\n{HEADER}"]),
+], ids=brief)
+@pytest.mark.parametrize("good", [True, False], ids=["token", "none"])
+async def test_a_line_break_in_a_request_is_never_echoed(server, path, extra, good):
+    async with server.client("43") as bystander:
+        with Raw(server) as raw:
+            raw.send(head(server, path, bearer=token() if good else None, extra=extra))
+            raw.socket.shutdown(socket.SHUT_WR)
+            while raw.more():
+                pass
+            assert raw.input.startswith(b"HTTP/1.1 "), raw.input
+            assert b"evil" not in raw.input.lower(), raw.input
+        assert "evil" not in server.log().lower()
+        assert await bystander.heard() == []
+
+
 def test_a_head_over_its_bound_is_431(start):
     server = start("--head-bytes-max", 2000)
     with Raw(server) as raw:

@@ -4,9 +4,13 @@ import base64
 import hashlib
 import hmac
 import json
+import random
+import string
 import time
+from urllib.parse import quote
 
 import pytest
+from raw import TEXT, Raw, frame, head
 from support import SECRET, Server, brief, closed, token
 
 ALGORITHMS = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
@@ -121,6 +125,51 @@ async def test_an_attack_is_refused_in_every_place(shared, name):
         async with shared.dial() as connection:
             await connection.send(json.dumps({"op": "auth", "token": attack}))
             assert (await closed(connection))[0] == 4500
+        assert await bystander.heard() == []
+
+
+def random_token(seed):
+    """Any visible characters, parts that look like a token's, or a good token with some changed."""
+    chance = random.Random(seed)
+    letters = string.ascii_letters + string.digits + "-_"
+    match seed % 4:
+        case 0:
+            visible = "".join(chr(code) for code in range(0x21, 0x7F))
+            return "".join(chance.choices(visible, k=chance.randint(1, 300)))
+        case 1:
+            lengths = [chance.randint(0, 80) for _ in range(chance.randint(1, 5))]
+            return "x" + ".".join("".join(chance.choices(letters, k=length)) for length in lengths)
+        case 2:
+            parts = [encode(chance.randbytes(chance.randint(0, 60))) for _ in range(3)]
+            return ".".join(["x", *parts][chance.randint(0, 1):]) or "."
+    good = token()
+    at = chance.randrange(len(good))
+    other = chance.choice([letter for letter in letters + "." if letter != good[at]])
+    return good[:at] + other + good[at + 1:]
+
+
+async def test_a_thousand_random_tokens_are_refused_without_harm(shared):
+    async with shared.client("42") as bystander:
+        before = shared.resident_kilobytes()
+        for seed in range(1000):
+            attack = random_token(seed)
+            match seed // 4 % 3:
+                case 0:
+                    with Raw(shared) as raw:
+                        raw.send(head(shared, bearer=attack))
+                        assert raw.answer()[0] == 401, (seed, attack)
+                case 1:
+                    with Raw(shared) as raw:
+                        raw.send(head(shared, f"/ws?token={quote(attack)}"))
+                        assert raw.answer()[0] == 101, (seed, attack)
+                        assert raw.close_code() == 4500, (seed, attack)
+                case 2:
+                    with Raw(shared) as raw:
+                        command = json.dumps({"op": "auth", "token": attack})
+                        raw.send(head(shared) + frame(TEXT, command))
+                        assert raw.answer()[0] == 101, (seed, attack)
+                        assert raw.close_code() == 4500, (seed, attack)
+        assert shared.resident_kilobytes() < before + 1024
         assert await bystander.heard() == []
 
 

@@ -83,6 +83,21 @@ async def test_a_renewal_replaces_topics_and_grants(strict):
         assert await bystander.heard() == [("news", "news")]
 
 
+async def test_a_renewal_keeps_what_was_asked_for_and_is_still_permitted(strict):
+    async with strict.client("bystander") as bystander:
+        async with strict.client("42", may=["room.*", "hall.*"]) as client:
+            for topic in ["room.1", "room.2.*", "hall.1"]:
+                assert (await client.ask(op="subscribe", topic=topic))["op"] == "subscribed"
+            newer = token("42", may=["room.*"])
+            authed = await client.ask(op="auth", token=newer)
+            assert sorted(authed["topics"]) == ["news", "room.1", "room.2.*", "user.42"]
+            for topic in ["room.1", "room.2.x", "room.3", "hall.1"]:
+                strict.publish(topic, topic)
+            assert await client.heard() == [("room.1", "room.1"), ("room.2.x", "room.2.x")]
+            assert (await client.ask(op="subscribe", topic="hall.1"))["code"] == "forbidden"
+        assert await bystander.heard() == []
+
+
 async def test_losing_admin_loses_other_users_topics(strict):
     async with strict.client("42") as owner:
         async with strict.client("root", admin=True, topics=["user.*"]) as client:

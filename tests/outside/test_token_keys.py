@@ -20,7 +20,7 @@ FAMILIES = {
 
 
 @functools.cache
-def private_key(algorithm, number=0):
+def private_key(algorithm, number):
     return FAMILIES[algorithm][0]()
 
 
@@ -78,7 +78,7 @@ async def test_the_public_key_is_no_secret(serve, algorithm, variant):
 async def test_a_key_set_is_chosen_from_by_kid(serve):
     keys = []
     for algorithm, (_, kind) in FAMILIES.items():
-        key = json.loads(kind.to_jwk(private_key(algorithm).public_key()))
+        key = json.loads(kind.to_jwk(private_key(algorithm, 0).public_key()))
         keys.append(key | {"kid": f"our {algorithm}", "alg": algorithm, "use": "sig"})
     server = serve(json.dumps({"keys": keys}), "--jwt-jwks-file")
     for algorithm in FAMILIES:
@@ -151,7 +151,7 @@ def test_a_key_file_without_a_key_is_a_settings_error(flag, content, tmp_path):
 
 
 def test_a_private_key_file_is_refused(tmp_path):
-    secret = private_key("ES256").private_bytes(
+    secret = private_key("ES256", 0).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption(),
     )
     (tmp_path / "key").write_bytes(secret)
