@@ -17,11 +17,7 @@ pub struct Addresses {
 impl Addresses {
     /// With this bound for each address.
     pub fn new(max: usize) -> Addresses {
-        Addresses {
-            max,
-            counts: HashMap::new(),
-            of: HashMap::new(),
-        }
+        Addresses { max, counts: HashMap::new(), of: HashMap::new() }
     }
 
     /// A connection came.
@@ -35,10 +31,7 @@ impl Addresses {
 
     /// Whether its address has more than it may.
     pub fn is_over(&self, id: ConnId) -> bool {
-        let count = self
-            .of
-            .get(&id)
-            .and_then(|address| self.counts.get(address));
+        let count = self.of.get(&id).and_then(|address| self.counts.get(address));
         count.is_some_and(|count| *count > self.max)
     }
 
@@ -47,10 +40,7 @@ impl Addresses {
         let Some(address) = self.of.remove(&id) else {
             return;
         };
-        let count = self
-            .counts
-            .get_mut(&address)
-            .expect("whoever is written down is counted");
+        let count = self.counts.get_mut(&address).expect("whoever is written down is counted");
         *count -= 1;
         if *count == 0 {
             self.counts.remove(&address);
@@ -75,10 +65,7 @@ mod tests {
     #[test]
     fn counts_come_back_to_nothing() {
         let mut addresses = Addresses::new(1);
-        let id = |index| ConnId {
-            index,
-            generation: 1,
-        };
+        let id = |index| ConnId { index, generation: 1 };
         addresses.enter(id(1), "::ffff:10.0.0.1".parse().unwrap());
         assert!(!addresses.is_over(id(1)));
         addresses.enter(id(2), "10.0.0.1".parse().unwrap());

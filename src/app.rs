@@ -38,29 +38,20 @@ pub struct App {
 impl App {
     /// With these settings; the routes in them are left to whoever builds the handlers.
     pub fn new(config: Config) -> App {
-        App {
-            config,
-            routes: Vec::new(),
-            page: None,
-            problem: None,
-        }
+        App { config, routes: Vec::new(), page: None, problem: None }
     }
 
     /// Adds a route. No origin: pages of the same host may connect; `*`: all; else those listed, as
     /// `scheme://host[:port]`.
     pub fn route(self, path: &str, handler: impl Handler + 'static, origins: &[&str]) -> App {
-        let listed: Option<Vec<String>> = origins
-            .iter()
-            .map(|origin| normalize_origin(origin))
-            .collect();
+        let listed: Option<Vec<String>> =
+            origins.iter().map(|origin| normalize_origin(origin)).collect();
         match (origins, listed) {
             ([], _) => self.route_from(path, handler, Origins::SameHost),
             (["*"], _) => self.route_from(path, handler, Origins::Any),
             (_, Some(listed)) => self.route_from(path, handler, Origins::Listed(listed)),
             (_, None) => App {
-                problem: Some(format!(
-                    "{path}: an origin is not of the form scheme://host[:port]"
-                )),
+                problem: Some(format!("{path}: an origin is not of the form scheme://host[:port]")),
                 ..self
             },
         }
@@ -74,11 +65,7 @@ impl App {
         origins: Origins,
     ) -> App {
         let handler = Box::new(handler);
-        self.routes.push(Route {
-            path: path.to_owned(),
-            origins,
-            handler,
-        });
+        self.routes.push(Route { path: path.to_owned(), origins, handler });
         self
     }
 
@@ -93,12 +80,7 @@ impl App {
     /// # Errors
     /// Settings that contradict each other (`InvalidInput`), or an address that cannot be bound.
     pub fn bind(self) -> io::Result<Bound> {
-        let App {
-            config,
-            routes,
-            page,
-            problem,
-        } = self;
+        let App { config, routes, page, problem } = self;
         if let Some(problem) = problem {
             return Err(invalid(problem));
         }
@@ -111,9 +93,7 @@ impl App {
         let plan = Plan {
             listen: config.listen,
             publishers: config.publishers,
-            publishers_password: config
-                .publishers_password
-                .map(|one| one.as_bytes().to_vec()),
+            publishers_password: config.publishers_password.map(|one| one.as_bytes().to_vec()),
             admin: config.admin,
             link: link.map(|link| Link::new(link, 0)),
             routes,

@@ -71,26 +71,12 @@ mod tests {
     fn neither_queue_waits_for_the_other_to_end() {
         let mut queue = FlushQueue::default();
         for index in 0..6 {
-            queue.push(
-                ConnId {
-                    index,
-                    generation: 0,
-                },
-                Lane::Bulk,
-            );
+            queue.push(ConnId { index, generation: 0 }, Lane::Bulk);
         }
         for index in 10..13 {
-            queue.push(
-                ConnId {
-                    index,
-                    generation: 0,
-                },
-                Lane::Urgent,
-            );
+            queue.push(ConnId { index, generation: 0 }, Lane::Urgent);
         }
-        let order: Vec<u32> = std::iter::from_fn(|| queue.pop())
-            .map(|id| id.index)
-            .collect();
+        let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|id| id.index).collect();
         assert_eq!(order, [10, 0, 11, 1, 12, 2, 3, 4, 5]);
     }
 }

@@ -98,64 +98,24 @@ mod tests {
     use crate::client::http;
 
     fn request(host: &str, origin: &[&str]) -> Request {
-        let origins: String = origin
-            .iter()
-            .map(|line| format!("Origin: {line}\r\n"))
-            .collect();
+        let origins: String = origin.iter().map(|line| format!("Origin: {line}\r\n")).collect();
         let head = format!("GET /ws HTTP/1.1\r\nHost: {host}\r\n{origins}\r\n");
         http::parse(head.as_bytes(), 8192).unwrap().unwrap().0
     }
 
     #[test]
     fn scheme_host_and_port_are_compared() {
-        let listed = Origins::Listed(vec![
-            "https://a.example".into(),
-            "http://b.example:81".into(),
-        ]);
+        let listed =
+            Origins::Listed(vec!["https://a.example".into(), "http://b.example:81".into()]);
         for (origins, host, origin, admitted) in [
-            (
-                &Origins::SameHost,
-                "a.example",
-                &["https://a.example"][..],
-                true,
-            ),
-            (
-                &Origins::SameHost,
-                "A.example:443",
-                &["https://a.EXAMPLE"],
-                true,
-            ),
-            (
-                &Origins::SameHost,
-                "a.example:8099",
-                &["http://a.example:8099"],
-                true,
-            ),
-            (
-                &Origins::SameHost,
-                "a.example:8099",
-                &["http://a.example"],
-                false,
-            ),
-            (
-                &Origins::SameHost,
-                "a.example",
-                &["https://b.example"],
-                false,
-            ),
-            (
-                &Origins::SameHost,
-                "a.example",
-                &["https://a.example.evil"],
-                false,
-            ),
+            (&Origins::SameHost, "a.example", &["https://a.example"][..], true),
+            (&Origins::SameHost, "A.example:443", &["https://a.EXAMPLE"], true),
+            (&Origins::SameHost, "a.example:8099", &["http://a.example:8099"], true),
+            (&Origins::SameHost, "a.example:8099", &["http://a.example"], false),
+            (&Origins::SameHost, "a.example", &["https://b.example"], false),
+            (&Origins::SameHost, "a.example", &["https://a.example.evil"], false),
             (&Origins::SameHost, "a.example", &["null"], false),
-            (
-                &Origins::SameHost,
-                "a.example",
-                &["https://a.example", "https://b.example"],
-                false,
-            ),
+            (&Origins::SameHost, "a.example", &["https://a.example", "https://b.example"], false),
             (&Origins::SameHost, "a.example", &[], true),
             (&Origins::Any, "a.example", &["null"], true),
             (&listed, "x", &["https://a.example:443"], true),

@@ -14,9 +14,7 @@ struct Logger {
     lost: AtomicU64,
 }
 
-static LOGGER: Logger = Logger {
-    lost: AtomicU64::new(0),
-};
+static LOGGER: Logger = Logger { lost: AtomicU64::new(0) };
 
 /// Sends the log to stderr.
 pub fn start(level: LevelFilter) {
@@ -66,9 +64,6 @@ impl Log for Logger {
 fn takes_a_line() -> bool {
     let stderr = std::io::stderr();
     let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut fds, Some(&now)), Ok(1)) && fds[0].revents().contains(PollFlags::OUT)
 }

@@ -26,13 +26,7 @@ fn main() -> ExitCode {
             Err(problems) => bad_settings(&problems.join("\n")),
         },
         Command::Serve { check: false } => run(config),
-        Command::Token {
-            sub,
-            topics,
-            may,
-            ttl_seconds,
-            admin,
-        } => {
+        Command::Token { sub, topics, may, ttl_seconds, admin } => {
             let keys = serve::keys(&config.jwt);
             match keys.and_then(|keys| keys.issue(&sub, &topics, &may, admin, unix(), ttl_seconds))
             {
@@ -89,7 +83,5 @@ fn failed(error: &std::io::Error) -> ExitCode {
 }
 
 fn unix() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -62,21 +62,9 @@ impl Metrics {
         for (name, help, value) in [
             ("clients", "Open connections of clients.", gauges.clients),
             ("topics", "Topics with a listener.", gauges.topics),
-            (
-                "memberships",
-                "Clients' memberships of topics.",
-                gauges.memberships,
-            ),
-            (
-                "publishers",
-                "Open connections of publishers.",
-                gauges.publishers,
-            ),
-            (
-                "source_up",
-                "1 while messages can come.",
-                usize::from(gauges.source_up),
-            ),
+            ("memberships", "Clients' memberships of topics.", gauges.memberships),
+            ("publishers", "Open connections of publishers.", gauges.publishers),
+            ("source_up", "1 while messages can come.", usize::from(gauges.source_up)),
         ] {
             family(&mut out, name, help, "gauge");
             let _ = writeln!(out, "oneloop_{name} {value}");
@@ -86,18 +74,8 @@ impl Metrics {
             let _ = writeln!(out, "oneloop_{name} {value}");
         }
         let by_label = [
-            (
-                "http_responses_total",
-                "Plain responses.",
-                "status",
-                &self.responses,
-            ),
-            (
-                "closes_total",
-                "WebSockets closed by the server.",
-                "code",
-                &self.closes,
-            ),
+            ("http_responses_total", "Plain responses.", "status", &self.responses),
+            ("closes_total", "WebSockets closed by the server.", "code", &self.closes),
         ];
         for (name, help, label, values) in by_label {
             family(&mut out, name, help, "counter");
@@ -111,63 +89,24 @@ impl Metrics {
     fn counters(&self) -> [(&'static str, &'static str, u64); 13] {
         [
             ("accepted_total", "Connections accepted.", self.accepted),
-            (
-                "opened_total",
-                "Handshakes that became WebSockets.",
-                self.opened,
-            ),
-            (
-                "commands_total",
-                "Text messages from clients.",
-                self.commands,
-            ),
+            ("opened_total", "Handshakes that became WebSockets.", self.opened),
+            ("commands_total", "Text messages from clients.", self.commands),
             ("messages_total", "Messages from publishers.", self.messages),
-            (
-                "messages_malformed_total",
-                "Dropped: no topic.",
-                self.messages_malformed,
-            ),
-            (
-                "messages_oversized_total",
-                "Dropped: too large.",
-                self.messages_oversized,
-            ),
-            (
-                "deliveries_total",
-                "Frames queued for listeners.",
-                self.deliveries,
-            ),
-            (
-                "received_bytes_total",
-                "Bytes read from clients.",
-                self.received_bytes,
-            ),
-            (
-                "sent_bytes_total",
-                "Bytes written to clients.",
-                self.sent_bytes,
-            ),
+            ("messages_malformed_total", "Dropped: no topic.", self.messages_malformed),
+            ("messages_oversized_total", "Dropped: too large.", self.messages_oversized),
+            ("deliveries_total", "Frames queued for listeners.", self.deliveries),
+            ("received_bytes_total", "Bytes read from clients.", self.received_bytes),
+            ("sent_bytes_total", "Bytes written to clients.", self.sent_bytes),
             ("writes_total", "Writes to clients.", self.writes),
-            (
-                "descriptors_exhausted_total",
-                "Accepts that failed.",
-                self.descriptors_exhausted,
-            ),
-            (
-                "publishers_refused_total",
-                "Publishers refused.",
-                self.publishers_refused,
-            ),
+            ("descriptors_exhausted_total", "Accepts that failed.", self.descriptors_exhausted),
+            ("publishers_refused_total", "Publishers refused.", self.publishers_refused),
             ("turns_total", "Turns of the loop.", self.turns),
         ]
     }
 }
 
 fn family(out: &mut String, name: &str, help: &str, kind: &str) {
-    let _ = writeln!(
-        out,
-        "# HELP oneloop_{name} {help}\n# TYPE oneloop_{name} {kind}"
-    );
+    let _ = writeln!(out, "# HELP oneloop_{name} {help}\n# TYPE oneloop_{name} {kind}");
 }
 
 #[cfg(test)]
@@ -176,10 +115,7 @@ mod tests {
 
     #[test]
     fn every_sample_has_its_family() {
-        let mut metrics = Metrics {
-            accepted: 7,
-            ..Metrics::default()
-        };
+        let mut metrics = Metrics { accepted: 7, ..Metrics::default() };
         metrics.closes.insert(4000, 3);
         let text = metrics.render(&Gauges::default());
         assert!(text.contains("\noneloop_accepted_total 7\n"));

@@ -142,10 +142,7 @@ impl Server {
                 if client.state() != State::Open || client.was_just_queued(frame) {
                     continue;
                 }
-                let id = ConnId {
-                    index,
-                    generation: client.generation,
-                };
+                let id = ConnId { index, generation: client.generation };
                 if client.queue(frame, &self.backlog).is_err() {
                     slow.push(id);
                     continue;
@@ -171,10 +168,7 @@ impl Server {
             .clients
             .iter()
             .filter(|(_, client)| client.state() == State::Open && client.route == self.route)
-            .map(|(index, client)| ConnId {
-                index,
-                generation: client.generation,
-            })
+            .map(|(index, client)| ConnId { index, generation: client.generation })
             .filter(|id| !except.contains(id))
             .collect();
         for id in all {
@@ -221,9 +215,7 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return Vec::new();
         };
-        hub.topics(&client.memberships)
-            .map(|(key, reason)| (key.to_owned(), reason))
-            .collect()
+        hub.topics(&client.memberships).map(|(key, reason)| (key.to_owned(), reason)).collect()
     }
 
     /// To how many keys it listens.
@@ -243,18 +235,13 @@ impl Server {
                 client.state() == State::Open
                     && hub.reason(&client.memberships, key) == Some(Reason::Own)
             })
-            .map(|index| ConnId {
-                index,
-                generation: self.clients[index].generation,
-            })
+            .map(|index| ConnId { index, generation: self.clients[index].generation })
             .collect()
     }
 
     /// Closes a client with `code` at `unix` seconds of the wall clock as it stands now; an earlier call is replaced.
     pub fn close_at(&mut self, id: ConnId, unix: u64, code: u16) {
-        let seconds = unix
-            .saturating_sub(self.now.unix)
-            .min(u64::from(u32::MAX / 20)) as u32;
+        let seconds = unix.saturating_sub(self.now.unix).min(u64::from(u32::MAX / 20)) as u32;
         self.close_after(id, seconds, code);
     }
 
@@ -290,10 +277,7 @@ impl Server {
     /// Answers a handshake with a plain response and ends the connection.
     pub(crate) fn respond(&mut self, id: ConnId, response: &Response) {
         let frame = Frame::ready(&response.encode());
-        if self
-            .client(id)
-            .is_some_and(|client| client.state() == State::Head)
-        {
+        if self.client(id).is_some_and(|client| client.state() == State::Head) {
             *self.metrics.responses.entry(response.status).or_default() += 1;
             self.finish(id, Some(&frame), true);
         }
@@ -343,9 +327,7 @@ impl Server {
         let ends = after(self.now.millis, self.bounds.head_seconds);
         self.generation = (self.generation + 1) % GENERATIONS;
         let generation = self.generation;
-        let index = self
-            .clients
-            .insert_with(|_| Client::new(transport, generation, now, ends));
+        let index = self.clients.insert_with(|_| Client::new(transport, generation, now, ends));
         self.set_timer(index);
         self.handshakes += 1;
         self.metrics.accepted += 1;
@@ -357,10 +339,7 @@ impl Server {
         if self.client(id).is_none() {
             return;
         }
-        let mut client = self
-            .clients
-            .remove(id.index)
-            .expect("the client was just found");
+        let mut client = self.clients.remove(id.index).expect("the client was just found");
         if let Some(hub) = self.hubs.get_mut(client.route as usize) {
             hub.leave_all(&mut client.memberships);
         }
@@ -384,9 +363,7 @@ impl Server {
 
     /// The connection that `id` names, if it is still there.
     pub(crate) fn client(&mut self, id: ConnId) -> Option<&mut Client> {
-        self.clients
-            .get_mut(id.index)
-            .filter(|client| client.generation == id.generation)
+        self.clients.get_mut(id.index).filter(|client| client.generation == id.generation)
     }
 
     pub(crate) fn set_timer(&mut self, index: u32) {
@@ -396,17 +373,13 @@ impl Server {
 
     /// Puts a client into a lane of the flush queue if it is owed something.
     pub(crate) fn owe(&mut self, id: ConnId, lane: Lane) {
-        if self
-            .client(id)
-            .is_some_and(|client| client.enter_lane(lane))
-        {
+        if self.client(id).is_some_and(|client| client.enter_lane(lane)) {
             self.flush.push(id, lane);
         }
     }
 
     fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {
-        self.client(id)
-            .filter(|client| client.state() == State::Open)
+        self.client(id).filter(|client| client.state() == State::Open)
     }
 
     fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {
@@ -424,18 +397,10 @@ fn cursor(started: u64, sequence: u64) -> String {
 }
 
 fn lane_for(listeners: usize) -> Lane {
-    if listeners <= URGENT_LISTENERS_MAX {
-        Lane::Urgent
-    } else {
-        Lane::Bulk
-    }
+    if listeners <= URGENT_LISTENERS_MAX { Lane::Urgent } else { Lane::Bulk }
 }
 
 /// The hint for a handshake that is refused for the same reason for which clients are closed.
 fn retry_seconds(close: &Close) -> Cow<'static, str> {
-    if close.code == Close::GOING_AWAY.code {
-        "5".into()
-    } else {
-        "1".into()
-    }
+    if close.code == Close::GOING_AWAY.code { "5".into() } else { "1".into() }
 }

@@ -23,9 +23,7 @@ impl Signals {
         receiver.set_nonblocking(true)?;
         pipe::register(SIGTERM, sender.try_clone()?)?;
         pipe::register(SIGINT, sender)?;
-        Ok(Signals {
-            receiver: UnixStream::from_std(receiver),
-        })
+        Ok(Signals { receiver: UnixStream::from_std(receiver) })
     }
 
     /// How many came since it was last asked.

@@ -60,9 +60,7 @@ impl Site {
     /// A message from Redis or from a publisher, on its way to every route. Returns to how many clients it went.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         self.server.advance();
-        let topic = channel
-            .strip_prefix(self.prefix.as_bytes())
-            .and_then(topic::published);
+        let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
         let Some(topic) = topic else {
             self.server.metrics.messages_malformed += 1;
             return 0;
@@ -79,10 +77,7 @@ impl Site {
     pub fn oversized(&mut self) {
         self.server.metrics.messages_oversized += 1;
         let now = self.server.now.millis;
-        if self
-            .dropped_logged
-            .is_none_or(|logged| now >= logged + 1000)
-        {
+        if self.dropped_logged.is_none_or(|logged| now >= logged + 1000) {
             self.dropped_logged = Some(now);
             log::warn!(
                 "a payload above payload_bytes_max ({} bytes) was dropped; {} so far",
@@ -129,9 +124,7 @@ impl Site {
         let (opened, route) = (client.opened, client.route);
         if opened {
             self.server.route = route;
-            self.routes[route as usize]
-                .handler
-                .on_close(&mut self.server, id);
+            self.routes[route as usize].handler.on_close(&mut self.server, id);
         }
         self.addresses.leave(id);
         self.server.free(id);
@@ -139,17 +132,13 @@ impl Site {
 
     fn on_text(&mut self, id: ConnId, text: &str) {
         if let Some(route) = self.admit_message(id) {
-            self.routes[route]
-                .handler
-                .on_message(&mut self.server, id, text);
+            self.routes[route].handler.on_message(&mut self.server, id, text);
         }
     }
 
     fn on_binary(&mut self, id: ConnId, bytes: &[u8]) {
         if let Some(route) = self.admit_message(id) {
-            self.routes[route]
-                .handler
-                .on_binary(&mut self.server, id, bytes);
+            self.routes[route].handler.on_binary(&mut self.server, id, bytes);
         }
     }
 
@@ -169,18 +158,11 @@ impl Site {
     }
 
     fn on_request(&mut self, id: ConnId, mut request: Request) {
-        if self
-            .server
-            .client(id)
-            .is_some_and(|client| client.route == ADMIN_ROUTE)
-        {
+        if self.server.client(id).is_some_and(|client| client.route == ADMIN_ROUTE) {
             let response = self.answer_admin(request.path());
             return self.server.respond(id, &response);
         }
-        let number = self
-            .routes
-            .iter()
-            .position(|route| route.path == request.path());
+        let number = self.routes.iter().position(|route| route.path == request.path());
         let accepted = match number {
             Some(number) => self.accept(id, number, &mut request),
             None => Err(self.answer_plain(&request)),
@@ -202,11 +184,7 @@ impl Site {
         let bounds = &self.server.bounds;
         let route = &self.routes[number];
         if self.draining || self.server.clients.len() > bounds.clients_max {
-            let text = if self.draining {
-                "this server is leaving"
-            } else {
-                "this server is full"
-            };
+            let text = if self.draining { "this server is leaving" } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
         if self.addresses.is_over(id) {
@@ -217,16 +195,9 @@ impl Site {
             return Err(upgrade_required());
         }
         if !admits(&route.origins, request) {
-            return Err(Response::text(
-                403,
-                "pages of this origin may not connect here",
-            ));
+            return Err(Response::text(403, "pages of this origin may not connect here"));
         }
-        let offered = |name: &&str| {
-            request
-                .list("sec-websocket-protocol")
-                .any(|one| one == *name)
-        };
+        let offered = |name: &&str| request.list("sec-websocket-protocol").any(|one| one == *name);
         let protocol = route.handler.protocol().filter(offered);
         request.accept(protocol)
     }
@@ -235,9 +206,7 @@ impl Site {
         let accepted = Frame::ready(accepted);
         self.server.open(id, number);
         self.server.route = number;
-        let result = self.routes[number as usize]
-            .handler
-            .on_open(&mut self.server, id, request);
+        let result = self.routes[number as usize].handler.on_open(&mut self.server, id, request);
         let client = self.server.client(id).expect("a verb frees nothing");
         match result {
             Ok(()) => {
@@ -299,9 +268,7 @@ fn is_loopback_name(host: Option<&str>) -> bool {
     };
     let address = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
-        || address
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

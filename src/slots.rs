@@ -41,11 +41,7 @@ pub struct Slots<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Slots {
-            pages: Vec::new(),
-            open: BTreeSet::new(),
-            len: 0,
-        }
+        Slots { pages: Vec::new(), open: BTreeSet::new(), len: 0 }
     }
 }
 
@@ -90,16 +86,12 @@ impl<T> Slots<T> {
 
     /// What is at `index`, if anything is.
     pub fn get(&self, index: u32) -> Option<&T> {
-        self.pages
-            .get(index as usize / PAGE)?
-            .get(index as usize % PAGE)
+        self.pages.get(index as usize / PAGE)?.get(index as usize % PAGE)
     }
 
     /// What is at `index`, if anything is.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.pages
-            .get_mut(index as usize / PAGE)?
-            .get_mut(index as usize % PAGE)
+        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)
     }
 
     /// Vacates a place. A page left empty gives its memory back.
@@ -118,8 +110,7 @@ impl<T> Slots<T> {
     /// Everything, in the order of the places.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.pages.iter().enumerate().flat_map(|(page, slab)| {
-            slab.iter()
-                .map(move |(place, value)| ((page * PAGE + place) as u32, value))
+            slab.iter().map(move |(place, value)| ((page * PAGE + place) as u32, value))
         })
     }
 }
@@ -159,11 +150,7 @@ mod tests {
             let grow = step < 20_000 || (step < 40_000 && random() % 2 == 0);
             if grow {
                 let index = slots.insert_with(|_| step);
-                assert_eq!(
-                    model.insert(index, step),
-                    None,
-                    "a taken place was given away"
-                );
+                assert_eq!(model.insert(index, step), None, "a taken place was given away");
             } else if let Some(&index) = model.keys().next() {
                 assert_eq!(slots.remove(index), model.remove(&index));
                 assert_eq!(slots.remove(index), None);
@@ -178,9 +165,7 @@ mod tests {
     #[test]
     fn an_emptied_page_gives_its_memory_back() {
         let mut slots = Slots::default();
-        let indices: Vec<u32> = (0..3 * PAGE)
-            .map(|number| slots.insert_with(|_| number))
-            .collect();
+        let indices: Vec<u32> = (0..3 * PAGE).map(|number| slots.insert_with(|_| number)).collect();
         for index in &indices[PAGE..2 * PAGE] {
             slots.remove(*index);
         }

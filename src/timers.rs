@@ -23,10 +23,7 @@ pub fn tick(now: Millis) -> Tick {
 
 /// The first tick that is not before `seconds` from now.
 pub fn after(now: Millis, seconds: u32) -> Tick {
-    tick(
-        now.saturating_add(seconds as Millis * 1000)
-            .saturating_add(TICK - 1),
-    )
+    tick(now.saturating_add(seconds as Millis * 1000).saturating_add(TICK - 1))
 }
 
 struct Page {
@@ -58,13 +55,8 @@ impl Timers {
         if slot.is_none() && deadline == NEVER {
             return;
         }
-        let page = slot.get_or_insert_with(|| {
-            Box::new(Page {
-                earliest: NEVER,
-                live: 0,
-                at: [NEVER; PAGE],
-            })
-        });
+        let page = slot
+            .get_or_insert_with(|| Box::new(Page { earliest: NEVER, live: 0, at: [NEVER; PAGE] }));
         page.live += u32::from(deadline != NEVER);
         page.live -= u32::from(page.at[place] != NEVER);
         page.at[place] = deadline;
@@ -160,21 +152,15 @@ mod tests {
             }
             found.clear();
             timers.expire(now, usize::MAX, &mut found);
-            let due: Vec<u32> = model
-                .iter()
-                .filter(|(_, at)| **at <= now)
-                .map(|(index, _)| *index)
-                .collect();
+            let due: Vec<u32> =
+                model.iter().filter(|(_, at)| **at <= now).map(|(index, _)| *index).collect();
             model.retain(|_, at| *at > now);
             assert_eq!(found, due, "at {now}");
         }
         for index in 0..5_000 {
             timers.set(index, NEVER);
         }
-        assert!(
-            timers.pages.iter().all(Option::is_none),
-            "cleared pages are given back"
-        );
+        assert!(timers.pages.iter().all(Option::is_none), "cleared pages are given back");
     }
 
     #[test]

@@ -57,9 +57,7 @@ fn is_topic(text: &str) -> bool {
 fn is_ordinary(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:@/".contains(&byte);
     text.len() <= TOPIC_BYTES_MAX
-        && text
-            .split('.')
-            .all(|level| !level.is_empty() && level.bytes().all(is_allowed))
+        && text.split('.').all(|level| !level.is_empty() && level.bytes().all(is_allowed))
 }
 
 /// What somebody listens to, or may listen to. Shown as it was written: `room.*`.
@@ -170,11 +168,7 @@ enum State {
 pub fn keys_of<'a>(topic: &'a str, scratch: &'a mut String) -> KeysOf<'a> {
     scratch.clear();
     scratch.push_str(topic);
-    KeysOf {
-        topic,
-        scratch,
-        state: State::Exact,
-    }
+    KeysOf { topic, scratch, state: State::Exact }
 }
 
 impl KeysOf<'_> {
@@ -190,11 +184,7 @@ impl KeysOf<'_> {
             State::Done => return None,
         };
         let is_last = end == 0 || is_user_topic(self.topic);
-        self.state = if is_last {
-            State::Done
-        } else {
-            State::Patterns(end - 1)
-        };
+        self.state = if is_last { State::Done } else { State::Patterns(end - 1) };
         self.scratch.truncate(end);
         self.scratch.push('\0');
         Some(self.scratch)
@@ -245,34 +235,18 @@ mod tests {
     fn a_topic_is_checked_before_anything_is_done_with_it() {
         let longest = "a".repeat(TOPIC_BYTES_MAX);
         let longest_user = user_topic(&"ü".repeat(64)).unwrap();
-        for topic in [
-            "news",
-            "room.7.chat",
-            "A-Z_0:9@x/y",
-            "user",
-            "users.1",
-            &longest,
-        ] {
+        for topic in ["news", "room.7.chat", "A-Z_0:9@x/y", "user", "users.1", &longest] {
             assert_eq!(published(topic.as_bytes()), Some(topic));
         }
-        for topic in [
-            "user.42",
-            "user.a..b.",
-            "user.*",
-            "user. ü\u{2028}\"",
-            &longest_user,
-        ] {
+        for topic in ["user.42", "user.a..b.", "user.*", "user. ü\u{2028}\"", &longest_user] {
             assert_eq!(published(topic.as_bytes()), Some(topic));
         }
         let too_long = format!("{longest}a");
         let user_too_long = format!("{longest_user}a");
-        let malformed = [
-            "", ".", "a.", ".a", "a..b", "a b", "é", "*", "room.*", "a\0", "user.", "user.a\n",
-        ];
+        let malformed =
+            ["", ".", "a.", ".a", "a..b", "a b", "é", "*", "room.*", "a\0", "user.", "user.a\n"];
         for topic in
-            malformed
-                .into_iter()
-                .chain(["user.\u{85}", "user.\0", &too_long, &user_too_long])
+            malformed.into_iter().chain(["user.\u{85}", "user.\0", &too_long, &user_too_long])
         {
             assert_eq!(published(topic.as_bytes()), None, "{topic:?}");
         }
@@ -317,10 +291,7 @@ mod tests {
 
     #[test]
     fn a_message_looks_up_one_key_per_level() {
-        assert_eq!(
-            keys("room.7.chat"),
-            ["room.7.chat", "room.7.\0", "room.\0", "\0"]
-        );
+        assert_eq!(keys("room.7.chat"), ["room.7.chat", "room.7.\0", "room.\0", "\0"]);
         assert_eq!(keys("news"), ["news", "\0"]);
         assert_eq!(keys("user.a.b"), ["user.a.b", "user.\0"]);
         assert_eq!(keys("user"), ["user", "\0"]);
@@ -328,12 +299,7 @@ mod tests {
 
     #[test]
     fn only_an_admin_joins_the_topics_of_users() {
-        let joined = |text, admin| {
-            grant(text)
-                .keys(admin)
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
+        let joined = |text, admin| grant(text).keys(admin).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(joined("*", false), ["\0"]);
         assert_eq!(joined("*", true), ["\0", "user.\0"]);
         assert_eq!(joined("user.*", false), [""; 0]);
@@ -409,8 +375,7 @@ mod tests {
                 heard += usize::from(expected);
                 let mut lookups = keys(topic);
                 assert_eq!(
-                    held.keys(admin)
-                        .any(|key| lookups.iter().any(|each| each == key)),
+                    held.keys(admin).any(|key| lookups.iter().any(|each| each == key)),
                     expected,
                     "{case}"
                 );
@@ -425,9 +390,6 @@ mod tests {
                 assert_eq!(lookups, keys(topic), "{case}: a key twice");
             }
         }
-        assert!(
-            heard > 1000,
-            "the generator makes topics and grants that meet"
-        );
+        assert!(heard > 1000, "the generator makes topics and grants that meet");
     }
 }

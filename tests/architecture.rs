@@ -46,12 +46,7 @@ fn sources() -> Vec<Source> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path
-                    .strip_prefix(&root)
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .to_owned();
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
                 let text = fs::read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
                 let is_code = |line: &&str| !line.trim_start().starts_with("//");
@@ -77,9 +72,8 @@ fn names_after<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a s
         let before = code[..at].chars().next_back();
         let is_start = before.is_none_or(|char| !char.is_alphanumeric() && !":_".contains(char));
         let rest = &code[at + prefix.len()..];
-        let end = rest
-            .find(|char: char| !char.is_alphanumeric() && char != '_')
-            .unwrap_or(rest.len());
+        let end =
+            rest.find(|char: char| !char.is_alphanumeric() && char != '_').unwrap_or(rest.len());
         (is_start && end > 0).then(|| &rest[..end])
     })
 }
@@ -98,10 +92,8 @@ fn layers() -> BTreeMap<String, u32> {
 #[test]
 fn every_module_stands_in_the_map_once() {
     let layers = layers();
-    let modules: BTreeSet<String> = sources()
-        .iter()
-        .map(|source| module(&source.path).to_owned())
-        .collect();
+    let modules: BTreeSet<String> =
+        sources().iter().map(|source| module(&source.path).to_owned()).collect();
     let expected: BTreeSet<String> = modules.into_iter().filter(|name| name != "lib").collect();
     assert_eq!(layers.keys().cloned().collect::<BTreeSet<_>>(), expected);
 }
@@ -111,22 +103,12 @@ fn a_module_imports_from_lower_layers_only() {
     let layers = layers();
     for source in sources().iter().filter(|source| source.path != "lib.rs") {
         let own = module(&source.path);
-        let prefix = if own == "main" {
-            "oneloop::"
-        } else {
-            "crate::"
-        };
+        let prefix = if own == "main" { "oneloop::" } else { "crate::" };
         for name in names_after(&source.code, prefix) {
-            let Some(layer) = layers.get(name) else {
-                panic!("{}: {name}", source.path)
-            };
+            let Some(layer) = layers.get(name) else { panic!("{}: {name}", source.path) };
             let ground = layers[own] == 0 && GROUND.contains(&name) && own != "clock";
             let allowed = name == own || *layer < layers[own] || ground;
-            assert!(
-                allowed,
-                "{} (layer {}) imports {name} ({layer})",
-                source.path, layers[own]
-            );
+            assert!(allowed, "{} (layer {}) imports {name} ({layer})", source.path, layers[own]);
         }
     }
 }
@@ -142,23 +124,13 @@ fn files_of_a_module_import_in_no_circle() {
         let names = names_after(&source.code, &deep).chain(names_after(&source.code, "super::"));
         let names: BTreeSet<&str> = names.collect();
         let siblings = sources.iter().filter(|other| {
-            let name = other
-                .path
-                .strip_prefix(own)
-                .and_then(|rest| rest.strip_prefix('/'));
+            let name = other.path.strip_prefix(own).and_then(|rest| rest.strip_prefix('/'));
             let name = name.and_then(|name| name.strip_suffix(".rs"));
             other.path != source.path && name.is_some_and(|name| names.contains(name))
         });
-        imports.insert(
-            &source.path,
-            siblings.map(|other| other.path.as_str()).collect(),
-        );
+        imports.insert(&source.path, siblings.map(|other| other.path.as_str()).collect());
     }
-    while let Some(leaf) = imports
-        .iter()
-        .find(|(_, of)| of.is_empty())
-        .map(|(path, _)| *path)
-    {
+    while let Some(leaf) = imports.iter().find(|(_, of)| of.is_empty()).map(|(path, _)| *path) {
         imports.remove(leaf);
         imports.values_mut().for_each(|of| {
             of.remove(leaf);
@@ -170,36 +142,15 @@ fn files_of_a_module_import_in_no_circle() {
 #[test]
 fn each_outside_crate_has_one_home() {
     let manifest = include_str!("../Cargo.toml");
-    let section = manifest
-        .split("[dependencies]")
-        .nth(1)
-        .unwrap()
-        .split("\n[")
-        .next()
-        .unwrap();
-    let lines = section
-        .lines()
-        .filter(|line| !line.starts_with('#') && line.contains('='));
-    let named: BTreeSet<String> = lines
-        .map(|line| {
-            line.split(['=', '.'])
-                .next()
-                .unwrap()
-                .trim()
-                .replace('-', "_")
-        })
-        .collect();
+    let section = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let lines = section.lines().filter(|line| !line.starts_with('#') && line.contains('='));
+    let named: BTreeSet<String> =
+        lines.map(|line| line.split(['=', '.']).next().unwrap().trim().replace('-', "_")).collect();
     let known = HOMES.iter().map(|(name, _)| *name).chain(EVERYWHERE);
-    assert_eq!(
-        named,
-        known.map(str::to_owned).collect(),
-        "the crates of Cargo.toml"
-    );
+    assert_eq!(named, known.map(str::to_owned).collect(), "the crates of Cargo.toml");
     for source in sources() {
         for (name, homes) in HOMES {
-            let is_used = names_after(&source.code, &format!("{name}::"))
-                .next()
-                .is_some();
+            let is_used = names_after(&source.code, &format!("{name}::")).next().is_some();
             let at_home = homes.iter().any(|home| source.path.starts_with(home));
             assert!(!is_used || at_home, "{} uses {name}", source.path);
         }
@@ -211,11 +162,7 @@ fn only_the_loop_polls_and_reads_the_clock() {
     for source in sources() {
         let allowed = matches!(source.path.as_str(), "reactor/mod.rs" | "main.rs");
         for forbidden in ["Instant::now", "SystemTime", "Poll::new", ".poll("] {
-            assert!(
-                allowed || !source.code.contains(forbidden),
-                "{}: {forbidden}",
-                source.path
-            );
+            assert!(allowed || !source.code.contains(forbidden), "{}: {forbidden}", source.path);
         }
     }
 }
@@ -224,11 +171,7 @@ fn only_the_loop_polls_and_reads_the_clock() {
 fn nothing_is_shared_that_could_be_borrowed_twice() {
     for source in sources() {
         for forbidden in ["RefCell", "unsafe ", "todo!", "unimplemented!"] {
-            assert!(
-                !source.code.contains(forbidden),
-                "{}: {forbidden}",
-                source.path
-            );
+            assert!(!source.code.contains(forbidden), "{}: {forbidden}", source.path);
         }
     }
 }

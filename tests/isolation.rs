@@ -8,21 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use support::{Client, Publisher, Server, token};
 
-const SUBS: [&str; 10] = [
-    "4", "42", "42.", "42.x", "*", "42.*", "é", "a b", "\"q\"", "user.42",
-];
-const TOPICS: [&str; 10] = [
-    "news",
-    "room",
-    "room.7",
-    "room.7.chat",
-    "room.71",
-    "a.b.c",
-    "a.b",
-    "user",
-    "rooms.7",
-    "a",
-];
+const SUBS: [&str; 10] = ["4", "42", "42.", "42.x", "*", "42.*", "é", "a b", "\"q\"", "user.42"];
+const TOPICS: [&str; 10] =
+    ["news", "room", "room.7", "room.7.chat", "room.71", "a.b.c", "a.b", "user", "rooms.7", "a"];
 const GRANTS: [&str; 14] = [
     "news",
     "room",
@@ -55,9 +43,7 @@ impl Random {
     }
 
     fn some(&mut self, most: usize) -> Vec<String> {
-        (0..self.below(most + 1))
-            .map(|_| self.pick(&GRANTS).to_owned())
-            .collect()
+        (0..self.below(most + 1)).map(|_| self.pick(&GRANTS).to_owned()).collect()
     }
 }
 
@@ -108,21 +94,11 @@ impl Modelled {
         let (topics, may, admin) = (random.some(3), random.some(3), random.below(6) == 0);
         let mut client = Client::connect(server, &token(&sub, &topics, &may, admin));
         let welcome: Value = serde_json::from_str(&client.read()).unwrap();
-        assert_eq!(
-            (&welcome["op"], &welcome["sub"]),
-            (&json!("welcome"), &json!(sub))
-        );
+        assert_eq!((&welcome["op"], &welcome["sub"]), (&json!("welcome"), &json!(sub)));
         let granted = topics.iter().flat_map(|grant| parts(grant, admin));
         let listens: BTreeMap<String, Why> = granted.map(|part| (part, Why::Granted)).collect();
-        let modelled = Modelled {
-            client,
-            sub,
-            admin,
-            may,
-            listens,
-            expected: vec![],
-            heard: vec![],
-        };
+        let modelled =
+            Modelled { client, sub, admin, may, listens, expected: vec![], heard: vec![] };
         assert_eq!(welcome["topics"], modelled.topics());
         modelled
     }
@@ -142,13 +118,11 @@ impl Modelled {
         if topic == format!("user.{}", self.sub) {
             return true;
         }
-        self.listens
-            .keys()
-            .any(|part| match (is_user(topic), is_user(part)) {
-                (true, true) => part == "user.*" || part == topic,
-                (false, false) => covers(part, false, topic),
-                _ => false,
-            })
+        self.listens.keys().any(|part| match (is_user(topic), is_user(part)) {
+            (true, true) => part == "user.*" || part == topic,
+            (false, false) => covers(part, false, topic),
+            _ => false,
+        })
     }
 
     /// Sends a command and reads up to its answer; messages on the way are noted.
@@ -165,10 +139,7 @@ impl Modelled {
     }
 
     fn note(&mut self, frame: Value) {
-        self.heard.push((
-            frame["topic"].as_str().unwrap().to_owned(),
-            frame["data"].clone(),
-        ));
+        self.heard.push((frame["topic"].as_str().unwrap().to_owned(), frame["data"].clone()));
     }
 
     fn subscribe(&mut self, wanted: &str, number: usize) {
@@ -189,11 +160,7 @@ impl Modelled {
             self.listens.insert(wanted.to_owned(), Why::Asked);
         }
         let listens = self.listens.contains_key(wanted);
-        let expected = if listens {
-            json!("subscribed")
-        } else {
-            json!("error")
-        };
+        let expected = if listens { json!("subscribed") } else { json!("error") };
         assert_eq!(answer["op"], expected, "{wanted}: {answer}");
     }
 
@@ -217,15 +184,12 @@ impl Modelled {
         let newer = token(&self.sub, &topics, &may, admin);
         let answer = self.ask(json!({"op": "auth", "token": newer, "ref": number}));
         assert_eq!(answer["op"], "authed");
-        let granted: BTreeSet<String> = topics
-            .iter()
-            .flat_map(|grant| parts(grant, admin))
-            .collect();
+        let granted: BTreeSet<String> =
+            topics.iter().flat_map(|grant| parts(grant, admin)).collect();
         self.listens.retain(|part, why| {
             *why == Why::Asked && may.iter().any(|grant| covers(grant, admin, part))
         });
-        self.listens
-            .extend(granted.into_iter().map(|part| (part, Why::Granted)));
+        self.listens.extend(granted.into_iter().map(|part| (part, Why::Granted)));
         (self.may, self.admin) = (may, admin);
         assert_eq!(answer["topics"], self.topics());
     }
@@ -248,9 +212,8 @@ impl Modelled {
 fn run(server: &Server, seed: u64, steps: usize) -> usize {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut publisher = Publisher::connect(server);
-    let mut clients: Vec<Modelled> = (0..24)
-        .map(|_| Modelled::connect(server, &mut random))
-        .collect();
+    let mut clients: Vec<Modelled> =
+        (0..24).map(|_| Modelled::connect(server, &mut random)).collect();
     let mut delivered = 0;
     for step in 0..steps {
         let at = random.below(clients.len());
@@ -295,10 +258,7 @@ fn everyone_hears_what_the_model_says_and_nothing_else() {
         delivered += run(&server, seed, 1_500);
     }
     println!("{delivered} messages delivered, each to whom the model says");
-    assert!(
-        delivered > 10_000,
-        "the model would have been silent: {delivered}"
-    );
+    assert!(delivered > 10_000, "the model would have been silent: {delivered}");
 }
 
 #[test]
@@ -308,10 +268,7 @@ fn the_number_answered_to_a_publisher_is_the_number_of_clients() {
     let everything = ["a.b", "a.*", "*"].map(str::to_owned);
     let mut clients: Vec<Client> = (0..5)
         .map(|number| {
-            Client::connect(
-                &server,
-                &token(&format!("{number}"), &everything, &[], false),
-            )
+            Client::connect(&server, &token(&format!("{number}"), &everything, &[], false))
         })
         .collect();
     for client in &mut clients {
@@ -328,10 +285,6 @@ fn the_number_answered_to_a_publisher_is_the_number_of_clients() {
         if number == 3 {
             assert!(client.read().ends_with("\"data\":2}"));
         }
-        assert_eq!(
-            client.read(),
-            "pong",
-            "client {number} heard what was not for it"
-        );
+        assert_eq!(client.read(), "pong", "client {number} heard what was not for it");
     }
 }

@@ -85,11 +85,7 @@ impl Write for Feed<'_> {
 impl Codec {
     /// A decoder with these bounds.
     pub fn new(bounds: InboundBounds) -> Codec {
-        Codec {
-            bounds,
-            context: context(&bounds, 4096),
-            replies: Vec::new(),
-        }
+        Codec { bounds, context: context(&bounds, 4096), replies: Vec::new() }
     }
 
     /// Pongs and close frames that answer what was read: to be taken when a client's batch is done.
@@ -163,10 +159,7 @@ impl Codec {
     ) -> Option<Inbound> {
         let is_data = matches!(header.opcode, OpCode::Data(_));
         let is_fragment = is_data && (fragments.is_some() || !header.is_final);
-        let mut feed = Feed {
-            frame,
-            replies: &mut self.replies,
-        };
+        let mut feed = Feed { frame, replies: &mut self.replies };
         if !is_fragment {
             let message = self.context.read(&mut feed);
             let inbound = settle(&mut self.context, feed, message);
@@ -176,11 +169,7 @@ impl Codec {
             return inbound;
         }
         let own = fragments.get_or_insert_with(|| {
-            Box::new(Fragments {
-                context: context(&self.bounds, 0),
-                count: 0,
-                bytes: 0,
-            })
+            Box::new(Fragments { context: context(&self.bounds, 0), count: 0, bytes: 0 })
         });
         own.count += 1;
         own.bytes += length as u64;
@@ -217,9 +206,7 @@ fn settle(
         Ok(Message::Text(text)) => Some(Inbound::Text(text)),
         Ok(Message::Binary(bytes)) => Some(Inbound::Binary(bytes)),
         Ok(Message::Ping(_)) => {
-            context
-                .flush(&mut feed)
-                .expect("the replies take every pong");
+            context.flush(&mut feed).expect("the replies take every pong");
             None
         }
         // What tungstenite puts in the place of a code that may not be sent (RFC 6455 section 7.4.1).

@@ -52,10 +52,7 @@ impl Close {
 
     /// A code alone.
     pub const fn plain(code: u16) -> Close {
-        Close {
-            code,
-            reason: Cow::Borrowed(""),
-        }
+        Close { code, reason: Cow::Borrowed("") }
     }
 
     /// The same code with the reason `{"retry":ms}`: when the client is to come back.
@@ -65,10 +62,7 @@ impl Close {
 
     /// The same code with a reason.
     pub fn because(self, reason: impl Into<Cow<'static, str>>) -> Close {
-        Close {
-            code: self.code,
-            reason: reason.into(),
-        }
+        Close { code: self.code, reason: reason.into() }
     }
 }
 
@@ -122,14 +116,9 @@ impl Frame {
     }
 
     fn encode(opcode: OpCode, payload: &[u8]) -> Frame {
-        let header = FrameHeader {
-            opcode,
-            ..FrameHeader::default()
-        };
+        let header = FrameHeader { opcode, ..FrameHeader::default() };
         let mut bytes = Vec::with_capacity(header.len(payload.len() as u64) + payload.len());
-        header
-            .format(payload.len() as u64, &mut bytes)
-            .expect("a vector takes every write");
+        header.format(payload.len() as u64, &mut bytes).expect("a vector takes every write");
         bytes.extend_from_slice(payload);
         Frame(bytes.into())
     }
@@ -151,16 +140,10 @@ mod tests {
 
     #[test]
     fn encodes_as_rfc_6455_shows() {
-        assert_eq!(
-            Frame::text("Hello").as_bytes(),
-            [0x81, 5, b'H', b'e', b'l', b'l', b'o']
-        );
+        assert_eq!(Frame::text("Hello").as_bytes(), [0x81, 5, b'H', b'e', b'l', b'l', b'o']);
         assert_eq!(Frame::ping().as_bytes(), [0x89, 0]);
         assert_eq!(Frame::close(&Close::SLOW).as_bytes(), [0x88, 2, 0x0f, 0xa0]);
-        assert_eq!(
-            Frame::binary(&[0; 126]).as_bytes()[..4],
-            [0x82, 126, 0, 126]
-        );
+        assert_eq!(Frame::binary(&[0; 126]).as_bytes()[..4], [0x82, 126, 0, 126]);
         assert_eq!(
             Frame::binary(&[0; 65536]).as_bytes()[..10],
             [0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]

@@ -27,34 +27,19 @@ impl Response {
     /// A line of text for people.
     pub fn text(status: u16, text: &str) -> Response {
         let body = format!("{text}\n").into_bytes();
-        Response {
-            status,
-            headers: Vec::new(),
-            content_type: "text/plain; charset=utf-8",
-            body,
-        }
+        Response { status, headers: Vec::new(), content_type: "text/plain; charset=utf-8", body }
     }
 
     /// A JSON text.
     pub fn json(status: u16, json: String) -> Response {
         let content_type = "application/json";
-        Response {
-            status,
-            headers: Vec::new(),
-            content_type,
-            body: json.into_bytes(),
-        }
+        Response { status, headers: Vec::new(), content_type, body: json.into_bytes() }
     }
 
     /// A page.
     pub fn html(page: Vec<u8>) -> Response {
         let content_type = "text/html; charset=utf-8";
-        Response {
-            status: 200,
-            headers: Vec::new(),
-            content_type,
-            body: page,
-        }
+        Response { status: 200, headers: Vec::new(), content_type, body: page }
     }
 
     /// With one more header line.
@@ -136,12 +121,9 @@ fn refusal(error: &Error) -> Response {
 
 /// The answer to a request that is not an upgrade, where one is expected (RFC 9110 section 15.5.22).
 pub fn upgrade_required() -> Response {
-    Response::text(
-        426,
-        "this is a WebSocket endpoint: connect with a WebSocket client, version 13",
-    )
-    .with("Upgrade", "websocket")
-    .with("Sec-WebSocket-Version", "13")
+    Response::text(426, "this is a WebSocket endpoint: connect with a WebSocket client, version 13")
+        .with("Upgrade", "websocket")
+        .with("Sec-WebSocket-Version", "13")
 }
 
 impl Request {
@@ -181,8 +163,7 @@ impl Request {
 
     /// Whether the client asks for a WebSocket at all.
     pub fn is_upgrade(&self) -> bool {
-        self.list("upgrade")
-            .any(|entry| entry.eq_ignore_ascii_case("websocket"))
+        self.list("upgrade").any(|entry| entry.eq_ignore_ascii_case("websocket"))
     }
 
     /// The answer that makes the connection a WebSocket (RFC 6455 section 4.2.2), with the subprotocol if one is chosen.
@@ -193,9 +174,7 @@ impl Request {
         if self.header("sec-websocket-version") != Some("13") {
             return Err(upgrade_required());
         }
-        let asked = self
-            .list("connection")
-            .any(|entry| entry.eq_ignore_ascii_case("upgrade"));
+        let asked = self.list("connection").any(|entry| entry.eq_ignore_ascii_case("upgrade"));
         if !asked {
             return Err(Response::text(400, "Connection: Upgrade is expected"));
         }
@@ -208,9 +187,7 @@ impl Request {
         })?;
         if let Some(protocol) = protocol {
             let value = HeaderValue::from_static(protocol);
-            response
-                .headers_mut()
-                .insert("Sec-WebSocket-Protocol", value);
+            response.headers_mut().insert("Sec-WebSocket-Protocol", value);
         }
         let mut bytes = Vec::new();
         server::write_response(&mut bytes, &response).expect("a vector takes every write");
@@ -248,17 +225,10 @@ mod tests {
         let request = request(GOOD);
         assert_eq!(request.path(), "/ws");
         assert_eq!(
-            (
-                request.query("token"),
-                request.query("a"),
-                request.query("b")
-            ),
+            (request.query("token"), request.query("a"), request.query("b")),
             (Some("T"), None, None)
         );
-        assert_eq!(
-            request.list("sec-websocket-protocol").collect::<Vec<_>>(),
-            ["a", "oneloop.v1"]
-        );
+        assert_eq!(request.list("sec-websocket-protocol").collect::<Vec<_>>(), ["a", "oneloop.v1"]);
         assert!(request.is_upgrade());
     }
 
@@ -273,20 +243,10 @@ mod tests {
             ("GET / HTTP/1.1\nHost h", 400),
             ("\u{1}\u{2}", 400),
         ] {
-            assert_eq!(
-                parse(&head(lines), 8192).unwrap_err().status,
-                status,
-                "{lines}"
-            );
+            assert_eq!(parse(&head(lines), 8192).unwrap_err().status, status, "{lines}");
         }
-        assert_eq!(
-            parse(b"GET / HT", 8192).unwrap().map(|(_, length)| length),
-            None
-        );
-        assert_eq!(
-            parse(b"GET /aaaaaaaaaaaaaaaaaaaa", 16).unwrap_err().status,
-            431
-        );
+        assert_eq!(parse(b"GET / HT", 8192).unwrap().map(|(_, length)| length), None);
+        assert_eq!(parse(b"GET /aaaaaaaaaaaaaaaaaaaa", 16).unwrap_err().status, 431);
         assert_eq!(parse(&head(GOOD), 64).unwrap_err().status, 431);
         let many = format!("GET / HTTP/1.1\nHost: h{}", "\nA: b".repeat(200));
         assert_eq!(parse(&head(&many), 8192).unwrap_err().status, 431);

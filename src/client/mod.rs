@@ -192,11 +192,7 @@ impl Client {
             return self.ends;
         }
         let heard = self.heard.max(timing.floor);
-        let silent = if timing.silence == 0 {
-            NEVER
-        } else {
-            heard + timing.silence
-        };
+        let silent = if timing.silence == 0 { NEVER } else { heard + timing.silence };
         let ping = match timing.ping {
             0 => NEVER,
             ping if heard + ping > now => heard + ping,
@@ -217,11 +213,7 @@ impl Client {
         if timing.silence > 0 && unheard >= timing.silence {
             return Due::Silent;
         }
-        if timing.ping > 0 && unheard >= timing.ping {
-            Due::Ping
-        } else {
-            Due::Nothing
-        }
+        if timing.ping > 0 && unheard >= timing.ping { Due::Ping } else { Due::Nothing }
     }
 
     /// Counts a message in its second; `false` when there are more than `max` in one (0: no bound).
@@ -237,9 +229,7 @@ impl Client {
 
     /// The beginning of what it sends, kept from before: usually nothing.
     pub fn take_input(&mut self) -> Vec<u8> {
-        self.flight
-            .as_mut()
-            .map_or(Vec::new(), |flight| std::mem::take(&mut flight.input))
+        self.flight.as_mut().map_or(Vec::new(), |flight| std::mem::take(&mut flight.input))
     }
 
     /// Keeps what is not whole yet.
@@ -275,10 +265,7 @@ impl Client {
     }
 
     fn next_message(&mut self, input: &mut &[u8], codec: &mut Codec) -> Option<Event> {
-        let mut fragments = self
-            .flight
-            .as_mut()
-            .and_then(|flight| flight.fragments.take());
+        let mut fragments = self.flight.as_mut().and_then(|flight| flight.fragments.take());
         let inbound = codec.next(input, &mut fragments);
         if fragments.is_some() {
             self.flight().fragments = fragments;
@@ -319,10 +306,7 @@ impl Client {
 
     /// Queues the last frame or response. What waits is sent before it, unless `forget`.
     pub fn finish(&mut self, last: Option<&Frame>, forget: bool, ends: Tick) {
-        assert!(
-            matches!(self.state, State::Head | State::Open),
-            "it is finished once"
-        );
+        assert!(matches!(self.state, State::Head | State::Open), "it is finished once");
         self.state = State::Closing;
         self.end_at(ends, AtEnd::Drop);
         let flight = self.flight();
@@ -398,9 +382,7 @@ impl Client {
 
     /// Bytes that wait to be written.
     pub fn backlog_bytes(&self) -> usize {
-        self.flight
-            .as_ref()
-            .map_or(0, |flight| flight.outbox.bytes())
+        self.flight.as_ref().map_or(0, |flight| flight.outbox.bytes())
     }
 
     fn flight(&mut self) -> &mut Flight {

@@ -89,10 +89,7 @@ impl Outbox {
     /// Forgets what is not on the wire yet. A frame that is partly written stays: to cut it would break the framing.
     pub fn forget(&mut self) {
         self.frames.truncate(usize::from(self.written > 0));
-        self.bytes = self
-            .frames
-            .front()
-            .map_or(0, |frame| frame.as_bytes().len());
+        self.bytes = self.frames.front().map_or(0, |frame| frame.as_bytes().len());
     }
 
     /// Writes with one call of the transport, or a second one when the first took a full gather of frames.
@@ -154,10 +151,7 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    const BACKLOG: Backlog = Backlog {
-        frames_max: 3,
-        bytes_max: 100,
-    };
+    const BACKLOG: Backlog = Backlog { frames_max: 3, bytes_max: 100 };
 
     #[test]
     fn is_bounded_in_frames_and_in_bytes() {

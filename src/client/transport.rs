@@ -19,8 +19,7 @@ impl Transport {
 
     /// Registers both interests, once for the connection's whole life (mio is edge-triggered).
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.0
-            .register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        self.0.register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// One read; `Ok(0)` is the end.

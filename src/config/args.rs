@@ -14,13 +14,7 @@ pub enum Command {
     /// Serve until a drain; with `check`, read the settings and exit.
     Serve { check: bool },
     /// Print a token with these claims, valid for `ttl_seconds`. Topics and grants are not checked yet.
-    Token {
-        sub: String,
-        topics: Vec<String>,
-        may: Vec<String>,
-        ttl_seconds: u64,
-        admin: bool,
-    },
+    Token { sub: String, topics: Vec<String>, may: Vec<String>, ttl_seconds: u64, admin: bool },
     /// Say whether a token hears a topic, and by which rule.
     Explain { token: String, topic: String },
     /// Print [`super::help`].
@@ -90,8 +84,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
                 line.take_flag(verb, &flag, &mut parser, &mut extras);
             }
             Ok(Some(Arg::Short(letter))) => {
-                line.problems
-                    .push(format!("unknown flag -{}", letter.escape_debug()));
+                line.problems.push(format!("unknown flag -{}", letter.escape_debug()));
                 skip_value(&mut parser);
             }
             Err(error) => line.problems.push(error.to_string()),
@@ -116,10 +109,7 @@ fn skip_value(parser: &mut Parser) {
 
 impl Line {
     fn only(self, command: Command) -> Line {
-        Line {
-            command: Some(command),
-            ..Line::default()
-        }
+        Line { command: Some(command), ..Line::default() }
     }
 
     fn take_flag(&mut self, verb: Verb, flag: &str, parser: &mut Parser, extras: &mut Extras) {
@@ -144,9 +134,7 @@ impl Line {
         let value = match parser.value() {
             Ok(value) => value,
             Err(_) => {
-                return self
-                    .problems
-                    .push(format!("--{flag} needs a value after it"));
+                return self.problems.push(format!("--{flag} needs a value after it"));
             }
         };
         match (extra, setting) {
@@ -166,22 +154,17 @@ impl Line {
                 "{word} is no command{meant}; the command stands first: serve, token or explain"
             ));
         }
-        Some(Command::Serve {
-            check: extras.check,
-        })
+        Some(Command::Serve { check: extras.check })
     }
 
     fn token(&mut self, extras: Extras) -> Option<Command> {
         if !extras.words.is_empty() {
-            self.problems
-                .push("token takes flags only: --sub, --topics, --may, --ttl".to_owned());
+            self.problems.push("token takes flags only: --sub, --topics, --may, --ttl".to_owned());
         }
         let sub = match extras.sub {
             Some(sub) => self.checked("--sub", sub.text().and_then(|text| subject(text, &sub))),
-            None => self.checked(
-                "--sub",
-                Err("it is missing; name the user, as in --sub 42".to_owned()),
-            ),
+            None => self
+                .checked("--sub", Err("it is missing; name the user, as in --sub 42".to_owned())),
         };
         let topics = extras.topics.map_or(Ok(Vec::new()), |value| value.words());
         let may = extras.may.map_or(Ok(Vec::new()), |value| value.words());
@@ -201,34 +184,25 @@ impl Line {
     fn explain(&mut self, extras: Extras) -> Option<Command> {
         let count = extras.words.len();
         let words = extras.words.into_iter().map(|word| word.into_string().ok());
-        match words
-            .collect::<Option<Vec<_>>>()
-            .map(<[String; 2]>::try_from)
-        {
+        match words.collect::<Option<Vec<_>>>().map(<[String; 2]>::try_from) {
             Some(Ok([token, topic])) => return Some(Command::Explain { token, topic }),
-            Some(Err(_)) => self.problems.push(format!(
-                "explain takes two words, TOKEN and TOPIC; {count} were given"
-            )),
-            None => self
+            Some(Err(_)) => self
                 .problems
-                .push("explain: TOKEN and TOPIC must be UTF-8".to_owned()),
+                .push(format!("explain takes two words, TOKEN and TOPIC; {count} were given")),
+            None => self.problems.push("explain: TOKEN and TOPIC must be UTF-8".to_owned()),
         }
         None
     }
 
     fn checked<T>(&mut self, flag: &str, value: Result<T, String>) -> Option<T> {
-        value
-            .map_err(|reason| self.problems.push(format!("{flag}: {reason}")))
-            .ok()
+        value.map_err(|reason| self.problems.push(format!("{flag}: {reason}"))).ok()
     }
 }
 
 fn unknown_flag(flag: &str) -> String {
     let own = ["config", "check", "help", "version"].map(str::to_owned);
     let settings = table::all().filter(|setting| !setting.is_variable_only());
-    let known = settings
-        .map(|setting| setting.flag()[2..].to_owned())
-        .chain(own);
+    let known = settings.map(|setting| setting.flag()[2..].to_owned()).chain(own);
     let meant = suggestion("--", flag, known);
     format!("unknown flag --{}{meant}", flag.escape_debug())
 }
@@ -258,26 +232,15 @@ mod tests {
 
     #[test]
     fn each_command_takes_its_own_flags() {
-        let args = [
-            "token", "--sub", "42", "--topics", "a,b", "--may=c", "--ttl", "15m", "--admin",
-        ];
+        let args =
+            ["token", "--sub", "42", "--topics", "a,b", "--may=c", "--ttl", "15m", "--admin"];
         let token = line(&args);
         assert!(token.problems.is_empty() && token.settings.is_empty());
-        let Some(Command::Token {
-            sub,
-            topics,
-            may,
-            ttl_seconds,
-            admin,
-        }) = token.command
-        else {
+        let Some(Command::Token { sub, topics, may, ttl_seconds, admin }) = token.command else {
             panic!("a token was asked for");
         };
         assert_eq!((sub.as_str(), ttl_seconds, admin), ("42", 900, true));
-        assert_eq!(
-            (topics, may),
-            (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()])
-        );
+        assert_eq!((topics, may), (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]));
 
         let explain = line(&["explain", "--log", "off", "t", "room.7"]);
         assert_eq!(explain.settings.len(), 1);
@@ -286,41 +249,18 @@ mod tests {
         };
         assert_eq!((token.as_str(), topic.as_str()), ("t", "room.7"));
 
-        let serve = line(&[
-            "serve",
-            "--admin",
-            "127.0.0.1:1",
-            "--topics",
-            "a",
-            "--config",
-            "f",
-        ]);
-        assert!(matches!(
-            serve.command,
-            Some(Command::Serve { check: false })
-        ));
-        assert_eq!(
-            (serve.settings.len(), serve.config_file),
-            (2, Some("f".into()))
-        );
-        assert!(matches!(
-            line(&["--check"]).command,
-            Some(Command::Serve { check: true })
-        ));
-        assert!(matches!(
-            line(&["token", "--help"]).command,
-            Some(Command::Help)
-        ));
+        let serve = line(&["serve", "--admin", "127.0.0.1:1", "--topics", "a", "--config", "f"]);
+        assert!(matches!(serve.command, Some(Command::Serve { check: false })));
+        assert_eq!((serve.settings.len(), serve.config_file), (2, Some("f".into())));
+        assert!(matches!(line(&["--check"]).command, Some(Command::Serve { check: true })));
+        assert!(matches!(line(&["token", "--help"]).command, Some(Command::Help)));
         assert!(matches!(line(&["-V"]).command, Some(Command::Version)));
     }
 
     #[test]
     fn each_slip_gets_one_message() {
         let table: &[(&[&str], &str)] = &[
-            (
-                &["--lisen", "x"],
-                "unknown flag --lisen; did you mean --listen?",
-            ),
+            (&["--lisen", "x"], "unknown flag --lisen; did you mean --listen?"),
             (&["--chek"], "unknown flag --chek; did you mean --check?"),
             (&["--zzzzzzzz=x"], "unknown flag --zzzzzzzz"),
             (&["-x", "hunter2"], "unknown flag -x"),
@@ -331,36 +271,15 @@ mod tests {
             (&["tokn"], "\"tokn\" is no command; did you mean token?"),
             (&["--check", "token"], "the command stands first"),
             (&["--sub", "4"], "--sub belongs to `oneloop token`"),
-            (
-                &["token", "--check", "--sub", "4"],
-                "--check belongs to `oneloop serve`",
-            ),
-            (
-                &["token", "--sub", "4", "hunter2"],
-                "token takes flags only",
-            ),
-            (
-                &["token", "--ttl", "1h"],
-                "--sub: it is missing; name the user, as in --sub 42",
-            ),
+            (&["token", "--check", "--sub", "4"], "--check belongs to `oneloop serve`"),
+            (&["token", "--sub", "4", "hunter2"], "token takes flags only"),
+            (&["token", "--ttl", "1h"], "--sub: it is missing; name the user, as in --sub 42"),
             (&["token", "--sub", ""], "--sub: \"\" is not 1 to 128 bytes"),
             (&["token", "--sub", "a\nb"], "without control characters"),
-            (
-                &["token", "--sub", "4", "--ttl", "0"],
-                "--ttl: \"0\" is not a time like 90s, 15m",
-            ),
-            (
-                &["token", "--sub", "4", "--ttl", "3651d"],
-                "of at most 3650d",
-            ),
-            (
-                &["token", "--sub", "4", "--may", "a,,b"],
-                "--may: \"a,,b\" has an empty entry",
-            ),
-            (
-                &["explain", "hunter2"],
-                "explain takes two words, TOKEN and TOPIC; 1 were given",
-            ),
+            (&["token", "--sub", "4", "--ttl", "0"], "--ttl: \"0\" is not a time like 90s, 15m"),
+            (&["token", "--sub", "4", "--ttl", "3651d"], "of at most 3650d"),
+            (&["token", "--sub", "4", "--may", "a,,b"], "--may: \"a,,b\" has an empty entry"),
+            (&["explain", "hunter2"], "explain takes two words, TOKEN and TOPIC; 1 were given"),
             (&["explain", "hunter2", "a", "b"], "3 were given"),
         ];
         for (args, wanted) in table {

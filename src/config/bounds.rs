@@ -135,12 +135,7 @@ mod tests {
             let setting = table::by_key(key).unwrap_or_else(|| panic!("no row for {key}"));
             assert_eq!(setting.default_text(), default, "{key}");
         }
-        let rows = table::groups()
-            .iter()
-            .filter(|(title, _)| title.starts_with("Bounds"));
-        assert_eq!(
-            rows.map(|(_, rows)| rows.len()).sum::<usize>(),
-            design.len()
-        );
+        let rows = table::groups().iter().filter(|(title, _)| title.starts_with("Bounds"));
+        assert_eq!(rows.map(|(_, rows)| rows.len()).sum::<usize>(), design.len());
     }
 }

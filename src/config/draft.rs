@@ -49,8 +49,7 @@ impl Draft {
         }
         let refusal = self.set(setting, value).err();
         if let Some(reason) = refusal {
-            self.problems
-                .push(message(setting, setting.key, &source_name, &reason));
+            self.problems.push(message(setting, setting.key, &source_name, &reason));
         }
         self.said.insert(setting.key, source_name);
     }
@@ -68,8 +67,7 @@ impl Draft {
         };
         if let Err(reason) = set(route, &value) {
             let key = format!("route.{}", setting.key);
-            self.problems
-                .push(message(setting, &key, &source.name(setting), &reason));
+            self.problems.push(message(setting, &key, &source.name(setting), &reason));
         }
     }
 
@@ -87,13 +85,7 @@ impl Draft {
 
     fn set(&mut self, setting: &'static Setting, value: Value) -> Result<(), String> {
         match &setting.apply {
-            Apply::Number {
-                sized,
-                minimum,
-                maximum,
-                place,
-                ..
-            } => {
+            Apply::Number { sized, minimum, maximum, place, .. } => {
                 let number = value.number(*sized)?;
                 match u64::try_from(number) {
                     Ok(number) if (*minimum..=*maximum).contains(&number) => {
@@ -105,11 +97,7 @@ impl Draft {
             }
             Apply::Text { set, .. } => set(&mut self.config, &value),
             Apply::Route { set, .. } => {
-                let route = self
-                    .config
-                    .routes
-                    .first_mut()
-                    .expect("a draft has its default route");
+                let route = self.config.routes.first_mut().expect("a draft has its default route");
                 set(route, &value)
             }
             Apply::File { .. } => {
@@ -136,8 +124,5 @@ impl Draft {
 }
 
 fn message(setting: &Setting, key: &str, source: &str, reason: &str) -> String {
-    format!(
-        "{key} ({source}): {reason}; allowed: {}",
-        setting.allowed_text()
-    )
+    format!("{key} ({source}): {reason}; allowed: {}", setting.allowed_text())
 }

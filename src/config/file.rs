@@ -20,9 +20,7 @@ const BYTES_MAX: u64 = 1 << 20;
 pub(super) fn read_file(name: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(name)?
-            .take(bytes_max + 1)
-            .read_to_end(&mut bytes)?;
+        File::open(name)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     match read() {
@@ -55,9 +53,7 @@ pub(super) fn take_toml(draft: &mut Draft, name: &str, text: &str) -> bool {
     for error in &errors {
         let line = reader.line(error.span().map_or(0, |span| span.start));
         // Not the error's `Display`: it quotes the line, which may hold a password.
-        draft
-            .problems
-            .push(format!("{name}:{line}: not TOML: {}", error.message()));
+        draft.problems.push(format!("{name}:{line}: not TOML: {}", error.message()));
     }
     if errors.is_empty() {
         reader.take_table(draft, "", table.get_ref());
@@ -143,16 +139,11 @@ impl Reader<'_> {
     ) {
         let meant = suggestion("", key, known.map(|setting| setting.key.to_owned()));
         let key = super::value::quote(key);
-        draft
-            .problems
-            .push(format!("{}:{line}: unknown key {key}{meant}", self.name));
+        draft.problems.push(format!("{}:{line}: unknown key {key}{meant}", self.name));
     }
 
     fn at(&self, line: usize) -> Source<'_> {
-        Source::File {
-            name: self.name,
-            line,
-        }
+        Source::File { name: self.name, line }
     }
 
     /// The line, from 1, that holds the byte.
@@ -162,10 +153,7 @@ impl Reader<'_> {
     }
 }
 
-type Entry<'a, 'i> = (
-    &'a Spanned<toml::de::DeString<'i>>,
-    &'a Spanned<DeValue<'i>>,
-);
+type Entry<'a, 'i> = (&'a Spanned<toml::de::DeString<'i>>, &'a Spanned<DeValue<'i>>);
 
 /// The table's entries as they stand in the file: `DeTable` sorts them by key.
 fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Entry<'a, 'i>> {
@@ -183,9 +171,7 @@ fn convert(value: &DeValue) -> Value {
             i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX),
         ),
         DeValue::Array(entries) => {
-            let texts = entries
-                .iter()
-                .map(|entry| entry.get_ref().as_str().map(str::to_owned));
+            let texts = entries.iter().map(|entry| entry.get_ref().as_str().map(str::to_owned));
             match texts.collect() {
                 Some(list) => Value::List(list),
                 None => Value::Unfit("an array of other things than texts"),
@@ -292,9 +278,7 @@ mod tests {
                 (state % below) as usize
             };
             let length = random(24);
-            let toml: String = (0..length)
-                .map(|_| pieces[random(pieces.len() as u64)])
-                .collect();
+            let toml: String = (0..length).map(|_| pieces[random(pieces.len() as u64)]).collect();
             println!("seed {seed}: {toml:?}"); // Shown when the test fails.
             let mut draft = Draft::default();
             if take_toml(&mut draft, "t.toml", &toml) {

@@ -53,27 +53,16 @@ pub fn settings_markdown() -> String {
             true => (setting.variable(), "none".to_owned()),
             false => (setting.key.to_owned(), format!("`{}`", setting.flag())),
         };
-        let cells = [
-            setting.default_text(),
-            setting.allowed_text(),
-            setting.about.to_owned(),
-        ];
+        let cells = [setting.default_text(), setting.allowed_text(), setting.about.to_owned()];
         let [default, allowed, about] = cells.map(|cell| escape(&cell));
-        writeln!(
-            text,
-            "| `{name}` | {flag} | {default} | {allowed} | {about} |"
-        )
-        .expect("a String takes all");
+        writeln!(text, "| `{name}` | {flag} | {default} | {allowed} | {about} |")
+            .expect("a String takes all");
     }
     text
 }
 
 fn flag_or_dash(setting: &Setting) -> String {
-    if setting.is_variable_only() {
-        "-".to_owned()
-    } else {
-        setting.flag()
-    }
+    if setting.is_variable_only() { "-".to_owned() } else { setting.flag() }
 }
 
 /// Leaves no character that Markdown would take for its own.
@@ -101,10 +90,7 @@ mod tests {
                 false => setting.key.to_owned(),
             };
             let start = format!("| `{name}` |");
-            let count = markdown
-                .lines()
-                .filter(|line| line.starts_with(&start))
-                .count();
+            let count = markdown.lines().filter(|line| line.starts_with(&start)).count();
             assert_eq!(count, 1, "{name}");
         }
         assert_eq!(markdown.lines().count(), 2 + table::all().count());

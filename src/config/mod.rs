@@ -151,10 +151,7 @@ impl Default for Config {
             patterns: vec!["pub.*".to_owned()],
             admin: None,
             jwt: Jwt::default(),
-            routes: vec![RouteConfig {
-                topics: vec!["news".to_owned()],
-                ..Default::default()
-            }],
+            routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
             bounds: Bounds::default(),
             log: log::LevelFilter::Info,
         }
@@ -237,18 +234,11 @@ mod tests {
         let config = Config {
             redis: Some("redis://:hunter2@10.0.0.1".to_owned()),
             publishers_password: secret(),
-            jwt: Jwt {
-                secret: secret(),
-                key,
-                ..Jwt::default()
-            },
+            jwt: Jwt { secret: secret(), key, ..Jwt::default() },
             ..Config::default()
         };
         let shown = format!("{config:?} {:?}", config.publishers_password);
-        assert!(
-            !shown.contains("hunter2") && !shown.contains("104, 117"),
-            "{shown}"
-        );
+        assert!(!shown.contains("hunter2") && !shown.contains("104, 117"), "{shown}");
         assert!(shown.contains("***"));
     }
 
@@ -256,28 +246,14 @@ mod tests {
     fn the_defaults_are_those_of_the_design() {
         let config = Config::default();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8099");
-        assert_eq!(
-            config.publishers.map(|a| a.to_string()).as_deref(),
-            Some("127.0.0.1:6380")
-        );
+        assert_eq!(config.publishers.map(|a| a.to_string()).as_deref(), Some("127.0.0.1:6380"));
         assert!(config.redis.is_none() && config.admin.is_none() && !config.jwt.has_key());
-        assert_eq!(
-            (config.prefix.as_str(), config.patterns),
-            ("pub.", vec!["pub.*".to_owned()])
-        );
+        assert_eq!((config.prefix.as_str(), config.patterns), ("pub.", vec!["pub.*".to_owned()]));
         assert_eq!(config.jwt.leeway_seconds, 5);
         assert_eq!(config.log, log::LevelFilter::Info);
-        let [route] = &config.routes[..] else {
-            panic!("one route")
-        };
-        assert_eq!(
-            (route.path.as_str(), &route.origins),
-            ("/ws", &Origins::SameHost)
-        );
-        assert_eq!(
-            (route.format, &route.topics),
-            (Format::Json, &vec!["news".to_owned()])
-        );
+        let [route] = &config.routes[..] else { panic!("one route") };
+        assert_eq!((route.path.as_str(), &route.origins), ("/ws", &Origins::SameHost));
+        assert_eq!((route.format, &route.topics), (Format::Json, &vec!["news".to_owned()]));
         assert!(route.may.is_empty() && route.anonymous.is_empty() && !route.single_session);
     }
 }

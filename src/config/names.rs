@@ -82,16 +82,10 @@ mod tests {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                (0..state % 6)
-                    .map(|i| if state >> (i + 8) & 1 == 0 { 'a' } else { 'b' })
-                    .collect()
+                (0..state % 6).map(|i| if state >> (i + 8) & 1 == 0 { 'a' } else { 'b' }).collect()
             };
             let (a, b) = (word(), word());
-            assert_eq!(
-                edits(&a, &b),
-                naive(a.as_bytes(), b.as_bytes()),
-                "seed {seed}: {a} {b}"
-            );
+            assert_eq!(edits(&a, &b), naive(a.as_bytes(), b.as_bytes()), "seed {seed}: {a} {b}");
         }
     }
 }

@@ -9,9 +9,7 @@ pub fn normalize_origin(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let (scheme, authority) = text.split_once("://")?;
     let scheme_is_good = scheme.starts_with(|first: char| first.is_ascii_lowercase())
-        && scheme
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     if !scheme_is_good {
         return None;
     }
@@ -32,11 +30,7 @@ fn split_port(authority: &str) -> Option<(String, Option<u16>)> {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
             let address: Ipv6Addr = address.parse().ok()?;
-            let port = if port.is_empty() {
-                None
-            } else {
-                Some(port.strip_prefix(':')?)
-            };
+            let port = if port.is_empty() { None } else { Some(port.strip_prefix(':')?) };
             (format!("[{address}]"), port)
         }
         None => {
@@ -57,10 +51,7 @@ fn split_port(authority: &str) -> Option<(String, Option<u16>)> {
     if !port.bytes().all(|b| b.is_ascii_digit()) {
         return None; // `parse` would take a sign.
     }
-    port.parse()
-        .ok()
-        .filter(|&port| port != 0)
-        .map(|port| (host, Some(port)))
+    port.parse().ok().filter(|&port| port != 0).map(|port| (host, Some(port)))
 }
 
 #[cfg(test)]
@@ -81,11 +72,7 @@ mod tests {
             ("chrome-extension://abc:443", "chrome-extension://abc:443"),
         ];
         for (written, meant) in table {
-            assert_eq!(
-                normalize_origin(written).as_deref(),
-                Some(meant),
-                "{written}"
-            );
+            assert_eq!(normalize_origin(written).as_deref(), Some(meant), "{written}");
             assert_eq!(normalize_origin(meant).as_deref(), Some(meant), "{meant}");
         }
     }

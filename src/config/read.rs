@@ -37,30 +37,19 @@ pub fn read(
 ) -> Result<Invocation, Problems> {
     let mut line = args::parse(args);
     if let Some(command @ (Command::Help | Command::Version)) = line.command {
-        return Ok(Invocation {
-            command,
-            config: Config::default(),
-        });
+        return Ok(Invocation { command, config: Config::default() });
     }
     let mut variables = own_variables(vars);
-    let named = variables
-        .iter()
-        .position(|(name, _)| name == "ONELOOP_CONFIG");
+    let named = variables.iter().position(|(name, _)| name == "ONELOOP_CONFIG");
     let by_variable = named.map(|at| (variables.remove(at).1, "ONELOOP_CONFIG"));
-    let file = line
-        .config_file
-        .take()
-        .map(|file| (file, "--config"))
-        .or(by_variable);
+    let file = line.config_file.take().map(|file| (file, "--config")).or(by_variable);
 
     let mut draft = Draft::default();
     let is_whole = match file.map(|(file, source)| (file.into_string(), source)) {
         None => true,
         Some((Ok(file), source)) => take_file(&mut draft, &file, source),
         Some((Err(_), source)) => {
-            draft
-                .problems
-                .push(format!("{source}: the file's name is not UTF-8"));
+            draft.problems.push(format!("{source}: the file's name is not UTF-8"));
             false
         }
     };
@@ -101,9 +90,7 @@ fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
                 let known = table::all().map(|setting| setting.variable());
                 let meant = suggestion("", &name, known.chain(["ONELOOP_CONFIG".to_owned()]));
                 let name = name.escape_debug();
-                draft
-                    .problems
-                    .push(format!("unknown variable {name}{meant}"));
+                draft.problems.push(format!("unknown variable {name}{meant}"));
             }
         }
     }
@@ -111,9 +98,7 @@ fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
 
 /// The variables that are meant for us, by name: the environment has no order.
 fn own_variables(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, OsString)> {
-    let named = vars
-        .into_iter()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value));
+    let named = vars.into_iter().map(|(name, value)| (name.to_string_lossy().into_owned(), value));
     let mut own: Vec<_> = named
         .filter(|(name, value)| name.starts_with("ONELOOP_") && !is_kubernetes(name, value))
         .collect();
@@ -171,45 +156,26 @@ mod tests {
     }
 
     fn problems(args: &[&str], vars: &[(&str, &str)]) -> Vec<String> {
-        read_all(args, vars)
-            .err()
-            .map_or(Vec::new(), |problems| problems.0)
+        read_all(args, vars).err().map_or(Vec::new(), |problems| problems.0)
     }
 
     #[test]
     fn a_flag_beats_a_variable_beats_the_file() {
-        let file = TempFile::new(
-            "order.toml",
-            "head_seconds = 1\nauth_seconds = 1\nfragments_max = 1",
-        );
-        let vars = [
-            ("ONELOOP_CONFIG", file.name()),
-            ("ONELOOP_AUTH_SECONDS", "2"),
-            ("PATH", "x"),
-        ];
+        let file =
+            TempFile::new("order.toml", "head_seconds = 1\nauth_seconds = 1\nfragments_max = 1");
+        let vars = [("ONELOOP_CONFIG", file.name()), ("ONELOOP_AUTH_SECONDS", "2"), ("PATH", "x")];
         let mut all = vars.to_vec();
         all.push(("ONELOOP_FRAGMENTS_MAX", "2"));
         let bounds = config(&["--fragments-max=3"], &all).bounds;
-        let wanted = Bounds {
-            head_seconds: 1,
-            auth_seconds: 2,
-            fragments_max: 3,
-            ..Bounds::default()
-        };
+        let wanted =
+            Bounds { head_seconds: 1, auth_seconds: 2, fragments_max: 3, ..Bounds::default() };
         assert_eq!(bounds, wanted);
         // The last of two flags wins, lists included; the file that a flag names beats the variable's.
         let topics = &config(&["--topics", "a,b", "--topics", "c"], &[]).routes[0].topics;
         assert_eq!(topics, &["c"]);
         let other = TempFile::new("other.toml", "head_seconds = 9");
         let bounds = config(&["serve", "--config", other.name()], &vars).bounds;
-        assert_eq!(
-            (
-                bounds.head_seconds,
-                bounds.auth_seconds,
-                bounds.fragments_max
-            ),
-            (9, 2, 1024)
-        );
+        assert_eq!((bounds.head_seconds, bounds.auth_seconds, bounds.fragments_max), (9, 2, 1024));
     }
 
     #[test]
@@ -228,16 +194,11 @@ mod tests {
         let config = config(&["--config", file.name()], &[]);
         assert_eq!(config.listen.to_string(), "0.0.0.0:80");
         assert_eq!(config.redis.as_deref(), Some("unix:///run/redis.sock"));
-        assert_eq!(
-            (config.publishers, config.patterns),
-            (None, vec!["*".to_owned()])
-        );
+        assert_eq!((config.publishers, config.patterns), (None, vec!["*".to_owned()]));
         assert_eq!(config.bounds.message_bytes_max, 1 << 20);
         let key = config.jwt.secret.expect("the file's");
         assert_eq!(key.as_bytes(), SECRET.as_bytes());
-        let [root, raw] = &config.routes[..] else {
-            panic!("two routes")
-        };
+        let [root, raw] = &config.routes[..] else { panic!("two routes") };
         assert_eq!((root.path.as_str(), &root.origins), ("/", &Origins::Any));
         assert!(root.single_session && root.topics.is_empty());
         assert_eq!((raw.path.as_str(), raw.format), ("/raw", Format::Raw));
@@ -252,35 +213,12 @@ mod tests {
         assert_eq!(config(&["--topics", "a"], &secret).routes[0].topics, ["a"]);
         assert!(config(&["--topics="], &[]).routes[0].topics.is_empty());
         assert_eq!(config(&["--prefix", "p:"], &[]).patterns, ["p:*"]);
-        assert_eq!(
-            config(&["--prefix", "p:", "--patterns", "q,r"], &[]).patterns,
-            ["q", "r"]
-        );
-        assert!(
-            config(&["--redis", "redis://localhost"], &[])
-                .publishers
-                .is_none()
-        );
-        let both = [
-            "--redis",
-            "redis://localhost",
-            "--publishers",
-            "127.0.0.1:7000",
-        ];
-        assert!(
-            config(&both, &[])
-                .publishers
-                .is_some_and(|address| address.port() == 7000)
-        );
-        assert!(
-            config(&["--listen", "[::ffff:127.0.0.1]:1"], &[])
-                .listen
-                .is_ipv6()
-        );
-        let orchestrator = [
-            ("ONELOOP_SERVICE_HOST", "10.0.0.1"),
-            ("ONELOOP_PORT", "tcp://x:1"),
-        ];
+        assert_eq!(config(&["--prefix", "p:", "--patterns", "q,r"], &[]).patterns, ["q", "r"]);
+        assert!(config(&["--redis", "redis://localhost"], &[]).publishers.is_none());
+        let both = ["--redis", "redis://localhost", "--publishers", "127.0.0.1:7000"];
+        assert!(config(&both, &[]).publishers.is_some_and(|address| address.port() == 7000));
+        assert!(config(&["--listen", "[::ffff:127.0.0.1]:1"], &[]).listen.is_ipv6());
+        let orchestrator = [("ONELOOP_SERVICE_HOST", "10.0.0.1"), ("ONELOOP_PORT", "tcp://x:1")];
         let nothing = format!("{:?}", config(&[], &orchestrator));
         assert_eq!(nothing, format!("{:?}", Config::default()));
     }
@@ -321,59 +259,23 @@ mod tests {
 
     #[test]
     fn a_token_can_be_made_where_the_server_could_not_run() {
-        let args = [
-            "token",
-            "--sub",
-            "42",
-            "--topics",
-            "a",
-            "--listen",
-            "0.0.0.0:1",
-        ];
-        let vars = [
-            ("ONELOOP_JWT_SECRET", SECRET),
-            ("ONELOOP_PUBLISHERS", "0.0.0.0:2"),
-        ];
+        let args = ["token", "--sub", "42", "--topics", "a", "--listen", "0.0.0.0:1"];
+        let vars = [("ONELOOP_JWT_SECRET", SECRET), ("ONELOOP_PUBLISHERS", "0.0.0.0:2")];
         let more = ["--publishers-password-file", "/nowhere"];
         let config = config(&[&args[..], &more].concat(), &vars);
-        assert!(
-            config.routes[0].topics.is_empty(),
-            "--topics are the token's"
-        );
+        assert!(config.routes[0].topics.is_empty(), "--topics are the token's");
         assert_eq!(problems(&more, &vars).len(), 1);
         let without = problems(&["token", "--sub", "42"], &[]);
-        assert!(
-            without[0].contains("token signs with the server's secret"),
-            "{without:?}"
-        );
+        assert!(without[0].contains("token signs with the server's secret"), "{without:?}");
     }
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let file = TempFile::new(
-            "bad.toml",
-            "head_seconds = 0\nlisten = '0.0.0.0:1'\nhed = 1\n",
-        );
-        let args = [
-            "--config",
-            file.name(),
-            "--lisen",
-            "x",
-            "--accepts-per-turn",
-            "0",
-        ];
+        let file = TempFile::new("bad.toml", "head_seconds = 0\nlisten = '0.0.0.0:1'\nhed = 1\n");
+        let args = ["--config", file.name(), "--lisen", "x", "--accepts-per-turn", "0"];
         let found = problems(&args, &[("ONELOOP_ADMIN", "x"), ("ONELOOP_X", "y")]);
-        let wanted = [
-            "bad.toml:1",
-            "bad.toml:3",
-            "(ONELOOP_ADMIN)",
-            "unknown variable ONELOOP_X",
-        ];
-        let also = [
-            "unknown flag --lisen",
-            "(--accepts-per-turn)",
-            "no key to check tokens with",
-        ];
+        let wanted = ["bad.toml:1", "bad.toml:3", "(ONELOOP_ADMIN)", "unknown variable ONELOOP_X"];
+        let also = ["unknown flag --lisen", "(--accepts-per-turn)", "no key to check tokens with"];
         assert_eq!(found.len(), wanted.len() + also.len(), "{found:?}");
         for (message, part) in found.iter().zip(wanted.iter().chain(&also)) {
             assert!(message.contains(part), "{part}: {message}");
@@ -382,19 +284,9 @@ mod tests {
         assert_eq!(shown.lines().count(), 7, "one line each: {shown}");
         // A file that is no TOML hides what it says: no message may accuse its absence.
         let file = TempFile::new("broken.toml", "jwt.secret_file = \nhead_seconds = 0");
-        let args = [
-            "--config",
-            file.name(),
-            "--listen",
-            "0.0.0.0:1",
-            "--log",
-            "x",
-        ];
+        let args = ["--config", file.name(), "--listen", "0.0.0.0:1", "--log", "x"];
         let found = problems(&args, &[]);
-        assert!(
-            found.len() == 2 && found[0].contains("broken.toml:1: not TOML"),
-            "{found:?}"
-        );
+        assert!(found.len() == 2 && found[0].contains("broken.toml:1: not TOML"), "{found:?}");
     }
 
     #[test]
@@ -405,18 +297,13 @@ mod tests {
         let config = with("ONELOOP_JWT_SECRET").expect("40 bytes are enough");
         assert_eq!(config.jwt.secret.expect("set").as_bytes(), [0xff; 40]);
         let refused = with("ONELOOP_LISTEN").expect_err("an address is text");
-        assert!(
-            refused.0[0].contains("text that is not UTF-8 is not text"),
-            "{refused}"
-        );
+        assert!(refused.0[0].contains("text that is not UTF-8 is not text"), "{refused}");
     }
 
     #[test]
     fn no_command_line_or_environment_panics() {
         let flags: Vec<String> = table::all().map(|setting| setting.flag()).collect();
-        let words = [
-            "token", "--sub", "--ttl", "-", "--", "-h=x", "=", "", "off", "1", "a,b", "ü",
-        ];
+        let words = ["token", "--sub", "--ttl", "-", "--", "-h=x", "=", "", "off", "1", "a,b", "ü"];
         for seed in 1..1000_u64 {
             let mut state = seed;
             let mut random = |below: usize| {
@@ -427,15 +314,9 @@ mod tests {
             };
             let mut word = || match random(4) {
                 0 => words[random(words.len())].to_owned(),
-                1 => format!(
-                    "{}={}",
-                    flags[random(flags.len())],
-                    words[random(words.len())]
-                ),
+                1 => format!("{}={}", flags[random(flags.len())], words[random(words.len())]),
                 2 => flags[random(flags.len())].replace("-file", ""),
-                _ => (0..random(6))
-                    .map(|_| char::from(random(128) as u8))
-                    .collect(),
+                _ => (0..random(6)).map(|_| char::from(random(128) as u8)).collect(),
             };
             let args: Vec<OsString> = (0..seed % 6).map(|_| word().into()).collect();
             let name = format!("ONELOOP_{}", word().replace('-', "_").to_uppercase());

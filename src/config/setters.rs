@@ -18,10 +18,7 @@ pub(super) fn set_secret(config: &mut Config, bytes: Vec<u8>) -> Result<(), Stri
 }
 
 pub(super) fn set_previous_secret(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
-    put(
-        &mut config.jwt.previous_secret,
-        signing_secret(bytes).map(Some),
-    )
+    put(&mut config.jwt.previous_secret, signing_secret(bytes).map(Some))
 }
 
 pub(super) fn set_publishers_password(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
@@ -36,9 +33,7 @@ fn signing_secret(bytes: Vec<u8>) -> Result<Secret, String> {
     let (length, least) = (bytes.len(), Jwt::SECRET_BYTES_MIN);
     if length < least {
         let advice = "make one with: openssl rand -base64 48";
-        return Err(format!(
-            "the secret has {length} bytes and needs at least {least}; {advice}"
-        ));
+        return Err(format!("the secret has {length} bytes and needs at least {least}; {advice}"));
     }
     Ok(Secret::new(bytes))
 }
@@ -95,11 +90,7 @@ pub(super) fn algorithms(value: &Value) -> Result<Vec<String>, String> {
     ];
     let words = value.words()?;
     match words.iter().find(|word| !KNOWN.contains(&word.as_str())) {
-        Some(word) => Err(format!(
-            "{} is not one of {}",
-            quote(word),
-            KNOWN.join(", ")
-        )),
+        Some(word) => Err(format!("{} is not one of {}", quote(word), KNOWN.join(", "))),
         None => Ok(words),
     }
 }
@@ -165,14 +156,8 @@ mod tests {
             let mut draft = Draft::default();
             draft.take(setting, Value::Text(text.to_owned()), Source::Flag);
             let found = draft.problems.join("\n");
-            assert!(
-                found.starts_with(&format!("{key} ({}): ", setting.flag())),
-                "{found}"
-            );
-            assert!(
-                found.contains(wanted) && !found.contains("hunter2"),
-                "{found}"
-            );
+            assert!(found.starts_with(&format!("{key} ({}): ", setting.flag())), "{found}");
+            assert!(found.contains(wanted) && !found.contains("hunter2"), "{found}");
         }
     }
 

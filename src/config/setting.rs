@@ -95,13 +95,7 @@ impl Setting {
     /// What it takes, as words or bounds.
     pub(super) fn allowed_text(&self) -> String {
         match &self.apply {
-            Apply::Number {
-                sized,
-                minimum,
-                maximum,
-                zero,
-                ..
-            } => {
+            Apply::Number { sized, minimum, maximum, zero, .. } => {
                 let [least, most] = [minimum, maximum].map(|&bound| write_number(bound, *sized));
                 match *zero {
                     "" => format!("{least} to {most}"),
@@ -154,15 +148,7 @@ pub(super) const fn text(
     allowed: &'static str,
     set: Set<Config>,
 ) -> Setting {
-    Setting {
-        key,
-        about,
-        apply: Apply::Text {
-            default,
-            allowed,
-            set,
-        },
-    }
+    Setting { key, about, apply: Apply::Text { default, allowed, set } }
 }
 
 pub(super) const fn route(
@@ -172,15 +158,7 @@ pub(super) const fn route(
     allowed: &'static str,
     set: Set<RouteConfig>,
 ) -> Setting {
-    Setting {
-        key,
-        about,
-        apply: Apply::Route {
-            default,
-            allowed,
-            set,
-        },
-    }
+    Setting { key, about, apply: Apply::Route { default, allowed, set } }
 }
 
 pub(super) const fn number(
@@ -191,17 +169,7 @@ pub(super) const fn number(
     zero: &'static str,
     place: Place,
 ) -> Setting {
-    Setting {
-        key,
-        about,
-        apply: Apply::Number {
-            sized: false,
-            minimum,
-            maximum,
-            zero,
-            place,
-        },
-    }
+    Setting { key, about, apply: Apply::Number { sized: false, minimum, maximum, zero, place } }
 }
 
 /// A number of bytes.
@@ -212,17 +180,7 @@ pub(super) const fn size(
     maximum: u64,
     place: Place,
 ) -> Setting {
-    Setting {
-        key,
-        about,
-        apply: Apply::Number {
-            sized: true,
-            minimum,
-            maximum,
-            zero: "",
-            place,
-        },
-    }
+    Setting { key, about, apply: Apply::Number { sized: true, minimum, maximum, zero: "", place } }
 }
 
 pub(super) const fn file(
@@ -231,27 +189,11 @@ pub(super) const fn file(
     allowed: &'static str,
     set: SetBytes,
 ) -> Setting {
-    Setting {
-        key,
-        about,
-        apply: Apply::File {
-            hidden: false,
-            allowed,
-            set,
-        },
-    }
+    Setting { key, about, apply: Apply::File { hidden: false, allowed, set } }
 }
 
 pub(super) const fn secret_file(key: &'static str, about: &'static str, set: SetBytes) -> Setting {
-    Setting {
-        key,
-        about,
-        apply: Apply::File {
-            hidden: true,
-            allowed: SECRET_FILE,
-            set,
-        },
-    }
+    Setting { key, about, apply: Apply::File { hidden: true, allowed: SECRET_FILE, set } }
 }
 
 pub(super) const fn secret(
@@ -260,9 +202,5 @@ pub(super) const fn secret(
     allowed: &'static str,
     set: SetBytes,
 ) -> Setting {
-    Setting {
-        key,
-        about,
-        apply: Apply::Variable { allowed, set },
-    }
+    Setting { key, about, apply: Apply::Variable { allowed, set } }
 }

@@ -45,9 +45,7 @@ impl Draft {
         ] {
             if self.has(one) && self.has(other) {
                 let (one, other) = (self.label(one), self.label(other));
-                self.problems.push(format!(
-                    "{one} and {other} are both given: keep one of them"
-                ));
+                self.problems.push(format!("{one} and {other} are both given: keep one of them"));
             }
         }
         if let (Some(secret), Some(public)) = (self.first(&SECRETS), self.first(&PUBLIC_KEYS)) {
@@ -74,11 +72,7 @@ impl Draft {
             };
             if let Err(reason) = read_file(&name, KEY_BYTES_MAX).and_then(set_bytes) {
                 let label = self.label(key);
-                let name = if *hidden {
-                    String::new()
-                } else {
-                    format!(" {name:?}")
-                };
+                let name = if *hidden { String::new() } else { format!(" {name:?}") };
                 self.problems.push(format!("{label}{name}: {reason}"));
             }
         }
@@ -87,17 +81,12 @@ impl Draft {
     /// A previous key is for the days after a change: without a current one it is the current one.
     fn check_keys(&mut self) {
         for (previous, current) in [
-            (
-                &["jwt.previous_secret", "jwt.previous_secret_file"][..],
-                &SECRETS[..],
-            ),
+            (&["jwt.previous_secret", "jwt.previous_secret_file"][..], &SECRETS[..]),
             (&["jwt.previous_key_file"][..], &["jwt.key_file"][..]),
         ] {
             if let (Some(label), None) = (self.first(previous), self.first(current)) {
                 let wanted = current[current.len() - 1];
-                self.problems.push(format!(
-                    "{label} needs a current one beside it: set {wanted}"
-                ));
+                self.problems.push(format!("{label} needs a current one beside it: set {wanted}"));
             }
         }
     }
@@ -146,9 +135,7 @@ impl Draft {
         for (route, source) in &self.routes {
             if !paths.insert(&route.path) {
                 let path = &route.path;
-                self.problems.push(format!(
-                    "[[route]] ({source}): path {path:?} is there already"
-                ));
+                self.problems.push(format!("[[route]] ({source}): path {path:?} is there already"));
             }
         }
         self.config.routes = self.routes.drain(..).map(|(route, _)| route).collect();
@@ -172,10 +159,7 @@ impl Draft {
     }
 
     fn check_bounds(&mut self) {
-        let (ping, silence) = (
-            self.config.bounds.ping_seconds,
-            self.config.bounds.silence_seconds,
-        );
+        let (ping, silence) = (self.config.bounds.ping_seconds, self.config.bounds.silence_seconds);
         if ping != 0 && silence != 0 && silence <= ping {
             let (ping_label, label) = (self.label("ping_seconds"), self.label("silence_seconds"));
             self.problems.push(format!(
@@ -207,9 +191,8 @@ impl Draft {
         }
         if self.config.publishers.is_none() && !self.has("redis") {
             let label = self.label("publishers");
-            self.problems.push(format!(
-                "{label} is off and redis is not set: nobody could publish"
-            ));
+            self.problems
+                .push(format!("{label} is off and redis is not set: nobody could publish"));
         }
     }
 
@@ -220,9 +203,7 @@ impl Draft {
 
     /// The label of the first of these keys that was given.
     fn first(&self, keys: &[&str]) -> Option<String> {
-        keys.iter()
-            .find(|key| self.has(key))
-            .map(|key| self.label(key))
+        keys.iter().find(|key| self.has(key)).map(|key| self.label(key))
     }
 }
 
@@ -297,10 +278,7 @@ mod tests {
         let open_key =
             "listen = '0.0.0.0:1'\njwt.key_file = 'Cargo.toml'\njwt.algorithms = ['ES256']";
         let table: &[(&str, &[&str])] = &[
-            (
-                "listen = '0.0.0.0:1'",
-                &["jwt.secret", "jwt.previous_secret"],
-            ),
+            ("listen = '0.0.0.0:1'", &["jwt.secret", "jwt.previous_secret"]),
             (open_key, &[]),
             ("listen = '[::1]:1'\njwt.algorithms = ['HS384']", &[]),
             ("publishers = '0.0.0.0:1'", &["publishers_password"]),
@@ -316,13 +294,7 @@ mod tests {
 
     #[test]
     fn one_newline_is_cut_and_no_more() {
-        let table = [
-            ("a\n", "a"),
-            ("a\r\n", "a"),
-            ("a\n\n", "a\n"),
-            ("a\r", "a\r"),
-            ("", ""),
-        ];
+        let table = [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a\r", "a\r"), ("", "")];
         for (whole, cut) in table {
             let mut bytes = whole.as_bytes().to_vec();
             cut_newline(&mut bytes);

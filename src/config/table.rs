@@ -163,10 +163,7 @@ mod tests {
         let names = |of: fn(&Setting) -> String| all().map(of).collect::<BTreeSet<_>>().len();
         let count = all().count();
         assert_eq!(names(|s| s.key.to_owned()), count);
-        assert_eq!(
-            (names(Setting::flag), names(Setting::variable)),
-            (count, count)
-        );
+        assert_eq!((names(Setting::flag), names(Setting::variable)), (count, count));
         let setting = by_key("jwt.secret_file").expect("a row");
         assert_eq!(setting.flag(), "--jwt-secret-file");
         assert_eq!(setting.variable(), "ONELOOP_JWT_SECRET_FILE");
@@ -176,13 +173,7 @@ mod tests {
 
     #[test]
     fn each_default_that_can_be_written_sets_what_is_already_there() {
-        let in_words = [
-            "redis",
-            "publishers",
-            "patterns",
-            "jwt.audience",
-            "jwt.issuer",
-        ];
+        let in_words = ["redis", "publishers", "patterns", "jwt.audience", "jwt.issuer"];
         let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
         for setting in all() {
             let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });
@@ -200,25 +191,11 @@ mod tests {
     #[test]
     fn each_number_takes_its_ends_and_nothing_beyond() {
         for setting in all() {
-            let Apply::Number {
-                minimum,
-                maximum,
-                place,
-                zero,
-                ..
-            } = &setting.apply
-            else {
+            let Apply::Number { minimum, maximum, place, zero, .. } = &setting.apply else {
                 continue;
             };
-            assert_eq!(
-                zero.is_empty(),
-                *minimum > 0 || setting.key == "jwt.leeway_seconds"
-            );
-            assert!(
-                *maximum <= u64::from(u32::MAX),
-                "{}: set() relies on it",
-                setting.key
-            );
+            assert_eq!(zero.is_empty(), *minimum > 0 || setting.key == "jwt.leeway_seconds");
+            assert!(*maximum <= u64::from(u32::MAX), "{}: set() relies on it", setting.key);
             let (least, most) = (i128::from(*minimum), i128::from(*maximum));
             for (number, fits) in [(least, 1), (most, 1), (least - 1, 0), (most + 1, 0)] {
                 let mut draft = Draft::default();

@@ -96,8 +96,7 @@ impl Value {
 
     pub(super) fn address(&self) -> Result<SocketAddr, String> {
         let text = self.text()?;
-        text.parse()
-            .map_err(|_| self.is_not("an IP address with a port"))
+        text.parse().map_err(|_| self.is_not("an IP address with a port"))
     }
 
     pub(super) fn address_or_off(&self) -> Result<Option<SocketAddr>, String> {
@@ -121,11 +120,7 @@ impl Value {
                 _ => format!("{} is not like https://example.com:8443", quote(word)),
             })
         };
-        words
-            .iter()
-            .map(normalize)
-            .collect::<Result<_, _>>()
-            .map(Origins::Listed)
+        words.iter().map(normalize).collect::<Result<_, _>>().map(Origins::Listed)
     }
 
     /// The value as a message shows it.
@@ -196,27 +191,19 @@ mod tests {
 
     #[test]
     fn sizes_take_binary_units_only() {
-        let table = [
-            ("65536", 65536),
-            ("64KiB", 65536),
-            ("64 KiB", 65536),
-            ("1MiB", 1 << 20),
-        ];
+        let table = [("65536", 65536), ("64KiB", 65536), ("64 KiB", 65536), ("1MiB", 1 << 20)];
         for (written, meant) in table {
             assert_eq!(text(written).number(true), Ok(meant), "{written}");
         }
         assert_eq!(text("2GiB").number(true), Ok(2 << 30));
-        for wrong in [
-            "", "KiB", "64KB", "64kib", "64k", "-1", "+1", "1.5MiB", " 1", "1_000", "0x10",
-        ] {
+        for wrong in
+            ["", "KiB", "64KB", "64kib", "64k", "-1", "+1", "1.5MiB", " 1", "1_000", "0x10"]
+        {
             assert!(text(wrong).number(true).is_err(), "{wrong}");
         }
         assert!(text("64KiB").number(false).is_err());
         assert_eq!(text(&"9".repeat(60)).number(true), Ok(i128::MAX));
-        assert_eq!(
-            text(&format!("{}GiB", i128::MAX)).number(true),
-            Ok(i128::MAX)
-        );
+        assert_eq!(text(&format!("{}GiB", i128::MAX)).number(true), Ok(i128::MAX));
     }
 
     #[test]
@@ -237,37 +224,16 @@ mod tests {
         assert_eq!(text("HTTPS://A.b:443,http://c:81").origins(), Ok(listed));
         let shown = text("https://a.b/").origins().unwrap_err();
         assert!(shown.contains("https://example.com:8443"), "{shown}");
-        assert!(
-            text("*,https://a.b")
-                .origins()
-                .unwrap_err()
-                .contains("alone")
-        );
+        assert!(text("*,https://a.b").origins().unwrap_err().contains("alone"));
     }
 
     #[test]
     fn durations_have_one_unit() {
-        let table = [
-            ("90", 90),
-            ("90s", 90),
-            ("15m", 900),
-            ("1h", 3600),
-            ("30d", 2_592_000),
-        ];
+        let table = [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600), ("30d", 2_592_000)];
         for (written, meant) in table {
             assert_eq!(parse_duration(written), Some(meant), "{written}");
         }
-        for wrong in [
-            "",
-            "s",
-            "1w",
-            "1h30m",
-            "-1s",
-            "+1",
-            "1.5h",
-            "ms",
-            "999999999999999999d",
-        ] {
+        for wrong in ["", "s", "1w", "1h30m", "-1s", "+1", "1.5h", "ms", "999999999999999999d"] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
     }

@@ -21,11 +21,7 @@ pub(super) struct Index {
 impl Index {
     /// The first topic of the chain in which one with this hash would be; [`NONE`] when there is none.
     pub fn chain(&self, hash: u32) -> u32 {
-        if self.buckets == 0 {
-            NONE
-        } else {
-            self.head(self.bucket(hash))
-        }
+        if self.buckets == 0 { NONE } else { self.head(self.bucket(hash)) }
     }
 
     /// Adds a topic that is not in the index.
@@ -62,11 +58,7 @@ impl Index {
     fn bucket(&self, hash: u32) -> u32 {
         let mask = self.buckets.next_power_of_two() - 1;
         let bucket = hash & mask;
-        if bucket < self.buckets {
-            bucket
-        } else {
-            hash & (mask >> 1)
-        }
+        if bucket < self.buckets { bucket } else { hash & (mask >> 1) }
     }
 
     /// One bucket more: the one it is split from is dealt out again between the two.

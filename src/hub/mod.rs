@@ -133,25 +133,19 @@ impl Hub {
         &'a self,
         of: &'a Memberships,
     ) -> impl Iterator<Item = (&'a str, Reason)> + 'a {
-        self.siblings(of)
-            .map(|(_, link)| (self.topics[link.topic].name.as_str(), link.reason))
+        self.siblings(of).map(|(_, link)| (self.topics[link.topic].name.as_str(), link.reason))
     }
 
     /// Whether the client is a member, and why.
     pub fn reason(&self, of: &Memberships, name: &str) -> Option<Reason> {
         let topic = self.find(name)?;
-        self.siblings(of)
-            .find(|(_, link)| link.topic == topic)
-            .map(|(_, link)| link.reason)
+        self.siblings(of).find(|(_, link)| link.topic == topic).map(|(_, link)| link.reason)
     }
 
     /// Says why a client is a member of a topic from now on; nothing happens if it is none.
     pub fn set_reason(&mut self, of: &Memberships, name: &str, reason: Reason) {
         let Some(topic) = self.find(name) else { return };
-        let found = self
-            .siblings(of)
-            .find(|(_, link)| link.topic == topic)
-            .map(|(at, _)| at);
+        let found = self.siblings(of).find(|(_, link)| link.topic == topic).map(|(at, _)| at);
         if let Some(at) = found {
             self.links[at].reason = reason;
         }
@@ -206,13 +200,7 @@ impl Hub {
     fn add_topic(&mut self, name: &str) -> u32 {
         let hash = self.hash(name);
         let name = SmolStr::new(name);
-        let topic = Topic {
-            name,
-            hash,
-            chained: NONE,
-            first: NONE,
-            members: 0,
-        };
+        let topic = Topic { name, hash, chained: NONE, first: NONE, members: 0 };
         let number = self.topics.insert_with(|_| topic);
         self.index.insert(&mut self.topics, number);
         number

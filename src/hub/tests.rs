@@ -26,17 +26,11 @@ fn compare(seed: u64, topics: u64, clients: u64, steps: u64) {
         match random.below(if step > steps / 2 { 12 } else { 8 }) {
             0..=4 => {
                 let joined = hub.join(client, mine, &name, Reason::Asked);
-                assert_eq!(
-                    joined,
-                    model.entry(name).or_default().insert(client),
-                    "seed {seed}"
-                );
+                assert_eq!(joined, model.entry(name).or_default().insert(client), "seed {seed}");
             }
             5..=7 => {
                 let left = hub.leave(mine, &name);
-                let was = model
-                    .get_mut(&name)
-                    .is_some_and(|members| members.remove(&client));
+                let was = model.get_mut(&name).is_some_and(|members| members.remove(&client));
                 assert_eq!(left, was, "seed {seed}");
             }
             _ => {
@@ -57,25 +51,14 @@ fn compare(seed: u64, topics: u64, clients: u64, steps: u64) {
     }
     model.retain(|_, members| !members.is_empty());
     assert_eq!(hub.topics_len(), model.len(), "seed {seed}");
-    assert_eq!(
-        hub.memberships_len(),
-        model.values().map(BTreeSet::len).sum::<usize>()
-    );
+    assert_eq!(hub.memberships_len(), model.values().map(BTreeSet::len).sum::<usize>());
     for (name, expected) in &model {
-        assert_eq!(
-            &hub.members(name).collect::<BTreeSet<u32>>(),
-            expected,
-            "seed {seed}"
-        );
+        assert_eq!(&hub.members(name).collect::<BTreeSet<u32>>(), expected, "seed {seed}");
     }
     for mine in &mut of {
         hub.leave_all(mine);
     }
-    assert_eq!(
-        (hub.topics_len(), hub.memberships_len()),
-        (0, 0),
-        "seed {seed}: nothing is left"
-    );
+    assert_eq!((hub.topics_len(), hub.memberships_len()), (0, 0), "seed {seed}: nothing is left");
 }
 
 #[test]

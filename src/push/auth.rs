@@ -51,9 +51,7 @@ impl Keys {
     pub fn new(settings: &KeySettings<'_>) -> Result<Keys, String> {
         let named = named_algorithms(settings.algorithms)?;
         let secret = |what, secret: Option<&[u8]>| {
-            secret
-                .map(|secret| Key::from_secret(what, secret, &named))
-                .transpose()
+            secret.map(|secret| Key::from_secret(what, secret, &named)).transpose()
         };
         let pem =
             |what, pem: Option<&[u8]>| pem.map(|pem| Key::from_pem(what, pem, &named)).transpose();
@@ -61,12 +59,7 @@ impl Keys {
         let signer = settings
             .secret
             .zip(current_secret.as_ref())
-            .map(|(secret, key)| {
-                (
-                    EncodingKey::from_secret(secret),
-                    key.validation.algorithms[0],
-                )
-            });
+            .map(|(secret, key)| (EncodingKey::from_secret(secret), key.validation.algorithms[0]));
         let mut keys: Vec<Key> = current_secret.into_iter().collect();
         keys.extend(pem("the JWT key", settings.key)?);
         if let Some(jwks) = settings.jwks {
@@ -82,11 +75,7 @@ impl Keys {
             issuer: settings.issuer.map(str::to_owned),
             leeway_seconds: settings.leeway_seconds,
         };
-        Ok(Keys {
-            keys,
-            signer,
-            expected,
-        })
+        Ok(Keys { keys, signer, expected })
     }
 
     /// Whom the token speaks for, at the second `unix`.
@@ -109,9 +98,7 @@ impl Keys {
         })?;
         // RFC 7515 section 4.1.11: refuse what one does not understand. The crate does not look.
         if header.crit.is_some() {
-            return Err(Refusal::Signature(
-                "its header has crit, which is not supported",
-            ));
+            return Err(Refusal::Signature("its header has crit, which is not supported"));
         }
         let mut refusal = Refusal::Signature("no key here is for its algorithm or kid");
         for key in self.keys.iter().filter(|key| key.fits(&header)) {
@@ -119,9 +106,7 @@ impl Keys {
                 Ok(data) => return Ok(data.claims),
                 // The claims are read only after the signature was found good.
                 Err(error) if matches!(error.kind(), ErrorKind::Json(_)) => {
-                    return Err(Refusal::Claims(
-                        "not a JSON object, or one with a claim twice",
-                    ));
+                    return Err(Refusal::Claims("not a JSON object, or one with a claim twice"));
                 }
                 Err(_) => refusal = Refusal::Signature("signed with another key, or changed since"),
             }
@@ -150,14 +135,8 @@ impl Keys {
         if !is_user_id(sub) {
             return Err("sub: expected 1 to 128 bytes without control characters".to_owned());
         }
-        if let Some(bad) = topics
-            .iter()
-            .chain(may)
-            .find(|text| Grant::parse(text).is_none())
-        {
-            return Err(format!(
-                "{bad:?} is no grant, expected a topic, `room.*` or `*`"
-            ));
+        if let Some(bad) = topics.iter().chain(may).find(|text| Grant::parse(text).is_none()) {
+            return Err(format!("{bad:?} is no grant, expected a topic, `room.*` or `*`"));
         }
         let claims = Issued {
             sub,
@@ -196,18 +175,11 @@ mod tests {
     const P256_PRIVATE: &[u8] = include_bytes!("../../tests/keys/p256.private.pem");
 
     fn settings() -> KeySettings<'static> {
-        KeySettings {
-            secret: Some(SECRET),
-            leeway_seconds: 5,
-            ..KeySettings::default()
-        }
+        KeySettings { secret: Some(SECRET), leeway_seconds: 5, ..KeySettings::default() }
     }
 
     fn public(pem: &[u8]) -> KeySettings<'_> {
-        KeySettings {
-            key: Some(pem),
-            ..KeySettings::default()
-        }
+        KeySettings { key: Some(pem), ..KeySettings::default() }
     }
 
     fn keys(settings: &KeySettings<'_>) -> Keys {
@@ -233,11 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_issued_is_accepted_until_it_expires() {
-        let settings = KeySettings {
-            audience: Some("push"),
-            issuer: Some("shop"),
-            ..settings()
-        };
+        let settings = KeySettings { audience: Some("push"), issuer: Some("shop"), ..settings() };
         let keys = keys(&settings);
         let (topics, may) = (["room.*".to_owned(), "news".to_owned()], ["*".to_owned()]);
         let token = keys.issue("ü 42", &topics, &may, true, NOW, 60).unwrap();
@@ -255,10 +223,7 @@ mod tests {
         assert_eq!(keys.check(&token, NOW + 60), Ok(identity.clone()));
         assert_eq!(keys.check(&token, NOW + 64), Ok(identity));
         assert_eq!(keys.check(&token, NOW + 65), Err(Refusal::Expired));
-        let keys = self::keys(&KeySettings {
-            issuer: Some("other"),
-            ..settings
-        });
+        let keys = self::keys(&KeySettings { issuer: Some("other"), ..settings });
         assert_refused(&keys, &token, "claims", "another issuer");
     }
 
@@ -281,11 +246,7 @@ mod tests {
         let by = |payload| sign_with(SECRET, HEADER, payload);
         assert!(keys.check(&by(PAYLOAD), NOW).is_ok());
         let unasked = by(r#"{"sub":-42,"exp":1700000060.5,"aud":5,"iss":[1,{}],"x":[{}]}"#);
-        assert_eq!(
-            keys.check(&unasked, NOW).unwrap().sub,
-            "-42",
-            "not the crate's own claims"
-        );
+        assert_eq!(keys.check(&unasked, NOW).unwrap().sub, "-42", "not the crate's own claims");
         assert_refused(&keys, &by(r#"{"sub":"42","exp":0}"#), "expired", "long ago");
         let cases = r#"{"sub":[1],"exp":1700000060} {"sub":"42","sub":"42","exp":1700000060} [] 5
             {"sub":"42","exp":1700000060,"nbf":1700000006} {"sub":"42"} {"exp":1700000060} {"#;
@@ -372,9 +333,7 @@ mod tests {
             include_bytes!("../../tests/keys/ed25519.public.pem"),
         ];
         // The old confusion: the public key, which anybody may know, taken for a secret.
-        let mut tokens: Vec<_> = publics
-            .map(|pem| (9, sign_with(pem, HEADER, PAYLOAD)))
-            .into();
+        let mut tokens: Vec<_> = publics.map(|pem| (9, sign_with(pem, HEADER, PAYLOAD))).into();
         for (owner, algorithm, key) in privates {
             let header = format!(r#"{{"alg":"{algorithm:?}"}}"#);
             tokens.push((owner, sign(&header, PAYLOAD, &key.unwrap(), algorithm)));
@@ -391,16 +350,9 @@ mod tests {
     #[test]
     fn a_previous_key_still_counts_and_a_third_one_does_not() {
         let old = Some(&[7; 40][..]);
-        let keys = keys(&KeySettings {
-            previous_secret: old,
-            key: Some(RSA),
-            ..settings()
-        });
+        let keys = keys(&KeySettings { previous_secret: old, key: Some(RSA), ..settings() });
         assert!(keys.check(&sign_with(SECRET, HEADER, PAYLOAD), NOW).is_ok());
-        assert!(
-            keys.check(&sign_with(&[7; 40], HEADER, PAYLOAD), NOW)
-                .is_ok()
-        );
+        assert!(keys.check(&sign_with(&[7; 40], HEADER, PAYLOAD), NOW).is_ok());
         let third = sign_with(&[8; 40], HEADER, PAYLOAD);
         assert_refused(&keys, &third, "signature", "a third secret");
         let expired = sign_with(&[7; 40], HEADER, r#"{"sub":1,"exp":1}"#);
@@ -422,13 +374,7 @@ mod tests {
         refuse(|settings| settings.key = Some(P256_PRIVATE));
         refuse(|settings| settings.jwks = Some(b"{}"));
         let algorithms = &["RS256".to_owned()];
-        assert!(
-            Keys::new(&KeySettings {
-                algorithms,
-                ..settings()
-            })
-            .is_err()
-        );
+        assert!(Keys::new(&KeySettings { algorithms, ..settings() }).is_err());
     }
 
     #[test]

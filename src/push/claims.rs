@@ -127,29 +127,19 @@ impl Claims {
         let sub = claims.sub.user_id().ok_or(Refusal::Claims(
             "sub must be a string of 1 to 128 bytes without control characters, or an integer",
         ))?;
-        let exp = claims
-            .exp
-            .seconds()
-            .ok_or(Refusal::Claims("exp must be a number of seconds"))?;
+        let exp = claims.exp.seconds().ok_or(Refusal::Claims("exp must be a number of seconds"))?;
         let nbf = match claims.nbf {
             Claim::Absent => 0,
-            nbf => nbf
-                .seconds()
-                .ok_or(Refusal::Claims("nbf must be a number of seconds"))?,
+            nbf => nbf.seconds().ok_or(Refusal::Claims("nbf must be a number of seconds"))?,
         };
         let admin = match claims.admin {
             Claim::Absent => false,
             Claim::Flag(admin) => admin,
             _ => return Err(Refusal::Claims("admin must be true or false")),
         };
-        let topics = claims
-            .topics
-            .grants()
-            .ok_or(Refusal::Claims("topics must be a list of grants"))?;
-        let may = claims
-            .may
-            .grants()
-            .ok_or(Refusal::Claims("may must be a list of grants"))?;
+        let topics =
+            claims.topics.grants().ok_or(Refusal::Claims("topics must be a list of grants"))?;
+        let may = claims.may.grants().ok_or(Refusal::Claims("may must be a list of grants"))?;
         if nbf > unix.saturating_add(expected.leeway_seconds) {
             return Err(Refusal::Claims("not valid yet (nbf)"));
         }
@@ -158,13 +148,7 @@ impl Claims {
             return Err(Refusal::Expired);
         }
         let expires = if unix < exp { exp } else { latest };
-        Ok(Identity {
-            sub,
-            expires,
-            topics,
-            may,
-            admin,
-        })
+        Ok(Identity { sub, expires, topics, may, admin })
     }
 }
 
@@ -182,9 +166,9 @@ impl Members {
             }
         }
         match &expected.issuer {
-            Some(issuer) if !matches!(&self.iss, Claim::Text(iss) if iss == issuer) => Err(
-                Refusal::Claims("iss is not the issuer that is expected here"),
-            ),
+            Some(issuer) if !matches!(&self.iss, Claim::Text(iss) if iss == issuer) => {
+                Err(Refusal::Claims("iss is not the issuer that is expected here"))
+            }
             _ => Ok(()),
         }
     }
@@ -248,11 +232,7 @@ mod tests {
 
     fn expected(audience: Option<&str>, issuer: Option<&str>) -> Expected {
         let owned = |text: &str| text.to_owned();
-        Expected {
-            audience: audience.map(owned),
-            issuer: issuer.map(owned),
-            leeway_seconds: 5,
-        }
+        Expected { audience: audience.map(owned), issuer: issuer.map(owned), leeway_seconds: 5 }
     }
 
     /// Checks `members` and, where these lack them, a good `sub` and `exp`.
@@ -270,9 +250,7 @@ mod tests {
     /// As the signature check hands them over: what cannot be read is a matter of the claims, too.
     fn read(json: &str, expected: &Expected) -> Result<Identity, Refusal> {
         let unreadable = |_| Refusal::Claims("unreadable");
-        serde_json::from_str::<Claims>(json)
-            .map_err(unreadable)?
-            .check(expected, NOW)
+        serde_json::from_str::<Claims>(json).map_err(unreadable)?.check(expected, NOW)
     }
 
     #[test]
@@ -332,32 +310,19 @@ mod tests {
     fn an_end_in_the_past_is_told_apart_and_the_leeway_bridges_it() {
         let any = expected(None, None);
         for exp in ["0", "0.5", "1699999995", "1699999995.9"] {
-            assert_eq!(
-                check(&format!("\"exp\":{exp}"), &any),
-                Err(Refusal::Expired)
-            );
+            assert_eq!(check(&format!("\"exp\":{exp}"), &any), Err(Refusal::Expired));
         }
         for (exp, expires) in [(NOW - 4, NOW + 1), (NOW, NOW + 5), (NOW + 1, NOW + 1)] {
-            assert_eq!(
-                check(&format!("\"exp\":{exp}"), &any).unwrap().expires,
-                expires
-            );
+            assert_eq!(check(&format!("\"exp\":{exp}"), &any).unwrap().expires, expires);
         }
         let two_faults = check(r#""exp":0,"admin":1"#, &any);
-        assert_eq!(
-            two_faults.unwrap_err().name(),
-            "claims",
-            "a fresh one would not do either"
-        );
+        assert_eq!(two_faults.unwrap_err().name(), "claims", "a fresh one would not do either");
     }
 
     #[test]
     fn audience_and_issuer_are_required_where_configured() {
         let ours = expected(Some("push"), Some("shop"));
-        for members in [
-            r#""aud":"push","iss":"shop""#,
-            r#""aud":["other","push"],"iss":"shop""#,
-        ] {
+        for members in [r#""aud":"push","iss":"shop""#, r#""aud":["other","push"],"iss":"shop""#] {
             assert!(check(members, &ours).is_ok(), "{members}");
         }
         let cases = r#" "iss":"shop"             "aud":"push"
@@ -367,11 +332,7 @@ mod tests {
             "aud":"push","iss":"Shop"            "aud":"push","iss":["shop"]
             "aud":"push","iss":5                 "aud":"push","iss":null"#;
         for members in cases.split_whitespace() {
-            assert_eq!(
-                check(members, &ours).expect_err(members).name(),
-                "claims",
-                "{members}"
-            );
+            assert_eq!(check(members, &ours).expect_err(members).name(), "claims", "{members}");
         }
     }
 }

@@ -76,10 +76,7 @@ impl<'a> Command<'a> {
         }
         let members: Members<'a> = serde_json::from_str(text)
             .map_err(|_| Malformed("not JSON, no op, a member twice or one of a wrong type"))?;
-        let topic = members
-            .topic
-            .map(|text| text.0)
-            .ok_or(Malformed("topic is missing"));
+        let topic = members.topic.map(|text| text.0).ok_or(Malformed("topic is missing"));
         let action = match &*members.op.0 {
             "subscribe" => Action::Subscribe(topic?),
             "unsubscribe" => Action::Unsubscribe(topic?),
@@ -97,16 +94,12 @@ impl<'a> Reference<'a> {
         let text = raw.get();
         let length = match text.as_bytes() {
             [b'-' | b'0'..=b'9', ..] => Some(text.len()),
-            [b'"', ..] => serde_json::from_str::<String>(text)
-                .ok()
-                .map(|content| content.len()),
+            [b'"', ..] => serde_json::from_str::<String>(text).ok().map(|content| content.len()),
             _ => None,
         };
         match length {
             Some(0..=REFERENCE_BYTES_MAX) => Ok(Reference(raw)),
-            _ => Err(Malformed(
-                "ref must be a string or a number of at most 64 bytes",
-            )),
+            _ => Err(Malformed("ref must be a string or a number of at most 64 bytes")),
         }
     }
 }
@@ -126,9 +119,7 @@ mod tests {
         }
 
         fn bytes(&mut self, pieces: &[&[u8]]) -> Vec<u8> {
-            (0..self.below(20))
-                .flat_map(|_| pieces[self.below(pieces.len())].to_vec())
-                .collect()
+            (0..self.below(20)).flat_map(|_| pieces[self.below(pieces.len())].to_vec()).collect()
         }
     }
 
@@ -140,15 +131,9 @@ mod tests {
     fn commands_are_read() {
         let subscribe = parse(r#" {"op":"subscribe","topic":"room.7","ref":1.0,"x":[{"op":1}]} "#);
         assert_eq!(subscribe.action, Action::Subscribe(Cow::Borrowed("room.7")));
-        assert!(
-            matches!(subscribe.action, Action::Subscribe(Cow::Borrowed(_))),
-            "not copied"
-        );
+        assert!(matches!(subscribe.action, Action::Subscribe(Cow::Borrowed(_))), "not copied");
         let unsubscribe = parse(r#"{"ref":null,"topic":"a\u002e*","op":"unsubscribe"}"#);
-        assert_eq!(
-            unsubscribe.action,
-            Action::Unsubscribe(Cow::Borrowed("a.*"))
-        );
+        assert_eq!(unsubscribe.action, Action::Unsubscribe(Cow::Borrowed("a.*")));
         assert_eq!(unsubscribe.reference, None);
         let auth = parse(r#"{"op":"auth","token":"t","since":"5","ref":"a"}"#);
         assert_eq!(auth.action, Action::Auth(Cow::Borrowed("t")));
@@ -159,34 +144,17 @@ mod tests {
     fn a_reference_comes_back_as_it_was_written() {
         let (long, escapes) = ("x".repeat(64), "\\u00e9".repeat(32));
         let digits = "9".repeat(64);
-        let strings = [
-            format!("\"{long}\""),
-            format!("\"{escapes}\""),
-            "\"\\/\"".into(),
-            "\"\"".into(),
-        ];
+        let strings =
+            [format!("\"{long}\""), format!("\"{escapes}\""), "\"\\/\"".into(), "\"\"".into()];
         let numbers = ["1.0".into(), "-0".into(), "1E+400".into(), digits.clone()];
         for reference in strings.into_iter().chain(numbers) {
             let command = format!("{{\"op\":\"ping\",\"ref\": {reference} }}");
             let written = serde_json::to_string(&parse(&command).reference).unwrap();
             assert_eq!(written, reference);
         }
-        let malformed = [
-            format!("\"{long}x\""),
-            format!("\"{escapes}e\""),
-            format!("{digits}9"),
-        ];
-        let wrong = [
-            "true",
-            "[1]",
-            "{}",
-            "\"\\ud800\"",
-            "\"\n\"",
-            "01",
-            "+1",
-            "NaN",
-        ]
-        .map(str::to_owned);
+        let malformed = [format!("\"{long}x\""), format!("\"{escapes}e\""), format!("{digits}9")];
+        let wrong =
+            ["true", "[1]", "{}", "\"\\ud800\"", "\"\n\"", "01", "+1", "NaN"].map(str::to_owned);
         for reference in malformed.into_iter().chain(wrong) {
             let command = format!("{{\"op\":\"ping\",\"ref\":{reference}}}");
             assert!(Command::parse(&command).is_err(), "{reference}");

@@ -39,17 +39,10 @@ pub fn explain<'a>(
     if user_topic(&identity.sub).as_deref() == Some(topic) {
         return Verdict::Own;
     }
-    let hearing = |grants: &'a [Grant]| {
-        grants
-            .iter()
-            .find(|grant| grant.hears(identity.admin, topic))
-    };
+    let hearing =
+        |grants: &'a [Grant]| grants.iter().find(|grant| grant.hears(identity.admin, topic));
     let rules = [
-        (
-            &identity.topics[..],
-            Source::Token,
-            Verdict::Hears as fn(_, _) -> _,
-        ),
+        (&identity.topics[..], Source::Token, Verdict::Hears as fn(_, _) -> _),
         (route_topics, Source::Settings, Verdict::Hears),
         (&identity.may[..], Source::Token, Verdict::OnRequest),
         (route_may, Source::Settings, Verdict::OnRequest),
@@ -71,10 +64,7 @@ impl fmt::Display for Verdict<'_> {
             Verdict::Own => write!(out, "yes: it is the user's own topic"),
             Verdict::Hears(source, grant) => write!(out, "yes: `topics` {source} has `{grant}`"),
             Verdict::OnRequest(source, grant) => {
-                write!(
-                    out,
-                    "on request: `may` {source} has `{grant}`: it hears it once subscribed"
-                )
+                write!(out, "on request: `may` {source} has `{grant}`: it hears it once subscribed")
             }
             Verdict::OfAnotherUser => {
                 write!(
@@ -106,10 +96,7 @@ mod tests {
     use super::*;
 
     fn grants(texts: &[&str]) -> Vec<Grant> {
-        texts
-            .iter()
-            .map(|text| Grant::parse(text).expect("a grant"))
-            .collect()
+        texts.iter().map(|text| Grant::parse(text).expect("a grant")).collect()
     }
 
     #[test]
@@ -149,22 +136,14 @@ mod tests {
                 may: grants(&["chat.1"]),
                 admin,
             };
-            assert_eq!(
-                explain(&identity, &route_topics, &route_may, topic).to_string(),
-                expected
-            );
+            assert_eq!(explain(&identity, &route_topics, &route_may, topic).to_string(), expected);
         }
     }
 
     #[test]
     fn without_a_grant_it_says_so() {
-        let identity = Identity {
-            sub: "*".to_owned(),
-            expires: 0,
-            topics: vec![],
-            may: vec![],
-            admin: true,
-        };
+        let identity =
+            Identity { sub: "*".to_owned(), expires: 0, topics: vec![], may: vec![], admin: true };
         assert_eq!(explain(&identity, &[], &[], "room.7"), Verdict::Uncovered);
         assert_eq!(explain(&identity, &[], &[], "user.7"), Verdict::Uncovered);
         assert_eq!(explain(&identity, &[], &[], "user.*"), Verdict::Own);

@@ -41,11 +41,7 @@ impl Key {
             ));
         }
         let family = AlgorithmFamily::Hmac;
-        let usual = if named.is_empty() {
-            &[Algorithm::HS256]
-        } else {
-            family.algorithms()
-        };
+        let usual = if named.is_empty() { &[Algorithm::HS256] } else { family.algorithms() };
         let key = DecodingKey::from_secret(secret);
         Key::new(None, key, usual, named).ok_or_else(|| not_named(what, usual))
     }
@@ -128,28 +124,18 @@ impl Key {
         let jwk: Jwk = serde_json::from_value(entry.clone())
             .map_err(|_| format!("{what} lacks a member, or one is of the wrong type"))?;
         if matches!(jwk.algorithm, AlgorithmParameters::Other(_)) {
-            return Err(format!(
-                "{what} lacks a member, or one is of the wrong type"
-            ));
+            return Err(format!("{what} lacks a member, or one is of the wrong type"));
         }
-        let Ok(alg) = jwk
-            .common
-            .key_algorithm
-            .map(Algorithm::try_from)
-            .transpose()
-        else {
+        let Ok(alg) = jwk.common.key_algorithm.map(Algorithm::try_from).transpose() else {
             return Ok(None);
         };
         let key = DecodingKey::from_jwk(&jwk).map_err(|_| format!("{what} is not in base64url"))?;
         let mut usual = algorithms_of(&key).map_err(|problem| format!("{what} {problem}"))?;
         if let Some(alg) = alg {
-            usual = usual
-                .iter()
-                .position(|each| *each == alg)
-                .map(|at| &usual[at..=at])
-                .ok_or_else(|| {
-                    format!("{what} is for {alg:?} (`alg`), which does not fit its `kty`")
-                })?;
+            usual =
+                usual.iter().position(|each| *each == alg).map(|at| &usual[at..=at]).ok_or_else(
+                    || format!("{what} is for {alg:?} (`alg`), which does not fit its `kty`"),
+                )?;
         }
         Ok(Key::new(jwk.common.key_id, key, usual, named))
     }
@@ -170,11 +156,7 @@ impl Key {
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
-        Some(Key {
-            id,
-            decoding,
-            validation,
-        })
+        Some(Key { id, decoding, validation })
     }
 }
 
@@ -221,23 +203,19 @@ fn algorithms_of(key: &DecodingKey) -> Result<&'static [Algorithm], String> {
     let works = |algorithm: &Algorithm| crypto::verify("", b"", key, *algorithm).is_ok();
     if !algorithms.first().is_some_and(works) {
         return Err(
-            "is not a point of its curve, expected EC on P-256 or P-384, or Ed25519".to_owned(),
+            "is not a point of its curve, expected EC on P-256 or P-384, or Ed25519".to_owned()
         );
     }
     Ok(algorithms)
 }
 
 fn rsa_bits(key: &DecodingKey) -> Option<usize> {
-    let Ok(Jwk {
-        algorithm: AlgorithmParameters::RSA(parts),
-        ..
-    }) = Jwk::from_decoding_key(key, None)
+    let Ok(Jwk { algorithm: AlgorithmParameters::RSA(parts), .. }) =
+        Jwk::from_decoding_key(key, None)
     else {
         return None;
     };
-    let modulus = data_encoding::BASE64URL_NOPAD
-        .decode(parts.n.as_bytes())
-        .ok()?;
+    let modulus = data_encoding::BASE64URL_NOPAD.decode(parts.n.as_bytes()).ok()?;
     let first = modulus.iter().position(|byte| *byte != 0)?;
     Some((modulus.len() - first) * 8 - modulus[first].leading_zeros() as usize)
 }
@@ -259,22 +237,13 @@ mod tests {
     fn the_key_fixes_the_algorithms() {
         use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, RS256};
         let of = |key: Result<Key, String>| key.unwrap().validation.algorithms;
-        assert_eq!(
-            of(Key::from_pem("it", RSA, &[])),
-            AlgorithmFamily::Rsa.algorithms()
-        );
-        assert_eq!(
-            of(Key::from_pem("it", RSA, &[HS256, PS256, RS256])),
-            [RS256, PS256]
-        );
+        assert_eq!(of(Key::from_pem("it", RSA, &[])), AlgorithmFamily::Rsa.algorithms());
+        assert_eq!(of(Key::from_pem("it", RSA, &[HS256, PS256, RS256])), [RS256, PS256]);
         assert_eq!(of(Key::from_pem("it", P256, &[])), [ES256]);
         assert_eq!(of(Key::from_pem("it", P384, &[])), [ES384]);
         assert_eq!(of(Key::from_pem("it", ED25519, &[])), [EdDSA]);
         assert_eq!(of(Key::from_secret("it", &[7; 32], &[])), [HS256]);
-        assert_eq!(
-            of(Key::from_secret("it", &[7; 32], &[HS384, HS512])),
-            [HS384, HS512]
-        );
+        assert_eq!(of(Key::from_secret("it", &[7; 32], &[HS384, HS512])), [HS384, HS512]);
         let message = refusal(Key::from_pem("it", P256, &[ES384]));
         assert_eq!(
             message,
@@ -308,10 +277,7 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
         let message = refusal(Key::from_secret("the JWT secret", &[7; 31], &[]));
-        assert!(
-            message.starts_with("the JWT secret is 31 bytes long"),
-            "{message}"
-        );
+        assert!(message.starts_with("the JWT secret is 31 bytes long"), "{message}");
     }
 
     /// The public key as a JWK, with `more` members (each with a comma before it).
@@ -319,10 +285,7 @@ mod tests {
         let key = Key::from_pem("it", pem, &[]).unwrap().decoding;
         let mut value = serde_json::to_value(Jwk::from_decoding_key(&key, None).unwrap()).unwrap();
         let more: Value = serde_json::from_str(&format!("{{\"unknown\":1{more}}}")).unwrap();
-        value
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
+        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         value.to_string()
     }
 
@@ -343,25 +306,15 @@ mod tests {
             jwk(ED25519, ""),
         ])
         .unwrap();
-        let algorithms: Vec<_> = keys
-            .iter()
-            .map(|key| key.validation.algorithms.clone())
-            .collect();
-        assert_eq!(
-            algorithms,
-            [[Algorithm::RS256], [Algorithm::ES384], [Algorithm::EdDSA]]
-        );
+        let algorithms: Vec<_> = keys.iter().map(|key| key.validation.algorithms.clone()).collect();
+        assert_eq!(algorithms, [[Algorithm::RS256], [Algorithm::ES384], [Algorithm::EdDSA]]);
         let ids: Vec<_> = keys.iter().map(|key| key.id.as_deref()).collect();
         assert_eq!(ids, [Some("a"), Some("d"), None]);
     }
 
     #[test]
     fn a_token_that_names_a_key_is_checked_with_no_other() {
-        let keys = read(&[
-            jwk(P256, r#","kid":"a""#),
-            jwk(P256, r#","kid":"b""#),
-            jwk(P256, ""),
-        ]);
+        let keys = read(&[jwk(P256, r#","kid":"a""#), jwk(P256, r#","kid":"b""#), jwk(P256, "")]);
         let keys = keys.unwrap();
         let fitting = |algorithm, kid: Option<&str>| {
             let mut header = Header::new(algorithm);
@@ -379,10 +332,7 @@ mod tests {
         for (keys, expected) in [
             (vec![], "holds no key"),
             (vec![jwk(RSA, r#","use":"enc""#)], "holds no key"),
-            (
-                vec![r#"{"kty":"oct","k":"AAAA"}"#.to_owned()],
-                "key 1 of the JWKS file is a secret",
-            ),
+            (vec![r#"{"kty":"oct","k":"AAAA"}"#.to_owned()], "key 1 of the JWKS file is a secret"),
             (vec![jwk(P256, r#","d":"AAAA""#)], "is a private key"),
             (
                 vec![jwk(P256, ""), jwk(P256, r#","alg":"ES384""#)],

@@ -105,10 +105,7 @@ impl Push {
             }
         }
         if identity.admin || !identity.may.is_empty() {
-            let rights = Rights {
-                may: identity.may.clone(),
-                admin: identity.admin,
-            };
+            let rights = Rights { may: identity.may.clone(), admin: identity.admin };
             self.rights.insert(id, rights);
         } else {
             self.rights.remove(&id);
@@ -221,9 +218,7 @@ impl Push {
             return refuse("bad_topic");
         };
         let admin = self.rights.get(&id).is_some_and(|rights| rights.admin);
-        let permitted = self
-            .may(id, own.is_some())
-            .any(|grant| grant.covers(admin, &wanted));
+        let permitted = self.may(id, own.is_some()).any(|grant| grant.covers(admin, &wanted));
         if server.reason(id, wanted.key()).is_some() {
             if permitted {
                 server.set_reason(id, wanted.key(), Reason::Asked);
@@ -314,12 +309,10 @@ impl Handler for Push {
             return Ok(());
         };
         let identity =
-            self.keys
-                .check(token, server.now().unix)
-                .map_err(|refusal| match place {
-                    Place::Header => Reject::Http(unauthorized(refusal)),
-                    Place::Address => Reject::Close(bad_token(refusal)),
-                })?;
+            self.keys.check(token, server.now().unix).map_err(|refusal| match place {
+                Place::Header => Reject::Http(unauthorized(refusal)),
+                Place::Address => Reject::Close(bad_token(refusal)),
+            })?;
         self.enter(server, id, &identity).map_err(Reject::Close)?;
         self.welcome(server, id, Some(&identity.sub));
         Ok(())
@@ -413,19 +406,14 @@ fn unauthorized(refusal: Refusal) -> Response {
 /// The topic of the connection's user; an anonymous one has none.
 fn own_topic(server: &mut Server, id: ConnId) -> Option<String> {
     let topics = server.topics(id);
-    topics
-        .into_iter()
-        .find(|(_, reason)| *reason == Reason::Own)
-        .map(|(key, _)| key)
+    topics.into_iter().find(|(_, reason)| *reason == Reason::Own).map(|(key, _)| key)
 }
 
 /// What a connection listens to, as people write it, sorted.
 fn heard(server: &mut Server, id: ConnId) -> Vec<String> {
     let topics = server.topics(id);
-    let mut texts: Vec<String> = topics
-        .iter()
-        .map(|(key, _)| text_of_key(key).into_owned())
-        .collect();
+    let mut texts: Vec<String> =
+        topics.iter().map(|(key, _)| text_of_key(key).into_owned()).collect();
     texts.sort_unstable();
     texts
 }

@@ -26,11 +26,7 @@ pub fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
     match std::str::from_utf8(payload) {
         Ok(text) => {
             out.extend_from_slice(b",\"data\":");
-            if is_embeddable(text) {
-                out.extend_from_slice(payload)
-            } else {
-                append(text, out)
-            }
+            if is_embeddable(text) { out.extend_from_slice(payload) } else { append(text, out) }
         }
         Err(_) => {
             out.extend_from_slice(b",\"data64\":\"");
@@ -62,15 +58,7 @@ pub fn welcome(
         id: &'a str,
         resumed: bool,
     }
-    text(&Welcome {
-        op: "welcome",
-        conn,
-        sub,
-        topics,
-        ping: ping_seconds,
-        id,
-        resumed: false,
-    })
+    text(&Welcome { op: "welcome", conn, sub, topics, ping: ping_seconds, id, resumed: false })
 }
 
 /// All other frames: each has some of these members, in this order.
@@ -93,64 +81,34 @@ struct Answer<'a> {
 
 /// The answer to `subscribe`.
 pub fn subscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
-    text(&Answer {
-        op: "subscribed",
-        topic: Some(topic),
-        reference,
-        ..Answer::default()
-    })
+    text(&Answer { op: "subscribed", topic: Some(topic), reference, ..Answer::default() })
 }
 
 /// The answer to `unsubscribe`.
 pub fn unsubscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
-    text(&Answer {
-        op: "unsubscribed",
-        topic: Some(topic),
-        reference,
-        ..Answer::default()
-    })
+    text(&Answer { op: "unsubscribed", topic: Some(topic), reference, ..Answer::default() })
 }
 
 /// The answer to `ping`.
 pub fn pong(reference: Option<Reference<'_>>) -> String {
-    text(&Answer {
-        op: "pong",
-        reference,
-        ..Answer::default()
-    })
+    text(&Answer { op: "pong", reference, ..Answer::default() })
 }
 
 /// The answer to an `auth` that was accepted; `topics` are what the client listens to from now on,
 /// sorted.
 pub fn authed(sub: &str, topics: &[String], reference: Option<Reference<'_>>) -> String {
     let (sub, topics) = (Some(sub), Some(topics));
-    text(&Answer {
-        op: "authed",
-        sub,
-        topics,
-        reference,
-        ..Answer::default()
-    })
+    text(&Answer { op: "authed", sub, topics, reference, ..Answer::default() })
 }
 
 /// The answer to a command that was understood and not carried out, for instance `forbidden`.
 pub fn error(code: &str, topic: Option<&str>, reference: Option<Reference<'_>>) -> String {
-    text(&Answer {
-        op: "error",
-        code: Some(code),
-        topic,
-        reference,
-        ..Answer::default()
-    })
+    text(&Answer { op: "error", code: Some(code), topic, reference, ..Answer::default() })
 }
 
 /// Messages after the one with the id `from` may have been missed.
 pub fn gap(from: &str) -> String {
-    text(&Answer {
-        op: "gap",
-        from: Some(from),
-        ..Answer::default()
-    })
+    text(&Answer { op: "gap", from: Some(from), ..Answer::default() })
 }
 
 /// The reason of a close, or the body of a refused handshake: a word for programs, a sentence for
@@ -164,21 +122,12 @@ pub fn refusal(reason: &'static str, detail: &str) -> String {
         detail: &'a str,
     }
     // Each character takes at least its own bytes, so what begins beyond the limit cannot stay.
-    let ends = detail
-        .char_indices()
-        .map(|(at, _)| at)
-        .take_while(|at| *at < REASON_BYTES_MAX);
-    let ends: Vec<usize> = ends
-        .chain((detail.len() <= REASON_BYTES_MAX).then_some(detail.len()))
-        .collect();
+    let ends = detail.char_indices().map(|(at, _)| at).take_while(|at| *at < REASON_BYTES_MAX);
+    let ends: Vec<usize> =
+        ends.chain((detail.len() <= REASON_BYTES_MAX).then_some(detail.len())).collect();
     ends.iter()
         .rev()
-        .map(|end| {
-            text(&Refusal {
-                reason,
-                detail: &detail[..*end],
-            })
-        })
+        .map(|end| text(&Refusal { reason, detail: &detail[..*end] }))
         .find(|text| text.len() <= REASON_BYTES_MAX)
         .expect("the reasons are words, which fit alone")
 }
@@ -235,9 +184,7 @@ mod tests {
         }
 
         fn bytes(&mut self, pieces: &[&[u8]]) -> Vec<u8> {
-            (0..self.below(20))
-                .flat_map(|_| pieces[self.below(pieces.len())].to_vec())
-                .collect()
+            (0..self.below(20)).flat_map(|_| pieces[self.below(pieces.len())].to_vec()).collect()
         }
     }
 
@@ -251,14 +198,8 @@ mod tests {
     #[test]
     fn a_message_carries_its_payload_as_it_is() {
         for (payload, member) in [
-            (
-                &b"{\"a\" : [1.0, 2e3]}\n"[..],
-                "\"data\":{\"a\" : [1.0, 2e3]}\n",
-            ),
-            (
-                b"12345678901234567890123",
-                "\"data\":12345678901234567890123",
-            ),
+            (&b"{\"a\" : [1.0, 2e3]}\n"[..], "\"data\":{\"a\" : [1.0, 2e3]}\n"),
+            (b"12345678901234567890123", "\"data\":12345678901234567890123"),
             (b"\"\\u00e9\"", "\"data\":\"\\u00e9\""),
             (b"null", "\"data\":null"),
             (b"", "\"data\":\"\""),
@@ -322,17 +263,15 @@ mod tests {
         for round in 0..50_000 {
             let payload = random.bytes(&pieces);
             let frame: Value = serde_json::from_str(&framed(&payload)).expect("a frame is JSON");
-            let expected = match (
-                serde_json::from_slice::<Value>(&payload),
-                std::str::from_utf8(&payload),
-            ) {
-                (Ok(value), _) => {
-                    embedded += 1;
-                    json!({"topic": "user.\"ü", "id": "i", "data": value})
-                }
-                (_, Ok(text)) => json!({"topic": "user.\"ü", "id": "i", "data": text}),
-                _ => json!({"topic": "user.\"ü", "id": "i", "data64": BASE64.encode(&payload)}),
-            };
+            let expected =
+                match (serde_json::from_slice::<Value>(&payload), std::str::from_utf8(&payload)) {
+                    (Ok(value), _) => {
+                        embedded += 1;
+                        json!({"topic": "user.\"ü", "id": "i", "data": value})
+                    }
+                    (_, Ok(text)) => json!({"topic": "user.\"ü", "id": "i", "data": text}),
+                    _ => json!({"topic": "user.\"ü", "id": "i", "data64": BASE64.encode(&payload)}),
+                };
             assert_eq!(frame, expected, "seed {seed} round {round}");
         }
         assert!(embedded > 500, "the generator makes JSON at times");
@@ -341,9 +280,7 @@ mod tests {
     #[test]
     fn frames_are_written_as_documented() {
         let topics = ["news".to_owned(), "user.42".to_owned()];
-        let one = Command::parse(r#"{"op":"ping","ref":1}"#)
-            .unwrap()
-            .reference;
+        let one = Command::parse(r#"{"op":"ping","ref":1}"#).unwrap().reference;
         for (frame, expected) in [
             (
                 welcome("c", Some("42"), &topics, 25, "i"),
@@ -353,14 +290,8 @@ mod tests {
                 welcome("c", None, &[], 25, "i"),
                 r#"{"op":"welcome","conn":"c","sub":null,"topics":[],"ping":25,"id":"i","resumed":false}"#,
             ),
-            (
-                subscribed("room.7", one),
-                r#"{"op":"subscribed","topic":"room.7","ref":1}"#,
-            ),
-            (
-                unsubscribed("room.7", None),
-                r#"{"op":"unsubscribed","topic":"room.7"}"#,
-            ),
+            (subscribed("room.7", one), r#"{"op":"subscribed","topic":"room.7","ref":1}"#),
+            (unsubscribed("room.7", None), r#"{"op":"unsubscribed","topic":"room.7"}"#),
             (pong(None), r#"{"op":"pong"}"#),
             (
                 authed("42", &topics, one),
@@ -372,10 +303,7 @@ mod tests {
             ),
             (error("busy", None, None), r#"{"op":"error","code":"busy"}"#),
             (gap("i"), r#"{"op":"gap","from":"i"}"#),
-            (
-                refusal("claims", "not \"good\""),
-                r#"{"reason":"claims","detail":"not \"good\""}"#,
-            ),
+            (refusal("claims", "not \"good\""), r#"{"reason":"claims","detail":"not \"good\""}"#),
             (refusal("expired", ""), r#"{"reason":"expired"}"#),
         ] {
             assert_eq!(frame, expected);

@@ -34,8 +34,7 @@ impl Reactor {
             let per_second = self.site.server.bounds.handshakes_per_second_max;
             match self.doors.accept(now, room, per_second) {
                 Accepted::Stream(stream, _, Purpose::Publishers) => {
-                    self.publishers
-                        .admit(stream, self.poll.registry(), &mut self.site);
+                    self.publishers.admit(stream, self.poll.registry(), &mut self.site);
                 }
                 Accepted::Stream(stream, address, purpose) => {
                     self.admit(stream, address.ip(), purpose);
@@ -65,11 +64,7 @@ impl Reactor {
         let id = server.admit(Transport::new(stream));
         let client = server.client(id).expect("it was just admitted");
         let token: Token = Source::Client(id).token();
-        if client
-            .transport
-            .register(self.poll.registry(), token)
-            .is_err()
-        {
+        if client.transport.register(self.poll.registry(), token).is_err() {
             return server.bury(id);
         }
         if purpose == Purpose::Admin {
@@ -117,12 +112,7 @@ impl Reactor {
     /// One read, and all that came of it. Returns its bytes.
     fn read_client(&mut self, id: ConnId) -> usize {
         let now = tick(self.site.server.now.millis);
-        let limit = self
-            .site
-            .server
-            .bounds
-            .read_bytes_per_turn
-            .min(self.buffer.len());
+        let limit = self.site.server.bounds.read_bytes_per_turn.min(self.buffer.len());
         let Some(client) = self.site.server.client(id) else {
             return 0;
         };
@@ -155,21 +145,13 @@ impl Reactor {
     fn on_bytes(&mut self, id: ConnId, length: usize) {
         let buffer = std::mem::take(&mut self.buffer);
         let head_bytes_max = self.site.server.bounds.head_bytes_max;
-        let mut kept = self
-            .site
-            .server
-            .client(id)
-            .map(|client| client.take_input())
-            .unwrap_or_default();
+        let mut kept =
+            self.site.server.client(id).map(|client| client.take_input()).unwrap_or_default();
         let is_fresh = kept.is_empty();
         if !is_fresh {
             kept.extend_from_slice(&buffer[..length]);
         }
-        let mut rest = if is_fresh {
-            &buffer[..length]
-        } else {
-            &kept[..]
-        };
+        let mut rest = if is_fresh { &buffer[..length] } else { &kept[..] };
         while let Some(client) = self.site.server.client(id) {
             let Some(event) = client.next(&mut rest, &mut self.codec, head_bytes_max) else {
                 break;
@@ -208,17 +190,11 @@ impl Reactor {
     pub(super) fn tick_clients(&mut self) {
         let now = tick(self.site.server.now.millis);
         let mut due = std::mem::take(&mut self.due);
-        self.site
-            .server
-            .timers
-            .expire(now, DEADLINES_PER_TURN, &mut due);
+        self.site.server.timers.expire(now, DEADLINES_PER_TURN, &mut due);
         for index in due.drain(..) {
             let server = &mut self.site.server;
             let client = &server.clients[index];
-            let id = ConnId {
-                index,
-                generation: client.generation,
-            };
+            let id = ConnId { index, generation: client.generation };
             match client.due(now, &server.timing) {
                 Due::Nothing => {}
                 Due::Ping => server.send_later(id, &self.ping),

@@ -87,11 +87,7 @@ impl Doors {
         let token = Source::Door(self.doors.len()).token();
         registry.register(&mut listener, token, Interest::READABLE)?;
         let address = listener.local_addr()?;
-        self.doors.push(Some(Door {
-            listener,
-            purpose,
-            pending: false,
-        }));
+        self.doors.push(Some(Door { listener, purpose, pending: false }));
         Ok(address)
     }
 
@@ -147,11 +143,8 @@ impl Doors {
             match door.listener.accept() {
                 Ok((stream, address)) => {
                     if door.purpose == Purpose::Clients {
-                        self.accepted = if self.second == now / 1000 {
-                            self.accepted + 1
-                        } else {
-                            1
-                        };
+                        self.accepted =
+                            if self.second == now / 1000 { self.accepted + 1 } else { 1 };
                         self.second = now / 1000;
                     }
                     return Accepted::Stream(stream, address, door.purpose);
@@ -187,9 +180,7 @@ impl Doors {
 fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    exhausted
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Answers someone for whom there is no slot, as well as that goes in one write, and hangs up.
@@ -208,11 +199,7 @@ pub fn turn_away(mut stream: TcpStream, purpose: Purpose) {
 }
 
 fn bind(address: SocketAddr) -> io::Result<StdTcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     // Linux hands TCP_NODELAY down to accepted sockets: one call instead of one per connection. All that a client is owed

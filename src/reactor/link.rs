@@ -98,18 +98,12 @@ impl LinkSocket {
         let (sender, receiver) = channel();
         let waker = Arc::clone(&self.waker);
         let work = move || {
-            let found = (host.as_str(), port)
-                .to_socket_addrs()
-                .map(Iterator::collect);
+            let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
             let _ = sender.send(found);
             let _ = waker.wake();
         };
         // Without a thread the attempt ends at its deadline, and the next one tries again.
-        if std::thread::Builder::new()
-            .name("resolver".into())
-            .spawn(work)
-            .is_ok()
-        {
+        if std::thread::Builder::new().name("resolver".into()).spawn(work).is_ok() {
             self.lookup = Some(receiver);
         }
     }
@@ -129,10 +123,7 @@ impl LinkSocket {
             return Ok(());
         }
         self.addresses = found.map_err(|error| {
-            format!(
-                "{} cannot be resolved ({error}): check the setting redis",
-                self.link.address()
-            )
+            format!("{} cannot be resolved ({error}): check the setting redis", self.link.address())
         })?;
         self.try_next(registry, None)
     }
@@ -148,9 +139,7 @@ impl LinkSocket {
         }
         let why = failed.map_or("it has no address".to_owned(), |error| error.to_string());
         let address = self.link.address();
-        Err(format!(
-            "cannot connect to {address}: {why}; is Redis running there?"
-        ))
+        Err(format!("cannot connect to {address}: {why}; is Redis running there?"))
     }
 
     fn watch(&mut self, registry: &Registry, stream: Stream) -> Result<(), String> {
@@ -266,10 +255,8 @@ impl LinkSocket {
         self.addresses = Vec::new();
         let random = getrandom::u64().unwrap_or(now);
         let was_up = self.link.down(now, random);
-        let is_news = self
-            .logged
-            .as_ref()
-            .is_none_or(|(last, at)| *last != why || now >= at + REPEAT);
+        let is_news =
+            self.logged.as_ref().is_none_or(|(last, at)| *last != why || now >= at + REPEAT);
         if is_news {
             log::warn!("no link to Redis: {why}");
             self.logged = Some((why, now));

@@ -117,26 +117,14 @@ impl Reactor {
         let poll = Poll::new()?;
         let registry = poll.registry();
         let start = Instant::now();
-        let now = Now {
-            millis: 0,
-            unix: unix(),
-        };
+        let now = Now { millis: 0, unix: unix() };
         let mut doors = Doors::new();
         let mut open = |address, purpose| doors.open(registry, address, purpose);
         let clients = open(plan.listen, Purpose::Clients)?;
-        let publishers = plan
-            .publishers
-            .map(|address| open(address, Purpose::Publishers))
-            .transpose()?;
-        let admin = plan
-            .admin
-            .map(|address| open(address, Purpose::Admin))
-            .transpose()?;
-        let addresses = Addresses {
-            clients,
-            publishers,
-            admin,
-        };
+        let publishers =
+            plan.publishers.map(|address| open(address, Purpose::Publishers)).transpose()?;
+        let admin = plan.admin.map(|address| open(address, Purpose::Admin)).transpose()?;
+        let addresses = Addresses { clients, publishers, admin };
         let mut signals = Signals::new()?;
         let token = Source::Signals.token();
         registry.register(&mut signals.receiver, token, Interest::READABLE)?;
@@ -211,10 +199,7 @@ impl Reactor {
             result => result?,
         }
         self.awaited = wake;
-        self.site.server.now = Now {
-            millis: self.millis(),
-            unix: unix(),
-        };
+        self.site.server.now = Now { millis: self.millis(), unix: unix() };
         self.site.server.metrics.turns += 1;
         Ok(())
     }
@@ -234,8 +219,7 @@ impl Reactor {
         }
         self.read_link();
         let limit = self.site.server.bounds.source_read_bytes_per_turn;
-        self.publishers
-            .read(&mut self.site, &mut self.buffer, limit);
+        self.publishers.read(&mut self.site, &mut self.buffer, limit);
         self.accept();
         self.read_clients();
         if self.signals_seen > 0 && self.drain_until.is_none() {
@@ -304,16 +288,11 @@ impl Reactor {
         let all: Vec<ConnId> = server
             .clients
             .iter()
-            .map(|(index, client)| ConnId {
-                index,
-                generation: client.generation,
-            })
+            .map(|(index, client)| ConnId { index, generation: client.generation })
             .collect();
         for (place, id) in all.into_iter().enumerate() {
             let retry = (place as u64 + 1) * 1000 / rate;
-            self.site
-                .server
-                .close(id, Close::GOING_AWAY.retry_after(retry));
+            self.site.server.close(id, Close::GOING_AWAY.retry_after(retry));
         }
     }
 
@@ -332,7 +311,5 @@ impl Reactor {
 }
 
 fn unix() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -27,10 +27,7 @@ const PUBLISHER: usize = 1;
 const DOOR: usize = 2;
 const OTHER: usize = 3;
 
-const _: () = assert!(
-    usize::BITS == 64 && GENERATIONS.ilog2() == 30,
-    "a client's id fits a token"
-);
+const _: () = assert!(usize::BITS == 64 && GENERATIONS.ilog2() == 30, "a client's id fits a token");
 
 impl Source {
     /// The token to register it with.
@@ -49,10 +46,9 @@ impl Source {
     pub fn of(token: Token) -> Source {
         let rest = token.0 & ((1 << KIND) - 1);
         match (token.0 >> KIND, rest) {
-            (0, _) => Source::Client(ConnId {
-                index: rest as u32,
-                generation: (rest >> 32) as u32,
-            }),
+            (0, _) => {
+                Source::Client(ConnId { index: rest as u32, generation: (rest >> 32) as u32 })
+            }
             (PUBLISHER, number) => Source::Publisher(number),
             (DOOR, number) => Source::Door(number),
             (_, 0) => Source::Link,
@@ -69,14 +65,8 @@ mod tests {
     #[test]
     fn every_source_comes_back_from_its_token() {
         for source in [
-            Source::Client(ConnId {
-                index: 0,
-                generation: 0,
-            }),
-            Source::Client(ConnId {
-                index: u32::MAX,
-                generation: GENERATIONS - 1,
-            }),
+            Source::Client(ConnId { index: 0, generation: 0 }),
+            Source::Client(ConnId { index: u32::MAX, generation: GENERATIONS - 1 }),
             Source::Publisher(0),
             Source::Publisher(63),
             Source::Door(2),

@@ -36,27 +36,16 @@ pub struct Started {
 /// A sentence for each problem.
 pub fn check(config: &Config) -> Result<(), Vec<String>> {
     let mut problems: Vec<String> = link(config).err().into_iter().collect();
-    let keys = if config.jwt.has_key() {
-        keys(&config.jwt)
-    } else {
-        random_keys(&config.jwt)
-    };
+    let keys = if config.jwt.has_key() { keys(&config.jwt) } else { random_keys(&config.jwt) };
     match keys {
         Err(problem) => problems.push(problem),
         Ok(keys) => {
             let keys = Rc::new(keys);
-            let pushes = config
-                .routes
-                .iter()
-                .map(|route| Push::new(Rc::clone(&keys), route));
+            let pushes = config.routes.iter().map(|route| Push::new(Rc::clone(&keys), route));
             problems.extend(pushes.filter_map(Result::err));
         }
     }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// Listens as the settings say.
@@ -67,12 +56,7 @@ pub fn start(config: Config, unix: u64) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     let has_key = config.jwt.has_key();
     let keys = Rc::new(
-        if has_key {
-            keys(&config.jwt)
-        } else {
-            random_keys(&config.jwt)
-        }
-        .map_err(invalid)?,
+        if has_key { keys(&config.jwt) } else { random_keys(&config.jwt) }.map_err(invalid)?,
     );
     let token = match has_key {
         true => None,
@@ -107,10 +91,7 @@ pub fn keys(jwt: &Jwt) -> Result<Keys, String> {
 fn random_keys(jwt: &Jwt) -> Result<Keys, String> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| format!("no random bytes to be had: {error}"))?;
-    Keys::new(&KeySettings {
-        secret: Some(&secret),
-        ..settings(jwt)
-    })
+    Keys::new(&KeySettings { secret: Some(&secret), ..settings(jwt) })
 }
 
 fn settings(jwt: &Jwt) -> KeySettings<'_> {
@@ -139,7 +120,7 @@ pub fn explain(
 ) -> Result<(String, bool), String> {
     if !config.jwt.has_key() {
         return Err(
-            "explain needs the key that the server has: set ONELOOP_JWT_SECRET or jwt.*".into(),
+            "explain needs the key that the server has: set ONELOOP_JWT_SECRET or jwt.*".into()
         );
     }
     let keys = keys(&config.jwt)?;
@@ -148,11 +129,8 @@ pub fn explain(
     let identity = match keys.check(token, unix) {
         Ok(identity) => identity,
         Err(refusal) => {
-            let text = format!(
-                "no: the token is refused ({}): {}",
-                refusal.name(),
-                refusal.detail()
-            );
+            let text =
+                format!("no: the token is refused ({}): {}", refusal.name(), refusal.detail());
             return Ok((text, false));
         }
     };
@@ -179,17 +157,10 @@ fn lines(config: &Config, addresses: &Addresses, token: Option<&str>) -> String 
         let _ = writeln!(text, "  {name:<11} {value}");
     };
     for route in &config.routes {
-        line(
-            "clients",
-            &format!("ws://{}{}", addresses.clients, route.path),
-        );
+        line("clients", &format!("ws://{}{}", addresses.clients, route.path));
     }
     if let Ok(Some(link)) = link(config) {
-        let scheme = if matches!(link.address, Address::Tcp { .. }) {
-            "redis://"
-        } else {
-            ""
-        };
+        let scheme = if matches!(link.address, Address::Tcp { .. }) { "redis://" } else { "" };
         line("redis", &format!("{scheme}{}", link.address));
     }
     if let Some(publishers) = addresses.publishers {
@@ -203,10 +174,7 @@ fn lines(config: &Config, addresses: &Addresses, token: Option<&str>) -> String 
         line("token", token);
     }
     let topic = first_topic(config);
-    line(
-        "try",
-        &publish_command(config, addresses.publishers, &topic),
-    );
+    line("try", &publish_command(config, addresses.publishers, &topic));
     text
 }
 
@@ -214,11 +182,7 @@ fn lines(config: &Config, addresses: &Addresses, token: Option<&str>) -> String 
 fn first_topic(config: &Config) -> String {
     let topics = config.routes.iter().flat_map(|route| &route.topics);
     let plain = |topic: &&String| !topic.contains('*');
-    topics
-        .filter(plain)
-        .map(String::clone)
-        .next()
-        .unwrap_or(format!("user.{READY_TOKEN_SUB}"))
+    topics.filter(plain).map(String::clone).next().unwrap_or(format!("user.{READY_TOKEN_SUB}"))
 }
 
 /// A command for the shell that publishes a message.
@@ -244,9 +208,7 @@ fn page(config: &Config, token: &str, addresses: &Addresses) -> Vec<u8> {
 
 /// For HTML text and attribute values.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -287,17 +249,7 @@ mod tests {
     fn a_password_of_redis_is_in_no_line() {
         let args = ["--redis", "redis://user:hush@10.0.0.1:7000"].map(Into::into);
         let config = config::read(args, []).ok().unwrap().config;
-        let text = lines(
-            &config,
-            &Addresses {
-                publishers: None,
-                ..addresses()
-            },
-            None,
-        );
-        assert!(
-            text.contains("10.0.0.1:7000") && !text.contains("hush"),
-            "{text}"
-        );
+        let text = lines(&config, &Addresses { publishers: None, ..addresses() }, None);
+        assert!(text.contains("10.0.0.1:7000") && !text.contains("hush"), "{text}");
     }
 }

@@ -29,11 +29,7 @@ pub struct Session {
 impl Session {
     /// Without a password everyone is the default user.
     pub fn new(password: Option<Rc<[u8]>>) -> Session {
-        Session {
-            is_authenticated: password.is_none(),
-            password,
-            is_resp3: false,
-        }
+        Session { is_authenticated: password.is_none(), password, is_resp3: false }
     }
 
     pub fn is_authenticated(&self) -> bool {
@@ -176,21 +172,14 @@ impl Session {
             (b"ID", []) => resp::write_integer(output, 1),
             _ => {
                 let subcommand = printable(&subcommand);
-                resp::write_error(
-                    output,
-                    &format!("ERR CLIENT {subcommand} is not known here"),
-                );
+                resp::write_error(output, &format!("ERR CLIENT {subcommand} is not known here"));
             }
         }
     }
 
     /// `COMMAND` and its subcommands: an empty table. redis-cli asks for it as it starts.
     fn command(&self, arguments: &[&[u8]], output: &mut Vec<u8>) {
-        match arguments
-            .first()
-            .map(|word| word.to_ascii_uppercase())
-            .as_deref()
-        {
+        match arguments.first().map(|word| word.to_ascii_uppercase()).as_deref() {
             Some(b"COUNT") => resp::write_integer(output, 0),
             Some(b"DOCS") => resp::write_map(output, 0, self.is_resp3),
             _ => resp::write_array(output, 0),
@@ -201,10 +190,7 @@ impl Session {
 /// `-ERR wrong number of arguments`, in Redis' words.
 pub fn write_arity(output: &mut Vec<u8>, name: &[u8]) {
     let name = printable(&name.to_ascii_lowercase());
-    resp::write_error(
-        output,
-        &format!("ERR wrong number of arguments for '{name}' command"),
-    );
+    resp::write_error(output, &format!("ERR wrong number of arguments for '{name}' command"));
 }
 
 fn write_result(output: &mut Vec<u8>, result: Result<(), &'static str>) {
@@ -256,11 +242,7 @@ fn is_same(given: &[u8], expected: &[u8]) -> bool {
 fn printable(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(QUOTE_BYTES_MAX)];
     let clean = |&byte: &u8| {
-        if (b' '..=b'~').contains(&byte) {
-            byte as char
-        } else {
-            '?'
-        }
+        if (b' '..=b'~').contains(&byte) { byte as char } else { '?' }
     };
     bytes.iter().map(clean).collect()
 }
@@ -282,52 +264,31 @@ mod tests {
         for (line, expected) in [
             ("PING", "+PONG\r\n"),
             ("ping hello", "$5\r\nhello\r\n"),
-            (
-                "PING a b",
-                "-ERR wrong number of arguments for 'ping' command\r\n",
-            ),
+            ("PING a b", "-ERR wrong number of arguments for 'ping' command\r\n"),
             ("SELECT 15", "+OK\r\n"),
             ("SELECT -1", "-ERR DB index is out of range\r\n"),
-            (
-                "SELECT x",
-                "-ERR value is not an integer or out of range\r\n",
-            ),
+            ("SELECT x", "-ERR value is not an integer or out of range\r\n"),
             (
                 "AUTH x",
                 "-ERR AUTH <password> called without any password configured for the \
                 default user. Are you sure your configuration is correct?\r\n",
             ),
             ("AUTH default x", "+OK\r\n"),
-            (
-                "AUTH bob x",
-                "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
-            ),
+            ("AUTH bob x", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
             ("AUTH a b c", "-ERR syntax error\r\n"),
-            (
-                "CLIENT",
-                "-ERR wrong number of arguments for 'client' command\r\n",
-            ),
+            ("CLIENT", "-ERR wrong number of arguments for 'client' command\r\n"),
             ("CLIENT SETNAME me", "+OK\r\n"),
             ("client setinfo lib-name redis-py", "+OK\r\n"),
             ("CLIENT GETNAME", "$-1\r\n"),
             ("CLIENT ID", ":1\r\n"),
             ("CLIENT REPLY ON", "+OK\r\n"),
-            (
-                "CLIENT REPLY OFF",
-                "-ERR CLIENT REPLY is not known here\r\n",
-            ),
+            ("CLIENT REPLY OFF", "-ERR CLIENT REPLY is not known here\r\n"),
             ("COMMAND", "*0\r\n"),
             ("COMMAND DOCS", "*0\r\n"),
             ("COMMAND COUNT", ":0\r\n"),
             ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
-            (
-                "HELLO x",
-                "-ERR Protocol version is not an integer or out of range\r\n",
-            ),
-            (
-                "HELLO 3 AUTH a",
-                "-ERR Syntax error in HELLO option 'AUTH'\r\n",
-            ),
+            ("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"),
+            ("HELLO 3 AUTH a", "-ERR Syntax error in HELLO option 'AUTH'\r\n"),
             (
                 "HELLO 3 SETNAME a\nb",
                 "-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
@@ -367,35 +328,19 @@ mod tests {
     fn nothing_goes_before_the_password() {
         let password: Rc<[u8]> = Rc::from(b"secret".as_slice());
         let fresh = || Session::new(Some(password.clone()));
-        for line in [
-            "PING",
-            "SELECT 0",
-            "CLIENT ID",
-            "COMMAND",
-            "INFO",
-            "SET a b",
-            "HELLO",
-            "HELLO 3",
-        ] {
+        for line in
+            ["PING", "SELECT 0", "CLIENT ID", "COMMAND", "INFO", "SET a b", "HELLO", "HELLO 3"]
+        {
             assert!(ask(&mut fresh(), line).starts_with("-NOAUTH "), "{line}");
         }
-        for line in [
-            "AUTH wrong",
-            "AUTH",
-            "AUTH secre",
-            "AUTH secretsecret",
-            "AUTH bob secret",
-            "AUTH ",
-        ] {
+        for line in
+            ["AUTH wrong", "AUTH", "AUTH secre", "AUTH secretsecret", "AUTH bob secret", "AUTH "]
+        {
             let mut session = fresh();
             assert!(ask(&mut session, line).starts_with('-'), "{line}");
             assert!(!session.is_authenticated(), "{line}");
         }
-        for line in [
-            "AUTH secret",
-            "auth default secret",
-            "HELLO 3 AUTH default secret",
-        ] {
+        for line in ["AUTH secret", "auth default secret", "HELLO 3 AUTH default secret"] {
             let mut session = fresh();
             ask(&mut session, line);
             assert_eq!(ask(&mut session, "PING"), "+PONG\r\n", "{line}");
@@ -419,11 +364,7 @@ mod tests {
             ("a", "", false),
             ("secreT", "secret", false),
         ] {
-            assert_eq!(
-                is_same(given.as_bytes(), expected.as_bytes()),
-                is_equal,
-                "{given}"
-            );
+            assert_eq!(is_same(given.as_bytes(), expected.as_bytes()), is_equal, "{given}");
         }
     }
 }

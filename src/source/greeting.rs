@@ -29,10 +29,7 @@ impl Greeting {
         let mut hello = redis::cmd("HELLO");
         hello.arg(3);
         if let Some((username, password)) = credentials(config) {
-            hello
-                .arg("AUTH")
-                .arg(username.unwrap_or("default"))
-                .arg(password);
+            hello.arg("AUTH").arg(username.unwrap_or("default")).arg(password);
         }
         output.extend(hello.get_packed_command());
         Greeting::Hello
@@ -101,17 +98,8 @@ fn greet_in_resp2(config: &LinkConfig, output: &mut Vec<u8>) -> Greeting {
 }
 
 fn subscribe(config: &LinkConfig, output: &mut Vec<u8>) -> Greeting {
-    output.extend(
-        redis::cmd("CLIENT")
-            .arg("SETNAME")
-            .arg(NAME)
-            .get_packed_command(),
-    );
-    output.extend(
-        redis::cmd("PSUBSCRIBE")
-            .arg(&config.patterns)
-            .get_packed_command(),
-    );
+    output.extend(redis::cmd("CLIENT").arg("SETNAME").arg(NAME).get_packed_command());
+    output.extend(redis::cmd("PSUBSCRIBE").arg(&config.patterns).get_packed_command());
     Greeting::SetName
 }
 

@@ -134,10 +134,7 @@ mod tests {
             (b"a\0b", &[b"a"]),
         ];
         for (line, expected) in cases {
-            assert_eq!(
-                words(line),
-                Ok(expected.iter().map(|word| word.to_vec()).collect())
-            );
+            assert_eq!(words(line), Ok(expected.iter().map(|word| word.to_vec()).collect()));
         }
         for line in ["\"a", "'a", "\"a\"b", "'a'b", "\"a\\", "a\"", "\"a\"\"b\""] {
             assert_eq!(words(line.as_bytes()), Err(Refusal::Quotes), "{line}");
@@ -146,13 +143,7 @@ mod tests {
 
     #[test]
     fn a_request_of_a_browser_is_known_by_its_first_word() {
-        for line in [
-            "POST / HTTP/1.1",
-            "get /",
-            "HEAD /",
-            "OPTIONS *",
-            "Host: 127.0.0.1:6380",
-        ] {
+        for line in ["POST / HTTP/1.1", "get /", "HEAD /", "OPTIONS *", "Host: 127.0.0.1:6380"] {
             assert_eq!(words(line.as_bytes()), Err(Refusal::Http), "{line}");
         }
         assert!(words(b"PUBLISH POST GET").is_ok());
@@ -168,10 +159,7 @@ mod tests {
                 let length = random.below(6);
                 let word: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
                 line.push(b'"');
-                line.extend(
-                    word.iter()
-                        .flat_map(|byte| format!("\\x{byte:02x}").into_bytes()),
-                );
+                line.extend(word.iter().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()));
                 line.extend_from_slice(b"\" ");
                 expected.push(word);
             }

@@ -29,10 +29,7 @@ pub enum Event<'a> {
     /// Every pattern is acknowledged.
     Up,
     /// Once per published message, however many of our patterns match its channel.
-    Message {
-        channel: &'a [u8],
-        payload: &'a [u8],
-    },
+    Message { channel: &'a [u8], payload: &'a [u8] },
     /// A message above `payload_bytes_max` went by, and is lost. (One that two patterns match is told twice.)
     Oversized,
     /// The text says what to do. The caller drops the socket and calls `down`.
@@ -80,10 +77,7 @@ enum State {
 enum Meaning {
     Nothing,
     Up,
-    Message {
-        channel: Range<usize>,
-        payload: Range<usize>,
-    },
+    Message { channel: Range<usize>, payload: Range<usize> },
     Oversized,
     Failed(String),
 }
@@ -126,9 +120,7 @@ impl Link {
 
     /// The caller begins to resolve or to connect. One deadline covers everything up to `Event::Up`.
     pub fn connecting(&mut self, now: Millis) {
-        self.state = State::Connecting {
-            deadline: now.saturating_add(self.config.timeout),
-        };
+        self.state = State::Connecting { deadline: now.saturating_add(self.config.timeout) };
     }
 
     /// The socket is connected: queues the greeting.
@@ -153,10 +145,7 @@ impl Link {
         {
             (*heard, *pinged) = (now, None);
         }
-        let bytes_max = self
-            .config
-            .payload_bytes_max
-            .saturating_add(ENVELOPE_BYTES_MAX);
+        let bytes_max = self.config.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX);
         while let State::Greeting { .. } | State::Up { .. } = self.state {
             let value = match self.framer.next(input, bytes_max) {
                 Ok(Some(Whole::Value(value))) => value,
@@ -206,10 +195,9 @@ impl Link {
         match self.state {
             State::Waiting { until } => Some(until),
             State::Connecting { deadline } | State::Greeting { deadline, .. } => Some(deadline),
-            State::Up {
-                pinged: Some(since),
-                ..
-            } => Some(since.saturating_add(self.config.timeout)),
+            State::Up { pinged: Some(since), .. } => {
+                Some(since.saturating_add(self.config.timeout))
+            }
             State::Up { heard, .. } => Some(heard.saturating_add(self.config.silence)),
             State::Broken { .. } => None,
         }
@@ -222,10 +210,7 @@ impl Link {
         }
         let text = match &mut self.state {
             State::Waiting { .. } | State::Broken { .. } => return None,
-            State::Up {
-                pinged: pinged @ None,
-                ..
-            } => {
+            State::Up { pinged: pinged @ None, .. } => {
                 *pinged = Some(now);
                 // What is still queued is asking already.
                 if self.output.is_empty() {
@@ -250,16 +235,12 @@ impl Link {
         let shortest = (longest / 4).max(BACKOFF_MIN);
         let wait = shortest + random % (longest - shortest + 1);
         self.attempts = self.attempts.saturating_add(1);
-        self.reset(State::Waiting {
-            until: now.saturating_add(wait),
-        });
+        self.reset(State::Waiting { until: now.saturating_add(wait) });
         was_up
     }
 
     fn fail(&mut self, text: String) -> Event<'static> {
-        self.reset(State::Broken {
-            was_up: self.is_up(),
-        });
+        self.reset(State::Broken { was_up: self.is_up() });
         Event::Failed(text)
     }
 
@@ -305,9 +286,7 @@ impl Link {
         }
         let (by, channel, payload) = (bulks.next()?, bulks.next()?, bulks.next()?);
         let patterns = &self.config.patterns;
-        let Some(index) = patterns
-            .iter()
-            .position(|ours| ours.as_bytes() == &value[by.clone()])
+        let Some(index) = patterns.iter().position(|ours| ours.as_bytes() == &value[by.clone()])
         else {
             return Some(Meaning::Nothing);
         };
@@ -338,10 +317,7 @@ impl Link {
         if !is_greeting || self.acknowledged.contains(&false) {
             return Meaning::Nothing;
         }
-        self.state = State::Up {
-            heard: now,
-            pinged: None,
-        };
+        self.state = State::Up { heard: now, pinged: None };
         self.attempts = 0;
         Meaning::Up
     }
@@ -375,14 +351,8 @@ impl Link {
 /// Whether this is about a subscription, as an array (RESP2) or a push (RESP3): added or not, and its pattern.
 fn subscription_change(value: &Value) -> Option<(bool, &[u8])> {
     let (is_added, pattern) = match value {
-        Value::Push {
-            kind: PushKind::PSubscribe,
-            data,
-        } => (true, data.first()?),
-        Value::Push {
-            kind: PushKind::PUnsubscribe,
-            data,
-        } => (false, data.first()?),
+        Value::Push { kind: PushKind::PSubscribe, data } => (true, data.first()?),
+        Value::Push { kind: PushKind::PUnsubscribe, data } => (false, data.first()?),
         Value::Array(items) => match items.as_slice() {
             [Value::BulkString(kind), pattern, _] if kind == b"psubscribe" => (true, pattern),
             [Value::BulkString(kind), pattern, _] if kind == b"punsubscribe" => (false, pattern),

@@ -66,15 +66,9 @@ impl LinkConfig {
             _ if url.starts_with("unix:") => url.to_owned(),
             _ => format!("redis://{url}"),
         };
-        let info = url
-            .as_str()
-            .into_connection_info()
-            .map_err(|_| NOT_UNDERSTOOD.to_owned())?;
+        let info = url.as_str().into_connection_info().map_err(|_| NOT_UNDERSTOOD.to_owned())?;
         let address = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => Address::Tcp {
-                host: host.clone(),
-                port: *port,
-            },
+            ConnectionAddr::Tcp(host, port) => Address::Tcp { host: host.clone(), port: *port },
             ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
             _ => return Err(NO_TLS.to_owned()),
         };
@@ -113,9 +107,7 @@ const NOT_UNDERSTOOD: &str = "the URL of Redis is not understood: expected \
 /// Whether the query has a `protocol`: a `?` cannot stand earlier, a password would have it as `%3F`.
 fn names_protocol(url: &str) -> bool {
     let query = url.split_once('?').map_or("", |(_, query)| query);
-    query
-        .split(['&', '#'])
-        .any(|pair| pair.starts_with("protocol="))
+    query.split(['&', '#']).any(|pair| pair.starts_with("protocol="))
 }
 
 #[cfg(test)]
@@ -123,10 +115,7 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16) -> Address {
-        Address::Tcp {
-            host: host.to_owned(),
-            port,
-        }
+        Address::Tcp { host: host.to_owned(), port }
     }
 
     #[test]
@@ -161,21 +150,11 @@ mod tests {
         for (url, username, password, resp2_only) in [
             ("redis://h", None, None, false),
             ("redis://:p%40ss@h", None, Some("p@ss"), false),
-            (
-                "redis://bob:secret@h/?protocol=resp2",
-                Some("bob"),
-                Some("secret"),
-                true,
-            ),
+            ("redis://bob:secret@h/?protocol=resp2", Some("bob"), Some("secret"), true),
             ("bob:secret@h:6379", Some("bob"), Some("secret"), false),
             ("redis://h/?protocol=2", None, None, true),
             ("redis://h/?protocol=resp3", None, None, false),
-            (
-                "unix:/s?user=bob&pass=secret&protocol=resp2",
-                Some("bob"),
-                Some("secret"),
-                true,
-            ),
+            ("unix:/s?user=bob&pass=secret&protocol=resp2", Some("bob"), Some("secret"), true),
         ] {
             let config = LinkConfig::from_url(url).unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!(config.username.as_deref(), username, "{url}");

@@ -77,12 +77,7 @@ impl Publisher {
             true => self.find(input),
             false => self.find_waiting(input),
         };
-        let Some(Found {
-            command,
-            channel,
-            payload,
-        }) = found
-        else {
+        let Some(Found { command, channel, payload }) = found else {
             self.waiting.extend_from_slice(input);
             *input = &[];
             return None;
@@ -94,10 +89,7 @@ impl Publisher {
                 &self.lent
             }
         };
-        Some(Publish {
-            channel: &command[channel],
-            payload: &command[payload],
-        })
+        Some(Publish { channel: &command[channel], payload: &command[payload] })
     }
 
     /// Answers the PUBLISH that `next` returned last.
@@ -138,10 +130,9 @@ impl Publisher {
         *input = &[];
         let waiting = std::mem::take(&mut self.waiting);
         let mut rest = &waiting[self.waiting_read..];
-        let found = self.find(&mut rest).map(|found| Found {
-            command: Cow::Owned(found.command.into_owned()),
-            ..found
-        });
+        let found = self
+            .find(&mut rest)
+            .map(|found| Found { command: Cow::Owned(found.command.into_owned()), ..found });
         self.waiting_read = waiting.len() - rest.len();
         match rest.is_empty() {
             true => self.waiting_read = 0,
@@ -161,11 +152,7 @@ impl Publisher {
             match self.take_command(input) {
                 Some(Whole::Value(command)) => {
                     if let Some((channel, payload)) = self.execute(&command) {
-                        return Some(Found {
-                            command,
-                            channel,
-                            payload,
-                        });
+                        return Some(Found { command, channel, payload });
                     }
                 }
                 Some(Whole::Oversized { bytes }) => self.refuse_oversized("command", bytes),
@@ -183,12 +170,10 @@ impl Publisher {
         if is_inline || !self.line.is_empty() {
             return self.take_line(input, bytes_max.min(LINE_BYTES_MAX));
         }
-        self.framer
-            .next(input, bytes_max)
-            .unwrap_or_else(|garbage| {
-                self.end(&format!("ERR Protocol error: {garbage}"));
-                None
-            })
+        self.framer.next(input, bytes_max).unwrap_or_else(|garbage| {
+            self.end(&format!("ERR Protocol error: {garbage}"));
+            None
+        })
     }
 
     fn take_line<'input>(
@@ -223,11 +208,7 @@ impl Publisher {
         let words = bulks.left();
         let name = bulks.next()?;
         if !command[name.clone()].eq_ignore_ascii_case(b"PUBLISH") {
-            self.answer(
-                std::iter::once(name)
-                    .chain(bulks)
-                    .map(|word| &command[word]),
-            );
+            self.answer(std::iter::once(name).chain(bulks).map(|word| &command[word]));
         } else if !self.session.is_authenticated() {
             self.session.write_unauthenticated(&mut self.output);
         } else if words != 3 {

@@ -36,11 +36,7 @@ impl Random {
 
     /// Appends any legal value, at most so deep.
     pub fn write_resp(&mut self, depth: usize, out: &mut Vec<u8>) {
-        let kinds: &[u8] = if depth == 0 {
-            b"+-:_,#($=!"
-        } else {
-            b"+-:$$$=*~>%|"
-        };
+        let kinds: &[u8] = if depth == 0 { b"+-:_,#($=!" } else { b"+-:$$$=*~>%|" };
         let kind = self.choose(kinds);
         out.push(kind);
         match kind {

@@ -25,10 +25,7 @@ pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> Strin
         "ERR" if is_full(error) => FULL.to_owned(),
         "ERR" if has_no_password(error) => NEEDLESS_PASSWORD.to_owned(),
         "ERR" if says(error, "invalid password") => WRONG_PASSWORD.to_owned(),
-        _ => format!(
-            "expected it to be accepted{}",
-            quote(config, command, error)
-        ),
+        _ => format!("expected it to be accepted{}", quote(config, command, error)),
     };
     format!("Redis at {address} answered -{code} to {command}: {advice}")
 }
@@ -49,9 +46,7 @@ pub fn garbage(config: &LinkConfig, garbage: Garbage) -> String {
 
 /// No connection in time.
 pub fn unreachable(config: &LinkConfig) -> String {
-    let LinkConfig {
-        address, timeout, ..
-    } = config;
+    let LinkConfig { address, timeout, .. } = config;
     format!(
         "no connection to Redis at {address} within {timeout} ms: \
          is it running, is the address right, does a firewall swallow packets?"
@@ -60,9 +55,7 @@ pub fn unreachable(config: &LinkConfig) -> String {
 
 /// Connected, but `waiting_for` did not come in time.
 pub fn unanswered(config: &LinkConfig, waiting_for: &str) -> String {
-    let LinkConfig {
-        address, timeout, ..
-    } = config;
+    let LinkConfig { address, timeout, .. } = config;
     format!(
         "connected to {address}, but no answer to {waiting_for} within {timeout} ms: \
          is it Redis, and is it busy (SLOWLOG GET) or stopped?"
@@ -71,9 +64,7 @@ pub fn unanswered(config: &LinkConfig, waiting_for: &str) -> String {
 
 /// It was up, and then nothing came, not even an answer to PING.
 pub fn silent(config: &LinkConfig) -> String {
-    let LinkConfig {
-        address, timeout, ..
-    } = config;
+    let LinkConfig { address, timeout, .. } = config;
     format!(
         "Redis at {address} did not answer PING within {timeout} ms: the connection is given up"
     )
@@ -81,10 +72,7 @@ pub fn silent(config: &LinkConfig) -> String {
 
 /// A subscription that was acknowledged is no more.
 pub fn lost(config: &LinkConfig, why: &str) -> String {
-    format!(
-        "Redis at {} ended our subscription ({why}): subscribing again",
-        config.address
-    )
+    format!("Redis at {} ended our subscription ({why}): subscribing again", config.address)
 }
 
 /// `-ERR max number of clients reached`, which comes before any command was sent.
@@ -97,9 +85,7 @@ fn has_no_password(error: &ServerError) -> bool {
 }
 
 fn says(error: &ServerError, words: &str) -> bool {
-    error
-        .details()
-        .is_some_and(|details| details.contains(words))
+    error.details().is_some_and(|details| details.contains(words))
 }
 
 const NO_PASSWORD: &str = "it wants a password: write the one it has into the URL, \
@@ -119,10 +105,7 @@ const FULL: &str = "it has no room for another client: raise maxclients there, \
 
 /// Redis wants the very same pattern in the rule: `&pub.*` allows `pub.*`, and not `pub.a*`.
 fn no_permission(patterns: &[String]) -> String {
-    let channels: Vec<String> = patterns
-        .iter()
-        .map(|pattern| format!("&{pattern}"))
-        .collect();
+    let channels: Vec<String> = patterns.iter().map(|pattern| format!("&{pattern}")).collect();
     let channels = channels.join(" ");
     format!(
         "the user in the URL may not do it: run there \
@@ -144,11 +127,7 @@ fn quote(config: &LinkConfig, command: &str, error: &ServerError) -> String {
 
 fn printable(text: &str) -> String {
     let clean = |letter: char| {
-        if (' '..='~').contains(&letter) {
-            letter
-        } else {
-            '?'
-        }
+        if (' '..='~').contains(&letter) { letter } else { '?' }
     };
     text.chars().take(QUOTE_BYTES_MAX).map(clean).collect()
 }
@@ -161,71 +140,19 @@ mod tests {
     fn each_refusal_says_what_to_do_and_no_secret() {
         let config = LinkConfig::from_url("redis://bob:hunter2@h").expect("the URL is right");
         for (command, error, expected) in [
-            (
-                "HELLO",
-                "-NOAUTH HELLO must be called with",
-                "it wants a password",
-            ),
-            (
-                "HELLO",
-                "-WRONGPASS invalid pair",
-                "the password in the URL is wrong",
-            ),
-            (
-                "AUTH",
-                "-ERR invalid password",
-                "the password in the URL is wrong",
-            ),
-            (
-                "HELLO",
-                "-DENIED Redis is running in protected mode",
-                "or connect by loopback",
-            ),
-            (
-                "HELLO",
-                "-ERR max number of clients reached",
-                "raise maxclients",
-            ),
-            (
-                "HELLO",
-                "-LOADING Redis is loading the dataset in memory",
-                "memory: wait",
-            ),
-            (
-                "HELLO",
-                "-MISCONF Redis is configured to save RDB",
-                "see its log",
-            ),
-            (
-                "AUTH",
-                "-ERR Client sent AUTH, but no password is set",
-                "take it out of the URL",
-            ),
-            (
-                "AUTH",
-                "-ERR AUTH <password> called without any password configured",
-                "take it out",
-            ),
-            (
-                "PSUBSCRIBE",
-                "-NOPERM User bob has no permissions",
-                "ACL SETUSER <user> &pub.* +ps",
-            ),
-            (
-                "PSUBSCRIBE",
-                "-ERR takes PUBLISH",
-                "accepted, it said: takes PUBLISH",
-            ),
-            (
-                "PSUBSCRIBE",
-                "-ERR not for bob",
-                "-ERR to PSUBSCRIBE: expected it to be accepted",
-            ),
-            (
-                "AUTH",
-                "-ERR unknown `hunt",
-                "-ERR to AUTH: expected it to be accepted",
-            ),
+            ("HELLO", "-NOAUTH HELLO must be called with", "it wants a password"),
+            ("HELLO", "-WRONGPASS invalid pair", "the password in the URL is wrong"),
+            ("AUTH", "-ERR invalid password", "the password in the URL is wrong"),
+            ("HELLO", "-DENIED Redis is running in protected mode", "or connect by loopback"),
+            ("HELLO", "-ERR max number of clients reached", "raise maxclients"),
+            ("HELLO", "-LOADING Redis is loading the dataset in memory", "memory: wait"),
+            ("HELLO", "-MISCONF Redis is configured to save RDB", "see its log"),
+            ("AUTH", "-ERR Client sent AUTH, but no password is set", "take it out of the URL"),
+            ("AUTH", "-ERR AUTH <password> called without any password configured", "take it out"),
+            ("PSUBSCRIBE", "-NOPERM User bob has no permissions", "ACL SETUSER <user> &pub.* +ps"),
+            ("PSUBSCRIBE", "-ERR takes PUBLISH", "accepted, it said: takes PUBLISH"),
+            ("PSUBSCRIBE", "-ERR not for bob", "-ERR to PSUBSCRIBE: expected it to be accepted"),
+            ("AUTH", "-ERR unknown `hunt", "-ERR to AUTH: expected it to be accepted"),
         ] {
             let line = format!("{error}\r\n");
             let Ok(redis::Value::ServerError(error)) = redis::parse_redis_value(line.as_bytes())

@@ -34,11 +34,7 @@ pub struct Framer {
 
 impl Framer {
     pub fn new(grammar: Grammar) -> Framer {
-        Framer {
-            scanner: Scanner::new(grammar),
-            partial: Vec::new(),
-            is_skipping: false,
-        }
+        Framer { scanner: Scanner::new(grammar), partial: Vec::new(), is_skipping: false }
     }
 
     /// Whether no value is under way.
@@ -141,9 +137,7 @@ fn header(value: &[u8], at: usize) -> Option<(usize, usize)> {
     for (offset, &byte) in value.get(at + 1..)?.iter().enumerate() {
         match byte {
             b'0'..=b'9' => {
-                number = number
-                    .checked_mul(10)?
-                    .checked_add(usize::from(byte - b'0'))?;
+                number = number.checked_mul(10)?.checked_add(usize::from(byte - b'0'))?;
             }
             b'\r' => return Some((number, at + 1 + offset + 2)),
             _ => return None,
@@ -230,23 +224,11 @@ mod tests {
                 random.write_resp(depth, &mut value);
                 stream.extend_from_slice(&value);
                 let is_oversized = value.len() > bytes_max;
-                expected.push(if is_oversized {
-                    Err(value.len() as u64)
-                } else {
-                    Ok(value)
-                });
+                expected.push(if is_oversized { Err(value.len() as u64) } else { Ok(value) });
             }
-            assert_eq!(
-                frame_all(&[&stream], bytes_max),
-                expected,
-                "whole, seed {seed}"
-            );
+            assert_eq!(frame_all(&[&stream], bytes_max), expected, "whole, seed {seed}");
             let pieces = random.pieces(&stream, 9);
-            assert_eq!(
-                frame_all(&pieces, bytes_max),
-                expected,
-                "pieces, seed {seed}"
-            );
+            assert_eq!(frame_all(&pieces, bytes_max), expected, "pieces, seed {seed}");
         }
     }
 
@@ -255,10 +237,7 @@ mod tests {
         let mut framer = Framer::new(Grammar::Replies);
         let mut input: &[u8] = b"+OK\r\n";
         let whole = framer.next(&mut input, 64);
-        assert!(matches!(
-            whole,
-            Ok(Some(Whole::Value(Cow::Borrowed(b"+OK\r\n"))))
-        ));
+        assert!(matches!(whole, Ok(Some(Whole::Value(Cow::Borrowed(b"+OK\r\n"))))));
         let mut input: &[u8] = b"$536870912\r\nthe beginning";
         assert_eq!(framer.next(&mut input, 1 << 20), Ok(None));
         assert_eq!(framer.partial.capacity(), 0);
@@ -271,28 +250,15 @@ mod tests {
             let strings = bulks.by_ref().map(|range| &value[range]).collect();
             Some((strings, bulks.left()))
         };
-        assert_eq!(
-            split("*2\r\n$1\r\na\r\n$0\r\n\r\n"),
-            Some((vec!["a", ""], 0))
-        );
+        assert_eq!(split("*2\r\n$1\r\na\r\n$0\r\n\r\n"), Some((vec!["a", ""], 0)));
         assert_eq!(split(">2\r\n$1\r\na\r\n:1\r\n"), Some((vec!["a"], 1)));
         assert_eq!(split("*2\r\n$1\r\na\r\n$-1\r\n"), Some((vec!["a"], 1)));
         assert_eq!(split("*0\r\n"), Some((vec![], 0)));
         assert_eq!(split("*-1\r\n"), None);
         assert_eq!(split("$1\r\na\r\n"), None);
         // Nothing but whole values comes here; still nothing may panic.
-        for broken in [
-            "",
-            "*",
-            "*1",
-            "*1\r",
-            "*1\r\n$9\r\na",
-            "*1\r\n$18446744073709551615\r\n",
-        ] {
-            assert!(
-                split(broken).is_none_or(|(strings, _)| strings.is_empty()),
-                "{broken:?}"
-            );
+        for broken in ["", "*", "*1", "*1\r", "*1\r\n$9\r\na", "*1\r\n$18446744073709551615\r\n"] {
+            assert!(split(broken).is_none_or(|(strings, _)| strings.is_empty()), "{broken:?}");
         }
     }
 
@@ -306,10 +272,7 @@ mod tests {
         write_integer(&mut out, 7);
         write_null(&mut out, false);
         let value = redis::parse_redis_value(&out).expect("it is RESP");
-        let list = [
-            redis::Value::SimpleString("fine".into()),
-            redis::Value::Int(7),
-        ];
+        let list = [redis::Value::SimpleString("fine".into()), redis::Value::Int(7)];
         let list = redis::Value::Array([list.to_vec(), vec![redis::Value::Nil]].concat());
         assert_eq!(
             value,

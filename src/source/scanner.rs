@@ -63,12 +63,7 @@ struct Length {
 
 impl Scanner {
     pub fn new(grammar: Grammar) -> Scanner {
-        Scanner {
-            grammar,
-            state: State::First,
-            owed: 0,
-            bytes: 0,
-        }
+        Scanner { grammar, state: State::First, owed: 0, bytes: 0 }
     }
 
     /// Whether it stands between two values.
@@ -153,10 +148,9 @@ impl Scanner {
     fn step(&mut self, byte: u8) -> Result<State, Garbage> {
         Ok(match (self.state, byte) {
             (State::Length { kind, length }, b'\r') => State::LengthFeed { kind, length },
-            (State::Length { kind, length }, _) => State::Length {
-                kind,
-                length: length.with(byte)?,
-            },
+            (State::Length { kind, length }, _) => {
+                State::Length { kind, length: length.with(byte)? }
+            }
             (State::LengthFeed { kind, length }, b'\n') => self.announced(kind, length)?,
             (State::Line { .. }, b'\r') => State::LineFeed,
             (State::Line { .. }, b'\n') => return Err(Garbage::Terminator),
@@ -180,32 +174,19 @@ impl Scanner {
         match kind {
             _ if !is_legal => Err(Garbage::Type(kind)),
             b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => Ok(State::Line { bytes: 0 }),
-            _ => Ok(State::Length {
-                kind,
-                length: Length::default(),
-            }),
+            _ => Ok(State::Length { kind, length: Length::default() }),
         }
     }
 
     /// A header is whole: what it announces is owed from now on.
     fn announced(&mut self, kind: u8, length: Length) -> Result<State, Garbage> {
-        let Length {
-            is_negative,
-            digits,
-            number,
-        } = length;
+        let Length { is_negative, digits, number } = length;
         let is_null = is_negative && number == 1 && self.may_be_null(kind);
         if digits == 0 || (is_negative && !is_null) {
             return Err(Garbage::Length);
         }
         let is_string = matches!(kind, b'$' | b'=' | b'!');
-        if number
-            > if is_string {
-                BULK_BYTES_MAX
-            } else {
-                ELEMENTS_MAX
-            }
-        {
+        if number > if is_string { BULK_BYTES_MAX } else { ELEMENTS_MAX } {
             return Err(Garbage::Length);
         }
         self.owed += match kind {
@@ -237,10 +218,9 @@ impl Scanner {
 impl Length {
     fn with(self, byte: u8) -> Result<Length, Garbage> {
         match byte {
-            b'-' if self.digits == 0 && !self.is_negative => Ok(Length {
-                is_negative: true,
-                ..self
-            }),
+            b'-' if self.digits == 0 && !self.is_negative => {
+                Ok(Length { is_negative: true, ..self })
+            }
             // Ten digits are more than any legal length has, and cannot overflow.
             b'0'..=b'9' if self.digits < 10 => Ok(Length {
                 digits: self.digits + 1,
@@ -286,11 +266,7 @@ mod tests {
         if count == -1 && b"$*".contains(&kind) {
             return Ok(Some(next));
         }
-        let limit = if b"$=!".contains(&kind) {
-            BULK_BYTES_MAX
-        } else {
-            ELEMENTS_MAX
-        };
+        let limit = if b"$=!".contains(&kind) { BULK_BYTES_MAX } else { ELEMENTS_MAX };
         let count = usize::try_from(count).map_err(|_| ())?;
         if count as u64 > limit {
             return Err(());
@@ -409,19 +385,13 @@ mod tests {
             assert_eq!(scanner.scan(header.as_bytes()), Err(garbage), "{header:?}");
         }
         let line = [b"+".to_vec(), b"a".repeat(LINE_BYTES_MAX as usize + 1)].concat();
-        assert_eq!(
-            Scanner::new(Grammar::Replies).scan(&line),
-            Err(Garbage::Size)
-        );
+        assert_eq!(Scanner::new(Grammar::Replies).scan(&line), Err(Garbage::Size));
     }
 
     #[test]
     fn a_million_levels_are_one_value() {
         let deep = [b"*1\r\n".repeat(1_000_000), b":1\r\n".to_vec()].concat();
-        assert_eq!(
-            Scanner::new(Grammar::Replies).scan(&deep),
-            Ok(Some(deep.len()))
-        );
+        assert_eq!(Scanner::new(Grammar::Replies).scan(&deep), Ok(Some(deep.len())));
     }
 
     #[test]

@@ -45,12 +45,7 @@ impl Server {
             }
         }
         let (clients, publishers) = (clients.unwrap(), publishers.unwrap());
-        Server {
-            child,
-            clients,
-            publishers,
-            _stdout: stdout,
-        }
+        Server { child, clients, publishers, _stdout: stdout }
     }
 }
 
@@ -62,17 +57,10 @@ impl Drop for Server {
 }
 
 pub fn token(sub: &str, topics: &[String], may: &[String], admin: bool) -> String {
-    let settings = KeySettings {
-        secret: Some(SECRET.as_bytes()),
-        ..KeySettings::default()
-    };
+    let settings = KeySettings { secret: Some(SECRET.as_bytes()), ..KeySettings::default() };
     let keys = Keys::new(&settings).expect("the secret is good");
-    let unix = std::time::UNIX_EPOCH
-        .elapsed()
-        .expect("it is after 1970")
-        .as_secs();
-    keys.issue(sub, topics, may, admin, unix, 3600)
-        .expect("the claims are good")
+    let unix = std::time::UNIX_EPOCH.elapsed().expect("it is after 1970").as_secs();
+    keys.issue(sub, topics, may, admin, unix, 3600).expect("the claims are good")
 }
 
 /// A connection to the publishers' port.
@@ -81,9 +69,7 @@ pub struct Publisher(BufReader<TcpStream>);
 impl Publisher {
     pub fn connect(server: &Server) -> Publisher {
         let stream = TcpStream::connect(&server.publishers).expect("the port is open");
-        stream
-            .set_read_timeout(Some(DEADLINE))
-            .expect("a deadline can be set");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline can be set");
         Publisher(BufReader::new(stream))
     }
 
@@ -94,16 +80,10 @@ impl Publisher {
             channel.len(),
             payload.len()
         );
-        self.0
-            .get_mut()
-            .write_all(command.as_bytes())
-            .expect("the port takes a command");
+        self.0.get_mut().write_all(command.as_bytes()).expect("the port takes a command");
         let mut line = String::new();
         self.0.read_line(&mut line).expect("a command is answered");
-        let number = line
-            .trim_end()
-            .strip_prefix(':')
-            .unwrap_or_else(|| panic!("{line}"));
+        let number = line.trim_end().strip_prefix(':').unwrap_or_else(|| panic!("{line}"));
         number.parse().expect("the answer is an integer")
     }
 }
@@ -113,26 +93,18 @@ pub struct Client(WebSocket<TcpStream>);
 
 impl Client {
     pub fn connect(server: &Server, token: &str) -> Client {
-        let mut request = server
-            .clients
-            .as_str()
-            .into_client_request()
-            .expect("a valid URL");
+        let mut request = server.clients.as_str().into_client_request().expect("a valid URL");
         let bearer = format!("Bearer {token}").parse().expect("a header value");
         request.headers_mut().insert("Authorization", bearer);
         let host = request.uri().authority().expect("an authority").as_str();
         let stream = TcpStream::connect(host).expect("the listener is open");
-        stream
-            .set_read_timeout(Some(DEADLINE))
-            .expect("a deadline can be set");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline can be set");
         let (socket, _) = tungstenite::client(request, stream).expect("the handshake succeeds");
         Client(socket)
     }
 
     pub fn send(&mut self, text: &str) {
-        self.0
-            .send(Message::text(text))
-            .expect("the server takes a frame");
+        self.0.send(Message::text(text)).expect("the server takes a frame");
     }
 
     /// The next text frame.

@@ -2,10 +2,7 @@
 
 use super::*;
 
-const BOUNDS: InboundBounds = InboundBounds {
-    message_bytes_max: 2000,
-    fragments_max: 8,
-};
+const BOUNDS: InboundBounds = InboundBounds { message_bytes_max: 2000, fragments_max: 8 };
 
 struct Random(u64);
 
@@ -29,12 +26,7 @@ fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
         bytes.extend_from_slice(&mask);
     }
     let key = if masked { mask } else { [0; 4] };
-    bytes.extend(
-        payload
-            .iter()
-            .zip(key.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     bytes
 }
 
@@ -58,11 +50,7 @@ fn stream(random: &mut Random) -> Vec<u8> {
         if opcode == 8 && random.below(3) > 0 {
             payload = [&1000_u16.to_be_bytes()[..], b"bye"].concat();
         }
-        let last = if opcode >= 8 {
-            random.below(20) > 0
-        } else {
-            random.below(3) > 0
-        };
+        let last = if opcode >= 8 { random.below(20) > 0 } else { random.below(3) > 0 };
         let reserved = if random.below(40) == 0 { 0x40 } else { 0 };
         let first = opcode | reserved | if last { 0x80 } else { 0 };
         bytes.extend(frame(first, random.below(60) > 0, &payload));
@@ -113,10 +101,7 @@ fn plain(stream: &[u8]) -> Outcome {
     let mut outcome = Outcome::default();
     let mut own = context(&BOUNDS, 4096);
     let mut fragments = 0;
-    let mut feed = Feed {
-        frame: stream,
-        replies: &mut outcome.replies,
-    };
+    let mut feed = Feed { frame: stream, replies: &mut outcome.replies };
     loop {
         match own.read(&mut feed) {
             Ok(Message::Text(text)) => outcome.messages.push(format!("text {}", text.as_str())),
@@ -150,12 +135,8 @@ fn plain(stream: &[u8]) -> Outcome {
 /// A stream that ends in a refusal may be refused earlier and for a graver reason here, because a header is judged
 /// before its payload has come; what came before must agree to the byte.
 fn agrees(ours: &Outcome, reference: &Outcome) -> bool {
-    let refused = |outcome: &Outcome| {
-        outcome
-            .messages
-            .last()
-            .is_some_and(|last| last.starts_with("100"))
-    };
+    let refused =
+        |outcome: &Outcome| outcome.messages.last().is_some_and(|last| last.starts_with("100"));
     if ours == reference {
         return true;
     }
@@ -175,10 +156,7 @@ fn agrees_with_a_plain_context_from_seeds() {
         let stream = stream(&mut random);
         let ours = shared(&mut codec, &stream, &mut random);
         let reference = plain(&stream);
-        assert!(
-            agrees(&ours, &reference),
-            "seed {seed}:\n{ours:?}\n{reference:?}\n{stream:x?}"
-        );
+        assert!(agrees(&ours, &reference), "seed {seed}:\n{ours:?}\n{reference:?}\n{stream:x?}");
     }
 }
 
@@ -187,12 +165,7 @@ fn each_bound_is_judged_by_the_header_alone() {
     let mut codec = Codec::new(BOUNDS);
     for (head, code) in [
         (&[0x81, 0xfe, 0x07, 0xd1, 0, 0, 0, 0][..], 1009),
-        (
-            &[
-                0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
-            ],
-            1009,
-        ),
+        (&[0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0], 1009),
         (&[0x89, 0xfe, 0, 126, 0, 0, 0, 0], 1002),
         (&[0x09, 0x80, 0, 0, 0, 0], 1002),
         (&[0x80, 0x81, 0, 0, 0, 0], 1002),
@@ -229,12 +202,8 @@ fn fragments_are_counted() {
 fn a_ping_between_fragments_is_answered_at_once() {
     let mut codec = Codec::new(BOUNDS);
     let mut fragments = None;
-    let bytes = [
-        frame(0x01, true, b"a"),
-        frame(0x89, true, b"p"),
-        frame(0x80, true, b"b"),
-    ]
-    .concat();
+    let bytes =
+        [frame(0x01, true, b"a"), frame(0x89, true, b"p"), frame(0x80, true, b"b")].concat();
     match codec.next(&mut &bytes[..], &mut fragments) {
         Some(Inbound::Text(text)) => assert_eq!(text.as_str(), "ab"),
         other => panic!("{other:?}"),

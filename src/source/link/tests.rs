@@ -34,11 +34,7 @@ fn up_link(patterns: &[&str]) -> Link {
     feed(&mut link, "+OK\r\n", 0);
     for pattern in patterns {
         let length = pattern.len();
-        feed(
-            &mut link,
-            format!(">3\r\n$10\r\npsubscribe\r\n${length}\r\n{pattern}\r\n:1\r\n"),
-            0,
-        );
+        feed(&mut link, format!(">3\r\n$10\r\npsubscribe\r\n${length}\r\n{pattern}\r\n:1\r\n"), 0);
     }
     assert!(link.is_up());
     take_output(&mut link);
@@ -60,11 +56,7 @@ fn feed(link: &mut Link, input: impl AsRef<[u8]>, now: Millis) -> Vec<String> {
         });
     }
     assert!(input.is_empty());
-    assert_eq!(
-        link.lent.capacity(),
-        0,
-        "nothing is held for the caller after the last event"
-    );
+    assert_eq!(link.lent.capacity(), 0, "nothing is held for the caller after the last event");
     events
 }
 
@@ -81,11 +73,7 @@ fn failure(link: &mut Link, input: &str) -> String {
     let mut events = feed(link, input, 0);
     assert_eq!(events.len(), 1, "{input}: {events:?}");
     assert!(!link.is_up());
-    assert_eq!(
-        feed(link, MESSAGE_3, 0),
-        [""; 0],
-        "nothing comes after a failure"
-    );
+    assert_eq!(feed(link, MESSAGE_3, 0), [""; 0], "nothing comes after a failure");
     events.remove(0)
 }
 
@@ -96,26 +84,16 @@ fn resp3_is_greeted_step_by_step() {
     assert_eq!(take_output(&mut link), hello);
     assert_eq!(feed(&mut link, GREETED, 0), [""; 0]);
     assert_eq!(take_output(&mut link), [SET_NAME, SUBSCRIBE].concat());
-    assert_eq!(
-        feed(&mut link, "-NOPERM no\r\n", 0),
-        [""; 0],
-        "a name is not worth a failure"
-    );
+    assert_eq!(feed(&mut link, "-NOPERM no\r\n", 0), [""; 0], "a name is not worth a failure");
     assert!(!link.is_up());
-    assert_eq!(
-        feed(&mut link, [SUBSCRIBED_3, MESSAGE_3].concat(), 0),
-        ["Up", "pub.a hi"]
-    );
+    assert_eq!(feed(&mut link, [SUBSCRIBED_3, MESSAGE_3].concat(), 0), ["Up", "pub.a hi"]);
     assert!(link.is_up());
 }
 
 #[test]
 fn a_server_that_does_not_know_hello_is_greeted_in_resp2() {
     let refusals = ["-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"];
-    for refusal in refusals
-        .into_iter()
-        .chain(["-NOPROTO no\r\n", "-ERR syntax error\r\n"])
-    {
+    for refusal in refusals.into_iter().chain(["-NOPROTO no\r\n", "-ERR syntax error\r\n"]) {
         let mut link = connected_link("redis://h", &["pub.*"]);
         assert_eq!(take_output(&mut link), HELLO_3);
         assert_eq!(feed(&mut link, refusal, 0), [""; 0]);
@@ -126,10 +104,7 @@ fn a_server_that_does_not_know_hello_is_greeted_in_resp2() {
     let mut link = connected_link("redis://:secret@h/?protocol=resp2", &["pub.*"]);
     let auth = "*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n";
     assert_eq!(take_output(&mut link), [auth, SET_NAME, SUBSCRIBE].concat());
-    assert_eq!(
-        feed(&mut link, ["+OK\r\n+OK\r\n", SUBSCRIBED_2].concat(), 0),
-        ["Up"]
-    );
+    assert_eq!(feed(&mut link, ["+OK\r\n+OK\r\n", SUBSCRIBED_2].concat(), 0), ["Up"]);
 }
 
 #[test]
@@ -140,14 +115,8 @@ fn a_failed_greeting_says_what_to_do_and_no_secret() {
     for (answers, expected) in [
         ("-WRONGPASS invalid\r\n", "-WRONGPASS to HELLO: the user or"),
         ("-NOAUTH HELLO must\r\n-NOAUTH again\r\n", "-NOAUTH to AUTH"),
-        (
-            &["-ERR unknown\r\n", echo].concat(),
-            "-ERR to AUTH: expected",
-        ),
-        (
-            "HTTP/1.1 400 Bad Request\r\n",
-            "not Redis answers at h:6379",
-        ),
+        (&["-ERR unknown\r\n", echo].concat(), "-ERR to AUTH: expected"),
+        ("HTTP/1.1 400 Bad Request\r\n", "not Redis answers at h:6379"),
         ("$99999999999\r\n", "something that is not Redis"),
         (":not a number\r\n", "something that is not Redis"),
         (&no_patterns, "&pub.* &o[a].* +psubscribe +ping"),
@@ -165,52 +134,29 @@ fn a_failed_greeting_says_what_to_do_and_no_secret() {
 #[test]
 fn a_reply_too_deep_for_the_parser_is_garbage() {
     let mut link = up_link(&["pub.*"]);
-    let text = failure(
-        &mut link,
-        &["*1\r\n".repeat(10_000).as_str(), ":1\r\n"].concat(),
-    );
+    let text = failure(&mut link, &["*1\r\n".repeat(10_000).as_str(), ":1\r\n"].concat());
     assert!(text.contains("something that is not Redis"), "{text}");
 }
 
 #[test]
 fn up_means_that_every_configured_pattern_is_acknowledged() {
     let mut link = connected_link("redis://h", &["pub.*", "b.*", "pub.*"]);
-    feed(
-        &mut link,
-        [GREETED, "+OK\r\n", SUBSCRIBED_3, SUBSCRIBED_3].concat(),
-        0,
-    );
-    feed(
-        &mut link,
-        SUBSCRIBED_3.replace("$5\r\npub.*", "$3\r\nx.*"),
-        0,
-    );
+    feed(&mut link, [GREETED, "+OK\r\n", SUBSCRIBED_3, SUBSCRIBED_3].concat(), 0);
+    feed(&mut link, SUBSCRIBED_3.replace("$5\r\npub.*", "$3\r\nx.*"), 0);
     assert!(!link.is_up());
     // What the first pattern hears meanwhile is not lost.
     assert_eq!(feed(&mut link, MESSAGE_3, 0), ["pub.a hi"]);
     assert_eq!(link.deadline(), Some(5000));
     assert_eq!(link.on_time(4999), None);
-    let Some(Event::Failed(text)) = link.on_time(5000) else {
-        panic!("it is overdue")
-    };
-    assert!(
-        text.contains("no answer to PSUBSCRIBE within 5000 ms"),
-        "{text}"
-    );
+    let Some(Event::Failed(text)) = link.on_time(5000) else { panic!("it is overdue") };
+    assert!(text.contains("no answer to PSUBSCRIBE within 5000 ms"), "{text}");
     assert_eq!(link.deadline(), None);
     link.down(5000, 0);
     // Acknowledgements of the old connection do not count for the new one.
     link.connecting(6000);
     link.connected(6000);
     feed(&mut link, [GREETED, "+OK\r\n"].concat(), 6000);
-    assert_eq!(
-        feed(
-            &mut link,
-            SUBSCRIBED_3.replace("$5\r\npub.*", "$3\r\nb.*"),
-            6000
-        ),
-        [""; 0]
-    );
+    assert_eq!(feed(&mut link, SUBSCRIBED_3.replace("$5\r\npub.*", "$3\r\nb.*"), 6000), [""; 0]);
     assert_eq!(feed(&mut link, SUBSCRIBED_3, 6000), ["Up"]);
 }
 
@@ -224,24 +170,15 @@ fn one_deadline_covers_the_attempt() {
     assert!(matches!(link.on_time(5100), Some(Event::Failed(text)) if text.contains("HELLO")));
     link.down(5100, 7);
     link.connecting(6000);
-    let Some(Event::Failed(text)) = link.on_time(11_000) else {
-        panic!("it is overdue")
-    };
-    assert!(
-        text.contains("no connection to Redis at h:6379 within 5000 ms"),
-        "{text}"
-    );
+    let Some(Event::Failed(text)) = link.on_time(11_000) else { panic!("it is overdue") };
+    assert!(text.contains("no connection to Redis at h:6379 within 5000 ms"), "{text}");
 }
 
 #[test]
 fn silence_is_answered_by_a_ping_and_only_silence_is_death() {
-    for life in [
-        "+PONG\r\n",
-        "*2\r\n$4\r\npong\r\n$0\r\n\r\n",
-        "-MISCONF x\r\n",
-        "-LOADING x\r\n",
-        "+",
-    ] {
+    for life in
+        ["+PONG\r\n", "*2\r\n$4\r\npong\r\n$0\r\n\r\n", "-MISCONF x\r\n", "-LOADING x\r\n", "+"]
+    {
         let mut link = up_link(&["pub.*"]);
         assert_eq!(link.deadline(), Some(10_000));
         assert_eq!(link.on_time(10_000), None);
@@ -255,9 +192,7 @@ fn silence_is_answered_by_a_ping_and_only_silence_is_death() {
     // A process that was frozen asks before it gives up.
     assert_eq!(link.on_time(1_000_000), None);
     assert_eq!(link.on_time(1_004_999), None);
-    let Some(Event::Failed(text)) = link.on_time(1_005_000) else {
-        panic!("it is dead")
-    };
+    let Some(Event::Failed(text)) = link.on_time(1_005_000) else { panic!("it is dead") };
     assert!(text.contains("did not answer PING"), "{text}");
     assert!(link.down(1_005_000, 0), "it was up");
 }
@@ -270,33 +205,19 @@ fn a_lost_subscription_is_a_failure() {
         "-NOPERM this user has no permissions\r\n".to_owned(),
     ] {
         let mut link = up_link(&["pub.*"]);
-        assert!(
-            failure(&mut link, &loss).contains("ended our subscription"),
-            "{loss}"
-        );
+        assert!(failure(&mut link, &loss).contains("ended our subscription"), "{loss}");
         assert!(link.down(0, 0));
     }
     let mut link = up_link(&["pub.*"]);
     link.on_time(10_000);
     // A user who may not PING still proves that Redis lives.
-    assert_eq!(
-        feed(
-            &mut link,
-            "-NOPERM no permissions to run 'ping'\r\n",
-            10_001
-        ),
-        [""; 0]
-    );
+    assert_eq!(feed(&mut link, "-NOPERM no permissions to run 'ping'\r\n", 10_001), [""; 0]);
     let others = [
         ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n",
         ">1\r\n+new\r\n",
         "|1\r\n+k\r\n+v\r\n+x\r\n",
     ];
-    assert_eq!(
-        feed(&mut link, others.concat(), 10_001),
-        [""; 0],
-        "unknown pushes are ignored"
-    );
+    assert_eq!(feed(&mut link, others.concat(), 10_001), [""; 0], "unknown pushes are ignored");
     assert!(link.is_up());
 }
 
@@ -304,16 +225,10 @@ fn a_lost_subscription_is_a_failure() {
 fn overlapping_patterns_deliver_once() {
     let mut link = up_link(&["pub.*", "*.a"]);
     let by_second = MESSAGE_3.replace("$5\r\npub.*", "$3\r\n*.a");
-    assert_eq!(
-        feed(&mut link, [MESSAGE_3, &by_second].concat(), 0),
-        ["pub.a hi"]
-    );
+    assert_eq!(feed(&mut link, [MESSAGE_3, &by_second].concat(), 0), ["pub.a hi"]);
     let only_second = by_second.replace("pub.a", "x.y.a");
     assert_eq!(feed(&mut link, only_second, 0), ["x.y.a hi"]);
-    assert_eq!(
-        feed(&mut link, MESSAGE_3.replace("$5\r\npub.*", "$1\r\n?"), 0),
-        [""; 0]
-    );
+    assert_eq!(feed(&mut link, MESSAGE_3.replace("$5\r\npub.*", "$1\r\n?"), 0), [""; 0]);
 }
 
 #[test]
@@ -352,11 +267,7 @@ fn pieces_do_not_change_the_events() {
         MESSAGE_3,
     ]
     .concat();
-    let expected = feed(
-        &mut connected_link("redis://h", &["pub.*", "*"]),
-        &stream,
-        0,
-    );
+    let expected = feed(&mut connected_link("redis://h", &["pub.*", "*"]), &stream, 0);
     assert_eq!(expected.len(), 6, "{expected:?}");
     for seed in 1..500 {
         let mut random = Random::new(seed);
@@ -372,15 +283,7 @@ fn pieces_do_not_change_the_events() {
 
 #[test]
 fn random_bytes_never_panic() {
-    let words = [
-        GREETED,
-        SUBSCRIBED_3,
-        MESSAGE_2,
-        MESSAGE_3,
-        "+OK\r\n",
-        "-ERR no\r\n",
-        "*1\r\n",
-    ];
+    let words = [GREETED, SUBSCRIBED_3, MESSAGE_2, MESSAGE_3, "+OK\r\n", "-ERR no\r\n", "*1\r\n"];
     for seed in 1..3000 {
         let mut random = Random::new(seed);
         let mut link = connected_link("redis://h", &["pub.*"]);
@@ -408,19 +311,13 @@ fn backoff_grows_within_its_bounds_and_begins_anew_after_up() {
             assert!(!link.down(0, random.next()));
             let wait = link.deadline().expect("it waits");
             let longest = (50 << attempt.min(32)).min(longest_ever);
-            assert!(
-                (10..=longest.max(10)).contains(&wait),
-                "seed {seed}: {wait} ms"
-            );
+            assert!((10..=longest.max(10)).contains(&wait), "seed {seed}: {wait} ms");
             assert!(!link.wants_connect(wait - 1) && link.wants_connect(wait));
         }
         link.connecting(0);
         link.connected(0);
         feed(&mut link, [GREETED, "+OK\r\n", SUBSCRIBED_3].concat(), 0);
         assert!(link.down(0, random.next()));
-        assert!(
-            link.deadline().is_some_and(|wait| wait <= 50),
-            "seed {seed}"
-        );
+        assert!(link.deadline().is_some_and(|wait| wait <= 50), "seed {seed}");
     }
 }

@@ -64,41 +64,21 @@ fn a_pipeline_is_answered_in_order_wherever_it_is_cut() {
     let answers: Vec<&str> = output.split("\r\n").collect();
     assert_eq!(
         answers[..4],
-        [
-            ":7",
-            "+PONG",
-            ":7",
-            "-ERR wrong number of arguments for 'publish' command"
-        ]
+        [":7", "+PONG", ":7", "-ERR wrong number of arguments for 'publish' command"]
     );
     assert!(answers[4].starts_with("-ERR unknown command 'GET'"));
-    assert_eq!(
-        answers[5..7],
-        [
-            "-ERR payload is 1001 bytes, payload_bytes_max is 1000",
-            "%7"
-        ]
-    );
+    assert_eq!(answers[5..7], ["-ERR payload is 1001 bytes, payload_bytes_max is 1000", "%7"]);
     let last = ":7\r\n+PONG\r\n-ERR command is 100038 bytes, payload_bytes_max is 1000\r\n+OK\r\n";
     assert!(output.ends_with(last), "{output}");
 
-    let stream = [
-        parts[..8].concat(),
-        parts[9..12].concat(),
-        parts[13..].concat(),
-    ]
-    .concat();
+    let stream = [parts[..8].concat(), parts[9..12].concat(), parts[13..].concat()].concat();
     let mut whole = publisher(None);
     let expected = (feed(&mut whole, &stream), take_output(&mut whole));
     for cut in 0..stream.len() {
         let mut halves = publisher(None);
         let mut published = feed(&mut halves, &stream[..cut]);
         published.extend(feed(&mut halves, &stream[cut..]));
-        assert_eq!(
-            (published, take_output(&mut halves)),
-            expected,
-            "cut at {cut}"
-        );
+        assert_eq!((published, take_output(&mut halves)), expected, "cut at {cut}");
     }
     for seed in 1..300 {
         let mut random = Random::new(seed);
@@ -107,11 +87,7 @@ fn a_pipeline_is_answered_in_order_wherever_it_is_cut() {
         for piece in random.pieces(stream.as_bytes(), size_max) {
             published.extend(feed(&mut pieces, piece));
         }
-        assert_eq!(
-            (published, take_output(&mut pieces)),
-            expected,
-            "seed {seed}"
-        );
+        assert_eq!((published, take_output(&mut pieces)), expected, "seed {seed}");
     }
 }
 
@@ -122,24 +98,14 @@ fn between_commands_nothing_is_held() {
         feed(&mut publisher, piece);
     }
     take_output(&mut publisher);
-    let buffers = [
-        &publisher.line,
-        &publisher.output,
-        &publisher.waiting,
-        &publisher.lent,
-    ];
+    let buffers = [&publisher.line, &publisher.output, &publisher.waiting, &publisher.lent];
     assert!(publisher.framer.is_idle() && buffers.iter().all(|buffer| buffer.capacity() == 0));
 }
 
 #[test]
 fn a_peer_that_does_not_read_is_not_executed_further() {
     let mut publisher = publisher(None);
-    let flood = [
-        "INFO\r\n".repeat(5000),
-        NEWS.repeat(20_000),
-        "PING\r\n".to_owned(),
-    ]
-    .concat();
+    let flood = ["INFO\r\n".repeat(5000), NEWS.repeat(20_000), "PING\r\n".to_owned()].concat();
     let mut published = feed(&mut publisher, &flood).len();
     assert!(published < 20_000 && !publisher.wants_input());
     let (mut answers, mut rounds) = (String::new(), 0);
@@ -157,12 +123,7 @@ fn a_peer_that_does_not_read_is_not_executed_further() {
 
 #[test]
 fn a_browser_is_cut_off_and_nothing_of_its_page_is_carried_out() {
-    for start in [
-        "POST / HTTP/1.1",
-        "GET /",
-        "Host: x",
-        "PUT / HTTP/1.1\r\nHOST: x",
-    ] {
+    for start in ["POST / HTTP/1.1", "GET /", "Host: x", "PUT / HTTP/1.1\r\nHOST: x"] {
         let mut publisher = publisher(None);
         let request = format!("{start}\r\nPUBLISH news hi\r\n{NEWS}");
         assert_eq!(feed(&mut publisher, request), [""; 0], "{start}");
@@ -175,28 +136,15 @@ fn a_browser_is_cut_off_and_nothing_of_its_page_is_carried_out() {
 fn what_is_not_resp_ends_the_connection_with_a_reason() {
     let long = "x".repeat(LINE_BYTES_MAX + 1);
     for (input, expected) in [
-        (
-            "*1\r\n:1\r\n",
-            "-ERR Protocol error: unexpected byte 0x3a as a type\r\n",
-        ),
+        ("*1\r\n:1\r\n", "-ERR Protocol error: unexpected byte 0x3a as a type\r\n"),
         ("*1\r\n$-1\r\n", "-ERR Protocol error: invalid length\r\n"),
         ("*1048577\r\n", "-ERR Protocol error: invalid length\r\n"),
-        (
-            "*1\r\n$4\r\nPINGxx",
-            "-ERR Protocol error: missing CR LF\r\n",
-        ),
-        (
-            "PUBLISH \"a\r\n",
-            "-ERR Protocol error: unbalanced quotes in request\r\n",
-        ),
+        ("*1\r\n$4\r\nPINGxx", "-ERR Protocol error: missing CR LF\r\n"),
+        ("PUBLISH \"a\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
         (&long, "-ERR Protocol error: too big inline request\r\n"),
     ] {
         let mut publisher = publisher(None);
-        assert_eq!(
-            feed(&mut publisher, [input, NEWS].concat()),
-            [""; 0],
-            "{expected}"
-        );
+        assert_eq!(feed(&mut publisher, [input, NEWS].concat()), [""; 0], "{expected}");
         assert_eq!(take_output(&mut publisher), expected);
         assert!(publisher.is_ending());
     }
@@ -205,40 +153,21 @@ fn what_is_not_resp_ends_the_connection_with_a_reason() {
 #[test]
 fn a_stranger_publishes_nothing_and_holds_little() {
     let mut publisher = publisher(Some("secret"));
-    assert_eq!(
-        feed(&mut publisher, [NEWS, &publish(100_000), NEWS].concat()),
-        [""; 0]
-    );
-    assert_eq!(
-        take_output(&mut publisher),
-        "-NOAUTH Authentication required.\r\n".repeat(3)
-    );
+    assert_eq!(feed(&mut publisher, [NEWS, &publish(100_000), NEWS].concat()), [""; 0]);
+    assert_eq!(take_output(&mut publisher), "-NOAUTH Authentication required.\r\n".repeat(3));
     feed(&mut publisher, &publish(100_000)[..50_000]);
     assert!(!publisher.framer.is_idle(), "it is skipped");
     feed(&mut publisher, &publish(100_000)[50_000..]);
     assert_eq!(publisher.take_oversized(), 0);
-    assert_eq!(
-        feed(&mut publisher, ["AUTH secret\r\n", NEWS].concat()),
-        ["news hi"]
-    );
+    assert_eq!(feed(&mut publisher, ["AUTH secret\r\n", NEWS].concat()), ["news hi"]);
     assert!(take_output(&mut publisher).ends_with("+OK\r\n:7\r\n"));
     feed(&mut publisher, "x".repeat(UNAUTHENTICATED_BYTES_MAX + 1));
-    assert!(
-        !publisher.is_ending(),
-        "an inline command may be longer after AUTH"
-    );
+    assert!(!publisher.is_ending(), "an inline command may be longer after AUTH");
 }
 
 #[test]
 fn random_bytes_never_panic() {
-    let words = [
-        NEWS,
-        "PING\r\n",
-        "*1\r\n$4\r\nPING\r\n",
-        "HELLO 3 AUTH a b\r\n",
-        "*0\r\n",
-        "\"",
-    ];
+    let words = [NEWS, "PING\r\n", "*1\r\n$4\r\nPING\r\n", "HELLO 3 AUTH a b\r\n", "*0\r\n", "\""];
     for seed in 1..5000 {
         let mut random = Random::new(seed);
         let mut publisher = publisher((seed % 2 == 0).then_some("x"));
