@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::slots::ConnId;
 
+/// Connections of one address above its bound that are let in only to be told so properly.
+const REFUSED_MAX: usize = 4;
+
 /// Connections by address. With a bound of 0 it keeps nothing.
 pub struct Addresses {
     /// `clients_per_address_max`; 0: off.
@@ -35,11 +38,15 @@ impl Addresses {
         count.is_some_and(|count| *count > self.max)
     }
 
+    /// Whether an address has so many more that nothing it sends is worth a slot: it could hold every handshake otherwise.
+    pub fn is_crowded(&self, address: IpAddr) -> bool {
+        let count = self.counts.get(&network(address)).copied().unwrap_or_default();
+        self.max > 0 && count >= self.max + REFUSED_MAX
+    }
+
     /// A connection is gone.
     pub fn leave(&mut self, id: ConnId) {
-        let Some(address) = self.of.remove(&id) else {
-            return;
-        };
+        let Some(address) = self.of.remove(&id) else { return };
         let count = self.counts.get_mut(&address).expect("whoever is written down is counted");
         *count -= 1;
         if *count == 0 {

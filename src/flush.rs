@@ -7,8 +7,8 @@ use crate::slots::ConnId;
 /// A message to more listeners than this goes out behind those to fewer.
 pub const URGENT_LISTENERS_MAX: usize = 64;
 
-/// In which queue of those who are owed a write a client stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// In which queue of those who are owed a write a client stands; a later one here is served earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// In none.
     None,
@@ -16,21 +16,25 @@ pub enum Lane {
     Bulk,
     /// Among those who are served first.
     Urgent,
+    /// Among those for whom the sources wait.
+    Pressed,
 }
 
-/// Two queues served in turns, so that a message to one client does not wait for the end of a broadcast, and a stream of
-/// such messages does not hold the broadcast up for ever.
+/// Queues served in turns, so that a message to one client does not wait for the end of a broadcast, and a stream of such
+/// messages does not hold the broadcast up for ever.
 #[derive(Default)]
 pub struct FlushQueue {
+    pressed: VecDeque<ConnId>,
     urgent: VecDeque<ConnId>,
     bulk: VecDeque<ConnId>,
-    urgent_next: bool,
+    odd: bool,
 }
 
 impl FlushQueue {
     /// Adds a client that has just entered this lane.
     pub fn push(&mut self, id: ConnId, lane: Lane) {
         match lane {
+            Lane::Pressed => self.pressed.push_back(id),
             Lane::Urgent => self.urgent.push_back(id),
             Lane::Bulk => self.bulk.push_back(id),
             Lane::None => {}
@@ -39,12 +43,15 @@ impl FlushQueue {
 
     /// The next one. A client may come twice: the second time it is owed nothing.
     pub fn pop(&mut self) -> Option<ConnId> {
-        self.urgent_next = !self.urgent_next;
-        let (first, second) = match self.urgent_next {
-            true => (&mut self.urgent, &mut self.bulk),
-            false => (&mut self.bulk, &mut self.urgent),
+        self.odd = !self.odd;
+        // While somebody is pressed, nothing comes in that could starve the others.
+        let order = match (self.odd, self.is_pressed()) {
+            (true, true) => [&mut self.pressed, &mut self.urgent, &mut self.bulk],
+            (false, true) => [&mut self.urgent, &mut self.pressed, &mut self.bulk],
+            (true, false) => [&mut self.urgent, &mut self.bulk, &mut self.pressed],
+            (false, false) => [&mut self.bulk, &mut self.urgent, &mut self.pressed],
         };
-        let next = first.pop_front().or_else(|| second.pop_front());
+        let next = order.into_iter().find_map(VecDeque::pop_front);
         if self.is_empty() {
             // A broadcast to a million leaves 8 MB behind otherwise.
             *self = FlushQueue::default();
@@ -52,14 +59,19 @@ impl FlushQueue {
         next
     }
 
-    /// Whether nobody is owed a write.
-    pub fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.bulk.is_empty()
+    /// Whether somebody is owed so much that nothing more must come in before it was offered.
+    pub fn is_pressed(&self) -> bool {
+        !self.pressed.is_empty()
     }
 
-    /// How many stand in both queues.
+    /// Whether nobody is owed a write.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many stand in all queues.
     pub fn len(&self) -> usize {
-        self.urgent.len() + self.bulk.len()
+        self.pressed.len() + self.urgent.len() + self.bulk.len()
     }
 }
 
@@ -67,16 +79,23 @@ impl FlushQueue {
 mod tests {
     use super::*;
 
+    fn order(queued: &[(Lane, std::ops::Range<u32>)]) -> Vec<u32> {
+        let mut queue = FlushQueue::default();
+        for (lane, range) in queued {
+            range.clone().for_each(|index| queue.push(ConnId { index, generation: 0 }, *lane));
+        }
+        std::iter::from_fn(|| queue.pop()).map(|id| id.index).collect()
+    }
+
     #[test]
     fn neither_queue_waits_for_the_other_to_end() {
-        let mut queue = FlushQueue::default();
-        for index in 0..6 {
-            queue.push(ConnId { index, generation: 0 }, Lane::Bulk);
-        }
-        for index in 10..13 {
-            queue.push(ConnId { index, generation: 0 }, Lane::Urgent);
-        }
-        let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|id| id.index).collect();
+        let order = order(&[(Lane::Bulk, 0..6), (Lane::Urgent, 10..13)]);
         assert_eq!(order, [10, 0, 11, 1, 12, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_broadcast_waits_for_the_pressed() {
+        let order = order(&[(Lane::Bulk, 0..2), (Lane::Urgent, 10..12), (Lane::Pressed, 20..23)]);
+        assert_eq!(order, [20, 10, 21, 11, 22, 0, 1]);
     }
 }

@@ -7,13 +7,10 @@ use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Millis;
 use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
-use crate::server::Server;
+use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
 use crate::timers::tick;
 use crate::topic;
-
-/// The route number of connections to the admin listener; no handler sees them.
-pub const ADMIN_ROUTE: u8 = u8::MAX;
 
 /// The most routes there can be.
 pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
@@ -118,9 +115,7 @@ impl Site {
 
     /// A connection is gone: its handler is told, its slot is freed.
     pub fn reap(&mut self, id: ConnId) {
-        let Some(client) = self.server.client(id) else {
-            return;
-        };
+        let Some(client) = self.server.client(id) else { return };
         let (opened, route) = (client.opened, client.route);
         if opened {
             self.server.route = route;
@@ -183,7 +178,7 @@ impl Site {
     ) -> Result<Vec<u8>, Response> {
         let bounds = &self.server.bounds;
         let route = &self.routes[number];
-        if self.draining || self.server.clients.len() > bounds.clients_max {
+        if self.draining || self.server.clients_len() > bounds.clients_max {
             let text = if self.draining { "this server is leaving" } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
@@ -249,7 +244,7 @@ impl Site {
     fn gauges(&self) -> Gauges {
         let hubs = &self.server.hubs;
         Gauges {
-            clients: self.server.clients.len(),
+            clients: self.server.clients_len(),
             topics: hubs.iter().map(|hub| hub.topics_len()).sum(),
             memberships: hubs.iter().map(|hub| hub.memberships_len()).sum(),
             publishers: self.publishers,

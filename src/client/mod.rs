@@ -18,7 +18,7 @@ use crate::timers::{NEVER, Tick};
 use codec::{Codec, Fragments, Inbound};
 use frame::{Close, Frame};
 use http::{Request, Response};
-use outbox::{Backlog, Full, Outbox};
+use outbox::{Backlog, Outbox};
 use transport::Transport;
 
 /// Where a connection stands. It moves forward only.
@@ -232,6 +232,11 @@ impl Client {
         self.flight.as_mut().map_or(Vec::new(), |flight| std::mem::take(&mut flight.input))
     }
 
+    /// Whether some of what it sent is kept.
+    pub fn has_input(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| !flight.input.is_empty())
+    }
+
     /// Keeps what is not whole yet.
     pub fn keep_input(&mut self, input: Vec<u8>) {
         if !input.is_empty() {
@@ -285,12 +290,23 @@ impl Client {
         self.end_at(NEVER, AtEnd::Drop);
     }
 
-    /// Queues a frame.
+    /// Queues a frame; `false` when it does not read and its backlog hit a bound.
     ///
-    /// # Errors
-    /// [`Full`] when its backlog hit a bound.
-    pub fn queue(&mut self, frame: &Frame, backlog: &Backlog) -> Result<(), Full> {
-        self.flight().outbox.push(frame, backlog)
+    /// A client whose socket is not known to be full is never slow: it is *pressed* instead, see [`Client::is_pressed`].
+    pub fn queue(&mut self, frame: &Frame, backlog: &Backlog) -> bool {
+        let flight = self.flight();
+        let takes = !flight.blocked || flight.outbox.has_room(frame, backlog);
+        if takes {
+            flight.outbox.push(frame);
+        }
+        takes
+    }
+
+    /// Whether half of its backlog's bound came in before it was offered a byte of it. Nothing more is read from publishers
+    /// and Redis then, nor from itself, until it was.
+    pub fn is_pressed(&self, backlog: &Backlog) -> bool {
+        let flight = self.flight.as_ref();
+        flight.is_some_and(|flight| !flight.blocked && flight.outbox.is_half_full(backlog))
     }
 
     /// Queues what must come before all else: the answer to the handshake.
@@ -302,6 +318,13 @@ impl Client {
     pub fn was_just_queued(&self, frame: &Frame) -> bool {
         let last = self.flight.as_ref().and_then(|flight| flight.outbox.last());
         last.is_some_and(|last| last.is(frame))
+    }
+
+    /// Puts another last frame into the place of all that is queued; nothing may be written yet.
+    pub fn replace_queued(&mut self, last: &Frame) {
+        let outbox = &mut self.flight().outbox;
+        outbox.forget();
+        outbox.push(last);
     }
 
     /// Queues the last frame or response. What waits is sent before it, unless `forget`.
@@ -316,14 +339,15 @@ impl Client {
             flight.outbox.forget();
         }
         if let Some(last) = last {
-            flight.outbox.push_last(last);
+            flight.outbox.push(last);
         }
     }
 
     /// All is written: our side shuts, and the peer's end is awaited.
-    pub fn linger(&mut self) {
+    pub fn linger(&mut self, ends: Tick) {
         assert_eq!(self.state, State::Closing, "only what is finished lingers");
         self.state = State::Lingering;
+        self.end_at(ends, AtEnd::Drop);
         self.transport.shutdown_write();
     }
 
@@ -340,18 +364,15 @@ impl Client {
         std::mem::replace(&mut self.state, State::Dead) != State::Dead
     }
 
-    /// Puts it into a lane of the flush queue: whether it must be queued there now.
-    pub fn enter_lane(&mut self, lane: Lane) -> bool {
-        let Some(flight) = &mut self.flight else {
-            return false;
-        };
-        let better =
-            flight.lane == Lane::None || (flight.lane == Lane::Bulk && lane == Lane::Urgent);
-        if flight.blocked || flight.outbox.is_empty() || !better {
-            return false;
+    /// Puts it into a lane of the flush queue: the one where it must be queued now, if any. A pressed one comes first.
+    pub fn enter_lane(&mut self, lane: Lane, backlog: &Backlog) -> Option<Lane> {
+        let lane = if self.is_pressed(backlog) { Lane::Pressed } else { lane };
+        let flight = self.flight.as_mut()?;
+        if flight.blocked || flight.outbox.is_empty() || lane <= flight.lane {
+            return None;
         }
         flight.lane = lane;
-        true
+        Some(lane)
     }
 
     /// The socket takes bytes again: whether any are owed.

@@ -1,4 +1,4 @@
-//! What one client is owed: references to shared frames, in order, within the backlog's bounds.
+//! What one client is owed: references to shared frames, in order, measured against the backlog's bounds.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -9,12 +9,11 @@ use crate::client::transport::Transport;
 /// Frames gathered into one write; Linux takes 1024 (IOV_MAX), 64 already make the call's own cost vanish.
 const SLICES: usize = 64;
 
-/// The outbox is full.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Full;
+/// Bytes written to one client after which others have their turn.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
 
 /// How far a write came.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// Nothing is owed any more.
     All,
@@ -59,22 +58,20 @@ impl Outbox {
         self.frames.back()
     }
 
-    /// Queues a frame.
-    ///
-    /// # Errors
-    /// [`Full`] when the backlog's bound is hit; the frame is not queued.
-    pub fn push(&mut self, frame: &Frame, backlog: &Backlog) -> Result<(), Full> {
+    /// Whether one more frame stays within the bounds.
+    pub fn has_room(&self, frame: &Frame, backlog: &Backlog) -> bool {
         let bytes = self.bytes + frame.as_bytes().len();
         let fits = self.frames.len() < backlog.frames_max && bytes <= backlog.bytes_max;
-        if !fits && !self.frames.is_empty() {
-            return Err(Full);
-        }
-        self.push_last(frame);
-        Ok(())
+        fits || self.frames.is_empty()
     }
 
-    /// Queues the frame after which nothing follows: a close frame or a response, for which there is always room.
-    pub fn push_last(&mut self, frame: &Frame) {
+    /// Whether half of a bound is used up.
+    pub fn is_half_full(&self, backlog: &Backlog) -> bool {
+        self.frames.len() * 2 >= backlog.frames_max || self.bytes * 2 >= backlog.bytes_max
+    }
+
+    /// Queues a frame. Bounds are the caller's matter: a last frame always has room.
+    pub fn push(&mut self, frame: &Frame) {
         self.bytes += frame.as_bytes().len();
         self.frames.push_back(frame.clone());
     }
@@ -92,14 +89,14 @@ impl Outbox {
         self.bytes = self.frames.front().map_or(0, |frame| frame.as_bytes().len());
     }
 
-    /// Writes with one call of the transport, or a second one when the first took a full gather of frames.
+    /// Writes all, with one call of the transport for each gather of frames, or as much as a turn has to give.
     ///
     /// # Errors
     /// The transport's, but for `WouldBlock`: the connection is gone.
     pub fn write(&mut self, transport: &mut Transport) -> io::Result<(usize, Written)> {
         let mut total = 0;
-        for _ in 0..2 {
-            let (length, gathered) = match self.write_once(transport) {
+        while total < WRITE_BYTES_MAX {
+            let (length, offered) = match self.write_once(transport) {
                 Ok(counts) => counts,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok((total, Written::Blocked));
@@ -111,7 +108,7 @@ impl Outbox {
             if self.frames.is_empty() {
                 return Ok((total, Written::All));
             }
-            if length < gathered {
+            if length < offered {
                 // The kernel's buffer is full; it tells when there is room.
                 return Ok((total, Written::Blocked));
             }
@@ -154,34 +151,39 @@ mod tests {
     const BACKLOG: Backlog = Backlog { frames_max: 3, bytes_max: 100 };
 
     #[test]
-    fn is_bounded_in_frames_and_in_bytes() {
+    fn is_measured_in_frames_and_in_bytes() {
         let mut outbox = Outbox::default();
-        for _ in 0..3 {
-            outbox.push(&Frame::ready(b"x"), &BACKLOG).unwrap();
+        for half_full in [false, false, true] {
+            assert_eq!(outbox.is_half_full(&BACKLOG), half_full);
+            assert!(outbox.has_room(&Frame::ready(b"x"), &BACKLOG));
+            outbox.push(&Frame::ready(b"x"));
         }
-        assert_eq!(outbox.push(&Frame::ready(b"x"), &BACKLOG), Err(Full));
+        assert!(!outbox.has_room(&Frame::ready(b"x"), &BACKLOG));
         let mut outbox = Outbox::default();
-        outbox.push(&Frame::ready(&[0; 60]), &BACKLOG).unwrap();
-        assert_eq!(outbox.push(&Frame::ready(&[0; 41]), &BACKLOG), Err(Full));
+        outbox.push(&Frame::ready(&[0; 60]));
+        assert!(outbox.is_half_full(&BACKLOG));
+        assert!(outbox.has_room(&Frame::ready(&[0; 40]), &BACKLOG));
+        assert!(!outbox.has_room(&Frame::ready(&[0; 41]), &BACKLOG));
         assert_eq!(outbox.bytes(), 60);
     }
 
     #[test]
     fn one_frame_above_the_bound_passes_when_nothing_else_waits() {
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.push(&Frame::ready(&[0; 101]), &BACKLOG), Ok(()));
-        assert_eq!(outbox.push(&Frame::ready(b"x"), &BACKLOG), Err(Full));
+        assert!(outbox.has_room(&Frame::ready(&[0; 101]), &BACKLOG));
+        outbox.push(&Frame::ready(&[0; 101]));
+        assert!(!outbox.has_room(&Frame::ready(b""), &BACKLOG));
     }
 
     #[test]
     fn a_frame_on_the_wire_is_finished_before_the_close() {
         let mut outbox = Outbox::default();
         for frame in [b"abc", b"def", b"ghi"] {
-            outbox.push(&Frame::ready(frame), &BACKLOG).unwrap();
+            outbox.push(&Frame::ready(frame));
         }
         outbox.advance(4);
         outbox.forget();
-        outbox.push_last(&Frame::ready(b"bye"));
+        outbox.push(&Frame::ready(b"bye"));
         assert_eq!(outbox.bytes(), 5);
         outbox.advance(2);
         assert_eq!(outbox.last().unwrap().as_bytes(), b"bye");

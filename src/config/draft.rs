@@ -62,9 +62,7 @@ impl Draft {
         value: Value,
         source: Source,
     ) {
-        let Apply::Route { set, .. } = setting.apply else {
-            return;
-        };
+        let Apply::Route { set, .. } = setting.apply else { return };
         if let Err(reason) = set(route, &value) {
             let key = format!("route.{}", setting.key);
             self.problems.push(message(setting, &key, &source.name(setting), &reason));

@@ -8,6 +8,7 @@ mod claims;
 mod command;
 pub mod explain;
 mod keys;
+mod place;
 pub mod wire;
 
 use std::collections::{HashMap, HashSet};
@@ -23,12 +24,10 @@ use crate::slots::ConnId;
 use crate::topic::{Grant, TOPIC_BYTES_MAX, text_of_key, user_topic};
 use auth::{Identity, Keys, Refusal};
 use command::{Action, Command, Reference};
+use place::{Place, presented};
 
 /// The subprotocol of the JSON frames.
 pub const PROTOCOL: &str = "oneloop.v1";
-
-/// What precedes a token among the subprotocols that a client offers.
-const BEARER_PROTOCOL: &str = "bearer.";
 
 /// What a connection may do beyond what its route's settings say.
 #[derive(Default)]
@@ -81,8 +80,13 @@ impl Push {
         })
     }
 
-    /// A user's connection begins to listen.
-    fn enter(&mut self, server: &mut Server, id: ConnId, identity: &Identity) -> Result<(), Close> {
+    /// A user's connection begins to listen. Returns the keys above `topics_per_client_max`.
+    fn enter(
+        &mut self,
+        server: &mut Server,
+        id: ConnId,
+        identity: &Identity,
+    ) -> Result<Vec<String>, Close> {
         let own = user_topic(&identity.sub).expect("a checked token has a valid sub");
         let max = server.bounds().clients_per_user_max;
         if self.single_session {
@@ -93,17 +97,13 @@ impl Push {
             return Err(Close::BUSY.retry_after(1000));
         }
         server.join(id, &own, Reason::Own);
-        self.grant(server, id, identity);
-        Ok(())
+        Ok(self.grant(server, id, identity))
     }
 
-    /// What a token says beyond who its user is.
-    fn grant(&mut self, server: &mut Server, id: ConnId, identity: &Identity) {
-        for grant in identity.topics.iter().chain(&self.topics) {
-            for key in grant.keys(identity.admin) {
-                self.join(server, id, key);
-            }
-        }
+    /// What a token says beyond who its user is. Returns the keys above `topics_per_client_max`.
+    fn grant(&mut self, server: &mut Server, id: ConnId, identity: &Identity) -> Vec<String> {
+        let granted = identity.topics.iter().chain(&self.topics);
+        let excess = join_all(server, id, granted.flat_map(|grant| grant.keys(identity.admin)));
         if identity.admin || !identity.may.is_empty() {
             let rights = Rights { may: identity.may.clone(), admin: identity.admin };
             self.rights.insert(id, rights);
@@ -111,13 +111,12 @@ impl Push {
             self.rights.remove(&id);
         }
         server.close_at(id, identity.expires, Close::EXPIRED.code);
+        excess
     }
 
-    fn join(&self, server: &mut Server, id: ConnId, key: &str) {
-        let known = server.reason(id, key).is_some();
-        if known || server.topics_len(id) < server.bounds().topics_per_client_max {
-            server.join(id, key, Reason::Granted);
-        } else {
+    /// Tells a client what it was granted and does not hear.
+    fn tell_excess(&self, server: &mut Server, id: ConnId, excess: &[String]) {
+        for key in excess.iter().filter(|_| self.format == Format::Json) {
             let error = wire::error("too_many_topics", Some(&text_of_key(key)), None);
             server.send(id, &Frame::text(&error));
         }
@@ -125,7 +124,7 @@ impl Push {
 
     /// The same user's newer token: it replaces what the older one granted. What was asked for stays as far as the newer one
     /// permits it.
-    fn renew(&mut self, server: &mut Server, id: ConnId, identity: &Identity) {
+    fn renew(&mut self, server: &mut Server, id: ConnId, identity: &Identity) -> Vec<String> {
         let granted: HashSet<&str> = identity
             .topics
             .iter()
@@ -149,7 +148,7 @@ impl Push {
                 server.leave(id, &key);
             }
         }
-        self.grant(server, id, identity);
+        self.grant(server, id, identity)
     }
 
     fn welcome(&self, server: &mut Server, id: ConnId, sub: Option<&str>) {
@@ -179,10 +178,7 @@ impl Push {
             Some(own) if user_topic(&identity.sub).as_ref() != Some(own) => {
                 Err(bad_token(Refusal::Claims("a renewal must keep sub")))
             }
-            Some(_) => {
-                self.renew(server, id, &identity);
-                Ok(())
-            }
+            Some(_) => Ok(self.renew(server, id, &identity)),
             None => {
                 // What an anonymous client heard ends: the token says what it hears from now on.
                 for (key, _) in server.topics(id) {
@@ -191,14 +187,16 @@ impl Push {
                 self.enter(server, id, &identity)
             }
         };
-        if let Err(close) = result {
-            return server.close(id, close);
-        }
+        let excess = match result {
+            Ok(excess) => excess,
+            Err(close) => return server.close(id, close),
+        };
         if self.waiting.remove(&id) {
             self.welcome(server, id, Some(&identity.sub));
         }
         let text = wire::authed(&identity.sub, &heard(server, id), reference);
         server.send(id, &Frame::text(&text));
+        self.tell_excess(server, id, &excess);
     }
 
     /// The answer to `subscribe`.
@@ -219,20 +217,22 @@ impl Push {
         };
         let admin = self.rights.get(&id).is_some_and(|rights| rights.admin);
         let permitted = self.may(id, own.is_some()).any(|grant| grant.covers(admin, &wanted));
-        if server.reason(id, wanted.key()).is_some() {
-            if permitted {
-                server.set_reason(id, wanted.key(), Reason::Asked);
-            }
+        let missing: Vec<&str> =
+            wanted.keys(admin).filter(|key| server.reason(id, key).is_none()).collect();
+        let hears = server.reason(id, wanted.key()).is_some();
+        if permitted && hears {
+            server.set_reason(id, wanted.key(), Reason::Asked);
+        }
+        if hears && (missing.is_empty() || !permitted) {
             return wire::subscribed(topic, reference);
         }
         if !permitted {
             return refuse("forbidden");
         }
-        let keys: Vec<&str> = wanted.keys(admin).collect();
-        if server.topics_len(id) + keys.len() > server.bounds().topics_per_client_max {
+        if server.topics_len(id) + missing.len() > server.bounds().topics_per_client_max {
             return refuse("too_many_topics");
         }
-        for key in keys {
+        for key in missing {
             server.join(id, key, Reason::Asked);
         }
         wire::subscribed(topic, reference)
@@ -302,10 +302,10 @@ impl Handler for Push {
                 server.close_after(id, server.bounds().auth_seconds, Close::NO_TOKEN.code);
                 return Ok(());
             }
-            for key in self.anonymous.iter().flat_map(|grant| grant.keys(false)) {
-                self.join(server, id, key);
-            }
+            let keys = self.anonymous.iter().flat_map(|grant| grant.keys(false));
+            let excess = join_all(server, id, keys);
             self.welcome(server, id, None);
+            self.tell_excess(server, id, &excess);
             return Ok(());
         };
         let identity =
@@ -313,8 +313,9 @@ impl Handler for Push {
                 Place::Header => Reject::Http(unauthorized(refusal)),
                 Place::Address => Reject::Close(bad_token(refusal)),
             })?;
-        self.enter(server, id, &identity).map_err(Reject::Close)?;
+        let excess = self.enter(server, id, &identity).map_err(Reject::Close)?;
         self.welcome(server, id, Some(&identity.sub));
+        self.tell_excess(server, id, &excess);
         Ok(())
     }
 
@@ -368,31 +369,6 @@ impl Handler for Push {
     }
 }
 
-/// Where a handshake carried its token: that decides how a refusal is told.
-#[derive(Clone, Copy)]
-enum Place {
-    /// In the header `Authorization`: whoever sets headers can read a response.
-    Header,
-    /// In the subprotocols or the query, as a browser does, which cannot.
-    Address,
-}
-
-/// The token of a handshake; the first place where there is one wins.
-fn presented(request: &Request) -> Option<(&str, Place)> {
-    let header = request.header("authorization").and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    let protocol = || {
-        let mut offered = request.list("sec-websocket-protocol");
-        offered.find_map(|entry| entry.strip_prefix(BEARER_PROTOCOL))
-    };
-    let in_address = || protocol().or_else(|| request.query("token"));
-    header
-        .map(|token| (token, Place::Header))
-        .or_else(|| in_address().map(|token| (token, Place::Address)))
-}
-
 fn bad_token(refusal: Refusal) -> Close {
     Close::BAD_TOKEN.because(wire::refusal(refusal.name(), refusal.detail()))
 }
@@ -405,8 +381,25 @@ fn unauthorized(refusal: Refusal) -> Response {
 
 /// The topic of the connection's user; an anonymous one has none.
 fn own_topic(server: &mut Server, id: ConnId) -> Option<String> {
-    let topics = server.topics(id);
-    topics.into_iter().find(|(_, reason)| *reason == Reason::Own).map(|(key, _)| key)
+    server.key_for(id, Reason::Own)
+}
+
+/// Joins what has been granted, and returns the keys above `topics_per_client_max`.
+fn join_all<'a>(
+    server: &mut Server,
+    id: ConnId,
+    keys: impl Iterator<Item = &'a str>,
+) -> Vec<String> {
+    let mut excess = Vec::new();
+    for key in keys {
+        let known = server.reason(id, key).is_some();
+        if known || server.topics_len(id) < server.bounds().topics_per_client_max {
+            server.join(id, key, Reason::Granted);
+        } else {
+            excess.push(key.to_owned());
+        }
+    }
+    excess
 }
 
 /// What a connection listens to, as people write it, sorted.

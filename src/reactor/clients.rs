@@ -12,12 +12,15 @@ use crate::flush::Lane;
 use crate::reactor::Reactor;
 use crate::reactor::doors::{Accepted, Purpose, turn_away};
 use crate::reactor::token::Source;
-use crate::site::ADMIN_ROUTE;
+use crate::server::ADMIN_ROUTE;
 use crate::slots::ConnId;
 use crate::timers::tick;
 
 /// Clients beyond `clients_max` that are let in only to be told so properly.
 const TURNED_AWAY_MAX: usize = 32;
+
+/// Connections to the admin listener.
+const ADMINS_MAX: usize = 16;
 
 /// What is read from all clients together in one turn, in bytes: what is owed must leave meanwhile.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
@@ -54,31 +57,37 @@ impl Reactor {
     }
 
     fn admit(&mut self, stream: TcpStream, address: std::net::IpAddr, purpose: Purpose) {
-        let server = &mut self.site.server;
-        let most = server.bounds.clients_max + TURNED_AWAY_MAX;
-        // The operator is let in to a server that is full.
-        if purpose == Purpose::Clients && server.clients.len() >= most {
-            *server.metrics.responses.entry(503).or_default() += 1;
-            return turn_away(stream, purpose);
+        if let Some(status) = self.refusal(address, purpose) {
+            *self.site.server.metrics.responses.entry(status).or_default() += 1;
+            return turn_away(stream, purpose, status);
         }
-        let id = server.admit(Transport::new(stream));
+        let server = &mut self.site.server;
+        let route = if purpose == Purpose::Admin { ADMIN_ROUTE } else { 0 };
+        let id = server.admit(Transport::new(stream), route);
         let client = server.client(id).expect("it was just admitted");
         let token: Token = Source::Client(id).token();
         if client.transport.register(self.poll.registry(), token).is_err() {
-            return server.bury(id);
-        }
-        if purpose == Purpose::Admin {
-            client.route = ADMIN_ROUTE;
-        } else {
+            server.bury(id);
+        } else if purpose == Purpose::Clients {
             self.site.addresses.enter(id, address);
+        }
+    }
+
+    /// The status for one who is not even heard. Up to here, those above a bound are let in to be told so properly.
+    fn refusal(&self, address: std::net::IpAddr, purpose: Purpose) -> Option<u16> {
+        let server = &self.site.server;
+        let clients_max = server.bounds.clients_max + TURNED_AWAY_MAX;
+        match purpose {
+            Purpose::Clients if server.clients_len() >= clients_max => Some(503),
+            Purpose::Clients if self.site.addresses.is_crowded(address) => Some(429),
+            Purpose::Admin if server.admins >= ADMINS_MAX => Some(503),
+            _ => None,
         }
     }
 
     /// Notes what an event says about a client.
     pub(super) fn on_client_ready(&mut self, id: ConnId, event: &mio::event::Event) {
-        let Some(client) = self.site.server.client(id) else {
-            return;
-        };
+        let Some(client) = self.site.server.client(id) else { return };
         if event.is_readable() || event.is_read_closed() {
             let was_idle = client.reading == Reading::Idle;
             if event.is_read_closed() || event.is_error() {
@@ -99,9 +108,7 @@ impl Reactor {
     pub(super) fn read_clients(&mut self) {
         let mut left = READ_BYTES_PER_TURN;
         for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop_front() else {
-                return;
-            };
+            let Some(id) = self.ready.pop_front() else { return };
             left = left.saturating_sub(self.read_client(id));
             if left == 0 {
                 return;
@@ -133,7 +140,12 @@ impl Reactor {
                 self.on_bytes(id, length);
                 length
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if client.has_input() {
+                    self.on_bytes(id, 0);
+                }
+                0
+            }
             Err(_) => {
                 self.site.server.bury(id);
                 0
@@ -152,7 +164,13 @@ impl Reactor {
             kept.extend_from_slice(&buffer[..length]);
         }
         let mut rest = if is_fresh { &buffer[..length] } else { &kept[..] };
+        let backlog = self.site.server.backlog;
+        let mut pressed = false;
         while let Some(client) = self.site.server.client(id) {
+            pressed = client.is_pressed(&backlog);
+            if pressed {
+                break;
+            }
             let Some(event) = client.next(&mut rest, &mut self.codec, head_bytes_max) else {
                 break;
             };
@@ -163,6 +181,11 @@ impl Reactor {
         }
         let left = rest.len();
         if let Some(client) = self.site.server.client(id) {
+            if pressed && client.reading == Reading::Idle {
+                // What is left is taken up when it was offered what it is owed.
+                client.reading = Reading::Noted;
+                self.ready.push_back(id);
+            }
             let waits = matches!(client.state(), State::Head | State::Open);
             client.keep_input(match (waits, is_fresh) {
                 (false, _) => Vec::new(),
@@ -178,9 +201,7 @@ impl Reactor {
 
     /// The peer has ended its side.
     fn on_end(&mut self, id: ConnId) {
-        let Some(client) = self.site.server.client(id) else {
-            return;
-        };
+        let Some(client) = self.site.server.client(id) else { return };
         if !client.part() {
             self.site.server.bury(id);
         }
@@ -197,7 +218,9 @@ impl Reactor {
             let id = ConnId { index, generation: client.generation };
             match client.due(now, &server.timing) {
                 Due::Nothing => {}
-                Due::Ping => server.send_later(id, &self.ping),
+                Due::Ping => {
+                    server.queue(id, &self.ping, Lane::Bulk);
+                }
                 Due::Silent => server.close(id, Close::SILENT),
                 Due::End(AtEnd::Close(code)) => server.close(id, Close::plain(code)),
                 Due::End(AtEnd::Timeout) => {
@@ -215,9 +238,7 @@ impl Reactor {
     pub(super) fn flush_clients(&mut self) {
         let mut left = self.site.server.bounds.flush_clients_per_turn;
         while left > 0 {
-            let Some(id) = self.site.server.flush.pop() else {
-                return;
-            };
+            let Some(id) = self.site.server.flush.pop() else { return };
             left -= usize::from(self.flush_client(id));
         }
     }
@@ -233,12 +254,10 @@ impl Reactor {
         match result {
             Ok(None) => return false,
             Ok(Some((bytes, written))) => {
-                if written == Written::All && state == State::Closing {
-                    client.linger();
-                }
                 server.metrics.writes += 1;
                 server.metrics.sent_bytes += bytes as u64;
                 match (written, state) {
+                    (Written::All, State::Closing) => server.linger(id),
                     (Written::All, State::Parting) => server.bury(id),
                     (Written::Some, _) => server.owe(id, Lane::Bulk),
                     _ => {}

@@ -39,6 +39,8 @@ struct Door {
 pub struct Doors {
     /// By the number in their token; a closed one leaves its place empty.
     doors: Vec<Option<Door>>,
+    /// The one that was asked last.
+    turn: usize,
     /// Given up for a moment when no other descriptor is left, so that the one who waits gets an answer.
     spare: Option<File>,
     /// No descriptor was left: nothing is accepted before this.
@@ -63,6 +65,7 @@ impl Doors {
     pub fn new() -> Doors {
         Doors {
             doors: Vec::new(),
+            turn: 0,
             spare: File::open("/dev/null").ok(),
             exhausted_until: None,
             second: 0,
@@ -135,8 +138,11 @@ impl Doors {
         }
         self.exhausted_until = None;
         let clients = room && !self.is_paced(now, per_second_max);
-        for (number, door) in self.doors.iter_mut().enumerate() {
-            let Some(door) = door else { continue };
+        for _ in 0..self.doors.len() {
+            // In turns: a storm of clients must not shut out publishers and the operator.
+            self.turn = (self.turn + 1) % self.doors.len();
+            let number = self.turn;
+            let Some(door) = &mut self.doors[number] else { continue };
             if !door.pending || (door.purpose == Purpose::Clients && !clients) {
                 continue;
             }
@@ -164,13 +170,11 @@ impl Doors {
 
     /// Lets one client in on the spare descriptor, tells it, and takes the descriptor back.
     fn answer_with_spare(&mut self, number: usize) {
-        let Some(Some(door)) = self.doors.get_mut(number) else {
-            return;
-        };
+        let Some(Some(door)) = self.doors.get_mut(number) else { return };
         if self.spare.take().is_some()
             && let Ok((stream, _)) = door.listener.accept()
         {
-            turn_away(stream, door.purpose);
+            turn_away(stream, door.purpose, 503);
         }
         self.spare = File::open("/dev/null").ok();
     }
@@ -183,10 +187,14 @@ fn is_exhausted(error: &io::Error) -> bool {
     exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Answers someone for whom there is no slot, as well as that goes in one write, and hangs up.
-pub fn turn_away(mut stream: TcpStream, purpose: Purpose) {
+/// Answers someone for whom there is no slot, as well as that goes in one write, and hangs up. `status`: 503 or 429.
+pub fn turn_away(mut stream: TcpStream, purpose: Purpose, status: u16) {
     let answer: &[u8] = match purpose {
         Purpose::Publishers => b"-ERR max number of clients reached\r\n",
+        Purpose::Clients if status == 429 => {
+            b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
+              Connection: close\r\n\r\n"
+        }
         Purpose::Clients | Purpose::Admin => {
             b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
               Connection: close\r\n\r\n"

@@ -31,6 +31,10 @@ pub struct LinkSocket {
     connected: bool,
     /// It may have bytes to be read.
     readable: bool,
+    /// Its end has come, or an error: it is read until that.
+    is_ending: bool,
+    /// Read, and kept while a client is owed enough.
+    pending: Vec<u8>,
     /// Addresses of this attempt that were not tried yet.
     addresses: Vec<SocketAddr>,
     /// Where a look-up's answer will come; one is under way at most, however long it takes.
@@ -49,6 +53,8 @@ impl LinkSocket {
             stream: None,
             connected: false,
             readable: false,
+            is_ending: false,
+            pending: Vec::new(),
             addresses: Vec::new(),
             lookup: None,
             awaits_lookup: false,
@@ -59,7 +65,7 @@ impl LinkSocket {
 
     /// Whether bytes wait that the last turn did not get to.
     pub fn has_note(&self) -> bool {
-        self.readable && self.connected
+        self.connected && (self.readable || !self.pending.is_empty())
     }
 
     /// When the link wants to be asked.
@@ -185,45 +191,53 @@ impl LinkSocket {
         }
     }
 
-    /// Reads until nothing is left or the turn's bound is hit, which leaves a note.
+    /// Reads until nothing is left, or the turn's bound is hit, or a client is owed enough; the latter two leave a note.
     fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) -> Result<(), String> {
-        let now = site.server.now.millis;
+        let pending = std::mem::take(&mut self.pending);
+        self.take_in(site, &pending)?;
         let mut total = 0;
-        while total < limit {
-            let Some(stream) = &mut self.stream else {
-                return Ok(());
-            };
+        while total < limit && self.readable && self.pending.is_empty() && !site.server.is_pressed()
+        {
+            let Some(stream) = &mut self.stream else { return Ok(()) };
             let read = match stream {
                 Stream::Tcp(stream) => stream.read(buffer),
                 Stream::Unix(stream) => stream.read(buffer),
             };
-            let length = match read {
+            match read {
                 Ok(0) => return Err("Redis closed the connection".into()),
-                Ok(length) => length,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Ok(());
+                Ok(length) => {
+                    total += length;
+                    // A short read empties the socket, unless its end is behind it, of which no further event would tell.
+                    self.readable = length == buffer.len() || self.is_ending;
+                    self.take_in(site, &buffer[..length])?;
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(error) => return Err(format!("the connection to Redis broke: {error}")),
-            };
-            total += length;
-            let mut input = &buffer[..length];
-            while let Some(event) = self.link.next(&mut input, now) {
-                match event {
-                    Event::Message { channel, payload } => {
-                        site.publish(channel, payload);
-                    }
-                    Event::Oversized => site.oversized(),
-                    Event::Failed(why) => return Err(why),
-                    Event::Up => {
-                        self.logged = None;
-                        log::info!("subscribed to Redis");
-                        site.on_source(true);
-                    }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes events off what was read, until a client is owed enough; the rest is kept.
+    fn take_in(&mut self, site: &mut Site, mut input: &[u8]) -> Result<(), String> {
+        let now = site.server.now.millis;
+        while !site.server.is_pressed() {
+            match self.link.next(&mut input, now) {
+                None => return Ok(()),
+                Some(Event::Message { channel, payload }) => {
+                    site.publish(channel, payload);
+                }
+                Some(Event::Oversized) => site.oversized(),
+                Some(Event::Failed(why)) => return Err(why),
+                Some(Event::Up) => {
+                    self.logged = None;
+                    log::info!("subscribed to Redis");
+                    site.on_source(true);
                 }
             }
         }
+        self.pending = input.to_vec();
         Ok(())
     }
 
@@ -251,6 +265,8 @@ impl LinkSocket {
         self.stream = None;
         self.connected = false;
         self.readable = false;
+        self.is_ending = false;
+        self.pending = Vec::new();
         self.awaits_lookup = false;
         self.addresses = Vec::new();
         let random = getrandom::u64().unwrap_or(now);
@@ -275,6 +291,7 @@ impl Reactor {
         let Some(link) = &mut self.link else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             link.readable = true;
+            link.is_ending |= event.is_read_closed() || event.is_error();
         }
         if (event.is_writable() || event.is_error())
             && let Err(why) = link.on_writable(registry, now)
@@ -310,7 +327,7 @@ impl Reactor {
             Ok(())
         } else if link.link.wants_connect(now) {
             link.begin(self.poll.registry(), now)
-        } else if link.link.deadline().is_some_and(|deadline| deadline <= now) {
+        } else if link.link.deadline().is_some_and(|deadline| deadline <= now) && !link.has_note() {
             match link.link.on_time(now) {
                 Some(Event::Failed(why)) => Err(why),
                 _ => Ok(()),

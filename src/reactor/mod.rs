@@ -238,12 +238,13 @@ impl Reactor {
         }
         self.tick_clients();
         self.tick_link();
+        self.publishers.tick(now);
     }
 
     /// Writes what is owed.
     fn flush(&mut self) {
         self.flush_link();
-        self.publishers.flush();
+        self.publishers.flush(self.site.server.now.millis);
         self.flush_clients();
     }
 
@@ -266,7 +267,8 @@ impl Reactor {
         let per_second = server.bounds.handshakes_per_second_max;
         [
             server.timers.next().map(|tick| Millis::from(tick) * TICK),
-            self.link.as_ref().and_then(LinkSocket::deadline),
+            self.link.as_ref().and_then(LinkSocket::deadline).filter(|_| !self.site.draining),
+            self.publishers.deadline(),
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,
         ]
@@ -283,7 +285,7 @@ impl Reactor {
         self.drain_until =
             Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);
         self.doors.close();
-        self.publishers.close();
+        self.publishers.close(server.now.millis);
         let rate = u64::from(server.bounds.drain_per_second);
         let all: Vec<ConnId> = server
             .clients

@@ -10,6 +10,7 @@ use mio::{Interest, Registry};
 use slab::Slab;
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::clock::Millis;
 use crate::config::Bounds;
 use crate::reactor::doors::{Purpose, turn_away};
 use crate::reactor::token::Source;
@@ -19,15 +20,22 @@ use crate::source::publisher::Publisher;
 /// A pool of back ends keeps its connections for hours; one whose machine is gone must not hold a place for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// How long one may leave its answers unread while the socket is full.
+const BLOCKED_MAX: Millis = 60_000;
+
 struct Connection {
     stream: TcpStream,
     publisher: Publisher,
+    /// Read, and kept while a client is owed enough.
+    pending: Vec<u8>,
     /// It stands among the noted ones.
     noted: bool,
-    /// The socket takes nothing; it will say when it does.
-    blocked: bool,
+    /// The socket takes nothing since then; it will say when it does.
+    blocked_since: Option<Millis>,
     /// It left too many answers unread: what it sent is taken up again when they are written.
     stalled: bool,
+    /// Its end has come, or an error: it is read until that.
+    is_ending: bool,
     /// It has ended its side.
     closed: bool,
     /// Its socket failed.
@@ -73,7 +81,7 @@ impl Publishers {
     pub fn admit(&mut self, mut stream: TcpStream, registry: &Registry, site: &mut Site) {
         if self.connections.len() >= self.max {
             site.server.metrics().publishers_refused += 1;
-            return turn_away(stream, Purpose::Publishers);
+            return turn_away(stream, Purpose::Publishers, 503);
         }
         // Only an address that is gone is found by this; failing to set it costs a place in the worst case.
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
@@ -87,8 +95,10 @@ impl Publishers {
                 stream,
                 publisher,
                 noted: false,
-                blocked: false,
                 stalled: false,
+                is_ending: false,
+                pending: Vec::new(),
+                blocked_since: None,
                 closed: false,
                 broken: false,
             });
@@ -98,15 +108,14 @@ impl Publishers {
 
     /// Notes what an event says.
     pub fn note(&mut self, number: usize, event: &mio::event::Event) {
-        let Some(connection) = self.connections.get_mut(number) else {
-            return;
-        };
+        let Some(connection) = self.connections.get_mut(number) else { return };
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         if readable && !connection.noted {
             connection.noted = true;
             self.noted.push_back(number);
         }
-        if event.is_writable() && std::mem::take(&mut connection.blocked) {
+        connection.is_ending |= event.is_read_closed() || event.is_error();
+        if event.is_writable() && connection.blocked_since.take().is_some() {
             self.touched.push(number);
         }
     }
@@ -114,9 +123,7 @@ impl Publishers {
     /// Reads the noted ones, each up to the bound; what is left keeps its note.
     pub fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) {
         for _ in 0..self.noted.len() {
-            let Some(number) = self.noted.pop_front() else {
-                return;
-            };
+            let Some(number) = self.noted.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
@@ -129,15 +136,16 @@ impl Publishers {
     }
 
     /// Writes the answers.
-    pub fn flush(&mut self) {
+    pub fn flush(&mut self, now: Millis) {
         for number in std::mem::take(&mut self.touched) {
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
-            connection.write();
+            connection.write(now);
             if connection.is_done() {
                 self.ended.push(number);
-            } else if connection.stalled && !connection.blocked && !connection.noted {
+            } else if connection.stalled && connection.blocked_since.is_none() && !connection.noted
+            {
                 connection.noted = true;
                 self.noted.push_back(number);
             }
@@ -154,8 +162,26 @@ impl Publishers {
         any
     }
 
-    /// Ends all of them: what they were told is on the wire already.
-    pub fn close(&mut self) {
+    /// When one that does not read its answers has had its time.
+    pub fn deadline(&self) -> Option<Millis> {
+        let blocked = self.connections.iter().filter_map(|(_, one)| one.blocked_since);
+        blocked.min().map(|since| since + BLOCKED_MAX)
+    }
+
+    /// Ends those that have not read their answers for too long: they hold a place that others need.
+    pub fn tick(&mut self, now: Millis) {
+        for (number, connection) in &self.connections {
+            if connection.blocked_since.is_some_and(|since| since + BLOCKED_MAX <= now) {
+                self.ended.push(number);
+            }
+        }
+    }
+
+    /// Ends all of them, after what they are owed was written as far as that goes.
+    pub fn close(&mut self, now: Millis) {
+        for (_, connection) in &mut self.connections {
+            connection.write(now);
+        }
         self.connections.clear();
         self.noted.clear();
         self.touched.clear();
@@ -165,16 +191,16 @@ impl Publishers {
 impl Connection {
     /// Whether there is more to be read.
     fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) -> bool {
-        if std::mem::take(&mut self.stalled) {
-            self.take_in(site, &[]);
-        }
+        self.stalled = false;
+        let pending = std::mem::take(&mut self.pending);
+        self.take_in(site, &pending);
         let mut total = 0;
         while !self.closed && !self.broken {
             if !self.publisher.wants_input() {
                 self.stalled = !self.publisher.is_ending();
                 return false;
             }
-            if total >= limit {
+            if total >= limit || !self.pending.is_empty() || site.server.is_pressed() {
                 return true;
             }
             match self.stream.read(buffer) {
@@ -182,31 +208,40 @@ impl Connection {
                 Ok(length) => {
                     total += length;
                     self.take_in(site, &buffer[..length]);
+                    // A short read empties the socket, unless its end is behind it, of which no further event would tell.
+                    if length < buffer.len() && !self.is_ending && self.pending.is_empty() {
+                        return false;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(_) => self.broken = true,
             }
         }
-        false
+        !self.pending.is_empty()
     }
 
+    /// Publishes what was read, until a client is owed enough; the rest is kept.
     fn take_in(&mut self, site: &mut Site, mut input: &[u8]) {
-        while let Some(publish) = self.publisher.next(&mut input) {
+        while !site.server.is_pressed() {
+            let Some(publish) = self.publisher.next(&mut input) else { break };
             let receivers = site.publish(publish.channel, publish.payload);
             self.publisher.published(receivers);
         }
+        self.pending = input.to_vec();
         for _ in 0..self.publisher.take_oversized() {
             site.oversized();
         }
     }
 
-    fn write(&mut self) {
-        while !self.publisher.output().is_empty() && !self.blocked && !self.broken {
+    fn write(&mut self, now: Millis) {
+        while !self.publisher.output().is_empty() && self.blocked_since.is_none() && !self.broken {
             match self.stream.write(self.publisher.output()) {
                 Ok(length) => self.publisher.wrote(length),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.blocked = true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.blocked_since = Some(now)
+                }
                 Err(_) => self.broken = true,
             }
         }
@@ -214,7 +249,8 @@ impl Connection {
 
     /// Whether nothing is left to be said, or nobody to say it to.
     fn is_done(&self) -> bool {
-        let no_more = (self.closed && !self.stalled) || self.publisher.is_ending();
+        let no_more =
+            (self.closed && !self.stalled && self.pending.is_empty()) || self.publisher.is_ending();
         self.broken || (no_more && self.publisher.output().is_empty())
     }
 }

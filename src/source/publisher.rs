@@ -9,6 +9,8 @@ use super::inline::{self, Refusal};
 use super::resp::{self, ENVELOPE_BYTES_MAX, Framer, Whole};
 use super::scanner::Grammar;
 
+/// How a TLS ClientHello begins (RFC 8446 section 5.1). It has no line's end to wait for.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// Redis' bound on an inline command.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Of one command, before AUTH: strangers hold no memory.
@@ -167,6 +169,10 @@ impl Publisher {
             false => UNAUTHENTICATED_BYTES_MAX,
         };
         let is_inline = self.framer.is_idle() && input.first() != Some(&b'*');
+        if is_inline && self.line.is_empty() && input.first() == Some(&TLS_HANDSHAKE) {
+            self.end("ERR Protocol error: TLS is not spoken here");
+            return None;
+        }
         if is_inline || !self.line.is_empty() {
             return self.take_line(input, bytes_max.min(LINE_BYTES_MAX));
         }

@@ -157,7 +157,7 @@ class Server:
                 command, stdout=output, stderr=errors, stdin=subprocess.DEVNULL,
                 env=environment(**variables),
             )
-        self._publisher = None
+        self._publisher, self.signalled = None, False
         awaited = ["clients", "redis" if redis else "publishers"]
         awaited += ["admin"] if admin else []
         awaited += ["try"] if key else ["page", "token", "try"]
@@ -324,6 +324,7 @@ class Server:
     # ---- the end
 
     def signal(self, number=signal.SIGTERM):
+        self.signalled = True
         os.kill(self.process.pid, number)
 
     def kill(self):
@@ -333,7 +334,8 @@ class Server:
     def stop(self):
         """Ends it by SIGTERM and checks that it went in good order."""
         self.forget_publisher()
-        if self.process.poll() is None:
+        # A second signal would end it in haste, with another status.
+        if self.process.poll() is None and not self.signalled:
             self.signal()
         try:
             self.process.wait(timeout=DEADLINE)

@@ -6,6 +6,8 @@ import re
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from support import OUTSIDE, Publisher, brief, eventually, run
 
 PASSWORD = "correct horse"
@@ -22,7 +24,8 @@ def publisher(server):
 
 @contextlib.contextmanager
 def redis_py(address, **options):
-    with redis.Redis(*address, **options) as client:
+    # A refused password stays refused: by default it is tried ten times, with pauses.
+    with redis.Redis(*address, retry=Retry(NoBackoff(), 0), **options) as client:
         yield client
 
 

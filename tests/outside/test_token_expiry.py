@@ -14,7 +14,7 @@ def strict(start):
 @pytest.mark.parametrize("place", ["header", "frame"])
 async def test_an_expired_connection_is_closed_and_others_stay(strict, place):
     async with strict.client("bystander") as bystander:
-        async with strict.client("42", place=place, seconds=2) as client:
+        async with strict.client("42", place=place, seconds=3) as client:
             assert (await client.closed())[0] == 4002
         assert await bystander.heard() == []
 
@@ -28,8 +28,8 @@ async def test_leeway_counts_at_the_handshake_too(start):
 
 async def test_a_renewal_keeps_the_connection_open(strict):
     async with (
-        strict.client("renewed", seconds=2) as renewed,
-        strict.client("expiring", seconds=4) as expiring,
+        strict.client("renewed", seconds=3) as renewed,
+        strict.client("expiring", seconds=5) as expiring,
     ):
         answer = await renewed.ask(op="auth", token=token("renewed"), ref="r")
         assert answer["op"] == "authed" and answer["ref"] == "r"

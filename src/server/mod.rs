@@ -2,25 +2,26 @@
 //!
 //! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
 
+mod life;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::outbox::Backlog;
-use crate::client::transport::Transport;
 use crate::client::{AtEnd, Client, State, Timing};
 use crate::clock::Now;
 use crate::config::Bounds;
 use crate::flush::{FlushQueue, Lane, URGENT_LISTENERS_MAX};
 use crate::hub::{Hub, Reason};
 use crate::metrics::Metrics;
-use crate::slots::{ConnId, GENERATIONS, Slots};
-use crate::timers::{NEVER, TICK, Tick, Timers, after, tick};
+use crate::slots::{ConnId, Slots};
+use crate::timers::{TICK, Tick, Timers, after, tick};
 use crate::topic;
 
-/// How long a peer may take to end its side after we ended ours.
-const LINGER_SECONDS: u32 = 5;
+/// The route number of connections to the admin listener; no handler sees them.
+pub const ADMIN_ROUTE: u8 = u8::MAX;
 
 /// The connections of a loop, who listens to what, and what is owed.
 pub struct Server {
@@ -37,9 +38,11 @@ pub struct Server {
     pub(crate) hubs: Vec<Hub>,
     /// The route whose handler is running.
     pub(crate) route: u8,
-    /// Connections of which the head is still read.
+    /// Connections of clients of which the head is still read.
     pub(crate) handshakes: usize,
-    backlog: Backlog,
+    /// Connections to the admin listener.
+    pub(crate) admins: usize,
+    pub(crate) backlog: Backlog,
     generation: u32,
     /// Seconds since 1970 when the process started, so that cursors rise across restarts.
     started: u64,
@@ -67,6 +70,7 @@ impl Server {
             hubs: (0..routes).map(|_| Hub::default()).collect(),
             route: 0,
             handshakes: 0,
+            admins: 0,
             backlog: Backlog {
                 frames_max: bounds.backlog_frames_max,
                 bytes_max: bounds.backlog_bytes_max,
@@ -94,6 +98,11 @@ impl Server {
         &mut self.metrics
     }
 
+    /// Whether a client is owed so much that nothing more must come in before it was offered.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.flush.is_pressed()
+    }
+
     /// The cursor of the latest message: opaque to clients, 20 characters, and rising as text, across restarts too.
     pub fn cursor(&self) -> String {
         cursor(self.started, self.sequence)
@@ -101,26 +110,21 @@ impl Server {
 
     /// Queues a frame for one client, among those who are served first. A client that is gone or going gets nothing.
     pub fn send(&mut self, id: ConnId, frame: &Frame) {
-        let backlog = self.backlog;
-        let Some(client) = self.open_client(id) else {
-            return;
-        };
-        match client.queue(frame, &backlog) {
-            Ok(()) => self.owe(id, Lane::Urgent),
-            Err(_) => self.close(id, Close::SLOW),
-        }
+        self.queue(id, frame, Lane::Urgent);
     }
 
-    /// Queues a frame for one client, behind those who are served first.
-    pub(crate) fn send_later(&mut self, id: ConnId, frame: &Frame) {
+    /// Queues a frame for an open client, and the client for a write. Whether it is owed it now: one that reads too slowly is
+    /// closed instead.
+    pub(crate) fn queue(&mut self, id: ConnId, frame: &Frame, lane: Lane) -> bool {
         let backlog = self.backlog;
-        let Some(client) = self.open_client(id) else {
-            return;
-        };
-        match client.queue(frame, &backlog) {
-            Ok(()) => self.owe(id, Lane::Bulk),
-            Err(_) => self.close(id, Close::SLOW),
+        let Some(client) = self.open_client(id) else { return false };
+        let queued = client.queue(frame, &backlog);
+        if queued {
+            self.owe(id, lane);
+        } else {
+            self.close(id, Close::SLOW);
         }
+        queued
     }
 
     /// Queues one frame for everyone on this route who listens to `topic`, once each, and returns to how many it went.
@@ -143,12 +147,12 @@ impl Server {
                     continue;
                 }
                 let id = ConnId { index, generation: client.generation };
-                if client.queue(frame, &self.backlog).is_err() {
+                if !client.queue(frame, &self.backlog) {
                     slow.push(id);
                     continue;
                 }
                 reached += 1;
-                if client.enter_lane(lane) {
+                if let Some(lane) = client.enter_lane(lane, &self.backlog) {
                     self.flush.push(id, lane);
                 }
             }
@@ -172,12 +176,7 @@ impl Server {
             .filter(|id| !except.contains(id))
             .collect();
         for id in all {
-            let client = &mut self.clients[id.index];
-            if client.queue(frame, &self.backlog).is_err() {
-                self.close(id, Close::SLOW);
-            } else {
-                self.owe(id, lane);
-            }
+            self.queue(id, frame, lane);
         }
     }
 
@@ -218,6 +217,13 @@ impl Server {
         hub.topics(&client.memberships).map(|(key, reason)| (key.to_owned(), reason)).collect()
     }
 
+    /// The first key that it listens to for this reason.
+    pub fn key_for(&mut self, id: ConnId, reason: Reason) -> Option<String> {
+        let (client, hub) = self.with_hub(id)?;
+        let mut topics = hub.topics(&client.memberships);
+        topics.find(|(_, why)| *why == reason).map(|(key, _)| key.to_owned())
+    }
+
     /// To how many keys it listens.
     pub fn topics_len(&mut self, id: ConnId) -> usize {
         let Some((client, hub)) = self.with_hub(id) else {
@@ -248,18 +254,14 @@ impl Server {
     /// Closes a client with `code` in so many seconds; an earlier call is replaced.
     pub fn close_after(&mut self, id: ConnId, seconds: u32, code: u16) {
         let ends = after(self.now.millis, seconds);
-        let Some(client) = self.open_client(id) else {
-            return;
-        };
+        let Some(client) = self.open_client(id) else { return };
         client.end_at(ends, AtEnd::Close(code));
         self.set_timer(id.index);
     }
 
     /// Closes a connection for a reason. What it is owed is sent first, except to a slow one. A handshake is refused.
     pub fn close(&mut self, id: ConnId, close: Close) {
-        let Some(client) = self.client(id) else {
-            return;
-        };
+        let Some(client) = self.client(id) else { return };
         match client.state() {
             State::Head => {
                 let retry = retry_seconds(&close);
@@ -272,87 +274,6 @@ impl Server {
         *self.metrics.closes.entry(close.code).or_default() += 1;
         let forget = close.code == Close::SLOW.code;
         self.finish(id, Some(&Frame::close(&close)), forget);
-    }
-
-    /// Answers a handshake with a plain response and ends the connection.
-    pub(crate) fn respond(&mut self, id: ConnId, response: &Response) {
-        let frame = Frame::ready(&response.encode());
-        if self.client(id).is_some_and(|client| client.state() == State::Head) {
-            *self.metrics.responses.entry(response.status).or_default() += 1;
-            self.finish(id, Some(&frame), true);
-        }
-    }
-
-    /// Answers a handshake that a handler has looked at already, whatever it queued, and ends the connection.
-    pub(crate) fn refuse(&mut self, id: ConnId, response: &Response) {
-        let frame = Frame::ready(&response.encode());
-        *self.metrics.responses.entry(response.status).or_default() += 1;
-        self.finish(id, Some(&frame), true);
-    }
-
-    /// Ends our side once what is queued is written; `last` is written last.
-    pub(crate) fn finish(&mut self, id: ConnId, last: Option<&Frame>, forget: bool) {
-        let ends = after(self.now.millis, LINGER_SECONDS);
-        let Some(client) = self.client(id) else {
-            return;
-        };
-        let was_head = client.state() == State::Head;
-        if !was_head && client.state() != State::Open {
-            return;
-        }
-        client.finish(last, forget, ends);
-        if client.backlog_bytes() == 0 {
-            client.linger();
-        }
-        self.handshakes -= usize::from(was_head);
-        self.set_timer(id.index);
-        self.owe(id, Lane::Urgent);
-    }
-
-    /// The connection is gone: it is freed at the end of the turn.
-    pub(crate) fn bury(&mut self, id: ConnId) {
-        let Some(client) = self.client(id) else {
-            return;
-        };
-        let was_head = client.state() == State::Head;
-        if client.die() {
-            self.handshakes -= usize::from(was_head);
-            self.dead.push(id);
-        }
-    }
-
-    /// Takes a slot for an accepted connection.
-    pub(crate) fn admit(&mut self, transport: Transport) -> ConnId {
-        let now = tick(self.now.millis);
-        let ends = after(self.now.millis, self.bounds.head_seconds);
-        self.generation = (self.generation + 1) % GENERATIONS;
-        let generation = self.generation;
-        let index = self.clients.insert_with(|_| Client::new(transport, generation, now, ends));
-        self.set_timer(index);
-        self.handshakes += 1;
-        self.metrics.accepted += 1;
-        ConnId { index, generation }
-    }
-
-    /// Frees a slot; its client's memberships end.
-    pub(crate) fn free(&mut self, id: ConnId) {
-        if self.client(id).is_none() {
-            return;
-        }
-        let mut client = self.clients.remove(id.index).expect("the client was just found");
-        if let Some(hub) = self.hubs.get_mut(client.route as usize) {
-            hub.leave_all(&mut client.memberships);
-        }
-        self.timers.set(id.index, NEVER);
-    }
-
-    /// The handshake of a connection becomes a WebSocket of a route.
-    pub(crate) fn open(&mut self, id: ConnId, route: u8) {
-        let client = self.client(id).expect("its request was just read");
-        client.open();
-        client.route = route;
-        self.handshakes -= 1;
-        self.set_timer(id.index);
     }
 
     /// A message was published: the next cursor.
@@ -373,7 +294,8 @@ impl Server {
 
     /// Puts a client into a lane of the flush queue if it is owed something.
     pub(crate) fn owe(&mut self, id: ConnId, lane: Lane) {
-        if self.client(id).is_some_and(|client| client.enter_lane(lane)) {
+        let backlog = self.backlog;
+        if let Some(lane) = self.client(id).and_then(|client| client.enter_lane(lane, &backlog)) {
             self.flush.push(id, lane);
         }
     }

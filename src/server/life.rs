@@ -1,0 +1,123 @@
+//! The life of a connection as its slot sees it: admitted, opened, finished, lingering, buried, freed.
+
+use crate::client::frame::Frame;
+use crate::client::http::Response;
+use crate::client::transport::Transport;
+use crate::client::{Client, State};
+use crate::flush::Lane;
+use crate::server::{ADMIN_ROUTE, Server};
+use crate::slots::{ConnId, GENERATIONS};
+use crate::timers::{NEVER, after, tick};
+
+/// How long a peer may take to end its side after we ended ours.
+const LINGER_SECONDS: u32 = 5;
+
+impl Server {
+    /// Takes a slot for an accepted connection; `route` is [`ADMIN_ROUTE`], or 0 until its request names one.
+    pub(crate) fn admit(&mut self, transport: Transport, route: u8) -> ConnId {
+        let now = tick(self.now.millis);
+        let ends = after(self.now.millis, self.bounds.head_seconds);
+        self.generation = (self.generation + 1) % GENERATIONS;
+        let generation = self.generation;
+        let index = self.clients.insert_with(|_| Client::new(transport, generation, now, ends));
+        self.clients[index].route = route;
+        self.set_timer(index);
+        if route == ADMIN_ROUTE {
+            self.admins += 1;
+        } else {
+            self.handshakes += 1;
+        }
+        self.metrics.accepted += 1;
+        ConnId { index, generation }
+    }
+
+    /// The handshake of a connection becomes a WebSocket of a route.
+    pub(crate) fn open(&mut self, id: ConnId, route: u8) {
+        let client = self.client(id).expect("its request was just read");
+        debug_assert_ne!(client.route, ADMIN_ROUTE, "the operator's requests are answered plainly");
+        client.open();
+        client.route = route;
+        self.handshakes -= 1;
+        self.set_timer(id.index);
+    }
+
+    /// Answers a handshake with a plain response and ends the connection.
+    pub(crate) fn respond(&mut self, id: ConnId, response: &Response) {
+        let frame = Frame::ready(&response.encode());
+        if self.client(id).is_some_and(|client| client.state() == State::Head) {
+            *self.metrics.responses.entry(response.status).or_default() += 1;
+            self.finish(id, Some(&frame), true);
+        }
+    }
+
+    /// Answers a handshake that a handler has looked at already, whatever it queued, and ends the connection.
+    pub(crate) fn refuse(&mut self, id: ConnId, response: &Response) {
+        let frame = Frame::ready(&response.encode());
+        *self.metrics.responses.entry(response.status).or_default() += 1;
+        match self.client(id) {
+            // The handler closed it before it refused it: a close frame is no answer to a handshake.
+            Some(client) if client.state() == State::Closing => client.replace_queued(&frame),
+            _ => self.finish(id, Some(&frame), true),
+        }
+    }
+
+    /// Ends our side once what is queued is written; `last` is written last.
+    pub(crate) fn finish(&mut self, id: ConnId, last: Option<&Frame>, forget: bool) {
+        // Whoever reads has as long as in a drain.
+        let ends = after(self.now.millis, self.bounds.drain_seconds.max(LINGER_SECONDS));
+        let Some(client) = self.client(id) else { return };
+        let was_handshake = is_handshake(client);
+        if !matches!(client.state(), State::Head | State::Open) {
+            return;
+        }
+        client.finish(last, forget, ends);
+        let is_written = client.backlog_bytes() == 0;
+        self.handshakes -= usize::from(was_handshake);
+        self.set_timer(id.index);
+        self.owe(id, Lane::Urgent);
+        if is_written {
+            self.linger(id);
+        }
+    }
+
+    /// All is written to a client that is closing: our side ends, and its end is awaited for a while.
+    pub(crate) fn linger(&mut self, id: ConnId) {
+        let ends = after(self.now.millis, LINGER_SECONDS);
+        let Some(client) = self.client(id) else { return };
+        client.linger(ends);
+        self.set_timer(id.index);
+    }
+
+    /// The connection is gone: it is freed at the end of the turn.
+    pub(crate) fn bury(&mut self, id: ConnId) {
+        let Some(client) = self.client(id) else { return };
+        let was_handshake = is_handshake(client);
+        if client.die() {
+            self.handshakes -= usize::from(was_handshake);
+            self.dead.push(id);
+        }
+    }
+
+    /// Frees a slot; its client's memberships end.
+    pub(crate) fn free(&mut self, id: ConnId) {
+        if self.client(id).is_none() {
+            return;
+        }
+        let mut client = self.clients.remove(id.index).expect("the client was just found");
+        match self.hubs.get_mut(client.route as usize) {
+            Some(hub) => hub.leave_all(&mut client.memberships),
+            None => self.admins -= 1,
+        }
+        self.timers.set(id.index, NEVER);
+    }
+
+    /// How many clients there are, in whatever state.
+    pub(crate) fn clients_len(&self) -> usize {
+        self.clients.len() - self.admins
+    }
+}
+
+/// Whether it counts among the handshakes under way.
+fn is_handshake(client: &Client) -> bool {
+    client.state() == State::Head && client.route != ADMIN_ROUTE
+}
