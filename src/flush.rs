@@ -7,6 +7,9 @@ use crate::slots::ConnId;
 /// A message to more listeners than this goes out behind those to fewer.
 pub const URGENT_LISTENERS_MAX: usize = 64;
 
+/// Places that an empty queue keeps. A broadcast to a million would leave 8 MB behind.
+const KEPT_MAX: usize = 4096;
+
 /// In which queue of those who are owed a write a client stands; a later one here is served earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
@@ -52,8 +55,7 @@ impl FlushQueue {
             (false, false) => [&mut self.bulk, &mut self.urgent, &mut self.pressed],
         };
         let next = order.into_iter().find_map(VecDeque::pop_front);
-        if self.is_empty() {
-            // A broadcast to a million leaves 8 MB behind otherwise.
+        if self.is_empty() && self.bulk.capacity() > KEPT_MAX {
             *self = FlushQueue::default();
         }
         next

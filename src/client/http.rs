@@ -36,10 +36,14 @@ impl Response {
         Response { status, headers: Vec::new(), content_type, body: json.into_bytes() }
     }
 
-    /// A page.
+    /// A page that loads nothing from elsewhere and cannot be framed.
     pub fn html(page: Vec<u8>) -> Response {
+        let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+            connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'";
         let content_type = "text/html; charset=utf-8";
         Response { status: 200, headers: Vec::new(), content_type, body: page }
+            .with("Content-Security-Policy", policy)
+            .with("Referrer-Policy", "no-referrer")
     }
 
     /// With one more header line.

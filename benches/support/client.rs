@@ -1,0 +1,163 @@
+//! WebSocket clients that cost the bench little: a blocking socket each, and frames read by hand.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Range;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::DEADLINE;
+use super::server::Tokens;
+
+/// Clients of one source address: the next ones come from the next address, so that no count runs out of ports.
+const CLIENTS_PER_ADDRESS: usize = 1000;
+
+/// Handshakes under way at one time.
+const HANDSHAKES: usize = 200;
+
+/// A client whose handshake is done and whose welcome is read.
+pub struct Client(TcpStream);
+
+impl Client {
+    /// Opens the clients with these numbers, each with a token of its own, some handshakes at a time.
+    pub fn open(server: SocketAddr, numbers: Range<usize>) -> Vec<Client> {
+        let tokens = Tokens::new();
+        let mut clients = Vec::with_capacity(numbers.len());
+        let mut numbers = numbers.peekable();
+        while numbers.peek().is_some() {
+            let start = clients.len();
+            for number in numbers.by_ref().take(HANDSHAKES) {
+                let mut client = Client(connect(server, number));
+                client.ask(server, &tokens.token(number));
+                clients.push(client);
+            }
+            for client in &mut clients[start..] {
+                client.read_welcome();
+            }
+        }
+        clients
+    }
+
+    /// Sends a text message.
+    pub fn send(&mut self, text: &str) {
+        self.0.write_all(&masked(text.as_bytes())).expect("the server takes a frame");
+    }
+
+    /// The next text message.
+    pub fn read(&mut self) -> String {
+        let mut header = [0; 10];
+        let mut held = 0;
+        let length = loop {
+            self.read_exact(&mut header[held..held + 1]);
+            held += 1;
+            if let Some(length) = payload_length(&header[..held]) {
+                break length;
+            }
+        };
+        assert_eq!(header[0], 0x81, "a text message in one frame");
+        let mut payload = vec![0; length as usize];
+        self.read_exact(&mut payload);
+        String::from_utf8(payload).expect("text is UTF-8")
+    }
+
+    /// The socket, for those who read it themselves.
+    pub fn into_stream(self) -> TcpStream {
+        self.0
+    }
+
+    fn ask(&mut self, host: SocketAddr, token: &str) {
+        let head = format!(
+            "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        );
+        self.0.write_all(head.as_bytes()).expect("the server takes a head");
+    }
+
+    /// Reads the answer to the handshake and the first frame, behind which nothing may come yet.
+    fn read_welcome(&mut self) {
+        let mut held = Vec::new();
+        let mut buffer = [0; 1024];
+        loop {
+            let length = self.0.read(&mut buffer).expect("a handshake is answered in time");
+            let text = String::from_utf8_lossy(&held);
+            assert!(length > 0, "the handshake was refused: {text}");
+            held.extend_from_slice(&buffer[..length]);
+            let end = held.windows(4).position(|four| four == b"\r\n\r\n");
+            let Some(frame) = end.map(|end| &held[end + 4..]) else {
+                continue;
+            };
+            if !held.starts_with(b"HTTP/1.1 101 ") {
+                continue;
+            }
+            let header = if frame.get(1) == Some(&126) { 4 } else { 2 };
+            let Some(length) = payload_length(&frame[..frame.len().min(header)]) else {
+                continue;
+            };
+            if frame.len() >= header + length as usize {
+                let welcome = String::from_utf8_lossy(&frame[header..]);
+                assert!(welcome.starts_with(r#"{"op":"welcome""#), "{welcome}");
+                assert_eq!(frame.len(), header + length as usize, "nothing else");
+                return;
+            }
+        }
+    }
+
+    fn read_exact(&mut self, buffer: &mut [u8]) {
+        self.0.read_exact(buffer).expect("the server sends a frame in time");
+    }
+}
+
+/// A connection from the source address that is due for this number.
+pub fn connect(to: SocketAddr, number: usize) -> TcpStream {
+    let source = Ipv4Addr::from_bits(
+        Ipv4Addr::new(127, 0, 0, 2).to_bits() + (number / CLIENTS_PER_ADDRESS) as u32,
+    );
+    let source = SocketAddr::from((source, 0));
+    let connected = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).and_then(|it| {
+        it.set_tcp_nodelay(true)?;
+        it.bind(&source.into())?;
+        it.connect_timeout(&to.into(), DEADLINE)?;
+        it.set_read_timeout(Some(DEADLINE))?;
+        it.set_write_timeout(Some(DEADLINE))?;
+        Ok(it)
+    });
+    connected
+        .unwrap_or_else(|error| panic!("client {number} cannot connect to {to}: {error}"))
+        .into()
+}
+
+/// A text frame as servers send it.
+pub fn unmasked(payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(payload.len(), 0);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// A text frame as clients send it. A mask of zeros is a valid one (RFC 6455 section 5.3) and leaves the payload as it is.
+fn masked(payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(payload.len(), 0x80);
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn header(length: usize, mask: u8) -> Vec<u8> {
+    let short = u16::try_from(length).expect("a bench sends no more than 64 KB");
+    match short {
+        0..126 => vec![0x81, mask | short as u8],
+        _ => [&[0x81, mask | 126][..], &short.to_be_bytes()].concat(),
+    }
+}
+
+/// The length that a server's frame announces (RFC 6455 section 5.2), given the start of the frame one byte longer at each
+/// call; `None` before its header is whole.
+pub fn payload_length(header: &[u8]) -> Option<u64> {
+    let (short, long) = (header.get(1)?, header.get(2..)?);
+    assert!(*short < 128, "a server masks nothing");
+    match short {
+        127 => Some(u64::from_be_bytes(long.try_into().ok()?)),
+        126 => Some(u64::from(u16::from_be_bytes(long.try_into().ok()?))),
+        short => Some(u64::from(*short)),
+    }
+}

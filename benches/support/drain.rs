@@ -1,0 +1,227 @@
+//! The receivers of a broadcast, in a process of their own: they read all that comes, and count the messages of each.
+
+use std::io::{ErrorKind, Read};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::DEADLINE;
+use super::client::{Client, connect, payload_length};
+use super::process::{Helper, orders};
+
+/// The name of this part.
+pub const ROLE: &str = "drain";
+
+/// The receivers, as the bench sees them.
+pub struct Drain(Helper);
+
+impl Drain {
+    /// Opens `clients` authenticated WebSockets, or as many connections that get frames unasked if `bare`.
+    pub fn start(server: SocketAddr, clients: usize, bare: bool) -> Drain {
+        let (server, clients) = (server.to_string(), clients.to_string());
+        let kind = if bare { "bare" } else { "websocket" };
+        let helper = Helper::start(ROLE, &[&server, &clients, kind]);
+        assert_eq!(helper.hear(), "open");
+        Drain(helper)
+    }
+
+    /// Says how many messages each of them is to get now. Comes before they are sent.
+    pub fn expect(&mut self, messages: usize) {
+        self.0.tell(&format!("expect {messages}"));
+    }
+
+    /// Waits until each of them has got what was expected.
+    pub fn wait(&mut self) {
+        assert_eq!(self.0.hear(), "done");
+    }
+
+    /// Says that the senders are about to end.
+    pub fn expect_end(&mut self) {
+        self.0.tell("end");
+    }
+
+    /// Waits until every connection has ended, and returns how many messages came on each over its whole life: the fewest
+    /// and the most.
+    pub fn finish(self) -> (usize, usize) {
+        let line = self.0.hear();
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["ended", fewest, most] => {
+                (fewest.parse().expect("a number"), most.parse().expect("a number"))
+            }
+            _ => panic!("unexpected: {line}"),
+        }
+    }
+}
+
+/// Plays this part.
+pub fn run(arguments: &[String]) {
+    let [server, clients, kind] = arguments else {
+        panic!("the drain is told a server, a number of clients and their kind");
+    };
+    let server: SocketAddr = server.parse().expect("an address");
+    let clients: usize = clients.parse().expect("a number");
+    super::connections_max(clients);
+    let streams = match kind.as_str() {
+        "bare" => (0..clients).map(|number| connect(server, number)).collect(),
+        _ => Client::open(server, 0..clients)
+            .into_iter()
+            .map(Client::into_stream)
+            .collect::<Vec<_>>(),
+    };
+    let mut receivers = Receivers::new(streams);
+    println!("open");
+    for order in orders() {
+        match order.split_once(' ') {
+            Some(("expect", messages)) => {
+                receivers.drain(messages.parse().expect("a number"));
+                println!("done");
+            }
+            _ => {
+                let (fewest, most) = receivers.drain_to_end();
+                println!("ended {fewest} {most}");
+            }
+        }
+    }
+}
+
+struct Receiver {
+    stream: TcpStream,
+    counter: Counter,
+    ended: bool,
+}
+
+struct Receivers {
+    poll: Poll,
+    events: Events,
+    all: Vec<Receiver>,
+    buffer: Vec<u8>,
+    /// What each is to have got, over its whole life.
+    target: usize,
+    /// How many have.
+    complete: usize,
+    /// How many connections have ended.
+    ended: usize,
+}
+
+impl Receivers {
+    fn new(streams: Vec<std::net::TcpStream>) -> Receivers {
+        let poll = Poll::new().expect("an epoll descriptor can be had");
+        let mut all = Vec::with_capacity(streams.len());
+        for (number, stream) in streams.into_iter().enumerate() {
+            stream.set_nonblocking(true).expect("a socket takes its options");
+            let mut stream = TcpStream::from_std(stream);
+            poll.registry()
+                .register(&mut stream, Token(number), Interest::READABLE)
+                .expect("a socket can be registered");
+            all.push(Receiver { stream, counter: Counter::default(), ended: false });
+        }
+        Receivers {
+            poll,
+            events: Events::with_capacity(1024),
+            all,
+            buffer: vec![0; 64 * 1024],
+            target: 0,
+            complete: 0,
+            ended: 0,
+        }
+    }
+
+    /// Reads until each has got so many messages more.
+    fn drain(&mut self, messages: usize) {
+        self.target += messages;
+        self.complete = 0;
+        self.read_while(|receivers| receivers.complete < receivers.all.len());
+        assert_eq!(self.ended, 0, "a connection ended in the middle");
+    }
+
+    fn drain_to_end(&mut self) -> (usize, usize) {
+        self.read_while(|receivers| receivers.ended < receivers.all.len());
+        let messages = || self.all.iter().map(|receiver| receiver.counter.messages);
+        (messages().min().unwrap_or(0), messages().max().unwrap_or(0))
+    }
+
+    fn read_while(&mut self, wanted: impl Fn(&Receivers) -> bool) {
+        let start = Instant::now();
+        while wanted(self) {
+            let left = DEADLINE.checked_sub(start.elapsed()).unwrap_or_else(|| {
+                panic!(
+                    "of {} clients, {} have got message {}, {} have ended",
+                    self.all.len(),
+                    self.complete,
+                    self.target,
+                    self.ended
+                )
+            });
+            let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+            match self.poll.poll(&mut events, Some(left)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => result.expect("epoll_wait works"),
+            }
+            for event in &events {
+                self.read(event.token().0);
+            }
+            self.events = events;
+        }
+    }
+
+    /// Reads one connection until nothing is left: events come for edges alone.
+    fn read(&mut self, number: usize) {
+        let receiver = &mut self.all[number];
+        let before = receiver.counter.messages;
+        while !receiver.ended {
+            match receiver.stream.read(&mut self.buffer) {
+                Ok(0) => {
+                    receiver.ended = true;
+                    self.ended += 1;
+                    // The server waits for our end too.
+                    let _ = receiver.stream.shutdown(std::net::Shutdown::Both);
+                }
+                Ok(length) => receiver.counter.feed(&self.buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("client {number}: {error}"),
+            }
+        }
+        let after = receiver.counter.messages;
+        assert!(after <= self.target, "client {number} got a message too many");
+        self.complete += usize::from(before < self.target && after == self.target);
+    }
+}
+
+/// Counts the text messages in a stream that comes in pieces.
+#[derive(Default)]
+struct Counter {
+    messages: usize,
+    header: [u8; 10],
+    held: usize,
+    payload_left: u64,
+}
+
+impl Counter {
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.payload_left > 0 {
+                let taken = self.payload_left.min(bytes.len() as u64);
+                self.payload_left -= taken;
+                bytes = &bytes[taken as usize..];
+            } else {
+                self.header[self.held] = *first;
+                self.held += 1;
+                bytes = rest;
+                let Some(length) = payload_length(&self.header[..self.held]) else {
+                    continue;
+                };
+                self.payload_left = length;
+                self.held = 0;
+            }
+            // The header of this frame stays until the next one begins.
+            self.messages += usize::from(self.is_whole() && self.header[0] == 0x81);
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.payload_left == 0 && self.held == 0
+    }
+}

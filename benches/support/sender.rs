@@ -1,0 +1,92 @@
+//! The bare loop that the server is compared with, in a process of its own: it does nothing but send the same bytes to the
+//! same number of sockets.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::DEADLINE;
+use super::client::unmasked;
+use super::process::{CpuTime, Helper, cpu_time, orders};
+
+/// The name of this part.
+pub const ROLE: &str = "send";
+
+/// The loop, as the bench sees it.
+pub struct Sender {
+    helper: Helper,
+    /// Where it accepts its receivers.
+    pub address: SocketAddr,
+}
+
+impl Sender {
+    /// A loop that is to send frames of this text, once `clients` receivers have connected.
+    pub fn start(clients: usize, text: &str) -> Sender {
+        let helper = Helper::start(ROLE, &[&clients.to_string(), text]);
+        let address = helper.hear().parse().expect("an address");
+        Sender { helper, address }
+    }
+
+    /// Waits until everybody is connected.
+    pub fn wait_for_all(&self) {
+        assert_eq!(self.helper.hear(), "open");
+    }
+
+    /// Sends to everybody: `frames` of them in one call each.
+    pub fn send(&mut self, frames: usize) {
+        self.helper.tell(&format!("send {frames}"));
+    }
+
+    /// Waits until the loop has come to its end.
+    pub fn wait(&mut self) {
+        assert_eq!(self.helper.hear(), "sent");
+    }
+
+    /// What the loop has used so far.
+    pub fn cpu_time(&self) -> CpuTime {
+        cpu_time(self.helper.pid())
+    }
+}
+
+/// Plays this part.
+pub fn run(arguments: &[String]) {
+    let [clients, text] = arguments else {
+        panic!("the sender is told a number of clients and a text");
+    };
+    let clients: usize = clients.parse().expect("a number");
+    super::connections_max(clients);
+    let listener = listen();
+    println!("{}", listener.local_addr().expect("it is bound"));
+    let mut streams: Vec<TcpStream> = (0..clients).map(|_| accept(&listener)).collect();
+    println!("open");
+    let frame = unmasked(text.as_bytes());
+    for order in orders() {
+        let frames = order.strip_prefix("send ").and_then(|number| number.parse().ok());
+        let bytes = frame.repeat(frames.expect("an order to send"));
+        for stream in &mut streams {
+            // One `send`, without SIGPIPE: the socket has room for all of it.
+            let length = stream.write(&bytes).expect("a receiver takes what comes");
+            assert_eq!(length, bytes.len(), "a socket was full");
+        }
+        println!("sent");
+    }
+}
+
+/// With a queue as long as the server's own: thousands connect at once.
+fn listen() -> TcpListener {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).and_then(|it| {
+        it.set_tcp_nodelay(true)?;
+        it.bind(&address.into())?;
+        it.listen(4096)?;
+        Ok(it)
+    });
+    socket.expect("a port can be had").into()
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().expect("a receiver connects");
+    stream.set_write_timeout(Some(DEADLINE)).expect("a socket takes its options");
+    stream
+}

@@ -1,0 +1,198 @@
+//! The server under test: the real binary as a child, and a publisher's connection to it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use oneloop::push::auth::{KeySettings, Keys};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::DEADLINE;
+use super::process::{self, Lines};
+
+/// The binary that is measured.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_oneloop");
+
+/// What everyone listens to, beside their own topic.
+pub const SHARED_TOPIC: &str = "news";
+
+const SECRET: &str = "a secret for benches alone, long enough";
+
+/// No port is fixed, and nothing happens but what the bench does: no pings, no end of patience.
+const FLAGS: [&str; 10] = [
+    "--listen",
+    "127.0.0.1:0",
+    "--publishers",
+    "127.0.0.1:0",
+    "--ping-seconds",
+    "0",
+    "--silence-seconds",
+    "0",
+    "--log",
+    "warn",
+];
+
+/// A running server; it ends with the value.
+pub struct Server {
+    child: Child,
+    /// When the process was asked for.
+    pub started: Instant,
+    /// Where clients connect.
+    pub clients: SocketAddr,
+    /// Where publishers connect.
+    pub publishers: SocketAddr,
+    /// Read on, so that the server never meets a closed pipe.
+    _lines: Lines,
+}
+
+impl Server {
+    /// Starts the binary and reads where it listens.
+    pub fn start(flags: &[&str]) -> Server {
+        let mut command = Command::new(BINARY);
+        // Settings of the caller's own would change what is measured.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ONELOOP_") {
+                command.env_remove(name);
+            }
+        }
+        let started = Instant::now();
+        let mut child = command
+            .args(FLAGS)
+            .args(flags)
+            .env("ONELOOP_JWT_SECRET", SECRET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let lines = Lines::of(child.stdout.take().expect("stdout is a pipe"));
+        let (mut clients, mut publishers) = (None, None);
+        while clients.is_none() || publishers.is_none() {
+            match lines.next().split_whitespace().collect::<Vec<_>>()[..] {
+                ["clients", url] => clients = Some(host(url)),
+                ["publishers", address] => publishers = Some(parse(address)),
+                _ => {}
+            }
+        }
+        Server {
+            child,
+            started,
+            clients: clients.expect("it was found"),
+            publishers: publishers.expect("it was found"),
+            _lines: lines,
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it occupies now.
+    pub fn memory(&self) -> process::Memory {
+        process::memory(self.pid())
+    }
+
+    /// What it has used so far.
+    pub fn cpu_time(&self) -> process::CpuTime {
+        process::cpu_time(self.pid())
+    }
+
+    /// Asks it to end and waits until it has.
+    ///
+    /// # Panics
+    /// When it ends in any way but a drain.
+    pub fn stop(mut self) {
+        self.ask_to_end();
+        assert!(process::end(&mut self.child), "the server does not end");
+        let status = self.child.wait().expect("it is our child");
+        assert!(status.success(), "the server ended with {status}");
+    }
+
+    fn ask_to_end(&self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Makes the clients' tokens.
+pub struct Tokens(Keys, u64);
+
+impl Tokens {
+    /// With the server's own secret.
+    pub fn new() -> Tokens {
+        let settings = KeySettings { secret: Some(SECRET.as_bytes()), ..KeySettings::default() };
+        let unix = std::time::UNIX_EPOCH.elapsed();
+        Tokens(
+            Keys::new(&settings).expect("the secret is good"),
+            unix.expect("it is after 1970").as_secs(),
+        )
+    }
+
+    /// For a client with a `sub` of 8 characters, its own topic and the shared one.
+    pub fn token(&self, number: usize) -> String {
+        let topics = [SHARED_TOPIC.to_owned()];
+        self.0
+            .issue(&format!("u{number:07}"), &topics, &[], false, self.1, 3600)
+            .expect("the claims are good")
+    }
+}
+
+/// A connection to the publishers' port.
+pub struct Publisher(BufReader<TcpStream>);
+
+impl Publisher {
+    /// Connects.
+    pub fn connect(server: &Server) -> Publisher {
+        let stream = TcpStream::connect(server.publishers).expect("the port is open");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .and_then(|()| stream.set_nodelay(true))
+            .expect("a socket takes its options");
+        Publisher(BufReader::new(stream))
+    }
+
+    /// Publishes the same payload `times` times in one write, and returns the clients that each went to.
+    pub fn publish(&mut self, topic: &str, payload: &str, times: usize) -> Vec<usize> {
+        let (channel, bytes) = (format!("pub.{topic}"), payload.len());
+        let length = channel.len();
+        let command =
+            format!("*3\r\n$7\r\nPUBLISH\r\n${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n");
+        self.0
+            .get_mut()
+            .write_all(command.repeat(times).as_bytes())
+            .expect("the port takes commands");
+        (0..times).map(|_| self.answer()).collect()
+    }
+
+    /// Waits until the server has left the turn in which it did what came before: this answer is made in a later one.
+    pub fn settle(&mut self) {
+        let reached = self.publish("nobody.listens", "0", 1);
+        assert_eq!(reached, [0]);
+    }
+
+    fn answer(&mut self) -> usize {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a command is answered");
+        line.trim_end()
+            .strip_prefix(':')
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_else(|| panic!("not an integer: {line}"))
+    }
+}
+
+/// The address in `ws://127.0.0.1:8099/ws`.
+fn host(url: &str) -> SocketAddr {
+    let rest = url.strip_prefix("ws://").expect("a WebSocket URL");
+    parse(rest.split('/').next().unwrap_or_default())
+}
+
+fn parse(address: &str) -> SocketAddr {
+    address.parse().expect("an address and a port")
+}
