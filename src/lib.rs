@@ -85,6 +85,8 @@ pub mod limits;
 pub mod logger;
 pub mod metrics;
 pub mod push;
+#[cfg(test)]
+mod random;
 pub mod reactor;
 pub mod serve;
 pub mod server;

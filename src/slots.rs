@@ -133,21 +133,16 @@ impl<T> std::ops::IndexMut<u32> for Slots<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
     use std::collections::HashMap;
 
     #[test]
     fn agrees_with_a_map_from_a_seed() {
-        let mut seed = 0x5eed_u64;
-        let mut random = move || {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            seed
-        };
+        let mut random = Random::new(0x5eed);
         let mut slots = Slots::default();
         let mut model = HashMap::new();
         for step in 0..60_000_u64 {
-            let grow = step < 20_000 || (step < 40_000 && random() % 2 == 0);
+            let grow = step < 20_000 || (step < 40_000 && random.below(2) == 0);
             if grow {
                 let index = slots.insert_with(|_| step);
                 assert_eq!(model.insert(index, step), None, "a taken place was given away");

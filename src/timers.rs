@@ -112,6 +112,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
     use std::collections::BTreeMap;
 
     #[test]
@@ -125,24 +126,18 @@ mod tests {
 
     #[test]
     fn agrees_with_a_map_from_a_seed() {
-        let mut seed = 0x71c4_u64;
-        let mut random = move |below: u64| {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            seed % below
-        };
+        let mut random = Random::new(0x71c4);
         let mut timers = Timers::default();
         let mut model: BTreeMap<u32, Tick> = BTreeMap::new();
         let mut found = Vec::new();
         for now in 0..3_000 {
-            for _ in 0..random(40) {
-                let index = random(5_000) as u32;
-                if random(4) == 0 {
+            for _ in 0..random.below(40) {
+                let index = random.below(5_000) as u32;
+                if random.below(4) == 0 {
                     timers.set(index, NEVER);
                     model.remove(&index);
                 } else {
-                    let deadline = now + random(300) as Tick;
+                    let deadline = now + random.below(300) as Tick;
                     timers.set(index, deadline);
                     model.insert(index, deadline);
                 }

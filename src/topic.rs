@@ -194,31 +194,17 @@ impl KeysOf<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     /// A seeded source of numbers (xorshift64).
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % limit as u64) as usize
-        }
-
-        fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-            from[self.below(from.len())]
-        }
-
-        /// Topics, grants and near misses, from few enough pieces that they often meet.
-        fn text(&mut self) -> String {
-            let pieces = ["a", "b", "user", "*", "", "a*", "é", "\n"];
-            let common = self.below(4) > 0;
-            let levels: Vec<&str> = (0..self.below(4) + 1)
-                .map(|_| self.pick(&pieces[..if common { 4 } else { pieces.len() }]))
-                .collect();
-            levels.join(".")
-        }
+    /// Topics, grants and near misses, from few enough pieces that they often meet.
+    fn text(random: &mut Random) -> String {
+        let pieces = ["a", "b", "user", "*", "", "a*", "é", "\n"];
+        let common = random.below(4) > 0;
+        let levels: Vec<&str> = (0..random.below(4) + 1)
+            .map(|_| random.choose(&pieces[..if common { 4 } else { pieces.len() }]))
+            .collect();
+        levels.join(".")
     }
 
     fn keys(topic: &str) -> Vec<String> {
@@ -360,10 +346,10 @@ mod tests {
     #[test]
     fn look_ups_find_whom_the_model_finds() {
         let seed = 0x746f_7069_6373;
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut heard = 0;
         for round in 0..50_000 {
-            let (text, wanted, topic) = (random.text(), random.text(), random.text());
+            let (text, wanted, topic) = (text(&mut random), text(&mut random), text(&mut random));
             let (Some(held), Some(topic)) = (Grant::parse(&text), published(topic.as_bytes()))
             else {
                 continue;

@@ -186,6 +186,7 @@ fn convert(value: &DeValue) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn problems(toml: &str) -> Vec<String> {
         let mut draft = Draft::default();
@@ -270,15 +271,9 @@ mod tests {
             "\\u",
         ];
         for seed in 1..5000_u64 {
-            let mut state = seed;
-            let mut random = |below: u64| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state % below) as usize
-            };
-            let length = random(24);
-            let toml: String = (0..length).map(|_| pieces[random(pieces.len() as u64)]).collect();
+            let mut random = Random::new(seed);
+            let length = random.below(24);
+            let toml: String = (0..length).map(|_| pieces[random.below(pieces.len())]).collect();
             println!("seed {seed}: {toml:?}"); // Shown when the test fails.
             let mut draft = Draft::default();
             if take_toml(&mut draft, "t.toml", &toml) {

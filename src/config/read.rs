@@ -118,6 +118,7 @@ fn is_kubernetes(name: &str, value: &OsStr) -> bool {
 mod tests {
     use super::super::{Bounds, Format, Origins};
     use super::*;
+    use crate::random::Random;
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -305,18 +306,16 @@ mod tests {
         let flags: Vec<String> = table::all().map(|setting| setting.flag()).collect();
         let words = ["token", "--sub", "--ttl", "-", "--", "-h=x", "=", "", "off", "1", "a,b", "ü"];
         for seed in 1..1000_u64 {
-            let mut state = seed;
-            let mut random = |below: usize| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state % below as u64) as usize
-            };
-            let mut word = || match random(4) {
-                0 => words[random(words.len())].to_owned(),
-                1 => format!("{}={}", flags[random(flags.len())], words[random(words.len())]),
-                2 => flags[random(flags.len())].replace("-file", ""),
-                _ => (0..random(6)).map(|_| char::from(random(128) as u8)).collect(),
+            let mut random = Random::new(seed);
+            let mut word = || match random.below(4) {
+                0 => words[random.below(words.len())].to_owned(),
+                1 => format!(
+                    "{}={}",
+                    flags[random.below(flags.len())],
+                    words[random.below(words.len())]
+                ),
+                2 => flags[random.below(flags.len())].replace("-file", ""),
+                _ => (0..random.below(6)).map(|_| char::from(random.below(128) as u8)).collect(),
             };
             let args: Vec<OsString> = (0..seed % 6).map(|_| word().into()).collect();
             let name = format!("ONELOOP_{}", word().replace('-', "_").to_uppercase());

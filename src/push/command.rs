@@ -107,21 +107,7 @@ impl<'a> Reference<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % limit as u64) as usize
-        }
-
-        fn bytes(&mut self, pieces: &[&[u8]]) -> Vec<u8> {
-            (0..self.below(20)).flat_map(|_| pieces[self.below(pieces.len())].to_vec()).collect()
-        }
-    }
+    use crate::random::Random;
 
     fn parse(text: &str) -> Command<'_> {
         Command::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
@@ -195,7 +181,7 @@ mod tests {
             b"\"op\":\"ping\"",
         ];
         let seed = 0x6261_6421;
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         for round in 0..50_000 {
             let text = String::from_utf8(random.bytes(&pieces)).expect("pieces of UTF-8");
             let is_object = serde_json::from_str::<serde_json::Value>(&text)

@@ -171,22 +171,8 @@ fn is_nested_too_deeply(json: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
     use serde_json::{Value, json};
-
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % limit as u64) as usize
-        }
-
-        fn bytes(&mut self, pieces: &[&[u8]]) -> Vec<u8> {
-            (0..self.below(20)).flat_map(|_| pieces[self.below(pieces.len())].to_vec()).collect()
-        }
-    }
 
     fn framed(payload: &[u8]) -> String {
         let mut out = b"before".to_vec();
@@ -258,7 +244,7 @@ mod tests {
             b"\xc3",
         ];
         let seed = 0x7769_7265;
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut embedded = 0;
         for round in 0..50_000 {
             let payload = random.bytes(&pieces);

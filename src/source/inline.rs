@@ -110,7 +110,7 @@ fn unescape(byte: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::random::Random;
+    use crate::random::Random;
 
     fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
         let array = to_array(line)?;

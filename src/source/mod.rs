@@ -11,11 +11,11 @@ pub mod link;
 pub mod link_config;
 mod pattern;
 pub mod publisher;
-#[cfg(test)]
-mod random;
 mod refusal;
 mod resp;
 mod scanner;
+#[cfg(test)]
+mod values;
 
 pub use link::{Event, Link};
 pub use link_config::{Address, LinkConfig};

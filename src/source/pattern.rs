@@ -72,7 +72,7 @@ fn match_class(pattern: &[u8], mut at: usize, byte: u8) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::random::Random;
+    use crate::random::Random;
 
     /// As the definition reads: a star takes nothing, or one byte and then the same again.
     fn model(pattern: &[u8], text: &[u8]) -> bool {

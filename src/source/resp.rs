@@ -191,7 +191,8 @@ fn write_line(out: &mut Vec<u8>, kind: char, content: impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::random::Random;
+    use crate::random::Random;
+    use crate::source::values::write_value;
 
     /// `Ok` a value, `Err` the size of an oversized one.
     type Found = Vec<Result<Vec<u8>, u64>>;
@@ -221,7 +222,7 @@ mod tests {
             for _ in 0..4 {
                 let mut value = Vec::new();
                 let depth = random.below(3);
-                random.write_resp(depth, &mut value);
+                write_value(&mut random, depth, &mut value);
                 stream.extend_from_slice(&value);
                 let is_oversized = value.len() > bytes_max;
                 expected.push(if is_oversized { Err(value.len() as u64) } else { Ok(value) });

@@ -235,7 +235,8 @@ impl Length {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::random::Random;
+    use crate::random::Random;
+    use crate::source::values::write_value;
 
     /// Looks at the whole buffer at once, recursing into aggregates: `Some(end)`, or `None` if it is not whole.
     fn model(bytes: &[u8], at: usize) -> Result<Option<usize>, ()> {
@@ -326,7 +327,7 @@ mod tests {
             let mut stream = Vec::new();
             for _ in 0..1 + random.below(4) {
                 let depth = random.below(4);
-                random.write_resp(depth, &mut stream);
+                write_value(&mut random, depth, &mut stream);
             }
             if random.below(2) == 0 {
                 for _ in 0..1 + random.below(3) {

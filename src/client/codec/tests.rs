@@ -1,19 +1,9 @@
 //! The shared context against one plain tungstenite context per connection, on the same streams of frames.
 
 use super::*;
+use crate::random::Random;
 
 const BOUNDS: InboundBounds = InboundBounds { message_bytes_max: 2000, fragments_max: 8 };
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
     let bit = if masked { 0x80 } else { 0 };
@@ -34,15 +24,15 @@ fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
 fn stream(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..=random.below(12) {
-        let length = [0, 1, 5, 125, 126, 300, 1999, 2001][random.below(8) as usize];
+        let length = [0, 1, 5, 125, 126, 300, 1999, 2001][random.below(8)];
         let mut payload = vec![b'a'; length];
         if random.below(6) == 0 && length > 2 {
-            payload[random.below(length as u64) as usize] = 0xff;
+            payload[random.below(length)] = 0xff;
         }
         if random.below(6) == 0 && length > 4 {
             payload[..2].copy_from_slice("é".as_bytes());
         }
-        let opcode = [1, 1, 1, 2, 0, 0, 8, 9, 9, 10, 3][random.below(11) as usize];
+        let opcode = [1, 1, 1, 2, 0, 0, 8, 9, 9, 10, 3][random.below(11)];
         let control = opcode >= 8 && length > 125;
         if control && random.below(8) > 0 {
             payload.truncate(100);
@@ -56,7 +46,7 @@ fn stream(random: &mut Random) -> Vec<u8> {
         bytes.extend(frame(first, random.below(60) > 0, &payload));
     }
     if random.below(4) == 0 && !bytes.is_empty() {
-        let at = random.below(bytes.len() as u64) as usize;
+        let at = random.below(bytes.len());
         bytes[at] ^= 1 << random.below(8);
     }
     bytes
@@ -75,7 +65,7 @@ fn shared(codec: &mut Codec, stream: &[u8], random: &mut Random) -> Outcome {
     let mut held: Vec<u8> = Vec::new();
     let mut at = 0;
     'stream: while at < stream.len() {
-        let end = (at + 1 + random.below(700) as usize).min(stream.len());
+        let end = (at + 1 + random.below(700)).min(stream.len());
         held.extend_from_slice(&stream[at..end]);
         at = end;
         let mut input = &held[..];
@@ -152,7 +142,7 @@ fn agrees(ours: &Outcome, reference: &Outcome) -> bool {
 fn agrees_with_a_plain_context_from_seeds() {
     let mut codec = Codec::new(BOUNDS);
     for seed in 1..=60_000_u64 {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::new(seed);
         let stream = stream(&mut random);
         let ours = shared(&mut codec, &stream, &mut random);
         let reference = plain(&stream);

@@ -1,7 +1,7 @@
 //! The link, driven by bytes and times.
 
 use super::*;
-use crate::source::random::Random;
+use crate::random::Random;
 
 const HELLO_3: &str = "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n";
 const SET_NAME: &str = "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$7\r\noneloop\r\n";

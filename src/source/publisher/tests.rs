@@ -1,7 +1,7 @@
 //! A publisher's connection, driven by bytes.
 
 use super::*;
-use crate::source::random::Random;
+use crate::random::Random;
 
 const NEWS: &str = "*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
 
