@@ -96,3 +96,10 @@ pub mod slots;
 pub mod source;
 pub mod timers;
 pub mod topic;
+
+pub use app::App;
+pub use client::frame::{Close, Frame};
+pub use client::http::{Request, Response};
+pub use handler::{Handler, Reject};
+pub use server::Server;
+pub use slots::ConnId;

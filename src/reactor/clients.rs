@@ -88,7 +88,7 @@ impl Reactor {
     /// Notes what an event says about a client.
     pub(super) fn on_client_ready(&mut self, id: ConnId, event: &mio::event::Event) {
         let Some(client) = self.site.server.client(id) else { return };
-        if event.is_readable() || event.is_read_closed() {
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
             let was_idle = client.reading == Reading::Idle;
             if event.is_read_closed() || event.is_error() {
                 client.reading = Reading::ToEnd;
@@ -120,9 +120,13 @@ impl Reactor {
     fn read_client(&mut self, id: ConnId) -> usize {
         let now = tick(self.site.server.now.millis);
         let limit = self.site.server.bounds.read_bytes_per_turn.min(self.buffer.len());
-        let Some(client) = self.site.server.client(id) else {
+        let backlog = self.site.server.backlog;
+        let Some(client) = self.site.server.client(id) else { return 0 };
+        if client.is_pressed(&backlog) {
+            // It was not offered yet what its last bytes led to.
+            self.ready.push_back(id);
             return 0;
-        };
+        }
         let reading = std::mem::replace(&mut client.reading, Reading::Idle);
         match client.transport.read(&mut self.buffer[..limit]) {
             Ok(0) => {
