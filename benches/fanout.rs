@@ -2,17 +2,20 @@
 //!
 //! Both have as many receivers, of one kind, which read all that comes in processes of their own; the two take turns in
 //! many short rounds, so that whatever else the machine does disturbs both alike. What counts is the CPU time of the
-//! server's process and of the loop's, the kernel's work on their behalf included.
+//! server's process and of the loop's, the kernel's work on their behalf included. Of several messages in flight the loop
+//! makes one call per receiver, with all their bytes in a row: the least that any server could do.
 
 mod support;
 
 use serde_json::{Value, json};
-use support::client::Client;
+use support::client::{Client, unmasked};
 use support::drain::{self, Drain};
-use support::process::CpuTime;
+use support::publisher::Publisher;
+use support::report::{self, grouped, median, quantile, rounded, rounded_to};
 use support::sender::{self, Sender};
-use support::server::{Publisher, SHARED_TOPIC, Server};
-use support::{Options, connections_max, grouped, median, quantile, rounded, rounded_to};
+use support::server::{SHARED_TOPIC, Server};
+use support::usage::CpuTime;
+use support::{Options, connections};
 
 /// What is published in one round: `bursts` times, `in_flight` messages at once, the next ones when everybody has got these.
 #[derive(Clone, Copy)]
@@ -49,14 +52,15 @@ fn main() {
 fn run(options: &Options) {
     let rounds = options.pick(100, 10);
     let load = |in_flight, bursts| Load { in_flight, bursts };
-    let many = measure(connections_max(options.pick(10_000, 500)), 100, rounds, &[load(1, 1)]);
+    let many = measure(connections(options.pick(10_000, 500)), 100, rounds, &[load(1, 1)]);
     let deep =
-        measure(connections_max(options.pick(1_000, 100)), 128, rounds, &[load(1, 5), load(64, 2)]);
+        measure(connections(options.pick(1_000, 100)), 128, rounds, &[load(1, 5), load(64, 2)]);
     let per_delivery = |at: usize| median(&deep.comparisons[at].server.rounds);
     let ratio = per_delivery(1) / per_delivery(0);
     println!("with 64 messages in flight, a delivery costs {ratio:.3} of what it costs with one\n");
-    options.report(
+    report::print(
         "fanout",
+        options,
         json!({
             "rounds": rounds,
             "many_clients": many.json(),
@@ -138,7 +142,7 @@ impl Arena {
         Arena {
             clients,
             payload,
-            frame_bytes: support::client::unmasked(text.as_bytes()).len(),
+            frame_bytes: unmasked(text.as_bytes()).len(),
             server,
             publisher,
             served,

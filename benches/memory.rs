@@ -6,62 +6,74 @@
 
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::client::Client;
-use support::process::{descriptors, wait_until};
-use support::server::{Publisher, SHARED_TOPIC, Server};
-use support::{Options, connections_max, grouped, rounded};
+use support::process::wait_until;
+use support::publisher::Publisher;
+use support::report::{self, grouped, rounded};
+use support::server::{SHARED_TOPIC, Server};
+use support::usage::descriptors;
+use support::{Options, connections};
 
-/// Counts above powers of two are among them: there a table that doubles has just doubled.
+/// Counts just above powers of two are among them: there a table that doubles has just doubled.
 const COUNTS: [usize; 8] = [2_000, 2_100, 4_200, 8_300, 10_000, 13_000, 16_500, 19_000];
 
 /// Those of `--quick`.
 const QUICK_COUNTS: [usize; 3] = [200, 600, 1_100];
 
 /// Clients that come, say something and leave before the empty server is measured, so that what the first client costs
-/// once (pages of code and tables touched for the first time) is not counted as a cost of each.
+/// once (pages of tables and stack touched for the first time) is not counted as a cost of each.
 const WARMING: usize = 16;
 
-/// Bytes of the message that is sent to and received from each client.
+/// Clients that have sent something and not read the answer yet.
+const PINGS: usize = 200;
+
+/// Bytes of the message that each client sends, and of the one that each is sent.
 const MESSAGE_BYTES: usize = 1024;
 
 fn main() {
     let options = Options::read();
-    let counts = match options.quick {
-        true => &QUICK_COUNTS[..],
-        false => &COUNTS[..],
-    };
-    let mut bench = Bench::start(counts);
-    bench.sweep(counts);
-    let after_inbound = bench.receive_from_each();
-    let after_outbound = bench.send_to_each();
+    let counts = if options.quick { &QUICK_COUNTS[..] } else { &COUNTS[..] };
+    let most = connections(*counts.last().expect("there are counts"));
+    let mut counts: Vec<usize> = counts.iter().map(|count| *count.min(&most)).collect();
+    counts.dedup();
+    let mut bench = Bench::start();
+    println!(
+        "the server has {} bytes of anonymous memory at start, {} after {WARMING} clients came and left\n",
+        grouped(bench.at_start),
+        grouped(bench.empty)
+    );
+    println!("{:<44}{:>12}{:>16}", "", "bytes more", "per connection");
+    let steps: Vec<(usize, f64)> =
+        counts.iter().map(|count| (*count, bench.grow(*count))).collect();
     let clients = bench.clients.len();
-    let after_all_left = bench.leave();
-
-    println!("remains after all {} have left", grouped(clients as i64));
-    println!("{:>12}  {:>14}", "", grouped(after_all_left));
-    let worst = bench.steps.iter().map(|step| step.1).fold(f64::MIN, f64::max);
-    println!("worst of the sweep: {worst:.1} bytes per connection\n");
-    let steps: Vec<_> = bench
-        .steps
+    bench.ping_each();
+    let has_sent = bench.row(clients, "after each has sent 1 KB");
+    bench.publish_to_all();
+    let was_sent = bench.row(clients, "after each was sent 1 KB");
+    bench.leave();
+    let left = bench.row(clients, "after all have left");
+    let worst = steps.iter().map(|step| step.1).fold(f64::MIN, f64::max);
+    println!("\nworst of the sweep: {worst:.1} bytes per connection\n");
+    let steps: Vec<Value> = steps
         .iter()
         .map(
             |(clients, bytes)| json!({"clients": clients, "bytes_per_connection": rounded(*bytes)}),
         )
         .collect();
-    options.report(
+    report::print(
         "memory",
+        &options,
         json!({
             "clients": clients,
             "message_bytes": MESSAGE_BYTES,
-            "server_at_start_bytes": bench.at_start,
-            "server_empty_bytes": bench.empty,
+            "at_start_bytes": bench.at_start,
+            "empty_bytes": bench.empty,
             "steps": steps,
             "worst_bytes_per_connection": rounded(worst),
-            "after_a_message_from_each_bytes_per_connection": rounded(after_inbound),
-            "after_a_message_to_each_bytes_per_connection": rounded(after_outbound),
-            "after_all_left_bytes": after_all_left,
-            "after_all_left_bytes_per_connection": rounded(after_all_left as f64 / clients as f64),
+            "each_has_sent_bytes_per_connection": rounded(has_sent),
+            "each_was_sent_bytes_per_connection": rounded(was_sent),
+            "all_left_bytes_per_connection": rounded(left),
         }),
     );
     bench.server.stop();
@@ -70,86 +82,54 @@ fn main() {
 struct Bench {
     server: Server,
     publisher: Publisher,
-    /// Anonymous bytes before the first connection.
+    clients: Vec<Client>,
+    /// Anonymous memory before the first connection.
     at_start: i64,
-    /// Anonymous bytes of the server without a client.
+    /// The same without a client, but after some.
     empty: i64,
     /// Descriptors of the server without a client.
     descriptors: usize,
-    clients: Vec<Client>,
-    /// Counts and bytes per connection.
-    steps: Vec<(usize, f64)>,
 }
 
 impl Bench {
-    fn start(counts: &[usize]) -> Bench {
-        connections_max(counts.iter().copied().max().unwrap_or(0));
+    fn start() -> Bench {
         let server = Server::start(&[]);
         let at_start = server.memory().anonymous;
-        let publisher = Publisher::connect(&server);
-        let mut bench = Bench {
-            descriptors: 0,
-            server,
-            publisher,
-            at_start,
-            empty: 0,
-            clients: Vec::new(),
-            steps: Vec::new(),
-        };
-        bench.publisher.settle();
-        bench.descriptors = descriptors(bench.server.pid());
-        bench.clients = Client::open(bench.server.clients, 0..WARMING);
+        let mut publisher = Publisher::connect(&server);
+        publisher.settle();
+        let descriptors = descriptors(server.pid());
+        let clients = Client::open(server.clients, 0..WARMING);
+        let mut bench = Bench { server, publisher, clients, at_start, empty: 0, descriptors };
         bench.ping_each();
         bench.publish_to_all();
         bench.leave();
-        bench.empty = bench.settled();
+        bench.empty = bench.server.memory().anonymous;
         bench
     }
 
-    /// Adds connections up to each count.
-    fn sweep(&mut self, counts: &[usize]) {
-        let most = connections_max(counts.iter().copied().max().unwrap_or(0));
-        println!(
-            "anonymous memory of the server: {} at start, {} empty, after {WARMING} clients came and left\n",
-            grouped(self.at_start),
-            grouped(self.empty)
-        );
-        println!("{:>12}  {:>14}  bytes per connection", "connections", "bytes more");
-        for count in counts.iter().copied().filter(|count| *count <= most) {
-            let more = Client::open(self.server.clients, self.clients.len()..count);
-            self.clients.extend(more);
-            let bytes = self.row(&grouped(count as i64));
-            self.steps.push((count, bytes));
-        }
+    /// Adds connections up to this count; returns the bytes of each.
+    fn grow(&mut self, count: usize) -> f64 {
+        let more = Client::open(self.server.clients, self.clients.len()..count);
+        self.clients.extend(more);
+        self.row(count, "connected")
     }
 
-    /// What each is after it sent a message and got an answer.
-    fn receive_from_each(&mut self) -> f64 {
-        self.ping_each();
-        println!("after a message of {MESSAGE_BYTES} bytes from each, answered");
-        self.row("")
-    }
-
-    /// What each is after a broadcast.
-    fn send_to_each(&mut self) -> f64 {
-        self.publish_to_all();
-        println!("after a broadcast of {MESSAGE_BYTES} bytes to all");
-        self.row("")
-    }
-
+    /// Each sends a message, and reads the answer.
     fn ping_each(&mut self) {
         let ping = r#"{"op":"ping","ref":"1","padding":""}"#;
         let padding = "x".repeat(MESSAGE_BYTES - ping.len());
-        let ping = ping.replace(r#":""}"#, &format!(r#":"{padding}"}}"#));
-        // A part at a time: a busy server has that many answers waiting at once.
-        for part in self.clients.chunks_mut(256) {
-            part.iter_mut().for_each(|client| client.send(&ping));
+        let ping = ping.replace(r#""""#, &format!("{padding:?}"));
+        for part in self.clients.chunks_mut(PINGS) {
+            for client in &mut *part {
+                client.send(&ping);
+            }
             for client in part {
                 assert_eq!(client.read(), r#"{"op":"pong","ref":"1"}"#);
             }
         }
     }
 
+    /// All read one broadcast.
     fn publish_to_all(&mut self) {
         let payload = format!("{:?}", "x".repeat(MESSAGE_BYTES - 2));
         let reached = self.publisher.publish(SHARED_TOPIC, &payload, 1);
@@ -159,25 +139,22 @@ impl Bench {
         }
     }
 
-    /// All leave; returns the bytes that stay occupied.
-    fn leave(&mut self) -> i64 {
+    /// All leave, and the server has noticed it.
+    fn leave(&mut self) {
         self.clients.clear();
         let (pid, before) = (self.server.pid(), self.descriptors);
         let gone = wait_until(|| descriptors(pid) == before);
         assert!(gone, "the server keeps connections that have ended");
-        self.settled() - self.empty
-    }
-
-    /// Prints a row and returns the bytes per connection.
-    fn row(&mut self, name: &str) -> f64 {
-        let more = self.settled() - self.empty;
-        let each = more as f64 / self.clients.len() as f64;
-        println!("{name:>12}  {:>14}  {each:.1}", grouped(more));
-        each
-    }
-
-    fn settled(&mut self) -> i64 {
         self.publisher.settle();
-        self.server.memory().anonymous
+    }
+
+    /// Prints what the server occupies beyond the empty one; returns the bytes for each of so many clients.
+    fn row(&mut self, clients: usize, what: &str) -> f64 {
+        self.publisher.settle();
+        let more = self.server.memory().anonymous - self.empty;
+        let each = more as f64 / clients as f64;
+        let name = format!("{:>6} {what}", grouped(clients as i64));
+        println!("{name:<44}{:>12}{each:>16.1}", grouped(more));
+        each
     }
 }

@@ -6,10 +6,11 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
+use support::Options;
 use support::client::Client;
-use support::process::Memory;
+use support::report::{self, grouped, median, rounded};
 use support::server::{BINARY, Server};
-use support::{Options, grouped, median, rounded};
+use support::usage::Memory;
 
 fn main() {
     let options = Options::read();
@@ -21,7 +22,7 @@ fn main() {
         listening.push(first);
         accepted.push(second);
     }
-    let memory = memory_after_start(options.pick(5, 1));
+    let memory = memory_after_start(starts);
 
     println!("binary             {:>12} bytes", grouped(binary as i64));
     println!("starts             {starts:>12}");
@@ -38,8 +39,9 @@ fn main() {
         println!("{name:<19}{:>12} bytes", grouped(bytes));
     }
     println!();
-    options.report(
+    report::print(
         "start",
+        &options,
         json!({
             "clients": 1,
             "binary_bytes": binary,
@@ -65,15 +67,18 @@ fn time_one() -> (f64, f64) {
     (milliseconds(listening), milliseconds(accepted))
 }
 
-/// Of a server that has heard of nobody yet: the largest of some.
+/// Of a server that has heard of nobody yet: the one in the middle by resident memory.
 fn memory_after_start(starts: usize) -> Memory {
-    let all = (0..starts).map(|_| {
-        let server = Server::start(&[]);
-        let memory = server.memory();
-        server.stop();
-        memory
-    });
-    all.max_by_key(|memory| memory.resident).expect("there is one start at least")
+    let mut all: Vec<Memory> = (0..starts)
+        .map(|_| {
+            let server = Server::start(&[]);
+            let memory = server.memory();
+            server.stop();
+            memory
+        })
+        .collect();
+    all.sort_by_key(|memory| memory.resident);
+    all[starts / 2]
 }
 
 /// The median, the least and the most.

@@ -7,9 +7,9 @@ use std::time::Instant;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::DEADLINE;
 use super::client::{Client, connect, payload_length};
 use super::process::{Helper, orders};
+use super::{DEADLINE, connections_max};
 
 /// The name of this part.
 pub const ROLE: &str = "drain";
@@ -62,7 +62,7 @@ pub fn run(arguments: &[String]) {
     };
     let server: SocketAddr = server.parse().expect("an address");
     let clients: usize = clients.parse().expect("a number");
-    super::connections_max(clients);
+    connections_max();
     let streams = match kind.as_str() {
         "bare" => (0..clients).map(|number| connect(server, number)).collect(),
         _ => Client::open(server, 0..clients)

@@ -6,9 +6,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::DEADLINE;
 use super::client::unmasked;
-use super::process::{CpuTime, Helper, cpu_time, orders};
+use super::process::{Helper, orders};
+use super::usage::{CpuTime, cpu_time};
+use super::{DEADLINE, connections_max};
 
 /// The name of this part.
 pub const ROLE: &str = "send";
@@ -55,7 +56,7 @@ pub fn run(arguments: &[String]) {
         panic!("the sender is told a number of clients and a text");
     };
     let clients: usize = clients.parse().expect("a number");
-    super::connections_max(clients);
+    connections_max();
     let listener = listen();
     println!("{}", listener.local_addr().expect("it is bound"));
     let mut streams: Vec<TcpStream> = (0..clients).map(|_| accept(&listener)).collect();

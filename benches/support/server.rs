@@ -1,15 +1,14 @@
-//! The server under test: the real binary as a child, and a publisher's connection to it.
+//! The server under test: the real binary as a child.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use oneloop::push::auth::{KeySettings, Keys};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::DEADLINE;
-use super::process::{self, Lines};
+use super::process::{Lines, wait_until};
+use super::usage::{CpuTime, Memory, cpu_time, memory};
 
 /// The binary that is measured.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_oneloop");
@@ -89,13 +88,13 @@ impl Server {
     }
 
     /// What it occupies now.
-    pub fn memory(&self) -> process::Memory {
-        process::memory(self.pid())
+    pub fn memory(&self) -> Memory {
+        memory(self.pid())
     }
 
     /// What it has used so far.
-    pub fn cpu_time(&self) -> process::CpuTime {
-        process::cpu_time(self.pid())
+    pub fn cpu_time(&self) -> CpuTime {
+        cpu_time(self.pid())
     }
 
     /// Asks it to end and waits until it has.
@@ -103,14 +102,12 @@ impl Server {
     /// # Panics
     /// When it ends in any way but a drain.
     pub fn stop(mut self) {
-        self.ask_to_end();
-        assert!(process::end(&mut self.child), "the server does not end");
+        let asked = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        asked.expect("it runs");
+        let ended = wait_until(|| !matches!(self.child.try_wait(), Ok(None)));
+        assert!(ended, "the server does not end");
         let status = self.child.wait().expect("it is our child");
         assert!(status.success(), "the server ended with {status}");
-    }
-
-    fn ask_to_end(&self) {
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
     }
 }
 
@@ -141,49 +138,6 @@ impl Tokens {
         self.0
             .issue(&format!("u{number:07}"), &topics, &[], false, self.1, 3600)
             .expect("the claims are good")
-    }
-}
-
-/// A connection to the publishers' port.
-pub struct Publisher(BufReader<TcpStream>);
-
-impl Publisher {
-    /// Connects.
-    pub fn connect(server: &Server) -> Publisher {
-        let stream = TcpStream::connect(server.publishers).expect("the port is open");
-        stream
-            .set_read_timeout(Some(DEADLINE))
-            .and_then(|()| stream.set_nodelay(true))
-            .expect("a socket takes its options");
-        Publisher(BufReader::new(stream))
-    }
-
-    /// Publishes the same payload `times` times in one write, and returns the clients that each went to.
-    pub fn publish(&mut self, topic: &str, payload: &str, times: usize) -> Vec<usize> {
-        let (channel, bytes) = (format!("pub.{topic}"), payload.len());
-        let length = channel.len();
-        let command =
-            format!("*3\r\n$7\r\nPUBLISH\r\n${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n");
-        self.0
-            .get_mut()
-            .write_all(command.repeat(times).as_bytes())
-            .expect("the port takes commands");
-        (0..times).map(|_| self.answer()).collect()
-    }
-
-    /// Waits until the server has left the turn in which it did what came before: this answer is made in a later one.
-    pub fn settle(&mut self) {
-        let reached = self.publish("nobody.listens", "0", 1);
-        assert_eq!(reached, [0]);
-    }
-
-    fn answer(&mut self) -> usize {
-        let mut line = String::new();
-        self.0.read_line(&mut line).expect("a command is answered");
-        line.trim_end()
-            .strip_prefix(':')
-            .and_then(|number| number.parse().ok())
-            .unwrap_or_else(|| panic!("not an integer: {line}"))
     }
 }
 

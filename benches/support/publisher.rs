@@ -1,0 +1,50 @@
+//! A publisher: a connection to the server's port that speaks as much RESP as PUBLISH takes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use super::DEADLINE;
+use super::server::Server;
+
+/// A connection to the publishers' port.
+pub struct Publisher(BufReader<TcpStream>);
+
+impl Publisher {
+    /// Connects.
+    pub fn connect(server: &Server) -> Publisher {
+        let stream = TcpStream::connect(server.publishers).expect("the port is open");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .and_then(|()| stream.set_nodelay(true))
+            .expect("a socket takes its options");
+        Publisher(BufReader::new(stream))
+    }
+
+    /// Publishes the same payload `times` times in one write, and returns the clients that each went to.
+    pub fn publish(&mut self, topic: &str, payload: &str, times: usize) -> Vec<usize> {
+        let (channel, bytes) = (format!("pub.{topic}"), payload.len());
+        let length = channel.len();
+        let command =
+            format!("*3\r\n$7\r\nPUBLISH\r\n${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n");
+        self.0
+            .get_mut()
+            .write_all(command.repeat(times).as_bytes())
+            .expect("the port takes commands");
+        (0..times).map(|_| self.answer()).collect()
+    }
+
+    /// Waits until the server has left the turn in which it did what came before: this answer is made in a later one.
+    pub fn settle(&mut self) {
+        let reached = self.publish("nobody.listens", "0", 1);
+        assert_eq!(reached, [0]);
+    }
+
+    fn answer(&mut self) -> usize {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a command is answered");
+        line.trim_end()
+            .strip_prefix(':')
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_else(|| panic!("not an integer: {line}"))
+    }
+}
