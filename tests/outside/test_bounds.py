@@ -14,9 +14,6 @@ from websockets.exceptions import ConnectionClosed
 # Together more than the kernel's buffers of one connection ever hold (6 MB to send by default).
 STUCK_PAYLOAD, STUCK_COUNT_MAX = "x" * 60_000, 2_000
 
-# More messages than the default of `backlog_frames_max`, less than the kernel holds for one reader.
-BATCH = 5_000
-
 
 async def test_a_slow_reader_is_closed_and_others_are_not_disturbed(start):
     server = start("--topics", "news", "--backlog-frames-max", 64)
@@ -279,16 +276,6 @@ async def test_a_publisher_that_never_reads_its_answers_stalls_nobody(server):
             assert not cut or publisher.reply() == 0
             assert publisher.command("PUBLISH", "pub.user.42", "end") == 1
             assert await client.heard() == [("user.42", "end")]
-
-
-async def test_a_batch_beyond_the_backlog_reaches_one_that_reads(server):
-    """More in one write than `backlog_frames_max`: the client had no turn in which to be slow."""
-    async with server.client("42") as client, server.client("43") as bystander:
-        batch = [b"PUBLISH pub.user.42 %d\r\n" % number for number in range(BATCH)]
-        server.publisher.socket.sendall(b"".join(batch))
-        assert [server.publisher.reply() for _ in range(BATCH)] == [1] * BATCH
-        assert await client.heard() == [("user.42", number) for number in range(BATCH)]
-        assert await bystander.heard() == []
 
 
 async def test_one_that_pings_and_never_reads_costs_no_memory(start):

@@ -101,6 +101,14 @@ async def test_pipelined_commands_are_answered_in_their_order(server, publisher)
         assert heard == [("user.42", number) for number in range(0, 2000, 2)] + [("user.42", "end")]
 
 
+@pytest.mark.parametrize("count", [10_000, 13_000, 30_000])
+def test_all_is_answered_though_the_answers_are_longer(publisher, count):
+    """More answers than are kept for one who has yet to read them, and nothing sent behind."""
+    command, answer = b"PING\n", b"+PONG\r\n"
+    publisher.socket.sendall(command * count)
+    assert publisher.input.read(count * len(answer)) == answer * count
+
+
 async def test_a_command_may_come_one_byte_at_a_time(server, publisher):
     async with server.client("42") as client:
         for byte in b"*3\r\n$7\r\nPUBLISH\r\n$11\r\npub.user.42\r\n$5\r\nhello\r\n":
