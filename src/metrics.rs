@@ -28,7 +28,7 @@ pub struct Metrics {
     pub received_bytes: u64,
     /// Bytes written to clients.
     pub sent_bytes: u64,
-    /// Calls of `writev` for clients.
+    /// Writes to clients that were owed bytes.
     pub writes: u64,
     /// Times that no descriptor was left for a new connection.
     pub descriptors_exhausted: u64,

@@ -387,7 +387,10 @@ impl Client {
     ///
     /// # Errors
     /// The transport's: the connection is gone.
-    pub fn flush(&mut self) -> std::io::Result<Option<(usize, outbox::Written)>> {
+    pub fn flush(
+        &mut self,
+        gather: &mut Vec<u8>,
+    ) -> std::io::Result<Option<(usize, outbox::Written)>> {
         let Some(flight) = &mut self.flight else {
             return Ok(None);
         };
@@ -395,7 +398,7 @@ impl Client {
         if flight.blocked || flight.outbox.is_empty() {
             return Ok(None);
         }
-        let (bytes, written) = flight.outbox.write(&mut self.transport)?;
+        let (bytes, written) = flight.outbox.write(&mut self.transport, gather)?;
         flight.blocked = written == outbox::Written::Blocked;
         self.settle();
         Ok(Some((bytes, written)))

@@ -1,13 +1,14 @@
 //! What one client is owed: references to shared frames, in order, measured against the backlog's bounds.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 
 use crate::client::frame::Frame;
 use crate::client::transport::Transport;
 
-/// Frames gathered into one write; Linux takes 1024 (IOV_MAX), 64 already make the call's own cost vanish.
-const SLICES: usize = 64;
+/// Bytes of small frames gathered into one write. Copying them costs less than the kernel's walk along a list of slices: 64
+/// frames of 184 bytes take 9.6 µs this way against 12.7 by `writev`, and 9.0 if they lie together already.
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes written to one client after which others have their turn.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
@@ -89,26 +90,33 @@ impl Outbox {
         self.bytes = self.frames.front().map_or(0, |frame| frame.as_bytes().len());
     }
 
-    /// Writes all, with one call of the transport for each gather of frames, or as much as a turn has to give.
+    /// Writes all, with one call of the transport for each 64 KiB of small frames, or as much as a turn has to give. Several
+    /// frames are gathered in `gather`, which the loop lends; a single one is written from where it lies.
     ///
     /// # Errors
     /// The transport's, but for `WouldBlock`: the connection is gone.
-    pub fn write(&mut self, transport: &mut Transport) -> io::Result<(usize, Written)> {
+    pub fn write(
+        &mut self,
+        transport: &mut Transport,
+        gather: &mut Vec<u8>,
+    ) -> io::Result<(usize, Written)> {
         let mut total = 0;
         while total < WRITE_BYTES_MAX {
-            let (length, offered) = match self.write_once(transport) {
-                Ok(counts) => counts,
+            let offered = self.offer(gather);
+            let length = match transport.write(offered) {
+                Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok((total, Written::Blocked));
                 }
                 Err(error) => return Err(error),
             };
+            let is_short = length < offered.len();
             total += length;
             self.advance(length);
             if self.frames.is_empty() {
                 return Ok((total, Written::All));
             }
-            if length < offered {
+            if is_short {
                 // The kernel's buffer is full; it tells when there is room.
                 return Ok((total, Written::Blocked));
             }
@@ -116,18 +124,23 @@ impl Outbox {
         Ok((total, Written::Some))
     }
 
-    /// Returns the bytes that were written, and those that were offered.
-    fn write_once(&self, transport: &mut Transport) -> io::Result<(usize, usize)> {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut count = 0;
-        let mut offered = 0;
-        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-            let skip = if count == 0 { self.written } else { 0 };
-            *slice = IoSlice::new(&frame.as_bytes()[skip..]);
-            offered += slice.len();
-            count += 1;
+    /// The bytes of the next call.
+    fn offer<'a>(&'a self, gather: &'a mut Vec<u8>) -> &'a [u8] {
+        let mut frames = self.frames.iter().map(Frame::as_bytes);
+        let first = &frames.next().expect("a client that is flushed is owed bytes")[self.written..];
+        let Some(second) = self.frames.get(1) else { return first };
+        if first.len() + second.as_bytes().len() > GATHERED_BYTES_MAX {
+            return first;
         }
-        Ok((transport.write_vectored(&slices[..count])?, offered))
+        gather.clear();
+        gather.extend_from_slice(first);
+        for frame in frames {
+            if gather.len() + frame.len() > GATHERED_BYTES_MAX {
+                break;
+            }
+            gather.extend_from_slice(frame);
+        }
+        gather
     }
 
     fn advance(&mut self, length: usize) {
@@ -173,6 +186,23 @@ mod tests {
         assert!(outbox.has_room(&Frame::ready(&[0; 101]), &BACKLOG));
         outbox.push(&Frame::ready(&[0; 101]));
         assert!(!outbox.has_room(&Frame::ready(b""), &BACKLOG));
+    }
+
+    #[test]
+    fn small_frames_are_offered_together_and_large_ones_alone() {
+        let mut outbox = Outbox::default();
+        let mut gather = Vec::new();
+        for frame in [&b"abc"[..], b"def", &[0; GATHERED_BYTES_MAX], b"x", b"y"] {
+            outbox.push(&Frame::ready(frame));
+        }
+        outbox.advance(1);
+        assert_eq!(outbox.offer(&mut gather), b"bcdef");
+        outbox.advance(5);
+        assert_eq!(outbox.offer(&mut gather).len(), GATHERED_BYTES_MAX);
+        outbox.advance(GATHERED_BYTES_MAX);
+        assert_eq!(outbox.offer(&mut gather), b"xy");
+        outbox.advance(1);
+        assert_eq!(outbox.offer(&mut gather), b"y");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The byte pipe under a client: today a TCP socket, the one place where TLS would join.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
 use mio::event::Source;
@@ -35,13 +35,13 @@ impl Transport {
         }
     }
 
-    /// One write of several slices.
+    /// One write.
     ///
     /// # Errors
     /// `WouldBlock` when the kernel takes nothing now; any other is the end of the connection.
-    pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.0.write_vectored(slices) {
+            match self.0.write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }

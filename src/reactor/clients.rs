@@ -253,7 +253,7 @@ impl Reactor {
         let Some(client) = server.client(id) else {
             return false;
         };
-        let result = client.flush();
+        let result = client.flush(&mut self.gather);
         let state = client.state();
         match result {
             Ok(None) => return false,

@@ -94,6 +94,8 @@ pub struct Reactor {
     codec: Codec,
     /// Into which every socket is read.
     buffer: Vec<u8>,
+    /// Reused for the frames of one client's write.
+    gather: Vec<u8>,
     /// Clients with bytes to be read.
     ready: VecDeque<ConnId>,
     /// Reused for the deadlines of a tick.
@@ -148,6 +150,7 @@ impl Reactor {
             signals,
             codec,
             buffer,
+            gather: Vec::new(),
             ready: VecDeque::new(),
             due: Vec::new(),
             ping: Frame::ping(),
