@@ -99,12 +99,28 @@ impl<T> Slots<T> {
         let page = index as usize / PAGE;
         let slab = self.pages.get_mut(page)?;
         let value = slab.try_remove(index as usize % PAGE)?;
-        if slab.is_empty() {
+        let is_empty = slab.is_empty();
+        if is_empty {
             *slab = Slab::new();
         }
         self.open.insert(page as u32);
         self.len -= 1;
+        if is_empty {
+            self.drop_last_pages();
+        }
         Some(value)
+    }
+
+    /// Forgets the empty pages at the end. A small block that grew late lies high in the heap, and nothing below it can be
+    /// given back to the system.
+    fn drop_last_pages(&mut self) {
+        while self.pages.last().is_some_and(Slab::is_empty) {
+            self.pages.pop();
+            self.open.remove(&(self.pages.len() as u32));
+        }
+        if self.pages.len() < self.pages.capacity() / 4 {
+            self.pages.shrink_to_fit();
+        }
     }
 
     /// Everything, in the order of the places.
@@ -166,5 +182,10 @@ mod tests {
         }
         assert_eq!(slots.pages[1].capacity(), 0);
         assert_eq!(slots.insert_with(|index| index as usize) as usize / PAGE, 1);
+        slots.remove(PAGE as u32);
+        for index in &indices[2 * PAGE..] {
+            slots.remove(*index);
+        }
+        assert_eq!(slots.pages.len(), 1, "pages at the end are forgotten");
     }
 }

@@ -63,9 +63,20 @@ impl Timers {
         page.earliest = page.earliest.min(deadline);
         if page.live == 0 {
             *slot = None;
+            self.drop_last_pages();
         }
         if deadline != NEVER {
             self.earliest = Some(self.earliest.map_or(deadline, |tick| tick.min(deadline)));
+        }
+    }
+
+    /// Forgets the empty pages at the end.
+    fn drop_last_pages(&mut self) {
+        while self.pages.last().is_some_and(Option::is_none) {
+            self.pages.pop();
+        }
+        if self.pages.len() < self.pages.capacity() / 4 {
+            self.pages.shrink_to_fit();
         }
     }
 

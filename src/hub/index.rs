@@ -86,6 +86,9 @@ impl Index {
         page.pop();
         if page.is_empty() {
             self.pages.pop();
+            if self.pages.len() < self.pages.capacity() / 4 {
+                self.pages.shrink_to_fit();
+            }
         }
         self.buckets = last;
         self.deal_out(topics, chain);

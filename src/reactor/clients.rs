@@ -277,6 +277,7 @@ impl Reactor {
         let freed = !self.site.server.dead.is_empty();
         while let Some(id) = self.site.server.dead.pop() {
             self.site.reap(id);
+            self.burst += 1;
         }
         if freed {
             self.doors.on_freed();

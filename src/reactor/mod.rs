@@ -22,6 +22,7 @@ use crate::client::frame::{Close, Frame};
 use crate::clock::{Millis, Now};
 use crate::config::Bounds;
 use crate::handler::Route;
+use crate::memory;
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::site::Site;
@@ -38,6 +39,9 @@ const EVENTS: usize = 1024;
 
 /// The loop's read buffer, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// So many clients that were owed a write, or have gone, leave memory behind that is worth giving back.
+const BURST: usize = 1024;
 
 /// A sleep that lasted so much longer than asked for means that the whole process stood still.
 const FROZEN: Millis = 2000;
@@ -101,6 +105,8 @@ pub struct Reactor {
     /// Reused for the deadlines of a tick.
     due: Vec<u32>,
     ping: Frame,
+    /// The most clients that were owed a write at once, or have gone, since memory was last given back.
+    burst: usize,
     addresses: Addresses,
     /// When the turn was to end its sleep at the latest.
     awaited: Option<Millis>,
@@ -154,6 +160,7 @@ impl Reactor {
             ready: VecDeque::new(),
             due: Vec::new(),
             ping: Frame::ping(),
+            burst: 0,
             addresses,
             awaited: None,
             signals_seen: 0,
@@ -246,6 +253,7 @@ impl Reactor {
 
     /// Writes what is owed.
     fn flush(&mut self) {
+        self.burst = self.burst.max(self.site.server.flush.len());
         self.flush_link();
         self.publishers.flush(self.site.server.now.millis);
         self.flush_clients();
@@ -257,6 +265,20 @@ impl Reactor {
         if self.publishers.reap(&mut self.site) {
             self.doors.on_freed();
         }
+        let none_left = self.burst > 0 && self.site.server.clients.is_empty();
+        if none_left || (self.burst >= BURST && self.site.server.flush.is_empty()) {
+            self.give_back();
+        }
+    }
+
+    /// What a burst needed is returned, the loop's own buffers first: they grew late and lie on top of it.
+    fn give_back(&mut self) {
+        self.burst = 0;
+        self.gather = Vec::new();
+        self.due = Vec::new();
+        self.ready.shrink_to_fit();
+        self.site.server.dead = Vec::new();
+        memory::give_back();
     }
 
     /// When the loop must turn again though nothing happens; `None`: not before something does.
