@@ -195,6 +195,7 @@ impl Connection {
         let pending = std::mem::take(&mut self.pending);
         self.take_in(site, &pending);
         let mut total = 0;
+        let mut is_empty = false;
         while !self.closed && !self.broken {
             if !self.publisher.wants_input() {
                 self.stalled = !self.publisher.is_ending();
@@ -203,15 +204,16 @@ impl Connection {
             if total >= limit || !self.pending.is_empty() || site.server.is_pressed() {
                 return true;
             }
+            if is_empty {
+                return false;
+            }
             match self.stream.read(buffer) {
                 Ok(0) => self.closed = true,
                 Ok(length) => {
                     total += length;
                     self.take_in(site, &buffer[..length]);
                     // A short read empties the socket, unless its end is behind it, of which no further event would tell.
-                    if length < buffer.len() && !self.is_ending && self.pending.is_empty() {
-                        return false;
-                    }
+                    is_empty = length < buffer.len() && !self.is_ending;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
