@@ -324,7 +324,7 @@ class Server:
     # ---- the end
 
     def signal(self, number=signal.SIGTERM):
-        self.signalled = True
+        self.signalled |= number in (signal.SIGTERM, signal.SIGINT)
         os.kill(self.process.pid, number)
 
     def kill(self):
