@@ -32,6 +32,8 @@ pub struct Metrics {
     pub writes: u64,
     /// Times that no descriptor was left for a new connection.
     pub descriptors_exhausted: u64,
+    /// Turns in which clients waited because of `handshakes_max` or `handshakes_per_second_max`.
+    pub accepts_held_back: u64,
     /// Publishers refused above `publishers_max`.
     pub publishers_refused: u64,
     /// Times the link to Redis came up.
@@ -86,7 +88,7 @@ impl Metrics {
         out
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, u64); 13] {
+    fn counters(&self) -> [(&'static str, &'static str, u64); 14] {
         [
             ("accepted_total", "Connections accepted.", self.accepted),
             ("opened_total", "Handshakes that became WebSockets.", self.opened),
@@ -99,6 +101,7 @@ impl Metrics {
             ("sent_bytes_total", "Bytes written to clients.", self.sent_bytes),
             ("writes_total", "Writes to clients.", self.writes),
             ("descriptors_exhausted_total", "Accepts that failed.", self.descriptors_exhausted),
+            ("accepts_held_back_total", "Turns in which clients waited.", self.accepts_held_back),
             ("publishers_refused_total", "Publishers refused.", self.publishers_refused),
             ("turns_total", "Turns of the loop.", self.turns),
         ]

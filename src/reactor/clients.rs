@@ -43,6 +43,10 @@ impl Reactor {
                     self.admit(stream, address.ip(), purpose);
                 }
                 Accepted::Nobody => break,
+                Accepted::HeldBack => {
+                    self.site.server.metrics.accepts_held_back += 1;
+                    break;
+                }
                 Accepted::Exhausted => {
                     self.site.server.metrics.descriptors_exhausted += 1;
                     break;

@@ -56,6 +56,8 @@ pub enum Accepted {
     Stream(TcpStream, SocketAddr, Purpose),
     /// Nobody waits.
     Nobody,
+    /// Clients wait, and a bound on handshakes holds them back.
+    HeldBack,
     /// No descriptor was left.
     Exhausted,
 }
@@ -138,12 +140,17 @@ impl Doors {
         }
         self.exhausted_until = None;
         let clients = room && !self.is_paced(now, per_second_max);
+        let mut held_back = false;
         for _ in 0..self.doors.len() {
             // In turns: a storm of clients must not shut out publishers and the operator.
             self.turn = (self.turn + 1) % self.doors.len();
             let number = self.turn;
             let Some(door) = &mut self.doors[number] else { continue };
-            if !door.pending || (door.purpose == Purpose::Clients && !clients) {
+            if !door.pending {
+                continue;
+            }
+            if door.purpose == Purpose::Clients && !clients {
+                held_back = true;
                 continue;
             }
             match door.listener.accept() {
@@ -165,7 +172,7 @@ impl Doors {
                 Err(_) => {}
             }
         }
-        Accepted::Nobody
+        if held_back { Accepted::HeldBack } else { Accepted::Nobody }
     }
 
     /// Lets one client in on the spare descriptor, tells it, and takes the descriptor back.
