@@ -6,9 +6,6 @@
 
 mod index;
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-
 use smol_str::SmolStr;
 
 use crate::slots::Slots;
@@ -52,11 +49,9 @@ struct Link {
 struct Topic {
     /// Up to 23 bytes lie here, longer names on the heap.
     name: SmolStr,
-    hash: u32,
     /// The next topic in the same bucket of the index.
     chained: u32,
     first: u32,
-    members: u32,
 }
 
 /// The memberships of one route's clients. A topic exists while it has a member.
@@ -65,8 +60,6 @@ pub struct Hub {
     topics: Slots<Topic>,
     links: Slots<Link>,
     index: Index,
-    /// Keyed at random for each process: clients choose names and must not choose collisions.
-    hasher: RandomState,
 }
 
 impl Hub {
@@ -90,9 +83,7 @@ impl Hub {
             self.links[next].previous = link;
         }
         of.0 = link;
-        let topic = &mut self.topics[topic];
-        topic.first = link;
-        topic.members += 1;
+        self.topics[topic].first = link;
         true
     }
 
@@ -153,12 +144,8 @@ impl Hub {
 
     /// The members of a topic, by the numbers of their slots, the latest first.
     pub fn members(&self, name: &str) -> Members<'_> {
-        let topic = self.find(name).map(|topic| &self.topics[topic]);
-        Members {
-            links: &self.links,
-            at: topic.map_or(NONE, |topic| topic.first),
-            left: topic.map_or(0, |topic| topic.members),
-        }
+        let first = self.find(name).map_or(NONE, |topic| self.topics[topic].first);
+        Members { links: &self.links, at: first }
     }
 
     /// How many topics have a member.
@@ -180,27 +167,12 @@ impl Hub {
         })
     }
 
-    fn hash(&self, name: &str) -> u32 {
-        self.hasher.hash_one(name) as u32
-    }
-
     fn find(&self, name: &str) -> Option<u32> {
-        let hash = self.hash(name);
-        let mut at = self.index.chain(hash);
-        while at != NONE {
-            let topic = &self.topics[at];
-            if topic.hash == hash && topic.name == name {
-                return Some(at);
-            }
-            at = topic.chained;
-        }
-        None
+        self.index.find(&self.topics, name)
     }
 
     fn add_topic(&mut self, name: &str) -> u32 {
-        let hash = self.hash(name);
-        let name = SmolStr::new(name);
-        let topic = Topic { name, hash, chained: NONE, first: NONE, members: 0 };
+        let topic = Topic { name: SmolStr::new(name), chained: NONE, first: NONE };
         let number = self.topics.insert_with(|_| topic);
         self.index.insert(&mut self.topics, number);
         number
@@ -216,9 +188,7 @@ impl Hub {
         if link.next != NONE {
             self.links[link.next].previous = link.previous;
         }
-        let topic = &mut self.topics[link.topic];
-        topic.members -= 1;
-        if topic.members == 0 {
+        if self.topics[link.topic].first == NONE {
             self.index.remove(&mut self.topics, link.topic);
             self.topics.remove(link.topic);
         }
@@ -226,16 +196,17 @@ impl Hub {
 }
 
 /// See [`Hub::members`].
+#[derive(Clone)]
 pub struct Members<'a> {
     links: &'a Slots<Link>,
     at: u32,
-    left: u32,
 }
 
 impl Members<'_> {
-    /// How many are still to come.
-    pub fn count_left(&self) -> usize {
-        self.left as usize
+    /// Whether more than `few` are still to come. Members are not counted: a number in each topic would cost every user 8
+    /// bytes, and nothing but this asks for it.
+    pub fn are_more_than(&self, few: usize) -> bool {
+        self.clone().nth(few).is_some()
     }
 }
 
@@ -245,7 +216,6 @@ impl Iterator for Members<'_> {
     fn next(&mut self) -> Option<u32> {
         let link = self.links.get(self.at)?;
         self.at = link.next;
-        self.left -= 1;
         Some(link.client)
     }
 }

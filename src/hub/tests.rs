@@ -35,7 +35,8 @@ fn compare(seed: u64, topics: usize, clients: usize, steps: usize) {
             let name = format!("topic.{}", random.below(topics));
             let members = hub.members(&name);
             let expected = model.get(&name).cloned().unwrap_or_default();
-            assert_eq!(members.count_left(), expected.len(), "seed {seed}");
+            assert!(!members.are_more_than(expected.len()), "seed {seed}");
+            assert!(expected.is_empty() || members.are_more_than(expected.len() - 1));
             assert_eq!(members.collect::<BTreeSet<u32>>(), expected, "seed {seed}");
         }
     }
@@ -74,5 +75,5 @@ fn a_reason_is_kept_and_changed() {
 #[test]
 fn the_tables_are_as_small_as_the_readme_counts_them() {
     assert_eq!(size_of::<Link>(), 24);
-    assert_eq!(size_of::<Topic>(), 40);
+    assert_eq!(size_of::<Topic>(), 32);
 }

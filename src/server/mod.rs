@@ -139,7 +139,7 @@ impl Server {
         let mut keys = topic::keys_of(topic, &mut scratch);
         while let Some(key) = keys.next_key() {
             let members = self.hubs[self.route as usize].members(key);
-            let lane = lane_for(members.count_left());
+            let lane = lane_for(members.are_more_than(URGENT_LISTENERS_MAX));
             for index in members {
                 let frame = made.get_or_insert_with(|| make.take().expect("it is made once")());
                 let client = &mut self.clients[index];
@@ -167,7 +167,7 @@ impl Server {
 
     /// Queues one frame for every open client of this route but these.
     pub fn send_to_all(&mut self, frame: &Frame, except: &HashSet<ConnId>) {
-        let lane = lane_for(self.clients.len());
+        let lane = lane_for(self.clients.len() > URGENT_LISTENERS_MAX);
         let all: Vec<ConnId> = self
             .clients
             .iter()
@@ -318,8 +318,8 @@ fn cursor(started: u64, sequence: u64) -> String {
     format!("{:08x}{:012x}", started as u32, sequence & 0xffff_ffff_ffff)
 }
 
-fn lane_for(listeners: usize) -> Lane {
-    if listeners <= URGENT_LISTENERS_MAX { Lane::Urgent } else { Lane::Bulk }
+fn lane_for(is_broadcast: bool) -> Lane {
+    if is_broadcast { Lane::Bulk } else { Lane::Urgent }
 }
 
 /// The hint for a handshake that is refused for the same reason for which clients are closed.
