@@ -32,13 +32,14 @@ pub struct App {
     config: Config,
     routes: Vec<Route>,
     page: Option<Page>,
+    trim: Option<fn()>,
     problem: Option<String>,
 }
 
 impl App {
     /// With these settings; the routes in them are left to whoever builds the handlers.
     pub fn new(config: Config) -> App {
-        App { config, routes: Vec::new(), page: None, problem: None }
+        App { config, routes: Vec::new(), page: None, trim: None, problem: None }
     }
 
     /// Adds a route. No origin: pages of the same host may connect; `*`: all; else those listed, as
@@ -75,12 +76,19 @@ impl App {
         self
     }
 
+    /// Calls `trim` a second after a burst, to make the allocator return what is free to the system. Which allocator there is
+    /// the program decides, so how that is done is the program's part too.
+    pub fn trim(mut self, trim: fn()) -> App {
+        self.trim = Some(trim);
+        self
+    }
+
     /// Listens. The addresses are known then; nothing is served before [`Bound::run`].
     ///
     /// # Errors
     /// Settings that contradict each other (`InvalidInput`), or an address that cannot be bound.
     pub fn bind(self) -> io::Result<Bound> {
-        let App { config, routes, page, problem } = self;
+        let App { config, routes, page, trim, problem } = self;
         if let Some(problem) = problem {
             return Err(invalid(problem));
         }
@@ -99,6 +107,7 @@ impl App {
             routes,
             prefix: config.prefix,
             bounds,
+            trim,
         };
         let mut reactor = Reactor::new(plan)?;
         if let Some(page) = page {

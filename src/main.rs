@@ -1,5 +1,7 @@
 //! The process: settings, log, run, exit status.
 
+#![deny(unsafe_code)]
+
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    let started = match serve::start(config, unix()) {
+    let started = match serve::start(config, unix(), trim) {
         Ok(started) => started,
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
             return bad_settings(&error.to_string());
@@ -85,3 +87,21 @@ fn failed(error: &std::io::Error) -> ExitCode {
 fn unix() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// Returns what is free in the heap to the system.
+///
+/// glibc keeps blocks that were freed last for its next calls, wherever they lie, and gives back only what is free above all
+/// of them: of 2.8 MB that 19,000 clients had occupied nothing went back, with this call 2.5. It is the one line of the
+/// program that the compiler takes on trust: the function has no conditions (malloc_trim(3)).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code)]
+fn trim() {
+    unsafe extern "C" {
+        safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
+    }
+    malloc_trim(0);
+}
+
+/// Other allocators return it themselves, as musl's does, or not at all.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn trim() {}

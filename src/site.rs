@@ -9,7 +9,6 @@ use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
-use crate::timers::tick;
 use crate::topic;
 
 /// The most routes there can be.
@@ -139,12 +138,11 @@ impl Site {
 
     /// Counts a message of a client: the route it is for, or `None` if it sends too many.
     fn admit_message(&mut self, id: ConnId) -> Option<usize> {
-        let now = tick(self.server.now.millis);
         let max = self.server.bounds.commands_per_second_max;
         self.server.metrics.commands += 1;
         let client = self.server.client(id)?;
         let route = client.route;
-        if !client.count_command(now, max) {
+        if !client.count_command(max) {
             self.server.close(id, Close::BUSY.retry_after(1000));
             return None;
         }

@@ -13,6 +13,9 @@ pub type Tick = u32;
 /// Milliseconds in a tick.
 pub const TICK: Millis = 100;
 
+/// Ticks in a second.
+pub const TICKS_PER_SECOND: Tick = 10;
+
 /// The moment that never comes.
 pub const NEVER: Tick = Tick::MAX;
 

@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod frame;
 pub mod http;
+pub mod memory;
 pub mod outbox;
 pub mod transport;
 
@@ -14,7 +15,7 @@ use tungstenite::protocol::frame::Utf8Bytes;
 
 use crate::flush::Lane;
 use crate::hub::Memberships;
-use crate::timers::{NEVER, Tick};
+use crate::timers::{NEVER, TICKS_PER_SECOND, Tick};
 use codec::{Codec, Fragments, Inbound};
 use frame::{Close, Frame};
 use http::{Request, Response};
@@ -47,6 +48,25 @@ pub enum AtEnd {
     Close(u16),
     /// It is dropped.
     Drop,
+}
+
+impl AtEnd {
+    /// In the two bytes that a slot has for it: no close code is below 1000 (RFC 6455 section 7.4.2).
+    const fn pack(self) -> u16 {
+        match self {
+            AtEnd::Drop => 0,
+            AtEnd::Timeout => 1,
+            AtEnd::Close(code) => code,
+        }
+    }
+
+    const fn unpack(packed: u16) -> AtEnd {
+        match packed {
+            0 => AtEnd::Drop,
+            1 => AtEnd::Timeout,
+            code => AtEnd::Close(code),
+        }
+    }
 }
 
 /// Whether a client stands in the queue of those who have bytes to be read.
@@ -113,11 +133,9 @@ struct Flight {
     blocked: bool,
 }
 
-/// mio's sockets carry 12 bytes more where debug assertions are on.
-const DEBUG_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 0 };
-
-/// Held at compile time: a slot is 40 bytes, and being one of a slab's adds nothing.
-const _: () = assert!(size_of::<Option<Client>>() == 40 + DEBUG_BYTES);
+/// Held at compile time: a slot is 40 bytes, and being one of a slab's adds nothing. (mio's sockets carry more where debug
+/// assertions are on.)
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Option<Client>>() == 40);
 
 /// A connection: 40 bytes while it is idle.
 pub struct Client {
@@ -129,12 +147,12 @@ pub struct Client {
     heard: Tick,
     /// When its time is up, and what happens then.
     ends: Tick,
-    at_end: AtEnd,
+    /// See [`AtEnd::pack`].
+    at_end: u16,
+    /// Messages in the second in which its last byte came, for `commands_per_second_max`.
+    commands: u16,
     /// What it listens to.
     pub memberships: Memberships,
-    /// Messages in the current second, for `commands_per_second_max`.
-    second: u16,
-    commands: u16,
     /// Its route's number.
     pub route: u8,
     state: State,
@@ -153,10 +171,9 @@ impl Client {
             generation,
             heard: now,
             ends,
-            at_end: AtEnd::Timeout,
-            memberships: Memberships::default(),
-            second: 0,
+            at_end: AtEnd::Timeout.pack(),
             commands: 0,
+            memberships: Memberships::default(),
             route: 0,
             state: State::Head,
             reading: Reading::Idle,
@@ -177,13 +194,16 @@ impl Client {
 
     /// Bytes came.
     pub fn hear(&mut self, now: Tick) {
+        if self.heard / TICKS_PER_SECOND != now / TICKS_PER_SECOND {
+            self.commands = 0;
+        }
         self.heard = now;
     }
 
     /// Sets when its time is up.
     pub fn end_at(&mut self, ends: Tick, at_end: AtEnd) {
         self.ends = ends;
-        self.at_end = at_end;
+        self.at_end = at_end.pack();
     }
 
     /// The tick at which [`Client::due`] wants to be asked next.
@@ -204,7 +224,7 @@ impl Client {
     /// What is due now.
     pub fn due(&self, now: Tick, timing: &Timing) -> Due {
         if self.ends <= now {
-            return Due::End(self.at_end);
+            return Due::End(AtEnd::unpack(self.at_end));
         }
         if self.state != State::Open {
             return Due::Nothing;
@@ -216,13 +236,8 @@ impl Client {
         if timing.ping > 0 && unheard >= timing.ping { Due::Ping } else { Due::Nothing }
     }
 
-    /// Counts a message in its second; `false` when there are more than `max` in one (0: no bound).
-    pub fn count_command(&mut self, now: Tick, max: u32) -> bool {
-        let second = (now / 10) as u16;
-        if self.second != second {
-            self.second = second;
-            self.commands = 0;
-        }
+    /// Counts a message in the second in which it came; `false` when there are more than `max` in one (0: no bound).
+    pub fn count_command(&mut self, max: u32) -> bool {
         self.commands = self.commands.saturating_add(1);
         max == 0 || u32::from(self.commands) <= max
     }

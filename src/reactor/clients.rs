@@ -5,6 +5,7 @@ use mio::net::TcpStream;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
+use crate::client::memory::MemoryEnd;
 use crate::client::outbox::Written;
 use crate::client::transport::Transport;
 use crate::client::{AtEnd, Due, Reading, State};
@@ -27,6 +28,17 @@ const READ_BYTES_PER_TURN: usize = 1 << 20;
 
 /// Deadlines handled in one turn, to the nearest page of slots.
 const DEADLINES_PER_TURN: usize = 4096;
+
+/// What may be done with a transport that could not be before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Readiness {
+    /// There are bytes to be read.
+    pub readable: bool,
+    /// Its end has come, or an error.
+    pub ending: bool,
+    /// It takes bytes again.
+    pub writable: bool,
+}
 
 impl Reactor {
     /// Accepts those who wait, up to the turn's bound.
@@ -67,7 +79,7 @@ impl Reactor {
         }
         let server = &mut self.site.server;
         let route = if purpose == Purpose::Admin { ADMIN_ROUTE } else { 0 };
-        let id = server.admit(Transport::new(stream), route);
+        let id = server.admit(Transport::Tcp(stream), route);
         let client = server.client(id).expect("it was just admitted");
         let token: Token = Source::Client(id).token();
         if client.transport.register(self.poll.registry(), token).is_err() {
@@ -89,12 +101,30 @@ impl Reactor {
         }
     }
 
+    /// Takes in a connection without a socket, of which the [far ends](crate::client::memory) of this thread know by this
+    /// number. No bound on handshakes or clients holds it back: whoever makes it bounds it.
+    pub fn attach(&mut self, number: u32) -> ConnId {
+        self.site.server.admit(Transport::Memory(MemoryEnd(number)), 0)
+    }
+
     /// Notes what an event says about a client.
     pub(super) fn on_client_ready(&mut self, id: ConnId, event: &mio::event::Event) {
+        self.on_ready(
+            id,
+            Readiness {
+                readable: event.is_readable(),
+                ending: event.is_read_closed() || event.is_error(),
+                writable: event.is_writable(),
+            },
+        );
+    }
+
+    /// Notes what is said about a client's transport.
+    pub fn on_ready(&mut self, id: ConnId, readiness: Readiness) {
         let Some(client) = self.site.server.client(id) else { return };
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        if readiness.readable || readiness.ending {
             let was_idle = client.reading == Reading::Idle;
-            if event.is_read_closed() || event.is_error() {
+            if readiness.ending {
                 client.reading = Reading::ToEnd;
             } else if was_idle {
                 client.reading = Reading::Noted;
@@ -103,7 +133,7 @@ impl Reactor {
                 self.ready.push_back(id);
             }
         }
-        if event.is_writable() && client.unblock() {
+        if readiness.writable && client.unblock() {
             self.site.server.owe(id, Lane::Urgent);
         }
     }

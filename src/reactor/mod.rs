@@ -22,13 +22,14 @@ use crate::client::frame::{Close, Frame};
 use crate::clock::{Millis, Now};
 use crate::config::Bounds;
 use crate::handler::Route;
-use crate::memory;
+use crate::metrics::Metrics;
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::site::Site;
 use crate::slots::ConnId;
 use crate::source::link::Link;
 use crate::timers::{TICK, tick};
+pub use clients::Readiness;
 use doors::{Doors, Purpose};
 use link::LinkSocket;
 use publishers::Publishers;
@@ -42,6 +43,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// So many clients that were owed a write, or have gone, leave memory behind that is worth giving back.
 const BURST: usize = 1024;
+
+/// How long after a burst memory is given back: once for many bursts, since what one needs the next one needs again.
+const TRIM_PAUSE: Millis = 1000;
 
 /// A sleep that lasted so much longer than asked for means that the whole process stood still.
 const FROZEN: Millis = 2000;
@@ -64,6 +68,8 @@ pub struct Plan {
     pub prefix: String,
     /// Every bound; `clients_max` is a number here, not 0.
     pub bounds: Bounds,
+    /// Makes the allocator return what is free to the system; called a while after a burst.
+    pub trim: Option<fn()>,
 }
 
 /// Where the loop listens.
@@ -107,6 +113,11 @@ pub struct Reactor {
     ping: Frame,
     /// The most clients that were owed a write at once, or have gone, since memory was last given back.
     burst: usize,
+    /// When memory is given back.
+    trim_at: Option<Millis>,
+    trim: Option<fn()>,
+    /// The process's age, in microseconds, when the turn ended its sleep.
+    woken: u64,
     addresses: Addresses,
     /// When the turn was to end its sleep at the latest.
     awaited: Option<Millis>,
@@ -161,6 +172,9 @@ impl Reactor {
             due: Vec::new(),
             ping: Frame::ping(),
             burst: 0,
+            trim_at: None,
+            trim: plan.trim,
+            woken: 0,
             addresses,
             awaited: None,
             signals_seen: 0,
@@ -171,6 +185,11 @@ impl Reactor {
     /// Where it listens, with the ports that the system chose.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// What was counted so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.site.server.metrics
     }
 
     /// Serves a page at `/`, to those who ask by a loopback name.
@@ -185,32 +204,46 @@ impl Reactor {
     pub fn run(mut self) -> io::Result<Ended> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            self.sleep(&mut events)?;
-            self.dispatch(&events);
-            self.tick();
-            self.flush();
-            self.reap();
-            if let Some(ended) = self.ended() {
+            if let Some(ended) = self.turn(&mut events, None)? {
                 return Ok(ended);
             }
         }
     }
 
+    /// One turn, which sleeps no longer than `longest`: for programs that drive the loop themselves, as benches do.
+    ///
+    /// # Errors
+    /// Those of `epoll_wait`, none of which a peer can cause.
+    pub fn turn(
+        &mut self,
+        events: &mut Events,
+        longest: Option<Duration>,
+    ) -> io::Result<Option<Ended>> {
+        self.sleep(events, longest)?;
+        self.dispatch(events);
+        self.tick();
+        self.flush();
+        self.reap();
+        Ok(self.ended())
+    }
+
     /// Waits for events, at most until the next deadline, and not at all if something is left to be done.
-    fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
-        let before = self.site.server.now.millis;
-        let wake = self.next_wake(before);
+    fn sleep(&mut self, events: &mut Events, longest: Option<Duration>) -> io::Result<()> {
+        let wake = self.next_wake(self.site.server.now.millis);
+        let turned = self.micros();
+        self.site.server.metrics.turn_micros.record(turned - self.woken);
         let timeout = wake.map(|wake| {
             // The clock has moved on since the turn began.
-            Duration::from_millis(wake.saturating_sub(self.millis()))
+            Duration::from_millis(wake.saturating_sub(turned / 1000))
         });
+        let timeout = [timeout, longest].into_iter().flatten().min();
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             result => result?,
         }
         self.awaited = wake;
-        self.site.server.now = Now { millis: self.millis(), unix: unix() };
-        self.site.server.metrics.turns += 1;
+        self.woken = self.micros();
+        self.site.server.now = Now { millis: self.woken / 1000, unix: unix() };
         Ok(())
     }
 
@@ -249,6 +282,9 @@ impl Reactor {
         self.tick_clients();
         self.tick_link();
         self.publishers.tick(now);
+        if self.trim_at.is_some_and(|at| at <= now) && self.site.server.flush.is_empty() {
+            self.give_back();
+        }
     }
 
     /// Writes what is owed.
@@ -266,19 +302,22 @@ impl Reactor {
             self.doors.on_freed();
         }
         let none_left = self.burst > 0 && self.site.server.clients.is_empty();
-        if none_left || (self.burst >= BURST && self.site.server.flush.is_empty()) {
-            self.give_back();
+        if (none_left || self.burst >= BURST) && self.trim_at.is_none() {
+            self.trim_at = Some(self.site.server.now.millis + TRIM_PAUSE);
         }
     }
 
-    /// What a burst needed is returned, the loop's own buffers first: they grew late and lie on top of it.
+    /// What a burst needed is returned.
     fn give_back(&mut self) {
         self.burst = 0;
+        self.trim_at = None;
         self.gather = Vec::new();
         self.due = Vec::new();
         self.ready.shrink_to_fit();
-        self.site.server.dead = Vec::new();
-        memory::give_back();
+        self.site.server.dead.shrink_to_fit();
+        if let Some(trim) = self.trim {
+            trim();
+        }
     }
 
     /// When the loop must turn again though nothing happens; `None`: not before something does.
@@ -296,6 +335,7 @@ impl Reactor {
             self.publishers.deadline(),
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,
+            self.trim_at,
         ]
         .into_iter()
         .flatten()
@@ -332,8 +372,8 @@ impl Reactor {
         (empty || self.site.server.now.millis >= until).then_some(Ended::Drained)
     }
 
-    fn millis(&self) -> Millis {
-        self.start.elapsed().as_millis() as Millis
+    fn micros(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
     }
 }
 

@@ -48,11 +48,11 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
-/// Listens as the settings say.
+/// Listens as the settings say. `trim`: see [`App::trim`].
 ///
 /// # Errors
 /// Settings that cannot be served (`InvalidInput`), or an address that cannot be bound.
-pub fn start(config: Config, unix: u64) -> io::Result<Started> {
+pub fn start(config: Config, unix: u64, trim: fn()) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     let has_key = config.jwt.has_key();
     let keys = Rc::new(
@@ -65,7 +65,7 @@ pub fn start(config: Config, unix: u64) -> io::Result<Started> {
                 .map_err(invalid)?,
         ),
     };
-    let mut app = App::new(config.clone());
+    let mut app = App::new(config.clone()).trim(trim);
     for route in &config.routes {
         let push = Push::new(Rc::clone(&keys), route).map_err(invalid)?;
         app = app.route_from(&route.path, push, route.origins.clone());
