@@ -24,8 +24,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 /// For whatever a healthy process does at once: a wait that lasts longer ends the bench with a panic.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Descriptors of a process that are not the clients of a bench: the server alone sets 128 aside.
-const DESCRIPTORS_RESERVED: usize = 200;
+/// Descriptors of a process that are not the clients of a bench. The server alone sets 65 aside when it is told to expect
+/// one publisher.
+const DESCRIPTORS_RESERVED: usize = 80;
 
 /// The first argument of a copy of a bench that plays another part; the part's name follows.
 pub const ROLE: &str = "--role";

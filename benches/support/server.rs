@@ -19,11 +19,13 @@ pub const SHARED_TOPIC: &str = "news";
 const SECRET: &str = "a secret for benches alone, long enough";
 
 /// No port is fixed, and nothing happens but what the bench does: no pings, no end of patience.
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 12] = [
     "--listen",
     "127.0.0.1:0",
     "--publishers",
     "127.0.0.1:0",
+    "--publishers-max",
+    "4",
     "--ping-seconds",
     "0",
     "--silence-seconds",
@@ -31,6 +33,9 @@ const FLAGS: [&str; 10] = [
     "--log",
     "warn",
 ];
+
+/// Names a library that the server is to be started with, for the comparison of allocators: `libjemalloc.so.2` and the like.
+const PRELOAD: &str = "ONELOOP_BENCH_PRELOAD";
 
 /// A running server; it ends with the value.
 pub struct Server {
@@ -54,6 +59,9 @@ impl Server {
             if name.to_string_lossy().starts_with("ONELOOP_") {
                 command.env_remove(name);
             }
+        }
+        if let Some(library) = std::env::var_os(PRELOAD) {
+            command.env("LD_PRELOAD", library);
         }
         let started = Instant::now();
         let mut child = command
