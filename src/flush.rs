@@ -4,9 +4,6 @@ use std::collections::VecDeque;
 
 use crate::slots::ConnId;
 
-/// A message to more listeners than this goes out behind those to fewer.
-pub const URGENT_LISTENERS_MAX: usize = 64;
-
 /// Places that an empty queue keeps. A broadcast to a million would leave 8 MB behind.
 const KEPT_MAX: usize = 4096;
 

@@ -29,7 +29,7 @@ pub trait Handler {
     /// A publisher sent a message on a well-formed topic. Returns to how many clients it went.
     fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize;
 
-    /// A connection that was opened is gone; its memberships end after this call.
+    /// A connection that was opened is gone. Its memberships ended when its end began.
     fn on_close(&mut self, server: &mut Server, id: ConnId);
 
     /// The link to Redis came up (again) or went down.

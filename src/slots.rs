@@ -24,6 +24,13 @@ pub struct ConnId {
 /// The first generation after the last one.
 pub(crate) const GENERATIONS: u32 = 1 << 30;
 
+impl ConnId {
+    /// Its place: no other connection has it at the same time, and the places of few connections are small numbers.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
 impl std::fmt::Display for ConnId {
     /// The text that clients are told in `welcome`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -121,6 +128,16 @@ impl<T> Slots<T> {
         if self.pages.len() < self.pages.capacity() / 4 {
             self.pages.shrink_to_fit();
         }
+    }
+
+    /// Everything, in the order of the places.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.pages.iter_mut().flat_map(|slab| slab.iter_mut().map(|(_, value)| value))
+    }
+
+    /// The place after the last one that may be taken.
+    pub fn end(&self) -> u32 {
+        (self.pages.len() * PAGE) as u32
     }
 
     /// Everything, in the order of the places.

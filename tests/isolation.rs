@@ -63,6 +63,7 @@ struct Modelled {
     listens: BTreeMap<String, Why>,
     expected: Vec<(String, Value)>,
     heard: Vec<(String, Value)>,
+    last: String,
 }
 
 fn is_user(grant: &str) -> bool {
@@ -97,8 +98,9 @@ impl Modelled {
         assert_eq!((&welcome["op"], &welcome["sub"]), (&json!("welcome"), &json!(sub)));
         let granted = topics.iter().flat_map(|grant| parts(grant, admin));
         let listens: BTreeMap<String, Why> = granted.map(|part| (part, Why::Granted)).collect();
-        let modelled =
-            Modelled { client, sub, admin, may, listens, expected: vec![], heard: vec![] };
+        let last = welcome["id"].as_str().unwrap().to_owned();
+        let (expected, heard) = (vec![], vec![]);
+        let modelled = Modelled { client, sub, admin, may, listens, expected, heard, last };
         assert_eq!(welcome["topics"], modelled.topics());
         modelled
     }
@@ -139,6 +141,9 @@ impl Modelled {
     }
 
     fn note(&mut self, frame: Value) {
+        let id = frame["id"].as_str().unwrap();
+        assert!(*self.last < *id, "ids rise along a connection");
+        id.clone_into(&mut self.last);
         self.heard.push((frame["topic"].as_str().unwrap().to_owned(), frame["data"].clone()));
     }
 
@@ -209,11 +214,11 @@ impl Modelled {
     }
 }
 
-fn run(server: &Server, seed: u64, steps: usize) -> usize {
+fn run(server: &Server, seed: u64, many: usize, steps: usize) -> usize {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut publisher = Publisher::connect(server);
     let mut clients: Vec<Modelled> =
-        (0..24).map(|_| Modelled::connect(server, &mut random)).collect();
+        (0..many).map(|_| Modelled::connect(server, &mut random)).collect();
     let mut delivered = 0;
     for step in 0..steps {
         let at = random.below(clients.len());
@@ -255,10 +260,23 @@ fn everyone_hears_what_the_model_says_and_nothing_else() {
     let server = Server::start(&["--commands-per-second-max", "0"]);
     let mut delivered = 0;
     for seed in 1..=12 {
-        delivered += run(&server, seed, 1_500);
+        delivered += run(&server, seed, 24, 1_500);
     }
     println!("{delivered} messages delivered, each to whom the model says");
     assert!(delivered > 10_000, "the model would have been silent: {delivered}");
+}
+
+/// Enough clients for crowds, whose broadcasts are dealt out over many turns while other things go on.
+#[test]
+fn crowds_hear_what_the_model_says_too() {
+    let flags = ["--commands-per-second-max", "0", "--flush-clients-per-turn", "3"];
+    let server = Server::start(&flags);
+    let mut delivered = 0;
+    for seed in 101..=104 {
+        delivered += run(&server, seed, 160, 2_500);
+    }
+    println!("{delivered} messages delivered, each to whom the model says");
+    assert!(delivered > 50_000, "the model would have been silent: {delivered}");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Connections without a socket: what the kernel does for a socket is done for them by a program.
 //!
 //! A process may hold some thousands of descriptors, and a test wants to cut a stream at every byte. Both drive the same
-//! clients as sockets do, over far ends of their own. As a descriptor is a number in the kernel's table, a [`MemoryEnd`] is
-//! a number that the far ends of its thread know; it takes the same 4 bytes in a slot.
+//! clients as sockets do, over far ends of their own. As the kernel finds a socket by its descriptor, far ends find a
+//! connection by its id, so that a slot is as small with them as without.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
+
+use crate::slots::ConnId;
 
 /// The other ends of all connections without a socket on one thread: their kernel and their peers at once.
 pub trait FarEnds {
@@ -13,19 +15,19 @@ pub trait FarEnds {
     ///
     /// # Errors
     /// `WouldBlock` while there is nothing to read; any other is the end of the connection.
-    fn read(&mut self, number: u32, buffer: &mut [u8]) -> io::Result<usize>;
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Takes what the server sends, as `write(2)` does.
     ///
     /// # Errors
     /// `WouldBlock` while there is no room; any other is the end of the connection.
-    fn write(&mut self, number: u32, bytes: &[u8]) -> io::Result<usize>;
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize>;
 
     /// The server will write nothing more.
-    fn shutdown_write(&mut self, number: u32);
+    fn shutdown_write(&mut self, id: ConnId);
 
     /// The server has closed the connection.
-    fn close(&mut self, number: u32);
+    fn close(&mut self, id: ConnId);
 }
 
 thread_local! {
@@ -37,47 +39,26 @@ pub fn install(ends: Option<Box<dyn FarEnds>>) -> Option<Box<dyn FarEnds>> {
     FAR_ENDS.replace(ends)
 }
 
-/// Our end of a connection without a socket. It is closed with the value.
-#[derive(Debug)]
-pub struct MemoryEnd(pub u32);
-
-impl MemoryEnd {
-    /// See [`FarEnds::read`].
-    ///
-    /// # Errors
-    /// The far end's; `NotConnected` without one.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        ask(|ends| ends.read(self.0, buffer)).unwrap_or(Err(ErrorKind::NotConnected.into()))
-    }
-
-    /// See [`FarEnds::write`].
-    ///
-    /// # Errors
-    /// The far end's; `NotConnected` without one.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        ask(|ends| ends.write(self.0, bytes)).unwrap_or(Err(ErrorKind::NotConnected.into()))
-    }
-
-    /// See [`FarEnds::shutdown_write`].
-    pub fn shutdown_write(&mut self) {
-        ask(|ends| ends.shutdown_write(self.0));
-    }
+pub(super) fn read(id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+    ask(|ends| ends.read(id, buffer)).unwrap_or(Err(ErrorKind::NotConnected.into()))
 }
 
-impl Drop for MemoryEnd {
-    fn drop(&mut self) {
-        ask(|ends| ends.close(self.0));
-    }
+pub(super) fn write(id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+    ask(|ends| ends.write(id, bytes)).unwrap_or(Err(ErrorKind::NotConnected.into()))
 }
 
-/// `None`: there are no far ends, or the thread ends.
+pub(super) fn shutdown_write(id: ConnId) {
+    ask(|ends| ends.shutdown_write(id));
+}
+
+pub(super) fn close(id: ConnId) {
+    ask(|ends| ends.close(id));
+}
+
+/// `None`: there are no far ends.
 fn ask<T>(question: impl FnOnce(&mut dyn FarEnds) -> T) -> Option<T> {
-    FAR_ENDS
-        .try_with(|place| {
-            let mut ends = place.take()?;
-            let answer = question(&mut *ends);
-            place.set(Some(ends));
-            Some(answer)
-        })
-        .ok()?
+    let mut ends = FAR_ENDS.take()?;
+    let answer = question(&mut *ends);
+    FAR_ENDS.set(Some(ends));
+    Some(answer)
 }

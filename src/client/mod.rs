@@ -15,6 +15,7 @@ use tungstenite::protocol::frame::Utf8Bytes;
 
 use crate::flush::Lane;
 use crate::hub::Memberships;
+use crate::slots::ConnId;
 use crate::timers::{NEVER, TICKS_PER_SECOND, Tick};
 use codec::{Codec, Fragments, Inbound};
 use frame::{Close, Frame};
@@ -153,6 +154,8 @@ pub struct Client {
     commands: u16,
     /// What it listens to.
     pub memberships: Memberships,
+    /// The latest broadcast that it was given, or that was not for it; see [`Client::is_behind`].
+    served: u32,
     /// Its route's number.
     pub route: u8,
     state: State,
@@ -174,6 +177,7 @@ impl Client {
             at_end: AtEnd::Timeout.pack(),
             commands: 0,
             memberships: Memberships::default(),
+            served: 0,
             route: 0,
             state: State::Head,
             reading: Reading::Idle,
@@ -298,10 +302,11 @@ impl Client {
         })
     }
 
-    /// The handshake is done.
-    pub fn open(&mut self) {
+    /// The handshake is done. Of the broadcasts so far, the latest of which is `latest`, it gets none.
+    pub fn open(&mut self, latest: u32) {
         assert_eq!(self.state, State::Head, "only a handshake opens");
         self.state = State::Open;
+        self.served = latest;
         self.end_at(NEVER, AtEnd::Drop);
     }
 
@@ -315,6 +320,16 @@ impl Client {
             flight.outbox.push(frame);
         }
         takes
+    }
+
+    /// Whether it is still to be given the broadcast with this number, if that is for it.
+    pub fn is_behind(&self, broadcast: u32) -> bool {
+        self.served < broadcast
+    }
+
+    /// It was given all broadcasts up to this one that are for it. Returns up to which it had been.
+    pub fn serve(&mut self, broadcast: u32) -> u32 {
+        std::mem::replace(&mut self.served, broadcast)
     }
 
     /// Whether half of its backlog's bound came in before it was offered a byte of it. Nothing more is read from publishers
@@ -359,11 +374,11 @@ impl Client {
     }
 
     /// All is written: our side shuts, and the peer's end is awaited.
-    pub fn linger(&mut self, ends: Tick) {
+    pub fn linger(&mut self, id: ConnId, ends: Tick) {
         assert_eq!(self.state, State::Closing, "only what is finished lingers");
         self.state = State::Lingering;
         self.end_at(ends, AtEnd::Drop);
-        self.transport.shutdown_write();
+        self.transport.shutdown_write(id);
     }
 
     /// The peer has ended its side. Whether that leaves something to be written first.
@@ -404,6 +419,7 @@ impl Client {
     /// The transport's: the connection is gone.
     pub fn flush(
         &mut self,
+        id: ConnId,
         gather: &mut Vec<u8>,
     ) -> std::io::Result<Option<(usize, outbox::Written)>> {
         let Some(flight) = &mut self.flight else {
@@ -413,10 +429,23 @@ impl Client {
         if flight.blocked || flight.outbox.is_empty() {
             return Ok(None);
         }
-        let (bytes, written) = flight.outbox.write(&mut self.transport, gather)?;
+        let (bytes, written) =
+            flight.outbox.write(|bytes| self.transport.write(id, bytes), gather)?;
         flight.blocked = written == outbox::Written::Blocked;
         self.settle();
         Ok(Some((bytes, written)))
+    }
+
+    /// Takes over what is left of these frames: their first `written` bytes are on the wire, then the socket was full.
+    pub fn keep_unwritten<'a>(&mut self, frames: impl Iterator<Item = &'a Frame>, written: usize) {
+        let flight = self.flight();
+        debug_assert!(
+            flight.outbox.is_empty(),
+            "whoever is owed something already is given no more directly"
+        );
+        frames.for_each(|frame| flight.outbox.push(frame));
+        flight.outbox.advance(written);
+        flight.blocked = true;
     }
 
     /// Bytes that wait to be written.

@@ -7,15 +7,16 @@ use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use crate::client::memory::MemoryEnd;
+use crate::client::memory;
+use crate::slots::ConnId;
 
-/// A non-blocking stream of bytes.
+/// A non-blocking stream of bytes. It is told whose it is: that is all that one without a socket knows itself by.
 #[derive(Debug)]
 pub enum Transport {
     /// A socket.
     Tcp(TcpStream),
     /// What a bench or a simulation has in its place.
-    Memory(MemoryEnd),
+    Memory,
 }
 
 impl Transport {
@@ -28,7 +29,7 @@ impl Transport {
             Transport::Tcp(stream) => {
                 stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
             }
-            Transport::Memory(_) => Ok(()),
+            Transport::Memory => Ok(()),
         }
     }
 
@@ -36,10 +37,10 @@ impl Transport {
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing to read now; any other is the end of the connection.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
         uninterrupted(|| match self {
             Transport::Tcp(stream) => stream.read(buffer),
-            Transport::Memory(end) => end.read(buffer),
+            Transport::Memory => memory::read(id, buffer),
         })
     }
 
@@ -47,20 +48,28 @@ impl Transport {
     ///
     /// # Errors
     /// `WouldBlock` when the kernel takes nothing now; any other is the end of the connection.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
         uninterrupted(|| match self {
             Transport::Tcp(stream) => stream.write(bytes),
-            Transport::Memory(end) => end.write(bytes),
+            Transport::Memory => memory::write(id, bytes),
         })
     }
 
     /// Says that nothing more will be written. A socket that is gone already is no error here.
-    pub fn shutdown_write(&mut self) {
+    pub fn shutdown_write(&mut self, id: ConnId) {
         match self {
             Transport::Tcp(stream) => {
                 let _ = stream.shutdown(Shutdown::Write);
             }
-            Transport::Memory(end) => end.shutdown_write(),
+            Transport::Memory => memory::shutdown_write(id),
+        }
+    }
+
+    /// Closes it.
+    pub fn close(self, id: ConnId) {
+        match self {
+            Transport::Tcp(stream) => drop(stream),
+            Transport::Memory => memory::close(id),
         }
     }
 }

@@ -6,6 +6,8 @@
 
 mod index;
 
+use std::collections::HashMap;
+
 use smol_str::SmolStr;
 
 use crate::slots::Slots;
@@ -13,6 +15,9 @@ use index::Index;
 
 /// The end of a list.
 const NONE: u32 = u32::MAX;
+
+/// More members than these make a topic a crowd.
+pub const CROWD: usize = 64;
 
 /// Why a client is a member; the hub only keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +65,19 @@ pub struct Hub {
     topics: Slots<Topic>,
     links: Slots<Link>,
     index: Index,
+    /// The members of each crowd, counted: most topics are one user's own, and a number in each would cost 8 bytes.
+    crowds: HashMap<u32, u32>,
+    /// Where the walk along a topic's members goes on.
+    walk: Walk,
+}
+
+/// The next link of a walk. It stays right whoever leaves meanwhile; whoever joins stands before its beginning.
+struct Walk(u32);
+
+impl Default for Walk {
+    fn default() -> Self {
+        Walk(NONE)
+    }
 }
 
 impl Hub {
@@ -84,6 +102,7 @@ impl Hub {
         }
         of.0 = link;
         self.topics[topic].first = link;
+        self.count_joined(topic);
         true
     }
 
@@ -142,10 +161,45 @@ impl Hub {
         }
     }
 
+    /// The number of the topic with this name, while it has a member.
+    pub fn find(&self, name: &str) -> Option<u32> {
+        self.index.find(&self.topics, name)
+    }
+
     /// The members of a topic, by the numbers of their slots, the latest first.
-    pub fn members(&self, name: &str) -> Members<'_> {
-        let first = self.find(name).map_or(NONE, |topic| self.topics[topic].first);
+    pub fn members(&self, topic: u32) -> Members<'_> {
+        let first = self.topics.get(topic).map_or(NONE, |topic| topic.first);
         Members { links: &self.links, at: first }
+    }
+
+    /// Whether a topic has more than [`CROWD`] members.
+    pub fn is_crowd(&self, topic: u32) -> bool {
+        self.crowds.contains_key(&topic)
+    }
+
+    /// How many members a topic has.
+    pub fn members_len(&self, topic: u32) -> usize {
+        match self.crowds.get(&topic) {
+            Some(count) => *count as usize,
+            None => self.members(topic).count(),
+        }
+    }
+
+    /// Whether the client is a member of one of these topics.
+    pub fn is_member(&self, of: &Memberships, topics: &[u32]) -> bool {
+        self.siblings(of).any(|(_, link)| topics.contains(&link.topic))
+    }
+
+    /// Begins a walk along a topic's members. There is one walk at a time.
+    pub fn begin_walk(&mut self, topic: u32) {
+        self.walk = Walk(self.topics.get(topic).map_or(NONE, |topic| topic.first));
+    }
+
+    /// The next member of the walk.
+    pub fn walk_on(&mut self) -> Option<u32> {
+        let link = self.links.get(self.walk.0)?;
+        self.walk = Walk(link.next);
+        Some(link.client)
     }
 
     /// How many topics have a member.
@@ -167,8 +221,23 @@ impl Hub {
         })
     }
 
-    fn find(&self, name: &str) -> Option<u32> {
-        self.index.find(&self.topics, name)
+    fn count_joined(&mut self, topic: u32) {
+        if let Some(count) = self.crowds.get_mut(&topic) {
+            *count += 1;
+        } else if self.members(topic).nth(CROWD).is_some() {
+            self.crowds.insert(topic, CROWD as u32 + 1);
+        }
+    }
+
+    fn count_left(&mut self, topic: u32) {
+        let Some(count) = self.crowds.get_mut(&topic) else { return };
+        *count -= 1;
+        if *count as usize == CROWD {
+            self.crowds.remove(&topic);
+            if self.crowds.is_empty() {
+                self.crowds = HashMap::new();
+            }
+        }
     }
 
     fn add_topic(&mut self, name: &str) -> u32 {
@@ -181,6 +250,10 @@ impl Hub {
     /// Takes a link out of its topic's list; the last one takes the topic with it.
     fn unlink(&mut self, at: u32) {
         let link = self.links.remove(at).expect("a listed link exists");
+        if self.walk.0 == at {
+            self.walk = Walk(link.next);
+        }
+        self.count_left(link.topic);
         match link.previous {
             NONE => self.topics[link.topic].first = link.next,
             previous => self.links[previous].next = link.next,
@@ -196,18 +269,9 @@ impl Hub {
 }
 
 /// See [`Hub::members`].
-#[derive(Clone)]
 pub struct Members<'a> {
     links: &'a Slots<Link>,
     at: u32,
-}
-
-impl Members<'_> {
-    /// Whether more than `few` are still to come. Members are not counted: a number in each topic would cost every user 8
-    /// bytes, and nothing but this asks for it.
-    pub fn are_more_than(&self, few: usize) -> bool {
-        self.clone().nth(few).is_some()
-    }
 }
 
 impl Iterator for Members<'_> {

@@ -4,6 +4,10 @@ use super::*;
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
+fn members(hub: &Hub, name: &str) -> BTreeSet<u32> {
+    hub.members(hub.find(name).unwrap_or(NONE)).collect()
+}
+
 fn compare(seed: u64, topics: usize, clients: usize, steps: usize) {
     let mut random = Random::new(seed);
     let mut hub = Hub::default();
@@ -33,23 +37,24 @@ fn compare(seed: u64, topics: usize, clients: usize, steps: usize) {
         }
         if step % 64 == 0 {
             let name = format!("topic.{}", random.below(topics));
-            let members = hub.members(&name);
             let expected = model.get(&name).cloned().unwrap_or_default();
-            assert!(!members.are_more_than(expected.len()), "seed {seed}");
-            assert!(expected.is_empty() || members.are_more_than(expected.len() - 1));
-            assert_eq!(members.collect::<BTreeSet<u32>>(), expected, "seed {seed}");
+            let topic = hub.find(&name).unwrap_or(NONE);
+            assert_eq!(hub.members_len(topic), expected.len(), "seed {seed}");
+            assert_eq!(hub.is_crowd(topic), expected.len() > CROWD, "seed {seed}");
+            assert_eq!(members(&hub, &name), expected, "seed {seed}");
         }
     }
     model.retain(|_, members| !members.is_empty());
     assert_eq!(hub.topics_len(), model.len(), "seed {seed}");
     assert_eq!(hub.memberships_len(), model.values().map(BTreeSet::len).sum::<usize>());
     for (name, expected) in &model {
-        assert_eq!(&hub.members(name).collect::<BTreeSet<u32>>(), expected, "seed {seed}");
+        assert_eq!(&members(&hub, name), expected, "seed {seed}");
     }
     for mine in &mut of {
         hub.leave_all(mine);
     }
     assert_eq!((hub.topics_len(), hub.memberships_len()), (0, 0), "seed {seed}: nothing is left");
+    assert_eq!(hub.crowds.capacity(), 0, "seed {seed}");
 }
 
 #[test]
@@ -58,6 +63,7 @@ fn agrees_with_a_map_from_seeds() {
         compare(seed, 1 + seed as usize * 7, 1 + seed as usize * 3, 3_000);
     }
     compare(4711, 8_000, 2_000, 20_000);
+    compare(4712, 3, 200, 20_000);
 }
 
 #[test]
@@ -76,4 +82,35 @@ fn a_reason_is_kept_and_changed() {
 fn the_tables_are_as_small_as_the_readme_counts_them() {
     assert_eq!(size_of::<Link>(), 24);
     assert_eq!(size_of::<Topic>(), 32);
+}
+
+/// Each member that stays is met once, whoever comes and goes meanwhile.
+#[test]
+fn a_walk_meets_everyone_who_stays() {
+    for seed in 1..=200 {
+        let mut random = Random::new(seed);
+        let mut hub = Hub::default();
+        let mut of: Vec<Memberships> = (0..100).map(|_| Memberships::default()).collect();
+        for client in 0..80 {
+            hub.join(client, &mut of[client as usize], "news", Reason::Asked);
+        }
+        let mut stay: BTreeSet<u32> = (0..80).collect();
+        let mut met = Vec::new();
+        hub.begin_walk(hub.find("news").unwrap());
+        while let Some(client) = hub.walk_on() {
+            met.push(client);
+            for _ in 0..random.below(4) {
+                let other = random.below(100) as u32;
+                if hub.leave(&mut of[other as usize], "news") {
+                    stay.remove(&other);
+                } else {
+                    hub.join(other, &mut of[other as usize], "news", Reason::Asked);
+                }
+            }
+        }
+        let once: BTreeSet<u32> = met.iter().copied().collect();
+        assert_eq!(once.len(), met.len(), "seed {seed}: met twice");
+        assert!(stay.is_subset(&once), "seed {seed}: not met");
+        assert!(once.iter().all(|client| *client < 80), "seed {seed}: came later");
+    }
 }

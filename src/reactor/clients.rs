@@ -5,7 +5,6 @@ use mio::net::TcpStream;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
-use crate::client::memory::MemoryEnd;
 use crate::client::outbox::Written;
 use crate::client::transport::Transport;
 use crate::client::{AtEnd, Due, Reading, State};
@@ -13,7 +12,7 @@ use crate::flush::Lane;
 use crate::reactor::Reactor;
 use crate::reactor::doors::{Accepted, Purpose, turn_away};
 use crate::reactor::token::Source;
-use crate::server::ADMIN_ROUTE;
+use crate::server::{ADMIN_ROUTE, Offered};
 use crate::slots::ConnId;
 use crate::timers::tick;
 
@@ -25,6 +24,9 @@ const ADMINS_MAX: usize = 16;
 
 /// What is read from all clients together in one turn, in bytes: what is owed must leave meanwhile.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
+
+/// Listeners of broadcasts that were served already and are passed by, for each write that a turn has.
+const VISITS_PER_WRITE: usize = 32;
 
 /// Deadlines handled in one turn, to the nearest page of slots.
 const DEADLINES_PER_TURN: usize = 4096;
@@ -101,10 +103,10 @@ impl Reactor {
         }
     }
 
-    /// Takes in a connection without a socket, of which the [far ends](crate::client::memory) of this thread know by this
-    /// number. No bound on handshakes or clients holds it back: whoever makes it bounds it.
-    pub fn attach(&mut self, number: u32) -> ConnId {
-        self.site.server.admit(Transport::Memory(MemoryEnd(number)), 0)
+    /// Takes in a connection without a socket, which the [far ends](crate::client::memory) of this thread find by its id. No
+    /// bound on handshakes or clients holds it back: whoever makes it bounds it.
+    pub fn attach(&mut self) -> ConnId {
+        self.site.server.admit(Transport::Memory, 0)
     }
 
     /// Notes what an event says about a client.
@@ -162,7 +164,7 @@ impl Reactor {
             return 0;
         }
         let reading = std::mem::replace(&mut client.reading, Reading::Idle);
-        match client.transport.read(&mut self.buffer[..limit]) {
+        match client.transport.read(id, &mut self.buffer[..limit]) {
             Ok(0) => {
                 self.on_end(id);
                 0
@@ -272,12 +274,32 @@ impl Reactor {
         self.due = due;
     }
 
-    /// Writes to those who are owed bytes, once each, up to the turn's bound.
+    /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue and the listeners
+    /// of broadcasts in turns.
     pub(super) fn flush_clients(&mut self) {
         let mut left = self.site.server.bounds.flush_clients_per_turn;
+        let mut visits = left.saturating_mul(VISITS_PER_WRITE);
         while left > 0 {
-            let Some(id) = self.site.server.flush.pop() else { return };
-            left -= usize::from(self.flush_client(id));
+            let queued = self.site.server.flush.pop();
+            left -= usize::from(queued.is_some_and(|id| self.flush_client(id)));
+            let listener = self.site.server.next_listener(&mut visits);
+            left = left.saturating_sub(usize::from(listener.is_some_and(|id| self.offer(id))));
+            if queued.is_none() && listener.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Writes the broadcasts that a listener is owed. Whether there was a write.
+    fn offer(&mut self, id: ConnId) -> bool {
+        match self.site.server.offer(id, &mut self.gather) {
+            Offered::Written(bytes) => {
+                self.site.server.metrics.writes += 1;
+                self.site.server.metrics.sent_bytes += bytes as u64;
+                true
+            }
+            Offered::Queued => self.flush_client(id),
+            Offered::Gone => true,
         }
     }
 
@@ -287,7 +309,7 @@ impl Reactor {
         let Some(client) = server.client(id) else {
             return false;
         };
-        let result = client.flush(&mut self.gather);
+        let result = client.flush(id, &mut self.gather);
         let state = client.state();
         match result {
             Ok(None) => return false,

@@ -7,6 +7,8 @@ mod clients;
 mod doors;
 mod link;
 mod publishers;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::collections::VecDeque;
@@ -315,6 +317,7 @@ impl Reactor {
         self.due = Vec::new();
         self.ready.shrink_to_fit();
         self.site.server.dead.shrink_to_fit();
+        self.site.server.broadcasts.shrink();
         if let Some(trim) = self.trim {
             trim();
         }
@@ -324,7 +327,8 @@ impl Reactor {
     fn next_wake(&self, now: Millis) -> Option<Millis> {
         let server = &self.site.server;
         let link_waits = self.link.as_ref().is_some_and(LinkSocket::has_note);
-        let left = !server.flush.is_empty() || !self.ready.is_empty() || !server.dead.is_empty();
+        let owed = !server.flush.is_empty() || !server.broadcasts.is_empty();
+        let left = owed || !self.ready.is_empty() || !server.dead.is_empty();
         if left || link_waits || self.publishers.has_note() {
             return Some(now);
         }

@@ -33,10 +33,11 @@ impl Server {
 
     /// The handshake of a connection becomes a WebSocket of a route.
     pub(crate) fn open(&mut self, id: ConnId, route: u8) {
+        let latest = self.broadcasts.latest();
         let client = self.client(id).expect("its request was just read");
         debug_assert_ne!(client.route, ADMIN_ROUTE, "the operator's requests are answered plainly");
-        client.open();
         client.route = route;
+        client.open(latest);
         self.handshakes -= 1;
         self.set_timer(id.index);
     }
@@ -63,6 +64,10 @@ impl Server {
 
     /// Ends our side once what is queued is written; `last` is written last.
     pub(crate) fn finish(&mut self, id: ConnId, last: Option<&Frame>, forget: bool) {
+        if !forget {
+            // One whose backlog has no room for it loses the rest: its end is the next thing that it is told.
+            self.catch_up(id);
+        }
         // Whoever reads has as long as in a drain.
         let ends = after(self.now.millis, self.bounds.drain_seconds.max(LINGER_SECONDS));
         let Some(client) = self.client(id) else { return };
@@ -71,6 +76,8 @@ impl Server {
             return;
         }
         client.finish(last, forget, ends);
+        self.leave_all(id);
+        let Some(client) = self.client(id) else { return };
         let is_written = client.backlog_bytes() == 0;
         self.handshakes -= usize::from(was_handshake);
         self.set_timer(id.index);
@@ -84,7 +91,7 @@ impl Server {
     pub(crate) fn linger(&mut self, id: ConnId) {
         let ends = after(self.now.millis, LINGER_SECONDS);
         let Some(client) = self.client(id) else { return };
-        client.linger(ends);
+        client.linger(id, ends);
         self.set_timer(id.index);
     }
 
@@ -93,21 +100,28 @@ impl Server {
         let Some(client) = self.client(id) else { return };
         let was_handshake = is_handshake(client);
         if client.die() {
+            self.leave_all(id);
             self.handshakes -= usize::from(was_handshake);
             self.dead.push(id);
         }
     }
 
-    /// Frees a slot; its client's memberships end.
+    /// Its memberships end: members are open, and nothing else.
+    fn leave_all(&mut self, id: ConnId) {
+        let Some(client) = self.clients.get_mut(id.index) else { return };
+        if let Some(hub) = self.hubs.get_mut(client.route as usize) {
+            hub.leave_all(&mut client.memberships);
+        }
+    }
+
+    /// Frees a slot.
     pub(crate) fn free(&mut self, id: ConnId) {
         if self.client(id).is_none() {
             return;
         }
-        let mut client = self.clients.remove(id.index).expect("the client was just found");
-        match self.hubs.get_mut(client.route as usize) {
-            Some(hub) => hub.leave_all(&mut client.memberships),
-            None => self.admins -= 1,
-        }
+        let client = self.clients.remove(id.index).expect("the client was just found");
+        self.admins -= usize::from(client.route == ADMIN_ROUTE);
+        client.transport.close(id);
         self.timers.set(id.index, NEVER);
     }
 

@@ -2,10 +2,10 @@
 //!
 //! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
 
+mod broadcasts;
 mod life;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
@@ -13,12 +13,14 @@ use crate::client::outbox::Backlog;
 use crate::client::{AtEnd, Client, State, Timing};
 use crate::clock::Now;
 use crate::config::Bounds;
-use crate::flush::{FlushQueue, Lane, URGENT_LISTENERS_MAX};
+use crate::flush::{FlushQueue, Lane};
 use crate::hub::{Hub, Reason};
 use crate::metrics::Metrics;
 use crate::slots::{ConnId, Slots};
 use crate::timers::{TICK, Tick, Timers, after, tick};
 use crate::topic;
+use broadcasts::Broadcasts;
+pub(crate) use broadcasts::Offered;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
@@ -32,6 +34,7 @@ pub struct Server {
     pub(crate) timers: Timers,
     pub(crate) timing: Timing,
     pub(crate) flush: FlushQueue,
+    pub(crate) broadcasts: Broadcasts,
     /// Connections that are gone and wait for the end of the turn.
     pub(crate) dead: Vec<ConnId>,
     /// One hub per route: what one handler publishes cannot reach another's clients.
@@ -50,6 +53,8 @@ pub struct Server {
     sequence: u64,
     /// Reused for the keys of a publish.
     key: String,
+    /// Reused for the topics found by them.
+    found: Vec<u32>,
 }
 
 impl Server {
@@ -66,6 +71,7 @@ impl Server {
                 floor: 0,
             },
             flush: FlushQueue::default(),
+            broadcasts: Broadcasts::default(),
             dead: Vec::new(),
             hubs: (0..routes).map(|_| Hub::default()).collect(),
             route: 0,
@@ -80,6 +86,7 @@ impl Server {
             started: now.unix,
             sequence: 0,
             key: String::new(),
+            found: Vec::new(),
         }
     }
 
@@ -100,7 +107,7 @@ impl Server {
 
     /// Whether a client is owed so much that nothing more must come in before it was offered.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.flush.is_pressed()
+        self.flush.is_pressed() || self.broadcasts.is_full(&self.backlog)
     }
 
     /// The cursor of the latest message: opaque to clients, 20 characters, and rising as text, across restarts too.
@@ -117,8 +124,9 @@ impl Server {
     /// closed instead.
     pub(crate) fn queue(&mut self, id: ConnId, frame: &Frame, lane: Lane) -> bool {
         let backlog = self.backlog;
+        let has_room = self.catch_up(id);
         let Some(client) = self.open_client(id) else { return false };
-        let queued = client.queue(frame, &backlog);
+        let queued = has_room && client.queue(frame, &backlog);
         if queued {
             self.owe(id, lane);
         } else {
@@ -127,61 +135,67 @@ impl Server {
         queued
     }
 
-    /// Queues one frame for everyone on this route who listens to `topic`, once each, and returns to how many it went.
-    /// `make` is called with the message's cursor at the first listener, or never.
+    /// Sends one frame to everyone on this route who listens to `topic`, once each, and returns to how many it goes. `make` is
+    /// called with the message's cursor if there is a listener.
     pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
-        let (started, sequence) = (self.started, self.sequence);
-        let mut make = Some(|| make(&cursor(started, sequence)));
-        let mut made: Option<Frame> = None;
-        let mut reached = 0;
-        let mut slow = Vec::new();
-        let mut scratch = std::mem::take(&mut self.key);
-        let mut keys = topic::keys_of(topic, &mut scratch);
+        let mut found = std::mem::take(&mut self.found);
+        let mut key = std::mem::take(&mut self.key);
+        let hub = &self.hubs[self.route as usize];
+        let mut keys = topic::keys_of(topic, &mut key);
+        found.clear();
         while let Some(key) = keys.next_key() {
-            let members = self.hubs[self.route as usize].members(key);
-            let lane = lane_for(members.are_more_than(URGENT_LISTENERS_MAX));
-            for index in members {
-                let frame = made.get_or_insert_with(|| make.take().expect("it is made once")());
-                let client = &mut self.clients[index];
-                if client.state() != State::Open || client.was_just_queued(frame) {
-                    continue;
-                }
-                let id = ConnId { index, generation: client.generation };
-                if !client.queue(frame, &self.backlog) {
-                    slow.push(id);
-                    continue;
-                }
-                reached += 1;
-                if let Some(lane) = client.enter_lane(lane, &self.backlog) {
-                    self.flush.push(id, lane);
-                }
-            }
+            found.extend(hub.find(key));
         }
-        self.key = scratch;
-        for id in slow {
-            self.close(id, Close::SLOW);
-        }
+        let reached = if found.is_empty() {
+            0
+        } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
+            let listeners = self.listeners_len(&found);
+            self.broadcast(&found, make(&self.cursor()));
+            listeners
+        } else {
+            let frame = make(&self.cursor());
+            self.send_to_members(&found, &frame)
+        };
+        (self.found, self.key) = (found, key);
         self.metrics.deliveries += reached as u64;
         reached
     }
 
-    /// Queues one frame for every open client of this route but these.
-    pub fn send_to_all(&mut self, frame: &Frame, except: &HashSet<ConnId>) {
-        let lane = lane_for(self.clients.len() > URGENT_LISTENERS_MAX);
-        let all: Vec<ConnId> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.state() == State::Open && client.route == self.route)
-            .map(|(index, client)| ConnId { index, generation: client.generation })
-            .filter(|id| !except.contains(id))
-            .collect();
-        for id in all {
-            self.queue(id, frame, lane);
+    /// Queues a frame for each member of these topics, who are few. Returns for how many.
+    fn send_to_members(&mut self, topics: &[u32], frame: &Frame) -> usize {
+        let mut reached = 0;
+        for topic in topics {
+            let members: Vec<u32> = self.hubs[self.route as usize].members(*topic).collect();
+            for index in members {
+                let client = &self.clients[index];
+                let id = ConnId { index, generation: client.generation };
+                if !client.was_just_queued(frame) {
+                    reached += usize::from(self.queue(id, frame, Lane::Urgent));
+                }
+            }
         }
+        reached
+    }
+
+    /// How many clients listen to one of these topics.
+    fn listeners_len(&self, topics: &[u32]) -> usize {
+        let hub = &self.hubs[self.route as usize];
+        let largest = topics.iter().max_by_key(|topic| hub.members_len(**topic)).copied();
+        let mut counted: Vec<u32> = largest.into_iter().collect();
+        let mut listeners = largest.map_or(0, |largest| hub.members_len(largest));
+        for topic in topics.iter().filter(|topic| Some(**topic) != largest) {
+            let is_new = |index: &u32| !hub.is_member(&self.clients[*index].memberships, &counted);
+            listeners += hub.members(*topic).filter(is_new).count();
+            counted.push(*topic);
+        }
+        listeners
     }
 
     /// Makes a client listen to the topic or pattern with this key (see [`topic::Grant::key`]); `false` if it does already.
     pub fn join(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
+        if !self.catch_up(id) {
+            self.close(id, Close::SLOW);
+        }
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
@@ -190,6 +204,9 @@ impl Server {
 
     /// Makes it listen no more; `false` if it did not.
     pub fn leave(&mut self, id: ConnId, key: &str) -> bool {
+        if !self.catch_up(id) {
+            self.close(id, Close::SLOW);
+        }
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
@@ -235,7 +252,8 @@ impl Server {
     /// Open clients of this route that listen to exactly this key because it is their own, the latest first.
     pub fn owners(&self, key: &str) -> Vec<ConnId> {
         let hub = &self.hubs[self.route as usize];
-        hub.members(key)
+        let Some(topic) = hub.find(key) else { return Vec::new() };
+        hub.members(topic)
             .filter(|index| {
                 let client = &self.clients[*index];
                 client.state() == State::Open
@@ -316,10 +334,6 @@ impl Server {
 
 fn cursor(started: u64, sequence: u64) -> String {
     format!("{:08x}{:012x}", started as u32, sequence & 0xffff_ffff_ffff)
-}
-
-fn lane_for(is_broadcast: bool) -> Lane {
-    if is_broadcast { Lane::Bulk } else { Lane::Urgent }
 }
 
 /// The hint for a handshake that is refused for the same reason for which clients are closed.
