@@ -61,6 +61,16 @@ impl Histogram {
         self.sum += micros;
     }
 
+    /// What was counted since `earlier`, a state of this histogram before.
+    pub fn since(&self, earlier: &Histogram) -> Histogram {
+        let mut since = self.clone();
+        since.sum -= earlier.sum;
+        for (bucket, before) in since.buckets.iter_mut().zip(&earlier.buckets) {
+            *bucket -= before;
+        }
+        since
+    }
+
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

@@ -16,7 +16,8 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_oneloop");
 /// What everyone listens to, beside their own topic.
 pub const SHARED_TOPIC: &str = "news";
 
-const SECRET: &str = "a secret for benches alone, long enough";
+/// Signs the tokens of all benches.
+pub const SECRET: &str = "a secret for benches alone, long enough";
 
 /// No port is fixed, and nothing happens but what the bench does: no pings, no end of patience.
 const FLAGS: [&str; 12] = [

@@ -436,13 +436,22 @@ impl Client {
         Ok(Some((bytes, written)))
     }
 
+    /// Writes to one that has nothing in flight, without a box: returns how many of the bytes the socket took. What it did not
+    /// take is handed to [`Client::keep_unwritten`].
+    ///
+    /// # Errors
+    /// The transport's: the connection is gone.
+    pub fn write(&mut self, id: ConnId, bytes: &[u8]) -> std::io::Result<usize> {
+        debug_assert!(self.is_hibernating(), "what is owed already comes first");
+        match self.transport.write(id, bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
     /// Takes over what is left of these frames: their first `written` bytes are on the wire, then the socket was full.
     pub fn keep_unwritten<'a>(&mut self, frames: impl Iterator<Item = &'a Frame>, written: usize) {
         let flight = self.flight();
-        debug_assert!(
-            flight.outbox.is_empty(),
-            "whoever is owed something already is given no more directly"
-        );
         frames.for_each(|frame| flight.outbox.push(frame));
         flight.outbox.advance(written);
         flight.blocked = true;

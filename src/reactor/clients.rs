@@ -258,9 +258,7 @@ impl Reactor {
             let id = ConnId { index, generation: client.generation };
             match client.due(now, &server.timing) {
                 Due::Nothing => {}
-                Due::Ping => {
-                    server.queue(id, &self.ping, Lane::Bulk);
-                }
+                Due::Ping => server.pings.push_back(id),
                 Due::Silent => server.close(id, Close::SILENT),
                 Due::End(AtEnd::Close(code)) => server.close(id, Close::plain(code)),
                 Due::End(AtEnd::Timeout) => {
@@ -274,20 +272,47 @@ impl Reactor {
         self.due = due;
     }
 
-    /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue and the listeners
-    /// of broadcasts in turns.
+    /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue, the listeners of
+    /// broadcasts, and those who are to be pinged, in turns.
     pub(super) fn flush_clients(&mut self) {
         let mut left = self.site.server.bounds.flush_clients_per_turn;
         let mut visits = left.saturating_mul(VISITS_PER_WRITE);
         while left > 0 {
             let queued = self.site.server.flush.pop();
-            left -= usize::from(queued.is_some_and(|id| self.flush_client(id)));
             let listener = self.site.server.next_listener(&mut visits);
-            left = left.saturating_sub(usize::from(listener.is_some_and(|id| self.offer(id))));
-            if queued.is_none() && listener.is_none() {
+            let pinged = self.site.server.pings.pop_front();
+            if queued.is_none() && listener.is_none() && pinged.is_none() {
                 return;
             }
+            let wrote = [
+                queued.is_some_and(|id| self.flush_client(id)),
+                listener.is_some_and(|id| self.offer(id)),
+                pinged.is_some_and(|id| self.ping(id)),
+            ];
+            left = left.saturating_sub(wrote.into_iter().filter(|wrote| *wrote).count());
         }
+    }
+
+    /// Pings a client, without a box for the two bytes if it has none. Whether there was a write.
+    fn ping(&mut self, id: ConnId) -> bool {
+        let server = &mut self.site.server;
+        let Some(client) = server.client(id) else { return false };
+        if client.state() != State::Open {
+            return false;
+        }
+        if !client.is_hibernating() {
+            return server.queue(id, &self.ping, Lane::Bulk) && self.flush_client(id);
+        }
+        match client.write(id, self.ping.as_bytes()) {
+            Ok(bytes) if bytes < self.ping.as_bytes().len() => {
+                client.keep_unwritten([&self.ping].into_iter(), bytes);
+            }
+            Ok(_) => {}
+            Err(_) => server.bury(id),
+        }
+        server.metrics.writes += 1;
+        server.metrics.sent_bytes += self.ping.as_bytes().len() as u64;
+        true
     }
 
     /// Writes the broadcasts that a listener is owed. Whether there was a write.

@@ -318,6 +318,7 @@ impl Reactor {
         self.ready.shrink_to_fit();
         self.site.server.dead.shrink_to_fit();
         self.site.server.broadcasts.shrink();
+        self.site.server.pings.shrink_to_fit();
         if let Some(trim) = self.trim {
             trim();
         }
@@ -328,7 +329,8 @@ impl Reactor {
         let server = &self.site.server;
         let link_waits = self.link.as_ref().is_some_and(LinkSocket::has_note);
         let owed = !server.flush.is_empty() || !server.broadcasts.is_empty();
-        let left = owed || !self.ready.is_empty() || !server.dead.is_empty();
+        let left =
+            owed || !server.pings.is_empty() || !self.ready.is_empty() || !server.dead.is_empty();
         if left || link_waits || self.publishers.has_note() {
             return Some(now);
         }

@@ -288,14 +288,10 @@ impl Server {
         if bytes.is_empty() {
             return Offered::Queued;
         }
-        let (all, written) = (bytes.len(), client.transport.write(id, bytes));
-        let written = match written {
-            Ok(written) => written,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                self.bury(id);
-                return Offered::Gone;
-            }
+        let all = bytes.len();
+        let Ok(written) = client.write(id, bytes) else {
+            self.bury(id);
+            return Offered::Gone;
         };
         if written < all {
             let client = self.clients.get(id.index).expect("it was written to");

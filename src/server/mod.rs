@@ -6,6 +6,7 @@ mod broadcasts;
 mod life;
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
@@ -35,6 +36,8 @@ pub struct Server {
     pub(crate) timing: Timing,
     pub(crate) flush: FlushQueue,
     pub(crate) broadcasts: Broadcasts,
+    /// Clients that are to be pinged.
+    pub(crate) pings: VecDeque<ConnId>,
     /// Connections that are gone and wait for the end of the turn.
     pub(crate) dead: Vec<ConnId>,
     /// One hub per route: what one handler publishes cannot reach another's clients.
@@ -72,6 +75,7 @@ impl Server {
             },
             flush: FlushQueue::default(),
             broadcasts: Broadcasts::default(),
+            pings: VecDeque::new(),
             dead: Vec::new(),
             hubs: (0..routes).map(|_| Hub::default()).collect(),
             route: 0,
