@@ -7,6 +7,8 @@
 
 mod support;
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use support::client::{Client, unmasked};
 use support::drain::{self, Drain};
@@ -24,12 +26,17 @@ struct Load {
     bursts: usize,
 }
 
+/// Bytes of the messages that go to many clients one at a time.
+const PAYLOADS: [usize; 3] = [100, 1024, 10_240];
+
 /// What one side used in a load's rounds.
 #[derive(Default)]
 struct Used {
     /// Nanoseconds per delivery, for each round.
     rounds: Vec<f64>,
     sum: CpuTime,
+    /// Milliseconds from a publish to the last receiver's last message, for each burst.
+    waits: Vec<f64>,
 }
 
 /// Both sides under one load.
@@ -50,24 +57,59 @@ fn main() {
 }
 
 fn run(options: &Options) {
-    let rounds = options.pick(100, 10);
+    let rounds = options.pick(60, 5);
     let load = |in_flight, bursts| Load { in_flight, bursts };
-    let many = measure(connections(options.pick(10_000, 500)), 100, rounds, &[load(1, 1)]);
-    let deep =
-        measure(connections(options.pick(1_000, 100)), 128, rounds, &[load(1, 5), load(64, 2)]);
-    let per_delivery = |at: usize| median(&deep.comparisons[at].server.rounds);
-    let ratio = per_delivery(1) / per_delivery(0);
-    println!("with 64 messages in flight, a delivery costs {ratio:.3} of what it costs with one\n");
+    let clients = connections(options.pick(10_000, 500));
+    let many = PAYLOADS.map(|bytes| measure(clients, bytes, rounds, &[load(1, 1)]));
+    let loads = [load(1, 5), load(64, 2)];
+    let deep = measure(connections(options.pick(1_000, 100)), 128, rounds, &loads);
+    let [one, all] = [0, 1].map(|at| &deep.comparisons[at].server);
+    let cost = median(&all.rounds) / median(&one.rounds);
+    let wait = median(&all.waits) / median(&one.waits);
+    println!("with 64 messages in flight, a delivery costs {cost:.3} of what it costs with one,");
+    println!("and the last one comes after {wait:.2} times as long\n");
+    let nodelay = compare_nodelay(connections(options.pick(2_000, 100)), rounds);
+    println!("a send on a socket with TCP_NODELAY costs {nodelay:.3} of one on a socket without\n");
     report::print(
         "fanout",
         options,
         json!({
             "rounds": rounds,
-            "many_clients": many.json(),
+            "many_clients": many.iter().map(Measured::json).collect::<Vec<Value>>(),
             "many_messages": deep.json(),
-            "in_flight_64_to_1": rounded_to(ratio, 4),
+            "in_flight_64_to_1": rounded_to(cost, 4),
+            "wait_64_to_1": rounded(wait),
+            "nodelay_to_delay": rounded_to(nodelay, 4),
         }),
     );
+}
+
+/// What TCP_NODELAY costs a loop that does nothing but send: the ratio in the median round.
+fn compare_nodelay(clients: usize, rounds: usize) -> f64 {
+    let text = "x".repeat(150);
+    let mut sides = [true, false].map(|nodelay| {
+        let sender = Sender::start(clients, &text, nodelay);
+        let receivers = Drain::start(sender.address, clients, true);
+        sender.wait_for_all();
+        (sender, receivers)
+    });
+    let ratios: Vec<f64> = (0..rounds + 1)
+        .map(|round| {
+            let mut used = [0.0; 2];
+            for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+                let (sender, receivers) = &mut sides[at];
+                let before = sender.cpu_time();
+                receivers.expect(1);
+                sender.send(1);
+                receivers.wait();
+                sender.wait();
+                used[at] = sender.cpu_time().since(before).total as f64;
+            }
+            used[0] / used[1]
+        })
+        .collect();
+    // The first round finds cold caches.
+    median(&ratios[1..])
 }
 
 /// Loads on one server and one loop with the same number of receivers.
@@ -86,8 +128,8 @@ fn measure(clients: usize, payload_bytes: usize, rounds: usize, loads: &[Load]) 
         .collect();
     for load in loads {
         // Not counted: the first round finds cold caches and small socket buffers.
-        arena.serve(load);
-        arena.send_bare(load);
+        arena.serve(load, &mut Vec::new());
+        arena.send_bare(load, &mut Vec::new());
     }
     for round in 0..rounds {
         for comparison in &mut comparisons {
@@ -96,8 +138,14 @@ fn measure(clients: usize, payload_bytes: usize, rounds: usize, loads: &[Load]) 
             // Whoever comes second finds the machine as the first one left it.
             for server_is_next in [round % 2 == 0, round % 2 == 1] {
                 match server_is_next {
-                    true => comparison.server.add(arena.serve(&load), deliveries),
-                    false => comparison.bare.add(arena.send_bare(&load), deliveries),
+                    true => {
+                        let used = arena.serve(&load, &mut comparison.server.waits);
+                        comparison.server.add(used, deliveries);
+                    }
+                    false => {
+                        let used = arena.send_bare(&load, &mut comparison.bare.waits);
+                        comparison.bare.add(used, deliveries);
+                    }
                 }
             }
         }
@@ -136,7 +184,7 @@ impl Arena {
         drop(first);
 
         let served = Drain::start(server.clients, clients, false);
-        let sender = Sender::start(clients, &text);
+        let sender = Sender::start(clients, &text, true);
         let unserved = Drain::start(sender.address, clients, true);
         sender.wait_for_all();
         Arena {
@@ -153,25 +201,29 @@ impl Arena {
         }
     }
 
-    fn serve(&mut self, load: &Load) -> CpuTime {
+    fn serve(&mut self, load: &Load, waits: &mut Vec<f64>) -> CpuTime {
         let before = self.server.cpu_time();
         for _ in 0..load.bursts {
             self.served.expect(load.in_flight);
+            let start = Instant::now();
             let reached = self.publisher.publish(SHARED_TOPIC, &self.payload, load.in_flight);
             assert_eq!(reached, vec![self.clients; load.in_flight]);
             self.served.wait();
+            waits.push(start.elapsed().as_secs_f64() * 1e3);
         }
         self.publisher.settle();
         self.served_messages += load.bursts * load.in_flight;
         self.server.cpu_time().since(before)
     }
 
-    fn send_bare(&mut self, load: &Load) -> CpuTime {
+    fn send_bare(&mut self, load: &Load, waits: &mut Vec<f64>) -> CpuTime {
         let before = self.sender.cpu_time();
         for _ in 0..load.bursts {
             self.unserved.expect(load.in_flight);
+            let start = Instant::now();
             self.sender.send(load.in_flight);
             self.unserved.wait();
+            waits.push(start.elapsed().as_secs_f64() * 1e3);
             self.sender.wait();
         }
         self.bare_messages += load.bursts * load.in_flight;
@@ -224,10 +276,14 @@ impl Measured {
                 self.payload_bytes,
                 self.frame_bytes,
             );
-            println!("{:<16}{:>16}{:>10}{:>10}", "", "ns per delivery", "user", "system");
+            println!(
+                "{:<16}{:>16}{:>10}{:>10}{:>16}",
+                "", "ns per delivery", "user", "system", "ms to the last"
+            );
             for (name, used) in [("oneloop", &comparison.server), ("bare loop", &comparison.bare)] {
                 let [all, user, system] = used.parts();
-                println!("{name:<16}{all:>16.0}{user:>10.0}{system:>10.0}");
+                let wait = median(&used.waits);
+                println!("{name:<16}{all:>16.0}{user:>10.0}{system:>10.0}{wait:>16.2}");
             }
             let [low, ratio, high] = comparison.ratios();
             println!("{:<16}{ratio:>16.2}   half of the rounds: {low:.2} to {high:.2}\n", "ratio");
@@ -237,7 +293,8 @@ impl Measured {
     fn json(&self) -> Value {
         let side = |used: &Used| {
             let [all, user, system] = used.parts().map(rounded);
-            json!({"ns_per_delivery": all, "user_ns": user, "system_ns": system})
+            let wait = rounded(median(&used.waits));
+            json!({"ns_per_delivery": all, "user_ns": user, "system_ns": system, "ms_to_the_last": wait})
         };
         let loads: Vec<Value> = self
             .comparisons

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::slots::ConnId;
 
-/// Places that an empty queue keeps. A broadcast to a million would leave 8 MB behind.
+/// Places that an empty queue keeps. One message to each of a million would leave 8 MB behind.
 const KEPT_MAX: usize = 4096;
 
 /// In which queue of those who are owed a write a client stands; a later one here is served earlier.
@@ -12,7 +12,7 @@ const KEPT_MAX: usize = 4096;
 pub enum Lane {
     /// In none.
     None,
-    /// Among the receivers of a broadcast.
+    /// Among those whose share of the turn did not suffice, or who caught up with broadcasts.
     Bulk,
     /// Among those who are served first.
     Urgent,
@@ -20,8 +20,8 @@ pub enum Lane {
     Pressed,
 }
 
-/// Queues served in turns, so that a message to one client does not wait for the end of a broadcast, and a stream of such
-/// messages does not hold the broadcast up for ever.
+/// Queues served in turns, so that a message to one client does not wait for those who are owed much, and a stream of such
+/// messages does not hold the others up for ever.
 #[derive(Default)]
 pub struct FlushQueue {
     pressed: VecDeque<ConnId>,
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broadcast_waits_for_the_pressed() {
+    fn the_others_wait_for_the_pressed() {
         let order = order(&[(Lane::Bulk, 0..2), (Lane::Urgent, 10..12), (Lane::Pressed, 20..23)]);
         assert_eq!(order, [20, 10, 21, 11, 22, 0, 1]);
     }

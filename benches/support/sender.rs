@@ -22,9 +22,11 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A loop that is to send frames of this text, once `clients` receivers have connected.
-    pub fn start(clients: usize, text: &str) -> Sender {
-        let helper = Helper::start(ROLE, &[&clients.to_string(), text]);
+    /// A loop that is to send frames of this text, once `clients` receivers have connected, on sockets with TCP_NODELAY as the
+    /// server's are, or without.
+    pub fn start(clients: usize, text: &str, nodelay: bool) -> Sender {
+        let kind = if nodelay { "nodelay" } else { "delay" };
+        let helper = Helper::start(ROLE, &[&clients.to_string(), text, kind]);
         let address = helper.hear().parse().expect("an address");
         Sender { helper, address }
     }
@@ -52,12 +54,12 @@ impl Sender {
 
 /// Plays this part.
 pub fn run(arguments: &[String]) {
-    let [clients, text] = arguments else {
-        panic!("the sender is told a number of clients and a text");
+    let [clients, text, kind] = arguments else {
+        panic!("the sender is told a number of clients, a text and a kind of socket");
     };
     let clients: usize = clients.parse().expect("a number");
     connections_max();
-    let listener = listen();
+    let listener = listen(kind == "nodelay");
     println!("{}", listener.local_addr().expect("it is bound"));
     let mut streams: Vec<TcpStream> = (0..clients).map(|_| accept(&listener)).collect();
     println!("open");
@@ -75,10 +77,10 @@ pub fn run(arguments: &[String]) {
 }
 
 /// With a queue as long as the server's own: thousands connect at once.
-fn listen() -> TcpListener {
+fn listen(nodelay: bool) -> TcpListener {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).and_then(|it| {
-        it.set_tcp_nodelay(true)?;
+        it.set_tcp_nodelay(nodelay)?;
         it.bind(&address.into())?;
         it.listen(4096)?;
         Ok(it)
