@@ -8,6 +8,7 @@
 // Each bench uses a part of it.
 #![allow(dead_code)]
 
+pub mod chart;
 pub mod client;
 pub mod drain;
 pub mod process;
