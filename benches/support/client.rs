@@ -27,15 +27,50 @@ impl Client {
         while numbers.peek().is_some() {
             let start = clients.len();
             for number in numbers.by_ref().take(HANDSHAKES) {
-                let mut client = Client(connect(server, number));
-                client.ask(server, &tokens.token(number));
-                clients.push(client);
+                clients.push(Client::ask(server, number, &tokens.token(number)));
             }
             for client in &mut clients[start..] {
                 client.read_welcome();
             }
         }
         clients
+    }
+
+    /// Connects and asks for a WebSocket; the answer is still to be read.
+    pub fn ask(server: SocketAddr, number: usize, token: &str) -> Client {
+        let mut client = Client(connect(server, number));
+        let head = head(server, token);
+        client.0.write_all(head.as_bytes()).expect("the server takes a head");
+        client
+    }
+
+    /// Reads the answer to the handshake and the first frame, behind which nothing may come yet. Returns their bytes.
+    pub fn read_welcome(&mut self) -> usize {
+        let mut held = Vec::new();
+        let mut buffer = [0; 1024];
+        loop {
+            let length = self.0.read(&mut buffer).expect("a handshake is answered in time");
+            let text = String::from_utf8_lossy(&held);
+            assert!(length > 0, "the handshake was refused: {text}");
+            held.extend_from_slice(&buffer[..length]);
+            let end = held.windows(4).position(|four| four == b"\r\n\r\n");
+            let Some(frame) = end.map(|end| &held[end + 4..]) else {
+                continue;
+            };
+            if !held.starts_with(b"HTTP/1.1 101 ") {
+                continue;
+            }
+            let header = if frame.get(1) == Some(&126) { 4 } else { 2 };
+            let Some(length) = payload_length(&frame[..frame.len().min(header)]) else {
+                continue;
+            };
+            if frame.len() >= header + length as usize {
+                let welcome = String::from_utf8_lossy(&frame[header..]);
+                assert!(welcome.starts_with(r#"{"op":"welcome""#), "{welcome}");
+                assert_eq!(frame.len(), header + length as usize, "nothing else");
+                return held.len();
+            }
+        }
     }
 
     /// Sends a text message.
@@ -65,47 +100,18 @@ impl Client {
         self.0
     }
 
-    fn ask(&mut self, host: SocketAddr, token: &str) {
-        let head = format!(
-            "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Authorization: Bearer {token}\r\n\r\n"
-        );
-        self.0.write_all(head.as_bytes()).expect("the server takes a head");
-    }
-
-    /// Reads the answer to the handshake and the first frame, behind which nothing may come yet.
-    fn read_welcome(&mut self) {
-        let mut held = Vec::new();
-        let mut buffer = [0; 1024];
-        loop {
-            let length = self.0.read(&mut buffer).expect("a handshake is answered in time");
-            let text = String::from_utf8_lossy(&held);
-            assert!(length > 0, "the handshake was refused: {text}");
-            held.extend_from_slice(&buffer[..length]);
-            let end = held.windows(4).position(|four| four == b"\r\n\r\n");
-            let Some(frame) = end.map(|end| &held[end + 4..]) else {
-                continue;
-            };
-            if !held.starts_with(b"HTTP/1.1 101 ") {
-                continue;
-            }
-            let header = if frame.get(1) == Some(&126) { 4 } else { 2 };
-            let Some(length) = payload_length(&frame[..frame.len().min(header)]) else {
-                continue;
-            };
-            if frame.len() >= header + length as usize {
-                let welcome = String::from_utf8_lossy(&frame[header..]);
-                assert!(welcome.starts_with(r#"{"op":"welcome""#), "{welcome}");
-                assert_eq!(frame.len(), header + length as usize, "nothing else");
-                return;
-            }
-        }
-    }
-
     fn read_exact(&mut self, buffer: &mut [u8]) {
         self.0.read_exact(buffer).expect("the server sends a frame in time");
     }
+}
+
+/// What a client with this token sends first.
+pub fn head(host: SocketAddr, token: &str) -> String {
+    format!(
+        "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Authorization: Bearer {token}\r\n\r\n"
+    )
 }
 
 /// A connection from the source address that is due for this number.

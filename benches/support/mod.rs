@@ -8,6 +8,7 @@
 // Each bench uses a part of it.
 #![allow(dead_code)]
 
+pub mod acceptor;
 pub mod chart;
 pub mod client;
 pub mod drain;
@@ -16,6 +17,7 @@ pub mod publisher;
 pub mod report;
 pub mod sender;
 pub mod server;
+pub mod signer;
 pub mod usage;
 
 use std::time::Duration;

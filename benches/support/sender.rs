@@ -77,7 +77,7 @@ pub fn run(arguments: &[String]) {
 }
 
 /// With a queue as long as the server's own: thousands connect at once.
-fn listen(nodelay: bool) -> TcpListener {
+pub fn listen(nodelay: bool) -> TcpListener {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).and_then(|it| {
         it.set_tcp_nodelay(nodelay)?;

@@ -1,14 +1,16 @@
 //! The server under test: the real binary as a child.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use oneloop::push::auth::{KeySettings, Keys};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::DEADLINE;
 use super::process::{Lines, wait_until};
-use super::usage::{CpuTime, Memory, cpu_time, memory};
+use super::usage::{CpuTime, Memory, cpu_time, is_stopped, memory};
 
 /// The binary that is measured.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_oneloop");
@@ -16,7 +18,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_oneloop");
 /// What everyone listens to, beside their own topic.
 pub const SHARED_TOPIC: &str = "news";
 
-/// Signs the tokens of all benches.
+/// What tokens are signed with, if with a secret.
 pub const SECRET: &str = "a secret for benches alone, long enough";
 
 /// No port is fixed, and nothing happens but what the bench does: no pings, no end of patience.
@@ -47,6 +49,8 @@ pub struct Server {
     pub clients: SocketAddr,
     /// Where publishers connect.
     pub publishers: SocketAddr,
+    /// Where the counters are read, if the flags say so.
+    admin: Option<SocketAddr>,
     /// Read on, so that the server never meets a closed pipe.
     _lines: Lines,
 }
@@ -64,21 +68,26 @@ impl Server {
         if let Some(library) = std::env::var_os(PRELOAD) {
             command.env("LD_PRELOAD", library);
         }
+        // The server takes keys of one family.
+        if !flags.contains(&"--jwt-key-file") {
+            command.env("ONELOOP_JWT_SECRET", SECRET);
+        }
         let started = Instant::now();
         let mut child = command
             .args(FLAGS)
             .args(flags)
-            .env("ONELOOP_JWT_SECRET", SECRET)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
         let lines = Lines::of(child.stdout.take().expect("stdout is a pipe"));
-        let (mut clients, mut publishers) = (None, None);
-        while clients.is_none() || publishers.is_none() {
+        let (mut clients, mut publishers, mut admin) = (None, None, None);
+        let has_admin = flags.contains(&"--admin");
+        while clients.is_none() || publishers.is_none() || has_admin != admin.is_some() {
             match lines.next().split_whitespace().collect::<Vec<_>>()[..] {
                 ["clients", url] => clients = Some(host(url)),
                 ["publishers", address] => publishers = Some(parse(address)),
+                ["admin", url] => admin = Some(host(url)),
                 _ => {}
             }
         }
@@ -87,6 +96,7 @@ impl Server {
             started,
             clients: clients.expect("it was found"),
             publishers: publishers.expect("it was found"),
+            admin,
             _lines: lines,
         }
     }
@@ -106,13 +116,46 @@ impl Server {
         cpu_time(self.pid())
     }
 
+    /// One of its counters, by the name in `/metrics`. It was started with `--admin 127.0.0.1:0`; the question itself is one
+    /// connection and, after the answer, one write.
+    pub fn counter(&self, name: &str) -> u64 {
+        let admin = self.admin.expect("the operator's port is open");
+        let mut text = String::new();
+        let asked = TcpStream::connect(admin).and_then(|mut stream| {
+            stream.set_read_timeout(Some(DEADLINE))?;
+            stream
+                .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\n\r\n").as_bytes())?;
+            stream.read_to_string(&mut text)
+        });
+        asked.expect("the operator's port answers");
+        let mut lines = text.lines();
+        lines
+            .find_map(|line| line.strip_prefix("oneloop_")?.strip_prefix(name)?.trim().parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    /// Stops the process where it stands: what clients do meanwhile waits for it in the kernel.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let pid = self.pid();
+        assert!(wait_until(|| is_stopped(pid)), "the server does not stop");
+    }
+
+    /// Lets it run on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
     /// Asks it to end and waits until it has.
     ///
     /// # Panics
     /// When it ends in any way but a drain.
     pub fn stop(mut self) {
-        let asked = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        asked.expect("it runs");
+        self.signal(Signal::TERM);
         let ended = wait_until(|| !matches!(self.child.try_wait(), Ok(None)));
         assert!(ended, "the server does not end");
         let status = self.child.wait().expect("it is our child");
@@ -152,7 +195,7 @@ impl Tokens {
 
 /// The address in `ws://127.0.0.1:8099/ws`.
 fn host(url: &str) -> SocketAddr {
-    let rest = url.strip_prefix("ws://").expect("a WebSocket URL");
+    let (_, rest) = url.split_once("://").expect("a URL");
     parse(rest.split('/').next().unwrap_or_default())
 }
 

@@ -71,10 +71,7 @@ impl CpuTime {
 
 /// Reads the CPU time of a process, all its threads together.
 pub fn cpu_time(pid: u32) -> CpuTime {
-    let stat = read(pid, "stat");
-    // The second field is the program's name in parentheses, and may hold spaces.
-    let fields: Vec<&str> =
-        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields = fields(pid);
     let ticks = |place: usize| fields[place].parse::<u64>().expect("stat holds numbers");
     let (user, system) = (ticks(11), ticks(12));
     let nanoseconds = scheduled(pid).unwrap_or_else(|| {
@@ -82,6 +79,13 @@ pub fn cpu_time(pid: u32) -> CpuTime {
         tick.as_nanos() as u64 * (user + system)
     });
     CpuTime { total: nanoseconds, user, system }
+}
+
+/// The fields of `/proc/PID/stat` behind the program's name, which stands in parentheses and may hold spaces.
+fn fields(pid: u32) -> Vec<String> {
+    let stat = read(pid, "stat");
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.map(str::to_owned).collect()
 }
 
 /// `None` on a kernel without `schedstat`.
@@ -93,6 +97,11 @@ fn scheduled(pid: u32) -> Option<u64> {
             text.split(' ').next()?.parse::<u64>().ok()
         })
         .sum()
+}
+
+/// Whether a process stands still since a SIGSTOP.
+pub fn is_stopped(pid: u32) -> bool {
+    fields(pid)[0] == "T"
 }
 
 /// How many descriptors a process has open.

@@ -1,0 +1,84 @@
+//! Tokens of each family of keys, signed by the bench as a back end signs them.
+
+use std::path::PathBuf;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use oneloop::push::auth::{KeySettings, Keys};
+use serde_json::json;
+
+use super::server::{SECRET, SHARED_TOPIC};
+
+/// How long the tokens of a bench are valid, in seconds.
+const LIFETIME: u64 = 3600;
+
+/// An algorithm, with the keys that the tests use too.
+pub struct Signer {
+    /// As it is called in a token.
+    pub name: &'static str,
+    algorithm: Algorithm,
+    private: EncodingKey,
+    /// What tokens are checked with, in PEM; `None`: with the server's secret.
+    public: Option<&'static str>,
+}
+
+impl Signer {
+    /// One of HS256, ES256, EdDSA, RS256.
+    pub fn of(name: &str) -> Signer {
+        let read = |file: &str| std::fs::read(path(file)).expect("the keys of the tests are there");
+        let (name, algorithm, private, public) = match name {
+            "HS256" => {
+                ("HS256", Algorithm::HS256, Ok(EncodingKey::from_secret(SECRET.as_bytes())), None)
+            }
+            "ES256" => {
+                let key = EncodingKey::from_ec_pem(&read("p256.private.pem"));
+                ("ES256", Algorithm::ES256, key, Some("p256.public.pem"))
+            }
+            "EdDSA" => {
+                let key = EncodingKey::from_ed_pem(&read("ed25519.private.pem"));
+                ("EdDSA", Algorithm::EdDSA, key, Some("ed25519.public.pem"))
+            }
+            "RS256" => {
+                let key = EncodingKey::from_rsa_pem(&read("rsa.private.pem"));
+                ("RS256", Algorithm::RS256, key, Some("rsa.public.pem"))
+            }
+            _ => panic!("no key for {name}"),
+        };
+        Signer { name, algorithm, private: private.expect("the key is good"), public }
+    }
+
+    /// A token for each of so many clients, with a `sub` of 8 characters, their own topic and the shared one.
+    pub fn tokens(&self, clients: usize) -> Vec<String> {
+        let header = Header::new(self.algorithm);
+        let expires = unix() + LIFETIME;
+        let token = |number| {
+            let claims = json!({
+                "sub": format!("u{number:07}"), "exp": expires, "topics": [SHARED_TOPIC],
+            });
+            encode(&header, &claims, &self.private).expect("a good key signs")
+        };
+        (0..clients).map(token).collect()
+    }
+
+    /// What makes a server accept them.
+    pub fn flags(&self) -> Vec<String> {
+        let file = self.public.map(|file| path(file).to_string_lossy().into_owned());
+        file.map_or_else(Vec::new, |file| vec!["--jwt-key-file".to_owned(), file])
+    }
+
+    /// What checks them, as the server has it.
+    pub fn keys(&self) -> Keys {
+        let key = self.public.map(|file| std::fs::read(path(file)).expect("the key is there"));
+        let secret = self.public.is_none().then_some(SECRET.as_bytes());
+        let settings = KeySettings { secret, key: key.as_deref(), ..KeySettings::default() };
+        Keys::new(&settings).expect("the key is good")
+    }
+}
+
+/// Seconds since 1970.
+pub fn unix() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().expect("it is after 1970").as_secs()
+}
+
+fn path(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/keys").join(file)
+}
