@@ -14,6 +14,10 @@ use crate::topic;
 /// The most routes there can be.
 pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
 
+/// A payload from here on leaves memory behind that is worth giving back. glibc takes such a block from the system, and returns
+/// the first one; the next of that size it keeps.
+const LARGE_PAYLOAD_BYTES: usize = 128 * 1024;
+
 /// The server and its routes.
 pub struct Site {
     /// The connections and the verbs on them.
@@ -26,6 +30,8 @@ pub struct Site {
     pub draining: bool,
     /// Connections of publishers.
     pub publishers: usize,
+    /// A large payload came since this was last taken.
+    pub had_large_payload: bool,
     routes: Vec<Route>,
     /// Served at `/` to whoever asks by a loopback name.
     pub page: Option<Vec<u8>>,
@@ -46,6 +52,7 @@ impl Site {
             source_up: true,
             draining: false,
             publishers: 0,
+            had_large_payload: false,
             routes,
             page: None,
             prefix,
@@ -56,6 +63,7 @@ impl Site {
     /// A message from Redis or from a publisher, on its way to every route. Returns to how many clients it went.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         self.server.advance();
+        self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
         let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
         let Some(topic) = topic else {
             self.server.metrics.messages_malformed += 1;

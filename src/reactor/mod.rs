@@ -43,7 +43,8 @@ const EVENTS: usize = 1024;
 /// The loop's read buffer, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// So many clients that were owed a write, or have gone, leave memory behind that is worth giving back.
+/// So many clients that were owed a write, or have gone, leave memory behind that is worth giving back. A large
+/// payload does so alone.
 const BURST: usize = 1024;
 
 /// How long after a burst memory is given back: once for many bursts, since what one needs the next one needs again.
@@ -292,6 +293,9 @@ impl Reactor {
     /// Writes what is owed.
     fn flush(&mut self) {
         self.burst = self.burst.max(self.site.server.flush.len());
+        if std::mem::take(&mut self.site.had_large_payload) {
+            self.burst = BURST;
+        }
         self.flush_link();
         self.publishers.flush(self.site.server.now.millis);
         self.flush_clients();
