@@ -1,7 +1,7 @@
 //! What the benches share: how they are called, how long they wait, how many connections they hold.
 //!
 //! A bench starts the real binary ([`server`]), opens clients by the thousand ([`client`], [`drain`]) and a publisher
-//! ([`publisher`]), reads what the server uses ([`usage`]), prints a table for people, then one line of JSON ([`report`]).
+//! ([`publisher`], or [`redis`]), reads what the server uses ([`usage`]), prints a table for people, then one line of JSON ([`report`]).
 //! Every wait is for a condition, and has a deadline. Linux only: the figures come from `/proc`, and the clients from many
 //! addresses of the loopback network.
 
@@ -9,11 +9,13 @@
 #![allow(dead_code)]
 
 pub mod acceptor;
+pub mod admin;
 pub mod chart;
 pub mod client;
 pub mod drain;
 pub mod process;
 pub mod publisher;
+pub mod redis;
 pub mod report;
 pub mod sender;
 pub mod server;

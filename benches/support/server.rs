@@ -1,14 +1,13 @@
 //! The server under test: the real binary as a child.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use oneloop::push::auth::{KeySettings, Keys};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::DEADLINE;
+use super::admin::Metrics;
 use super::process::{Lines, wait_until};
 use super::usage::{CpuTime, Memory, cpu_time, is_stopped, memory};
 
@@ -49,8 +48,8 @@ pub struct Server {
     pub clients: SocketAddr,
     /// Where publishers connect.
     pub publishers: SocketAddr,
-    /// Where the counters are read, if the flags say so.
-    admin: Option<SocketAddr>,
+    /// Where it says what it has done, if `--admin` was among the flags.
+    pub admin: Option<SocketAddr>,
     /// Read on, so that the server never meets a closed pipe.
     _lines: Lines,
 }
@@ -82,12 +81,12 @@ impl Server {
             .expect("the binary starts");
         let lines = Lines::of(child.stdout.take().expect("stdout is a pipe"));
         let (mut clients, mut publishers, mut admin) = (None, None, None);
-        let has_admin = flags.contains(&"--admin");
-        while clients.is_none() || publishers.is_none() || has_admin != admin.is_some() {
+        let awaits_admin = flags.contains(&"--admin");
+        while clients.is_none() || publishers.is_none() || (awaits_admin && admin.is_none()) {
             match lines.next().split_whitespace().collect::<Vec<_>>()[..] {
                 ["clients", url] => clients = Some(host(url)),
                 ["publishers", address] => publishers = Some(parse(address)),
-                ["admin", url] => admin = Some(host(url)),
+                ["admin", url] => admin = url.strip_prefix("http://").map(parse),
                 _ => {}
             }
         }
@@ -111,27 +110,19 @@ impl Server {
         memory(self.pid())
     }
 
+    /// What it says of itself. It must have been started with `--admin`.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::read(self.admin.expect("it has an admin listener"))
+    }
+
     /// What it has used so far.
     pub fn cpu_time(&self) -> CpuTime {
         cpu_time(self.pid())
     }
 
-    /// One of its counters, by the name in `/metrics`. It was started with `--admin 127.0.0.1:0`; the question itself is one
-    /// connection and, after the answer, one write.
+    /// One of its counters. The question itself is one connection and, after the answer, one write.
     pub fn counter(&self, name: &str) -> u64 {
-        let admin = self.admin.expect("the operator's port is open");
-        let mut text = String::new();
-        let asked = TcpStream::connect(admin).and_then(|mut stream| {
-            stream.set_read_timeout(Some(DEADLINE))?;
-            stream
-                .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\n\r\n").as_bytes())?;
-            stream.read_to_string(&mut text)
-        });
-        asked.expect("the operator's port answers");
-        let mut lines = text.lines();
-        lines
-            .find_map(|line| line.strip_prefix("oneloop_")?.strip_prefix(name)?.trim().parse().ok())
-            .unwrap_or_else(|| panic!("no {name} in {text}"))
+        self.metrics().get(name)
     }
 
     /// Stops the process where it stands: what clients do meanwhile waits for it in the kernel.
@@ -187,10 +178,18 @@ impl Tokens {
     /// For a client with a `sub` of 8 characters, its own topic and the shared one.
     pub fn token(&self, number: usize) -> String {
         let topics = [SHARED_TOPIC.to_owned()];
-        self.0
-            .issue(&format!("u{number:07}"), &topics, &[], false, self.1, 3600)
-            .expect("the claims are good")
+        self.0.issue(&sub(number), &topics, &[], false, self.1, 3600).expect("the claims are good")
     }
+}
+
+/// The user of the client with this number: 8 characters.
+fn sub(number: usize) -> String {
+    format!("u{number:07}")
+}
+
+/// The topic of that user alone.
+pub fn own_topic(number: usize) -> String {
+    format!("user.{}", sub(number))
 }
 
 /// The address in `ws://127.0.0.1:8099/ws`.
