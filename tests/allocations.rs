@@ -1,0 +1,227 @@
+//! Budgets of the allocator: how often the loop asks it for memory, and what stays.
+//!
+//! A whole loop turns in this process, on the thread of the test, whose allocations are counted: a Redis that is played by
+//! the test feeds it, and its clients are connections without a socket.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use allocation_counter::{AllocationInfo, measure};
+use mio::Events;
+use oneloop::client::memory::{FarEnds, install};
+use oneloop::config::Config;
+use oneloop::handler::Route;
+use oneloop::push::Push;
+use oneloop::push::auth::{KeySettings, Keys};
+use oneloop::reactor::{Plan, Reactor, Readiness};
+use oneloop::source::link::{Event, Link};
+use oneloop::source::link_config::LinkConfig;
+
+const SECRET: &[u8] = b"a secret for tests alone, long enough";
+
+/// What Redis says until the link is up: to HELLO, CLIENT SETNAME and PSUBSCRIBE.
+const GREETING: &str =
+    "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n+OK\r\n>3\r\n$10\r\npsubscribe\r\n$5\r\npub.*\r\n:1\r\n";
+
+/// Three for the text of the message's cursor as it grows, and its frame twice: as it is written and as it is shared.
+const PER_MESSAGE: u64 = 5;
+
+/// One for the box of what is in flight to a client and one for its queue: it hibernated, and does so again when all is
+/// written.
+const PER_LISTENER: u64 = 2;
+
+fn published(channel: &str, payload: &str) -> Vec<u8> {
+    let (length, bytes) = (channel.len(), payload.len());
+    format!(
+        ">4\r\n$8\r\npmessage\r\n$5\r\npub.*\r\n${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n"
+    )
+    .into_bytes()
+}
+
+/// Clients that send one head, and count what comes.
+#[derive(Default)]
+struct Peers {
+    heads: Vec<Vec<u8>>,
+    received_bytes: usize,
+    writes: usize,
+}
+
+struct Far(Rc<RefCell<Peers>>);
+
+impl FarEnds for Far {
+    fn read(&mut self, number: u32, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut peers = self.0.borrow_mut();
+        let head = std::mem::take(&mut peers.heads[number as usize]);
+        if head.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        buffer[..head.len()].copy_from_slice(&head);
+        Ok(head.len())
+    }
+
+    fn write(&mut self, _number: u32, bytes: &[u8]) -> io::Result<usize> {
+        let mut peers = self.0.borrow_mut();
+        peers.received_bytes += bytes.len();
+        peers.writes += 1;
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self, _number: u32) {}
+
+    fn close(&mut self, _number: u32) {}
+}
+
+struct World {
+    reactor: Reactor,
+    events: Events,
+    redis: TcpStream,
+    peers: Rc<RefCell<Peers>>,
+}
+
+impl World {
+    /// A loop whose link is up, with so many clients, all of which listen to `news`.
+    fn new(clients: usize) -> World {
+        let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
+        let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
+        let config = Config::default();
+        let handler = Push::new(Rc::clone(&keys), &config.routes[0]).expect("the grants are good");
+        let route = &config.routes[0];
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port can be had");
+        let address = listener.local_addr().expect("it is bound");
+        let link = LinkConfig::from_url(&format!("redis://{address}")).expect("a good URL");
+        let mut bounds = config.bounds.clone();
+        (bounds.clients_max, bounds.ping_seconds) = (clients, 0);
+        let plan = Plan {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            publishers: None,
+            publishers_password: None,
+            admin: None,
+            link: Some(Link::new(link, 0)),
+            routes: vec![Route {
+                path: route.path.clone(),
+                origins: route.origins.clone(),
+                handler: Box::new(handler),
+            }],
+            prefix: config.prefix.clone(),
+            bounds,
+            trim: None,
+        };
+        let mut reactor = Reactor::new(plan).expect("a loopback port is free");
+        let mut events = Events::with_capacity(16);
+        // The connection waits in the listener's queue already when it is accepted.
+        reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
+        let (redis, _) = listener.accept().expect("the link connects");
+        let peers = Rc::new(RefCell::new(Peers::default()));
+        install(Some(Box::new(Far(Rc::clone(&peers)))));
+        let mut world = World { reactor, events, redis, peers };
+        world.redis.write_all(GREETING.as_bytes()).expect("the link takes it");
+        for number in 0..clients {
+            world.connect(number, &keys);
+        }
+        world
+    }
+
+    fn connect(&mut self, number: usize, keys: &Keys) {
+        let unix = std::time::UNIX_EPOCH.elapsed().expect("it is after 1970").as_secs();
+        let sub = format!("u{number:07}");
+        let token = keys.issue(&sub, &["news".to_owned()], &[], false, unix, 3600);
+        let head = format!(
+            "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            token.expect("the claims are good")
+        );
+        self.peers.borrow_mut().heads.push(head.into_bytes());
+        let id = self.reactor.attach(number as u32);
+        self.reactor.on_ready(id, Readiness { readable: true, writable: true, ending: false });
+        let opened = self.reactor.metrics().opened;
+        self.turn_until(|world| world.reactor.metrics().opened > opened);
+    }
+
+    fn turn_until(&mut self, done: impl Fn(&World) -> bool) {
+        let start = Instant::now();
+        while !done(self) {
+            assert!(start.elapsed() < Duration::from_secs(20), "it does not come to that");
+            let turned = self.reactor.turn(&mut self.events, Some(Duration::from_millis(1)));
+            turned.expect("the loop turns");
+        }
+    }
+
+    /// Redis sends messages; what the loop allocates until they are processed and all is written.
+    fn deliver(&mut self, messages: &[u8], count: u64) -> AllocationInfo {
+        let target = self.reactor.metrics().messages + count;
+        self.redis.write_all(messages).expect("the link takes it");
+        measure(|| self.turn_until(|world| world.reactor.metrics().messages == target))
+    }
+}
+
+#[test]
+fn a_message_that_nobody_listens_to_allocates_nothing() {
+    let mut world = World::new(10);
+    let message = published("pub.room.7.chat", &"x".repeat(100));
+    world.deliver(&message, 1);
+    let many = message.repeat(100);
+    let allocated = world.deliver(&many, 100);
+    // The redis crate's parser takes five for each.
+    assert_eq!(allocated.count_total, 0, "{allocated:?}");
+    assert_eq!(world.reactor.metrics().deliveries, 0);
+}
+
+#[test]
+fn a_message_allocates_a_constant_and_so_much_for_each_listener() {
+    for clients in [1, 10, 300] {
+        let mut world = World::new(clients);
+        let message = published("pub.news", &format!("{:?}", "x".repeat(98)));
+        // The first one makes room that all later ones use: the queue of those who are owed a write, the text's buffer.
+        world.deliver(&message, 1);
+        let (writes, deliveries) =
+            (world.peers.borrow().writes, world.reactor.metrics().deliveries);
+        let allocated = world.deliver(&message, 1);
+        assert_eq!(world.peers.borrow().writes - writes, clients, "one write for each");
+        assert_eq!(world.reactor.metrics().deliveries - deliveries, clients as u64);
+        let most = PER_MESSAGE + PER_LISTENER * clients as u64;
+        assert!(allocated.count_total <= most, "{clients} clients: {allocated:?}");
+        assert_eq!(allocated.bytes_current, 0, "{clients} clients hibernate again: {allocated:?}");
+    }
+}
+
+#[test]
+fn a_link_that_swallowed_a_large_payload_holds_no_more_than_before() {
+    let config = LinkConfig::from_url("redis://localhost").expect("a good URL");
+    let most = config.payload_bytes_max;
+    let mut link = Link::new(config, 0);
+    link.connecting(0);
+    link.connected(0);
+    assert_eq!(feed(&mut link, GREETING.as_bytes()), [0, 1, 0], "it is up");
+    link.wrote(usize::MAX);
+    let (large, too_large) =
+        (published("pub.a", &"x".repeat(most)), published("pub.a", &"x".repeat(8 * most)));
+    let mut events = [0; 3];
+    let taken = measure(|| events = feed(&mut link, &large));
+    assert_eq!(events, [1, 0, 0], "it is delivered");
+    assert_eq!(taken.bytes_current, 0, "nothing stays: {taken:?}");
+    assert!(taken.bytes_max < most as u64 * 11 / 10, "it is held once: {taken:?}");
+    let refused = measure(|| events = feed(&mut link, &too_large));
+    assert_eq!(events, [0, 0, 1], "it is dropped");
+    assert_eq!(refused.bytes_current, 0, "nothing stays: {refused:?}");
+    assert!(refused.bytes_max < 128 * 1024, "it is never held: {refused:?}");
+}
+
+/// Feeds the link as a socket would, 64 KiB at a time; counts messages, `Up` and `Oversized`.
+fn feed(link: &mut Link, stream: &[u8]) -> [usize; 3] {
+    let mut events = [0; 3];
+    for mut piece in stream.chunks(64 * 1024) {
+        while let Some(event) = link.next(&mut piece, 1) {
+            match event {
+                Event::Message { .. } => events[0] += 1,
+                Event::Up => events[1] += 1,
+                Event::Oversized => events[2] += 1,
+                Event::Failed(why) => panic!("{why}"),
+            }
+        }
+    }
+    events
+}
