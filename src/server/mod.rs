@@ -7,6 +7,7 @@ mod life;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt::Write;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
@@ -58,6 +59,8 @@ pub struct Server {
     key: String,
     /// Reused for the topics found by them.
     found: Vec<u32>,
+    /// Reused for the members of one.
+    members: Vec<u32>,
 }
 
 impl Server {
@@ -91,6 +94,7 @@ impl Server {
             sequence: 0,
             key: String::new(),
             found: Vec::new(),
+            members: Vec::new(),
         }
     }
 
@@ -168,9 +172,11 @@ impl Server {
     /// Queues a frame for each member of these topics, who are few. Returns for how many.
     fn send_to_members(&mut self, topics: &[u32], frame: &Frame) -> usize {
         let mut reached = 0;
+        let mut members = std::mem::take(&mut self.members);
         for topic in topics {
-            let members: Vec<u32> = self.hubs[self.route as usize].members(*topic).collect();
-            for index in members {
+            members.clear();
+            members.extend(self.hubs[self.route as usize].members(*topic));
+            for index in members.iter().copied() {
                 let client = &self.clients[index];
                 let id = ConnId { index, generation: client.generation };
                 if !client.was_just_queued(frame) {
@@ -178,6 +184,7 @@ impl Server {
                 }
             }
         }
+        self.members = members;
         reached
     }
 
@@ -185,12 +192,16 @@ impl Server {
     fn listeners_len(&self, topics: &[u32]) -> usize {
         let hub = &self.hubs[self.route as usize];
         let largest = topics.iter().max_by_key(|topic| hub.members_len(**topic)).copied();
-        let mut counted: Vec<u32> = largest.into_iter().collect();
         let mut listeners = largest.map_or(0, |largest| hub.members_len(largest));
-        for topic in topics.iter().filter(|topic| Some(**topic) != largest) {
-            let is_new = |index: &u32| !hub.is_member(&self.clients[*index].memberships, &counted);
-            listeners += hub.members(*topic).filter(is_new).count();
-            counted.push(*topic);
+        for (place, topic) in topics.iter().enumerate() {
+            if Some(*topic) == largest {
+                continue;
+            }
+            let is_counted = |index: &u32| {
+                let of = &self.clients[*index].memberships;
+                hub.is_member(of, &topics[..place]) || hub.is_member(of, largest.as_slice())
+            };
+            listeners += hub.members(*topic).filter(|index| !is_counted(index)).count();
         }
         listeners
     }
@@ -337,7 +348,10 @@ impl Server {
 }
 
 fn cursor(started: u64, sequence: u64) -> String {
-    format!("{:08x}{:012x}", started as u32, sequence & 0xffff_ffff_ffff)
+    let mut text = String::with_capacity(20);
+    write!(text, "{:08x}{:012x}", started as u32, sequence & 0xffff_ffff_ffff)
+        .expect("a string takes every write");
+    text
 }
 
 /// The hint for a handshake that is refused for the same reason for which clients are closed.
