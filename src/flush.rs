@@ -4,9 +4,6 @@ use std::collections::VecDeque;
 
 use crate::slots::ConnId;
 
-/// Places that an empty queue keeps. One message to each of a million would leave 8 MB behind.
-const KEPT_MAX: usize = 4096;
-
 /// In which queue of those who are owed a write a client stands; a later one here is served earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
@@ -51,11 +48,20 @@ impl FlushQueue {
             (true, false) => [&mut self.urgent, &mut self.bulk, &mut self.pressed],
             (false, false) => [&mut self.bulk, &mut self.urgent, &mut self.pressed],
         };
-        let next = order.into_iter().find_map(VecDeque::pop_front);
-        if self.is_empty() && self.bulk.capacity() > KEPT_MAX {
-            *self = FlushQueue::default();
+        order.into_iter().find_map(VecDeque::pop_front)
+    }
+
+    /// Gives back what a burst needed.
+    pub fn shrink(&mut self) {
+        for queue in [&mut self.pressed, &mut self.urgent, &mut self.bulk] {
+            queue.shrink_to_fit();
         }
-        next
+    }
+
+    /// Places for which there is memory.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        [&self.pressed, &self.urgent, &self.bulk].map(VecDeque::capacity).iter().sum()
     }
 
     /// Whether somebody is owed so much that nothing more must come in before it was offered.

@@ -2,7 +2,7 @@
 //!
 //! A membership is one `Link` in two lists: the members of its topic (doubly linked, so that leaving is one step
 //! however many there are) and the memberships of its client (at most `topics_per_client_max`, so that finding one is a
-//! short walk). Nothing here is sized by a power of two: every table grows by pages.
+//! short walk). Every table that grows with the clients grows by pages.
 
 mod index;
 
@@ -65,19 +65,14 @@ pub struct Hub {
     topics: Slots<Topic>,
     links: Slots<Link>,
     index: Index,
-    /// The members of each crowd, counted: most topics are one user's own, and a number in each would cost 8 bytes.
+    /// The members of each crowd, counted: most topics are one user's own, and a number in each would cost 8 bytes. A million
+    /// memberships are 15,000 crowds at most, so this may be a table that doubles.
     crowds: HashMap<u32, u32>,
-    /// Where the walk along a topic's members goes on.
-    walk: Walk,
-}
-
-/// The next link of a walk. It stays right whoever leaves meanwhile; whoever joins stands before its beginning.
-struct Walk(u32);
-
-impl Default for Walk {
-    fn default() -> Self {
-        Walk(NONE)
-    }
+    /// The next link of the walk along a topic's members. It stays right whoever leaves meanwhile; whoever joins stands
+    /// before its beginning.
+    walk: Option<u32>,
+    /// How often somebody joined or left.
+    changes: u64,
 }
 
 impl Hub {
@@ -102,6 +97,7 @@ impl Hub {
         }
         of.0 = link;
         self.topics[topic].first = link;
+        self.changes += 1;
         self.count_joined(topic);
         true
     }
@@ -190,15 +186,25 @@ impl Hub {
         self.siblings(of).any(|(_, link)| topics.contains(&link.topic))
     }
 
+    /// The numbers of the topics that a client is a member of.
+    pub fn topic_numbers<'a>(&'a self, of: &Memberships) -> impl Iterator<Item = u32> + 'a {
+        self.siblings(of).map(|(_, link)| link.topic)
+    }
+
+    /// How often somebody joined or left: while this number stays, so does who is a member of what.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Begins a walk along a topic's members. There is one walk at a time.
     pub fn begin_walk(&mut self, topic: u32) {
-        self.walk = Walk(self.topics.get(topic).map_or(NONE, |topic| topic.first));
+        self.walk = self.topics.get(topic).map(|topic| topic.first);
     }
 
     /// The next member of the walk.
     pub fn walk_on(&mut self) -> Option<u32> {
-        let link = self.links.get(self.walk.0)?;
-        self.walk = Walk(link.next);
+        let link = self.links.get(self.walk?)?;
+        self.walk = Some(link.next);
         Some(link.client)
     }
 
@@ -250,9 +256,10 @@ impl Hub {
     /// Takes a link out of its topic's list; the last one takes the topic with it.
     fn unlink(&mut self, at: u32) {
         let link = self.links.remove(at).expect("a listed link exists");
-        if self.walk.0 == at {
-            self.walk = Walk(link.next);
+        if self.walk == Some(at) {
+            self.walk = Some(link.next);
         }
+        self.changes += 1;
         self.count_left(link.topic);
         match link.previous {
             NONE => self.topics[link.topic].first = link.next,

@@ -157,9 +157,10 @@ impl Reactor {
         let now = tick(self.site.server.now.millis);
         let limit = self.site.server.bounds.read_bytes_per_turn.min(self.buffer.len());
         let backlog = self.site.server.backlog;
+        let is_full = self.site.server.broadcasts.is_full(&backlog);
         let Some(client) = self.site.server.client(id) else { return 0 };
-        if client.is_pressed(&backlog) {
-            // It was not offered yet what its last bytes led to.
+        if client.is_pressed(&backlog) || (is_full && client.has_input()) {
+            // What its last bytes led to was not offered yet, to itself or to a crowd.
             self.ready.push_back(id);
             return 0;
         }
@@ -214,7 +215,14 @@ impl Reactor {
             let Some(event) = client.next(&mut rest, &mut self.codec, head_bytes_max) else {
                 break;
             };
+            let latest = self.site.server.broadcasts.latest();
             self.site.on_event(id, event, self.codec.take_replies());
+            // A handler that publishes what clients say is a source like any other.
+            let published = self.site.server.broadcasts.latest() != latest;
+            if published && self.site.server.is_pressed() {
+                pressed = true;
+                break;
+            }
         }
         if let Some(replies) = self.codec.take_replies() {
             self.site.server.send(id, &Frame::ready(&replies));
@@ -279,17 +287,35 @@ impl Reactor {
         let mut visits = left.saturating_mul(VISITS_PER_WRITE);
         while left > 0 {
             let queued = self.site.server.flush.pop();
+            let mut writes = usize::from(queued.is_some_and(|id| self.flush_client(id)));
             let listener = self.site.server.next_listener(&mut visits);
+            writes += usize::from(listener.is_some_and(|id| self.offer(id, &mut visits)));
             let pinged = self.site.server.pings.pop_front();
+            writes += usize::from(pinged.is_some_and(|id| self.ping(id)));
             if queued.is_none() && listener.is_none() && pinged.is_none() {
                 return;
             }
-            let wrote = [
-                queued.is_some_and(|id| self.flush_client(id)),
-                listener.is_some_and(|id| self.offer(id)),
-                pinged.is_some_and(|id| self.ping(id)),
-            ];
-            left = left.saturating_sub(wrote.into_iter().filter(|wrote| *wrote).count());
+            left = left.saturating_sub(writes);
+        }
+    }
+
+    /// Writes the broadcasts that a listener is owed. Whether there was a write. What is queued for one whose socket is full
+    /// takes visits instead.
+    fn offer(&mut self, id: ConnId, visits: &mut usize) -> bool {
+        match self.site.server.offer(id, &mut self.gather) {
+            Offered::Nothing => false,
+            Offered::Written { bytes, whole } => {
+                self.burst += usize::from(!whole);
+                self.site.server.metrics.writes += 1;
+                self.site.server.metrics.sent_bytes += bytes as u64;
+                true
+            }
+            Offered::Queued(frames) => {
+                *visits = visits.saturating_sub(frames);
+                self.burst += 1;
+                self.flush_client(id)
+            }
+            Offered::Gone => true,
         }
     }
 
@@ -304,33 +330,24 @@ impl Reactor {
             return server.queue(id, &self.ping, Lane::Bulk) && self.flush_client(id);
         }
         match client.write(id, self.ping.as_bytes()) {
-            Ok(bytes) if bytes < self.ping.as_bytes().len() => {
-                client.keep_unwritten([&self.ping].into_iter(), bytes);
+            Ok(bytes) => {
+                if bytes < self.ping.as_bytes().len() {
+                    client.keep_unwritten([&self.ping].into_iter(), bytes);
+                }
+                server.metrics.writes += 1;
+                server.metrics.sent_bytes += bytes as u64;
             }
-            Ok(_) => {}
             Err(_) => server.bury(id),
         }
-        server.metrics.writes += 1;
-        server.metrics.sent_bytes += self.ping.as_bytes().len() as u64;
         true
-    }
-
-    /// Writes the broadcasts that a listener is owed. Whether there was a write.
-    fn offer(&mut self, id: ConnId) -> bool {
-        match self.site.server.offer(id, &mut self.gather) {
-            Offered::Written(bytes) => {
-                self.site.server.metrics.writes += 1;
-                self.site.server.metrics.sent_bytes += bytes as u64;
-                true
-            }
-            Offered::Queued => self.flush_client(id),
-            Offered::Gone => true,
-        }
     }
 
     /// One write. Whether there was anything to write.
     fn flush_client(&mut self, id: ConnId) -> bool {
         let server = &mut self.site.server;
+        if server.catch_up(id).is_none() {
+            server.close(id, Close::SLOW);
+        }
         let Some(client) = server.client(id) else {
             return false;
         };

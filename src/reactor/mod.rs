@@ -4,6 +4,8 @@
 //! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
 
 mod clients;
+#[cfg(test)]
+mod dealing_tests;
 mod doors;
 mod link;
 mod publishers;
@@ -285,14 +287,15 @@ impl Reactor {
         self.tick_clients();
         self.tick_link();
         self.publishers.tick(now);
-        if self.trim_at.is_some_and(|at| at <= now) && self.site.server.flush.is_empty() {
+        if self.trim_at.is_some_and(|at| at <= now) && !self.owes() {
             self.give_back();
         }
     }
 
     /// Writes what is owed.
     fn flush(&mut self) {
-        self.burst = self.burst.max(self.site.server.flush.len());
+        let server = &self.site.server;
+        self.burst = self.burst.max(server.flush.len() + server.pings.len());
         if std::mem::take(&mut self.site.had_large_payload) {
             self.burst = BURST;
         }
@@ -322,10 +325,17 @@ impl Reactor {
         self.ready.shrink_to_fit();
         self.site.server.dead.shrink_to_fit();
         self.site.server.broadcasts.shrink();
+        self.site.server.flush.shrink();
         self.site.server.pings.shrink_to_fit();
         if let Some(trim) = self.trim {
             trim();
         }
+    }
+
+    /// Whether a write is owed to anybody.
+    fn owes(&self) -> bool {
+        let server = &self.site.server;
+        !server.flush.is_empty() || !server.broadcasts.is_empty() || !server.pings.is_empty()
     }
 
     /// When the loop must turn again though nothing happens; `None`: not before something does.

@@ -8,13 +8,13 @@ use std::rc::Rc;
 use super::*;
 use crate::client::State;
 use crate::client::memory::{FarEnds, install};
-use crate::config::{Config, Origins};
+use crate::config::{Bounds, Config, Origins};
 use crate::handler::{Handler, Reject};
 use crate::hub::{CROWD, Reason};
 use crate::random::Random;
 use crate::{Request, Server};
 
-struct Silent;
+pub(super) struct Silent;
 
 impl Handler for Silent {
     fn on_open(&mut self, _: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
@@ -28,6 +28,25 @@ impl Handler for Silent {
     }
 
     fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+}
+
+/// One route, on a port that the system chooses, with these bounds.
+pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bounds)) -> Plan {
+    let mut bounds = Config::default().bounds;
+    bounds.clients_max = 1_000_000;
+    change(&mut bounds);
+    let handler = Box::new(handler);
+    Plan {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        publishers: None,
+        publishers_password: None,
+        admin: None,
+        link: None,
+        routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
+        prefix: String::new(),
+        bounds,
+        trim: None,
+    }
 }
 
 /// What the clients got, and who takes nothing at the moment.
@@ -92,23 +111,11 @@ const TOPICS: [&str; 5] = ["a", "a.b", "a.z", "c", "c.d"];
 
 impl World {
     fn new(seed: u64, flush_clients_per_turn: usize, cut: usize) -> World {
-        let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut bounds = Config::default().bounds;
-        bounds.flush_clients_per_turn = flush_clients_per_turn;
-        bounds.backlog_frames_max = 1_000_000;
-        bounds.backlog_bytes_max = 1 << 30;
-        let handler = Box::new(Silent);
-        let plan = Plan {
-            listen: free,
-            publishers: None,
-            publishers_password: None,
-            admin: None,
-            link: None,
-            routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
-            prefix: String::new(),
-            bounds,
-            trim: None,
-        };
+        let plan = plan(Silent, |bounds| {
+            bounds.flush_clients_per_turn = flush_clients_per_turn;
+            bounds.backlog_frames_max = 1_000_000;
+            bounds.backlog_bytes_max = 1 << 30;
+        });
         let phones = Shared(Rc::new(RefCell::new(Phones {
             random: Random::new(seed + 1),
             cut,

@@ -66,7 +66,7 @@ impl Server {
     pub(crate) fn finish(&mut self, id: ConnId, last: Option<&Frame>, forget: bool) {
         if !forget {
             // One whose backlog has no room for it loses the rest: its end is the next thing that it is told.
-            self.catch_up(id);
+            let _ = self.catch_up(id);
         }
         // Whoever reads has as long as in a drain.
         let ends = after(self.now.millis, self.bounds.drain_seconds.max(LINGER_SECONDS));

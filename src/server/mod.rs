@@ -3,6 +3,7 @@
 //! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
 
 mod broadcasts;
+mod dealing;
 mod life;
 
 use std::borrow::Cow;
@@ -22,7 +23,7 @@ use crate::slots::{ConnId, Slots};
 use crate::timers::{TICK, Tick, Timers, after, tick};
 use crate::topic;
 use broadcasts::Broadcasts;
-pub(crate) use broadcasts::Offered;
+pub(crate) use dealing::Offered;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
@@ -61,6 +62,21 @@ pub struct Server {
     found: Vec<u32>,
     /// Reused for the members of one.
     members: Vec<u32>,
+    /// Reused for the topics of a client.
+    topics: Vec<u32>,
+    /// Reused for the frames that one is owed.
+    owed: Vec<Frame>,
+    /// How many listen to the topics of the last broadcast, while nobody joins or leaves.
+    counted: Counted,
+}
+
+/// See [`Server::listeners_len`].
+#[derive(Default)]
+struct Counted {
+    /// The route, and the changes of its hub.
+    at: (u8, u64),
+    topics: Vec<u32>,
+    listeners: usize,
 }
 
 impl Server {
@@ -95,6 +111,9 @@ impl Server {
             key: String::new(),
             found: Vec::new(),
             members: Vec::new(),
+            topics: Vec::new(),
+            owed: Vec::new(),
+            counted: Counted::default(),
         }
     }
 
@@ -132,7 +151,7 @@ impl Server {
     /// closed instead.
     pub(crate) fn queue(&mut self, id: ConnId, frame: &Frame, lane: Lane) -> bool {
         let backlog = self.backlog;
-        let has_room = self.catch_up(id);
+        let has_room = self.catch_up(id).is_some();
         let Some(client) = self.open_client(id) else { return false };
         let queued = has_room && client.queue(frame, &backlog);
         if queued {
@@ -188,9 +207,14 @@ impl Server {
         reached
     }
 
-    /// How many clients listen to one of these topics.
-    fn listeners_len(&self, topics: &[u32]) -> usize {
+    /// How many clients listen to one of these topics. Those who listen to two of them are found by walking along all but the
+    /// largest: once for as many messages as come before somebody joins or leaves.
+    fn listeners_len(&mut self, topics: &[u32]) -> usize {
         let hub = &self.hubs[self.route as usize];
+        let now = (self.route, hub.changes());
+        if self.counted.at == now && self.counted.topics == topics {
+            return self.counted.listeners;
+        }
         let largest = topics.iter().max_by_key(|topic| hub.members_len(**topic)).copied();
         let mut listeners = largest.map_or(0, |largest| hub.members_len(largest));
         for (place, topic) in topics.iter().enumerate() {
@@ -203,13 +227,18 @@ impl Server {
             };
             listeners += hub.members(*topic).filter(|index| !is_counted(index)).count();
         }
+        self.counted.at = now;
+        self.counted.listeners = listeners;
+        self.counted.topics.clear();
+        self.counted.topics.extend_from_slice(topics);
         listeners
     }
 
-    /// Makes a client listen to the topic or pattern with this key (see [`topic::Grant::key`]); `false` if it does already.
+    /// Makes a client listen to the topic or pattern with this key (see [`topic::Grant::key`]); `false` if it does already, or
+    /// is open no more.
     pub fn join(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
-        if !self.catch_up(id) {
-            self.close(id, Close::SLOW);
+        if !self.caught_up(id) {
+            return false;
         }
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
@@ -217,10 +246,10 @@ impl Server {
         hub.join(id.index, &mut client.memberships, key, reason)
     }
 
-    /// Makes it listen no more; `false` if it did not.
+    /// Makes it listen no more; `false` if it did not, or is open no more.
     pub fn leave(&mut self, id: ConnId, key: &str) -> bool {
-        if !self.catch_up(id) {
-            self.close(id, Close::SLOW);
+        if !self.caught_up(id) {
+            return false;
         }
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
