@@ -2,7 +2,7 @@
 //! reason why not.
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::topic::{Grant, is_user_id};
@@ -102,8 +102,7 @@ struct Members {
 
 /// A claim as it came; of what type it must be is said where it is used. `null` is a value, and
 /// never the right one.
-#[derive(Default, Deserialize)]
-#[serde(untagged)]
+#[derive(Default)]
 enum Claim {
     Text(String),
     Unsigned(u64),
@@ -111,9 +110,8 @@ enum Claim {
     Float(f64),
     Flag(bool),
     List(Vec<String>),
-    Other(IgnoredAny),
+    Other,
     #[default]
-    #[serde(skip)]
     Absent,
 }
 
@@ -221,6 +219,64 @@ impl<'de> Deserialize<'de> for Claims {
         }
 
         deserializer.deserialize_map(Object)
+    }
+}
+
+/// Not derived as `untagged`: that tries one variant after the other, and each failure is an error
+/// with a text of its own, six of them for the usual token.
+impl<'de> Deserialize<'de> for Claim {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Claim, D::Error> {
+        deserializer.deserialize_any(AnyClaim)
+    }
+}
+
+struct AnyClaim;
+
+impl<'de> Visitor<'de> for AnyClaim {
+    type Value = Claim;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("a JSON value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Claim, E> {
+        Ok(Claim::Text(text.to_owned()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Claim, E> {
+        Ok(Claim::Unsigned(number))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Claim, E> {
+        Ok(Claim::Signed(number))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Claim, E> {
+        Ok(Claim::Float(number))
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Claim, E> {
+        Ok(Claim::Flag(flag))
+    }
+
+    fn visit_unit<E>(self) -> Result<Claim, E> {
+        Ok(Claim::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Claim, A::Error> {
+        let mut texts = Some(Vec::new());
+        while let Some(element) = elements.next_element()? {
+            match (element, &mut texts) {
+                (Claim::Text(text), Some(texts)) => texts.push(text),
+                _ => texts = None,
+            }
+        }
+        Ok(texts.map_or(Claim::Other, Claim::List))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Claim, A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Claim::Other)
     }
 }
 
