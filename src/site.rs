@@ -158,14 +158,14 @@ impl Site {
         Some(route as usize)
     }
 
-    fn on_request(&mut self, id: ConnId, mut request: Request) {
+    fn on_request(&mut self, id: ConnId, request: Request) {
         if self.server.client(id).is_some_and(|client| client.route == ADMIN_ROUTE) {
             let response = self.answer_admin(request.path());
             return self.server.respond(id, &response);
         }
         let number = self.routes.iter().position(|route| route.path == request.path());
         let accepted = match number {
-            Some(number) => self.accept(id, number, &mut request),
+            Some(number) => self.accept(id, number, &request),
             None => Err(self.answer_plain(&request)),
         };
         match (number, accepted) {
@@ -176,12 +176,7 @@ impl Site {
     }
 
     /// The answer that makes a handshake a WebSocket, or the one that refuses it.
-    fn accept(
-        &self,
-        id: ConnId,
-        number: usize,
-        request: &mut Request,
-    ) -> Result<Vec<u8>, Response> {
+    fn accept(&self, id: ConnId, number: usize, request: &Request) -> Result<Vec<u8>, Response> {
         let bounds = &self.server.bounds;
         let route = &self.routes[number];
         if self.draining || self.server.clients_len() > bounds.clients_max {

@@ -1,10 +1,14 @@
 //! Request heads and plain responses: the HTTP/1.1 that surrounds a WebSocket (RFC 9112, RFC 6455 section 4.2).
 
+use data_encoding::BASE64;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::handshake::machine::TryParse;
-use tungstenite::handshake::server;
-use tungstenite::http::HeaderValue;
-use tungstenite::http::header::{CONNECTION, HOST, UPGRADE};
+use tungstenite::handshake::{derive_accept_key, server};
+use tungstenite::http::header::HOST;
+
+/// The start of the answer to a handshake (RFC 6455 section 4.2.2), up to the key that proves that it was read.
+const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: ";
 
 /// The head of a request.
 #[derive(Debug)]
@@ -174,29 +178,32 @@ impl Request {
     ///
     /// # Errors
     /// The refusal: 426 for another version, 400 for what is malformed.
-    pub fn accept(&mut self, protocol: Option<&'static str>) -> Result<Vec<u8>, Response> {
+    pub fn accept(&self, protocol: Option<&'static str>) -> Result<Vec<u8>, Response> {
         if self.header("sec-websocket-version") != Some("13") {
             return Err(upgrade_required());
         }
+        // A proxy may send two Connection lines, or more tokens than one: tungstenite's own check would look at the first
+        // line alone.
         let asked = self.list("connection").any(|entry| entry.eq_ignore_ascii_case("upgrade"));
         if !asked {
             return Err(Response::text(400, "Connection: Upgrade is expected"));
         }
-        // A proxy may send two Connection lines, or more tokens than one; the handshake code looks at the first alone.
-        let headers = self.0.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        let mut response = server::create_response(&self.0).map_err(|_| {
+        let key = self.header("sec-websocket-key").filter(|key| is_key(key)).ok_or_else(|| {
             Response::text(400, "Sec-WebSocket-Key: 16 bytes in base64 are expected")
         })?;
+        let accept = derive_accept_key(key.as_bytes());
+        let mut lines = [SWITCHING, &accept, "\r\n"].concat();
         if let Some(protocol) = protocol {
-            let value = HeaderValue::from_static(protocol);
-            response.headers_mut().insert("Sec-WebSocket-Protocol", value);
+            lines.extend(["Sec-WebSocket-Protocol: ", protocol, "\r\n"]);
         }
-        let mut bytes = Vec::new();
-        server::write_response(&mut bytes, &response).expect("a vector takes every write");
-        Ok(bytes)
+        lines.push_str("\r\n");
+        Ok(lines.into_bytes())
     }
+}
+
+/// Whether it is 16 bytes in base64 (RFC 6455 section 4.2.1).
+fn is_key(key: &str) -> bool {
+    key.len() == 24 && BASE64.decode(key.as_bytes()).is_ok_and(|bytes| bytes.len() == 16)
 }
 
 #[cfg(test)]
