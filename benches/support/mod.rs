@@ -1,7 +1,8 @@
 //! What the benches share: how they are called, how long they wait, how many connections they hold.
 //!
 //! A bench starts the real binary ([`server`]), opens clients by the thousand ([`client`], [`drain`]) and a publisher
-//! ([`publisher`], or [`redis`]), reads what the server uses ([`usage`]), prints a table for people, then one line of JSON ([`report`]).
+//! ([`publisher`], or [`redis`]), reads what the server uses ([`usage`]), prints a table for people, then one line of JSON ([`report`]),
+//! and draws what is a curve ([`chart`]).
 //! Every wait is for a condition, and has a deadline. Linux only: the figures come from `/proc`, and the clients from many
 //! addresses of the loopback network.
 
@@ -11,8 +12,11 @@
 pub mod acceptor;
 pub mod admin;
 pub mod chart;
+pub mod churn;
 pub mod client;
 pub mod drain;
+pub mod echo;
+pub mod probe;
 pub mod process;
 pub mod publisher;
 pub mod redis;

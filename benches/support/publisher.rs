@@ -22,15 +22,13 @@ impl Publisher {
 
     /// Publishes the same payload `times` times in one write, and returns the clients that each went to.
     pub fn publish(&mut self, topic: &str, payload: &str, times: usize) -> Vec<usize> {
-        let (channel, bytes) = (format!("pub.{topic}"), payload.len());
-        let length = channel.len();
-        let command =
-            format!("*3\r\n$7\r\nPUBLISH\r\n${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n");
-        self.0
-            .get_mut()
-            .write_all(command.repeat(times).as_bytes())
-            .expect("the port takes commands");
+        self.write(&command(topic, payload).repeat(times));
         (0..times).map(|_| self.answer()).collect()
+    }
+
+    /// Publishes once; the answer is still to be read.
+    pub fn send(&mut self, topic: &str, payload: &str) {
+        self.write(&command(topic, payload));
     }
 
     /// Waits until the server has left the turn in which it did what came before: this answer is made in a later one.
@@ -39,7 +37,8 @@ impl Publisher {
         assert_eq!(reached, [0]);
     }
 
-    fn answer(&mut self) -> usize {
+    /// The next answer: to how many clients a message went.
+    pub fn answer(&mut self) -> usize {
         let mut line = String::new();
         self.0.read_line(&mut line).expect("a command is answered");
         line.trim_end()
@@ -47,4 +46,14 @@ impl Publisher {
             .and_then(|number| number.parse().ok())
             .unwrap_or_else(|| panic!("not an integer: {line}"))
     }
+
+    fn write(&mut self, commands: &str) {
+        self.0.get_mut().write_all(commands.as_bytes()).expect("the port takes commands");
+    }
+}
+
+fn command(topic: &str, payload: &str) -> String {
+    let (channel, bytes) = (format!("pub.{topic}"), payload.len());
+    let length = channel.len();
+    format!("*3\r\n$7\r\nPUBLISH\r\n${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n")
 }

@@ -99,9 +99,15 @@ fn scheduled(pid: u32) -> Option<u64> {
         .sum()
 }
 
-/// Whether a process stands still since a SIGSTOP.
+/// Nanoseconds for which a process of one thread was ready to run and had no core; 0 on a kernel without `schedstat`.
+pub fn kept_waiting(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    text.split(' ').nth(1).and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// Whether a process stands still since a SIGSTOP (`t` if it is traced as well: `strace -c` shows a bench's system calls).
 pub fn is_stopped(pid: u32) -> bool {
-    fields(pid)[0] == "T"
+    ["T", "t"].contains(&fields(pid)[0].as_str())
 }
 
 /// How many descriptors a process has open.
