@@ -8,6 +8,7 @@ pub mod frame;
 pub mod http;
 pub mod memory;
 pub mod outbox;
+mod timing;
 pub mod transport;
 
 use tungstenite::Bytes;
@@ -21,6 +22,7 @@ use codec::{Codec, Fragments, Inbound};
 use frame::{Close, Frame};
 use http::{Request, Response};
 use outbox::{Backlog, Outbox};
+pub use timing::Timing;
 use transport::Transport;
 
 /// Where a connection stands. It moves forward only.
@@ -79,17 +81,6 @@ pub enum Reading {
     Noted,
     /// It does, and is read until its end: the peer has ended its side, and no event will say so again.
     ToEnd,
-}
-
-/// Lengths of time for the connections of one server.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// `ping_seconds`, in ticks; 0: no pings.
-    pub ping: Tick,
-    /// `silence_seconds`, in ticks; 0: silence is no reason to close.
-    pub silence: Tick,
-    /// Nobody counts as unheard since before this tick: set after the process was frozen.
-    pub floor: Tick,
 }
 
 /// What is due at a deadline.
@@ -210,34 +201,33 @@ impl Client {
         self.at_end = at_end.pack();
     }
 
-    /// The tick at which [`Client::due`] wants to be asked next.
-    pub fn deadline(&self, now: Tick, timing: &Timing) -> Tick {
+    /// The tick at which [`Client::due`] wants to be asked next; `index` is the slot's number.
+    pub fn deadline(&self, index: u32, now: Tick, timing: &Timing) -> Tick {
         if self.state != State::Open {
             return self.ends;
         }
         let heard = self.heard.max(timing.floor);
         let silent = if timing.silence == 0 { NEVER } else { heard + timing.silence };
-        let ping = match timing.ping {
-            0 => NEVER,
-            ping if heard + ping > now => heard + ping,
-            ping => now + ping,
+        let ping = match timing.next_ping(heard, index) {
+            ping if ping > now => ping,
+            _ => timing.next_ping(now, index),
         };
         self.ends.min(silent).min(ping)
     }
 
     /// What is due now.
-    pub fn due(&self, now: Tick, timing: &Timing) -> Due {
+    pub fn due(&self, index: u32, now: Tick, timing: &Timing) -> Due {
         if self.ends <= now {
             return Due::End(AtEnd::unpack(self.at_end));
         }
         if self.state != State::Open {
             return Due::Nothing;
         }
-        let unheard = now.saturating_sub(self.heard.max(timing.floor));
-        if timing.silence > 0 && unheard >= timing.silence {
+        let heard = self.heard.max(timing.floor);
+        if timing.silence > 0 && now.saturating_sub(heard) >= timing.silence {
             return Due::Silent;
         }
-        if timing.ping > 0 && unheard >= timing.ping { Due::Ping } else { Due::Nothing }
+        if timing.next_ping(heard, index) <= now { Due::Ping } else { Due::Nothing }
     }
 
     /// Counts a message in the second in which it came; `false` when there are more than `max` in one (0: no bound).

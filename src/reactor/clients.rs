@@ -264,7 +264,7 @@ impl Reactor {
             let server = &mut self.site.server;
             let client = &server.clients[index];
             let id = ConnId { index, generation: client.generation };
-            match client.due(now, &server.timing) {
+            match client.due(index, now, &server.timing) {
                 Due::Nothing => {}
                 Due::Ping => server.pings.push_back(id),
                 Due::Silent => server.close(id, Close::SILENT),

@@ -350,7 +350,7 @@ impl Server {
     }
 
     pub(crate) fn set_timer(&mut self, index: u32) {
-        let deadline = self.clients[index].deadline(tick(self.now.millis), &self.timing);
+        let deadline = self.clients[index].deadline(index, tick(self.now.millis), &self.timing);
         self.timers.set(index, deadline);
     }
 
