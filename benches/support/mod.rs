@@ -16,6 +16,7 @@ pub mod churn;
 pub mod client;
 pub mod drain;
 pub mod echo;
+pub mod idlers;
 pub mod probe;
 pub mod process;
 pub mod publisher;

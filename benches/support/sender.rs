@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -41,6 +42,11 @@ impl Sender {
         self.helper.tell(&format!("send {frames}"));
     }
 
+    /// Sends one frame to everybody, spread over so many seconds: a lot of them after each sleep of 100 ms.
+    pub fn send_spread(&mut self, seconds: usize) {
+        self.helper.tell(&format!("spread {seconds}"));
+    }
+
     /// Waits until the loop has come to its end.
     pub fn wait(&mut self) {
         assert_eq!(self.helper.hear(), "sent");
@@ -65,14 +71,31 @@ pub fn run(arguments: &[String]) {
     println!("open");
     let frame = unmasked(text.as_bytes());
     for order in orders() {
-        let frames = order.strip_prefix("send ").and_then(|number| number.parse().ok());
-        let bytes = frame.repeat(frames.expect("an order to send"));
-        for stream in &mut streams {
-            // One `send`, without SIGPIPE: the socket has room for all of it.
-            let length = stream.write(&bytes).expect("a receiver takes what comes");
-            assert_eq!(length, bytes.len(), "a socket was full");
+        let (kind, number) = order.split_once(' ').expect("an order and a number");
+        let number: usize = number.parse().expect("a number");
+        match kind {
+            "send" => send(&mut streams, &frame.repeat(number)),
+            _ => send_spread(&mut streams, &frame, number),
         }
         println!("sent");
+    }
+}
+
+fn send(streams: &mut [TcpStream], bytes: &[u8]) {
+    for stream in streams {
+        // One `send`, without SIGPIPE: the socket has room for all of it.
+        let length = stream.write(bytes).expect("a receiver takes what comes");
+        assert_eq!(length, bytes.len(), "a socket was full");
+    }
+}
+
+fn send_spread(streams: &mut [TcpStream], bytes: &[u8], seconds: usize) {
+    const TICK: Duration = Duration::from_millis(100);
+    let start = Instant::now();
+    let lot = streams.len().div_ceil(seconds * 10);
+    for (number, lot) in streams.chunks_mut(lot).enumerate() {
+        std::thread::sleep((TICK * number as u32).saturating_sub(start.elapsed()));
+        send(lot, bytes);
     }
 }
 

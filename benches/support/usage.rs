@@ -110,6 +110,22 @@ pub fn is_stopped(pid: u32) -> bool {
     ["T", "t"].contains(&fields(pid)[0].as_str())
 }
 
+/// How often a process went to sleep or was put aside, all its threads together.
+pub fn context_switches(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    threads
+        .map(|thread| {
+            let status = thread.expect("a folder of numbers").path().join("status");
+            // A thread that has just ended is switched no more.
+            let text = fs::read_to_string(status).unwrap_or_default();
+            let counts = text.lines().filter(|line| line.contains("ctxt_switches:"));
+            counts
+                .filter_map(|line| line.rsplit(char::is_whitespace).next()?.parse::<u64>().ok())
+                .sum::<u64>()
+        })
+        .sum()
+}
+
 /// How many descriptors a process has open.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
