@@ -84,7 +84,7 @@ struct Bare {
 
 fn send_bare(clients: usize, seconds: usize) -> Bare {
     // A frame of the same length as a ping: a text of nothing.
-    let mut sender = Sender::start(clients, "");
+    let mut sender = Sender::start(clients, "", true);
     let mut receivers = Drain::start(sender.address, clients, true);
     sender.wait_for_all();
     let mut round = |send: &dyn Fn(&mut Sender)| {

@@ -9,6 +9,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use support::chart::{Axis, Chart};
 use support::client::Client;
 use support::process::wait_until;
 use support::publisher::Publisher;
@@ -64,6 +65,7 @@ fn main() {
     let left = bench.leave_and_return(most);
     let worst = steps.iter().filter(|(clients, _)| *clients >= BUDGETED_FROM);
     let worst = worst.map(|step| step.1).fold(f64::MIN, f64::max);
+    draw(&options, &steps);
     println!("\nworst of the sweep: {worst:.1} bytes per connection, of {BUDGET} at most\n");
     let per_step = |(clients, bytes): &(usize, f64)| json!({"clients": clients, "bytes_per_connection": rounded(*bytes)});
     let per_stage = |(name, bytes): &(String, f64)| json!({"after": name, "bytes_per_connection": rounded(*bytes)});
@@ -86,6 +88,17 @@ fn main() {
         assert!(*bytes <= BUDGET, "{bytes} bytes per connection {name}");
     }
     assert!(left.iter().all(|left| *left <= LEFT_MAX), "{left:?} bytes are left behind");
+}
+
+fn draw(options: &Options, steps: &[(usize, f64)]) {
+    let x = Axis::linear("idle connections");
+    let y = Axis::linear("bytes per connection, user space");
+    let points = steps.iter().map(|(clients, bytes)| (*clients as f64, *bytes)).collect();
+    let bound = [steps[0].0, steps[steps.len() - 1].0].map(|count| (count as f64, BUDGET));
+    Chart::new("Memory of an idle, authenticated connection with two topics", x, y)
+        .with("oneloop", points)
+        .with("the bound it must stay below", bound.to_vec())
+        .write("memory", options);
 }
 
 struct Bench {

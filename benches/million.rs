@@ -22,6 +22,7 @@ use oneloop::push::auth::{KeySettings, Keys};
 use oneloop::reactor::{Plan, Reactor, Readiness};
 use oneloop::slots::ConnId;
 use serde_json::{Value, json};
+use support::chart::{Axis, Chart};
 use support::report::{self, grouped, rounded};
 use support::server::{SECRET, SHARED_TOPIC, Tokens};
 use support::usage::memory;
@@ -167,6 +168,7 @@ fn main() {
     let (wait, peak) = bench.publish_to_all(clients);
     let after_messages = bench.bytes_per_client(clients);
     let left = bench.leave(clients);
+    draw(&options, &steps);
 
     println!("resident with {} clients: {} bytes\n", grouped(clients as i64), grouped(resident));
     println!("{:<44}{:>16}", "", "bytes per client");
@@ -211,6 +213,15 @@ fn main() {
     }
     assert!(resident <= RESIDENT_MAX, "{resident} bytes resident");
     assert!(left <= 2_000_000, "{left} bytes left");
+}
+
+fn draw(options: &Options, steps: &[(usize, f64)]) {
+    let x = Axis::log("idle connections, over transports in memory");
+    let y = Axis::linear("bytes per connection, user space");
+    let points = steps.iter().map(|(clients, bytes)| (*clients as f64, *bytes)).collect();
+    Chart::new("Memory of an idle, authenticated connection with two topics", x, y)
+        .with("oneloop", points)
+        .write("million", options);
 }
 
 impl Bench {
