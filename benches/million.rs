@@ -7,13 +7,13 @@
 mod support;
 
 use std::cell::RefCell;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::Events;
-use oneloop::client::memory::{FarEnds, install};
+use oneloop::client::memory::install;
 use oneloop::config::{Config, Origins};
 use oneloop::handler::Route;
 use oneloop::metrics::Histogram;
@@ -23,8 +23,9 @@ use oneloop::reactor::{Plan, Reactor, Readiness};
 use oneloop::slots::ConnId;
 use serde_json::{Value, json};
 use support::chart::{Axis, Chart};
+use support::phones::{Phone, Phones, Shared};
 use support::report::{self, grouped, rounded};
-use support::server::{SECRET, SHARED_TOPIC, Tokens};
+use support::server::{SECRET, SHARED_TOPIC};
 use support::usage::memory;
 use support::{DEADLINE, Options};
 
@@ -34,109 +35,6 @@ const RESIDENT_MAX: i64 = 160_000_000;
 
 /// New connections in one turn: as many as the server accepts.
 const ATTACHED_PER_TURN: usize = 64;
-
-/// Where a client stands.
-#[derive(Clone, Copy, PartialEq)]
-enum Phone {
-    New,
-    Asked,
-    Open,
-    OwesPong,
-    Leaving,
-    Gone,
-}
-
-/// The far ends: a byte and a bit for each client.
-struct Phones {
-    tokens: Tokens,
-    all: Vec<Phone>,
-    /// Who has got the message that is on its way.
-    got: Vec<u64>,
-    received: usize,
-    /// Who has something to say.
-    ready: Vec<ConnId>,
-    /// Open connections by their slots: the first client's and the last one's are asked for by it.
-    opened: usize,
-    gone: usize,
-    pings: usize,
-}
-
-#[derive(Clone)]
-struct Shared(Rc<RefCell<Phones>>);
-
-impl FarEnds for Shared {
-    fn read(&mut self, id: ConnId, mut buffer: &mut [u8]) -> io::Result<usize> {
-        let mut phones = self.0.borrow_mut();
-        let number = id.index();
-        match phones.all[number] {
-            Phone::New => {
-                let room = buffer.len();
-                let token = phones.tokens.token(number);
-                write!(
-                    buffer,
-                    "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                     Authorization: Bearer {token}\r\n\r\n"
-                )?;
-                phones.all[number] = Phone::Asked;
-                Ok(room - buffer.len())
-            }
-            Phone::OwesPong => {
-                phones.all[number] = Phone::Open;
-                buffer.write(&[0x8a, 0x80, 0, 0, 0, 0])
-            }
-            Phone::Leaving => Ok(0),
-            Phone::Asked | Phone::Open | Phone::Gone => Err(ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
-        let mut phones = self.0.borrow_mut();
-        let number = id.index();
-        match (phones.all[number], bytes) {
-            (Phone::Asked, _) => {
-                let text = String::from_utf8_lossy(bytes);
-                assert!(text.starts_with("HTTP/1.1 101 ") && text.contains(r#"{"op":"welcome""#));
-                phones.all[number] = Phone::Open;
-                phones.opened += 1;
-            }
-            (Phone::Open, [0x89, 0]) => {
-                phones.all[number] = Phone::OwesPong;
-                phones.pings += 1;
-                phones.ready.push(id);
-            }
-            (Phone::Open | Phone::OwesPong, [0x81, length, payload @ ..]) => {
-                assert_eq!(usize::from(*length), payload.len(), "one message at a time");
-                let (word, bit) = (number / 64, 1 << (number % 64));
-                assert!(phones.got[word] & bit == 0, "client {number} got a message twice");
-                phones.got[word] |= bit;
-                phones.received += 1;
-            }
-            (_, other) => panic!("client {number} did not expect {other:?}"),
-        }
-        Ok(bytes.len())
-    }
-
-    fn shutdown_write(&mut self, _: ConnId) {}
-
-    fn close(&mut self, id: ConnId) {
-        let mut phones = self.0.borrow_mut();
-        assert!(phones.all[id.index()] == Phone::Leaving, "nobody is closed who does not leave");
-        phones.all[id.index()] = Phone::Gone;
-        phones.gone += 1;
-    }
-}
-
-impl Phones {
-    fn has_got(&self, number: usize) -> bool {
-        self.got[number / 64] & 1 << (number % 64) != 0
-    }
-
-    fn expect_next(&mut self) {
-        self.received = 0;
-        self.got.fill(0);
-    }
-}
 
 /// How long the turns of one phase took.
 struct Phase {
@@ -226,20 +124,7 @@ fn draw(options: &Options, steps: &[(usize, f64)]) {
 
 impl Bench {
     fn start(clients: usize, ping_seconds: u32) -> Bench {
-        let phones = Shared(Rc::new(RefCell::new(Phones {
-            tokens: Tokens::new(),
-            all: vec![Phone::New; clients],
-            got: vec![0; clients.div_ceil(64)],
-            received: 0,
-            ready: Vec::with_capacity(4096),
-            opened: 0,
-            gone: 0,
-            pings: 0,
-        })));
-        // Touched before memory is first measured.
-        phones.0.borrow_mut().all.fill(Phone::Gone);
-        phones.0.borrow_mut().all.fill(Phone::New);
-        phones.0.borrow_mut().got.fill(1);
+        let phones = Shared(Rc::new(RefCell::new(Phones::new(clients))));
         install(Some(Box::new(phones.clone())));
         let reactor = Reactor::new(plan(clients, ping_seconds)).expect("ports are free");
         let address = reactor.addresses().publishers.expect("there is a port for publishers");

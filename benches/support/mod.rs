@@ -17,6 +17,7 @@ pub mod client;
 pub mod drain;
 pub mod echo;
 pub mod idlers;
+pub mod phones;
 pub mod probe;
 pub mod process;
 pub mod publisher;

@@ -1,0 +1,134 @@
+//! The far ends of clients without sockets: they shake hands, answer pings, and check each frame that comes.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, Write};
+use std::rc::Rc;
+
+use oneloop::client::memory::FarEnds;
+use oneloop::slots::ConnId;
+
+use super::server::Tokens;
+
+/// Where a client stands.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Phone {
+    New,
+    Asked,
+    Open,
+    OwesPong,
+    Leaving,
+    Gone,
+}
+
+/// The far ends: a byte and a bit for each client.
+pub struct Phones {
+    pub tokens: Tokens,
+    pub all: Vec<Phone>,
+    /// Who has got the message that is on its way.
+    pub got: Vec<u64>,
+    pub received: usize,
+    /// Who has something to say.
+    pub ready: Vec<ConnId>,
+    /// Who was welcomed, who has gone.
+    pub opened: usize,
+    pub gone: usize,
+    /// Pings that came.
+    pub pings: usize,
+}
+
+/// Held by the loop and by the bench.
+#[derive(Clone)]
+pub struct Shared(pub Rc<RefCell<Phones>>);
+
+impl FarEnds for Shared {
+    fn read(&mut self, id: ConnId, mut buffer: &mut [u8]) -> io::Result<usize> {
+        let mut phones = self.0.borrow_mut();
+        let number = id.index();
+        match phones.all[number] {
+            Phone::New => {
+                let room = buffer.len();
+                let token = phones.tokens.token(number);
+                write!(
+                    buffer,
+                    "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                     Authorization: Bearer {token}\r\n\r\n"
+                )?;
+                phones.all[number] = Phone::Asked;
+                Ok(room - buffer.len())
+            }
+            Phone::OwesPong => {
+                phones.all[number] = Phone::Open;
+                buffer.write(&[0x8a, 0x80, 0, 0, 0, 0])
+            }
+            Phone::Leaving => Ok(0),
+            Phone::Asked | Phone::Open | Phone::Gone => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        let mut phones = self.0.borrow_mut();
+        let number = id.index();
+        match (phones.all[number], bytes) {
+            (Phone::Asked, _) => {
+                let text = String::from_utf8_lossy(bytes);
+                assert!(text.starts_with("HTTP/1.1 101 ") && text.contains(r#"{"op":"welcome""#));
+                phones.all[number] = Phone::Open;
+                phones.opened += 1;
+            }
+            (Phone::Open, [0x89, 0]) => {
+                phones.all[number] = Phone::OwesPong;
+                phones.pings += 1;
+                phones.ready.push(id);
+            }
+            (Phone::Open | Phone::OwesPong, [0x81, length, payload @ ..]) => {
+                assert_eq!(usize::from(*length), payload.len(), "one message at a time");
+                let (word, bit) = (number / 64, 1 << (number % 64));
+                assert!(phones.got[word] & bit == 0, "client {number} got a message twice");
+                phones.got[word] |= bit;
+                phones.received += 1;
+            }
+            (_, other) => panic!("client {number} did not expect {other:?}"),
+        }
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self, _: ConnId) {}
+
+    fn close(&mut self, id: ConnId) {
+        let mut phones = self.0.borrow_mut();
+        assert!(phones.all[id.index()] == Phone::Leaving, "nobody is closed who does not leave");
+        phones.all[id.index()] = Phone::Gone;
+        phones.gone += 1;
+    }
+}
+
+impl Phones {
+    /// So many, in memory that is all touched already, so that it is not counted as the server's later.
+    pub fn new(clients: usize) -> Phones {
+        let mut phones = Phones {
+            tokens: Tokens::new(),
+            all: vec![Phone::Gone; clients],
+            got: vec![0; clients.div_ceil(64)],
+            received: 0,
+            ready: Vec::with_capacity(4096),
+            opened: 0,
+            gone: 0,
+            pings: 0,
+        };
+        phones.all.fill(Phone::New);
+        phones.got.fill(1);
+        phones
+    }
+
+    /// Whether this client has got it.
+    pub fn has_got(&self, number: usize) -> bool {
+        self.got[number / 64] & 1 << (number % 64) != 0
+    }
+
+    /// Another message is on its way.
+    pub fn expect_next(&mut self) {
+        self.received = 0;
+        self.got.fill(0);
+    }
+}
