@@ -57,6 +57,7 @@
 //! | 0 | [`addresses`] | how many connections each address has |
 //! | 0 | [`topic`] | topics and grants, parsed once |
 //! | 0 | [`config`] | the settings: one table, three sources |
+//! | 0 | [`memory`] | how much memory the process holds |
 //! | 0 | [`metrics`] | counters of what happened |
 //! | 0 | [`limits`] | how many descriptors there are |
 //! | 0 | [`signals`] | SIGTERM and SIGINT as readable bytes |
@@ -83,6 +84,7 @@ pub mod handler;
 pub mod hub;
 pub mod limits;
 pub mod logger;
+pub mod memory;
 pub mod metrics;
 pub mod push;
 #[cfg(test)]

@@ -36,6 +36,10 @@ pub struct Metrics {
     pub accepts_held_back: u64,
     /// Publishers refused above `publishers_max`.
     pub publishers_refused: u64,
+    /// Times that `memory_max` was exceeded.
+    pub memory_exceeded: u64,
+    /// Clients closed for it.
+    pub memory_shed: u64,
     /// Times the link to Redis came up.
     pub link_ups: u64,
     /// How long the turns of the loop took, from the end of their sleep to the next one.
@@ -150,7 +154,7 @@ impl Metrics {
         out
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, u64); 14] {
+    fn counters(&self) -> [(&'static str, &'static str, u64); 16] {
         [
             ("accepted_total", "Connections accepted.", self.accepted),
             ("opened_total", "Handshakes that became WebSockets.", self.opened),
@@ -165,6 +169,8 @@ impl Metrics {
             ("descriptors_exhausted_total", "Accepts that failed.", self.descriptors_exhausted),
             ("accepts_held_back_total", "Turns in which clients waited.", self.accepts_held_back),
             ("publishers_refused_total", "Publishers refused.", self.publishers_refused),
+            ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),
+            ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
             ("turns_total", "Turns of the loop.", self.turn_micros.count()),
         ]
     }

@@ -28,6 +28,8 @@ pub struct Site {
     pub source_up: bool,
     /// New handshakes are refused: the end is near.
     pub draining: bool,
+    /// New handshakes are refused: `memory_max` is hit.
+    pub refusing: bool,
     /// Connections of publishers.
     pub publishers: usize,
     /// A large payload came since this was last taken.
@@ -51,6 +53,7 @@ impl Site {
             addresses,
             source_up: true,
             draining: false,
+            refusing: false,
             publishers: 0,
             had_large_payload: false,
             routes,
@@ -179,7 +182,7 @@ impl Site {
     fn accept(&self, id: ConnId, number: usize, request: &Request) -> Result<Vec<u8>, Response> {
         let bounds = &self.server.bounds;
         let route = &self.routes[number];
-        if self.draining || self.server.clients_len() > bounds.clients_max {
+        if self.draining || self.refusing || self.server.clients_len() > bounds.clients_max {
             let text = if self.draining { "this server is leaving" } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }

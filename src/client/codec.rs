@@ -50,6 +50,13 @@ pub struct Fragments {
     bytes: u64,
 }
 
+impl Fragments {
+    /// Bytes of those that have come.
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+}
+
 /// The loop's decoder.
 pub struct Codec {
     bounds: InboundBounds,

@@ -452,6 +452,14 @@ impl Client {
         self.flight.as_ref().map_or(0, |flight| flight.outbox.bytes())
     }
 
+    /// Bytes that it makes the process hold: what it was not sent yet, and what it has not finished to say.
+    pub fn held_bytes(&self) -> usize {
+        self.flight.as_ref().map_or(0, |flight| {
+            let fragments = flight.fragments.as_ref().map_or(0, |fragments| fragments.bytes());
+            flight.outbox.bytes() + flight.input.capacity() + fragments
+        })
+    }
+
     fn flight(&mut self) -> &mut Flight {
         self.flight.get_or_insert_with(|| {
             Box::new(Flight {

@@ -59,6 +59,9 @@ pub struct Bounds {
     pub drain_seconds: u32,
     /// How many clients a second a drain asks to come back elsewhere.
     pub drain_per_second: u32,
+    /// All that the process may hold, in bytes of resident memory; 0: off. Then the deepest backlogs are closed, and new
+    /// connections refused.
+    pub memory_max: usize,
 }
 
 impl Default for Bounds {
@@ -92,6 +95,7 @@ impl Default for Bounds {
             redis_backoff_ms_max: 2000,
             drain_seconds: 10,
             drain_per_second: 1000,
+            memory_max: 0,
         }
     }
 }
@@ -130,6 +134,7 @@ mod tests {
             ("redis_backoff_ms_max", "2000"),
             ("drain_seconds", "10"),
             ("drain_per_second", "1000"),
+            ("memory_max", "0"),
         ];
         for (key, default) in design {
             let setting = table::by_key(key).unwrap_or_else(|| panic!("no row for {key}"));

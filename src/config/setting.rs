@@ -183,6 +183,17 @@ pub(super) const fn size(
     Setting { key, about, apply: Apply::Number { sized: true, minimum, maximum, zero: "", place } }
 }
 
+/// A number of bytes, or 0: no bound.
+pub(super) const fn size_or_off(
+    key: &'static str,
+    about: &'static str,
+    maximum: u64,
+    place: Place,
+) -> Setting {
+    let apply = Apply::Number { sized: true, minimum: 0, maximum, zero: "off", place };
+    Setting { key, about, apply }
+}
+
 pub(super) const fn file(
     key: &'static str,
     about: &'static str,

@@ -2,7 +2,9 @@
 
 use super::setters::*;
 use super::setting::Place::{U32, U64, Usize};
-use super::setting::{MIB, Setting, file, number, route, secret, secret_file, size, text};
+use super::setting::{
+    MIB, Setting, file, number, route, secret, secret_file, size, size_or_off, text,
+};
 
 /// The most clients, topics or frames a setting may name: far above what one thread serves.
 const MANY: u64 = 1 << 24;
@@ -121,6 +123,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             0, 3600, "at once", U32(|c| &mut c.bounds.drain_seconds)),
         number("drain_per_second", "clients a second that a drain asks to come back",
             1, 1_000_000, "", U32(|c| &mut c.bounds.drain_per_second)),
+        size_or_off("memory_max", "resident memory; then the deepest backlogs are closed and new clients get 503",
+            1024 * 1024 * MIB, Usize(|c| &mut c.bounds.memory_max)),
     ]),
 ];
 
@@ -195,7 +199,8 @@ mod tests {
                 continue;
             };
             assert_eq!(zero.is_empty(), *minimum > 0 || setting.key == "jwt.leeway_seconds");
-            assert!(*maximum <= u64::from(u32::MAX), "{}: set() relies on it", setting.key);
+            let fits = *maximum <= u64::from(u32::MAX) || matches!(place, Usize(_));
+            assert!(fits, "{}: set() relies on it", setting.key);
             let (least, most) = (i128::from(*minimum), i128::from(*maximum));
             for (number, fits) in [(least, 1), (most, 1), (least - 1, 0), (most + 1, 0)] {
                 let mut draft = Draft::default();

@@ -96,7 +96,9 @@ impl Reactor {
         let server = &self.site.server;
         let clients_max = server.bounds.clients_max + TURNED_AWAY_MAX;
         match purpose {
-            Purpose::Clients if server.clients_len() >= clients_max => Some(503),
+            Purpose::Clients if self.site.refusing || server.clients_len() >= clients_max => {
+                Some(503)
+            }
             Purpose::Clients if self.site.addresses.is_crowded(address) => Some(429),
             Purpose::Admin if server.admins >= ADMINS_MAX => Some(503),
             _ => None,

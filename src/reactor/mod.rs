@@ -3,6 +3,7 @@
 //! One turn is always sleep, dispatch, tick, flush, reap. While events are dispatched nothing is written to a socket and
 //! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
 
+mod ceiling;
 mod clients;
 #[cfg(test)]
 mod dealing_tests;
@@ -33,6 +34,7 @@ use crate::site::Site;
 use crate::slots::ConnId;
 use crate::source::link::Link;
 use crate::timers::{TICK, tick};
+use ceiling::Ceiling;
 pub use clients::Readiness;
 use doors::{Doors, Purpose};
 use link::LinkSocket;
@@ -121,6 +123,7 @@ pub struct Reactor {
     /// When memory is given back.
     trim_at: Option<Millis>,
     trim: Option<fn()>,
+    ceiling: Ceiling,
     /// The process's age, in microseconds, when the turn ended its sleep.
     woken: u64,
     addresses: Addresses,
@@ -158,6 +161,7 @@ impl Reactor {
             fragments_max: plan.bounds.fragments_max as u32,
         });
         let buffer = vec![0; BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096))];
+        let ceiling = Ceiling::new(plan.bounds.memory_max);
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
         let server = Server::new(plan.bounds, plan.routes.len(), now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
@@ -179,6 +183,7 @@ impl Reactor {
             burst: 0,
             trim_at: None,
             trim: plan.trim,
+            ceiling,
             woken: 0,
             addresses,
             awaited: None,
@@ -287,6 +292,7 @@ impl Reactor {
         self.tick_clients();
         self.tick_link();
         self.publishers.tick(now);
+        self.hold_ceiling();
         if self.trim_at.is_some_and(|at| at <= now) && !self.owes() {
             self.give_back();
         }
@@ -356,6 +362,7 @@ impl Reactor {
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,
             self.trim_at,
+            self.ceiling.deadline(self.site.refusing),
         ]
         .into_iter()
         .flatten()

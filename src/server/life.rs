@@ -1,6 +1,6 @@
 //! The life of a connection as its slot sees it: admitted, opened, finished, lingering, buried, freed.
 
-use crate::client::frame::Frame;
+use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::transport::Transport;
 use crate::client::{Client, State};
@@ -84,6 +84,19 @@ impl Server {
         self.owe(id, Lane::Urgent);
         if is_written {
             self.linger(id);
+        }
+    }
+
+    /// Closes a connection for what it holds: all of that is forgotten, but for what is on the wire in part.
+    pub(crate) fn shed(&mut self, id: ConnId, close: Close) {
+        match self.client(id).map(|client| client.state()) {
+            Some(State::Open) => {
+                *self.metrics.closes.entry(close.code).or_default() += 1;
+                self.finish(id, Some(&Frame::close(&close)), true);
+            }
+            Some(State::Dead) | None => {}
+            // It was told already, and does not read it.
+            Some(_) => self.bury(id),
         }
     }
 

@@ -1,0 +1,110 @@
+//! One ceiling for all that the process holds (`memory_max`), and what is shed at it, in this order: what is free goes back to
+//! the system, the deepest backlogs are closed, new connections are refused.
+//!
+//! It is the resident memory that counts, as the kernel sees it: nothing is forgotten in a sum, and freed memory that the
+//! allocator keeps is no excuse. What a turn may take in is bounded, so it is enough to look every few milliseconds.
+
+use crate::client::frame::Close;
+use crate::clock::Millis;
+use crate::memory::Resident;
+use crate::reactor::Reactor;
+use crate::slots::ConnId;
+
+/// How often is looked.
+const PAUSE: Millis = 2;
+
+/// Once the ceiling was hit, new connections are refused until so much of it is free: a sixteenth.
+const ROOM: usize = 16;
+
+/// A client that holds less is not worth closing.
+const HELD_MIN: usize = 4096;
+
+/// The same is logged again after so long.
+const REPEAT: Millis = 1000;
+
+/// When one who was closed for it may come back.
+const RETRY: u64 = 5000;
+
+/// The ceiling and what is known of it.
+pub struct Ceiling {
+    /// `memory_max`; 0: off.
+    max: usize,
+    resident: Resident,
+    next: Millis,
+    logged: Option<Millis>,
+}
+
+impl Ceiling {
+    pub fn new(max: usize) -> Ceiling {
+        Ceiling { max, resident: Resident::new(), next: 0, logged: None }
+    }
+
+    /// When the loop must look again though nothing happens: while nobody is let in.
+    pub fn deadline(&self, is_refusing: bool) -> Option<Millis> {
+        is_refusing.then_some(self.next)
+    }
+
+    /// Bytes above the ceiling, or below it.
+    fn excess(&self) -> Option<isize> {
+        Some(self.resident.bytes()? as isize - self.max as isize)
+    }
+}
+
+impl Reactor {
+    /// Stays below the ceiling.
+    pub(super) fn hold_ceiling(&mut self) {
+        let now = self.site.server.now.millis;
+        if self.ceiling.max == 0 || now < self.ceiling.next {
+            return;
+        }
+        self.ceiling.next = now + PAUSE;
+        let Some(excess) = self.ceiling.excess() else { return };
+        if excess <= 0 {
+            let room = (self.ceiling.max / ROOM) as isize;
+            self.site.refusing &= -excess < room;
+            return;
+        }
+        self.give_back();
+        let Some(excess) = self.ceiling.excess() else { return };
+        if excess <= 0 {
+            return;
+        }
+        self.site.refusing = true;
+        self.site.server.metrics.memory_exceeded += 1;
+        // A little more than needed, so that the next message does not hit the ceiling again.
+        let closed = self.shed(excess as usize + self.ceiling.max / ROOM);
+        self.give_back();
+        if self.ceiling.logged.is_none_or(|logged| now >= logged + REPEAT) {
+            self.ceiling.logged = Some(now);
+            let max = self.ceiling.max;
+            log::warn!(
+                "memory_max ({max} bytes) is exceeded by {excess}: {closed} backlogs closed, new clients refused"
+            );
+        }
+    }
+
+    /// Closes those who hold most, until that is `enough` bytes. Returns how many.
+    fn shed(&mut self, enough: usize) -> usize {
+        let server = &mut self.site.server;
+        let mut deepest: Vec<(usize, ConnId)> = server
+            .clients
+            .iter()
+            .map(|(index, client)| (client.held_bytes(), index, client.generation))
+            .filter(|(bytes, ..)| *bytes >= HELD_MIN)
+            .map(|(bytes, index, generation)| (bytes, ConnId { index, generation }))
+            .collect();
+        deepest.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        let mut shed = 0;
+        let mut closed = 0;
+        for (bytes, id) in deepest {
+            if shed >= enough {
+                break;
+            }
+            server.shed(id, Close::BUSY.retry_after(RETRY));
+            shed += bytes;
+            closed += 1;
+        }
+        server.metrics.memory_shed += closed as u64;
+        closed
+    }
+}
