@@ -26,6 +26,7 @@ pub mod report;
 pub mod sender;
 pub mod server;
 pub mod signer;
+pub mod symbols;
 pub mod usage;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! What a process uses, as `/proc` says: memory, CPU time, descriptors.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -32,6 +33,31 @@ pub fn memory(pid: u32) -> Memory {
         private: (kilobytes("Private_Clean:") + kilobytes("Private_Dirty:")) * 1024,
         anonymous: kilobytes("Anonymous:") * 1024,
     }
+}
+
+/// The resident memory of a process by what is mapped, in bytes, the most first: a file by its name, `[heap]`, `[stack]`, or
+/// nothing for memory without a name.
+pub fn mappings(pid: u32) -> Vec<(String, i64)> {
+    let mut bytes: BTreeMap<String, i64> = BTreeMap::new();
+    let mut name = String::new();
+    for line in read(pid, "smaps").lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["Rss:", kilobytes, _] => {
+                let kilobytes: i64 = kilobytes.parse().expect("smaps holds numbers");
+                *bytes.entry(name.clone()).or_default() += kilobytes * 1024;
+            }
+            // The head of a mapping: addresses, rights, offset, device, inode, and what is mapped.
+            [addresses, _, _, _, _, ref path @ ..] if addresses.contains('-') => {
+                let path = path.first().copied().unwrap_or_default();
+                name = path.rsplit('/').next().unwrap_or_default().to_owned();
+            }
+            _ => {}
+        }
+    }
+    let mut mappings: Vec<(String, i64)> = bytes.into_iter().filter(|one| one.1 > 0).collect();
+    mappings.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    mappings
 }
 
 /// CPU time that a process has used.
