@@ -2,6 +2,7 @@
 
 use crate::client::frame::Close;
 use crate::client::http::{Request, Response};
+use crate::client::outbox::Slow;
 use crate::config::Origins;
 use crate::server::Server;
 use crate::slots::ConnId;
@@ -34,6 +35,11 @@ pub trait Handler {
 
     /// The link to Redis came up (again) or went down.
     fn on_source(&mut self, _server: &mut Server, _up: bool) {}
+
+    /// What becomes of a client that reads too slowly. Asked once, before anybody connects.
+    fn slow(&self) -> Slow {
+        Slow::Close
+    }
 
     /// The subprotocol it speaks: chosen for clients that offer it (RFC 6455 section 1.9).
     fn protocol(&self) -> Option<&'static str> {

@@ -22,6 +22,8 @@ pub struct Metrics {
     pub messages_malformed: u64,
     /// Messages dropped: above `payload_bytes_max`.
     pub messages_oversized: u64,
+    /// Messages dropped for clients that read too slowly, where a route says so.
+    pub messages_dropped: u64,
     /// Frames queued for clients that listen to a message's topic.
     pub deliveries: u64,
     /// Bytes read from clients.
@@ -154,7 +156,7 @@ impl Metrics {
         out
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, u64); 16] {
+    fn counters(&self) -> [(&'static str, &'static str, u64); 17] {
         [
             ("accepted_total", "Connections accepted.", self.accepted),
             ("opened_total", "Handshakes that became WebSockets.", self.opened),
@@ -162,6 +164,7 @@ impl Metrics {
             ("messages_total", "Messages from publishers.", self.messages),
             ("messages_malformed_total", "Dropped: no topic.", self.messages_malformed),
             ("messages_oversized_total", "Dropped: too large.", self.messages_oversized),
+            ("messages_dropped_total", "Dropped for slow clients.", self.messages_dropped),
             ("deliveries_total", "Frames queued for listeners.", self.deliveries),
             ("received_bytes_total", "Bytes read from clients.", self.received_bytes),
             ("sent_bytes_total", "Bytes written to clients.", self.sent_bytes),

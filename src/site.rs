@@ -106,7 +106,7 @@ impl Site {
 
     /// Something came from a client. `replies`: what its codec answered so far.
     pub fn on_event(&mut self, id: ConnId, event: Event, replies: Option<Vec<u8>>) {
-        let replies = replies.map(|bytes| Frame::ready(&bytes));
+        let replies = replies.map(Frame::ready);
         if let Event::Closed = event {
             return self.server.finish(id, replies.as_ref(), false);
         }
@@ -202,7 +202,7 @@ impl Site {
     }
 
     fn open(&mut self, id: ConnId, number: u8, request: &Request, accepted: &[u8]) {
-        let accepted = Frame::ready(accepted);
+        let accepted = Frame::ready(accepted.to_vec());
         self.server.open(id, number);
         self.server.route = number;
         let result = self.routes[number as usize].handler.on_open(&mut self.server, id, request);

@@ -68,7 +68,28 @@ impl Close {
 
 /// Bytes ready to be written to a socket: a WebSocket frame, or several, or an HTTP response. Cloning shares them.
 #[derive(Clone, Debug)]
-pub struct Frame(Rc<[u8]>);
+pub struct Frame(Rc<Encoded>);
+
+#[derive(Debug)]
+struct Encoded {
+    bytes: Vec<u8>,
+    /// Where the frame begins: its header is written last, into room that is left for the longest one.
+    start: usize,
+    /// Which message it is, where one may take another's place.
+    message: Option<Message>,
+}
+
+/// What a frame says about itself to a backlog that drops some: see [`crate::client::outbox::Slow`].
+#[derive(Debug)]
+pub struct Message {
+    /// Its topic.
+    pub topic: Box<str>,
+    /// The cursor of the message before it.
+    pub before: Box<str>,
+}
+
+/// The longest header that a server writes: two bytes, and eight for the length (RFC 6455 section 5.2).
+const HEADER_BYTES_MAX: usize = 10;
 
 impl Frame {
     /// A text message.
@@ -76,10 +97,9 @@ impl Frame {
         Frame::encode(OpCode::Data(Data::Text), text.as_bytes())
     }
 
-    /// A text message of JSON, which is UTF-8 by what made it.
-    pub fn json(json: &[u8]) -> Frame {
-        debug_assert!(std::str::from_utf8(json).is_ok(), "JSON is UTF-8");
-        Frame::encode(OpCode::Data(Data::Text), json)
+    /// A text message of JSON, which is UTF-8 by what makes it: `write` appends it, about `length` bytes.
+    pub fn json(length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Frame {
+        Frame::build(OpCode::Data(Data::Text), length, write)
     }
 
     /// A binary message.
@@ -111,16 +131,43 @@ impl Frame {
     }
 
     /// Bytes that are framed already.
-    pub fn ready(bytes: &[u8]) -> Frame {
-        Frame(bytes.into())
+    pub fn ready(bytes: Vec<u8>) -> Frame {
+        Frame(Rc::new(Encoded { bytes, start: 0, message: None }))
     }
 
     fn encode(opcode: OpCode, payload: &[u8]) -> Frame {
+        Frame::build(opcode, payload.len(), |bytes| bytes.extend_from_slice(payload))
+    }
+
+    /// The payload is written where it stays: a large one is held once.
+    fn build(opcode: OpCode, length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Frame {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + length);
+        bytes.resize(HEADER_BYTES_MAX, 0);
+        write(&mut bytes);
+        let length = (bytes.len() - HEADER_BYTES_MAX) as u64;
         let header = FrameHeader { opcode, ..FrameHeader::default() };
-        let mut bytes = Vec::with_capacity(header.len(payload.len() as u64) + payload.len());
-        header.format(payload.len() as u64, &mut bytes).expect("a vector takes every write");
-        bytes.extend_from_slice(payload);
-        Frame(bytes.into())
+        let start = HEADER_BYTES_MAX - header.len(length);
+        let place = &mut &mut bytes[start..HEADER_BYTES_MAX];
+        header.format(length, place).expect("there is room for every header");
+        debug_assert!(
+            opcode != OpCode::Data(Data::Text)
+                || std::str::from_utf8(&bytes[HEADER_BYTES_MAX..]).is_ok(),
+            "text is UTF-8"
+        );
+        Frame(Rc::new(Encoded { bytes, start, message: None }))
+    }
+
+    /// The same, which says which message it is. Nobody may share it yet.
+    pub fn about(mut self, topic: &str, before: &str) -> Frame {
+        if let Some(encoded) = Rc::get_mut(&mut self.0) {
+            encoded.message = Some(Message { topic: topic.into(), before: before.into() });
+        }
+        self
+    }
+
+    /// Which message it is, if it says so.
+    pub fn about_message(&self) -> Option<&Message> {
+        self.0.message.as_ref()
     }
 
     /// Whether both are one frame, not merely equal ones.
@@ -130,7 +177,7 @@ impl Frame {
 
     /// What goes on the wire.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.0.bytes[self.0.start..]
     }
 }
 

@@ -21,7 +21,7 @@ use crate::timers::{NEVER, TICKS_PER_SECOND, Tick};
 use codec::{Codec, Fragments, Inbound};
 use frame::{Close, Frame};
 use http::{Request, Response};
-use outbox::{Backlog, Outbox};
+use outbox::{Backlog, Outbox, Slow};
 pub use timing::Timing;
 use transport::Transport;
 
@@ -300,16 +300,25 @@ impl Client {
         self.end_at(NEVER, AtEnd::Drop);
     }
 
-    /// Queues a frame; `false` when it does not read and its backlog hit a bound.
+    /// Queues a frame; `None` when it does not read, its backlog hit a bound, and nothing of it may be dropped. Else how many
+    /// messages were.
     ///
     /// A client whose socket is not known to be full is never slow: it is *pressed* instead, see [`Client::is_pressed`].
-    pub fn queue(&mut self, frame: &Frame, backlog: &Backlog) -> bool {
+    pub fn queue(&mut self, frame: &Frame, backlog: &Backlog, slow: Slow) -> Option<usize> {
         let flight = self.flight();
-        let takes = !flight.blocked || flight.outbox.has_room(frame, backlog);
-        if takes {
-            flight.outbox.push(frame);
-        }
-        takes
+        let outbox = &mut flight.outbox;
+        let dropped = match slow {
+            Slow::KeepNewest if flight.blocked => usize::from(outbox.drop_same_topic(frame)),
+            Slow::DropOldest(notice) if flight.blocked => {
+                outbox.drop_oldest(frame, backlog, notice)
+            }
+            _ => 0,
+        };
+        let takes = !flight.blocked || outbox.has_room(frame, backlog);
+        takes.then(|| {
+            outbox.push(frame);
+            dropped
+        })
     }
 
     /// Whether it is still to be given the broadcast with this number, if that is for it.

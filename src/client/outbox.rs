@@ -32,6 +32,19 @@ pub struct Backlog {
     pub bytes_max: usize,
 }
 
+/// What becomes of a client whose socket is full and whose backlog hits its bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Slow {
+    /// It is closed.
+    #[default]
+    Close,
+    /// Its oldest messages are dropped. Where they stood it is told, by what this makes of the cursor of the last message
+    /// before them, if there is something to tell.
+    DropOldest(Option<fn(&str) -> Frame>),
+    /// Of each topic only the newest message waits, from the moment on at which its socket is full.
+    KeepNewest,
+}
+
 /// Frames that wait to be written.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -40,6 +53,8 @@ pub struct Outbox {
     written: usize,
     /// Bytes of all frames.
     bytes: usize,
+    /// What it was told last about messages that were dropped.
+    notice: Option<Frame>,
 }
 
 impl Outbox {
@@ -74,6 +89,57 @@ impl Outbox {
     pub fn push(&mut self, frame: &Frame) {
         self.bytes += frame.as_bytes().len();
         self.frames.push_back(frame.clone());
+    }
+
+    /// Drops the message of the same topic that waits, if none of it is on the wire. Whether there was one.
+    pub fn drop_same_topic(&mut self, frame: &Frame) -> bool {
+        let Some(message) = frame.about_message() else { return false };
+        let first = usize::from(self.written > 0);
+        let is_same = |waiting: &Frame| {
+            waiting.about_message().is_some_and(|other| other.topic == message.topic)
+        };
+        let found = self.frames.iter().skip(first).position(is_same);
+        found.is_some_and(|at| self.remove(first + at).is_some())
+    }
+
+    /// Drops the oldest messages until there is room for this frame, or none is left, and says so in their place. Returns how
+    /// many.
+    pub fn drop_oldest(
+        &mut self,
+        frame: &Frame,
+        backlog: &Backlog,
+        notice: Option<fn(&str) -> Frame>,
+    ) -> usize {
+        let first = usize::from(self.written > 0);
+        let mut dropped = 0;
+        let mut place = None;
+        while !self.has_room(frame, backlog) {
+            let oldest =
+                self.frames.iter().skip(first).position(|one| one.about_message().is_some());
+            let Some(at) = oldest.map(|at| first + at) else { break };
+            let gone = self.remove(at).expect("it was just found");
+            place.get_or_insert((at, gone));
+            dropped += 1;
+        }
+        if let (Some((at, gone)), Some(notice)) = (place, notice) {
+            let before = gone.about_message().map_or("", |message| &*message.before);
+            let told = self.notice.as_ref().is_some_and(|told| {
+                self.frames.iter().skip(first).take(at + 1 - first).any(|waiting| waiting.is(told))
+            });
+            if !told {
+                let frame = notice(before);
+                self.bytes += frame.as_bytes().len();
+                self.frames.insert(at, frame.clone());
+                self.notice = Some(frame);
+            }
+        }
+        dropped
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Frame> {
+        let frame = self.frames.remove(at)?;
+        self.bytes -= frame.as_bytes().len();
+        Some(frame)
     }
 
     /// Puts a frame before all others. Nothing may be written yet.
@@ -168,24 +234,24 @@ mod tests {
         let mut outbox = Outbox::default();
         for half_full in [false, false, true] {
             assert_eq!(outbox.is_half_full(&BACKLOG), half_full);
-            assert!(outbox.has_room(&Frame::ready(b"x"), &BACKLOG));
-            outbox.push(&Frame::ready(b"x"));
+            assert!(outbox.has_room(&Frame::ready(b"x".to_vec()), &BACKLOG));
+            outbox.push(&Frame::ready(b"x".to_vec()));
         }
-        assert!(!outbox.has_room(&Frame::ready(b"x"), &BACKLOG));
+        assert!(!outbox.has_room(&Frame::ready(b"x".to_vec()), &BACKLOG));
         let mut outbox = Outbox::default();
-        outbox.push(&Frame::ready(&[0; 60]));
+        outbox.push(&Frame::ready(vec![0; 60]));
         assert!(outbox.is_half_full(&BACKLOG));
-        assert!(outbox.has_room(&Frame::ready(&[0; 40]), &BACKLOG));
-        assert!(!outbox.has_room(&Frame::ready(&[0; 41]), &BACKLOG));
+        assert!(outbox.has_room(&Frame::ready(vec![0; 40]), &BACKLOG));
+        assert!(!outbox.has_room(&Frame::ready(vec![0; 41]), &BACKLOG));
         assert_eq!(outbox.bytes(), 60);
     }
 
     #[test]
     fn one_frame_above_the_bound_passes_when_nothing_else_waits() {
         let mut outbox = Outbox::default();
-        assert!(outbox.has_room(&Frame::ready(&[0; 101]), &BACKLOG));
-        outbox.push(&Frame::ready(&[0; 101]));
-        assert!(!outbox.has_room(&Frame::ready(b""), &BACKLOG));
+        assert!(outbox.has_room(&Frame::ready(vec![0; 101]), &BACKLOG));
+        outbox.push(&Frame::ready(vec![0; 101]));
+        assert!(!outbox.has_room(&Frame::ready(b"".to_vec()), &BACKLOG));
     }
 
     #[test]
@@ -193,7 +259,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut gather = Vec::new();
         for frame in [&b"abc"[..], b"def", &[0; GATHERED_BYTES_MAX], b"x", b"y"] {
-            outbox.push(&Frame::ready(frame));
+            outbox.push(&Frame::ready(frame.to_vec()));
         }
         outbox.advance(1);
         assert_eq!(outbox.offer(&mut gather), b"bcdef");
@@ -209,16 +275,64 @@ mod tests {
     fn a_frame_on_the_wire_is_finished_before_the_close() {
         let mut outbox = Outbox::default();
         for frame in [b"abc", b"def", b"ghi"] {
-            outbox.push(&Frame::ready(frame));
+            outbox.push(&Frame::ready(frame.to_vec()));
         }
         outbox.advance(4);
         outbox.forget();
-        outbox.push(&Frame::ready(b"bye"));
+        outbox.push(&Frame::ready(b"bye".to_vec()));
         assert_eq!(outbox.bytes(), 5);
         outbox.advance(2);
         assert_eq!(outbox.last().unwrap().as_bytes(), b"bye");
         outbox.advance(3);
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes(), 0);
+    }
+
+    fn message(topic: &str, sequence: u64) -> Frame {
+        Frame::text(&format!("{topic} {sequence}")).about(topic, &(sequence - 1).to_string())
+    }
+
+    fn texts(outbox: &Outbox) -> Vec<String> {
+        let text = |frame: &Frame| String::from_utf8_lossy(&frame.as_bytes()[2..]).into_owned();
+        outbox.frames.iter().map(text).collect()
+    }
+
+    #[test]
+    fn the_oldest_messages_make_room_and_the_hole_is_told_once() {
+        let backlog = Backlog { frames_max: 4, bytes_max: 1000 };
+        let notice: Option<fn(&str) -> Frame> =
+            Some(|before| Frame::text(&format!("hole {before}")));
+        let mut outbox = Outbox::default();
+        outbox.push(&message("a", 1));
+        outbox.advance(1);
+        outbox.push(&Frame::text("an answer"));
+        outbox.push(&message("a", 2));
+        outbox.push(&message("b", 3));
+        for (sequence, dropped) in [(4, 1), (5, 2), (6, 1)] {
+            let next = message("a", sequence);
+            assert_eq!(outbox.drop_oldest(&next, &backlog, notice), dropped, "{sequence}");
+            outbox.push(&next);
+        }
+        // The one on the wire and what is no message stay.
+        assert_eq!(texts(&outbox), ["a 1", "an answer", "hole 1", "a 6"]);
+        let bytes: usize = outbox.frames.iter().map(|frame| frame.as_bytes().len()).sum();
+        assert_eq!(outbox.bytes(), bytes - 1);
+        outbox.advance(bytes - 1);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn only_the_newest_of_a_topic_stays() {
+        let mut outbox = Outbox::default();
+        for (topic, sequence, replaced) in
+            [("a", 1, false), ("b", 2, false), ("a", 3, true), ("b", 4, true), ("a", 5, true)]
+        {
+            let next = message(topic, sequence);
+            assert_eq!(outbox.drop_same_topic(&next), replaced, "{topic} {sequence}");
+            outbox.push(&next);
+        }
+        assert_eq!(texts(&outbox), ["b 4", "a 5"]);
+        outbox.advance(1);
+        assert!(!outbox.drop_same_topic(&message("b", 6)), "it is on the wire");
     }
 }

@@ -97,6 +97,8 @@ pub struct RouteConfig {
     pub anonymous: Vec<String>,
     /// A newer connection of the same user closes the older one (4503).
     pub single_session: bool,
+    /// What becomes of a client whose backlog hits its bound.
+    pub slow: Slow,
 }
 
 /// Which `Origin` headers a route takes (RFC 6454 section 7). A request without one always passes.
@@ -117,6 +119,17 @@ pub enum Format {
     Json,
     /// The payload alone.
     Raw,
+}
+
+/// What becomes of a client that reads too slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slow {
+    /// It is closed with 4000.
+    Close,
+    /// Its oldest messages are dropped, and it is told by `gap`.
+    DropOldest,
+    /// Of each topic it gets the newest message only.
+    KeepNewest,
 }
 
 impl Jwt {
@@ -184,6 +197,7 @@ impl Default for RouteConfig {
             may: Vec::new(),
             anonymous: Vec::new(),
             single_session: false,
+            slow: Slow::Close,
         }
     }
 }

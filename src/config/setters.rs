@@ -1,7 +1,7 @@
 //! What single settings accept beyond their type; the table's rows call these by name.
 
 use super::value::{Value, quote};
-use super::{Config, Format, Jwt, Secret};
+use super::{Config, Format, Jwt, Secret, Slow};
 
 pub(super) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;
@@ -110,6 +110,15 @@ pub(super) fn format(value: &Value) -> Result<Format, String> {
         "json" => Ok(Format::Json),
         "raw" => Ok(Format::Raw),
         _ => Err(value.is_not("json or raw")),
+    }
+}
+
+pub(super) fn slow(value: &Value) -> Result<Slow, String> {
+    match value.text()? {
+        "close" => Ok(Slow::Close),
+        "drop-oldest" => Ok(Slow::DropOldest),
+        "keep-newest" => Ok(Slow::KeepNewest),
+        _ => Err(value.is_not("close, drop-oldest or keep-newest")),
     }
 }
 

@@ -63,6 +63,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "none", "list of grants", |r, v| put(&mut r.anonymous, v.words())),
         route("single_session", "a user's newer connection closes the older one",
             "false", "true or false", |r, v| put(&mut r.single_session, v.truth())),
+        route("slow", "a client that reads too slowly is closed with 4000, or loses messages and stays",
+            "close", "close, drop-oldest or keep-newest", |r, v| put(&mut r.slow, slow(v))),
     ]),
     ("Bounds on clients", &[
         number("clients_max", "clients at one time; then 503",

@@ -16,7 +16,8 @@ use std::rc::Rc;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response};
-use crate::config::{Format, RouteConfig};
+use crate::client::outbox::Slow;
+use crate::config::{self, Format, RouteConfig};
 use crate::handler::{Handler, Reject};
 use crate::hub::Reason;
 use crate::server::Server;
@@ -50,8 +51,7 @@ pub struct Push {
     rights: HashMap<ConnId, Rights>,
     /// The cursor at which the link to Redis was lost.
     lost_at: Option<String>,
-    /// Reused for the text of messages.
-    scratch: Vec<u8>,
+    slow: config::Slow,
 }
 
 impl Push {
@@ -76,7 +76,7 @@ impl Push {
             waiting: HashSet::new(),
             rights: HashMap::new(),
             lost_at: None,
-            scratch: Vec::new(),
+            slow: route.slow,
         })
     }
 
@@ -334,18 +334,14 @@ impl Handler for Push {
     }
 
     fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize {
-        let (format, scratch) = (self.format, &mut self.scratch);
-        let reached = server.publish(topic, |cursor| match format {
+        let format = self.format;
+        server.publish(topic, |cursor| match format {
             Format::Raw => Frame::message(payload),
             Format::Json => {
-                wire::message(topic, cursor, payload, scratch);
-                Frame::json(scratch)
+                let length = wire::message_length(topic, cursor, payload);
+                Frame::json(length, |out| wire::message(topic, cursor, payload, out))
             }
-        });
-        // What a large message needed does not stay.
-        self.scratch.clear();
-        self.scratch.shrink_to(64 * 1024);
-        reached
+        })
     }
 
     fn on_close(&mut self, _server: &mut Server, id: ConnId) {
@@ -362,6 +358,17 @@ impl Handler for Push {
         if self.format == Format::Json {
             // Whoever listens to nothing, with the token still to come, has missed nothing.
             server.send_to_listeners(Frame::text(&wire::gap(&from)));
+        }
+    }
+
+    fn slow(&self) -> Slow {
+        match (self.slow, self.format) {
+            (config::Slow::Close, _) => Slow::Close,
+            (config::Slow::KeepNewest, _) => Slow::KeepNewest,
+            (config::Slow::DropOldest, Format::Raw) => Slow::DropOldest(None),
+            (config::Slow::DropOldest, Format::Json) => {
+                Slow::DropOldest(Some(|from| Frame::text(&wire::gap(from))))
+            }
         }
     }
 

@@ -15,10 +15,15 @@ pub const REASON_BYTES_MAX: usize = 123;
 /// frame loses its `id` as well.
 const NESTING_MAX: usize = 126;
 
+/// About how long the frame of a message is: exactly, for a payload that is JSON and a topic without escapes.
+pub fn message_length(topic: &str, id: &str, payload: &[u8]) -> usize {
+    let around = r#"{"topic":"","id":"","data":}"#;
+    around.len() + topic.len() + id.len() + payload.len()
+}
+
 /// Appends the frame of a message. `data` is the payload itself if it is JSON, else a string of it,
 /// and if it is not UTF-8 either `data64` (base64 with padding, RFC 4648 section 4).
 pub fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
-    out.reserve(topic.len() + id.len() + payload.len() + 32);
     out.extend_from_slice(b"{\"topic\":");
     append(topic, out);
     out.extend_from_slice(b",\"id\":");

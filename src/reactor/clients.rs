@@ -227,7 +227,7 @@ impl Reactor {
             }
         }
         if let Some(replies) = self.codec.take_replies() {
-            self.site.server.send(id, &Frame::ready(&replies));
+            self.site.server.send(id, &Frame::ready(replies));
         }
         let left = rest.len();
         if let Some(client) = self.site.server.client(id) {

@@ -167,8 +167,9 @@ impl Reactor {
         let mut buffer = vec![0; BUFFER_BYTES_RESERVED];
         buffer.truncate(BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096)));
         let ceiling = Ceiling::new(plan.bounds.memory_max);
+        let slow = plan.routes.iter().map(|route| route.handler.slow()).collect();
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
-        let server = Server::new(plan.bounds, plan.routes.len(), now);
+        let server = Server::new(plan.bounds, slow, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.source_up = plan.link.is_none();
         Ok(Reactor {

@@ -62,8 +62,14 @@ impl Server {
         };
         let mut owed = std::mem::take(&mut self.owed);
         self.find_owed(id, served, &mut owed);
+        let slow = self.slow_policy(id);
         let client = self.clients.get_mut(id.index).expect("it was just found");
-        let queued = owed.iter().take_while(|frame| client.queue(frame, &self.backlog)).count();
+        let mut queued = 0;
+        for frame in &owed {
+            let Some(dropped) = client.queue(frame, &self.backlog, slow) else { break };
+            self.metrics.messages_dropped += dropped as u64;
+            queued += 1;
+        }
         let fits = queued == owed.len();
         owed.clear();
         self.owed = owed;

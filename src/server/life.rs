@@ -44,7 +44,7 @@ impl Server {
 
     /// Answers a handshake with a plain response and ends the connection.
     pub(crate) fn respond(&mut self, id: ConnId, response: &Response) {
-        let frame = Frame::ready(&response.encode());
+        let frame = Frame::ready(response.encode());
         if self.client(id).is_some_and(|client| client.state() == State::Head) {
             *self.metrics.responses.entry(response.status).or_default() += 1;
             self.finish(id, Some(&frame), true);
@@ -53,7 +53,7 @@ impl Server {
 
     /// Answers a handshake that a handler has looked at already, whatever it queued, and ends the connection.
     pub(crate) fn refuse(&mut self, id: ConnId, response: &Response) {
-        let frame = Frame::ready(&response.encode());
+        let frame = Frame::ready(response.encode());
         *self.metrics.responses.entry(response.status).or_default() += 1;
         match self.client(id) {
             // The handler closed it before it refused it: a close frame is no answer to a handshake.

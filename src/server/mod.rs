@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
-use crate::client::outbox::Backlog;
+use crate::client::outbox::{Backlog, Slow};
 use crate::client::{AtEnd, Client, State, Timing};
 use crate::clock::Now;
 use crate::config::Bounds;
@@ -51,6 +51,8 @@ pub struct Server {
     /// Connections to the admin listener.
     pub(crate) admins: usize,
     pub(crate) backlog: Backlog,
+    /// For each route.
+    slow: Vec<Slow>,
     generation: u32,
     /// Seconds since 1970 when the process started, so that cursors rise across restarts.
     started: u64,
@@ -80,7 +82,8 @@ struct Counted {
 }
 
 impl Server {
-    pub(crate) fn new(bounds: Bounds, routes: usize, now: Now) -> Server {
+    /// With a route for each of these.
+    pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, now: Now) -> Server {
         let seconds = |seconds: u32| (seconds as u64 * 1000 / TICK) as Tick;
         Server {
             now,
@@ -96,7 +99,8 @@ impl Server {
             broadcasts: Broadcasts::default(),
             pings: VecDeque::new(),
             dead: Vec::new(),
-            hubs: (0..routes).map(|_| Hub::default()).collect(),
+            hubs: slow.iter().map(|_| Hub::default()).collect(),
+            slow,
             route: 0,
             handshakes: 0,
             admins: 0,
@@ -152,8 +156,11 @@ impl Server {
     pub(crate) fn queue(&mut self, id: ConnId, frame: &Frame, lane: Lane) -> bool {
         let backlog = self.backlog;
         let has_room = self.catch_up(id).is_some();
+        let slow = self.slow_policy(id);
         let Some(client) = self.open_client(id) else { return false };
-        let queued = has_room && client.queue(frame, &backlog);
+        let dropped = has_room.then(|| client.queue(frame, &backlog, slow)).flatten();
+        self.metrics.messages_dropped += dropped.unwrap_or(0) as u64;
+        let queued = dropped.is_some();
         if queued {
             self.owe(id, lane);
         } else {
@@ -177,15 +184,27 @@ impl Server {
             0
         } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
             let listeners = self.listeners_len(&found);
-            self.broadcast(&found, make(&self.cursor()));
+            let frame = self.make(topic, make);
+            self.broadcast(&found, frame);
             listeners
         } else {
-            let frame = make(&self.cursor());
+            let frame = self.make(topic, make);
             self.send_to_members(&found, &frame)
         };
         (self.found, self.key) = (found, key);
         self.metrics.deliveries += reached as u64;
         reached
+    }
+
+    /// A message's frame, which says which message it is where that is asked for.
+    fn make(&self, topic: &str, make: impl FnOnce(&str) -> Frame) -> Frame {
+        let frame = make(&self.cursor());
+        match self.slow[self.route as usize] {
+            Slow::Close => frame,
+            Slow::DropOldest(_) | Slow::KeepNewest => {
+                frame.about(topic, &cursor(self.started, self.sequence.saturating_sub(1)))
+            }
+        }
     }
 
     /// Queues a frame for each member of these topics, who are few. Returns for how many.
@@ -360,6 +379,12 @@ impl Server {
         if let Some(lane) = self.client(id).and_then(|client| client.enter_lane(lane, &backlog)) {
             self.flush.push(id, lane);
         }
+    }
+
+    /// What becomes of a client that reads too slowly.
+    fn slow_policy(&self, id: ConnId) -> Slow {
+        let route = self.clients.get(id.index).map_or(0, |client| client.route);
+        self.slow.get(route as usize).copied().unwrap_or_default()
     }
 
     fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {
