@@ -44,6 +44,8 @@ pub struct LinkSocket {
     waker: Arc<Waker>,
     /// The failure that was logged last, and when.
     logged: Option<(String, Millis)>,
+    /// For the waits between attempts.
+    random: fn() -> u64,
 }
 
 impl LinkSocket {
@@ -60,7 +62,14 @@ impl LinkSocket {
             awaits_lookup: false,
             waker,
             logged: None,
+            random: || getrandom::u64().unwrap_or_default(),
         }
+    }
+
+    /// Takes this in the place of the system's chance.
+    #[cfg(test)]
+    pub fn without_chance(&mut self, random: fn() -> u64) {
+        self.random = random;
     }
 
     /// Whether bytes wait that the last turn did not get to.
@@ -269,8 +278,7 @@ impl LinkSocket {
         self.pending = Vec::new();
         self.awaits_lookup = false;
         self.addresses = Vec::new();
-        let random = getrandom::u64().unwrap_or(now);
-        let was_up = self.link.down(now, random);
+        let was_up = self.link.down(now, (self.random)());
         let is_news =
             self.logged.as_ref().is_none_or(|(last, at)| *last != why || now >= at + REPEAT);
         if is_news {

@@ -11,6 +11,12 @@ mod doors;
 mod link;
 mod publishers;
 #[cfg(test)]
+mod simulated_phones;
+#[cfg(test)]
+mod simulated_redis;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 mod token;
 
@@ -106,7 +112,7 @@ pub enum Ended {
 /// Everything the loop owns.
 pub struct Reactor {
     poll: Poll,
-    start: Instant,
+    clock: Clock,
     site: Site,
     doors: Doors,
     link: Option<LinkSocket>,
@@ -147,8 +153,8 @@ impl Reactor {
     pub fn new(plan: Plan) -> io::Result<Reactor> {
         let poll = Poll::new()?;
         let registry = poll.registry();
-        let start = Instant::now();
-        let now = Now { millis: 0, unix: unix() };
+        let clock = Clock::System(Instant::now());
+        let now = Now { millis: 0, unix: clock.unix() };
         let mut doors = Doors::new();
         let mut open = |address, purpose| doors.open(registry, address, purpose);
         let clients = open(plan.listen, Purpose::Clients)?;
@@ -175,7 +181,7 @@ impl Reactor {
         Ok(Reactor {
             link: plan.link.map(|link| LinkSocket::new(link, waker)),
             poll,
-            start,
+            clock,
             site,
             doors,
             publishers,
@@ -246,7 +252,7 @@ impl Reactor {
     /// Waits for events, at most until the next deadline, and not at all if something is left to be done.
     fn sleep(&mut self, events: &mut Events, longest: Option<Duration>) -> io::Result<()> {
         let wake = self.next_wake(self.site.server.now.millis);
-        let turned = self.micros();
+        let turned = self.clock.micros();
         self.site.server.metrics.turn_micros.record(turned - self.woken);
         let timeout = wake.map(|wake| {
             // The clock has moved on since the turn began.
@@ -258,8 +264,8 @@ impl Reactor {
             result => result?,
         }
         self.awaited = wake;
-        self.woken = self.micros();
-        self.site.server.now = Now { millis: self.woken / 1000, unix: unix() };
+        self.woken = self.clock.micros();
+        self.site.server.now = Now { millis: self.woken / 1000, unix: self.clock.unix() };
         Ok(())
     }
 
@@ -404,12 +410,33 @@ impl Reactor {
         let empty = self.site.server.clients.is_empty() && self.publishers.is_empty();
         (empty || self.site.server.now.millis >= until).then_some(Ended::Drained)
     }
-
-    fn micros(&self) -> u64 {
-        self.start.elapsed().as_micros() as u64
-    }
 }
 
-fn unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// Where the time comes from.
+enum Clock {
+    /// From the system, since this moment.
+    System(Instant),
+    /// From a test: microseconds, and seconds since 1970.
+    #[cfg(test)]
+    Scripted(u64, u64),
+}
+
+impl Clock {
+    fn micros(&self) -> u64 {
+        match self {
+            Clock::System(start) => start.elapsed().as_micros() as u64,
+            #[cfg(test)]
+            Clock::Scripted(micros, _) => *micros,
+        }
+    }
+
+    fn unix(&self) -> u64 {
+        match self {
+            Clock::System(_) => {
+                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+            }
+            #[cfg(test)]
+            Clock::Scripted(_, unix) => *unix,
+        }
+    }
 }
