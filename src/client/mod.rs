@@ -203,8 +203,11 @@ impl Client {
 
     /// The tick at which [`Client::due`] wants to be asked next; `index` is the slot's number.
     pub fn deadline(&self, index: u32, now: Tick, timing: &Timing) -> Tick {
-        if self.state != State::Open {
-            return self.ends;
+        match self.state {
+            State::Open => {}
+            // It is freed at the end of this turn.
+            State::Dead => return NEVER,
+            _ => return self.ends,
         }
         let heard = self.heard.max(timing.floor);
         let silent = if timing.silence == 0 { NEVER } else { heard + timing.silence };

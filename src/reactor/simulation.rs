@@ -62,7 +62,10 @@ impl World {
         let redis = Redis::new(seed);
         let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
         let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
-        let route = RouteConfig { may: vec!["*".into()], ..RouteConfig::default() };
+        // What everyone listens to has a crowd.
+        let topics =
+            if random.below(3) > 0 { vec!["news".to_owned(), "a".to_owned()] } else { vec![] };
+        let route = RouteConfig { may: vec!["*".into()], topics, ..RouteConfig::default() };
         let push = Push::new(Rc::clone(&keys), &route).expect("the grants are good");
         let mut plan = plan(push, |bounds| {
             bounds.flush_clients_per_turn = random.choose(&[1, 3, 20, 512]);
@@ -92,7 +95,7 @@ impl World {
         }
         World {
             seed,
-            people: random.choose(&[5, 40, 120]),
+            people: random.choose(&[5, 60, 200]),
             random,
             reactor,
             events: Events::with_capacity(64),
