@@ -95,7 +95,7 @@ static TABLE: &[(&str, &[Setting])] = &[
             1, MANY, "", Usize(|c| &mut c.bounds.backlog_frames_max)),
         size("backlog_bytes_max", "bytes that wait for one client; then 4000",
             1, 1024 * MIB, Usize(|c| &mut c.bounds.backlog_bytes_max)),
-        number("ping_seconds", "silence before a client is pinged",
+        number("ping_seconds", "silence before a client is pinged, at most",
             0, 3600, "no pings", U32(|c| &mut c.bounds.ping_seconds)),
         number("silence_seconds", "silence before a client is closed with 4001; above ping_seconds",
             0, 86_400, "never", U32(|c| &mut c.bounds.silence_seconds)),
