@@ -14,6 +14,7 @@ pub mod admin;
 pub mod chart;
 pub mod churn;
 pub mod client;
+pub mod crowd;
 pub mod drain;
 pub mod echo;
 pub mod idlers;

@@ -46,6 +46,15 @@ impl Redis {
         panic!("redis-server ended {ATTEMPTS} times as soon as it was started")
     }
 
+    /// Kills it and starts another one on the same port.
+    pub fn restart(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.child = spawn(&self.folder, self.address);
+        let address = self.address;
+        assert!(wait_until(|| answers(address)), "redis-server does not come back on {address}");
+    }
+
     /// For `--redis`.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
@@ -145,7 +154,8 @@ impl RedisPublisher {
     }
 }
 
-fn publish_command(topic: &str, payload: &str) -> Vec<u8> {
+/// The command that publishes under `pub.`.
+pub fn publish_command(topic: &str, payload: &str) -> Vec<u8> {
     command(&["PUBLISH", &format!("pub.{topic}"), payload])
 }
 

@@ -20,21 +20,12 @@ pub const SHARED_TOPIC: &str = "news";
 /// What tokens are signed with, if with a secret.
 pub const SECRET: &str = "a secret for benches alone, long enough";
 
-/// No port is fixed, and nothing happens but what the bench does: no pings, no end of patience.
-const FLAGS: [&str; 12] = [
-    "--listen",
-    "127.0.0.1:0",
-    "--publishers",
-    "127.0.0.1:0",
-    "--publishers-max",
-    "4",
-    "--ping-seconds",
-    "0",
-    "--silence-seconds",
-    "0",
-    "--log",
-    "warn",
-];
+/// No port is fixed.
+const FREE_PORTS: [&str; 6] =
+    ["--listen", "127.0.0.1:0", "--publishers", "127.0.0.1:0", "--log", "warn"];
+
+/// Nothing happens but what the bench does: no pings, no end of patience.
+const QUIET: [&str; 6] = ["--publishers-max", "4", "--ping-seconds", "0", "--silence-seconds", "0"];
 
 /// Names a library that the server is to be started with, for the comparison of allocators: `libjemalloc.so.2` and the like.
 const PRELOAD: &str = "ONELOOP_BENCH_PRELOAD";
@@ -55,8 +46,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the binary and reads where it listens.
+    /// Starts the binary and reads where it listens. It does nothing by itself.
     pub fn start(flags: &[&str]) -> Server {
+        Server::start_as_it_comes(&[&QUIET[..], flags].concat())
+    }
+
+    /// The same with its pings and its patience.
+    pub fn start_as_it_comes(flags: &[&str]) -> Server {
         let mut command = Command::new(BINARY);
         // Settings of the caller's own would change what is measured.
         for (name, _) in std::env::vars_os() {
@@ -73,7 +69,7 @@ impl Server {
         }
         let started = Instant::now();
         let mut child = command
-            .args(FLAGS)
+            .args(FREE_PORTS)
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -177,8 +173,12 @@ impl Tokens {
 
     /// For a client with a `sub` of 8 characters, its own topic and the shared one.
     pub fn token(&self, number: usize) -> String {
-        let topics = [SHARED_TOPIC.to_owned()];
-        self.0.issue(&sub(number), &topics, &[], false, self.1, 3600).expect("the claims are good")
+        self.token_for(number, &[SHARED_TOPIC.to_owned()])
+    }
+
+    /// The same with other topics. It is good for a day.
+    pub fn token_for(&self, number: usize, topics: &[String]) -> String {
+        self.0.issue(&sub(number), topics, &[], false, self.1, 86_400).expect("the claims are good")
     }
 }
 
