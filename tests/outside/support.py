@@ -80,6 +80,13 @@ def node(script, *arguments, timeout=90):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def counter(server, name, text=None):
+    """What /metrics says of `oneloop_{name}`, labels included; 0 if it says nothing."""
+    lines = (text or server.admin("/metrics")[2]).splitlines()
+    found = [line.split()[-1] for line in lines if line.rpartition(" ")[0] == f"oneloop_{name}"]
+    return float(found[0]) if found else 0
+
+
 class Publisher:
     """One connection that speaks just enough RESP to publish; errors come back as values."""
 

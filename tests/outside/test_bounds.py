@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import threading
 import time
 
 import pytest
@@ -190,51 +189,6 @@ async def test_a_broadcast_beyond_the_flush_budget_reaches_all(start):
         for client in clients:
             assert (await client.next())["data"] == "all"
         assert await clients[0].heard() == []
-
-
-FLOODS = {
-    "pings": frame(PING, "x" * 10),
-    "pongs": frame(PONG),
-    "half heads": None,
-}
-
-
-@pytest.mark.parametrize("name", FLOODS)
-async def test_a_flood_does_not_starve_others(start, name):
-    """While one floods as fast as it can, another has its hundred answers."""
-    server = start()
-    stop = threading.Event()
-    flooding = threading.Event()
-
-    def flood():
-        while not stop.is_set():
-            with Raw(server) as raw:
-                try:
-                    if FLOODS[name]:
-                        raw.upgrade(token("flooder"))
-                    block = FLOODS[name] * 1000 if FLOODS[name] else b"GET /ws HTTP/1.1\r\n"
-                    raw.socket.settimeout(0.5)
-                    while not stop.is_set():
-                        raw.send(block)
-                        flooding.set()
-                        if not FLOODS[name]:
-                            break
-                except (OSError, EOFError):
-                    flooding.set()
-
-    thread = threading.Thread(target=flood)
-    thread.start()
-    try:
-        assert flooding.wait(DEADLINE)
-        async with server.client("42") as client:
-            for number in range(100):
-                assert server.publish("user.42", number) == 1
-                assert (await client.next())["data"] == number
-            for _ in range(20):
-                assert await client.ask(op="ping") == {"op": "pong"}
-    finally:
-        stop.set()
-        thread.join()
 
 
 # `PUBLISH` to a topic that nobody hears: its answer is `:0`.
