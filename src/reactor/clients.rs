@@ -167,6 +167,13 @@ impl Reactor {
             return 0;
         }
         let reading = std::mem::replace(&mut client.reading, Reading::Idle);
+        let is_cut = client.state() == State::Open && client.has_input() && !self.on_bytes(id, 0);
+        if is_cut {
+            // What is read on top of what it was cut short at would grow for as long as it sends. It had its turn.
+            self.read_on(id, reading);
+            return limit;
+        }
+        let Some(client) = self.site.server.client(id) else { return 0 };
         match client.transport.read(id, &mut self.buffer[..limit]) {
             Ok(0) => {
                 self.on_end(id);
@@ -174,21 +181,15 @@ impl Reactor {
             }
             Ok(length) => {
                 client.hear(now);
-                if length == limit || reading == Reading::ToEnd {
-                    // There may be more, or the end that no further event will tell of: the next turn reads on.
-                    client.reading = reading;
-                    self.ready.push_back(id);
-                }
                 self.site.server.metrics.received_bytes += length as u64;
-                self.on_bytes(id, length);
+                let is_whole = self.on_bytes(id, length);
+                if length == limit || reading == Reading::ToEnd || !is_whole {
+                    // There may be more, or the end that no further event will tell of: the next turn reads on.
+                    self.read_on(id, reading);
+                }
                 length
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if client.has_input() {
-                    self.on_bytes(id, 0);
-                }
-                0
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
             Err(_) => {
                 self.site.server.bury(id);
                 0
@@ -196,8 +197,17 @@ impl Reactor {
         }
     }
 
-    /// Takes events off the bytes at the start of the loop's buffer, behind what was kept of the client's last ones.
-    fn on_bytes(&mut self, id: ConnId, length: usize) {
+    /// The next turn reads on, after the others.
+    fn read_on(&mut self, id: ConnId, reading: Reading) {
+        if let Some(client) = self.site.server.client(id) {
+            client.reading = reading;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Takes events off the bytes at the start of the loop's buffer, behind what was kept of the client's last ones. `false`:
+    /// it was cut short, and what is left is taken up when the client was offered what it is owed.
+    fn on_bytes(&mut self, id: ConnId, length: usize) -> bool {
         let buffer = std::mem::take(&mut self.buffer);
         let head_bytes_max = self.site.server.bounds.head_bytes_max;
         let mut kept =
@@ -231,11 +241,6 @@ impl Reactor {
         }
         let left = rest.len();
         if let Some(client) = self.site.server.client(id) {
-            if pressed && client.reading == Reading::Idle {
-                // What is left is taken up when it was offered what it is owed.
-                client.reading = Reading::Noted;
-                self.ready.push_back(id);
-            }
             let waits = matches!(client.state(), State::Head | State::Open);
             client.keep_input(match (waits, is_fresh) {
                 (false, _) => Vec::new(),
@@ -247,6 +252,7 @@ impl Reactor {
             });
         }
         self.buffer = buffer;
+        !pressed
     }
 
     /// The peer has ended its side.
