@@ -206,7 +206,7 @@ impl Reactor {
     }
 
     /// Takes events off the bytes at the start of the loop's buffer, behind what was kept of the client's last ones. `false`:
-    /// it was cut short, and what is left is taken up when the client was offered what it is owed.
+    /// it was cut short, and what is left is taken up in the next turn, or when the client was offered what it is owed.
     fn on_bytes(&mut self, id: ConnId, length: usize) -> bool {
         let buffer = std::mem::take(&mut self.buffer);
         let head_bytes_max = self.site.server.bounds.head_bytes_max;
@@ -218,10 +218,10 @@ impl Reactor {
         }
         let mut rest = if is_fresh { &buffer[..length] } else { &kept[..] };
         let backlog = self.site.server.backlog;
-        let mut pressed = false;
+        let mut is_cut = false;
         while let Some(client) = self.site.server.client(id) {
-            pressed = client.is_pressed(&backlog);
-            if pressed {
+            is_cut = client.is_pressed(&backlog);
+            if is_cut {
                 break;
             }
             let Some(event) = client.next(&mut rest, &mut self.codec, head_bytes_max) else {
@@ -231,8 +231,9 @@ impl Reactor {
             self.site.on_event(id, event, self.codec.take_replies());
             // A handler that publishes what clients say is a source like any other.
             let published = self.site.server.broadcasts.latest() != latest;
-            if published && self.site.server.is_pressed() {
-                pressed = true;
+            let was_costly = std::mem::take(&mut self.site.server.was_costly);
+            is_cut = was_costly || (published && self.site.server.is_pressed());
+            if is_cut {
                 break;
             }
         }
@@ -252,7 +253,7 @@ impl Reactor {
             });
         }
         self.buffer = buffer;
-        !pressed
+        !is_cut
     }
 
     /// The peer has ended its side.

@@ -53,6 +53,8 @@ pub struct Server {
     pub(crate) backlog: Backlog,
     /// For each route.
     slow: Vec<Slow>,
+    /// The message just handled was costly, see [`Server::end_turn_of_client`].
+    pub(crate) was_costly: bool,
     generation: u32,
     /// Seconds since 1970 when the process started, so that cursors rise across restarts.
     started: u64,
@@ -108,6 +110,7 @@ impl Server {
                 frames_max: bounds.backlog_frames_max,
                 bytes_max: bounds.backlog_bytes_max,
             },
+            was_costly: false,
             bounds,
             generation: 0,
             started: now.unix,
@@ -338,6 +341,12 @@ impl Server {
         let Some(client) = self.open_client(id) else { return };
         client.end_at(ends, AtEnd::Close(code));
         self.set_timer(id.index);
+    }
+
+    /// What the running handler did for a message took long (a signature was checked): what else that client sent waits for the
+    /// next turn.
+    pub fn end_turn_of_client(&mut self) {
+        self.was_costly = true;
     }
 
     /// Closes a connection for a reason. What it is owed is sent first, except to a slow one. A handshake is refused.
