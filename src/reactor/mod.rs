@@ -282,13 +282,24 @@ impl Reactor {
                 Source::Signals => self.signals_seen += self.signals.take(),
             }
         }
-        self.read_link();
-        let limit = self.site.server.bounds.source_read_bytes_per_turn;
-        self.publishers.read(&mut self.site, &mut self.buffer, limit);
+        self.read_sources();
         self.accept();
         self.read_clients();
         if self.signals_seen > 0 && self.drain_until.is_none() {
             self.drain();
+        }
+    }
+
+    /// What Redis sends may press the clients in every turn, and nothing is read from publishers then: they come first once.
+    fn read_sources(&mut self) {
+        let publishers_first = self.publishers.have_waited();
+        if !publishers_first {
+            self.read_link();
+        }
+        let limit = self.site.server.bounds.source_read_bytes_per_turn;
+        self.publishers.read(&mut self.site, &mut self.buffer, limit);
+        if publishers_first {
+            self.read_link();
         }
     }
 

@@ -50,6 +50,8 @@ pub struct Publishers {
     /// Those that were read or unblocked in this turn: to be answered, and closed if they are done.
     touched: Vec<usize>,
     ended: Vec<usize>,
+    /// None of the noted ones was read in this turn: a client was owed enough before it was their turn.
+    waited: bool,
     max: usize,
     payload_bytes_max: usize,
     password: Option<Rc<[u8]>>,
@@ -62,6 +64,7 @@ impl Publishers {
             noted: VecDeque::new(),
             touched: Vec::new(),
             ended: Vec::new(),
+            waited: false,
             max: bounds.publishers_max,
             payload_bytes_max: bounds.payload_bytes_max,
             password: password.map(Rc::from),
@@ -120,9 +123,20 @@ impl Publishers {
         }
     }
 
-    /// Reads the noted ones, each up to the bound; what is left keeps its note.
+    /// Whether Redis led to so much in this turn that nobody here was read.
+    pub fn have_waited(&self) -> bool {
+        self.waited
+    }
+
+    /// Reads the noted ones, together up to the bound, until a client is owed enough. What is left keeps its note, and whoever
+    /// was not read comes first in the next turn: the first one would be the only one, if each turn began with it.
     pub fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) {
+        let limit = limit.div_ceil(self.noted.len().max(1));
+        self.waited = !self.noted.is_empty() && site.server.is_pressed();
         for _ in 0..self.noted.len() {
+            if site.server.is_pressed() {
+                return;
+            }
             let Some(number) = self.noted.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
@@ -207,13 +221,14 @@ impl Connection {
             if is_empty {
                 return false;
             }
-            match self.stream.read(buffer) {
+            let room = buffer.len().min(limit - total);
+            match self.stream.read(&mut buffer[..room]) {
                 Ok(0) => self.closed = true,
                 Ok(length) => {
                     total += length;
                     self.take_in(site, &buffer[..length]);
                     // A short read empties the socket, unless its end is behind it, of which no further event would tell.
-                    is_empty = length < buffer.len() && !self.is_ending;
+                    is_empty = length < room && !self.is_ending;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
