@@ -53,15 +53,17 @@ def head(server, path="/ws", bearer=None, method="GET", drop=(), extra=(), **rep
 
 
 class Raw:
-    """One TCP connection to the listener."""
+    """One TCP connection to the listener, or to another address; `source` is the address that it comes from."""
 
-    def __init__(self, server, receive_buffer=None):
+    def __init__(self, server, receive_buffer=None, address=None, source=None):
         self.server, self.input = server, b""
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.settimeout(DEADLINE)
-        self.socket.connect(server.address)
+        self.socket.connect(address or server.address)
 
     def __enter__(self):
         return self

@@ -72,6 +72,11 @@ def oneloop(*arguments, **variables):
     return run(BINARY, *arguments, timeout=DEADLINE, env=environment(**variables))
 
 
+def oneloop_under(wrapper, *arguments):
+    """The same, run by another command in its own place."""
+    return run(*wrapper, BINARY, *arguments, timeout=DEADLINE)
+
+
 def node(script, *arguments, timeout=90):
     """Runs one of the node scripts beside this file and returns the JSON lines it printed."""
     done = run("node", OUTSIDE / script, *arguments, timeout=timeout,
@@ -143,12 +148,15 @@ class Publisher:
 class Server:
     """One running binary, with the addresses that its start-up lines name."""
 
-    def __init__(self, *flags, key=True, secret=SECRET, redis=None, admin=True, variables=None):
-        """Without `key` the binary is given none; without `secret` one comes by the flags."""
+    def __init__(self, *flags, key=True, secret=SECRET, redis=None, admin=True, variables=None,
+                 wrapper=()):
+        """Without `key` the binary is given none; without `secret` one comes by the flags.
+
+        `wrapper` is a command that runs the binary in its own place."""
         self.redis = redis
         self.directory = tempfile.TemporaryDirectory(prefix="oneloop-")
         flags = [str(flag) for flag in flags]
-        command = [BINARY, "--listen", "127.0.0.1:0", *flags]
+        command = [*wrapper, BINARY, "--listen", "127.0.0.1:0", *flags]
         if redis:
             command += ["--redis", redis.url] if "--redis" not in flags else []
         elif "--publishers" not in flags:
