@@ -36,6 +36,18 @@ pub struct Metrics {
     pub descriptors_exhausted: u64,
     /// Turns in which clients waited because of `handshakes_max` or `handshakes_per_second_max`.
     pub accepts_held_back: u64,
+    /// Subscriptions refused above `topics_per_client_max`.
+    pub topics_refused: u64,
+    /// Clients pinged because nothing was heard of them for `ping_seconds`.
+    pub pings: u64,
+    /// Reads of a client that took all of `read_bytes_per_turn`.
+    pub reads_put_off: u64,
+    /// Reads of Redis or a publisher that its share of `source_read_bytes_per_turn` ended.
+    pub source_reads_put_off: u64,
+    /// Turns that `flush_clients_per_turn` ended before all were written to.
+    pub flushes_put_off: u64,
+    /// Turns that `accepts_per_turn` ended.
+    pub accepts_put_off: u64,
     /// Publishers refused above `publishers_max`.
     pub publishers_refused: u64,
     /// Times that `memory_max` was exceeded.
@@ -156,8 +168,8 @@ impl Metrics {
         out
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, u64); 17] {
-        [
+    fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+        vec![
             ("accepted_total", "Connections accepted.", self.accepted),
             ("opened_total", "Handshakes that became WebSockets.", self.opened),
             ("commands_total", "Text messages from clients.", self.commands),
@@ -171,6 +183,12 @@ impl Metrics {
             ("writes_total", "Writes to clients.", self.writes),
             ("descriptors_exhausted_total", "Accepts that failed.", self.descriptors_exhausted),
             ("accepts_held_back_total", "Turns in which clients waited.", self.accepts_held_back),
+            ("accepts_put_off_total", "Turns that ended an accept.", self.accepts_put_off),
+            ("reads_put_off_total", "Reads that the turn's bound cut.", self.reads_put_off),
+            ("source_reads_put_off_total", "The same of sources.", self.source_reads_put_off),
+            ("flushes_put_off_total", "Turns that wrote to some.", self.flushes_put_off),
+            ("pings_total", "Clients pinged after silence.", self.pings),
+            ("topics_refused_total", "Topics above a client's bound.", self.topics_refused),
             ("publishers_refused_total", "Publishers refused.", self.publishers_refused),
             ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),

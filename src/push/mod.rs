@@ -232,6 +232,7 @@ impl Push {
             return refuse("forbidden");
         }
         if server.topics_len(id) + missing.len() > server.bounds().topics_per_client_max {
+            server.metrics().topics_refused += 1;
             return refuse("too_many_topics");
         }
         for key in missing {
@@ -406,6 +407,7 @@ fn join_all<'a>(
         if known || server.topics_len(id) < server.bounds().topics_per_client_max {
             server.join(id, key, Reason::Granted);
         } else {
+            server.metrics().topics_refused += 1;
             excess.push(key.to_owned());
         }
     }

@@ -56,17 +56,18 @@ impl Reactor {
                 Accepted::Stream(stream, address, purpose) => {
                     self.admit(stream, address.ip(), purpose);
                 }
-                Accepted::Nobody => break,
+                Accepted::Nobody => return,
                 Accepted::HeldBack => {
                     self.site.server.metrics.accepts_held_back += 1;
-                    break;
+                    return;
                 }
                 Accepted::Exhausted => {
                     self.site.server.metrics.descriptors_exhausted += 1;
-                    break;
+                    return;
                 }
             }
         }
+        self.site.server.metrics.accepts_put_off += 1;
     }
 
     /// Whether one more handshake may begin.
@@ -181,7 +182,9 @@ impl Reactor {
             }
             Ok(length) => {
                 client.hear(now);
-                self.site.server.metrics.received_bytes += length as u64;
+                let metrics = &mut self.site.server.metrics;
+                metrics.received_bytes += length as u64;
+                metrics.reads_put_off += u64::from(length == limit);
                 let is_whole = self.on_bytes(id, length);
                 if length == limit || reading == Reading::ToEnd || !is_whole {
                     // There may be more, or the end that no further event will tell of: the next turn reads on.
@@ -275,7 +278,10 @@ impl Reactor {
             let id = ConnId { index, generation: client.generation };
             match client.due(index, now, &server.timing) {
                 Due::Nothing => {}
-                Due::Ping => server.pings.push_back(id),
+                Due::Ping => {
+                    server.metrics.pings += 1;
+                    server.pings.push_back(id);
+                }
                 Due::Silent => server.close(id, Close::SILENT),
                 Due::End(AtEnd::Close(code)) => server.close(id, Close::plain(code)),
                 Due::End(AtEnd::Timeout) => {
@@ -306,6 +312,7 @@ impl Reactor {
             }
             left = left.saturating_sub(writes);
         }
+        self.site.server.metrics.flushes_put_off += u64::from(self.owes());
     }
 
     /// Writes the broadcasts that a listener is owed. Whether there was a write. What is queued for one whose socket is full

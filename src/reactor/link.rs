@@ -208,16 +208,17 @@ impl LinkSocket {
         while total < limit && self.readable && self.pending.is_empty() && !site.server.is_pressed()
         {
             let Some(stream) = &mut self.stream else { return Ok(()) };
+            let room = buffer.len().min(limit - total);
             let read = match stream {
-                Stream::Tcp(stream) => stream.read(buffer),
-                Stream::Unix(stream) => stream.read(buffer),
+                Stream::Tcp(stream) => stream.read(&mut buffer[..room]),
+                Stream::Unix(stream) => stream.read(&mut buffer[..room]),
             };
             match read {
                 Ok(0) => return Err("Redis closed the connection".into()),
                 Ok(length) => {
                     total += length;
                     // A short read empties the socket, unless its end is behind it, of which no further event would tell.
-                    self.readable = length == buffer.len() || self.is_ending;
+                    self.readable = length == room || self.is_ending;
                     self.take_in(site, &buffer[..length])?;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -225,6 +226,7 @@ impl LinkSocket {
                 Err(error) => return Err(format!("the connection to Redis broke: {error}")),
             }
         }
+        site.server.metrics().source_reads_put_off += u64::from(total >= limit);
         Ok(())
     }
 

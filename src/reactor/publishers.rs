@@ -215,7 +215,9 @@ impl Connection {
                 self.stalled = !self.publisher.is_ending();
                 return false;
             }
-            if total >= limit || !self.pending.is_empty() || site.server.is_pressed() {
+            let is_over = total >= limit;
+            if is_over || !self.pending.is_empty() || site.server.is_pressed() {
+                site.server.metrics().source_reads_put_off += u64::from(is_over);
                 return true;
             }
             if is_empty {
