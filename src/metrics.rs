@@ -192,6 +192,7 @@ impl Metrics {
             ("publishers_refused_total", "Publishers refused.", self.publishers_refused),
             ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
+            ("source_ups_total", "Times the link to Redis came up.", self.link_ups),
             ("turns_total", "Turns of the loop.", self.turn_micros.count()),
         ]
     }
