@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 
 from support import DEADLINE, Publisher, eventually
 
@@ -97,24 +98,44 @@ class Redis:
         shutil.rmtree(self.directory)
 
 
+def bulks(kind, *words):
+    """An array (`*`) or push (`>`) of strings."""
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    parts = [b"%s%d\r\n" % (kind, len(words))]
+    return b"".join(parts + [b"$%d\r\n%s\r\n" % (len(word), word) for word in words])
+
+
+def greeted(received, resp3=False):
+    """How a Redis answers our greeting and our PING; one of before version 6 knows no RESP3."""
+    if b"HELLO" in received:
+        return b"%1\r\n+proto\r\n:3\r\n" if resp3 else b"-ERR unknown command 'HELLO'\r\n"
+    answer = b"+OK\r\n" if b"SETNAME" in received else b""
+    if b"PSUBSCRIBE" in received:
+        kind = b">" if resp3 else b"*"
+        answer += kind + b"3\r\n$10\r\npsubscribe\r\n$5\r\npub.*\r\n:1\r\n"
+    return answer + (b"+PONG\r\n" if b"PING" in received else b"")
+
+
 class FalseRedis:
     """Accepts on a free port and answers each connection's bytes by a script.
 
     `answer(received)` is called with what one read brought and returns the bytes to send,
     or None to close the connection."""
 
-    def __init__(self, answer):
+    def __init__(self, answer=greeted):
         self.answer = answer
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}"
-        self.connections = []
+        self.connections, self.times = [], []
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self.listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.times.append(time.monotonic())
                 self.connections.append(connection)
                 threading.Thread(target=self.serve, args=[connection], daemon=True).start()
 
@@ -127,6 +148,17 @@ class FalseRedis:
                     return
                 connection.sendall(answer)
 
+    def say(self, data):
+        """Sends to the newest connection."""
+        self.connections[-1].sendall(data)
+
+    def drop(self):
+        """Ends the newest connection."""
+        self.connections[-1].shutdown(socket.SHUT_RDWR)
+
+    def publisher(self):
+        return FalsePublisher(self)
+
     def close(self):
         for one in [self.listener, *self.connections]:
             with contextlib.suppress(OSError):
@@ -138,3 +170,17 @@ class FalseRedis:
 
     def __exit__(self, *_):
         self.close()
+
+
+class FalsePublisher:
+    """A publisher's connection to a false Redis, which has one subscriber."""
+
+    def __init__(self, false):
+        self.false = false
+
+    def command(self, _publish, channel, payload):
+        self.false.say(bulks(b"*", "pmessage", "pub.*", channel, payload))
+        return 1
+
+    def close(self):
+        pass

@@ -6,21 +6,11 @@ import http.server
 import threading
 
 import pytest
-from redises import FalseRedis, free_port
+from redises import FalseRedis, free_port, greeted
 from support import brief, oneloop
 
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 QUICK = ["--redis-backoff-ms-max", 100, "--redis-timeout-seconds", 1]
-
-
-def greeted(received):
-    """How a Redis of before version 6 answers our greeting."""
-    if b"HELLO" in received:
-        return b"-ERR unknown command 'HELLO'\r\n"
-    answer = b"+OK\r\n" if b"SETNAME" in received else b""
-    if b"PSUBSCRIBE" in received:
-        answer += b"*3\r\n$10\r\npsubscribe\r\n$5\r\npub.*\r\n:1\r\n"
-    return answer
 
 
 async def assert_delivers(server):
@@ -113,27 +103,6 @@ async def test_a_redis_that_is_still_loading_is_waited_for(start):
         assert server.admin("/healthz")[0] == 200
         loading = False
         server.wait_ready()
-
-
-async def test_loading_answers_to_ping_are_life(start):
-    """A replica that loads again answers PING by -LOADING while its subscriptions live on."""
-    pings = []
-
-    def answer(received):
-        if b"PING" not in received:
-            return greeted(received)
-        pings.append(received)
-        return LOADING
-
-    with FalseRedis(answer) as false:
-        server = start("--redis", false.url, "--redis-silence-seconds", 1,
-                       "--redis-timeout-seconds", 1, redis=false)
-        async with server.client("42") as client:
-            while len(pings) < 3:
-                await asyncio.sleep(0.05)
-            assert server.ready()
-            assert (await client.ask(op="ping")) == {"op": "pong"}
-        assert len(false.connections) == 1
 
 
 @contextlib.contextmanager
