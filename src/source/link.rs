@@ -45,7 +45,9 @@ pub struct Link {
     acknowledged: Vec<bool>,
     /// PINGs whose answers are still to come.
     pings_unanswered: u32,
-    /// Attempts since it was last up.
+    /// Since when every pattern is acknowledged; stays until `down`.
+    up_since: Option<Millis>,
+    /// Attempts since it last stayed up.
     attempts: u32,
     output: Vec<u8>,
     /// A message that came in pieces, while the caller looks at it.
@@ -68,9 +70,7 @@ enum State {
         pinged: Option<Millis>,
     },
     /// Failed, and not yet `down`.
-    Broken {
-        was_up: bool,
-    },
+    Broken,
 }
 
 /// What one value from Redis means.
@@ -98,6 +98,7 @@ impl Link {
             state: State::Waiting { until: now },
             framer: Framer::new(Grammar::Replies),
             pings_unanswered: 0,
+            up_since: None,
             attempts: 0,
             output: Vec::new(),
             lent: Vec::new(),
@@ -199,7 +200,7 @@ impl Link {
                 Some(since.saturating_add(self.config.timeout))
             }
             State::Up { heard, .. } => Some(heard.saturating_add(self.config.silence)),
-            State::Broken { .. } => None,
+            State::Broken => None,
         }
     }
 
@@ -209,7 +210,7 @@ impl Link {
             return None;
         }
         let text = match &mut self.state {
-            State::Waiting { .. } | State::Broken { .. } => return None,
+            State::Waiting { .. } | State::Broken => return None,
             State::Up { pinged: pinged @ None, .. } => {
                 *pinged = Some(now);
                 // What is still queued is asking already.
@@ -226,21 +227,26 @@ impl Link {
         Some(self.fail(text))
     }
 
-    /// The connection is gone, or could not be made: waits before the next attempt, longer each time until one comes up.
+    /// The connection is gone, or could not be made: waits before the next attempt, longer each time until one stays up.
     /// `random` is any 64 bits; they keep many servers from coming back in step. Says whether it was up.
     pub fn down(&mut self, now: Millis, random: u64) -> bool {
-        let was_up = self.is_up() || matches!(self.state, State::Broken { was_up: true });
+        let up_since = self.up_since.take();
+        // To be subscribed is not yet to stay: a Redis that cuts us off each time would otherwise be back 30 times a second,
+        // and each time every client is told to fetch its state.
+        if up_since.is_some_and(|since| now.saturating_sub(since) >= self.config.backoff_max) {
+            self.attempts = 0;
+        }
         let doubled = BACKOFF_FIRST.saturating_mul(1 << self.attempts.min(32));
         let longest = doubled.min(self.config.backoff_max).max(BACKOFF_MIN);
         let shortest = (longest / 4).max(BACKOFF_MIN);
         let wait = shortest + random % (longest - shortest + 1);
         self.attempts = self.attempts.saturating_add(1);
         self.reset(State::Waiting { until: now.saturating_add(wait) });
-        was_up
+        up_since.is_some()
     }
 
     fn fail(&mut self, text: String) -> Event<'static> {
-        self.reset(State::Broken { was_up: self.is_up() });
+        self.reset(State::Broken);
         Event::Failed(text)
     }
 
@@ -318,7 +324,7 @@ impl Link {
             return Meaning::Nothing;
         }
         self.state = State::Up { heard: now, pinged: None };
-        self.attempts = 0;
+        self.up_since = Some(now);
         Meaning::Up
     }
 

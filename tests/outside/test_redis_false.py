@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
+import threading
 import time
 
 import pytest
 from outages import QUICK, about, audience
 from redises import FalseRedis, bulks, greeted
-from support import eventually
+from support import DEADLINE, eventually
 
 HUGE = 100_000_000
 # Of the test of attempts: so many, and the longest wait between two, in milliseconds.
@@ -186,6 +187,35 @@ async def test_attempts_are_spread(start):
         server = start("--redis-backoff-ms-max", LONGEST, redis=false, ready=False)
         await assert_spread(false, begun)
         assert not server.ready()
+
+
+async def test_a_link_that_never_lasts_is_no_tight_loop(start):
+    """Subscribed and cut off at once, over and over: each time costs every client a `gap`."""
+    lasts, held = threading.Event(), threading.Event()
+    lasts.set()
+
+    def answer(received):
+        if b"PSUBSCRIBE" not in received:
+            return greeted(received)
+        if lasts.is_set():
+            held.set()
+            return greeted(received)
+        false.say(greeted(received))
+        return None
+
+    with FalseRedis(answer) as false:
+        server = start("--redis-backoff-ms-max", LONGEST, redis=false)
+        async with audience(server) as clients:
+            lasts.clear()
+            held.clear()
+            begun = time.monotonic()
+            false.drop()
+            await assert_spread(false, begun)
+            lasts.set()
+            await asyncio.to_thread(held.wait, DEADLINE)
+            outages = len(false.connections) - 1
+            await clients.is_back(outages)
+            await clients.hears(gaps=outages)
 
 
 async def assert_spread(false, begun):

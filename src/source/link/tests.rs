@@ -299,12 +299,13 @@ fn random_bytes_never_panic() {
 }
 
 #[test]
-fn backoff_grows_within_its_bounds_and_begins_anew_after_up() {
+fn backoff_grows_within_its_bounds_and_begins_anew_once_it_stayed_up() {
     for seed in 1..2000 {
         let mut random = Random::new(seed);
         let mut config = config("redis://h", &["pub.*"]);
-        config.backoff_max = random.choose(&[0, 10, 50, 77, 2000, 60_000]);
-        let longest_ever = config.backoff_max.max(10);
+        let backoff_max = random.choose(&[0, 10, 50, 77, 2000, 60_000]);
+        config.backoff_max = backoff_max;
+        let longest_ever = backoff_max.max(10);
         let mut link = Link::new(config, 0);
         for attempt in 0..100 {
             link.connecting(0);
@@ -314,10 +315,14 @@ fn backoff_grows_within_its_bounds_and_begins_anew_after_up() {
             assert!((10..=longest.max(10)).contains(&wait), "seed {seed}: {wait} ms");
             assert!(!link.wants_connect(wait - 1) && link.wants_connect(wait));
         }
-        link.connecting(0);
-        link.connected(0);
-        feed(&mut link, [GREETED, "+OK\r\n", SUBSCRIBED_3].concat(), 0);
-        assert!(link.down(0, random.next()));
-        assert!(link.deadline().is_some_and(|wait| wait <= 50), "seed {seed}");
+        for stays in [backoff_max.saturating_sub(1), backoff_max] {
+            link.connecting(0);
+            link.connected(0);
+            feed(&mut link, [GREETED, "+OK\r\n", SUBSCRIBED_3].concat(), 0);
+            assert!(link.down(stays, random.next()));
+            let wait = link.deadline().expect("it waits") - stays;
+            let longest = if stays < backoff_max { longest_ever } else { longest_ever.min(50) };
+            assert!((longest / 4..=longest).contains(&wait), "seed {seed}: {wait} ms");
+        }
     }
 }
