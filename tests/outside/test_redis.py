@@ -56,23 +56,6 @@ async def test_a_killed_redis_disconnects_none_of_a_thousand(start, redis):
                 assert await client.heard() == []
 
 
-async def test_a_frozen_redis_is_noticed_and_welcomed_back(start, redis):
-    server = start("--redis-silence-seconds", 1, "--redis-timeout-seconds", 1, redis=redis)
-    async with server.client("42") as client, server.client("43") as bystander:
-        redis.freeze()
-        try:
-            await asyncio.to_thread(server.wait_ready, False)
-            assert server.admin("/healthz")[0] == 200
-            assert (await client.ask(op="ping"))["op"] == "pong"
-        finally:
-            redis.thaw()
-        await asyncio.to_thread(server.wait_ready)
-        server.publish("user.42", "back")
-        heard = await client.heard()
-        assert [one["op"] for one in heard[:-1]] == ["gap"] and heard[-1] == ("user.42", "back")
-        assert [one["op"] for one in await bystander.heard()] == ["gap"]
-
-
 async def test_a_quiet_redis_is_not_taken_for_a_dead_one(start, redis):
     server = start("--redis-silence-seconds", 1, "--redis-timeout-seconds", 1, redis=redis)
     async with server.client("42") as client, server.client("43") as bystander:

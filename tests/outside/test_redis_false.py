@@ -140,7 +140,7 @@ async def test_a_hundred_megabytes_take_no_memory(start):
 
 
 async def test_an_error_in_answer_to_ping_is_life(start):
-    """A full disk, a replica that loads again, a permission that is missing: subscriptions live on."""
+    """A full disk, a replica that loads again, a missing permission: subscriptions live on."""
     errors = [b"-MISCONF no disk\r\n", b"-LOADING the dataset\r\n", b"-NOPERM no ping\r\n"]
 
     def answer(received):
