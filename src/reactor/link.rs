@@ -35,8 +35,10 @@ pub struct LinkSocket {
     is_ending: bool,
     /// Read, and kept while a client is owed enough.
     pending: Vec<u8>,
-    /// Addresses of this attempt that were not tried yet.
+    /// Addresses of this attempt that were not tried yet; the last one comes next.
     addresses: Vec<SocketAddr>,
+    /// Attempts that did not come up.
+    vain: usize,
     /// Where a look-up's answer will come; one is under way at most, however long it takes.
     lookup: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
     /// This attempt waits for that answer.
@@ -58,6 +60,7 @@ impl LinkSocket {
             is_ending: false,
             pending: Vec::new(),
             addresses: Vec::new(),
+            vain: 0,
             lookup: None,
             awaits_lookup: false,
             waker,
@@ -137,9 +140,10 @@ impl LinkSocket {
             // The attempt that asked is over; the next one asks again.
             return Ok(());
         }
-        self.addresses = found.map_err(|error| {
+        let found = found.map_err(|error| {
             format!("{} cannot be resolved ({error}): check the setting redis", self.link.address())
         })?;
+        self.addresses = in_turn(found, self.vain);
         self.try_next(registry, None)
     }
 
@@ -281,6 +285,7 @@ impl LinkSocket {
         self.awaits_lookup = false;
         self.addresses = Vec::new();
         let was_up = self.link.down(now, (self.random)());
+        self.vain += usize::from(!was_up);
         let is_news =
             self.logged.as_ref().is_none_or(|(last, at)| *last != why || now >= at + REPEAT);
         if is_news {
@@ -291,6 +296,16 @@ impl LinkSocket {
             site.on_source(false);
         }
     }
+}
+
+/// Addresses of a name, those that earlier attempts began with behind the others: one that hangs takes all the time that an
+/// attempt has, and the others must have their turn.
+fn in_turn(mut addresses: Vec<SocketAddr>, vain: usize) -> Vec<SocketAddr> {
+    if !addresses.is_empty() {
+        let turn = vain % addresses.len();
+        addresses.rotate_right(turn);
+    }
+    addresses
 }
 
 impl Reactor {
@@ -356,5 +371,19 @@ impl Reactor {
         if let Err(why) = link.write() {
             link.fail(&mut self.site, why);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_hangs_does_not_keep_the_others_from_their_turn() {
+        let address = |last| SocketAddr::from(([10, 0, 0, last], 6379));
+        let found = vec![address(1), address(2), address(3)];
+        let first = |vain| in_turn(found.clone(), vain).pop();
+        assert_eq!([0, 1, 2, 3].map(first), [3, 2, 1, 3].map(|last| Some(address(last))));
+        assert_eq!(in_turn(Vec::new(), 5), []);
     }
 }
