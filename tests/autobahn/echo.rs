@@ -1,0 +1,41 @@
+//! The echo server that the Autobahn test suite is run against: a handler of its own, on public names alone.
+
+use std::net::SocketAddr;
+
+use oneloop::config::Config;
+use oneloop::{App, ConnId, Frame, Handler, Reject, Request, Server};
+
+struct Echo;
+
+impl Handler for Echo {
+    fn on_open(&mut self, _: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
+        Ok(())
+    }
+
+    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+        server.send(id, &Frame::text(text));
+    }
+
+    fn on_binary(&mut self, server: &mut Server, id: ConnId, bytes: &[u8]) {
+        server.send(id, &Frame::binary(bytes));
+    }
+
+    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+        0
+    }
+
+    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+}
+
+fn main() -> std::io::Result<()> {
+    let mut config = Config { publishers: None, ..Config::default() };
+    config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    // The suite sends messages of 16 MiB, others in 65,537 fragments, and as fast as it can.
+    config.bounds.message_bytes_max = 16 << 20;
+    config.bounds.fragments_max = 1 << 17;
+    config.bounds.commands_per_second_max = 0;
+    config.bounds.backlog_bytes_max = 64 << 20;
+    let bound = App::new(config).route("/", Echo, &["*"]).bind()?;
+    println!("ws://{}/", bound.addresses().clients);
+    bound.run().map(|_| ())
+}
