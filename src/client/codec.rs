@@ -237,4 +237,6 @@ fn settle(
 }
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod tests;
