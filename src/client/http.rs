@@ -179,6 +179,9 @@ impl Request {
     /// # Errors
     /// The refusal: 426 for another version, 400 for what is malformed.
     pub fn accept(&self, protocol: Option<&'static str>) -> Result<Vec<u8>, Response> {
+        if let Some(why) = self.ambiguity() {
+            return Err(Response::text(400, why));
+        }
         if self.header("sec-websocket-version") != Some("13") {
             return Err(upgrade_required());
         }
@@ -198,6 +201,18 @@ impl Request {
         }
         lines.push_str("\r\n");
         Ok(lines.into_bytes())
+    }
+
+    /// What another reader of this head, such as a proxy in front, may read otherwise.
+    fn ambiguity(&self) -> Option<&'static str> {
+        // RFC 6455 sections 11.3.1 and 11.3.5.
+        if ["sec-websocket-key", "sec-websocket-version"].iter().any(|name| self.count(name) > 1) {
+            return Some("one Sec-WebSocket-Key and one Sec-WebSocket-Version are expected");
+        }
+        // RFC 9110 section 9.3.1: what would be content there is taken for frames here.
+        let is_empty = self.list("content-length").all(|length| length == "0");
+        let is_chunked = self.count("transfer-encoding") > 0;
+        (is_chunked || !is_empty).then_some("a handshake without content is expected")
     }
 }
 
@@ -225,6 +240,9 @@ mod tests {
     #[test]
     fn a_second_connection_line_counts() {
         let accepted = request(GOOD).accept(Some("oneloop.v1")).unwrap();
+        assert!(
+            request(&GOOD.replace("Host: h", "Host: h\nContent-Length: 0")).accept(None).is_ok()
+        );
         let text = String::from_utf8(accepted).unwrap().to_lowercase();
         assert!(text.starts_with("http/1.1 101 "));
         assert!(text.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"));
@@ -269,6 +287,10 @@ mod tests {
             ("Version: 13", "Version: 8", 426),
             ("foo, upgrade", "foo", 400),
             ("dGhlIHNhbXBsZSBub25jZQ==", "short", 400),
+            ("Host: h", "Host: h\nSec-WebSocket-Version: 13", 400),
+            ("Host: h", "Host: h\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", 400),
+            ("Host: h", "Host: h\nContent-Length: 1", 400),
+            ("Host: h", "Host: h\nTransfer-Encoding: chunked", 400),
         ] {
             let refused = request(&GOOD.replace(from, to)).accept(None).unwrap_err();
             assert_eq!(refused.status, status, "{to}");
