@@ -46,7 +46,7 @@ def request(server, line, *more, drop=()):
     ("CONNECT 127.0.0.1:80 HTTP/1.1", 405),
     ("CONNECT /ws HTTP/1.1", 405),
     ("get /ws HTTP/1.1", 405),
-    ("PRI * HTTP/2.0", 405),
+    ("PRI * HTTP/2.0", 400),
     ("GET http://other.example/ HTTP/1.1", 404),
     ("GET http://other.example/metrics HTTP/1.1", 404),
     ("GET http://127.0.0.1:9/healthz HTTP/1.1", 404),
