@@ -9,6 +9,7 @@ mod clients;
 mod dealing_tests;
 mod doors;
 mod link;
+mod plan;
 mod publishers;
 #[cfg(test)]
 mod simulated_phones;
@@ -22,7 +23,6 @@ mod token;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,19 +31,17 @@ use mio::{Events, Interest, Poll, Waker};
 use crate::client::codec::{Codec, InboundBounds};
 use crate::client::frame::{Close, Frame};
 use crate::clock::{Millis, Now};
-use crate::config::Bounds;
-use crate::handler::Route;
 use crate::metrics::Metrics;
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::site::Site;
 use crate::slots::ConnId;
-use crate::source::link::Link;
 use crate::timers::{TICK, tick};
 use ceiling::Ceiling;
 pub use clients::Readiness;
 use doors::{Doors, Purpose};
 use link::LinkSocket;
+pub use plan::{Addresses, Ended, Plan};
 use publishers::Publishers;
 use token::Source;
 
@@ -66,48 +64,6 @@ const TRIM_PAUSE: Millis = 1000;
 
 /// A sleep that lasted so much longer than asked for means that the whole process stood still.
 const FROZEN: Millis = 2000;
-
-/// What the loop is to serve.
-pub struct Plan {
-    /// Where clients connect.
-    pub listen: SocketAddr,
-    /// Where publishers connect, if they may.
-    pub publishers: Option<SocketAddr>,
-    /// What publishers must give first.
-    pub publishers_password: Option<Vec<u8>>,
-    /// Where `/metrics`, `/healthz` and `/readyz` are served, if they are.
-    pub admin: Option<SocketAddr>,
-    /// The link to Redis, made at this moment; its times count from the process's start.
-    pub link: Option<Link>,
-    /// What decides.
-    pub routes: Vec<Route>,
-    /// Cut from a channel's name to get its topic.
-    pub prefix: String,
-    /// Every bound; `clients_max` is a number here, not 0.
-    pub bounds: Bounds,
-    /// Makes the allocator return what is free to the system; called a while after a burst.
-    pub trim: Option<fn()>,
-}
-
-/// Where the loop listens.
-#[derive(Clone, Copy, Debug)]
-pub struct Addresses {
-    /// For clients.
-    pub clients: SocketAddr,
-    /// For publishers.
-    pub publishers: Option<SocketAddr>,
-    /// For the operator.
-    pub admin: Option<SocketAddr>,
-}
-
-/// How the loop ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It was asked to and drained.
-    Drained,
-    /// It was asked twice and left at once.
-    Forced,
-}
 
 /// Everything the loop owns.
 pub struct Reactor {

@@ -21,6 +21,7 @@ use crate::config::RouteConfig;
 use crate::push::Push;
 use crate::push::auth::{KeySettings, Keys};
 use crate::random::Random;
+use crate::source::link::Link;
 use crate::source::link_config::LinkConfig;
 
 const SECRET: &[u8] = b"a secret for simulations alone, long enough";

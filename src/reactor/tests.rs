@@ -3,13 +3,14 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::*;
 use crate::client::State;
 use crate::client::memory::{FarEnds, install};
 use crate::config::{Bounds, Config, Origins};
-use crate::handler::{Handler, Reject};
+use crate::handler::{Handler, Reject, Route};
 use crate::hub::{CROWD, Reason};
 use crate::random::Random;
 use crate::{Request, Server};

@@ -1,0 +1,49 @@
+//! What a loop is made from, where it then listens, and how it ends.
+
+use std::net::SocketAddr;
+
+use crate::config::Bounds;
+use crate::handler::Route;
+use crate::source::link::Link;
+
+/// What the loop is to serve.
+pub struct Plan {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where publishers connect, if they may.
+    pub publishers: Option<SocketAddr>,
+    /// What publishers must give first.
+    pub publishers_password: Option<Vec<u8>>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served, if they are.
+    pub admin: Option<SocketAddr>,
+    /// The link to Redis, made at this moment; its times count from the process's start.
+    pub link: Option<Link>,
+    /// What decides.
+    pub routes: Vec<Route>,
+    /// Cut from a channel's name to get its topic.
+    pub prefix: String,
+    /// Every bound; `clients_max` is a number here, not 0.
+    pub bounds: Bounds,
+    /// Makes the allocator return what is free to the system; called a while after a burst.
+    pub trim: Option<fn()>,
+}
+
+/// Where the loop listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For clients.
+    pub clients: SocketAddr,
+    /// For publishers.
+    pub publishers: Option<SocketAddr>,
+    /// For the operator.
+    pub admin: Option<SocketAddr>,
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to and drained.
+    Drained,
+    /// It was asked twice and left at once.
+    Forced,
+}
