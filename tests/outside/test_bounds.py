@@ -7,7 +7,7 @@ import time
 
 import pytest
 from raw import CLOSE, PING, PONG, TEXT, Raw, frame
-from support import DEADLINE, Publisher, eventually, token
+from support import DEADLINE, Publisher, counter, eventually, token
 from websockets.exceptions import ConnectionClosed
 
 # Together more than the kernel's buffers of one connection ever hold (6 MB to send by default).
@@ -32,6 +32,7 @@ async def test_a_slow_reader_is_closed_and_others_are_not_disturbed(start):
                     if m["topic"] == "news"]
             assert news == list(range(len(news)))
             slow.send(frame(CLOSE))
+        assert counter(server, 'closes_total{code="4000"}') == 1
         assert await fast.heard() == []
 
 
@@ -42,6 +43,7 @@ async def test_the_backlog_is_bounded_in_bytes_too(start):
             slow.upgrade(token("42"))
             eventually(lambda: server.publish("user.42", STUCK_PAYLOAD) == 0, "it is closed")
             assert slow.frames_to_close()[1] == 4000
+        assert counter(server, 'closes_total{code="4000"}') == 1
         assert await bystander.heard() == []
 
 
@@ -68,6 +70,8 @@ async def test_one_that_never_answers_is_pinged_and_closed(start):
     async with server.client("43") as alive:
         # In a thread: the library answers the other's pings meanwhile.
         assert await asyncio.to_thread(endure) == ({PING}, 4001)
+        assert counter(server, "pings_total") >= 2
+        assert counter(server, 'closes_total{code="4001"}') == 1
         assert await alive.heard() == []
 
 
@@ -160,6 +164,7 @@ async def test_waiting_handshakes_are_let_in_later(start):
         # Three silent connections fill the places until their deadline has passed.
         async with server.client("42") as client:
             assert await client.heard() == []
+    assert counter(server, "accepts_held_back_total") > 0
 
 
 async def test_so_many_handshakes_each_second_and_none_lost(start):
@@ -168,6 +173,7 @@ async def test_so_many_handshakes_each_second_and_none_lost(start):
         server.publish("user.user7", 1)
         assert await clients[7].heard() == [("user.user7", 1)]
         assert await clients[8].heard() == []
+    assert counter(server, "accepts_held_back_total") > 0
 
 
 async def test_all_that_wait_at_once_are_accepted(start):

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from raw import Raw
-from support import BINARY, DEADLINE, SECRET, environment, eventually, oneloop, token
+from support import BINARY, DEADLINE, SECRET, counter, environment, eventually, oneloop, token
 
 # More than the kernel's buffers of one connection ever hold.
 STUCK_BYTES, STUCK_PAYLOAD = 24_000_000, "x" * 240_000
@@ -64,6 +64,8 @@ async def test_new_connections_are_refused_meanwhile(start, number):
         async with server.client("43") as client:
             server.signal(number)
             assert (await client.closed())[0] == 1001
+        # Every client, the one that does not read too.
+        assert counter(server, 'closes_total{code="1001"}') == 2
         assert server.process.poll() is None
         with pytest.raises(OSError):
             async with server.dial(token()):

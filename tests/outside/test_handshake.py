@@ -5,7 +5,7 @@ import socket
 
 import pytest
 from raw import PING, PONG, TEXT, Raw, frame, head
-from support import DEADLINE, brief, token
+from support import DEADLINE, brief, counter, token
 
 
 @pytest.fixture
@@ -164,6 +164,7 @@ def test_a_slow_head_is_408_though_bytes_keep_coming(start):
         while raw.more():
             with_body = raw.input
         assert b"HTTP/1.1" not in with_body
+    assert counter(server, 'http_responses_total{status="408"}') == 1
 
 
 async def test_a_silent_connection_does_not_hinder_others(server):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support import closed, node, token
+from support import closed, counter, node, token
 
 PLACES = ["header", "subprotocol", "query", "frame"]
 
@@ -112,6 +112,7 @@ async def test_without_a_token_it_ends_in_time(start):
     server = start("--auth-seconds", 1)
     async with server.client("bystander") as bystander, server.dial() as connection:
         assert (await closed(connection))[0] == 4501
+        assert counter(server, 'closes_total{code="4501"}') == 1
         assert await bystander.heard() == []
 
 
