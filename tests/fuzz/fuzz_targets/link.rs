@@ -1,0 +1,68 @@
+//! What Redis sends: pieces change nothing, and whatever comes, a message is within its bound.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use oneloop::source::{Event, Link, LinkConfig};
+use oneloop_fuzz::pieces;
+
+/// Small, so that inputs reach it.
+const PAYLOAD_BYTES_MAX: usize = 64;
+
+fuzz_target!(|input: &[u8]| {
+    // The first byte says how the link is set up, the rest is what Redis sends.
+    let Some((setup, input)) = input.split_first() else { return };
+    let (whole, sent) = read(*setup, &[input]);
+    let (events, sent_between) = read(*setup, &pieces(input));
+    assert_eq!(whole, events);
+    // What a connection that failed had still to send is not sent.
+    let has_failed = events.last().is_some_and(|event| event.starts_with("Failed"));
+    assert!(sent == sent_between || (has_failed && sent_between.starts_with(&sent)));
+});
+
+fn config(setup: u8) -> LinkConfig {
+    let is_set = |bit: u8| setup & 1 << bit != 0;
+    let mut config = LinkConfig::from_url("redis://h").expect("it is a URL");
+    config.resp2_only = is_set(0);
+    config.password = is_set(1).then(|| "secret".to_owned());
+    config.username = is_set(2).then(|| "bob".to_owned());
+    if is_set(3) {
+        config.patterns = ["pub.*", "pub.a*", "pub.*", "[p]ub.?"].map(str::to_owned).to_vec();
+    }
+    config.payload_bytes_max = PAYLOAD_BYTES_MAX;
+    config
+}
+
+/// Everything that the link says, and all that it sends.
+fn read(setup: u8, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
+    let mut link = Link::new(config(setup), 0);
+    let (mut events, mut sent) = (Vec::new(), Vec::new());
+    link.connecting(0);
+    link.connected(1);
+    send(&mut link, &mut sent);
+    for piece in pieces {
+        let mut input = *piece;
+        while let Some(event) = link.next(&mut input, 2) {
+            if let Event::Message { payload, .. } = event {
+                assert!(payload.len() <= PAYLOAD_BYTES_MAX);
+            }
+            let is_failure = matches!(event, Event::Failed(_));
+            events.push(format!("{event:?}"));
+            if is_failure {
+                break;
+            }
+        }
+        send(&mut link, &mut sent);
+    }
+    let is_up = link.is_up();
+    let was_up = events.iter().any(|event| event == "Up");
+    assert!(!is_up || was_up);
+    assert_eq!(link.down(3, 4), was_up);
+    assert!(!link.is_up() && link.output().is_empty());
+    (events, sent)
+}
+
+fn send(link: &mut Link, sent: &mut Vec<u8>) {
+    let count = link.output().len();
+    sent.extend_from_slice(link.output());
+    link.wrote(count);
+}

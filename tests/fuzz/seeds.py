@@ -1,0 +1,165 @@
+"""Where the fuzz targets begin: inputs made from the protocols, written to a folder for each target."""
+
+import pathlib
+import struct
+import sys
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+UPGRADE = (
+    "Host: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+)
+
+
+def heads():
+    yield f"GET /ws HTTP/1.1\r\n{UPGRADE}\r\n"
+    yield f"GET /ws?token=T&since=5&a= HTTP/1.1\r\n{UPGRADE}Origin: https://example.com\r\n\r\nrest"
+    yield f"GET /ws HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Protocol: oneloop.v1, bearer.T\r\n\r\n"
+    yield f"GET http://h:80/ws HTTP/1.1\r\n{UPGRADE}Authorization: Bearer T\r\n\r\n"
+    yield f"GET / HTTP/1.1\r\n{UPGRADE}Connection: Upgrade\r\nOrigin: null\r\nOrigin: http://h\r\n\r\n"
+    yield "GET / HTTP/1.0\r\nHost: h\r\n\r\n"
+    yield "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"
+    yield "CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n"
+    yield "GET * HTTP/1.1\nHost: a\nHost: b\n\n"
+    yield "GET / HTTP/1.1\r\nHost: h" + "\r\nA: b" * 150 + "\r\n\r\n"
+    yield "GET /" + "a" * 1100
+
+
+def frame(first, payload, masked=True, length=None):
+    length = len(payload) if length is None else length
+    bit = 0x80 if masked else 0
+    if length < 126:
+        head = struct.pack("!BB", first, bit | length)
+    elif length < 1 << 16:
+        head = struct.pack("!BBH", first, bit | 126, length)
+    else:
+        head = struct.pack("!BBQ", first, bit | 127, length)
+    mask = b"\x07\x4d\xb1\x1b" if masked else b""
+    key = mask or bytes(4)
+    return head + mask + bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
+
+
+def frames():
+    text, more, last = 0x81, 0x01, 0x80
+    yield frame(text, b"hello") + frame(0x82, b"\xff" * 130) + frame(0x89, b"p") + frame(0x8A, b"")
+    yield frame(more, b"a") + frame(0x89, b"p") + frame(0, "\u00e9".encode()) + frame(last, b"b")
+    yield frame(more, b"\xc3") + frame(last, b"\xa9") + frame(text, b"\xc3") + frame(text, b"x")
+    yield frame(more, b"") + frame(0, b"") * 9
+    yield frame(0x02, b"x" * 600) + frame(last, b"x" * 600)
+    yield frame(0x88, b"\x03\xe8bye") + frame(text, b"late")
+    yield frame(0x88, b"\x03\xed")
+    yield frame(0x88, b"\x03")
+    yield frame(text, b"x" * 1000) + frame(text, b"x" * 1001)
+    yield frame(text, b"", length=1 << 40)
+    yield frame(text, b"unmasked", masked=False)
+    yield frame(0xC1, b"") + frame(0x83, b"")
+    yield frame(0x89, b"x" * 126)
+    yield frame(0x09, b"") + frame(last, b"")
+
+
+def array(*parts, kind="*"):
+    strings = [f"${len(part)}\r\n{part}\r\n" for part in parts]
+    return f"{kind}{len(parts)}\r\n" + "".join(strings)
+
+
+def subscribed(pattern, count, kind="*"):
+    return f"{kind}3\r\n$10\r\npsubscribe\r\n${len(pattern)}\r\n{pattern}\r\n:{count}\r\n"
+
+
+def replies():
+    hello = "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n"
+    message = array("pmessage", "pub.*", "pub.a", "hello", kind=">")
+    # The bits of the first byte: RESP2 alone, a password, a user, several patterns.
+    yield "@" + hello + "+OK\r\n" + subscribed("pub.*", 1, ">") + message + "+PONG\r\n" + message
+    yield "A" + "+OK\r\n" + subscribed("pub.*", 1) + array("pmessage", "pub.*", "pub.a", "x" * 65)
+    yield "B" + "-NOPROTO sorry\r\n+OK\r\n+OK\r\n" + subscribed("pub.*", 1) + array("pong", "")
+    yield "C" + "-WRONGPASS no\r\n"
+    yield "G" + "+OK\r\n+OK\r\n" + subscribed("pub.*", 1) + "-LOADING wait\r\n-NOPERM no\r\n"
+    patterns = ["pub.*", "pub.a*", "[p]ub.?"]
+    several = "".join(subscribed(pattern, 1, ">") for pattern in patterns)
+    again = "".join(array("pmessage", pattern, "pub.a", "1", kind=">") for pattern in patterns)
+    yield "H" + hello + "+OK\r\n" + several + again
+    yield "@-ERR unknown command\r\n+OK\r\n" + subscribed("pub.*", 1) + array("punsubscribe", "pub.*")
+    yield "@" + "*1\r\n" * 200 + ":1\r\n"
+    yield "@$1099511627776\r\n"
+    yield "@$-1\r\n*-1\r\n_\r\n#t\r\n,1.5\r\n(123\r\n=7\r\ntxt:abc\r\n!3\r\nERR\r\n~1\r\n:1\r\n"
+    yield "@|1\r\n+a\r\n:1\r\n" + hello + "$-2\r\n"
+    yield "@HTTP/1.1 400 Bad Request\r\n"
+
+
+def publishers():
+    yield "@" + array("PUBLISH", "pub.news", "hello") * 3 + array("PING") + array("QUIT")
+    yield "APUBLISH pub.news early\r\nAUTH wrong\r\nAUTH secret\r\nPUBLISH pub.news \"h\\x41\\n'i\"\r\n"
+    yield "A" + array("HELLO", "3", "AUTH", "default", "secret", "SETNAME", "me") + array("INFO")
+    yield "@" + array("publish", "c", "x" * 65) + array("PUBLISH", "c") + array("SET", "a", "b")
+    yield "@" + array("CLIENT", "SETINFO", "LIB-NAME", "x") + array("CLIENT", "ID") + array("RESET")
+    yield "@" + array("COMMAND", "DOCS") + array("SELECT", "0") + array("PING", "x") + "*0\r\n*-1\r\n"
+    yield "@ping\nPUBLISH 'a b' 'it\\'s'\n\n\"unbalanced\n"
+    yield "@GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    yield "@\x16\x03\x01"
+    yield "@*1\r\n:1\r\n"
+    yield "@*1048577\r\n"
+    yield "@*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$600000000\r\n"
+    yield "A" + array("PUBLISH", "c", "x" * 20000) + array("AUTH", "secret")
+
+
+def commands():
+    def op(name, **members):
+        rest = "".join(f',"{key}":{value}' for key, value in members.items())
+        return f'{{"op":"{name}"{rest}}}'
+
+    topics = ["room.7", "room.*", "user.7", "user.42", "user.*", "*", "a..b", "lobby.1", "news"]
+    for who in "@ABCDEFG":
+        lines = [op("subscribe", topic=f'"{topic}"', ref=at) for at, topic in enumerate(topics)]
+        yield who + "\n".join(["ping", op("ping", ref='"a"'), *lines])
+        lines = [op("unsubscribe", topic=f'"{topic}"') for topic in reversed(topics)]
+        yield who + "\n".join([op("subscribe", topic='"room.7"'), *lines])
+    for who, word in zip("@AGGC", ["USER", "OTHER", "NARROW", "ADMIN", "USER"]):
+        auth = op("auth", token=f'"TOKEN-{word}"', ref=1.0, since='"5"')
+        room = op("subscribe", topic='"room.\\u0037"')
+        yield who + "\n".join([room, auth, room, op("subscribe", topic='"user.7"')])
+        yield who + "\n".join([auth, room, op("auth", token='"TOKEN-USER"'), room])
+    yield "G" + op("auth", token='"nonsense"')
+    yield "G" + op("ping", ref="1E400") + "\n[]\n"
+
+
+def tokens():
+    good = '{"alg":"HS256","typ":"JWT"}'
+    full = '"sub":"42","exp":1700000060'
+    for header in [good, '{"alg":"none"}', '{"alg":"RS256","kid":"1"}', '{"alg":"HS256","crit":["exp"]}']:
+        yield header + "\n{" + full + "}"
+    for claims in [
+        full + ',"topics":["news","room.*"],"may":["*"],"admin":true',
+        full + ',"aud":["push","b"],"iss":"shop","nbf":1700000005',
+        full + ',"aud":"push","iss":"shop"',
+        '"sub":42,"exp":1700000060.5',
+        '"sub":-1,"exp":1699999996',
+        '"sub":"42","sub":"43","exp":1e300',
+        '"sub":"","exp":1700000060,"nbf":null',
+        full + ',"topics":["user.*"],"may":"*","admin":1',
+    ]:
+        yield good + "\n{" + claims + "}"
+    yield good + "\n[]"
+    yield "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI0MiIsImV4cCI6MTcwMDAwMDA2MH0.c2lnbmF0dXJl"
+    yield "eyJhbGciOiJub25lIn0.eyJzdWIiOiI0MiIsImV4cCI6MTcwMDAwMDA2MH0."
+
+
+def main(root):
+    targets = {
+        "head": heads,
+        "frames": frames,
+        "link": replies,
+        "publisher": publishers,
+        "commands": commands,
+        "token": tokens,
+    }
+    for target, inputs in targets.items():
+        folder = pathlib.Path(root, target)
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, one in enumerate(inputs()):
+            content = one.encode() if isinstance(one, str) else one
+            (folder / f"{number:02}").write_bytes(content)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
