@@ -9,6 +9,9 @@ use super::setting::{
 /// The most clients, topics or frames a setting may name: far above what one thread serves.
 const MANY: u64 = 1 << 24;
 
+/// A slot counts commands in two bytes, and must see one more.
+const COMMANDS: u64 = u16::MAX as u64 - 1;
+
 // Two lines a row, so that the table reads as a table.
 #[rustfmt::skip]
 static TABLE: &[(&str, &[Setting])] = &[
@@ -88,7 +91,7 @@ static TABLE: &[(&str, &[Setting])] = &[
         number("fragments_max", "fragments of one inbound message; then 1008",
             1, MANY, "", Usize(|c| &mut c.bounds.fragments_max)),
         number("commands_per_second_max", "commands of one client; then 4003",
-            0, 1_000_000, "off", U32(|c| &mut c.bounds.commands_per_second_max)),
+            0, COMMANDS, "off", U32(|c| &mut c.bounds.commands_per_second_max)),
         number("topics_per_client_max", "topics one client listens to; then too_many_topics",
             1, MANY, "", Usize(|c| &mut c.bounds.topics_per_client_max)),
         number("backlog_frames_max", "frames that wait for one client; then 4000",
