@@ -288,7 +288,7 @@ impl World {
     fn settle(&mut self) {
         (self.redis.silent, self.redis.refuses) = (false, false);
         // Longer than every wait of the link.
-        self.mend(400, 100);
+        self.mend(1_000, 100);
         assert!(self.redis.is_subscribed(), "seed {}: the link does not come back", self.seed);
         for topic in TOPICS {
             self.publish_on(topic);
