@@ -26,6 +26,8 @@ const BLOCKED_MAX: Millis = 60_000;
 struct Connection {
     stream: TcpStream,
     publisher: Publisher,
+    /// When it came.
+    since: Millis,
     /// Read, and kept while a client is owed enough.
     pending: Vec<u8>,
     /// It stands among the noted ones.
@@ -55,6 +57,8 @@ pub struct Publishers {
     max: usize,
     payload_bytes_max: usize,
     password: Option<Rc<[u8]>>,
+    /// How long one may take to give the password: `auth_seconds`, as for clients.
+    stranger_max: Millis,
 }
 
 impl Publishers {
@@ -68,6 +72,7 @@ impl Publishers {
             max: bounds.publishers_max,
             payload_bytes_max: bounds.payload_bytes_max,
             password: password.map(Rc::from),
+            stranger_max: Millis::from(bounds.auth_seconds) * 1000,
         }
     }
 
@@ -97,6 +102,7 @@ impl Publishers {
             entry.insert(Connection {
                 stream,
                 publisher,
+                since: site.server.now().millis,
                 noted: false,
                 stalled: false,
                 is_ending: false,
@@ -176,16 +182,15 @@ impl Publishers {
         any
     }
 
-    /// When one that does not read its answers has had its time.
+    /// When somebody's time is up.
     pub fn deadline(&self) -> Option<Millis> {
-        let blocked = self.connections.iter().filter_map(|(_, one)| one.blocked_since);
-        blocked.min().map(|since| since + BLOCKED_MAX)
+        self.connections.iter().filter_map(|(_, one)| one.ends(self.stranger_max)).min()
     }
 
-    /// Ends those that have not read their answers for too long: they hold a place that others need.
+    /// Ends those whose time is up: they hold a place that others need.
     pub fn tick(&mut self, now: Millis) {
         for (number, connection) in &self.connections {
-            if connection.blocked_since.is_some_and(|since| since + BLOCKED_MAX <= now) {
+            if connection.ends(self.stranger_max).is_some_and(|ends| ends <= now) {
                 self.ended.push(number);
             }
         }
@@ -264,6 +269,14 @@ impl Connection {
                 Err(_) => self.broken = true,
             }
         }
+    }
+
+    /// When its time is up, if it leaves its answers unread, or has not given the password yet.
+    fn ends(&self, stranger_max: Millis) -> Option<Millis> {
+        let unread = self.blocked_since.map(|since| since + BLOCKED_MAX);
+        let is_stranger = !self.publisher.is_authenticated();
+        let stranger = is_stranger.then_some(self.since + stranger_max);
+        unread.into_iter().chain(stranger).min()
     }
 
     /// Whether nothing is left to be said, or nobody to say it to.

@@ -53,6 +53,11 @@ struct Found<'a> {
 }
 
 impl Publisher {
+    /// Whether it has given the password, if one is asked for.
+    pub fn is_authenticated(&self) -> bool {
+        self.session.is_authenticated()
+    }
+
     /// With a password, nothing can be published before AUTH.
     pub fn new(payload_bytes_max: usize, password: Option<Rc<[u8]>>) -> Publisher {
         Publisher {

@@ -193,6 +193,27 @@ async def test_a_payload_of_a_megabyte_arrives(server):
         assert await bystander.heard() == []
 
 
+async def test_who_does_not_give_the_password_in_time_loses_the_place(start, tmp_path):
+    (tmp_path / "password").write_text("open sesame")
+    server = start("--publishers-password-file", tmp_path / "password", "--publishers-max", "2",
+                   "--auth-seconds", "1", "--topics", "news")
+    known = Publisher(*server.publishers)
+    assert known.command("AUTH", "open sesame") == "+OK"
+    silent = Publisher(*server.publishers)
+    assert silent.ended()
+    async with server.client("42") as client, server.client("43") as bystander:
+        # The place is free again, and who gave the password has all the time there is.
+        another = Publisher(*server.publishers)
+        assert another.command("AUTH", "open sesame") == "+OK"
+        assert known.command("PUBLISH", "pub.user.42", "1") == 1
+        assert another.command("PUBLISH", "pub.user.42", "2") == 1
+        for number in (1, 2):
+            assert (await client.next())["data"] == number
+        assert known.command("PING") == "+PONG"
+        assert known.command("PUBLISH", "pub.user.43", "3") == 1
+        assert (await bystander.next())["data"] == 3
+
+
 def test_so_many_publishers_and_no_more(start):
     server = start("--publishers-max", 2)
     publishers = [Publisher(*server.publishers) for _ in range(2)]
