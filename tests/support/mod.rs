@@ -25,7 +25,14 @@ pub struct Server {
 
 impl Server {
     pub fn start(flags: &[&str]) -> Server {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_oneloop"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oneloop"));
+        // What the tests are told is no setting, and a setting of the caller's own would change what is tested.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ONELOOP_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--publishers", "127.0.0.1:0"])
             .args(flags)
             .env("ONELOOP_JWT_SECRET", SECRET)
