@@ -62,6 +62,8 @@ struct Gathered {
 pub(crate) struct Broadcasts {
     pub(super) waiting: VecDeque<Broadcast>,
     shares: Vec<Share>,
+    /// Of all that waits: asked for at each listener.
+    bytes: usize,
     pub(super) latest: u32,
     pub(super) walk: Option<Walk>,
     gathered: Gathered,
@@ -99,7 +101,7 @@ impl Broadcasts {
 
     /// Bytes of all that waits.
     pub fn bytes(&self) -> usize {
-        self.shares.iter().map(|share| share.bytes).sum()
+        self.bytes
     }
 
     /// Whether all that waits is for one audience.
@@ -110,6 +112,7 @@ impl Broadcasts {
     pub(super) fn push(&mut self, route: u8, audience: Audience, frame: Frame) {
         self.latest += 1;
         let bytes = frame.as_bytes().len();
+        self.bytes += bytes;
         let known = |share: &&mut Share| (share.route, &share.audience) == (route, &audience);
         match self.shares.iter_mut().find(known) {
             Some(share) => (share.frames, share.bytes) = (share.frames + 1, share.bytes + bytes),
@@ -139,6 +142,7 @@ impl Broadcasts {
         let at = self.shares.iter().position(is_its).expect("whatever waits has its share");
         self.shares[at].frames -= 1;
         self.shares[at].bytes -= first.frame.as_bytes().len();
+        self.bytes -= first.frame.as_bytes().len();
         if self.shares[at].frames == 0 {
             self.shares.swap_remove(at);
         }
