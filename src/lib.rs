@@ -58,6 +58,7 @@
 //! | 0 | [`flush`] | who is owed a write, in the order in which it comes |
 //! | 0 | [`timers`] | one coarse deadline per connection |
 //! | 0 | [`slots`] | numbered places that never move |
+//! | 0 | [`cursor`] | where somebody stands in what was published |
 //! | 0 | [`addresses`] | how many connections each address has |
 //! | 0 | [`topic`] | topics and grants, parsed once |
 //! | 0 | [`config`] | the settings: one table, three sources |
@@ -83,6 +84,7 @@ pub mod app;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod cursor;
 pub mod flush;
 pub mod handler;
 pub mod hub;

@@ -9,6 +9,7 @@ use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
+use crate::source::request::{Answer, Purpose};
 use crate::topic;
 
 /// The most routes there can be.
@@ -91,6 +92,17 @@ impl Site {
                 self.server.bounds.payload_bytes_max,
                 self.server.metrics.messages_oversized
             );
+        }
+    }
+
+    /// What became of a request.
+    pub fn on_answer(&mut self, purpose: Purpose, answer: Answer) {
+        match purpose {
+            Purpose::Notice => {
+                if let Answer::Refused(why) = answer {
+                    log::warn!("Redis refused a command: {why}");
+                }
+            }
         }
     }
 

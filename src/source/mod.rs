@@ -12,6 +12,7 @@ pub mod link_config;
 mod pattern;
 pub mod publisher;
 mod refusal;
+pub mod request;
 mod resp;
 mod scanner;
 #[cfg(test)]

@@ -1,0 +1,57 @@
+//! What is asked of Redis besides the subscription, and what comes back.
+//!
+//! A request is queued by [`crate::server::Server::ask`]; every one of them is answered, by Redis or by [`Answer::Unavailable`].
+
+/// A command on its way to Redis, and whose it is.
+pub struct Request {
+    /// As it goes out; see [`command`].
+    pub command: Vec<u8>,
+    /// What is done with its answer.
+    pub purpose: Purpose,
+}
+
+/// Whose a request is: what [`crate::site::Site::on_answer`] does with the answer.
+#[derive(Debug)]
+pub enum Purpose {
+    /// Nobody's: it is sent, and a refusal is logged.
+    Notice,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A number.
+    Integer(i64),
+    /// A string, simple or bulk.
+    Text(Vec<u8>),
+    /// An array.
+    List(Vec<Answer>),
+    /// Null.
+    Nothing,
+    /// Redis refused it: its words, for the log.
+    Refused(String),
+    /// There is no connection, too much waits for it already, or it broke before the answer came: Redis may have executed it.
+    Unavailable,
+}
+
+/// A command of these words, in RESP.
+pub fn command(words: &[&[u8]]) -> Vec<u8> {
+    let (name, arguments) = words.split_first().expect("a command has a name");
+    let mut command = redis::Cmd::new();
+    command.arg(*name);
+    arguments.iter().for_each(|argument| {
+        command.arg(*argument);
+    });
+    command.get_packed_command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_packed_word_by_word() {
+        let packed = command(&[b"PUBLISH", b"a", b"\r\n\xff"]);
+        assert_eq!(packed, b"*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$3\r\n\r\n\xff\r\n");
+    }
+}
