@@ -54,6 +54,10 @@ pub struct Metrics {
     pub memory_exceeded: u64,
     /// Clients closed for it.
     pub memory_shed: u64,
+    /// Clients closed above `unfinished_bytes_max`.
+    pub unfinished_shed: u64,
+    /// Clients closed above `backlogs_bytes_max`.
+    pub backlogs_shed: u64,
     /// Times the link to Redis came up.
     pub link_ups: u64,
     /// How long the turns of the loop took, from the end of their sleep to the next one.
@@ -192,6 +196,8 @@ impl Metrics {
             ("publishers_refused_total", "Publishers refused.", self.publishers_refused),
             ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
+            ("unfinished_shed_total", "For unfinished_bytes_max.", self.unfinished_shed),
+            ("backlogs_shed_total", "For backlogs_bytes_max.", self.backlogs_shed),
             ("source_ups_total", "Times the link to Redis came up.", self.link_ups),
             ("turns_total", "Turns of the loop.", self.turn_micros.count()),
         ]

@@ -51,9 +51,9 @@ pub struct Fragments {
 }
 
 impl Fragments {
-    /// Bytes of those that have come.
-    pub fn bytes(&self) -> usize {
-        self.bytes as usize
+    /// Bytes that are held for those that have come: they lie in a buffer that doubles.
+    pub fn held_bytes(&self) -> usize {
+        size_of::<Fragments>() + (self.bytes as usize).next_power_of_two()
     }
 }
 

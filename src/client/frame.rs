@@ -1,6 +1,7 @@
 //! Bytes on their way to clients: encoded once, shared by everyone they go to.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::rc::Rc;
 
 use tungstenite::protocol::frame::FrameHeader;
@@ -79,6 +80,33 @@ struct Encoded {
     message: Option<Message>,
 }
 
+thread_local! {
+    /// See [`frames_bytes`].
+    static FRAMES_BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// What each frame takes besides its bytes: itself, its two counts, and what the allocator puts before its two blocks.
+const FRAME_BYTES: usize = size_of::<Encoded>() + 2 * size_of::<usize>() + 2 * 16;
+
+/// Bytes of all frames that there are on this thread, however many share one. It is counted here, where a frame comes and goes:
+/// nobody who holds one can forget to.
+pub fn frames_bytes() -> usize {
+    FRAMES_BYTES.get()
+}
+
+impl Encoded {
+    fn new(bytes: Vec<u8>, start: usize) -> Encoded {
+        FRAMES_BYTES.set(FRAMES_BYTES.get() + bytes.capacity() + FRAME_BYTES);
+        Encoded { bytes, start, message: None }
+    }
+}
+
+impl Drop for Encoded {
+    fn drop(&mut self) {
+        FRAMES_BYTES.set(FRAMES_BYTES.get() - self.bytes.capacity() - FRAME_BYTES);
+    }
+}
+
 /// What a frame says about itself to a backlog that drops some: see [`crate::client::outbox::Slow`].
 #[derive(Debug)]
 pub struct Message {
@@ -132,7 +160,7 @@ impl Frame {
 
     /// Bytes that are framed already.
     pub fn ready(bytes: Vec<u8>) -> Frame {
-        Frame(Rc::new(Encoded { bytes, start: 0, message: None }))
+        Frame(Rc::new(Encoded::new(bytes, 0)))
     }
 
     fn encode(opcode: OpCode, payload: &[u8]) -> Frame {
@@ -144,6 +172,10 @@ impl Frame {
         let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + length);
         bytes.resize(HEADER_BYTES_MAX, 0);
         write(&mut bytes);
+        if bytes.capacity() > bytes.len() + bytes.len() / 8 + HEADER_BYTES_MAX {
+            // A payload that had to be escaped was longer than expected, and the buffer doubled.
+            bytes.shrink_to_fit();
+        }
         let length = (bytes.len() - HEADER_BYTES_MAX) as u64;
         let header = FrameHeader { opcode, ..FrameHeader::default() };
         let start = HEADER_BYTES_MAX - header.len(length);
@@ -154,7 +186,7 @@ impl Frame {
                 || std::str::from_utf8(&bytes[HEADER_BYTES_MAX..]).is_ok(),
             "text is UTF-8"
         );
-        Frame(Rc::new(Encoded { bytes, start, message: None }))
+        Frame(Rc::new(Encoded::new(bytes, start)))
     }
 
     /// The same, which says which message it is. Nobody may share it yet.
@@ -195,6 +227,20 @@ mod tests {
             Frame::binary(&[0; 65536]).as_bytes()[..10],
             [0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]
         );
+    }
+
+    #[test]
+    fn the_bytes_of_a_frame_are_counted_once_until_nobody_holds_it() {
+        let before = frames_bytes();
+        let frame = Frame::text(&"x".repeat(1000));
+        let counted = frames_bytes() - before;
+        assert!(counted >= 1004);
+        let shared = frame.clone();
+        assert_eq!(frames_bytes() - before, counted);
+        drop(frame);
+        assert_eq!(frames_bytes() - before, counted);
+        drop(shared);
+        assert_eq!(frames_bytes(), before);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod frame;
 pub mod http;
+mod input;
 pub mod memory;
 pub mod outbox;
 mod owed;
@@ -120,6 +121,10 @@ struct Flight {
     /// The start of a head or of a frame.
     input: Vec<u8>,
     fragments: Option<Box<Fragments>>,
+    /// What the two above hold, as the loop has it in its sum.
+    unfinished: usize,
+    /// Since when they hold anything, or the last whole message.
+    since: Tick,
     outbox: Outbox,
     lane: Lane,
     /// The socket takes nothing; it will say when it does.
@@ -240,22 +245,9 @@ impl Client {
         max == 0 || u32::from(self.commands) <= max
     }
 
-    /// The beginning of what it sends, kept from before: usually nothing.
-    pub fn take_input(&mut self) -> Vec<u8> {
-        self.flight.as_mut().map_or(Vec::new(), |flight| std::mem::take(&mut flight.input))
-    }
-
-    /// Whether some of what it sent is kept.
-    pub fn has_input(&self) -> bool {
-        self.flight.as_ref().is_some_and(|flight| !flight.input.is_empty())
-    }
-
-    /// Keeps what is not whole yet.
-    pub fn keep_input(&mut self, input: Vec<u8>) {
-        if !input.is_empty() {
-            self.flight().input = input;
-        }
-        self.settle();
+    /// Whether its socket takes nothing at present.
+    pub fn is_blocked(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.blocked)
     }
 
     /// Takes the next event off `input`; `None`: the rest is not whole yet, or nobody reads it any more.
@@ -353,10 +345,7 @@ impl Client {
 
     /// Bytes that it makes the process hold: what it was not sent yet, and what it has not finished to say.
     pub fn held_bytes(&self) -> usize {
-        self.flight.as_ref().map_or(0, |flight| {
-            let fragments = flight.fragments.as_ref().map_or(0, |fragments| fragments.bytes());
-            flight.outbox.bytes() + flight.input.capacity() + fragments
-        })
+        self.flight.as_ref().map_or(0, |flight| flight.outbox.bytes() + flight.unfinished)
     }
 
     fn flight(&mut self) -> &mut Flight {
@@ -364,6 +353,8 @@ impl Client {
             Box::new(Flight {
                 input: Vec::new(),
                 fragments: None,
+                unfinished: 0,
+                since: 0,
                 outbox: Outbox::default(),
                 lane: Lane::None,
                 blocked: false,
@@ -373,9 +364,10 @@ impl Client {
 
     /// Hibernates if nothing is in flight.
     fn settle(&mut self) {
-        let idle = self.flight.as_ref().is_some_and(|flight| {
-            flight.input.is_empty() && flight.fragments.is_none() && flight.outbox.is_empty()
-        });
+        let idle = self
+            .flight
+            .as_ref()
+            .is_some_and(|flight| flight.unfinished == 0 && flight.outbox.is_empty());
         if idle {
             self.flight = None;
         }

@@ -33,6 +33,12 @@ pub struct Bounds {
     pub backlog_frames_max: usize,
     /// Bytes that wait for one client; then 4000.
     pub backlog_bytes_max: usize,
+    /// Bytes that all clients together have left unfinished: heads, frames, messages in fragments. Then those who hold more than
+    /// half of an equal share are closed with 4003, the longest unfinished first.
+    pub unfinished_bytes_max: usize,
+    /// Bytes of all frames that wait, each counted once. Then the deepest backlogs of clients that do not read are closed with
+    /// 4000.
+    pub backlogs_bytes_max: usize,
     /// One published payload; a larger one is dropped and counted.
     pub payload_bytes_max: usize,
     /// Read from one client in one turn; the rest comes in the next.
@@ -82,6 +88,8 @@ impl Default for Bounds {
             topics_per_client_max: 128,
             backlog_frames_max: 1024,
             backlog_bytes_max: 1 << 20,
+            unfinished_bytes_max: 64 << 20,
+            backlogs_bytes_max: 128 << 20,
             payload_bytes_max: 1 << 20,
             read_bytes_per_turn: 64 << 10,
             source_read_bytes_per_turn: 1 << 20,
@@ -121,6 +129,8 @@ mod tests {
             ("topics_per_client_max", "128"),
             ("backlog_frames_max", "1024"),
             ("backlog_bytes_max", "1MiB"),
+            ("unfinished_bytes_max", "64MiB"),
+            ("backlogs_bytes_max", "128MiB"),
             ("payload_bytes_max", "1MiB"),
             ("read_bytes_per_turn", "64KiB"),
             ("source_read_bytes_per_turn", "1MiB"),

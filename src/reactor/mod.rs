@@ -17,6 +17,7 @@ mod simulated_phones;
 mod simulated_redis;
 #[cfg(test)]
 mod simulation;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -43,6 +44,7 @@ use doors::{Doors, Purpose};
 use link::LinkSocket;
 pub use plan::{Addresses, Ended, Plan};
 use publishers::Publishers;
+use sums::Sums;
 use token::Source;
 
 /// Events taken from one poll.
@@ -90,6 +92,7 @@ pub struct Reactor {
     trim_at: Option<Millis>,
     trim: Option<fn()>,
     ceiling: Ceiling,
+    sums: Sums,
     /// The process's age, in microseconds, when the turn ended its sleep.
     woken: u64,
     addresses: Addresses,
@@ -152,6 +155,7 @@ impl Reactor {
             trim_at: None,
             trim: plan.trim,
             ceiling,
+            sums: Sums::default(),
             woken: 0,
             addresses,
             awaited: None,
@@ -271,6 +275,7 @@ impl Reactor {
         self.tick_clients();
         self.tick_link();
         self.publishers.tick(now);
+        self.hold_sums();
         self.hold_ceiling();
         if self.trim_at.is_some_and(|at| at <= now) && !self.owes() {
             self.give_back();

@@ -271,15 +271,21 @@ impl World {
         let (server, seed) = (&self.reactor.site.server, self.seed);
         let mut handshakes = 0;
         let mut memberships = 0;
+        let mut unfinished = 0;
         for (_, client) in server.clients.iter() {
             handshakes += usize::from(client.state() == State::Head);
             let of = server.hubs[0].topics(&client.memberships).count();
             memberships += of;
             assert!(client.state() == State::Open || of == 0, "seed {seed}: a member is gone");
+            unfinished += client.unfinished().0;
             // What came in one turn may be half a bound more, and the answers to what was read.
             let most = server.bounds.backlog_bytes_max * 2;
             assert!(client.backlog_bytes() <= most, "seed {seed}: a backlog above its bound");
         }
+        assert_eq!(
+            server.unfinished, unfinished,
+            "seed {seed}: what is unfinished is summed up wrongly"
+        );
         assert_eq!(server.handshakes, handshakes, "seed {seed}");
         assert_eq!(server.hubs[0].memberships_len(), memberships, "seed {seed}");
     }
@@ -349,6 +355,7 @@ impl World {
         assert_eq!(server.clients.len(), 0, "seed {seed}: a slot leaks");
         assert_eq!((server.hubs[0].topics_len(), server.handshakes), (0, 0), "seed {seed}");
         assert_eq!(server.timers.next(), None, "seed {seed}: a deadline leaks");
+        assert_eq!(server.unfinished, 0, "seed {seed}: a sum leaks");
         assert!(!self.reactor.owes(), "seed {seed}");
     }
 }

@@ -76,6 +76,7 @@ impl Server {
             return;
         }
         client.finish(last, forget, ends);
+        self.recount(id, false);
         self.leave_all(id);
         let Some(client) = self.client(id) else { return };
         let is_written = client.backlog_bytes() == 0;
@@ -85,6 +86,16 @@ impl Server {
         if is_written {
             self.linger(id);
         }
+    }
+
+    /// Brings what all clients have left unfinished up to date with one of them; see [`Client::recount`].
+    pub(crate) fn recount(&mut self, id: ConnId, progressed: bool) {
+        let now = tick(self.now.millis);
+        let mut sum = self.unfinished;
+        if let Some(client) = self.client(id) {
+            client.recount(&mut sum, now, progressed);
+        }
+        self.unfinished = sum;
     }
 
     /// Closes a connection for what it holds: all of that is forgotten, but for what is on the wire in part.
@@ -133,6 +144,7 @@ impl Server {
             return;
         }
         let client = self.clients.remove(id.index).expect("the client was just found");
+        self.unfinished -= client.unfinished().0;
         self.admins -= usize::from(client.route == ADMIN_ROUTE);
         client.transport.close(id);
         self.timers.set(id.index, NEVER);

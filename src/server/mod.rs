@@ -53,6 +53,8 @@ pub struct Server {
     pub(crate) handshakes: usize,
     /// Connections to the admin listener.
     pub(crate) admins: usize,
+    /// What all clients have left unfinished, in bytes: see [`Client::recount`].
+    pub(crate) unfinished: usize,
     pub(crate) backlog: Backlog,
     /// For each route.
     slow: Vec<Slow>,
@@ -110,6 +112,7 @@ impl Server {
             route: 0,
             handshakes: 0,
             admins: 0,
+            unfinished: 0,
             backlog: Backlog {
                 frames_max: bounds.backlog_frames_max,
                 bytes_max: bounds.backlog_bytes_max,

@@ -1,0 +1,42 @@
+//! What a client has left unfinished: the start of a head or of a frame, a message of which some fragments have come.
+
+use super::Client;
+use crate::timers::Tick;
+
+impl Client {
+    /// The beginning of what it sends, kept from before: usually nothing.
+    pub fn take_input(&mut self) -> Vec<u8> {
+        self.flight.as_mut().map_or(Vec::new(), |flight| std::mem::take(&mut flight.input))
+    }
+
+    /// Whether some of what it sent is kept.
+    pub fn has_input(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| !flight.input.is_empty())
+    }
+
+    /// Keeps what is not whole yet. To be followed by [`Client::recount`].
+    pub fn keep_input(&mut self, input: Vec<u8>) {
+        if !input.is_empty() {
+            self.flight().input = input;
+        }
+    }
+
+    /// Brings `sum`, what all clients have left unfinished in bytes, up to date with this one, and hibernates if nothing is in
+    /// flight. `progressed`: since it was asked last, something of it became whole.
+    pub fn recount(&mut self, sum: &mut usize, now: Tick, progressed: bool) {
+        let Some(flight) = &mut self.flight else { return };
+        let fragments = flight.fragments.as_ref().map_or(0, |fragments| fragments.held_bytes());
+        let held = flight.input.capacity() + fragments;
+        if progressed || flight.unfinished == 0 {
+            flight.since = now;
+        }
+        *sum = *sum - flight.unfinished + held;
+        flight.unfinished = held;
+        self.settle();
+    }
+
+    /// What it has left unfinished, in bytes, and since when: a head, a frame, a message of which some fragments have come.
+    pub fn unfinished(&self) -> (usize, Tick) {
+        self.flight.as_ref().map_or((0, 0), |flight| (flight.unfinished, flight.since))
+    }
+}
