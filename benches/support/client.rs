@@ -148,6 +148,13 @@ fn masked(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The same without its last byte.
+pub fn begun(payload: &[u8]) -> Vec<u8> {
+    let mut frame = masked(payload);
+    frame.pop();
+    frame
+}
+
 fn header(length: usize, mask: u8) -> Vec<u8> {
     let short = u16::try_from(length).expect("a bench sends no more than 64 KB");
     match short {

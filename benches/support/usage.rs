@@ -161,3 +161,11 @@ fn read(pid: u32, file: &str) -> String {
     let path = format!("/proc/{pid}/{file}");
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
+
+/// The most that a process ever had in memory, in bytes.
+pub fn peak(pid: u32) -> i64 {
+    let text = read(pid, "status");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok());
+    number.expect("no VmHWM in status") * 1024
+}
