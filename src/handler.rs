@@ -1,6 +1,6 @@
 //! The seam between the loop and what it is used for: what happens to a connection is decided by a [`Handler`].
 
-use crate::client::frame::Close;
+use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
 use crate::config::Origins;
@@ -29,6 +29,17 @@ pub trait Handler {
 
     /// A publisher sent a message on a well-formed topic. Returns to how many clients it went.
     fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize;
+
+    /// The frame of a message that a client missed, with the cursor that includes it; `None`: nothing is replayed on this route.
+    /// Of messages that this handler publishes on its own account nothing is held.
+    fn on_replay(&mut self, _cursor: &str, _topic: &str, _payload: &[u8]) -> Option<Frame> {
+        None
+    }
+
+    /// What clients are told when messages after this cursor may have been missed; `None`: nothing.
+    fn gap(&self, _from: &str) -> Option<Frame> {
+        None
+    }
 
     /// A connection that was opened is gone. Its memberships ended when its end began.
     fn on_close(&mut self, server: &mut Server, id: ConnId);

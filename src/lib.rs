@@ -59,6 +59,7 @@
 //! | 0 | [`timers`] | one coarse deadline per connection |
 //! | 0 | [`slots`] | numbered places that never move |
 //! | 0 | [`cursor`] | where somebody stands in what was published |
+//! | 0 | [`history`] | what was said lately |
 //! | 0 | [`addresses`] | how many connections each address has |
 //! | 0 | [`topic`] | topics and grants, parsed once |
 //! | 0 | [`config`] | the settings: one table, three sources |
@@ -69,7 +70,7 @@
 //! | 0 | [`logger`] | lines to stderr that never hold the loop up |
 //! | 0 | [`clock`] | time, as it is handed to everything |
 //!
-//! Modules of layer 0 may use [`clock`] and [`slots`]; inside a module of several files, imports make no circle.
+//! Modules of layer 0 may use [`clock`], [`slots`] and [`cursor`]; inside a module of several files, imports make no circle.
 //!
 //! # Reading order
 //!
@@ -87,6 +88,7 @@ pub mod config;
 pub mod cursor;
 pub mod flush;
 pub mod handler;
+pub mod history;
 pub mod hub;
 pub mod limits;
 pub mod logger;

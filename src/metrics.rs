@@ -58,6 +58,12 @@ pub struct Metrics {
     pub unfinished_shed: u64,
     /// Clients closed above `backlogs_bytes_max`.
     pub backlogs_shed: u64,
+    /// Clients that came back and were given what they missed.
+    pub resumes: u64,
+    /// Clients that came back too late, or with a cursor of somebody else's.
+    pub resumes_refused: u64,
+    /// Frames queued for clients that came back.
+    pub replayed: u64,
     /// Times the link to Redis came up.
     pub link_ups: u64,
     /// How long the turns of the loop took, from the end of their sleep to the next one.
@@ -132,6 +138,10 @@ pub struct Gauges {
     pub memberships: usize,
     /// Connections of publishers.
     pub publishers: usize,
+    /// Messages held for clients that come back.
+    pub history_messages: usize,
+    /// Bytes of them.
+    pub history_bytes: usize,
     /// Whether messages can come: the link is up, or there is none.
     pub source_up: bool,
 }
@@ -145,6 +155,8 @@ impl Metrics {
             ("topics", "Topics with a listener.", gauges.topics),
             ("memberships", "Clients' memberships of topics.", gauges.memberships),
             ("publishers", "Open connections of publishers.", gauges.publishers),
+            ("history_messages", "Messages held for a resume.", gauges.history_messages),
+            ("history_bytes", "Bytes of them.", gauges.history_bytes),
             ("source_up", "1 while messages can come.", usize::from(gauges.source_up)),
         ] {
             family(&mut out, name, help, "gauge");
@@ -198,6 +210,9 @@ impl Metrics {
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
             ("unfinished_shed_total", "For unfinished_bytes_max.", self.unfinished_shed),
             ("backlogs_shed_total", "For backlogs_bytes_max.", self.backlogs_shed),
+            ("resumes_total", "Clients that came back in time.", self.resumes),
+            ("resumes_refused_total", "Clients that did not.", self.resumes_refused),
+            ("replayed_total", "Frames for clients that came back.", self.replayed),
             ("source_ups_total", "Times the link to Redis came up.", self.link_ups),
             ("turns_total", "Turns of the loop.", self.turn_micros.count()),
         ]

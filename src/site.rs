@@ -7,7 +7,7 @@ use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Millis;
 use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
-use crate::server::{ADMIN_ROUTE, Server};
+use crate::server::{ADMIN_ROUTE, Missed, Server};
 use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose};
 use crate::topic;
@@ -42,6 +42,8 @@ pub struct Site {
     prefix: String,
     /// When a dropped payload was last logged.
     dropped_logged: Option<Millis>,
+    /// The latest message when the link to Redis was lost, and its cursor.
+    lost_at: Option<(u64, String)>,
 }
 
 impl Site {
@@ -61,24 +63,46 @@ impl Site {
             page: None,
             prefix,
             dropped_logged: None,
+            lost_at: None,
         }
     }
 
-    /// A message from Redis or from a publisher, on its way to every route. Returns to how many clients it went.
+    /// A message from Redis or from a publisher. Returns to how many clients it went.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        self.server.advance();
-        self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
+        self.server.metrics.messages += 1;
         let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
         let Some(topic) = topic else {
             self.server.metrics.messages_malformed += 1;
             return 0;
         };
+        self.server.has_channels = true;
+        self.server.history.push(topic, payload);
+        self.publish_topic(topic, payload)
+    }
+
+    /// A message that stands in the history, on its way to every route. Returns to how many clients it went.
+    fn publish_topic(&mut self, topic: &str, payload: &[u8]) -> usize {
+        self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
+        self.server.is_recorded = true;
         let mut reached = 0;
         for (number, route) in self.routes.iter_mut().enumerate() {
             self.server.route = number as u8;
             reached += route.handler.on_publish(&mut self.server, topic, payload);
         }
+        self.server.is_recorded = false;
         reached
+    }
+
+    /// Queues for a client that came back the next of what it missed. Returns how many writes that takes the place of.
+    pub fn replay(&mut self, id: ConnId) -> usize {
+        let Some(client) = self.server.client(id).filter(|client| client.is_replaying()) else {
+            return 0;
+        };
+        let handler = &mut self.routes[client.route as usize].handler;
+        self.server.replay(id, |missed| match missed {
+            Missed::Message { cursor, topic, payload } => handler.on_replay(cursor, topic, payload),
+            Missed::Gap { from } => handler.gap(from),
+        })
     }
 
     /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
@@ -110,10 +134,31 @@ impl Site {
     pub fn on_source(&mut self, up: bool) {
         self.source_up = up;
         self.server.metrics.link_ups += u64::from(up);
+        if up {
+            self.tell_gap();
+        } else {
+            self.lost_at = Some((self.server.history.next() - 1, self.server.cursor()));
+        }
         for (number, route) in self.routes.iter_mut().enumerate() {
             self.server.route = number as u8;
             route.handler.on_source(&mut self.server, up);
         }
+    }
+
+    /// Tells all listeners that messages may have been missed since the link was lost, now and when they come back.
+    fn tell_gap(&mut self) {
+        let now = || (self.server.history.next() - 1, self.server.cursor());
+        let (number, from) = self.lost_at.take().unwrap_or_else(now);
+        self.server.history.push_gap(number);
+        self.server.is_recorded = true;
+        for (number, route) in self.routes.iter_mut().enumerate() {
+            self.server.route = number as u8;
+            // Whoever listens to nothing, with the token still to come, has missed nothing.
+            if let Some(frame) = route.handler.gap(&from) {
+                self.server.send_to_listeners(frame);
+            }
+        }
+        self.server.is_recorded = false;
     }
 
     /// Something came from a client. `replies`: what its codec answered so far.
@@ -264,6 +309,8 @@ impl Site {
             topics: hubs.iter().map(|hub| hub.topics_len()).sum(),
             memberships: hubs.iter().map(|hub| hub.memberships_len()).sum(),
             publishers: self.publishers,
+            history_messages: self.server.history.len(),
+            history_bytes: self.server.history.bytes(),
             source_up: self.source_up,
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the lowest layer that its other modules may use.
-const GROUND: [&str; 2] = ["clock", "slots"];
+const GROUND: [&str; 3] = ["clock", "cursor", "slots"];
 
 /// The one home of each outside crate: files, or folders with what is in them.
 const HOMES: [(&str, &[&str]); 15] = [

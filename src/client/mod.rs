@@ -10,6 +10,7 @@ mod input;
 pub mod memory;
 pub mod outbox;
 mod owed;
+pub mod replay;
 mod timing;
 pub mod transport;
 
@@ -24,6 +25,7 @@ use codec::{Codec, Fragments, Inbound};
 use frame::{Close, Frame};
 use http::{Request, Response};
 use outbox::Outbox;
+use replay::Replay;
 pub use timing::Timing;
 use transport::Transport;
 
@@ -126,6 +128,8 @@ struct Flight {
     /// Since when they hold anything, or the last whole message.
     since: Tick,
     outbox: Outbox,
+    /// There while it is given what it missed.
+    replay: Option<Box<Replay>>,
     lane: Lane,
     /// The socket takes nothing; it will say when it does.
     blocked: bool,
@@ -314,6 +318,7 @@ impl Client {
         let flight = self.flight();
         flight.input = Vec::new();
         flight.fragments = None;
+        flight.replay = None;
         if forget {
             flight.outbox.forget();
         }
@@ -356,6 +361,7 @@ impl Client {
                 unfinished: 0,
                 since: 0,
                 outbox: Outbox::default(),
+                replay: None,
                 lane: Lane::None,
                 blocked: false,
             })
@@ -367,7 +373,7 @@ impl Client {
         let idle = self
             .flight
             .as_ref()
-            .is_some_and(|flight| flight.unfinished == 0 && flight.outbox.is_empty());
+            .is_some_and(|flight| flight.unfinished == 0 && flight.outbox.is_empty() && flight.replay.is_none());
         if idle {
             self.flight = None;
         }

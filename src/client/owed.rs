@@ -57,7 +57,8 @@ impl Client {
     pub fn enter_lane(&mut self, lane: Lane, backlog: &Backlog) -> Option<Lane> {
         let lane = if self.is_pressed(backlog) { Lane::Pressed } else { lane };
         let flight = self.flight.as_mut()?;
-        if flight.blocked || flight.outbox.is_empty() || lane <= flight.lane {
+        let is_owed = !flight.outbox.is_empty() || flight.replay.is_some();
+        if flight.blocked || !is_owed || lane <= flight.lane {
             return None;
         }
         flight.lane = lane;
@@ -69,7 +70,8 @@ impl Client {
         let Some(flight) = &mut self.flight else {
             return false;
         };
-        std::mem::take(&mut flight.blocked) && !flight.outbox.is_empty()
+        let is_owed = !flight.outbox.is_empty() || flight.replay.is_some();
+        std::mem::take(&mut flight.blocked) && is_owed
     }
 
     /// Writes what it is owed: the bytes written and how far that came. `None`: it is owed nothing, or is blocked.

@@ -39,6 +39,10 @@ pub struct Bounds {
     /// Bytes of all frames that wait, each counted once. Then the deepest backlogs of clients that do not read are closed with
     /// 4000.
     pub backlogs_bytes_max: usize,
+    /// Messages that are held for clients that come back; the oldest leaves.
+    pub history_messages_max: usize,
+    /// Bytes of them; 0: none are held.
+    pub history_bytes_max: usize,
     /// One published payload; a larger one is dropped and counted.
     pub payload_bytes_max: usize,
     /// Read from one client in one turn; the rest comes in the next.
@@ -90,6 +94,8 @@ impl Default for Bounds {
             backlog_bytes_max: 1 << 20,
             unfinished_bytes_max: 64 << 20,
             backlogs_bytes_max: 128 << 20,
+            history_messages_max: 65_536,
+            history_bytes_max: 8 << 20,
             payload_bytes_max: 1 << 20,
             read_bytes_per_turn: 64 << 10,
             source_read_bytes_per_turn: 1 << 20,
@@ -131,6 +137,8 @@ mod tests {
             ("backlog_bytes_max", "1MiB"),
             ("unfinished_bytes_max", "64MiB"),
             ("backlogs_bytes_max", "128MiB"),
+            ("history_messages_max", "65536"),
+            ("history_bytes_max", "8MiB"),
             ("payload_bytes_max", "1MiB"),
             ("read_bytes_per_turn", "64KiB"),
             ("source_read_bytes_per_turn", "1MiB"),

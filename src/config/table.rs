@@ -108,6 +108,10 @@ static TABLE: &[(&str, &[Setting])] = &[
             0, 86_400, "never", U32(|c| &mut c.bounds.silence_seconds)),
     ]),
     ("Bounds on publishers and Redis", &[
+        number("history_messages_max", "messages held for clients that come back; the oldest leaves",
+            1, MANY, "", Usize(|c| &mut c.bounds.history_messages_max)),
+        size_or_off("history_bytes_max", "bytes of them, all clients together",
+            1024 * MIB, Usize(|c| &mut c.bounds.history_bytes_max)),
         size("payload_bytes_max", "one published payload; a larger one is dropped",
             1, 64 * MIB, Usize(|c| &mut c.bounds.payload_bytes_max)),
         number("publishers_max", "publishers at one time; then -ERR",

@@ -308,11 +308,11 @@ impl Reactor {
         let mut visits = left.saturating_mul(VISITS_PER_WRITE);
         while left > 0 {
             let queued = self.site.server.flush.pop();
-            let mut writes = usize::from(queued.is_some_and(|id| self.flush_client(id)));
+            let mut writes = queued.map_or(0, |id| self.flush_client(id));
             let listener = self.site.server.next_listener(&mut visits);
-            writes += usize::from(listener.is_some_and(|id| self.offer(id, &mut visits)));
+            writes += listener.map_or(0, |id| self.offer(id, &mut visits));
             let pinged = self.site.server.pings.pop_front();
-            writes += usize::from(pinged.is_some_and(|id| self.ping(id)));
+            writes += pinged.map_or(0, |id| self.ping(id));
             if queued.is_none() && listener.is_none() && pinged.is_none() {
                 return;
             }
@@ -321,35 +321,36 @@ impl Reactor {
         self.site.server.metrics.flushes_put_off += u64::from(self.owes());
     }
 
-    /// Writes the broadcasts that a listener is owed. Whether there was a write. What is queued for one whose socket is full
-    /// takes visits instead.
-    fn offer(&mut self, id: ConnId, visits: &mut usize) -> bool {
+    /// Writes the broadcasts that a listener is owed. Returns how many writes there were. What is queued for one whose socket is
+    /// full takes visits instead.
+    fn offer(&mut self, id: ConnId, visits: &mut usize) -> usize {
         match self.site.server.offer(id, &mut self.gather) {
-            Offered::Nothing => false,
+            Offered::Nothing => 0,
             Offered::Written { bytes, whole } => {
                 self.burst += usize::from(!whole);
                 self.site.server.metrics.writes += 1;
                 self.site.server.metrics.sent_bytes += bytes as u64;
-                true
+                1
             }
             Offered::Queued(frames) => {
                 *visits = visits.saturating_sub(frames);
                 self.burst += 1;
                 self.flush_client(id)
             }
-            Offered::Gone => true,
+            Offered::Gone => 1,
         }
     }
 
-    /// Pings a client, without a box for the two bytes if it has none. Whether there was a write.
-    fn ping(&mut self, id: ConnId) -> bool {
+    /// Pings a client, without a box for the two bytes if it has none. Returns how many writes there were.
+    fn ping(&mut self, id: ConnId) -> usize {
         let server = &mut self.site.server;
-        let Some(client) = server.client(id) else { return false };
+        let Some(client) = server.client(id) else { return 0 };
         if client.state() != State::Open {
-            return false;
+            return 0;
         }
         if !client.is_hibernating() {
-            return server.queue(id, &self.ping, Lane::Bulk) && self.flush_client(id);
+            let is_queued = server.queue(id, &self.ping, Lane::Bulk);
+            return if is_queued { self.flush_client(id) } else { 0 };
         }
         match client.write(id, self.ping.as_bytes()) {
             Ok(bytes) => {
@@ -361,23 +362,26 @@ impl Reactor {
             }
             Err(_) => server.bury(id),
         }
-        true
+        1
     }
 
-    /// One write. Whether there was anything to write.
-    fn flush_client(&mut self, id: ConnId) -> bool {
-        let server = &mut self.site.server;
-        if server.catch_up(id).is_none() {
-            server.close(id, Close::SLOW);
+    /// One write. How many that takes the place of: to make frames again for one that came back takes time as well.
+    fn flush_client(&mut self, id: ConnId) -> usize {
+        if self.site.server.catch_up(id).is_none() {
+            self.site.server.close(id, Close::SLOW);
         }
+        let replayed = self.site.replay(id);
+        let server = &mut self.site.server;
         let Some(client) = server.client(id) else {
-            return false;
+            return 0;
         };
         let result = client.flush(id, &mut self.gather);
-        let state = client.state();
+        let (state, is_replaying) = (client.state(), client.is_replaying());
+        let mut writes = 0;
         match result {
-            Ok(None) => return false,
+            Ok(None) => {}
             Ok(Some((bytes, written))) => {
+                writes = 1;
                 server.metrics.writes += 1;
                 server.metrics.sent_bytes += bytes as u64;
                 match (written, state) {
@@ -387,9 +391,15 @@ impl Reactor {
                     _ => {}
                 }
             }
-            Err(_) => server.bury(id),
+            Err(_) => {
+                server.bury(id);
+                return 1;
+            }
         }
-        true
+        if is_replaying {
+            server.owe(id, Lane::Bulk);
+        }
+        writes.max(replayed)
     }
 
     /// Frees those who are gone, after their handlers were told.

@@ -134,7 +134,7 @@ impl Reactor {
         let ceiling = Ceiling::new(plan.bounds.memory_max);
         let slow = plan.routes.iter().map(|route| route.handler.slow()).collect();
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
-        let server = Server::new(plan.bounds, slow, now);
+        let server = Server::new(plan.bounds, slow, now, plan.node);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.source_up = plan.link.is_none();
         Ok(Reactor {

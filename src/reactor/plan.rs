@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::config::Bounds;
+use crate::cursor::Node;
 use crate::handler::Route;
 use crate::source::link::Link;
 
@@ -18,6 +19,8 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The link to Redis, made at this moment; its times count from the process's start.
     pub link: Option<Link>,
+    /// Which process it is, in cursors.
+    pub node: Node,
     /// What decides.
     pub routes: Vec<Route>,
     /// Cut from a channel's name to get its topic.

@@ -32,7 +32,8 @@ impl Server {
     /// Has a frame dealt out to the members of these topics, who are a crowd. Those who listen to one of them that is none do
     /// not wait for the others.
     pub(super) fn broadcast(&mut self, topics: &[u32], frame: Frame) {
-        self.broadcasts.push(self.route, Audience::Topics(topics.into()), frame);
+        let audience = Audience::Topics(topics.into());
+        self.broadcasts.push(self.route, audience, frame, self.is_recorded);
         let mut members = std::mem::take(&mut self.members);
         let hub = &self.hubs[self.route as usize];
         members.clear();
@@ -49,7 +50,7 @@ impl Server {
 
     /// Has a frame dealt out to everyone of this route who listens to anything.
     pub fn send_to_listeners(&mut self, frame: Frame) {
-        self.broadcasts.push(self.route, Audience::Listeners, frame);
+        self.broadcasts.push(self.route, Audience::Listeners, frame, self.is_recorded);
     }
 
     /// Queues for a client the broadcasts that it is still owed. `None`: its backlog hit a bound; else how many frames that
@@ -102,9 +103,12 @@ impl Server {
             Audience::Listeners => !topics.is_empty(),
         };
         let waiting = self.broadcasts.waiting.iter();
+        let is_replaying = client.is_replaying();
         owed.extend(
             waiting
                 .filter(|one| one.number > served && one.route == client.route)
+                // It comes to those in the history.
+                .filter(|one| !(is_replaying && one.is_recorded))
                 .filter(|one| is_for_it(&one.audience))
                 .map(|one| one.frame.clone()),
         );

@@ -5,10 +5,10 @@
 mod broadcasts;
 mod dealing;
 mod life;
+mod replay;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fmt::Write;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
@@ -16,7 +16,9 @@ use crate::client::outbox::{Backlog, Slow};
 use crate::client::{AtEnd, Client, State, Timing};
 use crate::clock::Now;
 use crate::config::Bounds;
+use crate::cursor::{EntryId, Node};
 use crate::flush::{FlushQueue, Lane};
+use crate::history::History;
 use crate::hub::{Hub, Reason};
 use crate::metrics::Metrics;
 use crate::slots::{ConnId, Slots};
@@ -25,9 +27,14 @@ use crate::timers::{TICK, Tick, Timers, after, tick};
 use crate::topic;
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
+pub(crate) use replay::Missed;
+pub use replay::Resumed;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
+
+/// About how long a cursor is: exactly, without streams.
+const CURSOR_BYTES: usize = 22;
 
 /// The connections of a loop, who listens to what, and what is owed.
 pub struct Server {
@@ -61,10 +68,15 @@ pub struct Server {
     /// The message just handled was costly, see [`Server::end_turn_of_client`].
     pub(crate) was_costly: bool,
     generation: u32,
-    /// Seconds since 1970 when the process started, so that cursors rise across restarts.
-    started: u64,
-    /// Messages published so far.
-    sequence: u64,
+    /// Which process this is, in cursors and elsewhere.
+    pub(crate) node: Node,
+    pub(crate) history: History,
+    /// The latest entry of each stream that was published.
+    pub(crate) entries: Vec<EntryId>,
+    /// Whether messages of channels are among those that were published, or may be.
+    pub(crate) has_channels: bool,
+    /// What the running handler publishes stands in the history.
+    pub(crate) is_recorded: bool,
     /// Reused for the keys of a publish.
     key: String,
     /// Reused for the topics found by them.
@@ -90,7 +102,7 @@ struct Counted {
 
 impl Server {
     /// With a route for each of these.
-    pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, now: Now) -> Server {
+    pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, now: Now, node: Node) -> Server {
         let seconds = |seconds: u32| (seconds as u64 * 1000 / TICK) as Tick;
         Server {
             now,
@@ -113,6 +125,7 @@ impl Server {
             handshakes: 0,
             admins: 0,
             unfinished: 0,
+            history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
             backlog: Backlog {
                 frames_max: bounds.backlog_frames_max,
                 bytes_max: bounds.backlog_bytes_max,
@@ -120,8 +133,10 @@ impl Server {
             was_costly: false,
             bounds,
             generation: 0,
-            started: now.unix,
-            sequence: 0,
+            node,
+            entries: Vec::new(),
+            has_channels: true,
+            is_recorded: false,
             key: String::new(),
             found: Vec::new(),
             members: Vec::new(),
@@ -151,9 +166,16 @@ impl Server {
         self.flush.is_pressed() || self.broadcasts.is_full(&self.backlog)
     }
 
-    /// The cursor of the latest message: opaque to clients, 20 characters, and rising as text, across restarts too.
+    /// The cursor of the latest message: opaque to clients, and rising as text, across restarts too.
     pub fn cursor(&self) -> String {
-        cursor(self.started, self.sequence)
+        self.cursor_at(self.history.next() - 1)
+    }
+
+    /// That of the message with this number, which is the latest one or one shortly before it.
+    pub(crate) fn cursor_at(&self, number: u64) -> String {
+        let mut text = String::with_capacity(CURSOR_BYTES);
+        self.write_cursor(&mut text, number, &self.entries);
+        text
     }
 
     /// Queues a frame for one client, among those who are served first. A client that is gone or going gets nothing.
@@ -212,7 +234,7 @@ impl Server {
         match self.slow[self.route as usize] {
             Slow::Close => frame,
             Slow::DropOldest(_) | Slow::KeepNewest => {
-                frame.about(topic, &cursor(self.started, self.sequence.saturating_sub(1)))
+                frame.about(topic, &self.cursor_at(self.history.next().saturating_sub(2)))
             }
         }
     }
@@ -221,13 +243,17 @@ impl Server {
     fn send_to_members(&mut self, topics: &[u32], frame: &Frame) -> usize {
         let mut reached = 0;
         let mut members = std::mem::take(&mut self.members);
-        for topic in topics {
+        for (place, topic) in topics.iter().enumerate() {
             members.clear();
             members.extend(self.hubs[self.route as usize].members(*topic));
             for index in members.iter().copied() {
                 let client = &self.clients[index];
                 let id = ConnId { index, generation: client.generation };
-                if !client.was_just_queued(frame) {
+                if self.is_recorded && client.is_replaying() {
+                    // It comes to it in the history.
+                    let hub = &self.hubs[self.route as usize];
+                    reached += usize::from(!hub.is_member(&client.memberships, &topics[..place]));
+                } else if !client.was_just_queued(frame) {
                     reached += usize::from(self.queue(id, frame, Lane::Urgent));
                 }
             }
@@ -272,7 +298,12 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
-        hub.join(id.index, &mut client.memberships, key, reason)
+        let joined = hub.join(id.index, &mut client.memberships, key, reason);
+        let next = self.history.next();
+        if joined && let Some(replay) = self.client(id).and_then(Client::replay) {
+            replay.late.push((key.into(), next));
+        }
+        joined
     }
 
     /// Makes it listen no more; `false` if it did not, or is open no more.
@@ -283,6 +314,9 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
+        if let Some(replay) = client.replay() {
+            replay.late.retain(|(late, _)| **late != *key);
+        }
         hub.leave(&mut client.memberships, key)
     }
 
@@ -379,12 +413,6 @@ impl Server {
         self.requests.push_back(Request { command, purpose });
     }
 
-    /// A message was published: the next cursor.
-    pub(crate) fn advance(&mut self) {
-        self.sequence += 1;
-        self.metrics.messages += 1;
-    }
-
     /// The connection that `id` names, if it is still there.
     pub(crate) fn client(&mut self, id: ConnId) -> Option<&mut Client> {
         self.clients.get_mut(id.index).filter(|client| client.generation == id.generation)
@@ -421,13 +449,6 @@ impl Server {
         let hub = &mut self.hubs[client.route as usize];
         Some((client, hub))
     }
-}
-
-fn cursor(started: u64, sequence: u64) -> String {
-    let mut text = String::with_capacity(20);
-    write!(text, "{:08x}{:012x}", started as u32, sequence & 0xffff_ffff_ffff)
-        .expect("a string takes every write");
-    text
 }
 
 /// The hint for a handshake that is refused for the same reason for which clients are closed.
