@@ -1,5 +1,6 @@
 //! The seam between the loop and what it is used for: what happens to a connection is decided by a [`Handler`].
 
+use crate::backend::order::Order;
 use crate::client::frame::Close;
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
@@ -32,6 +33,12 @@ pub trait Handler {
 
     /// A connection that was opened is gone. Its memberships ended when its end began.
     fn on_close(&mut self, server: &mut Server, id: ConnId);
+
+    /// A back end gave an order on the control channel. Returns on how many clients it was carried out; for
+    /// [`Order::Count`], how many listen.
+    fn on_order(&mut self, _server: &mut Server, _order: &Order) -> usize {
+        0
+    }
 
     /// The link to Redis came up (again) or went down.
     fn on_source(&mut self, _server: &mut Server, _up: bool) {}

@@ -41,6 +41,8 @@ pub struct Config {
     pub prefix: String,
     /// What we `PSUBSCRIBE` to; never empty.
     pub patterns: Vec<String>,
+    /// The channel of orders from back ends; `None` is off.
+    pub control: Option<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
     /// How tokens are checked.
@@ -162,6 +164,7 @@ impl Default for Config {
             publishers_password: None,
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
+            control: None,
             admin: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
@@ -228,6 +231,7 @@ impl fmt::Debug for Config {
             .field("publishers", &self.publishers)
             .field("prefix", &self.prefix)
             .field("patterns", &self.patterns)
+            .field("control", &self.control)
             .field("admin", &self.admin)
             .field("jwt", &self.jwt)
             .field("routes", &self.routes)

@@ -72,6 +72,15 @@ pub(super) fn patterns(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
+/// Of Redis' pub/sub. Spaces and all else that is not shown would be a slip.
+pub(super) fn channel(value: &Value) -> Result<String, String> {
+    let text = value.word()?;
+    match text.contains(char::is_whitespace) {
+        true => Err(value.is_not("the name of a channel")),
+        false => Ok(text),
+    }
+}
+
 pub(super) fn level(value: &Value) -> Result<log::LevelFilter, String> {
     match value.text()? {
         "off" => Ok(log::LevelFilter::Off),
@@ -145,6 +154,8 @@ mod tests {
             ("publishers", "on", r#""on" is not an IP address with a port; allowed: IP:PORT or off"#),
             ("prefix", "pub.*", r#""pub.*" is not a prefix"#),
             ("patterns", "", "an empty list would hear nothing"),
+            ("ctl", "", "it is empty; leave it out instead"),
+            ("ctl", "a b", r#""a b" is not the name of a channel"#),
             ("log", "loud", r#""loud" is not a log level; allowed: off, error, warn, info or debug"#),
             ("jwt.algorithms", "HS256,none", r#""none" is not one of HS256, HS384"#),
             ("jwt.audience", "", "it is empty; leave it out instead"),

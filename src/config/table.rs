@@ -29,6 +29,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "pub.", "text without spaces and * ? [ ] \\; may be empty", |c, v| put(&mut c.prefix, prefix(v))),
         text("patterns", "what to PSUBSCRIBE to",
             "the prefix and *", "list, not empty", |c, v| put(&mut c.patterns, patterns(v))),
+        text("ctl", "channel of orders from back ends: kick, join, leave, count",
+            "off", "a channel's name", |c, v| put(&mut c.control, channel(v).map(Some))),
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
         text("log", "what reaches the log",

@@ -8,6 +8,7 @@ mod claims;
 mod command;
 pub mod explain;
 mod keys;
+mod orders;
 mod place;
 mod subscriptions;
 pub mod wire;
@@ -15,6 +16,7 @@ pub mod wire;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use crate::backend::order::Order;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
@@ -135,7 +137,7 @@ impl Push {
             .collect();
         for (key, reason) in server.topics(id) {
             let stays = match reason {
-                Reason::Own => true,
+                Reason::Own | Reason::Joined => true,
                 _ if granted.contains(key.as_str()) => {
                     server.set_reason(id, &key, Reason::Granted);
                     true
@@ -158,7 +160,7 @@ impl Push {
             let topics = heard(server, id);
             let ping = u64::from(server.bounds().ping_seconds);
             let cursor = server.cursor();
-            let text = wire::welcome(&id.to_string(), sub, &topics, ping, &cursor);
+            let text = wire::welcome(&server.name_of(id), sub, &topics, ping, &cursor);
             server.send(id, &Frame::text(&text));
         }
     }
@@ -185,8 +187,10 @@ impl Push {
             Some(_) => Ok(self.renew(server, id, &identity)),
             None => {
                 // What an anonymous client heard ends: the token says what it hears from now on.
-                for (key, _) in server.topics(id) {
-                    server.leave(id, &key);
+                for (key, reason) in server.topics(id) {
+                    if reason != Reason::Joined {
+                        server.leave(id, &key);
+                    }
                 }
                 self.enter(server, id, &identity)
             }
@@ -275,6 +279,10 @@ impl Handler for Push {
     fn on_close(&mut self, _server: &mut Server, id: ConnId) {
         self.waiting.remove(&id);
         self.rights.remove(&id);
+    }
+
+    fn on_order(&mut self, server: &mut Server, order: &Order) -> usize {
+        self.carry_out(server, order)
     }
 
     fn on_source(&mut self, server: &mut Server, up: bool) {

@@ -126,15 +126,29 @@ pub fn refusal(reason: &'static str, detail: &str) -> String {
         #[serde(skip_serializing_if = "str::is_empty")]
         detail: &'a str,
     }
+    cut(detail, |detail| text(&Refusal { reason, detail }))
+}
+
+/// The reason of a close in a back end's words. At most [`REASON_BYTES_MAX`]: their end goes missing if need be.
+pub fn reason(words: &str) -> String {
+    #[derive(Serialize)]
+    struct Words<'a> {
+        reason: &'a str,
+    }
+    cut(words, |reason| text(&Words { reason }))
+}
+
+/// What `write` makes of as much of the words as a close frame has room for.
+fn cut(words: &str, write: impl Fn(&str) -> String) -> String {
     // Each character takes at least its own bytes, so what begins beyond the limit cannot stay.
-    let ends = detail.char_indices().map(|(at, _)| at).take_while(|at| *at < REASON_BYTES_MAX);
+    let ends = words.char_indices().map(|(at, _)| at).take_while(|at| *at < REASON_BYTES_MAX);
     let ends: Vec<usize> =
-        ends.chain((detail.len() <= REASON_BYTES_MAX).then_some(detail.len())).collect();
+        ends.chain((words.len() <= REASON_BYTES_MAX).then_some(words.len())).collect();
     ends.iter()
         .rev()
-        .map(|end| text(&Refusal { reason, detail: &detail[..*end] }))
+        .map(|end| write(&words[..*end]))
         .find(|text| text.len() <= REASON_BYTES_MAX)
-        .expect("the reasons are words, which fit alone")
+        .expect("what stands around the words fits alone")
 }
 
 fn text<T: Serialize>(frame: &T) -> String {
@@ -310,6 +324,12 @@ mod tests {
                 assert!(reason.len() <= REASON_BYTES_MAX);
                 let value: Value = serde_json::from_str(&reason).unwrap();
                 let kept = value["detail"].as_str().unwrap_or_default();
+                assert!(detail.starts_with(kept));
+                assert!(kept.len() == detail.len() || reason.len() + 12 > REASON_BYTES_MAX);
+                let reason = super::reason(&detail);
+                assert!(reason.len() <= REASON_BYTES_MAX);
+                let value: Value = serde_json::from_str(&reason).unwrap();
+                let kept = value["reason"].as_str().unwrap();
                 assert!(detail.starts_with(kept));
                 assert!(kept.len() == detail.len() || reason.len() + 12 > REASON_BYTES_MAX);
             }

@@ -9,6 +9,8 @@ mod clients;
 mod dealing_tests;
 mod doors;
 mod link;
+#[cfg(test)]
+mod orders_tests;
 mod plan;
 mod publishers;
 #[cfg(test)]
@@ -17,6 +19,8 @@ mod simulated_phones;
 mod simulated_redis;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod talks;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -134,6 +138,8 @@ impl Reactor {
         let server = Server::new(plan.bounds, slow, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.source_up = plan.link.is_none();
+        site.has_redis = plan.link.is_some();
+        site.control = plan.control;
         Ok(Reactor {
             link: plan.link.map(|link| LinkSocket::new(link, waker)),
             poll,

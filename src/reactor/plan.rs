@@ -22,6 +22,8 @@ pub struct Plan {
     pub routes: Vec<Route>,
     /// Cut from a channel's name to get its topic.
     pub prefix: String,
+    /// The channel of orders from back ends, if there is one.
+    pub control: Option<String>,
     /// Every bound; `clients_max` is a number here, not 0.
     pub bounds: Bounds,
     /// Makes the allocator return what is free to the system; called a while after a burst.

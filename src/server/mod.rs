@@ -5,6 +5,8 @@
 mod broadcasts;
 mod dealing;
 mod life;
+mod listeners;
+mod names;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -22,9 +24,9 @@ use crate::metrics::Metrics;
 use crate::slots::{ConnId, Slots};
 use crate::source::request::{Purpose, Request};
 use crate::timers::{TICK, Tick, Timers, after, tick};
-use crate::topic;
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
+use listeners::Counted;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
@@ -59,6 +61,8 @@ pub struct Server {
     /// The message just handled was costly, see [`Server::end_turn_of_client`].
     pub(crate) was_costly: bool,
     generation: u32,
+    /// See [`Server::node`].
+    node: String,
     /// Seconds since 1970 when the process started, so that cursors rise across restarts.
     started: u64,
     /// Messages published so far.
@@ -75,15 +79,6 @@ pub struct Server {
     owed: Vec<Frame>,
     /// How many listen to the topics of the last broadcast, while nobody joins or leaves.
     counted: Counted,
-}
-
-/// See [`Server::listeners_len`].
-#[derive(Default)]
-struct Counted {
-    /// The route, and the changes of its hub.
-    at: (u8, u64),
-    topics: Vec<u32>,
-    listeners: usize,
 }
 
 impl Server {
@@ -117,6 +112,7 @@ impl Server {
             was_costly: false,
             bounds,
             generation: 0,
+            node: names::node(now.unix),
             started: now.unix,
             sequence: 0,
             key: String::new(),
@@ -179,14 +175,8 @@ impl Server {
     /// Sends one frame to everyone on this route who listens to `topic`, once each, and returns to how many it goes. `make` is
     /// called with the message's cursor if there is a listener.
     pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
-        let mut found = std::mem::take(&mut self.found);
-        let mut key = std::mem::take(&mut self.key);
+        let found = self.find_topics(topic);
         let hub = &self.hubs[self.route as usize];
-        let mut keys = topic::keys_of(topic, &mut key);
-        found.clear();
-        while let Some(key) = keys.next_key() {
-            found.extend(hub.find(key));
-        }
         let reached = if found.is_empty() {
             0
         } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
@@ -198,7 +188,7 @@ impl Server {
             let frame = self.make(topic, make);
             self.send_to_members(&found, &frame)
         };
-        (self.found, self.key) = (found, key);
+        self.found = found;
         self.metrics.deliveries += reached as u64;
         reached
     }
@@ -231,33 +221,6 @@ impl Server {
         }
         self.members = members;
         reached
-    }
-
-    /// How many clients listen to one of these topics. Those who listen to two of them are found by walking along all but the
-    /// largest: once for as many messages as come before somebody joins or leaves.
-    fn listeners_len(&mut self, topics: &[u32]) -> usize {
-        let hub = &self.hubs[self.route as usize];
-        let now = (self.route, hub.changes());
-        if self.counted.at == now && self.counted.topics == topics {
-            return self.counted.listeners;
-        }
-        let largest = topics.iter().max_by_key(|topic| hub.members_len(**topic)).copied();
-        let mut listeners = largest.map_or(0, |largest| hub.members_len(largest));
-        for (place, topic) in topics.iter().enumerate() {
-            if Some(*topic) == largest {
-                continue;
-            }
-            let is_counted = |index: &u32| {
-                let of = &self.clients[*index].memberships;
-                hub.is_member(of, &topics[..place]) || hub.is_member(of, largest.as_slice())
-            };
-            listeners += hub.members(*topic).filter(|index| !is_counted(index)).count();
-        }
-        self.counted.at = now;
-        self.counted.listeners = listeners;
-        self.counted.topics.clear();
-        self.counted.topics.extend_from_slice(topics);
-        listeners
     }
 
     /// Makes a client listen to the topic or pattern with this key (see [`topic::Grant::key`]); `false` if it does already, or
