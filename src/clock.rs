@@ -10,6 +10,8 @@ pub struct Now {
     pub millis: Millis,
     /// Seconds since 1970 on the wall clock: for `exp` and `nbf` of tokens (RFC 7519 section 2, NumericDate) and nothing else.
     pub unix: u64,
+    /// Milliseconds since 1970 on the same clock: for what back ends are told.
+    pub unix_millis: u64,
 }
 
 /// Says yes once a second at most: for lines of the log that others can cause.

@@ -7,6 +7,7 @@ use crate::client::outbox::Slow;
 use crate::config::Origins;
 use crate::server::Server;
 use crate::slots::ConnId;
+use crate::source::request::{Answer, Purpose};
 
 /// What a program does with the connections of one route.
 ///
@@ -39,6 +40,9 @@ pub trait Handler {
     fn on_order(&mut self, _server: &mut Server, _order: &Order) -> usize {
         0
     }
+
+    /// Redis answered what this handler asked by [`Server::ask`], or cannot.
+    fn on_answer(&mut self, _server: &mut Server, _purpose: Purpose, _answer: Answer) {}
 
     /// The link to Redis came up (again) or went down.
     fn on_source(&mut self, _server: &mut Server, _up: bool) {}

@@ -152,6 +152,11 @@ impl Site {
     /// What became of a request.
     pub fn on_answer(&mut self, purpose: Purpose, answer: Answer) {
         match purpose {
+            Purpose::Send { route, .. } => {
+                self.server.route = route;
+                let handler = &mut self.routes[route as usize].handler;
+                handler.on_answer(&mut self.server, purpose, answer);
+            }
             Purpose::Notice => {
                 if let Answer::Refused(why) = answer {
                     log::warn!("Redis refused a command: {why}");

@@ -101,6 +101,8 @@ pub struct RouteConfig {
     pub single_session: bool,
     /// What becomes of a client whose backlog hits its bound.
     pub slow: Slow,
+    /// Where in Redis it goes what clients send; `None`: they may not.
+    pub upstream: Option<Outlet>,
 }
 
 /// Which `Origin` headers a route takes (RFC 6454 section 7). A request without one always passes.
@@ -132,6 +134,15 @@ pub enum Slow {
     DropOldest,
     /// Of each topic it gets the newest message only.
     KeepNewest,
+}
+
+/// A place in Redis that others read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlet {
+    /// A stream, by its key: entries stay until they are trimmed.
+    Stream(String),
+    /// A channel: whoever is subscribed hears it.
+    Channel(String),
 }
 
 impl Jwt {
@@ -201,6 +212,7 @@ impl Default for RouteConfig {
             anonymous: Vec::new(),
             single_session: false,
             slow: Slow::Close,
+            upstream: None,
         }
     }
 }

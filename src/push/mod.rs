@@ -11,6 +11,7 @@ mod keys;
 mod orders;
 mod place;
 mod subscriptions;
+mod upstream;
 pub mod wire;
 
 use std::collections::{HashMap, HashSet};
@@ -25,11 +26,13 @@ use crate::handler::{Handler, Reject};
 use crate::hub::Reason;
 use crate::server::Server;
 use crate::slots::ConnId;
+use crate::source::request::{Answer, Purpose};
 use crate::topic::{Grant, text_of_key, user_topic};
 use auth::{Identity, Keys, Refusal};
 use command::{Action, Command, Reference};
 use place::{Place, presented};
-use subscriptions::{heard, join_all, own_topic};
+use subscriptions::{echo, heard, join_all, own_topic};
+use upstream::Upstream;
 
 /// The subprotocol of the JSON frames.
 pub const PROTOCOL: &str = "oneloop.v1";
@@ -56,6 +59,7 @@ pub struct Push {
     /// The cursor at which the link to Redis was lost.
     lost_at: Option<String>,
     slow: config::Slow,
+    upstream: Option<Upstream>,
 }
 
 impl Push {
@@ -81,6 +85,7 @@ impl Push {
             rights: HashMap::new(),
             lost_at: None,
             slow: route.slow,
+            upstream: route.upstream.clone().map(Upstream::new),
         })
     }
 
@@ -216,6 +221,12 @@ impl Push {
             _ if !has_token => return server.close(id, Close::NO_TOKEN),
             Action::Subscribe(topic) => self.subscribe(server, id, &topic, reference),
             Action::Unsubscribe(topic) => self.unsubscribe(server, id, &topic, reference),
+            Action::Send { data, topic } => {
+                match self.pass_on(server, id, data, topic.as_deref(), reference) {
+                    Ok(()) => return,
+                    Err(code) => wire::error(code, topic.as_deref().and_then(echo), reference),
+                }
+            }
         };
         server.send(id, &Frame::text(&answer));
     }
@@ -283,6 +294,10 @@ impl Handler for Push {
 
     fn on_order(&mut self, server: &mut Server, order: &Order) -> usize {
         self.carry_out(server, order)
+    }
+
+    fn on_answer(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
+        self.tell_sender(server, purpose, answer);
     }
 
     fn on_source(&mut self, server: &mut Server, up: bool) {

@@ -120,6 +120,6 @@ pub(super) fn heard(server: &mut Server, id: ConnId) -> Vec<String> {
 }
 
 /// A topic as it is repeated in an error: not at all if it is too long to be one.
-fn echo(topic: &str) -> Option<&str> {
+pub(super) fn echo(topic: &str) -> Option<&str> {
     (topic.len() <= TOPIC_BYTES_MAX).then_some(topic)
 }

@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-pub use super::command::{Action, Command, Malformed, Reference};
+pub use super::command::{Action, Command, Data, Malformed, Reference};
 
 /// The longest reason of a close frame, in bytes (RFC 6455 section 5.5: 125, of which the code
 /// takes two).
@@ -80,6 +80,8 @@ struct Answer<'a> {
     topics: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     reference: Option<Reference<'a>>,
 }
@@ -104,6 +106,11 @@ pub fn pong(reference: Option<Reference<'_>>) -> String {
 pub fn authed(sub: &str, topics: &[String], reference: Option<Reference<'_>>) -> String {
     let (sub, topics) = (Some(sub), Some(topics));
     text(&Answer { op: "authed", sub, topics, reference, ..Answer::default() })
+}
+
+/// The answer to a `send` that Redis has: as the entry with this id, where it went to a stream.
+pub fn sent(id: Option<&str>, reference: Option<Reference<'_>>) -> String {
+    text(&Answer { op: "sent", id, reference, ..Answer::default() })
 }
 
 /// The answer to a command that was understood and not carried out, for instance `forbidden`.
@@ -307,6 +314,8 @@ mod tests {
                 r#"{"op":"error","code":"forbidden","topic":"room.8","ref":1}"#,
             ),
             (error("busy", None, None), r#"{"op":"error","code":"busy"}"#),
+            (sent(Some("1-0"), one), r#"{"op":"sent","id":"1-0","ref":1}"#),
+            (sent(None, None), r#"{"op":"sent"}"#),
             (gap("i"), r#"{"op":"gap","from":"i"}"#),
             (refusal("claims", "not \"good\""), r#"{"reason":"claims","detail":"not \"good\""}"#),
             (refusal("expired", ""), r#"{"reason":"expired"}"#),

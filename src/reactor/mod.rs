@@ -24,6 +24,8 @@ mod talks;
 #[cfg(test)]
 mod tests;
 mod token;
+#[cfg(test)]
+mod upstream_tests;
 
 use std::collections::VecDeque;
 use std::io;
@@ -114,7 +116,7 @@ impl Reactor {
         let poll = Poll::new()?;
         let registry = poll.registry();
         let clock = Clock::System(Instant::now());
-        let now = Now { millis: 0, unix: clock.unix() };
+        let now = clock.now(0);
         let mut doors = Doors::new();
         let mut open = |address, purpose| doors.open(registry, address, purpose);
         let clients = open(plan.listen, Purpose::Clients)?;
@@ -227,7 +229,7 @@ impl Reactor {
         }
         self.awaited = wake;
         self.woken = self.clock.micros();
-        self.site.server.now = Now { millis: self.woken / 1000, unix: self.clock.unix() };
+        self.site.server.now = self.clock.now(self.woken / 1000);
         Ok(())
     }
 
@@ -403,13 +405,14 @@ impl Clock {
         }
     }
 
-    fn unix(&self) -> u64 {
-        match self {
-            Clock::System(_) => {
-                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-            }
+    fn now(&self, millis: Millis) -> Now {
+        let unix_millis = match self {
+            Clock::System(_) => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64),
             #[cfg(test)]
-            Clock::Scripted(_, unix) => *unix,
-        }
+            Clock::Scripted(_, unix) => *unix * 1000,
+        };
+        Now { millis, unix: unix_millis / 1000, unix_millis }
     }
 }

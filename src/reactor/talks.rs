@@ -15,7 +15,7 @@ use crate::client::memory::{FarEnds, install};
 use crate::config::{Bounds, RouteConfig};
 use crate::push::Push;
 use crate::push::auth::{KeySettings, Keys};
-use crate::source::request::Request;
+use crate::source::request::{Answer, Request};
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
 
@@ -192,5 +192,17 @@ impl Talks {
             text.split("\r\n").skip(2).step_by(2).map(str::to_owned).collect()
         };
         requests.into_iter().map(|request| (words(&request), request)).collect()
+    }
+
+    /// The client is gone without a word.
+    pub fn cut(&mut self, id: ConnId) {
+        self.reactor.site.server.bury(id);
+        self.turn();
+    }
+
+    /// Redis answers.
+    pub fn answer(&mut self, request: Request, answer: Answer) {
+        self.reactor.site.on_answer(request.purpose, answer);
+        self.turn();
     }
 }

@@ -1,6 +1,7 @@
 //! Who listens to a topic: found by its keys, and counted.
 
 use crate::server::Server;
+use crate::slots::ConnId;
 use crate::topic;
 
 /// See [`Server::listeners_len`].
@@ -19,6 +20,16 @@ impl Server {
         let listeners = self.listeners_len(&found);
         self.found = found;
         listeners
+    }
+
+    /// Whether a message on this topic would go to this client.
+    pub fn hears(&mut self, id: ConnId, topic: &str) -> bool {
+        let found = self.find_topics(topic);
+        let hears = self
+            .with_hub(id)
+            .is_some_and(|(client, hub)| hub.is_member(&client.memberships, &found));
+        self.found = found;
+        hears
     }
 
     /// The numbers of the topics and patterns of this route's hub that a message on `topic` is for. Give the list back

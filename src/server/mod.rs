@@ -333,6 +333,11 @@ impl Server {
         self.finish(id, Some(&Frame::close(&close)), forget);
     }
 
+    /// The number of the route whose handler is running.
+    pub fn route(&self) -> u8 {
+        self.route
+    }
+
     /// Asks something of Redis. What comes back goes where `purpose` says, always: without a Redis, with a queue that is full
     /// or a connection that breaks it is [`crate::source::request::Answer::Unavailable`].
     pub fn ask(&mut self, command: Vec<u8>, purpose: Purpose) {
