@@ -374,6 +374,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         link: None,
         routes: vec![Route { path: "/ws".into(), origins: Origins::Any, handler: Box::new(push) }],
         prefix: config.prefix.clone(),
+        control: None,
         bounds,
         trim: Some(trim),
     }

@@ -9,6 +9,7 @@ use crate::reactor::{Addresses, Ended, Plan, Reactor};
 use crate::site::ROUTES_MAX;
 use crate::source::link::Link;
 use crate::source::link_config::LinkConfig;
+use crate::source::pattern;
 
 /// Makes a page that can name the addresses.
 type Page = Box<dyn FnOnce(Addresses) -> Vec<u8>>;
@@ -106,6 +107,7 @@ impl App {
             link: link.map(|link| Link::new(link, 0)),
             routes,
             prefix: config.prefix,
+            control: config.control,
             bounds,
             trim,
         };
@@ -153,8 +155,9 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
         return Ok(None);
     };
     let link = LinkConfig::from_url(url).map_err(|why| format!("redis: {why}"))?;
+    let control = config.control.as_deref().map(pattern::escaped);
     Ok(Some(LinkConfig {
-        patterns: config.patterns.clone(),
+        patterns: config.patterns.iter().cloned().chain(control).collect(),
         silence: u64::from(config.bounds.redis_silence_seconds) * 1000,
         timeout: u64::from(config.bounds.redis_timeout_seconds) * 1000,
         backoff_max: u64::from(config.bounds.redis_backoff_ms_max),

@@ -1,11 +1,13 @@
 //! The seam between the loop and what it is used for: what happens to a connection is decided by a [`Handler`].
 
+use crate::backend::order::Order;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
 use crate::config::Origins;
 use crate::server::Server;
 use crate::slots::ConnId;
+use crate::source::request::{Answer, Purpose};
 
 /// What a program does with the connections of one route.
 ///
@@ -43,6 +45,15 @@ pub trait Handler {
 
     /// A connection that was opened is gone. Its memberships ended when its end began.
     fn on_close(&mut self, server: &mut Server, id: ConnId);
+
+    /// A back end gave an order on the control channel. Returns on how many clients it was carried out; for
+    /// [`Order::Count`], how many listen.
+    fn on_order(&mut self, _server: &mut Server, _order: &Order) -> usize {
+        0
+    }
+
+    /// Redis answered what this handler asked by [`Server::ask`], or cannot.
+    fn on_answer(&mut self, _server: &mut Server, _purpose: Purpose, _answer: Answer) {}
 
     /// The link to Redis came up (again) or went down.
     fn on_source(&mut self, _server: &mut Server, _up: bool) {}

@@ -54,6 +54,7 @@
 //! | 2 | [`server`] | what the loop owns besides the loop, and the verbs on it |
 //! | 1 | [`client`] | one client's connection from its first byte to its last |
 //! | 1 | [`source`] | where messages come from: the link to Redis, a publisher's connection to us |
+//! | 1 | [`backend`] | the JSON spoken with back ends: their orders in, answers to them out |
 //! | 0 | [`hub`] | who listens to what |
 //! | 0 | [`flush`] | who is owed a write, in the order in which it comes |
 //! | 0 | [`timers`] | one coarse deadline per connection |
@@ -82,6 +83,7 @@
 
 pub mod addresses;
 pub mod app;
+pub mod backend;
 pub mod client;
 pub mod clock;
 pub mod config;

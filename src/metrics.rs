@@ -24,6 +24,16 @@ pub struct Metrics {
     pub messages_oversized: u64,
     /// Messages dropped for clients that read too slowly, where a route says so.
     pub messages_dropped: u64,
+    /// What came on the control channel.
+    pub controls: u64,
+    /// Of that, what was no order.
+    pub control_malformed: u64,
+    /// What clients sent, and Redis has.
+    pub upstream_sent: u64,
+    /// What clients sent, and Redis does not have, or nobody knows.
+    pub upstream_unavailable: u64,
+    /// What clients sent above the bound of what may wait for Redis.
+    pub upstream_busy: u64,
     /// Frames queued for clients that listen to a message's topic.
     pub deliveries: u64,
     /// Bytes read from clients.
@@ -193,6 +203,11 @@ impl Metrics {
             ("messages_malformed_total", "Dropped: no topic.", self.messages_malformed),
             ("messages_oversized_total", "Dropped: too large.", self.messages_oversized),
             ("messages_dropped_total", "Dropped for slow clients.", self.messages_dropped),
+            ("controls_total", "Orders on the control channel.", self.controls),
+            ("control_malformed_total", "Of these, malformed.", self.control_malformed),
+            ("upstream_sent_total", "Sends that Redis has.", self.upstream_sent),
+            ("upstream_unavailable_total", "Without an answer.", self.upstream_unavailable),
+            ("upstream_busy_total", "Refused: too many wait.", self.upstream_busy),
             ("deliveries_total", "Frames queued for listeners.", self.deliveries),
             ("received_bytes_total", "Bytes read from clients.", self.received_bytes),
             ("sent_bytes_total", "Bytes written to clients.", self.sent_bytes),

@@ -1,15 +1,17 @@
 //! What is served where: the calls from the loop to the handlers of the routes.
 
 use crate::addresses::Addresses;
+use crate::backend::order::{Malformed, Order};
+use crate::backend::report;
 use crate::client::Event;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response, upgrade_required};
-use crate::clock::Millis;
+use crate::clock::Seldom;
 use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
 use crate::server::{ADMIN_ROUTE, Missed, Server};
 use crate::slots::ConnId;
-use crate::source::request::{Answer, Purpose};
+use crate::source::request::{Answer, Purpose, command};
 use crate::topic;
 
 /// The most routes there can be.
@@ -40,8 +42,14 @@ pub struct Site {
     pub page: Option<Vec<u8>>,
     /// Cut from a channel's name.
     prefix: String,
-    /// When a dropped payload was last logged.
-    dropped_logged: Option<Millis>,
+    /// The channel of orders, if there is one.
+    pub control: Option<String>,
+    /// Whether there is a Redis to answer them in.
+    pub has_redis: bool,
+    /// For dropped payloads.
+    dropped_logged: Seldom,
+    /// For malformed orders.
+    malformed_logged: Seldom,
     /// The latest message when the link to Redis was lost, and its cursor.
     lost_at: Option<(u64, String)>,
 }
@@ -62,13 +70,20 @@ impl Site {
             routes,
             page: None,
             prefix,
-            dropped_logged: None,
+            control: None,
+            has_redis: false,
+            dropped_logged: Seldom::default(),
+            malformed_logged: Seldom::default(),
             lost_at: None,
         }
     }
 
-    /// A message from Redis or from a publisher. Returns to how many clients it went.
+    /// A message from Redis or from a publisher. Returns to how many clients it went. What comes on the control channel is an
+    /// order, whatever topic that channel would be.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
+        if self.control.as_ref().is_some_and(|control| control.as_bytes() == channel) {
+            return self.obey(payload);
+        }
         self.server.metrics.messages += 1;
         let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
         let Some(topic) = topic else {
@@ -108,9 +123,7 @@ impl Site {
     /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
     pub fn oversized(&mut self) {
         self.server.metrics.messages_oversized += 1;
-        let now = self.server.now.millis;
-        if self.dropped_logged.is_none_or(|logged| now >= logged + 1000) {
-            self.dropped_logged = Some(now);
+        if self.dropped_logged.is_time(self.server.now.millis) {
             log::warn!(
                 "a payload above payload_bytes_max ({} bytes) was dropped; {} so far",
                 self.server.bounds.payload_bytes_max,
@@ -119,9 +132,55 @@ impl Site {
         }
     }
 
+    /// An order from a back end, to every route. Returns on how many clients it was carried out.
+    fn obey(&mut self, payload: &[u8]) -> usize {
+        self.server.metrics.controls += 1;
+        let order = match Order::parse(payload) {
+            Ok(Order::Count { .. }) if !self.has_redis => {
+                Err(Malformed("count needs a Redis to be answered in"))
+            }
+            parsed => parsed,
+        };
+        let order = match order {
+            Ok(order) => order,
+            Err(malformed) => {
+                self.disobey(malformed);
+                return 0;
+            }
+        };
+        let mut reached = 0;
+        for (number, route) in self.routes.iter_mut().enumerate() {
+            self.server.route = number as u8;
+            reached += route.handler.on_order(&mut self.server, &order);
+        }
+        if let Order::Count { topic, reply } = &order {
+            let counted = report::counted(topic, reached, self.server.node());
+            let publish = command(&[b"PUBLISH", reply.as_bytes(), counted.as_bytes()]);
+            self.server.ask(publish, Purpose::Notice);
+        }
+        reached
+    }
+
+    /// What is no order is counted, and logged once a second at most.
+    fn disobey(&mut self, malformed: Malformed) {
+        self.server.metrics.control_malformed += 1;
+        if self.malformed_logged.is_time(self.server.now.millis) {
+            log::warn!(
+                "what came on the control channel is no order: {}; {} so far",
+                malformed.0,
+                self.server.metrics.control_malformed
+            );
+        }
+    }
+
     /// What became of a request.
     pub fn on_answer(&mut self, purpose: Purpose, answer: Answer) {
         match purpose {
+            Purpose::Send { route, .. } => {
+                self.server.route = route;
+                let handler = &mut self.routes[route as usize].handler;
+                handler.on_answer(&mut self.server, purpose, answer);
+            }
             Purpose::Notice => {
                 if let Answer::Refused(why) = answer {
                     log::warn!("Redis refused a command: {why}");

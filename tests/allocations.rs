@@ -110,6 +110,7 @@ impl World {
                 handler: Box::new(handler),
             }],
             prefix: config.prefix.clone(),
+            control: None,
             bounds,
             trim: None,
         };

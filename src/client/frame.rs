@@ -51,6 +51,9 @@ impl Close {
     /// A newer connection of the same user took over.
     pub const REPLACED: Close = Close::plain(4503);
 
+    /// A back end wants it closed.
+    pub const KICKED: Close = Close::plain(4504);
+
     /// A code alone.
     pub const fn plain(code: u16) -> Close {
         Close { code, reason: Cow::Borrowed("") }

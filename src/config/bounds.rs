@@ -63,6 +63,8 @@ pub struct Bounds {
     pub redis_silence_seconds: u32,
     /// How long Redis may take to connect or to answer; then the connection is given up.
     pub redis_timeout_seconds: u32,
+    /// Entries that a stream of what clients send keeps, about; the oldest go.
+    pub upstream_entries_max: usize,
     /// The longest wait, in milliseconds, between two attempts to reach Redis.
     pub redis_backoff_ms_max: u32,
     /// How long a drain may take; what has not gone by then is cut; 0: at once.
@@ -107,6 +109,7 @@ impl Default for Bounds {
             redis_silence_seconds: 10,
             redis_timeout_seconds: 5,
             redis_backoff_ms_max: 2000,
+            upstream_entries_max: 100_000,
             drain_seconds: 10,
             drain_per_second: 1000,
             memory_max: 0,
@@ -150,6 +153,7 @@ mod tests {
             ("redis_silence_seconds", "10"),
             ("redis_timeout_seconds", "5"),
             ("redis_backoff_ms_max", "2000"),
+            ("upstream_entries_max", "100000"),
             ("drain_seconds", "10"),
             ("drain_per_second", "1000"),
             ("memory_max", "0"),

@@ -41,6 +41,8 @@ pub struct Config {
     pub prefix: String,
     /// What we `PSUBSCRIBE` to; never empty.
     pub patterns: Vec<String>,
+    /// The channel of orders from back ends; `None` is off.
+    pub control: Option<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
     /// How tokens are checked.
@@ -99,6 +101,8 @@ pub struct RouteConfig {
     pub single_session: bool,
     /// What becomes of a client whose backlog hits its bound.
     pub slow: Slow,
+    /// Where in Redis it goes what clients send; `None`: they may not.
+    pub upstream: Option<Outlet>,
 }
 
 /// Which `Origin` headers a route takes (RFC 6454 section 7). A request without one always passes.
@@ -132,6 +136,15 @@ pub enum Slow {
     KeepNewest,
 }
 
+/// A place in Redis that others read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlet {
+    /// A stream, by its key: entries stay until they are trimmed.
+    Stream(String),
+    /// A channel: whoever is subscribed hears it.
+    Channel(String),
+}
+
 impl Jwt {
     /// RFC 7518 section 3.2: a key of the hash's size or more; HS256 is the smallest.
     pub const SECRET_BYTES_MIN: usize = 32;
@@ -162,6 +175,7 @@ impl Default for Config {
             publishers_password: None,
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
+            control: None,
             admin: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
@@ -198,6 +212,7 @@ impl Default for RouteConfig {
             anonymous: Vec::new(),
             single_session: false,
             slow: Slow::Close,
+            upstream: None,
         }
     }
 }
@@ -228,6 +243,7 @@ impl fmt::Debug for Config {
             .field("publishers", &self.publishers)
             .field("prefix", &self.prefix)
             .field("patterns", &self.patterns)
+            .field("control", &self.control)
             .field("admin", &self.admin)
             .field("jwt", &self.jwt)
             .field("routes", &self.routes)

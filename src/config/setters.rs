@@ -1,7 +1,7 @@
 //! What single settings accept beyond their type; the table's rows call these by name.
 
 use super::value::{Value, quote};
-use super::{Config, Format, Jwt, Secret, Slow};
+use super::{Config, Format, Jwt, Outlet, Secret, Slow};
 
 pub(super) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;
@@ -69,6 +69,27 @@ pub(super) fn patterns(value: &Value) -> Result<Vec<String>, String> {
     match words.is_empty() {
         true => Err("an empty list would hear nothing".to_owned()),
         false => Ok(words),
+    }
+}
+
+/// Of Redis' pub/sub. A space would be a slip.
+pub(super) fn channel_or_off(value: &Value) -> Result<Option<String>, String> {
+    match value.word()?.as_str() {
+        "off" => Ok(None),
+        text if text.contains(char::is_whitespace) => Err(value.is_not("the name of a channel")),
+        text => Ok(Some(text.to_owned())),
+    }
+}
+
+pub(super) fn outlet_or_off(value: &Value) -> Result<Option<Outlet>, String> {
+    let text = value.word()?;
+    match text.split_once(':') {
+        None if text == "off" => Ok(None),
+        Some((_, "")) => Err(value.is_not("stream:KEY or channel:NAME")),
+        _ if text.contains(char::is_whitespace) => Err(value.is_not("free of spaces")),
+        Some(("stream", key)) => Ok(Some(Outlet::Stream(key.to_owned()))),
+        Some(("channel", name)) => Ok(Some(Outlet::Channel(name.to_owned()))),
+        _ => Err(value.is_not("stream:KEY or channel:NAME")),
     }
 }
 
@@ -145,6 +166,12 @@ mod tests {
             ("publishers", "on", r#""on" is not an IP address with a port; allowed: IP:PORT or off"#),
             ("prefix", "pub.*", r#""pub.*" is not a prefix"#),
             ("patterns", "", "an empty list would hear nothing"),
+            ("ctl", "", "it is empty; leave it out instead"),
+            ("ctl", "a b", r#""a b" is not the name of a channel"#),
+            ("upstream", "up", r#""up" is not stream:KEY or channel:NAME"#),
+            ("upstream", "stream:", r#""stream:" is not stream:KEY"#),
+            ("upstream", "list:up", r#""list:up" is not stream:KEY"#),
+            ("upstream", "stream:a b", r#""stream:a b" is not free of spaces"#),
             ("log", "loud", r#""loud" is not a log level; allowed: off, error, warn, info or debug"#),
             ("jwt.algorithms", "HS256,none", r#""none" is not one of HS256, HS384"#),
             ("jwt.audience", "", "it is empty; leave it out instead"),

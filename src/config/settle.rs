@@ -18,6 +18,8 @@ const PUBLIC_KEYS: [&str; 2] = ["jwt.key_file", "jwt.jwks_file"];
 const HOW_TO_SET_A_KEY: &str =
     "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file";
 
+const NEEDS_REDIS: &str = "needs a Redis: set redis, or leave it out";
+
 impl Draft {
     /// The finished configuration, or every problem found on the way. What only matters to a server
     /// is left out when not `serving`: a token can be made on a machine that lacks the rest.
@@ -31,6 +33,7 @@ impl Draft {
         self.check_bounds();
         if serving {
             self.check_addresses();
+            self.check_redis();
         }
         (self.config, self.problems)
     }
@@ -196,6 +199,20 @@ impl Draft {
         }
     }
 
+    /// What only a Redis can do.
+    fn check_redis(&mut self) {
+        if self.has("redis") {
+            return;
+        }
+        for route in self.config.routes.iter().filter(|route| route.upstream.is_some()) {
+            let label = match self.has("upstream") {
+                true => self.label("upstream"),
+                false => format!("upstream of [[route]] {:?}", route.path),
+            };
+            self.problems.push(format!("{label} {NEEDS_REDIS}"));
+        }
+    }
+
     /// Whether a key was given, even one that turned out to be wrong: that has its own message.
     pub(super) fn has_key(&self) -> bool {
         SECRETS.iter().chain(&PUBLIC_KEYS).any(|key| self.has(key))
@@ -263,6 +280,8 @@ mod tests {
             ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
             ("publishers = '0.0.0.0:1'", &[], OPEN),
             ("publishers = 'off'", &[], "publishers (t.toml:1) is off and redis is not set"),
+            ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),
+            ("[[route]]\npath = '/a'\nupstream = 'channel:up'", &[], "upstream of [[route]] \"/a\" needs a Redis"),
             ("path = '/a'\n[[route]]\npath = '/b'", &[], "path (t.toml:1) sets the one default route, but there is [[route]] (t.toml:2)"),
             ("[[route]]\n[[route]]\npath = '/ws'", &[], "[[route]] (t.toml:2): path \"/ws\" is there already"),
         ];
@@ -283,6 +302,7 @@ mod tests {
             ("listen = '[::1]:1'\njwt.algorithms = ['HS384']", &[]),
             ("publishers = '0.0.0.0:1'", &["publishers_password"]),
             ("publishers = 'off'\nredis = 'redis://h'", &[]),
+            ("upstream = 'stream:up'\nredis = 'redis://h'", &[]),
             ("ping_seconds = 0\nsilence_seconds = 1", &[]),
             ("ping_seconds = 90\nsilence_seconds = 0", &[]),
             ("[[route]]\npath = '/a'\n[[route]]\npath = '/'", &[]),

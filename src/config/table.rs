@@ -9,6 +9,9 @@ use super::setting::{
 /// The most clients, topics or frames a setting may name: far above what one thread serves.
 const MANY: u64 = 1 << 24;
 
+/// More would not fit the memory of any Redis.
+const ENTRIES: u64 = 1 << 30;
+
 /// A slot counts commands in two bytes, and must see one more.
 const COMMANDS: u64 = u16::MAX as u64 - 1;
 
@@ -29,6 +32,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "pub.", "text without spaces and * ? [ ] \\; may be empty", |c, v| put(&mut c.prefix, prefix(v))),
         text("patterns", "what to PSUBSCRIBE to",
             "the prefix and *", "list, not empty", |c, v| put(&mut c.patterns, patterns(v))),
+        text("ctl", "channel of orders from back ends: kick, join, leave, count",
+            "off", "a channel's name, or off", |c, v| put(&mut c.control, channel_or_off(v))),
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
         text("log", "what reaches the log",
@@ -68,6 +73,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "false", "true or false", |r, v| put(&mut r.single_session, v.truth())),
         route("slow", "a client that reads too slowly is closed with 4000, or loses messages and stays",
             "close", "close, drop-oldest or keep-newest", |r, v| put(&mut r.slow, slow(v))),
+        route("upstream", "where in Redis it goes what clients send; off: they may not",
+            "off", "stream:KEY, channel:NAME or off", |r, v| put(&mut r.upstream, outlet_or_off(v))),
     ]),
     ("Bounds on clients", &[
         number("clients_max", "clients at one time; then 503",
@@ -122,6 +129,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             1, 300, "", U32(|c| &mut c.bounds.redis_timeout_seconds)),
         number("redis_backoff_ms_max", "longest wait between two attempts to reach Redis",
             100, 600_000, "", U32(|c| &mut c.bounds.redis_backoff_ms_max)),
+        number("upstream_entries_max", "entries of an upstream stream, about; the oldest go",
+            1, ENTRIES, "", Usize(|c| &mut c.bounds.upstream_entries_max)),
     ]),
     ("Bounds on the loop", &[
         size("read_bytes_per_turn", "read from one client in one turn",

@@ -28,6 +28,8 @@ pub enum Reason {
     Granted,
     /// The client asked.
     Asked,
+    /// A back end joined it.
+    Joined,
 }
 
 /// Where a client's list of memberships begins.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// The longest `ref`, in bytes of the string or of the number as it was written.
@@ -25,6 +25,11 @@ pub enum Action<'a> {
     Ping,
     /// A token, not yet looked at.
     Auth(Cow<'a, str>),
+    /// Something for the back end, on a topic that is not yet looked at.
+    Send {
+        data: Data<'a>,
+        topic: Option<Cow<'a, str>>,
+    },
 }
 
 /// The `ref` of a command, a string or a number, that its answer repeats as it was written: `1.0`
@@ -32,6 +37,25 @@ pub enum Action<'a> {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Reference<'a>(&'a RawValue);
+
+/// Any JSON, as it was written.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Data<'a>(&'a RawValue);
+
+impl Data<'_> {
+    pub fn text(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Data<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Data<'_> {}
 
 impl PartialEq for Reference<'_> {
     fn eq(&self, other: &Self) -> bool {
@@ -60,11 +84,18 @@ struct Members<'a> {
     _since: Option<Text<'a>>,
     #[serde(rename = "ref", borrow)]
     reference: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
 }
 
 /// Borrowed unless it holds an escape. (serde borrows a `Cow` only outside an `Option`.)
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A `null` is data like any other.
+fn present<'a, D: Deserializer<'a>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
+}
 
 impl<'a> Command<'a> {
     /// Reads `{"op":"subscribe","topic":"room.7","ref":1}` and the like; unknown members are passed
@@ -76,13 +107,18 @@ impl<'a> Command<'a> {
         }
         let members: Members<'a> = serde_json::from_str(text)
             .map_err(|_| Malformed("not JSON, no op, a member twice or one of a wrong type"))?;
-        let topic = members.topic.map(|text| text.0).ok_or(Malformed("topic is missing"));
+        let topic = members.topic.map(|text| text.0);
+        let missing = Malformed("topic is missing");
         let action = match &*members.op.0 {
-            "subscribe" => Action::Subscribe(topic?),
-            "unsubscribe" => Action::Unsubscribe(topic?),
+            "subscribe" => Action::Subscribe(topic.ok_or(missing)?),
+            "unsubscribe" => Action::Unsubscribe(topic.ok_or(missing)?),
+            "send" => {
+                let data = members.data.ok_or(Malformed("data is missing"))?;
+                Action::Send { data: Data(data), topic }
+            }
             "ping" => Action::Ping,
             "auth" => Action::Auth(members.token.ok_or(Malformed("token is missing"))?.0),
-            _ => return Err(Malformed("op is not subscribe, unsubscribe, ping or auth")),
+            _ => return Err(Malformed("op is not subscribe, unsubscribe, send, ping or auth")),
         };
         let reference = members.reference.map(Reference::new).transpose()?;
         Ok(Command { action, reference })
@@ -90,6 +126,16 @@ impl<'a> Command<'a> {
 }
 
 impl<'a> Reference<'a> {
+    /// Reads one that was kept as its text.
+    pub fn parse(text: &'a str) -> Option<Reference<'a>> {
+        Reference::new(serde_json::from_str(text).ok()?).ok()
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &'a str {
+        self.0.get()
+    }
+
     fn new(raw: &'a RawValue) -> Result<Reference<'a>, Malformed> {
         let text = raw.get();
         let length = match text.as_bytes() {
@@ -124,6 +170,15 @@ mod tests {
         let auth = parse(r#"{"op":"auth","token":"t","since":"5","ref":"a"}"#);
         assert_eq!(auth.action, Action::Auth(Cow::Borrowed("t")));
         assert_eq!(parse(r#"{"op":"ping","topic":null}"#).action, Action::Ping);
+        for data in ["null", "[1.0, 2e400]", r#""\ud800""#, r#"{"a":1,"a":2}"#] {
+            let text = format!(r#"{{"op":"send","data": {data} ,"ref":"\u0061"}}"#);
+            let command = parse(&text);
+            let Action::Send { data: read, topic: None } = command.action else { panic!("{data}") };
+            assert_eq!(read.text(), data);
+            let kept = command.reference.unwrap().text().to_owned();
+            assert_eq!(Reference::parse(&kept), command.reference);
+        }
+        assert!(Command::parse(r#"{"op":"send","topic":"a"}"#).is_err());
     }
 
     #[test]

@@ -8,12 +8,16 @@ mod claims;
 mod command;
 pub mod explain;
 mod keys;
+mod orders;
 mod place;
+mod subscriptions;
+mod upstream;
 pub mod wire;
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use crate::backend::order::Order;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
@@ -22,10 +26,13 @@ use crate::handler::{Handler, Reject};
 use crate::hub::Reason;
 use crate::server::Server;
 use crate::slots::ConnId;
-use crate::topic::{Grant, TOPIC_BYTES_MAX, text_of_key, user_topic};
+use crate::source::request::{Answer, Purpose};
+use crate::topic::{Grant, text_of_key, user_topic};
 use auth::{Identity, Keys, Refusal};
 use command::{Action, Command, Reference};
 use place::{Place, presented};
+use subscriptions::{echo, heard, join_all, own_topic};
+use upstream::Upstream;
 
 /// The subprotocol of the JSON frames.
 pub const PROTOCOL: &str = "oneloop.v1";
@@ -52,6 +59,7 @@ pub struct Push {
     /// The cursor at which the link to Redis was lost.
     lost_at: Option<String>,
     slow: config::Slow,
+    upstream: Option<Upstream>,
 }
 
 impl Push {
@@ -77,6 +85,7 @@ impl Push {
             rights: HashMap::new(),
             lost_at: None,
             slow: route.slow,
+            upstream: route.upstream.clone().map(Upstream::new),
         })
     }
 
@@ -133,7 +142,7 @@ impl Push {
             .collect();
         for (key, reason) in server.topics(id) {
             let stays = match reason {
-                Reason::Own => true,
+                Reason::Own | Reason::Joined => true,
                 _ if granted.contains(key.as_str()) => {
                     server.set_reason(id, &key, Reason::Granted);
                     true
@@ -156,7 +165,7 @@ impl Push {
             let topics = heard(server, id);
             let ping = u64::from(server.bounds().ping_seconds);
             let cursor = server.cursor();
-            let text = wire::welcome(&id.to_string(), sub, &topics, ping, &cursor);
+            let text = wire::welcome(&server.name_of(id), sub, &topics, ping, &cursor);
             server.send(id, &Frame::text(&text));
         }
     }
@@ -183,8 +192,10 @@ impl Push {
             Some(_) => Ok(self.renew(server, id, &identity)),
             None => {
                 // What an anonymous client heard ends: the token says what it hears from now on.
-                for (key, _) in server.topics(id) {
-                    server.leave(id, &key);
+                for (key, reason) in server.topics(id) {
+                    if reason != Reason::Joined {
+                        server.leave(id, &key);
+                    }
                 }
                 self.enter(server, id, &identity)
             }
@@ -201,83 +212,6 @@ impl Push {
         self.tell_excess(server, id, &excess);
     }
 
-    /// The answer to `subscribe`.
-    fn subscribe(
-        &mut self,
-        server: &mut Server,
-        id: ConnId,
-        topic: &str,
-        reference: Option<Reference<'_>>,
-    ) -> String {
-        let refuse = |code| wire::error(code, echo(topic), reference);
-        let own = own_topic(server, id);
-        if own.as_deref() == Some(topic) {
-            return wire::subscribed(topic, reference);
-        }
-        let Some(wanted) = Grant::parse(topic) else {
-            return refuse("bad_topic");
-        };
-        let admin = self.rights.get(&id).is_some_and(|rights| rights.admin);
-        let permitted = self.may(id, own.is_some()).any(|grant| grant.covers(admin, &wanted));
-        let missing: Vec<&str> =
-            wanted.keys(admin).filter(|key| server.reason(id, key).is_none()).collect();
-        let hears = server.reason(id, wanted.key()).is_some();
-        if permitted && hears {
-            server.set_reason(id, wanted.key(), Reason::Asked);
-        }
-        if hears && (missing.is_empty() || !permitted) {
-            return wire::subscribed(topic, reference);
-        }
-        if !permitted {
-            return refuse("forbidden");
-        }
-        if server.topics_len(id) + missing.len() > server.bounds().topics_per_client_max {
-            server.metrics().topics_refused += 1;
-            return refuse("too_many_topics");
-        }
-        for key in missing {
-            server.join(id, key, Reason::Asked);
-        }
-        wire::subscribed(topic, reference)
-    }
-
-    /// What a connection may ask for. What it was granted and gave up is among its rights.
-    fn may(&self, id: ConnId, has_sub: bool) -> impl Iterator<Item = &Grant> {
-        let of_route = match has_sub {
-            true => [&self.may[..], &self.topics[..]],
-            false => [&self.anonymous[..], &[]],
-        };
-        let own = self.rights.get(&id).map_or(&[][..], |rights| &rights.may);
-        own.iter().chain(of_route[0]).chain(of_route[1])
-    }
-
-    /// The answer to `unsubscribe`.
-    fn unsubscribe(
-        &mut self,
-        server: &mut Server,
-        id: ConnId,
-        topic: &str,
-        reference: Option<Reference<'_>>,
-    ) -> String {
-        if own_topic(server, id).as_deref() == Some(topic) {
-            // Bounds per user, single sessions and the back end's hand on a user all rest on this membership.
-            return wire::error("forbidden", Some(topic), reference);
-        }
-        let Some(grant) = Grant::parse(topic) else {
-            return wire::error("bad_topic", echo(topic), reference);
-        };
-        let keys: Vec<String> = grant.keys(true).map(str::to_owned).collect();
-        for key in keys {
-            let granted = server.reason(id, &key) == Some(Reason::Granted);
-            server.leave(id, &key);
-            if granted && key == grant.key() {
-                // It may come back to what its token gave it.
-                self.rights.entry(id).or_default().may.push(grant.clone());
-            }
-        }
-        wire::unsubscribed(topic, reference)
-    }
-
     fn obey(&mut self, server: &mut Server, id: ConnId, command: Command<'_>) {
         let reference = command.reference;
         let has_token = !self.waiting.contains(&id);
@@ -287,6 +221,12 @@ impl Push {
             _ if !has_token => return server.close(id, Close::NO_TOKEN),
             Action::Subscribe(topic) => self.subscribe(server, id, &topic, reference),
             Action::Unsubscribe(topic) => self.unsubscribe(server, id, &topic, reference),
+            Action::Send { data, topic } => {
+                match self.pass_on(server, id, data, topic.as_deref(), reference) {
+                    Ok(()) => return,
+                    Err(code) => wire::error(code, topic.as_deref().and_then(echo), reference),
+                }
+            }
         };
         server.send(id, &Frame::text(&answer));
     }
@@ -352,6 +292,14 @@ impl Handler for Push {
         self.rights.remove(&id);
     }
 
+    fn on_order(&mut self, server: &mut Server, order: &Order) -> usize {
+        self.carry_out(server, order)
+    }
+
+    fn on_answer(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
+        self.tell_sender(server, purpose, answer);
+    }
+
     fn on_source(&mut self, server: &mut Server, up: bool) {
         if !up {
             self.lost_at = Some(server.cursor());
@@ -388,44 +336,6 @@ fn bad_token(refusal: Refusal) -> Close {
 fn unauthorized(refusal: Refusal) -> Response {
     Response::json(401, wire::refusal(refusal.name(), refusal.detail()))
         .with("WWW-Authenticate", "Bearer error=\"invalid_token\"")
-}
-
-/// The topic of the connection's user; an anonymous one has none.
-fn own_topic(server: &mut Server, id: ConnId) -> Option<String> {
-    server.key_for(id, Reason::Own)
-}
-
-/// Joins what has been granted, and returns the keys above `topics_per_client_max`.
-fn join_all<'a>(
-    server: &mut Server,
-    id: ConnId,
-    keys: impl Iterator<Item = &'a str>,
-) -> Vec<String> {
-    let mut excess = Vec::new();
-    for key in keys {
-        let known = server.reason(id, key).is_some();
-        if known || server.topics_len(id) < server.bounds().topics_per_client_max {
-            server.join(id, key, Reason::Granted);
-        } else {
-            server.metrics().topics_refused += 1;
-            excess.push(key.to_owned());
-        }
-    }
-    excess
-}
-
-/// What a connection listens to, as people write it, sorted.
-fn heard(server: &mut Server, id: ConnId) -> Vec<String> {
-    let topics = server.topics(id);
-    let mut texts: Vec<String> =
-        topics.iter().map(|(key, _)| text_of_key(key).into_owned()).collect();
-    texts.sort_unstable();
-    texts
-}
-
-/// A topic as it is repeated in an error: not at all if it is too long to be one.
-fn echo(topic: &str) -> Option<&str> {
-    (topic.len() <= TOPIC_BYTES_MAX).then_some(topic)
 }
 
 /// The grants of a setting.

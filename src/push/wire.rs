@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-pub use super::command::{Action, Command, Malformed, Reference};
+pub use super::command::{Action, Command, Data, Malformed, Reference};
 
 /// The longest reason of a close frame, in bytes (RFC 6455 section 5.5: 125, of which the code
 /// takes two).
@@ -80,6 +80,8 @@ struct Answer<'a> {
     topics: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     reference: Option<Reference<'a>>,
 }
@@ -106,6 +108,11 @@ pub fn authed(sub: &str, topics: &[String], reference: Option<Reference<'_>>) ->
     text(&Answer { op: "authed", sub, topics, reference, ..Answer::default() })
 }
 
+/// The answer to a `send` that Redis has: as the entry with this id, where it went to a stream.
+pub fn sent(id: Option<&str>, reference: Option<Reference<'_>>) -> String {
+    text(&Answer { op: "sent", id, reference, ..Answer::default() })
+}
+
 /// The answer to a command that was understood and not carried out, for instance `forbidden`.
 pub fn error(code: &str, topic: Option<&str>, reference: Option<Reference<'_>>) -> String {
     text(&Answer { op: "error", code: Some(code), topic, reference, ..Answer::default() })
@@ -126,15 +133,29 @@ pub fn refusal(reason: &'static str, detail: &str) -> String {
         #[serde(skip_serializing_if = "str::is_empty")]
         detail: &'a str,
     }
+    cut(detail, |detail| text(&Refusal { reason, detail }))
+}
+
+/// The reason of a close in a back end's words. At most [`REASON_BYTES_MAX`]: their end goes missing if need be.
+pub fn reason(words: &str) -> String {
+    #[derive(Serialize)]
+    struct Words<'a> {
+        reason: &'a str,
+    }
+    cut(words, |reason| text(&Words { reason }))
+}
+
+/// What `write` makes of as much of the words as a close frame has room for.
+fn cut(words: &str, write: impl Fn(&str) -> String) -> String {
     // Each character takes at least its own bytes, so what begins beyond the limit cannot stay.
-    let ends = detail.char_indices().map(|(at, _)| at).take_while(|at| *at < REASON_BYTES_MAX);
+    let ends = words.char_indices().map(|(at, _)| at).take_while(|at| *at < REASON_BYTES_MAX);
     let ends: Vec<usize> =
-        ends.chain((detail.len() <= REASON_BYTES_MAX).then_some(detail.len())).collect();
+        ends.chain((words.len() <= REASON_BYTES_MAX).then_some(words.len())).collect();
     ends.iter()
         .rev()
-        .map(|end| text(&Refusal { reason, detail: &detail[..*end] }))
+        .map(|end| write(&words[..*end]))
         .find(|text| text.len() <= REASON_BYTES_MAX)
-        .expect("the reasons are words, which fit alone")
+        .expect("what stands around the words fits alone")
 }
 
 fn text<T: Serialize>(frame: &T) -> String {
@@ -293,6 +314,8 @@ mod tests {
                 r#"{"op":"error","code":"forbidden","topic":"room.8","ref":1}"#,
             ),
             (error("busy", None, None), r#"{"op":"error","code":"busy"}"#),
+            (sent(Some("1-0"), one), r#"{"op":"sent","id":"1-0","ref":1}"#),
+            (sent(None, None), r#"{"op":"sent"}"#),
             (gap("i"), r#"{"op":"gap","from":"i"}"#),
             (refusal("claims", "not \"good\""), r#"{"reason":"claims","detail":"not \"good\""}"#),
             (refusal("expired", ""), r#"{"reason":"expired"}"#),
@@ -310,6 +333,12 @@ mod tests {
                 assert!(reason.len() <= REASON_BYTES_MAX);
                 let value: Value = serde_json::from_str(&reason).unwrap();
                 let kept = value["detail"].as_str().unwrap_or_default();
+                assert!(detail.starts_with(kept));
+                assert!(kept.len() == detail.len() || reason.len() + 12 > REASON_BYTES_MAX);
+                let reason = super::reason(&detail);
+                assert!(reason.len() <= REASON_BYTES_MAX);
+                let value: Value = serde_json::from_str(&reason).unwrap();
+                let kept = value["reason"].as_str().unwrap();
                 assert!(detail.starts_with(kept));
                 assert!(kept.len() == detail.len() || reason.len() + 12 > REASON_BYTES_MAX);
             }

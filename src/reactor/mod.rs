@@ -9,6 +9,8 @@ mod clients;
 mod dealing_tests;
 mod doors;
 mod link;
+#[cfg(test)]
+mod orders_tests;
 mod plan;
 mod publishers;
 #[cfg(test)]
@@ -19,8 +21,12 @@ mod simulated_redis;
 mod simulation;
 mod sums;
 #[cfg(test)]
+mod talks;
+#[cfg(test)]
 mod tests;
 mod token;
+#[cfg(test)]
+mod upstream_tests;
 
 use std::collections::VecDeque;
 use std::io;
@@ -113,7 +119,7 @@ impl Reactor {
         let poll = Poll::new()?;
         let registry = poll.registry();
         let clock = Clock::System(Instant::now());
-        let now = Now { millis: 0, unix: clock.unix() };
+        let now = clock.now(0);
         let mut doors = Doors::new();
         let mut open = |address, purpose| doors.open(registry, address, purpose);
         let clients = open(plan.listen, Purpose::Clients)?;
@@ -134,9 +140,11 @@ impl Reactor {
         let ceiling = Ceiling::new(plan.bounds.memory_max);
         let slow = plan.routes.iter().map(|route| route.handler.slow()).collect();
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
-        let server = Server::new(plan.bounds, slow, now, plan.node);
+        let server = Server::new(plan.bounds, slow, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.source_up = plan.link.is_none();
+        site.has_redis = plan.link.is_some();
+        site.control = plan.control;
         Ok(Reactor {
             link: plan.link.map(|link| LinkSocket::new(link, waker)),
             poll,
@@ -225,7 +233,7 @@ impl Reactor {
         }
         self.awaited = wake;
         self.woken = self.clock.micros();
-        self.site.server.now = Now { millis: self.woken / 1000, unix: self.clock.unix() };
+        self.site.server.now = self.clock.now(self.woken / 1000);
         Ok(())
     }
 
@@ -402,13 +410,14 @@ impl Clock {
         }
     }
 
-    fn unix(&self) -> u64 {
-        match self {
-            Clock::System(_) => {
-                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-            }
+    fn now(&self, millis: Millis) -> Now {
+        let unix_millis = match self {
+            Clock::System(_) => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64),
             #[cfg(test)]
-            Clock::Scripted(_, unix) => *unix,
-        }
+            Clock::Scripted(_, unix) => *unix * 1000,
+        };
+        Now { millis, unix: unix_millis / 1000, unix_millis }
     }
 }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use crate::config::Bounds;
-use crate::cursor::Node;
 use crate::handler::Route;
 use crate::source::link::Link;
 
@@ -19,12 +18,12 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The link to Redis, made at this moment; its times count from the process's start.
     pub link: Option<Link>,
-    /// Which process it is, in cursors.
-    pub node: Node,
     /// What decides.
     pub routes: Vec<Route>,
     /// Cut from a channel's name to get its topic.
     pub prefix: String,
+    /// The channel of orders from back ends, if there is one.
+    pub control: Option<String>,
     /// Every bound; `clients_max` is a number here, not 0.
     pub bounds: Bounds,
     /// Makes the allocator return what is free to the system; called a while after a burst.

@@ -45,6 +45,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         link: None,
         routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
         prefix: String::new(),
+        control: None,
         bounds,
         trim: None,
     }

@@ -5,6 +5,8 @@
 mod broadcasts;
 mod dealing;
 mod life;
+mod listeners;
+mod names;
 mod replay;
 
 use std::borrow::Cow;
@@ -24,9 +26,9 @@ use crate::metrics::Metrics;
 use crate::slots::{ConnId, Slots};
 use crate::source::request::{Purpose, Request};
 use crate::timers::{TICK, Tick, Timers, after, tick};
-use crate::topic;
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
+use listeners::Counted;
 pub(crate) use replay::Missed;
 pub use replay::Resumed;
 
@@ -69,7 +71,9 @@ pub struct Server {
     pub(crate) was_costly: bool,
     generation: u32,
     /// Which process this is, in cursors and elsewhere.
-    pub(crate) node: Node,
+    node: Node,
+    /// The same as text: see [`Server::node`].
+    node_name: String,
     pub(crate) history: History,
     /// The latest entry of each stream that was published.
     pub(crate) entries: Vec<EntryId>,
@@ -91,18 +95,10 @@ pub struct Server {
     counted: Counted,
 }
 
-/// See [`Server::listeners_len`].
-#[derive(Default)]
-struct Counted {
-    /// The route, and the changes of its hub.
-    at: (u8, u64),
-    topics: Vec<u32>,
-    listeners: usize,
-}
-
 impl Server {
     /// With a route for each of these.
-    pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, now: Now, node: Node) -> Server {
+    pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, now: Now) -> Server {
+        let node = names::node(now.unix);
         let seconds = |seconds: u32| (seconds as u64 * 1000 / TICK) as Tick;
         Server {
             now,
@@ -133,6 +129,7 @@ impl Server {
             was_costly: false,
             bounds,
             generation: 0,
+            node_name: node.to_string(),
             node,
             entries: Vec::new(),
             has_channels: true,
@@ -204,14 +201,8 @@ impl Server {
     /// Sends one frame to everyone on this route who listens to `topic`, once each, and returns to how many it goes. `make` is
     /// called with the message's cursor if there is a listener.
     pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
-        let mut found = std::mem::take(&mut self.found);
-        let mut key = std::mem::take(&mut self.key);
+        let found = self.find_topics(topic);
         let hub = &self.hubs[self.route as usize];
-        let mut keys = topic::keys_of(topic, &mut key);
-        found.clear();
-        while let Some(key) = keys.next_key() {
-            found.extend(hub.find(key));
-        }
         let reached = if found.is_empty() {
             0
         } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
@@ -223,7 +214,7 @@ impl Server {
             let frame = self.make(topic, make);
             self.send_to_members(&found, &frame)
         };
-        (self.found, self.key) = (found, key);
+        self.found = found;
         self.metrics.deliveries += reached as u64;
         reached
     }
@@ -260,33 +251,6 @@ impl Server {
         }
         self.members = members;
         reached
-    }
-
-    /// How many clients listen to one of these topics. Those who listen to two of them are found by walking along all but the
-    /// largest: once for as many messages as come before somebody joins or leaves.
-    fn listeners_len(&mut self, topics: &[u32]) -> usize {
-        let hub = &self.hubs[self.route as usize];
-        let now = (self.route, hub.changes());
-        if self.counted.at == now && self.counted.topics == topics {
-            return self.counted.listeners;
-        }
-        let largest = topics.iter().max_by_key(|topic| hub.members_len(**topic)).copied();
-        let mut listeners = largest.map_or(0, |largest| hub.members_len(largest));
-        for (place, topic) in topics.iter().enumerate() {
-            if Some(*topic) == largest {
-                continue;
-            }
-            let is_counted = |index: &u32| {
-                let of = &self.clients[*index].memberships;
-                hub.is_member(of, &topics[..place]) || hub.is_member(of, largest.as_slice())
-            };
-            listeners += hub.members(*topic).filter(|index| !is_counted(index)).count();
-        }
-        self.counted.at = now;
-        self.counted.listeners = listeners;
-        self.counted.topics.clear();
-        self.counted.topics.extend_from_slice(topics);
-        listeners
     }
 
     /// Makes a client listen to the topic or pattern with this key (see [`topic::Grant::key`]); `false` if it does already, or
@@ -405,6 +369,11 @@ impl Server {
         *self.metrics.closes.entry(close.code).or_default() += 1;
         let forget = close.code == Close::SLOW.code;
         self.finish(id, Some(&Frame::close(&close)), forget);
+    }
+
+    /// The number of the route whose handler is running.
+    pub fn route(&self) -> u8 {
+        self.route
     }
 
     /// Asks something of Redis. What comes back goes where `purpose` says, always: without a Redis, with a queue that is full

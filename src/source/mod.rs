@@ -9,7 +9,7 @@ mod greeting;
 mod inline;
 pub mod link;
 pub mod link_config;
-mod pattern;
+pub mod pattern;
 pub mod publisher;
 mod refusal;
 pub mod request;

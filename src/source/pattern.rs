@@ -30,6 +30,14 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
+/// The pattern that takes this text alone. Nothing is escaped that need not be: an ACL names patterns letter by letter.
+pub fn escaped(text: &str) -> String {
+    let is_special = |letter: &char| "*?[\\".contains(*letter);
+    text.chars()
+        .flat_map(|letter| is_special(&letter).then_some('\\').into_iter().chain([letter]))
+        .collect()
+}
+
 /// Where the pattern goes on if its element at `at` takes `byte`.
 fn match_one(pattern: &[u8], at: usize, byte: u8) -> Option<usize> {
     match *pattern.get(at)? {
@@ -116,6 +124,22 @@ mod tests {
         ] {
             let found = matches(pattern.as_bytes(), text.as_bytes());
             assert_eq!(found, expected, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn an_escaped_text_takes_itself_alone() {
+        assert_eq!(escaped("ctl-1]"), "ctl-1]", "an ACL that names the channel names the pattern");
+        for seed in 1..5_000 {
+            let mut random = Random::new(seed);
+            let mut text = || -> String {
+                (0..random.below(6)).map(|_| random.choose(b"ab*?[]^-\\") as char).collect()
+            };
+            let (text, other) = (text(), text());
+            let pattern = escaped(&text);
+            assert!(matches(pattern.as_bytes(), text.as_bytes()), "seed {seed}");
+            let takes_other = matches(pattern.as_bytes(), other.as_bytes());
+            assert_eq!(takes_other, text == other, "seed {seed}");
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! A request is queued by [`crate::server::Server::ask`]; every one of them is answered, by Redis or by [`Answer::Unavailable`].
 
+use crate::slots::ConnId;
+
 /// A command on its way to Redis, and whose it is.
 pub struct Request {
     /// As it goes out; see [`command`].
@@ -15,6 +17,15 @@ pub struct Request {
 pub enum Purpose {
     /// Nobody's: it is sent, and a refusal is logged.
     Notice,
+    /// What a client sent: its route's handler is told, also when the client is gone.
+    Send {
+        route: u8,
+        client: ConnId,
+        /// The client's own mark, as it wrote it.
+        reference: Option<Box<str>>,
+        /// How long what it sent is.
+        bytes: usize,
+    },
 }
 
 /// What became of a request.

@@ -382,7 +382,7 @@ class Client:
         frame = await self.frame()
         assert isinstance(frame, str), frame
         message = json.loads(frame)
-        if "id" in message:
+        if "id" in message and message.get("op") != "sent":
             assert message["id"] > self.id, f"{message} does not rise over {self.id}"
             self.id = message["id"]
         return message

@@ -207,6 +207,7 @@ impl World {
             link: None,
             routes: vec![route("/ws", &[]), route("/open", &["lobby.*"])],
             prefix: String::new(),
+            control: None,
             bounds: Bounds {
                 clients_max: 100,
                 commands_per_second_max: 0,

@@ -1,0 +1,45 @@
+//! What back ends are told.
+
+use serde::Serialize;
+
+/// The answer to a `count`.
+pub fn counted(topic: &str, listeners: usize, node: &str) -> String {
+    #[derive(Serialize)]
+    struct Counted<'a> {
+        topic: &'a str,
+        listeners: usize,
+        node: &'a str,
+    }
+    text(&Counted { topic, listeners, node })
+}
+
+/// What a client sent, for a channel; `at` is in milliseconds since 1970.
+pub fn said(sub: &str, conn: &str, topic: Option<&str>, data: &impl Serialize, at: u64) -> String {
+    #[derive(Serialize)]
+    struct Said<'a, D> {
+        sub: &'a str,
+        conn: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        topic: Option<&'a str>,
+        data: &'a D,
+        at: u64,
+    }
+    text(&Said { sub, conn, topic, data, at })
+}
+
+fn text<T: Serialize>(report: &T) -> String {
+    serde_json::to_string(report).expect("strings and numbers always serialise")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_written_as_documented() {
+        assert_eq!(counted("a\"", 3, "n"), r#"{"topic":"a\"","listeners":3,"node":"n"}"#);
+        let said = |topic| said("4\"2", "n-1-2", topic, &[1], 5);
+        assert_eq!(said(None), r#"{"sub":"4\"2","conn":"n-1-2","data":[1],"at":5}"#);
+        assert!(said(Some("a")).contains(r#","topic":"a","data""#));
+    }
+}

@@ -1,0 +1,161 @@
+//! What clients send to back ends, by way of Redis.
+
+use std::collections::HashMap;
+
+use super::Push;
+use super::subscriptions::own_topic;
+use super::wire::{self, Data, Reference};
+use crate::backend::report;
+use crate::client::frame::Frame;
+use crate::clock::Seldom;
+use crate::config::Outlet;
+use crate::server::Server;
+use crate::slots::ConnId;
+use crate::source::request::{Answer, Purpose, command};
+use crate::topic::{self, user_of};
+
+/// Of one client, without an answer.
+const SENDS_PER_CLIENT_MAX: u32 = 32;
+
+/// Of all clients of a route, without an answer.
+const SENDS_MAX: usize = 1024;
+
+/// Their bytes; one alone may exceed it, up to `message_bytes_max`.
+const SENDS_BYTES_MAX: usize = 4 << 20;
+
+/// Where it goes, and what Redis has not answered yet.
+pub(super) struct Upstream {
+    to: Outlet,
+    /// Of each client that has any: most have none, and those cost nothing.
+    unanswered: HashMap<ConnId, u32>,
+    sends: usize,
+    bytes: usize,
+    /// For refusals.
+    logged: Seldom,
+}
+
+impl Upstream {
+    pub fn new(to: Outlet) -> Upstream {
+        let (unanswered, logged) = (HashMap::new(), Seldom::default());
+        Upstream { to, unanswered, sends: 0, bytes: 0, logged }
+    }
+
+    fn has_room(&self, client: ConnId, bytes: usize) -> bool {
+        let of_client = self.unanswered.get(&client).copied().unwrap_or(0);
+        let fits = self.bytes == 0 || self.bytes + bytes <= SENDS_BYTES_MAX;
+        of_client < SENDS_PER_CLIENT_MAX && self.sends < SENDS_MAX && fits
+    }
+
+    fn begin(&mut self, client: ConnId, bytes: usize) {
+        *self.unanswered.entry(client).or_default() += 1;
+        self.sends += 1;
+        self.bytes += bytes;
+    }
+
+    /// An answer came. Every request has one, also those of clients that are gone.
+    fn end(&mut self, client: ConnId, bytes: usize) {
+        self.sends -= 1;
+        self.bytes -= bytes;
+        if let Some(left) = self.unanswered.get_mut(&client) {
+            *left -= 1;
+            if *left == 0 {
+                self.unanswered.remove(&client);
+            }
+        }
+        if self.unanswered.is_empty() {
+            self.unanswered = HashMap::new();
+        }
+    }
+}
+
+impl Push {
+    /// Asks Redis to take what a client sent. The answer is told when it comes.
+    ///
+    /// # Errors
+    /// The code for the client.
+    pub(super) fn pass_on(
+        &mut self,
+        server: &mut Server,
+        id: ConnId,
+        data: Data<'_>,
+        topic: Option<&str>,
+        reference: Option<Reference<'_>>,
+    ) -> Result<(), &'static str> {
+        // A back end answers to a user: whoever shows no token is none.
+        let own = own_topic(server, id).filter(|_| self.upstream.is_some()).ok_or("forbidden")?;
+        if let Some(topic) = topic {
+            topic::published(topic.as_bytes()).ok_or("bad_topic")?;
+            if !self.may_speak_on(server, id, topic) {
+                return Err("forbidden");
+            }
+        }
+        let bytes = data.text().len();
+        let upstream = self.upstream.as_mut().ok_or("forbidden")?;
+        if !upstream.has_room(id, bytes) {
+            server.metrics().upstream_busy += 1;
+            return Err("busy");
+        }
+        upstream.begin(id, bytes);
+        let (sub, conn, at) = (user_of(&own), server.name_of(id), server.now().unix_millis);
+        let command = match &upstream.to {
+            Outlet::Channel(name) => {
+                let said = report::said(sub, &conn, topic, &data, at);
+                command(&[b"PUBLISH", name.as_bytes(), said.as_bytes()])
+            }
+            Outlet::Stream(key) => {
+                let (most, at) = (server.bounds().upstream_entries_max.to_string(), at.to_string());
+                let mut words = vec!["XADD", key, "MAXLEN", "~", &most, "*"];
+                words.extend(["sub", sub, "conn", &conn]);
+                words.extend(topic.into_iter().flat_map(|topic| ["topic", topic]));
+                words.extend(["data", data.text(), "at", &at]);
+                command(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>())
+            }
+        };
+        let reference = reference.map(|reference| reference.text().into());
+        let route = server.route();
+        server.ask(command, Purpose::Send { route, client: id, reference, bytes });
+        Ok(())
+    }
+
+    /// Whether a client listens to the topic, or may.
+    fn may_speak_on(&self, server: &mut Server, id: ConnId, topic: &str) -> bool {
+        let admin = self.rights.get(&id).is_some_and(|rights| rights.admin);
+        server.hears(id, topic) || self.may(id, true).any(|grant| grant.hears(admin, topic))
+    }
+
+    /// Tells a client what became of what it sent.
+    pub(super) fn tell_sender(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
+        let (Purpose::Send { client, reference, bytes, .. }, Some(upstream)) =
+            (purpose, &mut self.upstream)
+        else {
+            return;
+        };
+        upstream.end(client, bytes);
+        let reference = reference.as_deref().and_then(Reference::parse);
+        let text = match (&upstream.to, &answer) {
+            (Outlet::Stream(_), Answer::Text(id)) => {
+                server.metrics().upstream_sent += 1;
+                wire::sent(std::str::from_utf8(id).ok(), reference)
+            }
+            (Outlet::Channel(_), Answer::Integer(_)) => {
+                server.metrics().upstream_sent += 1;
+                wire::sent(None, reference)
+            }
+            _ => {
+                server.metrics().upstream_unavailable += 1;
+                wire::error("unavailable", None, reference)
+            }
+        };
+        if let Answer::Refused(why) = answer
+            && upstream.logged.is_time(server.now().millis)
+        {
+            // The rest of its words may repeat what the client sent.
+            let code = why.split_whitespace().next().unwrap_or_default();
+            log::warn!(
+                "Redis refuses what clients send ({code}): check the setting upstream, the type of that key, and that the \
+                 user in the URL may do it (ACL: +xadd ~KEY, or +publish &NAME)"
+            );
+        }
+        server.send(client, &Frame::text(&text));
+    }
+}
