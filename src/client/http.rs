@@ -1,5 +1,7 @@
 //! Request heads and plain responses: the HTTP/1.1 that surrounds a WebSocket (RFC 9112, RFC 6455 section 4.2).
 
+use std::borrow::Cow;
+
 use data_encoding::BASE64;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::handshake::machine::TryParse;
@@ -169,6 +171,14 @@ impl Request {
             .find_map(|(key, value)| (key == name && !value.is_empty()).then_some(value))
     }
 
+    /// All parameters of the query with this name, percent-decoded. One that is no UTF-8 then is passed over.
+    pub fn query_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+        let pairs = self.0.uri().query().unwrap_or_default().split('&');
+        let values =
+            pairs.filter_map(|pair| pair.split_once('=')).filter(move |pair| pair.0 == name);
+        values.filter_map(|(_, value)| percent_decoded(value))
+    }
+
     /// Whether the client asks for a WebSocket at all.
     pub fn is_upgrade(&self) -> bool {
         self.list("upgrade").any(|entry| entry.eq_ignore_ascii_case("websocket"))
@@ -221,9 +231,35 @@ fn is_key(key: &str) -> bool {
     key.len() == 24 && BASE64.decode(key.as_bytes()).is_ok_and(|bytes| bytes.len() == 16)
 }
 
+/// RFC 3986 section 2.1; a `%` that no two hexadecimal digits follow stands for itself.
+fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let (bytes, mut decoded, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
+    while let Some(byte) = bytes.get(at) {
+        let digits = bytes.get(at + 1..at + 3).filter(|_| *byte == b'%');
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        let value = digits.and_then(|two| Some(digit(two[0])? * 16 + digit(two[1])?));
+        decoded.push(value.map_or(*byte, |value| value as u8));
+        at += if value.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_of_the_query_are_decoded() {
+        let all = "/ws?topic=a&topic=b%2e%2A&since=1&topic=c%3A%C3%BC%2&topic=%ff&topic";
+        let head = format!("GET {all} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let request = parse(head.as_bytes(), 8192).unwrap().unwrap().0;
+        let topics: Vec<_> = request.query_all("topic").collect();
+        assert_eq!(topics, ["a", "b.*", "c:ü%2"]);
+        assert_eq!(request.query("since"), Some("1"));
+    }
 
     fn head(lines: &str) -> Vec<u8> {
         format!("{}\r\n\r\n", lines.replace('\n', "\r\n")).into_bytes()

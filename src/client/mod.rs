@@ -370,10 +370,9 @@ impl Client {
 
     /// Hibernates if nothing is in flight.
     fn settle(&mut self) {
-        let idle = self
-            .flight
-            .as_ref()
-            .is_some_and(|flight| flight.unfinished == 0 && flight.outbox.is_empty() && flight.replay.is_none());
+        let idle = self.flight.as_ref().is_some_and(|flight| {
+            flight.unfinished == 0 && flight.outbox.is_empty() && flight.replay.is_none()
+        });
         if idle {
             self.flight = None;
         }

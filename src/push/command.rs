@@ -23,13 +23,24 @@ pub enum Action<'a> {
     Subscribe(Cow<'a, str>),
     Unsubscribe(Cow<'a, str>),
     Ping,
-    /// A token, not yet looked at.
-    Auth(Cow<'a, str>),
+    Auth(Auth<'a>),
     /// Something for the back end, on a topic that is not yet looked at.
     Send {
         data: Data<'a>,
         topic: Option<Cow<'a, str>>,
     },
+}
+
+/// What comes with `auth`: the token, and where there was none before, what a handshake would have carried.
+#[derive(PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub struct Auth<'a> {
+    /// Not yet looked at.
+    pub token: Cow<'a, str>,
+    /// The cursor that the client comes back with.
+    pub since: Option<Cow<'a, str>>,
+    /// Texts of grants, not yet looked at.
+    pub topics: Vec<Cow<'a, str>>,
 }
 
 /// The `ref` of a command, a string or a number, that its answer repeats as it was written: `1.0`
@@ -78,10 +89,10 @@ struct Members<'a> {
     topic: Option<Text<'a>>,
     #[serde(borrow)]
     token: Option<Text<'a>>,
-    /// For a replay, which is yet to come; of the right type already, so that no client gets used
-    /// to another.
-    #[serde(rename = "since", borrow)]
-    _since: Option<Text<'a>>,
+    #[serde(borrow)]
+    since: Option<Text<'a>>,
+    #[serde(borrow)]
+    topics: Option<Vec<Text<'a>>>,
     #[serde(rename = "ref", borrow)]
     reference: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -117,7 +128,11 @@ impl<'a> Command<'a> {
                 Action::Send { data: Data(data), topic }
             }
             "ping" => Action::Ping,
-            "auth" => Action::Auth(members.token.ok_or(Malformed("token is missing"))?.0),
+            "auth" => Action::Auth(Auth {
+                token: members.token.ok_or(Malformed("token is missing"))?.0,
+                since: members.since.map(|text| text.0),
+                topics: members.topics.into_iter().flatten().map(|text| text.0).collect(),
+            }),
             _ => return Err(Malformed("op is not subscribe, unsubscribe, send, ping or auth")),
         };
         let reference = members.reference.map(Reference::new).transpose()?;
@@ -168,7 +183,12 @@ mod tests {
         assert_eq!(unsubscribe.action, Action::Unsubscribe(Cow::Borrowed("a.*")));
         assert_eq!(unsubscribe.reference, None);
         let auth = parse(r#"{"op":"auth","token":"t","since":"5","ref":"a"}"#);
-        assert_eq!(auth.action, Action::Auth(Cow::Borrowed("t")));
+        let (token, since) = (Cow::Borrowed("t"), Some(Cow::Borrowed("5")));
+        assert_eq!(auth.action, Action::Auth(Auth { token, since, topics: vec![] }));
+        let auth = parse(r#"{"op":"auth","token":"t","topics":["a","b\u002e*"]}"#);
+        let topics = vec![Cow::Borrowed("a"), Cow::Borrowed("b.*")];
+        let token = Cow::Borrowed("t");
+        assert_eq!(auth.action, Action::Auth(Auth { token, since: None, topics }));
         assert_eq!(parse(r#"{"op":"ping","topic":null}"#).action, Action::Ping);
         for data in ["null", "[1.0, 2e400]", r#""\ud800""#, r#"{"a":1,"a":2}"#] {
             let text = format!(r#"{{"op":"send","data": {data} ,"ref":"\u0061"}}"#);
@@ -209,6 +229,7 @@ mod tests {
             {"op":"subscribe"} {"op":"subscribe","topic":null} {"op":"subscribe","topic":7}
             {"op":"subscribe","topic":["a"]} {"op":"unsubscribe","token":"a"} {"op":"auth"}
             {"op":"auth","token":1} {"op":"auth","token":"t","since":5} {"op":"ping","topic":5}
+            {"op":"auth","token":"t","topics":"a"} {"op":"auth","token":"t","topics":[5]}
             {"op":"ping","op":"ping"} {"op":"ping","ref":1,"ref":1} {"op":"ping","\u006fp":"ping"}"#;
         for text in cases.split_whitespace().chain([""]) {
             assert!(Command::parse(text).is_err(), "{text}");

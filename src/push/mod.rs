@@ -3,6 +3,7 @@
 //! What a connection is and listens to stands in the hub: its own topic is there for the reason [`Reason::Own`]. Here is
 //! kept only what few connections have: a token that is still to come, and rights beyond those of the route.
 
+mod arrival;
 pub mod auth;
 mod claims;
 mod command;
@@ -14,6 +15,7 @@ mod subscriptions;
 mod upstream;
 pub mod wire;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -29,7 +31,7 @@ use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose};
 use crate::topic::{Grant, text_of_key, user_topic};
 use auth::{Identity, Keys, Refusal};
-use command::{Action, Command, Reference};
+use command::{Action, Auth, Command, Reference};
 use place::{Place, presented};
 use subscriptions::{echo, heard, join_all, own_topic};
 use upstream::Upstream;
@@ -56,8 +58,6 @@ pub struct Push {
     waiting: HashSet<ConnId>,
     /// Of those whose token carries `may` or `admin`.
     rights: HashMap<ConnId, Rights>,
-    /// The cursor at which the link to Redis was lost.
-    lost_at: Option<String>,
     slow: config::Slow,
     upstream: Option<Upstream>,
 }
@@ -83,7 +83,6 @@ impl Push {
             single_session: route.single_session,
             waiting: HashSet::new(),
             rights: HashMap::new(),
-            lost_at: None,
             slow: route.slow,
             upstream: route.upstream.clone().map(Upstream::new),
         })
@@ -123,14 +122,6 @@ impl Push {
         excess
     }
 
-    /// Tells a client what it was granted and does not hear.
-    fn tell_excess(&self, server: &mut Server, id: ConnId, excess: &[String]) {
-        for key in excess.iter().filter(|_| self.format == Format::Json) {
-            let error = wire::error("too_many_topics", Some(&text_of_key(key)), None);
-            server.send(id, &Frame::text(&error));
-        }
-    }
-
     /// The same user's newer token: it replaces what the older one granted. What was asked for stays as far as the newer one
     /// permits it.
     fn renew(&mut self, server: &mut Server, id: ConnId, identity: &Identity) -> Vec<String> {
@@ -160,27 +151,17 @@ impl Push {
         self.grant(server, id, identity)
     }
 
-    fn welcome(&self, server: &mut Server, id: ConnId, sub: Option<&str>) {
-        if self.format == Format::Json {
-            let topics = heard(server, id);
-            let ping = u64::from(server.bounds().ping_seconds);
-            let cursor = server.cursor();
-            let text = wire::welcome(&server.name_of(id), sub, &topics, ping, &cursor);
-            server.send(id, &Frame::text(&text));
-        }
-    }
-
     /// The command `auth`: the token that was awaited, or a newer one.
     fn authenticate(
         &mut self,
         server: &mut Server,
         id: ConnId,
-        token: &str,
+        auth: &Auth<'_>,
         reference: Option<Reference<'_>>,
     ) {
         // Up to 182 µs (ES256): fifty of one client in one turn held everyone up for 10 ms.
         server.end_turn_of_client();
-        let identity = match self.keys.check(token, server.now().unix) {
+        let identity = match self.keys.check(&auth.token, server.now().unix) {
             Ok(identity) => identity,
             Err(refusal) => return server.close(id, bad_token(refusal)),
         };
@@ -205,10 +186,16 @@ impl Push {
             Err(close) => return server.close(id, close),
         };
         if self.waiting.remove(&id) {
-            self.welcome(server, id, Some(&identity.sub));
+            let asked = auth.topics.iter().map(|topic| Cow::Borrowed(&**topic));
+            let refused = self.ask_for(server, id, asked);
+            self.welcome(server, id, Some(&identity.sub), auth.since.as_deref());
+            let text = wire::authed(&identity.sub, &heard(server, id), reference);
+            server.send(id, &Frame::text(&text));
+            self.tell_refused(server, id, &refused);
+        } else {
+            let text = wire::authed(&identity.sub, &heard(server, id), reference);
+            server.send(id, &Frame::text(&text));
         }
-        let text = wire::authed(&identity.sub, &heard(server, id), reference);
-        server.send(id, &Frame::text(&text));
         self.tell_excess(server, id, &excess);
     }
 
@@ -217,7 +204,7 @@ impl Push {
         let has_token = !self.waiting.contains(&id);
         let answer = match command.action {
             Action::Ping => wire::pong(reference),
-            Action::Auth(token) => return self.authenticate(server, id, &token, reference),
+            Action::Auth(auth) => return self.authenticate(server, id, &auth, reference),
             _ if !has_token => return server.close(id, Close::NO_TOKEN),
             Action::Subscribe(topic) => self.subscribe(server, id, &topic, reference),
             Action::Unsubscribe(topic) => self.unsubscribe(server, id, &topic, reference),
@@ -247,8 +234,7 @@ impl Handler for Push {
             }
             let keys = self.anonymous.iter().flat_map(|grant| grant.keys(false));
             let excess = join_all(server, id, keys);
-            self.welcome(server, id, None);
-            self.tell_excess(server, id, &excess);
+            self.arrive(server, id, None, request, &excess);
             return Ok(());
         };
         let identity =
@@ -257,8 +243,7 @@ impl Handler for Push {
                 Place::Address => Reject::Close(bad_token(refusal)),
             })?;
         let excess = self.enter(server, id, &identity).map_err(Reject::Close)?;
-        self.welcome(server, id, Some(&identity.sub));
-        self.tell_excess(server, id, &excess);
+        self.arrive(server, id, Some(&identity.sub), request, &excess);
         Ok(())
     }
 
@@ -280,11 +265,16 @@ impl Handler for Push {
         let format = self.format;
         server.publish(topic, |cursor| match format {
             Format::Raw => Frame::message(payload),
-            Format::Json => {
-                let length = wire::message_length(topic, cursor, payload);
-                Frame::json(length, |out| wire::message(topic, cursor, payload, out))
-            }
+            Format::Json => enveloped(cursor, topic, payload),
         })
+    }
+
+    fn on_replay(&mut self, cursor: &str, topic: &str, payload: &[u8]) -> Option<Frame> {
+        (self.format == Format::Json).then(|| enveloped(cursor, topic, payload))
+    }
+
+    fn gap(&self, from: &str) -> Option<Frame> {
+        (self.format == Format::Json).then(|| Frame::text(&wire::gap(from)))
     }
 
     fn on_close(&mut self, _server: &mut Server, id: ConnId) {
@@ -298,18 +288,6 @@ impl Handler for Push {
 
     fn on_answer(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
         self.tell_sender(server, purpose, answer);
-    }
-
-    fn on_source(&mut self, server: &mut Server, up: bool) {
-        if !up {
-            self.lost_at = Some(server.cursor());
-            return;
-        }
-        let from = self.lost_at.take().unwrap_or_else(|| server.cursor());
-        if self.format == Format::Json {
-            // Whoever listens to nothing, with the token still to come, has missed nothing.
-            server.send_to_listeners(Frame::text(&wire::gap(&from)));
-        }
     }
 
     fn slow(&self) -> Slow {
@@ -326,6 +304,12 @@ impl Handler for Push {
     fn protocol(&self) -> Option<&'static str> {
         Some(PROTOCOL)
     }
+}
+
+/// The frame of a message.
+fn enveloped(cursor: &str, topic: &str, payload: &[u8]) -> Frame {
+    let length = wire::message_length(topic, cursor, payload);
+    Frame::json(length, |out| wire::message(topic, cursor, payload, out))
 }
 
 fn bad_token(refusal: Refusal) -> Close {

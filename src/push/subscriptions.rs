@@ -16,14 +16,24 @@ impl Push {
         topic: &str,
         reference: Option<Reference<'_>>,
     ) -> String {
-        let refuse = |code| wire::error(code, echo(topic), reference);
+        match self.listen(server, id, topic) {
+            Ok(()) => wire::subscribed(topic, reference),
+            Err(code) => wire::error(code, echo(topic), reference),
+        }
+    }
+
+    /// Makes a connection listen at its own request; else the code of the error.
+    pub(super) fn listen(
+        &mut self,
+        server: &mut Server,
+        id: ConnId,
+        topic: &str,
+    ) -> Result<(), &'static str> {
         let own = own_topic(server, id);
         if own.as_deref() == Some(topic) {
-            return wire::subscribed(topic, reference);
+            return Ok(());
         }
-        let Some(wanted) = Grant::parse(topic) else {
-            return refuse("bad_topic");
-        };
+        let wanted = Grant::parse(topic).ok_or("bad_topic")?;
         let admin = self.rights.get(&id).is_some_and(|rights| rights.admin);
         let permitted = self.may(id, own.is_some()).any(|grant| grant.covers(admin, &wanted));
         let missing: Vec<&str> =
@@ -33,19 +43,19 @@ impl Push {
             server.set_reason(id, wanted.key(), Reason::Asked);
         }
         if hears && (missing.is_empty() || !permitted) {
-            return wire::subscribed(topic, reference);
+            return Ok(());
         }
         if !permitted {
-            return refuse("forbidden");
+            return Err("forbidden");
         }
         if server.topics_len(id) + missing.len() > server.bounds().topics_per_client_max {
             server.metrics().topics_refused += 1;
-            return refuse("too_many_topics");
+            return Err("too_many_topics");
         }
         for key in missing {
             server.join(id, key, Reason::Asked);
         }
-        wire::subscribed(topic, reference)
+        Ok(())
     }
 
     /// What a connection may ask for. What it was granted and gave up is among its rights.

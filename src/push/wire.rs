@@ -44,26 +44,35 @@ pub fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// The first frame. `sub` is `None` for an anonymous client; `topics` are what it listens to,
-/// sorted.
-pub fn welcome(
-    conn: &str,
-    sub: Option<&str>,
-    topics: &[String],
-    ping_seconds: u64,
-    id: &str,
-) -> String {
+/// The first frame.
+#[derive(Serialize)]
+pub struct Welcome<'a> {
+    /// The connection's name.
+    pub conn: &'a str,
+    /// Its user; an anonymous client has none.
+    pub sub: Option<&'a str>,
+    /// What it listens to, sorted.
+    pub topics: &'a [String],
+    /// `ping_seconds`.
+    pub ping: u64,
+    /// The cursor where it stands.
+    pub id: &'a str,
+    /// Whether what it missed follows.
+    pub resumed: bool,
+    /// Where not: the cursor behind which everything is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<&'a str>,
+}
+
+/// The first frame, as JSON.
+pub fn welcome(welcome: &Welcome<'_>) -> String {
     #[derive(Serialize)]
-    struct Welcome<'a> {
+    struct Tagged<'a> {
         op: &'static str,
-        conn: &'a str,
-        sub: Option<&'a str>,
-        topics: &'a [String],
-        ping: u64,
-        id: &'a str,
-        resumed: bool,
+        #[serde(flatten)]
+        welcome: &'a Welcome<'a>,
     }
-    text(&Welcome { op: "welcome", conn, sub, topics, ping: ping_seconds, id, resumed: false })
+    text(&Tagged { op: "welcome", welcome })
 }
 
 /// All other frames: each has some of these members, in this order.
@@ -293,14 +302,27 @@ mod tests {
     fn frames_are_written_as_documented() {
         let topics = ["news".to_owned(), "user.42".to_owned()];
         let one = Command::parse(r#"{"op":"ping","ref":1}"#).unwrap().reference;
+        let of_user = Welcome {
+            conn: "c",
+            sub: Some("42"),
+            topics: &topics,
+            ping: 25,
+            id: "i",
+            resumed: false,
+            from: None,
+        };
         for (frame, expected) in [
             (
-                welcome("c", Some("42"), &topics, 25, "i"),
+                welcome(&of_user),
                 r#"{"op":"welcome","conn":"c","sub":"42","topics":["news","user.42"],"ping":25,"id":"i","resumed":false}"#,
             ),
             (
-                welcome("c", None, &[], 25, "i"),
+                welcome(&Welcome { sub: None, topics: &[], ..of_user }),
                 r#"{"op":"welcome","conn":"c","sub":null,"topics":[],"ping":25,"id":"i","resumed":false}"#,
+            ),
+            (
+                welcome(&Welcome { sub: None, topics: &[], from: Some("f"), ..of_user }),
+                r#"{"op":"welcome","conn":"c","sub":null,"topics":[],"ping":25,"id":"i","resumed":false,"from":"f"}"#,
             ),
             (subscribed("room.7", one), r#"{"op":"subscribed","topic":"room.7","ref":1}"#),
             (unsubscribed("room.7", None), r#"{"op":"unsubscribed","topic":"room.7"}"#),

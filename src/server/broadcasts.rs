@@ -111,13 +111,7 @@ impl Broadcasts {
         self.shares.len() == 1
     }
 
-    pub(super) fn push(
-        &mut self,
-        route: u8,
-        audience: Audience,
-        frame: Frame,
-        is_recorded: bool,
-    ) {
+    pub(super) fn push(&mut self, route: u8, audience: Audience, frame: Frame, is_recorded: bool) {
         self.latest += 1;
         let bytes = frame.as_bytes().len();
         self.bytes += bytes;
@@ -128,7 +122,13 @@ impl Broadcasts {
                 self.shares.push(Share { route, audience: audience.clone(), frames: 1, bytes });
             }
         }
-        self.waiting.push_back(Broadcast { number: self.latest, route, audience, frame, is_recorded });
+        self.waiting.push_back(Broadcast {
+            number: self.latest,
+            route,
+            audience,
+            frame,
+            is_recorded,
+        });
     }
 
     /// The first one's walk is over, and with it those of all for the same audience that waited when it began.

@@ -50,7 +50,11 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    fn new(hub: &'a Hub, client: &'a crate::client::Client, late: &[(Box<str>, u64)]) -> Filter<'a> {
+    fn new(
+        hub: &'a Hub,
+        client: &'a crate::client::Client,
+        late: &[(Box<str>, u64)],
+    ) -> Filter<'a> {
         let mut filter = Filter { topics: Vec::new(), prefixes: Vec::new() };
         for (key, _) in hub.topics(&client.memberships) {
             let from = late.iter().find(|(of, _)| **of == *key).map_or(0, |(_, from)| *from);
@@ -127,7 +131,12 @@ impl Server {
             && !self.has_channels
             && !since.has_channels
             && covered.all(|(covered, has)| covered <= has);
-        is_held.then_some(Replay { next: first, live: next, entries: since.entries, late: Vec::new() })
+        is_held.then_some(Replay {
+            next: first,
+            live: next,
+            entries: since.entries,
+            late: Vec::new(),
+        })
     }
 
     /// Queues the next slice for a client whose replay waits for it; `make` makes the frames, and `None` where there is nothing to
@@ -138,7 +147,8 @@ impl Server {
         make: impl FnMut(Missed<'_>) -> Option<Frame>,
     ) -> usize {
         let client = self.client(id).filter(|client| client.state() == State::Open);
-        let replay = client.filter(|client| client.wants_replay()).and_then(|one| one.take_replay());
+        let replay =
+            client.filter(|client| client.wants_replay()).and_then(|one| one.take_replay());
         let Some(mut replay) = replay else { return 0 };
         let mut frames = std::mem::take(&mut self.owed);
         let looked_at = self.read_history(id, &mut replay, make, &mut frames);
