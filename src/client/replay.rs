@@ -13,8 +13,46 @@ pub struct Replay {
     pub live: u64,
     /// The latest entry of each stream that it was given, or that was not for it.
     pub entries: Vec<EntryId>,
-    /// What it began to listen to meanwhile, by its key, and the number of the first message for which that counts.
-    pub late: Vec<(Box<str>, u64)>,
+    /// What it began or ceased to listen to meanwhile.
+    pub changes: Vec<Change>,
+}
+
+/// For which messages a key counts that a client did not listen to all the time.
+#[derive(Debug)]
+pub struct Change {
+    /// Of a topic or a pattern.
+    pub key: Box<str>,
+    /// From the message with this number on.
+    pub from: u64,
+    /// Up to the message before this number.
+    pub until: u64,
+}
+
+impl Replay {
+    /// A client that listened to it all the time but for what comes.
+    pub fn new(next: u64, live: u64, entries: Vec<EntryId>) -> Replay {
+        Replay { next, live, entries, changes: Vec::new() }
+    }
+
+    /// It listens to this from the message with the number `next` on.
+    pub fn join(&mut self, key: &str, next: u64) {
+        self.changes.push(Change { key: key.into(), from: next, until: u64::MAX });
+    }
+
+    /// It listens to this no more. What came before it left is still for it if another of its keys covers it; so much is kept of at
+    /// most `most` keys.
+    pub fn leave(&mut self, key: &str, next: u64, most: usize) {
+        let open = self.changes.iter_mut().find(|one| *one.key == *key && one.until == u64::MAX);
+        match open {
+            Some(change) => change.until = next,
+            None => self.changes.push(Change { key: key.into(), from: 0, until: next }),
+        }
+        if self.changes.len() > most
+            && let Some(oldest) = self.changes.iter().position(|one| one.until < u64::MAX)
+        {
+            self.changes.remove(oldest);
+        }
+    }
 }
 
 impl Client {

@@ -396,7 +396,7 @@ impl Reactor {
                 return 1;
             }
         }
-        if is_replaying {
+        if is_replaying && state == State::Open {
             server.owe(id, Lane::Bulk);
         }
         writes.max(replayed)

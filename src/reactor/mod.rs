@@ -14,6 +14,8 @@ mod orders_tests;
 mod plan;
 mod publishers;
 #[cfg(test)]
+mod replay_tests;
+#[cfg(test)]
 mod simulated_phones;
 #[cfg(test)]
 mod simulated_redis;

@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::client::memory::FarEnds;
 use crate::slots::ConnId;
 
+/// A cursor, and the last message of each topic that was heard by then.
+pub type Memory = (String, BTreeMap<String, u64>);
+
 /// A phone's end of its connection.
 #[derive(Debug, Default)]
 pub struct Phone {
@@ -34,8 +37,11 @@ pub struct Phone {
     last: BTreeMap<String, u64>,
     pub heard: usize,
     last_id: String,
+    /// It came back with the cursor of an earlier connection of the user's, who had heard these of each topic by then.
+    pub since: Option<Memory>,
     pub gaps: usize,
     pub welcomed: bool,
+    pub resumed: usize,
     /// It answers pings.
     pub answers: bool,
     pub pings: usize,
@@ -52,6 +58,7 @@ pub struct Phones {
     pub seed: u64,
     pub messages: usize,
     pub gaps: usize,
+    pub resumed: usize,
 }
 
 #[derive(Clone)]
@@ -131,7 +138,8 @@ impl Phone {
         }
         let frame: Value = serde_json::from_str(text).expect("frames are JSON");
         if let Some(id) = frame["id"].as_str() {
-            assert!(*id >= *self.last_id, "seed {seed}, {}: ids rise", self.sub);
+            let rises = *id > *self.last_id || frame["op"] == "welcome";
+            assert!(rises, "seed {seed}, {}: {id} does not rise over {}", self.sub, self.last_id);
             id.clone_into(&mut self.last_id);
         }
         let strings = |value: &Value| -> BTreeSet<String> {
@@ -145,6 +153,14 @@ impl Phone {
                 assert!(!self.welcomed, "seed {seed}: welcomed twice");
                 self.welcomed = true;
                 self.topics = strings(&frame["topics"]);
+                let resumed = frame["resumed"].as_bool().expect("a truth");
+                assert!(!resumed || self.since.is_some(), "seed {seed}: nobody asked");
+                if resumed && let Some((since, last)) = self.since.take() {
+                    assert_eq!(self.last_id, since, "seed {seed}: it goes on where it was");
+                    self.last = last;
+                    self.forget_others();
+                    self.resumed += 1;
+                }
             }
             Some("authed") => {
                 self.topics = strings(&frame["topics"]);
@@ -194,6 +210,11 @@ impl Phone {
         })
     }
 
+    /// What it would come back with.
+    pub fn memory(&self) -> Option<Memory> {
+        (!self.last_id.is_empty()).then(|| (self.last_id.clone(), self.last.clone()))
+    }
+
     /// The last message that it heard of a topic since it last had a hole.
     pub fn last_of(&self, topic: &str) -> Option<u64> {
         self.last.get(topic).copied()
@@ -241,14 +262,16 @@ impl FarEnds for Shared {
         phone.is_full = taken < bytes.len();
         phone.room -= taken;
         phone.incoming.extend_from_slice(&bytes[..taken]);
-        let (heard, gaps) = (phone.heard, phone.gaps);
+        let (heard, gaps, resumed) = (phone.heard, phone.gaps, phone.resumed);
         let answers = phone.take_in(seed);
-        let (heard, gaps) = (phone.heard - heard, phone.gaps - gaps);
+        let (heard, gaps, resumed) =
+            (phone.heard - heard, phone.gaps - gaps, phone.resumed - resumed);
         if answers {
             phones.readable.insert(id);
         }
         phones.messages += heard;
         phones.gaps += gaps;
+        phones.resumed += resumed;
         if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::simulated_phones::{Phone, Phones, Shared};
+use serde_json::json;
+
+use super::simulated_phones::{Memory, Phone, Phones, Shared};
 use super::simulated_redis::Redis;
 use super::tests::plan;
 use super::*;
@@ -38,6 +40,7 @@ struct Told {
     turns: u64,
     messages: u64,
     gaps: u64,
+    resumed: u64,
     closes: BTreeMap<u16, u64>,
     connections: u64,
 }
@@ -75,6 +78,8 @@ impl World {
             bounds.topics_per_client_max = random.choose(&[3, 128]);
             bounds.clients_per_user_max = random.choose(&[0, 0, 2]);
             bounds.read_bytes_per_turn = random.choose(&[64, 4096, 65_536]);
+            bounds.history_messages_max = random.choose(&[3, 100, 65_536, 65_536]);
+            bounds.history_bytes_max = random.choose(&[0, 300, 8 << 20, 8 << 20]);
         });
         plan.prefix = "pub.".to_owned();
         let url = format!("unix:{}", redis.path.display());
@@ -87,6 +92,7 @@ impl World {
             seed,
             messages: 0,
             gaps: 0,
+            resumed: 0,
         })));
         install(Some(Box::new(phones.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
@@ -131,13 +137,23 @@ impl World {
         (phone.sub, phone.answers) = (sub, self.random.below(10) > 0);
         phone.room = self.random.choose(&[0, 50, 100_000, 10_000_000]);
         let with_head = self.random.below(4) > 0;
+        let (since, topics) = self.earlier(&phone.sub);
+        phone.since = since;
+        let since = phone.since.as_ref().map(|(since, _)| since.clone());
+        let query = match &since {
+            Some(since) if with_head => {
+                let topics = topics.iter().map(|topic| format!("&topic={topic}"));
+                format!("?since={since}{}", topics.collect::<String>())
+            }
+            _ => String::new(),
+        };
         let bearer = match with_head {
             true => format!("Authorization: Bearer {token}\r\n"),
             false => String::new(),
         };
         phone.raw(
             format!(
-                "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                "GET /ws{query} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                  {bearer}\r\n"
             )
@@ -145,13 +161,32 @@ impl World {
             .as_bytes(),
         );
         if !with_head && self.random.below(5) > 0 {
-            phone.say(&format!(r#"{{"op":"auth","token":"{token}","ref":2}}"#));
+            let mut auth = json!({"op": "auth", "token": token, "ref": 2});
+            if let Some(since) = since {
+                (auth["since"], auth["topics"]) = (since.into(), topics.into());
+            }
+            phone.say(&auth.to_string());
             phone.asked += 1;
         }
         let mut phones = self.phones.0.borrow_mut();
         assert!(phones.all.insert(id, phone).is_none(), "seed {}: an id again", self.seed);
         phones.readable.insert(id);
         self.present.insert(id);
+    }
+
+    /// What a user would come back with who was here before, mostly: the cursor with what was heard up to it, and the topics.
+    fn earlier(&mut self, sub: &str) -> (Option<Memory>, Vec<String>) {
+        let phones = self.phones.0.borrow();
+        let is_gone = |phone: &&Phone| phone.sub == *sub && (phone.closed || phone.reset);
+        let gone: Vec<&Phone> = phones.all.values().filter(is_gone).collect();
+        if gone.is_empty() || self.random.below(5) == 0 {
+            return (None, Vec::new());
+        }
+        let latest = gone.len() - 1 - self.random.below(gone.len().min(2));
+        let phone = gone[latest];
+        let own = format!("user.{sub}");
+        let topics = phone.topics.iter().filter(|topic| **topic != own).cloned().collect();
+        (phone.memory(), topics)
     }
 
     fn someone(&mut self) -> Option<ConnId> {
@@ -382,6 +417,7 @@ fn run(seed: u64, told: &mut Told) {
     told.turns += world.turns;
     told.messages += phones.messages as u64;
     told.gaps += phones.gaps as u64;
+    told.resumed += phones.resumed as u64;
     told.connections += phones.all.len() as u64;
     for code in phones.all.values().filter_map(|phone| phone.close_code) {
         *told.closes.entry(code).or_default() += 1;
@@ -404,5 +440,6 @@ fn the_world_goes_on_whatever_happens_in_it() {
         seeds += 1;
     }
     println!("{seeds} seeds from {first} on: {told:?}");
-    assert!(told.messages > 10_000 && told.gaps > 100, "little happened: {told:?}");
+    let enough = told.messages > 10_000 && told.gaps > 100 && told.resumed > 500;
+    assert!(enough, "little happened: {told:?}");
 }

@@ -52,16 +52,16 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
 }
 
 /// What the clients got, and who takes nothing at the moment.
-struct Phones {
-    random: Random,
+pub(super) struct Phones {
+    pub random: Random,
     /// One write in so many is cut short.
-    cut: usize,
-    got: HashMap<ConnId, Vec<u8>>,
-    blocked: BTreeSet<ConnId>,
+    pub cut: usize,
+    pub got: HashMap<ConnId, Vec<u8>>,
+    pub blocked: BTreeSet<ConnId>,
 }
 
 #[derive(Clone)]
-struct Shared(Rc<RefCell<Phones>>);
+pub(super) struct Shared(pub Rc<RefCell<Phones>>);
 
 impl FarEnds for Shared {
     fn read(&mut self, _: ConnId, _: &mut [u8]) -> io::Result<usize> {

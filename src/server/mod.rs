@@ -265,7 +265,7 @@ impl Server {
         let joined = hub.join(id.index, &mut client.memberships, key, reason);
         let next = self.history.next();
         if joined && let Some(replay) = self.client(id).and_then(Client::replay) {
-            replay.late.push((key.into(), next));
+            replay.join(key, next);
         }
         joined
     }
@@ -278,10 +278,12 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
-        if let Some(replay) = client.replay() {
-            replay.late.retain(|(late, _)| **late != *key);
+        let left = hub.leave(&mut client.memberships, key);
+        let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
+        if left && let Some(replay) = self.client(id).and_then(Client::replay) {
+            replay.leave(key, next, most);
         }
-        hub.leave(&mut client.memberships, key)
+        left
     }
 
     /// Why a client listens to what has this key, if it does.

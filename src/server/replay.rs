@@ -3,9 +3,11 @@
 //! A slice is taken when all that was given before is written, so a replay obeys the backlog's bound whatever its length, and
 //! whoever reads slowly holds a place in the ring and no frames.
 
-use crate::client::State;
+use std::ops::Range;
+
 use crate::client::frame::Frame;
-use crate::client::replay::Replay;
+use crate::client::replay::{Change, Replay};
+use crate::client::{Client, State};
 use crate::cursor::{self, Cursor};
 use crate::flush::Lane;
 use crate::history::{Said, hash_of};
@@ -43,45 +45,64 @@ pub(crate) enum Missed<'a> {
 
 /// What a client listens to, as its replay asks for it.
 struct Filter<'a> {
-    /// The hash of an exact topic, the topic, and the first number for which it counts.
-    topics: Vec<(u32, &'a str, u64)>,
-    /// The same of patterns: what the topic begins with.
-    prefixes: Vec<(&'a str, u64)>,
+    keys: Vec<Key<'a>>,
+    /// Whether a pattern is among them: then every topic must be looked at.
+    has_patterns: bool,
+}
+
+/// A topic or a pattern.
+struct Key<'a> {
+    /// The topic, or what it begins with.
+    text: &'a str,
+    /// Of a topic.
+    hash: Option<u32>,
+    /// The messages for which it counts.
+    numbers: Range<u64>,
 }
 
 impl<'a> Filter<'a> {
-    fn new(
-        hub: &'a Hub,
-        client: &'a crate::client::Client,
-        late: &[(Box<str>, u64)],
-    ) -> Filter<'a> {
-        let mut filter = Filter { topics: Vec::new(), prefixes: Vec::new() };
-        for (key, _) in hub.topics(&client.memberships) {
-            let from = late.iter().find(|(of, _)| **of == *key).map_or(0, |(_, from)| *from);
-            match key.strip_suffix('\0') {
-                Some(prefix) => filter.prefixes.push((prefix, from)),
-                None => filter.topics.push((hash_of(key), key, from)),
-            }
-        }
-        filter
-    }
-
-    fn is_empty(&self) -> bool {
-        self.topics.is_empty() && self.prefixes.is_empty()
+    fn new(hub: &'a Hub, client: &'a Client, changes: &'a [Change]) -> Filter<'a> {
+        let current = hub.topics(&client.memberships).map(|(key, _)| {
+            let change = changes.iter().find(|one| *one.key == *key && one.until == u64::MAX);
+            Key::new(key, change.map_or(0, |change| change.from)..u64::MAX)
+        });
+        let left = changes.iter().filter(|one| one.until < u64::MAX);
+        let left = left.map(|one| Key::new(&one.key, one.from..one.until));
+        let keys: Vec<Key<'a>> = current.chain(left).collect();
+        Filter { has_patterns: keys.iter().any(|key| key.hash.is_none()), keys }
     }
 
     /// Whether a topic with this hash may be one of them: what is not need not be looked at.
     fn may_match(&self, hash: u32) -> bool {
-        !self.prefixes.is_empty() || self.topics.iter().any(|(of, ..)| *of == hash)
+        self.has_patterns || self.keys.iter().any(|key| key.hash == Some(hash))
     }
 
-    /// Whether the message with this number is for it.
+    /// Whether the message with this number is for it: it listened when that came, and does now.
     fn matches(&self, number: u64, hash: u32, topic: &str) -> bool {
-        let is_users = is_user_topic(topic);
-        self.topics.iter().any(|(of, name, from)| *of == hash && *from <= number && *name == topic)
-            || self.prefixes.iter().any(|(prefix, from)| {
-                *from <= number && is_users == is_user_topic(prefix) && topic.starts_with(prefix)
-            })
+        let (mut then, mut now) = (false, false);
+        for key in self.keys.iter().filter(|key| key.matches(hash, topic)) {
+            then |= key.numbers.contains(&number);
+            now |= key.numbers.end == u64::MAX;
+        }
+        then && now
+    }
+}
+
+impl<'a> Key<'a> {
+    fn new(key: &'a str, numbers: Range<u64>) -> Key<'a> {
+        match key.strip_suffix('\0') {
+            Some(text) => Key { text, hash: None, numbers },
+            None => Key { text: key, hash: Some(hash_of(key)), numbers },
+        }
+    }
+
+    fn matches(&self, hash: u32, topic: &str) -> bool {
+        match self.hash {
+            Some(own) => own == hash && self.text == topic,
+            None => {
+                topic.starts_with(self.text) && is_user_topic(topic) == is_user_topic(self.text)
+            }
+        }
     }
 }
 
@@ -124,19 +145,14 @@ impl Server {
         }
         if since.node == self.node && since.number + 1 >= first && since.number < next {
             let (next, entries) = (since.number + 1, since.entries);
-            return Some(Replay { next, live: 0, entries, late: Vec::new() });
+            return Some(Replay::new(next, 0, entries));
         }
         let mut covered = self.history.covered().iter().zip(&since.entries);
         let is_held = !self.entries.is_empty()
             && !self.has_channels
             && !since.has_channels
             && covered.all(|(covered, has)| covered <= has);
-        is_held.then_some(Replay {
-            next: first,
-            live: next,
-            entries: since.entries,
-            late: Vec::new(),
-        })
+        is_held.then(|| Replay::new(first, next, since.entries))
     }
 
     /// Queues the next slice for a client whose replay waits for it; `make` makes the frames, and `None` where there is nothing to
@@ -182,7 +198,7 @@ impl Server {
         frames: &mut Vec<Frame>,
     ) -> usize {
         let client = &self.clients[id.index];
-        let filter = Filter::new(&self.hubs[client.route as usize], client, &replay.late);
+        let filter = Filter::new(&self.hubs[client.route as usize], client, &replay.changes);
         let (mut cursor, mut scratch) = (String::new(), Vec::new());
         let mut take = |missed: Option<Missed<'_>>| -> usize {
             let frame = missed.and_then(&mut make);
@@ -215,7 +231,7 @@ impl Server {
             let said = self.history.get(number, &mut scratch);
             cursor.clear();
             let missed = match said {
-                Said::Gap { from } if number >= replay.live && !filter.is_empty() => {
+                Said::Gap { from } if number >= replay.live && !filter.keys.is_empty() => {
                     self.write_cursor(&mut cursor, from, &replay.entries);
                     Some(Missed::Gap { from: &cursor })
                 }
