@@ -7,8 +7,10 @@ mod ceiling;
 mod clients;
 #[cfg(test)]
 mod dealing_tests;
+mod dialogue;
 mod doors;
 mod link;
+mod lookup;
 mod plan;
 mod publishers;
 #[cfg(test)]
@@ -39,6 +41,7 @@ use crate::slots::ConnId;
 use crate::timers::{TICK, tick};
 use ceiling::Ceiling;
 pub use clients::Readiness;
+use dialogue::Dialogue;
 use doors::{Doors, Purpose};
 use link::LinkSocket;
 pub use plan::{Addresses, Ended, Plan};
@@ -71,7 +74,8 @@ pub struct Reactor {
     clock: Clock,
     site: Site,
     doors: Doors,
-    link: Option<LinkSocket>,
+    /// The connections to Redis, the subscription first: it is cut off when it lags.
+    links: Vec<LinkSocket>,
     publishers: Publishers,
     signals: Signals,
     codec: Codec,
@@ -134,8 +138,13 @@ impl Reactor {
         let server = Server::new(plan.bounds, slow, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.source_up = plan.link.is_none();
+        let link = plan.link.map(|link| Box::new(link) as Box<dyn Dialogue>);
+        let dialogues = link.into_iter().enumerate();
+        let links = dialogues
+            .map(|(number, dialogue)| LinkSocket::new(dialogue, number, Arc::clone(&waker)))
+            .collect();
         Ok(Reactor {
-            link: plan.link.map(|link| LinkSocket::new(link, waker)),
+            links,
             poll,
             clock,
             site,
@@ -230,7 +239,7 @@ impl Reactor {
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match Source::of(event.token()) {
-                Source::Link => self.on_link_ready(event),
+                Source::Link(number) => self.on_link_ready(number, event),
                 Source::Resolver => self.on_resolved(),
                 Source::Publisher(number) => self.publishers.note(number, event),
                 Source::Door(number) => self.doors.note(number),
@@ -250,12 +259,12 @@ impl Reactor {
     fn read_sources(&mut self) {
         let publishers_first = self.publishers.have_waited();
         if !publishers_first {
-            self.read_link();
+            self.read_links();
         }
         let limit = self.site.server.bounds.source_read_bytes_per_turn;
         self.publishers.read(&mut self.site, &mut self.buffer, limit);
         if publishers_first {
-            self.read_link();
+            self.read_links();
         }
     }
 
@@ -269,7 +278,7 @@ impl Reactor {
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
-        self.tick_link();
+        self.tick_links();
         self.publishers.tick(now);
         self.hold_ceiling();
         if self.trim_at.is_some_and(|at| at <= now) && !self.owes() {
@@ -284,7 +293,7 @@ impl Reactor {
         if std::mem::take(&mut self.site.had_large_payload) {
             self.burst = BURST;
         }
-        self.flush_link();
+        self.flush_links();
         self.publishers.flush(self.site.server.now.millis);
         self.flush_clients();
     }
@@ -326,7 +335,7 @@ impl Reactor {
     /// When the loop must turn again though nothing happens; `None`: not before something does.
     fn next_wake(&self, now: Millis) -> Option<Millis> {
         let server = &self.site.server;
-        let link_waits = self.link.as_ref().is_some_and(LinkSocket::has_note);
+        let link_waits = self.links.iter().any(LinkSocket::has_note);
         let owed = !server.flush.is_empty() || !server.broadcasts.is_empty();
         let left =
             owed || !server.pings.is_empty() || !self.ready.is_empty() || !server.dead.is_empty();
@@ -334,9 +343,10 @@ impl Reactor {
             return Some(now);
         }
         let per_second = server.bounds.handshakes_per_second_max;
+        let links = self.links.iter().map(LinkSocket::deadline).filter(|_| !self.site.draining);
         [
             server.timers.next().map(|tick| Millis::from(tick) * TICK),
-            self.link.as_ref().and_then(LinkSocket::deadline).filter(|_| !self.site.draining),
+            links.flatten().min(),
             self.publishers.deadline(),
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,

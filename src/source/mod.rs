@@ -15,6 +15,7 @@ mod refusal;
 pub mod request;
 mod resp;
 mod scanner;
+pub mod session;
 #[cfg(test)]
 mod values;
 
