@@ -104,6 +104,7 @@ impl World {
             publishers_password: None,
             admin: None,
             link: Some(Link::new(link, 0)),
+            commander: None,
             routes: vec![Route {
                 path: route.path.clone(),
                 origins: route.origins.clone(),

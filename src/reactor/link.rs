@@ -74,6 +74,15 @@ impl LinkSocket {
 
     /// Whether bytes wait that the last turn did not get to.
     pub fn has_note(&self) -> bool {
+        self.has_input() || self.dialogue.has_note()
+    }
+
+    /// Whether nothing is under way that the end of the process should wait for.
+    pub fn is_settled(&self) -> bool {
+        self.dialogue.is_settled()
+    }
+
+    fn has_input(&self) -> bool {
         self.connected && (self.readable || !self.pending.is_empty())
     }
 
@@ -181,7 +190,7 @@ impl LinkSocket {
     fn tick(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
         if self.dialogue.session().wants_connect(now) {
             self.begin(registry, now)
-        } else if self.deadline().is_some_and(|deadline| deadline <= now) && !self.has_note() {
+        } else if self.deadline().is_some_and(|deadline| deadline <= now) && !self.has_input() {
             self.dialogue.on_time(now)
         } else {
             Ok(())
@@ -308,11 +317,19 @@ impl Reactor {
     pub(super) fn read_links(&mut self) {
         let limit = self.site.server.bounds.source_read_bytes_per_turn;
         for link in &mut self.links {
-            if link.has_note()
+            if link.has_input()
                 && let Err(why) = link.read(&mut self.site, &mut self.buffer, limit)
             {
                 link.fail(&mut self.site, why);
             }
+        }
+    }
+
+    /// Hands over what was asked of Redis in this turn; without a connection for commands nothing of it is available.
+    pub(super) fn hand_over_requests(&mut self) {
+        let site = &mut self.site;
+        if !self.links.iter_mut().any(|link| link.dialogue.take_requests(site)) {
+            site.refuse_requests();
         }
     }
 

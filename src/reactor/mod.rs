@@ -3,6 +3,8 @@
 //! One turn is always sleep, dispatch, tick, flush, reap. While events are dispatched nothing is written to a socket and
 //! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
 
+#[cfg(test)]
+mod asking_tests;
 mod ceiling;
 mod clients;
 #[cfg(test)]
@@ -138,8 +140,10 @@ impl Reactor {
         let server = Server::new(plan.bounds, slow, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.source_up = plan.link.is_none();
+        site.commander_up = plan.commander.is_none();
         let link = plan.link.map(|link| Box::new(link) as Box<dyn Dialogue>);
-        let dialogues = link.into_iter().enumerate();
+        let commander = plan.commander.map(|commander| Box::new(commander) as Box<dyn Dialogue>);
+        let dialogues = [link, commander].into_iter().flatten().enumerate();
         let links = dialogues
             .map(|(number, dialogue)| LinkSocket::new(dialogue, number, Arc::clone(&waker)))
             .collect();
@@ -250,6 +254,7 @@ impl Reactor {
         self.read_sources();
         self.accept();
         self.read_clients();
+        self.hand_over_requests();
         if self.signals_seen > 0 && self.drain_until.is_none() {
             self.drain();
         }
@@ -339,7 +344,8 @@ impl Reactor {
         let owed = !server.flush.is_empty() || !server.broadcasts.is_empty();
         let left =
             owed || !server.pings.is_empty() || !self.ready.is_empty() || !server.dead.is_empty();
-        if left || link_waits || self.publishers.has_note() {
+        let is_asked = server.requests_len() > 0;
+        if left || is_asked || link_waits || self.publishers.has_note() {
             return Some(now);
         }
         let per_second = server.bounds.handshakes_per_second_max;
@@ -384,7 +390,9 @@ impl Reactor {
             return Some(Ended::Forced);
         }
         let until = self.drain_until?;
-        let empty = self.site.server.clients.is_empty() && self.publishers.is_empty();
+        let is_settled =
+            self.site.server.requests_len() == 0 && self.links.iter().all(LinkSocket::is_settled);
+        let empty = self.site.server.clients.is_empty() && self.publishers.is_empty() && is_settled;
         (empty || self.site.server.now.millis >= until).then_some(Ended::Drained)
     }
 }
