@@ -66,6 +66,10 @@ pub struct Metrics {
     pub memory_shed: u64,
     /// Times the link to Redis came up.
     pub link_ups: u64,
+    /// What was asked of Redis besides the subscription.
+    pub requests: u64,
+    /// Of that, what got no answer: no connection, no room, or a connection that broke.
+    pub requests_unavailable: u64,
     /// How long the turns of the loop took, from the end of their sleep to the next one.
     pub turn_micros: Histogram,
 }
@@ -208,6 +212,8 @@ impl Metrics {
             ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
             ("source_ups_total", "Times the link to Redis came up.", self.link_ups),
+            ("requests_total", "Commands for Redis.", self.requests),
+            ("requests_unavailable_total", "Of them unanswered.", self.requests_unavailable),
             ("turns_total", "Turns of the loop.", self.turn_micros.count()),
         ]
     }

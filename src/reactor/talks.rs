@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -63,7 +62,6 @@ pub struct Talks {
     pub reactor: Reactor,
     keys: Rc<Keys>,
     far: Far,
-    events: Events,
 }
 
 impl Talks {
@@ -89,7 +87,7 @@ impl Talks {
         install(Some(Box::new(far.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.site.has_redis = true;
-        Talks { reactor, keys, far, events: Events::with_capacity(16) }
+        Talks { reactor, keys, far }
     }
 
     /// A client of the first route, with a token that grants these topics; its `welcome` is read.
@@ -150,8 +148,12 @@ impl Talks {
         self.turn();
     }
 
+    /// What is asked of Redis stays for [`Talks::asked`].
     pub fn turn(&mut self) {
-        self.reactor.turn(&mut self.events, Some(Duration::ZERO)).expect("the loop turns");
+        self.reactor.read_clients();
+        self.reactor.tick();
+        self.reactor.flush();
+        self.reactor.reap();
     }
 
     /// What came on a channel; the answer to the publisher.
@@ -186,7 +188,8 @@ impl Talks {
 
     /// What was asked of Redis since this was last asked, each as its words.
     pub fn asked(&mut self) -> Vec<(Vec<String>, Request)> {
-        let requests = std::mem::take(&mut self.reactor.site.server.requests);
+        let server = &mut self.reactor.site.server;
+        let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
         let words = |request: &Request| {
             let text = String::from_utf8(request.command.clone()).expect("tests ask in UTF-8");
             text.split("\r\n").skip(2).step_by(2).map(str::to_owned).collect()

@@ -7,6 +7,7 @@ mod dealing;
 mod life;
 mod listeners;
 mod names;
+mod requests;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -22,11 +23,11 @@ use crate::flush::{FlushQueue, Lane};
 use crate::hub::{Hub, Reason};
 use crate::metrics::Metrics;
 use crate::slots::{ConnId, Slots};
-use crate::source::request::{Purpose, Request};
 use crate::timers::{TICK, Tick, Timers, after, tick};
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
 use listeners::Counted;
+use requests::Requests;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
@@ -47,8 +48,7 @@ pub struct Server {
     pub(crate) dead: Vec<ConnId>,
     /// One hub per route: what one handler publishes cannot reach another's clients.
     pub(crate) hubs: Vec<Hub>,
-    /// Commands for Redis that were not sent yet.
-    pub(crate) requests: VecDeque<Request>,
+    requests: Requests,
     /// The route whose handler is running.
     pub(crate) route: u8,
     /// Connections of clients of which the head is still read.
@@ -101,7 +101,7 @@ impl Server {
             dead: Vec::new(),
             hubs: slow.iter().map(|_| Hub::default()).collect(),
             slow,
-            requests: VecDeque::new(),
+            requests: Requests::default(),
             route: 0,
             handshakes: 0,
             admins: 0,
@@ -336,12 +336,6 @@ impl Server {
     /// The number of the route whose handler is running.
     pub fn route(&self) -> u8 {
         self.route
-    }
-
-    /// Asks something of Redis. What comes back goes where `purpose` says, always: without a Redis, with a queue that is full
-    /// or a connection that breaks it is [`crate::source::request::Answer::Unavailable`].
-    pub fn ask(&mut self, command: Vec<u8>, purpose: Purpose) {
-        self.requests.push_back(Request { command, purpose });
     }
 
     /// A message was published: the next cursor.

@@ -137,7 +137,7 @@ async def test_sends_to_a_redis_that_stands_still_are_bounded_and_answered(start
         codes = [answer["code"] for answer in told]
         assert codes.count("busy") == 8 and codes.count("unavailable") == 32
         server.forget_publisher()
-        eventually(lambda: server.admin("/readyz")[0] == 200, "the link is up again")
+        server.wait_ready()
         heard = await bystander.heard()
         assert all(isinstance(frame, dict) and frame["op"] == "gap" for frame in heard), heard
 
@@ -194,6 +194,7 @@ async def test_what_was_sent_survives_a_killed_redis(start, start_redis):
             done.set()
             await asyncio.gather(*talks)
         server.forget_publisher()
+        server.wait_ready()
         heard = await bystander.heard()
         assert all(isinstance(frame, dict) and frame["op"] == "gap" for frame in heard), heard
     kept = {entry: json.loads(fields["data"]) for entry, fields in entries(redis)}
