@@ -376,6 +376,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         routes: vec![Route { path: "/ws".into(), origins: Origins::Any, handler: Box::new(push) }],
         prefix: config.prefix.clone(),
         control: None,
+        receipts: None,
         bounds,
         trim: Some(trim),
     }

@@ -118,6 +118,7 @@ impl App {
             routes,
             prefix: config.prefix,
             control: config.control,
+            receipts: config.receipts,
             bounds,
             trim,
         };

@@ -34,6 +34,10 @@ pub struct Metrics {
     pub upstream_unavailable: u64,
     /// What clients sent above the bound of what may wait for Redis.
     pub upstream_busy: u64,
+    /// Receipts sent to publishers.
+    pub receipts: u64,
+    /// Of these, sent before everything was known.
+    pub receipts_pending: u64,
     /// Frames queued for clients that listen to a message's topic.
     pub deliveries: u64,
     /// Bytes read from clients.
@@ -196,6 +200,8 @@ impl Metrics {
             ("upstream_sent_total", "Sends that Redis has.", self.upstream_sent),
             ("upstream_unavailable_total", "Without an answer.", self.upstream_unavailable),
             ("upstream_busy_total", "Refused: too many wait.", self.upstream_busy),
+            ("receipts_total", "Receipts sent.", self.receipts),
+            ("receipts_pending_total", "Of these, unsettled.", self.receipts_pending),
             ("deliveries_total", "Frames queued for listeners.", self.deliveries),
             ("received_bytes_total", "Bytes read from clients.", self.received_bytes),
             ("sent_bytes_total", "Bytes written to clients.", self.sent_bytes),

@@ -1,17 +1,18 @@
 //! What is served where: the calls from the loop to the handlers of the routes.
 
+mod orders;
+
 use crate::addresses::Addresses;
-use crate::backend::order::{Malformed, Order};
-use crate::backend::report;
 use crate::client::Event;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Seldom;
+use crate::cursor::EntryId;
 use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
-use crate::source::request::{Answer, Purpose, command};
+use crate::source::request::{Answer, Purpose};
 use crate::topic;
 
 /// The most routes there can be.
@@ -48,10 +49,14 @@ pub struct Site {
     pub control: Option<String>,
     /// Whether there is a Redis to answer them in.
     pub has_redis: bool,
+    /// The channel of receipts for what comes by channels, if there are any.
+    pub receipts: Option<String>,
     /// For dropped payloads.
     dropped_logged: Seldom,
     /// For malformed orders.
     malformed_logged: Seldom,
+    /// For commands that Redis refused.
+    refused_logged: Seldom,
 }
 
 impl Site {
@@ -72,9 +77,11 @@ impl Site {
             page: None,
             prefix,
             control: None,
+            receipts: None,
             has_redis: false,
             dropped_logged: Seldom::default(),
             malformed_logged: Seldom::default(),
+            refused_logged: Seldom::default(),
         }
     }
 
@@ -91,10 +98,32 @@ impl Site {
             self.server.metrics.messages_malformed += 1;
             return 0;
         };
+        // A receipt on a channel that is a topic as well has none: it would be a message, and have one, for ever.
+        let receipts = self.receipts.take();
+        let to = receipts.as_ref().map(String::as_bytes).filter(|to| *to != channel);
+        let reached = self.publish_topic(topic, payload, to.map(|to| (to, None)));
+        self.receipts = receipts;
+        reached
+    }
+
+    /// A message on a well-formed topic, to every route. `receipt`: the channel where its publisher wants to hear what becomes of
+    /// it, and the entry of the stream that it came from, if it did.
+    fn publish_topic(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        receipt: Option<(&[u8], Option<EntryId>)>,
+    ) -> usize {
+        if receipt.is_some() {
+            self.server.begin_receipt();
+        }
         let mut reached = 0;
         for (number, route) in self.routes.iter_mut().enumerate() {
             self.server.route = number as u8;
             reached += route.handler.on_publish(&mut self.server, topic, payload);
+        }
+        if let Some((to, entry)) = receipt {
+            self.server.end_receipt(to, topic, entry);
         }
         reached
     }
@@ -107,47 +136,6 @@ impl Site {
                 "a payload above payload_bytes_max ({} bytes) was dropped; {} so far",
                 self.server.bounds.payload_bytes_max,
                 self.server.metrics.messages_oversized
-            );
-        }
-    }
-
-    /// An order from a back end, to every route. Returns on how many clients it was carried out.
-    fn obey(&mut self, payload: &[u8]) -> usize {
-        self.server.metrics.controls += 1;
-        let order = match Order::parse(payload) {
-            Ok(Order::Count { .. }) if !self.has_redis => {
-                Err(Malformed("count needs a Redis to be answered in"))
-            }
-            parsed => parsed,
-        };
-        let order = match order {
-            Ok(order) => order,
-            Err(malformed) => {
-                self.disobey(malformed);
-                return 0;
-            }
-        };
-        let mut reached = 0;
-        for (number, route) in self.routes.iter_mut().enumerate() {
-            self.server.route = number as u8;
-            reached += route.handler.on_order(&mut self.server, &order);
-        }
-        if let Order::Count { topic, reply } = &order {
-            let counted = report::counted(topic, reached, self.server.node());
-            let publish = command(&[b"PUBLISH", reply.as_bytes(), counted.as_bytes()]);
-            self.server.ask(publish, Purpose::Notice);
-        }
-        reached
-    }
-
-    /// What is no order is counted, and logged once a second at most.
-    fn disobey(&mut self, malformed: Malformed) {
-        self.server.metrics.control_malformed += 1;
-        if self.malformed_logged.is_time(self.server.now.millis) {
-            log::warn!(
-                "what came on the control channel is no order: {}; {} so far",
-                malformed.0,
-                self.server.metrics.control_malformed
             );
         }
     }
@@ -170,7 +158,9 @@ impl Site {
                 handler.on_answer(&mut self.server, purpose, answer);
             }
             Purpose::Notice => {
-                if let Answer::Refused(why) = answer {
+                if let Answer::Refused(why) = answer
+                    && self.refused_logged.is_time(self.server.now.millis)
+                {
                     log::warn!("Redis refused a command: {why}");
                 }
             }

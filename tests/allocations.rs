@@ -112,6 +112,7 @@ impl World {
             }],
             prefix: config.prefix.clone(),
             control: None,
+            receipts: None,
             bounds,
             trim: None,
         };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use super::tally::Tally;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -80,6 +81,8 @@ struct Encoded {
     start: usize,
     /// Which message it is, where one may take another's place.
     message: Option<Message>,
+    /// Counts the copies, where the publisher wants to know.
+    tally: Option<Rc<Tally>>,
 }
 
 /// What a frame says about itself to a backlog that drops some: see [`crate::client::outbox::Slow`].
@@ -135,7 +138,7 @@ impl Frame {
 
     /// Bytes that are framed already.
     pub fn ready(bytes: Vec<u8>) -> Frame {
-        Frame(Rc::new(Encoded { bytes, start: 0, message: None }))
+        Frame(Rc::new(Encoded { bytes, start: 0, message: None, tally: None }))
     }
 
     fn encode(opcode: OpCode, payload: &[u8]) -> Frame {
@@ -157,7 +160,7 @@ impl Frame {
                 || std::str::from_utf8(&bytes[HEADER_BYTES_MAX..]).is_ok(),
             "text is UTF-8"
         );
-        Frame(Rc::new(Encoded { bytes, start, message: None }))
+        Frame(Rc::new(Encoded { bytes, start, message: None, tally: None }))
     }
 
     /// The same, which says which message it is. Nobody may share it yet.
@@ -166,6 +169,23 @@ impl Frame {
             encoded.message = Some(Message { topic: topic.into(), before: before.into() });
         }
         self
+    }
+
+    /// The same, whose copies are counted. One that is shared already is copied.
+    pub fn counted_by(self, tally: Rc<Tally>) -> Frame {
+        let mut frame = self;
+        if Rc::get_mut(&mut frame.0).is_none() {
+            frame = Frame::ready(frame.as_bytes().to_vec());
+        }
+        if let Some(encoded) = Rc::get_mut(&mut frame.0) {
+            encoded.tally = Some(tally);
+        }
+        frame
+    }
+
+    /// What counts its copies, if anything does.
+    pub fn tally(&self) -> Option<&Tally> {
+        self.0.tally.as_deref()
     }
 
     /// Which message it is, if it says so.

@@ -9,6 +9,7 @@ pub mod http;
 pub mod memory;
 pub mod outbox;
 mod owed;
+pub mod tally;
 mod timing;
 pub mod transport;
 

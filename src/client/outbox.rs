@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::client::frame::Frame;
+use crate::client::tally::Tally;
 
 /// Bytes of small frames gathered into one write. Copying them costs less than the kernel's walk along a list of slices: 64
 /// frames of 184 bytes take 9.6 µs this way against 12.7 by `writev`, and 9.0 if they lie together already.
@@ -88,6 +89,9 @@ impl Outbox {
     /// Queues a frame. Bounds are the caller's matter: a last frame always has room.
     pub fn push(&mut self, frame: &Frame) {
         self.bytes += frame.as_bytes().len();
+        if let Some(tally) = frame.tally() {
+            tally.waits();
+        }
         self.frames.push_back(frame.clone());
     }
 
@@ -139,6 +143,9 @@ impl Outbox {
     fn remove(&mut self, at: usize) -> Option<Frame> {
         let frame = self.frames.remove(at)?;
         self.bytes -= frame.as_bytes().len();
+        if let Some(tally) = frame.tally() {
+            tally.dropped();
+        }
         Some(frame)
     }
 
@@ -151,7 +158,9 @@ impl Outbox {
 
     /// Forgets what is not on the wire yet. A frame that is partly written stays: to cut it would break the framing.
     pub fn forget(&mut self) {
-        self.frames.truncate(usize::from(self.written > 0));
+        let kept = usize::from(self.written > 0);
+        self.frames.iter().skip(kept).filter_map(Frame::tally).for_each(Tally::dropped);
+        self.frames.truncate(kept);
         self.bytes = self.frames.front().map_or(0, |frame| frame.as_bytes().len());
     }
 
@@ -218,8 +227,18 @@ impl Outbox {
             }
             self.written -= bytes;
             self.bytes -= bytes;
+            if let Some(tally) = first.tally() {
+                tally.wrote();
+            }
             self.frames.pop_front();
         }
+    }
+}
+
+/// Whoever is gone reads nothing more.
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.frames.iter().filter_map(Frame::tally).for_each(Tally::dropped);
     }
 }
 

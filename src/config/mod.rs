@@ -43,6 +43,8 @@ pub struct Config {
     pub patterns: Vec<String>,
     /// The channel of orders from back ends; `None` is off.
     pub control: Option<String>,
+    /// The channel of receipts for messages that come by channels; `None` is off.
+    pub receipts: Option<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
     /// How tokens are checked.
@@ -176,6 +178,7 @@ impl Default for Config {
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
             control: None,
+            receipts: None,
             admin: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
@@ -244,6 +247,7 @@ impl fmt::Debug for Config {
             .field("prefix", &self.prefix)
             .field("patterns", &self.patterns)
             .field("control", &self.control)
+            .field("receipts", &self.receipts)
             .field("admin", &self.admin)
             .field("jwt", &self.jwt)
             .field("routes", &self.routes)

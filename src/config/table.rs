@@ -34,6 +34,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "the prefix and *", "list, not empty", |c, v| put(&mut c.patterns, patterns(v))),
         text("ctl", "channel of orders from back ends: kick, join, leave, count",
             "off", "a channel's name, or off", |c, v| put(&mut c.control, channel_or_off(v))),
+        text("receipts", "channel where it is told what became of each message of a channel",
+            "off", "a channel's name, or off", |c, v| put(&mut c.receipts, channel_or_off(v))),
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
         text("log", "what reaches the log",
@@ -123,6 +125,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             100, 600_000, "", U32(|c| &mut c.bounds.redis_backoff_ms_max)),
         number("upstream_entries_max", "entries of an upstream stream, about; the oldest go",
             1, ENTRIES, "", Usize(|c| &mut c.bounds.upstream_entries_max)),
+        number("receipt_seconds", "how long a receipt waits for clients that are slow to read",
+            1, 60, "", U32(|c| &mut c.bounds.receipt_seconds)),
     ]),
     ("Bounds on the loop", &[
         size("read_bytes_per_turn", "read from one client in one turn",

@@ -18,6 +18,8 @@ mod orders_tests;
 mod plan;
 mod publishers;
 #[cfg(test)]
+mod receipts_tests;
+#[cfg(test)]
 mod simulated_phones;
 #[cfg(test)]
 mod simulated_redis;
@@ -149,6 +151,7 @@ impl Reactor {
         site.commander_up = plan.commander.is_none();
         site.has_redis = plan.commander.is_some();
         site.control = plan.control;
+        site.receipts = plan.receipts;
         let link = plan.link.map(|link| Box::new(link) as Box<dyn Dialogue>);
         let commander = plan.commander.map(|commander| Box::new(commander) as Box<dyn Dialogue>);
         let dialogues = [link, commander].into_iter().flatten().enumerate();
@@ -309,6 +312,7 @@ impl Reactor {
         self.flush_links();
         self.publishers.flush(self.site.server.now.millis);
         self.flush_clients();
+        self.site.server.settle_receipts();
     }
 
     /// Frees what is gone.
@@ -362,6 +366,7 @@ impl Reactor {
             server.timers.next().map(|tick| Millis::from(tick) * TICK),
             links.flatten().min(),
             self.publishers.deadline(),
+            server.receipts.deadline(),
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,
             self.trim_at,

@@ -27,6 +27,8 @@ pub struct Plan {
     pub prefix: String,
     /// The channel of orders from back ends, if there is one.
     pub control: Option<String>,
+    /// The channel of receipts for messages that came by a channel, if they have any.
+    pub receipts: Option<String>,
     /// Every bound; `clients_max` is a number here, not 0.
     pub bounds: Bounds,
     /// Makes the allocator return what is free to the system; called a while after a burst.

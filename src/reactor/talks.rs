@@ -163,9 +163,14 @@ impl Talks {
         reached
     }
 
+    /// The bytes that the client was told since this was last asked.
+    pub fn told_bytes(&mut self, id: ConnId) -> Vec<u8> {
+        std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told)
+    }
+
     /// What the client was told since this was last asked: frames as JSON, or `{"close":code,"reason":…}`.
     pub fn told(&mut self, id: ConnId) -> Vec<Value> {
-        let bytes = std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told);
+        let bytes = self.told_bytes(id);
         let mut rest = &bytes[..];
         let mut told = Vec::new();
         while let [first, length, ..] = *rest {
@@ -195,6 +200,20 @@ impl Talks {
             text.split("\r\n").skip(2).step_by(2).map(str::to_owned).collect()
         };
         requests.into_iter().map(|request| (words(&request), request)).collect()
+    }
+
+    /// From now on its socket takes so many bytes more; `None`: all.
+    pub fn narrow(&mut self, id: ConnId, room: Option<usize>) {
+        self.far.0.borrow_mut().entry(id).or_default().room = room;
+        if room != Some(0) {
+            self.reactor.on_ready(id, Readiness { readable: false, writable: true, ending: false });
+        }
+    }
+
+    /// So much time passes.
+    pub fn pass(&mut self, millis: Millis) {
+        self.reactor.site.server.now.millis += millis;
+        self.turn();
     }
 
     /// The client is gone without a word.

@@ -47,6 +47,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
         prefix: String::new(),
         control: None,
+        receipts: None,
         bounds,
         trim: None,
     }

@@ -84,7 +84,8 @@ pub fn start(config: Config, unix: u64, trim: fn()) -> io::Result<Started> {
 
 /// Whether anything in the settings is said to Redis by a command.
 fn asks_redis(config: &Config) -> bool {
-    config.control.is_some() || config.routes.iter().any(|route| route.upstream.is_some())
+    let has_channel = config.control.is_some() || config.receipts.is_some();
+    has_channel || config.routes.iter().any(|route| route.upstream.is_some())
 }
 
 /// The keys that the settings name.

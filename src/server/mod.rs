@@ -7,6 +7,7 @@ mod dealing;
 mod life;
 mod listeners;
 mod names;
+pub(crate) mod receipts;
 mod requests;
 
 use std::borrow::Cow;
@@ -27,6 +28,7 @@ use crate::timers::{TICK, Tick, Timers, after, tick};
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
 use listeners::Counted;
+use receipts::Receipts;
 use requests::Requests;
 
 /// The route number of connections to the admin listener; no handler sees them.
@@ -49,6 +51,7 @@ pub struct Server {
     /// One hub per route: what one handler publishes cannot reach another's clients.
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
+    pub(crate) receipts: Receipts,
     /// The route whose handler is running.
     pub(crate) route: u8,
     /// Connections of clients of which the head is still read.
@@ -102,6 +105,7 @@ impl Server {
             hubs: slow.iter().map(|_| Hub::default()).collect(),
             slow,
             requests: Requests::default(),
+            receipts: Receipts::default(),
             route: 0,
             handshakes: 0,
             admins: 0,
@@ -181,6 +185,7 @@ impl Server {
             0
         } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
             let listeners = self.listeners_len(&found);
+            self.count_listeners(listeners);
             let frame = self.make(topic, make);
             self.broadcast(&found, frame);
             listeners
@@ -195,7 +200,7 @@ impl Server {
 
     /// A message's frame, which says which message it is where that is asked for.
     fn make(&self, topic: &str, make: impl FnOnce(&str) -> Frame) -> Frame {
-        let frame = make(&self.cursor());
+        let frame = self.count_copies(make(&self.cursor()));
         match self.slow[self.route as usize] {
             Slow::Close => frame,
             Slow::DropOldest(_) | Slow::KeepNewest => {
@@ -215,6 +220,7 @@ impl Server {
                 let client = &self.clients[index];
                 let id = ConnId { index, generation: client.generation };
                 if !client.was_just_queued(frame) {
+                    self.count_listeners(1);
                     reached += usize::from(self.queue(id, frame, Lane::Urgent));
                 }
             }

@@ -209,6 +209,7 @@ impl World {
             routes: vec![route("/ws", &[]), route("/open", &["lobby.*"])],
             prefix: String::new(),
             control: None,
+            receipts: None,
             bounds: Bounds {
                 clients_max: 100,
                 commands_per_second_max: 0,
