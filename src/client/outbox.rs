@@ -114,18 +114,10 @@ impl Outbox {
         backlog: &Backlog,
         notice: Option<fn(&str) -> Frame>,
     ) -> usize {
-        let first = usize::from(self.written > 0);
         let mut dropped = 0;
-        let mut place = None;
-        while !self.has_room(frame, backlog) {
-            let oldest =
-                self.frames.iter().skip(first).position(|one| one.about_message().is_some());
-            let Some(at) = oldest.map(|at| first + at) else { break };
-            let gone = self.remove(at).expect("it was just found");
-            place.get_or_insert((at, gone));
-            dropped += 1;
-        }
-        if let (Some((at, gone)), Some(notice)) = (place, notice) {
+        let Some((at, gone)) = self.make_room(frame, backlog, &mut dropped) else { return 0 };
+        let first = usize::from(self.written > 0);
+        if let Some(notice) = notice {
             let before = gone.about_message().map_or("", |message| &*message.before);
             let told = self.notice.as_ref().is_some_and(|told| {
                 self.frames.iter().skip(first).take(at + 1 - first).any(|waiting| waiting.is(told))
@@ -137,7 +129,29 @@ impl Outbox {
                 self.notice = Some(frame);
             }
         }
+        // What was told takes room as well.
+        self.make_room(frame, backlog, &mut dropped);
         dropped
+    }
+
+    /// Drops the oldest messages until there is room for this frame, or none is left. Returns the first one, and where it stood.
+    fn make_room(
+        &mut self,
+        frame: &Frame,
+        backlog: &Backlog,
+        dropped: &mut usize,
+    ) -> Option<(usize, Frame)> {
+        let first = usize::from(self.written > 0);
+        let mut place = None;
+        while !self.has_room(frame, backlog) {
+            let oldest =
+                self.frames.iter().skip(first).position(|one| one.about_message().is_some());
+            let Some(at) = oldest.map(|at| first + at) else { break };
+            let gone = self.remove(at).expect("it was just found");
+            place.get_or_insert((at, gone));
+            *dropped += 1;
+        }
+        place
     }
 
     fn remove(&mut self, at: usize) -> Option<Frame> {
@@ -327,9 +341,10 @@ mod tests {
         outbox.push(&Frame::text("an answer"));
         outbox.push(&message("a", 2));
         outbox.push(&message("b", 3));
-        for (sequence, dropped) in [(4, 1), (5, 2), (6, 1)] {
+        for (sequence, dropped) in [(4, 2), (5, 1), (6, 1)] {
             let next = message("a", sequence);
             assert_eq!(outbox.drop_oldest(&next, &backlog, notice), dropped, "{sequence}");
+            assert!(outbox.has_room(&next, &backlog), "{sequence}");
             outbox.push(&next);
         }
         // The one on the wire and what is no message stay.
