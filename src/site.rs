@@ -7,9 +7,9 @@ use crate::client::Event;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Seldom;
-use crate::cursor::EntryId;
 use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
+use crate::server::receipts::Wanted;
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose};
@@ -91,29 +91,27 @@ impl Site {
         if self.control.as_ref().is_some_and(|control| control.as_bytes() == channel) {
             return self.obey(payload);
         }
-        self.server.advance();
-        self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
         let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
-        let Some(topic) = topic else {
-            self.server.metrics.messages_malformed += 1;
-            return 0;
-        };
         // A receipt on a channel that is a topic as well has none: it would be a message, and have one, for ever.
         let receipts = self.receipts.take();
         let to = receipts.as_ref().map(String::as_bytes).filter(|to| *to != channel);
-        let reached = self.publish_topic(topic, payload, to.map(|to| (to, None)));
+        let reached = self.publish_on(topic, payload, to.map(|to| Wanted { to, entry: None }));
         self.receipts = receipts;
         reached
     }
 
-    /// A message on a well-formed topic, to every route. `receipt`: the channel where its publisher wants to hear what becomes of
-    /// it, and the entry of the stream that it came from, if it did.
-    fn publish_topic(
+    fn publish_on(
         &mut self,
-        topic: &str,
+        topic: Option<&str>,
         payload: &[u8],
-        receipt: Option<(&[u8], Option<EntryId>)>,
+        receipt: Option<Wanted<'_>>,
     ) -> usize {
+        self.server.advance();
+        self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
+        let Some(topic) = topic else {
+            self.server.metrics.messages_malformed += 1;
+            return 0;
+        };
         if receipt.is_some() {
             self.server.begin_receipt();
         }
@@ -122,8 +120,8 @@ impl Site {
             self.server.route = number as u8;
             reached += route.handler.on_publish(&mut self.server, topic, payload);
         }
-        if let Some((to, entry)) = receipt {
-            self.server.end_receipt(to, topic, entry);
+        if let Some(wanted) = receipt {
+            self.server.end_receipt(topic, wanted);
         }
         reached
     }

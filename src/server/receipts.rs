@@ -33,6 +33,14 @@ pub(crate) struct Receipts {
     current: Option<Rc<Tally>>,
 }
 
+/// What a publisher wants to hear.
+pub(crate) struct Wanted<'a> {
+    /// On which channel.
+    pub to: &'a [u8],
+    /// The message's entry, where it came from a stream.
+    pub entry: Option<EntryId>,
+}
+
 struct Receipt {
     /// The channel that it is sent to.
     to: Box<[u8]>,
@@ -58,15 +66,15 @@ impl Server {
         self.receipts.current = Some(Rc::default());
     }
 
-    /// The message was published: a receipt is to be sent to this channel.
-    pub(crate) fn end_receipt(&mut self, to: &[u8], topic: &str, entry: Option<EntryId>) {
+    /// The message was published.
+    pub(crate) fn end_receipt(&mut self, topic: &str, wanted: Wanted<'_>) {
         let Some(tally) = self.receipts.current.take() else { return };
         let seconds = Millis::from(self.bounds.receipt_seconds);
         let receipt = Receipt {
-            to: to.into(),
+            to: wanted.to.into(),
             topic: topic.into(),
             id: self.cursor(),
-            entry,
+            entry: wanted.entry,
             tally,
             until: self.now.millis + seconds * 1000,
         };

@@ -119,6 +119,9 @@ def commands():
         room = op("subscribe", topic='"room.\\u0037"')
         yield who + "\n".join([room, auth, room, op("subscribe", topic='"user.7"')])
         yield who + "\n".join([auth, room, op("auth", token='"TOKEN-USER"'), room])
+    for data in ["null", '{"a":[1.0]}', '"x"']:
+        yield "G" + "\n".join([op("send", data=data, ref=1), op("send", topic='"room.7"', data=data)])
+        yield "A" + op("send", data=data, topic='"user.7"')
     yield "G" + op("auth", token='"nonsense"')
     yield "G" + op("ping", ref="1E400") + "\n[]\n"
 
