@@ -106,9 +106,17 @@ impl Talks {
     }
 
     pub fn token(&self, sub: &str, topics: &[&str]) -> String {
-        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        self.token_that(sub, topics, &[])
+    }
+
+    /// One with the claim `may`.
+    pub fn token_that(&self, sub: &str, topics: &[&str], may: &[&str]) -> String {
+        let owned = |texts: &[&str]| -> Vec<String> {
+            texts.iter().map(|text| (*text).to_owned()).collect()
+        };
         let unix = self.reactor.site.server.now.unix;
-        self.keys.issue(sub, &topics, &[], false, unix, 3600).expect("the claims are good")
+        let issued = self.keys.issue(sub, &owned(topics), &owned(may), false, unix, 3600);
+        issued.expect("the claims are good")
     }
 
     fn open(&mut self, path: &str, line: &str) -> ConnId {

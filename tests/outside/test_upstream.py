@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from support import counter, eventually, oneloop
+from support import Server, counter, eventually, oneloop
 from websockets.exceptions import ConnectionClosed
 
 
@@ -136,6 +136,7 @@ async def test_sends_to_a_redis_that_stands_still_are_bounded_and_answered(start
         assert {answer["ref"] for answer in told} == set(range(40))
         codes = [answer["code"] for answer in told]
         assert codes.count("busy") == 8 and codes.count("unavailable") == 32
+        assert counter(server, "upstream_busy_total") == 8
         server.forget_publisher()
         server.wait_ready()
         heard = await bystander.heard()
@@ -203,3 +204,34 @@ async def test_what_was_sent_survives_a_killed_redis(start, start_redis):
     assert all(kept.get(entry) == ref for entry, ref in sent.items())
     assert {a["op"] for a in answers.values()} == {"sent", "error"}
     assert {a.get("code") for a in answers.values()} == {None, "unavailable"}
+
+
+async def test_what_was_sent_survives_a_killed_server(redis):
+    sent, done = {}, asyncio.Event()
+
+    async def talk(client, name):
+        number = 0
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                number += 1
+                ref = f"{name}-{number}"
+                await client.send(op="send", data=ref, ref=ref)
+                told = await client.next()
+                assert told["op"] == "sent" and told["ref"] == ref
+                sent[told["id"]] = ref
+                if len(sent) > 300:
+                    done.set()
+
+    server = Server("--upstream", "stream:up", "--commands-per-second-max", 0, redis=redis)
+    try:
+        server.wait_ready()
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(server.client(f"u{n}")) for n in range(8)]
+            talks = [asyncio.create_task(talk(client, n)) for n, client in enumerate(clients)]
+            await done.wait()
+            server.kill()
+            await asyncio.gather(*talks)
+    finally:
+        server.kill()
+    kept = {entry: json.loads(fields["data"]) for entry, fields in entries(redis)}
+    assert all(kept.get(entry) == ref for entry, ref in sent.items())
