@@ -18,7 +18,7 @@ use crate::source::request::{Purpose, command};
 /// Receipts that wait at one time; a further one is sent at once, with all as pending.
 pub(crate) const RECEIPTS_MAX: usize = 4096;
 
-/// Between two looks at those that wait: 4,096 take 20 µs.
+/// Between two looks at those that wait.
 const LOOK_PAUSE: Millis = 200;
 
 /// Those that were not sent yet.
