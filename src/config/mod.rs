@@ -41,6 +41,8 @@ pub struct Config {
     pub prefix: String,
     /// What we `PSUBSCRIBE` to; never empty.
     pub patterns: Vec<String>,
+    /// Keys of the Redis streams that are read: at most [`Config::STREAMS_MAX`], none twice; empty without `redis`.
+    pub streams: Vec<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
     /// How tokens are checked.
@@ -142,6 +144,11 @@ impl Jwt {
     }
 }
 
+impl Config {
+    /// A cursor names a place in each of them.
+    pub const STREAMS_MAX: usize = 8;
+}
+
 impl Secret {
     pub fn new(bytes: Vec<u8>) -> Secret {
         Secret(bytes)
@@ -162,6 +169,7 @@ impl Default for Config {
             publishers_password: None,
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
+            streams: Vec::new(),
             admin: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
@@ -228,6 +236,7 @@ impl fmt::Debug for Config {
             .field("publishers", &self.publishers)
             .field("prefix", &self.prefix)
             .field("patterns", &self.patterns)
+            .field("streams", &self.streams)
             .field("admin", &self.admin)
             .field("jwt", &self.jwt)
             .field("routes", &self.routes)

@@ -189,6 +189,10 @@ impl Draft {
                  set ONELOOP_PUBLISHERS_PASSWORD or publishers_password_file"
             ));
         }
+        if !self.config.streams.is_empty() && !self.has("redis") {
+            let label = self.label("streams");
+            self.problems.push(format!("{label} is set, but redis is not: streams are in a Redis"));
+        }
         if self.config.publishers.is_none() && !self.has("redis") {
             let label = self.label("publishers");
             self.problems
@@ -263,6 +267,7 @@ mod tests {
             ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
             ("publishers = '0.0.0.0:1'", &[], OPEN),
             ("publishers = 'off'", &[], "publishers (t.toml:1) is off and redis is not set"),
+            ("streams = ['pub']", &[], "streams (t.toml:1) is set, but redis is not"),
             ("path = '/a'\n[[route]]\npath = '/b'", &[], "path (t.toml:1) sets the one default route, but there is [[route]] (t.toml:2)"),
             ("[[route]]\n[[route]]\npath = '/ws'", &[], "[[route]] (t.toml:2): path \"/ws\" is there already"),
         ];
@@ -283,6 +288,7 @@ mod tests {
             ("listen = '[::1]:1'\njwt.algorithms = ['HS384']", &[]),
             ("publishers = '0.0.0.0:1'", &["publishers_password"]),
             ("publishers = 'off'\nredis = 'redis://h'", &[]),
+            ("streams = ['pub', 'more']\nredis = 'redis://h'", &[]),
             ("ping_seconds = 0\nsilence_seconds = 1", &[]),
             ("ping_seconds = 90\nsilence_seconds = 0", &[]),
             ("[[route]]\npath = '/a'\n[[route]]\npath = '/'", &[]),

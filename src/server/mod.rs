@@ -47,6 +47,8 @@ pub struct Server {
     /// One hub per route: what one handler publishes cannot reach another's clients.
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
+    /// Keys of the streams that are read, by their place in the settings.
+    pub(crate) streams: Vec<String>,
     /// The route whose handler is running.
     pub(crate) route: u8,
     /// Connections of clients of which the head is still read.
@@ -107,6 +109,7 @@ impl Server {
             hubs: slow.iter().map(|_| Hub::default()).collect(),
             slow,
             requests: Requests::default(),
+            streams: Vec::new(),
             route: 0,
             handshakes: 0,
             admins: 0,
