@@ -11,6 +11,7 @@ use crate::source::commander::Commander;
 use crate::source::link::Link;
 use crate::source::link_config::LinkConfig;
 use crate::source::pattern;
+use crate::source::reader::Reader;
 
 /// Makes a page that can name the addresses.
 type Page = Box<dyn FnOnce(Addresses) -> Vec<u8>>;
@@ -113,7 +114,14 @@ impl App {
             publishers: config.publishers,
             publishers_password: config.publishers_password.map(|one| one.as_bytes().to_vec()),
             admin: config.admin,
-            commander: link.clone().filter(|_| asks_redis).map(|link| Commander::new(link, 0)),
+            commander: link
+                .clone()
+                .filter(|link| asks_redis || !link.streams.is_empty())
+                .map(|link| Commander::new(link, 0)),
+            reader: link
+                .clone()
+                .filter(|link| !link.streams.is_empty())
+                .map(|link| Reader::new(link, 0)),
             link: link.map(|link| Link::new(link, 0)),
             routes,
             prefix: config.prefix,
@@ -169,6 +177,7 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
     let control = config.control.as_deref().map(pattern::escaped);
     Ok(Some(LinkConfig {
         patterns: config.patterns.iter().cloned().chain(control).collect(),
+        streams: config.streams.clone(),
         silence: u64::from(config.bounds.redis_silence_seconds) * 1000,
         timeout: u64::from(config.bounds.redis_timeout_seconds) * 1000,
         backoff_max: u64::from(config.bounds.redis_backoff_ms_max),

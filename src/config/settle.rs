@@ -193,6 +193,10 @@ impl Draft {
                  set ONELOOP_PUBLISHERS_PASSWORD or publishers_password_file"
             ));
         }
+        if !self.config.streams.is_empty() && !self.has("redis") {
+            let label = self.label("streams");
+            self.problems.push(format!("{label} is set, but redis is not: streams are in a Redis"));
+        }
         if self.config.publishers.is_none() && !self.has("redis") {
             let label = self.label("publishers");
             self.problems
@@ -305,6 +309,7 @@ mod tests {
             ("redis = 'redis://h'\nreceipts = 'r'\nctl = 'r'", &[], "receipts (t.toml:2) is the channel of orders as well"),
             ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),
             ("[[route]]\npath = '/a'\nupstream = 'channel:up'", &[], "upstream of [[route]] \"/a\" needs a Redis"),
+            ("streams = ['pub']", &[], "streams (t.toml:1) is set, but redis is not"),
             ("path = '/a'\n[[route]]\npath = '/b'", &[], "path (t.toml:1) sets the one default route, but there is [[route]] (t.toml:2)"),
             ("[[route]]\n[[route]]\npath = '/ws'", &[], "[[route]] (t.toml:2): path \"/ws\" is there already"),
         ];
@@ -327,6 +332,7 @@ mod tests {
             ("publishers = 'off'\nredis = 'redis://h'", &[]),
             ("receipts = 'r'\nredis = 'redis://h'\nprefix = ''", &[]),
             ("upstream = 'stream:up'\nredis = 'redis://h'", &[]),
+            ("streams = ['pub', 'more']\nredis = 'redis://h'", &[]),
             ("ping_seconds = 0\nsilence_seconds = 1", &[]),
             ("ping_seconds = 90\nsilence_seconds = 0", &[]),
             ("[[route]]\npath = '/a'\n[[route]]\npath = '/'", &[]),

@@ -36,6 +36,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "off", "a channel's name, or off", |c, v| put(&mut c.control, channel_or_off(v))),
         text("receipts", "channel where it is told what became of each message of a channel",
             "off", "a channel's name, or off", |c, v| put(&mut c.receipts, channel_or_off(v))),
+        text("streams", "keys of Redis streams whose entries are messages",
+            "none", "list of at most 8, only with redis", |c, v| put(&mut c.streams, streams(v))),
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
         text("log", "what reaches the log",
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn each_default_that_can_be_written_sets_what_is_already_there() {
-        let in_words = ["redis", "publishers", "patterns", "jwt.audience", "jwt.issuer"];
+        let in_words = ["redis", "publishers", "patterns", "streams", "jwt.audience", "jwt.issuer"];
         let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
         for setting in all() {
             let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::talks::Talks;
 use crate::ConnId;
 use crate::config::{Format, RouteConfig, Slow};
+use crate::cursor::EntryId;
 use crate::hub::CROWD;
 use crate::random::Random;
 use crate::server::receipts::RECEIPTS_MAX;
@@ -169,6 +170,25 @@ fn a_receipt_has_no_receipt() {
     talks.reactor.site.receipts = None;
     talks.publish("pub.receipts", "{}");
     assert!(talks.asked().is_empty());
+}
+
+#[test]
+fn an_entry_names_the_channel_of_its_receipt() {
+    let mut talks = talks(RouteConfig::default(), 1024);
+    talks.reactor.site.receipts = None;
+    let client = talks.connect("42", &["hall"]);
+    talks.told(client);
+    let entry = EntryId { millis: 5, number: 1 };
+    let site = &mut talks.reactor.site;
+    site.publish_entry(0, entry, b"hall", b"1", Some(b"receipts"));
+    site.publish_entry(0, entry, b"hall", b"2", None);
+    site.publish_entry(0, entry, b"hall", b"3", Some(b""));
+    site.publish_entry(0, entry, b"a..b", b"4", Some(b"receipts"));
+    talks.turn();
+    let told = receipts(&mut talks);
+    assert_eq!(told.iter().map(counts).collect::<Vec<_>>(), [[1, 1, 0, 0]]);
+    assert_eq!(told[0]["stream"], "5-1");
+    assert_eq!(told[0]["id"], talks.told(client)[0]["id"]);
 }
 
 /// However sockets fill, clear and break: receipts add up, and say what the far ends saw.

@@ -52,6 +52,8 @@ pub struct Server {
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
     pub(crate) receipts: Receipts,
+    /// Keys of the streams that are read, by their place in the settings.
+    pub(crate) streams: Vec<String>,
     /// The route whose handler is running.
     pub(crate) route: u8,
     /// Connections of clients of which the head is still read.
@@ -106,6 +108,7 @@ impl Server {
             slow,
             requests: Requests::default(),
             receipts: Receipts::default(),
+            streams: Vec::new(),
             route: 0,
             handshakes: 0,
             admins: 0,

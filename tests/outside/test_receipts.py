@@ -104,6 +104,21 @@ async def read_on(client):
             await client.connection.recv()
 
 
+async def test_an_entry_names_the_channel_of_its_receipt(start, redis):
+    server = start("--streams", "pub", redis=redis)
+    with listening(redis, "mine") as next_receipt:
+        async with server.client("43") as bystander, server.client("42") as client:
+            redis.command("XADD", "pub", "*", "topic", "user.42", "data", "1")
+            words = ("topic", "user.42", "data", "2", "receipt", "mine")
+            entry = redis.command("XADD", "pub", "*", *words)
+            assert [(await client.next())["data"] for _ in range(2)] == [1, 2]
+            receipt = next_receipt()
+            assert (receipt["id"], receipt["stream"]) == (client.id, entry)
+            assert counts(receipt) == (1, 1, 0, 0)
+            assert await bystander.heard() == []
+    assert counter(server, "receipts_total") == 1
+
+
 async def test_a_receipt_on_a_topic_has_no_receipt(start, redis):
     """Without a prefix, every channel is a topic."""
     server = start("--receipts", "receipts", "--prefix", "", "--topics", "receipts", redis=redis)

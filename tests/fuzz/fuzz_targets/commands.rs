@@ -211,6 +211,7 @@ impl World {
             admin: None,
             link: None,
             commander: None,
+            reader: None,
             routes: vec![route("/ws", &[]), route("/open", &["lobby.*"])],
             prefix: String::new(),
             control: None,
