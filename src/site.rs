@@ -10,7 +10,7 @@ use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
-use crate::source::request::{Answer, Purpose};
+use crate::source::request::{Answer, PageEnd, Purpose};
 use crate::topic;
 
 /// The most routes there can be.
@@ -47,6 +47,8 @@ pub struct Site {
     prefix: String,
     /// When a dropped payload was last logged.
     dropped_logged: Option<Millis>,
+    /// When a refused command was last logged.
+    refusal_logged: Option<Millis>,
 }
 
 impl Site {
@@ -68,6 +70,7 @@ impl Site {
             page: None,
             prefix,
             dropped_logged: None,
+            refusal_logged: None,
         }
     }
 
@@ -168,9 +171,30 @@ impl Site {
         match purpose {
             Purpose::Notice => {
                 if let Answer::Refused(why) = answer {
-                    log::warn!("Redis refused a command: {why}");
+                    self.log_refusal(&why);
                 }
             }
+            // The entries of a page, and its end, come by themselves.
+            Purpose::Page { id, stream } => self.on_page_end(id, stream, PageEnd::UNAVAILABLE),
+        }
+    }
+
+    /// An entry of a page that a client asked for.
+    pub fn on_page_entry(&mut self, _: ConnId, _stream: usize, _: EntryId, _: &[u8], _: &[u8]) {
+        self.server.metrics.page_entries += 1;
+    }
+
+    /// The page has ended.
+    pub fn on_page_end(&mut self, _id: ConnId, _stream: usize, end: PageEnd) {
+        self.server.metrics.pages += u64::from(end.is_available);
+    }
+
+    /// Redis refused what was asked: logged once a second at most, since clients can cause it.
+    pub fn log_refusal(&mut self, why: &str) {
+        let now = self.server.now.millis;
+        if self.refusal_logged.is_none_or(|logged| now >= logged + 1000) {
+            self.refusal_logged = Some(now);
+            log::warn!("Redis refused a command: {why}");
         }
     }
 
