@@ -76,6 +76,10 @@ pub struct Metrics {
     pub stream_ups: u64,
     /// Times that entries were gone before they were read.
     pub stream_lost: u64,
+    /// Pages of streams read for clients that came back.
+    pub pages: u64,
+    /// Messages in them.
+    pub page_entries: u64,
     /// What was asked of Redis besides the subscription.
     pub requests: u64,
     /// Of that, what got no answer: no connection, no room, or a connection that broke.
@@ -227,6 +231,8 @@ impl Metrics {
             ("stream_entries_total", "Entries read from streams.", self.stream_entries),
             ("stream_ups_total", "Times the streams came up.", self.stream_ups),
             ("stream_lost_total", "Times entries were lost.", self.stream_lost),
+            ("pages_total", "Pages of streams for clients.", self.pages),
+            ("page_entries_total", "Messages in them.", self.page_entries),
             ("requests_total", "Commands for Redis.", self.requests),
             ("requests_unavailable_total", "Of them unanswered.", self.requests_unavailable),
             ("turns_total", "Turns of the loop.", self.turn_micros.count()),

@@ -13,7 +13,7 @@ use crate::metrics::Gauges;
 use crate::server::receipts::Wanted;
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
-use crate::source::request::{Answer, Purpose};
+use crate::source::request::{Answer, PageEnd, Purpose};
 use crate::topic;
 
 /// The most routes there can be.
@@ -210,12 +210,29 @@ impl Site {
                 handler.on_answer(&mut self.server, purpose, answer);
             }
             Purpose::Notice => {
-                if let Answer::Refused(why) = answer
-                    && self.refused_logged.is_time(self.server.now.millis)
-                {
-                    log::warn!("Redis refused a command: {why}");
+                if let Answer::Refused(why) = answer {
+                    self.log_refusal(&why);
                 }
             }
+            // The entries of a page, and its end, come by themselves.
+            Purpose::Page { id, stream } => self.on_page_end(id, stream, PageEnd::UNAVAILABLE),
+        }
+    }
+
+    /// An entry of a page that a client asked for.
+    pub fn on_page_entry(&mut self, _: ConnId, _stream: usize, _: EntryId, _: &[u8], _: &[u8]) {
+        self.server.metrics.page_entries += 1;
+    }
+
+    /// The page has ended.
+    pub fn on_page_end(&mut self, _id: ConnId, _stream: usize, end: PageEnd) {
+        self.server.metrics.pages += u64::from(end.is_available);
+    }
+
+    /// Redis refused what was asked: logged once a second at most, since clients can cause it.
+    pub fn log_refusal(&mut self, why: &str) {
+        if self.refused_logged.is_time(self.server.now.millis) {
+            log::warn!("Redis refused a command: {why}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::tests::{Silent, plan};
 use super::*;
+use crate::cursor::EntryId;
 use crate::source::commander::Commander;
 use crate::source::link_config::LinkConfig;
 use crate::source::request::{Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, command};
@@ -82,9 +83,10 @@ impl Drop for World {
 fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() {
     let mut reactor = Reactor::new(plan(Silent, |_| {})).expect("a port is free");
     let mut events = Events::with_capacity(4);
-    for _ in 0..3 {
+    for _ in 0..2 {
         reactor.site.server.ask(command(&[b"A"]), Purpose::Notice);
     }
+    reactor.site.server.ask_page(ConnId::NOBODY, 0, EntryId::ZERO, None);
     assert!(reactor.next_wake(5) == Some(5), "what waits keeps the loop from sleeping");
     reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
     assert_eq!(reactor.metrics().requests, 3);

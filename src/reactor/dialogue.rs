@@ -134,6 +134,15 @@ impl Dialogue for Commander {
             match self.next(input, now) {
                 None => return Ok(true),
                 Some(commander::Event::Answer(purpose, answer)) => site.on_answer(purpose, answer),
+                Some(commander::Event::Entry { id, stream, entry, topic, data }) => {
+                    site.on_page_entry(id, stream, entry, topic, data);
+                }
+                Some(commander::Event::PageEnd { id, stream, end, refused }) => {
+                    if let Some(why) = refused {
+                        site.log_refusal(&why);
+                    }
+                    site.on_page_end(id, stream, end);
+                }
                 Some(commander::Event::Failed(why)) => return Err(why),
                 Some(commander::Event::Ready) => {
                     log::info!("connected to Redis for commands");

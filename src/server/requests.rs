@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use super::Server;
+use crate::cursor::EntryId;
+use crate::slots::ConnId;
 use crate::source::request::{Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, Request};
+use crate::source::stream_commands;
 
 /// Emptied at the end of each dispatch phase, so that it is as long as one turn is busy. Above the bounds that the connection
 /// has, too, it holds whose a request is, and not its command.
@@ -25,6 +28,16 @@ impl Server {
         let command = if has_room { command } else { Vec::new() };
         *bytes += command.len();
         queue.push_back(Request { command, purpose });
+    }
+
+    /// Asks for what a client missed of a stream: the entries after one, up to and with another if that is named, at most
+    /// [`crate::source::request::PAGE_ENTRIES`]. They come to [`crate::site::Site::on_page_entry`], and always
+    /// [`crate::site::Site::on_page_end`] is called, even if the client is gone by then.
+    pub fn ask_page(&mut self, id: ConnId, stream: usize, after: EntryId, up_to: Option<EntryId>) {
+        let up_to = up_to.unwrap_or(EntryId::MAX);
+        let name = self.streams.get(stream);
+        let command = name.map(|name| stream_commands::page_after(name, after, up_to));
+        self.ask(command.unwrap_or_default(), Purpose::Page { id, stream });
     }
 
     /// How many requests wait.

@@ -1,17 +1,23 @@
 //! Executes commands at Redis: they go out as they come, and each is answered once.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use redis::Value;
 
+use super::entries::{Content, content};
+use super::garbage::Garbage;
 use super::link_config::LinkConfig;
 use super::opening::Opening;
+use super::page::{Found, Page};
 use super::refusal;
-use super::request::{Answer, Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, Request};
-use super::resp::{Framer, Whole};
-use super::scanner::Grammar;
+use super::request::{Answer, PageEnd, Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, Request};
+use super::resp::Whole;
 use super::session::{Due, Session};
+use super::tokens::Tokens;
 use crate::clock::Millis;
+use crate::cursor::EntryId;
+use crate::slots::ConnId;
 
 /// How it calls itself in `CLIENT LIST`.
 const NAME: &str = "oneloop-commander";
@@ -20,11 +26,15 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// What the commander has to say.
 #[derive(Debug)]
-pub enum Event {
+pub enum Event<'a> {
     /// Commands are taken from now on.
     Ready,
     /// What became of a request.
     Answer(Purpose, Answer),
+    /// An entry of a page that a client waits for.
+    Entry { id: ConnId, stream: usize, entry: EntryId, topic: &'a [u8], data: &'a [u8] },
+    /// The page has ended; if it is not available, why Redis refused it.
+    PageEnd { id: ConnId, stream: usize, end: PageEnd, refused: Option<String> },
     /// The text says what to do. The caller drops the socket and calls `down`.
     Failed(String),
 }
@@ -34,7 +44,7 @@ pub struct Commander {
     pub session: Session,
     /// Which answer comes next, while it is greeting.
     opening: Option<Opening>,
-    framer: Framer,
+    tokens: Tokens,
     /// In the order in which their answers come.
     unanswered: VecDeque<Unanswered>,
     /// Of their commands.
@@ -43,6 +53,20 @@ pub struct Commander {
     early: Vec<u8>,
     /// Whose answers will not come any more.
     lost: VecDeque<Unanswered>,
+    /// The page that is being answered.
+    page: Option<Page>,
+    /// An entry that came in pieces, while the caller looks at it.
+    lent: Vec<u8>,
+}
+
+/// What one step came to.
+enum Step<'a> {
+    Tell(Event<'static>),
+    /// A message of a page.
+    Entry(ConnId, usize, EntryId, Cow<'a, [u8]>),
+    GoOn,
+    /// The input is used up.
+    Wait,
 }
 
 struct Unanswered {
@@ -57,11 +81,13 @@ impl Commander {
         Commander {
             session: Session::new(config, now),
             opening: None,
-            framer: Framer::new(Grammar::Replies),
+            tokens: Tokens::new(),
             unanswered: VecDeque::new(),
             unanswered_bytes: 0,
             early: Vec::new(),
             lost: VecDeque::new(),
+            page: None,
+            lent: Vec::new(),
         }
     }
 
@@ -88,36 +114,47 @@ impl Commander {
         Ok(())
     }
 
-    /// Takes from `input` up to the next event; `None`: it is used up.
-    pub fn next(&mut self, input: &mut &[u8], now: Millis) -> Option<Event> {
+    /// Takes from `input` up to the next event; `None`: it is used up. Call until then, so that nothing is held that need not be.
+    pub fn next<'a, 'input: 'a>(
+        &'a mut self,
+        input: &mut &'input [u8],
+        now: Millis,
+    ) -> Option<Event<'a>> {
+        self.lent = Vec::new();
         if !input.is_empty() {
             self.session.heard(now);
         }
         while self.session.is_greeting() || self.session.is_ready() {
-            let value = match self.framer.next(input, ANSWER_BYTES_MAX) {
-                Ok(Some(value)) => value,
-                Ok(None) => {
-                    self.expect_answer(now);
-                    return None;
-                }
+            let (id, stream, entry, fields) = match self.step(input, now) {
                 Err(garbage) => {
                     return Some(self.fail(refusal::garbage(self.session.config(), garbage)));
                 }
+                Ok(Step::Tell(event)) => return Some(event),
+                Ok(Step::GoOn) => continue,
+                Ok(Step::Wait) => {
+                    self.expect_answer(now);
+                    return None;
+                }
+                Ok(Step::Entry(id, stream, entry, fields)) => (id, stream, entry, fields),
             };
-            let event = match self.opening {
-                Some(opening) => self.greet(opening, value, now),
-                None => self.answer(value),
+            let fields: &'a [u8] = match fields {
+                Cow::Borrowed(fields) => fields,
+                Cow::Owned(fields) => {
+                    self.lent = fields;
+                    &self.lent
+                }
             };
-            if event.is_some() {
-                return event;
-            }
+            let Content::Message { topic, data, .. } = content(fields, usize::MAX) else {
+                unreachable!("the step has looked at it");
+            };
+            return Some(Event::Entry { id, stream, entry, topic, data });
         }
         *input = &[];
         None
     }
 
     /// Queues a PING after silence; fails what is overdue. Input that is there must have been read before.
-    pub fn on_time(&mut self, now: Millis) -> Option<Event> {
+    pub fn on_time(&mut self, now: Millis) -> Option<Event<'static>> {
         match self.session.due(now)? {
             Due::Silence => {
                 self.send(&redis::cmd("PING").get_packed_command(), None, now);
@@ -135,7 +172,8 @@ impl Commander {
     /// [`Session::down`].
     pub fn down(&mut self, now: Millis, random: u64) -> bool {
         self.opening = None;
-        self.framer = Framer::new(Grammar::Replies);
+        self.tokens = Tokens::new();
+        self.page = None;
         self.lost.append(&mut self.unanswered);
         self.unanswered_bytes = 0;
         self.early = Vec::new();
@@ -179,50 +217,102 @@ impl Commander {
         }
     }
 
-    fn fail(&mut self, text: String) -> Event {
+    fn fail(&mut self, text: String) -> Event<'static> {
         self.session.fail();
         Event::Failed(text)
     }
 
-    fn greet(&mut self, opening: Opening, value: Whole, now: Millis) -> Option<Event> {
-        let Some(value) = parse(&value) else { return Some(self.malformed()) };
-        match opening.answered(self.session.config(), &value) {
-            Err(text) => return Some(self.fail(text)),
+    /// Takes one piece of what is awaited.
+    fn step<'a>(&mut self, input: &mut &'a [u8], now: Millis) -> Result<Step<'a>, Garbage> {
+        if let Some(Unanswered { purpose: Some(Purpose::Page { id, stream }), .. }) =
+            self.unanswered.front()
+            && self.session.is_ready()
+        {
+            let (id, stream) = (*id, *stream);
+            return self.turn_page(id, stream, input);
+        }
+        let Some(value) = self.tokens.value(input, ANSWER_BYTES_MAX)? else {
+            return Ok(Step::Wait);
+        };
+        match self.opening {
+            Some(opening) => self.greet(opening, &value, now),
+            None => self.answer(&value),
+        }
+    }
+
+    fn greet(
+        &mut self,
+        opening: Opening,
+        value: &Whole,
+        now: Millis,
+    ) -> Result<Step<'static>, Garbage> {
+        match opening.answered(self.session.config(), &parse(value)?) {
+            Err(text) => return Ok(Step::Tell(self.fail(text))),
             Ok(next) => self.opening = next,
         }
         if self.opening.is_some() {
-            return None;
+            return Ok(Step::GoOn);
         }
         self.session.ready(now);
         let early = std::mem::take(&mut self.early);
         self.session.speak(|_, output| output.extend_from_slice(&early));
         self.expect_answer(now);
-        Some(Event::Ready)
+        Ok(Step::Tell(Event::Ready))
     }
 
-    fn answer(&mut self, value: Whole) -> Option<Event> {
-        let answer = match &value {
+    fn answer(&mut self, value: &Whole) -> Result<Step<'static>, Garbage> {
+        let answer = match value {
             Whole::Oversized { .. } => {
                 Answer::Refused(format!("its answer is above {ANSWER_BYTES_MAX} bytes"))
             }
-            Whole::Value(_) => match parse(&value) {
-                Some(value) => self.read_answer(value),
-                None => return Some(self.malformed()),
-            },
+            Whole::Value(_) => self.read_answer(parse(value)?),
         };
-        let Some(Unanswered { purpose, bytes }) = self.unanswered.pop_front() else {
+        if self.unanswered.is_empty() {
             let why = "an answer to nothing that was asked";
-            return Some(self.fail(refusal::not_redis(self.session.config(), why)));
-        };
+            let text = refusal::not_redis(self.session.config(), why);
+            return Ok(Step::Tell(self.fail(text)));
+        }
+        Ok(match self.answered() {
+            Some(purpose) => Step::Tell(Event::Answer(purpose, answer)),
+            None => Step::GoOn,
+        })
+    }
+
+    /// Whose the answer is that came.
+    fn answered(&mut self) -> Option<Purpose> {
+        let Unanswered { purpose, bytes } = self.unanswered.pop_front()?;
         self.unanswered_bytes -= bytes;
         if self.unanswered.is_empty() {
             self.unanswered = VecDeque::new();
         }
-        Some(Event::Answer(purpose?, answer))
+        purpose
     }
 
-    fn malformed(&mut self) -> Event {
-        self.fail(refusal::not_redis(self.session.config(), "malformed reply"))
+    fn turn_page<'a>(
+        &mut self,
+        id: ConnId,
+        stream: usize,
+        input: &mut &'a [u8],
+    ) -> Result<Step<'a>, Garbage> {
+        let payload_bytes_max = self.session.config().payload_bytes_max;
+        let page = self.page.get_or_insert_with(|| Page::new(stream, payload_bytes_max));
+        match page.next(&mut self.tokens, input)? {
+            None => Ok(Step::Wait),
+            Some(Found::Entry(entry, Whole::Value(fields)))
+                if matches!(content(&fields, payload_bytes_max), Content::Message { .. }) =>
+            {
+                Ok(Step::Entry(id, stream, entry, fields))
+            }
+            // What is no message was none when it was new.
+            Some(Found::Entry(..)) => Ok(Step::GoOn),
+            Some(Found::End(end, refused)) => {
+                self.page = None;
+                self.answered();
+                let config = self.session.config();
+                let refused = refused.map(|error| refusal::of_command(config, &error));
+                Ok(Step::Tell(Event::PageEnd { id, stream, end, refused }))
+            }
+        }
     }
 
     fn read_answer(&self, value: Value) -> Answer {
@@ -243,11 +333,10 @@ impl Commander {
     }
 }
 
-fn parse(value: &Whole) -> Option<Value> {
-    match value {
-        Whole::Value(value) => redis::parse_redis_value(value).ok(),
-        Whole::Oversized { .. } => None,
-    }
+fn parse(value: &Whole) -> Result<Value, Garbage> {
+    let Whole::Value(value) = value else { return Err(Garbage::Size) };
+    let kind = value.first().copied().unwrap_or_default();
+    redis::parse_redis_value(value).map_err(|_| Garbage::Type(kind))
 }
 
 #[cfg(test)]

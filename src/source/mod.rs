@@ -15,6 +15,7 @@ mod inline;
 pub mod link;
 pub mod link_config;
 mod opening;
+mod page;
 pub mod pattern;
 mod position;
 mod progress;
@@ -27,7 +28,7 @@ mod scanner;
 pub mod session;
 #[cfg(test)]
 mod simulated_streams;
-mod stream_commands;
+pub mod stream_commands;
 mod tokens;
 #[cfg(test)]
 mod values;

@@ -11,6 +11,13 @@ pub fn info(name: &str) -> Vec<u8> {
     cmd("XINFO").arg("STREAM").arg(name).get_packed_command()
 }
 
+/// A page of the entries after one, up to and with another, and what the stream holds then: two commands, of which
+/// [`super::page`] reads the answers.
+pub fn page_after(name: &str, after: EntryId, up_to: EntryId) -> Vec<u8> {
+    let entries = page("XRANGE", name, format!("({after}"), up_to.to_string());
+    [entries, info(name)].concat()
+}
+
 /// A page of the entries up to and with one, the latest first.
 pub fn page_up_to(name: &str, up_to: EntryId) -> Vec<u8> {
     page("XREVRANGE", name, up_to.to_string(), "-".to_owned())

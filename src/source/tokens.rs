@@ -6,8 +6,8 @@ use super::garbage::Garbage;
 use super::resp::{Framer, Whole};
 use super::scanner::Grammar;
 
-/// `*`, the digits of the longest legal length, CR LF, and one more.
-const HEAD_BYTES_MAX: usize = 11;
+/// `*`, the digits of the longest legal length, CR LF, and some more: what has leading zeros is refused by the value.
+const HEAD_BYTES_MAX: usize = 16;
 /// Redis' bound on the elements of a command. No reply that we ask for comes near it.
 const ELEMENTS_MAX: usize = 1024 * 1024;
 
@@ -25,32 +25,33 @@ pub enum Head {
 /// A stream of replies, read at the pace at which it comes.
 pub struct Tokens {
     framer: Framer,
-    /// A header that came in pieces.
-    head: Vec<u8>,
+    /// A header that came in pieces: so many bytes of it.
+    head: [u8; HEAD_BYTES_MAX],
+    head_bytes: usize,
 }
 
 impl Tokens {
     pub fn new() -> Tokens {
-        Tokens { framer: Framer::new(Grammar::Replies), head: Vec::new() }
+        Tokens { framer: Framer::new(Grammar::Replies), head: [0; HEAD_BYTES_MAX], head_bytes: 0 }
     }
 
     /// Takes the header of an array, if one begins here; `None`: the input is used up.
     pub fn head(&mut self, input: &mut &[u8]) -> Result<Option<Head>, Garbage> {
         match input.first() {
             None => return Ok(None),
-            Some(&kind) if self.head.is_empty() && kind != b'*' => {
+            Some(&kind) if self.head_bytes == 0 && kind != b'*' => {
                 return Ok(Some(Head::Other(kind)));
             }
             Some(_) => {}
         }
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
-            self.head.push(byte);
+            let place = self.head.get_mut(self.head_bytes).ok_or(Garbage::Length)?;
+            *place = byte;
+            self.head_bytes += 1;
             if byte == b'\n' {
-                return Ok(Some(read_head(&std::mem::take(&mut self.head))?));
-            }
-            if self.head.len() > HEAD_BYTES_MAX {
-                return Err(Garbage::Length);
+                let length = std::mem::take(&mut self.head_bytes);
+                return read_head(&self.head[..length]).map(Some);
             }
         }
         Ok(None)

@@ -154,6 +154,22 @@ async def test_a_redis_that_is_killed_while_entries_are_added_costs_none(start, 
         assert [one for one in await heard(redis, bystander) if isinstance(one, tuple)] == []
 
 
+async def test_a_connection_for_commands_that_is_cut_comes_back(start, redis):
+    server = start(*STREAM, redis=redis)
+    first = connection_of(redis, "oneloop-commander")
+    async with server.client("42") as client:
+        redis.command("CLIENT", "KILL", "ID", first)
+
+        def is_back():
+            return connection_of(redis, "oneloop-commander") not in (None, first)
+
+        await asyncio.to_thread(eventually, is_back, "it is connected again")
+        await asyncio.to_thread(server.wait_ready)
+        add(redis, "user.42", 1)
+        assert await heard(redis, client) == [("user.42", 1)]
+        assert counter(server, "stream_ups_total") == 1
+
+
 async def test_entries_that_were_trimmed_before_they_were_read_cause_a_gap(start, redis):
     server = start(*STREAM, redis=redis)
     async with server.client("42") as client, server.client("43") as bystander:

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::random::Random;
-use crate::source::request::command;
+use crate::source::request::{PAGE_ENTRIES, command};
+use crate::source::simulated_streams::Streams;
+use crate::source::stream_commands;
 
 const PING: &str = "*1\r\n$4\r\nPING\r\n";
 const SET_NAME: &str = "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$17\r\noneloop-commander\r\n";
@@ -33,9 +35,23 @@ fn feed(commander: &mut Commander, input: impl AsRef<[u8]>, now: Millis) -> Vec<
             Event::Answer(_, answer) => format!("{answer:?}"),
             Event::Failed(text) => text,
             Event::Ready => "Ready".to_owned(),
+            Event::Entry { id, stream, entry, topic, data } => {
+                let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+                format!("{} {stream} {entry} {}={}", id.index, text(topic), text(data))
+            }
+            Event::PageEnd { id, stream, end, refused } => {
+                let (entries, last) = (end.entries, end.last.unwrap_or(EntryId::ZERO));
+                assert_eq!(end.is_available, refused.is_none());
+                format!(
+                    "{} {stream} end {entries} {last} {}",
+                    id.index,
+                    refused.unwrap_or_default()
+                )
+            }
         });
     }
     assert!(input.is_empty());
+    assert_eq!(commander.lent.capacity(), 0, "nothing is held after the last event");
     events
 }
 
@@ -243,4 +259,101 @@ fn a_refusal_shows_no_user_and_no_password() {
         assert!(events[0].contains(expected), "{events:?}");
         assert!(!events[0].contains("bob") && !events[0].contains("hunter2"), "{events:?}");
     }
+}
+
+/// A client, by its number alone.
+fn page(commander: &mut Commander, client: u32, after: u64, up_to: EntryId) {
+    let after = EntryId { millis: after, number: 0 };
+    let purpose = Purpose::Page { id: ConnId { index: client, generation: 0 }, stream: 1 };
+    let command = stream_commands::page_after("more", after, up_to);
+    assert!(commander.ask(Request { command, purpose }, 0).is_ok());
+}
+
+#[test]
+fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
+    let mut redis = Streams::new(&["pub", "more"]);
+    let large = "x".repeat(1001);
+    (1..=130).for_each(|number| {
+        let data = if number == 2 { &large } else { "y" };
+        redis.all[1].say("t", data);
+    });
+    redis.all[1].add(&[b"topic", b"a"]);
+    for seed in 1..60 {
+        let mut random = Random::new(seed);
+        let mut config = LinkConfig::from_url("redis://h").expect("the URL is right");
+        config.payload_bytes_max = 1000;
+        let mut commander = Commander::new(config, 0);
+        connect(&mut commander, 0);
+        feed(&mut commander, "+OK\r\n+PONG\r\n", 0);
+        take_output(&mut commander);
+        let up_to = EntryId { millis: 4, number: 7 };
+        assert!(ask(&mut commander, &["PING"], 0));
+        page(&mut commander, 7, 0, EntryId::MAX);
+        page(&mut commander, 8, 1, up_to);
+        assert!(ask(&mut commander, &["PING"], 0));
+        page(&mut commander, 9, 129, EntryId::MAX);
+        let mut answers = Vec::new();
+        redis.answer(take_output(&mut commander).as_bytes(), &mut answers);
+        let most = random.choose(&[1, 9, 100, 100_000]);
+        let mut events = Vec::new();
+        for piece in random.pieces(&answers, most) {
+            events.extend(feed(&mut commander, piece, 0));
+        }
+        let pong = format!("{:?}", Answer::Text(b"PONG".to_vec()));
+        let mut expected = vec![pong.clone()];
+        let whole = (1..=PAGE_ENTRIES).filter(|number| *number != 2);
+        expected.extend(whole.map(|number| format!("7 1 {number}-0 t=y")));
+        expected.push("7 1 end 128 128-0 ".to_owned());
+        expected.extend(["8 1 3-0 t=y", "8 1 4-0 t=y", "8 1 end 3 4-0 "].map(str::to_owned));
+        expected.push(pong);
+        expected.extend(["9 1 130-0 t=y", "9 1 end 2 131-0 "].map(str::to_owned));
+        assert_eq!(events, expected, "seed {seed}");
+        assert!(commander.is_settled(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_page_tells_whether_the_stream_still_reaches_back() {
+    let mut redis = Streams::new(&["more"]);
+    (0..9).for_each(|_| _ = redis.all[0].say("t", "y"));
+    redis.all[0].entries.drain(..4);
+    for (after, expected) in [(4, false), (5, true), (9, true)] {
+        let mut commander = ready();
+        page(&mut commander, 7, after, EntryId::MAX);
+        let mut answers = Vec::new();
+        redis.answer(take_output(&mut commander).as_bytes(), &mut answers);
+        let (mut input, mut ends) = (&answers[..], 0);
+        while let Some(event) = commander.next(&mut input, 0) {
+            if let Event::PageEnd { end, .. } = event {
+                let after = EntryId { millis: after, number: 0 };
+                assert_eq!(end.extent.is_complete_after(after), expected, "after {after}");
+                ends += 1;
+            }
+        }
+        assert_eq!(ends, 1);
+    }
+}
+
+#[test]
+fn a_page_that_is_refused_or_lost_ends_all_the_same() {
+    let mut commander = ready();
+    page(&mut commander, 7, 0, EntryId::MAX);
+    page(&mut commander, 8, 0, EntryId::MAX);
+    page(&mut commander, 9, 0, EntryId::MAX);
+    let wrong = "-WRONGTYPE no stream\r\n-WRONGTYPE no stream\r\n";
+    assert_eq!(feed(&mut commander, wrong, 0), ["7 1 end 0 0-0 WRONGTYPE no stream"]);
+    let half = "*0\r\n-NOPERM User bob\r\n";
+    let events = feed(&mut commander, half, 0);
+    assert!(events.len() == 1 && events[0].starts_with("8 1 end 0 0-0 NOPERM the user in"));
+    let entry =
+        "*2\r\n*2\r\n$3\r\n1-0\r\n*4\r\n$5\r\ntopic\r\n$1\r\na\r\n$4\r\ndata\r\n$1\r\n1\r\n*2\r\n";
+    assert_eq!(feed(&mut commander, entry, 0), ["9 1 1-0 a=1"]);
+    commander.down(0, 0);
+    let lost: Vec<Purpose> = std::iter::from_fn(|| commander.next_lost()).collect();
+    assert!(matches!(lost[..], [Purpose::Page { stream: 1, .. }]), "{lost:?}");
+    connect(&mut commander, 1000);
+    assert_eq!(feed(&mut commander, "+OK\r\n+PONG\r\n", 1000), ["Ready"]);
+    take_output(&mut commander);
+    assert!(ask(&mut commander, &["A"], 1000));
+    assert_eq!(feed(&mut commander, ":1\r\n", 1000), ["Integer(1)"], "nothing of it is left");
 }
