@@ -209,6 +209,17 @@ impl Site {
                 let handler = &mut self.routes[route as usize].handler;
                 handler.on_answer(&mut self.server, purpose, answer);
             }
+            Purpose::Report => {
+                if let Answer::Refused(why) = answer
+                    && self.refused_logged.is_time(self.server.now.millis)
+                {
+                    let code = why.split_whitespace().next().unwrap_or_default();
+                    log::warn!(
+                        "Redis refuses receipts or answers to a count ({code}): the user in the URL needs +publish, and \
+                         &NAME for each of their channels"
+                    );
+                }
+            }
             Purpose::Notice => {
                 if let Answer::Refused(why) = answer {
                     self.log_refusal(&why);

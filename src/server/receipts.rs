@@ -145,6 +145,6 @@ impl Server {
             pending: count.pending,
             node: &self.node,
         });
-        self.ask(command(&[b"PUBLISH", &receipt.to, text.as_bytes()]), Purpose::Notice);
+        self.ask(command(&[b"PUBLISH", &receipt.to, text.as_bytes()]), Purpose::Report);
     }
 }

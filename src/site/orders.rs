@@ -30,7 +30,7 @@ impl Site {
         if let Order::Count { topic, reply } = &order {
             let counted = report::counted(topic, reached, self.server.node());
             let publish = command(&[b"PUBLISH", reply.as_bytes(), counted.as_bytes()]);
-            self.server.ask(publish, Purpose::Notice);
+            self.server.ask(publish, Purpose::Report);
         }
         reached
     }

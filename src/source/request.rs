@@ -27,6 +27,8 @@ pub struct Request {
 pub enum Purpose {
     /// Nobody's: it is sent, and a refusal is logged.
     Notice,
+    /// A receipt, or the answer to a count: a refusal is logged.
+    Report,
     /// What a client sent: its route's handler is told, also when the client is gone.
     Send {
         route: u8,

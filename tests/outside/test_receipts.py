@@ -119,6 +119,18 @@ async def test_an_entry_names_the_channel_of_its_receipt(start, redis):
     assert counter(server, "receipts_total") == 1
 
 
+async def test_an_acl_that_lacks_the_channel_is_named(start, redis):
+    redis.command("ACL", "SETUSER", "bob", "on", ">secret", "~*", "&pub.*", "+@all")
+    flags = ("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--receipts", "receipts")
+    server = start(*flags, redis=redis)
+    async with server.client("43") as bystander, server.client("42") as client:
+        server.publish("user.42", 1)
+        assert (await client.next())["data"] == 1, "the message itself is delivered"
+        server.wait_for_log("refuses receipts.*NOPERM.*publish")
+        assert await bystander.heard() == []
+    assert "bob" not in server.log()
+
+
 async def test_a_receipt_on_a_topic_has_no_receipt(start, redis):
     """Without a prefix, every channel is a topic."""
     server = start("--receipts", "receipts", "--prefix", "", "--topics", "receipts", redis=redis)

@@ -124,6 +124,19 @@ async def test_a_key_of_another_type_is_no_silence(start, redis):
     assert counter(server, "upstream_unavailable_total") == 1
 
 
+async def test_an_acl_that_lacks_the_stream_is_named(start, redis):
+    redis.command("ACL", "SETUSER", "bob", "on", ">secret", "~other", "&pub.*", "+@all")
+    flags = ("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--upstream", "stream:up")
+    server = start(*flags, redis=redis)
+    async with server.client("42") as client:
+        error = await client.ask(op="send", data=1)
+        assert error == {"op": "error", "code": "unavailable"}
+        server.wait_for_log("refuses what clients send.*NOPERM.*xadd")
+        redis.command("ACL", "SETUSER", "bob", "~up")
+        assert (await client.ask(op="send", data=1))["op"] == "sent"
+    assert "bob" not in server.log()
+
+
 async def test_sends_to_a_redis_that_stands_still_are_bounded_and_answered(start, redis):
     server = start("--upstream", "stream:up", "--redis-timeout-seconds", 1,
                    "--redis-silence-seconds", 1, redis=redis)
