@@ -372,9 +372,13 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         publishers_password: None,
         admin: None,
         link: None,
+        commander: None,
+        reader: None,
+        expects_channels: true,
         routes: vec![Route { path: "/ws".into(), origins: Origins::Any, handler: Box::new(push) }],
         prefix: config.prefix.clone(),
         control: None,
+        receipts: None,
         bounds,
         trim: Some(trim),
     }

@@ -7,9 +7,11 @@ use crate::handler::{Handler, Route};
 use crate::limits;
 use crate::reactor::{Addresses, Ended, Plan, Reactor};
 use crate::site::ROUTES_MAX;
+use crate::source::commander::Commander;
 use crate::source::link::Link;
 use crate::source::link_config::LinkConfig;
 use crate::source::pattern;
+use crate::source::reader::Reader;
 
 /// Makes a page that can name the addresses.
 type Page = Box<dyn FnOnce(Addresses) -> Vec<u8>>;
@@ -34,13 +36,14 @@ pub struct App {
     routes: Vec<Route>,
     page: Option<Page>,
     trim: Option<fn()>,
+    asks_redis: bool,
     problem: Option<String>,
 }
 
 impl App {
     /// With these settings; the routes in them are left to whoever builds the handlers.
     pub fn new(config: Config) -> App {
-        App { config, routes: Vec::new(), page: None, trim: None, problem: None }
+        App { config, routes: Vec::new(), page: None, trim: None, asks_redis: false, problem: None }
     }
 
     /// Adds a route. No origin: pages of the same host may connect; `*`: all; else those listed, as
@@ -84,12 +87,19 @@ impl App {
         self
     }
 
+    /// Has a connection to Redis for what handlers ask of it ([`crate::Server::ask`]). Without it, and without a Redis in the
+    /// settings, whatever they ask is unavailable. While that connection is down, `/readyz` is red.
+    pub fn asks_redis(mut self) -> App {
+        self.asks_redis = true;
+        self
+    }
+
     /// Listens. The addresses are known then; nothing is served before [`Bound::run`].
     ///
     /// # Errors
     /// Settings that contradict each other (`InvalidInput`), or an address that cannot be bound.
     pub fn bind(self) -> io::Result<Bound> {
-        let App { config, routes, page, trim, problem } = self;
+        let App { config, routes, page, trim, asks_redis, problem } = self;
         if let Some(problem) = problem {
             return Err(invalid(problem));
         }
@@ -104,10 +114,20 @@ impl App {
             publishers: config.publishers,
             publishers_password: config.publishers_password.map(|one| one.as_bytes().to_vec()),
             admin: config.admin,
+            commander: link
+                .clone()
+                .filter(|link| asks_redis || !link.streams.is_empty())
+                .map(|link| Commander::new(link, 0)),
+            reader: link
+                .clone()
+                .filter(|link| !link.streams.is_empty())
+                .map(|link| Reader::new(link, 0)),
+            expects_channels: config.patterns != [format!("{}*", config.prefix)],
             link: link.map(|link| Link::new(link, 0)),
             routes,
             prefix: config.prefix,
             control: config.control,
+            receipts: config.receipts,
             bounds,
             trim,
         };
@@ -158,6 +178,7 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
     let control = config.control.as_deref().map(pattern::escaped);
     Ok(Some(LinkConfig {
         patterns: config.patterns.iter().cloned().chain(control).collect(),
+        streams: config.streams.clone(),
         silence: u64::from(config.bounds.redis_silence_seconds) * 1000,
         timeout: u64::from(config.bounds.redis_timeout_seconds) * 1000,
         backoff_max: u64::from(config.bounds.redis_backoff_ms_max),

@@ -52,7 +52,7 @@ pub trait Handler {
         0
     }
 
-    /// Redis answered what this handler asked by [`Server::ask`], or cannot.
+    /// What became of a request that this handler made ([`Server::ask`]) with [`Purpose::Send`]; the client may be gone.
     fn on_answer(&mut self, _server: &mut Server, _purpose: Purpose, _answer: Answer) {}
 
     /// The link to Redis came up (again) or went down.

@@ -10,8 +10,10 @@
 //!            │   until the next                  per client
 //!            └── deadline ◄─────────────────────────────────┘
 //!
-//!  publishers ─► source::link (Redis) ──┐                                  ┌─► outbox ─► socket
-//!  publishers ─► source::publisher ─────┴─► Site::publish ─► Handler ─► Server::publish: encoded once ─► hub
+//!  publishers ─► source::link (Redis, channels) ───┐                                  ┌─► outbox ─► socket
+//!  publishers ─► source::reader (Redis, streams) ──┤                                  │
+//!  publishers ─► source::publisher ────────────────┴─► Site::publish ─► Handler ─► Server::publish: encoded once ─► hub
+//!  Server::ask ─► source::commander (Redis) ─► Site::on_answer
 //!  clients ────► client ─► request, text ─► Site ─► Handler (push) ─► Server: join, leave, send, close
 //! ```
 //!
@@ -53,7 +55,7 @@
 //! | 3 | [`handler`] | the seam: `Handler`, `Route`, `Reject` |
 //! | 2 | [`server`] | what the loop owns besides the loop, and the verbs on it |
 //! | 1 | [`client`] | one client's connection from its first byte to its last |
-//! | 1 | [`source`] | where messages come from: the link to Redis, a publisher's connection to us |
+//! | 1 | [`source`] | where messages come from: our connections to Redis, a publisher's connection to us |
 //! | 1 | [`backend`] | the JSON spoken with back ends: their orders in, answers to them out |
 //! | 0 | [`hub`] | who listens to what |
 //! | 0 | [`flush`] | who is owed a write, in the order in which it comes |

@@ -34,6 +34,10 @@ pub struct Metrics {
     pub upstream_unavailable: u64,
     /// What clients sent above the bound of what may wait for Redis.
     pub upstream_busy: u64,
+    /// Receipts sent to publishers.
+    pub receipts: u64,
+    /// Of these, sent before everything was known.
+    pub receipts_pending: u64,
     /// Frames queued for clients that listen to a message's topic.
     pub deliveries: u64,
     /// Bytes read from clients.
@@ -76,6 +80,20 @@ pub struct Metrics {
     pub replayed: u64,
     /// Times the link to Redis came up.
     pub link_ups: u64,
+    /// Entries read from streams, malformed ones too.
+    pub stream_entries: u64,
+    /// Times that the streams began to be read.
+    pub stream_ups: u64,
+    /// Times that entries were gone before they were read.
+    pub stream_lost: u64,
+    /// Pages of streams read for clients that came back.
+    pub pages: u64,
+    /// Messages in them.
+    pub page_entries: u64,
+    /// What was asked of Redis besides the subscription.
+    pub requests: u64,
+    /// Of that, what got no answer: no connection, no room, or a connection that broke.
+    pub requests_unavailable: u64,
     /// How long the turns of the loop took, from the end of their sleep to the next one.
     pub turn_micros: Histogram,
 }
@@ -208,6 +226,8 @@ impl Metrics {
             ("upstream_sent_total", "Sends that Redis has.", self.upstream_sent),
             ("upstream_unavailable_total", "Without an answer.", self.upstream_unavailable),
             ("upstream_busy_total", "Refused: too many wait.", self.upstream_busy),
+            ("receipts_total", "Receipts sent.", self.receipts),
+            ("receipts_pending_total", "Of these, unsettled.", self.receipts_pending),
             ("deliveries_total", "Frames queued for listeners.", self.deliveries),
             ("received_bytes_total", "Bytes read from clients.", self.received_bytes),
             ("sent_bytes_total", "Bytes written to clients.", self.sent_bytes),
@@ -229,6 +249,13 @@ impl Metrics {
             ("resumes_refused_total", "Clients that did not.", self.resumes_refused),
             ("replayed_total", "Frames for clients that came back.", self.replayed),
             ("source_ups_total", "Times the link to Redis came up.", self.link_ups),
+            ("stream_entries_total", "Entries read from streams.", self.stream_entries),
+            ("stream_ups_total", "Times the streams came up.", self.stream_ups),
+            ("stream_lost_total", "Times entries were lost.", self.stream_lost),
+            ("pages_total", "Pages of streams for clients.", self.pages),
+            ("page_entries_total", "Messages in them.", self.page_entries),
+            ("requests_total", "Commands for Redis.", self.requests),
+            ("requests_unavailable_total", "Of them unanswered.", self.requests_unavailable),
             ("turns_total", "Turns of the loop.", self.turn_micros.count()),
         ]
     }

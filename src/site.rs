@@ -1,25 +1,21 @@
 //! What is served where: the calls from the loop to the handlers of the routes.
 
+mod messages;
+mod orders;
+mod requests;
+
 use crate::addresses::Addresses;
-use crate::backend::order::{Malformed, Order};
-use crate::backend::report;
 use crate::client::Event;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Seldom;
 use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
-use crate::server::{ADMIN_ROUTE, Missed, Server};
+use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
-use crate::source::request::{Answer, Purpose, command};
-use crate::topic;
 
 /// The most routes there can be.
 pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
-
-/// A payload from here on leaves memory behind that is worth giving back. glibc takes such a block from the system, and returns
-/// the first one; the next of that size it keeps.
-const LARGE_PAYLOAD_BYTES: usize = 128 * 1024;
 
 /// The server and its routes.
 pub struct Site {
@@ -29,6 +25,10 @@ pub struct Site {
     pub addresses: Addresses,
     /// Whether messages can come.
     pub source_up: bool,
+    /// Whether commands reach Redis, or none are needed.
+    pub commander_up: bool,
+    /// Whether the streams are read, or there are none.
+    pub reader_up: bool,
     /// New handshakes are refused: the end is near.
     pub draining: bool,
     /// New handshakes are refused: `memory_max` is hit.
@@ -46,12 +46,16 @@ pub struct Site {
     pub control: Option<String>,
     /// Whether there is a Redis to answer them in.
     pub has_redis: bool,
+    /// The channel of receipts for what comes by channels, if there are any.
+    pub receipts: Option<String>,
     /// For dropped payloads.
     dropped_logged: Seldom,
     /// For malformed orders.
     malformed_logged: Seldom,
     /// The latest message when the link to Redis was lost, and its cursor.
     lost_at: Option<(u64, String)>,
+    /// For commands that Redis refused.
+    refused_logged: Seldom,
 }
 
 impl Site {
@@ -63,6 +67,8 @@ impl Site {
             server,
             addresses,
             source_up: true,
+            commander_up: true,
+            reader_up: true,
             draining: false,
             refusing: false,
             publishers: 0,
@@ -71,153 +77,13 @@ impl Site {
             page: None,
             prefix,
             control: None,
+            receipts: None,
             has_redis: false,
             dropped_logged: Seldom::default(),
             malformed_logged: Seldom::default(),
             lost_at: None,
+            refused_logged: Seldom::default(),
         }
-    }
-
-    /// A message from Redis or from a publisher. Returns to how many clients it went. What comes on the control channel is an
-    /// order, whatever topic that channel would be.
-    pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        if self.control.as_ref().is_some_and(|control| control.as_bytes() == channel) {
-            return self.obey(payload);
-        }
-        self.server.metrics.messages += 1;
-        let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
-        let Some(topic) = topic else {
-            self.server.metrics.messages_malformed += 1;
-            return 0;
-        };
-        self.server.has_channels = true;
-        self.server.history.push(topic, payload);
-        self.publish_topic(topic, payload)
-    }
-
-    /// A message that stands in the history, on its way to every route. Returns to how many clients it went.
-    fn publish_topic(&mut self, topic: &str, payload: &[u8]) -> usize {
-        self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
-        self.server.is_recorded = true;
-        let mut reached = 0;
-        for (number, route) in self.routes.iter_mut().enumerate() {
-            self.server.route = number as u8;
-            reached += route.handler.on_publish(&mut self.server, topic, payload);
-        }
-        self.server.is_recorded = false;
-        reached
-    }
-
-    /// Queues for a client that came back the next of what it missed. Returns how many writes that takes the place of.
-    pub fn replay(&mut self, id: ConnId) -> usize {
-        let Some(client) = self.server.client(id).filter(|client| client.is_replaying()) else {
-            return 0;
-        };
-        let handler = &mut self.routes[client.route as usize].handler;
-        self.server.replay(id, |missed| match missed {
-            Missed::Message { cursor, topic, payload } => handler.on_replay(cursor, topic, payload),
-            Missed::Gap { from } => handler.gap(from),
-        })
-    }
-
-    /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
-    pub fn oversized(&mut self) {
-        self.server.metrics.messages_oversized += 1;
-        if self.dropped_logged.is_time(self.server.now.millis) {
-            log::warn!(
-                "a payload above payload_bytes_max ({} bytes) was dropped; {} so far",
-                self.server.bounds.payload_bytes_max,
-                self.server.metrics.messages_oversized
-            );
-        }
-    }
-
-    /// An order from a back end, to every route. Returns on how many clients it was carried out.
-    fn obey(&mut self, payload: &[u8]) -> usize {
-        self.server.metrics.controls += 1;
-        let order = match Order::parse(payload) {
-            Ok(Order::Count { .. }) if !self.has_redis => {
-                Err(Malformed("count needs a Redis to be answered in"))
-            }
-            parsed => parsed,
-        };
-        let order = match order {
-            Ok(order) => order,
-            Err(malformed) => {
-                self.disobey(malformed);
-                return 0;
-            }
-        };
-        let mut reached = 0;
-        for (number, route) in self.routes.iter_mut().enumerate() {
-            self.server.route = number as u8;
-            reached += route.handler.on_order(&mut self.server, &order);
-        }
-        if let Order::Count { topic, reply } = &order {
-            let counted = report::counted(topic, reached, self.server.node());
-            let publish = command(&[b"PUBLISH", reply.as_bytes(), counted.as_bytes()]);
-            self.server.ask(publish, Purpose::Notice);
-        }
-        reached
-    }
-
-    /// What is no order is counted, and logged once a second at most.
-    fn disobey(&mut self, malformed: Malformed) {
-        self.server.metrics.control_malformed += 1;
-        if self.malformed_logged.is_time(self.server.now.millis) {
-            log::warn!(
-                "what came on the control channel is no order: {}; {} so far",
-                malformed.0,
-                self.server.metrics.control_malformed
-            );
-        }
-    }
-
-    /// What became of a request.
-    pub fn on_answer(&mut self, purpose: Purpose, answer: Answer) {
-        match purpose {
-            Purpose::Send { route, .. } => {
-                self.server.route = route;
-                let handler = &mut self.routes[route as usize].handler;
-                handler.on_answer(&mut self.server, purpose, answer);
-            }
-            Purpose::Notice => {
-                if let Answer::Refused(why) = answer {
-                    log::warn!("Redis refused a command: {why}");
-                }
-            }
-        }
-    }
-
-    /// The link to Redis came up or went down.
-    pub fn on_source(&mut self, up: bool) {
-        self.source_up = up;
-        self.server.metrics.link_ups += u64::from(up);
-        if up {
-            self.tell_gap();
-        } else {
-            self.lost_at = Some((self.server.history.next() - 1, self.server.cursor()));
-        }
-        for (number, route) in self.routes.iter_mut().enumerate() {
-            self.server.route = number as u8;
-            route.handler.on_source(&mut self.server, up);
-        }
-    }
-
-    /// Tells all listeners that messages may have been missed since the link was lost, now and when they come back.
-    fn tell_gap(&mut self) {
-        let now = || (self.server.history.next() - 1, self.server.cursor());
-        let (number, from) = self.lost_at.take().unwrap_or_else(now);
-        self.server.history.push_gap(number);
-        self.server.is_recorded = true;
-        for (number, route) in self.routes.iter_mut().enumerate() {
-            self.server.route = number as u8;
-            // Whoever listens to nothing, with the token still to come, has missed nothing.
-            if let Some(frame) = route.handler.gap(&from) {
-                self.server.send_to_listeners(frame);
-            }
-        }
-        self.server.is_recorded = false;
     }
 
     /// Something came from a client. `replies`: what its codec answered so far.
@@ -352,6 +218,8 @@ impl Site {
             "/healthz" => Response::text(200, "ok"),
             "/readyz" if self.draining => Response::text(503, "draining"),
             "/readyz" if !self.source_up => Response::text(503, "no link to Redis"),
+            "/readyz" if !self.commander_up => Response::text(503, "no link to Redis for commands"),
+            "/readyz" if !self.reader_up => Response::text(503, "no link to Redis for streams"),
             "/readyz" => Response::text(200, "ok"),
             "/metrics" => Response {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",

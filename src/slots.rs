@@ -25,6 +25,9 @@ pub struct ConnId {
 pub(crate) const GENERATIONS: u32 = 1 << 30;
 
 impl ConnId {
+    /// Names no connection, ever: for what is asked on nobody's behalf.
+    pub const NOBODY: ConnId = ConnId { index: u32::MAX, generation: u32::MAX };
+
     /// Its place: no other connection has it at the same time, and the places of few connections are small numbers.
     pub fn index(self) -> usize {
         self.index as usize

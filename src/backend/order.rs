@@ -108,6 +108,7 @@ impl Members<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn user(sub: &str) -> Whom {
         Whom::User(format!("user.{sub}"))
@@ -173,5 +174,43 @@ mod tests {
             assert!(Order::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(Order::parse(b"{\"op\":\"kick\",\"sub\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn whatever_comes_is_an_order_of_what_it_says_or_refused() {
+        let members: [&[u8]; 10] = [
+            b"\"op\":\"kick\"",
+            b"\"op\":\"join\"",
+            b"\"op\":\"count\"",
+            b"\"sub\":42",
+            b"\"conn\":\"n-1-2\"",
+            b"\"topic\":\"a\"",
+            b"\"reply\":\"r\"",
+            b"\"reason\":null",
+            b"\"topic\":[",
+            b"\xc3",
+        ];
+        let mut orders = 0;
+        for seed in 1..5_000 {
+            let mut random = Random::new(seed);
+            let some: Vec<&[u8]> =
+                (0..1 + random.below(4)).map(|_| random.choose(&members)).collect();
+            let mut payload = [b"{", &some.join(&b","[..])[..], b"}"].concat();
+            if random.below(4) == 0 {
+                let at = random.below(payload.len());
+                payload[at] = random.choose(b"{}[]\",: \\0");
+            }
+            let Ok(order) = Order::parse(&payload) else { continue };
+            orders += 1;
+            let value: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+            let op = match order {
+                Order::Kick { .. } => "kick",
+                Order::Join { .. } => "join",
+                Order::Leave { .. } => "leave",
+                Order::Count { .. } => "count",
+            };
+            assert_eq!(value["op"], op, "seed {seed}");
+        }
+        assert!(orders > 100, "the generator makes orders at times: {orders}");
     }
 }

@@ -13,6 +13,34 @@ pub fn counted(topic: &str, listeners: usize, node: &str) -> String {
     text(&Counted { topic, listeners, node })
 }
 
+/// What became of a message.
+#[derive(Serialize)]
+pub struct Receipt<'a> {
+    pub topic: &'a str,
+    /// The message's cursor.
+    pub id: &'a str,
+    /// Its entry, where it came from a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<&'a str>,
+    /// Clients that it was for: the sum of the next three.
+    pub queued: usize,
+    pub written: usize,
+    pub dropped: usize,
+    /// Left out if there are none.
+    #[serde(skip_serializing_if = "is_none")]
+    pub pending: usize,
+    pub node: &'a str,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
+/// As JSON.
+pub fn receipt(receipt: &Receipt) -> String {
+    text(receipt)
+}
+
 /// What a client sent, for a channel; `at` is in milliseconds since 1970.
 pub fn said(sub: &str, conn: &str, topic: Option<&str>, data: &impl Serialize, at: u64) -> String {
     #[derive(Serialize)]
@@ -38,6 +66,23 @@ mod tests {
     #[test]
     fn reports_are_written_as_documented() {
         assert_eq!(counted("a\"", 3, "n"), r#"{"topic":"a\"","listeners":3,"node":"n"}"#);
+        let told = |stream, pending| {
+            receipt(&Receipt {
+                topic: "a",
+                id: "i",
+                stream,
+                queued: 3,
+                written: 1,
+                dropped: 2,
+                pending,
+                node: "n",
+            })
+        };
+        let settled = r#"{"topic":"a","id":"i","queued":3,"written":1,"dropped":2,"node":"n"}"#;
+        assert_eq!(told(None, 0), settled);
+        let pending = told(Some("1-0"), 1);
+        assert!(pending.contains(r#""id":"i","stream":"1-0","queued":3"#), "{pending}");
+        assert!(pending.contains(r#""dropped":2,"pending":1,"node""#), "{pending}");
         let said = |topic| said("4\"2", "n-1-2", topic, &[1], 5);
         assert_eq!(said(None), r#"{"sub":"4\"2","conn":"n-1-2","data":[1],"at":5}"#);
         assert!(said(Some("a")).contains(r#","topic":"a","data""#));

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::tally::Tally;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -81,6 +82,8 @@ struct Encoded {
     start: usize,
     /// Which message it is, where one may take another's place.
     message: Option<Message>,
+    /// Counts the copies, where the publisher wants to know.
+    tally: Option<Rc<Tally>>,
 }
 
 thread_local! {
@@ -100,7 +103,7 @@ pub fn frames_bytes() -> usize {
 impl Encoded {
     fn new(bytes: Vec<u8>, start: usize) -> Encoded {
         FRAMES_BYTES.set(FRAMES_BYTES.get() + bytes.capacity() + FRAME_BYTES);
-        Encoded { bytes, start, message: None }
+        Encoded { bytes, start, message: None, tally: None }
     }
 }
 
@@ -198,6 +201,23 @@ impl Frame {
             encoded.message = Some(Message { topic: topic.into(), before: before.into() });
         }
         self
+    }
+
+    /// The same, whose copies are counted. One that is shared already is copied.
+    pub fn counted_by(self, tally: Rc<Tally>) -> Frame {
+        let mut frame = self;
+        if Rc::get_mut(&mut frame.0).is_none() {
+            frame = Frame::ready(frame.as_bytes().to_vec());
+        }
+        if let Some(encoded) = Rc::get_mut(&mut frame.0) {
+            encoded.tally = Some(tally);
+        }
+        frame
+    }
+
+    /// What counts its copies, if anything does.
+    pub fn tally(&self) -> Option<&Tally> {
+        self.0.tally.as_deref()
     }
 
     /// Which message it is, if it says so.

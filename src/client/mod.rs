@@ -11,6 +11,7 @@ pub mod memory;
 pub mod outbox;
 mod owed;
 pub mod replay;
+pub mod tally;
 mod timing;
 pub mod transport;
 

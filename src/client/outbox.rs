@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::client::frame::Frame;
+use crate::client::tally::Tally;
 
 /// Bytes of small frames gathered into one write. Copying them costs less than the kernel's walk along a list of slices: 64
 /// frames of 184 bytes take 9.6 µs this way against 12.7 by `writev`, and 9.0 if they lie together already.
@@ -88,6 +89,9 @@ impl Outbox {
     /// Queues a frame. Bounds are the caller's matter: a last frame always has room.
     pub fn push(&mut self, frame: &Frame) {
         self.bytes += frame.as_bytes().len();
+        if let Some(tally) = frame.tally() {
+            tally.waits();
+        }
         self.frames.push_back(frame.clone());
     }
 
@@ -110,18 +114,10 @@ impl Outbox {
         backlog: &Backlog,
         notice: Option<fn(&str) -> Frame>,
     ) -> usize {
-        let first = usize::from(self.written > 0);
         let mut dropped = 0;
-        let mut place = None;
-        while !self.has_room(frame, backlog) {
-            let oldest =
-                self.frames.iter().skip(first).position(|one| one.about_message().is_some());
-            let Some(at) = oldest.map(|at| first + at) else { break };
-            let gone = self.remove(at).expect("it was just found");
-            place.get_or_insert((at, gone));
-            dropped += 1;
-        }
-        if let (Some((at, gone)), Some(notice)) = (place, notice) {
+        let Some((at, gone)) = self.make_room(frame, backlog, &mut dropped) else { return 0 };
+        let first = usize::from(self.written > 0);
+        if let Some(notice) = notice {
             let before = gone.about_message().map_or("", |message| &*message.before);
             let told = self.notice.as_ref().is_some_and(|told| {
                 self.frames.iter().skip(first).take(at + 1 - first).any(|waiting| waiting.is(told))
@@ -133,12 +129,37 @@ impl Outbox {
                 self.notice = Some(frame);
             }
         }
+        // What was told takes room as well.
+        self.make_room(frame, backlog, &mut dropped);
         dropped
+    }
+
+    /// Drops the oldest messages until there is room for this frame, or none is left. Returns the first one, and where it stood.
+    fn make_room(
+        &mut self,
+        frame: &Frame,
+        backlog: &Backlog,
+        dropped: &mut usize,
+    ) -> Option<(usize, Frame)> {
+        let first = usize::from(self.written > 0);
+        let mut place = None;
+        while !self.has_room(frame, backlog) {
+            let oldest =
+                self.frames.iter().skip(first).position(|one| one.about_message().is_some());
+            let Some(at) = oldest.map(|at| first + at) else { break };
+            let gone = self.remove(at).expect("it was just found");
+            place.get_or_insert((at, gone));
+            *dropped += 1;
+        }
+        place
     }
 
     fn remove(&mut self, at: usize) -> Option<Frame> {
         let frame = self.frames.remove(at)?;
         self.bytes -= frame.as_bytes().len();
+        if let Some(tally) = frame.tally() {
+            tally.dropped();
+        }
         Some(frame)
     }
 
@@ -151,7 +172,9 @@ impl Outbox {
 
     /// Forgets what is not on the wire yet. A frame that is partly written stays: to cut it would break the framing.
     pub fn forget(&mut self) {
-        self.frames.truncate(usize::from(self.written > 0));
+        let kept = usize::from(self.written > 0);
+        self.frames.iter().skip(kept).filter_map(Frame::tally).for_each(Tally::dropped);
+        self.frames.truncate(kept);
         self.bytes = self.frames.front().map_or(0, |frame| frame.as_bytes().len());
     }
 
@@ -218,8 +241,18 @@ impl Outbox {
             }
             self.written -= bytes;
             self.bytes -= bytes;
+            if let Some(tally) = first.tally() {
+                tally.wrote();
+            }
             self.frames.pop_front();
         }
+    }
+}
+
+/// Whoever is gone reads nothing more.
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.frames.iter().filter_map(Frame::tally).for_each(Tally::dropped);
     }
 }
 
@@ -308,9 +341,10 @@ mod tests {
         outbox.push(&Frame::text("an answer"));
         outbox.push(&message("a", 2));
         outbox.push(&message("b", 3));
-        for (sequence, dropped) in [(4, 1), (5, 2), (6, 1)] {
+        for (sequence, dropped) in [(4, 2), (5, 1), (6, 1)] {
             let next = message("a", sequence);
             assert_eq!(outbox.drop_oldest(&next, &backlog, notice), dropped, "{sequence}");
+            assert!(outbox.has_room(&next, &backlog), "{sequence}");
             outbox.push(&next);
         }
         // The one on the wire and what is no message stay.

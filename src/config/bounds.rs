@@ -65,6 +65,8 @@ pub struct Bounds {
     pub redis_timeout_seconds: u32,
     /// Entries that a stream of what clients send keeps, about; the oldest go.
     pub upstream_entries_max: usize,
+    /// How long a receipt waits for what is still to be written.
+    pub receipt_seconds: u32,
     /// The longest wait, in milliseconds, between two attempts to reach Redis.
     pub redis_backoff_ms_max: u32,
     /// How long a drain may take; what has not gone by then is cut; 0: at once.
@@ -110,6 +112,7 @@ impl Default for Bounds {
             redis_timeout_seconds: 5,
             redis_backoff_ms_max: 2000,
             upstream_entries_max: 100_000,
+            receipt_seconds: 5,
             drain_seconds: 10,
             drain_per_second: 1000,
             memory_max: 0,
@@ -154,6 +157,7 @@ mod tests {
             ("redis_timeout_seconds", "5"),
             ("redis_backoff_ms_max", "2000"),
             ("upstream_entries_max", "100000"),
+            ("receipt_seconds", "5"),
             ("drain_seconds", "10"),
             ("drain_per_second", "1000"),
             ("memory_max", "0"),

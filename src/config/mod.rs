@@ -43,6 +43,10 @@ pub struct Config {
     pub patterns: Vec<String>,
     /// The channel of orders from back ends; `None` is off.
     pub control: Option<String>,
+    /// The channel of receipts for messages that come by channels; `None` is off.
+    pub receipts: Option<String>,
+    /// Keys of the Redis streams that are read: at most [`Config::STREAMS_MAX`], none twice; empty without `redis`.
+    pub streams: Vec<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
     /// How tokens are checked.
@@ -155,6 +159,11 @@ impl Jwt {
     }
 }
 
+impl Config {
+    /// A cursor names a place in each of them.
+    pub const STREAMS_MAX: usize = 8;
+}
+
 impl Secret {
     pub fn new(bytes: Vec<u8>) -> Secret {
         Secret(bytes)
@@ -176,6 +185,8 @@ impl Default for Config {
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
             control: None,
+            receipts: None,
+            streams: Vec::new(),
             admin: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
@@ -244,6 +255,8 @@ impl fmt::Debug for Config {
             .field("prefix", &self.prefix)
             .field("patterns", &self.patterns)
             .field("control", &self.control)
+            .field("receipts", &self.receipts)
+            .field("streams", &self.streams)
             .field("admin", &self.admin)
             .field("jwt", &self.jwt)
             .field("routes", &self.routes)

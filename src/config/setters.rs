@@ -1,5 +1,7 @@
 //! What single settings accept beyond their type; the table's rows call these by name.
 
+use std::collections::BTreeSet;
+
 use super::value::{Value, quote};
 use super::{Config, Format, Jwt, Outlet, Secret, Slow};
 
@@ -93,6 +95,26 @@ pub(super) fn outlet_or_off(value: &Value) -> Result<Option<Outlet>, String> {
     }
 }
 
+/// Each is named in every command that reads it, and in what the log says of it.
+const STREAM_BYTES_MAX: usize = 512;
+
+pub(super) fn streams(value: &Value) -> Result<Vec<String>, String> {
+    let words = value.words()?;
+    if words.len() > Config::STREAMS_MAX {
+        return Err(format!("{} streams are named; allowed: {}", words.len(), Config::STREAMS_MAX));
+    }
+    let is_bad =
+        |word: &&String| word.chars().any(char::is_control) || word.len() > STREAM_BYTES_MAX;
+    if let Some(word) = words.iter().find(is_bad) {
+        return Err(format!("{} is not a key: control characters, or too long", quote(word)));
+    }
+    let mut seen = BTreeSet::new();
+    match words.iter().find(|word| !seen.insert(word.as_str())) {
+        Some(word) => Err(format!("{} is named twice", quote(word))),
+        None => Ok(words),
+    }
+}
+
 pub(super) fn level(value: &Value) -> Result<log::LevelFilter, String> {
     match value.text()? {
         "off" => Ok(log::LevelFilter::Off),
@@ -172,6 +194,9 @@ mod tests {
             ("upstream", "stream:", r#""stream:" is not stream:KEY"#),
             ("upstream", "list:up", r#""list:up" is not stream:KEY"#),
             ("upstream", "stream:a b", r#""stream:a b" is not free of spaces"#),
+            ("streams", "a,b,c,d,e,f,g,h,i", "9 streams are named; allowed: 8"),
+            ("streams", "a,b,a", r#""a" is named twice"#),
+            ("streams", "a\u{7f}", "control characters, or too long"),
             ("log", "loud", r#""loud" is not a log level; allowed: off, error, warn, info or debug"#),
             ("jwt.algorithms", "HS256,none", r#""none" is not one of HS256, HS384"#),
             ("jwt.audience", "", "it is empty; leave it out instead"),

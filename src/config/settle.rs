@@ -34,6 +34,7 @@ impl Draft {
         if serving {
             self.check_addresses();
             self.check_redis();
+            self.check_receipts();
         }
         (self.config, self.problems)
     }
@@ -192,6 +193,10 @@ impl Draft {
                  set ONELOOP_PUBLISHERS_PASSWORD or publishers_password_file"
             ));
         }
+        if !self.config.streams.is_empty() && !self.has("redis") {
+            let label = self.label("streams");
+            self.problems.push(format!("{label} is set, but redis is not: streams are in a Redis"));
+        }
         if self.config.publishers.is_none() && !self.has("redis") {
             let label = self.label("publishers");
             self.problems
@@ -204,6 +209,10 @@ impl Draft {
         if self.has("redis") {
             return;
         }
+        if self.config.receipts.is_some() {
+            let label = self.label("receipts");
+            self.problems.push(format!("{label} {NEEDS_REDIS}"));
+        }
         for route in self.config.routes.iter().filter(|route| route.upstream.is_some()) {
             let label = match self.has("upstream") {
                 true => self.label("upstream"),
@@ -211,6 +220,21 @@ impl Draft {
             };
             self.problems.push(format!("{label} {NEEDS_REDIS}"));
         }
+    }
+
+    /// They are for back ends, and no back end's orders.
+    fn check_receipts(&mut self) {
+        let Some(receipts) = &self.config.receipts else { return };
+        let prefix = &self.config.prefix;
+        let problem = if self.config.control.as_ref() == Some(receipts) {
+            "is the channel of orders as well: name another one".to_owned()
+        } else if !prefix.is_empty() && receipts.starts_with(prefix) {
+            format!("begins with the prefix {prefix:?}: clients would hear receipts as messages")
+        } else {
+            return;
+        };
+        let label = self.label("receipts");
+        self.problems.push(format!("{label} {problem}"));
     }
 
     /// Whether a key was given, even one that turned out to be wrong: that has its own message.
@@ -280,8 +304,12 @@ mod tests {
             ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
             ("publishers = '0.0.0.0:1'", &[], OPEN),
             ("publishers = 'off'", &[], "publishers (t.toml:1) is off and redis is not set"),
+            ("receipts = 'r'", &[], "receipts (t.toml:1) needs a Redis: set redis"),
+            ("redis = 'redis://h'\nreceipts = 'pub.r'", &[], "receipts (t.toml:2) begins with the prefix \"pub.\""),
+            ("redis = 'redis://h'\nreceipts = 'r'\nctl = 'r'", &[], "receipts (t.toml:2) is the channel of orders as well"),
             ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),
             ("[[route]]\npath = '/a'\nupstream = 'channel:up'", &[], "upstream of [[route]] \"/a\" needs a Redis"),
+            ("streams = ['pub']", &[], "streams (t.toml:1) is set, but redis is not"),
             ("path = '/a'\n[[route]]\npath = '/b'", &[], "path (t.toml:1) sets the one default route, but there is [[route]] (t.toml:2)"),
             ("[[route]]\n[[route]]\npath = '/ws'", &[], "[[route]] (t.toml:2): path \"/ws\" is there already"),
         ];
@@ -302,7 +330,9 @@ mod tests {
             ("listen = '[::1]:1'\njwt.algorithms = ['HS384']", &[]),
             ("publishers = '0.0.0.0:1'", &["publishers_password"]),
             ("publishers = 'off'\nredis = 'redis://h'", &[]),
+            ("receipts = 'r'\nredis = 'redis://h'\nprefix = ''", &[]),
             ("upstream = 'stream:up'\nredis = 'redis://h'", &[]),
+            ("streams = ['pub', 'more']\nredis = 'redis://h'", &[]),
             ("ping_seconds = 0\nsilence_seconds = 1", &[]),
             ("ping_seconds = 90\nsilence_seconds = 0", &[]),
             ("[[route]]\npath = '/a'\n[[route]]\npath = '/'", &[]),

@@ -34,6 +34,10 @@ static TABLE: &[(&str, &[Setting])] = &[
             "the prefix and *", "list, not empty", |c, v| put(&mut c.patterns, patterns(v))),
         text("ctl", "channel of orders from back ends: kick, join, leave, count",
             "off", "a channel's name, or off", |c, v| put(&mut c.control, channel_or_off(v))),
+        text("receipts", "channel where it is told what became of each message of a channel",
+            "off", "a channel's name, or off", |c, v| put(&mut c.receipts, channel_or_off(v))),
+        text("streams", "keys of Redis streams whose entries are messages",
+            "none", "list of at most 8, only with redis", |c, v| put(&mut c.streams, streams(v))),
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
         text("log", "what reaches the log",
@@ -131,6 +135,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             100, 600_000, "", U32(|c| &mut c.bounds.redis_backoff_ms_max)),
         number("upstream_entries_max", "entries of an upstream stream, about; the oldest go",
             1, ENTRIES, "", Usize(|c| &mut c.bounds.upstream_entries_max)),
+        number("receipt_seconds", "how long a receipt waits for clients that are slow to read",
+            1, 60, "", U32(|c| &mut c.bounds.receipt_seconds)),
     ]),
     ("Bounds on the loop", &[
         size("read_bytes_per_turn", "read from one client in one turn",
@@ -199,7 +205,7 @@ mod tests {
 
     #[test]
     fn each_default_that_can_be_written_sets_what_is_already_there() {
-        let in_words = ["redis", "publishers", "patterns", "jwt.audience", "jwt.issuer"];
+        let in_words = ["redis", "publishers", "patterns", "streams", "jwt.audience", "jwt.issuer"];
         let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
         for setting in all() {
             let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });

@@ -67,6 +67,9 @@ fn join(server: &mut Server, id: ConnId, topic: &Grant) -> bool {
 
 /// Whether the client listened to it. Its own topic stays: whoever is to hear nothing is kicked.
 fn leave(server: &mut Server, id: ConnId, topic: &Grant) -> bool {
-    let key = topic.key();
-    server.reason(id, key) != Some(Reason::Own) && server.leave(id, key)
+    // An admin's `*` is two.
+    let keys = topic.keys(true);
+    let left =
+        keys.filter(|key| server.reason(id, key) != Some(Reason::Own) && server.leave(id, key));
+    left.count() > 0
 }

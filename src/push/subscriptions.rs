@@ -38,8 +38,10 @@ impl Push {
         let permitted = self.may(id, own.is_some()).any(|grant| grant.covers(admin, &wanted));
         let missing: Vec<&str> =
             wanted.keys(admin).filter(|key| server.reason(id, key).is_none()).collect();
-        let hears = server.reason(id, wanted.key()).is_some();
-        if permitted && hears {
+        let heard_for = server.reason(id, wanted.key());
+        let hears = heard_for.is_some();
+        // What a back end joined outlives newer tokens, whoever asks for it as well.
+        if permitted && hears && heard_for != Some(Reason::Joined) {
             server.set_reason(id, wanted.key(), Reason::Asked);
         }
         if hears && (missing.is_empty() || !permitted) {

@@ -3,16 +3,22 @@
 //! One turn is always sleep, dispatch, tick, flush, reap. While events are dispatched nothing is written to a socket and
 //! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
 
+#[cfg(test)]
+mod asking_tests;
 mod ceiling;
 mod clients;
 #[cfg(test)]
 mod dealing_tests;
+mod dialogue;
 mod doors;
 mod link;
+mod lookup;
 #[cfg(test)]
 mod orders_tests;
 mod plan;
 mod publishers;
+#[cfg(test)]
+mod receipts_tests;
 #[cfg(test)]
 mod replay_tests;
 #[cfg(test)]
@@ -48,6 +54,7 @@ use crate::slots::ConnId;
 use crate::timers::{TICK, tick};
 use ceiling::Ceiling;
 pub use clients::Readiness;
+use dialogue::Dialogue;
 use doors::{Doors, Purpose};
 use link::LinkSocket;
 pub use plan::{Addresses, Ended, Plan};
@@ -81,7 +88,8 @@ pub struct Reactor {
     clock: Clock,
     site: Site,
     doors: Doors,
-    link: Option<LinkSocket>,
+    /// The connections to Redis, the subscription first: it is cut off when it lags.
+    links: Vec<LinkSocket>,
     publishers: Publishers,
     signals: Signals,
     codec: Codec,
@@ -145,10 +153,24 @@ impl Reactor {
         let server = Server::new(plan.bounds, slow, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.source_up = plan.link.is_none();
-        site.has_redis = plan.link.is_some();
+        site.commander_up = plan.commander.is_none();
+        site.has_redis = plan.commander.is_some();
         site.control = plan.control;
+        site.receipts = plan.receipts;
+        let link = plan.link.map(|link| Box::new(link) as Box<dyn Dialogue>);
+        let commander = plan.commander.map(|commander| Box::new(commander) as Box<dyn Dialogue>);
+        site.reader_up = plan.reader.is_none();
+        if let Some(reader) = &plan.reader {
+            site.server.read_streams(reader.session.config().streams.clone());
+            site.server.has_channels = plan.expects_channels;
+        }
+        let reader = plan.reader.map(|reader| Box::new(reader) as Box<dyn Dialogue>);
+        let dialogues = [link, reader, commander].into_iter().flatten().enumerate();
+        let links = dialogues
+            .map(|(number, dialogue)| LinkSocket::new(dialogue, number, Arc::clone(&waker)))
+            .collect();
         Ok(Reactor {
-            link: plan.link.map(|link| LinkSocket::new(link, waker)),
+            links,
             poll,
             clock,
             site,
@@ -244,7 +266,7 @@ impl Reactor {
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match Source::of(event.token()) {
-                Source::Link => self.on_link_ready(event),
+                Source::Link(number) => self.on_link_ready(number, event),
                 Source::Resolver => self.on_resolved(),
                 Source::Publisher(number) => self.publishers.note(number, event),
                 Source::Door(number) => self.doors.note(number),
@@ -255,6 +277,7 @@ impl Reactor {
         self.read_sources();
         self.accept();
         self.read_clients();
+        self.hand_over_requests();
         if self.signals_seen > 0 && self.drain_until.is_none() {
             self.drain();
         }
@@ -264,12 +287,12 @@ impl Reactor {
     fn read_sources(&mut self) {
         let publishers_first = self.publishers.have_waited();
         if !publishers_first {
-            self.read_link();
+            self.read_links();
         }
         let limit = self.site.server.bounds.source_read_bytes_per_turn;
         self.publishers.read(&mut self.site, &mut self.buffer, limit);
         if publishers_first {
-            self.read_link();
+            self.read_links();
         }
     }
 
@@ -283,7 +306,7 @@ impl Reactor {
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
-        self.tick_link();
+        self.tick_links();
         self.publishers.tick(now);
         self.hold_sums();
         self.hold_ceiling();
@@ -299,9 +322,10 @@ impl Reactor {
         if std::mem::take(&mut self.site.had_large_payload) {
             self.burst = BURST;
         }
-        self.flush_link();
+        self.flush_links();
         self.publishers.flush(self.site.server.now.millis);
         self.flush_clients();
+        self.site.server.settle_receipts();
     }
 
     /// Frees what is gone.
@@ -341,18 +365,21 @@ impl Reactor {
     /// When the loop must turn again though nothing happens; `None`: not before something does.
     fn next_wake(&self, now: Millis) -> Option<Millis> {
         let server = &self.site.server;
-        let link_waits = self.link.as_ref().is_some_and(LinkSocket::has_note);
+        let link_waits = self.links.iter().any(LinkSocket::has_note);
         let owed = !server.flush.is_empty() || !server.broadcasts.is_empty();
         let left =
             owed || !server.pings.is_empty() || !self.ready.is_empty() || !server.dead.is_empty();
-        if left || link_waits || self.publishers.has_note() {
+        let is_asked = server.requests_len() > 0;
+        if left || is_asked || link_waits || self.publishers.has_note() {
             return Some(now);
         }
         let per_second = server.bounds.handshakes_per_second_max;
+        let links = self.links.iter().map(LinkSocket::deadline).filter(|_| !self.site.draining);
         [
             server.timers.next().map(|tick| Millis::from(tick) * TICK),
-            self.link.as_ref().and_then(LinkSocket::deadline).filter(|_| !self.site.draining),
+            links.flatten().min(),
             self.publishers.deadline(),
+            server.receipts.deadline(),
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,
             self.trim_at,
@@ -389,7 +416,9 @@ impl Reactor {
             return Some(Ended::Forced);
         }
         let until = self.drain_until?;
-        let empty = self.site.server.clients.is_empty() && self.publishers.is_empty();
+        let is_settled =
+            self.site.server.requests_len() == 0 && self.links.iter().all(LinkSocket::is_settled);
+        let empty = self.site.server.clients.is_empty() && self.publishers.is_empty() && is_settled;
         (empty || self.site.server.now.millis >= until).then_some(Ended::Drained)
     }
 }

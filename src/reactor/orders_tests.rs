@@ -66,8 +66,10 @@ fn what_an_order_joined_outlives_a_newer_token() {
         let order = format!(r#"{{"op":"join","sub":"42","topic":"{topic}"}}"#);
         assert_eq!(talks.publish("ctl", &order), 1, "{topic}");
     }
-    let token = talks.token("42", &[]);
-    talks.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
+    for token in [talks.token_that("42", &[], &["hall"]), talks.token("42", &[])] {
+        talks.say(client, r#"{"op":"subscribe","topic":"hall"}"#);
+        talks.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
+    }
     let told = talks.told(client);
     let authed = told.last().unwrap();
     assert_eq!(authed["topics"], json!(["deck.*", "hall", "room.7", "user.42"]));

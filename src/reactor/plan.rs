@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use crate::config::Bounds;
 use crate::handler::Route;
+use crate::source::commander::Commander;
 use crate::source::link::Link;
+use crate::source::reader::Reader;
 
 /// What the loop is to serve.
 pub struct Plan {
@@ -18,12 +20,20 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The link to Redis, made at this moment; its times count from the process's start.
     pub link: Option<Link>,
+    /// The connection that executes commands at Redis, where there are any; made at this moment, too.
+    pub commander: Option<Commander>,
+    /// The connection that reads streams, where there are any; made at this moment, too.
+    pub reader: Option<Reader>,
+    /// Beside streams, messages come by channels, too. Else that is taken for so once one has come.
+    pub expects_channels: bool,
     /// What decides.
     pub routes: Vec<Route>,
     /// Cut from a channel's name to get its topic.
     pub prefix: String,
     /// The channel of orders from back ends, if there is one.
     pub control: Option<String>,
+    /// The channel of receipts for messages that came by a channel, if they have any.
+    pub receipts: Option<String>,
     /// Every bound; `clients_max` is a number here, not 0.
     pub bounds: Bounds,
     /// Makes the allocator return what is free to the system; called a while after a burst.

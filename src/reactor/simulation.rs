@@ -97,7 +97,7 @@ impl World {
         install(Some(Box::new(phones.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.clock = Clock::Scripted(0, EPOCH);
-        if let Some(link) = &mut reactor.link {
+        for link in &mut reactor.links {
             link.without_chance(|| 77);
         }
         World {
@@ -440,6 +440,6 @@ fn the_world_goes_on_whatever_happens_in_it() {
         seeds += 1;
     }
     println!("{seeds} seeds from {first} on: {told:?}");
-    let enough = told.messages > 10_000 && told.gaps > 100 && told.resumed > 500;
+    let enough = told.messages > 10_000 && told.gaps > 100 && told.resumed > 100;
     assert!(enough, "little happened: {told:?}");
 }

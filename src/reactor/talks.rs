@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -63,7 +62,6 @@ pub struct Talks {
     pub reactor: Reactor,
     keys: Rc<Keys>,
     far: Far,
-    events: Events,
 }
 
 impl Talks {
@@ -89,7 +87,7 @@ impl Talks {
         install(Some(Box::new(far.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.site.has_redis = true;
-        Talks { reactor, keys, far, events: Events::with_capacity(16) }
+        Talks { reactor, keys, far }
     }
 
     /// A client of the first route, with a token that grants these topics; its `welcome` is read.
@@ -108,9 +106,17 @@ impl Talks {
     }
 
     pub fn token(&self, sub: &str, topics: &[&str]) -> String {
-        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        self.token_that(sub, topics, &[])
+    }
+
+    /// One with the claim `may`.
+    pub fn token_that(&self, sub: &str, topics: &[&str], may: &[&str]) -> String {
+        let owned = |texts: &[&str]| -> Vec<String> {
+            texts.iter().map(|text| (*text).to_owned()).collect()
+        };
         let unix = self.reactor.site.server.now.unix;
-        self.keys.issue(sub, &topics, &[], false, unix, 3600).expect("the claims are good")
+        let issued = self.keys.issue(sub, &owned(topics), &owned(may), false, unix, 3600);
+        issued.expect("the claims are good")
     }
 
     fn open(&mut self, path: &str, line: &str) -> ConnId {
@@ -150,8 +156,12 @@ impl Talks {
         self.turn();
     }
 
+    /// What is asked of Redis stays for [`Talks::asked`].
     pub fn turn(&mut self) {
-        self.reactor.turn(&mut self.events, Some(Duration::ZERO)).expect("the loop turns");
+        self.reactor.read_clients();
+        self.reactor.tick();
+        self.reactor.flush();
+        self.reactor.reap();
     }
 
     /// What came on a channel; the answer to the publisher.
@@ -161,9 +171,14 @@ impl Talks {
         reached
     }
 
+    /// The bytes that the client was told since this was last asked.
+    pub fn told_bytes(&mut self, id: ConnId) -> Vec<u8> {
+        std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told)
+    }
+
     /// What the client was told since this was last asked: frames as JSON, or `{"close":code,"reason":…}`.
     pub fn told(&mut self, id: ConnId) -> Vec<Value> {
-        let bytes = std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told);
+        let bytes = self.told_bytes(id);
         let mut rest = &bytes[..];
         let mut told = Vec::new();
         while let [first, length, ..] = *rest {
@@ -186,12 +201,27 @@ impl Talks {
 
     /// What was asked of Redis since this was last asked, each as its words.
     pub fn asked(&mut self) -> Vec<(Vec<String>, Request)> {
-        let requests = std::mem::take(&mut self.reactor.site.server.requests);
+        let server = &mut self.reactor.site.server;
+        let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
         let words = |request: &Request| {
             let text = String::from_utf8(request.command.clone()).expect("tests ask in UTF-8");
             text.split("\r\n").skip(2).step_by(2).map(str::to_owned).collect()
         };
         requests.into_iter().map(|request| (words(&request), request)).collect()
+    }
+
+    /// From now on its socket takes so many bytes more; `None`: all.
+    pub fn narrow(&mut self, id: ConnId, room: Option<usize>) {
+        self.far.0.borrow_mut().entry(id).or_default().room = room;
+        if room != Some(0) {
+            self.reactor.on_ready(id, Readiness { readable: false, writable: true, ending: false });
+        }
+    }
+
+    /// So much time passes.
+    pub fn pass(&mut self, millis: Millis) {
+        self.reactor.site.server.now.millis += millis;
+        self.turn();
     }
 
     /// The client is gone without a word.

@@ -43,9 +43,13 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         publishers_password: None,
         admin: None,
         link: None,
+        commander: None,
+        reader: None,
+        expects_channels: true,
         routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
         prefix: String::new(),
         control: None,
+        receipts: None,
         bounds,
         trim: None,
     }

@@ -66,6 +66,9 @@ pub fn start(config: Config, unix: u64, trim: fn()) -> io::Result<Started> {
         ),
     };
     let mut app = App::new(config.clone()).trim(trim);
+    if asks_redis(&config) {
+        app = app.asks_redis();
+    }
     for route in &config.routes {
         let push = Push::new(Rc::clone(&keys), route).map_err(invalid)?;
         app = app.route_from(&route.path, push, route.origins.clone());
@@ -77,6 +80,12 @@ pub fn start(config: Config, unix: u64, trim: fn()) -> io::Result<Started> {
     let bound = app.bind()?;
     let lines = lines(&config, &bound.addresses(), token.as_deref());
     Ok(Started { lines, bound })
+}
+
+/// Whether anything in the settings is said to Redis by a command.
+fn asks_redis(config: &Config) -> bool {
+    let has_channel = config.control.is_some() || config.receipts.is_some();
+    has_channel || config.routes.iter().any(|route| route.upstream.is_some())
 }
 
 /// The keys that the settings name.

@@ -69,6 +69,8 @@ pub(crate) struct Broadcasts {
     pub(super) latest: u32,
     pub(super) walk: Option<Walk>,
     gathered: Gathered,
+    /// How many of those that wait have their copies counted.
+    counted: usize,
 }
 
 impl Broadcasts {
@@ -111,10 +113,19 @@ impl Broadcasts {
         self.shares.len() == 1
     }
 
+    /// Whether the copies of some that wait are counted.
+    pub(super) fn are_counted(&self) -> bool {
+        self.counted > 0
+    }
+
     pub(super) fn push(&mut self, route: u8, audience: Audience, frame: Frame, is_recorded: bool) {
         self.latest += 1;
         let bytes = frame.as_bytes().len();
         self.bytes += bytes;
+        if let Some(tally) = frame.tally() {
+            tally.deals();
+            self.counted += 1;
+        }
         let known = |share: &&mut Share| (share.route, &share.audience) == (route, &audience);
         match self.shares.iter_mut().find(known) {
             Some(share) => (share.frames, share.bytes) = (share.frames + 1, share.bytes + bytes),
@@ -151,6 +162,10 @@ impl Broadcasts {
         self.shares[at].frames -= 1;
         self.shares[at].bytes -= first.frame.as_bytes().len();
         self.bytes -= first.frame.as_bytes().len();
+        if let Some(tally) = first.frame.tally() {
+            tally.dealt();
+            self.counted -= 1;
+        }
         if self.shares[at].frames == 0 {
             self.shares.swap_remove(at);
         }

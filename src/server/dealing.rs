@@ -11,6 +11,7 @@
 use crate::client::State;
 use crate::client::frame::{Close, Frame};
 use crate::client::outbox::GATHERED_BYTES_MAX;
+use crate::client::tally::Tally;
 use crate::flush::Lane;
 use crate::server::Server;
 use crate::server::broadcasts::{Audience, Walk};
@@ -107,9 +108,15 @@ impl Server {
         owed.extend(
             waiting
                 .filter(|one| one.number > served && one.route == client.route)
-                // It comes to those in the history.
-                .filter(|one| !(is_replaying && one.is_recorded))
                 .filter(|one| is_for_it(&one.audience))
+                .filter(|one| {
+                    // It comes to those in the history.
+                    let is_replayed = is_replaying && one.is_recorded;
+                    if is_replayed && let Some(tally) = one.frame.tally() {
+                        tally.unmet();
+                    }
+                    !is_replayed
+                })
                 .map(|one| one.frame.clone()),
         );
         self.topics = topics;
@@ -220,14 +227,19 @@ impl Server {
             self.bury(id);
             return Offered::Gone;
         };
-        if written < length {
+        let whole = written == length;
+        if !whole || self.broadcasts.are_counted() {
             let mut owed = std::mem::take(&mut self.owed);
             self.find_owed(id, served, &mut owed);
-            let client = self.clients.get_mut(id.index).expect("it was written to");
-            client.keep_unwritten(owed.iter(), written);
+            if whole {
+                owed.iter().filter_map(Frame::tally).for_each(Tally::wrote_at_once);
+            } else {
+                let client = self.clients.get_mut(id.index).expect("it was written to");
+                client.keep_unwritten(owed.iter(), written);
+            }
             owed.clear();
             self.owed = owed;
         }
-        Offered::Written { bytes: written, whole: written == length }
+        Offered::Written { bytes: written, whole }
     }
 }

@@ -7,7 +7,9 @@ mod dealing;
 mod life;
 mod listeners;
 mod names;
+pub(crate) mod receipts;
 mod replay;
+mod requests;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -24,13 +26,14 @@ use crate::history::History;
 use crate::hub::{Hub, Reason};
 use crate::metrics::Metrics;
 use crate::slots::{ConnId, Slots};
-use crate::source::request::{Purpose, Request};
 use crate::timers::{TICK, Tick, Timers, after, tick};
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
 use listeners::Counted;
+use receipts::Receipts;
 pub(crate) use replay::Missed;
 pub use replay::Resumed;
+use requests::Requests;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
@@ -54,8 +57,10 @@ pub struct Server {
     pub(crate) dead: Vec<ConnId>,
     /// One hub per route: what one handler publishes cannot reach another's clients.
     pub(crate) hubs: Vec<Hub>,
-    /// Commands for Redis that were not sent yet.
-    pub(crate) requests: VecDeque<Request>,
+    requests: Requests,
+    pub(crate) receipts: Receipts,
+    /// Keys of the streams that are read, by their place in the settings.
+    pub(crate) streams: Vec<String>,
     /// The route whose handler is running.
     pub(crate) route: u8,
     /// Connections of clients of which the head is still read.
@@ -116,7 +121,9 @@ impl Server {
             dead: Vec::new(),
             hubs: slow.iter().map(|_| Hub::default()).collect(),
             slow,
-            requests: VecDeque::new(),
+            requests: Requests::default(),
+            receipts: Receipts::default(),
+            streams: Vec::new(),
             route: 0,
             handshakes: 0,
             admins: 0,
@@ -207,6 +214,7 @@ impl Server {
             0
         } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
             let listeners = self.listeners_len(&found);
+            self.count_listeners(listeners);
             let frame = self.make(topic, make);
             self.broadcast(&found, frame);
             listeners
@@ -221,7 +229,7 @@ impl Server {
 
     /// A message's frame, which says which message it is where that is asked for.
     fn make(&self, topic: &str, make: impl FnOnce(&str) -> Frame) -> Frame {
-        let frame = make(&self.cursor());
+        let frame = self.count_copies(make(&self.cursor()));
         match self.slow[self.route as usize] {
             Slow::Close => frame,
             Slow::DropOldest(_) | Slow::KeepNewest => {
@@ -245,6 +253,7 @@ impl Server {
                     let hub = &self.hubs[self.route as usize];
                     reached += usize::from(!hub.is_member(&client.memberships, &topics[..place]));
                 } else if !client.was_just_queued(frame) {
+                    self.count_listeners(1);
                     reached += usize::from(self.queue(id, frame, Lane::Urgent));
                 }
             }
@@ -376,12 +385,6 @@ impl Server {
     /// The number of the route whose handler is running.
     pub fn route(&self) -> u8 {
         self.route
-    }
-
-    /// Asks something of Redis. What comes back goes where `purpose` says, always: without a Redis, with a queue that is full
-    /// or a connection that breaks it is [`crate::source::request::Answer::Unavailable`].
-    pub fn ask(&mut self, command: Vec<u8>, purpose: Purpose) {
-        self.requests.push_back(Request { command, purpose });
     }
 
     /// The connection that `id` names, if it is still there.

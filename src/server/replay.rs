@@ -8,9 +8,9 @@ use std::ops::Range;
 use crate::client::frame::Frame;
 use crate::client::replay::{Change, Replay};
 use crate::client::{Client, State};
-use crate::cursor::{self, Cursor};
+use crate::cursor::{self, Cursor, EntryId};
 use crate::flush::Lane;
-use crate::history::{Said, hash_of};
+use crate::history::{History, Said, hash_of};
 use crate::hub::Hub;
 use crate::server::Server;
 use crate::slots::ConnId;
@@ -119,7 +119,7 @@ impl Server {
         self.metrics.resumes += 1;
         let mut cursor = String::new();
         let number = replay.next - 1;
-        cursor::write(&mut cursor, self.node, number, self.has_channels, &replay.entries);
+        self.write_cursor(&mut cursor, number, &replay.entries);
         if replay.next < self.history.next()
             && let Some(client) = self.open_client(id)
         {
@@ -133,7 +133,7 @@ impl Server {
     pub fn oldest(&self) -> String {
         let mut text = String::new();
         let number = self.history.first() - 1;
-        cursor::write(&mut text, self.node, number, self.has_channels, self.history.covered());
+        self.write_cursor(&mut text, number, self.history.covered());
         text
     }
 
@@ -149,7 +149,7 @@ impl Server {
         }
         let mut covered = self.history.covered().iter().zip(&since.entries);
         let is_held = !self.entries.is_empty()
-            && !self.has_channels
+            && self.is_portable()
             && !since.has_channels
             && covered.all(|(covered, has)| covered <= has);
         is_held.then(|| Replay::new(first, next, since.entries))
@@ -255,8 +255,22 @@ impl Server {
         looked_at
     }
 
+    /// Messages come by these streams.
+    pub(crate) fn read_streams(&mut self, names: Vec<String>) {
+        let bounds = &self.bounds;
+        self.entries = vec![EntryId::ZERO; names.len()];
+        self.history =
+            History::new(bounds.history_messages_max, bounds.history_bytes_max, names.len());
+        self.streams = names;
+    }
+
+    /// Whether a cursor is as good at another process: its place in each stream says all, and is known.
+    fn is_portable(&self) -> bool {
+        !self.has_channels && !self.history.covered().contains(&EntryId::MAX)
+    }
+
     /// Appends the text of a cursor of this process.
-    pub(super) fn write_cursor(&self, out: &mut String, number: u64, entries: &[cursor::EntryId]) {
-        cursor::write(out, self.node, number, self.has_channels, entries);
+    pub(super) fn write_cursor(&self, out: &mut String, number: u64, entries: &[EntryId]) {
+        cursor::write(out, self.node, number, !self.is_portable(), entries);
     }
 }

@@ -16,7 +16,8 @@ const QUOTE_BYTES_MAX: usize = 160;
 pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> String {
     let (address, code) = (&config.address, printable(error.code()));
     let advice = match error.code() {
-        "NOPERM" => no_permission(&config.patterns),
+        "NOPERM" if command == "PSUBSCRIBE" => no_permission(&config.patterns),
+        "NOPERM" => no_permission_for_keys(&config.streams),
         "NOAUTH" => NO_PASSWORD.to_owned(),
         "WRONGPASS" => WRONG_PASSWORD.to_owned(),
         "DENIED" => PROTECTED.to_owned(),
@@ -28,6 +29,30 @@ pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> Strin
         _ => format!("expected it to be accepted{}", quote(config, command, error)),
     };
     format!("Redis at {address} answered -{code} to {command}: {advice}")
+}
+
+/// Redis refused to read a stream.
+pub fn of_stream(config: &LinkConfig, command: &str, stream: &str, error: &ServerError) -> String {
+    if error.code() != "WRONGTYPE" {
+        return refused(config, command, error);
+    }
+    format!(
+        "Redis at {} has no stream under the key {stream}, but something else: \
+         DEL it, or take it out of the setting streams",
+        config.address
+    )
+}
+
+/// Redis refused a command that somebody asked for.
+pub fn of_command(config: &LinkConfig, error: &ServerError) -> String {
+    match error.code() {
+        "NOPERM" => format!("NOPERM {}", no_permission_for_keys(&config.streams)),
+        code => {
+            let details = error.details().unwrap_or_default();
+            let details = if names_secret(config, details) { "" } else { details };
+            format!("{} {}", printable(code), printable(details)).trim_end().to_owned()
+        }
+    }
 }
 
 /// What came is not RESP.
@@ -62,11 +87,11 @@ pub fn unanswered(config: &LinkConfig, waiting_for: &str) -> String {
     )
 }
 
-/// It was up, and then nothing came, not even an answer to PING.
-pub fn silent(config: &LinkConfig) -> String {
+/// It was up, and then nothing came, not even an answer to this command.
+pub fn silent(config: &LinkConfig, command: &str) -> String {
     let LinkConfig { address, timeout, .. } = config;
     format!(
-        "Redis at {address} did not answer PING within {timeout} ms: the connection is given up"
+        "Redis at {address} did not answer {command} within {timeout} ms: the connection is given up"
     )
 }
 
@@ -113,16 +138,27 @@ fn no_permission(patterns: &[String]) -> String {
     )
 }
 
+/// For what is no subscription.
+fn no_permission_for_keys(streams: &[String]) -> String {
+    let mut rules: Vec<String> = streams.iter().map(|stream| format!("~{stream}")).collect();
+    if !streams.is_empty() {
+        rules.push("+xinfo +xread +xrange +xrevrange".to_owned());
+    }
+    let rules = [&rules.join(" "), "+select +ping +client|setname"].join(" ");
+    format!("the user in the URL may not do it: run there ACL SETUSER <user> {}", rules.trim())
+}
+
 fn quote(config: &LinkConfig, command: &str, error: &ServerError) -> String {
     let details = error.details().unwrap_or_default();
-    let is_secret = [&config.username, &config.password]
-        .into_iter()
-        .flatten()
-        .any(|secret| !secret.is_empty() && details.contains(secret.as_str()));
-    match is_secret || matches!(command, "HELLO" | "AUTH") {
+    match names_secret(config, details) || matches!(command, "HELLO" | "AUTH") {
         true => String::new(),
         false => format!(", it said: {}", printable(details)),
     }
+}
+
+fn names_secret(config: &LinkConfig, text: &str) -> bool {
+    let secrets = [&config.username, &config.password];
+    secrets.into_iter().flatten().any(|one| !one.is_empty() && text.contains(one.as_str()))
 }
 
 fn printable(text: &str) -> String {

@@ -2,11 +2,21 @@
 //!
 //! A request is queued by [`crate::server::Server::ask`]; every one of them is answered, by Redis or by [`Answer::Unavailable`].
 
+use super::extent::Extent;
+use crate::cursor::EntryId;
 use crate::slots::ConnId;
+
+/// Requests that wait for an answer at most; a further one is unavailable at once.
+pub const REQUESTS_MAX: usize = 65_536;
+/// Bytes of their commands at most.
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Entries of a page of a stream; one that has so many may not be the last.
+pub const PAGE_ENTRIES: usize = 128;
 
 /// A command on its way to Redis, and whose it is.
 pub struct Request {
-    /// As it goes out; see [`command`].
+    /// As it goes out; see [`command`]. Empty: there was no room for it.
     pub command: Vec<u8>,
     /// What is done with its answer.
     pub purpose: Purpose,
@@ -17,6 +27,8 @@ pub struct Request {
 pub enum Purpose {
     /// Nobody's: it is sent, and a refusal is logged.
     Notice,
+    /// A receipt, or the answer to a count: a refusal is logged.
+    Report,
     /// What a client sent: its route's handler is told, also when the client is gone.
     Send {
         route: u8,
@@ -25,6 +37,13 @@ pub enum Purpose {
         reference: Option<Box<str>>,
         /// How long what it sent is.
         bytes: usize,
+    },
+    /// A client's, which is sent what it missed of the stream in this place; see [`super::stream_commands::page_after`].
+    Page {
+        /// The client.
+        id: ConnId,
+        /// The stream, by its place in the setting `streams`.
+        stream: usize,
     },
 }
 
@@ -43,6 +62,29 @@ pub enum Answer {
     Refused(String),
     /// There is no connection, too much waits for it already, or it broke before the answer came: Redis may have executed it.
     Unavailable,
+}
+
+/// How a page of a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageEnd {
+    /// How many entries it had, those that are no messages too. If it is [`PAGE_ENTRIES`], more may come after it.
+    pub entries: usize,
+    /// The last one of them.
+    pub last: Option<EntryId>,
+    /// Redis was reachable and did not refuse. If not, what came before the end is not all of the page.
+    pub is_available: bool,
+    /// What the stream held right after the page was read; nothing if it is not available.
+    pub extent: Extent,
+}
+
+impl PageEnd {
+    /// There is no connection, or it broke.
+    pub const UNAVAILABLE: PageEnd = PageEnd {
+        entries: 0,
+        last: None,
+        is_available: false,
+        extent: Extent { first: None, last: EntryId::ZERO, deleted: None, added: None, length: 0 },
+    };
 }
 
 /// A command of these words, in RESP.

@@ -87,6 +87,41 @@ def replies():
     yield "@HTTP/1.1 400 Bad Request\r\n"
 
 
+def entry(number, *fields):
+    return f"*2\r\n$3\r\n{number}-0\r\n" + array(*fields)
+
+
+def info(length, last, added, first=None):
+    first = entry(first, "topic", "a") if first else "*-1\r\n"
+    strings = ["length", f":{length}", "last-generated-id", f"{last}-0",
+               "max-deleted-entry-id", "0-0", "entries-added", f":{added}", "first-entry", None]
+    parts = [
+        first if one is None else f"{one}\r\n" if one[0] == ":" else f"${len(one)}\r\n{one}\r\n"
+        for one in strings
+    ]
+    return f"*{len(parts)}\r\n" + "".join(parts)
+
+
+def streams():
+    # The bits of the first byte: a password, a database, two streams, earlier entries wanted, requests instead of streams.
+    news = entry(4, "topic", "user.42", "data", "1") + entry(5, "data", "1", "topic", "a", "receipt", "r")
+    read = "*1\r\n*2\r\n$1\r\na\r\n*2\r\n" + news
+    missing = "-ERR no such key\r\n"
+    page = "*1\r\n" + entry(3, "topic", "a", "data", "")
+    more = read.replace("4-0", "6-0").replace("5-0", "7-0")
+    # Time passes with what is said: then the stream is looked at again.
+    yield "@+OK\r\n+PONG\r\n" + info(2, 3, 3, 2) + page + read + info(3, 5, 5, 3) + "*-1\r\n" + more
+    yield "@+OK\r\n+PONG\r\n" + missing + "*0\r\n*-1\r\n" + read + info(1, 9, 9, 9) + more
+    yield "H+OK\r\n+PONG\r\n" + info(2, 3, 3, 2) + "*2\r\n" + news + "*-1\r\n" + info(0, 1, 1) + read
+    yield "D+OK\r\n+PONG\r\n" + missing + info(0, 3, 3) + "*0\r\n*0\r\n" + "*1\r\n*2\r\n$1\r\nb\r\n*1\r\n" + entry(9, "topic", "x" * 80, "data", "x" * 80)
+    yield "C+OK\r\n+OK\r\n+OK\r\n+PONG\r\n-WRONGTYPE no\r\n"
+    yield "A-WRONGPASS no\r\n"
+    yield "@+OK\r\n-LOADING wait\r\n"
+    yield "P+OK\r\n+PONG\r\n:1\r\n$2\r\nab\r\n*2\r\n:1\r\n*-1\r\n*2\r\n" + news + info(2, 5, 5, 4) + "-ERR no\r\n-NOPERM no\r\n" + missing
+    yield "P+OK\r\n+PONG\r\n$99999\r\n"
+    yield "@+OK\r\n+PONG\r\n*99999999\r\n"
+
+
 def publishers():
     yield "@" + array("PUBLISH", "pub.news", "hello") * 3 + array("PING") + array("QUIT")
     yield "APUBLISH pub.news early\r\nAUTH wrong\r\nAUTH secret\r\nPUBLISH pub.news \"h\\x41\\n'i\"\r\n"
@@ -119,6 +154,9 @@ def commands():
         room = op("subscribe", topic='"room.\\u0037"')
         yield who + "\n".join([room, auth, room, op("subscribe", topic='"user.7"')])
         yield who + "\n".join([auth, room, op("auth", token='"TOKEN-USER"'), room])
+    for data in ["null", '{"a":[1.0]}', '"x"']:
+        yield "G" + "\n".join([op("send", data=data, ref=1), op("send", topic='"room.7"', data=data)])
+        yield "A" + op("send", data=data, topic='"user.7"')
     yield "G" + op("auth", token='"nonsense"')
     yield "G" + op("ping", ref="1E400") + "\n[]\n"
 
@@ -149,6 +187,7 @@ def main(root):
         "head": heads,
         "frames": frames,
         "link": replies,
+        "streams": streams,
         "publisher": publishers,
         "commands": commands,
         "token": tokens,

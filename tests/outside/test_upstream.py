@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from support import counter, eventually, oneloop
+from support import Server, counter, eventually, oneloop
 from websockets.exceptions import ConnectionClosed
 
 
@@ -124,6 +124,19 @@ async def test_a_key_of_another_type_is_no_silence(start, redis):
     assert counter(server, "upstream_unavailable_total") == 1
 
 
+async def test_an_acl_that_lacks_the_stream_is_named(start, redis):
+    redis.command("ACL", "SETUSER", "bob", "on", ">secret", "~other", "&pub.*", "+@all")
+    flags = ("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--upstream", "stream:up")
+    server = start(*flags, redis=redis)
+    async with server.client("42") as client:
+        error = await client.ask(op="send", data=1)
+        assert error == {"op": "error", "code": "unavailable"}
+        server.wait_for_log("refuses what clients send.*NOPERM.*xadd")
+        redis.command("ACL", "SETUSER", "bob", "~up")
+        assert (await client.ask(op="send", data=1))["op"] == "sent"
+    assert "bob" not in server.log()
+
+
 async def test_sends_to_a_redis_that_stands_still_are_bounded_and_answered(start, redis):
     server = start("--upstream", "stream:up", "--redis-timeout-seconds", 1,
                    "--redis-silence-seconds", 1, redis=redis)
@@ -136,8 +149,9 @@ async def test_sends_to_a_redis_that_stands_still_are_bounded_and_answered(start
         assert {answer["ref"] for answer in told} == set(range(40))
         codes = [answer["code"] for answer in told]
         assert codes.count("busy") == 8 and codes.count("unavailable") == 32
+        assert counter(server, "upstream_busy_total") == 8
         server.forget_publisher()
-        eventually(lambda: server.admin("/readyz")[0] == 200, "the link is up again")
+        server.wait_ready()
         heard = await bystander.heard()
         assert all(isinstance(frame, dict) and frame["op"] == "gap" for frame in heard), heard
 
@@ -194,6 +208,7 @@ async def test_what_was_sent_survives_a_killed_redis(start, start_redis):
             done.set()
             await asyncio.gather(*talks)
         server.forget_publisher()
+        server.wait_ready()
         heard = await bystander.heard()
         assert all(isinstance(frame, dict) and frame["op"] == "gap" for frame in heard), heard
     kept = {entry: json.loads(fields["data"]) for entry, fields in entries(redis)}
@@ -202,3 +217,34 @@ async def test_what_was_sent_survives_a_killed_redis(start, start_redis):
     assert all(kept.get(entry) == ref for entry, ref in sent.items())
     assert {a["op"] for a in answers.values()} == {"sent", "error"}
     assert {a.get("code") for a in answers.values()} == {None, "unavailable"}
+
+
+async def test_what_was_sent_survives_a_killed_server(redis):
+    sent, done = {}, asyncio.Event()
+
+    async def talk(client, name):
+        number = 0
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                number += 1
+                ref = f"{name}-{number}"
+                await client.send(op="send", data=ref, ref=ref)
+                told = await client.next()
+                assert told["op"] == "sent" and told["ref"] == ref
+                sent[told["id"]] = ref
+                if len(sent) > 300:
+                    done.set()
+
+    server = Server("--upstream", "stream:up", "--commands-per-second-max", 0, redis=redis)
+    try:
+        server.wait_ready()
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(server.client(f"u{n}")) for n in range(8)]
+            talks = [asyncio.create_task(talk(client, n)) for n, client in enumerate(clients)]
+            await done.wait()
+            server.kill()
+            await asyncio.gather(*talks)
+    finally:
+        server.kill()
+    kept = {entry: json.loads(fields["data"]) for entry, fields in entries(redis)}
+    assert all(kept.get(entry) == ref for entry, ref in sent.items())

@@ -12,11 +12,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use libfuzzer_sys::fuzz_target;
 use mio::Events;
 use oneloop::client::memory::{FarEnds, install};
-use oneloop::config::{Bounds, Origins, RouteConfig};
+use oneloop::config::{Bounds, Origins, Outlet, RouteConfig};
 use oneloop::handler::Route;
 use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
 use oneloop::reactor::{Plan, Reactor, Readiness};
+use oneloop::source::request::{Answer, Purpose};
 use oneloop::topic::{Grant, is_user_topic, text_of_key};
 use oneloop::{ConnId, Handler, Reject, Request, Server};
 use serde_json::value::RawValue;
@@ -115,6 +116,10 @@ impl Handler for Watched {
     fn on_close(&mut self, server: &mut Server, id: ConnId) {
         self.push.on_close(server, id);
     }
+
+    fn on_answer(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
+        self.push.on_answer(server, purpose, answer);
+    }
 }
 
 /// The far ends: the one client that speaks, and all others, who are silent.
@@ -205,9 +210,12 @@ impl World {
             publishers_password: None,
             admin: None,
             link: None,
+            commander: None,
+            reader: None,
             routes: vec![route("/ws", &[]), route("/open", &["lobby.*"])],
             prefix: String::new(),
             control: None,
+            receipts: None,
             bounds: Bounds {
                 clients_max: 100,
                 commands_per_second_max: 0,
@@ -319,7 +327,9 @@ impl World {
 
 fn push(keys: &Rc<Keys>, anonymous: &[&str]) -> Push {
     let anonymous = anonymous.iter().map(|text| (*text).to_owned()).collect();
-    let route = RouteConfig { anonymous, ..RouteConfig::default() };
+    // There is no Redis: whatever is sent is answered as unavailable.
+    let upstream = Some(Outlet::Channel("up".to_owned()));
+    let route = RouteConfig { anonymous, upstream, ..RouteConfig::default() };
     Push::new(keys.clone(), &route).expect("the grants are good")
 }
 

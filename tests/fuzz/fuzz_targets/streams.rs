@@ -1,0 +1,121 @@
+//! What Redis sends to the reader and to the commander: pieces change nothing, and each request is answered once.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use oneloop::ConnId;
+use oneloop::cursor::EntryId;
+use oneloop::source::commander::{Commander, Event as Answered};
+use oneloop::source::reader::{Event, Reader};
+use oneloop::source::request::{Purpose, Request, command};
+use oneloop::source::{LinkConfig, stream_commands};
+use oneloop_fuzz::pieces;
+
+/// Small, so that inputs reach it.
+const PAYLOAD_BYTES_MAX: usize = 64;
+/// Asked of the commander before anything is answered.
+const REQUESTS: usize = 8;
+
+fuzz_target!(|input: &[u8]| {
+    // The first byte says how the connection is set up, the rest is what Redis sends.
+    let Some((setup, input)) = input.split_first() else { return };
+    let read = if setup & 1 << 4 != 0 { answer } else { read };
+    let whole = read(*setup, &[input]);
+    assert_eq!(whole, read(*setup, &pieces(input)));
+});
+
+fn config(setup: u8) -> LinkConfig {
+    let is_set = |bit: u8| setup & 1 << bit != 0;
+    let mut config = LinkConfig::from_url("redis://h").expect("it is a URL");
+    config.password = is_set(0).then(|| "secret".to_owned());
+    config.database = i64::from(is_set(1));
+    let names = if is_set(2) { &["a", "b"][..] } else { &["a"][..] };
+    config.streams = names.iter().map(|name| (*name).to_owned()).collect();
+    config.payload_bytes_max = PAYLOAD_BYTES_MAX;
+    config
+}
+
+/// Everything that the reader says.
+fn read(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
+    let mut reader = Reader::new(config(setup), 0);
+    let mut events = Vec::new();
+    let mut last = [EntryId::ZERO; 2];
+    reader.session.connecting(0);
+    reader.connected(1);
+    for piece in pieces {
+        let mut input = *piece;
+        // Time passes by what is said, so that pieces do not change it.
+        while let Some(event) = reader.next(&mut input, 2 + 200 * events.len() as u64) {
+            let mut ends = None;
+            match &event {
+                Event::Entry { stream, id, data, .. } => {
+                    assert!(data.len() <= PAYLOAD_BYTES_MAX);
+                    assert!(*id > last[*stream], "it comes twice, or out of order");
+                    last[*stream] = *id;
+                }
+                Event::Earlier { stream, data, .. } => {
+                    assert!(data.len() <= PAYLOAD_BYTES_MAX);
+                    ends = (setup & 1 << 3 == 0).then_some(*stream);
+                }
+                Event::Begins { stream, covered_from } | Event::Lost { stream, covered_from } => {
+                    last[*stream] = *covered_from;
+                }
+                _ => {}
+            }
+            let is_failure = matches!(event, Event::Failed(_));
+            events.push(format!("{event:?}"));
+            if let Some(stream) = ends {
+                reader.end_earlier(stream);
+            }
+            if is_failure {
+                break;
+            }
+        }
+        let count = reader.session.output().len();
+        reader.session.wrote(count);
+    }
+    let is_up = events.iter().any(|event| event == "Reading");
+    assert!(!reader.is_reading() || is_up);
+    assert_eq!(reader.down(3, 4), is_up);
+    assert!(!reader.is_reading() && reader.session.output().is_empty());
+    events
+}
+
+/// Everything that the commander says to these requests, and how many are lost.
+fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
+    let mut commander = Commander::new(config(setup), 0);
+    let (mut events, mut answered) = (Vec::new(), 0);
+    commander.session.connecting(0);
+    commander.connected(1);
+    for number in 0..REQUESTS {
+        let request = match number % 4 {
+            3 => Request {
+                command: stream_commands::page_after("a", EntryId::ZERO, EntryId::MAX),
+                purpose: Purpose::Page { id: ConnId::NOBODY, stream: 0 },
+            },
+            _ => Request { command: command(&[b"A"]), purpose: Purpose::Notice },
+        };
+        assert!(commander.ask(request, 1).is_ok(), "it waits for the first attempt");
+    }
+    for piece in pieces {
+        let mut input = *piece;
+        while let Some(event) = commander.next(&mut input, 2) {
+            if let Answered::Entry { data, .. } = &event {
+                assert!(data.len() <= PAYLOAD_BYTES_MAX);
+            }
+            answered +=
+                usize::from(matches!(event, Answered::Answer(..) | Answered::PageEnd { .. }));
+            let is_failure = matches!(event, Answered::Failed(_));
+            events.push(format!("{event:?}"));
+            if is_failure {
+                break;
+            }
+        }
+        let count = commander.session.output().len();
+        commander.session.wrote(count);
+    }
+    commander.down(3, 4);
+    let lost = std::iter::from_fn(|| commander.next_lost()).count();
+    assert_eq!(answered + lost, REQUESTS);
+    assert!(commander.is_settled() && commander.session.output().is_empty());
+    events
+}
