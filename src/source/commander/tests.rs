@@ -356,4 +356,7 @@ fn a_page_that_is_refused_or_lost_ends_all_the_same() {
     take_output(&mut commander);
     assert!(ask(&mut commander, &["A"], 1000));
     assert_eq!(feed(&mut commander, ":1\r\n", 1000), ["Integer(1)"], "nothing of it is left");
+    page(&mut commander, 7, 0, EntryId::MAX);
+    let empty = "*0\r\n-ERR no such key\r\n";
+    assert_eq!(feed(&mut commander, empty, 1000), ["7 1 end 0 0-0 "]);
 }
