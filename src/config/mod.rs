@@ -43,6 +43,8 @@ pub struct Config {
     pub patterns: Vec<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
+    /// Where in Redis it is told who comes and goes; only there beside `redis`.
+    pub events: Option<Sink>,
     /// How tokens are checked.
     pub jwt: Jwt,
     /// At least one, no path twice.
@@ -51,6 +53,15 @@ pub struct Config {
     pub bounds: Bounds,
     /// What reaches the log.
     pub log: log::LevelFilter,
+}
+
+/// Where in Redis something is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// A stream, by `XADD`.
+    Stream(String),
+    /// A channel, by `PUBLISH`.
+    Channel(String),
 }
 
 /// Bytes that no log, message or `Debug` ever shows.
@@ -142,6 +153,18 @@ impl Jwt {
     }
 }
 
+impl Sink {
+    /// The longest name of a stream or a channel, in bytes.
+    pub const NAME_BYTES_MAX: usize = 128;
+
+    /// The stream's or the channel's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Sink::Stream(name) | Sink::Channel(name) => name,
+        }
+    }
+}
+
 impl Secret {
     pub fn new(bytes: Vec<u8>) -> Secret {
         Secret(bytes)
@@ -163,6 +186,7 @@ impl Default for Config {
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
             admin: None,
+            events: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
             bounds: Bounds::default(),
@@ -229,6 +253,7 @@ impl fmt::Debug for Config {
             .field("prefix", &self.prefix)
             .field("patterns", &self.patterns)
             .field("admin", &self.admin)
+            .field("events", &self.events)
             .field("jwt", &self.jwt)
             .field("routes", &self.routes)
             .field("bounds", &self.bounds)

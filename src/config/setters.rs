@@ -1,7 +1,7 @@
 //! What single settings accept beyond their type; the table's rows call these by name.
 
 use super::value::{Value, quote};
-use super::{Config, Format, Jwt, Secret, Slow};
+use super::{Config, Format, Jwt, Secret, Sink, Slow};
 
 pub(super) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;
@@ -69,6 +69,20 @@ pub(super) fn patterns(value: &Value) -> Result<Vec<String>, String> {
     match words.is_empty() {
         true => Err("an empty list would hear nothing".to_owned()),
         false => Ok(words),
+    }
+}
+
+/// Braces would move the keys beside the name away from it in a cluster, and a glob's characters would not stand for
+/// themselves in the rules of an ACL.
+pub(super) fn sink(value: &Value) -> Result<Sink, String> {
+    let is_bad = |c: char| c.is_control() || c.is_whitespace() || "{}*?[]\\".contains(c);
+    let named = value.text()?.split_once(':').filter(|(_, name)| {
+        (1..=Sink::NAME_BYTES_MAX).contains(&name.len()) && !name.contains(is_bad)
+    });
+    match named {
+        Some(("stream", name)) => Ok(Sink::Stream(name.to_owned())),
+        Some(("channel", name)) => Ok(Sink::Channel(name.to_owned())),
+        _ => Err(value.is_not("like stream:evt or channel:evt")),
     }
 }
 
@@ -145,6 +159,11 @@ mod tests {
             ("publishers", "on", r#""on" is not an IP address with a port; allowed: IP:PORT or off"#),
             ("prefix", "pub.*", r#""pub.*" is not a prefix"#),
             ("patterns", "", "an empty list would hear nothing"),
+            ("events", "evt", r#""evt" is not like stream:evt or channel:evt; allowed: stream:NAME"#),
+            ("events", "stream:", "is not like stream:evt"),
+            ("events", "list:evt", "is not like stream:evt"),
+            ("events", "channel:a{b}", "is not like stream:evt"),
+            ("events", "stream:a b", "is not like stream:evt"),
             ("log", "loud", r#""loud" is not a log level; allowed: off, error, warn, info or debug"#),
             ("jwt.algorithms", "HS256,none", r#""none" is not one of HS256, HS384"#),
             ("jwt.audience", "", "it is empty; leave it out instead"),

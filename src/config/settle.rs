@@ -189,6 +189,12 @@ impl Draft {
                  set ONELOOP_PUBLISHERS_PASSWORD or publishers_password_file"
             ));
         }
+        if self.has("events") && !self.has("redis") {
+            let label = self.label("events");
+            self.problems.push(format!(
+                "{label} needs a Redis, which holds who is here and tells it: set redis"
+            ));
+        }
         if self.config.publishers.is_none() && !self.has("redis") {
             let label = self.label("publishers");
             self.problems
@@ -263,6 +269,7 @@ mod tests {
             ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
             ("publishers = '0.0.0.0:1'", &[], OPEN),
             ("publishers = 'off'", &[], "publishers (t.toml:1) is off and redis is not set"),
+            ("events = 'stream:evt'", &[], "events (t.toml:1) needs a Redis"),
             ("path = '/a'\n[[route]]\npath = '/b'", &[], "path (t.toml:1) sets the one default route, but there is [[route]] (t.toml:2)"),
             ("[[route]]\n[[route]]\npath = '/ws'", &[], "[[route]] (t.toml:2): path \"/ws\" is there already"),
         ];
@@ -283,6 +290,7 @@ mod tests {
             ("listen = '[::1]:1'\njwt.algorithms = ['HS384']", &[]),
             ("publishers = '0.0.0.0:1'", &["publishers_password"]),
             ("publishers = 'off'\nredis = 'redis://h'", &[]),
+            ("events = 'stream:evt'\nredis = 'redis://h'", &[]),
             ("ping_seconds = 0\nsilence_seconds = 1", &[]),
             ("ping_seconds = 90\nsilence_seconds = 0", &[]),
             ("[[route]]\npath = '/a'\n[[route]]\npath = '/'", &[]),

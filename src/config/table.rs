@@ -31,6 +31,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "the prefix and *", "list, not empty", |c, v| put(&mut c.patterns, patterns(v))),
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
+        text("events", "where Redis is told that users come online and go offline",
+            "none", "stream:NAME or channel:NAME; only with redis", |c, v| put(&mut c.events, sink(v).map(Some))),
         text("log", "what reaches the log",
             "info", "off, error, warn, info or debug", |c, v| put(&mut c.log, level(v))),
     ]),
@@ -114,6 +116,10 @@ static TABLE: &[(&str, &[Setting])] = &[
             1, 300, "", U32(|c| &mut c.bounds.redis_timeout_seconds)),
         number("redis_backoff_ms_max", "longest wait between two attempts to reach Redis",
             100, 600_000, "", U32(|c| &mut c.bounds.redis_backoff_ms_max)),
+        number("events_entries_max", "entries that the stream of events keeps, about",
+            1, 1_000_000_000, "", Usize(|c| &mut c.bounds.events_entries_max)),
+        number("offline_seconds", "how long a user without a connection is waited for before offline",
+            0, 3600, "not at all", U32(|c| &mut c.bounds.offline_seconds)),
     ]),
     ("Bounds on the loop", &[
         size("read_bytes_per_turn", "read from one client in one turn",
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn each_default_that_can_be_written_sets_what_is_already_there() {
-        let in_words = ["redis", "publishers", "patterns", "jwt.audience", "jwt.issuer"];
+        let in_words = ["redis", "events", "publishers", "patterns", "jwt.audience", "jwt.issuer"];
         let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
         for setting in all() {
             let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });
