@@ -2,9 +2,11 @@
 
 use std::io;
 
+use crate::clock::Millis;
 use crate::config::{Config, Origins, normalize_origin};
 use crate::handler::{Handler, Route};
 use crate::limits;
+use crate::presence::{BATCH_MAX, Presence, Settings};
 use crate::reactor::{Addresses, Ended, Plan, Reactor};
 use crate::site::ROUTES_MAX;
 use crate::source::link::Link;
@@ -98,6 +100,7 @@ impl App {
         let mut bounds = config.bounds.clone();
         bounds.clients_max = limits::clients_max(bounds.clients_max, bounds.publishers_max)?;
         let link = link(&config).map_err(invalid)?;
+        let presence = presence(&config, bounds.clients_max)?;
         let plan = Plan {
             listen: config.listen,
             publishers: config.publishers,
@@ -110,6 +113,9 @@ impl App {
             trim,
         };
         let mut reactor = Reactor::new(plan)?;
+        if let Some(presence) = presence {
+            reactor.tell_who_is_here(presence);
+        }
         if let Some(page) = page {
             let page = page(reactor.addresses());
             reactor.serve_page(page);
@@ -161,6 +167,24 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
         payload_bytes_max: config.bounds.payload_bytes_max,
         ..link
     }))
+}
+
+/// What tells who is here, where the settings want it. A node's name is chance: two processes must not have the same one,
+/// and one that was started again is another one.
+fn presence(config: &Config, clients_max: usize) -> io::Result<Option<Presence>> {
+    let Some(sink) = config.events.clone() else {
+        return Ok(None);
+    };
+    let chance = getrandom::u64()
+        .map_err(|error| io::Error::other(format!("no random bytes to be had: {error}")))?;
+    Ok(Some(Presence::new(Settings {
+        node: format!("{chance:016x}"),
+        sink,
+        entries_max: config.bounds.events_entries_max,
+        wait: Millis::from(config.bounds.offline_seconds) * 1000,
+        waiting_max: clients_max,
+        batch_max: BATCH_MAX,
+    })))
 }
 
 fn invalid(why: String) -> io::Error {

@@ -103,6 +103,7 @@ impl Site {
                     log::warn!("Redis refused a command: {why}");
                 }
             }
+            Purpose::Presence(attempt) => self.server.on_presence_answer(attempt, answer),
         }
     }
 
@@ -265,6 +266,7 @@ impl Site {
             memberships: hubs.iter().map(|hub| hub.memberships_len()).sum(),
             publishers: self.publishers,
             source_up: self.source_up,
+            presence_users: self.server.presence_users_len(),
         }
     }
 }

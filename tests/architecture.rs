@@ -10,7 +10,7 @@ const GROUND: [&str; 2] = ["clock", "slots"];
 /// The one home of each outside crate: files, or folders with what is in them.
 const HOMES: [(&str, &[&str]); 15] = [
     ("data_encoding", &["push/", "client/http.rs"]),
-    ("getrandom", &["serve/", "reactor/link.rs"]),
+    ("getrandom", &["serve/", "app.rs", "reactor/link.rs"]),
     ("jsonwebtoken", &["push/"]),
     ("lexopt", &["config/"]),
     ("mio", &["reactor/", "client/transport.rs", "signals.rs"]),

@@ -32,6 +32,7 @@ use crate::client::codec::{Codec, InboundBounds};
 use crate::client::frame::{Close, Frame};
 use crate::clock::{Millis, Now};
 use crate::metrics::Metrics;
+use crate::presence::Presence;
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::site::Site;
@@ -175,6 +176,12 @@ impl Reactor {
         self.site.page = Some(page);
     }
 
+    /// Tells Redis who is here. There must be a link to one.
+    pub fn tell_who_is_here(&mut self, presence: Presence) {
+        assert!(self.link.is_some(), "only a Redis can be told");
+        self.site.server.tell_who_is_here(presence);
+    }
+
     /// Turns until a signal ends it.
     ///
     /// # Errors
@@ -269,6 +276,10 @@ impl Reactor {
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
+        if !self.site.draining {
+            // Whoever is sent away comes back to others: that is no event, and so the node just falls silent.
+            self.site.server.tick_presence();
+        }
         self.tick_link();
         self.publishers.tick(now);
         self.hold_ceiling();
@@ -337,6 +348,7 @@ impl Reactor {
         [
             server.timers.next().map(|tick| Millis::from(tick) * TICK),
             self.link.as_ref().and_then(LinkSocket::deadline).filter(|_| !self.site.draining),
+            server.presence_deadline().filter(|_| !self.site.draining),
             self.publishers.deadline(),
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,

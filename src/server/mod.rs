@@ -5,6 +5,7 @@
 mod broadcasts;
 mod dealing;
 mod life;
+mod presence;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -14,11 +15,12 @@ use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::outbox::{Backlog, Slow};
 use crate::client::{AtEnd, Client, State, Timing};
-use crate::clock::Now;
+use crate::clock::{Millis, Now};
 use crate::config::Bounds;
 use crate::flush::{FlushQueue, Lane};
 use crate::hub::{Hub, Reason};
 use crate::metrics::Metrics;
+use crate::presence::Presence;
 use crate::slots::{ConnId, Slots};
 use crate::source::request::{Purpose, Request};
 use crate::timers::{TICK, Tick, Timers, after, tick};
@@ -47,6 +49,10 @@ pub struct Server {
     pub(crate) hubs: Vec<Hub>,
     /// Commands for Redis that were not sent yet.
     pub(crate) requests: VecDeque<Request>,
+    /// Who is here, where that is told.
+    presence: Option<Presence>,
+    /// When a refusal of what tells it was last logged.
+    presence_logged: Option<Millis>,
     /// The route whose handler is running.
     pub(crate) route: u8,
     /// Connections of clients of which the head is still read.
@@ -107,6 +113,8 @@ impl Server {
             hubs: slow.iter().map(|_| Hub::default()).collect(),
             slow,
             requests: VecDeque::new(),
+            presence: None,
+            presence_logged: None,
             route: 0,
             handshakes: 0,
             admins: 0,
@@ -269,7 +277,11 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
-        hub.join(id.index, &mut client.memberships, key, reason)
+        let joined = hub.join(id.index, &mut client.memberships, key, reason);
+        if joined && reason == Reason::Own {
+            self.user_came(key);
+        }
+        joined
     }
 
     /// Makes it listen no more; `false` if it did not, or is open no more.
@@ -280,7 +292,12 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
-        hub.leave(&mut client.memberships, key)
+        let was_own = hub.reason(&client.memberships, key) == Some(Reason::Own);
+        let left = hub.leave(&mut client.memberships, key);
+        if left && was_own {
+            self.user_left(key);
+        }
+        left
     }
 
     /// Why a client listens to what has this key, if it does.

@@ -11,7 +11,7 @@ pub mod link;
 pub mod link_config;
 mod pattern;
 pub mod publisher;
-mod refusal;
+pub mod refusal;
 pub mod request;
 mod resp;
 mod scanner;

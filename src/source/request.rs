@@ -15,6 +15,8 @@ pub struct Request {
 pub enum Purpose {
     /// Nobody's: it is sent, and a refusal is logged.
     Notice,
+    /// What tells who is here: its attempt with this number.
+    Presence(u64),
 }
 
 /// What became of a request.
