@@ -372,6 +372,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         publishers_password: None,
         admin: None,
         link: None,
+        commander: None,
         routes: vec![Route { path: "/ws".into(), origins: Origins::Any, handler: Box::new(push) }],
         prefix: config.prefix.clone(),
         bounds,

@@ -9,6 +9,7 @@ use crate::limits;
 use crate::presence::{BATCH_MAX, Presence, Settings};
 use crate::reactor::{Addresses, Ended, Plan, Reactor};
 use crate::site::ROUTES_MAX;
+use crate::source::commander::Commander;
 use crate::source::link::Link;
 use crate::source::link_config::LinkConfig;
 
@@ -35,13 +36,14 @@ pub struct App {
     routes: Vec<Route>,
     page: Option<Page>,
     trim: Option<fn()>,
+    asks_redis: bool,
     problem: Option<String>,
 }
 
 impl App {
     /// With these settings; the routes in them are left to whoever builds the handlers.
     pub fn new(config: Config) -> App {
-        App { config, routes: Vec::new(), page: None, trim: None, problem: None }
+        App { config, routes: Vec::new(), page: None, trim: None, asks_redis: false, problem: None }
     }
 
     /// Adds a route. No origin: pages of the same host may connect; `*`: all; else those listed, as
@@ -85,12 +87,19 @@ impl App {
         self
     }
 
+    /// Has a connection to Redis for what handlers ask of it ([`crate::Server::ask`]). Without it, and without a Redis in the
+    /// settings, whatever they ask is unavailable. While that connection is down, `/readyz` is red.
+    pub fn asks_redis(mut self) -> App {
+        self.asks_redis = true;
+        self
+    }
+
     /// Listens. The addresses are known then; nothing is served before [`Bound::run`].
     ///
     /// # Errors
     /// Settings that contradict each other (`InvalidInput`), or an address that cannot be bound.
     pub fn bind(self) -> io::Result<Bound> {
-        let App { config, routes, page, trim, problem } = self;
+        let App { config, routes, page, trim, asks_redis, problem } = self;
         if let Some(problem) = problem {
             return Err(invalid(problem));
         }
@@ -106,6 +115,10 @@ impl App {
             publishers: config.publishers,
             publishers_password: config.publishers_password.map(|one| one.as_bytes().to_vec()),
             admin: config.admin,
+            commander: link
+                .clone()
+                .filter(|_| asks_redis || presence.is_some())
+                .map(|link| Commander::new(link, 0)),
             link: link.map(|link| Link::new(link, 0)),
             routes,
             prefix: config.prefix,

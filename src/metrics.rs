@@ -56,6 +56,10 @@ pub struct Metrics {
     pub memory_shed: u64,
     /// Times the link to Redis came up.
     pub link_ups: u64,
+    /// What was asked of Redis besides the subscription.
+    pub requests: u64,
+    /// Of that, what got no answer: no connection, no room, or a connection that broke.
+    pub requests_unavailable: u64,
     /// Events `online` that this process caused.
     pub presence_online: u64,
     /// Events `offline` that it caused.
@@ -206,6 +210,8 @@ impl Metrics {
             ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
             ("source_ups_total", "Times the link to Redis came up.", self.link_ups),
+            ("requests_total", "Commands for Redis.", self.requests),
+            ("requests_unavailable_total", "Of them unanswered.", self.requests_unavailable),
             ("presence_online_total", "Events online of this node.", self.presence_online),
             ("presence_offline_total", "Events offline of this node.", self.presence_offline),
             ("presence_retries_total", "Calls for them that failed.", self.presence_retries),

@@ -27,6 +27,8 @@ pub struct Site {
     pub addresses: Addresses,
     /// Whether messages can come.
     pub source_up: bool,
+    /// Whether commands reach Redis, or none are needed.
+    pub commander_up: bool,
     /// New handshakes are refused: the end is near.
     pub draining: bool,
     /// New handshakes are refused: `memory_max` is hit.
@@ -53,6 +55,7 @@ impl Site {
             server,
             addresses,
             source_up: true,
+            commander_up: true,
             draining: false,
             refusing: false,
             publishers: 0,
@@ -95,8 +98,17 @@ impl Site {
         }
     }
 
-    /// What became of a request.
+    /// There is no connection for commands: whatever waits is unavailable. What is asked because of that waits for the next turn.
+    pub fn refuse_requests(&mut self) {
+        for _ in 0..self.server.requests_len() {
+            let Some(request) = self.server.next_request() else { return };
+            self.on_answer(request.purpose, Answer::Unavailable);
+        }
+    }
+
+    /// What became of a request. Called in the dispatch phase alone.
     pub fn on_answer(&mut self, purpose: Purpose, answer: Answer) {
+        self.server.metrics.requests_unavailable += u64::from(answer == Answer::Unavailable);
         match purpose {
             Purpose::Notice => {
                 if let Answer::Refused(why) = answer {
@@ -249,6 +261,7 @@ impl Site {
             "/healthz" => Response::text(200, "ok"),
             "/readyz" if self.draining => Response::text(503, "draining"),
             "/readyz" if !self.source_up => Response::text(503, "no link to Redis"),
+            "/readyz" if !self.commander_up => Response::text(503, "no link to Redis for commands"),
             "/readyz" => Response::text(200, "ok"),
             "/metrics" => Response {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",

@@ -104,6 +104,7 @@ impl World {
             publishers_password: None,
             admin: None,
             link: Some(Link::new(link, 0)),
+            commander: None,
             routes: vec![Route {
                 path: route.path.clone(),
                 origins: route.origins.clone(),
@@ -198,10 +199,10 @@ fn a_link_that_swallowed_a_large_payload_holds_no_more_than_before() {
     let config = LinkConfig::from_url("redis://localhost").expect("a good URL");
     let most = config.payload_bytes_max;
     let mut link = Link::new(config, 0);
-    link.connecting(0);
+    link.session.connecting(0);
     link.connected(0);
     assert_eq!(feed(&mut link, GREETING.as_bytes()), [0, 1, 0], "it is up");
-    link.wrote(usize::MAX);
+    link.session.wrote(usize::MAX);
     let (large, too_large) =
         (published("pub.a", &"x".repeat(most)), published("pub.a", &"x".repeat(8 * most)));
     let mut events = [0; 3];

@@ -1,18 +1,18 @@
-//! The socket under the link to Redis.
+//! The socket under a connection to Redis.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Waker};
 
 use crate::clock::Millis;
 use crate::reactor::Reactor;
+use crate::reactor::dialogue::Dialogue;
+use crate::reactor::lookup::Lookup;
 use crate::reactor::token::Source;
 use crate::site::Site;
-use crate::source::link::{Event, Link};
 use crate::source::link_config::Address;
 
 /// The same failure is logged again after so long.
@@ -23,11 +23,13 @@ enum Stream {
     Unix(UnixStream),
 }
 
-/// The link, its socket, and what is under way to get one.
+/// What is spoken, its socket, and what is under way to get one.
 pub struct LinkSocket {
-    link: Link,
+    dialogue: Box<dyn Dialogue>,
+    /// Its place among the loop's links.
+    number: usize,
     stream: Option<Stream>,
-    /// The socket is connected, and the link knows.
+    /// The socket is connected, and the dialogue knows.
     connected: bool,
     /// It may have bytes to be read.
     readable: bool,
@@ -39,11 +41,7 @@ pub struct LinkSocket {
     addresses: Vec<SocketAddr>,
     /// Attempts that did not come up.
     vain: usize,
-    /// Where a look-up's answer will come; one is under way at most, however long it takes.
-    lookup: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
-    /// This attempt waits for that answer.
-    awaits_lookup: bool,
-    waker: Arc<Waker>,
+    lookup: Lookup,
     /// The failure that was logged last, and when.
     logged: Option<(String, Millis)>,
     /// For the waits between attempts.
@@ -51,9 +49,10 @@ pub struct LinkSocket {
 }
 
 impl LinkSocket {
-    pub fn new(link: Link, waker: Arc<Waker>) -> LinkSocket {
+    pub fn new(dialogue: Box<dyn Dialogue>, number: usize, waker: Arc<Waker>) -> LinkSocket {
         LinkSocket {
-            link,
+            dialogue,
+            number,
             stream: None,
             connected: false,
             readable: false,
@@ -61,9 +60,7 @@ impl LinkSocket {
             pending: Vec::new(),
             addresses: Vec::new(),
             vain: 0,
-            lookup: None,
-            awaits_lookup: false,
-            waker,
+            lookup: Lookup::new(waker),
             logged: None,
             random: || getrandom::u64().unwrap_or_default(),
         }
@@ -77,18 +74,31 @@ impl LinkSocket {
 
     /// Whether bytes wait that the last turn did not get to.
     pub fn has_note(&self) -> bool {
+        self.has_input() || self.dialogue.has_note()
+    }
+
+    /// Whether nothing is under way that the end of the process should wait for.
+    pub fn is_settled(&self) -> bool {
+        self.dialogue.is_settled()
+    }
+
+    fn has_input(&self) -> bool {
         self.connected && (self.readable || !self.pending.is_empty())
     }
 
-    /// When the link wants to be asked.
+    /// When it wants to be asked.
     pub fn deadline(&self) -> Option<Millis> {
-        self.link.deadline()
+        self.dialogue.session().deadline()
+    }
+
+    fn address(&self) -> &Address {
+        &self.dialogue.session().config().address
     }
 
     /// Begins an attempt.
     fn begin(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
-        self.link.connecting(now);
-        match self.link.address() {
+        self.dialogue.session_mut().connecting(now);
+        match self.address() {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)
                     .map_err(|error| format!("cannot connect to {}: {error}", path.display()))?;
@@ -100,48 +110,20 @@ impl LinkSocket {
                     self.try_next(registry, None)
                 }
                 Err(_) => {
-                    self.awaits_lookup = true;
-                    self.look_up(host.clone(), *port);
+                    let (host, port) = (host.clone(), *port);
+                    self.lookup.begin(host, port);
                     Ok(())
                 }
             },
         }
     }
 
-    /// Resolves a name off the loop: the system's resolver blocks, for seconds if it must.
-    fn look_up(&mut self, host: String, port: u16) {
-        if self.lookup.is_some() {
-            return;
-        }
-        let (sender, receiver) = channel();
-        let waker = Arc::clone(&self.waker);
-        let work = move || {
-            let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-            let _ = sender.send(found);
-            let _ = waker.wake();
-        };
-        // Without a thread the attempt ends at its deadline, and the next one tries again.
-        if std::thread::Builder::new().name("resolver".into()).spawn(work).is_ok() {
-            self.lookup = Some(receiver);
-        }
-    }
-
     fn resolved(&mut self, registry: &Registry) -> Result<(), String> {
-        let Some(receiver) = &self.lookup else {
+        let Some(found) = self.lookup.take() else {
             return Ok(());
         };
-        let found = match receiver.try_recv() {
-            Err(TryRecvError::Empty) => return Ok(()),
-            Err(TryRecvError::Disconnected) => Ok(Vec::new()),
-            Ok(found) => found,
-        };
-        self.lookup = None;
-        if !std::mem::take(&mut self.awaits_lookup) {
-            // The attempt that asked is over; the next one asks again.
-            return Ok(());
-        }
         let found = found.map_err(|error| {
-            format!("{} cannot be resolved ({error}): check the setting redis", self.link.address())
+            format!("{} cannot be resolved ({error}): check the setting redis", self.address())
         })?;
         self.addresses = in_turn(found, self.vain);
         self.try_next(registry, None)
@@ -157,13 +139,13 @@ impl LinkSocket {
             }
         }
         let why = failed.map_or("it has no address".to_owned(), |error| error.to_string());
-        let address = self.link.address();
+        let address = self.address();
         Err(format!("cannot connect to {address}: {why}; is Redis running there?"))
     }
 
     fn watch(&mut self, registry: &Registry, stream: Stream) -> Result<(), String> {
         let both = Interest::READABLE | Interest::WRITABLE;
-        let token = Source::Link.token();
+        let token = Source::Link(self.number).token();
         let stream = self.stream.insert(stream);
         let registered = match stream {
             Stream::Tcp(stream) => registry.register(stream, token, both),
@@ -193,7 +175,7 @@ impl LinkSocket {
         match failure {
             None => {
                 self.connected = true;
-                self.link.connected(now);
+                self.dialogue.connected(now);
                 Ok(())
             }
             Some(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
@@ -201,6 +183,17 @@ impl LinkSocket {
                 self.stream = None;
                 self.try_next(registry, Some(error))
             }
+        }
+    }
+
+    /// Begins an attempt, asks whether Redis lives, or gives it up, each in its time.
+    fn tick(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
+        if self.dialogue.session().wants_connect(now) {
+            self.begin(registry, now)
+        } else if self.deadline().is_some_and(|deadline| deadline <= now) && !self.has_input() {
+            self.dialogue.on_time(now)
+        } else {
+            Ok(())
         }
     }
 
@@ -234,38 +227,27 @@ impl LinkSocket {
         Ok(())
     }
 
-    /// Takes events off what was read, until a client is owed enough; the rest is kept.
+    /// Takes in what was read, until a client is owed enough; the rest is kept.
     fn take_in(&mut self, site: &mut Site, mut input: &[u8]) -> Result<(), String> {
-        let now = site.server.now.millis;
-        while !site.server.is_pressed() {
-            match self.link.next(&mut input, now) {
-                None => return Ok(()),
-                Some(Event::Message { channel, payload }) => {
-                    site.publish(channel, payload);
-                }
-                Some(Event::Oversized) => site.oversized(),
-                Some(Event::Failed(why)) => return Err(why),
-                Some(Event::Up) => {
-                    self.logged = None;
-                    log::info!("subscribed to Redis");
-                    site.on_source(true);
-                }
-            }
+        let was_ready = self.dialogue.session().is_ready();
+        self.dialogue.take_in(site, &mut input)?;
+        if self.dialogue.session().is_ready() && !was_ready {
+            self.logged = None;
         }
         self.pending = input.to_vec();
         Ok(())
     }
 
     fn write(&mut self) -> Result<(), String> {
-        while self.connected && !self.link.output().is_empty() {
-            let output = self.link.output();
+        while self.connected && !self.dialogue.session().output().is_empty() {
+            let output = self.dialogue.session().output();
             let written = match &mut self.stream {
                 Some(Stream::Tcp(stream)) => stream.write(output),
                 Some(Stream::Unix(stream)) => stream.write(output),
                 None => return Ok(()),
             };
             match written {
-                Ok(length) => self.link.wrote(length),
+                Ok(length) => self.dialogue.session_mut().wrote(length),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(format!("the connection to Redis broke: {error}")),
@@ -282,18 +264,15 @@ impl LinkSocket {
         self.readable = false;
         self.is_ending = false;
         self.pending = Vec::new();
-        self.awaits_lookup = false;
+        self.lookup.forget();
         self.addresses = Vec::new();
-        let was_up = self.link.down(now, (self.random)());
+        let was_up = self.dialogue.down(site, (self.random)());
         self.vain += usize::from(!was_up);
         let is_news =
             self.logged.as_ref().is_none_or(|(last, at)| *last != why || now >= at + REPEAT);
         if is_news {
-            log::warn!("no link to Redis: {why}");
+            log::warn!("no {}: {why}", self.dialogue.name());
             self.logged = Some((why, now));
-        }
-        if was_up {
-            site.on_source(false);
         }
     }
 }
@@ -309,11 +288,11 @@ fn in_turn(mut addresses: Vec<SocketAddr>, vain: usize) -> Vec<SocketAddr> {
 }
 
 impl Reactor {
-    /// Notes what an event says about the link's socket.
-    pub(super) fn on_link_ready(&mut self, event: &mio::event::Event) {
+    /// Notes what an event says about a link's socket.
+    pub(super) fn on_link_ready(&mut self, number: usize, event: &mio::event::Event) {
         let registry = self.poll.registry();
         let now = self.site.server.now.millis;
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.links.get_mut(number) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             link.readable = true;
             link.is_ending |= event.is_read_closed() || event.is_error();
@@ -327,49 +306,52 @@ impl Reactor {
 
     /// A host name was resolved.
     pub(super) fn on_resolved(&mut self) {
-        let Some(link) = &mut self.link else { return };
-        if let Err(why) = link.resolved(self.poll.registry()) {
-            link.fail(&mut self.site, why);
+        for link in &mut self.links {
+            if let Err(why) = link.resolved(self.poll.registry()) {
+                link.fail(&mut self.site, why);
+            }
         }
     }
 
     /// Reads what Redis sent.
-    pub(super) fn read_link(&mut self) {
+    pub(super) fn read_links(&mut self) {
         let limit = self.site.server.bounds.source_read_bytes_per_turn;
-        let Some(link) = &mut self.link else { return };
-        if link.has_note()
-            && let Err(why) = link.read(&mut self.site, &mut self.buffer, limit)
-        {
-            link.fail(&mut self.site, why);
-        }
-    }
-
-    /// Begins an attempt, asks whether Redis lives, or gives it up, each in its time.
-    pub(super) fn tick_link(&mut self) {
-        let now = self.site.server.now.millis;
-        let Some(link) = &mut self.link else { return };
-        let result = if self.site.draining {
-            Ok(())
-        } else if link.link.wants_connect(now) {
-            link.begin(self.poll.registry(), now)
-        } else if link.link.deadline().is_some_and(|deadline| deadline <= now) && !link.has_note() {
-            match link.link.on_time(now) {
-                Some(Event::Failed(why)) => Err(why),
-                _ => Ok(()),
+        for link in &mut self.links {
+            if link.has_input()
+                && let Err(why) = link.read(&mut self.site, &mut self.buffer, limit)
+            {
+                link.fail(&mut self.site, why);
             }
-        } else {
-            Ok(())
-        };
-        if let Err(why) = result {
-            link.fail(&mut self.site, why);
         }
     }
 
-    /// Writes what the link has to say.
-    pub(super) fn flush_link(&mut self) {
-        let Some(link) = &mut self.link else { return };
-        if let Err(why) = link.write() {
-            link.fail(&mut self.site, why);
+    /// Hands over what was asked of Redis in this turn; without a connection for commands nothing of it is available.
+    pub(super) fn hand_over_requests(&mut self) {
+        let site = &mut self.site;
+        if !self.links.iter_mut().any(|link| link.dialogue.take_requests(site)) {
+            site.refuse_requests();
+        }
+    }
+
+    /// Does what is due on the connections to Redis.
+    pub(super) fn tick_links(&mut self) {
+        let now = self.site.server.now.millis;
+        if self.site.draining {
+            return;
+        }
+        for link in &mut self.links {
+            if let Err(why) = link.tick(self.poll.registry(), now) {
+                link.fail(&mut self.site, why);
+            }
+        }
+    }
+
+    /// Writes what there is to say to Redis.
+    pub(super) fn flush_links(&mut self) {
+        for link in &mut self.links {
+            if let Err(why) = link.write() {
+                link.fail(&mut self.site, why);
+            }
         }
     }
 }

@@ -3,12 +3,16 @@
 //! One turn is always sleep, dispatch, tick, flush, reap. While events are dispatched nothing is written to a socket and
 //! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
 
+#[cfg(test)]
+mod asking_tests;
 mod ceiling;
 mod clients;
 #[cfg(test)]
 mod dealing_tests;
+mod dialogue;
 mod doors;
 mod link;
+mod lookup;
 mod plan;
 mod publishers;
 #[cfg(test)]
@@ -40,6 +44,7 @@ use crate::slots::ConnId;
 use crate::timers::{TICK, tick};
 use ceiling::Ceiling;
 pub use clients::Readiness;
+use dialogue::Dialogue;
 use doors::{Doors, Purpose};
 use link::LinkSocket;
 pub use plan::{Addresses, Ended, Plan};
@@ -72,7 +77,8 @@ pub struct Reactor {
     clock: Clock,
     site: Site,
     doors: Doors,
-    link: Option<LinkSocket>,
+    /// The connections to Redis, the subscription first: it is cut off when it lags.
+    links: Vec<LinkSocket>,
     publishers: Publishers,
     signals: Signals,
     codec: Codec,
@@ -135,8 +141,15 @@ impl Reactor {
         let server = Server::new(plan.bounds, slow, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.source_up = plan.link.is_none();
+        site.commander_up = plan.commander.is_none();
+        let link = plan.link.map(|link| Box::new(link) as Box<dyn Dialogue>);
+        let commander = plan.commander.map(|commander| Box::new(commander) as Box<dyn Dialogue>);
+        let dialogues = [link, commander].into_iter().flatten().enumerate();
+        let links = dialogues
+            .map(|(number, dialogue)| LinkSocket::new(dialogue, number, Arc::clone(&waker)))
+            .collect();
         Ok(Reactor {
-            link: plan.link.map(|link| LinkSocket::new(link, waker)),
+            links,
             poll,
             clock,
             site,
@@ -178,7 +191,7 @@ impl Reactor {
 
     /// Tells Redis who is here. There must be a link to one.
     pub fn tell_who_is_here(&mut self, presence: Presence) {
-        assert!(self.link.is_some(), "only a Redis can be told");
+        assert!(!self.links.is_empty(), "only a Redis can be told");
         self.site.server.tell_who_is_here(presence);
     }
 
@@ -237,7 +250,7 @@ impl Reactor {
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match Source::of(event.token()) {
-                Source::Link => self.on_link_ready(event),
+                Source::Link(number) => self.on_link_ready(number, event),
                 Source::Resolver => self.on_resolved(),
                 Source::Publisher(number) => self.publishers.note(number, event),
                 Source::Door(number) => self.doors.note(number),
@@ -248,6 +261,7 @@ impl Reactor {
         self.read_sources();
         self.accept();
         self.read_clients();
+        self.hand_over_requests();
         if self.signals_seen > 0 && self.drain_until.is_none() {
             self.drain();
         }
@@ -257,12 +271,12 @@ impl Reactor {
     fn read_sources(&mut self) {
         let publishers_first = self.publishers.have_waited();
         if !publishers_first {
-            self.read_link();
+            self.read_links();
         }
         let limit = self.site.server.bounds.source_read_bytes_per_turn;
         self.publishers.read(&mut self.site, &mut self.buffer, limit);
         if publishers_first {
-            self.read_link();
+            self.read_links();
         }
     }
 
@@ -280,7 +294,7 @@ impl Reactor {
             // Whoever is sent away comes back to others: that is no event, and so the node just falls silent.
             self.site.server.tick_presence();
         }
-        self.tick_link();
+        self.tick_links();
         self.publishers.tick(now);
         self.hold_ceiling();
         if self.trim_at.is_some_and(|at| at <= now) && !self.owes() {
@@ -295,7 +309,7 @@ impl Reactor {
         if std::mem::take(&mut self.site.had_large_payload) {
             self.burst = BURST;
         }
-        self.flush_link();
+        self.flush_links();
         self.publishers.flush(self.site.server.now.millis);
         self.flush_clients();
     }
@@ -337,17 +351,19 @@ impl Reactor {
     /// When the loop must turn again though nothing happens; `None`: not before something does.
     fn next_wake(&self, now: Millis) -> Option<Millis> {
         let server = &self.site.server;
-        let link_waits = self.link.as_ref().is_some_and(LinkSocket::has_note);
+        let link_waits = self.links.iter().any(LinkSocket::has_note);
         let owed = !server.flush.is_empty() || !server.broadcasts.is_empty();
         let left =
             owed || !server.pings.is_empty() || !self.ready.is_empty() || !server.dead.is_empty();
-        if left || link_waits || self.publishers.has_note() {
+        let is_asked = server.requests_len() > 0;
+        if left || is_asked || link_waits || self.publishers.has_note() {
             return Some(now);
         }
         let per_second = server.bounds.handshakes_per_second_max;
+        let links = self.links.iter().map(LinkSocket::deadline).filter(|_| !self.site.draining);
         [
             server.timers.next().map(|tick| Millis::from(tick) * TICK),
-            self.link.as_ref().and_then(LinkSocket::deadline).filter(|_| !self.site.draining),
+            links.flatten().min(),
             server.presence_deadline().filter(|_| !self.site.draining),
             self.publishers.deadline(),
             self.doors.next(now, self.has_room(), per_second),
@@ -386,7 +402,9 @@ impl Reactor {
             return Some(Ended::Forced);
         }
         let until = self.drain_until?;
-        let empty = self.site.server.clients.is_empty() && self.publishers.is_empty();
+        let is_settled =
+            self.site.server.requests_len() == 0 && self.links.iter().all(LinkSocket::is_settled);
+        let empty = self.site.server.clients.is_empty() && self.publishers.is_empty() && is_settled;
         (empty || self.site.server.now.millis >= until).then_some(Ended::Drained)
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::config::Bounds;
 use crate::handler::Route;
+use crate::source::commander::Commander;
 use crate::source::link::Link;
 
 /// What the loop is to serve.
@@ -18,6 +19,8 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The link to Redis, made at this moment; its times count from the process's start.
     pub link: Option<Link>,
+    /// The connection that executes commands at Redis, where there are any; made at this moment, too.
+    pub commander: Option<Commander>,
     /// What decides.
     pub routes: Vec<Route>,
     /// Cut from a channel's name to get its topic.

@@ -91,7 +91,7 @@ impl World {
         install(Some(Box::new(phones.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.clock = Clock::Scripted(0, EPOCH);
-        if let Some(link) = &mut reactor.link {
+        for link in &mut reactor.links {
             link.without_chance(|| 77);
         }
         World {

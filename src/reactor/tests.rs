@@ -43,6 +43,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         publishers_password: None,
         admin: None,
         link: None,
+        commander: None,
         routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
         prefix: String::new(),
         bounds,

@@ -13,8 +13,8 @@ pub enum Source {
     Publisher(usize),
     /// A listener, by its number.
     Door(usize),
-    /// The connection to Redis.
-    Link,
+    /// A connection to Redis, by its number.
+    Link(usize),
     /// SIGTERM or SIGINT.
     Signals,
     /// The resolver of host names has an answer.
@@ -36,9 +36,9 @@ impl Source {
             Source::Client(id) => (id.generation as usize) << 32 | id.index as usize,
             Source::Publisher(number) => PUBLISHER << KIND | number,
             Source::Door(number) => DOOR << KIND | number,
-            Source::Link => OTHER << KIND,
-            Source::Signals => OTHER << KIND | 1,
-            Source::Resolver => OTHER << KIND | 2,
+            Source::Signals => OTHER << KIND,
+            Source::Resolver => OTHER << KIND | 1,
+            Source::Link(number) => OTHER << KIND | (2 + number),
         })
     }
 
@@ -51,9 +51,9 @@ impl Source {
             }
             (PUBLISHER, number) => Source::Publisher(number),
             (DOOR, number) => Source::Door(number),
-            (_, 0) => Source::Link,
-            (_, 1) => Source::Signals,
-            _ => Source::Resolver,
+            (_, 0) => Source::Signals,
+            (_, 1) => Source::Resolver,
+            (_, number) => Source::Link(number - 2),
         }
     }
 }
@@ -70,7 +70,8 @@ mod tests {
             Source::Publisher(0),
             Source::Publisher(63),
             Source::Door(2),
-            Source::Link,
+            Source::Link(0),
+            Source::Link(2),
             Source::Signals,
             Source::Resolver,
         ] {

@@ -6,6 +6,7 @@ mod broadcasts;
 mod dealing;
 mod life;
 mod presence;
+mod requests;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -22,11 +23,11 @@ use crate::hub::{Hub, Reason};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::slots::{ConnId, Slots};
-use crate::source::request::{Purpose, Request};
 use crate::timers::{TICK, Tick, Timers, after, tick};
 use crate::topic;
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
+use requests::Requests;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
@@ -47,8 +48,7 @@ pub struct Server {
     pub(crate) dead: Vec<ConnId>,
     /// One hub per route: what one handler publishes cannot reach another's clients.
     pub(crate) hubs: Vec<Hub>,
-    /// Commands for Redis that were not sent yet.
-    pub(crate) requests: VecDeque<Request>,
+    requests: Requests,
     /// Who is here, where that is told.
     presence: Option<Presence>,
     /// When a refusal of what tells it was last logged.
@@ -112,7 +112,7 @@ impl Server {
             dead: Vec::new(),
             hubs: slow.iter().map(|_| Hub::default()).collect(),
             slow,
-            requests: VecDeque::new(),
+            requests: Requests::default(),
             presence: None,
             presence_logged: None,
             route: 0,
@@ -385,12 +385,6 @@ impl Server {
         *self.metrics.closes.entry(close.code).or_default() += 1;
         let forget = close.code == Close::SLOW.code;
         self.finish(id, Some(&Frame::close(&close)), forget);
-    }
-
-    /// Asks something of Redis. What comes back goes where `purpose` says, always: without a Redis, with a queue that is full
-    /// or a connection that breaks it is [`crate::source::request::Answer::Unavailable`].
-    pub fn ask(&mut self, command: Vec<u8>, purpose: Purpose) {
-        self.requests.push_back(Request { command, purpose });
     }
 
     /// A message was published: the next cursor.

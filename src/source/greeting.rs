@@ -85,16 +85,22 @@ fn wants_resp2(config: &LinkConfig, error: &ServerError) -> bool {
 }
 
 fn greet_in_resp2(config: &LinkConfig, output: &mut Vec<u8>) -> Greeting {
+    let has_auth = write_auth(config, output);
+    let next = subscribe(config, output);
+    if has_auth { Greeting::Auth } else { next }
+}
+
+/// Queues AUTH as RESP2 has it, where the URL names a user or a password; says whether it does.
+pub fn write_auth(config: &LinkConfig, output: &mut Vec<u8>) -> bool {
     let Some((username, password)) = credentials(config) else {
-        return subscribe(config, output);
+        return false;
     };
     let mut auth = redis::cmd("AUTH");
     if let Some(username) = username {
         auth.arg(username);
     }
     output.extend(auth.arg(password).get_packed_command());
-    subscribe(config, output);
-    Greeting::Auth
+    true
 }
 
 fn subscribe(config: &LinkConfig, output: &mut Vec<u8>) -> Greeting {

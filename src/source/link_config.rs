@@ -28,13 +28,15 @@ impl fmt::Display for Address {
     }
 }
 
-/// Everything `Link` needs to know. Not `Debug`: it holds a password.
+/// Everything that our connections to Redis need to know. Not `Debug`: it holds a password.
 #[derive(Clone)]
 pub struct LinkConfig {
     pub address: Address,
     /// None with a password: the user `default`.
     pub username: Option<String>,
     pub password: Option<String>,
+    /// For commands; it means nothing to pub/sub.
+    pub database: i64,
     /// Never try `HELLO 3` (`?protocol=resp2`).
     pub resp2_only: bool,
     /// For `PSUBSCRIBE`: at least one.
@@ -51,7 +53,7 @@ pub struct LinkConfig {
 
 impl LinkConfig {
     /// Reads `redis://`, `valkey://`, `redis+unix://` and `unix:` URLs, and takes a bare `host:port` or absolute path for what it
-    /// looks like. A database number is accepted, and means nothing to pub/sub. All else has the default of the README's table.
+    /// looks like. All else has the default of the README's table.
     ///
     /// # Errors
     /// A text for the operator. It shows nothing of the URL, which may hold a password.
@@ -76,6 +78,7 @@ impl LinkConfig {
         Ok(LinkConfig {
             username: settings.username().map(str::to_owned),
             password: settings.password().map(str::to_owned),
+            database: settings.db(),
             // The crate's own default is RESP2: only what was written counts.
             resp2_only: settings.protocol() == ProtocolVersion::RESP2 && names_protocol(&url),
             ..LinkConfig::new(address)
@@ -87,6 +90,7 @@ impl LinkConfig {
             address,
             username: None,
             password: None,
+            database: 0,
             resp2_only: false,
             patterns: vec!["pub.*".to_owned()],
             silence: 10_000,
@@ -160,6 +164,20 @@ mod tests {
             assert_eq!(config.username.as_deref(), username, "{url}");
             assert_eq!(config.password.as_deref(), password, "{url}");
             assert_eq!(config.resp2_only, resp2_only, "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_name_a_database() {
+        for (url, database) in [
+            ("redis://h", 0),
+            ("redis://h/7", 7),
+            ("redis://h:1/0?protocol=resp2", 0),
+            ("unix:/s?db=3", 3),
+            ("/run/redis.sock", 0),
+        ] {
+            let config = LinkConfig::from_url(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!(config.database, database, "{url}");
         }
     }
 

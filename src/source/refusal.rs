@@ -16,7 +16,8 @@ const QUOTE_BYTES_MAX: usize = 160;
 pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> String {
     let (address, code) = (&config.address, printable(error.code()));
     let advice = match error.code() {
-        "NOPERM" => no_permission(&config.patterns),
+        "NOPERM" if command == "PSUBSCRIBE" => no_permission(&config.patterns),
+        "NOPERM" => no_permission_for_keys(),
         "NOAUTH" => NO_PASSWORD.to_owned(),
         "WRONGPASS" => WRONG_PASSWORD.to_owned(),
         "DENIED" => PROTECTED.to_owned(),
@@ -28,6 +29,18 @@ pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> Strin
         _ => format!("expected it to be accepted{}", quote(config, command, error)),
     };
     format!("Redis at {address} answered -{code} to {command}: {advice}")
+}
+
+/// Redis refused a command that somebody asked for.
+pub fn of_command(config: &LinkConfig, error: &ServerError) -> String {
+    match error.code() {
+        "NOPERM" => format!("NOPERM {}", no_permission_for_keys()),
+        code => {
+            let details = error.details().unwrap_or_default();
+            let details = if names_secret(config, details) { "" } else { details };
+            format!("{} {}", printable(code), printable(details)).trim_end().to_owned()
+        }
+    }
 }
 
 /// What came is not RESP.
@@ -137,16 +150,23 @@ fn no_permission(patterns: &[String]) -> String {
     )
 }
 
+fn no_permission_for_keys() -> String {
+    "the user in the URL may not do it: run there \
+     ACL SETUSER <user> +select +ping +client|setname, and the same for the command and its key"
+        .to_owned()
+}
+
 fn quote(config: &LinkConfig, command: &str, error: &ServerError) -> String {
     let details = error.details().unwrap_or_default();
-    let is_secret = [&config.username, &config.password]
-        .into_iter()
-        .flatten()
-        .any(|secret| !secret.is_empty() && details.contains(secret.as_str()));
-    match is_secret || matches!(command, "HELLO" | "AUTH") {
+    match names_secret(config, details) || matches!(command, "HELLO" | "AUTH") {
         true => String::new(),
         false => format!(", it said: {}", printable(details)),
     }
+}
+
+fn names_secret(config: &LinkConfig, text: &str) -> bool {
+    let secrets = [&config.username, &config.password];
+    secrets.into_iter().flatten().any(|one| !one.is_empty() && text.contains(one.as_str()))
 }
 
 fn printable(text: &str) -> String {

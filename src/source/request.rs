@@ -2,9 +2,14 @@
 //!
 //! A request is queued by [`crate::server::Server::ask`]; every one of them is answered, by Redis or by [`Answer::Unavailable`].
 
+/// Requests that wait for an answer at most; a further one is unavailable at once.
+pub const REQUESTS_MAX: usize = 65_536;
+/// Bytes of their commands at most.
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A command on its way to Redis, and whose it is.
 pub struct Request {
-    /// As it goes out; see [`command`].
+    /// As it goes out; see [`command`]. Empty: there was no room for it.
     pub command: Vec<u8>,
     /// What is done with its answer.
     pub purpose: Purpose,

@@ -22,8 +22,8 @@ fn config(url: &str, patterns: &[&str]) -> LinkConfig {
 
 fn connected_link(url: &str, patterns: &[&str]) -> Link {
     let mut link = Link::new(config(url, patterns), 0);
-    assert!(link.wants_connect(0));
-    link.connecting(0);
+    assert!(link.session.wants_connect(0));
+    link.session.connecting(0);
     link.connected(0);
     link
 }
@@ -36,7 +36,7 @@ fn up_link(patterns: &[&str]) -> Link {
         let length = pattern.len();
         feed(&mut link, format!(">3\r\n$10\r\npsubscribe\r\n${length}\r\n{pattern}\r\n:1\r\n"), 0);
     }
-    assert!(link.is_up());
+    assert!(link.session.is_ready());
     take_output(&mut link);
     link
 }
@@ -61,18 +61,18 @@ fn feed(link: &mut Link, input: impl AsRef<[u8]>, now: Millis) -> Vec<String> {
 }
 
 fn take_output(link: &mut Link) -> String {
-    let output = String::from_utf8(link.output().to_vec()).expect("commands are text");
+    let output = String::from_utf8(link.session.output().to_vec()).expect("commands are text");
     // The socket may take any part.
-    link.wrote(output.len() / 2);
-    link.wrote(output.len() - output.len() / 2);
-    assert!(link.output().is_empty());
+    link.session.wrote(output.len() / 2);
+    link.session.wrote(output.len() - output.len() / 2);
+    assert!(link.session.output().is_empty());
     output
 }
 
 fn failure(link: &mut Link, input: &str) -> String {
     let mut events = feed(link, input, 0);
     assert_eq!(events.len(), 1, "{input}: {events:?}");
-    assert!(!link.is_up());
+    assert!(!link.session.is_ready());
     assert_eq!(feed(link, MESSAGE_3, 0), [""; 0], "nothing comes after a failure");
     events.remove(0)
 }
@@ -85,9 +85,9 @@ fn resp3_is_greeted_step_by_step() {
     assert_eq!(feed(&mut link, GREETED, 0), [""; 0]);
     assert_eq!(take_output(&mut link), [SET_NAME, SUBSCRIBE].concat());
     assert_eq!(feed(&mut link, "-NOPERM no\r\n", 0), [""; 0], "a name is not worth a failure");
-    assert!(!link.is_up());
+    assert!(!link.session.is_ready());
     assert_eq!(feed(&mut link, [SUBSCRIBED_3, MESSAGE_3].concat(), 0), ["Up", "pub.a hi"]);
-    assert!(link.is_up());
+    assert!(link.session.is_ready());
 }
 
 #[test]
@@ -143,17 +143,17 @@ fn up_means_that_every_configured_pattern_is_acknowledged() {
     let mut link = connected_link("redis://h", &["pub.*", "b.*", "pub.*"]);
     feed(&mut link, [GREETED, "+OK\r\n", SUBSCRIBED_3, SUBSCRIBED_3].concat(), 0);
     feed(&mut link, SUBSCRIBED_3.replace("$5\r\npub.*", "$3\r\nx.*"), 0);
-    assert!(!link.is_up());
+    assert!(!link.session.is_ready());
     // What the first pattern hears meanwhile is not lost.
     assert_eq!(feed(&mut link, MESSAGE_3, 0), ["pub.a hi"]);
-    assert_eq!(link.deadline(), Some(5000));
+    assert_eq!(link.session.deadline(), Some(5000));
     assert_eq!(link.on_time(4999), None);
     let Some(Event::Failed(text)) = link.on_time(5000) else { panic!("it is overdue") };
     assert!(text.contains("no answer to PSUBSCRIBE within 5000 ms"), "{text}");
-    assert_eq!(link.deadline(), None);
+    assert_eq!(link.session.deadline(), None);
     link.down(5000, 0);
     // Acknowledgements of the old connection do not count for the new one.
-    link.connecting(6000);
+    link.session.connecting(6000);
     link.connected(6000);
     feed(&mut link, [GREETED, "+OK\r\n"].concat(), 6000);
     assert_eq!(feed(&mut link, SUBSCRIBED_3.replace("$5\r\npub.*", "$3\r\nb.*"), 6000), [""; 0]);
@@ -163,13 +163,13 @@ fn up_means_that_every_configured_pattern_is_acknowledged() {
 #[test]
 fn one_deadline_covers_the_attempt() {
     let mut link = Link::new(config("redis://h", &["pub.*"]), 100);
-    link.connecting(100);
-    assert_eq!(link.deadline(), Some(5100));
+    link.session.connecting(100);
+    assert_eq!(link.session.deadline(), Some(5100));
     link.connected(4000);
-    assert_eq!(link.deadline(), Some(5100));
+    assert_eq!(link.session.deadline(), Some(5100));
     assert!(matches!(link.on_time(5100), Some(Event::Failed(text)) if text.contains("HELLO")));
     link.down(5100, 7);
-    link.connecting(6000);
+    link.session.connecting(6000);
     let Some(Event::Failed(text)) = link.on_time(11_000) else { panic!("it is overdue") };
     assert!(text.contains("no connection to Redis at h:6379 within 5000 ms"), "{text}");
 }
@@ -180,13 +180,13 @@ fn silence_is_answered_by_a_ping_and_only_silence_is_death() {
         ["+PONG\r\n", "*2\r\n$4\r\npong\r\n$0\r\n\r\n", "-MISCONF x\r\n", "-LOADING x\r\n", "+"]
     {
         let mut link = up_link(&["pub.*"]);
-        assert_eq!(link.deadline(), Some(10_000));
+        assert_eq!(link.session.deadline(), Some(10_000));
         assert_eq!(link.on_time(10_000), None);
         assert_eq!(take_output(&mut link), PING);
-        assert_eq!(link.deadline(), Some(15_000));
+        assert_eq!(link.session.deadline(), Some(15_000));
         assert_eq!(feed(&mut link, life, 14_000), [""; 0]);
         assert_eq!(link.on_time(15_000), None);
-        assert_eq!(link.deadline(), Some(24_000), "{life}");
+        assert_eq!(link.session.deadline(), Some(24_000), "{life}");
     }
     let mut link = up_link(&["pub.*"]);
     // A process that was frozen asks before it gives up.
@@ -218,7 +218,7 @@ fn a_lost_subscription_is_a_failure() {
         "|1\r\n+k\r\n+v\r\n+x\r\n",
     ];
     assert_eq!(feed(&mut link, others.concat(), 10_001), [""; 0], "unknown pushes are ignored");
-    assert!(link.is_up());
+    assert!(link.session.is_ready());
 }
 
 #[test]
@@ -308,19 +308,19 @@ fn backoff_grows_within_its_bounds_and_begins_anew_once_it_stayed_up() {
         let longest_ever = backoff_max.max(10);
         let mut link = Link::new(config, 0);
         for attempt in 0..100 {
-            link.connecting(0);
+            link.session.connecting(0);
             assert!(!link.down(0, random.next()));
-            let wait = link.deadline().expect("it waits");
+            let wait = link.session.deadline().expect("it waits");
             let longest = (50 << attempt.min(32)).min(longest_ever);
             assert!((10..=longest.max(10)).contains(&wait), "seed {seed}: {wait} ms");
-            assert!(!link.wants_connect(wait - 1) && link.wants_connect(wait));
+            assert!(!link.session.wants_connect(wait - 1) && link.session.wants_connect(wait));
         }
         for stays in [backoff_max.saturating_sub(1), backoff_max] {
-            link.connecting(0);
+            link.session.connecting(0);
             link.connected(0);
             feed(&mut link, [GREETED, "+OK\r\n", SUBSCRIBED_3].concat(), 0);
             assert!(link.down(stays, random.next()));
-            let wait = link.deadline().expect("it waits") - stays;
+            let wait = link.session.deadline().expect("it waits") - stays;
             let longest = if stays < backoff_max { longest_ever } else { longest_ever.min(50) };
             assert!((longest / 4..=longest).contains(&wait), "seed {seed}: {wait} ms");
         }

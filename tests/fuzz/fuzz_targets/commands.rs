@@ -205,6 +205,7 @@ impl World {
             publishers_password: None,
             admin: None,
             link: None,
+            commander: None,
             routes: vec![route("/ws", &[]), route("/open", &["lobby.*"])],
             prefix: String::new(),
             bounds: Bounds {

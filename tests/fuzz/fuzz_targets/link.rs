@@ -36,7 +36,7 @@ fn config(setup: u8) -> LinkConfig {
 fn read(setup: u8, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
     let mut link = Link::new(config(setup), 0);
     let (mut events, mut sent) = (Vec::new(), Vec::new());
-    link.connecting(0);
+    link.session.connecting(0);
     link.connected(1);
     send(&mut link, &mut sent);
     for piece in pieces {
@@ -53,16 +53,16 @@ fn read(setup: u8, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
         }
         send(&mut link, &mut sent);
     }
-    let is_up = link.is_up();
+    let is_up = link.session.is_ready();
     let was_up = events.iter().any(|event| event == "Up");
     assert!(!is_up || was_up);
     assert_eq!(link.down(3, 4), was_up);
-    assert!(!link.is_up() && link.output().is_empty());
+    assert!(!link.session.is_ready() && link.session.output().is_empty());
     (events, sent)
 }
 
 fn send(link: &mut Link, sent: &mut Vec<u8>) {
-    let count = link.output().len();
-    sent.extend_from_slice(link.output());
-    link.wrote(count);
+    let count = link.session.output().len();
+    sent.extend_from_slice(link.session.output());
+    link.session.wrote(count);
 }

@@ -1,0 +1,173 @@
+//! What is spoken over a socket to Redis, and what the site learns by it.
+
+use crate::clock::Millis;
+use crate::site::Site;
+use crate::source::commander::{self, Commander};
+use crate::source::link::{self, Link};
+use crate::source::request::Answer;
+use crate::source::session::Session;
+
+/// Answers taken from what one read brought, and requests told in one turn that a broken connection lost them: each may write
+/// to a client.
+const ANSWERS_PER_READ: usize = 256;
+const LOST_PER_TURN: usize = 1024;
+
+/// One of our connections to Redis, as its socket sees it.
+pub trait Dialogue {
+    /// What there is none of while it is down, for the log.
+    fn name(&self) -> &'static str;
+
+    fn session(&self) -> &Session;
+
+    fn session_mut(&mut self) -> &mut Session;
+
+    /// The socket is connected: queues the greeting.
+    fn connected(&mut self, now: Millis);
+
+    /// Takes what was read, until it is used up or a client is owed enough; says why if the connection is to end.
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<(), String>;
+
+    /// Asks for a sign of life, or says that none came.
+    fn on_time(&mut self, now: Millis) -> Result<(), String>;
+
+    /// Takes the requests that wait in the site, and tells it of those that will not be answered; `false`: it takes none.
+    fn take_requests(&mut self, _site: &mut Site) -> bool {
+        false
+    }
+
+    /// Whether the site is to be told something in the next turn.
+    fn has_note(&self) -> bool {
+        false
+    }
+
+    /// Whether nothing is under way that the end of the process should wait for.
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    /// The connection is gone, or could not be made. Says whether it was ready.
+    fn down(&mut self, site: &mut Site, random: u64) -> bool;
+}
+
+impl Dialogue for Link {
+    fn name(&self) -> &'static str {
+        "link to Redis"
+    }
+
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    fn connected(&mut self, now: Millis) {
+        Link::connected(self, now);
+    }
+
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<(), String> {
+        let now = site.server.now.millis;
+        while !site.server.is_pressed() {
+            match self.next(input, now) {
+                None => return Ok(()),
+                Some(link::Event::Message { channel, payload }) => {
+                    site.publish(channel, payload);
+                }
+                Some(link::Event::Oversized) => site.oversized(),
+                Some(link::Event::Failed(why)) => return Err(why),
+                Some(link::Event::Up) => {
+                    log::info!("subscribed to Redis");
+                    site.on_source(true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        match Link::on_time(self, now) {
+            Some(link::Event::Failed(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    fn down(&mut self, site: &mut Site, random: u64) -> bool {
+        let was_up = Link::down(self, site.server.now.millis, random);
+        if was_up {
+            site.on_source(false);
+        }
+        was_up
+    }
+}
+
+impl Dialogue for Commander {
+    fn name(&self) -> &'static str {
+        "link to Redis for commands"
+    }
+
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    fn connected(&mut self, now: Millis) {
+        Commander::connected(self, now);
+    }
+
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<(), String> {
+        let now = site.server.now.millis;
+        for _ in 0..ANSWERS_PER_READ {
+            if site.server.is_pressed() {
+                return Ok(());
+            }
+            match self.next(input, now) {
+                None => return Ok(()),
+                Some(commander::Event::Answer(purpose, answer)) => site.on_answer(purpose, answer),
+                Some(commander::Event::Failed(why)) => return Err(why),
+                Some(commander::Event::Ready) => {
+                    log::info!("connected to Redis for commands");
+                    site.commander_up = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        match Commander::on_time(self, now) {
+            Some(commander::Event::Failed(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_requests(&mut self, site: &mut Site) -> bool {
+        let lost = std::iter::from_fn(|| self.next_lost());
+        lost.take(LOST_PER_TURN).for_each(|one| site.on_answer(one, Answer::Unavailable));
+        let now = site.server.now.millis;
+        // What is asked because of an answer waits for the next turn.
+        for _ in 0..site.server.requests_len() {
+            let Some(request) = site.server.next_request() else { break };
+            if let Err(purpose) = self.ask(request, now) {
+                site.on_answer(purpose, Answer::Unavailable);
+            }
+        }
+        true
+    }
+
+    fn has_note(&self) -> bool {
+        self.has_lost()
+    }
+
+    fn is_settled(&self) -> bool {
+        Commander::is_settled(self)
+    }
+
+    fn down(&mut self, site: &mut Site, random: u64) -> bool {
+        site.commander_up = false;
+        Commander::down(self, site.server.now.millis, random)
+    }
+}

@@ -1,0 +1,60 @@
+//! Looks host names up off the loop: the system's resolver blocks, for seconds if it must.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use mio::Waker;
+
+/// One look-up at most is under way, however long it takes.
+pub struct Lookup {
+    /// Where its answer will come.
+    answer: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
+    /// Somebody waits for that answer; else the attempt that asked is over.
+    is_awaited: bool,
+    waker: Arc<Waker>,
+}
+
+impl Lookup {
+    /// The waker wakes the loop when there is an answer.
+    pub fn new(waker: Arc<Waker>) -> Lookup {
+        Lookup { answer: None, is_awaited: false, waker }
+    }
+
+    /// Asks, or takes the answer to a question that is under way.
+    pub fn begin(&mut self, host: String, port: u16) {
+        self.is_awaited = true;
+        if self.answer.is_some() {
+            return;
+        }
+        let (sender, receiver) = channel();
+        let waker = Arc::clone(&self.waker);
+        let work = move || {
+            let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            let _ = sender.send(found);
+            let _ = waker.wake();
+        };
+        // Without a thread the attempt ends at its deadline, and the next one tries again.
+        if std::thread::Builder::new().name("resolver".into()).spawn(work).is_ok() {
+            self.answer = Some(receiver);
+        }
+    }
+
+    /// Nobody waits any more.
+    pub fn forget(&mut self) {
+        self.is_awaited = false;
+    }
+
+    /// The answer, if it is there and somebody waits for it.
+    pub fn take(&mut self) -> Option<io::Result<Vec<SocketAddr>>> {
+        let found = match self.answer.as_ref()?.try_recv() {
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Ok(Vec::new()),
+            Ok(found) => found,
+        };
+        self.answer = None;
+        // An attempt that comes after the one that asked asks again.
+        std::mem::take(&mut self.is_awaited).then_some(found)
+    }
+}
