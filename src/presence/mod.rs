@@ -30,7 +30,7 @@ const ALIVE_EVERY: Millis = 5000;
 /// Silence after which the wait for a node's users begins.
 pub const DEAD_AFTER: Millis = 15_000;
 
-/// Users in one call: some 2 ms of Redis' time.
+/// Users in one call: some 3 ms of the time of Redis.
 pub const BATCH_MAX: usize = 500;
 
 /// Until a call that failed is repeated.

@@ -41,11 +41,10 @@ end
 
 -- A node that is cleared up has the score 0: it is not taken back.
 local last = tonumber(redis.call('HGET', calls, incarnation) or 0)
-local alive = tonumber(redis.call('ZSCORE', nodes, incarnation) or -1)
-if number < last then return { 1, 0, 0, 0 } end
-if alive == 0 or number > last + 1 or (last > 0 and alive < 0) then return { 0, 0, 0, 0 } end
+local score = redis.call('ZSCORE', nodes, incarnation)
+if score == '0' or number > last + 1 then return { 0, 0, 0, 0 } end
 
--- Nobody was heard for long, or the clock was set back: Redis was away, and all others have their time again.
+-- Nodes call every 5 s. Nobody was heard for longer, or the clock was set: Redis was away, all have their time again.
 local latest = redis.call('ZREVRANGE', nodes, 0, 0, 'WITHSCORES')
 if latest[2] and math.abs(now - latest[2]) > 7000 then
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', nodes, 1, '+inf', 'LIMIT', 0, 1000)) do
@@ -61,6 +60,7 @@ if number == 1 then
   redis.call('HINCRBY', here, '', 1)
   redis.call('HDEL', here, '')
 end
+-- What was executed is not executed again, nor what comes late.
 if number > last then
   for place = 9, #ARGV do
     local sub = string.sub(ARGV[place], 2)

@@ -255,7 +255,10 @@ impl World {
         match fate {
             0 => self.letters.push((later, failed)),
             1 => self.letters.extend([(soon, call(false)), (later, failed)]),
-            2 => self.letters.extend([(soon, failed), (later, call(false))]),
+            2 => {
+                let late = soon + self.random.below(8000) as Millis;
+                self.letters.extend([(soon, failed), (late, call(false))]);
+            }
             3 if node != 0 => self.letters.push((later, call(false))),
             _ => self.letters.push((soon, call(true))),
         }
@@ -365,7 +368,7 @@ fn each_transition_is_told_once_and_in_time() {
 #[test]
 fn events_alternate_whatever_fails() {
     let mut renewals = 0;
-    for seed in 1..2000 {
+    for seed in 0..2000 {
         let mut world = World::new(seed, Weather::Foul);
         world.run();
         world.check_turns(seed);
@@ -379,7 +382,7 @@ fn events_alternate_whatever_fails() {
 #[test]
 fn what_redis_lost_is_told_again() {
     let mut renewals = 0;
-    for seed in 1..1000 {
+    for seed in 1..500 {
         let mut world = World::new(seed, Weather::Loss);
         world.run();
         // Its stream lost as much, so the two agree.

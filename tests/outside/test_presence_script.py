@@ -23,9 +23,7 @@ class Model:
     def call(self, node, number, changes, cleared):
         """`cleared`: which users of a dead node the script chose."""
         last, score = self.calls.get(node, 0), self.scores.get(node)
-        if number < last:
-            return [1, 0, 0, 0]
-        if score == 0 or number > last + 1 or (last and score is None):
+        if score == 0 or number > last + 1:
             return [0, 0, 0, 0]
         before = len(self.events)
         if self.scores and "alive" not in self.scores.values():
