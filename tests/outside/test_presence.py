@@ -137,6 +137,32 @@ async def test_two_nodes_tell_each_transition_once(start, redis, kind):
             assert (sum(online), sum(offline)) == (4, 3)
 
 
+async def test_a_user_is_one_whatever_its_connections_are(start, redis, tmp_path):
+    """Over two routes, by whatever place of the token, replaced by itself; who shows none is nobody."""
+    config = tmp_path / "oneloop.toml"
+    config.write_text('[[route]]\npath = "/ws"\nanonymous = ["news"]\n'
+                      '[[route]]\npath = "/single"\nsingle_session = true\n')
+    flags = ["--config", config, "--events", "stream:evt", "--offline-seconds", 0]
+    server = start(*flags, redis=redis)
+    with Stream(redis) as events:
+        async with bystander(server, events), server.anonymous():
+            told = [("online", "bystander", 1)]
+            async with server.client("42", path="/single") as older:
+                told += [("online", "42", 2)]
+                await until(events, told)
+                async with server.anonymous() as late:
+                    bearer = token("42")
+                    authed = await late.ask(op="auth", token=bearer)
+                    assert authed["op"] == "authed"
+                    await late.ask(op="auth", token=token("42"))
+                    async with server.client("42", path="/single"):
+                        assert (await older.closed())[0] == 4503
+                        assert events.all() == told
+            # The last of them is gone, and whoever comes now is told after that.
+            async with server.client("43"):
+                await until(events, told + [("offline", "42", 1), ("online", "43", 2)])
+
+
 async def test_what_a_killed_node_leaves_is_told_by_another(start, redis):
     flags = ["--events", "stream:evt", "--offline-seconds", 1]
     one, other = start(*flags, redis=redis), start(*flags, redis=redis)
