@@ -373,6 +373,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         admin: None,
         link: None,
         commander: None,
+        reader: None,
         routes: vec![Route { path: "/ws".into(), origins: Origins::Any, handler: Box::new(push) }],
         prefix: config.prefix.clone(),
         bounds,

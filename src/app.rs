@@ -12,6 +12,7 @@ use crate::site::ROUTES_MAX;
 use crate::source::commander::Commander;
 use crate::source::link::Link;
 use crate::source::link_config::LinkConfig;
+use crate::source::reader::Reader;
 
 /// Makes a page that can name the addresses.
 type Page = Box<dyn FnOnce(Addresses) -> Vec<u8>>;
@@ -117,8 +118,12 @@ impl App {
             admin: config.admin,
             commander: link
                 .clone()
-                .filter(|_| asks_redis || presence.is_some())
+                .filter(|link| asks_redis || presence.is_some() || !link.streams.is_empty())
                 .map(|link| Commander::new(link, 0)),
+            reader: link
+                .clone()
+                .filter(|link| !link.streams.is_empty())
+                .map(|link| Reader::new(link, 0)),
             link: link.map(|link| Link::new(link, 0)),
             routes,
             prefix: config.prefix,
@@ -174,6 +179,7 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
     let link = LinkConfig::from_url(url).map_err(|why| format!("redis: {why}"))?;
     Ok(Some(LinkConfig {
         patterns: config.patterns.clone(),
+        streams: config.streams.clone(),
         silence: u64::from(config.bounds.redis_silence_seconds) * 1000,
         timeout: u64::from(config.bounds.redis_timeout_seconds) * 1000,
         backoff_max: u64::from(config.bounds.redis_backoff_ms_max),

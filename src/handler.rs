@@ -36,6 +36,9 @@ pub trait Handler {
     /// The link to Redis came up (again) or went down.
     fn on_source(&mut self, _server: &mut Server, _up: bool) {}
 
+    /// Messages are gone that nobody here was sent: a stream was trimmed or deleted before it was read.
+    fn on_loss(&mut self, _server: &mut Server) {}
+
     /// What becomes of a client that reads too slowly. Asked once, before anybody connects.
     fn slow(&self) -> Slow {
         Slow::Close

@@ -56,6 +56,12 @@ pub struct Metrics {
     pub memory_shed: u64,
     /// Times the link to Redis came up.
     pub link_ups: u64,
+    /// Entries read from streams, malformed ones too.
+    pub stream_entries: u64,
+    /// Times that the streams began to be read.
+    pub stream_ups: u64,
+    /// Times that entries were gone before they were read.
+    pub stream_lost: u64,
     /// What was asked of Redis besides the subscription.
     pub requests: u64,
     /// Of that, what got no answer: no connection, no room, or a connection that broke.
@@ -210,6 +216,9 @@ impl Metrics {
             ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
             ("source_ups_total", "Times the link to Redis came up.", self.link_ups),
+            ("stream_entries_total", "Entries read from streams.", self.stream_entries),
+            ("stream_ups_total", "Times the streams came up.", self.stream_ups),
+            ("stream_lost_total", "Times entries were lost.", self.stream_lost),
             ("requests_total", "Commands for Redis.", self.requests),
             ("requests_unavailable_total", "Of them unanswered.", self.requests_unavailable),
             ("presence_online_total", "Events online of this node.", self.presence_online),

@@ -5,6 +5,7 @@ use crate::client::Event;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Millis;
+use crate::cursor::EntryId;
 use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
 use crate::server::{ADMIN_ROUTE, Server};
@@ -29,6 +30,8 @@ pub struct Site {
     pub source_up: bool,
     /// Whether commands reach Redis, or none are needed.
     pub commander_up: bool,
+    /// Whether the streams are read, or there are none.
+    pub reader_up: bool,
     /// New handshakes are refused: the end is near.
     pub draining: bool,
     /// New handshakes are refused: `memory_max` is hit.
@@ -56,6 +59,7 @@ impl Site {
             addresses,
             source_up: true,
             commander_up: true,
+            reader_up: true,
             draining: false,
             refusing: false,
             publishers: 0,
@@ -69,9 +73,27 @@ impl Site {
 
     /// A message from Redis or from a publisher, on its way to every route. Returns to how many clients it went.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
+        let topic = channel.strip_prefix(self.prefix.as_bytes());
+        self.publish_on(topic.and_then(topic::published), payload)
+    }
+
+    /// An entry of a stream, on its way to every route; `topic` is the whole one. Returns to how many clients it went.
+    /// `stream`: its place in the setting `streams`.
+    pub fn publish_entry(
+        &mut self,
+        _stream: usize,
+        _id: EntryId,
+        topic: &[u8],
+        payload: &[u8],
+        _receipt: Option<&[u8]>,
+    ) -> usize {
+        self.server.metrics.stream_entries += 1;
+        self.publish_on(topic::published(topic), payload)
+    }
+
+    fn publish_on(&mut self, topic: Option<&str>, payload: &[u8]) -> usize {
         self.server.advance();
         self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
-        let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
         let Some(topic) = topic else {
             self.server.metrics.messages_malformed += 1;
             return 0;
@@ -96,6 +118,40 @@ impl Site {
                 self.server.metrics.messages_oversized
             );
         }
+    }
+
+    /// An entry of a stream that is no message was passed over.
+    pub fn malformed_entry(&mut self) {
+        self.server.metrics.stream_entries += 1;
+        self.server.metrics.messages_malformed += 1;
+    }
+
+    /// For the first time: every entry after `covered_from` will be published.
+    pub fn stream_begins(&mut self, _stream: usize, _covered_from: EntryId) {}
+
+    /// An entry of before the start, the latest one first; `false`: no more are wanted. Nothing keeps them yet.
+    pub fn prefill_entry(&mut self, _: usize, _: EntryId, _topic: &[u8], _data: &[u8]) -> bool {
+        false
+    }
+
+    /// No more of them come. The first entry of the stream was among them, or not.
+    pub fn prefill_end(&mut self, _stream: usize, _first_is_reached: bool) {}
+
+    /// Entries of before `covered_from` are gone, and were never published. Every entry after it will be.
+    pub fn on_stream_lost(&mut self, stream: usize, _covered_from: EntryId) {
+        self.server.metrics.stream_lost += 1;
+        let name = self.server.streams.get(stream).map_or("", String::as_str);
+        log::warn!("entries of the stream {name} were trimmed or deleted before they were read");
+        for (number, route) in self.routes.iter_mut().enumerate() {
+            self.server.route = number as u8;
+            route.handler.on_loss(&mut self.server);
+        }
+    }
+
+    /// The streams are read, or not any more.
+    pub fn on_reader(&mut self, up: bool) {
+        self.reader_up = up;
+        self.server.metrics.stream_ups += u64::from(up);
     }
 
     /// There is no connection for commands: whatever waits is unavailable. What is asked because of that waits for the next turn.
@@ -262,6 +318,7 @@ impl Site {
             "/readyz" if self.draining => Response::text(503, "draining"),
             "/readyz" if !self.source_up => Response::text(503, "no link to Redis"),
             "/readyz" if !self.commander_up => Response::text(503, "no link to Redis for commands"),
+            "/readyz" if !self.reader_up => Response::text(503, "no link to Redis for streams"),
             "/readyz" => Response::text(200, "ok"),
             "/metrics" => Response {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",

@@ -105,6 +105,7 @@ impl World {
             admin: None,
             link: Some(Link::new(link, 0)),
             commander: None,
+            reader: None,
             routes: vec![Route {
                 path: route.path.clone(),
                 origins: route.origins.clone(),

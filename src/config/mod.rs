@@ -41,6 +41,8 @@ pub struct Config {
     pub prefix: String,
     /// What we `PSUBSCRIBE` to; never empty.
     pub patterns: Vec<String>,
+    /// Keys of the Redis streams that are read: at most [`Config::STREAMS_MAX`], none twice; empty without `redis`.
+    pub streams: Vec<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
     /// Where in Redis it is told who comes and goes; only there beside `redis`.
@@ -153,6 +155,11 @@ impl Jwt {
     }
 }
 
+impl Config {
+    /// A cursor names a place in each of them.
+    pub const STREAMS_MAX: usize = 8;
+}
+
 impl Sink {
     /// The longest name of a stream or a channel, in bytes.
     pub const NAME_BYTES_MAX: usize = 128;
@@ -185,6 +192,7 @@ impl Default for Config {
             publishers_password: None,
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
+            streams: Vec::new(),
             admin: None,
             events: None,
             jwt: Jwt::default(),
@@ -252,6 +260,7 @@ impl fmt::Debug for Config {
             .field("publishers", &self.publishers)
             .field("prefix", &self.prefix)
             .field("patterns", &self.patterns)
+            .field("streams", &self.streams)
             .field("admin", &self.admin)
             .field("events", &self.events)
             .field("jwt", &self.jwt)

@@ -1,5 +1,7 @@
 //! What single settings accept beyond their type; the table's rows call these by name.
 
+use std::collections::BTreeSet;
+
 use super::value::{Value, quote};
 use super::{Config, Format, Jwt, Secret, Sink, Slow};
 
@@ -69,6 +71,26 @@ pub(super) fn patterns(value: &Value) -> Result<Vec<String>, String> {
     match words.is_empty() {
         true => Err("an empty list would hear nothing".to_owned()),
         false => Ok(words),
+    }
+}
+
+/// Each is named in every command that reads it, and in what the log says of it.
+const STREAM_BYTES_MAX: usize = 512;
+
+pub(super) fn streams(value: &Value) -> Result<Vec<String>, String> {
+    let words = value.words()?;
+    if words.len() > Config::STREAMS_MAX {
+        return Err(format!("{} streams are named; allowed: {}", words.len(), Config::STREAMS_MAX));
+    }
+    let is_bad =
+        |word: &&String| word.chars().any(char::is_control) || word.len() > STREAM_BYTES_MAX;
+    if let Some(word) = words.iter().find(is_bad) {
+        return Err(format!("{} is not a key: control characters, or too long", quote(word)));
+    }
+    let mut seen = BTreeSet::new();
+    match words.iter().find(|word| !seen.insert(word.as_str())) {
+        Some(word) => Err(format!("{} is named twice", quote(word))),
+        None => Ok(words),
     }
 }
 
@@ -159,6 +181,9 @@ mod tests {
             ("publishers", "on", r#""on" is not an IP address with a port; allowed: IP:PORT or off"#),
             ("prefix", "pub.*", r#""pub.*" is not a prefix"#),
             ("patterns", "", "an empty list would hear nothing"),
+            ("streams", "a,b,c,d,e,f,g,h,i", "9 streams are named; allowed: 8"),
+            ("streams", "a,b,a", r#""a" is named twice"#),
+            ("streams", "a\u{7f}", "control characters, or too long"),
             ("events", "evt", r#""evt" is not like stream:evt or channel:evt; allowed: stream:NAME"#),
             ("events", "stream:", "is not like stream:evt"),
             ("events", "list:evt", "is not like stream:evt"),

@@ -29,6 +29,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "pub.", "text without spaces and * ? [ ] \\; may be empty", |c, v| put(&mut c.prefix, prefix(v))),
         text("patterns", "what to PSUBSCRIBE to",
             "the prefix and *", "list, not empty", |c, v| put(&mut c.patterns, patterns(v))),
+        text("streams", "keys of Redis streams whose entries are messages",
+            "none", "list of at most 8, only with redis", |c, v| put(&mut c.streams, streams(v))),
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
         text("events", "where Redis is told that users come online and go offline",
@@ -188,7 +190,8 @@ mod tests {
 
     #[test]
     fn each_default_that_can_be_written_sets_what_is_already_there() {
-        let in_words = ["redis", "events", "publishers", "patterns", "jwt.audience", "jwt.issuer"];
+        let in_words =
+            ["redis", "events", "publishers", "patterns", "streams", "jwt.audience", "jwt.issuer"];
         let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
         for setting in all() {
             let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });

@@ -290,6 +290,13 @@ impl Push {
         };
         server.send(id, &Frame::text(&answer));
     }
+
+    /// Whoever listens to nothing, with the token still to come, has missed nothing.
+    fn send_gap(&self, server: &mut Server, from: &str) {
+        if self.format == Format::Json {
+            server.send_to_listeners(Frame::text(&wire::gap(from)));
+        }
+    }
 }
 
 impl Handler for Push {
@@ -358,10 +365,11 @@ impl Handler for Push {
             return;
         }
         let from = self.lost_at.take().unwrap_or_else(|| server.cursor());
-        if self.format == Format::Json {
-            // Whoever listens to nothing, with the token still to come, has missed nothing.
-            server.send_to_listeners(Frame::text(&wire::gap(&from)));
-        }
+        self.send_gap(server, &from);
+    }
+
+    fn on_loss(&mut self, server: &mut Server) {
+        self.send_gap(server, &server.cursor());
     }
 
     fn slow(&self) -> Slow {

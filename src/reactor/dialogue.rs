@@ -4,6 +4,7 @@ use crate::clock::Millis;
 use crate::site::Site;
 use crate::source::commander::{self, Commander};
 use crate::source::link::{self, Link};
+use crate::source::reader::{self, Reader};
 use crate::source::request::Answer;
 use crate::source::session::Session;
 
@@ -21,11 +22,17 @@ pub trait Dialogue {
 
     fn session_mut(&mut self) -> &mut Session;
 
+    /// Whether it does what it is for.
+    fn is_up(&self) -> bool {
+        self.session().is_ready()
+    }
+
     /// The socket is connected: queues the greeting.
     fn connected(&mut self, now: Millis);
 
-    /// Takes what was read, until it is used up or a client is owed enough; says why if the connection is to end.
-    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<(), String>;
+    /// Takes what was read, until all that follows from it is done, or a client is owed enough: `false`. Says why if the
+    /// connection is to end.
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String>;
 
     /// Asks for a sign of life, or says that none came.
     fn on_time(&mut self, now: Millis) -> Result<(), String>;
@@ -66,11 +73,11 @@ impl Dialogue for Link {
         Link::connected(self, now);
     }
 
-    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<(), String> {
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String> {
         let now = site.server.now.millis;
         while !site.server.is_pressed() {
             match self.next(input, now) {
-                None => return Ok(()),
+                None => return Ok(true),
                 Some(link::Event::Message { channel, payload }) => {
                     site.publish(channel, payload);
                 }
@@ -82,7 +89,7 @@ impl Dialogue for Link {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
@@ -118,14 +125,14 @@ impl Dialogue for Commander {
         Commander::connected(self, now);
     }
 
-    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<(), String> {
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String> {
         let now = site.server.now.millis;
         for _ in 0..ANSWERS_PER_READ {
             if site.server.is_pressed() {
-                return Ok(());
+                break;
             }
             match self.next(input, now) {
-                None => return Ok(()),
+                None => return Ok(true),
                 Some(commander::Event::Answer(purpose, answer)) => site.on_answer(purpose, answer),
                 Some(commander::Event::Failed(why)) => return Err(why),
                 Some(commander::Event::Ready) => {
@@ -134,7 +141,7 @@ impl Dialogue for Commander {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
@@ -169,5 +176,74 @@ impl Dialogue for Commander {
     fn down(&mut self, site: &mut Site, random: u64) -> bool {
         site.commander_up = false;
         Commander::down(self, site.server.now.millis, random)
+    }
+}
+
+impl Dialogue for Reader {
+    fn name(&self) -> &'static str {
+        "link to Redis for streams"
+    }
+
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    fn is_up(&self) -> bool {
+        self.is_reading()
+    }
+
+    fn connected(&mut self, now: Millis) {
+        Reader::connected(self, now);
+    }
+
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String> {
+        use reader::Event;
+        let now = site.server.now.millis;
+        while !site.server.is_pressed() {
+            match self.next(input, now) {
+                None => return Ok(true),
+                Some(Event::Entry { stream, id, topic, data, receipt }) => {
+                    site.publish_entry(stream, id, topic, data, receipt);
+                }
+                Some(Event::Malformed) => site.malformed_entry(),
+                Some(Event::Oversized) => site.oversized(),
+                Some(Event::Begins { stream, covered_from }) => {
+                    site.stream_begins(stream, covered_from);
+                }
+                Some(Event::Earlier { stream, id, topic, data }) => {
+                    if !site.prefill_entry(stream, id, topic, data) {
+                        self.end_earlier(stream);
+                    }
+                }
+                Some(Event::EarlierEnd { stream, first_is_reached }) => {
+                    site.prefill_end(stream, first_is_reached);
+                }
+                Some(Event::Lost { stream, covered_from }) => {
+                    site.on_stream_lost(stream, covered_from);
+                }
+                Some(Event::Failed(why)) => return Err(why),
+                Some(Event::Reading) => {
+                    log::info!("reading streams from Redis");
+                    site.on_reader(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        match Reader::on_time(self, now) {
+            Some(reader::Event::Failed(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    fn down(&mut self, site: &mut Site, random: u64) -> bool {
+        site.on_reader(false);
+        Reader::down(self, site.server.now.millis, random)
     }
 }

@@ -35,7 +35,9 @@ pub struct LinkSocket {
     readable: bool,
     /// Its end has come, or an error: it is read until that.
     is_ending: bool,
-    /// Read, and kept while a client is owed enough.
+    /// Not all that follows from what was read is done, since a client is owed enough.
+    is_behind: bool,
+    /// What of it was not looked at.
     pending: Vec<u8>,
     /// Addresses of this attempt that were not tried yet; the last one comes next.
     addresses: Vec<SocketAddr>,
@@ -57,6 +59,7 @@ impl LinkSocket {
             connected: false,
             readable: false,
             is_ending: false,
+            is_behind: false,
             pending: Vec::new(),
             addresses: Vec::new(),
             vain: 0,
@@ -83,7 +86,7 @@ impl LinkSocket {
     }
 
     fn has_input(&self) -> bool {
-        self.connected && (self.readable || !self.pending.is_empty())
+        self.connected && (self.readable || self.is_behind)
     }
 
     /// When it wants to be asked.
@@ -202,8 +205,7 @@ impl LinkSocket {
         let pending = std::mem::take(&mut self.pending);
         self.take_in(site, &pending)?;
         let mut total = 0;
-        while total < limit && self.readable && self.pending.is_empty() && !site.server.is_pressed()
-        {
+        while total < limit && self.readable && !self.is_behind && !site.server.is_pressed() {
             let Some(stream) = &mut self.stream else { return Ok(()) };
             let room = buffer.len().min(limit - total);
             let read = match stream {
@@ -229,9 +231,9 @@ impl LinkSocket {
 
     /// Takes in what was read, until a client is owed enough; the rest is kept.
     fn take_in(&mut self, site: &mut Site, mut input: &[u8]) -> Result<(), String> {
-        let was_ready = self.dialogue.session().is_ready();
-        self.dialogue.take_in(site, &mut input)?;
-        if self.dialogue.session().is_ready() && !was_ready {
+        let was_up = self.dialogue.is_up();
+        self.is_behind = !self.dialogue.take_in(site, &mut input)?;
+        if self.dialogue.is_up() && !was_up {
             self.logged = None;
         }
         self.pending = input.to_vec();
@@ -263,6 +265,7 @@ impl LinkSocket {
         self.connected = false;
         self.readable = false;
         self.is_ending = false;
+        self.is_behind = false;
         self.pending = Vec::new();
         self.lookup.forget();
         self.addresses = Vec::new();

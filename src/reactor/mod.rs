@@ -144,7 +144,12 @@ impl Reactor {
         site.commander_up = plan.commander.is_none();
         let link = plan.link.map(|link| Box::new(link) as Box<dyn Dialogue>);
         let commander = plan.commander.map(|commander| Box::new(commander) as Box<dyn Dialogue>);
-        let dialogues = [link, commander].into_iter().flatten().enumerate();
+        site.reader_up = plan.reader.is_none();
+        if let Some(reader) = &plan.reader {
+            site.server.streams = reader.session.config().streams.clone();
+        }
+        let reader = plan.reader.map(|reader| Box::new(reader) as Box<dyn Dialogue>);
+        let dialogues = [link, reader, commander].into_iter().flatten().enumerate();
         let links = dialogues
             .map(|(number, dialogue)| LinkSocket::new(dialogue, number, Arc::clone(&waker)))
             .collect();

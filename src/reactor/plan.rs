@@ -6,6 +6,7 @@ use crate::config::Bounds;
 use crate::handler::Route;
 use crate::source::commander::Commander;
 use crate::source::link::Link;
+use crate::source::reader::Reader;
 
 /// What the loop is to serve.
 pub struct Plan {
@@ -21,6 +22,8 @@ pub struct Plan {
     pub link: Option<Link>,
     /// The connection that executes commands at Redis, where there are any; made at this moment, too.
     pub commander: Option<Commander>,
+    /// The connection that reads streams, where there are any; made at this moment, too.
+    pub reader: Option<Reader>,
     /// What decides.
     pub routes: Vec<Route>,
     /// Cut from a channel's name to get its topic.

@@ -44,6 +44,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         admin: None,
         link: None,
         commander: None,
+        reader: None,
         routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
         prefix: String::new(),
         bounds,

@@ -49,6 +49,8 @@ pub struct Server {
     /// One hub per route: what one handler publishes cannot reach another's clients.
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
+    /// Keys of the streams that are read, by their place in the settings.
+    pub(crate) streams: Vec<String>,
     /// Who is here, where that is told.
     presence: Option<Presence>,
     /// When a refusal of what tells it was last logged.
@@ -113,6 +115,7 @@ impl Server {
             hubs: slow.iter().map(|_| Hub::default()).collect(),
             slow,
             requests: Requests::default(),
+            streams: Vec::new(),
             presence: None,
             presence_logged: None,
             route: 0,

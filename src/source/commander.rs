@@ -124,7 +124,7 @@ impl Commander {
                 None
             }
             Due::Overdue => {
-                let command = self.opening.map_or("PING", Opening::command);
+                let command = self.opening.map_or("a command", Opening::command);
                 let text = self.session.overdue(command);
                 Some(self.fail(text))
             }

@@ -121,7 +121,9 @@ impl Link {
     pub fn on_time(&mut self, now: Millis) -> Option<Event<'static>> {
         match self.session.due(now)? {
             Due::Overdue => {
-                let text = self.session.overdue(self.greeting.command());
+                let is_greeting = self.session.is_greeting();
+                let command = if is_greeting { self.greeting.command() } else { "PING" };
+                let text = self.session.overdue(command);
                 Some(self.fail(text))
             }
             Due::Silence => {

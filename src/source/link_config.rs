@@ -41,6 +41,8 @@ pub struct LinkConfig {
     pub resp2_only: bool,
     /// For `PSUBSCRIBE`: at least one.
     pub patterns: Vec<String>,
+    /// Keys of the streams that are read; none without them.
+    pub streams: Vec<String>,
     /// Without a byte for so long, a PING is sent.
     pub silence: Millis,
     /// For everything from the attempt to connect up to the last acknowledged pattern, and for any byte after a PING.
@@ -93,6 +95,7 @@ impl LinkConfig {
             database: 0,
             resp2_only: false,
             patterns: vec!["pub.*".to_owned()],
+            streams: Vec::new(),
             silence: 10_000,
             timeout: 5_000,
             backoff_max: 2_000,

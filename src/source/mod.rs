@@ -4,8 +4,11 @@
 //! `link` is our subscription at Redis, `commander` executes commands there, `publisher` is a publisher's connection to us;
 //! all frame RESP with `resp`. What our own connections share is in `session`.
 
+mod batch;
 pub mod commander;
 mod commands;
+mod entries;
+mod extent;
 mod garbage;
 mod greeting;
 mod inline;
@@ -13,16 +16,25 @@ pub mod link;
 pub mod link_config;
 mod opening;
 mod pattern;
+mod position;
+mod progress;
 pub mod publisher;
+pub mod reader;
 pub mod refusal;
 pub mod request;
 mod resp;
 mod scanner;
 pub mod session;
 #[cfg(test)]
+mod simulated_streams;
+mod stream_commands;
+mod tokens;
+#[cfg(test)]
 mod values;
 
 pub use commander::Commander;
+pub use extent::Extent;
 pub use link::{Event, Link};
 pub use link_config::{Address, LinkConfig};
 pub use publisher::{Publish, Publisher};
+pub use reader::Reader;

@@ -17,7 +17,7 @@ pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> Strin
     let (address, code) = (&config.address, printable(error.code()));
     let advice = match error.code() {
         "NOPERM" if command == "PSUBSCRIBE" => no_permission(&config.patterns),
-        "NOPERM" => no_permission_for_keys(),
+        "NOPERM" => no_permission_for_keys(&config.streams),
         "NOAUTH" => NO_PASSWORD.to_owned(),
         "WRONGPASS" => WRONG_PASSWORD.to_owned(),
         "DENIED" => PROTECTED.to_owned(),
@@ -31,10 +31,22 @@ pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> Strin
     format!("Redis at {address} answered -{code} to {command}: {advice}")
 }
 
+/// Redis refused to read a stream.
+pub fn of_stream(config: &LinkConfig, command: &str, stream: &str, error: &ServerError) -> String {
+    if error.code() != "WRONGTYPE" {
+        return refused(config, command, error);
+    }
+    format!(
+        "Redis at {} has no stream under the key {stream}, but something else: \
+         DEL it, or take it out of the setting streams",
+        config.address
+    )
+}
+
 /// Redis refused a command that somebody asked for.
 pub fn of_command(config: &LinkConfig, error: &ServerError) -> String {
     match error.code() {
-        "NOPERM" => format!("NOPERM {}", no_permission_for_keys()),
+        "NOPERM" => format!("NOPERM {}", no_permission_for_keys(&config.streams)),
         code => {
             let details = error.details().unwrap_or_default();
             let details = if names_secret(config, details) { "" } else { details };
@@ -75,11 +87,11 @@ pub fn unanswered(config: &LinkConfig, waiting_for: &str) -> String {
     )
 }
 
-/// It was up, and then nothing came, not even an answer to PING.
-pub fn silent(config: &LinkConfig) -> String {
+/// It was up, and then nothing came, not even an answer to this command.
+pub fn silent(config: &LinkConfig, command: &str) -> String {
     let LinkConfig { address, timeout, .. } = config;
     format!(
-        "Redis at {address} did not answer PING within {timeout} ms: the connection is given up"
+        "Redis at {address} did not answer {command} within {timeout} ms: the connection is given up"
     )
 }
 
@@ -150,10 +162,14 @@ fn no_permission(patterns: &[String]) -> String {
     )
 }
 
-fn no_permission_for_keys() -> String {
-    "the user in the URL may not do it: run there \
-     ACL SETUSER <user> +select +ping +client|setname, and the same for the command and its key"
-        .to_owned()
+/// For what is no subscription.
+fn no_permission_for_keys(streams: &[String]) -> String {
+    let mut rules: Vec<String> = streams.iter().map(|stream| format!("~{stream}")).collect();
+    if !streams.is_empty() {
+        rules.push("+xinfo +xread +xrange +xrevrange".to_owned());
+    }
+    let rules = [&rules.join(" "), "+select +ping +client|setname"].join(" ");
+    format!("the user in the URL may not do it: run there ACL SETUSER <user> {}", rules.trim())
 }
 
 fn quote(config: &LinkConfig, command: &str, error: &ServerError) -> String {

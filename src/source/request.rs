@@ -7,6 +7,9 @@ pub const REQUESTS_MAX: usize = 65_536;
 /// Bytes of their commands at most.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Entries of a page of a stream; one that has so many may not be the last.
+pub const PAGE_ENTRIES: usize = 128;
+
 /// A command on its way to Redis, and whose it is.
 pub struct Request {
     /// As it goes out; see [`command`]. Empty: there was no room for it.

@@ -173,12 +173,12 @@ impl Session {
         }
     }
 
-    /// What is overdue, for the operator; `command` is the one of the greeting whose answer did not come.
+    /// What is overdue, for the operator: the answer to this command, once it is connected.
     pub fn overdue(&self, command: &str) -> String {
         match self.state {
             State::Connecting { .. } => refusal::unreachable(&self.config),
             State::Greeting { .. } => refusal::unanswered(&self.config, command),
-            _ => refusal::silent(&self.config),
+            _ => refusal::silent(&self.config, command),
         }
     }
 

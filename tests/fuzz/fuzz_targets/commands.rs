@@ -206,6 +206,7 @@ impl World {
             admin: None,
             link: None,
             commander: None,
+            reader: None,
             routes: vec![route("/ws", &[]), route("/open", &["lobby.*"])],
             prefix: String::new(),
             bounds: Bounds {
