@@ -2,9 +2,11 @@
 
 use std::io;
 
+use crate::clock::Millis;
 use crate::config::{Config, Origins, normalize_origin};
 use crate::handler::{Handler, Route};
 use crate::limits;
+use crate::presence::{BATCH_MAX, Settings};
 use crate::reactor::{Addresses, Ended, Plan, Reactor};
 use crate::site::ROUTES_MAX;
 use crate::source::commander::Commander;
@@ -109,6 +111,7 @@ impl App {
         let mut bounds = config.bounds.clone();
         bounds.clients_max = limits::clients_max(bounds.clients_max, bounds.publishers_max)?;
         let link = link(&config).map_err(invalid)?;
+        let presence = presence(&config, bounds.clients_max);
         let plan = Plan {
             listen: config.listen,
             publishers: config.publishers,
@@ -116,7 +119,7 @@ impl App {
             admin: config.admin,
             commander: link
                 .clone()
-                .filter(|link| asks_redis || !link.streams.is_empty())
+                .filter(|link| asks_redis || presence.is_some() || !link.streams.is_empty())
                 .map(|link| Commander::new(link, 0)),
             reader: link
                 .clone()
@@ -132,6 +135,9 @@ impl App {
             trim,
         };
         let mut reactor = Reactor::new(plan)?;
+        if let Some(presence) = presence {
+            reactor.tell_who_is_here(presence);
+        }
         if let Some(page) = page {
             let page = page(reactor.addresses());
             reactor.serve_page(page);
@@ -185,6 +191,17 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
         payload_bytes_max: config.bounds.payload_bytes_max,
         ..link
     }))
+}
+
+/// What the settings say about who is here, where that is to be told.
+fn presence(config: &Config, clients_max: usize) -> Option<Settings> {
+    Some(Settings {
+        sink: config.events.clone()?,
+        entries_max: config.bounds.events_entries_max,
+        wait: Millis::from(config.bounds.offline_seconds) * 1000,
+        waiting_max: clients_max,
+        batch_max: BATCH_MAX,
+    })
 }
 
 fn invalid(why: String) -> io::Error {

@@ -57,6 +57,7 @@
 //! | 1 | [`client`] | one client's connection from its first byte to its last |
 //! | 1 | [`source`] | where messages come from: our connections to Redis, a publisher's connection to us |
 //! | 1 | [`backend`] | the JSON spoken with back ends: their orders in, answers to them out |
+//! | 1 | [`presence`] | who is here, over all nodes that share a Redis |
 //! | 0 | [`hub`] | who listens to what |
 //! | 0 | [`flush`] | who is owed a write, in the order in which it comes |
 //! | 0 | [`timers`] | one coarse deadline per connection |
@@ -98,6 +99,7 @@ pub mod limits;
 pub mod logger;
 pub mod memory;
 pub mod metrics;
+pub mod presence;
 pub mod push;
 #[cfg(test)]
 mod random;

@@ -94,6 +94,16 @@ pub struct Metrics {
     pub requests: u64,
     /// Of that, what got no answer: no connection, no room, or a connection that broke.
     pub requests_unavailable: u64,
+    /// Events `online` that this process caused.
+    pub presence_online: u64,
+    /// Events `offline` that it caused.
+    pub presence_offline: u64,
+    /// Calls about who is here that failed and were repeated.
+    pub presence_retries: u64,
+    /// Times that all of its users were told anew.
+    pub presence_renewals: u64,
+    /// Users called offline early, because `clients_max` others were waited for.
+    pub presence_cut_short: u64,
     /// How long the turns of the loop took, from the end of their sleep to the next one.
     pub turn_micros: Histogram,
 }
@@ -172,6 +182,8 @@ pub struct Gauges {
     pub history_bytes: usize,
     /// Whether messages can come: the link is up, or there is none.
     pub source_up: bool,
+    /// Users of this process, those included who are waited for; 0 without `events`.
+    pub presence_users: usize,
 }
 
 impl Metrics {
@@ -186,6 +198,7 @@ impl Metrics {
             ("history_messages", "Messages held for a resume.", gauges.history_messages),
             ("history_bytes", "Bytes of them.", gauges.history_bytes),
             ("source_up", "1 while messages can come.", usize::from(gauges.source_up)),
+            ("presence_users", "Users here, where events are on.", gauges.presence_users),
         ] {
             family(&mut out, name, help, "gauge");
             let _ = writeln!(out, "oneloop_{name} {value}");
@@ -256,6 +269,11 @@ impl Metrics {
             ("page_entries_total", "Messages in them.", self.page_entries),
             ("requests_total", "Commands for Redis.", self.requests),
             ("requests_unavailable_total", "Of them unanswered.", self.requests_unavailable),
+            ("presence_online_total", "Events online of this node.", self.presence_online),
+            ("presence_offline_total", "Events offline of this node.", self.presence_offline),
+            ("presence_retries_total", "Calls for them that failed.", self.presence_retries),
+            ("presence_renewals_total", "Times all were told anew.", self.presence_renewals),
+            ("presence_cut_short_total", "Offline before time.", self.presence_cut_short),
             ("turns_total", "Turns of the loop.", self.turn_micros.count()),
         ]
     }

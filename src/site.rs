@@ -239,6 +239,7 @@ impl Site {
             history_messages: self.server.history.len(),
             history_bytes: self.server.history.bytes(),
             source_up: self.source_up,
+            presence_users: self.server.presence_users_len(),
         }
     }
 }

@@ -42,9 +42,9 @@ pub fn user_topic(sub: &str) -> Option<String> {
     is_user_id(sub).then(|| [USER, sub].concat())
 }
 
-/// The user whose own topic this is.
-pub fn user_of(own: &str) -> &str {
-    own.strip_prefix(USER).unwrap_or(own)
+/// The user whose own topic that is.
+pub fn user_of(topic: &str) -> Option<&str> {
+    topic.strip_prefix(USER).filter(|id| is_user_id(id))
 }
 
 /// Whether the topic or key concerns single users: `user.<id>` or the key of `user.*`.

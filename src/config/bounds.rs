@@ -69,6 +69,10 @@ pub struct Bounds {
     pub receipt_seconds: u32,
     /// The longest wait, in milliseconds, between two attempts to reach Redis.
     pub redis_backoff_ms_max: u32,
+    /// Entries that the stream of `events` keeps, about.
+    pub events_entries_max: usize,
+    /// How long a user without a connection is waited for before it is offline; 0: not at all.
+    pub offline_seconds: u32,
     /// How long a drain may take; what has not gone by then is cut; 0: at once.
     pub drain_seconds: u32,
     /// How many clients a second a drain asks to come back elsewhere.
@@ -113,6 +117,8 @@ impl Default for Bounds {
             redis_backoff_ms_max: 2000,
             upstream_entries_max: 100_000,
             receipt_seconds: 5,
+            events_entries_max: 100_000,
+            offline_seconds: 10,
             drain_seconds: 10,
             drain_per_second: 1000,
             memory_max: 0,
@@ -158,6 +164,8 @@ mod tests {
             ("redis_backoff_ms_max", "2000"),
             ("upstream_entries_max", "100000"),
             ("receipt_seconds", "5"),
+            ("events_entries_max", "100000"),
+            ("offline_seconds", "10"),
             ("drain_seconds", "10"),
             ("drain_per_second", "1000"),
             ("memory_max", "0"),

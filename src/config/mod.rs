@@ -49,6 +49,8 @@ pub struct Config {
     pub streams: Vec<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
+    /// Where in Redis it is told who comes and goes; only there beside `redis`.
+    pub events: Option<Sink>,
     /// How tokens are checked.
     pub jwt: Jwt,
     /// At least one, no path twice.
@@ -57,6 +59,15 @@ pub struct Config {
     pub bounds: Bounds,
     /// What reaches the log.
     pub log: log::LevelFilter,
+}
+
+/// Where in Redis something is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// A stream, by `XADD`.
+    Stream(String),
+    /// A channel, by `PUBLISH`.
+    Channel(String),
 }
 
 /// Bytes that no log, message or `Debug` ever shows.
@@ -106,7 +117,7 @@ pub struct RouteConfig {
     /// What becomes of a client whose backlog hits its bound.
     pub slow: Slow,
     /// Where in Redis it goes what clients send; `None`: they may not.
-    pub upstream: Option<Outlet>,
+    pub upstream: Option<Sink>,
 }
 
 /// Which `Origin` headers a route takes (RFC 6454 section 7). A request without one always passes.
@@ -140,15 +151,6 @@ pub enum Slow {
     KeepNewest,
 }
 
-/// A place in Redis that others read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outlet {
-    /// A stream, by its key: entries stay until they are trimmed.
-    Stream(String),
-    /// A channel: whoever is subscribed hears it.
-    Channel(String),
-}
-
 impl Jwt {
     /// RFC 7518 section 3.2: a key of the hash's size or more; HS256 is the smallest.
     pub const SECRET_BYTES_MIN: usize = 32;
@@ -162,6 +164,18 @@ impl Jwt {
 impl Config {
     /// A cursor names a place in each of them.
     pub const STREAMS_MAX: usize = 8;
+}
+
+impl Sink {
+    /// The longest name of a stream or a channel, in bytes.
+    pub const NAME_BYTES_MAX: usize = 128;
+
+    /// The stream's or the channel's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Sink::Stream(name) | Sink::Channel(name) => name,
+        }
+    }
 }
 
 impl Secret {
@@ -188,6 +202,7 @@ impl Default for Config {
             receipts: None,
             streams: Vec::new(),
             admin: None,
+            events: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
             bounds: Bounds::default(),
@@ -258,6 +273,7 @@ impl fmt::Debug for Config {
             .field("receipts", &self.receipts)
             .field("streams", &self.streams)
             .field("admin", &self.admin)
+            .field("events", &self.events)
             .field("jwt", &self.jwt)
             .field("routes", &self.routes)
             .field("bounds", &self.bounds)

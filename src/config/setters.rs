@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::value::{Value, quote};
-use super::{Config, Format, Jwt, Outlet, Secret, Slow};
+use super::{Config, Format, Jwt, Secret, Sink, Slow};
 
 pub(super) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;
@@ -83,16 +83,8 @@ pub(super) fn channel_or_off(value: &Value) -> Result<Option<String>, String> {
     }
 }
 
-pub(super) fn outlet_or_off(value: &Value) -> Result<Option<Outlet>, String> {
-    let text = value.word()?;
-    match text.split_once(':') {
-        None if text == "off" => Ok(None),
-        Some((_, "")) => Err(value.is_not("stream:KEY or channel:NAME")),
-        _ if text.contains(char::is_whitespace) => Err(value.is_not("free of spaces")),
-        Some(("stream", key)) => Ok(Some(Outlet::Stream(key.to_owned()))),
-        Some(("channel", name)) => Ok(Some(Outlet::Channel(name.to_owned()))),
-        _ => Err(value.is_not("stream:KEY or channel:NAME")),
-    }
+pub(super) fn sink_or_off(value: &Value) -> Result<Option<Sink>, String> {
+    if value.text()? == "off" { Ok(None) } else { sink(value).map(Some) }
 }
 
 /// Each is named in every command that reads it, and in what the log says of it.
@@ -112,6 +104,20 @@ pub(super) fn streams(value: &Value) -> Result<Vec<String>, String> {
     match words.iter().find(|word| !seen.insert(word.as_str())) {
         Some(word) => Err(format!("{} is named twice", quote(word))),
         None => Ok(words),
+    }
+}
+
+/// Braces would move the keys beside the name away from it in a cluster, and a glob's characters would not stand for
+/// themselves in the rules of an ACL.
+pub(super) fn sink(value: &Value) -> Result<Sink, String> {
+    let is_bad = |c: char| c.is_control() || c.is_whitespace() || "{}*?[]\\".contains(c);
+    let named = value.text()?.split_once(':').filter(|(_, name)| {
+        (1..=Sink::NAME_BYTES_MAX).contains(&name.len()) && !name.contains(is_bad)
+    });
+    match named {
+        Some(("stream", name)) => Ok(Sink::Stream(name.to_owned())),
+        Some(("channel", name)) => Ok(Sink::Channel(name.to_owned())),
+        _ => Err(value.is_not("like stream:evt or channel:evt")),
     }
 }
 
@@ -190,13 +196,18 @@ mod tests {
             ("patterns", "", "an empty list would hear nothing"),
             ("ctl", "", "it is empty; leave it out instead"),
             ("ctl", "a b", r#""a b" is not the name of a channel"#),
-            ("upstream", "up", r#""up" is not stream:KEY or channel:NAME"#),
+            ("upstream", "up", r#""up" is not like stream:evt or channel:evt"#),
             ("upstream", "stream:", r#""stream:" is not stream:KEY"#),
             ("upstream", "list:up", r#""list:up" is not stream:KEY"#),
             ("upstream", "stream:a b", r#""stream:a b" is not free of spaces"#),
             ("streams", "a,b,c,d,e,f,g,h,i", "9 streams are named; allowed: 8"),
             ("streams", "a,b,a", r#""a" is named twice"#),
             ("streams", "a\u{7f}", "control characters, or too long"),
+            ("events", "evt", r#""evt" is not like stream:evt or channel:evt; allowed: stream:NAME"#),
+            ("events", "stream:", "is not like stream:evt"),
+            ("events", "list:evt", "is not like stream:evt"),
+            ("events", "channel:a{b}", "is not like stream:evt"),
+            ("events", "stream:a b", "is not like stream:evt"),
             ("log", "loud", r#""loud" is not a log level; allowed: off, error, warn, info or debug"#),
             ("jwt.algorithms", "HS256,none", r#""none" is not one of HS256, HS384"#),
             ("jwt.audience", "", "it is empty; leave it out instead"),

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::Config;
 use super::draft::Draft;
 use super::file::read_file;
 use super::setting::Apply;
 use super::table;
+use super::{Config, Sink};
 
 /// No key, key set or secret is larger.
 const KEY_BYTES_MAX: u64 = 1 << 20;
@@ -197,6 +197,20 @@ impl Draft {
             let label = self.label("streams");
             self.problems.push(format!("{label} is set, but redis is not: streams are in a Redis"));
         }
+        if self.has("events") && !self.has("redis") {
+            let label = self.label("events");
+            self.problems.push(format!(
+                "{label} needs a Redis, which holds who is here and tells it: set redis"
+            ));
+        }
+        if let Some(Sink::Stream(name)) = &self.config.events
+            && self.config.streams.contains(name)
+        {
+            let (label, streams) = (self.label("events"), self.label("streams"));
+            self.problems.push(format!(
+                "{label} writes into {name:?}, which {streams} reads: events are no messages"
+            ));
+        }
         if self.config.publishers.is_none() && !self.has("redis") {
             let label = self.label("publishers");
             self.problems
@@ -310,6 +324,8 @@ mod tests {
             ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),
             ("[[route]]\npath = '/a'\nupstream = 'channel:up'", &[], "upstream of [[route]] \"/a\" needs a Redis"),
             ("streams = ['pub']", &[], "streams (t.toml:1) is set, but redis is not"),
+            ("events = 'stream:a'\nredis = 'redis://h'\nstreams = ['a']", &[], "events (t.toml:1) writes into \"a\", which streams (t.toml:3) reads"),
+            ("events = 'stream:evt'", &[], "events (t.toml:1) needs a Redis"),
             ("path = '/a'\n[[route]]\npath = '/b'", &[], "path (t.toml:1) sets the one default route, but there is [[route]] (t.toml:2)"),
             ("[[route]]\n[[route]]\npath = '/ws'", &[], "[[route]] (t.toml:2): path \"/ws\" is there already"),
         ];
@@ -333,6 +349,7 @@ mod tests {
             ("receipts = 'r'\nredis = 'redis://h'\nprefix = ''", &[]),
             ("upstream = 'stream:up'\nredis = 'redis://h'", &[]),
             ("streams = ['pub', 'more']\nredis = 'redis://h'", &[]),
+            ("events = 'stream:evt'\nredis = 'redis://h'", &[]),
             ("ping_seconds = 0\nsilence_seconds = 1", &[]),
             ("ping_seconds = 90\nsilence_seconds = 0", &[]),
             ("[[route]]\npath = '/a'\n[[route]]\npath = '/'", &[]),

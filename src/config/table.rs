@@ -40,6 +40,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "none", "list of at most 8, only with redis", |c, v| put(&mut c.streams, streams(v))),
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
+        text("events", "where Redis is told that users come online and go offline",
+            "none", "stream:NAME or channel:NAME; only with redis", |c, v| put(&mut c.events, sink(v).map(Some))),
         text("log", "what reaches the log",
             "info", "off, error, warn, info or debug", |c, v| put(&mut c.log, level(v))),
     ]),
@@ -78,7 +80,7 @@ static TABLE: &[(&str, &[Setting])] = &[
         route("slow", "a client that reads too slowly is closed with 4000, or loses messages and stays",
             "close", "close, drop-oldest or keep-newest", |r, v| put(&mut r.slow, slow(v))),
         route("upstream", "where in Redis it goes what clients send; off: they may not",
-            "off", "stream:KEY, channel:NAME or off", |r, v| put(&mut r.upstream, outlet_or_off(v))),
+            "off", "stream:KEY, channel:NAME or off", |r, v| put(&mut r.upstream, sink_or_off(v))),
     ]),
     ("Bounds on clients", &[
         number("clients_max", "clients at one time; then 503",
@@ -137,6 +139,10 @@ static TABLE: &[(&str, &[Setting])] = &[
             1, ENTRIES, "", Usize(|c| &mut c.bounds.upstream_entries_max)),
         number("receipt_seconds", "how long a receipt waits for clients that are slow to read",
             1, 60, "", U32(|c| &mut c.bounds.receipt_seconds)),
+        number("events_entries_max", "entries that the stream of events keeps, about",
+            1, 1_000_000_000, "", Usize(|c| &mut c.bounds.events_entries_max)),
+        number("offline_seconds", "how long a user without a connection is waited for before offline",
+            0, 3600, "not at all", U32(|c| &mut c.bounds.offline_seconds)),
     ]),
     ("Bounds on the loop", &[
         size("read_bytes_per_turn", "read from one client in one turn",
@@ -205,7 +211,8 @@ mod tests {
 
     #[test]
     fn each_default_that_can_be_written_sets_what_is_already_there() {
-        let in_words = ["redis", "publishers", "patterns", "streams", "jwt.audience", "jwt.issuer"];
+        let in_words =
+            ["redis", "events", "publishers", "patterns", "streams", "jwt.audience", "jwt.issuer"];
         let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
         for setting in all() {
             let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });

@@ -8,7 +8,7 @@ use super::wire::{self, Data, Reference};
 use crate::backend::report;
 use crate::client::frame::Frame;
 use crate::clock::Seldom;
-use crate::config::Outlet;
+use crate::config::Sink;
 use crate::server::Server;
 use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose, command};
@@ -25,7 +25,7 @@ const SENDS_BYTES_MAX: usize = 4 << 20;
 
 /// Where it goes, and what Redis has not answered yet.
 pub(super) struct Upstream {
-    to: Outlet,
+    to: Sink,
     /// Of each client that has any: most have none, and those cost nothing.
     unanswered: HashMap<ConnId, u32>,
     sends: usize,
@@ -35,7 +35,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub fn new(to: Outlet) -> Upstream {
+    pub fn new(to: Sink) -> Upstream {
         let (unanswered, logged) = (HashMap::new(), Seldom::default());
         Upstream { to, unanswered, sends: 0, bytes: 0, logged }
     }
@@ -96,13 +96,14 @@ impl Push {
             return Err("busy");
         }
         upstream.begin(id, bytes);
-        let (sub, conn, at) = (user_of(&own), server.name_of(id), server.now().unix_millis);
+        let sub = user_of(&own).expect("an own topic is a user's");
+        let (conn, at) = (server.name_of(id), server.now().unix_millis);
         let command = match &upstream.to {
-            Outlet::Channel(name) => {
+            Sink::Channel(name) => {
                 let said = report::said(sub, &conn, topic, &data, at);
                 command(&[b"PUBLISH", name.as_bytes(), said.as_bytes()])
             }
-            Outlet::Stream(key) => {
+            Sink::Stream(key) => {
                 let (most, at) = (server.bounds().upstream_entries_max.to_string(), at.to_string());
                 let mut words = vec!["XADD", key, "MAXLEN", "~", &most, "*"];
                 words.extend(["sub", sub, "conn", &conn]);
@@ -133,11 +134,11 @@ impl Push {
         upstream.end(client, bytes);
         let reference = reference.as_deref().and_then(Reference::parse);
         let text = match (&upstream.to, &answer) {
-            (Outlet::Stream(_), Answer::Text(id)) => {
+            (Sink::Stream(_), Answer::Text(id)) => {
                 server.metrics().upstream_sent += 1;
                 wire::sent(std::str::from_utf8(id).ok(), reference)
             }
-            (Outlet::Channel(_), Answer::Integer(_)) => {
+            (Sink::Channel(_), Answer::Integer(_)) => {
                 server.metrics().upstream_sent += 1;
                 wire::sent(None, reference)
             }

@@ -47,6 +47,7 @@ use crate::client::codec::{Codec, InboundBounds};
 use crate::client::frame::{Close, Frame};
 use crate::clock::{Millis, Now};
 use crate::metrics::Metrics;
+use crate::presence::{self, Presence};
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::site::Site;
@@ -211,6 +212,13 @@ impl Reactor {
         self.site.page = Some(page);
     }
 
+    /// Tells Redis who is here. There must be a link to one.
+    pub fn tell_who_is_here(&mut self, settings: presence::Settings) {
+        assert!(!self.links.is_empty(), "only a Redis can be told");
+        let presence = Presence::new(self.site.server.node(), settings);
+        self.site.server.tell_who_is_here(presence);
+    }
+
     /// Turns until a signal ends it.
     ///
     /// # Errors
@@ -306,6 +314,10 @@ impl Reactor {
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
+        if !self.site.draining {
+            // Whoever is sent away comes back to others: that is no event, and so the node just falls silent.
+            self.site.server.tick_presence();
+        }
         self.tick_links();
         self.publishers.tick(now);
         self.hold_sums();
@@ -378,6 +390,7 @@ impl Reactor {
         [
             server.timers.next().map(|tick| Millis::from(tick) * TICK),
             links.flatten().min(),
+            server.presence_deadline().filter(|_| !self.site.draining),
             self.publishers.deadline(),
             server.receipts.deadline(),
             self.doors.next(now, self.has_room(), per_second),

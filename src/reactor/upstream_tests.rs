@@ -4,21 +4,21 @@ use serde_json::{Value, json};
 
 use super::talks::Talks;
 use crate::ConnId;
-use crate::config::{Outlet, RouteConfig};
+use crate::config::{RouteConfig, Sink};
 use crate::random::Random;
 use crate::source::request::Answer;
 
-fn route(to: Outlet) -> RouteConfig {
+fn route(to: Sink) -> RouteConfig {
     let may = vec!["room.*".into()];
     RouteConfig { may, upstream: Some(to), ..RouteConfig::default() }
 }
 
-fn talks(to: Outlet) -> Talks {
+fn talks(to: Sink) -> Talks {
     Talks::new(route(to), |bounds| bounds.commands_per_second_max = 0)
 }
 
-fn stream() -> Outlet {
-    Outlet::Stream("up".to_owned())
+fn stream() -> Sink {
+    Sink::Stream("up".to_owned())
 }
 
 /// A client, and its name; its welcome is read.
@@ -63,7 +63,7 @@ fn a_send_is_an_entry_of_the_stream_and_is_answered_once_redis_has_it() {
 
 #[test]
 fn a_send_is_a_message_on_the_channel() {
-    let mut talks = talks(Outlet::Channel("up".to_owned()));
+    let mut talks = talks(Sink::Channel("up".to_owned()));
     let (client, name) = connect(&mut talks, "42");
     talks.say(client, r#"{"op":"send","data":null}"#);
     let (words, request) = talks.asked().remove(0);

@@ -132,6 +132,7 @@ impl Server {
 
     /// Its memberships end: members are open, and nothing else.
     fn leave_all(&mut self, id: ConnId) {
+        self.user_leaves(id);
         let Some(client) = self.clients.get_mut(id.index) else { return };
         if let Some(hub) = self.hubs.get_mut(client.route as usize) {
             hub.leave_all(&mut client.memberships);

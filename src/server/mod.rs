@@ -7,6 +7,7 @@ mod dealing;
 mod life;
 mod listeners;
 mod names;
+mod presence;
 pub(crate) mod receipts;
 mod replay;
 mod requests;
@@ -18,13 +19,14 @@ use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::outbox::{Backlog, Slow};
 use crate::client::{AtEnd, Client, State, Timing};
-use crate::clock::Now;
+use crate::clock::{Millis, Now};
 use crate::config::Bounds;
 use crate::cursor::{EntryId, Node};
 use crate::flush::{FlushQueue, Lane};
 use crate::history::History;
 use crate::hub::{Hub, Reason};
 use crate::metrics::Metrics;
+use crate::presence::Presence;
 use crate::slots::{ConnId, Slots};
 use crate::timers::{TICK, Tick, Timers, after, tick};
 use broadcasts::Broadcasts;
@@ -61,6 +63,10 @@ pub struct Server {
     pub(crate) receipts: Receipts,
     /// Keys of the streams that are read, by their place in the settings.
     pub(crate) streams: Vec<String>,
+    /// Who is here, where that is told.
+    presence: Option<Presence>,
+    /// When a refusal of what tells it was last logged.
+    presence_logged: Option<Millis>,
     /// The route whose handler is running.
     pub(crate) route: u8,
     /// Connections of clients of which the head is still read.
@@ -124,6 +130,8 @@ impl Server {
             requests: Requests::default(),
             receipts: Receipts::default(),
             streams: Vec::new(),
+            presence: None,
+            presence_logged: None,
             route: 0,
             handshakes: 0,
             admins: 0,
@@ -272,6 +280,9 @@ impl Server {
             return false;
         };
         let joined = hub.join(id.index, &mut client.memberships, key, reason);
+        if joined && reason == Reason::Own {
+            self.user_came(key);
+        }
         let next = self.history.next();
         if joined && let Some(replay) = self.client(id).and_then(Client::replay) {
             replay.join(key, next);
@@ -287,7 +298,11 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
+        let was_own = hub.reason(&client.memberships, key) == Some(Reason::Own);
         let left = hub.leave(&mut client.memberships, key);
+        if left && was_own {
+            self.user_left(key);
+        }
         let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
         if left && let Some(replay) = self.client(id).and_then(Client::replay) {
             replay.leave(key, next, most);

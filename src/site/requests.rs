@@ -39,6 +39,7 @@ impl Site {
                     self.log_refusal(&why);
                 }
             }
+            Purpose::Presence(attempt) => self.server.on_presence_answer(attempt, answer),
             // The entries of a page, and its end, come by themselves.
             Purpose::Page { id, stream } => self.on_page_end(id, stream, PageEnd::UNAVAILABLE),
         }

@@ -21,7 +21,7 @@ mod position;
 mod progress;
 pub mod publisher;
 pub mod reader;
-mod refusal;
+pub mod refusal;
 pub mod request;
 mod resp;
 mod scanner;

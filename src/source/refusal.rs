@@ -105,6 +105,25 @@ pub fn is_full(error: &ServerError) -> bool {
     says(error, "max number of clients")
 }
 
+/// Redis refused the script that tells who is here, in these words.
+pub fn untold(why: &str) -> String {
+    const TOLD: &str = "Redis refused what tells who is here";
+    // Of a command inside of a script it says it in words that may name the user, and differ from version to version.
+    let marks = ["NOPERM", "The user executing the script", "ACL failure"];
+    if marks.iter().any(|mark| why.contains(mark)) {
+        return format!("{TOLD}: {NO_SCRIPT}");
+    }
+    let advice = match why.split(' ').next() {
+        Some("READONLY") => "it is a replica: name the primary in the setting redis",
+        Some("OOM") => "it has no memory left: raise maxmemory there",
+        Some("WRONGTYPE") => {
+            "the stream, or a key beside it, is of another type: choose another name"
+        }
+        _ => "expected it to be accepted",
+    };
+    format!("{TOLD}: {advice}, it said: {}", printable(why))
+}
+
 fn has_no_password(error: &ServerError) -> bool {
     says(error, "without any password configured") || says(error, "no password is set")
 }
@@ -112,6 +131,11 @@ fn has_no_password(error: &ServerError) -> bool {
 fn says(error: &ServerError, words: &str) -> bool {
     error.details().is_some_and(|details| details.contains(words))
 }
+
+/// What `src/presence/script.lua` calls.
+const NO_SCRIPT: &str = "the user in the URL may not do it: run there ACL SETUSER <user> \
+    ~<stream> ~oneloop:{<stream>}:* +eval +time +xadd +zscore +zadd +zrem +zrevrange +zrangebyscore +hget +hset +hdel \
+    +hincrby +hlen +sadd +srem +scard +sismember +srandmember (with a channel: &<channel> and +publish, without +xadd)";
 
 const NO_PASSWORD: &str = "it wants a password: write the one it has into the URL, \
     redis://[user]:PASSWORD@host";
@@ -171,6 +195,22 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_script_says_what_to_do() {
+        for (why, expected) in [
+            ("NOPERM User bob has no permissions to run the 'eval' command", "* +eval +time"),
+            ("ERR The user executing the script can't run this command", "* +eval +time"),
+            ("ERR ACL failure in script: User bob has no permissions", "* +eval +time"),
+            ("READONLY You can't write against a read only replica.", "name the primary"),
+            ("OOM command not allowed when used memory > 'maxmemory'.", "raise maxmemory"),
+            ("WRONGTYPE Operation against a key", "choose another name"),
+            ("ERR \u{7}", "accepted, it said: ERR ?"),
+        ] {
+            let text = untold(why);
+            assert!(text.contains(expected) && !text.contains("bob"), "{text}");
+        }
+    }
 
     #[test]
     fn each_refusal_says_what_to_do_and_no_secret() {

@@ -45,6 +45,8 @@ pub enum Purpose {
         /// The stream, by its place in the setting `streams`.
         stream: usize,
     },
+    /// What tells who is here: its attempt with this number.
+    Presence(u64),
 }
 
 /// What became of a request.

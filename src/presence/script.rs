@@ -1,0 +1,100 @@
+//! One call of a node to Redis: the words of its script, and what that answers.
+
+use super::users::Change;
+use super::{DEAD_AFTER, Settings};
+use crate::clock::Millis;
+use crate::config::Sink;
+
+/// What is kept in Redis and how it changes. Its comments stay here.
+const SCRIPT: &str = include_str!("script.lua");
+
+/// What stays the same in every call of a node.
+pub(super) struct Script {
+    text: Vec<u8>,
+    node: String,
+    sink: Sink,
+    /// What the keys begin with.
+    prefix: String,
+    entries_max: usize,
+    /// After so much silence a node is dead.
+    dead_after: Millis,
+    /// The most users of a dead node that one call clears up.
+    batch_max: usize,
+}
+
+impl Script {
+    pub(super) fn new(node: &str, settings: Settings) -> Script {
+        let Settings { sink, entries_max, wait, batch_max, .. } = settings;
+        let node = node.to_owned();
+        let dead_after = DEAD_AFTER + wait;
+        let lines = SCRIPT.lines().filter(|line| !line.trim_start().starts_with("--"));
+        let text = lines.collect::<Vec<_>>().join("\n").into_bytes();
+        // The braces: in a cluster all of it lies where the stream lies.
+        let prefix = format!("oneloop:{{{}}}:", sink.name());
+        Script { text, node, sink, prefix, entries_max, dead_after, batch_max }
+    }
+
+    /// The command of a call.
+    pub(super) fn words(&self, incarnation: u32, number: u64, changes: &[Change]) -> Vec<Vec<u8>> {
+        let incarnation = format!("{}.{incarnation}", self.node);
+        let key = |name: &str| format!("{}{name}", self.prefix);
+        let (kind, target) = match &self.sink {
+            Sink::Stream(name) => ("stream", name.clone()),
+            Sink::Channel(name) => ("channel", name.clone()),
+        };
+        let mut keys =
+            vec![key("here"), key("nodes"), key("calls"), key(&format!("here:{incarnation}"))];
+        if kind == "stream" {
+            keys.push(target.clone());
+        }
+        let mut words = vec![b"EVAL".to_vec(), self.text.clone()];
+        words.push(keys.len().to_string().into_bytes());
+        words.extend(keys.into_iter().map(String::into_bytes));
+        let arguments = [
+            self.node.clone(),
+            incarnation,
+            number.to_string(),
+            self.dead_after.to_string(),
+            self.batch_max.to_string(),
+            kind.to_owned(),
+            target,
+            self.entries_max.to_string(),
+        ];
+        words.extend(arguments.map(String::into_bytes));
+        words.extend(changes.iter().map(|change| change.to_vec()));
+        words
+    }
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It was executed, now or before.
+    Done {
+        /// Events that it caused.
+        online: u64,
+        /// Events that it caused.
+        offline: u64,
+        /// More users of dead nodes are to be cleared up.
+        more: bool,
+    },
+    /// Redis knows nothing of this incarnation, or not all: it was taken for dead, or Redis lost its data.
+    Unknown,
+    /// No answer, or none that can be used: it may have been executed.
+    Failed,
+}
+
+impl Reply {
+    /// What the script's four numbers say.
+    pub fn of(numbers: [i64; 4]) -> Reply {
+        match numbers {
+            [1, online, offline, more] => Reply::Done {
+                online: u64::try_from(online).unwrap_or(0),
+                offline: u64::try_from(offline).unwrap_or(0),
+                more: more == 1,
+            },
+            [0, ..] => Reply::Unknown,
+            _ => Reply::Failed,
+        }
+    }
+}

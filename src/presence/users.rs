@@ -1,0 +1,318 @@
+//! Who is here, at this process, and what of it Redis was not told yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{self, Excluded, Unbounded};
+use std::rc::Rc;
+
+use crate::clock::Millis;
+
+/// Waits that end in one tick; the rest in the next.
+const ENDED_MAX: usize = 1000;
+
+/// What Redis is to be told of a user: `+` or `-`, and who it is.
+pub(super) type Change = Box<[u8]>;
+
+/// The users of this process. A word to Redis belongs to an incarnation: what was said under an earlier one is forgotten there.
+pub(super) struct Users {
+    /// In an order, so that a walk along all of them can be continued.
+    users: BTreeMap<Rc<str>, User>,
+    /// Without a connection, by when they are called gone.
+    waiting: BTreeSet<(Millis, Rc<str>)>,
+    /// Of whom something is to be told, in the order in which it came.
+    changed: BTreeMap<u64, Rc<str>>,
+    /// The last place in that order.
+    place: u64,
+    incarnation: u32,
+    /// Where the walk goes on that tells of everybody under a new incarnation.
+    walk: Option<Bound<Rc<str>>>,
+    /// How long one is waited for.
+    wait: Millis,
+    waiting_max: usize,
+    /// Changes in one call to Redis, and users that are looked at for it on each way.
+    batch_max: usize,
+}
+
+struct User {
+    stay: Stay,
+    /// The incarnation under which Redis was told that it is here; 0: it was not.
+    told: u32,
+    /// Its place in `changed`.
+    place: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stay {
+    /// With so many connections, at least one.
+    Connected(u32),
+    /// Without one, until then.
+    Waiting(Millis),
+    /// No more, and Redis is to be told.
+    Gone,
+}
+
+impl Users {
+    pub(super) fn new(wait: Millis, waiting_max: usize, batch_max: usize) -> Users {
+        Users {
+            users: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            changed: BTreeMap::new(),
+            place: 0,
+            incarnation: 1,
+            walk: None,
+            wait,
+            waiting_max,
+            batch_max,
+        }
+    }
+
+    /// Those with a connection, and those who are waited for.
+    pub(super) fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    pub(super) fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// Whether there is something to tell.
+    pub(super) fn has_changes(&self) -> bool {
+        self.walk.is_some() || !self.changed.is_empty()
+    }
+
+    /// When the next wait ends.
+    pub(super) fn deadline(&self) -> Option<Millis> {
+        self.waiting.first().map(|(until, _)| *until)
+    }
+
+    /// A connection of a user opened.
+    pub(super) fn came(&mut self, sub: &str) {
+        let Some(user) = self.users.get_mut(sub) else {
+            let sub: Rc<str> = sub.into();
+            let user = User { stay: Stay::Connected(1), told: 0, place: None };
+            self.users.insert(Rc::clone(&sub), user);
+            return self.note(&sub);
+        };
+        user.stay = match user.stay {
+            Stay::Connected(connections) => Stay::Connected(connections + 1),
+            Stay::Waiting(until) => {
+                self.waiting.remove(&(until, sub.into()));
+                Stay::Connected(1)
+            }
+            Stay::Gone => Stay::Connected(1),
+        };
+    }
+
+    /// A connection of a user is gone. Whether another user's wait was cut short for it.
+    pub(super) fn left(&mut self, sub: &str, now: Millis) -> bool {
+        let (sub, user) = self.entry(sub).expect("who leaves has come");
+        let Stay::Connected(connections) = user.stay else {
+            unreachable!("who leaves is connected")
+        };
+        if connections > 1 {
+            user.stay = Stay::Connected(connections - 1);
+            return false;
+        }
+        let until = now + self.wait;
+        self.users.get_mut(&sub).expect("it was just found").stay = Stay::Waiting(until);
+        self.waiting.insert((until, sub));
+        let is_over = self.waiting.len() > self.waiting_max;
+        if is_over {
+            self.end_wait();
+        }
+        is_over
+    }
+
+    /// Ends the waits whose time has come, as many as a tick may.
+    pub(super) fn end_waits(&mut self, now: Millis) {
+        for _ in 0..ENDED_MAX {
+            if self.deadline().is_none_or(|until| until > now) {
+                return;
+            }
+            self.end_wait();
+        }
+    }
+
+    /// What to tell next, a bounded number of users, each once. It counts as told.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for _ in 0..self.batch_max {
+            let Some((_, sub)) = self.changed.pop_first() else { break };
+            let user = self.users.get_mut(&sub).expect("who changed is known");
+            user.place = None;
+            let was_told = user.told == self.incarnation;
+            if user.stay == Stay::Gone {
+                self.users.remove(&sub);
+                changes.extend(was_told.then(|| change('-', &sub)));
+            } else if !was_told {
+                user.told = self.incarnation;
+                changes.push(change('+', &sub));
+            }
+        }
+        self.walk_on(&mut changes);
+        changes
+    }
+
+    /// Redis knows nothing of what it was told: everybody is told anew.
+    pub(super) fn begin_anew(&mut self) {
+        self.incarnation += 1;
+        self.walk = Some(Unbounded);
+    }
+
+    /// The walk along everybody goes on, as far as there is room in a batch.
+    fn walk_on(&mut self, changes: &mut Vec<Change>) {
+        let Some(from) = self.walk.take() else { return };
+        let room = self.batch_max - changes.len();
+        let mut last = None;
+        for (sub, user) in self.users.range_mut((from.clone(), Unbounded)).take(room) {
+            if user.told != self.incarnation && user.stay != Stay::Gone {
+                user.told = self.incarnation;
+                changes.push(change('+', sub));
+            }
+            last = Some(Rc::clone(sub));
+        }
+        self.walk = match last {
+            Some(last) => Some(Excluded(last)),
+            // It comes again when there is room.
+            None if room == 0 => Some(from),
+            None => None,
+        };
+    }
+
+    /// The one that was waited for longest is gone.
+    fn end_wait(&mut self) {
+        let Some((_, sub)) = self.waiting.pop_first() else { return };
+        let user = self.users.get_mut(&sub).expect("who is waited for is known");
+        user.stay = Stay::Gone;
+        if user.told == self.incarnation {
+            return self.note(&sub);
+        }
+        // Redis does not know that it was here.
+        if let Some(place) = user.place {
+            self.changed.remove(&place);
+        }
+        self.users.remove(&sub);
+    }
+
+    /// Something is to be told of a user.
+    fn note(&mut self, sub: &Rc<str>) {
+        let user = self.users.get_mut(sub).expect("who changed is known");
+        if user.place.is_none() {
+            self.place += 1;
+            user.place = Some(self.place);
+            self.changed.insert(self.place, Rc::clone(sub));
+        }
+    }
+
+    fn entry(&mut self, sub: &str) -> Option<(Rc<str>, &mut User)> {
+        let of = (Bound::Included(sub), Bound::Included(sub));
+        self.users.range_mut::<str, _>(of).next().map(|(sub, user)| (Rc::clone(sub), user))
+    }
+}
+
+fn change(sign: char, sub: &str) -> Change {
+    format!("{sign}{sub}").into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Millis = 1000;
+
+    fn texts(changes: Vec<Change>) -> Vec<String> {
+        let text = |change: Change| String::from_utf8(change.to_vec()).expect("it was text");
+        changes.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_batch_has_a_bound_and_keeps_the_order() {
+        let mut users = Users::new(WAIT, 10, 2);
+        for sub in ["c", "a", "b"] {
+            users.came(sub);
+        }
+        assert_eq!(texts(users.take_changes()), ["+c", "+a"]);
+        assert!(users.has_changes());
+        assert_eq!(texts(users.take_changes()), ["+b"]);
+        assert!(!users.has_changes() && users.take_changes().is_empty());
+    }
+
+    #[test]
+    fn who_comes_back_in_time_did_not_leave() {
+        let mut users = Users::new(WAIT, 10, 10);
+        users.came("a");
+        users.came("a");
+        users.take_changes();
+        assert!(!users.left("a", 0) && users.deadline().is_none(), "one connection is left");
+        users.left("a", 5);
+        assert_eq!(users.deadline(), Some(5 + WAIT));
+        users.end_waits(4 + WAIT);
+        users.came("a");
+        users.end_waits(10 * WAIT);
+        assert!(!users.has_changes() && users.deadline().is_none());
+        users.left("a", 10 * WAIT);
+        users.end_waits(11 * WAIT);
+        assert_eq!(texts(users.take_changes()), ["-a"]);
+        assert_eq!(users.len(), 0);
+    }
+
+    #[test]
+    fn above_the_bound_the_one_waited_for_longest_is_gone() {
+        let mut users = Users::new(WAIT, 2, 10);
+        for sub in ["a", "b", "c"] {
+            users.came(sub);
+        }
+        users.take_changes();
+        let cut_short = [("b", 0), ("c", 1), ("a", 2)].map(|(sub, now)| users.left(sub, now));
+        assert_eq!(cut_short, [false, false, true]);
+        assert_eq!(texts(users.take_changes()), ["-b"]);
+    }
+
+    #[test]
+    fn whom_redis_was_not_told_of_leaves_nothing_behind() {
+        let mut users = Users::new(WAIT, 10, 10);
+        for round in 0..100 {
+            users.came("a");
+            users.left("a", round * WAIT);
+            users.end_waits((round + 1) * WAIT);
+            assert!(users.len() == 0 && !users.has_changes());
+        }
+    }
+
+    #[test]
+    fn a_tick_ends_a_bounded_number_of_waits() {
+        let mut users = Users::new(WAIT, usize::MAX, 1);
+        for number in 0..ENDED_MAX + 1 {
+            users.came(&number.to_string());
+            users.left(&number.to_string(), 0);
+        }
+        users.end_waits(WAIT);
+        assert_eq!((users.len(), users.deadline()), (1, Some(WAIT)));
+        users.end_waits(WAIT);
+        assert_eq!((users.len(), users.deadline()), (0, None));
+    }
+
+    #[test]
+    fn all_are_told_anew_in_batches_each_once() {
+        let mut users = Users::new(WAIT, 10, 2);
+        for sub in ["a", "b", "c", "d", "e"] {
+            users.came(sub);
+        }
+        while users.has_changes() {
+            users.take_changes();
+        }
+        users.left("b", 0);
+        users.end_waits(WAIT);
+        users.begin_anew();
+        let mut told = texts(users.take_changes());
+        users.came("f");
+        users.came("0");
+        while users.has_changes() {
+            let batch = texts(users.take_changes());
+            assert!(batch.len() <= 2, "{batch:?}");
+            told.extend(batch);
+        }
+        assert!(!told.contains(&"-b".to_owned()), "what it was told is forgotten: {told:?}");
+        told.sort_unstable();
+        assert_eq!(told, ["+0", "+a", "+c", "+d", "+e", "+f"]);
+    }
+}
