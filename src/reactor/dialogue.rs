@@ -56,6 +56,30 @@ pub trait Dialogue {
     fn down(&mut self, site: &mut Site, random: u64) -> bool;
 }
 
+/// All that there are to be, the subscription first: it is cut off when it lags. Until they say otherwise nothing is up.
+pub fn all(
+    link: Option<Link>,
+    reader: Option<Reader>,
+    commander: Option<Commander>,
+    site: &mut Site,
+) -> Vec<Box<dyn Dialogue>> {
+    let mut all: Vec<Box<dyn Dialogue>> = Vec::new();
+    site.source_up = link.is_none();
+    site.reader_up = reader.is_none();
+    site.commander_up = commander.is_none();
+    if let Some(link) = link {
+        all.push(Box::new(link));
+    }
+    if let Some(reader) = reader {
+        site.server.read_streams(reader.session.config().streams.clone());
+        all.push(Box::new(reader));
+    }
+    if let Some(commander) = commander {
+        all.push(Box::new(commander));
+    }
+    all
+}
+
 impl Dialogue for Link {
     fn name(&self) -> &'static str {
         "link to Redis"

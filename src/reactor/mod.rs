@@ -55,7 +55,6 @@ use crate::slots::ConnId;
 use crate::timers::{TICK, tick};
 use ceiling::Ceiling;
 pub use clients::Readiness;
-use dialogue::Dialogue;
 use doors::{Doors, Purpose};
 use link::LinkSocket;
 pub use plan::{Addresses, Ended, Plan};
@@ -153,21 +152,13 @@ impl Reactor {
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
         let server = Server::new(plan.bounds, slow, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
-        site.source_up = plan.link.is_none();
-        site.commander_up = plan.commander.is_none();
         site.has_redis = plan.commander.is_some();
         site.control = plan.control;
         site.receipts = plan.receipts;
-        let link = plan.link.map(|link| Box::new(link) as Box<dyn Dialogue>);
-        let commander = plan.commander.map(|commander| Box::new(commander) as Box<dyn Dialogue>);
-        site.reader_up = plan.reader.is_none();
-        if let Some(reader) = &plan.reader {
-            site.server.read_streams(reader.session.config().streams.clone());
-            site.server.has_channels = plan.expects_channels;
-        }
-        let reader = plan.reader.map(|reader| Box::new(reader) as Box<dyn Dialogue>);
-        let dialogues = [link, reader, commander].into_iter().flatten().enumerate();
-        let links = dialogues
+        site.server.has_channels = plan.reader.is_none() || plan.expects_channels;
+        let dialogues = dialogue::all(plan.link, plan.reader, plan.commander, &mut site);
+        let sockets = dialogues.into_iter().enumerate();
+        let links = sockets
             .map(|(number, dialogue)| LinkSocket::new(dialogue, number, Arc::clone(&waker)))
             .collect();
         Ok(Reactor {
