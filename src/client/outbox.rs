@@ -69,6 +69,11 @@ impl Outbox {
         self.bytes - self.written
     }
 
+    /// Frames that wait.
+    pub fn frames_len(&self) -> usize {
+        self.frames.len()
+    }
+
     /// The frame that was queued last.
     pub fn last(&self) -> Option<&Frame> {
         self.frames.back()

@@ -57,7 +57,8 @@ impl Client {
     pub fn enter_lane(&mut self, lane: Lane, backlog: &Backlog) -> Option<Lane> {
         let lane = if self.is_pressed(backlog) { Lane::Pressed } else { lane };
         let flight = self.flight.as_mut()?;
-        let is_owed = !flight.outbox.is_empty() || flight.replay.is_some();
+        let is_owed =
+            !flight.outbox.is_empty() || flight.replay.as_ref().is_some_and(|it| it.is_ready());
         if flight.blocked || !is_owed || lane <= flight.lane {
             return None;
         }
@@ -70,7 +71,8 @@ impl Client {
         let Some(flight) = &mut self.flight else {
             return false;
         };
-        let is_owed = !flight.outbox.is_empty() || flight.replay.is_some();
+        let is_owed =
+            !flight.outbox.is_empty() || flight.replay.as_ref().is_some_and(|it| it.is_ready());
         std::mem::take(&mut flight.blocked) && is_owed
     }
 

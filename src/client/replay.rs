@@ -7,7 +7,7 @@ use crate::cursor::EntryId;
 /// come to its end. So nothing is lost or told twice between the two, and what it missed takes no room in its backlog.
 #[derive(Debug)]
 pub struct Replay {
-    /// The number of the next message.
+    /// The number of the next message; while it is given pages, the one after the last number that it was told.
     pub next: u64,
     /// Messages of channels and gaps with lower numbers are not for it: it was connected to another process then.
     pub live: u64,
@@ -15,6 +15,32 @@ pub struct Replay {
     pub entries: Vec<EntryId>,
     /// What it began or ceased to listen to meanwhile.
     pub changes: Vec<Change>,
+    /// Whether it is given older entries first, which Redis alone has.
+    pub page: Page,
+}
+
+/// How it comes to older entries of streams.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Page {
+    /// It needs none: it reads the history.
+    None,
+    /// It is to look whether it needs one.
+    Due,
+    /// It has entries that this process was not told of yet, and waits for what comes next: those are not told twice.
+    Ahead,
+    /// It waits until fewer others are given pages, or until the streams are known.
+    Queued,
+    /// One is on its way.
+    Asked {
+        /// Of this stream.
+        stream: usize,
+        /// After this entry.
+        after: EntryId,
+        /// Up to and with this one.
+        up_to: EntryId,
+        /// It has been given enough for now: what else comes of the page is asked for once more.
+        is_full: bool,
+    },
 }
 
 /// For which messages a key counts that a client did not listen to all the time.
@@ -31,7 +57,12 @@ pub struct Change {
 impl Replay {
     /// A client that listened to it all the time but for what comes.
     pub fn new(next: u64, live: u64, entries: Vec<EntryId>) -> Replay {
-        Replay { next, live, entries, changes: Vec::new() }
+        Replay { next, live, entries, changes: Vec::new(), page: Page::None }
+    }
+
+    /// Whether it can go on without Redis, or is to ask it.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.page, Page::None | Page::Due)
     }
 
     /// It listens to this from the message with the number `next` on.
@@ -81,6 +112,13 @@ impl Client {
         self.flight().replay = Some(replay);
     }
 
+    /// Whether it has been given about so much that was not written yet.
+    pub fn holds(&self, bytes: usize, frames: usize) -> bool {
+        self.flight.as_ref().is_some_and(|flight| {
+            flight.outbox.bytes() >= bytes || flight.outbox.frames_len() >= frames
+        })
+    }
+
     /// Hibernates if its replay was all that was in flight, and brought nothing.
     pub fn settle_replayed(&mut self) {
         self.settle();
@@ -89,7 +127,8 @@ impl Client {
     /// Whether it can be given more: all that it was given is written, and its socket takes bytes.
     pub fn wants_replay(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| {
-            flight.replay.is_some() && flight.outbox.is_empty() && !flight.blocked
+            let is_ready = flight.replay.as_ref().is_some_and(|replay| replay.is_ready());
+            is_ready && flight.outbox.is_empty() && !flight.blocked
         })
     }
 }

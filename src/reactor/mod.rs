@@ -15,6 +15,8 @@ mod link;
 mod lookup;
 #[cfg(test)]
 mod orders_tests;
+#[cfg(test)]
+mod pages_tests;
 mod plan;
 mod publishers;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::server::Resumed;
 use crate::{Request, Server};
 
 /// Sends the cursor, the topic and the payload of each message.
-struct Plain;
+pub(super) struct Plain;
 
 impl Handler for Plain {
     fn on_open(&mut self, _: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
@@ -333,7 +333,7 @@ impl World {
 }
 
 /// The texts of whole frames.
-fn texts(mut bytes: &[u8]) -> Vec<String> {
+pub(super) fn texts(mut bytes: &[u8]) -> Vec<String> {
     let mut texts = Vec::new();
     while let [0x81, length, rest @ ..] = bytes
         && rest.len() >= *length as usize

@@ -7,6 +7,7 @@ mod dealing;
 mod life;
 mod listeners;
 mod names;
+mod pages;
 mod presence;
 pub(crate) mod receipts;
 mod replay;
@@ -32,6 +33,7 @@ use crate::timers::{TICK, Tick, Timers, after, tick};
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
 use listeners::Counted;
+use pages::Pages;
 use receipts::Receipts;
 pub(crate) use replay::Missed;
 pub use replay::Resumed;
@@ -61,6 +63,7 @@ pub struct Server {
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
     pub(crate) receipts: Receipts,
+    pages: Pages,
     /// Keys of the streams that are read, by their place in the settings.
     pub(crate) streams: Vec<String>,
     /// Who is here, where that is told.
@@ -129,6 +132,7 @@ impl Server {
             slow,
             requests: Requests::default(),
             receipts: Receipts::default(),
+            pages: Pages::default(),
             streams: Vec::new(),
             presence: None,
             presence_logged: None,

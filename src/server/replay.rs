@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::client::frame::Frame;
-use crate::client::replay::{Change, Replay};
+use crate::client::replay::{Change, Page, Replay};
 use crate::client::{Client, State};
 use crate::cursor::{self, Cursor, EntryId};
 use crate::flush::Lane;
@@ -17,7 +17,7 @@ use crate::slots::ConnId;
 use crate::topic::is_user_topic;
 
 /// Bytes of frames that are queued for a client at a time.
-const SLICE_BYTES: usize = 32 * 1024;
+pub(super) const SLICE_BYTES: usize = 32 * 1024;
 
 /// Messages that are looked at for it at a time.
 const SLICE_MESSAGES: usize = 4096;
@@ -44,7 +44,7 @@ pub(crate) enum Missed<'a> {
 }
 
 /// What a client listens to, as its replay asks for it.
-struct Filter<'a> {
+pub(super) struct Filter<'a> {
     keys: Vec<Key<'a>>,
     /// Whether a pattern is among them: then every topic must be looked at.
     has_patterns: bool,
@@ -61,7 +61,7 @@ struct Key<'a> {
 }
 
 impl<'a> Filter<'a> {
-    fn new(hub: &'a Hub, client: &'a Client, changes: &'a [Change]) -> Filter<'a> {
+    pub fn new(hub: &'a Hub, client: &'a Client, changes: &'a [Change]) -> Filter<'a> {
         let current = hub.topics(&client.memberships).map(|(key, _)| {
             let change = changes.iter().find(|one| *one.key == *key && one.until == u64::MAX);
             Key::new(key, change.map_or(0, |change| change.from)..u64::MAX)
@@ -78,7 +78,7 @@ impl<'a> Filter<'a> {
     }
 
     /// Whether the message with this number is for it: it listened when that came, and does now.
-    fn matches(&self, number: u64, hash: u32, topic: &str) -> bool {
+    pub fn matches(&self, number: u64, hash: u32, topic: &str) -> bool {
         let (mut then, mut now) = (false, false);
         for key in self.keys.iter().filter(|key| key.matches(hash, topic)) {
             then |= key.numbers.contains(&number);
@@ -118,9 +118,8 @@ impl Server {
         };
         self.metrics.resumes += 1;
         let mut cursor = String::new();
-        let number = replay.next - 1;
-        self.write_cursor(&mut cursor, number, &replay.entries);
-        if replay.next < self.history.next()
+        self.write_cursor(&mut cursor, replay.next - 1, &replay.entries);
+        if (replay.next < self.history.next() || replay.page == Page::Due)
             && let Some(client) = self.open_client(id)
         {
             client.begin_replay(replay);
@@ -147,12 +146,10 @@ impl Server {
             let (next, entries) = (since.number + 1, since.entries);
             return Some(Replay::new(next, 0, entries));
         }
-        let mut covered = self.history.covered().iter().zip(&since.entries);
-        let is_held = !self.entries.is_empty()
-            && self.is_portable()
-            && !since.has_channels
-            && covered.all(|(covered, has)| covered <= has);
-        is_held.then(|| Replay::new(first, next, since.entries))
+        // What another process said, or this one longer ago than it remembers: its place in the streams says what it had.
+        let is_portable = !self.entries.is_empty() && !self.has_channels && !since.has_channels;
+        // Entries of before the history have no number.
+        is_portable.then(|| Replay { page: Page::Due, ..Replay::new(1, next, since.entries) })
     }
 
     /// Queues the next slice for a client whose replay waits for it; `make` makes the frames, and `None` where there is nothing to
@@ -166,9 +163,22 @@ impl Server {
         let replay =
             client.filter(|client| client.wants_replay()).and_then(|one| one.take_replay());
         let Some(mut replay) = replay else { return 0 };
+        if replay.page == Page::Due {
+            self.turn_page(id, &mut replay);
+            if replay.page != Page::None {
+                self.clients[id.index].put_replay(replay);
+                return 1;
+            }
+        }
         let mut frames = std::mem::take(&mut self.owed);
         let looked_at = self.read_history(id, &mut replay, make, &mut frames);
-        let is_over = replay.next == self.history.next();
+        let is_at_end = replay.next == self.history.next() && replay.page == Page::None;
+        let is_ahead = replay.entries.iter().zip(&self.entries).any(|(has, told)| has > told);
+        if is_at_end && is_ahead {
+            replay.page = Page::Ahead;
+            self.wait_for_more(id);
+        }
+        let is_over = is_at_end && !is_ahead;
         let client = self.clients.get_mut(id.index).expect("it was just found");
         if is_over {
             // What was dealt out meanwhile stood in the history.
@@ -207,8 +217,12 @@ impl Server {
             bytes
         };
         let (mut bytes, mut looked_at) = (0, 0);
+        if replay.next < self.history.first() && self.is_portable() {
+            // The ring has overtaken it, and Redis has what it left behind.
+            replay.page = Page::Due;
+            return 0;
+        }
         if replay.next < self.history.first() {
-            // The ring has overtaken it.
             self.write_cursor(&mut cursor, replay.next - 1, &replay.entries);
             bytes += take(Some(Missed::Gap { from: &cursor }));
             replay.next = self.history.first();

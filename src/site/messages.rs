@@ -2,7 +2,6 @@
 
 use super::Site;
 use crate::cursor::EntryId;
-use crate::server::Missed;
 use crate::server::receipts::Wanted;
 use crate::slots::ConnId;
 use crate::topic;
@@ -59,6 +58,7 @@ impl Site {
     /// What stands in the history already is told to every route. Returns to how many clients it went.
     fn tell(&mut self, topic: &str, payload: &[u8], receipt: Option<Wanted<'_>>) -> usize {
         self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
+        self.server.call_those_ahead();
         if receipt.is_some() {
             self.server.begin_receipt();
         }
@@ -81,10 +81,7 @@ impl Site {
             return 0;
         };
         let handler = &mut self.routes[client.route as usize].handler;
-        self.server.replay(id, |missed| match missed {
-            Missed::Message { cursor, topic, payload } => handler.on_replay(cursor, topic, payload),
-            Missed::Gap { from } => handler.gap(from),
-        })
+        self.server.replay(id, |missed| missed.frame(&mut **handler))
     }
 
     /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
@@ -139,6 +136,9 @@ impl Site {
     pub fn on_reader(&mut self, up: bool) {
         self.reader_up = up;
         self.server.metrics.stream_ups += u64::from(up);
+        if up {
+            self.server.streams_are_known();
+        }
     }
 
     /// The link to Redis came up or went down. Where messages come by streams alone, none of them is missed by that.
@@ -161,6 +161,7 @@ impl Site {
     /// Tells all listeners that messages after this one may have been missed, now and when they come back.
     fn tell_gap(&mut self, number: u64, from: &str) {
         self.server.history.push_gap(number);
+        self.server.call_those_ahead();
         self.server.is_recorded = true;
         for (number, route) in self.routes.iter_mut().enumerate() {
             self.server.route = number as u8;

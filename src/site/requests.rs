@@ -1,9 +1,13 @@
 //! What became of what was asked of Redis.
 
 use super::Site;
+use crate::client::frame::Frame;
 use crate::cursor::EntryId;
+use crate::handler::Handler;
+use crate::server::Missed;
 use crate::slots::ConnId;
 use crate::source::request::{Answer, PageEnd, Purpose};
+use crate::topic;
 
 impl Site {
     /// There is no connection for commands: whatever waits is unavailable. What is asked because of that waits for the next turn.
@@ -46,19 +50,42 @@ impl Site {
     }
 
     /// An entry of a page that a client asked for.
-    pub fn on_page_entry(&mut self, _: ConnId, _stream: usize, _: EntryId, _: &[u8], _: &[u8]) {
-        self.server.metrics.page_entries += 1;
+    pub fn on_page_entry(
+        &mut self,
+        id: ConnId,
+        _stream: usize,
+        entry: EntryId,
+        topic: &[u8],
+        data: &[u8],
+    ) {
+        let Some(client) = self.server.client(id) else { return };
+        let Some(topic) = topic::published(topic) else { return };
+        let handler = &mut self.routes[client.route as usize].handler;
+        let make = |missed: Missed<'_>| missed.frame(&mut **handler);
+        self.server.on_page_entry(id, entry, topic, make, data);
     }
 
-    /// The page has ended.
-    pub fn on_page_end(&mut self, _id: ConnId, _stream: usize, end: PageEnd) {
-        self.server.metrics.pages += u64::from(end.is_available);
+    /// The page has ended, or did not come.
+    pub fn on_page_end(&mut self, id: ConnId, _stream: usize, end: PageEnd) {
+        let route = self.server.client(id).map_or(0, |client| client.route);
+        let handler = &mut self.routes[route as usize].handler;
+        self.server.on_page_end(id, end, |missed| missed.frame(&mut **handler));
     }
 
     /// Redis refused what was asked: logged once a second at most, since clients can cause it.
     pub fn log_refusal(&mut self, why: &str) {
         if self.refused_logged.is_time(self.server.now.millis) {
             log::warn!("Redis refused a command: {why}");
+        }
+    }
+}
+
+impl Missed<'_> {
+    /// As it is told to clients of this handler.
+    pub(super) fn frame(self, handler: &mut dyn Handler) -> Option<Frame> {
+        match self {
+            Missed::Message { cursor, topic, payload } => handler.on_replay(cursor, topic, payload),
+            Missed::Gap { from } => handler.gap(from),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A request is queued by [`crate::server::Server::ask`]; every one of them is answered, by Redis or by [`Answer::Unavailable`].
 
-use super::extent::Extent;
+pub use super::extent::Extent;
 use crate::cursor::EntryId;
 use crate::slots::ConnId;
 

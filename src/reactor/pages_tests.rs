@@ -1,0 +1,338 @@
+//! Clients that come back from another process, or after a restart: entries of streams from Redis first, then from the history, then
+//! live, against a plain model from seeds. Redis is the model's part: it answers late, in pieces, or not at all.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
+
+use super::replay_tests::{Plain, texts};
+use super::tests::{Phones, Shared, plan};
+use super::*;
+use crate::client::State;
+use crate::client::memory::install;
+use crate::cursor::{Cursor, EntryId, Node};
+use crate::hub::Reason;
+use crate::random::Random;
+use crate::server::Resumed;
+use crate::source::request::{PAGE_ENTRIES, PageEnd, Purpose, Request};
+
+const TOPICS: [&str; 4] = ["a", "a.b", "c", "user.7"];
+const KEYS: [&str; 5] = ["a", "a.\0", "c", "\0", "user.7"];
+
+fn covers(key: &str, topic: &str) -> bool {
+    match key.strip_suffix('\0') {
+        Some(prefix) => topic.starts_with(prefix) && !topic.starts_with("user."),
+        None => key == topic,
+    }
+}
+
+/// One stream as Redis has it.
+#[derive(Default)]
+struct Stream {
+    entries: Vec<(EntryId, &'static str, String)>,
+    /// How many of them this process was told of.
+    read: usize,
+}
+
+/// A page that was asked for.
+struct Asked {
+    id: ConnId,
+    stream: usize,
+    left: VecDeque<usize>,
+    end: PageEnd,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    reactor: Reactor,
+    phones: Shared,
+    streams: [Stream; 2],
+    asked: Vec<Asked>,
+    /// What each client listens to, and the entries that it had.
+    open: BTreeMap<ConnId, (BTreeSet<&'static str>, [EntryId; 2])>,
+    millis: u64,
+    numbers: usize,
+    pages: usize,
+    refused: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let plan = plan(Plain, |bounds| {
+            bounds.flush_clients_per_turn = 1 + random.below(30);
+            bounds.backlog_frames_max = random.choose(&[8, 100_000]);
+            bounds.history_messages_max = random.choose(&[5, 60, 10_000]);
+        });
+        let phones = Shared(Rc::new(RefCell::new(Phones {
+            random: Random::new(seed + 1),
+            cut: random.below(4),
+            got: HashMap::new(),
+            blocked: BTreeSet::new(),
+        })));
+        install(Some(Box::new(phones.clone())));
+        let mut reactor = Reactor::new(plan).expect("a port is free");
+        reactor.site.server.read_streams(vec!["s".to_owned(), "t".to_owned()]);
+        reactor.site.server.has_channels = false;
+        World {
+            seed,
+            random,
+            reactor,
+            phones,
+            streams: Default::default(),
+            asked: Vec::new(),
+            open: BTreeMap::new(),
+            millis: 1000,
+            numbers: 0,
+            pages: 0,
+            refused: 0,
+        }
+    }
+
+    /// Another process, or this one before its start, added so many entries.
+    fn add(&mut self, count: usize) {
+        for _ in 0..count {
+            self.millis += self.random.below(3) as u64;
+            self.numbers += 1;
+            let stream = &mut self.streams[self.random.below(2)];
+            let last = stream.entries.last().map_or(EntryId::ZERO, |entry| entry.0);
+            let number = if last.millis == self.millis { last.number + 1 } else { 0 };
+            let id = EntryId { millis: self.millis, number };
+            let topic = self.random.choose(&TOPICS);
+            stream.entries.push((id, topic, self.numbers.to_string()));
+        }
+    }
+
+    /// The reader finds the streams, prefills the history, and reads on.
+    fn begin(&mut self) {
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            let last = stream.entries.last().map_or(EntryId::ZERO, |entry| entry.0);
+            self.reactor.site.stream_begins(number, last);
+            stream.read = stream.entries.len();
+            for (id, topic, data) in stream.entries.iter().rev() {
+                let site = &mut self.reactor.site;
+                if !site.prefill_entry(number, *id, topic.as_bytes(), data.as_bytes()) {
+                    break;
+                }
+            }
+        }
+        self.reactor.site.on_reader(true);
+    }
+
+    /// The reader comes on.
+    fn read(&mut self) {
+        let number = self.random.below(2);
+        let stream = &mut self.streams[number];
+        for (id, topic, data) in stream.entries[stream.read..].iter().take(self.random.below(5)) {
+            let site = &mut self.reactor.site;
+            site.publish_entry(number, *id, topic.as_bytes(), data.as_bytes(), None);
+            stream.read += 1;
+        }
+        self.let_go();
+    }
+
+    /// Somebody comes from another node, where it had everything up to some entry of each stream.
+    fn connect(&mut self) {
+        let id = self.reactor.attach();
+        self.reactor.site.server.open(id, 0);
+        let mut keys = BTreeSet::new();
+        for key in KEYS {
+            if self.random.below(2) == 0 {
+                self.reactor.site.server.join(id, key, Reason::Granted);
+                keys.insert(key);
+            }
+        }
+        let mut had = [EntryId::ZERO; 2];
+        for (stream, had) in self.streams.iter().zip(&mut had) {
+            // No further than this process will have been told, or it could not have it yet.
+            if !stream.entries.is_empty() && self.random.below(4) > 0 {
+                *had = stream.entries[self.random.below(stream.entries.len())].0;
+            }
+        }
+        let node = Node::new(7, self.random.next());
+        let since = Cursor { node, number: 5, has_channels: false, entries: had.to_vec() };
+        let resumed = self.reactor.site.server.resume(id, &since.to_string());
+        assert!(matches!(resumed, Resumed::From(_)), "seed {}", self.seed);
+        self.open.insert(id, (keys, had));
+        self.let_go();
+    }
+
+    /// Redis takes the requests, and answers some of what it took before.
+    fn answer(&mut self) {
+        let server = &mut self.reactor.site.server;
+        let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
+        for request in requests {
+            let Purpose::Page { id, stream } = request.purpose else { panic!("only pages") };
+            let (after, up_to) = bounds_of(&request.command);
+            let entries = &self.streams[stream].entries;
+            let is_in = |at: &usize| entries[*at].0 > after && entries[*at].0 <= up_to;
+            let left: VecDeque<usize> =
+                (0..entries.len()).filter(is_in).take(PAGE_ENTRIES).collect();
+            let extent = crate::source::request::Extent {
+                first: entries.first().map(|entry| entry.0),
+                last: entries.last().map_or(EntryId::ZERO, |entry| entry.0),
+                deleted: Some(EntryId::ZERO),
+                added: Some(entries.len() as u64),
+                length: entries.len() as u64,
+            };
+            let last = left.back().map(|at| entries[*at].0);
+            let end = PageEnd { entries: left.len(), last, is_available: true, extent };
+            self.asked.push(Asked { id, stream, left, end });
+            self.pages += 1;
+        }
+        if self.asked.is_empty() {
+            return;
+        }
+        let place = self.random.below(self.asked.len());
+        if self.random.below(200) == 0 {
+            let asked = self.asked.swap_remove(place);
+            self.refused += 1;
+            self.reactor.site.on_page_end(asked.id, asked.stream, PageEnd::UNAVAILABLE);
+            return self.let_go();
+        }
+        let asked = &mut self.asked[place];
+        for _ in 0..1 + self.random.below(100) {
+            let Some(at) = asked.left.pop_front() else { break };
+            let (id, topic, data) = &self.streams[asked.stream].entries[at];
+            let (topic, data) = (topic.as_bytes(), data.as_bytes());
+            self.reactor.site.on_page_entry(asked.id, asked.stream, *id, topic, data);
+        }
+        if asked.left.is_empty() {
+            let asked = self.asked.swap_remove(place);
+            self.reactor.site.on_page_end(asked.id, asked.stream, asked.end);
+        }
+        self.let_go();
+    }
+
+    fn unblock(&mut self) {
+        let blocked: Vec<ConnId> = self.phones.0.borrow_mut().blocked.iter().copied().collect();
+        for id in blocked {
+            self.phones.0.borrow_mut().blocked.remove(&id);
+            self.reactor.on_ready(id, Readiness { writable: true, ..Readiness::default() });
+        }
+    }
+
+    fn turn(&mut self) {
+        self.reactor.flush();
+        self.reactor.reap();
+    }
+
+    fn step(&mut self) {
+        match self.random.below(40) {
+            0..2 => self.connect(),
+            2..6 => {
+                let count = self.random.below(4);
+                self.add(count);
+            }
+            6..12 => self.read(),
+            12..20 => self.answer(),
+            20..25 => self.unblock(),
+            _ => self.turn(),
+        }
+    }
+
+    /// Those whose page did not come, or whose backlog hit its bound, are closed: what they have must be right all the same.
+    fn let_go(&mut self) {
+        let clients = &self.reactor.site.server.clients;
+        let is_open = |id: &ConnId| {
+            clients.get(id.index).is_some_and(|client| {
+                client.generation == id.generation && client.state() == State::Open
+            })
+        };
+        let gone: Vec<ConnId> = self.open.keys().filter(|id| !is_open(id)).copied().collect();
+        for id in gone {
+            let (keys, had) = self.open.remove(&id).expect("it is there");
+            self.check(id, &keys, had, false);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.phones.0.borrow_mut().cut = 0;
+        while self.streams.iter().any(|stream| stream.read < stream.entries.len()) {
+            self.read();
+        }
+        for _ in 0..200_000 {
+            self.unblock();
+            self.turn();
+            self.answer();
+            let server = &self.reactor.site.server;
+            let rests = server.flush.is_empty() && server.broadcasts.is_empty();
+            if rests && self.asked.is_empty() && server.requests_len() == 0 {
+                break;
+            }
+        }
+        for (id, (keys, had)) in &self.open {
+            self.check(*id, keys, *had, true);
+        }
+        for client in self.reactor.site.server.clients.iter().map(|(_, client)| client) {
+            assert!(client.state() != State::Open || client.is_hibernating(), "nothing stays");
+        }
+    }
+
+    /// Of each stream it heard what came after what it had and is for it, in order, nothing twice; and `all` of it.
+    fn check(&self, id: ConnId, keys: &BTreeSet<&str>, had: [EntryId; 2], all: bool) {
+        let seed = self.seed;
+        let phones = self.phones.0.borrow();
+        let told = texts(phones.got.get(&id).map(Vec::as_slice).unwrap_or_default());
+        let mut last = String::new();
+        let mut heard: [Vec<String>; 2] = Default::default();
+        for text in told {
+            let mut words = text.split(' ');
+            let (cursor, _, data) = (words.next(), words.next(), words.next().expect("three"));
+            let cursor = cursor.expect("three words");
+            assert!(*cursor > *last, "seed {seed}: {cursor} does not rise over {last}");
+            cursor.clone_into(&mut last);
+            let of = |stream: &Stream| stream.entries.iter().any(|entry| entry.2 == data);
+            let stream = self.streams.iter().position(of).expect("it is of a stream");
+            heard[stream].push(data.to_owned());
+        }
+        for (number, stream) in self.streams.iter().enumerate() {
+            let is_due = |entry: &&(EntryId, &str, String)| {
+                entry.0 > had[number] && keys.iter().any(|key| covers(key, entry.1))
+            };
+            let due: Vec<String> =
+                stream.entries.iter().filter(is_due).map(|entry| entry.2.clone()).collect();
+            if all {
+                assert_eq!(heard[number], due, "seed {seed}: {id}, stream {number}");
+            } else {
+                assert!(due.starts_with(&heard[number]), "seed {seed}: {id}, stream {number}");
+            }
+        }
+    }
+}
+
+/// After which entry, and up to which, of `XRANGE name (after up_to COUNT n`.
+fn bounds_of(command: &[u8]) -> (EntryId, EntryId) {
+    let text = String::from_utf8_lossy(command);
+    let words: Vec<&str> = text.split("\r\n").filter(|word| !word.starts_with('$')).collect();
+    assert_eq!(words[1], "XRANGE");
+    let after = words[3].strip_prefix('(').expect("after that entry");
+    let read = |text: &str| EntryId::parse(text.as_bytes()).expect("an entry");
+    (read(after), read(words[4]))
+}
+
+#[test]
+fn whoever_comes_from_another_node_gets_what_it_missed_of_each_stream() {
+    let (mut pages, mut refused) = (0, 0);
+    for seed in 1..=1_500 {
+        let mut world = World::new(seed);
+        let before = world.random.choose(&[0, 10, 300]);
+        world.add(before);
+        let begins_at = world.random.below(30);
+        for step in 0..150 {
+            match step == begins_at {
+                true => world.begin(),
+                false if step < begins_at => match world.random.below(3) {
+                    0 => world.connect(),
+                    1 => world.answer(),
+                    _ => world.turn(),
+                },
+                false => world.step(),
+            }
+        }
+        world.settle();
+        (pages, refused) = (pages + world.pages, refused + world.refused);
+    }
+    assert!(pages > 5_000 && refused > 20, "{pages} pages, {refused} did not come");
+}

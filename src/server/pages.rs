@@ -1,0 +1,175 @@
+//! Entries of streams that are older than the history: they are asked of Redis, a page at a time, for a bounded number of clients.
+//!
+//! A client is given pages until what it has reaches what the history covers; from there on it reads that. A page is asked for when
+//! all of the one before is written, and what a client has no room for is asked for once more.
+
+use std::collections::VecDeque;
+
+use crate::client::frame::{Close, Frame};
+use crate::client::replay::{Page, Replay};
+use crate::cursor::EntryId;
+use crate::flush::Lane;
+use crate::server::Server;
+use crate::server::replay::{Filter, Missed, SLICE_BYTES};
+use crate::slots::ConnId;
+use crate::source::request::{PAGE_ENTRIES, PageEnd};
+
+/// Pages that are on their way at one time.
+const PAGES_MAX: usize = 16;
+
+/// When a client whose page did not come may come back, in milliseconds.
+const RETRY: u64 = 1000;
+
+/// Who is given pages.
+#[derive(Default)]
+pub(crate) struct Pages {
+    asked: usize,
+    waiting: VecDeque<ConnId>,
+    /// Those who have more than this process was told of.
+    ahead: Vec<ConnId>,
+    /// Where the streams begin is known, and the history holds what it can of them.
+    are_known: bool,
+}
+
+impl Server {
+    /// The streams are read: whoever waited for that goes on.
+    pub(crate) fn streams_are_known(&mut self) {
+        self.pages.are_known = true;
+        self.call_waiting();
+    }
+
+    /// Asks for the next page that a client needs. [`Page::None`]: it needs no more.
+    pub(super) fn turn_page(&mut self, id: ConnId, replay: &mut Replay) {
+        let places = self.history.covered().iter().zip(&replay.entries);
+        let behind = places.enumerate().find(|(_, (covered, has))| covered > has);
+        let Some((stream, (up_to, after))) = behind else {
+            replay.page = Page::None;
+            replay.next = self.history.first();
+            return;
+        };
+        let (up_to, after) = (*up_to, *after);
+        if !self.pages.are_known || self.pages.asked >= PAGES_MAX {
+            replay.page = Page::Queued;
+            self.pages.waiting.push_back(id);
+            return;
+        }
+        self.pages.asked += 1;
+        replay.page = Page::Asked { stream, after, up_to, is_full: false };
+        self.ask_page(id, stream, after, Some(up_to));
+    }
+
+    /// An entry of a page: queued for the client that asked, if it is for it and has room.
+    pub(crate) fn on_page_entry(
+        &mut self,
+        id: ConnId,
+        entry: EntryId,
+        topic: &str,
+        make: impl FnOnce(Missed<'_>) -> Option<Frame>,
+        payload: &[u8],
+    ) {
+        let Some(mut replay) = self.open_client(id).and_then(|client| client.take_replay()) else {
+            return;
+        };
+        let Page::Asked { stream, is_full, .. } = &mut replay.page else {
+            return self.clients[id.index].put_replay(replay);
+        };
+        if *is_full || entry <= replay.entries[*stream] {
+            return self.clients[id.index].put_replay(replay);
+        }
+        replay.entries[*stream] = entry;
+        let client = &self.clients[id.index];
+        let filter = Filter::new(&self.hubs[client.route as usize], client, &replay.changes);
+        let mut cursor = String::new();
+        let frame = filter.matches(0, crate::history::hash_of(topic), topic).then(|| {
+            self.write_cursor(&mut cursor, replay.next - 1, &replay.entries);
+            make(Missed::Message { cursor: &cursor, topic, payload })
+        });
+        let (bytes, frames) =
+            (SLICE_BYTES.min(self.backlog.bytes_max / 4), self.backlog.frames_max.div_ceil(4));
+        let client = &mut self.clients[id.index];
+        let is_queued = match frame.flatten() {
+            Some(frame) => client.queue(&frame, &self.backlog, self.slow[client.route as usize]),
+            None => Some(0),
+        };
+        *is_full = client.holds(bytes, frames);
+        client.put_replay(replay);
+        if is_queued.is_none() {
+            return self.close(id, Close::SLOW);
+        }
+        self.metrics.page_entries += 1;
+        self.owe(id, Lane::Bulk);
+    }
+
+    /// A page has ended, or did not come. The client looks whether it needs another one.
+    pub(crate) fn on_page_end(
+        &mut self,
+        id: ConnId,
+        end: PageEnd,
+        make: impl FnOnce(Missed<'_>) -> Option<Frame>,
+    ) {
+        self.pages.asked -= 1;
+        self.metrics.pages += u64::from(end.is_available);
+        self.call_waiting();
+        let Some(mut replay) = self.open_client(id).and_then(|client| client.take_replay()) else {
+            return;
+        };
+        let Page::Asked { stream, after, up_to, is_full } = replay.page else {
+            return self.clients[id.index].put_replay(replay);
+        };
+        if !end.is_available {
+            // It has its cursor, and comes back with it.
+            return self.close(id, Close::BUSY.retry_after(RETRY));
+        }
+        let mut gap = None;
+        if !end.extent.is_complete_after(after) {
+            let mut from = String::new();
+            let mut before = replay.entries.clone();
+            before[stream] = after;
+            self.write_cursor(&mut from, replay.next - 1, &before);
+            gap = make(Missed::Gap { from: &from });
+        }
+        if !is_full {
+            let is_last = end.entries < PAGE_ENTRIES;
+            let has = if is_last { Some(up_to) } else { end.last };
+            let has = has.unwrap_or(up_to);
+            replay.entries[stream] = replay.entries[stream].max(has);
+        }
+        replay.page = Page::Due;
+        self.clients[id.index].put_replay(replay);
+        if let Some(gap) = gap {
+            self.send(id, &gap);
+        }
+        self.owe(id, Lane::Bulk);
+    }
+
+    /// A client that is ahead waits until more stands in the history.
+    pub(super) fn wait_for_more(&mut self, id: ConnId) {
+        self.pages.ahead.push(id);
+    }
+
+    /// More stands there: those who were ahead look at it.
+    pub(crate) fn call_those_ahead(&mut self) {
+        for id in std::mem::take(&mut self.pages.ahead) {
+            let replay = self.client(id).and_then(|client| client.replay());
+            if let Some(replay) = replay.filter(|replay| replay.page == Page::Ahead) {
+                replay.page = Page::None;
+                self.owe(id, Lane::Bulk);
+            }
+        }
+    }
+
+    /// Those who wait ask, as many as may.
+    fn call_waiting(&mut self) {
+        let mut left = PAGES_MAX.saturating_sub(self.pages.asked);
+        while left > 0
+            && let Some(id) = self.pages.waiting.pop_front()
+        {
+            let replay = self.client(id).and_then(|client| client.replay());
+            if let Some(replay) = replay.filter(|replay| replay.page == Page::Queued) {
+                replay.page = Page::Due;
+                self.owe(id, Lane::Bulk);
+                left -= 1;
+            }
+        }
+    }
+}
