@@ -1,5 +1,5 @@
 //! One ceiling for all that the process holds (`memory_max`), and what is shed at it, in this order: what is free goes back to
-//! the system, the deepest backlogs are closed, new connections are refused.
+//! the system, the history is forgotten, the deepest backlogs are closed, new connections are refused.
 //!
 //! It is the resident memory that counts, as the kernel sees it: nothing is forgotten in a sum, and freed memory that the
 //! allocator keeps is no excuse. What a turn may take in is bounded, so it is enough to look every few milliseconds.
@@ -69,8 +69,13 @@ impl Reactor {
         if excess <= 0 {
             return;
         }
-        self.site.refusing = true;
+        self.site.server.history.shed();
         self.site.server.metrics.memory_exceeded += 1;
+        let Some(excess) = self.ceiling.excess() else { return };
+        if excess <= 0 {
+            return;
+        }
+        self.site.refusing = true;
         // A little more than needed, so that the next message does not hit the ceiling again.
         let closed = self.shed(excess as usize + self.ceiling.max / ROOM);
         self.give_back();

@@ -201,7 +201,9 @@ async def test_a_broadcast_beyond_the_flush_budget_reaches_all(start):
 PUBLISH, ANSWER = b"*3\r\n$7\r\nPUBLISH\r\n$10\r\npub.nobody\r\n$1\r\nx\r\n", b":0\r\n"
 
 
-async def test_a_publisher_that_never_reads_its_answers_stalls_nobody(server):
+async def test_a_publisher_that_never_reads_its_answers_stalls_nobody(start):
+    # What the history holds is no matter of the publisher's.
+    server = start("--history-bytes-max", "0")
     block = PUBLISH * 1000
     publisher = Publisher(*server.publishers)
     publisher.socket.settimeout(1)

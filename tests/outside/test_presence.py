@@ -62,7 +62,7 @@ class Channel:
 def event(fields):
     """Its name, the user, and how many are online; the rest is checked."""
     assert set(fields) == {"event", "sub", "users", "node", "at"}, fields
-    assert int(fields["at"]) > 1_700_000_000_000 and len(fields["node"]) == 16, fields
+    assert int(fields["at"]) > 1_700_000_000_000 and len(fields["node"]) == 12, fields
     return fields["event"], fields["sub"], int(fields["users"])
 
 
