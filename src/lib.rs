@@ -21,6 +21,10 @@
 //! leaves a note, and the next poll does not sleep. Connections are numbers with a generation; a dead number finds nothing.
 //! An idle connection is a slot of 40 bytes, its deadline, and its memberships: no buffer, no WebSocket context.
 //!
+//! Every message is recorded in the [`history`] before it is told. A client that comes back has a place there, and is live again
+//! when it has read to the end (`src/server/replay.rs`); what Redis alone still has, it is given in pages first
+//! (`src/server/pages.rs`).
+//!
 //! A message to few is queued for each of them. One to a crowd waits in one place, and the flush phase walks along its
 //! listeners, as many in a turn as the turn has writes: no turn is as long as a crowd is large, and nobody needs a box for
 //! what fits into its socket (`src/server/dealing.rs`).

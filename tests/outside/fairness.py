@@ -203,9 +203,9 @@ def flooded(name, start, directory):
         if name in REDIS:
             source = ends.enter_context(Flood(name))
             url = f"redis://127.0.0.1:{int(source.process.stdout.readline())}"
-            server = start(*flags, "--redis", url, redis=True, secret=None)
+            server = start(*flags, "--history-bytes-max", "0", "--redis", url, redis=True, secret=None)
         else:
-            server = start(*flags, secret=None)
+            server = start(*flags, "--history-bytes-max", "0", secret=None)
         listener = ends.enter_context(Raw(server))
         listener.upgrade(bearer("crowd"))
         ends.callback(drained(listener.socket))
