@@ -1,4 +1,4 @@
-//! The loop: the only file that polls or reads the clock.
+//! The loop: the only module that polls or reads the clock.
 //!
 //! One turn is always sleep, dispatch, tick, flush, reap. While events are dispatched nothing is written to a socket and
 //! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
@@ -11,6 +11,7 @@ mod clients;
 mod dealing_tests;
 mod dialogue;
 mod doors;
+mod ending;
 mod link;
 mod lookup;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod sums;
 mod talks;
 #[cfg(test)]
 mod tests;
+mod time;
 mod token;
 #[cfg(test)]
 mod upstream_tests;
@@ -41,13 +43,13 @@ mod upstream_tests;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Waker};
 
 use crate::client::codec::{Codec, InboundBounds};
-use crate::client::frame::{Close, Frame};
-use crate::clock::{Millis, Now};
+use crate::client::frame::Frame;
+use crate::clock::Millis;
 use crate::metrics::Metrics;
 use crate::presence::{self, Presence};
 use crate::server::Server;
@@ -62,6 +64,7 @@ use link::LinkSocket;
 pub use plan::{Addresses, Ended, Plan};
 use publishers::Publishers;
 use sums::Sums;
+use time::Clock;
 use token::Source;
 
 /// Events taken from one poll.
@@ -394,67 +397,5 @@ impl Reactor {
         .into_iter()
         .flatten()
         .min()
-    }
-
-    /// Nobody is let in any more, and everybody is asked to come back in a slot of time of their own.
-    fn drain(&mut self) {
-        let server = &mut self.site.server;
-        log::info!("draining {} connections", server.clients.len());
-        self.site.draining = true;
-        self.drain_until =
-            Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);
-        self.doors.close();
-        self.publishers.close(server.now.millis);
-        let rate = u64::from(server.bounds.drain_per_second);
-        let all: Vec<ConnId> = server
-            .clients
-            .iter()
-            .map(|(index, client)| ConnId { index, generation: client.generation })
-            .collect();
-        for (place, id) in all.into_iter().enumerate() {
-            let retry = (place as u64 + 1) * 1000 / rate;
-            self.site.server.close(id, Close::GOING_AWAY.retry_after(retry));
-        }
-    }
-
-    fn ended(&self) -> Option<Ended> {
-        if self.signals_seen > 1 {
-            return Some(Ended::Forced);
-        }
-        let until = self.drain_until?;
-        let is_settled =
-            self.site.server.requests_len() == 0 && self.links.iter().all(LinkSocket::is_settled);
-        let empty = self.site.server.clients.is_empty() && self.publishers.is_empty() && is_settled;
-        (empty || self.site.server.now.millis >= until).then_some(Ended::Drained)
-    }
-}
-
-/// Where the time comes from.
-enum Clock {
-    /// From the system, since this moment.
-    System(Instant),
-    /// From a test: microseconds, and seconds since 1970.
-    #[cfg(test)]
-    Scripted(u64, u64),
-}
-
-impl Clock {
-    fn micros(&self) -> u64 {
-        match self {
-            Clock::System(start) => start.elapsed().as_micros() as u64,
-            #[cfg(test)]
-            Clock::Scripted(micros, _) => *micros,
-        }
-    }
-
-    fn now(&self, millis: Millis) -> Now {
-        let unix_millis = match self {
-            Clock::System(_) => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_millis() as u64),
-            #[cfg(test)]
-            Clock::Scripted(_, unix) => *unix * 1000,
-        };
-        Now { millis, unix: unix_millis / 1000, unix_millis }
     }
 }

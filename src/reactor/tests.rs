@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::client::State;
+use crate::client::frame::Close;
 use crate::client::memory::{FarEnds, install};
 use crate::config::{Bounds, Config, Origins};
 use crate::handler::{Handler, Reject, Route};

@@ -6,6 +6,7 @@ mod broadcasts;
 mod dealing;
 mod life;
 mod listeners;
+mod memberships;
 mod names;
 mod pages;
 mod presence;
@@ -25,7 +26,7 @@ use crate::config::Bounds;
 use crate::cursor::{EntryId, Node};
 use crate::flush::{FlushQueue, Lane};
 use crate::history::History;
-use crate::hub::{Hub, Reason};
+use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::slots::{ConnId, Slots};
@@ -274,96 +275,6 @@ impl Server {
         reached
     }
 
-    /// Makes a client listen to the topic or pattern with this key (see [`topic::Grant::key`]); `false` if it does already, or
-    /// is open no more.
-    pub fn join(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
-        if !self.caught_up(id) {
-            return false;
-        }
-        let Some((client, hub)) = self.with_hub(id) else {
-            return false;
-        };
-        let joined = hub.join(id.index, &mut client.memberships, key, reason);
-        if joined && reason == Reason::Own {
-            self.user_came(key);
-        }
-        let next = self.history.next();
-        if joined && let Some(replay) = self.client(id).and_then(Client::replay) {
-            replay.join(key, next);
-        }
-        joined
-    }
-
-    /// Makes it listen no more; `false` if it did not, or is open no more.
-    pub fn leave(&mut self, id: ConnId, key: &str) -> bool {
-        if !self.caught_up(id) {
-            return false;
-        }
-        let Some((client, hub)) = self.with_hub(id) else {
-            return false;
-        };
-        let was_own = hub.reason(&client.memberships, key) == Some(Reason::Own);
-        let left = hub.leave(&mut client.memberships, key);
-        if left && was_own {
-            self.user_left(key);
-        }
-        let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
-        if left && let Some(replay) = self.client(id).and_then(Client::replay) {
-            replay.leave(key, next, most);
-        }
-        left
-    }
-
-    /// Why a client listens to what has this key, if it does.
-    pub fn reason(&mut self, id: ConnId, key: &str) -> Option<Reason> {
-        let (client, hub) = self.with_hub(id)?;
-        hub.reason(&client.memberships, key)
-    }
-
-    /// Changes why it listens to it.
-    pub fn set_reason(&mut self, id: ConnId, key: &str, reason: Reason) {
-        if let Some((client, hub)) = self.with_hub(id) {
-            hub.set_reason(&client.memberships, key, reason);
-        }
-    }
-
-    /// The keys that a client listens to, and why.
-    pub fn topics(&mut self, id: ConnId) -> Vec<(String, Reason)> {
-        let Some((client, hub)) = self.with_hub(id) else {
-            return Vec::new();
-        };
-        hub.topics(&client.memberships).map(|(key, reason)| (key.to_owned(), reason)).collect()
-    }
-
-    /// The first key that it listens to for this reason.
-    pub fn key_for(&mut self, id: ConnId, reason: Reason) -> Option<String> {
-        let (client, hub) = self.with_hub(id)?;
-        let mut topics = hub.topics(&client.memberships);
-        topics.find(|(_, why)| *why == reason).map(|(key, _)| key.to_owned())
-    }
-
-    /// To how many keys it listens.
-    pub fn topics_len(&mut self, id: ConnId) -> usize {
-        let Some((client, hub)) = self.with_hub(id) else {
-            return 0;
-        };
-        hub.topics(&client.memberships).count()
-    }
-
-    /// Open clients of this route that listen to exactly this key because it is their own, the latest first.
-    pub fn owners(&self, key: &str) -> Vec<ConnId> {
-        let hub = &self.hubs[self.route as usize];
-        let Some(topic) = hub.find(key) else { return Vec::new() };
-        hub.members(topic)
-            .filter(|index| {
-                let client = &self.clients[*index];
-                client.state() == State::Open
-                    && hub.reason(&client.memberships, key) == Some(Reason::Own)
-            })
-            .map(|index| ConnId { index, generation: self.clients[index].generation })
-            .collect()
-    }
-
     /// Closes a client with `code` at `unix` seconds of the wall clock as it stands now; an earlier call is replaced.
     pub fn close_at(&mut self, id: ConnId, unix: u64, code: u16) {
         let seconds = unix.saturating_sub(self.now.unix).min(u64::from(u32::MAX / 20)) as u32;
@@ -432,15 +343,6 @@ impl Server {
 
     fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {
         self.client(id).filter(|client| client.state() == State::Open)
-    }
-
-    fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {
-        let client = self.clients.get_mut(id.index)?;
-        if client.generation != id.generation || client.state() != State::Open {
-            return None;
-        }
-        let hub = &mut self.hubs[client.route as usize];
-        Some((client, hub))
     }
 }
 

@@ -1,0 +1,35 @@
+//! Where the time comes from.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::clock::{Millis, Now};
+
+/// Where the time comes from.
+pub(super) enum Clock {
+    /// From the system, since this moment.
+    System(Instant),
+    /// From a test: microseconds, and seconds since 1970.
+    #[cfg(test)]
+    Scripted(u64, u64),
+}
+
+impl Clock {
+    pub fn micros(&self) -> u64 {
+        match self {
+            Clock::System(start) => start.elapsed().as_micros() as u64,
+            #[cfg(test)]
+            Clock::Scripted(micros, _) => *micros,
+        }
+    }
+
+    pub fn now(&self, millis: Millis) -> Now {
+        let unix_millis = match self {
+            Clock::System(_) => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64),
+            #[cfg(test)]
+            Clock::Scripted(_, unix) => *unix * 1000,
+        };
+        Now { millis, unix: unix_millis / 1000, unix_millis }
+    }
+}

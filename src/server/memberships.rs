@@ -1,0 +1,107 @@
+//! What a client listens to: the verbs that a handler has for it.
+
+use crate::client::{Client, State};
+use crate::hub::{Hub, Reason};
+use crate::server::Server;
+use crate::slots::ConnId;
+
+impl Server {
+    /// Makes a client listen to the topic or pattern with this key (see [`topic::Grant::key`]); `false` if it does already, or
+    /// is open no more.
+    pub fn join(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
+        if !self.caught_up(id) {
+            return false;
+        }
+        let Some((client, hub)) = self.with_hub(id) else {
+            return false;
+        };
+        let joined = hub.join(id.index, &mut client.memberships, key, reason);
+        if joined && reason == Reason::Own {
+            self.user_came(key);
+        }
+        let next = self.history.next();
+        if joined && let Some(replay) = self.client(id).and_then(Client::replay) {
+            replay.join(key, next);
+        }
+        joined
+    }
+
+    /// Makes it listen no more; `false` if it did not, or is open no more.
+    pub fn leave(&mut self, id: ConnId, key: &str) -> bool {
+        if !self.caught_up(id) {
+            return false;
+        }
+        let Some((client, hub)) = self.with_hub(id) else {
+            return false;
+        };
+        let was_own = hub.reason(&client.memberships, key) == Some(Reason::Own);
+        let left = hub.leave(&mut client.memberships, key);
+        if left && was_own {
+            self.user_left(key);
+        }
+        let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
+        if left && let Some(replay) = self.client(id).and_then(Client::replay) {
+            replay.leave(key, next, most);
+        }
+        left
+    }
+
+    /// Why a client listens to what has this key, if it does.
+    pub fn reason(&mut self, id: ConnId, key: &str) -> Option<Reason> {
+        let (client, hub) = self.with_hub(id)?;
+        hub.reason(&client.memberships, key)
+    }
+
+    /// Changes why it listens to it.
+    pub fn set_reason(&mut self, id: ConnId, key: &str, reason: Reason) {
+        if let Some((client, hub)) = self.with_hub(id) {
+            hub.set_reason(&client.memberships, key, reason);
+        }
+    }
+
+    /// The keys that a client listens to, and why.
+    pub fn topics(&mut self, id: ConnId) -> Vec<(String, Reason)> {
+        let Some((client, hub)) = self.with_hub(id) else {
+            return Vec::new();
+        };
+        hub.topics(&client.memberships).map(|(key, reason)| (key.to_owned(), reason)).collect()
+    }
+
+    /// The first key that it listens to for this reason.
+    pub fn key_for(&mut self, id: ConnId, reason: Reason) -> Option<String> {
+        let (client, hub) = self.with_hub(id)?;
+        let mut topics = hub.topics(&client.memberships);
+        topics.find(|(_, why)| *why == reason).map(|(key, _)| key.to_owned())
+    }
+
+    /// To how many keys it listens.
+    pub fn topics_len(&mut self, id: ConnId) -> usize {
+        let Some((client, hub)) = self.with_hub(id) else {
+            return 0;
+        };
+        hub.topics(&client.memberships).count()
+    }
+
+    /// Open clients of this route that listen to exactly this key because it is their own, the latest first.
+    pub fn owners(&self, key: &str) -> Vec<ConnId> {
+        let hub = &self.hubs[self.route as usize];
+        let Some(topic) = hub.find(key) else { return Vec::new() };
+        hub.members(topic)
+            .filter(|index| {
+                let client = &self.clients[*index];
+                client.state() == State::Open
+                    && hub.reason(&client.memberships, key) == Some(Reason::Own)
+            })
+            .map(|index| ConnId { index, generation: self.clients[index].generation })
+            .collect()
+    }
+
+    pub(super) fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {
+        let client = self.clients.get_mut(id.index)?;
+        if client.generation != id.generation || client.state() != State::Open {
+            return None;
+        }
+        let hub = &mut self.hubs[client.route as usize];
+        Some((client, hub))
+    }
+}
