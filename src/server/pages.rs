@@ -31,6 +31,13 @@ pub(crate) struct Pages {
     are_known: bool,
 }
 
+impl Pages {
+    /// One is asked for: its end will be told.
+    pub(super) fn begin(&mut self) {
+        self.asked += 1;
+    }
+}
+
 impl Server {
     /// The streams are read: whoever waited for that goes on.
     pub(crate) fn streams_are_known(&mut self) {
@@ -53,7 +60,6 @@ impl Server {
             self.pages.waiting.push_back(id);
             return;
         }
-        self.pages.asked += 1;
         replay.page = Page::Asked { stream, after, up_to, is_full: false };
         self.ask_page(id, stream, after, Some(up_to));
     }

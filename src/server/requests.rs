@@ -37,6 +37,7 @@ impl Server {
         let up_to = up_to.unwrap_or(EntryId::MAX);
         let name = self.streams.get(stream);
         let command = name.map(|name| stream_commands::page_after(name, after, up_to));
+        self.pages.begin();
         self.ask(command.unwrap_or_default(), Purpose::Page { id, stream });
     }
 
