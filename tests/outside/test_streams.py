@@ -282,11 +282,17 @@ async def test_large_entries_arrive_whole_and_in_order(start, redis):
     server = start(*STREAM, redis=redis)
     async with server.client("42") as client, server.client("43") as bystander:
         sizes = [100_000 * (1 + number % 10) for number in range(60)]
-        for number, size in enumerate(sizes):
-            add(redis, "user.42", f"{number}:" + "x" * size)
+
+        def add_all():
+            for number, size in enumerate(sizes):
+                add(redis, "user.42", f"{number}:" + "x" * size)
+
+        # It reads meanwhile: whoever does not is slow.
+        adding = asyncio.create_task(asyncio.to_thread(add_all))
         for number, size in enumerate(sizes):
             data = (await client.next())["data"]
             assert data.startswith(f"{number}:") and len(data) == size + len(f"{number}:")
+        await adding
         assert await heard(redis, bystander) == []
     assert server.resident_kilobytes() < 40_000
 
