@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use libfuzzer_sys::fuzz_target;
 use mio::Events;
 use oneloop::client::memory::{FarEnds, install};
-use oneloop::config::{Bounds, Origins, Outlet, RouteConfig};
+use oneloop::config::{Bounds, Origins, Sink, RouteConfig};
 use oneloop::handler::Route;
 use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
@@ -212,6 +212,7 @@ impl World {
             link: None,
             commander: None,
             reader: None,
+            expects_channels: true,
             routes: vec![route("/ws", &[]), route("/open", &["lobby.*"])],
             prefix: String::new(),
             control: None,
@@ -328,7 +329,7 @@ impl World {
 fn push(keys: &Rc<Keys>, anonymous: &[&str]) -> Push {
     let anonymous = anonymous.iter().map(|text| (*text).to_owned()).collect();
     // There is no Redis: whatever is sent is answered as unavailable.
-    let upstream = Some(Outlet::Channel("up".to_owned()));
+    let upstream = Some(Sink::Channel("up".to_owned()));
     let route = RouteConfig { anonymous, upstream, ..RouteConfig::default() };
     Push::new(keys.clone(), &route).expect("the grants are good")
 }
