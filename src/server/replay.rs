@@ -22,9 +22,10 @@ pub(super) const SLICE_BYTES: usize = 32 * 1024;
 /// Messages that are looked at for it at a time.
 const SLICE_MESSAGES: usize = 4096;
 
-/// So many frames made, or so many messages looked at, take about as long as a write.
+/// So many frames made, so many bytes of them, or so many messages looked at take about as long as a write.
 const FRAMES_PER_WRITE: usize = 32;
-const MESSAGES_PER_WRITE: usize = 1024;
+const BYTES_PER_WRITE: usize = 8 * 1024;
+const MESSAGES_PER_WRITE: usize = 256;
 
 /// What came of a cursor that a client came back with.
 #[derive(Debug, PartialEq, Eq)]
@@ -192,11 +193,12 @@ impl Server {
             debug_assert_eq!(queued, Some(0), "its socket is not full");
         }
         let made = frames.len();
+        let bytes: usize = frames.iter().map(|frame| frame.as_bytes().len()).sum();
         self.metrics.replayed += made as u64;
         frames.clear();
         self.owed = frames;
         client.settle_replayed();
-        1 + made / FRAMES_PER_WRITE + looked_at / MESSAGES_PER_WRITE
+        1 + made / FRAMES_PER_WRITE + bytes / BYTES_PER_WRITE + looked_at / MESSAGES_PER_WRITE
     }
 
     /// Reads on in the history until a slice is full. Returns how many messages were looked at.
