@@ -10,6 +10,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use support::chance::Chance;
 use support::client::{connect, head};
 use support::crowd::{self, Crowd, ROOMS, USERS, room};
 use support::redis::{Redis, publish_command};
@@ -49,7 +50,8 @@ struct Sample {
 }
 
 fn run(options: &Options) {
-    let minutes = minutes().unwrap_or(if options.quick { 0.2 } else { 5.0 });
+    let minutes = options.value("--minutes").map(|text| text.parse().expect("--minutes N"));
+    let minutes: f64 = minutes.unwrap_or(if options.quick { 0.2 } else { 5.0 });
     let clients = connections(options.pick(15_000, 300));
     let churn = options.pick(500, 50);
     let restart_every = Duration::from_secs_f64((minutes * 60.0 / 3.0).min(300.0));
@@ -120,12 +122,6 @@ fn run(options: &Options) {
     soak.server.stop();
 }
 
-/// `--minutes N`.
-fn minutes() -> Option<f64> {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--minutes");
-    arguments.nth(1)?.parse().ok()
-}
-
 struct Soak {
     redis: Redis,
     server: Server,
@@ -137,7 +133,7 @@ struct Soak {
     shared: u64,
     rounds: usize,
     published: usize,
-    chance: u64,
+    chance: Chance,
     /// Connections that misbehave, and when they are dropped.
     hostile: Vec<(Instant, TcpStream)>,
     hostile_next: usize,
@@ -162,7 +158,7 @@ impl Soak {
             shared: 0,
             rounds: 0,
             published: 0,
-            chance: 0x5eed,
+            chance: Chance::new(0x5eed),
             hostile: Vec::new(),
             hostile_next: 0,
             started: Instant::now(),
@@ -174,11 +170,11 @@ impl Soak {
         self.rounds += 1;
         let mut batch = Vec::new();
         for _ in 0..TO_USERS {
-            let user = self.below(USERS);
+            let user = self.chance.below(USERS);
             batch.push((own_topic(user), Place::User(user)));
         }
         for _ in 0..TO_ROOMS {
-            let user = self.below(ROOMS);
+            let user = self.chance.below(ROOMS);
             batch.push((room(user), Place::Room(user)));
         }
         if self.rounds.is_multiple_of(20) {
@@ -203,13 +199,6 @@ impl Soak {
             Place::Room(room) => &mut self.rooms[*room],
             Place::Shared => &mut self.shared,
         }
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.chance ^= self.chance << 13;
-        self.chance ^= self.chance >> 7;
-        self.chance ^= self.chance << 17;
-        (self.chance % bound as u64) as usize
     }
 
     /// Halves of heads, halves of messages, garbage, floods, and some who read nothing.

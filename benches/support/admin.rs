@@ -33,4 +33,16 @@ impl Metrics {
             .and_then(|value| value.trim().parse().ok())
             .unwrap_or_else(|| panic!("no oneloop_{name} in /metrics"))
     }
+
+    /// The buckets of a histogram, by its name without `oneloop_`: up to which value they go, as it stands there, and how many
+    /// values were no greater.
+    pub fn buckets(&self, name: &str) -> Vec<(String, u64)> {
+        let start = format!("oneloop_{name}_bucket{{le=\"");
+        let rows = self.0.lines().filter_map(|line| line.strip_prefix(&start));
+        let rows = rows.filter_map(|row| {
+            let (most, count) = row.split_once("\"} ")?;
+            Some((most.to_owned(), count.trim().parse().ok()?))
+        });
+        rows.collect()
+    }
 }

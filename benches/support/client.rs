@@ -1,9 +1,10 @@
 //! WebSocket clients that cost the bench little: a blocking socket each, and frames read by hand.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::DEADLINE;
@@ -107,8 +108,13 @@ impl Client {
 
 /// What a client with this token sends first.
 pub fn head(host: SocketAddr, token: &str) -> String {
+    head_for("/ws", host, token)
+}
+
+/// The same for a path with whatever stands behind it.
+pub fn head_for(path: &str, host: SocketAddr, token: &str) -> String {
     format!(
-        "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Authorization: Bearer {token}\r\n\r\n"
     )
@@ -116,13 +122,7 @@ pub fn head(host: SocketAddr, token: &str) -> String {
 
 /// A connection from the source address that is due for this number.
 pub fn connect(to: SocketAddr, number: usize) -> TcpStream {
-    let source = Ipv4Addr::from_bits(
-        Ipv4Addr::new(127, 0, 0, 2).to_bits() + (number / CLIENTS_PER_ADDRESS) as u32,
-    );
-    let source = SocketAddr::from((source, 0));
-    let connected = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).and_then(|it| {
-        it.set_tcp_nodelay(true)?;
-        it.bind(&source.into())?;
+    let connected = socket(number).and_then(|it| {
         it.connect_timeout(&to.into(), DEADLINE)?;
         it.set_read_timeout(Some(DEADLINE))?;
         it.set_write_timeout(Some(DEADLINE))?;
@@ -131,6 +131,27 @@ pub fn connect(to: SocketAddr, number: usize) -> TcpStream {
     connected
         .unwrap_or_else(|error| panic!("client {number} cannot connect to {to}: {error}"))
         .into()
+}
+
+/// The same for those who do not wait: it is connected once it can be written to, or has failed by then.
+pub fn begin_to_connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    let socket = socket(number)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        result => result?,
+    }
+    Ok(socket.into())
+}
+
+fn socket(number: usize) -> io::Result<Socket> {
+    let source = Ipv4Addr::from_bits(
+        Ipv4Addr::new(127, 0, 0, 2).to_bits() + (number / CLIENTS_PER_ADDRESS) as u32,
+    );
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    Ok(socket)
 }
 
 /// A text frame as servers send it.
@@ -173,4 +194,16 @@ pub fn payload_length(header: &[u8]) -> Option<u64> {
         126 => Some(u64::from(u16::from_be_bytes(long.try_into().ok()?))),
         short => Some(u64::from(*short)),
     }
+}
+
+/// The first frame, if all of it is there: its first byte, its payload, and how long it is in all.
+pub fn whole_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+    let most = bytes.len().min(10);
+    let header = match bytes.get(1)? {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    let length = payload_length(&bytes[..most.min(header)])? as usize;
+    Some((bytes[0], bytes.get(header..header + length)?, header + length))
 }

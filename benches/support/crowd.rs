@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::client::{connect, head, payload_length};
+use super::client::{connect, head, whole_frame};
 use super::connections_max;
 use super::process::{Helper, orders};
 use super::server::{SHARED_TOPIC, Tokens, own_topic};
@@ -253,15 +253,4 @@ pub fn room(user: usize) -> String {
 fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let rest = text.strip_prefix("{\"")?.strip_prefix(name)?.strip_prefix("\":\"")?;
     rest.split('"').next()
-}
-
-fn whole_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
-    let most = bytes.len().min(10);
-    let header = match bytes.get(1)? {
-        126 => 4,
-        127 => 10,
-        _ => 2,
-    };
-    let length = payload_length(&bytes[..most.min(header)])? as usize;
-    Some((bytes[0], bytes.get(header..header + length)?, header + length))
 }

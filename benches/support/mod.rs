@@ -11,6 +11,7 @@
 
 pub mod acceptor;
 pub mod admin;
+pub mod chance;
 pub mod chart;
 pub mod churn;
 pub mod client;
@@ -63,6 +64,11 @@ impl Options {
         let variable = std::env::var("ONELOOP_BENCH_QUICK").unwrap_or_default();
         let quick = arguments.iter().any(|argument| argument == "--quick");
         Options { quick: quick || !["", "0"].contains(&variable.as_str()), role }
+    }
+
+    /// What follows a name among the arguments, as 5 does in `--minutes 5`.
+    pub fn value(&self, name: &str) -> Option<String> {
+        std::env::args().skip_while(|argument| argument != name).nth(1)
     }
 
     /// One of two numbers.

@@ -1,6 +1,8 @@
 //! Child processes: what they print, how they are told what to do, how they end.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -81,6 +83,21 @@ impl Drop for Helper {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Of ports that the system gives to nobody who connects: whoever is killed finds its own free when it comes back.
+const PORTS: RangeInclusive<u16> = 10_000..=32_000;
+
+/// Where nobody listens, on a port that stays free as long as no one asks for just this.
+pub fn free_address() -> SocketAddr {
+    let ports = PORTS.len() as u32;
+    let start = std::process::id().wrapping_mul(331) % ports;
+    let mut addresses = (0..ports).map(|step| {
+        let port = PORTS.start() + ((start + step) % ports) as u16;
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    });
+    let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+    addresses.find(is_free).expect("a port can be had")
 }
 
 /// The orders that reach a helper, until its input ends.

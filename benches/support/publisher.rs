@@ -26,6 +26,15 @@ impl Publisher {
         (0..times).map(|_| self.answer()).collect()
     }
 
+    /// Publishes numbers in one write, whoever they reach.
+    pub fn publish_all(&mut self, messages: &[(&str, u64)]) {
+        let commands = messages.iter().map(|(topic, number)| command(topic, &number.to_string()));
+        self.write(&commands.collect::<String>());
+        for _ in messages {
+            self.answer();
+        }
+    }
+
     /// Publishes once; the answer is still to be read.
     pub fn send(&mut self, topic: &str, payload: &str) {
         self.write(&command(topic, payload));

@@ -2,37 +2,53 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::DEADLINE;
-use super::process::wait_until;
+use super::process::{free_address, wait_until};
 
 /// How often another port is tried: between its choice and its use somebody else may take it.
 const ATTEMPTS: usize = 10;
 
-/// A Redis that keeps nothing; it ends with the value.
+/// Nothing is kept.
+const FORGETFUL: [&str; 4] = ["--save", "", "--appendonly", "no"];
+
+/// Whatever was acknowledged is kept.
+const FAITHFUL: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+
+/// A Redis of our own; it ends with the value.
 pub struct Redis {
     child: Child,
     folder: PathBuf,
+    flags: &'static [&'static str],
     /// Where it listens.
     pub address: SocketAddr,
 }
 
 impl Redis {
-    /// Starts one on a free port.
+    /// Starts one on a free port that keeps nothing.
     ///
     /// # Panics
     /// With a sentence that says what to install, if there is none.
     pub fn start() -> Redis {
+        Redis::start_with(&FORGETFUL)
+    }
+
+    /// The same, of one that still has what it acknowledged after it was killed.
+    pub fn start_faithful() -> Redis {
+        Redis::start_with(&FAITHFUL)
+    }
+
+    fn start_with(flags: &'static [&'static str]) -> Redis {
         let folder = std::env::temp_dir().join(format!("oneloop-bench-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a temporary folder can be made");
         for _ in 0..ATTEMPTS {
             let address = free_address();
-            let child = spawn(&folder, address);
-            let mut redis = Redis { child, folder: folder.clone(), address };
+            let child = spawn(&folder, address, flags);
+            let mut redis = Redis { child, folder: folder.clone(), flags, address };
             let mut ended = false;
             let up = wait_until(|| {
                 ended = !matches!(redis.child.try_wait(), Ok(None));
@@ -48,9 +64,15 @@ impl Redis {
 
     /// Kills it and starts another one on the same port.
     pub fn restart(&mut self) {
+        self.restart_after(Duration::ZERO);
+    }
+
+    /// The same, with so much time in between.
+    pub fn restart_after(&mut self, away: Duration) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.child = spawn(&self.folder, self.address);
+        std::thread::sleep(away);
+        self.child = spawn(&self.folder, self.address, self.flags);
         let address = self.address;
         assert!(wait_until(|| answers(address)), "redis-server does not come back on {address}");
     }
@@ -69,10 +91,11 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(folder: &PathBuf, address: SocketAddr) -> Child {
+fn spawn(folder: &PathBuf, address: SocketAddr, flags: &[&str]) -> Child {
     let port = address.port().to_string();
     let spawned = Command::new("redis-server")
-        .args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"])
+        .args(["--bind", "127.0.0.1", "--port", &port])
+        .args(flags)
         .arg("--dir")
         .arg(folder)
         .stdin(Stdio::null())
@@ -86,12 +109,8 @@ fn spawn(folder: &PathBuf, address: SocketAddr) -> Child {
     })
 }
 
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port can be had");
-    listener.local_addr().expect("it is bound")
-}
-
-fn answers(address: SocketAddr) -> bool {
+/// Whether a Redis is there that has read what it kept.
+pub fn answers(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };
     let mut answer = [0; 7];
     stream.set_read_timeout(Some(DEADLINE)).is_ok()
@@ -159,7 +178,8 @@ pub fn publish_command(topic: &str, payload: &str) -> Vec<u8> {
     command(&["PUBLISH", &format!("pub.{topic}"), payload])
 }
 
-fn command(words: &[&str]) -> Vec<u8> {
+/// A command as it goes out.
+pub fn command(words: &[&str]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", words.len());
     for word in words {
         out.push_str(&format!("${}\r\n{word}\r\n", word.len()));

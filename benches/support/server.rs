@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use oneloop::push::auth::{KeySettings, Keys};
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,8 +21,8 @@ pub const SHARED_TOPIC: &str = "news";
 pub const SECRET: &str = "a secret for benches alone, long enough";
 
 /// No port is fixed.
-const FREE_PORTS: [&str; 6] =
-    ["--listen", "127.0.0.1:0", "--publishers", "127.0.0.1:0", "--log", "warn"];
+const FREE_PORT: &str = "127.0.0.1:0";
+const FREE_PORTS: [&str; 4] = ["--publishers", FREE_PORT, "--log", "warn"];
 
 /// Nothing happens but what the bench does: no pings, no end of patience.
 const QUIET: [&str; 6] = ["--publishers-max", "4", "--ping-seconds", "0", "--silence-seconds", "0"];
@@ -33,6 +33,7 @@ const PRELOAD: &str = "ONELOOP_BENCH_PRELOAD";
 /// A running server; it ends with the value.
 pub struct Server {
     child: Child,
+    flags: Vec<String>,
     /// When the process was asked for.
     pub started: Instant,
     /// Where clients connect.
@@ -53,6 +54,11 @@ impl Server {
 
     /// The same with its pings and its patience.
     pub fn start_as_it_comes(flags: &[&str]) -> Server {
+        Server::start_at(FREE_PORT, flags)
+    }
+
+    /// Starts it where clients are to find it again after [`Server::restart_after`].
+    pub fn start_at(listen: &str, flags: &[&str]) -> Server {
         let mut command = Command::new(BINARY);
         // Settings of the caller's own would change what is measured.
         for (name, _) in std::env::vars_os() {
@@ -69,6 +75,7 @@ impl Server {
         }
         let started = Instant::now();
         let mut child = command
+            .args(["--listen", listen])
             .args(FREE_PORTS)
             .args(flags)
             .stdin(Stdio::null())
@@ -88,6 +95,7 @@ impl Server {
         }
         Server {
             child,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             started,
             clients: clients.expect("it was found"),
             publishers: publishers.expect("it was found"),
@@ -135,6 +143,15 @@ impl Server {
 
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Kills it without a word and starts another one for the same clients, with so much time in between.
+    pub fn restart_after(&mut self, away: Duration) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        std::thread::sleep(away);
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        *self = Server::start_at(&self.clients.to_string(), &flags);
     }
 
     /// Asks it to end and waits until it has.
