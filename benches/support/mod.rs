@@ -18,6 +18,8 @@ pub mod client;
 pub mod crowd;
 pub mod drain;
 pub mod echo;
+pub mod feed;
+pub mod hearing;
 pub mod idlers;
 pub mod phones;
 pub mod probe;
@@ -28,8 +30,11 @@ pub mod report;
 pub mod sender;
 pub mod server;
 pub mod signer;
+pub mod stream;
 pub mod symbols;
 pub mod usage;
+pub mod wanderer;
+pub mod wanderers;
 
 use std::time::Duration;
 

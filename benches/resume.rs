@@ -1,0 +1,398 @@
+//! Nothing lost: clients that are cut off every few seconds and come back with `since`, while the server is killed, or Redis,
+//! or while they change from one server to another. Each counts what it hears: to every topic go numbers that rise by one.
+//!
+//! `cargo bench --bench resume -- --minutes 10`; without it a minute for each mode, with `--quick` some seconds. One mode alone
+//! by `--mode`: `memory` (the server's own port, the ring), `nodes` (two servers behind one Redis, streams), `kill` (the server
+//! is killed), `redis` (Redis is killed, which keeps what it acknowledged), `herd` (all come back at once).
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::client::Client;
+use support::feed::{Feed, Way};
+use support::hearing::Seen;
+use support::process::{free_address, wait_until};
+use support::publisher::Publisher;
+use support::redis::Redis;
+use support::report::{self, grouped, quantile, rounded};
+use support::server::Server;
+use support::stream::{STREAM, StreamPublisher};
+use support::wanderers::{self, Wanderers};
+use support::{Options, connections};
+
+/// Messages a second, to all topics together.
+const RATE: usize = 2_000;
+
+/// Between two kills, and how long what was killed stays away at most.
+const KILL_SECONDS: f64 = 15.0;
+const AWAY_MAX: Duration = Duration::from_secs(1);
+
+/// What each client of the herd missed in its room and in the topic that all share, one message besides.
+const MISSED_EACH: usize = 150;
+
+/// Between two messages to everybody, while the herd comes back.
+const BROADCAST_EVERY: Duration = Duration::from_millis(20);
+
+/// Room for whatever is said while somebody is away.
+const RING: [&str; 4] = ["--history-messages-max", "200000", "--history-bytes-max", "64MiB"];
+/// Questions come as fast as they are answered.
+const UNLIMITED: [&str; 2] = ["--commands-per-second-max", "0"];
+const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Memory,
+    Nodes,
+    Kill,
+    Redis,
+    Herd,
+}
+
+impl Mode {
+    const ALL: [Mode; 5] = [Mode::Memory, Mode::Nodes, Mode::Kill, Mode::Redis, Mode::Herd];
+
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Memory => "memory",
+            Mode::Nodes => "nodes",
+            Mode::Kill => "kill",
+            Mode::Redis => "redis",
+            Mode::Herd => "herd",
+        }
+    }
+}
+
+fn main() {
+    let options = Options::read();
+    match options.role.as_deref() {
+        None => run(&options),
+        Some([role, rest @ ..]) if role == wanderers::ROLE => wanderers::run(rest),
+        Some(role) => panic!("no such role: {role:?}"),
+    }
+}
+
+fn run(options: &Options) {
+    let named = options.value("--mode");
+    let modes: Vec<Mode> = Mode::ALL
+        .into_iter()
+        .filter(|mode| named.as_deref().is_none_or(|named| named == mode.name()))
+        .collect();
+    assert!(!modes.is_empty(), "--mode is one of memory, nodes, kill, redis, herd");
+    let minutes = options.value("--minutes").map(|text| text.parse().expect("--minutes N"));
+    let minutes: f64 = minutes.unwrap_or(if options.quick { 1.0 / 6.0 } else { 1.0 });
+    let clients = connections(options.pick(5_000, 300));
+    let all_at_once = connections(options.pick(10_000, 2_000));
+    print_heading();
+    let mut found = Vec::new();
+    for mode in modes {
+        let one = match mode {
+            Mode::Herd => herd(all_at_once),
+            mode => wander(mode, clients, minutes),
+        };
+        one.print();
+        found.push(one);
+    }
+    println!();
+    report::print(
+        "resume",
+        options,
+        json!({
+            "minutes_each": minutes,
+            "messages_per_second": RATE,
+            "modes": found.iter().map(Found::json).collect::<Vec<_>>(),
+        }),
+    );
+    for one in found {
+        one.check();
+    }
+}
+
+/// What came of one mode.
+struct Found {
+    mode: Mode,
+    clients: usize,
+    published: usize,
+    kills: usize,
+    seen: Seen,
+    /// What else is told of it.
+    more: Value,
+}
+
+/// What a mode takes place on.
+struct Stage {
+    mode: Mode,
+    servers: Vec<Server>,
+    redis: Option<Redis>,
+    kills: usize,
+}
+
+impl Stage {
+    fn set(mode: Mode) -> Stage {
+        let redis = match mode {
+            Mode::Memory | Mode::Herd => None,
+            Mode::Nodes | Mode::Kill => Some(Redis::start()),
+            Mode::Redis => Some(Redis::start_faithful()),
+        };
+        let url = redis.as_ref().map(Redis::url);
+        let streams = ["--streams", STREAM, "--redis", url.as_deref().unwrap_or_default()];
+        let streams = if redis.is_some() { &streams[..] } else { &[] };
+        let flags = [&RING[..], &ADMIN, &UNLIMITED, streams].concat();
+        let count = if mode == Mode::Nodes { 2 } else { 1 };
+        let servers: Vec<Server> =
+            (0..count).map(|_| Server::start_at(&free_address().to_string(), &flags)).collect();
+        let reads = |server: &Server| server.counter("stream_ups_total") == 1;
+        let up = redis.is_none() || wait_until(|| servers.iter().all(reads));
+        assert!(up, "the stream is not read");
+        Stage { mode, servers, redis, kills: 0 }
+    }
+
+    fn way(&self) -> Way {
+        match &self.redis {
+            Some(redis) => Way::Stream(StreamPublisher::new(redis)),
+            None => Way::Port(Publisher::connect(&self.servers[0])),
+        }
+    }
+
+    fn clients(&self, clients: usize) -> Wanderers {
+        let servers: Vec<_> = self.servers.iter().map(|server| server.clients).collect();
+        Wanderers::start(&servers, clients)
+    }
+
+    /// Kills what the mode kills, and starts it again.
+    fn kill(&mut self) {
+        // Longer each time, and then again at once.
+        let away = AWAY_MAX * (self.kills as u32 % 5) / 4;
+        match self.mode {
+            Mode::Kill => self.servers[0].restart_after(away),
+            Mode::Redis => self.redis.as_mut().expect("there is one").restart_after(away),
+            _ => return,
+        }
+        self.kills += 1;
+    }
+
+    fn strike(self) {
+        self.servers.into_iter().for_each(Server::stop);
+    }
+}
+
+/// Clients come and go at random while messages come at a steady rate.
+fn wander(mode: Mode, clients: usize, minutes: f64) -> Found {
+    let length = Duration::from_secs_f64(minutes * 60.0);
+    let kill_every = Duration::from_secs_f64(KILL_SECONDS.min(minutes * 60.0 / 4.0));
+    let mut stage = Stage::set(mode);
+    let mut feed = Feed::new(stage.way(), clients);
+    let mut wanderers = stage.clients(clients);
+    wanderers.call_home();
+    feed.publish_to_each(1);
+    wanderers.wait_for(&feed.numbers);
+
+    wanderers.wander();
+    let stopped = AtomicBool::new(false);
+    let start = Instant::now();
+    let mut feed = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            feed.run(RATE, &stopped);
+            feed
+        });
+        let mut killed = start;
+        while start.elapsed() < length && !publishing.is_finished() {
+            if killed.elapsed() > kill_every {
+                stage.kill();
+                killed = Instant::now();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        stopped.store(true, Ordering::Relaxed);
+        publishing.join().expect("the publisher ends well")
+    });
+
+    wanderers.call_home();
+    // Behind the first one all that was under way has come, behind the second the first has come just once.
+    for _ in 0..2 {
+        feed.publish_to_each(1);
+        wanderers.wait_for(&feed.numbers);
+    }
+    let seen = wanderers.seen();
+    let (published, kills) = (feed.published, stage.kills);
+    let mut more = json!({
+        "minutes": rounded(start.elapsed().as_secs_f64() / 60.0),
+        "replayed": stage.servers.iter().map(|one| one.counter("replayed_total")).sum::<u64>(),
+    });
+    if let Way::Stream(publisher) = feed.way {
+        more["publishers_doubts"] = json!(publisher.doubts);
+        more["added_in_doubt"] = json!(publisher.added_in_doubt);
+    }
+    drop(wanderers);
+    stage.strike();
+    Found { mode, clients, published, kills, seen, more }
+}
+
+/// All are cut off at once, miss some hundred messages each, and come back at once, while one other client asks on and on
+/// whether the server is there.
+fn herd(clients: usize) -> Found {
+    let stage = Stage::set(Mode::Herd);
+    let server = &stage.servers[0];
+    let mut feed = Feed::new(stage.way(), clients);
+    let mut wanderers = stage.clients(clients);
+    wanderers.call_home();
+    feed.publish_to_each(1);
+    wanderers.wait_for(&feed.numbers);
+    wanderers.send_away();
+    assert!(wait_until(|| server.counter("clients") <= 1), "not everybody has gone");
+    feed.publish_to_each(1);
+    feed.publish_to_rooms(MISSED_EACH);
+
+    let turns = turns(server);
+    let (cpu, replayed) = (server.cpu_time(), server.counter("replayed_total"));
+    let address = server.clients;
+    let [welcomed, caught_up] = [const { AtomicBool::new(false) }; 2];
+    let (waits, took, mut feed) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| ask(address, clients + 1, &caught_up));
+        let broadcasting = scope.spawn(|| {
+            while !welcomed.load(Ordering::Relaxed) {
+                feed.publish_to_all();
+                std::thread::sleep(BROADCAST_EVERY);
+            }
+            feed
+        });
+        let start = Instant::now();
+        wanderers.call_home();
+        let mut took = [start.elapsed(); 2];
+        welcomed.store(true, Ordering::Relaxed);
+        let feed = broadcasting.join().expect("the publisher ends well");
+        wanderers.wait_for(&feed.numbers);
+        took[1] = start.elapsed();
+        caught_up.store(true, Ordering::Relaxed);
+        (asking.join().expect("the server answers"), took, feed)
+    });
+    feed.publish_to_each(1);
+    wanderers.wait_for(&feed.numbers);
+    let seen = wanderers.seen();
+    let turns = turns_since(&turns, server);
+    println!(
+        "\n{} welcomed after {:.2} s, caught up after {:.2} s; meanwhile {} questions, the longest wait {:.1} ms",
+        grouped(clients as i64),
+        took[0].as_secs_f64(),
+        took[1].as_secs_f64(),
+        waits.len(),
+        quantile(&waits, 1.0),
+    );
+    println!("turns by their length, in seconds: {turns:?}\n");
+    let answered = [0.5, 0.99, 1.0].map(|share| rounded(quantile(&waits, share)));
+    let more = json!({
+        "missed_each": 2 * MISSED_EACH + 3,
+        "welcomed_after_seconds": rounded(took[0].as_secs_f64()),
+        "caught_up_after_seconds": rounded(took[1].as_secs_f64()),
+        "replayed": server.counter("replayed_total") - replayed,
+        "server_cpu_seconds": rounded(server.cpu_time().since(cpu).total as f64 / 1e9),
+        "questions": waits.len(),
+        "ms_to_the_answer_p50_p99_most": answered,
+        "turns_up_to_seconds": turns.iter().map(|one| json!(one)).collect::<Vec<_>>(),
+    });
+    drop(wanderers);
+    let published = feed.published;
+    stage.strike();
+    Found { mode: Mode::Herd, clients, published, kills: 0, seen, more }
+}
+
+/// Asks, waits for the answer, and asks again until the server has nothing else to do. Returns how long each answer took, in
+/// milliseconds.
+fn ask(server: SocketAddr, number: usize, stopped: &AtomicBool) -> Vec<f64> {
+    let mut client = Client::open(server, number..number + 1).remove(0);
+    let mut waits = Vec::new();
+    while waits.is_empty() || !stopped.load(Ordering::Relaxed) {
+        let answer = format!(r#"{{"op":"pong","ref":{}}}"#, waits.len());
+        let start = Instant::now();
+        client.send(&format!(r#"{{"op":"ping","ref":{}}}"#, waits.len()));
+        // Broadcasts come in between.
+        while client.read() != answer {}
+        waits.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    waits
+}
+
+/// Turns of the loop, by how long they took at most.
+fn turns(server: &Server) -> Vec<(String, u64)> {
+    server.metrics().buckets("turn_seconds")
+}
+
+/// Those since then, each in the first bucket that holds it; without the empty ones.
+fn turns_since(before: &[(String, u64)], server: &Server) -> Vec<(String, u64)> {
+    let now = turns(server);
+    let added = now.iter().zip(before).map(|(now, before)| (&now.0, now.1 - before.1));
+    let mut below = 0;
+    let own = added.map(|(most, count)| {
+        let own = count - below;
+        below = count;
+        (most.clone(), own)
+    });
+    own.filter(|(_, count)| *count > 0).collect()
+}
+
+fn print_heading() {
+    println!(
+        "{:<8}{:>9}{:>12}{:>7}{:>12}{:>13}{:>7}{:>7}{:>7}{:>9}",
+        "mode",
+        "clients",
+        "published",
+        "kills",
+        "came back",
+        "heard",
+        "lost",
+        "twice",
+        "gaps",
+        "refused"
+    );
+}
+
+impl Found {
+    fn print(&self) {
+        let Found { mode, clients, published, kills, seen, .. } = self;
+        println!(
+            "{:<8}{:>9}{:>12}{kills:>7}{:>12}{:>13}{:>7}{:>7}{:>7}{:>9}",
+            mode.name(),
+            grouped(*clients as i64),
+            grouped(*published as i64),
+            grouped(seen.resumed as i64),
+            grouped(seen.messages as i64),
+            seen.lost,
+            seen.twice,
+            seen.gaps,
+            seen.refused,
+        );
+    }
+
+    fn json(&self) -> Value {
+        let mut found = json!({
+            "mode": self.mode.name(),
+            "clients": self.clients,
+            "published": self.published,
+            "kills": self.kills,
+            "connections": self.seen.connections,
+            "resumed": self.seen.resumed,
+            "ended_by_server": self.seen.ended,
+            "heard": self.seen.messages,
+        });
+        for (name, count) in self.seen.faults() {
+            found[name] = json!(count);
+        }
+        found["more"] = self.more.clone();
+        found
+    }
+
+    /// # Panics
+    /// If anything was lost, or little happened.
+    fn check(self) {
+        let name = self.mode.name();
+        for (fault, count) in self.seen.faults() {
+            assert_eq!(count, 0, "{name}: {fault}");
+        }
+        assert!(self.seen.resumed >= self.clients, "{name}: few came back: {:?}", self.seen);
+        let kills = matches!(self.mode, Mode::Kill | Mode::Redis);
+        assert_eq!(self.kills > 0, kills, "{name}: nothing was killed");
+    }
+}

@@ -1,0 +1,118 @@
+//! What is published to clients that count: to each topic numbers that rise by one, at a steady rate.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::chance::Chance;
+use super::publisher::Publisher;
+use super::server::{SHARED_TOPIC, own_topic};
+use super::stream::StreamPublisher;
+
+/// Clients of one room.
+pub const ROOM: usize = 50;
+
+/// Of a thousand messages, on an average: to rooms, and to everybody. The others are for one user each.
+const TO_ROOMS: usize = 150;
+const TO_ALL: usize = 1;
+
+/// Between two writes, and the most messages of one.
+const PAUSE: Duration = Duration::from_millis(5);
+const AT_ONCE: usize = 200;
+
+/// The topics of so many clients: each one's own, then the rooms, then the one that all share. They are known by their places.
+pub fn topics(clients: usize) -> Vec<String> {
+    let rooms = (0..clients.div_ceil(ROOM)).map(|room| format!("room.{room}"));
+    (0..clients).map(own_topic).chain(rooms).chain([SHARED_TOPIC.to_owned()]).collect()
+}
+
+/// The places of what one of them hears.
+pub fn heard_by(client: usize, clients: usize) -> [usize; 3] {
+    [client, clients + client / ROOM, clients + clients.div_ceil(ROOM)]
+}
+
+/// The way that messages take.
+pub enum Way {
+    /// The server's own port.
+    Port(Publisher),
+    /// A stream of Redis.
+    Stream(StreamPublisher),
+}
+
+/// Publishes, and knows the last number of each topic.
+pub struct Feed {
+    pub way: Way,
+    clients: usize,
+    topics: Vec<String>,
+    /// By the topics' places.
+    pub numbers: Vec<u64>,
+    pub published: usize,
+    chance: Chance,
+}
+
+impl Feed {
+    /// Of what so many clients hear.
+    pub fn new(way: Way, clients: usize) -> Feed {
+        let topics = topics(clients);
+        let numbers = vec![0; topics.len()];
+        Feed { way, clients, topics, numbers, published: 0, chance: Chance::new(0xfeed) }
+    }
+
+    /// So many messages to each topic.
+    pub fn publish_to_each(&mut self, times: usize) {
+        self.publish_to_places(0..self.topics.len(), times);
+    }
+
+    /// So many to each room, and to everybody.
+    pub fn publish_to_rooms(&mut self, times: usize) {
+        self.publish_to_places(self.clients..self.topics.len(), times);
+    }
+
+    /// One to everybody.
+    pub fn publish_to_all(&mut self) {
+        self.publish(&[self.topics.len() - 1]);
+    }
+
+    /// So many in a second, until it is stopped. A way that stood still is not made up for beyond a second.
+    pub fn run(&mut self, per_second: usize, stopped: &AtomicBool) {
+        let start = Instant::now();
+        let mut sent = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            let due = (start.elapsed().as_secs_f64() * per_second as f64) as usize;
+            sent = sent.max(due.saturating_sub(per_second));
+            let more = (due - sent).min(AT_ONCE);
+            let places: Vec<usize> = (0..more).map(|_| self.any_place()).collect();
+            self.publish(&places);
+            sent += more;
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn publish_to_places(&mut self, places: std::ops::Range<usize>, times: usize) {
+        let places: Vec<usize> = (0..times).flat_map(|_| places.clone()).collect();
+        places.chunks(AT_ONCE).for_each(|places| self.publish(places));
+    }
+
+    fn any_place(&mut self) -> usize {
+        let rooms = self.topics.len() - 1 - self.clients;
+        match self.chance.below(1000) {
+            chance if chance < TO_ALL => self.clients + rooms,
+            chance if chance < TO_ROOMS => self.clients + self.chance.below(rooms),
+            _ => self.chance.below(self.clients),
+        }
+    }
+
+    fn publish(&mut self, places: &[usize]) {
+        let messages: Vec<(&str, u64)> = places
+            .iter()
+            .map(|place| {
+                self.numbers[*place] += 1;
+                (self.topics[*place].as_str(), self.numbers[*place])
+            })
+            .collect();
+        match &mut self.way {
+            Way::Port(publisher) => publisher.publish_all(&messages),
+            Way::Stream(publisher) => publisher.add(&messages),
+        }
+        self.published += messages.len();
+    }
+}

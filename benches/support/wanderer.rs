@@ -1,0 +1,193 @@
+//! A client that comes, listens, is cut off, and comes back with the last cursor that it heard.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+use super::client::{begin_to_connect, head_for, whole_frame};
+use super::hearing::{Hearing, Seen};
+
+/// Neighbours in number come from different addresses: none runs out of ports that wait for the last segments of their last
+/// connection.
+const NUMBERS_EACH: usize = 10;
+
+/// A close frame with the code 1000, and the answer to a ping.
+const CLOSE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
+const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+
+/// How a client is cut off.
+#[derive(Clone, Copy)]
+pub enum Cut {
+    /// It says that it leaves.
+    Close,
+    /// Its end of the connection is gone at once, with all that is under way.
+    Reset,
+    /// It ends as a process does that is killed.
+    Drop,
+}
+
+/// One client.
+pub struct Wanderer {
+    number: usize,
+    token: String,
+    pub hearing: Hearing,
+    connection: Option<Connection>,
+    /// How often it has come.
+    visits: usize,
+}
+
+struct Connection {
+    stream: TcpStream,
+    has_asked: bool,
+    is_upgraded: bool,
+    is_welcomed: bool,
+    incoming: Vec<u8>,
+}
+
+impl Wanderer {
+    /// It has not come yet.
+    pub fn new(number: usize, token: String, hearing: Hearing) -> Wanderer {
+        Wanderer { number, token, hearing, connection: None, visits: 0 }
+    }
+
+    /// Whether it has no connection.
+    pub fn is_away(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    /// Whether it has been welcomed.
+    pub fn is_welcomed(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.is_welcomed)
+    }
+
+    /// Comes to the next of these servers.
+    pub fn come(&mut self, servers: &[SocketAddr], registry: &Registry) -> io::Result<()> {
+        let server = servers[(self.number + self.visits) % servers.len()];
+        self.visits += 1;
+        let stream = begin_to_connect(server, self.number * NUMBERS_EACH)?;
+        let mut stream = TcpStream::from_std(stream);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut stream, Token(self.number), interest)?;
+        self.connection = Some(Connection {
+            stream,
+            has_asked: false,
+            is_upgraded: false,
+            is_welcomed: false,
+            incoming: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// Its connection ends, whatever is under way.
+    pub fn leave(&mut self, cut: Cut) {
+        let Some(mut connection) = self.connection.take() else { return };
+        // The server may have gone before.
+        match cut {
+            Cut::Close => _ = connection.stream.write(&CLOSE),
+            Cut::Reset => {
+                _ = SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO));
+            }
+            Cut::Drop => {}
+        }
+    }
+
+    /// Something happened to its connection: does all that can be done. Tells of each fault.
+    ///
+    /// # Errors
+    /// When the connection has ended, which it then no longer has.
+    pub fn on_ready(
+        &mut self,
+        buffer: &mut [u8],
+        seen: &mut Seen,
+        mut tell: impl FnMut(String),
+    ) -> io::Result<()> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let server = connection.stream.peer_addr();
+        let result = match server {
+            // Not connected yet, or not any more.
+            Err(error) if error.kind() == ErrorKind::NotConnected => {
+                connection.stream.take_error().and_then(|error| error.map_or(Ok(()), Err))
+            }
+            Err(error) => Err(error),
+            Ok(server) => {
+                let (token, hearing) = (&self.token, &mut self.hearing);
+                let asked = connection.ask(server, token, &hearing.since);
+                asked.and_then(|()| {
+                    connection.read(buffer, |connection, text| {
+                        // The first one is the welcome.
+                        connection.is_welcomed = true;
+                        hearing.hear(text, seen).into_iter().for_each(&mut tell);
+                    })
+                })
+            }
+        };
+        if result.is_err() {
+            self.connection = None;
+        }
+        result
+    }
+}
+
+impl Connection {
+    fn ask(&mut self, server: SocketAddr, token: &str, since: &str) -> io::Result<()> {
+        if self.has_asked {
+            return Ok(());
+        }
+        let path = if since.is_empty() { "/ws".to_owned() } else { format!("/ws?since={since}") };
+        let head = head_for(&path, server, token);
+        self.stream.write_all(head.as_bytes())?;
+        self.has_asked = true;
+        Ok(())
+    }
+
+    /// Reads until nothing is left: events come for edges alone.
+    fn read(
+        &mut self,
+        buffer: &mut [u8],
+        mut hear: impl FnMut(&mut Connection, &str),
+    ) -> io::Result<()> {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(length) => {
+                    self.incoming.extend_from_slice(&buffer[..length]);
+                    self.take_in(&mut hear)?;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take_in(&mut self, hear: &mut impl FnMut(&mut Connection, &str)) -> io::Result<()> {
+        let incoming = std::mem::take(&mut self.incoming);
+        let mut rest = &incoming[..];
+        if !self.is_upgraded
+            && let Some(end) = rest.windows(4).position(|four| four == b"\r\n\r\n")
+        {
+            if !rest.starts_with(b"HTTP/1.1 101 ") {
+                return Err(ErrorKind::ConnectionRefused.into());
+            }
+            self.is_upgraded = true;
+            rest = &rest[end + 4..];
+        }
+        while self.is_upgraded
+            && let Some((first, payload, length)) = whole_frame(rest)
+        {
+            match first {
+                0x81 => hear(self, &String::from_utf8_lossy(payload)),
+                0x89 => self.stream.write_all(&PONG)?,
+                // A close frame: the connection ends with it.
+                _ => return Err(ErrorKind::ConnectionAborted.into()),
+            }
+            rest = &rest[length..];
+        }
+        self.incoming = rest.to_vec();
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! Clients by the thousand that are cut off again and again and come back, in a process of their own.
+//!
+//! Each checks what it hears. One more than are asked for listens to a topic on which nothing is ever said, comes and goes like
+//! the others, and must hear nothing.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::mpsc::{TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll};
+
+use super::chance::Chance;
+use super::connections_max;
+use super::feed::{heard_by, topics};
+use super::hearing::{Hearing, Seen};
+use super::process::{Helper, orders};
+use super::server::Tokens;
+use super::wanderer::{Cut, Wanderer};
+
+/// The name of this part.
+pub const ROLE: &str = "wander";
+
+/// How long a client stays on an average, and how long it is away at most. One in four comes back at once.
+const STAY_SECONDS: f64 = 4.0;
+const AWAY_MS_MAX: usize = 600;
+
+/// Whom a server ended or did not take tries again after this at most.
+const RETRY_MS_MAX: usize = 100;
+
+/// Clients cut off in a row: so there is time to read in between.
+const CUTS_AT_ONCE: usize = 20;
+
+/// What they are told to come to, they must come to within this.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// Faults that are told of one by one.
+const FAULTS_TOLD: usize = 10;
+
+/// The process, as the bench sees it.
+pub struct Wanderers(Helper);
+
+impl Wanderers {
+    /// So many clients, all of them away. They come to the next of these servers each time.
+    pub fn start(servers: &[SocketAddr], clients: usize) -> Wanderers {
+        let servers: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+        Wanderers(Helper::start(ROLE, &[&clients.to_string(), &servers.join(",")]))
+    }
+
+    /// From now on they are cut off at random.
+    pub fn wander(&mut self) {
+        self.0.tell("wander");
+    }
+
+    /// All are cut off at once, and stay away.
+    pub fn send_away(&mut self) {
+        self.0.tell("away");
+        self.expect_answer();
+    }
+
+    /// All come back at once who are away, and nobody is cut off any more. Returns when everyone is welcomed.
+    pub fn call_home(&mut self) {
+        self.0.tell("home");
+        self.expect_answer();
+    }
+
+    /// Waits until everyone has heard these numbers last, by the topics' places.
+    pub fn wait_for(&mut self, numbers: &[u64]) {
+        let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+        self.0.tell(&format!("hear {}", numbers.join(" ")));
+        self.expect_answer();
+    }
+
+    /// What they have seen so far.
+    pub fn seen(&mut self) -> Seen {
+        self.0.tell("seen");
+        let line = self.0.hear();
+        Seen::from_line(&line).unwrap_or_else(|| panic!("unexpected: {line}"))
+    }
+
+    fn expect_answer(&mut self) {
+        let line = self.0.hear();
+        assert_eq!(line, "done", "the clients do not come to where they should be");
+    }
+}
+
+/// What they are to come to.
+enum Goal {
+    Home,
+    Numbers(Vec<u64>),
+}
+
+struct Band {
+    poll: Poll,
+    servers: Vec<SocketAddr>,
+    all: Vec<Wanderer>,
+    chance: Chance,
+    /// When whoever is away comes back.
+    returns: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// Since when they are cut off at random, and how many were.
+    cuts: Option<(Instant, usize)>,
+    goal: Option<(Instant, Goal)>,
+    seen: Seen,
+    faults: usize,
+    buffer: Vec<u8>,
+}
+
+/// Plays this part.
+pub fn run(arguments: &[String]) {
+    let [clients, servers] = arguments else { panic!("the clients are told how many, and where") };
+    let mut band = Band::new(
+        clients.parse().expect("a number"),
+        servers.split(',').map(|server| server.parse().expect("an address")).collect(),
+    );
+    connections_max();
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || orders().for_each(|order| sender.send(order).unwrap_or_default()));
+    let mut events = Events::with_capacity(1024);
+    loop {
+        band.listen(&mut events, Duration::from_millis(5));
+        band.return_those_due();
+        band.cut_at_random();
+        band.answer_goal();
+        match receiver.try_recv() {
+            Ok(order) => band.obey(&order),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return,
+        }
+    }
+}
+
+impl Band {
+    fn new(clients: usize, servers: Vec<SocketAddr>) -> Band {
+        let (tokens, names) = (Tokens::new(), topics(clients));
+        let with = |number: usize, heard: &[String]| {
+            // Its own topic comes by itself, and first.
+            let token = tokens.token_for(number, heard.get(1..).unwrap_or_default());
+            Wanderer::new(number, token, Hearing::new(heard.iter().cloned()))
+        };
+        let everyone = (0..clients).map(|number| {
+            let heard = heard_by(number, clients).map(|place| names[place].clone());
+            with(number, &heard)
+        });
+        let bystander = with(clients, &[]);
+        Band {
+            poll: Poll::new().expect("an epoll descriptor can be had"),
+            servers,
+            all: everyone.chain([bystander]).collect(),
+            chance: Chance::new(0xba9d),
+            returns: BinaryHeap::new(),
+            cuts: None,
+            goal: None,
+            seen: Seen::default(),
+            faults: 0,
+            buffer: vec![0; 64 * 1024],
+        }
+    }
+
+    fn obey(&mut self, order: &str) {
+        let now = Instant::now();
+        match order.split_once(' ') {
+            None if order == "wander" => self.cuts = Some((now, 0)),
+            None if order == "away" => {
+                self.cuts = None;
+                self.returns.clear();
+                self.all.iter_mut().for_each(|one| one.leave(Cut::Reset));
+                println!("done");
+            }
+            None if order == "home" => {
+                self.cuts = None;
+                let away = self.all.iter().enumerate().filter(|(_, one)| one.is_away());
+                self.returns = away.map(|(number, _)| Reverse((now, number))).collect();
+                self.goal = Some((now, Goal::Home));
+            }
+            None if order == "seen" => println!("{}", self.seen.to_line()),
+            Some(("hear", numbers)) => {
+                let numbers = numbers.split(' ').map(|number| number.parse().expect("a number"));
+                self.goal = Some((now, Goal::Numbers(numbers.collect())));
+            }
+            _ => panic!("no such order: {order}"),
+        }
+    }
+
+    fn listen(&mut self, events: &mut Events, longest: Duration) {
+        match self.poll.poll(events, Some(longest)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return,
+            result => result.expect("epoll_wait works"),
+        }
+        for event in events.iter() {
+            let number = event.token().0;
+            let faults = &mut self.faults;
+            let tell = |fault: String| {
+                *faults += 1;
+                if *faults <= FAULTS_TOLD {
+                    eprintln!("client {number}: {fault}");
+                }
+            };
+            let ready = self.all[number].on_ready(&mut self.buffer, &mut self.seen, tell);
+            if ready.is_err() {
+                self.seen.ended += 1;
+                self.return_within(number, RETRY_MS_MAX);
+            }
+        }
+    }
+
+    fn return_within(&mut self, number: usize, millis_max: usize) {
+        let pause = Duration::from_millis(self.chance.below(millis_max) as u64);
+        self.returns.push(Reverse((Instant::now() + pause, number)));
+    }
+
+    fn return_those_due(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse((due, number))) = self.returns.peek().copied()
+            && due <= now
+        {
+            self.returns.pop();
+            self.seen.connections += 1;
+            if self.all[number].come(&self.servers, self.poll.registry()).is_err() {
+                self.seen.ended += 1;
+                self.return_within(number, RETRY_MS_MAX);
+            }
+        }
+    }
+
+    fn cut_at_random(&mut self) {
+        let Some((since, done)) = self.cuts else { return };
+        let due = since.elapsed().as_secs_f64() * self.all.len() as f64 / STAY_SECONDS;
+        let more = (due as usize).saturating_sub(done).min(CUTS_AT_ONCE);
+        self.cuts = Some((since, done + more));
+        for _ in 0..more {
+            // Whoever is on its way, or being given what it missed, is cut off too.
+            let number = self.chance.below(self.all.len());
+            if self.all[number].is_away() {
+                continue;
+            }
+            let cut = [Cut::Close, Cut::Reset, Cut::Drop][self.chance.below(3)];
+            self.all[number].leave(cut);
+            let millis_max = if self.chance.below(4) == 0 { 1 } else { AWAY_MS_MAX };
+            self.return_within(number, millis_max);
+        }
+    }
+
+    /// Says when they have come to where they should be, or that they do not.
+    fn answer_goal(&mut self) {
+        let Some((since, goal)) = &self.goal else { return };
+        let clients = self.all.len() - 1;
+        let is_there = |(number, one): &(usize, &Wanderer)| match goal {
+            Goal::Home => one.is_welcomed(),
+            Goal::Numbers(_) if *number == clients => true,
+            Goal::Numbers(numbers) => {
+                let places = heard_by(*number, clients);
+                one.hearing.is_at(places.into_iter().map(|place| numbers[place]))
+            }
+        };
+        let missing = self.all.iter().enumerate().find(|one| !is_there(one));
+        match missing {
+            None => println!("done"),
+            Some((number, one)) if since.elapsed() > PATIENCE => {
+                let missing = self.all.iter().enumerate().filter(|one| !is_there(one)).count();
+                println!(
+                    "{missing} are not there, client {number} {}: {}; {:?}",
+                    if one.is_welcomed() { "with a welcome" } else { "without one" },
+                    one.hearing.describe(),
+                    self.seen
+                );
+            }
+            Some(_) => return,
+        }
+        self.goal = None;
+    }
+}
