@@ -9,6 +9,8 @@ use crate::slots::ConnId;
 pub enum Lane {
     /// In none.
     None,
+    /// Among those who came back, and for whom what they missed is still to be made.
+    Replay,
     /// Among those whose share of the turn did not suffice, or who caught up with broadcasts.
     Bulk,
     /// Among those who are served first.
@@ -24,6 +26,7 @@ pub struct FlushQueue {
     pressed: VecDeque<ConnId>,
     urgent: VecDeque<ConnId>,
     bulk: VecDeque<ConnId>,
+    replay: VecDeque<ConnId>,
     odd: bool,
 }
 
@@ -34,11 +37,12 @@ impl FlushQueue {
             Lane::Pressed => self.pressed.push_back(id),
             Lane::Urgent => self.urgent.push_back(id),
             Lane::Bulk => self.bulk.push_back(id),
+            Lane::Replay => self.replay.push_back(id),
             Lane::None => {}
         }
     }
 
-    /// The next one. A client may come twice: the second time it is owed nothing.
+    /// The next one of those for whom frames wait. A client may come twice: the second time it is owed nothing.
     pub fn pop(&mut self) -> Option<ConnId> {
         self.odd = !self.odd;
         // While somebody is pressed, nothing comes in that could starve the others.
@@ -51,9 +55,15 @@ impl FlushQueue {
         order.into_iter().find_map(VecDeque::pop_front)
     }
 
+    /// The next one of those who came back. They have a queue of their own, and a share of the turn: what one of them is given
+    /// takes as long as many writes.
+    pub fn pop_replay(&mut self) -> Option<ConnId> {
+        self.replay.pop_front()
+    }
+
     /// Gives back what a burst needed.
     pub fn shrink(&mut self) {
-        for queue in [&mut self.pressed, &mut self.urgent, &mut self.bulk] {
+        for queue in [&mut self.pressed, &mut self.urgent, &mut self.bulk, &mut self.replay] {
             queue.shrink_to_fit();
         }
     }
@@ -61,7 +71,8 @@ impl FlushQueue {
     /// Places for which there is memory.
     #[cfg(test)]
     pub fn capacity(&self) -> usize {
-        [&self.pressed, &self.urgent, &self.bulk].map(VecDeque::capacity).iter().sum()
+        let queues = [&self.pressed, &self.urgent, &self.bulk, &self.replay];
+        queues.map(VecDeque::capacity).iter().sum()
     }
 
     /// Whether somebody is owed so much that nothing more must come in before it was offered.
@@ -76,7 +87,7 @@ impl FlushQueue {
 
     /// How many stand in all queues.
     pub fn len(&self) -> usize {
-        self.pressed.len() + self.urgent.len() + self.bulk.len()
+        self.pressed.len() + self.urgent.len() + self.bulk.len() + self.replay.len()
     }
 }
 

@@ -53,10 +53,16 @@ impl Client {
         outbox.push(last);
     }
 
-    /// Puts it into a lane of the flush queue: the one where it must be queued now, if any. A pressed one comes first.
+    /// Puts it into a lane of the flush queue: the one where it must be queued now, if any. A pressed one comes first; one for
+    /// whom no frame waits is given what it missed.
     pub fn enter_lane(&mut self, lane: Lane, backlog: &Backlog) -> Option<Lane> {
-        let lane = if self.is_pressed(backlog) { Lane::Pressed } else { lane };
+        let is_pressed = self.is_pressed(backlog);
         let flight = self.flight.as_mut()?;
+        let lane = match (is_pressed, flight.outbox.is_empty()) {
+            (true, _) => Lane::Pressed,
+            (false, true) => Lane::Replay,
+            (false, false) => lane,
+        };
         let is_owed =
             !flight.outbox.is_empty() || flight.replay.as_ref().is_some_and(|it| it.is_ready());
         if flight.blocked || !is_owed || lane <= flight.lane {

@@ -28,6 +28,9 @@ const READ_BYTES_PER_TURN: usize = 1 << 20;
 /// Listeners of broadcasts that were served already and are passed by, for each write that a turn has.
 const VISITS_PER_WRITE: usize = 32;
 
+/// The part of a turn's writes that those who came back may take the place of: a herd of them holds nobody up.
+const REPLAYS_SHARE: usize = 4;
+
 /// Deadlines handled in one turn, to the nearest page of slots.
 const DEADLINES_PER_TURN: usize = 4096;
 
@@ -301,22 +304,26 @@ impl Reactor {
         self.due = due;
     }
 
-    /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue, the listeners of
-    /// broadcasts, and those who are to be pinged, in turns.
+    /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue, those who came back,
+    /// the listeners of broadcasts, and those who are to be pinged, in turns.
     pub(super) fn flush_clients(&mut self) {
         let mut left = self.site.server.bounds.flush_clients_per_turn;
+        let mut replays = left.div_ceil(REPLAYS_SHARE);
         let mut visits = left.saturating_mul(VISITS_PER_WRITE);
         while left > 0 {
             let queued = self.site.server.flush.pop();
             let mut writes = queued.map_or(0, |id| self.flush_client(id));
+            let back = (replays > 0).then(|| self.site.server.flush.pop_replay()).flatten();
+            let replayed = back.map_or(0, |id| self.replay_client(id));
             let listener = self.site.server.next_listener(&mut visits);
             writes += listener.map_or(0, |id| self.offer(id, &mut visits));
             let pinged = self.site.server.pings.pop_front();
             writes += pinged.map_or(0, |id| self.ping(id));
-            if queued.is_none() && listener.is_none() && pinged.is_none() {
-                return;
+            if queued.or(back).or(listener).or(pinged).is_none() {
+                break;
             }
-            left = left.saturating_sub(writes);
+            replays = replays.saturating_sub(replayed);
+            left = left.saturating_sub(writes + replayed);
         }
         self.site.server.metrics.flushes_put_off += u64::from(self.owes());
     }
@@ -365,12 +372,17 @@ impl Reactor {
         1
     }
 
-    /// One write. How many that takes the place of: to make frames again for one that came back takes time as well.
-    fn flush_client(&mut self, id: ConnId) -> usize {
-        if self.site.server.catch_up(id).is_none() {
-            self.site.server.close(id, Close::SLOW);
-        }
+    /// The next part of what one missed that came back. How many writes that takes the place of: to make frames again takes
+    /// time as well.
+    fn replay_client(&mut self, id: ConnId) -> usize {
+        self.site.server.caught_up(id);
         let replayed = self.site.replay(id);
+        self.flush_client(id).max(replayed)
+    }
+
+    /// One write. Returns how many there were.
+    fn flush_client(&mut self, id: ConnId) -> usize {
+        self.site.server.caught_up(id);
         let server = &mut self.site.server;
         let Some(client) = server.client(id) else {
             return 0;
@@ -397,9 +409,9 @@ impl Reactor {
             }
         }
         if is_replaying && state == State::Open {
-            server.owe(id, Lane::Bulk);
+            server.owe(id, Lane::Replay);
         }
-        writes.max(replayed)
+        writes
     }
 
     /// Frees those who are gone, after their handlers were told.

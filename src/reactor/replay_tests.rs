@@ -365,3 +365,46 @@ fn nothing_is_lost_or_told_twice_between_replay_and_live() {
     assert!(replays > 5_000, "few came back: {replays}");
     assert!(waited > 1_000, "few messages were dealt out in parts: {waited}");
 }
+
+#[test]
+fn nobody_waits_for_a_herd_that_comes_back() {
+    const HERD: usize = 200;
+    const MISSED: usize = 500;
+    let phones = Shared(Rc::new(RefCell::new(Phones {
+        random: Random::new(1),
+        cut: 0,
+        got: HashMap::new(),
+        blocked: BTreeSet::new(),
+    })));
+    install(Some(Box::new(phones.clone())));
+    let plan = plan(Plain, |bounds| bounds.flush_clients_per_turn = 64);
+    let mut reactor = Reactor::new(plan).expect("a port is free");
+    let since = reactor.site.server.cursor();
+    for _ in 0..MISSED {
+        reactor.site.publish(b"a", b"");
+    }
+    let mut come = |since: Option<&str>| {
+        let id = reactor.attach();
+        let server = &mut reactor.site.server;
+        server.open(id, 0);
+        server.join(id, if since.is_some() { "a" } else { "c" }, Reason::Granted);
+        since.into_iter().for_each(|since| _ = server.resume(id, since));
+        server.send(id, &Frame::text("welcome"));
+        id
+    };
+    let herd: Vec<ConnId> = (0..HERD).map(|_| come(Some(&since))).collect();
+    let bystander = come(None);
+    let heard = |id: &ConnId| texts(phones.0.borrow().got.get(id).map_or(&[][..], Vec::as_slice));
+    // Each turn has 64 writes, of which the herd's replays take a quarter and somewhat more.
+    for _ in 0..=(HERD / 40) {
+        reactor.flush();
+    }
+    assert_eq!(heard(&bystander), ["welcome"]);
+    let given = herd.iter().filter(|id| heard(id).len() > 1).count();
+    assert!((1..HERD / 2).contains(&given), "the herd goes on, and takes its time: {given}");
+    while reactor.owes() {
+        reactor.flush();
+    }
+    assert!(herd.iter().all(|id| heard(id).len() == 1 + MISSED), "nothing is forgotten");
+    assert_eq!(heard(&bystander), ["welcome"], "it listens to something else");
+}

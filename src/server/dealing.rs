@@ -82,7 +82,7 @@ impl Server {
     }
 
     /// The same for one that is closed as slow if its backlog hit a bound. Whether it is open still.
-    pub(super) fn caught_up(&mut self, id: ConnId) -> bool {
+    pub(crate) fn caught_up(&mut self, id: ConnId) -> bool {
         let fits = self.catch_up(id).is_some();
         if !fits {
             self.close(id, Close::SLOW);
