@@ -1,18 +1,17 @@
-//! The clients' part of each phase: accept, read, tick, flush, reap.
+//! The clients' part of each phase but the flush: accept, read, tick, reap.
 
 use mio::Token;
 use mio::net::TcpStream;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
-use crate::client::outbox::Written;
 use crate::client::transport::Transport;
 use crate::client::{AtEnd, Due, Reading, State};
 use crate::flush::Lane;
 use crate::reactor::Reactor;
 use crate::reactor::doors::{Accepted, Purpose, turn_away};
 use crate::reactor::token::Source;
-use crate::server::{ADMIN_ROUTE, Offered};
+use crate::server::ADMIN_ROUTE;
 use crate::slots::ConnId;
 use crate::timers::tick;
 
@@ -24,12 +23,6 @@ const ADMINS_MAX: usize = 16;
 
 /// What is read from all clients together in one turn, in bytes: what is owed must leave meanwhile.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
-
-/// Listeners of broadcasts that were served already and are passed by, for each write that a turn has.
-const VISITS_PER_WRITE: usize = 32;
-
-/// The part of a turn's writes that those who came back may take the place of: a herd of them holds nobody up.
-const REPLAYS_SHARE: usize = 4;
 
 /// Deadlines handled in one turn, to the nearest page of slots.
 const DEADLINES_PER_TURN: usize = 4096;
@@ -302,116 +295,6 @@ impl Reactor {
             server.set_timer(index);
         }
         self.due = due;
-    }
-
-    /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue, those who came back,
-    /// the listeners of broadcasts, and those who are to be pinged, in turns.
-    pub(super) fn flush_clients(&mut self) {
-        let mut left = self.site.server.bounds.flush_clients_per_turn;
-        let mut replays = left.div_ceil(REPLAYS_SHARE);
-        let mut visits = left.saturating_mul(VISITS_PER_WRITE);
-        while left > 0 {
-            let queued = self.site.server.flush.pop();
-            let mut writes = queued.map_or(0, |id| self.flush_client(id));
-            let back = (replays > 0).then(|| self.site.server.flush.pop_replay()).flatten();
-            let replayed = back.map_or(0, |id| self.replay_client(id));
-            let listener = self.site.server.next_listener(&mut visits);
-            writes += listener.map_or(0, |id| self.offer(id, &mut visits));
-            let pinged = self.site.server.pings.pop_front();
-            writes += pinged.map_or(0, |id| self.ping(id));
-            if queued.or(back).or(listener).or(pinged).is_none() {
-                break;
-            }
-            replays = replays.saturating_sub(replayed);
-            left = left.saturating_sub(writes + replayed);
-        }
-        self.site.server.metrics.flushes_put_off += u64::from(self.owes());
-    }
-
-    /// Writes the broadcasts that a listener is owed. Returns how many writes there were. What is queued for one whose socket is
-    /// full takes visits instead.
-    fn offer(&mut self, id: ConnId, visits: &mut usize) -> usize {
-        match self.site.server.offer(id, &mut self.gather) {
-            Offered::Nothing => 0,
-            Offered::Written { bytes, whole } => {
-                self.burst += usize::from(!whole);
-                self.site.server.metrics.writes += 1;
-                self.site.server.metrics.sent_bytes += bytes as u64;
-                1
-            }
-            Offered::Queued(frames) => {
-                *visits = visits.saturating_sub(frames);
-                self.burst += 1;
-                self.flush_client(id)
-            }
-            Offered::Gone => 1,
-        }
-    }
-
-    /// Pings a client, without a box for the two bytes if it has none. Returns how many writes there were.
-    fn ping(&mut self, id: ConnId) -> usize {
-        let server = &mut self.site.server;
-        let Some(client) = server.client(id) else { return 0 };
-        if client.state() != State::Open {
-            return 0;
-        }
-        if !client.is_hibernating() {
-            let is_queued = server.queue(id, &self.ping, Lane::Bulk);
-            return if is_queued { self.flush_client(id) } else { 0 };
-        }
-        match client.write(id, self.ping.as_bytes()) {
-            Ok(bytes) => {
-                if bytes < self.ping.as_bytes().len() {
-                    client.keep_unwritten([&self.ping].into_iter(), bytes);
-                }
-                server.metrics.writes += 1;
-                server.metrics.sent_bytes += bytes as u64;
-            }
-            Err(_) => server.bury(id),
-        }
-        1
-    }
-
-    /// The next part of what one missed that came back. How many writes that takes the place of: to make frames again takes
-    /// time as well.
-    fn replay_client(&mut self, id: ConnId) -> usize {
-        self.site.server.caught_up(id);
-        let replayed = self.site.replay(id);
-        self.flush_client(id).max(replayed)
-    }
-
-    /// One write. Returns how many there were.
-    fn flush_client(&mut self, id: ConnId) -> usize {
-        self.site.server.caught_up(id);
-        let server = &mut self.site.server;
-        let Some(client) = server.client(id) else {
-            return 0;
-        };
-        let result = client.flush(id, &mut self.gather);
-        let (state, is_replaying) = (client.state(), client.is_replaying());
-        let mut writes = 0;
-        match result {
-            Ok(None) => {}
-            Ok(Some((bytes, written))) => {
-                writes = 1;
-                server.metrics.writes += 1;
-                server.metrics.sent_bytes += bytes as u64;
-                match (written, state) {
-                    (Written::All, State::Closing) => server.linger(id),
-                    (Written::All, State::Parting) => server.bury(id),
-                    (Written::Some, _) => server.owe(id, Lane::Bulk),
-                    _ => {}
-                }
-            }
-            Err(_) => {
-                server.bury(id);
-                return 1;
-            }
-        }
-        if is_replaying && state == State::Open {
-            server.owe(id, Lane::Replay);
-        }
-        writes
     }
 
     /// Frees those who are gone, after their handlers were told.

@@ -12,6 +12,7 @@ mod dealing_tests;
 mod dialogue;
 mod doors;
 mod ending;
+mod flushing;
 mod link;
 mod lookup;
 #[cfg(test)]
