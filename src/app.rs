@@ -9,6 +9,7 @@ use crate::limits;
 use crate::presence::{BATCH_MAX, Settings};
 use crate::reactor::{Addresses, Ended, Plan, Reactor};
 use crate::site::ROUTES_MAX;
+use crate::site::files::File;
 use crate::source::commander::Commander;
 use crate::source::link::Link;
 use crate::source::link_config::LinkConfig;
@@ -37,6 +38,7 @@ pub struct App {
     config: Config,
     routes: Vec<Route>,
     page: Option<Page>,
+    files: Vec<File>,
     trim: Option<fn()>,
     asks_redis: bool,
     problem: Option<String>,
@@ -45,7 +47,15 @@ pub struct App {
 impl App {
     /// With these settings; the routes in them are left to whoever builds the handlers.
     pub fn new(config: Config) -> App {
-        App { config, routes: Vec::new(), page: None, trim: None, asks_redis: false, problem: None }
+        App {
+            config,
+            routes: Vec::new(),
+            page: None,
+            files: Vec::new(),
+            trim: None,
+            asks_redis: false,
+            problem: None,
+        }
     }
 
     /// Adds a route. No origin: pages of the same host may connect; `*`: all; else those listed, as
@@ -82,6 +92,12 @@ impl App {
         self
     }
 
+    /// Serves a file where clients connect, to pages of every origin. A route with the same path goes before it.
+    pub fn file(mut self, path: &str, content_type: &'static str, body: Vec<u8>) -> App {
+        self.files.push(File::new(path, content_type, body));
+        self
+    }
+
     /// Calls `trim` a second after a burst, to make the allocator return what is free to the system. Which allocator there is
     /// the program decides, so how that is done is the program's part too.
     pub fn trim(mut self, trim: fn()) -> App {
@@ -101,7 +117,7 @@ impl App {
     /// # Errors
     /// Settings that contradict each other (`InvalidInput`), or an address that cannot be bound.
     pub fn bind(self) -> io::Result<Bound> {
-        let App { config, routes, page, trim, asks_redis, problem } = self;
+        let App { config, routes, page, files, trim, asks_redis, problem } = self;
         if let Some(problem) = problem {
             return Err(invalid(problem));
         }
@@ -141,6 +157,9 @@ impl App {
         if let Some(page) = page {
             let page = page(reactor.addresses());
             reactor.serve_page(page);
+        }
+        for file in files {
+            reactor.serve_file(file);
         }
         Ok(Bound(reactor))
     }

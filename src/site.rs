@@ -1,5 +1,6 @@
 //! What is served where: the calls from the loop to the handlers of the routes.
 
+pub mod files;
 mod messages;
 mod orders;
 mod requests;
@@ -13,6 +14,7 @@ use crate::handler::{Reject, Route, admits};
 use crate::metrics::Gauges;
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
+use files::Files;
 
 /// The most routes there can be.
 pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
@@ -38,8 +40,8 @@ pub struct Site {
     /// A large payload came since this was last taken.
     pub had_large_payload: bool,
     routes: Vec<Route>,
-    /// Served at `/` to whoever asks by a loopback name.
-    pub page: Option<Vec<u8>>,
+    /// What is served besides WebSockets.
+    pub files: Files,
     /// Cut from a channel's name.
     prefix: String,
     /// The channel of orders, if there is one.
@@ -74,7 +76,7 @@ impl Site {
             publishers: 0,
             had_large_payload: false,
             routes,
-            page: None,
+            files: Files::default(),
             prefix,
             control: None,
             receipts: None,
@@ -151,7 +153,7 @@ impl Site {
         let number = self.routes.iter().position(|route| route.path == request.path());
         let accepted = match number {
             Some(number) => self.accept(id, number, &request),
-            None => Err(self.answer_plain(&request)),
+            None => Err(self.files.answer(&request)),
         };
         match (number, accepted) {
             (Some(number), Ok(accepted)) => self.open(id, number as u8, &request, &accepted),
@@ -204,15 +206,6 @@ impl Site {
         }
     }
 
-    fn answer_plain(&self, request: &Request) -> Response {
-        match &self.page {
-            Some(page) if request.path() == "/" && is_loopback_name(request.header("host")) => {
-                Response::html(page.clone())
-            }
-            _ => Response::text(404, "nothing is served here"),
-        }
-    }
-
     fn answer_admin(&self, path: &str) -> Response {
         match path {
             "/healthz" => Response::text(200, "ok"),
@@ -240,41 +233,6 @@ impl Site {
             history_bytes: self.server.history.bytes(),
             source_up: self.source_up,
             presence_users: self.server.presence_users_len(),
-        }
-    }
-}
-
-/// A name that points to this machine alone. A page of another site whose name was pointed here (DNS rebinding) sends its
-/// own name, and must not get the page with its token.
-fn is_loopback_name(host: Option<&str>) -> bool {
-    let Some(host) = host else { return false };
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost")
-        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_loopback_names_get_the_page() {
-        for (host, loopback) in [
-            ("localhost", true),
-            ("LOCALHOST:8099", true),
-            ("127.0.0.1:8099", true),
-            ("[::1]:8099", true),
-            ("[::1]", true),
-            ("evil.example:8099", false),
-            ("localhost.evil.example", false),
-            ("10.0.0.1", false),
-            ("", false),
-        ] {
-            assert_eq!(is_loopback_name(Some(host)), loopback, "{host}");
         }
     }
 }

@@ -62,6 +62,7 @@ impl Response {
     pub fn encode(&self) -> Vec<u8> {
         let reason = match self.status {
             200 => "OK",
+            304 => "Not Modified",
             400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",
@@ -75,12 +76,17 @@ impl Response {
             _ => "Status",
         };
         let mut head = format!(
-            "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n",
+            "HTTP/1.1 {} {reason}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n",
             self.status,
-            self.content_type,
-            self.body.len()
         );
+        if self.status != 304 {
+            // Of a file that is not sent there is no type, and its length would be that of the file (RFC 9110 section 8.6).
+            let (content_type, length) = (self.content_type, self.body.len());
+            head.push_str(&format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n"));
+        }
+        if self.headers.iter().all(|(name, _)| *name != "Cache-Control") {
+            head.push_str("Cache-Control: no-store\r\n");
+        }
         for (name, value) in &self.headers {
             debug_assert!(!value.contains(['\r', '\n']), "a header value is one line");
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -335,7 +341,13 @@ mod tests {
 
     #[test]
     fn a_response_says_its_length_and_ends_the_connection() {
+        let kept = Response { status: 304, ..Response::text(200, "") };
+        let kept = kept.with("Cache-Control", "no-cache").encode();
+        let kept = String::from_utf8(kept).unwrap();
+        assert!(kept.contains("\r\nCache-Control: no-cache\r\n") && !kept.contains("no-store"));
+        assert!(!kept.contains("Content-Length") && !kept.contains("Content-Type:"), "{kept}");
         let text = String::from_utf8(upgrade_required().encode()).unwrap();
+        assert!(text.contains("\r\nContent-Length: ") && text.contains("no-store"));
         assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
         assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"));
         assert!(text.contains("\r\nConnection: close\r\n"));

@@ -56,6 +56,7 @@ use crate::presence::{self, Presence};
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::site::Site;
+use crate::site::files::File;
 use crate::slots::ConnId;
 use crate::timers::{TICK, tick};
 use ceiling::Ceiling;
@@ -206,7 +207,12 @@ impl Reactor {
 
     /// Serves a page at `/`, to those who ask by a loopback name.
     pub fn serve_page(&mut self, page: Vec<u8>) {
-        self.site.page = Some(page);
+        self.site.files.set_page(page);
+    }
+
+    /// Serves a file to pages of every origin.
+    pub fn serve_file(&mut self, file: File) {
+        self.site.files.add(file);
     }
 
     /// Tells Redis who is here. There must be a link to one.

@@ -1,0 +1,144 @@
+//! What is served besides WebSockets: a page for those on this machine, and files that anybody may fetch.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::client::http::{Request, Response};
+
+/// Every page and file of a server.
+#[derive(Default)]
+pub struct Files {
+    /// Served at `/` to whoever asks by a loopback name.
+    page: Option<Vec<u8>>,
+    public: Vec<File>,
+}
+
+/// A file that pages of every origin may load.
+pub struct File {
+    path: String,
+    content_type: &'static str,
+    body: Vec<u8>,
+    /// Another one for other bytes (RFC 9110 section 8.8.3).
+    tag: String,
+}
+
+impl File {
+    /// Served at `path`.
+    pub fn new(path: &str, content_type: &'static str, body: Vec<u8>) -> File {
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        let tag = format!("\"{:016x}\"", hasher.finish());
+        File { path: path.to_owned(), content_type, body, tag }
+    }
+
+    /// The file, or that what the client has of it is still good. It asks each time: a newer server's file is never hidden
+    /// behind an older one, and asking costs one small answer.
+    fn answer(&self, request: &Request) -> Response {
+        let is_known = request.list("if-none-match").any(|tag| tag == "*" || self.is(tag));
+        let (status, body) = if is_known { (304, Vec::new()) } else { (200, self.body.clone()) };
+        Response { status, headers: Vec::new(), content_type: self.content_type, body }
+            .with("Cache-Control", "no-cache")
+            .with("ETag", self.tag.clone())
+            .with("Access-Control-Allow-Origin", "*")
+    }
+
+    /// A proxy that compresses makes tags weak.
+    fn is(&self, tag: &str) -> bool {
+        tag.strip_prefix("W/").unwrap_or(tag) == self.tag
+    }
+}
+
+impl Files {
+    /// The page at `/`.
+    pub fn set_page(&mut self, page: Vec<u8>) {
+        self.page = Some(page);
+    }
+
+    /// One more file.
+    pub fn add(&mut self, file: File) {
+        self.public.push(file);
+    }
+
+    /// The answer to a request for a path that is no route.
+    pub fn answer(&self, request: &Request) -> Response {
+        if let Some(file) = self.public.iter().find(|file| file.path == request.path()) {
+            return file.answer(request);
+        }
+        match &self.page {
+            Some(page) if request.path() == "/" && is_loopback_name(request.header("host")) => {
+                Response::html(page.clone())
+            }
+            _ => Response::text(404, "nothing is served here"),
+        }
+    }
+}
+
+/// A name that points to this machine alone. A page of another site whose name was pointed here (DNS rebinding) sends its
+/// own name, and must not get the page with its token.
+fn is_loopback_name(host: Option<&str>) -> bool {
+    let Some(host) = host else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::http;
+
+    fn asked(path: &str, lines: &str) -> Request {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: 10.0.0.1\r\n{lines}\r\n");
+        http::parse(head.as_bytes(), 8192).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn only_loopback_names_get_the_page() {
+        for (host, loopback) in [
+            ("localhost", true),
+            ("LOCALHOST:8099", true),
+            ("127.0.0.1:8099", true),
+            ("[::1]:8099", true),
+            ("[::1]", true),
+            ("evil.example:8099", false),
+            ("localhost.evil.example", false),
+            ("10.0.0.1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_loopback_name(Some(host)), loopback, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_sent_once_to_whoever_keeps_it() {
+        let mut files = Files::default();
+        files.add(File::new("/a.js", "text/javascript", b"let a;".to_vec()));
+        let first = files.answer(&asked("/a.js", ""));
+        assert_eq!((first.status, &first.body[..]), (200, &b"let a;"[..]));
+        let tag = &first.headers.iter().find(|(name, _)| *name == "ETag").unwrap().1;
+        for (line, status) in [
+            (format!("If-None-Match: {tag}\r\n"), 304),
+            (format!("If-None-Match: \"other\", W/{tag}\r\n"), 304),
+            ("If-None-Match: *\r\n".to_owned(), 304),
+            ("If-None-Match: \"other\"\r\n".to_owned(), 200),
+        ] {
+            let answer = files.answer(&asked("/a.js", &line));
+            assert_eq!((answer.status, answer.body.is_empty()), (status, status == 304), "{line}");
+        }
+        let other = File::new("/a.js", "text/javascript", b"let b;".to_vec());
+        assert!(!other.is(tag), "other bytes, another tag");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found() {
+        let mut files = Files::default();
+        files.add(File::new("/a.js", "text/javascript", Vec::new()));
+        files.set_page(b"page".to_vec());
+        for path in ["/", "/a.j", "/a.js/", "/A.js"] {
+            assert_eq!(files.answer(&asked(path, "")).status, 404, "{path}");
+        }
+    }
+}
