@@ -49,6 +49,8 @@ pub struct Config {
     pub streams: Vec<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
+    /// Whether the client for browsers and mini programs is served beside the routes.
+    pub client_script: bool,
     /// Where in Redis it is told who comes and goes; only there beside `redis`.
     pub events: Option<Sink>,
     /// How tokens are checked.
@@ -202,6 +204,7 @@ impl Default for Config {
             receipts: None,
             streams: Vec::new(),
             admin: None,
+            client_script: true,
             events: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
@@ -273,6 +276,7 @@ impl fmt::Debug for Config {
             .field("receipts", &self.receipts)
             .field("streams", &self.streams)
             .field("admin", &self.admin)
+            .field("client_script", &self.client_script)
             .field("events", &self.events)
             .field("jwt", &self.jwt)
             .field("routes", &self.routes)

@@ -40,6 +40,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "none", "list of at most 8, only with redis", |c, v| put(&mut c.streams, streams(v))),
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
+        text("client_script", "whether the client for browsers and mini programs is served, at /oneloop.js",
+            "true", "true or false", |c, v| put(&mut c.client_script, v.truth())),
         text("events", "where Redis is told that users come online and go offline",
             "none", "stream:NAME or channel:NAME; only with redis", |c, v| put(&mut c.events, sink(v).map(Some))),
         text("log", "what reaches the log",

@@ -22,6 +22,12 @@ const READY_TOKEN_SUB: &str = "42";
 
 const PAGE: &str = include_str!("page.html");
 
+/// The client for browsers and mini programs.
+const CLIENT: &str = include_str!("oneloop.js");
+
+/// What its functions take and return.
+const CLIENT_TYPES: &str = include_str!("oneloop.d.ts");
+
 /// A server that listens, and what there is to say about it.
 pub struct Started {
     /// For stdout.
@@ -73,6 +79,9 @@ pub fn start(config: Config, unix: u64, trim: fn()) -> io::Result<Started> {
         let push = Push::new(Rc::clone(&keys), route).map_err(invalid)?;
         app = app.route_from(&route.path, push, route.origins.clone());
     }
+    if config.client_script {
+        app = with_client(app);
+    }
     if let Some(token) = &token {
         let (config, token) = (config.clone(), token.clone());
         app = app.page(move |addresses| page(&config, &token, &addresses));
@@ -80,6 +89,16 @@ pub fn start(config: Config, unix: u64, trim: fn()) -> io::Result<Started> {
     let bound = app.bind()?;
     let lines = lines(&config, &bound.addresses(), token.as_deref());
     Ok(Started { lines, bound })
+}
+
+/// Serves the client beside the routes: as a script or a CommonJS module, and as an ES module.
+fn with_client(app: App) -> App {
+    let script = "text/javascript; charset=utf-8";
+    let types = "application/typescript; charset=utf-8";
+    let module = [CLIENT, "export default oneloop;\n"].concat();
+    app.file("/oneloop.js", script, CLIENT.into())
+        .file("/oneloop.mjs", script, module.into_bytes())
+        .file("/oneloop.d.ts", types, CLIENT_TYPES.into())
 }
 
 /// Whether anything in the settings is said to Redis by a command.
@@ -209,7 +228,8 @@ fn publish_command(config: &Config, publishers: Option<SocketAddr>, topic: &str)
 fn page(config: &Config, token: &str, addresses: &Addresses) -> Vec<u8> {
     let command = publish_command(config, addresses.publishers, &first_topic(config));
     let route = config.routes.first().map_or("/ws", |route| &route.path);
-    PAGE.replace("{{path}}", &escape(route))
+    PAGE.replace("{{client}}", CLIENT)
+        .replace("{{path}}", &escape(route))
         .replace("{{token}}", &escape(token))
         .replace("{{command}}", &escape(&command))
         .into_bytes()
@@ -252,6 +272,10 @@ mod tests {
         let html = String::from_utf8(page(&Config::default(), "T", &addresses())).unwrap();
         assert!(html.contains("redis-cli -p 6380 PUBLISH pub.news '{&quot;hello&quot;"));
         assert!(!html.contains("{{"));
+        assert!(
+            html.contains(CLIENT) && !CLIENT.contains("</script"),
+            "the client is in it, whole"
+        );
     }
 
     #[test]

@@ -1,0 +1,99 @@
+// Types of oneloop's client (oneloop.js).
+
+/** Opens one connection that comes back by itself. */
+declare function oneloop(url: string, options?: oneloop.Options): oneloop.Client;
+
+declare namespace oneloop {
+  interface Options {
+    /**
+     * The token, or where it comes from; none for an anonymous client. It is asked for before the first attempt and kept.
+     * `stale`: the one before expired or was refused, so one from a cache of yours is of no use.
+     */
+    token?: string | ((stale: boolean) => string | null | undefined | Promise<string | null | undefined>);
+    /** Topics to subscribe to for as long as the client lives. */
+    topics?: Iterable<string>;
+    /** The cursor of an earlier client: what came since is heard first, if the server still has it. */
+    since?: string;
+    /** Where the token travels. By default a header in mini programs, and a subprotocol in browsers, which have no headers. */
+    place?: "header" | "protocol" | "frame";
+    /** The longest wait before the first new attempt; it doubles with each. By default 500. */
+    backoffMs?: number;
+    /** The longest wait before any new attempt. By default 30000. */
+    backoffMsMax?: number;
+    /** An object like `wx` and `uni`, where there is another one. */
+    platform?: unknown;
+  }
+
+  interface Message<Data = any> {
+    topic: string;
+    /** The cursor that includes it. */
+    id: string;
+    data: Data;
+    /** Instead of `data`, for what is not UTF-8: base64. */
+    data64?: string;
+  }
+
+  type State = "connecting" | "open" | "waiting" | "closed";
+
+  /** Why it ended, or how it was welcomed. */
+  interface Why {
+    /** Of the close frame; 0 or none if there was none. */
+    code?: number;
+    /** A word, such as `expired`, `silent`, `timeout`, `token`. */
+    reason?: string;
+    /** Something for people. */
+    detail?: string;
+    /** The server asked for that much patience, in milliseconds. */
+    retry?: number;
+    /** Of the welcome: what this connection hears. */
+    topics?: string[];
+    /** Of the welcome: whether what was missed follows. */
+    resumed?: boolean;
+  }
+
+  interface Gap {
+    op: "gap" | "welcome";
+    /** The cursor behind which something is missing, or behind which all is held. */
+    from?: string;
+  }
+
+  interface Refusal {
+    code: string;
+    topic?: string;
+  }
+
+  /** Ends what it came from; a second call does nothing. */
+  type Off = () => void;
+
+  interface Client {
+    /**
+     * Calls `call` with each message on the topic, or on those that `room.*` covers, and subscribes to it; the last `off` of a
+     * topic unsubscribes. `*` is whatever comes, and subscribes to nothing.
+     */
+    on<Data = any>(topic: string, call: (data: Data, message: Message<Data>) => void): Off;
+    /** Subscribes, for those who listen to `*`. */
+    subscribe(topic: string): Off;
+    /**
+     * Sends to the back end. Resolves when that has it, with the id of the stream's entry if there is one; rejects with an error
+     * whose `code` is `unavailable` (perhaps it arrived, perhaps not), `busy`, `forbidden` or `bad_topic`.
+     */
+    send(data: unknown, topic?: string): Promise<string | undefined>;
+    /** Messages may have been missed: fetch your state again. */
+    onGap(call: (gap: Gap) => void): Off;
+    onState(call: (state: State, why: Why) => void): Off;
+    /** A topic was refused. */
+    onError(call: (refusal: Refusal) => void): Off;
+    /** Begins again after the end, with a token that is asked for anew. */
+    open(): void;
+    /** Ends for good, until `open`. */
+    close(): void;
+    readonly state: State;
+    /** Of the latest message, to be kept for `since`; empty before the first welcome. */
+    readonly cursor: string;
+    /** The user whom the server knows this connection by. */
+    readonly sub: string | null;
+  }
+}
+
+export = oneloop;
+export as namespace oneloop;

@@ -1,0 +1,434 @@
+// oneloop's client for browsers, WeChat mini programs and uni-app: one connection that comes back by itself.
+//
+//   const live = oneloop("wss://push.example.com/ws", { token: () => fetchToken() });
+//   const off = live.on("room.7", (data) => show(data));
+//
+// There is one attempt at a time, and it has a number. Whatever reports later, a callback of a socket that was given up
+// or a token that comes too late, finds that its number has passed and changes nothing.
+function oneloop(url, options) {
+  "use strict";
+  options = options || {};
+
+  // From the first attempt to the welcome, the token included.
+  const CONNECT_MS = 15000;
+  // From a ping to whatever comes next; less when there is reason for doubt.
+  const PONG_MS = 10000;
+  const DOUBT_MS = 5000;
+  // A timer that fires so late was asleep with all else: what came meanwhile has yet to be read.
+  const LATE_MS = 2000;
+  // A connection that lived so long makes the next wait a short one again.
+  const STABLE_MS = 5000;
+  // A token refused twice at that age is no accident.
+  const YOUNG_MS = 60000;
+  // A longer query may not fit into the server's bound for a request's head; topics then go with the token, in a frame.
+  const QUERY_CHARS_MAX = 4000;
+
+  const mini = options.platform || miniProgram();
+  const handlers = new Map();
+  const watchers = new Map();
+  const unanswered = new Map();
+
+  let number = 0;
+  let state = "closed";
+  let link = null;
+  let timer = 0;
+  // Of the timer, as a time of day.
+  let due = 0;
+  let isProbing = false;
+  let tries = 0;
+  let openedAt = 0;
+  // The server asked for that much patience.
+  let notBefore = 0;
+  let cursor = options.since || "";
+  let token;
+  let tokenAt = 0;
+  // What became of the token before this one: 1 if it expired, 2 if it was refused.
+  let stale = 0;
+  // Tokens travel in the first frame: always, since the handshake has no room for them or does not get them there; or once,
+  // since a handshake failed, and nobody can read why.
+  let frameAlways = options.place === "frame";
+  let frameNext = false;
+  // Of this connection: what was asked for, and whose it is.
+  let asked = new Set();
+  let sub = null;
+  let isSyncing = false;
+  let references = 0;
+  // Between two pings.
+  let pause = 0;
+
+  // A page is a page, whatever libraries it has loaded: those of WeChat and uni-app are called `wx` and `uni` there, too.
+  function miniProgram() {
+    if (typeof document !== "undefined" && typeof WebSocket !== "undefined") return null;
+    if (typeof wx !== "undefined" && wx.connectSocket) return wx;
+    return typeof uni !== "undefined" && uni.connectSocket ? uni : null;
+  }
+
+  // ---- who is told
+
+  function add(map, key, call) {
+    const entry = { call };
+    map.set(key, (map.get(key) || []).concat(entry));
+    return () => {
+      entry.call = null;
+      const left = (map.get(key) || []).filter((one) => one.call);
+      if (left.length) map.set(key, left);
+      else map.delete(key);
+    };
+  }
+
+  function tell(map, key, first, second) {
+    (map.get(key) || []).forEach((entry) => {
+      try {
+        if (entry.call) entry.call(first, second);
+      } catch (error) {
+        console.error(error);
+      }
+    });
+  }
+
+  function become(next, why) {
+    state = next;
+    tell(watchers, "state", next, why || {});
+  }
+
+  // `room.7` is heard by whoever asked for `room.7`, `room.*` or `*`. Behind `user.` stands an id, dots and all.
+  function deliver(frame) {
+    const topic = frame.topic;
+    const keys = [topic, "*"];
+    for (let dot = topic.indexOf("."); dot > 0; dot = topic.indexOf(".", dot + 1)) {
+      keys.push(topic.slice(0, dot) + ".*");
+      if (keys[2] === "user.*") break;
+    }
+    new Set(keys).forEach((key) => tell(handlers, key, frame.data, frame));
+  }
+
+  // ---- what is asked for
+
+  function wanted() {
+    const topics = new Set(options.topics);
+    handlers.forEach((_, topic) => topic === "*" || topics.add(topic));
+    return topics;
+  }
+
+  // Later, once for all that one piece of code changed: what it lets go of and takes up again is not mentioned.
+  function sync() {
+    if (isSyncing) return;
+    isSyncing = true;
+    Promise.resolve().then(() => {
+      isSyncing = false;
+      if (state !== "open") return;
+      const topics = wanted();
+      topics.forEach((topic) => asked.has(topic) || command({ op: "subscribe", topic }));
+      asked.forEach((topic) => {
+        // A user's own topic cannot be given up.
+        if (!topics.has(topic) && topic !== "user." + sub) command({ op: "unsubscribe", topic });
+      });
+      asked = topics;
+    });
+  }
+
+  function command(frame) {
+    transmit(JSON.stringify(frame));
+  }
+
+  function transmit(text) {
+    try {
+      if (link) link.send(text);
+    } catch (error) {
+      lost(number);
+    }
+  }
+
+  function on(topic, call) {
+    const off = add(handlers, topic, call);
+    sync();
+    return () => {
+      off();
+      sync();
+    };
+  }
+
+  function send(data, topic) {
+    return new Promise((resolve, reject) => {
+      if (state !== "open") return reject(failure("unavailable"));
+      const ref = ++references;
+      // What is no JSON counts as null.
+      const json = JSON.stringify(data) || "null";
+      const place = topic ? ',"topic":' + JSON.stringify("" + topic) : "";
+      unanswered.set(ref, [resolve, reject]);
+      transmit('{"op":"send","ref":' + ref + ',"data":' + json + place + "}");
+    });
+  }
+
+  function failure(code) {
+    return Object.assign(new Error("oneloop: " + code), { code });
+  }
+
+  // ---- one connection
+
+  function connect() {
+    const own = ++number;
+    wait(CONNECT_MS, () => lost(own, 0, "timeout"));
+    become("connecting");
+    if (own !== number) return;
+    new Promise((resolve) => resolve(token || bearer())).then(
+      (got) => {
+        if (own !== number) return;
+        if (got !== token) tokenAt = Date.now();
+        token = got;
+        try {
+          dial(own);
+        } catch (error) {
+          console.error(error);
+          lost(own);
+        }
+      },
+      () => lost(own, 0, "token")
+    );
+  }
+
+  function bearer() {
+    return typeof options.token === "function" ? options.token(stale > 0) : options.token;
+  }
+
+  function dial(own) {
+    asked = wanted();
+    sub = null;
+    const query = Array.from(asked, (topic) => "topic=" + encodeURIComponent(topic));
+    if (cursor) query.push("since=" + cursor);
+    const parameters = query.join("&");
+    if (parameters.length > QUERY_CHARS_MAX) frameAlways = true;
+    const place = token && (frameAlways || frameNext ? "frame" : options.place || (mini ? "header" : "protocol"));
+    // What the token permits cannot be asked for before it.
+    const isWhole = place === "frame" || !parameters;
+    const address = isWhole ? url : url + (url.indexOf("?") < 0 ? "?" : "&") + parameters;
+    const opened = () => {
+      if (own !== number) return socket.close();
+      frameNext = false;
+      if (place === "frame") authenticate();
+    };
+    const said = (event) => {
+      if (own === number) receive(event.data, place);
+    };
+    const closed = (event = {}) => lost(own, event.code, event.reason);
+    // Until it opens: a handshake that fails is not explained to us, a refused frame is.
+    frameNext = !frameNext;
+    const socket = (mini ? openTask : openSocket)(address, place, opened, said, closed);
+    if (own === number) link = socket;
+    else socket.close();
+  }
+
+  function authenticate() {
+    command({ op: "auth", token, since: cursor || undefined, topics: Array.from(asked) });
+  }
+
+  function openSocket(address, place, opened, said, closed) {
+    const protocols = ["oneloop.v1"];
+    if (place === "protocol") protocols.push("bearer." + token);
+    const socket = new WebSocket(address, protocols);
+    socket.onopen = opened;
+    socket.onmessage = said;
+    socket.onclose = closed;
+    return socket;
+  }
+
+  function openTask(address, place, opened, said, closed) {
+    const header = place === "header" ? { Authorization: "Bearer " + token } : {};
+    const fail = () => closed();
+    // uni-app returns a promise instead of a task if there is no callback.
+    const task = mini.connectSocket({ url: address, header, fail });
+    task.onOpen(opened);
+    task.onMessage(said);
+    task.onClose(closed);
+    task.onError(fail);
+    return { send: (data) => task.send({ data, fail }), close: () => task.close({ fail() {} }) };
+  }
+
+  function receive(text, place) {
+    if (isProbing) watch();
+    let frame = {};
+    try {
+      frame = JSON.parse(text) || frame;
+    } catch (error) {
+      // A pong.
+    }
+    const answered = unanswered.get(frame.ref);
+    unanswered.delete(frame.ref);
+    if (frame.op === "welcome") {
+      const isStranger = token && frame.sub === null;
+      if (isStranger && place !== "frame") {
+        // It lets in whoever has no token, and ours did not get there.
+        frameAlways = true;
+        authenticate();
+      }
+      // Else ours is on its way.
+      if (!isStranger || frameAlways) welcome(frame);
+    } else if (frame.op === "authed" && sub !== frame.sub) {
+      // It knows the token now, but not what else came with it: the handshake is the place for that, if it can be.
+      if (!frameAlways) return lost(number);
+      sub = frame.sub;
+      asked = new Set();
+      sync();
+    } else if (frame.op === "gap") {
+      tell(watchers, "gap", frame);
+    } else if (frame.op === "sent" && answered) {
+      answered[0](frame.id);
+    } else if (frame.op === "error" && answered) {
+      answered[1](failure(frame.code));
+    } else if (frame.op === "error") {
+      tell(watchers, "error", frame);
+    } else if (frame.topic && !frame.op && frame.id > cursor) {
+      cursor = frame.id;
+      deliver(frame);
+    }
+  }
+
+  function welcome(frame) {
+    const own = number;
+    const isGap = cursor && !frame.resumed;
+    cursor = frame.id;
+    sub = frame.sub;
+    stale = 0;
+    openedAt = Date.now();
+    pause = (frame.ping || 25) * 1000;
+    watch();
+    become("open", frame);
+    sync();
+    if (isGap && own === number) tell(watchers, "gap", frame);
+  }
+
+  // ---- its life
+
+  function wait(ms, then) {
+    clearTimeout(timer);
+    due = Date.now() + ms;
+    timer = setTimeout(then, ms);
+  }
+
+  function watch() {
+    isProbing = false;
+    wait(pause, () => probe(PONG_MS));
+  }
+
+  // Whatever comes is an answer.
+  function probe(ms) {
+    const own = number;
+    isProbing = true;
+    wait(ms, () => {
+      if (Date.now() - due > LATE_MS) probe(PONG_MS);
+      else lost(own, 0, "silent");
+    });
+    transmit("ping");
+  }
+
+  // The page or the program is in front again, or the network is another one: what was open may be dead.
+  function wake(event) {
+    if (event && event.isConnected === false) return;
+    if (event && event.type === "visibilitychange" && document.hidden) return;
+    if (state === "waiting" && Date.now() >= notBefore) connect();
+    else if (state === "open" && (!isProbing || Date.now() > due)) probe(DOUBT_MS);
+  }
+
+  function listen(verb) {
+    if (mini) {
+      // Mini programs have the first, mini games the second.
+      ["AppShow", "Show", "NetworkStatusChange"].forEach((name) => {
+        if (mini[verb + name]) mini[verb + name](wake);
+      });
+      return;
+    }
+    const method = (verb === "on" ? "add" : "remove") + "EventListener";
+    if (typeof document !== "undefined") document[method]("visibilitychange", wake);
+    if (typeof self !== "undefined" && self[method]) self[method]("online", wake);
+  }
+
+  function drop() {
+    number++;
+    clearTimeout(timer);
+    isProbing = false;
+    const old = link;
+    link = null;
+    try {
+      if (old) old.close();
+    } catch (error) {
+      // It was closed already.
+    }
+    const sends = Array.from(unanswered.values());
+    unanswered.clear();
+    sends.forEach((one) => one[1](failure("unavailable")));
+  }
+
+  // Attempt `own` has ended, and is followed by another one unless the server says that this is of no use.
+  function lost(own, code, text) {
+    if (own !== number) return;
+    const why = { code };
+    try {
+      Object.assign(why, JSON.parse(text));
+    } catch (error) {
+      why.reason = text;
+    }
+    const wasOpen = state === "open";
+    drop();
+    if (code === 4501 && token && !frameAlways) {
+      frameAlways = true;
+    } else if (code === 4002 || (code === 4500 && mayAskAgain())) {
+      token = undefined;
+      stale = code === 4500 ? 2 : 1;
+    } else if (code >= 4500 && code <= 4999) {
+      return stop(why);
+    }
+    if (wasOpen && Date.now() - openedAt > STABLE_MS) tries = 0;
+    const most = Math.min(options.backoffMsMax || 30000, (options.backoffMs || 500) * Math.pow(2, tries++));
+    const patience = +why.retry || 0;
+    notBefore = Date.now() + patience;
+    wait(patience + Math.random() * most, connect);
+    become("waiting", why);
+  }
+
+  function mayAskAgain() {
+    const isYoung = Date.now() - tokenAt < YOUNG_MS;
+    return typeof options.token === "function" && !(stale > 1 && isYoung);
+  }
+
+  function stop(why) {
+    listen("off");
+    become("closed", why);
+  }
+
+  function open() {
+    if (state !== "closed") return;
+    token = undefined;
+    tries = 0;
+    listen("on");
+    connect();
+  }
+
+  function close() {
+    if (state === "closed") return;
+    drop();
+    stop({});
+  }
+
+  open();
+  return {
+    on,
+    subscribe: (topic) => on(topic, () => {}),
+    send,
+    onGap: (call) => add(watchers, "gap", call),
+    onState: (call) => add(watchers, "state", call),
+    onError: (call) => add(watchers, "error", call),
+    open,
+    close,
+    get state() {
+      return state;
+    },
+    get cursor() {
+      return cursor;
+    },
+    get sub() {
+      return sub;
+    },
+  };
+}
+
+if (typeof module !== "undefined") module.exports = oneloop;
