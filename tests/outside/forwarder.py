@@ -15,6 +15,8 @@ class Forwarder:
         self.target, self.connections = target, []
         # Of a slow line: bytes at a time, and seconds between two times.
         self.piece, self.pause = 65536, 0
+        # How many bytes from the server a new connection passes on before it is cut, by chance.
+        self.draw, self.cuts = None, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -60,6 +62,10 @@ class Forwarder:
     def slow_down(self, piece, pause):
         self.piece, self.pause = piece, pause
 
+    def cut_after(self, draw):
+        """Each new connection is cut after `draw()` bytes from the server, with `None` none any more."""
+        self.draw = draw
+
     def close(self):
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
@@ -80,14 +86,23 @@ class Connection:
     def __init__(self, forwarder, near, far):
         self.forwarder, self.near, self.far = forwarder, near, far
         self.is_dead, self.was_left = False, threading.Event()
+        self.left = forwarder.draw() if forwarder.draw else None
 
     def pump(self, source, sink):
         """Passes on what comes from `source`; once dead, swallows it, and its end, too."""
         with contextlib.suppress(OSError):
             while received := source.recv(self.forwarder.piece):
                 time.sleep(self.forwarder.pause)
+                is_cut = False
+                if source is self.far and self.left is not None and not self.is_dead:
+                    received = received[: self.left]
+                    self.left -= len(received)
+                    is_cut = self.left == 0
                 if not self.is_dead:
                     sink.sendall(received)
+                if is_cut:
+                    self.forwarder.cuts += 1
+                    break
         if source is self.near:
             self.was_left.set()
         if not self.is_dead:
