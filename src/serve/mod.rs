@@ -1,8 +1,9 @@
 //! What the binary serves: the settings turned into routes with their handlers, and the lines that say where.
 
+mod page;
+
 use std::fmt::Write;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::app::{App, Bound, link};
@@ -19,8 +20,6 @@ const READY_TOKEN_SECONDS: u64 = 86_400;
 
 /// The user of that token.
 const READY_TOKEN_SUB: &str = "42";
-
-const PAGE: &str = include_str!("page.html");
 
 /// The client for browsers and mini programs.
 const CLIENT: &str = include_str!("oneloop.js");
@@ -84,7 +83,7 @@ pub fn start(config: Config, unix: u64, trim: fn()) -> io::Result<Started> {
     }
     if let Some(token) = &token {
         let (config, token) = (config.clone(), token.clone());
-        app = app.page(move |addresses| page(&config, &token, &addresses));
+        app = app.page(move |addresses| page::page(&config, &token, &addresses));
     }
     let bound = app.bind()?;
     let lines = lines(&config, &bound.addresses(), token.as_deref());
@@ -201,43 +200,9 @@ fn lines(config: &Config, addresses: &Addresses, token: Option<&str>) -> String 
         line("page", &format!("http://{}/", addresses.clients));
         line("token", token);
     }
-    let topic = first_topic(config);
-    line("try", &publish_command(config, addresses.publishers, &topic));
+    let topic = page::first_topic(config);
+    line("try", &page::shell(config, addresses.publishers, &topic));
     text
-}
-
-/// A topic that somebody hears.
-fn first_topic(config: &Config) -> String {
-    let topics = config.routes.iter().flat_map(|route| &route.topics);
-    let plain = |topic: &&String| !topic.contains('*');
-    topics.filter(plain).map(String::clone).next().unwrap_or(format!("user.{READY_TOKEN_SUB}"))
-}
-
-/// A command for the shell that publishes a message.
-fn publish_command(config: &Config, publishers: Option<SocketAddr>, topic: &str) -> String {
-    let place = match publishers {
-        Some(address) if address.ip().is_loopback() => format!("-p {} ", address.port()),
-        Some(address) => format!("-h {} -p {} ", address.ip(), address.port()),
-        None => "-u \"$REDIS_URL\" ".to_owned(),
-    };
-    let prefix = &config.prefix;
-    format!("redis-cli {place}PUBLISH {prefix}{topic} '{{\"hello\":\"world\"}}'")
-}
-
-/// The page at `/`, connected with the ready token.
-fn page(config: &Config, token: &str, addresses: &Addresses) -> Vec<u8> {
-    let command = publish_command(config, addresses.publishers, &first_topic(config));
-    let route = config.routes.first().map_or("/ws", |route| &route.path);
-    PAGE.replace("{{client}}", CLIENT)
-        .replace("{{path}}", &escape(route))
-        .replace("{{token}}", &escape(token))
-        .replace("{{command}}", &escape(&command))
-        .into_bytes()
-}
-
-/// For HTML text and attribute values.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -265,17 +230,6 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}{text}");
         }
-    }
-
-    #[test]
-    fn the_page_carries_its_command_and_no_open_end() {
-        let html = String::from_utf8(page(&Config::default(), "T", &addresses())).unwrap();
-        assert!(html.contains("redis-cli -p 6380 PUBLISH pub.news '{&quot;hello&quot;"));
-        assert!(!html.contains("{{"));
-        assert!(
-            html.contains(CLIENT) && !CLIENT.contains("</script"),
-            "the client is in it, whole"
-        );
     }
 
     #[test]

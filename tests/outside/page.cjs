@@ -1,34 +1,67 @@
-// Opens the page in Chromium, waits until it is connected, runs the given command, waits until
-// the page shows its last word's text, and prints what was seen as one JSON line.
+// Uses the page with the keyboard alone, on a narrow screen, and prints what was seen as one JSON line.
 const { execFileSync } = require("node:child_process");
 const { chromium } = require("playwright-core");
 
-const [browserPath, profile, url, command, ...words] = process.argv.slice(2);
+const [browserPath, profile, url, expired, command, ...words] = process.argv.slice(2);
 const flags = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ];
+// Of the smallest phones in use.
+const viewport = { width: 320, height: 640 };
 
 async function main() {
   const browser = await chromium.launchPersistentContext(profile, {
-    executablePath: browserPath, headless: true, args: flags,
+    executablePath: browserPath, headless: true, args: flags, viewport,
   });
   try {
     const page = await browser.newPage();
     const errors = [];
+    const loaded = [];
     page.on("pageerror", (error) => errors.push(String(error)));
+    page.on("request", (request) => loaded.push(request.url()));
     await page.goto(url);
     const shows = (source) => page.waitForFunction(
       (pattern) => new RegExp(pattern, "i").test(document.body.innerText),
       source, { timeout: 30000 },
     );
+    const tabTo = async (selector) => {
+      for (let n = 0; n < 30; n++) {
+        if (await page.evaluate((one) => document.activeElement.matches(one), selector)) return;
+        await page.keyboard.press("Tab");
+      }
+      throw new Error(`the keyboard does not reach ${selector}`);
+    };
+    const subscribe = async (topic) => {
+      await tabTo("#topic");
+      await page.keyboard.type(topic + "\n");
+    };
+    const connectWith = async (token) => {
+      await tabTo("#token textarea");
+      await page.keyboard.press("Control+A");
+      await page.keyboard.insertText(token);
+      await tabTo("#token button");
+      await page.keyboard.press("Enter");
+    };
     await shows("\\bconnected\\b");
+    const token = await page.inputValue("#token textarea");
+    await subscribe("room.7");
+    await subscribe("secret");
+    await shows("secret: forbidden");
     const before = await page.innerText("body");
     const published = execFileSync(command, words, { encoding: "utf8" });
-    const payload = JSON.parse(words.at(-1));
-    await shows(Object.values(payload)[0]);
+    await shows(Object.values(JSON.parse(words.at(-1)))[0]);
     const after = await page.innerText("body");
-    console.log(JSON.stringify({ before, published, after, errors }));
+    const widths = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    await connectWith(expired);
+    await shows("closed\\s+4500: signature");
+    const refused = await page.innerText("body");
+    await connectWith(token);
+    await shows("\\bconnected\\b");
+    await tabTo("[aria-label='Leave room.7']");
+    await page.keyboard.press("Enter");
+    const topics = await page.innerText("#topics");
+    console.log(JSON.stringify({ before, published, after, widths, refused, topics, errors, loaded }));
   } finally {
     await browser.close();
   }

@@ -1,5 +1,6 @@
 """The first minute of a new user: no key, one redis-cli line, one page."""
 
+import asyncio
 import re
 import shutil
 
@@ -88,21 +89,27 @@ def test_the_page_is_served(start):
     assert "new WebSocket" in body
 
 
-async def test_the_page_is_connected_and_shows_what_is_published(start, tmp_path):
-    server = start(key=False)
+async def test_the_page_shows_what_is_published_and_why_it_hears_it(start, tmp_path):
+    server = start("--may", "room.*", key=False)
     async with server.client("x", bearer=server.line("token")) as other:
         other.sub = other.welcome["sub"]
         host, port = server.publishers
-        [page] = node(
-            "page.cjs", shutil.which("chromium"), tmp_path / "profile", server.line("page"),
-            "redis-cli", "-h", host, "-p", port, "--no-raw",
-            "PUBLISH", "pub.news", '{"hello":"page of the test"}',
+        [page] = await asyncio.to_thread(
+            node, "page.cjs", shutil.which("chromium"), tmp_path / "profile", server.line("page"),
+            token("42", seconds=-60), "redis-cli", "-h", host, "-p", port, "--no-raw",
+            "PUBLISH", "pub.room.7", '{"hello":"page of the test"}',
         )
-        assert await other.heard() == [("news", {"hello": "page of the test"})]
+        assert await other.heard() == []
     assert f"redis-cli -p {port} PUBLISH pub.news" in page["before"]
-    assert page["published"].strip() == "(integer) 2"
+    rows = [" ".join(line.split()) for line in page["before"].splitlines()]
+    for row in ["news setting topics", "user.42 its user's own topic", 'sub "42"']:
+        assert row in rows, rows
+    assert page["published"].strip() == "(integer) 1"
     assert '"hello"' in page["after"] and "page of the test" in page["after"]
-    assert page["errors"] == []
+    assert "(expired)" in page["refused"] and "room.7" not in page["topics"]
+    width, narrow = page["widths"]
+    assert width <= narrow, "it need not be scrolled sideways"
+    assert page["errors"] == [] and page["loaded"] == [server.line("page")]
 
 
 async def test_without_a_key_a_foreign_page_or_token_gets_nothing(start):

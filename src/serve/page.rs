@@ -1,0 +1,107 @@
+//! The page at `/`, and the commands on it: what somebody sees who tries it for the first time.
+
+use std::net::SocketAddr;
+
+use super::{CLIENT, READY_TOKEN_SUB};
+use crate::config::Config;
+use crate::reactor::Addresses;
+
+const PAGE: &str = include_str!("page.html");
+
+/// The page, connected with the ready token. It loads nothing: the client stands in it.
+pub fn page(config: &Config, token: &str, addresses: &Addresses) -> Vec<u8> {
+    let topic = &first_topic(config);
+    let route = config.routes.first();
+    let topics = route.map(|route| route.topics.join(",")).unwrap_or_default();
+    let shell = shell(config, addresses.publishers, topic);
+    PAGE.replace("{{client}}", CLIENT)
+        .replace("{{path}}", &escape(route.map_or("/ws", |route| &route.path)))
+        .replace("{{token}}", &escape(token))
+        .replace("{{topics}}", &escape(&topics))
+        .replace("{{shell}}", &escape(&shell))
+        .replace("{{php}}", &escape(&php(config, addresses.publishers, topic)))
+        .replace("{{python}}", &escape(&python(config, addresses.publishers, topic)))
+        .into_bytes()
+}
+
+/// A topic that somebody hears.
+pub fn first_topic(config: &Config) -> String {
+    let topics = config.routes.iter().flat_map(|route| &route.topics);
+    let plain = |topic: &&String| !topic.contains('*');
+    topics.filter(plain).map(String::clone).next().unwrap_or(format!("user.{READY_TOKEN_SUB}"))
+}
+
+/// A command for the shell that publishes a message.
+pub fn shell(config: &Config, publishers: Option<SocketAddr>, topic: &str) -> String {
+    let place = match publishers {
+        Some(address) if address.ip().is_loopback() => format!("-p {} ", address.port()),
+        Some(address) => format!("-h {} -p {} ", address.ip(), address.port()),
+        None => "-u \"$REDIS_URL\" ".to_owned(),
+    };
+    let prefix = &config.prefix;
+    format!("redis-cli {place}PUBLISH {prefix}{topic} '{{\"hello\":\"world\"}}'")
+}
+
+/// The same in PHP.
+fn php(config: &Config, publishers: Option<SocketAddr>, topic: &str) -> String {
+    let place = match publishers {
+        Some(address) => format!("'tcp://{address}'"),
+        None => "getenv('REDIS_URL')".to_owned(),
+    };
+    let prefix = &config.prefix;
+    format!(
+        "// composer require predis/predis\n$redis = new Predis\\Client({place});\n\
+         $redis->publish('{prefix}{topic}', json_encode(['hello' => 'world']));"
+    )
+}
+
+/// The same in Python.
+fn python(config: &Config, publishers: Option<SocketAddr>, topic: &str) -> String {
+    let (module, place) = match publishers {
+        Some(address) => ("", format!("redis.Redis(\"{}\", {})", address.ip(), address.port())),
+        None => (", os", "redis.Redis.from_url(os.environ[\"REDIS_URL\"])".to_owned()),
+    };
+    let prefix = &config.prefix;
+    format!(
+        "# pip install redis\nimport json, redis{module}\n\
+         {place}.publish(\"{prefix}{topic}\", json.dumps({{\"hello\": \"world\"}}))"
+    )
+}
+
+/// For HTML text and attribute values.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_carries_its_commands_and_no_open_end() {
+        let publishers = Some(([127, 0, 0, 1], 6380).into());
+        let addresses =
+            Addresses { clients: ([127, 0, 0, 1], 8099).into(), publishers, admin: None };
+        let html = String::from_utf8(page(&Config::default(), "T", &addresses)).unwrap();
+        for command in [
+            "redis-cli -p 6380 PUBLISH pub.news '{&quot;hello&quot;",
+            "new Predis\\Client('tcp://127.0.0.1:6380');",
+            "redis.Redis(&quot;127.0.0.1&quot;, 6380).publish(&quot;pub.news&quot;,",
+        ] {
+            assert!(html.contains(command), "{command}");
+        }
+        assert!(!html.contains("{{"));
+        assert!(
+            html.contains(CLIENT) && !CLIENT.contains("</script"),
+            "the client is in it, whole"
+        );
+    }
+
+    #[test]
+    fn where_there_is_a_redis_no_command_shows_its_url() {
+        let config = Config { redis: Some("redis://:hush@h".to_owned()), ..Config::default() };
+        for command in [shell, php, python].map(|command| command(&config, None, "news")) {
+            assert!(command.contains("REDIS_URL") && !command.contains("hush"), "{command}");
+        }
+    }
+}
