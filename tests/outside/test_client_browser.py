@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from runtimes import Line, Page, target
-from support import Server, counter, eventually, token
+from support import ROOT, Server, counter, eventually, token
 
 STREAM = ["--streams", "pub", "--redis-backoff-ms-max", 100]
 
@@ -293,3 +293,24 @@ def test_nothing_is_lost_in_two_hundred_cuts(start, redis, line, page):
     assert heard(page, "bystander", lambda *words: add(redis, *words)) == []
     assert page.log("live", "gaps") == page.log("bystander", "gaps") == 0
     assert counter(server, "replayed_total") > 100
+
+
+def test_the_script_of_the_readme_can_be_pasted(start, line, page):
+    server = start("--topics", "news")
+    line = line(server)
+    page = page(line)
+    blocks = (ROOT / "README.md").read_text().split("### From a browser or a mini program")[1].split("```")
+    [pasted] = [block for block in blocks if block.startswith("html\n<script src")]
+    source = pasted.split("<script>")[1].split("</script>")[0].replace("wss://push.example.com/ws", line.url)
+    page.run("""(() => {
+      globalThis.lines = [];
+      console.log = (...words) => lines.push(words);
+      globalThis.fetch = async (url) => new Response(url === "/push-token" ? bearer : "");
+      document.head.append(Object.assign(document.createElement("script"), { textContent: `{${source}}` }));
+    })()""", source=source, bearer=token("44"))
+    eventually(lambda: counter(server, "clients") == 3, "it has connected")
+    server.publish("news", {"a": 1})
+    page.until("lines.length")
+    assert page.run("lines") == [["news", {"a": 1}]]
+    server.publish("user.43", "marker")
+    assert page.heard("bystander", "marker") == [("news", {"a": 1}), ("user.43", "marker")]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from runtimes import Line, MiniProgram, target
-from support import counter, eventually, token
+from support import ROOT, counter, eventually, token
 
 KINDS = ["wx", "uni", "game"]
 STREAM = ["--streams", "pub", "--redis-backoff-ms-max", 100]
@@ -205,3 +205,28 @@ def test_sends_are_answered(start, redis, line, program):
     program.wait_open("bystander")
     eventually(server.ready, "the link is up")
     assert program.log("live", "heard") == [] and heard(program, "bystander", server.publish) == []
+
+
+def test_the_page_of_the_readme_can_be_pasted(start, line, program):
+    server = start("--topics", "news")
+    line = line(server)
+    program = program(line, live=False)
+    blocks = (ROOT / "README.md").read_text().split("### From a browser or a mini program")[1].split("```")
+    [pasted] = [block.removeprefix("js\n") for block in blocks if block.startswith("js\n")]
+    program.run("""(() => {
+      wx.request = ({ success }) => success({ data: bearer });
+      globalThis.require = () => oneloop;
+      globalThis.Page = (page) => Object.assign(globalThis, { page });
+      page = null;
+      eval(source);
+      page.setData = (data) => Object.assign(page.data, data);
+      page.onLoad();
+    })()""", bearer=token("42"), source=pasted.replace("wss://push.example.com/ws", line.url))
+    program.until("page.data.state === 'open'")
+    server.publish("news", {"a": 1})
+    server.publish("user.42", 2)
+    program.until("page.data.messages.length === 2")
+    assert program.run("page.data.messages.map(({ text }) => text)") == ["user.42: 2", 'news: {"a":1}']
+    program.run("page.onUnload()")
+    eventually(lambda: counter(server, "clients") == 1, "it has closed")
+    assert heard(program, "bystander", server.publish) == [("news", {"a": 1})]
