@@ -1,7 +1,13 @@
 //! Counters of what happened, as Prometheus reads them.
 
+mod histogram;
+mod process;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
+
+pub use histogram::Histogram;
+pub use process::{Process, Usage};
 
 /// Counted since the process started; 64 bits do not overflow in its life.
 #[derive(Debug, Default)]
@@ -10,6 +16,12 @@ pub struct Metrics {
     pub accepted: u64,
     /// Handshakes that became WebSockets.
     pub opened: u64,
+    /// Handshakes of clients that a plain response refused.
+    pub handshakes_refused: u64,
+    /// Those that became a WebSocket only for the close code to be read.
+    pub handshakes_rejected: u64,
+    /// Those that were over before they had an answer.
+    pub handshakes_abandoned: u64,
     /// Requests answered by a plain response, by its status.
     pub responses: BTreeMap<u16, u64>,
     /// WebSockets that the server closed, by the code.
@@ -104,65 +116,11 @@ pub struct Metrics {
     pub presence_renewals: u64,
     /// Users called offline early, because `clients_max` others were waited for.
     pub presence_cut_short: u64,
+    /// How old the entries of streams were when they were published: the wall clock here against the one of Redis, which numbers
+    /// them. One from before its own time by our clock counts as 0.
+    pub stream_lag_micros: Histogram,
     /// How long the turns of the loop took, from the end of their sleep to the next one.
     pub turn_micros: Histogram,
-}
-
-/// Buckets of a [`Histogram`]: the last one below infinity ends at 2^22 microseconds, 4.2 seconds.
-const BUCKETS: usize = 24;
-
-/// Microseconds in buckets that double.
-#[derive(Clone, Debug, Default)]
-pub struct Histogram {
-    /// Values of at most 2^n microseconds, that are in no bucket before; the last one has all others.
-    buckets: [u64; BUCKETS],
-    sum: u64,
-}
-
-impl Histogram {
-    /// Counts a value.
-    pub fn record(&mut self, micros: u64) {
-        let bucket = micros.max(1).next_power_of_two().ilog2() as usize;
-        self.buckets[bucket.min(BUCKETS - 1)] += 1;
-        self.sum += micros;
-    }
-
-    /// What was counted since `earlier`, a state of this histogram before.
-    pub fn since(&self, earlier: &Histogram) -> Histogram {
-        let mut since = self.clone();
-        since.sum -= earlier.sum;
-        for (bucket, before) in since.buckets.iter_mut().zip(&earlier.buckets) {
-            *bucket -= before;
-        }
-        since
-    }
-
-    /// How many were counted.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
-
-    /// The bounds in microseconds and how many values stand in each bucket; the last bound is infinite.
-    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
-        self.buckets.iter().enumerate().map(|(power, count)| {
-            let is_last = power == BUCKETS - 1;
-            (if is_last { f64::INFINITY } else { (1_u64 << power) as f64 }, *count)
-        })
-    }
-
-    /// As Prometheus reads it, in seconds.
-    fn render(&self, out: &mut String, name: &str, help: &str) {
-        family(out, name, help, "histogram");
-        let mut below = 0;
-        for (bound, count) in self.buckets() {
-            below += count;
-            let bound =
-                if bound.is_finite() { (bound / 1e6).to_string() } else { "+Inf".to_owned() };
-            let _ = writeln!(out, "oneloop_{name}_bucket{{le=\"{bound}\"}} {below}");
-        }
-        let _ = writeln!(out, "oneloop_{name}_sum {}", self.sum as f64 / 1e6);
-        let _ = writeln!(out, "oneloop_{name}_count {below}");
-    }
 }
 
 /// What is the case now, beside what was counted.
@@ -184,45 +142,112 @@ pub struct Gauges {
     pub source_up: bool,
     /// Users of this process, those included who are waited for; 0 without `events`.
     pub presence_users: usize,
+    /// Handshakes under way.
+    pub handshakes: usize,
+    /// Frames that somebody holds, each counted once: what waits for clients, and the ping that all share.
+    pub backlog_frames: usize,
+    /// Their bytes, with what each takes besides.
+    pub backlog_bytes: usize,
+    /// Heads and messages that clients have begun and not ended.
+    pub unfinished_bytes: usize,
+    /// The slots of connections, taken or not.
+    pub slots_bytes: usize,
+    /// Memberships and topics, without names above 23 bytes.
+    pub memberships_bytes: usize,
+    /// What the kernel says.
+    pub process: Usage,
+}
+
+impl Gauges {
+    /// What is known of where the memory is. The rest is what single connections hold, and what the allocator keeps.
+    fn memory_parts(&self) -> [(&'static str, usize); 5] {
+        [
+            ("slots", self.slots_bytes),
+            ("memberships", self.memberships_bytes),
+            ("history", self.history_bytes),
+            ("backlogs", self.backlog_bytes),
+            ("unfinished", self.unfinished_bytes),
+        ]
+    }
 }
 
 impl Metrics {
     /// The text format of Prometheus, version 0.0.4.
     pub fn render(&self, gauges: &Gauges) -> String {
         let mut out = String::new();
+        family(&mut out, "oneloop_build_info", "What runs here.", "gauge");
+        let version = env!("CARGO_PKG_VERSION");
+        let _ = writeln!(out, "oneloop_build_info{{version=\"{version}\"}} 1");
+        self.render_gauges(&mut out, gauges);
+        for (name, help, value) in self.counters() {
+            sample(&mut out, name, help, "counter", value);
+        }
+        self.render_labelled(&mut out);
+        self.turn_micros.render(
+            &mut out,
+            "oneloop_turn_seconds",
+            "Turns of the loop, without their sleep.",
+        );
+        self.stream_lag_micros.render(
+            &mut out,
+            "oneloop_stream_lag_seconds",
+            "Age of stream entries when they were published, by two clocks.",
+        );
+        gauges.process.render(&mut out);
+        out
+    }
+
+    fn render_gauges(&self, out: &mut String, gauges: &Gauges) {
         for (name, help, value) in [
             ("clients", "Open connections of clients.", gauges.clients),
+            ("handshakes_under_way", "Of them, without an answer yet.", gauges.handshakes),
             ("topics", "Topics with a listener.", gauges.topics),
             ("memberships", "Clients' memberships of topics.", gauges.memberships),
             ("publishers", "Open connections of publishers.", gauges.publishers),
             ("history_messages", "Messages held for a resume.", gauges.history_messages),
             ("history_bytes", "Bytes of them.", gauges.history_bytes),
+            ("backlog_frames", "Frames that wait for clients.", gauges.backlog_frames),
+            ("backlog_bytes", "Bytes of them, a shared one once.", gauges.backlog_bytes),
+            ("unfinished_bytes", "What clients began to say.", gauges.unfinished_bytes),
             ("source_up", "1 while messages can come.", usize::from(gauges.source_up)),
             ("presence_users", "Users here, where events are on.", gauges.presence_users),
         ] {
-            family(&mut out, name, help, "gauge");
-            let _ = writeln!(out, "oneloop_{name} {value}");
+            sample(out, name, help, "gauge", value as u64);
         }
-        for (name, help, value) in self.counters() {
-            family(&mut out, name, help, "counter");
-            let _ = writeln!(out, "oneloop_{name} {value}");
+        family(out, "oneloop_memory_bytes", "Where memory is, as far as counted.", "gauge");
+        for (part, bytes) in gauges.memory_parts() {
+            let _ = writeln!(out, "oneloop_memory_bytes{{part=\"{part}\"}} {bytes}");
         }
+        let name = "oneloop_memory_bytes_per_connection";
+        family(out, name, "Resident memory above the start, by client.", "gauge");
+        // Without clients there is no such number.
+        if let Some(grown) = gauges.process.grown_bytes()
+            && gauges.clients > 0
+        {
+            let _ = writeln!(out, "{name} {:.1}", grown as f64 / gauges.clients as f64);
+        }
+    }
+
+    fn render_labelled(&self, out: &mut String) {
         let by_label = [
             ("http_responses_total", "Plain responses.", "status", &self.responses),
             ("closes_total", "WebSockets closed by the server.", "code", &self.closes),
         ];
         for (name, help, label, values) in by_label {
-            family(&mut out, name, help, "counter");
+            family(out, &format!("oneloop_{name}"), help, "counter");
             for (key, value) in values {
                 let _ = writeln!(out, "oneloop_{name}{{{label}=\"{key}\"}} {value}");
             }
         }
-        self.turn_micros.render(
-            &mut out,
-            "turn_seconds",
-            "Turns of the loop, without their sleep.",
-        );
-        out
+        family(out, "oneloop_handshakes_total", "Handshakes of clients, by result.", "counter");
+        for (result, value) in [
+            ("opened", self.opened),
+            ("refused", self.handshakes_refused),
+            ("rejected", self.handshakes_rejected),
+            ("abandoned", self.handshakes_abandoned),
+        ] {
+            let _ = writeln!(out, "oneloop_handshakes_total{{result=\"{result}\"}} {value}");
+        }
     }
 
     fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
@@ -280,7 +305,13 @@ impl Metrics {
 }
 
 fn family(out: &mut String, name: &str, help: &str, kind: &str) {
-    let _ = writeln!(out, "# HELP oneloop_{name} {help}\n# TYPE oneloop_{name} {kind}");
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn sample(out: &mut String, name: &str, help: &str, kind: &str, value: u64) {
+    let name = format!("oneloop_{name}");
+    family(out, &name, help, kind);
+    let _ = writeln!(out, "{name} {value}");
 }
 
 #[cfg(test)]
@@ -297,26 +328,22 @@ mod tests {
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
             let name = sample.split([' ', '{']).next().unwrap();
             let parts = ["_bucket", "_sum", "_count"];
-            let name = match name.strip_prefix("oneloop_turn_seconds") {
-                Some(part) if parts.contains(&part) => "oneloop_turn_seconds",
-                _ => name,
-            };
+            let histograms = ["oneloop_turn_seconds", "oneloop_stream_lag_seconds"];
+            let histogram = histograms.into_iter().find(|histogram| {
+                name.strip_prefix(histogram).is_some_and(|part| parts.contains(&part))
+            });
+            let name = histogram.unwrap_or(name);
             assert!(text.contains(&format!("# TYPE {name} ")), "{sample}");
         }
     }
-
     #[test]
-    fn a_histogram_counts_each_value_in_the_first_bucket_that_holds_it() {
-        let mut histogram = Histogram::default();
-        for micros in [0, 1, 2, 3, 4, 5, 1 << 22, (1 << 22) + 1, u64::MAX / 2] {
-            histogram.record(micros);
-        }
-        let filled: Vec<(f64, u64)> = histogram.buckets().filter(|(_, count)| *count > 0).collect();
-        let last = f64::INFINITY;
-        assert_eq!(filled, [(1.0, 2), (2.0, 1), (4.0, 2), (8.0, 1), (4_194_304.0, 1), (last, 2)]);
-        let mut text = String::new();
-        histogram.render(&mut text, "x", "");
-        assert!(text.contains("oneloop_x_bucket{le=\"0.000004\"} 5\n"), "{text}");
-        assert!(text.contains("oneloop_x_bucket{le=\"+Inf\"} 9\n"), "{text}");
+    fn memory_is_divided_among_those_who_are_there() {
+        let usage =
+            Usage { resident_bytes: Some(5000), start_bytes: Some(2000), ..Usage::default() };
+        let gauges = Gauges { process: usage, ..Gauges::default() };
+        let name = "\noneloop_memory_bytes_per_connection ";
+        assert!(!Metrics::default().render(&gauges).contains(name));
+        let text = Metrics::default().render(&Gauges { clients: 40, ..gauges });
+        assert!(text.contains(&format!("{name}75.0\n")), "{text}");
     }
 }

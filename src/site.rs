@@ -7,11 +7,11 @@ mod requests;
 
 use crate::addresses::Addresses;
 use crate::client::Event;
-use crate::client::frame::{Close, Frame};
+use crate::client::frame::{Close, Frame, frames_bytes, frames_len};
 use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Seldom;
 use crate::handler::{Reject, Route, admits};
-use crate::metrics::Gauges;
+use crate::metrics::{Gauges, Process};
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
 use files::Files;
@@ -58,6 +58,8 @@ pub struct Site {
     lost_at: Option<(u64, String)>,
     /// For commands that Redis refused.
     refused_logged: Seldom,
+    /// What the kernel says of us.
+    process: Process,
 }
 
 impl Site {
@@ -85,6 +87,7 @@ impl Site {
             malformed_logged: Seldom::default(),
             lost_at: None,
             refused_logged: Seldom::default(),
+            process: Process::new(),
         }
     }
 
@@ -201,6 +204,7 @@ impl Site {
             Err(Reject::Http(response)) => self.server.refuse(id, &response),
             Err(Reject::Close(close)) => {
                 client.queue_first(&accepted);
+                self.server.metrics.handshakes_rejected += 1;
                 self.server.close(id, close);
             }
         }
@@ -233,6 +237,13 @@ impl Site {
             history_bytes: self.server.history.bytes(),
             source_up: self.source_up,
             presence_users: self.server.presence_users_len(),
+            handshakes: self.server.handshakes,
+            backlog_frames: frames_len(),
+            backlog_bytes: frames_bytes(),
+            unfinished_bytes: self.server.unfinished,
+            slots_bytes: self.server.clients.bytes(),
+            memberships_bytes: hubs.iter().map(|hub| hub.bytes()).sum(),
+            process: self.process.usage(),
         }
     }
 }

@@ -66,6 +66,12 @@ impl<T> Slots<T> {
         self.len == 0
     }
 
+    /// What the places take, vacant ones too. A slab keeps a value, or the number of the next vacant place.
+    pub fn bytes(&self) -> usize {
+        let places: usize = self.pages.iter().map(Slab::capacity).sum();
+        places * size_of::<Result<T, usize>>()
+    }
+
     /// Takes a place for what `make` builds, given its number.
     ///
     /// # Panics

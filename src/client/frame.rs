@@ -89,6 +89,8 @@ struct Encoded {
 thread_local! {
     /// See [`frames_bytes`].
     static FRAMES_BYTES: Cell<usize> = const { Cell::new(0) };
+    /// See [`frames_len`].
+    static FRAMES: Cell<usize> = const { Cell::new(0) };
 }
 
 /// What each frame takes besides its bytes: itself, its two counts, and what the allocator puts before its two blocks.
@@ -100,8 +102,14 @@ pub fn frames_bytes() -> usize {
     FRAMES_BYTES.get()
 }
 
+/// How many they are.
+pub fn frames_len() -> usize {
+    FRAMES.get()
+}
+
 impl Encoded {
     fn new(bytes: Vec<u8>, start: usize) -> Encoded {
+        FRAMES.set(FRAMES.get() + 1);
         FRAMES_BYTES.set(FRAMES_BYTES.get() + bytes.capacity() + FRAME_BYTES);
         Encoded { bytes, start, message: None, tally: None }
     }
@@ -109,6 +117,7 @@ impl Encoded {
 
 impl Drop for Encoded {
     fn drop(&mut self) {
+        FRAMES.set(FRAMES.get() - 1);
         FRAMES_BYTES.set(FRAMES_BYTES.get() - self.bytes.capacity() - FRAME_BYTES);
     }
 }

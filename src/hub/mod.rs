@@ -220,6 +220,11 @@ impl Hub {
         self.links.len()
     }
 
+    /// What both take, without the names above 23 bytes, which have blocks of their own.
+    pub fn bytes(&self) -> usize {
+        self.links.bytes() + self.topics.bytes()
+    }
+
     fn siblings<'a>(&'a self, of: &Memberships) -> impl Iterator<Item = (u32, &'a Link)> + 'a {
         let mut at = of.0;
         std::iter::from_fn(move || {

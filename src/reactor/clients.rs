@@ -73,7 +73,9 @@ impl Reactor {
 
     fn admit(&mut self, stream: TcpStream, address: std::net::IpAddr, purpose: Purpose) {
         if let Some(status) = self.refusal(address, purpose) {
-            *self.site.server.metrics.responses.entry(status).or_default() += 1;
+            let metrics = &mut self.site.server.metrics;
+            *metrics.responses.entry(status).or_default() += 1;
+            metrics.handshakes_refused += u64::from(purpose == Purpose::Clients);
             return turn_away(stream, purpose, status);
         }
         let server = &mut self.site.server;

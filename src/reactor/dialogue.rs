@@ -13,6 +13,9 @@ use crate::source::session::Session;
 const ANSWERS_PER_READ: usize = 256;
 const LOST_PER_TURN: usize = 1024;
 
+/// An entry that is older was given its id by hand.
+const LAG_MAX: Millis = 86_400_000;
+
 /// One of our connections to Redis, as its socket sees it.
 pub trait Dialogue {
     /// What there is none of while it is down, for the log.
@@ -240,6 +243,8 @@ impl Dialogue for Reader {
             match self.next(input, now) {
                 None => return Ok(true),
                 Some(Event::Entry { stream, id, topic, data, receipt }) => {
+                    let age = site.server.now.unix_millis.saturating_sub(id.millis);
+                    site.server.metrics.stream_lag_micros.record(age.min(LAG_MAX) * 1000);
                     site.publish_entry(stream, id, topic, data, receipt);
                 }
                 Some(Event::Malformed) => site.malformed_entry(),

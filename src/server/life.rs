@@ -55,6 +55,7 @@ impl Server {
     pub(crate) fn refuse(&mut self, id: ConnId, response: &Response) {
         let frame = Frame::ready(response.encode());
         *self.metrics.responses.entry(response.status).or_default() += 1;
+        self.metrics.handshakes_refused += 1;
         match self.client(id) {
             // The handler closed it before it refused it: a close frame is no answer to a handshake.
             Some(client) if client.state() == State::Closing => client.replace_queued(&frame),
@@ -80,7 +81,14 @@ impl Server {
         self.leave_all(id);
         let Some(client) = self.client(id) else { return };
         let is_written = client.backlog_bytes() == 0;
-        self.handshakes -= usize::from(was_handshake);
+        if was_handshake {
+            self.handshakes -= 1;
+            // What is written to one is its answer.
+            match last {
+                Some(_) => self.metrics.handshakes_refused += 1,
+                None => self.metrics.handshakes_abandoned += 1,
+            }
+        }
         self.set_timer(id.index);
         self.owe(id, Lane::Urgent);
         if is_written {
@@ -126,6 +134,7 @@ impl Server {
         if client.die() {
             self.leave_all(id);
             self.handshakes -= usize::from(was_handshake);
+            self.metrics.handshakes_abandoned += u64::from(was_handshake);
             self.dead.push(id);
         }
     }

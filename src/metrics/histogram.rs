@@ -1,0 +1,83 @@
+//! How long things took, in buckets that double.
+
+use std::fmt::Write;
+
+use super::family;
+
+/// Buckets of a [`Histogram`]: the last one below infinity ends at 2^22 microseconds, 4.2 seconds.
+const BUCKETS: usize = 24;
+
+/// Microseconds in buckets that double.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    /// Values of at most 2^n microseconds, that are in no bucket before; the last one has all others.
+    buckets: [u64; BUCKETS],
+    sum: u64,
+}
+
+impl Histogram {
+    /// Counts a value.
+    pub fn record(&mut self, micros: u64) {
+        let bucket = micros.max(1).next_power_of_two().ilog2() as usize;
+        self.buckets[bucket.min(BUCKETS - 1)] += 1;
+        // What peers can make as large as they like must not overflow.
+        self.sum = self.sum.saturating_add(micros);
+    }
+
+    /// What was counted since `earlier`, a state of this histogram before.
+    pub fn since(&self, earlier: &Histogram) -> Histogram {
+        let mut since = self.clone();
+        since.sum -= earlier.sum;
+        for (bucket, before) in since.buckets.iter_mut().zip(&earlier.buckets) {
+            *bucket -= before;
+        }
+        since
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// The bounds in microseconds and how many values stand in each bucket; the last bound is infinite.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
+        self.buckets.iter().enumerate().map(|(power, count)| {
+            let is_last = power == BUCKETS - 1;
+            (if is_last { f64::INFINITY } else { (1_u64 << power) as f64 }, *count)
+        })
+    }
+
+    /// As Prometheus reads it, in seconds.
+    pub(super) fn render(&self, out: &mut String, name: &str, help: &str) {
+        family(out, name, help, "histogram");
+        let mut below = 0;
+        for (bound, count) in self.buckets() {
+            below += count;
+            let bound =
+                if bound.is_finite() { (bound / 1e6).to_string() } else { "+Inf".to_owned() };
+            let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {below}");
+        }
+        let _ = writeln!(out, "{name}_sum {}", self.sum as f64 / 1e6);
+        let _ = writeln!(out, "{name}_count {below}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_each_value_in_the_first_bucket_that_holds_it() {
+        let mut histogram = Histogram::default();
+        for micros in [0, 1, 2, 3, 4, 5, 1 << 22, (1 << 22) + 1, u64::MAX / 2] {
+            histogram.record(micros);
+        }
+        let filled: Vec<(f64, u64)> = histogram.buckets().filter(|(_, count)| *count > 0).collect();
+        let last = f64::INFINITY;
+        assert_eq!(filled, [(1.0, 2), (2.0, 1), (4.0, 2), (8.0, 1), (4_194_304.0, 1), (last, 2)]);
+        let mut text = String::new();
+        histogram.render(&mut text, "x", "");
+        assert!(text.contains("x_bucket{le=\"0.000004\"} 5\n"), "{text}");
+        assert!(text.contains("x_bucket{le=\"+Inf\"} 9\n"), "{text}");
+    }
+}
