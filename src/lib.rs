@@ -52,6 +52,7 @@
 //! |---|---|---|
 //! | 8 | `main` | the process: settings, log, run, exit status |
 //! | 7 | [`serve`] | what the binary serves: settings turned into routes, and the lines that say where |
+//! | 7 | [`operate`] | what the operator's commands print and show |
 //! | 6 | [`app`] | what a program using the crate builds: settings, routes, then `run` |
 //! | 5 | [`reactor`] | the loop; the only module that polls or reads the clock |
 //! | 5 | [`push`] | the product: decides who may hear what, as a handler like any other |
@@ -103,6 +104,7 @@ pub mod limits;
 pub mod logger;
 pub mod memory;
 pub mod metrics;
+pub mod operate;
 pub mod presence;
 pub mod push;
 #[cfg(test)]

@@ -3,10 +3,11 @@
 #![deny(unsafe_code)]
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use oneloop::config::{self, Command, Config};
+use oneloop::config::{self, Command, Config, Paper};
 use oneloop::logger;
+use oneloop::operate;
 use oneloop::reactor::Ended;
 use oneloop::serve::{self, Started};
 
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
     let config = invocation.config;
     logger::start(config.log);
     match invocation.command {
+        Command::Top { admin, once } => top(&config, admin, once),
+        Command::Print(Paper::Dashboard) => print(operate::DASHBOARD.trim_end()),
         Command::Help => print(&config::help()),
         Command::Version => print(concat!("oneloop ", env!("CARGO_PKG_VERSION"))),
         Command::Serve { check: true } => match serve::check(&config) {
@@ -62,6 +65,18 @@ fn run(config: Config) -> ExitCode {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::Forced) => ExitCode::FAILURE,
         Err(error) => failed(&error),
+    }
+}
+
+fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {
+    let configured = || config.admin.map(|address| address.to_string());
+    let Some(address) = admin.or_else(configured) else {
+        return bad_settings("top needs the server's admin address: --admin http://127.0.0.1:9090");
+    };
+    let start = Instant::now();
+    match operate::top(&address, once, || start.elapsed()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => failed(&std::io::Error::other(problem)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use lexopt::{Arg, Parser};
 
+use super::commands::{COMMANDS, Verb, names, row};
 use super::names::suggestion;
 use super::setting::Setting;
 use super::table;
@@ -17,10 +18,21 @@ pub enum Command {
     Token { sub: String, topics: Vec<String>, may: Vec<String>, ttl_seconds: u64, admin: bool },
     /// Say whether a token hears a topic, and by which rule.
     Explain { token: String, topic: String },
+    /// Show the live state of the server whose admin listener is there; `None`: where the settings say.
+    Top { admin: Option<String>, once: bool },
+    /// Print something that is made to be kept in a file.
+    Print(Paper),
     /// Print [`super::help`].
     Help,
     /// Print the version.
     Version,
+}
+
+/// What can be printed for a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paper {
+    /// A dashboard for Grafana.
+    Dashboard,
 }
 
 /// Ten years: a longer life is a slip of the unit.
@@ -38,13 +50,6 @@ pub(super) struct Line {
     pub(super) problems: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Verb {
-    Serve,
-    Token,
-    Explain,
-}
-
 /// What only some commands take.
 #[derive(Default)]
 struct Extras {
@@ -54,6 +59,8 @@ struct Extras {
     may: Option<Value>,
     ttl: Option<Value>,
     admin: bool,
+    server: Option<Value>,
+    once: bool,
     words: Vec<OsString>,
 }
 
@@ -61,16 +68,12 @@ struct Extras {
 pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
     let mut line = Line::default();
     let mut args = args.into_iter().peekable();
-    let verb = match args.peek().and_then(|first| first.to_str()) {
-        Some("serve") => Some(Verb::Serve),
-        Some("token") => Some(Verb::Token),
-        Some("explain") => Some(Verb::Explain),
-        _ => None,
-    };
-    if verb.is_some() {
+    let named = args.peek().and_then(|first| first.to_str());
+    let found = named.and_then(|name| COMMANDS.iter().find(|row| row.name == name));
+    if found.is_some() {
         args.next();
     }
-    let verb = verb.unwrap_or(Verb::Serve);
+    let verb = found.map_or(Verb::Serve, |row| row.verb);
     let mut extras = Extras::default();
     let mut parser = Parser::from_args(args);
     loop {
@@ -94,6 +97,8 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         Verb::Serve => line.serve(extras),
         Verb::Token => line.token(extras),
         Verb::Explain => line.explain(extras),
+        Verb::Top => line.top(extras),
+        Verb::Dashboard => line.print(verb, &extras, Paper::Dashboard),
     };
     line
 }
@@ -116,18 +121,23 @@ impl Line {
         let extra = match (verb, flag) {
             (Verb::Serve, "check") => return extras.check = true,
             (Verb::Token, "admin") => return extras.admin = true,
+            (Verb::Top, "once") => return extras.once = true,
+            (Verb::Top, "admin") => Some(&mut extras.server),
             (Verb::Token, "sub") => Some(&mut extras.sub),
             (Verb::Token, "topics") => Some(&mut extras.topics),
             (Verb::Token, "may") => Some(&mut extras.may),
             (Verb::Token, "ttl") => Some(&mut extras.ttl),
             _ => None,
         };
-        let setting = table::by_flag(flag);
+        let setting = table::by_flag(flag).filter(|_| row(verb).takes_settings);
         if extra.is_none() && setting.is_none() && flag != "config" {
-            self.problems.push(match flag {
-                "sub" | "ttl" => format!("--{flag} belongs to `oneloop token`"),
-                "check" => "--check belongs to `oneloop serve`".to_owned(),
-                _ => unknown_flag(flag),
+            let owner = COMMANDS.iter().find(|row| row.flags.iter().any(|own| own.name == flag));
+            self.problems.push(match owner {
+                Some(owner) => format!("--{flag} belongs to `oneloop {}`", owner.name),
+                None if table::by_flag(flag).is_some() => {
+                    format!("--{flag} is a setting: {} has no use for it", row(verb).name)
+                }
+                None => unknown_flag(flag),
             });
             return skip_value(parser);
         }
@@ -147,12 +157,11 @@ impl Line {
     fn serve(&mut self, extras: Extras) -> Option<Command> {
         for word in &extras.words {
             let word = word.to_string_lossy();
-            let commands = ["serve", "token", "explain"].map(str::to_owned);
-            let meant = suggestion("", &word, commands.into_iter());
-            let word = quote(&word);
-            self.problems.push(format!(
-                "{word} is no command{meant}; the command stands first: serve, token or explain"
-            ));
+            let commands = COMMANDS.iter().map(|row| row.name.to_owned());
+            let meant = suggestion("", &word, commands);
+            let (word, names) = (quote(&word), names());
+            self.problems
+                .push(format!("{word} is no command{meant}; the command stands first: {names}"));
         }
         Some(Command::Serve { check: extras.check })
     }
@@ -192,6 +201,24 @@ impl Line {
             None => self.problems.push("explain: TOKEN and TOPIC must be UTF-8".to_owned()),
         }
         None
+    }
+
+    fn top(&mut self, extras: Extras) -> Option<Command> {
+        self.no_words(Verb::Top, &extras);
+        let admin = extras.server.map(|value| value.text().map(str::to_owned)).transpose();
+        Some(Command::Top { admin: self.checked("--admin", admin)?, once: extras.once })
+    }
+
+    fn print(&mut self, verb: Verb, extras: &Extras, paper: Paper) -> Option<Command> {
+        self.no_words(verb, extras);
+        Some(Command::Print(paper))
+    }
+
+    fn no_words(&mut self, verb: Verb, extras: &Extras) {
+        if let Some(word) = extras.words.first() {
+            let (word, usage) = (quote(&word.to_string_lossy()), row(verb).usage);
+            self.problems.push(format!("{word} has no meaning here: oneloop {usage}"));
+        }
     }
 
     fn checked<T>(&mut self, flag: &str, value: Result<T, String>) -> Option<T> {
@@ -253,8 +280,30 @@ mod tests {
         assert!(matches!(serve.command, Some(Command::Serve { check: false })));
         assert_eq!((serve.settings.len(), serve.config_file), (2, Some("f".into())));
         assert!(matches!(line(&["--check"]).command, Some(Command::Serve { check: true })));
+        let top = line(&["top", "--admin", "http://h:1", "--once", "--log", "off"]);
+        assert!(top.problems.is_empty() && top.settings.len() == 1);
+        let Some(Command::Top { admin: Some(admin), once: true }) = top.command else {
+            panic!("a look was asked for");
+        };
+        assert_eq!(admin, "http://h:1");
+        let printed = line(&["dashboard"]).command;
+        assert!(matches!(printed, Some(Command::Print(Paper::Dashboard))));
         assert!(matches!(line(&["token", "--help"]).command, Some(Command::Help)));
         assert!(matches!(line(&["-V"]).command, Some(Command::Version)));
+    }
+
+    #[test]
+    fn each_flag_of_a_command_is_taken_by_it() {
+        for row in COMMANDS {
+            for flag in row.flags {
+                let name = format!("--{}", flag.name);
+                let mut args = vec![row.name, &name];
+                args.extend((!flag.value.is_empty()).then_some("1h"));
+                let found = line(&args).problems;
+                let about_it = found.iter().find(|problem| problem.contains(&name));
+                assert_eq!(about_it, None, "{args:?}");
+            }
+        }
     }
 
     #[test]
@@ -279,6 +328,9 @@ mod tests {
             (&["token", "--sub", "4", "--ttl", "0"], "--ttl: \"0\" is not a time like 90s, 15m"),
             (&["token", "--sub", "4", "--ttl", "3651d"], "of at most 3650d"),
             (&["token", "--sub", "4", "--may", "a,,b"], "--may: \"a,,b\" has an empty entry"),
+            (&["serve", "--once"], "--once belongs to `oneloop top`"),
+            (&["top", "now"], "\"now\" has no meaning here: oneloop top [--admin URL]"),
+            (&["dashboard", "--listen", "x"], "--listen is a setting: dashboard has no use for it"),
             (&["explain", "hunter2"], "explain takes two words, TOKEN and TOPIC; 1 were given"),
             (&["explain", "hunter2", "a", "b"], "3 were given"),
         ];

@@ -2,29 +2,45 @@
 
 use std::fmt::Write;
 
+use super::commands::COMMANDS;
 use super::setting::Setting;
 use super::table;
 
-const USAGE: &str = "\
-oneloop: PUBLISH in Redis, WebSocket out, to the right client only
+const ABOUT: &str = "oneloop: PUBLISH in Redis, WebSocket out, to the right client only";
 
-Usage:
-  oneloop [serve] [flags]           serve; --check reads the settings and exits
-  oneloop token --sub 42 [--topics a,b] [--may c] [--ttl 1h] [--admin] [flags]
-                                    print a token
-  oneloop explain TOKEN TOPIC [flags]
-                                    say whether that token hears that topic, and why
-  oneloop -h, --help                print this
-  oneloop -V, --version             print the version
-
+const SOURCES: &str = "\
 Settings come from a TOML file (--config FILE or ONELOOP_CONFIG), then from variables, then
 from flags; the last one wins. --jwt-issuer is issuer in the file's table [jwt]. Lists have
 commas (in TOML: arrays), sizes may be written 65536, 64KiB or 1MiB.
 ";
 
+/// Where the second column of the usage begins.
+const USAGE_WIDTH: usize = 34;
+
+fn usage() -> String {
+    let own = [("-h, --help", "print this"), ("-V, --version", "print the version")];
+    let commands = COMMANDS.iter().map(|row| (row.usage, row.about));
+    let mut text = format!("{ABOUT}\n\nUsage:\n");
+    for (usage, about) in commands.chain(own) {
+        let usage = format!("  oneloop {usage}");
+        let gap = if usage.len() > USAGE_WIDTH { "\n" } else { "" };
+        let width = if gap.is_empty() { USAGE_WIDTH - usage.len() } else { USAGE_WIDTH };
+        writeln!(text, "{usage}{gap}{:width$}  {about}", "").expect("a String takes all");
+    }
+    text.push_str("\nFlags that are one command's own:\n");
+    for row in COMMANDS {
+        for flag in row.flags {
+            let name = format!("{} --{} {}", row.name, flag.name, flag.value);
+            writeln!(text, "  {name:width$}  {}", flag.about, width = USAGE_WIDTH - 2)
+                .expect("a String takes all");
+        }
+    }
+    text + "\n" + SOURCES
+}
+
 /// The text of `--help`: all settings in groups, with their variables, defaults and bounds.
 pub fn help() -> String {
-    let mut text = USAGE.to_owned();
+    let mut text = usage();
     let width = |of: fn(&Setting) -> String| table::all().map(|s| of(s).len()).max().unwrap_or(0);
     let (flag_width, variable_width) = (width(flag_or_dash), width(Setting::variable));
     for (title, rows) in table::groups() {
@@ -103,7 +119,7 @@ mod tests {
     #[test]
     fn the_help_lists_each_flag_and_variable_once() {
         let help = help();
-        let rows = help.strip_prefix(USAGE).expect("it begins with the usage");
+        let rows = help.strip_prefix(&usage()).expect("it begins with the usage");
         let words: Vec<&str> = rows.split_whitespace().collect();
         for setting in table::all() {
             let times = |name: String| words.iter().filter(|word| **word == name).count();

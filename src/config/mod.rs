@@ -5,6 +5,7 @@
 
 mod args;
 mod bounds;
+mod commands;
 mod draft;
 mod file;
 mod manual;
@@ -17,7 +18,7 @@ mod settle;
 mod table;
 mod value;
 
-pub use args::Command;
+pub use args::{Command, Paper};
 pub use bounds::Bounds;
 pub use manual::{help, settings_markdown};
 pub use origin::normalize_origin;

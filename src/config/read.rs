@@ -13,7 +13,7 @@ use super::table;
 /// What the program was asked to do, and with which settings.
 pub struct Invocation {
     pub command: Command,
-    /// The default for [`Command::Help`] and [`Command::Version`].
+    /// The default for [`Command::Help`], [`Command::Version`] and [`Command::Print`].
     pub config: Config,
 }
 
@@ -38,6 +38,10 @@ pub fn read(
     let mut line = args::parse(args);
     if let Some(command @ (Command::Help | Command::Version)) = line.command {
         return Ok(Invocation { command, config: Config::default() });
+    }
+    if let Some(Command::Print(_)) = line.command {
+        // It says the same whatever is set here.
+        return finish(Draft { problems: line.problems, ..Draft::default() }, line.command);
     }
     let mut variables = own_variables(vars);
     let named = variables.iter().position(|(name, _)| name == "ONELOOP_CONFIG");

@@ -1,0 +1,103 @@
+//! The one list of the program's commands: what they are called, what they take, what they do.
+
+/// Which command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Serve,
+    Token,
+    Explain,
+    Top,
+    Dashboard,
+}
+
+/// One command.
+pub(super) struct Row {
+    pub(super) verb: Verb,
+    pub(super) name: &'static str,
+    /// What follows the program's name, for people.
+    pub(super) usage: &'static str,
+    /// What it does, in a line.
+    pub(super) about: &'static str,
+    /// The flags that are its own.
+    pub(super) flags: &'static [Flag],
+    /// Whether every setting is a flag of it too.
+    pub(super) takes_settings: bool,
+}
+
+/// A flag of one command.
+pub(super) struct Flag {
+    /// Without its dashes.
+    pub(super) name: &'static str,
+    /// What its value is called; empty: it has none.
+    pub(super) value: &'static str,
+    pub(super) about: &'static str,
+}
+
+const fn flag(name: &'static str, value: &'static str, about: &'static str) -> Flag {
+    Flag { name, value, about }
+}
+
+/// The first one is the one that is left out.
+pub(super) static COMMANDS: &[Row] = &[
+    Row {
+        verb: Verb::Serve,
+        name: "serve",
+        usage: "[serve] [flags]",
+        about: "serve; --check reads the settings and exits",
+        flags: &[flag("check", "", "read the settings, say what is wrong, and exit")],
+        takes_settings: true,
+    },
+    Row {
+        verb: Verb::Token,
+        name: "token",
+        usage: "token --sub 42 [--topics a,b] [--may c] [--ttl 1h] [--admin] [flags]",
+        about: "print a token",
+        flags: &[
+            flag("sub", "USER", "whose token it is"),
+            flag("topics", "LIST", "grants that it hears from the start"),
+            flag("may", "LIST", "grants that it may subscribe to"),
+            flag("ttl", "TIME", "how long it is valid: 90s, 15m, 1h or 30d"),
+            flag("admin", "", "its grants reach users' topics"),
+        ],
+        takes_settings: true,
+    },
+    Row {
+        verb: Verb::Explain,
+        name: "explain",
+        usage: "explain TOKEN TOPIC [flags]",
+        about: "say whether that token hears that topic, and why",
+        flags: &[],
+        takes_settings: true,
+    },
+    Row {
+        verb: Verb::Top,
+        name: "top",
+        usage: "top [--admin URL] [--once] [flags]",
+        about: "show the live state of a running server",
+        flags: &[
+            flag("admin", "URL", "the server's admin address; else the one of the settings"),
+            flag("once", "", "show one second and exit"),
+        ],
+        takes_settings: true,
+    },
+    Row {
+        verb: Verb::Dashboard,
+        name: "dashboard",
+        usage: "dashboard",
+        about: "print a dashboard for Grafana, as JSON",
+        flags: &[],
+        takes_settings: false,
+    },
+];
+
+/// The row of a command.
+pub(super) fn row(verb: Verb) -> &'static Row {
+    COMMANDS.iter().find(|row| row.verb == verb).expect("every command has its row")
+}
+
+/// Their names, for a sentence: `serve, token or explain`.
+pub(super) fn names() -> String {
+    let names: Vec<&str> = COMMANDS.iter().map(|row| row.name).collect();
+    let (last, others) = names.split_last().expect("there are commands");
+    format!("{} or {last}", others.join(", "))
+}

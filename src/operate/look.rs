@@ -1,0 +1,113 @@
+//! One look at a server's `/metrics`.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// How long the server may take to connect or to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// More than any server says.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// The series and their values, in the order in which they came.
+pub(super) struct Look(Vec<(String, f64)>);
+
+/// Looks at the server whose admin listener is at `HOST:PORT`.
+///
+/// # Errors
+/// A sentence that names the address.
+pub(super) fn look(address: &str) -> Result<Look, String> {
+    let shown = address.escape_debug();
+    let text = fetch(address).map_err(|why| format!("http://{shown}/metrics: {why}"))?;
+    let look = Look::parse(&text);
+    match look.one("oneloop_clients") {
+        Some(_) => Ok(look),
+        None => Err(format!("http://{shown}/metrics: this is no oneloop's admin address")),
+    }
+}
+
+fn fetch(address: &str) -> std::io::Result<String> {
+    let no_such = || std::io::Error::other("there is no such address");
+    let socket = address.to_socket_addrs()?.next().ok_or_else(no_such)?;
+    let mut stream = TcpStream::connect_timeout(&socket, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+impl Look {
+    /// Takes each line that is a series and a number; heads and comments are none.
+    pub(super) fn parse(text: &str) -> Look {
+        let samples = text.lines().filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            let value: f64 = value.parse().ok()?;
+            (!name.starts_with('#') && value.is_finite()).then(|| (name.to_owned(), value))
+        });
+        Look(samples.collect())
+    }
+
+    /// The value of exactly this series, labels included.
+    pub(super) fn one(&self, series: &str) -> Option<f64> {
+        self.0.iter().find(|(name, _)| name == series).map(|(_, value)| *value)
+    }
+
+    /// The sum over all labels of a name, or the one series that is named with its labels. What is not there counts as 0.
+    pub(super) fn sum(&self, name: &str) -> f64 {
+        let is_meant = |series: &str| {
+            let rest = series.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+        };
+        let found = self.0.iter().filter(|(series, _)| is_meant(series));
+        // The sum of nothing is -0.0, which would be shown so.
+        found.fold(0.0, |sum, (_, value)| sum + value)
+    }
+
+    /// The bound of the bucket in which the quantile lies of what a histogram counted since `before`; `None`: it counted nothing.
+    pub(super) fn quantile_since(&self, before: &Look, name: &str, of: f64) -> Option<f64> {
+        let prefix = format!("{name}_bucket{{le=\"");
+        let buckets = self.0.iter().filter_map(|(series, below)| {
+            let bound = series.strip_prefix(&prefix)?.strip_suffix("\"}")?;
+            let since = below - before.one(series).unwrap_or(0.0);
+            Some((bound.parse::<f64>().ok()?, since))
+        });
+        let buckets: Vec<(f64, f64)> = buckets.collect();
+        let (_, all) = buckets.last().filter(|(_, all)| *all > 0.0)?;
+        let bound = buckets.iter().find(|(_, below)| *below >= all * of);
+        bound.map(|(bound, _)| *bound).filter(|bound| bound.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_found_with_and_without_labels() {
+        let look = Look::parse(
+            "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n# HELP a An a.\n# TYPE a counter\n\
+             a{x=\"1\"} 2\na{x=\"2\"} 3\nab 4\nbroken\nnan NaN\n",
+        );
+        assert_eq!((look.sum("a"), look.one("a{x=\"2\"}"), look.one("a")), (5.0, Some(3.0), None));
+        assert_eq!((look.sum("a{x=\"1\"}"), look.sum("ab"), look.sum("none")), (2.0, 4.0, 0.0));
+        assert_eq!(look.one("nan"), None);
+    }
+
+    #[test]
+    fn a_quantile_is_of_what_came_since() {
+        let buckets = |counts: [u64; 3]| {
+            let bounds = ["0.001", "0.002", "+Inf"];
+            let lines = bounds.iter().zip(counts);
+            let lines = lines.map(|(bound, count)| format!("h_bucket{{le=\"{bound}\"}} {count}\n"));
+            Look::parse(&lines.collect::<String>())
+        };
+        let (before, now) = (buckets([100, 100, 100]), buckets([100, 199, 200]));
+        assert_eq!(now.quantile_since(&before, "h", 0.5), Some(0.002));
+        assert_eq!(now.quantile_since(&before, "h", 1.0), None, "it is above all bounds");
+        assert_eq!(before.quantile_since(&before, "h", 0.5), None);
+    }
+}

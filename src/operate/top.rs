@@ -1,0 +1,240 @@
+//! The live state of a running server in a terminal, as its admin listener tells it.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use super::look::{Look, look};
+
+/// How often is looked.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Shows the server whose admin listener is at `address` (`http://HOST:PORT` or `HOST:PORT`), each second anew; `once`: for one
+/// second. In a terminal in one place, else a line each. `clock` only moves forward. Ends when nobody reads any more.
+///
+/// # Errors
+/// A sentence: nothing was there at the first look, or at the only second one.
+pub fn top(address: &str, once: bool, clock: impl Fn() -> Duration) -> Result<(), String> {
+    let address = address.trim_start_matches("http://").trim_end_matches('/');
+    let is_terminal = io::stdout().is_terminal() && !once;
+    let mut before = (clock(), look(address)?);
+    if is_terminal && show("\x1b[2J").is_err() {
+        return Ok(());
+    }
+    loop {
+        std::thread::sleep(PAUSE);
+        let now = (clock(), look(address));
+        let seconds = (now.0 - before.0).as_secs_f64();
+        let text = match &now.1 {
+            // It may come back: whoever watches a restart wants to see it.
+            Err(why) if once => return Err(why.clone()),
+            Err(why) => format!("{why}\n"),
+            Ok(look) if is_terminal || once => block(address, &before.1, look, seconds),
+            Ok(look) => line(&before.1, look, seconds),
+        };
+        let text = if is_terminal { in_place(&text) } else { text };
+        if show(&text).is_err() || once {
+            return Ok(());
+        }
+        if let Ok(look) = now.1 {
+            before = (now.0, look);
+        }
+    }
+}
+
+fn show(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Over what stands there: no line is cleared before it is written, so nothing flickers.
+fn in_place(text: &str) -> String {
+    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
+}
+
+/// A line of names and numbers, for files and other programs.
+fn line(before: &Look, now: &Look, seconds: f64) -> String {
+    let rate = |name: &str| (now.sum(name) - before.sum(name)).max(0.0) / seconds;
+    let turn = now.quantile_since(before, "oneloop_turn_seconds", 0.99).unwrap_or(0.0);
+    format!(
+        "clients={} opened_per_second={:.1} messages_per_second={:.1} deliveries_per_second={:.1} \
+         sent_bytes_per_second={:.0} received_bytes_per_second={:.0} turn_p99_seconds={turn} \
+         cpu={:.3} resident_bytes={} backlog_bytes={} source_up={}\n",
+        now.sum("oneloop_clients"),
+        rate("oneloop_opened_total"),
+        rate("oneloop_messages_total"),
+        rate("oneloop_deliveries_total"),
+        rate("oneloop_sent_bytes_total"),
+        rate("oneloop_received_bytes_total"),
+        rate("process_cpu_seconds_total"),
+        now.sum("process_resident_memory_bytes"),
+        now.sum("oneloop_backlog_bytes"),
+        now.sum("oneloop_source_up"),
+    )
+}
+
+/// What fits a screen, for people.
+fn block(address: &str, before: &Look, now: &Look, seconds: f64) -> String {
+    let rate = |name: &str| (now.sum(name) - before.sum(name)).max(0.0) / seconds;
+    let per = |name: &str| format!("{}/s", count(rate(name)));
+    let bytes_per = |name: &str| format!("{}/s", bytes(rate(name)));
+    let whole = |name: &str| count(now.sum(name));
+    let held = |name: &str| bytes(now.sum(name));
+    let turn = |of: f64| match now.quantile_since(before, "oneloop_turn_seconds", of) {
+        Some(turn) => format!("{} ms", turn * 1000.0),
+        None => "-".to_owned(),
+    };
+    let state = if now.sum("oneloop_source_up") > 0.0 { "up" } else { "down" };
+    let each = match now.one("oneloop_memory_bytes_per_connection") {
+        Some(each) => format!("{} for each client", bytes(each)),
+        None => "no client".to_owned(),
+    };
+    let mut text = format!("oneloop at http://{address}\n\n");
+    let mut row = |name: &str, cells: &[(&str, String)]| {
+        let cells: Vec<String> =
+            cells.iter().map(|(what, value)| format!("{value} {what}")).collect();
+        let _ = writeln!(text, "  {name:<9} {}", cells.join("   ").trim_end());
+    };
+    row(
+        "clients",
+        &[
+            ("open", whole("oneloop_clients")),
+            ("connecting", whole("oneloop_handshakes_under_way")),
+            ("opened", per("oneloop_opened_total")),
+            ("refused", format!("{}/s", count(refused(now, before) / seconds))),
+        ],
+    );
+    row(
+        "closed",
+        &[
+            ("by the server", per("oneloop_closes_total")),
+            ("slow", whole("oneloop_closes_total{code=\"4000\"}")),
+            ("silent", whole("oneloop_closes_total{code=\"4001\"}")),
+            ("busy so far", whole("oneloop_closes_total{code=\"4003\"}")),
+        ],
+    );
+    row(
+        "messages",
+        &[
+            ("in", per("oneloop_messages_total")),
+            ("delivered", per("oneloop_deliveries_total")),
+            ("commands", per("oneloop_commands_total")),
+        ],
+    );
+    row(
+        "bytes",
+        &[
+            ("out", bytes_per("oneloop_sent_bytes_total")),
+            ("in", bytes_per("oneloop_received_bytes_total")),
+            ("wait for clients", held("oneloop_backlog_bytes")),
+            ("held for a resume", held("oneloop_history_bytes")),
+        ],
+    );
+    row(
+        "source",
+        &[
+            ("", state.to_owned()),
+            ("commands", per("oneloop_requests_total")),
+            ("unanswered so far", whole("oneloop_requests_unavailable_total")),
+        ],
+    );
+    row(
+        "loop",
+        &[
+            ("turns", per("oneloop_turns_total")),
+            ("at the median", turn(0.5)),
+            ("at 99 %", turn(0.99)),
+            ("of a core", format!("{:.0} %", rate("process_cpu_seconds_total") * 100.0)),
+        ],
+    );
+    row("memory", &[("resident", held("process_resident_memory_bytes")), ("", each)]);
+    row("files", &[("open", whole("process_open_fds")), ("at most", whole("process_max_fds"))]);
+    text
+}
+
+/// Handshakes that did not become a connection in good order.
+fn refused(now: &Look, before: &Look) -> f64 {
+    let all = |look: &Look| look.sum("oneloop_handshakes_total");
+    let opened = |look: &Look| look.sum("oneloop_handshakes_total{result=\"opened\"}");
+    ((all(now) - opened(now)) - (all(before) - opened(before))).max(0.0)
+}
+
+/// `1,234,567`; below ten with one digit behind the point, unless it is whole.
+fn count(number: f64) -> String {
+    if number < 10.0 && number.fract() >= 0.05 {
+        return format!("{number:.1}");
+    }
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// With a decimal unit, as in the README.
+fn bytes(number: f64) -> String {
+    let mut number = number;
+    for unit in ["B", "KB", "MB", "GB"] {
+        if number < 999.95 {
+            return if unit == "B" {
+                format!("{number:.0} B")
+            } else {
+                format!("{number:.1} {unit}")
+            };
+        }
+        number /= 1000.0;
+    }
+    format!("{number:.1} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        let counts = [0.0, 0.04, 0.5, 9.96, 12.3, 999.0, 1000.0, 1_234_567.0].map(count);
+        assert_eq!(counts, ["0", "0", "0.5", "10.0", "12", "999", "1,000", "1,234,567"]);
+        let sizes = [0.0, 999.0, 1000.0, 999_960.0, 3.25e9, 5e12, 7e15].map(bytes);
+        assert_eq!(sizes, ["0 B", "999 B", "1.0 KB", "1.0 MB", "3.2 GB", "5.0 TB", "7000.0 TB"]);
+    }
+
+    #[test]
+    fn a_second_is_told_as_rates() {
+        let before = Look::parse("oneloop_opened_total 100\noneloop_source_up 1\n");
+        let now = Look::parse(
+            "oneloop_opened_total 130\noneloop_source_up 1\noneloop_clients 1234\n\
+             oneloop_closes_total{code=\"4000\"} 2\noneloop_closes_total{code=\"4003\"} 4\n\
+             oneloop_handshakes_total{result=\"opened\"} 130\n\
+             oneloop_handshakes_total{result=\"refused\"} 6\n\
+             oneloop_memory_bytes_per_connection 132.5\n",
+        );
+        let text = block("h:1", &before, &now, 2.0);
+        for part in [
+            "http://h:1\n",
+            "1,234 open",
+            "15/s opened",
+            "3/s refused",
+            "3/s by the server   2 slow",
+            "source    up",
+            "132 B for each client",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let text = line(&before, &now, 2.0);
+        assert!(text.starts_with("clients=1234 opened_per_second=15.0 "), "{text}");
+        // A server that started anew counts from zero: that is no negative rate.
+        assert!(block("h:1", &now, &before, 1.0).contains(" 0/s opened"));
+    }
+
+    #[test]
+    fn nothing_of_the_last_look_stays_in_place() {
+        assert_eq!(in_place("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+    }
+}
