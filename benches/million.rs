@@ -368,6 +368,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
     Plan {
         listen: free,
+        listener: None,
         publishers: Some(free),
         publishers_password: None,
         admin: None,

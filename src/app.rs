@@ -1,6 +1,7 @@
 //! What a program that uses the crate builds: settings, routes, then `run`.
 
 use std::io;
+use std::net::TcpListener;
 
 use crate::clock::Millis;
 use crate::config::{Config, Origins, normalize_origin};
@@ -15,6 +16,7 @@ use crate::source::link::Link;
 use crate::source::link_config::LinkConfig;
 use crate::source::pattern;
 use crate::source::reader::Reader;
+use crate::supervisor::Supervisor;
 
 /// Makes a page that can name the addresses.
 type Page = Box<dyn FnOnce(Addresses) -> Vec<u8>>;
@@ -41,6 +43,8 @@ pub struct App {
     files: Vec<File>,
     trim: Option<fn()>,
     asks_redis: bool,
+    supervisor: Supervisor,
+    listener: Option<TcpListener>,
     problem: Option<String>,
 }
 
@@ -54,6 +58,8 @@ impl App {
             files: Vec::new(),
             trim: None,
             asks_redis: false,
+            supervisor: Supervisor::default(),
+            listener: None,
             problem: None,
         }
     }
@@ -112,12 +118,25 @@ impl App {
         self
     }
 
+    /// Says that it is alive, and whether it is ready, to whoever started the process.
+    pub fn reports_to(mut self, supervisor: Supervisor) -> App {
+        self.supervisor = supervisor;
+        self
+    }
+
+    /// Serves clients at a listener that is open already, in place of the one that the settings name.
+    pub fn listener(mut self, listener: TcpListener) -> App {
+        self.listener = Some(listener);
+        self
+    }
+
     /// Listens. The addresses are known then; nothing is served before [`Bound::run`].
     ///
     /// # Errors
     /// Settings that contradict each other (`InvalidInput`), or an address that cannot be bound.
     pub fn bind(self) -> io::Result<Bound> {
-        let App { config, routes, page, files, trim, asks_redis, problem } = self;
+        let App { config, routes, page, files, trim, asks_redis, supervisor, listener, problem } =
+            self;
         if let Some(problem) = problem {
             return Err(invalid(problem));
         }
@@ -130,6 +149,7 @@ impl App {
         let presence = presence(&config, bounds.clients_max);
         let plan = Plan {
             listen: config.listen,
+            listener,
             publishers: config.publishers,
             publishers_password: config.publishers_password.map(|one| one.as_bytes().to_vec()),
             admin: config.admin,
@@ -151,6 +171,7 @@ impl App {
             trim,
         };
         let mut reactor = Reactor::new(plan)?;
+        reactor.report_to(supervisor);
         if let Some(presence) = presence {
             reactor.tell_who_is_here(presence);
         }

@@ -2,14 +2,17 @@
 
 #![deny(unsafe_code)]
 
+use std::borrow::Cow;
+use std::path::absolute;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use oneloop::config::{self, Command, Config, Paper};
 use oneloop::logger;
-use oneloop::operate;
+use oneloop::operate::{self, unit};
 use oneloop::reactor::Ended;
-use oneloop::serve::{self, Started};
+use oneloop::serve::{self, Started, Surroundings};
+use oneloop::supervisor::{self, Supervisor};
 
 /// Settings that cannot be served.
 const BAD_SETTINGS: u8 = 2;
@@ -23,7 +26,7 @@ fn main() -> ExitCode {
     logger::start(config.log);
     match invocation.command {
         Command::Top { admin, once } => top(&config, admin, once),
-        Command::Print(Paper::Dashboard) => print(operate::DASHBOARD.trim_end()),
+        Command::Print(paper) => print(paper_text(paper).trim_end()),
         Command::Help => print(&config::help()),
         Command::Version => print(concat!("oneloop ", env!("CARGO_PKG_VERSION"))),
         Command::Serve { check: true } => match serve::check(&config) {
@@ -52,7 +55,8 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    let started = match serve::start(config, unix(), trim) {
+    let started = surroundings().and_then(|given| serve::start(config, unix(), given));
+    let started = match started {
         Ok(started) => started,
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
             return bad_settings(&error.to_string());
@@ -66,6 +70,28 @@ fn run(config: Config) -> ExitCode {
         Ok(Ended::Forced) => ExitCode::FAILURE,
         Err(error) => failed(&error),
     }
+}
+
+fn paper_text(paper: Paper) -> Cow<'static, str> {
+    match paper {
+        Paper::Dashboard => operate::DASHBOARD.into(),
+        Paper::Socket => unit::socket().into(),
+        Paper::Service { config } => {
+            let program = std::env::current_exe().unwrap_or("/usr/local/bin/oneloop".into());
+            let config = config.map(|name| absolute(&name).unwrap_or(name.into()));
+            unit::service(&program, config.as_deref()).into()
+        }
+    }
+}
+
+/// What started this process wants to hear of it, and may have passed it a listener.
+fn surroundings() -> std::io::Result<Surroundings> {
+    let (variable, pid) = (|name: &str| std::env::var_os(name), std::process::id());
+    Ok(Surroundings {
+        trim,
+        supervisor: Supervisor::from_environment(variable, pid)?,
+        listener: supervisor::passed_listener(variable, pid)?,
+    })
 }
 
 fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {

@@ -100,6 +100,7 @@ impl World {
         (bounds.clients_max, bounds.ping_seconds) = (clients, 0);
         let plan = Plan {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            listener: None,
             publishers: None,
             publishers_password: None,
             admin: None,

@@ -15,7 +15,10 @@ const HOMES: [(&str, &[&str]); 15] = [
     ("lexopt", &["config/"]),
     ("mio", &["reactor/", "client/transport.rs", "signals.rs"]),
     ("redis", &["source/"]),
-    ("rustix", &["limits.rs", "logger.rs", "memory.rs", "metrics/", "reactor/doors.rs"]),
+    (
+        "rustix",
+        &["limits.rs", "logger.rs", "memory.rs", "metrics/", "reactor/doors.rs", "supervisor.rs"],
+    ),
     ("serde", &["backend/", "push/"]),
     ("serde_json", &["backend/", "push/"]),
     ("signal_hook", &["signals.rs"]),

@@ -33,6 +33,10 @@ pub enum Command {
 pub enum Paper {
     /// A dashboard for Grafana.
     Dashboard,
+    /// The unit of systemd that runs the server with these settings.
+    Service { config: Option<String> },
+    /// The unit of its listener.
+    Socket,
 }
 
 /// Ten years: a longer life is a slip of the unit.
@@ -61,6 +65,7 @@ struct Extras {
     admin: bool,
     server: Option<Value>,
     once: bool,
+    socket: bool,
     words: Vec<OsString>,
 }
 
@@ -98,6 +103,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         Verb::Token => line.token(extras),
         Verb::Explain => line.explain(extras),
         Verb::Top => line.top(extras),
+        Verb::Unit => line.unit(&extras),
         Verb::Dashboard => line.print(verb, &extras, Paper::Dashboard),
     };
     line
@@ -121,6 +127,7 @@ impl Line {
         let extra = match (verb, flag) {
             (Verb::Serve, "check") => return extras.check = true,
             (Verb::Token, "admin") => return extras.admin = true,
+            (Verb::Unit, "socket") => return extras.socket = true,
             (Verb::Top, "once") => return extras.once = true,
             (Verb::Top, "admin") => Some(&mut extras.server),
             (Verb::Token, "sub") => Some(&mut extras.sub),
@@ -212,6 +219,18 @@ impl Line {
     fn print(&mut self, verb: Verb, extras: &Extras, paper: Paper) -> Option<Command> {
         self.no_words(verb, extras);
         Some(Command::Print(paper))
+    }
+
+    fn unit(&mut self, extras: &Extras) -> Option<Command> {
+        let config = match self.config_file.take().map(OsString::into_string).transpose() {
+            Ok(config) => config,
+            Err(_) => {
+                self.problems.push("--config: the file's name is not UTF-8".to_owned());
+                None
+            }
+        };
+        let paper = if extras.socket { Paper::Socket } else { Paper::Service { config } };
+        self.print(Verb::Unit, extras, paper)
     }
 
     fn no_words(&mut self, verb: Verb, extras: &Extras) {

@@ -8,6 +8,7 @@ pub(super) enum Verb {
     Explain,
     Top,
     Dashboard,
+    Unit,
 }
 
 /// One command.
@@ -86,6 +87,14 @@ pub(super) static COMMANDS: &[Row] = &[
         usage: "dashboard",
         about: "print a dashboard for Grafana, as JSON",
         flags: &[],
+        takes_settings: false,
+    },
+    Row {
+        verb: Verb::Unit,
+        name: "unit",
+        usage: "unit [--config FILE] [--socket]",
+        about: "print a unit for systemd",
+        flags: &[flag("socket", "", "the unit of the listener, which outlives the service")],
         takes_settings: false,
     },
 ];

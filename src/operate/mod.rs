@@ -2,6 +2,7 @@
 
 mod look;
 mod top;
+pub mod unit;
 
 pub use top::top;
 

@@ -88,6 +88,35 @@ impl Doors {
         let bound = bind(address).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
         })?;
+        self.add(registry, bound, purpose)
+    }
+
+    /// Takes over a listener that somebody else opened, and returns its address.
+    ///
+    /// # Errors
+    /// A socket that is no TCP listener (`InvalidInput`).
+    pub fn adopt(
+        &mut self,
+        registry: &Registry,
+        listener: StdTcpListener,
+        purpose: Purpose,
+    ) -> io::Result<SocketAddr> {
+        let socket = SockRef::from(&listener);
+        if listener.local_addr().is_err() || !socket.is_listener().unwrap_or(false) {
+            let text = "the socket that was passed is no TCP listener";
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        self.add(registry, listener, purpose)
+    }
+
+    fn add(
+        &mut self,
+        registry: &Registry,
+        bound: StdTcpListener,
+        purpose: Purpose,
+    ) -> io::Result<SocketAddr> {
         let mut listener = TcpListener::from_std(bound);
         let token = Source::Door(self.doors.len()).token();
         registry.register(&mut listener, token, Interest::READABLE)?;

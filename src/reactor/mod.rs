@@ -58,6 +58,7 @@ use crate::signals::Signals;
 use crate::site::Site;
 use crate::site::files::File;
 use crate::slots::ConnId;
+use crate::supervisor::Supervisor;
 use crate::timers::{TICK, tick};
 use ceiling::Ceiling;
 pub use clients::Readiness;
@@ -121,6 +122,7 @@ pub struct Reactor {
     addresses: Addresses,
     /// When the turn was to end its sleep at the latest.
     awaited: Option<Millis>,
+    supervisor: Supervisor,
     /// Signals that came.
     signals_seen: usize,
     /// When what has not gone is cut.
@@ -138,8 +140,11 @@ impl Reactor {
         let clock = Clock::System(Instant::now());
         let now = clock.now(0);
         let mut doors = Doors::new();
+        let clients = match plan.listener {
+            Some(listener) => doors.adopt(registry, listener, Purpose::Clients)?,
+            None => doors.open(registry, plan.listen, Purpose::Clients)?,
+        };
         let mut open = |address, purpose| doors.open(registry, address, purpose);
-        let clients = open(plan.listen, Purpose::Clients)?;
         let publishers =
             plan.publishers.map(|address| open(address, Purpose::Publishers)).transpose()?;
         let admin = plan.admin.map(|address| open(address, Purpose::Admin)).transpose()?;
@@ -190,6 +195,7 @@ impl Reactor {
             woken: 0,
             addresses,
             awaited: None,
+            supervisor: Supervisor::default(),
             signals_seen: 0,
             drain_until: None,
         })
@@ -222,12 +228,18 @@ impl Reactor {
         self.site.server.tell_who_is_here(presence);
     }
 
+    /// Says that it is alive, and whether it is ready, to whoever started the process.
+    pub fn report_to(&mut self, supervisor: Supervisor) {
+        self.supervisor = supervisor;
+    }
+
     /// Turns until a signal ends it.
     ///
     /// # Errors
     /// Those of `epoll_wait`, none of which a peer can cause.
     pub fn run(mut self) -> io::Result<Ended> {
         let mut events = Events::with_capacity(EVENTS);
+        self.supervisor.ready(self.site.server.clients_len());
         loop {
             if let Some(ended) = self.turn(&mut events, None)? {
                 return Ok(ended);
@@ -323,6 +335,7 @@ impl Reactor {
         }
         self.tick_links();
         self.publishers.tick(now);
+        self.supervisor.tick(now, self.site.server.clients_len(), self.site.draining);
         self.hold_sums();
         self.hold_ceiling();
         if self.trim_at.is_some_and(|at| at <= now) && !self.owes() {
@@ -399,6 +412,7 @@ impl Reactor {
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,
             self.trim_at,
+            self.supervisor.deadline(),
             self.ceiling.deadline(self.site.refusing),
         ]
         .into_iter()

@@ -1,6 +1,6 @@
 //! What a loop is made from, where it then listens, and how it ends.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use crate::config::Bounds;
 use crate::handler::Route;
@@ -12,6 +12,8 @@ use crate::source::reader::Reader;
 pub struct Plan {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// A listener that is open already, in place of `listen`.
+    pub listener: Option<TcpListener>,
     /// Where publishers connect, if they may.
     pub publishers: Option<SocketAddr>,
     /// What publishers must give first.

@@ -40,6 +40,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
     let handler = Box::new(handler);
     Plan {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listener: None,
         publishers: None,
         publishers_password: None,
         admin: None,

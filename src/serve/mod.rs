@@ -4,6 +4,7 @@ mod page;
 
 use std::fmt::Write;
 use std::io;
+use std::net::TcpListener;
 use std::rc::Rc;
 
 use crate::app::{App, Bound, link};
@@ -13,6 +14,7 @@ use crate::push::explain::{Verdict, explain as judge};
 use crate::push::{Push, grants};
 use crate::reactor::Addresses;
 use crate::source::link_config::Address;
+use crate::supervisor::Supervisor;
 use crate::topic;
 
 /// How long the token of the start-up lines and of the page is valid.
@@ -35,6 +37,16 @@ pub struct Started {
     pub bound: Bound,
 }
 
+/// What the process brings to a server besides the settings.
+pub struct Surroundings {
+    /// See [`App::trim`].
+    pub trim: fn(),
+    /// Who is told that it is ready and alive.
+    pub supervisor: Supervisor,
+    /// A listener that was passed to the process.
+    pub listener: Option<TcpListener>,
+}
+
 /// Looks for everything that can be wrong before a socket is opened.
 ///
 /// # Errors
@@ -53,13 +65,23 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
-/// Listens as the settings say. `trim`: see [`App::trim`].
+/// Listens as the settings say.
 ///
 /// # Errors
 /// Settings that cannot be served (`InvalidInput`), or an address that cannot be bound.
-pub fn start(config: Config, unix: u64, trim: fn()) -> io::Result<Started> {
+pub fn start(config: Config, unix: u64, surroundings: Surroundings) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let Surroundings { trim, supervisor, listener } = surroundings;
     let has_key = config.jwt.has_key();
+    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok())
+        && !has_key
+        && !address.ip().to_canonical().is_loopback()
+    {
+        return Err(invalid(format!(
+            "the socket that was passed listens on {address}, which others can reach, but there is \
+             no key to check tokens with"
+        )));
+    }
     let keys = Rc::new(
         if has_key { keys(&config.jwt) } else { random_keys(&config.jwt) }.map_err(invalid)?,
     );
@@ -70,7 +92,10 @@ pub fn start(config: Config, unix: u64, trim: fn()) -> io::Result<Started> {
                 .map_err(invalid)?,
         ),
     };
-    let mut app = App::new(config.clone()).trim(trim);
+    let mut app = App::new(config.clone()).trim(trim).reports_to(supervisor);
+    if let Some(listener) = listener {
+        app = app.listener(listener);
+    }
     if asks_redis(&config) {
         app = app.asks_redis();
     }

@@ -206,6 +206,7 @@ impl World {
         };
         let plan = Plan {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listener: None,
             publishers: None,
             publishers_password: None,
             admin: None,

@@ -1,0 +1,280 @@
+//! What started the process and watches it, by systemd's protocol (sd_notify(3), sd_listen_fds(3)): any other program may speak it.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use crate::clock::Millis;
+
+/// What it says about the process is told no more often, and no wake-up is spent on it.
+const STATUS_PAUSE: Millis = 10_000;
+
+/// A sign of life that could not be sent is tried again after so long, or at the next one if that comes before.
+const RETRY: Millis = 100;
+
+/// The first of the descriptors that are passed (sd_listen_fds(3)).
+#[cfg(target_os = "linux")]
+const FIRST_PASSED: i32 = 3;
+
+/// Whoever wants to know that the process is ready, alive, and about to end. Nobody, unless the environment names a socket.
+#[derive(Default)]
+pub struct Supervisor {
+    socket: Option<UnixDatagram>,
+    /// How often a sign of life is due: half of the time after which it would be missed.
+    pause: Option<Millis>,
+    /// When the next one is due.
+    next: Millis,
+    /// What was last said, and when.
+    said: Option<(String, Millis)>,
+}
+
+impl Supervisor {
+    /// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`. `pid`: this process.
+    ///
+    /// # Errors
+    /// A socket that cannot be used: whoever waits for a sign of life would end the process for the lack of it.
+    pub fn from_environment(
+        variable: impl Fn(&str) -> Option<OsString>,
+        pid: u32,
+    ) -> io::Result<Supervisor> {
+        let Some(name) = variable("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
+            return Ok(Supervisor::default());
+        };
+        let socket = connect(&name).map_err(|error| {
+            io::Error::new(error.kind(), format!("NOTIFY_SOCKET cannot be used: {error}"))
+        })?;
+        let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
+        let is_meant = number("WATCHDOG_PID").is_none_or(|meant| meant == u64::from(pid));
+        let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && is_meant);
+        Ok(Supervisor {
+            socket: Some(socket),
+            pause: micros.map(|micros| (micros / 2000).max(1)),
+            ..Supervisor::default()
+        })
+    }
+
+    /// When the loop must turn though nothing happens.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.socket.as_ref()?;
+        self.pause.map(|_| self.next)
+    }
+
+    /// Serving (again).
+    pub fn ready(&mut self, clients: usize) {
+        self.send(&format!("READY=1\n{}", status(clients)));
+    }
+
+    /// The settings are being read again; [`Supervisor::ready`] must follow.
+    pub fn reloading(&mut self) {
+        self.send("RELOADING=1");
+    }
+
+    /// The end is near.
+    pub fn stopping(&mut self, clients: usize) {
+        self.send(&format!("STOPPING=1\nSTATUS=draining {clients} clients"));
+    }
+
+    /// What is due at this moment: a sign of life, and how many clients there are, unless it is `stopping`.
+    pub fn tick(&mut self, now: Millis, clients: usize, stopping: bool) {
+        if self.socket.is_none() {
+            return;
+        }
+        if let Some(pause) = self.pause
+            && now >= self.next
+        {
+            let wait = if self.send("WATCHDOG=1") { pause } else { pause.min(RETRY) };
+            self.next = now + wait;
+        }
+        let is_time = self.said.as_ref().is_none_or(|(_, at)| now >= at + STATUS_PAUSE);
+        if is_time && !stopping {
+            let text = status(clients);
+            let is_new = self.said.as_ref().is_none_or(|(said, _)| *said != text);
+            if is_new && self.send(&text) {
+                self.said = Some((text, now));
+            }
+        }
+    }
+
+    /// Whether it was taken. What does not fit its queue is lost: nothing waits for a supervisor.
+    fn send(&self, text: &str) -> bool {
+        self.socket.as_ref().is_some_and(|socket| socket.send(text.as_bytes()).is_ok())
+    }
+}
+
+fn status(clients: usize) -> String {
+    format!("STATUS={clients} clients")
+}
+
+/// A path, or an abstract name behind `@` (unix(7)).
+fn connect(name: &OsString) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => abstract_address(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    socket.connect_addr(&address)?;
+    Ok(socket)
+}
+
+#[cfg(target_os = "linux")]
+fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt;
+    SocketAddr::from_abstract_name(name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "abstract names are Linux' own"))
+}
+
+/// The listener that was passed to this process, if one was (`LISTEN_FDS`, `LISTEN_PID`).
+///
+/// # Errors
+/// More than one, or one that cannot be had: whoever passes it expects it to be served.
+pub fn passed_listener(
+    variable: impl Fn(&str) -> Option<OsString>,
+    pid: u32,
+) -> io::Result<Option<TcpListener>> {
+    let number = |name| variable(name)?.to_str()?.parse::<u32>().ok();
+    if number("LISTEN_PID") != Some(pid) {
+        return Ok(None);
+    }
+    match number("LISTEN_FDS") {
+        None | Some(0) => Ok(None),
+        Some(1) => take_passed(pid).map(Some),
+        Some(several) => {
+            let text = format!("{several} sockets were passed (LISTEN_FDS): one is served");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+    }
+}
+
+/// A number becomes a descriptor only by trust, but the kernel may be asked for a copy of one: of this very process, which may
+/// always be asked of (pidfd_getfd(2), Linux 5.6). The one that was passed stays open behind it.
+#[cfg(target_os = "linux")]
+fn take_passed(pid: u32) -> io::Result<TcpListener> {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let explain = |error: rustix::io::Errno| {
+        let error = io::Error::from(error);
+        io::Error::new(error.kind(), format!("the passed socket cannot be had: {error}"))
+    };
+    let own = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process has a number");
+    let own = pidfd_open(own, PidfdFlags::empty()).map_err(explain)?;
+    let passed = pidfd_getfd(&own, FIRST_PASSED, PidfdGetfdFlags::empty()).map_err(explain)?;
+    Ok(TcpListener::from(passed))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn take_passed(_: u32) -> io::Result<TcpListener> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "sockets are passed on Linux only"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    /// A supervisor at an abstract name, and what it hears.
+    fn supervised(name: &str, variables: &[(&str, &str)]) -> (Supervisor, UnixDatagram) {
+        let name = format!("oneloop-test-{}-{name}", std::process::id());
+        let address = abstract_address(name.as_bytes()).unwrap();
+        let heard = UnixDatagram::bind_addr(&address).unwrap();
+        heard.set_nonblocking(true).unwrap();
+        let mut environment = HashMap::from([("NOTIFY_SOCKET", format!("@{name}"))]);
+        environment.extend(variables.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        let variable = |name: &str| environment.get(name).map(OsString::from);
+        (Supervisor::from_environment(variable, 7).unwrap(), heard)
+    }
+
+    fn heard(socket: &UnixDatagram) -> Vec<String> {
+        let mut buffer = [0; 256];
+        std::iter::from_fn(|| {
+            let length = socket.recv(&mut buffer).ok()?;
+            Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn signs_of_life_come_at_half_of_the_time() {
+        let (mut supervisor, socket) = supervised("half", &[("WATCHDOG_USEC", "2000000")]);
+        let mut due = Vec::new();
+        for now in (0..4000).step_by(100) {
+            supervisor.tick(now, 0, false);
+            let signs = heard(&socket).into_iter().filter(|text| text == "WATCHDOG=1").count();
+            due.extend(std::iter::repeat_n(now, signs));
+        }
+        assert_eq!(due, [0, 1000, 2000, 3000]);
+        assert_eq!(supervisor.deadline(), Some(4000));
+    }
+
+    #[test]
+    fn nobody_is_told_of_life_who_does_not_watch_this_process() {
+        for variables in [
+            &[][..],
+            &[("WATCHDOG_USEC", "0")],
+            &[("WATCHDOG_USEC", "x")],
+            &[("WATCHDOG_USEC", "1000"), ("WATCHDOG_PID", "8")],
+        ] {
+            let (mut supervisor, socket) = supervised("other", variables);
+            supervisor.tick(0, 0, false);
+            assert_eq!(heard(&socket), ["STATUS=0 clients"], "{variables:?}");
+            assert_eq!(supervisor.deadline(), None);
+        }
+        let nobody = Supervisor::from_environment(|_| None, 7).unwrap();
+        assert_eq!(nobody.deadline(), None);
+    }
+
+    #[test]
+    fn the_state_is_said_when_it_changed_and_not_too_often() {
+        let (mut supervisor, socket) = supervised("state", &[]);
+        supervisor.ready(0);
+        for (now, clients) in [(0, 1), (1, 2), (9_999, 3), (10_000, 3), (20_000, 3), (20_001, 4)] {
+            supervisor.tick(now, clients, false);
+        }
+        supervisor.stopping(4);
+        supervisor.tick(90_000, 3, true);
+        assert_eq!(
+            heard(&socket),
+            [
+                "READY=1\nSTATUS=0 clients",
+                "STATUS=1 clients",
+                "STATUS=3 clients",
+                "STATUS=4 clients",
+                "STOPPING=1\nSTATUS=draining 4 clients",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_queue_that_is_full_loses_lines_and_holds_nobody_up() {
+        let (mut supervisor, socket) = supervised("full", &[("WATCHDOG_USEC", "2000")]);
+        for now in 0..10_000 {
+            supervisor.tick(now, 0, false);
+        }
+        let before = heard(&socket).len();
+        assert!(before < 9_000, "the queue of a socket is short: {before}");
+        supervisor.tick(20_000, 0, false);
+        assert_eq!(heard(&socket), ["WATCHDOG=1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said() {
+        for (variables, part) in [
+            (&[("NOTIFY_SOCKET", "/nowhere/socket")][..], "NOTIFY_SOCKET cannot be used"),
+            (&[("LISTEN_PID", "7"), ("LISTEN_FDS", "2")], "2 sockets were passed"),
+        ] {
+            let variables: HashMap<_, _> = variables.iter().copied().collect();
+            let variable = |name: &str| variables.get(name).map(OsString::from);
+            let supervisor = Supervisor::from_environment(variable, 7).err();
+            let listener = passed_listener(variable, 7).err();
+            let error = supervisor.or(listener).expect("one of them is refused");
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        let others = |name: &str| (name != "LISTEN_PID").then(|| OsString::from("1"));
+        assert!(passed_listener(others, 7).unwrap().is_none());
+    }
+}
