@@ -75,6 +75,8 @@ fn run(config: Config) -> ExitCode {
 fn paper_text(paper: Paper) -> Cow<'static, str> {
     match paper {
         Paper::Dashboard => operate::DASHBOARD.into(),
+        Paper::Completions(shell) => config::completions(shell).into(),
+        Paper::Man => config::man().into(),
         Paper::Socket => unit::socket().into(),
         Paper::Service { config } => {
             let program = std::env::current_exe().unwrap_or("/usr/local/bin/oneloop".into());

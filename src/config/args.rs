@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use lexopt::{Arg, Parser};
 
 use super::commands::{COMMANDS, Verb, names, row};
+use super::completions::Shell;
 use super::names::suggestion;
 use super::setting::Setting;
 use super::table;
@@ -37,6 +38,10 @@ pub enum Paper {
     Service { config: Option<String> },
     /// The unit of its listener.
     Socket,
+    /// What a shell completes.
+    Completions(Shell),
+    /// The manual page.
+    Man,
 }
 
 /// Ten years: a longer life is a slip of the unit.
@@ -104,6 +109,8 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         Verb::Explain => line.explain(extras),
         Verb::Top => line.top(extras),
         Verb::Unit => line.unit(&extras),
+        Verb::Completions => line.completions(&extras),
+        Verb::Man => line.print(verb, &extras, Paper::Man),
         Verb::Dashboard => line.print(verb, &extras, Paper::Dashboard),
     };
     line
@@ -137,11 +144,12 @@ impl Line {
             _ => None,
         };
         let setting = table::by_flag(flag).filter(|_| row(verb).takes_settings);
-        if extra.is_none() && setting.is_none() && flag != "config" {
+        let is_config = flag == "config" && row(verb).takes_config();
+        if extra.is_none() && setting.is_none() && !is_config {
             let owner = COMMANDS.iter().find(|row| row.flags.iter().any(|own| own.name == flag));
             self.problems.push(match owner {
                 Some(owner) => format!("--{flag} belongs to `oneloop {}`", owner.name),
-                None if table::by_flag(flag).is_some() => {
+                None if flag == "config" || table::by_flag(flag).is_some() => {
                     format!("--{flag} is a setting: {} has no use for it", row(verb).name)
                 }
                 None => unknown_flag(flag),
@@ -231,6 +239,18 @@ impl Line {
         };
         let paper = if extras.socket { Paper::Socket } else { Paper::Service { config } };
         self.print(Verb::Unit, extras, paper)
+    }
+
+    fn completions(&mut self, extras: &Extras) -> Option<Command> {
+        let shell = match &extras.words[..] {
+            [word] => Shell::ALL.iter().find(|(name, _)| word == name).map(|(_, shell)| *shell),
+            _ => None,
+        };
+        if shell.is_none() {
+            self.problems
+                .push(format!("one shell is named: oneloop {}", row(Verb::Completions).usage));
+        }
+        shell.map(|shell| Command::Print(Paper::Completions(shell)))
     }
 
     fn no_words(&mut self, verb: Verb, extras: &Extras) {
@@ -350,6 +370,9 @@ mod tests {
             (&["serve", "--once"], "--once belongs to `oneloop top`"),
             (&["top", "now"], "\"now\" has no meaning here: oneloop top [--admin URL]"),
             (&["dashboard", "--listen", "x"], "--listen is a setting: dashboard has no use for it"),
+            (&["man", "--config", "x"], "--config is a setting: man has no use for it"),
+            (&["completions"], "one shell is named: oneloop completions bash|zsh|fish"),
+            (&["completions", "csh"], "one shell is named"),
             (&["explain", "hunter2"], "explain takes two words, TOKEN and TOPIC; 1 were given"),
             (&["explain", "hunter2", "a", "b"], "3 were given"),
         ];

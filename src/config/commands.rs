@@ -9,6 +9,8 @@ pub(super) enum Verb {
     Top,
     Dashboard,
     Unit,
+    Completions,
+    Man,
 }
 
 /// One command.
@@ -97,7 +99,30 @@ pub(super) static COMMANDS: &[Row] = &[
         flags: &[flag("socket", "", "the unit of the listener, which outlives the service")],
         takes_settings: false,
     },
+    Row {
+        verb: Verb::Completions,
+        name: "completions",
+        usage: "completions bash|zsh|fish",
+        about: "print what a shell completes",
+        flags: &[],
+        takes_settings: false,
+    },
+    Row {
+        verb: Verb::Man,
+        name: "man",
+        usage: "man",
+        about: "print the manual page",
+        flags: &[],
+        takes_settings: false,
+    },
 ];
+
+impl Row {
+    /// Whether `--config` has a meaning.
+    pub(super) fn takes_config(&self) -> bool {
+        self.takes_settings || self.verb == Verb::Unit
+    }
+}
 
 /// The row of a command.
 pub(super) fn row(verb: Verb) -> &'static Row {

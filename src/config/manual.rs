@@ -6,9 +6,9 @@ use super::commands::COMMANDS;
 use super::setting::Setting;
 use super::table;
 
-const ABOUT: &str = "oneloop: PUBLISH in Redis, WebSocket out, to the right client only";
+pub(super) const ABOUT: &str = "oneloop: PUBLISH in Redis, WebSocket out, to the right client only";
 
-const SOURCES: &str = "\
+pub(super) const SOURCES: &str = "\
 Settings come from a TOML file (--config FILE or ONELOOP_CONFIG), then from variables, then
 from flags; the last one wins. --jwt-issuer is issuer in the file's table [jwt]. Lists have
 commas (in TOML: arrays), sizes may be written 65536, 64KiB or 1MiB.

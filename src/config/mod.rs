@@ -6,8 +6,10 @@
 mod args;
 mod bounds;
 mod commands;
+mod completions;
 mod draft;
 mod file;
+mod man;
 mod manual;
 mod names;
 mod origin;
@@ -20,6 +22,8 @@ mod value;
 
 pub use args::{Command, Paper};
 pub use bounds::Bounds;
+pub use completions::{Shell, completions};
+pub use man::man;
 pub use manual::{help, settings_markdown};
 pub use origin::normalize_origin;
 pub use read::{Invocation, Problems, read};

@@ -1,0 +1,259 @@
+//! What shells complete after `oneloop`, from the tables of commands and settings.
+
+use std::fmt::Write;
+
+use super::commands::{COMMANDS, Row};
+use super::setting::{Apply, Setting};
+use super::table;
+
+/// A shell that completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl Shell {
+    /// All of them, by their names.
+    pub(super) const ALL: [(&str, Shell); 3] =
+        [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+}
+
+/// What follows a flag.
+enum After {
+    Nothing,
+    File,
+    OneOf(Vec<&'static str>),
+    Text,
+}
+
+struct Flag {
+    name: String,
+    about: &'static str,
+    after: After,
+}
+
+/// What a shell is to read, once, to complete.
+pub fn completions(shell: Shell) -> String {
+    match shell {
+        Shell::Bash => bash(),
+        Shell::Zsh => zsh(),
+        Shell::Fish => fish(),
+    }
+}
+
+/// Its own flags, then those that every command with settings has.
+fn flags(row: &Row) -> Vec<Flag> {
+    let own = row.flags.iter().map(|flag| Flag {
+        name: format!("--{}", flag.name),
+        about: flag.about,
+        after: if flag.value.is_empty() { After::Nothing } else { After::Text },
+    });
+    let mut flags: Vec<Flag> = own.collect();
+    if row.takes_config() {
+        flags.push(Flag {
+            name: "--config".to_owned(),
+            about: "the file with the settings",
+            after: After::File,
+        });
+    }
+    let settings = table::all().filter(|setting| row.takes_settings && !setting.is_variable_only());
+    for setting in settings {
+        let name = setting.flag();
+        // `--topics` of a token is its own.
+        if flags.iter().all(|flag| flag.name != name) {
+            flags.push(Flag { name, about: setting.about, after: after(setting) });
+        }
+    }
+    flags
+}
+
+fn after(setting: &Setting) -> After {
+    match &setting.apply {
+        Apply::File { .. } => After::File,
+        Apply::Text { allowed, .. } | Apply::Route { allowed, .. } => {
+            choices(allowed).map_or(After::Text, After::OneOf)
+        }
+        Apply::Number { .. } | Apply::Variable { .. } => After::Text,
+    }
+}
+
+/// `json or raw`: two words; of `IP:PORT or off` one is none that could be typed.
+fn choices(allowed: &'static str) -> Option<Vec<&'static str>> {
+    let words: Vec<&str> = allowed.split(" or ").flat_map(|part| part.split(", ")).collect();
+    let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    (words.len() > 1 && words.iter().all(is_word)).then_some(words)
+}
+
+/// The words that may follow a command: `completions bash`.
+fn words(row: &Row) -> Vec<&'static str> {
+    let shells = Shell::ALL.map(|(name, _)| name).to_vec();
+    if row.name == "completions" { shells } else { Vec::new() }
+}
+
+fn bash() -> String {
+    let names: Vec<&str> = COMMANDS.iter().map(|row| row.name).collect();
+    let mut after = String::new();
+    let mut cases = String::new();
+    let all: Vec<Flag> = COMMANDS.iter().flat_map(flags).collect();
+    let of = |wanted: fn(&After) -> bool| {
+        let mut names: Vec<&str> =
+            all.iter().filter(|flag| wanted(&flag.after)).map(|flag| flag.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join("|")
+    };
+    let files = of(|after| matches!(after, After::File));
+    let _ = writeln!(
+        after,
+        "        {files})\n            COMPREPLY=($(compgen -f -- \"$word\"))\n            return ;;"
+    );
+    for flag in flags(&COMMANDS[0]) {
+        if let After::OneOf(words) = &flag.after {
+            let (name, words) = (&flag.name, words.join(" "));
+            let _ = writeln!(
+                after,
+                "        {name})\n            COMPREPLY=($(compgen -W \"{words}\" -- \"$word\"))\n            return ;;"
+            );
+        }
+    }
+    for row in COMMANDS {
+        let flags: Vec<String> = flags(row).into_iter().map(|flag| flag.name).collect();
+        let others = words(row).into_iter().map(str::to_owned);
+        let all: Vec<String> = flags.into_iter().chain(others).collect();
+        let _ =
+            writeln!(cases, "        {})\n            words=\"{}\" ;;", row.name, all.join(" "));
+    }
+    let (either, names) = (names.join("|"), names.join(" "));
+    format!(
+        "# For bash: eval \"$(oneloop completions bash)\"\n\
+         _oneloop() {{\n\
+         \x20   local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}\n\
+         \x20   local command=serve words\n\
+         \x20   case ${{COMP_WORDS[1]}} in {either}) command=${{COMP_WORDS[1]}} ;; esac\n\
+         \x20   case $before in\n{after}\x20   esac\n\
+         \x20   case $command in\n{cases}\x20   esac\n\
+         \x20   if [ \"$COMP_CWORD\" -eq 1 ]; then words=\"{names} $words\"; fi\n\
+         \x20   COMPREPLY=($(compgen -W \"$words --help --version\" -- \"$word\"))\n\
+         }}\n\
+         complete -F _oneloop oneloop\n"
+    )
+}
+
+fn zsh() -> String {
+    let mut text = String::from(
+        "#compdef oneloop\n# For zsh: eval \"$(oneloop completions zsh)\", or as _oneloop in $fpath\n\
+         _oneloop() {\n    local command=serve\n    local -a known\n    known=(\n",
+    );
+    for row in COMMANDS {
+        let _ = writeln!(text, "        '{}:{}'", row.name, single(&row.about.replace(':', "\\:")));
+    }
+    text.push_str(
+        "    )\n    if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then\n        \
+         _describe command known\n    fi\n    \
+         [[ -n ${known[(r)${words[2]}:*]} ]] && command=$words[2]\n    case $command in\n",
+    );
+    for row in COMMANDS {
+        let _ = writeln!(text, "    {})\n        _arguments -s \\", row.name);
+        for flag in flags(row) {
+            let (name, about) = (&flag.name, zsh_about(flag.about));
+            let value = match &flag.after {
+                After::Nothing => String::new(),
+                After::File => ":file:_files".to_owned(),
+                After::OneOf(words) => format!(":value:({})", words.join(" ")),
+                After::Text => ":value:".to_owned(),
+            };
+            let _ = writeln!(text, "            '{name}[{about}]{value}' \\");
+        }
+        let words = words(row).join(" ");
+        let value = if words.is_empty() { String::new() } else { format!("({words})") };
+        let _ = writeln!(text, "            '*:word:{value}' ;;");
+    }
+    // From $fpath the file is the function's body at its first call.
+    text.push_str(
+        "    esac\n}\nif [[ $funcstack[1] == _oneloop ]]; then\n    _oneloop \"$@\"\nelse\n    \
+         compdef _oneloop oneloop\nfi\n",
+    );
+    text
+}
+
+/// For a description in brackets within single quotes.
+fn zsh_about(about: &str) -> String {
+    let escaped = about.replace('\\', "\\\\").replace('[', "\\[").replace(']', "\\]");
+    single(&escaped.replace(':', "\\:"))
+}
+
+/// For single quotes of a shell that knows no escape within them.
+fn single(text: &str) -> String {
+    text.replace('\'', "'\\''")
+}
+
+fn fish() -> String {
+    let mut text = String::from(
+        "# For fish: oneloop completions fish > ~/.config/fish/completions/oneloop.fish\n\
+         complete -c oneloop -f\n",
+    );
+    let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    for row in COMMANDS {
+        let (name, about) = (row.name, quote(row.about));
+        let _ = writeln!(text, "complete -c oneloop -n __fish_use_subcommand -a {name} -d {about}");
+    }
+    let serves = "not __fish_seen_subcommand_from";
+    let others: Vec<&str> = COMMANDS[1..].iter().map(|row| row.name).collect();
+    for row in COMMANDS {
+        let condition = match row.name {
+            // It may be left out.
+            "serve" => format!("{serves} {}", others.join(" ")),
+            name => format!("__fish_seen_subcommand_from {name}"),
+        };
+        for flag in flags(row) {
+            let (name, about) = (flag.name.trim_start_matches('-'), quote(flag.about));
+            let value = match &flag.after {
+                After::Nothing => String::new(),
+                After::File => " -r -F".to_owned(),
+                After::OneOf(words) => format!(" -x -a {}", quote(&words.join(" "))),
+                After::Text => " -x".to_owned(),
+            };
+            let _ =
+                writeln!(text, "complete -c oneloop -n '{condition}' -l {name}{value} -d {about}");
+        }
+        for word in words(row) {
+            let _ = writeln!(text, "complete -c oneloop -n '{condition}' -a {word}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_can_be_typed_are_choices() {
+        let info = choices("off, error, warn, info or debug");
+        assert_eq!(info, Some(vec!["off", "error", "warn", "info", "debug"]));
+        assert_eq!(choices("close, drop-oldest or keep-newest").map(|all| all.len()), Some(3));
+        for none in ["IP:PORT or off", "text", "a channel's name, or off", "list of grants"] {
+            assert_eq!(choices(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn each_flag_and_command_is_completed_in_each_shell() {
+        for (name, shell) in Shell::ALL {
+            let text = completions(shell);
+            for row in COMMANDS {
+                assert!(text.contains(row.name), "{name}: {}", row.name);
+                for flag in flags(row) {
+                    let written = match shell {
+                        Shell::Fish => format!(" -l {} ", flag.name.trim_start_matches('-')),
+                        Shell::Zsh => format!("'{}[", flag.name),
+                        Shell::Bash => flag.name.clone(),
+                    };
+                    assert!(text.contains(&written), "{name}: {written}");
+                }
+            }
+        }
+    }
+}
