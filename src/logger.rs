@@ -1,6 +1,9 @@
 //! The log: lines to stderr that never hold the loop up.
 
+use std::fmt::Write as _;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -9,18 +12,39 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// A pipe that is ready takes so much at once without blocking (PIPE_BUF, pipe(7)).
 const LINE_BYTES_MAX: usize = 4096;
 
+/// How a line is written, and when it is.
+#[derive(Clone, Copy)]
+pub struct Style {
+    /// One JSON object a line, in place of text for people.
+    pub is_json: bool,
+    /// Each line begins with its level (sd-daemon(3)), which the journal takes off again.
+    pub is_journal: bool,
+    /// Milliseconds since 1970.
+    pub unix_millis: fn() -> u64,
+}
+
 struct Logger {
+    style: OnceLock<Style>,
     /// Lines that nobody could take.
     lost: AtomicU64,
 }
 
-static LOGGER: Logger = Logger { lost: AtomicU64::new(0) };
+static LOGGER: Logger = Logger { style: OnceLock::new(), lost: AtomicU64::new(0) };
 
 /// Sends the log to stderr.
-pub fn start(level: LevelFilter) {
+pub fn start(level: LevelFilter, style: Style) {
     // A second start only changes the level.
+    let _ = LOGGER.style.set(style);
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
+}
+
+/// Whether stderr is the journal itself, as its environment variable `JOURNAL_STREAM` says: another program may have sent it
+/// elsewhere since (systemd.exec(5)).
+pub fn is_journal(stream: Option<&str>) -> bool {
+    let stderr = std::fs::metadata("/dev/stderr").ok();
+    let stderr = stderr.map(|file| format!("{}:{}", file.dev(), file.ino()));
+    stream.is_some() && stream == stderr.as_deref()
 }
 
 impl Log for Logger {
@@ -30,33 +54,111 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
+        let Some(style) = self.style.get().filter(|_| self.enabled(record.metadata())) else {
             return;
-        }
-        let level = match record.level() {
-            Level::Error => "error",
-            Level::Warn => "warning",
-            Level::Info => "info",
-            Level::Debug => "debug",
-            Level::Trace => "trace",
         };
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        let note = if lost > 0 {
-            format!(" ({lost} lines before this one were lost)")
-        } else {
-            String::new()
-        };
-        let mut line = format!("oneloop: {level}: {}{note}", record.args()).replace('\n', " ");
-        while line.len() >= LINE_BYTES_MAX {
-            line.pop();
-        }
-        line.push('\n');
+        let line = style.line(record.level(), record.args().to_string(), lost);
         if !takes_a_line() || std::io::stderr().write_all(line.as_bytes()).is_err() {
             self.lost.fetch_add(lost + 1, Ordering::Relaxed);
         }
     }
 
     fn flush(&self) {}
+}
+
+impl Style {
+    /// A whole line, cut where a pipe would not take it at once. `lost`: how many before it nobody took.
+    fn line(&self, level: Level, mut message: String, lost: u64) -> String {
+        cut(&mut message, LINE_BYTES_MAX);
+        loop {
+            let line = match self.is_json {
+                true => self.json(level, &message, lost),
+                false => self.plain(level, &message, lost),
+            };
+            let excess = line.len().saturating_sub(LINE_BYTES_MAX);
+            if excess == 0 {
+                return line;
+            }
+            // An escaped byte is up to six: so many go for certain, and what is too long then is cut once more.
+            let length = message.len().saturating_sub(excess.div_ceil(6));
+            cut(&mut message, length);
+        }
+    }
+
+    fn plain(&self, level: Level, message: &str, lost: u64) -> String {
+        let mut line = match self.is_journal {
+            true => self.priority(level),
+            false => format!("oneloop: {}: ", name(level)),
+        };
+        line.extend(message.chars().map(|letter| if letter == '\n' { ' ' } else { letter }));
+        if lost > 0 {
+            let _ = write!(line, " ({lost} lines before this one were lost)");
+        }
+        line.push('\n');
+        line
+    }
+
+    fn json(&self, level: Level, message: &str, lost: u64) -> String {
+        let mut line = self.priority(level);
+        let (time, level) = (rfc3339((self.unix_millis)()), name(level));
+        let message = serde_json::Value::from(message);
+        let _ = write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"message\":{message}");
+        if lost > 0 {
+            let _ = write!(line, ",\"lost\":{lost}");
+        }
+        line.push_str("}\n");
+        line
+    }
+
+    /// `<4>`: syslog's number of a level (sd-daemon(3)).
+    fn priority(&self, level: Level) -> String {
+        let number = match level {
+            Level::Error => 3,
+            Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug | Level::Trace => 7,
+        };
+        if self.is_journal { format!("<{number}>") } else { String::new() }
+    }
+}
+
+/// Leaves at most so many bytes, of whole characters.
+fn cut(text: &mut String, bytes_max: usize) {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}
+
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+/// `2026-11-26T21:48:46.123Z` (RFC 3339), in UTC. The day is found by counting in years that begin in March, 400 of which are
+/// always 146,097 days.
+fn rfc3339(unix_millis: u64) -> String {
+    let (days, millis) = (unix_millis / 86_400_000, unix_millis % 86_400_000);
+    // Days since 1 March of the year 0.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year = (day_of_era - leap_days) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute) = (millis / 3_600_000, millis / 60_000 % 60);
+    let (second, millis) = (millis / 1000 % 60, millis % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
 /// Whether stderr would take a line now. A full pipe, or a terminal that is stopped, loses the line instead of stopping
@@ -66,4 +168,62 @@ fn takes_a_line() -> bool {
     let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut fds, Some(&now)), Ok(1)) && fds[0].revents().contains(PollFlags::OUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Style = Style { is_json: false, is_journal: false, unix_millis: || 0 };
+
+    fn line(style: Style, message: &str, lost: u64) -> String {
+        style.line(Level::Warn, message.to_owned(), lost)
+    }
+
+    #[test]
+    fn each_style_has_its_line() {
+        let json = Style { is_json: true, ..PLAIN };
+        let [journal, both] = [PLAIN, json].map(|style| Style { is_journal: true, ..style });
+        let time = "1970-01-01T00:00:00.000Z";
+        let object = format!(r#"{{"time":"{time}","level":"warning","message":"a\n\"b\"""#);
+        for (style, lost, expected) in [
+            (PLAIN, 0, "oneloop: warning: a \"b\"\n".to_owned()),
+            (PLAIN, 2, "oneloop: warning: a \"b\" (2 lines before this one were lost)\n".into()),
+            (journal, 0, "<4>a \"b\"\n".into()),
+            (json, 0, format!("{object}}}\n")),
+            (json, 2, format!("{object},\"lost\":2}}\n")),
+            (both, 0, format!("<4>{object}}}\n")),
+        ] {
+            assert_eq!(line(style, "a\n\"b\"", lost), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_is_cut_to_what_a_pipe_takes_and_stays_whole() {
+        for style in [PLAIN, Style { is_json: true, ..PLAIN }] {
+            for letter in ["x", "ü", "\u{1}", "\"", "\u{1f600}"] {
+                let line = line(style, &letter.repeat(9000), 1);
+                assert!((LINE_BYTES_MAX - 6..=LINE_BYTES_MAX).contains(&line.len()), "{letter:?}");
+                assert_eq!(line.find('\n'), Some(line.len() - 1));
+                if style.is_json {
+                    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+                    assert_eq!(value["lost"], 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_moment_is_written_as_the_calendar_has_it() {
+        for (unix, written) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (951_868_800_000, "2000-03-01T00:00:00.000Z"),
+            (1_735_689_599_001, "2024-12-31T23:59:59.001Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(unix), written);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::path::absolute;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use oneloop::config::{self, Command, Config, Paper};
+use oneloop::config::{self, Command, Config, LogFormat, Paper};
 use oneloop::logger;
 use oneloop::operate::{self, unit};
 use oneloop::reactor::Ended;
@@ -23,12 +23,12 @@ fn main() -> ExitCode {
         Err(problems) => return bad_settings(&problems.to_string()),
     };
     let config = invocation.config;
-    logger::start(config.log);
+    logger::start(config.log, log_style(&config));
     match invocation.command {
         Command::Top { admin, once } => top(&config, admin, once),
         Command::Print(paper) => print(paper_text(paper).trim_end()),
         Command::Help => print(&config::help()),
-        Command::Version => print(concat!("oneloop ", env!("CARGO_PKG_VERSION"))),
+        Command::Version => print(&operate::version()),
         Command::Serve { check: true } => match serve::check(&config) {
             Ok(()) => print("the settings are good"),
             Err(problems) => bad_settings(&problems.join("\n")),
@@ -51,6 +51,15 @@ fn main() -> ExitCode {
                 Err(problem) => bad_settings(&problem),
             }
         }
+    }
+}
+
+fn log_style(config: &Config) -> logger::Style {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    logger::Style {
+        is_json: config.log_format == LogFormat::Json,
+        is_journal: logger::is_journal(stream.as_deref()),
+        unix_millis,
     }
 }
 
@@ -128,7 +137,11 @@ fn failed(error: &std::io::Error) -> ExitCode {
 }
 
 fn unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    unix_millis() / 1000
+}
+
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Returns what is free in the heap to the system.

@@ -66,6 +66,17 @@ pub struct Config {
     pub bounds: Bounds,
     /// What reaches the log.
     pub log: log::LevelFilter,
+    /// How a line of it is written.
+    pub log_format: LogFormat,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Plain,
+    /// One JSON object.
+    Json,
 }
 
 /// Where in Redis something is written.
@@ -215,6 +226,7 @@ impl Default for Config {
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
             bounds: Bounds::default(),
             log: log::LevelFilter::Info,
+            log_format: LogFormat::Plain,
         }
     }
 }
@@ -287,6 +299,7 @@ impl fmt::Debug for Config {
             .field("routes", &self.routes)
             .field("bounds", &self.bounds)
             .field("log", &self.log)
+            .field("log_format", &self.log_format)
             .finish_non_exhaustive()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::value::{Value, quote};
-use super::{Config, Format, Jwt, Secret, Sink, Slow};
+use super::{Config, Format, Jwt, LogFormat, Secret, Sink, Slow};
 
 pub(super) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;
@@ -129,6 +129,14 @@ pub(super) fn level(value: &Value) -> Result<log::LevelFilter, String> {
         "info" => Ok(log::LevelFilter::Info),
         "debug" => Ok(log::LevelFilter::Debug),
         _ => Err(value.is_not("a log level")),
+    }
+}
+
+pub(super) fn log_format(value: &Value) -> Result<LogFormat, String> {
+    match value.text()? {
+        "plain" => Ok(LogFormat::Plain),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(value.is_not("plain or json")),
     }
 }
 

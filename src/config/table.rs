@@ -46,6 +46,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "none", "stream:NAME or channel:NAME; only with redis", |c, v| put(&mut c.events, sink(v).map(Some))),
         text("log", "what reaches the log",
             "info", "off, error, warn, info or debug", |c, v| put(&mut c.log, level(v))),
+        text("log_format", "how a line of the log is written",
+            "plain", "plain or json", |c, v| put(&mut c.log_format, log_format(v))),
     ]),
     ("Tokens", &[
         secret("jwt.secret", "the secret that signs tokens", SECRET, set_secret),

@@ -169,7 +169,7 @@ def test_help_and_version_are_printed():
     assert done.returncode == 0
     for word in ["--listen", "--redis", "--jwt-secret-file", "--backlog-bytes-max", "token", "explain"]:
         assert word in done.stdout
-    assert re.fullmatch(r"oneloop \d+\.\d+\.\d+\n", oneloop("--version").stdout)
+    assert re.fullmatch(r"oneloop \d+\.\d+\.\d+ \((commit \w+, )?\w+-linux-\w+, \w+\)\n", oneloop("--version").stdout)
 
 
 def test_settings_that_leave_nobody_to_publish_are_an_error():
