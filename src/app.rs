@@ -8,7 +8,7 @@ use crate::config::{Config, Origins, normalize_origin};
 use crate::handler::{Handler, Route};
 use crate::limits;
 use crate::presence::{BATCH_MAX, Settings};
-use crate::reactor::{Addresses, Ended, Plan, Reactor};
+use crate::reactor::{Addresses, Ended, Plan, Reactor, Reread};
 use crate::site::ROUTES_MAX;
 use crate::site::files::File;
 use crate::source::commander::Commander;
@@ -45,6 +45,7 @@ pub struct App {
     asks_redis: bool,
     supervisor: Supervisor,
     listener: Option<TcpListener>,
+    reread: Option<Reread>,
     problem: Option<String>,
 }
 
@@ -60,6 +61,7 @@ impl App {
             asks_redis: false,
             supervisor: Supervisor::default(),
             listener: None,
+            reread: None,
             problem: None,
         }
     }
@@ -130,19 +132,37 @@ impl App {
         self
     }
 
+    /// Reads the settings again whenever SIGHUP comes, in a thread of its own, and takes over what changes without dropping a client
+    /// ([`Handler::on_reload`]). Without it SIGHUP ends the process.
+    pub fn reload_by(mut self, reread: Reread) -> App {
+        self.reread = Some(reread);
+        self
+    }
+
     /// Listens. The addresses are known then; nothing is served before [`Bound::run`].
     ///
     /// # Errors
     /// Settings that contradict each other (`InvalidInput`), or an address that cannot be bound.
     pub fn bind(self) -> io::Result<Bound> {
-        let App { config, routes, page, files, trim, asks_redis, supervisor, listener, problem } =
-            self;
+        let App {
+            config,
+            routes,
+            page,
+            files,
+            trim,
+            asks_redis,
+            supervisor,
+            listener,
+            reread,
+            problem,
+        } = self;
         if let Some(problem) = problem {
             return Err(invalid(problem));
         }
         if routes.len() > ROUTES_MAX {
             return Err(invalid(format!("at most {ROUTES_MAX} routes are possible")));
         }
+        let current = config.clone();
         let mut bounds = config.bounds.clone();
         bounds.clients_max = limits::clients_max(bounds.clients_max, bounds.publishers_max)?;
         let link = link(&config).map_err(invalid)?;
@@ -172,6 +192,9 @@ impl App {
         };
         let mut reactor = Reactor::new(plan)?;
         reactor.report_to(supervisor);
+        if let Some(reread) = reread {
+            reactor.reload_by(current, reread)?;
+        }
         if let Some(presence) = presence {
             reactor.tell_who_is_here(presence);
         }

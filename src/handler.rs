@@ -4,7 +4,7 @@ use crate::backend::order::Order;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
-use crate::config::Origins;
+use crate::config::{Config, Origins, RouteConfig};
 use crate::server::Server;
 use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose};
@@ -57,6 +57,9 @@ pub trait Handler {
 
     /// The link to Redis came up (again) or went down.
     fn on_source(&mut self, _server: &mut Server, _up: bool) {}
+
+    /// The settings were read again, and are good. What can change without dropping a client does; `route`: those of this one.
+    fn on_reload(&mut self, _config: &Config, _route: &RouteConfig) {}
 
     /// What becomes of a client that reads too slowly. Asked once, before anybody connects.
     fn slow(&self) -> Slow {

@@ -5,9 +5,10 @@
 use std::borrow::Cow;
 use std::path::absolute;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use oneloop::config::{self, Command, Config, LogFormat, Paper};
+use oneloop::config::{self, Command, Config, Invocation, LogFormat, Paper, Problems};
 use oneloop::logger;
 use oneloop::operate::{self, unit};
 use oneloop::reactor::Ended;
@@ -18,7 +19,7 @@ use oneloop::supervisor::{self, Supervisor};
 const BAD_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
-    let invocation = match config::read(std::env::args_os().skip(1), std::env::vars_os()) {
+    let invocation = match read() {
         Ok(invocation) => invocation,
         Err(problems) => return bad_settings(&problems.to_string()),
     };
@@ -52,6 +53,10 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+fn read() -> Result<Invocation, Problems> {
+    config::read(std::env::args_os().skip(1), std::env::vars_os())
 }
 
 fn log_style(config: &Config) -> logger::Style {
@@ -102,6 +107,7 @@ fn surroundings() -> std::io::Result<Surroundings> {
         trim,
         supervisor: Supervisor::from_environment(variable, pid)?,
         listener: supervisor::passed_listener(variable, pid)?,
+        reread: Arc::new(|| read().map(|invocation| invocation.config).map_err(|all| all.0)),
     })
 }
 

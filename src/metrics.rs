@@ -16,6 +16,10 @@ pub struct Metrics {
     pub accepted: u64,
     /// Handshakes that became WebSockets.
     pub opened: u64,
+    /// Times that the settings were read again.
+    pub reloads: u64,
+    /// Times that they were bad and stayed as they were.
+    pub reloads_refused: u64,
     /// Handshakes of clients that a plain response refused.
     pub handshakes_refused: u64,
     /// Those that became a WebSocket only for the close code to be read.
@@ -279,6 +283,8 @@ impl Metrics {
             ("pings_total", "Clients pinged after silence.", self.pings),
             ("topics_refused_total", "Topics above a client's bound.", self.topics_refused),
             ("publishers_refused_total", "Publishers refused.", self.publishers_refused),
+            ("reloads_total", "Settings read again.", self.reloads),
+            ("reloads_refused_total", "Settings that were bad.", self.reloads_refused),
             ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
             ("unfinished_shed_total", "For unfinished_bytes_max.", self.unfinished_shed),

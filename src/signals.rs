@@ -1,10 +1,10 @@
-//! SIGTERM and SIGINT as readable bytes.
+//! SIGTERM, SIGINT and SIGHUP as readable bytes.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 use mio::net::UnixStream;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 /// The reading end of a pipe into which the signal handler writes a byte per signal.
@@ -19,10 +19,23 @@ impl Signals {
     /// # Errors
     /// Those of the socket pair and of `sigaction`.
     pub fn new() -> io::Result<Signals> {
+        Signals::of(&[SIGTERM, SIGINT])
+    }
+
+    /// Catches the one that asks it to read its settings again.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn hangup() -> io::Result<Signals> {
+        Signals::of(&[SIGHUP])
+    }
+
+    fn of(numbers: &[i32]) -> io::Result<Signals> {
         let (receiver, sender) = StdUnixStream::pair()?;
         receiver.set_nonblocking(true)?;
-        pipe::register(SIGTERM, sender.try_clone()?)?;
-        pipe::register(SIGINT, sender)?;
+        for number in numbers {
+            pipe::register(*number, sender.try_clone()?)?;
+        }
         Ok(Signals { receiver: UnixStream::from_std(receiver) })
     }
 

@@ -10,6 +10,7 @@ use crate::client::Event;
 use crate::client::frame::{Close, Frame, frames_bytes, frames_len};
 use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Seldom;
+use crate::config::Config;
 use crate::handler::{Reject, Route, admits};
 use crate::metrics::{Gauges, Process};
 use crate::server::{ADMIN_ROUTE, Server};
@@ -88,6 +89,17 @@ impl Site {
             lost_at: None,
             refused_logged: Seldom::default(),
             process: Process::new(),
+        }
+    }
+
+    /// The settings were read again: what can change without dropping a client changes now.
+    pub fn reload(&mut self, config: &Config) {
+        for route in &mut self.routes {
+            let Some(newer) = config.routes.iter().find(|newer| newer.path == route.path) else {
+                continue;
+            };
+            route.origins = newer.origins.clone();
+            route.handler.on_reload(config, newer);
         }
     }
 

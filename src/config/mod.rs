@@ -5,6 +5,7 @@
 
 mod args;
 mod bounds;
+mod changes;
 mod commands;
 mod completions;
 mod draft;
@@ -22,6 +23,7 @@ mod value;
 
 pub use args::{Command, Paper};
 pub use bounds::Bounds;
+pub use changes::{Changes, changes};
 pub use completions::{Shell, completions};
 pub use man::man;
 pub use manual::{help, settings_markdown};
@@ -89,7 +91,7 @@ pub enum Sink {
 }
 
 /// Bytes that no log, message or `Debug` ever shows.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 /// How tokens are checked: one family of keys, either a secret or public keys, never both.

@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, decode, decode_header, encode
 use super::claims::{Claims, Expected, Issued};
 pub use super::claims::{Identity, Refusal};
 use super::keys::{Key, named_algorithms};
+use crate::config::Jwt;
 use crate::topic::{Grant, is_user_id};
 
 /// A longer token is refused before any work: a head holds no more than this by default.
@@ -33,6 +34,23 @@ pub struct KeySettings<'a> {
     /// Permits these of what the keys can do. Empty: HS256 with a secret, all that fits with a
     /// public key.
     pub algorithms: &'a [String],
+}
+
+impl KeySettings<'_> {
+    /// What the settings say.
+    pub fn of(jwt: &Jwt) -> KeySettings<'_> {
+        KeySettings {
+            secret: jwt.secret.as_ref().map(|secret| secret.as_bytes()),
+            previous_secret: jwt.previous_secret.as_ref().map(|secret| secret.as_bytes()),
+            key: jwt.key.as_deref(),
+            previous_key: jwt.previous_key.as_deref(),
+            jwks: jwt.jwks.as_deref(),
+            audience: jwt.audience.as_deref(),
+            issuer: jwt.issuer.as_deref(),
+            leeway_seconds: jwt.leeway_seconds,
+            algorithms: &jwt.algorithms,
+        }
+    }
 }
 
 /// The keys in the order in which they are tried, and what tokens must say.

@@ -23,14 +23,14 @@ use crate::backend::order::Order;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
-use crate::config::{self, Format, RouteConfig};
+use crate::config::{self, Config, Format, RouteConfig};
 use crate::handler::{Handler, Reject};
 use crate::hub::Reason;
 use crate::server::Server;
 use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose};
 use crate::topic::{Grant, text_of_key, user_topic};
-use auth::{Identity, Keys, Refusal};
+use auth::{Identity, KeySettings, Keys, Refusal};
 use command::{Action, Auth, Command, Reference};
 use place::{Place, presented};
 use subscriptions::{echo, heard, join_all, own_topic};
@@ -284,6 +284,22 @@ impl Handler for Push {
 
     fn on_order(&mut self, server: &mut Server, order: &Order) -> usize {
         self.carry_out(server, order)
+    }
+
+    /// Clients who are connected keep what they were granted, until they renew their token or it ends.
+    fn on_reload(&mut self, config: &Config, route: &RouteConfig) {
+        let keys = match config.jwt.has_key() {
+            true => Keys::new(&KeySettings::of(&config.jwt)).map(Rc::new),
+            // The process made its secret itself.
+            false => Ok(Rc::clone(&self.keys)),
+        };
+        match keys.and_then(|keys| Push::new(keys, route)) {
+            Ok(Push { keys, topics, may, anonymous, single_session, .. }) => {
+                (self.keys, self.single_session) = (keys, single_session);
+                (self.topics, self.may, self.anonymous) = (topics, may, anonymous);
+            }
+            Err(problem) => log::error!("{} stays as it was: {problem}", route.path),
+        }
     }
 
     fn on_answer(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {

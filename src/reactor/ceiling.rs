@@ -39,6 +39,11 @@ impl Ceiling {
         Ceiling { max, resident: Resident::new(), next: 0, logged: None }
     }
 
+    /// Another ceiling; 0: none.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// When the loop must look again though nothing happens: while nobody is let in.
     pub fn deadline(&self, is_refusing: bool) -> Option<Millis> {
         is_refusing.then_some(self.next)

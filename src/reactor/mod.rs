@@ -23,6 +23,7 @@ mod plan;
 mod publishers;
 #[cfg(test)]
 mod receipts_tests;
+mod reload;
 #[cfg(test)]
 mod replay_tests;
 #[cfg(test)]
@@ -48,7 +49,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Waker};
 
-use crate::client::codec::{Codec, InboundBounds};
+use crate::client::codec::Codec;
 use crate::client::frame::Frame;
 use crate::clock::Millis;
 use crate::metrics::Metrics;
@@ -66,6 +67,8 @@ use doors::{Doors, Purpose};
 use link::LinkSocket;
 pub use plan::{Addresses, Ended, Plan};
 use publishers::Publishers;
+pub use reload::Reread;
+use reload::{Reload, inbound};
 use sums::Sums;
 use time::Clock;
 use token::Source;
@@ -123,6 +126,9 @@ pub struct Reactor {
     /// When the turn was to end its sleep at the latest.
     awaited: Option<Millis>,
     supervisor: Supervisor,
+    reload: Option<Reload>,
+    /// Wakes the loop from another thread.
+    waker: Arc<Waker>,
     /// Signals that came.
     signals_seen: usize,
     /// When what has not gone is cut.
@@ -153,10 +159,7 @@ impl Reactor {
         let token = Source::Signals.token();
         registry.register(&mut signals.receiver, token, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Resolver.token())?);
-        let codec = Codec::new(InboundBounds {
-            message_bytes_max: plan.bounds.message_bytes_max,
-            fragments_max: plan.bounds.fragments_max as u32,
-        });
+        let codec = Codec::new(inbound(&plan.bounds));
         let mut buffer = vec![0; BUFFER_BYTES_RESERVED];
         buffer.truncate(BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096)));
         let ceiling = Ceiling::new(plan.bounds.memory_max);
@@ -196,6 +199,8 @@ impl Reactor {
             addresses,
             awaited: None,
             supervisor: Supervisor::default(),
+            reload: None,
+            waker,
             signals_seen: 0,
             drain_until: None,
         })
@@ -290,7 +295,11 @@ impl Reactor {
         for event in events {
             match Source::of(event.token()) {
                 Source::Link(number) => self.on_link_ready(number, event),
-                Source::Resolver => self.on_resolved(),
+                Source::Resolver => {
+                    self.on_resolved();
+                    self.on_settings_read();
+                }
+                Source::Hangup => self.on_hangup(),
                 Source::Publisher(number) => self.publishers.note(number, event),
                 Source::Door(number) => self.doors.note(number),
                 Source::Client(id) => self.on_client_ready(id, event),

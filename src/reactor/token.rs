@@ -17,6 +17,8 @@ pub enum Source {
     Link(usize),
     /// SIGTERM or SIGINT.
     Signals,
+    /// SIGHUP.
+    Hangup,
     /// The resolver of host names has an answer.
     Resolver,
 }
@@ -38,7 +40,8 @@ impl Source {
             Source::Door(number) => DOOR << KIND | number,
             Source::Signals => OTHER << KIND,
             Source::Resolver => OTHER << KIND | 1,
-            Source::Link(number) => OTHER << KIND | (2 + number),
+            Source::Hangup => OTHER << KIND | 2,
+            Source::Link(number) => OTHER << KIND | (3 + number),
         })
     }
 
@@ -53,7 +56,8 @@ impl Source {
             (DOOR, number) => Source::Door(number),
             (_, 0) => Source::Signals,
             (_, 1) => Source::Resolver,
-            (_, number) => Source::Link(number - 2),
+            (_, 2) => Source::Hangup,
+            (_, number) => Source::Link(number - 3),
         }
     }
 }
@@ -74,6 +78,7 @@ mod tests {
             Source::Link(2),
             Source::Signals,
             Source::Resolver,
+            Source::Hangup,
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

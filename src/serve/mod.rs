@@ -6,13 +6,14 @@ use std::fmt::Write;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::app::{App, Bound, link};
 use crate::config::{Config, Jwt};
 use crate::push::auth::{KeySettings, Keys};
 use crate::push::explain::{Verdict, explain as judge};
 use crate::push::{Push, grants};
-use crate::reactor::Addresses;
+use crate::reactor::{Addresses, Reread};
 use crate::source::link_config::Address;
 use crate::supervisor::Supervisor;
 use crate::topic;
@@ -45,6 +46,8 @@ pub struct Surroundings {
     pub supervisor: Supervisor,
     /// A listener that was passed to the process.
     pub listener: Option<TcpListener>,
+    /// Reads the settings again, from where they came from.
+    pub reread: Reread,
 }
 
 /// Looks for everything that can be wrong before a socket is opened.
@@ -71,7 +74,7 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
 /// Settings that cannot be served (`InvalidInput`), or an address that cannot be bound.
 pub fn start(config: Config, unix: u64, surroundings: Surroundings) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let Surroundings { trim, supervisor, listener } = surroundings;
+    let Surroundings { trim, supervisor, listener, reread } = surroundings;
     let has_key = config.jwt.has_key();
     if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok())
         && !has_key
@@ -93,6 +96,10 @@ pub fn start(config: Config, unix: u64, surroundings: Surroundings) -> io::Resul
         ),
     };
     let mut app = App::new(config.clone()).trim(trim).reports_to(supervisor);
+    app = app.reload_by(Arc::new(move || {
+        let config = reread()?;
+        check(&config).map(|()| config)
+    }));
     if let Some(listener) = listener {
         app = app.listener(listener);
     }
@@ -136,28 +143,14 @@ fn asks_redis(config: &Config) -> bool {
 /// # Errors
 /// A sentence for the operator.
 pub fn keys(jwt: &Jwt) -> Result<Keys, String> {
-    Keys::new(&settings(jwt))
+    Keys::new(&KeySettings::of(jwt))
 }
 
 /// A secret made for this process alone.
 fn random_keys(jwt: &Jwt) -> Result<Keys, String> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| format!("no random bytes to be had: {error}"))?;
-    Keys::new(&KeySettings { secret: Some(&secret), ..settings(jwt) })
-}
-
-fn settings(jwt: &Jwt) -> KeySettings<'_> {
-    KeySettings {
-        secret: jwt.secret.as_ref().map(|secret| secret.as_bytes()),
-        previous_secret: jwt.previous_secret.as_ref().map(|secret| secret.as_bytes()),
-        key: jwt.key.as_deref(),
-        previous_key: jwt.previous_key.as_deref(),
-        jwks: jwt.jwks.as_deref(),
-        audience: jwt.audience.as_deref(),
-        issuer: jwt.issuer.as_deref(),
-        leeway_seconds: jwt.leeway_seconds,
-        algorithms: &jwt.algorithms,
-    }
+    Keys::new(&KeySettings { secret: Some(&secret), ..KeySettings::of(jwt) })
 }
 
 /// Whether a token hears a topic, and by which rule, a line for each route.

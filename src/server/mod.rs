@@ -2,6 +2,7 @@
 //!
 //! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
 
+mod bounds;
 mod broadcasts;
 mod dealing;
 mod life;
@@ -30,7 +31,7 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::slots::{ConnId, Slots};
-use crate::timers::{TICK, Tick, Timers, after, tick};
+use crate::timers::{Timers, after, tick};
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
 use listeners::Counted;
@@ -114,17 +115,12 @@ impl Server {
     /// With a route for each of these.
     pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, now: Now) -> Server {
         let node = names::node(now.unix);
-        let seconds = |seconds: u32| (seconds as u64 * 1000 / TICK) as Tick;
         Server {
             now,
             metrics: Metrics::default(),
             clients: Slots::default(),
             timers: Timers::default(),
-            timing: Timing {
-                ping: seconds(bounds.ping_seconds),
-                silence: seconds(bounds.silence_seconds),
-                floor: 0,
-            },
+            timing: bounds::timing(&bounds),
             flush: FlushQueue::default(),
             broadcasts: Broadcasts::default(),
             pings: VecDeque::new(),
@@ -142,10 +138,7 @@ impl Server {
             admins: 0,
             unfinished: 0,
             history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
-            backlog: Backlog {
-                frames_max: bounds.backlog_frames_max,
-                bytes_max: bounds.backlog_bytes_max,
-            },
+            backlog: bounds::backlog(&bounds),
             was_costly: false,
             bounds,
             generation: 0,
