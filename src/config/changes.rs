@@ -35,7 +35,7 @@ type Differs<T> = fn(&T, &T) -> bool;
 /// Two texts compared: the key, whether they differ, and how the newer one is taken over; without that it needs a restart.
 type Text<T> = (&'static str, Differs<T>, Option<fn(&mut T, &T)>);
 
-const TEXTS: [Text<Config>; 13] = [
+const TEXTS: [Text<Config>; 14] = [
     ("listen", |a, b| a.listen != b.listen, None),
     ("redis", |a, b| a.redis != b.redis, None),
     ("publishers", |a, b| a.publishers != b.publishers, None),
@@ -47,6 +47,7 @@ const TEXTS: [Text<Config>; 13] = [
     ("streams", |a, b| a.streams != b.streams, None),
     ("admin", |a, b| a.admin != b.admin, None),
     ("events", |a, b| a.events != b.events, None),
+    ("client_script", |a, b| a.client_script != b.client_script, None),
     ("log", |a, b| a.log != b.log, Some(|a, b| a.log = b.log)),
     ("log_format", |a, b| a.log_format != b.log_format, None),
 ];
@@ -195,6 +196,7 @@ mod tests {
             "format" => "raw",
             "slow" => "keep-newest",
             "single_session" => "true",
+            "client_script" => "false",
             "jwt.secret" | "jwt.previous_secret" | "publishers_password" => SECRET,
             _ => "x",
         }
