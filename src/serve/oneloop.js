@@ -310,12 +310,12 @@ function oneloop(url, options) {
     wait(pause, () => probe(PONG_MS));
   }
 
-  // Whatever comes is an answer.
-  function probe(ms) {
+  // Whatever comes is an answer. Whoever was asleep asks once more.
+  function probe(ms, isAgain) {
     const own = number;
     isProbing = true;
     wait(ms, () => {
-      if (Date.now() - due > LATE_MS) probe(PONG_MS);
+      if (!isAgain && Date.now() - due > LATE_MS) probe(PONG_MS, true);
       else lost(own, 0, "silent");
     });
     transmit("ping");
@@ -431,4 +431,4 @@ function oneloop(url, options) {
   };
 }
 
-if (typeof module !== "undefined") module.exports = oneloop;
+if (typeof module === "object") module.exports = oneloop;

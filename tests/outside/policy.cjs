@@ -300,8 +300,12 @@ const cases = {
     await world.pass();
     await world.pass(2001);
     assert.deepStrictEqual([world.live.state, world.wait], ["open", 10000], "it was asleep itself");
-    await world.pass(2000);
+    await world.pass(2001);
     assert.deepStrictEqual([world.live.state, world.states.pop()[1].reason], ["waiting", "silent"]);
+    const other = await opened();
+    await other.pass();
+    await other.pass(2000);
+    assert.strictEqual(other.live.state, "waiting");
   },
 
   async "back in front it trusts no connection, and is not made to wait longer by being asked again"() {
