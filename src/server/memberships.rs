@@ -6,7 +6,7 @@ use crate::server::Server;
 use crate::slots::ConnId;
 
 impl Server {
-    /// Makes a client listen to the topic or pattern with this key (see [`topic::Grant::key`]); `false` if it does already, or
+    /// Makes a client listen to the topic or pattern with this key (see [`crate::topic::Grant::key`]); `false` if it does already, or
     /// is open no more.
     pub fn join(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
         if !self.caught_up(id) {

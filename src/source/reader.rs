@@ -6,7 +6,7 @@
 //! ```
 //!
 //! One command is under way at a time (XINFO: one for each stream), and a new connection goes on where the last one stopped:
-//! nothing is lost and nothing comes twice. What Redis itself no longer holds is noticed by [`Position`].
+//! nothing is lost and nothing comes twice. What Redis itself no longer holds is noticed by `Position`.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

@@ -6,13 +6,13 @@ use super::request::PAGE_ENTRIES;
 use crate::clock::Millis;
 use crate::cursor::EntryId;
 
-/// What the stream holds; see [`super::extent`].
+/// What the stream holds; see `extent`.
 pub fn info(name: &str) -> Vec<u8> {
     cmd("XINFO").arg("STREAM").arg(name).get_packed_command()
 }
 
 /// A page of the entries after one, up to and with another, and what the stream holds then: two commands, of which
-/// [`super::page`] reads the answers.
+/// `page` reads the answers.
 pub fn page_after(name: &str, after: EntryId, up_to: EntryId) -> Vec<u8> {
     let entries = page("XRANGE", name, format!("({after}"), up_to.to_string());
     [entries, info(name)].concat()
