@@ -134,6 +134,17 @@ impl World {
 
     /// Somebody comes from another node, where it had everything up to some entry of each stream.
     fn connect(&mut self) {
+        let mut had = [EntryId::ZERO; 2];
+        for (stream, had) in self.streams.iter().zip(&mut had) {
+            // No further than this process will have been told, or it could not have it yet.
+            if !stream.entries.is_empty() && self.random.below(4) > 0 {
+                *had = stream.entries[self.random.below(stream.entries.len())].0;
+            }
+        }
+        self.connect_with(had);
+    }
+
+    fn connect_with(&mut self, had: [EntryId; 2]) {
         let id = self.reactor.attach();
         self.reactor.site.server.open(id, 0);
         let mut keys = BTreeSet::new();
@@ -141,13 +152,6 @@ impl World {
             if self.random.below(2) == 0 {
                 self.reactor.site.server.join(id, key, Reason::Granted);
                 keys.insert(key);
-            }
-        }
-        let mut had = [EntryId::ZERO; 2];
-        for (stream, had) in self.streams.iter().zip(&mut had) {
-            // No further than this process will have been told, or it could not have it yet.
-            if !stream.entries.is_empty() && self.random.below(4) > 0 {
-                *had = stream.entries[self.random.below(stream.entries.len())].0;
             }
         }
         let node = Node::new(7, self.random.next());
@@ -335,4 +339,20 @@ fn whoever_comes_from_another_node_gets_what_it_missed_of_each_stream() {
         (pages, refused) = (pages + world.pages, refused + world.refused);
     }
     assert!(pages > 5_000 && refused > 20, "{pages} pages, {refused} did not come");
+}
+
+#[test]
+fn all_go_on_who_waited_for_the_streams_to_be_known() {
+    for seed in 1..=20 {
+        let mut world = World::new(seed);
+        world.add(30);
+        // The history will hold what they miss: none of them asks for a page, whose end would call the next one.
+        let had = [0, 1].map(|stream| world.streams[stream].entries.last().map(|entry| entry.0));
+        (0..100).for_each(|_| world.connect_with(had.map(|id| id.unwrap_or(EntryId::ZERO))));
+        (0..1000).for_each(|_| world.turn());
+        world.begin();
+        world.add(5);
+        world.settle();
+        assert_eq!((world.open.len(), world.pages), (100, 0), "seed {seed}");
+    }
 }

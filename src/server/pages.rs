@@ -164,18 +164,20 @@ impl Server {
         }
     }
 
-    /// Those who wait ask, as many as may.
+    /// Those who wait ask, as many as may. Each is looked at here: one that needs no page any more, or is gone, takes no place,
+    /// and would call nobody when its turn is over.
     fn call_waiting(&mut self) {
-        let mut left = PAGES_MAX.saturating_sub(self.pages.asked);
-        while left > 0
+        while self.pages.are_known
+            && self.pages.asked < PAGES_MAX
             && let Some(id) = self.pages.waiting.pop_front()
         {
-            let replay = self.client(id).and_then(|client| client.replay());
-            if let Some(replay) = replay.filter(|replay| replay.page == Page::Queued) {
-                replay.page = Page::Due;
-                self.owe(id, Lane::Bulk);
-                left -= 1;
+            let replay = self.open_client(id).and_then(|client| client.take_replay());
+            let Some(mut replay) = replay else { continue };
+            if replay.page == Page::Queued {
+                self.turn_page(id, &mut replay);
             }
+            self.clients[id.index].put_replay(replay);
+            self.owe(id, Lane::Bulk);
         }
     }
 }
