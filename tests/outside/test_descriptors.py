@@ -6,7 +6,7 @@ import os
 import resource
 
 from raw import Raw, head
-from support import DEADLINE, Publisher, counter, oneloop_under, token
+from support import DEADLINE, Publisher, counter, eventually, oneloop_under, token
 
 CLIENTS = 32
 # What is kept for everything else, and for publishers by default.
@@ -70,8 +70,12 @@ async def test_without_a_descriptor_accepting_rests_and_goes_on(start):
         async with server.client("43") as bystander, server.client("44") as other:
             operators = [Operator(server) for _ in range(2)]
             assert server.publish("user.nobody", 1) == 0
+            descriptors = f"/proc/{server.process.pid}/fd"
+            before = len(os.listdir(descriptors))
             turns = counter(server, "turns_total")
-            held = max(map(int, os.listdir(f"/proc/{server.process.pid}/fd"))) + 1
+            # One that is freed later would let somebody in.
+            eventually(lambda: len(os.listdir(descriptors)) == before, "that connection is gone")
+            held = max(map(int, os.listdir(descriptors))) + 1
             resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (held, held))
             # Some descriptors below that are free; whoever comes after them is answered on the spare one.
             statuses = [101]
