@@ -5,7 +5,7 @@ use super::{Config, Jwt, RouteConfig, table};
 
 /// Numbers that a running server takes over. What is not here sized something when the server started, or is part of a
 /// connection that would have to be made anew.
-const LIVE: [&str; 22] = [
+const LIVE: [&str; 25] = [
     "clients_max",
     "clients_per_user_max",
     "handshakes_max",
@@ -23,6 +23,9 @@ const LIVE: [&str; 22] = [
     "backlogs_bytes_max",
     "ping_seconds",
     "silence_seconds",
+    "upstream_entries_max",
+    "receipt_seconds",
+    "source_read_bytes_per_turn",
     "flush_clients_per_turn",
     "accepts_per_turn",
     "drain_seconds",
