@@ -93,8 +93,8 @@ fn block(address: &str, before: &Look, now: &Look, seconds: f64) -> String {
     let mut text = format!("oneloop at http://{address}\n\n");
     let mut row = |name: &str, cells: &[(&str, String)]| {
         let cells: Vec<String> =
-            cells.iter().map(|(what, value)| format!("{value} {what}")).collect();
-        let _ = writeln!(text, "  {name:<9} {}", cells.join("   ").trim_end());
+            cells.iter().map(|(what, value)| format!("{value} {what}").trim().to_owned()).collect();
+        let _ = writeln!(text, "  {name:<9} {}", cells.join("   "));
     };
     row(
         "clients",
@@ -108,7 +108,7 @@ fn block(address: &str, before: &Look, now: &Look, seconds: f64) -> String {
     row(
         "closed",
         &[
-            ("by the server", per("oneloop_closes_total")),
+            ("", per("oneloop_closes_total")),
             ("slow", whole("oneloop_closes_total{code=\"4000\"}")),
             ("silent", whole("oneloop_closes_total{code=\"4001\"}")),
             ("busy so far", whole("oneloop_closes_total{code=\"4003\"}")),
@@ -127,8 +127,8 @@ fn block(address: &str, before: &Look, now: &Look, seconds: f64) -> String {
         &[
             ("out", bytes_per("oneloop_sent_bytes_total")),
             ("in", bytes_per("oneloop_received_bytes_total")),
-            ("wait for clients", held("oneloop_backlog_bytes")),
-            ("held for a resume", held("oneloop_history_bytes")),
+            ("waiting", held("oneloop_backlog_bytes")),
+            ("held", held("oneloop_history_bytes")),
         ],
     );
     row(
@@ -143,9 +143,9 @@ fn block(address: &str, before: &Look, now: &Look, seconds: f64) -> String {
         "loop",
         &[
             ("turns", per("oneloop_turns_total")),
-            ("at the median", turn(0.5)),
-            ("at 99 %", turn(0.99)),
-            ("of a core", format!("{:.0} %", rate("process_cpu_seconds_total") * 100.0)),
+            ("median", turn(0.5)),
+            ("p99", turn(0.99)),
+            ("CPU", format!("{:.0} %", rate("process_cpu_seconds_total") * 100.0)),
         ],
     );
     row("memory", &[("resident", held("process_resident_memory_bytes")), ("", each)]);
@@ -220,7 +220,7 @@ mod tests {
             "1,234 open",
             "15/s opened",
             "3/s refused",
-            "3/s by the server   2 slow",
+            "closed    3/s   2 slow",
             "source    up",
             "132 B for each client",
         ] {
@@ -231,6 +231,27 @@ mod tests {
         assert!(text.starts_with("clients=1234 opened_per_second=15.0 "), "{text}");
         // A server that started anew counts from zero: that is no negative rate.
         assert!(block("h:1", &now, &before, 1.0).contains(" 0/s opened"));
+    }
+
+    #[test]
+    fn a_busy_server_fits_a_screen() {
+        let busy = Look::parse(
+            "oneloop_clients 100000\noneloop_handshakes_under_way 4096\noneloop_opened_total 9999\n\
+             oneloop_handshakes_total{result=\"refused\"} 9999\noneloop_closes_total{code=\"4000\"} 99999\n\
+             oneloop_closes_total{code=\"4001\"} 99999\noneloop_closes_total{code=\"4003\"} 99999\n\
+             oneloop_messages_total 99999\noneloop_deliveries_total 9999999\noneloop_commands_total 99999\n\
+             oneloop_sent_bytes_total 999900000\noneloop_received_bytes_total 999900000\n\
+             oneloop_backlog_bytes 999900000\noneloop_history_bytes 999900000\n\
+             oneloop_requests_total 99999\noneloop_requests_unavailable_total 9999999\n\
+             oneloop_turns_total 99999\nprocess_cpu_seconds_total 1\n\
+             oneloop_turn_seconds_bucket{le=\"4.194304\"} 9\noneloop_turn_seconds_bucket{le=\"+Inf\"} 9\n\
+             process_resident_memory_bytes 999900000\noneloop_memory_bytes_per_connection 999900\n\
+             process_open_fds 100000\nprocess_max_fds 1048576\n",
+        );
+        let text = block("127.0.0.1:65535", &Look::parse(""), &busy, 1.0);
+        assert_eq!(text.lines().count(), 10, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(!text.contains(" 0 ") && text.contains("4194.304 ms p99"), "{text}");
     }
 
     #[test]
