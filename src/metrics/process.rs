@@ -29,7 +29,7 @@ pub struct Usage {
     pub virtual_bytes: Option<u64>,
     /// When the process started, in seconds since 1970.
     pub start_seconds: Option<f64>,
-    /// Open descriptors. Kernels before 6.2 tell no number, and to list 20,000 of them would hold everyone up for 10 ms.
+    /// Open descriptors. Kernels before 6.2 tell no number, and to list 20,000 of them would hold everyone up.
     pub open_fds: Option<u64>,
     /// How many there can be.
     pub max_fds: Option<u64>,

@@ -35,7 +35,7 @@ impl Server {
         }
         // Some have been silent for longer than is allowed now: a ping and its answer have their time first.
         self.timing.floor = tick(self.now.millis).saturating_sub(self.timing.ping);
-        // The one place that visits all clients in one turn, when an operator changes these two: 20 ms for a million.
+        // The one place that visits all clients in one turn: when an operator changes these two.
         let open = self.clients.iter().filter(|(_, client)| client.state() == State::Open);
         let open: Vec<u32> = open.map(|(index, _)| index).collect();
         open.into_iter().for_each(|index| self.set_timer(index));
