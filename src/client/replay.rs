@@ -13,6 +13,8 @@ pub struct Replay {
     pub live: u64,
     /// The latest entry of each stream that it was given, or that was not for it.
     pub entries: Vec<EntryId>,
+    /// Whether its place in the streams says all that it had: it is as good at another process.
+    pub is_portable: bool,
     /// What it began or ceased to listen to meanwhile.
     pub changes: Vec<Change>,
     /// Whether it is given older entries first, which Redis alone has.
@@ -57,7 +59,7 @@ pub struct Change {
 impl Replay {
     /// A client that listened to it all the time but for what comes.
     pub fn new(next: u64, live: u64, entries: Vec<EntryId>) -> Replay {
-        Replay { next, live, entries, changes: Vec::new(), page: Page::None }
+        Replay { next, live, entries, is_portable: true, changes: Vec::new(), page: Page::None }
     }
 
     /// Whether it can go on without Redis, or is to ask it.

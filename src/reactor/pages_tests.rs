@@ -157,7 +157,10 @@ impl World {
         let node = Node::new(7, self.random.next());
         let since = Cursor { node, number: 5, has_channels: false, entries: had.to_vec() };
         let resumed = self.reactor.site.server.resume(id, &since.to_string());
-        assert!(matches!(resumed, Resumed::From(_)), "seed {}", self.seed);
+        let Resumed::From(cursor) = resumed else { panic!("seed {}: refused", self.seed) };
+        // It may be cut off before it hears anything, and come back with this one, here or elsewhere.
+        let cursor = Cursor::parse(&cursor).expect("it is a cursor");
+        assert_eq!((cursor.has_channels, cursor.entries), (false, had.to_vec()));
         self.open.insert(id, (keys, had));
         self.let_go();
     }
@@ -286,6 +289,7 @@ impl World {
             let (cursor, _, data) = (words.next(), words.next(), words.next().expect("three"));
             let cursor = cursor.expect("three words");
             assert!(*cursor > *last, "seed {seed}: {cursor} does not rise over {last}");
+            assert!(!Cursor::parse(cursor).expect("it is one").has_channels, "seed {seed}");
             cursor.clone_into(&mut last);
             let of = |stream: &Stream| stream.entries.iter().any(|entry| entry.2 == data);
             let stream = self.streams.iter().position(of).expect("it is of a stream");
@@ -355,4 +359,19 @@ fn all_go_on_who_waited_for_the_streams_to_be_known() {
         world.settle();
         assert_eq!((world.open.len(), world.pages), (100, 0), "seed {seed}");
     }
+}
+
+#[test]
+fn a_cursor_that_knows_nothing_of_the_streams_stays_with_its_process() {
+    let mut world = World::new(1);
+    world.add(10);
+    let first = world.reactor.site.server.cursor();
+    world.begin();
+    world.add(10);
+    let id = world.reactor.attach();
+    let server = &mut world.reactor.site.server;
+    server.open(id, 0);
+    let Resumed::From(cursor) = server.resume(id, &first) else { panic!("nothing came since") };
+    let has_channels = |cursor: &str| Cursor::parse(cursor).expect("it is one").has_channels;
+    assert!(has_channels(&first) && has_channels(&cursor), "it would have all of each stream");
 }

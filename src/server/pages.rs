@@ -76,18 +76,18 @@ impl Server {
         let Some(mut replay) = self.open_client(id).and_then(|client| client.take_replay()) else {
             return;
         };
-        let Page::Asked { stream, is_full, .. } = &mut replay.page else {
+        let Page::Asked { stream, is_full, .. } = replay.page else {
             return self.clients[id.index].put_replay(replay);
         };
-        if *is_full || entry <= replay.entries[*stream] {
+        if is_full || entry <= replay.entries[stream] {
             return self.clients[id.index].put_replay(replay);
         }
-        replay.entries[*stream] = entry;
+        replay.entries[stream] = entry;
         let client = &self.clients[id.index];
         let filter = Filter::new(&self.hubs[client.route as usize], client, &replay.changes);
         let mut cursor = String::new();
         let frame = filter.matches(0, crate::history::hash_of(topic), topic).then(|| {
-            self.write_cursor(&mut cursor, replay.next - 1, &replay.entries);
+            self.write_replays_cursor(&mut cursor, replay.next - 1, &replay);
             make(Missed::Message { cursor: &cursor, topic, payload })
         });
         let (bytes, frames) =
@@ -97,7 +97,9 @@ impl Server {
             Some(frame) => client.queue(&frame, &self.backlog, self.slow[client.route as usize]),
             None => Some(0),
         };
-        *is_full = client.holds(bytes, frames);
+        if let Page::Asked { is_full, .. } = &mut replay.page {
+            *is_full = client.holds(bytes, frames);
+        }
         client.put_replay(replay);
         if is_queued.is_none() {
             return self.close(id, Close::SLOW);
@@ -129,9 +131,9 @@ impl Server {
         let mut gap = None;
         if !end.extent.is_complete_after(after) {
             let mut from = String::new();
-            let mut before = replay.entries.clone();
-            before[stream] = after;
-            self.write_cursor(&mut from, replay.next - 1, &before);
+            let has = std::mem::replace(&mut replay.entries[stream], after);
+            self.write_replays_cursor(&mut from, replay.next - 1, &replay);
+            replay.entries[stream] = has;
             gap = make(Missed::Gap { from: &from });
         }
         if !is_full {

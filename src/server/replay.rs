@@ -119,7 +119,7 @@ impl Server {
         };
         self.metrics.resumes += 1;
         let mut cursor = String::new();
-        self.write_cursor(&mut cursor, replay.next - 1, &replay.entries);
+        self.write_replays_cursor(&mut cursor, replay.next - 1, &replay);
         if (replay.next < self.history.next() || replay.page == Page::Due)
             && let Some(client) = self.open_client(id)
         {
@@ -145,12 +145,17 @@ impl Server {
         }
         if since.node == self.node && since.number + 1 >= first && since.number < next {
             let (next, entries) = (since.number + 1, since.entries);
-            return Some(Replay::new(next, 0, entries));
+            let is_portable = !since.has_channels;
+            return Some(Replay { is_portable, ..Replay::new(next, 0, entries) });
         }
         // What another process said, or this one longer ago than it remembers: its place in the streams says what it had.
         let is_portable = !self.entries.is_empty() && !self.has_channels && !since.has_channels;
         // Entries of before the history have no number.
-        is_portable.then(|| Replay { page: Page::Due, ..Replay::new(1, next, since.entries) })
+        is_portable.then(|| Replay {
+            page: Page::Due,
+            is_portable,
+            ..Replay::new(1, next, since.entries)
+        })
     }
 
     /// Queues the next slice for a client whose replay waits for it; `make` makes the frames, and `None` where there is nothing to
@@ -219,13 +224,13 @@ impl Server {
             bytes
         };
         let (mut bytes, mut looked_at) = (0, 0);
-        if replay.next < self.history.first() && self.is_portable() {
+        if replay.next < self.history.first() && replay.is_portable && !self.has_channels {
             // The ring has overtaken it, and Redis has what it left behind.
             replay.page = Page::Due;
             return 0;
         }
         if replay.next < self.history.first() {
-            self.write_cursor(&mut cursor, replay.next - 1, &replay.entries);
+            self.write_replays_cursor(&mut cursor, replay.next - 1, replay);
             bytes += take(Some(Missed::Gap { from: &cursor }));
             replay.next = self.history.first();
         }
@@ -248,18 +253,18 @@ impl Server {
             cursor.clear();
             let missed = match said {
                 Said::Gap { from } if number >= replay.live && !filter.keys.is_empty() => {
-                    self.write_cursor(&mut cursor, from, &replay.entries);
+                    self.write_replays_cursor(&mut cursor, from, replay);
                     Some(Missed::Gap { from: &cursor })
                 }
                 Said::Message { topic, payload }
                     if number >= replay.live && filter.matches(number, hash, topic) =>
                 {
-                    self.write_cursor(&mut cursor, number, &replay.entries);
+                    self.write_replays_cursor(&mut cursor, number, replay);
                     Some(Missed::Message { cursor: &cursor, topic, payload })
                 }
                 Said::Entry { stream, id, topic, payload } if id > replay.entries[stream] => {
                     replay.entries[stream] = id;
-                    self.write_cursor(&mut cursor, number, &replay.entries);
+                    self.write_replays_cursor(&mut cursor, number, replay);
                     let is_for_it = filter.matches(number, hash, topic);
                     is_for_it.then_some(Missed::Message { cursor: &cursor, topic, payload })
                 }
@@ -283,6 +288,12 @@ impl Server {
     /// Whether a cursor is as good at another process: its place in each stream says all, and is known.
     fn is_portable(&self) -> bool {
         !self.has_channels && !self.history.covered().contains(&EntryId::MAX)
+    }
+
+    /// Appends the text of a cursor of one that came back: what it says of the streams is known as far as it was when it came.
+    pub(super) fn write_replays_cursor(&self, out: &mut String, number: u64, replay: &Replay) {
+        let has_channels = self.has_channels || !replay.is_portable;
+        cursor::write(out, self.node, number, has_channels, &replay.entries);
     }
 
     /// Appends the text of a cursor of this process.
