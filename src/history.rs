@@ -192,6 +192,33 @@ impl History {
         self.places[(number - self.first) as usize].hash
     }
 
+    /// The number from which on there are later entries of a stream than this one: the ids of each stream rise with the numbers.
+    pub fn after(&self, stream: usize, id: EntryId) -> u64 {
+        let (mut low, mut high) = (self.first, self.next());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            // What stands there may be of another stream, or none.
+            let next = (middle..high).find_map(|number| match self.entry(number) {
+                Some((of, id)) if of == stream => Some((number, id)),
+                _ => None,
+            });
+            match next {
+                Some((number, found)) if found <= id => low = number + 1,
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    /// The stream and the id of what stands under a number that is held, if that is an entry.
+    fn entry(&self, number: u64) -> Option<(usize, EntryId)> {
+        let offset = self.places[(number - self.first) as usize].offset;
+        let begin = offset.wrapping_sub(self.base) as usize;
+        let mut head = [0; ENTRY_HEAD_BYTES];
+        self.bytes.range(begin..).zip(&mut head).for_each(|(byte, place)| *place = *byte);
+        (head[0] == ENTRY).then(|| read_entry_head(&head))
+    }
+
     /// Forgets all and gives its memory back.
     pub fn shed(&mut self) {
         while !self.places.is_empty() {

@@ -82,6 +82,12 @@ fn agrees_with_a_list_from_a_seed() {
             for (number, one) in &model {
                 assert_eq!(history.get(*number, &mut scratch), said(one), "seed {seed}");
             }
+            let after = EntryId { millis: counter - random.below(60) as u64, number: 3 };
+            let starts = [0, 1].map(|stream| history.after(stream, after));
+            for (number, one) in &model {
+                let Made::Entry(stream, id, ..) = one else { continue };
+                assert_eq!(*number >= starts[*stream], *id > after, "seed {seed}");
+            }
         }
     }
 }

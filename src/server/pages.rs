@@ -51,7 +51,10 @@ impl Server {
         let behind = places.enumerate().find(|(_, (covered, has))| covered > has);
         let Some((stream, (up_to, after))) = behind else {
             replay.page = Page::None;
-            replay.next = self.history.first();
+            // What it has is passed over without being looked at; not so what was said here since it came.
+            let after = replay.entries.iter().enumerate();
+            let next = after.map(|(stream, id)| self.history.after(stream, *id)).min();
+            replay.next = next.unwrap_or_default().min(replay.live).max(self.history.first());
             return;
         };
         let (up_to, after) = (*up_to, *after);
