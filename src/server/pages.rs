@@ -52,9 +52,11 @@ impl Server {
         let Some((stream, (up_to, after))) = behind else {
             replay.page = Page::None;
             // What it has is passed over without being looked at; not so what was said here since it came.
-            let after = replay.entries.iter().enumerate();
-            let next = after.map(|(stream, id)| self.history.after(stream, *id)).min();
-            replay.next = next.unwrap_or_default().min(replay.live).max(self.history.first());
+            // (Where there is nothing later, a stream would be looked for in all of the history in vain.)
+            let places = replay.entries.iter().zip(&self.entries).enumerate();
+            let behind = places.filter(|(_, (has, told))| has < told);
+            let next = behind.map(|(stream, (has, _))| self.history.after(stream, *has)).min();
+            replay.next = next.unwrap_or(u64::MAX).min(replay.live).max(self.history.first());
             return;
         };
         let (up_to, after) = (*up_to, *after);
