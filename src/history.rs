@@ -71,6 +71,8 @@ pub struct History {
     base: u32,
     /// For each stream: every entry behind this one is held, or still to come.
     covered: Vec<EntryId>,
+    /// For each stream: entries with lower numbers lie before a hole in it.
+    whole_from: Vec<u64>,
 }
 
 impl History {
@@ -86,6 +88,7 @@ impl History {
             first: ORIGIN,
             base: 0,
             covered: vec![EntryId::MAX; streams],
+            whole_from: vec![0; streams],
         }
     }
 
@@ -127,6 +130,17 @@ impl History {
     /// Says that every entry of a stream behind `id` is held or will come.
     pub fn cover(&mut self, stream: usize, id: EntryId) {
         self.covered[stream] = id;
+    }
+
+    /// Says the same of an entry behind a hole: what is held of before says nothing any more.
+    pub fn cover_anew(&mut self, stream: usize, id: EntryId) {
+        self.covered[stream] = id;
+        self.whole_from[stream] = self.next();
+    }
+
+    /// Whether something of before a hole in the stream is held.
+    pub fn has_hole(&self, stream: usize) -> bool {
+        self.whole_from[stream] > self.first
     }
 
     /// Records a message of a channel.
@@ -252,7 +266,9 @@ impl History {
         self.bytes.iter().zip(&mut head).for_each(|(byte, place)| *place = *byte);
         if head[0] == ENTRY {
             let (stream, id) = read_entry_head(&head);
-            self.covered[stream] = id;
+            if self.first >= self.whole_from[stream] {
+                self.covered[stream] = id;
+            }
         }
         self.places.pop_front();
         let next = self.places.front().map(|place| place.offset);

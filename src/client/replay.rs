@@ -19,6 +19,8 @@ pub struct Replay {
     pub changes: Vec<Change>,
     /// Whether it is given older entries first, which Redis alone has.
     pub page: Page,
+    /// Streams of which Redis was asked whether they have got as far as this client, a bit for each.
+    pub asked_ahead: u8,
 }
 
 /// How it comes to older entries of streams.
@@ -54,12 +56,24 @@ pub struct Change {
     pub from: u64,
     /// Up to the message before this number.
     pub until: u64,
+    /// The same for entries that have no number any more: behind these, one of each stream.
+    pub after: Vec<EntryId>,
+    /// Up to and with these; none: to the end.
+    pub up_to: Vec<EntryId>,
 }
 
 impl Replay {
     /// A client that listened to it all the time but for what comes.
     pub fn new(next: u64, live: u64, entries: Vec<EntryId>) -> Replay {
-        Replay { next, live, entries, is_portable: true, changes: Vec::new(), page: Page::None }
+        Replay {
+            next,
+            live,
+            entries,
+            is_portable: true,
+            changes: Vec::new(),
+            page: Page::None,
+            asked_ahead: 0,
+        }
     }
 
     /// Whether it can go on without Redis, or is to ask it.
@@ -68,17 +82,21 @@ impl Replay {
     }
 
     /// It listens to this from the message with the number `next` on.
-    pub fn join(&mut self, key: &str, next: u64) {
-        self.changes.push(Change { key: key.into(), from: next, until: u64::MAX });
+    pub fn join(&mut self, key: &str, next: u64, told: &[EntryId]) {
+        let (after, up_to) = (told.to_vec(), Vec::new());
+        self.changes.push(Change { key: key.into(), from: next, until: u64::MAX, after, up_to });
     }
 
     /// It listens to this no more. What came before it left is still for it if another of its keys covers it; so much is kept of at
     /// most `most` keys.
-    pub fn leave(&mut self, key: &str, next: u64, most: usize) {
+    pub fn leave(&mut self, key: &str, next: u64, told: &[EntryId], most: usize) {
         let open = self.changes.iter_mut().find(|one| *one.key == *key && one.until == u64::MAX);
         match open {
-            Some(change) => change.until = next,
-            None => self.changes.push(Change { key: key.into(), from: 0, until: next }),
+            Some(change) => (change.until, change.up_to) = (next, told.to_vec()),
+            None => {
+                let (after, up_to) = (Vec::new(), told.to_vec());
+                self.changes.push(Change { key: key.into(), from: 0, until: next, after, up_to });
+            }
         }
         if self.changes.len() > most
             && let Some(oldest) = self.changes.iter().position(|one| one.until < u64::MAX)

@@ -20,8 +20,9 @@ impl Server {
             self.user_came(key);
         }
         let next = self.history.next();
-        if joined && let Some(replay) = self.client(id).and_then(Client::replay) {
-            replay.join(key, next);
+        let replay = self.clients.get_mut(id.index).and_then(Client::replay);
+        if joined && let Some(replay) = replay {
+            replay.join(key, next, &self.entries);
         }
         joined
     }
@@ -40,8 +41,9 @@ impl Server {
             self.user_left(key);
         }
         let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
-        if left && let Some(replay) = self.client(id).and_then(Client::replay) {
-            replay.leave(key, next, most);
+        let replay = self.clients.get_mut(id.index).and_then(Client::replay);
+        if left && let Some(replay) = replay {
+            replay.leave(key, next, &self.entries, most);
         }
         left
     }

@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 
+use crate::client::Client;
 use crate::client::frame::{Close, Frame};
 use crate::client::replay::{Page, Replay};
 use crate::cursor::EntryId;
 use crate::flush::Lane;
 use crate::server::Server;
-use crate::server::replay::{Filter, Missed, SLICE_BYTES};
-use crate::slots::ConnId;
+use crate::server::replay::{Missed, SLICE_BYTES, is_entry_for};
+use crate::slots::{ConnId, Slots};
 use crate::source::request::{PAGE_ENTRIES, PageEnd};
 
 /// Pages that are on their way at one time.
@@ -19,6 +20,9 @@ const PAGES_MAX: usize = 16;
 
 /// When a client whose page did not come may come back, in milliseconds.
 const RETRY: u64 = 1000;
+
+/// Those who are gone are looked for when so many more wait than twice as many as are there.
+const FORGOTTEN_MAX: usize = 64;
 
 /// Who is given pages.
 #[derive(Default)]
@@ -39,6 +43,11 @@ impl Pages {
 }
 
 impl Server {
+    #[cfg(test)]
+    pub(crate) fn pages_len(&self) -> (usize, usize, usize) {
+        (self.pages.asked, self.pages.waiting.len(), self.pages.ahead.len())
+    }
+
     /// The streams are read: whoever waited for that goes on.
     pub(crate) fn streams_are_known(&mut self) {
         self.pages.are_known = true;
@@ -49,24 +58,45 @@ impl Server {
     pub(super) fn turn_page(&mut self, id: ConnId, replay: &mut Replay) {
         let places = self.history.covered().iter().zip(&replay.entries);
         let behind = places.enumerate().find(|(_, (covered, has))| covered > has);
-        let Some((stream, (up_to, after))) = behind else {
+        let behind = behind.map(|(stream, (covered, has))| (stream, *covered, *has));
+        let Some((stream, up_to, after)) = behind.or_else(|| self.unsure(replay)) else {
             replay.page = Page::None;
-            // What it has is passed over without being looked at; not so what was said here since it came.
-            // (Where there is nothing later, a stream would be looked for in all of the history in vain.)
+            let first = self.history.first();
+            // Messages of channels that came meanwhile may have left the history: then it is told so.
+            let heard = replay.live.max(replay.next);
+            if self.has_channels && heard < first {
+                replay.next = heard;
+                return;
+            }
+            // What it has is passed over without being looked at; not so what was said here since it came. (Where there is
+            // nothing later, a stream would be looked for in all of the history in vain.)
             let places = replay.entries.iter().zip(&self.entries).enumerate();
             let behind = places.filter(|(_, (has, told))| has < told);
             let next = behind.map(|(stream, (has, _))| self.history.after(stream, *has)).min();
-            replay.next = next.unwrap_or(u64::MAX).min(replay.live).max(self.history.first());
+            let next = next.unwrap_or(u64::MAX).min(replay.live).max(first);
+            replay.next = next.max(replay.next);
             return;
         };
-        let (up_to, after) = (*up_to, *after);
         if !self.pages.are_known || self.pages.asked >= PAGES_MAX {
             replay.page = Page::Queued;
+            if self.pages.waiting.len() >= 2 * self.clients.len() + FORGOTTEN_MAX {
+                let clients = &self.clients;
+                self.pages.waiting.retain(|id| is_there(clients, *id));
+            }
             self.pages.waiting.push_back(id);
             return;
         }
         replay.page = Page::Asked { stream, after, up_to, is_full: false };
         self.ask_page(id, stream, after, Some(up_to));
+    }
+
+    /// A stream of which the client has more than this process was told of: that may come still, or be of a stream that was begun
+    /// anew since. Redis knows.
+    pub(super) fn unsure(&self, replay: &Replay) -> Option<(usize, EntryId, EntryId)> {
+        let mut places = replay.entries.iter().zip(&self.entries).enumerate();
+        let unsure = places
+            .find(|(stream, (has, told))| has > told && replay.asked_ahead & 1 << stream == 0);
+        unsure.map(|(stream, (has, _))| (stream, *has, *has))
     }
 
     /// An entry of a page: queued for the client that asked, if it is for it and has room.
@@ -89,9 +119,9 @@ impl Server {
         }
         replay.entries[stream] = entry;
         let client = &self.clients[id.index];
-        let filter = Filter::new(&self.hubs[client.route as usize], client, &replay.changes);
+        let of = (&self.hubs[client.route as usize], client, &replay.changes[..]);
         let mut cursor = String::new();
-        let frame = filter.matches(0, crate::history::hash_of(topic), topic).then(|| {
+        let frame = is_entry_for(of, (stream, entry), topic).then(|| {
             self.write_replays_cursor(&mut cursor, replay.next - 1, &replay);
             make(Missed::Message { cursor: &cursor, topic, payload })
         });
@@ -147,6 +177,13 @@ impl Server {
             let has = has.unwrap_or(up_to);
             replay.entries[stream] = replay.entries[stream].max(has);
         }
+        if after == up_to {
+            replay.asked_ahead |= 1 << stream;
+            if end.extent.last < after {
+                // Begun anew: nothing of it was heard.
+                replay.entries[stream] = self.history.covered()[stream].min(self.entries[stream]);
+            }
+        }
         replay.page = Page::Due;
         self.clients[id.index].put_replay(replay);
         if let Some(gap) = gap {
@@ -157,6 +194,10 @@ impl Server {
 
     /// A client that is ahead waits until more stands in the history.
     pub(super) fn wait_for_more(&mut self, id: ConnId) {
+        if self.pages.ahead.len() >= 2 * self.clients.len() + FORGOTTEN_MAX {
+            let clients = &self.clients;
+            self.pages.ahead.retain(|id| is_there(clients, *id));
+        }
         self.pages.ahead.push(id);
     }
 
@@ -187,4 +228,8 @@ impl Server {
             self.owe(id, Lane::Bulk);
         }
     }
+}
+
+fn is_there(clients: &Slots<Client>, id: ConnId) -> bool {
+    clients.get(id.index).is_some_and(|client| client.generation == id.generation)
 }

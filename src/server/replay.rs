@@ -107,6 +107,29 @@ impl<'a> Key<'a> {
     }
 }
 
+/// Whether an entry that has no number any more is for a client, as [`Filter::matches`] has it; no filter is made for one entry.
+pub(super) fn is_entry_for(
+    (hub, client, changes): (&Hub, &Client, &[Change]),
+    (stream, id): (usize, EntryId),
+    topic: &str,
+) -> bool {
+    let covers = |key: &str| match key.strip_suffix('\0') {
+        Some(text) => topic.starts_with(text) && is_user_topic(topic) == is_user_topic(text),
+        None => key == topic,
+    };
+    let counts = |change: &Change| {
+        change.after.get(stream).is_none_or(|after| id > *after)
+            && change.up_to.get(stream).is_none_or(|up_to| id <= *up_to)
+    };
+    let since = |key: &str| changes.iter().find(|one| *one.key == *key && one.until == u64::MAX);
+    let (mut then, mut now) = (false, false);
+    for (key, _) in hub.topics(&client.memberships).filter(|(key, _)| covers(key)) {
+        (then, now) = (then || since(key).is_none_or(counts), true);
+    }
+    let mut left = changes.iter().filter(|one| one.until < u64::MAX);
+    now && (then || left.any(|one| covers(&one.key) && counts(one)))
+}
+
 impl Server {
     /// Gives a client that came back what it missed since this cursor, as soon as the running handler is done with it: what it
     /// listens to by then counts.
@@ -140,7 +163,8 @@ impl Server {
     /// Where in the history whoever has this cursor is to go on.
     fn place_after(&self, since: Cursor) -> Option<Replay> {
         let (first, next) = (self.history.first(), self.history.next());
-        if !self.history.is_on() || since.entries.len() != self.entries.len() {
+        let is_none_of_redis = since.entries.contains(&EntryId::MAX);
+        if !self.history.is_on() || since.entries.len() != self.entries.len() || is_none_of_redis {
             return None;
         }
         if since.node == self.node && since.number + 1 >= first && since.number < next {
@@ -177,12 +201,16 @@ impl Server {
             }
         }
         let mut frames = std::mem::take(&mut self.owed);
-        let looked_at = self.read_history(id, &mut replay, make, &mut frames);
+        let changes = 1 + replay.changes.len();
+        let (looked_at, keys) = self.read_history(id, &mut replay, make, &mut frames);
         let is_at_end = replay.next == self.history.next() && replay.page == Page::None;
         let is_ahead = replay.entries.iter().zip(&self.entries).any(|(has, told)| has > told);
         if is_at_end && is_ahead {
-            replay.page = Page::Ahead;
-            self.wait_for_more(id);
+            replay.page = Page::Due;
+            if self.unsure(&replay).is_none() {
+                replay.page = Page::Ahead;
+                self.wait_for_more(id);
+            }
         }
         let is_over = is_at_end && !is_ahead;
         let client = self.clients.get_mut(id.index).expect("it was just found");
@@ -203,7 +231,9 @@ impl Server {
         frames.clear();
         self.owed = frames;
         client.settle_replayed();
-        1 + made / FRAMES_PER_WRITE + bytes / BYTES_PER_WRITE + looked_at / MESSAGES_PER_WRITE
+        1 + made / FRAMES_PER_WRITE
+            + bytes / BYTES_PER_WRITE
+            + (looked_at + changes) * keys.max(1) / MESSAGES_PER_WRITE
     }
 
     /// Reads on in the history until a slice is full. Returns how many messages were looked at.
@@ -213,7 +243,7 @@ impl Server {
         replay: &mut Replay,
         mut make: impl FnMut(Missed<'_>) -> Option<Frame>,
         frames: &mut Vec<Frame>,
-    ) -> usize {
+    ) -> (usize, usize) {
         let client = &self.clients[id.index];
         let filter = Filter::new(&self.hubs[client.route as usize], client, &replay.changes);
         let (mut cursor, mut scratch) = (String::new(), Vec::new());
@@ -227,7 +257,7 @@ impl Server {
         if replay.next < self.history.first() && replay.is_portable && !self.has_channels {
             // The ring has overtaken it, and Redis has what it left behind.
             replay.page = Page::Due;
-            return 0;
+            return (0, filter.keys.len());
         }
         if replay.next < self.history.first() {
             self.write_replays_cursor(&mut cursor, replay.next - 1, replay);
@@ -252,7 +282,9 @@ impl Server {
             let said = self.history.get(number, &mut scratch);
             cursor.clear();
             let missed = match said {
-                Said::Gap { from } if number >= replay.live && !filter.keys.is_empty() => {
+                Said::Gap { from }
+                    if (number >= replay.live || !self.has_channels) && !filter.keys.is_empty() =>
+                {
                     self.write_replays_cursor(&mut cursor, from, replay);
                     Some(Missed::Gap { from: &cursor })
                 }
@@ -273,7 +305,7 @@ impl Server {
             made += usize::from(missed.is_some());
             bytes += take(missed);
         }
-        looked_at
+        (looked_at, filter.keys.len())
     }
 
     /// Messages come by these streams.

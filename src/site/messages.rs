@@ -104,12 +104,22 @@ impl Site {
 
     /// For the first time: every entry after `covered_from` will be published.
     pub fn stream_begins(&mut self, stream: usize, covered_from: EntryId) {
+        if covered_from != EntryId::ZERO {
+            // Whoever is here already was not told of what was added since it came; who is replaying will be.
+            let from = self.server.cursor();
+            self.server.is_recorded = true;
+            self.gap_to_listeners(&from);
+            self.server.is_recorded = false;
+        }
         self.server.entries[stream] = covered_from;
         self.server.history.cover(stream, covered_from);
     }
 
     /// An entry of before the start, the latest one first; `false`: the history has no room for it, nor for older ones.
     pub fn prefill_entry(&mut self, stream: usize, id: EntryId, topic: &[u8], data: &[u8]) -> bool {
+        if self.server.history.has_hole(stream) {
+            return false;
+        }
         let before = id.before().unwrap_or(EntryId::ZERO);
         let is_held = match topic::published(topic) {
             Some(topic) => self.server.history.push_before(stream, id, topic, data),
@@ -129,7 +139,7 @@ impl Site {
         log::warn!("entries of the stream {name} were trimmed or deleted before they were read");
         self.tell_gap(self.server.history.next() - 1, &self.server.cursor());
         self.server.entries[stream] = covered_from;
-        self.server.history.cover(stream, covered_from);
+        self.server.history.cover_anew(stream, covered_from);
     }
 
     /// The streams are read, or not any more.
@@ -163,6 +173,11 @@ impl Site {
         self.server.history.push_gap(number);
         self.server.call_those_ahead();
         self.server.is_recorded = true;
+        self.gap_to_listeners(from);
+        self.server.is_recorded = false;
+    }
+
+    fn gap_to_listeners(&mut self, from: &str) {
         for (number, route) in self.routes.iter_mut().enumerate() {
             self.server.route = number as u8;
             // Whoever listens to nothing, with the token still to come, has missed nothing.
@@ -170,6 +185,5 @@ impl Site {
                 self.server.send_to_listeners(frame);
             }
         }
-        self.server.is_recorded = false;
     }
 }

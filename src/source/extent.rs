@@ -33,7 +33,11 @@ impl Extent {
     /// trimming removed lies before `first`, and no more is known of it.
     pub fn is_complete_after(&self, id: EntryId) -> bool {
         let was_trimmed = self.added.is_none_or(|added| added > self.length);
-        let is_untrimmed = !was_trimmed || self.first.is_some_and(|first| first <= id);
+        let is_held = self.first.is_some_and(|first| first <= id);
+        // One that holds all that it was ever given, and not this one, was begun anew since.
+        let is_before_all =
+            id == EntryId::ZERO || self.first.is_none_or(|first| first.before() == Some(id));
+        let is_untrimmed = is_held || (!was_trimmed && is_before_all);
         let is_undeleted = self.deleted.is_none_or(|deleted| deleted <= id);
         // A stream that ends before was begun anew since.
         self.last == id || (self.last > id && is_untrimmed && is_undeleted)
@@ -281,7 +285,8 @@ mod tests {
             (held(Some(id(4)), 0, 7, 3), 4, true),
             (held(Some(id(4)), 0, 7, 3), 5, true),
             (held(Some(id(4)), 0, 7, 3), 3, false),
-            (held(Some(id(4)), 0, 3, 3), 3, true),
+            (held(Some(id(4)), 0, 3, 3), 3, false),
+            (held(Some(id(4)), 0, 3, 3), 0, true),
             (held(Some(id(4)), 6, 7, 3), 5, false),
             (held(Some(id(4)), 6, 7, 3), 6, true),
             (held(None, 9, 7, 0), 8, false),
