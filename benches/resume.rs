@@ -248,27 +248,7 @@ fn herd(clients: usize) -> Found {
 
     let turns = turns(server);
     let (cpu, replayed) = (server.cpu_time(), server.counter("replayed_total"));
-    let address = server.clients;
-    let [welcomed, caught_up] = [const { AtomicBool::new(false) }; 2];
-    let (waits, took, mut feed) = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| ask(address, clients + 1, &caught_up));
-        let broadcasting = scope.spawn(|| {
-            while !welcomed.load(Ordering::Relaxed) {
-                feed.publish_to_all();
-                std::thread::sleep(BROADCAST_EVERY);
-            }
-            feed
-        });
-        let start = Instant::now();
-        wanderers.call_home();
-        let mut took = [start.elapsed(); 2];
-        welcomed.store(true, Ordering::Relaxed);
-        let feed = broadcasting.join().expect("the publisher ends well");
-        wanderers.wait_for(&feed.numbers);
-        took[1] = start.elapsed();
-        caught_up.store(true, Ordering::Relaxed);
-        (asking.join().expect("the server answers"), took, feed)
-    });
+    let (waits, took, mut feed) = come_back(server.clients, clients, &mut wanderers, feed);
     feed.publish_to_each(1);
     wanderers.wait_for(&feed.numbers);
     let seen = wanderers.seen();
@@ -297,6 +277,36 @@ fn herd(clients: usize) -> Found {
     let published = feed.published;
     stage.strike();
     Found { mode: Mode::Herd, clients, published, kills: 0, seen, more }
+}
+
+/// All come back at once, while one more asks, and messages go to everybody. Returns how long each answer to that one took, in
+/// milliseconds, and when everybody was welcomed and had caught up.
+fn come_back(
+    server: SocketAddr,
+    clients: usize,
+    wanderers: &mut Wanderers,
+    mut feed: Feed,
+) -> (Vec<f64>, [Duration; 2], Feed) {
+    let [welcomed, caught_up] = [const { AtomicBool::new(false) }; 2];
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| ask(server, clients + 1, &caught_up));
+        let broadcasting = scope.spawn(|| {
+            while !welcomed.load(Ordering::Relaxed) {
+                feed.publish_to_all();
+                std::thread::sleep(BROADCAST_EVERY);
+            }
+            feed
+        });
+        let start = Instant::now();
+        wanderers.call_home();
+        let mut took = [start.elapsed(); 2];
+        welcomed.store(true, Ordering::Relaxed);
+        let feed = broadcasting.join().expect("the publisher ends well");
+        wanderers.wait_for(&feed.numbers);
+        took[1] = start.elapsed();
+        caught_up.store(true, Ordering::Relaxed);
+        (asking.join().expect("the server answers"), took, feed)
+    })
 }
 
 /// Asks, waits for the answer, and asks again until the server has nothing else to do. Returns how long each answer took, in

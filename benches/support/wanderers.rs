@@ -1,7 +1,8 @@
 //! Clients by the thousand that are cut off again and again and come back, in a process of their own.
 //!
-//! Each checks what it hears. One more than are asked for listens to a topic on which nothing is ever said, comes and goes like
-//! the others, and must hear nothing.
+//! Each checks what it hears. One more than are asked for, to whom nothing is ever said, comes and goes like the others and must
+//! hear nothing but what is for everybody. (One that heard nothing at all would keep the cursor of its first welcome, and ask for
+//! more with it than any history holds.)
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,7 +18,7 @@ use super::connections_max;
 use super::feed::{heard_by, topics};
 use super::hearing::{Hearing, Seen};
 use super::process::{Helper, orders};
-use super::server::Tokens;
+use super::server::{SHARED_TOPIC, Tokens, own_topic};
 use super::wanderer::{Cut, Wanderer};
 
 /// The name of this part.
@@ -143,7 +144,7 @@ impl Band {
             let heard = heard_by(number, clients).map(|place| names[place].clone());
             with(number, &heard)
         });
-        let bystander = with(clients, &[]);
+        let bystander = with(clients, &[own_topic(clients), SHARED_TOPIC.to_owned()]);
         Band {
             poll: Poll::new().expect("an epoll descriptor can be had"),
             servers,
@@ -248,7 +249,9 @@ impl Band {
         let clients = self.all.len() - 1;
         let is_there = |(number, one): &(usize, &Wanderer)| match goal {
             Goal::Home => one.is_welcomed(),
-            Goal::Numbers(_) if *number == clients => true,
+            Goal::Numbers(numbers) if *number == clients => {
+                one.hearing.is_at([0, numbers[numbers.len() - 1]].into_iter())
+            }
             Goal::Numbers(numbers) => {
                 let places = heard_by(*number, clients);
                 one.hearing.is_at(places.into_iter().map(|place| numbers[place]))
