@@ -21,7 +21,14 @@ pub struct Replay {
     pub page: Page,
     /// Streams of which Redis was asked whether they have got as far as this client, a bit for each.
     pub asked_ahead: u8,
+    /// Entries of the next page.
+    pub page_entries: usize,
+    /// Of which stream it was told that entries are missing, and the highest one that was deleted then.
+    pub told_missing: Option<(usize, Option<EntryId>)>,
 }
+
+/// Entries of the first page of a client. They may be as large as `payload_bytes_max` each, and Redis puts the whole page together.
+const PAGE_ENTRIES_FIRST: usize = 8;
 
 /// How it comes to older entries of streams.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +49,8 @@ pub enum Page {
         after: EntryId,
         /// Up to and with this one.
         up_to: EntryId,
+        /// So many entries at most.
+        count: usize,
         /// It has been given enough for now: what else comes of the page is asked for once more.
         is_full: bool,
     },
@@ -73,12 +82,20 @@ impl Replay {
             changes: Vec::new(),
             page: Page::None,
             asked_ahead: 0,
+            page_entries: PAGE_ENTRIES_FIRST,
+            told_missing: None,
         }
     }
 
     /// Whether it can go on without Redis, or is to ask it.
     pub fn is_ready(&self) -> bool {
         matches!(self.page, Page::None | Page::Due)
+    }
+
+    /// A page has come, and fitted or not: the next one is larger, or smaller.
+    pub fn fit_page(&mut self, is_full: bool, most: usize) {
+        let wanted = if is_full { self.page_entries / 2 } else { self.page_entries * 2 };
+        self.page_entries = wanted.clamp(1, most);
     }
 
     /// It listens to this from the message with the number `next` on.

@@ -86,7 +86,7 @@ fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() 
     for _ in 0..2 {
         reactor.site.server.ask(command(&[b"A"]), Purpose::Notice);
     }
-    reactor.site.server.ask_page(ConnId::NOBODY, 0, EntryId::ZERO, None);
+    reactor.site.server.ask_page(ConnId::NOBODY, 0, (EntryId::ZERO, EntryId::MAX), 8);
     assert!(reactor.next_wake(5) == Some(5), "what waits keeps the loop from sleeping");
     reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
     assert_eq!(reactor.metrics().requests, 3);

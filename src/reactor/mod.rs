@@ -11,6 +11,8 @@ mod clients;
 mod dealing_tests;
 mod dialogue;
 mod doors;
+#[cfg(test)]
+mod durable_tests;
 mod ending;
 mod flushing;
 mod link;

@@ -14,7 +14,7 @@ use crate::cursor::{Cursor, EntryId, Node};
 use crate::hub::Reason;
 use crate::random::Random;
 use crate::server::Resumed;
-use crate::source::request::{PAGE_ENTRIES, PageEnd, Purpose, Request};
+use crate::source::request::{PageEnd, Purpose, Request};
 
 const TOPICS: [&str; 4] = ["a", "a.b", "c", "user.7"];
 const KEYS: [&str; 5] = ["a", "a.\0", "c", "\0", "user.7"];
@@ -171,11 +171,10 @@ impl World {
         let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
         for request in requests {
             let Purpose::Page { id, stream } = request.purpose else { panic!("only pages") };
-            let (after, up_to) = bounds_of(&request.command);
+            let (after, up_to, count) = bounds_of(&request.command);
             let entries = &self.streams[stream].entries;
             let is_in = |at: &usize| entries[*at].0 > after && entries[*at].0 <= up_to;
-            let left: VecDeque<usize> =
-                (0..entries.len()).filter(is_in).take(PAGE_ENTRIES).collect();
+            let left: VecDeque<usize> = (0..entries.len()).filter(is_in).take(count).collect();
             let extent = crate::source::request::Extent {
                 first: entries.first().map(|entry| entry.0),
                 last: entries.last().map_or(EntryId::ZERO, |entry| entry.0),
@@ -310,14 +309,14 @@ impl World {
     }
 }
 
-/// After which entry, and up to which, of `XRANGE name (after up_to COUNT n`.
-fn bounds_of(command: &[u8]) -> (EntryId, EntryId) {
+/// After which entry, up to which, and how many, of `XRANGE name (after up_to COUNT n`.
+pub(super) fn bounds_of(command: &[u8]) -> (EntryId, EntryId, usize) {
     let text = String::from_utf8_lossy(command);
     let words: Vec<&str> = text.split("\r\n").filter(|word| !word.starts_with('$')).collect();
     assert_eq!(words[1], "XRANGE");
     let after = words[3].strip_prefix('(').expect("after that entry");
     let read = |text: &str| EntryId::parse(text.as_bytes()).expect("an entry");
-    (read(after), read(words[4]))
+    (read(after), read(words[4]), words[6].parse().expect("a number"))
 }
 
 #[test]

@@ -86,8 +86,9 @@ impl Server {
             self.pages.waiting.push_back(id);
             return;
         }
-        replay.page = Page::Asked { stream, after, up_to, is_full: false };
-        self.ask_page(id, stream, after, Some(up_to));
+        let count = replay.page_entries;
+        replay.page = Page::Asked { stream, after, up_to, count, is_full: false };
+        self.ask_page(id, stream, (after, up_to), count);
     }
 
     /// A stream of which the client has more than this process was told of: that may come still, or be of a stream that was begun
@@ -156,7 +157,7 @@ impl Server {
         let Some(mut replay) = self.open_client(id).and_then(|client| client.take_replay()) else {
             return;
         };
-        let Page::Asked { stream, after, up_to, is_full } = replay.page else {
+        let Page::Asked { stream, after, up_to, count, is_full } = replay.page else {
             return self.clients[id.index].put_replay(replay);
         };
         if !end.is_available {
@@ -164,7 +165,13 @@ impl Server {
             return self.close(id, Close::BUSY.retry_after(RETRY));
         }
         let mut gap = None;
-        if !end.extent.is_complete_after(after) {
+        replay.fit_page(is_full, PAGE_ENTRIES);
+        // What is missing is told once, and again only if more is.
+        let missing = Some((stream, end.extent.deleted));
+        let was_told =
+            replay.told_missing == missing && end.extent.first.is_some_and(|first| first <= after);
+        if !end.extent.is_complete_after(after) && !was_told {
+            replay.told_missing = missing;
             let mut from = String::new();
             let has = std::mem::replace(&mut replay.entries[stream], after);
             self.write_replays_cursor(&mut from, replay.next - 1, &replay);
@@ -172,7 +179,7 @@ impl Server {
             gap = make(Missed::Gap { from: &from });
         }
         if !is_full {
-            let is_last = end.entries < PAGE_ENTRIES;
+            let is_last = end.entries < count;
             let has = if is_last { Some(up_to) } else { end.last };
             let has = has.unwrap_or(up_to);
             replay.entries[stream] = replay.entries[stream].max(has);

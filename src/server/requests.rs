@@ -30,13 +30,18 @@ impl Server {
         queue.push_back(Request { command, purpose });
     }
 
-    /// Asks for what a client missed of a stream: the entries after one, up to and with another if that is named, at most
-    /// [`crate::source::request::PAGE_ENTRIES`]. They come to [`crate::site::Site::on_page_entry`], and always
-    /// [`crate::site::Site::on_page_end`] is called, even if the client is gone by then.
-    pub fn ask_page(&mut self, id: ConnId, stream: usize, after: EntryId, up_to: Option<EntryId>) {
-        let up_to = up_to.unwrap_or(EntryId::MAX);
+    /// Asks for what a client missed of a stream: the entries after one, up to and with another, at most `count` of them. They come
+    /// to [`crate::site::Site::on_page_entry`], and always [`crate::site::Site::on_page_end`] is called, even if the client is
+    /// gone by then.
+    pub fn ask_page(
+        &mut self,
+        id: ConnId,
+        stream: usize,
+        (after, up_to): (EntryId, EntryId),
+        count: usize,
+    ) {
         let name = self.streams.get(stream);
-        let command = name.map(|name| stream_commands::page_after(name, after, up_to));
+        let command = name.map(|name| stream_commands::page_after(name, after, up_to, count));
         self.pages.begin();
         self.ask(command.unwrap_or_default(), Purpose::Page { id, stream });
     }

@@ -11,7 +11,7 @@ pub const REQUESTS_MAX: usize = 65_536;
 /// Bytes of their commands at most.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Entries of a page of a stream; one that has so many may not be the last.
+/// Entries of a page of a stream at most; one that has as many as were asked for may not be the last.
 pub const PAGE_ENTRIES: usize = 128;
 
 /// A command on its way to Redis, and whose it is.
@@ -69,7 +69,7 @@ pub enum Answer {
 /// How a page of a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageEnd {
-    /// How many entries it had, those that are no messages too. If it is [`PAGE_ENTRIES`], more may come after it.
+    /// How many entries it had, those that are no messages too. If it is as many as were asked for, more may come after it.
     pub entries: usize,
     /// The last one of them.
     pub last: Option<EntryId>,

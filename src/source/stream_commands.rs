@@ -13,24 +13,24 @@ pub fn info(name: &str) -> Vec<u8> {
 
 /// A page of the entries after one, up to and with another, and what the stream holds then: two commands, of which
 /// `page` reads the answers.
-pub fn page_after(name: &str, after: EntryId, up_to: EntryId) -> Vec<u8> {
-    let entries = page("XRANGE", name, format!("({after}"), up_to.to_string());
+pub fn page_after(name: &str, after: EntryId, up_to: EntryId, count: usize) -> Vec<u8> {
+    let entries = page("XRANGE", name, format!("({after}"), up_to.to_string(), count);
     [entries, info(name)].concat()
 }
 
 /// A page of the entries up to and with one, the latest first.
 pub fn page_up_to(name: &str, up_to: EntryId) -> Vec<u8> {
-    page("XREVRANGE", name, up_to.to_string(), "-".to_owned())
+    page("XREVRANGE", name, up_to.to_string(), "-".to_owned(), PAGE_ENTRIES)
 }
 
 /// A page of the entries before one, the latest first.
 pub fn page_before(name: &str, before: EntryId) -> Vec<u8> {
-    page("XREVRANGE", name, format!("({before}"), "-".to_owned())
+    page("XREVRANGE", name, format!("({before}"), "-".to_owned(), PAGE_ENTRIES)
 }
 
-fn page(command: &str, name: &str, from: String, to: String) -> Vec<u8> {
+fn page(command: &str, name: &str, from: String, to: String, count: usize) -> Vec<u8> {
     let mut page: Cmd = cmd(command);
-    page.arg(name).arg(from).arg(to).arg("COUNT").arg(PAGE_ENTRIES);
+    page.arg(name).arg(from).arg(to).arg("COUNT").arg(count);
     page.get_packed_command()
 }
 

@@ -265,7 +265,7 @@ fn a_refusal_shows_no_user_and_no_password() {
 fn page(commander: &mut Commander, client: u32, after: u64, up_to: EntryId) {
     let after = EntryId { millis: after, number: 0 };
     let purpose = Purpose::Page { id: ConnId { index: client, generation: 0 }, stream: 1 };
-    let command = stream_commands::page_after("more", after, up_to);
+    let command = stream_commands::page_after("more", after, up_to, PAGE_ENTRIES);
     assert!(commander.ask(Request { command, purpose }, 0).is_ok());
 }
 
