@@ -133,10 +133,14 @@ mod tests {
 
     #[test]
     fn what_is_held_is_seen() {
-        let process = Process::new();
-        let held = std::hint::black_box(vec![1_u8; 64 << 20]);
-        let grown = process.usage().grown_bytes().expect("Linux tells");
-        assert!(grown >= 60 << 20, "{grown}");
-        drop(held);
+        // Other tests of this process hold memory and let it go meanwhile.
+        let is_seen = (0..50).any(|_| {
+            let process = Process::new();
+            let held = std::hint::black_box(vec![1_u8; 64 << 20]);
+            let grown = process.usage().grown_bytes().expect("Linux tells");
+            drop(held);
+            grown >= 60 << 20
+        });
+        assert!(is_seen);
     }
 }
