@@ -22,7 +22,10 @@ pub enum Action<'a> {
     /// The text of a grant, not yet looked at.
     Subscribe(Cow<'a, str>),
     Unsubscribe(Cow<'a, str>),
-    Ping,
+    /// The answer may say where the client stands.
+    Ping {
+        wants_cursor: bool,
+    },
     Auth(Auth<'a>),
     /// Something for the back end, on a topic that is not yet looked at.
     Send {
@@ -93,6 +96,7 @@ struct Members<'a> {
     since: Option<Text<'a>>,
     #[serde(borrow)]
     topics: Option<Vec<Text<'a>>>,
+    cursor: Option<bool>,
     #[serde(rename = "ref", borrow)]
     reference: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -127,7 +131,7 @@ impl<'a> Command<'a> {
                 let data = members.data.ok_or(Malformed("data is missing"))?;
                 Action::Send { data: Data(data), topic }
             }
-            "ping" => Action::Ping,
+            "ping" => Action::Ping { wants_cursor: members.cursor == Some(true) },
             "auth" => Action::Auth(Auth {
                 token: members.token.ok_or(Malformed("token is missing"))?.0,
                 since: members.since.map(|text| text.0),
@@ -189,7 +193,9 @@ mod tests {
         let topics = vec![Cow::Borrowed("a"), Cow::Borrowed("b.*")];
         let token = Cow::Borrowed("t");
         assert_eq!(auth.action, Action::Auth(Auth { token, since: None, topics }));
-        assert_eq!(parse(r#"{"op":"ping","topic":null}"#).action, Action::Ping);
+        let ping = |text| parse(text).action;
+        assert_eq!(ping(r#"{"op":"ping","topic":null}"#), Action::Ping { wants_cursor: false });
+        assert_eq!(ping(r#"{"op":"ping","cursor":true}"#), Action::Ping { wants_cursor: true });
         for data in ["null", "[1.0, 2e400]", r#""\ud800""#, r#"{"a":1,"a":2}"#] {
             let text = format!(r#"{{"op":"send","data": {data} ,"ref":"\u0061"}}"#);
             let command = parse(&text);

@@ -203,7 +203,10 @@ impl Push {
         let reference = command.reference;
         let has_token = !self.waiting.contains(&id);
         let answer = match command.action {
-            Action::Ping => wire::pong(reference),
+            Action::Ping { wants_cursor } => {
+                let cursor = wants_cursor.then(|| server.place_of(id)).flatten();
+                wire::pong(cursor.as_deref(), reference)
+            }
             Action::Auth(auth) => return self.authenticate(server, id, &auth, reference),
             _ if !has_token => return server.close(id, Close::NO_TOKEN),
             Action::Subscribe(topic) => self.subscribe(server, id, &topic, reference),

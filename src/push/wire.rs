@@ -105,9 +105,9 @@ pub fn unsubscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
     text(&Answer { op: "unsubscribed", topic: Some(topic), reference, ..Answer::default() })
 }
 
-/// The answer to `ping`.
-pub fn pong(reference: Option<Reference<'_>>) -> String {
-    text(&Answer { op: "pong", reference, ..Answer::default() })
+/// The answer to `ping`; `id` is the cursor that includes all that the client was told so far.
+pub fn pong(id: Option<&str>, reference: Option<Reference<'_>>) -> String {
+    text(&Answer { op: "pong", id, reference, ..Answer::default() })
 }
 
 /// The answer to an `auth` that was accepted; `topics` are what the client listens to from now on,
@@ -326,7 +326,8 @@ mod tests {
             ),
             (subscribed("room.7", one), r#"{"op":"subscribed","topic":"room.7","ref":1}"#),
             (unsubscribed("room.7", None), r#"{"op":"unsubscribed","topic":"room.7"}"#),
-            (pong(None), r#"{"op":"pong"}"#),
+            (pong(None, None), r#"{"op":"pong"}"#),
+            (pong(Some("i"), one), r#"{"op":"pong","id":"i","ref":1}"#),
             (
                 authed("42", &topics, one),
                 r#"{"op":"authed","sub":"42","topics":["news","user.42"],"ref":1}"#,

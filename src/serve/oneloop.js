@@ -277,9 +277,10 @@ function oneloop(url, options) {
       answered[1](failure(frame.code));
     } else if (frame.op === "error") {
       tell(watchers, "error", frame);
-    } else if (frame.topic && !frame.op && frame.id > cursor) {
+    } else if (frame.id > cursor && (frame.op ? frame.op === "pong" : frame.topic)) {
+      // Of a message, or of a pong: whoever hears little has a cursor of today all the same.
       cursor = frame.id;
-      deliver(frame);
+      if (!frame.op) deliver(frame);
     }
   }
 
@@ -318,7 +319,7 @@ function oneloop(url, options) {
       if (!isAgain && Date.now() - due > LATE_MS) probe(PONG_MS, true);
       else lost(own, 0, "silent");
     });
-    transmit("ping");
+    command({ op: "ping", cursor: true });
   }
 
   // The page or the program is in front again, or the network is another one: what was open may be dead.
@@ -372,7 +373,7 @@ function oneloop(url, options) {
     if (code === 4501 && token && !frameAlways) {
       frameAlways = true;
     } else if (code === 4002 || (code === 4500 && mayAskAgain())) {
-      token = undefined;
+      token = null;
       stale = code === 4500 ? 2 : 1;
     } else if (code >= 4500 && code <= 4999) {
       return stop(why);
@@ -397,7 +398,7 @@ function oneloop(url, options) {
 
   function open() {
     if (state !== "closed") return;
-    token = undefined;
+    token = null;
     tries = 0;
     listen("on");
     connect();

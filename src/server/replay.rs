@@ -152,6 +152,13 @@ impl Server {
         Resumed::From(cursor)
     }
 
+    /// The cursor that includes all that a client was told so far, and nothing of its topics that it was not: none while it is
+    /// given what it missed. Whoever hears little would else come back with an old one.
+    pub fn place_of(&mut self, id: ConnId) -> Option<String> {
+        let is_live = self.caught_up(id) && !self.client(id)?.is_replaying();
+        is_live.then(|| self.cursor())
+    }
+
     /// The cursor behind which everything is held.
     pub fn oldest(&self) -> String {
         let mut text = String::new();

@@ -7,6 +7,8 @@ const vm = require("node:vm");
 
 const source = fs.readFileSync(path.join(__dirname, "../../src/serve/oneloop.js"), "utf8");
 
+const PING = '{"op":"ping","cursor":true}';
+
 // A world of its own for one client: time stands still until `pass`, and sockets say what they are told to.
 class World {
   constructor(options) {
@@ -281,6 +283,15 @@ const cases = {
     assert.strictEqual(world.gaps, 2);
   },
 
+  async "whoever hears nothing has the cursor of the last pong"() {
+    const world = await opened();
+    await world.say({ op: "pong", id: "zz" });
+    assert.deepStrictEqual([world.live.cursor, world.heard], ["zz", []]);
+    await world.say({ op: "pong", id: "aa" });
+    await world.say({ op: "sent", ref: "nobody's", id: "zzz" });
+    assert.deepStrictEqual([world.live.cursor, world.heard], ["zz", []]);
+  },
+
   async "a cursor that was kept is shown at the first time"() {
     const world = new World({ since: "kept", topics: ["b.*", "a"] });
     await world.settle();
@@ -291,7 +302,7 @@ const cases = {
     const world = await opened();
     assert.strictEqual(world.wait, 25000);
     await world.pass();
-    assert.deepStrictEqual([world.socket.sent, world.wait], [["ping"], 10000]);
+    assert.deepStrictEqual([world.socket.sent, world.wait], [[PING], 10000]);
     await world.say("pong");
     assert.strictEqual(world.wait, 25000);
     await world.pass();
@@ -311,10 +322,10 @@ const cases = {
   async "back in front it trusts no connection, and is not made to wait longer by being asked again"() {
     const world = await opened();
     world.calls.show({});
-    assert.deepStrictEqual([world.socket.sent, world.wait], [["ping"], 5000]);
+    assert.deepStrictEqual([world.socket.sent, world.wait], [[PING], 5000]);
     world.now += 3000;
     world.calls.show({});
-    assert.deepStrictEqual([world.socket.sent, world.wait], [["ping"], 2000]);
+    assert.deepStrictEqual([world.socket.sent, world.wait], [[PING], 2000]);
     await world.pass();
     assert.strictEqual(world.live.state, "waiting");
   },

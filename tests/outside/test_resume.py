@@ -251,6 +251,24 @@ async def test_an_outage_of_redis_stands_where_it_was(start, redis):
         assert await client.heard() == await bystander.heard() == []
 
 
+async def test_whoever_hears_little_may_ask_where_it_stands(start):
+    server = start("--history-messages-max", "5")
+    async with server.client("42") as client, server.client("43") as bystander:
+        for number in range(20):
+            server.publish("user.43", number)
+        assert [data for _, data in await bystander.heard()] == list(range(20))
+        assert await client.ask(op="ping", ref=1) == {"op": "pong", "ref": 1}
+        pong = await client.ask(op="ping", cursor=True, ref=2)
+        assert set(pong) == {"op", "id", "ref"} and pong["id"] > client.welcome["id"]
+        since, old = pong["id"], client.welcome["id"]
+    server.publish("user.42", "missed")
+    async with server.client("42", since=old) as client:
+        assert client.welcome["resumed"] is False
+    async with server.client("42", since=since) as client:
+        assert client.welcome["resumed"] is True
+        assert await client.heard() == [("user.42", "missed")]
+
+
 # ---- streams
 
 async def test_another_node_goes_on_where_the_first_one_was(start, redis):
