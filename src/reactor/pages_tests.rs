@@ -361,16 +361,21 @@ fn all_go_on_who_waited_for_the_streams_to_be_known() {
 }
 
 #[test]
-fn a_cursor_that_knows_nothing_of_the_streams_stays_with_its_process() {
-    let mut world = World::new(1);
-    world.add(10);
-    let first = world.reactor.site.server.cursor();
-    world.begin();
-    world.add(10);
-    let id = world.reactor.attach();
-    let server = &mut world.reactor.site.server;
-    server.open(id, 0);
-    let Resumed::From(cursor) = server.resume(id, &first) else { panic!("nothing came since") };
-    let has_channels = |cursor: &str| Cursor::parse(cursor).expect("it is one").has_channels;
-    assert!(has_channels(&first) && has_channels(&cursor), "it would have all of each stream");
+fn a_cursor_that_knows_nothing_of_the_streams_is_good_while_they_are_empty() {
+    for before in [0, 10] {
+        let mut world = World::new(1);
+        let first = world.reactor.site.server.cursor();
+        world.add(before);
+        world.begin();
+        world.add(10);
+        let id = world.reactor.attach();
+        let server = &mut world.reactor.site.server;
+        server.open(id, 0);
+        let has_channels = |cursor: &str| Cursor::parse(cursor).expect("it is one").has_channels;
+        assert!(has_channels(&first), "elsewhere it would have all of each stream");
+        match server.resume(id, &first) {
+            Resumed::From(cursor) => assert!(before == 0 && has_channels(&cursor)),
+            Resumed::No(_) => assert!(before > 0, "what was added meanwhile was told to nobody"),
+        }
+    }
 }

@@ -93,6 +93,8 @@ pub struct Server {
     pub(crate) history: History,
     /// The latest entry of each stream that was published.
     pub(crate) entries: Vec<EntryId>,
+    /// The latest entry of each stream at the first look at it: what was published came after.
+    pub(crate) begins: Vec<EntryId>,
     /// Whether messages of channels are among those that were published, or may be.
     pub(crate) has_channels: bool,
     /// What the running handler publishes stands in the history.
@@ -145,6 +147,7 @@ impl Server {
             node_name: node.to_string(),
             node,
             entries: Vec::new(),
+            begins: Vec::new(),
             has_channels: true,
             is_recorded: false,
             key: String::new(),

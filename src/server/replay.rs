@@ -174,6 +174,11 @@ impl Server {
         if !self.history.is_on() || since.entries.len() != self.entries.len() || is_none_of_redis {
             return None;
         }
+        // From before the streams were known: what was added between then and the first look at them was told to nobody.
+        let mut places = since.entries.iter().zip(&self.begins);
+        if since.has_channels && places.any(|(has, begin)| has < begin) {
+            return None;
+        }
         if since.node == self.node && since.number + 1 >= first && since.number < next {
             let (next, entries) = (since.number + 1, since.entries);
             let is_portable = !since.has_channels;
@@ -319,6 +324,7 @@ impl Server {
     pub(crate) fn read_streams(&mut self, names: Vec<String>) {
         let bounds = &self.bounds;
         self.entries = vec![EntryId::ZERO; names.len()];
+        self.begins = self.entries.clone();
         self.history =
             History::new(bounds.history_messages_max, bounds.history_bytes_max, names.len());
         self.streams = names;

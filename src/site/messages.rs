@@ -111,6 +111,7 @@ impl Site {
             self.gap_to_listeners(&from);
             self.server.is_recorded = false;
         }
+        self.server.begins[stream] = covered_from;
         self.server.entries[stream] = covered_from;
         self.server.history.cover(stream, covered_from);
     }
