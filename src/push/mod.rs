@@ -240,6 +240,7 @@ impl Handler for Push {
             self.arrive(server, id, None, request, &excess);
             return Ok(());
         };
+        server.count_costly();
         let identity =
             self.keys.check(token, server.now().unix).map_err(|refusal| match place {
                 Place::Header => Reject::Http(unauthorized(refusal)),

@@ -8,6 +8,8 @@ mod asking_tests;
 mod ceiling;
 mod clients;
 #[cfg(test)]
+mod costs_tests;
+#[cfg(test)]
 mod dealing_tests;
 mod dialogue;
 mod doors;

@@ -85,6 +85,8 @@ pub struct Server {
     slow: Vec<Slow>,
     /// The message just handled was costly, see [`Server::end_turn_of_client`].
     pub(crate) was_costly: bool,
+    /// See [`Server::count_costly`]; of the client that is being read.
+    pub(crate) costs: usize,
     generation: u32,
     /// Which process this is, in cursors and elsewhere.
     node: Node,
@@ -142,6 +144,7 @@ impl Server {
             history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
             backlog: bounds::backlog(&bounds),
             was_costly: false,
+            costs: 0,
             bounds,
             generation: 0,
             node_name: node.to_string(),
@@ -288,7 +291,13 @@ impl Server {
     /// What the running handler did for a message took long (a signature was checked): what else that client sent waits for the
     /// next turn.
     pub fn end_turn_of_client(&mut self) {
+        self.count_costly();
         self.was_costly = true;
+    }
+
+    /// What the running handler did took long: it counts among what the turn has for all clients.
+    pub fn count_costly(&mut self) {
+        self.costs += 1;
     }
 
     /// Closes a connection for a reason. What it is owed is sent first, except to a slow one. A handshake is refused.
