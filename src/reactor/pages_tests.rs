@@ -212,11 +212,7 @@ impl World {
     }
 
     fn unblock(&mut self) {
-        let blocked: Vec<ConnId> = self.phones.0.borrow_mut().blocked.iter().copied().collect();
-        for id in blocked {
-            self.phones.0.borrow_mut().blocked.remove(&id);
-            self.reactor.on_ready(id, Readiness { writable: true, ..Readiness::default() });
-        }
+        self.phones.unblock(&mut self.reactor, usize::MAX);
     }
 
     fn turn(&mut self) {

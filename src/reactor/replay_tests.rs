@@ -244,15 +244,7 @@ impl World {
     }
 
     fn unblock(&mut self, most: usize) {
-        let mut phones = self.phones.0.borrow_mut();
-        let some: Vec<ConnId> = phones.blocked.iter().take(most).copied().collect();
-        for id in &some {
-            phones.blocked.remove(id);
-        }
-        drop(phones);
-        for id in some {
-            self.reactor.on_ready(id, Readiness { writable: true, ..Readiness::default() });
-        }
+        self.phones.unblock(&mut self.reactor, most);
     }
 
     fn turn(&mut self) {

@@ -69,6 +69,21 @@ pub(super) struct Phones {
 #[derive(Clone)]
 pub(super) struct Shared(pub Rc<RefCell<Phones>>);
 
+impl Shared {
+    /// So many full sockets take bytes again.
+    pub fn unblock(&self, reactor: &mut Reactor, most: usize) {
+        let mut phones = self.0.borrow_mut();
+        let some: Vec<ConnId> = phones.blocked.iter().take(most).copied().collect();
+        for id in &some {
+            phones.blocked.remove(id);
+        }
+        drop(phones);
+        for id in some {
+            reactor.on_ready(id, Readiness { writable: true, ..Readiness::default() });
+        }
+    }
+}
+
 impl FarEnds for Shared {
     fn read(&mut self, _: ConnId, _: &mut [u8]) -> io::Result<usize> {
         Err(ErrorKind::WouldBlock.into())
@@ -224,15 +239,7 @@ impl World {
 
     /// Some full sockets take bytes again.
     fn unblock(&mut self, most: usize) {
-        let mut phones = self.phones.0.borrow_mut();
-        let some: Vec<ConnId> = phones.blocked.iter().take(most).copied().collect();
-        for id in &some {
-            phones.blocked.remove(id);
-        }
-        drop(phones);
-        for id in some {
-            self.reactor.on_ready(id, Readiness { writable: true, ..Readiness::default() });
-        }
+        self.phones.unblock(&mut self.reactor, most);
     }
 
     fn turn(&mut self) {
