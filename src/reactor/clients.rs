@@ -24,10 +24,6 @@ const ADMINS_MAX: usize = 16;
 /// What is read from all clients together in one turn, in bytes: what is owed must leave meanwhile.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
 
-/// What a signature that was checked counts for among them: 64 of them are a turn, 12 ms with the slowest (ES256). Whoever sends
-/// the last bytes of 4,000 heads at once would hold everyone up for most of a second.
-const COST_BYTES: usize = READ_BYTES_PER_TURN / 64;
-
 /// Deadlines handled in one turn, to the nearest page of slots.
 const DEADLINES_PER_TURN: usize = 4096;
 
@@ -152,7 +148,7 @@ impl Reactor {
             let Some(id) = self.ready.pop_front() else { return };
             let length = self.read_client(id);
             let costs = std::mem::take(&mut self.site.server.costs);
-            left = left.saturating_sub(length + costs * COST_BYTES);
+            left = left.saturating_sub(length + costs);
             if left == 0 {
                 return;
             }
@@ -220,7 +216,7 @@ impl Reactor {
         let mut kept =
             self.site.server.client(id).map(|client| client.take_input()).unwrap_or_default();
         let is_fresh = kept.is_empty();
-        if !is_fresh {
+        if !is_fresh && length > 0 {
             // Not by doubling, which would hold twice of what a client leaves unfinished; by an eighth, so that one who sends
             // it byte by byte does not have it copied for each.
             kept.reserve_exact(length.max(kept.len() / 8));

@@ -1,6 +1,6 @@
-//! What handlers take long for has a bound per turn, too.
+//! What is costly beside the reading has a bound per turn, too: what handlers take long for, what is copied.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
 use super::tests::plan;
@@ -8,6 +8,9 @@ use super::*;
 use crate::client::memory::{FarEnds, install};
 use crate::handler::{Handler, Reject};
 use crate::{Request, Server};
+
+const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// Checks a signature for everyone who comes.
 struct Costly;
@@ -36,10 +39,8 @@ impl FarEnds for Heads {
         if !self.0.insert(id) {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let head = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        buffer[..head.len()].copy_from_slice(head.as_bytes());
-        Ok(head.len())
+        buffer[..HEAD.len()].copy_from_slice(HEAD.as_bytes());
+        Ok(HEAD.len())
     }
 
     fn write(&mut self, _: ConnId, bytes: &[u8]) -> io::Result<usize> {
@@ -68,4 +69,75 @@ fn heads_that_end_at_once_are_checked_some_in_a_turn() {
         reactor.flush();
         reactor.reap();
     }
+}
+
+/// Everyone sends a text of 60,000 bytes, but for its end, and then a byte of that each time.
+#[derive(Default)]
+struct Halves(BTreeMap<ConnId, usize>);
+
+impl FarEnds for Halves {
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.entry(id).or_default();
+        *read += 1;
+        match *read {
+            1 => {
+                buffer[..HEAD.len()].copy_from_slice(HEAD.as_bytes());
+                Ok(HEAD.len())
+            }
+            2..=5 => {
+                let part = &mut buffer[..15_000];
+                part.fill(b'x');
+                if *read == 2 {
+                    part[..8].copy_from_slice(&[0x81, 0x80 | 126, 0xff, 0xff, 0, 0, 0, 0]);
+                }
+                Ok(part.len())
+            }
+            _ => {
+                buffer[0] = b'x';
+                Ok(1)
+            }
+        }
+    }
+
+    fn write(&mut self, _: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self, _: ConnId) {}
+
+    fn close(&mut self, _: ConnId) {}
+}
+
+#[test]
+fn what_clients_leave_unfinished_is_not_copied_all_at_once() {
+    install(Some(Box::new(Halves::default())));
+    let mut reactor = Reactor::new(plan(Costly, |_| ())).expect("a port is free");
+    let all: Vec<ConnId> = (0..400).map(|_| reactor.attach()).collect();
+    let mut grew = 0;
+    let unfinished = |reactor: &mut Reactor| -> Vec<usize> {
+        all.iter()
+            .map(|id| reactor.site.server.client(*id).map_or(0, |client| client.unfinished().0))
+            .collect()
+    };
+    for _ in 0..2_000 {
+        for id in &all {
+            let readable = Readiness { readable: true, ..Readiness::default() };
+            reactor.on_ready(*id, readable);
+        }
+        let before = unfinished(&mut reactor);
+        reactor.read_clients();
+        let after = unfinished(&mut reactor);
+        let copied: usize = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| after > before)
+            .map(|(before, _)| before)
+            .sum();
+        assert!(copied <= (1 << 20) + 65_536, "{copied} bytes in one turn");
+        grew += usize::from(copied > 0);
+        reactor.flush();
+        reactor.reap();
+    }
+    assert!(grew > 10, "what is kept grew in {grew} turns");
+    assert!(unfinished(&mut reactor).iter().all(|held| *held > 60_000));
 }

@@ -97,13 +97,21 @@ impl Server {
     }
 
     /// Brings what all clients have left unfinished up to date with one of them; see [`Client::recount`].
+    ///
+    /// What grew was copied to another place, and where it was is free but still resident: it counts as read, or a byte from
+    /// each client would double in one turn what all of them hold.
     pub(crate) fn recount(&mut self, id: ConnId, progressed: bool) {
         let now = tick(self.now.millis);
         let mut sum = self.unfinished;
+        let mut copied = 0;
         if let Some(client) = self.client(id) {
+            let (before, _) = client.unfinished();
             client.recount(&mut sum, now, progressed);
+            let (held, _) = client.unfinished();
+            copied = if held > before { before } else { 0 };
         }
         self.unfinished = sum;
+        self.costs += copied;
     }
 
     /// Closes a connection for what it holds: all of that is forgotten, but for what is on the wire in part.

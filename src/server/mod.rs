@@ -47,6 +47,10 @@ pub const ADMIN_ROUTE: u8 = u8::MAX;
 /// About how long a cursor is: exactly, without streams.
 const CURSOR_BYTES: usize = 22;
 
+/// What a signature that was checked counts for among the 1 MiB that is read from all clients in a turn: 64 of them are a turn,
+/// 12 ms with the slowest (ES256). Whoever sends the last bytes of 4,000 heads at once would hold everyone up for most of a second.
+const COST_BYTES: usize = (1 << 20) / 64;
+
 /// The connections of a loop, who listens to what, and what is owed.
 pub struct Server {
     pub(crate) now: Now,
@@ -85,7 +89,7 @@ pub struct Server {
     slow: Vec<Slow>,
     /// The message just handled was costly, see [`Server::end_turn_of_client`].
     pub(crate) was_costly: bool,
-    /// See [`Server::count_costly`]; of the client that is being read.
+    /// What the client that is being read cost beside the bytes that were read, in such bytes: see [`Server::count_costly`].
     pub(crate) costs: usize,
     generation: u32,
     /// Which process this is, in cursors and elsewhere.
@@ -297,7 +301,7 @@ impl Server {
 
     /// What the running handler did took long: it counts among what the turn has for all clients.
     pub fn count_costly(&mut self) {
-        self.costs += 1;
+        self.costs += COST_BYTES;
     }
 
     /// Closes a connection for a reason. What it is owed is sent first, except to a slow one. A handshake is refused.
