@@ -10,7 +10,7 @@ use crate::limits;
 use crate::presence::{BATCH_MAX, Settings};
 use crate::reactor::{Addresses, Ended, Plan, Reactor, Reread};
 use crate::site::ROUTES_MAX;
-use crate::site::files::File;
+use crate::site::files::{File, Page};
 use crate::source::commander::Commander;
 use crate::source::link::Link;
 use crate::source::link_config::LinkConfig;
@@ -19,7 +19,7 @@ use crate::source::reader::Reader;
 use crate::supervisor::Supervisor;
 
 /// Makes a page that can name the addresses.
-type Page = Box<dyn FnOnce(Addresses) -> Vec<u8>>;
+type MakesPage = Box<dyn FnOnce(Addresses) -> Page>;
 
 /// A server to be.
 ///
@@ -39,7 +39,7 @@ type Page = Box<dyn FnOnce(Addresses) -> Vec<u8>>;
 pub struct App {
     config: Config,
     routes: Vec<Route>,
-    page: Option<Page>,
+    page: Option<MakesPage>,
     files: Vec<File>,
     trim: Option<fn()>,
     asks_redis: bool,
@@ -94,8 +94,8 @@ impl App {
         self
     }
 
-    /// Serves a page at `/`, to those who ask by a loopback name. It is made when the addresses are known.
-    pub fn page(mut self, page: impl FnOnce(Addresses) -> Vec<u8> + 'static) -> App {
+    /// Serves a page at `/`. It is made when the addresses are known.
+    pub fn page(mut self, page: impl FnOnce(Addresses) -> Page + 'static) -> App {
         self.page = Some(Box::new(page));
         self
     }

@@ -125,6 +125,14 @@ fn skip_value(parser: &mut Parser) {
     }
 }
 
+/// A switch may stand alone: `--page` is `--page true`.
+fn switch(parser: &mut Parser) -> OsString {
+    parser
+        .optional_value()
+        .or_else(|| parser.try_raw_args()?.next_if(|word| word == "true" || word == "false"))
+        .unwrap_or_else(|| "true".into())
+}
+
 impl Line {
     fn only(self, command: Command) -> Line {
         Line { command: Some(command), ..Line::default() }
@@ -156,7 +164,8 @@ impl Line {
             });
             return skip_value(parser);
         }
-        let value = match parser.value() {
+        let is_switch = extra.is_none() && setting.is_some_and(Setting::is_switch);
+        let value = match if is_switch { Ok(switch(parser)) } else { parser.value() } {
             Ok(value) => value,
             Err(_) => {
                 return self.problems.push(format!("--{flag} needs a value after it"));
@@ -329,6 +338,22 @@ mod tests {
         assert!(matches!(printed, Some(Command::Print(Paper::Dashboard))));
         assert!(matches!(line(&["token", "--help"]).command, Some(Command::Help)));
         assert!(matches!(line(&["-V"]).command, Some(Command::Version)));
+    }
+
+    #[test]
+    fn a_switch_may_stand_alone() {
+        for (args, value) in [
+            (&["--page"][..], "true"),
+            (&["--page", "--log", "off"], "true"),
+            (&["--page", "false"], "false"),
+            (&["--page=false"], "false"),
+            (&["--page=2"], "2"),
+        ] {
+            let line = line(args);
+            assert!(line.problems.is_empty(), "{args:?}: {:?}", line.problems);
+            let (setting, given) = &line.settings[0];
+            assert_eq!((setting.key, given.text().unwrap()), ("page", value), "{args:?}");
+        }
     }
 
     #[test]

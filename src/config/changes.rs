@@ -38,7 +38,7 @@ type Differs<T> = fn(&T, &T) -> bool;
 /// Two texts compared: the key, whether they differ, and how the newer one is taken over; without that it needs a restart.
 type Text<T> = (&'static str, Differs<T>, Option<fn(&mut T, &T)>);
 
-const TEXTS: [Text<Config>; 14] = [
+const TEXTS: [Text<Config>; 15] = [
     ("listen", |a, b| a.listen != b.listen, None),
     ("redis", |a, b| a.redis != b.redis, None),
     ("publishers", |a, b| a.publishers != b.publishers, None),
@@ -51,6 +51,7 @@ const TEXTS: [Text<Config>; 14] = [
     ("admin", |a, b| a.admin != b.admin, None),
     ("events", |a, b| a.events != b.events, None),
     ("client_script", |a, b| a.client_script != b.client_script, None),
+    ("page", |a, b| a.page != b.page, None),
     ("log", |a, b| a.log != b.log, Some(|a, b| a.log = b.log)),
     ("log_format", |a, b| a.log_format != b.log_format, None),
 ];
@@ -198,7 +199,7 @@ mod tests {
             "origins" => "https://a.b",
             "format" => "raw",
             "slow" => "keep-newest",
-            "single_session" => "true",
+            "single_session" | "page" => "true",
             "client_script" => "false",
             "jwt.secret" | "jwt.previous_secret" | "publishers_password" => SECRET,
             _ => "x",

@@ -58,6 +58,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Whether the client for browsers and mini programs is served beside the routes.
     pub client_script: bool,
+    /// Whether `/` is a page to try the server with; `None`: without a key.
+    pub page: Option<bool>,
     /// Where in Redis it is told who comes and goes; only there beside `redis`.
     pub events: Option<Sink>,
     /// How tokens are checked.
@@ -223,6 +225,7 @@ impl Default for Config {
             streams: Vec::new(),
             admin: None,
             client_script: true,
+            page: None,
             events: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
@@ -296,6 +299,7 @@ impl fmt::Debug for Config {
             .field("streams", &self.streams)
             .field("admin", &self.admin)
             .field("client_script", &self.client_script)
+            .field("page", &self.page)
             .field("events", &self.events)
             .field("jwt", &self.jwt)
             .field("routes", &self.routes)

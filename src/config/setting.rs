@@ -1,6 +1,6 @@
 //! What a row of the table is: a key, the two names that follow from it, the way its value is applied.
 
-use super::value::Value;
+use super::value::{TRUTH, Value};
 use super::{Config, RouteConfig};
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -74,6 +74,11 @@ impl Setting {
     /// Whether a TOML file and a flag may give it too.
     pub(super) fn is_variable_only(&self) -> bool {
         matches!(self.apply, Apply::Variable { .. })
+    }
+
+    /// Whether it is on or off.
+    pub(super) fn is_switch(&self) -> bool {
+        matches!(self.apply, Apply::Text { allowed, .. } | Apply::Route { allowed, .. } if allowed == TRUTH)
     }
 
     /// Whether it is a key of `[[route]]`.

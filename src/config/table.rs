@@ -5,6 +5,7 @@ use super::setting::Place::{U32, U64, Usize};
 use super::setting::{
     MIB, Setting, file, number, route, secret, secret_file, size, size_or_off, text,
 };
+use super::value::TRUTH;
 
 /// The most clients, topics or frames a setting may name: far above what one thread serves.
 const MANY: u64 = 1 << 24;
@@ -41,7 +42,9 @@ static TABLE: &[(&str, &[Setting])] = &[
         text("admin", "where /metrics, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
         text("client_script", "whether the client for browsers and mini programs is served, at /oneloop.js",
-            "true", "true or false", |c, v| put(&mut c.client_script, v.truth())),
+            "true", TRUTH, |c, v| put(&mut c.client_script, v.truth())),
+        text("page", "whether / is a page to try it with; with a key it asks for a token",
+            "true without a key, false with one", TRUTH, |c, v| put(&mut c.page, v.truth().map(Some))),
         text("events", "where Redis is told that users come online and go offline",
             "none", "stream:NAME or channel:NAME; only with redis", |c, v| put(&mut c.events, sink(v).map(Some))),
         text("log", "what reaches the log",
@@ -80,7 +83,7 @@ static TABLE: &[(&str, &[Setting])] = &[
         route("anonymous", "what clients without a token hear; none: they are refused",
             "none", "list of grants", |r, v| put(&mut r.anonymous, v.words())),
         route("single_session", "a user's newer connection closes the older one",
-            "false", "true or false", |r, v| put(&mut r.single_session, v.truth())),
+            "false", TRUTH, |r, v| put(&mut r.single_session, v.truth())),
         route("slow", "a client that reads too slowly is closed with 4000, or loses messages and stays",
             "close", "close, drop-oldest or keep-newest", |r, v| put(&mut r.slow, slow(v))),
         route("upstream", "where in Redis it goes what clients send; off: they may not",
@@ -215,8 +218,16 @@ mod tests {
 
     #[test]
     fn each_default_that_can_be_written_sets_what_is_already_there() {
-        let in_words =
-            ["redis", "events", "publishers", "patterns", "streams", "jwt.audience", "jwt.issuer"];
+        let in_words = [
+            "redis",
+            "events",
+            "page",
+            "publishers",
+            "patterns",
+            "streams",
+            "jwt.audience",
+            "jwt.issuer",
+        ];
         let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
         for setting in all() {
             let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 
 use super::{Origins, normalize_origin};
 
+/// What a switch may be.
+pub(super) const TRUTH: &str = "true or false";
+
 /// One value as its source wrote it. No `Debug`: it may be a secret.
 pub(super) enum Value {
     /// From a variable, a flag or a TOML string. Every type can be written as text.
@@ -62,7 +65,7 @@ impl Value {
             Value::Truth(truth) => Ok(*truth),
             Value::Text(text) if text == "true" => Ok(true),
             Value::Text(text) if text == "false" => Ok(false),
-            _ => Err(self.is_not("true or false")),
+            _ => Err(self.is_not(TRUTH)),
         }
     }
 

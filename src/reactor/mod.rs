@@ -61,7 +61,7 @@ use crate::presence::{self, Presence};
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::site::Site;
-use crate::site::files::File;
+use crate::site::files::{File, Page};
 use crate::slots::ConnId;
 use crate::supervisor::Supervisor;
 use crate::timers::{TICK, tick};
@@ -220,8 +220,8 @@ impl Reactor {
         &self.site.server.metrics
     }
 
-    /// Serves a page at `/`, to those who ask by a loopback name.
-    pub fn serve_page(&mut self, page: Vec<u8>) {
+    /// Serves a page at `/`.
+    pub fn serve_page(&mut self, page: Page) {
         self.site.files.set_page(page);
     }
 

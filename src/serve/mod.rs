@@ -113,9 +113,9 @@ pub fn start(config: Config, unix: u64, surroundings: Surroundings) -> io::Resul
     if config.client_script {
         app = with_client(app);
     }
-    if let Some(token) = &token {
+    if config.page.unwrap_or(!has_key) {
         let (config, token) = (config.clone(), token.clone());
-        app = app.page(move |addresses| page::page(&config, &token, &addresses));
+        app = app.page(move |addresses| page::page(&config, token.as_deref(), &addresses));
     }
     let bound = app.bind()?;
     let lines = lines(&config, &bound.addresses(), token.as_deref());
@@ -214,8 +214,10 @@ fn lines(config: &Config, addresses: &Addresses, token: Option<&str>) -> String 
     if let Some(admin) = addresses.admin {
         line("admin", &format!("http://{admin}"));
     }
-    if let Some(token) = token {
+    if config.page.unwrap_or(token.is_some()) {
         line("page", &format!("http://{}/", addresses.clients));
+    }
+    if let Some(token) = token {
         line("token", token);
     }
     let topic = page::first_topic(config);

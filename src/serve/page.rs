@@ -5,23 +5,28 @@ use std::net::SocketAddr;
 use super::{CLIENT, READY_TOKEN_SUB};
 use crate::config::Config;
 use crate::reactor::Addresses;
+use crate::site::files::Page;
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page, connected with the ready token. It loads nothing: the client stands in it.
-pub fn page(config: &Config, token: &str, addresses: &Addresses) -> Vec<u8> {
+/// The page: with the ready token, for this machine alone; without one, for all. It loads nothing: the client stands in it.
+pub fn page(config: &Config, token: Option<&str>, addresses: &Addresses) -> Page {
     let topic = &first_topic(config);
     let route = config.routes.first();
     let topics = route.map(|route| route.topics.join(",")).unwrap_or_default();
+    let is_anonymous = route.is_some_and(|route| !route.anonymous.is_empty());
     let shell = shell(config, addresses.publishers, topic);
-    PAGE.replace("{{client}}", CLIENT)
+    let html = PAGE
+        .replace("{{client}}", CLIENT)
         .replace("{{path}}", &escape(route.map_or("/ws", |route| &route.path)))
-        .replace("{{token}}", &escape(token))
+        .replace("{{token}}", &escape(token.unwrap_or_default()))
         .replace("{{topics}}", &escape(&topics))
+        .replace("{{anonymous}}", if is_anonymous { "true" } else { "false" })
         .replace("{{shell}}", &escape(&shell))
         .replace("{{php}}", &escape(&php(config, addresses.publishers, topic)))
         .replace("{{python}}", &escape(&python(config, addresses.publishers, topic)))
-        .into_bytes()
+        .into_bytes();
+    Page { html, is_public: token.is_none() }
 }
 
 /// A topic that somebody hears.
@@ -82,7 +87,9 @@ mod tests {
         let publishers = Some(([127, 0, 0, 1], 6380).into());
         let addresses =
             Addresses { clients: ([127, 0, 0, 1], 8099).into(), publishers, admin: None };
-        let html = String::from_utf8(page(&Config::default(), "T", &addresses)).unwrap();
+        let html = page(&Config::default(), Some("T"), &addresses);
+        assert!(!html.is_public);
+        let html = String::from_utf8(html.html).unwrap();
         for command in [
             "redis-cli -p 6380 PUBLISH pub.news '{&quot;hello&quot;",
             "new Predis\\Client('tcp://127.0.0.1:6380');",

@@ -7,9 +7,16 @@ use crate::client::http::{Request, Response};
 /// Every page and file of a server.
 #[derive(Default)]
 pub struct Files {
-    /// Served at `/` to whoever asks by a loopback name.
-    page: Option<Vec<u8>>,
+    page: Option<Page>,
     public: Vec<File>,
+}
+
+/// What is served at `/`.
+pub struct Page {
+    /// Its text.
+    pub html: Vec<u8>,
+    /// Nothing in it is secret; else only who asks by a loopback name gets it.
+    pub is_public: bool,
 }
 
 /// A file that pages of every origin may load.
@@ -49,7 +56,7 @@ impl File {
 
 impl Files {
     /// The page at `/`.
-    pub fn set_page(&mut self, page: Vec<u8>) {
+    pub fn set_page(&mut self, page: Page) {
         self.page = Some(page);
     }
 
@@ -64,11 +71,17 @@ impl Files {
             return file.answer(request);
         }
         match &self.page {
-            Some(page) if request.path() == "/" && is_loopback_name(request.header("host")) => {
-                Response::html(page.clone())
+            Some(page) if request.path() == "/" && page.is_for(request) => {
+                Response::html(page.html.clone())
             }
             _ => Response::text(404, "nothing is served here"),
         }
+    }
+}
+
+impl Page {
+    fn is_for(&self, request: &Request) -> bool {
+        self.is_public || is_loopback_name(request.header("host"))
     }
 }
 
@@ -136,9 +149,11 @@ mod tests {
     fn what_is_not_there_is_not_found() {
         let mut files = Files::default();
         files.add(File::new("/a.js", "text/javascript", Vec::new()));
-        files.set_page(b"page".to_vec());
+        files.set_page(Page { html: b"page".to_vec(), is_public: false });
         for path in ["/", "/a.j", "/a.js/", "/A.js"] {
             assert_eq!(files.answer(&asked(path, "")).status, 404, "{path}");
         }
+        files.set_page(Page { html: b"page".to_vec(), is_public: true });
+        assert_eq!(files.answer(&asked("/", "")).body, b"page");
     }
 }

@@ -2,13 +2,50 @@
 const { execFileSync } = require("node:child_process");
 const { chromium } = require("playwright-core");
 
-const [browserPath, profile, url, expired, command, ...words] = process.argv.slice(2);
+const [story, browserPath, profile, url, token, command, ...words] = process.argv.slice(2);
 const flags = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ];
 // Of the smallest phones in use.
 const viewport = { width: 320, height: 640 };
+
+const stories = {
+  // The page has a token of its own; `token` is one that has expired.
+  async ready({ page, shows, tabTo, connectWith, publish }) {
+    const subscribe = async (topic) => {
+      await tabTo("#topic");
+      await page.keyboard.type(topic + "\n");
+    };
+    await shows("\\bconnected\\b");
+    const own = await page.inputValue("#token textarea");
+    await subscribe("room.7");
+    await subscribe("secret");
+    await shows("secret: forbidden");
+    const before = await page.innerText("body");
+    const published = await publish();
+    const after = await page.innerText("body");
+    const widths = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    await connectWith(token);
+    await shows("closed\\s+4500: signature");
+    const refused = await page.innerText("body");
+    await connectWith(own);
+    await shows("\\bconnected\\b");
+    await tabTo("[aria-label='Leave room.7']");
+    await page.keyboard.press("Enter");
+    const topics = await page.innerText("#topics");
+    return { before, published, after, widths, refused, topics };
+  },
+  // It has none, and is given `token`.
+  async key({ page, shows, connectWith, publish }) {
+    await shows("paste a token");
+    const before = await page.innerText("body");
+    await connectWith(token);
+    await shows("\\bconnected\\b");
+    await publish();
+    return { before, after: await page.innerText("body") };
+  },
+};
 
 async function main() {
   const browser = await chromium.launchPersistentContext(profile, {
@@ -32,10 +69,6 @@ async function main() {
       }
       throw new Error(`the keyboard does not reach ${selector}`);
     };
-    const subscribe = async (topic) => {
-      await tabTo("#topic");
-      await page.keyboard.type(topic + "\n");
-    };
     const connectWith = async (token) => {
       await tabTo("#token textarea");
       await page.keyboard.press("Control+A");
@@ -43,25 +76,13 @@ async function main() {
       await tabTo("#token button");
       await page.keyboard.press("Enter");
     };
-    await shows("\\bconnected\\b");
-    const token = await page.inputValue("#token textarea");
-    await subscribe("room.7");
-    await subscribe("secret");
-    await shows("secret: forbidden");
-    const before = await page.innerText("body");
-    const published = execFileSync(command, words, { encoding: "utf8" });
-    await shows(Object.values(JSON.parse(words.at(-1)))[0]);
-    const after = await page.innerText("body");
-    const widths = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-    await connectWith(expired);
-    await shows("closed\\s+4500: signature");
-    const refused = await page.innerText("body");
-    await connectWith(token);
-    await shows("\\bconnected\\b");
-    await tabTo("[aria-label='Leave room.7']");
-    await page.keyboard.press("Enter");
-    const topics = await page.innerText("#topics");
-    console.log(JSON.stringify({ before, published, after, widths, refused, topics, errors, loaded }));
+    const publish = async () => {
+      const published = execFileSync(command, words, { encoding: "utf8" });
+      await shows(Object.values(JSON.parse(words.at(-1)))[0]);
+      return published;
+    };
+    const seen = await stories[story]({ page, shows, tabTo, connectWith, publish });
+    console.log(JSON.stringify({ ...seen, errors, loaded }));
   } finally {
     await browser.close();
   }

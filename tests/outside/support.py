@@ -175,7 +175,8 @@ class Server:
         self._publisher, self.signalled = None, False
         awaited = ["clients", "redis" if redis else "publishers"]
         awaited += ["admin"] if admin else []
-        awaited += ["try"] if key else ["page", "token", "try"]
+        # The last one of them.
+        awaited += ["try"]
         try:
             for name in awaited:
                 self.wait_for_line(name)

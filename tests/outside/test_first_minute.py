@@ -66,6 +66,32 @@ async def test_the_answer_counts_the_clients(server):
         assert await two.heard() == [("news", message)]
 
 
+async def test_with_a_key_the_page_asks_for_a_token(start, tmp_path):
+    server = start("--page", "--topics", "news")
+    assert server.line("page") == f"http://{server.host}/"
+    assert not server.lines("token")
+    # There is nothing secret in it, so it has no reason to look at the name it is asked by.
+    status, _, body = server.http(path="/", headers={"Host": "push.example.com"})
+    assert status == 200 and "eyJ" not in body
+    async with server.client("7") as bystander:
+        host, port = server.publishers
+        [page] = await asyncio.to_thread(
+            node, "page.cjs", "key", shutil.which("chromium"), tmp_path / "profile", server.line("page"),
+            token("42"), "redis-cli", "-h", host, "-p", port, "PUBLISH", "pub.user.42", '{"for":"nobody else"}',
+        )
+        assert await bystander.heard() == []
+    assert "oneloop token --sub 42" in page["before"] and "closed" in page["before"]
+    assert "as user 42" in page["after"] and "nobody else" in page["after"]
+    assert page["errors"] == []
+
+
+async def test_the_page_needs_no_token_where_anybody_may_hear(start):
+    server = start("--page", "--anonymous", "news")
+    assert 'data-anonymous="true"' in server.http(path="/")[2]
+    server = start("--page=false", key=False)
+    assert server.http(path="/")[0] == 404 and not server.lines("page") and server.lines("token")
+
+
 @pytest.mark.parametrize("method, path, status", [
     ("GET", "/nowhere", 404),
     ("GET", "/wsx", 404),
@@ -95,7 +121,7 @@ async def test_the_page_shows_what_is_published_and_why_it_hears_it(start, tmp_p
         other.sub = other.welcome["sub"]
         host, port = server.publishers
         [page] = await asyncio.to_thread(
-            node, "page.cjs", shutil.which("chromium"), tmp_path / "profile", server.line("page"),
+            node, "page.cjs", "ready", shutil.which("chromium"), tmp_path / "profile", server.line("page"),
             token("42", seconds=-60), "redis-cli", "-h", host, "-p", port, "--no-raw",
             "PUBLISH", "pub.room.7", '{"hello":"page of the test"}',
         )
