@@ -36,6 +36,32 @@ fn is_none(count: &usize) -> bool {
     *count == 0
 }
 
+/// A client that is owed something.
+#[derive(Serialize)]
+pub struct Owed<'a> {
+    pub conn: String,
+    /// The path of its route.
+    pub route: &'a str,
+    /// `None` for anonymous ones, and for those that are closing.
+    pub sub: Option<&'a str>,
+    /// What waits for it.
+    pub bytes: usize,
+    pub frames: usize,
+    /// Whether its socket takes nothing at present.
+    pub full: bool,
+    /// To how many it listens.
+    pub topics: usize,
+}
+
+/// The same as JSON, with others.
+pub fn owed(clients: &[Owed]) -> String {
+    #[derive(Serialize)]
+    struct All<'a> {
+        clients: &'a [Owed<'a>],
+    }
+    text(&All { clients })
+}
+
 /// As JSON.
 pub fn receipt(receipt: &Receipt) -> String {
     text(receipt)
