@@ -39,7 +39,10 @@ const ORIGIN: &str = "https://example.com";
 /// The busiest second has at most so many times the clients that it should have.
 const RATE_EXCEEDED_MAX: f64 = 1.5;
 
-/// Questions come as fast as they are answered.
+/// Between an answer and the next question: without a pause those who ask and answer would take the machine from all others.
+const QUESTION_EVERY: Duration = Duration::from_millis(1);
+
+/// So many questions are more than one client may ask otherwise.
 const COMMON: [&str; 6] =
     ["--admin", "127.0.0.1:0", "--commands-per-second-max", "0", "--streams", STREAM];
 
@@ -208,7 +211,7 @@ fn lets_in(server: SocketAddr, token: &str, origin: Option<&str>) -> bool {
 fn while_asking<T>(server: SocketAddr, number: usize, work: impl FnOnce() -> T) -> (T, Vec<f64>) {
     let stopped = Arc::new(AtomicBool::new(false));
     let until = Arc::clone(&stopped);
-    let asking = thread::spawn(move || ask_until(server, number, &until));
+    let asking = thread::spawn(move || ask_until(server, number, QUESTION_EVERY, &until));
     let done = work();
     stopped.store(true, Ordering::Relaxed);
     (done, asking.join().expect("the server answers"))

@@ -289,7 +289,7 @@ fn come_back(
 ) -> (Vec<f64>, [Duration; 2], Feed) {
     let [welcomed, caught_up] = [const { AtomicBool::new(false) }; 2];
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| ask_until(server, clients + 1, &caught_up));
+        let asking = scope.spawn(|| ask_until(server, clients + 1, Duration::ZERO, &caught_up));
         let broadcasting = scope.spawn(|| {
             while !welcomed.load(Ordering::Relaxed) {
                 feed.publish_to_all();

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -108,9 +108,14 @@ impl Client {
     }
 }
 
-/// One more client asks, waits for the answer, and asks again until it is to stop. Returns how long each answer took, in
-/// milliseconds.
-pub fn ask_until(server: SocketAddr, number: usize, stopped: &AtomicBool) -> Vec<f64> {
+/// One more client asks, waits for the answer, and asks again after a pause until it is to stop. Returns how long each answer
+/// took, in milliseconds.
+pub fn ask_until(
+    server: SocketAddr,
+    number: usize,
+    pause: Duration,
+    stopped: &AtomicBool,
+) -> Vec<f64> {
     let mut client = Client::open(server, number..number + 1).remove(0);
     let mut waits = Vec::new();
     while waits.is_empty() || !stopped.load(Ordering::Relaxed) {
@@ -120,6 +125,7 @@ pub fn ask_until(server: SocketAddr, number: usize, stopped: &AtomicBool) -> Vec
         // Broadcasts come in between.
         while client.read() != answer {}
         waits.push(start.elapsed().as_secs_f64() * 1e3);
+        std::thread::sleep(pause);
     }
     waits
 }

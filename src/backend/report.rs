@@ -1,5 +1,7 @@
 //! What back ends are told.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 
 /// The answer to a `count`.
@@ -37,7 +39,6 @@ fn is_none(count: &usize) -> bool {
 }
 
 /// A client that is owed something.
-#[derive(Serialize)]
 pub struct Owed<'a> {
     pub conn: String,
     /// The path of its route.
@@ -53,13 +54,17 @@ pub struct Owed<'a> {
     pub topics: usize,
 }
 
-/// The same as JSON, with others.
-pub fn owed(clients: &[Owed]) -> String {
-    #[derive(Serialize)]
-    struct All<'a> {
-        clients: &'a [Owed<'a>],
+impl Owed<'_> {
+    /// As JSON.
+    pub fn write(&self, out: &mut String) {
+        let Owed { conn, route, sub, bytes, frames, full, topics } = self;
+        let [route, sub] = [Some(*route), *sub].map(|it| text(&it));
+        let _ = write!(
+            out,
+            "{{\"conn\":\"{conn}\",\"route\":{route},\"sub\":{sub},\"bytes\":{bytes},\"frames\":{frames},\
+             \"full\":{full},\"topics\":{topics}}}"
+        );
     }
-    text(&All { clients })
 }
 
 /// As JSON.

@@ -1,7 +1,7 @@
 //! Who is owed most: what the operator is told at `/clients`.
 
 use super::Site;
-use crate::backend::report::{Owed, owed};
+use crate::backend::report::Owed;
 use crate::hub::Reason;
 use crate::slots::ConnId;
 use crate::topic::user_of;
@@ -32,11 +32,12 @@ impl Site {
                 deepest.truncate(DEEPEST_MAX);
             }
         }
-        let told = deepest.into_iter().map(|(bytes, index)| {
+        let mut told = "{\"clients\":[".to_owned();
+        for (place, (bytes, index)) in deepest.into_iter().enumerate() {
             let client = &self.server.clients[index];
             let topics = || self.server.hubs[client.route as usize].topics(&client.memberships);
             let own = topics().find(|(_, reason)| *reason == Reason::Own);
-            Owed {
+            let owed = Owed {
                 conn: self.server.name_of(ConnId { index, generation: client.generation }),
                 route: &self.routes[client.route as usize].path,
                 sub: own.and_then(|(key, _)| user_of(key)),
@@ -44,8 +45,10 @@ impl Site {
                 frames: client.backlog_frames(),
                 full: client.is_blocked(),
                 topics: topics().count(),
-            }
-        });
-        owed(&told.collect::<Vec<_>>())
+            };
+            told.push_str(if place > 0 { "," } else { "" });
+            owed.write(&mut told);
+        }
+        told + "]}"
     }
 }
