@@ -221,8 +221,8 @@ fn while_asking<T>(server: SocketAddr, number: usize, work: impl FnOnce() -> T) 
 struct Drained {
     /// From the signal to the end of the process.
     took: Duration,
-    /// How long each client was asked to wait, and when it was welcomed again.
-    returns: Vec<[Duration; 2]>,
+    /// How long each client was asked to wait, when it heard that, and when it was welcomed again.
+    returns: Vec<[Duration; 3]>,
 }
 
 fn drain(server: Server, wanderers: &mut Wanderers) -> Drained {
@@ -235,8 +235,8 @@ fn drain(server: Server, wanderers: &mut Wanderers) -> Drained {
 impl Drained {
     /// How many clients were asked to come in the busiest second, and how many came.
     fn busiest(&self) -> [usize; 2] {
-        [0, 1].map(|which| {
-            let mut times: Vec<Duration> = self.returns.iter().map(|both| both[which]).collect();
+        [0, 2].map(|which| {
+            let mut times: Vec<Duration> = self.returns.iter().map(|times| times[which]).collect();
             times.sort_unstable();
             let mut first = 0;
             let within = times.iter().enumerate().map(|(place, time)| {
@@ -251,13 +251,19 @@ impl Drained {
 
     /// How long it took until the last one was welcomed, in seconds.
     fn all_back(&self) -> f64 {
-        let last = self.returns.iter().map(|both| both[1]).max();
+        let last = self.returns.iter().map(|times| times[2]).max();
         last.unwrap_or_default().as_secs_f64()
     }
 
-    /// By how much later than they were asked to they were welcomed, in milliseconds.
+    /// How long it took until the last one had heard it, in seconds.
+    fn all_asked(&self) -> f64 {
+        let last = self.returns.iter().map(|times| times[1]).max();
+        last.unwrap_or_default().as_secs_f64()
+    }
+
+    /// How much later than they were asked to they were welcomed, in milliseconds.
     fn lateness(&self) -> Vec<f64> {
-        let late = self.returns.iter().map(|[asked, came]| came.saturating_sub(*asked));
+        let late = self.returns.iter().map(|[retry, heard, came]| *came - *heard - *retry);
         late.map(|late| late.as_secs_f64() * 1e3).collect()
     }
 }
@@ -318,6 +324,7 @@ impl Found {
             "all_back_after_seconds": rounded(drained.all_back()),
             "resumed": seen.resumed,
             "drain_took_seconds": rounded(drained.took.as_secs_f64()),
+            "all_were_asked_within_seconds": rounded(drained.all_asked()),
             "ms_later_than_asked_p50_p99_most": waits(&drained.lateness()),
             "ms_to_an_answer_while_reloading_p50_p99_most": waits(&self.waits[0]),
             "ms_to_an_answer_while_they_come_p50_p99_most": waits(&self.waits[1]),

@@ -72,16 +72,17 @@ impl Wanderers {
         self.0.tell(&format!("go {server}"));
     }
 
-    /// Waits until everyone was asked to come back, and was welcomed again. Returns for each how long it was asked to wait, and
-    /// when it was welcomed, from the first one's being asked on.
-    pub fn returns(&mut self) -> Vec<[Duration; 2]> {
+    /// Waits until everyone was asked to come back, and was welcomed again. Returns for each how long it was asked to wait,
+    /// and when it heard that and was welcomed, from the first one's hearing it on.
+    pub fn returns(&mut self) -> Vec<[Duration; 3]> {
         self.0.tell("back");
         self.expect_answer();
         self.0.tell("returns");
         let line = self.0.hear();
         let micros: Vec<u64> =
             line.split(' ').map(|number| number.parse().expect("a number")).collect();
-        micros.chunks(2).map(|both| [both[0], both[1]].map(Duration::from_micros)).collect()
+        let times = |chunk: &[u64]| [chunk[0], chunk[1], chunk[2]].map(Duration::from_micros);
+        micros.chunks(3).map(times).collect()
     }
 
     /// Waits until everyone has heard these numbers last, by the topics' places.
@@ -234,9 +235,9 @@ impl Band {
     fn returns_to_line(&self) -> String {
         let asked = || self.all.iter().filter_map(|one| Some((one.asked?, one.welcomed()?)));
         let Some(start) = asked().map(|((at, _), _)| at).min() else { return String::new() };
-        let both = asked().flat_map(|((_, retry), welcomed)| [retry, welcomed - start]);
-        let both: Vec<String> = both.map(|time| time.as_micros().to_string()).collect();
-        both.join(" ")
+        let all = asked().flat_map(|((at, retry), welcomed)| [retry, at - start, welcomed - start]);
+        let all: Vec<String> = all.map(|time| time.as_micros().to_string()).collect();
+        all.join(" ")
     }
 
     fn return_within(&mut self, number: usize, millis_max: usize) {
