@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::client::Client;
+use support::client::ask_until;
 use support::feed::{Feed, Way};
 use support::hearing::Seen;
 use support::process::{free_address, wait_until};
@@ -289,7 +289,7 @@ fn come_back(
 ) -> (Vec<f64>, [Duration; 2], Feed) {
     let [welcomed, caught_up] = [const { AtomicBool::new(false) }; 2];
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| ask(server, clients + 1, &caught_up));
+        let asking = scope.spawn(|| ask_until(server, clients + 1, Duration::ZERO, &caught_up));
         let broadcasting = scope.spawn(|| {
             while !welcomed.load(Ordering::Relaxed) {
                 feed.publish_to_all();
@@ -307,22 +307,6 @@ fn come_back(
         caught_up.store(true, Ordering::Relaxed);
         (asking.join().expect("the server answers"), took, feed)
     })
-}
-
-/// Asks, waits for the answer, and asks again until the server has nothing else to do. Returns how long each answer took, in
-/// milliseconds.
-fn ask(server: SocketAddr, number: usize, stopped: &AtomicBool) -> Vec<f64> {
-    let mut client = Client::open(server, number..number + 1).remove(0);
-    let mut waits = Vec::new();
-    while waits.is_empty() || !stopped.load(Ordering::Relaxed) {
-        let answer = format!(r#"{{"op":"pong","ref":{}}}"#, waits.len());
-        let start = Instant::now();
-        client.send(&format!(r#"{{"op":"ping","ref":{}}}"#, waits.len()));
-        // Broadcasts come in between.
-        while client.read() != answer {}
-        waits.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    waits
 }
 
 /// Turns of the loop, by how long they took at most.

@@ -88,6 +88,8 @@ pub struct Metrics {
     pub unfinished_shed: u64,
     /// Clients closed above `backlogs_bytes_max`.
     pub backlogs_shed: u64,
+    /// Times that all clients were looked at, to tell the operator who is owed most.
+    pub backlog_walks: u64,
     /// Clients that came back and were given what they missed.
     pub resumes: u64,
     /// Clients that came back too late, or with a cursor of somebody else's.
@@ -289,6 +291,7 @@ impl Metrics {
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
             ("unfinished_shed_total", "For unfinished_bytes_max.", self.unfinished_shed),
             ("backlogs_shed_total", "For backlogs_bytes_max.", self.backlogs_shed),
+            ("backlog_walks_total", "Looks at all for /clients.", self.backlog_walks),
             ("resumes_total", "Clients that came back in time.", self.resumes),
             ("resumes_refused_total", "Clients that did not.", self.resumes_refused),
             ("replayed_total", "Frames for clients that came back.", self.replayed),

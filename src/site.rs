@@ -1,5 +1,6 @@
 //! What is served where: the calls from the loop to the handlers of the routes.
 
+mod clients;
 pub mod files;
 mod messages;
 mod orders;
@@ -61,6 +62,10 @@ pub struct Site {
     refused_logged: Seldom,
     /// What the kernel says of us.
     process: Process,
+    /// For looking at all clients.
+    walked: Seldom,
+    /// What that came to: see [`Site::clients_owed_most`].
+    owed_most: String,
 }
 
 impl Site {
@@ -89,6 +94,8 @@ impl Site {
             lost_at: None,
             refused_logged: Seldom::default(),
             process: Process::new(),
+            walked: Seldom::default(),
+            owed_most: String::new(),
         }
     }
 
@@ -222,7 +229,7 @@ impl Site {
         }
     }
 
-    fn answer_admin(&self, path: &str) -> Response {
+    fn answer_admin(&mut self, path: &str) -> Response {
         match path {
             "/healthz" => Response::text(200, "ok"),
             "/readyz" if self.draining => Response::text(503, "draining"),
@@ -234,7 +241,8 @@ impl Site {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 ..Response::text(200, &self.server.metrics.render(&self.gauges()))
             },
-            _ => Response::text(404, "here are /healthz, /readyz and /metrics"),
+            "/clients" => Response::json(200, self.clients_owed_most()),
+            _ => Response::text(404, "here are /clients, /healthz, /metrics and /readyz"),
         }
     }
 

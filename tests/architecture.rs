@@ -20,7 +20,7 @@ const HOMES: [(&str, &[&str]); 15] = [
         &["limits.rs", "logger.rs", "memory.rs", "metrics/", "reactor/doors.rs", "supervisor.rs"],
     ),
     ("serde", &["backend/", "push/"]),
-    ("serde_json", &["backend/", "logger.rs", "push/"]),
+    ("serde_json", &["backend/", "logger.rs", "operate/slowest.rs", "push/"]),
     ("signal_hook", &["signals.rs"]),
     ("slab", &["slots.rs", "reactor/publishers.rs"]),
     ("smol_str", &["hub/"]),

@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -104,6 +106,28 @@ impl Client {
     fn read_exact(&mut self, buffer: &mut [u8]) {
         self.0.read_exact(buffer).expect("the server sends a frame in time");
     }
+}
+
+/// One more client asks, waits for the answer, and asks again after a pause until it is to stop. Returns how long each answer
+/// took, in milliseconds.
+pub fn ask_until(
+    server: SocketAddr,
+    number: usize,
+    pause: Duration,
+    stopped: &AtomicBool,
+) -> Vec<f64> {
+    let mut client = Client::open(server, number..number + 1).remove(0);
+    let mut waits = Vec::new();
+    while waits.is_empty() || !stopped.load(Ordering::Relaxed) {
+        let answer = format!(r#"{{"op":"pong","ref":{}}}"#, waits.len());
+        let start = Instant::now();
+        client.send(&format!(r#"{{"op":"ping","ref":{}}}"#, waits.len()));
+        // Broadcasts come in between.
+        while client.read() != answer {}
+        waits.push(start.elapsed().as_secs_f64() * 1e3);
+        std::thread::sleep(pause);
+    }
+    waits
 }
 
 /// What a client with this token sends first.

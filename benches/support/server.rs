@@ -69,8 +69,8 @@ impl Server {
         if let Some(library) = std::env::var_os(PRELOAD) {
             command.env("LD_PRELOAD", library);
         }
-        // The server takes keys of one family.
-        if !flags.contains(&"--jwt-key-file") {
+        // The server takes keys of one family; a variable counts for more than a file.
+        if !["--jwt-key-file", "--config"].iter().any(|flag| flags.contains(flag)) {
             command.env("ONELOOP_JWT_SECRET", SECRET);
         }
         let started = Instant::now();
@@ -141,6 +141,11 @@ impl Server {
         self.signal(Signal::CONT);
     }
 
+    /// Has it read its settings again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
@@ -180,7 +185,12 @@ pub struct Tokens(Keys, u64);
 impl Tokens {
     /// With the server's own secret.
     pub fn new() -> Tokens {
-        let settings = KeySettings { secret: Some(SECRET.as_bytes()), ..KeySettings::default() };
+        Tokens::signed_with(SECRET)
+    }
+
+    /// With another one.
+    pub fn signed_with(secret: &str) -> Tokens {
+        let settings = KeySettings { secret: Some(secret.as_bytes()), ..KeySettings::default() };
         let unix = std::time::UNIX_EPOCH.elapsed();
         Tokens(
             Keys::new(&settings).expect("the secret is good"),

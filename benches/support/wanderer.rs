@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -36,6 +36,8 @@ pub struct Wanderer {
     token: String,
     pub hearing: Hearing,
     connection: Option<Connection>,
+    /// When a server ended its connection last, and how long it was asked to wait before it comes back.
+    pub asked: Option<(Instant, Duration)>,
     /// How often it has come.
     visits: usize,
 }
@@ -44,14 +46,15 @@ struct Connection {
     stream: TcpStream,
     has_asked: bool,
     is_upgraded: bool,
-    is_welcomed: bool,
+    welcomed: Option<Instant>,
+    retry: Option<Duration>,
     incoming: Vec<u8>,
 }
 
 impl Wanderer {
     /// It has not come yet.
     pub fn new(number: usize, token: String, hearing: Hearing) -> Wanderer {
-        Wanderer { number, token, hearing, connection: None, visits: 0 }
+        Wanderer { number, token, hearing, connection: None, asked: None, visits: 0 }
     }
 
     /// Whether it has no connection.
@@ -61,7 +64,12 @@ impl Wanderer {
 
     /// Whether it has been welcomed.
     pub fn is_welcomed(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.is_welcomed)
+        self.welcomed().is_some()
+    }
+
+    /// When that was.
+    pub fn welcomed(&self) -> Option<Instant> {
+        self.connection.as_ref()?.welcomed
     }
 
     /// Comes to the next of these servers.
@@ -76,7 +84,8 @@ impl Wanderer {
             stream,
             has_asked: false,
             is_upgraded: false,
-            is_welcomed: false,
+            welcomed: None,
+            retry: None,
             incoming: Vec::new(),
         });
         Ok(())
@@ -119,14 +128,15 @@ impl Wanderer {
                 asked.and_then(|()| {
                     connection.read(buffer, |connection, text| {
                         // The first one is the welcome.
-                        connection.is_welcomed = true;
+                        connection.welcomed.get_or_insert_with(Instant::now);
                         hearing.hear(text, seen).into_iter().for_each(&mut tell);
                     })
                 })
             }
         };
         if result.is_err() {
-            self.connection = None;
+            let connection = self.connection.take();
+            self.asked = connection.and_then(|it| it.retry).map(|retry| (Instant::now(), retry));
         }
         result
     }
@@ -182,12 +192,23 @@ impl Connection {
             match first {
                 0x81 => hear(self, &String::from_utf8_lossy(payload)),
                 0x89 => self.stream.write_all(&PONG)?,
-                // A close frame: the connection ends with it.
-                _ => return Err(ErrorKind::ConnectionAborted.into()),
+                // A close frame: the connection ends with its answer.
+                _ => {
+                    _ = self.stream.write(&CLOSE);
+                    self.retry = retry_of(payload);
+                    return Err(ErrorKind::ConnectionAborted.into());
+                }
             }
             rest = &rest[length..];
         }
         self.incoming = rest.to_vec();
         Ok(())
     }
+}
+
+/// How long a server that goes away (1001) asks to wait.
+fn retry_of(close: &[u8]) -> Option<Duration> {
+    let (code, reason) = close.split_first_chunk()?;
+    let reason: serde_json::Value = serde_json::from_slice(reason).ok()?;
+    (u16::from_be_bytes(*code) == 1001).then_some(Duration::from_millis(reason["retry"].as_u64()?))
 }

@@ -67,6 +67,24 @@ impl Wanderers {
         self.expect_answer();
     }
 
+    /// From now on they come to this server.
+    pub fn go_to(&mut self, server: SocketAddr) {
+        self.0.tell(&format!("go {server}"));
+    }
+
+    /// Waits until everyone was asked to come back, and was welcomed again. Returns for each how long it was asked to wait,
+    /// and when it heard that and was welcomed, from the first one's hearing it on.
+    pub fn returns(&mut self) -> Vec<[Duration; 3]> {
+        self.0.tell("back");
+        self.expect_answer();
+        self.0.tell("returns");
+        let line = self.0.hear();
+        let micros: Vec<u64> =
+            line.split(' ').map(|number| number.parse().expect("a number")).collect();
+        let times = |chunk: &[u64]| [chunk[0], chunk[1], chunk[2]].map(Duration::from_micros);
+        micros.chunks(3).map(times).collect()
+    }
+
     /// Waits until everyone has heard these numbers last, by the topics' places.
     pub fn wait_for(&mut self, numbers: &[u64]) {
         let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
@@ -90,6 +108,7 @@ impl Wanderers {
 /// What they are to come to.
 enum Goal {
     Home,
+    Back,
     Numbers(Vec<u64>),
 }
 
@@ -175,7 +194,10 @@ impl Band {
                 self.returns = away.map(|(number, _)| Reverse((now, number))).collect();
                 self.goal = Some((now, Goal::Home));
             }
+            None if order == "back" => self.goal = Some((now, Goal::Back)),
+            None if order == "returns" => println!("{}", self.returns_to_line()),
             None if order == "seen" => println!("{}", self.seen.to_line()),
+            Some(("go", server)) => self.servers = vec![server.parse().expect("an address")],
             Some(("hear", numbers)) => {
                 let numbers = numbers.split(' ').map(|number| number.parse().expect("a number"));
                 self.goal = Some((now, Goal::Numbers(numbers.collect())));
@@ -201,9 +223,21 @@ impl Band {
             let ready = self.all[number].on_ready(&mut self.buffer, &mut self.seen, tell);
             if ready.is_err() {
                 self.seen.ended += 1;
-                self.return_within(number, RETRY_MS_MAX);
+                match self.all[number].asked {
+                    Some((at, retry)) => self.returns.push(Reverse((at + retry, number))),
+                    None => self.return_within(number, RETRY_MS_MAX),
+                }
             }
         }
+    }
+
+    /// In microseconds.
+    fn returns_to_line(&self) -> String {
+        let asked = || self.all.iter().filter_map(|one| Some((one.asked?, one.welcomed()?)));
+        let Some(start) = asked().map(|((at, _), _)| at).min() else { return String::new() };
+        let all = asked().flat_map(|((at, retry), welcomed)| [retry, at - start, welcomed - start]);
+        let all: Vec<String> = all.map(|time| time.as_micros().to_string()).collect();
+        all.join(" ")
     }
 
     fn return_within(&mut self, number: usize, millis_max: usize) {
@@ -249,6 +283,7 @@ impl Band {
         let clients = self.all.len() - 1;
         let is_there = |(number, one): &(usize, &Wanderer)| match goal {
             Goal::Home => one.is_welcomed(),
+            Goal::Back => one.asked.is_some() && one.is_welcomed(),
             Goal::Numbers(numbers) if *number == clients => {
                 one.hearing.is_at([0, numbers[numbers.len() - 1]].into_iter())
             }

@@ -1,5 +1,7 @@
 //! What back ends are told.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 
 /// The answer to a `count`.
@@ -34,6 +36,35 @@ pub struct Receipt<'a> {
 
 fn is_none(count: &usize) -> bool {
     *count == 0
+}
+
+/// A client that is owed something.
+pub struct Owed<'a> {
+    pub conn: String,
+    /// The path of its route.
+    pub route: &'a str,
+    /// `None` for anonymous ones, and for those that are closing.
+    pub sub: Option<&'a str>,
+    /// What waits for it.
+    pub bytes: usize,
+    pub frames: usize,
+    /// Whether its socket takes nothing at present.
+    pub full: bool,
+    /// To how many it listens.
+    pub topics: usize,
+}
+
+impl Owed<'_> {
+    /// As JSON.
+    pub fn write(&self, out: &mut String) {
+        let Owed { conn, route, sub, bytes, frames, full, topics } = self;
+        let [route, sub] = [Some(*route), *sub].map(|it| text(&it));
+        let _ = write!(
+            out,
+            "{{\"conn\":\"{conn}\",\"route\":{route},\"sub\":{sub},\"bytes\":{bytes},\"frames\":{frames},\
+             \"full\":{full},\"topics\":{topics}}}"
+        );
+    }
 }
 
 /// As JSON.

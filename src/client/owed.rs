@@ -126,6 +126,11 @@ impl Client {
         flight.blocked = true;
     }
 
+    /// Frames that wait to be written.
+    pub fn backlog_frames(&self) -> usize {
+        self.flight.as_ref().map_or(0, |flight| flight.outbox.frames_len())
+    }
+
     /// Bytes that wait to be written.
     pub fn backlog_bytes(&self) -> usize {
         self.flight.as_ref().map_or(0, |flight| flight.outbox.bytes())

@@ -54,7 +54,7 @@ pub struct Config {
     pub receipts: Option<String>,
     /// Keys of the Redis streams that are read: at most [`Config::STREAMS_MAX`], none twice; empty without `redis`.
     pub streams: Vec<String>,
-    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` is off.
+    /// Where `/metrics`, `/clients`, `/healthz` and `/readyz` are served; `None` is off.
     pub admin: Option<SocketAddr>,
     /// Whether the client for browsers and mini programs is served beside the routes.
     pub client_script: bool,

@@ -39,7 +39,7 @@ static TABLE: &[(&str, &[Setting])] = &[
             "off", "a channel's name, or off", |c, v| put(&mut c.receipts, channel_or_off(v))),
         text("streams", "keys of Redis streams whose entries are messages",
             "none", "list of at most 8, only with redis", |c, v| put(&mut c.streams, streams(v))),
-        text("admin", "where /metrics, /healthz and /readyz are served",
+        text("admin", "where /metrics, /clients, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
         text("client_script", "whether the client for browsers and mini programs is served, at /oneloop.js",
             "true", TRUTH, |c, v| put(&mut c.client_script, v.truth())),

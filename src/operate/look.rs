@@ -19,7 +19,8 @@ pub(super) struct Look(Vec<(String, f64)>);
 /// A sentence that names the address.
 pub(super) fn look(address: &str) -> Result<Look, String> {
     let shown = address.escape_debug();
-    let text = fetch(address).map_err(|why| format!("http://{shown}/metrics: {why}"))?;
+    let text =
+        fetch(address, "/metrics").map_err(|why| format!("http://{shown}/metrics: {why}"))?;
     let look = Look::parse(&text);
     match look.one("oneloop_clients") {
         Some(_) => Ok(look),
@@ -27,13 +28,14 @@ pub(super) fn look(address: &str) -> Result<Look, String> {
     }
 }
 
-fn fetch(address: &str) -> std::io::Result<String> {
+/// The whole answer of the server at `HOST:PORT` to a request for this path.
+pub(super) fn fetch(address: &str, path: &str) -> std::io::Result<String> {
     let no_such = || std::io::Error::other("there is no such address");
     let socket = address.to_socket_addrs()?.next().ok_or_else(no_such)?;
     let mut stream = TcpStream::connect_timeout(&socket, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;

@@ -1,6 +1,8 @@
 //! What the operator's commands print and show.
 
 mod look;
+mod numbers;
+mod slowest;
 mod top;
 pub mod unit;
 

@@ -9,11 +9,11 @@ use crate::client::memory::{FarEnds, install};
 use crate::handler::{Handler, Reject};
 use crate::{Request, Server};
 
-const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+pub(super) const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// Checks a signature for everyone who comes.
-struct Costly;
+pub(super) struct Costly;
 
 impl Handler for Costly {
     fn on_open(&mut self, server: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {

@@ -22,7 +22,7 @@ const EXHAUSTED_PAUSE: Millis = 1000;
 pub enum Purpose {
     /// WebSocket clients.
     Clients,
-    /// `/metrics`, `/healthz`, `/readyz`.
+    /// `/metrics`, `/clients`, `/healthz`, `/readyz`.
     Admin,
     /// Publishers, in RESP.
     Publishers,

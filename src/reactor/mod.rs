@@ -22,6 +22,8 @@ mod lookup;
 #[cfg(test)]
 mod orders_tests;
 #[cfg(test)]
+mod owed_tests;
+#[cfg(test)]
 mod pages_tests;
 mod plan;
 mod publishers;

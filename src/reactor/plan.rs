@@ -18,7 +18,7 @@ pub struct Plan {
     pub publishers: Option<SocketAddr>,
     /// What publishers must give first.
     pub publishers_password: Option<Vec<u8>>,
-    /// Where `/metrics`, `/healthz` and `/readyz` are served, if they are.
+    /// Where `/metrics`, `/clients`, `/healthz` and `/readyz` are served, if they are.
     pub admin: Option<SocketAddr>,
     /// The link to Redis, made at this moment; its times count from the process's start.
     pub link: Option<Link>,

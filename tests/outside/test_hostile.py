@@ -98,10 +98,10 @@ def test_any_other_version_is_told_the_one(server, version):
         assert (status, headers["sec-websocket-version"]) == (426, "13")
 
 
-SECRETS = [b"oneloop_", b"ok\n", b"no link"]
+SECRETS = [b"oneloop_", b"{\"clients\":", b"ok\n", b"no link"]
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/metrics", "/clients", "/healthz", "/readyz"])
 async def test_the_admins_pages_cannot_be_reached_by_clients(server, path):
     admin = server.line("admin").removeprefix("http://").rstrip("/")
     plain = f"GET {path} HTTP/1.1\r\nHost: {admin}\r\n\r\n"

@@ -1,6 +1,7 @@
 """`oneloop top`: the live state of a server, in place in a terminal and as lines elsewhere."""
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -8,9 +9,15 @@ import select
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
-from support import BINARY, DEADLINE, environment, eventually, oneloop
+from raw import Raw
+from support import BINARY, DEADLINE, counter, environment, eventually, oneloop, token
+
+
+# What the kernel does not take over for a client with a small buffer, whatever it takes over for others.
+PADDING, MESSAGES = "x" * 200_000, 60
 
 
 def address(server):
@@ -39,6 +46,46 @@ async def test_once_is_one_block_of_plain_text(server):
     assert re.search(r"^  clients +3 open ", done.stdout, re.MULTILINE)
     assert re.search(r"^  source +up ", done.stdout, re.MULTILINE)
     assert re.search(r"^  memory +[\d.]+ MB resident   [\d.]+ \wB for each", done.stdout, re.M)
+
+
+def slowest(server):
+    """What `/clients` says, each second anew."""
+    status, headers, text = server.admin("/clients")
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    told = json.loads(text)
+    assert list(told) == ["clients"]
+    return told["clients"]
+
+
+async def test_who_reads_slowly_is_told_of_and_who_reads_is_not(start):
+    server = start("--backlog-bytes-max", "64MiB")
+    async with (server.client("reads", topics=["a"]) as reader,
+                server.client("other", topics=["b"]) as bystander):
+        with Raw(server, receive_buffer=4096) as raw:
+            welcome = raw.upgrade(token('s\u0303"l\\ow', topics=["a"]))
+            assert slowest(server) == []
+            assert "slowest" not in oneloop("top", "--once", "--admin", address(server)).stdout
+            for number in range(MESSAGES):
+                assert server.publish("a", PADDING) == 2
+                assert (await reader.next())["data"] == PADDING
+            eventually(lambda: slowest(server), "a second has passed")
+            [told] = slowest(server)
+            assert 0 < told["frames"] <= MESSAGES
+            assert len(PADDING) * (told["frames"] - 1) < told["bytes"] < 201_000 * told["frames"]
+            assert told == {"conn": welcome["conn"], "route": "/ws", "sub": 's\u0303"l\\ow', "full": True,
+                            "topics": 2, "bytes": told["bytes"], "frames": told["frames"]}
+            done = oneloop("top", "--once", "--admin", address(server))
+            rows = re.findall(r"^  slowest +([\d.]+) MB   (\d+) frames   full   2 topics   /ws   s",
+                              done.stdout, re.M)
+            assert rows == [(f"{told['bytes'] / 1e6:.1f}", str(told["frames"]))], done.stdout
+        assert await bystander.heard() == []
+        eventually(lambda: slowest(server) == [], "whoever is gone is owed nothing")
+    # Asked without pause, all clients are looked at once a second.
+    before, start_of_it = counter(server, "backlog_walks_total"), time.monotonic()
+    for _ in range(100):
+        slowest(server)
+    walks = counter(server, "backlog_walks_total") - before
+    assert walks <= time.monotonic() - start_of_it + 1.01
 
 
 async def test_the_address_comes_from_the_settings_too(server):
