@@ -21,6 +21,10 @@ static TABLE: &[(&str, &[Setting])] = &[
     ("Addresses", &[
         text("listen", "where clients connect",
             "127.0.0.1:8099", "IP:PORT; not loopback: only with a key", |c, v| put(&mut c.listen, v.address())),
+        text("proxies", "proxies in front whose X-Forwarded-For is believed",
+            "none", "list of at most 256 IP addresses or networks", |c, v| put(&mut c.proxies, proxies(v))),
+        text("proxy_protocol", "whether those proxies send a PROXY header; nobody else may connect then",
+            "off", "off or v2; only with proxies", |c, v| put(&mut c.proxy_protocol, proxy_protocol(v))),
         text("redis", "Redis or Valkey to subscribe at",
             "none", "redis://, valkey:// or unix:// URL", |c, v| put(&mut c.redis, redis_url(v).map(Some))),
         text("publishers", "where publishers connect when there is no Redis",
@@ -215,8 +219,16 @@ mod tests {
 
     #[test]
     fn each_default_that_can_be_written_sets_what_is_already_there() {
-        let in_words =
-            ["redis", "events", "publishers", "patterns", "streams", "jwt.audience", "jwt.issuer"];
+        let in_words = [
+            "redis",
+            "events",
+            "proxies",
+            "publishers",
+            "patterns",
+            "streams",
+            "jwt.audience",
+            "jwt.issuer",
+        ];
         let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
         for setting in all() {
             let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });
