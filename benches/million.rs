@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mio::Events;
 use oneloop::client::memory::install;
-use oneloop::config::{Config, Origins};
+use oneloop::config::{Config, Origins, Proxies};
 use oneloop::handler::Route;
 use oneloop::metrics::Histogram;
 use oneloop::push::Push;
@@ -369,6 +369,8 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
     Plan {
         listen: free,
         listener: None,
+        proxies: Proxies::default(),
+        proxy_protocol: false,
         publishers: Some(free),
         publishers_password: None,
         admin: None,

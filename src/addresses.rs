@@ -23,9 +23,10 @@ impl Addresses {
         Addresses { max, counts: HashMap::new(), of: HashMap::new() }
     }
 
-    /// A connection came.
+    /// A connection came, or one that came is from another address than it seemed.
     pub fn enter(&mut self, id: ConnId, address: IpAddr) {
         if self.max > 0 {
+            self.leave(id);
             let address = network(address);
             *self.counts.entry(address).or_default() += 1;
             self.of.insert(id, address);
@@ -79,6 +80,8 @@ mod tests {
         addresses.enter(id(3), "2001:db8::1".parse().unwrap());
         addresses.enter(id(4), "2001:db8::2:1".parse().unwrap());
         assert!(addresses.is_over(id(2)) && addresses.is_over(id(4)));
+        addresses.enter(id(2), "10.0.0.2".parse().unwrap());
+        assert!(!addresses.is_over(id(1)) && !addresses.is_over(id(2)));
         (1..=4).for_each(|index| addresses.leave(id(index)));
         addresses.leave(id(4));
         assert!(addresses.counts.is_empty() && addresses.of.is_empty());

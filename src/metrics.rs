@@ -30,6 +30,10 @@ pub struct Metrics {
     pub responses: BTreeMap<u16, u64>,
     /// WebSockets that the server closed, by the code.
     pub closes: BTreeMap<u16, u64>,
+    /// Connections that were closed because `proxy_protocol` is on and they are none of a proxy, or do not begin like one.
+    pub unproxied: u64,
+    /// Requests by a proxy of `proxies` whose `X-Forwarded-For` says no address.
+    pub forwarded_malformed: u64,
     /// Text messages from clients.
     pub commands: u64,
     /// Messages from publishers and Redis.
@@ -260,6 +264,8 @@ impl Metrics {
         vec![
             ("accepted_total", "Connections accepted.", self.accepted),
             ("opened_total", "Handshakes that became WebSockets.", self.opened),
+            ("unproxied_total", "Closed: no PROXY header of a proxy.", self.unproxied),
+            ("forwarded_malformed_total", "X-Forwarded-For: no address.", self.forwarded_malformed),
             ("commands_total", "Text messages from clients.", self.commands),
             ("messages_total", "Messages from publishers.", self.messages),
             ("messages_malformed_total", "Dropped: no topic.", self.messages_malformed),

@@ -4,6 +4,7 @@ mod clients;
 pub mod files;
 mod messages;
 mod orders;
+mod proxies;
 mod requests;
 
 use crate::addresses::Addresses;
@@ -11,7 +12,7 @@ use crate::client::Event;
 use crate::client::frame::{Close, Frame, frames_bytes, frames_len};
 use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Seldom;
-use crate::config::Config;
+use crate::config::{Config, Proxies};
 use crate::handler::{Reject, Route, admits};
 use crate::metrics::{Gauges, Process};
 use crate::server::{ADMIN_ROUTE, Server};
@@ -27,6 +28,12 @@ pub struct Site {
     pub server: Server,
     /// How many clients each address has, where that is bounded.
     pub addresses: Addresses,
+    /// Whose word on addresses is believed.
+    pub proxies: Proxies,
+    /// Whether only they are let in, with a header of theirs.
+    pub proxy_protocol: bool,
+    /// For what they say that cannot be understood.
+    proxies_logged: Seldom,
     /// Whether messages can come.
     pub source_up: bool,
     /// Whether commands reach Redis, or none are needed.
@@ -76,6 +83,9 @@ impl Site {
         Site {
             server,
             addresses,
+            proxies: Proxies::default(),
+            proxy_protocol: false,
+            proxies_logged: Seldom::default(),
             source_up: true,
             commander_up: true,
             reader_up: true,
@@ -101,6 +111,7 @@ impl Site {
 
     /// The settings were read again: what can change without dropping a client changes now.
     pub fn reload(&mut self, config: &Config) {
+        self.proxies = config.proxies.clone();
         for route in &mut self.routes {
             let Some(newer) = config.routes.iter().find(|newer| newer.path == route.path) else {
                 continue;
@@ -122,6 +133,7 @@ impl Site {
         match event {
             Event::Request(request) => self.on_request(id, request),
             Event::Refused(response) => self.server.respond(id, &response),
+            Event::Unproxied => self.refuse_unproxied(id),
             Event::Text(text) => self.on_text(id, text.as_str()),
             Event::Binary(bytes) => self.on_binary(id, &bytes),
             Event::Violation(close) => self.server.close(id, close),
@@ -172,6 +184,7 @@ impl Site {
             let response = self.answer_admin(request.path());
             return self.server.respond(id, &response);
         }
+        let request = self.locate(id, request);
         let number = self.routes.iter().position(|route| route.path == request.path());
         let accepted = match number {
             Some(number) => self.accept(id, number, &request),

@@ -13,7 +13,7 @@ use allocation_counter::{AllocationInfo, measure};
 use mio::Events;
 use oneloop::ConnId;
 use oneloop::client::memory::{FarEnds, install};
-use oneloop::config::Config;
+use oneloop::config::{Config, Proxies};
 use oneloop::handler::Route;
 use oneloop::hub::CROWD;
 use oneloop::push::Push;
@@ -101,6 +101,8 @@ impl World {
         let plan = Plan {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             listener: None,
+            proxies: Proxies::default(),
+            proxy_protocol: false,
             publishers: None,
             publishers_password: None,
             admin: None,

@@ -1,6 +1,7 @@
 //! Request heads and plain responses: the HTTP/1.1 that surrounds a WebSocket (RFC 9112, RFC 6455 section 4.2).
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr};
 
 use data_encoding::BASE64;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
@@ -14,7 +15,10 @@ const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\
 
 /// The head of a request.
 #[derive(Debug)]
-pub struct Request(server::Request);
+pub struct Request {
+    head: server::Request,
+    address: Option<IpAddr>,
+}
 
 /// An answer that ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +117,7 @@ pub fn parse(bytes: &[u8], bytes_max: usize) -> Result<Option<(Request, usize)>,
                 // RFC 9112 section 3.2.
                 return Err(Response::text(400, "one Host header is expected"));
             }
-            Ok(Some((Request(request), length)))
+            Ok(Some((Request { head: request, address: None }, length)))
         }
     }
 }
@@ -143,19 +147,35 @@ pub fn upgrade_required() -> Response {
 }
 
 impl Request {
+    /// The client's address, as far as the proxies in front that are believed can tell; `0.0.0.0` where there is none, as of a
+    /// connection without a socket.
+    pub fn address(&self) -> IpAddr {
+        self.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
+    }
+
+    /// The same, if it is known yet.
+    pub fn known_address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// One that comes from this address.
+    pub fn from_address(self, address: Option<IpAddr>) -> Request {
+        Request { address, ..self }
+    }
+
     /// The path, without the query.
     pub fn path(&self) -> &str {
-        self.0.uri().path()
+        self.head.uri().path()
     }
 
     /// The first value of a header that is visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.0.headers().get(name)?.to_str().ok()
+        self.head.headers().get(name)?.to_str().ok()
     }
 
     /// Every value of a header, split at commas: the entries of a list (RFC 9110 section 5.6.1).
     pub fn list<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-        let values = self.0.headers().get_all(name).iter();
+        let values = self.head.headers().get_all(name).iter();
         values
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
@@ -163,15 +183,24 @@ impl Request {
             .filter(|entry| !entry.is_empty())
     }
 
+    /// The same from its end, and each entry as it is: one that is no text is an entry all the same.
+    pub fn list_from_end<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let values = self.head.headers().get_all(name).iter().rev();
+        values
+            .flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|entry| !entry.is_empty())
+    }
+
     /// How often a header occurs.
     pub fn count(&self, name: &str) -> usize {
-        self.0.headers().get_all(name).iter().count()
+        self.head.headers().get_all(name).iter().count()
     }
 
     /// A parameter of the query, as it stands there: what is asked for here (tokens, cursors) needs no percent-encoding.
     /// An empty one counts as absent.
     pub fn query(&self, name: &str) -> Option<&str> {
-        let pairs = self.0.uri().query()?.split('&');
+        let pairs = self.head.uri().query()?.split('&');
         pairs
             .filter_map(|pair| pair.split_once('='))
             .find_map(|(key, value)| (key == name && !value.is_empty()).then_some(value))
@@ -179,7 +208,7 @@ impl Request {
 
     /// All parameters of the query with this name, percent-decoded. One that is no UTF-8 then is passed over.
     pub fn query_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
-        let pairs = self.0.uri().query().unwrap_or_default().split('&');
+        let pairs = self.head.uri().query().unwrap_or_default().split('&');
         let values =
             pairs.filter_map(|pair| pair.split_once('=')).filter(move |pair| pair.0 == name);
         values.filter_map(|(_, value)| percent_decoded(value))

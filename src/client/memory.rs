@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 
 use crate::slots::ConnId;
 
@@ -22,6 +23,11 @@ pub trait FarEnds {
     /// # Errors
     /// `WouldBlock` while there is no room; any other is the end of the connection.
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize>;
+
+    /// The peer's address, if it has one.
+    fn peer(&self, _id: ConnId) -> Option<IpAddr> {
+        None
+    }
 
     /// The server will write nothing more.
     fn shutdown_write(&mut self, id: ConnId);
@@ -45,6 +51,10 @@ pub(super) fn read(id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
 
 pub(super) fn write(id: ConnId, bytes: &[u8]) -> io::Result<usize> {
     ask(|ends| ends.write(id, bytes)).unwrap_or(Err(ErrorKind::NotConnected.into()))
+}
+
+pub(super) fn peer(id: ConnId) -> Option<IpAddr> {
+    ask(|ends| ends.peer(id)).flatten()
 }
 
 pub(super) fn shutdown_write(id: ConnId) {

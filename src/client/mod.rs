@@ -4,12 +4,15 @@
 //! fragments, a backlog) lies in a `Flight` that exists only while it is needed.
 
 pub mod codec;
+pub mod forwarded;
 pub mod frame;
+mod head;
 pub mod http;
 mod input;
 pub mod memory;
 pub mod outbox;
 mod owed;
+pub mod proxied;
 pub mod replay;
 pub mod tally;
 mod timing;
@@ -24,6 +27,7 @@ use crate::slots::ConnId;
 use crate::timers::{NEVER, TICKS_PER_SECOND, Tick};
 use codec::{Codec, Fragments, Inbound};
 use frame::{Close, Frame};
+pub use head::Head;
 use http::{Request, Response};
 use outbox::Outbox;
 use replay::Replay;
@@ -108,6 +112,8 @@ pub enum Event {
     Request(Request),
     /// A head that is answered and ended.
     Refused(Response),
+    /// It does not begin with the header of a proxy.
+    Unproxied,
     /// A text message.
     Text(Utf8Bytes),
     /// A binary message.
@@ -256,21 +262,9 @@ impl Client {
     }
 
     /// Takes the next event off `input`; `None`: the rest is not whole yet, or nobody reads it any more.
-    pub fn next(
-        &mut self,
-        input: &mut &[u8],
-        codec: &mut Codec,
-        head_bytes_max: usize,
-    ) -> Option<Event> {
+    pub fn next(&mut self, input: &mut &[u8], codec: &mut Codec, head: &Head) -> Option<Event> {
         match self.state {
-            State::Head => match http::parse(input, head_bytes_max) {
-                Ok(None) => None,
-                Ok(Some((request, length))) => {
-                    *input = &input[length..];
-                    Some(Event::Request(request))
-                }
-                Err(response) => Some(Event::Refused(response)),
-            },
+            State::Head => head.next(input),
             State::Open => self.next_message(input, codec),
             State::Closing | State::Parting | State::Lingering | State::Dead => {
                 *input = &[];

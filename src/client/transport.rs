@@ -1,7 +1,7 @@
 //! The byte pipe under a client: a TCP socket as a rule; the one place where TLS would join.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 
 use mio::event::Source;
 use mio::net::TcpStream;
@@ -53,6 +53,14 @@ impl Transport {
             Transport::Tcp(stream) => stream.write(bytes),
             Transport::Memory => memory::write(id, bytes),
         })
+    }
+
+    /// Who is at its other end. Of a socket that is gone already nobody can say, and of one's own making the far end does.
+    pub fn peer(&self, id: ConnId) -> Option<IpAddr> {
+        match self {
+            Transport::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
+            Transport::Memory => memory::peer(id),
+        }
     }
 
     /// Says that nothing more will be written. A socket that is gone already is no error here.

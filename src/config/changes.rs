@@ -38,8 +38,10 @@ type Differs<T> = fn(&T, &T) -> bool;
 /// Two texts compared: the key, whether they differ, and how the newer one is taken over; without that it needs a restart.
 type Text<T> = (&'static str, Differs<T>, Option<fn(&mut T, &T)>);
 
-const TEXTS: [Text<Config>; 15] = [
+const TEXTS: [Text<Config>; 17] = [
     ("listen", |a, b| a.listen != b.listen, None),
+    ("proxies", |a, b| a.proxies != b.proxies, Some(|a, b| a.proxies = b.proxies.clone())),
+    ("proxy_protocol", |a, b| a.proxy_protocol != b.proxy_protocol, None),
     ("redis", |a, b| a.redis != b.redis, None),
     ("publishers", |a, b| a.publishers != b.publishers, None),
     ("publishers_password", |a, b| a.publishers_password != b.publishers_password, None),
@@ -189,6 +191,8 @@ mod tests {
     fn other(key: &str) -> &'static str {
         match key {
             "listen" | "admin" | "publishers" => "127.0.0.1:7",
+            "proxies" => "::1",
+            "proxy_protocol" => "v2",
             "redis" => "redis://h",
             "patterns" => "a,b",
             "events" | "upstream" => "stream:x",

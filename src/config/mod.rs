@@ -14,6 +14,7 @@ mod man;
 mod manual;
 mod names;
 mod origin;
+mod proxies;
 mod read;
 mod setters;
 mod setting;
@@ -28,6 +29,7 @@ pub use completions::{Shell, completions};
 pub use man::man;
 pub use manual::{help, settings_markdown};
 pub use origin::normalize_origin;
+pub use proxies::Proxies;
 pub use read::{Invocation, Problems, read};
 
 use std::fmt;
@@ -38,6 +40,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 pub struct Config {
     /// Where clients connect. Port 0 lets the system choose one.
     pub listen: SocketAddr,
+    /// Whose word on the address of a client is believed.
+    pub proxies: Proxies,
+    /// Whether each connection of a client begins with a header of the PROXY protocol, version 2. Only those of `proxies` are
+    /// let in then.
+    pub proxy_protocol: bool,
     /// The URL of Redis or Valkey as it was written, without TLS; it may hold a password: never log it.
     pub redis: Option<String>,
     /// Where publishers connect to us in RESP; `None` is off.
@@ -215,6 +222,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8099)),
+            proxies: Proxies::default(),
+            proxy_protocol: false,
             redis: None,
             publishers: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 6380))),
             publishers_password: None,
@@ -291,6 +300,8 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("listen", &self.listen)
+            .field("proxies", &self.proxies)
+            .field("proxy_protocol", &self.proxy_protocol)
             .field("publishers", &self.publishers)
             .field("prefix", &self.prefix)
             .field("patterns", &self.patterns)

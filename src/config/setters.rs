@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::value::{Value, quote};
-use super::{Config, Format, Jwt, LogFormat, Secret, Sink, Slow};
+use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, Sink, Slow};
 
 pub(super) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;
@@ -38,6 +38,18 @@ fn signing_secret(bytes: Vec<u8>) -> Result<Secret, String> {
         return Err(format!("the secret has {length} bytes and needs at least {least}; {advice}"));
     }
     Ok(Secret::new(bytes))
+}
+
+pub(super) fn proxies(value: &Value) -> Result<Proxies, String> {
+    Proxies::new(&value.words()?)
+}
+
+pub(super) fn proxy_protocol(value: &Value) -> Result<bool, String> {
+    match value.text()? {
+        "off" => Ok(false),
+        "v2" => Ok(true),
+        _ => Err(value.is_not("off or v2")),
+    }
 }
 
 /// The scheme alone is judged here. The URL may hold a password, so no reason quotes it.
@@ -199,6 +211,8 @@ mod tests {
             ("redis", "VALKEYS://:hunter2@h", "TLS to Redis is not supported yet"),
             ("redis", ":hunter2@h:6379", "no URL that begins with redis://"),
             ("redis", "hunter2", "no URL that begins with redis://"),
+            ("proxies", "10.0.0.1/8", r#""10.0.0.1/8" is not like 10.0.0.0/8; allowed: list of at most 256"#),
+            ("proxy_protocol", "v1", r#""v1" is not off or v2; allowed: off or v2; only with proxies"#),
             ("publishers", "on", r#""on" is not an IP address with a port; allowed: IP:PORT or off"#),
             ("prefix", "pub.*", r#""pub.*" is not a prefix"#),
             ("patterns", "", "an empty list would hear nothing"),

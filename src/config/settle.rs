@@ -33,6 +33,7 @@ impl Draft {
         self.check_bounds();
         if serving {
             self.check_addresses();
+            self.check_proxies();
             self.check_redis();
             self.check_receipts();
         }
@@ -218,6 +219,15 @@ impl Draft {
         }
     }
 
+    /// With a header that only proxies may send, there must be one.
+    fn check_proxies(&mut self) {
+        if self.config.proxy_protocol && self.config.proxies.is_empty() {
+            let label = self.label("proxy_protocol");
+            self.problems
+                .push(format!("{label} lets in proxies alone, and there are none: set proxies"));
+        }
+    }
+
     /// What only a Redis can do.
     fn check_redis(&mut self) {
         if self.has("redis") {
@@ -317,6 +327,7 @@ mod tests {
             ("listen = '0.0.0.0:1'", &[], OPEN),
             ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
             ("publishers = '0.0.0.0:1'", &[], OPEN),
+            ("proxy_protocol = 'v2'", &[], "proxy_protocol (t.toml:1) lets in proxies alone, and there are none: set proxies"),
             ("publishers = 'off'", &[], "publishers (t.toml:1) is off and redis is not set"),
             ("receipts = 'r'", &[], "receipts (t.toml:1) needs a Redis: set redis"),
             ("redis = 'redis://h'\nreceipts = 'pub.r'", &[], "receipts (t.toml:2) begins with the prefix \"pub.\""),

@@ -22,6 +22,10 @@ static TABLE: &[(&str, &[Setting])] = &[
     ("Addresses", &[
         text("listen", "where clients connect",
             "127.0.0.1:8099", "IP:PORT; not loopback: only with a key", |c, v| put(&mut c.listen, v.address())),
+        text("proxies", "proxies in front whose X-Forwarded-For is believed",
+            "none", "list of at most 256 IP addresses or networks", |c, v| put(&mut c.proxies, proxies(v))),
+        text("proxy_protocol", "whether those proxies send a PROXY header; nobody else may connect then",
+            "off", "off or v2; only with proxies", |c, v| put(&mut c.proxy_protocol, proxy_protocol(v))),
         text("redis", "Redis or Valkey to subscribe at",
             "none", "redis://, valkey:// or unix:// URL", |c, v| put(&mut c.redis, redis_url(v).map(Some))),
         text("publishers", "where publishers connect when there is no Redis",
@@ -222,6 +226,7 @@ mod tests {
             "redis",
             "events",
             "page",
+            "proxies",
             "publishers",
             "patterns",
             "streams",

@@ -1,12 +1,14 @@
 //! The clients' part of each phase but the flush: accept, read, tick, reap.
 
+use std::net::IpAddr;
+
 use mio::Token;
 use mio::net::TcpStream;
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::transport::Transport;
-use crate::client::{AtEnd, Due, Reading, State};
+use crate::client::{AtEnd, Due, Head, Reading, State};
 use crate::flush::Lane;
 use crate::reactor::Reactor;
 use crate::reactor::doors::{Accepted, Purpose, turn_away};
@@ -71,8 +73,13 @@ impl Reactor {
         self.site.server.handshakes < self.site.server.bounds.handshakes_max
     }
 
-    fn admit(&mut self, stream: TcpStream, address: std::net::IpAddr, purpose: Purpose) {
-        if let Some(status) = self.refusal(address, purpose) {
+    fn admit(&mut self, stream: TcpStream, address: IpAddr, purpose: Purpose) {
+        // Whom one of them brings is known, and counted, when the head has come.
+        let is_proxy = self.site.proxies.has(address);
+        if purpose == Purpose::Clients && self.site.proxy_protocol && !is_proxy {
+            return self.site.unproxied(address, "is not among proxies, and proxy_protocol is on");
+        }
+        if let Some(status) = self.refusal(address, is_proxy, purpose) {
             let metrics = &mut self.site.server.metrics;
             *metrics.responses.entry(status).or_default() += 1;
             metrics.handshakes_refused += u64::from(purpose == Purpose::Clients);
@@ -85,20 +92,20 @@ impl Reactor {
         let token: Token = Source::Client(id).token();
         if client.transport.register(self.poll.registry(), token).is_err() {
             server.bury(id);
-        } else if purpose == Purpose::Clients {
+        } else if purpose == Purpose::Clients && !is_proxy {
             self.site.addresses.enter(id, address);
         }
     }
 
     /// The status for one who is not even heard. Up to here, those above a bound are let in to be told so properly.
-    fn refusal(&self, address: std::net::IpAddr, purpose: Purpose) -> Option<u16> {
+    fn refusal(&self, address: IpAddr, is_proxy: bool, purpose: Purpose) -> Option<u16> {
         let server = &self.site.server;
         let clients_max = server.bounds.clients_max + TURNED_AWAY_MAX;
         match purpose {
             Purpose::Clients if self.site.refusing || server.clients_len() >= clients_max => {
                 Some(503)
             }
-            Purpose::Clients if self.site.addresses.is_crowded(address) => Some(429),
+            Purpose::Clients if !is_proxy && self.site.addresses.is_crowded(address) => Some(429),
             Purpose::Admin if server.admins >= ADMINS_MAX => Some(503),
             _ => None,
         }
@@ -212,7 +219,7 @@ impl Reactor {
     /// it was cut short, and what is left is taken up in the next turn, or when the client was offered what it is owed.
     fn on_bytes(&mut self, id: ConnId, length: usize) -> bool {
         let buffer = std::mem::take(&mut self.buffer);
-        let head_bytes_max = self.site.server.bounds.head_bytes_max;
+        let head = self.expected_head(id);
         let mut kept =
             self.site.server.client(id).map(|client| client.take_input()).unwrap_or_default();
         let is_fresh = kept.is_empty();
@@ -231,7 +238,7 @@ impl Reactor {
             if is_cut {
                 break;
             }
-            let Some(event) = client.next(&mut rest, &mut self.codec, head_bytes_max) else {
+            let Some(event) = client.next(&mut rest, &mut self.codec, &head) else {
                 break;
             };
             progressed = true;
@@ -263,6 +270,14 @@ impl Reactor {
         }
         self.buffer = buffer;
         !is_cut
+    }
+
+    /// What a client's connection has to begin with, and the operator's.
+    fn expected_head(&mut self, id: ConnId) -> Head {
+        let bytes_max = self.site.server.bounds.head_bytes_max;
+        let client = self.site.server.client(id);
+        let is_clients = client.is_some_and(|client| client.route != ADMIN_ROUTE);
+        Head { bytes_max, is_proxied: self.site.proxy_protocol && is_clients }
     }
 
     /// The peer has ended its side.

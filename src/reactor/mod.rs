@@ -26,6 +26,8 @@ mod owed_tests;
 #[cfg(test)]
 mod pages_tests;
 mod plan;
+#[cfg(test)]
+mod proxies_tests;
 mod publishers;
 #[cfg(test)]
 mod receipts_tests;
@@ -174,6 +176,8 @@ impl Reactor {
         let server = Server::new(plan.bounds, slow, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.has_redis = plan.commander.is_some();
+        site.proxies = plan.proxies;
+        site.proxy_protocol = plan.proxy_protocol;
         site.control = plan.control;
         site.receipts = plan.receipts;
         site.server.has_channels = plan.reader.is_none() || plan.expects_channels;

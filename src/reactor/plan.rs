@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use crate::config::Bounds;
+use crate::config::{Bounds, Proxies};
 use crate::handler::Route;
 use crate::source::commander::Commander;
 use crate::source::link::Link;
@@ -14,6 +14,10 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// A listener that is open already, in place of `listen`.
     pub listener: Option<TcpListener>,
+    /// Whose word on the address of a client is believed.
+    pub proxies: Proxies,
+    /// Whether clients come by them alone, with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Where publishers connect, if they may.
     pub publishers: Option<SocketAddr>,
     /// What publishers must give first.

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use serde_json::Value;
@@ -20,15 +21,19 @@ const SECRET: &[u8] = b"a secret for tests alone, long enough";
 
 /// What one client sent and was told.
 #[derive(Default)]
-struct FarEnd {
-    sends: Vec<u8>,
-    told: Vec<u8>,
+pub struct FarEnd {
+    pub sends: Vec<u8>,
+    pub told: Vec<u8>,
     /// Its socket takes so many bytes more.
     room: Option<usize>,
+    /// Where it connects from.
+    pub peer: Option<IpAddr>,
+    /// The server has closed its socket.
+    pub is_closed: bool,
 }
 
 #[derive(Clone, Default)]
-struct Far(Rc<RefCell<HashMap<ConnId, FarEnd>>>);
+pub struct Far(pub Rc<RefCell<HashMap<ConnId, FarEnd>>>);
 
 impl FarEnds for Far {
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
@@ -52,9 +57,15 @@ impl FarEnds for Far {
         if length == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(length) }
     }
 
+    fn peer(&self, id: ConnId) -> Option<IpAddr> {
+        self.0.borrow().get(&id)?.peer
+    }
+
     fn shutdown_write(&mut self, _: ConnId) {}
 
-    fn close(&mut self, _: ConnId) {}
+    fn close(&mut self, id: ConnId) {
+        self.0.borrow_mut().entry(id).or_default().is_closed = true;
+    }
 }
 
 /// The loop and its clients.

@@ -10,7 +10,7 @@ use super::*;
 use crate::client::State;
 use crate::client::frame::Close;
 use crate::client::memory::{FarEnds, install};
-use crate::config::{Bounds, Config, Origins};
+use crate::config::{Bounds, Config, Origins, Proxies};
 use crate::handler::{Handler, Reject, Route};
 use crate::hub::{CROWD, Reason};
 use crate::random::Random;
@@ -41,6 +41,8 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
     Plan {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         listener: None,
+        proxies: Proxies::default(),
+        proxy_protocol: false,
         publishers: None,
         publishers_password: None,
         admin: None,

@@ -25,6 +25,19 @@ def heads():
     yield "GET /" + "a" * 1100
 
 
+def proxied():
+    signature = b"\r\n\r\n\0\r\nQUIT\n"
+    v4, v6 = bytes(range(12)), bytes(range(36))
+    added = b"\x04\0\x03\0\0\0"
+    for command, family, rest in [
+        (0x20, 0x00, b""), (0x21, 0x00, b""), (0x21, 0x11, v4), (0x21, 0x11, v4 + added),
+        (0x21, 0x21, v6), (0x21, 0x31, bytes(216)), (0x21, 0x12, v4), (0x21, 0x11, bytes(520)),
+        (0x21, 0x11, bytes(521)), (0x21, 0x21, v4),
+    ]:
+        yield signature + struct.pack("!BBH", command, family, len(rest)) + rest + b"GET /"
+    yield b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+
+
 def frame(first, payload, masked=True, length=None):
     length = len(payload) if length is None else length
     bit = 0x80 if masked else 0
@@ -185,6 +198,7 @@ def tokens():
 def main(root):
     targets = {
         "head": heads,
+        "proxied": proxied,
         "frames": frames,
         "link": replies,
         "streams": streams,

@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use libfuzzer_sys::fuzz_target;
 use mio::Events;
 use oneloop::client::memory::{FarEnds, install};
-use oneloop::config::{Bounds, Origins, Sink, RouteConfig};
+use oneloop::config::{Bounds, Origins, Proxies, Sink, RouteConfig};
 use oneloop::handler::Route;
 use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
@@ -207,6 +207,8 @@ impl World {
         let plan = Plan {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             listener: None,
+            proxies: Proxies::default(),
+            proxy_protocol: false,
             publishers: None,
             publishers_password: None,
             admin: None,

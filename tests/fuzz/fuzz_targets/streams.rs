@@ -89,7 +89,7 @@ fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
     for number in 0..REQUESTS {
         let request = match number % 4 {
             3 => Request {
-                command: stream_commands::page_after("a", EntryId::ZERO, EntryId::MAX),
+                command: stream_commands::page_after("a", EntryId::ZERO, EntryId::MAX, 64),
                 purpose: Purpose::Page { id: ConnId::NOBODY, stream: 0 },
             },
             _ => Request { command: command(&[b"A"]), purpose: Purpose::Notice },

@@ -1,0 +1,34 @@
+//! What a connection begins with: the head of a request, and before it what a proxy in front says of its client.
+
+use super::Event;
+use super::http;
+use super::proxied::{self, Header};
+
+/// What a head is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// The longest request.
+    pub bytes_max: usize,
+    /// Whether the header of a proxy stands before it.
+    pub is_proxied: bool,
+}
+
+impl Head {
+    /// Takes it off `input` once it is whole. Until then all of it stays there, so that nobody has to remember what a proxy said.
+    pub(super) fn next(&self, input: &mut &[u8]) -> Option<Event> {
+        let (address, start) = match self.is_proxied.then(|| proxied::parse(input)) {
+            None => (None, 0),
+            Some(Header::Whole { address, length }) => (address, length),
+            Some(Header::Partial) => return None,
+            Some(Header::Malformed) => return Some(Event::Unproxied),
+        };
+        match http::parse(&input[start..], self.bytes_max) {
+            Ok(None) => None,
+            Ok(Some((request, length))) => {
+                *input = &input[start + length..];
+                Some(Event::Request(request.from_address(address)))
+            }
+            Err(response) => Some(Event::Refused(response)),
+        }
+    }
+}

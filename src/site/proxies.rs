@@ -1,0 +1,50 @@
+//! Where clients come from, when proxies in front bring them.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::Site;
+use crate::client::forwarded::client_address;
+use crate::client::http::Request;
+use crate::slots::ConnId;
+
+impl Site {
+    /// A request with the address that it comes from, which is counted from here on. Until then a client behind a proxy counts for
+    /// no address: `handshakes_max` bounds those who never say theirs.
+    pub(super) fn locate(&mut self, id: ConnId, request: Request) -> Request {
+        let source = request.known_address().unwrap_or_else(|| self.peer(id));
+        let address = client_address(&request, source, &self.proxies).unwrap_or_else(|| {
+            self.server.metrics.forwarded_malformed += 1;
+            self.log_proxy(
+                source,
+                "says no address in X-Forwarded-For: its client counts as the proxy",
+            );
+            source
+        });
+        self.addresses.enter(id, address);
+        request.from_address(Some(address))
+    }
+
+    /// A connection that does not begin as one of a proxy in front has to.
+    pub(super) fn refuse_unproxied(&mut self, id: ConnId) {
+        let address = self.peer(id);
+        self.unproxied(address, "sent no PROXY header of version 2, or one too long");
+        self.server.bury(id);
+    }
+
+    /// Counts a connection that is closed because it is none of a proxy in front.
+    pub fn unproxied(&mut self, address: IpAddr, why: &str) {
+        self.server.metrics.unproxied += 1;
+        self.log_proxy(address, why);
+    }
+
+    fn log_proxy(&mut self, address: IpAddr, what: &str) {
+        if self.proxies_logged.is_time(self.server.now.millis) {
+            log::warn!("{address} {what}");
+        }
+    }
+
+    fn peer(&mut self, id: ConnId) -> IpAddr {
+        let peer = self.server.client(id).and_then(|client| client.transport.peer(id));
+        peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
+    }
+}
