@@ -1,14 +1,6 @@
 //! One look at a server's `/metrics`.
 
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
-
-/// How long the server may take to connect or to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// More than any server says.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+use super::dial::fetch;
 
 /// The series and their values, in the order in which they came.
 pub(super) struct Look(Vec<(String, f64)>);
@@ -19,25 +11,13 @@ pub(super) struct Look(Vec<(String, f64)>);
 /// A sentence that names the address.
 pub(super) fn look(address: &str) -> Result<Look, String> {
     let shown = address.escape_debug();
-    let text = fetch(address).map_err(|why| format!("http://{shown}/metrics: {why}"))?;
+    let text =
+        fetch(address, "/metrics").map_err(|why| format!("http://{shown}/metrics: {why}"))?;
     let look = Look::parse(&text);
     match look.one("oneloop_clients") {
         Some(_) => Ok(look),
         None => Err(format!("http://{shown}/metrics: this is no oneloop's admin address")),
     }
-}
-
-fn fetch(address: &str) -> std::io::Result<String> {
-    let no_such = || std::io::Error::other("there is no such address");
-    let socket = address.to_socket_addrs()?.next().ok_or_else(no_such)?;
-    let mut stream = TcpStream::connect_timeout(&socket, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 impl Look {

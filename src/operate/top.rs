@@ -161,7 +161,7 @@ fn refused(now: &Look, before: &Look) -> f64 {
 }
 
 /// `1,234,567`; below ten with one digit behind the point, unless it is whole.
-fn count(number: f64) -> String {
+pub(super) fn count(number: f64) -> String {
     if number < 10.0 && number.fract() >= 0.05 {
         return format!("{number:.1}");
     }
@@ -177,7 +177,7 @@ fn count(number: f64) -> String {
 }
 
 /// With a decimal unit, as in the README.
-fn bytes(number: f64) -> String {
+pub(super) fn bytes(number: f64) -> String {
     let mut number = number;
     for unit in ["B", "KB", "MB", "GB"] {
         if number < 999.95 {
