@@ -6,7 +6,12 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Descriptors that are no client's: poll, waker, signals, listeners, the link, standard streams, the spare one, a look-up,
 /// and those who are let in only to be told that the server is full.
-const RESERVE: usize = 64;
+pub const RESERVE: usize = 64;
+
+/// How many the process may hold, if the soft limit is raised as far as that goes; `None`: no limit but the kernel's.
+pub fn descriptors() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
+}
 
 /// Raises the soft limit to the hard one and returns how many clients there can be: `wanted`, or as many as fit if that is 0.
 ///

@@ -8,15 +8,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use oneloop::config::{self, Command, Config, Invocation, LogFormat, Paper, Problems};
+use oneloop::config::{self, Command, Config, Invocation, LogFormat, Paper, Problems, Visit};
 use oneloop::logger;
-use oneloop::operate::{self, unit};
+use oneloop::operate::{self, Means, unit};
 use oneloop::reactor::Ended;
 use oneloop::serve::{self, Started, Surroundings};
 use oneloop::supervisor::{self, Supervisor};
 
 /// Settings that cannot be served.
 const BAD_SETTINGS: u8 = 2;
+
+/// The user that `doctor` is where it tries the public address.
+const DOCTOR: &str = "oneloop-doctor";
 
 fn main() -> ExitCode {
     let invocation = match read() {
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     logger::start(config.log, log_style(&config));
     match invocation.command {
         Command::Top { admin, once } => top(&config, admin, once),
+        Command::Doctor(visit) => doctor(&config, &visit),
         Command::Print(paper) => print(paper_text(paper).trim_end()),
         Command::Help => print(&config::help()),
         Command::Version => print(&operate::version()),
@@ -120,6 +124,27 @@ fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {
     match operate::top(&address, once, || start.elapsed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => failed(&std::io::Error::other(problem)),
+    }
+}
+
+/// Whether it is good is told by the exit status too, so that a script may ask.
+fn doctor(config: &Config, visit: &Visit) -> ExitCode {
+    if let Err(problems) = serve::check(config) {
+        return bad_settings(&problems.join("\n"));
+    }
+    let start = Instant::now();
+    let means = Means {
+        out: &mut std::io::stdout(),
+        clock: &|| start.elapsed(),
+        unix_millis,
+        sign: &|seconds| {
+            let keys = config.jwt.secret.is_some().then(|| serve::keys(&config.jwt).ok())??;
+            keys.issue(DOCTOR, &[], &[], false, unix(), seconds).ok()
+        },
+    };
+    match operate::doctor(config, visit, means) {
+        Ok(has_problem) => ExitCode::from(u8::from(has_problem)),
+        Err(problem) => bad_settings(&problem),
     }
 }
 

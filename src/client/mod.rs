@@ -17,6 +17,7 @@ pub mod replay;
 pub mod tally;
 mod timing;
 pub mod transport;
+pub mod visitor;
 
 use tungstenite::Bytes;
 use tungstenite::protocol::frame::Utf8Bytes;

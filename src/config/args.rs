@@ -4,45 +4,13 @@ use std::ffi::OsString;
 
 use lexopt::{Arg, Parser};
 
+use super::command::{Command, Paper, Visit};
 use super::commands::{COMMANDS, Verb, names, row};
 use super::completions::Shell;
 use super::names::suggestion;
 use super::setting::Setting;
 use super::table;
 use super::value::{Value, parse_duration, quote};
-
-/// What to do.
-pub enum Command {
-    /// Serve until a drain; with `check`, read the settings and exit.
-    Serve { check: bool },
-    /// Print a token with these claims, valid for `ttl_seconds`. Topics and grants are not checked yet.
-    Token { sub: String, topics: Vec<String>, may: Vec<String>, ttl_seconds: u64, admin: bool },
-    /// Say whether a token hears a topic, and by which rule.
-    Explain { token: String, topic: String },
-    /// Show the live state of the server whose admin listener is there; `None`: where the settings say.
-    Top { admin: Option<String>, once: bool },
-    /// Print something that is made to be kept in a file.
-    Print(Paper),
-    /// Print [`super::help`].
-    Help,
-    /// Print the version.
-    Version,
-}
-
-/// What can be printed for a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Paper {
-    /// A dashboard for Grafana.
-    Dashboard,
-    /// The unit of systemd that runs the server with these settings.
-    Service { config: Option<String> },
-    /// The unit of its listener.
-    Socket,
-    /// What a shell completes.
-    Completions(Shell),
-    /// The manual page.
-    Man,
-}
 
 /// Ten years: a longer life is a slip of the unit.
 const TTL_SECONDS_MAX: u64 = 3650 * 86_400;
@@ -70,6 +38,10 @@ struct Extras {
     admin: bool,
     server: Option<Value>,
     once: bool,
+    url: Option<Value>,
+    token: Option<Value>,
+    origin: Option<Value>,
+    wait: Option<Value>,
     socket: bool,
     words: Vec<OsString>,
 }
@@ -108,6 +80,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         Verb::Token => line.token(extras),
         Verb::Explain => line.explain(extras),
         Verb::Top => line.top(extras),
+        Verb::Doctor => line.doctor(extras),
         Verb::Unit => line.unit(&extras),
         Verb::Completions => line.completions(&extras),
         Verb::Man => line.print(verb, &extras, Paper::Man),
@@ -145,6 +118,10 @@ impl Line {
             (Verb::Unit, "socket") => return extras.socket = true,
             (Verb::Top, "once") => return extras.once = true,
             (Verb::Top, "admin") => Some(&mut extras.server),
+            (Verb::Doctor, "url") => Some(&mut extras.url),
+            (Verb::Doctor, "token") => Some(&mut extras.token),
+            (Verb::Doctor, "origin") => Some(&mut extras.origin),
+            (Verb::Doctor, "wait") => Some(&mut extras.wait),
             (Verb::Token, "sub") => Some(&mut extras.sub),
             (Verb::Token, "topics") => Some(&mut extras.topics),
             (Verb::Token, "may") => Some(&mut extras.may),
@@ -229,8 +206,19 @@ impl Line {
 
     fn top(&mut self, extras: Extras) -> Option<Command> {
         self.no_words(Verb::Top, &extras);
-        let admin = extras.server.map(|value| value.text().map(str::to_owned)).transpose();
-        Some(Command::Top { admin: self.checked("--admin", admin)?, once: extras.once })
+        let admin = self.checked("--admin", text(extras.server));
+        Some(Command::Top { admin: admin?, once: extras.once })
+    }
+
+    fn doctor(&mut self, extras: Extras) -> Option<Command> {
+        self.no_words(Verb::Doctor, &extras);
+        let wait = extras.wait.map(|value| ttl_seconds(&value)).transpose();
+        Some(Command::Doctor(Visit {
+            url: self.checked("--url", line_of_request(extras.url))?,
+            token: self.checked("--token", line_of_request(extras.token))?,
+            origin: self.checked("--origin", line_of_request(extras.origin))?,
+            wait_seconds: self.checked("--wait", wait)?,
+        }))
     }
 
     fn print(&mut self, verb: Verb, extras: &Extras, paper: Paper) -> Option<Command> {
@@ -280,6 +268,21 @@ fn unknown_flag(flag: &str) -> String {
     let known = settings.map(|setting| setting.flag()[2..].to_owned()).chain(own);
     let meant = suggestion("--", flag, known);
     format!("unknown flag --{}{meant}", flag.escape_debug())
+}
+
+/// What was given, if it was.
+fn text(value: Option<Value>) -> Result<Option<String>, String> {
+    value.map(|value| value.text().map(str::to_owned)).transpose()
+}
+
+/// The same for what goes into a request, where a line break would begin another line of it.
+fn line_of_request(value: Option<Value>) -> Result<Option<String>, String> {
+    match text(value)? {
+        Some(text) if text.chars().any(char::is_control) => {
+            Err("a control character is in it".to_owned())
+        }
+        text => Ok(text),
+    }
 }
 
 fn subject(text: &str, value: &Value) -> Result<String, String> {
@@ -334,6 +337,10 @@ mod tests {
             panic!("a look was asked for");
         };
         assert_eq!(admin, "http://h:1");
+        let doctor = line(&["doctor", "--url", "wss://h/ws", "--wait", "90", "--admin", "h:1"]);
+        let Some(Command::Doctor(visit)) = doctor.command else { panic!("a look was asked for") };
+        assert_eq!((doctor.settings.len(), visit.wait_seconds), (1, Some(90)));
+        assert_eq!((visit.url.as_deref(), visit.token), (Some("wss://h/ws"), None));
         let printed = line(&["dashboard"]).command;
         assert!(matches!(printed, Some(Command::Print(Paper::Dashboard))));
         assert!(matches!(line(&["token", "--help"]).command, Some(Command::Help)));
@@ -394,6 +401,9 @@ mod tests {
             (&["token", "--sub", "4", "--may", "a,,b"], "--may: \"a,,b\" has an empty entry"),
             (&["serve", "--once"], "--once belongs to `oneloop top`"),
             (&["top", "now"], "\"now\" has no meaning here: oneloop top [--admin URL]"),
+            (&["doctor", "--wait", "x"], "--wait: \"x\" is not a time like 90s"),
+            (&["doctor", "--token", "hunter2\r\n"], "--token: a control character is in it"),
+            (&["doctor", "now"], "has no meaning here: oneloop doctor [--url URL]"),
             (&["dashboard", "--listen", "x"], "--listen is a setting: dashboard has no use for it"),
             (&["man", "--config", "x"], "--config is a setting: man has no use for it"),
             (&["completions"], "one shell is named: oneloop completions bash|zsh|fish"),

@@ -7,6 +7,7 @@ pub(super) enum Verb {
     Token,
     Explain,
     Top,
+    Doctor,
     Dashboard,
     Unit,
     Completions,
@@ -80,6 +81,19 @@ pub(super) static COMMANDS: &[Row] = &[
         flags: &[
             flag("admin", "URL", "the server's admin address; else the one of the settings"),
             flag("once", "", "show one second and exit"),
+        ],
+        takes_settings: true,
+    },
+    Row {
+        verb: Verb::Doctor,
+        name: "doctor",
+        usage: "doctor [--url URL] [--token T] [--origin ORIGIN] [--wait TIME] [flags]",
+        about: "say what stands between this machine and these settings",
+        flags: &[
+            flag("url", "URL", "public address to try: ws:// or wss://"),
+            flag("token", "TOKEN", "what to show there; else one is signed with the secret"),
+            flag("origin", "ORIGIN", "page to come from; else one that the settings let in"),
+            flag("wait", "TIME", "how long to be silent there; else until the first ping"),
         ],
         takes_settings: true,
     },

@@ -6,6 +6,7 @@
 mod args;
 mod bounds;
 mod changes;
+mod command;
 mod commands;
 mod completions;
 mod draft;
@@ -22,9 +23,9 @@ mod settle;
 mod table;
 mod value;
 
-pub use args::{Command, Paper};
 pub use bounds::Bounds;
 pub use changes::{Changes, changes};
+pub use command::{Command, Paper, Visit};
 pub use completions::{Shell, completions};
 pub use man::man;
 pub use manual::{help, settings_markdown};

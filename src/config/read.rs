@@ -4,7 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 
 use super::Config;
-use super::args::{self, Command};
+use super::args;
+use super::command::Command;
 use super::draft::{Draft, Source};
 use super::file::take_file;
 use super::names::suggestion;
@@ -71,8 +72,9 @@ pub fn read(
 
 fn finish(draft: Draft, command: Option<Command>) -> Result<Invocation, Problems> {
     let is_token = matches!(command, Some(Command::Token { .. }));
+    let is_server = matches!(command, Some(Command::Serve { .. } | Command::Doctor(_)));
     let lacks_secret = !draft.has("jwt.secret") && !draft.has("jwt.secret_file");
-    let (config, mut problems) = draft.settle(matches!(command, Some(Command::Serve { .. })));
+    let (config, mut problems) = draft.settle(is_server);
     if is_token && lacks_secret {
         problems.push(
             "token signs with the server's secret: set ONELOOP_JWT_SECRET or jwt.secret_file; \

@@ -1,14 +1,6 @@
 //! One look at a server's `/metrics`.
 
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
-
-/// How long the server may take to connect or to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// More than any server says.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+use super::dial::fetch;
 
 /// The series and their values, in the order in which they came.
 pub(super) struct Look(Vec<(String, f64)>);
@@ -26,20 +18,6 @@ pub(super) fn look(address: &str) -> Result<Look, String> {
         Some(_) => Ok(look),
         None => Err(format!("http://{shown}/metrics: this is no oneloop's admin address")),
     }
-}
-
-/// The whole answer of the server at `HOST:PORT` to a request for this path.
-pub(super) fn fetch(address: &str, path: &str) -> std::io::Result<String> {
-    let no_such = || std::io::Error::other("there is no such address");
-    let socket = address.to_socket_addrs()?.next().ok_or_else(no_such)?;
-    let mut stream = TcpStream::connect_timeout(&socket, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 impl Look {

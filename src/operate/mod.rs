@@ -1,11 +1,14 @@
 //! What the operator's commands print and show.
 
+mod dial;
+mod doctor;
 mod look;
 mod numbers;
 mod slowest;
 mod top;
 pub mod unit;
 
+pub use doctor::{Means, doctor};
 pub use top::top;
 
 /// `oneloop 0.1.0 (commit 1a2b3c4, x86_64-linux-gnu, release)`: which program this is. The commit is there if whoever built it

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::look::fetch;
+use super::dial::fetch;
 use super::numbers::{bytes, count};
 
 /// So many are shown, in lines no longer than this.

@@ -12,7 +12,7 @@ use crate::clock::Millis;
 use crate::reactor::token::Source;
 
 /// Connections that may wait in the kernel's queue; it cuts this to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// How long accepting rests after no descriptor was left, unless one is freed before.
 const EXHAUSTED_PAUSE: Millis = 1000;

@@ -71,6 +71,7 @@ use crate::supervisor::Supervisor;
 use crate::timers::{TICK, tick};
 use ceiling::Ceiling;
 pub use clients::Readiness;
+pub use doors::BACKLOG;
 use doors::{Doors, Purpose};
 use link::LinkSocket;
 pub use plan::{Addresses, Ended, Plan};

@@ -1,8 +1,8 @@
 //! Where messages come from: Redis, or publishers who connect to us.
 //!
 //! Nothing in here does I/O or reads the clock: bytes and time are arguments, so a test can drive every path byte by byte.
-//! `link` is our subscription at Redis, `commander` executes commands there, `publisher` is a publisher's connection to us;
-//! all frame RESP with `resp`. What our own connections share is in `session`.
+//! `link` is our subscription at Redis, `commander` executes commands there, `inquiry` asks for an operator, `publisher` is a
+//! publisher's connection to us; all frame RESP with `resp`. What our own connections share is in `session`.
 
 mod batch;
 pub mod commander;
@@ -12,6 +12,7 @@ mod extent;
 mod garbage;
 mod greeting;
 mod inline;
+pub mod inquiry;
 pub mod link;
 pub mod link_config;
 mod opening;

@@ -5,8 +5,9 @@ import ssl
 import subprocess
 from pathlib import Path
 
+from fronts import Certificate
 from redises import free_port
-from support import DEADLINE, ROOT, environment, eventually, run
+from support import DEADLINE, ROOT, environment, eventually
 from websockets.asyncio.client import connect
 
 NAME = "push.example.com"
@@ -32,12 +33,9 @@ class Proxy:
 
     def __init__(self, kind, server, directory, change=None):
         self.directory = Path(directory)
-        self.certificate, self.key = self.directory / "cert.pem", self.directory / "key.pem"
-        made = run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                   "-keyout", self.key, "-out", self.certificate, "-days", "1",
-                   "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}")
-        assert made.returncode == 0, made.stderr
-        self.context = ssl.create_default_context(cafile=self.certificate)
+        made = Certificate(directory, NAME)
+        self.certificate, self.key = made.chain, made.key
+        self.context = ssl.create_default_context(cafile=made.authority)
         self.log = self.directory / f"{kind}.log"
         text = replaced(snippet(kind), **{"127.0.0.1:8099": server.host}, **(change or {}))
         for _ in range(3):

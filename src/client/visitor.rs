@@ -1,0 +1,154 @@
+//! The other side of a connection, for a look at a server from outside: what a client sends, and how it reads the answers.
+
+use std::io::Cursor;
+
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, OpCode};
+
+/// The example of RFC 6455 section 1.3. A visit proves that a server computes, not that nobody listens.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// A frame from a server.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// Text or binary, whole or a part.
+    Message(&'a [u8]),
+    /// To be answered by [`pong`].
+    Ping(&'a [u8]),
+    /// The end, with its code; 1005: it has none (RFC 6455 section 7.4.1).
+    Close(u16),
+    /// A pong.
+    Pong,
+}
+
+/// What came is no frame of a server.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NoFrame;
+
+/// The start of an answer to a request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    pub status: u16,
+    lines: &'a str,
+}
+
+impl Head<'_> {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let pairs = self.lines.lines().filter_map(|line| line.split_once(':'));
+        pairs
+            .filter(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+            .next()
+    }
+
+    /// Whether the handshake was answered by somebody who speaks WebSocket (RFC 6455 section 4.1).
+    pub fn is_proven(&self) -> bool {
+        self.header("sec-websocket-accept") == Some(&derive_accept_key(KEY.as_bytes()))
+    }
+}
+
+/// A handshake. `protocols`: what is offered, with commas. None of it may hold a line break.
+pub fn handshake(host: &str, path: &str, origin: &str, protocols: &str) -> String {
+    [
+        "GET ",
+        path,
+        " HTTP/1.1\r\nHost: ",
+        host,
+        "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: ",
+        KEY,
+        "\r\nOrigin: ",
+        origin,
+        "\r\nSec-WebSocket-Protocol: ",
+        protocols,
+        "\r\n\r\n",
+    ]
+    .concat()
+}
+
+/// The head of an answer, and how long it is; `None`: it is no HTTP, or not all of it is there.
+pub fn head(input: &[u8]) -> Option<(Head<'_>, usize)> {
+    let length = input.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&input[..length]).ok()?;
+    let (first, lines) = text.split_once("\r\n")?;
+    let status = first.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    Some((Head { status, lines }, length))
+}
+
+/// The next frame, and how long it is; `None`: not all of it is there.
+///
+/// # Errors
+/// It is no frame.
+pub fn frame(input: &[u8]) -> Result<Option<(Heard<'_>, usize)>, NoFrame> {
+    let mut cursor = Cursor::new(input);
+    let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| NoFrame)? else {
+        return Ok(None);
+    };
+    let start = cursor.position() as usize;
+    let end = usize::try_from(length).ok().and_then(|length| start.checked_add(length));
+    let end = end.filter(|_| header.mask.is_none()).ok_or(NoFrame)?;
+    let Some(payload) = input.get(start..end) else { return Ok(None) };
+    let heard = match header.opcode {
+        OpCode::Data(_) => Heard::Message(payload),
+        OpCode::Control(Control::Ping) => Heard::Ping(payload),
+        OpCode::Control(Control::Close) => {
+            let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+            Heard::Close(code)
+        }
+        OpCode::Control(_) => Heard::Pong,
+    };
+    Ok(Some((heard, end)))
+}
+
+/// The answer to a ping. Its mask is zero: a mask guards caches in between from what a page makes a browser send, and these are
+/// the server's own bytes.
+pub fn pong(payload: &[u8]) -> Vec<u8> {
+    // A ping has at most 125 bytes (RFC 6455 section 5.5): more is not given back.
+    let payload = &payload[..payload.len().min(125)];
+    [&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_when_all_of_its_head_is_there() {
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUPGRADE: websocket\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x00";
+        let (found, length) = head(answer).expect("it is whole");
+        assert_eq!((found.status, length, found.is_proven()), (101, answer.len() - 2, true));
+        assert_eq!((found.header("upgrade"), found.header("none")), (Some("websocket"), None));
+        assert_eq!(head(&answer[..length - 1]), None);
+        for other in
+            ["SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1\r\n\r\n", "HTTP/1.1 x\r\n\r\n", "\r\n\r\n"]
+        {
+            assert_eq!(head(other.as_bytes()), None, "{other:?}");
+        }
+        let (canned, _) = head(b"HTTP/1.1 101 x\r\nSec-WebSocket-Accept: x\r\n\r\n").unwrap();
+        assert!(!canned.is_proven());
+    }
+
+    #[test]
+    fn frames_of_a_server_are_read() {
+        for (bytes, expected) in [
+            (&b"\x81\x02hi"[..], Heard::Message(b"hi")),
+            (b"\x89\x01p", Heard::Ping(b"p")),
+            (b"\x8a\x00", Heard::Pong),
+            (b"\x88\x02\x11\x94", Heard::Close(4500)),
+            (b"\x88\x00", Heard::Close(1005)),
+        ] {
+            assert_eq!(frame(bytes), Ok(Some((expected, bytes.len()))));
+            for length in 0..bytes.len() {
+                assert_eq!(frame(&bytes[..length]), Ok(None), "{bytes:?}");
+            }
+        }
+        assert_eq!(frame(b"\x81\x80\0\0\0\0"), Err(NoFrame), "a server masks nothing");
+        assert_eq!(frame(b"\x83\x00"), Err(NoFrame), "an opcode of nobody");
+        assert_eq!(frame(b"\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff"), Err(NoFrame));
+        assert_eq!(pong(b"p"), b"\x8a\x81\0\0\0\0p");
+        assert_eq!(pong(&[0; 300]).len(), 6 + 125);
+    }
+}

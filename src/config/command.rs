@@ -1,0 +1,47 @@
+//! What the program is asked to do.
+
+use super::completions::Shell;
+
+/// What to do.
+pub enum Command {
+    /// Serve until a drain; with `check`, read the settings and exit.
+    Serve { check: bool },
+    /// Print a token with these claims, valid for `ttl_seconds`. Topics and grants are not checked yet.
+    Token { sub: String, topics: Vec<String>, may: Vec<String>, ttl_seconds: u64, admin: bool },
+    /// Say whether a token hears a topic, and by which rule.
+    Explain { token: String, topic: String },
+    /// Show the live state of the server whose admin listener is there; `None`: where the settings say.
+    Top { admin: Option<String>, once: bool },
+    /// Say what stands between this machine and the settings.
+    Doctor(Visit),
+    /// Print something that is made to be kept in a file.
+    Print(Paper),
+    /// Print [`super::help`].
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// Which public address is tried, and how; what is left out follows from the settings.
+#[derive(Default)]
+pub struct Visit {
+    pub url: Option<String>,
+    pub token: Option<String>,
+    pub origin: Option<String>,
+    pub wait_seconds: Option<u64>,
+}
+
+/// What can be printed for a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paper {
+    /// A dashboard for Grafana.
+    Dashboard,
+    /// The unit of systemd that runs the server with these settings.
+    Service { config: Option<String> },
+    /// The unit of its listener.
+    Socket,
+    /// What a shell completes.
+    Completions(Shell),
+    /// The manual page.
+    Man,
+}

@@ -1,0 +1,77 @@
+//! Connections of a command to a server: whoever types it can wait, but not for ever.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long a server may take to connect or to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// More than any server says.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// A connection.
+pub(super) enum Line {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Line {
+    /// Waits for bytes, for so long; 0 of them: the other side has ended it.
+    pub(super) fn read_within(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+        // To the system, zero is for ever.
+        let wait = Some(wait.max(Duration::from_millis(1)));
+        match self {
+            Line::Tcp(stream) => stream.set_read_timeout(wait).and_then(|()| stream.read(buffer)),
+            Line::Unix(stream) => stream.set_read_timeout(wait).and_then(|()| stream.read(buffer)),
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let wait = Some(PATIENCE);
+        match self {
+            Line::Tcp(stream) => {
+                stream.set_write_timeout(wait).and_then(|()| stream.write_all(bytes))
+            }
+            Line::Unix(stream) => {
+                stream.set_write_timeout(wait).and_then(|()| stream.write_all(bytes))
+            }
+        }
+    }
+}
+
+/// Whether a read ended because nothing came.
+pub(super) fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// Connects to `HOST:PORT`, by whichever of its addresses answers first in their order.
+///
+/// # Errors
+/// Those of the last address, or of the look-up.
+pub(super) fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut failure = io::Error::other("there is no such address");
+    for socket in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&socket, PATIENCE) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// All that a server at `HOST:PORT` answers to a request for a path, its head included.
+///
+/// # Errors
+/// Those of the socket.
+pub(super) fn fetch(address: &str, path: &str) -> io::Result<String> {
+    let mut stream = connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let request = ["GET ", path, " HTTP/1.1\r\nHost: ", address, "\r\nConnection: close\r\n\r\n"];
+    stream.write_all(request.concat().as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}

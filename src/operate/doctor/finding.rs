@@ -1,0 +1,72 @@
+//! What was found, as it is printed: a line that scripts can read, then why it matters and what mends it.
+
+use std::io::Write;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    Fine,
+    Warning,
+    Problem,
+}
+pub(super) use Level::{Fine, Problem, Warning};
+
+/// Findings on their way to whoever reads them.
+pub(super) struct Report<'a> {
+    out: &'a mut dyn Write,
+    /// How many were found of each level.
+    counts: [usize; 3],
+}
+
+impl Report<'_> {
+    pub(super) fn new(out: &mut dyn Write) -> Report<'_> {
+        Report { out, counts: [0; 3] }
+    }
+
+    /// One finding. What is empty is left out; each text is one line. That nobody reads it is no reason to end.
+    pub(super) fn say(&mut self, level: Level, name: &str, seen: &str, why: &str, mend: &str) {
+        self.counts[level as usize] += 1;
+        let word = match level {
+            Fine => "ok",
+            Warning => "warning",
+            Problem => "problem",
+        };
+        let mut text = format!("{word:<8} {name:<13} {seen}\n");
+        for (mark, line) in [("", why), ("mend: ", mend)] {
+            if !line.is_empty() {
+                text.extend(["         ", mark, line, "\n"]);
+            }
+        }
+        let _ = self.out.write_all(text.as_bytes());
+        let _ = self.out.flush();
+    }
+
+    pub(super) fn ok(&mut self, name: &str, seen: &str) {
+        self.say(Fine, name, seen, "", "");
+    }
+
+    /// The last line. Returns whether there was a problem.
+    pub(super) fn end(self) -> bool {
+        let [_, warnings, problems] = self.counts;
+        let _ = writeln!(self.out, "problems: {problems}, warnings: {warnings}");
+        problems > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_a_line_and_what_belongs_to_it() {
+        let mut out = Vec::new();
+        let mut report = Report::new(&mut out);
+        report.ok("memory", "enough");
+        report.say(Problem, "descriptors", "1024", "too few", "ulimit -n 4096");
+        assert!(report.end());
+        let expected = "ok       memory        enough\n\
+            problem  descriptors   1024\n         too few\n         mend: ulimit -n 4096\n\
+            problems: 1, warnings: 0\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
