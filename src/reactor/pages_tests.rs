@@ -34,6 +34,36 @@ struct Stream {
     read: usize,
 }
 
+/// A time during which a client listened to a key, by how much this process was told of each stream.
+struct Held {
+    key: &'static str,
+    /// `None`: since it came, and with what it had missed before.
+    from: Option<[usize; 2]>,
+    /// `None`: it listens to it still.
+    until: Option<[usize; 2]>,
+}
+
+/// What a client listens to, and the entries that it had.
+struct Listener {
+    held: Vec<Held>,
+    had: [EntryId; 2],
+}
+
+impl Listener {
+    /// Whether it may be told that entry, and whether it must be.
+    fn hears(&self, stream: usize, at: usize, entry: &(EntryId, &str, String)) -> (bool, bool) {
+        // What was said before an entry that it had elsewhere was said before it came here.
+        if entry.0 <= self.had[stream] {
+            return (false, false);
+        }
+        let covering = self.held.iter().filter(|held| {
+            let since = held.from.is_none_or(|from| at >= from[stream]);
+            since && held.until.is_none_or(|until| at < until[stream]) && covers(held.key, entry.1)
+        });
+        covering.fold((false, false), |(_, must), held| (true, must || held.until.is_none()))
+    }
+}
+
 /// A page that was asked for.
 struct Asked {
     id: ConnId,
@@ -49,10 +79,10 @@ struct World {
     phones: Shared,
     streams: [Stream; 2],
     asked: Vec<Asked>,
-    /// What each client listens to, and the entries that it had.
-    open: BTreeMap<ConnId, (BTreeSet<&'static str>, [EntryId; 2])>,
+    open: BTreeMap<ConnId, Listener>,
     millis: u64,
-    numbers: usize,
+    /// Of each entry: its stream, and its place there. Its data is its number.
+    places: Vec<(usize, usize)>,
     pages: usize,
     refused: usize,
 }
@@ -84,7 +114,7 @@ impl World {
             asked: Vec::new(),
             open: BTreeMap::new(),
             millis: 1000,
-            numbers: 0,
+            places: Vec::new(),
             pages: 0,
             refused: 0,
         }
@@ -94,13 +124,14 @@ impl World {
     fn add(&mut self, count: usize) {
         for _ in 0..count {
             self.millis += self.random.below(3) as u64;
-            self.numbers += 1;
-            let stream = &mut self.streams[self.random.below(2)];
+            let number = self.random.below(2);
+            let stream = &mut self.streams[number];
+            self.places.push((number, stream.entries.len()));
             let last = stream.entries.last().map_or(EntryId::ZERO, |entry| entry.0);
             let number = if last.millis == self.millis { last.number + 1 } else { 0 };
             let id = EntryId { millis: self.millis, number };
             let topic = self.random.choose(&TOPICS);
-            stream.entries.push((id, topic, self.numbers.to_string()));
+            stream.entries.push((id, topic, self.places.len().to_string()));
         }
     }
 
@@ -147,11 +178,11 @@ impl World {
     fn connect_with(&mut self, had: [EntryId; 2]) {
         let id = self.reactor.attach();
         self.reactor.site.server.open(id, 0);
-        let mut keys = BTreeSet::new();
+        let mut held = Vec::new();
         for key in KEYS {
             if self.random.below(2) == 0 {
                 self.reactor.site.server.join(id, key, Reason::Granted);
-                keys.insert(key);
+                held.push(Held { key, from: None, until: None });
             }
         }
         let node = Node::new(7, self.random.next());
@@ -161,7 +192,33 @@ impl World {
         // It may be cut off before it hears anything, and come back with this one, here or elsewhere.
         let cursor = Cursor::parse(&cursor).expect("it is a cursor");
         assert_eq!((cursor.has_channels, cursor.entries), (false, had.to_vec()));
-        self.open.insert(id, (keys, had));
+        self.open.insert(id, Listener { held, had });
+        self.let_go();
+    }
+
+    /// Somebody subscribes or unsubscribes, whatever else is on its way to it.
+    fn change_mind(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let place = self.random.below(self.open.len());
+        let (id, listener) = self.open.iter_mut().nth(place).expect("it is there");
+        let key = self.random.choose(&KEYS);
+        let server = &mut self.reactor.site.server;
+        let now = [0, 1].map(|stream| self.streams[stream].read);
+        let held = listener.held.iter_mut().find(|held| held.key == key && held.until.is_none());
+        let changed = match held {
+            Some(held) => {
+                held.until = Some(now);
+                server.leave(*id, key)
+            }
+            None => {
+                listener.held.push(Held { key, from: Some(now), until: None });
+                server.join(*id, key, Reason::Asked)
+            }
+        };
+        // One that was closed meanwhile is let go below, and neither heard nor missed anything for it.
+        assert!(changed || server.client(*id).is_none_or(|client| client.state() != State::Open));
         self.let_go();
     }
 
@@ -221,7 +278,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.random.below(40) {
+        match self.random.below(43) {
+            40.. => self.change_mind(),
             0..2 => self.connect(),
             2..6 => {
                 let count = self.random.below(4);
@@ -244,8 +302,8 @@ impl World {
         };
         let gone: Vec<ConnId> = self.open.keys().filter(|id| !is_open(id)).copied().collect();
         for id in gone {
-            let (keys, had) = self.open.remove(&id).expect("it is there");
-            self.check(id, &keys, had, false);
+            let listener = self.open.remove(&id).expect("it is there");
+            self.check(id, &listener, false);
         }
     }
 
@@ -264,21 +322,22 @@ impl World {
                 break;
             }
         }
-        for (id, (keys, had)) in &self.open {
-            self.check(*id, keys, *had, true);
+        for (id, listener) in &self.open {
+            self.check(*id, listener, true);
         }
         for client in self.reactor.site.server.clients.iter().map(|(_, client)| client) {
             assert!(client.state() != State::Open || client.is_hibernating(), "nothing stays");
         }
     }
 
-    /// Of each stream it heard what came after what it had and is for it, in order, nothing twice; and `all` of it.
-    fn check(&self, id: ConnId, keys: &BTreeSet<&str>, had: [EntryId; 2], all: bool) {
+    /// Of each stream it heard what came after what it had and is for it, in order, nothing twice, nothing left out; and `all`
+    /// of it, unless it was closed before.
+    fn check(&self, id: ConnId, listener: &Listener, all: bool) {
         let seed = self.seed;
         let phones = self.phones.0.borrow();
         let told = texts(phones.got.get(&id).map(Vec::as_slice).unwrap_or_default());
         let mut last = String::new();
-        let mut heard: [Vec<String>; 2] = Default::default();
+        let mut heard: [Vec<usize>; 2] = Default::default();
         for text in told {
             let mut words = text.split(' ');
             let (cursor, _, data) = (words.next(), words.next(), words.next().expect("three"));
@@ -286,20 +345,20 @@ impl World {
             assert!(*cursor > *last, "seed {seed}: {cursor} does not rise over {last}");
             assert!(!Cursor::parse(cursor).expect("it is one").has_channels, "seed {seed}");
             cursor.clone_into(&mut last);
-            let of = |stream: &Stream| stream.entries.iter().any(|entry| entry.2 == data);
-            let stream = self.streams.iter().position(of).expect("it is of a stream");
-            heard[stream].push(data.to_owned());
+            let number: usize = data.parse().expect("a number");
+            let (stream, at) = self.places[number - 1];
+            heard[stream].push(at);
         }
         for (number, stream) in self.streams.iter().enumerate() {
-            let is_due = |entry: &&(EntryId, &str, String)| {
-                entry.0 > had[number] && keys.iter().any(|key| covers(key, entry.1))
-            };
-            let due: Vec<String> =
-                stream.entries.iter().filter(is_due).map(|entry| entry.2.clone()).collect();
-            if all {
-                assert_eq!(heard[number], due, "seed {seed}: {id}, stream {number}");
-            } else {
-                assert!(due.starts_with(&heard[number]), "seed {seed}: {id}, stream {number}");
+            let heard = &heard[number];
+            assert!(heard.is_sorted_by(|a, b| a < b), "seed {seed}: {id}, stream {number}");
+            let end = heard.last().map_or(0, |at| at + 1);
+            for (at, entry) in stream.entries.iter().enumerate() {
+                let (may, must) = listener.hears(number, at, entry);
+                let was_told = heard.binary_search(&at).is_ok();
+                let text = || format!("seed {seed}: {id}, stream {number}, {}", entry.2);
+                assert!(may || !was_told, "{} is not for it", text());
+                assert!(was_told || !must || (!all && at >= end), "{} was lost", text());
             }
         }
     }
