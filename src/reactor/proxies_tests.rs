@@ -161,6 +161,33 @@ fn an_address_is_free_again_when_its_client_is_gone() {
     assert_eq!(world.ask(PROXY, &head("192.0.2.1")).1, OPENED);
 }
 
+/// Whoever is refused and stays would fill `clients_max`, which is everybody's.
+#[test]
+fn one_address_cannot_fill_the_server_with_what_was_refused() {
+    for proxy_protocol in [false, true] {
+        let mut world = World::new(proxy_protocol);
+        let request = |last| match proxy_protocol {
+            false => head(&format!("192.0.2.{last}")),
+            true => [header(0x21, [192, 0, 2, last], 0), head("")].concat(),
+        };
+        let (first, told) = world.ask(PROXY, &request(1));
+        assert_eq!(told, OPENED);
+        let refused: Vec<ConnId> = (0..50)
+            .map(|_| {
+                let (id, told) = world.ask(PROXY, &request(1));
+                assert_eq!(told, CROWDED);
+                id
+            })
+            .collect();
+        let kept = refused.iter().filter(|id| !world.is_closed(**id)).count();
+        assert_eq!((kept, world.is_closed(first)), (4, false));
+        assert_eq!(world.reactor.site.server.clients_len(), 5);
+        assert_eq!(world.reactor.site.server.handshakes, 0);
+        assert_eq!(world.reactor.metrics().handshakes_refused, 50);
+        assert_eq!(world.ask(PROXY, &request(2)).1, OPENED);
+    }
+}
+
 #[test]
 fn other_proxies_are_believed_from_a_reload_on() {
     let mut world = World::new(false);
