@@ -241,6 +241,17 @@ fn a_proxy_speaks_for_itself_or_for_another_proxy() {
 }
 
 #[test]
+fn a_client_whose_address_the_proxy_does_not_know_chooses_none() {
+    let mut world = World::new(true);
+    let unknown = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0";
+    for (forwarded, answer) in [("192.0.2.1", OPENED), ("192.0.2.2", CROWDED)] {
+        let (_, told) = world.ask(PROXY, &[&unknown[..], &head(forwarded)].concat());
+        assert_eq!(told, answer, "{forwarded}");
+    }
+    assert_eq!(world.noted(), ["0.0.0.0"]);
+}
+
+#[test]
 fn what_begins_without_a_proxy_header_is_closed_without_a_word() {
     let mut world = World::new(true);
     let bystander = world.ask(PROXY, &[header(0x21, [192, 0, 2, 99], 0), head("")].concat()).0;
