@@ -6,6 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// How it begins: nothing that a client says to a web server does, and neither does version 1.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
+/// What a proxy sends that speaks for itself.
+pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// The signature, version and command, family, length.
 const FIXED_BYTES: usize = SIGNATURE.len() + 4;
 
@@ -101,6 +104,11 @@ mod tests {
                 assert_eq!(parse(&bytes[..end]), Header::Partial, "{bytes:?} up to {end}");
             }
         }
+    }
+
+    #[test]
+    fn a_proxy_can_speak_for_itself() {
+        assert_eq!(parse(LOCAL), Header::Whole { address: None, length: LOCAL.len() });
     }
 
     #[test]
