@@ -39,6 +39,12 @@ impl Addresses {
         count.is_some_and(|count| *count > self.max)
     }
 
+    /// Whether its address has so many more that not even its answer is worth a slot. Only one that a proxy brings gets so far.
+    pub fn is_of_crowd(&self, id: ConnId) -> bool {
+        let count = self.of.get(&id).and_then(|address| self.counts.get(address));
+        count.is_some_and(|count| *count > self.max + REFUSED_MAX)
+    }
+
     /// Whether an address has so many more that nothing it sends is worth a slot: it could hold every handshake otherwise.
     pub fn is_crowded(&self, address: IpAddr) -> bool {
         let count = self.counts.get(&network(address)).copied().unwrap_or_default();

@@ -18,6 +18,7 @@ use crate::metrics::{Gauges, Process};
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
 use files::Files;
+use proxies::CROWDED;
 
 /// The most routes there can be.
 pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
@@ -185,6 +186,9 @@ impl Site {
             return self.server.respond(id, &response);
         }
         let request = self.locate(id, request);
+        if self.addresses.is_of_crowd(id) {
+            return self.refuse_crowd(id);
+        }
         let number = self.routes.iter().position(|route| route.path == request.path());
         let accepted = match number {
             Some(number) => self.accept(id, number, &request),
@@ -206,8 +210,7 @@ impl Site {
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
         if self.addresses.is_over(id) {
-            let text = "too many connections from this address";
-            return Err(Response::text(429, text).with("Retry-After", "5"));
+            return Err(Response::text(429, CROWDED).with("Retry-After", "5"));
         }
         if !request.is_upgrade() {
             return Err(upgrade_required());

@@ -6,6 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// How it begins: nothing that a client says to a web server does, and neither does version 1.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
+/// What a proxy sends that speaks for itself.
+pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// The signature, version and command, family, length.
 const FIXED_BYTES: usize = SIGNATURE.len() + 4;
 
@@ -18,8 +21,8 @@ pub const HEADER_BYTES_MAX: usize = 536;
 pub enum Header {
     /// It is not whole yet.
     Partial,
-    /// So many bytes, and whom the proxy speaks for: itself (a health check), or somebody without an IP address, if there is no
-    /// address.
+    /// So many bytes, and whom the proxy speaks for; itself (a health check), if there is no address. Somebody without an IP
+    /// address is at `0.0.0.0`: taken for the proxy, what he writes himself in `X-Forwarded-For` would be believed.
     Whole { address: Option<IpAddr>, length: usize },
     /// Something else, or more than [`HEADER_BYTES_MAX`].
     Malformed,
@@ -54,7 +57,7 @@ pub fn parse(bytes: &[u8]) -> Header {
     let address = match needed {
         12 => rest.first_chunk().map(|source: &[u8; 4]| IpAddr::V4(Ipv4Addr::from(*source))),
         36 => rest.first_chunk().map(|source: &[u8; 16]| IpAddr::V6(Ipv6Addr::from(*source))),
-        _ => None,
+        _ => (command == 0x21).then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
     };
     Header::Whole { address, length }
 }
@@ -82,9 +85,9 @@ mod tests {
             (header(0x21, 0x11, &[&v4[..], &added].concat()), Some("192.0.2.7")),
             (header(0x21, 0x21, &v6), Some("2001:db8::7")),
             (header(0x21, 0x21, &[&v6[..], &added].concat()), Some("2001:db8::7")),
-            (header(0x21, 0x31, &[b'/'; 216]), None),
-            (header(0x21, 0x00, &[]), None),
-            (header(0x21, 0x00, &v4), None),
+            (header(0x21, 0x31, &[b'/'; 216]), Some("0.0.0.0")),
+            (header(0x21, 0x00, &[]), Some("0.0.0.0")),
+            (header(0x21, 0x00, &v4), Some("0.0.0.0")),
             (header(0x20, 0x00, &[]), None),
             (header(0x20, 0x11, &v4), None),
             (header(0x21, 0x11, &[&v4[..], &[0; 508]].concat()), Some("192.0.2.7")),
@@ -101,6 +104,11 @@ mod tests {
                 assert_eq!(parse(&bytes[..end]), Header::Partial, "{bytes:?} up to {end}");
             }
         }
+    }
+
+    #[test]
+    fn a_proxy_can_speak_for_itself() {
+        assert_eq!(parse(LOCAL), Header::Whole { address: None, length: LOCAL.len() });
     }
 
     #[test]

@@ -161,6 +161,33 @@ fn an_address_is_free_again_when_its_client_is_gone() {
     assert_eq!(world.ask(PROXY, &head("192.0.2.1")).1, OPENED);
 }
 
+/// Whoever is refused and stays would fill `clients_max`, which is everybody's.
+#[test]
+fn one_address_cannot_fill_the_server_with_what_was_refused() {
+    for proxy_protocol in [false, true] {
+        let mut world = World::new(proxy_protocol);
+        let request = |last| match proxy_protocol {
+            false => head(&format!("192.0.2.{last}")),
+            true => [header(0x21, [192, 0, 2, last], 0), head("")].concat(),
+        };
+        let (first, told) = world.ask(PROXY, &request(1));
+        assert_eq!(told, OPENED);
+        let refused: Vec<ConnId> = (0..50)
+            .map(|_| {
+                let (id, told) = world.ask(PROXY, &request(1));
+                assert_eq!(told, CROWDED);
+                id
+            })
+            .collect();
+        let kept = refused.iter().filter(|id| !world.is_closed(**id)).count();
+        assert_eq!((kept, world.is_closed(first)), (4, false));
+        assert_eq!(world.reactor.site.server.clients_len(), 5);
+        assert_eq!(world.reactor.site.server.handshakes, 0);
+        assert_eq!(world.reactor.metrics().handshakes_refused, 50);
+        assert_eq!(world.ask(PROXY, &request(2)).1, OPENED);
+    }
+}
+
 #[test]
 fn other_proxies_are_believed_from_a_reload_on() {
     let mut world = World::new(false);
@@ -211,6 +238,17 @@ fn a_proxy_speaks_for_itself_or_for_another_proxy() {
         assert_eq!(world.ask(PROXY, &bytes).1, OPENED, "{source:?} {forwarded}");
         assert_eq!(world.noted(), [address], "{source:?} {forwarded}");
     }
+}
+
+#[test]
+fn a_client_whose_address_the_proxy_does_not_know_chooses_none() {
+    let mut world = World::new(true);
+    let unknown = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0";
+    for (forwarded, answer) in [("192.0.2.1", OPENED), ("192.0.2.2", CROWDED)] {
+        let (_, told) = world.ask(PROXY, &[&unknown[..], &head(forwarded)].concat());
+        assert_eq!(told, answer, "{forwarded}");
+    }
+    assert_eq!(world.noted(), ["0.0.0.0"]);
 }
 
 #[test]

@@ -51,6 +51,18 @@ impl Server {
         }
     }
 
+    /// Answers a handshake as well as that goes in one write, and keeps no slot for it.
+    pub(crate) fn turn_away(&mut self, id: ConnId, response: &Response) {
+        let Some(client) = self.client(id).filter(|client| is_handshake(client)) else { return };
+        let _ = client.transport.write(id, &response.encode());
+        client.transport.shutdown_write(id);
+        client.die();
+        self.handshakes -= 1;
+        *self.metrics.responses.entry(response.status).or_default() += 1;
+        self.metrics.handshakes_refused += 1;
+        self.dead.push(id);
+    }
+
     /// Answers a handshake that a handler has looked at already, whatever it queued, and ends the connection.
     pub(crate) fn refuse(&mut self, id: ConnId, response: &Response) {
         let frame = Frame::ready(response.encode());

@@ -4,8 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::Site;
 use crate::client::forwarded::client_address;
-use crate::client::http::Request;
+use crate::client::http::{Request, Response};
 use crate::slots::ConnId;
+
+/// Why an address is refused.
+pub(super) const CROWDED: &str = "too many connections from this address";
 
 impl Site {
     /// A request with the address that it comes from, which is counted from here on. Until then a client behind a proxy counts for
@@ -22,6 +25,12 @@ impl Site {
         });
         self.addresses.enter(id, address);
         request.from_address(Some(address))
+    }
+
+    /// Refuses one of an address that has far too many already: each that took a slot to be told so would take it from the clients
+    /// of all others for as long as it lingers.
+    pub(super) fn refuse_crowd(&mut self, id: ConnId) {
+        self.server.turn_away(id, &Response::text(429, CROWDED).with("Retry-After", "5"));
     }
 
     /// A connection that does not begin as one of a proxy in front has to.

@@ -9,8 +9,9 @@ import threading
 
 import pytest
 from fronts import UPGRADE, Certificate, Nginx
+from raw import Raw
 from redises import free_port
-from support import BINARY, DEADLINE, SECRET, environment, eventually, oneloop, run, token
+from support import BINARY, DEADLINE, SECRET, counter, environment, eventually, oneloop, run, token
 
 LIBRARY = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
 
@@ -141,6 +142,30 @@ def test_a_stranger_at_the_address_is_a_problem(redis):
     level, seen, mend = found["listen"]
     assert level == "problem" and "no oneloop" in seen
     assert f"ss -ltnp 'sport = :{redis.port}'" in mend
+
+
+def test_a_server_that_only_proxies_reach_is_recognised(start):
+    flags = ["--proxies", "127.0.0.1", "--proxy-protocol", "v2"]
+    server = start(*flags)
+    found = doctor(*flags, listen=server.host)
+    assert found["listen"][0] == "ok" and "is served by a oneloop" in found["listen"][1]
+    assert counter(server, "unproxied_total") == 0
+    flags[1] = "192.0.2.1"
+    server = start(*flags)
+    found = doctor(*flags, listen=server.host)
+    assert found["listen"][0] == "ok" and "only proxies are told" in found["listen"][1]
+    # Nor is it bothered, whose log would tell of somebody else.
+    assert counter(server, "unproxied_total") == 0
+
+
+def test_a_server_that_has_too_many_of_this_address_is_recognised(start):
+    """As behind a proxy that is not in `proxies`."""
+    server = start("--clients-per-address-max", "1")
+    with contextlib.ExitStack() as ends:
+        for _ in range(5):
+            ends.enter_context(Raw(server))
+        found = doctor(listen=server.host)
+    assert found["listen"][0] == "ok" and "(it answered 429)" in found["listen"][1]
 
 
 def test_an_address_of_another_machine_is_a_problem():

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use super::finding::{Problem, Report, Warning};
 use super::websocket::Visit;
+use crate::client::proxied::LOCAL;
 use crate::config::Config;
 use crate::operate::dial::{self, Line};
 
@@ -66,11 +67,20 @@ fn look(report: &mut Report, name: &str, address: SocketAddr) -> Found {
 
 /// Whether whoever listens answers as we do.
 fn is_ours(report: &mut Report, config: &Config) -> bool {
-    let address = reachable(config.listen).to_string();
+    let address = reachable(config.listen);
+    if config.proxy_protocol && !config.proxies.has(address.ip()) {
+        report.ok("listen", &format!("{} is taken; only proxies are told by whom", config.listen));
+        return true;
+    }
+    let address = address.to_string();
     let path = config.routes.first().map_or("/", |route| route.path.as_str());
     let origin = ["http://", &address].concat();
     let visit = dial::connect(&address).map_err(|error| error.to_string()).and_then(|stream| {
-        Visit::begin(Line::Tcp(stream), &address, path, &origin, crate::push::PROTOCOL)
+        let mut line = Line::Tcp(stream);
+        if config.proxy_protocol {
+            let _ = line.write(LOCAL);
+        }
+        Visit::begin(line, &address, path, &origin, crate::push::PROTOCOL)
     });
     let status = match &visit {
         Ok(visit) if visit.is_ours => visit.status,

@@ -64,11 +64,14 @@ impl Visit {
                 visit.status = head.status;
                 visit.is_proven = head.status == 101 && head.is_proven();
                 visit.has_protocol = head.header("sec-websocket-protocol") == Some(PROTOCOL);
-                // A server without room has no more to say than that.
+                // A server without room, for anyone or for this address, has no more to say than that.
                 let is_ours = head.header("x-content-type-options") == Some("nosniff")
-                    || (head.status == 503 && head.header("retry-after") == Some("5"));
+                    || (matches!(head.status, 429 | 503)
+                        && head.header("retry-after") == Some("5"));
                 visit.is_ours = (visit.is_proven && visit.has_protocol) || is_ours;
-                visit.location = head.header("location").unwrap_or_default().to_owned();
+                // What it makes of the query may hold the token that was in ours.
+                let location = head.header("location").unwrap_or_default();
+                visit.location = location.split('?').next().unwrap_or_default().to_owned();
                 visit.input.drain(..length);
                 return Ok(visit);
             }
@@ -162,6 +165,7 @@ mod tests {
         for (answer, is_ours) in [
             ("HTTP/1.1 403 x\r\nX-Content-Type-Options: nosniff\r\n\r\n", true),
             ("HTTP/1.1 503 x\r\nRetry-After: 5\r\n\r\n", true),
+            ("HTTP/1.1 429 x\r\nRetry-After: 5\r\n\r\n", true),
             ("HTTP/1.1 200 OK\r\nServer: nginx\r\n\r\n", false),
             ("HTTP/1.1 101 x\r\nSec-WebSocket-Protocol: oneloop.v1\r\n\r\n", false),
         ] {

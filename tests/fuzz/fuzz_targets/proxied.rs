@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
     match whole {
         Header::Whole { address, length } => {
             assert!((16..=HEADER_BYTES_MAX).contains(&length) && length <= input.len());
-            assert!(address.is_none() || length >= 28);
+            assert!(address.is_none_or(|address| address.is_unspecified()) || length >= 28);
         }
         Header::Partial => assert!(input.len() < HEADER_BYTES_MAX),
         Header::Malformed => {}
