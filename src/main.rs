@@ -92,7 +92,7 @@ fn run(config: Config) -> ExitCode {
 
 fn paper_text(paper: Paper) -> Cow<'static, str> {
     match paper {
-        Paper::Dashboard => operate::DASHBOARD.into(),
+        Paper::Dashboard => operate::dashboard().into(),
         Paper::Completions(shell) => config::completions(shell).into(),
         Paper::Man => config::man().into(),
         Paper::Socket => unit::socket().into(),

@@ -1,5 +1,6 @@
 //! What the operator's commands print and show.
 
+mod dashboard;
 mod dial;
 mod doctor;
 mod look;
@@ -8,6 +9,7 @@ mod slowest;
 mod top;
 pub mod unit;
 
+pub use dashboard::dashboard;
 pub use doctor::{Means, doctor};
 pub use top::top;
 
@@ -27,6 +29,3 @@ pub fn version() -> String {
     let (version, commit) = (env!("CARGO_PKG_VERSION"), commit.unwrap_or_default());
     format!("oneloop {version} ({commit}{machine}-{system}{library}, {profile})")
 }
-
-/// A dashboard for Grafana (version 10 or later), which asks for a data source of Prometheus when it is imported.
-pub const DASHBOARD: &str = include_str!("dashboard.json");
