@@ -12,7 +12,7 @@ from urllib.request import urlopen
 from support import DEADLINE, eventually
 
 # As the name of the one server that is scraped.
-INSTANCE = "a server"
+INSTANCE = "push-1"
 
 
 class Prometheus:
