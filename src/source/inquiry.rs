@@ -62,7 +62,17 @@ impl Inquiry {
                 Some(Whole::Value(bytes)) => redis::parse_redis_value(&bytes)
                     .map_err(|_| refusal::not_redis(&self.config, "no RESP"))?,
             };
-            let Some(opening) = self.opening else { return Ok(Some(answer(value))) };
+            let Some(opening) = self.opening else {
+                match answer(value) {
+                    // A message of a subscription: nobody asked for it.
+                    Answer::Words(words)
+                        if words.first().is_some_and(|word| word == "pmessage") =>
+                    {
+                        continue;
+                    }
+                    answer => return Ok(Some(answer)),
+                }
+            };
             self.opening = opening.answered(&self.config, &value)?;
             if self.opening.is_none() {
                 return Ok(None);
@@ -123,6 +133,14 @@ mod tests {
         assert!(inquiry.is_open());
         assert_eq!(found, Ok(Some(Answer::Words(words))));
         let (_, refused) = asked("redis://h", "+OK\r\n+PONG\r\n-NOPERM not you\r\n");
+        assert_eq!(refused, Ok(Some(Answer::Refused("NOPERM".into(), "not you".into()))));
+    }
+
+    #[test]
+    fn a_message_is_no_answer() {
+        let message = "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$1\r\nm\r\n";
+        let answers = ["+OK\r\n+PONG\r\n", message, message, "-NOPERM not you\r\n"].concat();
+        let (_, refused) = asked("redis://h", &answers);
         assert_eq!(refused, Ok(Some(Answer::Refused("NOPERM".into(), "not you".into()))));
     }
 

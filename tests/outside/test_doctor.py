@@ -218,12 +218,36 @@ def test_each_right_that_is_missing_comes_with_the_rule_that_grants_it(redis):
     refused = [mend for level, _, mend in found.found["redis-rights"] if level == "problem"]
     assert len(refused) == 5 and "secret" not in found.text
     for mend in refused:
-        rule = mend.split(" ACL SETUSER bob ")[1].split()
-        redis.command("ACL", "SETUSER", "bob", *rule)
+        # As somebody does who pastes it.
+        done = run("sh", "-c", mend.removeprefix("mend: "))
+        assert (done.stdout.strip(), done.stderr) == ("OK", ""), mend
     found = doctor("--redis", url, *settings)
     assert found.problems() == [], found.text
     assert "not told" in found["redis-info"][1] and "not told" in found["redis-buffer"][1]
     assert redis.command("DBSIZE") == 0
+
+
+def test_a_right_that_is_missing_is_found_while_messages_come(redis):
+    """They come between the answers to one subscription and to the next."""
+    redis.command("ACL", "SETUSER", "bob", "on", ">secret", "+@all", "resetchannels", "&pub.*")
+    ended = threading.Event()
+
+    def publish():
+        with contextlib.closing(redis.publisher()) as publisher:
+            while not ended.is_set():
+                for _ in range(100):
+                    publisher.send("PUBLISH", "pub.news", "m")
+                for _ in range(100):
+                    publisher.reply()
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        found = doctor("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--ctl", "ctl")
+    finally:
+        ended.set()
+        thread.join()
+    assert found.problems() == ["redis-rights"] and "PSUBSCRIBE ctl: NOPERM" in found.text
 
 
 def test_a_right_that_cannot_be_tried_is_a_warning_and_nothing_is_written(redis):

@@ -23,7 +23,8 @@ impl Report<'_> {
         Report { out, counts: [0; 3] }
     }
 
-    /// One finding. What is empty is left out; each text is one line. That nobody reads it is no reason to end.
+    /// One finding. What is empty is left out; each text is one line, whatever a server that is looked at has put in: a terminal
+    /// would obey it, and a script believe it. That nobody reads it is no reason to end.
     pub(super) fn say(&mut self, level: Level, name: &str, seen: &str, why: &str, mend: &str) {
         self.counts[level as usize] += 1;
         let word = match level {
@@ -31,10 +32,12 @@ impl Report<'_> {
             Warning => "warning",
             Problem => "problem",
         };
-        let mut text = format!("{word:<8} {name:<13} {seen}\n");
-        for (mark, line) in [("", why), ("mend: ", mend)] {
-            if !line.is_empty() {
-                text.extend(["         ", mark, line, "\n"]);
+        let mut text = format!("{word:<8} {name:<13} ");
+        for (mark, line) in [("", seen), ("         ", why), ("         mend: ", mend)] {
+            if mark.is_empty() || !line.is_empty() {
+                text += mark;
+                text.extend(line.chars().map(|char| if char.is_control() { '?' } else { char }));
+                text += "\n";
             }
         }
         let _ = self.out.write_all(text.as_bytes());
@@ -68,5 +71,8 @@ mod tests {
             problem  descriptors   1024\n         too few\n         mend: ulimit -n 4096\n\
             problems: 1, warnings: 0\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut out = Vec::new();
+        Report::new(&mut out).say(Problem, "url-upgrade", "302 \r\x1b[2Kok\nok\u{9b}", "", "");
+        assert_eq!(String::from_utf8(out).unwrap(), "problem  url-upgrade   302 ??[2Kok?ok?\n");
     }
 }

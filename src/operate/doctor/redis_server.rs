@@ -177,9 +177,9 @@ impl Look<'_, '_> {
             (self.number("maxclients"), self.number("connected_clients"))
         {
             let seen = format!("{now} of {most} connections are taken");
-            let mend = format!("{} CONFIG SET maxclients {}", self.shell, most + 100);
+            let mend = format!("{} CONFIG SET maxclients {}", self.shell, most.saturating_add(100));
             // This one is among them.
-            match most + 1 < now + CONNECTIONS {
+            match most.saturating_sub(now) < CONNECTIONS - 1 {
                 true => self.report.say(Problem, "redis-clients", &seen, "", &mend),
                 false => self.report.ok("redis-clients", &seen),
             }
@@ -295,7 +295,7 @@ impl Look<'_, '_> {
         for need in rights::needs(self.config, &self.session.config) {
             let tried = need.try_on(&mut self.session)?;
             let user = setuser(&self.session.config);
-            let mend = |rule: &str| [&self.shell, &user, rule].concat();
+            let mend = |rule: &str| [self.shell.as_str(), &user, &rights::for_shell(rule)].concat();
             let (level, seen, mend) = match tried {
                 Tried::Allowed => (Fine, need.purpose.clone(), String::new()),
                 Tried::Unknown => {

@@ -77,6 +77,15 @@ fn spelled(list: &str, key: &str) -> Vec<Vec<String>> {
     list.split(';').map(|words| words.trim().split(' ').map(word).collect()).collect()
 }
 
+/// A rule as a shell takes it: bare, `&` ends a command and `~` is somebody's home.
+pub(super) fn for_shell(rule: &str) -> String {
+    let quoted = |word: &str| match word.starts_with('+') {
+        true => word.to_owned(),
+        false => ["'", &word.replace('\'', "'\\''"), "'"].concat(),
+    };
+    rule.split(' ').map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// What became of a try.
 pub(super) enum Tried {
     Allowed,
@@ -146,6 +155,12 @@ mod tests {
         let told = &needs[3].commands;
         assert_eq!(told[0], ["EVAL", "return 1", "1", "oneloop:{e}:here"]);
         assert_eq!(told.last().unwrap(), &["PUBLISH", "e", "m"]);
+    }
+
+    #[test]
+    fn a_shell_leaves_a_rule_as_it_is() {
+        assert_eq!(for_shell("&pub.* +psubscribe"), "'&pub.*' +psubscribe");
+        assert_eq!(for_shell("~a'b"), r"'~a'\''b'");
     }
 
     /// What the script calls and nobody tries would be found out by the first client.
