@@ -33,6 +33,11 @@ impl Addresses {
         }
     }
 
+    /// Whether it is counted.
+    pub fn has(&self, id: ConnId) -> bool {
+        self.of.contains_key(&id)
+    }
+
     /// Whether its address has more than it may.
     pub fn is_over(&self, id: ConnId) -> bool {
         let count = self.of.get(&id).and_then(|address| self.counts.get(address));

@@ -182,7 +182,7 @@ impl Site {
 
     fn on_request(&mut self, id: ConnId, request: Request) {
         if self.server.client(id).is_some_and(|client| client.route == ADMIN_ROUTE) {
-            let response = self.answer_admin(request.path());
+            let response = self.answer_admin(&request);
             return self.server.respond(id, &response);
         }
         let request = self.locate(id, request);
@@ -245,8 +245,8 @@ impl Site {
         }
     }
 
-    fn answer_admin(&mut self, path: &str) -> Response {
-        match path {
+    fn answer_admin(&mut self, request: &Request) -> Response {
+        match request.path() {
             "/healthz" => Response::text(200, "ok"),
             "/readyz" if self.draining => Response::text(503, "draining"),
             "/readyz" if !self.source_up => Response::text(503, "no link to Redis"),
@@ -257,6 +257,10 @@ impl Site {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 ..Response::text(200, &self.server.metrics.render(&self.gauges()))
             },
+            // A page of another site whose name was pointed here must not read who is connected.
+            "/clients" if !files::is_address(request.header("host")) => {
+                Response::text(403, "ask by an IP address or localhost")
+            }
             "/clients" => Response::json(200, self.clients_owed_most()),
             _ => Response::text(404, "here are /clients, /healthz, /metrics and /readyz"),
         }

@@ -23,7 +23,8 @@ pub fn client_address(request: &Request, source: IpAddr, proxies: &Proxies) -> O
 fn parse(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
-    text.parse().or_else(|_| with_port()).ok()
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().or_else(|_| with_port()).ok()
 }
 
 #[cfg(test)]
@@ -56,6 +57,7 @@ mod tests {
             ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ("10.0.0.1", &["192.0.2.7:4711"], "192.0.2.7"),
             ("10.0.0.1", &["[2001:db8::7]:4711"], "2001:db8::7"),
+            ("10.0.0.1", &["[2001:db8::7]"], "2001:db8::7"),
             ("10.0.0.1", &["2001:db8::7, 2001:db8::1"], "2001:db8::7"),
             ("10.0.0.1", &["::ffff:192.0.2.7"], "192.0.2.7"),
             ("2001:db8::1", &["192.0.2.7"], "192.0.2.7"),
@@ -80,6 +82,7 @@ mod tests {
             &[b"192.0.2.7, \xff, 10.0.0.2"],
             &[b"192.0.2.7:80:80"],
             &[b"[2001:db8::7"],
+            &[b"2001:db8::7]"],
             &[b"192.0.2.7 192.0.2.8"],
             &[b"for=192.0.2.7"],
         ] {

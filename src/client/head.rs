@@ -1,5 +1,7 @@
 //! What a connection begins with: the head of a request, and before it what a proxy in front says of its client.
 
+use std::net::IpAddr;
+
 use super::Event;
 use super::http;
 use super::proxied::{self, Header};
@@ -11,6 +13,14 @@ pub struct Head {
     pub bytes_max: usize,
     /// Whether the header of a proxy stands before it.
     pub is_proxied: bool,
+}
+
+/// Of which client a proxy has said that it comes, though its request is not whole yet.
+pub(super) fn announced(input: &[u8]) -> Option<IpAddr> {
+    match proxied::parse(input) {
+        Header::Whole { address, .. } => address,
+        Header::Partial | Header::Malformed => None,
+    }
 }
 
 impl Head {

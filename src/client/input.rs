@@ -1,5 +1,7 @@
 //! What a client has left unfinished: the start of a head or of a frame, a message of which some fragments have come.
 
+use std::net::IpAddr;
+
 use super::Client;
 use crate::timers::Tick;
 
@@ -12,6 +14,11 @@ impl Client {
     /// Whether some of what it sent is kept.
     pub fn has_input(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| !flight.input.is_empty())
+    }
+
+    /// Of whom the proxy's header speaks that is kept, if that is whole and the request behind it is not.
+    pub fn announced(&self) -> Option<IpAddr> {
+        super::head::announced(&self.flight.as_ref()?.input)
     }
 
     /// Keeps what is not whole yet. To be followed by [`Client::recount`].

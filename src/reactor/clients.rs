@@ -268,6 +268,9 @@ impl Reactor {
             });
             self.site.server.recount(id, progressed);
         }
+        if head.is_proxied {
+            self.site.count_announced(id);
+        }
         self.buffer = buffer;
         !is_cut
     }

@@ -189,6 +189,33 @@ fn one_address_cannot_fill_the_server_with_what_was_refused() {
 }
 
 #[test]
+fn one_address_cannot_hold_the_handshakes_with_what_it_does_not_finish() {
+    let mut world = World::new(true);
+    let half = [header(0x21, [192, 0, 2, 1], 0), b"GET / HT".to_vec()].concat();
+    let all: Vec<ConnId> = (0..50)
+        .map(|_| {
+            let id = world.dial(PROXY);
+            // The header alone, and more of the request then: it counts once.
+            world.say(id, &half[..30]);
+            world.say(id, &half[30..]);
+            id
+        })
+        .collect();
+    let kept = all.iter().filter(|id| !world.is_closed(**id)).count();
+    assert_eq!((kept, world.reactor.site.server.handshakes), (5, 5));
+    let other = [header(0x21, [192, 0, 2, 2], 0), head("")].concat();
+    assert_eq!(world.ask(PROXY, &other).1, OPENED);
+    // Those that other proxies bring are counted when their head says of whom they speak.
+    let mut world = World::new(true);
+    world.reactor.site.proxies = proxies("10.0.0.0/8");
+    for _ in 0..20 {
+        let id = world.dial(PROXY);
+        world.say(id, &header(0x21, [10, 0, 0, 2], 0));
+        assert!(!world.is_closed(id));
+    }
+}
+
+#[test]
 fn other_proxies_are_believed_from_a_reload_on() {
     let mut world = World::new(false);
     assert_eq!(world.ask("192.0.2.9", &head("192.0.2.1")).1, OPENED);

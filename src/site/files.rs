@@ -1,6 +1,7 @@
 //! What is served besides WebSockets: a page for those on this machine, and files that anybody may fetch.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
 use crate::client::http::{Request, Response};
 
@@ -88,14 +89,24 @@ impl Page {
 /// A name that points to this machine alone. A page of another site whose name was pointed here (DNS rebinding) sends its
 /// own name, and must not get the page with its token.
 fn is_loopback_name(host: Option<&str>) -> bool {
-    let Some(host) = host else { return false };
+    let Some(name) = host.map(without_port) else { return false };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A name that nobody can point elsewhere: an IP address, or `localhost`.
+pub(super) fn is_address(host: Option<&str>) -> bool {
+    let Some(name) = host.map(without_port) else { return false };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// A host without its port and its brackets.
+fn without_port(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost")
-        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    name.trim_start_matches('[').trim_end_matches(']')
 }
 
 #[cfg(test)]
@@ -122,6 +133,8 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_loopback_name(Some(host)), loopback, "{host}");
+            let is_number = host == "10.0.0.1";
+            assert_eq!(is_address(Some(host)), loopback || is_number, "{host}");
         }
     }
 

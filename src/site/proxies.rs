@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Site;
+use crate::client::State;
 use crate::client::forwarded::client_address;
 use crate::client::http::{Request, Response};
 use crate::slots::ConnId;
@@ -25,6 +26,20 @@ impl Site {
         });
         self.addresses.enter(id, address);
         request.from_address(Some(address))
+    }
+
+    /// Counts a client whose proxy has said where it comes from, and whose request is still to come: those of one address that
+    /// never finish theirs must not hold every handshake.
+    pub(crate) fn count_announced(&mut self, id: ConnId) {
+        let client = self.server.client(id).filter(|client| client.state() == State::Head);
+        let Some(address) = client.and_then(|client| client.announced()) else { return };
+        // One that is listed itself may bring many.
+        if !self.proxies.has(address) && !self.addresses.has(id) {
+            self.addresses.enter(id, address);
+            if self.addresses.is_of_crowd(id) {
+                self.refuse_crowd(id);
+            }
+        }
     }
 
     /// Refuses one of an address that has far too many already: each that took a slot to be told so would take it from the clients

@@ -88,6 +88,12 @@ async def test_who_reads_slowly_is_told_of_and_who_reads_is_not(start):
     assert walks <= time.monotonic() - start_of_it + 1.01
 
 
+def test_who_is_connected_is_told_to_no_page_whose_name_was_pointed_here(server):
+    host, _, port = address(server).removeprefix("http://").rpartition(":")
+    for name, status in [(f"evil.example:{port}", 403), (f"{host}:{port}", 200), (f"localhost:{port}", 200)]:
+        assert server.http(path="/clients", headers={"Host": name}, address=(host, int(port)))[0] == status, name
+
+
 async def test_the_address_comes_from_the_settings_too(server):
     host = address(server).removeprefix("http://")
     assert oneloop("top", "--once", ONELOOP_ADMIN=host).returncode == 0
