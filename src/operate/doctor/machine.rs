@@ -90,6 +90,8 @@ fn memory(report: &mut Report, bounds: &Bounds, clients: u64) {
     let Some(there) = machine.into_iter().chain(limit).min() else {
         return report.ok("memory", "not told here");
     };
+    // Whoever answers at `admin` may say any number of descriptors.
+    let clients = clients.min(u64::from(u32::MAX));
     let held = bounds.unfinished_bytes_max + bounds.backlogs_bytes_max + bounds.history_bytes_max;
     let (held, sockets) = (START_BYTES + held as u64, clients * SOCKET_BYTES);
     let ceiling = if bounds.memory_max == 0 { u64::MAX } else { bounds.memory_max as u64 };
