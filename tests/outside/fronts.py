@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from redises import free_port
-from support import DEADLINE, eventually, run
+from support import DEADLINE, end, eventually, run
 
 # As nginx' own documentation has it: without these lines the handshake does not get through.
 UPGRADE = """
@@ -88,5 +88,4 @@ class Nginx:
         return eventually(listens, "nginx listens") == "listens"
 
     def end(self):
-        self.process.terminate()
-        self.process.wait(timeout=DEADLINE)
+        end(self.process)

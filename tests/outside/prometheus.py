@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from support import DEADLINE, eventually
+from support import DEADLINE, end, eventually
 
 # As the name of the one server that is scraped.
 INSTANCE = "push-1"
@@ -71,12 +71,7 @@ class Prometheus:
         return answer["data"]["result"]
 
     def end(self):
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=DEADLINE)
-        finally:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
 
 def filled(expression, instance=".*", interval="1m"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fronts import Certificate
 from redises import free_port
-from support import DEADLINE, ROOT, environment, eventually
+from support import DEADLINE, ROOT, environment, end, eventually
 from websockets.asyncio.client import connect
 
 NAME = "push.example.com"
@@ -95,9 +95,4 @@ class Proxy:
         )
 
     def end(self):
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=DEADLINE)
-        finally:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)

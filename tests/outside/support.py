@@ -40,6 +40,16 @@ def eventually(condition, what, seconds=DEADLINE):
     return value
 
 
+def end(process):
+    """Ends a process in good order, or else by force."""
+    process.terminate()
+    try:
+        process.wait(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def brief(value):
     """The name of a test's parameter: short, and safe to print."""
     return repr(value)[:24]
