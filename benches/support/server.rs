@@ -11,8 +11,16 @@ use super::admin::Metrics;
 use super::process::{Lines, wait_until};
 use super::usage::{CpuTime, Memory, cpu_time, is_stopped, memory};
 
-/// The binary that is measured.
+/// The binary that is measured, if no other one is named.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_oneloop");
+
+/// Names another binary to be measured, an older one for example.
+const ANOTHER: &str = "ONELOOP_BENCH_BINARY";
+
+/// Returns whether another binary is measured than the one that was built with the bench.
+pub fn is_another() -> bool {
+    std::env::var_os(ANOTHER).is_some()
+}
 
 /// What everyone listens to, beside their own topic.
 pub const SHARED_TOPIC: &str = "news";
@@ -59,7 +67,7 @@ impl Server {
 
     /// Starts it where clients are to find it again after [`Server::restart_after`].
     pub fn start_at(listen: &str, flags: &[&str]) -> Server {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(std::env::var_os(ANOTHER).unwrap_or_else(|| BINARY.into()));
         // Settings of the caller's own would change what is measured.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ONELOOP_") {
