@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use mio::Events;
 use oneloop::client::memory::install;
 use oneloop::config::{Config, Origins, Proxies};
+use oneloop::cursor::Signer;
 use oneloop::handler::Route;
 use oneloop::metrics::Histogram;
 use oneloop::push::Push;
@@ -382,6 +383,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         prefix: config.prefix.clone(),
         control: None,
         receipts: None,
+        signer: Signer::derived(SECRET.as_bytes(), None),
         bounds,
         trim: Some(trim),
     }

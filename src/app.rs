@@ -5,6 +5,7 @@ use std::net::TcpListener;
 
 use crate::clock::Millis;
 use crate::config::{Config, Origins, normalize_origin};
+use crate::cursor::Signer;
 use crate::handler::{Handler, Route};
 use crate::limits;
 use crate::presence::{BATCH_MAX, Settings};
@@ -167,6 +168,10 @@ impl App {
         bounds.clients_max = limits::clients_max(bounds.clients_max, bounds.publishers_max)?;
         let link = link(&config).map_err(invalid)?;
         let presence = presence(&config, bounds.clients_max);
+        let signer = match config.signer() {
+            Some(signer) => signer,
+            None => own_signer(&config)?,
+        };
         let plan = Plan {
             listen: config.listen,
             listener,
@@ -189,6 +194,7 @@ impl App {
             prefix: config.prefix,
             control: config.control,
             receipts: config.receipts,
+            signer,
             bounds,
             trim,
         };
@@ -267,6 +273,19 @@ fn presence(config: &Config, clients_max: usize) -> Option<Settings> {
         waiting_max: clients_max,
         batch_max: BATCH_MAX,
     })
+}
+
+/// Signs cursors with a key that no other process has.
+fn own_signer(config: &Config) -> io::Result<Signer> {
+    if !config.streams.is_empty() {
+        log::warn!(
+            "no secret is shared with other processes: the cursors of this one are good at itself alone, until it ends; \
+             set cursor_key_file, the same at each"
+        );
+    }
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Signer::with_key(&key))
 }
 
 fn invalid(why: String) -> io::Error {

@@ -1,5 +1,9 @@
 //! Where somebody stands in what was published: in this process's own count, and in each stream of Redis.
 
+mod signer;
+
+pub use signer::Signer;
+
 use std::fmt;
 
 /// The most streams that a cursor has a place in.
@@ -33,7 +37,8 @@ impl fmt::Display for Node {
 
 /// What a client remembers, and comes back with.
 ///
-/// Its text is opaque to clients, and rises along each connection: 22 characters, and some more for each stream.
+/// Its text is opaque to clients, and rises along each connection: 22 characters, some more for each stream, and 13 of the MAC
+/// that a [`Signer`] puts behind them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     /// Whose count `number` belongs to.
@@ -47,8 +52,8 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Reads what [`Cursor::write`] wrote, and nothing else.
-    pub fn parse(text: &str) -> Option<Cursor> {
+    /// Reads what [`write`] wrote, and nothing else.
+    fn parse(text: &str) -> Option<Cursor> {
         let mut rest = text.as_bytes();
         let node = Node(read_number(&mut rest, NODE_CHARS)?);
         let number = read_number(&mut rest, NUMBER_CHARS)?;
@@ -70,26 +75,13 @@ impl Cursor {
         let cursor = Cursor { node, number, has_channels, entries };
         // Each cursor has one text.
         let mut again = String::with_capacity(text.len());
-        cursor.write(&mut again);
+        write(&mut again, cursor.node, cursor.number, cursor.has_channels, &cursor.entries);
         (again == text).then_some(cursor)
     }
-
-    /// Appends its text.
-    pub fn write(&self, out: &mut String) {
-        write(out, self.node, self.number, self.has_channels, &self.entries);
-    }
 }
 
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        self.write(&mut text);
-        f.write_str(&text)
-    }
-}
-
-/// Appends the text of a cursor with these parts.
-pub fn write(out: &mut String, node: Node, number: u64, has_channels: bool, entries: &[EntryId]) {
+/// Appends the text of a cursor with these parts, without a MAC.
+fn write(out: &mut String, node: Node, number: u64, has_channels: bool, entries: &[EntryId]) {
     write_number(out, node.0, NODE_CHARS);
     write_number(out, number, NUMBER_CHARS);
     if !entries.is_empty() {
@@ -201,6 +193,12 @@ mod tests {
         assert!(id(5, 0).before() < Some(id(5, 0)));
     }
 
+    fn text(cursor: &Cursor) -> String {
+        let mut text = String::new();
+        write(&mut text, cursor.node, cursor.number, cursor.has_channels, &cursor.entries);
+        text
+    }
+
     fn cursor(random: &mut Random) -> Cursor {
         let small = |random: &mut Random| random.next() >> (random.next() % 64);
         let entries = (0..random.below(3))
@@ -219,19 +217,18 @@ mod tests {
         let mut random = Random::new(0xc0_450);
         for _ in 0..20_000 {
             let cursor = cursor(&mut random);
-            let text = cursor.to_string();
+            let text = text(&cursor);
             assert_eq!(Cursor::parse(&text), Some(cursor), "{text}");
         }
         let node = Node::new(1_700_000_000, u64::MAX);
         assert_eq!(node.to_string().len(), 12);
         let plain = Cursor { node, number: 1, has_channels: true, entries: vec![] };
-        assert_eq!(plain.to_string().len(), 22);
+        assert_eq!(text(&plain).len(), 22);
     }
 
     #[test]
     fn what_is_later_rises_as_text() {
         let mut random = Random::new(7);
-        let text = |cursor: &Cursor| cursor.to_string();
         for _ in 0..20_000 {
             let one = cursor(&mut random);
             let later = Cursor { number: one.number + 1, ..one.clone() };
@@ -256,7 +253,7 @@ mod tests {
     fn what_is_no_cursor_is_refused() {
         let mut random = Random::new(99);
         for _ in 0..20_000 {
-            let mut text = cursor(&mut random).to_string().into_bytes();
+            let mut text = text(&cursor(&mut random)).into_bytes();
             match random.below(3) {
                 0 => text.truncate(random.below(text.len())),
                 1 => text.push(random.choose(b"0v1z\xff".as_slice())),
@@ -265,9 +262,9 @@ mod tests {
                     text[at] = random.choose(b"0v1zW \xff".as_slice());
                 }
             }
-            let Ok(text) = std::str::from_utf8(&text) else { continue };
-            // Whatever is taken is a cursor of its own.
-            assert!(Cursor::parse(text).is_none_or(|read| read.to_string() == text), "{text}");
+            let Ok(told) = std::str::from_utf8(&text) else { continue };
+            // Each text that is read is a cursor's own.
+            assert!(Cursor::parse(told).is_none_or(|read| self::text(&read) == told), "{told}");
         }
         for text in ["", "x", "é", &"v".repeat(4000), "0000000000000000000001"] {
             let is_one = Cursor::parse(text).is_some();

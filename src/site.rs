@@ -113,6 +113,9 @@ impl Site {
     /// The settings were read again: what can change without dropping a client changes now.
     pub fn reload(&mut self, config: &Config) {
         self.proxies = config.proxies.clone();
+        if let Some(signer) = config.signer() {
+            self.server.signer = signer;
+        }
         for route in &mut self.routes {
             let Some(newer) = config.routes.iter().find(|newer| newer.path == route.path) else {
                 continue;

@@ -14,6 +14,7 @@ use mio::Events;
 use oneloop::ConnId;
 use oneloop::client::memory::{FarEnds, install};
 use oneloop::config::{Config, Proxies};
+use oneloop::cursor::Signer;
 use oneloop::handler::Route;
 use oneloop::hub::CROWD;
 use oneloop::push::Push;
@@ -118,6 +119,7 @@ impl World {
             prefix: config.prefix.clone(),
             control: None,
             receipts: None,
+            signer: Signer::derived(SECRET, None),
             bounds,
             trim: None,
         };

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 const GROUND: [&str; 3] = ["clock", "cursor", "slots"];
 
 /// The one home of each outside crate: files, or folders with what is in them.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("data_encoding", &["push/", "client/http.rs"]),
-    ("getrandom", &["serve/", "reactor/link.rs"]),
+    ("getrandom", &["serve/", "reactor/link.rs", "app.rs"]),
+    ("hmac", &["cursor/"]),
     ("jsonwebtoken", &["push/"]),
     ("lexopt", &["config/"]),
     ("mio", &["reactor/", "client/transport.rs", "signals.rs"]),
@@ -21,7 +22,9 @@ const HOMES: [(&str, &[&str]); 15] = [
     ),
     ("serde", &["backend/", "push/"]),
     ("serde_json", &["backend/", "logger.rs", "operate/slowest.rs", "push/"]),
+    ("sha2", &["cursor/"]),
     ("signal_hook", &["signals.rs"]),
+    ("siphasher", &["cursor/"]),
     ("slab", &["slots.rs", "reactor/publishers.rs"]),
     ("smol_str", &["hub/"]),
     ("socket2", &["reactor/"]),

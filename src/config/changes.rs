@@ -38,7 +38,7 @@ type Differs<T> = fn(&T, &T) -> bool;
 /// Two texts compared: the key, whether they differ, and how the newer one is taken over; without that it needs a restart.
 type Text<T> = (&'static str, Differs<T>, Option<fn(&mut T, &T)>);
 
-const TEXTS: [Text<Config>; 17] = [
+const TEXTS: [Text<Config>; 19] = [
     ("listen", |a, b| a.listen != b.listen, None),
     ("proxies", |a, b| a.proxies != b.proxies, Some(|a, b| a.proxies = b.proxies.clone())),
     ("proxy_protocol", |a, b| a.proxy_protocol != b.proxy_protocol, None),
@@ -54,6 +54,16 @@ const TEXTS: [Text<Config>; 17] = [
     ("events", |a, b| a.events != b.events, None),
     ("client_script", |a, b| a.client_script != b.client_script, None),
     ("page", |a, b| a.page != b.page, None),
+    (
+        "cursor_key_file",
+        |a, b| a.cursor_key != b.cursor_key,
+        Some(|a, b| a.cursor_key.clone_from(&b.cursor_key)),
+    ),
+    (
+        "previous_cursor_key_file",
+        |a, b| a.previous_cursor_key != b.previous_cursor_key,
+        Some(|a, b| a.previous_cursor_key.clone_from(&b.previous_cursor_key)),
+    ),
     ("log", |a, b| a.log != b.log, Some(|a, b| a.log = b.log)),
     ("log_format", |a, b| a.log_format != b.log_format, None),
 ];

@@ -36,6 +36,8 @@ pub use read::{Invocation, Problems, read};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::cursor::Signer;
+
 /// Everything that can be set.
 #[derive(Clone)]
 pub struct Config {
@@ -68,6 +70,10 @@ pub struct Config {
     pub client_script: bool,
     /// Whether `/` is a page to try the server with; `None`: without a key.
     pub page: Option<bool>,
+    /// The secret that cursors are signed with; `None`: with the one that signs tokens, if there is one.
+    pub cursor_key: Option<Secret>,
+    /// The one before it. Only there beside `cursor_key`.
+    pub previous_cursor_key: Option<Secret>,
     /// Where in Redis it is told who comes and goes; only there beside `redis`.
     pub events: Option<Sink>,
     /// How tokens are checked.
@@ -194,6 +200,15 @@ impl Jwt {
 impl Config {
     /// A cursor names a place in each of them.
     pub const STREAMS_MAX: usize = 8;
+
+    /// Signs cursors with a key that other processes with these settings have as well; `None`: they share no secret.
+    pub fn signer(&self) -> Option<Signer> {
+        let (own, previous) = match &self.cursor_key {
+            Some(own) => (own, &self.previous_cursor_key),
+            None => (self.jwt.secret.as_ref()?, &self.jwt.previous_secret),
+        };
+        Some(Signer::derived(own.as_bytes(), previous.as_ref().map(Secret::as_bytes)))
+    }
 }
 
 impl Sink {
@@ -236,6 +251,8 @@ impl Default for Config {
             admin: None,
             client_script: true,
             page: None,
+            cursor_key: None,
+            previous_cursor_key: None,
             events: None,
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],

@@ -31,6 +31,14 @@ pub(super) fn set_publishers_password(config: &mut Config, bytes: Vec<u8>) -> Re
     Ok(())
 }
 
+pub(super) fn set_cursor_key(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
+    put(&mut config.cursor_key, signing_secret(bytes).map(Some))
+}
+
+pub(super) fn set_previous_cursor_key(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
+    put(&mut config.previous_cursor_key, signing_secret(bytes).map(Some))
+}
+
 fn signing_secret(bytes: Vec<u8>) -> Result<Secret, String> {
     let (length, least) = (bytes.len(), Jwt::SECRET_BYTES_MIN);
     if length < least {

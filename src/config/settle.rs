@@ -88,6 +88,7 @@ impl Draft {
         for (previous, current) in [
             (&["jwt.previous_secret", "jwt.previous_secret_file"][..], &SECRETS[..]),
             (&["jwt.previous_key_file"][..], &["jwt.key_file"][..]),
+            (&["previous_cursor_key_file"][..], &["cursor_key_file"][..]),
         ] {
             if let (Some(label), None) = (self.first(previous), self.first(current)) {
                 let wanted = current[current.len() - 1];
@@ -320,6 +321,7 @@ mod tests {
             ("jwt.jwks_file = 'Cargo.toml'", secret, "jwt.jwks_file (t.toml:1) are keys of two families"),
             ("", previous, "jwt.previous_secret (ONELOOP_JWT_PREVIOUS_SECRET) needs a current one beside it: set jwt.secret_file"),
             ("jwt.previous_key_file = 'Cargo.toml'", &[], "jwt.previous_key_file (t.toml:1) needs a current one beside it: set jwt.key_file"),
+            ("previous_cursor_key_file = 'Cargo.toml'", secret, "previous_cursor_key_file (t.toml:1) needs a current one beside it: set cursor_key_file"),
             ("jwt.algorithms = ['HS256', 'RS256']", secret, "jwt.algorithms (t.toml:1): RS256 needs jwt.key_file or jwt.jwks_file"),
             ("jwt = { key_file = 'Cargo.toml', algorithms = ['HS256', 'EdDSA'] }", &[], "HS256 needs a secret"),
             ("ping_seconds = 60", &[], "silence_seconds is 60 and ping_seconds (t.toml:1) is 60"),

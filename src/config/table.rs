@@ -43,6 +43,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "off", "a channel's name, or off", |c, v| put(&mut c.receipts, channel_or_off(v))),
         text("streams", "keys of Redis streams whose entries are messages",
             "none", "list of at most 8, only with redis", |c, v| put(&mut c.streams, streams(v))),
+        secret_file("cursor_key_file", "file with the secret that cursors are signed with, in place of jwt.secret", set_cursor_key),
+        secret_file("previous_cursor_key_file", "file with the cursors' secret before, still accepted", set_previous_cursor_key),
         text("admin", "where /metrics, /clients, /healthz and /readyz are served",
             "off", "IP:PORT or off", |c, v| put(&mut c.admin, v.address_or_off())),
         text("client_script", "whether the client for browsers and mini programs is served, at /oneloop.js",

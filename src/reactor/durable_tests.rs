@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::pages_tests::bounds_of;
 use super::replay_tests::{Plain, texts};
-use super::tests::{Phones, Shared, plan};
+use super::tests::{Phones, Shared, plan, signer};
 use super::*;
 use crate::client::memory::install;
 use crate::config::Bounds;
@@ -31,10 +31,10 @@ fn entry(millis: u64) -> EntryId {
     EntryId { millis, number: 0 }
 }
 
-/// The cursor of one that had so much of the stream at another process.
+/// The cursor of one that had so much of the stream at another process with the same key.
 fn elsewhere(has: EntryId) -> String {
     let node = Node::new(7, 1 << 40);
-    Cursor { node, number: 5, has_channels: false, entries: vec![has] }.to_string()
+    signer().text(&Cursor { node, number: 5, has_channels: false, entries: vec![has] })
 }
 
 impl World {

@@ -174,7 +174,7 @@ impl Reactor {
         let ceiling = Ceiling::new(plan.bounds.memory_max);
         let slow = plan.routes.iter().map(|route| route.handler.slow()).collect();
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
-        let server = Server::new(plan.bounds, slow, now);
+        let server = Server::new(plan.bounds, slow, plan.signer, now);
         let mut site = Site::new(server, plan.routes, plan.prefix);
         site.has_redis = plan.commander.is_some();
         site.proxies = plan.proxies;

@@ -13,7 +13,7 @@ use crate::client::memory::install;
 use crate::cursor::{Cursor, EntryId, Node};
 use crate::hub::Reason;
 use crate::random::Random;
-use crate::server::Resumed;
+use crate::server::{Resumed, Server};
 use crate::source::request::{PageEnd, Purpose, Request};
 
 const TOPICS: [&str; 4] = ["a", "a.b", "c", "user.7"];
@@ -187,10 +187,12 @@ impl World {
         }
         let node = Node::new(7, self.random.next());
         let since = Cursor { node, number: 5, has_channels: false, entries: had.to_vec() };
-        let resumed = self.reactor.site.server.resume(id, &since.to_string());
+        let server = &mut self.reactor.site.server;
+        let since = server.signer.text(&since);
+        let resumed = server.resume(id, &since);
         let Resumed::From(cursor) = resumed else { panic!("seed {}: refused", self.seed) };
         // It may be cut off before it hears anything, and come back with this one, here or elsewhere.
-        let cursor = Cursor::parse(&cursor).expect("it is a cursor");
+        let cursor = self.reactor.site.server.signer.read(&cursor).expect("it is a cursor");
         assert_eq!((cursor.has_channels, cursor.entries), (false, had.to_vec()));
         self.open.insert(id, Listener { held, had });
         self.let_go();
@@ -343,7 +345,8 @@ impl World {
             let (cursor, _, data) = (words.next(), words.next(), words.next().expect("three"));
             let cursor = cursor.expect("three words");
             assert!(*cursor > *last, "seed {seed}: {cursor} does not rise over {last}");
-            assert!(!Cursor::parse(cursor).expect("it is one").has_channels, "seed {seed}");
+            let signer = &self.reactor.site.server.signer;
+            assert!(!signer.read(cursor).expect("it is one").has_channels, "seed {seed}");
             cursor.clone_into(&mut last);
             let number: usize = data.parse().expect("a number");
             let (stream, at) = self.places[number - 1];
@@ -426,10 +429,12 @@ fn a_cursor_that_knows_nothing_of_the_streams_is_good_while_they_are_empty() {
         let id = world.reactor.attach();
         let server = &mut world.reactor.site.server;
         server.open(id, 0);
-        let has_channels = |cursor: &str| Cursor::parse(cursor).expect("it is one").has_channels;
-        assert!(has_channels(&first), "elsewhere it would have all of each stream");
+        let has_channels = |server: &Server, cursor: &str| {
+            server.signer.read(cursor).expect("it is one").has_channels
+        };
+        assert!(has_channels(server, &first), "elsewhere it would have all of each stream");
         match server.resume(id, &first) {
-            Resumed::From(cursor) => assert!(before == 0 && has_channels(&cursor)),
+            Resumed::From(cursor) => assert!(before == 0 && has_channels(server, &cursor)),
             Resumed::No(_) => assert!(before > 0, "what was added meanwhile was told to nobody"),
         }
     }

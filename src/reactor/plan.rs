@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use crate::config::{Bounds, Proxies};
+use crate::cursor::Signer;
 use crate::handler::Route;
 use crate::source::commander::Commander;
 use crate::source::link::Link;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub control: Option<String>,
     /// The channel of receipts for messages that came by a channel, if they have any.
     pub receipts: Option<String>,
+    /// Signs cursors; the same at every process that clients are to come back to.
+    pub signer: Signer,
     /// Every bound; `clients_max` is a number here, not 0.
     pub bounds: Bounds,
     /// Makes the allocator return what is free to the system; called a while after a burst.

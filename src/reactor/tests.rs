@@ -11,6 +11,7 @@ use crate::client::State;
 use crate::client::frame::Close;
 use crate::client::memory::{FarEnds, install};
 use crate::config::{Bounds, Config, Origins, Proxies};
+use crate::cursor::Signer;
 use crate::handler::{Handler, Reject, Route};
 use crate::hub::{CROWD, Reason};
 use crate::random::Random;
@@ -30,6 +31,11 @@ impl Handler for Silent {
     }
 
     fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+}
+
+/// Signs cursors as every process of the tests does.
+pub(super) fn signer() -> Signer {
+    Signer::with_key(&[7; 16])
 }
 
 /// One route, on a port that the system chooses, with these bounds.
@@ -54,6 +60,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         prefix: String::new(),
         control: None,
         receipts: None,
+        signer: signer(),
         bounds,
         trim: None,
     }

@@ -24,7 +24,7 @@ use crate::client::outbox::{Backlog, Slow};
 use crate::client::{AtEnd, Client, State, Timing};
 use crate::clock::{Millis, Now};
 use crate::config::Bounds;
-use crate::cursor::{EntryId, Node};
+use crate::cursor::{EntryId, Node, Signer};
 use crate::flush::{FlushQueue, Lane};
 use crate::history::History;
 use crate::hub::Hub;
@@ -45,7 +45,7 @@ use requests::Requests;
 pub const ADMIN_ROUTE: u8 = u8::MAX;
 
 /// About how long a cursor is: exactly, without streams.
-const CURSOR_BYTES: usize = 22;
+const CURSOR_BYTES: usize = 35;
 
 /// What a signature that was checked counts for among the 1 MiB that is read from all clients in a turn: 64 of them are a turn,
 /// 12 ms with the slowest (ES256). Whoever sends the last bytes of 4,000 heads at once would hold everyone up for most of a second.
@@ -96,6 +96,8 @@ pub struct Server {
     node: Node,
     /// The same as text: see [`Server::node`].
     node_name: String,
+    /// Signs cursors.
+    pub(crate) signer: Signer,
     pub(crate) history: History,
     /// The latest entry of each stream that was published.
     pub(crate) entries: Vec<EntryId>,
@@ -121,7 +123,7 @@ pub struct Server {
 
 impl Server {
     /// With a route for each of these.
-    pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, now: Now) -> Server {
+    pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, signer: Signer, now: Now) -> Server {
         let node = names::node(now.unix);
         Server {
             now,
@@ -153,6 +155,7 @@ impl Server {
             generation: 0,
             node_name: node.to_string(),
             node,
+            signer,
             entries: Vec::new(),
             begins: Vec::new(),
             has_channels: true,

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::client::frame::Frame;
 use crate::client::replay::{Change, Page, Replay};
 use crate::client::{Client, State};
-use crate::cursor::{self, Cursor, EntryId};
+use crate::cursor::{Cursor, EntryId};
 use crate::flush::Lane;
 use crate::history::{History, Said, hash_of};
 use crate::hub::Hub;
@@ -134,7 +134,7 @@ impl Server {
     /// Gives a client that came back what it missed since this cursor, as soon as the running handler is done with it: what it
     /// listens to by then counts.
     pub fn resume(&mut self, id: ConnId, since: &str) -> Resumed {
-        let place = Cursor::parse(since).and_then(|since| self.place_after(since));
+        let place = self.signer.read(since).and_then(|since| self.place_after(since));
         let is_caught_up = self.caught_up(id);
         let Some(replay) = place.filter(|_| is_caught_up) else {
             self.metrics.resumes_refused += 1;
@@ -338,11 +338,11 @@ impl Server {
     /// Appends the text of a cursor of one that came back: what it says of the streams is known as far as it was when it came.
     pub(super) fn write_replays_cursor(&self, out: &mut String, number: u64, replay: &Replay) {
         let has_channels = self.has_channels || !replay.is_portable;
-        cursor::write(out, self.node, number, has_channels, &replay.entries);
+        self.signer.write(out, self.node, number, has_channels, &replay.entries);
     }
 
     /// Appends the text of a cursor of this process.
     pub(super) fn write_cursor(&self, out: &mut String, number: u64, entries: &[EntryId]) {
-        cursor::write(out, self.node, number, !self.is_portable(), entries);
+        self.signer.write(out, self.node, number, !self.is_portable(), entries);
     }
 }
