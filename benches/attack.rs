@@ -8,21 +8,29 @@ mod attacks;
 mod support;
 
 use serde_json::{Map, Value};
-use support::{Options, report};
+use support::{Options, drain, report};
 
 fn main() {
     let options = Options::read();
+    match options.role.as_deref() {
+        None => run(&options),
+        Some([role, rest @ ..]) if role == drain::ROLE => drain::run(rest),
+        Some(role) => panic!("no such role: {role:?}"),
+    }
+}
+
+fn run(options: &Options) {
     let only = options.value("--only");
     let mut found = Map::new();
     for (name, attack) in attacks::ALL {
-        if only.as_deref().is_none_or(|only| only == name) {
-            let Value::Object(figures) = attack(&options) else {
+        if only.as_deref().is_none_or(|only| only == *name) {
+            let Value::Object(figures) = attack(options) else {
                 panic!("the figures of {name} have names");
             };
             println!("{name}: {}", Value::Object(figures.clone()));
-            found.insert(name.to_owned(), Value::Object(figures));
+            found.insert((*name).to_owned(), Value::Object(figures));
         }
     }
     assert!(!found.is_empty(), "there is no attack of that name");
-    report::print("attack", &options, Value::Object(found));
+    report::print("attack", options, Value::Object(found));
 }

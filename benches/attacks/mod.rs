@@ -1,6 +1,8 @@
 //! The attacks by name, and what they share.
 
 mod backlog;
+mod comebacks;
+pub mod others;
 mod unfinished;
 
 use serde_json::Value;
@@ -12,7 +14,8 @@ use crate::support::{Options, server};
 pub type Attack = fn(&Options) -> Value;
 
 /// Every attack, in the order in which they run.
-pub const ALL: [(&str, Attack); 2] = [("unfinished", unfinished::run), ("backlog", backlog::run)];
+pub const ALL: &[(&str, Attack)] =
+    &[("unfinished", unfinished::run), ("backlog", backlog::run), ("comebacks", comebacks::run)];
 
 /// Asserts that a figure is within its bound, unless another binary is measured for comparison.
 pub fn assert_at_most(figure: i64, most: i64, what: &str) {

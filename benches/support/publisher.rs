@@ -1,7 +1,7 @@
 //! A publisher: a connection to the server's port that speaks as much RESP as PUBLISH takes.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use super::DEADLINE;
 use super::server::Server;
@@ -10,9 +10,14 @@ use super::server::Server;
 pub struct Publisher(BufReader<TcpStream>);
 
 impl Publisher {
-    /// Connects.
+    /// Connects to the server's own port.
     pub fn connect(server: &Server) -> Publisher {
-        let stream = TcpStream::connect(server.publishers).expect("the port is open");
+        Publisher::connect_to(server.publishers)
+    }
+
+    /// Connects to a Redis, or to whatever speaks like one: its answers are numbers of subscribers.
+    pub fn connect_to(address: SocketAddr) -> Publisher {
+        let stream = TcpStream::connect(address).expect("the port is open");
         stream
             .set_read_timeout(Some(DEADLINE))
             .and_then(|()| stream.set_nodelay(true))
