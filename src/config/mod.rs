@@ -10,6 +10,7 @@ mod command;
 mod commands;
 mod completions;
 mod draft;
+mod environment;
 mod file;
 mod man;
 mod manual;

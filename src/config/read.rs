@@ -1,12 +1,13 @@
 //! The front door of the settings: file, variables and flags in, one invocation or all problems out.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 
 use super::Config;
 use super::args;
 use super::command::Command;
 use super::draft::{Draft, Source};
+use super::environment::own_variables;
 use super::file::take_file;
 use super::names::suggestion;
 use super::table;
@@ -100,24 +101,6 @@ fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
             }
         }
     }
-}
-
-/// The variables that are meant for us, by name: the environment has no order.
-fn own_variables(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, OsString)> {
-    let named = vars.into_iter().map(|(name, value)| (name.to_string_lossy().into_owned(), value));
-    let mut own: Vec<_> = named
-        .filter(|(name, value)| name.starts_with("ONELOOP_") && !is_kubernetes(name, value))
-        .collect();
-    own.sort();
-    own
-}
-
-/// Kubernetes gives each pod `ONELOOP_PORT=tcp://...`, `ONELOOP_SERVICE_HOST`, `ONELOOP_PORT_8099_TCP` and
-/// the like when a service is called `oneloop`: nobody set those, so they are no slip.
-fn is_kubernetes(name: &str, value: &OsStr) -> bool {
-    name.starts_with("ONELOOP_SERVICE_")
-        || name.starts_with("ONELOOP_PORT_")
-        || (name == "ONELOOP_PORT" && value.as_encoded_bytes().starts_with(b"tcp://"))
 }
 
 #[cfg(test)]

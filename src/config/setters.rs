@@ -25,7 +25,7 @@ pub(super) fn set_previous_secret(config: &mut Config, bytes: Vec<u8>) -> Result
 
 pub(super) fn set_publishers_password(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
     if bytes.is_empty() {
-        return Err("it is empty".to_owned());
+        return Err("the password is empty; leave it out instead".to_owned());
     }
     config.publishers_password = Some(Secret::new(bytes));
     Ok(())
@@ -43,6 +43,9 @@ fn signing_secret(bytes: Vec<u8>) -> Result<Secret, String> {
     let (length, least) = (bytes.len(), Jwt::SECRET_BYTES_MIN);
     if length < least {
         let advice = "make one with: openssl rand -base64 48";
+        if bytes.is_empty() {
+            return Err(format!("the secret is empty and needs at least {least} bytes; {advice}"));
+        }
         return Err(format!("the secret has {length} bytes and needs at least {least}; {advice}"));
     }
     Ok(Secret::new(bytes))

@@ -183,3 +183,28 @@ async def test_with_a_key_and_no_topics_a_user_hears_its_own_alone(start):
         assert client.welcome["topics"] == ["user.42"]
         assert server.publish("news", 1) == 0
         assert await client.heard() == []
+
+
+def test_variables_of_kubernetes_are_passed_over():
+    links = {
+        "ONELOOP_REDIS_PORT": "tcp://10.96.0.7:6379", "ONELOOP_REDIS_SERVICE_HOST": "10.96.0.7",
+        "ONELOOP_REDIS_SERVICE_PORT": "6379", "ONELOOP_REDIS_PORT_6379_TCP_ADDR": "10.96.0.7",
+        "ONELOOP_ADMIN_SERVICE_PORT_HTTP": "9090", "ONELOOP_REDIS_MASTER_PORT_6379_TCP": "tcp://10.96.0.8:6379",
+    }
+    done = oneloop("--check", **KEY, **links)
+    assert (done.returncode, done.stdout) == (0, "the settings are good\n"), done.stderr
+    done = oneloop("--check", **KEY, ONELOOP_REDIS_PORT="6379")
+    assert done.returncode == 2 and "ONELOOP_REDIS_PORT" in done.stderr
+
+
+def test_an_empty_variable_is_not_set_unless_it_is_a_secret(tmp_path):
+    config = tmp_path / "oneloop.toml"
+    config.write_text('listen = "127.0.0.1:1"\npatterns = ["pub.a*"]\n')
+    names = ["CONFIG", "LISTEN", "PATTERNS", "PREFIX", "PING_SECONDS", "LOG", "JWT_KEY_FILE", "REDIS", "ADMIN", "LISEN"]
+    empty = {f"ONELOOP_{name}": "" for name in names}
+    done = oneloop("--check", "--config", config, **KEY, **empty)
+    assert done.returncode == 0, done.stderr
+    for secret in ["JWT_SECRET", "JWT_PREVIOUS_SECRET", "PUBLISHERS_PASSWORD"]:
+        done = oneloop("--check", **{f"ONELOOP_{secret}": ""})
+        assert done.returncode == 2
+        assert f"ONELOOP_{secret}" in done.stderr and "empty" in done.stderr
