@@ -75,7 +75,7 @@
 //! | 0 | [`memory`] | how much memory the process holds |
 //! | 0 | [`metrics`] | counters of what happened |
 //! | 0 | [`limits`] | how many descriptors there are |
-//! | 0 | [`signals`] | SIGTERM, SIGINT and SIGHUP as readable bytes |
+//! | 0 | [`signals`] | signals as readable bytes, or as nothing at all |
 //! | 0 | [`supervisor`] | what started the process and watches it, as systemd does |
 //! | 0 | [`logger`] | lines to stderr that never hold the loop up |
 //! | 0 | [`clock`] | time, as it is handed to everything |

@@ -96,10 +96,12 @@ fn paper_text(paper: Paper) -> Cow<'static, str> {
         Paper::Completions(shell) => config::completions(shell).into(),
         Paper::Man => config::man().into(),
         Paper::Socket => unit::socket().into(),
-        Paper::Service { config } => {
+        Paper::Service { config, drain_seconds } => {
             let program = std::env::current_exe().unwrap_or("/usr/local/bin/oneloop".into());
             let config = config.map(|name| absolute(&name).unwrap_or(name.into()));
-            unit::service(&program, config.as_deref()).into()
+            let hidden = unit::hidden(&program, config.as_deref());
+            hidden.iter().for_each(|problem| eprintln!("oneloop: {problem}"));
+            unit::service(&program, config.as_deref(), drain_seconds).into()
         }
     }
 }

@@ -1,10 +1,13 @@
-//! SIGTERM, SIGINT and SIGHUP as readable bytes.
+//! Signals as readable bytes, or as nothing at all.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::net::UnixStream;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 /// The reading end of a pipe into which the signal handler writes a byte per signal.
@@ -19,7 +22,7 @@ impl Signals {
     /// # Errors
     /// Those of the socket pair and of `sigaction`.
     pub fn new() -> io::Result<Signals> {
-        Signals::of(&[SIGTERM, SIGINT])
+        Signals::of(&[SIGTERM, SIGINT, SIGQUIT])
     }
 
     /// Catches the one that asks it to read its settings again.
@@ -51,5 +54,27 @@ impl Signals {
                 Err(_) => return count,
             }
         }
+    }
+}
+
+/// SIGUSR1 and SIGUSR2, which would end the process if nobody caught them: tools that rotate logs send them.
+pub struct Unused(Arc<AtomicBool>);
+
+impl Unused {
+    /// Catches them.
+    ///
+    /// # Errors
+    /// Those of `sigaction`.
+    pub fn new() -> io::Result<Unused> {
+        let came = Arc::new(AtomicBool::new(false));
+        for number in [SIGUSR1, SIGUSR2] {
+            flag::register(number, Arc::clone(&came))?;
+        }
+        Ok(Unused(came))
+    }
+
+    /// Returns whether one of them came since it was last asked.
+    pub fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }
 }

@@ -11,6 +11,9 @@ use crate::clock::Millis;
 /// What it says about the process is told no more often, and no wake-up is spent on it.
 const STATUS_PAUSE: Millis = 10_000;
 
+/// Seconds that a stop may take beyond its drain.
+pub const STOP_SECONDS_SPARE: u64 = 10;
+
 /// A sign of life that could not be sent is tried again after so long, or at the next one if that comes before.
 const RETRY: Millis = 100;
 
@@ -71,9 +74,13 @@ impl Supervisor {
         self.send("RELOADING=1");
     }
 
-    /// The end is near.
-    pub fn stopping(&mut self, clients: usize) {
-        self.send(&format!("STOPPING=1\nSTATUS=draining {clients} clients"));
+    /// Tells that the process drains, and for how many seconds at most: systemd would kill it after the `TimeoutStopSec` of its
+    /// unit, which knows nothing of the settings.
+    pub fn stopping(&mut self, clients: usize, seconds: u32) {
+        let micros = (u64::from(seconds) + STOP_SECONDS_SPARE) * 1_000_000;
+        self.send(&format!(
+            "STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS=draining {clients} clients"
+        ));
     }
 
     /// What is due at this moment: a sign of life, and how many clients there are, unless it is `stopping`.
@@ -235,7 +242,7 @@ mod tests {
         for (now, clients) in [(0, 1), (1, 2), (9_999, 3), (10_000, 3), (20_000, 3), (20_001, 4)] {
             supervisor.tick(now, clients, false);
         }
-        supervisor.stopping(4);
+        supervisor.stopping(4, 300);
         supervisor.tick(90_000, 3, true);
         assert_eq!(
             heard(&socket),
@@ -244,7 +251,7 @@ mod tests {
                 "STATUS=1 clients",
                 "STATUS=3 clients",
                 "STATUS=4 clients",
-                "STOPPING=1\nSTATUS=draining 4 clients",
+                "STOPPING=1\nEXTEND_TIMEOUT_USEC=310000000\nSTATUS=draining 4 clients",
             ]
         );
     }

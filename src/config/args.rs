@@ -234,7 +234,8 @@ impl Line {
                 None
             }
         };
-        let paper = if extras.socket { Paper::Socket } else { Paper::Service { config } };
+        let paper =
+            if extras.socket { Paper::Socket } else { Paper::Service { config, drain_seconds: 0 } };
         self.print(Verb::Unit, extras, paper)
     }
 

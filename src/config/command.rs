@@ -37,7 +37,7 @@ pub enum Paper {
     /// A dashboard for Grafana.
     Dashboard,
     /// The unit of systemd that runs the server with these settings.
-    Service { config: Option<String> },
+    Service { config: Option<String>, drain_seconds: u32 },
     /// The unit of its listener.
     Socket,
     /// What a shell completes.

@@ -6,12 +6,13 @@ use super::commands::COMMANDS;
 use super::manual::{ABOUT, SOURCES};
 use super::table;
 
-const SIGNALS: [(&str, &str); 3] = [
+const SIGNALS: [(&str, &str); 4] = [
     (
-        "SIGTERM, SIGINT",
+        "SIGTERM, SIGINT, SIGQUIT",
         "Drain: nobody is let in any more, every client is asked to come back. The second one ends at once.",
     ),
     ("SIGHUP", "Read the settings again, and say in the log what changed."),
+    ("SIGUSR1, SIGUSR2", "Nothing: a line in the log."),
     ("SIGPIPE", "Ignored."),
 ];
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::Config;
 use super::args;
-use super::command::Command;
+use super::command::{Command, Paper};
 use super::draft::{Draft, Source};
 use super::environment::own_variables;
 use super::file::take_file;
@@ -41,8 +41,11 @@ pub fn read(
     if let Some(command @ (Command::Help | Command::Version)) = line.command {
         return Ok(Invocation { command, config: Config::default() });
     }
-    if let Some(Command::Print(_)) = line.command {
-        // It says the same whatever is set here.
+    if let Some(Command::Print(paper)) = &mut line.command {
+        if let Paper::Service { config, drain_seconds } = paper {
+            *drain_seconds = told_drain_seconds(config.as_deref(), vars);
+        }
+        // All else is the same whatever is set here.
         return finish(Draft { problems: line.problems, ..Draft::default() }, line.command);
     }
     let mut variables = own_variables(vars);
@@ -87,6 +90,20 @@ fn finish(draft: Draft, command: Option<Command>) -> Result<Invocation, Problems
         Some(command) if problems.is_empty() => Ok(Invocation { command, config }),
         _ => Err(Problems(problems)),
     }
+}
+
+/// Returns `drain_seconds` as the file and the variables have it, good or bad in all else: where a unit is written, the secret and
+/// what it refers to may not be there yet.
+fn told_drain_seconds(
+    file: Option<&str>,
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> u32 {
+    let mut draft = Draft::default();
+    if let Some(file) = file {
+        take_file(&mut draft, file, "--config");
+    }
+    take_variables(&mut draft, own_variables(vars));
+    draft.config.bounds.drain_seconds
 }
 
 fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {

@@ -11,7 +11,7 @@ impl Reactor {
     pub(super) fn drain(&mut self) {
         let server = &mut self.site.server;
         log::info!("draining {} connections", server.clients.len());
-        self.supervisor.stopping(server.clients_len());
+        self.supervisor.stopping(server.clients_len(), server.bounds.drain_seconds);
         self.site.draining = true;
         self.drain_until =
             Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);

@@ -63,7 +63,7 @@ use crate::clock::Millis;
 use crate::metrics::Metrics;
 use crate::presence::{self, Presence};
 use crate::server::Server;
-use crate::signals::Signals;
+use crate::signals::{Signals, Unused};
 use crate::site::Site;
 use crate::site::files::{File, Page};
 use crate::slots::ConnId;
@@ -112,6 +112,7 @@ pub struct Reactor {
     links: Vec<LinkSocket>,
     publishers: Publishers,
     signals: Signals,
+    unused_signals: Unused,
     codec: Codec,
     /// Into which every socket is read.
     buffer: Vec<u8>,
@@ -195,6 +196,7 @@ impl Reactor {
             doors,
             publishers,
             signals,
+            unused_signals: Unused::new()?,
             codec,
             buffer,
             gather: Vec::new(),
@@ -323,6 +325,11 @@ impl Reactor {
         self.hand_over_requests();
         if self.signals_seen > 0 && self.drain_until.is_none() {
             self.drain();
+        }
+        if self.unused_signals.take() {
+            log::info!(
+                "SIGUSR1 and SIGUSR2 have no meaning: the log goes to stderr, and SIGHUP reads the settings again"
+            );
         }
     }
 

@@ -15,7 +15,7 @@ pub enum Source {
     Door(usize),
     /// A connection to Redis, by its number.
     Link(usize),
-    /// SIGTERM or SIGINT.
+    /// SIGTERM, SIGINT or SIGQUIT.
     Signals,
     /// SIGHUP.
     Hangup,

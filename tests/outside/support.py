@@ -350,7 +350,7 @@ class Server:
     # ---- the end
 
     def signal(self, number=signal.SIGTERM):
-        self.signalled |= number in (signal.SIGTERM, signal.SIGINT)
+        self.signalled |= number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
         os.kill(self.process.pid, number)
 
     def kill(self):

@@ -57,7 +57,7 @@ async def test_with_nobody_there_it_ends_at_once(start):
     assert await asyncio.to_thread(server.process.wait, DEADLINE) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 async def test_new_connections_are_refused_meanwhile(start, number):
     server = start("--drain-seconds", 3, *DEEP)
     with stuck_client(server):
@@ -142,3 +142,14 @@ def test_a_log_that_nobody_reads_blocks_nothing(tmp_path):
         process.wait()
         os.close(read)
         os.close(write)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+async def test_a_signal_of_log_rotation_harms_nobody(start, number):
+    server = start()
+    async with server.client("42") as client, server.client("43") as bystander:
+        server.signal(number)
+        eventually(lambda: "have no meaning" in server.log(), "the line in the log")
+        assert server.publish("user.42", 1) == 1
+        assert (await client.next())["data"] == 1
+        assert await bystander.heard() == []

@@ -59,7 +59,7 @@ async def test_it_says_when_it_is_ready_alive_and_about_to_end(start, supervisor
         assert await client.heard() == [("user.42", 1)]
         assert await bystander.heard() == []
         server.signal()
-        stopping = "STOPPING=1\nSTATUS=draining 2 clients"
+        stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=11000000\nSTATUS=draining 2 clients"
         assert supervisor.next("STOPPING") == stopping
 
 
@@ -142,7 +142,8 @@ def test_what_cannot_be_served_is_a_sentence(wrapper, why):
 
 def unit(*arguments, name="oneloop.service"):
     done = oneloop("unit", *arguments)
-    assert done.returncode == 0 and done.stderr == ""
+    assert done.returncode == 0
+    assert all("the service will not find" in line for line in done.stderr.splitlines())
     return done.stdout
 
 
@@ -162,6 +163,22 @@ def test_the_service_is_what_the_program_does():
     assert hardening <= set(service)
     listener = dict(keys(unit("--socket")))
     assert listener["ListenStream"] == "127.0.0.1:8099"
+
+
+def test_the_service_may_drain_for_as_long_as_the_settings_say(tmp_path):
+    config = tmp_path / "oneloop.toml"
+    # What else they say is not judged here.
+    config.write_text('drain_seconds = 300\njwt.secret_file = "/nowhere"\n')
+    assert dict(keys(unit("--config", config)))["TimeoutStopSec"] == "310"
+    assert dict(keys(unit("--config", tmp_path / "none.toml")))["TimeoutStopSec"] == "20"
+
+
+def test_what_the_sandbox_hides_is_told(tmp_path):
+    done = oneloop("unit", "--config", "/home/me/oneloop.toml")
+    [line] = [line for line in done.stderr.splitlines() if "/home/me/oneloop.toml" in line]
+    assert "ProtectHome" in line and line.endswith("/home/me/oneloop.toml /etc/oneloop.toml")
+    done = oneloop("unit", "--config", "/etc/oneloop.toml")
+    assert "oneloop.toml" not in done.stderr
 
 
 def test_systemd_finds_no_fault_in_the_units(tmp_path):
