@@ -27,7 +27,7 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("siphasher", &["cursor/"]),
     ("slab", &["slots.rs", "reactor/publishers.rs"]),
     ("smol_str", &["hub/"]),
-    ("socket2", &["reactor/"]),
+    ("socket2", &["client/transport.rs", "reactor/"]),
     ("toml", &["config/"]),
     ("tungstenite", &["client/"]),
 ];

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod comebacks;
+mod nonreaders;
 pub mod others;
 mod unfinished;
 
@@ -14,8 +15,12 @@ use crate::support::{Options, server};
 pub type Attack = fn(&Options) -> Value;
 
 /// Every attack, in the order in which they run.
-pub const ALL: &[(&str, Attack)] =
-    &[("unfinished", unfinished::run), ("backlog", backlog::run), ("comebacks", comebacks::run)];
+pub const ALL: &[(&str, Attack)] = &[
+    ("unfinished", unfinished::run),
+    ("backlog", backlog::run),
+    ("comebacks", comebacks::run),
+    ("nonreaders", nonreaders::run),
+];
 
 /// Asserts that a figure is within its bound, unless another binary is measured for comparison.
 pub fn assert_at_most(figure: i64, most: i64, what: &str) {

@@ -102,6 +102,8 @@ pub enum Due {
     Ping,
     /// Nothing was heard for too long.
     Silent,
+    /// Its socket has taken nothing for too long.
+    Stalled,
     /// The connection's time is up.
     End(AtEnd),
 }
@@ -141,6 +143,8 @@ struct Flight {
     lane: Lane,
     /// The socket takes nothing; it will say when it does.
     blocked: bool,
+    /// When the socket last took some of what is queued; [`NEVER`] while nothing waits for it.
+    taken: Tick,
 }
 
 /// Held at compile time: a slot is 40 bytes, and being one of a slab's adds nothing. (mio's sockets carry more where debug
@@ -233,7 +237,7 @@ impl Client {
             ping if ping > now => ping,
             _ => timing.next_ping(now, index),
         };
-        self.ends.min(silent).min(ping)
+        self.ends.min(silent).min(ping).min(self.stalls_at(timing))
     }
 
     /// What is due now.
@@ -248,7 +252,20 @@ impl Client {
         if timing.silence > 0 && now.saturating_sub(heard) >= timing.silence {
             return Due::Silent;
         }
+        if self.stalls_at(timing) <= now {
+            return Due::Stalled;
+        }
         if timing.next_ping(heard, index) <= now { Due::Ping } else { Due::Nothing }
+    }
+
+    /// When a full socket will have taken nothing for too long.
+    fn stalls_at(&self, timing: &Timing) -> Tick {
+        match &self.flight {
+            Some(flight) if flight.blocked && timing.stall > 0 => {
+                flight.taken.saturating_add(timing.stall)
+            }
+            _ => NEVER,
+        }
     }
 
     /// Counts a message in the second in which it came; `false` when there are more than `max` in one (0: no bound).
@@ -360,6 +377,7 @@ impl Client {
                 replay: None,
                 lane: Lane::None,
                 blocked: false,
+                taken: NEVER,
             })
         })
     }

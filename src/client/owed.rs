@@ -5,6 +5,7 @@ use super::frame::Frame;
 use super::outbox::{self, Backlog, Slow};
 use crate::flush::Lane;
 use crate::slots::ConnId;
+use crate::timers::{NEVER, Tick};
 
 impl Client {
     /// Queues a frame; `None` when it does not read, its backlog hit a bound, and nothing of it may be dropped. Else how many
@@ -89,6 +90,7 @@ impl Client {
     pub fn flush(
         &mut self,
         id: ConnId,
+        now: Tick,
         gather: &mut Vec<u8>,
     ) -> std::io::Result<Option<(usize, outbox::Written)>> {
         let Some(flight) = &mut self.flight else {
@@ -101,6 +103,11 @@ impl Client {
         let (bytes, written) =
             flight.outbox.write(|bytes| self.transport.write(id, bytes), gather)?;
         flight.blocked = written == outbox::Written::Blocked;
+        flight.taken = match written {
+            outbox::Written::All => NEVER,
+            _ if bytes > 0 => now,
+            _ => flight.taken.min(now),
+        };
         self.settle();
         Ok(Some((bytes, written)))
     }
@@ -119,11 +126,17 @@ impl Client {
     }
 
     /// Takes over what is left of these frames: their first `written` bytes are on the wire, then the socket was full.
-    pub fn keep_unwritten<'a>(&mut self, frames: impl Iterator<Item = &'a Frame>, written: usize) {
+    pub fn keep_unwritten<'a>(
+        &mut self,
+        frames: impl Iterator<Item = &'a Frame>,
+        written: usize,
+        now: Tick,
+    ) {
         let flight = self.flight();
         frames.for_each(|frame| flight.outbox.push(frame));
         flight.outbox.advance(written);
         flight.blocked = true;
+        flight.taken = now;
     }
 
     /// Frames that wait to be written.

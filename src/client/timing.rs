@@ -9,6 +9,8 @@ pub struct Timing {
     pub ping: Tick,
     /// `silence_seconds`, in ticks; 0: silence is no reason to close.
     pub silence: Tick,
+    /// `stalled_seconds`, in ticks; 0: a full socket is waited for.
+    pub stall: Tick,
     /// Nobody counts as unheard since before this tick: set after the process was frozen.
     pub floor: Tick,
 }
@@ -38,7 +40,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn timing(ping: Tick) -> Timing {
-        Timing { ping, silence: 0, floor: 0 }
+        Timing { ping, silence: 0, stall: 0, floor: 0 }
     }
 
     #[test]

@@ -2,13 +2,19 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 
 use crate::client::memory;
 use crate::slots::ConnId;
+
+/// How long the kernel goes on sending what it took from us after we closed a socket. By itself it tries for minutes, with up
+/// to `send_buffer_bytes` in its memory that nobody counts any more.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A non-blocking stream of bytes. It is told whose it is: that is all that one without a socket knows itself by.
 #[derive(Debug)]
@@ -73,10 +79,20 @@ impl Transport {
         }
     }
 
-    /// Closes it.
+    /// Gives up what the kernel has not sent yet: the close becomes a reset, and the memory is free at once.
+    pub fn discard(&self) {
+        if let Transport::Tcp(stream) = self {
+            // A socket that is gone already has nothing to give up.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Closes it. The kernel sends what it took, for five seconds at most.
     pub fn close(self, id: ConnId) {
         match self {
-            Transport::Tcp(stream) => drop(stream),
+            Transport::Tcp(stream) => {
+                let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(ORPHAN_TIMEOUT));
+            }
             Transport::Memory => memory::close(id),
         }
     }

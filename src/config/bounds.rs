@@ -33,6 +33,10 @@ pub struct Bounds {
     pub backlog_frames_max: usize,
     /// Bytes that wait for one client; then 4000.
     pub backlog_bytes_max: usize,
+    /// Bytes that the kernel takes for one connection before its peer has; Linux reserves twice as much, for its own overhead.
+    pub send_buffer_bytes: usize,
+    /// A client's full socket takes nothing for so long: 4000; 0: never.
+    pub stalled_seconds: u32,
     /// Bytes that all clients together have left unfinished: heads, frames, messages in fragments. Then those who hold more than
     /// half of an equal share are closed with 4003, the longest unfinished first.
     pub unfinished_bytes_max: usize,
@@ -100,6 +104,8 @@ impl Default for Bounds {
             topics_per_client_max: 128,
             backlog_frames_max: 1024,
             backlog_bytes_max: 1 << 20,
+            send_buffer_bytes: 64 << 10,
+            stalled_seconds: 20,
             unfinished_bytes_max: 64 << 20,
             backlogs_bytes_max: 128 << 20,
             history_messages_max: 65_536,
@@ -147,6 +153,8 @@ mod tests {
             ("topics_per_client_max", "128"),
             ("backlog_frames_max", "1024"),
             ("backlog_bytes_max", "1MiB"),
+            ("send_buffer_bytes", "64KiB"),
+            ("stalled_seconds", "20"),
             ("unfinished_bytes_max", "64MiB"),
             ("backlogs_bytes_max", "128MiB"),
             ("history_messages_max", "65536"),

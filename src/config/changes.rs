@@ -5,7 +5,7 @@ use super::{Config, Jwt, RouteConfig, table};
 
 /// Numbers that a running server takes over. What is not here sized something when the server started, or is part of a
 /// connection that would have to be made anew.
-const LIVE: [&str; 25] = [
+const LIVE: [&str; 26] = [
     "clients_max",
     "clients_per_user_max",
     "handshakes_max",
@@ -21,6 +21,7 @@ const LIVE: [&str; 25] = [
     "backlog_bytes_max",
     "unfinished_bytes_max",
     "backlogs_bytes_max",
+    "stalled_seconds",
     "ping_seconds",
     "silence_seconds",
     "upstream_entries_max",

@@ -307,12 +307,16 @@ impl Reactor {
                     server.pings.push_back(id);
                 }
                 Due::Silent => server.close(id, Close::SILENT),
+                Due::Stalled => {
+                    server.metrics.stalled += 1;
+                    server.close(id, Close::SLOW);
+                }
                 Due::End(AtEnd::Close(code)) => server.close(id, Close::plain(code)),
                 Due::End(AtEnd::Timeout) => {
                     let text = "the request's head did not come in time";
                     server.respond(id, &Response::text(408, text));
                 }
-                Due::End(AtEnd::Drop) => server.bury(id),
+                Due::End(AtEnd::Drop) => server.give_up(id),
             }
             server.set_timer(index);
         }

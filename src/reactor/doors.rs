@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
@@ -35,8 +36,26 @@ struct Door {
     pending: bool,
 }
 
+/// Bounds that the kernel hands down from a listener to the connections accepted there.
+#[derive(Clone, Copy, Debug)]
+pub struct Inherited {
+    /// `send_buffer_bytes`: without it the kernel holds up to `tcp_wmem`, 4 MB, for each peer that does not read.
+    pub send_buffer_bytes: usize,
+    /// `silence_seconds`: how long a peer may take nothing of what was sent; 0: as long as the kernel tries.
+    pub silence_seconds: u32,
+}
+
+impl Inherited {
+    fn set(self, socket: &SockRef<'_>) -> io::Result<()> {
+        socket.set_send_buffer_size(self.send_buffer_bytes)?;
+        let seconds = Some(self.silence_seconds).filter(|seconds| *seconds > 0);
+        socket.set_tcp_user_timeout(seconds.map(|seconds| Duration::from_secs(seconds.into())))
+    }
+}
+
 /// All listeners.
 pub struct Doors {
+    inherited: Inherited,
     /// By the number in their token; a closed one leaves its place empty.
     doors: Vec<Option<Door>>,
     /// The one that was asked last.
@@ -64,8 +83,9 @@ pub enum Accepted {
 
 impl Doors {
     /// Without a listener yet.
-    pub fn new() -> Doors {
+    pub fn new(inherited: Inherited) -> Doors {
         Doors {
+            inherited,
             doors: Vec::new(),
             turn: 0,
             spare: File::open("/dev/null").ok(),
@@ -117,6 +137,7 @@ impl Doors {
         bound: StdTcpListener,
         purpose: Purpose,
     ) -> io::Result<SocketAddr> {
+        self.inherited.set(&SockRef::from(&bound))?;
         let mut listener = TcpListener::from_std(bound);
         let token = Source::Door(self.doors.len()).token();
         registry.register(&mut listener, token, Interest::READABLE)?;

@@ -29,6 +29,14 @@ impl Reactor {
         }
     }
 
+    /// Gives up what clients have not read in all that time, so that the kernel does not keep it beyond the process.
+    pub(super) fn cut(&self) {
+        let clients = self.site.server.clients.iter().map(|(_, client)| client);
+        clients.filter(|client| client.backlog_bytes() > 0).for_each(|client| {
+            client.transport.discard();
+        });
+    }
+
     pub(super) fn ended(&self) -> Option<Ended> {
         if self.signals_seen > 1 {
             return Some(Ended::Forced);

@@ -6,6 +6,7 @@ use crate::flush::Lane;
 use crate::reactor::Reactor;
 use crate::server::Offered;
 use crate::slots::ConnId;
+use crate::timers::tick;
 
 /// Listeners of broadcasts that were served already and are passed by, for each write that a turn has.
 const VISITS_PER_WRITE: usize = 32;
@@ -61,6 +62,7 @@ impl Reactor {
     /// Pings a client, without a box for the two bytes if it has none. Returns how many writes there were.
     fn ping(&mut self, id: ConnId) -> usize {
         let server = &mut self.site.server;
+        let now = tick(server.now.millis);
         let Some(client) = server.client(id) else { return 0 };
         if client.state() != State::Open {
             return 0;
@@ -72,7 +74,8 @@ impl Reactor {
         match client.write(id, self.ping.as_bytes()) {
             Ok(bytes) => {
                 if bytes < self.ping.as_bytes().len() {
-                    client.keep_unwritten([&self.ping].into_iter(), bytes);
+                    client.keep_unwritten([&self.ping].into_iter(), bytes, now);
+                    server.set_timer(id.index);
                 }
                 server.metrics.writes += 1;
                 server.metrics.sent_bytes += bytes as u64;
@@ -94,10 +97,11 @@ impl Reactor {
     fn flush_client(&mut self, id: ConnId) -> usize {
         self.site.server.caught_up(id);
         let server = &mut self.site.server;
+        let now = tick(server.now.millis);
         let Some(client) = server.client(id) else {
             return 0;
         };
-        let result = client.flush(id, &mut self.gather);
+        let result = client.flush(id, now, &mut self.gather);
         let (state, is_replaying) = (client.state(), client.is_replaying());
         let mut writes = 0;
         match result {
@@ -110,6 +114,7 @@ impl Reactor {
                     (Written::All, State::Closing) => server.linger(id),
                     (Written::All, State::Parting) => server.bury(id),
                     (Written::Some, _) => server.owe(id, Lane::Bulk),
+                    (Written::Blocked, State::Open) => server.set_timer(id.index),
                     _ => {}
                 }
             }

@@ -72,7 +72,7 @@ use crate::timers::{TICK, tick};
 use ceiling::Ceiling;
 pub use clients::Readiness;
 pub use doors::BACKLOG;
-use doors::{Doors, Purpose};
+use doors::{Doors, Inherited, Purpose};
 use link::LinkSocket;
 pub use plan::{Addresses, Ended, Plan};
 use publishers::Publishers;
@@ -155,7 +155,10 @@ impl Reactor {
         let registry = poll.registry();
         let clock = Clock::System(Instant::now());
         let now = clock.now(0);
-        let mut doors = Doors::new();
+        let mut doors = Doors::new(Inherited {
+            send_buffer_bytes: plan.bounds.send_buffer_bytes,
+            silence_seconds: plan.bounds.silence_seconds,
+        });
         let clients = match plan.listener {
             Some(listener) => doors.adopt(registry, listener, Purpose::Clients)?,
             None => doors.open(registry, plan.listen, Purpose::Clients)?,
@@ -279,7 +282,11 @@ impl Reactor {
         self.tick();
         self.flush();
         self.reap();
-        Ok(self.ended())
+        let ended = self.ended();
+        if ended.is_some() {
+            self.cut();
+        }
+        Ok(ended)
     }
 
     /// Waits for events, at most until the next deadline, and not at all if something is left to be done.

@@ -17,6 +17,7 @@ pub(super) fn timing(bounds: &Bounds) -> Timing {
     Timing {
         ping: seconds(bounds.ping_seconds),
         silence: seconds(bounds.silence_seconds),
+        stall: seconds(bounds.stalled_seconds),
         floor: 0,
     }
 }
@@ -29,13 +30,14 @@ impl Server {
         let before = self.timing;
         self.timing = timing(&bounds);
         self.bounds = bounds;
-        if (before.ping, before.silence) == (self.timing.ping, self.timing.silence) {
+        let of = |timing: &Timing| (timing.ping, timing.silence, timing.stall);
+        if of(&before) == of(&self.timing) {
             self.timing.floor = before.floor;
             return;
         }
         // Some have been silent for longer than is allowed now: a ping and its answer have their time first.
         self.timing.floor = tick(self.now.millis).saturating_sub(self.timing.ping);
-        // The one place that visits all clients in one turn: when an operator changes these two.
+        // The one place that visits all clients in one turn: when an operator changes one of these.
         let open = self.clients.iter().filter(|(_, client)| client.state() == State::Open);
         let open: Vec<u32> = open.map(|(index, _)| index).collect();
         open.into_iter().for_each(|index| self.set_timer(index));

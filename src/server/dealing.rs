@@ -16,6 +16,7 @@ use crate::flush::Lane;
 use crate::server::Server;
 use crate::server::broadcasts::{Audience, Walk};
 use crate::slots::ConnId;
+use crate::timers::tick;
 
 /// What came of offering a listener what it is owed.
 pub(crate) enum Offered {
@@ -228,6 +229,7 @@ impl Server {
             return Offered::Gone;
         };
         let whole = written == length;
+        let now = tick(self.now.millis);
         if !whole || self.broadcasts.are_counted() {
             let mut owed = std::mem::take(&mut self.owed);
             self.find_owed(id, served, &mut owed);
@@ -235,7 +237,8 @@ impl Server {
                 owed.iter().filter_map(Frame::tally).for_each(Tally::wrote_at_once);
             } else {
                 let client = self.clients.get_mut(id.index).expect("it was written to");
-                client.keep_unwritten(owed.iter(), written);
+                client.keep_unwritten(owed.iter(), written, now);
+                self.set_timer(id.index);
             }
             owed.clear();
             self.owed = owed;

@@ -81,8 +81,10 @@ impl Server {
             // One whose backlog has no room for it loses the rest: its end is the next thing that it is told.
             let _ = self.catch_up(id);
         }
-        // Whoever reads has as long as in a drain.
-        let ends = after(self.now.millis, self.bounds.drain_seconds.max(LINGER_SECONDS));
+        // One that reads has as long as in a drain.
+        let seconds =
+            if forget { LINGER_SECONDS } else { self.bounds.drain_seconds.max(LINGER_SECONDS) };
+        let ends = after(self.now.millis, seconds);
         let Some(client) = self.client(id) else { return };
         let was_handshake = is_handshake(client);
         if !matches!(client.state(), State::Head | State::Open) {
@@ -135,7 +137,7 @@ impl Server {
             }
             Some(State::Dead) | None => {}
             // It was told already, and does not read it.
-            Some(_) => self.bury(id),
+            Some(_) => self.give_up(id),
         }
     }
 
@@ -147,10 +149,21 @@ impl Server {
         self.set_timer(id.index);
     }
 
+    /// Drops a connection with all that it was not sent, in the kernel too.
+    pub(crate) fn give_up(&mut self, id: ConnId) {
+        let Some(client) = self.client(id) else { return };
+        client.transport.discard();
+        self.bury(id);
+    }
+
     /// The connection is gone: it is freed at the end of the turn.
     pub(crate) fn bury(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
         let was_handshake = is_handshake(client);
+        if client.backlog_bytes() > 0 {
+            // The rest will never follow, and half a frame is of use to nobody.
+            client.transport.discard();
+        }
         if client.die() {
             self.leave_all(id);
             self.handshakes -= usize::from(was_handshake);
