@@ -71,6 +71,7 @@
 //! | 0 | [`history`] | what was said lately |
 //! | 0 | [`addresses`] | how many connections each address has |
 //! | 0 | [`topic`] | topics and grants, parsed once |
+//! | 0 | [`complaints`] | lines to the operator about what was refused |
 //! | 0 | [`config`] | the settings: one table, three sources |
 //! | 0 | [`memory`] | how much memory the process holds |
 //! | 0 | [`metrics`] | counters of what happened |
@@ -95,6 +96,7 @@ pub mod app;
 pub mod backend;
 pub mod client;
 pub mod clock;
+pub mod complaints;
 pub mod config;
 pub mod cursor;
 pub mod flush;

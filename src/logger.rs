@@ -89,7 +89,9 @@ impl Style {
     fn plain(&self, level: Level, message: &str, lost: u64) -> String {
         let mut line = match self.is_journal {
             true => self.priority(level),
-            false => format!("oneloop: {}: ", name(level)),
+            false => {
+                format!("{} oneloop: {}: ", rfc3339((self.unix_millis)()), name(level))
+            }
         };
         line.extend(message.chars().map(|letter| if letter == '\n' { ' ' } else { letter }));
         if lost > 0 {
@@ -188,8 +190,12 @@ mod tests {
         let time = "1970-01-01T00:00:00.000Z";
         let object = format!(r#"{{"time":"{time}","level":"warning","message":"a\n\"b\"""#);
         for (style, lost, expected) in [
-            (PLAIN, 0, "oneloop: warning: a \"b\"\n".to_owned()),
-            (PLAIN, 2, "oneloop: warning: a \"b\" (2 lines before this one were lost)\n".into()),
+            (PLAIN, 0, format!("{time} oneloop: warning: a \"b\"\n")),
+            (
+                PLAIN,
+                2,
+                format!("{time} oneloop: warning: a \"b\" (2 lines before this one were lost)\n"),
+            ),
             (journal, 0, "<4>a \"b\"\n".into()),
             (json, 0, format!("{object}}}\n")),
             (json, 2, format!("{object},\"lost\":2}}\n")),

@@ -5,6 +5,7 @@ pub mod files;
 mod messages;
 mod orders;
 mod proxies;
+mod refusals;
 mod requests;
 
 use crate::addresses::Addresses;
@@ -136,7 +137,12 @@ impl Site {
         }
         match event {
             Event::Request(request) => self.on_request(id, request),
-            Event::Refused(response) => self.server.respond(id, &response),
+            Event::Refused(response) => {
+                if !self.is_admin(id) {
+                    self.complain_of_answer(id, None, &response);
+                }
+                self.server.respond(id, &response);
+            }
             Event::Unproxied => self.refuse_unproxied(id),
             Event::Text(text) => self.on_text(id, text.as_str()),
             Event::Binary(bytes) => self.on_binary(id, &bytes),
@@ -183,8 +189,12 @@ impl Site {
         Some(route as usize)
     }
 
+    fn is_admin(&mut self, id: ConnId) -> bool {
+        self.server.client(id).is_some_and(|client| client.route == ADMIN_ROUTE)
+    }
+
     fn on_request(&mut self, id: ConnId, request: Request) {
-        if self.server.client(id).is_some_and(|client| client.route == ADMIN_ROUTE) {
+        if self.is_admin(id) {
             let response = self.answer_admin(&request);
             return self.server.respond(id, &response);
         }
@@ -200,7 +210,10 @@ impl Site {
         match (number, accepted) {
             (Some(number), Ok(accepted)) => self.open(id, number as u8, &request, &accepted),
             (_, Ok(_)) => unreachable!("only a route accepts"),
-            (_, Err(response)) => self.server.respond(id, &response),
+            (_, Err(response)) => {
+                self.complain_of_answer(id, Some(&request), &response);
+                self.server.respond(id, &response);
+            }
         }
     }
 
@@ -239,7 +252,10 @@ impl Site {
                 self.server.metrics.opened += 1;
                 self.server.owe(id, crate::flush::Lane::Urgent);
             }
-            Err(Reject::Http(response)) => self.server.refuse(id, &response),
+            Err(Reject::Http(response)) => {
+                self.complain_of_answer(id, Some(request), &response);
+                self.server.refuse(id, &response);
+            }
             Err(Reject::Close(close)) => {
                 client.queue_first(&accepted);
                 self.server.metrics.handshakes_rejected += 1;

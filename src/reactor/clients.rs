@@ -57,6 +57,7 @@ impl Reactor {
                 Accepted::Nobody => return,
                 Accepted::HeldBack => {
                     self.site.server.metrics.accepts_held_back += 1;
+                    self.site.complain_of_crowd();
                     return;
                 }
                 Accepted::Exhausted => {
@@ -83,6 +84,9 @@ impl Reactor {
             let metrics = &mut self.site.server.metrics;
             *metrics.responses.entry(status).or_default() += 1;
             metrics.handshakes_refused += u64::from(purpose == Purpose::Clients);
+            if purpose == Purpose::Clients {
+                self.site.complain_of_admission(status, address);
+            }
             return turn_away(stream, purpose, status);
         }
         let server = &mut self.site.server;
@@ -314,11 +318,15 @@ impl Reactor {
                 Due::End(AtEnd::Close(code)) => server.close(id, Close::plain(code)),
                 Due::End(AtEnd::Timeout) => {
                     let text = "the request's head did not come in time";
-                    server.respond(id, &Response::text(408, text));
+                    let response = Response::text(408, text);
+                    if server.clients[index].route != ADMIN_ROUTE {
+                        self.site.complain_of_answer(id, None, &response);
+                    }
+                    self.site.server.respond(id, &response);
                 }
                 Due::End(AtEnd::Drop) => server.give_up(id),
             }
-            server.set_timer(index);
+            self.site.server.set_timer(index);
         }
         self.due = due;
     }

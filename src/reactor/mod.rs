@@ -369,6 +369,7 @@ impl Reactor {
         }
         self.tick_links();
         self.publishers.tick(now);
+        self.site.server.complaints.tick(now);
         self.supervisor.tick(now, self.site.server.clients_len(), self.site.draining);
         self.hold_sums();
         self.hold_ceiling();
@@ -443,6 +444,7 @@ impl Reactor {
             server.presence_deadline().filter(|_| !self.site.draining),
             self.publishers.deadline(),
             server.receipts.deadline(),
+            server.complaints.deadline(),
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,
             self.trim_at,

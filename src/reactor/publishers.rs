@@ -89,6 +89,7 @@ impl Publishers {
     pub fn admit(&mut self, mut stream: TcpStream, registry: &Registry, site: &mut Site) {
         if self.connections.len() >= self.max {
             site.server.metrics().publishers_refused += 1;
+            site.complain_of_publisher(self.max);
             return turn_away(stream, Purpose::Publishers, 503);
         }
         // Only an address that is gone is found by this; failing to set it costs a place in the worst case.

@@ -133,6 +133,7 @@ impl Server {
         match self.client(id).map(|client| client.state()) {
             Some(State::Open) => {
                 *self.metrics.closes.entry(close.code).or_default() += 1;
+                self.complain_of_close(id, &close);
                 self.finish(id, Some(&Frame::close(&close)), true);
             }
             Some(State::Dead) | None => {}

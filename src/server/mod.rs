@@ -12,6 +12,7 @@ mod names;
 mod pages;
 mod presence;
 pub(crate) mod receipts;
+mod refusals;
 mod replay;
 mod requests;
 
@@ -23,6 +24,7 @@ use crate::client::http::Response;
 use crate::client::outbox::{Backlog, Slow};
 use crate::client::{AtEnd, Client, State, Timing};
 use crate::clock::{Millis, Now};
+use crate::complaints::Complaints;
 use crate::config::Bounds;
 use crate::cursor::{EntryId, Node, Signer};
 use crate::flush::{FlushQueue, Lane};
@@ -56,6 +58,7 @@ pub struct Server {
     pub(crate) now: Now,
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Metrics,
+    pub(crate) complaints: Complaints,
     pub(crate) clients: Slots<Client>,
     pub(crate) timers: Timers,
     pub(crate) timing: Timing,
@@ -128,6 +131,7 @@ impl Server {
         Server {
             now,
             metrics: Metrics::default(),
+            complaints: Complaints::default(),
             clients: Slots::default(),
             timers: Timers::default(),
             timing: bounds::timing(&bounds),
@@ -320,6 +324,7 @@ impl Server {
             State::Closing | State::Parting | State::Lingering | State::Dead => return,
         }
         *self.metrics.closes.entry(close.code).or_default() += 1;
+        self.complain_of_close(id, &close);
         let forget = close.code == Close::SLOW.code;
         self.finish(id, Some(&Frame::close(&close)), forget);
     }

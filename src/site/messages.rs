@@ -21,6 +21,7 @@ impl Site {
         let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
         let Some(topic) = topic else {
             self.server.metrics.messages_malformed += 1;
+            self.complain_of_channel(channel);
             return 0;
         };
         self.server.has_channels = true;
@@ -47,8 +48,10 @@ impl Site {
         self.server.metrics.stream_entries += 1;
         let Some(topic) = topic::published(topic) else {
             self.server.metrics.messages_malformed += 1;
+            self.complain_of_entry();
             return 0;
         };
+        self.complain_of_prefix(topic);
         self.server.entries[stream] = id;
         self.server.history.push_entry(stream, id, topic, payload);
         let to = receipt.filter(|to| !to.is_empty());
@@ -100,6 +103,7 @@ impl Site {
     pub fn malformed_entry(&mut self) {
         self.server.metrics.stream_entries += 1;
         self.server.metrics.messages_malformed += 1;
+        self.complain_of_entry();
     }
 
     /// For the first time: every entry after `covered_from` will be published.

@@ -45,7 +45,9 @@ impl Site {
     /// Refuses one of an address that has far too many already: each that took a slot to be told so would take it from the clients
     /// of all others for as long as it lingers.
     pub(super) fn refuse_crowd(&mut self, id: ConnId) {
-        self.server.turn_away(id, &Response::text(429, CROWDED).with("Retry-After", "5"));
+        let response = Response::text(429, CROWDED).with("Retry-After", "5");
+        self.complain_of_answer(id, None, &response);
+        self.server.turn_away(id, &response);
     }
 
     /// A connection that does not begin as one of a proxy in front has to.
@@ -67,7 +69,7 @@ impl Site {
         }
     }
 
-    fn peer(&mut self, id: ConnId) -> IpAddr {
+    pub(super) fn peer(&mut self, id: ConnId) -> IpAddr {
         let peer = self.server.client(id).and_then(|client| client.transport.peer(id));
         peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
     }
