@@ -5,6 +5,7 @@ mod comebacks;
 mod nonreaders;
 pub mod others;
 mod unfinished;
+mod upstream;
 
 use serde_json::Value;
 
@@ -20,6 +21,7 @@ pub const ALL: &[(&str, Attack)] = &[
     ("backlog", backlog::run),
     ("comebacks", comebacks::run),
     ("nonreaders", nonreaders::run),
+    ("upstream", upstream::run),
 ];
 
 /// Asserts that a figure is within its bound, unless another binary is measured for comparison.

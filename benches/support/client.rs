@@ -186,7 +186,7 @@ pub fn unmasked(payload: &[u8]) -> Vec<u8> {
 }
 
 /// A text frame as clients send it. A mask of zeros is a valid one (RFC 6455 section 5.3) and leaves the payload as it is.
-fn masked(payload: &[u8]) -> Vec<u8> {
+pub fn masked(payload: &[u8]) -> Vec<u8> {
     let mut frame = header(payload.len(), 0x80);
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(payload);

@@ -69,6 +69,11 @@ pub struct Bounds {
     pub redis_timeout_seconds: u32,
     /// Entries that a stream of what clients send keeps, about; the oldest go.
     pub upstream_entries_max: usize,
+    /// Bytes that the latest entries of one process take in such a stream, about; the oldest go.
+    pub upstream_bytes_max: usize,
+    /// Bytes a second that one user may send on, over all connections of a route; 0: any. Then `busy`, as for all users together
+    /// from 32 times of it on.
+    pub upstream_bytes_per_second_max: usize,
     /// How long a receipt waits for what is still to be written.
     pub receipt_seconds: u32,
     /// The longest wait, in milliseconds, between two attempts to reach Redis.
@@ -122,6 +127,8 @@ impl Default for Bounds {
             redis_timeout_seconds: 5,
             redis_backoff_ms_max: 2000,
             upstream_entries_max: 100_000,
+            upstream_bytes_max: 256 << 20,
+            upstream_bytes_per_second_max: 128 << 10,
             receipt_seconds: 5,
             events_entries_max: 100_000,
             offline_seconds: 10,
@@ -171,6 +178,8 @@ mod tests {
             ("redis_timeout_seconds", "5"),
             ("redis_backoff_ms_max", "2000"),
             ("upstream_entries_max", "100000"),
+            ("upstream_bytes_max", "256MiB"),
+            ("upstream_bytes_per_second_max", "128KiB"),
             ("receipt_seconds", "5"),
             ("events_entries_max", "100000"),
             ("offline_seconds", "10"),

@@ -5,7 +5,7 @@ use super::{Config, Jwt, RouteConfig, table};
 
 /// Numbers that a running server takes over. What is not here sized something when the server started, or is part of a
 /// connection that would have to be made anew.
-const LIVE: [&str; 26] = [
+const LIVE: &[&str] = &[
     "clients_max",
     "clients_per_user_max",
     "handshakes_max",
@@ -25,6 +25,8 @@ const LIVE: [&str; 26] = [
     "ping_seconds",
     "silence_seconds",
     "upstream_entries_max",
+    "upstream_bytes_max",
+    "upstream_bytes_per_second_max",
     "receipt_seconds",
     "source_read_bytes_per_turn",
     "flush_clients_per_turn",
@@ -298,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_numbers_that_are_taken_over_are_settings() {
-        let live: BTreeSet<&str> = LIVE.into_iter().collect();
+        let live: BTreeSet<&str> = LIVE.iter().copied().collect();
         assert_eq!(live.len(), LIVE.len());
         assert!(live.iter().all(|key| table::by_key(key).is_some()));
     }

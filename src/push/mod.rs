@@ -11,6 +11,7 @@ pub mod explain;
 mod keys;
 mod orders;
 mod place;
+mod quota;
 mod subscriptions;
 mod upstream;
 pub mod wire;

@@ -1,21 +1,17 @@
 //! What clients send to back ends, by way of Redis.
 
-use std::collections::HashMap;
-
 use super::Push;
+use super::quota::{Added, Senders};
 use super::subscriptions::own_topic;
 use super::wire::{self, Data, Reference};
 use crate::backend::report;
 use crate::client::frame::Frame;
-use crate::clock::Seldom;
+use crate::clock::{Millis, Seldom};
 use crate::config::Sink;
 use crate::server::Server;
 use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose, command};
 use crate::topic::{self, user_of};
-
-/// Of one client, without an answer.
-const SENDS_PER_CLIENT_MAX: u32 = 32;
 
 /// Of all clients of a route, without an answer.
 const SENDS_MAX: usize = 1024;
@@ -23,11 +19,14 @@ const SENDS_MAX: usize = 1024;
 /// Their bytes; one alone may exceed it, up to `message_bytes_max`.
 const SENDS_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes that an entry takes beside its data, about.
+const ENTRY_BYTES: usize = 256;
+
 /// Where it goes, and what Redis has not answered yet.
 pub(super) struct Upstream {
     to: Sink,
-    /// Of each client that has any: most have none, and those cost nothing.
-    unanswered: HashMap<ConnId, u32>,
+    senders: Senders,
+    added: Added,
     sends: usize,
     bytes: usize,
     /// For refusals.
@@ -36,35 +35,27 @@ pub(super) struct Upstream {
 
 impl Upstream {
     pub fn new(to: Sink) -> Upstream {
-        let (unanswered, logged) = (HashMap::new(), Seldom::default());
-        Upstream { to, unanswered, sends: 0, bytes: 0, logged }
+        let (senders, added, logged) = (Senders::default(), Added::default(), Seldom::default());
+        Upstream { to, senders, added, sends: 0, bytes: 0, logged }
     }
 
-    fn has_room(&self, client: ConnId, bytes: usize) -> bool {
-        let of_client = self.unanswered.get(&client).copied().unwrap_or(0);
+    /// Returns whether a user may send so many bytes, and counts them if so.
+    fn begin(&mut self, user: &str, bytes: usize, rate: u64, now: Millis) -> bool {
         let fits = self.bytes == 0 || self.bytes + bytes <= SENDS_BYTES_MAX;
-        of_client < SENDS_PER_CLIENT_MAX && self.sends < SENDS_MAX && fits
-    }
-
-    fn begin(&mut self, client: ConnId, bytes: usize) {
-        *self.unanswered.entry(client).or_default() += 1;
-        self.sends += 1;
-        self.bytes += bytes;
+        let has_room = self.sends < SENDS_MAX && fits;
+        let is_begun = has_room && self.senders.begin(user, bytes, rate, now);
+        if is_begun {
+            self.sends += 1;
+            self.bytes += bytes;
+        }
+        is_begun
     }
 
     /// An answer came. Every request has one, also those of clients that are gone.
-    fn end(&mut self, client: ConnId, bytes: usize) {
+    fn end(&mut self, user: &str, bytes: usize, now: Millis) {
         self.sends -= 1;
         self.bytes -= bytes;
-        if let Some(left) = self.unanswered.get_mut(&client) {
-            *left -= 1;
-            if *left == 0 {
-                self.unanswered.remove(&client);
-            }
-        }
-        if self.unanswered.is_empty() {
-            self.unanswered = HashMap::new();
-        }
+        self.senders.end(user, now);
     }
 }
 
@@ -91,12 +82,12 @@ impl Push {
         }
         let bytes = data.text().len();
         let upstream = self.upstream.as_mut().ok_or("forbidden")?;
-        if !upstream.has_room(id, bytes) {
+        let sub = user_of(&own).expect("an own topic is a user's");
+        let rate = server.bounds().upstream_bytes_per_second_max as u64;
+        if !upstream.begin(sub, bytes, rate, server.now().millis) {
             server.metrics().upstream_busy += 1;
             return Err("busy");
         }
-        upstream.begin(id, bytes);
-        let sub = user_of(&own).expect("an own topic is a user's");
         let (conn, at) = (server.name_of(id), server.now().unix_millis);
         let command = match &upstream.to {
             Sink::Channel(name) => {
@@ -104,7 +95,11 @@ impl Push {
                 command(&[b"PUBLISH", name.as_bytes(), said.as_bytes()])
             }
             Sink::Stream(key) => {
-                let (most, at) = (server.bounds().upstream_entries_max.to_string(), at.to_string());
+                let bounds = server.bounds();
+                let (entries_max, bytes_max) =
+                    (bounds.upstream_entries_max, bounds.upstream_bytes_max);
+                let most = upstream.added.add(bytes + ENTRY_BYTES, entries_max, bytes_max);
+                let (most, at) = (most.to_string(), at.to_string());
                 let mut words = vec!["XADD", key, "MAXLEN", "~", &most, "*"];
                 words.extend(["sub", sub, "conn", &conn]);
                 words.extend(topic.into_iter().flat_map(|topic| ["topic", topic]));
@@ -114,7 +109,8 @@ impl Push {
         };
         let reference = reference.map(|reference| reference.text().into());
         let route = server.route();
-        server.ask(command, Purpose::Send { route, client: id, reference, bytes });
+        server
+            .ask(command, Purpose::Send { route, client: id, user: sub.into(), reference, bytes });
         Ok(())
     }
 
@@ -126,12 +122,12 @@ impl Push {
 
     /// Tells a client what became of what it sent.
     pub(super) fn tell_sender(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
-        let (Purpose::Send { client, reference, bytes, .. }, Some(upstream)) =
+        let (Purpose::Send { client, user, reference, bytes, .. }, Some(upstream)) =
             (purpose, &mut self.upstream)
         else {
             return;
         };
-        upstream.end(client, bytes);
+        upstream.end(&user, bytes, server.now().millis);
         let reference = reference.as_deref().and_then(Reference::parse);
         let text = match (&upstream.to, &answer) {
             (Sink::Stream(_), Answer::Text(id)) => {

@@ -14,7 +14,9 @@ fn route(to: Sink) -> RouteConfig {
 }
 
 fn talks(to: Sink) -> Talks {
-    Talks::new(route(to), |bounds| bounds.commands_per_second_max = 0)
+    Talks::new(route(to), |bounds| {
+        (bounds.commands_per_second_max, bounds.upstream_bytes_per_second_max) = (0, 0);
+    })
 }
 
 fn stream() -> Sink {
@@ -137,7 +139,7 @@ fn a_route_without_upstream_takes_nothing() {
 }
 
 #[test]
-fn what_waits_for_redis_is_bounded_for_each_client_and_in_all() {
+fn what_waits_for_redis_is_bounded_for_each_user_and_in_all() {
     let mut talks = talks(stream());
     let busy = [json!({"op": "error", "code": "busy"})];
     let clients: Vec<ConnId> = (0..33).map(|sub| connect(&mut talks, &sub.to_string()).0).collect();
@@ -154,7 +156,7 @@ fn what_waits_for_redis_is_bounded_for_each_client_and_in_all() {
     let last = asked.pop().unwrap().1;
     talks.answer(last, Answer::Text(b"1-0".to_vec()));
     talks.say(clients[0], r#"{"op":"send","data":1}"#);
-    assert_eq!(talks.told(clients[0]), busy, "32 of one client");
+    assert_eq!(talks.told(clients[0]), busy, "32 of one user");
     talks.say(clients[32], r#"{"op":"send","data":1}"#);
     assert_eq!(talks.told(clients[32]).len(), 0);
     assert_eq!(talks.asked().len(), 1);
@@ -235,4 +237,20 @@ fn each_send_is_answered_once_from_seeds() {
         }
         assert_eq!(said, answered, "seed {seed}");
     }
+}
+
+#[test]
+fn connections_of_one_user_share_its_rate_and_others_have_theirs() {
+    let mut talks = Talks::new(route(stream()), |bounds| bounds.commands_per_second_max = 0);
+    let loud: Vec<ConnId> = (0..10).map(|_| connect(&mut talks, "42").0).collect();
+    let (quiet, _) = connect(&mut talks, "43");
+    let large = format!(r#"{{"op":"send","data":"{}"}}"#, "x".repeat(60_000));
+    for client in &loud {
+        talks.say(*client, &large);
+    }
+    // 128 KiB in a second, and what begins before they are used up.
+    assert_eq!(talks.asked().len(), 3);
+    assert_eq!(talks.reactor.metrics().upstream_busy, 7);
+    talks.say(quiet, &large);
+    assert_eq!(talks.asked().len(), 1);
 }

@@ -33,6 +33,8 @@ pub enum Purpose {
     Send {
         route: u8,
         client: ConnId,
+        /// The user that it is.
+        user: Box<str>,
         /// The client's own mark, as it wrote it.
         reference: Option<Box<str>>,
         /// How long what it sent is.
