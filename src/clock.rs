@@ -14,6 +14,34 @@ pub struct Now {
     pub unix_millis: u64,
 }
 
+/// How far the wall clock is ahead of the monotonic one, to notice when it is set, or the machine has slept.
+#[derive(Debug)]
+pub struct WallOffset(i64);
+
+/// A wall clock that moves by less than this is left alone: it is adjusted all the time.
+const WALL_MOVES_MIN: u64 = 1000;
+
+impl WallOffset {
+    /// The offset as it is now.
+    pub fn new(now: Now) -> WallOffset {
+        WallOffset(WallOffset::of(now))
+    }
+
+    /// Returns by how many milliseconds the wall clock has moved forward since this last said so; 0 as a rule.
+    pub fn moved(&mut self, now: Now) -> i64 {
+        let by = WallOffset::of(now).saturating_sub(self.0);
+        if by.unsigned_abs() < WALL_MOVES_MIN {
+            return 0;
+        }
+        self.0 += by;
+        by
+    }
+
+    fn of(now: Now) -> i64 {
+        now.unix_millis as i64 - now.millis as i64
+    }
+}
+
 /// Says yes once a second at most: for lines of the log that others can cause.
 #[derive(Debug, Default)]
 pub struct Seldom(Option<Millis>);
@@ -32,6 +60,18 @@ impl Seldom {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wall_clock_that_is_set_is_noticed_once() {
+        let now = |millis: u64, unix_millis: u64| Now { millis, unix: 0, unix_millis };
+        let mut offset = WallOffset::new(now(5, 10_005));
+        assert_eq!(offset.moved(now(1_005, 11_005)), 0);
+        assert_eq!(offset.moved(now(2_005, 12_904)), 0, "adjusted");
+        assert_eq!(offset.moved(now(3_005, 14_105)), 1_100);
+        assert_eq!(offset.moved(now(4_005, 15_105)), 0);
+        assert_eq!(offset.moved(now(5_005, 6_105)), -10_000);
+        assert_eq!(offset.moved(now(6_005, 7_105)), 0);
+    }
 
     #[test]
     fn a_second_passes_between_two_lines() {

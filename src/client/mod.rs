@@ -59,9 +59,14 @@ pub enum AtEnd {
     Timeout,
     /// A close frame with this code.
     Close(u16),
+    /// The same, at a moment of the wall clock, which may be set meanwhile.
+    Expire(u16),
     /// It is dropped.
     Drop,
 }
+
+/// Marks a packed [`AtEnd::Expire`]: no close code is above 4999.
+const EXPIRES: u16 = 1 << 15;
 
 impl AtEnd {
     /// In the two bytes that a slot has for it: no close code is below 1000 (RFC 6455 section 7.4.2).
@@ -70,6 +75,7 @@ impl AtEnd {
             AtEnd::Drop => 0,
             AtEnd::Timeout => 1,
             AtEnd::Close(code) => code,
+            AtEnd::Expire(code) => code | EXPIRES,
         }
     }
 
@@ -77,6 +83,7 @@ impl AtEnd {
         match packed {
             0 => AtEnd::Drop,
             1 => AtEnd::Timeout,
+            code if code & EXPIRES != 0 => AtEnd::Expire(code & !EXPIRES),
             code => AtEnd::Close(code),
         }
     }
@@ -221,6 +228,17 @@ impl Client {
     pub fn end_at(&mut self, ends: Tick, at_end: AtEnd) {
         self.ends = ends;
         self.at_end = at_end.pack();
+    }
+
+    /// Returns whether its end is a moment of the wall clock.
+    pub fn expires(&self) -> bool {
+        matches!(AtEnd::unpack(self.at_end), AtEnd::Expire(_))
+    }
+
+    /// Moves its end nearer by so many ticks: the wall clock has moved forward.
+    pub fn move_end(&mut self, by: i64) {
+        let ends = i64::from(self.ends).saturating_sub(by);
+        self.ends = ends.clamp(0, i64::from(NEVER) - 1) as Tick;
     }
 
     /// The tick at which [`Client::due`] wants to be asked next; `index` is the slot's number.

@@ -315,7 +315,9 @@ impl Reactor {
                     server.metrics.stalled += 1;
                     server.close(id, Close::SLOW);
                 }
-                Due::End(AtEnd::Close(code)) => server.close(id, Close::plain(code)),
+                Due::End(AtEnd::Close(code) | AtEnd::Expire(code)) => {
+                    server.close(id, Close::plain(code))
+                }
                 Due::End(AtEnd::Timeout) => {
                     let text = "the request's head did not come in time";
                     let response = Response::text(408, text);

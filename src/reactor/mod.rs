@@ -16,6 +16,8 @@ mod doors;
 #[cfg(test)]
 mod durable_tests;
 mod ending;
+#[cfg(test)]
+mod expiry_tests;
 mod flushing;
 mod link;
 mod lookup;
@@ -306,6 +308,7 @@ impl Reactor {
         self.awaited = wake;
         self.woken = self.clock.micros();
         self.site.server.now = self.clock.now(self.woken / 1000);
+        self.site.server.follow_wall_clock();
         Ok(())
     }
 

@@ -96,7 +96,7 @@ impl World {
         })));
         install(Some(Box::new(phones.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
-        reactor.clock = Clock::Scripted(0, EPOCH);
+        reactor.clock = Clock::Scripted(0, EPOCH * 1000);
         for link in &mut reactor.links {
             link.without_chance(|| 77);
         }
@@ -279,7 +279,7 @@ impl World {
     /// Time passes, events come, the loop turns.
     fn turn(&mut self, most_millis: usize) {
         self.micros += self.random.below(most_millis * 1000 + 1) as u64;
-        self.reactor.clock = Clock::Scripted(self.micros, self.unix());
+        self.reactor.clock = Clock::Scripted(self.micros, EPOCH * 1000 + self.micros / 1000);
         self.redis.step(&mut self.random);
         let mut phones = self.phones.0.borrow_mut();
         let readable: Vec<ConnId> = std::mem::take(&mut phones.readable).into_iter().collect();

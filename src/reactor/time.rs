@@ -8,7 +8,7 @@ use crate::clock::{Millis, Now};
 pub(super) enum Clock {
     /// From the system, since this moment.
     System(Instant),
-    /// From a test: microseconds, and seconds since 1970.
+    /// From a test: microseconds, and milliseconds since 1970.
     #[cfg(test)]
     Scripted(u64, u64),
 }
@@ -28,7 +28,7 @@ impl Clock {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_millis() as u64),
             #[cfg(test)]
-            Clock::Scripted(_, unix) => *unix * 1000,
+            Clock::Scripted(_, unix_millis) => *unix_millis,
         };
         Now { millis, unix: unix_millis / 1000, unix_millis }
     }

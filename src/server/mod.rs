@@ -23,7 +23,7 @@ use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::outbox::{Backlog, Slow};
 use crate::client::{AtEnd, Client, State, Timing};
-use crate::clock::{Millis, Now};
+use crate::clock::{Millis, Now, WallOffset};
 use crate::complaints::Complaints;
 use crate::config::Bounds;
 use crate::cursor::{EntryId, Node, Signer};
@@ -33,7 +33,7 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::slots::{ConnId, Slots};
-use crate::timers::{Timers, after, tick};
+use crate::timers::{TICK, Tick, Timers, after, tick};
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
 use listeners::Counted;
@@ -56,6 +56,7 @@ const COST_BYTES: usize = (1 << 20) / 64;
 /// The connections of a loop, who listens to what, and what is owed.
 pub struct Server {
     pub(crate) now: Now,
+    wall: WallOffset,
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Metrics,
     pub(crate) complaints: Complaints,
@@ -130,6 +131,7 @@ impl Server {
         let node = names::node(now.unix);
         Server {
             now,
+            wall: WallOffset::new(now),
             metrics: Metrics::default(),
             complaints: Complaints::default(),
             clients: Slots::default(),
@@ -285,18 +287,42 @@ impl Server {
         reached
     }
 
-    /// Closes a client with `code` at `unix` seconds of the wall clock as it stands now; an earlier call is replaced.
+    /// Closes a client with `code` at `unix` seconds of the wall clock, or up to a tick before; an earlier call is replaced. If
+    /// the clock is set meanwhile, or the machine sleeps, the end moves with it.
     pub fn close_at(&mut self, id: ConnId, unix: u64, code: u16) {
-        let seconds = unix.saturating_sub(self.now.unix).min(u64::from(u32::MAX / 20)) as u32;
-        self.close_after(id, seconds, code);
+        let left = unix.saturating_mul(1000).saturating_sub(self.now.unix_millis);
+        let ends = tick(self.now.millis.saturating_add(left));
+        self.end_client_at(id, ends, AtEnd::Expire(code));
     }
 
     /// Closes a client with `code` in so many seconds; an earlier call is replaced.
     pub fn close_after(&mut self, id: ConnId, seconds: u32, code: u16) {
-        let ends = after(self.now.millis, seconds);
+        self.end_client_at(id, after(self.now.millis, seconds), AtEnd::Close(code));
+    }
+
+    fn end_client_at(&mut self, id: ConnId, ends: Tick, at_end: AtEnd) {
         let Some(client) = self.open_client(id) else { return };
-        client.end_at(ends, AtEnd::Close(code));
+        client.end_at(ends, at_end);
         self.set_timer(id.index);
+    }
+
+    /// Moves the ends of all clients that the wall clock sets, if it was set. All slots are looked at then, once.
+    pub(crate) fn follow_wall_clock(&mut self) {
+        let by = self.wall.moved(self.now);
+        if by == 0 {
+            return;
+        }
+        log::info!(
+            "the wall clock has moved by {} s: connections end at the exp of their tokens",
+            by / 1000
+        );
+        let ticks = by.div_euclid(TICK as i64) + 1;
+        let expiring = self.clients.iter().filter(|(_, client)| client.expires());
+        let expiring: Vec<u32> = expiring.map(|(index, _)| index).collect();
+        for index in expiring {
+            self.clients[index].move_end(ticks);
+            self.set_timer(index);
+        }
     }
 
     /// What the running handler did for a message took long (a signature was checked): what else that client sent waits for the
