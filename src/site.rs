@@ -147,6 +147,7 @@ impl Site {
             Event::Text(text) => self.on_text(id, text.as_str()),
             Event::Binary(bytes) => self.on_binary(id, &bytes),
             Event::Violation(close) => self.server.close(id, close),
+            Event::Answered => self.server.answered(id),
             Event::Closed => {}
         }
     }

@@ -57,6 +57,17 @@ impl Fragments {
     }
 }
 
+/// Returns whether bytes of a client end with a masked close frame (RFC 6455 section 5.5.1), behind which a client sends nothing
+/// more. It is how the answer to our own close frame is found without keeping anything: where the frames before it begin is
+/// not known any more once the protocol was broken or a part of a frame was dropped. A client whose data looks the same ends its
+/// own connection a moment early.
+pub fn ends_with_close(bytes: &[u8]) -> bool {
+    let lengths = std::iter::once(0).chain(2..=CONTROL_BYTES_MAX as usize);
+    lengths
+        .map_while(|length| bytes.len().checked_sub(length + 6).map(|at| (at, length)))
+        .any(|(at, length)| bytes[at] == 0x88 && usize::from(bytes[at + 1]) == 0x80 | length)
+}
+
 /// The loop's decoder.
 pub struct Codec {
     bounds: InboundBounds,

@@ -42,9 +42,12 @@ pub enum State {
     Head,
     /// A WebSocket.
     Open,
+    /// Our close frame is queued or sent, and the client's own is awaited (RFC 6455 section 7.1.1). What else it sends is
+    /// discarded.
+    Leaving,
     /// The last thing it will be sent (a close frame, a response) is queued. What it sends is discarded.
     Closing,
-    /// The same, and the peer has ended its side: it is gone as soon as all is written.
+    /// The peer has ended its side: it is gone as soon as all is written.
     Parting,
     /// Our side is shut; its end is awaited, so that no reset destroys what it has not read yet.
     Lingering,
@@ -130,6 +133,8 @@ pub enum Event {
     Binary(Bytes),
     /// The peer closed; the answer is among the codec's replies.
     Closed,
+    /// The peer answered our close frame with its own.
+    Answered,
     /// It broke the protocol or a bound.
     Violation(Close),
 }
@@ -302,6 +307,11 @@ impl Client {
         match self.state {
             State::Head => head.next(input),
             State::Open => self.next_message(input, codec),
+            State::Leaving => {
+                let is_answered = codec::ends_with_close(input);
+                *input = &[];
+                is_answered.then_some(Event::Answered)
+            }
             State::Closing | State::Parting | State::Lingering | State::Dead => {
                 *input = &[];
                 None
@@ -358,6 +368,19 @@ impl Client {
         }
     }
 
+    /// The last frame is our close frame: the client's is awaited before our side shuts.
+    pub fn leave(&mut self) {
+        assert_eq!(self.state, State::Closing, "only what is finished leaves");
+        self.state = State::Leaving;
+    }
+
+    /// The client's close frame came, or is awaited no more.
+    pub fn end_leaving(&mut self) {
+        if self.state == State::Leaving {
+            self.state = State::Closing;
+        }
+    }
+
     /// All is written: our side shuts, and the peer's end is awaited.
     pub fn linger(&mut self, id: ConnId, ends: Tick) {
         assert_eq!(self.state, State::Closing, "only what is finished lingers");
@@ -368,7 +391,7 @@ impl Client {
 
     /// The peer has ended its side. Whether that leaves something to be written first.
     pub fn part(&mut self) -> bool {
-        if self.state == State::Closing {
+        if matches!(self.state, State::Leaving | State::Closing) && self.backlog_bytes() > 0 {
             self.state = State::Parting;
         }
         self.state == State::Parting

@@ -49,6 +49,7 @@ impl Client {
 
     /// Puts another last frame into the place of all that is queued; nothing may be written yet.
     pub fn replace_queued(&mut self, last: &Frame) {
+        self.end_leaving();
         let outbox = &mut self.flight().outbox;
         outbox.forget();
         outbox.push(last);

@@ -326,7 +326,7 @@ impl Reactor {
                     }
                     self.site.server.respond(id, &response);
                 }
-                Due::End(AtEnd::Drop) => server.give_up(id),
+                Due::End(AtEnd::Drop) => server.run_out(id),
             }
             self.site.server.set_timer(index);
         }

@@ -111,6 +111,7 @@ impl Reactor {
                 server.metrics.writes += 1;
                 server.metrics.sent_bytes += bytes as u64;
                 match (written, state) {
+                    (Written::All, State::Leaving) => server.await_answer(id),
                     (Written::All, State::Closing) => server.linger(id),
                     (Written::All, State::Parting) => server.bury(id),
                     (Written::Some, _) => server.owe(id, Lane::Bulk),

@@ -3,7 +3,7 @@
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::transport::Transport;
-use crate::client::{Client, State};
+use crate::client::{AtEnd, Client, State};
 use crate::flush::Lane;
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::{ConnId, GENERATIONS};
@@ -11,6 +11,9 @@ use crate::timers::{NEVER, after, tick};
 
 /// How long a peer may take to end its side after we ended ours.
 const LINGER_SECONDS: u32 = 5;
+
+/// How long a client may take to answer our close frame before our side ends.
+const ANSWER_SECONDS: u32 = 3;
 
 impl Server {
     /// Takes a slot for an accepted connection; `route` is [`ADMIN_ROUTE`], or 0 until its request names one.
@@ -70,7 +73,9 @@ impl Server {
         self.metrics.handshakes_refused += 1;
         match self.client(id) {
             // The handler closed it before it refused it: a close frame is no answer to a handshake.
-            Some(client) if client.state() == State::Closing => client.replace_queued(&frame),
+            Some(client) if matches!(client.state(), State::Leaving | State::Closing) => {
+                client.replace_queued(&frame);
+            }
             _ => self.finish(id, Some(&frame), true),
         }
     }
@@ -110,6 +115,46 @@ impl Server {
         }
     }
 
+    /// Queues a close frame as the last one, and has the client's own awaited once it is written.
+    pub(super) fn finish_with(&mut self, id: ConnId, close: &Close, forget: bool) {
+        self.finish(id, Some(&Frame::close(close)), forget);
+        if let Some(client) = self.client(id).filter(|client| client.state() == State::Closing) {
+            client.leave();
+        }
+    }
+
+    /// The close frame is written: its answer is awaited, if there is a place to spare meanwhile.
+    pub(crate) fn await_answer(&mut self, id: ConnId) {
+        if self.clients_len() >= self.bounds.clients_max {
+            return self.answered(id);
+        }
+        let ends = after(self.now.millis, ANSWER_SECONDS);
+        let Some(client) = self.client(id) else { return };
+        client.end_at(ends, AtEnd::Drop);
+        self.set_timer(id.index);
+    }
+
+    /// The client's close frame came, or is awaited no more: our side ends once all is written.
+    pub(crate) fn answered(&mut self, id: ConnId) {
+        let Some(client) = self.client(id).filter(|client| client.state() == State::Leaving) else {
+            return;
+        };
+        client.end_leaving();
+        if client.backlog_bytes() == 0 {
+            self.linger(id);
+        }
+    }
+
+    /// The time of a connection that is to be dropped is up.
+    pub(crate) fn run_out(&mut self, id: ConnId) {
+        let Some(client) = self.client(id) else { return };
+        if client.state() == State::Leaving && client.backlog_bytes() == 0 {
+            self.answered(id);
+        } else {
+            self.give_up(id);
+        }
+    }
+
     /// Brings what all clients have left unfinished up to date with one of them; see [`Client::recount`].
     ///
     /// What grew was copied to another place, and where it was is free but still resident: it counts as read, or a byte from
@@ -134,7 +179,7 @@ impl Server {
             Some(State::Open) => {
                 *self.metrics.closes.entry(close.code).or_default() += 1;
                 self.complain_of_close(id, &close);
-                self.finish(id, Some(&Frame::close(&close)), true);
+                self.finish_with(id, &close, true);
             }
             Some(State::Dead) | None => {}
             // It was told already, and does not read it.

@@ -347,12 +347,14 @@ impl Server {
                 return self.respond(id, &response);
             }
             State::Open => {}
-            State::Closing | State::Parting | State::Lingering | State::Dead => return,
+            State::Leaving | State::Closing | State::Parting | State::Lingering | State::Dead => {
+                return;
+            }
         }
         *self.metrics.closes.entry(close.code).or_default() += 1;
         self.complain_of_close(id, &close);
         let forget = close.code == Close::SLOW.code;
-        self.finish(id, Some(&Frame::close(&close)), forget);
+        self.finish_with(id, &close, forget);
     }
 
     /// The number of the route whose handler is running.

@@ -70,3 +70,22 @@ fn a_ping_between_fragments_is_answered_at_once() {
     assert!(fragments.is_none());
     assert_eq!(codec.take_replies(), Some(vec![0x8a, 1, b'p']));
 }
+
+#[test]
+fn a_close_frame_is_found_at_the_end_of_whatever_came_before() {
+    let close = frame(0x88, true, &[3, 232]);
+    assert!(ends_with_close(&close));
+    assert!(ends_with_close(&frame(0x88, true, &[])));
+    assert!(ends_with_close(&frame(0x88, true, &[3; 125])));
+    assert!(ends_with_close(&[&frame(0x81, true, &[7; 300])[9..], &close].concat()));
+    for other in [
+        frame(0x81, true, b"text"),
+        frame(0x88, false, &[3, 232]),
+        frame(0x88, true, &[3]),
+        [&close[..], b"x"].concat(),
+        close[..close.len() - 1].to_vec(),
+        Vec::new(),
+    ] {
+        assert!(!ends_with_close(&other), "{other:?}");
+    }
+}
