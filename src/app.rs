@@ -255,6 +255,7 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
     let control = config.control.as_deref().map(pattern::escaped);
     Ok(Some(LinkConfig {
         patterns: config.patterns.iter().cloned().chain(control).collect(),
+        node: format!("{:016x}", getrandom::u64().unwrap_or_default()),
         streams: config.streams.clone(),
         silence: u64::from(config.bounds.redis_silence_seconds) * 1000,
         timeout: u64::from(config.bounds.redis_timeout_seconds) * 1000,

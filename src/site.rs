@@ -38,6 +38,8 @@ pub struct Site {
     proxies_logged: Seldom,
     /// Whether messages can come.
     pub source_up: bool,
+    /// Why they cannot, though there is a connection to be had.
+    pub source_deaf: Option<String>,
     /// Whether commands reach Redis, or none are needed.
     pub commander_up: bool,
     /// Whether the streams are read, or there are none.
@@ -89,6 +91,7 @@ impl Site {
             proxy_protocol: false,
             proxies_logged: Seldom::default(),
             source_up: true,
+            source_deaf: None,
             commander_up: true,
             reader_up: true,
             draining: false,
@@ -269,7 +272,9 @@ impl Site {
         match request.path() {
             "/healthz" => Response::text(200, "ok"),
             "/readyz" if self.draining => Response::text(503, "draining"),
-            "/readyz" if !self.source_up => Response::text(503, "no link to Redis"),
+            "/readyz" if !self.source_up => {
+                Response::text(503, self.source_deaf.as_deref().unwrap_or("no link to Redis"))
+            }
             "/readyz" if !self.commander_up => Response::text(503, "no link to Redis for commands"),
             "/readyz" if !self.reader_up => Response::text(503, "no link to Redis for streams"),
             "/readyz" => Response::text(200, "ok"),

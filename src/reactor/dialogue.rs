@@ -127,6 +127,7 @@ impl Dialogue for Link {
     }
 
     fn down(&mut self, site: &mut Site, random: u64) -> bool {
+        site.source_deaf = self.deaf().map(str::to_owned);
         let was_up = Link::down(self, site.server.now.millis, random);
         if was_up {
             site.on_source(false);

@@ -4,6 +4,7 @@ use super::Site;
 use crate::cursor::EntryId;
 use crate::server::receipts::Wanted;
 use crate::slots::ConnId;
+use crate::source::probe::CHANNEL;
 use crate::topic;
 
 /// A payload from here on leaves memory behind that is worth giving back. glibc takes such a block from the system, and returns
@@ -16,6 +17,9 @@ impl Site {
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         if self.control.as_ref().is_some_and(|control| control.as_bytes() == channel) {
             return self.obey(payload);
+        }
+        if channel.starts_with(CHANNEL.as_bytes()) {
+            return 0;
         }
         self.server.metrics.messages += 1;
         let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);

@@ -1,12 +1,15 @@
-//! The subscription at Redis: greet, subscribe, stay alive.
+//! The subscription at Redis: greet, subscribe, stay alive, and make sure that messages come.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use redis::{PushKind, ServerError, Value};
 
-use super::greeting::Greeting;
+use super::far_end::{by_info, by_role};
+use super::greeting::{Greeting, sound, write_info, write_role};
 use super::link_config::LinkConfig;
+use super::probe::Probe;
 use super::resp::{self, ENVELOPE_BYTES_MAX, Framer, Whole};
 use super::scanner::Grammar;
 use super::session::{Due, Session};
@@ -34,19 +37,40 @@ pub struct Link {
     framer: Framer,
     /// One for each pattern: whether Redis acknowledged it.
     acknowledged: Vec<bool>,
-    /// PINGs whose answers are still to come.
-    pings_unanswered: u32,
+    /// Commands since it is up, whose answers are still to come.
+    asked: VecDeque<Asked>,
+    /// Where the far end said its mode: it is looked at after each silence.
+    looks: bool,
+    probe: Probe,
+    /// When the probe's latest message must be back.
+    back_by: Option<Millis>,
+    /// Why the last connection carried no messages, if that ended it.
+    deaf: Option<String>,
     /// A message that came in pieces, while the caller looks at it.
     lent: Vec<u8>,
+}
+
+/// A command of a connection that is up.
+#[derive(Clone, Copy)]
+enum Asked {
+    Ping,
+    Role,
+    Info,
+    Publish,
 }
 
 /// What one value from Redis means.
 enum Meaning {
     Nothing,
     Up,
-    Message { channel: Range<usize>, payload: Range<usize> },
+    Message {
+        channel: Range<usize>,
+        payload: Range<usize>,
+    },
     Oversized,
     Failed(String),
+    /// The same, for a far end that carries no messages.
+    Deaf(String),
 }
 
 impl Link {
@@ -61,10 +85,14 @@ impl Link {
         });
         Link {
             acknowledged: vec![false; config.patterns.len()],
+            probe: Probe::new(&config.node),
+            asked: VecDeque::new(),
+            looks: false,
+            back_by: None,
+            deaf: None,
             session: Session::new(config, now),
             greeting: Greeting::Hello,
             framer: Framer::new(Grammar::Replies),
-            pings_unanswered: 0,
             lent: Vec::new(),
         }
     }
@@ -83,7 +111,7 @@ impl Link {
     ) -> Option<Event<'a>> {
         self.lent = Vec::new();
         if !input.is_empty() {
-            self.session.heard(now);
+            self.hear(now);
         }
         let bytes_max = self.config().payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX);
         while self.session.is_greeting() || self.session.is_ready() {
@@ -98,7 +126,12 @@ impl Link {
                 Meaning::Up => return Some(Event::Up),
                 Meaning::Oversized => return Some(Event::Oversized),
                 Meaning::Failed(text) => return Some(self.fail(text)),
+                Meaning::Deaf(text) => return Some(self.fail_deaf(text)),
                 Meaning::Message { channel, payload } => {
+                    if self.back_by.is_some() {
+                        self.probe.prove();
+                        self.end_probe(now);
+                    }
                     let value: &'a [u8] = match value {
                         Cow::Borrowed(value) => value,
                         Cow::Owned(value) => {
@@ -117,9 +150,33 @@ impl Link {
         None
     }
 
-    /// Queues a PING after silence; fails what is overdue. Input that is there must have been read before.
+    /// Bytes came: nothing is awaited any more but the probe.
+    fn hear(&mut self, now: Millis) {
+        self.session.heard(now);
+        if let Some(by) = self.back_by {
+            self.session.expect(by);
+        }
+    }
+
+    /// The probe's message is back, or the probe is not permitted.
+    fn end_probe(&mut self, now: Millis) {
+        if self.probe.is_settled() {
+            self.back_by = None;
+            self.session.heard(now);
+        }
+    }
+
+    /// Returns why no messages came, where that ended the last connection.
+    pub fn deaf(&self) -> Option<&str> {
+        self.deaf.as_deref()
+    }
+
+    /// Queues a PING after silence, and looks at the far end again; fails what is overdue. Input that is there must have been read before.
     pub fn on_time(&mut self, now: Millis) -> Option<Event<'static>> {
         match self.session.due(now)? {
+            Due::Overdue if self.is_probe_overdue(now) => {
+                Some(self.fail_deaf(refusal::deaf(self.config())))
+            }
             Due::Overdue => {
                 let is_greeting = self.session.is_greeting();
                 let command = if is_greeting { self.greeting.command() } else { "PING" };
@@ -129,13 +186,40 @@ impl Link {
             Due::Silence => {
                 // What is still queued is asking already.
                 if self.session.output().is_empty() {
-                    self.session
-                        .speak(|_, output| *output = redis::cmd("PING").get_packed_command());
-                    self.pings_unanswered += 1;
+                    self.ask(now);
                 }
                 self.session.expect(now.saturating_add(self.config().timeout));
                 None
             }
+        }
+    }
+
+    /// Asks whether it lives, and where it is looked at, whether messages still come.
+    fn ask(&mut self, now: Millis) {
+        let (looks, probe) = (self.looks, &mut self.probe);
+        self.session.speak(|_, output| {
+            output.extend(redis::cmd("PING").get_packed_command());
+            if looks {
+                write_role(output);
+                write_info(output);
+                probe.again(output);
+            }
+        });
+        self.asked.push_back(Asked::Ping);
+        if looks {
+            self.asked.extend([Asked::Role, Asked::Info]);
+        }
+        if looks && self.probe.is_permitted() {
+            self.asked.push_back(Asked::Publish);
+            self.back_by = Some(now.saturating_add(self.config().timeout));
+        }
+    }
+
+    /// Whether all that is still to come is the probe's message.
+    fn is_probe_overdue(&self, now: Millis) -> bool {
+        match self.session.is_greeting() {
+            true => self.looks && !self.acknowledged.contains(&false),
+            false => self.back_by.is_some_and(|by| by <= now),
         }
     }
 
@@ -149,7 +233,14 @@ impl Link {
         self.session.config()
     }
 
+    fn fail_deaf(&mut self, text: String) -> Event<'static> {
+        let failed = self.fail(text.clone());
+        self.deaf = Some(text);
+        failed
+    }
+
     fn fail(&mut self, text: String) -> Event<'static> {
+        self.deaf = None;
         self.reset();
         self.session.fail();
         Event::Failed(text)
@@ -159,7 +250,10 @@ impl Link {
     fn reset(&mut self) {
         self.framer = Framer::new(Grammar::Replies);
         self.acknowledged.fill(false);
-        self.pings_unanswered = 0;
+        self.asked.clear();
+        self.looks = false;
+        self.probe.end();
+        self.back_by = None;
     }
 
     fn interpret(&mut self, value: &[u8], now: Millis) -> Meaning {
@@ -177,14 +271,55 @@ impl Link {
             return self.subscription_changed(is_added, pattern, now);
         }
         match value {
-            Value::Push { .. } => Meaning::Nothing,
-            value if self.session.is_greeting() => self.greet(&value),
-            Value::ServerError(error) => self.error_while_up(&error),
-            _ => {
-                self.pings_unanswered = self.pings_unanswered.saturating_sub(1);
-                Meaning::Nothing
-            }
+            Value::Push { kind, data } => self.pushed(&kind, &data, now),
+            value if self.session.is_greeting() => self.greet(&value, now),
+            value => self.answered(&value, now),
         }
+    }
+
+    /// A push about the probe; others are not ours.
+    fn pushed(&mut self, kind: &PushKind, data: &[Value], now: Millis) -> Meaning {
+        match (kind, data) {
+            (PushKind::Subscribe, [Value::BulkString(channel), ..]) => {
+                self.probe.subscribed(channel);
+            }
+            (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
+                self.probe.came(channel, payload);
+            }
+            _ => return Meaning::Nothing,
+        }
+        self.proceed(now)
+    }
+
+    /// The answer to what was asked first of a connection that is up.
+    fn answered(&mut self, answer: &Value, now: Millis) -> Meaning {
+        let asked = self.asked.pop_front();
+        let judged = match (asked, answer) {
+            (None, Value::ServerError(error)) => return self.error_while_up(error),
+            (Some(Asked::Publish), answer) => {
+                self.probe.answered(matches!(answer, Value::ServerError(_)));
+                return self.proceed(now);
+            }
+            // Any answer proves life, `-MISCONF` and `-LOADING` too.
+            (_, Value::ServerError(_)) | (None | Some(Asked::Ping), _) => return Meaning::Nothing,
+            (Some(Asked::Role), answer) => sound(self.config(), by_role(answer)),
+            (Some(Asked::Info), answer) => sound(self.config(), by_info(answer)),
+        };
+        judged.map_or_else(Meaning::Deaf, |()| Meaning::Nothing)
+    }
+
+    /// Something that was awaited came: it may have been the last of it.
+    fn proceed(&mut self, now: Millis) -> Meaning {
+        if !self.session.is_greeting() {
+            self.end_probe(now);
+            return Meaning::Nothing;
+        }
+        if self.acknowledged.contains(&false) || (self.looks && !self.probe.is_settled()) {
+            return Meaning::Nothing;
+        }
+        self.session.ready(now);
+        self.deaf = None;
+        Meaning::Up
     }
 
     /// The hot path: a flat `pmessage`, straight from the bytes. `None` if it is anything else.
@@ -222,32 +357,35 @@ impl Link {
             return Meaning::Failed(refusal::lost(self.config(), &why));
         }
         self.acknowledged[index] = true;
-        if !self.session.is_greeting() || self.acknowledged.contains(&false) {
-            return Meaning::Nothing;
-        }
-        self.session.ready(now);
-        Meaning::Up
+        if self.session.is_greeting() { self.proceed(now) } else { Meaning::Nothing }
     }
 
-    fn greet(&mut self, answer: &Value) -> Meaning {
+    fn greet(&mut self, answer: &Value, now: Millis) -> Meaning {
+        if self.looks && !self.acknowledged.contains(&false) {
+            self.probe.answered(matches!(answer, Value::ServerError(_)));
+            return self.proceed(now);
+        }
         let greeting = self.greeting;
         let next = self.session.speak(|config, output| match answer {
-            Value::ServerError(error) => greeting.refused(config, output, error),
-            _ => Ok(greeting.accepted(config, output)),
+            Value::ServerError(error) => {
+                greeting.refused(config, output, error).map_err(Meaning::Failed)
+            }
+            _ => greeting.accepted(config, output, answer).map_err(Meaning::Deaf),
         });
         match next {
             Ok(next) => self.greeting = next,
-            Err(text) => return Meaning::Failed(text),
+            Err(meaning) => return meaning,
+        }
+        if greeting == Greeting::Hello && self.greeting.looks_closely() {
+            self.looks = true;
+            let probe = &mut self.probe;
+            self.session.speak(|_, output| probe.begin(output));
         }
         Meaning::Nothing
     }
 
-    /// Any answer to PING proves life, `-MISCONF` and `-LOADING` too. An error that nobody asked for is about the connection.
+    /// An error that nobody asked for is about the connection.
     fn error_while_up(&mut self, error: &ServerError) -> Meaning {
-        if self.pings_unanswered > 0 {
-            self.pings_unanswered -= 1;
-            return Meaning::Nothing;
-        }
         match error.code() {
             code @ ("NOPERM" | "NOAUTH") => Meaning::Failed(refusal::lost(self.config(), code)),
             _ => Meaning::Nothing,

@@ -41,6 +41,8 @@ pub struct LinkConfig {
     pub resp2_only: bool,
     /// For `PSUBSCRIBE`: at least one.
     pub patterns: Vec<String>,
+    /// The name of this process in the channel of its [probe](super::probe).
+    pub node: String,
     /// Keys of the streams that are read; none without them.
     pub streams: Vec<String>,
     /// Without a byte for so long, a PING is sent.
@@ -95,6 +97,7 @@ impl LinkConfig {
             database: 0,
             resp2_only: false,
             patterns: vec!["pub.*".to_owned()],
+            node: "0".to_owned(),
             streams: Vec::new(),
             silence: 10_000,
             timeout: 5_000,

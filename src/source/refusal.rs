@@ -95,6 +95,33 @@ pub fn silent(config: &LinkConfig, command: &str) -> String {
     )
 }
 
+/// It is a Sentinel.
+pub fn sentinel(config: &LinkConfig) -> String {
+    let address = &config.address;
+    format!(
+        "{address} is a Sentinel, which takes subscriptions and carries no messages: ask it where the Redis is \
+         (SENTINEL GET-MASTER-ADDR-BY-NAME <name>) and name that in the setting redis"
+    )
+}
+
+/// It is a replica without its primary.
+pub fn cut_off(config: &LinkConfig, state: &str) -> String {
+    let (address, state) = (&config.address, printable(state));
+    format!(
+        "Redis at {address} is a replica that is cut off from its primary ({state}), so nothing comes that is published \
+         there: name the primary in the setting redis, or mend the replication (INFO replication)"
+    )
+}
+
+/// A message that we published did not come back to us.
+pub fn deaf(config: &LinkConfig) -> String {
+    let LinkConfig { address, timeout, .. } = config;
+    format!(
+        "{address} took our subscription, but a message published there did not come back within {timeout} ms: \
+         does a proxy or a cluster stand in between? name the Redis that publishers use in the setting redis"
+    )
+}
+
 /// A subscription that was acknowledged is no more.
 pub fn lost(config: &LinkConfig, why: &str) -> String {
     format!("Redis at {} ended our subscription ({why}): subscribing again", config.address)

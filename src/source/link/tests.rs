@@ -5,6 +5,7 @@ use crate::random::Random;
 
 const HELLO_3: &str = "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n";
 const SET_NAME: &str = "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$7\r\noneloop\r\n";
+const ROLE: &str = "*1\r\n$4\r\nROLE\r\n";
 const SUBSCRIBE: &str = "*2\r\n$10\r\nPSUBSCRIBE\r\n$5\r\npub.*\r\n";
 const PING: &str = "*1\r\n$4\r\nPING\r\n";
 const GREETED: &str = "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n";
@@ -97,14 +98,14 @@ fn a_server_that_does_not_know_hello_is_greeted_in_resp2() {
         let mut link = connected_link("redis://h", &["pub.*"]);
         assert_eq!(take_output(&mut link), HELLO_3);
         assert_eq!(feed(&mut link, refusal, 0), [""; 0]);
-        assert_eq!(take_output(&mut link), [SET_NAME, SUBSCRIBE].concat());
-        let rest = ["+OK\r\n", SUBSCRIBED_2, MESSAGE_2].concat();
+        assert_eq!(take_output(&mut link), [SET_NAME, ROLE, SUBSCRIBE].concat());
+        let rest = ["+OK\r\n*1\r\n+master\r\n", SUBSCRIBED_2, MESSAGE_2].concat();
         assert_eq!(feed(&mut link, rest, 0), ["Up", "pub.a hi"]);
     }
     let mut link = connected_link("redis://:secret@h/?protocol=resp2", &["pub.*"]);
     let auth = "*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n";
-    assert_eq!(take_output(&mut link), [auth, SET_NAME, SUBSCRIBE].concat());
-    assert_eq!(feed(&mut link, ["+OK\r\n+OK\r\n", SUBSCRIBED_2].concat(), 0), ["Up"]);
+    assert_eq!(take_output(&mut link), [auth, SET_NAME, ROLE, SUBSCRIBE].concat());
+    assert_eq!(feed(&mut link, ["+OK\r\n+OK\r\n-NOPERM no\r\n", SUBSCRIBED_2].concat(), 0), ["Up"]);
 }
 
 #[test]
@@ -325,4 +326,114 @@ fn backoff_grows_within_its_bounds_and_begins_anew_once_it_stayed_up() {
             assert!((longest / 4..=longest).contains(&wait), "seed {seed}: {wait} ms");
         }
     }
+}
+
+const INFO: &str = "*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
+const PROBE: &str = "*2\r\n$9\r\nSUBSCRIBE\r\n$15\r\noneloop:probe:0\r\n";
+const MODE: &str = "%1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n";
+const PROBE_SUBSCRIBED: &str = ">3\r\n$9\r\nsubscribe\r\n$15\r\noneloop:probe:0\r\n:2\r\n";
+const MASTER: &str = "*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n";
+const REPLICATION: &str = "=15\r\ntxt:role:master\r\n";
+
+fn publish(number: u32) -> String {
+    format!("*3\r\n$7\r\nPUBLISH\r\n$15\r\noneloop:probe:0\r\n$1\r\n{number}\r\n")
+}
+
+fn back(number: u32) -> String {
+    format!(">3\r\n$7\r\nmessage\r\n$15\r\noneloop:probe:0\r\n$1\r\n{number}\r\n")
+}
+
+/// Greeted by a Redis that says its mode; what comes after the acknowledged pattern is left to the test.
+fn looked_at_link() -> Link {
+    let mut link = connected_link("redis://h", &["pub.*"]);
+    take_output(&mut link);
+    feed(&mut link, MODE, 0);
+    let asked = [SET_NAME, ROLE, INFO, SUBSCRIBE, PROBE, &publish(1)].concat();
+    assert_eq!(take_output(&mut link), asked);
+    feed(&mut link, ["+OK\r\n", MASTER, REPLICATION, SUBSCRIBED_3].concat(), 0);
+    assert!(!link.session.is_ready(), "the probe is still to come");
+    link
+}
+
+#[test]
+fn a_link_is_up_when_its_probe_is_back() {
+    for rest in [
+        [PROBE_SUBSCRIBED, ":1\r\n", &back(1)].concat(),
+        [PROBE_SUBSCRIBED, &back(1), ":1\r\n"].concat(),
+        // Who may not publish, or not subscribe by name, has no probe.
+        [PROBE_SUBSCRIBED, "-NOPERM no\r\n"].concat(),
+        "-NOPERM no\r\n:0\r\n".to_owned(),
+        "-NOPERM no\r\n-NOPERM no\r\n".to_owned(),
+    ] {
+        let mut link = looked_at_link();
+        assert_eq!(feed(&mut link, &rest, 0), ["Up"], "{rest}");
+        assert_eq!(link.deaf(), None);
+    }
+    let mut link = looked_at_link();
+    let rest = [PROBE_SUBSCRIBED, ":1\r\n", &back(2)].concat();
+    assert_eq!(feed(&mut link, rest, 0), [""; 0], "another one's message proves nothing");
+    assert_eq!(link.on_time(4999), None);
+    let Some(Event::Failed(text)) = link.on_time(5000) else { panic!("it is overdue") };
+    assert!(text.contains("did not come back within 5000 ms"), "{text}");
+    assert_eq!(link.deaf(), Some(text.as_str()));
+}
+
+#[test]
+fn after_silence_messages_must_still_come() {
+    let up = |rest: &str| {
+        let mut link = looked_at_link();
+        assert_eq!(feed(&mut link, rest, 0), ["Up"]);
+        assert_eq!(link.on_time(10_000), None);
+        link
+    };
+    let permitted = [PROBE_SUBSCRIBED, ":1\r\n", &back(1)].concat();
+    let mut link = up(&permitted);
+    assert_eq!(take_output(&mut link), [PING, ROLE, INFO, &publish(2)].concat());
+    let answers = ["+PONG\r\n", MASTER, REPLICATION, ":1\r\n"].concat();
+    assert_eq!(feed(&mut link, &answers, 10_001), [""; 0]);
+    assert_eq!(link.session.deadline(), Some(15_000), "an answer is no message");
+    feed(&mut link, back(2), 10_002);
+    assert_eq!(link.session.deadline(), Some(20_002));
+
+    let mut link = up(&permitted);
+    feed(&mut link, &answers, 10_001);
+    let Some(Event::Failed(text)) = link.on_time(15_000) else { panic!("it is overdue") };
+    assert!(text.contains("did not come back"), "{text}");
+    assert!(link.down(15_000, 0) && link.deaf() == Some(text.as_str()));
+
+    // Anybody's message proves as much.
+    let mut link = up(&permitted);
+    feed(&mut link, &answers, 10_001);
+    assert_eq!(feed(&mut link, MESSAGE_3, 10_002), ["pub.a hi"]);
+    assert_eq!(link.session.deadline(), Some(20_002));
+
+    let mut link = up("-NOPERM no\r\n-NOPERM no\r\n");
+    assert_eq!(take_output(&mut link), [PING, ROLE, INFO].concat());
+    let refused = ["+PONG\r\n", "-NOPERM no\r\n", "-NOPERM no\r\n"].concat();
+    assert_eq!(feed(&mut link, refused, 10_001), [""; 0]);
+    assert_eq!(link.session.deadline(), Some(20_001));
+}
+
+#[test]
+fn a_far_end_that_carries_no_messages_is_a_failure_with_its_cure() {
+    let sentinel = "%1\r\n$4\r\nmode\r\n$8\r\nsentinel\r\n";
+    let cut_off = "*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$7\r\nconnect\r\n:-1\r\n";
+    let down = "$40\r\nrole:slave\r\nmaster_link_status:down\r\nx:y\r\n";
+    for (answers, expected) in [
+        (sentinel.to_owned(), "SENTINEL GET-MASTER-ADDR-BY-NAME"),
+        ([MODE, "+OK\r\n", cut_off].concat(), "cut off from its primary (connect)"),
+        ([MODE, "+OK\r\n", MASTER, down].concat(), "(master_link_status:down)"),
+        (["-ERR unknown\r\n", "+OK\r\n", cut_off].concat(), "name the primary"),
+        (["-ERR unknown\r\n", "+OK\r\n", "*1\r\n+sentinel\r\n"].concat(), "is a Sentinel"),
+    ] {
+        let mut link = connected_link("redis://h", &["pub.*"]);
+        let text = failure(&mut link, &answers);
+        assert!(text.contains(expected), "{answers}: {text}");
+        assert_eq!(link.deaf(), Some(text.as_str()));
+    }
+    let mut link = looked_at_link();
+    feed(&mut link, "-NOPERM no\r\n-NOPERM no\r\n", 0);
+    assert_eq!(link.on_time(10_000), None);
+    let text = failure(&mut link, &["+PONG\r\n", cut_off].concat());
+    assert!(text.contains("is a replica that is cut off"), "its role has changed: {text}");
 }
