@@ -51,7 +51,9 @@ class Redis:
                 with contextlib.closing(self.publisher()) as publisher:
                     # Not another one that took the port first, while this one has yet to find out.
                     ours = f"process_id:{self.process.pid}\r\n"
-                    return ours in publisher.command("INFO", "server") and "answers"
+                    info = publisher.command("INFO")
+                    # What it kept is read first: it refuses commands until then.
+                    return ours in info and "\r\nloading:0\r\n" in info and "answers"
 
         try:
             return eventually(answers, "redis-server answers") == "answers"
