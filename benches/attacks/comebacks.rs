@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::assert_at_most;
 use super::others::{ATTACKER, Others};
+use super::{assert_at_most, cursor};
 use crate::support::Options;
-use crate::support::client::{Client, connect, head_for};
+use crate::support::client::{connect, head_for};
 use crate::support::publisher::Publisher;
 use crate::support::server::{Server, Tokens};
 
@@ -63,21 +63,6 @@ pub fn run(options: &Options) -> Value {
         assert_at_most(ping as i64, PING_MS_MAX, "milliseconds to an answer");
     }
     Value::Object(figures)
-}
-
-/// The cursor of a first welcome.
-fn cursor(server: SocketAddr, token: &str) -> String {
-    let mut stream = Client::ask(server, ATTACKER, token).into_stream();
-    let mut text = String::new();
-    let mut buffer = [0; 2048];
-    loop {
-        let length = stream.read(&mut buffer).expect("the handshake is answered");
-        text.push_str(&String::from_utf8_lossy(&buffer[..length]));
-        let id = text.split_once(r#""id":""#).and_then(|(_, rest)| rest.split_once('"'));
-        if let Some((id, _)) = id {
-            return id.to_owned();
-        }
-    }
 }
 
 /// The attacker's connections.

@@ -4,8 +4,12 @@ mod backlog;
 mod comebacks;
 mod nonreaders;
 pub mod others;
+mod streams;
 mod unfinished;
 mod upstream;
+
+use std::io::Read;
+use std::net::SocketAddr;
 
 use serde_json::Value;
 
@@ -22,6 +26,8 @@ pub const ALL: &[(&str, Attack)] = &[
     ("comebacks", comebacks::run),
     ("nonreaders", nonreaders::run),
     ("upstream", upstream::run),
+    ("forged", streams::run_forged),
+    ("old_cursors", streams::run_old),
 ];
 
 /// Asserts that a figure is within its bound, unless another binary is measured for comparison.
@@ -33,4 +39,19 @@ pub fn assert_at_most(figure: i64, most: i64, what: &str) {
 pub fn ask(client: &mut Client) {
     client.send(r#"{"op":"ping"}"#);
     assert_eq!(client.read(), r#"{"op":"pong"}"#);
+}
+
+/// The cursor of a first welcome.
+pub fn cursor(server: SocketAddr, token: &str) -> String {
+    let mut stream = Client::ask(server, others::ATTACKER, token).into_stream();
+    let mut text = String::new();
+    let mut buffer = [0; 2048];
+    loop {
+        let length = stream.read(&mut buffer).expect("the handshake is answered");
+        text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        let id = text.split_once(r#""id":""#).and_then(|(_, rest)| rest.split_once('"'));
+        if let Some((id, _)) = id {
+            return id.to_owned();
+        }
+    }
 }

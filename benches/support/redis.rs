@@ -1,7 +1,7 @@
 //! A real Redis as a child, and a publisher that is connected to it.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -75,6 +75,11 @@ impl Redis {
         self.child = spawn(&self.folder, self.address, self.flags);
         let address = self.address;
         assert!(wait_until(|| answers(address)), "redis-server does not come back on {address}");
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// For `--redis`.
@@ -170,6 +175,41 @@ impl RedisPublisher {
 
     fn write(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).expect("Redis takes commands");
+    }
+}
+
+/// A connection to Redis that waits for each answer.
+pub struct RedisAsker(BufReader<TcpStream>);
+
+impl RedisAsker {
+    /// Connects.
+    pub fn connect(redis: &Redis) -> RedisAsker {
+        let stream = TcpStream::connect(redis.address).expect("Redis listens");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .and_then(|()| stream.set_nodelay(true))
+            .expect("a socket takes its options");
+        RedisAsker(BufReader::new(stream))
+    }
+
+    /// Executes a command whose answer is no array. Returns the answer, which is no error.
+    pub fn ask(&mut self, words: &[&str]) -> String {
+        self.0.get_mut().write_all(&command(words)).expect("Redis takes commands");
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("Redis answers in time");
+        let line = line.trim_end();
+        assert!(line.starts_with(['+', ':', '$']), "{} was answered {line}", words[0]);
+        let Some(length) = line.strip_prefix('$') else { return line[1..].to_owned() };
+        let mut text = vec![0; length.parse::<usize>().expect("a string") + 2];
+        self.0.read_exact(&mut text).expect("Redis answers in time");
+        String::from_utf8_lossy(&text).trim_end().to_owned()
+    }
+
+    /// A number of `INFO`.
+    pub fn number(&mut self, name: &str) -> i64 {
+        let info = self.ask(&["INFO"]);
+        let found = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        found.and_then(|number| number.parse().ok()).expect("INFO has that number")
     }
 }
 
