@@ -114,6 +114,10 @@ pub struct Metrics {
     pub pages: u64,
     /// Messages in them.
     pub page_entries: u64,
+    /// Bytes of all their entries.
+    pub page_bytes: u64,
+    /// Times that pages waited for `replay_bytes_per_second_max`, or a user rested after pages that brought it nothing.
+    pub pages_put_off: u64,
     /// What was asked of Redis besides the subscription.
     pub requests: u64,
     /// Of that, what got no answer: no connection, no room, or a connection that broke.
@@ -310,6 +314,12 @@ impl Metrics {
             ("stream_lost_total", "Times entries were lost.", self.stream_lost),
             ("pages_total", "Pages of streams for clients.", self.pages),
             ("page_entries_total", "Messages in them.", self.page_entries),
+            ("page_bytes_total", "Bytes of all their entries.", self.page_bytes),
+            (
+                "pages_put_off_total",
+                "Times that they waited for replay_bytes_per_second_max, or a user rested.",
+                self.pages_put_off,
+            ),
             ("requests_total", "Commands for Redis.", self.requests),
             ("requests_unavailable_total", "Of them unanswered.", self.requests_unavailable),
             ("presence_online_total", "Events online of this node.", self.presence_online),

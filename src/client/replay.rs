@@ -21,14 +21,18 @@ pub struct Replay {
     pub page: Page,
     /// Streams of which Redis was asked whether they have got as far as this client, a bit for each.
     pub asked_ahead: u8,
-    /// Entries of the next page.
+    /// Entries of the next page, at most.
     pub page_entries: usize,
+    /// Of the stream that it is given pages of: how it is known that nothing is missing before the next one.
+    pub proof: Option<(usize, Proof)>,
     /// Of which stream it was told that entries are missing, and the highest one that was deleted then.
     pub told_missing: Option<(usize, Option<EntryId>)>,
 }
 
 /// Entries of the first page of a client. They may be as large as `payload_bytes_max` each, and Redis puts the whole page together.
 const PAGE_ENTRIES_FIRST: usize = 8;
+/// Bytes that a page should come to; one of fewer may be followed by one of twice as many entries.
+const PAGE_BYTES: u64 = 256 * 1024;
 
 /// How it comes to older entries of streams.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +57,41 @@ pub enum Page {
         count: usize,
         /// It has been given enough for now: what else comes of the page is asked for once more.
         is_full: bool,
+        /// Nothing of it is for this client so far.
+        is_vain: bool,
     },
+    /// It waits until Redis says what the stream holds.
+    Looking {
+        /// This stream.
+        stream: usize,
+        /// All after this entry must be there, or it is told of a gap.
+        after: EntryId,
+        /// Why that is asked.
+        why: Look,
+    },
+}
+
+/// Why a client waits until Redis says what a stream holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Before its first page.
+    Before,
+    /// Behind it: the page did not show whether it is complete.
+    Behind,
+    /// It has more of the stream than this process was told of.
+    Ahead,
+}
+
+/// How it is known that nothing is missing before a page. Each page is asked for from the client's own place on, and proves by that
+/// entry that nothing behind it was trimmed; but its place may be no entry that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Redis said so.
+    Looked,
+    /// The client was told that something is.
+    Told,
+    /// Its place is an entry of the page before.
+    Paged,
 }
 
 /// For which messages a key counts that a client did not listen to all the time.
@@ -83,6 +121,7 @@ impl Replay {
             page: Page::None,
             asked_ahead: 0,
             page_entries: PAGE_ENTRIES_FIRST,
+            proof: None,
             told_missing: None,
         }
     }
@@ -92,10 +131,23 @@ impl Replay {
         matches!(self.page, Page::None | Page::Due)
     }
 
-    /// A page has come, and fitted or not: the next one is larger, or smaller.
-    pub fn fit_page(&mut self, is_full: bool, most: usize) {
-        let wanted = if is_full { self.page_entries / 2 } else { self.page_entries * 2 };
+    /// A page of so many bytes has come, and fitted or not: the next one is larger, or smaller. `is_whole`: it had as many entries as
+    /// it might.
+    pub fn fit_page(&mut self, is_full: bool, is_whole: bool, bytes: u64, most: usize) {
+        let entries = self.page_entries;
+        let wanted = if is_full || bytes > PAGE_BYTES {
+            entries / 2
+        } else if is_whole && bytes <= PAGE_BYTES / 2 {
+            entries * 2
+        } else {
+            entries
+        };
         self.page_entries = wanted.clamp(1, most);
+    }
+
+    /// What is known of this stream since the client is given pages of it.
+    pub fn proof_of(&self, stream: usize) -> Option<Proof> {
+        self.proof.filter(|(of, _)| *of == stream).map(|(_, proof)| proof)
     }
 
     /// It listens to this from the message with the number `next` on.

@@ -47,6 +47,8 @@ pub struct Bounds {
     pub history_messages_max: usize,
     /// Bytes of them; 0: none are held.
     pub history_bytes_max: usize,
+    /// Bytes that are read of streams in a second for clients that came back; their pages wait meanwhile.
+    pub replay_bytes_per_second_max: usize,
     /// One published payload; a larger one is dropped and counted.
     pub payload_bytes_max: usize,
     /// Read from one client in one turn; the rest comes in the next.
@@ -115,6 +117,7 @@ impl Default for Bounds {
             backlogs_bytes_max: 128 << 20,
             history_messages_max: 65_536,
             history_bytes_max: 8 << 20,
+            replay_bytes_per_second_max: 64 << 20,
             payload_bytes_max: 1 << 20,
             read_bytes_per_turn: 64 << 10,
             source_read_bytes_per_turn: 1 << 20,
@@ -166,6 +169,7 @@ mod tests {
             ("backlogs_bytes_max", "128MiB"),
             ("history_messages_max", "65536"),
             ("history_bytes_max", "8MiB"),
+            ("replay_bytes_per_second_max", "64MiB"),
             ("payload_bytes_max", "1MiB"),
             ("read_bytes_per_turn", "64KiB"),
             ("source_read_bytes_per_turn", "1MiB"),

@@ -24,6 +24,7 @@ const LIVE: &[&str] = &[
     "stalled_seconds",
     "ping_seconds",
     "silence_seconds",
+    "replay_bytes_per_second_max",
     "upstream_entries_max",
     "upstream_bytes_max",
     "upstream_bytes_per_second_max",

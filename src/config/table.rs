@@ -142,6 +142,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             1, MANY, "", Usize(|c| &mut c.bounds.history_messages_max)),
         size_or_off("history_bytes_max", "bytes of them, all clients together",
             1024 * MIB, Usize(|c| &mut c.bounds.history_bytes_max)),
+        size("replay_bytes_per_second_max", "read of streams in a second for clients that came back; more waits",
+            MIB, 1024 * MIB, Usize(|c| &mut c.bounds.replay_bytes_per_second_max)),
         size("payload_bytes_max", "one published payload; a larger one is dropped",
             1, 64 * MIB, Usize(|c| &mut c.bounds.payload_bytes_max)),
         number("publishers_max", "publishers at one time; then -ERR",

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use super::tests::{Silent, plan};
 use super::*;
-use crate::cursor::EntryId;
 use crate::source::commander::Commander;
 use crate::source::link_config::LinkConfig;
 use crate::source::request::{Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, command};
@@ -86,11 +85,14 @@ fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() 
     for _ in 0..2 {
         reactor.site.server.ask(command(&[b"A"]), Purpose::Notice);
     }
-    reactor.site.server.ask_page(ConnId::NOBODY, 0, (EntryId::ZERO, EntryId::MAX), 8);
+    reactor.site.server.read_streams(vec!["s".to_owned()]);
+    let page = Purpose::Page { id: ConnId::NOBODY, stream: 0 };
+    reactor.site.server.ask(command(&[b"A"]), page);
+    reactor.site.server.ask(command(&[b"A"]), Purpose::Extent { stream: 0 });
     assert!(reactor.next_wake(5) == Some(5), "what waits keeps the loop from sleeping");
     reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
-    assert_eq!(reactor.metrics().requests, 3);
-    assert_eq!(reactor.metrics().requests_unavailable, 3);
+    assert_eq!(reactor.metrics().requests, 4);
+    assert_eq!(reactor.metrics().requests_unavailable, 4);
     assert_eq!(reactor.site.server.requests_len(), 0);
     assert!(reactor.site.commander_up, "nobody needs one");
 }

@@ -171,6 +171,12 @@ impl Dialogue for Commander {
                     }
                     site.on_page_end(id, stream, end);
                 }
+                Some(commander::Event::Extent { stream, extent, refused }) => {
+                    if let Some(why) = refused {
+                        site.log_refusal(&why);
+                    }
+                    site.on_extent(stream, extent);
+                }
                 Some(commander::Event::Failed(why)) => return Err(why),
                 Some(commander::Event::Ready) => {
                     log::info!("connected to Redis for commands");
@@ -248,8 +254,9 @@ impl Dialogue for Reader {
                     site.server.metrics.stream_lag_micros.record(age.min(LAG_MAX) * 1000);
                     site.publish_entry(stream, id, topic, data, receipt);
                 }
-                Some(Event::Malformed) => site.malformed_entry(),
-                Some(Event::Oversized) => site.oversized(),
+                Some(Event::Passed { stream, id, is_oversized }) => {
+                    site.pass_entry(stream, id, is_oversized);
+                }
                 Some(Event::Begins { stream, covered_from }) => {
                     site.stream_begins(stream, covered_from);
                 }

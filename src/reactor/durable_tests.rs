@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::pages_tests::bounds_of;
+use super::page_bounds::bounds_of;
 use super::replay_tests::{Plain, texts};
 use super::tests::{Phones, Shared, plan, signer};
 use super::*;
@@ -23,8 +23,11 @@ struct World {
     redis: Vec<(EntryId, String, String)>,
     deleted: EntryId,
     added: u64,
-    /// Entries that Redis sent in pages.
+    /// Entries that Redis sent in pages, and bytes of the largest page.
     sent: usize,
+    most_sent: u64,
+    /// Times that it was asked what the stream holds.
+    looks: usize,
 }
 
 fn entry(millis: u64) -> EntryId {
@@ -49,7 +52,16 @@ impl World {
         let mut reactor = Reactor::new(plan(Plain, change)).expect("a port is free");
         reactor.site.server.read_streams(vec!["s".to_owned()]);
         reactor.site.server.has_channels = false;
-        World { reactor, phones, redis: Vec::new(), deleted: EntryId::ZERO, added: 0, sent: 0 }
+        World {
+            reactor,
+            phones,
+            redis: Vec::new(),
+            deleted: EntryId::ZERO,
+            added: 0,
+            sent: 0,
+            most_sent: 0,
+            looks: 0,
+        }
     }
 
     fn begin(&mut self, last: u64) {
@@ -96,22 +108,36 @@ impl World {
 
     fn answer(&mut self) {
         while let Some(request) = self.reactor.site.server.next_request() {
-            let Purpose::Page { id, stream } = request.purpose else { panic!("only pages") };
-            let (after, up_to, count) = bounds_of(&request.command);
-            let page = self.redis.iter().filter(|one| one.0 > after && one.0 <= up_to);
-            let page: Vec<_> = page.take(count).cloned().collect();
-            for (at, topic, data) in &page {
-                self.reactor.site.on_page_entry(id, stream, *at, topic.as_bytes(), data.as_bytes());
+            match request.purpose {
+                Purpose::Page { id, stream } => self.send_page(id, stream, &request.command),
+                Purpose::Extent { stream } => {
+                    self.looks += 1;
+                    self.reactor.site.on_extent(stream, Some(self.extent()));
+                }
+                _ => panic!("only pages and looks"),
             }
-            let end = PageEnd {
-                entries: page.len(),
-                last: page.last().map(|one| one.0),
-                is_available: true,
-                extent: self.extent(),
-            };
-            self.sent += page.len();
-            self.reactor.site.on_page_end(id, stream, end);
         }
+    }
+
+    fn send_page(&mut self, id: ConnId, stream: usize, command: &[u8]) {
+        let bounds = bounds_of(command);
+        let page = self.redis.iter().filter(|one| bounds.holds(one.0));
+        let page: Vec<_> = page.take(bounds.count).cloned().collect();
+        for (at, topic, data) in &page {
+            self.reactor.site.on_page_entry(id, stream, *at, topic.as_bytes(), data.as_bytes());
+        }
+        let sizes = page.iter().map(|(_, topic, data)| (topic.len() + data.len()) as u64);
+        let end = PageEnd {
+            entries: page.len(),
+            first: page.first().map(|one| one.0),
+            last: page.last().map(|one| one.0),
+            bytes: sizes.clone().sum(),
+            largest: sizes.max().unwrap_or(0),
+            is_available: true,
+        };
+        self.sent += page.len();
+        self.most_sent = self.most_sent.max(end.bytes);
+        self.reactor.site.on_page_end(id, stream, end);
     }
 
     fn turn(&mut self) {
@@ -123,8 +149,15 @@ impl World {
         for _ in 0..10_000 {
             self.turn();
             self.answer();
-            let server = &self.reactor.site.server;
-            if server.flush.is_empty() && server.broadcasts.is_empty() && server.requests_len() == 0
+            let server = &mut self.reactor.site.server;
+            server.now.millis += 1;
+            if server.pages_deadline().is_some_and(|due| due <= server.now.millis) {
+                server.call_waiting();
+            }
+            if server.pages_deadline().is_none()
+                && server.flush.is_empty()
+                && server.broadcasts.is_empty()
+                && server.requests_len() == 0
             {
                 return;
             }
@@ -244,6 +277,11 @@ fn a_message_of_a_channel_during_pages_is_not_lost_in_silence() {
     world.begin(20);
     let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(1))));
     world.turn();
+    // The look has been taken.
+    let extent = world.extent();
+    while world.reactor.site.server.next_request().is_some() {}
+    world.reactor.site.on_extent(0, Some(extent));
+    world.turn();
     assert_eq!(world.reactor.site.server.pages_len().0, 1, "a page is on its way");
     world.reactor.site.publish(b"a", b"channel");
     (21..=30).for_each(|n| world.publish(n, "other", &n.to_string()));
@@ -287,4 +325,117 @@ fn what_is_added_before_the_streams_are_known_is_a_gap_for_who_is_there() {
     world.publish(2, "a", "2");
     world.settle();
     assert!(world.data(id)[0] == "gap" || world.data(id)[0] == "1", "{:?}", world.data(id));
+}
+
+#[test]
+fn what_is_trimmed_between_two_pages_is_a_gap() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    (1..=1000).for_each(|n| world.add(n, "a", &n.to_string()));
+    world.begin(1000);
+    let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(1))));
+    while world.sent < 100 {
+        world.turn();
+        world.answer();
+        world.reactor.site.server.now.millis += 200;
+        world.reactor.site.server.call_waiting();
+    }
+    world.redis.drain(..500);
+    world.settle();
+    let data = world.data(id);
+    assert_eq!(data.iter().filter(|one| *one == "gap").count(), 1, "{data:?}");
+    assert!(data.contains(&"501".to_owned()) && !data.contains(&"500".to_owned()));
+    assert_eq!(data.last().map(String::as_str), Some("1000"));
+}
+
+#[test]
+fn a_gap_is_told_before_what_comes_after_it() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    (1..=100).for_each(|n| world.add(n, "a", &n.to_string()));
+    world.redis.drain(..50);
+    world.begin(100);
+    let since = elsewhere(entry(1));
+    let (id, _) = world.connect(&["a"], Some(&since));
+    world.settle();
+    let data = world.data(id);
+    assert_eq!((data[0].as_str(), data[1].as_str(), data.len()), ("gap", "51", 51), "{data:?}");
+    // Cut off before, it would have come back with a cursor from before.
+    let server = &world.reactor.site.server;
+    let from = world.got(id)[0].rsplit(' ').next().expect("a cursor").to_owned();
+    assert_eq!(server.signer.read(&from).expect("it is one").entries, [entry(1)]);
+}
+
+#[test]
+fn many_who_come_back_at_once_look_at_the_stream_together() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    (1..=50).for_each(|n| world.add(n, "a", &n.to_string()));
+    world.begin(50);
+    let all: Vec<ConnId> =
+        (0..300).map(|_| world.connect(&["a"], Some(&elsewhere(entry(1)))).0).collect();
+    let (bystander, _) = world.connect(&["other"], Some(&elsewhere(entry(1))));
+    world.settle();
+    assert!(all.iter().all(|id| world.data(*id).len() == 49));
+    assert_eq!(world.data(bystander), [""; 0]);
+    assert!(world.looks < 10, "{} looks for 300 clients", world.looks);
+}
+
+#[test]
+fn pages_of_entries_that_are_large_are_small_from_the_first_one_on() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let data = "x".repeat(500_000);
+    (1..=40).for_each(|n| world.add(n, "other", &data));
+    world.begin(40);
+    world.connect(&["a"], Some(&elsewhere(entry(1))));
+    world.settle();
+    assert!(world.sent > 30, "it was given them all");
+    assert!(world.most_sent <= 3 * 500_100, "a page of {} bytes", world.most_sent);
+}
+
+#[test]
+fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
+    for is_oversized in [false, true] {
+        let mut world = World::new(|_| ());
+        world.begin(0);
+        world.publish(1, "a", "1");
+        // Another process has read further, and what it read is no message.
+        let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(2))));
+        world.redis.push((entry(2), String::new(), String::new()));
+        world.added += 1;
+        world.settle();
+        assert_eq!(world.reactor.site.server.pages_len().2, 1, "it is ahead");
+        world.reactor.site.pass_entry(0, entry(2), is_oversized);
+        world.settle();
+        let server = &mut world.reactor.site.server;
+        assert!(!server.client(id).expect("it is there").is_replaying(), "it is live");
+        assert_eq!(server.pages_len().2, 0);
+        let cursor = server.signer.read(&server.cursor()).expect("it is one");
+        assert_eq!(cursor.entries, [entry(2)], "who comes from here is ahead nowhere");
+        world.publish(3, "a", "3");
+        world.settle();
+        assert_eq!(world.data(id), ["3"]);
+    }
+}
+
+#[test]
+fn a_message_that_nobody_hears_wakes_nobody_who_is_ahead() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 10);
+    world.begin(0);
+    let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(100))));
+    let (bystander, _) = world.connect(&["b"], Some(&elsewhere(entry(100))));
+    world.redis.push((entry(100), "b".to_owned(), "100".to_owned()));
+    world.settle();
+    assert_eq!(world.reactor.site.server.pages_len().2, 2, "they are ahead");
+    for n in 1..=50 {
+        world.reactor.site.publish_entry(0, entry(n), b"other", b"0", None);
+        assert!(world.reactor.site.server.flush.is_empty(), "{n}: somebody looks at it");
+    }
+    // Said here before the entry that both had elsewhere, they had it there.
+    world.reactor.site.publish(b"a", b"channel");
+    assert!(!world.reactor.site.server.flush.is_empty(), "who hears it looks at it");
+    world.settle();
+    assert_eq!(world.data(id), ["channel"], "no gap, though the ring has gone on");
+    world.reactor.site.publish_entry(0, entry(100), b"b", b"100", None);
+    world.reactor.site.publish_entry(0, entry(101), b"b", b"101", None);
+    world.settle();
+    assert_eq!(world.data(bystander), ["101"]);
+    assert_eq!((world.data(id).len(), world.reactor.site.server.pages_len().2), (1, 0));
 }

@@ -26,6 +26,8 @@ mod orders_tests;
 #[cfg(test)]
 mod owed_tests;
 #[cfg(test)]
+mod page_bounds;
+#[cfg(test)]
 mod pages_tests;
 mod plan;
 #[cfg(test)]
@@ -370,6 +372,9 @@ impl Reactor {
             // Whoever is sent away comes back to others: that is no event, and so the node just falls silent.
             self.site.server.tick_presence();
         }
+        if self.site.server.pages_deadline().is_some_and(|due| due <= now) {
+            self.site.server.call_waiting();
+        }
         self.tick_links();
         self.publishers.tick(now);
         self.site.server.complaints.tick(now);
@@ -448,6 +453,7 @@ impl Reactor {
             self.publishers.deadline(),
             server.receipts.deadline(),
             server.complaints.deadline(),
+            server.pages_deadline(),
             self.doors.next(now, self.has_room(), per_second),
             self.drain_until,
             self.trim_at,

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
+use super::page_bounds::bounds_of;
 use super::replay_tests::{Plain, texts};
 use super::tests::{Phones, Shared, plan};
 use super::*;
@@ -14,7 +15,7 @@ use crate::cursor::{Cursor, EntryId, Node};
 use crate::hub::Reason;
 use crate::random::Random;
 use crate::server::{Resumed, Server};
-use crate::source::request::{PageEnd, Purpose, Request};
+use crate::source::request::{Extent, PageEnd, Purpose, Request};
 
 const TOPICS: [&str; 4] = ["a", "a.b", "c", "user.7"];
 const KEYS: [&str; 5] = ["a", "a.\0", "c", "\0", "user.7"];
@@ -32,6 +33,18 @@ struct Stream {
     entries: Vec<(EntryId, &'static str, String)>,
     /// How many of them this process was told of.
     read: usize,
+}
+
+impl Stream {
+    fn extent(&self) -> Extent {
+        Extent {
+            first: self.entries.first().map(|entry| entry.0),
+            last: self.entries.last().map_or(EntryId::ZERO, |entry| entry.0),
+            deleted: Some(EntryId::ZERO),
+            added: Some(self.entries.len() as u64),
+            length: self.entries.len() as u64,
+        }
+    }
 }
 
 /// A time during which a client listened to a key, by how much this process was told of each stream.
@@ -64,9 +77,9 @@ impl Listener {
     }
 }
 
-/// A page that was asked for.
+/// What was asked for: a page, or without a client what a stream holds.
 struct Asked {
-    id: ConnId,
+    id: Option<ConnId>,
     stream: usize,
     left: VecDeque<usize>,
     end: PageEnd,
@@ -229,43 +242,53 @@ impl World {
         let server = &mut self.reactor.site.server;
         let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
         for request in requests {
-            let Purpose::Page { id, stream } = request.purpose else { panic!("only pages") };
-            let (after, up_to, count) = bounds_of(&request.command);
-            let entries = &self.streams[stream].entries;
-            let is_in = |at: &usize| entries[*at].0 > after && entries[*at].0 <= up_to;
-            let left: VecDeque<usize> = (0..entries.len()).filter(is_in).take(count).collect();
-            let extent = crate::source::request::Extent {
-                first: entries.first().map(|entry| entry.0),
-                last: entries.last().map_or(EntryId::ZERO, |entry| entry.0),
-                deleted: Some(EntryId::ZERO),
-                added: Some(entries.len() as u64),
-                length: entries.len() as u64,
+            let (id, stream) = match request.purpose {
+                Purpose::Page { id, stream } => (Some(id), stream),
+                Purpose::Extent { stream } => (None, stream),
+                _ => panic!("only pages and looks"),
             };
-            let last = left.back().map(|at| entries[*at].0);
-            let end = PageEnd { entries: left.len(), last, is_available: true, extent };
+            let (mut left, mut end) = (VecDeque::new(), PageEnd::UNAVAILABLE);
+            if id.is_some() {
+                let entries = &self.streams[stream].entries;
+                let page = bounds_of(&request.command);
+                let is_in = |at: &usize| page.holds(entries[*at].0);
+                left.extend((0..entries.len()).filter(is_in).take(page.count));
+                let [first, last] =
+                    [left.front(), left.back()].map(|at| at.map(|at| entries[*at].0));
+                let (entries, bytes, largest) = (left.len(), 40 * left.len() as u64, 40);
+                end = PageEnd { entries, first, last, bytes, largest, is_available: true };
+                self.pages += 1;
+            }
             self.asked.push(Asked { id, stream, left, end });
-            self.pages += 1;
         }
         if self.asked.is_empty() {
             return;
         }
         let place = self.random.below(self.asked.len());
-        if self.random.below(200) == 0 {
-            let asked = self.asked.swap_remove(place);
+        let is_refused = self.random.below(200) == 0;
+        let Asked { id, stream, .. } = self.asked[place];
+        let Some(id) = id else {
+            self.asked.swap_remove(place);
+            self.refused += usize::from(is_refused);
+            let extent = (!is_refused).then(|| self.streams[stream].extent());
+            self.reactor.site.on_extent(stream, extent);
+            return self.let_go();
+        };
+        if is_refused {
+            self.asked.swap_remove(place);
             self.refused += 1;
-            self.reactor.site.on_page_end(asked.id, asked.stream, PageEnd::UNAVAILABLE);
+            self.reactor.site.on_page_end(id, stream, PageEnd::UNAVAILABLE);
             return self.let_go();
         }
-        let asked = &mut self.asked[place];
         for _ in 0..1 + self.random.below(100) {
-            let Some(at) = asked.left.pop_front() else { break };
-            let (id, topic, data) = &self.streams[asked.stream].entries[at];
+            let Some(at) = self.asked[place].left.pop_front() else { break };
+            let (entry, topic, data) = &self.streams[stream].entries[at];
             let (topic, data) = (topic.as_bytes(), data.as_bytes());
-            self.reactor.site.on_page_entry(asked.id, asked.stream, *id, topic, data);
+            self.reactor.site.on_page_entry(id, stream, *entry, topic, data);
         }
-        if asked.left.is_empty() {
+        if self.asked[place].left.is_empty() {
             let asked = self.asked.swap_remove(place);
-            self.reactor.site.on_page_end(asked.id, asked.stream, asked.end);
+            self.reactor.site.on_page_end(id, stream, asked.end);
         }
         self.let_go();
     }
@@ -279,9 +302,15 @@ impl World {
         self.reactor.reap();
     }
 
+    fn pass_time(&mut self) {
+        self.reactor.site.server.now.millis += 50;
+        self.reactor.site.server.call_waiting();
+    }
+
     fn step(&mut self) {
-        match self.random.below(43) {
-            40.. => self.change_mind(),
+        match self.random.below(45) {
+            43.. => self.pass_time(),
+            40..43 => self.change_mind(),
             0..2 => self.connect(),
             2..6 => {
                 let count = self.random.below(4);
@@ -318,8 +347,10 @@ impl World {
             self.unblock();
             self.turn();
             self.answer();
+            self.pass_time();
             let server = &self.reactor.site.server;
-            let rests = server.flush.is_empty() && server.broadcasts.is_empty();
+            let waits = server.pages_deadline().is_some() || server.pages_len().1 > 0;
+            let rests = server.flush.is_empty() && server.broadcasts.is_empty() && !waits;
             if rests && self.asked.is_empty() && server.requests_len() == 0 {
                 break;
             }
@@ -365,16 +396,6 @@ impl World {
             }
         }
     }
-}
-
-/// After which entry, up to which, and how many, of `XRANGE name (after up_to COUNT n`.
-pub(super) fn bounds_of(command: &[u8]) -> (EntryId, EntryId, usize) {
-    let text = String::from_utf8_lossy(command);
-    let words: Vec<&str> = text.split("\r\n").filter(|word| !word.starts_with('$')).collect();
-    assert_eq!(words[1], "XRANGE");
-    let after = words[3].strip_prefix('(').expect("after that entry");
-    let read = |text: &str| EntryId::parse(text.as_bytes()).expect("an entry");
-    (read(after), read(words[4]), words[6].parse().expect("a number"))
 }
 
 #[test]

@@ -7,8 +7,10 @@ mod broadcasts;
 mod dealing;
 mod life;
 mod listeners;
+mod looks;
 mod memberships;
 mod names;
+mod page_queue;
 mod pages;
 mod presence;
 pub(crate) mod receipts;
@@ -73,7 +75,7 @@ pub struct Server {
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
     pub(crate) receipts: Receipts,
-    pages: Pages,
+    pub(crate) pages: Pages,
     /// Keys of the streams that are read, by their place in the settings.
     pub(crate) streams: Vec<String>,
     /// Who is here, where that is told.
@@ -234,6 +236,9 @@ impl Server {
     /// called with the message's cursor if there is a listener.
     pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
         let found = self.find_topics(topic);
+        if !found.is_empty() {
+            self.call_listeners_ahead(&found);
+        }
         let hub = &self.hubs[self.route as usize];
         let reached = if found.is_empty() {
             0

@@ -209,6 +209,7 @@ impl Server {
             self.turn_page(id, &mut replay);
             if replay.page != Page::None {
                 self.clients[id.index].put_replay(replay);
+                self.call_waiting();
                 return 1;
             }
         }
@@ -221,7 +222,7 @@ impl Server {
             replay.page = Page::Due;
             if self.unsure(&replay).is_none() {
                 replay.page = Page::Ahead;
-                self.wait_for_more(id);
+                self.wait_for_more(id, &replay);
             }
         }
         let is_over = is_at_end && !is_ahead;
@@ -327,6 +328,7 @@ impl Server {
         self.begins = self.entries.clone();
         self.history =
             History::new(bounds.history_messages_max, bounds.history_bytes_max, names.len());
+        self.give_pages_of(names.len());
         self.streams = names;
     }
 

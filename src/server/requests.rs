@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Server;
-use crate::cursor::EntryId;
-use crate::slots::ConnId;
 use crate::source::request::{Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, Request};
-use crate::source::stream_commands;
 
 /// Emptied at the end of each dispatch phase, so that it is as long as one turn is busy. Above the bounds that the connection
 /// has, too, it holds whose a request is, and not its command.
@@ -28,22 +25,6 @@ impl Server {
         let command = if has_room { command } else { Vec::new() };
         *bytes += command.len();
         queue.push_back(Request { command, purpose });
-    }
-
-    /// Asks for what a client missed of a stream: the entries after one, up to and with another, at most `count` of them. They come
-    /// to [`crate::site::Site::on_page_entry`], and always [`crate::site::Site::on_page_end`] is called, even if the client is
-    /// gone by then.
-    pub fn ask_page(
-        &mut self,
-        id: ConnId,
-        stream: usize,
-        (after, up_to): (EntryId, EntryId),
-        count: usize,
-    ) {
-        let name = self.streams.get(stream);
-        let command = name.map(|name| stream_commands::page_after(name, after, up_to, count));
-        self.pages.begin();
-        self.ask(command.unwrap_or_default(), Purpose::Page { id, stream });
     }
 
     /// How many requests wait.

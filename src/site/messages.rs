@@ -53,11 +53,13 @@ impl Site {
         let Some(topic) = topic::published(topic) else {
             self.server.metrics.messages_malformed += 1;
             self.complain_of_entry();
+            self.reach(stream, id);
             return 0;
         };
         self.complain_of_prefix(topic);
-        self.server.entries[stream] = id;
+        self.server.pages.saw(stream, topic.len() + payload.len());
         self.server.history.push_entry(stream, id, topic, payload);
+        self.reach(stream, id);
         let to = receipt.filter(|to| !to.is_empty());
         self.tell(topic, payload, to.map(|to| Wanted { to, entry: Some(id) }))
     }
@@ -65,7 +67,6 @@ impl Site {
     /// What stands in the history already is told to every route. Returns to how many clients it went.
     fn tell(&mut self, topic: &str, payload: &[u8], receipt: Option<Wanted<'_>>) -> usize {
         self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
-        self.server.call_those_ahead();
         if receipt.is_some() {
             self.server.begin_receipt();
         }
@@ -103,11 +104,22 @@ impl Site {
         }
     }
 
-    /// An entry of a stream that is no message was passed over.
-    pub fn malformed_entry(&mut self) {
+    /// An entry of a stream that is no message was passed over: it is too large, or malformed.
+    pub fn pass_entry(&mut self, stream: usize, id: EntryId, is_oversized: bool) {
+        self.reach(stream, id);
+        if is_oversized {
+            return self.oversized();
+        }
         self.server.metrics.stream_entries += 1;
         self.server.metrics.messages_malformed += 1;
         self.complain_of_entry();
+    }
+
+    /// All of a stream was told up to this entry. One that is no message counts as well: another process that starts behind it names it
+    /// in its cursors, and whoever comes from there would be ahead of this one for ever.
+    fn reach(&mut self, stream: usize, id: EntryId) {
+        self.server.entries[stream] = id;
+        self.server.call_those_reached(stream);
     }
 
     /// For the first time: every entry after `covered_from` will be published.
@@ -129,6 +141,7 @@ impl Site {
         if self.server.history.has_hole(stream) {
             return false;
         }
+        self.server.pages.saw(stream, topic.len() + data.len());
         let before = id.before().unwrap_or(EntryId::ZERO);
         let is_held = match topic::published(topic) {
             Some(topic) => self.server.history.push_before(stream, id, topic, data),

@@ -6,7 +6,7 @@ use crate::cursor::EntryId;
 use crate::handler::Handler;
 use crate::server::Missed;
 use crate::slots::ConnId;
-use crate::source::request::{Answer, PageEnd, Purpose};
+use crate::source::request::{Answer, Extent, PageEnd, Purpose};
 use crate::topic;
 
 impl Site {
@@ -46,6 +46,7 @@ impl Site {
             Purpose::Presence(attempt) => self.server.on_presence_answer(attempt, answer),
             // The entries of a page, and its end, come by themselves.
             Purpose::Page { id, stream } => self.on_page_end(id, stream, PageEnd::UNAVAILABLE),
+            Purpose::Extent { stream } => self.on_extent(stream, None),
         }
     }
 
@@ -66,10 +67,20 @@ impl Site {
     }
 
     /// The page has ended, or did not come.
-    pub fn on_page_end(&mut self, id: ConnId, _stream: usize, end: PageEnd) {
+    pub fn on_page_end(&mut self, id: ConnId, stream: usize, end: PageEnd) {
         let route = self.server.client(id).map_or(0, |client| client.route);
         let handler = &mut self.routes[route as usize].handler;
-        self.server.on_page_end(id, end, |missed| missed.frame(&mut **handler));
+        self.server.on_page_end(id, stream, end, |missed| missed.frame(&mut **handler));
+    }
+
+    /// What a stream holds, for all clients that waited for that; `None`: Redis did not say.
+    pub fn on_extent(&mut self, stream: usize, extent: Option<Extent>) {
+        for id in self.server.end_look(stream) {
+            let route = self.server.client(id).map_or(0, |client| client.route);
+            let handler = &mut self.routes[route as usize].handler;
+            self.server.on_looked_at(id, extent, |missed| missed.frame(&mut **handler));
+        }
+        self.server.call_waiting();
     }
 
     /// Redis refused what was asked: logged once a second at most, since clients can cause it.

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use redis::Value;
 
 use super::entries::{Content, content};
+use super::extent::{Extent, ExtentReader, Told};
 use super::garbage::Garbage;
 use super::link_config::LinkConfig;
 use super::opening::Opening;
@@ -35,6 +36,8 @@ pub enum Event<'a> {
     Entry { id: ConnId, stream: usize, entry: EntryId, topic: &'a [u8], data: &'a [u8] },
     /// The page has ended; if it is not available, why Redis refused it.
     PageEnd { id: ConnId, stream: usize, end: PageEnd, refused: Option<String> },
+    /// What a stream holds; if Redis refused to say it, why.
+    Extent { stream: usize, extent: Option<Extent>, refused: Option<String> },
     /// The text says what to do. The caller drops the socket and calls `down`.
     Failed(String),
 }
@@ -55,6 +58,8 @@ pub struct Commander {
     lost: VecDeque<Unanswered>,
     /// The page that is being answered.
     page: Option<Page>,
+    /// What a stream holds, while that is being answered.
+    extent: Option<ExtentReader>,
     /// An entry that came in pieces, while the caller looks at it.
     lent: Vec<u8>,
 }
@@ -87,6 +92,7 @@ impl Commander {
             early: Vec::new(),
             lost: VecDeque::new(),
             page: None,
+            extent: None,
             lent: Vec::new(),
         }
     }
@@ -173,7 +179,7 @@ impl Commander {
     pub fn down(&mut self, now: Millis, random: u64) -> bool {
         self.opening = None;
         self.tokens = Tokens::new();
-        self.page = None;
+        (self.page, self.extent) = (None, None);
         self.lost.append(&mut self.unanswered);
         self.unanswered_bytes = 0;
         self.early = Vec::new();
@@ -224,12 +230,11 @@ impl Commander {
 
     /// Takes one piece of what is awaited.
     fn step<'a>(&mut self, input: &mut &'a [u8], now: Millis) -> Result<Step<'a>, Garbage> {
-        if let Some(Unanswered { purpose: Some(Purpose::Page { id, stream }), .. }) =
-            self.unanswered.front()
-            && self.session.is_ready()
-        {
-            let (id, stream) = (*id, *stream);
-            return self.turn_page(id, stream, input);
+        let awaited = self.unanswered.front().filter(|_| self.session.is_ready());
+        match awaited.and_then(|one| one.purpose.as_ref()) {
+            Some(&Purpose::Page { id, stream }) => return self.turn_page(id, stream, input),
+            Some(&Purpose::Extent { stream }) => return self.look(stream, input),
+            _ => {}
         }
         let Some(value) = self.tokens.value(input, ANSWER_BYTES_MAX)? else {
             return Ok(Step::Wait);
@@ -313,6 +318,20 @@ impl Commander {
                 Ok(Step::Tell(Event::PageEnd { id, stream, end, refused }))
             }
         }
+    }
+
+    /// Reads what a stream holds.
+    fn look(&mut self, stream: usize, input: &mut &[u8]) -> Result<Step<'static>, Garbage> {
+        let reader = self.extent.get_or_insert_with(ExtentReader::new);
+        let (extent, refused) = match reader.next(&mut self.tokens, input)? {
+            None => return Ok(Step::Wait),
+            Some(Told::Extent(extent)) => (Some(extent), None),
+            Some(Told::Refused(error)) => (None, Some(error)),
+        };
+        self.extent = None;
+        self.answered();
+        let refused = refused.map(|error| refusal::of_command(self.session.config(), &error));
+        Ok(Step::Tell(Event::Extent { stream, extent, refused }))
     }
 
     fn read_answer(&self, value: Value) -> Answer {

@@ -1,25 +1,18 @@
-//! A page of a stream: the entries after one, and what the stream holds right after they were read.
-//!
-//! What is held is asked behind the page: what was trimmed before is seen, and what is trimmed in between is taken for missing.
+//! A page of a stream: the entries after one, and how large they were.
 
 use redis::ServerError;
 
 use super::entries::{Entries, Piece};
-use super::extent::{Extent, ExtentReader, Told};
 use super::garbage::Garbage;
 use super::request::PageEnd;
 use super::resp::Whole;
 use super::tokens::Tokens;
 use crate::cursor::EntryId;
 
-/// Reads the answers to the two commands of [`super::stream_commands::page_after`].
+/// Reads the answer to the command of [`super::stream_commands::page`].
 pub struct Page {
     entries: Entries,
-    /// Behind the entries.
-    extent: Option<ExtentReader>,
-    count: usize,
-    last: Option<EntryId>,
-    refused: Option<ServerError>,
+    end: PageEnd,
 }
 
 /// What was found.
@@ -32,7 +25,7 @@ pub enum Found<'a> {
 impl Page {
     pub fn new(stream: usize, payload_bytes_max: usize) -> Page {
         let entries = Entries::of_range(stream, payload_bytes_max);
-        Page { entries, extent: None, count: 0, last: None, refused: None }
+        Page { entries, end: PageEnd { is_available: true, ..PageEnd::UNAVAILABLE } }
     }
 
     /// Takes from `input` up to the next entry, or the end; `None`: it is used up. Not to be called after the end.
@@ -41,30 +34,21 @@ impl Page {
         tokens: &mut Tokens,
         input: &mut &'a [u8],
     ) -> Result<Option<Found<'a>>, Garbage> {
-        if self.extent.is_none() {
-            match self.entries.next(tokens, input, &[])? {
-                None => return Ok(None),
-                Some(Piece::Entry { id, fields, .. }) => {
-                    self.count += 1;
-                    self.last = Some(id);
-                    return Ok(Some(Found::Entry(id, fields)));
-                }
-                Some(Piece::Refused(error)) => self.refused = Some(error),
-                Some(Piece::End) => {}
+        Ok(match self.entries.next(tokens, input, &[])? {
+            None => None,
+            Some(Piece::Entry { id, fields, .. }) => {
+                let bytes = fields.bytes();
+                self.end.entries += 1;
+                self.end.bytes += bytes;
+                self.end.largest = self.end.largest.max(bytes);
+                self.end.first.get_or_insert(id);
+                self.end.last = Some(id);
+                Some(Found::Entry(id, fields))
             }
-        }
-        let told = self.extent.get_or_insert_with(ExtentReader::new).next(tokens, input)?;
-        let extent = match told {
-            None => return Ok(None),
-            Some(Told::Extent(extent)) => extent,
-            Some(Told::Refused(error)) => {
-                self.refused.get_or_insert(error);
-                Extent::default()
+            Some(Piece::End) => Some(Found::End(self.end, None)),
+            Some(Piece::Refused(error)) => {
+                Some(Found::End(PageEnd { is_available: false, ..self.end }, Some(error)))
             }
-        };
-        let refused = self.refused.take();
-        let is_available = refused.is_none();
-        let end = PageEnd { entries: self.count, last: self.last, is_available, extent };
-        Ok(Some(Found::End(end, refused)))
+        })
     }
 }

@@ -1,7 +1,6 @@
 //! How far a stream was read: forwards from where it stood at the start, and once backwards, to what was said lately.
 
 use super::position::Position;
-use super::request::PAGE_ENTRIES;
 use super::stream_commands;
 use crate::cursor::EntryId;
 
@@ -42,11 +41,11 @@ impl Progress {
         self.earlier != Earlier::Done
     }
 
-    /// Asks for the next page of earlier entries; `None`: no more are wanted.
-    pub fn next_page(&self, name: &str) -> Option<Vec<u8>> {
+    /// Asks for the next page of earlier entries, so many at most; `None`: no more are wanted.
+    pub fn next_page(&self, name: &str, count: usize) -> Option<Vec<u8>> {
         match self.earlier {
-            Earlier::Begins => Some(stream_commands::page_up_to(name, self.last())),
-            Earlier::Before(id) => Some(stream_commands::page_before(name, id)),
+            Earlier::Begins => Some(stream_commands::page_up_to(name, self.last(), count)),
+            Earlier::Before(id) => Some(stream_commands::page_before(name, id, count)),
             Earlier::Ends { .. } | Earlier::Done => None,
         }
     }
@@ -60,9 +59,9 @@ impl Progress {
         is_wanted
     }
 
-    /// A page had so many entries.
-    pub fn end_page(&mut self, entries: usize) {
-        if entries < PAGE_ENTRIES {
+    /// A page had so many entries, of as many as were asked for.
+    pub fn end_page(&mut self, entries: usize, count: usize) {
+        if entries < count {
             self.stop_looking_back(true);
         }
     }

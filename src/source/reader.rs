@@ -49,10 +49,8 @@ pub enum Event<'a> {
     Reading,
     /// What somebody added.
     Entry { stream: usize, id: EntryId, topic: &'a [u8], data: &'a [u8], receipt: Option<&'a [u8]> },
-    /// An entry without topic or data was passed over.
-    Malformed,
-    /// An entry above `payload_bytes_max` was passed over.
-    Oversized,
+    /// An entry that is no message was passed over: it is above `payload_bytes_max`, or has no topic or data.
+    Passed { stream: usize, id: EntryId, is_oversized: bool },
     /// Entries before `covered_from` are gone that were never read. Every entry after it will come.
     Lost { stream: usize, covered_from: EntryId },
     /// The text says what to do. The caller drops the socket and calls `down`.
@@ -172,7 +170,7 @@ impl Reader {
                 Content::Message { topic, data, receipt } => {
                     Event::Entry { stream, id, topic, data, receipt }
                 }
-                _ => Event::Malformed,
+                _ => unreachable!("the step has looked at it"),
             });
         }
         *input = &[];
@@ -232,7 +230,8 @@ impl Reader {
                 }
                 Some(Piece::End) => {
                     let (stream, count) = (entries.stream(), *count);
-                    self.streams[stream].end_page(count);
+                    self.streams[stream].end_page(count, self.batch.count(1));
+                    self.batch.end(1);
                     self.awaited.pop_front();
                     Ok(Step::GoOn)
                 }
@@ -293,6 +292,7 @@ impl Reader {
 
     /// An entry of before the start.
     fn earlier<'a>(&mut self, stream: usize, id: EntryId, fields: Whole<'a>) -> Step<'a> {
+        self.batch.saw(fields.bytes());
         if !self.streams[stream].look_back(id) {
             return Step::GoOn;
         }
@@ -304,27 +304,24 @@ impl Reader {
 
     /// An entry that somebody added.
     fn pass<'a>(&mut self, stream: usize, id: EntryId, fields: Whole<'a>) -> Step<'a> {
-        self.batch.saw(match &fields {
-            Whole::Value(value) => value.len() as u64,
-            Whole::Oversized { bytes } => *bytes,
-        });
+        self.batch.saw(fields.bytes());
         let position = self.streams[stream].position.as_mut();
         if !position.is_some_and(|position| position.pass(id)) {
             return Step::GoOn;
         }
         match self.judge(fields) {
             Ok(fields) => Step::Entry { stream, is_earlier: false, fields, id },
-            Err(event) => Step::Tell(event),
+            Err(is_oversized) => Step::Tell(Event::Passed { stream, id, is_oversized }),
         }
     }
 
-    /// The fields of a message, or why it is none.
-    fn judge<'a>(&self, fields: Whole<'a>) -> Result<Cow<'a, [u8]>, Event<'static>> {
-        let Whole::Value(fields) = fields else { return Err(Event::Oversized) };
+    /// The fields of a message, or whether they are none because they are too large.
+    fn judge<'a>(&self, fields: Whole<'a>) -> Result<Cow<'a, [u8]>, bool> {
+        let Whole::Value(fields) = fields else { return Err(true) };
         match content(&fields, self.session.config().payload_bytes_max) {
             Content::Message { .. } => Ok(fields),
-            Content::Malformed => Err(Event::Malformed),
-            Content::Oversized => Err(Event::Oversized),
+            Content::Malformed => Err(false),
+            Content::Oversized => Err(true),
         }
     }
 
@@ -366,8 +363,9 @@ impl Reader {
 
     fn ask_earlier(&mut self, number: usize, now: Millis) {
         let progress = self.streams[number];
+        let count = self.batch.count(1);
         let page = self.session.speak(|config, output| {
-            output.extend(progress.next_page(&config.streams[number]).into_iter().flatten());
+            output.extend(progress.next_page(&config.streams[number], count).into_iter().flatten());
             Entries::of_range(number, config.payload_bytes_max)
         });
         self.awaited.push_back(Awaited::Earlier(page, 0));

@@ -40,10 +40,15 @@ pub enum Purpose {
         /// How long what it sent is.
         bytes: usize,
     },
-    /// A client's, which is sent what it missed of the stream in this place; see [`super::stream_commands::page_after`].
+    /// A client's, which is sent what it missed of the stream in this place; see [`super::stream_commands::page`].
     Page {
         /// The client.
         id: ConnId,
+        /// The stream, by its place in the setting `streams`.
+        stream: usize,
+    },
+    /// Clients', which wait for what a stream holds; see [`super::stream_commands::info`].
+    Extent {
         /// The stream, by its place in the setting `streams`.
         stream: usize,
     },
@@ -73,22 +78,22 @@ pub enum Answer {
 pub struct PageEnd {
     /// How many entries it had, those that are no messages too. If it is as many as were asked for, more may come after it.
     pub entries: usize,
+    /// The first one of them.
+    pub first: Option<EntryId>,
     /// The last one of them.
     pub last: Option<EntryId>,
+    /// Bytes of all.
+    pub bytes: u64,
+    /// Bytes of the largest one.
+    pub largest: u64,
     /// Redis was reachable and did not refuse. If not, what came before the end is not all of the page.
     pub is_available: bool,
-    /// What the stream held right after the page was read; nothing if it is not available.
-    pub extent: Extent,
 }
 
 impl PageEnd {
     /// There is no connection, or it broke.
-    pub const UNAVAILABLE: PageEnd = PageEnd {
-        entries: 0,
-        last: None,
-        is_available: false,
-        extent: Extent { first: None, last: EntryId::ZERO, deleted: None, added: None, length: 0 },
-    };
+    pub const UNAVAILABLE: PageEnd =
+        PageEnd { entries: 0, first: None, last: None, bytes: 0, largest: 0, is_available: false };
 }
 
 /// A command of these words, in RESP.

@@ -25,6 +25,16 @@ pub enum Whole<'a> {
     },
 }
 
+impl Whole<'_> {
+    /// Size of the whole value.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Whole::Value(value) => value.len() as u64,
+            Whole::Oversized { bytes } => *bytes,
+        }
+    }
+}
+
 /// Cuts a stream into values, holding at most one that is not whole yet, and no memory between two.
 pub struct Framer {
     scanner: Scanner,

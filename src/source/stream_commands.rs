@@ -2,7 +2,6 @@
 
 use redis::{Cmd, cmd};
 
-use super::request::PAGE_ENTRIES;
 use crate::clock::Millis;
 use crate::cursor::EntryId;
 
@@ -11,27 +10,25 @@ pub fn info(name: &str) -> Vec<u8> {
     cmd("XINFO").arg("STREAM").arg(name).get_packed_command()
 }
 
-/// A page of the entries after one, up to and with another, and what the stream holds then: two commands, of which
-/// `page` reads the answers.
-pub fn page_after(name: &str, after: EntryId, up_to: EntryId, count: usize) -> Vec<u8> {
-    let entries = page("XRANGE", name, format!("({after}"), up_to.to_string(), count);
-    [entries, info(name)].concat()
+/// A page of the entries from one on, up to and with another; `page::Page` reads the answer.
+pub fn page(name: &str, from: EntryId, up_to: EntryId, count: usize) -> Vec<u8> {
+    range("XRANGE", name, from.to_string(), up_to.to_string(), count)
 }
 
 /// A page of the entries up to and with one, the latest first.
-pub fn page_up_to(name: &str, up_to: EntryId) -> Vec<u8> {
-    page("XREVRANGE", name, up_to.to_string(), "-".to_owned(), PAGE_ENTRIES)
+pub fn page_up_to(name: &str, up_to: EntryId, count: usize) -> Vec<u8> {
+    range("XREVRANGE", name, up_to.to_string(), "-".to_owned(), count)
 }
 
 /// A page of the entries before one, the latest first.
-pub fn page_before(name: &str, before: EntryId) -> Vec<u8> {
-    page("XREVRANGE", name, format!("({before}"), "-".to_owned(), PAGE_ENTRIES)
+pub fn page_before(name: &str, before: EntryId, count: usize) -> Vec<u8> {
+    range("XREVRANGE", name, format!("({before}"), "-".to_owned(), count)
 }
 
-fn page(command: &str, name: &str, from: String, to: String, count: usize) -> Vec<u8> {
-    let mut page: Cmd = cmd(command);
-    page.arg(name).arg(from).arg(to).arg("COUNT").arg(count);
-    page.get_packed_command()
+fn range(command: &str, name: &str, from: String, to: String, count: usize) -> Vec<u8> {
+    let mut range: Cmd = cmd(command);
+    range.arg(name).arg(from).arg(to).arg("COUNT").arg(count);
+    range.get_packed_command()
 }
 
 /// What comes after these entries, one of each stream: at most so many of each. Redis answers when there is one, or with null

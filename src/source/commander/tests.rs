@@ -39,6 +39,10 @@ fn feed(commander: &mut Commander, input: impl AsRef<[u8]>, now: Millis) -> Vec<
                 let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
                 format!("{} {stream} {entry} {}={}", id.index, text(topic), text(data))
             }
+            Event::Extent { stream, extent, refused } => {
+                assert_eq!(extent.is_none(), refused.is_some());
+                format!("{stream} holds {:?}{}", extent, refused.unwrap_or_default())
+            }
             Event::PageEnd { id, stream, end, refused } => {
                 let (entries, last) = (end.entries, end.last.unwrap_or(EntryId::ZERO));
                 assert_eq!(end.is_available, refused.is_none());
@@ -262,10 +266,10 @@ fn a_refusal_shows_no_user_and_no_password() {
 }
 
 /// A client, by its number alone.
-fn page(commander: &mut Commander, client: u32, after: u64, up_to: EntryId) {
-    let after = EntryId { millis: after, number: 0 };
+fn page(commander: &mut Commander, client: u32, from: u64, up_to: EntryId) {
+    let from = EntryId { millis: from, number: 0 };
     let purpose = Purpose::Page { id: ConnId { index: client, generation: 0 }, stream: 1 };
-    let command = stream_commands::page_after("more", after, up_to, PAGE_ENTRIES);
+    let command = stream_commands::page("more", from, up_to, PAGE_ENTRIES);
     assert!(commander.ask(Request { command, purpose }, 0).is_ok());
 }
 
@@ -289,9 +293,9 @@ fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
         let up_to = EntryId { millis: 4, number: 7 };
         assert!(ask(&mut commander, &["PING"], 0));
         page(&mut commander, 7, 0, EntryId::MAX);
-        page(&mut commander, 8, 1, up_to);
+        page(&mut commander, 8, 2, up_to);
         assert!(ask(&mut commander, &["PING"], 0));
-        page(&mut commander, 9, 129, EntryId::MAX);
+        page(&mut commander, 9, 130, EntryId::MAX);
         let mut answers = Vec::new();
         redis.answer(take_output(&mut commander).as_bytes(), &mut answers);
         let most = random.choose(&[1, 9, 100, 100_000]);
@@ -312,26 +316,62 @@ fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
     }
 }
 
+/// What the stream holds.
+fn look(commander: &mut Commander) {
+    let command = stream_commands::info("more");
+    let request = Request { command, purpose: Purpose::Extent { stream: 1 } };
+    assert!(commander.ask(request, 0).is_ok());
+}
+
 #[test]
-fn a_page_tells_whether_the_stream_still_reaches_back() {
+fn a_page_tells_its_size_and_a_look_whether_the_stream_still_reaches_back() {
     let mut redis = Streams::new(&["more"]);
-    (0..9).for_each(|_| _ = redis.all[0].say("t", "y"));
+    (0..9).for_each(|number| _ = redis.all[0].say("t", &"y".repeat(number)));
     redis.all[0].entries.drain(..4);
     for (after, expected) in [(4, false), (5, true), (9, true)] {
         let mut commander = ready();
         page(&mut commander, 7, after, EntryId::MAX);
+        look(&mut commander);
         let mut answers = Vec::new();
         redis.answer(take_output(&mut commander).as_bytes(), &mut answers);
-        let (mut input, mut ends) = (&answers[..], 0);
+        let (mut input, mut ends) = (&answers[..], Vec::new());
+        let after = EntryId { millis: after, number: 0 };
         while let Some(event) = commander.next(&mut input, 0) {
-            if let Event::PageEnd { end, .. } = event {
-                let after = EntryId { millis: after, number: 0 };
-                assert_eq!(end.extent.is_complete_after(after), expected, "after {after}");
-                ends += 1;
+            match event {
+                Event::PageEnd { end, .. } => ends.push((end, None)),
+                Event::Extent { extent, .. } => {
+                    ends.last_mut().expect("the page came").1 = extent;
+                }
+                _ => {}
             }
         }
-        assert_eq!(ends, 1);
+        let [(end, extent)] = ends[..] else { panic!("{ends:?}") };
+        assert_eq!(extent.expect("it was read").is_complete_after(after), expected, "{after}");
+        assert_eq!(end.entries as u64, 10 - after.millis.max(5));
+        assert_eq!(end.first == Some(after), expected, "{after}");
+        // `*4 $5 topic $1 t $4 data $8 yyyyyyyy`
+        assert_eq!((end.largest, end.bytes >= end.largest), (46, true));
     }
+}
+
+#[test]
+fn a_look_that_is_refused_or_lost_is_told() {
+    let mut commander = ready();
+    look(&mut commander);
+    assert!(ask(&mut commander, &["A"], 0));
+    let events = feed(&mut commander, "-NOPERM User bob\r\n:1\r\n", 0);
+    assert!(events[0].starts_with("1 holds NoneNOPERM the user in"), "{events:?}");
+    assert_eq!(events[1], "Integer(1)");
+    look(&mut commander);
+    assert_eq!(feed(&mut commander, "*2\r\n$6\r\nlength\r\n", 0), [""; 0]);
+    commander.down(0, 0);
+    let lost: Vec<Purpose> = std::iter::from_fn(|| commander.next_lost()).collect();
+    assert!(matches!(lost[..], [Purpose::Extent { stream: 1 }]), "{lost:?}");
+    connect(&mut commander, 1000);
+    assert_eq!(feed(&mut commander, "+OK\r\n+PONG\r\n", 1000), ["Ready"]);
+    look(&mut commander);
+    let events = feed(&mut commander, "-ERR no such key\r\n", 1000);
+    assert!(events[0].starts_with("1 holds Some(Extent"), "{events:?}");
 }
 
 #[test]
@@ -340,10 +380,9 @@ fn a_page_that_is_refused_or_lost_ends_all_the_same() {
     page(&mut commander, 7, 0, EntryId::MAX);
     page(&mut commander, 8, 0, EntryId::MAX);
     page(&mut commander, 9, 0, EntryId::MAX);
-    let wrong = "-WRONGTYPE no stream\r\n-WRONGTYPE no stream\r\n";
+    let wrong = "-WRONGTYPE no stream\r\n";
     assert_eq!(feed(&mut commander, wrong, 0), ["7 1 end 0 0-0 WRONGTYPE no stream"]);
-    let half = "*0\r\n-NOPERM User bob\r\n";
-    let events = feed(&mut commander, half, 0);
+    let events = feed(&mut commander, "-NOPERM User bob\r\n", 0);
     assert!(events.len() == 1 && events[0].starts_with("8 1 end 0 0-0 NOPERM the user in"));
     let entry =
         "*2\r\n*2\r\n$3\r\n1-0\r\n*4\r\n$5\r\ntopic\r\n$1\r\na\r\n$4\r\ndata\r\n$1\r\n1\r\n*2\r\n";
@@ -357,6 +396,5 @@ fn a_page_that_is_refused_or_lost_ends_all_the_same() {
     assert!(ask(&mut commander, &["A"], 1000));
     assert_eq!(feed(&mut commander, ":1\r\n", 1000), ["Integer(1)"], "nothing of it is left");
     page(&mut commander, 7, 0, EntryId::MAX);
-    let empty = "*0\r\n-ERR no such key\r\n";
-    assert_eq!(feed(&mut commander, empty, 1000), ["7 1 end 0 0-0 "]);
+    assert_eq!(feed(&mut commander, "*0\r\n", 1000), ["7 1 end 0 0-0 "]);
 }

@@ -89,8 +89,12 @@ fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
     for number in 0..REQUESTS {
         let request = match number % 4 {
             3 => Request {
-                command: stream_commands::page_after("a", EntryId::ZERO, EntryId::MAX, 64),
+                command: stream_commands::page("a", EntryId::ZERO, EntryId::MAX, 64),
                 purpose: Purpose::Page { id: ConnId::NOBODY, stream: 0 },
+            },
+            2 => Request {
+                command: stream_commands::info("a"),
+                purpose: Purpose::Extent { stream: 0 },
             },
             _ => Request { command: command(&[b"A"]), purpose: Purpose::Notice },
         };
@@ -102,8 +106,11 @@ fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
             if let Answered::Entry { data, .. } = &event {
                 assert!(data.len() <= PAYLOAD_BYTES_MAX);
             }
-            answered +=
-                usize::from(matches!(event, Answered::Answer(..) | Answered::PageEnd { .. }));
+            let ends = matches!(
+                event,
+                Answered::Answer(..) | Answered::PageEnd { .. } | Answered::Extent { .. }
+            );
+            answered += usize::from(ends);
             let is_failure = matches!(event, Answered::Failed(_));
             events.push(format!("{event:?}"));
             if is_failure {
