@@ -80,6 +80,9 @@ impl Push {
                 return Err("forbidden");
             }
         }
+        if !wire::is_portable(data.text()) {
+            return Err("bad_command");
+        }
         let bytes = data.text().len();
         let upstream = self.upstream.as_mut().ok_or("forbidden")?;
         let sub = user_of(&own).expect("an own topic is a user's");

@@ -180,6 +180,34 @@ fn is_embeddable(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok() && !is_nested_too_deeply(text)
 }
 
+/// Returns whether every parser of a back end takes this JSON: some refuse what is nested deeply, with all that stands around
+/// it, and some the half of a surrogate pair (RFC 8259 section 8.2), which is no character.
+pub fn is_portable(json: &str) -> bool {
+    !is_nested_too_deeply(json) && !has_lone_surrogate(json)
+}
+
+/// Expects JSON.
+fn has_lone_surrogate(json: &str) -> bool {
+    let mut rest = json;
+    let mut awaits_low = false;
+    while let Some(at) = rest.find('\\') {
+        let escape = &rest[at + 1..];
+        let unit = escape.strip_prefix('u').and_then(|hex| hex.get(..4));
+        let unit = unit.and_then(|hex| u16::from_str_radix(hex, 16).ok());
+        let is_low = matches!(unit, Some(0xdc00..=0xdfff));
+        if is_low != (awaits_low && at == 0) {
+            return true;
+        }
+        awaits_low = matches!(unit, Some(0xd800..=0xdbff));
+        // The escaped character may be a backslash itself.
+        rest = &escape[if unit.is_some() { 5 } else { 1 }..];
+        if awaits_low && !rest.starts_with('\\') {
+            return true;
+        }
+    }
+    false
+}
+
 /// Expects JSON. (serde_json bounds the depth of what it builds, not of what it ignores.)
 fn is_nested_too_deeply(json: &str) -> bool {
     // Two brackets to a level.
@@ -214,6 +242,46 @@ mod tests {
         message("user.\"ü", "i", payload, &mut out);
         let text = String::from_utf8(out).expect("a frame is UTF-8 whatever the payload");
         text.strip_prefix("before").expect("appended").to_owned()
+    }
+
+    #[test]
+    fn json_with_half_a_surrogate_pair_is_not_portable() {
+        for json in [
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#"["\uD83D", "\uDE00"]"#,
+            r#""\ud83d\n\ude00""#,
+            r#""\ud83d\ud83d\ude00""#,
+            r#"{"\ud800":1}"#,
+            r#""\ud83d\\ude00""#,
+        ] {
+            assert!(serde_json::from_str::<IgnoredAny>(json).is_ok(), "{json} is JSON");
+            assert!(!is_portable(json), "{json}");
+        }
+        for json in [
+            r#""\ud83d\ude00""#,
+            r#""\\ud800""#,
+            r#""\u00e9\u0000\"""#,
+            r#""\\\ud83d\ude00""#,
+            "1",
+            "\"\u{1f600}\"",
+        ] {
+            assert!(is_portable(json), "{json}");
+        }
+    }
+
+    /// Against serde_json, which refuses the same where it builds the text.
+    #[test]
+    fn surrogates_are_paired_as_a_parser_pairs_them() {
+        let pieces = ["\\ud83d", "\\ude00", "\\\\", "\\n", "u", "d83d", "\\u0041", "\\\"", "é"];
+        let mut random = Random::new(0x5u64 << 20);
+        for _ in 0..20_000 {
+            let count = random.below(6);
+            let text: String = (0..count).map(|_| random.choose(&pieces)).collect();
+            let json = format!("\"{text}\"");
+            let is_text = serde_json::from_str::<String>(&json).is_ok();
+            assert_eq!(is_portable(&json), is_text, "{json}");
+        }
     }
 
     #[test]

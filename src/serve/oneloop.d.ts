@@ -75,7 +75,7 @@ declare namespace oneloop {
     subscribe(topic: string): Off;
     /**
      * Sends to the back end. Resolves when that has it, with the id of the stream's entry if there is one; rejects with an error
-     * whose `code` is `unavailable` (perhaps it arrived, perhaps not), `busy`, `forbidden` or `bad_topic`.
+     * whose `code` is `unavailable` (perhaps it arrived, perhaps not), `busy`, `forbidden`, `bad_topic` or `bad_command`.
      */
     send(data: unknown, topic?: string): Promise<string | undefined>;
     /** Messages may have been missed: fetch your state again. */

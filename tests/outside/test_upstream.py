@@ -84,6 +84,21 @@ async def test_only_users_send_and_only_where_they_may(start, redis):
     assert redis.command("EXISTS", "up") == 0
 
 
+@pytest.mark.parametrize("data", ["[" * 127 + "]" * 127, r'"\ud800"', r'{"a":["\ude00"]}'],
+                         ids=["deep", "half a pair", "the other half"])
+async def test_what_a_back_end_cannot_read_is_refused(start, redis, data):
+    server = start("--upstream", "stream:up", redis=redis)
+    async with server.client("43") as bystander, server.client("42") as client:
+        await client.send('{"op":"send","data":%s,"ref":1}' % data)
+        assert await client.next() == {"op": "error", "code": "bad_command", "ref": 1}
+        # What is just below passes as it was written.
+        await client.send('{"op":"send","data":%s,"ref":2}' % ("[" * 126 + r'"\ud83d\ude00"' + "]" * 126))
+        assert (await client.next())["op"] == "sent"
+        assert await bystander.heard() == []
+    [(_, fields)] = entries(redis)
+    assert json.loads(fields["data"])
+
+
 @pytest.mark.parametrize("text", ['{"op":"send"}', '{"op":"send","data":}', '{"op":"send","data":1,"data":2}'])
 async def test_a_send_without_data_is_a_bad_command(start, redis, text):
     server = start("--upstream", "stream:up", redis=redis)
