@@ -3,16 +3,20 @@
 #![deny(unsafe_code)]
 
 use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::absolute;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use oneloop::config::{self, Command, Config, Invocation, LogFormat, Paper, Problems, Visit};
+use oneloop::config::{
+    self, Command, Config, Invocation, Listening, LogFormat, Paper, Problems, Publication, Visit,
+};
 use oneloop::logger;
-use oneloop::operate::{self, Means, unit};
+use oneloop::operate::{self, Means, Terminal, unit};
 use oneloop::reactor::Ended;
-use oneloop::serve::{self, Started, Surroundings};
+use oneloop::serve::{self, Shell, Started, Surroundings};
 use oneloop::supervisor::{self, Supervisor};
 
 /// Settings that cannot be served.
@@ -21,14 +25,20 @@ const BAD_SETTINGS: u8 = 2;
 /// The user that `doctor` is where it tries the public address.
 const DOCTOR: &str = "oneloop-doctor";
 
+/// The user that `subscribe` is where none is named, and how long its token is valid.
+const LISTENER: &str = "oneloop-subscribe";
+const LISTENER_SECONDS: u64 = 3600;
+
 fn main() -> ExitCode {
-    let invocation = match read() {
+    let invocation = match read().and_then(beside) {
         Ok(invocation) => invocation,
         Err(problems) => return bad_settings(&problems.to_string()),
     };
     let config = invocation.config;
     logger::start(config.log, log_style(&config));
     match invocation.command {
+        Command::Publish(publication) => publish(&config, &publication),
+        Command::Subscribe(listening) => subscribe(&config, listening),
         Command::Top { admin, once } => top(&config, admin, once),
         Command::Doctor(visit) => doctor(&config, &visit),
         Command::Print(paper) => print(paper_text(paper).trim_end()),
@@ -61,6 +71,16 @@ fn main() -> ExitCode {
 
 fn read() -> Result<Invocation, Problems> {
     config::read(std::env::args_os().skip(1), std::env::vars_os())
+}
+
+/// A command that names a running server has its settings.
+fn beside(own: Invocation) -> Result<Invocation, Problems> {
+    let pid = match &own.command {
+        Command::Publish(publication) => publication.pid,
+        Command::Subscribe(listening) => listening.pid,
+        _ => None,
+    };
+    pid.map_or(Ok(own), read_beside)
 }
 
 fn log_style(config: &Config) -> logger::Style {
@@ -113,8 +133,22 @@ fn surroundings() -> std::io::Result<Surroundings> {
         trim,
         supervisor: Supervisor::from_environment(variable, pid)?,
         listener: supervisor::passed_listener(variable, pid)?,
+        shell: shell(),
         reread: Arc::new(|| read().map(|invocation| invocation.config).map_err(|all| all.0)),
     })
+}
+
+/// What a command to copy stands on.
+fn shell() -> Shell {
+    let program = std::env::args_os().next().and_then(|name| name.into_string().ok());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has_redis_cli =
+        std::env::split_paths(&path).any(|folder| folder.join("redis-cli").is_file());
+    Shell {
+        program: program.unwrap_or("oneloop".to_owned()),
+        pid: std::process::id(),
+        has_redis_cli,
+    }
 }
 
 fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {
@@ -126,6 +160,70 @@ fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {
     match operate::top(&address, once, || start.elapsed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => failed(&std::io::Error::other(problem)),
+    }
+}
+
+/// The command with the settings of a running server.
+fn read_beside(pid: u32) -> Result<Invocation, Problems> {
+    let read = |name: &str| {
+        let path = format!("/proc/{pid}/{name}");
+        std::fs::read(&path).map_err(|error| Problems(vec![format!("--pid: {path}: {error}")]))
+    };
+    let words = |bytes: Vec<u8>| -> Vec<OsString> {
+        let mut words: Vec<&[u8]> = bytes.split(|byte| *byte == 0).collect();
+        // Each word has its end.
+        words.pop();
+        words.into_iter().map(|word| OsStr::from_bytes(word).to_owned()).collect()
+    };
+    let (line, variables) = (words(read("cmdline")?), words(read("environ")?));
+    // The names of files in there are relative to where it was started.
+    let folder = format!("/proc/{pid}/cwd");
+    std::env::set_current_dir(&folder)
+        .map_err(|error| Problems(vec![format!("--pid: {folder}: {error}")]))?;
+    let pairs = variables.iter().filter_map(|pair| {
+        let at = pair.as_bytes().iter().position(|byte| *byte == b'=')?;
+        let (name, value) = pair.as_bytes().split_at(at);
+        Some((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(&value[1..]).to_owned()))
+    });
+    config::read_beside(std::env::args_os().skip(1), line.into_iter().skip(1), pairs)
+}
+
+fn publish(config: &Config, publication: &Publication) -> ExitCode {
+    let data = publication.data.as_deref();
+    match operate::publish(config, &publication.channel, data, std::io::stdin()) {
+        Ok(published) => {
+            if let Some(explanation) = published.explanation {
+                eprintln!("oneloop: {explanation}");
+            }
+            print(&published.count.to_string())
+        }
+        Err(problem) => failed(&std::io::Error::other(problem)),
+    }
+}
+
+fn subscribe(config: &Config, mut listening: Listening) -> ExitCode {
+    if listening.token.as_deref() == Some("-") {
+        listening.token = std::io::read_to_string(std::io::stdin()).ok();
+    }
+    listening.token = listening.token.map(|token| token.trim().to_owned());
+    let terminal = Terminal {
+        out: &mut std::io::stdout(),
+        notes: &mut std::io::stderr(),
+        sleep: &std::thread::sleep,
+        sign: &|sub, topics| {
+            if config.jwt.secret.is_none() {
+                return Ok(None);
+            }
+            let keys = serve::keys(&config.jwt)?;
+            let is_admin = topics.iter().any(|topic| topic.starts_with("user."));
+            let sub = sub.unwrap_or(LISTENER);
+            keys.issue(sub, &[], topics, is_admin, unix(), LISTENER_SECONDS).map(Some)
+        },
+    };
+    match operate::subscribe(config, &listening, terminal) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => bad_settings(&problem),
     }
 }
 

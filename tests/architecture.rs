@@ -21,7 +21,7 @@ const HOMES: [(&str, &[&str]); 18] = [
         &["limits.rs", "logger.rs", "memory.rs", "metrics/", "reactor/doors.rs", "supervisor.rs"],
     ),
     ("serde", &["backend/", "push/"]),
-    ("serde_json", &["backend/", "logger.rs", "operate/slowest.rs", "push/"]),
+    ("serde_json", &["backend/", "logger.rs", "operate/slowest.rs", "operate/subscribe/", "push/"]),
     ("sha2", &["cursor/"]),
     ("signal_hook", &["signals.rs"]),
     ("siphasher", &["cursor/"]),

@@ -16,8 +16,8 @@ pub enum Heard<'a> {
     Message(&'a [u8]),
     /// To be answered by [`pong`].
     Ping(&'a [u8]),
-    /// The end, with its code; 1005: it has none (RFC 6455 section 7.4.1).
-    Close(u16),
+    /// The end, with its code and reason; 1005: it has neither (RFC 6455 section 7.4.1).
+    Close(u16, &'a [u8]),
     /// A pong.
     Pong,
 }
@@ -49,8 +49,10 @@ impl Head<'_> {
     }
 }
 
-/// A handshake. `protocols`: what is offered, with commas. None of it may hold a line break.
+/// A handshake. `origin`: the page that it comes from; empty: it comes from no browser. `protocols`: what is offered, with
+/// commas. None of it may hold a line break.
 pub fn handshake(host: &str, path: &str, origin: &str, protocols: &str) -> String {
+    let page = if origin.is_empty() { "" } else { "\r\nOrigin: " };
     [
         "GET ",
         path,
@@ -59,7 +61,7 @@ pub fn handshake(host: &str, path: &str, origin: &str, protocols: &str) -> Strin
         "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: ",
         KEY,
-        "\r\nOrigin: ",
+        page,
         origin,
         "\r\nSec-WebSocket-Protocol: ",
         protocols,
@@ -94,12 +96,25 @@ pub fn frame(input: &[u8]) -> Result<Option<(Heard<'_>, usize)>, NoFrame> {
         OpCode::Data(_) => Heard::Message(payload),
         OpCode::Control(Control::Ping) => Heard::Ping(payload),
         OpCode::Control(Control::Close) => {
-            let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
-            Heard::Close(code)
+            let parts = payload.split_first_chunk();
+            let (code, reason) =
+                parts.map_or((1005, payload), |(code, rest)| (u16::from_be_bytes(*code), rest));
+            Heard::Close(code, reason)
         }
         OpCode::Control(_) => Heard::Pong,
     };
     Ok(Some((heard, end)))
+}
+
+/// A text message. Its mask is zero, as that of [`pong`].
+pub fn text(message: &str) -> Vec<u8> {
+    let length = message.len();
+    let head = match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ ..=125), _) => vec![0x81, 0x80 | length],
+        (_, Ok(length)) => [&[0x81, 0x80 | 126][..], &length.to_be_bytes()].concat(),
+        _ => [&[0x81, 0x80 | 127][..], &(length as u64).to_be_bytes()].concat(),
+    };
+    [&head, &[0; 4][..], message.as_bytes()].concat()
 }
 
 /// The answer to a ping. Its mask is zero: a mask guards caches in between from what a page makes a browser send, and these are
@@ -137,8 +152,8 @@ mod tests {
             (&b"\x81\x02hi"[..], Heard::Message(b"hi")),
             (b"\x89\x01p", Heard::Ping(b"p")),
             (b"\x8a\x00", Heard::Pong),
-            (b"\x88\x02\x11\x94", Heard::Close(4500)),
-            (b"\x88\x00", Heard::Close(1005)),
+            (b"\x88\x04\x11\x94no", Heard::Close(4500, b"no")),
+            (b"\x88\x00", Heard::Close(1005, b"")),
         ] {
             assert_eq!(frame(bytes), Ok(Some((expected, bytes.len()))));
             for length in 0..bytes.len() {
@@ -148,6 +163,8 @@ mod tests {
         assert_eq!(frame(b"\x81\x80\0\0\0\0"), Err(NoFrame), "a server masks nothing");
         assert_eq!(frame(b"\x83\x00"), Err(NoFrame), "an opcode of nobody");
         assert_eq!(frame(b"\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff"), Err(NoFrame));
+        assert_eq!(text("hi"), b"\x81\x82\0\0\0\0hi");
+        assert_eq!(text(&"x".repeat(300))[..4], [0x81, 0xfe, 1, 44]);
         assert_eq!(pong(b"p"), b"\x8a\x81\0\0\0\0p");
         assert_eq!(pong(&[0; 300]).len(), 6 + 125);
     }

@@ -4,13 +4,13 @@ use std::ffi::OsString;
 
 use lexopt::{Arg, Parser};
 
-use super::command::{Command, Paper, Visit};
+use super::command::{Command, Listening, Paper, Publication, Visit};
 use super::commands::{COMMANDS, Verb, names, row};
 use super::completions::Shell;
 use super::names::suggestion;
 use super::setting::Setting;
 use super::table;
-use super::value::{Value, parse_duration, quote};
+use super::value::{Value, is_truth, parse_duration, quote};
 
 /// Ten years: a longer life is a slip of the unit.
 const TTL_SECONDS_MAX: u64 = 3650 * 86_400;
@@ -42,6 +42,10 @@ struct Extras {
     token: Option<Value>,
     origin: Option<Value>,
     wait: Option<Value>,
+    since: Option<Value>,
+    count: Option<Value>,
+    pid: Option<Value>,
+    json: bool,
     socket: bool,
     words: Vec<OsString>,
 }
@@ -51,6 +55,11 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
     let mut line = Line::default();
     let mut args = args.into_iter().peekable();
     let named = args.peek().and_then(|first| first.to_str());
+    match named {
+        Some("help") => return line.only(Command::Help),
+        Some("version") => return line.only(Command::Version),
+        _ => {}
+    }
     let found = named.and_then(|name| COMMANDS.iter().find(|row| row.name == name));
     if found.is_some() {
         args.next();
@@ -79,6 +88,8 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         Verb::Serve => line.serve(extras),
         Verb::Token => line.token(extras),
         Verb::Explain => line.explain(extras),
+        Verb::Publish => line.publish(extras),
+        Verb::Subscribe => line.subscribe(extras),
         Verb::Top => line.top(extras),
         Verb::Doctor => line.doctor(extras),
         Verb::Unit => line.unit(&extras),
@@ -102,7 +113,7 @@ fn skip_value(parser: &mut Parser) {
 fn switch(parser: &mut Parser) -> OsString {
     parser
         .optional_value()
-        .or_else(|| parser.try_raw_args()?.next_if(|word| word == "true" || word == "false"))
+        .or_else(|| parser.try_raw_args()?.next_if(|word| word.to_str().is_some_and(is_truth)))
         .unwrap_or_else(|| "true".into())
 }
 
@@ -117,6 +128,13 @@ impl Line {
             (Verb::Token, "admin") => return extras.admin = true,
             (Verb::Unit, "socket") => return extras.socket = true,
             (Verb::Top, "once") => return extras.once = true,
+            (Verb::Subscribe, "json") => return extras.json = true,
+            (Verb::Publish | Verb::Subscribe, "pid") => Some(&mut extras.pid),
+            (Verb::Subscribe, "url") => Some(&mut extras.url),
+            (Verb::Subscribe, "sub") => Some(&mut extras.sub),
+            (Verb::Subscribe, "token") => Some(&mut extras.token),
+            (Verb::Subscribe, "since") => Some(&mut extras.since),
+            (Verb::Subscribe, "count") => Some(&mut extras.count),
             (Verb::Top, "admin") => Some(&mut extras.server),
             (Verb::Doctor, "url") => Some(&mut extras.url),
             (Verb::Doctor, "token") => Some(&mut extras.token),
@@ -204,6 +222,51 @@ impl Line {
         None
     }
 
+    /// The data is shown in no message: it is somebody's.
+    fn publish(&mut self, extras: Extras) -> Option<Command> {
+        let pid = self.checked("--pid", pid(extras.pid));
+        let mut words = extras.words.into_iter();
+        let channel = words.next().map(OsString::into_string);
+        let data = words.next().filter(|data| data != "-").map(OsString::into_encoded_bytes);
+        match (channel, words.next()) {
+            (Some(Ok(channel)), None) => {
+                return Some(Command::Publish(Publication { channel, data, pid: pid? }));
+            }
+            (Some(Err(_)), None) => self.problems.push("CHANNEL must be UTF-8".to_owned()),
+            _ => self.problems.push(
+                "publish takes a channel and what is published, which comes by stdin if it is - or \
+                 missing: oneloop publish pub.user.42 '{\"paid\":true}'"
+                    .to_owned(),
+            ),
+        }
+        None
+    }
+
+    fn subscribe(&mut self, extras: Extras) -> Option<Command> {
+        let words = extras.words.into_iter().map(OsString::into_string);
+        let topics = words.collect::<Result<Vec<_>, _>>();
+        let topics = topics.map_err(|_| "a topic must be UTF-8".to_owned());
+        let sub = match extras.sub {
+            Some(sub) => {
+                self.checked("--sub", sub.text().and_then(|text| subject(text, &sub))).map(Some)
+            }
+            None => Some(None),
+        };
+        if sub.as_ref().is_some_and(Option::is_some) && extras.token.is_some() {
+            self.problems.push("--sub and --token are both given: keep one of them".to_owned());
+        }
+        Some(Command::Subscribe(Listening {
+            url: self.checked("--url", line_of_request(extras.url))?,
+            token: self.checked("--token", line_of_request(extras.token))?,
+            since: self.checked("--since", line_of_request(extras.since))?,
+            count: self.checked("--count", whole_number(extras.count, u64::MAX))?,
+            pid: self.checked("--pid", pid(extras.pid))?,
+            topics: self.checked("TOPIC", topics)?,
+            sub: sub?,
+            json: extras.json,
+        }))
+    }
+
     fn top(&mut self, extras: Extras) -> Option<Command> {
         self.no_words(Verb::Top, &extras);
         let admin = self.checked("--admin", text(extras.server));
@@ -283,6 +346,20 @@ fn line_of_request(value: Option<Value>) -> Result<Option<String>, String> {
             Err("a control character is in it".to_owned())
         }
         text => Ok(text),
+    }
+}
+
+fn pid(value: Option<Value>) -> Result<Option<u32>, String> {
+    let number = whole_number(value, i32::MAX as u64)?;
+    Ok(number.and_then(|number| u32::try_from(number).ok()))
+}
+
+/// From 1 to `max`.
+fn whole_number(value: Option<Value>, max: u64) -> Result<Option<u64>, String> {
+    let Some(value) = value else { return Ok(None) };
+    match u64::try_from(value.number(false)?) {
+        Ok(number) if (1..=max).contains(&number) => Ok(Some(number)),
+        _ => Err(value.is_not("a whole number of at least 1")),
     }
 }
 
@@ -370,7 +447,8 @@ mod tests {
             for flag in row.flags {
                 let name = format!("--{}", flag.name);
                 let mut args = vec![row.name, &name];
-                args.extend((!flag.value.is_empty()).then_some("1h"));
+                let given = if ["N", "PID"].contains(&flag.value) { "1" } else { "1h" };
+                args.extend((!flag.value.is_empty()).then_some(given));
                 let found = line(&args).problems;
                 let about_it = found.iter().find(|problem| problem.contains(&name));
                 assert_eq!(about_it, None, "{args:?}");
@@ -394,6 +472,11 @@ mod tests {
             (&["--sub", "4"], "--sub belongs to `oneloop token`"),
             (&["token", "--check", "--sub", "4"], "--check belongs to `oneloop serve`"),
             (&["token", "--sub", "4", "hunter2"], "token takes flags only"),
+            (&["publish"], "publish takes a channel"),
+            (&["publish", "a", "hunter2", "c"], "publish takes a channel"),
+            (&["publish", "--pid", "0", "a"], "--pid: \"0\" is not a whole number of at least 1"),
+            (&["subscribe", "--count", "x"], "--count: \"x\" is not a whole number"),
+            (&["subscribe", "--sub", "4", "--token", "hunter2"], "keep one of them"),
             (&["token", "--ttl", "1h"], "--sub: it is missing; name the user, as in --sub 42"),
             (&["token", "--sub", ""], "--sub: \"\" is not 1 to 128 bytes"),
             (&["token", "--sub", "a\nb"], "without control characters"),

@@ -10,6 +10,10 @@ pub enum Command {
     Token { sub: String, topics: Vec<String>, may: Vec<String>, ttl_seconds: u64, admin: bool },
     /// Say whether a token hears a topic, and by which rule.
     Explain { token: String, topic: String },
+    /// Publish one message.
+    Publish(Publication),
+    /// Listen as a client does, and print what comes.
+    Subscribe(Listening),
     /// Show the live state of the server whose admin listener is there; `None`: where the settings say.
     Top { admin: Option<String>, once: bool },
     /// Say what stands between this machine and the settings.
@@ -20,6 +24,30 @@ pub enum Command {
     Help,
     /// Print the version.
     Version,
+}
+
+/// One message to publish.
+pub struct Publication {
+    pub channel: String,
+    /// `None`: it comes by stdin.
+    pub data: Option<Vec<u8>>,
+    /// The process whose settings are taken.
+    pub pid: Option<u32>,
+}
+
+/// How to listen in a terminal; what is left out follows from the settings.
+#[derive(Default)]
+pub struct Listening {
+    pub url: Option<String>,
+    pub sub: Option<String>,
+    /// `-`: it comes by stdin.
+    pub token: Option<String>,
+    pub since: Option<String>,
+    pub count: Option<u64>,
+    pub json: bool,
+    pub topics: Vec<String>,
+    /// The process whose settings are taken.
+    pub pid: Option<u32>,
 }
 
 /// Which public address is tried, and how; what is left out follows from the settings.

@@ -6,6 +6,8 @@ pub(super) enum Verb {
     Serve,
     Token,
     Explain,
+    Publish,
+    Subscribe,
     Top,
     Doctor,
     Dashboard,
@@ -41,6 +43,9 @@ const fn flag(name: &'static str, value: &'static str, about: &'static str) -> F
     Flag { name, value, about }
 }
 
+const PID: Flag =
+    flag("pid", "PID", "a running server, whose settings are taken in place of one's own");
+
 /// The first one is the one that is left out.
 pub(super) static COMMANDS: &[Row] = &[
     Row {
@@ -71,6 +76,30 @@ pub(super) static COMMANDS: &[Row] = &[
         usage: "explain TOKEN TOPIC [flags]",
         about: "say whether that token hears that topic, and why",
         flags: &[],
+        takes_settings: true,
+    },
+    Row {
+        verb: Verb::Publish,
+        name: "publish",
+        usage: "publish [--pid PID] CHANNEL DATA [flags]",
+        about: "publish one message, as redis-cli does",
+        flags: &[PID],
+        takes_settings: true,
+    },
+    Row {
+        verb: Verb::Subscribe,
+        name: "subscribe",
+        usage: "subscribe [--url URL] [--sub 42 | --token T] [--count N] [--json] [TOPIC ...] [flags]",
+        about: "listen like a client, and print what comes",
+        flags: &[
+            flag("url", "URL", "where: ws:// or wss://; else the first route of the settings"),
+            flag("sub", "USER", "whose token is signed with the secret, for these topics"),
+            flag("token", "TOKEN", "the token to show; -: it comes by stdin"),
+            flag("since", "CURSOR", "hear first what came after it"),
+            flag("count", "N", "end after so many messages"),
+            flag("json", "", "print each frame as it came"),
+            PID,
+        ],
         takes_settings: true,
     },
     Row {

@@ -53,7 +53,9 @@ pub(super) fn take_toml(draft: &mut Draft, name: &str, text: &str) -> bool {
     for error in &errors {
         let line = reader.line(error.span().map_or(0, |span| span.start));
         // Not the error's `Display`: it quotes the line, which may hold a password.
-        draft.problems.push(format!("{name}:{line}: not TOML: {}", error.message()));
+        let start = error.span().map_or(0, |span| span.start);
+        let advice = if reader.lacks_quotes(start) { "; text needs quotes" } else { "" };
+        draft.problems.push(format!("{name}:{line}: not TOML: {}{advice}", error.message()));
     }
     if errors.is_empty() {
         reader.take_table(draft, "", table.get_ref());
@@ -137,9 +139,22 @@ impl Reader<'_> {
         key: &str,
         known: impl Iterator<Item = &'static Setting>,
     ) {
-        let meant = suggestion("", key, known.map(|setting| setting.key.to_owned()));
+        let meant = match key {
+            "routes" => "; did you mean [[route]]?".to_owned(),
+            _ => suggestion("", key, known.map(|setting| setting.key.to_owned())),
+        };
         let key = super::value::quote(key);
         draft.problems.push(format!("{}:{line}: unknown key {key}{meant}", self.name));
+    }
+
+    /// Whether the line of this byte is a key and a bare text, as in `log = info`.
+    fn lacks_quotes(&self, byte: usize) -> bool {
+        let start =
+            self.text.get(..byte).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+        let line = self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let Some((_, value)) = line.split_once('=') else { return false };
+        let value = value.trim();
+        !value.is_empty() && !value.starts_with(['"', '\'', '[', '{'])
     }
 
     fn at(&self, line: usize) -> Source<'_> {
@@ -198,7 +213,7 @@ mod tests {
     fn each_wrong_line_is_named_with_what_it_may_hold() {
         #[rustfmt::skip]
         let table = [
-            ("\n\nlisten = 5", "listen (t.toml:3): 5 is not text; allowed: IP:PORT"),
+            ("\n\nlisten = true", "listen (t.toml:3): true is not text; allowed: IP:PORT"),
             ("lisen = 5", r#"t.toml:1: unknown key "lisen"; did you mean listen?"#),
             ("secret_file = 'x'", "did you mean jwt.secret_file?"),
             ("[jwt]\nlisten = 'x'", r#"t.toml:2: unknown key "jwt.listen"; did you mean listen?"#),
@@ -215,7 +230,11 @@ mod tests {
             ("head_seconds = 1.5", "a number with a fraction is not a whole number"),
             ("head_bytes_max = '1kB'", "units: KiB, MiB, GiB"),
             ("log = 'x'\nlog = 'y'", "t.toml:2: not TOML: duplicate key"),
-            ("redis = hunter2", "t.toml:1: not TOML: "),
+            ("redis = hunter2", "; text needs quotes"),
+            ("listen = 127.0.0.1:8099", "; text needs quotes"),
+            ("redis = redis://h", "; text needs quotes"),
+            ("[[routes]]\npath = '/a'", r#"unknown key "routes"; did you mean [[route]]?"#),
+            ("listen = 8099", "listen (t.toml:1): 8099 is not an IP address with a port: write 127.0.0.1:8099"),
             ("redis = 'hunter2'", "redis (t.toml:1): it is no URL"),
         ];
         for (toml, wanted) in table {
@@ -277,7 +296,7 @@ mod tests {
             println!("seed {seed}: {toml:?}"); // Shown when the test fails.
             let mut draft = Draft::default();
             if take_toml(&mut draft, "t.toml", &toml) {
-                draft.settle(true);
+                draft.settle(super::super::settle::Task::Serve);
             } else {
                 assert!(!draft.problems.is_empty());
             }

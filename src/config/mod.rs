@@ -17,6 +17,7 @@ mod manual;
 mod names;
 mod origin;
 mod proxies;
+mod reachable;
 mod read;
 mod setters;
 mod setting;
@@ -26,13 +27,14 @@ mod value;
 
 pub use bounds::Bounds;
 pub use changes::{Changes, changes};
-pub use command::{Command, Paper, Visit};
+pub use command::{Command, Listening, Paper, Publication, Visit};
 pub use completions::{Shell, completions};
 pub use man::man;
 pub use manual::{help, settings_markdown};
 pub use origin::normalize_origin;
 pub use proxies::Proxies;
-pub use read::{Invocation, Problems, read};
+pub use reachable::reachable;
+pub use read::{Invocation, Problems, read, read_beside};
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -10,6 +10,7 @@ use super::draft::{Draft, Source};
 use super::environment::own_variables;
 use super::file::take_file;
 use super::names::suggestion;
+use super::settle::Task;
 use super::table;
 
 /// What the program was asked to do, and with which settings.
@@ -37,7 +38,33 @@ pub fn read(
     args: impl IntoIterator<Item = OsString>,
     vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Problems> {
-    let mut line = args::parse(args);
+    read_line(args::parse(args), vars)
+}
+
+/// The same for a command that takes the settings of a running server: `server` is its command line without the program's name,
+/// and `vars` its environment. The command's own flags stand above both.
+///
+/// # Errors
+/// As above; or that command line serves nothing.
+pub fn read_beside(
+    args: impl IntoIterator<Item = OsString>,
+    server: impl IntoIterator<Item = OsString>,
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, Problems> {
+    let (mut line, mut server) = (args::parse(args), args::parse(server));
+    if !matches!(server.command, Some(Command::Serve { .. })) || !server.problems.is_empty() {
+        return Err(Problems(vec!["--pid: that process is no oneloop that serves".to_owned()]));
+    }
+    server.settings.append(&mut line.settings);
+    line.settings = server.settings;
+    line.config_file = line.config_file.or(server.config_file);
+    read_line(line, vars)
+}
+
+fn read_line(
+    mut line: args::Line,
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, Problems> {
     if let Some(command @ (Command::Help | Command::Version)) = line.command {
         return Ok(Invocation { command, config: Config::default() });
     }
@@ -76,9 +103,13 @@ pub fn read(
 
 fn finish(draft: Draft, command: Option<Command>) -> Result<Invocation, Problems> {
     let is_token = matches!(command, Some(Command::Token { .. }));
-    let is_server = matches!(command, Some(Command::Serve { .. } | Command::Doctor(_)));
+    let task = match command {
+        Some(Command::Serve { .. } | Command::Doctor(_)) => Task::Serve,
+        Some(Command::Publish(_)) => Task::Publish,
+        _ => Task::Sign,
+    };
     let lacks_secret = !draft.has("jwt.secret") && !draft.has("jwt.secret_file");
-    let (config, mut problems) = draft.settle(is_server);
+    let (config, mut problems) = draft.settle(task);
     if is_token && lacks_secret {
         problems.push(
             "token signs with the server's secret: set ONELOOP_JWT_SECRET or jwt.secret_file; \
@@ -238,7 +269,7 @@ mod tests {
         #[rustfmt::skip]
         let table: &[Case] = &[
             (&[], &[("ONELOOP_LISEN", "x")], "unknown variable ONELOOP_LISEN; did you mean ONELOOP_LISTEN?"),
-            (&["--listen", "localhost:1"], &[], r#"listen (--listen): "localhost:1" is not an IP address with a port; allowed: IP:PORT"#),
+            (&["--listen", "localhost:1"], &[], r#"listen (--listen): "localhost:1" is not an IP address with a port: write 127.0.0.1:1; allowed: IP:PORT"#),
             (&[], &[("ONELOOP_HEAD_SECONDS", "0")], r#"head_seconds (ONELOOP_HEAD_SECONDS): "0" is out of bounds; allowed: 1 to 300"#),
             (&[], &[("ONELOOP_JWT_SECRET", "hunter2")], "has 7 bytes and needs at least 32; make one with: openssl rand -base64 48"),
             (&["--jwt-secret-file", short], &[], "jwt.secret_file (--jwt-secret-file): the secret has 15 bytes"),

@@ -224,6 +224,11 @@ mod tests {
             ("redis", "hunter2", "no URL that begins with redis://"),
             ("proxies", "10.0.0.1/8", r#""10.0.0.1/8" is not like 10.0.0.0/8; allowed: list of at most 256"#),
             ("proxy_protocol", "v1", r#""v1" is not off or v2; allowed: off or v2; only with proxies"#),
+            ("listen", ":8099", r#"":8099" is not an IP address with a port: write 127.0.0.1:8099 for this machine alone, 0.0.0.0:8099 for all; allowed: IP:PORT"#),
+            ("listen", "8099", r#"write 127.0.0.1:8099 for this machine alone"#),
+            ("listen", "localhost:8099", r#": write 127.0.0.1:8099; allowed: IP:PORT"#),
+            ("listen", "10.0.0.1", r#": the port is missing, as in 10.0.0.1:8099; allowed"#),
+            ("admin", "[::1]", r#": the port is missing, as in [::1]:8099; allowed"#),
             ("publishers", "on", r#""on" is not an IP address with a port; allowed: IP:PORT or off"#),
             ("prefix", "pub.*", r#""pub.*" is not a prefix"#),
             ("patterns", "", "an empty list would hear nothing"),
@@ -253,7 +258,7 @@ mod tests {
             ("path", "/a#b", "is not a path"),
             ("path", "/\u{7f}", "is not a path"),
             ("format", "xml", r#""xml" is not json or raw"#),
-            ("single_session", "yes", r#""yes" is not true or false"#),
+            ("single_session", "maybe", r#""maybe" is not true or false"#),
             ("topics", "a,,b", r#""a,,b" has an empty entry"#),
         ];
         for (key, text, wanted) in table {

@@ -20,18 +20,27 @@ const HOW_TO_SET_A_KEY: &str =
 
 const NEEDS_REDIS: &str = "needs a Redis: set redis, or leave it out";
 
+/// What the settings are read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    Serve,
+    Publish,
+    /// Or to check what was signed.
+    Sign,
+}
+
 impl Draft {
     /// The finished configuration, or every problem found on the way. What only matters to a server
-    /// is left out when not `serving`: a token can be made on a machine that lacks the rest.
-    pub(super) fn settle(mut self, serving: bool) -> (Config, Vec<String>) {
+    /// is left out for other purposes: a token can be made on a machine that lacks the rest.
+    pub(super) fn settle(mut self, task: Task) -> (Config, Vec<String>) {
         self.check_collisions();
-        self.read_files(serving);
+        self.read_files(task);
         self.check_keys();
         self.check_algorithms();
         self.choose_routes();
         self.fill_defaults();
         self.check_bounds();
-        if serving {
+        if task == Task::Serve {
             self.check_addresses();
             self.check_proxies();
             self.check_redis();
@@ -61,9 +70,14 @@ impl Draft {
         }
     }
 
-    fn read_files(&mut self, serving: bool) {
+    fn read_files(&mut self, task: Task) {
         for (key, name) in std::mem::take(&mut self.files) {
-            if !serving && !key.starts_with("jwt.") {
+            let is_needed = match task {
+                Task::Serve => true,
+                Task::Publish => key.starts_with("publishers_"),
+                Task::Sign => key.starts_with("jwt."),
+            };
+            if !is_needed {
                 continue;
             }
             let Some(Apply::File { hidden, set, .. }) = table::by_key(key).map(|s| &s.apply) else {
@@ -303,7 +317,7 @@ mod tests {
             let setting = table::by_key(key).expect("a row");
             draft.take(setting, Value::Text("x".repeat(32)), Source::Variable);
         }
-        draft.settle(true).1
+        draft.settle(Task::Serve).1
     }
 
     #[test]

@@ -1,12 +1,21 @@
 //! What a source gives for one setting, and what it can be read as.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Origins, normalize_origin};
 
 /// What a switch may be.
 pub(super) const TRUTH: &str = "true or false";
+
+/// Words for it, as people write them.
+const YES: [&str; 3] = ["true", "on", "yes"];
+const NO: [&str; 3] = ["false", "off", "no"];
+
+/// Whether a word says yes or no.
+pub(super) fn is_truth(word: &str) -> bool {
+    YES.contains(&word) || NO.contains(&word)
+}
 
 /// One value as its source wrote it. No `Debug`: it may be a secret.
 pub(super) enum Value {
@@ -63,8 +72,8 @@ impl Value {
     pub(super) fn truth(&self) -> Result<bool, String> {
         match self {
             Value::Truth(truth) => Ok(*truth),
-            Value::Text(text) if text == "true" => Ok(true),
-            Value::Text(text) if text == "false" => Ok(false),
+            Value::Text(text) if YES.contains(&text.as_str()) => Ok(true),
+            Value::Text(text) if NO.contains(&text.as_str()) => Ok(false),
             _ => Err(self.is_not(TRUTH)),
         }
     }
@@ -98,8 +107,16 @@ impl Value {
     }
 
     pub(super) fn address(&self) -> Result<SocketAddr, String> {
-        let text = self.text()?;
-        text.parse().map_err(|_| self.is_not("an IP address with a port"))
+        let text = match self {
+            Value::Text(text) => text.clone(),
+            // `listen = 8099` in TOML.
+            Value::Number(number) if (1..=65_535).contains(number) => number.to_string(),
+            _ => return Err(self.is_not("text")),
+        };
+        text.parse().map_err(|_| {
+            let meant = meant_address(&text).map_or(String::new(), |meant| format!(": {meant}"));
+            self.is_not("an IP address with a port") + &meant
+        })
     }
 
     pub(super) fn address_or_off(&self) -> Result<Option<SocketAddr>, String> {
@@ -142,6 +159,23 @@ impl Value {
     pub(super) fn is_not(&self, what: &str) -> String {
         format!("{} is not {what}", self.seen())
     }
+}
+
+/// Advice for an address that others write so: `8099`, `:8099`, `localhost:8099`, `127.0.0.1`.
+fn meant_address(text: &str) -> Option<String> {
+    let port = text.strip_prefix("localhost").unwrap_or(text);
+    let port = port.strip_prefix("*").unwrap_or(port);
+    let port = port.strip_prefix(':').unwrap_or(port);
+    if let Ok(port @ 1..) = port.parse::<u16>() {
+        return Some(match text.starts_with("localhost") {
+            true => format!("write 127.0.0.1:{port}"),
+            false => {
+                format!("write 127.0.0.1:{port} for this machine alone, 0.0.0.0:{port} for all")
+            }
+        });
+    }
+    let address: IpAddr = text.trim_matches(['[', ']']).parse().ok()?;
+    Some(format!("the port is missing, as in {}", SocketAddr::new(address, 8099)))
 }
 
 /// Text in quotes, escaped, cut where a message would become unreadable.

@@ -5,12 +5,16 @@ mod dial;
 mod doctor;
 mod look;
 mod numbers;
+mod publish;
 mod slowest;
+mod subscribe;
 mod top;
 pub mod unit;
 
 pub use dashboard::dashboard;
 pub use doctor::{Means, doctor};
+pub use publish::publish;
+pub use subscribe::{Terminal, subscribe};
 pub use top::top;
 
 /// `oneloop 0.1.0 (commit 1a2b3c4, x86_64-linux-gnu, release)`: which program this is. The commit is there if whoever built it

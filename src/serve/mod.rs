@@ -1,6 +1,7 @@
 //! What the binary serves: the settings turned into routes with their handlers, and the lines that say where.
 
 mod page;
+mod trial;
 
 use std::fmt::Write;
 use std::io;
@@ -17,6 +18,7 @@ use crate::reactor::{Addresses, Reread};
 use crate::source::link_config::Address;
 use crate::supervisor::Supervisor;
 use crate::topic;
+pub use trial::Shell;
 
 /// How long the token of the start-up lines and of the page is valid.
 const READY_TOKEN_SECONDS: u64 = 86_400;
@@ -48,6 +50,8 @@ pub struct Surroundings {
     pub listener: Option<TcpListener>,
     /// Reads the settings again, from where they came from.
     pub reread: Reread,
+    /// For the command that is printed.
+    pub shell: Shell,
 }
 
 /// Looks for everything that can be wrong before a socket is opened.
@@ -74,7 +78,7 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
 /// Settings that cannot be served (`InvalidInput`), or an address that cannot be bound.
 pub fn start(config: Config, unix: u64, surroundings: Surroundings) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let Surroundings { trim, supervisor, listener, reread } = surroundings;
+    let Surroundings { trim, supervisor, listener, reread, shell } = surroundings;
     let has_key = config.jwt.has_key();
     if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok())
         && !has_key
@@ -114,11 +118,11 @@ pub fn start(config: Config, unix: u64, surroundings: Surroundings) -> io::Resul
         app = with_client(app);
     }
     if config.page.unwrap_or(!has_key) {
-        let (config, token) = (config.clone(), token.clone());
-        app = app.page(move |addresses| page::page(&config, token.as_deref(), &addresses));
+        let (config, token, shell) = (config.clone(), token.clone(), shell.clone());
+        app = app.page(move |addresses| page::page(&config, token.as_deref(), &addresses, &shell));
     }
     let bound = app.bind()?;
-    let lines = lines(&config, &bound.addresses(), token.as_deref());
+    let lines = lines(&config, &bound.addresses(), token.as_deref(), &shell);
     Ok(Started { lines, bound })
 }
 
@@ -196,7 +200,7 @@ pub fn explain(
 }
 
 /// The start-up lines: every address, and one thing to try.
-fn lines(config: &Config, addresses: &Addresses, token: Option<&str>) -> String {
+fn lines(config: &Config, addresses: &Addresses, token: Option<&str>, shell: &Shell) -> String {
     let mut text = concat!("oneloop ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<11} {value}");
@@ -220,8 +224,7 @@ fn lines(config: &Config, addresses: &Addresses, token: Option<&str>) -> String 
     if let Some(token) = token {
         line("token", token);
     }
-    let topic = page::first_topic(config);
-    line("try", &page::shell(config, addresses.publishers, &topic));
+    line("try", &trial::command(config, addresses.publishers, shell));
     text
 }
 
@@ -240,7 +243,8 @@ mod tests {
 
     #[test]
     fn the_lines_name_every_address_and_one_thing_to_try() {
-        let text = lines(&Config::default(), &addresses(), Some("T"));
+        let shell = Shell { has_redis_cli: true, ..Shell::default() };
+        let text = lines(&Config::default(), &addresses(), Some("T"), &shell);
         for line in [
             "  clients     ws://127.0.0.1:8099/ws\n",
             "  publishers  127.0.0.1:6380\n",
@@ -256,7 +260,8 @@ mod tests {
     fn a_password_of_redis_is_in_no_line() {
         let args = ["--redis", "redis://user:hush@10.0.0.1:7000"].map(Into::into);
         let config = config::read(args, []).ok().unwrap().config;
-        let text = lines(&config, &Addresses { publishers: None, ..addresses() }, None);
+        let addresses = Addresses { publishers: None, ..addresses() };
+        let text = lines(&config, &addresses, None, &Shell::default());
         assert!(text.contains("10.0.0.1:7000") && !text.contains("hush"), "{text}");
     }
 }

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::{CLIENT, READY_TOKEN_SUB};
+use super::CLIENT;
+use super::trial::{Shell, channel, command};
 use crate::config::Config;
 use crate::reactor::Addresses;
 use crate::site::files::Page;
@@ -10,12 +11,12 @@ use crate::site::files::Page;
 const PAGE: &str = include_str!("page.html");
 
 /// The page: with the ready token, for this machine alone; without one, for all. It loads nothing: the client stands in it.
-pub fn page(config: &Config, token: Option<&str>, addresses: &Addresses) -> Page {
-    let topic = &first_topic(config);
+pub fn page(config: &Config, token: Option<&str>, addresses: &Addresses, shell: &Shell) -> Page {
+    let channel = channel(config).unwrap_or_default();
     let route = config.routes.first();
     let topics = route.map(|route| route.topics.join(",")).unwrap_or_default();
     let is_anonymous = route.is_some_and(|route| !route.anonymous.is_empty());
-    let shell = shell(config, addresses.publishers, topic);
+    let shell = command(config, addresses.publishers, shell);
     let html = PAGE
         .replace("{{client}}", CLIENT)
         .replace("{{path}}", &escape(route.map_or("/ws", |route| &route.path)))
@@ -23,53 +24,33 @@ pub fn page(config: &Config, token: Option<&str>, addresses: &Addresses) -> Page
         .replace("{{topics}}", &escape(&topics))
         .replace("{{anonymous}}", if is_anonymous { "true" } else { "false" })
         .replace("{{shell}}", &escape(&shell))
-        .replace("{{php}}", &escape(&php(config, addresses.publishers, topic)))
-        .replace("{{python}}", &escape(&python(config, addresses.publishers, topic)))
+        .replace("{{php}}", &escape(&php(addresses.publishers, &channel)))
+        .replace("{{python}}", &escape(&python(addresses.publishers, &channel)))
         .into_bytes();
     Page { html, is_public: token.is_none() }
 }
 
-/// A topic that somebody hears.
-pub fn first_topic(config: &Config) -> String {
-    let topics = config.routes.iter().flat_map(|route| &route.topics);
-    let plain = |topic: &&String| !topic.contains('*');
-    topics.filter(plain).map(String::clone).next().unwrap_or(format!("user.{READY_TOKEN_SUB}"))
-}
-
-/// A command for the shell that publishes a message.
-pub fn shell(config: &Config, publishers: Option<SocketAddr>, topic: &str) -> String {
-    let place = match publishers {
-        Some(address) if address.ip().is_loopback() => format!("-p {} ", address.port()),
-        Some(address) => format!("-h {} -p {} ", address.ip(), address.port()),
-        None => "-u \"$REDIS_URL\" ".to_owned(),
-    };
-    let prefix = &config.prefix;
-    format!("redis-cli {place}PUBLISH {prefix}{topic} '{{\"hello\":\"world\"}}'")
-}
-
-/// The same in PHP.
-fn php(config: &Config, publishers: Option<SocketAddr>, topic: &str) -> String {
+/// The command in PHP.
+fn php(publishers: Option<SocketAddr>, channel: &str) -> String {
     let place = match publishers {
         Some(address) => format!("'tcp://{address}'"),
         None => "getenv('REDIS_URL')".to_owned(),
     };
-    let prefix = &config.prefix;
     format!(
         "// composer require predis/predis\n$redis = new Predis\\Client({place});\n\
-         $redis->publish('{prefix}{topic}', json_encode(['hello' => 'world']));"
+         $redis->publish('{channel}', json_encode(['hello' => 'world']));"
     )
 }
 
 /// The same in Python.
-fn python(config: &Config, publishers: Option<SocketAddr>, topic: &str) -> String {
+fn python(publishers: Option<SocketAddr>, channel: &str) -> String {
     let (module, place) = match publishers {
         Some(address) => ("", format!("redis.Redis(\"{}\", {})", address.ip(), address.port())),
         None => (", os", "redis.Redis.from_url(os.environ[\"REDIS_URL\"])".to_owned()),
     };
-    let prefix = &config.prefix;
     format!(
         "# pip install redis\nimport json, redis{module}\n\
-         {place}.publish(\"{prefix}{topic}\", json.dumps({{\"hello\": \"world\"}}))"
+         {place}.publish(\"{channel}\", json.dumps({{\"hello\": \"world\"}}))"
     )
 }
 
@@ -87,7 +68,8 @@ mod tests {
         let publishers = Some(([127, 0, 0, 1], 6380).into());
         let addresses =
             Addresses { clients: ([127, 0, 0, 1], 8099).into(), publishers, admin: None };
-        let html = page(&Config::default(), Some("T"), &addresses);
+        let shell = Shell { has_redis_cli: true, ..Shell::default() };
+        let html = page(&Config::default(), Some("T"), &addresses, &shell);
         assert!(!html.is_public);
         let html = String::from_utf8(html.html).unwrap();
         for command in [
@@ -106,9 +88,8 @@ mod tests {
 
     #[test]
     fn where_there_is_a_redis_no_command_shows_its_url() {
-        let config = Config { redis: Some("redis://:hush@h".to_owned()), ..Config::default() };
-        for command in [shell, php, python].map(|command| command(&config, None, "news")) {
-            assert!(command.contains("REDIS_URL") && !command.contains("hush"), "{command}");
+        for command in [php, python].map(|command| command(None, "pub.news")) {
+            assert!(command.contains("REDIS_URL"), "{command}");
         }
     }
 }

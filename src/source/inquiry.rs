@@ -82,9 +82,11 @@ impl Inquiry {
 }
 
 /// A command as it goes out.
-pub fn command(words: &[&str]) -> Vec<u8> {
+pub fn command(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let mut command = redis::Cmd::new();
-    command.arg(words);
+    for word in words {
+        command.arg(word.as_ref());
+    }
     command.get_packed_command()
 }
 

@@ -1,12 +1,12 @@
 //! Where the server listens, or would: whether the address can be had, or who has it.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 
 use super::finding::{Problem, Report, Warning};
 use super::websocket::Visit;
 use crate::client::proxied::LOCAL;
-use crate::config::Config;
+use crate::config::{Config, reachable};
 use crate::operate::dial::{self, Line};
 
 /// What was found at an address.
@@ -115,14 +115,4 @@ fn health(report: &mut Report, address: &str) {
             false => report.say(Problem, "admin", &seen, "", "journalctl -u oneloop (it says why)"),
         }
     }
-}
-
-/// Where somebody on this machine reaches who listens there.
-pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }

@@ -6,17 +6,17 @@ mod finding;
 mod listeners;
 mod machine;
 mod public;
-mod redis_server;
+pub(super) mod redis_server;
 mod rights;
-mod tls;
-mod url;
-mod websocket;
+pub(super) mod tls;
+pub(super) mod url;
+pub(super) mod websocket;
 
 use std::io::Write;
 use std::time::Duration;
 
 use crate::app;
-use crate::config::{Config, Visit};
+use crate::config::{Config, Visit, reachable};
 use crate::operate::look::look;
 use finding::Report;
 use url::Url;
@@ -41,7 +41,7 @@ pub fn doctor(config: &Config, visit: &Visit, means: Means) -> Result<bool, Stri
     let url = visit.url.as_deref().map(Url::parse).transpose()?;
     let link = app::link(config)?;
     let mut report = Report::new(means.out);
-    let admin = config.admin.map(|admin| listeners::reachable(admin).to_string());
+    let admin = config.admin.map(|admin| reachable(admin).to_string());
     let running = admin.and_then(|admin| look(&admin).ok()?.one("process_max_fds"));
     machine::check(&mut report, config, running.map(|most| most as u64));
     listeners::check(&mut report, config);

@@ -243,11 +243,11 @@ impl Tour<'_> {
                 return true;
             }
             Event::Silence if is_raw => return true,
-            Event::Closed(code @ 4500..=4501) => (
+            Event::Closed(code @ 4500..=4501, _) => (
                 format!("the token is refused ({code})"),
                 "oneloop explain TOKEN TOPIC (with the settings of the server)",
             ),
-            Event::Closed(code) => {
+            Event::Closed(code, _) => {
                 (format!("the server closed it with {code}"), "journalctl -u oneloop")
             }
             _ => ("nothing that the server sends arrives".to_owned(), "proxy_buffering off;"),
@@ -287,7 +287,7 @@ impl Tour<'_> {
                         "pings are lost on the way, or the server has other settings than these";
                     return self.report.say(Warning, NAME, &seen, why, "systemctl restart oneloop");
                 }
-                Event::Closed(code) => {
+                Event::Closed(code, _) => {
                     let seen =
                         format!("the server closed it with {code} after {quiet} s of silence");
                     return self.report.say(Problem, NAME, &seen, "", "journalctl -u oneloop");

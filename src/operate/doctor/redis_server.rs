@@ -25,7 +25,7 @@ const BUFFER_BYTES: (u64, u64) = (32 << 20, 8 << 20);
 const SKEW_MILLIS_MAX: u64 = 2000;
 
 /// A connection on which one command is asked at a time.
-pub(super) struct Session {
+pub(in crate::operate) struct Session {
     line: Line,
     inquiry: Inquiry,
     /// What came and was not looked at yet.
@@ -34,7 +34,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn open(config: LinkConfig) -> Result<Session, String> {
+    /// # Errors
+    /// A sentence: nobody who speaks Redis' protocol lets us in there.
+    pub(in crate::operate) fn open(config: LinkConfig) -> Result<Session, String> {
         let config = LinkConfig { timeout: PATIENCE.as_millis() as u64, ..config };
         let line = match &config.address {
             Address::Unix(path) => UnixStream::connect(path).map(Line::Unix),
@@ -53,7 +55,7 @@ impl Session {
 
     /// # Errors
     /// The connection is gone: a sentence.
-    pub(super) fn ask(&mut self, words: &[&str]) -> Result<Answer, String> {
+    pub(in crate::operate) fn ask(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Answer, String> {
         self.send(&command(words));
         loop {
             if let Some(answer) = self.hear()? {

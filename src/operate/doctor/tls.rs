@@ -12,14 +12,14 @@ use crate::operate::dial::{Line, PATIENCE};
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// An `openssl` that runs, and ends with this.
-pub(super) struct Tls(Child);
+pub(in crate::operate) struct Tls(Child);
 
 /// Where TLS is spoken.
-pub(super) struct Place<'a> {
+pub(in crate::operate) struct Place<'a> {
     /// Without brackets.
-    pub(super) host: &'a str,
+    pub(in crate::operate) host: &'a str,
     /// With its port.
-    pub(super) address: &'a str,
+    pub(in crate::operate) address: &'a str,
 }
 
 impl Drop for Tls {
@@ -34,7 +34,7 @@ impl Place<'_> {
     ///
     /// # Errors
     /// A sentence: there is no `openssl`.
-    pub(super) fn connect(&self) -> Result<(Line, Tls), String> {
+    pub(in crate::operate) fn connect(&self) -> Result<(Line, Tls), String> {
         self.start(&["-quiet", "-verify_quiet", "-verify_return_error"], true)
     }
 

@@ -2,22 +2,22 @@
 
 /// `ws://` or `wss://`, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) has_tls: bool,
+pub(in crate::operate) struct Url {
+    pub(in crate::operate) has_tls: bool,
     /// What `Host` says: with a port if it was written.
-    pub(super) host: String,
+    pub(in crate::operate) host: String,
     /// The name or the address alone, without brackets.
-    pub(super) name: String,
+    pub(in crate::operate) name: String,
     /// With its port, to connect to.
-    pub(super) address: String,
+    pub(in crate::operate) address: String,
     /// With the query.
-    pub(super) path: String,
+    pub(in crate::operate) path: String,
 }
 
 impl Url {
     /// # Errors
     /// A sentence; it does not show what stands there, which may hold a token.
-    pub(super) fn parse(text: &str) -> Result<Url, String> {
+    pub(in crate::operate) fn parse(text: &str) -> Result<Url, String> {
         Url::read(text).ok_or_else(|| {
             "--url: expected ws://host[:port]/path or wss://host[:port]/path".to_owned()
         })

@@ -10,12 +10,12 @@ use crate::push::PROTOCOL;
 const INPUT_BYTES_MAX: usize = 2 << 20;
 
 /// The answer to a handshake came.
-pub(super) struct Visit {
+pub(in crate::operate) struct Visit {
     line: Line,
     input: Vec<u8>,
-    pub(super) status: u16,
+    pub(in crate::operate) status: u16,
     /// Whoever answered speaks WebSocket.
-    pub(super) is_proven: bool,
+    pub(in crate::operate) is_proven: bool,
     /// The subprotocol that was offered is spoken.
     pub(super) has_protocol: bool,
     /// It answered as our server does.
@@ -26,12 +26,12 @@ pub(super) struct Visit {
 
 /// What came after it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(in crate::operate) enum Event {
     Message(Vec<u8>),
     /// It was answered.
     Ping,
-    /// With this code.
-    Closed(u16),
+    /// With this code and this reason.
+    Closed(u16, Vec<u8>),
     /// Without a word.
     Cut,
     /// Nothing came.
@@ -41,7 +41,7 @@ pub(super) enum Event {
 impl Visit {
     /// # Errors
     /// A sentence: there was no answer.
-    pub(super) fn begin(
+    pub(in crate::operate) fn begin(
         line: Line,
         host: &str,
         path: &str,
@@ -90,7 +90,7 @@ impl Visit {
     }
 
     /// What comes next, within so long.
-    pub(super) fn next(&mut self, wait: Duration) -> Event {
+    pub(in crate::operate) fn next(&mut self, wait: Duration) -> Event {
         loop {
             match visitor::frame(&self.input) {
                 Err(_) => return Event::Cut,
@@ -102,7 +102,7 @@ impl Visit {
                             let _ = self.line.write(&visitor::pong(payload));
                             Event::Ping
                         }
-                        Heard::Close(code) => Event::Closed(code),
+                        Heard::Close(code, reason) => Event::Closed(code, reason.to_vec()),
                         Heard::Pong => Event::Message(Vec::new()),
                     };
                     self.input.drain(..length);
@@ -117,6 +117,17 @@ impl Visit {
                 Err(_) => return Event::Cut,
             }
         }
+    }
+
+    /// Sends a text message.
+    pub(in crate::operate) fn say(&mut self, text: &str) {
+        // That the connection has ended is told by the next event.
+        let _ = self.line.write(&visitor::text(text));
+    }
+
+    /// The start of the body of an answer that is no WebSocket: so much of it as has come.
+    pub(in crate::operate) fn body(&self) -> String {
+        String::from_utf8_lossy(&self.input).into_owned()
     }
 
     fn hear(&mut self, wait: Duration) -> std::io::Result<usize> {
@@ -154,7 +165,7 @@ mod tests {
             assert!(visit.status == 101 && visit.is_proven && visit.has_protocol && visit.is_ours);
             let events = [0; 4].map(|_| visit.next(PATIENCE));
             let message = Event::Message(b"hi".to_vec());
-            assert_eq!(events, [message, Event::Ping, Event::Closed(4500), Event::Cut]);
+            assert_eq!(events, [message, Event::Ping, Event::Closed(4500, Vec::new()), Event::Cut]);
         });
         assert!(sent.starts_with(b"GET /ws HTTP/1.1\r\nHost: h\r\n"));
         assert!(sent.ends_with(b"\r\n\r\n\x8a\x81\0\0\0\0p"));

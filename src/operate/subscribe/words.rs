@@ -1,0 +1,122 @@
+//! Endings of a connection in words.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How a connection ended.
+pub(super) struct Ending {
+    /// For people.
+    pub(super) text: String,
+    /// To come back is of no use.
+    pub(super) is_final: bool,
+    /// The server asked for that much patience.
+    pub(super) retry: Option<Duration>,
+}
+
+impl Ending {
+    /// Nothing that another attempt could not mend.
+    pub(super) fn again() -> Ending {
+        Ending { text: String::new(), is_final: false, retry: None }
+    }
+}
+
+/// A close with this code and reason. `is_signed`: the next attempt shows a new token.
+pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Ending {
+    let told: Value = serde_json::from_str(reason).unwrap_or_default();
+    let words = match code {
+        1000 => "closed in good order",
+        1001 => "the server is leaving",
+        1002 => "the server takes this for a breach of the WebSocket protocol",
+        1003 => "the server takes no such messages",
+        1008 => "refused by the server",
+        1009 => "a message was too large for the server",
+        4000 => "too slow: what was to be read piled up",
+        4001 => "the server heard nothing of this client for too long",
+        4002 => "the token has expired",
+        4003 => "a limit of the server was hit",
+        4500 => "the token is refused",
+        4501 => "no token was shown: give --token, or --sub beside the server's secret",
+        4502 => "the server does not understand what was sent",
+        4503 => "a newer connection of the same user took over",
+        4504 => "closed by a back end",
+        _ => "closed",
+    };
+    let mut text = format!("{words} ({code})");
+    for part in ["reason", "detail"].map(|name| told[name].as_str().unwrap_or_default()) {
+        if !part.is_empty() {
+            text.push_str(": ");
+            text.push_str(part);
+        }
+    }
+    if told.is_null() && !reason.is_empty() {
+        text.push_str(": ");
+        text.push_str(reason);
+    }
+    let is_expired = code == 4002 && !is_signed;
+    let retry = told["retry"].as_u64().map(Duration::from_millis);
+    Ending { text, is_final: (4500..=4999).contains(&code) || is_expired, retry }
+}
+
+/// An HTTP answer in place of a WebSocket.
+pub(super) fn refused(status: u16, body: &str) -> Ending {
+    let words = match status {
+        401 => "the token is refused",
+        403 => "refused: this may not connect here",
+        404 => "nothing is served at that path",
+        429 => "too many connections from this address",
+        503 => "the server is full, or leaving",
+        _ => "this is no WebSocket",
+    };
+    let told: Value = serde_json::from_str(body).unwrap_or_default();
+    let detail = told["detail"].as_str().or(told["reason"].as_str());
+    let detail =
+        detail.or((body.len() < 300 && told.is_null()).then_some(body)).unwrap_or_default();
+    let gap = if detail.is_empty() { "" } else { ": " };
+    let is_final = !matches!(status, 429 | 500..=599);
+    Ending { text: format!("{words} (HTTP {status}){gap}{}", detail.trim()), is_final, retry: None }
+}
+
+/// A topic was refused.
+pub(super) fn error(code: &str) -> String {
+    let words = match code {
+        "forbidden" => "the token does not permit it (its claim may, or the setting may)",
+        "bad_topic" => "this is no topic",
+        "too_many_topics" => "one client may not hear so many (topics_per_client_max)",
+        "too_fast" => "asked for too much at once (commands_per_second_max)",
+        _ => return code.to_owned(),
+    };
+    format!("{code}: {words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_waiting_mends_is_tried_again() {
+        for (code, reason, is_signed, is_final, text) in [
+            (1001, r#"{"retry":250}"#, false, false, "the server is leaving (1001)"),
+            (4002, "", false, true, "the token has expired (4002)"),
+            (4002, "", true, false, "the token has expired (4002)"),
+            (
+                4500,
+                r#"{"reason":"claims","detail":"no sub"}"#,
+                false,
+                true,
+                "the token is refused (4500): claims: no sub",
+            ),
+            (4999, "bye", false, true, "closed (4999): bye"),
+        ] {
+            let ending = ending(code, reason, is_signed);
+            assert_eq!((ending.is_final, ending.text.as_str()), (is_final, text), "{code}");
+        }
+        assert_eq!(ending(4003, r#"{"retry":250}"#, false).retry, Some(Duration::from_millis(250)));
+        assert!(refused(401, r#"{"reason":"expired"}"#).is_final);
+        assert!(!refused(503, "").is_final && !refused(429, "").is_final);
+        assert_eq!(
+            refused(404, "nothing").text,
+            "nothing is served at that path (HTTP 404): nothing"
+        );
+    }
+}
