@@ -252,6 +252,10 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
         return Ok(None);
     };
     let link = LinkConfig::from_url(url).map_err(|why| format!("redis: {why}"))?;
+    let dead = dead_patterns(config);
+    if dead.len() == config.patterns.len() {
+        return Err(dead.join("; "));
+    }
     let control = config.control.as_deref().map(pattern::escaped);
     Ok(Some(LinkConfig {
         patterns: config.patterns.iter().cloned().chain(control).collect(),
@@ -263,6 +267,22 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
         payload_bytes_max: config.bounds.payload_bytes_max,
         ..link
     }))
+}
+
+/// Returns a sentence for each pattern that brings nothing but what is dropped, since no channel that it matches begins with the
+/// prefix. If all are so, they are no settings to serve by.
+pub fn dead_patterns(config: &Config) -> Vec<String> {
+    let Config { patterns, prefix, redis, .. } = config;
+    let reaches =
+        |pattern: &&String| pattern::reaches_beyond(pattern.as_bytes(), prefix.as_bytes());
+    let tell = |pattern: &String| {
+        format!(
+            "patterns: {pattern:?} matches no channel that begins with the prefix {prefix:?}, so all that comes by it would be \
+             dropped: write {:?}, or set prefix",
+            [prefix, pattern.as_str()].concat()
+        )
+    };
+    patterns.iter().filter(|pattern| redis.is_some() && !reaches(pattern)).map(tell).collect()
 }
 
 /// What the settings say about who is here, where that is to be told.

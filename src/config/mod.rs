@@ -31,6 +31,7 @@ pub use command::{Command, Listening, Paper, Publication, Visit};
 pub use completions::{Shell, completions};
 pub use man::man;
 pub use manual::{help, settings_markdown};
+pub(crate) use names::suggestion;
 pub use origin::normalize_origin;
 pub use proxies::Proxies;
 pub use reachable::reachable;

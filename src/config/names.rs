@@ -1,7 +1,7 @@
 //! What someone may have meant by a name that does not exist.
 
 /// The end of a message: the nearest of the known names, `mark` before it, or nothing when none is near.
-pub(super) fn suggestion(mark: &str, unknown: &str, known: impl Iterator<Item = String>) -> String {
+pub(crate) fn suggestion(mark: &str, unknown: &str, known: impl Iterator<Item = String>) -> String {
     match nearest(unknown, known) {
         Some(name) => format!("; did you mean {mark}{name}?"),
         None => String::new(),

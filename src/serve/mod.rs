@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::app::{App, Bound, link};
+use crate::app::{App, Bound, dead_patterns, link};
 use crate::config::{Config, Jwt};
 use crate::push::auth::{KeySettings, Keys};
 use crate::push::explain::{Verdict, explain as judge};
@@ -69,7 +69,11 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
             problems.extend(pushes.filter_map(Result::err));
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    warn_of_dead_patterns(config);
+    Ok(())
 }
 
 /// Listens as the settings say.
@@ -122,8 +126,14 @@ pub fn start(config: Config, unix: u64, surroundings: Surroundings) -> io::Resul
         app = app.page(move |addresses| page::page(&config, token.as_deref(), &addresses, &shell));
     }
     let bound = app.bind()?;
+    warn_of_dead_patterns(&config);
     let lines = lines(&config, &bound.addresses(), token.as_deref(), &shell);
     Ok(Started { lines, bound })
+}
+
+/// Some are dead, and others are not.
+fn warn_of_dead_patterns(config: &Config) {
+    dead_patterns(config).iter().for_each(|what| log::warn!("{what}"));
 }
 
 /// Serves the client beside the routes: as a script or a CommonJS module, and as an ES module.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
 
 use crate::clock::Millis;
+use crate::config::suggestion;
 
 /// What a socket can be connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,7 @@ impl LinkConfig {
             _ if url.starts_with("unix:") => url.to_owned(),
             _ => format!("redis://{url}"),
         };
+        check_parameters(&url)?;
         let info = url.as_str().into_connection_info().map_err(|_| NOT_UNDERSTOOD.to_owned())?;
         let address = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Address::Tcp { host: host.clone(), port: *port },
@@ -113,6 +115,34 @@ const NO_TLS: &str = "TLS to Redis (`rediss://`) is not supported yet: use `redi
 const NOT_UNDERSTOOD: &str = "the URL of Redis is not understood: expected \
     `redis://[[user]:password@]host[:port][?protocol=resp2]`, `unix:/path/to/redis.sock` or `host:port`; \
     in a user or password, `% : / ? # @ [ ]` must be written as `%25 %3A %2F %3F %23 %40 %5B %5D`";
+
+/// What may stand behind `?`, and more of it for a socket in the file system, whose path names no user and no database.
+const PARAMETERS: [&str; 1] = ["protocol"];
+const PARAMETERS_OF_UNIX: [&str; 4] = ["protocol", "db", "user", "pass"];
+
+/// A parameter that is passed over is one that somebody believes in.
+///
+/// # Errors
+/// The first one that means nothing, without its value.
+fn check_parameters(url: &str) -> Result<(), String> {
+    let (head, query) = url.split_once('?').unwrap_or((url, ""));
+    let is_unix = head.starts_with("unix:") || head.contains("+unix:");
+    let known = if is_unix { &PARAMETERS_OF_UNIX[..] } else { &PARAMETERS };
+    let query = query.split('#').next().unwrap_or_default();
+    let names = query.split('&').filter(|pair| !pair.is_empty());
+    let mut names = names.map(|pair| pair.split('=').next().unwrap_or_default());
+    let Some(name) = names.find(|name| !known.contains(name)) else { return Ok(()) };
+    let advice = match name {
+        "db" | "database" => "; the database is the path: redis://host:6379/1".to_owned(),
+        "user" | "username" | "pass" | "password" => {
+            "; user and password stand before the host: redis://user:password@host".to_owned()
+        }
+        "tls" | "ssl" => format!("; {NO_TLS}"),
+        name => suggestion("", name, known.iter().map(|&name| name.to_owned())),
+    };
+    let name = name.chars().take(40).collect::<String>();
+    Err(format!("the parameter {name:?} of the URL is not known{advice}"))
+}
 
 /// Whether the query has a `protocol`: a `?` cannot stand earlier, a password would have it as `%3F`.
 fn names_protocol(url: &str) -> bool {
@@ -170,6 +200,29 @@ mod tests {
             assert_eq!(config.username.as_deref(), username, "{url}");
             assert_eq!(config.password.as_deref(), password, "{url}");
             assert_eq!(config.resp2_only, resp2_only, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_means_nothing_is_an_error_with_the_nearest_name() {
+        for (url, expected) in [
+            ("redis://h:6379?db=1", "\"db\" of the URL is not known; the database is the path"),
+            (
+                "redis://h/?protocl=resp2&tls=true",
+                "\"protocl\" of the URL is not known; did you mean protocol?",
+            ),
+            ("redis://h?protocol=resp3&tls=true", "\"tls\" of the URL is not known; TLS to Redis"),
+            ("redis://h?password=hunter2", "user and password stand before the host"),
+            ("h:6379?timeout=5", "\"timeout\" of the URL is not known"),
+            ("unix:/s?database=3", "\"database\" of the URL is not known"),
+            ("unix:/s?dbb=3", "did you mean db?"),
+            ("redis://h?Protocol=resp2", "did you mean protocol?"),
+        ] {
+            let Err(error) = LinkConfig::from_url(url) else { panic!("{url}") };
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{url}: {error}");
+        }
+        for url in ["redis://h?", "redis://h?protocol=resp2&", "unix:/s?db=1&user=u&pass=p%3Dq"] {
+            assert!(LinkConfig::from_url(url).is_ok(), "{url}");
         }
     }
 

@@ -30,6 +30,22 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
+/// Returns whether `pattern` matches some text that begins with `prefix` and goes on.
+pub fn reaches_beyond(pattern: &[u8], prefix: &[u8]) -> bool {
+    let mut at = 0;
+    for byte in prefix {
+        if pattern.get(at) == Some(&b'*') {
+            // It takes the rest of the prefix, and more.
+            return true;
+        }
+        match match_one(pattern, at, *byte) {
+            Some(next) => at = next,
+            None => return false,
+        }
+    }
+    at < pattern.len()
+}
+
 /// The pattern that takes this text alone. Nothing is escaped that need not be: an ACL names patterns letter by letter.
 pub fn escaped(text: &str) -> String {
     let is_special = |letter: &char| "*?[\\".contains(*letter);
@@ -94,6 +110,29 @@ mod tests {
                 None => false,
             },
             _ => false,
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_never_meets_the_prefix_is_found() {
+        for (pattern, prefix, expected) in [
+            ("pub.*", "pub.", true),
+            ("*", "pub.", true),
+            ("*.news", "pub.", true),
+            ("p?b.n*", "pub.", true),
+            ("pub.news", "pub.", true),
+            ("[a-p]ub.x", "pub.", true),
+            ("p\\ub.x", "pub.", true),
+            ("news.*", "", true),
+            ("news.*", "pub.", false),
+            ("pub.", "pub.", false),
+            ("pub", "pub.", false),
+            ("pub*", "pub.", true),
+            ("pu\\*", "pub.", false),
+            ("", "", false),
+        ] {
+            let found = reaches_beyond(pattern.as_bytes(), prefix.as_bytes());
+            assert_eq!(found, expected, "{pattern:?} and {prefix:?}");
         }
     }
 

@@ -208,3 +208,22 @@ def test_an_empty_variable_is_not_set_unless_it_is_a_secret(tmp_path):
         done = oneloop("--check", **{f"ONELOOP_{secret}": ""})
         assert done.returncode == 2
         assert f"ONELOOP_{secret}" in done.stderr and "empty" in done.stderr
+
+
+@pytest.mark.parametrize(("flags", "part"), [
+    (["--patterns", "news.*"], 'patterns: "news.*" matches no channel that begins with the prefix "pub."'),
+    (["--patterns", "news.*"], 'write "pub.news.*", or set prefix'),
+    (["--redis", "redis://127.0.0.1:1?db=1"], 'the parameter "db" of the URL is not known'),
+    (["--redis", "redis://127.0.0.1:1?protocl=resp2&tls=true"], "did you mean protocol?"),
+])
+@pytest.mark.parametrize("command", [["--check"], ["doctor"], []])
+def test_settings_that_are_dead_together_are_refused(flags, part, command):
+    flags = ["--redis", "redis://127.0.0.1:1", "--listen", "127.0.0.1:0", *flags]
+    done = oneloop(*command, *flags)
+    assert done.returncode == 2 and part in done.stderr, done
+
+
+def test_one_dead_pattern_among_others_is_a_warning():
+    flags = ["--redis", "redis://127.0.0.1:1", "--patterns", "pub.*,news.*"]
+    done = oneloop("--check", *flags)
+    assert done.returncode == 0 and "warning: patterns: \"news.*\" matches no channel" in done.stderr
