@@ -36,12 +36,25 @@ pub struct Ceiling {
 
 impl Ceiling {
     pub fn new(max: usize) -> Ceiling {
-        Ceiling { max, resident: Resident::new(), next: 0, logged: None }
+        let ceiling = Ceiling { max, resident: Resident::new(), next: 0, logged: None };
+        ceiling.warn_if_blind();
+        ceiling
     }
 
     /// Another ceiling; 0: none.
     pub fn set_max(&mut self, max: usize) {
         self.max = max;
+        self.warn_if_blind();
+    }
+
+    /// Says so where there is a ceiling, and nothing to measure by.
+    fn warn_if_blind(&self) {
+        if self.max > 0 && self.resident.bytes().is_none() {
+            log::warn!(
+                "memory_max has no effect: /proc/self/statm, which tells how much memory is held, cannot be read; mount /proc, \
+                 or bound the process from outside (MemoryMax of the unit, --memory of the container)"
+            );
+        }
     }
 
     /// When the loop must look again though nothing happens: while nobody is let in.

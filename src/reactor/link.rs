@@ -114,8 +114,7 @@ impl LinkSocket {
                 }
                 Err(_) => {
                     let (host, port) = (host.clone(), *port);
-                    self.lookup.begin(host, port);
-                    Ok(())
+                    self.lookup.begin(host, port)
                 }
             },
         }

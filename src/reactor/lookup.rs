@@ -23,10 +23,13 @@ impl Lookup {
     }
 
     /// Asks, or takes the answer to a question that is under way.
-    pub fn begin(&mut self, host: String, port: u16) {
+    ///
+    /// # Errors
+    /// There is no thread to be had: the attempt is over, and the next one tries again.
+    pub fn begin(&mut self, host: String, port: u16) -> Result<(), String> {
         self.is_awaited = true;
         if self.answer.is_some() {
-            return;
+            return Ok(());
         }
         let (sender, receiver) = channel();
         let waker = Arc::clone(&self.waker);
@@ -35,10 +38,9 @@ impl Lookup {
             let _ = sender.send(found);
             let _ = waker.wake();
         };
-        // Without a thread the attempt ends at its deadline, and the next one tries again.
-        if std::thread::Builder::new().name("resolver".into()).spawn(work).is_ok() {
-            self.answer = Some(receiver);
-        }
+        std::thread::Builder::new().name("resolver".into()).spawn(work).map_err(no_thread)?;
+        self.answer = Some(receiver);
+        Ok(())
     }
 
     /// Nobody waits any more.
@@ -56,5 +58,24 @@ impl Lookup {
         self.answer = None;
         // An attempt that comes after the one that asked asks again.
         std::mem::take(&mut self.is_awaited).then_some(found)
+    }
+}
+
+/// Names the limit that was hit: the look-up itself has not even begun.
+fn no_thread(error: io::Error) -> String {
+    format!(
+        "the name of Redis is not looked up, since no thread can be made ({error}): raise the limit of threads and processes \
+         (TasksMax of the unit, ulimit -u, pids.max of the container), or name an IP address in the setting redis"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exhausted_limit_is_told_as_one() {
+        let text = no_thread(io::Error::from_raw_os_error(11));
+        assert!(text.contains("TasksMax") && !text.contains("firewall"), "{text}");
     }
 }
