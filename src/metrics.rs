@@ -90,6 +90,8 @@ pub struct Metrics {
     pub memory_shed: u64,
     /// Clients closed above `unfinished_bytes_max`.
     pub unfinished_shed: u64,
+    /// Clients closed above `memberships_bytes_max`.
+    pub memberships_shed: u64,
     /// Clients closed because their sockets took nothing for `stalled_seconds`.
     pub stalled: u64,
     /// Clients closed above `backlogs_bytes_max`.
@@ -303,6 +305,7 @@ impl Metrics {
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
             ("unfinished_shed_total", "For unfinished_bytes_max.", self.unfinished_shed),
             ("backlogs_shed_total", "For backlogs_bytes_max.", self.backlogs_shed),
+            ("memberships_shed_total", "For memberships_bytes_max.", self.memberships_shed),
             ("stalled_total", "For stalled_seconds.", self.stalled),
             ("backlog_walks_total", "Looks at all for /clients.", self.backlog_walks),
             ("resumes_total", "Clients that came back in time.", self.resumes),

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod comebacks;
+mod memberships;
 mod nonreaders;
 pub mod others;
 mod streams;
@@ -25,6 +26,7 @@ pub const ALL: &[(&str, Attack)] = &[
     ("backlog", backlog::run),
     ("comebacks", comebacks::run),
     ("nonreaders", nonreaders::run),
+    ("memberships", memberships::run),
     ("upstream", upstream::run),
     ("forged", streams::run_forged),
     ("old_cursors", streams::run_old),

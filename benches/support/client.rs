@@ -81,6 +81,12 @@ impl Client {
         self.0.write_all(&masked(text.as_bytes())).expect("the server takes a frame");
     }
 
+    /// Sends several text messages in one write, to a server that may have closed the connection.
+    pub fn try_send(&mut self, texts: impl Iterator<Item = String>) -> io::Result<()> {
+        let frames: Vec<u8> = texts.flat_map(|text| masked(text.as_bytes())).collect();
+        self.0.write_all(&frames)
+    }
+
     /// The next text message.
     pub fn read(&mut self) -> String {
         let mut header = [0; 10];

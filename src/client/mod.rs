@@ -402,9 +402,17 @@ impl Client {
         std::mem::replace(&mut self.state, State::Dead) != State::Dead
     }
 
-    /// Bytes that it makes the process hold: what it was not sent yet, and what it has not finished to say.
+    /// Bytes that it makes the process hold: what it was not sent yet, what it has not finished to say, and what is noted for its
+    /// replay. Its memberships stand in the hub.
     pub fn held_bytes(&self) -> usize {
-        self.flight.as_ref().map_or(0, |flight| flight.outbox.bytes() + flight.unfinished)
+        let of = |flight: &Flight| flight.outbox.bytes() + flight.unfinished;
+        self.flight.as_deref().map_or(0, of) + self.noted_bytes()
+    }
+
+    /// Bytes of what is noted for its replay.
+    pub fn noted_bytes(&self) -> usize {
+        let replay = self.flight.as_ref().and_then(|flight| flight.replay.as_ref());
+        replay.map_or(0, |replay| replay.noted_bytes())
     }
 
     fn flight(&mut self) -> &mut Flight {

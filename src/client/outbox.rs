@@ -1,5 +1,6 @@
 //! What one client is owed: references to shared frames, in order, measured against the backlog's bounds.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 
@@ -58,6 +59,27 @@ pub struct Outbox {
     notice: Option<Frame>,
 }
 
+/// What a place in an outbox takes: its queue doubles when it is full.
+const PLACE_BYTES: usize = 2 * size_of::<Frame>();
+
+thread_local! {
+    /// See [`places_bytes`].
+    static PLACES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes of the places of all frames that wait on this thread: a frame that many share has a place in each of their queues.
+pub fn places_bytes() -> usize {
+    PLACES.get() * PLACE_BYTES
+}
+
+fn places_taken(count: usize) {
+    PLACES.set(PLACES.get() + count);
+}
+
+fn places_left(count: usize) {
+    PLACES.set(PLACES.get() - count);
+}
+
 impl Outbox {
     /// Whether nothing is owed.
     pub fn is_empty(&self) -> bool {
@@ -97,6 +119,7 @@ impl Outbox {
         if let Some(tally) = frame.tally() {
             tally.waits();
         }
+        places_taken(1);
         self.frames.push_back(frame.clone());
     }
 
@@ -130,6 +153,7 @@ impl Outbox {
             if !told {
                 let frame = notice(before);
                 self.bytes += frame.as_bytes().len();
+                places_taken(1);
                 self.frames.insert(at, frame.clone());
                 self.notice = Some(frame);
             }
@@ -161,6 +185,7 @@ impl Outbox {
 
     fn remove(&mut self, at: usize) -> Option<Frame> {
         let frame = self.frames.remove(at)?;
+        places_left(1);
         self.bytes -= frame.as_bytes().len();
         if let Some(tally) = frame.tally() {
             tally.dropped();
@@ -172,6 +197,7 @@ impl Outbox {
     pub fn push_first(&mut self, frame: &Frame) {
         debug_assert_eq!(self.written, 0, "the first frame is not on the wire");
         self.bytes += frame.as_bytes().len();
+        places_taken(1);
         self.frames.push_front(frame.clone());
     }
 
@@ -179,7 +205,9 @@ impl Outbox {
     pub fn forget(&mut self) {
         let kept = usize::from(self.written > 0);
         self.frames.iter().skip(kept).filter_map(Frame::tally).for_each(Tally::dropped);
+        places_left(self.frames.len().saturating_sub(kept));
         self.frames.truncate(kept);
+        self.frames.shrink_to_fit();
         self.bytes = self.frames.front().map_or(0, |frame| frame.as_bytes().len());
     }
 
@@ -249,6 +277,7 @@ impl Outbox {
             if let Some(tally) = first.tally() {
                 tally.wrote();
             }
+            places_left(1);
             self.frames.pop_front();
         }
     }
@@ -257,6 +286,7 @@ impl Outbox {
 /// Whoever is gone reads nothing more.
 impl Drop for Outbox {
     fn drop(&mut self) {
+        places_left(self.frames.len());
         self.frames.iter().filter_map(Frame::tally).for_each(Tally::dropped);
     }
 }

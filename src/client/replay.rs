@@ -1,5 +1,7 @@
 //! How far a client that came back has been given what it missed.
 
+use std::cell::Cell;
+
 use super::Client;
 use crate::cursor::EntryId;
 
@@ -94,6 +96,9 @@ pub enum Proof {
     Paged,
 }
 
+/// What the allocator puts before a block.
+const BLOCK_BYTES: usize = 16;
+
 /// For which messages a key counts that a client did not listen to all the time.
 #[derive(Debug)]
 pub struct Change {
@@ -109,7 +114,47 @@ pub struct Change {
     pub up_to: Vec<EntryId>,
 }
 
+thread_local! {
+    /// See [`noted_bytes`].
+    static NOTED_BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes of all changes that are noted on this thread.
+pub fn noted_bytes() -> usize {
+    NOTED_BYTES.get()
+}
+
+impl Change {
+    fn new(
+        key: &str,
+        (from, until): (u64, u64),
+        after: Vec<EntryId>,
+        up_to: Vec<EntryId>,
+    ) -> Change {
+        let change = Change { key: key.into(), from, until, after, up_to };
+        NOTED_BYTES.set(NOTED_BYTES.get() + change.bytes());
+        change
+    }
+
+    /// The same for as long as it lives: of each stream it names one entry from the start, and at most one more.
+    fn bytes(&self) -> usize {
+        let entries = 2 * self.after.len().max(self.up_to.len()) * size_of::<EntryId>();
+        size_of::<Change>() + self.key.len() + entries + 3 * BLOCK_BYTES
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        NOTED_BYTES.set(NOTED_BYTES.get() - self.bytes());
+    }
+}
+
 impl Replay {
+    /// Bytes of what it notes.
+    pub fn noted_bytes(&self) -> usize {
+        self.changes.iter().map(Change::bytes).sum()
+    }
+
     /// A client that listened to it all the time but for what comes.
     pub fn new(next: u64, live: u64, entries: Vec<EntryId>) -> Replay {
         Replay {
@@ -152,8 +197,7 @@ impl Replay {
 
     /// It listens to this from the message with the number `next` on.
     pub fn join(&mut self, key: &str, next: u64, told: &[EntryId]) {
-        let (after, up_to) = (told.to_vec(), Vec::new());
-        self.changes.push(Change { key: key.into(), from: next, until: u64::MAX, after, up_to });
+        self.changes.push(Change::new(key, (next, u64::MAX), told.to_vec(), Vec::new()));
     }
 
     /// It listens to this no more. What came before it left is still for it if another of its keys covers it; so much is kept of at
@@ -163,8 +207,7 @@ impl Replay {
         match open {
             Some(change) => (change.until, change.up_to) = (next, told.to_vec()),
             None => {
-                let (after, up_to) = (Vec::new(), told.to_vec());
-                self.changes.push(Change { key: key.into(), from: 0, until: next, after, up_to });
+                self.changes.push(Change::new(key, (0, next), Vec::new(), told.to_vec()));
             }
         }
         if self.changes.len() > most
@@ -219,5 +262,26 @@ impl Client {
             let is_ready = flight.replay.as_ref().is_some_and(|replay| replay.is_ready());
             is_ready && flight.outbox.is_empty() && !flight.blocked
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_changes_are_counted_until_the_replay_is_over() {
+        let before = noted_bytes();
+        let told = [EntryId::ZERO; 2];
+        let mut replay = Replay::new(1, 0, told.to_vec());
+        replay.join("room.1", 2, &told);
+        replay.leave("room.1", 3, &told, 2);
+        replay.leave("room.2", 3, &told, 2);
+        assert_eq!(noted_bytes() - before, replay.noted_bytes());
+        replay.leave("room.3", 3, &told, 2);
+        assert_eq!(replay.changes.len(), 2);
+        assert_eq!(noted_bytes() - before, replay.noted_bytes());
+        drop(replay);
+        assert_eq!(noted_bytes(), before);
     }
 }

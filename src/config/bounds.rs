@@ -40,9 +40,12 @@ pub struct Bounds {
     /// Bytes that all clients together have left unfinished: heads, frames, messages in fragments. Then those who hold more than
     /// half of an equal share are closed with 4003, the longest unfinished first.
     pub unfinished_bytes_max: usize,
-    /// Bytes of all frames that wait, each counted once. Then the deepest backlogs of clients that do not read are closed with
+    /// Bytes of all frames that wait, each counted once, and of their places in the queues. Then the deepest backlogs of clients that do not read are closed with
     /// 4000.
     pub backlogs_bytes_max: usize,
+    /// Bytes of what all clients listen to, and of what is noted of it for those that are given what they missed. Then the
+    /// connections of the user who costs most are closed with 4003.
+    pub memberships_bytes_max: usize,
     /// Messages that are held for clients that come back; the oldest leaves.
     pub history_messages_max: usize,
     /// Bytes of them; 0: none are held.
@@ -113,8 +116,9 @@ impl Default for Bounds {
             backlog_bytes_max: 1 << 20,
             send_buffer_bytes: 128 << 10,
             stalled_seconds: 20,
-            unfinished_bytes_max: 64 << 20,
-            backlogs_bytes_max: 128 << 20,
+            unfinished_bytes_max: 48 << 20,
+            backlogs_bytes_max: 96 << 20,
+            memberships_bytes_max: 32 << 20,
             history_messages_max: 65_536,
             history_bytes_max: 8 << 20,
             replay_bytes_per_second_max: 128 << 20,
@@ -165,8 +169,9 @@ mod tests {
             ("backlog_bytes_max", "1MiB"),
             ("send_buffer_bytes", "128KiB"),
             ("stalled_seconds", "20"),
-            ("unfinished_bytes_max", "64MiB"),
-            ("backlogs_bytes_max", "128MiB"),
+            ("unfinished_bytes_max", "48MiB"),
+            ("backlogs_bytes_max", "96MiB"),
+            ("memberships_bytes_max", "32MiB"),
             ("history_messages_max", "65536"),
             ("history_bytes_max", "8MiB"),
             ("replay_bytes_per_second_max", "128MiB"),

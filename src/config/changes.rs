@@ -21,6 +21,7 @@ const LIVE: &[&str] = &[
     "backlog_bytes_max",
     "unfinished_bytes_max",
     "backlogs_bytes_max",
+    "memberships_bytes_max",
     "stalled_seconds",
     "ping_seconds",
     "silence_seconds",

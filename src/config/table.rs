@@ -132,6 +132,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             MIB, 1024 * 1024 * MIB, Usize(|c| &mut c.bounds.unfinished_bytes_max)),
         size("backlogs_bytes_max", "bytes that wait for all clients together, a shared message once; then the deepest get 4000",
             MIB, 1024 * 1024 * MIB, Usize(|c| &mut c.bounds.backlogs_bytes_max)),
+        size("memberships_bytes_max", "bytes of what all clients listen to; then connections of the user with most get 4003",
+            MIB, 1024 * 1024 * MIB, Usize(|c| &mut c.bounds.memberships_bytes_max)),
         number("ping_seconds", "silence before a client is pinged, at most",
             0, 3600, "no pings", U32(|c| &mut c.bounds.ping_seconds)),
         number("silence_seconds", "silence before a client is closed with 4001; above ping_seconds",
@@ -180,7 +182,7 @@ static TABLE: &[(&str, &[Setting])] = &[
             0, 3600, "at once", U32(|c| &mut c.bounds.drain_seconds)),
         number("drain_per_second", "clients a second that a drain asks to come back",
             1, 1_000_000, "", U32(|c| &mut c.bounds.drain_per_second)),
-        size_or_off("memory_max", "resident memory; then the deepest backlogs are closed and new clients get 503",
+        size_or_off("memory_max", "resident memory; then the users who hold most are closed and new clients get 503",
             1024 * 1024 * MIB, Usize(|c| &mut c.bounds.memory_max)),
     ]),
 ];

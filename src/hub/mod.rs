@@ -16,6 +16,16 @@ use index::Index;
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
+/// The longest name that lies in its topic; a longer one has a block of its own.
+const SHORT_NAME_BYTES: usize = 23;
+
+/// What such a block takes besides the name: two counts, and the allocator's part.
+const NAME_BYTES: usize = 2 * size_of::<usize>() + 16;
+
+/// What one membership takes, and one topic without its name: itself, and its bucket of the index.
+const LINK_BYTES: usize = size_of::<Option<Link>>();
+const TOPIC_BYTES: usize = size_of::<Option<Topic>>() + size_of::<u32>();
+
 /// More members than these make a topic a crowd.
 pub const CROWD: usize = 64;
 
@@ -67,6 +77,8 @@ pub struct Hub {
     topics: Slots<Topic>,
     links: Slots<Link>,
     index: Index,
+    /// What the blocks of long names take.
+    names_bytes: usize,
     /// The members of each crowd, counted: most topics are one user's own, and a number in each would cost 8 bytes. A million
     /// memberships are 15,000 crowds at most, so this may be a table that doubles.
     crowds: HashMap<u32, u32>,
@@ -220,9 +232,29 @@ impl Hub {
         self.links.len()
     }
 
-    /// What both take, without the names above 23 bytes, which have blocks of their own.
+    /// What memberships and topics that there are take, with all names.
+    pub fn held_bytes(&self) -> usize {
+        self.links.len() * LINK_BYTES + self.topics.len() * TOPIC_BYTES + self.names_bytes
+    }
+
+    /// The part of that which would be free without this client.
+    pub fn held_bytes_of(&self, of: &Memberships) -> usize {
+        let cost = |link: &Link| {
+            let topic = &self.topics[link.topic];
+            let is_alone = link.next == NONE && link.previous == NONE;
+            LINK_BYTES + if is_alone { TOPIC_BYTES + name_bytes(&topic.name) } else { 0 }
+        };
+        self.siblings(of).map(|(_, link)| cost(link)).sum()
+    }
+
+    /// The number of the topic that is a client's own: all connections of a user have the same.
+    pub fn own_topic(&self, of: &Memberships) -> Option<u32> {
+        self.siblings(of).find(|(_, link)| link.reason == Reason::Own).map(|(_, link)| link.topic)
+    }
+
+    /// What both take, vacant places too.
     pub fn bytes(&self) -> usize {
-        self.links.bytes() + self.topics.bytes()
+        self.links.bytes() + self.topics.bytes() + self.names_bytes
     }
 
     fn siblings<'a>(&'a self, of: &Memberships) -> impl Iterator<Item = (u32, &'a Link)> + 'a {
@@ -255,6 +287,7 @@ impl Hub {
 
     fn add_topic(&mut self, name: &str) -> u32 {
         let topic = Topic { name: SmolStr::new(name), chained: NONE, first: NONE };
+        self.names_bytes += name_bytes(&topic.name);
         let number = self.topics.insert_with(|_| topic);
         self.index.insert(&mut self.topics, number);
         number
@@ -277,9 +310,15 @@ impl Hub {
         }
         if self.topics[link.topic].first == NONE {
             self.index.remove(&mut self.topics, link.topic);
-            self.topics.remove(link.topic);
+            let gone = self.topics.remove(link.topic).expect("it had a member");
+            self.names_bytes -= name_bytes(&gone.name);
         }
     }
+}
+
+/// What a name takes outside of its topic.
+fn name_bytes(name: &str) -> usize {
+    if name.len() > SHORT_NAME_BYTES { name.len() + NAME_BYTES } else { 0 }
 }
 
 /// See [`Hub::members`].

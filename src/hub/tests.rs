@@ -114,3 +114,21 @@ fn a_walk_meets_everyone_who_stays() {
         assert!(once.iter().all(|client| *client < 80), "seed {seed}: came later");
     }
 }
+
+#[test]
+fn bytes_come_and_go_with_memberships_and_those_of_a_client_are_its_own() {
+    let mut hub = Hub::default();
+    let (mut one, mut other) = (Memberships::default(), Memberships::default());
+    let long = "room.".repeat(20);
+    hub.join(1, &mut one, "news", Reason::Granted);
+    let short = hub.held_bytes();
+    hub.join(1, &mut one, &long, Reason::Asked);
+    assert!(hub.held_bytes() - short >= short + long.len());
+    assert_eq!(hub.held_bytes_of(&one), hub.held_bytes(), "nobody shares it");
+    hub.join(2, &mut other, &long, Reason::Asked);
+    assert_eq!(hub.held_bytes_of(&other), LINK_BYTES, "the topic is there without it");
+    hub.leave_all(&mut one);
+    assert_eq!(hub.held_bytes_of(&other), hub.held_bytes());
+    hub.leave_all(&mut other);
+    assert_eq!(hub.held_bytes(), 0);
+}

@@ -1,5 +1,5 @@
 //! One ceiling for all that the process holds (`memory_max`), and what is shed at it, in this order: what is free goes back to
-//! the system, the history is forgotten, the deepest backlogs are closed, new connections are refused.
+//! the system, the history is forgotten, the users who hold most are closed, new connections are refused.
 //!
 //! It is the resident memory that counts, as the kernel sees it: nothing is forgotten in a sum, and freed memory that the
 //! allocator keeps is no excuse. What a turn may take in is bounded, so it is enough to look every few milliseconds.
@@ -8,7 +8,7 @@ use crate::client::frame::Close;
 use crate::clock::Millis;
 use crate::memory::Resident;
 use crate::reactor::Reactor;
-use crate::slots::ConnId;
+use crate::reactor::costly::costliest;
 
 /// How often is looked.
 const PAUSE: Millis = 2;
@@ -16,7 +16,10 @@ const PAUSE: Millis = 2;
 /// Once the ceiling was hit, new connections are refused until so much of it is free: a sixteenth.
 const ROOM: usize = 16;
 
-/// A client that holds less is not worth closing.
+/// How often clients are closed for newcomers: freed memory has left the process by then.
+const MAKE_ROOM_EVERY: Millis = 100;
+
+/// A user whose connections hold less is not worth closing.
 const HELD_MIN: usize = 4096;
 
 /// The same is logged again after so long.
@@ -31,12 +34,15 @@ pub struct Ceiling {
     max: usize,
     resident: Resident,
     next: Millis,
+    /// Before this, nobody is closed for newcomers once more.
+    make_room_at: Millis,
     logged: Option<Millis>,
 }
 
 impl Ceiling {
     pub fn new(max: usize) -> Ceiling {
-        let ceiling = Ceiling { max, resident: Resident::new(), next: 0, logged: None };
+        let ceiling =
+            Ceiling { max, resident: Resident::new(), next: 0, make_room_at: 0, logged: None };
         ceiling.warn_if_blind();
         ceiling
     }
@@ -78,9 +84,7 @@ impl Reactor {
         self.ceiling.next = now + PAUSE;
         let Some(excess) = self.ceiling.excess() else { return };
         if excess <= 0 {
-            let room = (self.ceiling.max / ROOM) as isize;
-            self.site.refusing &= -excess < room;
-            return;
+            return self.make_room(now);
         }
         self.give_back();
         let Some(excess) = self.ceiling.excess() else { return };
@@ -101,25 +105,44 @@ impl Reactor {
             self.ceiling.logged = Some(now);
             let max = self.ceiling.max;
             log::warn!(
-                "memory_max ({max} bytes) is exceeded by {excess}: {closed} backlogs closed, new clients refused"
+                "memory_max ({max} bytes) is exceeded by {excess}: {closed} clients closed, new ones refused"
             );
         }
     }
 
-    /// Closes those who hold most, until that is `enough` bytes. Returns how many.
+    /// Lets clients in again as soon as there is room for them. While there is none, those who hold most go, not the newcomers.
+    fn make_room(&mut self, now: Millis) {
+        if !self.site.refusing || self.missing_bytes().is_none() {
+            self.site.refusing = false;
+            return;
+        }
+        if now < self.ceiling.make_room_at {
+            return;
+        }
+        self.ceiling.make_room_at = now + MAKE_ROOM_EVERY;
+        self.give_back();
+        if let Some(missing) = self.missing_bytes() {
+            self.shed(missing);
+            self.give_back();
+        }
+    }
+
+    /// Bytes that are missing before clients are let in; `None`: there is room.
+    fn missing_bytes(&self) -> Option<usize> {
+        let room = (self.ceiling.max / ROOM) as isize;
+        let missing = self.ceiling.excess().map_or(0, |excess| excess + room);
+        (missing > 0).then_some(missing as usize)
+    }
+
+    /// Closes the connections of those who hold most, memberships too, until that is `enough` bytes. Returns how many.
     fn shed(&mut self, enough: usize) -> usize {
         let server = &mut self.site.server;
-        let mut deepest: Vec<(usize, ConnId)> = server
-            .clients
-            .iter()
-            .map(|(index, client)| (client.held_bytes(), index, client.generation))
-            .filter(|(bytes, ..)| *bytes >= HELD_MIN)
-            .map(|(bytes, index, generation)| (bytes, ConnId { index, generation }))
-            .collect();
-        deepest.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        let costly = costliest(server, HELD_MIN, |client| {
+            client.held_bytes() + server.memberships_bytes_of(client)
+        });
         let mut shed = 0;
         let mut closed = 0;
-        for (bytes, id) in deepest {
+        for (bytes, id) in costly {
             if shed >= enough {
                 break;
             }

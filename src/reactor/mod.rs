@@ -7,6 +7,7 @@
 mod asking_tests;
 mod ceiling;
 mod clients;
+mod costly;
 #[cfg(test)]
 mod costs_tests;
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! What all clients together may make the process hold: `unfinished_bytes_max` and `backlogs_bytes_max`.
+//! What all clients together may make the process hold: `unfinished_bytes_max`, `backlogs_bytes_max` and
+//! `memberships_bytes_max`.
 //!
-//! Bounds on each client are no bound on many: 20,000 that leave 64 KiB of a message unfinished hold 1.3 GB. Both sums are kept
+//! Bounds on each client are no bound on many: 20,000 that leave 64 KiB of a message unfinished hold 1.3 GB. The sums are kept
 //! as they change, so looking at them costs nothing, and only above a bound are the clients looked through. An eighth of the
 //! bound is freed then, so it must fill again before that is done once more.
 
@@ -8,8 +9,10 @@ use std::cmp::Reverse;
 
 use crate::client::State;
 use crate::client::frame::{Close, frames_bytes};
+use crate::client::outbox::places_bytes;
 use crate::clock::Millis;
 use crate::reactor::Reactor;
+use crate::reactor::costly::costliest;
 use crate::slots::ConnId;
 
 /// When one who was closed for what it left unfinished may come back.
@@ -29,7 +32,7 @@ pub struct Sums {
 }
 
 impl Reactor {
-    /// Stays below both bounds.
+    /// Stays below all three bounds.
     pub(super) fn hold_sums(&mut self) {
         let now = self.site.server.now.millis;
         if now < self.sums.not_before {
@@ -38,15 +41,21 @@ impl Reactor {
         let bounds = &self.site.server.bounds;
         let (unfinished_max, backlogs_max) =
             (bounds.unfinished_bytes_max, bounds.backlogs_bytes_max);
+        let memberships_max = bounds.memberships_bytes_max;
         if self.site.server.unfinished > unfinished_max {
             let closed = self.shed_unfinished(unfinished_max);
             self.site.server.metrics.unfinished_shed += closed;
             self.report_shed("unfinished_bytes_max", unfinished_max, closed);
         }
-        if frames_bytes() > backlogs_max {
+        if backlogs_bytes() > backlogs_max {
             let closed = self.shed_backlogs(backlogs_max);
             self.site.server.metrics.backlogs_shed += closed;
             self.report_shed("backlogs_bytes_max", backlogs_max, closed);
+        }
+        if self.site.server.memberships_bytes() > memberships_max {
+            let closed = self.shed_memberships(memberships_max);
+            self.site.server.metrics.memberships_shed += closed;
+            self.report_shed("memberships_bytes_max", memberships_max, closed);
         }
     }
 
@@ -89,12 +98,26 @@ impl Reactor {
         // Freed at the end of the turn.
         let mut buried = 0;
         for (bytes, id) in deepest {
-            if frames_bytes().saturating_sub(buried) <= max - max / 8 {
+            if backlogs_bytes().saturating_sub(buried) <= max - max / 8 {
                 break;
             }
             let is_open = server.client(id).is_some_and(|client| client.state() == State::Open);
             buried += if is_open { 0 } else { bytes };
             server.shed(id, Close::SLOW);
+            closed += 1;
+        }
+        closed
+    }
+
+    /// Closes connections of the user whose memberships cost most, then of the next one. Returns how many.
+    fn shed_memberships(&mut self, max: usize) -> u64 {
+        let server = &mut self.site.server;
+        let mut closed = 0;
+        for (_, id) in costliest(server, 0, |client| server.memberships_bytes_of(client)) {
+            if server.memberships_bytes() <= max - max / 8 {
+                break;
+            }
+            server.close(id, Close::BUSY.retry_after(RETRY));
             closed += 1;
         }
         closed
@@ -110,4 +133,9 @@ impl Reactor {
             log::warn!("{setting} ({max} bytes) is exceeded: {closed} clients closed");
         }
     }
+}
+
+/// Bytes of all frames that wait, and of their places in the queues.
+fn backlogs_bytes() -> usize {
+    frames_bytes() + places_bytes()
 }

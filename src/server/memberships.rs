@@ -1,5 +1,6 @@
 //! What a client listens to: the verbs that a handler has for it.
 
+use crate::client::replay::noted_bytes;
 use crate::client::{Client, State};
 use crate::hub::{Hub, Reason};
 use crate::server::Server;
@@ -96,6 +97,22 @@ impl Server {
             })
             .map(|index| ConnId { index, generation: self.clients[index].generation })
             .collect()
+    }
+
+    /// Bytes of all memberships, and of what is noted for replays of those that change meanwhile.
+    pub(crate) fn memberships_bytes(&self) -> usize {
+        self.hubs.iter().map(Hub::held_bytes).sum::<usize>() + noted_bytes()
+    }
+
+    /// The part of that which one client costs.
+    pub(crate) fn memberships_bytes_of(&self, client: &Client) -> usize {
+        let hub = self.hubs.get(client.route as usize);
+        hub.map_or(0, |hub| hub.held_bytes_of(&client.memberships)) + client.noted_bytes()
+    }
+
+    /// The number of the topic of a client's user, among those of its route.
+    pub(crate) fn user_of(&self, client: &Client) -> Option<u32> {
+        self.hubs.get(client.route as usize)?.own_topic(&client.memberships)
     }
 
     pub(super) fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {

@@ -1,6 +1,7 @@
 """What all clients together may make the process hold: `unfinished_bytes_max`, `backlogs_bytes_max`."""
 
 import contextlib
+import json
 
 from raw import TEXT, Raw, frame, head
 from support import counter, eventually, token
@@ -106,3 +107,60 @@ async def test_a_message_that_many_wait_for_counts_once(start):
             assert counter(server, "backlogs_shed_total") == 0
             assert counter(server, 'closes_total{code="4000"}') == 0
         assert await good.heard() == []
+
+
+def listen_to_much(raw, topics=100):
+    """Subscribes to topics that nobody else listens to; the server may have closed the connection."""
+    with contextlib.suppress(OSError):
+        for number in range(topics):
+            name = f"room.{raw.socket.getsockname()[1]}.{number}."
+            command = json.dumps({"op": "subscribe", "topic": name.ljust(128, "x")})
+            raw.send(frame(TEXT, command))
+
+
+async def test_the_user_whose_memberships_cost_most_makes_room(start):
+    server = start("--memberships-bytes-max", "1MiB", "--may", "room.*", "--commands-per-second-max", 0)
+    async with server.client("good") as good:
+        for number in range(50):
+            topic = f"room.good.{number}"
+            assert (await good.ask(op="subscribe", topic=topic))["op"] == "subscribed"
+        with contextlib.ExitStack() as ends:
+            raws = []
+            for _ in range(80):
+                raw = ends.enter_context(Raw(server))
+                raw.upgrade(token("greedy"))
+                listen_to_much(raw)
+                raws.append(raw)
+            shed = "memberships_shed_total"
+            eventually(lambda: counter(server, shed) > 0, "connections of the greedy one are closed")
+            assert counter(server, 'closes_total{code="4003"}') == counter(server, shed)
+            async with server.client("late") as late:
+                assert (await late.ask(op="subscribe", topic="room.late"))["op"] == "subscribed"
+                server.publish("room.late", 1)
+                assert await late.heard() == [("room.late", 1)]
+            server.publish("room.good.49", 2)
+            assert await good.heard() == [("room.good.49", 2)]
+        server.wait_for_log(r"memberships_bytes_max \(1048576 bytes\) is exceeded")
+
+
+async def test_memory_max_closes_the_user_who_holds_most_and_lets_others_in(start):
+    server = start("--memory-max", "20MiB", "--may", "room.*", "--commands-per-second-max", 0)
+    async with server.client("good") as good:
+        with contextlib.ExitStack() as ends:
+            for _ in range(800):
+                try:
+                    raw = ends.enter_context(Raw(server))
+                    raw.upgrade(token("greedy"))
+                except (AssertionError, EOFError, OSError):
+                    continue  # refused for the moment
+                listen_to_much(raw)
+            eventually(lambda: counter(server, "memory_shed_total") > 0, "some are closed")
+
+            def comes_in():
+                with Raw(server) as late:
+                    late.send(head(server, bearer=token("late")))
+                    return late.answer()[0] == 101
+
+            eventually(comes_in, "a newcomer gets in")
+            server.publish("user.good", 3)
+            assert await good.heard() == [("user.good", 3)]
