@@ -1,12 +1,16 @@
 //! Connections of a command to a server: whoever types it can wait, but not for ever.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 /// How long a server may take to connect or to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a whole answer may take, however it comes.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// More than any server says.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
@@ -38,6 +42,36 @@ impl Line {
                 stream.set_write_timeout(wait).and_then(|()| stream.write_all(bytes))
             }
         }
+    }
+}
+
+/// The end of a connection after so long in all, while this lives: a server that drips a byte now and then would use up the
+/// patience of each single read, and never that of all.
+pub(super) struct Limit {
+    /// Its end tells the thread that there is nothing to end.
+    _alive: Sender<()>,
+}
+
+impl Limit {
+    /// # Errors
+    /// There is no descriptor or no thread to be had.
+    pub(super) fn new(line: &Line, longest: Duration) -> io::Result<Limit> {
+        let line = match line {
+            Line::Tcp(stream) => Line::Tcp(stream.try_clone()?),
+            Line::Unix(stream) => Line::Unix(stream.try_clone()?),
+        };
+        let (alive, over) = channel();
+        let watch = move || {
+            if over.recv_timeout(longest) == Err(RecvTimeoutError::Timeout) {
+                // One that is gone already needs no end.
+                let _ = match &line {
+                    Line::Tcp(stream) => stream.shutdown(Shutdown::Both),
+                    Line::Unix(stream) => stream.shutdown(Shutdown::Both),
+                };
+            }
+        };
+        std::thread::Builder::new().name("limit".into()).spawn(watch)?;
+        Ok(Limit { _alive: alive })
     }
 }
 
@@ -73,6 +107,7 @@ pub(super) fn fetch(address: &str, path: &str) -> io::Result<String> {
     let host = stream.peer_addr()?.to_string();
     let request = ["GET ", path, " HTTP/1.1\r\nHost: ", &host, "\r\nConnection: close\r\n\r\n"];
     stream.write_all(request.concat().as_bytes())?;
+    let _limit = Limit::new(&Line::Tcp(stream.try_clone()?), ANSWER_MAX)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-from support import DEADLINE, Publisher, eventually
+from support import DEADLINE, Publisher, end, eventually
 
 
 def free_port():
@@ -98,6 +98,29 @@ class Redis:
     def end(self):
         self.kill()
         shutil.rmtree(self.directory)
+
+
+class Sentinel:
+    """A real one, which watches a Redis."""
+
+    def __init__(self, directory, redis):
+        self.port = free_port()
+        settings = directory / "sentinel.conf"
+        settings.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
+                            f"sentinel monitor main 127.0.0.1 {redis.port} 1\n")
+        self.process = subprocess.Popen(["redis-server", settings, "--sentinel"], stdout=subprocess.DEVNULL)
+        self.url = f"redis://127.0.0.1:{self.port}"
+        eventually(self.answers, "the Sentinel answers")
+
+    def answers(self):
+        with contextlib.suppress(OSError), contextlib.closing(self.publisher()) as publisher:
+            return publisher.command("PING") == "+PONG"
+
+    def publisher(self):
+        return Publisher("127.0.0.1", self.port)
+
+    def end(self):
+        end(self.process)
 
 
 def bulks(kind, *words):

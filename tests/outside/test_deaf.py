@@ -2,36 +2,12 @@
 
 import contextlib
 import re
-import subprocess
 
 import pytest
-from redises import FalseRedis, bulks, free_port
-from support import Publisher, end, eventually
+from redises import FalseRedis, Sentinel, bulks
+from support import eventually
 
 FAST = ["--redis-silence-seconds", 1, "--redis-timeout-seconds", 1]
-
-
-class Sentinel:
-    """A real one, which watches a Redis."""
-
-    def __init__(self, directory, redis):
-        self.port = free_port()
-        settings = directory / "sentinel.conf"
-        settings.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
-                            f"sentinel monitor main 127.0.0.1 {redis.port} 1\n")
-        self.process = subprocess.Popen(["redis-server", settings, "--sentinel"], stdout=subprocess.DEVNULL)
-        self.url = f"redis://127.0.0.1:{self.port}"
-        eventually(self.answers, "the Sentinel answers")
-
-    def answers(self):
-        with contextlib.suppress(OSError), contextlib.closing(self.publisher()) as publisher:
-            return publisher.command("PING") == "+PONG"
-
-    def publisher(self):
-        return Publisher("127.0.0.1", self.port)
-
-    def end(self):
-        end(self.process)
 
 
 @pytest.mark.parametrize("query", ["", "?protocol=resp2"])

@@ -10,7 +10,7 @@ import threading
 import pytest
 from fronts import UPGRADE, Certificate, Nginx
 from raw import Raw
-from redises import free_port
+from redises import Sentinel, free_port
 from support import BINARY, DEADLINE, SECRET, counter, environment, eventually, oneloop, run, token
 
 LIBRARY = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
@@ -26,7 +26,7 @@ class Findings:
         assert done.stderr == "", done.stderr
         self.found = {}
         for line in done.stdout.splitlines():
-            if match := re.match(r"(ok|warning|problem) +(\S+) +(.*)$", line):
+            if match := re.match(r"(ok|unseen|warning|problem) +(\S+) +(.*)$", line):
                 level, name, seen = match.groups()
                 last = [level, seen, ""]
                 self.found.setdefault(name, []).append(last)
@@ -41,7 +41,7 @@ class Findings:
     def __getitem__(self, name):
         """The worst of that name."""
         assert name in self.found, f"{name} is missing:\n{self.text}"
-        order = ["ok", "warning", "problem"]
+        order = ["ok", "unseen", "warning", "problem"]
         return max(self.found[name], key=lambda finding: order.index(finding[0]))
 
     def problems(self):
@@ -153,7 +153,7 @@ def test_a_server_that_only_proxies_reach_is_recognised(start):
     flags[1] = "192.0.2.1"
     server = start(*flags)
     found = doctor(*flags, listen=server.host)
-    assert found["listen"][0] == "ok" and "only proxies are told" in found["listen"][1]
+    assert found["listen"][0] == "unseen" and "only proxies are told" in found["listen"][1]
     # Nor is it bothered, whose log would tell of somebody else.
     assert counter(server, "unproxied_total") == 0
 
@@ -223,7 +223,8 @@ def test_each_right_that_is_missing_comes_with_the_rule_that_grants_it(redis):
         assert (done.stdout.strip(), done.stderr) == ("OK", ""), mend
     found = doctor("--redis", url, *settings)
     assert found.problems() == [], found.text
-    assert "not told" in found["redis-info"][1] and "not told" in found["redis-buffer"][1]
+    for name in ["redis-info", "redis-buffer", "redis-timeout", "redis-way"]:
+        assert found[name][0] == "unseen" and found[name][1].startswith("not looked at: "), found.text
     assert redis.command("DBSIZE") == 0
 
 
@@ -285,6 +286,46 @@ def test_a_redis_that_may_lose_streams_says_so(redis):
     redis.command("CONFIG", "SET", "appendonly", "yes")
     found = doctor(*streams)
     assert found["redis-memory"][0] == "ok" and found["redis-disk"][1] == "appendonly is yes"
+
+
+@pytest.mark.parametrize(("command", "flags"), [
+    ("PSUBSCRIBE", []), ("XINFO", ["--streams", "orders"]), ("XREAD", ["--streams", "orders"]),
+    ("EVAL", ["--events", "stream:evt"]), ("XADD", ["--upstream", "stream:up"]),
+    ("PUBLISH", ["--receipts", "receipts"]),
+])
+def test_a_command_that_redis_does_not_have_is_a_problem(start_redis, command, flags):
+    redis = start_redis("--rename-command", command, "")
+    found = doctor("--redis", redis.url, *flags)
+    assert found["redis-rights"][0] == "problem" and f"Redis has no command {command}" in found["redis-rights"][1]
+    assert f"take rename-command {command} out of redis.conf" in found["redis-rights"][2]
+
+
+def test_a_redis_that_cuts_idle_connections_is_a_problem(redis):
+    redis.command("CONFIG", "SET", "timeout", "5")
+    found = doctor("--redis", redis.url, "--streams", "orders")
+    assert found["redis-timeout"][0] == "problem" and found["redis-timeout"][2].endswith("CONFIG SET timeout 0")
+    # A subscription is not cut.
+    assert doctor("--redis", redis.url)["redis-timeout"][0] == "ok"
+    assert doctor("--redis", redis.url, "--streams", "orders", "--redis-silence-seconds", 3)["redis-timeout"][0] == "ok"
+
+
+def test_what_carries_no_messages_is_a_problem(start_redis, redis, tmp_path):
+    assert [seen for level, seen, _ in doctor("--redis", redis.url).found["redis-way"]] == [
+        "a master", "a message that was published there came back"]
+    sentinel = Sentinel(tmp_path, redis)
+    with contextlib.ExitStack() as ends:
+        ends.callback(sentinel.end)
+        level, seen, mend = doctor("--redis", sentinel.url)["redis-way"]
+    assert level == "problem" and "a Sentinel" in seen and "GET-MASTER-ADDR-BY-NAME" in mend
+    replica = start_redis("--replicaof", "127.0.0.1", str(redis.port))
+    eventually(lambda: "master_link_status:up" in replica.command("INFO"), "it follows")
+    found = doctor("--redis", replica.url)
+    assert found.problems() == [] and "a replica in sync" in found.text
+    redis.kill()
+    eventually(lambda: "master_link_status:down" in replica.command("INFO"), "it has lost it")
+    assert "cut off from its primary" in doctor("--redis", replica.url)["redis-way"][1]
+    cluster = start_redis("--cluster-enabled", "yes")
+    assert "a node of a cluster" in doctor("--redis", cluster.url).text
 
 
 def test_a_replica_takes_no_writes(start_redis, redis):
@@ -363,7 +404,7 @@ async def test_a_talk_is_no_silence(start):
         while not looking.done():
             server.publish("news", "on and on")
             await asyncio.sleep(0.1)
-        assert (await looking)["url-silence"][:2] == ["ok", "not tried: messages came all the while"]
+        assert (await looking)["url-silence"][:2] == ["unseen", "not looked at: messages came all the while"]
         assert await bystander.heard() != []
 
 

@@ -6,21 +6,23 @@ use std::io::Write;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
     Fine,
+    /// It could not be looked at, which is never good.
+    Unseen,
     Warning,
     Problem,
 }
-pub(super) use Level::{Fine, Problem, Warning};
+pub(super) use Level::{Fine, Problem, Unseen, Warning};
 
 /// Findings on their way to whoever reads them.
 pub(super) struct Report<'a> {
     out: &'a mut dyn Write,
     /// How many were found of each level.
-    counts: [usize; 3],
+    counts: [usize; 4],
 }
 
 impl Report<'_> {
     pub(super) fn new(out: &mut dyn Write) -> Report<'_> {
-        Report { out, counts: [0; 3] }
+        Report { out, counts: [0; 4] }
     }
 
     /// One finding. What is empty is left out; each text is one line, whatever a server that is looked at has put in: a terminal
@@ -29,6 +31,7 @@ impl Report<'_> {
         self.counts[level as usize] += 1;
         let word = match level {
             Fine => "ok",
+            Unseen => "unseen",
             Warning => "warning",
             Problem => "problem",
         };
@@ -48,9 +51,14 @@ impl Report<'_> {
         self.say(Fine, name, seen, "", "");
     }
 
+    /// Something that was not looked at, why, and what would show it.
+    pub(super) fn unseen(&mut self, name: &str, why: &str, mend: &str) {
+        self.say(Unseen, name, &["not looked at: ", why].concat(), "", mend);
+    }
+
     /// The last line. Returns whether there was a problem.
     pub(super) fn end(self) -> bool {
-        let [_, warnings, problems] = self.counts;
+        let [_, _, warnings, problems] = self.counts;
         let _ = writeln!(self.out, "problems: {problems}, warnings: {warnings}");
         problems > 0
     }
@@ -65,9 +73,11 @@ mod tests {
         let mut out = Vec::new();
         let mut report = Report::new(&mut out);
         report.ok("memory", "enough");
+        report.unseen("clock", "it may not be told", "+time");
         report.say(Problem, "descriptors", "1024", "too few", "ulimit -n 4096");
         assert!(report.end());
         let expected = "ok       memory        enough\n\
+            unseen   clock         not looked at: it may not be told\n         mend: +time\n\
             problem  descriptors   1024\n         too few\n         mend: ulimit -n 4096\n\
             problems: 1, warnings: 0\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -69,7 +69,8 @@ fn look(report: &mut Report, name: &str, address: SocketAddr) -> Found {
 fn is_ours(report: &mut Report, config: &Config) -> bool {
     let address = reachable(config.listen);
     if config.proxy_protocol && !config.proxies.has(address.ip()) {
-        report.ok("listen", &format!("{} is taken; only proxies are told by whom", config.listen));
+        let why = format!("{} is taken; only proxies are told by whom", config.listen);
+        report.unseen("listen", &why, "");
         return true;
     }
     let address = address.to_string();

@@ -10,6 +10,7 @@ pub(super) mod redis_server;
 mod rights;
 pub(super) mod tls;
 pub(super) mod url;
+mod way;
 pub(super) mod websocket;
 
 use std::io::Write;

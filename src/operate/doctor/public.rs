@@ -213,10 +213,10 @@ impl Tour<'_> {
     fn foreign(&mut self) {
         const NAME: &str = "url-origin";
         let Some(route) = self.route() else {
-            return self.report.ok(NAME, "not tried: the settings have no route of this path");
+            return self.report.unseen(NAME, "the settings have no route of this path", "");
         };
         if route.origins == Origins::Any {
-            return self.report.ok(NAME, "not tried: pages of every origin may connect");
+            return self.report.unseen(NAME, "pages of every origin may connect", "");
         }
         match self.visit(FOREIGN, PROTOCOL).map(|(visit, _tls)| visit.status) {
             Ok(403) => self.report.ok(NAME, "a page of elsewhere is refused"),
@@ -274,7 +274,7 @@ impl Tour<'_> {
                     return self.report.ok(NAME, &seen);
                 }
                 Event::Silence if heard > started => {
-                    return self.report.ok(NAME, "not tried: messages came all the while");
+                    return self.report.unseen(NAME, "messages came all the while", "");
                 }
                 Event::Silence if wait.as_secs() <= ping || ping == 0 => {
                     let seen = format!("nobody cut it within {} s", wait.as_secs());

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::finding::{Fine, Problem, Report, Warning};
 use super::rights::{self, Tried};
+use super::way;
 use crate::config::{Config, Sink};
-use crate::operate::dial::{self, Line, PATIENCE};
+use crate::operate::dial::{self, Limit, Line, PATIENCE};
 use crate::operate::numbers::bytes;
 use crate::source::inquiry::{Answer, Inquiry, command};
 use crate::source::link_config::{Address, LinkConfig};
@@ -21,12 +22,17 @@ const CONNECTIONS: u64 = 3;
 /// What Redis itself allows a subscriber that reads slowly; less is worth a word.
 const BUFFER_BYTES: (u64, u64) = (32 << 20, 8 << 20);
 
+/// The longest look at a Redis.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
 /// A clock that is off by more takes tokens for expired, or not yet valid, that are not.
 const SKEW_MILLIS_MAX: u64 = 2000;
 
 /// A connection on which one command is asked at a time.
 pub(in crate::operate) struct Session {
     line: Line,
+    /// However slowly Redis drips.
+    _end: Limit,
     inquiry: Inquiry,
     /// What came and was not looked at yet.
     input: Vec<u8>,
@@ -45,7 +51,8 @@ impl Session {
         let line = line.map_err(|error| format!("{} ({error})", refusal::unreachable(&config)))?;
         let mut greeting = Vec::new();
         let inquiry = Inquiry::begin(config.clone(), &mut greeting);
-        let mut session = Session { line, inquiry, input: Vec::new(), config };
+        let end = Limit::new(&line, LOOK_MAX).map_err(|error| error.to_string())?;
+        let mut session = Session { line, _end: end, inquiry, input: Vec::new(), config };
         session.send(&greeting);
         while !session.inquiry.is_open() {
             session.hear()?;
@@ -57,6 +64,18 @@ impl Session {
     /// The connection is gone: a sentence.
     pub(in crate::operate) fn ask(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Answer, String> {
         self.send(&command(words));
+        loop {
+            if let Some(answer) = self.hear()? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Waits for what comes unasked.
+    ///
+    /// # Errors
+    /// Nothing came: a sentence.
+    pub(super) fn listen(&mut self) -> Result<Answer, String> {
         loop {
             if let Some(answer) = self.hear()? {
                 return Ok(answer);
@@ -135,12 +154,15 @@ pub(super) fn check(
 impl Look<'_, '_> {
     fn all(&mut self, unix_millis: fn() -> u64) -> Result<(), String> {
         self.info = self.session.words(&["INFO"])?.pop().unwrap_or_default();
+        let role = self.session.words(&["ROLE"])?;
+        if !way::check(self.report, &self.info, &role, &self.shell) {
+            // Nothing else that it says matters.
+            return Ok(());
+        }
         if self.info.is_empty() {
-            self.report.say(
-                Fine,
+            self.report.unseen(
                 "redis-info",
                 "not told: version, memory and persistence stay unknown",
-                "",
                 &[&self.shell, &setuser(&self.session.config), "+info"].concat(),
             );
         } else {
@@ -150,7 +172,42 @@ impl Look<'_, '_> {
         }
         self.clock(unix_millis)?;
         self.buffer()?;
-        self.rights()
+        self.timeout()?;
+        self.rights()?;
+        way::probe(self.report, &self.session.config, &self.shell);
+        Ok(())
+    }
+
+    /// Redis cuts off a connection that says nothing for so long, but not a subscription, and none that waits for a stream.
+    fn timeout(&mut self) -> Result<(), String> {
+        const NAME: &str = "redis-timeout";
+        let told = self.session.words(&["CONFIG", "GET", "timeout"])?;
+        let Some(seconds) = told.last().and_then(|told| told.parse::<u64>().ok()) else {
+            let mend = [&self.shell, &setuser(&self.session.config), "'+config|get'"].concat();
+            self.report.unseen(NAME, "not told (+config|get)", &mend);
+            return Ok(());
+        };
+        let silence = u64::from(self.config.bounds.redis_silence_seconds);
+        let seen = match seconds {
+            0 => "idle connections stay".to_owned(),
+            seconds => format!("idle connections are cut after {seconds} s"),
+        };
+        if seconds > 0 && seconds <= silence && self.has_commands() {
+            let why = format!(
+                "the connection for commands is cut again and again: a sign of life comes after redis_silence_seconds ({silence})"
+            );
+            let mend = format!("{} CONFIG SET timeout 0", self.shell);
+            self.report.say(Problem, NAME, &seen, &why, &mend);
+        } else {
+            self.report.ok(NAME, &seen);
+        }
+        Ok(())
+    }
+
+    /// Whether there is a connection for commands.
+    fn has_commands(&self) -> bool {
+        let Config { streams, control, receipts, .. } = self.config;
+        self.writes() || !streams.is_empty() || control.is_some() || receipts.is_some()
     }
 
     fn number(&self, name: &str) -> Option<u64> {
@@ -158,7 +215,9 @@ impl Look<'_, '_> {
     }
 
     fn version(&mut self) {
-        let version = field(&self.info, "redis_version").unwrap_or_default();
+        let Some(version) = field(&self.info, "redis_version") else {
+            return self.report.unseen("redis-version", "INFO does not tell it", "");
+        };
         let (major, minor) = STREAMS_NEED;
         let is_old = numbers(version) < STREAMS_NEED && !self.config.streams.is_empty();
         match is_old {
@@ -202,7 +261,9 @@ impl Look<'_, '_> {
         if !has_stream {
             return;
         }
-        let most = self.number("maxmemory").unwrap_or(0);
+        let Some(most) = self.number("maxmemory") else {
+            return self.report.unseen("redis-memory", "INFO does not tell it", "");
+        };
         let policy = field(&self.info, "maxmemory_policy").unwrap_or("noeviction");
         let seen = match most {
             0 => "maxmemory is not set: nothing is evicted".to_owned(),
@@ -223,7 +284,8 @@ impl Look<'_, '_> {
                 "after a crash of Redis, what its streams got since the last snapshot is lost",
                 &format!("{} CONFIG SET appendonly yes", self.shell),
             ),
-            _ => self.report.ok("redis-disk", "appendonly is yes"),
+            Some(_) => self.report.ok("redis-disk", "appendonly is yes"),
+            None => self.report.unseen("redis-disk", "INFO does not tell it", ""),
         }
     }
 
@@ -233,7 +295,8 @@ impl Look<'_, '_> {
         let told = self.session.words(&["TIME"])?;
         let here = before.midpoint(unix_millis());
         let Some(there) = millis(&told) else {
-            self.report.ok("clock", "Redis may not tell its own (+time)");
+            let mend = [&self.shell, &setuser(&self.session.config), "+time"].concat();
+            self.report.unseen("clock", "Redis may not tell its own (+time)", &mend);
             return Ok(());
         };
         let off = here.abs_diff(there);
@@ -257,7 +320,8 @@ impl Look<'_, '_> {
         const SETTING: &str = "client-output-buffer-limit";
         let told = self.session.words(&["CONFIG", "GET", SETTING])?;
         let Some((hard, soft, seconds)) = told.last().and_then(|told| pubsub(told)) else {
-            self.report.ok(NAME, "not told (+config|get)");
+            let mend = [&self.shell, &setuser(&self.session.config), "'+config|get'"].concat();
+            self.report.unseen(NAME, "not told (+config|get)", &mend);
             return Ok(());
         };
         let shown =
@@ -301,8 +365,15 @@ impl Look<'_, '_> {
             let (level, seen, mend) = match tried {
                 Tried::Allowed => (Fine, need.purpose.clone(), String::new()),
                 Tried::Unknown => {
-                    let seen = format!("{}: cannot be tried", need.purpose);
+                    let seen = format!("{}: not looked at, it cannot be tried", need.purpose);
                     (Warning, seen, mend("+multi +discard"))
+                }
+                Tried::Missing(command) => {
+                    let seen = format!("{}: Redis has no command {command}", need.purpose);
+                    let mend = format!(
+                        "take rename-command {command} out of redis.conf, and restart Redis"
+                    );
+                    (Problem, seen, mend)
                 }
                 Tried::Refused(code, _) if code == "NOPERM" => {
                     (Problem, format!("{}: NOPERM", need.purpose), mend(&need.rule))
@@ -318,12 +389,12 @@ impl Look<'_, '_> {
     }
 }
 
-fn setuser(config: &LinkConfig) -> String {
+pub(super) fn setuser(config: &LinkConfig) -> String {
     format!(" ACL SETUSER {} ", config.username.as_deref().unwrap_or("default"))
 }
 
 /// A field of `INFO`.
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 

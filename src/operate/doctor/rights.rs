@@ -89,6 +89,8 @@ pub(super) fn for_shell(rule: &str) -> String {
 /// What became of a try.
 pub(super) enum Tried {
     Allowed,
+    /// Redis has no such command: it was renamed, or disabled.
+    Missing(String),
     /// It could not be tried without doing it.
     Unknown,
     /// A code, and a word on it.
@@ -105,13 +107,11 @@ impl Need {
         let mut tried = Tried::Allowed;
         for words in &self.commands {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            // No such key: a stream that nobody has written to yet is empty.
-            if let Answer::Refused(code, said) = session.ask(&words)?
-                && code != "ERR"
-                && matches!(tried, Tried::Allowed)
-            {
-                tried = Tried::Refused(code, [words[0], ": ", &said].concat());
-            }
+            let Answer::Refused(code, said) = session.ask(&words)? else { continue };
+            tried = match tried {
+                Tried::Allowed => judge(words[0], code, &said),
+                first => first,
+            };
         }
         if !self.is_harmless {
             session.ask(&["DISCARD"])?;
@@ -120,10 +120,36 @@ impl Need {
     }
 }
 
+/// Tells what an error in the answer to `command` says of the right to it.
+fn judge(command: &str, code: String, said: &str) -> Tried {
+    let is_missing = said.starts_with("unknown command") || said.starts_with("Unknown subcommand");
+    match code.as_str() {
+        // A stream that nobody has written to yet is empty.
+        "ERR" if said.contains("no such key") => Tried::Allowed,
+        "ERR" if is_missing => Tried::Missing(command.to_owned()),
+        _ => Tried::Refused(code, [command, ": ", said].concat()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
+
+    #[test]
+    fn no_error_but_that_of_an_empty_stream_is_allowed() {
+        let judged = |code: &str, said: &str| match judge("XADD", code.to_owned(), said) {
+            Tried::Allowed => "allowed".to_owned(),
+            Tried::Unknown => "unknown".to_owned(),
+            Tried::Missing(command) => ["missing ", &command].concat(),
+            Tried::Refused(code, said) => format!("{code} {said}"),
+        };
+        assert_eq!(judged("ERR", "no such key"), "allowed");
+        assert_eq!(judged("ERR", "unknown command 'XADD', with args"), "missing XADD");
+        assert_eq!(judged("ERR", "unknown command `XADD`, with args"), "missing XADD");
+        assert_eq!(judged("ERR", "not here"), "ERR XADD: not here");
+        assert_eq!(judged("NOPERM", "no"), "NOPERM XADD: no");
+    }
 
     #[test]
     fn the_settings_say_what_is_needed() {
