@@ -34,6 +34,8 @@ pub struct Metrics {
     pub unproxied: u64,
     /// Requests by a proxy of `proxies` whose `X-Forwarded-For` says no address.
     pub forwarded_malformed: u64,
+    /// Handshakes that a proxy of `proxies` brought without saying for whom: they count as the proxy's own.
+    pub forwarded_missing: u64,
     /// Text messages from clients.
     pub commands: u64,
     /// Messages from publishers and Redis.
@@ -274,6 +276,7 @@ impl Metrics {
             ("opened_total", "Handshakes that became WebSockets.", self.opened),
             ("unproxied_total", "Closed: no PROXY header of a proxy.", self.unproxied),
             ("forwarded_malformed_total", "X-Forwarded-For: no address.", self.forwarded_malformed),
+            ("forwarded_missing_total", "No X-Forwarded-For of a proxy.", self.forwarded_missing),
             ("commands_total", "Text messages from clients.", self.commands),
             ("messages_total", "Messages from publishers.", self.messages),
             ("messages_malformed_total", "Dropped: no topic.", self.messages_malformed),

@@ -24,6 +24,9 @@ impl Site {
             );
             source
         });
+        if request.is_upgrade() && self.proxies.has(address) {
+            self.server.metrics.forwarded_missing += 1;
+        }
         self.addresses.enter(id, address);
         request.from_address(Some(address))
     }

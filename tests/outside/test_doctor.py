@@ -520,3 +520,30 @@ def test_a_port_without_tls_and_a_machine_without_openssl_are_found(start, tmp_p
     level, seen, mend = visit(server, f"wss://{server.host}/ws", PATH=str(tmp_path))["url-tls"]
     assert level == "problem" and "openssl is not installed" in seen
     assert mend == "mend: apt install openssl"
+
+
+def test_a_port_that_speaks_tls_alone_is_found(start, front, tmp_path):
+    server = start(*TOPICS)
+    nginx = front(server, certificate=Certificate(tmp_path))
+    level, seen, mend = visit(server, f"ws://localhost:{nginx.port}/ws")["url-upgrade"]
+    assert level == "problem" and seen == f"localhost:{nginx.port} speaks TLS"
+    assert mend == f"mend: --url wss://localhost:{nginx.port}/ws"
+
+
+def test_a_proxy_that_names_no_client_is_found(start, front):
+    proxies = ["--proxies", "127.0.0.1"]
+    server = start(*proxies, *TOPICS)
+    admin = ["--admin", server.line("admin").removeprefix("http://").rstrip("/")]
+    for lines, level in [(UPGRADE, "problem"),
+                         (UPGRADE + "proxy_set_header X-Forwarded-For 192.0.2.1;", "ok")]:
+        nginx = front(server, lines)
+        found = visit(server, f"ws://127.0.0.1:{nginx.port}/ws", *proxies, *admin, "--wait", "1s")
+        assert found["url-address"][0] == level, found.text
+    assert "X-Forwarded-For $proxy_add_x_forwarded_for;" in visit(
+        server, f"ws://127.0.0.1:{front(server).port}/ws", *proxies, *admin, "--wait", "1s")["url-address"][2]
+    # Without the counters nobody can tell.
+    nginx = front(server)
+    found = visit(server, f"ws://127.0.0.1:{nginx.port}/ws", *proxies, "--wait", "1s")
+    assert found["url-address"][0] == "unseen"
+    found = visit(server, f"ws://{server.host}/ws", *proxies, *admin, "--wait", "1s")
+    assert found["url-address"][0] == "unseen"

@@ -168,3 +168,27 @@ def test_nobody_there_is_a_sentence(address):
     done = oneloop("top", "--once", "--admin", address)
     assert done.returncode == 1 and done.stdout == ""
     assert "/metrics: " in done.stderr and "\x1b" not in done.stderr
+
+
+def test_a_server_that_drips_ends_the_look_in_time():
+    ended = threading.Event()
+
+    def drip(listener):
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            # A second look finds nobody.
+            listener.close()
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not ended.wait(1):
+                connection.sendall(b"#")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=drip, args=[listener])
+        thread.start()
+        try:
+            # It is ended after 20 s, and each byte that drips comes within the 5 of a single read.
+            done = oneloop("top", "--once", "--admin", address)
+        finally:
+            ended.set()
+            thread.join()
+    assert done.returncode == 1 and address in done.stderr

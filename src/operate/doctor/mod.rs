@@ -2,6 +2,7 @@
 //!
 //! Reading order: this file, then what is looked at in its order; `finding` prints. Nothing here serves anybody, so it may wait.
 
+mod address;
 mod finding;
 mod listeners;
 mod machine;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use super::address::Before;
 use super::finding::{Problem, Report, Warning};
 use super::tls::{self, Place, Tls};
 use super::url::Url;
@@ -48,7 +49,11 @@ impl Tour<'_> {
         let origin = self.visit.origin.clone().unwrap_or_else(|| self.own_origin());
         let bearer = token.as_deref().map(|token| [", bearer.", token].concat());
         let protocols = [PROTOCOL, bearer.as_deref().unwrap_or_default()].concat();
+        let before = Before::visit(&mut self.report, self.config, &self.url);
         let Some((mut visit, _tls)) = self.upgrade(&origin, &protocols) else { return };
+        if let Some(before) = before {
+            before.judge(&mut self.report);
+        }
         self.foreign();
         if token.is_none() && self.route().is_none_or(|route| route.anonymous.is_empty()) {
             return self.report.say(
@@ -177,12 +182,17 @@ impl Tour<'_> {
         let visit = match self.visit(origin, protocols) {
             Ok(visit) => visit,
             Err(why) => {
-                let mend = format!("proxy_pass http://{};", self.config.listen);
-                self.report.say(Problem, "url-upgrade", &why, "", &mend);
+                if !self.tells_of_tls() {
+                    let mend = format!("proxy_pass http://{};", self.config.listen);
+                    self.report.say(Problem, "url-upgrade", &why, "", &mend);
+                }
                 return None;
             }
         };
         let Visit { status, is_proven, has_protocol, is_ours, location, .. } = &visit.0;
+        if !is_proven && !is_ours && self.tells_of_tls() {
+            return None;
+        }
         if !is_proven {
             let who = if *is_ours {
                 "the server"
@@ -207,6 +217,17 @@ impl Tour<'_> {
             "proxy_set_header Sec-WebSocket-Protocol $http_sec_websocket_protocol;",
         );
         None
+    }
+
+    /// Says so where a port that was to be spoken to in clear speaks TLS.
+    fn tells_of_tls(&mut self) -> bool {
+        let (name, address) = (&self.url.name, &self.url.address);
+        let speaks = !self.url.has_tls && Place { host: name, address }.look().is_ok();
+        if speaks {
+            let mend = format!("--url wss://{}{}", self.url.host, self.url.route());
+            self.report.say(Problem, "url-upgrade", &[address, " speaks TLS"].concat(), "", &mend);
+        }
+        speaks
     }
 
     /// Whether `Origin` arrives shows by one that must be refused.
