@@ -13,6 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use mio::Events;
 use oneloop::client::memory::{FarEnds, install};
 use oneloop::config::{Bounds, Origins, Proxies, Sink, RouteConfig};
+use oneloop::cursor::Signer;
 use oneloop::handler::Route;
 use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
@@ -220,6 +221,7 @@ impl World {
             prefix: String::new(),
             control: None,
             receipts: None,
+            signer: Signer::with_key(&[7; 16]),
             bounds: Bounds {
                 clients_max: 100,
                 commands_per_second_max: 0,
