@@ -254,8 +254,8 @@ impl Dialogue for Reader {
                     site.server.metrics.stream_lag_micros.record(age.min(LAG_MAX) * 1000);
                     site.publish_entry(stream, id, topic, data, receipt);
                 }
-                Some(Event::Passed { stream, id, is_oversized }) => {
-                    site.pass_entry(stream, id, is_oversized);
+                Some(Event::Passed { stream, id, is_oversized, bytes }) => {
+                    site.pass_entry(stream, id, is_oversized, bytes as usize);
                 }
                 Some(Event::Begins { stream, covered_from }) => {
                     site.stream_begins(stream, covered_from);

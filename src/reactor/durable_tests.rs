@@ -402,7 +402,7 @@ fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
         world.added += 1;
         world.settle();
         assert_eq!(world.reactor.site.server.pages_len().2, 1, "it is ahead");
-        world.reactor.site.pass_entry(0, entry(2), is_oversized);
+        world.reactor.site.pass_entry(0, entry(2), is_oversized, 100);
         world.settle();
         let server = &mut world.reactor.site.server;
         assert!(!server.client(id).expect("it is there").is_replaying(), "it is live");

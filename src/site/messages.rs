@@ -105,7 +105,8 @@ impl Site {
     }
 
     /// An entry of a stream that is no message was passed over: it is too large, or malformed.
-    pub fn pass_entry(&mut self, stream: usize, id: EntryId, is_oversized: bool) {
+    pub fn pass_entry(&mut self, stream: usize, id: EntryId, is_oversized: bool, bytes: usize) {
+        self.server.pages.saw(stream, bytes);
         self.reach(stream, id);
         if is_oversized {
             return self.oversized();

@@ -50,7 +50,7 @@ pub enum Event<'a> {
     /// What somebody added.
     Entry { stream: usize, id: EntryId, topic: &'a [u8], data: &'a [u8], receipt: Option<&'a [u8]> },
     /// An entry that is no message was passed over: it is above `payload_bytes_max`, or has no topic or data.
-    Passed { stream: usize, id: EntryId, is_oversized: bool },
+    Passed { stream: usize, id: EntryId, is_oversized: bool, bytes: u64 },
     /// Entries before `covered_from` are gone that were never read. Every entry after it will come.
     Lost { stream: usize, covered_from: EntryId },
     /// The text says what to do. The caller drops the socket and calls `down`.
@@ -309,9 +309,10 @@ impl Reader {
         if !position.is_some_and(|position| position.pass(id)) {
             return Step::GoOn;
         }
+        let bytes = fields.bytes();
         match self.judge(fields) {
             Ok(fields) => Step::Entry { stream, is_earlier: false, fields, id },
-            Err(is_oversized) => Step::Tell(Event::Passed { stream, id, is_oversized }),
+            Err(is_oversized) => Step::Tell(Event::Passed { stream, id, is_oversized, bytes }),
         }
     }
 

@@ -90,3 +90,24 @@ async def test_a_herd_comes_back_in_pages_and_loses_nothing(start, redis):
         assert await bystander.heard() == []
     looks = counter(server, "requests_total") - counter(server, "pages_total")
     assert looks < 25, f"{looks} looks for 51 clients"
+
+
+@pytest.mark.parametrize("fields", [("news", "no topic"), ("topic", "bad topic!", "data", "1"), ("topic", "room.1", "data", "x" * 2000)])
+async def test_whoever_comes_from_a_node_that_passed_over_an_entry_is_live_elsewhere(start, redis, fields):
+    flags = [*STREAM, "--payload-bytes-max", "1000"]
+    older = start(*flags, redis=redis)
+    add(redis, "user.42", "before")
+    redis.command("XADD", "pub", "*", *fields)
+    # It begins behind that entry, and its cursors say so.
+    newer = start(*flags, redis=redis)
+    async with newer.client("42") as client:
+        since = client.welcome["id"]
+    async with older.client("42", since=since) as client, older.client("43", since=since) as bystander:
+        assert client.welcome["resumed"] is bystander.welcome["resumed"] is True
+        while "id" not in (pong := await client.ask(op="ping", cursor=True)):
+            await asyncio.sleep(0.01)
+        assert pong["id"] > client.welcome["id"]
+        add(redis, "user.42", "after")
+        assert await all_heard(client, "after") == [("user.42", "after")]
+        add(redis, "user.43", "end")
+        assert await all_heard(bystander, "end") == [("user.43", "end")]

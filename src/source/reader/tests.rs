@@ -70,7 +70,7 @@ impl World {
                     }
                     said
                 }
-                Event::Passed { stream, id, is_oversized } => {
+                Event::Passed { stream, id, is_oversized, .. } => {
                     format!(
                         "{stream} {id} {}",
                         if is_oversized { "oversized" } else { "malformed" }
