@@ -86,6 +86,12 @@ pub struct Metrics {
     pub accepts_put_off: u64,
     /// Publishers refused above `publishers_max`.
     pub publishers_refused: u64,
+    /// Their commands that the port does not know.
+    pub publisher_commands_refused: u64,
+    /// Messages queued for subscribers of the publishers' port.
+    pub subscriber_messages: u64,
+    /// Subscribers of it cut off above `publisher_backlog_bytes_max`.
+    pub subscribers_cut: u64,
     /// Times that `memory_max` was exceeded.
     pub memory_exceeded: u64,
     /// Clients closed for it.
@@ -302,6 +308,13 @@ impl Metrics {
             ("pings_total", "Clients pinged after silence.", self.pings),
             ("topics_refused_total", "Topics above a client's bound.", self.topics_refused),
             ("publishers_refused_total", "Publishers refused.", self.publishers_refused),
+            (
+                "publisher_commands_refused_total",
+                "Commands that the port does not know.",
+                self.publisher_commands_refused,
+            ),
+            ("subscriber_messages_total", "For the port's subscribers.", self.subscriber_messages),
+            ("subscribers_cut_total", "Of them, cut off behind.", self.subscribers_cut),
             ("reloads_total", "Settings read again.", self.reloads),
             ("reloads_refused_total", "Settings that were bad.", self.reloads_refused),
             ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),

@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::tally::Tally;
-use crate::history::hash_of;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -128,8 +127,6 @@ impl Drop for Encoded {
 pub struct Message {
     /// Its topic.
     pub topic: Box<str>,
-    /// A hash of that.
-    pub hash: u32,
     /// The cursor of the message before it.
     pub before: Box<str>,
 }
@@ -210,8 +207,7 @@ impl Frame {
     /// The same, which says which message it is. Nobody may share it yet.
     pub fn about(mut self, topic: &str, before: &str) -> Frame {
         if let Some(encoded) = Rc::get_mut(&mut self.0) {
-            let (topic, hash, before) = (topic.into(), hash_of(topic), before.into());
-            encoded.message = Some(Message { topic, hash, before });
+            encoded.message = Some(Message { topic: topic.into(), before: before.into() });
         }
         self
     }

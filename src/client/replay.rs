@@ -125,8 +125,7 @@ pub fn noted_bytes() -> usize {
 }
 
 impl Change {
-    /// A note that counts among [`noted_bytes`] for as long as it lives.
-    pub fn new(
+    fn new(
         key: &str,
         (from, until): (u64, u64),
         after: Vec<EntryId>,

@@ -64,6 +64,15 @@ pub struct Bounds {
     pub accepts_per_turn: usize,
     /// Publishers connected to us; one more gets `-ERR`.
     pub publishers_max: usize,
+    /// Commands that a publisher may send between MULTI and EXEC; then `-ERR`, and `-EXECABORT`.
+    pub transaction_commands_max: usize,
+    /// Bytes of them.
+    pub transaction_bytes_max: usize,
+    /// Channels and patterns that one connection of the publishers' port may subscribe to; then `-ERR`.
+    pub publisher_subscriptions_max: usize,
+    /// Bytes that wait for one subscriber of the publishers' port; then it is cut off, as it is when a quarter of them wait for a
+    /// minute.
+    pub publisher_backlog_bytes_max: usize,
     /// Nothing heard from a client for so long: a ping; 0: no pings.
     pub ping_seconds: u32,
     /// Nothing heard from a client for so long: 4001; 0: never.
@@ -128,6 +137,10 @@ impl Default for Bounds {
             flush_clients_per_turn: 512,
             accepts_per_turn: 64,
             publishers_max: 64,
+            transaction_commands_max: 65_536,
+            transaction_bytes_max: 8 << 20,
+            publisher_subscriptions_max: 1024,
+            publisher_backlog_bytes_max: 32 << 20,
             ping_seconds: 25,
             silence_seconds: 60,
             redis_silence_seconds: 10,
@@ -181,6 +194,10 @@ mod tests {
             ("flush_clients_per_turn", "512"),
             ("accepts_per_turn", "64"),
             ("publishers_max", "64"),
+            ("transaction_commands_max", "65536"),
+            ("transaction_bytes_max", "8MiB"),
+            ("publisher_subscriptions_max", "1024"),
+            ("publisher_backlog_bytes_max", "32MiB"),
             ("ping_seconds", "25"),
             ("silence_seconds", "60"),
             ("redis_silence_seconds", "10"),

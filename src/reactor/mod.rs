@@ -395,7 +395,7 @@ impl Reactor {
             self.burst = BURST;
         }
         self.flush_links();
-        self.publishers.flush(self.site.server.now.millis);
+        self.publishers.flush(&mut self.site);
         self.flush_clients();
         self.site.server.settle_receipts();
     }

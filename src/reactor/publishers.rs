@@ -1,7 +1,7 @@
 //! The sockets of publishers that are connected to us.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,10 +15,14 @@ use crate::config::Bounds;
 use crate::reactor::doors::{Purpose, turn_away};
 use crate::reactor::token::Source;
 use crate::site::Site;
-use crate::source::publisher::Publisher;
+use crate::source::Exchange;
+use crate::source::publisher::{Moment, Peer, Publish, Publisher, Terms};
 
 /// A pool of back ends keeps its connections for hours; one whose machine is gone must not hold a place for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Parts of a write: a large message is one of its own.
+const PARTS: usize = 16;
 
 /// How long one may leave its answers unread while the socket is full.
 const BLOCKED_MAX: Millis = 60_000;
@@ -54,9 +58,11 @@ pub struct Publishers {
     ended: Vec<usize>,
     /// None of the noted ones was read in this turn: a client was owed enough before it was their turn.
     waited: bool,
-    max: usize,
-    payload_bytes_max: usize,
-    password: Option<Rc<[u8]>>,
+    terms: Rc<Terms>,
+    /// Who of them subscribes to what.
+    exchange: Exchange,
+    /// How many there were.
+    admitted: u64,
     /// How long one may take to give the password: `auth_seconds`, as for clients.
     stranger_max: Millis,
 }
@@ -69,9 +75,19 @@ impl Publishers {
             touched: Vec::new(),
             ended: Vec::new(),
             waited: false,
-            max: bounds.publishers_max,
-            payload_bytes_max: bounds.payload_bytes_max,
-            password: password.map(Rc::from),
+            terms: Rc::new(Terms {
+                password: password.map(Rc::from),
+                payload_bytes_max: bounds.payload_bytes_max,
+                transaction_commands_max: bounds.transaction_commands_max,
+                transaction_bytes_max: bounds.transaction_bytes_max,
+                connections_max: bounds.publishers_max,
+                backlog_bytes_max: bounds.publisher_backlog_bytes_max,
+            }),
+            exchange: Exchange::new(
+                bounds.publisher_subscriptions_max,
+                bounds.publisher_backlog_bytes_max,
+            ),
+            admitted: 0,
             stranger_max: Millis::from(bounds.auth_seconds) * 1000,
         }
     }
@@ -82,14 +98,14 @@ impl Publishers {
 
     /// Whether some have bytes that the last turn did not get to, or answers.
     pub fn has_note(&self) -> bool {
-        !self.noted.is_empty() || !self.touched.is_empty()
+        !self.noted.is_empty() || !self.touched.is_empty() || self.exchange.has_note()
     }
 
     /// Takes a connection in, or turns it away when there are too many.
     pub fn admit(&mut self, mut stream: TcpStream, registry: &Registry, site: &mut Site) {
-        if self.connections.len() >= self.max {
+        if self.connections.len() >= self.terms.connections_max {
             site.server.metrics().publishers_refused += 1;
-            site.complain_of_publisher(self.max);
+            site.complain_of_publisher(self.terms.connections_max);
             return turn_away(stream, Purpose::Publishers, 503);
         }
         // Only an address that is gone is found by this; failing to set it costs a place in the worst case.
@@ -99,11 +115,15 @@ impl Publishers {
         let token = Source::Publisher(entry.key()).token();
         let both = Interest::READABLE | Interest::WRITABLE;
         if registry.register(&mut stream, token, both).is_ok() {
-            let publisher = Publisher::new(self.payload_bytes_max, self.password.clone());
+            let since = site.server.now().millis;
+            self.admitted += 1;
+            let address = stream.peer_addr().ok();
+            let peer = Peer { seat: entry.key(), id: self.admitted, address, since };
+            let publisher = Publisher::new(Rc::clone(&self.terms), peer);
             entry.insert(Connection {
                 stream,
                 publisher,
-                since: site.server.now().millis,
+                since,
                 noted: false,
                 stalled: false,
                 is_ending: false,
@@ -136,10 +156,12 @@ impl Publishers {
     }
 
     /// Reads the noted ones, together up to the bound, until a client is owed enough. What is left keeps its note, and whoever
-    /// was not read comes first in the next turn: the first one would be the only one, if each turn began with it.
+    /// was not read comes first in the next turn: the first one would be the only one, if each turn began with it. Only a
+    /// transaction goes on before anything else.
     pub fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) {
         let limit = limit.div_ceil(self.noted.len().max(1));
         self.waited = !self.noted.is_empty() && site.server.is_pressed();
+        let moment = Moment { now: site.server.now(), connections: self.connections.len() };
         for _ in 0..self.noted.len() {
             if site.server.is_pressed() {
                 return;
@@ -148,27 +170,61 @@ impl Publishers {
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
-            connection.noted = connection.read(site, buffer, limit);
+            let mut hall = Hall { site, exchange: &mut self.exchange, moment };
+            connection.noted = connection.read(&mut hall, buffer, limit);
+            self.touched.push(number);
+            if let Some((name, count)) = connection.publisher.take_refused() {
+                site.server.metrics().publisher_commands_refused += u64::from(count);
+                let address = connection.stream.peer_addr().ok();
+                site.complain_of_command(&name, address.map(|address| address.ip()));
+            }
+            if connection.publisher.is_executing() {
+                return self.noted.push_front(number);
+            }
             if connection.noted {
                 self.noted.push_back(number);
             }
-            self.touched.push(number);
         }
     }
 
-    /// Writes the answers.
-    pub fn flush(&mut self, now: Millis) {
+    /// Writes the answers, and messages to those who subscribe to them.
+    pub fn flush(&mut self, site: &mut Site) {
+        let now = site.server.now().millis;
+        for number in self.exchange.take_awaiting() {
+            if let Some(connection) = self.connections.get_mut(number) {
+                connection.publisher.collect(&mut self.exchange);
+                self.touched.push(number);
+            }
+        }
         for number in std::mem::take(&mut self.touched) {
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
             connection.write(now);
+            self.exchange.settle(number, connection.publisher.unwritten_messages(), now);
             if connection.is_done() {
                 self.ended.push(number);
             } else if connection.stalled && connection.blocked_since.is_none() && !connection.noted
             {
                 connection.noted = true;
                 self.noted.push_back(number);
+            }
+        }
+        self.end_cut(site);
+    }
+
+    /// Ends subscribers that are too far behind.
+    fn end_cut(&mut self, site: &mut Site) {
+        for number in self.exchange.take_cut() {
+            if let Some(connection) = self.connections.get_mut(number) {
+                connection.broken = true;
+                self.ended.push(number);
+                site.server.metrics().subscribers_cut += 1;
+                log::warn!(
+                    "a subscriber at the publishers' port, {}, was cut off: more than \
+                     publisher_backlog_bytes_max waited for it, or a quarter of that for a minute",
+                    connection.address()
+                );
             }
         }
     }
@@ -178,6 +234,7 @@ impl Publishers {
         let any = !self.ended.is_empty();
         for number in self.ended.drain(..) {
             self.connections.try_remove(number);
+            self.exchange.leave(number);
         }
         site.publishers = self.connections.len();
         any
@@ -208,12 +265,41 @@ impl Publishers {
     }
 }
 
+/// Where a publisher's message goes: to clients, and to those who subscribe at this port.
+struct Hall<'a> {
+    site: &'a mut Site,
+    exchange: &'a mut Exchange,
+    moment: Moment,
+}
+
+impl Hall<'_> {
+    /// Returns to how many it went.
+    ///
+    /// # Errors
+    /// No client can hear that channel, and no subscriber does.
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, String> {
+        let subscribers = self.exchange.publish(channel, payload);
+        if subscribers > 0 {
+            self.site.server.metrics().subscriber_messages += subscribers as u64;
+            if self.site.refusal_of(channel).is_some() {
+                return Ok(subscribers);
+            }
+        }
+        let receivers = subscribers + self.site.publish(channel, payload);
+        // Why not is looked into only where nobody heard it.
+        match (receivers == 0).then(|| self.site.refusal_of(channel)).flatten() {
+            Some(why) => Err(why),
+            None => Ok(receivers),
+        }
+    }
+}
+
 impl Connection {
     /// Whether there is more to be read.
-    fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) -> bool {
+    fn read(&mut self, hall: &mut Hall<'_>, buffer: &mut [u8], limit: usize) -> bool {
         self.stalled = false;
         let pending = std::mem::take(&mut self.pending);
-        self.take_in(site, &pending);
+        self.take_in(hall, &pending);
         let mut total = 0;
         let mut is_empty = false;
         while !self.closed && !self.broken {
@@ -222,8 +308,8 @@ impl Connection {
                 return false;
             }
             let is_over = total >= limit;
-            if is_over || !self.pending.is_empty() || site.server.is_pressed() {
-                site.server.metrics().source_reads_put_off += u64::from(is_over);
+            if is_over || self.is_put_off() || hall.site.server.is_pressed() {
+                hall.site.server.metrics().source_reads_put_off += u64::from(is_over);
                 return true;
             }
             if is_empty {
@@ -234,7 +320,7 @@ impl Connection {
                 Ok(0) => self.closed = true,
                 Ok(length) => {
                     total += length;
-                    self.take_in(site, &buffer[..length]);
+                    self.take_in(hall, &buffer[..length]);
                     // A short read empties the socket, unless its end is behind it, of which no further event would tell.
                     is_empty = length < room && !self.is_ending;
                 }
@@ -243,25 +329,43 @@ impl Connection {
                 Err(_) => self.broken = true,
             }
         }
-        !self.pending.is_empty()
+        self.is_put_off()
+    }
+
+    /// Whether something that was read is still to be carried out.
+    fn is_put_off(&self) -> bool {
+        !self.pending.is_empty() || self.publisher.is_executing()
     }
 
     /// Publishes what was read, until a client is owed enough; the rest is kept.
-    fn take_in(&mut self, site: &mut Site, mut input: &[u8]) {
-        while !site.server.is_pressed() {
-            let Some(publish) = self.publisher.next(&mut input) else { break };
-            let receivers = site.publish(publish.channel, publish.payload);
-            self.publisher.published(receivers);
+    fn take_in(&mut self, hall: &mut Hall<'_>, mut input: &[u8]) {
+        while !hall.site.server.is_pressed() {
+            let next = self.publisher.next(&mut input, hall.exchange, &hall.moment);
+            let Some(Publish { channel, payload }) = next else { break };
+            match hall.publish(channel, payload) {
+                Ok(receivers) => self.publisher.published(receivers),
+                Err(why) => self.publisher.refused(&why),
+            }
         }
         self.pending = input.to_vec();
         for _ in 0..self.publisher.take_oversized() {
-            site.oversized();
+            hall.site.oversized();
         }
     }
 
+    fn address(&self) -> String {
+        self.stream.peer_addr().map_or_else(|_| "gone".to_owned(), |address| address.to_string())
+    }
+
     fn write(&mut self, now: Millis) {
-        while !self.publisher.output().is_empty() && self.blocked_since.is_none() && !self.broken {
-            match self.stream.write(self.publisher.output()) {
+        while self.publisher.has_output() && self.blocked_since.is_none() && !self.broken {
+            let mut parts = [IoSlice::new(&[]); PARTS];
+            let mut count = 0;
+            for (slot, part) in parts.iter_mut().zip(self.publisher.output()) {
+                *slot = IoSlice::new(part);
+                count += 1;
+            }
+            match self.stream.write_vectored(&parts[..count]) {
                 Ok(length) => self.publisher.wrote(length),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -283,7 +387,9 @@ impl Connection {
     /// Whether nothing is left to be said, or nobody to say it to.
     fn is_done(&self) -> bool {
         let no_more =
-            (self.closed && !self.stalled && self.pending.is_empty()) || self.publisher.is_ending();
-        self.broken || (no_more && self.publisher.output().is_empty())
+            (self.closed && !self.stalled && !self.is_put_off()) || self.publisher.is_ending();
+        // A transaction is carried out though its publisher has gone.
+        let is_lost = self.broken && !self.publisher.is_executing();
+        is_lost || (no_more && !self.publisher.has_output())
     }
 }

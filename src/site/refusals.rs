@@ -1,11 +1,14 @@
 //! What the operator is told of a handshake that is refused, and of a message that is dropped.
 
+use std::net::IpAddr;
+
 use super::Site;
 use crate::client::http::{Request, Response};
 use crate::complaints::{Origin, Weight, shown};
 use crate::config::Bounds;
 use crate::server::Server;
 use crate::slots::ConnId;
+use crate::topic;
 
 /// Paths that a browser asks for on its own.
 const UNASKED: [&str; 3] = ["/favicon.ico", "/robots.txt", "/apple-touch-icon.png"];
@@ -40,7 +43,7 @@ impl Site {
     }
 
     /// Tells the operator of a connection that is turned away before anything of it is read.
-    pub(crate) fn complain_of_admission(&mut self, status: u16, address: std::net::IpAddr) {
+    pub(crate) fn complain_of_admission(&mut self, status: u16, address: IpAddr) {
         let origin = Origin { path: None, address: Some(address) };
         let weight = if self.draining { Weight::Usual } else { Weight::Curable };
         let Server { complaints, bounds, now, .. } = &mut self.server;
@@ -70,17 +73,25 @@ impl Site {
     /// Tells the operator of a message on a channel that carries no topic.
     pub(super) fn complain_of_channel(&mut self, channel: &[u8]) {
         let Site { server, prefix, .. } = self;
-        server.complain("message dropped", Weight::Curable, Origin::default(), || {
-            let name = shown(&String::from_utf8_lossy(channel));
-            let prefix = shown(prefix);
-            match channel.starts_with(prefix.as_bytes()) {
-                true => format!(
-                    "the channel {name} names no topic: 1 to 133 bytes of A-Z a-z 0-9 _ - . : @ / behind {prefix}"
-                ),
-                false => format!(
-                    "the channel {name} does not begin with {prefix}: publish on {prefix}<topic>, or set prefix"
-                ),
-            }
+        let text = || fault_of(prefix, channel).unwrap_or_default();
+        server.complain("message dropped", Weight::Curable, Origin::default(), text);
+    }
+
+    /// Why no client can hear a channel, as an error for its publisher; `None`: one could.
+    pub fn refusal_of(&self, channel: &[u8]) -> Option<String> {
+        let is_control = self.control.as_ref().is_some_and(|one| one.as_bytes() == channel);
+        let fault = fault_of(&self.prefix, channel).filter(|_| !is_control)?;
+        Some(format!("ERR nobody hears this: {fault}"))
+    }
+
+    /// Tells the operator of a publisher's command that the publishers' port does not know.
+    pub(crate) fn complain_of_command(&mut self, name: &str, address: Option<IpAddr>) {
+        let origin = Origin { path: None, address };
+        self.server.complain("publisher's command", Weight::Curable, origin, || {
+            let name = shown(name);
+            format!(
+                "{name} was answered with -ERR: this port takes PUBLISH; use a Redis for the rest"
+            )
         });
     }
 
@@ -132,6 +143,27 @@ fn advice(response: &Response, bounds: &Bounds) -> String {
         503 => format!("all places are taken; clients_max is {}", bounds.clients_max),
         _ => reason,
     }
+}
+
+/// Why a channel carries no topic.
+fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
+    let name = shown(&String::from_utf8_lossy(channel));
+    let Some(topic) = channel.strip_prefix(prefix.as_bytes()) else {
+        let prefix = shown(prefix);
+        let added = name.find(&prefix).map(|at| {
+            format!("; {} is before it: a prefix that the publisher's library adds?", &name[..at])
+        });
+        return Some(format!(
+            "the channel {name} does not begin with {prefix}: publish on {prefix}<topic>, or set prefix{}",
+            added.unwrap_or_default()
+        ));
+    };
+    topic::published(topic).is_none().then(|| {
+        let prefix = shown(prefix);
+        format!(
+            "the channel {name} names no topic: 1 to 133 bytes of A-Z a-z 0-9 _ - . : @ / behind {prefix}"
+        )
+    })
 }
 
 /// A page that may not connect, and the setting that lets it in.

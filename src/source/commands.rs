@@ -1,13 +1,19 @@
 //! The commands that a client library sends before and beside PUBLISH, answered as Redis answers them.
 
-use std::rc::Rc;
+use std::fmt::Write;
+use std::net::SocketAddr;
 
+use super::catalog::Command;
+use super::exchange::{Exchange, Kind};
+use super::facts;
 use super::resp;
+use super::terms::{Moment, Terms};
+use crate::clock::Millis;
 
 /// Of a command that the peer named, in our answer.
 const QUOTE_BYTES_MAX: usize = 64;
-/// Clients look at it to choose their commands.
-const REDIS_VERSION: &str = "7.0.0";
+/// The longest name that a connection can give itself.
+const NAME_BYTES_MAX: usize = 256;
 
 const NO_AUTH: &str = "NOAUTH Authentication required.";
 const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already authenticated, \
@@ -18,22 +24,65 @@ const NO_PASSWORD: &str = "ERR AUTH <password> called without any password confi
     default user. Are you sure your configuration is correct?";
 const SYNTAX: &str = "ERR syntax error";
 const NOT_A_NUMBER: &str = "ERR value is not an integer or out of range";
+const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
+
+/// A connection, as it is told of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peer {
+    /// The number under which the [`Exchange`] knows it. It is given again when the connection is gone.
+    pub seat: usize,
+    /// `CLIENT ID`: never given again.
+    pub id: u64,
+    pub address: Option<SocketAddr>,
+    /// When it came.
+    pub since: Millis,
+}
+
+/// Which answers the peer wants: `CLIENT REPLY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replies {
+    On,
+    /// Not the next one.
+    Skip,
+    Off,
+}
 
 /// What commands leave behind on a connection.
 pub struct Session {
-    password: Option<Rc<[u8]>>,
+    pub peer: Peer,
+    pub replies: Replies,
     is_authenticated: bool,
     is_resp3: bool,
+    name: Option<Box<[u8]>>,
+}
+
+/// What a command is answered from, besides the connection itself.
+pub struct Context<'a> {
+    pub terms: &'a Terms,
+    pub exchange: &'a Exchange,
+    pub moment: &'a Moment,
+    /// Commands that wait for EXEC; `None`: there was no MULTI.
+    pub queued: Option<usize>,
 }
 
 impl Session {
     /// Without a password everyone is the default user.
-    pub fn new(password: Option<Rc<[u8]>>) -> Session {
-        Session { is_authenticated: password.is_none(), password, is_resp3: false }
+    pub fn new(peer: Peer, terms: &Terms) -> Session {
+        Session {
+            peer,
+            replies: Replies::On,
+            is_authenticated: terms.password.is_none(),
+            is_resp3: false,
+            name: None,
+        }
     }
 
     pub fn is_authenticated(&self) -> bool {
         self.is_authenticated
+    }
+
+    pub fn is_resp3(&self) -> bool {
+        self.is_resp3
     }
 
     /// Refuses what may not come before AUTH.
@@ -41,50 +90,67 @@ impl Session {
         resp::write_error(output, NO_AUTH);
     }
 
-    /// Answers any command but PUBLISH; true: it was QUIT. `words` are its name and arguments, perhaps without the last ones,
-    /// of which none of these commands has so many.
-    pub fn answer(&mut self, words: &[&[u8]], output: &mut Vec<u8>) -> bool {
-        let Some((name, arguments)) = words.split_first() else {
-            return false;
-        };
-        let name = name.to_ascii_uppercase();
-        let is_open = matches!(name.as_slice(), b"AUTH" | b"HELLO" | b"QUIT" | b"RESET");
-        if !self.is_authenticated && !is_open {
-            self.write_unauthenticated(output);
-            return false;
+    /// Answers a command that concerns this connection or the server alone. `words` are its name and arguments.
+    pub fn answer(
+        &mut self,
+        command: &Command,
+        words: &[&[u8]],
+        context: &Context<'_>,
+        output: &mut Vec<u8>,
+    ) {
+        let (terms, arguments) = (context.terms, &words[1..]);
+        match (command.name, arguments) {
+            ("PING", []) => resp::write_simple(output, "PONG"),
+            ("PING" | "ECHO", [message]) => resp::write_bulk(output, message),
+            ("SELECT", [number]) => write_result(output, select(number)),
+            ("AUTH", [password]) => write_result(output, self.auth(None, password, terms)),
+            ("AUTH", [user, password]) => {
+                write_result(output, self.auth(Some(user), password, terms));
+            }
+            ("AUTH", _) => resp::write_error(output, SYNTAX),
+            ("HELLO", _) => self.hello(arguments, terms, output),
+            ("INFO", sections) => {
+                facts::write_info(output, sections, context.exchange, context.moment);
+            }
+            ("CONFIG GET", [_, patterns @ ..]) => {
+                facts::write_config(output, patterns, terms, self.is_resp3);
+            }
+            ("ROLE", _) => facts::write_role(output),
+            ("TIME", _) => facts::write_time(output, context.moment),
+            ("LASTSAVE", _) => facts::write_last_save(output, context.moment),
+            // There are no keys to be watched, and no replicas to wait for.
+            ("UNWATCH" | "WATCH", _) => resp::write_simple(output, "OK"),
+            ("DBSIZE" | "WAIT", _) => resp::write_integer(output, 0),
+            ("MODULE LIST", _) => resp::write_array(output, 0),
+            ("ACL WHOAMI", _) => resp::write_bulk(output, b"default"),
+            ("READONLY" | "READWRITE", _) => resp::write_error(output, NO_CLUSTER),
+            // With it libraries send the script itself.
+            ("EVALSHA", _) => {
+                resp::write_error(output, "NOSCRIPT No matching script. Please use EVAL.");
+            }
+            ("SCRIPT EXISTS", [_, hashes @ ..]) => {
+                resp::write_array(output, hashes.len());
+                hashes.iter().for_each(|_| resp::write_integer(output, 0));
+            }
+            (name, _) if name.starts_with("CLIENT ") => {
+                self.client(&name["CLIENT ".len()..], &arguments[1..], context, output);
+            }
+            (name, _) if name.starts_with("CLUSTER ") => resp::write_error(output, NO_CLUSTER),
+            (name, _) if name.starts_with("COMMAND") => {
+                facts::write_commands(output, words, self.is_resp3);
+            }
+            (name, _) => write_arity(output, name),
         }
-        match (name.as_slice(), arguments) {
-            (b"PING", []) => resp::write_simple(output, "PONG"),
-            (b"PING", [message]) => resp::write_bulk(output, message),
-            (b"SELECT", [number]) => write_result(output, select(number)),
-            (b"AUTH", [password]) => write_result(output, self.auth(None, password)),
-            (b"AUTH", [user, password]) => write_result(output, self.auth(Some(user), password)),
-            (b"AUTH", [_, _, _, ..]) => resp::write_error(output, SYNTAX),
-            (b"HELLO", _) => self.hello(arguments, output),
-            (b"CLIENT", [subcommand, rest @ ..]) => self.client(subcommand, rest, output),
-            (b"COMMAND", _) => self.command(arguments, output),
-            (b"INFO", _) => write_info(output),
-            (b"RESET", []) => {
-                *self = Session::new(self.password.take());
-                resp::write_simple(output, "RESET");
-            }
-            (b"QUIT", _) => {
-                resp::write_simple(output, "OK");
-                return true;
-            }
-            (b"PING" | b"SELECT" | b"AUTH" | b"CLIENT" | b"RESET", _) => write_arity(output, &name),
-            _ => {
-                let name = printable(words[0]);
-                let why = "this port takes PUBLISH; use a Redis for the rest";
-                resp::write_error(output, &format!("ERR unknown command '{name}': {why}"));
-            }
-        }
-        false
     }
 
     /// There is one user, `default`. Without a password it takes any, as in Redis.
-    fn auth(&mut self, user: Option<&[u8]>, password: &[u8]) -> Result<(), &'static str> {
-        let is_right = match &self.password {
+    fn auth(
+        &mut self,
+        user: Option<&[u8]>,
+        password: &[u8],
+        terms: &Terms,
+    ) -> Result<(), &'static str> {
+        let is_right = match &terms.password {
             None if user.is_none() => return Err(NO_PASSWORD),
             None => true,
             Some(expected) => is_same(password, expected),
@@ -97,22 +163,23 @@ impl Session {
     }
 
     /// `HELLO [2|3 [AUTH user password] [SETNAME name]]`.
-    fn hello(&mut self, arguments: &[&[u8]], output: &mut Vec<u8>) {
-        match self.agree(arguments) {
+    fn hello(&mut self, arguments: &[&[u8]], terms: &Terms, output: &mut Vec<u8>) {
+        match self.agree(arguments, terms) {
             Ok(is_resp3) => self.is_resp3 = is_resp3,
             Err(error) => return resp::write_error(output, &error),
         }
         resp::write_map(output, 7, self.is_resp3);
         for (key, value) in [
             ("server", "redis"),
-            ("version", REDIS_VERSION),
+            ("version", facts::REDIS_VERSION),
             ("mode", "standalone"),
             ("role", "master"),
         ] {
             resp::write_bulk(output, key.as_bytes());
             resp::write_bulk(output, value.as_bytes());
         }
-        for (key, value) in [("proto", if self.is_resp3 { 3 } else { 2 }), ("id", 1)] {
+        let id = self.peer.id as usize;
+        for (key, value) in [("proto", if self.is_resp3 { 3 } else { 2 }), ("id", id)] {
             resp::write_bulk(output, key.as_bytes());
             resp::write_integer(output, value);
         }
@@ -121,7 +188,7 @@ impl Session {
     }
 
     /// Whether it is RESP3 from now on.
-    fn agree(&mut self, arguments: &[&[u8]]) -> Result<bool, String> {
+    fn agree(&mut self, arguments: &[&[u8]], terms: &Terms) -> Result<bool, String> {
         let (version, mut options) = match arguments.split_first() {
             None => (None, arguments),
             Some((version, options)) => (Some(version), options),
@@ -138,11 +205,11 @@ impl Session {
         while let [option, rest @ ..] = options {
             options = match (option.to_ascii_uppercase().as_slice(), rest) {
                 (b"AUTH", [user, password, rest @ ..]) => {
-                    self.auth(Some(user), password)?;
+                    self.auth(Some(user), password, terms)?;
                     rest
                 }
                 (b"SETNAME", [name, rest @ ..]) => {
-                    check_name(name)?;
+                    self.set_name(name)?;
                     rest
                 }
                 _ => {
@@ -157,40 +224,112 @@ impl Session {
         Ok(is_resp3)
     }
 
-    /// What libraries send to introduce themselves is accepted, and forgotten: an idle connection holds nothing.
-    fn client(&self, subcommand: &[u8], arguments: &[&[u8]], output: &mut Vec<u8>) {
-        let subcommand = subcommand.to_ascii_uppercase();
-        match (subcommand.as_slice(), arguments) {
-            (b"SETNAME", [name]) => write_result(output, check_name(name)),
-            (b"SETINFO", [_, _]) | (b"NO-EVICT" | b"NO-TOUCH", [_]) => {
+    /// What libraries say of themselves is accepted and forgotten, but for the name.
+    fn client(
+        &mut self,
+        subcommand: &str,
+        arguments: &[&[u8]],
+        context: &Context<'_>,
+        output: &mut Vec<u8>,
+    ) {
+        let upper = arguments.first().map(|word| word.to_ascii_uppercase()).unwrap_or_default();
+        match (subcommand, upper.as_slice()) {
+            ("SETNAME", _) => {
+                let result = self.set_name(arguments[0]);
+                write_result(output, result);
+            }
+            ("GETNAME", _) => match &self.name {
+                Some(name) => resp::write_bulk(output, name),
+                None => resp::write_null(output, self.is_resp3),
+            },
+            ("ID", _) => resp::write_integer(output, self.peer.id as usize),
+            ("INFO", _) => resp::write_bulk(output, self.line(context).as_bytes()),
+            ("LIST", _) => {
+                let is_meant = self.is_listed(arguments, context);
+                let list = if is_meant { self.line(context) } else { String::new() };
+                resp::write_bulk(output, list.as_bytes());
+            }
+            ("REPLY", b"ON") => {
+                self.replies = Replies::On;
                 resp::write_simple(output, "OK");
             }
-            (b"REPLY", [mode]) if mode.eq_ignore_ascii_case(b"ON") => {
+            ("REPLY", b"OFF") => self.replies = Replies::Off,
+            ("REPLY", b"SKIP") => self.replies = Replies::Skip,
+            // There are no keys, and so none that would have to be told of.
+            ("TRACKING", b"ON" | b"OFF") | ("CACHING", b"YES" | b"NO") => {
                 resp::write_simple(output, "OK");
             }
-            (b"GETNAME", []) => resp::write_null(output, self.is_resp3),
-            (b"ID", []) => resp::write_integer(output, 1),
-            _ => {
-                let subcommand = printable(&subcommand);
-                resp::write_error(output, &format!("ERR CLIENT {subcommand} is not known here"));
+            ("SETINFO", _) | ("NO-EVICT" | "NO-TOUCH", b"ON" | b"OFF") => {
+                resp::write_simple(output, "OK");
             }
+            ("GETREDIR", _) => resp::write_signed(output, -1),
+            ("TRACKINGINFO", _) => self.tracking_info(output),
+            _ => resp::write_error(output, SYNTAX),
         }
     }
 
-    /// `COMMAND` and its subcommands: an empty table. redis-cli asks for it as it starts.
-    fn command(&self, arguments: &[&[u8]], output: &mut Vec<u8>) {
-        match arguments.first().map(|word| word.to_ascii_uppercase()).as_deref() {
-            Some(b"COUNT") => resp::write_integer(output, 0),
-            Some(b"DOCS") => resp::write_map(output, 0, self.is_resp3),
-            _ => resp::write_array(output, 0),
+    fn tracking_info(&self, output: &mut Vec<u8>) {
+        resp::write_map(output, 3, self.is_resp3);
+        resp::write_bulk(output, b"flags");
+        resp::write_array(output, 1);
+        resp::write_bulk(output, b"off");
+        resp::write_bulk(output, b"redirect");
+        resp::write_signed(output, -1);
+        resp::write_bulk(output, b"prefixes");
+        resp::write_array(output, 0);
+    }
+
+    /// Whether `CLIENT LIST` with these filters names this connection. It never names another one.
+    fn is_listed(&self, filters: &[&[u8]], context: &Context<'_>) -> bool {
+        match filters {
+            [filter, ids @ ..] if filter.eq_ignore_ascii_case(b"ID") => {
+                ids.iter().any(|id| number(id) == i64::try_from(self.peer.id).ok())
+            }
+            [filter, kind] if filter.eq_ignore_ascii_case(b"TYPE") => {
+                let is_subscriber = context.exchange.count(self.peer.seat) > 0;
+                kind.eq_ignore_ascii_case(if is_subscriber { b"PUBSUB" } else { b"NORMAL" })
+            }
+            _ => true,
         }
+    }
+
+    /// This connection, as `CLIENT INFO` shows it.
+    fn line(&self, context: &Context<'_>) -> String {
+        let age = context.moment.now.millis.saturating_sub(self.peer.since) / 1000;
+        let [channels, patterns] = [Kind::Channel, Kind::Pattern]
+            .map(|kind| context.exchange.names(self.peer.seat, kind).len());
+        let name = self.name.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        let mut line = format!("id={}", self.peer.id);
+        if let Some(address) = self.peer.address {
+            let _ = write!(line, " addr={address}");
+        }
+        let flags = if channels + patterns > 0 { "P" } else { "N" };
+        let multi = context.queued.map_or_else(|| "-1".to_owned(), |count| count.to_string());
+        let resp = if self.is_resp3 { 3 } else { 2 };
+        let _ = writeln!(
+            line,
+            " name={name} age={age} idle=0 flags={flags} db=0 sub={channels} psub={patterns} \
+             multi={multi} user=default redir=-1 resp={resp}"
+        );
+        line
+    }
+
+    fn set_name(&mut self, name: &[u8]) -> Result<(), &'static str> {
+        check_name(name)?;
+        self.name = (!name.is_empty()).then(|| name.into());
+        Ok(())
     }
 }
 
 /// `-ERR wrong number of arguments`, in Redis' words.
-pub fn write_arity(output: &mut Vec<u8>, name: &[u8]) {
-    let name = printable(&name.to_ascii_lowercase());
-    resp::write_error(output, &format!("ERR wrong number of arguments for '{name}' command"));
+fn write_arity(output: &mut Vec<u8>, name: &str) {
+    resp::write_error(output, &format!("ERR {}", wrong_arity(name)));
+}
+
+/// Why a command is refused that has too many words, or too few.
+pub fn wrong_arity(name: &str) -> String {
+    let name = name.to_ascii_lowercase().replace(' ', "|");
+    format!("wrong number of arguments for '{name}' command")
 }
 
 fn write_result(output: &mut Vec<u8>, result: Result<(), &'static str>) {
@@ -198,15 +337,6 @@ fn write_result(output: &mut Vec<u8>, result: Result<(), &'static str>) {
         Ok(()) => resp::write_simple(output, "OK"),
         Err(error) => resp::write_error(output, error),
     }
-}
-
-fn write_info(output: &mut Vec<u8>) {
-    let version = env!("CARGO_PKG_VERSION");
-    let info = format!(
-        "# Server\r\nredis_version:{REDIS_VERSION}\r\nredis_mode:standalone\r\n\
-         oneloop_version:{version}\r\n"
-    );
-    resp::write_bulk(output, info.as_bytes());
 }
 
 /// A database means nothing to pub/sub: all are one.
@@ -219,6 +349,9 @@ fn select(index: &[u8]) -> Result<(), &'static str> {
 }
 
 fn check_name(name: &[u8]) -> Result<(), &'static str> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err("ERR Client names cannot be longer than 256 bytes.");
+    }
     match name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
         true => Ok(()),
         false => Err("ERR Client names cannot contain spaces, newlines or special characters."),
@@ -239,7 +372,8 @@ fn is_same(given: &[u8], expected: &[u8]) -> bool {
     difference == 0
 }
 
-fn printable(bytes: &[u8]) -> String {
+/// At most 64 bytes of what a peer sent, fit for a line of ours.
+pub fn printable(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(QUOTE_BYTES_MAX)];
     let clean = |&byte: &u8| {
         if (b' '..=b'~').contains(&byte) { byte as char } else { '?' }
@@ -250,108 +384,6 @@ fn printable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ask(session: &mut Session, line: &str) -> String {
-        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        let mut output = Vec::new();
-        assert_eq!(session.answer(&words, &mut output), words[0] == b"QUIT");
-        String::from_utf8(output).expect("it is text")
-    }
-
-    #[test]
-    fn answers_are_those_of_redis() {
-        let mut session = Session::new(None);
-        for (line, expected) in [
-            ("PING", "+PONG\r\n"),
-            ("ping hello", "$5\r\nhello\r\n"),
-            ("PING a b", "-ERR wrong number of arguments for 'ping' command\r\n"),
-            ("SELECT 15", "+OK\r\n"),
-            ("SELECT -1", "-ERR DB index is out of range\r\n"),
-            ("SELECT x", "-ERR value is not an integer or out of range\r\n"),
-            (
-                "AUTH x",
-                "-ERR AUTH <password> called without any password configured for the \
-                default user. Are you sure your configuration is correct?\r\n",
-            ),
-            ("AUTH default x", "+OK\r\n"),
-            ("AUTH bob x", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
-            ("AUTH a b c", "-ERR syntax error\r\n"),
-            ("CLIENT", "-ERR wrong number of arguments for 'client' command\r\n"),
-            ("CLIENT SETNAME me", "+OK\r\n"),
-            ("client setinfo lib-name redis-py", "+OK\r\n"),
-            ("CLIENT GETNAME", "$-1\r\n"),
-            ("CLIENT ID", ":1\r\n"),
-            ("CLIENT REPLY ON", "+OK\r\n"),
-            ("CLIENT REPLY OFF", "-ERR CLIENT REPLY is not known here\r\n"),
-            ("COMMAND", "*0\r\n"),
-            ("COMMAND DOCS", "*0\r\n"),
-            ("COMMAND COUNT", ":0\r\n"),
-            ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
-            ("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"),
-            ("HELLO 3 AUTH a", "-ERR Syntax error in HELLO option 'AUTH'\r\n"),
-            (
-                "HELLO 3 SETNAME a\nb",
-                "-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
-            ),
-            ("RESET", "+RESET\r\n"),
-            ("QUIT", "+OK\r\n"),
-        ] {
-            assert_eq!(ask(&mut session, line), expected, "{line}");
-        }
-        assert!(ask(&mut session, "INFO server").contains("# Server\r\nredis_version:7.0.0\r\n"));
-    }
-
-    #[test]
-    fn an_unknown_command_is_told_where_it_belongs() {
-        let text = ask(&mut Session::new(None), "S\r\né");
-        assert_eq!(
-            text,
-            "-ERR unknown command 'S????': this port takes PUBLISH; use a Redis for the rest\r\n"
-        );
-        assert!(ask(&mut Session::new(None), &"x".repeat(5000)).len() < 160);
-    }
-
-    #[test]
-    fn hello_is_a_map_in_resp3_and_an_array_in_resp2() {
-        let mut session = Session::new(None);
-        assert!(ask(&mut session, "HELLO").starts_with("*14\r\n$6\r\nserver\r\n"));
-        let hello = ask(&mut session, "HELLO 3 SETNAME me");
-        assert!(hello.starts_with("%7\r\n") && hello.contains("$5\r\nproto\r\n:3\r\n"));
-        redis::parse_redis_value(hello.as_bytes()).expect("it is RESP3");
-        assert_eq!(ask(&mut session, "CLIENT GETNAME"), "_\r\n");
-        assert!(ask(&mut session, "HELLO").starts_with("%7\r\n"));
-        ask(&mut session, "RESET");
-        assert!(ask(&mut session, "HELLO").starts_with("*14\r\n"));
-    }
-
-    #[test]
-    fn nothing_goes_before_the_password() {
-        let password: Rc<[u8]> = Rc::from(b"secret".as_slice());
-        let fresh = || Session::new(Some(password.clone()));
-        for line in
-            ["PING", "SELECT 0", "CLIENT ID", "COMMAND", "INFO", "SET a b", "HELLO", "HELLO 3"]
-        {
-            assert!(ask(&mut fresh(), line).starts_with("-NOAUTH "), "{line}");
-        }
-        for line in
-            ["AUTH wrong", "AUTH", "AUTH secre", "AUTH secretsecret", "AUTH bob secret", "AUTH "]
-        {
-            let mut session = fresh();
-            assert!(ask(&mut session, line).starts_with('-'), "{line}");
-            assert!(!session.is_authenticated(), "{line}");
-        }
-        for line in ["AUTH secret", "auth default secret", "HELLO 3 AUTH default secret"] {
-            let mut session = fresh();
-            ask(&mut session, line);
-            assert_eq!(ask(&mut session, "PING"), "+PONG\r\n", "{line}");
-            // A wrong one later takes nothing away, as in Redis; RESET does.
-            ask(&mut session, "AUTH wrong");
-            assert!(session.is_authenticated());
-            ask(&mut session, "RESET");
-            assert!(!session.is_authenticated());
-        }
-        assert_eq!(ask(&mut fresh(), "QUIT"), "+OK\r\n");
-    }
 
     #[test]
     fn passwords_are_compared_whole() {

@@ -9,13 +9,21 @@ pub enum Refusal {
     Quotes,
     /// A browser, made by some web page to talk to us: the lines that follow are that page's.
     Http,
+    /// It holds a control character, or its first word is not made of letters: something else is spoken here, and the lines that
+    /// follow are not the peer's own.
+    Binary,
 }
 
 /// The line, with its end or without, as the array of strings that it stands for. An empty one is an empty array.
 /// The quoting rules are those of Redis (`sdssplitargs` in its `sds.c`).
 pub fn to_array(line: &[u8]) -> Result<Vec<u8>, Refusal> {
-    // Redis reads it as a C string.
-    let mut rest = line.split(|&byte| byte == 0).next().unwrap_or_default();
+    let mut rest = line.trim_ascii();
+    if rest.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
+        return Err(Refusal::Binary);
+    }
+    if is_http(rest) {
+        return Err(Refusal::Http);
+    }
     let (mut words, mut count) = (Vec::new(), 0);
     loop {
         rest = rest.trim_ascii_start();
@@ -23,8 +31,8 @@ pub fn to_array(line: &[u8]) -> Result<Vec<u8>, Refusal> {
             break;
         }
         let word = take_word(&mut rest)?;
-        if count == 0 && is_http(&word) {
-            return Err(Refusal::Http);
+        if count == 0 && !word.iter().all(u8::is_ascii_alphabetic) {
+            return Err(Refusal::Binary);
         }
         resp::write_bulk(&mut words, &word);
         count += 1;
@@ -35,10 +43,18 @@ pub fn to_array(line: &[u8]) -> Result<Vec<u8>, Refusal> {
     Ok(array)
 }
 
-/// How each HTTP request begins, or goes on in its second line. GET is a command of Redis, but not one that we know.
-fn is_http(word: &[u8]) -> bool {
+/// Whether the line begins like a request of HTTP or like its second line, or ends like a request: the method may be any word, and
+/// a page can choose `PUBLISH`. GET is a command of Redis, but not one that we know.
+fn is_http(line: &[u8]) -> bool {
     let words: [&[u8]; 5] = [b"POST", b"GET", b"HEAD", b"OPTIONS", b"Host:"];
-    words.iter().any(|http| http.eq_ignore_ascii_case(word))
+    let mut parts = line.split(u8::is_ascii_whitespace);
+    let first = parts.next().unwrap_or_default();
+    let last = parts.next_back().unwrap_or_default();
+    let is_version = |word: &[u8]| {
+        word.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"))
+            && word[5..].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+    };
+    words.iter().any(|http| http.eq_ignore_ascii_case(first)) || is_version(last)
 }
 
 fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, Refusal> {
@@ -112,15 +128,16 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
+    /// The words behind the name of a command.
     fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
-        let array = to_array(line)?;
-        let bulks = resp::bulks(&array).expect("it is an array");
+        let array = to_array(&[b"DO ", line].concat())?;
+        let bulks = resp::bulks(&array).expect("it is an array").skip(1);
         Ok(bulks.map(|range| array[range].to_vec()).collect())
     }
 
     #[test]
     fn quotes_mean_what_they_mean_to_redis() {
-        let cases: [(&[u8], &[&[u8]]); 11] = [
+        let cases: [(&[u8], &[&[u8]]); 10] = [
             (b"", &[]),
             (b"  \t ", &[]),
             (b"PING", &[b"PING"]),
@@ -131,7 +148,6 @@ mod tests {
             (br"'\n\''", &[br"\n'"]),
             (b"a\"b c\" d", &[b"ab c", b"d"]),
             (b"\"\" ''", &[b"", b""]),
-            (b"a\0b", &[b"a"]),
         ];
         for (line, expected) in cases {
             assert_eq!(words(line), Ok(expected.iter().map(|word| word.to_vec()).collect()));
@@ -142,11 +158,40 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_a_browser_is_known_by_its_first_word() {
-        for line in ["POST / HTTP/1.1", "get /", "HEAD /", "OPTIONS *", "Host: 127.0.0.1:6380"] {
-            assert_eq!(words(line.as_bytes()), Err(Refusal::Http), "{line}");
+    fn a_request_of_a_browser_is_known_by_its_first_word_or_its_last() {
+        for line in [
+            "POST / HTTP/1.1",
+            "get /",
+            "HEAD /",
+            "OPTIONS *",
+            "Host: 127.0.0.1:6380",
+            "PUBLISH /x HTTP/1.1\r\n",
+            "publish /x http/1.0",
+            "PRI * HTTP/2.0",
+            "PUBLISH \"/x HTTP/1.1",
+        ] {
+            assert_eq!(to_array(line.as_bytes()), Err(Refusal::Http), "{line}");
         }
-        assert!(words(b"PUBLISH POST GET").is_ok());
+        assert!(to_array(b"PUBLISH POST GET").is_ok());
+        assert!(to_array(b"PUBLISH news HTTP/x").is_ok());
+    }
+
+    #[test]
+    fn a_line_that_nobody_typed_is_no_command() {
+        for line in [
+            &b"\x16\x03\x01"[..],
+            b"PUBLISH a\0b c",
+            b"PUBLISH a \x1b[2J",
+            b"PUBLISH a b\x7f",
+            b"PING\rPING",
+            b"\xff\xfe\x80",
+            b"\xc3\xa9 a",
+            b"User-Agent: curl",
+            b"SSH-2.0-OpenSSH",
+        ] {
+            assert_eq!(to_array(line), Err(Refusal::Binary), "{line:?}");
+        }
+        assert!(to_array("PUBLISH a é\r\n".as_bytes()).is_ok());
     }
 
     #[test]

@@ -5,10 +5,13 @@
 //! publisher's connection to us; all frame RESP with `resp`. What our own connections share is in `session`.
 
 mod batch;
+mod catalog;
 pub mod commander;
 mod commands;
 mod entries;
+pub mod exchange;
 mod extent;
+mod facts;
 mod far_end;
 mod garbage;
 mod greeting;
@@ -32,11 +35,13 @@ pub mod session;
 #[cfg(test)]
 mod simulated_streams;
 pub mod stream_commands;
+mod terms;
 mod tokens;
 #[cfg(test)]
 mod values;
 
 pub use commander::Commander;
+pub use exchange::Exchange;
 pub use extent::Extent;
 pub use link::{Event, Link};
 pub use link_config::{Address, LinkConfig};

@@ -121,6 +121,11 @@ impl Bulks<'_> {
     pub fn left(&self) -> usize {
         self.left
     }
+
+    /// Where the elements that were taken so far end.
+    pub fn end(&self) -> usize {
+        self.at
+    }
 }
 
 impl Iterator for Bulks<'_> {
@@ -170,6 +175,10 @@ pub fn write_integer(out: &mut Vec<u8>, number: usize) {
     write_line(out, ':', number);
 }
 
+pub fn write_signed(out: &mut Vec<u8>, number: i64) {
+    write_line(out, ':', number);
+}
+
 pub fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     write_line(out, '$', bytes.len());
     out.extend_from_slice(bytes);
@@ -179,6 +188,16 @@ pub fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Null, of which RESP3 has a type of its own.
 pub fn write_null(out: &mut Vec<u8>, is_resp3: bool) {
     out.extend_from_slice(if is_resp3 { b"_\r\n" } else { b"$-1\r\n" });
+}
+
+/// Null where an array was asked for.
+pub fn write_null_array(out: &mut Vec<u8>, is_resp3: bool) {
+    out.extend_from_slice(if is_resp3 { b"_\r\n" } else { b"*-1\r\n" });
+}
+
+/// Announces a push of `count` elements: in RESP2 it is an array.
+pub fn write_push(out: &mut Vec<u8>, count: usize, is_resp3: bool) {
+    write_line(out, if is_resp3 { '>' } else { '*' }, count);
 }
 
 /// Announces an array of `count` elements, which the caller writes next.

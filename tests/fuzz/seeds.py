@@ -149,6 +149,13 @@ def publishers():
     yield "@*1048577\r\n"
     yield "@*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$600000000\r\n"
     yield "A" + array("PUBLISH", "c", "x" * 20000) + array("AUTH", "secret")
+    yield "@" + array("MULTI") + array("PUBLISH", "c", "1") * 2 + array("ECHO", "x") + array("EXEC") + array("EXEC")
+    yield "@" + array("MULTI") + array("SET", "a") + array("PUBLISH", "c", "1") + array("EXEC") + array("DISCARD")
+    yield "@" + array("HELLO", "3") + array("SUBSCRIBE", "c", "d") + array("PSUBSCRIBE", "c*") + array("PUBLISH", "c", "1")
+    yield "@" + array("SUBSCRIBE", "c") + array("PING") + array("PUBLISH", "c", "1") + array("UNSUBSCRIBE") + array("PUBSUB", "CHANNELS")
+    script = "for i = 2, #ARGV do redis.call('publish', ARGV[i], ARGV[1]) end"
+    yield "@" + array("EVAL", script, "0", "payload", "a", "b") + array("EVAL", "return 1", "0") + array("EVALSHA", "x", "0")
+    yield "@" + array("CLIENT", "REPLY", "SKIP") + array("PING") * 2 + array("CLIENT", "REPLY", "OFF") + array("PUBLISH", "c", "1")
 
 
 def commands():

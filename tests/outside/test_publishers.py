@@ -136,9 +136,12 @@ def test_the_small_commands_are_answered(publisher):
 
 
 @pytest.mark.parametrize("words", [
-    ["GET", "key"], ["SET", "key", "value"], ["SUBSCRIBE", "pub.news"], ["PSUBSCRIBE", "*"], ["FLUSHALL"],
+    ["GET", "key"], ["SET", "key", "value"], ["SUBSCRIBE"], ["FLUSHALL"], ["MONITOR"], ["EXEC"], ["DISCARD"],
     ["CONFIG", "SET", "dir", "/"], ["EVAL", "return 1", "0"], ["PUBLISH"], ["PUBLISH", "pub.news"],
-    ["PUBLISH", "pub.news", "a", "b"], ["MULTI"], ["SHUTDOWN"], ["x" * 200], ["é"], ["a\r\n+OK"],
+    ["CLIENT", "KILL", "x"], ["SCRIPT", "LOAD", "return 1"], ["CLUSTER", "NODES"], ["SENTINEL", "masters"],
+    ["PUBLISH", "pub.news", "a", "b"], ["SHUTDOWN"], ["x" * 200], ["é"], ["a\r\n+OK"],
+    ["PUBLISH", "pub.room 7", "x"], ["PUBLISH", "user.43", "x"], ["PUBLISH", "laravel-database-pub.user.43", "x"],
+    ["PUBLISH", "", "x"], ["PUBLISH", "pub.", "x"], ["PUBLISH", "pub.\r\n+OK", "x"],
 ], ids=brief)
 async def test_everything_else_says_why_not(server, publisher, words):
     async with server.client("43") as bystander:
@@ -152,6 +155,11 @@ async def test_everything_else_says_why_not(server, publisher, words):
     b"POST / HTTP/1.1\r\nHost: x\r\n\r\nPUBLISH pub.news evil\r\n",
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\nPUBLISH pub.news evil\r\n",
     b"Host: evil\r\nPUBLISH pub.news evil\r\n",
+    b"PUBLISH /x HTTP/1.1\r\nHost: x\r\n\r\nPUBLISH pub.news evil\r\n",
+    b"PUBLISH pub.news HTTP/1.0\r\n",
+    b"\x00\x01binary\r\nPUBLISH pub.news evil\r\n",
+    b"\xff\xfe\xfd\r\nPUBLISH pub.news evil\r\n",
+    b"PUBLISH pub.news evil\x00\r\n",
 ], ids=brief)
 async def test_a_page_that_posts_here_is_cut_off(server, publisher, garbage):
     async with server.client("43", topics=["*"]) as bystander:

@@ -1,19 +1,42 @@
 //! A publisher's connection, driven by bytes.
 
+use super::intake::LINE_BYTES_MAX;
 use super::*;
 use crate::random::Random;
 
 const NEWS: &str = "*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
 
-fn publisher(password: Option<&str>) -> Publisher {
-    Publisher::new(1000, password.map(|password| Rc::from(password.as_bytes())))
+pub fn publisher(password: Option<&str>) -> Publisher {
+    let password = password.map(|password| Rc::from(password.as_bytes()));
+    publisher_at(password, Peer { id: 3, ..Peer::default() })
+}
+
+pub fn publisher_at(password: Option<Rc<[u8]>>, peer: Peer) -> Publisher {
+    let terms = Terms {
+        password,
+        payload_bytes_max: 1000,
+        transaction_commands_max: 5,
+        transaction_bytes_max: 4000,
+        connections_max: 64,
+        backlog_bytes_max: 100_000,
+    };
+    Publisher::new(Rc::new(terms), peer)
 }
 
 /// What was published, each answered with 7.
-fn feed(publisher: &mut Publisher, input: impl AsRef<[u8]>) -> Vec<String> {
+pub fn feed(publisher: &mut Publisher, input: impl AsRef<[u8]>) -> Vec<String> {
+    feed_at(&mut Exchange::new(10, 100_000), publisher, input)
+}
+
+pub fn feed_at(
+    exchange: &mut Exchange,
+    publisher: &mut Publisher,
+    input: impl AsRef<[u8]>,
+) -> Vec<String> {
     let mut input = input.as_ref();
     let mut published = Vec::new();
-    while let Some(Publish { channel, payload }) = publisher.next(&mut input) {
+    let moment = Moment::default();
+    while let Some(Publish { channel, payload }) = publisher.next(&mut input, exchange, &moment) {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         published.push(format!("{} {}", text(channel), text(payload)));
         publisher.published(7);
@@ -23,8 +46,9 @@ fn feed(publisher: &mut Publisher, input: impl AsRef<[u8]>) -> Vec<String> {
     published
 }
 
-fn take_output(publisher: &mut Publisher) -> String {
-    let output = String::from_utf8(publisher.output().to_vec()).expect("answers are text");
+pub fn take_output(publisher: &mut Publisher) -> String {
+    let output = publisher.output().flatten().copied().collect();
+    let output = String::from_utf8(output).expect("answers are text");
     publisher.wrote(output.len());
     output
 }
@@ -98,8 +122,9 @@ fn between_commands_nothing_is_held() {
         feed(&mut publisher, piece);
     }
     take_output(&mut publisher);
-    let buffers = [&publisher.line, &publisher.output, &publisher.waiting, &publisher.lent];
-    assert!(publisher.framer.is_idle() && buffers.iter().all(|buffer| buffer.capacity() == 0));
+    let buffers = [&publisher.waiting, &publisher.lent];
+    assert!(!publisher.has_output() && publisher.output.tail().capacity() == 0);
+    assert!(publisher.intake.is_idle() && buffers.iter().all(|buffer| buffer.capacity() == 0));
 }
 
 #[test]
@@ -109,8 +134,8 @@ fn a_peer_that_does_not_read_is_not_executed_further() {
     let mut published = feed(&mut publisher, &flood).len();
     assert!(published < 20_000 && !publisher.wants_input());
     let (mut answers, mut rounds) = (String::new(), 0);
-    while !publisher.output().is_empty() {
-        assert!(publisher.output().len() < OUTPUT_BYTES_MAX + 200);
+    while publisher.has_output() {
+        assert!(publisher.output.len() < OUTPUT_BYTES_MAX + 1000);
         answers += &take_output(&mut publisher);
         published += feed(&mut publisher, "").len();
         rounds += 1;
@@ -123,7 +148,13 @@ fn a_peer_that_does_not_read_is_not_executed_further() {
 
 #[test]
 fn a_browser_is_cut_off_and_nothing_of_its_page_is_carried_out() {
-    for start in ["POST / HTTP/1.1", "GET /", "Host: x", "PUT / HTTP/1.1\r\nHOST: x"] {
+    for start in [
+        "POST / HTTP/1.1",
+        "GET /",
+        "Host: x",
+        "PUT / HTTP/1.1\r\nHOST: x",
+        "PUBLISH /x HTTP/1.1\r\nx",
+    ] {
         let mut publisher = publisher(None);
         let request = format!("{start}\r\nPUBLISH news hi\r\n{NEWS}");
         assert_eq!(feed(&mut publisher, request), [""; 0], "{start}");
@@ -156,7 +187,7 @@ fn a_stranger_publishes_nothing_and_holds_little() {
     assert_eq!(feed(&mut publisher, [NEWS, &publish(100_000), NEWS].concat()), [""; 0]);
     assert_eq!(take_output(&mut publisher), "-NOAUTH Authentication required.\r\n".repeat(3));
     feed(&mut publisher, &publish(100_000)[..50_000]);
-    assert!(!publisher.framer.is_idle(), "it is skipped");
+    assert!(!publisher.intake.is_idle(), "it is skipped");
     feed(&mut publisher, &publish(100_000)[50_000..]);
     assert_eq!(publisher.take_oversized(), 0);
     assert_eq!(feed(&mut publisher, ["AUTH secret\r\n", NEWS].concat()), ["news hi"]);
@@ -167,10 +198,26 @@ fn a_stranger_publishes_nothing_and_holds_little() {
 
 #[test]
 fn random_bytes_never_panic() {
-    let words = [NEWS, "PING\r\n", "*1\r\n$4\r\nPING\r\n", "HELLO 3 AUTH a b\r\n", "*0\r\n", "\""];
+    let words = [
+        NEWS,
+        "PING\r\n",
+        "*1\r\n$4\r\nPING\r\n",
+        "HELLO 3 AUTH a b\r\n",
+        "*0\r\n",
+        "\"",
+        "MULTI\r\n",
+        "EXEC\r\n",
+        "SUBSCRIBE news a\r\n",
+        "PSUBSCRIBE n*\r\n",
+        "UNSUBSCRIBE\r\n",
+        "PUBSUB CHANNELS\r\n",
+        "CLIENT REPLY SKIP\r\n",
+        "EVAL \"for i = 2, #ARGV do redis.call('publish', ARGV[i], ARGV[1]) end\" 0 a b c\r\n",
+    ];
     for seed in 1..5000 {
         let mut random = Random::new(seed);
         let mut publisher = publisher((seed % 2 == 0).then_some("x"));
+        let mut exchange = Exchange::new(10, 100_000);
         for _ in 0..8 {
             let mut bytes = random.choose(&words).as_bytes().to_vec();
             if random.below(3) == 0 {
@@ -178,7 +225,8 @@ fn random_bytes_never_panic() {
                 bytes[at] = random.next() as u8;
             }
             let mut input = bytes.as_slice();
-            while publisher.next(&mut input).is_some() {}
+            let moment = Moment::default();
+            while publisher.next(&mut input, &mut exchange, &moment).is_some() {}
             assert!(input.is_empty(), "seed {seed}");
         }
     }
