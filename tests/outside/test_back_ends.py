@@ -75,10 +75,10 @@ $config = ['client' => 'predis', 'options' => ['prefix' => 'laravel_database_'],
     'default' => ['host' => '127.0.0.1', 'port' => '{redis.port}'],
     {connection}];
 $redis = new Illuminate\\Redis\\RedisManager(new Illuminate\\Container\\Container, 'predis', $config);
-class Redis {{ static function __callStatic($name, $words) {{ global $redis; return $redis->$name(...$words); }} }}
+class Facade {{ static function __callStatic($name, $words) {{ global $redis; return $redis->$name(...$words); }} }}
 $user = (object) ['id' => 42];
 // What the connection is for: the default one puts its prefix before the channel.
 if ($redis->connection('default')->publish('pub.user.42', 'nobody') !== 0) exit(1);
-{line}
+{line.replace("Redis::", "Facade::")}
 """
     await heard_by_its_user_alone(start, redis, lambda _: php(code, tmp_path / "laravel.php"))

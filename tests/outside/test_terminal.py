@@ -22,10 +22,8 @@ class Ear:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(**variables),
         )
         self.lines, self.notes = [], []
-        pipes = [(self.process.stdout, self.lines), (self.process.stderr, self.notes)]
-        self.readers = [threading.Thread(target=self.keep, args=pipe, daemon=True) for pipe in pipes]
-        for reader in self.readers:
-            reader.start()
+        for pipe, kept in [(self.process.stdout, self.lines), (self.process.stderr, self.notes)]:
+            threading.Thread(target=self.keep, args=(pipe, kept), daemon=True).start()
 
     @staticmethod
     def keep(pipe, kept):
@@ -36,11 +34,7 @@ class Ear:
         eventually(lambda: any(text in note for note in self.notes), f"{text!r} in {self.notes}")
 
     def end(self):
-        """Waits for its exit status; by then all that it printed is kept."""
-        status = self.process.wait(timeout=DEADLINE)
-        for reader in self.readers:
-            reader.join(DEADLINE)
-        return status
+        return self.process.wait(timeout=DEADLINE)
 
     def __enter__(self):
         return self
