@@ -76,7 +76,7 @@ async def test_the_oldest_are_dropped_and_it_is_told(start):
             rest = [number for _, number in after]
             assert rest == list(range(rest[0], MESSAGES)), "all behind the hole"
             assert rest[0] - len(numbers) == dropped(server) > 0
-            assert re.fullmatch(r"[0-9a-v]{22}", heard[gaps[0]][1]["from"])
+            assert re.fullmatch(r"[0-9a-v]{35}", heard[gaps[0]][1]["from"])
             # It is as good a client as any other again.
             server.publish("a", {"number": MESSAGES})
             assert messages_until(raw, MESSAGES) == [("a", MESSAGES)]
