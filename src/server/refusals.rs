@@ -65,15 +65,15 @@ fn advice(close: &Close, bounds: &Bounds) -> String {
             format!("a message above message_bytes_max ({} bytes)", bounds.message_bytes_max)
         }
         4000 => format!(
-            "a client read too slowly: backlog_frames_max is {}, backlog_bytes_max {}; \
-             slow = \"drop-oldest\" would keep it",
-            bounds.backlog_frames_max, bounds.backlog_bytes_max
+            "a client read too slowly: backlog_frames_max is {}, backlog_bytes_max {}, stalled_seconds {}; \
+             slow = \"drop-oldest\" would keep one that reads at all",
+            bounds.backlog_frames_max, bounds.backlog_bytes_max, bounds.stalled_seconds
         ),
         4001 => format!("nothing was heard for silence_seconds ({})", bounds.silence_seconds),
         4002 => "its token has expired".into(),
         4003 => format!(
-            "a bound was hit: commands_per_second_max ({}), clients_per_user_max ({}), memory_max or \
-             unfinished_bytes_max; the counters of /metrics say which",
+            "a bound was hit: commands_per_second_max ({}), clients_per_user_max ({}), memory_max, \
+             memberships_bytes_max or unfinished_bytes_max; the counters of /metrics say which",
             bounds.commands_per_second_max, bounds.clients_per_user_max
         ),
         4500 => format!("a token was refused: {reason}; oneloop explain TOKEN TOPIC says more"),

@@ -92,7 +92,10 @@ fn memory(report: &mut Report, bounds: &Bounds, clients: u64) {
     };
     // Whoever answers at `admin` may say any number of descriptors.
     let clients = clients.min(u64::from(u32::MAX));
-    let held = bounds.unfinished_bytes_max + bounds.backlogs_bytes_max + bounds.history_bytes_max;
+    let held = bounds.unfinished_bytes_max
+        + bounds.backlogs_bytes_max
+        + bounds.memberships_bytes_max
+        + bounds.history_bytes_max;
     let (held, sockets) = (START_BYTES + held as u64, clients * SOCKET_BYTES);
     let ceiling = if bounds.memory_max == 0 { u64::MAX } else { bounds.memory_max as u64 };
     let needed = sockets + (clients * CLIENT_BYTES + held).min(ceiling);
