@@ -24,6 +24,12 @@ pub trait Handler {
     /// A client sent a text message, at most `message_bytes_max` long.
     fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str);
 
+    /// Returns whether a text asks for topics and nothing else: then the handler counts them by [`Server::count_topic`], and they
+    /// are cheaper than other messages.
+    fn asks_for_topics(&self, _text: &str) -> bool {
+        false
+    }
+
     /// A client sent a binary message. What speaks text alone closes with 1003, as here.
     fn on_binary(&mut self, server: &mut Server, id: ConnId, _bytes: &[u8]) {
         server.close(id, Close::UNSUPPORTED);

@@ -168,24 +168,32 @@ impl Site {
     }
 
     fn on_text(&mut self, id: ConnId, text: &str) {
-        if let Some(route) = self.admit_message(id) {
+        let route = self.server.client(id).map(|client| client.route as usize);
+        let route = route.and_then(|route| self.routes.get(route));
+        let is_for_topics = route.is_some_and(|route| route.handler.asks_for_topics(text));
+        if let Some(route) = self.admit_message(id, is_for_topics) {
             self.routes[route].handler.on_message(&mut self.server, id, text);
         }
     }
 
     fn on_binary(&mut self, id: ConnId, bytes: &[u8]) {
-        if let Some(route) = self.admit_message(id) {
+        if let Some(route) = self.admit_message(id, false) {
             self.routes[route].handler.on_binary(&mut self.server, id, bytes);
         }
     }
 
-    /// Counts a message of a client: the route it is for, or `None` if it sends too many.
-    fn admit_message(&mut self, id: ConnId) -> Option<usize> {
-        let max = self.server.bounds.commands_per_second_max;
+    /// Counts a message of a client: the route it is for, or `None` if it sends too many. Topics are counted, one by one, by the
+    /// handler that reads them.
+    fn admit_message(&mut self, id: ConnId, is_for_topics: bool) -> Option<usize> {
+        let allowance = self.server.allowance();
         self.server.metrics.commands += 1;
         let client = self.server.client(id)?;
         let route = client.route;
-        if !client.count_command(max) {
+        let is_over = match is_for_topics {
+            true => allowance.is_flooded(client.spend(0)),
+            false => allowance.is_spent(client.spend(allowance.command)),
+        };
+        if is_over {
             self.server.close(id, Close::BUSY.retry_after(1000));
             return None;
         }

@@ -2,9 +2,12 @@
 
 mod backlog;
 mod comebacks;
+mod crowds;
 mod memberships;
+mod newest;
 mod nonreaders;
 pub mod others;
+mod replays;
 mod streams;
 mod unfinished;
 mod upstream;
@@ -12,7 +15,7 @@ mod upstream;
 use std::io::Read;
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::support::client::Client;
 use crate::support::{Options, server};
@@ -25,6 +28,9 @@ pub const ALL: &[(&str, Attack)] = &[
     ("unfinished", unfinished::run),
     ("backlog", backlog::run),
     ("comebacks", comebacks::run),
+    ("replays", replays::run),
+    ("crowds", crowds::run),
+    ("newest", newest::run),
     ("nonreaders", nonreaders::run),
     ("memberships", memberships::run),
     ("upstream", upstream::run),
@@ -35,6 +41,21 @@ pub const ALL: &[(&str, Attack)] = &[
 /// Asserts that a figure is within its bound, unless another binary is measured for comparison.
 pub fn assert_at_most(figure: i64, most: i64, what: &str) {
     assert!(figure <= most || server::is_another(), "{what}: {figure}, more than {most}");
+}
+
+/// Under every attack another client waits no longer than this for an answer, at the 99th percentile, and a broadcast no longer
+/// than so many times its quiet time.
+const PING_MS_MAX: f64 = 50.0;
+const BROADCAST_TIMES_MAX: f64 = 2.0;
+
+/// Asserts that the others waited no longer than that, by the figures of [`others::Waits::beside`].
+pub fn assert_others_at_most(figures: &Map<String, Value>) {
+    for (name, most) in
+        [("ping_ms_p99", PING_MS_MAX), ("broadcast_times_quiet", BROADCAST_TIMES_MAX)]
+    {
+        let figure = figures[name].as_f64().expect("a number");
+        assert!(figure <= most || server::is_another(), "{name}: {figure}, more than {most}");
+    }
 }
 
 /// Asks for an answer as a client that behaves does, and waits for it.

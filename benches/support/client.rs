@@ -41,8 +41,12 @@ impl Client {
 
     /// Connects and asks for a WebSocket; the answer is still to be read.
     pub fn ask(server: SocketAddr, number: usize, token: &str) -> Client {
+        Client::ask_with(server, number, &head(server, token))
+    }
+
+    /// The same with a head of the caller's.
+    pub fn ask_with(server: SocketAddr, number: usize, head: &str) -> Client {
         let mut client = Client(connect(server, number));
-        let head = head(server, token);
         client.0.write_all(head.as_bytes()).expect("the server takes a head");
         client
     }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::tally::Tally;
+use crate::history::hash_of;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -127,6 +128,8 @@ impl Drop for Encoded {
 pub struct Message {
     /// Its topic.
     pub topic: Box<str>,
+    /// A hash of that.
+    pub hash: u32,
     /// The cursor of the message before it.
     pub before: Box<str>,
 }
@@ -207,7 +210,8 @@ impl Frame {
     /// The same, which says which message it is. Nobody may share it yet.
     pub fn about(mut self, topic: &str, before: &str) -> Frame {
         if let Some(encoded) = Rc::get_mut(&mut self.0) {
-            encoded.message = Some(Message { topic: topic.into(), before: before.into() });
+            let (topic, hash, before) = (topic.into(), hash_of(topic), before.into());
+            encoded.message = Some(Message { topic, hash, before });
         }
         self
     }

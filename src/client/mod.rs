@@ -3,6 +3,7 @@
 //! An idle connection is a [`Client`] and nothing else. What is in flight (a request head, a part of a frame, a message in
 //! fragments, a backlog) lies in a `Flight` that exists only while it is needed.
 
+pub mod allowance;
 pub mod codec;
 pub mod forwarded;
 pub mod frame;
@@ -175,8 +176,8 @@ pub struct Client {
     ends: Tick,
     /// See [`AtEnd::pack`].
     at_end: u16,
-    /// Messages in the second in which its last byte came, for `commands_per_second_max`.
-    commands: u16,
+    /// The price of its commands in the second in which its last byte came, for `commands_per_second_max`.
+    spent: u16,
     /// What it listens to.
     pub memberships: Memberships,
     /// The latest broadcast that it was given, or that was not for it; see [`Client::is_behind`].
@@ -200,7 +201,7 @@ impl Client {
             heard: now,
             ends,
             at_end: AtEnd::Timeout.pack(),
-            commands: 0,
+            spent: 0,
             memberships: Memberships::default(),
             served: 0,
             route: 0,
@@ -224,7 +225,7 @@ impl Client {
     /// Bytes came.
     pub fn hear(&mut self, now: Tick) {
         if self.heard / TICKS_PER_SECOND != now / TICKS_PER_SECOND {
-            self.commands = 0;
+            self.spent = 0;
         }
         self.heard = now;
     }
@@ -291,10 +292,11 @@ impl Client {
         }
     }
 
-    /// Counts a message in the second in which it came; `false` when there are more than `max` in one (0: no bound).
-    pub fn count_command(&mut self, max: u32) -> bool {
-        self.commands = self.commands.saturating_add(1);
-        max == 0 || u32::from(self.commands) <= max
+    /// Adds a price to those of the second in which the last byte came. Returns their sum.
+    pub fn spend(&mut self, price: u32) -> u16 {
+        let price = u16::try_from(price).unwrap_or(u16::MAX);
+        self.spent = self.spent.saturating_add(price);
+        self.spent
     }
 
     /// Whether its socket takes nothing at present.

@@ -57,6 +57,9 @@ pub struct Outbox {
     bytes: usize,
     /// What it was told last about messages that were dropped.
     notice: Option<Frame>,
+    /// Hashes of the frames' topics, in their order, once one of them was looked for; 0: no message. To find one among a thousand
+    /// frames would take a look into each.
+    hashes: VecDeque<u32>,
 }
 
 /// What a place in an outbox takes: its queue doubles when it is full.
@@ -120,18 +123,26 @@ impl Outbox {
             tally.waits();
         }
         places_taken(1);
+        if !self.hashes.is_empty() {
+            self.hashes.push_back(hash(frame));
+        }
         self.frames.push_back(frame.clone());
     }
 
     /// Drops the message of the same topic that waits, if none of it is on the wire. Whether there was one.
     pub fn drop_same_topic(&mut self, frame: &Frame) -> bool {
         let Some(message) = frame.about_message() else { return false };
+        if self.hashes.len() != self.frames.len() {
+            self.hashes = self.frames.iter().map(hash).collect();
+        }
         let first = usize::from(self.written > 0);
-        let is_same = |waiting: &Frame| {
-            waiting.about_message().is_some_and(|other| other.topic == message.topic)
+        let is_same = |at: usize| {
+            self.frames[at].about_message().is_some_and(|other| other.topic == message.topic)
         };
-        let found = self.frames.iter().skip(first).position(is_same);
-        found.is_some_and(|at| self.remove(first + at).is_some())
+        let candidates = self.hashes.iter().enumerate().skip(first);
+        let mut places = candidates.filter(|one| *one.1 == message.hash).map(|one| one.0);
+        let found = places.find(|at| is_same(*at));
+        found.is_some_and(|at| self.remove(at).is_some())
     }
 
     /// Drops the oldest messages until there is room for this frame, or none is left, and says so in their place. Returns how
@@ -154,6 +165,7 @@ impl Outbox {
                 let frame = notice(before);
                 self.bytes += frame.as_bytes().len();
                 places_taken(1);
+                self.hashes.clear();
                 self.frames.insert(at, frame.clone());
                 self.notice = Some(frame);
             }
@@ -186,6 +198,7 @@ impl Outbox {
     fn remove(&mut self, at: usize) -> Option<Frame> {
         let frame = self.frames.remove(at)?;
         places_left(1);
+        self.hashes.remove(at);
         self.bytes -= frame.as_bytes().len();
         if let Some(tally) = frame.tally() {
             tally.dropped();
@@ -198,6 +211,7 @@ impl Outbox {
         debug_assert_eq!(self.written, 0, "the first frame is not on the wire");
         self.bytes += frame.as_bytes().len();
         places_taken(1);
+        self.hashes.clear();
         self.frames.push_front(frame.clone());
     }
 
@@ -208,6 +222,7 @@ impl Outbox {
         places_left(self.frames.len().saturating_sub(kept));
         self.frames.truncate(kept);
         self.frames.shrink_to_fit();
+        self.hashes.truncate(kept);
         self.bytes = self.frames.front().map_or(0, |frame| frame.as_bytes().len());
     }
 
@@ -279,8 +294,14 @@ impl Outbox {
             }
             places_left(1);
             self.frames.pop_front();
+            self.hashes.pop_front();
         }
     }
+}
+
+/// Of the topic of a message, and 0 of what is none.
+fn hash(frame: &Frame) -> u32 {
+    frame.about_message().map_or(0, |message| message.hash)
 }
 
 /// Whoever is gone reads nothing more.
@@ -294,6 +315,7 @@ impl Drop for Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     const BACKLOG: Backlog = Backlog { frames_max: 3, bytes_max: 100 };
 
@@ -403,5 +425,41 @@ mod tests {
         assert_eq!(texts(&outbox), ["b 4", "a 5"]);
         outbox.advance(1);
         assert!(!outbox.drop_same_topic(&message("b", 6)), "it is on the wire");
+    }
+
+    #[test]
+    fn the_newest_of_each_topic_is_found_whatever_else_happens() {
+        let mut random = Random::new(0x0e_e57);
+        for _ in 0..500 {
+            let (mut outbox, mut model) = (Outbox::default(), Vec::new());
+            for sequence in 0..60_u64 {
+                match random.below(8) {
+                    0 => {
+                        let frame = Frame::text("an answer");
+                        outbox.push(&frame);
+                        model.push((String::new(), frame));
+                    }
+                    1 if !model.is_empty() => {
+                        let (_, first) = model.remove(0);
+                        outbox.advance(first.as_bytes().len());
+                    }
+                    2 if model.len() > 20 => {
+                        outbox.forget();
+                        model.clear();
+                    }
+                    _ => {
+                        let topic = random.choose(&["a", "b", "c", "d", "e"]);
+                        let next = message(topic, sequence + 1);
+                        let at = model.iter().position(|(other, _)| other == topic);
+                        assert_eq!(outbox.drop_same_topic(&next), at.is_some());
+                        at.map(|at| model.remove(at));
+                        outbox.push(&next);
+                        model.push((topic.to_owned(), next));
+                    }
+                }
+                let same = outbox.frames.iter().zip(&model).all(|(one, (_, other))| one.is(other));
+                assert!(same && outbox.frames.len() == model.len());
+            }
+        }
     }
 }

@@ -125,7 +125,8 @@ pub fn noted_bytes() -> usize {
 }
 
 impl Change {
-    fn new(
+    /// A note that counts among [`noted_bytes`] for as long as it lives.
+    pub fn new(
         key: &str,
         (from, until): (u64, u64),
         after: Vec<EntryId>,

@@ -5,8 +5,11 @@ use std::cell::Cell;
 /// Shared by all frames of one message. A message that nobody asks about has none.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Clients that it was for.
+    /// Clients that it was for, or more than these: then the copies are counted in the end.
     listeners: Cell<usize>,
+    is_bound: Cell<bool>,
+    /// Copies that were made.
+    copies: Cell<usize>,
     /// Copies that wait to be written.
     waiting: Cell<usize>,
     written: Cell<usize>,
@@ -28,9 +31,10 @@ pub struct Count {
 }
 
 impl Tally {
-    /// It goes to so many more clients.
-    pub fn met(&self, listeners: usize) {
+    /// It goes to so many more clients, or to fewer if that number is not exact.
+    pub fn met(&self, listeners: usize, is_exact: bool) {
         add(&self.listeners, listeners);
+        self.is_bound.set(self.is_bound.get() || !is_exact);
     }
 
     /// It is not for one of them after all: it is told that by its replay, which is not counted.
@@ -40,13 +44,14 @@ impl Tally {
 
     /// A copy waits to be written.
     pub fn waits(&self) {
+        add(&self.copies, 1);
         add(&self.waiting, 1);
     }
 
     /// One that waited was written.
     pub fn wrote(&self) {
         self.dropped();
-        self.wrote_at_once();
+        add(&self.written, 1);
     }
 
     /// One that waited never will be.
@@ -56,6 +61,7 @@ impl Tally {
 
     /// A copy was written that did not have to wait.
     pub fn wrote_at_once(&self) {
+        add(&self.copies, 1);
         add(&self.written, 1);
     }
 
@@ -76,10 +82,12 @@ impl Tally {
 
     /// As far as it is known.
     pub fn count(&self) -> Count {
-        let (queued, written) =
-            (self.listeners.get(), self.written.get().min(self.listeners.get()));
+        let is_dealt = self.dealing.get() == 0;
+        let queued =
+            if self.is_bound.get() && is_dealt { self.copies.get() } else { self.listeners.get() };
+        let written = self.written.get().min(queued);
         // Who of a crowd was not met yet is not known one by one.
-        let open = if self.dealing.get() > 0 { queued } else { self.waiting.get() };
+        let open = if is_dealt { self.waiting.get() } else { queued };
         let pending = open.min(queued - written);
         Count { queued, written, dropped: queued - written - pending, pending }
     }
@@ -96,7 +104,7 @@ mod tests {
     #[test]
     fn a_count_always_adds_up() {
         let tally = Tally::default();
-        tally.met(5);
+        tally.met(5, true);
         tally.deals();
         tally.wrote_at_once();
         tally.waits();
@@ -110,5 +118,20 @@ mod tests {
         tally.dropped();
         assert_eq!(tally.count(), count(5, 2, 3, 0));
         assert!(tally.is_settled());
+    }
+
+    #[test]
+    fn clients_that_were_counted_twice_are_not_called_dropped() {
+        let tally = Tally::default();
+        tally.met(10, false);
+        tally.deals();
+        (0..5).for_each(|_| tally.wrote_at_once());
+        tally.waits();
+        let count = |queued, written, dropped, pending| Count { queued, written, dropped, pending };
+        assert_eq!(tally.count(), count(10, 5, 0, 5));
+        tally.dealt();
+        assert_eq!(tally.count(), count(6, 5, 0, 1));
+        tally.dropped();
+        assert_eq!(tally.count(), count(6, 5, 1, 0));
     }
 }

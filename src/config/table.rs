@@ -116,7 +116,7 @@ static TABLE: &[(&str, &[Setting])] = &[
             1, 64 * MIB, Usize(|c| &mut c.bounds.message_bytes_max)),
         number("fragments_max", "fragments of one inbound message; then 1008",
             1, MANY, "", Usize(|c| &mut c.bounds.fragments_max)),
-        number("commands_per_second_max", "commands of one client; then 4003",
+        number("commands_per_second_max", "commands of one client; then 4003; all its topics_per_client_max fit in beside them, then busy",
             0, COMMANDS, "off", U32(|c| &mut c.bounds.commands_per_second_max)),
         number("topics_per_client_max", "topics one client listens to; then too_many_topics",
             1, MANY, "", Usize(|c| &mut c.bounds.topics_per_client_max)),

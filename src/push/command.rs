@@ -19,9 +19,9 @@ pub struct Command<'a> {
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub enum Action<'a> {
-    /// The text of a grant, not yet looked at.
-    Subscribe(Cow<'a, str>),
-    Unsubscribe(Cow<'a, str>),
+    /// Texts of grants, not yet looked at.
+    Subscribe(Vec<Cow<'a, str>>),
+    Unsubscribe(Vec<Cow<'a, str>>),
     /// The answer may say where the client stands.
     Ping {
         wants_cursor: bool,
@@ -123,10 +123,10 @@ impl<'a> Command<'a> {
         let members: Members<'a> = serde_json::from_str(text)
             .map_err(|_| Malformed("not JSON, no op, a member twice or one of a wrong type"))?;
         let topic = members.topic.map(|text| text.0);
-        let missing = Malformed("topic is missing");
+        let topics = members.topics.map(|texts| texts.into_iter().map(|text| text.0).collect());
         let action = match &*members.op.0 {
-            "subscribe" => Action::Subscribe(topic.ok_or(missing)?),
-            "unsubscribe" => Action::Unsubscribe(topic.ok_or(missing)?),
+            "subscribe" => Action::Subscribe(one_or_several(topic, topics)?),
+            "unsubscribe" => Action::Unsubscribe(one_or_several(topic, topics)?),
             "send" => {
                 let data = members.data.ok_or(Malformed("data is missing"))?;
                 Action::Send { data: Data(data), topic }
@@ -135,13 +135,36 @@ impl<'a> Command<'a> {
             "auth" => Action::Auth(Auth {
                 token: members.token.ok_or(Malformed("token is missing"))?.0,
                 since: members.since.map(|text| text.0),
-                topics: members.topics.into_iter().flatten().map(|text| text.0).collect(),
+                topics: topics.unwrap_or_default(),
             }),
             _ => return Err(Malformed("op is not subscribe, unsubscribe, send, ping or auth")),
         };
         let reference = members.reference.map(Reference::new).transpose()?;
         Ok(Command { action, reference })
     }
+}
+
+/// The topics of a command that names one, or a list of them.
+fn one_or_several<'a>(
+    topic: Option<Cow<'a, str>>,
+    topics: Option<Vec<Cow<'a, str>>>,
+) -> Result<Vec<Cow<'a, str>>, Malformed> {
+    match (topic, topics) {
+        (Some(topic), None) => Ok(vec![topic]),
+        (None, Some(topics)) => Ok(topics),
+        (None, None) => Err(Malformed("topic is missing")),
+        (Some(_), Some(_)) => Err(Malformed("topic and topics are both there")),
+    }
+}
+
+/// Whether a text is a command about topics, as far as can be told without reading all of it. It decides on a price: a text that
+/// is made to look like one is bounded as well.
+pub fn asks_for_topics(text: &str) -> bool {
+    let value = text.split_once("\"op\"").and_then(|(_, rest)| rest.trim_start().strip_prefix(':'));
+    value.is_some_and(|value| {
+        let value = value.trim_start();
+        value.starts_with("\"subscribe\"") || value.starts_with("\"unsubscribe\"")
+    })
 }
 
 impl<'a> Reference<'a> {
@@ -181,10 +204,12 @@ mod tests {
     #[test]
     fn commands_are_read() {
         let subscribe = parse(r#" {"op":"subscribe","topic":"room.7","ref":1.0,"x":[{"op":1}]} "#);
-        assert_eq!(subscribe.action, Action::Subscribe(Cow::Borrowed("room.7")));
-        assert!(matches!(subscribe.action, Action::Subscribe(Cow::Borrowed(_))), "not copied");
+        let Action::Subscribe(topics) = subscribe.action else { panic!("a subscription") };
+        assert!(matches!(topics[..], [Cow::Borrowed("room.7")]), "not copied");
+        let several = parse(r#"{"op":"subscribe","topics":["a","b"]}"#);
+        assert_eq!(several.action, Action::Subscribe(vec!["a".into(), "b".into()]));
         let unsubscribe = parse(r#"{"ref":null,"topic":"a\u002e*","op":"unsubscribe"}"#);
-        assert_eq!(unsubscribe.action, Action::Unsubscribe(Cow::Borrowed("a.*")));
+        assert_eq!(unsubscribe.action, Action::Unsubscribe(vec!["a.*".into()]));
         assert_eq!(unsubscribe.reference, None);
         let auth = parse(r#"{"op":"auth","token":"t","since":"5","ref":"a"}"#);
         let (token, since) = (Cow::Borrowed("t"), Some(Cow::Borrowed("5")));
@@ -229,11 +254,26 @@ mod tests {
     }
 
     #[test]
+    fn commands_about_topics_are_told_from_others() {
+        for (text, expected) in [
+            (r#"{"op":"subscribe","topic":"a"}"#, true),
+            (r#"{"topics":["a"], "op" : "unsubscribe"}"#, true),
+            (r#"{"op":"send","data":"subscribe"}"#, false),
+            (r#"{"op":"auth","token":"t"}"#, false),
+            ("ping", false),
+            ("", false),
+        ] {
+            assert_eq!(asks_for_topics(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_command_is_refused() {
         let cases = r#"ping {} [] ["ping"] "ping" null 5 { {"op":"ping"}} {"op":"ping"}{} {"op":"ping",}
             {"op":"Ping"} {"op":""} {"op":null} {"op":1} {"op":["ping"]} {"OP":"ping"} {'op':'ping'}
             {"op":"subscribe"} {"op":"subscribe","topic":null} {"op":"subscribe","topic":7}
-            {"op":"subscribe","topic":["a"]} {"op":"unsubscribe","token":"a"} {"op":"auth"}
+            {"op":"subscribe","topic":["a"]} {"op":"subscribe","topics":"a"} {"op":"subscribe","topics":["a",1]}
+            {"op":"subscribe","topic":"a","topics":["b"]} {"op":"unsubscribe","token":"a"} {"op":"auth"}
             {"op":"auth","token":1} {"op":"auth","token":"t","since":5} {"op":"ping","topic":5}
             {"op":"auth","token":"t","topics":"a"} {"op":"auth","token":"t","topics":[5]}
             {"op":"ping","op":"ping"} {"op":"ping","ref":1,"ref":1} {"op":"ping","\u006fp":"ping"}"#;

@@ -210,8 +210,12 @@ impl Push {
             }
             Action::Auth(auth) => return self.authenticate(server, id, &auth, reference),
             _ if !has_token => return server.close(id, Close::NO_TOKEN),
-            Action::Subscribe(topic) => self.subscribe(server, id, &topic, reference),
-            Action::Unsubscribe(topic) => self.unsubscribe(server, id, &topic, reference),
+            Action::Subscribe(topics) => {
+                return self.each_topic(server, id, &topics, reference, Push::subscribe);
+            }
+            Action::Unsubscribe(topics) => {
+                return self.each_topic(server, id, &topics, reference, Push::unsubscribe);
+            }
             Action::Send { data, topic } => {
                 match self.pass_on(server, id, data, topic.as_deref(), reference) {
                     Ok(()) => return,
@@ -264,6 +268,10 @@ impl Handler for Push {
                 server.close(id, Close::BAD_COMMAND.because(reason));
             }
         }
+    }
+
+    fn asks_for_topics(&self, text: &str) -> bool {
+        command::asks_for_topics(text)
     }
 
     fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize {

@@ -1,13 +1,51 @@
 //! What a connection listens to: by its token, and at its own request.
 
+use std::borrow::Cow;
+
 use super::Push;
 use super::wire::{self, Reference};
+use crate::client::frame::Frame;
 use crate::hub::Reason;
 use crate::server::Server;
 use crate::slots::ConnId;
 use crate::topic::{Grant, TOPIC_BYTES_MAX, text_of_key};
 
+/// The answer to a command about one topic.
+type Obey = fn(&mut Push, &mut Server, ConnId, &str, Option<Reference<'_>>) -> String;
+
 impl Push {
+    /// Obeys for each topic that a command names, and answers for each. Beyond as many as a client may hear one error stands for
+    /// all that are left.
+    pub(super) fn each_topic(
+        &mut self,
+        server: &mut Server,
+        id: ConnId,
+        topics: &[Cow<'_, str>],
+        reference: Option<Reference<'_>>,
+        obey: Obey,
+    ) {
+        if topics.is_empty() {
+            // It was read, and is not free.
+            server.count_topic(id);
+        }
+        for (number, topic) in topics.iter().enumerate() {
+            let is_beyond = number >= server.bounds().topics_per_client_max;
+            let answer = if is_beyond {
+                server.metrics().topics_refused += 1;
+                wire::error("too_many_topics", None, reference)
+            } else if !server.count_topic(id) {
+                server.metrics().topics_refused += 1;
+                wire::error("busy", echo(topic), reference)
+            } else {
+                obey(self, server, id, topic, reference)
+            };
+            server.send(id, &Frame::text(&answer));
+            if is_beyond {
+                return;
+            }
+        }
+    }
+
     /// The answer to `subscribe`.
     pub(super) fn subscribe(
         &mut self,

@@ -11,8 +11,11 @@ use crate::timers::tick;
 /// Listeners of broadcasts that were served already and are passed by, for each write that a turn has.
 const VISITS_PER_WRITE: usize = 32;
 
-/// The part of a turn's writes that those who came back may take the place of: a herd of them holds nobody up.
+/// Those who came back have as much time of a turn as a part of its writes take, beside these: a herd of them holds nobody up.
 const REPLAYS_SHARE: usize = 4;
+
+/// What one of them is given at a time takes about as long as so many writes; then the next user's has its turn.
+const REPLAY_STEP: usize = 16;
 
 impl Reactor {
     /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue, those who came back,
@@ -25,7 +28,8 @@ impl Reactor {
             let queued = self.site.server.flush.pop();
             let mut writes = queued.map_or(0, |id| self.flush_client(id));
             let back = (replays > 0).then(|| self.site.server.flush.pop_replay()).flatten();
-            let replayed = back.map_or(0, |id| self.replay_client(id));
+            let step = replays.min(REPLAY_STEP);
+            let replayed = back.map_or(0, |id| self.replay_client(id, step));
             let listener = self.site.server.next_listener(&mut visits);
             writes += listener.map_or(0, |id| self.offer(id, &mut visits));
             let pinged = self.site.server.pings.pop_front();
@@ -34,7 +38,7 @@ impl Reactor {
                 break;
             }
             replays = replays.saturating_sub(replayed);
-            left = left.saturating_sub(writes + replayed);
+            left = left.saturating_sub(writes);
         }
         self.site.server.metrics.flushes_put_off += u64::from(self.owes());
     }
@@ -85,12 +89,12 @@ impl Reactor {
         1
     }
 
-    /// The next part of what one missed that came back. How many writes that takes the place of: to make frames again takes
-    /// time as well.
-    fn replay_client(&mut self, id: ConnId) -> usize {
+    /// The next part of what one missed that came back, as much as takes the time of so many `writes`. Returns how many it took
+    /// the place of: to find messages, and to make frames again, takes time as well.
+    fn replay_client(&mut self, id: ConnId, writes: usize) -> usize {
         self.site.server.caught_up(id);
-        let replayed = self.site.replay(id);
-        self.flush_client(id).max(replayed)
+        let replayed = self.site.replay(id, writes);
+        self.flush_client(id) + replayed
     }
 
     /// One write. Returns how many there were.

@@ -144,6 +144,13 @@ fn with_client(app: App) -> App {
     app.file("/oneloop.js", script, CLIENT.into())
         .file("/oneloop.mjs", script, module.into_bytes())
         .file("/oneloop.d.ts", types, CLIENT_TYPES.into())
+        .file("/oneloop.d.mts", types, module_types().into_bytes())
+}
+
+/// The types of the ES module: the same, under its default export.
+fn module_types() -> String {
+    let (types, _) = CLIENT_TYPES.split_once("\nexport = ").unwrap_or((CLIENT_TYPES, ""));
+    [types, "\nexport default oneloop;\n"].concat()
 }
 
 /// Whether anything in the settings is said to Redis by a command.

@@ -20,9 +20,14 @@ function oneloop(url, options) {
   const STABLE_MS = 5000;
   // A token refused twice at that age is no accident.
   const YOUNG_MS = 60000;
+  // So many topics are asked for by a list, of at most as many as fit into a message of the default size.
+  const MANY = 9;
+  const TOPICS_MAX = 100;
   // A longer query may not fit into the server's bound for a request's head; topics then go with the token, in a frame.
   const QUERY_CHARS_MAX = 4000;
 
+  // Another token can be had.
+  const isFresh = typeof options.token === "function";
   const mini = options.platform || miniProgram();
   const handlers = new Map();
   const watchers = new Map();
@@ -86,9 +91,9 @@ function oneloop(url, options) {
     });
   }
 
-  function become(next, why) {
+  function become(next, why = {}) {
     state = next;
-    tell(watchers, "state", next, why || {});
+    tell(watchers, "state", next, why);
   }
 
   // `room.7` is heard by whoever asked for `room.7`, `room.*` or `*`. Behind `user.` stands an id, dots and all.
@@ -118,13 +123,20 @@ function oneloop(url, options) {
       isSyncing = false;
       if (state !== "open") return;
       const topics = wanted();
-      topics.forEach((topic) => asked.has(topic) || command({ op: "subscribe", topic }));
-      asked.forEach((topic) => {
-        // A user's own topic cannot be given up.
-        if (!topics.has(topic) && topic !== "user." + sub) command({ op: "unsubscribe", topic });
-      });
+      list("subscribe", topics, asked);
+      // A user's own topic cannot be given up.
+      asked.delete("user." + sub);
+      list("unsubscribe", asked, topics);
       asked = topics;
     });
+  }
+
+  // All topics that only the first set has: many in lists, which a message has room for; few one by one, as every server knows it.
+  function list(op, all, others) {
+    const topics = Array.from(all).filter((topic) => !others.has(topic));
+    while (topics.length) {
+      command(topics.length < MANY ? { op, topic: topics.shift() } : { op, topics: topics.splice(0, TOPICS_MAX) });
+    }
   }
 
   function command(frame) {
@@ -171,7 +183,7 @@ function oneloop(url, options) {
     wait(CONNECT_MS, () => lost(own, 0, "timeout"));
     become("connecting");
     if (own !== number) return;
-    new Promise((resolve) => resolve(token || bearer())).then(
+    new Promise((resolve) => resolve(token || (isFresh ? options.token(stale > 0) : options.token))).then(
       (got) => {
         if (own !== number) return;
         if (got !== token) tokenAt = Date.now();
@@ -185,10 +197,6 @@ function oneloop(url, options) {
       },
       () => lost(own, 0, "token")
     );
-  }
-
-  function bearer() {
-    return typeof options.token === "function" ? options.token(stale > 0) : options.token;
   }
 
   function dial(own) {
@@ -252,9 +260,10 @@ function oneloop(url, options) {
     } catch (error) {
       // A pong.
     }
+    const op = frame.op;
     const answered = unanswered.get(frame.ref);
     unanswered.delete(frame.ref);
-    if (frame.op === "welcome") {
+    if (op === "welcome") {
       const isStranger = token && frame.sub === null;
       if (isStranger && place !== "frame") {
         // It lets in whoever has no token, and ours did not get there.
@@ -263,24 +272,24 @@ function oneloop(url, options) {
       }
       // Else ours is on its way.
       if (!isStranger || frameAlways) welcome(frame);
-    } else if (frame.op === "authed" && sub !== frame.sub) {
+    } else if (op === "authed" && sub !== frame.sub) {
       // It knows the token now, but not what else came with it: the handshake is the place for that, if it can be.
       if (!frameAlways) return lost(number);
       sub = frame.sub;
       asked = new Set();
       sync();
-    } else if (frame.op === "gap") {
+    } else if (op === "gap") {
       tell(watchers, "gap", frame);
-    } else if (frame.op === "sent" && answered) {
+    } else if (op === "sent" && answered) {
       answered[0](frame.id);
-    } else if (frame.op === "error" && answered) {
+    } else if (op === "error" && answered) {
       answered[1](failure(frame.code));
-    } else if (frame.op === "error") {
+    } else if (op === "error") {
       tell(watchers, "error", frame);
-    } else if (frame.id > cursor && (frame.op ? frame.op === "pong" : frame.topic)) {
+    } else if (frame.id > cursor && (op ? op === "pong" : frame.topic)) {
       // Of a message, or of a pong: whoever hears little has a cursor of today all the same.
       cursor = frame.id;
-      if (!frame.op) deliver(frame);
+      if (!op) deliver(frame);
     }
   }
 
@@ -323,9 +332,8 @@ function oneloop(url, options) {
   }
 
   // The page or the program is in front again, or the network is another one: what was open may be dead.
-  function wake(event) {
-    if (event && event.isConnected === false) return;
-    if (event && event.type === "visibilitychange" && document.hidden) return;
+  function wake(event = {}) {
+    if (event.isConnected === false || (event.type === "visibilitychange" && document.hidden)) return;
     if (state === "waiting" && Date.now() >= notBefore) connect();
     else if (state === "open" && (!isProbing || Date.now() > due)) probe(DOUBT_MS);
   }
@@ -354,9 +362,9 @@ function oneloop(url, options) {
     } catch (error) {
       // It was closed already.
     }
-    const sends = Array.from(unanswered.values());
+    // A promise tells of it later: nobody changes this meanwhile.
+    unanswered.forEach((one) => one[1](failure("unavailable")));
     unanswered.clear();
-    sends.forEach((one) => one[1](failure("unavailable")));
   }
 
   // Attempt `own` has ended, and is followed by another one unless the server says that this is of no use.
@@ -387,8 +395,7 @@ function oneloop(url, options) {
   }
 
   function mayAskAgain() {
-    const isYoung = Date.now() - tokenAt < YOUNG_MS;
-    return typeof options.token === "function" && !(stale > 1 && isYoung);
+    return isFresh && (stale < 2 || Date.now() - tokenAt >= YOUNG_MS);
   }
 
   function stop(why) {

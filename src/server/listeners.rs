@@ -4,22 +4,26 @@ use crate::server::Server;
 use crate::slots::ConnId;
 use crate::topic;
 
-/// See [`Server::listeners_len`].
-#[derive(Default)]
-pub(super) struct Counted {
-    /// The route, and the changes of its hub.
-    at: (u8, u64),
-    topics: Vec<u32>,
-    listeners: usize,
+/// Memberships that are looked at to count a message's listeners, at most: they take about as long as one write.
+const LOOKED_AT_MAX: usize = 512;
+
+/// How many clients a message goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listeners {
+    pub count: usize,
+    /// Each of them is counted once. If not, one that listens by two keys that are both crowds is counted for each, as Redis
+    /// counts a subscriber.
+    pub is_exact: bool,
 }
 
 impl Server {
-    /// How many clients of this route a message on this topic would go to.
+    /// How many clients of this route a message on this topic would go to. One that hears it by two keys may be counted for each
+    /// where both are crowds: see [`Server::publish`].
     pub fn listeners(&mut self, topic: &str) -> usize {
         let found = self.find_topics(topic);
-        let listeners = self.listeners_len(&found);
+        let listeners = self.count_members(&found);
         self.found = found;
-        listeners
+        listeners.count
     }
 
     /// Whether a message on this topic would go to this client.
@@ -48,29 +52,26 @@ impl Server {
     }
 
     /// How many clients listen to one of these topics. Those who listen to two of them are found by walking along all but the
-    /// largest: once for as many messages as come before somebody joins or leaves.
-    pub(super) fn listeners_len(&mut self, topics: &[u32]) -> usize {
+    /// largest, as far as that costs no more than a write: what it would cost is for those to say who listen.
+    pub(super) fn count_members(&self, topics: &[u32]) -> Listeners {
         let hub = &self.hubs[self.route as usize];
-        let now = (self.route, hub.changes());
-        if self.counted.at == now && self.counted.topics == topics {
-            return self.counted.listeners;
-        }
+        let sum = topics.iter().map(|topic| hub.members_len(*topic)).sum();
         let largest = topics.iter().max_by_key(|topic| hub.members_len(**topic)).copied();
-        let mut listeners = largest.map_or(0, |largest| hub.members_len(largest));
-        for (place, topic) in topics.iter().enumerate() {
-            if Some(*topic) == largest {
-                continue;
+        let (mut count, mut left) = (largest.map_or(0, |it| hub.members_len(it)), LOOKED_AT_MAX);
+        for (place, topic) in topics.iter().enumerate().filter(|one| Some(*one.1) != largest) {
+            for index in hub.members(*topic) {
+                let of = &self.clients[index].memberships;
+                let mut is_counted = false;
+                for number in hub.topic_numbers(of) {
+                    if left == 0 {
+                        return Listeners { count: sum, is_exact: false };
+                    }
+                    left -= 1;
+                    is_counted |= topics[..place].contains(&number) || Some(number) == largest;
+                }
+                count += usize::from(!is_counted);
             }
-            let is_counted = |index: &u32| {
-                let of = &self.clients[*index].memberships;
-                hub.is_member(of, &topics[..place]) || hub.is_member(of, largest.as_slice())
-            };
-            listeners += hub.members(*topic).filter(|index| !is_counted(index)).count();
         }
-        self.counted.at = now;
-        self.counted.listeners = listeners;
-        self.counted.topics.clear();
-        self.counted.topics.extend_from_slice(topics);
-        listeners
+        Listeners { count, is_exact: true }
     }
 }

@@ -1,5 +1,6 @@
 //! What a client listens to: the verbs that a handler has for it.
 
+use crate::client::allowance::Allowance;
 use crate::client::replay::noted_bytes;
 use crate::client::{Client, State};
 use crate::hub::{Hub, Reason};
@@ -7,6 +8,17 @@ use crate::server::Server;
 use crate::slots::ConnId;
 
 impl Server {
+    /// The prices of what clients ask for.
+    pub(crate) fn allowance(&self) -> Allowance {
+        Allowance::new(self.bounds.commands_per_second_max, self.bounds.topics_per_client_max)
+    }
+
+    /// Counts one topic that a client asks for; `false`: too many came in this second.
+    pub fn count_topic(&mut self, id: ConnId) -> bool {
+        let allowance = self.allowance();
+        self.client(id).is_some_and(|client| !allowance.is_spent(client.spend(1)))
+    }
+
     /// Makes a client listen to the topic or pattern with this key (see [`crate::topic::Grant::key`]); `false` if it does already, or
     /// is open no more.
     pub fn join(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {

@@ -5,6 +5,7 @@
 mod bounds;
 mod broadcasts;
 mod dealing;
+mod filter;
 mod life;
 mod listeners;
 mod looks;
@@ -20,6 +21,7 @@ mod requests;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
@@ -31,14 +33,14 @@ use crate::config::Bounds;
 use crate::cursor::{EntryId, Node, Signer};
 use crate::flush::{FlushQueue, Lane};
 use crate::history::History;
-use crate::hub::Hub;
+use crate::hub::{Hub, Reason};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::slots::{ConnId, Slots};
 use crate::timers::{TICK, Tick, Timers, after, tick};
 use broadcasts::Broadcasts;
 pub(crate) use dealing::Offered;
-use listeners::Counted;
+use listeners::Listeners;
 use pages::Pages;
 use receipts::Receipts;
 pub(crate) use replay::Missed;
@@ -47,6 +49,9 @@ use requests::Requests;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
+
+/// Clients without a token take turns as if they were so many users.
+const ANONYMOUS_OWNERS: u64 = 64;
 
 /// About how long a cursor is: exactly, without streams.
 const CURSOR_BYTES: usize = 35;
@@ -124,7 +129,8 @@ pub struct Server {
     /// Reused for the frames that one is owed.
     owed: Vec<Frame>,
     /// How many listen to the topics of the last broadcast, while nobody joins or leaves.
-    counted: Counted,
+    /// Makes numbers of users' names, for turns.
+    owners: RandomState,
 }
 
 impl Server {
@@ -173,7 +179,7 @@ impl Server {
             members: Vec::new(),
             topics: Vec::new(),
             owed: Vec::new(),
-            counted: Counted::default(),
+            owners: RandomState::new(),
         }
     }
 
@@ -233,7 +239,8 @@ impl Server {
     }
 
     /// Sends one frame to everyone on this route who listens to `topic`, once each, and returns to how many it goes. `make` is
-    /// called with the message's cursor if there is a listener.
+    /// called with the message's cursor if there is a listener. The number is exact unless two crowds overlap whose members take
+    /// more to be looked through than a write: then whoever hears the message by both is counted twice, as Redis' `PUBLISH` counts.
     pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
         let found = self.find_topics(topic);
         if !found.is_empty() {
@@ -243,11 +250,11 @@ impl Server {
         let reached = if found.is_empty() {
             0
         } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
-            let listeners = self.listeners_len(&found);
+            let listeners = self.count_members(&found);
             self.count_listeners(listeners);
             let frame = self.make(topic, make);
             self.broadcast(&found, frame);
-            listeners
+            listeners.count
         } else {
             let frame = self.make(topic, make);
             self.send_to_members(&found, &frame)
@@ -283,7 +290,7 @@ impl Server {
                     let hub = &self.hubs[self.route as usize];
                     reached += usize::from(!hub.is_member(&client.memberships, &topics[..place]));
                 } else if !client.was_just_queued(frame) {
-                    self.count_listeners(1);
+                    self.count_listeners(Listeners { count: 1, is_exact: true });
                     reached += usize::from(self.queue(id, frame, Lane::Urgent));
                 }
             }
@@ -381,8 +388,19 @@ impl Server {
     pub(crate) fn owe(&mut self, id: ConnId, lane: Lane) {
         let backlog = self.backlog;
         if let Some(lane) = self.client(id).and_then(|client| client.enter_lane(lane, &backlog)) {
-            self.flush.push(id, lane);
+            match lane {
+                Lane::Replay => self.flush.push_replay(id, self.owner_of(id)),
+                _ => self.flush.push(id, lane),
+            }
         }
+    }
+
+    /// Whose turn a client's work takes: its user's, on every route. Clients without a token share some turns.
+    fn owner_of(&self, id: ConnId) -> u64 {
+        let client = &self.clients[id.index];
+        let hub = &self.hubs[client.route as usize];
+        let own = hub.topics(&client.memberships).find(|(_, why)| *why == Reason::Own);
+        own.map_or(u64::from(id.index) % ANONYMOUS_OWNERS, |(own, _)| self.owners.hash_one(own))
     }
 
     /// What becomes of a client that reads too slowly.

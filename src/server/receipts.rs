@@ -13,6 +13,7 @@ use crate::client::tally::Tally;
 use crate::clock::Millis;
 use crate::cursor::EntryId;
 use crate::server::Server;
+use crate::server::listeners::Listeners;
 use crate::source::request::{Purpose, command};
 
 /// Receipts that wait at one time; a further one is sent at once, with all as pending.
@@ -94,9 +95,9 @@ impl Server {
     }
 
     /// The message that is being published goes to so many clients of this route.
-    pub(super) fn count_listeners(&self, listeners: usize) {
+    pub(super) fn count_listeners(&self, listeners: Listeners) {
         if let Some(tally) = &self.receipts.current {
-            tally.met(listeners);
+            tally.met(listeners.count, listeners.is_exact);
         }
     }
 

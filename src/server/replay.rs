@@ -3,29 +3,35 @@
 //! A slice is taken when all that was given before is written, so a replay obeys the backlog's bound whatever its length, and
 //! whoever reads slowly holds a place in the ring and no frames.
 
-use std::ops::Range;
-
 use crate::client::frame::Frame;
 use crate::client::replay::{Change, Page, Replay};
 use crate::client::{Client, State};
 use crate::cursor::{Cursor, EntryId};
 use crate::flush::Lane;
-use crate::history::{History, Said, hash_of};
+use crate::history::{History, Said};
 use crate::hub::Hub;
 use crate::server::Server;
+use crate::server::filter::Filter;
 use crate::slots::ConnId;
 use crate::topic::is_user_topic;
 
 /// Bytes of frames that are queued for a client at a time.
 pub(super) const SLICE_BYTES: usize = 32 * 1024;
 
-/// Messages that are looked at for it at a time.
-const SLICE_MESSAGES: usize = 4096;
+/// Prices, in units of which a write is worth [`WRITE`]: 5 ns or so each. A step of a replay is as long as what it is given for
+/// these, and passes it by the last message at most.
+const WRITE: usize = 1024;
+/// Of a key of the client's, each time that it is given a step: the keys are put in order for it.
+const KEY: usize = 24;
+/// Of a message whose hash shows that it is not for the client.
+const LOOK: usize = 1;
+/// Of one whose topic has to be looked at, and of each 4 bytes of it if the client listens to patterns.
+const OPENED: usize = 16;
+/// Of a frame that is made, and of each 8 bytes of it.
+const FRAME: usize = 32;
 
-/// So many frames made, so many bytes of them, or so many messages looked at take about as long as a write.
-const FRAMES_PER_WRITE: usize = 32;
-const BYTES_PER_WRITE: usize = 8 * 1024;
-const MESSAGES_PER_WRITE: usize = 256;
+/// A step is worth so many writes at least behind its keys, or whoever has many of them would never get on.
+const WRITES_MIN: usize = 1;
 
 /// What came of a cursor that a client came back with.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,69 +48,6 @@ pub(crate) enum Missed<'a> {
     Message { cursor: &'a str, topic: &'a str, payload: &'a [u8] },
     /// Messages after this cursor may be missing.
     Gap { from: &'a str },
-}
-
-/// What a client listens to, as its replay asks for it.
-pub(super) struct Filter<'a> {
-    keys: Vec<Key<'a>>,
-    /// Whether a pattern is among them: then every topic must be looked at.
-    has_patterns: bool,
-}
-
-/// A topic or a pattern.
-struct Key<'a> {
-    /// The topic, or what it begins with.
-    text: &'a str,
-    /// Of a topic.
-    hash: Option<u32>,
-    /// The messages for which it counts.
-    numbers: Range<u64>,
-}
-
-impl<'a> Filter<'a> {
-    pub fn new(hub: &'a Hub, client: &'a Client, changes: &'a [Change]) -> Filter<'a> {
-        let current = hub.topics(&client.memberships).map(|(key, _)| {
-            let change = changes.iter().find(|one| *one.key == *key && one.until == u64::MAX);
-            Key::new(key, change.map_or(0, |change| change.from)..u64::MAX)
-        });
-        let left = changes.iter().filter(|one| one.until < u64::MAX);
-        let left = left.map(|one| Key::new(&one.key, one.from..one.until));
-        let keys: Vec<Key<'a>> = current.chain(left).collect();
-        Filter { has_patterns: keys.iter().any(|key| key.hash.is_none()), keys }
-    }
-
-    /// Whether a topic with this hash may be one of them: what is not need not be looked at.
-    fn may_match(&self, hash: u32) -> bool {
-        self.has_patterns || self.keys.iter().any(|key| key.hash == Some(hash))
-    }
-
-    /// Whether the message with this number is for it: it listened when that came, and does now.
-    pub fn matches(&self, number: u64, hash: u32, topic: &str) -> bool {
-        let (mut then, mut now) = (false, false);
-        for key in self.keys.iter().filter(|key| key.matches(hash, topic)) {
-            then |= key.numbers.contains(&number);
-            now |= key.numbers.end == u64::MAX;
-        }
-        then && now
-    }
-}
-
-impl<'a> Key<'a> {
-    fn new(key: &'a str, numbers: Range<u64>) -> Key<'a> {
-        match key.strip_suffix('\0') {
-            Some(text) => Key { text, hash: None, numbers },
-            None => Key { text: key, hash: Some(hash_of(key)), numbers },
-        }
-    }
-
-    fn matches(&self, hash: u32, topic: &str) -> bool {
-        match self.hash {
-            Some(own) => own == hash && self.text == topic,
-            None => {
-                topic.starts_with(self.text) && is_user_topic(topic) == is_user_topic(self.text)
-            }
-        }
-    }
 }
 
 /// Whether an entry that has no number any more is for a client, as [`Filter::matches`] has it; no filter is made for one entry.
@@ -195,10 +138,11 @@ impl Server {
     }
 
     /// Queues the next slice for a client whose replay waits for it; `make` makes the frames, and `None` where there is nothing to
-    /// tell. Returns how many writes that takes the place of; 0: it does not wait for any.
+    /// tell. It takes about as long as so many `writes`. Returns how many it took the place of; 0: the client does not wait for any.
     pub(crate) fn replay(
         &mut self,
         id: ConnId,
+        writes: usize,
         make: impl FnMut(Missed<'_>) -> Option<Frame>,
     ) -> usize {
         let client = self.client(id).filter(|client| client.state() == State::Open);
@@ -214,8 +158,7 @@ impl Server {
             }
         }
         let mut frames = std::mem::take(&mut self.owed);
-        let changes = 1 + replay.changes.len();
-        let (looked_at, keys) = self.read_history(id, &mut replay, make, &mut frames);
+        let price = self.read_history(id, &mut replay, writes * WRITE, make, &mut frames);
         let is_at_end = replay.next == self.history.next() && replay.page == Page::None;
         let is_ahead = replay.entries.iter().zip(&self.entries).any(|(has, told)| has > told);
         if is_at_end && is_ahead {
@@ -238,87 +181,88 @@ impl Server {
             let queued = client.queue(frame, &self.backlog, slow);
             debug_assert_eq!(queued, Some(0), "its socket is not full");
         }
-        let made = frames.len();
-        let bytes: usize = frames.iter().map(|frame| frame.as_bytes().len()).sum();
-        self.metrics.replayed += made as u64;
+        self.metrics.replayed += frames.len() as u64;
         frames.clear();
         self.owed = frames;
         client.settle_replayed();
-        1 + made / FRAMES_PER_WRITE
-            + bytes / BYTES_PER_WRITE
-            + (looked_at + changes) * keys.max(1) / MESSAGES_PER_WRITE
+        price.div_ceil(WRITE)
     }
 
-    /// Reads on in the history until a slice is full. Returns how many messages were looked at.
+    /// Reads on in the history until a slice is full, or as far as it may for this price. Returns what it came to.
     fn read_history(
         &self,
         id: ConnId,
         replay: &mut Replay,
+        price_max: usize,
         mut make: impl FnMut(Missed<'_>) -> Option<Frame>,
         frames: &mut Vec<Frame>,
-    ) -> (usize, usize) {
-        let client = &self.clients[id.index];
-        let filter = Filter::new(&self.hubs[client.route as usize], client, &replay.changes);
-        let (mut cursor, mut scratch) = (String::new(), Vec::new());
-        let mut take = |missed: Option<Missed<'_>>| -> usize {
-            let frame = missed.and_then(&mut make);
-            let bytes = frame.as_ref().map_or(0, |frame| frame.as_bytes().len());
-            frames.extend(frame);
-            bytes
-        };
-        let (mut bytes, mut looked_at) = (0, 0);
+    ) -> usize {
         if replay.next < self.history.first() && replay.is_portable && !self.has_channels {
             // The ring has overtaken it, and Redis has what it left behind.
             replay.page = Page::Due;
-            return (0, filter.keys.len());
+            return WRITE;
         }
+        let client = &self.clients[id.index];
+        let filter = Filter::new(&self.hubs[client.route as usize], client, &replay.changes);
+        let mut price = (filter.len() + replay.changes.len()) * KEY;
+        let price_max = price_max.max(price + WRITES_MIN * WRITE);
+        let (mut cursor, mut scratch, mut key) = (String::new(), Vec::new(), String::new());
+        let (mut bytes, mut made) = (0, 0);
         if replay.next < self.history.first() {
             self.write_replays_cursor(&mut cursor, replay.next - 1, replay);
-            bytes += take(Some(Missed::Gap { from: &cursor }));
+            frames.extend(make(Missed::Gap { from: &cursor }));
             replay.next = self.history.first();
         }
         let bytes_max = SLICE_BYTES.min(self.backlog.bytes_max / 4);
-        let most = self.backlog.frames_max.div_ceil(4);
-        let mut made = 0;
+        let frames_max = self.backlog.frames_max.div_ceil(4);
         while replay.next < self.history.next()
             && bytes <= bytes_max
-            && made < most
-            && looked_at < SLICE_MESSAGES
+            && made < frames_max
+            && price < price_max
         {
             let number = replay.next;
             replay.next += 1;
-            looked_at += 1;
+            price += LOOK;
             let hash = self.history.hash(number);
             if hash != 0 && self.entries.is_empty() && !filter.may_match(hash) {
                 continue;
             }
+            price += OPENED;
             let said = self.history.get(number, &mut scratch);
             cursor.clear();
+            let mut is_for_it = |topic: &str| {
+                price += if filter.has_patterns() { topic.len() / 4 } else { 0 };
+                filter.matches(number, hash, topic, &mut key)
+            };
             let missed = match said {
                 Said::Gap { from }
-                    if (number >= replay.live || !self.has_channels) && !filter.keys.is_empty() =>
+                    if (number >= replay.live || !self.has_channels) && filter.len() > 0 =>
                 {
                     self.write_replays_cursor(&mut cursor, from, replay);
                     Some(Missed::Gap { from: &cursor })
                 }
-                Said::Message { topic, payload }
-                    if number >= replay.live && filter.matches(number, hash, topic) =>
-                {
+                Said::Message { topic, payload } if number >= replay.live && is_for_it(topic) => {
                     self.write_replays_cursor(&mut cursor, number, replay);
                     Some(Missed::Message { cursor: &cursor, topic, payload })
                 }
                 Said::Entry { stream, id, topic, payload } if id > replay.entries[stream] => {
                     replay.entries[stream] = id;
-                    self.write_replays_cursor(&mut cursor, number, replay);
-                    let is_for_it = filter.matches(number, hash, topic);
-                    is_for_it.then_some(Missed::Message { cursor: &cursor, topic, payload })
+                    is_for_it(topic).then(|| {
+                        self.write_replays_cursor(&mut cursor, number, replay);
+                        Missed::Message { cursor: &cursor, topic, payload }
+                    })
                 }
                 _ => None,
             };
-            made += usize::from(missed.is_some());
-            bytes += take(missed);
+            let Some(missed) = missed else { continue };
+            made += 1;
+            if let Some(frame) = make(missed) {
+                bytes += frame.as_bytes().len();
+                price += FRAME + frame.as_bytes().len() / 8;
+                frames.push(frame);
+            }
         }
-        (looked_at, filter.keys.len())
+        price
     }
 
     /// Messages come by these streams.

@@ -84,12 +84,12 @@ impl Site {
     }
 
     /// Queues for a client that came back the next of what it missed. Returns how many writes that takes the place of.
-    pub fn replay(&mut self, id: ConnId) -> usize {
+    pub fn replay(&mut self, id: ConnId, writes: usize) -> usize {
         let Some(client) = self.server.client(id).filter(|client| client.is_replaying()) else {
             return 0;
         };
         let handler = &mut self.routes[client.route as usize].handler;
-        self.server.replay(id, |missed| missed.frame(&mut **handler))
+        self.server.replay(id, writes, |missed| missed.frame(&mut **handler))
     }
 
     /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.

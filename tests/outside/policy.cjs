@@ -367,6 +367,20 @@ const cases = {
     assert.deepStrictEqual(world.socket.sent.slice(2), ['{"op":"unsubscribe","topic":"c"}']);
   },
 
+  async "many topics are asked for by lists"() {
+    const world = new World();
+    await world.settle();
+    await world.welcome();
+    const topics = Array.from({ length: 130 }, (_, number) => "room." + number);
+    const offs = topics.map((topic) => world.live.subscribe(topic));
+    await world.settle();
+    const lists = (op) => [topics.slice(0, 100), topics.slice(100)].map((part) => JSON.stringify({ op, topics: part }));
+    assert.deepStrictEqual(world.socket.sent, lists("subscribe"));
+    offs.forEach((off) => off());
+    await world.settle();
+    assert.deepStrictEqual(world.socket.sent.slice(2), lists("unsubscribe"));
+  },
+
   async "a platform that refuses at once is asked again later, once"() {
     const world = new World();
     world.refuses = true;

@@ -8,13 +8,15 @@ from support import NODE_MODULES, ROOT, node, run
 
 SERVE = ROOT / "src/serve"
 SCRIPT = (SERVE / "oneloop.js").read_text()
+TYPES = (SERVE / "oneloop.d.ts").read_text()
 BYTES_MAX = 5000
 
 
 @pytest.mark.parametrize("path, content_type, body", [
     ("/oneloop.js", "text/javascript", SCRIPT),
     ("/oneloop.mjs", "text/javascript", SCRIPT + "export default oneloop;\n"),
-    ("/oneloop.d.ts", "application/typescript", (SERVE / "oneloop.d.ts").read_text()),
+    ("/oneloop.d.ts", "application/typescript", TYPES),
+    ("/oneloop.d.mts", "application/typescript", TYPES.split("export =")[0] + "export default oneloop;\n"),
 ])
 def test_any_page_may_load_it_and_keep_it(server, path, content_type, body):
     status, headers, text = server.http(path=path)
@@ -30,7 +32,7 @@ def test_any_page_may_load_it_and_keep_it(server, path, content_type, body):
 
 def test_a_setting_turns_it_off(start):
     server = start("--client-script", "false")
-    for path in ["/oneloop.js", "/oneloop.mjs", "/oneloop.d.ts"]:
+    for path in ["/oneloop.js", "/oneloop.mjs", "/oneloop.d.ts", "/oneloop.d.mts"]:
         assert server.http(path=path)[0] == 404
 
 
@@ -44,6 +46,35 @@ def test_it_is_small():
 def test_engines_of_2015_can_read_it_and_it_makes_one_name():
     [found] = node("names.cjs", SERVE / "oneloop.js")
     assert found == {"globals": ["oneloop"], "exported": True}
+
+
+MODES = {
+    "node16": ["--module", "node16"],
+    "nodenext": ["--module", "nodenext"],
+    "bundler": ["--module", "esnext", "--moduleResolution", "bundler"],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_module_has_types_and_loads_as_it_is(server, tmp_path, mode):
+    for name in ["oneloop.mjs", "oneloop.d.mts"]:
+        (tmp_path / name).write_text(server.http(path=f"/{name}")[2])
+    (tmp_path / "good.mts").write_text("""
+        import oneloop from "./oneloop.mjs";
+        const live: oneloop.Client = oneloop("wss://a/ws", { token: "t", topics: ["room.7"] });
+        live.on<{ paid: boolean }>("user.42", (data) => data.paid);
+    """)
+    (tmp_path / "bad.mts").write_text("""
+        import oneloop from "./oneloop.mjs";
+        oneloop("wss://a/ws").on("a", 5);
+    """)
+    tsc = [f"{NODE_MODULES}/.bin/tsc", "--noEmit", "--strict", "--target", "es2020", *MODES[mode]]
+    done = run(*tsc, tmp_path / "good.mts")
+    assert done.returncode == 0, done.stdout
+    assert run(*tsc, tmp_path / "bad.mts").stdout.count("error TS") == 1
+    # What a bundler's development server passes on to the browser, untouched.
+    (tmp_path / "load.mjs").write_text('import oneloop from "./oneloop.mjs"; console.log(typeof oneloop);')
+    assert run("node", tmp_path / "load.mjs").stdout == "function\n"
 
 
 def test_its_types_are_what_it_has(tmp_path):

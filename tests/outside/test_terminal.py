@@ -22,8 +22,10 @@ class Ear:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(**variables),
         )
         self.lines, self.notes = [], []
-        for pipe, kept in [(self.process.stdout, self.lines), (self.process.stderr, self.notes)]:
-            threading.Thread(target=self.keep, args=(pipe, kept), daemon=True).start()
+        pipes = [(self.process.stdout, self.lines), (self.process.stderr, self.notes)]
+        self.readers = [threading.Thread(target=self.keep, args=pipe, daemon=True) for pipe in pipes]
+        for reader in self.readers:
+            reader.start()
 
     @staticmethod
     def keep(pipe, kept):
@@ -34,7 +36,11 @@ class Ear:
         eventually(lambda: any(text in note for note in self.notes), f"{text!r} in {self.notes}")
 
     def end(self):
-        return self.process.wait(timeout=DEADLINE)
+        """Waits for its exit status; by then all that it printed is kept."""
+        status = self.process.wait(timeout=DEADLINE)
+        for reader in self.readers:
+            reader.join(DEADLINE)
+        return status
 
     def __enter__(self):
         return self

@@ -83,7 +83,7 @@ pub(super) fn error(code: &str) -> String {
         "forbidden" => "the token does not permit it (its claim may, or the setting may)",
         "bad_topic" => "this is no topic",
         "too_many_topics" => "one client may not hear so many (topics_per_client_max)",
-        "too_fast" => "asked for too much at once (commands_per_second_max)",
+        "busy" => "asked for too much at once (commands_per_second_max)",
         _ => return code.to_owned(),
     };
     format!("{code}: {words}")
