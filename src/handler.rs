@@ -1,10 +1,10 @@
 //! The seam between the loop and what it is used for: what happens to a connection is decided by a [`Handler`].
 
 use crate::backend::order::Order;
-use crate::client::frame::{Close, Frame};
+use crate::client::frame::{CLOSE_REASON_BYTES_MAX, Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
-use crate::config::{Config, Origins, RouteConfig};
+use crate::config::{Config, Origins, RouteConfig, normalize_origin};
 use crate::server::Server;
 use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose};
@@ -72,8 +72,8 @@ pub trait Handler {
         Slow::Close
     }
 
-    /// The subprotocol it speaks: chosen for clients that offer it (RFC 6455 section 1.9).
-    fn protocol(&self) -> Option<&'static str> {
+    /// The subprotocol that it chooses among those that a client offers (RFC 6455 section 1.9).
+    fn protocol<'a>(&self, _request: &'a Request) -> Option<&'a str> {
         None
     }
 }
@@ -98,9 +98,10 @@ pub struct Route {
 }
 
 /// Whether a handshake comes from a page that may connect, by its `Origin` header (RFC 6455 section 10.2). One without an
-/// origin may: no browser sends such a one, mini programs and servers do.
+/// origin may: no browser sends such a one, mini programs and servers do. So may one with a token in `Authorization`, which no
+/// page can set: libraries that make up an origin of their own are not browsers.
 pub fn admits(origins: &Origins, request: &Request) -> bool {
-    if request.count("origin") == 0 || *origins == Origins::Any {
+    if request.count("origin") == 0 || *origins == Origins::Any || request.bearer().is_some() {
         return true;
     }
     let origin = match request.header("origin") {
@@ -113,11 +114,26 @@ pub fn admits(origins: &Origins, request: &Request) -> bool {
     let authority = without_default_port(scheme, authority);
     match origins {
         Origins::Any => true,
+        // A page of another scheme (`capacitor://localhost`) was not served by this host.
         Origins::SameHost => request.header("host").is_some_and(|host| {
-            without_default_port(scheme, &host.to_ascii_lowercase()) == authority
+            let host = host.to_ascii_lowercase();
+            matches!(scheme, "http" | "https") && without_default_port(scheme, &host) == authority
         }),
         Origins::Listed(listed) => listed.contains(&format!("{scheme}://{authority}")),
     }
+}
+
+/// How the page that [`admits`] turns away is told: by a close code, since no browser shows it the answer to a handshake.
+pub fn foreign(request: &Request) -> Close {
+    let origin = request.header("origin").and_then(normalize_origin);
+    let reason = origin.map(|origin| {
+        let detail = format!("not allowed; if it is yours: --origins {origin}");
+        format!(r#"{{"reason":"origin","detail":"{detail}"}}"#)
+    });
+    let reason = reason.filter(|reason| reason.len() <= CLOSE_REASON_BYTES_MAX).unwrap_or_else(|| {
+        r#"{"reason":"origin","detail":"not allowed; if this page is yours: name it in origins"}"#.into()
+    });
+    Close::ORIGIN.because(reason)
 }
 
 fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
@@ -152,6 +168,7 @@ mod tests {
             (&Origins::SameHost, "a.example", &["https://b.example"], false),
             (&Origins::SameHost, "a.example", &["https://a.example.evil"], false),
             (&Origins::SameHost, "a.example", &["null"], false),
+            (&Origins::SameHost, "localhost", &["capacitor://localhost"], false),
             (&Origins::SameHost, "a.example", &["https://a.example", "https://b.example"], false),
             (&Origins::SameHost, "a.example", &[], true),
             (&Origins::Any, "a.example", &["null"], true),
@@ -167,6 +184,35 @@ mod tests {
                 admitted,
                 "{origins:?} {host} {origin:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_token_that_no_page_can_show_is_from_no_page() {
+        for (scheme, admitted) in [("Bearer", true), ("bearer", true), ("Basic", false)] {
+            let head = format!(
+                "GET /ws HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\nAuthorization: {scheme} x\r\n\r\n"
+            );
+            let (request, _) = http::parse(head.as_bytes(), 8192).unwrap().unwrap();
+            assert_eq!(admits(&Origins::SameHost, &request), admitted, "{scheme}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_page_is_told_its_origin_and_the_setting() {
+        let long = format!("https://{}.example", "x".repeat(60));
+        for (origin, named) in [
+            ("http://localhost:5173", "--origins http://localhost:5173"),
+            ("https://shop.example", "--origins https://shop.example"),
+            ("https://a\"b", "name it in origins"),
+            (&long, "name it in origins"),
+        ] {
+            let close = foreign(&request("a.example", &[origin]));
+            assert_eq!(close.code, 4505);
+            assert!(close.reason.len() <= CLOSE_REASON_BYTES_MAX, "{}", close.reason);
+            let told: serde_json::Value = serde_json::from_str(&close.reason).unwrap();
+            assert_eq!(told["reason"], "origin");
+            assert!(told["detail"].as_str().unwrap().contains(named), "{told}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::client::frame::{Close, Frame, frames_bytes, frames_len};
 use crate::client::http::{Request, Response, upgrade_required};
 use crate::clock::Seldom;
 use crate::config::{Config, Proxies};
-use crate::handler::{Reject, Route, admits};
+use crate::handler::{Reject, Route, admits, foreign};
 use crate::metrics::{Gauges, Process};
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
@@ -243,19 +243,20 @@ impl Site {
         if !request.is_upgrade() {
             return Err(upgrade_required());
         }
-        if !admits(&route.origins, request) {
-            return Err(Response::text(403, "pages of this origin may not connect here"));
-        }
-        let offered = |name: &&str| request.list("sec-websocket-protocol").any(|one| one == *name);
-        let protocol = route.handler.protocol().filter(offered);
-        request.accept(protocol)
+        request.accept(route.handler.protocol(request))
     }
 
     fn open(&mut self, id: ConnId, number: u8, request: &Request, accepted: &[u8]) {
         let accepted = Frame::ready(accepted.to_vec());
         self.server.open(id, number);
         self.server.route = number;
-        let result = self.routes[number as usize].handler.on_open(&mut self.server, id, request);
+        let route = &mut self.routes[number as usize];
+        let result = if admits(&route.origins, request) {
+            route.handler.on_open(&mut self.server, id, request)
+        } else {
+            self.complain_of_page(id, request);
+            Err(Reject::Close(foreign(request)))
+        };
         let client = self.server.client(id).expect("a verb frees nothing");
         match result {
             Ok(()) => {

@@ -52,9 +52,10 @@ impl Close {
     pub const BAD_COMMAND: Close = Close::plain(4502);
     /// A newer connection of the same user took over.
     pub const REPLACED: Close = Close::plain(4503);
-
     /// A back end wants it closed.
     pub const KICKED: Close = Close::plain(4504);
+    /// A page of this origin may not connect.
+    pub const ORIGIN: Close = Close::plain(4505);
 
     /// A code alone.
     pub const fn plain(code: u16) -> Close {

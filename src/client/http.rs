@@ -173,6 +173,12 @@ impl Request {
         self.head.headers().get(name)?.to_str().ok()
     }
 
+    /// The token in the header `Authorization` (RFC 6750 section 2.1). No page can make a browser send one in a handshake.
+    pub fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
     /// Every value of a header, split at commas: the entries of a list (RFC 9110 section 5.6.1).
     pub fn list<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let values = self.head.headers().get_all(name).iter();
@@ -223,7 +229,7 @@ impl Request {
     ///
     /// # Errors
     /// The refusal: 426 for another version, 400 for what is malformed.
-    pub fn accept(&self, protocol: Option<&'static str>) -> Result<Vec<u8>, Response> {
+    pub fn accept(&self, protocol: Option<&str>) -> Result<Vec<u8>, Response> {
         if let Some(why) = self.ambiguity() {
             return Err(Response::text(400, why));
         }

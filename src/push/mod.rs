@@ -330,8 +330,8 @@ impl Handler for Push {
         }
     }
 
-    fn protocol(&self) -> Option<&'static str> {
-        Some(PROTOCOL)
+    fn protocol<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        place::protocol(request)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where a handshake carries its token.
 
+use super::PROTOCOL;
 use crate::client::http::Request;
 
 /// What precedes a token among the subprotocols that a client offers.
@@ -16,24 +17,45 @@ pub(super) enum Place {
 
 /// The token of a handshake; the first place where there is one wins.
 pub(super) fn presented(request: &Request) -> Option<(&str, Place)> {
-    let header = request.header("authorization").and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
     let protocol = || {
         let mut offered = request.list("sec-websocket-protocol");
         offered.find_map(|entry| entry.strip_prefix(BEARER_PROTOCOL))
     };
     let in_address = || protocol().or_else(|| request.query("token"));
-    header
+    request
+        .bearer()
         .map(|token| (token, Place::Header))
         .or_else(|| in_address().map(|token| (token, Place::Address)))
+}
+
+/// The subprotocol that the answer names: ours, or in its absence the entry that carries the token, back on the connection that it
+/// came on. A browser fails a connection on which none of its offers is chosen, and tells the page no reason.
+pub(super) fn protocol(request: &Request) -> Option<&str> {
+    let offered = |is_good: fn(&str) -> bool| {
+        request.list("sec-websocket-protocol").find(|entry| is_good(entry))
+    };
+    offered(|entry| entry == PROTOCOL)
+        .or_else(|| offered(|entry| entry.starts_with(BEARER_PROTOCOL)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::client::http;
+
+    #[test]
+    fn our_subprotocol_is_chosen_and_without_it_the_token() {
+        for (offered, chosen) in [
+            ("bearer.T, oneloop.v1", Some("oneloop.v1")),
+            ("json, bearer.T", Some("bearer.T")),
+            ("json", None),
+        ] {
+            let head =
+                format!("GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Protocol: {offered}\r\n\r\n");
+            let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
+            assert_eq!(protocol(&request), chosen, "{offered}");
+        }
+    }
 
     #[test]
     fn the_first_place_with_a_token_wins() {

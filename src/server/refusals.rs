@@ -20,6 +20,10 @@ impl Server {
 
     /// Tells the operator of a WebSocket that is closed.
     pub(crate) fn complain_of_close(&mut self, id: ConnId, close: &Close) {
+        if close.code == Close::ORIGIN.code {
+            // Told already, by the one who knows its page.
+            return;
+        }
         let (kind, weight) = kind(close.code);
         let address = self.client(id).and_then(|client| client.transport.peer(id));
         let origin = Origin { path: None, address };

@@ -30,7 +30,6 @@ impl Site {
         let Site { server, routes, refusing, .. } = self;
         let Server { complaints, bounds, now, .. } = server;
         let text = || match response.status {
-            403 => foreign(request).unwrap_or_else(|| first_line(response)),
             404 => {
                 let paths: Vec<&str> = routes.iter().map(|route| route.path.as_str()).collect();
                 let path = shown(request.map_or("", Request::path));
@@ -40,6 +39,17 @@ impl Site {
             _ => advice(response, bounds),
         };
         complaints.note(now.millis, kind(response.status), weight, origin, text);
+    }
+
+    /// Tells the operator of a page that may not connect, with the setting that lets it in.
+    pub(super) fn complain_of_page(&mut self, id: ConnId, request: &Request) {
+        let address = request.known_address().unwrap_or_else(|| self.peer(id));
+        let from = Origin { path: Some(request.path()), address: Some(address) };
+        self.server.complain("4505", Weight::Curable, from, || {
+            let page = shown(request.header("origin").unwrap_or_default());
+            let path = shown(request.path());
+            format!("a page of {page} wants {path}; if it is yours: --origins {page}")
+        });
     }
 
     /// Tells the operator of a connection that is turned away before anything of it is read.
@@ -164,13 +174,6 @@ fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
             "the channel {name} names no topic: 1 to 133 bytes of A-Z a-z 0-9 _ - . : @ / behind {prefix}"
         )
     })
-}
-
-/// A page that may not connect, and the setting that lets it in.
-fn foreign(request: Option<&Request>) -> Option<String> {
-    let origin = shown(request?.header("origin")?);
-    let path = shown(request?.path());
-    Some(format!("a page of {origin} wants {path}; if it is yours: --origins {origin}"))
 }
 
 /// The first line of a body, which is made by this program.

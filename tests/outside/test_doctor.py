@@ -418,8 +418,8 @@ def test_a_proxy_that_does_not_upgrade_is_found(start, front):
 def test_a_proxy_that_keeps_the_host_to_itself_is_found(start, front):
     server = start(*TOPICS)
     nginx = front(server, UPGRADE.replace("proxy_set_header Host $http_host;", ""))
-    level, seen, mend = visit(server, f"ws://127.0.0.1:{nginx.port}/ws")["url-upgrade"]
-    assert level == "problem" and "403" in seen and "proxy_set_header Host $http_host;" in mend
+    level, seen, mend = visit(server, f"ws://127.0.0.1:{nginx.port}/ws")["url-welcome"]
+    assert level == "problem" and "4505" in seen and "proxy_set_header Host $http_host;" in mend
 
 
 def test_a_proxy_that_swallows_the_origin_or_the_subprotocol_is_found(start, front):

@@ -3,11 +3,9 @@
 import re
 
 import pytest
-from support import closed, token
+from support import closed, counter, token
 
 CASES = [
-    ({"headers": {"Origin": "http://localhost:5173"}}, 403,
-     "403: a page of http://localhost:5173 wants /ws; if it is yours: --origins http://localhost:5173"),
     ({"path": "/wss"}, 404, "404: nothing is served at /wss; WebSockets are at /ws"),
     ({"bearer": token("42", secret="x" * 40)}, 401, "401: a token was refused"),
     ({"headers": {"X": "x" * 9000}}, 431, "431: .*head_bytes_max is 8192"),
@@ -24,6 +22,33 @@ async def test_a_refused_handshake_is_told_once_a_minute(start, options, status,
         assert len(re.findall(f"warning: {status}", server.log())) == 1
         assert await bystander.heard() == []
     assert "xxxx" not in server.log()
+
+
+async def test_a_foreign_page_reads_why_it_is_refused_and_so_does_the_operator(start):
+    server = start("--topics", "news")
+    page = {"headers": {"Origin": "http://localhost:5173"}, "place": "query"}
+    async with server.client("1") as bystander:
+        for bearer in [None, token("42"), token("42", secret="x" * 40)]:
+            async with server.dial(bearer, **page) as connection:
+                assert await closed(connection) == (4505, {
+                    "reason": "origin",
+                    "detail": "not allowed; if it is yours: --origins http://localhost:5173",
+                })
+        server.wait_for_log("warning: 4505: a page of http://localhost:5173 wants /ws; "
+                            "if it is yours: --origins http://localhost:5173")
+        assert len(re.findall("warning: 4505", server.log())) == 1
+        assert counter(server, 'closes_total{code="4505"}') == 3
+        assert counter(server, "opened_total") == 1
+        assert await bystander.heard() == []
+
+
+async def test_a_token_that_no_page_can_show_comes_from_everywhere(server):
+    headers = {"Origin": "http://elsewhere.example"}
+    async with server.client("43") as bystander:
+        async with server.dial(token(), headers=headers) as connection:
+            assert (await server.enter(connection, "42")).welcome["sub"] == "42"
+        assert (await server.refusal(token(seconds=-100), headers=headers))[0] == 401
+        assert await bystander.heard() == []
 
 
 async def test_at_debug_each_refusal_has_a_line(start):

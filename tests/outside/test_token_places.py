@@ -75,6 +75,19 @@ async def test_the_subprotocol_may_come_in_any_order(server):
         assert connection.subprotocol == "oneloop.v1"
 
 
+async def test_a_token_without_our_subprotocol_is_read_and_answered(server):
+    async with server.client("bystander") as bystander:
+        alone = f"bearer.{token()}"
+        async with server.dial(protocols=[alone]) as connection:
+            assert connection.subprotocol == alone, "a browser fails a connection without one"
+            assert (await server.enter(connection, "42")).welcome["sub"] == "42"
+        bad = f"bearer.{token(seconds=-100)}"
+        async with server.dial(protocols=[bad]) as connection:
+            assert (await closed(connection))[0] == 4500
+        assert await bystander.heard() == []
+    assert token()[:20] not in server.log()
+
+
 BAD = {
     "expired": lambda: token(seconds=-100),
     "signature": lambda: token(secret="another secret that is long enough, really"),

@@ -24,6 +24,9 @@ const PING_LATE_SECONDS: u64 = 5;
 /// How long is waited where no ping comes: the proxies that are around cut after 60 s.
 const SILENCE_SECONDS: u64 = 65;
 
+/// For a page's refusal, which comes with the answer to the handshake.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A look at the public address.
 pub(super) struct Tour<'a> {
     pub(super) report: Report<'a>,
@@ -56,6 +59,9 @@ impl Tour<'_> {
         }
         self.foreign();
         if token.is_none() && self.route().is_none_or(|route| route.anonymous.is_empty()) {
+            if let Event::Closed(4505, _) = visit.next(REFUSAL_PATIENCE) {
+                return self.refuses_own();
+            }
             return self.report.say(
                 Warning,
                 "url-welcome",
@@ -239,19 +245,34 @@ impl Tour<'_> {
         if route.origins == Origins::Any {
             return self.report.unseen(NAME, "pages of every origin may connect", "");
         }
-        match self.visit(FOREIGN, PROTOCOL).map(|(visit, _tls)| visit.status) {
-            Ok(403) => self.report.ok(NAME, "a page of elsewhere is refused"),
+        let answer = self.visit(FOREIGN, PROTOCOL).map(|(mut visit, _tls)| {
+            let closed = visit.is_proven.then(|| visit.next(REFUSAL_PATIENCE));
+            (visit.status, matches!(closed, Some(Event::Closed(4505, _))))
+        });
+        match answer {
+            Ok((_, true)) => self.report.ok(NAME, "a page of elsewhere is refused"),
             answer => {
-                let status = answer.map_or_else(|why| why, |status| status.to_string());
+                let status = answer.map_or_else(|why| why, |(status, _)| status.to_string());
                 self.report.say(
                     Warning,
                     NAME,
-                    &format!("a page of elsewhere should be refused with 403: {status}"),
+                    &format!("a page of elsewhere should be closed with 4505: {status}"),
                     "Origin is lost on the way, or the server has other settings than these",
                     "proxy_set_header Origin $http_origin;",
                 );
             }
         }
+    }
+
+    /// A page of the address itself is taken for a foreign one.
+    fn refuses_own(&mut self) {
+        self.report.say(
+            Problem,
+            "url-welcome",
+            "the server refuses the origin of this address (4505)",
+            "Host is lost on the way, or the settings name other origins",
+            "proxy_set_header Host $http_host; or name the page in the settings: origins",
+        );
     }
 
     /// What the server says first.
@@ -264,6 +285,10 @@ impl Tour<'_> {
                 return true;
             }
             Event::Silence if is_raw => return true,
+            Event::Closed(4505, _) => {
+                self.refuses_own();
+                return false;
+            }
             Event::Closed(code @ 4500..=4501, _) => (
                 format!("the token is refused ({code})"),
                 "oneloop explain TOKEN TOPIC (with the settings of the server)",
@@ -347,9 +372,6 @@ fn advice(status: u16, config: &Config) -> String {
         400 | 426 => "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; \
             proxy_set_header Connection \"upgrade\";"
             .to_owned(),
-        403 => {
-            "proxy_set_header Host $http_host; or name the page in the settings: origins".to_owned()
-        }
         404 => {
             let paths: Vec<&str> = config.routes.iter().map(|route| route.path.as_str()).collect();
             format!(

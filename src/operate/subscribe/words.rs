@@ -40,6 +40,7 @@ pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Ending {
         4502 => "the server does not understand what was sent",
         4503 => "a newer connection of the same user took over",
         4504 => "closed by a back end",
+        4505 => "the server lets no page of this origin in",
         _ => "closed",
     };
     let mut text = format!("{words} ({code})");
