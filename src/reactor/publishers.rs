@@ -285,12 +285,13 @@ impl Hall<'_> {
                 return Ok(subscribers);
             }
         }
-        let receivers = subscribers + self.site.publish(channel, payload);
-        // Why not is looked into only where nobody heard it.
-        match (receivers == 0).then(|| self.site.refusal_of(channel)).flatten() {
-            Some(why) => Err(why),
-            None => Ok(receivers),
+        let dropped = self.site.server.metrics().messages_malformed;
+        let clients = self.site.publish(channel, payload);
+        if self.site.server.metrics().messages_malformed == dropped {
+            return Ok(clients + subscribers);
         }
+        // Why is looked into only for what was dropped.
+        self.site.refusal_of(channel).map_or(Ok(0), Err)
     }
 }
 

@@ -155,25 +155,25 @@ fn advice(response: &Response, bounds: &Bounds) -> String {
     }
 }
 
-/// Why a channel carries no topic.
+/// Why a channel carries no topic; `None`: it carries one.
 fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
-    let name = shown(&String::from_utf8_lossy(channel));
-    let Some(topic) = channel.strip_prefix(prefix.as_bytes()) else {
-        let prefix = shown(prefix);
-        let added = name.find(&prefix).map(|at| {
-            format!("; {} is before it: a prefix that the publisher's library adds?", &name[..at])
-        });
+    let topic = channel.strip_prefix(prefix.as_bytes());
+    if topic.and_then(topic::published).is_some() {
+        return None;
+    }
+    let (name, prefix) = (shown(&String::from_utf8_lossy(channel)), shown(prefix));
+    if topic.is_some() {
         return Some(format!(
-            "the channel {name} does not begin with {prefix}: publish on {prefix}<topic>, or set prefix{}",
-            added.unwrap_or_default()
-        ));
-    };
-    topic::published(topic).is_none().then(|| {
-        let prefix = shown(prefix);
-        format!(
             "the channel {name} names no topic: 1 to 133 bytes of A-Z a-z 0-9 _ - . : @ / behind {prefix}"
-        )
-    })
+        ));
+    }
+    let added = name.find(&prefix).map(|at| {
+        format!("; {} is before it: a prefix that the publisher's library adds?", &name[..at])
+    });
+    Some(format!(
+        "the channel {name} does not begin with {prefix}: publish on {prefix}<topic>, or set prefix{}",
+        added.unwrap_or_default()
+    ))
 }
 
 /// The first line of a body, which is made by this program.
