@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
+use super::talks::Talks;
 use super::tests::plan;
 use super::*;
 use crate::client::memory::{FarEnds, install};
+use crate::config::RouteConfig;
 use crate::handler::{Handler, Reject};
+use crate::hub::Reason;
 use crate::{Request, Server};
 
 pub(super) const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -140,4 +143,64 @@ fn what_clients_leave_unfinished_is_not_copied_all_at_once() {
     }
     assert!(grew > 10, "what is kept grew in {grew} turns");
     assert!(unfinished(&mut reactor).iter().all(|held| *held > 60_000));
+}
+
+/// A client with 126 patterns that comes back while the history is full of what it does not hear.
+#[test]
+fn a_step_of_a_replay_is_no_longer_than_it_is_given() {
+    let mut talks = Talks::new(RouteConfig::default(), |bounds| bounds.message_bytes_max = 1 << 20);
+    let patterns: Vec<String> = (0..126).map(|number| format!("room.{number}.*")).collect();
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+    let first = talks.connect("42", &patterns);
+    let since = talks.told(first)[0]["id"].as_str().expect("a cursor").to_owned();
+    talks.cut(first);
+    for _ in 0..30_000 {
+        talks.reactor.site.publish(b"pub.else.where.it.is", b"1");
+    }
+    let back = talks.connect_at(&format!("/ws?since={since}"), "42", &patterns);
+    let mut steps = 0;
+    loop {
+        let client = talks.reactor.site.server.client(back).expect("it is there");
+        if !client.is_replaying() {
+            break;
+        }
+        // The keys are put in order for each step, for about three writes.
+        let writes = talks.reactor.site.replay(back, 8);
+        assert!((1..=8 + 4).contains(&writes), "{writes}");
+        steps += 1;
+    }
+    assert!(steps > 20, "{steps}");
+}
+
+#[test]
+fn memberships_count_among_what_a_turn_reads() {
+    let mut talks = Talks::new(RouteConfig::default(), |_| ());
+    let id = talks.connect("42", &[]);
+    talks.reactor.site.server.costs = 0;
+    for number in 0..100 {
+        talks.reactor.site.server.join(id, &format!("room.{number}"), Reason::Asked);
+    }
+    talks.reactor.site.server.leave(id, "room.1");
+    assert!(talks.reactor.site.server.costs >= 101 * 100);
+}
+
+/// Two crowds that overlap, of clients with many memberships.
+#[test]
+fn listeners_are_not_counted_at_the_cost_of_others() {
+    let mut talks = Talks::new(RouteConfig::default(), |_| ());
+    let listeners: Vec<ConnId> = (0..200)
+        .map(|number| talks.connect(&number.to_string(), &["room.7", "room.*", "a", "b", "c"]))
+        .collect();
+    let reached = talks.publish("pub.room.7", "1");
+    // Each is counted for both keys, as Redis does, and told once.
+    assert_eq!(reached, 400);
+    for id in listeners {
+        let told = talks.told(id);
+        assert_eq!(told.iter().filter(|frame| frame["topic"] == "room.7").count(), 1);
+    }
+    // Few are counted exactly.
+    let mut talks = Talks::new(RouteConfig::default(), |_| ());
+    let few: Vec<ConnId> =
+        (0..50).map(|number| talks.connect(&number.to_string(), &["room.7", "room.*"])).collect();
+    assert_eq!(talks.publish("pub.room.7", "1"), few.len());
 }

@@ -7,6 +7,10 @@ use crate::hub::{Hub, Reason};
 use crate::server::Server;
 use crate::slots::ConnId;
 
+/// What a membership that begins or ends counts for among the 1 MiB that is read from all clients in a turn: its client's others
+/// are looked through, and it is answered. Without this, commands of 40 bytes would make a turn 50 ms long.
+const MEMBERSHIP_COST_BYTES: usize = 128;
+
 impl Server {
     /// The prices of what clients ask for.
     pub(crate) fn allowance(&self) -> Allowance {
@@ -25,6 +29,7 @@ impl Server {
         if !self.caught_up(id) {
             return false;
         }
+        self.costs += MEMBERSHIP_COST_BYTES;
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
@@ -45,6 +50,7 @@ impl Server {
         if !self.caught_up(id) {
             return false;
         }
+        self.costs += MEMBERSHIP_COST_BYTES;
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
