@@ -123,7 +123,7 @@ def test_what_the_server_does_not_hold_any_more_is_a_gap(start, line, page):
     page = page(line)
     assert page.log("live", "gaps") == 0
     line.fail_over(target(second))
-    page.until("live.log.gaps === 1")
+    page.until("live.log.gaps === 1 && bystander.log.gaps === 1")
     assert heard(page, "live", second.publish) == heard(page, "bystander", second.publish) == []
 
 
