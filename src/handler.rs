@@ -49,6 +49,12 @@ pub trait Handler {
         None
     }
 
+    /// The time of a connection is over: it is closed with `code`, which [`Server::close_after`] or [`Server::close_at`] was given.
+    /// Returns it with a reason.
+    fn on_overdue(&self, _id: ConnId, code: u16) -> Close {
+        Close::plain(code)
+    }
+
     /// A connection that was opened is gone. Its memberships ended when its end began.
     fn on_close(&mut self, server: &mut Server, id: ConnId);
 

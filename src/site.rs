@@ -155,6 +155,13 @@ impl Site {
         }
     }
 
+    /// How a connection is closed whose time is over.
+    pub fn overdue(&mut self, id: ConnId, code: u16) -> Close {
+        let route = self.server.client(id).map(|client| client.route as usize);
+        let route = route.and_then(|route| self.routes.get(route));
+        route.map_or(Close::plain(code), |route| route.handler.on_overdue(id, code))
+    }
+
     /// A connection is gone: its handler is told, its slot is freed.
     pub fn reap(&mut self, id: ConnId) {
         let Some(client) = self.server.client(id) else { return };
@@ -194,7 +201,7 @@ impl Site {
             false => allowance.is_spent(client.spend(allowance.command)),
         };
         if is_over {
-            self.server.close(id, Close::BUSY.retry_after(1000));
+            self.server.close(id, Close::busy(1000, "commands_per_second_max: send less often"));
             return None;
         }
         self.server.route = route;

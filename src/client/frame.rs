@@ -27,23 +27,45 @@ impl Close {
     /// The server is draining.
     pub const GOING_AWAY: Close = Close::plain(1001);
     /// The client broke the WebSocket protocol.
-    pub const PROTOCOL: Close = Close::plain(1002);
+    pub const PROTOCOL: Close = Close::told(
+        1002,
+        r#"{"reason":"protocol","detail":"no frames of RFC 6455: mask them, use no extension, no unknown opcode"}"#,
+    );
     /// A binary message, where only text is spoken.
-    pub const UNSUPPORTED: Close = Close::plain(1003);
+    pub const UNSUPPORTED: Close = Close::told(
+        1003,
+        r#"{"reason":"binary","detail":"send text frames: commands are JSON in text, binary frames are not read"}"#,
+    );
     /// Text that is not UTF-8.
-    pub const INVALID: Close = Close::plain(1007);
+    pub const INVALID: Close =
+        Close::told(1007, r#"{"reason":"utf8","detail":"a text frame that is not UTF-8"}"#);
     /// Too many fragments in one message.
-    pub const POLICY: Close = Close::plain(1008);
+    pub const POLICY: Close = Close::told(
+        1008,
+        r#"{"reason":"fragments","detail":"a message of more fragments than fragments_max: send it in one frame"}"#,
+    );
     /// A message above `message_bytes_max`.
-    pub const TOO_BIG: Close = Close::plain(1009);
+    pub const TOO_BIG: Close =
+        Close::told(1009, r#"{"reason":"too_big","detail":"a message above message_bytes_max"}"#);
     /// The backlog of a client that reads too slowly hit its bound.
-    pub const SLOW: Close = Close::plain(4000);
+    pub const SLOW: Close = Close::told(
+        4000,
+        r#"{"reason":"slow","detail":"read faster, or listen to less; come back with since"}"#,
+    );
     /// Nothing was heard for `silence_seconds`.
-    pub const SILENT: Close = Close::plain(4001);
+    pub const SILENT: Close = Close::told(
+        4001,
+        r#"{"reason":"silent","detail":"nothing was heard for silence_seconds: answer pings, or send the text ping"}"#,
+    );
     /// The token's `exp` has passed.
-    pub const EXPIRED: Close = Close::plain(4002);
+    pub const EXPIRED: Close = Close::told(
+        4002,
+        r#"{"reason":"expired","detail":"exp has passed: come back with a fresh token"}"#,
+    );
     /// A limit of the server was hit.
     pub const BUSY: Close = Close::plain(4003);
+    /// The token is not valid yet: a clock is ahead of ours.
+    pub const EARLY: Close = Close::plain(4004);
     /// The token is refused.
     pub const BAD_TOKEN: Close = Close::plain(4500);
     /// No token came in time.
@@ -51,20 +73,34 @@ impl Close {
     /// Not JSON, no known `op`, wrong types.
     pub const BAD_COMMAND: Close = Close::plain(4502);
     /// A newer connection of the same user took over.
-    pub const REPLACED: Close = Close::plain(4503);
-    /// A back end wants it closed.
+    pub const REPLACED: Close = Close::told(
+        4503,
+        r#"{"reason":"replaced","detail":"a newer connection of the same user took over (single_session)"}"#,
+    );
+    /// A back end wants it closed. Its words are the reason, if it gave any.
     pub const KICKED: Close = Close::plain(4504);
     /// A page of this origin may not connect.
     pub const ORIGIN: Close = Close::plain(4505);
 
     /// A code alone.
     pub const fn plain(code: u16) -> Close {
-        Close { code, reason: Cow::Borrowed("") }
+        Close::told(code, "")
+    }
+
+    /// A code with its usual reason.
+    const fn told(code: u16, reason: &'static str) -> Close {
+        assert!(reason.len() <= CLOSE_REASON_BYTES_MAX);
+        Close { code, reason: Cow::Borrowed(reason) }
     }
 
     /// The same code with the reason `{"retry":ms}`: when the client is to come back.
     pub fn retry_after(self, millis: u64) -> Close {
         self.because(format!("{{\"retry\":{millis}}}"))
+    }
+
+    /// A bound of the server was hit; `detail` names it.
+    pub fn busy(retry: u64, detail: &'static str) -> Close {
+        Close::BUSY.because(format!(r#"{{"retry":{retry},"reason":"busy","detail":"{detail}"}}"#))
     }
 
     /// The same code with a reason.
@@ -258,7 +294,7 @@ mod tests {
     fn encodes_as_rfc_6455_shows() {
         assert_eq!(Frame::text("Hello").as_bytes(), [0x81, 5, b'H', b'e', b'l', b'l', b'o']);
         assert_eq!(Frame::ping().as_bytes(), [0x89, 0]);
-        assert_eq!(Frame::close(&Close::SLOW).as_bytes(), [0x88, 2, 0x0f, 0xa0]);
+        assert_eq!(Frame::close(&Close::plain(4000)).as_bytes(), [0x88, 2, 0x0f, 0xa0]);
         assert_eq!(Frame::binary(&[0; 126]).as_bytes()[..4], [0x82, 126, 0, 126]);
         assert_eq!(
             Frame::binary(&[0; 65536]).as_bytes()[..10],

@@ -212,6 +212,12 @@ impl Request {
             .find_map(|(key, value)| (key == name && !value.is_empty()).then_some(value))
     }
 
+    /// Whether a parameter of the query stands there without a value.
+    pub fn parameter_is_empty(&self, name: &str) -> bool {
+        let mut pairs = self.head.uri().query().unwrap_or_default().split('&');
+        pairs.any(|pair| pair.strip_prefix(name).is_some_and(|rest| matches!(rest, "" | "=")))
+    }
+
     /// All parameters of the query with this name, percent-decoded. One that is no UTF-8 then is passed over.
     pub fn query_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
         let pairs = self.head.uri().query().unwrap_or_default().split('&');

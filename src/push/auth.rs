@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(keys.check(&unasked, NOW).unwrap().sub, "-42", "not the crate's own claims");
         assert_refused(&keys, &by(r#"{"sub":"42","exp":0}"#), "expired", "long ago");
         let cases = r#"{"sub":[1],"exp":1700000060} {"sub":"42","sub":"42","exp":1700000060} [] 5
-            {"sub":"42","exp":1700000060,"nbf":1700000006} {"sub":"42"} {"exp":1700000060} {"#;
+            {"sub":"42","exp":1700000060,"nbf":1700000306} {"sub":"42"} {"exp":1700000060} {"#;
         for payload in cases.split_whitespace().chain([""]) {
             assert_refused(&keys, &by(payload), "claims", payload);
             let forged = sign_with(&[7; 32], HEADER, payload);

@@ -1,11 +1,16 @@
 //! What a token says (RFC 7519 section 4), checked strictly: from claims to an identity, or a
 //! reason why not.
 
+use std::borrow::Cow;
+
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::topic::{Grant, is_user_id};
+
+/// How far `nbf` may be ahead, in seconds, for its refusal to be one for now: clocks that are set at all do not differ by more.
+const EARLY_SECONDS_MAX: u64 = 240;
 
 /// Whom a token speaks for. (Printed in tests alone: no log may show a user.)
 #[derive(Clone, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub struct Identity {
 pub enum Refusal {
     /// In order, but for `exp`: come back with a fresh one.
     Expired,
+    /// In order, but for `nbf`, which is so many seconds ahead: the same token will do when the time in `retry_seconds` has passed.
+    Early { seconds: u64, retry_seconds: u64 },
     /// Not a token, or not signed with one of the keys in one of their algorithms.
     Signature(&'static str),
     /// Well signed, but its claims are malformed or not meant for us.
@@ -40,17 +47,26 @@ impl Refusal {
     pub fn name(self) -> &'static str {
         match self {
             Refusal::Expired => "expired",
+            Refusal::Early { .. } => "early",
             Refusal::Signature(_) => "signature",
             Refusal::Claims(_) => "claims",
         }
     }
 
-    /// The same for people. A fixed text: nothing of the token is in it.
-    pub fn detail(self) -> &'static str {
+    /// The same for people. A fixed text: nothing of the token is in it, but by how much its clock is ahead.
+    pub fn detail(self) -> Cow<'static, str> {
         match self {
-            Refusal::Expired => "exp has passed",
-            Refusal::Signature(detail) | Refusal::Claims(detail) => detail,
+            Refusal::Expired => "exp has passed".into(),
+            Refusal::Early { seconds, .. } => {
+                format!("nbf is {seconds} s ahead of this server's clock").into()
+            }
+            Refusal::Signature(detail) | Refusal::Claims(detail) => detail.into(),
         }
+    }
+
+    /// Whether the same token will do a little later.
+    pub fn is_for_now(self) -> bool {
+        matches!(self, Refusal::Early { .. })
     }
 }
 
@@ -138,8 +154,9 @@ impl Claims {
         let topics =
             claims.topics.grants().ok_or(Refusal::Claims("topics must be a list of grants"))?;
         let may = claims.may.grants().ok_or(Refusal::Claims("may must be a list of grants"))?;
-        if nbf > unix.saturating_add(expected.leeway_seconds) {
-            return Err(Refusal::Claims("not valid yet (nbf)"));
+        let begins = nbf.saturating_sub(expected.leeway_seconds);
+        if begins > unix {
+            return Err(too_early(nbf - unix, begins - unix, exp > nbf));
         }
         let latest = exp.saturating_add(expected.leeway_seconds);
         if unix >= latest {
@@ -147,6 +164,15 @@ impl Claims {
         }
         let expires = if unix < exp { exp } else { latest };
         Ok(Identity { sub, expires, topics, may, admin })
+    }
+}
+
+/// The refusal of a token with `nbf` so many seconds ahead, which comes to last if it is to last longer than [`EARLY_SECONDS_MAX`].
+fn too_early(seconds: u64, retry_seconds: u64, ends_later: bool) -> Refusal {
+    match (ends_later, seconds) {
+        (false, _) => Refusal::Claims("exp is not behind nbf: it is never valid"),
+        (true, ..=EARLY_SECONDS_MAX) => Refusal::Early { seconds, retry_seconds },
+        (true, _) => Refusal::Claims("nbf is more than 240 s ahead of this server's clock"),
     }
 }
 
@@ -338,7 +364,7 @@ mod tests {
             "sub":4.5          "sub":42.0       "sub":[1]          "sub":{}      "sub":true
             "sub":null         "sub":""         "sub":"a\nb"       "sub":1e30    "sub":"\u0000"
             "exp":null         "exp":"1700000060" "exp":-1         "exp":1e999   "exp":[1700000060]
-            "exp":-0.5         "exp":true       "nbf":1700000006   "nbf":"0"     "nbf":null
+            "exp":-0.5         "exp":true       "nbf":1700000241   "nbf":"0"     "nbf":null
             "nbf":1e300        "nbf":-1         "topics":"news"    "topics":[1]  "topics":{}
             "topics":null      "topics":["a..b"] "may":[["a"]]     "may":[""]    "may":["a",null]
             "may":["a.*.b"]    "admin":1        "admin":"true"     "admin":null  "admin":[true]
@@ -350,6 +376,24 @@ mod tests {
             assert_eq!(refusal.name(), "claims", "{members}");
         }
         assert!(check(&format!("\"sub\":{:?}", "x".repeat(129)), &any).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_is_waited_for() {
+        let any = expected(None, None);
+        let at = |nbf: u64, exp: u64| {
+            check(
+                &format!("\"nbf\":{},\"exp\":{},\"iat\":{}", NOW + nbf, NOW + exp, NOW + nbf),
+                &any,
+            )
+        };
+        assert!(at(5, 60).is_ok(), "within the leeway");
+        let refusal = at(6, 60).unwrap_err();
+        assert_eq!(refusal, Refusal::Early { seconds: 6, retry_seconds: 1 });
+        assert_eq!(refusal.detail(), "nbf is 6 s ahead of this server's clock");
+        assert_eq!(at(240, 600), Err(Refusal::Early { seconds: 240, retry_seconds: 235 }));
+        assert_eq!(at(241, 600).unwrap_err().name(), "claims");
+        assert_eq!(at(60, 60).unwrap_err().name(), "claims", "it is never valid");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::source::request::{Answer, Purpose};
 use crate::topic::{Grant, text_of_key, user_topic};
 use auth::{Identity, KeySettings, Keys, Refusal};
 use command::{Action, Auth, Command, Reference};
-use place::{Place, presented};
+use place::{Instead, Place, instead, presented};
 use subscriptions::{echo, heard, join_all, own_topic};
 use upstream::Upstream;
 
@@ -55,8 +55,8 @@ pub struct Push {
     may: Vec<Grant>,
     anonymous: Vec<Grant>,
     single_session: bool,
-    /// Connections that have shown no token yet.
-    waiting: HashSet<ConnId>,
+    /// Connections that have shown no token yet, and what they showed instead.
+    waiting: HashMap<ConnId, Instead>,
     /// Of those whose token carries `may` or `admin`.
     rights: HashMap<ConnId, Rights>,
     slow: config::Slow,
@@ -82,7 +82,7 @@ impl Push {
             may: grants("may", &route.may)?,
             anonymous,
             single_session: route.single_session,
-            waiting: HashSet::new(),
+            waiting: HashMap::new(),
             rights: HashMap::new(),
             slow: route.slow,
             upstream: route.upstream.clone().map(Upstream::new),
@@ -103,7 +103,7 @@ impl Push {
                 server.close(older, Close::REPLACED);
             }
         } else if max > 0 && server.owners(&own).len() >= max {
-            return Err(Close::BUSY.retry_after(1000));
+            return Err(Close::busy(1000, "clients_per_user_max: close another connection"));
         }
         server.join(id, &own, Reason::Own);
         Ok(self.grant(server, id, identity))
@@ -186,7 +186,7 @@ impl Push {
             Ok(excess) => excess,
             Err(close) => return server.close(id, close),
         };
-        if self.waiting.remove(&id) {
+        if self.waiting.remove(&id).is_some() {
             let asked = auth.topics.iter().map(|topic| Cow::Borrowed(&**topic));
             let refused = self.ask_for(server, id, asked);
             self.welcome(server, id, Some(&identity.sub), auth.since.as_deref());
@@ -202,14 +202,17 @@ impl Push {
 
     fn obey(&mut self, server: &mut Server, id: ConnId, command: Command<'_>) {
         let reference = command.reference;
-        let has_token = !self.waiting.contains(&id);
+        let instead = self.waiting.get(&id).copied();
         let answer = match command.action {
             Action::Ping { wants_cursor } => {
                 let cursor = wants_cursor.then(|| server.place_of(id)).flatten();
                 wire::pong(cursor.as_deref(), reference)
             }
             Action::Auth(auth) => return self.authenticate(server, id, &auth, reference),
-            _ if !has_token => return server.close(id, Close::NO_TOKEN),
+            _ if instead.is_some() => {
+                let instead = instead.filter(|instead| *instead != Instead::Nothing);
+                return server.close(id, no_token(instead.unwrap_or(Instead::Command)));
+            }
             Action::Subscribe(topics) => {
                 return self.each_topic(server, id, &topics, reference, Push::subscribe);
             }
@@ -236,7 +239,7 @@ impl Handler for Push {
     ) -> Result<(), Reject> {
         let Some((token, place)) = presented(request) else {
             if self.anonymous.is_empty() {
-                self.waiting.insert(id);
+                self.waiting.insert(id, instead(request));
                 server.close_after(id, server.bounds().auth_seconds, Close::NO_TOKEN.code);
                 return Ok(());
             }
@@ -272,6 +275,14 @@ impl Handler for Push {
 
     fn asks_for_topics(&self, text: &str) -> bool {
         command::asks_for_topics(text)
+    }
+
+    fn on_overdue(&self, id: ConnId, code: u16) -> Close {
+        match self.waiting.get(&id) {
+            Some(instead) if code == Close::NO_TOKEN.code => no_token(*instead),
+            None if code == Close::EXPIRED.code => Close::EXPIRED,
+            _ => Close::plain(code),
+        }
     }
 
     fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize {
@@ -342,13 +353,33 @@ fn enveloped(cursor: &str, topic: &str, payload: &[u8]) -> Frame {
 }
 
 fn bad_token(refusal: Refusal) -> Close {
-    Close::BAD_TOKEN.because(wire::refusal(refusal.name(), refusal.detail()))
+    let close = if refusal.is_for_now() { Close::EARLY } else { Close::BAD_TOKEN };
+    close.because(reason_of(refusal))
+}
+
+fn no_token(instead: Instead) -> Close {
+    Close::NO_TOKEN.because(wire::refusal("no_token", &instead.advice()))
 }
 
 /// RFC 6750 section 3.1.
 fn unauthorized(refusal: Refusal) -> Response {
-    Response::json(401, wire::refusal(refusal.name(), refusal.detail()))
-        .with("WWW-Authenticate", "Bearer error=\"invalid_token\"")
+    let response = Response::json(401, reason_of(refusal))
+        .with("WWW-Authenticate", "Bearer error=\"invalid_token\"");
+    match refusal {
+        Refusal::Early { retry_seconds, .. } => {
+            response.with("Retry-After", retry_seconds.to_string())
+        }
+        _ => response,
+    }
+}
+
+fn reason_of(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Early { retry_seconds, .. } => {
+            wire::refusal_for_now(refusal.name(), &refusal.detail(), retry_seconds * 1000)
+        }
+        _ => wire::refusal(refusal.name(), &refusal.detail()),
+    }
 }
 
 /// The grants of a setting.

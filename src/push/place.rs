@@ -15,6 +15,59 @@ pub(super) enum Place {
     Address,
 }
 
+/// What a handshake without a token showed instead: the advice depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Instead {
+    Nothing,
+    /// A header or parameter of this name, which others read and we do not.
+    Elsewhere(&'static str),
+    /// `Authorization` with another scheme.
+    Scheme,
+    /// `?token=` without a value.
+    Empty,
+    Cookie,
+    /// A command, on the open connection.
+    Command,
+}
+
+/// Where other servers look for a token.
+const PARAMETERS: [&str; 7] =
+    ["access_token", "jwt", "auth", "auth_token", "id_token", "bearer", "authorization"];
+const HEADERS: [&str; 4] = ["x-access-token", "x-auth-token", "x-jwt", "x-authorization"];
+
+impl Instead {
+    /// What was seen, and where a token is read. Nothing that the client chose is in it.
+    pub(super) fn advice(self) -> String {
+        let seen = match self {
+            Instead::Nothing => "none came in time",
+            Instead::Elsewhere(name) => &format!("{name} is not read"),
+            Instead::Scheme => "Authorization without Bearer",
+            Instead::Empty => "?token= is empty",
+            Instead::Cookie => "cookies are not read",
+            Instead::Command => "a command came before",
+        };
+        format!("{seen}; token places: ?token=, Authorization: Bearer, bearer.T, auth")
+    }
+}
+
+/// Looks at a handshake that carries no token.
+pub(super) fn instead(request: &Request) -> Instead {
+    let named = |name: &&str| request.query(name).is_some();
+    if request.parameter_is_empty("token") {
+        Instead::Empty
+    } else if let Some(name) = PARAMETERS.iter().find(|name| named(name)) {
+        Instead::Elsewhere(name)
+    } else if request.count("authorization") > 0 {
+        Instead::Scheme
+    } else if let Some(name) = HEADERS.iter().find(|name| request.count(name) > 0) {
+        Instead::Elsewhere(name)
+    } else if request.count("cookie") > 0 {
+        Instead::Cookie
+    } else {
+        Instead::Nothing
+    }
+}
+
 /// The token of a handshake; the first place where there is one wins.
 pub(super) fn presented(request: &Request) -> Option<(&str, Place)> {
     let protocol = || {
@@ -40,8 +93,34 @@ pub(super) fn protocol(request: &Request) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire;
     use super::*;
     use crate::client::http;
+
+    #[test]
+    fn each_misplaced_token_has_its_advice() {
+        for (path, line, expected) in [
+            ("/", "", Instead::Nothing),
+            ("/?access_token=T", "", Instead::Elsewhere("access_token")),
+            ("/?token=", "", Instead::Empty),
+            ("/?token", "", Instead::Empty),
+            ("/", "Authorization: Token T\r\n", Instead::Scheme),
+            ("/", "Authorization: T\r\n", Instead::Scheme),
+            ("/", "X-Access-Token: T\r\n", Instead::Elsewhere("x-access-token")),
+            ("/", "Cookie: token=T\r\n", Instead::Cookie),
+        ] {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{line}\r\n");
+            let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
+            assert_eq!(presented(&request), None, "{head}");
+            assert_eq!(instead(&request), expected, "{head}");
+        }
+        let all = PARAMETERS.iter().chain(&HEADERS).map(|name| Instead::Elsewhere(name));
+        for seen in all.chain([Instead::Nothing, Instead::Scheme, Instead::Empty, Instead::Command])
+        {
+            let reason = wire::refusal("no_token", &seen.advice());
+            assert!(reason.contains("bearer.T, auth\"}"), "nothing is cut: {reason}");
+        }
+    }
 
     #[test]
     fn our_subprotocol_is_chosen_and_without_it_the_token() {

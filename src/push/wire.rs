@@ -145,6 +145,17 @@ pub fn refusal(reason: &'static str, detail: &str) -> String {
     cut(detail, |detail| text(&Refusal { reason, detail }))
 }
 
+/// The same of what a client may try again after `retry` milliseconds.
+pub fn refusal_for_now(reason: &'static str, detail: &str, retry: u64) -> String {
+    #[derive(Serialize)]
+    struct Refusal<'a> {
+        retry: u64,
+        reason: &'static str,
+        detail: &'a str,
+    }
+    cut(detail, |detail| text(&Refusal { retry, reason, detail }))
+}
+
 /// The reason of a close in a back end's words. At most [`REASON_BYTES_MAX`]: their end goes missing if need be.
 pub fn reason(words: &str) -> String {
     #[derive(Serialize)]

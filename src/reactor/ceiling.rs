@@ -146,7 +146,7 @@ impl Reactor {
             if shed >= enough {
                 break;
             }
-            server.shed(id, Close::BUSY.retry_after(RETRY));
+            server.shed(id, Close::busy(RETRY, "memory_max: the server is short of memory"));
             shed += bytes;
             closed += 1;
         }

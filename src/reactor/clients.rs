@@ -316,7 +316,8 @@ impl Reactor {
                     server.close(id, Close::SLOW);
                 }
                 Due::End(AtEnd::Close(code) | AtEnd::Expire(code)) => {
-                    server.close(id, Close::plain(code))
+                    let close = self.site.overdue(id, code);
+                    self.site.server.close(id, close);
                 }
                 Due::End(AtEnd::Timeout) => {
                     let text = "the request's head did not come in time";

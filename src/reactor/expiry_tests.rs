@@ -24,7 +24,8 @@ fn connected(millis: u64) -> (Talks, ConnId) {
 }
 
 fn end() -> [serde_json::Value; 1] {
-    [json!({"close": 4002, "reason": null})]
+    let detail = "exp has passed: come back with a fresh token";
+    [json!({"close": 4002, "reason": {"reason": "expired", "detail": detail}})]
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Reactor {
             if server.unfinished <= max - max / 8 {
                 break;
             }
-            server.close(id, Close::BUSY.retry_after(RETRY));
+            server.close(id, Close::busy(RETRY, "unfinished_bytes_max: send what you began"));
             closed += 1;
         }
         closed
@@ -117,7 +117,7 @@ impl Reactor {
             if server.memberships_bytes() <= max - max / 8 {
                 break;
             }
-            server.close(id, Close::BUSY.retry_after(RETRY));
+            server.close(id, Close::busy(RETRY, "memberships_bytes_max: listen to fewer topics"));
             closed += 1;
         }
         closed

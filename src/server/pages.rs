@@ -258,7 +258,9 @@ impl Server {
                 self.end_page(id, page, end, make);
             }
             // It has its cursor, and comes back with it.
-            Some(Page::Asked { .. }) => self.close(id, Close::BUSY.retry_after(RETRY)),
+            Some(Page::Asked { .. }) => {
+                self.close(id, Close::busy(RETRY, "Redis does not answer: come back with since"))
+            }
             Some(other) => {
                 let replay = self.open_client(id).and_then(|client| client.replay());
                 replay.expect("it was just there").page = other;
@@ -328,7 +330,8 @@ impl Server {
         };
         let Some(extent) = extent else {
             self.clients[id.index].put_replay(replay);
-            return self.close(id, Close::BUSY.retry_after(RETRY));
+            return self
+                .close(id, Close::busy(RETRY, "Redis does not answer: come back with since"));
         };
         let mut gap = None;
         // What is missing is told once, and again only if more is.

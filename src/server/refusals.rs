@@ -45,6 +45,7 @@ fn kind(code: u16) -> (&'static str, Weight) {
         4001 => ("4001", Weight::Usual),
         4002 => ("4002", Weight::Usual),
         4003 => ("4003", Weight::Curable),
+        4004 => ("4004", Weight::Curable),
         4500 => ("4500", Weight::Curable),
         4501 => ("4501", Weight::Curable),
         4502 => ("4502", Weight::Curable),
@@ -80,10 +81,13 @@ fn advice(close: &Close, bounds: &Bounds) -> String {
              memberships_bytes_max or unfinished_bytes_max; the counters of /metrics say which",
             bounds.commands_per_second_max, bounds.clients_per_user_max
         ),
+        4004 => {
+            format!("a token is not valid yet: {reason}; set the clocks, or jwt.leeway_seconds")
+        }
         4500 => format!("a token was refused: {reason}; oneloop explain TOKEN TOPIC says more"),
         4501 => format!(
             "no token within auth_seconds ({}): one is expected as ?token=, as Authorization: Bearer or in the \
-             command auth",
+             command auth; {reason}",
             bounds.auth_seconds
         ),
         4502 => format!("a command was not understood: {reason}"),
@@ -102,7 +106,7 @@ mod tests {
         for (close, expected) in [
             (Close::TOO_BIG, "message_bytes_max"),
             (Close::SLOW, "backlog_bytes_max"),
-            (Close::BUSY.retry_after(1000), "commands_per_second_max"),
+            (Close::busy(1000, ""), "commands_per_second_max"),
             (Close::NO_TOKEN, "auth_seconds"),
             (Close::BAD_TOKEN.because("{\"reason\":\"expired\"}"), "{\"reason\":\"expired\"}"),
         ] {

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from raw import BINARY, TEXT, Raw, frame
 from support import closed, counter, token
 
 CASES = [
@@ -48,6 +49,29 @@ async def test_a_token_that_no_page_can_show_comes_from_everywhere(server):
         async with server.dial(token(), headers=headers) as connection:
             assert (await server.enter(connection, "42")).welcome["sub"] == "42"
         assert (await server.refusal(token(seconds=-100), headers=headers))[0] == 401
+        assert await bystander.heard() == []
+
+
+SENT = {
+    "no mask": (b"\x81\x02hi", 1002, "protocol"),
+    "compressed": (frame(0x41, b"x"), 1002, "protocol"),
+    "binary": (frame(BINARY, b"{}"), 1003, "binary"),
+    "no UTF-8": (frame(TEXT, b"\xff"), 1007, "utf8"),
+    "too big": (frame(TEXT, b"x" * 70_000), 1009, "too_big"),
+    "no JSON": (frame(TEXT, b"hello"), 4502, "command"),
+}
+
+
+@pytest.mark.parametrize("sent", SENT)
+async def test_each_close_has_a_reason_that_a_person_can_act_on(server, sent):
+    data, code, reason = SENT[sent]
+    async with server.client("43") as bystander:
+        with Raw(server) as raw:
+            raw.upgrade(token("42"))
+            raw.send(data)
+            frames, found, told = raw.frames_to_close()
+            assert (frames, found, told["reason"]) == ([], code, reason)
+            assert len(told["detail"]) > 20
         assert await bystander.heard() == []
 
 

@@ -1,6 +1,7 @@
 """The four places of a token, which of them wins, and how each says no."""
 
 import json
+import time
 
 import pytest
 from support import closed, counter, node, token
@@ -86,6 +87,54 @@ async def test_a_token_without_our_subprotocol_is_read_and_answered(server):
             assert (await closed(connection))[0] == 4500
         assert await bystander.heard() == []
     assert token()[:20] not in server.log()
+
+
+async def test_a_clock_that_is_ahead_is_waited_for(server):
+    async with server.client("bystander") as bystander:
+        early = token(nbf=int(time.time()) + 100, iat=int(time.time()) + 100)
+        status, headers, body = await server.refusal(early)
+        told = json.loads(body)
+        assert status == 401 and told["reason"] == "early" and "s ahead of this server's clock" in told["detail"]
+        assert 0 < told["retry"] <= 95_000 and int(headers["Retry-After"]) * 1000 == told["retry"]
+        for place in ["subprotocol", "query"]:
+            async with server.dial(early, place=place) as connection:
+                code, reason = await closed(connection)
+                assert code == 4004 and 0 < reason["retry"] <= 95_000, reason
+        async with server.dial() as connection:
+            await connection.send(json.dumps({"op": "auth", "token": early}))
+            code, reason = await closed(connection)
+            assert code == 4004 and "s ahead" in reason["detail"], reason
+        assert counter(server, 'closes_total{code="4004"}') == 3
+        issued = token(iat=int(time.time()) + 100)
+        async with server.dial(issued) as connection:
+            assert (await server.enter(connection, "42")).welcome["sub"] == "42"
+        assert await bystander.heard() == []
+
+
+@pytest.mark.parametrize("path, headers, seen", [
+    ("/ws", {}, "none came in time"),
+    ("/ws?access_token=T", {}, "access_token is not read"),
+    ("/ws?token=", {}, "?token= is empty"),
+    ("/ws", {"Authorization": "Token T"}, "Authorization without Bearer"),
+    ("/ws", {"X-Access-Token": "T"}, "x-access-token is not read"),
+    ("/ws", {"Cookie": "token=T"}, "cookies are not read"),
+])
+async def test_a_token_in_another_place_is_told_so(start, path, headers, seen):
+    server = start("--auth-seconds", 1)
+    async with server.client("bystander") as bystander:
+        async with server.dial(path=path, headers=headers) as connection:
+            code, reason = await closed(connection)
+            assert code == 4501 and reason["reason"] == "no_token", reason
+            assert reason["detail"].startswith(f"{seen}; token places: ?token=, Authorization: Bearer"), reason
+        assert await bystander.heard() == []
+
+
+async def test_a_command_before_the_token_is_told_so(server):
+    async with server.client("bystander") as bystander, server.dial() as connection:
+        await connection.send('{"op":"subscribe","topic":"news"}')
+        code, reason = await closed(connection)
+        assert code == 4501 and reason["detail"].startswith("a command came before; token places:"), reason
+        assert await bystander.heard() == []
 
 
 BAD = {

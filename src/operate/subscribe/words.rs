@@ -35,6 +35,7 @@ pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Ending {
         4001 => "the server heard nothing of this client for too long",
         4002 => "the token has expired",
         4003 => "a limit of the server was hit",
+        4004 => "the token is not valid yet",
         4500 => "the token is refused",
         4501 => "no token was shown: give --token, or --sub beside the server's secret",
         4502 => "the server does not understand what was sent",
