@@ -38,8 +38,8 @@ pub fn channel(config: &Config) -> Option<String> {
 pub fn command(config: &Config, publishers: Option<SocketAddr>, shell: &Shell) -> String {
     let Some(channel) = channel(config) else {
         return format!(
-            "nothing: no channel that begins with the prefix {:?} is taken by patterns {:?}",
-            config.prefix, config.patterns
+            "nothing: patterns {:?} take no channel that this client hears; --topics with one that they take",
+            config.patterns
         );
     };
     let channel = quoted(&channel);
