@@ -70,6 +70,9 @@ impl Refusal {
     }
 }
 
+/// Dates of this century, in milliseconds since 1970: as seconds they lie thirty thousand years ahead.
+const IN_MILLISECONDS: std::ops::Range<u64> = 946_684_800_000..4_102_444_800_000;
+
 /// What the claims are held against.
 pub struct Expected {
     /// Required in `aud`, alone or among others.
@@ -138,10 +141,21 @@ impl Claims {
     pub fn check(self, expected: &Expected, unix: u64) -> Result<Identity, Refusal> {
         let Claims(claims) = self;
         claims.are_for(expected)?;
+        let missing = match (&claims.sub, &claims.exp) {
+            (Claim::Absent, _) => Some("sub is missing: it names the user"),
+            (_, Claim::Absent) => Some("exp is missing: every token has an end"),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            return Err(Refusal::Claims(missing));
+        }
         let sub = claims.sub.user_id().ok_or(Refusal::Claims(
             "sub must be a string of 1 to 128 bytes without control characters, or an integer",
         ))?;
         let exp = claims.exp.seconds().ok_or(Refusal::Claims("exp must be a number of seconds"))?;
+        if IN_MILLISECONDS.contains(&exp) {
+            return Err(Refusal::Claims("exp is in milliseconds: it must be in seconds"));
+        }
         let nbf = match claims.nbf {
             Claim::Absent => 0,
             nbf => nbf.seconds().ok_or(Refusal::Claims("nbf must be a number of seconds"))?,

@@ -27,7 +27,12 @@ impl Key {
     pub fn fits(&self, header: &Header) -> bool {
         let is_other =
             matches!((&self.id, &header.kid), (Some(ours), Some(theirs)) if ours != theirs);
-        !is_other && self.validation.algorithms.contains(&header.alg)
+        !is_other && self.permits(header.alg)
+    }
+
+    /// Whether it may be used with this algorithm.
+    pub fn permits(&self, algorithm: Algorithm) -> bool {
+        self.validation.algorithms.contains(&algorithm)
     }
 
     /// A shared secret: HS256, or the HS algorithms among the `named` ones. `what` is its name in
@@ -48,6 +53,7 @@ impl Key {
 
     /// A public key in PEM: RSA, EC on P-256 or P-384, or Ed25519.
     pub fn from_pem(what: &str, pem: &[u8], named: &[Algorithm]) -> Result<Key, String> {
+        let pem = without_mark(pem);
         let text = String::from_utf8_lossy(pem);
         if text.contains("PRIVATE KEY-----") {
             return Err(format!(
@@ -75,19 +81,27 @@ impl Key {
     }
 
     /// The keys of a JWKS (RFC 7517 section 5) that check signatures; those for encryption and
-    /// those of a kind that is not supported are passed over, as the RFC asks. A secret in it is an
-    /// error, and so is having none left.
+    /// those of a kind that is not supported are passed over, as the RFC asks; those that cannot be used are too, with a line in
+    /// the log: the issuer's other keys count as before. A secret or a private key in it is an error, and so is having none left.
     pub fn from_jwks(jwks: &[u8], named: &[Algorithm]) -> Result<Vec<Key>, String> {
-        let set: Value = serde_json::from_slice(jwks)
+        let set: Value = serde_json::from_slice(without_mark(jwks))
             .map_err(|error| format!("the JWKS file is not JSON (line {})", error.line()))?;
         let Some(entries) = set["keys"].as_array() else {
             return Err("the JWKS file has no `keys`, expected {\"keys\":[…]}".to_owned());
         };
-        let mut keys = Vec::new();
+        let (mut keys, mut problems) = (Vec::new(), Vec::new());
         for (index, entry) in entries.iter().enumerate() {
             let what = format!("key {} of the JWKS file", index + 1);
-            keys.extend(Key::from_jwk(&what, entry, named)?);
+            refuse_secret(&what, entry)?;
+            match Key::from_jwk(&what, entry, named) {
+                Ok(key) => keys.extend(key),
+                Err(problem) => problems.push(problem),
+            }
         }
+        if keys.is_empty() && !problems.is_empty() {
+            return Err(problems.swap_remove(0));
+        }
+        problems.iter().for_each(|problem| log::warn!("passed over: {problem}"));
         if keys.is_empty() {
             let message = "the JWKS file holds no key that checks signatures with a permitted \
                            algorithm, expected RSA, EC on P-256 or P-384, or Ed25519";
@@ -97,16 +111,6 @@ impl Key {
     }
 
     fn from_jwk(what: &str, entry: &Value, named: &[Algorithm]) -> Result<Option<Key>, String> {
-        if entry["kty"] == "oct" {
-            return Err(format!(
-                "{what} is a secret (`oct`), expected public keys: a secret belongs into its own file"
-            ));
-        }
-        if !entry["d"].is_null() {
-            return Err(format!(
-                "{what} is a private key, expected the public one: leave out `d` and the rest"
-            ));
-        }
         let for_signatures = entry["use"].as_str().is_none_or(|purpose| purpose == "sig")
             && entry["key_ops"]
                 .as_array()
@@ -158,6 +162,26 @@ impl Key {
         validation.validate_aud = false;
         Some(Key { id, decoding, validation })
     }
+}
+
+/// What is not for others to see does not stand in a file that is.
+fn refuse_secret(what: &str, entry: &Value) -> Result<(), String> {
+    if entry["kty"] == "oct" {
+        return Err(format!(
+            "{what} is a secret (`oct`), expected public keys: a secret belongs into its own file"
+        ));
+    }
+    if !entry["d"].is_null() {
+        return Err(format!(
+            "{what} is a private key, expected the public one: leave out `d` and the rest"
+        ));
+    }
+    Ok(())
+}
+
+/// A file without the byte order mark that some editors put before it.
+fn without_mark(file: &[u8]) -> &[u8] {
+    file.strip_prefix("\u{feff}".as_bytes()).unwrap_or(file)
 }
 
 fn not_named(what: &str, usual: &[Algorithm]) -> String {
@@ -334,10 +358,7 @@ mod tests {
             (vec![jwk(RSA, r#","use":"enc""#)], "holds no key"),
             (vec![r#"{"kty":"oct","k":"AAAA"}"#.to_owned()], "key 1 of the JWKS file is a secret"),
             (vec![jwk(P256, r#","d":"AAAA""#)], "is a private key"),
-            (
-                vec![jwk(P256, ""), jwk(P256, r#","alg":"ES384""#)],
-                "key 2 of the JWKS file is for ES384",
-            ),
+            (vec![jwk(P256, r#","alg":"ES384""#)], "key 1 of the JWKS file is for ES384"),
             (vec![jwk(RSA, r#","alg":"HS256""#)], "which does not fit"),
             (vec![jwk(RSA, r#","n":"AAAA""#)], "is not an RSA key"),
             (vec![jwk(RSA, r#","n":5"#)], "lacks a member"),
@@ -351,6 +372,27 @@ mod tests {
         for jwks in ["", "[]", "{}", r#"{"keys":{}}"#, "5"] {
             assert!(refusal(Key::from_jwks(jwks.as_bytes(), &[])).contains("the JWKS file"));
         }
+    }
+
+    /// RFC 7517 section 5: what is not understood is passed over, or a reload would never learn the issuer's next key.
+    #[test]
+    fn an_odd_key_of_a_jwks_leaves_the_others() {
+        for odd in [
+            jwk(P256, r#","alg":"ES384""#),
+            jwk(RSA, r#","n":"AAAA""#),
+            jwk(RSA, r#","e":5"#),
+            jwk(ED25519, r#","x":"?""#),
+            r#"{"kty":"RSA","n":"AQAB"}"#.to_owned(),
+            r#"{"kty":"XYZ"}"#.to_owned(),
+        ] {
+            let keys = [jwk(P256, ""), odd.clone(), jwk(ED25519, "")];
+            assert_eq!(read(&keys).map(|keys| keys.len()), Ok(2), "{odd}");
+        }
+        // With a byte order mark.
+        let marked = [b"\xef\xbb\xbf", P256].concat();
+        assert!(Key::from_pem("it", &marked, &[]).is_ok());
+        let set = format!("\u{feff}{{\"keys\":[{}]}}", jwk(P256, ""));
+        assert!(Key::from_jwks(set.as_bytes(), &[]).is_ok());
     }
 
     #[test]

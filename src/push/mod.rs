@@ -9,6 +9,7 @@ mod claims;
 mod command;
 pub mod explain;
 mod keys;
+mod malformed;
 mod orders;
 mod place;
 mod quota;
@@ -250,7 +251,7 @@ impl Handler for Push {
         };
         server.count_costly();
         let identity =
-            self.keys.check(token, server.now().unix).map_err(|refusal| match place {
+            self.keys.check(&token, server.now().unix).map_err(|refusal| match place {
                 Place::Header => Reject::Http(unauthorized(refusal)),
                 Place::Address => Reject::Close(bad_token(refusal)),
             })?;

@@ -1,5 +1,7 @@
 //! Where a handshake carries its token.
 
+use std::borrow::Cow;
+
 use super::PROTOCOL;
 use crate::client::http::Request;
 
@@ -69,15 +71,20 @@ pub(super) fn instead(request: &Request) -> Instead {
 }
 
 /// The token of a handshake; the first place where there is one wins.
-pub(super) fn presented(request: &Request) -> Option<(&str, Place)> {
+pub(super) fn presented(request: &Request) -> Option<(Cow<'_, str>, Place)> {
     let protocol = || {
         let mut offered = request.list("sec-websocket-protocol");
         offered.find_map(|entry| entry.strip_prefix(BEARER_PROTOCOL))
     };
-    let in_address = || protocol().or_else(|| request.query("token"));
+    // What a form or a script put there is encoded as forms are, if it is no plain token: no token has a plus.
+    let query = || {
+        let token = request.query_all("token").find(|token| !token.is_empty())?;
+        Some(if token.contains('+') { token.replace('+', " ").into() } else { token })
+    };
+    let in_address = || protocol().map(Cow::Borrowed).or_else(query);
     request
         .bearer()
-        .map(|token| (token, Place::Header))
+        .map(|token| (Cow::Borrowed(token), Place::Header))
         .or_else(|| in_address().map(|token| (token, Place::Address)))
 }
 
@@ -153,7 +160,9 @@ mod tests {
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
-            assert_eq!(presented(&request), expected, "{head}");
+            let found = presented(&request);
+            let found = found.as_ref().map(|(token, place)| (&**token, *place));
+            assert_eq!(found, expected, "{head}");
         }
     }
 }
