@@ -189,7 +189,7 @@ mod tests {
                 }),
                 None,
                 true,
-                "nothing: no channel",
+                "nothing: patterns",
             ),
         ] {
             let command = command(&config, publishers, &shell(has_redis_cli));
