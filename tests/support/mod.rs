@@ -82,6 +82,13 @@ impl Publisher {
 
     /// Returns the number of clients that the server says it went to.
     pub fn publish(&mut self, channel: &str, payload: &str) -> usize {
+        let answer = self.ask(channel, payload);
+        let number = answer.strip_prefix(':').unwrap_or_else(|| panic!("{answer}"));
+        number.parse().expect("the answer is an integer")
+    }
+
+    /// Returns the line that answers a PUBLISH, an error's too.
+    pub fn ask(&mut self, channel: &str, payload: &str) -> String {
         let command = format!(
             "*3\r\n$7\r\nPUBLISH\r\n${}\r\n{channel}\r\n${}\r\n{payload}\r\n",
             channel.len(),
@@ -90,8 +97,8 @@ impl Publisher {
         self.0.get_mut().write_all(command.as_bytes()).expect("the port takes a command");
         let mut line = String::new();
         self.0.read_line(&mut line).expect("a command is answered");
-        let number = line.trim_end().strip_prefix(':').unwrap_or_else(|| panic!("{line}"));
-        number.parse().expect("the answer is an integer")
+        line.truncate(line.trim_end().len());
+        line
     }
 }
 
