@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::client::{ask_until, connect, head};
+use support::client::{ask_until, connect, head, head_for};
 use support::feed::{Feed, Way};
 use support::hearing::Seen;
 use support::process::wait_until;
@@ -196,15 +196,31 @@ fn reload(server: &Server, settings: &Settings) {
     assert_eq!(server.counter("reloads_refused_total"), 1);
 }
 
-/// Whether one more client is let in, with a page of this origin.
+/// Whether one more client is let in, with a page of this origin: such a one cannot show its token in `Authorization`.
 fn lets_in(server: SocketAddr, token: &str, origin: Option<&str>) -> bool {
-    let origin = origin.map_or_else(String::new, |origin| format!("\r\nOrigin: {origin}"));
-    let head = head(server, token).replacen("\r\nUpgrade", &format!("{origin}\r\nUpgrade"), 1);
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let head = match origin {
+        None => head(server, token),
+        Some(origin) => head_for(&format!("/ws?token={token}"), server, token).replacen(
+            &bearer,
+            &format!("Origin: {origin}\r\n"),
+            1,
+        ),
+    };
     let mut stream = connect(server, 0);
-    let mut status = [0; 13];
-    let answered = stream.write_all(head.as_bytes()).and_then(|()| stream.read_exact(&mut status));
-    answered.expect("a handshake is answered");
-    &status == b"HTTP/1.1 101 "
+    stream.write_all(head.as_bytes()).expect("the server takes a head");
+    let mut answer = String::new();
+    // Either it is welcomed, or it is told the reason.
+    while !answer.contains("\"reason\"") {
+        let mut buffer = [0; 1024];
+        let length = stream.read(&mut buffer).expect("a handshake is answered");
+        answer.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        if answer.contains("\"welcome\"") {
+            return true;
+        }
+        assert!(length > 0, "neither a welcome nor a reason: {answer}");
+    }
+    false
 }
 
 /// Does something while one more client asks and asks. Returns how long each answer took, in milliseconds, beside.
