@@ -1,4 +1,4 @@
-"""Places where the client runs, a page in Chromium or a mini program in node, told what to do line by line."""
+"""Places where the client runs, a page in a browser or a mini program in node, told what to do line by line."""
 
 import json
 import shutil
@@ -85,11 +85,14 @@ class Runtime:
         self.close()
 
 
+BROWSERS = {"chromium": "chromium.cjs", "firefox-esr": "firefox.cjs"}
+
+
 class Page(Runtime):
     """A page of that address, with the client loaded by a script element."""
 
-    def __init__(self, directory, host):
-        super().__init__("browser.cjs", shutil.which("chromium"), directory / "profile", f"http://{host}")
+    def __init__(self, directory, host, browser="chromium"):
+        super().__init__(BROWSERS[browser], shutil.which(browser), directory / "profile", f"http://{host}")
 
 
 class MiniProgram(Runtime):
