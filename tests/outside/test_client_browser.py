@@ -308,7 +308,7 @@ def test_the_script_of_the_readme_can_be_pasted(start, line, page):
       globalThis.fetch = async (url) => new Response(url === "/push-token" ? bearer : "");
       document.head.append(Object.assign(document.createElement("script"), { textContent: `{${source}}` }));
     })()""", source=source, bearer=token("44"))
-    eventually(lambda: counter(server, "clients") == 3, "it has connected")
+    eventually(lambda: counter(server, "memberships") == 6, "it listens")
     server.publish("news", {"a": 1})
     page.until("lines.length")
     assert page.run("lines") == [["news", {"a": 1}]]
