@@ -335,6 +335,7 @@ impl Reactor {
         self.read_sources();
         self.accept();
         self.read_clients();
+        self.publishers.publish_for_handlers(&mut self.site);
         self.hand_over_requests();
         if self.signals_seen > 0 && self.drain_until.is_none() {
             self.drain();

@@ -14,9 +14,11 @@ use crate::clock::Millis;
 use crate::config::Bounds;
 use crate::reactor::doors::{Purpose, turn_away};
 use crate::reactor::token::Source;
+use crate::server::requests::Publication;
 use crate::site::Site;
 use crate::source::Exchange;
 use crate::source::publisher::{Moment, Peer, Publish, Publisher, Terms};
+use crate::source::request::Answer;
 
 /// A pool of back ends keeps its connections for hours; one whose machine is gone must not hold a place for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -184,6 +186,23 @@ impl Publishers {
             if connection.noted {
                 self.noted.push_back(number);
             }
+        }
+    }
+
+    /// Publishes what handlers asked for, as if it came by this port; not while a client is owed enough.
+    pub fn publish_for_handlers(&mut self, site: &mut Site) {
+        let moment = Moment { now: site.server.now(), connections: self.connections.len() };
+        for Publication { channel, payload, purpose } in site.server.take_publications() {
+            let answer = if site.server.is_pressed() {
+                Answer::Unavailable
+            } else {
+                let mut hall = Hall { site, exchange: &mut self.exchange, moment };
+                match hall.publish(channel.as_bytes(), payload.as_bytes()) {
+                    Ok(count) => Answer::Integer(count as i64),
+                    Err(why) => Answer::Refused(why),
+                }
+            };
+            site.on_answer(purpose, answer);
         }
     }
 

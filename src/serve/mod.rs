@@ -1,6 +1,7 @@
 //! What the binary serves: the settings turned into routes with their handlers, and the lines that say where.
 
 mod page;
+mod page_publisher;
 mod trial;
 
 use std::fmt::Write;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::app::{App, Bound, dead_patterns, link};
-use crate::config::{Config, Jwt};
+use crate::config::{Config, Jwt, Origins};
 use crate::push::auth::{KeySettings, Keys};
 use crate::push::explain::{Verdict, explain as judge};
 use crate::push::{Push, grants};
@@ -18,6 +19,8 @@ use crate::reactor::{Addresses, Reread};
 use crate::source::link_config::Address;
 use crate::supervisor::Supervisor;
 use crate::topic;
+use page::Pass;
+use page_publisher::{PATH, PagePublisher};
 pub use trial::Shell;
 
 /// How long the token of the start-up lines and of the page is valid.
@@ -122,13 +125,36 @@ pub fn start(config: Config, unix: u64, surroundings: Surroundings) -> io::Resul
         app = with_client(app);
     }
     if config.page.unwrap_or(!has_key) {
-        let (config, token, shell) = (config.clone(), token.clone(), shell.clone());
-        app = app.page(move |addresses| page::page(&config, token.as_deref(), &addresses, &shell));
+        app = with_page(app, &config, token.clone(), &shell)?;
     }
     let bound = app.bind()?;
     warn_of_dead_patterns(&config);
     let lines = lines(&config, &bound.addresses(), token.as_deref(), &shell);
     Ok(Started { lines, bound })
+}
+
+/// Serves the page. With a token it is for this machine alone, and publishes.
+fn with_page(
+    mut app: App,
+    config: &Config,
+    token: Option<String>,
+    shell: &Shell,
+) -> io::Result<App> {
+    let pass = match token {
+        None => None,
+        Some(token) => {
+            let nonce = format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
+            let patterns = config.redis.is_some().then(|| config.patterns.join(", "));
+            if patterns.is_some() {
+                app = app.asks_redis();
+            }
+            // Its handler looks at the origin itself, and more closely.
+            app = app.route_from(PATH, PagePublisher::new(&nonce, patterns), Origins::Any);
+            Some(Pass { token, nonce })
+        }
+    };
+    let (config, shell) = (config.clone(), shell.clone());
+    Ok(app.page(move |addresses| page::page(&config, pass.as_ref(), &addresses, &shell)))
 }
 
 /// Some are dead, and others are not.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::CLIENT;
+use super::page_publisher::PATH;
 use super::trial::{Shell, channel, command};
 use crate::config::Config;
 use crate::reactor::Addresses;
@@ -10,8 +11,17 @@ use crate::site::files::Page;
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page: with the ready token, for this machine alone; without one, for all. It loads nothing: the client stands in it.
-pub fn page(config: &Config, token: Option<&str>, addresses: &Addresses, shell: &Shell) -> Page {
+/// Secrets that the page carries for the person at this machine.
+pub struct Pass {
+    /// The ready token.
+    pub token: String,
+    /// Shown by the page to publish: see [`super::page_publisher`].
+    pub nonce: String,
+}
+
+/// The page: with a pass, for this machine alone; without one, for all. It loads nothing: the client stands in it.
+pub fn page(config: &Config, pass: Option<&Pass>, addresses: &Addresses, shell: &Shell) -> Page {
+    let (token, nonce) = pass.map_or(("", ""), |pass| (&pass.token, &pass.nonce));
     let channel = channel(config).unwrap_or_default();
     let route = config.routes.first();
     let topics = route.map(|route| route.topics.join(",")).unwrap_or_default();
@@ -20,14 +30,17 @@ pub fn page(config: &Config, token: Option<&str>, addresses: &Addresses, shell: 
     let html = PAGE
         .replace("{{client}}", CLIENT)
         .replace("{{path}}", &escape(route.map_or("/ws", |route| &route.path)))
-        .replace("{{token}}", &escape(token.unwrap_or_default()))
+        .replace("{{token}}", &escape(token))
+        .replace("{{publish}}", PATH)
+        .replace("{{nonce}}", nonce)
+        .replace("{{channel}}", &escape(&channel))
         .replace("{{topics}}", &escape(&topics))
         .replace("{{anonymous}}", if is_anonymous { "true" } else { "false" })
         .replace("{{shell}}", &escape(&shell))
         .replace("{{php}}", &escape(&php(addresses.publishers, &channel)))
         .replace("{{python}}", &escape(&python(addresses.publishers, &channel)))
         .into_bytes();
-    Page { html, is_public: token.is_none() }
+    Page { html, is_public: pass.is_none() }
 }
 
 /// The command in PHP.
@@ -69,7 +82,8 @@ mod tests {
         let addresses =
             Addresses { clients: ([127, 0, 0, 1], 8099).into(), publishers, admin: None };
         let shell = Shell { has_redis_cli: true, ..Shell::default() };
-        let html = page(&Config::default(), Some("T"), &addresses, &shell);
+        let pass = Pass { token: "T".to_owned(), nonce: "N".to_owned() };
+        let html = page(&Config::default(), Some(&pass), &addresses, &shell);
         assert!(!html.is_public);
         let html = String::from_utf8(html.html).unwrap();
         for command in [

@@ -17,7 +17,7 @@ mod presence;
 pub(crate) mod receipts;
 mod refusals;
 mod replay;
-mod requests;
+pub(crate) mod requests;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

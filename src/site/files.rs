@@ -88,7 +88,7 @@ impl Page {
 
 /// A name that points to this machine alone. A page of another site whose name was pointed here (DNS rebinding) sends its
 /// own name, and must not get the page with its token.
-fn is_loopback_name(host: Option<&str>) -> bool {
+pub fn is_loopback_name(host: Option<&str>) -> bool {
     let Some(name) = host.map(without_port) else { return false };
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())

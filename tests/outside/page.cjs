@@ -36,6 +36,28 @@ const stories = {
     const topics = await page.innerText("#topics");
     return { before, published, after, widths, refused, topics };
   },
+  // Its box publishes on each of the channels `command` and `words`.
+  async box({ page, shows, tabTo }) {
+    await shows("\\bconnected\\b");
+    await tabTo("#topic");
+    await page.keyboard.type("room.7\n");
+    await shows("room\\.7\\s+asked for here");
+    const answers = [];
+    for (const channel of [command, ...words]) {
+      await tabTo("#channel");
+      await page.keyboard.press("Control+A");
+      await page.keyboard.type(channel);
+      await tabTo("#data");
+      await page.keyboard.press("Control+A");
+      await page.keyboard.type(JSON.stringify({ on: channel }));
+      await page.evaluate(() => { document.getElementById("published").textContent = ""; });
+      await page.keyboard.press("Enter");
+      await page.waitForFunction(() => document.getElementById("published").textContent);
+      answers.push(await page.innerText("#published"));
+    }
+    await shows('"on":"pub.room.7"');
+    return { answers, messages: await page.locator("#messages code").allInnerTexts() };
+  },
   // It has none, and is given `token`.
   async key({ page, shows, connectWith, publish }) {
     await shows("paste a token");

@@ -1,0 +1,137 @@
+//! Publishes what a person types into the page of this machine: as the publishers' port does, or in Redis where there is one.
+
+use crate::client::frame::{Close, Frame};
+use crate::client::http::{Request, Response};
+use crate::handler::{Handler, Reject};
+use crate::server::Server;
+use crate::site::files::is_loopback_name;
+use crate::slots::ConnId;
+use crate::source::request::{Answer, Purpose, command};
+
+/// Where the page connects to publish.
+pub const PATH: &str = "/page/publish";
+
+/// Takes messages from the page of this process and from nobody else. A client sends `<channel>\n<payload>` and is answered by a
+/// sentence.
+pub struct PagePublisher {
+    /// The subprotocol that only the page knows.
+    protocol: String,
+    /// The patterns that oneloop subscribes to in Redis; `None`: there is no Redis.
+    patterns: Option<String>,
+}
+
+impl PagePublisher {
+    /// For the page that carries this nonce.
+    pub fn new(nonce: &str, patterns: Option<String>) -> PagePublisher {
+        PagePublisher { protocol: format!("oneloop.publish.{nonce}"), patterns }
+    }
+
+    /// Returns whether a handshake comes from the page: from this machine, by a name that nobody can point here (DNS rebinding),
+    /// with the origin of that very name, and with the nonce that pages of other sites cannot read.
+    fn is_from_page(&self, request: &Request) -> bool {
+        let host = request.header("host");
+        let origin = host.map(|host| format!("http://{}", host.to_ascii_lowercase()));
+        request.address().is_loopback()
+            && is_loopback_name(host)
+            && request.count("origin") == 1
+            && request.header("origin") == origin.as_deref()
+            && self.protocol(request).is_some()
+    }
+
+    fn told(&self, answer: Answer) -> String {
+        match (answer, &self.patterns) {
+            (Answer::Integer(0), None) => "Nobody listens to this topic.".to_owned(),
+            (Answer::Integer(1), None) => "It went to 1 client or subscriber.".to_owned(),
+            (Answer::Integer(count), None) => {
+                format!("It went to {count} clients and subscribers.")
+            }
+            (Answer::Integer(0), Some(patterns)) => {
+                format!(
+                    "Nobody in Redis subscribes to this channel; oneloop subscribes to {patterns}."
+                )
+            }
+            (Answer::Integer(_), Some(_)) => "Redis passed it on.".to_owned(),
+            (Answer::Refused(why), _) => why,
+            _ => "Not now: there is no link to Redis, or clients have yet to read much. Try again."
+                .to_owned(),
+        }
+    }
+}
+
+impl Handler for PagePublisher {
+    fn on_open(&mut self, _: &mut Server, _: ConnId, request: &Request) -> Result<(), Reject> {
+        match self.is_from_page(request) {
+            true => Ok(()),
+            false => Err(Reject::Http(Response::text(403, "only the page at / publishes here"))),
+        }
+    }
+
+    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+        let Some((channel, payload)) = text.split_once('\n') else {
+            return server.close(id, Close::UNSUPPORTED);
+        };
+        let max = server.bounds().payload_bytes_max;
+        if payload.len() > max {
+            let why = format!("It is longer than payload_bytes_max ({max} bytes).");
+            return server.send(id, &Frame::text(&why));
+        }
+        let (route, bytes) = (server.route(), payload.len());
+        let purpose = Purpose::Send { route, client: id, user: "".into(), reference: None, bytes };
+        if self.patterns.is_some() {
+            let words = ["PUBLISH", channel, payload].map(str::as_bytes);
+            server.ask(command(&words), purpose);
+        } else {
+            server.publish_as_back_end(channel, payload, purpose);
+        }
+    }
+
+    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+        0
+    }
+
+    fn on_answer(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
+        if let Purpose::Send { client, .. } = purpose {
+            server.send(client, &Frame::text(&self.told(answer)));
+        }
+    }
+
+    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+
+    fn protocol<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        request.list("sec-websocket-protocol").find(|one| *one == self.protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::http;
+
+    #[test]
+    fn only_its_own_page_publishes() {
+        let publisher = PagePublisher::new("n", None);
+        let nonce = "oneloop.publish.n";
+        for (peer, host, origins, protocol, is_own) in [
+            ("127.0.0.1", "127.0.0.1:8099", &["http://127.0.0.1:8099"][..], nonce, true),
+            ("::1", "[::1]:8099", &["http://[::1]:8099"], nonce, true),
+            ("127.0.0.1", "LOCALHOST", &["http://localhost"], nonce, true),
+            ("10.0.0.1", "127.0.0.1:8099", &["http://127.0.0.1:8099"], nonce, false),
+            ("127.0.0.1", "evil.example:8099", &["http://evil.example:8099"], nonce, false),
+            ("127.0.0.1", "127.0.0.1:8099", &["http://localhost:8099"], nonce, false),
+            ("127.0.0.1", "127.0.0.1:8099", &["http://127.0.0.1:8098"], nonce, false),
+            ("127.0.0.1", "127.0.0.1:8099", &["null"], nonce, false),
+            ("127.0.0.1", "127.0.0.1:8099", &[], nonce, false),
+            ("127.0.0.1", "127.0.0.1", &["http://127.0.0.1", "http://127.0.0.1"], nonce, false),
+            ("127.0.0.1", "127.0.0.1:8099", &["http://127.0.0.1:8099"], "oneloop.publish.", false),
+            ("127.0.0.1", "127.0.0.1:8099", &["http://127.0.0.1:8099"], "oneloop.v1", false),
+        ] {
+            let origins: String = origins.iter().map(|one| format!("Origin: {one}\r\n")).collect();
+            let head = format!(
+                "GET {PATH} HTTP/1.1\r\nHost: {host}\r\n{origins}Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
+            );
+            let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
+            let request = request.from_address(Some(peer.parse().unwrap()));
+            assert_eq!(publisher.is_from_page(&request), is_own, "{peer} {head}");
+        }
+    }
+}
