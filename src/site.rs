@@ -4,6 +4,7 @@ mod clients;
 pub mod files;
 mod messages;
 mod orders;
+mod plain;
 mod proxies;
 mod refusals;
 mod requests;
@@ -11,7 +12,7 @@ mod requests;
 use crate::addresses::Addresses;
 use crate::client::Event;
 use crate::client::frame::{Close, Frame, frames_bytes, frames_len};
-use crate::client::http::{Request, Response, upgrade_required};
+use crate::client::http::{Method, Request, Response};
 use crate::clock::Seldom;
 use crate::config::{Config, Proxies};
 use crate::handler::{Reject, Route, admits, foreign};
@@ -19,6 +20,7 @@ use crate::metrics::{Gauges, Process};
 use crate::server::{ADMIN_ROUTE, Server};
 use crate::slots::ConnId;
 use files::Files;
+use plain::LEAVING;
 use proxies::CROWDED;
 
 /// The most routes there can be.
@@ -213,25 +215,29 @@ impl Site {
     }
 
     fn on_request(&mut self, id: ConnId, request: Request) {
+        let method = request.method();
         if self.is_admin(id) {
-            let response = self.answer_admin(&request);
+            let response = self.answer_admin(&request).answering(method);
             return self.server.respond(id, &response);
+        }
+        if let Some(response) = self.answer_probe(&request) {
+            return self.server.respond(id, &response.answering(method));
         }
         let request = self.locate(id, request);
         if self.addresses.is_of_crowd(id) {
-            return self.refuse_crowd(id);
+            return self.refuse_crowd(id, method);
         }
         let number = self.routes.iter().position(|route| route.path == request.path());
         let accepted = match number {
             Some(number) => self.accept(id, number, &request),
-            None => Err(self.files.answer(&request)),
+            None => Err(self.files.answer(&request).unwrap_or_else(|| self.no_such_path())),
         };
         match (number, accepted) {
             (Some(number), Ok(accepted)) => self.open(id, number as u8, &request, &accepted),
             (_, Ok(_)) => unreachable!("only a route accepts"),
             (_, Err(response)) => {
                 self.complain_of_answer(id, Some(&request), &response);
-                self.server.respond(id, &response);
+                self.server.respond(id, &response.answering(method));
             }
         }
     }
@@ -241,14 +247,11 @@ impl Site {
         let bounds = &self.server.bounds;
         let route = &self.routes[number];
         if self.draining || self.refusing || self.server.clients_len() > bounds.clients_max {
-            let text = if self.draining { "this server is leaving" } else { "this server is full" };
+            let text = if self.draining { LEAVING } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
         if self.addresses.is_over(id) {
             return Err(Response::text(429, CROWDED).with("Retry-After", "5"));
-        }
-        if !request.is_upgrade() {
-            return Err(upgrade_required());
         }
         request.accept(route.handler.protocol(request))
     }
@@ -286,6 +289,7 @@ impl Site {
 
     fn answer_admin(&mut self, request: &Request) -> Response {
         match request.path() {
+            _ if request.method() == Method::Options => Response::options(),
             "/healthz" => Response::text(200, "ok"),
             "/readyz" if self.draining => Response::text(503, "draining"),
             "/readyz" if !self.source_up => {

@@ -9,36 +9,58 @@ use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::{derive_accept_key, server};
 use tungstenite::http::header::HOST;
 
-pub use super::response::{Response, upgrade_required};
+use super::request_line::AsHandshake;
+pub use super::request_line::Method;
+pub use super::response::Response;
 
 /// The start of the answer to a handshake (RFC 6455 section 4.2.2), up to the key that proves that it was read.
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: ";
 
+/// Told to a plain request where WebSockets are.
+const ENDPOINT: &str = "this is a WebSocket endpoint: connect with a WebSocket client, version 13";
+
+/// The same to one of HTTP/1.0, which a client that speaks WebSocket never sends by itself.
+const OLD: &str = "this is a WebSocket endpoint, and this request came by HTTP/1.0: tell the proxy in front to use HTTP/1.1 \
+    (nginx: proxy_http_version 1.1; and pass the headers Upgrade and Connection on)";
+
 /// The head of a request.
 #[derive(Debug)]
 pub struct Request {
     head: server::Request,
+    method: Method,
+    is_old: bool,
     address: Option<IpAddr>,
 }
 
 /// Reads a head from the start of `bytes`: the request and the length of its head, or nothing yet.
 ///
 /// # Errors
-/// The answer to one that is malformed (400), not a GET (405), or larger than `bytes_max` or 124 lines (431).
+/// The answer to one that is malformed (400), of a method that is not served (405), or larger than `bytes_max` or 124 lines (431).
 pub fn parse(bytes: &[u8], bytes_max: usize) -> Result<Option<(Request, usize)>, Response> {
-    let parsed = server::Request::try_parse(bytes).map_err(|error| refusal(&error))?;
-    match parsed {
+    let read = AsHandshake::new(bytes);
+    let parsed = parse_handshake(&read, bytes_max).map_err(|answer| answer.answering(read.method));
+    Ok(parsed?.map(|(head, length)| {
+        let request = Request { head, method: read.method, is_old: read.is_old, address: None };
+        (request, length)
+    }))
+}
+
+fn parse_handshake(
+    read: &AsHandshake<'_>,
+    bytes_max: usize,
+) -> Result<Option<(server::Request, usize)>, Response> {
+    let parsed = server::Request::try_parse(&read.bytes).map_err(|error| refusal(&error))?;
+    match parsed.map(|(length, head)| (length + read.cut, head)) {
         Some((length, _)) if length > bytes_max => Err(too_large()),
-        None if bytes.len() >= bytes_max => Err(too_large()),
+        None if read.bytes.len() + read.cut >= bytes_max => Err(too_large()),
         None => Ok(None),
-        Some((length, request)) => {
-            if request.headers().get_all(HOST).iter().count() != 1 {
-                // RFC 9112 section 3.2.
-                return Err(Response::text(400, "one Host header is expected"));
-            }
-            Ok(Some((Request { head: request, address: None }, length)))
-        }
+        Some((length, head)) => match head.headers().get_all(HOST).iter().count() {
+            1 => Ok(Some((head, length))),
+            // RFC 9112 section 3.2: HTTP/1.0 knew no Host.
+            0 if read.is_old => Ok(Some((head, length))),
+            _ => Err(Response::text(400, "one Host header is expected")),
+        },
     }
 }
 
@@ -49,10 +71,8 @@ fn too_large() -> Response {
 fn refusal(error: &Error) -> Response {
     match error {
         Error::Protocol(ProtocolError::WrongHttpMethod) => {
-            Response::text(405, "only GET is served here").with("Allow", "GET")
-        }
-        Error::Protocol(ProtocolError::WrongHttpVersion) => {
-            Response::text(400, "HTTP/1.1 is expected")
+            Response::text(405, "only GET, HEAD and OPTIONS are served here")
+                .with("Allow", Method::ALLOWED)
         }
         Error::Capacity(CapacityError::TooManyHeaders) => too_large(),
         _ => Response::text(400, "this is not a request of HTTP/1.1"),
@@ -74,6 +94,11 @@ impl Request {
     /// One that comes from this address.
     pub fn from_address(self, address: Option<IpAddr>) -> Request {
         Request { address, ..self }
+    }
+
+    /// The method (RFC 9110 section 9).
+    pub fn method(&self) -> Method {
+        self.method
     }
 
     /// The path, without the query.
@@ -139,21 +164,25 @@ impl Request {
         values.filter_map(|(_, value)| percent_decoded(value))
     }
 
-    /// Whether the client asks for a WebSocket at all.
+    /// Whether the client asks for a WebSocket at all. A header of HTTP/1.0 does not (RFC 9110 section 7.8).
     pub fn is_upgrade(&self) -> bool {
-        self.list("upgrade").any(|entry| entry.eq_ignore_ascii_case("websocket"))
+        let is_asked = || self.list("upgrade").any(|entry| entry.eq_ignore_ascii_case("websocket"));
+        self.method == Method::Get && !self.is_old && is_asked()
     }
 
     /// The answer that makes the connection a WebSocket (RFC 6455 section 4.2.2), with the subprotocol if one is chosen.
     ///
     /// # Errors
-    /// The refusal: 426 for another version, 400 for what is malformed.
+    /// The refusal: 426 for another version and for what is no upgrade, 400 for what is malformed.
     pub fn accept(&self, protocol: Option<&str>) -> Result<Vec<u8>, Response> {
+        if !self.is_upgrade() {
+            return Err(Response::upgrade_required(if self.is_old { OLD } else { ENDPOINT }));
+        }
         if let Some(why) = self.ambiguity() {
             return Err(Response::text(400, why));
         }
         if self.header("sec-websocket-version") != Some("13") {
-            return Err(upgrade_required());
+            return Err(Response::upgrade_required(ENDPOINT));
         }
         // A proxy may send two Connection lines, or more tokens than one: tungstenite's own check would look at the first
         // line alone.
@@ -262,19 +291,63 @@ mod tests {
         for (lines, status) in [
             ("POST / HTTP/1.1\nHost: h", 405),
             ("CONNECT h:1 HTTP/1.1\nHost: h", 405),
-            ("GET / HTTP/1.0\nHost: h", 400),
+            ("POST / HTTP/1.0", 405),
+            ("GET / HTTP/1.0\nHost: h\nHost: i", 400),
+            ("GET / HTTP/2.0\nHost: h", 400),
             ("GET / HTTP/1.1", 400),
+            ("HEAD / HTTP/1.1", 400),
             ("GET / HTTP/1.1\nHost: h\nHost: i", 400),
             ("GET / HTTP/1.1\nHost h", 400),
             ("\u{1}\u{2}", 400),
         ] {
-            assert_eq!(parse(&head(lines), 8192).unwrap_err().status, status, "{lines}");
+            let refused = parse(&head(lines), 8192).unwrap_err();
+            assert_eq!(refused.status, status, "{lines}");
+            assert_eq!(refused.is_for_head, lines.starts_with("HEAD"), "{lines}");
         }
         assert_eq!(parse(b"GET / HT", 8192).unwrap().map(|(_, length)| length), None);
         assert_eq!(parse(b"GET /aaaaaaaaaaaaaaaaaaaa", 16).unwrap_err().status, 431);
         assert_eq!(parse(&head(GOOD), 64).unwrap_err().status, 431);
         let many = format!("GET / HTTP/1.1\nHost: h{}", "\nA: b".repeat(200));
         assert_eq!(parse(&head(&many), 8192).unwrap_err().status, 431);
+    }
+
+    #[test]
+    fn each_method_and_version_is_read_with_its_own_length() {
+        for (line, method) in [
+            ("GET /a?b=c HTTP/1.1", Method::Get),
+            ("HEAD /a?b=c HTTP/1.1", Method::Head),
+            ("OPTIONS /a?b=c HTTP/1.1", Method::Options),
+            ("GET /a?b=c HTTP/1.0", Method::Get),
+            ("HEAD /a?b=c HTTP/1.0", Method::Head),
+        ] {
+            let mut bytes = head(&format!("{line}\nHost: h\nA: b"));
+            let length = bytes.len();
+            for end in 0..length {
+                assert!(parse(&bytes[..end], 8192).unwrap().is_none(), "{line} {end}");
+            }
+            bytes.extend_from_slice(b"behind it");
+            let (request, read) = parse(&bytes, length).unwrap().unwrap();
+            assert_eq!((read, request.method()), (length, method), "{line}");
+            assert_eq!((request.path(), request.query("b")), ("/a", Some("c")));
+            assert_eq!(request.header("a"), Some("b"));
+            assert_eq!(parse(&bytes, length - 1).unwrap_err().status, 431, "{line}");
+        }
+        assert_eq!(request("GET / HTTP/1.0").header("host"), None);
+        assert_eq!(request("OPTIONS * HTTP/1.1\nHost: h").path(), "*");
+    }
+
+    #[test]
+    fn nothing_but_a_get_of_http_1_1_becomes_a_websocket() {
+        for (from, to, told) in [
+            ("Upgrade: WebSocket", "A: b", ENDPOINT),
+            ("GET", "HEAD", ENDPOINT),
+            ("GET", "OPTIONS", ENDPOINT),
+            ("HTTP/1.1", "HTTP/1.0", "proxy_http_version 1.1"),
+        ] {
+            let refused = request(&GOOD.replacen(from, to, 1)).accept(None).unwrap_err();
+            assert_eq!(refused.status, 426, "{to}");
+            assert!(String::from_utf8(refused.body).unwrap().contains(told), "{to}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod outbox;
 mod owed;
 pub mod proxied;
 pub mod replay;
+mod request_line;
 mod response;
 pub mod tally;
 mod timing;

@@ -1,5 +1,7 @@
 //! Plain responses (RFC 9110).
 
+use super::request_line::Method;
+
 /// An answer that ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -11,29 +13,48 @@ pub struct Response {
     pub content_type: &'static str,
     /// The body.
     pub body: Vec<u8>,
+    /// Answers HEAD: of the body nothing is sent but its type and length (RFC 9110 section 9.3.2).
+    pub is_for_head: bool,
 }
 
 impl Response {
+    /// With a body of this type.
+    pub fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Response {
+        Response { status, headers: Vec::new(), content_type, body, is_for_head: false }
+    }
+
     /// A line of text for people.
     pub fn text(status: u16, text: &str) -> Response {
-        let body = format!("{text}\n").into_bytes();
-        Response { status, headers: Vec::new(), content_type: "text/plain; charset=utf-8", body }
+        Response::new(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
     }
 
     /// A JSON text.
     pub fn json(status: u16, json: String) -> Response {
-        let content_type = "application/json";
-        Response { status, headers: Vec::new(), content_type, body: json.into_bytes() }
+        Response::new(status, "application/json", json.into_bytes())
     }
 
     /// A page that loads nothing from elsewhere and cannot be framed.
     pub fn html(page: Vec<u8>) -> Response {
         let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
             connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'";
-        let content_type = "text/html; charset=utf-8";
-        Response { status: 200, headers: Vec::new(), content_type, body: page }
+        Response::new(200, "text/html; charset=utf-8", page)
             .with("Content-Security-Policy", policy)
             .with("Referrer-Policy", "no-referrer")
+    }
+
+    /// The answer to OPTIONS, at every path: the methods that are served. It lets no page of another origin in.
+    pub fn options() -> Response {
+        Response::new(204, "", Vec::new()).with("Allow", Method::ALLOWED)
+    }
+
+    /// The answer to a request that is not an upgrade, where one is expected (RFC 9110 section 15.5.22).
+    pub fn upgrade_required(text: &str) -> Response {
+        Response::text(426, text).with("Upgrade", "websocket").with("Sec-WebSocket-Version", "13")
+    }
+
+    /// As it answers a request of this method.
+    pub fn answering(self, method: Method) -> Response {
+        Response { is_for_head: method == Method::Head, ..self }
     }
 
     /// With one more header line.
@@ -46,6 +67,7 @@ impl Response {
     pub fn encode(&self) -> Vec<u8> {
         let reason = match self.status {
             200 => "OK",
+            204 => "No Content",
             304 => "Not Modified",
             400 => "Bad Request",
             401 => "Unauthorized",
@@ -63,7 +85,7 @@ impl Response {
             "HTTP/1.1 {} {reason}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n",
             self.status,
         );
-        if self.status != 304 {
+        if !matches!(self.status, 204 | 304) {
             // Of a file that is not sent there is no type, and its length would be that of the file (RFC 9110 section 8.6).
             let (content_type, length) = (self.content_type, self.body.len());
             head.push_str(&format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n"));
@@ -77,16 +99,11 @@ impl Response {
         }
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
-        bytes.extend_from_slice(&self.body);
+        if !self.is_for_head {
+            bytes.extend_from_slice(&self.body);
+        }
         bytes
     }
-}
-
-/// The answer to a request that is not an upgrade, where one is expected (RFC 9110 section 15.5.22).
-pub fn upgrade_required() -> Response {
-    Response::text(426, "this is a WebSocket endpoint: connect with a WebSocket client, version 13")
-        .with("Upgrade", "websocket")
-        .with("Sec-WebSocket-Version", "13")
 }
 
 #[cfg(test)]
@@ -100,10 +117,33 @@ mod tests {
         let kept = String::from_utf8(kept).unwrap();
         assert!(kept.contains("\r\nCache-Control: no-cache\r\n") && !kept.contains("no-store"));
         assert!(!kept.contains("Content-Length") && !kept.contains("Content-Type:"), "{kept}");
-        let text = String::from_utf8(upgrade_required().encode()).unwrap();
+        let text = String::from_utf8(Response::upgrade_required("no").encode()).unwrap();
         assert!(text.contains("\r\nContent-Length: ") && text.contains("no-store"));
         assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
         assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"));
         assert!(text.contains("\r\nConnection: close\r\n"));
+    }
+
+    #[test]
+    fn an_answer_to_head_is_that_to_get_without_its_body() {
+        for response in [
+            Response::text(200, "ok"),
+            Response::text(404, "no such path"),
+            Response::json(200, "{}".to_owned()),
+            Response::html(b"<p>".to_vec()),
+            Response::upgrade_required("no"),
+        ] {
+            let get = response.clone().answering(Method::Get).encode();
+            let head = response.clone().answering(Method::Head).encode();
+            assert_eq!(get.strip_suffix(&response.body[..]), Some(&head[..]));
+        }
+    }
+
+    #[test]
+    fn an_answer_to_options_has_no_content() {
+        let text = String::from_utf8(Response::options().encode()).unwrap();
+        assert!(text.starts_with("HTTP/1.1 204 No Content\r\n") && text.ends_with("\r\n\r\n"));
+        assert!(text.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{text}");
+        assert!(!text.contains("Content-Length") && !text.contains("Access-Control"), "{text}");
     }
 }

@@ -311,3 +311,19 @@ fn a_proxy_header_has_the_time_of_a_head() {
     world.turn();
     assert_eq!(ids.map(|id| world.told(id)), ["HTTP/1.1 408"; 3]);
 }
+
+#[test]
+fn a_balancer_is_answered_whoever_else_its_address_brings_and_told_of_the_end() {
+    let mut world = World::new(false);
+    // More than are told so: they count for the proxy.
+    let crowd: Vec<String> = (0..9).map(|_| world.ask(PROXY, &head("")).1).collect();
+    assert_eq!((&*crowd[0], &*crowd[8]), (OPENED, CROWDED));
+    let probes =
+        ["GET /healthz HTTP/1.0", "HEAD /healthz HTTP/1.1\r\nHost: h", "OPTIONS / HTTP/1.0"];
+    let ask = |world: &mut World| {
+        probes.map(|probe| world.ask(PROXY, format!("{probe}\r\n\r\n").as_bytes()).1)
+    };
+    assert_eq!(ask(&mut world), ["HTTP/1.1 200", "HTTP/1.1 200", "HTTP/1.1 204"]);
+    world.reactor.drain();
+    assert_eq!(ask(&mut world), ["HTTP/1.1 503"; 3]);
+}

@@ -43,7 +43,7 @@ impl File {
     fn answer(&self, request: &Request) -> Response {
         let is_known = request.list("if-none-match").any(|tag| tag == "*" || self.is(tag));
         let (status, body) = if is_known { (304, Vec::new()) } else { (200, self.body.clone()) };
-        Response { status, headers: Vec::new(), content_type: self.content_type, body }
+        Response::new(status, self.content_type, body)
             .with("Cache-Control", "no-cache")
             .with("ETag", self.tag.clone())
             .with("Access-Control-Allow-Origin", "*")
@@ -66,17 +66,13 @@ impl Files {
         self.public.push(file);
     }
 
-    /// The answer to a request for a path that is no route.
-    pub fn answer(&self, request: &Request) -> Response {
+    /// The answer to a request for a page or a file; `None`: nothing of that path is served to whoever asks.
+    pub fn answer(&self, request: &Request) -> Option<Response> {
         if let Some(file) = self.public.iter().find(|file| file.path == request.path()) {
-            return file.answer(request);
+            return Some(file.answer(request));
         }
-        match &self.page {
-            Some(page) if request.path() == "/" && page.is_for(request) => {
-                Response::html(page.html.clone())
-            }
-            _ => Response::text(404, "nothing is served here"),
-        }
+        let page = self.page.as_ref().filter(|page| request.path() == "/" && page.is_for(request));
+        page.map(|page| Response::html(page.html.clone()))
     }
 }
 
@@ -142,7 +138,7 @@ mod tests {
     fn a_file_is_sent_once_to_whoever_keeps_it() {
         let mut files = Files::default();
         files.add(File::new("/a.js", "text/javascript", b"let a;".to_vec()));
-        let first = files.answer(&asked("/a.js", ""));
+        let first = files.answer(&asked("/a.js", "")).unwrap();
         assert_eq!((first.status, &first.body[..]), (200, &b"let a;"[..]));
         let tag = &first.headers.iter().find(|(name, _)| *name == "ETag").unwrap().1;
         for (line, status) in [
@@ -151,7 +147,7 @@ mod tests {
             ("If-None-Match: *\r\n".to_owned(), 304),
             ("If-None-Match: \"other\"\r\n".to_owned(), 200),
         ] {
-            let answer = files.answer(&asked("/a.js", &line));
+            let answer = files.answer(&asked("/a.js", &line)).unwrap();
             assert_eq!((answer.status, answer.body.is_empty()), (status, status == 304), "{line}");
         }
         let other = File::new("/a.js", "text/javascript", b"let b;".to_vec());
@@ -164,9 +160,9 @@ mod tests {
         files.add(File::new("/a.js", "text/javascript", Vec::new()));
         files.set_page(Page { html: b"page".to_vec(), is_public: false });
         for path in ["/", "/a.j", "/a.js/", "/A.js"] {
-            assert_eq!(files.answer(&asked(path, "")).status, 404, "{path}");
+            assert_eq!(files.answer(&asked(path, "")), None, "{path}");
         }
         files.set_page(Page { html: b"page".to_vec(), is_public: true });
-        assert_eq!(files.answer(&asked("/", "")).body, b"page");
+        assert_eq!(files.answer(&asked("/", "")).unwrap().body, b"page");
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::Site;
 use crate::client::State;
 use crate::client::forwarded::client_address;
-use crate::client::http::{Request, Response};
+use crate::client::http::{Method, Request, Response};
 use crate::slots::ConnId;
 
 /// Why an address is refused.
@@ -40,15 +40,15 @@ impl Site {
         if !self.proxies.has(address) && !self.addresses.has(id) {
             self.addresses.enter(id, address);
             if self.addresses.is_of_crowd(id) {
-                self.refuse_crowd(id);
+                self.refuse_crowd(id, Method::Get);
             }
         }
     }
 
     /// Refuses one of an address that has far too many already: each that took a slot to be told so would take it from the clients
     /// of all others for as long as it lingers.
-    pub(super) fn refuse_crowd(&mut self, id: ConnId) {
-        let response = Response::text(429, CROWDED).with("Retry-After", "5");
+    pub(super) fn refuse_crowd(&mut self, id: ConnId, method: Method) {
+        let response = Response::text(429, CROWDED).with("Retry-After", "5").answering(method);
         self.complain_of_answer(id, None, &response);
         self.server.turn_away(id, &response);
     }

@@ -145,8 +145,8 @@ fn advice(response: &Response, bounds: &Bounds) -> String {
     match response.status {
         401 => format!("a token was refused: {reason}"),
         408 => format!("{reason}; head_seconds is {}", bounds.head_seconds),
-        426 => "a plain request where a WebSocket handshake is expected: does a proxy in front pass the headers \
-                Upgrade and Connection on?"
+        426 => "a plain request where a WebSocket handshake is expected: does a proxy in front speak HTTP/1.1 and \
+                pass the headers Upgrade and Connection on?"
             .to_owned(),
         429 => format!("{reason}; clients_per_address_max is {}", bounds.clients_per_address_max),
         431 => format!("{reason}; head_bytes_max is {}", bounds.head_bytes_max),

@@ -125,11 +125,16 @@ async def test_pings_keep_a_connection_through_a_proxy(start, start_proxy, kind,
 
 
 @pytest.mark.parametrize("options", ["", " proxy-v2-options crc32c,unique-id,authority,ssl"])
-async def test_health_checks_and_what_is_added_to_a_proxy_header(start, start_proxy, options):
+@pytest.mark.parametrize("check, name", [
+    ("option httpchk GET /healthz", 'http_responses_total{status="200"}'),
+    # Without a request, each is a connection that ends.
+    ("", 'handshakes_total{result="abandoned"}'),
+], ids=["http", "tcp"])
+async def test_health_checks_and_what_is_added_to_a_proxy_header(start, start_proxy, options, check, name):
     server = start(*FLAGS["haproxy"], "--clients-per-address-max", "1")
-    change = {"send-proxy-v2 check": f"send-proxy-v2{options} check inter 100ms"}
+    change = {"send-proxy-v2 check": f"send-proxy-v2{options} check inter 100ms",
+              "option httpchk GET /healthz": check}
     proxy = start_proxy("haproxy", server, change)
-    name = 'handshakes_total{result="abandoned"}'
     eventually(lambda: counter(server, name) >= 3, "health checks")
     async with proxy.dial(token("1"), "127.0.0.2") as connection:
         client = await server.enter(connection, "1")

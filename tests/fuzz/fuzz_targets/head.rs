@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::client::http::parse;
+use oneloop::client::http::{Method, parse};
 use oneloop::config::Origins;
 use oneloop::handler::admits;
 use oneloop::{Request, Response};
@@ -58,7 +58,10 @@ fn answer(request: &Request) {
     }
     for protocol in [None, Some("oneloop.v1")] {
         match request.accept(protocol) {
-            Ok(accepted) => is_one_upgrade(&accepted, protocol),
+            Ok(accepted) => {
+                assert!(request.is_upgrade() && request.method() == Method::Get);
+                is_one_upgrade(&accepted, protocol);
+            }
             Err(refused) => is_one_response(&refused.encode(), &refused),
         }
     }
@@ -73,7 +76,8 @@ fn is_one_upgrade(accepted: &[u8], protocol: Option<&str>) {
 }
 
 fn is_one_response(encoded: &[u8], response: &Response) {
-    let head = encoded.strip_suffix(&response.body[..]).expect("the body stands last");
+    let body = if response.is_for_head { &[][..] } else { &response.body[..] };
+    let head = encoded.strip_suffix(body).expect("the body stands last");
     let text = std::str::from_utf8(head).expect("it is text");
     let lines: Vec<&str> = text.strip_suffix("\r\n\r\n").expect("it ends").split("\r\n").collect();
     assert!(lines[0].starts_with(&format!("HTTP/1.1 {} ", response.status)));
