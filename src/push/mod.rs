@@ -5,6 +5,7 @@
 
 mod arrival;
 pub mod auth;
+mod claim;
 mod claims;
 mod command;
 pub mod explain;
