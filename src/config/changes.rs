@@ -73,12 +73,13 @@ const TEXTS: [Text<Config>; 19] = [
     ("log_format", |a, b| a.log_format != b.log_format, None),
 ];
 
-const TOKENS: [(&str, Differs<Jwt>); 9] = [
+const TOKENS: [(&str, Differs<Jwt>); 10] = [
     ("jwt.secret", |a, b| a.secret != b.secret),
     ("jwt.previous_secret", |a, b| a.previous_secret != b.previous_secret),
     ("jwt.key", |a, b| a.key != b.key),
     ("jwt.previous_key", |a, b| a.previous_key != b.previous_key),
     ("jwt.jwks", |a, b| a.jwks != b.jwks),
+    ("jwt.user_claim", |a, b| a.user_claim != b.user_claim),
     ("jwt.audience", |a, b| a.audience != b.audience),
     ("jwt.issuer", |a, b| a.issuer != b.issuer),
     ("jwt.algorithms", |a, b| a.algorithms != b.algorithms),

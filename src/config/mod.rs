@@ -127,6 +127,8 @@ pub struct Jwt {
     pub previous_key: Option<Vec<u8>>,
     /// A set of public keys (RFC 7517 section 5), the bytes of a JSON file, not parsed yet.
     pub jwks: Option<Vec<u8>>,
+    /// The claim that names the user; no other claim that is read here.
+    pub user_claim: String,
     /// What `aud` must contain; `None` leaves it unchecked.
     pub audience: Option<String>,
     /// What `iss` must be; `None` leaves it unchecked.
@@ -194,6 +196,9 @@ pub enum Slow {
 impl Jwt {
     /// RFC 7518 section 3.2: a key of the hash's size or more; HS256 is the smallest.
     pub const SECRET_BYTES_MIN: usize = 32;
+
+    /// Where issuers name the user as a rule (RFC 7519 section 4.1.2).
+    pub const USER_CLAIM: &str = "sub";
 
     /// Whether any key is configured. Without one the program makes a random secret, on loopback only.
     pub fn has_key(&self) -> bool {
@@ -275,6 +280,7 @@ impl Default for Jwt {
             key: None,
             previous_key: None,
             jwks: None,
+            user_claim: Jwt::USER_CLAIM.to_owned(),
             audience: None,
             issuer: None,
             leeway_seconds: 5,
@@ -309,6 +315,7 @@ impl fmt::Debug for Secret {
 impl fmt::Debug for Jwt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jwt")
+            .field("user_claim", &self.user_claim)
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)
             .field("leeway_seconds", &self.leeway_seconds)

@@ -175,6 +175,16 @@ pub(super) fn algorithms(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
+/// One that says something else already cannot name the user as well.
+pub(super) fn user_claim(value: &Value) -> Result<String, String> {
+    const TAKEN: [&str; 8] = ["exp", "nbf", "iat", "aud", "iss", "topics", "may", "admin"];
+    let word = value.word()?;
+    match TAKEN.contains(&word.as_str()) {
+        true => Err(value.is_not("the name of a user's claim")),
+        false => Ok(word),
+    }
+}
+
 /// A path that is not printable ASCII can never arrive: clients send it percent-encoded.
 pub(super) fn path(value: &Value) -> Result<String, String> {
     let text = value.text()?;
@@ -248,6 +258,8 @@ mod tests {
             ("events", "stream:a b", "is not like stream:evt"),
             ("log", "loud", r#""loud" is not a log level; allowed: off, error, warn, info or debug"#),
             ("jwt.algorithms", "HS256,none", r#""none" is not one of HS256, HS384"#),
+            ("jwt.user_claim", "exp", r#""exp" is not the name of a user's claim; allowed: a claim's"#),
+            ("jwt.user_claim", "", "it is empty; leave it out instead"),
             ("jwt.audience", "", "it is empty; leave it out instead"),
             ("jwt.issuer", "a\nb", "control characters"),
             ("jwt.key_file", "", "the file's name is empty"),

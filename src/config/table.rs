@@ -66,6 +66,8 @@ static TABLE: &[(&str, &[Setting])] = &[
         file("jwt.key_file", "public key that tokens are checked with", PUBLIC, |c, b| some(&mut c.jwt.key, b)),
         file("jwt.previous_key_file", "public key before, still accepted", PUBLIC, |c, b| some(&mut c.jwt.previous_key, b)),
         file("jwt.jwks_file", "set of public keys", "a JWKS file", |c, b| some(&mut c.jwt.jwks, b)),
+        text("jwt.user_claim", "the claim that names the user",
+            "sub", "a claim's name; none of exp, nbf, iat, aud, iss, topics, may, admin", |c, v| put(&mut c.jwt.user_claim, user_claim(v))),
         text("jwt.audience", "what aud must contain",
             "not checked", "text", |c, v| put(&mut c.jwt.audience, v.word().map(Some))),
         text("jwt.issuer", "what iss must be",

@@ -1,6 +1,6 @@
 //! One claim of a token, as it came: of what type it must be is said where it is used.
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::topic::{Grant, is_user_id};
 
@@ -45,6 +45,41 @@ impl Claim {
             Claim::List(texts) => texts.iter().map(|text| Grant::parse(text)).collect(),
             _ => None,
         }
+    }
+}
+
+/// Reads the claim `name` of a payload.
+///
+/// # Errors
+/// The payload is no JSON object, or has the claim twice.
+pub fn named(payload: &[u8], name: &str) -> serde_json::Result<Claim> {
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    let claim = json.deserialize_map(Named(name))?;
+    json.end()?;
+    Ok(claim)
+}
+
+struct Named<'a>(&'a str);
+
+impl<'de> Visitor<'de> for Named<'_> {
+    type Value = Claim;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Claim, A::Error> {
+        let mut found = Claim::Absent;
+        while let Some(name) = members.next_key::<String>()? {
+            if name != self.0 {
+                members.next_value::<IgnoredAny>()?;
+            } else if matches!(found, Claim::Absent) {
+                found = members.next_value()?;
+            } else {
+                return Err(A::Error::custom("a claim twice"));
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -103,5 +138,32 @@ impl<'de> Visitor<'de> for AnyClaim {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Claim, A::Error> {
         while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Claim::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_found_by_its_name_alone() {
+        let user = |payload: &str| {
+            named(payload.as_bytes(), "user_id").ok().and_then(|claim| claim.user_id())
+        };
+        for (payload, expected) in [
+            (r#"{"user_id":42,"sub":"7"}"#, Some("42")),
+            (r#"{"sub":"7","user\u005fid":"a"}"#, Some("a")),
+            (r#"{"sub":"7"}"#, None),
+            (r#"{"in":{"user_id":1},"User_id":2}"#, None),
+            (r#"{"user_id":null}"#, None),
+            (r#"{"user_id":4.2}"#, None),
+            (r#"{"user_id":1,"user_id":1}"#, None),
+            (r#"{"user_id":null,"user_id":1}"#, None),
+            (r#"{"user_id":1}}"#, None),
+            (r#"["user_id",1]"#, None),
+            ("", None),
+        ] {
+            assert_eq!(user(payload).as_deref(), expected, "{payload}");
+        }
     }
 }

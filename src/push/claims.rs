@@ -2,12 +2,13 @@
 //! reason why not.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::claim::Claim;
+use super::claim::{Claim, named};
 use crate::topic::Grant;
 
 /// How far `nbf` may be ahead, in seconds, for its refusal to be one for now: clocks that are set at all do not differ by more.
@@ -31,7 +32,7 @@ pub struct Identity {
 }
 
 /// Why a token is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// In order, but for `exp`: come back with a fresh one.
     Expired,
@@ -40,12 +41,20 @@ pub enum Refusal {
     /// Not a token, or not signed with one of the keys in one of their algorithms.
     Signature(&'static str),
     /// Well signed, but its claims are malformed or not meant for us.
-    Claims(&'static str),
+    Claims(Cow<'static, str>),
 }
 
 impl Refusal {
+    /// The refusal of what is signed well and is no set of claims.
+    pub const UNREADABLE: Refusal = Refusal::claims("not a JSON object, or one with a claim twice");
+
+    /// The refusal of claims by a fixed sentence.
+    const fn claims(detail: &'static str) -> Refusal {
+        Refusal::Claims(Cow::Borrowed(detail))
+    }
+
     /// The word that clients see.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Refusal::Expired => "expired",
             Refusal::Early { .. } => "early",
@@ -54,19 +63,20 @@ impl Refusal {
         }
     }
 
-    /// The same for people. A fixed text: nothing of the token is in it, but by how much its clock is ahead.
-    pub fn detail(self) -> Cow<'static, str> {
+    /// The same for people. Nothing of the token is in it, but by how much its clock is ahead.
+    pub fn detail(&self) -> Cow<'_, str> {
         match self {
             Refusal::Expired => "exp has passed".into(),
             Refusal::Early { seconds, .. } => {
                 format!("nbf is {seconds} s ahead of this server's clock").into()
             }
-            Refusal::Signature(detail) | Refusal::Claims(detail) => detail.into(),
+            Refusal::Signature(detail) => (*detail).into(),
+            Refusal::Claims(detail) => Cow::Borrowed(detail),
         }
     }
 
     /// Whether the same token will do a little later.
-    pub fn is_for_now(self) -> bool {
+    pub fn is_for_now(&self) -> bool {
         matches!(self, Refusal::Early { .. })
     }
 }
@@ -76,6 +86,8 @@ const IN_MILLISECONDS: std::ops::Range<u64> = 946_684_800_000..4_102_444_800_000
 
 /// What the claims are held against.
 pub struct Expected {
+    /// The claim that names the user.
+    pub user_claim: String,
     /// Required in `aud`, alone or among others.
     pub audience: Option<String>,
     /// Required as `iss`.
@@ -87,7 +99,9 @@ pub struct Expected {
 /// The claims of a token of our own, in the order of writing; empty ones are left out.
 #[derive(Serialize)]
 pub struct Issued<'a> {
-    pub sub: &'a str,
+    /// The one claim that names the user, and that user.
+    #[serde(flatten)]
+    pub user: BTreeMap<&'a str, &'a str>,
     pub iat: u64,
     pub exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,39 +135,52 @@ struct Members {
 }
 
 impl Claims {
+    /// Takes the user from another claim than `sub`.
+    ///
+    /// # Errors
+    /// The payload, which is that of the same token, has the claim twice.
+    pub fn of_user(self, payload: &[u8], claim: &str) -> Result<Claims, Refusal> {
+        let sub = named(payload, claim).map_err(|_| Refusal::UNREADABLE)?;
+        Ok(Claims(Members { sub, ..self.0 }))
+    }
+
     /// Whom they speak for, at the second `unix`.
     ///
     /// `exp` is looked at last, so that `expired` means that the same claims, only fresh, would do.
     pub fn check(self, expected: &Expected, unix: u64) -> Result<Identity, Refusal> {
         let Claims(claims) = self;
         claims.are_for(expected)?;
-        let missing = match (&claims.sub, &claims.exp) {
-            (Claim::Absent, _) => Some("sub is missing: it names the user"),
-            (_, Claim::Absent) => Some("exp is missing: every token has an end"),
-            _ => None,
-        };
-        if let Some(missing) = missing {
-            return Err(Refusal::Claims(missing));
+        let user_claim = &expected.user_claim;
+        match (&claims.sub, &claims.exp) {
+            (Claim::Absent, _) => {
+                let detail = format!("{user_claim} is missing: it names the user");
+                return Err(Refusal::Claims(detail.into()));
+            }
+            (_, Claim::Absent) => {
+                return Err(Refusal::claims("exp is missing: every token has an end"));
+            }
+            _ => {}
         }
-        let sub = claims.sub.user_id().ok_or(Refusal::Claims(
-            "sub must be a string of 1 to 128 bytes without control characters, or an integer",
-        ))?;
-        let exp = claims.exp.seconds().ok_or(Refusal::Claims("exp must be a number of seconds"))?;
+        let sub = claims.sub.user_id().ok_or_else(|| {
+            let expected = "a string of 1 to 128 bytes without control characters, or an integer";
+            Refusal::Claims(format!("{user_claim} must be {expected}").into())
+        })?;
+        let exp = claims.exp.seconds().ok_or(Refusal::claims("exp must be a number of seconds"))?;
         if IN_MILLISECONDS.contains(&exp) {
-            return Err(Refusal::Claims("exp is in milliseconds: it must be in seconds"));
+            return Err(Refusal::claims("exp is in milliseconds: it must be in seconds"));
         }
         let nbf = match claims.nbf {
             Claim::Absent => 0,
-            nbf => nbf.seconds().ok_or(Refusal::Claims("nbf must be a number of seconds"))?,
+            nbf => nbf.seconds().ok_or(Refusal::claims("nbf must be a number of seconds"))?,
         };
         let admin = match claims.admin {
             Claim::Absent => false,
             Claim::Flag(admin) => admin,
-            _ => return Err(Refusal::Claims("admin must be true or false")),
+            _ => return Err(Refusal::claims("admin must be true or false")),
         };
         let topics =
-            claims.topics.grants().ok_or(Refusal::Claims("topics must be a list of grants"))?;
-        let may = claims.may.grants().ok_or(Refusal::Claims("may must be a list of grants"))?;
+            claims.topics.grants().ok_or(Refusal::claims("topics must be a list of grants"))?;
+        let may = claims.may.grants().ok_or(Refusal::claims("may must be a list of grants"))?;
         let begins = nbf.saturating_sub(expected.leeway_seconds);
         if begins > unix {
             return Err(too_early(nbf - unix, begins - unix, exp > nbf));
@@ -170,9 +197,9 @@ impl Claims {
 /// The refusal of a token with `nbf` so many seconds ahead, which comes to last if it is to last longer than [`EARLY_SECONDS_MAX`].
 fn too_early(seconds: u64, retry_seconds: u64, ends_later: bool) -> Refusal {
     match (ends_later, seconds) {
-        (false, _) => Refusal::Claims("exp is not behind nbf: it is never valid"),
+        (false, _) => Refusal::claims("exp is not behind nbf: it is never valid"),
         (true, ..=EARLY_SECONDS_MAX) => Refusal::Early { seconds, retry_seconds },
-        (true, _) => Refusal::Claims("nbf is more than 240 s ahead of this server's clock"),
+        (true, _) => Refusal::claims("nbf is more than 240 s ahead of this server's clock"),
     }
 }
 
@@ -186,12 +213,12 @@ impl Members {
                 _ => false,
             };
             if !is_meant {
-                return Err(Refusal::Claims("aud does not name this server"));
+                return Err(Refusal::claims("aud does not name this server"));
             }
         }
         match &expected.issuer {
             Some(issuer) if !matches!(&self.iss, Claim::Text(iss) if iss == issuer) => {
-                Err(Refusal::Claims("iss is not the issuer that is expected here"))
+                Err(Refusal::claims("iss is not the issuer that is expected here"))
             }
             _ => Ok(()),
         }
@@ -226,7 +253,12 @@ mod tests {
 
     fn expected(audience: Option<&str>, issuer: Option<&str>) -> Expected {
         let owned = |text: &str| text.to_owned();
-        Expected { audience: audience.map(owned), issuer: issuer.map(owned), leeway_seconds: 5 }
+        Expected {
+            user_claim: "sub".to_owned(),
+            audience: audience.map(owned),
+            issuer: issuer.map(owned),
+            leeway_seconds: 5,
+        }
     }
 
     /// Checks `members` and, where these lack them, a good `sub` and `exp`.
@@ -243,8 +275,8 @@ mod tests {
 
     /// As the signature check hands them over: what cannot be read is a matter of the claims, too.
     fn read(json: &str, expected: &Expected) -> Result<Identity, Refusal> {
-        let unreadable = |_| Refusal::Claims("unreadable");
-        serde_json::from_str::<Claims>(json).map_err(unreadable)?.check(expected, NOW)
+        let claims = serde_json::from_str::<Claims>(json).map_err(|_| Refusal::UNREADABLE)?;
+        claims.check(expected, NOW)
     }
 
     #[test]

@@ -166,12 +166,13 @@ impl Push {
         server.end_turn_of_client();
         let identity = match self.keys.check(&auth.token, server.now().unix) {
             Ok(identity) => identity,
-            Err(refusal) => return server.close(id, bad_token(refusal)),
+            Err(refusal) => return server.close(id, bad_token(&refusal)),
         };
         let own = own_topic(server, id);
         let result = match &own {
             Some(own) if user_topic(&identity.sub).as_ref() != Some(own) => {
-                Err(bad_token(Refusal::Claims("a renewal must keep sub")))
+                let detail = format!("a renewal must keep {}", self.keys.user_claim());
+                Err(bad_token(&Refusal::Claims(detail.into())))
             }
             Some(_) => Ok(self.renew(server, id, &identity)),
             None => {
@@ -253,8 +254,8 @@ impl Handler for Push {
         server.count_costly();
         let identity =
             self.keys.check(&token, server.now().unix).map_err(|refusal| match place {
-                Place::Header => Reject::Http(unauthorized(refusal)),
-                Place::Address => Reject::Close(bad_token(refusal)),
+                Place::Header => Reject::Http(unauthorized(&refusal)),
+                Place::Address => Reject::Close(bad_token(&refusal)),
             })?;
         let excess = self.enter(server, id, &identity).map_err(Reject::Close)?;
         self.arrive(server, id, Some(&identity.sub), request, &excess);
@@ -354,7 +355,7 @@ fn enveloped(cursor: &str, topic: &str, payload: &[u8]) -> Frame {
     Frame::json(length, |out| wire::message(topic, cursor, payload, out))
 }
 
-fn bad_token(refusal: Refusal) -> Close {
+fn bad_token(refusal: &Refusal) -> Close {
     let close = if refusal.is_for_now() { Close::EARLY } else { Close::BAD_TOKEN };
     close.because(reason_of(refusal))
 }
@@ -364,7 +365,7 @@ fn no_token(instead: Instead) -> Close {
 }
 
 /// RFC 6750 section 3.1.
-fn unauthorized(refusal: Refusal) -> Response {
+fn unauthorized(refusal: &Refusal) -> Response {
     let response = Response::json(401, reason_of(refusal))
         .with("WWW-Authenticate", "Bearer error=\"invalid_token\"");
     match refusal {
@@ -375,7 +376,7 @@ fn unauthorized(refusal: Refusal) -> Response {
     }
 }
 
-fn reason_of(refusal: Refusal) -> String {
+fn reason_of(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Early { retry_seconds, .. } => {
             wire::refusal_for_now(refusal.name(), &refusal.detail(), retry_seconds * 1000)

@@ -19,6 +19,7 @@ static SETTINGS: KeySettings<'_> = KeySettings {
     key: None,
     previous_key: None,
     jwks: None,
+    user_claim: None,
     audience: None,
     issuer: None,
     leeway_seconds: LEEWAY,
