@@ -129,10 +129,10 @@ pub struct Jwt {
     pub jwks: Option<Vec<u8>>,
     /// The claim that names the user; no other claim that is read here.
     pub user_claim: String,
-    /// What `aud` must contain; `None` leaves it unchecked.
-    pub audience: Option<String>,
-    /// What `iss` must be; `None` leaves it unchecked.
-    pub issuer: Option<String>,
+    /// What `aud` must contain, one of them; none leaves it unchecked.
+    pub audience: Vec<String>,
+    /// What `iss` must be, one of them; none leaves it unchecked.
+    pub issuer: Vec<String>,
     /// How far, in seconds, `exp` and `nbf` may be off.
     pub leeway_seconds: u64,
     /// Names of RFC 7518 section 3.1 and RFC 8037, all of the key's family; empty: the family's default.
@@ -281,8 +281,8 @@ impl Default for Jwt {
             previous_key: None,
             jwks: None,
             user_claim: Jwt::USER_CLAIM.to_owned(),
-            audience: None,
-            issuer: None,
+            audience: Vec::new(),
+            issuer: Vec::new(),
             leeway_seconds: 5,
             algorithms: Vec::new(),
         }

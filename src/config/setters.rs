@@ -175,6 +175,18 @@ pub(super) fn algorithms(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
+/// Issuers or audiences: one of them, or several.
+pub(super) fn parties(value: &Value) -> Result<Vec<String>, String> {
+    let words = value.words()?;
+    if words.is_empty() {
+        return Err("it is empty; leave it out instead".to_owned());
+    }
+    match words.iter().any(|word| word.contains(char::is_control)) {
+        true => Err(value.is_not("free of control characters")),
+        false => Ok(words),
+    }
+}
+
 /// One that says something else already cannot name the user as well.
 pub(super) fn user_claim(value: &Value) -> Result<String, String> {
     const TAKEN: [&str; 8] = ["exp", "nbf", "iat", "aud", "iss", "topics", "may", "admin"];
@@ -262,6 +274,7 @@ mod tests {
             ("jwt.user_claim", "", "it is empty; leave it out instead"),
             ("jwt.audience", "", "it is empty; leave it out instead"),
             ("jwt.issuer", "a\nb", "control characters"),
+            ("jwt.issuer", "a,,b", r#""a,,b" has an empty entry"#),
             ("jwt.key_file", "", "the file's name is empty"),
             ("origins", "https://a.b/", r#""https://a.b/" is not like https://example.com:8443"#),
             ("path", "ws", r#""ws" is not a path; allowed: /"#),

@@ -32,10 +32,10 @@ pub struct KeySettings<'a> {
     pub jwks: Option<&'a [u8]>,
     /// The claim that names the user; `None`: `sub`.
     pub user_claim: Option<&'a str>,
-    /// Required in `aud`, alone or among others.
-    pub audience: Option<&'a str>,
-    /// Required as `iss`.
-    pub issuer: Option<&'a str>,
+    /// One of these is required in `aud`, alone or among others; none: it is not checked.
+    pub audience: &'a [String],
+    /// One of these is required as `iss`; none: it is not checked.
+    pub issuer: &'a [String],
     /// By how many seconds the issuer's clock may differ from ours, either way.
     pub leeway_seconds: u64,
     /// Permits these of what the keys can do. Empty: HS256 with a secret, all that fits with a
@@ -53,8 +53,8 @@ impl KeySettings<'_> {
             previous_key: jwt.previous_key.as_deref(),
             jwks: jwt.jwks.as_deref(),
             user_claim: Some(&jwt.user_claim),
-            audience: jwt.audience.as_deref(),
-            issuer: jwt.issuer.as_deref(),
+            audience: &jwt.audience,
+            issuer: &jwt.issuer,
             leeway_seconds: jwt.leeway_seconds,
             algorithms: &jwt.algorithms,
         }
@@ -98,8 +98,8 @@ impl Keys {
         keys.extend(pem("the previous JWT key", settings.previous_key)?);
         let expected = Expected {
             user_claim: settings.user_claim.unwrap_or(Jwt::USER_CLAIM).to_owned(),
-            audience: settings.audience.map(str::to_owned),
-            issuer: settings.issuer.map(str::to_owned),
+            audience: settings.audience.to_vec(),
+            issuer: settings.issuer.to_vec(),
             leeway_seconds: settings.leeway_seconds,
         };
         Ok(Keys { keys, signer, expected })
@@ -163,8 +163,8 @@ impl Keys {
         Err(refusal)
     }
 
-    /// A token that [`check`](Keys::check) accepts from `unix` on for `ttl_seconds`, with the
-    /// audience and issuer of the settings.
+    /// A token that [`check`](Keys::check) accepts from `unix` on for `ttl_seconds`, with the first
+    /// audience and the first issuer of the settings.
     ///
     /// # Errors
     /// A sentence for the operator: no secret to sign with, a malformed `sub` or grant, a token
@@ -191,8 +191,8 @@ impl Keys {
             user: BTreeMap::from([(self.user_claim(), sub)]),
             iat: unix,
             exp: unix.saturating_add(ttl_seconds),
-            iss: self.expected.issuer.as_deref(),
-            aud: self.expected.audience.as_deref(),
+            iss: self.expected.issuer.first().map(String::as_str),
+            aud: self.expected.audience.first().map(String::as_str),
             topics,
             may,
             admin,
@@ -267,7 +267,9 @@ mod tests {
 
     #[test]
     fn what_is_issued_is_accepted_until_it_expires() {
-        let settings = KeySettings { audience: Some("push"), issuer: Some("shop"), ..settings() };
+        let [audience, issuer] =
+            [["push", "mail"], ["shop", "cellar"]].map(|all| all.map(str::to_owned));
+        let settings = KeySettings { audience: &audience, issuer: &issuer, ..settings() };
         let keys = keys(&settings);
         let (topics, may) = (["room.*".to_owned(), "news".to_owned()], ["*".to_owned()]);
         let token = keys.issue("ü 42", &topics, &may, true, NOW, 60).unwrap();
@@ -285,7 +287,7 @@ mod tests {
         assert_eq!(keys.check(&token, NOW + 60), Ok(identity.clone()));
         assert_eq!(keys.check(&token, NOW + 64), Ok(identity));
         assert_eq!(keys.check(&token, NOW + 65), Err(Refusal::Expired));
-        let keys = self::keys(&KeySettings { issuer: Some("other"), ..settings });
+        let keys = self::keys(&KeySettings { issuer: &issuer[1..], ..settings });
         assert_refused(&keys, &token, "claims", "another issuer");
     }
 

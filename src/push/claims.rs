@@ -88,10 +88,10 @@ const IN_MILLISECONDS: std::ops::Range<u64> = 946_684_800_000..4_102_444_800_000
 pub struct Expected {
     /// The claim that names the user.
     pub user_claim: String,
-    /// Required in `aud`, alone or among others.
-    pub audience: Option<String>,
-    /// Required as `iss`.
-    pub issuer: Option<String>,
+    /// One of these is required in `aud`, alone or among others; none: it is not checked.
+    pub audience: Vec<String>,
+    /// One of these is required as `iss`; none: it is not checked.
+    pub issuer: Vec<String>,
     /// By how many seconds the issuer's clock may differ from ours, either way.
     pub leeway_seconds: u64,
 }
@@ -206,21 +206,24 @@ fn too_early(seconds: u64, retry_seconds: u64, ends_later: bool) -> Refusal {
 impl Members {
     /// `aud` and `iss`, where configured, are required (RFC 7519 sections 4.1.1 and 4.1.3).
     fn are_for(&self, expected: &Expected) -> Result<(), Refusal> {
-        if let Some(audience) = &expected.audience {
-            let is_meant = match &self.aud {
-                Claim::Text(aud) => aud == audience,
-                Claim::List(aud) => aud.contains(audience),
-                _ => false,
-            };
-            if !is_meant {
-                return Err(Refusal::claims("aud does not name this server"));
-            }
-        }
-        match &expected.issuer {
-            Some(issuer) if !matches!(&self.iss, Claim::Text(iss) if iss == issuer) => {
-                Err(Refusal::claims("iss is not the issuer that is expected here"))
-            }
-            _ => Ok(()),
+        let Expected { audience, issuer, .. } = expected;
+        let is_meant = match &self.aud {
+            _ if audience.is_empty() => true,
+            Claim::Text(aud) => audience.contains(aud),
+            Claim::List(aud) => aud.iter().any(|aud| audience.contains(aud)),
+            _ => false,
+        };
+        let is_from_there = match &self.iss {
+            _ if issuer.is_empty() => true,
+            Claim::Text(iss) => issuer.contains(iss),
+            _ => false,
+        };
+        if !is_meant {
+            Err(Refusal::claims("aud does not name this server: see jwt.audience"))
+        } else if !is_from_there {
+            Err(Refusal::claims("iss is not the issuer that is expected here: see jwt.issuer"))
+        } else {
+            Ok(())
         }
     }
 }
@@ -251,12 +254,12 @@ mod tests {
 
     const NOW: u64 = 1_700_000_000;
 
-    fn expected(audience: Option<&str>, issuer: Option<&str>) -> Expected {
-        let owned = |text: &str| text.to_owned();
+    fn expected(audience: &[&str], issuer: &[&str]) -> Expected {
+        let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
         Expected {
             user_claim: "sub".to_owned(),
-            audience: audience.map(owned),
-            issuer: issuer.map(owned),
+            audience: owned(audience),
+            issuer: owned(issuer),
             leeway_seconds: 5,
         }
     }
@@ -281,7 +284,7 @@ mod tests {
 
     #[test]
     fn well_formed_claims_are_read() {
-        let any = expected(None, None);
+        let any = expected(&[], &[]);
         let sub = |json: &str| check(&format!("\"sub\":{json}"), &any).unwrap().sub;
         assert_eq!(sub("42"), "42");
         assert_eq!(sub("-7"), "-7");
@@ -303,7 +306,7 @@ mod tests {
 
     #[test]
     fn malformed_claims_are_refused() {
-        let any = expected(None, None);
+        let any = expected(&[], &[]);
         let cases = r#"
             "sub":4.5          "sub":42.0       "sub":[1]          "sub":{}      "sub":true
             "sub":null         "sub":""         "sub":"a\nb"       "sub":1e30    "sub":"\u0000"
@@ -324,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_ahead_is_waited_for() {
-        let any = expected(None, None);
+        let any = expected(&[], &[]);
         let at = |nbf: u64, exp: u64| {
             check(
                 &format!("\"nbf\":{},\"exp\":{},\"iat\":{}", NOW + nbf, NOW + exp, NOW + nbf),
@@ -342,7 +345,7 @@ mod tests {
 
     #[test]
     fn claims_are_an_object_that_names_a_user_and_an_end() {
-        let any = expected(None, None);
+        let any = expected(&[], &[]);
         let cases = r#"{} {"sub":"42"} {"exp":1700000060} {"sub":"42","exp":1700000060,}
             ["42",1700000060,0,"","",[],[],true] [] null 5 "" {"#;
         for json in cases.split_whitespace().chain([""]) {
@@ -352,7 +355,7 @@ mod tests {
 
     #[test]
     fn an_end_in_the_past_is_told_apart_and_the_leeway_bridges_it() {
-        let any = expected(None, None);
+        let any = expected(&[], &[]);
         for exp in ["0", "0.5", "1699999995", "1699999995.9"] {
             assert_eq!(check(&format!("\"exp\":{exp}"), &any), Err(Refusal::Expired));
         }
@@ -365,7 +368,7 @@ mod tests {
 
     #[test]
     fn audience_and_issuer_are_required_where_configured() {
-        let ours = expected(Some("push"), Some("shop"));
+        let ours = expected(&["push"], &["shop"]);
         for members in [r#""aud":"push","iss":"shop""#, r#""aud":["other","push"],"iss":"shop""#] {
             assert!(check(members, &ours).is_ok(), "{members}");
         }
@@ -377,6 +380,17 @@ mod tests {
             "aud":"push","iss":5                 "aud":"push","iss":null"#;
         for members in cases.split_whitespace() {
             assert_eq!(check(members, &ours).expect_err(members).name(), "claims", "{members}");
+        }
+        let several = expected(&["push", "mail"], &["https://a/realms/x", "https://b/realms/x"]);
+        for (aud, iss, is_good) in [
+            (r#""push""#, "https://a/realms/x", true),
+            (r#"["other","mail"]"#, "https://b/realms/x", true),
+            (r#""mail""#, "https://c/realms/x", false),
+            (r#"["other"]"#, "https://a/realms/x", false),
+            (r#""push,mail""#, "https://a/realms/x", false),
+        ] {
+            let members = format!(r#""aud":{aud},"iss":"{iss}""#);
+            assert_eq!(check(&members, &several).is_ok(), is_good, "{members}");
         }
     }
 }

@@ -20,8 +20,8 @@ static SETTINGS: KeySettings<'_> = KeySettings {
     previous_key: None,
     jwks: None,
     user_claim: None,
-    audience: None,
-    issuer: None,
+    audience: &[],
+    issuer: &[],
     leeway_seconds: LEEWAY,
     algorithms: &[],
 };
@@ -31,9 +31,10 @@ static KEYS: LazyLock<[Keys; 4]> = LazyLock::new(|| {
     let rsa = include_bytes!("../../keys/rsa.public.pem");
     let p256 = include_bytes!("../../keys/p256.public.pem");
     let public = KeySettings { secret: None, ..SETTINGS };
+    let [audience, issuer] = ["push", "shop"].map(|name| [name.to_owned()]);
     let all = [
         SETTINGS,
-        KeySettings { audience: Some("push"), issuer: Some("shop"), ..SETTINGS },
+        KeySettings { audience: &audience, issuer: &issuer, ..SETTINGS },
         KeySettings { key: Some(rsa), previous_key: Some(p256), ..public },
         KeySettings { key: Some(include_bytes!("../../keys/ed25519.public.pem")), ..public },
     ];
