@@ -19,8 +19,8 @@ const MESSAGE: u8 = 0;
 const ENTRY: u8 = 1;
 const GAP: u8 = 2;
 
-/// Bytes of a record before its topic: what it is, the topic's length, and for an entry its stream and its id.
-const HEAD_BYTES: usize = 2;
+/// Bytes of a record before its topic: what it is, the topic's length (two bytes), and for an entry its stream and its id.
+const HEAD_BYTES: usize = 3;
 const ENTRY_HEAD_BYTES: usize = HEAD_BYTES + 17;
 
 /// What stands under one number.
@@ -145,7 +145,8 @@ impl History {
 
     /// Records a message of a channel.
     pub fn push(&mut self, topic: &str, payload: &[u8]) {
-        let head = [MESSAGE, topic.len() as u8];
+        let [low, high] = (topic.len() as u16).to_le_bytes();
+        let head = [MESSAGE, low, high];
         self.record(hash_of(topic), &[&head, topic.as_bytes(), payload]);
     }
 
@@ -160,7 +161,7 @@ impl History {
 
     /// Records that messages after the one with the number `from` may have been missed.
     pub fn push_gap(&mut self, from: u64) {
-        self.record(0, &[&[GAP, 0], &from.to_le_bytes()]);
+        self.record(0, &[&[GAP, 0, 0], &from.to_le_bytes()]);
     }
 
     /// Puts an entry before all others, which are later; `false`: there is no room, and none for an older one.
@@ -289,15 +290,17 @@ pub fn hash_of(topic: &str) -> u32 {
 
 fn entry_head(stream: usize, id: EntryId, topic: &str) -> [u8; ENTRY_HEAD_BYTES] {
     let mut head = [0; ENTRY_HEAD_BYTES];
-    (head[0], head[1], head[2]) = (ENTRY, topic.len() as u8, stream as u8);
-    head[3..11].copy_from_slice(&id.millis.to_le_bytes());
-    head[11..].copy_from_slice(&id.number.to_le_bytes());
+    head[0] = ENTRY;
+    head[1..3].copy_from_slice(&(topic.len() as u16).to_le_bytes());
+    head[3] = stream as u8;
+    head[4..12].copy_from_slice(&id.millis.to_le_bytes());
+    head[12..].copy_from_slice(&id.number.to_le_bytes());
     head
 }
 
 fn read_entry_head(record: &[u8]) -> (usize, EntryId) {
-    let id = EntryId { millis: read_u64(&record[3..]), number: read_u64(&record[11..]) };
-    (record[2] as usize, id)
+    let id = EntryId { millis: read_u64(&record[4..]), number: read_u64(&record[12..]) };
+    (record[3] as usize, id)
 }
 
 fn read_u64(bytes: &[u8]) -> u64 {
@@ -306,7 +309,8 @@ fn read_u64(bytes: &[u8]) -> u64 {
 
 fn read(record: &[u8]) -> Said<'_> {
     let split = |begin: usize| {
-        let (topic, payload) = record[begin..].split_at(record[1] as usize);
+        let length = u16::from_le_bytes([record[1], record[2]]);
+        let (topic, payload) = record[begin..].split_at(length.into());
         (std::str::from_utf8(topic).expect("it was a topic when it was recorded"), payload)
     };
     match record[0] {

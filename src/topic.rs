@@ -11,10 +11,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// The longest topic, in bytes: the longest id of a user and the five bytes of `user.` before it.
-pub const TOPIC_BYTES_MAX: usize = 133;
+pub const TOPIC_BYTES_MAX: usize = 260;
 
-/// The longest id of a user (the claim `sub`), in bytes.
-pub const USER_ID_BYTES_MAX: usize = 128;
+/// The longest id of a user (the claim `sub`), in bytes: what an OpenID provider may use (OpenID Connect Core section 2).
+pub const USER_ID_BYTES_MAX: usize = 255;
 
 /// What the topics of single users begin with.
 const USER: &str = "user.";
@@ -25,14 +25,14 @@ const EVERY_TOPIC: &str = "\0";
 
 /// The text of a published message's topic, or `None` if it is malformed.
 ///
-/// An ordinary topic is 1 to 133 bytes of `A-Z a-z 0-9 _ - . : @ /` in dot-separated levels, none
+/// An ordinary topic is 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /` in dot-separated levels, none
 /// of them empty. What follows `user.` is a user's id, never split into levels: see [`is_user_id`].
 pub fn published(topic: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(topic).ok()?;
     is_topic(text).then_some(text)
 }
 
-/// Whether `id` can be the id of a user: 1 to 128 bytes of UTF-8 without control characters.
+/// Whether `id` can be the id of a user: 1 to 255 bytes of UTF-8 without control characters.
 pub fn is_user_id(id: &str) -> bool {
     (1..=USER_ID_BYTES_MAX).contains(&id.len()) && !id.contains(char::is_control)
 }
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_topic_is_checked_before_anything_is_done_with_it() {
         let longest = "a".repeat(TOPIC_BYTES_MAX);
-        let longest_user = user_topic(&"ü".repeat(64)).unwrap();
+        let longest_user = user_topic(&("ü".repeat(127) + "x")).unwrap();
         for topic in ["news", "room.7.chat", "A-Z_0:9@x/y", "user", "users.1", &longest] {
             assert_eq!(published(topic.as_bytes()), Some(topic));
         }

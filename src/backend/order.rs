@@ -86,7 +86,7 @@ impl Members<'_> {
         };
         user_topic(&sub)
             .map(Whom::User)
-            .ok_or(Malformed("sub must be 1 to 128 bytes without control characters"))
+            .ok_or(Malformed("sub must be 1 to 255 bytes without control characters"))
     }
 
     fn grant(&self) -> Result<Grant, Malformed> {

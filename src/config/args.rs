@@ -14,7 +14,7 @@ use super::value::{Value, is_truth, parse_duration, quote};
 
 /// Ten years: a longer life is a slip of the unit.
 const TTL_SECONDS_MAX: u64 = 3650 * 86_400;
-const SUB_BYTES_MAX: usize = 128;
+const SUB_BYTES_MAX: usize = 255;
 
 /// The command line, read but not yet applied to anything.
 #[derive(Default)]
@@ -367,7 +367,7 @@ fn subject(text: &str, value: &Value) -> Result<String, String> {
     let fits = (1..=SUB_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
     match fits {
         true => Ok(text.to_owned()),
-        false => Err(value.is_not("1 to 128 bytes without control characters")),
+        false => Err(value.is_not("1 to 255 bytes without control characters")),
     }
 }
 
@@ -478,7 +478,7 @@ mod tests {
             (&["subscribe", "--count", "x"], "--count: \"x\" is not a whole number"),
             (&["subscribe", "--sub", "4", "--token", "hunter2"], "keep one of them"),
             (&["token", "--ttl", "1h"], "--sub: it is missing; name the user, as in --sub 42"),
-            (&["token", "--sub", ""], "--sub: \"\" is not 1 to 128 bytes"),
+            (&["token", "--sub", ""], "--sub: \"\" is not 1 to 255 bytes"),
             (&["token", "--sub", "a\nb"], "without control characters"),
             (&["token", "--sub", "4", "--ttl", "0"], "--ttl: \"0\" is not a time like 90s, 15m"),
             (&["token", "--sub", "4", "--ttl", "3651d"], "of at most 3650d"),

@@ -1,5 +1,6 @@
 use super::*;
 use crate::random::Random;
+use crate::topic::TOPIC_BYTES_MAX;
 
 /// What a record was made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +111,20 @@ fn older_entries_go_before_all_others_while_there_is_room() {
     assert_eq!(history.get(ORIGIN + 1, &mut scratch), last);
     history.push("live", b"3");
     assert_eq!((history.first(), history.covered()), (ORIGIN - 1, &[id(6)][..]));
+}
+
+#[test]
+fn the_longest_topic_is_told_whole() {
+    let topic = "t".repeat(TOPIC_BYTES_MAX);
+    let id = EntryId { millis: 7, number: 8 };
+    let mut history = History::new(4, 1000, 1);
+    history.push(&topic, b"1");
+    assert!(history.push_before(0, id, &topic, b"2"));
+    let mut scratch = Vec::new();
+    let entry = Said::Entry { stream: 0, id, topic: &topic, payload: b"2" };
+    assert_eq!(history.get(ORIGIN - 1, &mut scratch), entry);
+    let message = Said::Message { topic: &topic, payload: b"1" };
+    assert_eq!(history.get(ORIGIN, &mut scratch), message);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn check_channel(config: &Config, channel: &str) -> Result<(), String> {
     };
     if topic::published(topic.as_bytes()).is_none() {
         return Err(format!(
-            "{shown} names no topic: behind the prefix stand 1 to 133 bytes of `A-Z a-z 0-9 _ - . : @ /`"
+            "{shown} names no topic: behind the prefix stand 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /`"
         ));
     }
     let is_taken = |one: &String| pattern::matches(one.as_bytes(), channel.as_bytes());

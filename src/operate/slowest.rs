@@ -52,7 +52,7 @@ mod tests {
                 r#"{{"conn":"n-1-2","route":"/ws","sub":{sub},"bytes":1048576,"frames":1024,"full":true,"topics":3}}"#
             )
         };
-        let long = format!("\"{}\"", "u".repeat(128));
+        let long = format!("\"{}\"", "u".repeat(255));
         let all = [&one(r#""4\u001b2""#), &one("null"), &one(&long), "7", "{}", "{}"].join(",");
         let text = rows(&format!("HTTP/1.1 200 OK\r\n\r\n{{\"clients\":[{all}]}}"));
         let lines: Vec<&str> = text.lines().collect();

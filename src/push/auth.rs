@@ -182,7 +182,7 @@ impl Keys {
             return Err("no JWT secret to sign with".to_owned());
         };
         if !is_user_id(sub) {
-            return Err("sub: expected 1 to 128 bytes without control characters".to_owned());
+            return Err("sub: expected 1 to 255 bytes without control characters".to_owned());
         }
         if let Some(bad) = topics.iter().chain(may).find(|text| Grant::parse(text).is_none()) {
             return Err(format!("{bad:?} is no grant, expected a topic, `room.*` or `*`"));

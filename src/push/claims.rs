@@ -18,7 +18,7 @@ const EARLY_SECONDS_MAX: u64 = 240;
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub struct Identity {
-    /// The user's id: 1 to 128 bytes without control characters.
+    /// The user's id: 1 to 255 bytes without control characters.
     pub sub: String,
     /// The unix second at which an open connection ends: `exp`, or if that is already past (within
     /// the leeway) `exp` and the leeway. Always ahead, and at most `u64::MAX`: compare, do not add.
@@ -162,7 +162,7 @@ impl Claims {
             _ => {}
         }
         let sub = claims.sub.user_id().ok_or_else(|| {
-            let expected = "a string of 1 to 128 bytes without control characters, or an integer";
+            let expected = "a string of 1 to 255 bytes without control characters, or an integer";
             Refusal::Claims(format!("{user_claim} must be {expected}").into())
         })?;
         let exp = claims.exp.seconds().ok_or(Refusal::claims("exp must be a number of seconds"))?;
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(sub("-7"), "-7");
         assert_eq!(sub("18446744073709551615"), "18446744073709551615");
         assert_eq!(sub(r#""a\u002eb * ""#), "a.b * ");
-        assert_eq!(sub(&format!("{:?}", "x".repeat(128))).len(), 128);
+        assert_eq!(sub(&format!("{:?}", "x".repeat(255))).len(), 255);
         let expires = |json: &str| check(&format!("\"exp\":{json}"), &any).unwrap().expires;
         assert_eq!(expires("1700000010.9"), NOW + 10);
         assert_eq!(expires("18446744073709551615"), u64::MAX);
@@ -322,7 +322,7 @@ mod tests {
             let refusal = check(members, &any).expect_err(members);
             assert_eq!(refusal.name(), "claims", "{members}");
         }
-        assert!(check(&format!("\"sub\":{:?}", "x".repeat(129)), &any).is_err());
+        assert!(check(&format!("\"sub\":{:?}", "x".repeat(256)), &any).is_err());
     }
 
     #[test]

@@ -217,7 +217,7 @@ pub fn explain(
     }
     let keys = keys(&config.jwt)?;
     let topic = topic::published(topic.as_bytes())
-        .ok_or("the topic is malformed: 1 to 133 bytes of `A-Z a-z 0-9 _ - . : @ /`")?;
+        .ok_or("the topic is malformed: 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /`")?;
     let identity = match keys.check(token, unix) {
         Ok(identity) => identity,
         Err(refusal) => {

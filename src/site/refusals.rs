@@ -164,7 +164,7 @@ fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
     let (name, prefix) = (shown(&String::from_utf8_lossy(channel)), shown(prefix));
     if topic.is_some() {
         return Some(format!(
-            "the channel {name} names no topic: 1 to 133 bytes of A-Z a-z 0-9 _ - . : @ / behind {prefix}"
+            "the channel {name} names no topic: 1 to 260 bytes of A-Z a-z 0-9 _ - . : @ / behind {prefix}"
         ));
     }
     let added = name.find(&prefix).map(|at| {

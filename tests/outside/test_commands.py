@@ -94,7 +94,7 @@ async def test_what_is_not_granted_is_forbidden(room, topic):
         assert await bystander.heard() == [("user.43", "secret")]
 
 
-@pytest.mark.parametrize("topic", ["", "a b", "é", "x" * 134, "a.*.b", "**", "room.*x"], ids=brief)
+@pytest.mark.parametrize("topic", ["", "a b", "é", "x" * 261, "a.*.b", "**", "room.*x"], ids=brief)
 async def test_a_malformed_topic_is_an_error_and_not_the_end(room, topic):
     async with room.client("42", topics=["*"], may=["*"]) as client:
         answer = await client.ask(op="subscribe", topic=topic, ref=7)

@@ -100,7 +100,7 @@ async def test_a_closed_websocket_is_told_with_its_setting(start):
 
 @pytest.mark.parametrize(("channel", "line"), [
     ("user.42", r"the channel user\.42 does not begin with pub\.: publish on pub\.<topic>, or set prefix"),
-    ("pub.room 7", r"the channel pub\.room 7 names no topic: 1 to 133 bytes"),
+    ("pub.room 7", r"the channel pub\.room 7 names no topic: 1 to 260 bytes"),
     ("laravel-database-pub.user.42", r"the channel laravel-database-pub\.user\.42 does not begin with pub\."),
     ("pub.\x1b[2J", r"the channel pub\.\\u\{1b\}\[2J names no topic"),
 ])

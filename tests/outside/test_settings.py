@@ -136,7 +136,7 @@ async def test_a_printed_token_is_welcome(start):
 @pytest.mark.parametrize("flags, variables", [
     ([], KEY),
     (["--sub", ""], KEY),
-    (["--sub", "x" * 129], KEY),
+    (["--sub", "x" * 256], KEY),
     (["--sub", "42", "--topics", "a b"], KEY),
     (["--sub", "42", "--ttl", "soon"], KEY),
     (["--sub", "42"], {}),

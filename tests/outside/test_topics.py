@@ -114,8 +114,8 @@ async def test_a_pattern_means_below_and_not_itself(server):
 
 
 @pytest.mark.parametrize("topic", [
-    "", "a b", "x" * 134, "é", "a*", "*", "a.*", "a\nb", "a\0b", "a,b", "a\\b", "user.", "a..b", ".a", "a.",
-    b"\xff", b"user.\xff", "user.a\nb", "user." + "x" * 129,
+    "", "a b", "x" * 261, "é", "a*", "*", "a.*", "a\nb", "a\0b", "a,b", "a\\b", "user.", "a..b", ".a", "a.",
+    b"\xff", b"user.\xff", "user.a\nb", "user." + "x" * 256,
 ], ids=brief)
 async def test_a_malformed_topic_is_dropped(server, topic):
     channel = b"pub." + (topic if isinstance(topic, bytes) else topic.encode())
@@ -127,7 +127,7 @@ async def test_a_malformed_topic_is_dropped(server, topic):
         assert await bystander.heard() == [("news", "next")]
 
 
-@pytest.mark.parametrize("topic", ["a", "x" * 133, "A-Z_0:9@b/c.d", "9", "user"], ids=brief)
+@pytest.mark.parametrize("topic", ["a", "x" * 260, "A-Z_0:9@b/c.d", "9", "user"], ids=brief)
 async def test_a_well_formed_topic_arrives(server, topic):
     async with server.client("42", topics=[topic]) as client, server.client("43") as bystander:
         assert server.publish(topic, 1) == 1
