@@ -1,0 +1,173 @@
+"""Identity as other issuers make it: Keycloak by two host names, Django's and .NET's claims, long ids."""
+
+import json
+import time
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from support import SECRET, oneloop, token
+
+KEY = {"ONELOOP_JWT_SECRET": SECRET}
+
+
+def signed(sub=None, **claims):
+    """A token of just these claims and an end."""
+    return token(sub, **claims)
+
+
+def keycloak(key, host, **claims):
+    """An access token as a realm issues it to whoever came by this host name."""
+    now = int(time.time())
+    claims = {
+        "exp": now + 300, "iat": now, "jti": "onrtac:5f0e", "iss": f"https://{host}/realms/shop", "aud": "account",
+        "sub": "f:0a1b2c3d-4e5f:jörg", "typ": "Bearer", "azp": "shop-web", "acr": "1",
+        "realm_access": {"roles": ["offline_access", "user"]}, "scope": "openid profile", **claims,
+    }
+    claims = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(claims, key, algorithm="RS256", headers={"kid": "k1"})
+
+
+@pytest.fixture(scope="module")
+def realm():
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture
+def jwks(realm, tmp_path):
+    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(realm.public_key()))
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps({"keys": [public | {"kid": "k1", "use": "sig", "alg": "RS256"}]}))
+    return file
+
+
+async def hears_its_own(server, sub, bystander, **options):
+    async with server.client(sub, **options) as client:
+        assert client.welcome["sub"] == sub
+        assert server.publish(f"user.{sub}", "own") == 1
+        assert await client.heard() == [(f"user.{sub}", "own")]
+        assert await bystander.heard() == []
+
+
+async def test_one_keycloak_by_two_host_names(start, realm, jwks, tmp_path):
+    config = tmp_path / "oneloop.toml"
+    config.write_text(
+        f'[jwt]\njwks_file = "{jwks}"\naudience = ["push", "account"]\n'
+        'issuer = ["https://id.example.com/realms/shop", "https://keycloak.internal:8443/realms/shop"]\n'
+    )
+    server = start("--config", config, key=False)
+    hosts = ["id.example.com", "keycloak.internal:8443"]
+    async with server.client("7", bearer=keycloak(realm, hosts[0], sub="7")) as bystander:
+        for host in hosts:
+            for aud in ["account", ["mail", "push"]]:
+                bearer = keycloak(realm, host, aud=aud)
+                await hears_its_own(server, "f:0a1b2c3d-4e5f:jörg", bystander, bearer=bearer)
+        for host, claims, named in [
+            ("evil.example.com", {}, "jwt.issuer"),
+            (",".join(hosts), {}, "jwt.issuer"),
+            (hosts[0], {"iss": None}, "jwt.issuer"),
+            (hosts[0], {"aud": "mail"}, "jwt.audience"),
+            (hosts[1], {"aud": []}, "jwt.audience"),
+        ]:
+            status, _, body = await server.refusal(keycloak(realm, host, **claims))
+            told = json.loads(body)
+            assert status == 401 and told["reason"] == "claims" and named in told["detail"], told
+        assert await bystander.heard() == []
+
+
+@pytest.mark.parametrize("claim, value, sub", [
+    ("user_id", 42, "42"),
+    ("nameid", "0b1c-77", "0b1c-77"),
+    ("http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier", "42", "42"),
+], ids=["Django", ".NET", "WS-Federation"])
+async def test_the_user_stands_in_another_claim(start, claim, value, sub):
+    server = start("--jwt-user-claim", claim)
+    async with server.client("7", bearer=signed(**{claim: "7"})) as bystander:
+        bearer = signed(**{claim: value, "sub": "7", "token_type": "access"})
+        for place in ["header", "subprotocol", "frame"]:
+            await hears_its_own(server, sub, bystander, bearer=bearer, place=place)
+        for wrong in [{"sub": sub}, {claim: None}, {claim: [value]}, {claim: 4.2}]:
+            status, _, body = await server.refusal(signed(**wrong))
+            told = json.loads(body)
+            assert status == 401 and told["reason"] == "claims", told
+            assert told["detail"].startswith(f"{claim} "[:60]), told
+        # A renewal is by the same claim.
+        async with server.client(sub, bearer=bearer) as client:
+            assert (await client.ask(op="auth", token=bearer))["op"] == "authed"
+            await client.send(op="auth", token=signed(**{claim: "7"}))
+            code, told = await client.closed()
+            assert code == 4500 and told["detail"].startswith("a renewal must keep "), told
+        assert await bystander.heard() == []
+
+
+async def test_what_is_printed_names_the_user_as_the_server_wants(start):
+    server = start("--jwt-user-claim", "user_id", "--jwt-issuer", "a,b", "--jwt-audience", "push,mail")
+    flags = ["--jwt-user-claim", "user_id", "--jwt-issuer", "b,a", "--jwt-audience", "mail"]
+    printed = oneloop("token", "--sub", "42", *flags, **KEY).stdout.strip()
+    claims = jwt.decode(printed, options={"verify_signature": False})
+    assert claims["user_id"] == "42" and "sub" not in claims
+    assert (claims["iss"], claims["aud"]) == ("b", "mail")
+    async with server.client("7", bearer=signed(user_id="7", iss="a", aud="push")) as bystander:
+        await hears_its_own(server, "42", bystander, bearer=printed)
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--jwt-user-claim", "exp"], ["jwt.user_claim", '"exp"']),
+    (["--jwt-user-claim", ""], ["jwt.user_claim", "empty"]),
+    (["--jwt-issuer", ""], ["jwt.issuer", "empty"]),
+    (["--jwt-audience", "a,,b"], ["jwt.audience", "empty entry"]),
+])
+def test_wrong_settings_are_told(flags, words):
+    done = oneloop("--check", *flags, **KEY)
+    assert done.returncode == 2 and all(word in done.stderr for word in words), done.stderr
+
+
+async def test_issuers_change_while_it_serves(start, tmp_path):
+    config = tmp_path / "oneloop.toml"
+    config.write_text('jwt.issuer = "a"\n')
+    server = start("--config", config)
+    assert (await server.refusal(token(iss="b")))[0] == 401
+    config.write_text('jwt = { issuer = ["a", "b"], user_claim = "user_id" }\n')
+    server.signal(1)
+    server.wait_for_log("changed: jwt.issuer")
+    server.wait_for_log("changed: jwt.user_claim")
+    async with server.client("7", bearer=signed(user_id=7, iss="a")) as bystander:
+        await hears_its_own(server, "42", bystander, bearer=signed(user_id=42, iss="b"))
+
+
+LONGEST = ["x" * 255, "ü" * 127 + "y", "https://login.example.com/" + "0" * 229]
+
+
+@pytest.mark.parametrize("sub", LONGEST, ids=["letters", "two bytes each", "an address"])
+async def test_an_id_of_255_bytes_is_served_whole(start, sub):
+    server = start("--ctl", "ctl")
+    twin = sub[:-1] + "z"
+    async with server.client(twin) as bystander:
+        for place in ["header", "query", "frame"]:
+            await hears_its_own(server, sub, bystander, place=place)
+        async with server.client(sub) as client:
+            since = client.welcome["id"]
+            assert server.publish(f"user.{sub}", "first") == 1
+            assert await client.heard() == [(f"user.{sub}", "first")]
+        # It comes back, and is told what it missed from the history.
+        assert server.publish(f"user.{sub}", "missed") == 0
+        async with server.client(sub, since=since) as client:
+            assert client.welcome["resumed"] is True
+            heard = [(topic, data) for topic, data in await client.heard() if not isinstance(data, dict)]
+            assert heard == [(f"user.{sub}", "first"), (f"user.{sub}", "missed")]
+            order = json.dumps({"op": "kick", "sub": sub})
+            assert server.publisher.command("PUBLISH", "ctl", order) == 1
+            assert (await client.closed())[0] == 4504
+        assert await bystander.heard() == []
+    assert oneloop("token", "--sub", sub, **KEY).returncode == 0
+
+
+async def test_a_topic_of_260_bytes_is_heard(start):
+    server = start("--may", "room.*")
+    topic, longer = "room." + "7" * 255, "room." + "7" * 256
+    async with server.client("42") as client, server.client("43") as bystander:
+        assert (await client.ask(op="subscribe", topic=topic))["op"] == "subscribed"
+        assert (await client.ask(op="subscribe", topic=longer))["code"] == "bad_topic"
+        assert server.publish(topic, 1) == 1
+        assert await client.heard() == [(topic, 1)]
+        assert await bystander.heard() == []
