@@ -1,6 +1,8 @@
-//! How many connections each address has, counted only where that is bounded.
+//! Which connections each address has, noted only where their number is bounded.
 
-use std::collections::HashMap;
+pub mod strangers;
+
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::slots::ConnId;
@@ -12,7 +14,7 @@ const REFUSED_MAX: usize = 4;
 pub struct Addresses {
     /// `clients_per_address_max`; 0: off.
     max: usize,
-    counts: HashMap<IpAddr, usize>,
+    members: HashMap<IpAddr, BTreeSet<ConnId>>,
     /// A socket that is gone no longer knows its peer: it is written down when it comes.
     of: HashMap<ConnId, IpAddr>,
 }
@@ -20,7 +22,7 @@ pub struct Addresses {
 impl Addresses {
     /// With this bound for each address.
     pub fn new(max: usize) -> Addresses {
-        Addresses { max, counts: HashMap::new(), of: HashMap::new() }
+        Addresses { max, members: HashMap::new(), of: HashMap::new() }
     }
 
     /// A connection came, or one that came is from another address than it seemed.
@@ -28,7 +30,7 @@ impl Addresses {
         if self.max > 0 {
             self.leave(id);
             let address = network(address);
-            *self.counts.entry(address).or_default() += 1;
+            self.members.entry(address).or_default().insert(id);
             self.of.insert(id, address);
         }
     }
@@ -40,29 +42,32 @@ impl Addresses {
 
     /// Whether its address has more than it may.
     pub fn is_over(&self, id: ConnId) -> bool {
-        let count = self.of.get(&id).and_then(|address| self.counts.get(address));
-        count.is_some_and(|count| *count > self.max)
+        self.beside(id).is_some_and(|members| members.len() > self.max)
+    }
+
+    /// The connections of the address of one, with itself.
+    pub fn beside(&self, id: ConnId) -> Option<&BTreeSet<ConnId>> {
+        self.members.get(self.of.get(&id)?)
     }
 
     /// Whether its address has so many more that not even its answer is worth a slot. Only one that a proxy brings gets so far.
     pub fn is_of_crowd(&self, id: ConnId) -> bool {
-        let count = self.of.get(&id).and_then(|address| self.counts.get(address));
-        count.is_some_and(|count| *count > self.max + REFUSED_MAX)
+        self.beside(id).is_some_and(|members| members.len() > self.max + REFUSED_MAX)
     }
 
     /// Whether an address has so many more that nothing it sends is worth a slot: it could hold every handshake otherwise.
     pub fn is_crowded(&self, address: IpAddr) -> bool {
-        let count = self.counts.get(&network(address)).copied().unwrap_or_default();
+        let count = self.members.get(&network(address)).map_or(0, BTreeSet::len);
         self.max > 0 && count >= self.max + REFUSED_MAX
     }
 
     /// A connection is gone.
     pub fn leave(&mut self, id: ConnId) {
         let Some(address) = self.of.remove(&id) else { return };
-        let count = self.counts.get_mut(&address).expect("whoever is written down is counted");
-        *count -= 1;
-        if *count == 0 {
-            self.counts.remove(&address);
+        let members = self.members.get_mut(&address).expect("a noted address has members");
+        members.remove(&id);
+        if members.is_empty() {
+            self.members.remove(&address);
         }
     }
 }
@@ -95,6 +100,6 @@ mod tests {
         assert!(!addresses.is_over(id(1)) && !addresses.is_over(id(2)));
         (1..=4).for_each(|index| addresses.leave(id(index)));
         addresses.leave(id(4));
-        assert!(addresses.counts.is_empty() && addresses.of.is_empty());
+        assert!(addresses.members.is_empty() && addresses.of.is_empty());
     }
 }

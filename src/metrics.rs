@@ -26,6 +26,8 @@ pub struct Metrics {
     pub handshakes_rejected: u64,
     /// Those that were over before they had an answer.
     pub handshakes_abandoned: u64,
+    /// Connections that made room: they had not shown what they came for, or owed the answer to a ping.
+    pub strangers_vacated: u64,
     /// Requests answered by a plain response, by its status.
     pub responses: BTreeMap<u16, u64>,
     /// WebSockets that the server closed, by the code.
@@ -301,6 +303,7 @@ impl Metrics {
             ("writes_total", "Writes to clients.", self.writes),
             ("descriptors_exhausted_total", "Accepts that failed.", self.descriptors_exhausted),
             ("accepts_held_back_total", "Turns in which clients waited.", self.accepts_held_back),
+            ("strangers_vacated_total", "Connections that made room.", self.strangers_vacated),
             ("accepts_put_off_total", "Turns that ended an accept.", self.accepts_put_off),
             ("reads_put_off_total", "Reads that the turn's bound cut.", self.reads_put_off),
             ("source_reads_put_off_total", "The same of sources.", self.source_reads_put_off),

@@ -243,17 +243,20 @@ impl Site {
     }
 
     /// The answer that makes a handshake a WebSocket, or the one that refuses it.
-    fn accept(&self, id: ConnId, number: usize, request: &Request) -> Result<Vec<u8>, Response> {
-        let bounds = &self.server.bounds;
-        let route = &self.routes[number];
-        if self.draining || self.refusing || self.server.clients_len() > bounds.clients_max {
+    fn accept(
+        &mut self,
+        id: ConnId,
+        number: usize,
+        request: &Request,
+    ) -> Result<Vec<u8>, Response> {
+        if self.draining || self.refusing || self.server.is_full() {
             let text = if self.draining { LEAVING } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
-        if self.addresses.is_over(id) {
+        if self.addresses.is_over(id) && !(request.is_upgrade() && self.vacate_twin(id)) {
             return Err(Response::text(429, CROWDED).with("Retry-After", "5"));
         }
-        request.accept(route.handler.protocol(request))
+        request.accept(self.routes[number].handler.protocol(request))
     }
 
     fn open(&mut self, id: ConnId, number: u8, request: &Request, accepted: &[u8]) {
@@ -274,6 +277,9 @@ impl Site {
                 client.queue_first(&accepted);
                 self.server.metrics.opened += 1;
                 self.server.owe(id, crate::flush::Lane::Urgent);
+                if self.server.opened_len() > self.server.bounds.clients_max {
+                    self.server.vacate_unproven();
+                }
             }
             Err(Reject::Http(response)) => {
                 self.complain_of_answer(id, Some(request), &response);
@@ -322,7 +328,7 @@ impl Site {
             history_bytes: self.server.history.bytes(),
             source_up: self.source_up,
             presence_users: self.server.presence_users_len(),
-            handshakes: self.server.handshakes,
+            handshakes: self.server.handshakes.len(),
             backlog_frames: frames_len(),
             backlog_bytes: frames_bytes(),
             unfinished_bytes: self.server.unfinished,

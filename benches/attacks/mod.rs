@@ -8,6 +8,7 @@ mod newest;
 mod nonreaders;
 pub mod others;
 mod replays;
+mod strangers;
 mod streams;
 mod unfinished;
 mod upstream;
@@ -34,6 +35,10 @@ pub const ALL: &[(&str, Attack)] = &[
     ("nonreaders", nonreaders::run),
     ("memberships", memberships::run),
     ("upstream", upstream::run),
+    ("silent", strangers::run_silent),
+    ("unproven", strangers::run_unproven),
+    ("strangers", strangers::run_publishers),
+    ("admin", strangers::run_admin),
     ("forged", streams::run_forged),
     ("old_cursors", streams::run_old),
 ];

@@ -23,6 +23,12 @@ pub(super) fn announced(input: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// Whether a proxy speaks for itself and says nothing more (`LOCAL` of the PROXY protocol).
+pub(super) fn is_probe(input: &[u8]) -> bool {
+    let length = input.len();
+    proxied::parse(input) == Header::Whole { address: None, length }
+}
+
 impl Head {
     /// Takes it off `input` once it is whole. Until then all of it stays there, so that nobody has to remember what a proxy said.
     pub(super) fn next(&self, input: &mut &[u8]) -> Option<Event> {

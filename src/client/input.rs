@@ -21,6 +21,11 @@ impl Client {
         super::head::announced(&self.flight.as_ref()?.input)
     }
 
+    /// Whether a proxy has said that it comes for itself, and nothing else: a health check that connects and goes.
+    pub fn is_probe(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| super::head::is_probe(&flight.input))
+    }
+
     /// Keeps what is not whole yet. To be followed by [`Client::recount`].
     pub fn keep_input(&mut self, input: Vec<u8>) {
         if !input.is_empty() {

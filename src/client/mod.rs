@@ -284,6 +284,12 @@ impl Client {
         if timing.next_ping(heard, index) <= now { Due::Ping } else { Due::Nothing }
     }
 
+    /// Returns when its last byte came, if the ping that followed is not answered yet.
+    pub fn owes_pong_since(&self, index: u32, now: Tick, timing: &Timing) -> Option<Tick> {
+        let heard = self.heard.max(timing.floor);
+        (self.state == State::Open && timing.next_ping(heard, index) <= now).then_some(heard)
+    }
+
     /// When a full socket will have taken nothing for too long.
     fn stalls_at(&self, timing: &Timing) -> Tick {
         match &self.flight {

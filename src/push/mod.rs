@@ -104,9 +104,15 @@ impl Push {
             for older in server.owners(&own) {
                 server.close(older, Close::REPLACED);
             }
-        } else if max > 0 && server.owners(&own).len() >= max {
-            return Err(Close::busy(1000, "clients_per_user_max: close another connection"));
         }
+        if max > 0 {
+            let twins = server.owners_anywhere(&own);
+            // A twin whose phone has changed the network since is dead, and nobody has noticed yet.
+            if twins.len() >= max && server.vacate_dead(twins.into_iter()).is_none() {
+                return Err(Close::busy(1000, "clients_per_user_max: close another connection"));
+            }
+        }
+        server.welcome(id);
         server.join(id, &own, Reason::Own);
         Ok(self.grant(server, id, identity))
     }
@@ -243,7 +249,7 @@ impl Handler for Push {
         let Some((token, place)) = presented(request) else {
             if self.anonymous.is_empty() {
                 self.waiting.insert(id, instead(request));
-                server.close_after(id, server.bounds().auth_seconds, Close::NO_TOKEN.code);
+                server.await_token(id, request.address());
                 return Ok(());
             }
             let keys = self.anonymous.iter().flat_map(|grant| grant.keys(false));

@@ -1,6 +1,6 @@
 //! The clients' part of each phase but the flush: accept, read, tick, reap.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use mio::Token;
 use mio::net::TcpStream;
@@ -9,19 +9,16 @@ use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::transport::Transport;
 use crate::client::{AtEnd, Due, Head, Reading, State};
+use crate::clock::Millis;
 use crate::flush::Lane;
 use crate::reactor::Reactor;
 use crate::reactor::doors::{Accepted, Purpose, turn_away};
+use crate::reactor::publishers::Publishers;
 use crate::reactor::token::Source;
 use crate::server::ADMIN_ROUTE;
+use crate::site::Site;
 use crate::slots::ConnId;
 use crate::timers::tick;
-
-/// Clients beyond `clients_max` that are let in only to be told so properly.
-const TURNED_AWAY_MAX: usize = 32;
-
-/// Connections to the admin listener.
-const ADMINS_MAX: usize = 16;
 
 /// What is read from all clients together in one turn, in bytes: what is owed must leave meanwhile.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
@@ -40,16 +37,27 @@ pub struct Readiness {
     pub writable: bool,
 }
 
+/// When there is room for one more connection; `None`: not before another one ends.
+fn room_at(publishers: &Publishers, site: &Site, purpose: Purpose) -> Option<Millis> {
+    match purpose {
+        Purpose::Clients => site.server.room_at(),
+        Purpose::Admin => Some(site.server.admin_room_at()),
+        Purpose::Publishers => Some(publishers.room_at(site.server.now.millis)),
+    }
+}
+
 impl Reactor {
     /// Accepts those who wait, up to the turn's bound.
     pub(super) fn accept(&mut self) {
         let now = self.site.server.now.millis;
         for _ in 0..self.site.server.bounds.accepts_per_turn {
-            let room = self.has_room();
             let per_second = self.site.server.bounds.handshakes_per_second_max;
-            match self.doors.accept(now, room, per_second) {
-                Accepted::Stream(stream, _, Purpose::Publishers) => {
-                    self.publishers.admit(stream, self.poll.registry(), &mut self.site);
+            let Reactor { doors, publishers, site, .. } = self;
+            let has_room = |purpose| room_at(publishers, site, purpose) == Some(now);
+            match doors.accept(now, has_room, per_second) {
+                Accepted::Stream(stream, address, Purpose::Publishers) => {
+                    let registry = self.poll.registry();
+                    self.publishers.admit(stream, address, registry, &mut self.site);
                 }
                 Accepted::Stream(stream, address, purpose) => {
                     self.admit(stream, address.ip(), purpose);
@@ -69,9 +77,11 @@ impl Reactor {
         self.site.server.metrics.accepts_put_off += 1;
     }
 
-    /// Whether one more handshake may begin.
-    pub(super) fn has_room(&self) -> bool {
-        self.site.server.handshakes < self.site.server.bounds.handshakes_max
+    /// When connections that wait can be accepted: see [`Doors::next`](super::doors::Doors::next).
+    pub(super) fn next_accept(&self) -> Option<Millis> {
+        let server = &self.site.server;
+        let room_at = |purpose| room_at(&self.publishers, &self.site, purpose);
+        self.doors.next(server.now.millis, room_at, server.bounds.handshakes_per_second_max)
     }
 
     fn admit(&mut self, stream: TcpStream, address: IpAddr, purpose: Purpose) {
@@ -91,7 +101,7 @@ impl Reactor {
         }
         let server = &mut self.site.server;
         let route = if purpose == Purpose::Admin { ADMIN_ROUTE } else { 0 };
-        let id = server.admit(Transport::Tcp(stream), route);
+        let id = server.admit(Transport::Tcp(stream), address, route);
         let client = server.client(id).expect("it was just admitted");
         let token: Token = Source::Client(id).token();
         if client.transport.register(self.poll.registry(), token).is_err() {
@@ -102,15 +112,13 @@ impl Reactor {
     }
 
     /// The status for one who is not even heard. Up to here, those above a bound are let in to be told so properly.
-    fn refusal(&self, address: IpAddr, is_proxy: bool, purpose: Purpose) -> Option<u16> {
-        let server = &self.site.server;
-        let clients_max = server.bounds.clients_max + TURNED_AWAY_MAX;
+    fn refusal(&mut self, address: IpAddr, is_proxy: bool, purpose: Purpose) -> Option<u16> {
+        let Site { server, addresses, refusing, .. } = &mut self.site;
         match purpose {
-            Purpose::Clients if self.site.refusing || server.clients_len() >= clients_max => {
-                Some(503)
-            }
-            Purpose::Clients if !is_proxy && self.site.addresses.is_crowded(address) => Some(429),
-            Purpose::Admin if server.admins >= ADMINS_MAX => Some(503),
+            Purpose::Clients if *refusing => Some(503),
+            Purpose::Clients if !is_proxy && addresses.is_crowded(address) => Some(429),
+            Purpose::Clients if !server.make_room() => Some(503),
+            Purpose::Admin if !server.make_admin_room() => Some(503),
             _ => None,
         }
     }
@@ -118,7 +126,7 @@ impl Reactor {
     /// Takes in a connection without a socket, which the [far ends](crate::client::memory) of this thread find by its id. No
     /// bound on handshakes or clients holds it back: whoever makes it bounds it.
     pub fn attach(&mut self) -> ConnId {
-        self.site.server.admit(Transport::Memory, 0)
+        self.site.server.admit(Transport::Memory, Ipv4Addr::UNSPECIFIED.into(), 0)
     }
 
     /// Notes what an event says about a client.
@@ -147,7 +155,11 @@ impl Reactor {
                 self.ready.push_back(id);
             }
         }
-        if readiness.writable && client.unblock() {
+        let is_unblocked = readiness.writable && client.unblock();
+        if readiness.readable {
+            self.site.server.note_spoken(id);
+        }
+        if is_unblocked {
             self.site.server.owe(id, Lane::Urgent);
         }
     }

@@ -166,30 +166,38 @@ impl Doors {
     }
 
     /// When connections that wait can be accepted: now, later, or never (nobody waits).
-    pub fn next(&self, now: Millis, room: bool, per_second_max: u32) -> Option<Millis> {
-        let waits = |door: &Door| door.pending && (room || door.purpose != Purpose::Clients);
-        let only_clients = |door: &Door| !door.pending || door.purpose == Purpose::Clients;
-        if !self.doors.iter().flatten().any(waits) {
-            return None;
-        }
-        let mut at = self.exhausted_until.unwrap_or(now).max(now);
-        if self.is_paced(now, per_second_max) && self.doors.iter().flatten().all(only_clients) {
-            at = at.max((now / 1000 + 1) * 1000);
-        }
-        Some(at)
+    /// `room_at`: when there is room behind a listener.
+    pub fn next(
+        &self,
+        now: Millis,
+        room_at: impl Fn(Purpose) -> Option<Millis>,
+        per_second_max: u32,
+    ) -> Option<Millis> {
+        let waiting = self.doors.iter().flatten().filter(|door| door.pending);
+        let at = waiting.filter_map(|door| {
+            let at = room_at(door.purpose)?;
+            let is_paced = door.purpose == Purpose::Clients && self.is_paced(now, per_second_max);
+            Some(if is_paced { at.max((now / 1000 + 1) * 1000) } else { at })
+        });
+        at.min().map(|at| at.max(self.exhausted_until.unwrap_or(now)).max(now))
     }
 
     fn is_paced(&self, now: Millis, per_second_max: u32) -> bool {
         per_second_max > 0 && self.second == now / 1000 && self.accepted >= per_second_max
     }
 
-    /// Accepts one connection at any door where some wait. `room`: whether there is room for a client's handshake.
-    pub fn accept(&mut self, now: Millis, room: bool, per_second_max: u32) -> Accepted {
+    /// Accepts one connection at any door where some wait and there is room behind.
+    pub fn accept(
+        &mut self,
+        now: Millis,
+        has_room: impl Fn(Purpose) -> bool,
+        per_second_max: u32,
+    ) -> Accepted {
         if self.exhausted_until.is_some_and(|until| until > now) {
             return Accepted::Nobody;
         }
         self.exhausted_until = None;
-        let clients = room && !self.is_paced(now, per_second_max);
+        let is_paced = self.is_paced(now, per_second_max);
         let mut held_back = false;
         for _ in 0..self.doors.len() {
             // In turns: a storm of clients must not shut out publishers and the operator.
@@ -199,13 +207,14 @@ impl Doors {
             if !door.pending {
                 continue;
             }
-            if door.purpose == Purpose::Clients && !clients {
-                held_back = true;
+            let is_clients = door.purpose == Purpose::Clients;
+            if !has_room(door.purpose) || (is_clients && is_paced) {
+                held_back |= is_clients;
                 continue;
             }
             match door.listener.accept() {
                 Ok((stream, address)) => {
-                    if door.purpose == Purpose::Clients {
+                    if is_clients {
                         self.accepted =
                             if self.second == now / 1000 { self.accepted + 1 } else { 1 };
                         self.second = now / 1000;

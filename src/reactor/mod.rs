@@ -446,7 +446,6 @@ impl Reactor {
         if left || is_asked || link_waits || self.publishers.has_note() {
             return Some(now);
         }
-        let per_second = server.bounds.handshakes_per_second_max;
         let links = self.links.iter().map(LinkSocket::deadline).filter(|_| !self.site.draining);
         [
             server.timers.next().map(|tick| Millis::from(tick) * TICK),
@@ -456,7 +455,7 @@ impl Reactor {
             server.receipts.deadline(),
             server.complaints.deadline(),
             server.pages_deadline(),
-            self.doors.next(now, self.has_room(), per_second),
+            self.next_accept(),
             self.drain_until,
             self.trim_at,
             self.supervisor.deadline(),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use mio::{Interest, Registry};
 use slab::Slab;
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::addresses::strangers::Strangers;
 use crate::clock::Millis;
 use crate::config::Bounds;
 use crate::reactor::doors::{Purpose, turn_away};
@@ -22,6 +24,9 @@ use crate::source::request::Answer;
 
 /// A pool of back ends keeps its connections for hours; one whose machine is gone must not hold a place for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Strangers that make room in one turn: each holds its descriptor to the end of the turn.
+const VACATED_PER_TURN: usize = 16;
 
 /// Parts of a write: a large message is one of its own.
 const PARTS: usize = 16;
@@ -44,6 +49,8 @@ struct Connection {
     stalled: bool,
     /// Its end has come, or an error: it is read until that.
     is_ending: bool,
+    /// A command of it was carried out, with the password if one is asked for.
+    has_commanded: bool,
     /// It has ended its side.
     closed: bool,
     /// Its socket failed.
@@ -58,6 +65,10 @@ pub struct Publishers {
     /// Those that were read or unblocked in this turn: to be answered, and closed if they are done.
     touched: Vec<usize>,
     ended: Vec<usize>,
+    /// Those of which no command was carried out yet.
+    strangers: Strangers<usize>,
+    /// Of the ended ones, those whose places are taken already.
+    vacated: usize,
     /// None of the noted ones was read in this turn: a client was owed enough before it was their turn.
     waited: bool,
     terms: Rc<Terms>,
@@ -76,6 +87,8 @@ impl Publishers {
             noted: VecDeque::new(),
             touched: Vec::new(),
             ended: Vec::new(),
+            strangers: Strangers::default(),
+            vacated: 0,
             waited: false,
             terms: Rc::new(Terms {
                 password: password.map(Rc::from),
@@ -103,9 +116,15 @@ impl Publishers {
         !self.noted.is_empty() || !self.touched.is_empty() || self.exchange.has_note()
     }
 
-    /// Takes a connection in, or turns it away when there are too many.
-    pub fn admit(&mut self, mut stream: TcpStream, registry: &Registry, site: &mut Site) {
-        if self.connections.len() >= self.terms.connections_max {
+    /// Takes a connection in, or turns it away when there are too many that have shown what they came for.
+    pub fn admit(
+        &mut self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        registry: &Registry,
+        site: &mut Site,
+    ) {
+        if !self.make_room(site) {
             site.server.metrics().publishers_refused += 1;
             site.complain_of_publisher(self.terms.connections_max);
             return turn_away(stream, Purpose::Publishers, 503);
@@ -119,8 +138,8 @@ impl Publishers {
         if registry.register(&mut stream, token, both).is_ok() {
             let since = site.server.now().millis;
             self.admitted += 1;
-            let address = stream.peer_addr().ok();
-            let peer = Peer { seat: entry.key(), id: self.admitted, address, since };
+            self.strangers.enter(entry.key(), address.ip(), since);
+            let peer = Peer { seat: entry.key(), id: self.admitted, address: Some(address), since };
             let publisher = Publisher::new(Rc::clone(&self.terms), peer);
             entry.insert(Connection {
                 stream,
@@ -131,11 +150,37 @@ impl Publishers {
                 is_ending: false,
                 pending: Vec::new(),
                 blocked_since: None,
+                has_commanded: false,
                 closed: false,
                 broken: false,
             });
             site.publishers = self.connections.len();
         }
+    }
+
+    /// When one more can be taken in, or is to be told that all places are taken.
+    pub fn room_at(&self, now: Millis) -> Millis {
+        let is_vacant = self.vacated < VACATED_PER_TURN && self.strangers.first(now).is_some();
+        let is_now = !self.is_full() || self.strangers.is_empty() || is_vacant;
+        if is_now { now } else { now + 1 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.connections.len() - self.vacated >= self.terms.connections_max
+    }
+
+    /// Returns whether there is a place for one more, which a stranger may have to give up.
+    fn make_room(&mut self, site: &mut Site) -> bool {
+        if !self.is_full() {
+            return true;
+        }
+        let Some(number) = self.strangers.first(site.server.now().millis) else { return false };
+        self.strangers.leave(number);
+        self.ended.push(number);
+        self.vacated += 1;
+        site.server.metrics().strangers_vacated += 1;
+        site.complain_of_publisher(self.terms.connections_max);
+        true
     }
 
     /// Notes what an event says.
@@ -145,6 +190,7 @@ impl Publishers {
         if readable && !connection.noted {
             connection.noted = true;
             self.noted.push_back(number);
+            self.strangers.speak(number);
         }
         connection.is_ending |= event.is_read_closed() || event.is_error();
         if event.is_writable() && connection.blocked_since.take().is_some() {
@@ -174,6 +220,9 @@ impl Publishers {
             };
             let mut hall = Hall { site, exchange: &mut self.exchange, moment };
             connection.noted = connection.read(&mut hall, buffer, limit);
+            if connection.has_commanded {
+                self.strangers.leave(number);
+            }
             self.touched.push(number);
             if let Some((name, count)) = connection.publisher.take_refused() {
                 site.server.metrics().publisher_commands_refused += u64::from(count);
@@ -254,7 +303,9 @@ impl Publishers {
         for number in self.ended.drain(..) {
             self.connections.try_remove(number);
             self.exchange.leave(number);
+            self.strangers.leave(number);
         }
+        self.vacated = 0;
         site.publishers = self.connections.len();
         any
     }
@@ -362,12 +413,15 @@ impl Connection {
         while !hall.site.server.is_pressed() {
             let next = self.publisher.next(&mut input, hall.exchange, &hall.moment);
             let Some(Publish { channel, payload }) = next else { break };
+            self.has_commanded = true;
             match hall.publish(channel, payload) {
                 Ok(receivers) => self.publisher.published(receivers),
                 Err(why) => self.publisher.refused(&why),
             }
         }
         self.pending = input.to_vec();
+        // What is answered before the password was given is an error.
+        self.has_commanded |= self.publisher.is_authenticated() && self.publisher.has_output();
         for _ in 0..self.publisher.take_oversized() {
             hall.site.oversized();
         }

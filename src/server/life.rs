@@ -1,5 +1,7 @@
 //! The life of a connection as its slot sees it: admitted, opened, finished, lingering, buried, freed.
 
+use std::net::IpAddr;
+
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::transport::Transport;
@@ -16,8 +18,8 @@ const LINGER_SECONDS: u32 = 5;
 const ANSWER_SECONDS: u32 = 3;
 
 impl Server {
-    /// Takes a slot for an accepted connection; `route` is [`ADMIN_ROUTE`], or 0 until its request names one.
-    pub(crate) fn admit(&mut self, transport: Transport, route: u8) -> ConnId {
+    /// Takes a slot for a connection accepted from `address`; `route` is [`ADMIN_ROUTE`], or 0 until its request names one.
+    pub(crate) fn admit(&mut self, transport: Transport, address: IpAddr, route: u8) -> ConnId {
         let now = tick(self.now.millis);
         let ends = after(self.now.millis, self.bounds.head_seconds);
         self.generation = (self.generation + 1) % GENERATIONS;
@@ -25,13 +27,11 @@ impl Server {
         let index = self.clients.insert_with(|_| Client::new(transport, generation, now, ends));
         self.clients[index].route = route;
         self.set_timer(index);
-        if route == ADMIN_ROUTE {
-            self.admins += 1;
-        } else {
-            self.handshakes += 1;
-        }
+        let id = ConnId { index, generation };
+        let strangers = if route == ADMIN_ROUTE { &mut self.admins } else { &mut self.handshakes };
+        strangers.enter(id, address, self.now.millis);
         self.metrics.accepted += 1;
-        ConnId { index, generation }
+        id
     }
 
     /// The handshake of a connection becomes a WebSocket of a route.
@@ -41,7 +41,7 @@ impl Server {
         debug_assert_ne!(client.route, ADMIN_ROUTE, "the operator's requests are answered plainly");
         client.route = route;
         client.open(latest);
-        self.handshakes -= 1;
+        self.handshakes.leave(id);
         self.set_timer(id.index);
     }
 
@@ -54,16 +54,25 @@ impl Server {
         }
     }
 
-    /// Answers a handshake as well as that goes in one write, and keeps no slot for it.
+    /// Answers a request that is still to come, or a handshake, as well as that goes in one write, and keeps no slot for it.
     pub(crate) fn turn_away(&mut self, id: ConnId, response: &Response) {
-        let Some(client) = self.client(id).filter(|client| is_handshake(client)) else { return };
-        let _ = client.transport.write(id, &response.encode());
-        client.transport.shutdown_write(id);
-        client.die();
-        self.handshakes -= 1;
+        let Some(client) = self.client(id).filter(|client| client.state() == State::Head) else {
+            return;
+        };
+        let is_client = client.route != ADMIN_ROUTE;
         *self.metrics.responses.entry(response.status).or_default() += 1;
-        self.metrics.handshakes_refused += 1;
-        self.dead.push(id);
+        self.metrics.handshakes_refused += u64::from(is_client);
+        self.hang_up(id, &response.encode());
+    }
+
+    /// Writes a last word as well as that goes in one write, and keeps no slot for it.
+    pub(super) fn hang_up(&mut self, id: ConnId, word: &[u8]) {
+        let Some(client) = self.client(id) else { return };
+        if client.backlog_bytes() == 0 {
+            let _ = client.transport.write(id, word);
+            client.transport.shutdown_write(id);
+        }
+        self.forget(id);
     }
 
     /// Answers a handshake that a handler has looked at already, whatever it queued, and ends the connection.
@@ -100,8 +109,9 @@ impl Server {
         self.leave_all(id);
         let Some(client) = self.client(id) else { return };
         let is_written = client.backlog_bytes() == 0;
+        self.unproven.leave(id);
         if was_handshake {
-            self.handshakes -= 1;
+            self.handshakes.leave(id);
             // What is written to one is its answer.
             match last {
                 Some(_) => self.metrics.handshakes_refused += 1,
@@ -205,15 +215,23 @@ impl Server {
     /// The connection is gone: it is freed at the end of the turn.
     pub(crate) fn bury(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
-        let was_handshake = is_handshake(client);
+        let was_abandoned = is_handshake(client) && !client.is_probe();
+        self.metrics.handshakes_abandoned += u64::from(was_abandoned);
+        self.forget(id);
+    }
+
+    /// Takes a connection out of all that knows it but its handler and its slot.
+    fn forget(&mut self, id: ConnId) {
+        let Some(client) = self.client(id) else { return };
         if client.backlog_bytes() > 0 {
             // The rest will never follow, and half a frame is of use to nobody.
             client.transport.discard();
         }
         if client.die() {
             self.leave_all(id);
-            self.handshakes -= usize::from(was_handshake);
-            self.metrics.handshakes_abandoned += u64::from(was_handshake);
+            self.handshakes.leave(id);
+            self.unproven.leave(id);
+            self.admins.leave(id);
             self.dead.push(id);
         }
     }
@@ -234,14 +252,13 @@ impl Server {
         }
         let client = self.clients.remove(id.index).expect("the client was just found");
         self.unfinished -= client.unfinished().0;
-        self.admins -= usize::from(client.route == ADMIN_ROUTE);
         client.transport.close(id);
         self.timers.set(id.index, NEVER);
     }
 
-    /// How many clients there are, in whatever state.
+    /// How many clients there are, in whatever state but gone.
     pub(crate) fn clients_len(&self) -> usize {
-        self.clients.len() - self.admins
+        self.clients.len() - self.dead.len() - self.admins.len()
     }
 }
 

@@ -105,16 +105,22 @@ impl Server {
 
     /// Open clients of this route that listen to exactly this key because it is their own, the latest first.
     pub fn owners(&self, key: &str) -> Vec<ConnId> {
-        let hub = &self.hubs[self.route as usize];
-        let Some(topic) = hub.find(key) else { return Vec::new() };
-        hub.members(topic)
-            .filter(|index| {
-                let client = &self.clients[*index];
-                client.state() == State::Open
-                    && hub.reason(&client.memberships, key) == Some(Reason::Own)
-            })
-            .map(|index| ConnId { index, generation: self.clients[index].generation })
-            .collect()
+        self.owners_in(&self.hubs[self.route as usize], key).collect()
+    }
+
+    /// The same of all routes: `clients_per_user_max` counts them together.
+    pub fn owners_anywhere(&self, key: &str) -> Vec<ConnId> {
+        self.hubs.iter().flat_map(|hub| self.owners_in(hub, key)).collect()
+    }
+
+    fn owners_in<'a>(&'a self, hub: &'a Hub, key: &'a str) -> impl Iterator<Item = ConnId> + 'a {
+        let members = hub.find(key).into_iter().flat_map(|topic| hub.members(topic));
+        let open = members.filter(move |index| {
+            let client = &self.clients[*index];
+            client.state() == State::Open
+                && hub.reason(&client.memberships, key) == Some(Reason::Own)
+        });
+        open.map(|index| ConnId { index, generation: self.clients[index].generation })
     }
 
     /// Bytes of all memberships, and of what is noted for replays of those that change meanwhile.

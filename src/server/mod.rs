@@ -18,11 +18,13 @@ pub(crate) mod receipts;
 mod refusals;
 mod replay;
 pub(crate) mod requests;
+mod room;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
+use crate::addresses::strangers::Strangers;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::Response;
 use crate::client::outbox::{Backlog, Slow};
@@ -90,9 +92,11 @@ pub struct Server {
     /// The route whose handler is running.
     pub(crate) route: u8,
     /// Connections of clients of which the head is still read.
-    pub(crate) handshakes: usize,
+    pub(crate) handshakes: Strangers<ConnId>,
+    /// Open clients that have shown no token yet, where one is expected.
+    pub(crate) unproven: Strangers<ConnId>,
     /// Connections to the admin listener.
-    pub(crate) admins: usize,
+    pub(crate) admins: Strangers<ConnId>,
     /// What all clients have left unfinished, in bytes: see [`Client::recount`].
     pub(crate) unfinished: usize,
     pub(crate) backlog: Backlog,
@@ -158,8 +162,9 @@ impl Server {
             presence: None,
             presence_logged: None,
             route: 0,
-            handshakes: 0,
-            admins: 0,
+            handshakes: Strangers::default(),
+            unproven: Strangers::default(),
+            admins: Strangers::default(),
             unfinished: 0,
             history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
             backlog: bounds::backlog(&bounds),

@@ -27,7 +27,7 @@ impl Site {
         if request.is_upgrade() && self.proxies.has(address) {
             self.server.metrics.forwarded_missing += 1;
         }
-        self.addresses.enter(id, address);
+        self.place(id, address);
         request.from_address(Some(address))
     }
 
@@ -38,11 +38,23 @@ impl Site {
         let Some(address) = client.and_then(|client| client.announced()) else { return };
         // One that is listed itself may bring many.
         if !self.proxies.has(address) && !self.addresses.has(id) {
-            self.addresses.enter(id, address);
+            self.place(id, address);
             if self.addresses.is_of_crowd(id) {
                 self.refuse_crowd(id, Method::Get);
             }
         }
+    }
+
+    fn place(&mut self, id: ConnId, address: IpAddr) {
+        self.addresses.enter(id, address);
+        self.server.handshakes.locate(id, address);
+    }
+
+    /// Has a connection of the same address that owes the answer to a ping make room. Returns whether there was one.
+    pub(super) fn vacate_twin(&mut self, id: ConnId) -> bool {
+        let beside = self.addresses.beside(id).into_iter().flatten();
+        let twin = self.server.vacate_dead(beside.copied());
+        twin.inspect(|twin| self.addresses.leave(*twin)).is_some()
     }
 
     /// Refuses one of an address that has far too many already: each that took a slot to be told so would take it from the clients

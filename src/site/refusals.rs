@@ -66,17 +66,22 @@ impl Site {
         let Server { complaints, bounds, now, handshakes, .. } = &mut self.server;
         complaints.note(now.millis, "accept", Weight::Curable, Origin::default(), || {
             format!(
-                "clients wait to be accepted: {handshakes} handshakes are under way; handshakes_max is {}, \
+                "clients wait to be accepted: {} handshakes are under way; handshakes_max is {}, \
                  handshakes_per_second_max {}",
-                bounds.handshakes_max, bounds.handshakes_per_second_max
+                handshakes.len(),
+                bounds.handshakes_max,
+                bounds.handshakes_per_second_max
             )
         });
     }
 
-    /// Tells the operator of a publisher that is turned away.
+    /// Tells the operator of a publisher that is turned away, or had to make room before it sent a command.
     pub(crate) fn complain_of_publisher(&mut self, max: usize) {
         self.server.complain("publisher", Weight::Curable, Origin::default(), || {
-            format!("turned away: publishers_max ({max}) are connected; back ends should share connections")
+            format!(
+                "turned away: publishers_max ({max}) are connected, and who sends no command goes first; back ends \
+                 should share connections"
+            )
         });
     }
 

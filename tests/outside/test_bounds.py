@@ -158,15 +158,6 @@ def eventually_admitted(server):
     eventually(admitted, "a freed place is given again")
 
 
-async def test_waiting_handshakes_are_let_in_later(start):
-    server = start("--handshakes-max", 2, "--head-seconds", 2)
-    with Raw(server), Raw(server), Raw(server):
-        # Three silent connections fill the places until their deadline has passed.
-        async with server.client("42") as client:
-            assert await client.heard() == []
-    assert counter(server, "accepts_held_back_total") > 0
-
-
 async def test_so_many_handshakes_each_second_and_none_lost(start):
     server = start("--handshakes-per-second-max", 20)
     async with server.crowd(50) as clients:
