@@ -166,17 +166,16 @@ fn warn_of_dead_patterns(config: &Config) {
 fn with_client(app: App) -> App {
     let script = "text/javascript; charset=utf-8";
     let types = "application/typescript; charset=utf-8";
-    let module = [CLIENT, "export default oneloop;\n"].concat();
     app.file("/oneloop.js", script, CLIENT.into())
-        .file("/oneloop.mjs", script, module.into_bytes())
+        .file("/oneloop.mjs", script, es_module(CLIENT, "\nif (typeof module").into_bytes())
         .file("/oneloop.d.ts", types, CLIENT_TYPES.into())
-        .file("/oneloop.d.mts", types, module_types().into_bytes())
+        .file("/oneloop.d.mts", types, es_module(CLIENT_TYPES, "\nexport = ").into_bytes())
 }
 
-/// The types of the ES module: the same, under its default export.
-fn module_types() -> String {
-    let (types, _) = CLIENT_TYPES.split_once("\nexport = ").unwrap_or((CLIENT_TYPES, ""));
-    [types, "\nexport default oneloop;\n"].concat()
+/// Puts a default export in the place of the CommonJS one, which `common` begins; bundlers warn of a file that has both.
+fn es_module(text: &str, common: &str) -> String {
+    let (text, _) = text.split_once(common).expect("it stands in the file");
+    [text, "\nexport default oneloop;\n"].concat()
 }
 
 /// Whether anything in the settings is said to Redis by a command.

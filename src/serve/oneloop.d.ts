@@ -1,4 +1,4 @@
-// Types of oneloop's client (oneloop.js).
+// Types of oneloop's client: oneloop.js is a script and a CommonJS module, oneloop.mjs an ES module.
 
 /** Opens one connection that comes back by itself. */
 declare function oneloop(url: string, options?: oneloop.Options): oneloop.Client;

@@ -14,7 +14,7 @@ BYTES_MAX = 5000
 
 @pytest.mark.parametrize("path, content_type, body", [
     ("/oneloop.js", "text/javascript", SCRIPT),
-    ("/oneloop.mjs", "text/javascript", SCRIPT + "export default oneloop;\n"),
+    ("/oneloop.mjs", "text/javascript", SCRIPT.split("if (typeof module")[0] + "export default oneloop;\n"),
     ("/oneloop.d.ts", "application/typescript", TYPES),
     ("/oneloop.d.mts", "application/typescript", TYPES.split("export =")[0] + "export default oneloop;\n"),
 ])
