@@ -30,6 +30,9 @@ pub trait Handler {
         false
     }
 
+    /// The time has come for a message that this handler has put off ([`Server::defer`]).
+    fn on_deferred(&mut self, _server: &mut Server, _id: ConnId, _text: &str) {}
+
     /// A client sent a binary message. What speaks text alone closes with 1003, as here.
     fn on_binary(&mut self, server: &mut Server, id: ConnId, _bytes: &[u8]) {
         server.close(id, Close::UNSUPPORTED);

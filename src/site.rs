@@ -185,6 +185,14 @@ impl Site {
         }
     }
 
+    /// A message that was counted when it came is taken up by its handler.
+    pub fn on_deferred(&mut self, id: ConnId, text: &str) {
+        let Some(client) = self.server.client(id) else { return };
+        let route = client.route;
+        self.server.route = route;
+        self.routes[route as usize].handler.on_deferred(&mut self.server, id, text);
+    }
+
     fn on_binary(&mut self, id: ConnId, bytes: &[u8]) {
         if let Some(route) = self.admit_message(id, false) {
             self.routes[route].handler.on_binary(&mut self.server, id, bytes);

@@ -1,8 +1,9 @@
-//! What a client has left unfinished: the start of a head or of a frame, a message of which some fragments have come.
+//! What a client has left unfinished: the start of a head or of a frame, a message of which some fragments have come, or one that
+//! its handler takes up later.
 
 use std::net::IpAddr;
 
-use super::Client;
+use super::{Client, State};
 use crate::timers::Tick;
 
 impl Client {
@@ -14,6 +15,22 @@ impl Client {
     /// Whether some of what it sent is kept.
     pub fn has_input(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| !flight.input.is_empty())
+    }
+
+    /// Keeps a message for its handler. To be followed by [`Client::recount`].
+    pub fn defer(&mut self, text: &str) {
+        self.flight().deferred = Some(text.into());
+    }
+
+    /// Whether a message waits for its handler.
+    pub fn has_deferred(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.deferred.is_some())
+    }
+
+    /// The message that waits for its handler, if anybody still waits for an answer.
+    pub fn take_deferred(&mut self) -> Option<Box<str>> {
+        let is_open = self.state == State::Open;
+        self.flight.as_mut().and_then(|flight| flight.deferred.take()).filter(|_| is_open)
     }
 
     /// Of whom the proxy's header speaks that is kept, if that is whole and the request behind it is not.
@@ -38,7 +55,8 @@ impl Client {
     pub fn recount(&mut self, sum: &mut usize, now: Tick, progressed: bool) {
         let Some(flight) = &mut self.flight else { return };
         let fragments = flight.fragments.as_ref().map_or(0, |fragments| fragments.held_bytes());
-        let held = flight.input.capacity() + fragments;
+        let deferred = flight.deferred.as_ref().map_or(0, |text| size_of_val(text) + text.len());
+        let held = flight.input.capacity() + fragments + deferred;
         if progressed || flight.unfinished == 0 {
             flight.since = now;
         }
@@ -47,7 +65,8 @@ impl Client {
         self.settle();
     }
 
-    /// What it has left unfinished, in bytes, and since when: a head, a frame, a message of which some fragments have come.
+    /// What it has left unfinished, in bytes, and since when: a head, a frame, a message of which some fragments have come, or
+    /// that waits for its handler.
     pub fn unfinished(&self) -> (usize, Tick) {
         self.flight.as_ref().map_or((0, 0), |flight| (flight.unfinished, flight.since))
     }

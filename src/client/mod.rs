@@ -148,7 +148,9 @@ struct Flight {
     /// The start of a head or of a frame.
     input: Vec<u8>,
     fragments: Option<Box<Fragments>>,
-    /// What the two above hold, as the loop has it in its sum.
+    /// A message that its handler takes up later.
+    deferred: Option<Box<str>>,
+    /// What the three above hold, as the loop has it in its sum.
     unfinished: usize,
     /// Since when they hold anything, or the last whole message.
     since: Tick,
@@ -369,6 +371,7 @@ impl Client {
         let flight = self.flight();
         flight.input = Vec::new();
         flight.fragments = None;
+        flight.deferred = None;
         flight.replay = None;
         if forget {
             flight.outbox.forget();
@@ -430,6 +433,7 @@ impl Client {
             Box::new(Flight {
                 input: Vec::new(),
                 fragments: None,
+                deferred: None,
                 unfinished: 0,
                 since: 0,
                 outbox: Outbox::default(),

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
-use super::talks::Talks;
+use super::talks::{Far, Talks};
 use super::tests::plan;
 use super::*;
+use crate::client::frame::Close;
 use crate::client::memory::{FarEnds, install};
 use crate::config::RouteConfig;
 use crate::handler::{Handler, Reject};
@@ -15,16 +16,26 @@ use crate::{Request, Server};
 pub(super) const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Checks a signature for everyone who comes.
-pub(super) struct Costly;
+/// Takes so many microseconds for everyone who comes, and for a message `slow`, and repeats what it is told.
+pub(super) struct Costly(pub u32);
 
 impl Handler for Costly {
     fn on_open(&mut self, server: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
-        server.count_costly();
+        server.count_costly(self.0);
         Ok(())
     }
 
-    fn on_message(&mut self, _: &mut Server, _: ConnId, _: &str) {}
+    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+        match text {
+            "slow" => server.defer(id, text),
+            _ => server.send(id, &Frame::text(text)),
+        }
+    }
+
+    fn on_deferred(&mut self, server: &mut Server, id: ConnId, text: &str) {
+        server.count_costly(self.0);
+        server.send(id, &Frame::text(text));
+    }
 
     fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
         0
@@ -55,23 +66,131 @@ impl FarEnds for Heads {
     fn close(&mut self, _: ConnId) {}
 }
 
+const READABLE: Readiness = Readiness { readable: true, ending: false, writable: false };
+
 #[test]
 fn heads_that_end_at_once_are_checked_some_in_a_turn() {
-    install(Some(Box::new(Heads::default())));
-    let mut reactor = Reactor::new(plan(Costly, |_| ())).expect("a port is free");
-    for _ in 0..1000 {
-        let id = reactor.attach();
-        reactor.on_ready(id, Readiness { readable: true, ..Readiness::default() });
+    for (microseconds, most) in [(0, 128), (2, 128), (190, 16), (1500, 2), (6000, 1)] {
+        install(Some(Box::new(Heads::default())));
+        let costly = Costly(microseconds);
+        let mut reactor = Reactor::new(plan(costly, |_| ())).expect("a port is free");
+        for _ in 0..1000 {
+            let id = reactor.attach();
+            reactor.on_ready(id, READABLE);
+        }
+        let mut opened = 0;
+        while opened < 1000 {
+            reactor.read_clients();
+            let more = reactor.metrics().opened - opened;
+            assert!((1..=most).contains(&more), "{more} of {microseconds} µs in one turn");
+            opened += more;
+            reactor.flush();
+            reactor.reap();
+        }
     }
-    let mut opened = 0;
-    while opened < 1000 {
-        reactor.read_clients();
-        let more = reactor.metrics().opened - opened;
-        assert!((1..=64).contains(&more), "{more} in one turn");
-        opened += more;
-        reactor.flush();
-        reactor.reap();
+}
+
+/// Far ends of which each sends what it is given.
+struct Crowd {
+    reactor: Reactor,
+    far: Far,
+}
+
+impl Crowd {
+    fn new(microseconds: u32) -> Crowd {
+        let far = Far::default();
+        install(Some(Box::new(far.clone())));
+        let plan = plan(Costly(microseconds), |bounds| bounds.commands_per_second_max = 0);
+        Crowd { reactor: Reactor::new(plan).expect("a port is free"), far }
     }
+
+    fn open(&mut self) -> ConnId {
+        let id = self.reactor.attach();
+        self.send(id, HEAD.as_bytes());
+        self.turn();
+        self.far.told(id);
+        id
+    }
+
+    fn send(&mut self, id: ConnId, bytes: &[u8]) {
+        self.far.0.borrow_mut().entry(id).or_default().sends.extend_from_slice(bytes);
+        self.reactor.on_ready(id, READABLE);
+    }
+
+    fn turn(&mut self) {
+        self.reactor.read_clients();
+        self.reactor.flush();
+        self.reactor.reap();
+    }
+
+    /// How many of these are told something in this turn.
+    fn told(&mut self, ids: &[ConnId]) -> usize {
+        self.turn();
+        ids.iter().filter(|id| !self.far.told(**id).is_empty()).count()
+    }
+}
+
+impl Far {
+    /// What a client was told since.
+    fn told(&self, id: ConnId) -> Vec<u8> {
+        std::mem::take(&mut self.0.borrow_mut().entry(id).or_default().told)
+    }
+}
+
+/// A text as clients send it.
+fn masked(text: &str) -> Vec<u8> {
+    [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+#[test]
+fn a_client_does_not_wait_for_heads() {
+    let mut crowd = Crowd::new(1500);
+    let reader = crowd.open();
+    let heads: Vec<ConnId> = (0..600).map(|_| crowd.reactor.attach()).collect();
+    for id in &heads {
+        crowd.send(*id, HEAD.as_bytes());
+    }
+    crowd.send(reader, &masked("quick"));
+    assert_eq!(crowd.told(&[reader]), 1, "in the turn in which it asked");
+    assert_eq!(crowd.reactor.metrics().opened, 1 + 2, "the reader, and two of them");
+    assert_eq!(crowd.told(&heads), 2 + 2, "the others follow");
+}
+
+#[test]
+fn heads_do_not_wait_for_clients() {
+    let mut crowd = Crowd::new(0);
+    let readers: Vec<ConnId> = (0..40).map(|_| crowd.open()).collect();
+    let frame = masked(&"x".repeat(100));
+    for id in readers {
+        crowd.send(id, &frame.repeat(60_000 / frame.len()));
+    }
+    let head = crowd.reactor.attach();
+    crowd.send(head, HEAD.as_bytes());
+    assert_eq!(crowd.told(&[head]), 1);
+}
+
+#[test]
+fn a_client_does_not_wait_for_messages_that_take_long() {
+    let mut crowd = Crowd::new(1500);
+    let (reader, slow) = (crowd.open(), (0..30).map(|_| crowd.open()).collect::<Vec<_>>());
+    for id in &slow {
+        crowd.send(*id, &masked("slow").repeat(2));
+        crowd.send(*id, &masked("after"));
+    }
+    crowd.send(reader, &masked("quick"));
+    assert_eq!(crowd.told(&[reader]), 1, "in the turn in which it asked");
+    crowd.reactor.site.server.close(slow[0], Close::GOING_AWAY);
+    assert!(crowd.reactor.site.server.unfinished >= 4 * 27, "what waits is counted");
+    for _ in 0..60 {
+        crowd.send(reader, &masked("quick"));
+        assert_eq!(crowd.told(&[reader]), 1);
+    }
+    let unmasked = |text: &str| [&[0x81, text.len() as u8], text.as_bytes()].concat();
+    for id in &slow[2..] {
+        let expected = [unmasked("slow").repeat(2), unmasked("after")].concat();
+        assert_eq!(crowd.far.told(*id), expected, "in the order in which it was said");
+    }
+    assert_eq!(crowd.reactor.site.server.unfinished, 0);
 }
 
 /// Everyone sends a text of 60,000 bytes, but for its end, and then a byte of that each time.
@@ -114,7 +233,7 @@ impl FarEnds for Halves {
 #[test]
 fn what_clients_leave_unfinished_is_not_copied_all_at_once() {
     install(Some(Box::new(Halves::default())));
-    let mut reactor = Reactor::new(plan(Costly, |_| ())).expect("a port is free");
+    let mut reactor = Reactor::new(plan(Costly(190), |_| ())).expect("a port is free");
     let all: Vec<ConnId> = (0..400).map(|_| reactor.attach()).collect();
     let mut grew = 0;
     let unfinished = |reactor: &mut Reactor| -> Vec<usize> {
@@ -124,8 +243,7 @@ fn what_clients_leave_unfinished_is_not_copied_all_at_once() {
     };
     for _ in 0..2_000 {
         for id in &all {
-            let readable = Readiness { readable: true, ..Readiness::default() };
-            reactor.on_ready(*id, readable);
+            reactor.on_ready(*id, READABLE);
         }
         let before = unfinished(&mut reactor);
         reactor.read_clients();

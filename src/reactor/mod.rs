@@ -125,6 +125,8 @@ pub struct Reactor {
     gather: Vec<u8>,
     /// Clients with bytes to be read.
     ready: VecDeque<ConnId>,
+    /// Clients with bytes to be read whose tokens may be checked then.
+    unchecked: VecDeque<ConnId>,
     /// Reused for the deadlines of a tick.
     due: Vec<u32>,
     ping: Frame,
@@ -209,6 +211,7 @@ impl Reactor {
             buffer,
             gather: Vec::new(),
             ready: VecDeque::new(),
+            unchecked: VecDeque::new(),
             due: Vec::new(),
             ping: Frame::ping(),
             burst: 0,
@@ -420,6 +423,7 @@ impl Reactor {
         self.gather = Vec::new();
         self.due = Vec::new();
         self.ready.shrink_to_fit();
+        self.unchecked.shrink_to_fit();
         self.site.server.dead.shrink_to_fit();
         self.site.server.broadcasts.shrink();
         self.site.server.flush.shrink();
@@ -440,8 +444,8 @@ impl Reactor {
         let server = &self.site.server;
         let link_waits = self.links.iter().any(LinkSocket::has_note);
         let owed = !server.flush.is_empty() || !server.broadcasts.is_empty();
-        let left =
-            owed || !server.pings.is_empty() || !self.ready.is_empty() || !server.dead.is_empty();
+        let is_read = self.ready.is_empty() && self.unchecked.is_empty();
+        let left = owed || !server.pings.is_empty() || !is_read || !server.dead.is_empty();
         let is_asked = server.requests_len() > 0;
         if left || is_asked || link_waits || self.publishers.has_note() {
             return Some(now);

@@ -36,7 +36,7 @@ impl FarEnds for Deaf {
 #[test]
 fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
     install(Some(Box::new(Deaf::default())));
-    let mut reactor = Reactor::new(plan(Costly, |_| ())).expect("a port is free");
+    let mut reactor = Reactor::new(plan(Costly(0), |_| ())).expect("a port is free");
     let all: Vec<ConnId> = (0..3_000).map(|_| reactor.attach()).collect();
     for id in &all {
         reactor.on_ready(*id, Readiness { readable: true, ..Readiness::default() });

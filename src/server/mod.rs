@@ -58,9 +58,8 @@ const ANONYMOUS_OWNERS: u64 = 64;
 /// About how long a cursor is: exactly, without streams.
 const CURSOR_BYTES: usize = 35;
 
-/// What a signature that was checked counts for among the 1 MiB that is read from all clients in a turn: 64 of them are a turn,
-/// 12 ms with the slowest (ES256). Whoever sends the last bytes of 4,000 heads at once would hold everyone up for most of a second.
-const COST_BYTES: usize = (1 << 20) / 64;
+/// The price of a microsecond of a handler's work, in bytes that are read in a turn: 1 MiB is 12 ms.
+const BYTES_PER_MICROSECOND: usize = (1 << 20) / 12_000;
 
 /// The connections of a loop, who listens to what, and what is owed.
 pub struct Server {
@@ -102,8 +101,6 @@ pub struct Server {
     pub(crate) backlog: Backlog,
     /// For each route.
     slow: Vec<Slow>,
-    /// The message just handled was costly, see [`Server::end_turn_of_client`].
-    pub(crate) was_costly: bool,
     /// What the client that is being read cost beside the bytes that were read, in such bytes: see [`Server::count_costly`].
     pub(crate) costs: usize,
     generation: u32,
@@ -168,7 +165,6 @@ impl Server {
             unfinished: 0,
             history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
             backlog: bounds::backlog(&bounds),
-            was_costly: false,
             costs: 0,
             bounds,
             generation: 0,
@@ -342,16 +338,19 @@ impl Server {
         }
     }
 
-    /// What the running handler did for a message took long (a signature was checked): what else that client sent waits for the
-    /// next turn.
-    pub fn end_turn_of_client(&mut self) {
-        self.count_costly();
-        self.was_costly = true;
+    /// Counts what the running handler did, which took about so long, among what the turn has for all clients.
+    pub fn count_costly(&mut self, microseconds: u32) {
+        self.costs += microseconds as usize * BYTES_PER_MICROSECOND;
     }
 
-    /// What the running handler did took long: it counts among what the turn has for all clients.
-    pub fn count_costly(&mut self) {
-        self.costs += COST_BYTES;
+    /// Puts off a client's message that takes long to handle (a signature is to be checked): [`Handler::on_deferred`] is given it
+    /// when everybody else was read, maybe in a later turn. The client's next messages wait meanwhile.
+    ///
+    /// [`Handler::on_deferred`]: crate::handler::Handler::on_deferred
+    pub fn defer(&mut self, id: ConnId, text: &str) {
+        if let Some(client) = self.open_client(id) {
+            client.defer(text);
+        }
     }
 
     /// Closes a connection for a reason. What it is owed is sent first, except to a slow one. A handshake is refused.

@@ -91,6 +91,23 @@ async def test_a_key_set_is_chosen_from_by_kid(serve):
     assert (await server.refusal(stranger))[0] == 401
 
 
+async def test_few_keys_are_tried_with_a_token_that_names_none(serve, tmp_path):
+    _, kind = FAMILIES["ES256"]
+    keys = [json.loads(kind.to_jwk(private_key("ES256", number).public_key())) for number in range(5)]
+    keys = [key | {"kid": str(number)} for number, key in enumerate(keys)]
+    server = serve(json.dumps({"keys": keys}), "--jwt-jwks-file")
+    told = "the JWKS file has 5 keys for ES256: tokens without `kid` are tried with the first 4"
+    assert told in server.log()
+    assert told in oneloop("--check", "--jwt-jwks-file", tmp_path / "key").stderr
+    for good in [signed("ES256", 3), signed("ES256", 4, headers={"kid": "4"})]:
+        async with server.client("42", bearer=good) as client:
+            assert await client.heard() == []
+    status, _, body = await server.refusal(signed("ES256", 4))
+    assert status == 401 and "it needs a kid" in body
+    status, _, body = await server.refusal(signed("ES256", 3, headers={"kid": "nobody's"}))
+    assert status == 401 and "no key here has its kid" in body
+
+
 async def test_a_previous_secret_stays_valid(start, tmp_path):
     old = "the secret of last year, which is also long enough"
     (tmp_path / "old").write_text(old + "\n")
