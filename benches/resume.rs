@@ -246,13 +246,13 @@ fn herd(clients: usize) -> Found {
     feed.publish_to_each(1);
     feed.publish_to_rooms(MISSED_EACH);
 
-    let turns = turns(server);
+    let turns = server.turns();
     let (cpu, replayed) = (server.cpu_time(), server.counter("replayed_total"));
     let (waits, took, mut feed) = come_back(server.clients, clients, &mut wanderers, feed);
     feed.publish_to_each(1);
     wanderers.wait_for(&feed.numbers);
     let seen = wanderers.seen();
-    let turns = turns_since(&turns, server);
+    let turns = server.turns_since(&turns);
     println!(
         "\n{} welcomed after {:.2} s, caught up after {:.2} s; meanwhile {} questions, the longest wait {:.1} ms",
         grouped(clients as i64),
@@ -307,24 +307,6 @@ fn come_back(
         caught_up.store(true, Ordering::Relaxed);
         (asking.join().expect("the server answers"), took, feed)
     })
-}
-
-/// Turns of the loop, by how long they took at most.
-fn turns(server: &Server) -> Vec<(String, u64)> {
-    server.metrics().buckets("turn_seconds")
-}
-
-/// Those since then, each in the first bucket that holds it; without the empty ones.
-fn turns_since(before: &[(String, u64)], server: &Server) -> Vec<(String, u64)> {
-    let now = turns(server);
-    let added = now.iter().zip(before).map(|(now, before)| (&now.0, now.1 - before.1));
-    let mut below = 0;
-    let own = added.map(|(most, count)| {
-        let own = count - below;
-        below = count;
-        (most.clone(), own)
-    });
-    own.filter(|(_, count)| *count > 0).collect()
 }
 
 fn print_heading() {

@@ -8,6 +8,7 @@ mod newest;
 mod nonreaders;
 pub mod others;
 mod replays;
+mod signatures;
 mod strangers;
 mod streams;
 mod unfinished;
@@ -41,6 +42,7 @@ pub const ALL: &[(&str, Attack)] = &[
     ("admin", strangers::run_admin),
     ("forged", streams::run_forged),
     ("old_cursors", streams::run_old),
+    ("signatures", signatures::run),
 ];
 
 /// Asserts that a figure is within its bound, unless another binary is measured for comparison.
@@ -55,12 +57,18 @@ const BROADCAST_TIMES_MAX: f64 = 2.0;
 
 /// Asserts that the others waited no longer than that, by the figures of [`others::Waits::beside`].
 pub fn assert_others_at_most(figures: &Map<String, Value>) {
-    for (name, most) in
-        [("ping_ms_p99", PING_MS_MAX), ("broadcast_times_quiet", BROADCAST_TIMES_MAX)]
-    {
-        let figure = figures[name].as_f64().expect("a number");
-        assert!(figure <= most || server::is_another(), "{name}: {figure}, more than {most}");
-    }
+    assert_answered(figures);
+    assert_figure(figures, "broadcast_times_quiet", BROADCAST_TIMES_MAX);
+}
+
+/// Asserts that another client waited no longer for its answers than that.
+pub fn assert_answered(figures: &Map<String, Value>) {
+    assert_figure(figures, "ping_ms_p99", PING_MS_MAX);
+}
+
+fn assert_figure(figures: &Map<String, Value>, name: &str, most: f64) {
+    let figure = figures[name].as_f64().expect("a number");
+    assert!(figure <= most || server::is_another(), "{name}: {figure}, more than {most}");
 }
 
 /// Asks for an answer as a client that behaves does, and waits for it.

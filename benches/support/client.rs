@@ -108,6 +108,22 @@ impl Client {
         String::from_utf8(payload).expect("text is UTF-8")
     }
 
+    /// Asks, waits for the answer, and asks again after a pause until it is to stop. Returns how long each answer took, in
+    /// milliseconds.
+    pub fn ask_on(&mut self, pause: Duration, stopped: &AtomicBool) -> Vec<f64> {
+        let mut waits = Vec::new();
+        while waits.is_empty() || !stopped.load(Ordering::Relaxed) {
+            let answer = format!(r#"{{"op":"pong","ref":{}}}"#, waits.len());
+            let start = Instant::now();
+            self.send(&format!(r#"{{"op":"ping","ref":{}}}"#, waits.len()));
+            // Broadcasts come in between.
+            while self.read() != answer {}
+            waits.push(start.elapsed().as_secs_f64() * 1e3);
+            std::thread::sleep(pause);
+        }
+        waits
+    }
+
     /// The socket, for those who read it themselves.
     pub fn into_stream(self) -> TcpStream {
         self.0
@@ -118,8 +134,7 @@ impl Client {
     }
 }
 
-/// One more client asks, waits for the answer, and asks again after a pause until it is to stop. Returns how long each answer
-/// took, in milliseconds.
+/// One more client asks until it is to stop: see [`Client::ask_on`].
 pub fn ask_until(
     server: SocketAddr,
     number: usize,
@@ -127,17 +142,7 @@ pub fn ask_until(
     stopped: &AtomicBool,
 ) -> Vec<f64> {
     let mut client = Client::open(server, number..number + 1).remove(0);
-    let mut waits = Vec::new();
-    while waits.is_empty() || !stopped.load(Ordering::Relaxed) {
-        let answer = format!(r#"{{"op":"pong","ref":{}}}"#, waits.len());
-        let start = Instant::now();
-        client.send(&format!(r#"{{"op":"ping","ref":{}}}"#, waits.len()));
-        // Broadcasts come in between.
-        while client.read() != answer {}
-        waits.push(start.elapsed().as_secs_f64() * 1e3);
-        std::thread::sleep(pause);
-    }
-    waits
+    client.ask_on(pause, stopped)
 }
 
 /// What a client with this token sends first.

@@ -78,7 +78,10 @@ impl Server {
             command.env("LD_PRELOAD", library);
         }
         // The server takes keys of one family; a variable counts for more than a file.
-        if !["--jwt-key-file", "--config"].iter().any(|flag| flags.contains(flag)) {
+        if !["--jwt-key-file", "--jwt-jwks-file", "--config"]
+            .iter()
+            .any(|flag| flags.contains(flag))
+        {
             command.env("ONELOOP_JWT_SECRET", SECRET);
         }
         let started = Instant::now();
@@ -135,6 +138,24 @@ impl Server {
     /// One of its counters. The question itself is one connection and, after the answer, one write.
     pub fn counter(&self, name: &str) -> u64 {
         self.metrics().get(name)
+    }
+
+    /// Turns of the loop so far, by how long they took at most.
+    pub fn turns(&self) -> Vec<(String, u64)> {
+        self.metrics().buckets("turn_seconds")
+    }
+
+    /// Those since then, each in the first bucket that holds it; without the empty ones.
+    pub fn turns_since(&self, before: &[(String, u64)]) -> Vec<(String, u64)> {
+        let now = self.turns();
+        let added = now.iter().zip(before).map(|(now, before)| (&now.0, now.1 - before.1));
+        let mut below = 0;
+        let own = added.map(|(most, count)| {
+            let own = count - below;
+            below = count;
+            (most.clone(), own)
+        });
+        own.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Stops the process where it stands: what clients do meanwhile waits for it in the kernel.

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
 use oneloop::push::auth::{KeySettings, Keys};
 use serde_json::json;
 
@@ -22,7 +23,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// One of HS256, ES256, EdDSA, RS256.
+    /// One of HS256, ES256, ES384, EdDSA, RS256.
     pub fn of(name: &str) -> Signer {
         let read = |file: &str| std::fs::read(path(file)).expect("the keys of the tests are there");
         let (name, algorithm, private, public) = match name {
@@ -32,6 +33,10 @@ impl Signer {
             "ES256" => {
                 let key = EncodingKey::from_ec_pem(&read("p256.private.pem"));
                 ("ES256", Algorithm::ES256, key, Some("p256.public.pem"))
+            }
+            "ES384" => {
+                let key = EncodingKey::from_ec_pem(&read("p384.private.pem"));
+                ("ES384", Algorithm::ES384, key, Some("p384.public.pem"))
             }
             "EdDSA" => {
                 let key = EncodingKey::from_ed_pem(&read("ed25519.private.pem"));
@@ -57,6 +62,28 @@ impl Signer {
             encode(&header, &claims, &self.private).expect("a good key signs")
         };
         (0..clients).map(token).collect()
+    }
+
+    /// A token with a signature by this key of something else: nothing but a check shows that.
+    pub fn forged(&self) -> String {
+        let [first, second] = self.tokens(2).try_into().expect("as many as were asked for");
+        let (message, _) = first.rsplit_once('.').expect("a token has three parts");
+        let (_, signature) = second.rsplit_once('.').expect("a token has three parts");
+        format!("{message}.{signature}")
+    }
+
+    /// A JWKS that holds the public key so many times, each with an id of its own.
+    pub fn key_set(&self, keys: usize) -> String {
+        let pem =
+            std::fs::read(path(self.public.expect("a key of two parts"))).expect("it is there");
+        let key = DecodingKey::from_ec_pem(&pem).expect("a key on a curve");
+        let jwk = Jwk::from_decoding_key(&key, Some(self.algorithm)).expect("it can be written");
+        let named = (0..keys).map(|number| {
+            let mut jwk = jwk.clone();
+            jwk.common.key_id = Some(number.to_string());
+            jwk
+        });
+        json!({"keys": named.collect::<Vec<_>>()}).to_string()
     }
 
     /// What makes a server accept them.
