@@ -81,6 +81,11 @@ pub trait Handler {
         Slow::Close
     }
 
+    /// Returns whether those who ask for a path that is none are told of this one.
+    fn is_told_of(&self) -> bool {
+        true
+    }
+
     /// The subprotocol that it chooses among those that a client offers (RFC 6455 section 1.9).
     fn protocol<'a>(&self, _request: &'a Request) -> Option<&'a str> {
         None

@@ -59,6 +59,10 @@ impl PagePublisher {
 }
 
 impl Handler for PagePublisher {
+    fn is_told_of(&self) -> bool {
+        false
+    }
+
     fn on_open(&mut self, _: &mut Server, _: ConnId, request: &Request) -> Result<(), Reject> {
         match self.is_from_page(request) {
             true => Ok(()),

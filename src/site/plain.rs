@@ -2,6 +2,7 @@
 
 use super::Site;
 use crate::client::http::{Method, Request, Response};
+use crate::handler::Route;
 
 /// Told to those who come while it drains: only those who were accepted before, since nobody is any more.
 pub(super) const LEAVING: &str = "this server is leaving";
@@ -25,7 +26,12 @@ impl Site {
 
     /// The answer where nothing is served.
     pub(super) fn no_such_path(&self) -> Response {
-        let paths: Vec<&str> = self.routes.iter().map(|route| route.path.as_str()).collect();
-        Response::text(404, &format!("no such path: WebSockets are at {}", paths.join(", ")))
+        Response::text(404, &format!("no such path: WebSockets are at {}", paths(&self.routes)))
     }
+}
+
+/// The paths that clients connect to.
+pub(super) fn paths(routes: &[Route]) -> String {
+    let told = routes.iter().filter(|route| route.handler.is_told_of());
+    told.map(|route| route.path.as_str()).collect::<Vec<_>>().join(", ")
 }

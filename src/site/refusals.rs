@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Site;
+use super::plain::paths;
 use crate::client::http::{Request, Response};
 use crate::complaints::{Origin, Weight, shown};
 use crate::config::Bounds;
@@ -31,9 +32,8 @@ impl Site {
         let Server { complaints, bounds, now, .. } = server;
         let text = || match response.status {
             404 => {
-                let paths: Vec<&str> = routes.iter().map(|route| route.path.as_str()).collect();
                 let path = shown(request.map_or("", Request::path));
-                format!("nothing is served at {path}; WebSockets are at {}", paths.join(", "))
+                format!("nothing is served at {path}; WebSockets are at {}", paths(routes))
             }
             503 if *refusing => format!("memory_max ({} bytes) is exceeded", bounds.memory_max),
             _ => advice(response, bounds),

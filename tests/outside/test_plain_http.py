@@ -105,8 +105,9 @@ def test_what_is_kept_of_a_file_is_still_good_for_a_head(server):
 async def test_a_lost_request_is_told_where_websockets_are(start, tmp_path):
     config = tmp_path / "oneloop.toml"
     config.write_text('[[route]]\npath = "/ws"\n[[route]]\npath = "/raw"\nformat = "raw"\n')
-    for server, paths in [(start(), "/ws"), (start("--config", config), "/ws, /raw")]:
-        for path in ["/", "/ws/", "/wss", "/raw/"]:
+    # Without a key the page has a path of its own to publish by, which is for nobody else.
+    for server, paths in [(start(), "/ws"), (start(key=False), "/ws"), (start("--config", config), "/ws, /raw")]:
+        for path in ["/page", "/ws/", "/wss", "/raw/"]:
             assert request(server, "GET", path)[::2] == (404, f"no such path: WebSockets are at {paths}\n"), path
         assert (await server.refusal(path="/ws/"))[0] == 404
 
