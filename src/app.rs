@@ -4,7 +4,7 @@ use std::io;
 use std::net::TcpListener;
 
 use crate::clock::Millis;
-use crate::config::{Config, Origins, normalize_origin};
+use crate::config::{Config, ListedOrigin, Origins};
 use crate::cursor::Signer;
 use crate::handler::{Handler, Route};
 use crate::limits;
@@ -68,10 +68,10 @@ impl App {
     }
 
     /// Adds a route. No origin: pages of the same host may connect; `*`: all; else those listed, as
-    /// `scheme://host[:port]`.
+    /// `scheme://host[:port]`, `scheme://*.domain[:port]`, `null` or `file://`. Beside those listed, the page may connect.
     pub fn route(self, path: &str, handler: impl Handler + 'static, origins: &[&str]) -> App {
-        let listed: Option<Vec<String>> =
-            origins.iter().map(|origin| normalize_origin(origin)).collect();
+        let listed: Option<Vec<ListedOrigin>> =
+            origins.iter().map(|origin| ListedOrigin::parse(origin)).collect();
         match (origins, listed) {
             ([], _) => self.route_from(path, handler, Origins::SameHost),
             (["*"], _) => self.route_from(path, handler, Origins::Any),

@@ -4,7 +4,7 @@ use crate::backend::order::Order;
 use crate::client::frame::{CLOSE_REASON_BYTES_MAX, Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
-use crate::config::{Config, Origins, RouteConfig, normalize_origin};
+use crate::config::{Config, Origins, RouteConfig, listing};
 use crate::server::Server;
 use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose};
@@ -122,9 +122,7 @@ pub fn admits(origins: &Origins, request: &Request) -> bool {
         Some(origin) if request.count("origin") == 1 => origin.to_ascii_lowercase(),
         _ => return false,
     };
-    let Some((scheme, authority)) = origin.split_once("://") else {
-        return false;
-    };
+    let (scheme, authority) = origin.split_once("://").unwrap_or_default();
     let authority = without_default_port(scheme, authority);
     match origins {
         Origins::Any => true,
@@ -133,21 +131,31 @@ pub fn admits(origins: &Origins, request: &Request) -> bool {
             let host = host.to_ascii_lowercase();
             matches!(scheme, "http" | "https") && without_default_port(scheme, &host) == authority
         }),
-        Origins::Listed(listed) => listed.contains(&format!("{scheme}://{authority}")),
+        Origins::Listed(listed) => {
+            let is_null = origin == "null";
+            let origin = if is_null { origin } else { [scheme, "://", authority].concat() };
+            listed.iter().any(|one| one.has(&origin))
+        }
     }
 }
 
+/// How a page that [`admits`] turns away would be let in.
+pub(crate) fn remedy(request: &Request) -> String {
+    match request.header("origin").and_then(listing) {
+        Some((origin, who)) => format!("if it is yours: --origins {origin}{who}"),
+        None => UNNAMED.to_owned(),
+    }
+}
+
+/// The remedy for a page whose origin cannot be repeated.
+const UNNAMED: &str = "if it is yours: name it in origins";
+
 /// How the page that [`admits`] turns away is told: by a close code, since no browser shows it the answer to a handshake.
 pub fn foreign(request: &Request) -> Close {
-    let origin = request.header("origin").and_then(normalize_origin);
-    let reason = origin.map(|origin| {
-        let detail = format!("not allowed; if it is yours: --origins {origin}");
-        format!(r#"{{"reason":"origin","detail":"{detail}"}}"#)
-    });
-    let reason = reason.filter(|reason| reason.len() <= CLOSE_REASON_BYTES_MAX).unwrap_or_else(|| {
-        r#"{"reason":"origin","detail":"not allowed; if this page is yours: name it in origins"}"#.into()
-    });
-    Close::ORIGIN.because(reason)
+    let told = |remedy: &str| format!(r#"{{"reason":"origin","detail":"not allowed; {remedy}"}}"#);
+    let reason = told(&remedy(request));
+    let fits = reason.len() <= CLOSE_REASON_BYTES_MAX;
+    Close::ORIGIN.because(if fits { reason } else { told(UNNAMED) })
 }
 
 fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
@@ -163,6 +171,7 @@ fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
 mod tests {
     use super::*;
     use crate::client::http;
+    use crate::config::ListedOrigin;
 
     fn request(host: &str, origin: &[&str]) -> Request {
         let origins: String = origin.iter().map(|line| format!("Origin: {line}\r\n")).collect();
@@ -172,8 +181,9 @@ mod tests {
 
     #[test]
     fn scheme_host_and_port_are_compared() {
-        let listed =
-            Origins::Listed(vec!["https://a.example".into(), "http://b.example:81".into()]);
+        let words = ["https://a.example", "http://b.example:81", "null", "https://*.c.example"];
+        let listed = words.iter().filter_map(|word| ListedOrigin::parse(word)).collect();
+        let listed = Origins::Listed(listed);
         for (origins, host, origin, admitted) in [
             (&Origins::SameHost, "a.example", &["https://a.example"][..], true),
             (&Origins::SameHost, "A.example:443", &["https://a.EXAMPLE"], true),
@@ -192,6 +202,19 @@ mod tests {
             (&listed, "x", &["http://b.example"], false),
             (&listed, "x", &["http://x"], false),
             (&listed, "x", &[], true),
+            (&listed, "x", &["null"], true),
+            (&listed, "x", &["null", "null"], false),
+            (&listed, "x", &["null", "https://a.example"], false),
+            (&listed, "x", &["null, https://a.example"], false),
+            (&listed, "x", &["://null"], false),
+            (&listed, "x", &["file://"], false),
+            (&listed, "x", &[""], false),
+            (&listed, "x", &["https://d.C.example:443"], true),
+            (&listed, "x", &["https://d.c.example:444"], false),
+            (&listed, "x", &["https://d.c.example", "https://d.c.example"], false),
+            (&listed, "x", &["https://c.example"], false),
+            (&listed, "x", &["https://evilc.example"], false),
+            (&Origins::SameHost, "null", &["null"], false),
         ] {
             assert_eq!(
                 admits(origins, &request(host, origin)),
@@ -218,6 +241,8 @@ mod tests {
         for (origin, named) in [
             ("http://localhost:5173", "--origins http://localhost:5173"),
             ("https://shop.example", "--origins https://shop.example"),
+            ("null", "--origins null (any page from disk or sandboxed frame)"),
+            ("file://", "--origins file:// (any page from disk)"),
             ("https://a\"b", "name it in origins"),
             (&long, "name it in origins"),
         ] {

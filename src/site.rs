@@ -14,7 +14,7 @@ use crate::client::Event;
 use crate::client::frame::{Close, Frame, frames_bytes, frames_len};
 use crate::client::http::{Method, Request, Response};
 use crate::clock::Seldom;
-use crate::config::{Config, Proxies};
+use crate::config::{Config, Origins, Proxies};
 use crate::handler::{Reject, Route, admits, foreign};
 use crate::metrics::{Gauges, Process};
 use crate::server::{ADMIN_ROUTE, Server};
@@ -272,7 +272,8 @@ impl Site {
         self.server.open(id, number);
         self.server.route = number;
         let route = &mut self.routes[number as usize];
-        let result = if admits(&route.origins, request) {
+        let is_of_page = self.files.has_page_for(request) && admits(&Origins::SameHost, request);
+        let result = if is_of_page || admits(&route.origins, request) {
             route.handler.on_open(&mut self.server, id, request)
         } else {
             self.complain_of_page(id, request);

@@ -32,7 +32,7 @@ pub use completions::{Shell, completions};
 pub use man::man;
 pub use manual::{help, settings_markdown};
 pub(crate) use names::suggestion;
-pub use origin::normalize_origin;
+pub use origin::{ListedOrigin, listing, normalize_origin};
 pub use proxies::Proxies;
 pub use reachable::reachable;
 pub use read::{Invocation, Problems, read, read_beside};
@@ -169,8 +169,8 @@ pub enum Origins {
     SameHost,
     /// All of them.
     Any,
-    /// Exactly these, as [`normalize_origin`] writes them; never empty.
-    Listed(Vec<String>),
+    /// Exactly these; never empty.
+    Listed(Vec<ListedOrigin>),
 }
 
 /// What a message looks like on the WebSocket.

@@ -1,6 +1,77 @@
-//! The one way an origin is written, so that two of them can be compared byte by byte.
+//! The one way an origin is written, so that two of them can be compared byte by byte, and the words of the setting `origins`.
 
 use std::net::Ipv6Addr;
+
+/// What browsers say of a page without an origin that could be told from others (RFC 6454 section 7).
+const WORDS: [(&str, &str); 2] = [
+    ("null", " (any page from disk or sandboxed frame)"),
+    // Chromium says so of a page from disk where it opens a WebSocket, and with it Electron and Cordova.
+    ("file://", " (any page from disk)"),
+];
+
+/// A word of the setting `origins`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListedOrigin {
+    /// An origin as [`normalize_origin`] writes it, `null` or `file://`.
+    One(String),
+    /// `scheme://*.domain[:port]`: one or more whole labels stand between the two.
+    Below {
+        /// `scheme://`
+        start: String,
+        /// `.domain[:port]`
+        end: String,
+    },
+}
+
+impl ListedOrigin {
+    /// Reads a word. The `*` can stand for whole first labels alone, before a domain of two labels at least: nobody owns all of
+    /// `*.com`.
+    pub fn parse(word: &str) -> Option<ListedOrigin> {
+        let Some((scheme, rest)) = word.split_once("://*.") else {
+            return listing(word).map(|(origin, _)| ListedOrigin::One(origin));
+        };
+        let origin = normalize_origin(&[scheme, "://", rest].concat())?;
+        let (scheme, authority) = origin.split_once("://")?;
+        let labels: Vec<&str> = authority.split(':').next()?.split('.').collect();
+        let is_address = labels.last()?.bytes().all(|byte| byte.is_ascii_digit());
+        let is_domain = labels.len() > 1 && labels.iter().all(|label| is_label(label));
+        (is_domain && !is_address).then(|| ListedOrigin::Below {
+            start: [scheme, "://"].concat(),
+            end: [".", authority].concat(),
+        })
+    }
+
+    /// Returns whether it stands for an origin in lower case, without the scheme's own port.
+    pub fn has(&self, origin: &str) -> bool {
+        match self {
+            ListedOrigin::One(one) => one == origin,
+            ListedOrigin::Below { start, end } => {
+                let rest = origin.strip_prefix(start.as_str());
+                let labels = rest.and_then(|rest| rest.strip_suffix(end.as_str()));
+                labels.is_some_and(|labels| labels.split('.').all(is_label))
+            }
+        }
+    }
+
+    /// An origin that it stands for; `label` takes the place of the `*`.
+    pub fn example(&self, label: &str) -> String {
+        match self {
+            ListedOrigin::One(one) => one.clone(),
+            ListedOrigin::Below { start, end } => [start, label, end].concat(),
+        }
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+}
+
+/// How an origin stands in the setting, and who else is let in by it. `None`: it cannot stand there.
+pub fn listing(origin: &str) -> Option<(String, &'static str)> {
+    let word = WORDS.into_iter().find(|(word, _)| *word == origin);
+    let word = word.map(|(word, who)| (word.to_owned(), who));
+    word.or_else(|| normalize_origin(origin).map(|origin| (origin, "")))
+}
 
 /// Writes `scheme://host[:port]` (RFC 6454 section 6.2) in lower case without the scheme's own port
 /// (http 80, https 443). `None` for anything else: a path or a final `/`, a user, `*`, `null`, a name
@@ -57,6 +128,101 @@ fn split_port(authority: &str) -> Option<(String, Option<u16>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_star_stands_for_whole_labels_in_front() {
+        for (word, good, bad) in [
+            (
+                "https://*.Example.com",
+                &["https://a.example.com", "https://a.b.example.com", "https://x-1._.example.com"]
+                    [..],
+                &[
+                    "https://example.com",
+                    "https://.example.com",
+                    "https://..example.com",
+                    "https://a..example.com",
+                    "https://.a.example.com",
+                    "https://evilexample.com",
+                    "https://a.evilexample.com",
+                    "https://example.com.evil.net",
+                    "https://a.example.com.evil.net",
+                    "https://a.example.com.",
+                    "https://a.example.com:8443",
+                    "https://evil.net:1.example.com",
+                    "https://evil.net/.example.com",
+                    "https://evil.net#.example.com",
+                    "https://evil.net?.example.com",
+                    "https://evil@a.example.com",
+                    "https://evil.net\\.example.com",
+                    "https://[::1].example.com",
+                    "https://*.example.com",
+                    "https://a b.example.com",
+                    "https://bücher.example.com",
+                    "http://a.example.com",
+                    "https:/a.example.com",
+                    "a.example.com",
+                    "null",
+                    "file://",
+                    "",
+                ][..],
+            ),
+            (
+                "http://*.a.test:8080",
+                &["http://b.a.test:8080"],
+                &[
+                    "http://b.a.test",
+                    "http://b.a.test:80",
+                    "http://b.a.test:18080",
+                    "http://a.test:8080",
+                ],
+            ),
+            ("https://*.a.test:443", &["https://b.a.test"], &["https://b.a.test:444"]),
+            ("null", &["null"], &["", "file://", "null://", "nulls", "https://null"]),
+            ("file://", &["file://"], &["file:///", "file://a", "null", "file:", "http://"]),
+            ("https://a.test", &["https://a.test"], &["https://b.a.test", "https://a.tes"]),
+        ] {
+            let listed = ListedOrigin::parse(word).unwrap();
+            for origin in good {
+                assert!(listed.has(origin), "{word} {origin}");
+            }
+            for origin in bad {
+                assert!(!listed.has(origin), "{word} {origin}");
+            }
+            assert!(listed.has(&listed.example("a-label")), "{word}");
+        }
+    }
+
+    #[test]
+    fn no_other_star_is_listed() {
+        for word in [
+            "*",
+            "https://*",
+            "https://*.",
+            "https://*.com",
+            "https://*.localhost:8080",
+            "https://*example.com",
+            "https://a.*.example.com",
+            "https://*.*.example.com",
+            "https://*.example.*",
+            "https://*.example..com",
+            "https://*.example.com.",
+            "https://*.example.com/",
+            "https://*.example.com:*",
+            "https://*.example.com:",
+            "https://*.0.0.1",
+            "https://*.[::1]",
+            "*://*.example.com",
+            "://*.example.com",
+            "*.example.com",
+            "https://a@*.example.com",
+            "file://*",
+            "file:///",
+            "NULL",
+            "nul",
+        ] {
+            assert_eq!(ListedOrigin::parse(word), None, "{word}");
+        }
+    }
 
     #[test]
     fn an_origin_has_one_spelling() {

@@ -153,7 +153,7 @@ fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Bounds, Format, Origins};
+    use super::super::{Bounds, Format, ListedOrigin, Origins};
     use super::*;
     use crate::random::Random;
 
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!((root.path.as_str(), &root.origins), ("/", &Origins::Any));
         assert!(root.single_session && root.topics.is_empty());
         assert_eq!((raw.path.as_str(), raw.format), ("/raw", Format::Raw));
-        assert_eq!(raw.origins, Origins::Listed(vec!["https://a.b".to_owned()]));
+        assert_eq!(raw.origins, Origins::Listed(vec![ListedOrigin::One("https://a.b".to_owned())]));
     }
 
     #[test]

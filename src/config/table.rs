@@ -80,8 +80,8 @@ static TABLE: &[(&str, &[Setting])] = &[
     ("The default route (each key stands in [[route]] as well)", &[
         route("path", "path that clients connect to",
             "/ws", "/... in ASCII without ? and #", |r, v| put(&mut r.path, path(v))),
-        route("origins", "whose pages may connect",
-            "same host", "list of scheme://host[:port], or *", |r, v| put(&mut r.origins, v.origins())),
+        route("origins", "whose pages may connect; the page at / always may",
+            "same host", "list of scheme://host[:port], scheme://*.domain[:port], null and file://; or *", |r, v| put(&mut r.origins, v.origins())),
         route("format", "json: the envelope of oneloop.v1; raw: the payload alone",
             "json", "json or raw", |r, v| put(&mut r.format, format(v))),
         route("topics", "grants that every client with a token hears",

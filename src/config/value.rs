@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Origins, normalize_origin};
+use super::{ListedOrigin, Origins};
 
 /// What a switch may be.
 pub(super) const TRUTH: &str = "true or false";
@@ -134,13 +134,16 @@ impl Value {
         if words == ["*"] {
             return Ok(Origins::Any);
         }
-        let normalize = |word: &String| {
-            normalize_origin(word).ok_or_else(|| match word.as_str() {
+        let parse = |word: &String| {
+            ListedOrigin::parse(word).ok_or_else(|| match word.as_str() {
                 "*" => "* allows any origin: name it alone, or leave it out".to_owned(),
-                _ => format!("{} is not like https://example.com:8443", quote(word)),
+                _ => format!(
+                    "{} is not like https://example.com:8443, https://*.example.com, null or file://",
+                    quote(word)
+                ),
             })
         };
-        words.iter().map(normalize).collect::<Result<_, _>>().map(Origins::Listed)
+        words.iter().map(parse).collect::<Result<_, _>>().map(Origins::Listed)
     }
 
     /// The value as a message shows it.
@@ -257,8 +260,13 @@ mod tests {
     fn origins_are_any_the_same_host_or_listed() {
         assert_eq!(text("*").origins(), Ok(Origins::Any));
         assert_eq!(text("").origins(), Ok(Origins::SameHost));
-        let listed = Origins::Listed(vec!["https://a.b".to_owned(), "http://c:81".to_owned()]);
-        assert_eq!(text("HTTPS://A.b:443,http://c:81").origins(), Ok(listed));
+        let one = |origin: &str| ListedOrigin::One(origin.to_owned());
+        let listed = ["https://a.b", "http://c:81", "null", "file://"].map(one).to_vec();
+        let written = text("HTTPS://A.b:443,http://c:81,null,file://");
+        assert_eq!(written.origins(), Ok(Origins::Listed(listed)));
+        let below = ListedOrigin::Below { start: "https://".into(), end: ".a.b:8443".into() };
+        assert_eq!(text("https://*.A.b:8443").origins(), Ok(Origins::Listed(vec![below])));
+        assert!(text("https://*.b").origins().unwrap_err().contains("https://*.example.com"));
         let shown = text("https://a.b/").origins().unwrap_err();
         assert!(shown.contains("https://example.com:8443"), "{shown}");
         assert!(text("*,https://a.b").origins().unwrap_err().contains("alone"));

@@ -61,6 +61,11 @@ impl Files {
         self.page = Some(page);
     }
 
+    /// Returns whether who asks by this host is served the page: its requests come from there.
+    pub fn has_page_for(&self, request: &Request) -> bool {
+        self.page.as_ref().is_some_and(|page| page.is_for(request))
+    }
+
     /// One more file.
     pub fn add(&mut self, file: File) {
         self.public.push(file);

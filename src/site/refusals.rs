@@ -7,6 +7,7 @@ use super::plain::paths;
 use crate::client::http::{Request, Response};
 use crate::complaints::{Origin, Weight, shown};
 use crate::config::Bounds;
+use crate::handler::remedy;
 use crate::server::Server;
 use crate::slots::ConnId;
 use crate::topic;
@@ -48,7 +49,7 @@ impl Site {
         self.server.complain("4505", Weight::Curable, from, || {
             let page = shown(request.header("origin").unwrap_or_default());
             let path = shown(request.path());
-            format!("a page of {page} wants {path}; if it is yours: --origins {page}")
+            format!("a page of {page} wants {path}; {}", remedy(request))
         });
     }
 

@@ -44,6 +44,39 @@ async def test_a_page_of_another_origin_is_told_the_setting_that_lets_it_in(star
     assert page.run(ENDED, url=f"{willing.url}/ws", token=token())[0] == "open"
 
 
+async def test_a_sandboxed_frame_is_told_what_listing_it_would_mean(start, page):
+    inside = EVENTS.replace("new Promise((done) => {", "(() => { const done = (seen) => parent.postMessage(seen, '*');") \
+        .rstrip(")") + ")()"
+    code = """new Promise((done) => {
+      addEventListener("message", ({ data }) => done(data), { once: true });
+      const frame = document.createElement("iframe");
+      frame.setAttribute("sandbox", "allow-scripts");
+      frame.srcdoc = `<script>((url, token) => ${inside})(${JSON.stringify(url)}, ${JSON.stringify(token)})</script>`;
+      document.body.append(frame);
+    })"""
+    server, willing = start(), start("--origins", "null")
+    async with server.client("43") as bystander:
+        seen = page.run(code, url=f"{server.url}/ws", token=token(), inside=inside)
+        assert (seen["events"], seen["code"]) == (["open"], 4505)
+        assert "--origins null (any page from disk or sandboxed frame)" in json.loads(seen["reason"])["detail"]
+        assert await bystander.heard() == []
+    # Let in, it is refused for its token alone.
+    seen = page.run(code, url=f"{willing.url}/ws", token=token(seconds=-60), inside=inside)
+    assert (seen["events"], seen["code"]) == (["open"], 4500)
+
+
+async def test_the_token_alone_is_a_subprotocol(server, page):
+    code = """new Promise((done) => {
+      const socket = new WebSocket(url, ["bearer." + token]);
+      socket.onmessage = ({ data }) => done([socket.protocol === "bearer." + token, JSON.parse(data)]);
+      socket.onclose = ({ code, reason }) => done([false, { code, reason }]);
+    })"""
+    async with server.client("43") as bystander:
+        is_chosen, welcome = page.run(code, url=f"{server.url}/ws", token=token("42"))
+        assert is_chosen and (welcome["op"], welcome["sub"]) == ("welcome", "42"), welcome
+        assert await bystander.heard() == []
+
+
 async def test_an_expired_token_is_told_and_the_close_is_clean(server, page):
     url, expired = f"{server.url}/ws", token(seconds=-60)
     async with server.client("43") as bystander:

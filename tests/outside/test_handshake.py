@@ -210,6 +210,49 @@ def test_listed_origins_may_connect_and_no_others(start):
         assert origin_status(server, origin) == 4505, origin
 
 
+NEAR_MISSES = [
+    "https://example.com", "https://.example.com", "https://a..example.com", "https://evilexample.com",
+    "https://a.example.com.evil.example", "https://a.example.com:8443", "https://evil.example:1.example.com",
+    "https://evil.example/.example.com", "https://evil@a.example.com", "http://a.example.com", "https://*.example.com",
+    "file:///", "file://a", "://null", "null, null", "nullnull", "https://null",
+]
+
+
+async def test_a_domain_and_pages_from_disk_may_be_listed(start):
+    server = start("--origins", "https://*.example.com,null,file://")
+    async with server.client("43") as bystander:
+        for origin in ["https://a.example.com", "https://A.b.Example.com:443", "null", "file://", None]:
+            assert origin_status(server, origin) == 101, origin
+        for origin in NEAR_MISSES:
+            assert origin_status(server, origin) == 4505, origin
+        with Raw(server) as raw:
+            extra = ["Origin: null", "Origin: https://a.example.com"]
+            raw.send(head(server, f"/ws?token={token('43')}", extra=extra))
+            assert raw.answer()[0] == 101 and raw.close_code() == 4505
+        assert await bystander.heard() == []
+    other = start("--origins", "https://a.example.com")
+    assert [origin_status(other, origin) for origin in ["null", "file://"]] == [4505, 4505]
+
+
+async def test_the_servers_own_page_may_connect_whatever_is_listed(start):
+    flags = ["--origins", "http://localhost:5173"]
+    page = start(*flags, "--page")
+    async with page.client("43") as bystander:
+        for origin, host, status in [
+            ("http://localhost:5173", None, 101), (f"http://{page.host}", None, 101),
+            ("https://push.example", "push.example", 101), ("https://push.example", None, 4505),
+            ("http://evil.example", None, 4505), ("null", None, 4505), ("capacitor://push.example", "push.example", 4505),
+        ]:
+            assert origin_status(page, origin, host=host) == status, origin
+        assert await bystander.heard() == []
+    without = start(*flags)
+    assert origin_status(without, f"http://{without.host}") == 4505
+    # Without a key the page is for this machine alone, by a name that nobody can point here.
+    ready = start(*flags, key=False)
+    for origin, host, status in [(f"http://{ready.host}", None, 4500), ("http://evil.example", "evil.example", 4505)]:
+        assert origin_status(ready, origin, host=host) == status, origin
+
+
 def test_the_default_port_is_the_same_origin(start):
     server = start("--origins", "https://example.com:443")
     assert origin_status(server, "https://example.com") == 101

@@ -25,6 +25,20 @@ async def test_a_refused_handshake_is_told_once_a_minute(start, options, status,
     assert "xxxx" not in server.log()
 
 
+@pytest.mark.parametrize("origin, detail", [
+    ("null", "if it is yours: --origins null (any page from disk or sandboxed frame)"),
+    ("file://", "if it is yours: --origins file:// (any page from disk)"),
+    ("garbage", "if it is yours: name it in origins"),
+])
+async def test_a_page_without_an_origin_of_its_own_reads_who_else_would_be_let_in(start, origin, detail):
+    server = start("--topics", "news")
+    async with server.client("1") as bystander:
+        async with server.dial(token("42"), headers={"Origin": origin}, place="query") as connection:
+            assert await closed(connection) == (4505, {"reason": "origin", "detail": f"not allowed; {detail}"})
+        server.wait_for_log(f"warning: 4505: a page of {origin} wants /ws; {re.escape(detail)}")
+        assert await bystander.heard() == []
+
+
 async def test_a_foreign_page_reads_why_it_is_refused_and_so_does_the_operator(start):
     server = start("--topics", "news")
     page = {"headers": {"Origin": "http://localhost:5173"}, "place": "query"}

@@ -35,6 +35,7 @@ def test_check_accepts_good_settings_and_exits(tmp_path):
     (["--head-seconds", "0"], ["head_seconds", "0", "1"]),
     (["--format", "xml"], ["format", "xml", "json", "raw"]),
     (["--origins", "example.com"], ["origins", "example.com", "https://"]),
+    (["--origins", "https://*.com"], ["origins", "https://*.com", "https://*.example.com", "null or file://"]),
     (["--path", "ws"], ["path", "ws", "/"]),
     (["--topics", "a b"], ["topics", "a b"]),
     (["--may", "a.*.b"], ["may", "a.*.b"]),

@@ -15,6 +15,9 @@ use crate::push::PROTOCOL;
 /// Nobody's page (RFC 6761 section 6.4).
 const FOREIGN: &str = "https://oneloop-doctor.invalid";
 
+/// Stands for the `*` of a listed origin.
+const LABEL: &str = "oneloop-doctor";
+
 /// Fewer days than that, and whatever renews the certificate has failed already.
 const DAYS_MIN: u64 = 14;
 
@@ -162,7 +165,9 @@ impl Tour<'_> {
     /// A page that the settings let in.
     fn own_origin(&self) -> String {
         match self.route().map(|route| &route.origins) {
-            Some(Origins::Listed(listed)) => listed.first().cloned().unwrap_or_default(),
+            Some(Origins::Listed(listed)) => {
+                listed.first().map(|one| one.example(LABEL)).unwrap_or_default()
+            }
             _ => self.url.origin(),
         }
     }

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use oneloop::client::http::{Method, parse};
-use oneloop::config::Origins;
+use oneloop::config::{ListedOrigin, Origins};
 use oneloop::handler::admits;
 use oneloop::{Request, Response};
 use oneloop_fuzz::pieces;
@@ -48,7 +48,7 @@ fn answer(request: &Request) {
         let value = request.query(name);
         assert!(value.is_none_or(|value| !value.is_empty() && !value.contains('&')));
     }
-    let listed = Origins::Listed(vec!["https://example.com".to_owned()]);
+    let listed = Origins::Listed(vec![ListedOrigin::parse("https://example.com").expect("an origin")]);
     let is_admitted =
         [&Origins::Any, &Origins::SameHost, &listed].map(|from| admits(from, request));
     assert!(is_admitted[0]);
