@@ -42,6 +42,24 @@ impl WallOffset {
     }
 }
 
+/// `2026-11-26T21:48:46` (RFC 3339 without its offset), of a unix second, in UTC. The day is found by counting in years that begin in
+/// March, 400 of which are always 146,097 days.
+pub fn utc(unix: u64) -> String {
+    let (days, second) = (unix / 86_400, unix % 86_400);
+    // Days since 1 March of the year 0.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year = (day_of_era - leap_days) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
 /// Says yes once a second at most: for lines of the log that others can cause.
 #[derive(Debug, Default)]
 pub struct Seldom(Option<Millis>);
@@ -71,6 +89,20 @@ mod tests {
         assert_eq!(offset.moved(now(4_005, 15_105)), 0);
         assert_eq!(offset.moved(now(5_005, 6_105)), -10_000);
         assert_eq!(offset.moved(now(6_005, 7_105)), 0);
+    }
+
+    #[test]
+    fn a_moment_is_written_as_the_calendar_has_it() {
+        for (unix, written) in [
+            (0, "1970-01-01T00:00:00"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (951_868_800, "2000-03-01T00:00:00"),
+            (1_735_689_599, "2024-12-31T23:59:59"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+        ] {
+            assert_eq!(utc(unix), written);
+        }
     }
 
     #[test]

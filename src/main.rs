@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         Command::Explain { token, topic } => {
             match serve::explain(&config, &token, &topic, unix()) {
                 Ok((text, hears)) => {
-                    print(&text);
+                    print(text.trim_end());
                     ExitCode::from(u8::from(!hears))
                 }
                 Err(problem) => bad_settings(&problem),

@@ -118,6 +118,12 @@ impl Keys {
         (claims.and_then(|claims| claims.check(&self.expected, unix)), microseconds)
     }
 
+    /// The user and the dates of a token as lines for a person, at the second `unix`; nothing of one that no key here has signed.
+    pub fn shown(&self, token: &str, unix: u64) -> String {
+        self.claims(token, &mut 0)
+            .map_or(String::new(), |claims| claims.shown(self.user_claim(), unix))
+    }
+
     /// The claim that names the user.
     pub fn user_claim(&self) -> &str {
         &self.expected.user_claim

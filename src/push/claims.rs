@@ -9,6 +9,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::claim::{Claim, named};
+use super::dates::{date, shown};
 use crate::topic::Grant;
 
 /// How far `nbf` may be ahead, in seconds, for its refusal to be one for now: clocks that are set at all do not differ by more.
@@ -81,9 +82,6 @@ impl Refusal {
     }
 }
 
-/// Dates of this century, in milliseconds since 1970: as seconds they lie thirty thousand years ahead.
-const IN_MILLISECONDS: std::ops::Range<u64> = 946_684_800_000..4_102_444_800_000;
-
 /// What the claims are held against.
 pub struct Expected {
     /// The claim that names the user.
@@ -127,6 +125,8 @@ struct Members {
     sub: Claim,
     exp: Claim,
     nbf: Claim,
+    /// Shown, never checked: it says nothing about whom the token is for.
+    iat: Claim,
     aud: Claim,
     iss: Claim,
     topics: Claim,
@@ -142,6 +142,17 @@ impl Claims {
     pub fn of_user(self, payload: &[u8], claim: &str) -> Result<Claims, Refusal> {
         let sub = named(payload, claim).map_err(|_| Refusal::UNREADABLE)?;
         Ok(Claims(Members { sub, ..self.0 }))
+    }
+
+    /// The user, by the claim with this name, and the dates, as lines for a person at the second `unix`; no line for what is not there.
+    pub fn shown(self, user_claim: &str, unix: u64) -> String {
+        let Members { sub, iat, nbf, exp, .. } = self.0;
+        let width = user_claim.len().max(3);
+        let user = sub.user_id().map(|id| format!("{user_claim:width$}  {id}\n"));
+        let dates = [("iat", iat), ("nbf", nbf), ("exp", exp)];
+        let there = dates.iter().filter(|(_, claim)| !matches!(claim, Claim::Absent));
+        let lines = there.map(|(name, claim)| format!("{name:width$}  {}\n", shown(claim, unix)));
+        user.into_iter().chain(lines).collect()
     }
 
     /// Whom they speak for, at the second `unix`.
@@ -165,13 +176,11 @@ impl Claims {
             let expected = "a string of 1 to 255 bytes without control characters, or an integer";
             Refusal::Claims(format!("{user_claim} must be {expected}").into())
         })?;
-        let exp = claims.exp.seconds().ok_or(Refusal::claims("exp must be a number of seconds"))?;
-        if IN_MILLISECONDS.contains(&exp) {
-            return Err(Refusal::claims("exp is in milliseconds: it must be in seconds"));
-        }
-        let nbf = match claims.nbf {
+        let date = |name, claim| date(name, claim).map_err(|detail| Refusal::Claims(detail.into()));
+        let exp = date("exp", &claims.exp)?;
+        let nbf = match &claims.nbf {
             Claim::Absent => 0,
-            nbf => nbf.seconds().ok_or(Refusal::claims("nbf must be a number of seconds"))?,
+            nbf => date("nbf", nbf)?,
         };
         let admin = match claims.admin {
             Claim::Absent => false,
@@ -350,6 +359,32 @@ mod tests {
             ["42",1700000060,0,"","",[],[],true] [] null 5 "" {"#;
         for json in cases.split_whitespace().chain([""]) {
             assert_eq!(read(json, &any).expect_err(json).name(), "claims", "{json}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_shown_with_its_user_and_its_dates() {
+        let shown = |json, claim| serde_json::from_str::<Claims>(json).unwrap().shown(claim, NOW);
+        let all = r#"{"sub":42,"exp":1700000060,"iat":1699999940000,"nbf":"x","name":"secret"}"#;
+        let iat =
+            "iat  2023-11-14T22:12:20Z, 1 min ago, if it were in seconds: it is in milliseconds";
+        let lines = format!(
+            "sub  42\n{iat}\nnbf  no number of seconds\nexp  2023-11-14T22:14:20Z, in 1 min\n"
+        );
+        assert_eq!(shown(all, "sub"), lines);
+        let user = r#"{"sub":"a","exp":1700000000}"#;
+        assert_eq!(shown(user, "user_id"), "user_id  a\nexp      2023-11-14T22:13:20Z, now\n");
+        assert_eq!(shown(r#"{"sub":"a\nb"}"#, "sub"), "");
+        // A mistake in `iat` refuses no token: nothing depends on it.
+        let any = expected(&[], &[]);
+        assert!(check("\"iat\":1699999940000", &any).is_ok());
+        for claim in ["nbf", "exp"] {
+            let refusal = check(&format!("\"{claim}\":1700000060000000"), &any).unwrap_err();
+            assert_eq!(refusal.name(), "claims");
+            assert_eq!(
+                refusal.detail(),
+                format!("{claim} is in microseconds: it must be in seconds")
+            );
         }
     }
 

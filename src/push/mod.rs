@@ -8,6 +8,7 @@ pub mod auth;
 mod claim;
 mod claims;
 mod command;
+mod dates;
 pub mod explain;
 mod keys;
 mod malformed;

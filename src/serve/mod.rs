@@ -199,7 +199,7 @@ fn random_keys(jwt: &Jwt) -> Result<Keys, String> {
     Keys::new(&KeySettings { secret: Some(&secret), ..KeySettings::of(jwt) })
 }
 
-/// Whether a token hears a topic, and by which rule, a line for each route.
+/// Whether a token hears a topic, and by which rule, a line for each route; then whom the token speaks for, and when.
 ///
 /// # Errors
 /// Settings or a topic that cannot be used.
@@ -220,9 +220,9 @@ pub fn explain(
     let identity = match keys.check(token, unix) {
         Ok(identity) => identity,
         Err(refusal) => {
-            let text =
-                format!("no: the token is refused ({}): {}", refusal.name(), refusal.detail());
-            return Ok((text, false));
+            let (name, detail) = (refusal.name(), refusal.detail());
+            let text = format!("no: the token is refused ({name}): {detail}\n");
+            return Ok((text + &keys.shown(token, unix), false));
         }
     };
     let mut text = String::new();
@@ -237,8 +237,7 @@ pub fn explain(
         };
         let _ = writeln!(text, "{verdict}{place}");
     }
-    text.truncate(text.trim_end().len());
-    Ok((text, hears))
+    Ok((text + &keys.shown(token, unix), hears))
 }
 
 /// The start-up lines: every address, and one thing to try.

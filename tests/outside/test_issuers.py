@@ -171,3 +171,47 @@ async def test_a_topic_of_260_bytes_is_heard(start):
         assert server.publish(topic, 1) == 1
         assert await client.heard() == [(topic, 1)]
         assert await bystander.heard() == []
+
+
+DATES = {
+    "exp in milliseconds": ({"exp": 1000}, "exp is in milliseconds"),
+    "exp in microseconds": ({"exp": 1_000_000}, "exp is in microseconds"),
+    "nbf in milliseconds": ({"nbf": 1000}, "nbf is in milliseconds"),
+    "nbf in nanoseconds": ({"nbf": 1_000_000_000}, "nbf is in nanoseconds"),
+}
+
+
+@pytest.mark.parametrize("name", DATES)
+async def test_a_date_in_another_unit_is_refused_and_shown(server, name):
+    wrong, words = DATES[name]
+    now = int(time.time())
+    dates = {"iat": now - 60, "exp": now + 590} | {claim: (now + 590) * factor for claim, factor in wrong.items()}
+    bearer = signed("42", **dates)
+    async with server.client("43") as bystander:
+        status, _, body = await server.refusal(bearer)
+        assert status == 401 and json.loads(body)["detail"] == f"{words}: it must be in seconds"
+        assert await bystander.heard() == []
+    done = oneloop("explain", bearer, "news", **KEY)
+    verdict, user, *shown = done.stdout.splitlines()
+    assert verdict == f"no: the token is refused (claims): {words}: it must be in seconds" and user == "sub  42"
+    assert [line[:3] for line in shown] == [claim for claim in ["iat", "nbf", "exp"] if claim in dates]
+    # Told as the date that was meant.
+    year, (claim, unit) = time.strftime("%Y", time.gmtime(now + 590)), words.split(" is in ")
+    line = next(line for line in shown if line.startswith(claim))
+    assert line.startswith(f"{claim}  {year}-") and line.endswith(f"if it were in seconds: it is in {unit}"), line
+    assert "ago" in shown[0] and done.returncode == 1
+
+
+async def test_iat_is_shown_and_not_judged(server):
+    bearer = signed("42", iat=int(time.time() * 1000))
+    async with server.client("43") as bystander:
+        await hears_its_own(server, "42", bystander, bearer=bearer)
+    shown = oneloop("explain", bearer, "user.42", **KEY).stdout
+    assert shown.startswith("yes: ") and "if it were in seconds: it is in milliseconds\nexp" in shown, shown
+
+
+def test_explain_names_the_claim_of_the_user():
+    shown = oneloop("explain", signed("7", user_id=42), "user.42", "--jwt-user-claim", "user_id", **KEY)
+    assert shown.returncode == 0 and "\nuser_id  42\nexp      20" in shown.stdout, shown.stdout
+    foreign = oneloop("explain", token(secret="z" * 40), "news", **KEY)
+    assert foreign.stdout.count("\n") == 1, "nothing is shown of what nobody here signed"

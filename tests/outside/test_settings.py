@@ -154,8 +154,10 @@ def test_a_token_that_could_not_work_is_not_made(flags, variables):
 def test_explain_says_whether_and_why(topic, answer):
     bearer = token(topics=["a"], may=["room.*"])
     done = oneloop("explain", bearer, topic, **KEY)
-    # With one route the verdict stands alone.
-    assert re.fullmatch(rf"{answer}: .+\n", done.stdout), done.stdout + done.stderr
+    date = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    # With one route there is one verdict.
+    lines = rf"{answer}: .+\nsub  42\nexp  {date}, in (9 min \d+ s|10 min)\n"
+    assert re.fullmatch(lines, done.stdout), done.stdout + done.stderr
 
 
 def test_explain_says_why_a_token_is_refused():

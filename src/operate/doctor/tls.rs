@@ -124,7 +124,7 @@ fn unix(date: &str) -> Option<u64> {
         seconds = seconds * 60 + part.parse::<u64>().ok().filter(|part| *part < 100)?;
     }
     let year: u64 = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
-    // Years that begin in March have their leap day at the end (its inverse is in `logger`).
+    // Years that begin in March have their leap day at the end (its inverse is in `clock`).
     let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day;
     Some(days.checked_sub(719_469)? * 86_400 + seconds)
