@@ -136,6 +136,11 @@ impl Request {
             .filter(|entry| !entry.is_empty())
     }
 
+    /// Every value of a header, as it came.
+    pub fn lines<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.head.headers().get_all(name).iter().map(|value| value.as_bytes())
+    }
+
     /// How often a header occurs.
     pub fn count(&self, name: &str) -> usize {
         self.head.headers().get_all(name).iter().count()

@@ -73,7 +73,7 @@ const TEXTS: [Text<Config>; 19] = [
     ("log_format", |a, b| a.log_format != b.log_format, None),
 ];
 
-const TOKENS: [(&str, Differs<Jwt>); 10] = [
+const TOKENS: [(&str, Differs<Jwt>); 11] = [
     ("jwt.secret", |a, b| a.secret != b.secret),
     ("jwt.previous_secret", |a, b| a.previous_secret != b.previous_secret),
     ("jwt.key", |a, b| a.key != b.key),
@@ -82,6 +82,7 @@ const TOKENS: [(&str, Differs<Jwt>); 10] = [
     ("jwt.user_claim", |a, b| a.user_claim != b.user_claim),
     ("jwt.audience", |a, b| a.audience != b.audience),
     ("jwt.issuer", |a, b| a.issuer != b.issuer),
+    ("jwt.cookie", |a, b| a.cookie != b.cookie),
     ("jwt.algorithms", |a, b| a.algorithms != b.algorithms),
     ("jwt.leeway_seconds", |a, b| a.leeway_seconds != b.leeway_seconds),
 ];

@@ -133,6 +133,8 @@ pub struct Jwt {
     pub audience: Vec<String>,
     /// What `iss` must be, one of them; none leaves it unchecked.
     pub issuer: Vec<String>,
+    /// The cookie of a handshake that a token may stand in; `None` is off, and beside a route for every origin always.
+    pub cookie: Option<String>,
     /// How far, in seconds, `exp` and `nbf` may be off.
     pub leeway_seconds: u64,
     /// Names of RFC 7518 section 3.1 and RFC 8037, all of the key's family; empty: the family's default.
@@ -283,6 +285,7 @@ impl Default for Jwt {
             user_claim: Jwt::USER_CLAIM.to_owned(),
             audience: Vec::new(),
             issuer: Vec::new(),
+            cookie: None,
             leeway_seconds: 5,
             algorithms: Vec::new(),
         }
@@ -318,6 +321,7 @@ impl fmt::Debug for Jwt {
             .field("user_claim", &self.user_claim)
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)
+            .field("cookie", &self.cookie)
             .field("leeway_seconds", &self.leeway_seconds)
             .field("algorithms", &self.algorithms)
             .finish_non_exhaustive()

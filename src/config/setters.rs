@@ -187,6 +187,16 @@ pub(super) fn parties(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
+/// A name is a token of RFC 9110 (RFC 6265 section 4.1.1).
+pub(super) fn cookie(value: &Value) -> Result<Option<String>, String> {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    match value.word()?.as_str() {
+        "off" => Ok(None),
+        text if text.bytes().all(is_allowed) => Ok(Some(text.to_owned())),
+        _ => Err(value.is_not("the name of a cookie")),
+    }
+}
+
 /// One that says something else already cannot name the user as well.
 pub(super) fn user_claim(value: &Value) -> Result<String, String> {
     const TAKEN: [&str; 8] = ["exp", "nbf", "iat", "aud", "iss", "topics", "may", "admin"];
@@ -274,6 +284,8 @@ mod tests {
             ("jwt.user_claim", "", "it is empty; leave it out instead"),
             ("jwt.audience", "", "it is empty; leave it out instead"),
             ("jwt.issuer", "a\nb", "control characters"),
+            ("jwt.cookie", "a=b", r#""a=b" is not the name of a cookie; allowed: a cookie's name"#),
+            ("jwt.cookie", "a;b", "is not the name of a cookie"),
             ("jwt.issuer", "a,,b", r#""a,,b" has an empty entry"#),
             ("jwt.key_file", "", "the file's name is empty"),
             ("origins", "https://a.b/", r#""https://a.b/" is not like https://example.com:8443"#),

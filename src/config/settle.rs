@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::file::read_file;
 use super::setting::Apply;
 use super::table;
-use super::{Config, Sink};
+use super::{Config, Origins, Sink};
 
 /// No key, key set or secret is larger.
 const KEY_BYTES_MAX: u64 = 1 << 20;
@@ -40,6 +40,7 @@ impl Draft {
         self.choose_routes();
         self.fill_defaults();
         self.check_bounds();
+        self.check_cookie();
         if task == Task::Serve {
             self.check_addresses();
             self.check_proxies();
@@ -185,6 +186,24 @@ impl Draft {
             self.problems.push(format!(
                 "{label} is {silence} and {ping_label} is {ping}: a silent client must be pinged \
                  before it is closed, so silence_seconds must be the larger"
+            ));
+        }
+    }
+
+    /// A cookie comes with the handshake of any page: where every origin may connect, any site would listen as its visitors.
+    fn check_cookie(&mut self) {
+        if self.config.jwt.cookie.is_none() {
+            return;
+        }
+        for route in self.config.routes.iter().filter(|route| route.origins == Origins::Any) {
+            let origins = match self.has("origins") {
+                true => self.label("origins"),
+                false => format!("origins of [[route]] {:?}", route.path),
+            };
+            let cookie = self.label("jwt.cookie");
+            self.problems.push(format!(
+                "{cookie} and {origins} = *: browsers send a cookie along with the handshake of any page, so every site could \
+                 listen as its visitors; name the origins, or leave one of the two out"
             ));
         }
     }
@@ -348,6 +367,8 @@ mod tests {
             ("receipts = 'r'", &[], "receipts (t.toml:1) needs a Redis: set redis"),
             ("redis = 'redis://h'\nreceipts = 'pub.r'", &[], "receipts (t.toml:2) begins with the prefix \"pub.\""),
             ("redis = 'redis://h'\nreceipts = 'r'\nctl = 'r'", &[], "receipts (t.toml:2) is the channel of orders as well"),
+            ("origins = ['*']\njwt.cookie = 'jwt'", &[], "jwt.cookie (t.toml:2) and origins (t.toml:1) = *: browsers send a cookie along"),
+            ("jwt.cookie = 'jwt'\n[[route]]\n[[route]]\npath = '/a'\norigins = ['*']", &[], "jwt.cookie (t.toml:1) and origins of [[route]] \"/a\" = *: "),
             ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),
             ("[[route]]\npath = '/a'\nupstream = 'channel:up'", &[], "upstream of [[route]] \"/a\" needs a Redis"),
             ("streams = ['pub']", &[], "streams (t.toml:1) is set, but redis is not"),
@@ -377,6 +398,8 @@ mod tests {
             ("upstream = 'stream:up'\nredis = 'redis://h'", &[]),
             ("streams = ['pub', 'more']\nredis = 'redis://h'", &[]),
             ("events = 'stream:evt'\nredis = 'redis://h'", &[]),
+            ("jwt.cookie = 'jwt'\norigins = ['https://a.b']", &[]),
+            ("jwt.cookie = 'off'\norigins = ['*']", &[]),
             ("ping_seconds = 0\nsilence_seconds = 1", &[]),
             ("ping_seconds = 90\nsilence_seconds = 0", &[]),
             ("[[route]]\npath = '/a'\n[[route]]\npath = '/'", &[]),

@@ -72,6 +72,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "not checked", "text or list of texts", |c, v| put(&mut c.jwt.audience, parties(v))),
         text("jwt.issuer", "what iss must be, one of these",
             "not checked", "text or list of texts", |c, v| put(&mut c.jwt.issuer, parties(v))),
+        text("jwt.cookie", "cookie of the handshake that a token may stand in, from checked origins",
+            "off", "a cookie's name, or off; not beside origins = *", |c, v| put(&mut c.jwt.cookie, cookie(v))),
         text("jwt.algorithms", "algorithms accepted, all of the key's family",
             "HS256, or the public key's", "list of HS256, HS384, HS512, RS.., PS.., ES256, ES384, EdDSA",
             |c, v| put(&mut c.jwt.algorithms, algorithms(v))),

@@ -36,6 +36,8 @@ pub struct KeySettings<'a> {
     pub audience: &'a [String],
     /// One of these is required as `iss`; none: it is not checked.
     pub issuer: &'a [String],
+    /// The cookie of a handshake that a token may stand in; `None`: cookies are not read.
+    pub cookie: Option<&'a str>,
     /// By how many seconds the issuer's clock may differ from ours, either way.
     pub leeway_seconds: u64,
     /// Permits these of what the keys can do. Empty: HS256 with a secret, all that fits with a
@@ -55,17 +57,19 @@ impl KeySettings<'_> {
             user_claim: Some(&jwt.user_claim),
             audience: &jwt.audience,
             issuer: &jwt.issuer,
+            cookie: jwt.cookie.as_deref(),
             leeway_seconds: jwt.leeway_seconds,
             algorithms: &jwt.algorithms,
         }
     }
 }
 
-/// The keys in the order in which they are tried, and what tokens must say.
+/// The keys in the order in which they are tried, what tokens must say, and the cookie that they may come in.
 pub struct Keys {
     keys: Vec<Key>,
     signer: Option<(EncodingKey, Algorithm)>,
     expected: Expected,
+    cookie: Option<String>,
 }
 
 impl Keys {
@@ -102,7 +106,7 @@ impl Keys {
             issuer: settings.issuer.to_vec(),
             leeway_seconds: settings.leeway_seconds,
         };
-        Ok(Keys { keys, signer, expected })
+        Ok(Keys { keys, signer, expected, cookie: settings.cookie.map(str::to_owned) })
     }
 
     /// Whom the token speaks for, at the second `unix`.
@@ -122,6 +126,11 @@ impl Keys {
     pub fn shown(&self, token: &str, unix: u64) -> String {
         self.claims(token, &mut 0)
             .map_or(String::new(), |claims| claims.shown(self.user_claim(), unix))
+    }
+
+    /// The cookie that tokens may come in.
+    pub fn cookie(&self) -> Option<&str> {
+        self.cookie.as_deref()
     }
 
     /// The claim that names the user.

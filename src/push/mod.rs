@@ -8,6 +8,7 @@ pub mod auth;
 mod claim;
 mod claims;
 mod command;
+mod cookie;
 mod dates;
 pub mod explain;
 mod keys;
@@ -27,7 +28,7 @@ use crate::backend::order::Order;
 use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::client::outbox::Slow;
-use crate::config::{self, Config, Format, RouteConfig};
+use crate::config::{self, Config, Format, Origins, RouteConfig};
 use crate::handler::{Handler, Reject};
 use crate::hub::Reason;
 use crate::server::Server;
@@ -54,6 +55,8 @@ struct Rights {
 pub struct Push {
     keys: Rc<Keys>,
     format: Format,
+    /// Whose pages' cookies count.
+    origins: Origins,
     topics: Vec<Grant>,
     may: Vec<Grant>,
     anonymous: Vec<Grant>,
@@ -81,6 +84,7 @@ impl Push {
         Ok(Push {
             keys,
             format: route.format,
+            origins: route.origins.clone(),
             topics: grants("topics", &route.topics)?,
             may: grants("may", &route.may)?,
             anonymous,
@@ -247,9 +251,11 @@ impl Handler for Push {
         id: ConnId,
         request: &Request,
     ) -> Result<(), Reject> {
-        let Some((token, place)) = presented(request) else {
+        let cookie = self.keys.cookie();
+        let in_cookie = || cookie.and_then(|name| cookie::token(request, name, &self.origins));
+        let Some((token, place)) = presented(request, in_cookie) else {
             if self.anonymous.is_empty() {
-                self.waiting.insert(id, instead(request));
+                self.waiting.insert(id, instead(request, cookie.is_some()));
                 server.await_token(id, request.address());
                 return Ok(());
             }
@@ -334,8 +340,8 @@ impl Handler for Push {
             false => Ok(Rc::clone(&self.keys)),
         };
         match keys.and_then(|keys| Push::new(keys, route)) {
-            Ok(Push { keys, topics, may, anonymous, single_session, .. }) => {
-                (self.keys, self.single_session) = (keys, single_session);
+            Ok(Push { keys, origins, topics, may, anonymous, single_session, .. }) => {
+                (self.keys, self.origins, self.single_session) = (keys, origins, single_session);
                 (self.topics, self.may, self.anonymous) = (topics, may, anonymous);
             }
             Err(problem) => log::error!("{} stays as it was: {problem}", route.path),

@@ -13,7 +13,7 @@ const BEARER_PROTOCOL: &str = "bearer.";
 pub(super) enum Place {
     /// In the header `Authorization`: whoever sets headers can read a response.
     Header,
-    /// In the subprotocols or the query, as a browser does, which cannot.
+    /// In the subprotocols, the query or a cookie, as a browser does, which cannot.
     Address,
 }
 
@@ -28,6 +28,8 @@ pub(super) enum Instead {
     /// `?token=` without a value.
     Empty,
     Cookie,
+    /// Cookies, and not the one that is read, or not from a page whose cookies count.
+    OtherCookie,
     /// A command, on the open connection.
     Command,
 }
@@ -46,14 +48,15 @@ impl Instead {
             Instead::Scheme => "Authorization without Bearer",
             Instead::Empty => "?token= is empty",
             Instead::Cookie => "cookies are not read",
+            Instead::OtherCookie => "no cookie counts here",
             Instead::Command => "a command came before",
         };
         format!("{seen}; token places: ?token=, Authorization: Bearer, bearer.T, auth")
     }
 }
 
-/// Looks at a handshake that carries no token.
-pub(super) fn instead(request: &Request) -> Instead {
+/// Looks at a handshake that carries no token, where a cookie is read or none.
+pub(super) fn instead(request: &Request, reads_cookie: bool) -> Instead {
     let named = |name: &&str| request.query(name).is_some();
     if request.parameter_is_empty("token") {
         Instead::Empty
@@ -64,14 +67,17 @@ pub(super) fn instead(request: &Request) -> Instead {
     } else if let Some(name) = HEADERS.iter().find(|name| request.count(name) > 0) {
         Instead::Elsewhere(name)
     } else if request.count("cookie") > 0 {
-        Instead::Cookie
+        if reads_cookie { Instead::OtherCookie } else { Instead::Cookie }
     } else {
         Instead::Nothing
     }
 }
 
-/// The token of a handshake; the first place where there is one wins.
-pub(super) fn presented(request: &Request) -> Option<(Cow<'_, str>, Place)> {
+/// The token of a handshake; the first place where there is one wins, and a cookie is the last one.
+pub(super) fn presented<'a>(
+    request: &'a Request,
+    in_cookie: impl FnOnce() -> Option<&'a str>,
+) -> Option<(Cow<'a, str>, Place)> {
     let protocol = || {
         let mut offered = request.list("sec-websocket-protocol");
         offered.find_map(|entry| entry.strip_prefix(BEARER_PROTOCOL))
@@ -86,6 +92,7 @@ pub(super) fn presented(request: &Request) -> Option<(Cow<'_, str>, Place)> {
         .bearer()
         .map(|token| (Cow::Borrowed(token), Place::Header))
         .or_else(|| in_address().map(|token| (token, Place::Address)))
+        .or_else(|| in_cookie().map(|token| (Cow::Borrowed(token), Place::Address)))
 }
 
 /// The subprotocol that the answer names: ours, or in its absence the entry that carries the token, back on the connection that it
@@ -118,12 +125,15 @@ mod tests {
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{line}\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
-            assert_eq!(presented(&request), None, "{head}");
-            assert_eq!(instead(&request), expected, "{head}");
+            assert_eq!(presented(&request, || None), None, "{head}");
+            assert_eq!(instead(&request, false), expected, "{head}");
+            let expected =
+                if expected == Instead::Cookie { Instead::OtherCookie } else { expected };
+            assert_eq!(instead(&request, true), expected, "{head}");
         }
         let all = PARAMETERS.iter().chain(&HEADERS).map(|name| Instead::Elsewhere(name));
-        for seen in all.chain([Instead::Nothing, Instead::Scheme, Instead::Empty, Instead::Command])
-        {
+        let others = [Instead::Cookie, Instead::OtherCookie, Instead::Command];
+        for seen in all.chain([Instead::Nothing, Instead::Scheme, Instead::Empty]).chain(others) {
             let reason = wire::refusal("no_token", &seen.advice());
             assert!(reason.contains("bearer.T, auth\"}"), "nothing is cut: {reason}");
         }
@@ -155,12 +165,12 @@ mod tests {
                 "Authorization: Basic eA==\r\n".to_owned(),
                 Some(("Q", Place::Address)),
             ),
-            ("/?token=", String::new(), None),
-            ("/", "Sec-WebSocket-Protocol: oneloop.v1\r\n".to_owned(), None),
+            ("/?token=", String::new(), Some(("C", Place::Address))),
+            ("/", "Sec-WebSocket-Protocol: oneloop.v1\r\n".to_owned(), Some(("C", Place::Address))),
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
-            let found = presented(&request);
+            let found = presented(&request, || Some("C"));
             let found = found.as_ref().map(|(token, place)| (&**token, *place));
             assert_eq!(found, expected, "{head}");
         }

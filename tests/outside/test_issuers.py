@@ -6,7 +6,8 @@ import time
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from support import SECRET, oneloop, token
+from raw import TEXT, Raw, head
+from support import SECRET, closed, oneloop, token
 
 KEY = {"ONELOOP_JWT_SECRET": SECRET}
 
@@ -215,3 +216,84 @@ def test_explain_names_the_claim_of_the_user():
     assert shown.returncode == 0 and "\nuser_id  42\nexp      20" in shown.stdout, shown.stdout
     foreign = oneloop("explain", token(secret="z" * 40), "news", **KEY)
     assert foreign.stdout.count("\n") == 1, "nothing is shown of what nobody here signed"
+
+
+OURS, FOREIGN = "https://shop.example.com", "https://evil.example.com"
+WITH_COOKIE = ["--jwt-cookie", "session", "--origins", OURS, "--auth-seconds", "1"]
+
+
+def of_page(cookie, origin):
+    return {"headers": {"Cookie": cookie}, "origin": origin}
+
+
+@pytest.mark.parametrize("cookie", [
+    "session={}", 'session="{}"', "theme=dark; session={}; lang=de", "session=; session={}", "name=j\u00f6rg; session={}",
+], ids=["alone", "in quotes", "among others", "behind an empty one", "beside one that is not ASCII"])
+@pytest.mark.parametrize("origin", [OURS, None], ids=["our page", "no page"])
+async def test_a_token_in_the_cookie_is_taken(start, cookie, origin):
+    server = start(*WITH_COOKIE)
+    async with server.client("43") as bystander:
+        async with server.dial(**of_page(cookie.format(token("42")), origin)) as connection:
+            client = await server.enter(connection, "42")
+            assert client.welcome["sub"] == "42"
+            assert server.publish("user.42", 1) == 1
+            assert await client.heard() == [("user.42", 1)]
+        assert await bystander.heard() == []
+
+
+async def test_the_cookie_of_a_foreign_page_counts_nowhere(start):
+    server = start(*WITH_COOKIE)
+    cookie = f"session={token('42')}"
+    async with server.client("43") as bystander:
+        async with server.dial(**of_page(cookie, FOREIGN)) as connection:
+            assert (await closed(connection))[0] == 4505
+        for origin in ["null", "file://", FOREIGN + "\r\nOrigin: " + OURS]:
+            with Raw(server) as raw:
+                raw.send(head(server, extra=[f"Origin: {origin}", f"Cookie: {cookie}"]))
+                assert raw.answer()[0] == 101 and raw.close_code() == 4505
+        # A token in the header lets in any origin, and speaks for its own user.
+        foreign = {"Cookie": cookie, "Authorization": f"Bearer {token('7')}"}
+        async with server.dial(headers=foreign, origin=FOREIGN) as connection:
+            client = await server.enter(connection, "7")
+            assert client.welcome["sub"] == "7"
+            assert server.publish("user.42", "secret") == 0
+            assert await client.heard() == []
+        status, _, _ = await server.refusal("garbage", headers={"Cookie": cookie}, origin=FOREIGN)
+        assert status == 401
+        assert await bystander.heard() == []
+
+
+async def test_of_several_cookies_the_first_counts(start):
+    server = start(*WITH_COOKIE)
+    async with server.client("43") as bystander:
+        first, second = (f"Cookie: session={token(sub)}" for sub in ["42", "7"])
+        for extra in [[first, second], ["Cookie: a=b", first], [f"{first}; {second.removeprefix('Cookie: ')}"]]:
+            with Raw(server) as raw:
+                raw.send(head(server, extra=extra))
+                assert raw.answer()[0] == 101
+                opcode, welcome = raw.frame()
+                assert opcode == TEXT and json.loads(welcome)["sub"] == "42"
+        # Other places come before it.
+        async with server.dial(token("7"), place="query", **of_page(f"session={token('42')}", OURS)) as connection:
+            assert (await server.enter(connection, "7")).welcome["sub"] == "7"
+        assert await bystander.heard() == []
+
+
+@pytest.mark.parametrize("cookie, code, words", [
+    ("session=T", 4500, "three parts"),
+    ("theme=dark", 4501, "no cookie counts here"),
+    ("Session=T", 4501, "no cookie counts here"),
+])
+async def test_a_cookie_that_is_no_token_is_told_by_a_close_code(start, cookie, code, words):
+    server = start(*WITH_COOKIE)
+    async with server.client("43") as bystander:
+        async with server.dial(**of_page(cookie, OURS)) as connection:
+            told = await closed(connection)
+            assert told[0] == code and words in told[1]["detail"], told
+        assert await bystander.heard() == []
+
+
+def test_a_cookie_beside_any_origin_is_an_error():
+    done = oneloop("--check", "--jwt-cookie", "session", "--origins", "*", **KEY)
+    assert done.returncode == 2 and "jwt.cookie (--jwt-cookie) and origins (--origins) = *: browsers send" in done.stderr
+    assert oneloop("--check", *WITH_COOKIE, **KEY).returncode == 0

@@ -22,6 +22,7 @@ static SETTINGS: KeySettings<'_> = KeySettings {
     user_claim: None,
     audience: &[],
     issuer: &[],
+    cookie: None,
     leeway_seconds: LEEWAY,
     algorithms: &[],
 };

@@ -1,0 +1,113 @@
+//! The token in a cookie of the handshake (RFC 6265 section 4.2).
+//!
+//! A browser sends a site's cookies along with the handshake of any page, so a cookie proves who the user is and not that the user's
+//! own page asks: that is proved by `Origin` alone.
+
+use crate::client::http::Request;
+use crate::config::Origins;
+use crate::handler::admits;
+
+/// The value of the cookie `name`, from a page whose origin was checked or from no page. Of several the first that is not empty
+/// counts: browsers send the one with the longest path first.
+pub(super) fn token<'a>(request: &'a Request, name: &str, origins: &Origins) -> Option<&'a str> {
+    is_checked(request, origins).then(|| find(request, name))?
+}
+
+/// Whether the handshake comes from no page, or from one whose origin is among those of the route. A token in `Authorization` lets
+/// in foreign origins, and an opaque one (`null`, `file://`) is that of pages of many authors.
+fn is_checked(request: &Request, origins: &Origins) -> bool {
+    let is_opaque = || {
+        let origin = request.header("origin").unwrap_or("null");
+        origin.eq_ignore_ascii_case("null") || origin.to_ascii_lowercase().starts_with("file:")
+    };
+    let is_from_page = request.count("origin") > 0;
+    *origins != Origins::Any
+        && request.bearer().is_none()
+        && admits(origins, request)
+        && !(is_from_page && is_opaque())
+}
+
+fn find<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    let pairs = request.lines("cookie").flat_map(|line| line.split(|byte| *byte == b';'));
+    let mut values = pairs.filter_map(|pair| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        let (found, value) = pair.split_once('=')?;
+        (found.trim() == name).then(|| unquoted(value.trim()))
+    });
+    values.find(|value| !value.is_empty())
+}
+
+/// A value may stand in quotes, which are no part of it.
+fn unquoted(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::http;
+    use crate::config::ListedOrigin;
+
+    fn request(lines: &[&str]) -> Request {
+        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let head = format!("GET /ws HTTP/1.1\r\nHost: push.example\r\n{lines}\r\n");
+        http::parse(head.as_bytes(), 8192).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        for (lines, expected) in [
+            (&["Cookie: jwt=T"][..], Some("T")),
+            (&["Cookie: a=1; jwt=T; b=2"], Some("T")),
+            (&["Cookie: a=1;jwt=T;b=2"], Some("T")),
+            (&["Cookie: jwt=\"T\""], Some("T")),
+            (&["Cookie: jwt = T "], Some("T")),
+            (&["Cookie: a=1", "cookie: jwt=T"], Some("T")),
+            (&["Cookie: jwt=T; jwt=U"], Some("T")),
+            (&["Cookie: jwt=; jwt=U"], Some("U")),
+            (&["Cookie: name=jörg; jwt=T"], Some("T")),
+            (&["Cookie: jwt=T=="], Some("T==")),
+            (&["Cookie: jwt"], None),
+            (&["Cookie: jwt="], None),
+            (&["Cookie: jwt=\"\""], None),
+            (&["Cookie: JWT=T"], None),
+            (&["Cookie: xjwt=T; jwtx=T; a=jwt=T"], None),
+            (&["Cookie: a=\"b; c=jwt\""], None),
+            (&["Set-Cookie: jwt=T"], None),
+            (&[], None),
+        ] {
+            let request = request(lines);
+            assert_eq!(token(&request, "jwt", &Origins::SameHost), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_counts_from_a_checked_origin_or_from_no_page() {
+        let listed = |origin: &str| Origins::Listed(vec![ListedOrigin::parse(origin).unwrap()]);
+        let (shop, bearer) = (listed("https://shop.example"), "Authorization: Bearer x");
+        for (origins, lines, counts) in [
+            (&Origins::SameHost, &[][..], true),
+            (&Origins::SameHost, &["Origin: https://push.example"], true),
+            (&Origins::SameHost, &["Origin: https://evil.example"], false),
+            (&Origins::SameHost, &["Origin: null"], false),
+            (&shop, &["Origin: https://shop.example"], true),
+            (&shop, &["Origin: https://push.example"], false),
+            (&shop, &["Origin: https://shop.example", "Origin: https://evil.example"], false),
+            (&shop, &[], true),
+            (&Origins::Any, &["Origin: https://push.example"], false),
+            (&Origins::Any, &[], false),
+            (&Origins::SameHost, &["Origin: https://evil.example", bearer], false),
+            (&Origins::SameHost, &["Origin: https://push.example", bearer], false),
+            (&listed("null"), &["Origin: null"], false),
+            (&listed("file://"), &["Origin: file://"], false),
+        ] {
+            let lines = [lines, &["Cookie: jwt=T"]].concat();
+            let request = request(&lines);
+            assert_eq!(
+                token(&request, "jwt", origins),
+                counts.then_some("T"),
+                "{origins:?} {lines:?}"
+            );
+        }
+    }
+}
