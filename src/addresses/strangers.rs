@@ -23,7 +23,7 @@ pub struct Strangers<I> {
 
 #[derive(Clone, Copy)]
 struct Place {
-    network: IpAddr,
+    address: IpAddr,
     arrival: Arrival,
     has_spoken: bool,
 }
@@ -53,17 +53,22 @@ impl<I: Copy + Eq + Hash> Strangers<I> {
         self.places.is_empty()
     }
 
+    /// Where a stranger comes from.
+    pub fn address(&self, id: I) -> Option<IpAddr> {
+        self.places.get(&id).map(|place| place.address)
+    }
+
     /// Takes in a connection that came at `now`.
     pub fn enter(&mut self, id: I, address: IpAddr, now: Millis) {
         self.count += 1;
         let arrival = (now, self.count);
-        self.put(id, Place { network: network(address), arrival, has_spoken: false });
+        self.put(id, Place { address, arrival, has_spoken: false });
     }
 
     /// Moves a stranger to the address that a proxy tells for it.
     pub fn locate(&mut self, id: I, address: IpAddr) {
         if let Some(place) = self.places.get(&id).copied() {
-            self.put(id, Place { network: network(address), ..place });
+            self.put(id, Place { address, ..place });
         }
     }
 
@@ -110,14 +115,15 @@ type Rank = (usize, Reverse<Arrival>);
 
 impl<I: Copy> Crowds<I> {
     fn change(&mut self, place: &Place, change: impl FnOnce(&mut BTreeMap<Arrival, I>)) {
-        let members = self.members.entry(place.network).or_default();
+        let network = network(place.address);
+        let members = self.members.entry(network).or_default();
         if let Some(rank) = rank(members) {
             self.order.remove(&rank);
         }
         change(members);
         match rank(members) {
-            Some(rank) => _ = self.order.insert(rank, place.network),
-            None => _ = self.members.remove(&place.network),
+            Some(rank) => _ = self.order.insert(rank, network),
+            None => _ = self.members.remove(&network),
         }
     }
 

@@ -65,12 +65,15 @@ impl Server {
         if !is_crowded && !self.has_no_slot() {
             return Some(now);
         }
-        let is_later = self.dead.len() >= VACATED_PER_TURN
-            || (is_crowded && self.silent_handshake(now).is_none());
-        if !is_later {
+        let is_later = self.dead.len() >= VACATED_PER_TURN;
+        if !is_later && self.silent_handshake(now).is_some() {
             return Some(now);
         }
-        (!is_crowded || self.silent_handshake(now + 1).is_some()).then_some(now + 1)
+        if is_later || self.silent_handshake(now + 1).is_some() {
+            return Some(now + 1);
+        }
+        // Without a slot it is told that the server is full.
+        (!is_crowded).then_some(now)
     }
 
     /// Whether a connection more needs the slot of another one.

@@ -85,7 +85,9 @@ impl Site {
     }
 
     pub(super) fn peer(&mut self, id: ConnId) -> IpAddr {
-        let peer = self.server.client(id).and_then(|client| client.transport.peer(id));
-        peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
+        // During a handshake it is known from the accept, which saves a system call.
+        let accepted = self.server.handshakes.address(id).filter(|one| !one.is_unspecified());
+        let of_socket = || self.server.client(id)?.transport.peer(id);
+        accepted.or_else(of_socket).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
     }
 }
