@@ -44,12 +44,12 @@ pub struct Readiness {
     pub writable: bool,
 }
 
-/// When there is room for one more connection; `None`: not before another one ends.
-fn room_at(publishers: &Publishers, site: &Site, purpose: Purpose) -> Option<Millis> {
+/// When there is room for one more connection.
+fn room_at(publishers: &Publishers, site: &Site, purpose: Purpose) -> Millis {
     match purpose {
         Purpose::Clients => site.server.room_at(),
-        Purpose::Admin => Some(site.server.admin_room_at()),
-        Purpose::Publishers => Some(publishers.room_at(site.server.now.millis)),
+        Purpose::Admin => site.server.admin_room_at(),
+        Purpose::Publishers => publishers.room_at(site.server.now.millis),
     }
 }
 
@@ -60,7 +60,7 @@ impl Reactor {
         for _ in 0..self.site.server.bounds.accepts_per_turn {
             let per_second = self.site.server.bounds.handshakes_per_second_max;
             let Reactor { doors, publishers, site, .. } = self;
-            let has_room = |purpose| room_at(publishers, site, purpose) == Some(now);
+            let has_room = |purpose| room_at(publishers, site, purpose) == now;
             match doors.accept(now, has_room, per_second) {
                 Accepted::Stream(stream, address, Purpose::Publishers) => {
                     let registry = self.poll.registry();

@@ -170,14 +170,14 @@ impl Doors {
     pub fn next(
         &self,
         now: Millis,
-        room_at: impl Fn(Purpose) -> Option<Millis>,
+        room_at: impl Fn(Purpose) -> Millis,
         per_second_max: u32,
     ) -> Option<Millis> {
         let waiting = self.doors.iter().flatten().filter(|door| door.pending);
-        let at = waiting.filter_map(|door| {
-            let at = room_at(door.purpose)?;
+        let at = waiting.map(|door| {
+            let at = room_at(door.purpose);
             let is_paced = door.purpose == Purpose::Clients && self.is_paced(now, per_second_max);
-            Some(if is_paced { at.max((now / 1000 + 1) * 1000) } else { at })
+            if is_paced { at.max((now / 1000 + 1) * 1000) } else { at }
         });
         at.min().map(|at| at.max(self.exhausted_until.unwrap_or(now)).max(now))
     }

@@ -425,6 +425,7 @@ impl Reactor {
         self.ready.shrink_to_fit();
         self.unchecked.shrink_to_fit();
         self.site.server.dead.shrink_to_fit();
+        self.site.server.lingering.shrink_to_fit();
         self.site.server.broadcasts.shrink();
         self.site.server.flush.shrink();
         self.site.server.pings.shrink_to_fit();

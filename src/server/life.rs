@@ -105,6 +105,7 @@ impl Server {
             return;
         }
         client.finish(last, forget, ends);
+        self.ended += usize::from(client.route != ADMIN_ROUTE);
         self.recount(id, false);
         self.leave_all(id);
         let Some(client) = self.client(id) else { return };
@@ -202,6 +203,9 @@ impl Server {
         let ends = after(self.now.millis, LINGER_SECONDS);
         let Some(client) = self.client(id) else { return };
         client.linger(id, ends);
+        if client.route != ADMIN_ROUTE {
+            self.lingering.push_back(id);
+        }
         self.set_timer(id.index);
     }
 
@@ -227,7 +231,9 @@ impl Server {
             // The rest will never follow, and half a frame is of use to nobody.
             client.transport.discard();
         }
+        let had_ended = !matches!(client.state(), State::Head | State::Open);
         if client.die() {
+            self.ended -= usize::from(had_ended && client.route != ADMIN_ROUTE);
             self.leave_all(id);
             self.handshakes.leave(id);
             self.unproven.leave(id);
@@ -254,6 +260,7 @@ impl Server {
         self.unfinished -= client.unfinished().0;
         client.transport.close(id);
         self.timers.set(id.index, NEVER);
+        self.forget_lingering();
     }
 
     /// How many clients there are, in whatever state but gone.

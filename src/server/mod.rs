@@ -96,6 +96,10 @@ pub struct Server {
     pub(crate) unproven: Strangers<ConnId>,
     /// Connections to the admin listener.
     pub(crate) admins: Strangers<ConnId>,
+    /// Clients that were told the last thing that they are told, and are not gone yet.
+    ended: usize,
+    /// Of them, those to which it is written, in that order; some are gone since.
+    pub(crate) lingering: VecDeque<ConnId>,
     /// What all clients have left unfinished, in bytes: see [`Client::recount`].
     pub(crate) unfinished: usize,
     pub(crate) backlog: Backlog,
@@ -162,6 +166,8 @@ impl Server {
             handshakes: Strangers::default(),
             unproven: Strangers::default(),
             admins: Strangers::default(),
+            ended: 0,
+            lingering: VecDeque::new(),
             unfinished: 0,
             history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
             backlog: bounds::backlog(&bounds),

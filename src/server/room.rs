@@ -48,9 +48,9 @@ impl Server {
         }
     }
 
-    /// Connections that became a WebSocket, or were told that they do not, and are not gone yet.
+    /// How many WebSockets there are.
     pub(crate) fn opened_len(&self) -> usize {
-        self.clients_len() - self.handshakes.len()
+        self.clients_len() - self.handshakes.len() - self.ended
     }
 
     /// Whether `clients_max` are there that nobody can take the place of.
@@ -58,22 +58,17 @@ impl Server {
         self.opened_len() - self.unproven.len() >= self.bounds.clients_max
     }
 
-    /// When the next handshake may begin; `None`: not before another one ends.
-    pub(crate) fn room_at(&self) -> Option<Millis> {
+    /// When the next handshake may begin, or is told that the server is full.
+    pub(crate) fn room_at(&self) -> Millis {
         let now = self.now.millis;
         let is_crowded = self.handshakes.len() >= self.bounds.handshakes_max;
         if !is_crowded && !self.has_no_slot() {
-            return Some(now);
+            return now;
         }
-        let is_later = self.dead.len() >= VACATED_PER_TURN;
-        if !is_later && self.silent_handshake(now).is_some() {
-            return Some(now);
-        }
-        if is_later || self.silent_handshake(now + 1).is_some() {
-            return Some(now + 1);
-        }
-        // Without a slot it is told that the server is full.
-        (!is_crowded).then_some(now)
+        let has_room = (!is_crowded && self.lingers()) || self.silent_handshake(now).is_some();
+        let is_vacant = has_room && self.dead.len() < VACATED_PER_TURN;
+        // Those that came in this turn, or wait to be read, have made room by the next one.
+        if is_vacant || self.handshakes.is_empty() { now } else { now + 1 }
     }
 
     /// Whether a connection more needs the slot of another one.
@@ -93,8 +88,37 @@ impl Server {
             self.vacate(self.silent_handshake(self.now.millis), "handshakes_max");
         }
         !self.has_no_slot()
+            || self.vacate_lingering()
             || self.vacate(self.silent_handshake(self.now.millis), "clients_max")
             || self.vacate_unproven()
+    }
+
+    /// Takes those that are gone off the front of the queue.
+    pub(super) fn forget_lingering(&mut self) {
+        while self.lingering.front().is_some_and(|id| !self.is_lingering(*id)) {
+            self.lingering.pop_front();
+        }
+    }
+
+    /// Whether a client is there that waits for nothing but its peer's end.
+    fn lingers(&self) -> bool {
+        self.lingering.iter().any(|id| self.is_lingering(*id))
+    }
+
+    fn is_lingering(&self, id: ConnId) -> bool {
+        let client = self.clients.get(id.index).filter(|one| one.generation == id.generation);
+        client.is_some_and(|client| client.state() == State::Lingering)
+    }
+
+    /// Drops the client that has lingered for longest. Returns whether there was one.
+    fn vacate_lingering(&mut self) -> bool {
+        while let Some(id) = self.lingering.pop_front() {
+            if self.is_lingering(id) {
+                self.bury(id);
+                return true;
+            }
+        }
+        false
     }
 
     /// Makes room for a client by closing one that has shown no token yet. Returns whether there was one.

@@ -83,6 +83,22 @@ async def test_silent_connections_take_no_place_of_a_client(start):
         assert await bystander.heard() == []
 
 
+@pytest.mark.parametrize("request_head", [
+    b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n",
+    None,
+], ids=["no path", "no upgrade", "a forged token"])
+async def test_who_was_refused_takes_no_place_of_a_client(start, request_head):
+    server = start("--clients-max", 3)
+    async with server.client("43") as bystander:
+        with crowd(server, word=request_head or head(server, "/ws?token=a.b.c")):
+            for number in range(3):
+                async with server.client("42") as client:
+                    assert server.publish("user.42", number) == 1
+                    assert await client.heard() == [("user.42", number)]
+        assert await bystander.heard() == []
+
+
 # ---- tokens that are still to come
 
 @pytest.mark.parametrize("place", ["header", "query", "frame"])
