@@ -142,10 +142,15 @@ pub fn admits(origins: &Origins, request: &Request) -> bool {
 /// How a page that [`admits`] turns away would be let in.
 pub(crate) fn remedy(request: &Request) -> String {
     match request.header("origin").and_then(listing) {
-        Some((origin, who)) => format!("if it is yours: --origins {origin}{who}"),
-        None => UNNAMED.to_owned(),
+        Some((origin, who)) if origin.len() <= SHOWN_BYTES_MAX => {
+            format!("if it is yours: --origins {origin}{who}")
+        }
+        _ => UNNAMED.to_owned(),
     }
 }
+
+/// Of an origin that a peer chose, in bytes; a longer one is not repeated.
+const SHOWN_BYTES_MAX: usize = 80;
 
 /// The remedy for a page whose origin cannot be repeated.
 const UNNAMED: &str = "if it is yours: name it in origins";

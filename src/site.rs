@@ -22,6 +22,7 @@ use crate::slots::ConnId;
 use files::Files;
 use plain::LEAVING;
 use proxies::CROWDED;
+pub(crate) use refusals::fault_of;
 
 /// The most routes there can be.
 pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
@@ -272,7 +273,10 @@ impl Site {
         self.server.open(id, number);
         self.server.route = number;
         let route = &mut self.routes[number as usize];
-        let is_of_page = self.files.has_page_for(request) && admits(&Origins::SameHost, request);
+        // By a name that nobody can point here (DNS rebinding).
+        let is_of_page = self.files.has_page_for(request)
+            && files::is_address(request.header("host"))
+            && admits(&Origins::SameHost, request);
         let result = if is_of_page || admits(&route.origins, request) {
             route.handler.on_open(&mut self.server, id, request)
         } else {

@@ -169,6 +169,11 @@ impl Request {
         values.filter_map(|(_, value)| percent_decoded(value))
     }
 
+    /// Whether it came by HTTP/1.0, which no browser speaks.
+    pub fn is_old(&self) -> bool {
+        self.is_old
+    }
+
     /// Whether the client asks for a WebSocket at all. A header of HTTP/1.0 does not (RFC 9110 section 7.8).
     pub fn is_upgrade(&self) -> bool {
         let is_asked = || self.list("upgrade").any(|entry| entry.eq_ignore_ascii_case("websocket"));

@@ -115,7 +115,7 @@ impl Keys {
     }
 
     /// Checks a token, and says about how many microseconds that took, whatever came of it: the caller bounds their sum. See
-    /// [`KEYS_TRIED_MAX`].
+    /// 4.
     pub fn check_at_a_price(&self, token: &str, unix: u64) -> (Result<Identity, Refusal>, u32) {
         let mut microseconds = 0;
         let claims = self.claims(token, &mut microseconds);

@@ -149,7 +149,11 @@ fn with_page(
                 app = app.asks_redis();
             }
             // Its handler looks at the origin itself, and more closely.
-            app = app.route_from(PATH, PagePublisher::new(&nonce, patterns), Origins::Any);
+            app = app.route_from(
+                PATH,
+                PagePublisher::new(&nonce, config.prefix.clone(), patterns),
+                Origins::Any,
+            );
             Some(Pass { token, nonce })
         }
     };

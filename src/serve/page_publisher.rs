@@ -4,7 +4,8 @@ use crate::client::frame::{Close, Frame};
 use crate::client::http::{Request, Response};
 use crate::handler::{Handler, Reject};
 use crate::server::Server;
-use crate::site::files::is_loopback_name;
+use crate::site::fault_of;
+use crate::site::files::is_from_this_machine;
 use crate::slots::ConnId;
 use crate::source::request::{Answer, Purpose, command};
 
@@ -16,14 +17,16 @@ pub const PATH: &str = "/page/publish";
 pub struct PagePublisher {
     /// The subprotocol that only the page knows.
     protocol: String,
+    /// Of the channels that oneloop hears.
+    prefix: String,
     /// The patterns that oneloop subscribes to in Redis; `None`: there is no Redis.
     patterns: Option<String>,
 }
 
 impl PagePublisher {
     /// For the page that carries this nonce.
-    pub fn new(nonce: &str, patterns: Option<String>) -> PagePublisher {
-        PagePublisher { protocol: format!("oneloop.publish.{nonce}"), patterns }
+    pub fn new(nonce: &str, prefix: String, patterns: Option<String>) -> PagePublisher {
+        PagePublisher { protocol: format!("oneloop.publish.{nonce}"), prefix, patterns }
     }
 
     /// Returns whether a handshake comes from the page: from this machine, by a name that nobody can point here (DNS rebinding),
@@ -31,8 +34,7 @@ impl PagePublisher {
     fn is_from_page(&self, request: &Request) -> bool {
         let host = request.header("host");
         let origin = host.map(|host| format!("http://{}", host.to_ascii_lowercase()));
-        request.address().is_loopback()
-            && is_loopback_name(host)
+        is_from_this_machine(request)
             && request.count("origin") == 1
             && request.header("origin") == origin.as_deref()
             && self.protocol(request).is_some()
@@ -82,6 +84,10 @@ impl Handler for PagePublisher {
         let (route, bytes) = (server.route(), payload.len());
         let purpose = Purpose::Send { route, client: id, user: "".into(), reference: None, bytes };
         if self.patterns.is_some() {
+            // The password of Redis is for messages alone here: not for what other programs hear, nor for orders.
+            if let Some(fault) = fault_of(&self.prefix, channel.as_bytes()) {
+                return server.send(id, &Frame::text(&format!("Nobody hears this: {fault}")));
+            }
             let words = ["PUBLISH", channel, payload].map(str::as_bytes);
             server.ask(command(&words), purpose);
         } else {
@@ -113,7 +119,7 @@ mod tests {
 
     #[test]
     fn only_its_own_page_publishes() {
-        let publisher = PagePublisher::new("n", None);
+        let publisher = PagePublisher::new("n", "pub.".into(), None);
         let nonce = "oneloop.publish.n";
         for (peer, host, origins, protocol, is_own) in [
             ("127.0.0.1", "127.0.0.1:8099", &["http://127.0.0.1:8099"][..], nonce, true),

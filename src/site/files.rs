@@ -16,7 +16,7 @@ pub struct Files {
 pub struct Page {
     /// Its text.
     pub html: Vec<u8>,
-    /// Nothing in it is secret; else only who asks by a loopback name gets it.
+    /// Nothing in it is secret; else only a browser on this machine gets it.
     pub is_public: bool,
 }
 
@@ -83,13 +83,25 @@ impl Files {
 
 impl Page {
     fn is_for(&self, request: &Request) -> bool {
-        self.is_public || is_loopback_name(request.header("host"))
+        self.is_public || is_from_this_machine(request)
     }
+}
+
+/// Headers by which a proxy, or a tunnel that ends on this machine, tells that somebody else asks.
+const FORWARDING: [&str; 4] = ["x-forwarded-for", "forwarded", "x-real-ip", "via"];
+
+/// Whether a browser on this machine asks: from loopback, by a name of loopback, and not through a proxy as far as that can be
+/// seen. HTTP/1.0 is spoken by proxies alone.
+pub fn is_from_this_machine(request: &Request) -> bool {
+    request.address().is_loopback()
+        && is_loopback_name(request.header("host"))
+        && !request.is_old()
+        && FORWARDING.iter().all(|name| request.count(name) == 0)
 }
 
 /// A name that points to this machine alone. A page of another site whose name was pointed here (DNS rebinding) sends its
 /// own name, and must not get the page with its token.
-pub fn is_loopback_name(host: Option<&str>) -> bool {
+fn is_loopback_name(host: Option<&str>) -> bool {
     let Some(name) = host.map(without_port) else { return false };
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())

@@ -162,7 +162,7 @@ fn advice(response: &Response, bounds: &Bounds) -> String {
 }
 
 /// Why a channel carries no topic; `None`: it carries one.
-fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
+pub(crate) fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
     let topic = channel.strip_prefix(prefix.as_bytes());
     if topic.and_then(topic::published).is_some() {
         return None;

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from raw import Raw
 from support import node
 
 PATH = "/page/publish"
@@ -46,6 +47,18 @@ def test_nobody_but_the_page_publishes(start):
     assert server.http("POST", PATH)[0] == 405
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+def test_nobody_gets_the_page_through_a_proxy(start, name):
+    """One that passes the name `localhost` on, or a tunnel that ends on this machine."""
+    server = start(key=False)
+    assert server.http(path="/")[0] == 200
+    assert server.http(path="/", headers={name: "203.0.113.9"})[0] == 404
+    assert handshake(server, **{name: "203.0.113.9"}) == 403
+    with Raw(server) as raw:
+        raw.send(f"GET / HTTP/1.0\r\nHost: {server.host}\r\n\r\n".encode())
+        assert raw.answer()[0] == 404
+
+
 @pytest.mark.parametrize("flags", [["--page"], ["--page", "--listen", "0.0.0.0:0"]])
 def test_a_page_that_others_may_see_publishes_nothing(start, flags):
     server = start(*flags)
@@ -65,10 +78,10 @@ async def test_what_is_typed_into_the_box_is_published(start, start_redis, tmp_p
         assert await bystander.heard() == []
     assert page["messages"] == ['{"on":"pub.room.7"}'] and page["errors"] == []
     unprefixed, nobody, heard = page["answers"]
+    # With oneloop's password for Redis, this would reach other programs there.
+    assert "the channel room.7 does not begin with pub." in unprefixed
     if by_redis:
-        assert unprefixed == "Nobody in Redis subscribes to this channel; oneloop subscribes to pub.*."
         assert nobody == heard == "Redis passed it on."
     else:
-        assert "the channel room.7 does not begin with pub." in unprefixed
         assert nobody == "Nobody listens to this topic."
         assert heard == "It went to 1 client or subscriber."
