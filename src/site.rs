@@ -262,7 +262,7 @@ impl Site {
             let text = if self.draining { LEAVING } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
-        if self.addresses.is_over(id) && !(request.is_upgrade() && self.vacate_twin(id)) {
+        if self.addresses.is_over(id) && !(request.is_upgrade() && self.has_dead_twin(id)) {
             return Err(Response::text(429, CROWDED).with("Retry-After", "5"));
         }
         request.accept(self.routes[number].handler.protocol(request))
@@ -292,6 +292,9 @@ impl Site {
                 self.server.owe(id, crate::flush::Lane::Urgent);
                 if self.server.opened_len() > self.server.bounds.clients_max {
                     self.server.vacate_unproven();
+                }
+                if self.addresses.is_over(id) && !self.vacate_twin(id) {
+                    self.server.close(id, Close::busy(1000, CROWDED));
                 }
             }
             Err(Reject::Http(response)) => {

@@ -113,7 +113,7 @@ impl Push {
         if max > 0 {
             let twins = server.owners_anywhere(&own);
             // A twin whose phone has changed the network since is dead, and nobody has noticed yet.
-            if twins.len() >= max && server.vacate_dead(twins.into_iter()).is_none() {
+            if twins.len() >= max && server.vacate_dead(twins.into_iter(), 0).is_none() {
                 return Err(Close::busy(1000, "clients_per_user_max: close another connection"));
             }
         }

@@ -77,6 +77,7 @@ impl Reactor {
                 }
                 Accepted::Exhausted => {
                     self.site.server.metrics.descriptors_exhausted += 1;
+                    self.site.server.make_descriptor_room();
                     return;
                 }
             }

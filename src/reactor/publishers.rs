@@ -26,7 +26,7 @@ use crate::source::request::Answer;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Strangers that make room in one turn: each holds its descriptor to the end of the turn.
-const VACATED_PER_TURN: usize = 16;
+const VACATED_PER_TURN: usize = 4;
 
 /// Parts of a write: a large message is one of its own.
 const PARTS: usize = 16;

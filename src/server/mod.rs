@@ -356,6 +356,7 @@ impl Server {
     pub fn defer(&mut self, id: ConnId, text: &str) {
         if let Some(client) = self.open_client(id) {
             client.defer(text);
+            self.unproven.speak(id);
         }
     }
 

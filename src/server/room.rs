@@ -9,16 +9,16 @@ use crate::client::{Reading, State};
 use crate::clock::Millis;
 use crate::complaints::{Origin, Weight};
 use crate::slots::ConnId;
-use crate::timers::tick;
+use crate::timers::{Tick, tick};
 
 /// Clients beyond `clients_max` that are let in only to be told so properly.
-const TURNED_AWAY_MAX: usize = 32;
+const TURNED_AWAY_MAX: usize = 16;
 
 /// Connections to the admin listener.
 const ADMINS_MAX: usize = 16;
 
 /// Strangers that make room in one turn: each holds its descriptor to the end of the turn.
-const VACATED_PER_TURN: usize = 16;
+const VACATED_PER_TURN: usize = 4;
 
 impl Server {
     /// Closes a client with 4501 after `auth_seconds` unless a token is shown: see [`Server::welcome`]. Until then it is a
@@ -133,6 +133,13 @@ impl Server {
         if self.admins.len() < ADMINS_MAX || is_vacant { now } else { now + 1 }
     }
 
+    /// Frees a descriptor at the end of the turn, where the process has no other one left.
+    pub(crate) fn make_descriptor_room(&mut self) {
+        if !self.vacate_lingering() {
+            self.vacate(self.silent_handshake(self.now.millis), "descriptors");
+        }
+    }
+
     /// Makes room for a connection to the admin listener. Returns whether it has a slot.
     pub(crate) fn make_admin_room(&mut self) -> bool {
         self.admins.len() < ADMINS_MAX
@@ -163,10 +170,21 @@ impl Server {
         true
     }
 
-    /// Closes the one of these clients that has owed the answer to a ping for longest: it may have been dead since its phone
-    /// changed the network. Returns it, if one owes any.
-    pub(crate) fn vacate_dead(&mut self, clients: impl Iterator<Item = ConnId>) -> Option<ConnId> {
+    /// Whether a client owes the answer to a ping.
+    pub(crate) fn owes_pong(&self, id: ConnId) -> bool {
         let now = tick(self.now.millis);
+        let client = self.clients.get(id.index);
+        client.is_some_and(|one| one.owes_pong_since(id.index, now, &self.timing).is_some())
+    }
+
+    /// Closes the one of these clients that has owed the answer to a ping for longest, and for `patience` at least: it may have
+    /// been dead since its phone changed the network. Returns it, if one owes any.
+    pub(crate) fn vacate_dead(
+        &mut self,
+        clients: impl Iterator<Item = ConnId>,
+        patience: Tick,
+    ) -> Option<ConnId> {
+        let now = tick(self.now.millis).saturating_sub(patience);
         let owing = clients.filter_map(|id| {
             let client = self.clients.get(id.index)?;
             client.owes_pong_since(id.index, now, &self.timing).map(|since| (since, id))

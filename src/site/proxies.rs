@@ -7,6 +7,10 @@ use crate::client::State;
 use crate::client::forwarded::client_address;
 use crate::client::http::{Method, Request, Response};
 use crate::slots::ConnId;
+use crate::timers::{TICKS_PER_SECOND, Tick};
+
+/// How long a ping may be unanswered where the newcomer has shown no token.
+const PATIENCE: Tick = 3 * TICKS_PER_SECOND;
 
 /// Why an address is refused.
 pub(super) const CROWDED: &str = "too many connections from this address";
@@ -50,10 +54,19 @@ impl Site {
         self.server.handshakes.locate(id, address);
     }
 
-    /// Has a connection of the same address that owes the answer to a ping make room. Returns whether there was one.
+    /// Whether a connection of the same address owes the answer to a ping.
+    pub(super) fn has_dead_twin(&self, id: ConnId) -> bool {
+        let mut beside = self.addresses.beside(id).into_iter().flatten();
+        beside.any(|twin| self.server.owes_pong(*twin))
+    }
+
+    /// Has such a one make room for a client that was let in. Returns whether there was one. A client that has shown no token takes
+    /// no place of one that may only be slow to answer.
     pub(super) fn vacate_twin(&mut self, id: ConnId) -> bool {
+        let client = self.server.clients.get(id.index);
+        let is_user = client.and_then(|client| self.server.user_of(client)).is_some();
         let beside = self.addresses.beside(id).into_iter().flatten();
-        let twin = self.server.vacate_dead(beside.copied());
+        let twin = self.server.vacate_dead(beside.copied(), if is_user { 0 } else { PATIENCE });
         twin.inspect(|twin| self.addresses.leave(*twin)).is_some()
     }
 

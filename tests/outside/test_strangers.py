@@ -4,7 +4,7 @@ import contextlib
 import json
 
 import pytest
-from raw import CLOSE, PING, PONG, Raw, frame, head
+from raw import PING, TEXT, Raw, frame, head
 from support import Publisher, counter, eventually, token
 from websockets.exceptions import ConnectionClosed
 
@@ -61,6 +61,51 @@ async def test_who_has_begun_to_speak_stays_while_others_are_silent(start):
             eventually(lambda: counter(server, "strangers_vacated_total") >= CROWD - 8, "room was made")
             speaker.send(whole[100:])
             assert speaker.answer()[0] == 101
+
+
+@pytest.mark.parametrize("limit", ["--handshakes-max", "--clients-max"])
+async def test_one_word_saves_no_stranger_from_a_newcomer_that_is_slow_to_speak(start, limit):
+    """A head that comes a round trip behind the connection, or a token behind the upgrade."""
+    server = start(limit, 8, "--head-seconds", 300, "--auth-seconds", 300)
+    upgrades = limit == "--clients-max"
+    word = head(server) + frame(TEXT, "ping") if upgrades else b"G"
+    count = 7 if upgrades else 8
+    async with server.client("43") as bystander:
+        with crowd(server, count, word) as strangers:
+            if upgrades:
+                for one in strangers:
+                    assert one.answer()[0] == 101 and one.frame()[1] == b"pong"
+            with Raw(server) as slow:
+                if upgrades:
+                    slow.send(head(server))
+                    assert slow.answer()[0] == 101
+                vacated = counter(server, "strangers_vacated_total")
+                with crowd(server, 3, word):
+                    eventually(lambda: counter(server, "strangers_vacated_total") >= vacated + 3, "more have come")
+                    if upgrades:
+                        slow.send(frame(TEXT, json.dumps({"op": "auth", "token": token("42")})))
+                        assert json.loads(slow.frame()[1])["op"] == "welcome"
+                    else:
+                        slow.upgrade(token("42"))
+                    assert server.publish("user.42", 1) == 1
+        assert await bystander.heard() == []
+
+
+async def test_who_is_refused_closes_nobody_at_the_limit_of_an_address(start):
+    server = start("--clients-per-address-max", 2, "--ping-seconds", 1, "--silence-seconds", 300)
+    with await dead_client(server) as one:
+        async with server.client("43") as bystander:
+            for request_head, status in [
+                (head(server, sec_websocket_version="7"), 426), (head(server, bearer="a.b.c"), 401),
+                (head(server, extra=["Origin: http://other.example"]), 101),
+            ]:
+                with Raw(server) as stranger:
+                    stranger.send(request_head)
+                    assert stranger.answer()[0] == status
+                    assert status != 101 or stranger.close_code() == 4505
+            assert server.publish("user.42", 1) == 1
+            assert json.loads(one.frame()[1])["data"] == 1
+            assert await bystander.heard() == []
 
 
 async def test_the_address_with_most_strangers_makes_room(start):
