@@ -240,7 +240,7 @@ async def test_the_servers_own_page_may_connect_whatever_is_listed(start):
     async with page.client("43") as bystander:
         for origin, host, status in [
             ("http://localhost:5173", None, 101), (f"http://{page.host}", None, 101),
-            ("https://push.example", "push.example", 101), ("https://push.example", None, 4505),
+            ("https://push.example", "push.example", 4505), ("https://push.example", None, 4505),
             ("http://evil.example", None, 4505), ("null", None, 4505), ("capacitor://push.example", "push.example", 4505),
         ]:
             assert origin_status(page, origin, host=host) == status, origin
