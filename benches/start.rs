@@ -20,7 +20,7 @@ use support::server::{BINARY, Server};
 use support::symbols::{self, STANDARD, UNKNOWN};
 use support::usage::{Memory, mappings};
 
-/// What the binary may have, in bytes; a static one has the C library in it. With a second way to hear (the publishers' port takes
+/// Most bytes of the binary; a static one has the C library in it. With a second way to hear (the publishers' port takes
 /// subscribers), a client and a publisher in the terminal, and what `doctor` looks at, it is half a megabyte more than before.
 const BINARY_BYTES_MAX: u64 = if cfg!(target_env = "musl") { 3_750_000 } else { 3_600_000 };
 

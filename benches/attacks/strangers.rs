@@ -78,7 +78,7 @@ pub fn run_admin(options: &Options) -> Value {
     flooded(options, admin, b"", admin, asked.as_bytes(), " 200 OK")
 }
 
-/// What becomes of those who behave while the attacker's come.
+/// Measures how clients that behave fare while the attacker's connections come.
 fn flooded(
     options: &Options,
     attacked: SocketAddr,

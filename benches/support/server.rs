@@ -145,7 +145,7 @@ impl Server {
         self.metrics().buckets("turn_seconds")
     }
 
-    /// Those since then, each in the first bucket that holds it; without the empty ones.
+    /// Turns since then, each in the first bucket that holds it, without the empty buckets.
     pub fn turns_since(&self, before: &[(String, u64)]) -> Vec<(String, u64)> {
         let now = self.turns();
         let added = now.iter().zip(before).map(|(now, before)| (&now.0, now.1 - before.1));

@@ -280,7 +280,7 @@ impl Frame {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    /// What goes on the wire.
+    /// The bytes that go on the wire.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0.bytes[self.0.start..]
     }

@@ -1,4 +1,4 @@
-//! What a client has left unfinished: the start of a head or of a frame, a message of which some fragments have come, or one that
+//! Unfinished input of a client: the start of a head or of a frame, a message of which some fragments have come, or one that
 //! its handler takes up later.
 
 use std::net::IpAddr;
@@ -65,7 +65,7 @@ impl Client {
         self.settle();
     }
 
-    /// What it has left unfinished, in bytes, and since when: a head, a frame, a message of which some fragments have come, or
+    /// Bytes of its unfinished input, and since when there is any: a head, a frame, a message of which some fragments have come, or
     /// that waits for its handler.
     pub fn unfinished(&self) -> (usize, Tick) {
         self.flight.as_ref().map_or((0, 0), |flight| (flight.unfinished, flight.since))

@@ -150,7 +150,7 @@ struct Flight {
     fragments: Option<Box<Fragments>>,
     /// A message that its handler takes up later.
     deferred: Option<Box<str>>,
-    /// What the three above hold, as the loop has it in its sum.
+    /// Bytes of the three above, as the loop has them in its sum.
     unfinished: usize,
     /// Since when they hold anything, or the last whole message.
     since: Tick,

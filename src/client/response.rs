@@ -63,7 +63,7 @@ impl Response {
         self
     }
 
-    /// What goes on the wire.
+    /// The bytes that go on the wire.
     pub fn encode(&self) -> Vec<u8> {
         let reason = match self.status {
             200 => "OK",

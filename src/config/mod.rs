@@ -129,9 +129,9 @@ pub struct Jwt {
     pub jwks: Option<Vec<u8>>,
     /// The claim that names the user; no other claim that is read here.
     pub user_claim: String,
-    /// What `aud` must contain, one of them; none leaves it unchecked.
+    /// Values of which `aud` must contain one; without any it is not checked.
     pub audience: Vec<String>,
-    /// What `iss` must be, one of them; none leaves it unchecked.
+    /// Values of which `iss` must be one; without any it is not checked.
     pub issuer: Vec<String>,
     /// The cookie of a handshake that a token may stand in; `None` is off, and beside a route for every origin always.
     pub cookie: Option<String>,

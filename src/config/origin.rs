@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-/// What browsers say of a page without an origin that could be told from others (RFC 6454 section 7).
+/// The word of browsers for a page without an origin of its own (RFC 6454 section 7).
 const WORDS: [(&str, &str); 2] = [
     ("null", " (any page from disk or sandboxed frame)"),
     // Chromium says so of a page from disk where it opens a WebSocket, and with it Electron and Cordova.

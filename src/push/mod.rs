@@ -55,7 +55,7 @@ struct Rights {
 pub struct Push {
     keys: Rc<Keys>,
     format: Format,
-    /// Whose pages' cookies count.
+    /// Origins whose pages may show a cookie.
     origins: Origins,
     topics: Vec<Grant>,
     may: Vec<Grant>,

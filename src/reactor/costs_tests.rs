@@ -131,7 +131,7 @@ impl Crowd {
 }
 
 impl Far {
-    /// What a client was told since.
+    /// Frames that a client was sent since.
     fn told(&self, id: ConnId) -> Vec<u8> {
         std::mem::take(&mut self.0.borrow_mut().entry(id).or_default().told)
     }

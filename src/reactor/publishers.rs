@@ -65,7 +65,7 @@ pub struct Publishers {
     /// Those that were read or unblocked in this turn: to be answered, and closed if they are done.
     touched: Vec<usize>,
     ended: Vec<usize>,
-    /// Those of which no command was carried out yet.
+    /// Connections of which no command was carried out yet.
     strangers: Strangers<usize>,
     /// Of the ended ones, those whose places are taken already.
     vacated: usize,
@@ -420,7 +420,7 @@ impl Connection {
             }
         }
         self.pending = input.to_vec();
-        // What is answered before the password was given is an error.
+        // An answer before the password was given is an error.
         self.has_commanded |= self.publisher.is_authenticated() && self.publisher.has_output();
         for _ in 0..self.publisher.take_oversized() {
             hall.site.oversized();

@@ -1,4 +1,4 @@
-//! What handlers ask of Redis or of the publishers' port, until the loop carries it out.
+//! Requests of handlers to Redis or to the publishers' port, until the loop carries them out.
 
 use std::collections::VecDeque;
 

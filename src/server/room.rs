@@ -67,7 +67,7 @@ impl Server {
         }
         let has_room = (!is_crowded && self.lingers()) || self.silent_handshake(now).is_some();
         let is_vacant = has_room && self.dead.len() < VACATED_PER_TURN;
-        // Those that came in this turn, or wait to be read, have made room by the next one.
+        // Handshakes that began in this turn, or wait to be read, have made room by the next one.
         if is_vacant || self.handshakes.is_empty() { now } else { now + 1 }
     }
 

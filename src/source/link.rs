@@ -127,7 +127,7 @@ impl Link {
                 Meaning::Oversized => return Some(Event::Oversized),
                 Meaning::Failed(text) => return Some(self.fail(text)),
                 Meaning::Deaf(text) => return Some(self.fail_deaf(text)),
-                // What was missed is told once the link is up, and this lies before that: clients would take it for what came behind.
+                // The gap is told once the link is up. A message told before it would hide what was lost before that message.
                 Meaning::Message { .. } if self.session.is_greeting() => {}
                 Meaning::Message { channel, payload } => {
                     if self.back_by.is_some() {

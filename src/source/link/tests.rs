@@ -145,7 +145,7 @@ fn up_means_that_every_configured_pattern_is_acknowledged() {
     feed(&mut link, [GREETED, "+OK\r\n", SUBSCRIBED_3, SUBSCRIBED_3].concat(), 0);
     feed(&mut link, SUBSCRIBED_3.replace("$5\r\npub.*", "$3\r\nx.*"), 0);
     assert!(!link.session.is_ready());
-    // What the first pattern hears meanwhile lies in the gap that is told afterwards.
+    // A message of the first pattern meanwhile lies in the gap that is told afterwards.
     assert_eq!(feed(&mut link, MESSAGE_3, 0), [""; 0]);
     assert_eq!(link.session.deadline(), Some(5000));
     assert_eq!(link.on_time(4999), None);
