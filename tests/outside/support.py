@@ -429,3 +429,14 @@ async def closed(connection):
             assert end.rcvd is not None, "it ended without a close frame"
             return end.rcvd.code, json.loads(end.rcvd.reason) if end.rcvd.reason else None
     raise AssertionError(f"a frame before the end: {frame!r}")
+
+
+async def all_heard(client, last):
+    """Messages as (topic, data), anything else as it is, up to the message with that data."""
+    found = []
+    while True:
+        message = await client.next()
+        plain = set(message) == {"topic", "id", "data"}
+        found.append((message["topic"], message["data"]) if plain else message)
+        if message.get("data") == last:
+            return found

@@ -59,7 +59,7 @@ async def test_tcp_ends_behind_the_close_frame_of_the_client(start, cause):
 
 @pytest.mark.parametrize("before", [
     b"", frame(TEXT, "late"), frame(PING, b"late"), frame(TEXT, "x" * 900)[5:],
-])
+], ids=["nothing", "text", "ping", "part of a frame"])
 async def test_what_is_sent_before_the_answer_is_discarded(start, before):
     server = start()
     async with server.client("guest") as bystander:

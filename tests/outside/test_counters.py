@@ -6,8 +6,8 @@ import json
 import re
 
 import pytest
-from raw import CONTINUATION, PING, TEXT, Raw, frame, head
-from support import counter, eventually, token
+from raw import CONTINUATION, TEXT, Raw, frame, head
+from support import counter, token
 
 
 def closed_with(server, data, code, bearer="42"):

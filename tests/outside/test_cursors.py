@@ -6,10 +6,9 @@ import re
 import signal
 
 import pytest
-from support import counter, eventually, oneloop, token
-from test_resume import all_heard
-from test_streams import STREAM, add
-from test_token_keys import pem, signed
+from streams import STREAM, add
+from support import all_heard, counter, eventually, oneloop, token
+from tokens import pem, signed
 
 OLD, NEW = "the old secret, " + "o" * 32, "the new secret, " + "n" * 32
 DIGITS = "0123456789abcdefghijklmnopqrstuv"

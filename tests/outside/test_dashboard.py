@@ -9,8 +9,8 @@ import re
 import pytest
 from prometheus import INSTANCE, Prometheus, filled
 from raw import Raw
+from streams import STREAM, add, heard
 from support import counter, eventually, oneloop, run, token
-from test_streams import STREAM, add, heard
 
 # Names of metrics in an expression, as against functions and labels.
 METRIC = re.compile(r"\b(?:oneloop|process)_\w+")

@@ -6,7 +6,7 @@ import os
 import resource
 
 from raw import Raw, head
-from support import DEADLINE, Publisher, counter, eventually, oneloop_under, token
+from support import Publisher, counter, eventually, oneloop_under, token
 
 CLIENTS = 32
 # What is kept for everything else, and for publishers by default.

@@ -1,42 +1,25 @@
 """Tokens as other issuers make them, and the mistakes that people make with them: each is told by its own words."""
 
-import base64
-import json
 import time
 
-import jwt
 import pytest
-from support import SECRET, closed, token
-
-
-def part(value):
-    text = value if isinstance(value, str) else json.dumps(value)
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
-
-
-def signed(header=None, **claims):
-    claims = {"sub": "42", "exp": int(time.time()) + 600} | claims
-    return jwt.encode({name: value for name, value in claims.items() if value is not None}, SECRET, headers=header)
-
-
-def headed(header, rest=".e30.AAAA"):
-    return part(header) + rest
-
+from support import closed, token
+from tokens import issued, unsigned
 
 REFUSED = {
     "quotes": (lambda: f'"{token()}"', "signature", "quotes"),
     "the word Bearer": (lambda: f"Bearer {token()}", "signature", "Bearer"),
-    "encrypted": (lambda: headed({"alg": "dir", "enc": "A128GCM"}, ".a.b.c.d"), "signature", "JWE"),
-    "unsigned": (lambda: headed({"alg": "none"}, ".e30."), "signature", "never accepted"),
-    "ES512": (lambda: headed({"alg": "ES512"}), "signature", "ES512"),
-    "a numeric kid": (lambda: headed({"alg": "HS256", "kid": 7}), "signature", "kid"),
-    "no alg": (lambda: headed({"typ": "JWT"}), "signature", "no alg"),
+    "encrypted": (lambda: unsigned({"alg": "dir", "enc": "A128GCM"}, ".a.b.c.d"), "signature", "JWE"),
+    "unsigned": (lambda: unsigned({"alg": "none"}, ".e30."), "signature", "never accepted"),
+    "ES512": (lambda: unsigned({"alg": "ES512"}), "signature", "ES512"),
+    "a numeric kid": (lambda: unsigned({"alg": "HS256", "kid": 7}), "signature", "kid"),
+    "no alg": (lambda: unsigned({"typ": "JWT"}), "signature", "no alg"),
     "HS512": (lambda: token(algorithm="HS512"), "signature", "jwt.algorithms"),
     "two parts": (lambda: token().rpartition(".")[0], "signature", "three parts"),
     "another key": (lambda: token(secret="another secret that is long enough"), "signature", "another key"),
     "no sub": (lambda: token(None), "claims", "sub is missing"),
-    "no exp": (lambda: signed(exp=None), "claims", "exp is missing"),
-    "milliseconds": (lambda: signed(exp=int(time.time() * 1000) + 600_000), "claims", "milliseconds"),
+    "no exp": (lambda: issued(exp=None), "claims", "exp is missing"),
+    "milliseconds": (lambda: issued(exp=int(time.time() * 1000) + 600_000), "claims", "milliseconds"),
 }
 
 

@@ -5,8 +5,8 @@ import time
 
 from prometheus_client.parser import text_string_to_metric_families
 from raw import TEXT, Raw, frame
+from streams import STREAM, add, heard
 from support import closed, eventually, token
-from test_streams import STREAM, add, heard
 
 RESULTS = ("opened", "refused", "rejected", "abandoned")
 

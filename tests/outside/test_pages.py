@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 
 import pytest
-from support import counter
-from test_resume import all_heard
-from test_streams import STREAM, add
+from streams import STREAM, add
+from support import all_heard, counter
 
 ENTRIES, LARGE = 100, "x" * 500_000
 CONNECTIONS = 16

@@ -9,8 +9,9 @@ import struct
 import pytest
 from proxies import Proxy
 from raw import Raw, head
+from settings_file import OLD, Settings
 from support import counter, eventually, run, token
-from test_reload import OLD, Settings
+
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

@@ -8,20 +8,9 @@ import time
 
 import pytest
 from raw import TEXT, Raw, head
-from support import Server, closed, counter, eventually, token
-from test_streams import DURABLE, STREAM, add
+from streams import DURABLE, STREAM, add
+from support import Server, all_heard, closed, counter, eventually, token
 from websockets.exceptions import ConnectionClosed
-
-
-async def all_heard(client, last):
-    """Messages as (topic, data), anything else as it is, up to the message with that data."""
-    found = []
-    while True:
-        message = await client.next()
-        plain = set(message) == {"topic", "id", "data"}
-        found.append((message["topic"], message["data"]) if plain else message)
-        if message.get("data") == last:
-            return found
 
 
 async def cursor_of(server, sub="42", **claims):

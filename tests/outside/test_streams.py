@@ -2,34 +2,11 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import re
 
+from streams import DURABLE, QUICK, STREAM, add, heard
 from support import counter, eventually, oneloop
-
-QUICK = ["--redis-backoff-ms-max", 100, "--redis-timeout-seconds", 2]
-STREAM = ["--streams", "pub", *QUICK]
-DURABLE = ["--appendonly", "yes", "--appendfsync", "always"]
-MARKERS = itertools.count(1)
-
-
-def add(redis, topic, data, *options, stream="pub", **fields):
-    """XADD; what is not text goes as JSON. The id."""
-    data = data if isinstance(data, str) else json.dumps(data)
-    more = [word for pair in fields.items() for word in pair]
-    return redis.command("XADD", stream, *options, "*", "topic", topic, "data", data, *more)
-
-
-async def heard(redis, client, stream="pub"):
-    """All that came to the client up to now, by a marker at the end of the stream."""
-    marker = {"stream marker": next(MARKERS)}
-    add(redis, f"user.{client.sub}", marker, stream=stream)
-    found = []
-    while (message := await client.next()).get("data") != marker:
-        plain = set(message) == {"topic", "id", "data"}
-        found.append((message["topic"], message["data"]) if plain else message)
-    return found
 
 
 def connection_of(redis, name):

@@ -2,50 +2,19 @@
 
 import contextlib
 import os
-import re
 import signal
-import socket
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 from support import BINARY, DEADLINE, OUTSIDE, counter, eventually, oneloop, oneloop_under, run
-
-
-class Supervisor:
-    """What listens at NOTIFY_SOCKET, by a path or an abstract name."""
-
-    def __init__(self, is_abstract):
-        self.directory = tempfile.TemporaryDirectory(prefix="oneloop-")
-        path = f"{self.directory.name}/notify"
-        self.name = f"@{path}" if is_abstract else path
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(f"\0{path}" if is_abstract else path)
-        self.socket.settimeout(DEADLINE)
-        self.said = []
-
-    def next(self, pattern):
-        """The next line that matches; those before it are kept in `said`."""
-        while True:
-            text = self.socket.recv(4096).decode()
-            self.said.append(text)
-            if re.search(pattern, text, re.MULTILINE):
-                return text
-
-    def close(self):
-        self.socket.close()
-        self.directory.cleanup()
+from systemd import Supervisor, variables
 
 
 @pytest.fixture(params=["path", "abstract"])
 def supervisor(request):
     with contextlib.closing(Supervisor(request.param == "abstract")) as supervisor:
         yield supervisor
-
-
-def variables(supervisor, **more):
-    return {"NOTIFY_SOCKET": supervisor.name} | more
 
 
 async def test_it_says_when_it_is_ready_alive_and_about_to_end(start, supervisor):

@@ -1,8 +1,5 @@
 """Tokens that must not pass, and good tokens that must not reveal more than they say."""
 
-import base64
-import hashlib
-import hmac
 import json
 import random
 import string
@@ -11,28 +8,8 @@ from urllib.parse import quote
 
 import pytest
 from raw import TEXT, Raw, frame, head
-from support import SECRET, Server, brief, closed, token
-
-ALGORITHMS = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
-
-
-def encode(data):
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def hand_made(claims, header=None, key=SECRET, sign=True):
-    """A token of exactly these claims (JSON text or an object), signed by hand."""
-    header = {"alg": "HS256", "typ": "JWT"} | (header or {})
-    claims = claims if isinstance(claims, str) else json.dumps(claims)
-    text = f"{encode(json.dumps(header).encode())}.{encode(claims.encode())}"
-    if not sign:
-        return text + "."
-    digest = ALGORITHMS.get(header["alg"], hashlib.sha256)
-    return f"{text}.{encode(hmac.digest(key.encode(), text.encode(), digest))}"
-
-
-def soon():
-    return int(time.time()) + 600
+from support import Server, brief, closed, token
+from tokens import encode, hand_made, soon
 
 
 def with_claims(**claims):

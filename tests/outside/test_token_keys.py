@@ -1,37 +1,13 @@
 """Keys: each family accepts its own algorithms alone, and a previous key stays valid."""
 
-import functools
 import json
 import re
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from support import SECRET, oneloop, token
-from test_token_attacks import hand_made, soon
-
-FAMILIES = {
-    "RS256": (lambda: rsa.generate_private_key(65537, 2048), RSAAlgorithm),
-    "ES256": (lambda: ec.generate_private_key(ec.SECP256R1()), ECAlgorithm),
-    "EdDSA": (ed25519.Ed25519PrivateKey.generate, OKPAlgorithm),
-}
-
-
-@functools.cache
-def private_key(algorithm, number):
-    return FAMILIES[algorithm][0]()
-
-
-def pem(algorithm, number=0):
-    return private_key(algorithm, number).public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo,
-    ).decode()
-
-
-def signed(algorithm, number=0, sub="42", **options):
-    return token(sub, secret=private_key(algorithm, number), algorithm=algorithm, **options)
+from tokens import FAMILIES, hand_made, pem, private_key, signed, soon
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 import pytest
 from raw import TEXT, Raw, frame, head
 from support import Publisher, closed, oneloop, token
-from test_foreign_tokens import headed, signed
+from tokens import issued, unsigned
 
 OWN = {"ONELOOP_JWT_SECRET": "a secret for tests that is long enough"}
 
@@ -97,10 +97,10 @@ TOKENS = [
     row("nbf a day ahead", lambda: token(nbf=ahead(86_400), seconds=172_800), 4500, "ahead"),
     row("in quotes", lambda: f'"{token()}"', 4500, "quotes"),
     row("Bearer in the query", lambda: f"Bearer {token()}", 4500, "Bearer"),
-    row("JWE", lambda: headed({"alg": "dir", "enc": "A128GCM"}, ".a.b.c.d"), 4500, "JWE"),
-    row("none", lambda: headed({"alg": "none"}, ".e30."), 4500, "never accepted"),
+    row("JWE", lambda: unsigned({"alg": "dir", "enc": "A128GCM"}, ".a.b.c.d"), 4500, "JWE"),
+    row("none", lambda: unsigned({"alg": "none"}, ".e30."), 4500, "never accepted"),
     row("jjwt's HS512", lambda: token(algorithm="HS512"), 4500, "jwt.algorithms"),
-    row("exp in milliseconds", lambda: signed(exp=ahead(600) * 1000), 4500, "milliseconds"),
+    row("exp in milliseconds", lambda: issued(exp=ahead(600) * 1000), 4500, "milliseconds"),
     row("no sub", lambda: token(None), 4500, "sub is missing"),
 ]
 
