@@ -8,12 +8,12 @@ import random
 import sys
 import time
 
-from prometheus import Prometheus, filled
-from raw import Raw
-from redises import Redis
-from support import Server, counter, eventually, token
+from helpers.prometheus import Prometheus, filled
+from helpers.raw_client import Raw
+from helpers.redis_server import Redis
+from helpers.streams import add
+from helpers.support import Server, counter, eventually, token
 from test_dashboard import dashboard, legend
-from test_streams import add
 
 SECONDS = 70
 # Grafana's own rule is four scrapes.

@@ -7,8 +7,8 @@ import os
 import resource
 
 import pytest
-from redises import Redis
-from support import BINARY, Server
+from helpers.redis_server import Redis
+from helpers.support import BINARY, Server
 
 # An async test that hangs fails after this many seconds.
 TEST_SECONDS = 120

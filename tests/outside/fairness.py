@@ -18,8 +18,8 @@ from types import SimpleNamespace
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from raw import CONTINUATION, PING, PONG, TEXT, Raw, frame, head
-from support import Server, counter, environment, eventually, token
+from helpers.raw_client import CONTINUATION, PING, PONG, TEXT, Raw, frame, head
+from helpers.support import Server, counter, environment, eventually, token
 
 # What one flooding connection hands to its socket at once.
 BLOCK_BYTES = 256 * 1024

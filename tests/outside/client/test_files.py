@@ -1,0 +1,105 @@
+"""The client as a file: who may load it, how large it is, and that engines of mini programs can read it."""
+
+import re
+import shutil
+
+import pytest
+from helpers.support import NODE_MODULES, ROOT, node, run
+
+SERVE = ROOT / "src/serve"
+SCRIPT = (SERVE / "oneloop.js").read_text()
+TYPES = (SERVE / "oneloop.d.ts").read_text()
+BYTES_MAX = 5000
+
+
+@pytest.mark.parametrize("path, content_type, body", [
+    ("/oneloop.js", "text/javascript", SCRIPT),
+    ("/oneloop.mjs", "text/javascript", SCRIPT.split("if (typeof module")[0] + "export default oneloop;\n"),
+    ("/oneloop.d.ts", "application/typescript", TYPES),
+    ("/oneloop.d.mts", "application/typescript", TYPES.split("export =")[0] + "export default oneloop;\n"),
+])
+def test_any_page_may_load_it_and_keep_it(server, path, content_type, body):
+    status, headers, text = server.http(path=path)
+    assert (status, text) == (200, body)
+    assert headers["Content-Type"] == f"{content_type}; charset=utf-8"
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert headers["Cache-Control"] == "no-cache"
+    status, headers, text = server.http(path=path, headers={"If-None-Match": headers["ETag"]})
+    assert (status, text) == (304, "")
+    assert headers["Access-Control-Allow-Origin"] == "*" and headers["Content-Length"] is None
+    assert server.http(path=path, headers={"If-None-Match": '"another"'})[0] == 200
+
+
+def test_a_setting_turns_it_off(start):
+    server = start("--client-script", "false")
+    for path in ["/oneloop.js", "/oneloop.mjs", "/oneloop.d.ts", "/oneloop.d.mts"]:
+        assert server.http(path=path)[0] == 404
+
+
+def test_it_is_small():
+    terser = f"{NODE_MODULES}/.bin/terser"
+    done = run(terser, SERVE / "oneloop.js", "--ecma", "2015", "--compress", "--mangle")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.encode()) < BYTES_MAX
+
+
+def test_engines_of_2015_can_read_it_and_it_makes_one_name():
+    [found] = node("client_globals.cjs", SERVE / "oneloop.js")
+    assert found == {"globals": ["oneloop"], "exported": True}
+
+
+MODES = {
+    "node16": ["--module", "node16"],
+    "nodenext": ["--module", "nodenext"],
+    "bundler": ["--module", "esnext", "--moduleResolution", "bundler"],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_module_has_types_and_loads_as_it_is(server, tmp_path, mode):
+    for name in ["oneloop.mjs", "oneloop.d.mts"]:
+        (tmp_path / name).write_text(server.http(path=f"/{name}")[2])
+    (tmp_path / "good.mts").write_text("""
+        import oneloop from "./oneloop.mjs";
+        const live: oneloop.Client = oneloop("wss://a/ws", { token: "t", topics: ["room.7"] });
+        live.on<{ paid: boolean }>("user.42", (data) => data.paid);
+    """)
+    (tmp_path / "bad.mts").write_text("""
+        import oneloop from "./oneloop.mjs";
+        oneloop("wss://a/ws").on("a", 5);
+    """)
+    tsc = [f"{NODE_MODULES}/.bin/tsc", "--noEmit", "--strict", "--target", "es2020", *MODES[mode]]
+    done = run(*tsc, tmp_path / "good.mts")
+    assert done.returncode == 0, done.stdout
+    assert run(*tsc, tmp_path / "bad.mts").stdout.count("error TS") == 1
+    # What a bundler's development server passes on to the browser, untouched.
+    (tmp_path / "load.mjs").write_text('import oneloop from "./oneloop.mjs"; console.log(typeof oneloop);')
+    assert run("node", tmp_path / "load.mjs").stdout == "function\n"
+
+
+def test_its_types_are_what_it_has(tmp_path):
+    shutil.copy(SERVE / "oneloop.d.ts", tmp_path)
+    (tmp_path / "good.ts").write_text("""
+        import oneloop = require("./oneloop");
+        const live: oneloop.Client = oneloop("wss://a/ws", { token: async (stale) => stale ? "a" : "b" });
+        const off: () => void = live.on<{ paid: boolean }>("user.42", (data, { id }) => [data.paid, id.length]);
+        live.onState((state, why) => state === "closed" && why.code === 4503);
+        live.onGap(({ from }) => from?.length);
+        live.onError(({ code, topic }) => [code, topic]);
+        live.send({ typing: true }, "room.7").then((id) => id?.length);
+        [live.subscribe("room.7")(), off(), live.open(), live.close(), live.cursor.length, live.sub];
+    """)
+    (tmp_path / "bad.ts").write_text("""
+        import oneloop = require("./oneloop");
+        oneloop("wss://a/ws", { tokn: "a" }).on("a", 5).state = "open";
+    """)
+    tsc = [f"{NODE_MODULES}/.bin/tsc", "--noEmit", "--strict", "--module", "commonjs"]
+    tsc += ["--moduleResolution", "node10", "--target", "es2020"]
+    done = run(*tsc, tmp_path / "good.ts")
+    assert done.returncode == 0, done.stdout
+    done = run(*tsc, tmp_path / "bad.ts")
+    assert done.stdout.count("error TS") == 3, done.stdout
+    declared = (SERVE / "oneloop.d.ts").read_text().split("interface Client {")[1]
+    names = set(re.findall(r"^    (?:readonly )?(\w+)[<(:]", declared, re.MULTILINE))
+    returned = SCRIPT.split("\n  open();\n  return {")[1].split("\n  };")[0]
+    assert names == set(re.findall(r"^    (?:get )?(\w+)\b", returned, re.MULTILINE))

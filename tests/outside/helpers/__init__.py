@@ -1,0 +1,1 @@
+"""Servers, clients and scripts that the outside tests start."""

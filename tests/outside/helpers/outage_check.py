@@ -1,0 +1,79 @@
+"""What clients hear over an outage of Redis: one `gap`, and all outside of it, in order, once."""
+
+import asyncio
+import contextlib
+import re
+
+from helpers.support import brief, eventually
+
+# What follows from it: an outage is noticed within two seconds, and over 100 ms later at most.
+QUICK = ["--redis-silence-seconds", 1, "--redis-timeout-seconds", 1, "--redis-backoff-ms-max", 100]
+
+
+def ups(server):
+    """How often the link to Redis came up."""
+    return int(re.search(r"^oneloop_source_ups_total (\d+)$", server.admin("/metrics")[2], re.M)[1])
+
+
+class Audience:
+    """Clients with messages of their own, and one more, the bystander, who must get none."""
+
+    def __init__(self, server, clients):
+        self.server, (self.bystander, *self.clients) = server, clients
+        self.ups, self.number = ups(server), 0
+
+    def publish(self, rounds=3):
+        """Messages to each in turn: what each must hear. Redis says that it passed them on."""
+        expected = {client: [] for client in self.clients}
+        for _ in range(rounds):
+            for client in self.clients:
+                self.number += 1
+                assert self.server.publish(f"user.{client.sub}", self.number) == 1
+                expected[client].append((f"user.{client.sub}", self.number))
+        return expected
+
+    async def hears(self, gaps=0, before=None):
+        """Each hears what was said `before`, so many gaps, and then what is said now."""
+        expected = self.publish()
+        for client in self.clients:
+            said = (before or {}).get(client, [])
+            heard = await client.heard()
+            plain = [one["op"] if isinstance(one, dict) else one for one in heard]
+            assert plain == said + ["gap"] * gaps + expected[client], heard
+        heard = await self.bystander.heard()
+        assert [one["op"] for one in heard] == ["gap"] * gaps, heard
+
+    async def is_served(self):
+        """While Redis is away: red, alive, and there for its clients."""
+        await asyncio.to_thread(self.server.wait_ready, False)
+        assert self.server.admin("/healthz")[0] == 200
+        for client in [self.bystander, *self.clients]:
+            assert await client.ask(op="ping") == {"op": "pong"}
+
+    async def is_back(self, outages=1):
+        """Waits until the link came up so often since the last time this was asked."""
+        self.ups += outages
+        await asyncio.to_thread(
+            eventually, lambda: ups(self.server) >= self.ups, f"the link is up {self.ups} times")
+        assert self.server.ready() and self.server.admin("/healthz")[0] == 200
+
+
+@contextlib.contextmanager
+def about(what):
+    """A failure in here says what it is about."""
+    try:
+        yield
+    except AssertionError as error:
+        error.add_note(f"about {brief(what)}")
+        raise
+
+
+@contextlib.asynccontextmanager
+async def audience(server, count=4):
+    async with server.crowd(count) as clients:
+        audience = Audience(server, clients)
+        await audience.hears()
+        yield audience
+        # Nobody was disconnected, and the link was never lost behind our back.
+        assert ups(server) == audience.ups
+        await audience.hears()

@@ -1,0 +1,211 @@
+"""Real Redis servers that can be killed, frozen and revived, and scripted false ones."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+from helpers.support import DEADLINE, Publisher, end, eventually
+
+
+def free_port():
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        return probe.getsockname()[1]
+
+
+class Redis:
+    """A redis-server of its own directory on a free port, answering when the constructor returns."""
+
+    def __init__(self, *arguments, password=None):
+        self.arguments, self.password = list(arguments), password
+        self.directory = tempfile.mkdtemp(prefix="redis-")
+        self.path = os.path.join(self.directory, "socket")
+        self.process = None
+        # Redis cannot choose its port itself; another process may take it first.
+        for _ in range(10):
+            self.port = free_port()
+            if self.launch():
+                return
+        raise AssertionError("redis-server does not start")
+
+    def launch(self):
+        """True once it answers, false if it ended instead."""
+        command = [
+            "redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--appendonly", "no", "--daemonize", "no", "--dir", self.directory,
+            "--unixsocket", self.path, *self.arguments,
+        ]
+        if self.password:
+            command += ["--requirepass", self.password]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+        def answers():
+            if self.process.poll() is not None:
+                return "ended"
+            with contextlib.suppress(OSError):
+                with contextlib.closing(self.publisher()) as publisher:
+                    # Not another one that took the port first, while this one has yet to find out.
+                    ours = f"process_id:{self.process.pid}\r\n"
+                    info = publisher.command("INFO")
+                    # What it kept is read first: it refuses commands until then.
+                    return ours in info and "\r\nloading:0\r\n" in info and "answers"
+
+        try:
+            return eventually(answers, "redis-server answers") == "answers"
+        except BaseException:
+            # Nobody else knows of it yet.
+            self.kill()
+            raise
+
+    def revive(self):
+        """Starts it again on the same port."""
+        assert self.process.poll() is not None
+        eventually(self.launch, "redis-server has its port again")
+
+    @property
+    def url(self):
+        secret = f":{self.password}@" if self.password else ""
+        return f"redis://{secret}127.0.0.1:{self.port}"
+
+    def publisher(self):
+        publisher = Publisher("127.0.0.1", self.port)
+        if self.password:
+            publisher.command("AUTH", self.password)
+        return publisher
+
+    def command(self, *words):
+        """One command on a connection of its own; an error fails the test."""
+        with contextlib.closing(self.publisher()) as publisher:
+            answer = publisher.command(*words)
+        assert not (isinstance(answer, str) and answer.startswith("-")), answer
+        return answer
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self):
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self):
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def end(self):
+        self.kill()
+        shutil.rmtree(self.directory)
+
+
+class Sentinel:
+    """A real one, which watches a Redis."""
+
+    def __init__(self, directory, redis):
+        self.port = free_port()
+        settings = directory / "sentinel.conf"
+        settings.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
+                            f"sentinel monitor main 127.0.0.1 {redis.port} 1\n")
+        self.process = subprocess.Popen(["redis-server", settings, "--sentinel"], stdout=subprocess.DEVNULL)
+        self.url = f"redis://127.0.0.1:{self.port}"
+        eventually(self.answers, "the Sentinel answers")
+
+    def answers(self):
+        with contextlib.suppress(OSError), contextlib.closing(self.publisher()) as publisher:
+            return publisher.command("PING") == "+PONG"
+
+    def publisher(self):
+        return Publisher("127.0.0.1", self.port)
+
+    def end(self):
+        end(self.process)
+
+
+def bulks(kind, *words):
+    """An array (`*`) or push (`>`) of strings."""
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    parts = [b"%s%d\r\n" % (kind, len(words))]
+    return b"".join(parts + [b"$%d\r\n%s\r\n" % (len(word), word) for word in words])
+
+
+def greeted(received, resp3=False):
+    """How a Redis answers our greeting and our PING; one of before version 6 knows no RESP3."""
+    if b"HELLO" in received:
+        return b"%1\r\n+proto\r\n:3\r\n" if resp3 else b"-ERR unknown command 'HELLO'\r\n"
+    answer = b"+OK\r\n" if b"SETNAME" in received else b""
+    if b"PSUBSCRIBE" in received:
+        kind = b">" if resp3 else b"*"
+        answer += kind + b"3\r\n$10\r\npsubscribe\r\n$5\r\npub.*\r\n:1\r\n"
+    return answer + (b"+PONG\r\n" if b"PING" in received else b"")
+
+
+class FalseRedis:
+    """Accepts on a free port and answers each connection's bytes by a script.
+
+    `answer(received)` is called with what one read brought and returns the bytes to send,
+    or None to close the connection."""
+
+    def __init__(self, answer=greeted):
+        self.answer = answer
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.connections, self.times = [], []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.times.append(time.monotonic())
+                self.connections.append(connection)
+                threading.Thread(target=self.serve, args=[connection], daemon=True).start()
+
+    def serve(self, connection):
+        with contextlib.suppress(OSError), connection:
+            connection.settimeout(DEADLINE * 3)
+            while received := connection.recv(65536):
+                answer = self.answer(received)
+                if answer is None:
+                    return
+                connection.sendall(answer)
+
+    def say(self, data):
+        """Sends to the newest connection."""
+        self.connections[-1].sendall(data)
+
+    def drop(self):
+        """Ends the newest connection."""
+        self.connections[-1].shutdown(socket.SHUT_RDWR)
+
+    def publisher(self):
+        return FalsePublisher(self)
+
+    def close(self):
+        for one in [self.listener, *self.connections]:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class FalsePublisher:
+    """A publisher's connection to a false Redis, which has one subscriber."""
+
+    def __init__(self, false):
+        self.false = false
+
+    def command(self, _publish, channel, payload):
+        self.false.say(bulks(b"*", "pmessage", "pub.*", channel, payload))
+        return 1
+
+    def close(self):
+        pass

@@ -1,0 +1,36 @@
+"""The supervisor's end of systemd's notifications."""
+
+import re
+import socket
+import tempfile
+
+from helpers.support import DEADLINE
+
+
+class Supervisor:
+    """What listens at NOTIFY_SOCKET, by a path or an abstract name."""
+
+    def __init__(self, is_abstract):
+        self.directory = tempfile.TemporaryDirectory(prefix="oneloop-")
+        path = f"{self.directory.name}/notify"
+        self.name = f"@{path}" if is_abstract else path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(f"\0{path}" if is_abstract else path)
+        self.socket.settimeout(DEADLINE)
+        self.said = []
+
+    def next(self, pattern):
+        """The next line that matches; those before it are kept in `said`."""
+        while True:
+            text = self.socket.recv(4096).decode()
+            self.said.append(text)
+            if re.search(pattern, text, re.MULTILINE):
+                return text
+
+    def close(self):
+        self.socket.close()
+        self.directory.cleanup()
+
+
+def variables(supervisor, **more):
+    return {"NOTIFY_SOCKET": supervisor.name} | more
