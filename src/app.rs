@@ -5,19 +5,19 @@ use std::net::TcpListener;
 
 use crate::clock::Millis;
 use crate::config::{Config, ListedOrigin, Origins};
-use crate::cursor::Signer;
-use crate::handler::{Handler, Route};
-use crate::limits;
-use crate::presence::{BATCH_MAX, Settings};
-use crate::reactor::{Addresses, Ended, Plan, Reactor, Reread};
-use crate::site::ROUTES_MAX;
-use crate::site::files::{File, Page};
-use crate::source::commander::Commander;
-use crate::source::link::Link;
-use crate::source::link_config::LinkConfig;
-use crate::source::pattern;
-use crate::source::reader::Reader;
-use crate::supervisor::Supervisor;
+use crate::engine::handler::{Handler, Route};
+use crate::engine::reactor::{Addresses, Ended, Plan, Reactor, Reread};
+use crate::engine::redis::command_connection::Commander;
+use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::glob;
+use crate::engine::redis::subscriber::Link;
+use crate::engine::resume::cursor::Signer;
+use crate::engine::router::ROUTES_MAX;
+use crate::engine::router::files::{File, Page};
+use crate::features::presence::{BATCH_MAX, Settings};
+use crate::features::streams::reader::Reader;
+use crate::observe::descriptors;
+use crate::observe::systemd::Supervisor;
 
 /// Makes a page that can name the addresses.
 type MakesPage = Box<dyn FnOnce(Addresses) -> Page>;
@@ -165,7 +165,7 @@ impl App {
         }
         let current = config.clone();
         let mut bounds = config.bounds.clone();
-        bounds.clients_max = limits::clients_max(bounds.clients_max, bounds.publishers_max)?;
+        bounds.clients_max = descriptors::clients_max(bounds.clients_max, bounds.publishers_max)?;
         let link = link(&config).map_err(invalid)?;
         let presence = presence(&config, bounds.clients_max);
         let signer = match config.signer() {
@@ -256,7 +256,7 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
     if dead.len() == config.patterns.len() {
         return Err(dead.join("; "));
     }
-    let control = config.control.as_deref().map(pattern::escaped);
+    let control = config.control.as_deref().map(glob::escaped);
     Ok(Some(LinkConfig {
         patterns: config.patterns.iter().cloned().chain(control).collect(),
         node: format!("{:016x}", getrandom::u64().unwrap_or_default()),
@@ -273,8 +273,7 @@ pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
 /// prefix. If all are so, they are no settings to serve by.
 pub fn dead_patterns(config: &Config) -> Vec<String> {
     let Config { patterns, prefix, redis, .. } = config;
-    let reaches =
-        |pattern: &&String| pattern::reaches_beyond(pattern.as_bytes(), prefix.as_bytes());
+    let reaches = |pattern: &&String| glob::reaches_beyond(pattern.as_bytes(), prefix.as_bytes());
     let tell = |pattern: &String| {
         format!(
             "patterns: {pattern:?} matches no channel that begins with the prefix {prefix:?}, so all that comes by it would be \

@@ -10,10 +10,10 @@
 //!            │   until the next                  per client
 //!            └── deadline ◄─────────────────────────────────┘
 //!
-//!  publishers ─► source::link (Redis, channels) ───┐                                  ┌─► outbox ─► socket
-//!  publishers ─► source::reader (Redis, streams) ──┤                                  │
-//!  publishers ─► source::publisher ────────────────┴─► Site::publish ─► Handler ─► Server::publish: encoded once ─► hub
-//!  Server::ask ─► source::commander (Redis) ─► Site::on_answer
+//!  publishers ─► redis::subscriber (channels)   ───┐                                  ┌─► outbox ─► socket
+//!  publishers ─► streams::reader (Redis streams) ──┤                                  │
+//!  publishers ─► publisher::connection────────────────┴─► Site::publish ─► Handler ─► Server::publish: encoded once ─► hub
+//!  Server::ask ─► redis::command_connection ─► Site::on_answer
 //!  clients ────► client ─► request, text ─► Site ─► Handler (push) ─► Server: join, leave, send, close
 //! ```
 //!
@@ -21,13 +21,13 @@
 //! leaves a note, and the next poll does not sleep. Connections are numbers with a generation; a dead number finds nothing.
 //! An idle connection is a slot of 40 bytes, its deadline, and its memberships: no buffer, no WebSocket context.
 //!
-//! Every message is recorded in the [`history`] before it is told. A client that comes back has a place there, and is live again
-//! when it has read to the end (`src/server/replay.rs`); what Redis alone still has, it is given in pages first
-//! (`src/server/pages.rs`).
+//! Every message is recorded in the [`engine::resume::history`] before it is told. A client that comes back has a place there, and is live again
+//! when it has read to the end (`src/engine/server/replay.rs`); what Redis alone still has, it is given in pages first
+//! (`src/engine/server/pages.rs`).
 //!
 //! A message to few is queued for each of them. One to a crowd waits in one place, and the flush phase walks along its
 //! listeners, as many in a turn as the turn has writes: no turn is as long as a crowd is large, and nobody needs a box for
-//! what fits into its socket (`src/server/dealing.rs`).
+//! what fits into its socket (`src/engine/server/dealing.rs`).
 //!
 //! # Where it comes from
 //!
@@ -35,97 +35,71 @@
 //!
 //! | there | here |
 //! |---|---|
-//! | ReactPHP's `LoopInterface`, shared by all | [`reactor`]: the loop, its phases, its clock |
+//! | ReactPHP's `LoopInterface`, shared by all | [`engine::reactor`]: the loop, its phases, its clock |
 //! | Ratchet's `App`: `route($path, $handler, $allowedOrigins)`, `run()` | [`app::App`] |
-//! | Ratchet's `MessageComponentInterface`: `onOpen`, `onMessage`, `onClose` | [`handler::Handler`] |
-//! | the application's `onPublishEntry` | [`handler::Handler::on_publish`] |
-//! | predis-async's `pubSubLoop(['psubscribe' => 'pub.*'])` | [`source::link`] |
-//! | `SplObjectStorage` of connections, arrays of topics | [`slots`] and [`hub`] |
-//! | Ratchet's `WsServer` and its buffers per connection | [`client`], which borrows them |
+//! | Ratchet's `MessageComponentInterface`: `onOpen`, `onMessage`, `onClose` | [`engine::handler::Handler`] |
+//! | the application's `onPublishEntry` | [`engine::handler::Handler::on_publish`] |
+//! | predis-async's `pubSubLoop(['psubscribe' => 'pub.*'])` | [`engine::redis::subscriber`] |
+//! | `SplObjectStorage` of connections, arrays of topics | [`engine::slots`] and [`engine::pubsub::hub`] |
+//! | Ratchet's `WsServer` and its buffers per connection | [`engine::client`], which borrows them |
 //! | the JWT check in `onOpen` | [`push`], the handler that the binary runs |
 //!
 //! # The map
 //!
-//! A module imports only from layers below its own (held by `tests/architecture.rs`, which reads this table).
+//! A room imports from lower layers only (held by `tests/architecture`, which reads this table and lists the imports that
+//! are still to be cut).
 //!
-//! | layer | module | its one job |
+//! | layer | room | its one job |
 //! |---|---|---|
-//! | 8 | `main` | the process: settings, log, run, exit status |
-//! | 7 | [`serve`] | what the binary serves: settings turned into routes, and the lines that say where |
-//! | 7 | [`operate`] | what the operator's commands print and show |
-//! | 6 | [`app`] | what a program using the crate builds: settings, routes, then `run` |
-//! | 5 | [`reactor`] | the loop; the only module that polls or reads the clock |
-//! | 5 | [`push`] | the product: decides who may hear what, as a handler like any other |
-//! | 4 | [`site`] | what is served where: the calls from the loop to the handlers |
-//! | 3 | [`handler`] | the seam: `Handler`, `Route`, `Reject` |
-//! | 2 | [`server`] | what the loop owns besides the loop, and the verbs on it |
-//! | 1 | [`client`] | one client's connection from its first byte to its last |
-//! | 1 | [`source`] | where messages come from: our connections to Redis, a publisher's connection to us |
-//! | 1 | [`backend`] | the JSON spoken with back ends: their orders in, answers to them out |
-//! | 1 | [`presence`] | who is here, over all nodes that share a Redis |
-//! | 0 | [`hub`] | who listens to what |
-//! | 0 | [`flush`] | who is owed a write, in the order in which it comes |
-//! | 0 | [`timers`] | one coarse deadline per connection |
-//! | 0 | [`slots`] | numbered places that never move |
-//! | 0 | [`cursor`] | where somebody stands in what was published |
-//! | 0 | [`history`] | what was said lately |
-//! | 0 | [`addresses`] | how many connections each address has |
-//! | 0 | [`topic`] | topics and grants, parsed once |
-//! | 0 | [`complaints`] | lines to the operator about what was refused |
-//! | 0 | [`config`] | the settings: one table, three sources |
-//! | 0 | [`memory`] | how much memory the process holds |
-//! | 0 | [`metrics`] | counters of what happened |
-//! | 0 | [`limits`] | how many descriptors there are |
-//! | 0 | [`signals`] | signals as readable bytes, or as nothing at all |
-//! | 0 | [`supervisor`] | what started the process and watches it, as systemd does |
-//! | 0 | [`logger`] | lines to stderr that never hold the loop up |
+//! | 13 | `main` | the process: settings, log, run, exit status |
+//! | 12 | [`serve`] | settings turned into routes, the page and the script, and the lines that say where |
+//! | 12 | [`cli`] | the operator's commands |
+//! | 11 | [`app`] | the builder for a program that uses the crate: settings, routes, then `run` |
+//! | 10 | [`push`] | the product: decides which client may hear a topic, as a handler like any other |
+//! | 9 | [`config`] | the settings: one table, three sources |
+//! | 8 | [`features::control`] | the JSON spoken with back ends |
+//! | 8 | [`features::presence`] | the users that are online, over all nodes that share a Redis |
+//! | 8 | [`features::publisher`] | the publishers' port: RESP from back ends |
+//! | 8 | [`features::streams`] | durable topics: Redis streams, read from their end and paged backwards |
+//! | 7 | [`engine::reactor`] | the loop; the only room that polls or reads the clock |
+//! | 6 | [`engine::router`] | the calls from the loop to the handlers of the routes |
+//! | 5 | [`engine::handler`] | the seam: `Handler`, `Route`, `Reject` |
+//! | 4 | [`engine::server`] | the connections of a loop, and the verbs on them |
+//! | 3 | [`engine::client`] | one client's connection from its first byte to its last |
+//! | 3 | [`engine::redis`] | the connections to Redis, without I/O |
+//! | 2 | [`engine::admission`] | connections per address, and room for newcomers |
+//! | 2 | [`engine::pending_writes`] | clients with something to be written, in the order in which it comes |
+//! | 2 | [`engine::pubsub`] | topics, and the subscriptions of clients to them |
+//! | 2 | [`engine::resume`] | the history of recent messages, and cursors into it |
+//! | 2 | [`engine::signals`] | signals as readable bytes, or as nothing at all |
+//! | 2 | [`engine::timers`] | one coarse deadline per connection |
+//! | 1 | [`engine::slots`] | numbered places that never move |
+//! | 1 | [`observe`] | metrics, log lines, and the service manager's view |
 //! | 0 | [`clock`] | time, as it is handed to everything |
 //!
-//! Modules of layer 0 may use [`clock`], [`slots`] and [`cursor`]; inside a module of several files, imports make no circle.
+//! Inside a room of several files, imports make no circle.
 //!
 //! # Reading order
 //!
-//! [`reactor`] first: `run` and the five phases are one screen. Then [`client`] (what a connection is, and how little an idle
-//! one owns), [`hub`], [`server`] (the verbs), [`handler`] (the seam), [`push`] (what the verbs are used for), and last
-//! [`source`]. The protocol code takes bytes and time as arguments and does no I/O of its own.
+//! [`engine::reactor`] first: `run` and the five phases are one screen. Then [`engine::client`] (what a connection is, and how little an idle
+//! one owns), [`engine::pubsub::hub`], [`engine::server`] (the verbs), [`engine::handler`] (the seam), [`push`] (what the verbs are used for), and last
+//! [`engine::redis`]. The protocol code takes bytes and time as arguments and does no I/O of its own.
 
 #![forbid(unsafe_code)]
 
-pub mod addresses;
 pub mod app;
-pub mod backend;
-pub mod client;
+pub mod cli;
 pub mod clock;
-pub mod complaints;
 pub mod config;
-pub mod cursor;
-pub mod flush;
-pub mod handler;
-pub mod history;
-pub mod hub;
-pub mod limits;
-pub mod logger;
-pub mod memory;
-pub mod metrics;
-pub mod operate;
-pub mod presence;
+pub mod engine;
+pub mod features;
+pub mod observe;
 pub mod push;
-#[cfg(test)]
-mod random;
-pub mod reactor;
 pub mod serve;
-pub mod server;
-pub mod signals;
-pub mod site;
-pub mod slots;
-pub mod source;
-pub mod supervisor;
-pub mod timers;
-pub mod topic;
 
 pub use app::App;
-pub use client::frame::{Close, Frame};
-pub use client::http::{Request, Response};
-pub use handler::{Handler, Reject};
-pub use server::Server;
-pub use slots::ConnId;
+pub use engine::client::frame::{Close, Frame};
+pub use engine::client::http::{Request, Response};
+pub use engine::handler::{Handler, Reject};
+pub use engine::server::Server;
+pub use engine::slots::ConnId;

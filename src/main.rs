@@ -10,14 +10,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use oneloop::cli::{self, Means, Terminal, unit};
 use oneloop::config::{
     self, Command, Config, Invocation, Listening, LogFormat, Paper, Problems, Publication, Visit,
 };
-use oneloop::logger;
-use oneloop::operate::{self, Means, Terminal, unit};
-use oneloop::reactor::Ended;
+use oneloop::engine::reactor::Ended;
+use oneloop::observe::logger;
+use oneloop::observe::systemd::{self, Supervisor};
 use oneloop::serve::{self, Shell, Started, Surroundings};
-use oneloop::supervisor::{self, Supervisor};
 
 /// Settings that cannot be served.
 const BAD_SETTINGS: u8 = 2;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Command::Doctor(visit) => doctor(&config, &visit),
         Command::Print(paper) => print(paper_text(paper).trim_end()),
         Command::Help => print(&config::help()),
-        Command::Version => print(&operate::version()),
+        Command::Version => print(&cli::version()),
         Command::Serve { check: true } => match serve::check(&config) {
             Ok(()) => print("the settings are good"),
             Err(problems) => bad_settings(&problems.join("\n")),
@@ -112,7 +112,7 @@ fn run(config: Config) -> ExitCode {
 
 fn paper_text(paper: Paper) -> Cow<'static, str> {
     match paper {
-        Paper::Dashboard => operate::dashboard().into(),
+        Paper::Dashboard => cli::dashboard().into(),
         Paper::Completions(shell) => config::completions(shell).into(),
         Paper::Man => config::man().into(),
         Paper::Socket => unit::socket().into(),
@@ -132,7 +132,7 @@ fn surroundings() -> std::io::Result<Surroundings> {
     Ok(Surroundings {
         trim,
         supervisor: Supervisor::from_environment(variable, pid)?,
-        listener: supervisor::passed_listener(variable, pid)?,
+        listener: systemd::passed_listener(variable, pid)?,
         shell: shell(),
         reread: Arc::new(|| read().map(|invocation| invocation.config).map_err(|all| all.0)),
     })
@@ -157,7 +157,7 @@ fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {
         return bad_settings("top needs the server's admin address: --admin http://127.0.0.1:9090");
     };
     let start = Instant::now();
-    match operate::top(&address, once, || start.elapsed()) {
+    match cli::top(&address, once, || start.elapsed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => failed(&std::io::Error::other(problem)),
     }
@@ -190,7 +190,7 @@ fn read_beside(pid: u32) -> Result<Invocation, Problems> {
 
 fn publish(config: &Config, publication: &Publication) -> ExitCode {
     let data = publication.data.as_deref();
-    match operate::publish(config, &publication.channel, data, std::io::stdin()) {
+    match cli::publish(config, &publication.channel, data, std::io::stdin()) {
         Ok(published) => {
             if let Some(explanation) = published.explanation {
                 eprintln!("oneloop: {explanation}");
@@ -220,7 +220,7 @@ fn subscribe(config: &Config, mut listening: Listening) -> ExitCode {
             keys.issue(sub, &[], topics, is_admin, unix(), LISTENER_SECONDS).map(Some)
         },
     };
-    match operate::subscribe(config, &listening, terminal) {
+    match cli::subscribe(config, &listening, terminal) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(problem) => bad_settings(&problem),
@@ -242,7 +242,7 @@ fn doctor(config: &Config, visit: &Visit) -> ExitCode {
             keys.issue(DOCTOR, &[], &[], false, unix(), seconds).ok()
         },
     };
-    match operate::doctor(config, visit, means) {
+    match cli::doctor(config, visit, means) {
         Ok(has_problem) => ExitCode::from(u8::from(has_problem)),
         Err(problem) => bad_settings(&problem),
     }

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 use allocation_counter::{AllocationInfo, measure};
 use mio::Events;
 use oneloop::ConnId;
-use oneloop::client::memory::{FarEnds, install};
 use oneloop::config::{Config, Proxies};
-use oneloop::cursor::Signer;
-use oneloop::handler::Route;
-use oneloop::hub::CROWD;
+use oneloop::engine::client::in_memory::{FarEnds, install};
+use oneloop::engine::handler::Route;
+use oneloop::engine::pubsub::hub::CROWD;
+use oneloop::engine::reactor::{Plan, Reactor, Readiness};
+use oneloop::engine::redis::config::LinkConfig;
+use oneloop::engine::redis::subscriber::{Event, Link};
+use oneloop::engine::resume::cursor::Signer;
 use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
-use oneloop::reactor::{Plan, Reactor, Readiness};
-use oneloop::source::link::{Event, Link};
-use oneloop::source::link_config::LinkConfig;
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
 

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind, Write};
 use std::rc::Rc;
 
-use oneloop::client::memory::FarEnds;
-use oneloop::slots::ConnId;
+use oneloop::engine::client::in_memory::FarEnds;
+use oneloop::engine::slots::ConnId;
 
 use super::server::Tokens;
 

@@ -201,7 +201,7 @@ fn convert(value: &DeValue) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::engine::random::Random;
 
     fn problems(toml: &str) -> Vec<String> {
         let mut draft = Draft::default();

@@ -40,7 +40,7 @@ pub use read::{Invocation, Problems, read, read_beside};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::cursor::Signer;
+use crate::engine::resume::cursor::Signer;
 
 /// Everything that can be set.
 #[derive(Clone)]

@@ -155,7 +155,7 @@ fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
 mod tests {
     use super::super::{Bounds, Format, ListedOrigin, Origins};
     use super::*;
-    use crate::random::Random;
+    use crate::engine::random::Random;
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use super::Push;
 use super::subscriptions::{echo, heard};
 use super::wire;
-use crate::client::frame::Frame;
-use crate::client::http::Request;
 use crate::config::Format;
-use crate::server::{Resumed, Server};
-use crate::slots::ConnId;
-use crate::topic::text_of_key;
+use crate::engine::client::frame::Frame;
+use crate::engine::client::http::Request;
+use crate::engine::pubsub::topic::text_of_key;
+use crate::engine::server::{Resumed, Server};
+use crate::engine::slots::ConnId;
 
 /// Why a client that asked for a topic in its handshake does not hear it.
 pub(super) struct Refused {

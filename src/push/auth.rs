@@ -13,7 +13,7 @@ pub use super::claims::{Identity, Refusal};
 use super::keys::{KEYS_TRIED_MAX, Key, named_algorithms};
 use super::malformed::{read_header, trimmed, unaccepted};
 use crate::config::Jwt;
-use crate::topic::{Grant, is_user_id};
+use crate::engine::pubsub::topic::{Grant, is_user_id};
 
 /// A longer token is refused before any work. The place that it comes in has bounds of its own: `head_bytes_max`, which is a
 /// quarter of this by default, or `message_bytes_max`.

@@ -2,7 +2,7 @@
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::topic::{Grant, is_user_id};
+use crate::engine::pubsub::topic::{Grant, is_user_id};
 
 /// A claim as it came. `null` is a value, and never the right one.
 #[derive(Default)]

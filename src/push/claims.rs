@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::claim::{Claim, named};
 use super::dates::{date, shown};
-use crate::topic::Grant;
+use crate::engine::pubsub::topic::Grant;
 
 /// How far `nbf` may be ahead, in seconds, for its refusal to be one for now: clocks that are set at all do not differ by more.
 const EARLY_SECONDS_MAX: u64 = 240;

@@ -195,7 +195,7 @@ impl<'a> Reference<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::engine::random::Random;
 
     fn parse(text: &str) -> Command<'_> {
         Command::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))

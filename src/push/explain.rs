@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::auth::Identity;
-use crate::topic::{Grant, is_user_topic, user_topic};
+use crate::engine::pubsub::topic::{Grant, is_user_topic, user_topic};
 
 /// Whether the messages of a topic reach the holder of a token, and why. Shown as a sentence.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Source {
 }
 
 /// The first rule by which `identity` hears the messages on `topic` (well-formed, see
-/// [`published`](crate::topic::published)) on a route with these settings, or the reason why it
+/// [`published`](crate::engine::pubsub::topic::published)) on a route with these settings, or the reason why it
 /// does not.
 pub fn explain<'a>(
     identity: &'a Identity,

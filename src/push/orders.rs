@@ -6,12 +6,12 @@
 
 use super::Push;
 use super::wire;
-use crate::backend::order::{Order, Whom};
-use crate::client::frame::Close;
-use crate::hub::Reason;
-use crate::server::Server;
-use crate::slots::ConnId;
-use crate::topic::Grant;
+use crate::engine::client::frame::Close;
+use crate::engine::pubsub::hub::Reason;
+use crate::engine::pubsub::topic::Grant;
+use crate::engine::server::Server;
+use crate::engine::slots::ConnId;
+use crate::features::control::order::{Order, Whom};
 
 impl Push {
     /// Returns on how many clients it was carried out, or how many listen.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::PROTOCOL;
-use crate::client::http::Request;
+use crate::engine::client::http::Request;
 
 /// What precedes a token among the subprotocols that a client offers.
 const BEARER_PROTOCOL: &str = "bearer.";
@@ -109,7 +109,7 @@ pub(super) fn protocol(request: &Request) -> Option<&str> {
 mod tests {
     use super::super::wire;
     use super::*;
-    use crate::client::http;
+    use crate::engine::client::http;
 
     #[test]
     fn each_misplaced_token_has_its_advice() {

@@ -122,7 +122,7 @@ impl Added {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::engine::random::Random;
 
     #[test]
     fn a_user_sends_at_its_rate_and_others_do_not_wait_for_it() {

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use super::Push;
 use super::wire::{self, Reference};
-use crate::client::frame::Frame;
-use crate::hub::Reason;
-use crate::server::Server;
-use crate::slots::ConnId;
-use crate::topic::{Grant, TOPIC_BYTES_MAX, text_of_key};
+use crate::engine::client::frame::Frame;
+use crate::engine::pubsub::hub::Reason;
+use crate::engine::pubsub::topic::{Grant, TOPIC_BYTES_MAX, text_of_key};
+use crate::engine::server::Server;
+use crate::engine::slots::ConnId;
 
 /// The answer to a command about one topic.
 type Obey = fn(&mut Push, &mut Server, ConnId, &str, Option<Reference<'_>>) -> String;

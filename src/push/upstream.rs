@@ -4,14 +4,14 @@ use super::Push;
 use super::quota::{Added, Senders};
 use super::subscriptions::own_topic;
 use super::wire::{self, Data, Reference};
-use crate::backend::report;
-use crate::client::frame::Frame;
 use crate::clock::{Millis, Seldom};
 use crate::config::Sink;
-use crate::server::Server;
-use crate::slots::ConnId;
-use crate::source::request::{Answer, Purpose, command};
-use crate::topic::{self, user_of};
+use crate::engine::client::frame::Frame;
+use crate::engine::pubsub::topic::{self, user_of};
+use crate::engine::redis::request::{Answer, Purpose, command};
+use crate::engine::server::Server;
+use crate::engine::slots::ConnId;
+use crate::features::control::report;
 
 /// Of all clients of a route, without an answer.
 const SENDS_MAX: usize = 1024;

@@ -245,7 +245,7 @@ fn is_nested_too_deeply(json: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::engine::random::Random;
     use serde_json::{Value, json};
 
     fn framed(payload: &[u8]) -> String {

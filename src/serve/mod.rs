@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use crate::app::{App, Bound, dead_patterns, link};
 use crate::config::{Config, Jwt, Origins};
+use crate::engine::pubsub::topic;
+use crate::engine::reactor::{Addresses, Reread};
+use crate::engine::redis::config::Address;
+use crate::observe::systemd::Supervisor;
 use crate::push::auth::{KeySettings, Keys};
 use crate::push::explain::{Verdict, explain as judge};
 use crate::push::{Push, grants};
-use crate::reactor::{Addresses, Reread};
-use crate::source::link_config::Address;
-use crate::supervisor::Supervisor;
-use crate::topic;
 use page::Pass;
 use page_publisher::{PATH, PagePublisher};
 pub use trial::Shell;

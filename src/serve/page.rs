@@ -6,8 +6,8 @@ use super::CLIENT;
 use super::page_publisher::PATH;
 use super::trial::{Shell, channel, command};
 use crate::config::Config;
-use crate::reactor::Addresses;
-use crate::site::files::Page;
+use crate::engine::reactor::Addresses;
+use crate::engine::router::files::Page;
 
 const PAGE: &str = include_str!("page.html");
 

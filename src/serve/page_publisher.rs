@@ -1,13 +1,13 @@
 //! Publishes what a person types into the page of this machine: as the publishers' port does, or in Redis where there is one.
 
-use crate::client::frame::{Close, Frame};
-use crate::client::http::{Request, Response};
-use crate::handler::{Handler, Reject};
-use crate::server::Server;
-use crate::site::fault_of;
-use crate::site::files::is_from_this_machine;
-use crate::slots::ConnId;
-use crate::source::request::{Answer, Purpose, command};
+use crate::engine::client::frame::{Close, Frame};
+use crate::engine::client::http::{Request, Response};
+use crate::engine::handler::{Handler, Reject};
+use crate::engine::redis::request::{Answer, Purpose, command};
+use crate::engine::router::fault_of;
+use crate::engine::router::files::is_from_this_machine;
+use crate::engine::server::Server;
+use crate::engine::slots::ConnId;
 
 /// Where the page connects to publish.
 pub const PATH: &str = "/page/publish";
@@ -115,7 +115,7 @@ impl Handler for PagePublisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::http;
+    use crate::engine::client::http;
 
     #[test]
     fn only_its_own_page_publishes() {

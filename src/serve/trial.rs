@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::READY_TOKEN_SUB;
 use crate::app::link;
 use crate::config::{Config, reachable};
-use crate::source::link_config::Address;
-use crate::source::pattern;
+use crate::engine::redis::config::Address;
+use crate::engine::redis::glob;
 
 /// What a command stands on besides the settings.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ pub fn channel(config: &Config) -> Option<String> {
     let channels = plain.chain(own).map(|topic| format!("{}{topic}", config.prefix));
     let is_taken = |channel: &String| {
         let mut patterns = config.patterns.iter();
-        let takes = |one: &String| pattern::matches(one.as_bytes(), channel.as_bytes());
+        let takes = |one: &String| glob::matches(one.as_bytes(), channel.as_bytes());
         config.redis.is_none() || patterns.any(takes)
     };
     channels.into_iter().find(is_taken)

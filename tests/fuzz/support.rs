@@ -2,7 +2,7 @@
 
 /// The library's tests use the rest of it.
 #[allow(dead_code)]
-#[path = "../../src/random.rs"]
+#[path = "../../src/engine/random.rs"]
 mod random;
 
 use random::Random;

@@ -11,15 +11,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
 use mio::Events;
-use oneloop::client::memory::{FarEnds, install};
+use oneloop::engine::client::in_memory::{FarEnds, install};
 use oneloop::config::{Bounds, Origins, Proxies, Sink, RouteConfig};
-use oneloop::cursor::Signer;
-use oneloop::handler::Route;
+use oneloop::engine::resume::cursor::Signer;
+use oneloop::engine::handler::Route;
 use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
-use oneloop::reactor::{Plan, Reactor, Readiness};
-use oneloop::source::request::{Answer, Purpose};
-use oneloop::topic::{Grant, is_user_topic, text_of_key};
+use oneloop::engine::reactor::{Plan, Reactor, Readiness};
+use oneloop::engine::redis::request::{Answer, Purpose};
+use oneloop::engine::pubsub::topic::{Grant, is_user_topic, text_of_key};
 use oneloop::{ConnId, Handler, Reject, Request, Server};
 use serde_json::value::RawValue;
 

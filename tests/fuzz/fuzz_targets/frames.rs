@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::client::codec::{Codec, Inbound, InboundBounds};
+use oneloop::engine::client::codec::{Codec, Inbound, InboundBounds};
 use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach them.

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::client::http::{Method, parse};
+use oneloop::engine::client::http::{Method, parse};
 use oneloop::config::{ListedOrigin, Origins};
-use oneloop::handler::admits;
+use oneloop::engine::handler::admits;
 use oneloop::{Request, Response};
 use oneloop_fuzz::pieces;
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::client::proxied::{HEADER_BYTES_MAX, Header, parse};
+use oneloop::engine::client::proxy_protocol::{HEADER_BYTES_MAX, Header, parse};
 
 fuzz_target!(|input: &[u8]| {
     let whole = parse(input);

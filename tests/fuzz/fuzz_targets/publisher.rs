@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::source::publisher::{Moment, Peer, Terms};
+use oneloop::features::publisher::connection::{Moment, Peer, Terms};
 use oneloop::source::{Exchange, Publisher};
 use oneloop_fuzz::pieces;
 

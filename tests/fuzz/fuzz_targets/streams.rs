@@ -3,10 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use oneloop::ConnId;
-use oneloop::cursor::EntryId;
-use oneloop::source::commander::{Commander, Event as Answered};
-use oneloop::source::reader::{Event, Reader};
-use oneloop::source::request::{Purpose, Request, command};
+use oneloop::engine::resume::cursor::EntryId;
+use oneloop::engine::redis::command_connection::{Commander, Event as Answered};
+use oneloop::features::streams::reader::{Event, Reader};
+use oneloop::engine::redis::request::{Purpose, Request, command};
 use oneloop::source::{LinkConfig, stream_commands};
 use oneloop_fuzz::pieces;
 

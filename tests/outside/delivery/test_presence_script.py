@@ -4,7 +4,7 @@ import random
 
 from helpers.support import ROOT
 
-SCRIPT = (ROOT / "src/presence/script.lua").read_text()
+SCRIPT = (ROOT / "src/features/presence/script.lua").read_text()
 NODES = ["a.1", "a.2", "b.1", "c.1"]
 USERS = ["42", "4\"2", "ü"]
 DEAD_AFTER = 3_600_000

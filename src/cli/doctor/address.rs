@@ -1,0 +1,65 @@
+//! Whether the proxy in front says where a client comes from, by the counters of the server behind it.
+
+use super::finding::{Problem, Report};
+use super::url::Url;
+use crate::cli::look::{Look, look};
+use crate::config::{Config, reachable};
+
+const NAME: &str = "url-address";
+
+/// The counters before a visit by way of the proxy.
+pub(super) struct Before {
+    admin: String,
+    counters: Look,
+}
+
+impl Before {
+    /// Takes them, where the settings let that be judged; `None`: there is nothing to judge.
+    pub(super) fn visit(report: &mut Report, config: &Config, url: &Url) -> Option<Before> {
+        if config.proxies.is_empty() || config.proxy_protocol {
+            return None;
+        }
+        if url.address == reachable(config.listen).to_string() {
+            report.unseen(NAME, "this address is the server's own, without a proxy in between", "");
+            return None;
+        }
+        let Some(admin) = config.admin else {
+            report.unseen(
+                NAME,
+                "the settings have no admin, where the server tells it",
+                "admin = \"127.0.0.1:9090\", in the settings",
+            );
+            return None;
+        };
+        let admin = reachable(admin).to_string();
+        match look(&admin) {
+            Ok(counters) => Some(Before { admin, counters }),
+            Err(why) => {
+                report.unseen(NAME, &why, "");
+                None
+            }
+        }
+    }
+
+    /// Judges by what the visit has added.
+    pub(super) fn judge(self, report: &mut Report) {
+        let now = match look(&self.admin) {
+            Ok(now) => now,
+            Err(why) => return report.unseen(NAME, &why, ""),
+        };
+        let added = |name: &str| now.sum(name) - self.counters.sum(name);
+        if added("oneloop_handshakes_total") <= 0.0 {
+            report.unseen(NAME, "another server than the one at admin was visited", "");
+        } else if added("oneloop_forwarded_missing_total") > 0.0 {
+            report.say(
+                Problem,
+                NAME,
+                "the proxy does not say where its clients come from",
+                "all of them share its address, and the bound of one address",
+                "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
+            );
+        } else {
+            report.ok(NAME, "the proxy says where its clients come from");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Where the server listens, or would: whether the address can be had, or who has it.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+
+use super::finding::{Problem, Report, Warning};
+use super::websocket::Visit;
+use crate::cli::dial::{self, Line};
+use crate::config::{Config, reachable};
+use crate::engine::client::proxy_protocol::LOCAL;
+
+/// What was found at an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Free,
+    Taken,
+    /// It was said.
+    Refused,
+}
+
+pub(super) fn check(report: &mut Report, config: &Config) {
+    let runs = match look(report, "listen", config.listen) {
+        Found::Taken => is_ours(report, config),
+        _ => false,
+    };
+    if let Some(admin) = config.admin {
+        match look(report, "admin", admin) {
+            Found::Taken => health(report, &reachable(admin).to_string()),
+            Found::Free if runs => report.say(
+                Warning,
+                "admin",
+                &format!("nobody is at {admin}"),
+                "the server that runs has other settings than these",
+                "systemctl restart oneloop",
+            ),
+            _ => {}
+        }
+    }
+    if let Some(publishers) = config.publishers
+        && look(report, "publishers", publishers) == Found::Taken
+    {
+        match runs {
+            true => report.ok("publishers", &format!("{publishers} is served")),
+            false => taken(report, "publishers", publishers),
+        }
+    }
+}
+
+/// Says what there is to say unless it is taken.
+fn look(report: &mut Report, name: &str, address: SocketAddr) -> Found {
+    let Err(error) = TcpListener::bind(address) else {
+        report.ok(name, &format!("{address} is free: nobody is served there"));
+        return Found::Free;
+    };
+    let port = address.port();
+    let mend = match error.kind() {
+        ErrorKind::AddrInUse => return Found::Taken,
+        ErrorKind::PermissionDenied => format!(
+            "AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit of systemd, or: \
+             sysctl -w net.ipv4.ip_unprivileged_port_start={port}"
+        ),
+        _ => "ip -brief address (it must be one of these)".to_owned(),
+    };
+    report.say(Problem, name, &format!("{address} cannot be had: {error}"), "", &mend);
+    Found::Refused
+}
+
+/// Whether whoever listens answers as we do.
+fn is_ours(report: &mut Report, config: &Config) -> bool {
+    let address = reachable(config.listen);
+    if config.proxy_protocol && !config.proxies.has(address.ip()) {
+        let why = format!("{} is taken; only proxies are told by whom", config.listen);
+        report.unseen("listen", &why, "");
+        return true;
+    }
+    let address = address.to_string();
+    let path = config.routes.first().map_or("/", |route| route.path.as_str());
+    let origin = ["http://", &address].concat();
+    let visit = dial::connect(&address).map_err(|error| error.to_string()).and_then(|stream| {
+        let mut line = Line::Tcp(stream);
+        if config.proxy_protocol {
+            let _ = line.write(LOCAL);
+        }
+        Visit::begin(line, &address, path, &origin, crate::push::PROTOCOL)
+    });
+    let status = match &visit {
+        Ok(visit) if visit.is_ours => visit.status,
+        _ => {
+            taken(report, "listen", config.listen);
+            return false;
+        }
+    };
+    report
+        .ok("listen", &format!("{} is served by a oneloop (it answered {status})", config.listen));
+    true
+}
+
+fn taken(report: &mut Report, name: &str, address: SocketAddr) {
+    report.say(
+        Problem,
+        name,
+        &format!("{address} is taken by something that is no oneloop"),
+        "",
+        &format!("ss -ltnp 'sport = :{}' (it names who has it)", address.port()),
+    );
+}
+
+fn health(report: &mut Report, address: &str) {
+    for path in ["/healthz", "/readyz"] {
+        let answer = dial::fetch(address, path);
+        let text = answer.unwrap_or_else(|error| error.to_string());
+        let said = text.lines().last().unwrap_or_default().trim();
+        let seen = ["http://", address, path, ": ", said].concat();
+        match text.starts_with("HTTP/1.1 200 ") {
+            true => report.ok("admin", &seen),
+            false => report.say(Problem, "admin", &seen, "", "journalctl -u oneloop (it says why)"),
+        }
+    }
+}

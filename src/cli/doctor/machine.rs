@@ -1,0 +1,240 @@
+//! What the machine gives: descriptors, the queue of the listener, memory, ports.
+
+use std::fs;
+
+use super::finding::{Fine, Problem, Report, Warning};
+use crate::cli::numbers::{bytes, count};
+use crate::config::{Bounds, Config};
+use crate::engine::reactor::BACKLOG;
+use crate::observe::descriptors;
+
+/// What an idle client takes here, with its topics, and in the kernel for its socket (`benches/million.rs`).
+const CLIENT_BYTES: u64 = 140;
+const SOCKET_BYTES: u64 = 4096;
+
+/// The program without anybody.
+const START_BYTES: u64 = 4 << 20;
+
+/// Where no number of clients is set, fewer than so many are worth a word.
+const FEW: u64 = 10_000;
+
+/// `running`: how many descriptors the running server may have, where that is known.
+pub(super) fn check(report: &mut Report, config: &Config, running: Option<u64>) {
+    let bounds = &config.bounds;
+    let room = descriptors(report, bounds, running);
+    let clients = if bounds.clients_max == 0 { room } else { bounds.clients_max as u64 };
+    queue(report);
+    memory(report, bounds, clients);
+    ports(report, clients);
+}
+
+/// Returns how many clients they leave room for.
+fn descriptors(report: &mut Report, bounds: &Bounds, running: Option<u64>) -> u64 {
+    let (allowed, whose) = match running {
+        Some(allowed) => (allowed, "the running server has"),
+        None => (descriptors::descriptors().unwrap_or(1 << 20), "who starts it here may have"),
+    };
+    let own = (descriptors::RESERVE + bounds.publishers_max) as u64;
+    let (room, wanted) = (allowed.saturating_sub(own), bounds.clients_max as u64);
+    let seen = format!("{allowed} {whose}: room for {room} clients");
+    let needed = (wanted.max(FEW) + own).next_multiple_of(1024);
+    let mut mend = format!(
+        "LimitNOFILE={needed} in the unit of systemd, or before a start by hand: ulimit -n {needed}"
+    );
+    if number("/proc/sys/fs/nr_open").is_some_and(|most| most < needed) {
+        mend += &format!("; before both: sysctl -w fs.nr_open={needed}");
+    }
+    if wanted > room {
+        let why = format!("clients_max is {wanted}, and {own} more are its own and publishers'");
+        report.say(Problem, "descriptors", &seen, &why, &mend);
+    } else if wanted == 0 && room < FEW {
+        let why = "clients_max is not set, so this is the bound";
+        report.say(Warning, "descriptors", &seen, why, &mend);
+    } else {
+        report.ok("descriptors", &seen);
+    }
+    room
+}
+
+/// Those who wait to be accepted. The other queue, of handshakes of TCP under way, has no bound where cookies stand in for it
+/// (tcp(7), `tcp_syncookies`).
+fn queue(report: &mut Report) {
+    const WHY: &str = "in a burst of new clients what does not fit is dropped, and tried again after 1 s, 3 s, 7 s";
+    let wanted = BACKLOG as u64;
+    for (name, path, is_bound) in [
+        ("somaxconn", "/proc/sys/net/core/somaxconn", true),
+        (
+            "syn-backlog",
+            "/proc/sys/net/ipv4/tcp_max_syn_backlog",
+            number("/proc/sys/net/ipv4/tcp_syncookies") == Some(0),
+        ),
+    ] {
+        let key = path.trim_start_matches("/proc/sys/").replace('/', ".");
+        match number(path) {
+            None => report.ok(name, "not told here"),
+            Some(most) if most < wanted && is_bound => {
+                let seen = format!("{key} is {most}; the listener asks for {wanted}");
+                report.say(Warning, name, &seen, WHY, &format!("sysctl -w {key}={wanted}"));
+            }
+            Some(most) => {
+                report.ok(name, &format!("{most}{}", [", and cookies", ""][usize::from(is_bound)]))
+            }
+        }
+    }
+}
+
+fn memory(report: &mut Report, bounds: &Bounds, clients: u64) {
+    let machine = text("/proc/meminfo").and_then(|text| total(&text));
+    let groups = text("/proc/self/cgroup").unwrap_or_default();
+    let limit = group_files(&groups).iter().filter_map(|path| number(path)).min();
+    let Some(there) = machine.into_iter().chain(limit).min() else {
+        return report.ok("memory", "not told here");
+    };
+    // Whoever answers at `admin` may say any number of descriptors.
+    let clients = clients.min(u64::from(u32::MAX));
+    let held = bounds.unfinished_bytes_max
+        + bounds.backlogs_bytes_max
+        + bounds.memberships_bytes_max
+        + bounds.history_bytes_max;
+    let (held, sockets) = (START_BYTES + held as u64, clients * SOCKET_BYTES);
+    let ceiling = if bounds.memory_max == 0 { u64::MAX } else { bounds.memory_max as u64 };
+    let needed = sockets + (clients * CLIENT_BYTES + held).min(ceiling);
+    let shown = |number: u64| bytes(number as f64);
+    let seen = format!(
+        "{} of {} at the worst: {} clients, {} in the kernel for their sockets",
+        shown(needed),
+        shown(there),
+        count(clients as f64),
+        shown(sockets)
+    );
+    let is_set = bounds.clients_max > 0;
+    let level = match needed {
+        _ if needed > there && is_set => Problem,
+        _ if needed > there / 4 * 3 => Warning,
+        _ => return report.ok("memory", &seen),
+    };
+    let each = CLIENT_BYTES + SOCKET_BYTES;
+    let fit = (there / 4 * 3).saturating_sub(held.min(ceiling)) / each;
+    let why = if is_set { "" } else { "clients_max is not set: descriptors are the bound" };
+    let mend = match fit {
+        0 => format!("memory_max = {}", there / 2),
+        fit => format!("clients_max = {fit}, or a machine with {}", shown(needed / 3 * 4)),
+    };
+    report.say(level, "memory", &seen, why, &mend);
+}
+
+/// A connection has four numbers: from one address to one listener, only the port of the sender is free.
+fn ports(report: &mut Report, clients: u64) {
+    let range = text("/proc/sys/net/ipv4/ip_local_port_range");
+    let range: Vec<u64> =
+        range.iter().flat_map(|text| text.split_whitespace()).flat_map(str::parse).collect();
+    let [first, last] = range[..] else { return report.ok("ports", "not told here") };
+    let most = (last + 1).saturating_sub(first);
+    if clients <= most {
+        return report.ok("ports", &format!("{most}: enough for a proxy on this machine"));
+    }
+    report.say(
+        Fine,
+        "ports",
+        &format!("{most}: clients who come directly share no port"),
+        "a proxy on this machine can hold so many connections to one address of a listener",
+        "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", and more addresses by proxy_bind",
+    );
+}
+
+fn text(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+fn number(path: &str) -> Option<u64> {
+    text(path)?.trim().parse().ok()
+}
+
+/// The memory of the machine in bytes, of /proc/meminfo.
+fn total(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Where the limits of the groups stand that /proc/self/cgroup names, and of those around them.
+fn group_files(text: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(kind), Some(group)) = (parts.next(), parts.next()) else { continue };
+        let (root, file) = match kind {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => continue,
+        };
+        let mut group = group.trim_end_matches('/');
+        loop {
+            files.push([root, group, "/", file].concat());
+            match group.rsplit_once('/') {
+                Some((around, _)) => group = around,
+                None => break,
+            }
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_the_machine_is_read() {
+        assert_eq!(total("MemFree: 1 kB\nMemTotal:       16 kB\n"), Some(16 * 1024));
+        for broken in ["", "MemTotal: x kB", "MemTotal: 16", "MemTotal: 18446744073709551615 kB"] {
+            assert_eq!(total(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn every_group_around_the_process_may_bound_it() {
+        let second = group_files("0::/a.slice/b.scope\n");
+        let expected = ["/a.slice/b.scope", "/a.slice", ""];
+        assert_eq!(second, expected.map(|group| format!("/sys/fs/cgroup{group}/memory.max")));
+        let first = group_files("3:cpu:/x\n2:memory:/\nbroken\n");
+        assert_eq!(first, ["/sys/fs/cgroup/memory/memory.limit_in_bytes"]);
+    }
+
+    fn said(check: impl Fn(&mut Report)) -> String {
+        let mut out = Vec::new();
+        check(&mut Report::new(&mut out));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn descriptors_are_compared_with_what_is_asked_for() {
+        let bounds = |clients_max| Bounds { clients_max, ..Bounds::default() };
+        let found = |clients_max, allowed| {
+            said(|report| {
+                descriptors(report, &bounds(clients_max), Some(allowed));
+            })
+        };
+        assert!(found(0, 1 << 20).starts_with("ok       descriptors   1048576 the running"));
+        assert!(found(896, 1024).starts_with("ok "), "{}", found(896, 1024));
+        let few = found(897, 1024);
+        assert!(few.starts_with("problem  ") && few.contains("LimitNOFILE=10240"), "{few}");
+        assert!(found(0, 1024).starts_with("warning  "));
+    }
+
+    #[test]
+    fn memory_is_compared_with_the_worst() {
+        let found = |bounds: Bounds, clients| said(|report| memory(report, &bounds, clients));
+        let many = 1 << 40;
+        assert!(found(Bounds::default(), many).starts_with("warning  memory "));
+        let set = || Bounds { clients_max: 1, ..Bounds::default() };
+        let worst = found(set(), many);
+        assert!(
+            worst.starts_with("problem  ") && worst.contains("mend: clients_max = "),
+            "{worst}"
+        );
+        assert!(found(set(), 1).starts_with("ok "));
+        let held = Bounds { backlogs_bytes_max: 1 << 50, ..set() };
+        assert!(found(held.clone(), 1).contains("mend: memory_max = "));
+        assert!(found(Bounds { memory_max: 1 << 20, ..held }, 1).starts_with("ok "));
+    }
+}

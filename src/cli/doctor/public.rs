@@ -1,0 +1,395 @@
+//! The public address, as a browser comes to it: through whatever stands in front of the server.
+
+use std::net::{IpAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use super::address::Before;
+use super::finding::{Problem, Report, Warning};
+use super::tls::{self, Place, Tls};
+use super::url::Url;
+use super::websocket::{Event, Visit};
+use crate::cli::dial::{self, Line, PATIENCE};
+use crate::config::{self, Config, Origins, RouteConfig};
+use crate::push::PROTOCOL;
+
+/// Nobody's page (RFC 6761 section 6.4).
+const FOREIGN: &str = "https://oneloop-doctor.invalid";
+
+/// Stands for the `*` of a listed origin.
+const LABEL: &str = "oneloop-doctor";
+
+/// Fewer days than that, and whatever renews the certificate has failed already.
+const DAYS_MIN: u64 = 14;
+
+/// A ping comes so much later than it is due, at most.
+const PING_LATE_SECONDS: u64 = 5;
+
+/// How long is waited where no ping comes: the proxies that are around cut after 60 s.
+const SILENCE_SECONDS: u64 = 65;
+
+/// For a page's refusal, which comes with the answer to the handshake.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A look at the public address.
+pub(super) struct Tour<'a> {
+    pub(super) report: Report<'a>,
+    pub(super) config: &'a Config,
+    pub(super) url: Url,
+    pub(super) visit: &'a config::Visit,
+    pub(super) clock: &'a dyn Fn() -> Duration,
+}
+
+impl Tour<'_> {
+    /// Step by step; the first one that fails ends it. `unix`: the time of day in seconds.
+    pub(super) fn check(&mut self, unix: u64, sign: &dyn Fn(u64) -> Option<String>) {
+        if !self.reach() || (self.url.has_tls && !self.trust(unix)) {
+            return;
+        }
+        let ping = u64::from(self.config.bounds.ping_seconds);
+        let usual = if ping == 0 { SILENCE_SECONDS } else { ping + PING_LATE_SECONDS };
+        let wait = self.visit.wait_seconds.unwrap_or(usual);
+        // In clear, a token of ours is shown to nobody but this machine.
+        let is_safe = self.url.has_tls || is_loopback(&self.url.name);
+        let own = || is_safe.then(|| sign(wait + 60)).flatten();
+        let token = self.visit.token.clone().or_else(own);
+        let origin = self.visit.origin.clone().unwrap_or_else(|| self.own_origin());
+        let bearer = token.as_deref().map(|token| [", bearer.", token].concat());
+        let protocols = [PROTOCOL, bearer.as_deref().unwrap_or_default()].concat();
+        let before = Before::visit(&mut self.report, self.config, &self.url);
+        let Some((mut visit, _tls)) = self.upgrade(&origin, &protocols) else { return };
+        if let Some(before) = before {
+            before.judge(&mut self.report);
+        }
+        self.foreign();
+        if token.is_none() && self.route().is_none_or(|route| route.anonymous.is_empty()) {
+            if let Event::Closed(4505, _) = visit.next(REFUSAL_PATIENCE) {
+                return self.refuses_own();
+            }
+            return self.report.say(
+                Warning,
+                "url-welcome",
+                "there is no token to show: what comes behind the handshake cannot be tried",
+                "",
+                "--token TOKEN (oneloop token makes one; a server without a key prints one as it starts)",
+            );
+        }
+        if self.welcome(&mut visit) {
+            self.silence(&mut visit, Duration::from_secs(wait), ping);
+        }
+    }
+
+    /// The name, and a connection to what it stands for.
+    fn reach(&mut self) -> bool {
+        let address = self.url.address.as_str();
+        let found = address.to_socket_addrs().map(|all| {
+            let all: Vec<String> = all.map(|one| one.ip().to_string()).collect();
+            all.join(", ")
+        });
+        match found {
+            Ok(all) => self.report.ok("url-name", &[&self.url.name, " is ", &all].concat()),
+            Err(error) => {
+                let mend =
+                    ["getent hosts ", &self.url.name, " (make an A or AAAA record)"].concat();
+                self.report.say(Problem, "url-name", &error.to_string(), "", &mend);
+                return false;
+            }
+        }
+        let connected = dial::connect(address);
+        match &connected {
+            Ok(_) => self.report.ok("url-connect", &["somebody listens at ", address].concat()),
+            Err(error) => {
+                let seen = format!("{address}: {error}");
+                let mend = "ss -ltn (on that machine), and let the port through its firewall";
+                self.report.say(Problem, "url-connect", &seen, "", mend);
+            }
+        }
+        connected.is_ok()
+    }
+
+    /// The certificate.
+    fn trust(&mut self, unix: u64) -> bool {
+        let (name, address) = (&self.url.name, &self.url.address);
+        let place = Place { host: name, address };
+        let output = match place.look() {
+            Ok(output) => output,
+            Err(why) => {
+                let mend = match why.as_str() {
+                    tls::NO_OPENSSL => "apt install openssl".to_owned(),
+                    _ => format!("openssl s_client -connect {address}"),
+                };
+                self.report.say(Problem, "url-tls", &why, "", &mend);
+                return false;
+            }
+        };
+        let end = tls::end(&output);
+        let until = end.as_ref().map_or("not told", |(text, _)| text);
+        let (number, words) = tls::verdict(&output);
+        // X509_V_ERR_… of OpenSSL's x509_vfy.h.
+        let mend = match number {
+            0 => "",
+            10 => "certbot renew, and reload the proxy",
+            62 | 64 => "a certificate with this name in it: certbot certonly -d NAME",
+            18..=21 => {
+                "ssl_certificate fullchain.pem; (nginx: the chain, not the certificate alone)"
+            }
+            _ => "openssl s_client -showcerts -connect HOST:PORT (it shows what is sent)",
+        };
+        if number != 0 {
+            let seen = format!(
+                "the certificate of {name} is not good: {words} ({number}; its end: {until})"
+            );
+            self.report.say(Problem, "url-tls", &seen, "no client connects", mend);
+            return false;
+        }
+        self.report.ok("url-tls", &["the certificate is good for ", name].concat());
+        let days = end.as_ref().map_or(0, |(_, end)| end.saturating_sub(unix) / 86_400);
+        let seen = format!("{days} days are left (until {until})");
+        match days < DAYS_MIN {
+            true => self.report.say(
+                Warning,
+                "url-expiry",
+                &seen,
+                "",
+                "certbot renew, and reload the proxy",
+            ),
+            false => self.report.ok("url-expiry", &seen),
+        }
+        true
+    }
+
+    /// The settings of this path; a proxy may have changed it on the way.
+    fn route(&self) -> Option<&RouteConfig> {
+        self.config.routes.iter().find(|route| route.path == self.url.route())
+    }
+
+    /// A page that the settings let in.
+    fn own_origin(&self) -> String {
+        match self.route().map(|route| &route.origins) {
+            Some(Origins::Listed(listed)) => {
+                listed.first().map(|one| one.example(LABEL)).unwrap_or_default()
+            }
+            _ => self.url.origin(),
+        }
+    }
+
+    fn visit(&self, origin: &str, protocols: &str) -> Result<(Visit, Option<Tls>), String> {
+        let (host, path) = (&self.url.host, &self.url.path);
+        let (line, tls) = match self.url.has_tls {
+            true => {
+                let place = Place { host: &self.url.name, address: &self.url.address };
+                let (line, tls) = place.connect()?;
+                (line, Some(tls))
+            }
+            false => {
+                let stream = dial::connect(&self.url.address).map_err(|error| error.to_string())?;
+                (Line::Tcp(stream), None)
+            }
+        };
+        Ok((Visit::begin(line, host, path, origin, protocols)?, tls))
+    }
+
+    /// The handshake as a page of ours makes it.
+    fn upgrade(&mut self, origin: &str, protocols: &str) -> Option<(Visit, Option<Tls>)> {
+        let visit = match self.visit(origin, protocols) {
+            Ok(visit) => visit,
+            Err(why) => {
+                if !self.tells_of_tls() {
+                    let mend = format!("proxy_pass http://{};", self.config.listen);
+                    self.report.say(Problem, "url-upgrade", &why, "", &mend);
+                }
+                return None;
+            }
+        };
+        let Visit { status, is_proven, has_protocol, is_ours, location, .. } = &visit.0;
+        if !is_proven && !is_ours && self.tells_of_tls() {
+            return None;
+        }
+        if !is_proven {
+            let who = if *is_ours {
+                "the server"
+            } else {
+                "who stands in front of the server, or in its place,"
+            };
+            let seen = format!("{who} answered {status} where 101 is expected {location}");
+            let mend = advice(*status, self.config);
+            self.report.say(Problem, "url-upgrade", seen.trim_end(), "", &mend);
+            return None;
+        }
+        self.report.ok("url-upgrade", "101, and the proof of the handshake is right");
+        if *has_protocol {
+            self.report.ok("url-protocol", &[PROTOCOL, " is spoken"].concat());
+            return Some(visit);
+        }
+        self.report.say(
+            Problem,
+            "url-protocol",
+            &["nobody took up ", PROTOCOL].concat(),
+            "Sec-WebSocket-Protocol is lost on the way, and with it the tokens of browsers",
+            "proxy_set_header Sec-WebSocket-Protocol $http_sec_websocket_protocol;",
+        );
+        None
+    }
+
+    /// Says so where a port that was to be spoken to in clear speaks TLS.
+    fn tells_of_tls(&mut self) -> bool {
+        let (name, address) = (&self.url.name, &self.url.address);
+        let speaks = !self.url.has_tls && Place { host: name, address }.look().is_ok();
+        if speaks {
+            let mend = format!("--url wss://{}{}", self.url.host, self.url.route());
+            self.report.say(Problem, "url-upgrade", &[address, " speaks TLS"].concat(), "", &mend);
+        }
+        speaks
+    }
+
+    /// Whether `Origin` arrives shows by one that must be refused.
+    fn foreign(&mut self) {
+        const NAME: &str = "url-origin";
+        let Some(route) = self.route() else {
+            return self.report.unseen(NAME, "the settings have no route of this path", "");
+        };
+        if route.origins == Origins::Any {
+            return self.report.unseen(NAME, "pages of every origin may connect", "");
+        }
+        let answer = self.visit(FOREIGN, PROTOCOL).map(|(mut visit, _tls)| {
+            let closed = visit.is_proven.then(|| visit.next(REFUSAL_PATIENCE));
+            (visit.status, matches!(closed, Some(Event::Closed(4505, _))))
+        });
+        match answer {
+            Ok((_, true)) => self.report.ok(NAME, "a page of elsewhere is refused"),
+            answer => {
+                let status = answer.map_or_else(|why| why, |(status, _)| status.to_string());
+                self.report.say(
+                    Warning,
+                    NAME,
+                    &format!("a page of elsewhere should be closed with 4505: {status}"),
+                    "Origin is lost on the way, or the server has other settings than these",
+                    "proxy_set_header Origin $http_origin;",
+                );
+            }
+        }
+    }
+
+    /// A page of the address itself is taken for a foreign one.
+    fn refuses_own(&mut self) {
+        self.report.say(
+            Problem,
+            "url-welcome",
+            "the server refuses the origin of this address (4505)",
+            "Host is lost on the way, or the settings name other origins",
+            "proxy_set_header Host $http_host; or name the page in the settings: origins",
+        );
+    }
+
+    /// What the server says first.
+    fn welcome(&mut self, visit: &mut Visit) -> bool {
+        let is_raw = self.route().is_some_and(|route| route.format == config::Format::Raw);
+        let (seen, mend) = match visit.next(PATIENCE) {
+            Event::Message(_) => {
+                self.report
+                    .ok("url-welcome", "the token is good, and what the server sends arrives");
+                return true;
+            }
+            Event::Silence if is_raw => return true,
+            Event::Closed(4505, _) => {
+                self.refuses_own();
+                return false;
+            }
+            Event::Closed(code @ 4500..=4501, _) => (
+                format!("the token is refused ({code})"),
+                "oneloop explain TOKEN TOPIC (with the settings of the server)",
+            ),
+            Event::Closed(code, _) => {
+                (format!("the server closed it with {code}"), "journalctl -u oneloop")
+            }
+            _ => ("nothing that the server sends arrives".to_owned(), "proxy_buffering off;"),
+        };
+        self.report.say(Problem, "url-welcome", &seen, "", mend);
+        false
+    }
+
+    /// Says nothing until the server pings: whoever cuts it before would cut clients, too.
+    fn silence(&mut self, visit: &mut Visit, wait: Duration, ping: u64) {
+        const NAME: &str = "url-silence";
+        let started = (self.clock)();
+        let mut heard = started;
+        loop {
+            let left = (started + wait).saturating_sub((self.clock)());
+            let event = if left.is_zero() { Event::Silence } else { visit.next(left) };
+            let now = (self.clock)();
+            let quiet = (now - heard).as_secs_f64().round() as u64;
+            match event {
+                Event::Message(_) => heard = now,
+                Event::Ping => {
+                    let seen =
+                        format!("the ping came after {quiet} s of silence, and was answered");
+                    return self.report.ok(NAME, &seen);
+                }
+                Event::Silence if heard > started => {
+                    return self.report.unseen(NAME, "messages came all the while", "");
+                }
+                Event::Silence if wait.as_secs() <= ping || ping == 0 => {
+                    let seen = format!("nobody cut it within {} s", wait.as_secs());
+                    return self.report.ok(NAME, &seen);
+                }
+                Event::Silence => {
+                    let seen =
+                        format!("no ping came within {} s; ping_seconds is {ping}", wait.as_secs());
+                    let why =
+                        "pings are lost on the way, or the server has other settings than these";
+                    return self.report.say(Warning, NAME, &seen, why, "systemctl restart oneloop");
+                }
+                Event::Closed(code, _) => {
+                    let seen =
+                        format!("the server closed it with {code} after {quiet} s of silence");
+                    return self.report.say(Problem, NAME, &seen, "", "journalctl -u oneloop");
+                }
+                Event::Cut => return self.cut(NAME, quiet, ping),
+            }
+        }
+    }
+
+    fn cut(&mut self, name: &str, quiet: u64, ping: u64) {
+        let seen =
+            format!("the proxy closed it after {quiet} s of silence; ping_seconds is {ping}");
+        let patient = if ping == 0 { 3600 } else { ping * 3 };
+        let mend = match quiet / 2 {
+            0 => format!("proxy_read_timeout {patient}s;"),
+            half => {
+                format!("proxy_read_timeout {patient}s; or in the settings: ping_seconds = {half}")
+            }
+        };
+        self.report.say(
+            Problem,
+            name,
+            &seen,
+            "clients are cut, and come back, again and again",
+            &mend,
+        );
+    }
+}
+
+/// What nginx must be told where the handshake is answered so.
+fn advice(status: u16, config: &Config) -> String {
+    match status {
+        101 => {
+            "proxy_pass to the server itself: whoever answers does not speak WebSocket".to_owned()
+        }
+        400 | 426 => "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; \
+            proxy_set_header Connection \"upgrade\";"
+            .to_owned(),
+        404 => {
+            let paths: Vec<&str> = config.routes.iter().map(|route| route.path.as_str()).collect();
+            format!(
+                "the settings serve {}: name such a path, or proxy_pass without one",
+                paths.join(" ")
+            )
+        }
+        429 | 503 => "clients_max and clients_per_address_max: the server is full".to_owned(),
+        502 | 504 => format!("systemctl start oneloop; proxy_pass http://{};", config.listen),
+        _ => "the log of the proxy says why".to_owned(),
+    }
+}
+
+fn is_loopback(name: &str) -> bool {
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

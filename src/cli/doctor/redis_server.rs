@@ -1,0 +1,440 @@
+//! Redis: whether it can be reached, what it allows, and whether it keeps what it is given.
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::finding::{Fine, Problem, Report, Warning};
+use super::rights::{self, Tried};
+use super::way;
+use crate::cli::dial::{self, Limit, Line, PATIENCE};
+use crate::cli::numbers::bytes;
+use crate::cli::redis_client::{Answer, Inquiry, command};
+use crate::config::{Config, Sink};
+use crate::engine::redis::advice;
+use crate::engine::redis::config::{Address, LinkConfig};
+
+/// XRANGE with an open interval came with 6.2.
+const STREAMS_NEED: (u32, u32) = (6, 2);
+
+/// Our connections: for channels, streams and commands.
+const CONNECTIONS: u64 = 3;
+
+/// What Redis itself allows a subscriber that reads slowly; less is worth a word.
+const BUFFER_BYTES: (u64, u64) = (32 << 20, 8 << 20);
+
+/// The longest look at a Redis.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
+/// A clock that is off by more takes tokens for expired, or not yet valid, that are not.
+const SKEW_MILLIS_MAX: u64 = 2000;
+
+/// A connection on which one command is asked at a time.
+pub(in crate::cli) struct Session {
+    line: Line,
+    /// However slowly Redis drips.
+    _end: Limit,
+    inquiry: Inquiry,
+    /// What came and was not looked at yet.
+    input: Vec<u8>,
+    config: LinkConfig,
+}
+
+impl Session {
+    /// # Errors
+    /// A sentence: nobody who speaks Redis' protocol lets us in there.
+    pub(in crate::cli) fn open(config: LinkConfig) -> Result<Session, String> {
+        let config = LinkConfig { timeout: PATIENCE.as_millis() as u64, ..config };
+        let line = match &config.address {
+            Address::Unix(path) => UnixStream::connect(path).map(Line::Unix),
+            Address::Tcp { .. } => dial::connect(&config.address.to_string()).map(Line::Tcp),
+        };
+        let line = line.map_err(|error| format!("{} ({error})", advice::unreachable(&config)))?;
+        let mut greeting = Vec::new();
+        let inquiry = Inquiry::begin(config.clone(), &mut greeting);
+        let end = Limit::new(&line, LOOK_MAX).map_err(|error| error.to_string())?;
+        let mut session = Session { line, _end: end, inquiry, input: Vec::new(), config };
+        session.send(&greeting);
+        while !session.inquiry.is_open() {
+            session.hear()?;
+        }
+        Ok(session)
+    }
+
+    /// # Errors
+    /// The connection is gone: a sentence.
+    pub(in crate::cli) fn ask(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Answer, String> {
+        self.send(&command(words));
+        loop {
+            if let Some(answer) = self.hear()? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Waits for what comes unasked.
+    ///
+    /// # Errors
+    /// Nothing came: a sentence.
+    pub(super) fn listen(&mut self) -> Result<Answer, String> {
+        loop {
+            if let Some(answer) = self.hear()? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The words of an answer; none if it is refused.
+    fn words(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
+        Ok(match self.ask(words)? {
+            Answer::Words(words) => words,
+            Answer::Refused(..) => Vec::new(),
+        })
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        // That it ended the connection is said by what is read next.
+        let _ = self.line.write(bytes);
+    }
+
+    fn hear(&mut self) -> Result<Option<Answer>, String> {
+        if self.input.is_empty() {
+            let mut buffer = [0; 16 * 1024];
+            match self.line.read_within(&mut buffer, PATIENCE) {
+                Ok(0) => {
+                    return Err(format!("Redis at {} ended the connection", self.config.address));
+                }
+                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
+                Err(_) => return Err(advice::unanswered(&self.config, self.inquiry.awaited())),
+            }
+        }
+        let mut rest = &self.input[..];
+        let answer = self.inquiry.next(&mut rest);
+        let taken = self.input.len() - rest.len();
+        self.input.drain(..taken);
+        answer
+    }
+}
+
+/// One look, and what it goes by.
+struct Look<'a, 'out> {
+    report: &'a mut Report<'out>,
+    config: &'a Config,
+    session: Session,
+    /// How a command for it begins in a shell.
+    shell: String,
+    /// What `INFO` says; empty where that is not allowed.
+    info: String,
+}
+
+pub(super) fn check(
+    report: &mut Report,
+    config: &Config,
+    link: LinkConfig,
+    unix_millis: fn() -> u64,
+) {
+    let shell = match &link.address {
+        Address::Tcp { host, port } => format!("redis-cli -h {host} -p {port}"),
+        Address::Unix(path) => format!("redis-cli -s {}", path.display()),
+    };
+    let seen = format!("{} can be reached", link.address);
+    let failed = |report: &mut Report, why: &str| {
+        report.say(Problem, "redis", why, "", &[&shell, " PING"].concat());
+    };
+    let session = match Session::open(link) {
+        Ok(session) => session,
+        Err(why) => return failed(report, &why),
+    };
+    report.ok("redis", &seen);
+    let mut look = Look { report, config, session, shell: shell.clone(), info: String::new() };
+    if let Err(why) = look.all(unix_millis) {
+        failed(report, &why);
+    }
+}
+
+impl Look<'_, '_> {
+    fn all(&mut self, unix_millis: fn() -> u64) -> Result<(), String> {
+        self.info = self.session.words(&["INFO"])?.pop().unwrap_or_default();
+        let role = self.session.words(&["ROLE"])?;
+        if !way::check(self.report, &self.info, &role, &self.shell) {
+            // Nothing else that it says matters.
+            return Ok(());
+        }
+        if self.info.is_empty() {
+            self.report.unseen(
+                "redis-info",
+                "not told: version, memory and persistence stay unknown",
+                &[&self.shell, &setuser(&self.session.config), "+info"].concat(),
+            );
+        } else {
+            self.version();
+            self.room();
+            self.keeping();
+        }
+        self.clock(unix_millis)?;
+        self.buffer()?;
+        self.timeout()?;
+        self.rights()?;
+        way::probe(self.report, &self.session.config, &self.shell);
+        Ok(())
+    }
+
+    /// Redis cuts off a connection that says nothing for so long, but not a subscription, and none that waits for a stream.
+    fn timeout(&mut self) -> Result<(), String> {
+        const NAME: &str = "redis-timeout";
+        let told = self.session.words(&["CONFIG", "GET", "timeout"])?;
+        let Some(seconds) = told.last().and_then(|told| told.parse::<u64>().ok()) else {
+            let mend = [&self.shell, &setuser(&self.session.config), "'+config|get'"].concat();
+            self.report.unseen(NAME, "not told (+config|get)", &mend);
+            return Ok(());
+        };
+        let silence = u64::from(self.config.bounds.redis_silence_seconds);
+        let seen = match seconds {
+            0 => "idle connections stay".to_owned(),
+            seconds => format!("idle connections are cut after {seconds} s"),
+        };
+        if seconds > 0 && seconds <= silence && self.has_commands() {
+            let why = format!(
+                "the connection for commands is cut again and again: a sign of life comes after redis_silence_seconds ({silence})"
+            );
+            let mend = format!("{} CONFIG SET timeout 0", self.shell);
+            self.report.say(Problem, NAME, &seen, &why, &mend);
+        } else {
+            self.report.ok(NAME, &seen);
+        }
+        Ok(())
+    }
+
+    /// Whether there is a connection for commands.
+    fn has_commands(&self) -> bool {
+        let Config { streams, control, receipts, .. } = self.config;
+        self.writes() || !streams.is_empty() || control.is_some() || receipts.is_some()
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        field(&self.info, name)?.parse().ok()
+    }
+
+    fn version(&mut self) {
+        let Some(version) = field(&self.info, "redis_version") else {
+            return self.report.unseen("redis-version", "INFO does not tell it", "");
+        };
+        let (major, minor) = STREAMS_NEED;
+        let is_old = numbers(version) < STREAMS_NEED && !self.config.streams.is_empty();
+        match is_old {
+            false => self.report.ok("redis-version", version),
+            true => self.report.say(
+                Problem,
+                "redis-version",
+                &format!("{version}; streams need {major}.{minor}"),
+                "",
+                "apt install redis (or take streams out of the settings)",
+            ),
+        }
+    }
+
+    /// For our connections, and for what is written.
+    fn room(&mut self) {
+        if let (Some(most), Some(now)) =
+            (self.number("maxclients"), self.number("connected_clients"))
+        {
+            let seen = format!("{now} of {most} connections are taken");
+            let mend = format!("{} CONFIG SET maxclients {}", self.shell, most.saturating_add(100));
+            // This one is among them.
+            match most.saturating_sub(now) < CONNECTIONS - 1 {
+                true => self.report.say(Problem, "redis-clients", &seen, "", &mend),
+                false => self.report.ok("redis-clients", &seen),
+            }
+        }
+        if field(&self.info, "role") == Some("slave") && self.writes() {
+            let mend = "redis = the URL of the primary, in the settings";
+            self.report.say(Problem, "redis-role", "a replica, which takes no writes", "", mend);
+        }
+    }
+
+    /// Whether streams stay as they were written.
+    fn keeping(&mut self) {
+        let is_stream = |sink: &Sink| matches!(sink, Sink::Stream(_));
+        let mut sinks = self.config.routes.iter().filter_map(|route| route.upstream.as_ref());
+        let has_stream = !self.config.streams.is_empty()
+            || sinks.any(is_stream)
+            || self.config.events.as_ref().is_some_and(is_stream);
+        if !has_stream {
+            return;
+        }
+        let Some(most) = self.number("maxmemory") else {
+            return self.report.unseen("redis-memory", "INFO does not tell it", "");
+        };
+        let policy = field(&self.info, "maxmemory_policy").unwrap_or("noeviction");
+        let seen = match most {
+            0 => "maxmemory is not set: nothing is evicted".to_owned(),
+            most => format!("maxmemory is {}, maxmemory-policy {policy}", bytes(most as f64)),
+        };
+        if most > 0 && policy.starts_with("allkeys-") {
+            let why = "when it is full, whole streams may go, and with them what clients missed";
+            let mend = format!("{} CONFIG SET maxmemory-policy noeviction", self.shell);
+            self.report.say(Problem, "redis-memory", &seen, why, &mend);
+        } else {
+            self.report.ok("redis-memory", &seen);
+        }
+        match field(&self.info, "aof_enabled") {
+            Some("0") => self.report.say(
+                Fine,
+                "redis-disk",
+                "appendonly is no",
+                "after a crash of Redis, what its streams got since the last snapshot is lost",
+                &format!("{} CONFIG SET appendonly yes", self.shell),
+            ),
+            Some(_) => self.report.ok("redis-disk", "appendonly is yes"),
+            None => self.report.unseen("redis-disk", "INFO does not tell it", ""),
+        }
+    }
+
+    /// Tokens are checked by the clock here, and often made by another.
+    fn clock(&mut self, unix_millis: fn() -> u64) -> Result<(), String> {
+        let before = unix_millis();
+        let told = self.session.words(&["TIME"])?;
+        let here = before.midpoint(unix_millis());
+        let Some(there) = millis(&told) else {
+            let mend = [&self.shell, &setuser(&self.session.config), "+time"].concat();
+            self.report.unseen("clock", "Redis may not tell its own (+time)", &mend);
+            return Ok(());
+        };
+        let off = here.abs_diff(there);
+        let way = if here < there { "behind" } else { "ahead of" };
+        let seen = format!("{}.{:03} s {way} that of Redis", off / 1000, off % 1000);
+        if off <= SKEW_MILLIS_MAX {
+            self.report.ok("clock", &seen);
+            return Ok(());
+        }
+        let leeway = self.config.jwt.leeway_seconds;
+        let why = format!(
+            "exp and nbf of tokens are judged by the clock here; jwt.leeway_seconds is {leeway}"
+        );
+        self.report.say(Warning, "clock", &seen, &why, "timedatectl set-ntp true (on both)");
+        Ok(())
+    }
+
+    /// How far behind a subscriber may be before Redis cuts it off.
+    fn buffer(&mut self) -> Result<(), String> {
+        const NAME: &str = "redis-buffer";
+        const SETTING: &str = "client-output-buffer-limit";
+        let told = self.session.words(&["CONFIG", "GET", SETTING])?;
+        let Some((hard, soft, seconds)) = told.last().and_then(|told| pubsub(told)) else {
+            let mend = [&self.shell, &setuser(&self.session.config), "'+config|get'"].concat();
+            self.report.unseen(NAME, "not told (+config|get)", &mend);
+            return Ok(());
+        };
+        let shown =
+            |number: u64| if number == 0 { "none".to_owned() } else { bytes(number as f64) };
+        let seen = format!("pubsub: hard {}, soft {} for {seconds} s", shown(hard), shown(soft));
+        // Four of the largest messages at once, whatever that is.
+        let largest = self.config.bounds.payload_bytes_max as u64;
+        let needed = (BUFFER_BYTES.0.max(largest * 4), BUFFER_BYTES.1.max(largest));
+        let is_below = |one: u64, other: u64| one > 0 && one < other;
+        if !is_below(hard, needed.0) && !is_below(soft, needed.1) {
+            self.report.ok(NAME, &seen);
+            return Ok(());
+        }
+        // One message that does not fit ends the subscription each time it comes.
+        let level = if is_below(hard, largest) { Problem } else { Warning };
+        let why = format!(
+            "Redis cuts off a subscriber that is further behind; payload_bytes_max is {}",
+            bytes(largest as f64)
+        );
+        let megabytes = |number: u64| number.div_ceil(1 << 20);
+        let mend = format!(
+            "{} CONFIG SET {SETTING} \"pubsub {}mb {}mb 60\"",
+            self.shell,
+            megabytes(needed.0),
+            megabytes(needed.1)
+        );
+        self.report.say(level, NAME, &seen, &why, &mend);
+        Ok(())
+    }
+
+    fn writes(&self) -> bool {
+        let has_upstream = self.config.routes.iter().any(|route| route.upstream.is_some());
+        has_upstream || self.config.events.is_some()
+    }
+
+    fn rights(&mut self) -> Result<(), String> {
+        for need in rights::needs(self.config, &self.session.config) {
+            let tried = need.try_on(&mut self.session)?;
+            let user = setuser(&self.session.config);
+            let mend = |rule: &str| [self.shell.as_str(), &user, &rights::for_shell(rule)].concat();
+            let (level, seen, mend) = match tried {
+                Tried::Allowed => (Fine, need.purpose.clone(), String::new()),
+                Tried::Unknown => {
+                    let seen = format!("{}: not looked at, it cannot be tried", need.purpose);
+                    (Warning, seen, mend("+multi +discard"))
+                }
+                Tried::Missing(command) => {
+                    let seen = format!("{}: Redis has no command {command}", need.purpose);
+                    let mend = format!(
+                        "take rename-command {command} out of redis.conf, and restart Redis"
+                    );
+                    (Problem, seen, mend)
+                }
+                Tried::Refused(code, _) if code == "NOPERM" => {
+                    (Problem, format!("{}: NOPERM", need.purpose), mend(&need.rule))
+                }
+                Tried::Refused(code, said) => {
+                    let seen = format!("{}: {code} to {said}", need.purpose);
+                    (Problem, seen, [&self.shell, " INFO"].concat())
+                }
+            };
+            self.report.say(level, "redis-rights", &seen, "", &mend);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn setuser(config: &LinkConfig) -> String {
+    format!(" ACL SETUSER {} ", config.username.as_deref().unwrap_or("default"))
+}
+
+/// A field of `INFO`.
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+}
+
+/// `7.0.15`, up to the second point.
+fn numbers(version: &str) -> (u32, u32) {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+/// What `TIME` answers: seconds, and microseconds of the next one.
+fn millis(told: &[String]) -> Option<u64> {
+    let [seconds, micros] = told else { return None };
+    let (seconds, micros) = (seconds.parse::<u64>().ok()?, micros.parse::<u64>().ok()?);
+    let time = Duration::from_secs(seconds).checked_add(Duration::from_micros(micros))?;
+    u64::try_from(time.as_millis()).ok()
+}
+
+/// `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: the hard bound, and the soft one with its seconds.
+fn pubsub(told: &str) -> Option<(u64, u64, u64)> {
+    let (_, told) = told.split_once("pubsub ")?;
+    let mut numbers = told.split(' ').map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next()?, numbers.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_tells_is_read() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nrole:master\r\n";
+        assert_eq!(field(info, "redis_version"), Some("7.0.15"));
+        assert_eq!((field(info, "role"), field(info, "redis")), (Some("master"), None));
+        assert!(numbers("7.0.15") > STREAMS_NEED && numbers("6.0") < STREAMS_NEED);
+        assert_eq!((numbers("6.2.0"), numbers("x"), numbers("")), ((6, 2), (0, 0), (0, 0)));
+        let time = ["7", "8999"].map(str::to_owned);
+        assert_eq!((millis(&time), millis(&[])), (Some(7008), None));
+        assert_eq!(millis(&["18446744073709551615", "0"].map(str::to_owned)), None);
+        let limits = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60";
+        assert_eq!(pubsub(limits), Some((33_554_432, 8_388_608, 60)));
+        assert_eq!((pubsub("pubsub 1 2"), pubsub("")), (None, None));
+    }
+}

@@ -1,0 +1,208 @@
+//! What the user in the URL of Redis must be allowed to, and how that is tried without doing it.
+
+use super::redis_server::Session;
+use crate::cli::redis_client::Answer;
+use crate::config::{Config, Sink};
+use crate::engine::redis::config::LinkConfig;
+
+/// One thing that the settings need.
+pub(super) struct Need {
+    /// For people: what it is for.
+    pub(super) purpose: String,
+    /// Commands that need the same rule, with their arguments.
+    commands: Vec<Vec<String>>,
+    /// What allows it, for `ACL SETUSER`.
+    pub(super) rule: String,
+    /// They change nothing: they are executed. Others are queued in a transaction that is discarded.
+    is_harmless: bool,
+}
+
+/// What `src/features/presence/script.lua` calls, with the key of everything in the place of `K`.
+const SCRIPT: &str = "EVAL return,1 1 K;TIME;ZSCORE K m;ZADD K 1 m;ZREM K m;ZREVRANGE K 0 0;ZRANGEBYSCORE K 0 0;HGET K m;\
+    HSET K m 1;HDEL K m;HINCRBY K m 1;HLEN K;SADD K m;SREM K m;SCARD K;SISMEMBER K m;SRANDMEMBER K";
+
+/// What reads a stream: only what comes after its end is asked for.
+const READING: &str =
+    "XINFO STREAM K;XREAD COUNT 1 STREAMS K $;XRANGE K + + COUNT 1;XREVRANGE K + + COUNT 1";
+
+/// All that the settings need; what is written last, since that is tried in another way.
+pub(super) fn needs(config: &Config, link: &LinkConfig) -> Vec<Need> {
+    let patterns = link.patterns.iter().map(|pattern| Need {
+        purpose: format!("to PSUBSCRIBE {pattern}"),
+        commands: vec![vec!["PSUBSCRIBE".to_owned(), pattern.clone()]],
+        rule: format!("&{pattern} +psubscribe +ping"),
+        is_harmless: true,
+    });
+    let streams = link.streams.iter().map(|stream| Need {
+        purpose: format!("to read the stream {stream}"),
+        commands: spelled(READING, stream),
+        rule: format!("~{stream} +xinfo +xread +xrange +xrevrange"),
+        is_harmless: true,
+    });
+    let upstream = config.routes.iter().filter_map(|route| route.upstream.as_ref());
+    let receipts = config.receipts.clone().map(Sink::Channel);
+    let sinks = upstream.cloned().chain(receipts).map(|sink| writing(&sink));
+    // A subscription comes last: in RESP2 the connection takes nothing else behind it.
+    let others = streams.chain(sinks).chain(config.events.as_ref().map(events));
+    others.chain(patterns).collect()
+}
+
+fn writing(sink: &Sink) -> Need {
+    let name = sink.name();
+    let (words, rule) = match sink {
+        Sink::Stream(_) => ("XADD K * a b", format!("~{name} +xadd")),
+        Sink::Channel(_) => ("PUBLISH K m", format!("&{name} +publish")),
+    };
+    let purpose = format!("to write to {name}");
+    Need { purpose, commands: spelled(words, name), rule, is_harmless: false }
+}
+
+fn events(sink: &Sink) -> Need {
+    let target = writing(sink);
+    let keys = format!("oneloop:{{{}}}:", sink.name());
+    let script = spelled(SCRIPT, &[&keys, "here"].concat());
+    let names: Vec<String> =
+        script.iter().map(|words| ["+", &words[0].to_lowercase()].concat()).collect();
+    Need {
+        purpose: format!("to tell {} who is here", sink.name()),
+        rule: format!("{} ~{keys}* {}", target.rule, names.join(" ")),
+        commands: [script, target.commands].concat(),
+        is_harmless: false,
+    }
+}
+
+/// The commands of a list, with a key in the place of `K`.
+fn spelled(list: &str, key: &str) -> Vec<Vec<String>> {
+    let word = |word: &str| if word == "K" { key.to_owned() } else { word.replace(',', " ") };
+    list.split(';').map(|words| words.trim().split(' ').map(word).collect()).collect()
+}
+
+/// A rule as a shell takes it: bare, `&` ends a command and `~` is somebody's home.
+pub(super) fn for_shell(rule: &str) -> String {
+    let quoted = |word: &str| match word.starts_with('+') {
+        true => word.to_owned(),
+        false => ["'", &word.replace('\'', "'\\''"), "'"].concat(),
+    };
+    rule.split(' ').map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// What became of a try.
+pub(super) enum Tried {
+    Allowed,
+    /// Redis has no such command: it was renamed, or disabled.
+    Missing(String),
+    /// It could not be tried without doing it.
+    Unknown,
+    /// A code, and a word on it.
+    Refused(String, String),
+}
+
+impl Need {
+    /// # Errors
+    /// The connection is gone: a sentence.
+    pub(super) fn try_on(&self, session: &mut Session) -> Result<Tried, String> {
+        if !self.is_harmless && matches!(session.ask(&["MULTI"])?, Answer::Refused(..)) {
+            return Ok(Tried::Unknown);
+        }
+        let mut tried = Tried::Allowed;
+        for words in &self.commands {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let Answer::Refused(code, said) = session.ask(&words)? else { continue };
+            tried = match tried {
+                Tried::Allowed => judge(words[0], code, &said),
+                first => first,
+            };
+        }
+        if !self.is_harmless {
+            session.ask(&["DISCARD"])?;
+        }
+        Ok(tried)
+    }
+}
+
+/// Tells what an error in the answer to `command` says of the right to it.
+fn judge(command: &str, code: String, said: &str) -> Tried {
+    let is_missing = said.starts_with("unknown command") || said.starts_with("Unknown subcommand");
+    match code.as_str() {
+        // A stream that nobody has written to yet is empty.
+        "ERR" if said.contains("no such key") => Tried::Allowed,
+        "ERR" if is_missing => Tried::Missing(command.to_owned()),
+        _ => Tried::Refused(code, [command, ": ", said].concat()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn no_error_but_that_of_an_empty_stream_is_allowed() {
+        let judged = |code: &str, said: &str| match judge("XADD", code.to_owned(), said) {
+            Tried::Allowed => "allowed".to_owned(),
+            Tried::Unknown => "unknown".to_owned(),
+            Tried::Missing(command) => ["missing ", &command].concat(),
+            Tried::Refused(code, said) => format!("{code} {said}"),
+        };
+        assert_eq!(judged("ERR", "no such key"), "allowed");
+        assert_eq!(judged("ERR", "unknown command 'XADD', with args"), "missing XADD");
+        assert_eq!(judged("ERR", "unknown command `XADD`, with args"), "missing XADD");
+        assert_eq!(judged("ERR", "not here"), "ERR XADD: not here");
+        assert_eq!(judged("NOPERM", "no"), "NOPERM XADD: no");
+    }
+
+    #[test]
+    fn the_settings_say_what_is_needed() {
+        let args = [
+            "--redis",
+            "redis://h",
+            "--streams",
+            "s",
+            "--receipts",
+            "r",
+            "--ctl",
+            "c",
+            "--upstream",
+            "stream:up",
+            "--events",
+            "channel:e",
+        ];
+        let config = config::read(args.map(Into::into), []).ok().unwrap().config;
+        let link = crate::app::link(&config).unwrap().unwrap();
+        let needs = needs(&config, &link);
+        let rules: Vec<&str> = needs.iter().map(|need| need.rule.as_str()).collect();
+        assert_eq!(rules[0], "~s +xinfo +xread +xrange +xrevrange");
+        assert_eq!(rules[1..3], ["~up +xadd", "&r +publish"]);
+        assert!(
+            rules[3].starts_with("&e +publish ~oneloop:{e}:* +eval +time +zscore"),
+            "{rules:?}"
+        );
+        assert_eq!(rules[4..], ["&pub.* +psubscribe +ping", "&c +psubscribe +ping"]);
+        let told = &needs[3].commands;
+        assert_eq!(told[0], ["EVAL", "return 1", "1", "oneloop:{e}:here"]);
+        assert_eq!(told.last().unwrap(), &["PUBLISH", "e", "m"]);
+    }
+
+    #[test]
+    fn a_shell_leaves_a_rule_as_it_is() {
+        assert_eq!(for_shell("&pub.* +psubscribe"), "'&pub.*' +psubscribe");
+        assert_eq!(for_shell("~a'b"), r"'~a'\''b'");
+    }
+
+    /// What the script calls and nobody tries would be found out by the first client.
+    #[test]
+    fn every_command_of_the_script_is_tried() {
+        let script = include_str!("../../features/presence/script.lua");
+        let sinks = [Sink::Stream("s".to_owned()), Sink::Channel("c".to_owned())];
+        let needs = sinks.each_ref().map(events);
+        let tried: Vec<&str> =
+            needs.iter().flat_map(|need| &need.commands).map(|words| words[0].as_str()).collect();
+        let mut calls = 0;
+        for call in script.split("redis.call('").skip(1) {
+            let name = call.split('\'').next().unwrap();
+            assert!(tried.contains(&name), "{name}");
+            calls += 1;
+        }
+        assert!(calls > 15, "the calls were found");
+    }
+}

@@ -1,0 +1,106 @@
+//! A public address, as clients are given it.
+
+/// `ws://` or `wss://`, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Url {
+    pub(in crate::cli) has_tls: bool,
+    /// What `Host` says: with a port if it was written.
+    pub(in crate::cli) host: String,
+    /// The name or the address alone, without brackets.
+    pub(in crate::cli) name: String,
+    /// With its port, to connect to.
+    pub(in crate::cli) address: String,
+    /// With the query.
+    pub(in crate::cli) path: String,
+}
+
+impl Url {
+    /// # Errors
+    /// A sentence; it does not show what stands there, which may hold a token.
+    pub(in crate::cli) fn parse(text: &str) -> Result<Url, String> {
+        Url::read(text).ok_or_else(|| {
+            "--url: expected ws://host[:port]/path or wss://host[:port]/path".to_owned()
+        })
+    }
+
+    fn read(text: &str) -> Option<Url> {
+        let (scheme, rest) = text.split_once("://")?;
+        let has_tls = match scheme {
+            "ws" => false,
+            "wss" => true,
+            _ => return None,
+        };
+        let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        // `[::1]:80`: the colon that counts stands behind the bracket.
+        let colon = host.rfind(':').filter(|colon| host.rfind(']').is_none_or(|end| end < *colon));
+        let (name, port) = match colon {
+            Some(colon) => (&host[..colon], host[colon + 1..].parse::<u16>().ok()?),
+            None => (host, if has_tls { 443 } else { 80 }),
+        };
+        let is_host = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
+        let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        // A name that begins with a dash would be a flag of openssl's.
+        let is_good = !name.is_empty() && !name.starts_with('-') && name.chars().all(is_host);
+        (is_good && is_plain).then(|| Url {
+            has_tls,
+            host: host.to_owned(),
+            name: name.trim_matches(['[', ']']).to_owned(),
+            address: format!("{name}:{port}"),
+            path: [slash, path].concat(),
+        })
+    }
+
+    /// Without the query, as a route is named.
+    pub(super) fn route(&self) -> &str {
+        self.path.split('?').next().unwrap_or_default()
+    }
+
+    /// The page that stands at the same host.
+    pub(super) fn origin(&self) -> String {
+        [if self.has_tls { "https://" } else { "http://" }, &self.host].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        let url = Url::parse("wss://push.example.com/ws?a=b").unwrap();
+        assert_eq!(
+            (url.name.as_str(), url.address.as_str()),
+            ("push.example.com", "push.example.com:443")
+        );
+        assert_eq!((url.path.as_str(), url.route(), url.has_tls), ("/ws?a=b", "/ws", true));
+        assert_eq!(url.origin(), "https://push.example.com");
+        let url = Url::parse("ws://[::1]:8099").unwrap();
+        assert_eq!(
+            (url.name.as_str(), url.address.as_str(), url.path.as_str()),
+            ("::1", "[::1]:8099", "/")
+        );
+        assert_eq!(url.origin(), "http://[::1]:8099");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_without_being_shown() {
+        for text in [
+            "",
+            "push.example.com",
+            "http://h/",
+            "ws://",
+            "ws:///ws",
+            "ws://h:x/",
+            "ws://h:99999/",
+            "wss://user:hunter2@h/",
+            "wss://-proxy/",
+            "ws://h/a b",
+            "ws://h/#a",
+            "ws://h\r\n/",
+        ] {
+            let refusal = Url::parse(text).expect_err(text);
+            assert!(refusal.starts_with("--url: expected ws://") && !refusal.contains("hunter2"));
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Whether what publishers send can come by this Redis: what it is, and whether a message makes its way.
+
+use super::finding::{Problem, Report};
+use super::redis_server::{Session, field, setuser};
+use crate::cli::redis_client::Answer;
+use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::probe::CHANNEL;
+
+const NAME: &str = "redis-way";
+
+/// What a Redis is, as far as it tells.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Sentinel,
+    /// In the words of Redis.
+    CutOff(String),
+    /// For people.
+    Sound(String),
+}
+
+/// Says what it is, by INFO and ROLE. Returns whether it carries messages, as far as that is known.
+pub(super) fn check(report: &mut Report, info: &str, role: &[String], shell: &str) -> bool {
+    const WHY: &str = "no message of a publisher comes by it";
+    match told(info, role) {
+        Told::Nothing => {
+            report.unseen(NAME, "neither INFO nor ROLE tells what it is (+info, +role)", "")
+        }
+        Told::Sound(what) => report.ok(NAME, &what),
+        Told::Sentinel => {
+            let mend = [
+                shell,
+                " SENTINEL GET-MASTER-ADDR-BY-NAME <name> (name that in the setting redis)",
+            ];
+            report.say(
+                Problem,
+                NAME,
+                "a Sentinel, which only takes subscriptions",
+                WHY,
+                &mend.concat(),
+            );
+            return false;
+        }
+        Told::CutOff(state) => {
+            let seen = format!("a replica that is cut off from its primary ({state})");
+            let mend = "redis = the URL of the primary, in the settings; or mend the replication";
+            report.say(Problem, NAME, &seen, WHY, mend);
+            return false;
+        }
+    }
+    true
+}
+
+fn told(info: &str, role: &[String]) -> Told {
+    let words: Vec<&str> = role.iter().map(String::as_str).collect();
+    let link = match words[..] {
+        ["slave", _, _, "connected", ..] => Some("up"),
+        ["slave", _, _, state, ..] => Some(state),
+        _ => field(info, "master_link_status"),
+    };
+    match (field(info, "redis_mode"), field(info, "role").or(words.first().copied()), link) {
+        (Some("sentinel"), ..) | (_, Some("sentinel"), _) => Told::Sentinel,
+        (_, Some("slave"), Some(state)) if state != "up" => Told::CutOff(state.to_owned()),
+        (_, Some("slave"), _) => {
+            Told::Sound("a replica in sync: it carries what is published at its primary".to_owned())
+        }
+        (Some("cluster"), ..) => {
+            Told::Sound("a node of a cluster, which carries what is published at any".to_owned())
+        }
+        (_, Some(role), _) => Told::Sound(["a ", role].concat()),
+        (_, None, _) => Told::Nothing,
+    }
+}
+
+/// Publishes a message of ours on one connection, and waits for it on another.
+pub(super) fn probe(report: &mut Report, config: &LinkConfig, shell: &str) {
+    let channel = [CHANNEL, "doctor-", &config.node].concat();
+    match send(config, &channel) {
+        Ok(None) => report.ok(NAME, "a message that was published there came back"),
+        Ok(Some(why)) => {
+            let mend = [shell, &setuser(config), "'&oneloop:probe:*' +subscribe +publish"].concat();
+            report.unseen(NAME, &format!("{why}, to a message of our own"), &mend);
+        }
+        Err(why) => {
+            let seen = format!("a message that was published there did not come back: {why}");
+            let mend = "redis = the URL of the Redis that publishers use, in the settings";
+            report.say(Problem, NAME, &seen, "", mend);
+        }
+    }
+}
+
+/// Returns why it could not be tried, or nothing where the message came.
+///
+/// # Errors
+/// It did not come.
+fn send(config: &LinkConfig, channel: &str) -> Result<Option<String>, String> {
+    let sessions = (Session::open(config.clone()), Session::open(config.clone()));
+    let (Ok(mut ear), Ok(mut mouth)) = sessions else {
+        return Ok(Some("no room for two connections".to_owned()));
+    };
+    if let Answer::Refused(code, _) = ear.ask(&["SUBSCRIBE", channel])? {
+        return Ok(Some(code));
+    }
+    if let Answer::Refused(code, _) = mouth.ask(&["PUBLISH", channel, "probe"])? {
+        return Ok(Some(code));
+    }
+    ear.listen().map(|_| None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_is_what_it_says() {
+        let cut_off = |state: &str| Told::CutOff(state.to_owned());
+        for (info, role, expected) in [
+            ("redis_mode:sentinel\r\n", "", Told::Sentinel),
+            ("", "sentinel mymaster", Told::Sentinel),
+            ("role:slave\r\nmaster_link_status:down\r\n", "", cut_off("down")),
+            ("", "slave h 1 connect -1", cut_off("connect")),
+            ("", "", Told::Nothing),
+            ("redis_mode:standalone\r\nrole:master\r\n", "", Told::Sound("a master".to_owned())),
+            ("", "master 0", Told::Sound("a master".to_owned())),
+        ] {
+            let role: Vec<String> = role.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(told(info, &role), expected, "{info} {role:?}");
+        }
+        for (info, part) in [
+            ("role:slave\r\nmaster_link_status:up\r\n", "in sync"),
+            ("redis_mode:cluster\r\nrole:master\r\n", "cluster"),
+        ] {
+            assert!(matches!(told(info, &[]), Told::Sound(what) if what.contains(part)), "{info}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What the operator's commands print and show.
+
+mod dashboard;
+mod dial;
+mod doctor;
+mod look;
+mod numbers;
+mod publish;
+pub mod redis_client;
+mod slowest;
+mod subscribe;
+mod top;
+pub mod unit;
+pub mod websocket_client;
+
+pub use dashboard::dashboard;
+pub use doctor::{Means, doctor};
+pub use publish::publish;
+pub use subscribe::{Terminal, subscribe};
+pub use top::top;
+
+/// `oneloop 0.1.0 (commit 1a2b3c4, x86_64-linux-gnu, release)`: which program this is. The commit is there if whoever built it
+/// set `ONELOOP_COMMIT` meanwhile.
+pub fn version() -> String {
+    let commit = option_env!("ONELOOP_COMMIT").map(|commit| format!("commit {commit}, "));
+    let (machine, system) = (std::env::consts::ARCH, std::env::consts::OS);
+    let library = if cfg!(target_env = "musl") {
+        "-musl"
+    } else if cfg!(target_env = "gnu") {
+        "-gnu"
+    } else {
+        ""
+    };
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), commit.unwrap_or_default());
+    format!("oneloop {version} ({commit}{machine}-{system}{library}, {profile})")
+}

@@ -1,0 +1,157 @@
+//! One message, published as any back end publishes it.
+
+use std::io::Read;
+
+use crate::app;
+use crate::cli::doctor::redis_server::Session;
+use crate::cli::redis_client::Answer;
+use crate::config::{Config, reachable};
+use crate::engine::pubsub::topic;
+use crate::engine::redis::config::{Address, LinkConfig};
+use crate::engine::redis::glob;
+
+/// What became of a message.
+pub struct Published {
+    /// The answer: of a oneloop the clients that it went to, of a Redis those who subscribe there.
+    pub count: u64,
+    /// A sentence where that is none.
+    pub explanation: Option<String>,
+}
+
+/// Publishes in the Redis of the settings, or else at the publishers' port. Without `data` it is what `input` has; a line break
+/// at its end is cut.
+///
+/// # Errors
+/// A sentence: nothing was published.
+pub fn publish(
+    config: &Config,
+    channel: &str,
+    data: Option<&[u8]>,
+    input: impl Read,
+) -> Result<Published, String> {
+    check_channel(config, channel)?;
+    let data = match data {
+        Some(data) => data.to_vec(),
+        None => read(input, config.bounds.payload_bytes_max)?,
+    };
+    if data.len() > config.bounds.payload_bytes_max {
+        return Err(format!(
+            "the message has {} bytes, and payload_bytes_max is {}",
+            data.len(),
+            config.bounds.payload_bytes_max
+        ));
+    }
+    let redis = app::link(config)?;
+    let is_redis = redis.is_some();
+    let target = match redis {
+        Some(link) => link,
+        None => publishers(config)?,
+    };
+    let place = target.address.to_string();
+    let mut session = Session::open(target)?;
+    let words = match session.ask(&[&b"PUBLISH"[..], channel.as_bytes(), &data])? {
+        Answer::Words(words) => words,
+        Answer::Refused(code, details) => {
+            return Err(format!("{place}: {code} {details}").escape_debug().to_string());
+        }
+    };
+    let count = words.first().and_then(|word| word.parse().ok());
+    let count = count.ok_or_else(|| format!("{place} answers PUBLISH with something else"))?;
+    let explanation = (count == 0).then(|| match is_redis {
+        true => format!(
+            "nobody subscribes to {channel} in the Redis at {place}: is oneloop up, \
+             and does it use this Redis?"
+        ),
+        false => format!("no client that is connected hears {channel}"),
+    });
+    Ok(Published { count, explanation })
+}
+
+/// A channel that oneloop passes over is a slip.
+fn check_channel(config: &Config, channel: &str) -> Result<(), String> {
+    if config.control.as_deref() == Some(channel) {
+        return Ok(());
+    }
+    let (prefix, shown) = (&config.prefix, channel.escape_debug());
+    let Some(topic) = channel.strip_prefix(prefix.as_str()) else {
+        return Err(format!(
+            "the channel {shown} does not begin with the prefix {prefix}, so nobody would hear it: \
+             write {prefix}{shown}"
+        ));
+    };
+    if topic::published(topic.as_bytes()).is_none() {
+        return Err(format!(
+            "{shown} names no topic: behind the prefix stand 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /`"
+        ));
+    }
+    let is_taken = |one: &String| glob::matches(one.as_bytes(), channel.as_bytes());
+    if config.redis.is_some() && !config.patterns.iter().any(is_taken) {
+        return Err(format!(
+            "no pattern of the setting patterns takes {shown}: {:?}",
+            config.patterns
+        ));
+    }
+    Ok(())
+}
+
+fn read(input: impl Read, bytes_max: usize) -> Result<Vec<u8>, String> {
+    let mut data = Vec::new();
+    // With room for a line break, and one byte more to see that it is too long.
+    let taken = input.take(bytes_max as u64 + 3).read_to_end(&mut data);
+    taken.map_err(|error| format!("stdin: {error}"))?;
+    if data.ends_with(b"\n") {
+        data.pop();
+    }
+    if data.ends_with(b"\r") {
+        data.pop();
+    }
+    Ok(data)
+}
+
+/// The publishers' port, as a Redis.
+fn publishers(config: &Config) -> Result<LinkConfig, String> {
+    let address = config.publishers.ok_or("there is neither a Redis nor a publishers' port")?;
+    let address = reachable(address);
+    let password = config.publishers_password.as_ref();
+    let password = password.map(|secret| String::from_utf8_lossy(secret.as_bytes()).into_owned());
+    Ok(LinkConfig {
+        address: Address::Tcp { host: address.ip().to_string(), port: address.port() },
+        password,
+        ..LinkConfig::from_url("redis://127.0.0.1")?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_that_nobody_could_hear_is_refused_with_advice() {
+        let config = Config { control: Some("orders".to_owned()), ..Config::default() };
+        for (channel, advice) in [
+            ("pub.user.42", None),
+            ("orders", None),
+            ("user.42", Some("write pub.user.42")),
+            ("pub.room 7", Some("names no topic")),
+            ("pub.", Some("names no topic")),
+            ("\u{1b}[2J", Some("\\u{1b}[2J")),
+        ] {
+            let refusal = check_channel(&config, channel).err();
+            assert_eq!(refusal.is_some(), advice.is_some(), "{channel}");
+            assert!(refusal.unwrap_or_default().contains(advice.unwrap_or_default()), "{channel}");
+        }
+        let redis = Some("redis://h".to_owned());
+        let config = Config { redis, patterns: vec!["pub.news".to_owned()], ..config };
+        assert!(check_channel(&config, "pub.news").is_ok());
+        assert!(check_channel(&config, "pub.other").is_err_and(|why| why.contains("no pattern")));
+    }
+
+    #[test]
+    fn what_comes_by_stdin_loses_one_line_break() {
+        for (input, data) in [("a", "a"), ("a\n", "a"), ("a\n\n", "a\n"), ("a\r\n", "a"), ("", "")]
+        {
+            assert_eq!(read(input.as_bytes(), 10), Ok(data.as_bytes().to_vec()), "{input:?}");
+        }
+        assert_eq!(read(&[b'x'; 100][..], 10).map(|data| data.len()), Ok(13), "too long, and seen");
+    }
+}

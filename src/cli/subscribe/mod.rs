@@ -1,0 +1,284 @@
+//! A client in the terminal: it listens, prints what comes, and comes back by itself.
+//!
+//! Messages go to one writer, and what is said about the connection goes to another: the first may be a pipe. Neither is given a
+//! character that a terminal would obey.
+
+mod frames;
+mod words;
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::cli::dial::{self, Line};
+use crate::cli::doctor::tls::{Place, Tls};
+use crate::cli::doctor::url::Url;
+use crate::cli::doctor::websocket::{Event, Visit};
+use crate::config::{Config, Listening, reachable};
+use crate::push::PROTOCOL;
+use frames::{Frame, harmless};
+use words::{Ending, ending};
+
+/// The first wait before a new attempt; it doubles with each, up to the longest.
+const BACKOFF: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// From a ping that is due to the one that came, at most.
+const PING_LATE: Duration = Duration::from_secs(10);
+
+/// Where the server pings nobody, silence says nothing.
+const NO_PING: Duration = Duration::from_secs(86_400);
+
+/// Topics in a longer query are asked for behind the welcome: a head has a bound.
+const QUERY_BYTES_MAX: usize = 4000;
+
+/// Signs a token for a user that may hear these topics; `None`: there is no secret.
+pub type Sign<'a> = dyn Fn(Option<&str>, &[String]) -> Result<Option<String>, String> + 'a;
+
+/// What the process brings to it.
+pub struct Terminal<'a> {
+    /// Messages.
+    pub out: &'a mut dyn Write,
+    /// What is said about the connection.
+    pub notes: &'a mut dyn Write,
+    /// Waits.
+    pub sleep: &'a dyn Fn(Duration),
+    /// Signs.
+    pub sign: &'a Sign<'a>,
+}
+
+/// Listens until `count` messages have come, or the reader of `out` has gone. Returns whether that is what ended it; else the
+/// server said that to come back is of no use.
+///
+/// # Errors
+/// What was asked for is malformed.
+pub fn subscribe<'a>(
+    config: &'a Config,
+    listening: &'a Listening,
+    terminal: Terminal<'a>,
+) -> Result<bool, String> {
+    let url = Url::parse(&listening.url.clone().unwrap_or_else(|| own_url(config)))?;
+    let mut ear = Ear {
+        config,
+        listening,
+        url,
+        terminal,
+        cursor: listening.since.clone(),
+        left: listening.count.unwrap_or(u64::MAX),
+        tries: 0,
+    };
+    loop {
+        let (is_final, retry) = match ear.attempt()? {
+            Ended::Done => return Ok(true),
+            Ended::Lost(Ending { is_final, retry, .. }) => (is_final, retry),
+        };
+        if is_final {
+            return Ok(false);
+        }
+        let wait = retry.unwrap_or(Duration::ZERO)
+            + BACKOFF.saturating_mul(1 << ear.tries.min(10)).min(BACKOFF_MAX);
+        ear.tries += 1;
+        ear.note(&format!("next attempt in {:.1} s", wait.as_secs_f32()));
+        (ear.terminal.sleep)(wait);
+    }
+}
+
+/// The first route of the settings, on this machine.
+fn own_url(config: &Config) -> String {
+    let path = config.routes.first().map_or("/ws", |route| &route.path);
+    format!("ws://{}{path}", reachable(config.listen))
+}
+
+/// How one attempt ended.
+enum Ended {
+    /// All that was wanted has come.
+    Done,
+    Lost(Ending),
+}
+
+struct Ear<'a> {
+    config: &'a Config,
+    listening: &'a Listening,
+    url: Url,
+    terminal: Terminal<'a>,
+    cursor: Option<String>,
+    /// So many messages are still to come.
+    left: u64,
+    /// Attempts since the last welcome.
+    tries: u32,
+}
+
+impl Ear<'_> {
+    /// One connection, from its first byte to its last.
+    fn attempt(&mut self) -> Result<Ended, String> {
+        let token = self.token()?;
+        let (path, rest) = self.path();
+        let (mut visit, _tls) = match self.connect(&path, token.as_deref()) {
+            Ok(connected) => connected,
+            Err(why) => {
+                self.note(&why);
+                return Ok(Ended::Lost(Ending::again()));
+            }
+        };
+        if !visit.is_proven {
+            let ending = words::refused(visit.status, &visit.body());
+            self.note(&ending.text);
+            return Ok(Ended::Lost(ending));
+        }
+        let mut patience = NO_PING;
+        loop {
+            match visit.next(patience) {
+                Event::Message(bytes) => {
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    let frame = Frame::read(&text);
+                    if let Frame::Welcome { ping, .. } = &frame {
+                        patience = match ping {
+                            0 => NO_PING,
+                            seconds => Duration::from_secs(*seconds) + PING_LATE,
+                        };
+                        if !rest.is_empty() {
+                            visit.say(&frames::subscribe(&rest));
+                        }
+                    }
+                    if !self.hear(&frame, &text) {
+                        return Ok(Ended::Done);
+                    }
+                }
+                Event::Ping => {}
+                Event::Closed(code, reason) => {
+                    let own = self.listening.token.is_none();
+                    let ending = ending(code, &String::from_utf8_lossy(&reason), own);
+                    self.note(&ending.text);
+                    return Ok(Ended::Lost(ending));
+                }
+                Event::Cut => {
+                    self.note("the connection was cut");
+                    return Ok(Ended::Lost(Ending::again()));
+                }
+                Event::Silence => {
+                    self.note("nothing comes any more, not even a ping");
+                    return Ok(Ended::Lost(Ending::again()));
+                }
+            }
+        }
+    }
+
+    /// Prints what came; `false`: nothing more is wanted.
+    fn hear(&mut self, frame: &Frame, text: &str) -> bool {
+        match frame {
+            Frame::Welcome { sub, topics, id, resumed, .. } => {
+                self.tries = 0;
+                let who = sub.as_ref().map_or("nobody".to_owned(), |sub| format!("user {sub}"));
+                let topics =
+                    if topics.is_empty() { "nothing yet".to_owned() } else { topics.join(", ") };
+                self.note(&format!("connected as {who}; hears {topics}"));
+                if self.cursor.is_some() && !resumed {
+                    self.note("gap: messages may have been missed, what follows is from now on");
+                }
+                self.cursor = id.clone().or(self.cursor.take());
+            }
+            Frame::Gap => self.note("gap: messages may have been missed"),
+            Frame::Error { code, topic } => {
+                let topic = topic.as_deref().unwrap_or("a topic");
+                self.note(&format!("{topic}: {}", words::error(code)));
+            }
+            Frame::Other => {}
+            Frame::Message { id, .. } => {
+                self.cursor = id.clone().or(self.cursor.take());
+                if self.listening.json {
+                    return self.print(text);
+                }
+                return self.print(&frame.line());
+            }
+            Frame::Raw => return self.print(text),
+        }
+        // With --json every frame is a line; without it those about the connection are told in words.
+        let is_shown =
+            self.listening.json && writeln!(self.terminal.out, "{}", harmless(text)).is_ok();
+        let _ = self.terminal.out.flush();
+        is_shown || !self.listening.json
+    }
+
+    /// One message; `false`: it was the last one, or nobody reads them.
+    fn print(&mut self, text: &str) -> bool {
+        let printed = writeln!(self.terminal.out, "{}", harmless(text))
+            .and_then(|()| self.terminal.out.flush());
+        self.left -= 1;
+        printed.is_ok() && self.left > 0
+    }
+
+    fn note(&mut self, text: &str) {
+        // That nobody reads it is no reason to end.
+        let _ = writeln!(self.terminal.notes, "{}", harmless(text));
+    }
+
+    fn connect(&self, path: &str, token: Option<&str>) -> Result<(Visit, Option<Tls>), String> {
+        let url = &self.url;
+        let (line, tls) = if url.has_tls {
+            let (line, tls) = Place { host: &url.name, address: &url.address }.connect()?;
+            (line, Some(tls))
+        } else {
+            let stream = dial::connect(&url.address);
+            (Line::Tcp(stream.map_err(|error| format!("{}: {error}", url.address))?), None)
+        };
+        let bearer = token.map(|token| [", bearer.", token].concat()).unwrap_or_default();
+        let protocols = [PROTOCOL, &bearer].concat();
+        Ok((Visit::begin(line, &url.host, path, "", &protocols)?, tls))
+    }
+
+    /// The path with what is asked for in the handshake, and the topics for which it has no room.
+    fn path(&self) -> (String, Vec<String>) {
+        let mut path = self.url.path.clone();
+        let mut add = |name: &str, value: &str| {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let pair = format!("{mark}{name}={}", frames::encoded(value));
+            let fits = path.len() + pair.len() <= QUERY_BYTES_MAX;
+            if fits {
+                path.push_str(&pair);
+            }
+            fits
+        };
+        if let Some(cursor) = &self.cursor {
+            add("since", cursor);
+        }
+        let rest =
+            self.listening.topics.iter().filter(|topic| !add("topic", topic)).cloned().collect();
+        (path, rest)
+    }
+
+    /// The token to show: the one that was given, one that is signed, or that of the page of a server without a key.
+    fn token(&self) -> Result<Option<String>, String> {
+        if let Some(token) = &self.listening.token {
+            return Ok(Some(token.clone()));
+        }
+        let sub = self.listening.sub.as_deref();
+        let route = self.config.routes.iter().find(|route| self.url.path.starts_with(&route.path));
+        if sub.is_none() && route.is_some_and(|route| !route.anonymous.is_empty()) {
+            return Ok(None);
+        }
+        let is_here = self.url.name == "localhost"
+            || self.url.name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        match (self.terminal.sign)(sub, &self.listening.topics)? {
+            Some(_) if !self.url.has_tls && !is_here => {
+                Err("a token would go in clear over the network: give --token, or a wss:// address"
+                    .to_owned())
+            }
+            Some(token) => Ok(Some(token)),
+            None if sub.is_none() && is_here && !self.url.has_tls => Ok(self.token_of_page()),
+            None if sub.is_some() => Err(
+                "--sub needs the secret of the server: set ONELOOP_JWT_SECRET or jwt.secret_file, \
+                     or give --token"
+                    .to_owned(),
+            ),
+            None => Ok(None),
+        }
+    }
+
+    /// A server without a key gives its page, on this machine alone, a token.
+    fn token_of_page(&self) -> Option<String> {
+        let page = dial::fetch(&self.url.address, "/").ok()?;
+        let token = page.split_once("data-token=\"")?.1.split('"').next()?;
+        let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        is_token.then(|| token.to_owned())
+    }
+}

@@ -1,0 +1,95 @@
+//! The units that systemd runs the server by.
+
+use std::path::Path;
+
+use crate::observe::systemd::STOP_SECONDS_SPARE;
+
+/// Where the settings are, unless `--config` names another file.
+const CONFIG: &str = "/etc/oneloop.toml";
+
+/// Folders that the unit's sandbox hides, and by which of its lines.
+const HIDDEN: [(&str, &str); 5] = [
+    ("/home", "ProtectHome"),
+    ("/root", "ProtectHome"),
+    ("/run/user", "ProtectHome"),
+    ("/tmp", "PrivateTmp"),
+    ("/var/tmp", "PrivateTmp"),
+];
+
+/// The service. `program`: the binary, as it was called.
+pub fn service(program: &Path, config: Option<&Path>, drain_seconds: u32) -> String {
+    let program = quoted(&program.to_string_lossy());
+    let config = quoted(&config.unwrap_or(Path::new(CONFIG)).to_string_lossy());
+    let stop_seconds = u64::from(drain_seconds) + STOP_SECONDS_SPARE;
+    include_str!("oneloop.service")
+        .replace("{program}", &program)
+        .replace("{config}", &config)
+        .replace("{stop_seconds}", &stop_seconds.to_string())
+}
+
+/// What the service could not reach, each with a command that mends it: systemd would tell no more than status 203, or that a
+/// file is missing which is plainly there.
+pub fn hidden(program: &Path, config: Option<&Path>) -> Vec<String> {
+    let found = |path: &Path| HIDDEN.iter().find(|(folder, _)| path.starts_with(folder));
+    let tell = |path: &Path, (folder, line): &(&str, &str), command: &str| {
+        let path = path.display().to_string().escape_debug().to_string();
+        format!(
+            "the service will not find {path}: {line}=yes of the unit hides {folder}; \
+             install it elsewhere and make the unit anew: {command} {path} "
+        )
+    };
+    let program =
+        found(program).map(|rule| tell(program, rule, "install -m 755") + "/usr/local/bin/oneloop");
+    let config =
+        config.and_then(|config| Some(tell(config, found(config)?, "install -m 644") + CONFIG));
+    program.into_iter().chain(config).collect()
+}
+
+/// The socket that systemd opens before the service and keeps while that restarts.
+pub fn socket() -> &'static str {
+    include_str!("oneloop.socket")
+}
+
+/// A word of a command line (systemd.service(5)): quoted where it must be, `%` and `$` meaning themselves.
+fn quoted(word: &str) -> String {
+    let word = word.replace('\\', "\\\\").replace('%', "%%").replace('$', "$$");
+    match word.contains([' ', '\t', '"', '\'', ';']) {
+        true => format!("\"{}\"", word.replace('"', "\\\"")),
+        false => word,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_means_what_was_said() {
+        for (word, written) in [
+            ("/usr/bin/oneloop", "/usr/bin/oneloop"),
+            ("/opt/my apps/oneloop", "\"/opt/my apps/oneloop\""),
+            ("/a%b$c", "/a%%b$$c"),
+            ("/a\"b", "\"/a\\\"b\""),
+        ] {
+            assert_eq!(quoted(word), written);
+        }
+        let text = service(Path::new("/opt/one loop"), Some(Path::new("/srv/o.toml")), 300);
+        assert!(text.contains("\nExecStart=\"/opt/one loop\" --config /srv/o.toml\n"), "{text}");
+        assert!(text.contains("\nTimeoutStopSec=310\n"), "{text}");
+        assert!(!text.contains('{'), "{text}");
+    }
+
+    #[test]
+    fn what_the_sandbox_hides_is_told_with_its_cure() {
+        let told =
+            |program, config: Option<&str>| hidden(Path::new(program), config.map(Path::new));
+        assert_eq!(told("/usr/local/bin/oneloop", Some("/etc/oneloop.toml")), [""; 0]);
+        assert_eq!(told("/homes/oneloop", None), [""; 0]);
+        let both = told("/home/me/target/release/oneloop", Some("/tmp/oneloop.toml"));
+        assert!(both[0].contains("ProtectHome=yes of the unit hides /home;"), "{both:?}");
+        let cure = "install -m 755 /home/me/target/release/oneloop /usr/local/bin/oneloop";
+        assert!(both[0].ends_with(cure), "{both:?}");
+        let cure = "install -m 644 /tmp/oneloop.toml /etc/oneloop.toml";
+        assert!(both[1].contains("PrivateTmp") && both[1].ends_with(cure), "{both:?}");
+    }
+}

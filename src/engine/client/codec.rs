@@ -1,0 +1,253 @@
+//! Frames from clients: one tungstenite context read by all of them in turn.
+//!
+//! A context that was fed whole frames only is clean again after each, so every connection can share this one, and an
+//! idle connection owns none. tungstenite's header parser says where a frame ends; a frame that is not whole yet waits in
+//! the connection's own box, and a message in fragments has a context of its own until its last one.
+
+use std::io::{self, Cursor, ErrorKind, Read, Write};
+
+use tungstenite::Bytes;
+use tungstenite::error::Error;
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tungstenite::protocol::frame::{FrameHeader, Utf8Bytes};
+use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
+
+use crate::engine::client::frame::Close;
+
+/// The longest payload of a control frame, in bytes (RFC 6455 section 5.5).
+const CONTROL_BYTES_MAX: u64 = 125;
+
+/// A shared context that grew beyond this is replaced, so that one large message does not stay in memory.
+const CONTEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// What a frame turned out to be.
+#[derive(Debug)]
+pub enum Inbound {
+    /// A whole text message.
+    Text(Utf8Bytes),
+    /// A whole binary message.
+    Binary(Bytes),
+    /// The peer closes; the answer is among the replies.
+    Close,
+    /// The peer broke the protocol or a bound: the connection ends with this.
+    Violation(Close),
+}
+
+/// Bounds of what a client may send.
+#[derive(Clone, Copy, Debug)]
+pub struct InboundBounds {
+    /// `message_bytes_max`.
+    pub message_bytes_max: usize,
+    /// `fragments_max`.
+    pub fragments_max: u32,
+}
+
+/// A message of which some fragments have come.
+#[derive(Debug)]
+pub struct Fragments {
+    context: WebSocketContext,
+    count: u32,
+    bytes: u64,
+}
+
+impl Fragments {
+    /// Bytes that are held for those that have come: they lie in a buffer that doubles.
+    pub fn held_bytes(&self) -> usize {
+        size_of::<Fragments>() + (self.bytes as usize).next_power_of_two()
+    }
+}
+
+/// Returns whether bytes of a client end with a masked close frame (RFC 6455 section 5.5.1), behind which a client sends nothing
+/// more. It is how the answer to our own close frame is found without keeping anything: where the frames before it begin is
+/// not known any more once the protocol was broken or a part of a frame was dropped. A client whose data looks the same ends its
+/// own connection a moment early.
+pub fn ends_with_close(bytes: &[u8]) -> bool {
+    let lengths = std::iter::once(0).chain(2..=CONTROL_BYTES_MAX as usize);
+    lengths
+        .map_while(|length| bytes.len().checked_sub(length + 6).map(|at| (at, length)))
+        .any(|(at, length)| bytes[at] == 0x88 && usize::from(bytes[at + 1]) == 0x80 | length)
+}
+
+/// The loop's decoder.
+pub struct Codec {
+    bounds: InboundBounds,
+    context: WebSocketContext,
+    replies: Vec<u8>,
+}
+
+/// One frame for a context to read, and where what it answers goes.
+struct Feed<'a> {
+    frame: &'a [u8],
+    replies: &'a mut Vec<u8>,
+}
+
+impl Read for Feed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.frame.read(buffer)? {
+            0 => Err(ErrorKind::WouldBlock.into()),
+            length => Ok(length),
+        }
+    }
+}
+
+impl Write for Feed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.replies.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Codec {
+    /// A decoder with these bounds.
+    pub fn new(bounds: InboundBounds) -> Codec {
+        Codec { bounds, context: context(&bounds, 4096), replies: Vec::new() }
+    }
+
+    /// Pongs and close frames that answer what was read: to be taken when a client's batch is done.
+    pub fn take_replies(&mut self) -> Option<Vec<u8>> {
+        (!self.replies.is_empty()).then(|| std::mem::take(&mut self.replies))
+    }
+
+    /// Takes whole frames off `input` until one is of interest; `None`: what is left there is not a whole frame.
+    pub fn next(
+        &mut self,
+        input: &mut &[u8],
+        fragments: &mut Option<Box<Fragments>>,
+    ) -> Option<Inbound> {
+        loop {
+            let mut cursor = Cursor::new(*input);
+            let (header, length) = match FrameHeader::parse(&mut cursor) {
+                Ok(Some(parsed)) => parsed,
+                Ok(None) => return None,
+                Err(_) => return Some(Inbound::Violation(Close::PROTOCOL)),
+            };
+            if let Err(close) = self.admit(&header, length, fragments.as_deref_mut()) {
+                return Some(Inbound::Violation(close));
+            }
+            let length = usize::try_from(length).expect("a frame within the bound fits");
+            let end = cursor.position() as usize + length;
+            if input.len() < end {
+                return None;
+            }
+            let (frame, rest) = input.split_at(end);
+            *input = rest;
+            if let Some(inbound) = self.decode(frame, &header, length, fragments) {
+                return Some(inbound);
+            }
+        }
+    }
+
+    /// Judges a frame by its header, before any of its payload is kept.
+    fn admit(
+        &self,
+        header: &FrameHeader,
+        length: u64,
+        fragments: Option<&mut Fragments>,
+    ) -> Result<(), Close> {
+        if header.rsv1 || header.rsv2 || header.rsv3 || header.mask.is_none() {
+            return Err(Close::PROTOCOL);
+        }
+        let OpCode::Data(data) = header.opcode else {
+            let legal = header.is_final && length <= CONTROL_BYTES_MAX;
+            return if legal { Ok(()) } else { Err(Close::PROTOCOL) };
+        };
+        let before = match (data, &fragments) {
+            (Data::Continue, Some(fragments)) => fragments.bytes,
+            (Data::Text | Data::Binary, None) => 0,
+            _ => return Err(Close::PROTOCOL),
+        };
+        if before.saturating_add(length) > self.bounds.message_bytes_max as u64 {
+            return Err(Close::TOO_BIG);
+        }
+        if fragments.is_some_and(|fragments| fragments.count >= self.bounds.fragments_max) {
+            return Err(Close::POLICY);
+        }
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        frame: &[u8],
+        header: &FrameHeader,
+        length: usize,
+        fragments: &mut Option<Box<Fragments>>,
+    ) -> Option<Inbound> {
+        let is_data = matches!(header.opcode, OpCode::Data(_));
+        let is_fragment = is_data && (fragments.is_some() || !header.is_final);
+        let mut feed = Feed { frame, replies: &mut self.replies };
+        if !is_fragment {
+            let message = self.context.read(&mut feed);
+            let inbound = settle(&mut self.context, feed, message);
+            if !self.context.can_write() || length > CONTEXT_BYTES_MAX || is_violation(&inbound) {
+                self.context = context(&self.bounds, 4096);
+            }
+            return inbound;
+        }
+        let own = fragments.get_or_insert_with(|| {
+            Box::new(Fragments { context: context(&self.bounds, 0), count: 0, bytes: 0 })
+        });
+        own.count += 1;
+        own.bytes += length as u64;
+        let message = own.context.read(&mut feed);
+        let inbound = settle(&mut own.context, feed, message);
+        if header.is_final {
+            *fragments = None;
+        }
+        inbound
+    }
+}
+
+/// A context of tungstenite's that holds nothing it need not.
+fn context(bounds: &InboundBounds, read_buffer_size: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(read_buffer_size)
+        .write_buffer_size(0)
+        .max_message_size(Some(bounds.message_bytes_max))
+        .max_frame_size(Some(bounds.message_bytes_max));
+    WebSocketContext::new(Role::Server, Some(config))
+}
+
+fn is_violation(inbound: &Option<Inbound>) -> bool {
+    matches!(inbound, Some(Inbound::Violation(_)))
+}
+
+/// What a context made of one frame. What it answers is written to the replies.
+fn settle(
+    context: &mut WebSocketContext,
+    mut feed: Feed<'_>,
+    message: Result<Message, Error>,
+) -> Option<Inbound> {
+    match message {
+        Ok(Message::Text(text)) => Some(Inbound::Text(text)),
+        Ok(Message::Binary(bytes)) => Some(Inbound::Binary(bytes)),
+        Ok(Message::Ping(_)) => {
+            context.flush(&mut feed).expect("the replies take every pong");
+            None
+        }
+        // What tungstenite puts in the place of a code that may not be sent (RFC 6455 section 7.4.1).
+        Ok(Message::Close(Some(close)))
+            if close.code == CloseCode::Protocol
+                && close.reason.as_str() == "Protocol violation" =>
+        {
+            Some(Inbound::Violation(Close::PROTOCOL))
+        }
+        Ok(Message::Close(_)) => {
+            // Writing the answer ends the context, which it reports as an error: that is the end we want.
+            let _ = context.flush(&mut feed);
+            Some(Inbound::Close)
+        }
+        Ok(Message::Pong(_) | Message::Frame(_)) => None,
+        Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(Error::Capacity(_)) => Some(Inbound::Violation(Close::TOO_BIG)),
+        Err(Error::Utf8(_)) => Some(Inbound::Violation(Close::INVALID)),
+        Err(_) => Some(Inbound::Violation(Close::PROTOCOL)),
+    }
+}
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod tests;

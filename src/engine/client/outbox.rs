@@ -1,0 +1,465 @@
+//! What one client is owed: references to shared frames, in order, measured against the backlog's bounds.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io;
+
+use crate::engine::client::frame::Frame;
+use crate::engine::client::tally::Tally;
+
+/// Bytes of small frames gathered into one write. Copying them costs less than the kernel's walk along a list of slices: 64
+/// frames of 184 bytes take 9.6 µs this way against 12.7 by `writev`, and 9.0 if they lie together already.
+pub const GATHERED_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes written to one client after which others have their turn.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// How far a write came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Nothing is owed any more.
+    All,
+    /// The turn's share is written, the socket would take more.
+    Some,
+    /// The socket takes nothing now and will say when it does.
+    Blocked,
+}
+
+/// Bounds of one client's backlog.
+#[derive(Clone, Copy, Debug)]
+pub struct Backlog {
+    /// `backlog_frames_max`.
+    pub frames_max: usize,
+    /// `backlog_bytes_max`; a single frame may exceed it when nothing else is owed.
+    pub bytes_max: usize,
+}
+
+/// What becomes of a client whose socket is full and whose backlog hits its bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Slow {
+    /// It is closed.
+    #[default]
+    Close,
+    /// Its oldest messages are dropped. Where they stood it is told, by what this makes of the cursor of the last message
+    /// before them, if there is something to tell.
+    DropOldest(Option<fn(&str) -> Frame>),
+    /// Of each topic only the newest message waits, from the moment on at which its socket is full.
+    KeepNewest,
+}
+
+/// Frames that wait to be written.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    frames: VecDeque<Frame>,
+    /// Bytes of the first frame that are written already.
+    written: usize,
+    /// Bytes of all frames.
+    bytes: usize,
+    /// What it was told last about messages that were dropped.
+    notice: Option<Frame>,
+    /// Hashes of the frames' topics, in their order, once one of them was looked for; 0: no message. To find one among a thousand
+    /// frames would take a look into each.
+    hashes: VecDeque<u32>,
+}
+
+/// What a place in an outbox takes: its queue doubles when it is full.
+const PLACE_BYTES: usize = 2 * size_of::<Frame>();
+
+thread_local! {
+    /// See [`places_bytes`].
+    static PLACES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes of the places of all frames that wait on this thread: a frame that many share has a place in each of their queues.
+pub fn places_bytes() -> usize {
+    PLACES.get() * PLACE_BYTES
+}
+
+fn places_taken(count: usize) {
+    PLACES.set(PLACES.get() + count);
+}
+
+fn places_left(count: usize) {
+    PLACES.set(PLACES.get() - count);
+}
+
+impl Outbox {
+    /// Whether nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes - self.written
+    }
+
+    /// Frames that wait.
+    pub fn frames_len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// The frame that was queued last.
+    pub fn last(&self) -> Option<&Frame> {
+        self.frames.back()
+    }
+
+    /// Whether one more frame stays within the bounds.
+    pub fn has_room(&self, frame: &Frame, backlog: &Backlog) -> bool {
+        let bytes = self.bytes + frame.as_bytes().len();
+        let fits = self.frames.len() < backlog.frames_max && bytes <= backlog.bytes_max;
+        fits || self.frames.is_empty()
+    }
+
+    /// Whether half of a bound is used up.
+    pub fn is_half_full(&self, backlog: &Backlog) -> bool {
+        self.frames.len() * 2 >= backlog.frames_max || self.bytes * 2 >= backlog.bytes_max
+    }
+
+    /// Queues a frame. Bounds are the caller's matter: a last frame always has room.
+    pub fn push(&mut self, frame: &Frame) {
+        self.bytes += frame.as_bytes().len();
+        if let Some(tally) = frame.tally() {
+            tally.waits();
+        }
+        places_taken(1);
+        if !self.hashes.is_empty() {
+            self.hashes.push_back(hash(frame));
+        }
+        self.frames.push_back(frame.clone());
+    }
+
+    /// Drops the message of the same topic that waits, if none of it is on the wire. Whether there was one.
+    pub fn drop_same_topic(&mut self, frame: &Frame) -> bool {
+        let Some(message) = frame.about_message() else { return false };
+        if self.hashes.len() != self.frames.len() {
+            self.hashes = self.frames.iter().map(hash).collect();
+        }
+        let first = usize::from(self.written > 0);
+        let is_same = |at: usize| {
+            self.frames[at].about_message().is_some_and(|other| other.topic == message.topic)
+        };
+        let candidates = self.hashes.iter().enumerate().skip(first);
+        let mut places = candidates.filter(|one| *one.1 == message.hash).map(|one| one.0);
+        let found = places.find(|at| is_same(*at));
+        found.is_some_and(|at| self.remove(at).is_some())
+    }
+
+    /// Drops the oldest messages until there is room for this frame, or none is left, and says so in their place. Returns how
+    /// many.
+    pub fn drop_oldest(
+        &mut self,
+        frame: &Frame,
+        backlog: &Backlog,
+        notice: Option<fn(&str) -> Frame>,
+    ) -> usize {
+        let mut dropped = 0;
+        let Some((at, gone)) = self.make_room(frame, backlog, &mut dropped) else { return 0 };
+        let first = usize::from(self.written > 0);
+        if let Some(notice) = notice {
+            let before = gone.about_message().map_or("", |message| &*message.before);
+            let told = self.notice.as_ref().is_some_and(|told| {
+                self.frames.iter().skip(first).take(at + 1 - first).any(|waiting| waiting.is(told))
+            });
+            if !told {
+                let frame = notice(before);
+                self.bytes += frame.as_bytes().len();
+                places_taken(1);
+                self.hashes.clear();
+                self.frames.insert(at, frame.clone());
+                self.notice = Some(frame);
+            }
+        }
+        // What was told takes room as well.
+        self.make_room(frame, backlog, &mut dropped);
+        dropped
+    }
+
+    /// Drops the oldest messages until there is room for this frame, or none is left. Returns the first one, and where it stood.
+    fn make_room(
+        &mut self,
+        frame: &Frame,
+        backlog: &Backlog,
+        dropped: &mut usize,
+    ) -> Option<(usize, Frame)> {
+        let first = usize::from(self.written > 0);
+        let mut place = None;
+        while !self.has_room(frame, backlog) {
+            let oldest =
+                self.frames.iter().skip(first).position(|one| one.about_message().is_some());
+            let Some(at) = oldest.map(|at| first + at) else { break };
+            let gone = self.remove(at).expect("it was just found");
+            place.get_or_insert((at, gone));
+            *dropped += 1;
+        }
+        place
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Frame> {
+        let frame = self.frames.remove(at)?;
+        places_left(1);
+        self.hashes.remove(at);
+        self.bytes -= frame.as_bytes().len();
+        if let Some(tally) = frame.tally() {
+            tally.dropped();
+        }
+        Some(frame)
+    }
+
+    /// Puts a frame before all others. Nothing may be written yet.
+    pub fn push_first(&mut self, frame: &Frame) {
+        debug_assert_eq!(self.written, 0, "the first frame is not on the wire");
+        self.bytes += frame.as_bytes().len();
+        places_taken(1);
+        self.hashes.clear();
+        self.frames.push_front(frame.clone());
+    }
+
+    /// Forgets what is not on the wire yet. A frame that is partly written stays: to cut it would break the framing.
+    pub fn forget(&mut self) {
+        let kept = usize::from(self.written > 0);
+        self.frames.iter().skip(kept).filter_map(Frame::tally).for_each(Tally::dropped);
+        places_left(self.frames.len().saturating_sub(kept));
+        self.frames.truncate(kept);
+        self.frames.shrink_to_fit();
+        self.hashes.truncate(kept);
+        self.bytes = self.frames.front().map_or(0, |frame| frame.as_bytes().len());
+    }
+
+    /// Writes all, with one call of the transport for each 64 KiB of small frames, or as much as a turn has to give. Several
+    /// frames are gathered in `gather`, which the loop lends; a single one is written from where it lies.
+    ///
+    /// # Errors
+    /// The transport's, but for `WouldBlock`: the connection is gone.
+    pub fn write(
+        &mut self,
+        mut transport: impl FnMut(&[u8]) -> io::Result<usize>,
+        gather: &mut Vec<u8>,
+    ) -> io::Result<(usize, Written)> {
+        let mut total = 0;
+        while total < WRITE_BYTES_MAX {
+            let offered = self.offer(gather);
+            let length = match transport(offered) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok((total, Written::Blocked));
+                }
+                Err(error) => return Err(error),
+            };
+            let is_short = length < offered.len();
+            total += length;
+            self.advance(length);
+            if self.frames.is_empty() {
+                return Ok((total, Written::All));
+            }
+            if is_short {
+                // The kernel's buffer is full; it tells when there is room.
+                return Ok((total, Written::Blocked));
+            }
+        }
+        Ok((total, Written::Some))
+    }
+
+    /// The bytes of the next call.
+    fn offer<'a>(&'a self, gather: &'a mut Vec<u8>) -> &'a [u8] {
+        let mut frames = self.frames.iter().map(Frame::as_bytes);
+        let first = &frames.next().expect("a client that is flushed is owed bytes")[self.written..];
+        let Some(second) = self.frames.get(1) else { return first };
+        if first.len() + second.as_bytes().len() > GATHERED_BYTES_MAX {
+            return first;
+        }
+        gather.clear();
+        gather.extend_from_slice(first);
+        for frame in frames {
+            if gather.len() + frame.len() > GATHERED_BYTES_MAX {
+                break;
+            }
+            gather.extend_from_slice(frame);
+        }
+        gather
+    }
+
+    /// So many more bytes are on the wire.
+    pub fn advance(&mut self, length: usize) {
+        self.written += length;
+        while let Some(first) = self.frames.front() {
+            let bytes = first.as_bytes().len();
+            if self.written < bytes {
+                break;
+            }
+            self.written -= bytes;
+            self.bytes -= bytes;
+            if let Some(tally) = first.tally() {
+                tally.wrote();
+            }
+            places_left(1);
+            self.frames.pop_front();
+            self.hashes.pop_front();
+        }
+    }
+}
+
+/// Of the topic of a message, and 0 of what is none.
+fn hash(frame: &Frame) -> u32 {
+    frame.about_message().map_or(0, |message| message.hash)
+}
+
+/// Whoever is gone reads nothing more.
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        places_left(self.frames.len());
+        self.frames.iter().filter_map(Frame::tally).for_each(Tally::dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::random::Random;
+
+    const BACKLOG: Backlog = Backlog { frames_max: 3, bytes_max: 100 };
+
+    #[test]
+    fn is_measured_in_frames_and_in_bytes() {
+        let mut outbox = Outbox::default();
+        for half_full in [false, false, true] {
+            assert_eq!(outbox.is_half_full(&BACKLOG), half_full);
+            assert!(outbox.has_room(&Frame::ready(b"x".to_vec()), &BACKLOG));
+            outbox.push(&Frame::ready(b"x".to_vec()));
+        }
+        assert!(!outbox.has_room(&Frame::ready(b"x".to_vec()), &BACKLOG));
+        let mut outbox = Outbox::default();
+        outbox.push(&Frame::ready(vec![0; 60]));
+        assert!(outbox.is_half_full(&BACKLOG));
+        assert!(outbox.has_room(&Frame::ready(vec![0; 40]), &BACKLOG));
+        assert!(!outbox.has_room(&Frame::ready(vec![0; 41]), &BACKLOG));
+        assert_eq!(outbox.bytes(), 60);
+    }
+
+    #[test]
+    fn one_frame_above_the_bound_passes_when_nothing_else_waits() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.has_room(&Frame::ready(vec![0; 101]), &BACKLOG));
+        outbox.push(&Frame::ready(vec![0; 101]));
+        assert!(!outbox.has_room(&Frame::ready(b"".to_vec()), &BACKLOG));
+    }
+
+    #[test]
+    fn small_frames_are_offered_together_and_large_ones_alone() {
+        let mut outbox = Outbox::default();
+        let mut gather = Vec::new();
+        for frame in [&b"abc"[..], b"def", &[0; GATHERED_BYTES_MAX], b"x", b"y"] {
+            outbox.push(&Frame::ready(frame.to_vec()));
+        }
+        outbox.advance(1);
+        assert_eq!(outbox.offer(&mut gather), b"bcdef");
+        outbox.advance(5);
+        assert_eq!(outbox.offer(&mut gather).len(), GATHERED_BYTES_MAX);
+        outbox.advance(GATHERED_BYTES_MAX);
+        assert_eq!(outbox.offer(&mut gather), b"xy");
+        outbox.advance(1);
+        assert_eq!(outbox.offer(&mut gather), b"y");
+    }
+
+    #[test]
+    fn a_frame_on_the_wire_is_finished_before_the_close() {
+        let mut outbox = Outbox::default();
+        for frame in [b"abc", b"def", b"ghi"] {
+            outbox.push(&Frame::ready(frame.to_vec()));
+        }
+        outbox.advance(4);
+        outbox.forget();
+        outbox.push(&Frame::ready(b"bye".to_vec()));
+        assert_eq!(outbox.bytes(), 5);
+        outbox.advance(2);
+        assert_eq!(outbox.last().unwrap().as_bytes(), b"bye");
+        outbox.advance(3);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    fn message(topic: &str, sequence: u64) -> Frame {
+        Frame::text(&format!("{topic} {sequence}")).about(topic, &(sequence - 1).to_string())
+    }
+
+    fn texts(outbox: &Outbox) -> Vec<String> {
+        let text = |frame: &Frame| String::from_utf8_lossy(&frame.as_bytes()[2..]).into_owned();
+        outbox.frames.iter().map(text).collect()
+    }
+
+    #[test]
+    fn the_oldest_messages_make_room_and_the_hole_is_told_once() {
+        let backlog = Backlog { frames_max: 4, bytes_max: 1000 };
+        let notice: Option<fn(&str) -> Frame> =
+            Some(|before| Frame::text(&format!("hole {before}")));
+        let mut outbox = Outbox::default();
+        outbox.push(&message("a", 1));
+        outbox.advance(1);
+        outbox.push(&Frame::text("an answer"));
+        outbox.push(&message("a", 2));
+        outbox.push(&message("b", 3));
+        for (sequence, dropped) in [(4, 2), (5, 1), (6, 1)] {
+            let next = message("a", sequence);
+            assert_eq!(outbox.drop_oldest(&next, &backlog, notice), dropped, "{sequence}");
+            assert!(outbox.has_room(&next, &backlog), "{sequence}");
+            outbox.push(&next);
+        }
+        // The one on the wire and what is no message stay.
+        assert_eq!(texts(&outbox), ["a 1", "an answer", "hole 1", "a 6"]);
+        let bytes: usize = outbox.frames.iter().map(|frame| frame.as_bytes().len()).sum();
+        assert_eq!(outbox.bytes(), bytes - 1);
+        outbox.advance(bytes - 1);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn only_the_newest_of_a_topic_stays() {
+        let mut outbox = Outbox::default();
+        for (topic, sequence, replaced) in
+            [("a", 1, false), ("b", 2, false), ("a", 3, true), ("b", 4, true), ("a", 5, true)]
+        {
+            let next = message(topic, sequence);
+            assert_eq!(outbox.drop_same_topic(&next), replaced, "{topic} {sequence}");
+            outbox.push(&next);
+        }
+        assert_eq!(texts(&outbox), ["b 4", "a 5"]);
+        outbox.advance(1);
+        assert!(!outbox.drop_same_topic(&message("b", 6)), "it is on the wire");
+    }
+
+    #[test]
+    fn the_newest_of_each_topic_is_found_whatever_else_happens() {
+        let mut random = Random::new(0x0e_e57);
+        for _ in 0..500 {
+            let (mut outbox, mut model) = (Outbox::default(), Vec::new());
+            for sequence in 0..60_u64 {
+                match random.below(8) {
+                    0 => {
+                        let frame = Frame::text("an answer");
+                        outbox.push(&frame);
+                        model.push((String::new(), frame));
+                    }
+                    1 if !model.is_empty() => {
+                        let (_, first) = model.remove(0);
+                        outbox.advance(first.as_bytes().len());
+                    }
+                    2 if model.len() > 20 => {
+                        outbox.forget();
+                        model.clear();
+                    }
+                    _ => {
+                        let topic = random.choose(&["a", "b", "c", "d", "e"]);
+                        let next = message(topic, sequence + 1);
+                        let at = model.iter().position(|(other, _)| other == topic);
+                        assert_eq!(outbox.drop_same_topic(&next), at.is_some());
+                        at.map(|at| model.remove(at));
+                        outbox.push(&next);
+                        model.push((topic.to_owned(), next));
+                    }
+                }
+                let same = outbox.frames.iter().zip(&model).all(|(one, (_, other))| one.is(other));
+                assert!(same && outbox.frames.len() == model.len());
+            }
+        }
+    }
+}

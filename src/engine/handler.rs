@@ -1,0 +1,262 @@
+//! The seam between the loop and what it is used for: what happens to a connection is decided by a [`Handler`].
+
+use crate::config::{Config, Origins, RouteConfig, listing};
+use crate::engine::client::frame::{CLOSE_REASON_BYTES_MAX, Close, Frame};
+use crate::engine::client::http::{Request, Response};
+use crate::engine::client::outbox::Slow;
+use crate::engine::redis::request::{Answer, Purpose};
+use crate::engine::server::Server;
+use crate::engine::slots::ConnId;
+use crate::features::control::order::Order;
+
+/// What a program does with the connections of one route.
+///
+/// Its four calls are those of the original's application (`onOpen`, `onMessage`, `onPublishEntry`, `onClose`). A handler
+/// acts through the verbs of [`Server`], which only queue: none calls a handler, so no call is ever re-entered.
+pub trait Handler {
+    /// A handshake asks to become a connection. Frames queued here are sent after the answer to the handshake.
+    ///
+    /// # Errors
+    /// [`Reject`]: it does not become one.
+    fn on_open(&mut self, server: &mut Server, id: ConnId, request: &Request)
+    -> Result<(), Reject>;
+
+    /// A client sent a text message, at most `message_bytes_max` long.
+    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str);
+
+    /// Returns whether a text asks for topics and nothing else: then the handler counts them by [`Server::count_topic`], and they
+    /// are cheaper than other messages.
+    fn asks_for_topics(&self, _text: &str) -> bool {
+        false
+    }
+
+    /// The time has come for a message that this handler has put off ([`Server::defer`]).
+    fn on_deferred(&mut self, _server: &mut Server, _id: ConnId, _text: &str) {}
+
+    /// A client sent a binary message. What speaks text alone closes with 1003, as here.
+    fn on_binary(&mut self, server: &mut Server, id: ConnId, _bytes: &[u8]) {
+        server.close(id, Close::UNSUPPORTED);
+    }
+
+    /// A publisher sent a message on a well-formed topic. Returns to how many clients it went.
+    fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize;
+
+    /// The frame of a message that a client missed, with the cursor that includes it; `None`: nothing is replayed on this route.
+    /// Of messages that this handler publishes on its own account nothing is held.
+    fn on_replay(&mut self, _cursor: &str, _topic: &str, _payload: &[u8]) -> Option<Frame> {
+        None
+    }
+
+    /// What clients are told when messages after this cursor may have been missed; `None`: nothing.
+    fn gap(&self, _from: &str) -> Option<Frame> {
+        None
+    }
+
+    /// The time of a connection is over: it is closed with `code`, which [`Server::close_after`] or [`Server::close_at`] was given.
+    /// Returns it with a reason.
+    fn on_overdue(&self, _id: ConnId, code: u16) -> Close {
+        Close::plain(code)
+    }
+
+    /// A connection that was opened is gone. Its memberships ended when its end began.
+    fn on_close(&mut self, server: &mut Server, id: ConnId);
+
+    /// A back end gave an order on the control channel. Returns on how many clients it was carried out; for
+    /// [`Order::Count`], how many listen.
+    fn on_order(&mut self, _server: &mut Server, _order: &Order) -> usize {
+        0
+    }
+
+    /// What became of a request that this handler made ([`Server::ask`]) with [`Purpose::Send`]; the client may be gone.
+    fn on_answer(&mut self, _server: &mut Server, _purpose: Purpose, _answer: Answer) {}
+
+    /// The link to Redis came up (again) or went down.
+    fn on_source(&mut self, _server: &mut Server, _up: bool) {}
+
+    /// The settings were read again, and are good. What can change without dropping a client does; `route`: those of this one.
+    fn on_reload(&mut self, _config: &Config, _route: &RouteConfig) {}
+
+    /// What becomes of a client that reads too slowly. Asked once, before anybody connects.
+    fn slow(&self) -> Slow {
+        Slow::Close
+    }
+
+    /// Returns whether those who ask for a path that is none are told of this one.
+    fn is_told_of(&self) -> bool {
+        true
+    }
+
+    /// The subprotocol that it chooses among those that a client offers (RFC 6455 section 1.9).
+    fn protocol<'a>(&self, _request: &'a Request) -> Option<&'a str> {
+        None
+    }
+}
+
+/// Why a handshake does not become a connection.
+#[derive(Debug)]
+pub enum Reject {
+    /// A plain answer, for clients that can read one.
+    Http(Response),
+    /// The upgrade succeeds and the close code tells why: a browser cannot read a refused handshake.
+    Close(Close),
+}
+
+/// A path, who may connect to it, and what happens there.
+pub struct Route {
+    /// The path, compared whole.
+    pub path: String,
+    /// The pages that may connect.
+    pub origins: Origins,
+    /// What decides.
+    pub handler: Box<dyn Handler>,
+}
+
+/// Whether a handshake comes from a page that may connect, by its `Origin` header (RFC 6455 section 10.2). One without an
+/// origin may: no browser sends such a one, mini programs and servers do. So may one with a token in `Authorization`, which no
+/// page can set: libraries that make up an origin of their own are not browsers.
+pub fn admits(origins: &Origins, request: &Request) -> bool {
+    if request.count("origin") == 0 || *origins == Origins::Any || request.bearer().is_some() {
+        return true;
+    }
+    let origin = match request.header("origin") {
+        Some(origin) if request.count("origin") == 1 => origin.to_ascii_lowercase(),
+        _ => return false,
+    };
+    let (scheme, authority) = origin.split_once("://").unwrap_or_default();
+    let authority = without_default_port(scheme, authority);
+    match origins {
+        Origins::Any => true,
+        // A page of another scheme (`capacitor://localhost`) was not served by this host.
+        Origins::SameHost => request.header("host").is_some_and(|host| {
+            let host = host.to_ascii_lowercase();
+            matches!(scheme, "http" | "https") && without_default_port(scheme, &host) == authority
+        }),
+        Origins::Listed(listed) => {
+            let is_null = origin == "null";
+            let origin = if is_null { origin } else { [scheme, "://", authority].concat() };
+            listed.iter().any(|one| one.has(&origin))
+        }
+    }
+}
+
+/// How a page that [`admits`] turns away would be let in.
+pub(crate) fn remedy(request: &Request) -> String {
+    match request.header("origin").and_then(listing) {
+        Some((origin, who)) if origin.len() <= SHOWN_BYTES_MAX => {
+            format!("if it is yours: --origins {origin}{who}")
+        }
+        _ => UNNAMED.to_owned(),
+    }
+}
+
+/// Of an origin that a peer chose, in bytes; a longer one is not repeated.
+const SHOWN_BYTES_MAX: usize = 80;
+
+/// The remedy for a page whose origin cannot be repeated.
+const UNNAMED: &str = "if it is yours: name it in origins";
+
+/// How the page that [`admits`] turns away is told: by a close code, since no browser shows it the answer to a handshake.
+pub fn foreign(request: &Request) -> Close {
+    let told = |remedy: &str| format!(r#"{{"reason":"origin","detail":"not allowed; {remedy}"}}"#);
+    let reason = told(&remedy(request));
+    let fits = reason.len() <= CLOSE_REASON_BYTES_MAX;
+    Close::ORIGIN.because(if fits { reason } else { told(UNNAMED) })
+}
+
+fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
+    let default = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return authority,
+    };
+    authority.strip_suffix(default).unwrap_or(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ListedOrigin;
+    use crate::engine::client::http;
+
+    fn request(host: &str, origin: &[&str]) -> Request {
+        let origins: String = origin.iter().map(|line| format!("Origin: {line}\r\n")).collect();
+        let head = format!("GET /ws HTTP/1.1\r\nHost: {host}\r\n{origins}\r\n");
+        http::parse(head.as_bytes(), 8192).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn scheme_host_and_port_are_compared() {
+        let words = ["https://a.example", "http://b.example:81", "null", "https://*.c.example"];
+        let listed = words.iter().filter_map(|word| ListedOrigin::parse(word)).collect();
+        let listed = Origins::Listed(listed);
+        for (origins, host, origin, admitted) in [
+            (&Origins::SameHost, "a.example", &["https://a.example"][..], true),
+            (&Origins::SameHost, "A.example:443", &["https://a.EXAMPLE"], true),
+            (&Origins::SameHost, "a.example:8099", &["http://a.example:8099"], true),
+            (&Origins::SameHost, "a.example:8099", &["http://a.example"], false),
+            (&Origins::SameHost, "a.example", &["https://b.example"], false),
+            (&Origins::SameHost, "a.example", &["https://a.example.evil"], false),
+            (&Origins::SameHost, "a.example", &["null"], false),
+            (&Origins::SameHost, "localhost", &["capacitor://localhost"], false),
+            (&Origins::SameHost, "a.example", &["https://a.example", "https://b.example"], false),
+            (&Origins::SameHost, "a.example", &[], true),
+            (&Origins::Any, "a.example", &["null"], true),
+            (&listed, "x", &["https://a.example:443"], true),
+            (&listed, "x", &["http://a.example"], false),
+            (&listed, "x", &["http://b.example:81"], true),
+            (&listed, "x", &["http://b.example"], false),
+            (&listed, "x", &["http://x"], false),
+            (&listed, "x", &[], true),
+            (&listed, "x", &["null"], true),
+            (&listed, "x", &["null", "null"], false),
+            (&listed, "x", &["null", "https://a.example"], false),
+            (&listed, "x", &["null, https://a.example"], false),
+            (&listed, "x", &["://null"], false),
+            (&listed, "x", &["file://"], false),
+            (&listed, "x", &[""], false),
+            (&listed, "x", &["https://d.C.example:443"], true),
+            (&listed, "x", &["https://d.c.example:444"], false),
+            (&listed, "x", &["https://d.c.example", "https://d.c.example"], false),
+            (&listed, "x", &["https://c.example"], false),
+            (&listed, "x", &["https://evilc.example"], false),
+            (&Origins::SameHost, "null", &["null"], false),
+        ] {
+            assert_eq!(
+                admits(origins, &request(host, origin)),
+                admitted,
+                "{origins:?} {host} {origin:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_that_no_page_can_show_is_from_no_page() {
+        for (scheme, admitted) in [("Bearer", true), ("bearer", true), ("Basic", false)] {
+            let head = format!(
+                "GET /ws HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\nAuthorization: {scheme} x\r\n\r\n"
+            );
+            let (request, _) = http::parse(head.as_bytes(), 8192).unwrap().unwrap();
+            assert_eq!(admits(&Origins::SameHost, &request), admitted, "{scheme}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_page_is_told_its_origin_and_the_setting() {
+        let long = format!("https://{}.example", "x".repeat(60));
+        for (origin, named) in [
+            ("http://localhost:5173", "--origins http://localhost:5173"),
+            ("https://shop.example", "--origins https://shop.example"),
+            ("null", "--origins null (any page from disk or sandboxed frame)"),
+            ("file://", "--origins file:// (any page from disk)"),
+            ("https://a\"b", "name it in origins"),
+            (&long, "name it in origins"),
+        ] {
+            let close = foreign(&request("a.example", &[origin]));
+            assert_eq!(close.code, 4505);
+            assert!(close.reason.len() <= CLOSE_REASON_BYTES_MAX, "{}", close.reason);
+            let told: serde_json::Value = serde_json::from_str(&close.reason).unwrap();
+            assert_eq!(told["reason"], "origin");
+            assert!(told["detail"].as_str().unwrap().contains(named), "{told}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What is spoken over a socket to Redis, and what the site learns by it.
+
+use crate::clock::Millis;
+use crate::engine::redis::command_connection::{self, Commander};
+use crate::engine::redis::request::Answer;
+use crate::engine::redis::session::Session;
+use crate::engine::redis::subscriber::{self, Link};
+use crate::engine::router::Site;
+use crate::features::streams::reader::{self, Reader};
+
+/// Answers taken from what one read brought, and requests told in one turn that a broken connection lost them: each may write
+/// to a client.
+const ANSWERS_PER_READ: usize = 256;
+const LOST_PER_TURN: usize = 1024;
+
+/// An entry that is older was given its id by hand.
+const LAG_MAX: Millis = 86_400_000;
+
+/// One of our connections to Redis, as its socket sees it.
+pub trait Dialogue {
+    /// What there is none of while it is down, for the log.
+    fn name(&self) -> &'static str;
+
+    fn session(&self) -> &Session;
+
+    fn session_mut(&mut self) -> &mut Session;
+
+    /// Whether it does what it is for.
+    fn is_up(&self) -> bool {
+        self.session().is_ready()
+    }
+
+    /// The socket is connected: queues the greeting.
+    fn connected(&mut self, now: Millis);
+
+    /// Takes what was read, until all that follows from it is done, or a client is owed enough: `false`. Says why if the
+    /// connection is to end.
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String>;
+
+    /// Asks for a sign of life, or says that none came.
+    fn on_time(&mut self, now: Millis) -> Result<(), String>;
+
+    /// Takes the requests that wait in the site, and tells it of those that will not be answered; `false`: it takes none.
+    fn take_requests(&mut self, _site: &mut Site) -> bool {
+        false
+    }
+
+    /// Whether the site is to be told something in the next turn.
+    fn has_note(&self) -> bool {
+        false
+    }
+
+    /// Whether nothing is under way that the end of the process should wait for.
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    /// The connection is gone, or could not be made. Says whether it was ready.
+    fn down(&mut self, site: &mut Site, random: u64) -> bool;
+}
+
+/// All that there are to be, the subscription first: it is cut off when it lags. Until they say otherwise nothing is up.
+pub fn all(
+    link: Option<Link>,
+    reader: Option<Reader>,
+    commander: Option<Commander>,
+    site: &mut Site,
+) -> Vec<Box<dyn Dialogue>> {
+    let mut all: Vec<Box<dyn Dialogue>> = Vec::new();
+    site.source_up = link.is_none();
+    site.reader_up = reader.is_none();
+    site.commander_up = commander.is_none();
+    if let Some(link) = link {
+        all.push(Box::new(link));
+    }
+    if let Some(reader) = reader {
+        site.server.read_streams(reader.session.config().streams.clone());
+        all.push(Box::new(reader));
+    }
+    if let Some(commander) = commander {
+        all.push(Box::new(commander));
+    }
+    all
+}
+
+impl Dialogue for Link {
+    fn name(&self) -> &'static str {
+        "link to Redis"
+    }
+
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    fn connected(&mut self, now: Millis) {
+        Link::connected(self, now);
+    }
+
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String> {
+        let now = site.server.now.millis;
+        while !site.server.is_pressed() {
+            match self.next(input, now) {
+                None => return Ok(true),
+                Some(subscriber::Event::Message { channel, payload }) => {
+                    site.publish(channel, payload);
+                }
+                Some(subscriber::Event::Oversized) => site.oversized(),
+                Some(subscriber::Event::Failed(why)) => return Err(why),
+                Some(subscriber::Event::Up) => {
+                    log::info!("subscribed to Redis");
+                    site.on_source(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        match Link::on_time(self, now) {
+            Some(subscriber::Event::Failed(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    fn down(&mut self, site: &mut Site, random: u64) -> bool {
+        site.source_deaf = self.deaf().map(str::to_owned);
+        let was_up = Link::down(self, site.server.now.millis, random);
+        if was_up {
+            site.on_source(false);
+        }
+        was_up
+    }
+}
+
+impl Dialogue for Commander {
+    fn name(&self) -> &'static str {
+        "link to Redis for commands"
+    }
+
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    fn connected(&mut self, now: Millis) {
+        Commander::connected(self, now);
+    }
+
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String> {
+        let now = site.server.now.millis;
+        for _ in 0..ANSWERS_PER_READ {
+            if site.server.is_pressed() {
+                break;
+            }
+            match self.next(input, now) {
+                None => return Ok(true),
+                Some(command_connection::Event::Answer(purpose, answer)) => {
+                    site.on_answer(purpose, answer)
+                }
+                Some(command_connection::Event::Entry { id, stream, entry, topic, data }) => {
+                    site.on_page_entry(id, stream, entry, topic, data);
+                }
+                Some(command_connection::Event::PageEnd { id, stream, end, refused }) => {
+                    if let Some(why) = refused {
+                        site.log_refusal(&why);
+                    }
+                    site.on_page_end(id, stream, end);
+                }
+                Some(command_connection::Event::Extent { stream, extent, refused }) => {
+                    if let Some(why) = refused {
+                        site.log_refusal(&why);
+                    }
+                    site.on_extent(stream, extent);
+                }
+                Some(command_connection::Event::Failed(why)) => return Err(why),
+                Some(command_connection::Event::Ready) => {
+                    log::info!("connected to Redis for commands");
+                    site.commander_up = true;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        match Commander::on_time(self, now) {
+            Some(command_connection::Event::Failed(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_requests(&mut self, site: &mut Site) -> bool {
+        let lost = std::iter::from_fn(|| self.next_lost());
+        lost.take(LOST_PER_TURN).for_each(|one| site.on_answer(one, Answer::Unavailable));
+        let now = site.server.now.millis;
+        // What is asked because of an answer waits for the next turn.
+        for _ in 0..site.server.requests_len() {
+            let Some(request) = site.server.next_request() else { break };
+            if let Err(purpose) = self.ask(request, now) {
+                site.on_answer(purpose, Answer::Unavailable);
+            }
+        }
+        true
+    }
+
+    fn has_note(&self) -> bool {
+        self.has_lost()
+    }
+
+    fn is_settled(&self) -> bool {
+        Commander::is_settled(self)
+    }
+
+    fn down(&mut self, site: &mut Site, random: u64) -> bool {
+        site.commander_up = false;
+        Commander::down(self, site.server.now.millis, random)
+    }
+}
+
+impl Dialogue for Reader {
+    fn name(&self) -> &'static str {
+        "link to Redis for streams"
+    }
+
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    fn is_up(&self) -> bool {
+        self.is_reading()
+    }
+
+    fn connected(&mut self, now: Millis) {
+        Reader::connected(self, now);
+    }
+
+    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String> {
+        use reader::Event;
+        let now = site.server.now.millis;
+        while !site.server.is_pressed() {
+            match self.next(input, now) {
+                None => return Ok(true),
+                Some(Event::Entry { stream, id, topic, data, receipt }) => {
+                    let age = site.server.now.unix_millis.saturating_sub(id.millis);
+                    site.server.metrics.stream_lag_micros.record(age.min(LAG_MAX) * 1000);
+                    site.publish_entry(stream, id, topic, data, receipt);
+                }
+                Some(Event::Passed { stream, id, is_oversized, bytes }) => {
+                    site.pass_entry(stream, id, is_oversized, bytes as usize);
+                }
+                Some(Event::Begins { stream, covered_from }) => {
+                    site.stream_begins(stream, covered_from);
+                }
+                Some(Event::Earlier { stream, id, topic, data }) => {
+                    if !site.prefill_entry(stream, id, topic, data) {
+                        self.end_earlier(stream);
+                    }
+                }
+                Some(Event::EarlierEnd { .. }) => {}
+                Some(Event::Lost { stream, covered_from }) => {
+                    site.on_stream_lost(stream, covered_from);
+                }
+                Some(Event::Failed(why)) => return Err(why),
+                Some(Event::Reading) => {
+                    log::info!("reading streams from Redis");
+                    site.on_reader(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        match Reader::on_time(self, now) {
+            Some(reader::Event::Failed(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    fn down(&mut self, site: &mut Site, random: u64) -> bool {
+        site.on_reader(false);
+        Reader::down(self, site.server.now.millis, random)
+    }
+}

@@ -1,0 +1,136 @@
+//! The clients' part of the flush phase: who is written to in a turn, and how much of it each takes.
+
+use crate::engine::client::State;
+use crate::engine::client::outbox::Written;
+use crate::engine::pending_writes::Lane;
+use crate::engine::reactor::Reactor;
+use crate::engine::server::Offered;
+use crate::engine::slots::ConnId;
+use crate::engine::timers::tick;
+
+/// Listeners of broadcasts that were served already and are passed by, for each write that a turn has.
+const VISITS_PER_WRITE: usize = 32;
+
+/// Those who came back have as much time of a turn as a part of its writes take, beside these: a herd of them holds nobody up.
+const REPLAYS_SHARE: usize = 4;
+
+/// What one of them is given at a time takes about as long as so many writes; then the next user's has its turn.
+const REPLAY_STEP: usize = 16;
+
+impl Reactor {
+    /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue, those who came back,
+    /// the listeners of broadcasts, and those who are to be pinged, in turns.
+    pub(super) fn flush_clients(&mut self) {
+        let mut left = self.site.server.bounds.flush_clients_per_turn;
+        let mut replays = left.div_ceil(REPLAYS_SHARE);
+        let mut visits = left.saturating_mul(VISITS_PER_WRITE);
+        while left > 0 {
+            let queued = self.site.server.flush.pop();
+            let mut writes = queued.map_or(0, |id| self.flush_client(id));
+            let back = (replays > 0).then(|| self.site.server.flush.pop_replay()).flatten();
+            let step = replays.min(REPLAY_STEP);
+            let replayed = back.map_or(0, |id| self.replay_client(id, step));
+            let listener = self.site.server.next_listener(&mut visits);
+            writes += listener.map_or(0, |id| self.offer(id, &mut visits));
+            let pinged = self.site.server.pings.pop_front();
+            writes += pinged.map_or(0, |id| self.ping(id));
+            if queued.or(back).or(listener).or(pinged).is_none() {
+                break;
+            }
+            replays = replays.saturating_sub(replayed);
+            left = left.saturating_sub(writes);
+        }
+        self.site.server.metrics.flushes_put_off += u64::from(self.owes());
+    }
+
+    /// Writes the broadcasts that a listener is owed. Returns how many writes there were. What is queued for one whose socket is
+    /// full takes visits instead.
+    fn offer(&mut self, id: ConnId, visits: &mut usize) -> usize {
+        match self.site.server.offer(id, &mut self.gather) {
+            Offered::Nothing => 0,
+            Offered::Written { bytes, whole } => {
+                self.burst += usize::from(!whole);
+                self.site.server.metrics.writes += 1;
+                self.site.server.metrics.sent_bytes += bytes as u64;
+                1
+            }
+            Offered::Queued(frames) => {
+                *visits = visits.saturating_sub(frames);
+                self.burst += 1;
+                self.flush_client(id)
+            }
+            Offered::Gone => 1,
+        }
+    }
+
+    /// Pings a client, without a box for the two bytes if it has none. Returns how many writes there were.
+    fn ping(&mut self, id: ConnId) -> usize {
+        let server = &mut self.site.server;
+        let now = tick(server.now.millis);
+        let Some(client) = server.client(id) else { return 0 };
+        if client.state() != State::Open {
+            return 0;
+        }
+        if !client.is_hibernating() {
+            let is_queued = server.queue(id, &self.ping, Lane::Bulk);
+            return if is_queued { self.flush_client(id) } else { 0 };
+        }
+        match client.write(id, self.ping.as_bytes()) {
+            Ok(bytes) => {
+                if bytes < self.ping.as_bytes().len() {
+                    client.keep_unwritten([&self.ping].into_iter(), bytes, now);
+                    server.set_timer(id.index);
+                }
+                server.metrics.writes += 1;
+                server.metrics.sent_bytes += bytes as u64;
+            }
+            Err(_) => server.bury(id),
+        }
+        1
+    }
+
+    /// The next part of what one missed that came back, as much as takes the time of so many `writes`. Returns how many it took
+    /// the place of: to find messages, and to make frames again, takes time as well.
+    fn replay_client(&mut self, id: ConnId, writes: usize) -> usize {
+        self.site.server.caught_up(id);
+        let replayed = self.site.replay(id, writes);
+        self.flush_client(id) + replayed
+    }
+
+    /// One write. Returns how many there were.
+    fn flush_client(&mut self, id: ConnId) -> usize {
+        self.site.server.caught_up(id);
+        let server = &mut self.site.server;
+        let now = tick(server.now.millis);
+        let Some(client) = server.client(id) else {
+            return 0;
+        };
+        let result = client.flush(id, now, &mut self.gather);
+        let (state, is_replaying) = (client.state(), client.is_replaying());
+        let mut writes = 0;
+        match result {
+            Ok(None) => {}
+            Ok(Some((bytes, written))) => {
+                writes = 1;
+                server.metrics.writes += 1;
+                server.metrics.sent_bytes += bytes as u64;
+                match (written, state) {
+                    (Written::All, State::Leaving) => server.await_answer(id),
+                    (Written::All, State::Closing) => server.linger(id),
+                    (Written::All, State::Parting) => server.bury(id),
+                    (Written::Some, _) => server.owe(id, Lane::Bulk),
+                    (Written::Blocked, State::Open) => server.set_timer(id.index),
+                    _ => {}
+                }
+            }
+            Err(_) => {
+                server.bury(id);
+                return 1;
+            }
+        }
+        if is_replaying && state == State::Open {
+            server.owe(id, Lane::Replay);
+        }
+        writes
+    }
+}

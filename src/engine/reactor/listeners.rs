@@ -1,0 +1,285 @@
+//! The listeners: who is let in, how many in a turn, and what is done when there is no room.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::clock::Millis;
+use crate::engine::reactor::token::Source;
+
+/// Connections that may wait in the kernel's queue; it cuts this to `net.core.somaxconn`.
+pub const BACKLOG: i32 = 4096;
+
+/// How long accepting rests after no descriptor was left, unless one is freed before.
+const EXHAUSTED_PAUSE: Millis = 1000;
+
+/// For whom a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// WebSocket clients.
+    Clients,
+    /// `/metrics`, `/clients`, `/healthz`, `/readyz`.
+    Admin,
+    /// Publishers, in RESP.
+    Publishers,
+}
+
+struct Door {
+    listener: TcpListener,
+    purpose: Purpose,
+    /// Connections may wait: accept has not said `WouldBlock` since the last event.
+    pending: bool,
+}
+
+/// Bounds that the kernel hands down from a listener to the connections accepted there.
+#[derive(Clone, Copy, Debug)]
+pub struct Inherited {
+    /// `send_buffer_bytes`: without it the kernel holds up to `tcp_wmem`, 4 MB, for each peer that does not read.
+    pub send_buffer_bytes: usize,
+    /// `silence_seconds`: how long a peer may take nothing of what was sent; 0: as long as the kernel tries.
+    pub silence_seconds: u32,
+}
+
+impl Inherited {
+    fn set(self, socket: &SockRef<'_>) -> io::Result<()> {
+        socket.set_send_buffer_size(self.send_buffer_bytes)?;
+        let seconds = Some(self.silence_seconds).filter(|seconds| *seconds > 0);
+        socket.set_tcp_user_timeout(seconds.map(|seconds| Duration::from_secs(seconds.into())))
+    }
+}
+
+/// All listeners.
+pub struct Doors {
+    inherited: Inherited,
+    /// By the number in their token; a closed one leaves its place empty.
+    doors: Vec<Option<Door>>,
+    /// The one that was asked last.
+    turn: usize,
+    /// Given up for a moment when no other descriptor is left, so that the one who waits gets an answer.
+    spare: Option<File>,
+    /// No descriptor was left: nothing is accepted before this.
+    exhausted_until: Option<Millis>,
+    /// Clients accepted in the current second, for `handshakes_per_second_max`.
+    second: Millis,
+    accepted: u32,
+}
+
+/// What came of one accept.
+pub enum Accepted {
+    /// A connection.
+    Stream(TcpStream, SocketAddr, Purpose),
+    /// Nobody waits.
+    Nobody,
+    /// Clients wait, and a bound on handshakes holds them back.
+    HeldBack,
+    /// No descriptor was left.
+    Exhausted,
+}
+
+impl Doors {
+    /// Without a listener yet.
+    pub fn new(inherited: Inherited) -> Doors {
+        Doors {
+            inherited,
+            doors: Vec::new(),
+            turn: 0,
+            spare: File::open("/dev/null").ok(),
+            exhausted_until: None,
+            second: 0,
+            accepted: 0,
+        }
+    }
+
+    /// Opens a listener and returns its address, with the port that the system chose if that was 0.
+    ///
+    /// # Errors
+    /// Those of `bind`, with the address in the text.
+    pub fn open(
+        &mut self,
+        registry: &Registry,
+        address: SocketAddr,
+        purpose: Purpose,
+    ) -> io::Result<SocketAddr> {
+        let bound = bind(address).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+        })?;
+        self.add(registry, bound, purpose)
+    }
+
+    /// Takes over a listener that somebody else opened, and returns its address.
+    ///
+    /// # Errors
+    /// A socket that is no TCP listener (`InvalidInput`).
+    pub fn adopt(
+        &mut self,
+        registry: &Registry,
+        listener: StdTcpListener,
+        purpose: Purpose,
+    ) -> io::Result<SocketAddr> {
+        let socket = SockRef::from(&listener);
+        if listener.local_addr().is_err() || !socket.is_listener().unwrap_or(false) {
+            let text = "the socket that was passed is no TCP listener";
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        self.add(registry, listener, purpose)
+    }
+
+    fn add(
+        &mut self,
+        registry: &Registry,
+        bound: StdTcpListener,
+        purpose: Purpose,
+    ) -> io::Result<SocketAddr> {
+        self.inherited.set(&SockRef::from(&bound))?;
+        let mut listener = TcpListener::from_std(bound);
+        let token = Source::Door(self.doors.len()).token();
+        registry.register(&mut listener, token, Interest::READABLE)?;
+        let address = listener.local_addr()?;
+        self.doors.push(Some(Door { listener, purpose, pending: false }));
+        Ok(address)
+    }
+
+    /// Connections wait at a door.
+    pub fn note(&mut self, number: usize) {
+        if let Some(Some(door)) = self.doors.get_mut(number) {
+            door.pending = true;
+        }
+    }
+
+    /// Closes those for clients and publishers; the admin's stays to the end.
+    pub fn close(&mut self) {
+        for door in &mut self.doors {
+            *door = door.take().filter(|door| door.purpose == Purpose::Admin);
+        }
+    }
+
+    /// A descriptor was freed.
+    pub fn on_freed(&mut self) {
+        self.exhausted_until = None;
+    }
+
+    /// When connections that wait can be accepted: now, later, or never (nobody waits).
+    /// `room_at`: when there is room behind a listener.
+    pub fn next(
+        &self,
+        now: Millis,
+        room_at: impl Fn(Purpose) -> Millis,
+        per_second_max: u32,
+    ) -> Option<Millis> {
+        let waiting = self.doors.iter().flatten().filter(|door| door.pending);
+        let at = waiting.map(|door| {
+            let at = room_at(door.purpose);
+            let is_paced = door.purpose == Purpose::Clients && self.is_paced(now, per_second_max);
+            if is_paced { at.max((now / 1000 + 1) * 1000) } else { at }
+        });
+        at.min().map(|at| at.max(self.exhausted_until.unwrap_or(now)).max(now))
+    }
+
+    fn is_paced(&self, now: Millis, per_second_max: u32) -> bool {
+        per_second_max > 0 && self.second == now / 1000 && self.accepted >= per_second_max
+    }
+
+    /// Accepts one connection at any door where some wait and there is room behind.
+    pub fn accept(
+        &mut self,
+        now: Millis,
+        has_room: impl Fn(Purpose) -> bool,
+        per_second_max: u32,
+    ) -> Accepted {
+        if self.exhausted_until.is_some_and(|until| until > now) {
+            return Accepted::Nobody;
+        }
+        self.exhausted_until = None;
+        let is_paced = self.is_paced(now, per_second_max);
+        let mut held_back = false;
+        for _ in 0..self.doors.len() {
+            // In turns: a storm of clients must not shut out publishers and the operator.
+            self.turn = (self.turn + 1) % self.doors.len();
+            let number = self.turn;
+            let Some(door) = &mut self.doors[number] else { continue };
+            if !door.pending {
+                continue;
+            }
+            let is_clients = door.purpose == Purpose::Clients;
+            if !has_room(door.purpose) || (is_clients && is_paced) {
+                held_back |= is_clients;
+                continue;
+            }
+            match door.listener.accept() {
+                Ok((stream, address)) => {
+                    if is_clients {
+                        self.accepted =
+                            if self.second == now / 1000 { self.accepted + 1 } else { 1 };
+                        self.second = now / 1000;
+                    }
+                    return Accepted::Stream(stream, address, door.purpose);
+                }
+                Err(error) if is_exhausted(&error) => {
+                    self.exhausted_until = Some(now + EXHAUSTED_PAUSE);
+                    self.answer_with_spare(number);
+                    return Accepted::Exhausted;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => door.pending = false,
+                // The one who waited has gone (ECONNABORTED and the like): the next one is asked for in this turn or the next.
+                Err(_) => {}
+            }
+        }
+        if held_back { Accepted::HeldBack } else { Accepted::Nobody }
+    }
+
+    /// Lets one client in on the spare descriptor, tells it, and takes the descriptor back.
+    fn answer_with_spare(&mut self, number: usize) {
+        let Some(Some(door)) = self.doors.get_mut(number) else { return };
+        if self.spare.take().is_some()
+            && let Ok((stream, _)) = door.listener.accept()
+        {
+            turn_away(stream, door.purpose, 503);
+        }
+        self.spare = File::open("/dev/null").ok();
+    }
+}
+
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: the machine has no room for one more socket.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Answers someone for whom there is no slot, as well as that goes in one write, and hangs up. `status`: 503 or 429.
+pub fn turn_away(mut stream: TcpStream, purpose: Purpose, status: u16) {
+    let answer: &[u8] = match purpose {
+        Purpose::Publishers => b"-ERR max number of clients reached\r\n",
+        Purpose::Clients if status == 429 => {
+            b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
+              Connection: close\r\n\r\n"
+        }
+        Purpose::Clients | Purpose::Admin => {
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
+              Connection: close\r\n\r\n"
+        }
+    };
+    // What it has sent already is read: a close with unread bytes is a reset, which destroys the answer.
+    let _ = stream.read(&mut [0; 4096]);
+    let _ = stream.write(answer);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+}
+
+fn bind(address: SocketAddr) -> io::Result<StdTcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    // Linux hands TCP_NODELAY down to accepted sockets: one call instead of one per connection. All that a client is owed
+    // in a turn leaves in one write, so there is nothing for Nagle's algorithm to gather.
+    SockRef::from(&socket).set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

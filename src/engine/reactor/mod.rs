@@ -1,0 +1,439 @@
+//! The loop: the only module that polls or reads the clock.
+//!
+//! One turn is always sleep, dispatch, tick, flush, reap. While events are dispatched nothing is written to a socket and
+//! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
+
+mod ceiling;
+mod clients;
+mod costly;
+mod dialogue;
+mod drain;
+mod flush;
+mod listeners;
+mod plan;
+mod publishers;
+mod redis_socket;
+mod reload;
+mod resolver;
+mod sums;
+#[cfg(test)]
+mod tests;
+mod time;
+mod token;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Waker};
+
+use crate::clock::Millis;
+use crate::engine::client::codec::Codec;
+use crate::engine::client::frame::Frame;
+use crate::engine::router::Site;
+use crate::engine::router::files::{File, Page};
+use crate::engine::server::Server;
+use crate::engine::signals::{Signals, Unused};
+use crate::engine::slots::ConnId;
+use crate::engine::timers::{TICK, tick};
+use crate::features::presence::{self, Presence};
+use crate::observe::metrics::Metrics;
+use crate::observe::systemd::Supervisor;
+use ceiling::Ceiling;
+pub use clients::Readiness;
+pub use listeners::BACKLOG;
+use listeners::{Doors, Inherited, Purpose};
+pub use plan::{Addresses, Ended, Plan};
+use publishers::Publishers;
+use redis_socket::LinkSocket;
+pub use reload::Reread;
+use reload::{Reload, inbound};
+use sums::Sums;
+use time::Clock;
+use token::Source;
+
+/// Events taken from one poll.
+const EVENTS: usize = 1024;
+
+/// The loop's read buffer, in bytes.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// What is asked for it. From 128 KiB on glibc takes a block from the system and need not clear it: a page of it is there only
+/// when something was read into it, which saves 64 KiB at start.
+const BUFFER_BYTES_RESERVED: usize = 128 * 1024;
+
+/// So many clients that were owed a write, or have gone, leave memory behind that is worth giving back. A large
+/// payload does so alone.
+const BURST: usize = 1024;
+
+/// How long after a burst memory is given back: once for many bursts, since what one needs the next one needs again.
+const TRIM_PAUSE: Millis = 1000;
+
+/// A sleep that lasted so much longer than asked for means that the whole process stood still.
+const FROZEN: Millis = 2000;
+
+/// Everything the loop owns.
+pub struct Reactor {
+    poll: Poll,
+    clock: Clock,
+    site: Site,
+    doors: Doors,
+    /// The connections to Redis, the subscription first: it is cut off when it lags.
+    links: Vec<LinkSocket>,
+    publishers: Publishers,
+    signals: Signals,
+    unused_signals: Unused,
+    codec: Codec,
+    /// Into which every socket is read.
+    buffer: Vec<u8>,
+    /// Reused for the frames of one client's write.
+    gather: Vec<u8>,
+    /// Clients with bytes to be read.
+    ready: VecDeque<ConnId>,
+    /// Clients with bytes to be read whose tokens may be checked then.
+    unchecked: VecDeque<ConnId>,
+    /// Reused for the deadlines of a tick.
+    due: Vec<u32>,
+    ping: Frame,
+    /// The most clients that were owed a write at once, or have gone, since memory was last given back.
+    burst: usize,
+    /// When memory is given back.
+    trim_at: Option<Millis>,
+    trim: Option<fn()>,
+    ceiling: Ceiling,
+    sums: Sums,
+    /// The process's age, in microseconds, when the turn ended its sleep.
+    woken: u64,
+    addresses: Addresses,
+    /// When the turn was to end its sleep at the latest.
+    awaited: Option<Millis>,
+    supervisor: Supervisor,
+    reload: Option<Reload>,
+    /// Wakes the loop from another thread.
+    waker: Arc<Waker>,
+    /// Signals that came.
+    signals_seen: usize,
+    /// When what has not gone is cut.
+    drain_until: Option<Millis>,
+}
+
+impl Reactor {
+    /// Listens, and is ready to run.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, or a descriptor that cannot be had.
+    pub fn new(plan: Plan) -> io::Result<Reactor> {
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        let clock = Clock::System(Instant::now());
+        let now = clock.now(0);
+        let mut doors = Doors::new(Inherited {
+            send_buffer_bytes: plan.bounds.send_buffer_bytes,
+            silence_seconds: plan.bounds.silence_seconds,
+        });
+        let clients = match plan.listener {
+            Some(listener) => doors.adopt(registry, listener, Purpose::Clients)?,
+            None => doors.open(registry, plan.listen, Purpose::Clients)?,
+        };
+        let mut open = |address, purpose| doors.open(registry, address, purpose);
+        let publishers =
+            plan.publishers.map(|address| open(address, Purpose::Publishers)).transpose()?;
+        let admin = plan.admin.map(|address| open(address, Purpose::Admin)).transpose()?;
+        let addresses = Addresses { clients, publishers, admin };
+        let mut signals = Signals::new()?;
+        let token = Source::Signals.token();
+        registry.register(&mut signals.receiver, token, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(registry, Source::Resolver.token())?);
+        let codec = Codec::new(inbound(&plan.bounds));
+        let mut buffer = vec![0; BUFFER_BYTES_RESERVED];
+        buffer.truncate(BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096)));
+        let ceiling = Ceiling::new(plan.bounds.memory_max);
+        let slow = plan.routes.iter().map(|route| route.handler.slow()).collect();
+        let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
+        let server = Server::new(plan.bounds, slow, plan.signer, now);
+        let mut site = Site::new(server, plan.routes, plan.prefix);
+        site.has_redis = plan.commander.is_some();
+        site.proxies = plan.proxies;
+        site.proxy_protocol = plan.proxy_protocol;
+        site.control = plan.control;
+        site.receipts = plan.receipts;
+        site.server.has_channels = plan.reader.is_none() || plan.expects_channels;
+        let dialogues = dialogue::all(plan.link, plan.reader, plan.commander, &mut site);
+        let sockets = dialogues.into_iter().enumerate();
+        let links = sockets
+            .map(|(number, dialogue)| LinkSocket::new(dialogue, number, Arc::clone(&waker)))
+            .collect();
+        Ok(Reactor {
+            links,
+            poll,
+            clock,
+            site,
+            doors,
+            publishers,
+            signals,
+            unused_signals: Unused::new()?,
+            codec,
+            buffer,
+            gather: Vec::new(),
+            ready: VecDeque::new(),
+            unchecked: VecDeque::new(),
+            due: Vec::new(),
+            ping: Frame::ping(),
+            burst: 0,
+            trim_at: None,
+            trim: plan.trim,
+            ceiling,
+            sums: Sums::default(),
+            woken: 0,
+            addresses,
+            awaited: None,
+            supervisor: Supervisor::default(),
+            reload: None,
+            waker,
+            signals_seen: 0,
+            drain_until: None,
+        })
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What was counted so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.site.server.metrics
+    }
+
+    /// Serves a page at `/`.
+    pub fn serve_page(&mut self, page: Page) {
+        self.site.files.set_page(page);
+    }
+
+    /// Serves a file to pages of every origin.
+    pub fn serve_file(&mut self, file: File) {
+        self.site.files.add(file);
+    }
+
+    /// Tells Redis who is here. There must be a link to one.
+    pub fn tell_who_is_here(&mut self, settings: presence::Settings) {
+        assert!(!self.links.is_empty(), "only a Redis can be told");
+        let presence = Presence::new(self.site.server.node(), settings);
+        self.site.server.tell_who_is_here(presence);
+    }
+
+    /// Says that it is alive, and whether it is ready, to whoever started the process.
+    pub fn report_to(&mut self, supervisor: Supervisor) {
+        self.supervisor = supervisor;
+    }
+
+    /// Turns until a signal ends it.
+    ///
+    /// # Errors
+    /// Those of `epoll_wait`, none of which a peer can cause.
+    pub fn run(mut self) -> io::Result<Ended> {
+        let mut events = Events::with_capacity(EVENTS);
+        self.supervisor.ready(self.site.server.clients_len());
+        loop {
+            if let Some(ended) = self.turn(&mut events, None)? {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// One turn, which sleeps no longer than `longest`: for programs that drive the loop themselves, as benches do.
+    ///
+    /// # Errors
+    /// Those of `epoll_wait`, none of which a peer can cause.
+    pub fn turn(
+        &mut self,
+        events: &mut Events,
+        longest: Option<Duration>,
+    ) -> io::Result<Option<Ended>> {
+        self.sleep(events, longest)?;
+        self.dispatch(events);
+        self.tick();
+        self.flush();
+        self.reap();
+        let ended = self.ended();
+        if ended.is_some() {
+            self.cut();
+        }
+        Ok(ended)
+    }
+
+    /// Waits for events, at most until the next deadline, and not at all if something is left to be done.
+    fn sleep(&mut self, events: &mut Events, longest: Option<Duration>) -> io::Result<()> {
+        let wake = self.next_wake(self.site.server.now.millis);
+        let turned = self.clock.micros();
+        self.site.server.metrics.turn_micros.record(turned - self.woken);
+        let timeout = wake.map(|wake| {
+            // The clock has moved on since the turn began.
+            Duration::from_millis(wake.saturating_sub(turned / 1000))
+        });
+        let timeout = [timeout, longest].into_iter().flatten().min();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            result => result?,
+        }
+        self.awaited = wake;
+        self.woken = self.clock.micros();
+        self.site.server.now = self.clock.now(self.woken / 1000);
+        self.site.server.follow_wall_clock();
+        Ok(())
+    }
+
+    /// One `match` over the closed set of sources: events become notes, then notes are worked off. Redis comes first: it
+    /// cuts off a subscriber that lags.
+    fn dispatch(&mut self, events: &Events) {
+        for event in events {
+            match Source::of(event.token()) {
+                Source::Link(number) => self.on_link_ready(number, event),
+                Source::Resolver => {
+                    self.on_resolved();
+                    self.on_settings_read();
+                }
+                Source::Hangup => self.on_hangup(),
+                Source::Publisher(number) => self.publishers.note(number, event),
+                Source::Door(number) => self.doors.note(number),
+                Source::Client(id) => self.on_client_ready(id, event),
+                Source::Signals => self.signals_seen += self.signals.take(),
+            }
+        }
+        self.read_sources();
+        self.accept();
+        self.read_clients();
+        self.publishers.publish_for_handlers(&mut self.site);
+        self.hand_over_requests();
+        if self.signals_seen > 0 && self.drain_until.is_none() {
+            self.drain();
+        }
+        if self.unused_signals.take() {
+            log::info!(
+                "SIGUSR1 and SIGUSR2 have no meaning: the log goes to stderr, and SIGHUP reads the settings again"
+            );
+        }
+    }
+
+    /// What Redis sends may press the clients in every turn, and nothing is read from publishers then: they come first once.
+    fn read_sources(&mut self) {
+        let publishers_first = self.publishers.have_waited();
+        if !publishers_first {
+            self.read_links();
+        }
+        let limit = self.site.server.bounds.source_read_bytes_per_turn;
+        self.publishers.read(&mut self.site, &mut self.buffer, limit);
+        if publishers_first {
+            self.read_links();
+        }
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) {
+        let now = self.site.server.now.millis;
+        if self.awaited.is_some_and(|awaited| now > awaited + FROZEN) {
+            // The process stood still (SIGSTOP, a laptop's lid): what the clients sent meanwhile was not read, so nobody is
+            // called silent before a ping went out and its answer had its time.
+            let timing = &mut self.site.server.timing;
+            timing.floor = tick(now).saturating_sub(timing.ping);
+        }
+        self.tick_clients();
+        if !self.site.draining {
+            // Whoever is sent away comes back to others: that is no event, and so the node just falls silent.
+            self.site.server.tick_presence();
+        }
+        if self.site.server.pages_deadline().is_some_and(|due| due <= now) {
+            self.site.server.call_waiting();
+        }
+        self.tick_links();
+        self.publishers.tick(now);
+        self.site.server.complaints.tick(now);
+        self.supervisor.tick(now, self.site.server.clients_len(), self.site.draining);
+        self.hold_sums();
+        self.hold_ceiling();
+        if self.trim_at.is_some_and(|at| at <= now) && !self.owes() {
+            self.give_back();
+        }
+    }
+
+    /// Writes what is owed.
+    fn flush(&mut self) {
+        let server = &self.site.server;
+        self.burst = self.burst.max(server.flush.len() + server.pings.len());
+        if std::mem::take(&mut self.site.had_large_payload) {
+            self.burst = BURST;
+        }
+        self.flush_links();
+        self.publishers.flush(&mut self.site);
+        self.flush_clients();
+        self.site.server.settle_receipts();
+    }
+
+    /// Frees what is gone.
+    fn reap(&mut self) {
+        self.reap_clients();
+        if self.publishers.reap(&mut self.site) {
+            self.doors.on_freed();
+        }
+        let none_left = self.burst > 0 && self.site.server.clients.is_empty();
+        if (none_left || self.burst >= BURST) && self.trim_at.is_none() {
+            self.trim_at = Some(self.site.server.now.millis + TRIM_PAUSE);
+        }
+    }
+
+    /// What a burst needed is returned.
+    fn give_back(&mut self) {
+        self.burst = 0;
+        self.trim_at = None;
+        self.gather = Vec::new();
+        self.due = Vec::new();
+        self.ready.shrink_to_fit();
+        self.unchecked.shrink_to_fit();
+        self.site.server.dead.shrink_to_fit();
+        self.site.server.lingering.shrink_to_fit();
+        self.site.server.broadcasts.shrink();
+        self.site.server.flush.shrink();
+        self.site.server.pings.shrink_to_fit();
+        if let Some(trim) = self.trim {
+            trim();
+        }
+    }
+
+    /// Whether a write is owed to anybody.
+    fn owes(&self) -> bool {
+        let server = &self.site.server;
+        !server.flush.is_empty() || !server.broadcasts.is_empty() || !server.pings.is_empty()
+    }
+
+    /// When the loop must turn again though nothing happens; `None`: not before something does.
+    fn next_wake(&self, now: Millis) -> Option<Millis> {
+        let server = &self.site.server;
+        let link_waits = self.links.iter().any(LinkSocket::has_note);
+        let owed = !server.flush.is_empty() || !server.broadcasts.is_empty();
+        let is_read = self.ready.is_empty() && self.unchecked.is_empty();
+        let left = owed || !server.pings.is_empty() || !is_read || !server.dead.is_empty();
+        let is_asked = server.requests_len() > 0;
+        if left || is_asked || link_waits || self.publishers.has_note() {
+            return Some(now);
+        }
+        let links = self.links.iter().map(LinkSocket::deadline).filter(|_| !self.site.draining);
+        [
+            server.timers.next().map(|tick| Millis::from(tick) * TICK),
+            links.flatten().min(),
+            server.presence_deadline().filter(|_| !self.site.draining),
+            self.publishers.deadline(),
+            server.receipts.deadline(),
+            server.complaints.deadline(),
+            server.pages_deadline(),
+            self.next_accept(),
+            self.drain_until,
+            self.trim_at,
+            self.supervisor.deadline(),
+            self.ceiling.deadline(self.site.refusing),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}

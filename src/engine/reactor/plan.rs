@@ -1,0 +1,70 @@
+//! What a loop is made from, where it then listens, and how it ends.
+
+use std::net::{SocketAddr, TcpListener};
+
+use crate::config::{Bounds, Proxies};
+use crate::engine::handler::Route;
+use crate::engine::redis::command_connection::Commander;
+use crate::engine::redis::subscriber::Link;
+use crate::engine::resume::cursor::Signer;
+use crate::features::streams::reader::Reader;
+
+/// What the loop is to serve.
+pub struct Plan {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// A listener that is open already, in place of `listen`.
+    pub listener: Option<TcpListener>,
+    /// Whose word on the address of a client is believed.
+    pub proxies: Proxies,
+    /// Whether clients come by them alone, with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Where publishers connect, if they may.
+    pub publishers: Option<SocketAddr>,
+    /// What publishers must give first.
+    pub publishers_password: Option<Vec<u8>>,
+    /// Where `/metrics`, `/clients`, `/healthz` and `/readyz` are served, if they are.
+    pub admin: Option<SocketAddr>,
+    /// The link to Redis, made at this moment; its times count from the process's start.
+    pub link: Option<Link>,
+    /// The connection that executes commands at Redis, where there are any; made at this moment, too.
+    pub commander: Option<Commander>,
+    /// The connection that reads streams, where there are any; made at this moment, too.
+    pub reader: Option<Reader>,
+    /// Beside streams, messages come by channels, too. Else that is taken for so once one has come.
+    pub expects_channels: bool,
+    /// What decides.
+    pub routes: Vec<Route>,
+    /// Cut from a channel's name to get its topic.
+    pub prefix: String,
+    /// The channel of orders from back ends, if there is one.
+    pub control: Option<String>,
+    /// The channel of receipts for messages that came by a channel, if they have any.
+    pub receipts: Option<String>,
+    /// Signs cursors; the same at every process that clients are to come back to.
+    pub signer: Signer,
+    /// Every bound; `clients_max` is a number here, not 0.
+    pub bounds: Bounds,
+    /// Makes the allocator return what is free to the system; called a while after a burst.
+    pub trim: Option<fn()>,
+}
+
+/// Where the loop listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For clients.
+    pub clients: SocketAddr,
+    /// For publishers.
+    pub publishers: Option<SocketAddr>,
+    /// For the operator.
+    pub admin: Option<SocketAddr>,
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to and drained.
+    Drained,
+    /// It was asked twice and left at once.
+    Forced,
+}

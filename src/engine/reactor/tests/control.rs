@@ -1,0 +1,162 @@
+//! What becomes of a back end's orders.
+
+use serde_json::{Value, json};
+
+use crate::config::{Format, RouteConfig};
+use crate::engine::reactor::tests::harness::Talks;
+
+fn talks() -> Talks {
+    Talks::new(RouteConfig { may: vec!["room.*".into()], ..RouteConfig::default() }, |_| {})
+}
+
+fn welcomed(talks: &mut Talks, id: crate::ConnId) -> Value {
+    let told = talks.told(id);
+    assert_eq!(told[0]["op"], "welcome", "{told:?}");
+    told[0].clone()
+}
+
+fn messages(told: &[Value]) -> Vec<&Value> {
+    told.iter().filter(|frame| frame.get("data").is_some()).map(|frame| &frame["topic"]).collect()
+}
+
+#[test]
+fn a_user_is_kicked_on_every_route_and_nobody_else() {
+    let raw = RouteConfig { path: "/raw".into(), format: Format::Raw, ..RouteConfig::default() };
+    let mut talks = Talks::with_routes(&[RouteConfig::default(), raw], |_| {});
+    let first = talks.connect("42", &[]);
+    let second = talks.connect_at("/raw", "42", &[]);
+    let bystander = talks.connect("43", &[]);
+    for id in [first, second, bystander] {
+        talks.told(id);
+    }
+    assert_eq!(talks.publish("ctl", r#"{"op":"kick","sub":42,"reason":"paid \"off\""}"#), 2);
+    let close = json!({"close": 4504, "reason": {"reason": "paid \"off\""}});
+    for id in [first, second] {
+        assert_eq!(talks.told(id), std::slice::from_ref(&close));
+    }
+    assert_eq!(talks.told(bystander).len(), 0);
+    assert_eq!(talks.publish("ctl", r#"{"op":"kick","sub":"42"}"#), 0, "they are gone");
+    assert_eq!(talks.reactor.metrics().controls, 2);
+    assert_eq!(talks.reactor.metrics().closes[&4504], 2);
+}
+
+#[test]
+fn one_connection_is_kicked_by_the_name_that_it_was_told() {
+    let raw = RouteConfig { path: "/other".into(), ..RouteConfig::default() };
+    let mut talks = Talks::with_routes(&[RouteConfig::default(), raw], |_| {});
+    let (first, second) = (talks.connect("42", &[]), talks.connect_at("/other", "42", &[]));
+    let name = welcomed(&mut talks, second)["conn"].as_str().unwrap().to_owned();
+    welcomed(&mut talks, first);
+    let (node, rest) = name.split_once('-').unwrap();
+    assert_eq!(node, talks.reactor.site.server.node());
+    for other in [format!("x{name}"), format!("{name}0"), rest.to_owned(), format!("{node}-")] {
+        let order = format!(r#"{{"op":"kick","conn":"{other}"}}"#);
+        assert_eq!(talks.publish("ctl", &order), 0, "{other}");
+    }
+    assert_eq!(talks.publish("ctl", &format!(r#"{{"op":"kick","conn":"{name}"}}"#)), 1);
+    assert_eq!(talks.told(second), [json!({"close": 4504, "reason": null})]);
+    assert_eq!(talks.told(first).len(), 0);
+}
+
+#[test]
+fn what_an_order_joined_outlives_a_newer_token() {
+    let mut talks = talks();
+    let (client, bystander) = (talks.connect("42", &["hall"]), talks.connect("43", &[]));
+    for topic in ["room.7", "hall", "deck.*"] {
+        let order = format!(r#"{{"op":"join","sub":"42","topic":"{topic}"}}"#);
+        assert_eq!(talks.publish("ctl", &order), 1, "{topic}");
+    }
+    for token in [talks.token_that("42", &[], &["hall"]), talks.token("42", &[])] {
+        talks.say(client, r#"{"op":"subscribe","topic":"hall"}"#);
+        talks.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
+    }
+    let told = talks.told(client);
+    let authed = told.last().unwrap();
+    assert_eq!(authed["topics"], json!(["deck.*", "hall", "room.7", "user.42"]));
+    talks.told(bystander);
+    for topic in ["room.7", "hall", "deck.1"] {
+        assert_eq!(talks.publish(&format!("pub.{topic}"), "1"), 1);
+    }
+    assert_eq!(messages(&talks.told(client)), ["room.7", "hall", "deck.1"]);
+    assert_eq!(talks.told(bystander).len(), 0);
+    assert_eq!(talks.publish("ctl", r#"{"op":"leave","sub":"42","topic":"hall"}"#), 1);
+    assert_eq!(talks.publish("ctl", r#"{"op":"leave","sub":"42","topic":"hall"}"#), 0);
+    assert_eq!(talks.publish("pub.hall", "1"), 0);
+}
+
+#[test]
+fn an_anonymous_connection_is_joined_by_its_name() {
+    let route = RouteConfig { anonymous: vec!["news".into()], ..RouteConfig::default() };
+    let mut talks = Talks::new(route, |_| {});
+    let client = talks.connect_anonymous();
+    let name = welcomed(&mut talks, client)["conn"].as_str().unwrap().to_owned();
+    let order = format!(r#"{{"op":"join","conn":"{name}","topic":"queue.9"}}"#);
+    assert_eq!(talks.publish("ctl", &order), 1);
+    let token = talks.token("42", &[]);
+    talks.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
+    assert_eq!(talks.publish("pub.queue.9", "1"), 1, "until it disconnects");
+    assert_eq!(talks.publish("pub.news", "1"), 0, "what it heard without a token ended");
+}
+
+#[test]
+fn no_order_shows_a_users_messages_to_another() {
+    let mut talks = talks();
+    let (client, other) = (talks.connect("42", &[]), talks.connect("43", &[]));
+    for id in [client, other] {
+        talks.told(id);
+    }
+    for topic in ["user.43", "user.42", "user.*"] {
+        for op in ["join", "leave"] {
+            let order = format!(r#"{{"op":"{op}","sub":"42","topic":"{topic}"}}"#);
+            assert_eq!(talks.publish("ctl", &order), 0, "{op} {topic}");
+        }
+    }
+    assert_eq!(talks.publish("ctl", r#"{"op":"join","sub":"42","topic":"*"}"#), 1);
+    assert_eq!(talks.publish("pub.user.43", "1"), 1);
+    assert_eq!(talks.publish("pub.user.42", "2"), 1, "its own stays");
+    assert_eq!(messages(&talks.told(client)), ["user.42"]);
+    assert_eq!(messages(&talks.told(other)), ["user.43"]);
+}
+
+#[test]
+fn an_order_joins_no_more_topics_than_a_client_may_have() {
+    let mut talks = Talks::new(RouteConfig::default(), |bounds| bounds.topics_per_client_max = 2);
+    talks.connect("42", &[]);
+    assert_eq!(talks.publish("ctl", r#"{"op":"join","sub":"42","topic":"a"}"#), 1);
+    assert_eq!(talks.publish("ctl", r#"{"op":"join","sub":"42","topic":"b"}"#), 0);
+    assert_eq!(talks.publish("ctl", r#"{"op":"join","sub":"42","topic":"a"}"#), 1);
+    assert_eq!(talks.reactor.metrics().topics_refused, 1);
+}
+
+#[test]
+fn listeners_are_counted_once_each_over_all_routes() {
+    let raw = RouteConfig { path: "/raw".into(), format: Format::Raw, ..RouteConfig::default() };
+    let mut talks = Talks::with_routes(&[RouteConfig::default(), raw], |_| {});
+    talks.connect("1", &["room.7", "room.*", "*"]);
+    talks.connect_at("/raw", "2", &["room.*"]);
+    talks.connect("3", &["room.8"]);
+    let order = r#"{"op":"count","topic":"room.7","reply":"answers"}"#;
+    assert_eq!(talks.publish("ctl", order), 2);
+    let node = talks.reactor.site.server.node().to_owned();
+    let answer = format!(r#"{{"topic":"room.7","listeners":2,"node":"{node}"}}"#);
+    let asked: Vec<Vec<String>> = talks.asked().into_iter().map(|(words, _)| words).collect();
+    assert_eq!(asked, [["PUBLISH", "answers", &answer]]);
+    talks.reactor.site.has_redis = false;
+    assert_eq!(talks.publish("ctl", order), 0);
+    assert!(talks.asked().is_empty());
+    assert_eq!(talks.reactor.metrics().control_malformed, 1);
+}
+
+#[test]
+fn what_comes_on_the_control_channel_is_no_message() {
+    let mut talks = talks();
+    talks.reactor.site.control = Some("pub.room.7".to_owned());
+    let client = talks.connect("42", &["room.7"]);
+    talks.told(client);
+    for payload in ["", "hello", r#"{"op":"kick"}"#] {
+        assert_eq!(talks.publish("pub.room.7", payload), 0);
+    }
+    assert_eq!(talks.told(client).len(), 0);
+    let metrics = talks.reactor.metrics();
+    assert_eq!((metrics.controls, metrics.control_malformed, metrics.messages), (3, 3, 0));
+}

@@ -1,0 +1,324 @@
+//! What is costly beside the reading has a bound per turn, too: what handlers take long for, what is copied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+
+use crate::config::RouteConfig;
+use crate::engine::client::frame::Close;
+use crate::engine::client::in_memory::{FarEnds, install};
+use crate::engine::handler::{Handler, Reject};
+use crate::engine::pubsub::hub::Reason;
+use crate::engine::reactor::tests::harness::{Far, Talks};
+use crate::engine::reactor::tests::plan;
+use crate::engine::reactor::*;
+use crate::{Request, Server};
+
+pub(super) const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Takes so many microseconds for everyone who comes, and for a message `slow`, and repeats what it is told.
+pub(super) struct Costly(pub u32);
+
+impl Handler for Costly {
+    fn on_open(&mut self, server: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
+        server.count_costly(self.0);
+        Ok(())
+    }
+
+    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+        match text {
+            "slow" => server.defer(id, text),
+            _ => server.send(id, &Frame::text(text)),
+        }
+    }
+
+    fn on_deferred(&mut self, server: &mut Server, id: ConnId, text: &str) {
+        server.count_costly(self.0);
+        server.send(id, &Frame::text(text));
+    }
+
+    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+        0
+    }
+
+    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+}
+
+/// Everyone has sent one head.
+#[derive(Default)]
+struct Heads(BTreeSet<ConnId>);
+
+impl FarEnds for Heads {
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.0.insert(id) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        buffer[..HEAD.len()].copy_from_slice(HEAD.as_bytes());
+        Ok(HEAD.len())
+    }
+
+    fn write(&mut self, _: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self, _: ConnId) {}
+
+    fn close(&mut self, _: ConnId) {}
+}
+
+const READABLE: Readiness = Readiness { readable: true, ending: false, writable: false };
+
+#[test]
+fn heads_that_end_at_once_are_checked_some_in_a_turn() {
+    for (microseconds, most) in [(0, 128), (2, 128), (190, 16), (1500, 2), (6000, 1)] {
+        install(Some(Box::new(Heads::default())));
+        let costly = Costly(microseconds);
+        let mut reactor = Reactor::new(plan(costly, |_| ())).expect("a port is free");
+        for _ in 0..1000 {
+            let id = reactor.attach();
+            reactor.on_ready(id, READABLE);
+        }
+        let mut opened = 0;
+        while opened < 1000 {
+            reactor.read_clients();
+            let more = reactor.metrics().opened - opened;
+            assert!((1..=most).contains(&more), "{more} of {microseconds} µs in one turn");
+            opened += more;
+            reactor.flush();
+            reactor.reap();
+        }
+    }
+}
+
+/// Far ends of which each sends what it is given.
+struct Crowd {
+    reactor: Reactor,
+    far: Far,
+}
+
+impl Crowd {
+    fn new(microseconds: u32) -> Crowd {
+        let far = Far::default();
+        install(Some(Box::new(far.clone())));
+        let plan = plan(Costly(microseconds), |bounds| bounds.commands_per_second_max = 0);
+        Crowd { reactor: Reactor::new(plan).expect("a port is free"), far }
+    }
+
+    fn open(&mut self) -> ConnId {
+        let id = self.reactor.attach();
+        self.send(id, HEAD.as_bytes());
+        self.turn();
+        self.far.told(id);
+        id
+    }
+
+    fn send(&mut self, id: ConnId, bytes: &[u8]) {
+        self.far.0.borrow_mut().entry(id).or_default().sends.extend_from_slice(bytes);
+        self.reactor.on_ready(id, READABLE);
+    }
+
+    fn turn(&mut self) {
+        self.reactor.read_clients();
+        self.reactor.flush();
+        self.reactor.reap();
+    }
+
+    /// How many of these are told something in this turn.
+    fn told(&mut self, ids: &[ConnId]) -> usize {
+        self.turn();
+        ids.iter().filter(|id| !self.far.told(**id).is_empty()).count()
+    }
+}
+
+impl Far {
+    /// Frames that a client was sent since.
+    fn told(&self, id: ConnId) -> Vec<u8> {
+        std::mem::take(&mut self.0.borrow_mut().entry(id).or_default().told)
+    }
+}
+
+/// A text as clients send it.
+fn masked(text: &str) -> Vec<u8> {
+    [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+#[test]
+fn a_client_does_not_wait_for_heads() {
+    let mut crowd = Crowd::new(1500);
+    let reader = crowd.open();
+    let heads: Vec<ConnId> = (0..600).map(|_| crowd.reactor.attach()).collect();
+    for id in &heads {
+        crowd.send(*id, HEAD.as_bytes());
+    }
+    crowd.send(reader, &masked("quick"));
+    assert_eq!(crowd.told(&[reader]), 1, "in the turn in which it asked");
+    assert_eq!(crowd.reactor.metrics().opened, 1 + 2, "the reader, and two of them");
+    assert_eq!(crowd.told(&heads), 2 + 2, "the others follow");
+}
+
+#[test]
+fn heads_do_not_wait_for_clients() {
+    let mut crowd = Crowd::new(0);
+    let readers: Vec<ConnId> = (0..40).map(|_| crowd.open()).collect();
+    let frame = masked(&"x".repeat(100));
+    for id in readers {
+        crowd.send(id, &frame.repeat(60_000 / frame.len()));
+    }
+    let head = crowd.reactor.attach();
+    crowd.send(head, HEAD.as_bytes());
+    assert_eq!(crowd.told(&[head]), 1);
+}
+
+#[test]
+fn a_client_does_not_wait_for_messages_that_take_long() {
+    let mut crowd = Crowd::new(1500);
+    let (reader, slow) = (crowd.open(), (0..30).map(|_| crowd.open()).collect::<Vec<_>>());
+    for id in &slow {
+        crowd.send(*id, &masked("slow").repeat(2));
+        crowd.send(*id, &masked("after"));
+    }
+    crowd.send(reader, &masked("quick"));
+    assert_eq!(crowd.told(&[reader]), 1, "in the turn in which it asked");
+    crowd.reactor.site.server.close(slow[0], Close::GOING_AWAY);
+    assert!(crowd.reactor.site.server.unfinished >= 4 * 27, "what waits is counted");
+    for _ in 0..60 {
+        crowd.send(reader, &masked("quick"));
+        assert_eq!(crowd.told(&[reader]), 1);
+    }
+    let unmasked = |text: &str| [&[0x81, text.len() as u8], text.as_bytes()].concat();
+    for id in &slow[2..] {
+        let expected = [unmasked("slow").repeat(2), unmasked("after")].concat();
+        assert_eq!(crowd.far.told(*id), expected, "in the order in which it was said");
+    }
+    assert_eq!(crowd.reactor.site.server.unfinished, 0);
+}
+
+/// Everyone sends a text of 60,000 bytes, but for its end, and then a byte of that each time.
+#[derive(Default)]
+struct Halves(BTreeMap<ConnId, usize>);
+
+impl FarEnds for Halves {
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.entry(id).or_default();
+        *read += 1;
+        match *read {
+            1 => {
+                buffer[..HEAD.len()].copy_from_slice(HEAD.as_bytes());
+                Ok(HEAD.len())
+            }
+            2..=5 => {
+                let part = &mut buffer[..15_000];
+                part.fill(b'x');
+                if *read == 2 {
+                    part[..8].copy_from_slice(&[0x81, 0x80 | 126, 0xff, 0xff, 0, 0, 0, 0]);
+                }
+                Ok(part.len())
+            }
+            _ => {
+                buffer[0] = b'x';
+                Ok(1)
+            }
+        }
+    }
+
+    fn write(&mut self, _: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self, _: ConnId) {}
+
+    fn close(&mut self, _: ConnId) {}
+}
+
+#[test]
+fn what_clients_leave_unfinished_is_not_copied_all_at_once() {
+    install(Some(Box::new(Halves::default())));
+    let mut reactor = Reactor::new(plan(Costly(190), |_| ())).expect("a port is free");
+    let all: Vec<ConnId> = (0..400).map(|_| reactor.attach()).collect();
+    let mut grew = 0;
+    let unfinished = |reactor: &mut Reactor| -> Vec<usize> {
+        all.iter()
+            .map(|id| reactor.site.server.client(*id).map_or(0, |client| client.unfinished().0))
+            .collect()
+    };
+    for _ in 0..2_000 {
+        for id in &all {
+            reactor.on_ready(*id, READABLE);
+        }
+        let before = unfinished(&mut reactor);
+        reactor.read_clients();
+        let after = unfinished(&mut reactor);
+        let copied: usize = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| after > before)
+            .map(|(before, _)| before)
+            .sum();
+        assert!(copied <= (1 << 20) + 65_536, "{copied} bytes in one turn");
+        grew += usize::from(copied > 0);
+        reactor.flush();
+        reactor.reap();
+    }
+    assert!(grew > 10, "what is kept grew in {grew} turns");
+    assert!(unfinished(&mut reactor).iter().all(|held| *held > 60_000));
+}
+
+/// A client with 126 patterns that comes back while the history is full of what it does not hear.
+#[test]
+fn a_step_of_a_replay_is_no_longer_than_it_is_given() {
+    let mut talks = Talks::new(RouteConfig::default(), |bounds| bounds.message_bytes_max = 1 << 20);
+    let patterns: Vec<String> = (0..126).map(|number| format!("room.{number}.*")).collect();
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+    let first = talks.connect("42", &patterns);
+    let since = talks.told(first)[0]["id"].as_str().expect("a cursor").to_owned();
+    talks.cut(first);
+    for _ in 0..30_000 {
+        talks.reactor.site.publish(b"pub.else.where.it.is", b"1");
+    }
+    let back = talks.connect_at(&format!("/ws?since={since}"), "42", &patterns);
+    let mut steps = 0;
+    loop {
+        let client = talks.reactor.site.server.client(back).expect("it is there");
+        if !client.is_replaying() {
+            break;
+        }
+        // The keys are put in order for each step, for about three writes.
+        let writes = talks.reactor.site.replay(back, 8);
+        assert!((1..=8 + 4).contains(&writes), "{writes}");
+        steps += 1;
+    }
+    assert!(steps > 20, "{steps}");
+}
+
+#[test]
+fn memberships_count_among_what_a_turn_reads() {
+    let mut talks = Talks::new(RouteConfig::default(), |_| ());
+    let id = talks.connect("42", &[]);
+    talks.reactor.site.server.costs = 0;
+    for number in 0..100 {
+        talks.reactor.site.server.join(id, &format!("room.{number}"), Reason::Asked);
+    }
+    talks.reactor.site.server.leave(id, "room.1");
+    assert!(talks.reactor.site.server.costs >= 101 * 100);
+}
+
+/// Two crowds that overlap, of clients with many memberships.
+#[test]
+fn listeners_are_not_counted_at_the_cost_of_others() {
+    let mut talks = Talks::new(RouteConfig::default(), |_| ());
+    let listeners: Vec<ConnId> = (0..200)
+        .map(|number| talks.connect(&number.to_string(), &["room.7", "room.*", "a", "b", "c"]))
+        .collect();
+    let reached = talks.publish("pub.room.7", "1");
+    // Each is counted for both keys, as Redis does, and told once.
+    assert_eq!(reached, 400);
+    for id in listeners {
+        let told = talks.told(id);
+        assert_eq!(told.iter().filter(|frame| frame["topic"] == "room.7").count(), 1);
+    }
+    // Few are counted exactly.
+    let mut talks = Talks::new(RouteConfig::default(), |_| ());
+    let few: Vec<ConnId> =
+        (0..50).map(|number| talks.connect(&number.to_string(), &["room.7", "room.*"])).collect();
+    assert_eq!(talks.publish("pub.room.7", "1"), few.len());
+}

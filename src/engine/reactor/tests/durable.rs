@@ -1,0 +1,441 @@
+//! Clients that come back while Redis, the history and what they listen to change under them: case by case.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+use crate::config::Bounds;
+use crate::engine::client::in_memory::install;
+use crate::engine::pubsub::hub::Reason;
+use crate::engine::random::Random;
+use crate::engine::reactor::tests::page_bounds::bounds_of;
+use crate::engine::reactor::tests::replay::{Plain, texts};
+use crate::engine::reactor::tests::{Phones, Shared, plan, signer};
+use crate::engine::reactor::*;
+use crate::engine::redis::request::{Extent, PageEnd, Purpose};
+use crate::engine::resume::cursor::{Cursor, EntryId, Node};
+use crate::engine::server::Resumed;
+
+/// One stream, and a Redis that answers at once.
+struct World {
+    reactor: Reactor,
+    phones: Shared,
+    redis: Vec<(EntryId, String, String)>,
+    deleted: EntryId,
+    added: u64,
+    /// Entries that Redis sent in pages, and bytes of the largest page.
+    sent: usize,
+    most_sent: u64,
+    /// Times that it was asked what the stream holds.
+    looks: usize,
+}
+
+fn entry(millis: u64) -> EntryId {
+    EntryId { millis, number: 0 }
+}
+
+/// The cursor of one that had so much of the stream at another process with the same key.
+fn elsewhere(has: EntryId) -> String {
+    let node = Node::new(7, 1 << 40);
+    signer().text(&Cursor { node, number: 5, has_channels: false, entries: vec![has] })
+}
+
+impl World {
+    fn new(change: impl FnOnce(&mut Bounds)) -> World {
+        let phones = Shared(Rc::new(RefCell::new(Phones {
+            random: Random::new(1),
+            cut: 0,
+            got: HashMap::new(),
+            blocked: BTreeSet::new(),
+        })));
+        install(Some(Box::new(phones.clone())));
+        let mut reactor = Reactor::new(plan(Plain, change)).expect("a port is free");
+        reactor.site.server.read_streams(vec!["s".to_owned()]);
+        reactor.site.server.has_channels = false;
+        World {
+            reactor,
+            phones,
+            redis: Vec::new(),
+            deleted: EntryId::ZERO,
+            added: 0,
+            sent: 0,
+            most_sent: 0,
+            looks: 0,
+        }
+    }
+
+    fn begin(&mut self, last: u64) {
+        self.reactor.site.stream_begins(0, entry(last));
+        let earlier: Vec<_> = self.redis.iter().rev().cloned().collect();
+        for (id, topic, data) in earlier {
+            if !self.reactor.site.prefill_entry(0, id, topic.as_bytes(), data.as_bytes()) {
+                break;
+            }
+        }
+        self.reactor.site.on_reader(true);
+    }
+
+    fn add(&mut self, millis: u64, topic: &str, data: &str) {
+        self.redis.push((entry(millis), topic.to_owned(), data.to_owned()));
+        self.added += 1;
+    }
+
+    fn publish(&mut self, millis: u64, topic: &str, data: &str) {
+        self.add(millis, topic, data);
+        self.reactor.site.publish_entry(0, entry(millis), topic.as_bytes(), data.as_bytes(), None);
+    }
+
+    fn connect(&mut self, keys: &[&str], since: Option<&str>) -> (ConnId, Option<Resumed>) {
+        let id = self.reactor.attach();
+        let server = &mut self.reactor.site.server;
+        server.open(id, 0);
+        for key in keys {
+            server.join(id, key, Reason::Granted);
+        }
+        let resumed = since.map(|since| server.resume(id, since));
+        (id, resumed)
+    }
+
+    fn extent(&self) -> Extent {
+        Extent {
+            first: self.redis.first().map(|one| one.0),
+            last: self.redis.last().map_or(EntryId::ZERO, |one| one.0),
+            deleted: Some(self.deleted),
+            added: Some(self.added),
+            length: self.redis.len() as u64,
+        }
+    }
+
+    fn answer(&mut self) {
+        while let Some(request) = self.reactor.site.server.next_request() {
+            match request.purpose {
+                Purpose::Page { id, stream } => self.send_page(id, stream, &request.command),
+                Purpose::Extent { stream } => {
+                    self.looks += 1;
+                    self.reactor.site.on_extent(stream, Some(self.extent()));
+                }
+                _ => panic!("only pages and looks"),
+            }
+        }
+    }
+
+    fn send_page(&mut self, id: ConnId, stream: usize, command: &[u8]) {
+        let bounds = bounds_of(command);
+        let page = self.redis.iter().filter(|one| bounds.holds(one.0));
+        let page: Vec<_> = page.take(bounds.count).cloned().collect();
+        for (at, topic, data) in &page {
+            self.reactor.site.on_page_entry(id, stream, *at, topic.as_bytes(), data.as_bytes());
+        }
+        let sizes = page.iter().map(|(_, topic, data)| (topic.len() + data.len()) as u64);
+        let end = PageEnd {
+            entries: page.len(),
+            first: page.first().map(|one| one.0),
+            last: page.last().map(|one| one.0),
+            bytes: sizes.clone().sum(),
+            largest: sizes.max().unwrap_or(0),
+            is_available: true,
+        };
+        self.sent += page.len();
+        self.most_sent = self.most_sent.max(end.bytes);
+        self.reactor.site.on_page_end(id, stream, end);
+    }
+
+    fn turn(&mut self) {
+        self.reactor.flush();
+        self.reactor.reap();
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.turn();
+            self.answer();
+            let server = &mut self.reactor.site.server;
+            server.now.millis += 1;
+            if server.pages_deadline().is_some_and(|due| due <= server.now.millis) {
+                server.call_waiting();
+            }
+            if server.pages_deadline().is_none()
+                && server.flush.is_empty()
+                && server.broadcasts.is_empty()
+                && server.requests_len() == 0
+            {
+                return;
+            }
+        }
+        panic!("it never rests");
+    }
+
+    fn got(&self, id: ConnId) -> Vec<String> {
+        texts(self.phones.0.borrow().got.get(&id).map(Vec::as_slice).unwrap_or_default())
+    }
+
+    fn data(&self, id: ConnId) -> Vec<String> {
+        let last = |text: &String| match text.starts_with("gap") {
+            true => "gap".to_owned(),
+            false => text.rsplit(' ').next().unwrap().to_owned(),
+        };
+        self.got(id).iter().map(last).collect()
+    }
+}
+
+#[test]
+fn who_is_gone_does_not_wait() {
+    let mut world = World::new(|_| ());
+    for _ in 0..1000 {
+        let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(5))));
+        world.turn();
+        world.reactor.site.server.bury(id);
+        world.turn();
+    }
+    let waiting = world.reactor.site.server.pages_len();
+    world.begin(0);
+    world.settle();
+    for _ in 0..1000 {
+        let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(u64::MAX))));
+        world.turn();
+        world.reactor.site.server.bury(id);
+        world.turn();
+    }
+    let ahead = world.reactor.site.server.pages_len();
+    assert!(world.reactor.site.server.clients.is_empty());
+    assert!(waiting.1 < 100 && ahead.2 < 100, "{waiting:?} {ahead:?}");
+}
+
+#[test]
+fn what_is_subscribed_to_during_a_replay_is_not_lost_in_pages() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    world.begin(0);
+    let since = world.reactor.site.server.cursor();
+    world.publish(1, "a", "1");
+    let (id, resumed) = world.connect(&["a"], Some(&since));
+    assert!(matches!(resumed, Some(Resumed::From(_))));
+    // Its socket is not written to yet.
+    assert!(world.reactor.site.server.join(id, "b", Reason::Asked));
+    (2..=20).for_each(|n| world.publish(n, "b", &n.to_string()));
+    world.settle();
+    let expected: Vec<String> = (1..=20).map(|n| n.to_string()).collect();
+    assert_eq!(world.data(id), expected);
+}
+
+#[test]
+fn what_was_said_while_it_did_not_listen_is_not_told_in_pages() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    world.begin(0);
+    let since = world.reactor.site.server.cursor();
+    world.publish(1, "a", "1");
+    let (id, _) = world.connect(&["a", "room"], Some(&since));
+    assert!(world.reactor.site.server.leave(id, "room"));
+    world.publish(2, "room", "secret");
+    assert!(world.reactor.site.server.join(id, "room", Reason::Joined));
+    (3..=20).for_each(|n| world.publish(n, "a", &n.to_string()));
+    world.settle();
+    assert!(!world.data(id).contains(&"secret".to_owned()), "{:?}", world.data(id));
+}
+
+#[test]
+fn a_hole_in_a_stream_is_told_to_whoever_comes_from_elsewhere() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    world.begin(0);
+    for n in [80, 90, 100] {
+        world.publish(n, "a", &n.to_string());
+    }
+    world.redis.clear();
+    world.added += 39;
+    let from = EntryId { millis: 139, number: u64::MAX };
+    world.reactor.site.on_stream_lost(0, from);
+    (140..=142).for_each(|n| world.publish(n, "a", &n.to_string()));
+    let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(90))));
+    world.settle();
+    assert!(world.data(id).contains(&"gap".to_owned()), "{:?}", world.data(id));
+}
+
+#[test]
+fn a_redis_that_lost_all_is_a_gap_for_who_comes_back_to_a_new_process() {
+    let mut world = World::new(|_| ());
+    world.begin(0);
+    let (id, resumed) = world.connect(&["a"], Some(&elsewhere(entry(100))));
+    world.settle();
+    world.publish(200, "a", "200");
+    world.settle();
+    assert!(world.data(id).contains(&"gap".to_owned()), "{resumed:?} {:?}", world.data(id));
+}
+
+#[test]
+fn so_is_one_that_lost_all_and_was_given_more() {
+    let mut world = World::new(|_| ());
+    world.add(200, "a", "200");
+    world.begin(200);
+    let (id, resumed) = world.connect(&["a"], Some(&elsewhere(entry(100))));
+    world.settle();
+    assert!(world.data(id).contains(&"gap".to_owned()), "{resumed:?} {:?}", world.data(id));
+}
+
+#[test]
+fn a_message_of_a_channel_during_pages_is_not_lost_in_silence() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    (1..=20).for_each(|n| world.add(n, "a", &n.to_string()));
+    world.begin(20);
+    let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(1))));
+    world.turn();
+    // The look has been taken.
+    let extent = world.extent();
+    while world.reactor.site.server.next_request().is_some() {}
+    world.reactor.site.on_extent(0, Some(extent));
+    world.turn();
+    assert_eq!(world.reactor.site.server.pages_len().0, 1, "a page is on its way");
+    world.reactor.site.publish(b"a", b"channel");
+    (21..=30).for_each(|n| world.publish(n, "other", &n.to_string()));
+    world.settle();
+    let got = world.data(id);
+    assert!(got.contains(&"channel".to_owned()) || got.contains(&"gap".to_owned()), "{got:?}");
+}
+
+#[test]
+fn pages_of_large_entries_are_read_about_once() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let data = "x".repeat(16_000);
+    (1..=512).for_each(|n| world.add(n, "a", &data));
+    world.begin(512);
+    world.connect(&["a"], Some(&elsewhere(entry(0))));
+    world.settle();
+    assert!(world.sent < 3 * 512, "512 entries of 16 KB: {} were sent", world.sent);
+}
+
+#[test]
+fn one_deletion_is_one_gap() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    (1..=1000).for_each(|n| world.add(n, "a", &n.to_string()));
+    world.deleted = entry(990);
+    world.redis.retain(|one| one.0 != entry(990));
+    world.begin(1000);
+    let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(1))));
+    world.settle();
+    let gaps = world.data(id).iter().filter(|one| *one == "gap").count();
+    assert_eq!(gaps, 1);
+}
+
+#[test]
+fn what_is_added_before_the_streams_are_known_is_a_gap_for_who_is_there() {
+    let mut world = World::new(|_| ());
+    let (id, _) = world.connect(&["a"], None);
+    world.settle();
+    world.add(1, "a", "1");
+    world.begin(1);
+    world.settle();
+    world.publish(2, "a", "2");
+    world.settle();
+    assert!(world.data(id)[0] == "gap" || world.data(id)[0] == "1", "{:?}", world.data(id));
+}
+
+#[test]
+fn what_is_trimmed_between_two_pages_is_a_gap() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    (1..=1000).for_each(|n| world.add(n, "a", &n.to_string()));
+    world.begin(1000);
+    let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(1))));
+    while world.sent < 100 {
+        world.turn();
+        world.answer();
+        world.reactor.site.server.now.millis += 200;
+        world.reactor.site.server.call_waiting();
+    }
+    world.redis.drain(..500);
+    world.settle();
+    let data = world.data(id);
+    assert_eq!(data.iter().filter(|one| *one == "gap").count(), 1, "{data:?}");
+    assert!(data.contains(&"501".to_owned()) && !data.contains(&"500".to_owned()));
+    assert_eq!(data.last().map(String::as_str), Some("1000"));
+}
+
+#[test]
+fn a_gap_is_told_before_what_comes_after_it() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    (1..=100).for_each(|n| world.add(n, "a", &n.to_string()));
+    world.redis.drain(..50);
+    world.begin(100);
+    let since = elsewhere(entry(1));
+    let (id, _) = world.connect(&["a"], Some(&since));
+    world.settle();
+    let data = world.data(id);
+    assert_eq!((data[0].as_str(), data[1].as_str(), data.len()), ("gap", "51", 51), "{data:?}");
+    // Cut off before, it would have come back with a cursor from before.
+    let server = &world.reactor.site.server;
+    let from = world.got(id)[0].rsplit(' ').next().expect("a cursor").to_owned();
+    assert_eq!(server.signer.read(&from).expect("it is one").entries, [entry(1)]);
+}
+
+#[test]
+fn many_who_come_back_at_once_look_at_the_stream_together() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    (1..=50).for_each(|n| world.add(n, "a", &n.to_string()));
+    world.begin(50);
+    let all: Vec<ConnId> =
+        (0..300).map(|_| world.connect(&["a"], Some(&elsewhere(entry(1)))).0).collect();
+    let (bystander, _) = world.connect(&["other"], Some(&elsewhere(entry(1))));
+    world.settle();
+    assert!(all.iter().all(|id| world.data(*id).len() == 49));
+    assert_eq!(world.data(bystander), [""; 0]);
+    assert!(world.looks < 10, "{} looks for 300 clients", world.looks);
+}
+
+#[test]
+fn pages_of_entries_that_are_large_are_small_from_the_first_one_on() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let data = "x".repeat(500_000);
+    (1..=40).for_each(|n| world.add(n, "other", &data));
+    world.begin(40);
+    world.connect(&["a"], Some(&elsewhere(entry(1))));
+    world.settle();
+    assert!(world.sent > 30, "it was given them all");
+    assert!(world.most_sent <= 3 * 500_100, "a page of {} bytes", world.most_sent);
+}
+
+#[test]
+fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
+    for is_oversized in [false, true] {
+        let mut world = World::new(|_| ());
+        world.begin(0);
+        world.publish(1, "a", "1");
+        // Another process has read further, and what it read is no message.
+        let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(2))));
+        world.redis.push((entry(2), String::new(), String::new()));
+        world.added += 1;
+        world.settle();
+        assert_eq!(world.reactor.site.server.pages_len().2, 1, "it is ahead");
+        world.reactor.site.pass_entry(0, entry(2), is_oversized, 100);
+        world.settle();
+        let server = &mut world.reactor.site.server;
+        assert!(!server.client(id).expect("it is there").is_replaying(), "it is live");
+        assert_eq!(server.pages_len().2, 0);
+        let cursor = server.signer.read(&server.cursor()).expect("it is one");
+        assert_eq!(cursor.entries, [entry(2)], "who comes from here is ahead nowhere");
+        world.publish(3, "a", "3");
+        world.settle();
+        assert_eq!(world.data(id), ["3"]);
+    }
+}
+
+#[test]
+fn a_message_that_nobody_hears_wakes_nobody_who_is_ahead() {
+    let mut world = World::new(|bounds| bounds.history_messages_max = 10);
+    world.begin(0);
+    let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(100))));
+    let (bystander, _) = world.connect(&["b"], Some(&elsewhere(entry(100))));
+    world.redis.push((entry(100), "b".to_owned(), "100".to_owned()));
+    world.settle();
+    assert_eq!(world.reactor.site.server.pages_len().2, 2, "they are ahead");
+    for n in 1..=50 {
+        world.reactor.site.publish_entry(0, entry(n), b"other", b"0", None);
+        assert!(world.reactor.site.server.flush.is_empty(), "{n}: somebody looks at it");
+    }
+    // Said here before the entry that both had elsewhere, they had it there.
+    world.reactor.site.publish(b"a", b"channel");
+    assert!(!world.reactor.site.server.flush.is_empty(), "who hears it looks at it");
+    world.settle();
+    assert_eq!(world.data(id), ["channel"], "no gap, though the ring has gone on");
+    world.reactor.site.publish_entry(0, entry(100), b"b", b"100", None);
+    world.reactor.site.publish_entry(0, entry(101), b"b", b"101", None);
+    world.settle();
+    assert_eq!(world.data(bystander), ["101"]);
+    assert_eq!((world.data(id).len(), world.reactor.site.server.pages_len().2), (1, 0));
+}

@@ -1,0 +1,243 @@
+//! What a crowd must not do to others: case by case, over far ends that write down each write.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+
+use crate::engine::client::in_memory::{FarEnds, install};
+use crate::engine::handler::{Handler, Reject};
+use crate::engine::pubsub::hub::{CROWD, Reason};
+use crate::engine::reactor::tests::{Silent, plan};
+use crate::engine::reactor::*;
+use crate::{Request, Server};
+
+/// The far ends' part.
+#[derive(Default)]
+struct Log {
+    writes: Vec<ConnId>,
+    full: bool,
+    broken: BTreeSet<ConnId>,
+    /// Writes to sockets that had failed before.
+    afterlife: usize,
+    /// What everyone sends whenever they are read.
+    sends: Vec<u8>,
+}
+
+#[derive(Clone, Default)]
+struct Far(Rc<RefCell<Log>>);
+
+impl FarEnds for Far {
+    fn read(&mut self, _: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        let sends = &self.0.borrow().sends;
+        if sends.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let whole = buffer.len() / sends.len() * sends.len();
+        buffer[..whole].chunks_mut(sends.len()).for_each(|part| part.copy_from_slice(sends));
+        Ok(whole)
+    }
+
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        let mut log = self.0.borrow_mut();
+        log.writes.push(id);
+        match (log.broken.contains(&id), log.full) {
+            (true, _) => {
+                log.afterlife += log.writes.iter().filter(|to| **to == id).count() - 1;
+                Err(ErrorKind::BrokenPipe.into())
+            }
+            (false, true) => Err(ErrorKind::WouldBlock.into()),
+            (false, false) => Ok(bytes.len()),
+        }
+    }
+
+    fn shutdown_write(&mut self, _: ConnId) {}
+
+    fn close(&mut self, _: ConnId) {}
+}
+
+fn start(plan: Plan) -> (Reactor, Far) {
+    let far = Far::default();
+    install(Some(Box::new(far.clone())));
+    (Reactor::new(plan).expect("a port is free"), far)
+}
+
+/// So many clients, each of which listens to these.
+fn join(reactor: &mut Reactor, count: usize, keys: &[&str]) -> Vec<ConnId> {
+    let join = |_| {
+        let id = reactor.attach();
+        reactor.site.server.open(id, 0);
+        for key in keys {
+            assert!(reactor.site.server.join(id, key, Reason::Granted));
+        }
+        id
+    };
+    (0..count).map(join).collect()
+}
+
+fn publish(reactor: &mut Reactor, topic: &str) {
+    reactor.site.server.publish(topic, |_| Frame::text(topic));
+}
+
+fn turn(reactor: &mut Reactor) {
+    reactor.tick();
+    reactor.flush();
+    reactor.reap();
+}
+
+fn turn_to_the_end(reactor: &mut Reactor) {
+    while reactor.owes() {
+        turn(reactor);
+    }
+}
+
+#[test]
+fn a_message_and_a_broadcast_in_one_turn_are_one_write() {
+    let (mut reactor, far) = start(plan(Silent, |_| {}));
+    let ids = join(&mut reactor, 2 * CROWD, &["news"]);
+    reactor.site.server.send(ids[0], &Frame::text("to you"));
+    publish(&mut reactor, "news");
+    turn_to_the_end(&mut reactor);
+    assert_eq!(far.0.borrow().writes.iter().filter(|to| **to == ids[0]).count(), 1);
+}
+
+#[test]
+fn one_listener_does_not_wait_though_a_crowd_listens_to_a_pattern_above() {
+    let (mut reactor, far) = start(plan(Silent, |bounds| bounds.flush_clients_per_turn = 10));
+    join(&mut reactor, 5_000, &["news"]);
+    join(&mut reactor, CROWD + 1, &["room.\0"]);
+    let one = join(&mut reactor, 1, &["room.7"])[0];
+    publish(&mut reactor, "news");
+    publish(&mut reactor, "room.7");
+    turn(&mut reactor);
+    assert!(far.0.borrow().writes.contains(&one));
+}
+
+#[test]
+fn sources_do_not_wait_for_crowds_that_have_little_each() {
+    let (mut reactor, _far) = start(plan(Silent, |bounds| bounds.flush_clients_per_turn = 100));
+    join(&mut reactor, 5_000, &["news"]);
+    for room in 0..10 {
+        join(&mut reactor, CROWD + 1, &[&format!("room.{room}")]);
+    }
+    publish(&mut reactor, "news");
+    for number in 0..1_000 {
+        publish(&mut reactor, &format!("room.{}", number % 10));
+        assert!(!reactor.site.server.is_pressed(), "after {number}");
+    }
+    for _ in 0..512 {
+        publish(&mut reactor, "news");
+    }
+    assert!(reactor.site.server.is_pressed(), "a listener's whole backlog waits");
+    turn_to_the_end(&mut reactor);
+    assert!(!reactor.site.server.is_pressed());
+}
+
+#[test]
+fn listeners_whose_sockets_are_full_take_their_share_of_a_turn() {
+    let (mut reactor, far) = start(plan(Silent, |_| {}));
+    join(&mut reactor, 5_000, &["news"]);
+    far.0.borrow_mut().full = true;
+    publish(&mut reactor, "news");
+    turn_to_the_end(&mut reactor);
+    for _ in 0..500 {
+        publish(&mut reactor, "news");
+    }
+    turn(&mut reactor);
+    let server = &reactor.site.server;
+    let latest = server.broadcasts.latest();
+    let served = server.clients.iter().filter(|(_, client)| !client.is_behind(latest)).count();
+    assert!((1..100).contains(&served), "{served} clients were given 500 frames in one turn");
+}
+
+#[test]
+fn a_socket_that_failed_is_not_written_to_again() {
+    let (mut reactor, far) = start(plan(Silent, |_| {}));
+    let last = join(&mut reactor, 2 * CROWD, &["news"])[2 * CROWD - 1];
+    reactor.site.server.send(last, &Frame::text("to you"));
+    far.0.borrow_mut().broken.insert(last);
+    publish(&mut reactor, "news");
+    turn_to_the_end(&mut reactor);
+    assert_eq!(far.0.borrow().afterlife, 0);
+}
+
+#[test]
+fn bytes_count_as_sent_when_they_are() {
+    let (mut reactor, far) = start(plan(Silent, |_| {}));
+    let id = join(&mut reactor, 1, &["news"])[0];
+    far.0.borrow_mut().full = true;
+    reactor.site.server.pings.push_back(id);
+    turn(&mut reactor);
+    assert_eq!(reactor.metrics().sent_bytes, 0);
+    far.0.borrow_mut().full = false;
+    reactor.on_ready(id, Readiness { writable: true, ..Readiness::default() });
+    turn(&mut reactor);
+    assert_eq!(reactor.metrics().sent_bytes, Frame::ping().as_bytes().len() as u64);
+}
+
+/// Messages to each, pings, and boxes of listeners whose sockets were full: memory is given back after each.
+#[test]
+fn whatever_many_clients_needed_is_given_back() {
+    let (mut reactor, far) = start(plan(Silent, |bounds| bounds.silence_seconds = 0));
+    let ids = join(&mut reactor, 20_000, &["news"]);
+    let mut now = 0;
+    let mut rest = |reactor: &mut Reactor, what: &str| {
+        turn_to_the_end(reactor);
+        assert!(reactor.trim_at.is_some(), "{what}");
+        now += 1_100;
+        reactor.site.server.now.millis = now;
+        turn(reactor);
+        assert!(reactor.trim_at.is_none(), "{what}");
+        let server = &reactor.site.server;
+        assert!(server.flush.capacity() + server.pings.capacity() < 1024, "{what}");
+    };
+    ids.iter().for_each(|id| reactor.site.server.send(*id, &Frame::text("x")));
+    rest(&mut reactor, "messages to each");
+    reactor.site.server.pings.extend(&ids);
+    rest(&mut reactor, "pings");
+    far.0.borrow_mut().full = true;
+    publish(&mut reactor, "news");
+    turn_to_the_end(&mut reactor);
+    far.0.borrow_mut().full = false;
+    for some in ids.chunks(500) {
+        for id in some {
+            reactor.on_ready(*id, Readiness { writable: true, ..Readiness::default() });
+        }
+        turn(&mut reactor);
+    }
+    rest(&mut reactor, "a crowd whose sockets were full");
+}
+
+/// Says to everyone what anyone says.
+struct Chat;
+
+impl Handler for Chat {
+    fn on_open(&mut self, _: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
+        Ok(())
+    }
+
+    fn on_message(&mut self, server: &mut Server, _: ConnId, text: &str) {
+        server.publish("news", |_| Frame::text(text));
+    }
+
+    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+        0
+    }
+
+    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+}
+
+#[test]
+fn what_a_handler_publishes_for_its_clients_is_bounded_too() {
+    let (mut reactor, far) = start(plan(Chat, |bounds| bounds.commands_per_second_max = 0));
+    let ids = join(&mut reactor, 2_000, &["news"]);
+    // A text frame, masked with zeros.
+    far.0.borrow_mut().sends = [&[0x81, 0x84, 0, 0, 0, 0][..], b"text"].concat();
+    reactor.on_ready(ids[0], Readiness { readable: true, ..Readiness::default() });
+    for _ in 0..50 {
+        reactor.read_clients();
+        turn(&mut reactor);
+        assert!(reactor.site.server.broadcasts.len() <= 1024);
+    }
+    assert!(reactor.metrics().commands > 500, "it goes on");
+}

@@ -1,0 +1,249 @@
+//! A loop for tests of what back ends and clients say to each other: its clients are far ends that write down what they
+//! are told, and its Redis is the test itself, which takes what is asked of it and answers when it likes.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use crate::config::{Bounds, RouteConfig};
+use crate::engine::client::in_memory::{FarEnds, install};
+use crate::engine::reactor::tests::plan;
+use crate::engine::reactor::*;
+use crate::engine::redis::request::{Answer, Request};
+use crate::push::Push;
+use crate::push::auth::{KeySettings, Keys};
+
+const SECRET: &[u8] = b"a secret for tests alone, long enough";
+
+/// What one client sent and was told.
+#[derive(Default)]
+pub struct FarEnd {
+    pub sends: Vec<u8>,
+    pub told: Vec<u8>,
+    /// Its socket takes so many bytes more.
+    room: Option<usize>,
+    /// Where it connects from.
+    pub peer: Option<IpAddr>,
+    /// The server has closed its socket.
+    pub is_closed: bool,
+}
+
+#[derive(Clone, Default)]
+pub struct Far(pub Rc<RefCell<HashMap<ConnId, FarEnd>>>);
+
+impl FarEnds for Far {
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut ends = self.0.borrow_mut();
+        let sends = &mut ends.entry(id).or_default().sends;
+        let length = sends.len().min(buffer.len());
+        if length == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        buffer[..length].copy_from_slice(&sends[..length]);
+        sends.drain(..length);
+        Ok(length)
+    }
+
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        let mut ends = self.0.borrow_mut();
+        let end = ends.entry(id).or_default();
+        let length = end.room.unwrap_or(usize::MAX).min(bytes.len());
+        end.room = end.room.map(|room| room - length);
+        end.told.extend_from_slice(&bytes[..length]);
+        if length == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(length) }
+    }
+
+    fn peer(&self, id: ConnId) -> Option<IpAddr> {
+        self.0.borrow().get(&id)?.peer
+    }
+
+    fn shutdown_write(&mut self, _: ConnId) {}
+
+    fn close(&mut self, id: ConnId) {
+        self.0.borrow_mut().entry(id).or_default().is_closed = true;
+    }
+}
+
+/// The loop and its clients.
+pub struct Talks {
+    pub reactor: Reactor,
+    keys: Rc<Keys>,
+    far: Far,
+}
+
+impl Talks {
+    /// With one route of these settings.
+    pub fn new(route: RouteConfig, change: impl FnOnce(&mut Bounds)) -> Talks {
+        Talks::with_routes(&[route], change)
+    }
+
+    /// With several, of which each has a path of its own.
+    pub fn with_routes(routes: &[RouteConfig], change: impl FnOnce(&mut Bounds)) -> Talks {
+        let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
+        let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
+        let push = |route| Push::new(Rc::clone(&keys), route).expect("the grants are good");
+        let mut plan = plan(push(&routes[0]), change);
+        plan.routes[0].path.clone_from(&routes[0].path);
+        for route in &routes[1..] {
+            let (path, handler) = (route.path.clone(), Box::new(push(route)));
+            let origins = route.origins.clone();
+            plan.routes.push(crate::engine::handler::Route { path, origins, handler });
+        }
+        (plan.prefix, plan.control) = ("pub.".to_owned(), Some("ctl".to_owned()));
+        let far = Far::default();
+        install(Some(Box::new(far.clone())));
+        let mut reactor = Reactor::new(plan).expect("a port is free");
+        reactor.site.has_redis = true;
+        Talks { reactor, keys, far }
+    }
+
+    /// A client of the first route, with a token that grants these topics; its `welcome` is read.
+    pub fn connect(&mut self, sub: &str, topics: &[&str]) -> ConnId {
+        self.connect_at("/ws", sub, topics)
+    }
+
+    pub fn connect_at(&mut self, path: &str, sub: &str, topics: &[&str]) -> ConnId {
+        let token = self.token(sub, topics);
+        self.open(path, &format!("Authorization: Bearer {token}\r\n"))
+    }
+
+    /// A client that shows no token.
+    pub fn connect_anonymous(&mut self) -> ConnId {
+        self.open("/ws", "")
+    }
+
+    pub fn token(&self, sub: &str, topics: &[&str]) -> String {
+        self.token_that(sub, topics, &[])
+    }
+
+    /// One with the claim `may`.
+    pub fn token_that(&self, sub: &str, topics: &[&str], may: &[&str]) -> String {
+        let owned = |texts: &[&str]| -> Vec<String> {
+            texts.iter().map(|text| (*text).to_owned()).collect()
+        };
+        let unix = self.reactor.site.server.now.unix;
+        let issued = self.keys.issue(sub, &owned(topics), &owned(may), false, unix, 3600);
+        issued.expect("the claims are good")
+    }
+
+    fn open(&mut self, path: &str, line: &str) -> ConnId {
+        let id = self.reactor.attach();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{line}\r\n"
+        );
+        self.far.0.borrow_mut().entry(id).or_default().sends = head.into_bytes();
+        self.read(id);
+        let mut ends = self.far.0.borrow_mut();
+        let told = &mut ends.get_mut(&id).expect("it is there").told;
+        let end = told.windows(4).position(|four| four == b"\r\n\r\n").expect("a response");
+        assert!(told.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(told));
+        told.drain(..end + 4);
+        id
+    }
+
+    /// The client says this, and the loop hears it.
+    pub fn say(&mut self, id: ConnId, text: &str) {
+        let mut frame = vec![0x81];
+        match text.len() {
+            length @ 0..126 => frame.push(0x80 | length as u8),
+            length => {
+                frame.push(0x80 | 126);
+                frame.extend((length as u16).to_be_bytes());
+            }
+        }
+        frame.extend([0; 4]);
+        frame.extend(text.as_bytes());
+        self.far.0.borrow_mut().entry(id).or_default().sends.extend(frame);
+        self.read(id);
+    }
+
+    fn read(&mut self, id: ConnId) {
+        self.reactor.on_ready(id, Readiness { readable: true, writable: false, ending: false });
+        self.turn();
+    }
+
+    /// What is asked of Redis stays for [`Talks::asked`].
+    pub fn turn(&mut self) {
+        self.reactor.read_clients();
+        self.reactor.tick();
+        self.reactor.flush();
+        self.reactor.reap();
+    }
+
+    /// What came on a channel; the answer to the publisher.
+    pub fn publish(&mut self, channel: &str, payload: &str) -> usize {
+        let reached = self.reactor.site.publish(channel.as_bytes(), payload.as_bytes());
+        self.turn();
+        reached
+    }
+
+    /// The bytes that the client was told since this was last asked.
+    pub fn told_bytes(&mut self, id: ConnId) -> Vec<u8> {
+        std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told)
+    }
+
+    /// What the client was told since this was last asked: frames as JSON, or `{"close":code,"reason":…}`.
+    pub fn told(&mut self, id: ConnId) -> Vec<Value> {
+        let bytes = self.told_bytes(id);
+        let mut rest = &bytes[..];
+        let mut told = Vec::new();
+        while let [first, length, ..] = *rest {
+            let (at, length) = match length {
+                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                length => (2, usize::from(length)),
+            };
+            let payload = &rest[at..at + length];
+            told.push(match first {
+                0x88 => serde_json::json!({
+                    "close": u16::from_be_bytes([payload[0], payload[1]]),
+                    "reason": serde_json::from_slice::<Value>(&payload[2..]).ok(),
+                }),
+                _ => serde_json::from_slice(payload).expect("what clients are told is JSON"),
+            });
+            rest = &rest[at + length..];
+        }
+        told
+    }
+
+    /// What was asked of Redis since this was last asked, each as its words.
+    pub fn asked(&mut self) -> Vec<(Vec<String>, Request)> {
+        let server = &mut self.reactor.site.server;
+        let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
+        let words = |request: &Request| {
+            let text = String::from_utf8(request.command.clone()).expect("tests ask in UTF-8");
+            text.split("\r\n").skip(2).step_by(2).map(str::to_owned).collect()
+        };
+        requests.into_iter().map(|request| (words(&request), request)).collect()
+    }
+
+    /// From now on its socket takes so many bytes more; `None`: all.
+    pub fn narrow(&mut self, id: ConnId, room: Option<usize>) {
+        self.far.0.borrow_mut().entry(id).or_default().room = room;
+        if room != Some(0) {
+            self.reactor.on_ready(id, Readiness { readable: false, writable: true, ending: false });
+        }
+    }
+
+    /// So much time passes.
+    pub fn pass(&mut self, millis: Millis) {
+        self.reactor.site.server.now.millis += millis;
+        self.turn();
+    }
+
+    /// The client is gone without a word.
+    pub fn cut(&mut self, id: ConnId) {
+        self.reactor.site.server.bury(id);
+        self.turn();
+    }
+
+    /// Redis answers.
+    pub fn answer(&mut self, request: Request, answer: Answer) {
+        self.reactor.site.on_answer(request.purpose, answer);
+        self.turn();
+    }
+}

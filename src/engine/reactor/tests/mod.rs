@@ -1,0 +1,352 @@
+//! Whom the flush phase serves, and in which order, against a naive model: from seeds, over far ends that take what they like.
+
+mod control;
+mod costs;
+mod durable;
+mod expiry;
+mod fanout;
+mod harness;
+mod page_bounds;
+mod pages;
+mod proxies;
+mod receipts;
+mod replay;
+mod requests;
+mod simulated_phones;
+mod simulated_redis;
+mod simulation;
+mod slowest;
+mod upstream;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::config::{Bounds, Config, Origins, Proxies};
+use crate::engine::client::State;
+use crate::engine::client::frame::Close;
+use crate::engine::client::in_memory::{FarEnds, install};
+use crate::engine::handler::{Handler, Reject, Route};
+use crate::engine::pubsub::hub::{CROWD, Reason};
+use crate::engine::random::Random;
+use crate::engine::reactor::*;
+use crate::engine::resume::cursor::Signer;
+use crate::{Request, Server};
+
+pub(super) struct Silent;
+
+impl Handler for Silent {
+    fn on_open(&mut self, _: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
+        Ok(())
+    }
+
+    fn on_message(&mut self, _: &mut Server, _: ConnId, _: &str) {}
+
+    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+        0
+    }
+
+    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+}
+
+/// Signs cursors as every process of the tests does.
+pub(super) fn signer() -> Signer {
+    Signer::with_key(&[7; 16])
+}
+
+/// One route, on a port that the system chooses, with these bounds.
+pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bounds)) -> Plan {
+    let mut bounds = Config::default().bounds;
+    bounds.clients_max = 1_000_000;
+    change(&mut bounds);
+    let handler = Box::new(handler);
+    Plan {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listener: None,
+        proxies: Proxies::default(),
+        proxy_protocol: false,
+        publishers: None,
+        publishers_password: None,
+        admin: None,
+        link: None,
+        commander: None,
+        reader: None,
+        expects_channels: true,
+        routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
+        prefix: String::new(),
+        control: None,
+        receipts: None,
+        signer: signer(),
+        bounds,
+        trim: None,
+    }
+}
+
+/// What the clients got, and who takes nothing at the moment.
+pub(super) struct Phones {
+    pub random: Random,
+    /// One write in so many is cut short.
+    pub cut: usize,
+    pub got: HashMap<ConnId, Vec<u8>>,
+    pub blocked: BTreeSet<ConnId>,
+}
+
+#[derive(Clone)]
+pub(super) struct Shared(pub Rc<RefCell<Phones>>);
+
+impl Shared {
+    /// So many full sockets take bytes again.
+    pub fn unblock(&self, reactor: &mut Reactor, most: usize) {
+        let mut phones = self.0.borrow_mut();
+        let some: Vec<ConnId> = phones.blocked.iter().take(most).copied().collect();
+        for id in &some {
+            phones.blocked.remove(id);
+        }
+        drop(phones);
+        for id in some {
+            reactor.on_ready(id, Readiness { writable: true, ..Readiness::default() });
+        }
+    }
+}
+
+impl FarEnds for Shared {
+    fn read(&mut self, _: ConnId, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        let mut phones = self.0.borrow_mut();
+        assert!(
+            !phones.blocked.contains(&id),
+            "a full socket is written to before it said it takes more"
+        );
+        let one_in = phones.cut;
+        let cut = one_in > 0 && phones.random.below(one_in) == 0;
+        let taken = if cut { phones.random.below(bytes.len()) } else { bytes.len() };
+        phones.got.entry(id).or_default().extend_from_slice(&bytes[..taken]);
+        if taken < bytes.len() {
+            phones.blocked.insert(id);
+        }
+        if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    fn shutdown_write(&mut self, _: ConnId) {}
+
+    fn close(&mut self, _: ConnId) {}
+}
+
+/// A client as the model sees it.
+#[derive(Default)]
+struct Modelled {
+    topics: BTreeSet<&'static str>,
+    expected: Vec<u8>,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    reactor: Reactor,
+    phones: Shared,
+    open: BTreeMap<ConnId, Modelled>,
+    closed: Vec<(ConnId, Vec<u8>)>,
+    published: usize,
+    /// Messages after which broadcasts waited.
+    waited: usize,
+}
+
+const KEYS: [&str; 6] = ["a", "a.b", "a.\0", "c", "c.d", "\0"];
+const TOPICS: [&str; 5] = ["a", "a.b", "a.z", "c", "c.d"];
+
+impl World {
+    fn new(seed: u64, flush_clients_per_turn: usize, cut: usize) -> World {
+        let plan = plan(Silent, |bounds| {
+            bounds.flush_clients_per_turn = flush_clients_per_turn;
+            bounds.backlog_frames_max = 1_000_000;
+            bounds.backlog_bytes_max = 1 << 30;
+        });
+        let phones = Shared(Rc::new(RefCell::new(Phones {
+            random: Random::new(seed + 1),
+            cut,
+            got: HashMap::new(),
+            blocked: BTreeSet::new(),
+        })));
+        install(Some(Box::new(phones.clone())));
+        World {
+            seed,
+            random: Random::new(seed),
+            reactor: Reactor::new(plan).expect("a port is free"),
+            phones,
+            open: BTreeMap::new(),
+            closed: Vec::new(),
+            published: 0,
+            waited: 0,
+        }
+    }
+
+    fn connect(&mut self) {
+        let id = self.reactor.attach();
+        self.reactor.site.server.open(id, 0);
+        let mut client = Modelled::default();
+        for key in KEYS {
+            if self.random.below(3) == 0 {
+                self.reactor.site.server.join(id, key, Reason::Granted);
+                client.topics.insert(key);
+            }
+        }
+        self.open.insert(id, client);
+    }
+
+    fn some_client(&mut self) -> ConnId {
+        let place = self.random.below(self.open.len());
+        *self.open.keys().nth(place).expect("there are clients")
+    }
+
+    fn publish(&mut self) {
+        let topic = self.random.choose(&TOPICS);
+        self.published += 1;
+        let frame = Frame::text(&format!("{topic} {}", self.published));
+        let hears = |key: &str| match key.strip_suffix('\0') {
+            Some(prefix) => topic.starts_with(prefix),
+            None => key == topic,
+        };
+        let (mut reached, mut by_keys) = (0, 0);
+        for client in self.open.values_mut() {
+            let keys = client.topics.iter().filter(|key| hears(key)).count();
+            if keys > 0 {
+                client.expected.extend_from_slice(frame.as_bytes());
+                reached += 1;
+            }
+            by_keys += keys;
+        }
+        let answered = self.reactor.site.server.publish(topic, |_| frame);
+        // Crowds that overlap are counted as Redis counts, where more would cost others.
+        let is_right = answered == reached || (reached > CROWD && answered == by_keys);
+        assert!(is_right, "seed {}: {topic}: {answered}, not {reached}", self.seed);
+        self.waited += usize::from(!self.reactor.site.server.broadcasts.is_empty());
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..30 => self.publish(),
+            30..60 => {
+                let id = self.some_client();
+                let key = self.random.choose(&KEYS);
+                let client = self.open.get_mut(&id).expect("it is open");
+                let joins = self.random.below(3) > 0;
+                if joins && client.topics.insert(key) {
+                    assert!(self.reactor.site.server.join(id, key, Reason::Asked));
+                } else if !joins && client.topics.remove(key) {
+                    assert!(self.reactor.site.server.leave(id, key));
+                }
+            }
+            60..70 => {
+                let id = self.some_client();
+                let frame = Frame::text(&format!("to one {}", self.published));
+                self.reactor.site.server.send(id, &frame);
+                let client = self.open.get_mut(&id).expect("it is open");
+                client.expected.extend_from_slice(frame.as_bytes());
+            }
+            70..72 => {
+                let frame = Frame::text(&format!("to all {}", self.published));
+                for client in self.open.values_mut().filter(|client| !client.topics.is_empty()) {
+                    client.expected.extend_from_slice(frame.as_bytes());
+                }
+                self.reactor.site.server.send_to_listeners(frame);
+            }
+            72..74 => {
+                let id = self.some_client();
+                let mut client = self.open.remove(&id).expect("it is open");
+                self.reactor.site.server.close(id, Close::BUSY);
+                client.expected.extend_from_slice(Frame::close(&Close::BUSY).as_bytes());
+                self.closed.push((id, client.expected));
+                self.connect();
+            }
+            74..84 => self.unblock(3),
+            _ => self.turn(),
+        }
+    }
+
+    /// Some full sockets take bytes again.
+    fn unblock(&mut self, most: usize) {
+        self.phones.unblock(&mut self.reactor, most);
+    }
+
+    fn turn(&mut self) {
+        self.reactor.flush();
+        self.reactor.reap();
+    }
+
+    /// Everything is written, and everyone got what the model says.
+    fn settle(&mut self) {
+        self.phones.0.borrow_mut().cut = 0;
+        for _ in 0..100_000 {
+            self.unblock(usize::MAX);
+            self.turn();
+            let server = &self.reactor.site.server;
+            if server.flush.is_empty() && server.broadcasts.is_empty() {
+                break;
+            }
+        }
+        let phones = self.phones.0.borrow();
+        let open = self.open.iter().map(|(id, client)| (id, &client.expected));
+        for (id, expected) in open.chain(self.closed.iter().map(|(id, expected)| (id, expected))) {
+            let got = phones.got.get(id).map(Vec::as_slice).unwrap_or_default();
+            let [got, expected] = [got, expected].map(String::from_utf8_lossy);
+            assert_eq!(got, expected, "seed {}, client {id}", self.seed);
+        }
+        for client in self.reactor.site.server.clients.iter().map(|(_, client)| client) {
+            assert!(client.state() != State::Open || client.is_hibernating(), "nothing stays");
+        }
+    }
+}
+
+fn run(seed: u64, clients: usize, steps: usize) -> usize {
+    let mut random = Random::new(seed);
+    let mut world = World::new(seed, 1 + random.below(40), random.below(6));
+    for _ in 0..clients {
+        world.connect();
+    }
+    for step in 0..steps {
+        world.step();
+        if step % (steps / 2) == steps / 2 - 1 {
+            world.settle();
+            world.phones.0.borrow_mut().cut = random.below(6);
+        }
+    }
+    world.settle();
+    world.waited
+}
+
+#[test]
+fn everyone_is_offered_what_the_model_says_in_its_order() {
+    let mut waited = 0;
+    for seed in 1..=150 {
+        waited += run(seed, 40 + seed as usize, 1_200);
+    }
+    assert!(waited > 20_000, "few messages were dealt out in parts: {waited}");
+}
+
+#[test]
+fn numbers_of_broadcasts_are_dealt_out_anew_before_they_end() {
+    let mut world = World::new(7, 10, 0);
+    for _ in 0..2 * CROWD {
+        world.connect();
+    }
+    for (id, client) in &mut world.open {
+        if client.topics.insert("a") {
+            world.reactor.site.server.join(*id, "a", Reason::Asked);
+        }
+    }
+    world.reactor.site.server.broadcasts.skip_numbers(u32::MAX - 40);
+    for _ in 0..400 {
+        if !world.reactor.site.server.is_pressed() {
+            world.publish();
+        }
+        world.turn();
+    }
+    assert!(world.published > 100, "the sources waited for ever");
+    world.settle();
+    assert!(world.reactor.site.server.broadcasts.latest() < 1_000);
+}

@@ -1,0 +1,462 @@
+//! Clients that come back from another process, or after a restart: entries of streams from Redis first, then from the history, then
+//! live, against a plain model from seeds. Redis is the model's part: it answers late, in pieces, or not at all.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
+
+use crate::engine::client::State;
+use crate::engine::client::in_memory::install;
+use crate::engine::pubsub::hub::Reason;
+use crate::engine::random::Random;
+use crate::engine::reactor::tests::page_bounds::bounds_of;
+use crate::engine::reactor::tests::replay::{Plain, texts};
+use crate::engine::reactor::tests::{Phones, Shared, plan};
+use crate::engine::reactor::*;
+use crate::engine::redis::request::{Extent, PageEnd, Purpose, Request};
+use crate::engine::resume::cursor::{Cursor, EntryId, Node};
+use crate::engine::server::{Resumed, Server};
+
+const TOPICS: [&str; 4] = ["a", "a.b", "c", "user.7"];
+const KEYS: [&str; 5] = ["a", "a.\0", "c", "\0", "user.7"];
+
+fn covers(key: &str, topic: &str) -> bool {
+    match key.strip_suffix('\0') {
+        Some(prefix) => topic.starts_with(prefix) && !topic.starts_with("user."),
+        None => key == topic,
+    }
+}
+
+/// One stream as Redis has it.
+#[derive(Default)]
+struct Stream {
+    entries: Vec<(EntryId, &'static str, String)>,
+    /// How many of them this process was told of.
+    read: usize,
+}
+
+impl Stream {
+    fn extent(&self) -> Extent {
+        Extent {
+            first: self.entries.first().map(|entry| entry.0),
+            last: self.entries.last().map_or(EntryId::ZERO, |entry| entry.0),
+            deleted: Some(EntryId::ZERO),
+            added: Some(self.entries.len() as u64),
+            length: self.entries.len() as u64,
+        }
+    }
+}
+
+/// A time during which a client listened to a key, by how much this process was told of each stream.
+struct Held {
+    key: &'static str,
+    /// `None`: since it came, and with what it had missed before.
+    from: Option<[usize; 2]>,
+    /// `None`: it listens to it still.
+    until: Option<[usize; 2]>,
+}
+
+/// What a client listens to, and the entries that it had.
+struct Listener {
+    held: Vec<Held>,
+    had: [EntryId; 2],
+}
+
+impl Listener {
+    /// Whether it may be told that entry, and whether it must be.
+    fn hears(&self, stream: usize, at: usize, entry: &(EntryId, &str, String)) -> (bool, bool) {
+        // What was said before an entry that it had elsewhere was said before it came here.
+        if entry.0 <= self.had[stream] {
+            return (false, false);
+        }
+        let covering = self.held.iter().filter(|held| {
+            let since = held.from.is_none_or(|from| at >= from[stream]);
+            since && held.until.is_none_or(|until| at < until[stream]) && covers(held.key, entry.1)
+        });
+        covering.fold((false, false), |(_, must), held| (true, must || held.until.is_none()))
+    }
+}
+
+/// What was asked for: a page, or without a client what a stream holds.
+struct Asked {
+    id: Option<ConnId>,
+    stream: usize,
+    left: VecDeque<usize>,
+    end: PageEnd,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    reactor: Reactor,
+    phones: Shared,
+    streams: [Stream; 2],
+    asked: Vec<Asked>,
+    open: BTreeMap<ConnId, Listener>,
+    millis: u64,
+    /// Of each entry: its stream, and its place there. Its data is its number.
+    places: Vec<(usize, usize)>,
+    pages: usize,
+    refused: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let plan = plan(Plain, |bounds| {
+            bounds.flush_clients_per_turn = 1 + random.below(30);
+            bounds.backlog_frames_max = random.choose(&[8, 100_000]);
+            bounds.history_messages_max = random.choose(&[5, 60, 10_000]);
+        });
+        let phones = Shared(Rc::new(RefCell::new(Phones {
+            random: Random::new(seed + 1),
+            cut: random.below(4),
+            got: HashMap::new(),
+            blocked: BTreeSet::new(),
+        })));
+        install(Some(Box::new(phones.clone())));
+        let mut reactor = Reactor::new(plan).expect("a port is free");
+        reactor.site.server.read_streams(vec!["s".to_owned(), "t".to_owned()]);
+        reactor.site.server.has_channels = false;
+        World {
+            seed,
+            random,
+            reactor,
+            phones,
+            streams: Default::default(),
+            asked: Vec::new(),
+            open: BTreeMap::new(),
+            millis: 1000,
+            places: Vec::new(),
+            pages: 0,
+            refused: 0,
+        }
+    }
+
+    /// Another process, or this one before its start, added so many entries.
+    fn add(&mut self, count: usize) {
+        for _ in 0..count {
+            self.millis += self.random.below(3) as u64;
+            let number = self.random.below(2);
+            let stream = &mut self.streams[number];
+            self.places.push((number, stream.entries.len()));
+            let last = stream.entries.last().map_or(EntryId::ZERO, |entry| entry.0);
+            let number = if last.millis == self.millis { last.number + 1 } else { 0 };
+            let id = EntryId { millis: self.millis, number };
+            let topic = self.random.choose(&TOPICS);
+            stream.entries.push((id, topic, self.places.len().to_string()));
+        }
+    }
+
+    /// The reader finds the streams, prefills the history, and reads on.
+    fn begin(&mut self) {
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            let last = stream.entries.last().map_or(EntryId::ZERO, |entry| entry.0);
+            self.reactor.site.stream_begins(number, last);
+            stream.read = stream.entries.len();
+            for (id, topic, data) in stream.entries.iter().rev() {
+                let site = &mut self.reactor.site;
+                if !site.prefill_entry(number, *id, topic.as_bytes(), data.as_bytes()) {
+                    break;
+                }
+            }
+        }
+        self.reactor.site.on_reader(true);
+    }
+
+    /// The reader comes on.
+    fn read(&mut self) {
+        let number = self.random.below(2);
+        let stream = &mut self.streams[number];
+        for (id, topic, data) in stream.entries[stream.read..].iter().take(self.random.below(5)) {
+            let site = &mut self.reactor.site;
+            site.publish_entry(number, *id, topic.as_bytes(), data.as_bytes(), None);
+            stream.read += 1;
+        }
+        self.let_go();
+    }
+
+    /// Somebody comes from another node, where it had everything up to some entry of each stream.
+    fn connect(&mut self) {
+        let mut had = [EntryId::ZERO; 2];
+        for (stream, had) in self.streams.iter().zip(&mut had) {
+            // No further than this process will have been told, or it could not have it yet.
+            if !stream.entries.is_empty() && self.random.below(4) > 0 {
+                *had = stream.entries[self.random.below(stream.entries.len())].0;
+            }
+        }
+        self.connect_with(had);
+    }
+
+    fn connect_with(&mut self, had: [EntryId; 2]) {
+        let id = self.reactor.attach();
+        self.reactor.site.server.open(id, 0);
+        let mut held = Vec::new();
+        for key in KEYS {
+            if self.random.below(2) == 0 {
+                self.reactor.site.server.join(id, key, Reason::Granted);
+                held.push(Held { key, from: None, until: None });
+            }
+        }
+        let node = Node::new(7, self.random.next());
+        let since = Cursor { node, number: 5, has_channels: false, entries: had.to_vec() };
+        let server = &mut self.reactor.site.server;
+        let since = server.signer.text(&since);
+        let resumed = server.resume(id, &since);
+        let Resumed::From(cursor) = resumed else { panic!("seed {}: refused", self.seed) };
+        // It may be cut off before it hears anything, and come back with this one, here or elsewhere.
+        let cursor = self.reactor.site.server.signer.read(&cursor).expect("it is a cursor");
+        assert_eq!((cursor.has_channels, cursor.entries), (false, had.to_vec()));
+        self.open.insert(id, Listener { held, had });
+        self.let_go();
+    }
+
+    /// Somebody subscribes or unsubscribes, whatever else is on its way to it.
+    fn change_mind(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let place = self.random.below(self.open.len());
+        let (id, listener) = self.open.iter_mut().nth(place).expect("it is there");
+        let key = self.random.choose(&KEYS);
+        let server = &mut self.reactor.site.server;
+        let now = [0, 1].map(|stream| self.streams[stream].read);
+        let held = listener.held.iter_mut().find(|held| held.key == key && held.until.is_none());
+        let changed = match held {
+            Some(held) => {
+                held.until = Some(now);
+                server.leave(*id, key)
+            }
+            None => {
+                listener.held.push(Held { key, from: Some(now), until: None });
+                server.join(*id, key, Reason::Asked)
+            }
+        };
+        // One that was closed meanwhile is let go below, and neither heard nor missed anything for it.
+        assert!(changed || server.client(*id).is_none_or(|client| client.state() != State::Open));
+        self.let_go();
+    }
+
+    /// Redis takes the requests, and answers some of what it took before.
+    fn answer(&mut self) {
+        let server = &mut self.reactor.site.server;
+        let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
+        for request in requests {
+            let (id, stream) = match request.purpose {
+                Purpose::Page { id, stream } => (Some(id), stream),
+                Purpose::Extent { stream } => (None, stream),
+                _ => panic!("only pages and looks"),
+            };
+            let (mut left, mut end) = (VecDeque::new(), PageEnd::UNAVAILABLE);
+            if id.is_some() {
+                let entries = &self.streams[stream].entries;
+                let page = bounds_of(&request.command);
+                let is_in = |at: &usize| page.holds(entries[*at].0);
+                left.extend((0..entries.len()).filter(is_in).take(page.count));
+                let [first, last] =
+                    [left.front(), left.back()].map(|at| at.map(|at| entries[*at].0));
+                let (entries, bytes, largest) = (left.len(), 40 * left.len() as u64, 40);
+                end = PageEnd { entries, first, last, bytes, largest, is_available: true };
+                self.pages += 1;
+            }
+            self.asked.push(Asked { id, stream, left, end });
+        }
+        if self.asked.is_empty() {
+            return;
+        }
+        let place = self.random.below(self.asked.len());
+        let is_refused = self.random.below(200) == 0;
+        let Asked { id, stream, .. } = self.asked[place];
+        let Some(id) = id else {
+            self.asked.swap_remove(place);
+            self.refused += usize::from(is_refused);
+            let extent = (!is_refused).then(|| self.streams[stream].extent());
+            self.reactor.site.on_extent(stream, extent);
+            return self.let_go();
+        };
+        if is_refused {
+            self.asked.swap_remove(place);
+            self.refused += 1;
+            self.reactor.site.on_page_end(id, stream, PageEnd::UNAVAILABLE);
+            return self.let_go();
+        }
+        for _ in 0..1 + self.random.below(100) {
+            let Some(at) = self.asked[place].left.pop_front() else { break };
+            let (entry, topic, data) = &self.streams[stream].entries[at];
+            let (topic, data) = (topic.as_bytes(), data.as_bytes());
+            self.reactor.site.on_page_entry(id, stream, *entry, topic, data);
+        }
+        if self.asked[place].left.is_empty() {
+            let asked = self.asked.swap_remove(place);
+            self.reactor.site.on_page_end(id, stream, asked.end);
+        }
+        self.let_go();
+    }
+
+    fn unblock(&mut self) {
+        self.phones.unblock(&mut self.reactor, usize::MAX);
+    }
+
+    fn turn(&mut self) {
+        self.reactor.flush();
+        self.reactor.reap();
+    }
+
+    fn pass_time(&mut self) {
+        self.reactor.site.server.now.millis += 50;
+        self.reactor.site.server.call_waiting();
+    }
+
+    fn step(&mut self) {
+        match self.random.below(45) {
+            43.. => self.pass_time(),
+            40..43 => self.change_mind(),
+            0..2 => self.connect(),
+            2..6 => {
+                let count = self.random.below(4);
+                self.add(count);
+            }
+            6..12 => self.read(),
+            12..20 => self.answer(),
+            20..25 => self.unblock(),
+            _ => self.turn(),
+        }
+    }
+
+    /// Those whose page did not come, or whose backlog hit its bound, are closed: what they have must be right all the same.
+    fn let_go(&mut self) {
+        let clients = &self.reactor.site.server.clients;
+        let is_open = |id: &ConnId| {
+            clients.get(id.index).is_some_and(|client| {
+                client.generation == id.generation && client.state() == State::Open
+            })
+        };
+        let gone: Vec<ConnId> = self.open.keys().filter(|id| !is_open(id)).copied().collect();
+        for id in gone {
+            let listener = self.open.remove(&id).expect("it is there");
+            self.check(id, &listener, false);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.phones.0.borrow_mut().cut = 0;
+        while self.streams.iter().any(|stream| stream.read < stream.entries.len()) {
+            self.read();
+        }
+        for _ in 0..200_000 {
+            self.unblock();
+            self.turn();
+            self.answer();
+            self.pass_time();
+            let server = &self.reactor.site.server;
+            let waits = server.pages_deadline().is_some() || server.pages_len().1 > 0;
+            let rests = server.flush.is_empty() && server.broadcasts.is_empty() && !waits;
+            if rests && self.asked.is_empty() && server.requests_len() == 0 {
+                break;
+            }
+        }
+        for (id, listener) in &self.open {
+            self.check(*id, listener, true);
+        }
+        for client in self.reactor.site.server.clients.iter().map(|(_, client)| client) {
+            assert!(client.state() != State::Open || client.is_hibernating(), "nothing stays");
+        }
+    }
+
+    /// Of each stream it heard what came after what it had and is for it, in order, nothing twice, nothing left out; and `all`
+    /// of it, unless it was closed before.
+    fn check(&self, id: ConnId, listener: &Listener, all: bool) {
+        let seed = self.seed;
+        let phones = self.phones.0.borrow();
+        let told = texts(phones.got.get(&id).map(Vec::as_slice).unwrap_or_default());
+        let mut last = String::new();
+        let mut heard: [Vec<usize>; 2] = Default::default();
+        for text in told {
+            let mut words = text.split(' ');
+            let (cursor, _, data) = (words.next(), words.next(), words.next().expect("three"));
+            let cursor = cursor.expect("three words");
+            assert!(*cursor > *last, "seed {seed}: {cursor} does not rise over {last}");
+            let signer = &self.reactor.site.server.signer;
+            assert!(!signer.read(cursor).expect("it is one").has_channels, "seed {seed}");
+            cursor.clone_into(&mut last);
+            let number: usize = data.parse().expect("a number");
+            let (stream, at) = self.places[number - 1];
+            heard[stream].push(at);
+        }
+        for (number, stream) in self.streams.iter().enumerate() {
+            let heard = &heard[number];
+            assert!(heard.is_sorted_by(|a, b| a < b), "seed {seed}: {id}, stream {number}");
+            let end = heard.last().map_or(0, |at| at + 1);
+            for (at, entry) in stream.entries.iter().enumerate() {
+                let (may, must) = listener.hears(number, at, entry);
+                let was_told = heard.binary_search(&at).is_ok();
+                let text = || format!("seed {seed}: {id}, stream {number}, {}", entry.2);
+                assert!(may || !was_told, "{} is not for it", text());
+                assert!(was_told || !must || (!all && at >= end), "{} was lost", text());
+            }
+        }
+    }
+}
+
+#[test]
+fn whoever_comes_from_another_node_gets_what_it_missed_of_each_stream() {
+    let (mut pages, mut refused) = (0, 0);
+    for seed in 1..=1_500 {
+        let mut world = World::new(seed);
+        let before = world.random.choose(&[0, 10, 300]);
+        world.add(before);
+        let begins_at = world.random.below(30);
+        for step in 0..150 {
+            match step == begins_at {
+                true => world.begin(),
+                false if step < begins_at => match world.random.below(3) {
+                    0 => world.connect(),
+                    1 => world.answer(),
+                    _ => world.turn(),
+                },
+                false => world.step(),
+            }
+        }
+        world.settle();
+        (pages, refused) = (pages + world.pages, refused + world.refused);
+    }
+    assert!(pages > 5_000 && refused > 20, "{pages} pages, {refused} did not come");
+}
+
+#[test]
+fn all_go_on_who_waited_for_the_streams_to_be_known() {
+    for seed in 1..=20 {
+        let mut world = World::new(seed);
+        world.add(30);
+        // The history will hold what they miss: none of them asks for a page, whose end would call the next one.
+        let had = [0, 1].map(|stream| world.streams[stream].entries.last().map(|entry| entry.0));
+        (0..100).for_each(|_| world.connect_with(had.map(|id| id.unwrap_or(EntryId::ZERO))));
+        (0..1000).for_each(|_| world.turn());
+        world.begin();
+        world.add(5);
+        world.settle();
+        assert_eq!((world.open.len(), world.pages), (100, 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_cursor_that_knows_nothing_of_the_streams_is_good_while_they_are_empty() {
+    for before in [0, 10] {
+        let mut world = World::new(1);
+        let first = world.reactor.site.server.cursor();
+        world.add(before);
+        world.begin();
+        world.add(10);
+        let id = world.reactor.attach();
+        let server = &mut world.reactor.site.server;
+        server.open(id, 0);
+        let has_channels = |server: &Server, cursor: &str| {
+            server.signer.read(cursor).expect("it is one").has_channels
+        };
+        assert!(has_channels(server, &first), "elsewhere it would have all of each stream");
+        match server.resume(id, &first) {
+            Resumed::From(cursor) => assert!(before == 0 && has_channels(server, &cursor)),
+            Resumed::No(_) => assert!(before > 0, "what was added meanwhile was told to nobody"),
+        }
+    }
+}

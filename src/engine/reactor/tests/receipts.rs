@@ -1,0 +1,251 @@
+//! Whether receipts say what became of a message.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::ConnId;
+use crate::config::{Format, RouteConfig, Slow};
+use crate::engine::pubsub::hub::CROWD;
+use crate::engine::random::Random;
+use crate::engine::reactor::tests::harness::Talks;
+use crate::engine::resume::cursor::EntryId;
+use crate::engine::server::receipts::RECEIPTS_MAX;
+
+const LATE: u64 = 5_000;
+
+fn talks(route: RouteConfig, frames_max: usize) -> Talks {
+    let mut talks = Talks::new(route, |bounds| {
+        bounds.backlog_frames_max = frames_max;
+        (bounds.ping_seconds, bounds.silence_seconds) = (0, 0);
+    });
+    talks.reactor.site.receipts = Some("receipts".to_owned());
+    talks
+}
+
+fn crowd(talks: &mut Talks, count: usize) -> Vec<ConnId> {
+    (0..count).map(|sub| talks.connect(&sub.to_string(), &["hall"])).collect()
+}
+
+/// Those that were sent since this was last asked.
+fn receipts(talks: &mut Talks) -> Vec<Value> {
+    let read = |words: &[String]| {
+        assert_eq!(words[..2], ["PUBLISH", "receipts"]);
+        serde_json::from_str(&words[2]).expect("a receipt is JSON")
+    };
+    talks.asked().iter().map(|(words, _)| read(words)).collect()
+}
+
+fn counts(receipt: &Value) -> [u64; 4] {
+    ["queued", "written", "dropped", "pending"].map(|name| receipt[name].as_u64().unwrap_or(0))
+}
+
+#[test]
+fn what_is_written_at_once_has_its_receipt_at_once() {
+    for clients in [0, 1, CROWD, CROWD + 1, 300] {
+        let mut talks = talks(RouteConfig::default(), 1024);
+        let bystander = talks.connect("bystander", &[]);
+        crowd(&mut talks, clients);
+        talks.told(bystander);
+        talks.publish("pub.hall", "1");
+        let id = talks.reactor.site.server.cursor();
+        let node = talks.reactor.site.server.node().to_owned();
+        let expected = json!({
+            "topic": "hall", "id": id, "queued": clients, "written": clients, "dropped": 0,
+            "node": node,
+        });
+        assert_eq!(receipts(&mut talks), [expected]);
+        assert_eq!(talks.told(bystander).len(), 0);
+    }
+}
+
+#[test]
+fn copies_of_all_routes_are_counted_and_each_client_once() {
+    let raw = RouteConfig { path: "/raw".into(), format: Format::Raw, ..RouteConfig::default() };
+    let mut talks = Talks::with_routes(&[RouteConfig::default(), raw], |_| {});
+    talks.reactor.site.receipts = Some("receipts".to_owned());
+    talks.connect("1", &["hall.1", "hall.*", "*"]);
+    talks.connect_at("/raw", "2", &["hall.*"]);
+    talks.publish("pub.hall.1", "1");
+    assert_eq!(counts(&receipts(&mut talks)[0]), [2, 2, 0, 0]);
+}
+
+#[test]
+fn a_receipt_waits_for_a_full_socket_and_no_longer_than_set() {
+    for clients in [3, CROWD + 3] {
+        let mut talks = talks(RouteConfig::default(), 1024);
+        let all = crowd(&mut talks, clients);
+        let queued = clients as u64;
+        talks.narrow(all[0], Some(5));
+        talks.narrow(all[1], Some(0));
+        talks.publish("pub.hall", "1");
+        talks.publish("pub.hall", "2");
+        talks.pass(1_000);
+        assert_eq!(receipts(&mut talks).len(), 0);
+        talks.narrow(all[0], None);
+        talks.pass(LATE - 1_001);
+        assert_eq!(receipts(&mut talks).len(), 0, "one is still written to");
+        talks.pass(1_000);
+        let told: Vec<[u64; 4]> = receipts(&mut talks).iter().map(counts).collect();
+        assert_eq!(told, [[queued, queued - 1, 0, 1]; 2]);
+        talks.narrow(all[1], None);
+        talks.pass(LATE);
+        assert_eq!(receipts(&mut talks).len(), 0, "each is sent once");
+        let metrics = talks.reactor.metrics();
+        assert_eq!((metrics.receipts, metrics.receipts_pending), (2, 2));
+    }
+}
+
+#[test]
+fn who_is_gone_was_dropped_for() {
+    for clients in [2, CROWD + 2] {
+        let mut talks = talks(RouteConfig::default(), 1024);
+        let all = crowd(&mut talks, clients);
+        talks.narrow(all[0], Some(7));
+        talks.publish("pub.hall", "1");
+        assert_eq!(receipts(&mut talks).len(), 0);
+        talks.cut(all[0]);
+        talks.pass(200);
+        let queued = clients as u64;
+        assert_eq!(counts(&receipts(&mut talks)[0]), [queued, queued - 1, 1, 0]);
+    }
+}
+
+#[test]
+fn what_a_slow_client_loses_was_dropped_for_it() {
+    for (slow, expected) in [
+        (Slow::Close, [[1, 0, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0]]),
+        (Slow::DropOldest, [[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]]),
+        (Slow::KeepNewest, [[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]]),
+    ] {
+        // The hole is told in a frame of its own, which takes the room of one more.
+        let frames_max = if slow == Slow::DropOldest { 3 } else { 2 };
+        let mut talks = talks(RouteConfig { slow, ..RouteConfig::default() }, frames_max);
+        let client = talks.connect("42", &["hall"]);
+        talks.told(client);
+        talks.narrow(client, Some(0));
+        // It is known to be full from then on.
+        talks.reactor.site.server.send(client, &crate::Frame::text("{}"));
+        talks.turn();
+        for payload in ["1", "2", "3"] {
+            talks.publish("pub.hall", payload);
+        }
+        talks.narrow(client, None);
+        talks.pass(200);
+        let mut told = receipts(&mut talks);
+        told.sort_by_key(|receipt| receipt["id"].as_str().unwrap().to_owned());
+        let told: Vec<[u64; 4]> = told.iter().map(counts).collect();
+        assert_eq!(told, expected, "{slow:?}");
+    }
+}
+
+#[test]
+fn above_their_bound_receipts_do_not_wait() {
+    let mut talks = talks(RouteConfig::default(), 100_000);
+    let client = talks.connect("42", &["hall"]);
+    talks.narrow(client, Some(0));
+    for _ in 0..RECEIPTS_MAX {
+        talks.reactor.site.publish(b"pub.hall", b"1");
+    }
+    talks.turn();
+    assert_eq!(receipts(&mut talks).len(), 0);
+    talks.publish("pub.hall", "1");
+    assert_eq!(counts(&receipts(&mut talks)[0]), [1, 0, 0, 1]);
+    talks.narrow(client, None);
+    talks.pass(1_000);
+    talks.pass(1_000);
+    assert_eq!(receipts(&mut talks).len(), RECEIPTS_MAX);
+    talks.publish("pub.hall", "1");
+    assert_eq!(counts(&receipts(&mut talks)[0]), [1, 1, 0, 0], "there is room again");
+}
+
+#[test]
+fn a_receipt_has_no_receipt() {
+    let mut talks = talks(RouteConfig::default(), 1024);
+    talks.reactor.site.receipts = Some("pub.receipts".to_owned());
+    talks.connect("42", &["receipts"]);
+    assert_eq!(talks.publish("pub.receipts", "{}"), 1);
+    assert_eq!(talks.publish("pub.a..b", "{}"), 0);
+    assert!(talks.asked().is_empty());
+    talks.reactor.site.receipts = None;
+    talks.publish("pub.receipts", "{}");
+    assert!(talks.asked().is_empty());
+}
+
+#[test]
+fn an_entry_names_the_channel_of_its_receipt() {
+    let mut talks = talks(RouteConfig::default(), 1024);
+    talks.reactor.site.receipts = None;
+    talks.reactor.site.server.read_streams(vec!["entries".to_owned()]);
+    let client = talks.connect("42", &["hall"]);
+    talks.told(client);
+    let entry = EntryId { millis: 5, number: 1 };
+    let site = &mut talks.reactor.site;
+    site.publish_entry(0, entry, b"hall", b"1", Some(b"receipts"));
+    site.publish_entry(0, entry, b"hall", b"2", None);
+    site.publish_entry(0, entry, b"hall", b"3", Some(b""));
+    site.publish_entry(0, entry, b"a..b", b"4", Some(b"receipts"));
+    talks.turn();
+    let told = receipts(&mut talks);
+    assert_eq!(told.iter().map(counts).collect::<Vec<_>>(), [[1, 1, 0, 0]]);
+    assert_eq!(told[0]["stream"], "5-1");
+    assert_eq!(told[0]["id"], talks.told(client)[0]["id"]);
+}
+
+/// However sockets fill, clear and break: receipts add up, and say what the far ends saw.
+#[test]
+fn receipts_say_what_far_ends_saw_from_seeds() {
+    let mut unsettled = 0;
+    for seed in 1..150 {
+        let mut random = Random::new(seed);
+        let slow = random.choose(&[Slow::Close, Slow::DropOldest, Slow::KeepNewest]);
+        let frames_max = random.choose(&[3, 1024]);
+        let mut talks = talks(RouteConfig { slow, ..RouteConfig::default() }, frames_max);
+        talks.reactor.site.server.bounds.flush_clients_per_turn = random.choose(&[1, 20, 512]);
+        let clients = random.choose(&[1, 10, CROWD + 10]);
+        let all = crowd(&mut talks, clients);
+        let mut told = Vec::new();
+        let mut published = 0;
+        for _ in 0..60 {
+            let client = all[random.below(clients)];
+            match random.below(8) {
+                0 => talks.cut(client),
+                1 | 2 => talks.narrow(client, Some(random.below(300))),
+                3 => talks.narrow(client, None),
+                4 => talks.pass(random.choose(&[0, 200, 3_000])),
+                _ => {
+                    published += 1;
+                    talks.publish("pub.hall", &format!("\"m{published}\""));
+                }
+            }
+            told.extend(receipts(&mut talks));
+        }
+        for client in &all {
+            talks.narrow(*client, None);
+        }
+        (0..200).for_each(|_| talks.turn());
+        talks.pass(LATE);
+        talks.pass(LATE);
+        told.extend(receipts(&mut talks));
+        let mut seen: HashMap<String, u64> = HashMap::new();
+        for client in &all {
+            let text = String::from_utf8_lossy(&talks.told_bytes(*client)).into_owned();
+            for message in text.split(r#""topic":"hall","id":""#).skip(1) {
+                // One that was cut off is none.
+                let whole = message.split_once('"').filter(|_| message.contains("\"}"));
+                let Some((id, _)) = whole else { continue };
+                *seen.entry(id.to_owned()).or_default() += 1;
+            }
+        }
+        assert_eq!(told.len(), published, "seed {seed}: one for each message");
+        for receipt in &told {
+            let [queued, written, dropped, pending] = counts(receipt);
+            assert_eq!(queued, written + dropped + pending, "seed {seed}: {receipt}");
+            let seen = seen.get(receipt["id"].as_str().unwrap()).copied().unwrap_or(0);
+            let is_so = (written..=written + pending).contains(&seen);
+            assert!(is_so, "seed {seed}: {receipt}, {seen} saw it");
+            unsettled += pending;
+        }
+    }
+    assert!(unsettled > 0, "some were sent too early to know");
+}

@@ -1,0 +1,147 @@
+//! What is asked of Redis over a real socket: each request is answered, whatever becomes of the connection.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use crate::engine::reactor::tests::{Silent, plan};
+use crate::engine::reactor::*;
+use crate::engine::redis::command_connection::Commander;
+use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::request::{Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, command};
+
+/// The loop, and the Redis that it asks.
+struct World {
+    reactor: Reactor,
+    events: Events,
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl World {
+    fn new(name: &str) -> World {
+        let path = std::env::temp_dir().join(format!("oneloop-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).expect("a socket can be made");
+        let url = format!("unix:{}", path.display());
+        let config = LinkConfig::from_url(&url).expect("the path is a URL");
+        let mut plan = plan(Silent, |_| {});
+        plan.commander = Some(Commander::new(config, 0));
+        let reactor = Reactor::new(plan).expect("a port is free");
+        World { reactor, events: Events::with_capacity(64), listener, path }
+    }
+
+    fn turn(&mut self) {
+        let short = Some(Duration::from_millis(1));
+        self.reactor.turn(&mut self.events, short).expect("the loop turns");
+    }
+
+    fn turn_until(&mut self, what: &str, is_so: impl Fn(&Reactor) -> bool) {
+        let turns = (0..20_000).find(|_| {
+            self.turn();
+            is_so(&self.reactor)
+        });
+        turns.unwrap_or_else(|| panic!("it does not come: {what}"));
+    }
+
+    /// The loop's next connection, greeted.
+    fn accept(&mut self) -> UnixStream {
+        self.listener.set_nonblocking(true).expect("a socket takes its options");
+        let mut accepted = None;
+        for _ in 0..20_000 {
+            self.turn();
+            if let Ok((stream, _)) = self.listener.accept() {
+                accepted = Some(stream);
+                break;
+            }
+        }
+        let mut stream = accepted.expect("the loop connects");
+        stream.write_all(b"+OK\r\n+PONG\r\n").expect("the loop is there");
+        self.turn_until("ready", |reactor| reactor.site.commander_up);
+        stream
+    }
+
+    fn ask(&mut self, word: &str) {
+        self.reactor.site.server.ask(command(&[word.as_bytes()]), Purpose::Notice);
+    }
+
+    /// Requests asked, and those of them that were unavailable.
+    fn counted(&self) -> (u64, u64) {
+        let metrics = self.reactor.metrics();
+        (metrics.requests, metrics.requests_unavailable)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() {
+    let mut reactor = Reactor::new(plan(Silent, |_| {})).expect("a port is free");
+    let mut events = Events::with_capacity(4);
+    for _ in 0..2 {
+        reactor.site.server.ask(command(&[b"A"]), Purpose::Notice);
+    }
+    reactor.site.server.read_streams(vec!["s".to_owned()]);
+    let page = Purpose::Page { id: ConnId::NOBODY, stream: 0 };
+    reactor.site.server.ask(command(&[b"A"]), page);
+    reactor.site.server.ask(command(&[b"A"]), Purpose::Extent { stream: 0 });
+    assert!(reactor.next_wake(5) == Some(5), "what waits keeps the loop from sleeping");
+    reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
+    assert_eq!(reactor.metrics().requests, 4);
+    assert_eq!(reactor.metrics().requests_unavailable, 4);
+    assert_eq!(reactor.site.server.requests_len(), 0);
+    assert!(reactor.site.commander_up, "nobody needs one");
+}
+
+#[test]
+fn a_request_is_answered_by_redis_or_unavailable_once_the_connection_is_gone() {
+    let mut world = World::new("asking");
+    world.ask("EARLY");
+    let mut redis = world.accept();
+    world.ask("A");
+    redis.set_nonblocking(true).expect("a socket takes its options");
+    let mut heard = Vec::new();
+    for _ in 0..20_000 {
+        world.turn();
+        let mut buffer = [0; 4096];
+        if let Ok(length) = redis.read(&mut buffer) {
+            heard.extend_from_slice(&buffer[..length]);
+        }
+        if heard.ends_with(b"*1\r\n$5\r\nEARLY\r\n*1\r\n$1\r\nA\r\n") {
+            break;
+        }
+    }
+    assert!(heard.ends_with(b"$1\r\nA\r\n"), "{:?}", String::from_utf8_lossy(&heard));
+    assert!(!world.reactor.links[0].is_settled());
+    redis.write_all(b":1\r\n:2\r\n").expect("the loop is there");
+    world.turn_until("the answers", |reactor| reactor.links[0].is_settled());
+    assert_eq!(world.counted(), (2, 0));
+    world.ask("B");
+    world.ask("C");
+    world.turn();
+    drop(redis);
+    world.turn_until("the end", |reactor| reactor.metrics().requests_unavailable == 2);
+    assert!(!world.reactor.site.commander_up && world.reactor.links[0].is_settled());
+    world.ask("D");
+    world.turn();
+    assert_eq!(world.counted(), (5, 3), "it waits for nothing");
+    let _redis = world.accept();
+    assert!(world.reactor.site.commander_up, "it comes back by itself");
+}
+
+#[test]
+fn above_the_bounds_only_whose_it_is_is_held() {
+    let mut reactor = Reactor::new(plan(Silent, |_| {})).expect("a port is free");
+    let server = &mut reactor.site.server;
+    server.ask(vec![b'x'; REQUEST_BYTES_MAX], Purpose::Notice);
+    server.ask(vec![b'x'; 1], Purpose::Notice);
+    assert_eq!(server.next_request().map(|one| one.command.len()), Some(REQUEST_BYTES_MAX));
+    assert_eq!(server.next_request().map(|one| one.command.len()), Some(0));
+    (0..=REQUESTS_MAX).for_each(|_| server.ask(vec![b'x'; 1], Purpose::Notice));
+    let held = std::iter::from_fn(|| server.next_request()).map(|one| one.command.len());
+    assert_eq!(held.sum::<usize>(), REQUESTS_MAX);
+}

@@ -1,0 +1,300 @@
+//! Clients of a simulated world: sockets in memory, and what each of them may hear by what it was told.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use crate::engine::client::in_memory::FarEnds;
+use crate::engine::slots::ConnId;
+
+/// A cursor, and the last message of each topic that was heard by then.
+pub type Memory = (String, BTreeMap<String, u64>);
+
+/// A phone's end of its connection.
+#[derive(Debug, Default)]
+pub struct Phone {
+    pub sub: String,
+    /// On its way to the server.
+    outgoing: VecDeque<u8>,
+    /// What the socket takes before it is full.
+    pub room: usize,
+    /// The server was told that it is full, and waits.
+    pub is_full: bool,
+    /// It has ended its side, or its socket failed.
+    pub ended: bool,
+    pub reset: bool,
+    incoming: Vec<u8>,
+    /// The handshake was answered.
+    open: bool,
+    pub close_code: Option<u16>,
+    pub closed: bool,
+    /// What it listens to, by what the server told it.
+    pub topics: BTreeSet<String>,
+    /// What it gave up since it came. If it takes that again while it is given what it missed, it is not given what was said in
+    /// between, and may hear what was said before.
+    given_up: BTreeSet<String>,
+    /// The last message heard of each topic since the last hole that it was told of.
+    last: BTreeMap<String, u64>,
+    pub heard: usize,
+    last_id: String,
+    /// It came back with the cursor of an earlier connection of the user's, who had heard these of each topic by then.
+    pub since: Option<Memory>,
+    pub gaps: usize,
+    pub welcomed: bool,
+    pub resumed: usize,
+    /// It answers pings.
+    pub answers: bool,
+    pub pings: usize,
+    /// Commands that are to be answered.
+    pub asked: usize,
+    pub answered: usize,
+}
+
+/// All of them, and whose socket has news for the server.
+pub struct Phones {
+    pub all: BTreeMap<ConnId, Phone>,
+    pub readable: BTreeSet<ConnId>,
+    pub writable: BTreeSet<ConnId>,
+    pub seed: u64,
+    pub messages: usize,
+    pub gaps: usize,
+    pub resumed: usize,
+}
+
+#[derive(Clone)]
+pub struct Shared(pub Rc<RefCell<Phones>>);
+
+impl Phone {
+    /// A text frame, masked with zeros.
+    pub fn say(&mut self, text: &str) {
+        self.frame(0x81, text.as_bytes());
+    }
+
+    pub fn frame(&mut self, first: u8, payload: &[u8]) {
+        let length = payload.len();
+        self.outgoing.push_back(first);
+        match length {
+            0..126 => self.outgoing.push_back(0x80 | length as u8),
+            _ => {
+                self.outgoing.push_back(0x80 | 126);
+                self.outgoing.extend((length as u16).to_be_bytes());
+            }
+        }
+        self.outgoing.extend([0; 4]);
+        self.outgoing.extend(payload);
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.outgoing.extend(bytes);
+    }
+
+    /// Reads whole frames off what came. Whether it has something to answer.
+    fn take_in(&mut self, seed: u64) -> bool {
+        let mut bytes = std::mem::take(&mut self.incoming);
+        let mut rest = &bytes[..];
+        let mut answers = false;
+        if !self.open {
+            let Some(end) = rest.windows(4).position(|four| four == b"\r\n\r\n") else {
+                self.incoming = bytes;
+                return false;
+            };
+            if !rest.starts_with(b"HTTP/1.1 101 ") {
+                // Refused: the rest is for people.
+                return false;
+            }
+            self.open = true;
+            rest = &rest[end + 4..];
+        }
+        while let Some((first, payload, length)) = whole_frame(rest) {
+            assert!(self.close_code.is_none(), "seed {seed}: a frame behind the close");
+            match first {
+                0x81 => self.hear(std::str::from_utf8(payload).expect("text is UTF-8"), seed),
+                0x89 => {
+                    self.pings += 1;
+                    if self.answers {
+                        self.frame(0x8a, b"");
+                        answers = true;
+                    }
+                }
+                0x8a => {}
+                0x88 => {
+                    let code = payload.get(..2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+                    self.close_code = Some(code.unwrap_or(1005));
+                }
+                other => panic!("seed {seed}: a frame of kind {other:#x}"),
+            }
+            rest = &rest[length..];
+        }
+        let left = rest.len();
+        bytes.drain(..bytes.len() - left);
+        self.incoming = bytes;
+        answers
+    }
+
+    fn hear(&mut self, text: &str, seed: u64) {
+        if text == "pong" {
+            self.answered += 1;
+            return;
+        }
+        let frame: Value = serde_json::from_str(text).expect("frames are JSON");
+        if let Some(id) = frame["id"].as_str() {
+            let rises = *id > *self.last_id || frame["op"] == "welcome";
+            assert!(rises, "seed {seed}, {}: {id} does not rise over {}", self.sub, self.last_id);
+            id.clone_into(&mut self.last_id);
+        }
+        let strings = |value: &Value| -> BTreeSet<String> {
+            let all = value.as_array().expect("a list").iter();
+            all.map(|one| one.as_str().expect("a text").to_owned()).collect()
+        };
+        self.answered += usize::from(frame.get("ref").is_some());
+        match frame["op"].as_str() {
+            None => self.hear_message(&frame, seed),
+            Some("welcome") => {
+                assert!(!self.welcomed, "seed {seed}: welcomed twice");
+                self.welcomed = true;
+                self.topics = strings(&frame["topics"]);
+                let resumed = frame["resumed"].as_bool().expect("a truth");
+                assert!(!resumed || self.since.is_some(), "seed {seed}: nobody asked");
+                if resumed && let Some((since, last)) = self.since.take() {
+                    assert_eq!(self.last_id, since, "seed {seed}: it goes on where it was");
+                    self.last = last;
+                    self.forget_others();
+                    self.resumed += 1;
+                }
+            }
+            Some("authed") => {
+                let before = std::mem::replace(&mut self.topics, strings(&frame["topics"]));
+                self.given_up.extend(before.difference(&self.topics).cloned());
+                self.forget_others();
+            }
+            Some("subscribed") => {
+                self.topics.insert(frame["topic"].as_str().expect("a text").to_owned());
+            }
+            Some("unsubscribed") => {
+                let topic = frame["topic"].as_str().expect("a text");
+                self.topics.remove(topic);
+                self.given_up.insert(topic.to_owned());
+                self.forget_others();
+            }
+            Some("error" | "pong") => {}
+            Some("gap") => {
+                self.gaps += 1;
+                self.last.clear();
+            }
+            Some(other) => panic!("seed {seed}: {other}"),
+        }
+    }
+
+    /// What it listens to no more may have holes.
+    fn forget_others(&mut self) {
+        let mut last = std::mem::take(&mut self.last);
+        last.retain(|topic, _| self.listens_to(topic));
+        self.last = last;
+    }
+
+    /// It is for this one, it is the next one of its topic, and it was not heard before.
+    fn hear_message(&mut self, frame: &Value, seed: u64) {
+        let topic = frame["topic"].as_str().expect("a text");
+        let number = frame["data"].as_u64().expect("a number");
+        let sub = &self.sub;
+        assert!(self.listens_to(topic), "seed {seed}: {sub} hears {topic} {number}");
+        if let Some(last) = self.last.insert(topic.to_owned(), number) {
+            let is_next = number == last + 1;
+            let is_later = number > last && covers(&self.given_up, topic);
+            assert!(is_next || is_later, "seed {seed}: {sub}, {topic}: {number} behind {last}");
+        }
+        self.heard += 1;
+    }
+
+    /// Whether one of what it listens to covers the topic.
+    pub fn listens_to(&self, topic: &str) -> bool {
+        covers(&self.topics, topic)
+    }
+
+    /// What it would come back with.
+    pub fn memory(&self) -> Option<Memory> {
+        (!self.last_id.is_empty()).then(|| (self.last_id.clone(), self.last.clone()))
+    }
+
+    /// The last message that it heard of a topic since it last had a hole.
+    pub fn last_of(&self, topic: &str) -> Option<u64> {
+        self.last.get(topic).copied()
+    }
+}
+
+/// Whether one of these grants covers the topic.
+fn covers(grants: &BTreeSet<String>, topic: &str) -> bool {
+    grants.iter().any(|grant| match grant.strip_suffix('*') {
+        Some(prefix) if !topic.starts_with("user.") => topic.starts_with(prefix),
+        _ => grant == topic,
+    })
+}
+
+/// The first byte of a frame, its payload, and its whole length.
+fn whole_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+    let (first, short) = (*bytes.first()?, *bytes.get(1)?);
+    let (header, length) = match short {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
+        short => (2, usize::from(short)),
+    };
+    Some((first, bytes.get(header..header + length)?, header + length))
+}
+
+impl FarEnds for Shared {
+    /// All that is there, as a socket gives it: a short read means that nothing is left.
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut phones = self.0.borrow_mut();
+        let phone = phones.all.get_mut(&id).expect("it was attached");
+        if phone.reset {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        if phone.outgoing.is_empty() {
+            return if phone.ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
+        }
+        let length = buffer.len().min(phone.outgoing.len());
+        for (place, byte) in buffer.iter_mut().zip(phone.outgoing.drain(..length)) {
+            *place = byte;
+        }
+        Ok(length)
+    }
+
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        let mut phones = self.0.borrow_mut();
+        let seed = phones.seed;
+        let phone = phones.all.get_mut(&id).expect("it was attached");
+        if phone.reset {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        assert!(!phone.is_full, "seed {seed}: written to before there was room again");
+        let taken = bytes.len().min(phone.room);
+        phone.is_full = taken < bytes.len();
+        phone.room -= taken;
+        phone.incoming.extend_from_slice(&bytes[..taken]);
+        let (heard, gaps, resumed) = (phone.heard, phone.gaps, phone.resumed);
+        let answers = phone.take_in(seed);
+        let (heard, gaps, resumed) =
+            (phone.heard - heard, phone.gaps - gaps, phone.resumed - resumed);
+        if answers {
+            phones.readable.insert(id);
+        }
+        phones.messages += heard;
+        phones.gaps += gaps;
+        phones.resumed += resumed;
+        if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    fn shutdown_write(&mut self, id: ConnId) {
+        self.0.borrow_mut().all.get_mut(&id).expect("it was attached").closed = true;
+    }
+
+    fn close(&mut self, id: ConnId) {
+        let mut phones = self.0.borrow_mut();
+        phones.all.get_mut(&id).expect("it was attached").closed = true;
+        phones.readable.remove(&id);
+        phones.writable.remove(&id);
+    }
+}

@@ -1,0 +1,143 @@
+//! The Redis of a simulated world: it may be cut at any byte, fall silent, or refuse.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use crate::engine::random::Random;
+
+/// One connection of the server to it.
+struct Connection {
+    stream: UnixStream,
+    received: Vec<u8>,
+    /// On its way to the server.
+    outgoing: Vec<u8>,
+    subscribed: bool,
+}
+
+/// The server listens on a socket of its own in the file system.
+pub struct Redis {
+    listener: UnixListener,
+    pub path: PathBuf,
+    connection: Option<Connection>,
+    /// It accepts and says nothing.
+    pub silent: bool,
+    /// It hangs up on whoever comes.
+    pub refuses: bool,
+    /// Messages that a subscriber was sent, each whole.
+    pub published: u64,
+}
+
+impl Redis {
+    pub fn new(seed: u64) -> Redis {
+        let name = format!("oneloop-simulation-{}-{seed}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).expect("a socket can be made");
+        listener.set_nonblocking(true).expect("a socket takes its options");
+        Redis { listener, path, connection: None, silent: false, refuses: false, published: 0 }
+    }
+
+    pub fn is_subscribed(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.subscribed)
+    }
+
+    /// Publishes; whoever is subscribed will be sent it. Whether somebody is.
+    pub fn publish(&mut self, topic: &str, number: u64) -> bool {
+        let Some(connection) = self.connection.as_mut().filter(|one| one.subscribed) else {
+            return false;
+        };
+        let (channel, payload) = (format!("pub.{topic}"), number.to_string());
+        let (length, bytes) = (channel.len(), payload.len());
+        let text = format!(
+            ">4\r\n$8\r\npmessage\r\n$5\r\npub.*\r\n${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n"
+        );
+        connection.outgoing.extend_from_slice(text.as_bytes());
+        self.published += 1;
+        true
+    }
+
+    /// Ends the connection, with part of what was on its way sent.
+    pub fn cut(&mut self, random: &mut Random) {
+        if let Some(mut connection) = self.connection.take() {
+            let part = random.below(connection.outgoing.len() + 1);
+            let _ = connection.stream.write(&connection.outgoing[..part]);
+        }
+    }
+
+    /// Accepts, answers, and sends a part of what is on its way.
+    pub fn step(&mut self, random: &mut Random) {
+        if let Ok((stream, _)) = self.listener.accept() {
+            stream.set_nonblocking(true).expect("a socket takes its options");
+            let fresh =
+                Connection { stream, received: vec![], outgoing: vec![], subscribed: false };
+            self.connection = (!self.refuses).then_some(fresh);
+        }
+        let Some(connection) = &mut self.connection else { return };
+        let mut buffer = [0; 4096];
+        match connection.stream.read(&mut buffer) {
+            Ok(0) => {
+                self.connection = None;
+                return;
+            }
+            Ok(length) => connection.received.extend_from_slice(&buffer[..length]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => {
+                self.connection = None;
+                return;
+            }
+        }
+        if self.silent {
+            return;
+        }
+        connection.answer();
+        let most = connection.outgoing.len();
+        let part = if random.below(3) == 0 { random.below(most + 1) } else { most };
+        if part > 0 {
+            let sent = connection.stream.write(&connection.outgoing[..part]).unwrap_or(0);
+            connection.outgoing.drain(..sent);
+        }
+    }
+}
+
+impl Connection {
+    fn answer(&mut self) {
+        while let Some((words, length)) = command(&self.received) {
+            self.received.drain(..length);
+            let reply = match words[0].as_str() {
+                "HELLO" => "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n",
+                "PSUBSCRIBE" => {
+                    self.subscribed = true;
+                    ">3\r\n$10\r\npsubscribe\r\n$5\r\npub.*\r\n:1\r\n"
+                }
+                "PING" => "+PONG\r\n",
+                _ => "+OK\r\n",
+            };
+            self.outgoing.extend_from_slice(reply.as_bytes());
+        }
+    }
+}
+
+/// The first whole command and its length.
+fn command(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
+    let mut at = 0;
+    let mut line = |bytes: &[u8]| -> Option<String> {
+        let end = bytes[at..].windows(2).position(|two| two == b"\r\n")?;
+        let text = String::from_utf8_lossy(&bytes[at..at + end]).into_owned();
+        at += end + 2;
+        Some(text)
+    };
+    let count: usize = line(bytes)?[1..].parse().expect("an array");
+    let mut words = Vec::new();
+    for _ in 0..count {
+        line(bytes)?;
+        words.push(line(bytes)?);
+    }
+    Some((words, at))
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

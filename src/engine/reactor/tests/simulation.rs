@@ -1,0 +1,445 @@
+//! A simulated world: the whole loop with its handler, driven by a seed over clients in memory, a scripted clock and a Redis
+//! that fails in every way.
+//!
+//! Each client checks what it hears by what it was told: nothing that it does not listen to, each message of a topic behind
+//! the one before it, none twice, none missing without a `gap` or a close. A seed that failed fails again.
+//!
+//! `ONELOOP_SIMULATION_SECONDS=3600 cargo test --release --lib simulation` goes on for so long.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::config::RouteConfig;
+use crate::engine::client::State;
+use crate::engine::client::in_memory::install;
+use crate::engine::random::Random;
+use crate::engine::reactor::tests::plan;
+use crate::engine::reactor::tests::simulated_phones::{Memory, Phone, Phones, Shared};
+use crate::engine::reactor::tests::simulated_redis::Redis;
+use crate::engine::reactor::*;
+use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::subscriber::Link;
+use crate::push::Push;
+use crate::push::auth::{KeySettings, Keys};
+
+const SECRET: &[u8] = b"a secret for simulations alone, long enough";
+
+/// When the world begins, in seconds since 1970.
+const EPOCH: u64 = 1_700_000_000;
+
+const TOPICS: [&str; 5] = ["news", "room.1", "room.2", "a", "b"];
+const GRANTS: [&str; 6] = ["news", "room.1", "room.*", "a", "b", "*"];
+
+/// Turns of all worlds, and what happened in them.
+#[derive(Debug, Default)]
+struct Told {
+    turns: u64,
+    messages: u64,
+    gaps: u64,
+    resumed: u64,
+    closes: BTreeMap<u16, u64>,
+    connections: u64,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    reactor: Reactor,
+    events: Events,
+    keys: Rc<Keys>,
+    phones: Shared,
+    redis: Redis,
+    micros: u64,
+    numbers: BTreeMap<String, u64>,
+    present: BTreeSet<ConnId>,
+    turns: u64,
+    people: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let redis = Redis::new(seed);
+        let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
+        let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
+        // What everyone listens to has a crowd.
+        let topics =
+            if random.below(3) > 0 { vec!["news".to_owned(), "a".to_owned()] } else { vec![] };
+        let route = RouteConfig { may: vec!["*".into()], topics, ..RouteConfig::default() };
+        let push = Push::new(Rc::clone(&keys), &route).expect("the grants are good");
+        let mut plan = plan(push, |bounds| {
+            bounds.flush_clients_per_turn = random.choose(&[1, 3, 20, 512]);
+            bounds.backlog_frames_max = random.choose(&[4, 64, 1024]);
+            bounds.commands_per_second_max = random.choose(&[0, 50]);
+            bounds.topics_per_client_max = random.choose(&[3, 128]);
+            bounds.clients_per_user_max = random.choose(&[0, 0, 2]);
+            bounds.read_bytes_per_turn = random.choose(&[64, 4096, 65_536]);
+            bounds.history_messages_max = random.choose(&[3, 100, 65_536, 65_536]);
+            bounds.history_bytes_max = random.choose(&[0, 300, 8 << 20, 8 << 20]);
+        });
+        plan.prefix = "pub.".to_owned();
+        let url = format!("unix:{}", redis.path.display());
+        let link = LinkConfig::from_url(&url).expect("the path is a URL");
+        plan.link = Some(Link::new(link, 0));
+        let phones = Shared(Rc::new(RefCell::new(Phones {
+            all: BTreeMap::new(),
+            readable: BTreeSet::new(),
+            writable: BTreeSet::new(),
+            seed,
+            messages: 0,
+            gaps: 0,
+            resumed: 0,
+        })));
+        install(Some(Box::new(phones.clone())));
+        let mut reactor = Reactor::new(plan).expect("a port is free");
+        reactor.clock = Clock::Scripted(0, EPOCH * 1000);
+        for link in &mut reactor.links {
+            link.without_chance(|| 77);
+        }
+        World {
+            seed,
+            people: random.choose(&[5, 60, 200]),
+            random,
+            reactor,
+            events: Events::with_capacity(64),
+            keys,
+            phones,
+            redis,
+            micros: 0,
+            numbers: BTreeMap::new(),
+            present: BTreeSet::new(),
+            turns: 0,
+        }
+    }
+
+    fn unix(&self) -> u64 {
+        EPOCH + self.micros / 1_000_000
+    }
+
+    fn token(&mut self, sub: &str) -> String {
+        let grants: Vec<String> =
+            (0..self.random.below(4)).map(|_| self.random.choose(&GRANTS).to_owned()).collect();
+        let ttl = self.random.choose(&[3, 60, 3600]);
+        let issued = self.keys.issue(sub, &grants, &["*".to_owned()], false, self.unix(), ttl);
+        issued.expect("the claims are good")
+    }
+
+    /// A phone calls, with its whole head or a part of it.
+    fn connect(&mut self) {
+        let sub = format!("u{}", self.random.below(self.people));
+        let token = self.token(&sub);
+        let id = self.reactor.attach();
+        let mut phone = Phone::default();
+        (phone.sub, phone.answers) = (sub, self.random.below(10) > 0);
+        phone.room = self.random.choose(&[0, 50, 100_000, 10_000_000]);
+        let with_head = self.random.below(4) > 0;
+        let (since, topics) = self.earlier(&phone.sub);
+        phone.since = since;
+        let since = phone.since.as_ref().map(|(since, _)| since.clone());
+        let query = match &since {
+            Some(since) if with_head => {
+                let topics = topics.iter().map(|topic| format!("&topic={topic}"));
+                format!("?since={since}{}", topics.collect::<String>())
+            }
+            _ => String::new(),
+        };
+        let bearer = match with_head {
+            true => format!("Authorization: Bearer {token}\r\n"),
+            false => String::new(),
+        };
+        phone.raw(
+            format!(
+                "GET /ws{query} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 {bearer}\r\n"
+            )
+            .replace("/ws", if self.random.below(20) == 0 { "/nowhere" } else { "/" })
+            .as_bytes(),
+        );
+        if !with_head && self.random.below(5) > 0 {
+            let mut auth = json!({"op": "auth", "token": token, "ref": 2});
+            if let Some(since) = since {
+                (auth["since"], auth["topics"]) = (since.into(), topics.into());
+            }
+            phone.say(&auth.to_string());
+            phone.asked += 1;
+        }
+        let mut phones = self.phones.0.borrow_mut();
+        assert!(phones.all.insert(id, phone).is_none(), "seed {}: an id again", self.seed);
+        phones.readable.insert(id);
+        self.present.insert(id);
+    }
+
+    /// What a user would come back with who was here before, mostly: the cursor with what was heard up to it, and the topics.
+    fn earlier(&mut self, sub: &str) -> (Option<Memory>, Vec<String>) {
+        let phones = self.phones.0.borrow();
+        let is_gone = |phone: &&Phone| phone.sub == *sub && (phone.closed || phone.reset);
+        let gone: Vec<&Phone> = phones.all.values().filter(is_gone).collect();
+        if gone.is_empty() || self.random.below(5) == 0 {
+            return (None, Vec::new());
+        }
+        let latest = gone.len() - 1 - self.random.below(gone.len().min(2));
+        let phone = gone[latest];
+        let own = format!("user.{sub}");
+        let topics = phone.topics.iter().filter(|topic| **topic != own).cloned().collect();
+        (phone.memory(), topics)
+    }
+
+    fn someone(&mut self) -> Option<ConnId> {
+        let phones = self.phones.0.borrow();
+        self.present.retain(|id| !phones.all[id].closed && !phones.all[id].reset);
+        drop(phones);
+        if self.present.is_empty() {
+            return None;
+        }
+        let place = self.random.below(self.present.len());
+        self.present.iter().nth(place).copied()
+    }
+
+    /// A phone does something.
+    fn act(&mut self) {
+        let Some(id) = self.someone() else { return };
+        let what = self.random.below(30);
+        let topic = self.random.choose(&GRANTS);
+        let sub = self.phones.0.borrow().all[&id].sub.clone();
+        let token = (what == 12).then(|| self.token(&sub));
+        let mut phones = self.phones.0.borrow_mut();
+        let phone = phones.all.get_mut(&id).expect("it is present");
+        match what {
+            0..6 => {
+                phone.say(&format!(r#"{{"op":"subscribe","topic":"{topic}","ref":1}}"#));
+                phone.asked += 1;
+            }
+            6..9 => {
+                phone.say(&format!(r#"{{"op":"unsubscribe","topic":"{topic}","ref":1}}"#));
+                phone.asked += 1;
+            }
+            9..12 => {
+                phone.say("ping");
+                phone.asked += 1;
+            }
+            12 => {
+                let token = token.expect("it was made");
+                phone.say(&format!(r#"{{"op":"auth","token":"{token}","ref":2}}"#));
+                phone.asked += 1;
+            }
+            13 => phone.frame(0x89, b"hello"),
+            14 => {
+                // A message in two fragments, a pong between them.
+                phone.frame(0x01, br#"{"op":"#);
+                phone.frame(0x8a, b"");
+                phone.frame(0x80, br#""ping","ref":3}"#);
+                phone.asked += 1;
+            }
+            15 => phone.frame(0x88, &1000_u16.to_be_bytes()),
+            16 => phone.ended = true,
+            17 => phone.reset = true,
+            18 => phone.raw(&[0xff, 0x00, 0x12]),
+            19 => phone.say("not JSON"),
+            20 => phone.frame(0x81, &[0xff; 3]),
+            21..25 => phone.room = 0,
+            _ => {
+                phone.room = self.random.choose(&[1, 7, 300, 1_000_000]);
+                if std::mem::take(&mut phone.is_full) {
+                    phones.writable.insert(id);
+                }
+                return;
+            }
+        }
+        phones.readable.insert(id);
+    }
+
+    fn publish(&mut self) {
+        let topic = match self.random.below(3) {
+            0 => format!("user.u{}", self.random.below(self.people)),
+            _ => self.random.choose(&TOPICS).to_owned(),
+        };
+        self.publish_on(&topic);
+    }
+
+    fn publish_on(&mut self, topic: &str) {
+        let number = self.numbers.entry(topic.to_owned()).or_default();
+        *number += 1;
+        self.redis.publish(topic, *number);
+    }
+
+    fn disturb(&mut self) {
+        match self.random.below(6) {
+            0 | 1 => self.redis.cut(&mut self.random),
+            2 => self.redis.silent = true,
+            3 => self.redis.refuses = true,
+            _ => (self.redis.silent, self.redis.refuses) = (false, false),
+        }
+    }
+
+    /// Time passes, events come, the loop turns.
+    fn turn(&mut self, most_millis: usize) {
+        self.micros += self.random.below(most_millis * 1000 + 1) as u64;
+        self.reactor.clock = Clock::Scripted(self.micros, EPOCH * 1000 + self.micros / 1000);
+        self.redis.step(&mut self.random);
+        let mut phones = self.phones.0.borrow_mut();
+        let readable: Vec<ConnId> = std::mem::take(&mut phones.readable).into_iter().collect();
+        let writable: Vec<ConnId> = std::mem::take(&mut phones.writable).into_iter().collect();
+        let ending = |id: &ConnId| phones.all[id].ended || phones.all[id].reset;
+        let readable: Vec<(ConnId, bool)> = readable.iter().map(|id| (*id, ending(id))).collect();
+        drop(phones);
+        for (id, ending) in readable {
+            self.reactor.on_ready(id, Readiness { readable: true, ending, writable: false });
+        }
+        for id in writable {
+            self.reactor.on_ready(id, Readiness { writable: true, ..Readiness::default() });
+        }
+        let ended = self.reactor.turn(&mut self.events, Some(Duration::ZERO));
+        assert_eq!(ended.expect("the loop turns"), None);
+        self.turns += 1;
+        if self.turns.is_multiple_of(16) {
+            self.check();
+        }
+    }
+
+    /// What holds at every turn.
+    fn check(&self) {
+        let (server, seed) = (&self.reactor.site.server, self.seed);
+        let mut handshakes = 0;
+        let mut memberships = 0;
+        let mut unfinished = 0;
+        for (_, client) in server.clients.iter() {
+            handshakes += usize::from(client.state() == State::Head);
+            let of = server.hubs[0].topics(&client.memberships).count();
+            memberships += of;
+            assert!(client.state() == State::Open || of == 0, "seed {seed}: a member is gone");
+            unfinished += client.unfinished().0;
+            // What came in one turn may be half a bound more, and the answers to what was read.
+            let most = server.bounds.backlog_bytes_max * 2;
+            assert!(client.backlog_bytes() <= most, "seed {seed}: a backlog above its bound");
+        }
+        assert_eq!(
+            server.unfinished, unfinished,
+            "seed {seed}: what is unfinished is summed up wrongly"
+        );
+        assert_eq!(server.handshakes.len(), handshakes, "seed {seed}");
+        assert_eq!(server.hubs[0].memberships_len(), memberships, "seed {seed}");
+    }
+
+    /// Everything is mended, everybody reads; then a last message on each topic must reach all who listen.
+    fn settle(&mut self) {
+        (self.redis.silent, self.redis.refuses) = (false, false);
+        // Longer than every wait of the link.
+        self.mend(1_000, 100);
+        assert!(self.redis.is_subscribed(), "seed {}: the link does not come back", self.seed);
+        for topic in TOPICS {
+            self.publish_on(topic);
+        }
+        for number in 0..self.people {
+            self.publish_on(&format!("user.u{number}"));
+        }
+        self.mend(3_000, 1);
+        let phones = self.phones.0.borrow();
+        for phone in phones.all.values().filter(|phone| phone.welcomed && !phone.closed) {
+            if phone.close_code.is_some() || phone.ended || phone.reset {
+                continue;
+            }
+            for (topic, number) in &self.numbers {
+                if phone.listens_to(topic) {
+                    let (sub, last) = (&phone.sub, phone.last_of(topic));
+                    assert_eq!(last, Some(*number), "seed {}: {sub}, {topic}", self.seed);
+                }
+            }
+            assert_eq!(phone.asked, phone.answered, "seed {}: {}", self.seed, phone.sub);
+        }
+        drop(phones);
+        let now = self.reactor.site.server.now.millis;
+        let wake = self.reactor.next_wake(now);
+        assert!(wake.is_none_or(|wake| wake > now), "seed {}: the loop never rests", self.seed);
+    }
+
+    /// Turns in which everybody reads and answers.
+    fn mend(&mut self, turns: usize, millis: usize) {
+        for _ in 0..turns {
+            let mut phones = self.phones.0.borrow_mut();
+            let Phones { all, writable, .. } = &mut *phones;
+            for (id, phone) in all.iter_mut().filter(|(_, phone)| !phone.closed && !phone.reset) {
+                phone.room = 10_000_000;
+                phone.answers = true;
+                if std::mem::take(&mut phone.is_full) {
+                    writable.insert(*id);
+                }
+            }
+            drop(phones);
+            self.turn(millis);
+        }
+    }
+
+    /// All go: nothing of them is left.
+    fn leave(&mut self) {
+        let mut phones = self.phones.0.borrow_mut();
+        let Phones { all, readable, .. } = &mut *phones;
+        for (id, phone) in all.iter_mut().filter(|(_, phone)| !phone.closed) {
+            phone.reset = true;
+            readable.insert(*id);
+        }
+        drop(phones);
+        // Longer than every deadline: one that was put off is looked at once more when it would have come.
+        self.mend(200, 1000);
+        let server = &self.reactor.site.server;
+        let seed = self.seed;
+        assert_eq!(server.clients.len(), 0, "seed {seed}: a slot leaks");
+        assert_eq!((server.hubs[0].topics_len(), server.handshakes.len()), (0, 0), "seed {seed}");
+        assert_eq!(server.timers.next(), None, "seed {seed}: a deadline leaks");
+        assert_eq!(server.unfinished, 0, "seed {seed}: a sum leaks");
+        assert!(!self.reactor.owes(), "seed {seed}");
+    }
+}
+
+fn run(seed: u64, told: &mut Told) {
+    let mut world = World::new(seed);
+    let steps = world.random.choose(&[300, 1_000, 2_500]);
+    for step in 0..steps {
+        match world.random.below(40) {
+            0..4 if world.present.len() < world.people * 2 => world.connect(),
+            4..20 => world.act(),
+            20..30 => world.publish(),
+            30 => world.disturb(),
+            31 => world.turn(3_000),
+            _ => world.turn(20),
+        }
+        if step == steps / 2 {
+            world.settle();
+        }
+    }
+    world.settle();
+    world.leave();
+    let phones = world.phones.0.borrow();
+    told.turns += world.turns;
+    told.messages += phones.messages as u64;
+    told.gaps += phones.gaps as u64;
+    told.resumed += phones.resumed as u64;
+    told.connections += phones.all.len() as u64;
+    for code in phones.all.values().filter_map(|phone| phone.close_code) {
+        *told.closes.entry(code).or_default() += 1;
+    }
+}
+
+#[test]
+fn the_world_goes_on_whatever_happens_in_it() {
+    let seconds = std::env::var("ONELOOP_SIMULATION_SECONDS").ok().and_then(|it| it.parse().ok());
+    let first = std::env::var("ONELOOP_SIMULATION_SEED").ok().and_then(|it| it.parse().ok());
+    let (start, mut told, mut seeds) = (Instant::now(), Told::default(), 0);
+    let first: u64 = first.unwrap_or(1);
+    while start.elapsed() < Duration::from_secs(seconds.unwrap_or(20)) || seeds < 40 {
+        let seed = first + seeds;
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed, &mut told)));
+        if let Err(panic) = ran {
+            println!("ONELOOP_SIMULATION_SEED={seed} shows it again");
+            std::panic::resume_unwind(panic);
+        }
+        seeds += 1;
+    }
+    println!("{seeds} seeds from {first} on: {told:?}");
+    let enough = told.messages > 10_000 && told.gaps > 100 && told.resumed > 100;
+    assert!(enough, "little happened: {told:?}");
+}

@@ -1,0 +1,75 @@
+//! The operator is told who is owed most: of some, whoever is there, and once a second at most.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+
+use crate::engine::client::in_memory::{FarEnds, install};
+use crate::engine::reactor::tests::costs::{Costly, HEAD};
+use crate::engine::reactor::tests::plan;
+use crate::engine::reactor::*;
+
+/// Everyone sends a head, takes the answer, and reads nothing more.
+#[derive(Default)]
+struct Deaf(BTreeMap<ConnId, [bool; 2]>);
+
+impl FarEnds for Deaf {
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        if std::mem::replace(&mut self.0.entry(id).or_default()[0], true) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        buffer[..HEAD.len()].copy_from_slice(HEAD.as_bytes());
+        Ok(HEAD.len())
+    }
+
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        if std::mem::replace(&mut self.0.entry(id).or_default()[1], true) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&mut self, _: ConnId) {}
+
+    fn close(&mut self, _: ConnId) {}
+}
+
+#[test]
+fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
+    install(Some(Box::new(Deaf::default())));
+    let mut reactor = Reactor::new(plan(Costly(0), |_| ())).expect("a port is free");
+    let all: Vec<ConnId> = (0..3_000).map(|_| reactor.attach()).collect();
+    for id in &all {
+        reactor.on_ready(*id, Readiness { readable: true, ..Readiness::default() });
+    }
+    while reactor.metrics().opened < 3_000 {
+        reactor.read_clients();
+        reactor.flush();
+        reactor.reap();
+    }
+    // 30 of them, in no order, are owed one to thirty frames.
+    for place in 1..=30 {
+        let id = all[place * 997 % 3_000];
+        (0..place).for_each(|_| reactor.site.server.send(id, &Frame::text("1234")));
+        reactor.flush();
+    }
+    let told = reactor.site.clients_owed_most();
+    let value: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let clients = value["clients"].as_array().unwrap();
+    let frames: Vec<u64> = clients.iter().map(|one| one["frames"].as_u64().unwrap()).collect();
+    assert_eq!(frames, (21..=30).rev().collect::<Vec<_>>());
+    let deepest = &clients[0];
+    assert_eq!(deepest["bytes"], 30 * 6);
+    assert_eq!(deepest["conn"], reactor.site.server.name_of(all[30 * 997 % 3_000]));
+    assert_eq!((&deepest["full"], &deepest["route"]), (&true.into(), &"/".into()));
+    assert!(deepest["sub"].is_null() && deepest["topics"] == 0, "{told}");
+
+    // Whoever is gone is still told of, for a second.
+    reactor.site.server.bury(all[30 * 997 % 3_000]);
+    reactor.reap();
+    assert_eq!(reactor.site.clients_owed_most(), told);
+    assert_eq!(reactor.metrics().backlog_walks, 1);
+    reactor.site.server.now.millis += 1000;
+    let told = reactor.site.clients_owed_most();
+    assert!(!told.contains("\"frames\":30") && told.contains("\"frames\":20"), "{told}");
+    assert_eq!(reactor.metrics().backlog_walks, 2);
+}

@@ -1,0 +1,86 @@
+//! Which source an event of mio's belongs to, packed into its `Token`.
+
+use mio::Token;
+
+use crate::engine::slots::{ConnId, GENERATIONS};
+
+/// The closed set of what the loop waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A client, by the id of its connection.
+    Client(ConnId),
+    /// A publisher, by its number.
+    Publisher(usize),
+    /// A listener, by its number.
+    Door(usize),
+    /// A connection to Redis, by its number.
+    Link(usize),
+    /// SIGTERM, SIGINT or SIGQUIT.
+    Signals,
+    /// SIGHUP.
+    Hangup,
+    /// The resolver of host names has an answer.
+    Resolver,
+}
+
+/// Two bits say which kind; a client's other bits are its generation (30) and its index (32).
+const KIND: u32 = 62;
+const PUBLISHER: usize = 1;
+const DOOR: usize = 2;
+const OTHER: usize = 3;
+
+const _: () = assert!(usize::BITS == 64 && GENERATIONS.ilog2() == 30, "a client's id fits a token");
+
+impl Source {
+    /// The token to register it with.
+    pub fn token(self) -> Token {
+        Token(match self {
+            Source::Client(id) => (id.generation as usize) << 32 | id.index as usize,
+            Source::Publisher(number) => PUBLISHER << KIND | number,
+            Source::Door(number) => DOOR << KIND | number,
+            Source::Signals => OTHER << KIND,
+            Source::Resolver => OTHER << KIND | 1,
+            Source::Hangup => OTHER << KIND | 2,
+            Source::Link(number) => OTHER << KIND | (3 + number),
+        })
+    }
+
+    /// What a token was made of.
+    pub fn of(token: Token) -> Source {
+        let rest = token.0 & ((1 << KIND) - 1);
+        match (token.0 >> KIND, rest) {
+            (0, _) => {
+                Source::Client(ConnId { index: rest as u32, generation: (rest >> 32) as u32 })
+            }
+            (PUBLISHER, number) => Source::Publisher(number),
+            (DOOR, number) => Source::Door(number),
+            (_, 0) => Source::Signals,
+            (_, 1) => Source::Resolver,
+            (_, 2) => Source::Hangup,
+            (_, number) => Source::Link(number - 3),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_comes_back_from_its_token() {
+        for source in [
+            Source::Client(ConnId { index: 0, generation: 0 }),
+            Source::Client(ConnId { index: u32::MAX, generation: GENERATIONS - 1 }),
+            Source::Publisher(0),
+            Source::Publisher(63),
+            Source::Door(2),
+            Source::Link(0),
+            Source::Link(2),
+            Source::Signals,
+            Source::Resolver,
+            Source::Hangup,
+        ] {
+            assert_eq!(Source::of(source.token()), source);
+        }
+    }
+}

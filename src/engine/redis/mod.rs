@@ -1,0 +1,21 @@
+//! Our connections to Redis, without I/O: bytes and time are arguments, so a test drives every path byte by byte.
+//!
+//! `subscriber` is the subscription, `command_connection` executes commands; both frame RESP with `resp` and share `session`.
+
+pub mod advice;
+pub mod command_connection;
+pub mod config;
+pub(crate) mod far_end;
+pub(crate) mod garbage;
+pub mod glob;
+pub(crate) mod greeting;
+pub(crate) mod opening;
+pub mod probe;
+pub(crate) mod reply_parts;
+pub mod request;
+pub(crate) mod resp;
+pub(crate) mod scanner;
+pub mod session;
+pub mod subscriber;
+#[cfg(test)]
+pub(crate) mod values;

@@ -1,0 +1,328 @@
+//! What was said lately: one ring for the whole server, of bytes.
+//!
+//! A message lies here as it came, behind a few bytes that say what it is, and whoever comes back has its frame made again. So
+//! recording costs a copy and no allocation, also for what nobody listens to, and two bounds hold to the byte: `history_bytes_max`
+//! and `history_messages_max`. A table beside the bytes has 8 of them for each message: where it lies, and a hash of its topic,
+//! by which most of what is not for a client is passed by without being looked at.
+
+use std::collections::VecDeque;
+
+use crate::engine::resume::cursor::EntryId;
+
+#[cfg(test)]
+mod tests;
+
+/// The number of the first message of a process; entries of streams from before its start have lower ones.
+pub const ORIGIN: u64 = 1 << 40;
+
+const MESSAGE: u8 = 0;
+const ENTRY: u8 = 1;
+const GAP: u8 = 2;
+
+/// Bytes of a record before its topic: what it is, the topic's length (two bytes), and for an entry its stream and its id.
+const HEAD_BYTES: usize = 3;
+const ENTRY_HEAD_BYTES: usize = HEAD_BYTES + 17;
+
+/// What stands under one number.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said<'a> {
+    /// A message of a channel.
+    Message {
+        /// Its topic.
+        topic: &'a str,
+        /// Its payload.
+        payload: &'a [u8],
+    },
+    /// An entry of a stream.
+    Entry {
+        /// The stream, by its number.
+        stream: usize,
+        /// Its id there.
+        id: EntryId,
+        /// Its topic.
+        topic: &'a str,
+        /// Its payload.
+        payload: &'a [u8],
+    },
+    /// Messages after the one with this number may have been missed.
+    Gap {
+        /// The number.
+        from: u64,
+    },
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    /// Of the topic.
+    hash: u32,
+    /// Where it begins, counted on and on.
+    offset: u32,
+}
+
+/// The ring.
+pub struct History {
+    messages_max: usize,
+    bytes_max: usize,
+    bytes: VecDeque<u8>,
+    places: VecDeque<Place>,
+    /// The number of the first one held.
+    first: u64,
+    /// The offset of the first byte held.
+    base: u32,
+    /// For each stream: every entry behind this one is held, or still to come.
+    covered: Vec<EntryId>,
+    /// For each stream: entries with lower numbers lie before a hole in it.
+    whole_from: Vec<u64>,
+}
+
+impl History {
+    /// An empty ring with these bounds; one of them 0: nothing is ever held. Room for all is reserved now, and a page of it is there
+    /// only once something was written into it.
+    pub fn new(messages_max: usize, bytes_max: usize, streams: usize) -> History {
+        let messages_max = if bytes_max == 0 { 0 } else { messages_max };
+        History {
+            messages_max,
+            bytes_max: bytes_max.min(u32::MAX as usize),
+            bytes: VecDeque::with_capacity(if messages_max == 0 { 0 } else { bytes_max }),
+            places: VecDeque::with_capacity(messages_max),
+            first: ORIGIN,
+            base: 0,
+            covered: vec![EntryId::MAX; streams],
+            whole_from: vec![0; streams],
+        }
+    }
+
+    /// The number of the first message held.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The number that the next message gets.
+    pub fn next(&self) -> u64 {
+        self.first + self.places.len() as u64
+    }
+
+    /// How many are held.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Bytes of what is held.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() + self.places.len() * size_of::<Place>()
+    }
+
+    /// Whether it holds anything at all.
+    pub fn is_on(&self) -> bool {
+        self.messages_max > 0
+    }
+
+    /// For each stream the entry behind which every one is held, or still to come.
+    pub fn covered(&self) -> &[EntryId] {
+        &self.covered
+    }
+
+    /// Says that every entry of a stream behind `id` is held or will come.
+    pub fn cover(&mut self, stream: usize, id: EntryId) {
+        self.covered[stream] = id;
+    }
+
+    /// Says the same of an entry behind a hole: what is held of before says nothing any more.
+    pub fn cover_anew(&mut self, stream: usize, id: EntryId) {
+        self.covered[stream] = id;
+        self.whole_from[stream] = self.next();
+    }
+
+    /// Whether something of before a hole in the stream is held.
+    pub fn has_hole(&self, stream: usize) -> bool {
+        self.whole_from[stream] > self.first
+    }
+
+    /// Records a message of a channel.
+    pub fn push(&mut self, topic: &str, payload: &[u8]) {
+        let [low, high] = (topic.len() as u16).to_le_bytes();
+        let head = [MESSAGE, low, high];
+        self.record(hash_of(topic), &[&head, topic.as_bytes(), payload]);
+    }
+
+    /// Records an entry of a stream.
+    pub fn push_entry(&mut self, stream: usize, id: EntryId, topic: &str, payload: &[u8]) {
+        if !self
+            .record(hash_of(topic), &[&entry_head(stream, id, topic), topic.as_bytes(), payload])
+        {
+            self.covered[stream] = id;
+        }
+    }
+
+    /// Records that messages after the one with the number `from` may have been missed.
+    pub fn push_gap(&mut self, from: u64) {
+        self.record(0, &[&[GAP, 0, 0], &from.to_le_bytes()]);
+    }
+
+    /// Puts an entry before all others, which are later; `false`: there is no room, and none for an older one.
+    pub fn push_before(&mut self, stream: usize, id: EntryId, topic: &str, payload: &[u8]) -> bool {
+        let head = entry_head(stream, id, topic);
+        let length = head.len() + topic.len() + payload.len();
+        if self.places.len() >= self.messages_max || self.bytes.len() + length > self.bytes_max {
+            return false;
+        }
+        for part in [payload, topic.as_bytes(), &head] {
+            part.iter().rev().for_each(|byte| self.bytes.push_front(*byte));
+        }
+        self.base = self.base.wrapping_sub(length as u32);
+        self.places.push_front(Place { hash: hash_of(topic), offset: self.base });
+        self.first -= 1;
+        true
+    }
+
+    /// What stands under a number that is held. What lies across the ring's end is put together in `scratch`.
+    pub fn get<'a>(&'a self, number: u64, scratch: &'a mut Vec<u8>) -> Said<'a> {
+        let at = (number - self.first) as usize;
+        let begin = self.places[at].offset.wrapping_sub(self.base) as usize;
+        let end = match self.places.get(at + 1) {
+            Some(next) => next.offset.wrapping_sub(self.base) as usize,
+            None => self.bytes.len(),
+        };
+        let (front, back) = self.bytes.as_slices();
+        let record = if end <= front.len() {
+            &front[begin..end]
+        } else if begin >= front.len() {
+            &back[begin - front.len()..end - front.len()]
+        } else {
+            scratch.clear();
+            scratch.extend_from_slice(&front[begin..]);
+            scratch.extend_from_slice(&back[..end - front.len()]);
+            scratch
+        };
+        read(record)
+    }
+
+    /// The hash of the topic of what stands under a number that is held: that of [`hash_of`], or 0 for a gap.
+    pub fn hash(&self, number: u64) -> u32 {
+        self.places[(number - self.first) as usize].hash
+    }
+
+    /// The number from which on there are later entries of a stream than this one: the ids of each stream rise with the numbers.
+    pub fn after(&self, stream: usize, id: EntryId) -> u64 {
+        let (mut low, mut high) = (self.first, self.next());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            // What stands there may be of another stream, or none.
+            let next = (middle..high).find_map(|number| match self.entry(number) {
+                Some((of, id)) if of == stream => Some((number, id)),
+                _ => None,
+            });
+            match next {
+                Some((number, found)) if found <= id => low = number + 1,
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    /// The stream and the id of what stands under a number that is held, if that is an entry.
+    fn entry(&self, number: u64) -> Option<(usize, EntryId)> {
+        let offset = self.places[(number - self.first) as usize].offset;
+        let begin = offset.wrapping_sub(self.base) as usize;
+        let mut head = [0; ENTRY_HEAD_BYTES];
+        self.bytes.range(begin..).zip(&mut head).for_each(|(byte, place)| *place = *byte);
+        (head[0] == ENTRY).then(|| read_entry_head(&head))
+    }
+
+    /// Forgets all and gives its memory back.
+    pub fn shed(&mut self) {
+        while !self.places.is_empty() {
+            self.drop_first();
+        }
+        self.bytes = VecDeque::with_capacity(self.bytes.capacity());
+        self.places = VecDeque::with_capacity(self.places.capacity());
+    }
+
+    /// Whether it was held: what is larger than the ring is not, and neither is what was before it.
+    fn record(&mut self, hash: u32, parts: &[&[u8]]) -> bool {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        while !self.places.is_empty()
+            && (self.places.len() >= self.messages_max
+                || self.bytes.len() + length > self.bytes_max)
+        {
+            self.drop_first();
+        }
+        if self.messages_max == 0 || length > self.bytes_max {
+            self.first += 1;
+            return false;
+        }
+        let offset = self.base.wrapping_add(self.bytes.len() as u32);
+        self.places.push_back(Place { hash, offset });
+        parts.iter().for_each(|part| self.bytes.extend(part.iter()));
+        true
+    }
+
+    fn drop_first(&mut self) {
+        let mut head = [0; ENTRY_HEAD_BYTES];
+        self.bytes.iter().zip(&mut head).for_each(|(byte, place)| *place = *byte);
+        if head[0] == ENTRY {
+            let (stream, id) = read_entry_head(&head);
+            if self.first >= self.whole_from[stream] {
+                self.covered[stream] = id;
+            }
+        }
+        self.places.pop_front();
+        let next = self.places.front().map(|place| place.offset);
+        let length = match next {
+            Some(offset) => offset.wrapping_sub(self.base) as usize,
+            None => self.bytes.len(),
+        };
+        self.bytes.drain(..length);
+        self.base = self.base.wrapping_add(length as u32);
+        self.first += 1;
+    }
+}
+
+/// By which topics are told apart before they are compared (FNV-1a). Publishers choose topics, and they are trusted: no key.
+pub fn hash_of(topic: &str) -> u32 {
+    topic.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+fn entry_head(stream: usize, id: EntryId, topic: &str) -> [u8; ENTRY_HEAD_BYTES] {
+    let mut head = [0; ENTRY_HEAD_BYTES];
+    head[0] = ENTRY;
+    head[1..3].copy_from_slice(&(topic.len() as u16).to_le_bytes());
+    head[3] = stream as u8;
+    head[4..12].copy_from_slice(&id.millis.to_le_bytes());
+    head[12..].copy_from_slice(&id.number.to_le_bytes());
+    head
+}
+
+fn read_entry_head(record: &[u8]) -> (usize, EntryId) {
+    let id = EntryId { millis: read_u64(&record[4..]), number: read_u64(&record[12..]) };
+    (record[3] as usize, id)
+}
+
+fn read_u64(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))
+}
+
+fn read(record: &[u8]) -> Said<'_> {
+    let split = |begin: usize| {
+        let length = u16::from_le_bytes([record[1], record[2]]);
+        let (topic, payload) = record[begin..].split_at(length.into());
+        (std::str::from_utf8(topic).expect("it was a topic when it was recorded"), payload)
+    };
+    match record[0] {
+        MESSAGE => {
+            let (topic, payload) = split(HEAD_BYTES);
+            Said::Message { topic, payload }
+        }
+        ENTRY => {
+            let (stream, id) = read_entry_head(record);
+            let (topic, payload) = split(ENTRY_HEAD_BYTES);
+            Said::Entry { stream, id, topic, payload }
+        }
+        _ => Said::Gap { from: read_u64(&record[HEAD_BYTES..]) },
+    }
+}

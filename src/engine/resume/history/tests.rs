@@ -1,0 +1,151 @@
+use super::*;
+use crate::engine::pubsub::topic::TOPIC_BYTES_MAX;
+use crate::engine::random::Random;
+
+/// What a record was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Made {
+    Message(String, Vec<u8>),
+    Entry(usize, EntryId, String, Vec<u8>),
+    Gap(u64),
+}
+
+impl Made {
+    fn bytes(&self) -> usize {
+        match self {
+            Made::Message(topic, payload) => HEAD_BYTES + topic.len() + payload.len(),
+            Made::Entry(.., topic, payload) => ENTRY_HEAD_BYTES + topic.len() + payload.len(),
+            Made::Gap(_) => HEAD_BYTES + 8,
+        }
+    }
+}
+
+fn made(random: &mut Random, counter: &mut u64) -> Made {
+    let topic = random.choose(&["a", "room.7", "user.ü", "news"]).to_owned();
+    let payload = vec![random.next() as u8; random.below(40)];
+    match random.below(5) {
+        0 => Made::Gap(random.next()),
+        1 | 2 => Made::Message(topic, payload),
+        _ => {
+            *counter += 1;
+            Made::Entry(random.below(2), EntryId { millis: *counter, number: 3 }, topic, payload)
+        }
+    }
+}
+
+fn said(made: &Made) -> Said<'_> {
+    match made {
+        Made::Message(topic, payload) => Said::Message { topic, payload },
+        Made::Entry(stream, id, topic, payload) => {
+            Said::Entry { stream: *stream, id: *id, topic, payload }
+        }
+        Made::Gap(from) => Said::Gap { from: *from },
+    }
+}
+
+#[test]
+fn agrees_with_a_list_from_a_seed() {
+    for seed in 1..400 {
+        let mut random = Random::new(seed);
+        let (messages_max, bytes_max) = (1 + random.below(30), 20 + random.below(400));
+        let mut history = History::new(messages_max, bytes_max, 2);
+        // Around the end of the count of offsets.
+        history.base = u32::MAX - random.below(300) as u32;
+        let mut model: VecDeque<(u64, Made)> = VecDeque::new();
+        let (mut next, mut covered) = (ORIGIN, [EntryId::ZERO; 2]);
+        history.cover(0, EntryId::ZERO);
+        history.cover(1, EntryId::ZERO);
+        let mut counter = 1000;
+        for _ in 0..200 {
+            let one = made(&mut random, &mut counter);
+            match &one {
+                Made::Message(topic, payload) => history.push(topic, payload),
+                Made::Entry(stream, id, topic, payload) => {
+                    history.push_entry(*stream, *id, topic, payload);
+                }
+                Made::Gap(from) => history.push_gap(*from),
+            }
+            model.push_back((next, one));
+            next += 1;
+            let bytes = |model: &VecDeque<(u64, Made)>| -> usize {
+                model.iter().map(|(_, one)| one.bytes()).sum()
+            };
+            while model.len() > messages_max || bytes(&model) > bytes_max {
+                if let Some((_, Made::Entry(stream, id, ..))) = model.pop_front() {
+                    covered[stream] = id;
+                }
+            }
+            assert_eq!(history.next(), next, "seed {seed}");
+            assert_eq!(history.first(), next - model.len() as u64, "seed {seed}");
+            assert_eq!(history.bytes.len(), bytes(&model), "seed {seed}");
+            assert_eq!(history.covered(), covered, "seed {seed}");
+            let mut scratch = Vec::new();
+            for (number, one) in &model {
+                assert_eq!(history.get(*number, &mut scratch), said(one), "seed {seed}");
+            }
+            let after = EntryId { millis: counter - random.below(60) as u64, number: 3 };
+            let starts = [0, 1].map(|stream| history.after(stream, after));
+            for (number, one) in &model {
+                let Made::Entry(stream, id, ..) = one else { continue };
+                assert_eq!(*number >= starts[*stream], *id > after, "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn older_entries_go_before_all_others_while_there_is_room() {
+    let id = |millis| EntryId { millis, number: 0 };
+    let mut history = History::new(4, 1000, 1);
+    history.push("live", b"1");
+    assert!(history.push_before(0, id(7), "a", b"seven"));
+    assert!(history.push_before(0, id(6), "a", b"six"));
+    history.push("live", b"2");
+    assert!(!history.push_before(0, id(5), "a", b"five"), "four are held");
+    assert_eq!((history.first(), history.next()), (ORIGIN - 2, ORIGIN + 2));
+    let mut scratch = Vec::new();
+    let six = Said::Entry { stream: 0, id: id(6), topic: "a", payload: b"six" };
+    assert_eq!(history.get(ORIGIN - 2, &mut scratch), six);
+    assert_eq!(history.hash(ORIGIN - 2), hash_of("a"));
+    let last = Said::Message { topic: "live", payload: b"2" };
+    assert_eq!(history.get(ORIGIN + 1, &mut scratch), last);
+    history.push("live", b"3");
+    assert_eq!((history.first(), history.covered()), (ORIGIN - 1, &[id(6)][..]));
+}
+
+#[test]
+fn the_longest_topic_is_told_whole() {
+    let topic = "t".repeat(TOPIC_BYTES_MAX);
+    let id = EntryId { millis: 7, number: 8 };
+    let mut history = History::new(4, 1000, 1);
+    history.push(&topic, b"1");
+    assert!(history.push_before(0, id, &topic, b"2"));
+    let mut scratch = Vec::new();
+    let entry = Said::Entry { stream: 0, id, topic: &topic, payload: b"2" };
+    assert_eq!(history.get(ORIGIN - 1, &mut scratch), entry);
+    let message = Said::Message { topic: &topic, payload: b"1" };
+    assert_eq!(history.get(ORIGIN, &mut scratch), message);
+}
+
+#[test]
+fn what_is_larger_than_the_ring_is_not_held_and_nothing_before_it_is() {
+    let mut history = History::new(10, 50, 1);
+    history.push("a", b"1");
+    history.push("a", &[0; 60]);
+    assert!(history.is_empty());
+    assert_eq!((history.first(), history.next()), (ORIGIN + 2, ORIGIN + 2));
+    history.push("a", b"3");
+    assert_eq!(history.len(), 1);
+    history.shed();
+    assert_eq!((history.first(), history.next(), history.bytes()), (ORIGIN + 3, ORIGIN + 3, 0));
+}
+
+#[test]
+fn a_ring_that_is_off_only_counts() {
+    for mut history in [History::new(0, 100, 0), History::new(10, 0, 0)] {
+        history.push("a", b"1");
+        assert!(!history.is_on() && history.is_empty());
+        assert_eq!((history.first(), history.next()), (ORIGIN + 1, ORIGIN + 1));
+        assert_eq!((history.bytes.capacity(), history.places.capacity()), (0, 0));
+    }
+}

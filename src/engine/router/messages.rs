@@ -1,0 +1,212 @@
+//! Messages on their way to every route: those of channels, entries of streams, and what is told where some are missing.
+
+use super::Site;
+use crate::engine::pubsub::topic;
+use crate::engine::redis::probe::CHANNEL;
+use crate::engine::resume::cursor::EntryId;
+use crate::engine::server::receipts::Wanted;
+use crate::engine::slots::ConnId;
+
+/// A payload from here on leaves memory behind that is worth giving back. glibc takes such a block from the system, and returns
+/// the first one; the next of that size it keeps.
+const LARGE_PAYLOAD_BYTES: usize = 128 * 1024;
+
+impl Site {
+    /// A message from Redis or from a publisher. Returns to how many clients it went. What comes on the control channel is an
+    /// order, whatever topic that channel would be.
+    pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
+        if self.control.as_ref().is_some_and(|control| control.as_bytes() == channel) {
+            return self.obey(payload);
+        }
+        if channel.starts_with(CHANNEL.as_bytes()) {
+            return 0;
+        }
+        self.server.metrics.messages += 1;
+        let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
+        let Some(topic) = topic else {
+            self.server.metrics.messages_malformed += 1;
+            self.complain_of_channel(channel);
+            return 0;
+        };
+        self.server.has_channels = true;
+        self.server.history.push(topic, payload);
+        // A receipt on a channel that is a topic as well has none: it would be a message, and have one, for ever.
+        let receipts = self.receipts.take();
+        let to = receipts.as_ref().map(String::as_bytes).filter(|to| *to != channel);
+        let reached = self.tell(topic, payload, to.map(|to| Wanted { to, entry: None }));
+        self.receipts = receipts;
+        reached
+    }
+
+    /// An entry of a stream; `topic` is the whole one. Returns to how many clients it went. `stream`: its place in the setting
+    /// `streams`; `receipt`: the channel that the entry names for it.
+    pub fn publish_entry(
+        &mut self,
+        stream: usize,
+        id: EntryId,
+        topic: &[u8],
+        payload: &[u8],
+        receipt: Option<&[u8]>,
+    ) -> usize {
+        self.server.metrics.messages += 1;
+        self.server.metrics.stream_entries += 1;
+        let Some(topic) = topic::published(topic) else {
+            self.server.metrics.messages_malformed += 1;
+            self.complain_of_entry();
+            self.reach(stream, id);
+            return 0;
+        };
+        self.complain_of_prefix(topic);
+        self.server.pages.saw(stream, topic.len() + payload.len());
+        self.server.history.push_entry(stream, id, topic, payload);
+        self.reach(stream, id);
+        let to = receipt.filter(|to| !to.is_empty());
+        self.tell(topic, payload, to.map(|to| Wanted { to, entry: Some(id) }))
+    }
+
+    /// What stands in the history already is told to every route. Returns to how many clients it went.
+    fn tell(&mut self, topic: &str, payload: &[u8], receipt: Option<Wanted<'_>>) -> usize {
+        self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
+        if receipt.is_some() {
+            self.server.begin_receipt();
+        }
+        self.server.is_recorded = true;
+        let mut reached = 0;
+        for (number, route) in self.routes.iter_mut().enumerate() {
+            self.server.route = number as u8;
+            reached += route.handler.on_publish(&mut self.server, topic, payload);
+        }
+        self.server.is_recorded = false;
+        if let Some(wanted) = receipt {
+            self.server.end_receipt(topic, wanted);
+        }
+        reached
+    }
+
+    /// Queues for a client that came back the next of what it missed. Returns how many writes that takes the place of.
+    pub fn replay(&mut self, id: ConnId, writes: usize) -> usize {
+        let Some(client) = self.server.client(id).filter(|client| client.is_replaying()) else {
+            return 0;
+        };
+        let handler = &mut self.routes[client.route as usize].handler;
+        self.server.replay(id, writes, |missed| missed.frame(&mut **handler))
+    }
+
+    /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
+    pub fn oversized(&mut self) {
+        self.server.metrics.messages_oversized += 1;
+        if self.dropped_logged.is_time(self.server.now.millis) {
+            log::warn!(
+                "a payload above payload_bytes_max ({} bytes) was dropped; {} so far",
+                self.server.bounds.payload_bytes_max,
+                self.server.metrics.messages_oversized
+            );
+        }
+    }
+
+    /// An entry of a stream that is no message was passed over: it is too large, or malformed.
+    pub fn pass_entry(&mut self, stream: usize, id: EntryId, is_oversized: bool, bytes: usize) {
+        self.server.pages.saw(stream, bytes);
+        self.reach(stream, id);
+        if is_oversized {
+            return self.oversized();
+        }
+        self.server.metrics.stream_entries += 1;
+        self.server.metrics.messages_malformed += 1;
+        self.complain_of_entry();
+    }
+
+    /// All of a stream was told up to this entry. One that is no message counts as well: another process that starts behind it names it
+    /// in its cursors, and whoever comes from there would be ahead of this one for ever.
+    fn reach(&mut self, stream: usize, id: EntryId) {
+        self.server.entries[stream] = id;
+        self.server.call_those_reached(stream);
+    }
+
+    /// For the first time: every entry after `covered_from` will be published.
+    pub fn stream_begins(&mut self, stream: usize, covered_from: EntryId) {
+        if covered_from != EntryId::ZERO {
+            // Whoever is here already was not told of what was added since it came; who is replaying will be.
+            let from = self.server.cursor();
+            self.server.is_recorded = true;
+            self.gap_to_listeners(&from);
+            self.server.is_recorded = false;
+        }
+        self.server.begins[stream] = covered_from;
+        self.server.entries[stream] = covered_from;
+        self.server.history.cover(stream, covered_from);
+    }
+
+    /// An entry of before the start, the latest one first; `false`: the history has no room for it, nor for older ones.
+    pub fn prefill_entry(&mut self, stream: usize, id: EntryId, topic: &[u8], data: &[u8]) -> bool {
+        if self.server.history.has_hole(stream) {
+            return false;
+        }
+        self.server.pages.saw(stream, topic.len() + data.len());
+        let before = id.before().unwrap_or(EntryId::ZERO);
+        let is_held = match topic::published(topic) {
+            Some(topic) => self.server.history.push_before(stream, id, topic, data),
+            // It would not have been told to anybody.
+            None => true,
+        };
+        if is_held {
+            self.server.history.cover(stream, before);
+        }
+        is_held
+    }
+
+    /// Entries of before `covered_from` are gone, and were never published. Every entry after it will be.
+    pub fn on_stream_lost(&mut self, stream: usize, covered_from: EntryId) {
+        self.server.metrics.stream_lost += 1;
+        let name = self.server.streams.get(stream).map_or("", String::as_str);
+        log::warn!("entries of the stream {name} were trimmed or deleted before they were read");
+        self.tell_gap(self.server.history.next() - 1, &self.server.cursor());
+        self.server.entries[stream] = covered_from;
+        self.server.history.cover_anew(stream, covered_from);
+    }
+
+    /// The streams are read, or not any more.
+    pub fn on_reader(&mut self, up: bool) {
+        self.reader_up = up;
+        self.server.metrics.stream_ups += u64::from(up);
+        if up {
+            self.server.streams_are_known();
+        }
+    }
+
+    /// The link to Redis came up or went down. Where messages come by streams alone, none of them is missed by that.
+    pub fn on_source(&mut self, up: bool) {
+        self.source_up = up;
+        self.server.metrics.link_ups += u64::from(up);
+        let now = (self.server.history.next() - 1, self.server.cursor());
+        if !up {
+            self.lost_at = Some(now);
+        } else if self.server.has_channels {
+            let (number, from) = self.lost_at.take().unwrap_or(now);
+            self.tell_gap(number, &from);
+        }
+        for (number, route) in self.routes.iter_mut().enumerate() {
+            self.server.route = number as u8;
+            route.handler.on_source(&mut self.server, up);
+        }
+    }
+
+    /// Tells all listeners that messages after this one may have been missed, now and when they come back.
+    fn tell_gap(&mut self, number: u64, from: &str) {
+        self.server.history.push_gap(number);
+        self.server.call_those_ahead();
+        self.server.is_recorded = true;
+        self.gap_to_listeners(from);
+        self.server.is_recorded = false;
+    }
+
+    fn gap_to_listeners(&mut self, from: &str) {
+        for (number, route) in self.routes.iter_mut().enumerate() {
+            self.server.route = number as u8;
+            // Whoever listens to nothing, with the token still to come, has missed nothing.
+            if let Some(frame) = route.handler.gap(from) {
+                self.server.send_to_listeners(frame);
+            }
+        }
+    }
+}

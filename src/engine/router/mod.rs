@@ -1,0 +1,356 @@
+//! What is served where: the calls from the loop to the handlers of the routes.
+
+mod clients;
+pub mod files;
+mod messages;
+mod orders;
+mod plain;
+mod proxies;
+mod refusals;
+mod requests;
+
+use crate::clock::Seldom;
+use crate::config::{Config, Origins, Proxies};
+use crate::engine::admission::Addresses;
+use crate::engine::client::Event;
+use crate::engine::client::frame::{Close, Frame, frames_bytes, frames_len};
+use crate::engine::client::http::{Method, Request, Response};
+use crate::engine::handler::{Reject, Route, admits, foreign};
+use crate::engine::server::{ADMIN_ROUTE, Server};
+use crate::engine::slots::ConnId;
+use crate::observe::metrics::{Gauges, Process};
+use files::Files;
+use plain::LEAVING;
+use proxies::CROWDED;
+pub(crate) use refusals::fault_of;
+
+/// The most routes there can be.
+pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
+
+/// The server and its routes.
+pub struct Site {
+    /// The connections and the verbs on them.
+    pub server: Server,
+    /// How many clients each address has, where that is bounded.
+    pub addresses: Addresses,
+    /// Whose word on addresses is believed.
+    pub proxies: Proxies,
+    /// Whether only they are let in, with a header of theirs.
+    pub proxy_protocol: bool,
+    /// For what they say that cannot be understood.
+    proxies_logged: Seldom,
+    /// Whether messages can come.
+    pub source_up: bool,
+    /// Why they cannot, though there is a connection to be had.
+    pub source_deaf: Option<String>,
+    /// Whether commands reach Redis, or none are needed.
+    pub commander_up: bool,
+    /// Whether the streams are read, or there are none.
+    pub reader_up: bool,
+    /// New handshakes are refused: the end is near.
+    pub draining: bool,
+    /// New handshakes are refused: `memory_max` is hit.
+    pub refusing: bool,
+    /// Connections of publishers.
+    pub publishers: usize,
+    /// A large payload came since this was last taken.
+    pub had_large_payload: bool,
+    routes: Vec<Route>,
+    /// What is served besides WebSockets.
+    pub files: Files,
+    /// Cut from a channel's name.
+    prefix: String,
+    /// The channel of orders, if there is one.
+    pub control: Option<String>,
+    /// Whether there is a Redis to answer them in.
+    pub has_redis: bool,
+    /// The channel of receipts for what comes by channels, if there are any.
+    pub receipts: Option<String>,
+    /// For dropped payloads.
+    dropped_logged: Seldom,
+    /// For malformed orders.
+    malformed_logged: Seldom,
+    /// The latest message when the link to Redis was lost, and its cursor.
+    lost_at: Option<(u64, String)>,
+    /// For commands that Redis refused.
+    refused_logged: Seldom,
+    /// What the kernel says of us.
+    process: Process,
+    /// For looking at all clients.
+    walked: Seldom,
+    /// What that came to: see [`Site::clients_owed_most`].
+    owed_most: String,
+}
+
+impl Site {
+    /// A site of at most [`ROUTES_MAX`] routes.
+    pub fn new(server: Server, routes: Vec<Route>, prefix: String) -> Site {
+        assert!(routes.len() <= ROUTES_MAX, "routes are numbered in a byte");
+        let addresses = Addresses::new(server.bounds().clients_per_address_max);
+        Site {
+            server,
+            addresses,
+            proxies: Proxies::default(),
+            proxy_protocol: false,
+            proxies_logged: Seldom::default(),
+            source_up: true,
+            source_deaf: None,
+            commander_up: true,
+            reader_up: true,
+            draining: false,
+            refusing: false,
+            publishers: 0,
+            had_large_payload: false,
+            routes,
+            files: Files::default(),
+            prefix,
+            control: None,
+            receipts: None,
+            has_redis: false,
+            dropped_logged: Seldom::default(),
+            malformed_logged: Seldom::default(),
+            lost_at: None,
+            refused_logged: Seldom::default(),
+            process: Process::new(),
+            walked: Seldom::default(),
+            owed_most: String::new(),
+        }
+    }
+
+    /// The settings were read again: what can change without dropping a client changes now.
+    pub fn reload(&mut self, config: &Config) {
+        self.proxies = config.proxies.clone();
+        if let Some(signer) = config.signer() {
+            self.server.signer = signer;
+        }
+        for route in &mut self.routes {
+            let Some(newer) = config.routes.iter().find(|newer| newer.path == route.path) else {
+                continue;
+            };
+            route.origins = newer.origins.clone();
+            route.handler.on_reload(config, newer);
+        }
+    }
+
+    /// Something came from a client. `replies`: what its codec answered so far.
+    pub fn on_event(&mut self, id: ConnId, event: Event, replies: Option<Vec<u8>>) {
+        let replies = replies.map(Frame::ready);
+        if let Event::Closed = event {
+            return self.server.finish(id, replies.as_ref(), false);
+        }
+        if let Some(replies) = replies {
+            self.server.send(id, &replies);
+        }
+        match event {
+            Event::Request(request) => self.on_request(id, request),
+            Event::Refused(response) => {
+                if !self.is_admin(id) {
+                    self.complain_of_answer(id, None, &response);
+                }
+                self.server.respond(id, &response);
+            }
+            Event::Unproxied => self.refuse_unproxied(id),
+            Event::Text(text) => self.on_text(id, text.as_str()),
+            Event::Binary(bytes) => self.on_binary(id, &bytes),
+            Event::Violation(close) => self.server.close(id, close),
+            Event::Answered => self.server.answered(id),
+            Event::Closed => {}
+        }
+    }
+
+    /// How a connection is closed whose time is over.
+    pub fn overdue(&mut self, id: ConnId, code: u16) -> Close {
+        let route = self.server.client(id).map(|client| client.route as usize);
+        let route = route.and_then(|route| self.routes.get(route));
+        route.map_or(Close::plain(code), |route| route.handler.on_overdue(id, code))
+    }
+
+    /// A connection is gone: its handler is told, its slot is freed.
+    pub fn reap(&mut self, id: ConnId) {
+        let Some(client) = self.server.client(id) else { return };
+        let (opened, route) = (client.opened, client.route);
+        if opened {
+            self.server.route = route;
+            self.routes[route as usize].handler.on_close(&mut self.server, id);
+        }
+        self.addresses.leave(id);
+        self.server.free(id);
+    }
+
+    fn on_text(&mut self, id: ConnId, text: &str) {
+        let route = self.server.client(id).map(|client| client.route as usize);
+        let route = route.and_then(|route| self.routes.get(route));
+        let is_for_topics = route.is_some_and(|route| route.handler.asks_for_topics(text));
+        if let Some(route) = self.admit_message(id, is_for_topics) {
+            self.routes[route].handler.on_message(&mut self.server, id, text);
+        }
+    }
+
+    /// A message that was counted when it came is taken up by its handler.
+    pub fn on_deferred(&mut self, id: ConnId, text: &str) {
+        let Some(client) = self.server.client(id) else { return };
+        let route = client.route;
+        self.server.route = route;
+        self.routes[route as usize].handler.on_deferred(&mut self.server, id, text);
+    }
+
+    fn on_binary(&mut self, id: ConnId, bytes: &[u8]) {
+        if let Some(route) = self.admit_message(id, false) {
+            self.routes[route].handler.on_binary(&mut self.server, id, bytes);
+        }
+    }
+
+    /// Counts a message of a client: the route it is for, or `None` if it sends too many. Topics are counted, one by one, by the
+    /// handler that reads them.
+    fn admit_message(&mut self, id: ConnId, is_for_topics: bool) -> Option<usize> {
+        let allowance = self.server.allowance();
+        self.server.metrics.commands += 1;
+        let client = self.server.client(id)?;
+        let route = client.route;
+        let is_over = match is_for_topics {
+            true => allowance.is_flooded(client.spend(0)),
+            false => allowance.is_spent(client.spend(allowance.command)),
+        };
+        if is_over {
+            self.server.close(id, Close::busy(1000, "commands_per_second_max: send less often"));
+            return None;
+        }
+        self.server.route = route;
+        Some(route as usize)
+    }
+
+    fn is_admin(&mut self, id: ConnId) -> bool {
+        self.server.client(id).is_some_and(|client| client.route == ADMIN_ROUTE)
+    }
+
+    fn on_request(&mut self, id: ConnId, request: Request) {
+        let method = request.method();
+        if self.is_admin(id) {
+            let response = self.answer_admin(&request).answering(method);
+            return self.server.respond(id, &response);
+        }
+        if let Some(response) = self.answer_probe(&request) {
+            return self.server.respond(id, &response.answering(method));
+        }
+        let request = self.locate(id, request);
+        if self.addresses.is_of_crowd(id) {
+            return self.refuse_crowd(id, method);
+        }
+        let number = self.routes.iter().position(|route| route.path == request.path());
+        let accepted = match number {
+            Some(number) => self.accept(id, number, &request),
+            None => Err(self.files.answer(&request).unwrap_or_else(|| self.no_such_path())),
+        };
+        match (number, accepted) {
+            (Some(number), Ok(accepted)) => self.open(id, number as u8, &request, &accepted),
+            (_, Ok(_)) => unreachable!("only a route accepts"),
+            (_, Err(response)) => {
+                self.complain_of_answer(id, Some(&request), &response);
+                self.server.respond(id, &response.answering(method));
+            }
+        }
+    }
+
+    /// The answer that makes a handshake a WebSocket, or the one that refuses it.
+    fn accept(
+        &mut self,
+        id: ConnId,
+        number: usize,
+        request: &Request,
+    ) -> Result<Vec<u8>, Response> {
+        if self.draining || self.refusing || self.server.is_full() {
+            let text = if self.draining { LEAVING } else { "this server is full" };
+            return Err(Response::text(503, text).with("Retry-After", "5"));
+        }
+        if self.addresses.is_over(id) && !(request.is_upgrade() && self.has_dead_twin(id)) {
+            return Err(Response::text(429, CROWDED).with("Retry-After", "5"));
+        }
+        request.accept(self.routes[number].handler.protocol(request))
+    }
+
+    fn open(&mut self, id: ConnId, number: u8, request: &Request, accepted: &[u8]) {
+        let accepted = Frame::ready(accepted.to_vec());
+        self.server.open(id, number);
+        self.server.route = number;
+        let route = &mut self.routes[number as usize];
+        // By a name that nobody can point here (DNS rebinding).
+        let is_of_page = self.files.has_page_for(request)
+            && files::is_address(request.header("host"))
+            && admits(&Origins::SameHost, request);
+        let result = if is_of_page || admits(&route.origins, request) {
+            route.handler.on_open(&mut self.server, id, request)
+        } else {
+            self.complain_of_page(id, request);
+            Err(Reject::Close(foreign(request)))
+        };
+        let client = self.server.client(id).expect("a verb frees nothing");
+        match result {
+            Ok(()) => {
+                client.opened = true;
+                client.queue_first(&accepted);
+                self.server.metrics.opened += 1;
+                self.server.owe(id, crate::engine::pending_writes::Lane::Urgent);
+                if self.server.opened_len() > self.server.bounds.clients_max {
+                    self.server.vacate_unproven();
+                }
+                if self.addresses.is_over(id) && !self.vacate_twin(id) {
+                    self.server.close(id, Close::busy(1000, CROWDED));
+                }
+            }
+            Err(Reject::Http(response)) => {
+                self.complain_of_answer(id, Some(request), &response);
+                self.server.refuse(id, &response);
+            }
+            Err(Reject::Close(close)) => {
+                client.queue_first(&accepted);
+                self.server.metrics.handshakes_rejected += 1;
+                self.server.close(id, close);
+            }
+        }
+    }
+
+    fn answer_admin(&mut self, request: &Request) -> Response {
+        match request.path() {
+            _ if request.method() == Method::Options => Response::options(),
+            "/healthz" => Response::text(200, "ok"),
+            "/readyz" if self.draining => Response::text(503, "draining"),
+            "/readyz" if !self.source_up => {
+                Response::text(503, self.source_deaf.as_deref().unwrap_or("no link to Redis"))
+            }
+            "/readyz" if !self.commander_up => Response::text(503, "no link to Redis for commands"),
+            "/readyz" if !self.reader_up => Response::text(503, "no link to Redis for streams"),
+            "/readyz" => Response::text(200, "ok"),
+            "/metrics" => Response {
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                ..Response::text(200, &self.server.metrics.render(&self.gauges()))
+            },
+            // A page of another site whose name was pointed here must not read who is connected.
+            "/clients" if !files::is_address(request.header("host")) => {
+                Response::text(403, "ask by an IP address or localhost")
+            }
+            "/clients" => Response::json(200, self.clients_owed_most()),
+            _ => Response::text(404, "here are /clients, /healthz, /metrics and /readyz"),
+        }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let hubs = &self.server.hubs;
+        Gauges {
+            clients: self.server.clients_len(),
+            topics: hubs.iter().map(|hub| hub.topics_len()).sum(),
+            memberships: hubs.iter().map(|hub| hub.memberships_len()).sum(),
+            publishers: self.publishers,
+            history_messages: self.server.history.len(),
+            history_bytes: self.server.history.bytes(),
+            source_up: self.source_up,
+            presence_users: self.server.presence_users_len(),
+            handshakes: self.server.handshakes.len(),
+            backlog_frames: frames_len(),
+            backlog_bytes: frames_bytes(),
+            unfinished_bytes: self.server.unfinished,
+            slots_bytes: self.server.clients.bytes(),
+            memberships_bytes: hubs.iter().map(|hub| hub.bytes()).sum(),
+            process: self.process.usage(),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What the operator is told of a handshake that is refused, and of a message that is dropped.
+
+use std::net::IpAddr;
+
+use super::Site;
+use super::plain::paths;
+use crate::config::Bounds;
+use crate::engine::client::http::{Request, Response};
+use crate::engine::handler::remedy;
+use crate::engine::pubsub::topic;
+use crate::engine::server::Server;
+use crate::engine::slots::ConnId;
+use crate::observe::complaints::{Origin, Weight, shown};
+
+/// Paths that a browser asks for on its own.
+const UNASKED: [&str; 3] = ["/favicon.ico", "/robots.txt", "/apple-touch-icon.png"];
+
+impl Site {
+    /// Tells the operator of a request of a client that gets this answer; `request`: if its head could be read.
+    pub(crate) fn complain_of_answer(
+        &mut self,
+        id: ConnId,
+        request: Option<&Request>,
+        response: &Response,
+    ) {
+        if response.status < 400 {
+            return;
+        }
+        let address = request.and_then(Request::known_address).unwrap_or_else(|| self.peer(id));
+        let origin = Origin { path: request.map(Request::path), address: Some(address) };
+        let weight = weight(request, response, self.draining);
+        let Site { server, routes, refusing, .. } = self;
+        let Server { complaints, bounds, now, .. } = server;
+        let text = || match response.status {
+            404 => {
+                let path = shown(request.map_or("", Request::path));
+                format!("nothing is served at {path}; WebSockets are at {}", paths(routes))
+            }
+            503 if *refusing => format!("memory_max ({} bytes) is exceeded", bounds.memory_max),
+            _ => advice(response, bounds),
+        };
+        complaints.note(now.millis, kind(response.status), weight, origin, text);
+    }
+
+    /// Tells the operator of a page that may not connect, with the setting that lets it in.
+    pub(super) fn complain_of_page(&mut self, id: ConnId, request: &Request) {
+        let address = request.known_address().unwrap_or_else(|| self.peer(id));
+        let from = Origin { path: Some(request.path()), address: Some(address) };
+        self.server.complain("4505", Weight::Curable, from, || {
+            let page = shown(request.header("origin").unwrap_or_default());
+            let path = shown(request.path());
+            format!("a page of {page} wants {path}; {}", remedy(request))
+        });
+    }
+
+    /// Tells the operator of a connection that is turned away before anything of it is read.
+    pub(crate) fn complain_of_admission(&mut self, status: u16, address: IpAddr) {
+        let origin = Origin { path: None, address: Some(address) };
+        let weight = if self.draining { Weight::Usual } else { Weight::Curable };
+        let Server { complaints, bounds, now, .. } = &mut self.server;
+        let response = Response::text(status, "too many connections from this address");
+        complaints.note(now.millis, kind(status), weight, origin, || advice(&response, bounds));
+    }
+
+    /// Tells the operator that clients wait to be accepted.
+    pub(crate) fn complain_of_crowd(&mut self) {
+        let Server { complaints, bounds, now, handshakes, .. } = &mut self.server;
+        complaints.note(now.millis, "accept", Weight::Curable, Origin::default(), || {
+            format!(
+                "clients wait to be accepted: {} handshakes are under way; handshakes_max is {}, \
+                 handshakes_per_second_max {}",
+                handshakes.len(),
+                bounds.handshakes_max,
+                bounds.handshakes_per_second_max
+            )
+        });
+    }
+
+    /// Tells the operator of a publisher that is turned away, or had to make room before it sent a command.
+    pub(crate) fn complain_of_publisher(&mut self, max: usize) {
+        self.server.complain("publisher", Weight::Curable, Origin::default(), || {
+            format!(
+                "turned away: publishers_max ({max}) are connected, and who sends no command goes first; back ends \
+                 should share connections"
+            )
+        });
+    }
+
+    /// Tells the operator of a message on a channel that carries no topic.
+    pub(super) fn complain_of_channel(&mut self, channel: &[u8]) {
+        let Site { server, prefix, .. } = self;
+        let text = || fault_of(prefix, channel).unwrap_or_default();
+        server.complain("message dropped", Weight::Curable, Origin::default(), text);
+    }
+
+    /// Why no client can hear a channel, as an error for its publisher; `None`: one could.
+    pub fn refusal_of(&self, channel: &[u8]) -> Option<String> {
+        let is_control = self.control.as_ref().is_some_and(|one| one.as_bytes() == channel);
+        let fault = fault_of(&self.prefix, channel).filter(|_| !is_control)?;
+        Some(format!("ERR nobody hears this: {fault}"))
+    }
+
+    /// Tells the operator of a publisher's command that the publishers' port does not know.
+    pub(crate) fn complain_of_command(&mut self, name: &str, address: Option<IpAddr>) {
+        let origin = Origin { path: None, address };
+        self.server.complain("publisher's command", Weight::Curable, origin, || {
+            let name = shown(name);
+            format!(
+                "{name} was answered with -ERR: this port takes PUBLISH; use a Redis for the rest"
+            )
+        });
+    }
+
+    /// Tells the operator of an entry of a stream that is no message.
+    pub(super) fn complain_of_entry(&mut self) {
+        self.server.complain("entry dropped", Weight::Curable, Origin::default(), || {
+            "an entry of a stream lacks the field topic or data, or its topic is malformed: \
+             XADD KEY * topic user.42 data '...'"
+                .to_owned()
+        });
+    }
+
+    /// Tells the operator of a topic in a stream that begins with the prefix of channels, which nobody cuts off there.
+    pub(super) fn complain_of_prefix(&mut self, topic: &str) {
+        let Site { server, prefix, .. } = self;
+        if prefix.is_empty() || !topic.starts_with(prefix.as_str()) {
+            return;
+        }
+        server.complain("entry with a prefix", Weight::Curable, Origin::default(), || {
+            let (topic, prefix) = (shown(topic), shown(prefix));
+            format!(
+                "an entry of a stream has the topic {topic}: topics of streams are whole, without the {prefix} of \
+                 channels; it is told to those who hear {topic}"
+            )
+        });
+    }
+}
+
+fn weight(request: Option<&Request>, response: &Response, draining: bool) -> Weight {
+    let is_unasked = request.is_some_and(|request| UNASKED.contains(&request.path()));
+    match response.status {
+        404 if is_unasked => Weight::Usual,
+        503 if draining => Weight::Usual,
+        _ => Weight::Curable,
+    }
+}
+
+/// Why, and which setting would change it.
+fn advice(response: &Response, bounds: &Bounds) -> String {
+    let reason = first_line(response);
+    match response.status {
+        401 => format!("a token was refused: {reason}"),
+        408 => format!("{reason}; head_seconds is {}", bounds.head_seconds),
+        426 => "a plain request where a WebSocket handshake is expected: does a proxy in front speak HTTP/1.1 and \
+                pass the headers Upgrade and Connection on?"
+            .to_owned(),
+        429 => format!("{reason}; clients_per_address_max is {}", bounds.clients_per_address_max),
+        431 => format!("{reason}; head_bytes_max is {}", bounds.head_bytes_max),
+        503 => format!("all places are taken; clients_max is {}", bounds.clients_max),
+        _ => reason,
+    }
+}
+
+/// Why a channel carries no topic; `None`: it carries one.
+pub(crate) fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
+    let topic = channel.strip_prefix(prefix.as_bytes());
+    if topic.and_then(topic::published).is_some() {
+        return None;
+    }
+    let (name, prefix) = (shown(&String::from_utf8_lossy(channel)), shown(prefix));
+    if topic.is_some() {
+        return Some(format!(
+            "the channel {name} names no topic: 1 to 260 bytes of A-Z a-z 0-9 _ - . : @ / behind {prefix}"
+        ));
+    }
+    let added = name.find(&prefix).map(|at| {
+        format!("; {} is before it: a prefix that the publisher's library adds?", &name[..at])
+    });
+    Some(format!(
+        "the channel {name} does not begin with {prefix}: publish on {prefix}<topic>, or set prefix{}",
+        added.unwrap_or_default()
+    ))
+}
+
+/// The first line of a body, which is made by this program.
+fn first_line(response: &Response) -> String {
+    shown(String::from_utf8_lossy(&response.body).lines().next().unwrap_or_default())
+}
+
+fn kind(status: u16) -> &'static str {
+    match status {
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        426 => "426",
+        429 => "429",
+        431 => "431",
+        503 => "503",
+        _ => "refused",
+    }
+}

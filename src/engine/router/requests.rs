@@ -1,0 +1,102 @@
+//! What became of what was asked of Redis.
+
+use super::Site;
+use crate::engine::client::frame::Frame;
+use crate::engine::handler::Handler;
+use crate::engine::pubsub::topic;
+use crate::engine::redis::request::{Answer, Extent, PageEnd, Purpose};
+use crate::engine::resume::cursor::EntryId;
+use crate::engine::server::Missed;
+use crate::engine::slots::ConnId;
+
+impl Site {
+    /// There is no connection for commands: whatever waits is unavailable. What is asked because of that waits for the next turn.
+    pub fn refuse_requests(&mut self) {
+        for _ in 0..self.server.requests_len() {
+            let Some(request) = self.server.next_request() else { return };
+            self.on_answer(request.purpose, Answer::Unavailable);
+        }
+    }
+
+    /// What became of a request. Called in the dispatch phase alone.
+    pub fn on_answer(&mut self, purpose: Purpose, answer: Answer) {
+        self.server.metrics.requests_unavailable += u64::from(answer == Answer::Unavailable);
+        match purpose {
+            Purpose::Send { route, .. } => {
+                self.server.route = route;
+                let handler = &mut self.routes[route as usize].handler;
+                handler.on_answer(&mut self.server, purpose, answer);
+            }
+            Purpose::Report => {
+                if let Answer::Refused(why) = answer
+                    && self.refused_logged.is_time(self.server.now.millis)
+                {
+                    let code = why.split_whitespace().next().unwrap_or_default();
+                    log::warn!(
+                        "Redis refuses receipts or answers to a count ({code}): the user in the URL needs +publish, and \
+                         &NAME for each of their channels"
+                    );
+                }
+            }
+            Purpose::Notice => {
+                if let Answer::Refused(why) = answer {
+                    self.log_refusal(&why);
+                }
+            }
+            Purpose::Presence(attempt) => self.server.on_presence_answer(attempt, answer),
+            // The entries of a page, and its end, come by themselves.
+            Purpose::Page { id, stream } => self.on_page_end(id, stream, PageEnd::UNAVAILABLE),
+            Purpose::Extent { stream } => self.on_extent(stream, None),
+        }
+    }
+
+    /// An entry of a page that a client asked for.
+    pub fn on_page_entry(
+        &mut self,
+        id: ConnId,
+        _stream: usize,
+        entry: EntryId,
+        topic: &[u8],
+        data: &[u8],
+    ) {
+        let Some(client) = self.server.client(id) else { return };
+        let Some(topic) = topic::published(topic) else { return };
+        let handler = &mut self.routes[client.route as usize].handler;
+        let make = |missed: Missed<'_>| missed.frame(&mut **handler);
+        self.server.on_page_entry(id, entry, topic, make, data);
+    }
+
+    /// The page has ended, or did not come.
+    pub fn on_page_end(&mut self, id: ConnId, stream: usize, end: PageEnd) {
+        let route = self.server.client(id).map_or(0, |client| client.route);
+        let handler = &mut self.routes[route as usize].handler;
+        self.server.on_page_end(id, stream, end, |missed| missed.frame(&mut **handler));
+    }
+
+    /// What a stream holds, for all clients that waited for that; `None`: Redis did not say.
+    pub fn on_extent(&mut self, stream: usize, extent: Option<Extent>) {
+        for id in self.server.end_look(stream) {
+            let route = self.server.client(id).map_or(0, |client| client.route);
+            let handler = &mut self.routes[route as usize].handler;
+            self.server.on_looked_at(id, extent, |missed| missed.frame(&mut **handler));
+        }
+        self.server.call_waiting();
+    }
+
+    /// Redis refused what was asked: logged once a second at most, since clients can cause it.
+    pub fn log_refusal(&mut self, why: &str) {
+        if self.refused_logged.is_time(self.server.now.millis) {
+            log::warn!("Redis refused a command: {why}");
+        }
+    }
+}
+
+impl Missed<'_> {
+    /// As it is told to clients of this handler.
+    pub(super) fn frame(self, handler: &mut dyn Handler) -> Option<Frame> {
+        match self {
+            Missed::Message { cursor, topic, payload } => handler.on_replay(cursor, topic, payload),
+            Missed::Gap { from } => handler.gap(from),
+        }
+    }
+}

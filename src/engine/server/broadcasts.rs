@@ -1,0 +1,216 @@
+//! Messages to a crowd that are not dealt out to everybody yet, in their order.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::engine::client::frame::Frame;
+use crate::engine::client::outbox::{Backlog, GATHERED_BYTES_MAX};
+
+/// Bounds of a backlog that may wait in all, for whatever crowds: half of one for each.
+const BACKLOGS_MAX: usize = 4;
+
+/// Numbers are not dealt out to their very end: one message may be a broadcast on each route.
+const NUMBERS_MAX: u32 = u32::MAX - 1024;
+
+/// Whom a broadcast is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// The members of these topics of the route's hub.
+    Topics(Rc<[u32]>),
+    /// Everyone of the route who listens to anything.
+    Listeners,
+}
+
+/// One message to a crowd.
+#[derive(Debug)]
+pub(super) struct Broadcast {
+    /// Rises from one to the next. A client knows by it up to where it was served.
+    pub number: u32,
+    pub route: u8,
+    pub audience: Audience,
+    pub frame: Frame,
+    /// Whether it stands in the history too.
+    pub is_recorded: bool,
+}
+
+/// How much waits for one audience.
+#[derive(Debug)]
+struct Share {
+    route: u8,
+    audience: Audience,
+    frames: usize,
+    bytes: usize,
+}
+
+/// How far the first broadcast was dealt out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walk {
+    /// The next one of the audience's topics, or the next slot.
+    pub place: u32,
+    /// The latest broadcast when it began: everyone whom it meets is served up to there.
+    pub latest: u32,
+}
+
+/// The bytes of all that waited from the first of these numbers to the second.
+#[derive(Debug, Default)]
+struct Gathered {
+    from_to: (u32, u32),
+    /// `None`: they are not for one audience alone, or too many for one write.
+    bytes: Option<Vec<u8>>,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(crate) struct Broadcasts {
+    pub(super) waiting: VecDeque<Broadcast>,
+    shares: Vec<Share>,
+    /// Of all that waits: asked for at each listener.
+    bytes: usize,
+    pub(super) latest: u32,
+    pub(super) walk: Option<Walk>,
+    gathered: Gathered,
+    /// How many of those that wait have their copies counted.
+    counted: usize,
+}
+
+impl Broadcasts {
+    /// Whether everybody has been served.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The number of the latest one.
+    pub fn latest(&self) -> u32 {
+        self.latest
+    }
+
+    /// Whether so much waits that nothing more must come in: half of a backlog's bound for one audience, of which a listener
+    /// whose socket is full would have all in its own backlog, or some bounds in all.
+    pub fn is_full(&self, backlog: &Backlog) -> bool {
+        let is_half = |share: &Share| {
+            share.frames * 2 >= backlog.frames_max || share.bytes * 2 >= backlog.bytes_max
+        };
+        let [frames_max, bytes_max] =
+            [backlog.frames_max, backlog.bytes_max].map(|most| most.saturating_mul(BACKLOGS_MAX));
+        let is_much = self.waiting.len() >= frames_max || self.bytes() >= bytes_max;
+        !self.is_empty()
+            && (is_much || self.latest >= NUMBERS_MAX || self.shares.iter().any(is_half))
+    }
+
+    /// Bytes of all that waits.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether all that waits is for one audience.
+    pub(super) fn is_for_one_audience(&self) -> bool {
+        self.shares.len() == 1
+    }
+
+    /// Whether the copies of some that wait are counted.
+    pub(super) fn are_counted(&self) -> bool {
+        self.counted > 0
+    }
+
+    pub(super) fn push(&mut self, route: u8, audience: Audience, frame: Frame, is_recorded: bool) {
+        self.latest += 1;
+        let bytes = frame.as_bytes().len();
+        self.bytes += bytes;
+        if let Some(tally) = frame.tally() {
+            tally.deals();
+            self.counted += 1;
+        }
+        let known = |share: &&mut Share| (share.route, &share.audience) == (route, &audience);
+        match self.shares.iter_mut().find(known) {
+            Some(share) => (share.frames, share.bytes) = (share.frames + 1, share.bytes + bytes),
+            None => {
+                self.shares.push(Share { route, audience: audience.clone(), frames: 1, bytes });
+            }
+        }
+        self.waiting.push_back(Broadcast {
+            number: self.latest,
+            route,
+            audience,
+            frame,
+            is_recorded,
+        });
+    }
+
+    /// The first one's walk is over, and with it those of all for the same audience that waited when it began.
+    pub(super) fn pop(&mut self) {
+        let walked = self.remove_first();
+        let latest = self.walk.take().map_or(walked.number, |walk| walk.latest);
+        while let Some(next) = self.waiting.front()
+            && next.number <= latest
+            && (next.route, &next.audience) == (walked.route, &walked.audience)
+        {
+            self.remove_first();
+        }
+    }
+
+    fn remove_first(&mut self) -> Broadcast {
+        let first = self.waiting.pop_front().expect("the one that is walked waits");
+        let is_its =
+            |share: &Share| (share.route, &share.audience) == (first.route, &first.audience);
+        let at = self.shares.iter().position(is_its).expect("whatever waits has its share");
+        self.shares[at].frames -= 1;
+        self.shares[at].bytes -= first.frame.as_bytes().len();
+        self.bytes -= first.frame.as_bytes().len();
+        if let Some(tally) = first.frame.tally() {
+            tally.dealt();
+            self.counted -= 1;
+        }
+        if self.shares[at].frames == 0 {
+            self.shares.swap_remove(at);
+        }
+        first
+    }
+
+    /// The bytes of all that waits, if all of it is for one audience and fits one write. They are gathered once for all
+    /// listeners.
+    pub(super) fn gathered(&mut self) -> Option<&[u8]> {
+        let first = self.waiting.front()?;
+        if self.waiting.len() == 1 {
+            return Some(first.frame.as_bytes());
+        }
+        let from_to = (first.number, self.latest);
+        if self.gathered.from_to != from_to {
+            let mut bytes = self.gathered.bytes.take().unwrap_or_default();
+            bytes.clear();
+            let fits = self.is_for_one_audience() && self.bytes() <= GATHERED_BYTES_MAX;
+            let frames = self.waiting.iter().filter(|_| fits).map(|one| one.frame.as_bytes());
+            frames.for_each(|frame| bytes.extend_from_slice(frame));
+            self.gathered = Gathered { from_to, bytes: fits.then_some(bytes) };
+        }
+        self.gathered.bytes.as_deref()
+    }
+
+    /// Begins to number anew once nothing waits and most numbers are used up. Whether it did: then nobody was served yet.
+    pub(super) fn renumber(&mut self) -> bool {
+        let is_time = self.is_empty() && self.latest > NUMBERS_MAX / 2;
+        if is_time {
+            self.latest = 0;
+            self.gathered = Gathered::default();
+        }
+        is_time
+    }
+
+    /// Gives back what a burst needed.
+    pub fn shrink(&mut self) {
+        if self.is_empty() {
+            *self = Broadcasts { latest: self.latest, ..Broadcasts::default() };
+        }
+    }
+
+    /// As if so many had been dealt out.
+    #[cfg(test)]
+    pub fn skip_numbers(&mut self, latest: u32) {
+        self.latest = latest;
+    }
+}

@@ -1,0 +1,248 @@
+//! How broadcasts are dealt out: to a part of the listeners in each turn.
+//!
+//! A message to few is queued for each of them at once. For a crowd that would be a turn as long as the crowd is large, and a
+//! box for everyone; so a broadcast waits, and the flush phase walks along its listeners, as many in a turn as the turn has
+//! writes for. Each that it comes to is offered all broadcasts that wait and are for it, in one write, mostly from one buffer
+//! that all of them share.
+//!
+//! Nobody is given anything out of its order: whoever is sent something else, joins, leaves or is closed in the meantime
+//! [catches up](Server::catch_up) first, and a walk passes those by who have been served already.
+
+use crate::engine::client::State;
+use crate::engine::client::frame::{Close, Frame};
+use crate::engine::client::outbox::GATHERED_BYTES_MAX;
+use crate::engine::client::tally::Tally;
+use crate::engine::pending_writes::Lane;
+use crate::engine::server::Server;
+use crate::engine::server::broadcasts::{Audience, Walk};
+use crate::engine::slots::ConnId;
+use crate::engine::timers::tick;
+
+/// What came of offering a listener what it is owed.
+pub(crate) enum Offered {
+    /// It was owed nothing.
+    Nothing,
+    /// So many bytes were written; `whole` if that is all, else the rest is kept in a box.
+    Written { bytes: usize, whole: bool },
+    /// It has something in flight, or is owed too much for one write: so many frames are queued for it now.
+    Queued(usize),
+    /// The connection is gone.
+    Gone,
+}
+
+impl Server {
+    /// Has a frame dealt out to the members of these topics, who are a crowd. Those who listen to one of them that is none do
+    /// not wait for the others.
+    pub(super) fn broadcast(&mut self, topics: &[u32], frame: Frame) {
+        let audience = Audience::Topics(topics.into());
+        self.broadcasts.push(self.route, audience, frame, self.is_recorded);
+        let mut members = std::mem::take(&mut self.members);
+        let hub = &self.hubs[self.route as usize];
+        members.clear();
+        let small = topics.iter().filter(|topic| !hub.is_crowd(**topic));
+        members.extend(small.flat_map(|topic| hub.members(*topic)));
+        for index in members.iter().copied() {
+            let id = ConnId { index, generation: self.clients[index].generation };
+            if self.caught_up(id) {
+                self.owe(id, Lane::Urgent);
+            }
+        }
+        self.members = members;
+    }
+
+    /// Has a frame dealt out to everyone of this route who listens to anything.
+    pub fn send_to_listeners(&mut self, frame: Frame) {
+        self.broadcasts.push(self.route, Audience::Listeners, frame, self.is_recorded);
+    }
+
+    /// Queues for a client the broadcasts that it is still owed. `None`: its backlog hit a bound; else how many frames that
+    /// were.
+    pub(crate) fn catch_up(&mut self, id: ConnId) -> Option<usize> {
+        let latest = self.broadcasts.latest();
+        let served = match self.open_client(id) {
+            Some(client) if client.is_behind(latest) => client.serve(latest),
+            _ => return Some(0),
+        };
+        let mut owed = std::mem::take(&mut self.owed);
+        self.find_owed(id, served, &mut owed);
+        let slow = self.slow_policy(id);
+        let client = self.clients.get_mut(id.index).expect("it was just found");
+        let mut queued = 0;
+        for frame in &owed {
+            let Some(dropped) = client.queue(frame, &self.backlog, slow) else { break };
+            self.metrics.messages_dropped += dropped as u64;
+            queued += 1;
+        }
+        let fits = queued == owed.len();
+        owed.clear();
+        self.owed = owed;
+        if queued > 0 {
+            self.owe(id, Lane::Bulk);
+        }
+        fits.then_some(queued)
+    }
+
+    /// The same for one that is closed as slow if its backlog hit a bound. Whether it is open still.
+    pub(crate) fn caught_up(&mut self, id: ConnId) -> bool {
+        let fits = self.catch_up(id).is_some();
+        if !fits {
+            self.close(id, Close::SLOW);
+        }
+        fits
+    }
+
+    /// The frames that wait for a client which was served up to `served`.
+    fn find_owed(&mut self, id: ConnId, served: u32, owed: &mut Vec<Frame>) {
+        let client = &self.clients[id.index];
+        let hub = &self.hubs[client.route as usize];
+        // Looked up for each of them; few clients listen to more than some topics.
+        let mut topics = std::mem::take(&mut self.topics);
+        topics.clear();
+        topics.extend(hub.topic_numbers(&client.memberships));
+        topics.sort_unstable();
+        let is_for_it = |audience: &Audience| match audience {
+            Audience::Topics(of) => of.iter().any(|topic| topics.binary_search(topic).is_ok()),
+            Audience::Listeners => !topics.is_empty(),
+        };
+        let waiting = self.broadcasts.waiting.iter();
+        let is_replaying = client.is_replaying();
+        owed.extend(
+            waiting
+                .filter(|one| one.number > served && one.route == client.route)
+                .filter(|one| is_for_it(&one.audience))
+                .filter(|one| {
+                    // It comes to those in the history.
+                    let is_replayed = is_replaying && one.is_recorded;
+                    if is_replayed && let Some(tally) = one.frame.tally() {
+                        tally.unmet();
+                    }
+                    !is_replayed
+                })
+                .map(|one| one.frame.clone()),
+        );
+        self.topics = topics;
+    }
+
+    /// The next listener of the broadcasts that wait who was not served yet. Each step of the walk counts as a visit, also to
+    /// those who were; `None` when there are no visits left, or nothing waits.
+    pub(crate) fn next_listener(&mut self, visits: &mut usize) -> Option<ConnId> {
+        while *visits > 0 && !self.broadcasts.is_empty() {
+            *visits -= 1;
+            let Some((index, latest)) = self.walk_on() else {
+                self.broadcasts.pop();
+                if self.broadcasts.renumber() {
+                    // Once in two billion broadcasts: 10 ms at a million clients.
+                    self.clients.iter_mut().for_each(|client| {
+                        client.serve(0);
+                    });
+                }
+                continue;
+            };
+            let Some(client) = self.clients.get(index) else { continue };
+            if client.state() == State::Open && client.is_behind(latest) {
+                return Some(ConnId { index, generation: client.generation });
+            }
+        }
+        None
+    }
+
+    /// The slot of the next one of the first broadcast's audience, and up to where all whom this walk meets are served.
+    fn walk_on(&mut self) -> Option<(u32, u32)> {
+        let first = self.broadcasts.waiting.front()?;
+        let latest = self.broadcasts.latest;
+        let walk = self.broadcasts.walk.get_or_insert(Walk { place: 0, latest });
+        match &first.audience {
+            Audience::Listeners => {
+                let index = walk.place;
+                walk.place += 1;
+                (index < self.clients.end()).then_some((index, walk.latest))
+            }
+            Audience::Topics(topics) => {
+                let hub = &mut self.hubs[first.route as usize];
+                loop {
+                    if walk.place > 0
+                        && let Some(client) = hub.walk_on()
+                    {
+                        return Some((client, walk.latest));
+                    }
+                    let topic = topics.get(walk.place as usize)?;
+                    walk.place += 1;
+                    hub.begin_walk(*topic);
+                }
+            }
+        }
+    }
+
+    /// Writes to a listener whom the walk has met all broadcasts that it is owed, at once if it has nothing else in flight.
+    pub(crate) fn offer(&mut self, id: ConnId, gather: &mut Vec<u8>) -> Offered {
+        let latest = self.broadcasts.latest();
+        let is_much = self.broadcasts.bytes() > GATHERED_BYTES_MAX;
+        let served = match self.open_client(id) {
+            None => return Offered::Nothing,
+            Some(client) if is_much || !client.is_hibernating() => {
+                return self.offer_queued(id);
+            }
+            Some(client) => client.serve(latest),
+        };
+        // A walk along the slots meets also those who listen to nothing.
+        let is_owed_all = self.broadcasts.waiting.front().is_some_and(|first| {
+            first.number > served && matches!(first.audience, Audience::Topics(_))
+        });
+        if is_owed_all && let Some(all) = self.broadcasts.gathered() {
+            let client = self.clients.get_mut(id.index).expect("it was just found");
+            let (length, written) = (all.len(), client.write(id, all));
+            return self.keep(id, served, length, written);
+        }
+        let mut owed = std::mem::take(&mut self.owed);
+        self.find_owed(id, served, &mut owed);
+        gather.clear();
+        owed.drain(..).for_each(|frame| gather.extend_from_slice(frame.as_bytes()));
+        self.owed = owed;
+        if gather.is_empty() {
+            return Offered::Nothing;
+        }
+        let client = self.clients.get_mut(id.index).expect("it was just found");
+        let written = client.write(id, gather);
+        self.keep(id, served, gather.len(), written)
+    }
+
+    fn offer_queued(&mut self, id: ConnId) -> Offered {
+        match self.catch_up(id) {
+            Some(frames) => Offered::Queued(frames),
+            None => {
+                self.close(id, Close::SLOW);
+                Offered::Queued(1)
+            }
+        }
+    }
+
+    /// Keeps for a client what its socket did not take of what it was owed.
+    fn keep(
+        &mut self,
+        id: ConnId,
+        served: u32,
+        length: usize,
+        written: std::io::Result<usize>,
+    ) -> Offered {
+        let Ok(written) = written else {
+            self.bury(id);
+            return Offered::Gone;
+        };
+        let whole = written == length;
+        let now = tick(self.now.millis);
+        if !whole || self.broadcasts.are_counted() {
+            let mut owed = std::mem::take(&mut self.owed);
+            self.find_owed(id, served, &mut owed);
+            if whole {
+                owed.iter().filter_map(Frame::tally).for_each(Tally::wrote_at_once);
+            } else {
+                let client = self.clients.get_mut(id.index).expect("it was written to");
+                client.keep_unwritten(owed.iter(), written, now);
+                self.set_timer(id.index);
+            }
+            owed.clear();
+            self.owed = owed;
+        }
+        Offered::Written { bytes: written, whole }
+    }
+}

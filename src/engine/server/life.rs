@@ -1,0 +1,275 @@
+//! The life of a connection as its slot sees it: admitted, opened, finished, lingering, buried, freed.
+
+use std::net::IpAddr;
+
+use crate::engine::client::frame::{Close, Frame};
+use crate::engine::client::http::Response;
+use crate::engine::client::transport::Transport;
+use crate::engine::client::{AtEnd, Client, State};
+use crate::engine::pending_writes::Lane;
+use crate::engine::server::{ADMIN_ROUTE, Server};
+use crate::engine::slots::{ConnId, GENERATIONS};
+use crate::engine::timers::{NEVER, after, tick};
+
+/// How long a peer may take to end its side after we ended ours.
+const LINGER_SECONDS: u32 = 5;
+
+/// How long a client may take to answer our close frame before our side ends.
+const ANSWER_SECONDS: u32 = 3;
+
+impl Server {
+    /// Takes a slot for a connection accepted from `address`; `route` is [`ADMIN_ROUTE`], or 0 until its request names one.
+    pub(crate) fn admit(&mut self, transport: Transport, address: IpAddr, route: u8) -> ConnId {
+        let now = tick(self.now.millis);
+        let ends = after(self.now.millis, self.bounds.head_seconds);
+        self.generation = (self.generation + 1) % GENERATIONS;
+        let generation = self.generation;
+        let index = self.clients.insert_with(|_| Client::new(transport, generation, now, ends));
+        self.clients[index].route = route;
+        self.set_timer(index);
+        let id = ConnId { index, generation };
+        let strangers = if route == ADMIN_ROUTE { &mut self.admins } else { &mut self.handshakes };
+        strangers.enter(id, address, self.now.millis);
+        self.metrics.accepted += 1;
+        id
+    }
+
+    /// The handshake of a connection becomes a WebSocket of a route.
+    pub(crate) fn open(&mut self, id: ConnId, route: u8) {
+        let latest = self.broadcasts.latest();
+        let client = self.client(id).expect("its request was just read");
+        debug_assert_ne!(client.route, ADMIN_ROUTE, "the operator's requests are answered plainly");
+        client.route = route;
+        client.open(latest);
+        self.handshakes.leave(id);
+        self.set_timer(id.index);
+    }
+
+    /// Answers a handshake with a plain response and ends the connection.
+    pub(crate) fn respond(&mut self, id: ConnId, response: &Response) {
+        let frame = Frame::ready(response.encode());
+        if self.client(id).is_some_and(|client| client.state() == State::Head) {
+            *self.metrics.responses.entry(response.status).or_default() += 1;
+            self.finish(id, Some(&frame), true);
+        }
+    }
+
+    /// Answers a request that is still to come, or a handshake, as well as that goes in one write, and keeps no slot for it.
+    pub(crate) fn turn_away(&mut self, id: ConnId, response: &Response) {
+        let Some(client) = self.client(id).filter(|client| client.state() == State::Head) else {
+            return;
+        };
+        let is_client = client.route != ADMIN_ROUTE;
+        *self.metrics.responses.entry(response.status).or_default() += 1;
+        self.metrics.handshakes_refused += u64::from(is_client);
+        self.hang_up(id, &response.encode());
+    }
+
+    /// Writes a last word as well as that goes in one write, and keeps no slot for it.
+    pub(super) fn hang_up(&mut self, id: ConnId, word: &[u8]) {
+        let Some(client) = self.client(id) else { return };
+        if client.backlog_bytes() == 0 {
+            let _ = client.transport.write(id, word);
+            client.transport.shutdown_write(id);
+        }
+        self.forget(id);
+    }
+
+    /// Answers a handshake that a handler has looked at already, whatever it queued, and ends the connection.
+    pub(crate) fn refuse(&mut self, id: ConnId, response: &Response) {
+        let frame = Frame::ready(response.encode());
+        *self.metrics.responses.entry(response.status).or_default() += 1;
+        self.metrics.handshakes_refused += 1;
+        match self.client(id) {
+            // The handler closed it before it refused it: a close frame is no answer to a handshake.
+            Some(client) if matches!(client.state(), State::Leaving | State::Closing) => {
+                client.replace_queued(&frame);
+            }
+            _ => self.finish(id, Some(&frame), true),
+        }
+    }
+
+    /// Ends our side once what is queued is written; `last` is written last.
+    pub(crate) fn finish(&mut self, id: ConnId, last: Option<&Frame>, forget: bool) {
+        if !forget {
+            // One whose backlog has no room for it loses the rest: its end is the next thing that it is told.
+            let _ = self.catch_up(id);
+        }
+        // One that reads has as long as in a drain.
+        let seconds =
+            if forget { LINGER_SECONDS } else { self.bounds.drain_seconds.max(LINGER_SECONDS) };
+        let ends = after(self.now.millis, seconds);
+        let Some(client) = self.client(id) else { return };
+        let was_handshake = is_handshake(client);
+        if !matches!(client.state(), State::Head | State::Open) {
+            return;
+        }
+        client.finish(last, forget, ends);
+        self.ended += usize::from(client.route != ADMIN_ROUTE);
+        self.recount(id, false);
+        self.leave_all(id);
+        let Some(client) = self.client(id) else { return };
+        let is_written = client.backlog_bytes() == 0;
+        self.unproven.leave(id);
+        if was_handshake {
+            self.handshakes.leave(id);
+            // What is written to one is its answer.
+            match last {
+                Some(_) => self.metrics.handshakes_refused += 1,
+                None => self.metrics.handshakes_abandoned += 1,
+            }
+        }
+        self.set_timer(id.index);
+        self.owe(id, Lane::Urgent);
+        if is_written {
+            self.linger(id);
+        }
+    }
+
+    /// Queues a close frame as the last one, and has the client's own awaited once it is written.
+    pub(super) fn finish_with(&mut self, id: ConnId, close: &Close, forget: bool) {
+        self.finish(id, Some(&Frame::close(close)), forget);
+        if let Some(client) = self.client(id).filter(|client| client.state() == State::Closing) {
+            client.leave();
+        }
+    }
+
+    /// The close frame is written: its answer is awaited, if there is a place to spare meanwhile.
+    pub(crate) fn await_answer(&mut self, id: ConnId) {
+        if self.clients_len() >= self.bounds.clients_max {
+            return self.answered(id);
+        }
+        let ends = after(self.now.millis, ANSWER_SECONDS);
+        let Some(client) = self.client(id) else { return };
+        client.end_at(ends, AtEnd::Drop);
+        self.set_timer(id.index);
+    }
+
+    /// The client's close frame came, or is awaited no more: our side ends once all is written.
+    pub(crate) fn answered(&mut self, id: ConnId) {
+        let Some(client) = self.client(id).filter(|client| client.state() == State::Leaving) else {
+            return;
+        };
+        client.end_leaving();
+        if client.backlog_bytes() == 0 {
+            self.linger(id);
+        }
+    }
+
+    /// The time of a connection that is to be dropped is up.
+    pub(crate) fn run_out(&mut self, id: ConnId) {
+        let Some(client) = self.client(id) else { return };
+        if client.state() == State::Leaving && client.backlog_bytes() == 0 {
+            self.answered(id);
+        } else {
+            self.give_up(id);
+        }
+    }
+
+    /// Brings what all clients have left unfinished up to date with one of them; see [`Client::recount`].
+    ///
+    /// What grew was copied to another place, and where it was is free but still resident: it counts as read, or a byte from
+    /// each client would double in one turn what all of them hold.
+    pub(crate) fn recount(&mut self, id: ConnId, progressed: bool) {
+        let now = tick(self.now.millis);
+        let mut sum = self.unfinished;
+        let mut copied = 0;
+        if let Some(client) = self.client(id) {
+            let (before, _) = client.unfinished();
+            client.recount(&mut sum, now, progressed);
+            let (held, _) = client.unfinished();
+            copied = if held > before { before } else { 0 };
+        }
+        self.unfinished = sum;
+        self.costs += copied;
+    }
+
+    /// Closes a connection for what it holds: all of that is forgotten, but for what is on the wire in part.
+    pub(crate) fn shed(&mut self, id: ConnId, close: Close) {
+        match self.client(id).map(|client| client.state()) {
+            Some(State::Open) => {
+                *self.metrics.closes.entry(close.code).or_default() += 1;
+                self.complain_of_close(id, &close);
+                self.finish_with(id, &close, true);
+            }
+            Some(State::Dead) | None => {}
+            // It was told already, and does not read it.
+            Some(_) => self.give_up(id),
+        }
+    }
+
+    /// All is written to a client that is closing: our side ends, and its end is awaited for a while.
+    pub(crate) fn linger(&mut self, id: ConnId) {
+        let ends = after(self.now.millis, LINGER_SECONDS);
+        let Some(client) = self.client(id) else { return };
+        client.linger(id, ends);
+        if client.route != ADMIN_ROUTE {
+            self.lingering.push_back(id);
+        }
+        self.set_timer(id.index);
+    }
+
+    /// Drops a connection with all that it was not sent, in the kernel too.
+    pub(crate) fn give_up(&mut self, id: ConnId) {
+        let Some(client) = self.client(id) else { return };
+        client.transport.discard();
+        self.bury(id);
+    }
+
+    /// The connection is gone: it is freed at the end of the turn.
+    pub(crate) fn bury(&mut self, id: ConnId) {
+        let Some(client) = self.client(id) else { return };
+        let was_abandoned = is_handshake(client) && !client.is_probe();
+        self.metrics.handshakes_abandoned += u64::from(was_abandoned);
+        self.forget(id);
+    }
+
+    /// Takes a connection out of all that knows it but its handler and its slot.
+    fn forget(&mut self, id: ConnId) {
+        let Some(client) = self.client(id) else { return };
+        if client.backlog_bytes() > 0 {
+            // The rest will never follow, and half a frame is of use to nobody.
+            client.transport.discard();
+        }
+        let had_ended = !matches!(client.state(), State::Head | State::Open);
+        if client.die() {
+            self.ended -= usize::from(had_ended && client.route != ADMIN_ROUTE);
+            self.leave_all(id);
+            self.handshakes.leave(id);
+            self.unproven.leave(id);
+            self.admins.leave(id);
+            self.dead.push(id);
+        }
+    }
+
+    /// Its memberships end: members are open, and nothing else.
+    fn leave_all(&mut self, id: ConnId) {
+        self.user_leaves(id);
+        let Some(client) = self.clients.get_mut(id.index) else { return };
+        if let Some(hub) = self.hubs.get_mut(client.route as usize) {
+            hub.leave_all(&mut client.memberships);
+        }
+    }
+
+    /// Frees a slot.
+    pub(crate) fn free(&mut self, id: ConnId) {
+        if self.client(id).is_none() {
+            return;
+        }
+        let client = self.clients.remove(id.index).expect("the client was just found");
+        self.unfinished -= client.unfinished().0;
+        client.transport.close(id);
+        self.timers.set(id.index, NEVER);
+        self.forget_lingering();
+    }
+
+    /// How many clients there are, in whatever state but gone.
+    pub(crate) fn clients_len(&self) -> usize {
+        self.clients.len() - self.dead.len() - self.admins.len()
+    }
+}
+
+/// Whether it counts among the handshakes under way.
+fn is_handshake(client: &Client) -> bool {
+    client.state() == State::Head && client.route != ADMIN_ROUTE
+}

@@ -1,0 +1,150 @@
+//! What a client listens to: the verbs that a handler has for it.
+
+use crate::engine::client::allowance::Allowance;
+use crate::engine::client::replay::noted_bytes;
+use crate::engine::client::{Client, State};
+use crate::engine::pubsub::hub::{Hub, Reason};
+use crate::engine::server::Server;
+use crate::engine::slots::ConnId;
+
+/// What a membership that begins or ends counts for among the 1 MiB that is read from all clients in a turn: its client's others
+/// are looked through, and it is answered. Without this, commands of 40 bytes would make a turn 50 ms long.
+const MEMBERSHIP_COST_BYTES: usize = 128;
+
+impl Server {
+    /// The prices of what clients ask for.
+    pub(crate) fn allowance(&self) -> Allowance {
+        Allowance::new(self.bounds.commands_per_second_max, self.bounds.topics_per_client_max)
+    }
+
+    /// Counts one topic that a client asks for; `false`: too many came in this second.
+    pub fn count_topic(&mut self, id: ConnId) -> bool {
+        let allowance = self.allowance();
+        self.client(id).is_some_and(|client| !allowance.is_spent(client.spend(1)))
+    }
+
+    /// Makes a client listen to the topic or pattern with this key (see [`crate::engine::pubsub::topic::Grant::key`]); `false` if it does already, or
+    /// is open no more.
+    pub fn join(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
+        if !self.caught_up(id) {
+            return false;
+        }
+        self.costs += MEMBERSHIP_COST_BYTES;
+        let Some((client, hub)) = self.with_hub(id) else {
+            return false;
+        };
+        let joined = hub.join(id.index, &mut client.memberships, key, reason);
+        if joined && reason == Reason::Own {
+            self.user_came(key);
+        }
+        let next = self.history.next();
+        let replay = self.clients.get_mut(id.index).and_then(Client::replay);
+        if joined && let Some(replay) = replay {
+            replay.join(key, next, &self.entries);
+        }
+        joined
+    }
+
+    /// Makes it listen no more; `false` if it did not, or is open no more.
+    pub fn leave(&mut self, id: ConnId, key: &str) -> bool {
+        if !self.caught_up(id) {
+            return false;
+        }
+        self.costs += MEMBERSHIP_COST_BYTES;
+        let Some((client, hub)) = self.with_hub(id) else {
+            return false;
+        };
+        let was_own = hub.reason(&client.memberships, key) == Some(Reason::Own);
+        let left = hub.leave(&mut client.memberships, key);
+        if left && was_own {
+            self.user_left(key);
+        }
+        let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
+        let replay = self.clients.get_mut(id.index).and_then(Client::replay);
+        if left && let Some(replay) = replay {
+            replay.leave(key, next, &self.entries, most);
+        }
+        left
+    }
+
+    /// Why a client listens to what has this key, if it does.
+    pub fn reason(&mut self, id: ConnId, key: &str) -> Option<Reason> {
+        let (client, hub) = self.with_hub(id)?;
+        hub.reason(&client.memberships, key)
+    }
+
+    /// Changes why it listens to it.
+    pub fn set_reason(&mut self, id: ConnId, key: &str, reason: Reason) {
+        if let Some((client, hub)) = self.with_hub(id) {
+            hub.set_reason(&client.memberships, key, reason);
+        }
+    }
+
+    /// The keys that a client listens to, and why.
+    pub fn topics(&mut self, id: ConnId) -> Vec<(String, Reason)> {
+        let Some((client, hub)) = self.with_hub(id) else {
+            return Vec::new();
+        };
+        hub.topics(&client.memberships).map(|(key, reason)| (key.to_owned(), reason)).collect()
+    }
+
+    /// The first key that it listens to for this reason.
+    pub fn key_for(&mut self, id: ConnId, reason: Reason) -> Option<String> {
+        let (client, hub) = self.with_hub(id)?;
+        let mut topics = hub.topics(&client.memberships);
+        topics.find(|(_, why)| *why == reason).map(|(key, _)| key.to_owned())
+    }
+
+    /// To how many keys it listens.
+    pub fn topics_len(&mut self, id: ConnId) -> usize {
+        let Some((client, hub)) = self.with_hub(id) else {
+            return 0;
+        };
+        hub.topics(&client.memberships).count()
+    }
+
+    /// Open clients of this route that listen to exactly this key because it is their own, the latest first.
+    pub fn owners(&self, key: &str) -> Vec<ConnId> {
+        self.owners_in(&self.hubs[self.route as usize], key).collect()
+    }
+
+    /// The same of all routes: `clients_per_user_max` counts them together.
+    pub fn owners_anywhere(&self, key: &str) -> Vec<ConnId> {
+        self.hubs.iter().flat_map(|hub| self.owners_in(hub, key)).collect()
+    }
+
+    fn owners_in<'a>(&'a self, hub: &'a Hub, key: &'a str) -> impl Iterator<Item = ConnId> + 'a {
+        let members = hub.find(key).into_iter().flat_map(|topic| hub.members(topic));
+        let open = members.filter(move |index| {
+            let client = &self.clients[*index];
+            client.state() == State::Open
+                && hub.reason(&client.memberships, key) == Some(Reason::Own)
+        });
+        open.map(|index| ConnId { index, generation: self.clients[index].generation })
+    }
+
+    /// Bytes of all memberships, and of what is noted for replays of those that change meanwhile.
+    pub(crate) fn memberships_bytes(&self) -> usize {
+        self.hubs.iter().map(Hub::held_bytes).sum::<usize>() + noted_bytes()
+    }
+
+    /// The part of that which one client costs.
+    pub(crate) fn memberships_bytes_of(&self, client: &Client) -> usize {
+        let hub = self.hubs.get(client.route as usize);
+        hub.map_or(0, |hub| hub.held_bytes_of(&client.memberships)) + client.noted_bytes()
+    }
+
+    /// The number of the topic of a client's user, among those of its route.
+    pub(crate) fn user_of(&self, client: &Client) -> Option<u32> {
+        self.hubs.get(client.route as usize)?.own_topic(&client.memberships)
+    }
+
+    pub(super) fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {
+        let client = self.clients.get_mut(id.index)?;
+        if client.generation != id.generation || client.state() != State::Open {
+            return None;
+        }
+        let hub = &mut self.hubs[client.route as usize];
+        Some((client, hub))
+    }
+}

@@ -1,0 +1,431 @@
+//! What the loop owns besides the loop, and the verbs on it.
+//!
+//! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
+
+mod bounds;
+mod broadcasts;
+mod dealing;
+mod filter;
+mod life;
+mod listeners;
+mod looks;
+mod memberships;
+mod names;
+mod page_queue;
+mod pages;
+mod presence;
+pub(crate) mod receipts;
+mod refusals;
+mod replay;
+pub(crate) mod requests;
+mod room;
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+
+use crate::clock::{Millis, Now, WallOffset};
+use crate::config::Bounds;
+use crate::engine::admission::strangers::Strangers;
+use crate::engine::client::frame::{Close, Frame};
+use crate::engine::client::http::Response;
+use crate::engine::client::outbox::{Backlog, Slow};
+use crate::engine::client::{AtEnd, Client, State, Timing};
+use crate::engine::pending_writes::{FlushQueue, Lane};
+use crate::engine::pubsub::hub::{Hub, Reason};
+use crate::engine::resume::cursor::{EntryId, Node, Signer};
+use crate::engine::resume::history::History;
+use crate::engine::slots::{ConnId, Slots};
+use crate::engine::timers::{TICK, Tick, Timers, after, tick};
+use crate::features::presence::Presence;
+use crate::observe::complaints::Complaints;
+use crate::observe::metrics::Metrics;
+use broadcasts::Broadcasts;
+pub(crate) use dealing::Offered;
+use listeners::Listeners;
+use pages::Pages;
+use receipts::Receipts;
+pub(crate) use replay::Missed;
+pub use replay::Resumed;
+use requests::Requests;
+
+/// The route number of connections to the admin listener; no handler sees them.
+pub const ADMIN_ROUTE: u8 = u8::MAX;
+
+/// Clients without a token take turns as if they were so many users.
+const ANONYMOUS_OWNERS: u64 = 64;
+
+/// About how long a cursor is: exactly, without streams.
+const CURSOR_BYTES: usize = 35;
+
+/// The price of a microsecond of a handler's work, in bytes that are read in a turn: 1 MiB is 12 ms.
+const BYTES_PER_MICROSECOND: usize = (1 << 20) / 12_000;
+
+/// The connections of a loop, who listens to what, and what is owed.
+pub struct Server {
+    pub(crate) now: Now,
+    wall: WallOffset,
+    pub(crate) bounds: Bounds,
+    pub(crate) metrics: Metrics,
+    pub(crate) complaints: Complaints,
+    pub(crate) clients: Slots<Client>,
+    pub(crate) timers: Timers,
+    pub(crate) timing: Timing,
+    pub(crate) flush: FlushQueue,
+    pub(crate) broadcasts: Broadcasts,
+    /// Clients that are to be pinged.
+    pub(crate) pings: VecDeque<ConnId>,
+    /// Connections that are gone and wait for the end of the turn.
+    pub(crate) dead: Vec<ConnId>,
+    /// One hub per route: what one handler publishes cannot reach another's clients.
+    pub(crate) hubs: Vec<Hub>,
+    requests: Requests,
+    pub(crate) receipts: Receipts,
+    pub(crate) pages: Pages,
+    /// Keys of the streams that are read, by their place in the settings.
+    pub(crate) streams: Vec<String>,
+    /// Who is here, where that is told.
+    presence: Option<Presence>,
+    /// When a refusal of what tells it was last logged.
+    presence_logged: Option<Millis>,
+    /// The route whose handler is running.
+    pub(crate) route: u8,
+    /// Connections of clients of which the head is still read.
+    pub(crate) handshakes: Strangers<ConnId>,
+    /// Open clients that have shown no token yet, where one is expected.
+    pub(crate) unproven: Strangers<ConnId>,
+    /// Connections to the admin listener.
+    pub(crate) admins: Strangers<ConnId>,
+    /// Clients that were told the last thing that they are told, and are not gone yet.
+    ended: usize,
+    /// Of them, those to which it is written, in that order; some are gone since.
+    pub(crate) lingering: VecDeque<ConnId>,
+    /// What all clients have left unfinished, in bytes: see [`Client::recount`].
+    pub(crate) unfinished: usize,
+    pub(crate) backlog: Backlog,
+    /// For each route.
+    slow: Vec<Slow>,
+    /// What the client that is being read cost beside the bytes that were read, in such bytes: see [`Server::count_costly`].
+    pub(crate) costs: usize,
+    generation: u32,
+    /// Which process this is, in cursors and elsewhere.
+    node: Node,
+    /// The same as text: see [`Server::node`].
+    node_name: String,
+    /// Signs cursors.
+    pub(crate) signer: Signer,
+    pub(crate) history: History,
+    /// The latest entry of each stream that was published.
+    pub(crate) entries: Vec<EntryId>,
+    /// The latest entry of each stream at the first look at it: what was published came after.
+    pub(crate) begins: Vec<EntryId>,
+    /// Whether messages of channels are among those that were published, or may be.
+    pub(crate) has_channels: bool,
+    /// What the running handler publishes stands in the history.
+    pub(crate) is_recorded: bool,
+    /// Reused for the keys of a publish.
+    key: String,
+    /// Reused for the topics found by them.
+    found: Vec<u32>,
+    /// Reused for the members of one.
+    members: Vec<u32>,
+    /// Reused for the topics of a client.
+    topics: Vec<u32>,
+    /// Reused for the frames that one is owed.
+    owed: Vec<Frame>,
+    /// How many listen to the topics of the last broadcast, while nobody joins or leaves.
+    /// Makes numbers of users' names, for turns.
+    owners: RandomState,
+}
+
+impl Server {
+    /// With a route for each of these.
+    pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, signer: Signer, now: Now) -> Server {
+        let node = names::node(now.unix);
+        Server {
+            now,
+            wall: WallOffset::new(now),
+            metrics: Metrics::default(),
+            complaints: Complaints::default(),
+            clients: Slots::default(),
+            timers: Timers::default(),
+            timing: bounds::timing(&bounds),
+            flush: FlushQueue::default(),
+            broadcasts: Broadcasts::default(),
+            pings: VecDeque::new(),
+            dead: Vec::new(),
+            hubs: slow.iter().map(|_| Hub::default()).collect(),
+            slow,
+            requests: Requests::default(),
+            receipts: Receipts::default(),
+            pages: Pages::default(),
+            streams: Vec::new(),
+            presence: None,
+            presence_logged: None,
+            route: 0,
+            handshakes: Strangers::default(),
+            unproven: Strangers::default(),
+            admins: Strangers::default(),
+            ended: 0,
+            lingering: VecDeque::new(),
+            unfinished: 0,
+            history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
+            backlog: bounds::backlog(&bounds),
+            costs: 0,
+            bounds,
+            generation: 0,
+            node_name: node.to_string(),
+            node,
+            signer,
+            entries: Vec::new(),
+            begins: Vec::new(),
+            has_channels: true,
+            is_recorded: false,
+            key: String::new(),
+            found: Vec::new(),
+            members: Vec::new(),
+            topics: Vec::new(),
+            owed: Vec::new(),
+            owners: RandomState::new(),
+        }
+    }
+
+    /// The time at which this turn began.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// The bounds in force.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// The counters.
+    pub fn metrics(&mut self) -> &mut Metrics {
+        &mut self.metrics
+    }
+
+    /// Whether a client is owed so much that nothing more must come in before it was offered.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.flush.is_pressed() || self.broadcasts.is_full(&self.backlog)
+    }
+
+    /// The cursor of the latest message: opaque to clients, and rising as text, across restarts too.
+    pub fn cursor(&self) -> String {
+        self.cursor_at(self.history.next() - 1)
+    }
+
+    /// That of the message with this number, which is the latest one or one shortly before it.
+    pub(crate) fn cursor_at(&self, number: u64) -> String {
+        let mut text = String::with_capacity(CURSOR_BYTES);
+        self.write_cursor(&mut text, number, &self.entries);
+        text
+    }
+
+    /// Queues a frame for one client, among those who are served first. A client that is gone or going gets nothing.
+    pub fn send(&mut self, id: ConnId, frame: &Frame) {
+        self.queue(id, frame, Lane::Urgent);
+    }
+
+    /// Queues a frame for an open client, and the client for a write. Whether it is owed it now: one that reads too slowly is
+    /// closed instead.
+    pub(crate) fn queue(&mut self, id: ConnId, frame: &Frame, lane: Lane) -> bool {
+        let backlog = self.backlog;
+        let has_room = self.catch_up(id).is_some();
+        let slow = self.slow_policy(id);
+        let Some(client) = self.open_client(id) else { return false };
+        let dropped = has_room.then(|| client.queue(frame, &backlog, slow)).flatten();
+        self.metrics.messages_dropped += dropped.unwrap_or(0) as u64;
+        let queued = dropped.is_some();
+        if queued {
+            self.owe(id, lane);
+        } else {
+            self.close(id, Close::SLOW);
+        }
+        queued
+    }
+
+    /// Sends one frame to everyone on this route who listens to `topic`, once each, and returns to how many it goes. `make` is
+    /// called with the message's cursor if there is a listener. The number is exact unless two crowds overlap whose members take
+    /// more to be looked through than a write: then whoever hears the message by both is counted twice, as Redis' `PUBLISH` counts.
+    pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
+        let found = self.find_topics(topic);
+        if !found.is_empty() {
+            self.call_listeners_ahead(&found);
+        }
+        let hub = &self.hubs[self.route as usize];
+        let reached = if found.is_empty() {
+            0
+        } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
+            let listeners = self.count_members(&found);
+            self.count_listeners(listeners);
+            let frame = self.make(topic, make);
+            self.broadcast(&found, frame);
+            listeners.count
+        } else {
+            let frame = self.make(topic, make);
+            self.send_to_members(&found, &frame)
+        };
+        self.found = found;
+        self.metrics.deliveries += reached as u64;
+        reached
+    }
+
+    /// A message's frame, which says which message it is where that is asked for.
+    fn make(&self, topic: &str, make: impl FnOnce(&str) -> Frame) -> Frame {
+        let frame = self.count_copies(make(&self.cursor()));
+        match self.slow[self.route as usize] {
+            Slow::Close => frame,
+            Slow::DropOldest(_) | Slow::KeepNewest => {
+                frame.about(topic, &self.cursor_at(self.history.next().saturating_sub(2)))
+            }
+        }
+    }
+
+    /// Queues a frame for each member of these topics, who are few. Returns for how many.
+    fn send_to_members(&mut self, topics: &[u32], frame: &Frame) -> usize {
+        let mut reached = 0;
+        let mut members = std::mem::take(&mut self.members);
+        for (place, topic) in topics.iter().enumerate() {
+            members.clear();
+            members.extend(self.hubs[self.route as usize].members(*topic));
+            for index in members.iter().copied() {
+                let client = &self.clients[index];
+                let id = ConnId { index, generation: client.generation };
+                if self.is_recorded && client.is_replaying() {
+                    // It comes to it in the history.
+                    let hub = &self.hubs[self.route as usize];
+                    reached += usize::from(!hub.is_member(&client.memberships, &topics[..place]));
+                } else if !client.was_just_queued(frame) {
+                    self.count_listeners(Listeners { count: 1, is_exact: true });
+                    reached += usize::from(self.queue(id, frame, Lane::Urgent));
+                }
+            }
+        }
+        self.members = members;
+        reached
+    }
+
+    /// Closes a client with `code` at `unix` seconds of the wall clock, or up to a tick before; an earlier call is replaced. If
+    /// the clock is set meanwhile, or the machine sleeps, the end moves with it.
+    pub fn close_at(&mut self, id: ConnId, unix: u64, code: u16) {
+        let left = unix.saturating_mul(1000).saturating_sub(self.now.unix_millis);
+        let ends = tick(self.now.millis.saturating_add(left));
+        self.end_client_at(id, ends, AtEnd::Expire(code));
+    }
+
+    /// Closes a client with `code` in so many seconds; an earlier call is replaced.
+    pub fn close_after(&mut self, id: ConnId, seconds: u32, code: u16) {
+        self.end_client_at(id, after(self.now.millis, seconds), AtEnd::Close(code));
+    }
+
+    fn end_client_at(&mut self, id: ConnId, ends: Tick, at_end: AtEnd) {
+        let Some(client) = self.open_client(id) else { return };
+        client.end_at(ends, at_end);
+        self.set_timer(id.index);
+    }
+
+    /// Moves the ends of all clients that the wall clock sets, if it was set. All slots are looked at then, once.
+    pub(crate) fn follow_wall_clock(&mut self) {
+        let by = self.wall.moved(self.now);
+        if by == 0 {
+            return;
+        }
+        log::info!(
+            "the wall clock has moved by {} s: connections end at the exp of their tokens",
+            by / 1000
+        );
+        let ticks = by.div_euclid(TICK as i64) + 1;
+        let expiring = self.clients.iter().filter(|(_, client)| client.expires());
+        let expiring: Vec<u32> = expiring.map(|(index, _)| index).collect();
+        for index in expiring {
+            self.clients[index].move_end(ticks);
+            self.set_timer(index);
+        }
+    }
+
+    /// Counts what the running handler did, which took about so long, among what the turn has for all clients.
+    pub fn count_costly(&mut self, microseconds: u32) {
+        self.costs += microseconds as usize * BYTES_PER_MICROSECOND;
+    }
+
+    /// Puts off a client's message that takes long to handle (a signature is to be checked): [`Handler::on_deferred`] is given it
+    /// when everybody else was read, maybe in a later turn. The client's next messages wait meanwhile.
+    ///
+    /// [`Handler::on_deferred`]: crate::engine::handler::Handler::on_deferred
+    pub fn defer(&mut self, id: ConnId, text: &str) {
+        if let Some(client) = self.open_client(id) {
+            client.defer(text);
+            self.unproven.speak(id);
+        }
+    }
+
+    /// Closes a connection for a reason. What it is owed is sent first, except to a slow one. A handshake is refused.
+    pub fn close(&mut self, id: ConnId, close: Close) {
+        let Some(client) = self.client(id) else { return };
+        match client.state() {
+            State::Head => {
+                let retry = retry_seconds(&close);
+                let response = Response::text(503, "not now").with("Retry-After", retry);
+                return self.respond(id, &response);
+            }
+            State::Open => {}
+            State::Leaving | State::Closing | State::Parting | State::Lingering | State::Dead => {
+                return;
+            }
+        }
+        *self.metrics.closes.entry(close.code).or_default() += 1;
+        self.complain_of_close(id, &close);
+        let forget = close.code == Close::SLOW.code;
+        self.finish_with(id, &close, forget);
+    }
+
+    /// The number of the route whose handler is running.
+    pub fn route(&self) -> u8 {
+        self.route
+    }
+
+    /// The connection that `id` names, if it is still there.
+    pub(crate) fn client(&mut self, id: ConnId) -> Option<&mut Client> {
+        self.clients.get_mut(id.index).filter(|client| client.generation == id.generation)
+    }
+
+    pub(crate) fn set_timer(&mut self, index: u32) {
+        let deadline = self.clients[index].deadline(index, tick(self.now.millis), &self.timing);
+        self.timers.set(index, deadline);
+    }
+
+    /// Puts a client into a lane of the flush queue if it is owed something.
+    pub(crate) fn owe(&mut self, id: ConnId, lane: Lane) {
+        let backlog = self.backlog;
+        if let Some(lane) = self.client(id).and_then(|client| client.enter_lane(lane, &backlog)) {
+            match lane {
+                Lane::Replay => self.flush.push_replay(id, self.owner_of(id)),
+                _ => self.flush.push(id, lane),
+            }
+        }
+    }
+
+    /// Whose turn a client's work takes: its user's, on every route. Clients without a token share some turns.
+    fn owner_of(&self, id: ConnId) -> u64 {
+        let client = &self.clients[id.index];
+        let hub = &self.hubs[client.route as usize];
+        let own = hub.topics(&client.memberships).find(|(_, why)| *why == Reason::Own);
+        own.map_or(u64::from(id.index) % ANONYMOUS_OWNERS, |(own, _)| self.owners.hash_one(own))
+    }
+
+    /// What becomes of a client that reads too slowly.
+    fn slow_policy(&self, id: ConnId) -> Slow {
+        let route = self.clients.get(id.index).map_or(0, |client| client.route);
+        self.slow.get(route as usize).copied().unwrap_or_default()
+    }
+
+    fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {
+        self.client(id).filter(|client| client.state() == State::Open)
+    }
+}
+
+/// The hint for a handshake that is refused for the same reason for which clients are closed.
+fn retry_seconds(close: &Close) -> Cow<'static, str> {
+    if close.code == Close::GOING_AWAY.code { "5".into() } else { "1".into() }
+}

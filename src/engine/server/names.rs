@@ -1,0 +1,51 @@
+//! The names under which others know this process and its connections.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+use crate::engine::client::State;
+use crate::engine::resume::cursor::Node;
+use crate::engine::server::Server;
+use crate::engine::slots::ConnId;
+
+/// A name for this process. Of a thousand nodes that share a Redis and start in the same second, two have the same once in five
+/// hundred times.
+pub(super) fn node(unix: u64) -> Node {
+    // The standard library's hasher is keyed by the system's chance.
+    Node::new(unix, RandomState::new().hash_one(unix))
+}
+
+impl Server {
+    /// The name of this process among all that share a Redis.
+    pub fn node(&self) -> &str {
+        &self.node_name
+    }
+
+    /// The name of a connection, which no other one has on any node.
+    pub fn name_of(&self, id: ConnId) -> String {
+        format!("{}-{id}", self.node_name)
+    }
+
+    /// The open client of this route that has this name.
+    pub fn connection(&self, name: &str) -> Option<ConnId> {
+        let (index, generation) =
+            name.strip_prefix(&self.node_name)?.strip_prefix('-')?.split_once('-')?;
+        let number = |text| u32::from_str_radix(text, 16).ok();
+        let id = ConnId { index: number(index)?, generation: number(generation)? };
+        let client = self.clients.get(id.index)?;
+        let is_it = client.generation == id.generation && client.route == self.route;
+        (is_it && client.state() == State::Open).then_some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_have_names_of_their_own() {
+        let names = [node(0), node(0), node(1)];
+        assert!(names[0] != names[1] && names[1] != names[2], "{names:?}");
+        assert!(names.iter().all(|name| !name.to_string().contains('-')), "{names:?}");
+    }
+}

@@ -1,0 +1,217 @@
+//! Numbered places that never move: a slab in pages, so that growing copies nothing.
+//!
+//! One `slab::Slab` doubles when it is full: at a million connections that is a copy of 40 MB inside one turn
+//! of the loop, and half of the new memory stands empty. Pages of [`PAGE`] places cost at most one page of
+//! slack, and a page whose last place is vacated is given back.
+
+use std::collections::BTreeSet;
+
+use slab::Slab;
+
+/// Places in a page.
+pub const PAGE: usize = 1024;
+
+/// Names one connection: its place, and which of the place's successive tenants it is.
+///
+/// A dead id finds nothing. Generations are dealt out by one counter of 30 bits, so an old id meets a stranger only
+/// if its very place is let again exactly 2^30 connections later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// The first generation after the last one.
+pub(crate) const GENERATIONS: u32 = 1 << 30;
+
+impl ConnId {
+    /// Names no connection, ever: for what is asked on nobody's behalf.
+    pub const NOBODY: ConnId = ConnId { index: u32::MAX, generation: u32::MAX };
+
+    /// Its place: no other connection has it at the same time, and the places of few connections are small numbers.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+impl std::fmt::Display for ConnId {
+    /// The text that clients are told in `welcome`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}-{:x}", self.index, self.generation)
+    }
+}
+
+/// A slab in pages.
+pub struct Slots<T> {
+    pages: Vec<Slab<T>>,
+    /// Pages with a vacant place. The lowest is filled first, so that high pages empty and are freed.
+    open: BTreeSet<u32>,
+    len: usize,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Slots { pages: Vec::new(), open: BTreeSet::new(), len: 0 }
+    }
+}
+
+impl<T> Slots<T> {
+    /// How many places are taken.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no place is taken.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What the places take, vacant ones too. A slab keeps a value, or the number of the next vacant place.
+    pub fn bytes(&self) -> usize {
+        let places: usize = self.pages.iter().map(Slab::capacity).sum();
+        places * size_of::<Result<T, usize>>()
+    }
+
+    /// Takes a place for what `make` builds, given its number.
+    ///
+    /// # Panics
+    /// At 2^32 places: descriptors and memory end long before.
+    pub fn insert_with(&mut self, make: impl FnOnce(u32) -> T) -> u32 {
+        let page = match self.open.first() {
+            Some(&page) => page,
+            None => {
+                let page = u32::try_from(self.pages.len()).expect("fewer than 2^22 pages");
+                self.pages.push(Slab::new());
+                self.open.insert(page);
+                page
+            }
+        };
+        let slab = &mut self.pages[page as usize];
+        if slab.capacity() == 0 {
+            *slab = Slab::with_capacity(PAGE);
+        }
+        let entry = slab.vacant_entry();
+        let index = page * PAGE as u32 + entry.key() as u32;
+        entry.insert(make(index));
+        if slab.len() == PAGE {
+            self.open.remove(&page);
+        }
+        self.len += 1;
+        index
+    }
+
+    /// What is at `index`, if anything is.
+    pub fn get(&self, index: u32) -> Option<&T> {
+        self.pages.get(index as usize / PAGE)?.get(index as usize % PAGE)
+    }
+
+    /// What is at `index`, if anything is.
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)
+    }
+
+    /// Vacates a place. A page left empty gives its memory back.
+    pub fn remove(&mut self, index: u32) -> Option<T> {
+        let page = index as usize / PAGE;
+        let slab = self.pages.get_mut(page)?;
+        let value = slab.try_remove(index as usize % PAGE)?;
+        let is_empty = slab.is_empty();
+        if is_empty {
+            *slab = Slab::new();
+        }
+        self.open.insert(page as u32);
+        self.len -= 1;
+        if is_empty {
+            self.drop_last_pages();
+        }
+        Some(value)
+    }
+
+    /// Forgets the empty pages at the end. A small block that grew late lies high in the heap, and nothing below it can be
+    /// given back to the system.
+    fn drop_last_pages(&mut self) {
+        while self.pages.last().is_some_and(Slab::is_empty) {
+            self.pages.pop();
+            self.open.remove(&(self.pages.len() as u32));
+        }
+        if self.pages.len() < self.pages.capacity() / 4 {
+            self.pages.shrink_to_fit();
+        }
+    }
+
+    /// Everything, in the order of the places.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.pages.iter_mut().flat_map(|slab| slab.iter_mut().map(|(_, value)| value))
+    }
+
+    /// The place after the last one that may be taken.
+    pub fn end(&self) -> u32 {
+        (self.pages.len() * PAGE) as u32
+    }
+
+    /// Everything, in the order of the places.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.pages.iter().enumerate().flat_map(|(page, slab)| {
+            slab.iter().map(move |(place, value)| ((page * PAGE + place) as u32, value))
+        })
+    }
+}
+
+impl<T> std::ops::Index<u32> for Slots<T> {
+    type Output = T;
+
+    /// For places that the caller knows to be taken.
+    fn index(&self, index: u32) -> &T {
+        self.get(index).expect("the place is taken")
+    }
+}
+
+impl<T> std::ops::IndexMut<u32> for Slots<T> {
+    fn index_mut(&mut self, index: u32) -> &mut T {
+        self.get_mut(index).expect("the place is taken")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::random::Random;
+    use std::collections::HashMap;
+
+    #[test]
+    fn agrees_with_a_map_from_a_seed() {
+        let mut random = Random::new(0x5eed);
+        let mut slots = Slots::default();
+        let mut model = HashMap::new();
+        for step in 0..60_000_u64 {
+            let grow = step < 20_000 || (step < 40_000 && random.below(2) == 0);
+            if grow {
+                let index = slots.insert_with(|_| step);
+                assert_eq!(model.insert(index, step), None, "a taken place was given away");
+            } else if let Some(&index) = model.keys().next() {
+                assert_eq!(slots.remove(index), model.remove(&index));
+                assert_eq!(slots.remove(index), None);
+            }
+            assert_eq!(slots.len(), model.len());
+        }
+        for (index, value) in slots.iter() {
+            assert_eq!(model.get(&index), Some(value));
+        }
+    }
+
+    #[test]
+    fn an_emptied_page_gives_its_memory_back() {
+        let mut slots = Slots::default();
+        let indices: Vec<u32> = (0..3 * PAGE).map(|number| slots.insert_with(|_| number)).collect();
+        for index in &indices[PAGE..2 * PAGE] {
+            slots.remove(*index);
+        }
+        assert_eq!(slots.pages[1].capacity(), 0);
+        assert_eq!(slots.insert_with(|index| index as usize) as usize / PAGE, 1);
+        slots.remove(PAGE as u32);
+        for index in &indices[2 * PAGE..] {
+            slots.remove(*index);
+        }
+        assert_eq!(slots.pages.len(), 1, "pages at the end are forgotten");
+    }
+}

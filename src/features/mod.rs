@@ -1,0 +1,6 @@
+//! Features: each is one folder, meets the engine at named hooks, and can be removed.
+
+pub mod control;
+pub mod presence;
+pub mod publisher;
+pub mod streams;

@@ -1,0 +1,144 @@
+//! What a publisher's connection is owed: answers of its own, and messages that it shares with others.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::features::publisher::exchange::Body;
+
+/// From this size on a message is shared; below it, copying costs less than a write of several parts.
+const SHARED_BYTES_MIN: usize = 4096;
+
+/// A tail of this many bytes is closed off. What is left of it after a partial write is moved, and so must stay small.
+const TAIL_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes for the socket, in their order. Empty, it holds no memory.
+#[derive(Default)]
+pub struct Output {
+    sealed: VecDeque<Rc<[u8]>>,
+    /// Of `sealed`, without what is written.
+    sealed_bytes: usize,
+    /// Of the first one of `sealed`.
+    written: usize,
+    tail: Vec<u8>,
+    /// How many of the bytes may be messages: all that were queued, and no more than there are.
+    messages: usize,
+}
+
+impl Output {
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All bytes.
+    pub fn len(&self) -> usize {
+        self.sealed_bytes + self.tail.len()
+    }
+
+    /// Bytes of messages, at most: a little high while answers are among them.
+    pub fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Bytes of answers, at least.
+    pub fn answers(&self) -> usize {
+        self.len() - self.messages
+    }
+
+    /// To write an answer into.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.tail
+    }
+
+    /// Adds a message, which begins with `first`.
+    pub fn push(&mut self, first: u8, body: &Body) {
+        self.tail.push(first);
+        if body.len() < SHARED_BYTES_MIN {
+            self.tail.extend_from_slice(body);
+        }
+        let is_shared = body.len() >= SHARED_BYTES_MIN;
+        if is_shared || self.tail.len() > TAIL_BYTES_MAX {
+            let tail = std::mem::take(&mut self.tail);
+            self.seal(Rc::from(tail));
+        }
+        if is_shared {
+            self.seal(Rc::clone(body));
+        }
+        self.messages += 1 + body.len();
+    }
+
+    fn seal(&mut self, part: Rc<[u8]>) {
+        self.sealed_bytes += part.len();
+        self.sealed.push_back(part);
+    }
+
+    /// The bytes, in parts.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let written = self.written;
+        let sealed = self.sealed.iter().enumerate();
+        let sealed =
+            sealed.map(move |(index, part)| if index == 0 { &part[written..] } else { &part[..] });
+        sealed.chain(Some(&self.tail[..])).filter(|part| !part.is_empty())
+    }
+
+    /// The socket took the first `count` bytes.
+    pub fn wrote(&mut self, mut count: usize) {
+        while count > 0
+            && let Some(first) = self.sealed.front()
+        {
+            let taken = count.min(first.len() - self.written);
+            let is_whole = self.written + taken == first.len();
+            (self.sealed_bytes, self.written) = (self.sealed_bytes - taken, self.written + taken);
+            count -= taken;
+            if is_whole {
+                self.sealed.pop_front();
+                self.written = 0;
+            }
+        }
+        self.tail.drain(..count.min(self.tail.len()));
+        self.messages = self.messages.min(self.len());
+        if self.is_empty() {
+            *self = Output::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::random::Random;
+
+    #[test]
+    fn bytes_leave_in_the_order_in_which_they_came() {
+        for seed in 1..500 {
+            let mut random = Random::new(seed);
+            let (mut output, mut expected, mut left) = (Output::default(), vec![], vec![]);
+            for _ in 0..60 {
+                match random.below(3) {
+                    0 => {
+                        output.tail().extend_from_slice(b"answer");
+                        expected.extend_from_slice(b"answer");
+                    }
+                    1 => {
+                        let length = random.choose(&[1, 100, 4095, 4096, 40_000]);
+                        let body: Body = (0..length).map(|_| random.next() as u8).collect();
+                        output.push(b'>', &body);
+                        expected.push(b'>');
+                        expected.extend_from_slice(&body);
+                    }
+                    _ => {
+                        let bytes: Vec<u8> = output.parts().flatten().copied().collect();
+                        let count = random.below(bytes.len() + 1);
+                        left.extend_from_slice(&bytes[..count]);
+                        output.wrote(count);
+                    }
+                }
+                assert_eq!(output.len(), expected.len() - left.len(), "seed {seed}");
+                assert_eq!(output.parts().map(<[u8]>::len).sum::<usize>(), output.len());
+            }
+            left.extend(output.parts().flatten());
+            assert_eq!(left, expected, "seed {seed}");
+            output.wrote(output.len());
+            assert_eq!((output.tail.capacity(), output.sealed.capacity()), (0, 0));
+        }
+    }
+}

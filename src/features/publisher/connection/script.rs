@@ -1,0 +1,111 @@
+//! The one Lua script that is carried out here: a payload published to several channels, as Laravel's `redis` broadcaster sends it.
+
+use std::ops::Range;
+
+use crate::engine::redis::resp;
+
+/// The script of Laravel 8 and later, its spaces and lines joined.
+const BROADCAST: &str = "for i = 2, #ARGV do redis.call('publish', ARGV[i], ARGV[1]) end";
+
+/// A broadcast under way: its channels one by one, then one answer.
+pub struct Broadcast {
+    /// `EVAL script 0 payload channel…`, as it came.
+    command: Vec<u8>,
+    payload: Range<usize>,
+    /// The channels that are left, the next one last.
+    channels: Vec<Range<usize>>,
+    /// Why the first one that is no channel was refused.
+    refusal: Option<String>,
+}
+
+/// Whether it is the script that Laravel broadcasts with.
+pub fn is_broadcast(script: &[u8]) -> bool {
+    let words = script.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    words.eq(BROADCAST.split(' ').map(str::as_bytes))
+}
+
+impl Broadcast {
+    /// Reads `EVAL script 0 payload channel…`; `None`: it is another script, or has keys.
+    pub fn parse(command: &[u8]) -> Option<Broadcast> {
+        let mut bulks = resp::bulks(command)?.skip(1);
+        let (script, keys) = (bulks.next()?, bulks.next()?);
+        if !is_broadcast(&command[script]) || &command[keys] != b"0" {
+            return None;
+        }
+        let payload = bulks.next().unwrap_or(0..0);
+        let mut channels: Vec<Range<usize>> = bulks.collect();
+        channels.reverse();
+        Some(Broadcast { command: command.to_vec(), payload, channels, refusal: None })
+    }
+
+    pub fn payload_bytes(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// The next channel and the payload, as places in `bytes`.
+    pub fn next(&mut self) -> Option<(Range<usize>, Range<usize>)> {
+        Some((self.channels.pop()?, self.payload.clone()))
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.command
+    }
+
+    /// The channel that came last is none. The others are published all the same.
+    pub fn refuse(&mut self, why: &str) {
+        self.refusal.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Its answer: null, as of a script that returns nothing, or the error.
+    pub fn write_end(&self, output: &mut Vec<u8>, is_resp3: bool) {
+        match &self.refusal {
+            Some(why) => resp::write_error(output, why),
+            None => resp::write_null(output, is_resp3),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::redis::request::command;
+
+    const LARAVEL: &[u8] = b"for i = 2, #ARGV do\n  redis.call('publish', ARGV[i], ARGV[1])\nend";
+
+    #[test]
+    fn only_the_one_script_is_known() {
+        assert!(is_broadcast(LARAVEL));
+        let text = String::from_utf8(LARAVEL.to_vec()).expect("it is text");
+        assert!(is_broadcast(text.replace('\n', "\r\n").as_bytes()));
+        for other in [
+            text.replace("publish", "set"),
+            text.clone() + " return 1",
+            text.replace('2', "1"),
+            "return 1".to_owned(),
+            String::new(),
+        ] {
+            assert!(!is_broadcast(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_broadcast_goes_to_each_channel_in_order() {
+        let eval = command(&[b"EVAL", LARAVEL, b"0", b"hello", b"a", b"b"]);
+        let mut broadcast = Broadcast::parse(&eval).expect("it is the script");
+        let mut said = Vec::new();
+        while let Some((channel, payload)) = broadcast.next() {
+            let text = |range| String::from_utf8_lossy(&broadcast.bytes()[range]).into_owned();
+            said.push(text(channel) + " " + &text(payload));
+        }
+        assert_eq!(said, ["a hello", "b hello"]);
+        let mut output = Vec::new();
+        broadcast.write_end(&mut output, true);
+        broadcast.refuse("ERR first");
+        broadcast.refuse("ERR second");
+        broadcast.write_end(&mut output, false);
+        assert_eq!(output, b"_\r\n-ERR first\r\n");
+        assert!(Broadcast::parse(&command(&[b"EVAL", LARAVEL, b"1", b"key"])).is_none());
+        let none = Broadcast::parse(&command(&[b"EVAL", LARAVEL, b"0"]));
+        assert!(none.is_some_and(|mut none| none.next().is_none()));
+    }
+}

@@ -1,0 +1,233 @@
+//! A publisher's connection, driven by bytes.
+
+use super::intake::LINE_BYTES_MAX;
+use super::*;
+use crate::engine::random::Random;
+
+const NEWS: &str = "*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
+
+pub fn publisher(password: Option<&str>) -> Publisher {
+    let password = password.map(|password| Rc::from(password.as_bytes()));
+    publisher_at(password, Peer { id: 3, ..Peer::default() })
+}
+
+pub fn publisher_at(password: Option<Rc<[u8]>>, peer: Peer) -> Publisher {
+    let terms = Terms {
+        password,
+        payload_bytes_max: 1000,
+        transaction_commands_max: 5,
+        transaction_bytes_max: 4000,
+        connections_max: 64,
+        backlog_bytes_max: 100_000,
+    };
+    Publisher::new(Rc::new(terms), peer)
+}
+
+/// What was published, each answered with 7.
+pub fn feed(publisher: &mut Publisher, input: impl AsRef<[u8]>) -> Vec<String> {
+    feed_at(&mut Exchange::new(10, 100_000), publisher, input)
+}
+
+pub fn feed_at(
+    exchange: &mut Exchange,
+    publisher: &mut Publisher,
+    input: impl AsRef<[u8]>,
+) -> Vec<String> {
+    let mut input = input.as_ref();
+    let mut published = Vec::new();
+    let moment = Moment::default();
+    while let Some(Publish { channel, payload }) = publisher.next(&mut input, exchange, &moment) {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        published.push(format!("{} {}", text(channel), text(payload)));
+        publisher.published(7);
+    }
+    assert!(input.is_empty());
+    assert_eq!(publisher.lent.capacity(), 0);
+    published
+}
+
+pub fn take_output(publisher: &mut Publisher) -> String {
+    let output = publisher.output().flatten().copied().collect();
+    let output = String::from_utf8(output).expect("answers are text");
+    publisher.wrote(output.len());
+    output
+}
+
+fn publish(payload_bytes: usize) -> String {
+    let payload = "x".repeat(payload_bytes);
+    format!("*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n${payload_bytes}\r\n{payload}\r\n")
+}
+
+#[test]
+fn a_pipeline_is_answered_in_order_wherever_it_is_cut() {
+    let oversized = [publish(1001), publish(100_000)];
+    let parts = [
+        NEWS,
+        "PING\r\n",
+        "publish news 'inline hi'\n",
+        "\r\n",
+        "*0\r\n",
+        "*-1\r\n",
+        "*2\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n",
+        "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n",
+        &oversized[0],
+        "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n",
+        NEWS,
+        "*1\r\n$4\r\nPING\r\n",
+        &oversized[1][..],
+        "*1\r\n$4\r\nQUIT\r\n",
+        NEWS,
+    ];
+    let mut whole = publisher(None);
+    let published = feed(&mut whole, parts.concat());
+    assert_eq!(published, ["news hi", "news inline hi", "news hi"]);
+    assert!(whole.is_ending() && !whole.wants_input());
+    assert_eq!(whole.take_oversized(), 2);
+    assert_eq!(whole.take_oversized(), 0);
+    let output = take_output(&mut whole);
+    let answers: Vec<&str> = output.split("\r\n").collect();
+    assert_eq!(
+        answers[..4],
+        [":7", "+PONG", ":7", "-ERR wrong number of arguments for 'publish' command"]
+    );
+    assert!(answers[4].starts_with("-ERR unknown command 'GET'"));
+    assert_eq!(answers[5..7], ["-ERR payload is 1001 bytes, payload_bytes_max is 1000", "%7"]);
+    let last = ":7\r\n+PONG\r\n-ERR command is 100038 bytes, payload_bytes_max is 1000\r\n+OK\r\n";
+    assert!(output.ends_with(last), "{output}");
+
+    let stream = [parts[..8].concat(), parts[9..12].concat(), parts[13..].concat()].concat();
+    let mut whole = publisher(None);
+    let expected = (feed(&mut whole, &stream), take_output(&mut whole));
+    for cut in 0..stream.len() {
+        let mut halves = publisher(None);
+        let mut published = feed(&mut halves, &stream[..cut]);
+        published.extend(feed(&mut halves, &stream[cut..]));
+        assert_eq!((published, take_output(&mut halves)), expected, "cut at {cut}");
+    }
+    for seed in 1..300 {
+        let mut random = Random::new(seed);
+        let size_max = 1 + random.below(20) * usize::from(seed > 1);
+        let (mut pieces, mut published) = (publisher(None), vec![]);
+        for piece in random.pieces(stream.as_bytes(), size_max) {
+            published.extend(feed(&mut pieces, piece));
+        }
+        assert_eq!((published, take_output(&mut pieces)), expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn between_commands_nothing_is_held() {
+    let mut publisher = publisher(None);
+    for piece in [&NEWS[..9], &NEWS[9..], "PUBLISH ne", "ws hi\r\n"] {
+        feed(&mut publisher, piece);
+    }
+    take_output(&mut publisher);
+    let buffers = [&publisher.waiting, &publisher.lent];
+    assert!(!publisher.has_output() && publisher.output.tail().capacity() == 0);
+    assert!(publisher.intake.is_idle() && buffers.iter().all(|buffer| buffer.capacity() == 0));
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_executed_further() {
+    let mut publisher = publisher(None);
+    let flood = ["INFO\r\n".repeat(5000), NEWS.repeat(20_000), "PING\r\n".to_owned()].concat();
+    let mut published = feed(&mut publisher, &flood).len();
+    assert!(published < 20_000 && !publisher.wants_input());
+    let (mut answers, mut rounds) = (String::new(), 0);
+    while publisher.has_output() {
+        assert!(publisher.output.len() < OUTPUT_BYTES_MAX + 1000);
+        answers += &take_output(&mut publisher);
+        published += feed(&mut publisher, "").len();
+        rounds += 1;
+    }
+    assert!(rounds > 2 && published == 20_000 && publisher.wants_input());
+    assert!(answers.ends_with(":7\r\n+PONG\r\n"));
+    assert_eq!(answers.matches(":7\r\n").count(), 20_000);
+    assert_eq!(publisher.waiting.capacity(), 0);
+}
+
+#[test]
+fn a_browser_is_cut_off_and_nothing_of_its_page_is_carried_out() {
+    for start in [
+        "POST / HTTP/1.1",
+        "GET /",
+        "Host: x",
+        "PUT / HTTP/1.1\r\nHOST: x",
+        "PUBLISH /x HTTP/1.1\r\nx",
+    ] {
+        let mut publisher = publisher(None);
+        let request = format!("{start}\r\nPUBLISH news hi\r\n{NEWS}");
+        assert_eq!(feed(&mut publisher, request), [""; 0], "{start}");
+        assert!(publisher.is_ending());
+        assert_eq!(feed(&mut publisher, NEWS), [""; 0]);
+    }
+}
+
+#[test]
+fn what_is_not_resp_ends_the_connection_with_a_reason() {
+    let long = "x".repeat(LINE_BYTES_MAX + 1);
+    for (input, expected) in [
+        ("*1\r\n:1\r\n", "-ERR Protocol error: unexpected byte 0x3a as a type\r\n"),
+        ("*1\r\n$-1\r\n", "-ERR Protocol error: invalid length\r\n"),
+        ("*1048577\r\n", "-ERR Protocol error: invalid length\r\n"),
+        ("*1\r\n$4\r\nPINGxx", "-ERR Protocol error: missing CR LF\r\n"),
+        ("PUBLISH \"a\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
+        (&long, "-ERR Protocol error: too big inline request\r\n"),
+    ] {
+        let mut publisher = publisher(None);
+        assert_eq!(feed(&mut publisher, [input, NEWS].concat()), [""; 0], "{expected}");
+        assert_eq!(take_output(&mut publisher), expected);
+        assert!(publisher.is_ending());
+    }
+}
+
+#[test]
+fn a_stranger_publishes_nothing_and_holds_little() {
+    let mut publisher = publisher(Some("secret"));
+    assert_eq!(feed(&mut publisher, [NEWS, &publish(100_000), NEWS].concat()), [""; 0]);
+    assert_eq!(take_output(&mut publisher), "-NOAUTH Authentication required.\r\n".repeat(3));
+    feed(&mut publisher, &publish(100_000)[..50_000]);
+    assert!(!publisher.intake.is_idle(), "it is skipped");
+    feed(&mut publisher, &publish(100_000)[50_000..]);
+    assert_eq!(publisher.take_oversized(), 0);
+    assert_eq!(feed(&mut publisher, ["AUTH secret\r\n", NEWS].concat()), ["news hi"]);
+    assert!(take_output(&mut publisher).ends_with("+OK\r\n:7\r\n"));
+    feed(&mut publisher, "x".repeat(UNAUTHENTICATED_BYTES_MAX + 1));
+    assert!(!publisher.is_ending(), "an inline command may be longer after AUTH");
+}
+
+#[test]
+fn random_bytes_never_panic() {
+    let words = [
+        NEWS,
+        "PING\r\n",
+        "*1\r\n$4\r\nPING\r\n",
+        "HELLO 3 AUTH a b\r\n",
+        "*0\r\n",
+        "\"",
+        "MULTI\r\n",
+        "EXEC\r\n",
+        "SUBSCRIBE news a\r\n",
+        "PSUBSCRIBE n*\r\n",
+        "UNSUBSCRIBE\r\n",
+        "PUBSUB CHANNELS\r\n",
+        "CLIENT REPLY SKIP\r\n",
+        "EVAL \"for i = 2, #ARGV do redis.call('publish', ARGV[i], ARGV[1]) end\" 0 a b c\r\n",
+    ];
+    for seed in 1..5000 {
+        let mut random = Random::new(seed);
+        let mut publisher = publisher((seed % 2 == 0).then_some("x"));
+        let mut exchange = Exchange::new(10, 100_000);
+        for _ in 0..8 {
+            let mut bytes = random.choose(&words).as_bytes().to_vec();
+            if random.below(3) == 0 {
+                let at = random.below(bytes.len());
+                bytes[at] = random.next() as u8;
+            }
+            let mut input = bytes.as_slice();
+            let moment = Moment::default();
+            while publisher.next(&mut input, &mut exchange, &moment).is_some() {}
+            assert!(input.is_empty(), "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Inline commands: a line of words, as a person types it into telnet.
+
+use crate::engine::redis::resp;
+
+/// Why a line is no command.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A quote is not closed, or something other than a space follows the closing one.
+    Quotes,
+    /// A browser, made by some web page to talk to us: the lines that follow are that page's.
+    Http,
+    /// It holds a control character, or its first word is not made of letters: something else is spoken here, and the lines that
+    /// follow are not the peer's own.
+    Binary,
+}
+
+/// The line, with its end or without, as the array of strings that it stands for. An empty one is an empty array.
+/// The quoting rules are those of Redis (`sdssplitargs` in its `sds.c`).
+pub fn to_array(line: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let mut rest = line.trim_ascii();
+    if rest.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
+        return Err(Refusal::Binary);
+    }
+    if is_http(rest) {
+        return Err(Refusal::Http);
+    }
+    let (mut words, mut count) = (Vec::new(), 0);
+    loop {
+        rest = rest.trim_ascii_start();
+        if rest.is_empty() {
+            break;
+        }
+        let word = take_word(&mut rest)?;
+        if count == 0 && !word.iter().all(u8::is_ascii_alphabetic) {
+            return Err(Refusal::Binary);
+        }
+        resp::write_bulk(&mut words, &word);
+        count += 1;
+    }
+    let mut array = Vec::with_capacity(words.len() + 16);
+    resp::write_array(&mut array, count);
+    array.extend_from_slice(&words);
+    Ok(array)
+}
+
+/// Whether the line begins like a request of HTTP or like its second line, or ends like a request: the method may be any word, and
+/// a page can choose `PUBLISH`. GET is a command of Redis, but not one that we know.
+fn is_http(line: &[u8]) -> bool {
+    let words: [&[u8]; 5] = [b"POST", b"GET", b"HEAD", b"OPTIONS", b"Host:"];
+    let mut parts = line.split(u8::is_ascii_whitespace);
+    let first = parts.next().unwrap_or_default();
+    let last = parts.next_back().unwrap_or_default();
+    let is_version = |word: &[u8]| {
+        word.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"))
+            && word[5..].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+    };
+    words.iter().any(|http| http.eq_ignore_ascii_case(first)) || is_version(last)
+}
+
+fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, Refusal> {
+    let mut word = Vec::new();
+    while let [byte, behind @ ..] = *rest {
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => break,
+            b'"' | b'\'' => {
+                *rest = behind;
+                take_quoted(rest, *byte, &mut word)?;
+                // Redis wants a space here; so `"a"b` is an error, while `a"b"` is `ab`.
+                if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+                    return Err(Refusal::Quotes);
+                }
+                break;
+            }
+            _ => {
+                word.push(*byte);
+                *rest = behind;
+            }
+        }
+    }
+    Ok(word)
+}
+
+/// Up to and with the closing quote. Single quotes know one escape, `\'`.
+fn take_quoted(rest: &mut &[u8], quote: u8, word: &mut Vec<u8>) -> Result<(), Refusal> {
+    loop {
+        let (byte, length) = match **rest {
+            [] => return Err(Refusal::Quotes),
+            [byte, ..] if byte == quote => {
+                *rest = &rest[1..];
+                return Ok(());
+            }
+            [b'\\', b'\'', ..] if quote == b'\'' => (b'\'', 2),
+            [b'\\', b'x', high, low, ..] if quote == b'"' && is_hex(high, low) => {
+                (digit(high) << 4 | digit(low), 4)
+            }
+            [b'\\', byte, ..] if quote == b'"' => (unescape(byte), 2),
+            [byte, ..] => (byte, 1),
+        };
+        word.push(byte);
+        *rest = &rest[length..];
+    }
+}
+
+fn is_hex(high: u8, low: u8) -> bool {
+    high.is_ascii_hexdigit() && low.is_ascii_hexdigit()
+}
+
+fn digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        _ => byte.to_ascii_lowercase() - b'a' + 10,
+    }
+}
+
+fn unescape(byte: u8) -> u8 {
+    match byte {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'b' => 0x08,
+        b'a' => 0x07,
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::random::Random;
+
+    /// The words behind the name of a command.
+    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
+        let array = to_array(&[b"DO ", line].concat())?;
+        let bulks = resp::bulks(&array).expect("it is an array").skip(1);
+        Ok(bulks.map(|range| array[range].to_vec()).collect())
+    }
+
+    #[test]
+    fn quotes_mean_what_they_mean_to_redis() {
+        let cases: [(&[u8], &[&[u8]]); 10] = [
+            (b"", &[]),
+            (b"  \t ", &[]),
+            (b"PING", &[b"PING"]),
+            (b" PUBLISH  news\thi ", &[b"PUBLISH", b"news", b"hi"]),
+            (b"a \"b c\" 'd e'", &[b"a", b"b c", b"d e"]),
+            (br#""\n\r\t\b\a\\\"\q""#, &[b"\n\r\t\x08\x07\\\"q"]),
+            (br#""\x00\xfF\xg0""#, &[b"\0\xffxg0"]),
+            (br"'\n\''", &[br"\n'"]),
+            (b"a\"b c\" d", &[b"ab c", b"d"]),
+            (b"\"\" ''", &[b"", b""]),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(words(line), Ok(expected.iter().map(|word| word.to_vec()).collect()));
+        }
+        for line in ["\"a", "'a", "\"a\"b", "'a'b", "\"a\\", "a\"", "\"a\"\"b\""] {
+            assert_eq!(words(line.as_bytes()), Err(Refusal::Quotes), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_a_browser_is_known_by_its_first_word_or_its_last() {
+        for line in [
+            "POST / HTTP/1.1",
+            "get /",
+            "HEAD /",
+            "OPTIONS *",
+            "Host: 127.0.0.1:6380",
+            "PUBLISH /x HTTP/1.1\r\n",
+            "publish /x http/1.0",
+            "PRI * HTTP/2.0",
+            "PUBLISH \"/x HTTP/1.1",
+        ] {
+            assert_eq!(to_array(line.as_bytes()), Err(Refusal::Http), "{line}");
+        }
+        assert!(to_array(b"PUBLISH POST GET").is_ok());
+        assert!(to_array(b"PUBLISH news HTTP/x").is_ok());
+    }
+
+    #[test]
+    fn a_line_that_nobody_typed_is_no_command() {
+        for line in [
+            &b"\x16\x03\x01"[..],
+            b"PUBLISH a\0b c",
+            b"PUBLISH a \x1b[2J",
+            b"PUBLISH a b\x7f",
+            b"PING\rPING",
+            b"\xff\xfe\x80",
+            b"\xc3\xa9 a",
+            b"User-Agent: curl",
+            b"SSH-2.0-OpenSSH",
+        ] {
+            assert_eq!(to_array(line), Err(Refusal::Binary), "{line:?}");
+        }
+        assert!(to_array("PUBLISH a é\r\n".as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_quoted_word_comes_back_whatever_it_holds() {
+        for seed in 1..5000 {
+            let mut random = Random::new(seed);
+            let mut expected = Vec::new();
+            let mut line = Vec::new();
+            for _ in 0..random.below(5) {
+                let length = random.below(6);
+                let word: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
+                line.push(b'"');
+                line.extend(word.iter().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()));
+                line.extend_from_slice(b"\" ");
+                expected.push(word);
+            }
+            assert_eq!(words(&line), Ok(expected), "seed {seed}");
+            // And no line at all panics.
+            let noise: Vec<u8> = (0..20).map(|_| random.choose(b"a \"'\\x0n")).collect();
+            let _ = words(&noise);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What a stream holds, as `XINFO STREAM` says it.
+
+use redis::{ServerError, Value};
+
+use crate::engine::redis::garbage::Garbage;
+use crate::engine::redis::reply_parts::{Head, Tokens};
+use crate::engine::redis::resp::Whole;
+use crate::engine::resume::cursor::EntryId;
+use crate::features::streams::entries::read_id;
+
+/// Names and numbers of the reply; what is larger is passed over.
+const VALUE_BYTES_MAX: usize = 256;
+/// Its first and its last entry: all but the id streams by.
+const ID_BYTES_MAX: usize = 64;
+
+/// From where to where a stream goes. A stream that does not exist is empty, and has had no entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The oldest entry that it still holds.
+    pub first: Option<EntryId>,
+    /// The latest one that it was ever given, held or not.
+    pub last: EntryId,
+    /// The highest one that XDEL removed; unknown before Redis 7. (Trimming removes from the front, and does not count.)
+    pub deleted: Option<EntryId>,
+    /// How many it was ever given; unknown before Redis 7.
+    pub added: Option<u64>,
+    /// How many it holds.
+    pub length: u64,
+}
+
+impl Extent {
+    /// Whether every entry that was added after this one is still there. Where that cannot be known it is not so: what
+    /// trimming removed lies before `first`, and no more is known of it.
+    pub fn is_complete_after(&self, id: EntryId) -> bool {
+        let was_trimmed = self.added.is_none_or(|added| added > self.length);
+        let is_held = self.first.is_some_and(|first| first <= id);
+        // One that holds all that it was ever given, and not this one, was begun anew since.
+        let is_before_all =
+            id == EntryId::ZERO || self.first.is_none_or(|first| first.before() == Some(id));
+        let is_untrimmed = is_held || (!was_trimmed && is_before_all);
+        let is_undeleted = self.deleted.is_none_or(|deleted| deleted <= id);
+        // A stream that ends before was begun anew since.
+        self.last == id || (self.last > id && is_untrimmed && is_undeleted)
+    }
+}
+
+/// What a reply of `XINFO STREAM` says.
+#[derive(Debug, PartialEq)]
+pub enum Told {
+    Extent(Extent),
+    /// It is an error.
+    Refused(ServerError),
+}
+
+/// Reads one reply of `XINFO STREAM`.
+pub struct ExtentReader {
+    extent: Extent,
+    stage: Stage,
+    /// Names that are still to come.
+    left: usize,
+}
+
+/// What comes next.
+#[derive(Clone, Copy)]
+enum Stage {
+    Reply,
+    /// What is no array: an error.
+    Plain,
+    Name,
+    Value(Name),
+    /// The first entry, its id, its fields.
+    First,
+    Id,
+    Fields,
+    End,
+}
+
+#[derive(Clone, Copy)]
+enum Name {
+    Last,
+    Deleted,
+    Added,
+    Length,
+    Other,
+}
+
+impl ExtentReader {
+    pub fn new() -> ExtentReader {
+        ExtentReader { extent: Extent::default(), stage: Stage::Reply, left: 0 }
+    }
+
+    /// Takes from `input` until the reply has ended; `None`: it is used up. Not to be called after that.
+    pub fn next(
+        &mut self,
+        tokens: &mut Tokens,
+        input: &mut &[u8],
+    ) -> Result<Option<Told>, Garbage> {
+        loop {
+            self.stage = match self.stage {
+                Stage::Reply => match tokens.head(input)? {
+                    None => return Ok(None),
+                    Some(Head::Array(count)) if count % 2 == 0 => {
+                        self.left = count / 2;
+                        self.after_value()
+                    }
+                    Some(Head::Other(_)) => Stage::Plain,
+                    Some(_) => return Err(Garbage::Length),
+                },
+                Stage::Plain => match tokens.value(input, VALUE_BYTES_MAX)? {
+                    None => return Ok(None),
+                    Some(value) => return refused(&value).map(Some),
+                },
+                Stage::Name => match tokens.value(input, VALUE_BYTES_MAX)? {
+                    None => return Ok(None),
+                    Some(value) => name(&value),
+                },
+                Stage::Value(name) => match tokens.value(input, VALUE_BYTES_MAX)? {
+                    None => return Ok(None),
+                    Some(value) => {
+                        self.take(name, &value)?;
+                        self.after_value()
+                    }
+                },
+                Stage::First => match tokens.head(input)? {
+                    None => return Ok(None),
+                    Some(Head::Array(2)) => Stage::Id,
+                    Some(Head::Null) => self.after_value(),
+                    // Null again, as RESP2 has it for a string.
+                    Some(Head::Other(_)) => Stage::Value(Name::Other),
+                    Some(Head::Array(_)) => return Err(Garbage::Length),
+                },
+                Stage::Id => match tokens.value(input, ID_BYTES_MAX)? {
+                    None => return Ok(None),
+                    Some(value) => {
+                        self.extent.first = Some(read_id(&value)?);
+                        Stage::Fields
+                    }
+                },
+                Stage::Fields => match tokens.value(input, 0)? {
+                    None => return Ok(None),
+                    Some(_) => self.after_value(),
+                },
+                Stage::End => return Ok(Some(Told::Extent(self.extent))),
+            };
+        }
+    }
+
+    fn after_value(&mut self) -> Stage {
+        if self.left == 0 {
+            return Stage::End;
+        }
+        self.left -= 1;
+        Stage::Name
+    }
+
+    fn take(&mut self, name: Name, value: &Whole) -> Result<(), Garbage> {
+        match name {
+            Name::Last => self.extent.last = read_id(value)?,
+            Name::Deleted => self.extent.deleted = Some(read_id(value)?),
+            Name::Added => self.extent.added = Some(number(value)?),
+            Name::Length => self.extent.length = number(value)?,
+            Name::Other => {}
+        }
+        Ok(())
+    }
+}
+
+fn name(value: &Whole) -> Stage {
+    let Whole::Value(value) = value else { return Stage::Value(Name::Other) };
+    Stage::Value(match &**value {
+        b"$6\r\nlength\r\n" => Name::Length,
+        b"$17\r\nlast-generated-id\r\n" => Name::Last,
+        b"$20\r\nmax-deleted-entry-id\r\n" => Name::Deleted,
+        b"$13\r\nentries-added\r\n" => Name::Added,
+        b"$11\r\nfirst-entry\r\n" => return Stage::First,
+        _ => Name::Other,
+    })
+}
+
+fn number(value: &Whole) -> Result<u64, Garbage> {
+    let Whole::Value(value) = value else { return Err(Garbage::Size) };
+    match redis::parse_redis_value(value) {
+        Ok(Value::Int(number)) => u64::try_from(number).map_err(|_| Garbage::Length),
+        _ => Err(Garbage::Length),
+    }
+}
+
+/// A key that is not there holds nothing.
+fn refused(value: &Whole) -> Result<Told, Garbage> {
+    let Whole::Value(value) = value else { return Err(Garbage::Size) };
+    match redis::parse_redis_value(value) {
+        Ok(Value::ServerError(error)) if error.details() == Some("no such key") => {
+            Ok(Told::Extent(Extent { added: Some(0), ..Extent::default() }))
+        }
+        Ok(Value::ServerError(error)) => Ok(Told::Refused(error)),
+        _ => Err(Garbage::Type(value.first().copied().unwrap_or_default())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(millis: u64) -> EntryId {
+        EntryId { millis, number: 0 }
+    }
+
+    fn read(pieces: &[&[u8]]) -> Result<Option<Told>, Garbage> {
+        let (mut reader, mut tokens) = (ExtentReader::new(), Tokens::new());
+        for piece in pieces {
+            let mut input = *piece;
+            let found = reader.next(&mut tokens, &mut input)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    const HELD: &str = "*20\r\n$6\r\nlength\r\n:3\r\n$15\r\nradix-tree-keys\r\n:1\r\n\
+        $16\r\nradix-tree-nodes\r\n:2\r\n$17\r\nlast-generated-id\r\n$3\r\n9-0\r\n\
+        $20\r\nmax-deleted-entry-id\r\n$3\r\n5-0\r\n$13\r\nentries-added\r\n:7\r\n\
+        $23\r\nrecorded-first-entry-id\r\n$3\r\n4-0\r\n$6\r\ngroups\r\n:0\r\n\
+        $11\r\nfirst-entry\r\n*2\r\n$3\r\n4-0\r\n*2\r\n$1\r\na\r\n$300\r\n";
+
+    fn held() -> String {
+        [HELD, &"x".repeat(300), "\r\n$10\r\nlast-entry\r\n*2\r\n$3\r\n9-0\r\n*0\r\n"].concat()
+    }
+
+    #[test]
+    fn what_a_stream_holds_is_read_wherever_the_reply_is_cut() {
+        let expected = Extent {
+            first: Some(id(4)),
+            last: id(9),
+            deleted: Some(id(5)),
+            added: Some(7),
+            length: 3,
+        };
+        let reply = held();
+        assert_eq!(read(&[reply.as_bytes()]), Ok(Some(Told::Extent(expected))));
+        for cut in 1..reply.len() {
+            let (one, other) = reply.as_bytes().split_at(cut);
+            assert_eq!(read(&[one, other]), Ok(Some(Told::Extent(expected))), "cut at {cut}");
+        }
+        let bytes: Vec<&[u8]> = reply.as_bytes().chunks(1).collect();
+        assert_eq!(read(&bytes), Ok(Some(Told::Extent(expected))));
+    }
+
+    #[test]
+    fn redis_of_before_version_7_knows_less() {
+        let reply = "*8\r\n$6\r\nlength\r\n:0\r\n$17\r\nlast-generated-id\r\n$3\r\n9-0\r\n\
+            $11\r\nfirst-entry\r\n$-1\r\n$10\r\nlast-entry\r\n$-1\r\n";
+        let expected = Extent { last: id(9), ..Extent::default() };
+        assert_eq!(read(&[reply.as_bytes()]), Ok(Some(Told::Extent(expected))));
+        assert_eq!(
+            read(&[reply.replace("$-1", "*-1").as_bytes()]),
+            Ok(Some(Told::Extent(expected)))
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_not_there_is_empty_and_one_of_another_type_is_refused() {
+        let empty = Extent { added: Some(0), ..Extent::default() };
+        assert_eq!(read(&[b"-ERR no such key\r\n"]), Ok(Some(Told::Extent(empty))));
+        let Ok(Some(Told::Refused(error))) = read(&[b"-WRONGTYPE Operation against\r\n"]) else {
+            panic!("it is refused")
+        };
+        assert_eq!(error.code(), "WRONGTYPE");
+        for reply in ["+OK\r\n", "*3\r\n", "*-1\r\n", "*2\r\n$6\r\nlength\r\n$1\r\n3\r\n"] {
+            assert!(read(&[reply.as_bytes()]).is_err(), "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_complete_only_where_nothing_after_its_start_is_gone() {
+        let held = |first, deleted, added, length| Extent {
+            first,
+            last: id(9),
+            deleted: Some(id(deleted)),
+            added: Some(added),
+            length,
+        };
+        let before_7 = Extent { first: Some(id(4)), last: id(9), length: 3, ..Extent::default() };
+        for (extent, after, expected) in [
+            (held(Some(id(4)), 0, 7, 3), 4, true),
+            (held(Some(id(4)), 0, 7, 3), 5, true),
+            (held(Some(id(4)), 0, 7, 3), 3, false),
+            (held(Some(id(4)), 0, 3, 3), 3, false),
+            (held(Some(id(4)), 0, 3, 3), 0, true),
+            (held(Some(id(4)), 6, 7, 3), 5, false),
+            (held(Some(id(4)), 6, 7, 3), 6, true),
+            (held(None, 9, 7, 0), 8, false),
+            (held(None, 9, 7, 0), 9, true),
+            (before_7, 4, true),
+            (before_7, 3, false),
+            (Extent { added: Some(0), ..Extent::default() }, 0, true),
+            (Extent { added: Some(0), ..Extent::default() }, 3, false),
+            (held(Some(id(4)), 0, 3, 3), 10, false),
+        ] {
+            assert_eq!(extent.is_complete_after(id(after)), expected, "{extent:?} after {after}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! How far a stream was read, and whether entries were lost on the way.
+//!
+//! Redis trims and deletes without telling a reader. It counts what it was ever given, though: as long as every entry that we
+//! passed is counted, too, the two numbers are the same whenever we have caught up.
+
+use crate::engine::resume::cursor::EntryId;
+use crate::features::streams::extent::Extent;
+
+/// A place in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Everything up to here was passed.
+    pub last: EntryId,
+    /// How many entries the stream had been given by then, where that is known.
+    added: Option<u64>,
+}
+
+impl Position {
+    /// At its end: what is added from now on comes after it.
+    pub fn at_end(extent: &Extent) -> Position {
+        Position { last: extent.last, added: extent.added }
+    }
+
+    /// An entry was passed. One that is not above the last one was passed before: `false`.
+    pub fn pass(&mut self, id: EntryId) -> bool {
+        if id <= self.last {
+            return false;
+        }
+        self.last = id;
+        self.added = self.added.map(|added| added.saturating_add(1));
+        true
+    }
+
+    /// Compares it with what the stream holds now. If entries are lost: the place from which on everything will be read, which
+    /// is the position from now on.
+    ///
+    /// Before Redis 7, which does not count, it is known for `is_new`, the first look on a connection, and with less certainty:
+    /// a stream that no longer holds what we passed last may have lost what came next, or not.
+    pub fn check(&mut self, extent: &Extent, is_new: bool) -> Option<EntryId> {
+        if extent.last < self.last {
+            // Deleted, and perhaps begun anew; or Redis came back without its latest entries.
+            *self = Position::at_end(extent);
+            return Some(self.last);
+        }
+        let is_caught_up = extent.last == self.last;
+        let is_lost = match (self.added, extent.added) {
+            (Some(ours), Some(added)) if is_caught_up => added != ours,
+            (Some(ours), Some(added)) => added < ours || added.saturating_sub(extent.length) > ours,
+            _ => !is_caught_up && is_new && extent.first.is_none_or(|first| first > self.last),
+        };
+        if is_caught_up {
+            self.added = extent.added;
+        } else if is_lost {
+            let next = extent.first.map_or(Some(extent.last), EntryId::before);
+            self.last = next.unwrap_or(EntryId::ZERO).max(self.last);
+            // Where all that is held comes next, and nothing else ever did, the count is known anew. Else it stays wrong, and
+            // tells of the loss once more when we have caught up.
+            let is_first_next = extent.first.is_none_or(|first| first > self.last);
+            if is_first_next && extent.deleted.is_none_or(|deleted| deleted <= self.last) {
+                self.added = extent.added.map(|added| added.saturating_sub(extent.length));
+            }
+        }
+        is_lost.then_some(self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::random::Random;
+
+    /// A stream as Redis keeps it.
+    #[derive(Default)]
+    struct Stream {
+        entries: Vec<EntryId>,
+        last: EntryId,
+        deleted: EntryId,
+        added: u64,
+    }
+
+    impl Stream {
+        fn add(&mut self, random: &mut Random) {
+            self.last.millis += 1 + random.below(3) as u64;
+            self.entries.push(self.last);
+            self.added += 1;
+        }
+
+        fn extent(&self, counts: bool) -> Extent {
+            Extent {
+                first: self.entries.first().copied(),
+                last: self.last,
+                deleted: counts.then_some(self.deleted),
+                added: counts.then_some(self.added),
+                length: self.entries.len() as u64,
+            }
+        }
+
+        fn read(&self, after: EntryId, most: usize) -> Vec<EntryId> {
+            self.entries.iter().copied().filter(|id| *id > after).take(most).collect()
+        }
+    }
+
+    #[test]
+    fn whatever_is_lost_is_told_at_the_latest_when_the_end_is_reached() {
+        for seed in 1..3000 {
+            let mut random = Random::new(seed);
+            let mut stream = Stream::default();
+            (0..random.below(4)).for_each(|_| stream.add(&mut random));
+            let mut position = Position::at_end(&stream.extent(true));
+            // Added since, neither passed nor told.
+            let mut owed: Vec<EntryId> = Vec::new();
+            for _ in 0..60 {
+                match random.below(8) {
+                    0..3 => {
+                        stream.add(&mut random);
+                        owed.push(stream.last);
+                    }
+                    3 if !stream.entries.is_empty() => {
+                        let count = 1 + random.below(stream.entries.len());
+                        stream.entries.drain(..count);
+                    }
+                    4 if !stream.entries.is_empty() => {
+                        let at = random.below(stream.entries.len());
+                        stream.deleted = stream.deleted.max(stream.entries.remove(at));
+                    }
+                    5 => {
+                        let told = position.check(&stream.extent(true), random.below(2) == 0);
+                        assert!(told.is_none_or(|from| from == position.last), "seed {seed}");
+                        if told.is_some() {
+                            owed.retain(|id| *id > position.last);
+                        }
+                        let is_caught_up = position.last == stream.last;
+                        assert!(!is_caught_up || owed.is_empty(), "seed {seed}: {owed:?}");
+                    }
+                    _ => {
+                        for id in stream.read(position.last, 1 + random.below(4)) {
+                            assert!(position.pass(id) && !position.pass(id), "seed {seed}");
+                            owed.retain(|one| *one != id);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_only_grows_and_is_trimmed_behind_us_loses_nothing() {
+        for seed in 1..2000 {
+            let mut random = Random::new(seed);
+            let mut stream = Stream::default();
+            let counts = random.below(2) == 0;
+            (0..3).for_each(|_| stream.add(&mut random));
+            let mut position = Position::at_end(&stream.extent(counts));
+            for _ in 0..60 {
+                match random.below(5) {
+                    0 | 1 => stream.add(&mut random),
+                    2 => {
+                        // The last one that was passed stays.
+                        let passed = stream.entries.iter().filter(|id| **id < position.last);
+                        let count = random.below(passed.count() + 1);
+                        stream.entries.drain(..count);
+                    }
+                    3 => {
+                        let is_new = random.below(2) == 0;
+                        assert_eq!(position.check(&stream.extent(counts), is_new), None, "{seed}");
+                    }
+                    _ => {
+                        for id in stream.read(position.last, 1 + random.below(4)) {
+                            assert!(position.pass(id), "seed {seed}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_way_to_lose_entries_is_seen() {
+        let id = |millis| EntryId { millis, number: 0 };
+        let extent = |first: Option<u64>, last, added: Option<u64>, length| Extent {
+            first: first.map(id),
+            last: id(last),
+            deleted: None,
+            added,
+            length,
+        };
+        let begin = extent(Some(1), 5, Some(5), 5);
+        for (why, now, is_new, expected) in [
+            ("nothing happened", begin, true, None),
+            ("it grew", extent(Some(1), 7, Some(7), 7), true, None),
+            ("trimmed up to us", extent(Some(6), 7, Some(7), 2), true, None),
+            ("trimmed beyond us", extent(Some(7), 7, Some(7), 1), true, id(7).before()),
+            ("all removed", extent(None, 7, Some(7), 0), false, Some(id(7))),
+            ("deleted", extent(None, 0, Some(0), 0), false, Some(id(0))),
+            ("begun anew", extent(Some(2), 3, Some(2), 2), false, Some(id(3))),
+            ("begun anew since", extent(Some(8), 9, Some(2), 2), false, id(8).before()),
+            ("one that we never saw", extent(Some(1), 5, Some(6), 5), false, Some(id(5))),
+            ("of before version 7", extent(Some(7), 7, None, 1), true, id(7).before()),
+            ("of before version 7, later", extent(Some(7), 7, None, 1), false, None),
+            ("of before version 7, held", extent(Some(5), 7, None, 3), true, None),
+        ] {
+            let mut position = Position::at_end(&begin);
+            assert_eq!(position.check(&now, is_new), expected, "{why}");
+            let again = (now.added.is_some()).then(|| position.check(&now, false)).flatten();
+            assert_eq!(again, None, "{why}: it is told once");
+        }
+    }
+}
