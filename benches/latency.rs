@@ -122,7 +122,7 @@ fn broadcasting(count: usize, clients: usize, flush: usize) -> Case {
         Server::start(&["--admin", "127.0.0.1:0", "--flush-clients-per-turn", &flush_text]);
     let mut drain = Drain::start(server.clients, clients, false);
     let mut publisher = Publisher::connect(&server);
-    let mut broadcasts = Broadcasts::new(&mut publisher, &mut drain, clients);
+    let mut broadcasts = FanoutQueue::new(&mut publisher, &mut drain, clients);
     let single: Vec<[f64; 2]> = (0..SINGLE).map(|_| broadcasts.send_one()).collect();
     let [queued, whole] =
         [0, 1].map(|at| median(&single.iter().map(|times| times[at]).collect::<Vec<_>>()));
@@ -159,7 +159,7 @@ fn broadcasting(count: usize, clients: usize, flush: usize) -> Case {
 }
 
 /// The stream of broadcasts.
-struct Broadcasts<'a> {
+struct FanoutQueue<'a> {
     publisher: &'a mut Publisher,
     drain: &'a mut Drain,
     clients: usize,
@@ -169,11 +169,11 @@ struct Broadcasts<'a> {
     times: Vec<f64>,
 }
 
-impl<'a> Broadcasts<'a> {
-    fn new(publisher: &'a mut Publisher, drain: &'a mut Drain, clients: usize) -> Broadcasts<'a> {
+impl<'a> FanoutQueue<'a> {
+    fn new(publisher: &'a mut Publisher, drain: &'a mut Drain, clients: usize) -> FanoutQueue<'a> {
         drain.allow_ahead(IN_FLIGHT - 1);
         let payload = format!("{:?}", "x".repeat(PAYLOAD_BYTES - 2));
-        Broadcasts { publisher, drain, clients, payload, sent: 0, times: Vec::new() }
+        FanoutQueue { publisher, drain, clients, payload, sent: 0, times: Vec::new() }
     }
 
     fn send(&mut self) -> Instant {

@@ -7,10 +7,10 @@ use crate::clock::Millis;
 use crate::config::{Config, ListedOrigin, Origins};
 use crate::engine::handler::{Handler, Route};
 use crate::engine::reactor::{Addresses, Ended, Plan, Reactor, Reread};
-use crate::engine::redis::command_connection::Commander;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::command_connection::CommandConnection;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::glob;
-use crate::engine::redis::subscriber::Link;
+use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
 use crate::engine::router::ROUTES_MAX;
 use crate::engine::router::files::{File, Page};
@@ -183,13 +183,13 @@ impl App {
             commander: link
                 .clone()
                 .filter(|link| asks_redis || presence.is_some() || !link.streams.is_empty())
-                .map(|link| Commander::new(link, 0)),
+                .map(|link| CommandConnection::new(link, 0)),
             reader: link
                 .clone()
                 .filter(|link| !link.streams.is_empty())
                 .map(|link| Reader::new(link, 0)),
             expects_channels: config.patterns != [format!("{}*", config.prefix)],
-            link: link.map(|link| Link::new(link, 0)),
+            link: link.map(|link| RedisSubscriber::new(link, 0)),
             routes,
             prefix: config.prefix,
             control: config.control,
@@ -247,17 +247,17 @@ impl Bound {
 ///
 /// # Errors
 /// A sentence about the URL that shows nothing of it.
-pub fn link(config: &Config) -> Result<Option<LinkConfig>, String> {
+pub fn link(config: &Config) -> Result<Option<RedisConfig>, String> {
     let Some(url) = &config.redis else {
         return Ok(None);
     };
-    let link = LinkConfig::from_url(url).map_err(|why| format!("redis: {why}"))?;
+    let link = RedisConfig::from_url(url).map_err(|why| format!("redis: {why}"))?;
     let dead = dead_patterns(config);
     if dead.len() == config.patterns.len() {
         return Err(dead.join("; "));
     }
     let control = config.control.as_deref().map(glob::escaped);
-    Ok(Some(LinkConfig {
+    Ok(Some(RedisConfig {
         patterns: config.patterns.iter().cloned().chain(control).collect(),
         node: format!("{:016x}", getrandom::u64().unwrap_or_default()),
         streams: config.streams.clone(),

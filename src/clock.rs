@@ -62,11 +62,11 @@ pub fn utc(unix: u64) -> String {
 
 /// Says yes once a second at most: for lines of the log that others can cause.
 #[derive(Debug, Default)]
-pub struct Seldom(Option<Millis>);
+pub struct RateLimit(Option<Millis>);
 
-impl Seldom {
+impl RateLimit {
     /// Whether a second has passed since it last said so.
-    pub fn is_time(&mut self, now: Millis) -> bool {
+    pub fn allow(&mut self, now: Millis) -> bool {
         let is_time = self.0.is_none_or(|last| now >= last + 1000);
         if is_time {
             self.0 = Some(now);
@@ -107,8 +107,8 @@ mod tests {
 
     #[test]
     fn a_second_passes_between_two_lines() {
-        let mut seldom = Seldom::default();
-        let said = [0, 0, 999, 1000, 1999, 2500].map(|now| seldom.is_time(now));
+        let mut seldom = RateLimit::default();
+        let said = [0, 0, 999, 1000, 1999, 2500].map(|now| seldom.allow(now));
         assert_eq!(said, [true, false, false, true, false, true]);
     }
 }

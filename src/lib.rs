@@ -12,9 +12,9 @@
 //!
 //!  publishers ─► redis::subscriber (channels)   ───┐                                  ┌─► outbox ─► socket
 //!  publishers ─► streams::reader (Redis streams) ──┤                                  │
-//!  publishers ─► publisher::connection────────────────┴─► Site::publish ─► Handler ─► Server::publish: encoded once ─► hub
-//!  Server::ask ─► redis::command_connection ─► Site::on_answer
-//!  clients ────► client ─► request, text ─► Site ─► Handler (push) ─► Server: join, leave, send, close
+//!  publishers ─► publisher::connection────────────────┴─► Router::publish ─► Handler ─► Server::publish: encoded once ─► hub
+//!  Server::ask ─► redis::command_connection ─► Router::on_answer
+//!  clients ────► client ─► request, text ─► Router ─► Handler (push) ─► Server: join, leave, send, close
 //! ```
 //!
 //! While events are dispatched nothing is written to a socket and nothing is freed. A job that its bound cuts short

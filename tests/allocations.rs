@@ -17,8 +17,8 @@ use oneloop::engine::client::in_memory::{FarEnds, install};
 use oneloop::engine::handler::Route;
 use oneloop::engine::pubsub::hub::CROWD;
 use oneloop::engine::reactor::{Plan, Reactor, Readiness};
-use oneloop::engine::redis::config::LinkConfig;
-use oneloop::engine::redis::subscriber::{Event, Link};
+use oneloop::engine::redis::config::RedisConfig;
+use oneloop::engine::redis::subscriber::{Event, RedisSubscriber};
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
@@ -96,7 +96,7 @@ impl World {
         let route = &config.routes[0];
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port can be had");
         let address = listener.local_addr().expect("it is bound");
-        let link = LinkConfig::from_url(&format!("redis://{address}")).expect("a good URL");
+        let link = RedisConfig::from_url(&format!("redis://{address}")).expect("a good URL");
         let mut bounds = config.bounds.clone();
         (bounds.clients_max, bounds.ping_seconds) = (clients, 0);
         let plan = Plan {
@@ -107,7 +107,7 @@ impl World {
             publishers: None,
             publishers_password: None,
             admin: None,
-            link: Some(Link::new(link, 0)),
+            link: Some(RedisSubscriber::new(link, 0)),
             commander: None,
             reader: None,
             expects_channels: true,
@@ -205,9 +205,9 @@ fn a_message_allocates_a_constant_and_so_much_for_each_listener() {
 
 #[test]
 fn a_link_that_swallowed_a_large_payload_holds_no_more_than_before() {
-    let config = LinkConfig::from_url("redis://localhost").expect("a good URL");
+    let config = RedisConfig::from_url("redis://localhost").expect("a good URL");
     let most = config.payload_bytes_max;
-    let mut link = Link::new(config, 0);
+    let mut link = RedisSubscriber::new(config, 0);
     link.session.connecting(0);
     link.connected(0);
     assert_eq!(feed(&mut link, GREETING.as_bytes()), [0, 1, 0], "it is up");
@@ -226,7 +226,7 @@ fn a_link_that_swallowed_a_large_payload_holds_no_more_than_before() {
 }
 
 /// Feeds the link as a socket would, 64 KiB at a time; counts messages, `Up` and `Oversized`.
-fn feed(link: &mut Link, stream: &[u8]) -> [usize; 3] {
+fn feed(link: &mut RedisSubscriber, stream: &[u8]) -> [usize; 3] {
     let mut events = [0; 3];
     for mut piece in stream.chunks(64 * 1024) {
         while let Some(event) = link.next(&mut piece, 1) {

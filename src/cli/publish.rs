@@ -7,7 +7,7 @@ use crate::cli::doctor::redis_server::Session;
 use crate::cli::redis_client::Answer;
 use crate::config::{Config, reachable};
 use crate::engine::pubsub::topic;
-use crate::engine::redis::config::{Address, LinkConfig};
+use crate::engine::redis::config::{Address, RedisConfig};
 use crate::engine::redis::glob;
 
 /// What became of a message.
@@ -109,15 +109,15 @@ fn read(input: impl Read, bytes_max: usize) -> Result<Vec<u8>, String> {
 }
 
 /// The publishers' port, as a Redis.
-fn publishers(config: &Config) -> Result<LinkConfig, String> {
+fn publishers(config: &Config) -> Result<RedisConfig, String> {
     let address = config.publishers.ok_or("there is neither a Redis nor a publishers' port")?;
     let address = reachable(address);
     let password = config.publishers_password.as_ref();
     let password = password.map(|secret| String::from_utf8_lossy(secret.as_bytes()).into_owned());
-    Ok(LinkConfig {
+    Ok(RedisConfig {
         address: Address::Tcp { host: address.ip().to_string(), port: address.port() },
         password,
-        ..LinkConfig::from_url("redis://127.0.0.1")?
+        ..RedisConfig::from_url("redis://127.0.0.1")?
     })
 }
 

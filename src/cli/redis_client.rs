@@ -3,7 +3,7 @@
 use redis::Value;
 
 use crate::engine::redis::advice;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::opening::Opening;
 use crate::engine::redis::resp::{Framer, Whole};
 use crate::engine::redis::scanner::Grammar;
@@ -25,7 +25,7 @@ pub enum Answer {
 
 /// A connection that asks. The caller owns the socket.
 pub struct Inquiry {
-    config: LinkConfig,
+    config: RedisConfig,
     framer: Framer,
     /// Which answer comes next, while it is greeting.
     opening: Option<Opening>,
@@ -33,7 +33,7 @@ pub struct Inquiry {
 
 impl Inquiry {
     /// Queues the greeting.
-    pub fn begin(config: LinkConfig, output: &mut Vec<u8>) -> Inquiry {
+    pub fn begin(config: RedisConfig, output: &mut Vec<u8>) -> Inquiry {
         let opening = Some(Opening::begin(NAME, &config, output));
         Inquiry { config, framer: Framer::new(Grammar::Replies), opening }
     }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn asked(url: &str, answers: &str) -> (Inquiry, Result<Option<Answer>, String>) {
-        let config = LinkConfig::from_url(url).expect("the URL is right");
+        let config = RedisConfig::from_url(url).expect("the URL is right");
         let mut inquiry = Inquiry::begin(config, &mut Vec::new());
         let mut input = answers.as_bytes();
         let mut found = inquiry.next(&mut input);

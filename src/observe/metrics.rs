@@ -74,7 +74,7 @@ pub struct Metrics {
     pub descriptors_exhausted: u64,
     /// Turns in which clients waited because of `handshakes_max` or `handshakes_per_second_max`.
     pub accepts_held_back: u64,
-    /// Subscriptions refused above `topics_per_client_max`.
+    /// Memberships refused above `topics_per_client_max`.
     pub topics_refused: u64,
     /// Clients pinged because nothing was heard of them for `ping_seconds`.
     pub pings: u64,

@@ -118,7 +118,7 @@ impl Push {
             }
         }
         server.welcome(id);
-        server.join(id, &own, Reason::Own);
+        server.subscribe(id, &own, Reason::Own);
         Ok(self.grant(server, id, identity))
     }
 
@@ -159,7 +159,7 @@ impl Push {
                 Reason::Granted => false,
             };
             if !stays {
-                server.leave(id, &key);
+                server.unsubscribe(id, &key);
             }
         }
         self.grant(server, id, identity)
@@ -190,7 +190,7 @@ impl Push {
                 // What an anonymous client heard ends: the token says what it hears from now on.
                 for (key, reason) in server.topics(id) {
                     if reason != Reason::Joined {
-                        server.leave(id, &key);
+                        server.unsubscribe(id, &key);
                     }
                 }
                 self.enter(server, id, &identity)

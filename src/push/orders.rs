@@ -11,7 +11,7 @@ use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::Grant;
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
-use crate::features::control::order::{Order, Whom};
+use crate::features::control::order::{Order, Target};
 
 impl Push {
     /// Returns on how many clients it was carried out, or how many listen.
@@ -34,16 +34,16 @@ impl Push {
                 let leaving = connections(server, whom).into_iter();
                 leaving.filter(|id| leave(server, *id, topic)).count()
             }
-            Order::Count { topic, .. } => server.listeners(topic),
+            Order::Count { topic, .. } => server.subscribers(topic),
         }
     }
 }
 
 /// Those of this route.
-fn connections(server: &Server, whom: &Whom) -> Vec<ConnId> {
+fn connections(server: &Server, whom: &Target) -> Vec<ConnId> {
     match whom {
-        Whom::User(own) => server.owners(own),
-        Whom::Connection(name) => server.connection(name).into_iter().collect(),
+        Target::User(own) => server.owners(own),
+        Target::Connection(name) => server.connection(name).into_iter().collect(),
     }
 }
 
@@ -62,14 +62,14 @@ fn join(server: &mut Server, id: ConnId, topic: &Grant) -> bool {
         server.metrics().topics_refused += 1;
         return false;
     }
-    server.join(id, key, Reason::Joined)
+    server.subscribe(id, key, Reason::Joined)
 }
 
 /// Whether the client listened to it. Its own topic stays: whoever is to hear nothing is kicked.
 fn leave(server: &mut Server, id: ConnId, topic: &Grant) -> bool {
     // An admin's `*` is two.
     let keys = topic.keys(true);
-    let left =
-        keys.filter(|key| server.reason(id, key) != Some(Reason::Own) && server.leave(id, key));
+    let left = keys
+        .filter(|key| server.reason(id, key) != Some(Reason::Own) && server.unsubscribe(id, key));
     left.count() > 0
 }

@@ -93,7 +93,7 @@ impl Push {
             return Err("too_many_topics");
         }
         for key in missing {
-            server.join(id, key, Reason::Asked);
+            server.subscribe(id, key, Reason::Asked);
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Push {
         let keys: Vec<String> = grant.keys(true).map(str::to_owned).collect();
         for key in keys {
             let granted = server.reason(id, &key) == Some(Reason::Granted);
-            server.leave(id, &key);
+            server.unsubscribe(id, &key);
             if granted && key == grant.key() {
                 // It may come back to what its token gave it.
                 self.rights.entry(id).or_default().may.push(grant.clone());
@@ -151,7 +151,7 @@ pub(super) fn join_all<'a>(
     for key in keys {
         let known = server.reason(id, key).is_some();
         if known || server.topics_len(id) < server.bounds().topics_per_client_max {
-            server.join(id, key, Reason::Granted);
+            server.subscribe(id, key, Reason::Granted);
         } else {
             server.metrics().topics_refused += 1;
             excess.push(key.to_owned());

@@ -4,7 +4,7 @@ use super::Push;
 use super::quota::{Added, Senders};
 use super::subscriptions::own_topic;
 use super::wire::{self, Data, Reference};
-use crate::clock::{Millis, Seldom};
+use crate::clock::{Millis, RateLimit};
 use crate::config::Sink;
 use crate::engine::client::frame::Frame;
 use crate::engine::pubsub::topic::{self, user_of};
@@ -30,12 +30,12 @@ pub(super) struct Upstream {
     sends: usize,
     bytes: usize,
     /// For refusals.
-    logged: Seldom,
+    logged: RateLimit,
 }
 
 impl Upstream {
     pub fn new(to: Sink) -> Upstream {
-        let (senders, added, logged) = (Senders::default(), Added::default(), Seldom::default());
+        let (senders, added, logged) = (Senders::default(), Added::default(), RateLimit::default());
         Upstream { to, senders, added, sends: 0, bytes: 0, logged }
     }
 
@@ -147,7 +147,7 @@ impl Push {
             }
         };
         if let Answer::Refused(why) = answer
-            && upstream.logged.is_time(server.now().millis)
+            && upstream.logged.allow(server.now().millis)
         {
             // The rest of its words may repeat what the client sent.
             let code = why.split_whitespace().next().unwrap_or_default();

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 31_600;
+const LINES_MAX: usize = 31_620;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 15_110;
+const ENGINE_LINES_MAX: usize = 15_130;
 /// Files of more than 450 lines.
 const LONG_FILES_MAX: usize = 3;
 /// Doc comments that begin with a relative clause.
 const RELATIVE_CLAUSES_MAX: usize = 365;
 /// Types whose `impl` blocks stand in more than two files.
-const SCATTERED: [&str; 5] = ["Client", "Push", "Reactor", "Server", "Site"];
+const SCATTERED: [&str; 5] = ["Client", "Push", "Reactor", "Router", "Server"];
 /// Public type names that are used more than once.
-const NAMES_TWICE: [&str; 37] = [
+const NAMES_TWICE: [&str; 36] = [
     "Addresses",
     "Answer",
     "Broadcast",

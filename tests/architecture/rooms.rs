@@ -9,7 +9,7 @@ const LEADING_UP: [(&str, &str); 26] = [
     ("engine/client/forwarded.rs", "config"),
     ("engine/handler.rs", "config"),
     ("engine/handler.rs", "features::control"),
-    ("engine/reactor/dialogue.rs", "features::streams"),
+    ("engine/reactor/redis_protocol.rs", "features::streams"),
     ("engine/reactor/mod.rs", "features::presence"),
     ("engine/reactor/plan.rs", "config"),
     ("engine/reactor/plan.rs", "features::streams"),

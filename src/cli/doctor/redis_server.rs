@@ -11,7 +11,7 @@ use crate::cli::numbers::bytes;
 use crate::cli::redis_client::{Answer, Inquiry, command};
 use crate::config::{Config, Sink};
 use crate::engine::redis::advice;
-use crate::engine::redis::config::{Address, LinkConfig};
+use crate::engine::redis::config::{Address, RedisConfig};
 
 /// XRANGE with an open interval came with 6.2.
 const STREAMS_NEED: (u32, u32) = (6, 2);
@@ -36,14 +36,14 @@ pub(in crate::cli) struct Session {
     inquiry: Inquiry,
     /// What came and was not looked at yet.
     input: Vec<u8>,
-    config: LinkConfig,
+    config: RedisConfig,
 }
 
 impl Session {
     /// # Errors
     /// A sentence: nobody who speaks Redis' protocol lets us in there.
-    pub(in crate::cli) fn open(config: LinkConfig) -> Result<Session, String> {
-        let config = LinkConfig { timeout: PATIENCE.as_millis() as u64, ..config };
+    pub(in crate::cli) fn open(config: RedisConfig) -> Result<Session, String> {
+        let config = RedisConfig { timeout: PATIENCE.as_millis() as u64, ..config };
         let line = match &config.address {
             Address::Unix(path) => UnixStream::connect(path).map(Line::Unix),
             Address::Tcp { .. } => dial::connect(&config.address.to_string()).map(Line::Tcp),
@@ -129,7 +129,7 @@ struct Look<'a, 'out> {
 pub(super) fn check(
     report: &mut Report,
     config: &Config,
-    link: LinkConfig,
+    link: RedisConfig,
     unix_millis: fn() -> u64,
 ) {
     let shell = match &link.address {
@@ -389,7 +389,7 @@ impl Look<'_, '_> {
     }
 }
 
-pub(super) fn setuser(config: &LinkConfig) -> String {
+pub(super) fn setuser(config: &RedisConfig) -> String {
     format!(" ACL SETUSER {} ", config.username.as_deref().unwrap_or("default"))
 }
 

@@ -3,7 +3,7 @@
 use super::redis_server::Session;
 use crate::cli::redis_client::Answer;
 use crate::config::{Config, Sink};
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 
 /// One thing that the settings need.
 pub(super) struct Need {
@@ -26,7 +26,7 @@ const READING: &str =
     "XINFO STREAM K;XREAD COUNT 1 STREAMS K $;XRANGE K + + COUNT 1;XREVRANGE K + + COUNT 1";
 
 /// All that the settings need; what is written last, since that is tried in another way.
-pub(super) fn needs(config: &Config, link: &LinkConfig) -> Vec<Need> {
+pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Need> {
     let patterns = link.patterns.iter().map(|pattern| Need {
         purpose: format!("to PSUBSCRIBE {pattern}"),
         commands: vec![vec!["PSUBSCRIBE".to_owned(), pattern.clone()]],

@@ -3,7 +3,7 @@
 use super::finding::{Problem, Report};
 use super::redis_server::{Session, field, setuser};
 use crate::cli::redis_client::Answer;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::probe::CHANNEL;
 
 const NAME: &str = "redis-way";
@@ -73,7 +73,7 @@ fn told(info: &str, role: &[String]) -> Told {
 }
 
 /// Publishes a message of ours on one connection, and waits for it on another.
-pub(super) fn probe(report: &mut Report, config: &LinkConfig, shell: &str) {
+pub(super) fn probe(report: &mut Report, config: &RedisConfig, shell: &str) {
     let channel = [CHANNEL, "doctor-", &config.node].concat();
     match send(config, &channel) {
         Ok(None) => report.ok(NAME, "a message that was published there came back"),
@@ -93,7 +93,7 @@ pub(super) fn probe(report: &mut Report, config: &LinkConfig, shell: &str) {
 ///
 /// # Errors
 /// It did not come.
-fn send(config: &LinkConfig, channel: &str) -> Result<Option<String>, String> {
+fn send(config: &RedisConfig, channel: &str) -> Result<Option<String>, String> {
     let sessions = (Session::open(config.clone()), Session::open(config.clone()));
     let (Ok(mut ear), Ok(mut mouth)) = sessions else {
         return Ok(Some("no room for two connections".to_owned()));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::engine::client::tally::Tally;
+use crate::engine::client::tally::DeliveryCount;
 use crate::engine::resume::history::hash_of;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -121,7 +121,7 @@ struct Encoded {
     /// Which message it is, where one may take another's place.
     message: Option<Message>,
     /// Counts the copies, where the publisher wants to know.
-    tally: Option<Rc<Tally>>,
+    tally: Option<Rc<DeliveryCount>>,
 }
 
 thread_local! {
@@ -254,7 +254,7 @@ impl Frame {
     }
 
     /// The same, whose copies are counted. One that is shared already is copied.
-    pub fn counted_by(self, tally: Rc<Tally>) -> Frame {
+    pub fn counted_by(self, tally: Rc<DeliveryCount>) -> Frame {
         let mut frame = self;
         if Rc::get_mut(&mut frame.0).is_none() {
             frame = Frame::ready(frame.as_bytes().to_vec());
@@ -266,7 +266,7 @@ impl Frame {
     }
 
     /// What counts its copies, if anything does.
-    pub fn tally(&self) -> Option<&Tally> {
+    pub fn tally(&self) -> Option<&DeliveryCount> {
         self.0.tally.as_deref()
     }
 

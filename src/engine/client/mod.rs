@@ -25,7 +25,7 @@ use tungstenite::Bytes;
 use tungstenite::protocol::frame::Utf8Bytes;
 
 use crate::engine::pending_writes::Lane;
-use crate::engine::pubsub::hub::Memberships;
+use crate::engine::pubsub::hub::Subscriptions;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{NEVER, TICKS_PER_SECOND, Tick};
 use codec::{Codec, Fragments, Inbound};
@@ -50,11 +50,11 @@ pub enum State {
     /// The last thing it will be sent (a close frame, a response) is queued. What it sends is discarded.
     Closing,
     /// The peer has ended its side: it is gone as soon as all is written.
-    Parting,
+    HalfClosed,
     /// Our side is shut; its end is awaited, so that no reset destroys what it has not read yet.
     Lingering,
     /// Waits to be reaped.
-    Dead,
+    Terminated,
 }
 
 /// What happens when a connection's time is up.
@@ -182,7 +182,7 @@ pub struct Client {
     /// The price of its commands in the second in which its last byte came, for `commands_per_second_max`.
     spent: u16,
     /// What it listens to.
-    pub memberships: Memberships,
+    pub subscriptions: Subscriptions,
     /// The latest broadcast that it was given, or that was not for it; see [`Client::is_behind`].
     served: u32,
     /// Its route's number.
@@ -205,7 +205,7 @@ impl Client {
             ends,
             at_end: AtEnd::Timeout.pack(),
             spent: 0,
-            memberships: Memberships::default(),
+            subscriptions: Subscriptions::default(),
             served: 0,
             route: 0,
             state: State::Head,
@@ -255,7 +255,7 @@ impl Client {
         match self.state {
             State::Open => {}
             // It is freed at the end of this turn.
-            State::Dead => return NEVER,
+            State::Terminated => return NEVER,
             _ => return self.ends,
         }
         let heard = self.heard.max(timing.floor);
@@ -323,7 +323,7 @@ impl Client {
                 *input = &[];
                 is_answered.then_some(Event::Answered)
             }
-            State::Closing | State::Parting | State::Lingering | State::Dead => {
+            State::Closing | State::HalfClosed | State::Lingering | State::Terminated => {
                 *input = &[];
                 None
             }
@@ -402,16 +402,16 @@ impl Client {
     }
 
     /// The peer has ended its side. Whether that leaves something to be written first.
-    pub fn part(&mut self) -> bool {
+    pub fn half_close(&mut self) -> bool {
         if matches!(self.state, State::Leaving | State::Closing) && self.backlog_bytes() > 0 {
-            self.state = State::Parting;
+            self.state = State::HalfClosed;
         }
-        self.state == State::Parting
+        self.state == State::HalfClosed
     }
 
     /// It is gone. Whether it was not before.
     pub fn die(&mut self) -> bool {
-        std::mem::replace(&mut self.state, State::Dead) != State::Dead
+        std::mem::replace(&mut self.state, State::Terminated) != State::Terminated
     }
 
     /// Bytes that it makes the process hold: what it was not sent yet, what it has not finished to say, and what is noted for its

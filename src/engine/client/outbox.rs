@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::engine::client::frame::Frame;
-use crate::engine::client::tally::Tally;
+use crate::engine::client::tally::DeliveryCount;
 
 /// Bytes of small frames gathered into one write. Copying them costs less than the kernel's walk along a list of slices: 64
 /// frames of 184 bytes take 9.6 µs this way against 12.7 by `writev`, and 9.0 if they lie together already.
@@ -218,7 +218,7 @@ impl Outbox {
     /// Forgets what is not on the wire yet. A frame that is partly written stays: to cut it would break the framing.
     pub fn forget(&mut self) {
         let kept = usize::from(self.written > 0);
-        self.frames.iter().skip(kept).filter_map(Frame::tally).for_each(Tally::dropped);
+        self.frames.iter().skip(kept).filter_map(Frame::tally).for_each(DeliveryCount::dropped);
         places_left(self.frames.len().saturating_sub(kept));
         self.frames.truncate(kept);
         self.frames.shrink_to_fit();
@@ -308,7 +308,7 @@ fn hash(frame: &Frame) -> u32 {
 impl Drop for Outbox {
     fn drop(&mut self) {
         places_left(self.frames.len());
-        self.frames.iter().filter_map(Frame::tally).for_each(Tally::dropped);
+        self.frames.iter().filter_map(Frame::tally).for_each(DeliveryCount::dropped);
     }
 }
 

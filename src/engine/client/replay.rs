@@ -197,13 +197,13 @@ impl Replay {
     }
 
     /// It listens to this from the message with the number `next` on.
-    pub fn join(&mut self, key: &str, next: u64, told: &[EntryId]) {
+    pub fn subscribe(&mut self, key: &str, next: u64, told: &[EntryId]) {
         self.changes.push(Change::new(key, (next, u64::MAX), told.to_vec(), Vec::new()));
     }
 
     /// It listens to this no more. What came before it left is still for it if another of its keys covers it; so much is kept of at
     /// most `most` keys.
-    pub fn leave(&mut self, key: &str, next: u64, told: &[EntryId], most: usize) {
+    pub fn unsubscribe(&mut self, key: &str, next: u64, told: &[EntryId], most: usize) {
         let open = self.changes.iter_mut().find(|one| *one.key == *key && one.until == u64::MAX);
         match open {
             Some(change) => (change.until, change.up_to) = (next, told.to_vec()),
@@ -275,11 +275,11 @@ mod tests {
         let before = noted_bytes();
         let told = [EntryId::ZERO; 2];
         let mut replay = Replay::new(1, 0, told.to_vec());
-        replay.join("room.1", 2, &told);
-        replay.leave("room.1", 3, &told, 2);
-        replay.leave("room.2", 3, &told, 2);
+        replay.subscribe("room.1", 2, &told);
+        replay.unsubscribe("room.1", 3, &told, 2);
+        replay.unsubscribe("room.2", 3, &told, 2);
         assert_eq!(noted_bytes() - before, replay.noted_bytes());
-        replay.leave("room.3", 3, &told, 2);
+        replay.unsubscribe("room.3", 3, &told, 2);
         assert_eq!(replay.changes.len(), 2);
         assert_eq!(noted_bytes() - before, replay.noted_bytes());
         drop(replay);

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 /// Shared by all frames of one message. A message that nobody asks about has none.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct DeliveryCount {
     /// Clients that it was for, or more than these: then the copies are counted in the end.
     listeners: Cell<usize>,
     is_bound: Cell<bool>,
@@ -30,7 +30,7 @@ pub struct Count {
     pub pending: usize,
 }
 
-impl Tally {
+impl DeliveryCount {
     /// It goes to so many more clients, or to fewer if that number is not exact.
     pub fn met(&self, listeners: usize, is_exact: bool) {
         add(&self.listeners, listeners);
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_count_always_adds_up() {
-        let tally = Tally::default();
+        let tally = DeliveryCount::default();
         tally.met(5, true);
         tally.deals();
         tally.wrote_at_once();
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn clients_that_were_counted_twice_are_not_called_dropped() {
-        let tally = Tally::default();
+        let tally = DeliveryCount::default();
         tally.met(10, false);
         tally.deals();
         (0..5).for_each(|_| tally.wrote_at_once());

@@ -77,7 +77,7 @@ impl Ceiling {
 impl Reactor {
     /// Stays below the ceiling.
     pub(super) fn hold_ceiling(&mut self) {
-        let now = self.site.server.now.millis;
+        let now = self.router.server.now.millis;
         if self.ceiling.max == 0 || now < self.ceiling.next {
             return;
         }
@@ -91,13 +91,13 @@ impl Reactor {
         if excess <= 0 {
             return;
         }
-        self.site.server.history.shed();
-        self.site.server.metrics.memory_exceeded += 1;
+        self.router.server.history.shed();
+        self.router.server.metrics.memory_exceeded += 1;
         let Some(excess) = self.ceiling.excess() else { return };
         if excess <= 0 {
             return;
         }
-        self.site.refusing = true;
+        self.router.refusing = true;
         // A little more than needed, so that the next message does not hit the ceiling again.
         let closed = self.shed(excess as usize + self.ceiling.max / ROOM);
         self.give_back();
@@ -112,8 +112,8 @@ impl Reactor {
 
     /// Lets clients in again as soon as there is room for them. While there is none, those who hold most go, not the newcomers.
     fn make_room(&mut self, now: Millis) {
-        if !self.site.refusing || self.missing_bytes().is_none() {
-            self.site.refusing = false;
+        if !self.router.refusing || self.missing_bytes().is_none() {
+            self.router.refusing = false;
             return;
         }
         if now < self.ceiling.make_room_at {
@@ -136,7 +136,7 @@ impl Reactor {
 
     /// Closes the connections of those who hold most, memberships too, until that is `enough` bytes. Returns how many.
     fn shed(&mut self, enough: usize) -> usize {
-        let server = &mut self.site.server;
+        let server = &mut self.router.server;
         let costly = costliest(server, HELD_MIN, |client| {
             client.held_bytes() + server.memberships_bytes_of(client)
         });

@@ -16,7 +16,7 @@ use crate::engine::reactor::Reactor;
 use crate::engine::reactor::listeners::{Accepted, Purpose, turn_away};
 use crate::engine::reactor::publishers::Publishers;
 use crate::engine::reactor::token::Source;
-use crate::engine::router::Site;
+use crate::engine::router::Router;
 use crate::engine::server::ADMIN_ROUTE;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
@@ -45,83 +45,85 @@ pub struct Readiness {
 }
 
 /// When there is room for one more connection.
-fn room_at(publishers: &Publishers, site: &Site, purpose: Purpose) -> Millis {
+fn room_at(publishers: &Publishers, router: &Router, purpose: Purpose) -> Millis {
     match purpose {
-        Purpose::Clients => site.server.room_at(),
-        Purpose::Admin => site.server.admin_room_at(),
-        Purpose::Publishers => publishers.room_at(site.server.now.millis),
+        Purpose::Clients => router.server.room_at(),
+        Purpose::Admin => router.server.admin_room_at(),
+        Purpose::Publishers => publishers.room_at(router.server.now.millis),
     }
 }
 
 impl Reactor {
     /// Accepts those who wait, up to the turn's bound.
     pub(super) fn accept(&mut self) {
-        let now = self.site.server.now.millis;
-        for _ in 0..self.site.server.bounds.accepts_per_turn {
-            let per_second = self.site.server.bounds.handshakes_per_second_max;
-            let Reactor { doors, publishers, site, .. } = self;
-            let has_room = |purpose| room_at(publishers, site, purpose) == now;
-            match doors.accept(now, has_room, per_second) {
+        let now = self.router.server.now.millis;
+        for _ in 0..self.router.server.bounds.accepts_per_turn {
+            let per_second = self.router.server.bounds.handshakes_per_second_max;
+            let Reactor { listeners, publishers, router, .. } = self;
+            let has_room = |purpose| room_at(publishers, router, purpose) == now;
+            match listeners.accept(now, has_room, per_second) {
                 Accepted::Stream(stream, address, Purpose::Publishers) => {
                     let registry = self.poll.registry();
-                    self.publishers.admit(stream, address, registry, &mut self.site);
+                    self.publishers.admit(stream, address, registry, &mut self.router);
                 }
                 Accepted::Stream(stream, address, purpose) => {
                     self.admit(stream, address.ip(), purpose);
                 }
                 Accepted::Nobody => return,
                 Accepted::HeldBack => {
-                    self.site.server.metrics.accepts_held_back += 1;
-                    self.site.complain_of_crowd();
+                    self.router.server.metrics.accepts_held_back += 1;
+                    self.router.complain_of_crowd();
                     return;
                 }
                 Accepted::Exhausted => {
-                    self.site.server.metrics.descriptors_exhausted += 1;
-                    self.site.server.make_descriptor_room();
+                    self.router.server.metrics.descriptors_exhausted += 1;
+                    self.router.server.make_descriptor_room();
                     return;
                 }
             }
         }
-        self.site.server.metrics.accepts_put_off += 1;
+        self.router.server.metrics.accepts_put_off += 1;
     }
 
-    /// When connections that wait can be accepted: see [`Doors::next`](crate::engine::reactor::listeners::Doors::next).
+    /// When connections that wait can be accepted: see [`Listeners::next`](crate::engine::reactor::listeners::Listeners::next).
     pub(super) fn next_accept(&self) -> Option<Millis> {
-        let server = &self.site.server;
-        let room_at = |purpose| room_at(&self.publishers, &self.site, purpose);
-        self.doors.next(server.now.millis, room_at, server.bounds.handshakes_per_second_max)
+        let server = &self.router.server;
+        let room_at = |purpose| room_at(&self.publishers, &self.router, purpose);
+        self.listeners.next(server.now.millis, room_at, server.bounds.handshakes_per_second_max)
     }
 
     fn admit(&mut self, stream: TcpStream, address: IpAddr, purpose: Purpose) {
         // Whom one of them brings is known, and counted, when the head has come.
-        let is_proxy = self.site.proxies.has(address);
-        if purpose == Purpose::Clients && self.site.proxy_protocol && !is_proxy {
-            return self.site.unproxied(address, "is not among proxies, and proxy_protocol is on");
+        let is_proxy = self.router.proxies.has(address);
+        if purpose == Purpose::Clients && self.router.proxy_protocol && !is_proxy {
+            return self
+                .router
+                .unproxied(address, "is not among proxies, and proxy_protocol is on");
         }
         if let Some(status) = self.refusal(address, is_proxy, purpose) {
-            let metrics = &mut self.site.server.metrics;
+            let metrics = &mut self.router.server.metrics;
             *metrics.responses.entry(status).or_default() += 1;
             metrics.handshakes_refused += u64::from(purpose == Purpose::Clients);
             if purpose == Purpose::Clients {
-                self.site.complain_of_admission(status, address);
+                self.router.complain_of_admission(status, address);
             }
             return turn_away(stream, purpose, status);
         }
-        let server = &mut self.site.server;
+        let server = &mut self.router.server;
         let route = if purpose == Purpose::Admin { ADMIN_ROUTE } else { 0 };
         let id = server.admit(Transport::Tcp(stream), address, route);
         let client = server.client(id).expect("it was just admitted");
         let token: Token = Source::Client(id).token();
         if client.transport.register(self.poll.registry(), token).is_err() {
-            server.bury(id);
+            server.terminate(id);
         } else if purpose == Purpose::Clients && !is_proxy {
-            self.site.addresses.enter(id, address);
+            self.router.addresses.enter(id, address);
         }
     }
 
     /// The status for one who is not even heard. Up to here, those above a bound are let in to be told so properly.
     fn refusal(&mut self, address: IpAddr, is_proxy: bool, purpose: Purpose) -> Option<u16> {
-        let Site { server, addresses, refusing, .. } = &mut self.site;
+        let Router { server, addresses, refusing, .. } = &mut self.router;
         match purpose {
             Purpose::Clients if *refusing => Some(503),
             Purpose::Clients if !is_proxy && addresses.is_crowded(address) => Some(429),
@@ -134,7 +136,7 @@ impl Reactor {
     /// Takes in a connection without a socket, which the [far ends](crate::engine::client::in_memory) of this thread find by its id. No
     /// bound on handshakes or clients holds it back: whoever makes it bounds it.
     pub fn attach(&mut self) -> ConnId {
-        self.site.server.admit(Transport::Memory, Ipv4Addr::UNSPECIFIED.into(), 0)
+        self.router.server.admit(Transport::Memory, Ipv4Addr::UNSPECIFIED.into(), 0)
     }
 
     /// Notes what an event says about a client.
@@ -151,7 +153,7 @@ impl Reactor {
 
     /// Notes what is said about a client's transport.
     pub fn on_ready(&mut self, id: ConnId, readiness: Readiness) {
-        let Some(client) = self.site.server.client(id) else { return };
+        let Some(client) = self.router.server.client(id) else { return };
         let is_unblocked = readiness.writable && client.unblock();
         if readiness.readable || readiness.ending {
             let was_idle = client.reading == Reading::Idle;
@@ -165,10 +167,10 @@ impl Reactor {
             }
         }
         if readiness.readable {
-            self.site.server.note_spoken(id);
+            self.router.server.note_spoken(id);
         }
         if is_unblocked {
-            self.site.server.owe(id, Lane::Urgent);
+            self.router.server.schedule_flush(id, Lane::Urgent);
         }
     }
 
@@ -188,7 +190,7 @@ impl Reactor {
         for _ in 0..queue(self).len() {
             let Some(id) = queue(self).pop_front() else { return };
             let length = self.read_client(id);
-            let costs = std::mem::take(&mut self.site.server.costs);
+            let costs = std::mem::take(&mut self.router.server.costs);
             left = left.saturating_sub(length + costs + beside);
             if left == 0 {
                 return;
@@ -198,7 +200,7 @@ impl Reactor {
 
     /// Notes that there is something to be read. The operator's requests wait for no check.
     fn queue_for_reading(&mut self, id: ConnId) {
-        let Some(client) = self.site.server.client(id) else { return };
+        let Some(client) = self.router.server.client(id) else { return };
         let is_handshake = client.state() == State::Head && client.route != ADMIN_ROUTE;
         match is_handshake || client.has_deferred() {
             true => self.unchecked.push_back(id),
@@ -208,11 +210,11 @@ impl Reactor {
 
     /// One read, and all that came of it. Returns its bytes.
     fn read_client(&mut self, id: ConnId) -> usize {
-        let now = tick(self.site.server.now.millis);
-        let limit = self.site.server.bounds.read_bytes_per_turn.min(self.buffer.len());
-        let backlog = self.site.server.backlog;
-        let is_full = self.site.server.broadcasts.is_full(&backlog);
-        let Some(client) = self.site.server.client(id) else { return 0 };
+        let now = tick(self.router.server.now.millis);
+        let limit = self.router.server.bounds.read_bytes_per_turn.min(self.buffer.len());
+        let backlog = self.router.server.backlog;
+        let is_full = self.router.server.fanout.is_full(&backlog);
+        let Some(client) = self.router.server.client(id) else { return 0 };
         if client.is_pressed(&backlog) || (is_full && client.has_input()) {
             // What its last bytes led to was not offered yet, to itself or to a crowd.
             self.queue_for_reading(id);
@@ -226,7 +228,7 @@ impl Reactor {
             self.read_on(id, reading);
             return limit;
         }
-        let Some(client) = self.site.server.client(id) else { return 0 };
+        let Some(client) = self.router.server.client(id) else { return 0 };
         match client.transport.read(id, &mut self.buffer[..limit]) {
             Ok(0) => {
                 self.on_end(id);
@@ -234,7 +236,7 @@ impl Reactor {
             }
             Ok(length) => {
                 client.hear(now);
-                let metrics = &mut self.site.server.metrics;
+                let metrics = &mut self.router.server.metrics;
                 metrics.received_bytes += length as u64;
                 metrics.reads_put_off += u64::from(length == limit);
                 let is_whole = self.on_bytes(id, length);
@@ -246,7 +248,7 @@ impl Reactor {
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
             Err(_) => {
-                self.site.server.bury(id);
+                self.router.server.terminate(id);
                 0
             }
         }
@@ -254,7 +256,7 @@ impl Reactor {
 
     /// The next turn reads on, after the others.
     fn read_on(&mut self, id: ConnId, reading: Reading) {
-        if let Some(client) = self.site.server.client(id) {
+        if let Some(client) = self.router.server.client(id) {
             client.reading = reading;
             self.queue_for_reading(id);
         }
@@ -266,7 +268,7 @@ impl Reactor {
         let buffer = std::mem::take(&mut self.buffer);
         let head = self.expected_head(id);
         let mut kept =
-            self.site.server.client(id).map(|client| client.take_input()).unwrap_or_default();
+            self.router.server.client(id).map(|client| client.take_input()).unwrap_or_default();
         let is_fresh = kept.is_empty();
         if !is_fresh && length > 0 {
             // Not by doubling, which would hold twice of what a client leaves unfinished; by an eighth, so that one who sends
@@ -275,14 +277,14 @@ impl Reactor {
             kept.extend_from_slice(&buffer[..length]);
         }
         let mut rest = if is_fresh { &buffer[..length] } else { &kept[..] };
-        let deferred = self.site.server.client(id).and_then(Client::take_deferred);
+        let deferred = self.router.server.client(id).and_then(Client::take_deferred);
         if let Some(text) = &deferred {
-            self.site.on_deferred(id, text);
+            self.router.on_deferred(id, text);
         }
-        let backlog = self.site.server.backlog;
+        let backlog = self.router.server.backlog;
         let mut is_cut = false;
         let mut progressed = deferred.is_some();
-        while let Some(client) = self.site.server.client(id) {
+        while let Some(client) = self.router.server.client(id) {
             is_cut = client.is_pressed(&backlog) || client.has_deferred();
             if is_cut {
                 break;
@@ -291,20 +293,20 @@ impl Reactor {
                 break;
             };
             progressed = true;
-            let latest = self.site.server.broadcasts.latest();
-            self.site.on_event(id, event, self.codec.take_replies());
+            let latest = self.router.server.fanout.latest();
+            self.router.on_event(id, event, self.codec.take_replies());
             // A handler that publishes what clients say is a source like any other.
-            let published = self.site.server.broadcasts.latest() != latest;
-            is_cut = published && self.site.server.is_pressed();
+            let published = self.router.server.fanout.latest() != latest;
+            is_cut = published && self.router.server.is_pressed();
             if is_cut {
                 break;
             }
         }
         if let Some(replies) = self.codec.take_replies() {
-            self.site.server.send(id, &Frame::ready(replies));
+            self.router.server.send(id, &Frame::ready(replies));
         }
         let left = rest.len();
-        if let Some(client) = self.site.server.client(id) {
+        if let Some(client) = self.router.server.client(id) {
             let waits = matches!(client.state(), State::Head | State::Open);
             client.keep_input(match (waits, is_fresh) {
                 (false, _) => Vec::new(),
@@ -314,10 +316,10 @@ impl Reactor {
                     kept
                 }
             });
-            self.site.server.recount(id, progressed);
+            self.router.server.recount(id, progressed);
         }
         if head.is_proxied {
-            self.site.count_announced(id);
+            self.router.count_announced(id);
         }
         self.buffer = buffer;
         !is_cut
@@ -325,27 +327,27 @@ impl Reactor {
 
     /// What a client's connection has to begin with, and the operator's.
     fn expected_head(&mut self, id: ConnId) -> Head {
-        let bytes_max = self.site.server.bounds.head_bytes_max;
-        let client = self.site.server.client(id);
+        let bytes_max = self.router.server.bounds.head_bytes_max;
+        let client = self.router.server.client(id);
         let is_clients = client.is_some_and(|client| client.route != ADMIN_ROUTE);
-        Head { bytes_max, is_proxied: self.site.proxy_protocol && is_clients }
+        Head { bytes_max, is_proxied: self.router.proxy_protocol && is_clients }
     }
 
     /// The peer has ended its side.
     fn on_end(&mut self, id: ConnId) {
-        let Some(client) = self.site.server.client(id) else { return };
-        if !client.part() {
-            self.site.server.bury(id);
+        let Some(client) = self.router.server.client(id) else { return };
+        if !client.half_close() {
+            self.router.server.terminate(id);
         }
     }
 
     /// Does what is due.
     pub(super) fn tick_clients(&mut self) {
-        let now = tick(self.site.server.now.millis);
+        let now = tick(self.router.server.now.millis);
         let mut due = std::mem::take(&mut self.due);
-        self.site.server.timers.expire(now, DEADLINES_PER_TURN, &mut due);
+        self.router.server.timers.expire(now, DEADLINES_PER_TURN, &mut due);
         for index in due.drain(..) {
-            let server = &mut self.site.server;
+            let server = &mut self.router.server;
             let client = &server.clients[index];
             let id = ConnId { index, generation: client.generation };
             match client.due(index, now, &server.timing) {
@@ -360,33 +362,33 @@ impl Reactor {
                     server.close(id, Close::SLOW);
                 }
                 Due::End(AtEnd::Close(code) | AtEnd::Expire(code)) => {
-                    let close = self.site.overdue(id, code);
-                    self.site.server.close(id, close);
+                    let close = self.router.overdue(id, code);
+                    self.router.server.close(id, close);
                 }
                 Due::End(AtEnd::Timeout) => {
                     let text = "the request's head did not come in time";
                     let response = Response::text(408, text);
                     if server.clients[index].route != ADMIN_ROUTE {
-                        self.site.complain_of_answer(id, None, &response);
+                        self.router.complain_of_answer(id, None, &response);
                     }
-                    self.site.server.respond(id, &response);
+                    self.router.server.respond(id, &response);
                 }
                 Due::End(AtEnd::Drop) => server.run_out(id),
             }
-            self.site.server.set_timer(index);
+            self.router.server.set_timer(index);
         }
         self.due = due;
     }
 
     /// Frees those who are gone, after their handlers were told.
     pub(super) fn reap_clients(&mut self) {
-        let freed = !self.site.server.dead.is_empty();
-        while let Some(id) = self.site.server.dead.pop() {
-            self.site.reap(id);
+        let freed = !self.router.server.dead.is_empty();
+        while let Some(id) = self.router.server.dead.pop() {
+            self.router.reap(id);
             self.burst += 1;
         }
         if freed {
-            self.doors.on_freed();
+            self.listeners.on_freed();
         }
     }
 }

@@ -2,20 +2,20 @@
 
 use crate::clock::Millis;
 use crate::engine::client::frame::Close;
-use crate::engine::reactor::redis_socket::LinkSocket;
+use crate::engine::reactor::redis_socket::RedisSocket;
 use crate::engine::reactor::{Ended, Reactor};
 use crate::engine::slots::ConnId;
 
 impl Reactor {
     /// Nobody is let in any more, and everybody is asked to come back in a slot of time of their own.
     pub(super) fn drain(&mut self) {
-        let server = &mut self.site.server;
+        let server = &mut self.router.server;
         log::info!("draining {} connections", server.clients.len());
         self.supervisor.stopping(server.clients_len(), server.bounds.drain_seconds);
-        self.site.draining = true;
+        self.router.draining = true;
         self.drain_until =
             Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);
-        self.doors.close();
+        self.listeners.close();
         self.publishers.close(server.now.millis);
         let rate = u64::from(server.bounds.drain_per_second);
         let all: Vec<ConnId> = server
@@ -25,13 +25,13 @@ impl Reactor {
             .collect();
         for (place, id) in all.into_iter().enumerate() {
             let retry = (place as u64 + 1) * 1000 / rate;
-            self.site.server.close(id, Close::GOING_AWAY.retry_after(retry));
+            self.router.server.close(id, Close::GOING_AWAY.retry_after(retry));
         }
     }
 
     /// Gives up what clients have not read in all that time, so that the kernel does not keep it beyond the process.
     pub(super) fn cut(&self) {
-        let clients = self.site.server.clients.iter().map(|(_, client)| client);
+        let clients = self.router.server.clients.iter().map(|(_, client)| client);
         clients.filter(|client| client.backlog_bytes() > 0).for_each(|client| {
             client.transport.discard();
         });
@@ -42,9 +42,10 @@ impl Reactor {
             return Some(Ended::Forced);
         }
         let until = self.drain_until?;
-        let is_settled =
-            self.site.server.requests_len() == 0 && self.links.iter().all(LinkSocket::is_settled);
-        let empty = self.site.server.clients.is_empty() && self.publishers.is_empty() && is_settled;
-        (empty || self.site.server.now.millis >= until).then_some(Ended::Drained)
+        let is_settled = self.router.server.requests_len() == 0
+            && self.links.iter().all(RedisSocket::is_settled);
+        let empty =
+            self.router.server.clients.is_empty() && self.publishers.is_empty() && is_settled;
+        (empty || self.router.server.now.millis >= until).then_some(Ended::Drained)
     }
 }

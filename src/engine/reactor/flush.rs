@@ -4,7 +4,7 @@ use crate::engine::client::State;
 use crate::engine::client::outbox::Written;
 use crate::engine::pending_writes::Lane;
 use crate::engine::reactor::Reactor;
-use crate::engine::server::Offered;
+use crate::engine::server::WriteOutcome;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
 
@@ -21,18 +21,18 @@ impl Reactor {
     /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue, those who came back,
     /// the listeners of broadcasts, and those who are to be pinged, in turns.
     pub(super) fn flush_clients(&mut self) {
-        let mut left = self.site.server.bounds.flush_clients_per_turn;
+        let mut left = self.router.server.bounds.flush_clients_per_turn;
         let mut replays = left.div_ceil(REPLAYS_SHARE);
         let mut visits = left.saturating_mul(VISITS_PER_WRITE);
         while left > 0 {
-            let queued = self.site.server.flush.pop();
+            let queued = self.router.server.flush.pop();
             let mut writes = queued.map_or(0, |id| self.flush_client(id));
-            let back = (replays > 0).then(|| self.site.server.flush.pop_replay()).flatten();
+            let back = (replays > 0).then(|| self.router.server.flush.pop_replay()).flatten();
             let step = replays.min(REPLAY_STEP);
             let replayed = back.map_or(0, |id| self.replay_client(id, step));
-            let listener = self.site.server.next_listener(&mut visits);
+            let listener = self.router.server.next_recipient(&mut visits);
             writes += listener.map_or(0, |id| self.offer(id, &mut visits));
-            let pinged = self.site.server.pings.pop_front();
+            let pinged = self.router.server.pings.pop_front();
             writes += pinged.map_or(0, |id| self.ping(id));
             if queued.or(back).or(listener).or(pinged).is_none() {
                 break;
@@ -40,32 +40,32 @@ impl Reactor {
             replays = replays.saturating_sub(replayed);
             left = left.saturating_sub(writes);
         }
-        self.site.server.metrics.flushes_put_off += u64::from(self.owes());
+        self.router.server.metrics.flushes_put_off += u64::from(self.owes());
     }
 
     /// Writes the broadcasts that a listener is owed. Returns how many writes there were. What is queued for one whose socket is
     /// full takes visits instead.
     fn offer(&mut self, id: ConnId, visits: &mut usize) -> usize {
-        match self.site.server.offer(id, &mut self.gather) {
-            Offered::Nothing => 0,
-            Offered::Written { bytes, whole } => {
+        match self.router.server.offer(id, &mut self.gather) {
+            WriteOutcome::Nothing => 0,
+            WriteOutcome::Written { bytes, whole } => {
                 self.burst += usize::from(!whole);
-                self.site.server.metrics.writes += 1;
-                self.site.server.metrics.sent_bytes += bytes as u64;
+                self.router.server.metrics.writes += 1;
+                self.router.server.metrics.sent_bytes += bytes as u64;
                 1
             }
-            Offered::Queued(frames) => {
+            WriteOutcome::Queued(frames) => {
                 *visits = visits.saturating_sub(frames);
                 self.burst += 1;
                 self.flush_client(id)
             }
-            Offered::Gone => 1,
+            WriteOutcome::Gone => 1,
         }
     }
 
     /// Pings a client, without a box for the two bytes if it has none. Returns how many writes there were.
     fn ping(&mut self, id: ConnId) -> usize {
-        let server = &mut self.site.server;
+        let server = &mut self.router.server;
         let now = tick(server.now.millis);
         let Some(client) = server.client(id) else { return 0 };
         if client.state() != State::Open {
@@ -84,7 +84,7 @@ impl Reactor {
                 server.metrics.writes += 1;
                 server.metrics.sent_bytes += bytes as u64;
             }
-            Err(_) => server.bury(id),
+            Err(_) => server.terminate(id),
         }
         1
     }
@@ -92,15 +92,15 @@ impl Reactor {
     /// The next part of what one missed that came back, as much as takes the time of so many `writes`. Returns how many it took
     /// the place of: to find messages, and to make frames again, takes time as well.
     fn replay_client(&mut self, id: ConnId, writes: usize) -> usize {
-        self.site.server.caught_up(id);
-        let replayed = self.site.replay(id, writes);
+        self.router.server.caught_up(id);
+        let replayed = self.router.replay(id, writes);
         self.flush_client(id) + replayed
     }
 
     /// One write. Returns how many there were.
     fn flush_client(&mut self, id: ConnId) -> usize {
-        self.site.server.caught_up(id);
-        let server = &mut self.site.server;
+        self.router.server.caught_up(id);
+        let server = &mut self.router.server;
         let now = tick(server.now.millis);
         let Some(client) = server.client(id) else {
             return 0;
@@ -117,19 +117,19 @@ impl Reactor {
                 match (written, state) {
                     (Written::All, State::Leaving) => server.await_answer(id),
                     (Written::All, State::Closing) => server.linger(id),
-                    (Written::All, State::Parting) => server.bury(id),
-                    (Written::Some, _) => server.owe(id, Lane::Bulk),
+                    (Written::All, State::HalfClosed) => server.terminate(id),
+                    (Written::Some, _) => server.schedule_flush(id, Lane::Bulk),
                     (Written::Blocked, State::Open) => server.set_timer(id.index),
                     _ => {}
                 }
             }
             Err(_) => {
-                server.bury(id);
+                server.terminate(id);
                 return 1;
             }
         }
         if is_replaying && state == State::Open {
-            server.owe(id, Lane::Replay);
+            server.schedule_flush(id, Lane::Replay);
         }
         writes
     }

@@ -54,10 +54,10 @@ impl Inherited {
 }
 
 /// All listeners.
-pub struct Doors {
+pub struct Listeners {
     inherited: Inherited,
     /// By the number in their token; a closed one leaves its place empty.
-    doors: Vec<Option<Door>>,
+    listeners: Vec<Option<Door>>,
     /// The one that was asked last.
     turn: usize,
     /// Given up for a moment when no other descriptor is left, so that the one who waits gets an answer.
@@ -81,12 +81,12 @@ pub enum Accepted {
     Exhausted,
 }
 
-impl Doors {
+impl Listeners {
     /// Without a listener yet.
-    pub fn new(inherited: Inherited) -> Doors {
-        Doors {
+    pub fn new(inherited: Inherited) -> Listeners {
+        Listeners {
             inherited,
-            doors: Vec::new(),
+            listeners: Vec::new(),
             turn: 0,
             spare: File::open("/dev/null").ok(),
             exhausted_until: None,
@@ -139,23 +139,23 @@ impl Doors {
     ) -> io::Result<SocketAddr> {
         self.inherited.set(&SockRef::from(&bound))?;
         let mut listener = TcpListener::from_std(bound);
-        let token = Source::Door(self.doors.len()).token();
+        let token = Source::Door(self.listeners.len()).token();
         registry.register(&mut listener, token, Interest::READABLE)?;
         let address = listener.local_addr()?;
-        self.doors.push(Some(Door { listener, purpose, pending: false }));
+        self.listeners.push(Some(Door { listener, purpose, pending: false }));
         Ok(address)
     }
 
     /// Connections wait at a door.
     pub fn note(&mut self, number: usize) {
-        if let Some(Some(door)) = self.doors.get_mut(number) {
+        if let Some(Some(door)) = self.listeners.get_mut(number) {
             door.pending = true;
         }
     }
 
     /// Closes those for clients and publishers; the admin's stays to the end.
     pub fn close(&mut self) {
-        for door in &mut self.doors {
+        for door in &mut self.listeners {
             *door = door.take().filter(|door| door.purpose == Purpose::Admin);
         }
     }
@@ -173,7 +173,7 @@ impl Doors {
         room_at: impl Fn(Purpose) -> Millis,
         per_second_max: u32,
     ) -> Option<Millis> {
-        let waiting = self.doors.iter().flatten().filter(|door| door.pending);
+        let waiting = self.listeners.iter().flatten().filter(|door| door.pending);
         let at = waiting.map(|door| {
             let at = room_at(door.purpose);
             let is_paced = door.purpose == Purpose::Clients && self.is_paced(now, per_second_max);
@@ -199,11 +199,11 @@ impl Doors {
         self.exhausted_until = None;
         let is_paced = self.is_paced(now, per_second_max);
         let mut held_back = false;
-        for _ in 0..self.doors.len() {
+        for _ in 0..self.listeners.len() {
             // In turns: a storm of clients must not shut out publishers and the operator.
-            self.turn = (self.turn + 1) % self.doors.len();
+            self.turn = (self.turn + 1) % self.listeners.len();
             let number = self.turn;
-            let Some(door) = &mut self.doors[number] else { continue };
+            let Some(door) = &mut self.listeners[number] else { continue };
             if !door.pending {
                 continue;
             }
@@ -236,7 +236,7 @@ impl Doors {
 
     /// Lets one client in on the spare descriptor, tells it, and takes the descriptor back.
     fn answer_with_spare(&mut self, number: usize) {
-        let Some(Some(door)) = self.doors.get_mut(number) else { return };
+        let Some(Some(door)) = self.listeners.get_mut(number) else { return };
         if self.spare.take().is_some()
             && let Ok((stream, _)) = door.listener.accept()
         {

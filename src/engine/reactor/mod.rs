@@ -6,12 +6,12 @@
 mod ceiling;
 mod clients;
 mod costly;
-mod dialogue;
 mod drain;
 mod flush;
 mod listeners;
 mod plan;
 mod publishers;
+mod redis_protocol;
 mod redis_socket;
 mod reload;
 mod resolver;
@@ -31,7 +31,7 @@ use mio::{Events, Interest, Poll, Waker};
 use crate::clock::Millis;
 use crate::engine::client::codec::Codec;
 use crate::engine::client::frame::Frame;
-use crate::engine::router::Site;
+use crate::engine::router::Router;
 use crate::engine::router::files::{File, Page};
 use crate::engine::server::Server;
 use crate::engine::signals::{Signals, Unused};
@@ -43,10 +43,10 @@ use crate::observe::systemd::Supervisor;
 use ceiling::Ceiling;
 pub use clients::Readiness;
 pub use listeners::BACKLOG;
-use listeners::{Doors, Inherited, Purpose};
+use listeners::{Inherited, Listeners, Purpose};
 pub use plan::{Addresses, Ended, Plan};
 use publishers::Publishers;
-use redis_socket::LinkSocket;
+use redis_socket::RedisSocket;
 pub use reload::Reread;
 use reload::{Reload, inbound};
 use sums::Sums;
@@ -77,10 +77,10 @@ const FROZEN: Millis = 2000;
 pub struct Reactor {
     poll: Poll,
     clock: Clock,
-    site: Site,
-    doors: Doors,
+    router: Router,
+    listeners: Listeners,
     /// The connections to Redis, the subscription first: it is cut off when it lags.
-    links: Vec<LinkSocket>,
+    links: Vec<RedisSocket>,
     publishers: Publishers,
     signals: Signals,
     unused_signals: Unused,
@@ -128,15 +128,15 @@ impl Reactor {
         let registry = poll.registry();
         let clock = Clock::System(Instant::now());
         let now = clock.now(0);
-        let mut doors = Doors::new(Inherited {
+        let mut listeners = Listeners::new(Inherited {
             send_buffer_bytes: plan.bounds.send_buffer_bytes,
             silence_seconds: plan.bounds.silence_seconds,
         });
         let clients = match plan.listener {
-            Some(listener) => doors.adopt(registry, listener, Purpose::Clients)?,
-            None => doors.open(registry, plan.listen, Purpose::Clients)?,
+            Some(listener) => listeners.adopt(registry, listener, Purpose::Clients)?,
+            None => listeners.open(registry, plan.listen, Purpose::Clients)?,
         };
-        let mut open = |address, purpose| doors.open(registry, address, purpose);
+        let mut open = |address, purpose| listeners.open(registry, address, purpose);
         let publishers =
             plan.publishers.map(|address| open(address, Purpose::Publishers)).transpose()?;
         let admin = plan.admin.map(|address| open(address, Purpose::Admin)).transpose()?;
@@ -152,24 +152,24 @@ impl Reactor {
         let slow = plan.routes.iter().map(|route| route.handler.slow()).collect();
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
         let server = Server::new(plan.bounds, slow, plan.signer, now);
-        let mut site = Site::new(server, plan.routes, plan.prefix);
-        site.has_redis = plan.commander.is_some();
-        site.proxies = plan.proxies;
-        site.proxy_protocol = plan.proxy_protocol;
-        site.control = plan.control;
-        site.receipts = plan.receipts;
-        site.server.has_channels = plan.reader.is_none() || plan.expects_channels;
-        let dialogues = dialogue::all(plan.link, plan.reader, plan.commander, &mut site);
+        let mut router = Router::new(server, plan.routes, plan.prefix);
+        router.has_redis = plan.commander.is_some();
+        router.proxies = plan.proxies;
+        router.proxy_protocol = plan.proxy_protocol;
+        router.control = plan.control;
+        router.receipts = plan.receipts;
+        router.server.has_channels = plan.reader.is_none() || plan.expects_channels;
+        let dialogues = redis_protocol::all(plan.link, plan.reader, plan.commander, &mut router);
         let sockets = dialogues.into_iter().enumerate();
         let links = sockets
-            .map(|(number, dialogue)| LinkSocket::new(dialogue, number, Arc::clone(&waker)))
+            .map(|(number, dialogue)| RedisSocket::new(dialogue, number, Arc::clone(&waker)))
             .collect();
         Ok(Reactor {
             links,
             poll,
             clock,
-            site,
-            doors,
+            router,
+            listeners,
             publishers,
             signals,
             unused_signals: Unused::new()?,
@@ -203,24 +203,24 @@ impl Reactor {
 
     /// What was counted so far.
     pub fn metrics(&self) -> &Metrics {
-        &self.site.server.metrics
+        &self.router.server.metrics
     }
 
     /// Serves a page at `/`.
     pub fn serve_page(&mut self, page: Page) {
-        self.site.files.set_page(page);
+        self.router.files.set_page(page);
     }
 
     /// Serves a file to pages of every origin.
     pub fn serve_file(&mut self, file: File) {
-        self.site.files.add(file);
+        self.router.files.add(file);
     }
 
     /// Tells Redis who is here. There must be a link to one.
     pub fn tell_who_is_here(&mut self, settings: presence::Settings) {
         assert!(!self.links.is_empty(), "only a Redis can be told");
-        let presence = Presence::new(self.site.server.node(), settings);
-        self.site.server.tell_who_is_here(presence);
+        let presence = Presence::new(self.router.server.node(), settings);
+        self.router.server.tell_who_is_here(presence);
     }
 
     /// Says that it is alive, and whether it is ready, to whoever started the process.
@@ -234,7 +234,7 @@ impl Reactor {
     /// Those of `epoll_wait`, none of which a peer can cause.
     pub fn run(mut self) -> io::Result<Ended> {
         let mut events = Events::with_capacity(EVENTS);
-        self.supervisor.ready(self.site.server.clients_len());
+        self.supervisor.ready(self.router.server.clients_len());
         loop {
             if let Some(ended) = self.turn(&mut events, None)? {
                 return Ok(ended);
@@ -265,9 +265,9 @@ impl Reactor {
 
     /// Waits for events, at most until the next deadline, and not at all if something is left to be done.
     fn sleep(&mut self, events: &mut Events, longest: Option<Duration>) -> io::Result<()> {
-        let wake = self.next_wake(self.site.server.now.millis);
+        let wake = self.next_wake(self.router.server.now.millis);
         let turned = self.clock.micros();
-        self.site.server.metrics.turn_micros.record(turned - self.woken);
+        self.router.server.metrics.turn_micros.record(turned - self.woken);
         let timeout = wake.map(|wake| {
             // The clock has moved on since the turn began.
             Duration::from_millis(wake.saturating_sub(turned / 1000))
@@ -279,8 +279,8 @@ impl Reactor {
         }
         self.awaited = wake;
         self.woken = self.clock.micros();
-        self.site.server.now = self.clock.now(self.woken / 1000);
-        self.site.server.follow_wall_clock();
+        self.router.server.now = self.clock.now(self.woken / 1000);
+        self.router.server.follow_wall_clock();
         Ok(())
     }
 
@@ -289,14 +289,14 @@ impl Reactor {
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match Source::of(event.token()) {
-                Source::Link(number) => self.on_link_ready(number, event),
+                Source::RedisSubscriber(number) => self.on_link_ready(number, event),
                 Source::Resolver => {
                     self.on_resolved();
                     self.on_settings_read();
                 }
                 Source::Hangup => self.on_hangup(),
                 Source::Publisher(number) => self.publishers.note(number, event),
-                Source::Door(number) => self.doors.note(number),
+                Source::Door(number) => self.listeners.note(number),
                 Source::Client(id) => self.on_client_ready(id, event),
                 Source::Signals => self.signals_seen += self.signals.take(),
             }
@@ -304,7 +304,7 @@ impl Reactor {
         self.read_sources();
         self.accept();
         self.read_clients();
-        self.publishers.publish_for_handlers(&mut self.site);
+        self.publishers.publish_for_handlers(&mut self.router);
         self.hand_over_requests();
         if self.signals_seen > 0 && self.drain_until.is_none() {
             self.drain();
@@ -322,8 +322,8 @@ impl Reactor {
         if !publishers_first {
             self.read_links();
         }
-        let limit = self.site.server.bounds.source_read_bytes_per_turn;
-        self.publishers.read(&mut self.site, &mut self.buffer, limit);
+        let limit = self.router.server.bounds.source_read_bytes_per_turn;
+        self.publishers.read(&mut self.router, &mut self.buffer, limit);
         if publishers_first {
             self.read_links();
         }
@@ -331,25 +331,25 @@ impl Reactor {
 
     /// Does what is due.
     fn tick(&mut self) {
-        let now = self.site.server.now.millis;
+        let now = self.router.server.now.millis;
         if self.awaited.is_some_and(|awaited| now > awaited + FROZEN) {
             // The process stood still (SIGSTOP, a laptop's lid): what the clients sent meanwhile was not read, so nobody is
             // called silent before a ping went out and its answer had its time.
-            let timing = &mut self.site.server.timing;
+            let timing = &mut self.router.server.timing;
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
-        if !self.site.draining {
+        if !self.router.draining {
             // Whoever is sent away comes back to others: that is no event, and so the node just falls silent.
-            self.site.server.tick_presence();
+            self.router.server.tick_presence();
         }
-        if self.site.server.pages_deadline().is_some_and(|due| due <= now) {
-            self.site.server.call_waiting();
+        if self.router.server.pages_deadline().is_some_and(|due| due <= now) {
+            self.router.server.call_waiting();
         }
         self.tick_links();
         self.publishers.tick(now);
-        self.site.server.complaints.tick(now);
-        self.supervisor.tick(now, self.site.server.clients_len(), self.site.draining);
+        self.router.server.complaints.tick(now);
+        self.supervisor.tick(now, self.router.server.clients_len(), self.router.draining);
         self.hold_sums();
         self.hold_ceiling();
         if self.trim_at.is_some_and(|at| at <= now) && !self.owes() {
@@ -359,26 +359,26 @@ impl Reactor {
 
     /// Writes what is owed.
     fn flush(&mut self) {
-        let server = &self.site.server;
+        let server = &self.router.server;
         self.burst = self.burst.max(server.flush.len() + server.pings.len());
-        if std::mem::take(&mut self.site.had_large_payload) {
+        if std::mem::take(&mut self.router.had_large_payload) {
             self.burst = BURST;
         }
         self.flush_links();
-        self.publishers.flush(&mut self.site);
+        self.publishers.flush(&mut self.router);
         self.flush_clients();
-        self.site.server.settle_receipts();
+        self.router.server.settle_receipts();
     }
 
     /// Frees what is gone.
     fn reap(&mut self) {
         self.reap_clients();
-        if self.publishers.reap(&mut self.site) {
-            self.doors.on_freed();
+        if self.publishers.reap(&mut self.router) {
+            self.listeners.on_freed();
         }
-        let none_left = self.burst > 0 && self.site.server.clients.is_empty();
+        let none_left = self.burst > 0 && self.router.server.clients.is_empty();
         if (none_left || self.burst >= BURST) && self.trim_at.is_none() {
-            self.trim_at = Some(self.site.server.now.millis + TRIM_PAUSE);
+            self.trim_at = Some(self.router.server.now.millis + TRIM_PAUSE);
         }
     }
 
@@ -390,11 +390,11 @@ impl Reactor {
         self.due = Vec::new();
         self.ready.shrink_to_fit();
         self.unchecked.shrink_to_fit();
-        self.site.server.dead.shrink_to_fit();
-        self.site.server.lingering.shrink_to_fit();
-        self.site.server.broadcasts.shrink();
-        self.site.server.flush.shrink();
-        self.site.server.pings.shrink_to_fit();
+        self.router.server.dead.shrink_to_fit();
+        self.router.server.lingering.shrink_to_fit();
+        self.router.server.fanout.shrink();
+        self.router.server.flush.shrink();
+        self.router.server.pings.shrink_to_fit();
         if let Some(trim) = self.trim {
             trim();
         }
@@ -402,26 +402,26 @@ impl Reactor {
 
     /// Whether a write is owed to anybody.
     fn owes(&self) -> bool {
-        let server = &self.site.server;
-        !server.flush.is_empty() || !server.broadcasts.is_empty() || !server.pings.is_empty()
+        let server = &self.router.server;
+        !server.flush.is_empty() || !server.fanout.is_empty() || !server.pings.is_empty()
     }
 
     /// When the loop must turn again though nothing happens; `None`: not before something does.
     fn next_wake(&self, now: Millis) -> Option<Millis> {
-        let server = &self.site.server;
-        let link_waits = self.links.iter().any(LinkSocket::has_note);
-        let owed = !server.flush.is_empty() || !server.broadcasts.is_empty();
+        let server = &self.router.server;
+        let link_waits = self.links.iter().any(RedisSocket::has_note);
+        let owed = !server.flush.is_empty() || !server.fanout.is_empty();
         let is_read = self.ready.is_empty() && self.unchecked.is_empty();
         let left = owed || !server.pings.is_empty() || !is_read || !server.dead.is_empty();
         let is_asked = server.requests_len() > 0;
         if left || is_asked || link_waits || self.publishers.has_note() {
             return Some(now);
         }
-        let links = self.links.iter().map(LinkSocket::deadline).filter(|_| !self.site.draining);
+        let links = self.links.iter().map(RedisSocket::deadline).filter(|_| !self.router.draining);
         [
             server.timers.next().map(|tick| Millis::from(tick) * TICK),
             links.flatten().min(),
-            server.presence_deadline().filter(|_| !self.site.draining),
+            server.presence_deadline().filter(|_| !self.router.draining),
             self.publishers.deadline(),
             server.receipts.deadline(),
             server.complaints.deadline(),
@@ -430,7 +430,7 @@ impl Reactor {
             self.drain_until,
             self.trim_at,
             self.supervisor.deadline(),
-            self.ceiling.deadline(self.site.refusing),
+            self.ceiling.deadline(self.router.refusing),
         ]
         .into_iter()
         .flatten()

@@ -4,8 +4,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use crate::config::{Bounds, Proxies};
 use crate::engine::handler::Route;
-use crate::engine::redis::command_connection::Commander;
-use crate::engine::redis::subscriber::Link;
+use crate::engine::redis::command_connection::CommandConnection;
+use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
 use crate::features::streams::reader::Reader;
 
@@ -26,9 +26,9 @@ pub struct Plan {
     /// Where `/metrics`, `/clients`, `/healthz` and `/readyz` are served, if they are.
     pub admin: Option<SocketAddr>,
     /// The link to Redis, made at this moment; its times count from the process's start.
-    pub link: Option<Link>,
+    pub link: Option<RedisSubscriber>,
     /// The connection that executes commands at Redis, where there are any; made at this moment, too.
-    pub commander: Option<Commander>,
+    pub commander: Option<CommandConnection>,
     /// The connection that reads streams, where there are any; made at this moment, too.
     pub reader: Option<Reader>,
     /// Beside streams, messages come by channels, too. Else that is taken for so once one has come.

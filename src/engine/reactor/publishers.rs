@@ -17,7 +17,7 @@ use crate::engine::admission::strangers::Strangers;
 use crate::engine::reactor::listeners::{Purpose, turn_away};
 use crate::engine::reactor::token::Source;
 use crate::engine::redis::request::Answer;
-use crate::engine::router::Site;
+use crate::engine::router::Router;
 use crate::engine::server::requests::Publication;
 use crate::features::publisher::connection::{Moment, Peer, Publish, Publisher, Terms};
 use crate::features::publisher::exchange::Exchange;
@@ -122,11 +122,11 @@ impl Publishers {
         mut stream: TcpStream,
         address: SocketAddr,
         registry: &Registry,
-        site: &mut Site,
+        router: &mut Router,
     ) {
-        if !self.make_room(site) {
-            site.server.metrics().publishers_refused += 1;
-            site.complain_of_publisher(self.terms.connections_max);
+        if !self.make_room(router) {
+            router.server.metrics().publishers_refused += 1;
+            router.complain_of_publisher(self.terms.connections_max);
             return turn_away(stream, Purpose::Publishers, 503);
         }
         // Only an address that is gone is found by this; failing to set it costs a place in the worst case.
@@ -136,7 +136,7 @@ impl Publishers {
         let token = Source::Publisher(entry.key()).token();
         let both = Interest::READABLE | Interest::WRITABLE;
         if registry.register(&mut stream, token, both).is_ok() {
-            let since = site.server.now().millis;
+            let since = router.server.now().millis;
             self.admitted += 1;
             self.strangers.enter(entry.key(), address.ip(), since);
             let peer = Peer { seat: entry.key(), id: self.admitted, address: Some(address), since };
@@ -154,7 +154,7 @@ impl Publishers {
                 closed: false,
                 broken: false,
             });
-            site.publishers = self.connections.len();
+            router.publishers = self.connections.len();
         }
     }
 
@@ -170,16 +170,16 @@ impl Publishers {
     }
 
     /// Returns whether there is a place for one more, which a stranger may have to give up.
-    fn make_room(&mut self, site: &mut Site) -> bool {
+    fn make_room(&mut self, router: &mut Router) -> bool {
         if !self.is_full() {
             return true;
         }
-        let Some(number) = self.strangers.first(site.server.now().millis) else { return false };
+        let Some(number) = self.strangers.first(router.server.now().millis) else { return false };
         self.strangers.leave(number);
         self.ended.push(number);
         self.vacated += 1;
-        site.server.metrics().strangers_vacated += 1;
-        site.complain_of_publisher(self.terms.connections_max);
+        router.server.metrics().strangers_vacated += 1;
+        router.complain_of_publisher(self.terms.connections_max);
         true
     }
 
@@ -206,28 +206,28 @@ impl Publishers {
     /// Reads the noted ones, together up to the bound, until a client is owed enough. What is left keeps its note, and whoever
     /// was not read comes first in the next turn: the first one would be the only one, if each turn began with it. Only a
     /// transaction goes on before anything else.
-    pub fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) {
+    pub fn read(&mut self, router: &mut Router, buffer: &mut [u8], limit: usize) {
         let limit = limit.div_ceil(self.noted.len().max(1));
-        self.waited = !self.noted.is_empty() && site.server.is_pressed();
-        let moment = Moment { now: site.server.now(), connections: self.connections.len() };
+        self.waited = !self.noted.is_empty() && router.server.is_pressed();
+        let moment = Moment { now: router.server.now(), connections: self.connections.len() };
         for _ in 0..self.noted.len() {
-            if site.server.is_pressed() {
+            if router.server.is_pressed() {
                 return;
             }
             let Some(number) = self.noted.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
-            let mut hall = Hall { site, exchange: &mut self.exchange, moment };
+            let mut hall = Hall { router, exchange: &mut self.exchange, moment };
             connection.noted = connection.read(&mut hall, buffer, limit);
             if connection.has_commanded {
                 self.strangers.leave(number);
             }
             self.touched.push(number);
             if let Some((name, count)) = connection.publisher.take_refused() {
-                site.server.metrics().publisher_commands_refused += u64::from(count);
+                router.server.metrics().publisher_commands_refused += u64::from(count);
                 let address = connection.stream.peer_addr().ok();
-                site.complain_of_command(&name, address.map(|address| address.ip()));
+                router.complain_of_command(&name, address.map(|address| address.ip()));
             }
             if connection.publisher.is_executing() {
                 return self.noted.push_front(number);
@@ -239,25 +239,25 @@ impl Publishers {
     }
 
     /// Publishes what handlers asked for, as if it came by this port; not while a client is owed enough.
-    pub fn publish_for_handlers(&mut self, site: &mut Site) {
-        let moment = Moment { now: site.server.now(), connections: self.connections.len() };
-        for Publication { channel, payload, purpose } in site.server.take_publications() {
-            let answer = if site.server.is_pressed() {
+    pub fn publish_for_handlers(&mut self, router: &mut Router) {
+        let moment = Moment { now: router.server.now(), connections: self.connections.len() };
+        for Publication { channel, payload, purpose } in router.server.take_publications() {
+            let answer = if router.server.is_pressed() {
                 Answer::Unavailable
             } else {
-                let mut hall = Hall { site, exchange: &mut self.exchange, moment };
+                let mut hall = Hall { router, exchange: &mut self.exchange, moment };
                 match hall.publish(channel.as_bytes(), payload.as_bytes()) {
                     Ok(count) => Answer::Integer(count as i64),
                     Err(why) => Answer::Refused(why),
                 }
             };
-            site.on_answer(purpose, answer);
+            router.on_answer(purpose, answer);
         }
     }
 
     /// Writes the answers, and messages to those who subscribe to them.
-    pub fn flush(&mut self, site: &mut Site) {
-        let now = site.server.now().millis;
+    pub fn flush(&mut self, router: &mut Router) {
+        let now = router.server.now().millis;
         for number in self.exchange.take_awaiting() {
             if let Some(connection) = self.connections.get_mut(number) {
                 connection.publisher.collect(&mut self.exchange);
@@ -278,16 +278,16 @@ impl Publishers {
                 self.noted.push_back(number);
             }
         }
-        self.end_cut(site);
+        self.end_cut(router);
     }
 
     /// Ends subscribers that are too far behind.
-    fn end_cut(&mut self, site: &mut Site) {
+    fn end_cut(&mut self, router: &mut Router) {
         for number in self.exchange.take_cut() {
             if let Some(connection) = self.connections.get_mut(number) {
                 connection.broken = true;
                 self.ended.push(number);
-                site.server.metrics().subscribers_cut += 1;
+                router.server.metrics().subscribers_cut += 1;
                 log::warn!(
                     "a subscriber at the publishers' port, {}, was cut off: more than \
                      publisher_backlog_bytes_max waited for it, or a quarter of that for a minute",
@@ -298,7 +298,7 @@ impl Publishers {
     }
 
     /// Frees those that are done. Whether there were any.
-    pub fn reap(&mut self, site: &mut Site) -> bool {
+    pub fn reap(&mut self, router: &mut Router) -> bool {
         let any = !self.ended.is_empty();
         for number in self.ended.drain(..) {
             self.connections.try_remove(number);
@@ -306,7 +306,7 @@ impl Publishers {
             self.strangers.leave(number);
         }
         self.vacated = 0;
-        site.publishers = self.connections.len();
+        router.publishers = self.connections.len();
         any
     }
 
@@ -337,7 +337,7 @@ impl Publishers {
 
 /// Where a publisher's message goes: to clients, and to those who subscribe at this port.
 struct Hall<'a> {
-    site: &'a mut Site,
+    router: &'a mut Router,
     exchange: &'a mut Exchange,
     moment: Moment,
 }
@@ -350,18 +350,18 @@ impl Hall<'_> {
     fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, String> {
         let subscribers = self.exchange.publish(channel, payload);
         if subscribers > 0 {
-            self.site.server.metrics().subscriber_messages += subscribers as u64;
-            if self.site.refusal_of(channel).is_some() {
+            self.router.server.metrics().subscriber_messages += subscribers as u64;
+            if self.router.refusal_of(channel).is_some() {
                 return Ok(subscribers);
             }
         }
-        let dropped = self.site.server.metrics().messages_malformed;
-        let clients = self.site.publish(channel, payload);
-        if self.site.server.metrics().messages_malformed == dropped {
+        let dropped = self.router.server.metrics().messages_malformed;
+        let clients = self.router.publish(channel, payload);
+        if self.router.server.metrics().messages_malformed == dropped {
             return Ok(clients + subscribers);
         }
         // Why is looked into only for what was dropped.
-        self.site.refusal_of(channel).map_or(Ok(0), Err)
+        self.router.refusal_of(channel).map_or(Ok(0), Err)
     }
 }
 
@@ -379,8 +379,8 @@ impl Connection {
                 return false;
             }
             let is_over = total >= limit;
-            if is_over || self.is_put_off() || hall.site.server.is_pressed() {
-                hall.site.server.metrics().source_reads_put_off += u64::from(is_over);
+            if is_over || self.is_put_off() || hall.router.server.is_pressed() {
+                hall.router.server.metrics().source_reads_put_off += u64::from(is_over);
                 return true;
             }
             if is_empty {
@@ -410,7 +410,7 @@ impl Connection {
 
     /// Publishes what was read, until a client is owed enough; the rest is kept.
     fn take_in(&mut self, hall: &mut Hall<'_>, mut input: &[u8]) {
-        while !hall.site.server.is_pressed() {
+        while !hall.router.server.is_pressed() {
             let next = self.publisher.next(&mut input, hall.exchange, &hall.moment);
             let Some(Publish { channel, payload }) = next else { break };
             self.has_commanded = true;
@@ -423,7 +423,7 @@ impl Connection {
         // An answer before the password was given is an error.
         self.has_commanded |= self.publisher.is_authenticated() && self.publisher.has_output();
         for _ in 0..self.publisher.take_oversized() {
-            hall.site.oversized();
+            hall.router.oversized();
         }
     }
 

@@ -9,11 +9,11 @@ use mio::{Interest, Registry, Waker};
 
 use crate::clock::Millis;
 use crate::engine::reactor::Reactor;
-use crate::engine::reactor::dialogue::Dialogue;
-use crate::engine::reactor::resolver::Lookup;
+use crate::engine::reactor::redis_protocol::RedisProtocol;
+use crate::engine::reactor::resolver::Resolver;
 use crate::engine::reactor::token::Source;
 use crate::engine::redis::config::Address;
-use crate::engine::router::Site;
+use crate::engine::router::Router;
 
 /// The same failure is logged again after so long.
 const REPEAT: Millis = 60_000;
@@ -24,8 +24,8 @@ enum Stream {
 }
 
 /// What is spoken, its socket, and what is under way to get one.
-pub struct LinkSocket {
-    dialogue: Box<dyn Dialogue>,
+pub struct RedisSocket {
+    dialogue: Box<dyn RedisProtocol>,
     /// Its place among the loop's links.
     number: usize,
     stream: Option<Stream>,
@@ -43,16 +43,16 @@ pub struct LinkSocket {
     addresses: Vec<SocketAddr>,
     /// Attempts that did not come up.
     vain: usize,
-    lookup: Lookup,
+    lookup: Resolver,
     /// The failure that was logged last, and when.
     logged: Option<(String, Millis)>,
     /// For the waits between attempts.
     random: fn() -> u64,
 }
 
-impl LinkSocket {
-    pub fn new(dialogue: Box<dyn Dialogue>, number: usize, waker: Arc<Waker>) -> LinkSocket {
-        LinkSocket {
+impl RedisSocket {
+    pub fn new(dialogue: Box<dyn RedisProtocol>, number: usize, waker: Arc<Waker>) -> RedisSocket {
+        RedisSocket {
             dialogue,
             number,
             stream: None,
@@ -63,7 +63,7 @@ impl LinkSocket {
             pending: Vec::new(),
             addresses: Vec::new(),
             vain: 0,
-            lookup: Lookup::new(waker),
+            lookup: Resolver::new(waker),
             logged: None,
             random: || getrandom::u64().unwrap_or_default(),
         }
@@ -147,7 +147,7 @@ impl LinkSocket {
 
     fn watch(&mut self, registry: &Registry, stream: Stream) -> Result<(), String> {
         let both = Interest::READABLE | Interest::WRITABLE;
-        let token = Source::Link(self.number).token();
+        let token = Source::RedisSubscriber(self.number).token();
         let stream = self.stream.insert(stream);
         let registered = match stream {
             Stream::Tcp(stream) => registry.register(stream, token, both),
@@ -200,11 +200,11 @@ impl LinkSocket {
     }
 
     /// Reads until nothing is left, or the turn's bound is hit, or a client is owed enough; the latter two leave a note.
-    fn read(&mut self, site: &mut Site, buffer: &mut [u8], limit: usize) -> Result<(), String> {
+    fn read(&mut self, router: &mut Router, buffer: &mut [u8], limit: usize) -> Result<(), String> {
         let pending = std::mem::take(&mut self.pending);
-        self.take_in(site, &pending)?;
+        self.take_in(router, &pending)?;
         let mut total = 0;
-        while total < limit && self.readable && !self.is_behind && !site.server.is_pressed() {
+        while total < limit && self.readable && !self.is_behind && !router.server.is_pressed() {
             let Some(stream) = &mut self.stream else { return Ok(()) };
             let room = buffer.len().min(limit - total);
             let read = match stream {
@@ -217,21 +217,21 @@ impl LinkSocket {
                     total += length;
                     // A short read empties the socket, unless its end is behind it, of which no further event would tell.
                     self.readable = length == room || self.is_ending;
-                    self.take_in(site, &buffer[..length])?;
+                    self.take_in(router, &buffer[..length])?;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(error) => return Err(format!("the connection to Redis broke: {error}")),
             }
         }
-        site.server.metrics().source_reads_put_off += u64::from(total >= limit);
+        router.server.metrics().source_reads_put_off += u64::from(total >= limit);
         Ok(())
     }
 
     /// Takes in what was read, until a client is owed enough; the rest is kept.
-    fn take_in(&mut self, site: &mut Site, mut input: &[u8]) -> Result<(), String> {
+    fn take_in(&mut self, router: &mut Router, mut input: &[u8]) -> Result<(), String> {
         let was_up = self.dialogue.is_up();
-        self.is_behind = !self.dialogue.take_in(site, &mut input)?;
+        self.is_behind = !self.dialogue.take_in(router, &mut input)?;
         if self.dialogue.is_up() && !was_up {
             self.logged = None;
         }
@@ -258,8 +258,8 @@ impl LinkSocket {
     }
 
     /// The attempt or the connection is over. The next attempt comes after a pause.
-    fn fail(&mut self, site: &mut Site, why: String) {
-        let now = site.server.now.millis;
+    fn fail(&mut self, router: &mut Router, why: String) {
+        let now = router.server.now.millis;
         self.stream = None;
         self.connected = false;
         self.readable = false;
@@ -268,7 +268,7 @@ impl LinkSocket {
         self.pending = Vec::new();
         self.lookup.forget();
         self.addresses = Vec::new();
-        let was_up = self.dialogue.down(site, (self.random)());
+        let was_up = self.dialogue.down(router, (self.random)());
         self.vain += usize::from(!was_up);
         let is_news =
             self.logged.as_ref().is_none_or(|(last, at)| *last != why || now >= at + REPEAT);
@@ -293,7 +293,7 @@ impl Reactor {
     /// Notes what an event says about a link's socket.
     pub(super) fn on_link_ready(&mut self, number: usize, event: &mio::event::Event) {
         let registry = self.poll.registry();
-        let now = self.site.server.now.millis;
+        let now = self.router.server.now.millis;
         let Some(link) = self.links.get_mut(number) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             link.readable = true;
@@ -302,7 +302,7 @@ impl Reactor {
         if (event.is_writable() || event.is_error())
             && let Err(why) = link.on_writable(registry, now)
         {
-            link.fail(&mut self.site, why);
+            link.fail(&mut self.router, why);
         }
     }
 
@@ -310,40 +310,40 @@ impl Reactor {
     pub(super) fn on_resolved(&mut self) {
         for link in &mut self.links {
             if let Err(why) = link.resolved(self.poll.registry()) {
-                link.fail(&mut self.site, why);
+                link.fail(&mut self.router, why);
             }
         }
     }
 
     /// Reads what Redis sent.
     pub(super) fn read_links(&mut self) {
-        let limit = self.site.server.bounds.source_read_bytes_per_turn;
+        let limit = self.router.server.bounds.source_read_bytes_per_turn;
         for link in &mut self.links {
             if link.has_input()
-                && let Err(why) = link.read(&mut self.site, &mut self.buffer, limit)
+                && let Err(why) = link.read(&mut self.router, &mut self.buffer, limit)
             {
-                link.fail(&mut self.site, why);
+                link.fail(&mut self.router, why);
             }
         }
     }
 
     /// Hands over what was asked of Redis in this turn; without a connection for commands nothing of it is available.
     pub(super) fn hand_over_requests(&mut self) {
-        let site = &mut self.site;
-        if !self.links.iter_mut().any(|link| link.dialogue.take_requests(site)) {
-            site.refuse_requests();
+        let router = &mut self.router;
+        if !self.links.iter_mut().any(|link| link.dialogue.take_requests(router)) {
+            router.refuse_requests();
         }
     }
 
     /// Does what is due on the connections to Redis.
     pub(super) fn tick_links(&mut self) {
-        let now = self.site.server.now.millis;
-        if self.site.draining {
+        let now = self.router.server.now.millis;
+        if self.router.draining {
             return;
         }
         for link in &mut self.links {
             if let Err(why) = link.tick(self.poll.registry(), now) {
-                link.fail(&mut self.site, why);
+                link.fail(&mut self.router, why);
             }
         }
     }
@@ -352,7 +352,7 @@ impl Reactor {
     pub(super) fn flush_links(&mut self) {
         for link in &mut self.links {
             if let Err(why) = link.write() {
-                link.fail(&mut self.site, why);
+                link.fail(&mut self.router, why);
             }
         }
     }

@@ -53,7 +53,7 @@ impl Reactor {
 
     /// SIGHUP came.
     pub(super) fn on_hangup(&mut self) {
-        let draining = self.site.draining;
+        let draining = self.router.draining;
         let Some(reload) = &mut self.reload else { return };
         if reload.hangups.take() == 0 {
             return;
@@ -81,17 +81,17 @@ impl Reactor {
             Ok(newer) => {
                 let changes = changes(&reload.current, &newer);
                 reload.current = changes.config.clone();
-                self.site.server.metrics.reloads += 1;
+                self.router.server.metrics.reloads += 1;
                 self.take_over(changes);
             }
             Err(problems) => {
-                self.site.server.metrics.reloads_refused += 1;
+                self.router.server.metrics.reloads_refused += 1;
                 for problem in problems {
                     log::error!("the settings stay as they were: {problem}");
                 }
             }
         }
-        self.supervisor.ready(self.site.server.clients_len());
+        self.supervisor.ready(self.router.server.clients_len());
     }
 
     fn take_over(&mut self, changes: Changes) {
@@ -101,17 +101,17 @@ impl Reactor {
             Ok(clients_max) => bounds.clients_max = clients_max,
             Err(error) => {
                 log::warn!("clients_max stays as it was: {error}");
-                bounds.clients_max = self.site.server.bounds.clients_max;
+                bounds.clients_max = self.router.server.bounds.clients_max;
             }
         }
         log::set_max_level(config.log);
         self.ceiling.set_max(bounds.memory_max);
         if bounds.memory_max == 0 {
-            self.site.refusing = false;
+            self.router.refusing = false;
         }
         self.codec = Codec::new(inbound(&bounds));
-        self.site.server.set_bounds(bounds);
-        self.site.reload(&config);
+        self.router.server.set_bounds(bounds);
+        self.router.reload(&config);
         let nothing = live.is_empty() && pending.is_empty();
         log::info!(
             "the settings were read again{}",

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use mio::Waker;
 
 /// One look-up at most is under way, however long it takes.
-pub struct Lookup {
+pub struct Resolver {
     /// Where its answer will come.
     answer: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
     /// Somebody waits for that answer; else the attempt that asked is over.
@@ -16,10 +16,10 @@ pub struct Lookup {
     waker: Arc<Waker>,
 }
 
-impl Lookup {
+impl Resolver {
     /// The waker wakes the loop when there is an answer.
-    pub fn new(waker: Arc<Waker>) -> Lookup {
-        Lookup { answer: None, is_awaited: false, waker }
+    pub fn new(waker: Arc<Waker>) -> Resolver {
+        Resolver { answer: None, is_awaited: false, waker }
     }
 
     /// Asks, or takes the answer to a question that is under way.

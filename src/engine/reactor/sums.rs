@@ -34,27 +34,27 @@ pub struct Sums {
 impl Reactor {
     /// Stays below all three bounds.
     pub(super) fn hold_sums(&mut self) {
-        let now = self.site.server.now.millis;
+        let now = self.router.server.now.millis;
         if now < self.sums.not_before {
             return;
         }
-        let bounds = &self.site.server.bounds;
+        let bounds = &self.router.server.bounds;
         let (unfinished_max, backlogs_max) =
             (bounds.unfinished_bytes_max, bounds.backlogs_bytes_max);
         let memberships_max = bounds.memberships_bytes_max;
-        if self.site.server.unfinished > unfinished_max {
+        if self.router.server.unfinished > unfinished_max {
             let closed = self.shed_unfinished(unfinished_max);
-            self.site.server.metrics.unfinished_shed += closed;
+            self.router.server.metrics.unfinished_shed += closed;
             self.report_shed("unfinished_bytes_max", unfinished_max, closed);
         }
         if backlogs_bytes() > backlogs_max {
             let closed = self.shed_backlogs(backlogs_max);
-            self.site.server.metrics.backlogs_shed += closed;
+            self.router.server.metrics.backlogs_shed += closed;
             self.report_shed("backlogs_bytes_max", backlogs_max, closed);
         }
-        if self.site.server.memberships_bytes() > memberships_max {
+        if self.router.server.memberships_bytes() > memberships_max {
             let closed = self.shed_memberships(memberships_max);
-            self.site.server.metrics.memberships_shed += closed;
+            self.router.server.metrics.memberships_shed += closed;
             self.report_shed("memberships_bytes_max", memberships_max, closed);
         }
     }
@@ -62,7 +62,7 @@ impl Reactor {
     /// Closes those whose head or message is unfinished the longest, but none who holds less than half of an equal share: the
     /// others hold at least half of the bound together. Whoever behaves is done within moments. Returns how many.
     fn shed_unfinished(&mut self, max: usize) -> u64 {
-        let server = &mut self.site.server;
+        let server = &mut self.router.server;
         let share = max / server.clients.len().max(1);
         let mut oldest: Vec<_> = server
             .clients
@@ -85,11 +85,11 @@ impl Reactor {
 
     /// Closes the deepest backlogs of those whose sockets are full. Returns how many.
     fn shed_backlogs(&mut self, max: usize) -> u64 {
-        let server = &mut self.site.server;
+        let server = &mut self.router.server;
         let mut deepest: Vec<_> = server
             .clients
             .iter()
-            .filter(|(_, client)| client.is_blocked() && client.state() != State::Dead)
+            .filter(|(_, client)| client.is_blocked() && client.state() != State::Terminated)
             .map(|(index, client)| (client.backlog_bytes(), index, client.generation))
             .map(|(bytes, index, generation)| (bytes, ConnId { index, generation }))
             .collect();
@@ -111,7 +111,7 @@ impl Reactor {
 
     /// Closes connections of the user whose memberships cost most, then of the next one. Returns how many.
     fn shed_memberships(&mut self, max: usize) -> u64 {
-        let server = &mut self.site.server;
+        let server = &mut self.router.server;
         let mut closed = 0;
         for (_, id) in costliest(server, 0, |client| server.memberships_bytes_of(client)) {
             if server.memberships_bytes() <= max - max / 8 {
@@ -124,7 +124,7 @@ impl Reactor {
     }
 
     fn report_shed(&mut self, setting: &str, max: usize, closed: u64) {
-        let now = self.site.server.now.millis;
+        let now = self.router.server.now.millis;
         if closed == 0 {
             self.sums.not_before = now + PAUSE;
         }

@@ -14,7 +14,7 @@ pub enum Source {
     /// A listener, by its number.
     Door(usize),
     /// A connection to Redis, by its number.
-    Link(usize),
+    RedisSubscriber(usize),
     /// SIGTERM, SIGINT or SIGQUIT.
     Signals,
     /// SIGHUP.
@@ -41,7 +41,7 @@ impl Source {
             Source::Signals => OTHER << KIND,
             Source::Resolver => OTHER << KIND | 1,
             Source::Hangup => OTHER << KIND | 2,
-            Source::Link(number) => OTHER << KIND | (3 + number),
+            Source::RedisSubscriber(number) => OTHER << KIND | (3 + number),
         })
     }
 
@@ -57,7 +57,7 @@ impl Source {
             (_, 0) => Source::Signals,
             (_, 1) => Source::Resolver,
             (_, 2) => Source::Hangup,
-            (_, number) => Source::Link(number - 3),
+            (_, number) => Source::RedisSubscriber(number - 3),
         }
     }
 }
@@ -74,8 +74,8 @@ mod tests {
             Source::Publisher(0),
             Source::Publisher(63),
             Source::Door(2),
-            Source::Link(0),
-            Source::Link(2),
+            Source::RedisSubscriber(0),
+            Source::RedisSubscriber(2),
             Source::Signals,
             Source::Resolver,
             Source::Hangup,

@@ -6,14 +6,14 @@
 
 use redis::ServerError;
 
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::garbage::Garbage;
 
 /// Of Redis' own words, in a text of ours.
 const QUOTE_BYTES_MAX: usize = 160;
 
 /// Redis answered `command` with an error that ends the attempt.
-pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> String {
+pub fn refused(config: &RedisConfig, command: &str, error: &ServerError) -> String {
     let (address, code) = (&config.address, printable(error.code()));
     let advice = match error.code() {
         "NOPERM" if command == "PSUBSCRIBE" => no_permission(&config.patterns),
@@ -32,7 +32,7 @@ pub fn refused(config: &LinkConfig, command: &str, error: &ServerError) -> Strin
 }
 
 /// Redis refused to read a stream.
-pub fn of_stream(config: &LinkConfig, command: &str, stream: &str, error: &ServerError) -> String {
+pub fn of_stream(config: &RedisConfig, command: &str, stream: &str, error: &ServerError) -> String {
     if error.code() != "WRONGTYPE" {
         return refused(config, command, error);
     }
@@ -44,7 +44,7 @@ pub fn of_stream(config: &LinkConfig, command: &str, stream: &str, error: &Serve
 }
 
 /// Redis refused a command that somebody asked for.
-pub fn of_command(config: &LinkConfig, error: &ServerError) -> String {
+pub fn of_command(config: &RedisConfig, error: &ServerError) -> String {
     match error.code() {
         "NOPERM" => format!("NOPERM {}", no_permission_for_keys(&config.streams)),
         code => {
@@ -56,7 +56,7 @@ pub fn of_command(config: &LinkConfig, error: &ServerError) -> String {
 }
 
 /// What came is not RESP.
-pub fn not_redis(config: &LinkConfig, why: &str) -> String {
+pub fn not_redis(config: &RedisConfig, why: &str) -> String {
     let address = &config.address;
     format!(
         "something that is not Redis answers at {address} ({why}): \
@@ -65,13 +65,13 @@ pub fn not_redis(config: &LinkConfig, why: &str) -> String {
 }
 
 /// What came is no RESP by its framing.
-pub fn garbage(config: &LinkConfig, garbage: Garbage) -> String {
+pub fn garbage(config: &RedisConfig, garbage: Garbage) -> String {
     not_redis(config, &garbage.to_string())
 }
 
 /// No connection in time.
-pub fn unreachable(config: &LinkConfig) -> String {
-    let LinkConfig { address, timeout, .. } = config;
+pub fn unreachable(config: &RedisConfig) -> String {
+    let RedisConfig { address, timeout, .. } = config;
     format!(
         "no connection to Redis at {address} within {timeout} ms: \
          is it running, is the address right, does a firewall swallow packets?"
@@ -79,8 +79,8 @@ pub fn unreachable(config: &LinkConfig) -> String {
 }
 
 /// Connected, but `waiting_for` did not come in time.
-pub fn unanswered(config: &LinkConfig, waiting_for: &str) -> String {
-    let LinkConfig { address, timeout, .. } = config;
+pub fn unanswered(config: &RedisConfig, waiting_for: &str) -> String {
+    let RedisConfig { address, timeout, .. } = config;
     format!(
         "connected to {address}, but no answer to {waiting_for} within {timeout} ms: \
          is it Redis, and is it busy (SLOWLOG GET) or stopped?"
@@ -88,15 +88,15 @@ pub fn unanswered(config: &LinkConfig, waiting_for: &str) -> String {
 }
 
 /// It was up, and then nothing came, not even an answer to this command.
-pub fn silent(config: &LinkConfig, command: &str) -> String {
-    let LinkConfig { address, timeout, .. } = config;
+pub fn silent(config: &RedisConfig, command: &str) -> String {
+    let RedisConfig { address, timeout, .. } = config;
     format!(
         "Redis at {address} did not answer {command} within {timeout} ms: the connection is given up"
     )
 }
 
 /// It is a Sentinel.
-pub fn sentinel(config: &LinkConfig) -> String {
+pub fn sentinel(config: &RedisConfig) -> String {
     let address = &config.address;
     format!(
         "{address} is a Sentinel, which takes subscriptions and carries no messages: ask it where the Redis is \
@@ -105,7 +105,7 @@ pub fn sentinel(config: &LinkConfig) -> String {
 }
 
 /// It is a replica without its primary.
-pub fn cut_off(config: &LinkConfig, state: &str) -> String {
+pub fn cut_off(config: &RedisConfig, state: &str) -> String {
     let (address, state) = (&config.address, printable(state));
     format!(
         "Redis at {address} is a replica that is cut off from its primary ({state}), so nothing comes that is published \
@@ -114,8 +114,8 @@ pub fn cut_off(config: &LinkConfig, state: &str) -> String {
 }
 
 /// A message that we published did not come back to us.
-pub fn deaf(config: &LinkConfig) -> String {
-    let LinkConfig { address, timeout, .. } = config;
+pub fn deaf(config: &RedisConfig) -> String {
+    let RedisConfig { address, timeout, .. } = config;
     format!(
         "{address} took our subscription, but a message published there did not come back within {timeout} ms: \
          does a proxy or a cluster stand in between? name the Redis that publishers use in the setting redis"
@@ -123,7 +123,7 @@ pub fn deaf(config: &LinkConfig) -> String {
 }
 
 /// A subscription that was acknowledged is no more.
-pub fn lost(config: &LinkConfig, why: &str) -> String {
+pub fn lost(config: &RedisConfig, why: &str) -> String {
     format!("Redis at {} ended our subscription ({why}): subscribing again", config.address)
 }
 
@@ -199,7 +199,7 @@ fn no_permission_for_keys(streams: &[String]) -> String {
     format!("the user in the URL may not do it: run there ACL SETUSER <user> {}", rules.trim())
 }
 
-fn quote(config: &LinkConfig, command: &str, error: &ServerError) -> String {
+fn quote(config: &RedisConfig, command: &str, error: &ServerError) -> String {
     let details = error.details().unwrap_or_default();
     match names_secret(config, details) || matches!(command, "HELLO" | "AUTH") {
         true => String::new(),
@@ -207,7 +207,7 @@ fn quote(config: &LinkConfig, command: &str, error: &ServerError) -> String {
     }
 }
 
-fn names_secret(config: &LinkConfig, text: &str) -> bool {
+fn names_secret(config: &RedisConfig, text: &str) -> bool {
     let secrets = [&config.username, &config.password];
     secrets.into_iter().flatten().any(|one| !one.is_empty() && text.contains(one.as_str()))
 }
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn each_refusal_says_what_to_do_and_no_secret() {
-        let config = LinkConfig::from_url("redis://bob:hunter2@h").expect("the URL is right");
+        let config = RedisConfig::from_url("redis://bob:hunter2@h").expect("the URL is right");
         for (command, error, expected) in [
             ("HELLO", "-NOAUTH HELLO must be called with", "it wants a password"),
             ("HELLO", "-WRONGPASS invalid pair", "the password in the URL is wrong"),

@@ -7,7 +7,7 @@ use redis::Value;
 
 use crate::clock::Millis;
 use crate::engine::redis::advice;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::garbage::Garbage;
 use crate::engine::redis::opening::Opening;
 use crate::engine::redis::reply_parts::Tokens;
@@ -45,7 +45,7 @@ pub enum Event<'a> {
 }
 
 /// A connection that executes commands. The caller owns the socket and the clock, and drives the session.
-pub struct Commander {
+pub struct CommandConnection {
     pub session: Session,
     /// Which answer comes next, while it is greeting.
     opening: Option<Opening>,
@@ -82,10 +82,10 @@ struct Unanswered {
     bytes: usize,
 }
 
-impl Commander {
+impl CommandConnection {
     /// The first attempt is due at once.
-    pub fn new(config: LinkConfig, now: Millis) -> Commander {
-        Commander {
+    pub fn new(config: RedisConfig, now: Millis) -> CommandConnection {
+        CommandConnection {
             session: Session::new(config, now),
             opening: None,
             tokens: Tokens::new(),

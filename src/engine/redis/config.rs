@@ -31,7 +31,7 @@ impl fmt::Display for Address {
 
 /// Everything that our connections to Redis need to know. Not `Debug`: it holds a password.
 #[derive(Clone)]
-pub struct LinkConfig {
+pub struct RedisConfig {
     pub address: Address,
     /// None with a password: the user `default`.
     pub username: Option<String>,
@@ -56,16 +56,16 @@ pub struct LinkConfig {
     pub payload_bytes_max: usize,
 }
 
-impl LinkConfig {
+impl RedisConfig {
     /// Reads `redis://`, `valkey://`, `redis+unix://` and `unix:` URLs, and takes a bare `host:port` or absolute path for what it
     /// looks like. All else has the default of the README's table.
     ///
     /// # Errors
     /// A text for the operator. It shows nothing of the URL, which may hold a password.
-    pub fn from_url(url: &str) -> Result<LinkConfig, String> {
+    pub fn from_url(url: &str) -> Result<RedisConfig, String> {
         let url = url.trim();
         if url.starts_with('/') {
-            return Ok(LinkConfig::new(Address::Unix(PathBuf::from(url))));
+            return Ok(RedisConfig::new(Address::Unix(PathBuf::from(url))));
         }
         let url = match url.split_once("://") {
             Some(("rediss" | "valkeys", _)) => return Err(NO_TLS.to_owned()),
@@ -81,18 +81,18 @@ impl LinkConfig {
             _ => return Err(NO_TLS.to_owned()),
         };
         let settings = info.redis_settings();
-        Ok(LinkConfig {
+        Ok(RedisConfig {
             username: settings.username().map(str::to_owned),
             password: settings.password().map(str::to_owned),
             database: settings.db(),
             // The crate's own default is RESP2: only what was written counts.
             resp2_only: settings.protocol() == ProtocolVersion::RESP2 && names_protocol(&url),
-            ..LinkConfig::new(address)
+            ..RedisConfig::new(address)
         })
     }
 
-    fn new(address: Address) -> LinkConfig {
-        LinkConfig {
+    fn new(address: Address) -> RedisConfig {
+        RedisConfig {
             address,
             username: None,
             password: None,
@@ -176,7 +176,7 @@ mod tests {
             ("redis+unix:///run/redis.sock", unix.clone()),
             ("/run/redis.sock", unix.clone()),
         ] {
-            match LinkConfig::from_url(url) {
+            match RedisConfig::from_url(url) {
                 Ok(config) => assert_eq!(config.address, expected, "{url}"),
                 Err(error) => panic!("{url}: {error}"),
             }
@@ -196,7 +196,8 @@ mod tests {
             ("redis://h/?protocol=resp3", None, None, false),
             ("unix:/s?user=bob&pass=secret&protocol=resp2", Some("bob"), Some("secret"), true),
         ] {
-            let config = LinkConfig::from_url(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            let config =
+                RedisConfig::from_url(url).unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!(config.username.as_deref(), username, "{url}");
             assert_eq!(config.password.as_deref(), password, "{url}");
             assert_eq!(config.resp2_only, resp2_only, "{url}");
@@ -218,11 +219,11 @@ mod tests {
             ("unix:/s?dbb=3", "did you mean db?"),
             ("redis://h?Protocol=resp2", "did you mean protocol?"),
         ] {
-            let Err(error) = LinkConfig::from_url(url) else { panic!("{url}") };
+            let Err(error) = RedisConfig::from_url(url) else { panic!("{url}") };
             assert!(error.contains(expected) && !error.contains("hunter2"), "{url}: {error}");
         }
         for url in ["redis://h?", "redis://h?protocol=resp2&", "unix:/s?db=1&user=u&pass=p%3Dq"] {
-            assert!(LinkConfig::from_url(url).is_ok(), "{url}");
+            assert!(RedisConfig::from_url(url).is_ok(), "{url}");
         }
     }
 
@@ -235,7 +236,8 @@ mod tests {
             ("unix:/s?db=3", 3),
             ("/run/redis.sock", 0),
         ] {
-            let config = LinkConfig::from_url(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            let config =
+                RedisConfig::from_url(url).unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!(config.database, database, "{url}");
         }
     }
@@ -256,7 +258,7 @@ mod tests {
             "unix:hunter2",
             "unix:",
         ] {
-            match LinkConfig::from_url(url) {
+            match RedisConfig::from_url(url) {
                 Ok(config) => panic!("{url}: taken for {}", config.address),
                 Err(error) => assert!(!error.contains("hunter2"), "{url}: {error}"),
             }

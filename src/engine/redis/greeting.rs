@@ -6,7 +6,7 @@
 use redis::{ServerError, Value};
 
 use crate::engine::redis::advice;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::far_end::{self, FarEnd};
 
 /// How we call ourselves in `CLIENT LIST`.
@@ -35,7 +35,7 @@ pub enum Look {
 
 impl Greeting {
     /// Queues the first command.
-    pub fn begin(config: &LinkConfig, output: &mut Vec<u8>) -> Greeting {
+    pub fn begin(config: &RedisConfig, output: &mut Vec<u8>) -> Greeting {
         if config.resp2_only {
             return greet_in_resp2(config, output);
         }
@@ -66,7 +66,7 @@ impl Greeting {
     /// It tells that no messages would come: the text says what to do.
     pub fn accepted(
         self,
-        config: &LinkConfig,
+        config: &RedisConfig,
         output: &mut Vec<u8>,
         answer: &Value,
     ) -> Result<Greeting, String> {
@@ -101,7 +101,7 @@ impl Greeting {
     /// The answer is an error. Some are no obstacle; for the others the text says what to do.
     pub fn refused(
         self,
-        config: &LinkConfig,
+        config: &RedisConfig,
         output: &mut Vec<u8>,
         error: &ServerError,
     ) -> Result<Greeting, String> {
@@ -120,7 +120,7 @@ impl Greeting {
 }
 
 /// Whether this answer to HELLO may come from a server that merely does not know it.
-fn wants_resp2(config: &LinkConfig, error: &ServerError) -> bool {
+fn wants_resp2(config: &RedisConfig, error: &ServerError) -> bool {
     match error.code() {
         "ERR" => !advice::is_full(error),
         "NOPROTO" | "NOPERM" => true,
@@ -130,14 +130,14 @@ fn wants_resp2(config: &LinkConfig, error: &ServerError) -> bool {
     }
 }
 
-fn greet_in_resp2(config: &LinkConfig, output: &mut Vec<u8>) -> Greeting {
+fn greet_in_resp2(config: &RedisConfig, output: &mut Vec<u8>) -> Greeting {
     let has_auth = write_auth(config, output);
     let next = subscribe(config, output, Look::Role);
     if has_auth { Greeting::Auth } else { next }
 }
 
 /// Queues AUTH as RESP2 has it, where the URL names a user or a password; says whether it does.
-pub fn write_auth(config: &LinkConfig, output: &mut Vec<u8>) -> bool {
+pub fn write_auth(config: &RedisConfig, output: &mut Vec<u8>) -> bool {
     let Some((username, password)) = credentials(config) else {
         return false;
     };
@@ -149,7 +149,7 @@ pub fn write_auth(config: &LinkConfig, output: &mut Vec<u8>) -> bool {
     true
 }
 
-fn subscribe(config: &LinkConfig, output: &mut Vec<u8>, look: Look) -> Greeting {
+fn subscribe(config: &RedisConfig, output: &mut Vec<u8>, look: Look) -> Greeting {
     output.extend(redis::cmd("CLIENT").arg("SETNAME").arg(NAME).get_packed_command());
     if look != Look::Nothing {
         write_role(output);
@@ -175,7 +175,7 @@ pub fn write_info(output: &mut Vec<u8>) {
 ///
 /// # Errors
 /// The text.
-pub fn sound(config: &LinkConfig, far_end: FarEnd) -> Result<(), String> {
+pub fn sound(config: &RedisConfig, far_end: FarEnd) -> Result<(), String> {
     match far_end {
         FarEnd::Sound => Ok(()),
         FarEnd::Sentinel => Err(advice::sentinel(config)),
@@ -184,7 +184,7 @@ pub fn sound(config: &LinkConfig, far_end: FarEnd) -> Result<(), String> {
 }
 
 /// User, where one is named, and password. A user without one is taken at its word: an ACL may ask none of it.
-fn credentials(config: &LinkConfig) -> Option<(Option<&str>, &str)> {
+fn credentials(config: &RedisConfig) -> Option<(Option<&str>, &str)> {
     let (username, password) = (config.username.as_deref(), config.password.as_deref());
     (username.is_some() || password.is_some()).then_some((username, password.unwrap_or("")))
 }

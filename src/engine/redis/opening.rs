@@ -6,7 +6,7 @@
 use redis::{ServerError, Value};
 
 use crate::engine::redis::advice;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::greeting::write_auth;
 
 /// Which answer comes next.
@@ -20,7 +20,7 @@ pub enum Opening {
 
 impl Opening {
     /// Queues all commands, for a connection that calls itself `name`.
-    pub fn begin(name: &str, config: &LinkConfig, output: &mut Vec<u8>) -> Opening {
+    pub fn begin(name: &str, config: &RedisConfig, output: &mut Vec<u8>) -> Opening {
         let has_auth = write_auth(config, output);
         if config.database != 0 {
             output.extend(redis::cmd("SELECT").arg(config.database).get_packed_command());
@@ -44,7 +44,7 @@ impl Opening {
     ///
     /// # Errors
     /// It is an error that is an obstacle: the text says what to do.
-    pub fn answered(self, config: &LinkConfig, answer: &Value) -> Result<Option<Opening>, String> {
+    pub fn answered(self, config: &RedisConfig, answer: &Value) -> Result<Option<Opening>, String> {
         if let Value::ServerError(error) = answer
             && !self.may_fail_with(error)
         {
@@ -58,7 +58,7 @@ impl Opening {
         })
     }
 
-    fn after_auth(config: &LinkConfig) -> Opening {
+    fn after_auth(config: &RedisConfig) -> Opening {
         if config.database == 0 { Opening::SetName } else { Opening::Select }
     }
 

@@ -22,7 +22,7 @@ pub struct Request {
     pub purpose: Purpose,
 }
 
-/// Whose a request is: what [`crate::engine::router::Site::on_answer`] does with the answer.
+/// Whose a request is: what [`crate::engine::router::Router::on_answer`] does with the answer.
 #[derive(Debug)]
 pub enum Purpose {
     /// Nobody's: it is sent, and a refusal is logged.

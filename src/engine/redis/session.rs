@@ -9,7 +9,7 @@
 
 use crate::clock::Millis;
 use crate::engine::redis::advice;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 
 const BACKOFF_FIRST: Millis = 50;
 /// No attempt follows the last one sooner, whatever the settings say.
@@ -19,7 +19,7 @@ const WRITTEN_BYTES_MAX: usize = 64 * 1024;
 
 /// One connection after the other to the same Redis. Whoever speaks over it says when the greeting is over.
 pub struct Session {
-    config: LinkConfig,
+    config: RedisConfig,
     state: State,
     /// Since when it is ready; stays until `down`.
     ready_since: Option<Millis>,
@@ -60,7 +60,7 @@ pub enum Due {
 
 impl Session {
     /// The first attempt is due at once.
-    pub fn new(config: LinkConfig, now: Millis) -> Session {
+    pub fn new(config: RedisConfig, now: Millis) -> Session {
         Session {
             config,
             state: State::Waiting { until: now },
@@ -71,7 +71,7 @@ impl Session {
         }
     }
 
-    pub fn config(&self) -> &LinkConfig {
+    pub fn config(&self) -> &RedisConfig {
         &self.config
     }
 
@@ -130,7 +130,7 @@ impl Session {
     }
 
     /// Queues bytes for the socket.
-    pub fn speak<T>(&mut self, say: impl FnOnce(&LinkConfig, &mut Vec<u8>) -> T) -> T {
+    pub fn speak<T>(&mut self, say: impl FnOnce(&RedisConfig, &mut Vec<u8>) -> T) -> T {
         say(&self.config, &mut self.output)
     }
 
@@ -219,7 +219,7 @@ mod tests {
     use crate::engine::random::Random;
 
     fn session() -> Session {
-        Session::new(LinkConfig::from_url("redis://h").expect("the URL is right"), 0)
+        Session::new(RedisConfig::from_url("redis://h").expect("the URL is right"), 0)
     }
 
     #[test]

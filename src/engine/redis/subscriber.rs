@@ -7,7 +7,7 @@ use std::ops::Range;
 use redis::{PushKind, ServerError, Value};
 
 use crate::clock::Millis;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::far_end::{by_info, by_role};
 use crate::engine::redis::greeting::{Greeting, sound, write_info, write_role};
 use crate::engine::redis::probe::Probe;
@@ -30,7 +30,7 @@ pub enum Event<'a> {
 }
 
 /// A subscriber. The caller owns the socket and the clock, and drives the session.
-pub struct Link {
+pub struct RedisSubscriber {
     pub session: Session,
     /// Which answer comes next, while it is greeting.
     greeting: Greeting,
@@ -73,9 +73,9 @@ enum Meaning {
     Deaf(String),
 }
 
-impl Link {
+impl RedisSubscriber {
     /// The first attempt is due at once.
-    pub fn new(mut config: LinkConfig, now: Millis) -> Link {
+    pub fn new(mut config: RedisConfig, now: Millis) -> RedisSubscriber {
         // Redis acknowledges a repeated pattern, and delivers by it once.
         let mut seen: Vec<String> = Vec::with_capacity(config.patterns.len());
         config.patterns.retain(|pattern| {
@@ -83,7 +83,7 @@ impl Link {
             seen.push(pattern.clone());
             is_new
         });
-        Link {
+        RedisSubscriber {
             acknowledged: vec![false; config.patterns.len()],
             probe: Probe::new(&config.node),
             asked: VecDeque::new(),
@@ -231,7 +231,7 @@ impl Link {
         self.session.down(now, random)
     }
 
-    fn config(&self) -> &LinkConfig {
+    fn config(&self) -> &RedisConfig {
         self.session.config()
     }
 

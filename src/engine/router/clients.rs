@@ -1,6 +1,6 @@
 //! Who is owed most: what the operator is told at `/clients`.
 
-use super::Site;
+use super::Router;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::user_of;
 use crate::engine::slots::ConnId;
@@ -9,11 +9,11 @@ use crate::features::control::report::Owed;
 /// So many clients are told of.
 const DEEPEST_MAX: usize = 10;
 
-impl Site {
+impl Router {
     /// The clients with the deepest backlogs, as JSON. All slots are looked at for it (0.1 ms for 20,000 clients), which is why that
     /// is done once a second at most: whoever asks earlier gets the answer before.
     pub(crate) fn clients_owed_most(&mut self) -> String {
-        if self.walked.is_time(self.server.now.millis) {
+        if self.walked.allow(self.server.now.millis) {
             self.server.metrics.backlog_walks += 1;
             self.owed_most = self.find_owed_most();
         }
@@ -35,7 +35,7 @@ impl Site {
         let mut told = "{\"clients\":[".to_owned();
         for (place, (bytes, index)) in deepest.into_iter().enumerate() {
             let client = &self.server.clients[index];
-            let topics = || self.server.hubs[client.route as usize].topics(&client.memberships);
+            let topics = || self.server.hubs[client.route as usize].topics(&client.subscriptions);
             let own = topics().find(|(_, reason)| *reason == Reason::Own);
             let owed = Owed {
                 conn: self.server.name_of(ConnId { index, generation: client.generation }),

@@ -1,6 +1,6 @@
 //! Messages on their way to every route: those of channels, entries of streams, and what is told where some are missing.
 
-use super::Site;
+use super::Router;
 use crate::engine::pubsub::topic;
 use crate::engine::redis::probe::CHANNEL;
 use crate::engine::resume::cursor::EntryId;
@@ -11,7 +11,7 @@ use crate::engine::slots::ConnId;
 /// the first one; the next of that size it keeps.
 const LARGE_PAYLOAD_BYTES: usize = 128 * 1024;
 
-impl Site {
+impl Router {
     /// A message from Redis or from a publisher. Returns to how many clients it went. What comes on the control channel is an
     /// order, whatever topic that channel would be.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
@@ -95,7 +95,7 @@ impl Site {
     /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
     pub fn oversized(&mut self) {
         self.server.metrics.messages_oversized += 1;
-        if self.dropped_logged.is_time(self.server.now.millis) {
+        if self.dropped_logged.allow(self.server.now.millis) {
             log::warn!(
                 "a payload above payload_bytes_max ({} bytes) was dropped; {} so far",
                 self.server.bounds.payload_bytes_max,
@@ -205,7 +205,7 @@ impl Site {
             self.server.route = number as u8;
             // Whoever listens to nothing, with the token still to come, has missed nothing.
             if let Some(frame) = route.handler.gap(from) {
-                self.server.send_to_listeners(frame);
+                self.server.send_to_subscribers(frame);
             }
         }
     }

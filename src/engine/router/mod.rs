@@ -9,7 +9,7 @@ mod proxies;
 mod refusals;
 mod requests;
 
-use crate::clock::Seldom;
+use crate::clock::RateLimit;
 use crate::config::{Config, Origins, Proxies};
 use crate::engine::admission::Addresses;
 use crate::engine::client::Event;
@@ -28,7 +28,7 @@ pub(crate) use refusals::fault_of;
 pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
 
 /// The server and its routes.
-pub struct Site {
+pub struct Router {
     /// The connections and the verbs on them.
     pub server: Server,
     /// How many clients each address has, where that is bounded.
@@ -38,7 +38,7 @@ pub struct Site {
     /// Whether only they are let in, with a header of theirs.
     pub proxy_protocol: bool,
     /// For what they say that cannot be understood.
-    proxies_logged: Seldom,
+    proxies_logged: RateLimit,
     /// Whether messages can come.
     pub source_up: bool,
     /// Why they cannot, though there is a connection to be had.
@@ -67,32 +67,32 @@ pub struct Site {
     /// The channel of receipts for what comes by channels, if there are any.
     pub receipts: Option<String>,
     /// For dropped payloads.
-    dropped_logged: Seldom,
+    dropped_logged: RateLimit,
     /// For malformed orders.
-    malformed_logged: Seldom,
+    malformed_logged: RateLimit,
     /// The latest message when the link to Redis was lost, and its cursor.
     lost_at: Option<(u64, String)>,
     /// For commands that Redis refused.
-    refused_logged: Seldom,
+    refused_logged: RateLimit,
     /// What the kernel says of us.
     process: Process,
     /// For looking at all clients.
-    walked: Seldom,
-    /// What that came to: see [`Site::clients_owed_most`].
+    walked: RateLimit,
+    /// What that came to: see [`Router::clients_owed_most`].
     owed_most: String,
 }
 
-impl Site {
+impl Router {
     /// A site of at most [`ROUTES_MAX`] routes.
-    pub fn new(server: Server, routes: Vec<Route>, prefix: String) -> Site {
+    pub fn new(server: Server, routes: Vec<Route>, prefix: String) -> Router {
         assert!(routes.len() <= ROUTES_MAX, "routes are numbered in a byte");
         let addresses = Addresses::new(server.bounds().clients_per_address_max);
-        Site {
+        Router {
             server,
             addresses,
             proxies: Proxies::default(),
             proxy_protocol: false,
-            proxies_logged: Seldom::default(),
+            proxies_logged: RateLimit::default(),
             source_up: true,
             source_deaf: None,
             commander_up: true,
@@ -107,12 +107,12 @@ impl Site {
             control: None,
             receipts: None,
             has_redis: false,
-            dropped_logged: Seldom::default(),
-            malformed_logged: Seldom::default(),
+            dropped_logged: RateLimit::default(),
+            malformed_logged: RateLimit::default(),
             lost_at: None,
-            refused_logged: Seldom::default(),
+            refused_logged: RateLimit::default(),
             process: Process::new(),
-            walked: Seldom::default(),
+            walked: RateLimit::default(),
             owed_most: String::new(),
         }
     }
@@ -289,7 +289,7 @@ impl Site {
                 client.opened = true;
                 client.queue_first(&accepted);
                 self.server.metrics.opened += 1;
-                self.server.owe(id, crate::engine::pending_writes::Lane::Urgent);
+                self.server.schedule_flush(id, crate::engine::pending_writes::Lane::Urgent);
                 if self.server.opened_len() > self.server.bounds.clients_max {
                     self.server.vacate_unproven();
                 }

@@ -1,11 +1,11 @@
 //! Orders from back ends, on their way to every route.
 
-use super::Site;
+use super::Router;
 use crate::engine::redis::request::{Purpose, command};
 use crate::features::control::order::{Malformed, Order};
 use crate::features::control::report;
 
-impl Site {
+impl Router {
     /// An order from a back end, to every route. Returns on how many clients it was carried out.
     pub(super) fn obey(&mut self, payload: &[u8]) -> usize {
         self.server.metrics.controls += 1;
@@ -38,7 +38,7 @@ impl Site {
     /// What is no order is counted, and logged once a second at most.
     fn disobey(&mut self, malformed: Malformed) {
         self.server.metrics.control_malformed += 1;
-        if self.malformed_logged.is_time(self.server.now.millis) {
+        if self.malformed_logged.allow(self.server.now.millis) {
             log::warn!(
                 "what came on the control channel is no order: {}; {} so far",
                 malformed.0,

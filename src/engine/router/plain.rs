@@ -1,13 +1,13 @@
 //! Plain requests at the clients' listener that are for no file: those of balancers, and those that have lost their way.
 
-use super::Site;
+use super::Router;
 use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::handler::Route;
 
 /// Told to those who come while it drains: only those who were accepted before, since nobody is any more.
 pub(super) const LEAVING: &str = "this server is leaving";
 
-impl Site {
+impl Router {
     /// The answer to a balancer that asks whether this server takes clients: by `GET /healthz`, or as HAProxy does by OPTIONS of any
     /// path. A server without room is healthy: its clients, whom some balancers would cut off, would only fill the next one.
     ///

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::Site;
+use super::Router;
 use crate::engine::client::State;
 use crate::engine::client::forwarded::client_address;
 use crate::engine::client::http::{Method, Request, Response};
@@ -15,7 +15,7 @@ const PATIENCE: Tick = 3 * TICKS_PER_SECOND;
 /// Why an address is refused.
 pub(super) const CROWDED: &str = "too many connections from this address";
 
-impl Site {
+impl Router {
     /// A request with the address that it comes from, which is counted from here on. Until then a client behind a proxy counts for
     /// no address: `handshakes_max` bounds those who never say theirs.
     pub(super) fn locate(&mut self, id: ConnId, request: Request) -> Request {
@@ -82,7 +82,7 @@ impl Site {
     pub(super) fn refuse_unproxied(&mut self, id: ConnId) {
         let address = self.peer(id);
         self.unproxied(address, "sent no PROXY header of version 2, or one too long");
-        self.server.bury(id);
+        self.server.terminate(id);
     }
 
     /// Counts a connection that is closed because it is none of a proxy in front.
@@ -92,7 +92,7 @@ impl Site {
     }
 
     fn log_proxy(&mut self, address: IpAddr, what: &str) {
-        if self.proxies_logged.is_time(self.server.now.millis) {
+        if self.proxies_logged.allow(self.server.now.millis) {
             log::warn!("{address} {what}");
         }
     }

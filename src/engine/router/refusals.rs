@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Site;
+use super::Router;
 use super::plain::paths;
 use crate::config::Bounds;
 use crate::engine::client::http::{Request, Response};
@@ -15,7 +15,7 @@ use crate::observe::complaints::{Origin, Weight, shown};
 /// Paths that a browser asks for on its own.
 const UNASKED: [&str; 3] = ["/favicon.ico", "/robots.txt", "/apple-touch-icon.png"];
 
-impl Site {
+impl Router {
     /// Tells the operator of a request of a client that gets this answer; `request`: if its head could be read.
     pub(crate) fn complain_of_answer(
         &mut self,
@@ -29,7 +29,7 @@ impl Site {
         let address = request.and_then(Request::known_address).unwrap_or_else(|| self.peer(id));
         let origin = Origin { path: request.map(Request::path), address: Some(address) };
         let weight = weight(request, response, self.draining);
-        let Site { server, routes, refusing, .. } = self;
+        let Router { server, routes, refusing, .. } = self;
         let Server { complaints, bounds, now, .. } = server;
         let text = || match response.status {
             404 => {
@@ -88,7 +88,7 @@ impl Site {
 
     /// Tells the operator of a message on a channel that carries no topic.
     pub(super) fn complain_of_channel(&mut self, channel: &[u8]) {
-        let Site { server, prefix, .. } = self;
+        let Router { server, prefix, .. } = self;
         let text = || fault_of(prefix, channel).unwrap_or_default();
         server.complain("message dropped", Weight::Curable, Origin::default(), text);
     }
@@ -122,7 +122,7 @@ impl Site {
 
     /// Tells the operator of a topic in a stream that begins with the prefix of channels, which nobody cuts off there.
     pub(super) fn complain_of_prefix(&mut self, topic: &str) {
-        let Site { server, prefix, .. } = self;
+        let Router { server, prefix, .. } = self;
         if prefix.is_empty() || !topic.starts_with(prefix.as_str()) {
             return;
         }

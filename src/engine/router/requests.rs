@@ -1,15 +1,15 @@
 //! What became of what was asked of Redis.
 
-use super::Site;
+use super::Router;
 use crate::engine::client::frame::Frame;
 use crate::engine::handler::Handler;
 use crate::engine::pubsub::topic;
 use crate::engine::redis::request::{Answer, Extent, PageEnd, Purpose};
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::server::Missed;
+use crate::engine::server::ReplayItem;
 use crate::engine::slots::ConnId;
 
-impl Site {
+impl Router {
     /// There is no connection for commands: whatever waits is unavailable. What is asked because of that waits for the next turn.
     pub fn refuse_requests(&mut self) {
         for _ in 0..self.server.requests_len() {
@@ -29,7 +29,7 @@ impl Site {
             }
             Purpose::Report => {
                 if let Answer::Refused(why) = answer
-                    && self.refused_logged.is_time(self.server.now.millis)
+                    && self.refused_logged.allow(self.server.now.millis)
                 {
                     let code = why.split_whitespace().next().unwrap_or_default();
                     log::warn!(
@@ -62,7 +62,7 @@ impl Site {
         let Some(client) = self.server.client(id) else { return };
         let Some(topic) = topic::published(topic) else { return };
         let handler = &mut self.routes[client.route as usize].handler;
-        let make = |missed: Missed<'_>| missed.frame(&mut **handler);
+        let make = |missed: ReplayItem<'_>| missed.frame(&mut **handler);
         self.server.on_page_entry(id, entry, topic, make, data);
     }
 
@@ -85,18 +85,20 @@ impl Site {
 
     /// Redis refused what was asked: logged once a second at most, since clients can cause it.
     pub fn log_refusal(&mut self, why: &str) {
-        if self.refused_logged.is_time(self.server.now.millis) {
+        if self.refused_logged.allow(self.server.now.millis) {
             log::warn!("Redis refused a command: {why}");
         }
     }
 }
 
-impl Missed<'_> {
+impl ReplayItem<'_> {
     /// As it is told to clients of this handler.
     pub(super) fn frame(self, handler: &mut dyn Handler) -> Option<Frame> {
         match self {
-            Missed::Message { cursor, topic, payload } => handler.on_replay(cursor, topic, payload),
-            Missed::Gap { from } => handler.gap(from),
+            ReplayItem::Message { cursor, topic, payload } => {
+                handler.on_replay(cursor, topic, payload)
+            }
+            ReplayItem::Gap { from } => handler.gap(from),
         }
     }
 }

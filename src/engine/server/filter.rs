@@ -37,7 +37,7 @@ impl<'a> Filter<'a> {
             .map(|one| (&*one.key, one.from))
             .collect();
         joined.sort_unstable();
-        for (key, _) in hub.topics(&client.memberships) {
+        for (key, _) in hub.topics(&client.subscriptions) {
             let from = joined.binary_search_by_key(&key, |(name, _)| name);
             filter.add(key, from.map_or(0, |at| joined[at].1)..u64::MAX);
         }
@@ -122,7 +122,7 @@ fn bit(hash: u32) -> (usize, u64) {
 mod tests {
     use super::*;
     use crate::engine::client::transport::Transport;
-    use crate::engine::pubsub::hub::{Memberships, Reason};
+    use crate::engine::pubsub::hub::{Reason, Subscriptions};
     use crate::engine::pubsub::topic::is_user_topic;
     use crate::engine::random::Random;
 
@@ -140,14 +140,14 @@ mod tests {
         let patterns = ["\0", "a.\0", "a.b.\0", "user.\0", "room.\0"];
         let mut random = Random::new(0xf117e4);
         for _ in 0..2_000 {
-            let (mut hub, mut of) = (Hub::default(), Memberships::default());
+            let (mut hub, mut of) = (Hub::default(), Subscriptions::default());
             let mut changes: Vec<Change> = Vec::new();
             for _ in 0..random.below(8) {
                 let key = match random.below(2) {
                     0 => random.choose(&topics),
                     _ => random.choose(&patterns),
                 };
-                let is_new = hub.join(0, &mut of, key, Reason::Asked);
+                let is_new = hub.subscribe(0, &mut of, key, Reason::Asked);
                 let (from, until) = match random.below(4) {
                     0 if is_new => (random.below(10) as u64, u64::MAX),
                     1 => (random.below(5) as u64, 5 + random.below(5) as u64),
@@ -156,13 +156,13 @@ mod tests {
                 changes.push(Change::new(key, (from, until), Vec::new(), Vec::new()));
             }
             let mut client = Client::new(Transport::Memory, 0, 0, 0);
-            client.memberships = of;
+            client.subscriptions = of;
             let filter = Filter::new(&hub, &client, &changes);
             let mut scratch = String::new();
             for topic in topics {
                 for number in 0..10 {
                     let (mut then, mut now) = (false, false);
-                    for (key, _) in hub.topics(&client.memberships) {
+                    for (key, _) in hub.topics(&client.subscriptions) {
                         let open = |one: &&Change| *one.key == *key && one.until == u64::MAX;
                         let from = changes.iter().find(open).map_or(0, |one| one.from);
                         if covers(key, topic) {

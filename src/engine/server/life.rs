@@ -36,7 +36,7 @@ impl Server {
 
     /// The handshake of a connection becomes a WebSocket of a route.
     pub(crate) fn open(&mut self, id: ConnId, route: u8) {
-        let latest = self.broadcasts.latest();
+        let latest = self.fanout.latest();
         let client = self.client(id).expect("its request was just read");
         debug_assert_ne!(client.route, ADMIN_ROUTE, "the operator's requests are answered plainly");
         client.route = route;
@@ -120,7 +120,7 @@ impl Server {
             }
         }
         self.set_timer(id.index);
-        self.owe(id, Lane::Urgent);
+        self.schedule_flush(id, Lane::Urgent);
         if is_written {
             self.linger(id);
         }
@@ -192,7 +192,7 @@ impl Server {
                 self.complain_of_close(id, &close);
                 self.finish_with(id, &close, true);
             }
-            Some(State::Dead) | None => {}
+            Some(State::Terminated) | None => {}
             // It was told already, and does not read it.
             Some(_) => self.give_up(id),
         }
@@ -213,11 +213,11 @@ impl Server {
     pub(crate) fn give_up(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
         client.transport.discard();
-        self.bury(id);
+        self.terminate(id);
     }
 
     /// The connection is gone: it is freed at the end of the turn.
-    pub(crate) fn bury(&mut self, id: ConnId) {
+    pub(crate) fn terminate(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
         let was_abandoned = is_handshake(client) && !client.is_probe();
         self.metrics.handshakes_abandoned += u64::from(was_abandoned);
@@ -247,7 +247,7 @@ impl Server {
         self.user_leaves(id);
         let Some(client) = self.clients.get_mut(id.index) else { return };
         if let Some(hub) = self.hubs.get_mut(client.route as usize) {
-            hub.leave_all(&mut client.memberships);
+            hub.leave_all(&mut client.subscriptions);
         }
     }
 

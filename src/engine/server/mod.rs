@@ -3,13 +3,11 @@
 //! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
 
 mod bounds;
-mod broadcasts;
-mod dealing;
+mod fanout;
+mod fanout_queue;
 mod filter;
 mod life;
-mod listeners;
 mod looks;
-mod memberships;
 mod names;
 mod page_queue;
 mod pages;
@@ -19,6 +17,8 @@ mod refusals;
 mod replay;
 pub(crate) mod requests;
 mod room;
+mod subscribers;
+mod subscriptions;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -40,14 +40,14 @@ use crate::engine::timers::{TICK, Tick, Timers, after, tick};
 use crate::features::presence::Presence;
 use crate::observe::complaints::Complaints;
 use crate::observe::metrics::Metrics;
-use broadcasts::Broadcasts;
-pub(crate) use dealing::Offered;
-use listeners::Listeners;
+pub(crate) use fanout::WriteOutcome;
+use fanout_queue::FanoutQueue;
 use pages::Pages;
 use receipts::Receipts;
-pub(crate) use replay::Missed;
+pub(crate) use replay::ReplayItem;
 pub use replay::Resumed;
 use requests::Requests;
+use subscribers::SubscriberCount;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
@@ -72,7 +72,7 @@ pub struct Server {
     pub(crate) timers: Timers,
     pub(crate) timing: Timing,
     pub(crate) flush: FlushQueue,
-    pub(crate) broadcasts: Broadcasts,
+    pub(crate) fanout: FanoutQueue,
     /// Clients that are to be pinged.
     pub(crate) pings: VecDeque<ConnId>,
     /// Connections that are gone and wait for the end of the turn.
@@ -151,7 +151,7 @@ impl Server {
             timers: Timers::default(),
             timing: bounds::timing(&bounds),
             flush: FlushQueue::default(),
-            broadcasts: Broadcasts::default(),
+            fanout: FanoutQueue::default(),
             pings: VecDeque::new(),
             dead: Vec::new(),
             hubs: slow.iter().map(|_| Hub::default()).collect(),
@@ -207,7 +207,7 @@ impl Server {
 
     /// Whether a client is owed so much that nothing more must come in before it was offered.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.flush.is_pressed() || self.broadcasts.is_full(&self.backlog)
+        self.flush.is_pressed() || self.fanout.is_full(&self.backlog)
     }
 
     /// The cursor of the latest message: opaque to clients, and rising as text, across restarts too.
@@ -238,7 +238,7 @@ impl Server {
         self.metrics.messages_dropped += dropped.unwrap_or(0) as u64;
         let queued = dropped.is_some();
         if queued {
-            self.owe(id, lane);
+            self.schedule_flush(id, lane);
         } else {
             self.close(id, Close::SLOW);
         }
@@ -251,20 +251,20 @@ impl Server {
     pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
         let found = self.find_topics(topic);
         if !found.is_empty() {
-            self.call_listeners_ahead(&found);
+            self.call_subscribers_ahead(&found);
         }
         let hub = &self.hubs[self.route as usize];
         let reached = if found.is_empty() {
             0
         } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
-            let listeners = self.count_members(&found);
-            self.count_listeners(listeners);
+            let listeners = self.count_subscribers_of(&found);
+            self.count_subscribers(listeners);
             let frame = self.make(topic, make);
             self.broadcast(&found, frame);
             listeners.count
         } else {
             let frame = self.make(topic, make);
-            self.send_to_members(&found, &frame)
+            self.send_to_few(&found, &frame)
         };
         self.found = found;
         self.metrics.deliveries += reached as u64;
@@ -283,7 +283,7 @@ impl Server {
     }
 
     /// Queues a frame for each member of these topics, who are few. Returns for how many.
-    fn send_to_members(&mut self, topics: &[u32], frame: &Frame) -> usize {
+    fn send_to_few(&mut self, topics: &[u32], frame: &Frame) -> usize {
         let mut reached = 0;
         let mut members = std::mem::take(&mut self.members);
         for (place, topic) in topics.iter().enumerate() {
@@ -295,9 +295,9 @@ impl Server {
                 if self.is_recorded && client.is_replaying() {
                     // It comes to it in the history.
                     let hub = &self.hubs[self.route as usize];
-                    reached += usize::from(!hub.is_member(&client.memberships, &topics[..place]));
+                    reached += usize::from(!hub.is_member(&client.subscriptions, &topics[..place]));
                 } else if !client.was_just_queued(frame) {
-                    self.count_listeners(Listeners { count: 1, is_exact: true });
+                    self.count_subscribers(SubscriberCount { count: 1, is_exact: true });
                     reached += usize::from(self.queue(id, frame, Lane::Urgent));
                 }
             }
@@ -370,7 +370,11 @@ impl Server {
                 return self.respond(id, &response);
             }
             State::Open => {}
-            State::Leaving | State::Closing | State::Parting | State::Lingering | State::Dead => {
+            State::Leaving
+            | State::Closing
+            | State::HalfClosed
+            | State::Lingering
+            | State::Terminated => {
                 return;
             }
         }
@@ -396,7 +400,7 @@ impl Server {
     }
 
     /// Puts a client into a lane of the flush queue if it is owed something.
-    pub(crate) fn owe(&mut self, id: ConnId, lane: Lane) {
+    pub(crate) fn schedule_flush(&mut self, id: ConnId, lane: Lane) {
         let backlog = self.backlog;
         if let Some(lane) = self.client(id).and_then(|client| client.enter_lane(lane, &backlog)) {
             match lane {
@@ -410,7 +414,7 @@ impl Server {
     fn owner_of(&self, id: ConnId) -> u64 {
         let client = &self.clients[id.index];
         let hub = &self.hubs[client.route as usize];
-        let own = hub.topics(&client.memberships).find(|(_, why)| *why == Reason::Own);
+        let own = hub.topics(&client.subscriptions).find(|(_, why)| *why == Reason::Own);
         own.map_or(u64::from(id.index) % ANONYMOUS_OWNERS, |(own, _)| self.owners.hash_one(own))
     }
 

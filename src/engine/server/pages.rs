@@ -19,7 +19,7 @@ use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
 use crate::engine::server::looks::Looks;
 use crate::engine::server::page_queue::{Owner, PageQueue, Sizes};
-use crate::engine::server::replay::{Missed, SLICE_BYTES, is_entry_for};
+use crate::engine::server::replay::{ReplayItem, SLICE_BYTES, is_entry_for};
 use crate::engine::slots::{ConnId, Slots};
 use crate::features::streams::commands;
 
@@ -156,7 +156,7 @@ impl Server {
                 }
             }
             self.clients[id.index].put_replay(replay);
-            self.owe(id, Lane::Bulk);
+            self.schedule_flush(id, Lane::Bulk);
         }
         let was_put_off = self.pages.are_put_off;
         self.pages.are_put_off = self.pages.queue.is_over_budget();
@@ -174,8 +174,8 @@ impl Server {
         deadlines.into_iter().flatten().min().filter(|_| self.pages.are_known)
     }
 
-    /// Asks for the entries of a stream from one on, up to and with another. They come to [`crate::engine::router::Site::on_page_entry`], and
-    /// always [`crate::engine::router::Site::on_page_end`] is called, even if the client is gone by then.
+    /// Asks for the entries of a stream from one on, up to and with another. They come to [`crate::engine::router::Router::on_page_entry`], and
+    /// always [`crate::engine::router::Router::on_page_end`] is called, even if the client is gone by then.
     fn ask_page(
         &mut self,
         id: ConnId,
@@ -197,7 +197,7 @@ impl Server {
         id: ConnId,
         entry: EntryId,
         topic: &str,
-        make: impl FnOnce(Missed<'_>) -> Option<Frame>,
+        make: impl FnOnce(ReplayItem<'_>) -> Option<Frame>,
         payload: &[u8],
     ) {
         let Some(mut replay) = self.open_client(id).and_then(|client| client.take_replay()) else {
@@ -215,7 +215,7 @@ impl Server {
         let mut cursor = String::new();
         let frame = is_entry_for(of, (stream, entry), topic).then(|| {
             self.write_replays_cursor(&mut cursor, replay.next - 1, &replay);
-            make(Missed::Message { cursor: &cursor, topic, payload })
+            make(ReplayItem::Message { cursor: &cursor, topic, payload })
         });
         let frame = frame.flatten();
         let (bytes, frames) =
@@ -234,7 +234,7 @@ impl Server {
             return self.close(id, Close::SLOW);
         }
         self.metrics.page_entries += 1;
-        self.owe(id, Lane::Bulk);
+        self.schedule_flush(id, Lane::Bulk);
     }
 
     /// A page has ended, or did not come. The client looks whether it needs another one.
@@ -243,7 +243,7 @@ impl Server {
         id: ConnId,
         stream: usize,
         end: PageEnd,
-        make: impl FnOnce(Missed<'_>) -> Option<Frame>,
+        make: impl FnOnce(ReplayItem<'_>) -> Option<Frame>,
     ) {
         self.metrics.pages += u64::from(end.is_available);
         self.metrics.page_bytes += end.bytes;
@@ -276,7 +276,7 @@ impl Server {
         id: ConnId,
         page: Page,
         end: PageEnd,
-        make: impl FnOnce(Missed<'_>) -> Option<Frame>,
+        make: impl FnOnce(ReplayItem<'_>) -> Option<Frame>,
     ) {
         let Page::Asked { stream, after, up_to, count, is_full, .. } = page else {
             return;
@@ -297,7 +297,8 @@ impl Server {
                 self.pages.looks.wait(stream, id);
             }
             Some(Proof::Paged) => {
-                gap = make(Missed::Gap { from: &self.place_before(&mut replay, stream, after) });
+                gap =
+                    make(ReplayItem::Gap { from: &self.place_before(&mut replay, stream, after) });
             }
             Some(Proof::Told) | None => {}
         }
@@ -307,7 +308,7 @@ impl Server {
         if let Some(gap) = gap {
             self.send(id, &gap);
         }
-        self.owe(id, Lane::Bulk);
+        self.schedule_flush(id, Lane::Bulk);
     }
 
     /// A stream was looked at, or could not be. Returns for whom: each is told by [`Server::on_looked_at`].
@@ -320,7 +321,7 @@ impl Server {
         &mut self,
         id: ConnId,
         extent: Option<Extent>,
-        make: impl FnOnce(Missed<'_>) -> Option<Frame>,
+        make: impl FnOnce(ReplayItem<'_>) -> Option<Frame>,
     ) {
         let Some(mut replay) = self.open_client(id).and_then(|client| client.take_replay()) else {
             return;
@@ -341,7 +342,7 @@ impl Server {
         let is_complete = extent.is_complete_after(after);
         if !is_complete && !was_told {
             replay.told_missing = missing;
-            gap = make(Missed::Gap { from: &self.place_before(&mut replay, stream, after) });
+            gap = make(ReplayItem::Gap { from: &self.place_before(&mut replay, stream, after) });
         }
         match why {
             Look::Before => {
@@ -363,7 +364,7 @@ impl Server {
         if let Some(gap) = gap {
             self.send(id, &gap);
         }
-        self.owe(id, Lane::Bulk);
+        self.schedule_flush(id, Lane::Bulk);
     }
 
     /// The cursor of a client when it had a stream up to this entry.
@@ -413,14 +414,15 @@ impl Server {
     }
 
     /// A message to these topics of the running handler's route stands in the history: those who are ahead and hear it read it there.
-    pub(super) fn call_listeners_ahead(&mut self, topics: &[u32]) {
+    pub(super) fn call_subscribers_ahead(&mut self, topics: &[u32]) {
         if !self.is_recorded || self.pages.ahead.iter().all(BTreeSet::is_empty) {
             return;
         }
         let (hub, route) = (&self.hubs[self.route as usize], self.route);
         let hears = |id: &ConnId| {
             let client = self.clients.get(id.index).filter(|one| one.generation == id.generation);
-            client.is_some_and(|one| one.route == route && hub.is_member(&one.memberships, topics))
+            client
+                .is_some_and(|one| one.route == route && hub.is_member(&one.subscriptions, topics))
         };
         let all = self.pages.ahead.iter().flatten().map(|(_, id)| *id);
         let called: Vec<ConnId> = all.filter(hears).collect();
@@ -434,7 +436,7 @@ impl Server {
         if let Some(replay) = replay.filter(|replay| replay.page == Page::Ahead) {
             replay.page = Page::None;
             replay.next = replay.next.max(latest);
-            self.owe(id, Lane::Bulk);
+            self.schedule_flush(id, Lane::Bulk);
         }
     }
 }

@@ -80,7 +80,7 @@ impl Server {
         }
         let Some(client) = self.clients.get(id.index) else { return };
         let Some(hub) = self.hubs.get(client.route as usize) else { return };
-        let own = hub.topics(&client.memberships).find(|(_, reason)| *reason == Reason::Own);
+        let own = hub.topics(&client.subscriptions).find(|(_, reason)| *reason == Reason::Own);
         if let Some(own) = own.map(|(key, _)| key.to_owned()) {
             self.user_left(&own);
         }

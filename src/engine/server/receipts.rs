@@ -9,11 +9,11 @@ use std::rc::Rc;
 
 use crate::clock::Millis;
 use crate::engine::client::frame::Frame;
-use crate::engine::client::tally::Tally;
+use crate::engine::client::tally::DeliveryCount;
 use crate::engine::redis::request::{Purpose, command};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
-use crate::engine::server::listeners::Listeners;
+use crate::engine::server::subscribers::SubscriberCount;
 use crate::features::control::report;
 
 /// Receipts that wait at one time; a further one is sent at once, with all as pending.
@@ -31,7 +31,7 @@ pub(crate) struct Receipts {
     waiting: VecDeque<Receipt>,
     next_look: Millis,
     /// Of the message that is being published.
-    current: Option<Rc<Tally>>,
+    current: Option<Rc<DeliveryCount>>,
 }
 
 /// What a publisher wants to hear.
@@ -50,7 +50,7 @@ struct Receipt {
     id: String,
     /// Where it came from a stream.
     entry: Option<EntryId>,
-    tally: Rc<Tally>,
+    tally: Rc<DeliveryCount>,
     until: Millis,
 }
 
@@ -95,7 +95,7 @@ impl Server {
     }
 
     /// The message that is being published goes to so many clients of this route.
-    pub(super) fn count_listeners(&self, listeners: Listeners) {
+    pub(super) fn count_subscribers(&self, listeners: SubscriberCount) {
         if let Some(tally) = &self.receipts.current {
             tally.met(listeners.count, listeners.is_exact);
         }

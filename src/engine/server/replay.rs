@@ -43,7 +43,7 @@ pub enum Resumed {
 }
 
 /// What stands next in a client's replay.
-pub(crate) enum Missed<'a> {
+pub(crate) enum ReplayItem<'a> {
     /// A message, and the cursor that includes it.
     Message { cursor: &'a str, topic: &'a str, payload: &'a [u8] },
     /// Messages after this cursor may be missing.
@@ -66,7 +66,7 @@ pub(super) fn is_entry_for(
     };
     let since = |key: &str| changes.iter().find(|one| *one.key == *key && one.until == u64::MAX);
     let (mut then, mut now) = (false, false);
-    for (key, _) in hub.topics(&client.memberships).filter(|(key, _)| covers(key)) {
+    for (key, _) in hub.topics(&client.subscriptions).filter(|(key, _)| covers(key)) {
         (then, now) = (then || since(key).is_none_or(counts), true);
     }
     let mut left = changes.iter().filter(|one| one.until < u64::MAX);
@@ -90,7 +90,7 @@ impl Server {
             && let Some(client) = self.open_client(id)
         {
             client.begin_replay(replay);
-            self.owe(id, Lane::Bulk);
+            self.schedule_flush(id, Lane::Bulk);
         }
         Resumed::From(cursor)
     }
@@ -143,7 +143,7 @@ impl Server {
         &mut self,
         id: ConnId,
         writes: usize,
-        make: impl FnMut(Missed<'_>) -> Option<Frame>,
+        make: impl FnMut(ReplayItem<'_>) -> Option<Frame>,
     ) -> usize {
         let client = self.client(id).filter(|client| client.state() == State::Open);
         let replay =
@@ -172,7 +172,7 @@ impl Server {
         let client = self.clients.get_mut(id.index).expect("it was just found");
         if is_over {
             // What was dealt out meanwhile stood in the history.
-            client.serve(self.broadcasts.latest());
+            client.serve(self.fanout.latest());
         } else {
             client.put_replay(replay);
         }
@@ -194,7 +194,7 @@ impl Server {
         id: ConnId,
         replay: &mut Replay,
         price_max: usize,
-        mut make: impl FnMut(Missed<'_>) -> Option<Frame>,
+        mut make: impl FnMut(ReplayItem<'_>) -> Option<Frame>,
         frames: &mut Vec<Frame>,
     ) -> usize {
         if replay.next < self.history.first() && replay.is_portable && !self.has_channels {
@@ -210,7 +210,7 @@ impl Server {
         let (mut bytes, mut made) = (0, 0);
         if replay.next < self.history.first() {
             self.write_replays_cursor(&mut cursor, replay.next - 1, replay);
-            frames.extend(make(Missed::Gap { from: &cursor }));
+            frames.extend(make(ReplayItem::Gap { from: &cursor }));
             replay.next = self.history.first();
         }
         let bytes_max = SLICE_BYTES.min(self.backlog.bytes_max / 4);
@@ -239,17 +239,17 @@ impl Server {
                     if (number >= replay.live || !self.has_channels) && filter.len() > 0 =>
                 {
                     self.write_replays_cursor(&mut cursor, from, replay);
-                    Some(Missed::Gap { from: &cursor })
+                    Some(ReplayItem::Gap { from: &cursor })
                 }
                 Said::Message { topic, payload } if number >= replay.live && is_for_it(topic) => {
                     self.write_replays_cursor(&mut cursor, number, replay);
-                    Some(Missed::Message { cursor: &cursor, topic, payload })
+                    Some(ReplayItem::Message { cursor: &cursor, topic, payload })
                 }
                 Said::Entry { stream, id, topic, payload } if id > replay.entries[stream] => {
                     replay.entries[stream] = id;
                     is_for_it(topic).then(|| {
                         self.write_replays_cursor(&mut cursor, number, replay);
-                        Missed::Message { cursor: &cursor, topic, payload }
+                        ReplayItem::Message { cursor: &cursor, topic, payload }
                     })
                 }
                 _ => None,

@@ -114,7 +114,7 @@ impl Server {
     fn vacate_lingering(&mut self) -> bool {
         while let Some(id) = self.lingering.pop_front() {
             if self.is_lingering(id) {
-                self.bury(id);
+                self.terminate(id);
                 return true;
             }
         }

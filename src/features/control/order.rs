@@ -10,18 +10,18 @@ use crate::engine::pubsub::topic::{self, Grant, user_topic};
 #[derive(Debug, PartialEq, Eq)]
 pub enum Order {
     /// Connections are closed with 4504, and this reason.
-    Kick { whom: Whom, reason: Option<String> },
+    Kick { whom: Target, reason: Option<String> },
     /// They listen to this from now on, until they disconnect.
-    Join { whom: Whom, topic: Grant },
+    Join { whom: Target, topic: Grant },
     /// They listen to it no more.
-    Leave { whom: Whom, topic: Grant },
+    Leave { whom: Target, topic: Grant },
     /// How many listen to a topic is to be said on the channel `reply`.
     Count { topic: String, reply: String },
 }
 
 /// Whose connections an order is about.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Whom {
+pub enum Target {
     /// All of a user, who is named by the user's own topic.
     User(String),
     /// The one that was told this name in its `welcome`; at most one node has it.
@@ -76,16 +76,16 @@ impl Order {
 }
 
 impl Members<'_> {
-    fn whom(self) -> Result<Whom, Malformed> {
+    fn whom(self) -> Result<Target, Malformed> {
         let sub = match (self.sub, self.conn) {
-            (None, Some(conn)) => return Ok(Whom::Connection(conn)),
+            (None, Some(conn)) => return Ok(Target::Connection(conn)),
             (Some(Sub::Text(text)), None) => text,
             (Some(Sub::Natural(number)), None) => number.to_string(),
             (Some(Sub::Negative(number)), None) => number.to_string(),
             _ => return Err(Malformed("expected sub or conn, one of them")),
         };
         user_topic(&sub)
-            .map(Whom::User)
+            .map(Target::User)
             .ok_or(Malformed("sub must be 1 to 255 bytes without control characters"))
     }
 
@@ -110,14 +110,14 @@ mod tests {
     use super::*;
     use crate::engine::random::Random;
 
-    fn user(sub: &str) -> Whom {
-        Whom::User(format!("user.{sub}"))
+    fn user(sub: &str) -> Target {
+        Target::User(format!("user.{sub}"))
     }
 
     #[test]
     fn orders_are_read() {
         let grant = |text| Grant::parse(text).unwrap();
-        let connection = || Whom::Connection("n-1-2".to_owned());
+        let connection = || Target::Connection("n-1-2".to_owned());
         for (text, expected) in [
             (r#"{"op":"kick","sub":"42"}"#, Order::Kick { whom: user("42"), reason: None }),
             (r#" {"sub":42,"op":"kick","x":[]}"#, Order::Kick { whom: user("42"), reason: None }),

@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(exchange.owed, 0);
     }
 
-    /// Subscriptions as a list that is looked through.
+    /// Memberships as a list that is looked through.
     #[test]
     fn random_subscriptions_agree_with_a_list() {
         for seed in 1..300 {

@@ -15,7 +15,7 @@ use redis::ServerError;
 
 use crate::clock::Millis;
 use crate::engine::redis::advice;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::garbage::Garbage;
 use crate::engine::redis::opening::Opening;
 use crate::engine::redis::reply_parts::Tokens;
@@ -100,7 +100,7 @@ enum Step<'a> {
 
 impl Reader {
     /// Of the streams that the settings name. The first attempt is due at once.
-    pub fn new(config: LinkConfig, now: Millis) -> Reader {
+    pub fn new(config: RedisConfig, now: Millis) -> Reader {
         Reader {
             streams: vec![Progress::new(); config.streams.len()],
             session: Session::new(config, now),
@@ -384,7 +384,7 @@ impl Reader {
             Entries::of_read(config.payload_bytes_max)
         });
         self.awaited.push_back(Awaited::Read(entries));
-        let LinkConfig { silence, timeout, .. } = self.session.config();
+        let RedisConfig { silence, timeout, .. } = self.session.config();
         self.session.expect(now.saturating_add(*silence).saturating_add(*timeout));
     }
 }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::source::{Event, Link, LinkConfig};
+use oneloop::source::{Event, RedisSubscriber, RedisConfig};
 use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach it.
@@ -19,9 +19,9 @@ fuzz_target!(|input: &[u8]| {
     assert!(sent == sent_between || (has_failed && sent_between.starts_with(&sent)));
 });
 
-fn config(setup: u8) -> LinkConfig {
+fn config(setup: u8) -> RedisConfig {
     let is_set = |bit: u8| setup & 1 << bit != 0;
-    let mut config = LinkConfig::from_url("redis://h").expect("it is a URL");
+    let mut config = RedisConfig::from_url("redis://h").expect("it is a URL");
     config.resp2_only = is_set(0);
     config.password = is_set(1).then(|| "secret".to_owned());
     config.username = is_set(2).then(|| "bob".to_owned());
@@ -34,7 +34,7 @@ fn config(setup: u8) -> LinkConfig {
 
 /// Everything that the link says, and all that it sends.
 fn read(setup: u8, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
-    let mut link = Link::new(config(setup), 0);
+    let mut link = RedisSubscriber::new(config(setup), 0);
     let (mut events, mut sent) = (Vec::new(), Vec::new());
     link.session.connecting(0);
     link.connected(1);
@@ -61,7 +61,7 @@ fn read(setup: u8, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
     (events, sent)
 }
 
-fn send(link: &mut Link, sent: &mut Vec<u8>) {
+fn send(link: &mut RedisSubscriber, sent: &mut Vec<u8>) {
     let count = link.session.output().len();
     sent.extend_from_slice(link.session.output());
     link.session.wrote(count);

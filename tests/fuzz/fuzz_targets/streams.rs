@@ -4,10 +4,10 @@
 use libfuzzer_sys::fuzz_target;
 use oneloop::ConnId;
 use oneloop::engine::resume::cursor::EntryId;
-use oneloop::engine::redis::command_connection::{Commander, Event as Answered};
+use oneloop::engine::redis::command_connection::{CommandConnection, Event as Answered};
 use oneloop::features::streams::reader::{Event, Reader};
 use oneloop::engine::redis::request::{Purpose, Request, command};
-use oneloop::source::{LinkConfig, stream_commands};
+use oneloop::source::{RedisConfig, stream_commands};
 use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach it.
@@ -23,9 +23,9 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(whole, read(*setup, &pieces(input)));
 });
 
-fn config(setup: u8) -> LinkConfig {
+fn config(setup: u8) -> RedisConfig {
     let is_set = |bit: u8| setup & 1 << bit != 0;
-    let mut config = LinkConfig::from_url("redis://h").expect("it is a URL");
+    let mut config = RedisConfig::from_url("redis://h").expect("it is a URL");
     config.password = is_set(0).then(|| "secret".to_owned());
     config.database = i64::from(is_set(1));
     let names = if is_set(2) { &["a", "b"][..] } else { &["a"][..] };
@@ -82,7 +82,7 @@ fn read(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
 
 /// Everything that the commander says to these requests, and how many are lost.
 fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
-    let mut commander = Commander::new(config(setup), 0);
+    let mut commander = CommandConnection::new(config(setup), 0);
     let (mut events, mut answered) = (Vec::new(), 0);
     commander.session.connecting(0);
     commander.connected(1);

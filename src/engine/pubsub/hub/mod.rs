@@ -44,11 +44,11 @@ pub enum Reason {
 
 /// Where a client's list of memberships begins.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Memberships(u32);
+pub struct Subscriptions(u32);
 
-impl Default for Memberships {
+impl Default for Subscriptions {
     fn default() -> Self {
-        Memberships(NONE)
+        Subscriptions(NONE)
     }
 }
 
@@ -91,7 +91,13 @@ pub struct Hub {
 
 impl Hub {
     /// Makes `client` a member; `false` if it is one already (its reason stays).
-    pub fn join(&mut self, client: u32, of: &mut Memberships, name: &str, reason: Reason) -> bool {
+    pub fn subscribe(
+        &mut self,
+        client: u32,
+        of: &mut Subscriptions,
+        name: &str,
+        reason: Reason,
+    ) -> bool {
         let topic = self.find(name).unwrap_or_else(|| self.add_topic(name));
         if self.siblings(of).any(|(_, link)| link.topic == topic) {
             return false;
@@ -117,7 +123,7 @@ impl Hub {
     }
 
     /// Ends a membership; `false` if there is none.
-    pub fn leave(&mut self, of: &mut Memberships, name: &str) -> bool {
+    pub fn unsubscribe(&mut self, of: &mut Subscriptions, name: &str) -> bool {
         let Some(topic) = self.find(name) else {
             return false;
         };
@@ -140,7 +146,7 @@ impl Hub {
     }
 
     /// Ends all memberships of a client.
-    pub fn leave_all(&mut self, of: &mut Memberships) {
+    pub fn leave_all(&mut self, of: &mut Subscriptions) {
         while of.0 != NONE {
             let link = of.0;
             of.0 = self.links[link].sibling;
@@ -151,19 +157,19 @@ impl Hub {
     /// What a client is a member of, the latest first.
     pub fn topics<'a>(
         &'a self,
-        of: &'a Memberships,
+        of: &'a Subscriptions,
     ) -> impl Iterator<Item = (&'a str, Reason)> + 'a {
         self.siblings(of).map(|(_, link)| (self.topics[link.topic].name.as_str(), link.reason))
     }
 
     /// Whether the client is a member, and why.
-    pub fn reason(&self, of: &Memberships, name: &str) -> Option<Reason> {
+    pub fn reason(&self, of: &Subscriptions, name: &str) -> Option<Reason> {
         let topic = self.find(name)?;
         self.siblings(of).find(|(_, link)| link.topic == topic).map(|(_, link)| link.reason)
     }
 
     /// Says why a client is a member of a topic from now on; nothing happens if it is none.
-    pub fn set_reason(&mut self, of: &Memberships, name: &str, reason: Reason) {
+    pub fn set_reason(&mut self, of: &Subscriptions, name: &str, reason: Reason) {
         let Some(topic) = self.find(name) else { return };
         let found = self.siblings(of).find(|(_, link)| link.topic == topic).map(|(at, _)| at);
         if let Some(at) = found {
@@ -196,12 +202,12 @@ impl Hub {
     }
 
     /// Whether the client is a member of one of these topics.
-    pub fn is_member(&self, of: &Memberships, topics: &[u32]) -> bool {
+    pub fn is_member(&self, of: &Subscriptions, topics: &[u32]) -> bool {
         self.siblings(of).any(|(_, link)| topics.contains(&link.topic))
     }
 
     /// The numbers of the topics that a client is a member of.
-    pub fn topic_numbers<'a>(&'a self, of: &Memberships) -> impl Iterator<Item = u32> + 'a {
+    pub fn topic_numbers<'a>(&'a self, of: &Subscriptions) -> impl Iterator<Item = u32> + 'a {
         self.siblings(of).map(|(_, link)| link.topic)
     }
 
@@ -238,7 +244,7 @@ impl Hub {
     }
 
     /// The part of that which would be free without this client.
-    pub fn held_bytes_of(&self, of: &Memberships) -> usize {
+    pub fn held_bytes_of(&self, of: &Subscriptions) -> usize {
         let cost = |link: &Link| {
             let topic = &self.topics[link.topic];
             let is_alone = link.next == NONE && link.previous == NONE;
@@ -248,7 +254,7 @@ impl Hub {
     }
 
     /// The number of the topic that is a client's own: all connections of a user have the same.
-    pub fn own_topic(&self, of: &Memberships) -> Option<u32> {
+    pub fn own_topic(&self, of: &Subscriptions) -> Option<u32> {
         self.siblings(of).find(|(_, link)| link.reason == Reason::Own).map(|(_, link)| link.topic)
     }
 
@@ -257,7 +263,7 @@ impl Hub {
         self.links.bytes() + self.topics.bytes() + self.names_bytes
     }
 
-    fn siblings<'a>(&'a self, of: &Memberships) -> impl Iterator<Item = (u32, &'a Link)> + 'a {
+    fn siblings<'a>(&'a self, of: &Subscriptions) -> impl Iterator<Item = (u32, &'a Link)> + 'a {
         let mut at = of.0;
         std::iter::from_fn(move || {
             let here = (at, self.links.get(at)?);

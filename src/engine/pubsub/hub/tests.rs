@@ -11,7 +11,7 @@ fn members(hub: &Hub, name: &str) -> BTreeSet<u32> {
 fn compare(seed: u64, topics: usize, clients: usize, steps: usize) {
     let mut random = Random::new(seed);
     let mut hub = Hub::default();
-    let mut of: Vec<Memberships> = (0..clients).map(|_| Memberships::default()).collect();
+    let mut of: Vec<Subscriptions> = (0..clients).map(|_| Subscriptions::default()).collect();
     let mut model: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
     for step in 0..steps {
         let client = random.below(clients) as u32;
@@ -19,11 +19,11 @@ fn compare(seed: u64, topics: usize, clients: usize, steps: usize) {
         let mine = &mut of[client as usize];
         match random.below(if step > steps / 2 { 12 } else { 8 }) {
             0..=4 => {
-                let joined = hub.join(client, mine, &name, Reason::Asked);
+                let joined = hub.subscribe(client, mine, &name, Reason::Asked);
                 assert_eq!(joined, model.entry(name).or_default().insert(client), "seed {seed}");
             }
             5..=7 => {
-                let left = hub.leave(mine, &name);
+                let left = hub.unsubscribe(mine, &name);
                 let was = model.get_mut(&name).is_some_and(|members| members.remove(&client));
                 assert_eq!(left, was, "seed {seed}");
             }
@@ -69,9 +69,9 @@ fn agrees_with_a_map_from_seeds() {
 #[test]
 fn a_reason_is_kept_and_changed() {
     let mut hub = Hub::default();
-    let mut mine = Memberships::default();
-    assert!(hub.join(1, &mut mine, "news", Reason::Granted));
-    assert!(!hub.join(1, &mut mine, "news", Reason::Asked));
+    let mut mine = Subscriptions::default();
+    assert!(hub.subscribe(1, &mut mine, "news", Reason::Granted));
+    assert!(!hub.subscribe(1, &mut mine, "news", Reason::Asked));
     assert_eq!(hub.reason(&mine, "news"), Some(Reason::Granted));
     hub.set_reason(&mine, "news", Reason::Asked);
     assert_eq!(hub.reason(&mine, "news"), Some(Reason::Asked));
@@ -90,9 +90,9 @@ fn a_walk_meets_everyone_who_stays() {
     for seed in 1..=200 {
         let mut random = Random::new(seed);
         let mut hub = Hub::default();
-        let mut of: Vec<Memberships> = (0..100).map(|_| Memberships::default()).collect();
+        let mut of: Vec<Subscriptions> = (0..100).map(|_| Subscriptions::default()).collect();
         for client in 0..80 {
-            hub.join(client, &mut of[client as usize], "news", Reason::Asked);
+            hub.subscribe(client, &mut of[client as usize], "news", Reason::Asked);
         }
         let mut stay: BTreeSet<u32> = (0..80).collect();
         let mut met = Vec::new();
@@ -101,10 +101,10 @@ fn a_walk_meets_everyone_who_stays() {
             met.push(client);
             for _ in 0..random.below(4) {
                 let other = random.below(100) as u32;
-                if hub.leave(&mut of[other as usize], "news") {
+                if hub.unsubscribe(&mut of[other as usize], "news") {
                     stay.remove(&other);
                 } else {
-                    hub.join(other, &mut of[other as usize], "news", Reason::Asked);
+                    hub.subscribe(other, &mut of[other as usize], "news", Reason::Asked);
                 }
             }
         }
@@ -118,14 +118,14 @@ fn a_walk_meets_everyone_who_stays() {
 #[test]
 fn bytes_come_and_go_with_memberships_and_those_of_a_client_are_its_own() {
     let mut hub = Hub::default();
-    let (mut one, mut other) = (Memberships::default(), Memberships::default());
+    let (mut one, mut other) = (Subscriptions::default(), Subscriptions::default());
     let long = "room.".repeat(20);
-    hub.join(1, &mut one, "news", Reason::Granted);
+    hub.subscribe(1, &mut one, "news", Reason::Granted);
     let short = hub.held_bytes();
-    hub.join(1, &mut one, &long, Reason::Asked);
+    hub.subscribe(1, &mut one, &long, Reason::Asked);
     assert!(hub.held_bytes() - short >= short + long.len());
     assert_eq!(hub.held_bytes_of(&one), hub.held_bytes(), "nobody shares it");
-    hub.join(2, &mut other, &long, Reason::Asked);
+    hub.subscribe(2, &mut other, &long, Reason::Asked);
     assert_eq!(hub.held_bytes_of(&other), LINK_BYTES, "the topic is there without it");
     hub.leave_all(&mut one);
     assert_eq!(hub.held_bytes_of(&other), hub.held_bytes());

@@ -48,7 +48,7 @@ fn one_connection_is_kicked_by_the_name_that_it_was_told() {
     let name = welcomed(&mut talks, second)["conn"].as_str().unwrap().to_owned();
     welcomed(&mut talks, first);
     let (node, rest) = name.split_once('-').unwrap();
-    assert_eq!(node, talks.reactor.site.server.node());
+    assert_eq!(node, talks.reactor.router.server.node());
     for other in [format!("x{name}"), format!("{name}0"), rest.to_owned(), format!("{node}-")] {
         let order = format!(r#"{{"op":"kick","conn":"{other}"}}"#);
         assert_eq!(talks.publish("ctl", &order), 0, "{other}");
@@ -137,11 +137,11 @@ fn listeners_are_counted_once_each_over_all_routes() {
     talks.connect("3", &["room.8"]);
     let order = r#"{"op":"count","topic":"room.7","reply":"answers"}"#;
     assert_eq!(talks.publish("ctl", order), 2);
-    let node = talks.reactor.site.server.node().to_owned();
+    let node = talks.reactor.router.server.node().to_owned();
     let answer = format!(r#"{{"topic":"room.7","listeners":2,"node":"{node}"}}"#);
     let asked: Vec<Vec<String>> = talks.asked().into_iter().map(|(words, _)| words).collect();
     assert_eq!(asked, [["PUBLISH", "answers", &answer]]);
-    talks.reactor.site.has_redis = false;
+    talks.reactor.router.has_redis = false;
     assert_eq!(talks.publish("ctl", order), 0);
     assert!(talks.asked().is_empty());
     assert_eq!(talks.reactor.metrics().control_malformed, 1);
@@ -150,7 +150,7 @@ fn listeners_are_counted_once_each_over_all_routes() {
 #[test]
 fn what_comes_on_the_control_channel_is_no_message() {
     let mut talks = talks();
-    talks.reactor.site.control = Some("pub.room.7".to_owned());
+    talks.reactor.router.control = Some("pub.room.7".to_owned());
     let client = talks.connect("42", &["room.7"]);
     talks.told(client);
     for payload in ["", "hello", r#"{"op":"kick"}"#] {

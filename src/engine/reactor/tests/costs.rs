@@ -179,8 +179,8 @@ fn a_client_does_not_wait_for_messages_that_take_long() {
     }
     crowd.send(reader, &masked("quick"));
     assert_eq!(crowd.told(&[reader]), 1, "in the turn in which it asked");
-    crowd.reactor.site.server.close(slow[0], Close::GOING_AWAY);
-    assert!(crowd.reactor.site.server.unfinished >= 4 * 27, "what waits is counted");
+    crowd.reactor.router.server.close(slow[0], Close::GOING_AWAY);
+    assert!(crowd.reactor.router.server.unfinished >= 4 * 27, "what waits is counted");
     for _ in 0..60 {
         crowd.send(reader, &masked("quick"));
         assert_eq!(crowd.told(&[reader]), 1);
@@ -190,7 +190,7 @@ fn a_client_does_not_wait_for_messages_that_take_long() {
         let expected = [unmasked("slow").repeat(2), unmasked("after")].concat();
         assert_eq!(crowd.far.told(*id), expected, "in the order in which it was said");
     }
-    assert_eq!(crowd.reactor.site.server.unfinished, 0);
+    assert_eq!(crowd.reactor.router.server.unfinished, 0);
 }
 
 /// Everyone sends a text of 60,000 bytes, but for its end, and then a byte of that each time.
@@ -238,7 +238,7 @@ fn what_clients_leave_unfinished_is_not_copied_all_at_once() {
     let mut grew = 0;
     let unfinished = |reactor: &mut Reactor| -> Vec<usize> {
         all.iter()
-            .map(|id| reactor.site.server.client(*id).map_or(0, |client| client.unfinished().0))
+            .map(|id| reactor.router.server.client(*id).map_or(0, |client| client.unfinished().0))
             .collect()
     };
     for _ in 0..2_000 {
@@ -273,17 +273,17 @@ fn a_step_of_a_replay_is_no_longer_than_it_is_given() {
     let since = talks.told(first)[0]["id"].as_str().expect("a cursor").to_owned();
     talks.cut(first);
     for _ in 0..30_000 {
-        talks.reactor.site.publish(b"pub.else.where.it.is", b"1");
+        talks.reactor.router.publish(b"pub.else.where.it.is", b"1");
     }
     let back = talks.connect_at(&format!("/ws?since={since}"), "42", &patterns);
     let mut steps = 0;
     loop {
-        let client = talks.reactor.site.server.client(back).expect("it is there");
+        let client = talks.reactor.router.server.client(back).expect("it is there");
         if !client.is_replaying() {
             break;
         }
         // The keys are put in order for each step, for about three writes.
-        let writes = talks.reactor.site.replay(back, 8);
+        let writes = talks.reactor.router.replay(back, 8);
         assert!((1..=8 + 4).contains(&writes), "{writes}");
         steps += 1;
     }
@@ -294,12 +294,12 @@ fn a_step_of_a_replay_is_no_longer_than_it_is_given() {
 fn memberships_count_among_what_a_turn_reads() {
     let mut talks = Talks::new(RouteConfig::default(), |_| ());
     let id = talks.connect("42", &[]);
-    talks.reactor.site.server.costs = 0;
+    talks.reactor.router.server.costs = 0;
     for number in 0..100 {
-        talks.reactor.site.server.join(id, &format!("room.{number}"), Reason::Asked);
+        talks.reactor.router.server.subscribe(id, &format!("room.{number}"), Reason::Asked);
     }
-    talks.reactor.site.server.leave(id, "room.1");
-    assert!(talks.reactor.site.server.costs >= 101 * 100);
+    talks.reactor.router.server.unsubscribe(id, "room.1");
+    assert!(talks.reactor.router.server.costs >= 101 * 100);
 }
 
 /// Two crowds that overlap, of clients with many memberships.

@@ -50,8 +50,8 @@ impl World {
         })));
         install(Some(Box::new(phones.clone())));
         let mut reactor = Reactor::new(plan(Plain, change)).expect("a port is free");
-        reactor.site.server.read_streams(vec!["s".to_owned()]);
-        reactor.site.server.has_channels = false;
+        reactor.router.server.read_streams(vec!["s".to_owned()]);
+        reactor.router.server.has_channels = false;
         World {
             reactor,
             phones,
@@ -65,14 +65,14 @@ impl World {
     }
 
     fn begin(&mut self, last: u64) {
-        self.reactor.site.stream_begins(0, entry(last));
+        self.reactor.router.stream_begins(0, entry(last));
         let earlier: Vec<_> = self.redis.iter().rev().cloned().collect();
         for (id, topic, data) in earlier {
-            if !self.reactor.site.prefill_entry(0, id, topic.as_bytes(), data.as_bytes()) {
+            if !self.reactor.router.prefill_entry(0, id, topic.as_bytes(), data.as_bytes()) {
                 break;
             }
         }
-        self.reactor.site.on_reader(true);
+        self.reactor.router.on_reader(true);
     }
 
     fn add(&mut self, millis: u64, topic: &str, data: &str) {
@@ -82,15 +82,21 @@ impl World {
 
     fn publish(&mut self, millis: u64, topic: &str, data: &str) {
         self.add(millis, topic, data);
-        self.reactor.site.publish_entry(0, entry(millis), topic.as_bytes(), data.as_bytes(), None);
+        self.reactor.router.publish_entry(
+            0,
+            entry(millis),
+            topic.as_bytes(),
+            data.as_bytes(),
+            None,
+        );
     }
 
     fn connect(&mut self, keys: &[&str], since: Option<&str>) -> (ConnId, Option<Resumed>) {
         let id = self.reactor.attach();
-        let server = &mut self.reactor.site.server;
+        let server = &mut self.reactor.router.server;
         server.open(id, 0);
         for key in keys {
-            server.join(id, key, Reason::Granted);
+            server.subscribe(id, key, Reason::Granted);
         }
         let resumed = since.map(|since| server.resume(id, since));
         (id, resumed)
@@ -107,12 +113,12 @@ impl World {
     }
 
     fn answer(&mut self) {
-        while let Some(request) = self.reactor.site.server.next_request() {
+        while let Some(request) = self.reactor.router.server.next_request() {
             match request.purpose {
                 Purpose::Page { id, stream } => self.send_page(id, stream, &request.command),
                 Purpose::Extent { stream } => {
                     self.looks += 1;
-                    self.reactor.site.on_extent(stream, Some(self.extent()));
+                    self.reactor.router.on_extent(stream, Some(self.extent()));
                 }
                 _ => panic!("only pages and looks"),
             }
@@ -124,7 +130,7 @@ impl World {
         let page = self.redis.iter().filter(|one| bounds.holds(one.0));
         let page: Vec<_> = page.take(bounds.count).cloned().collect();
         for (at, topic, data) in &page {
-            self.reactor.site.on_page_entry(id, stream, *at, topic.as_bytes(), data.as_bytes());
+            self.reactor.router.on_page_entry(id, stream, *at, topic.as_bytes(), data.as_bytes());
         }
         let sizes = page.iter().map(|(_, topic, data)| (topic.len() + data.len()) as u64);
         let end = PageEnd {
@@ -137,7 +143,7 @@ impl World {
         };
         self.sent += page.len();
         self.most_sent = self.most_sent.max(end.bytes);
-        self.reactor.site.on_page_end(id, stream, end);
+        self.reactor.router.on_page_end(id, stream, end);
     }
 
     fn turn(&mut self) {
@@ -149,14 +155,14 @@ impl World {
         for _ in 0..10_000 {
             self.turn();
             self.answer();
-            let server = &mut self.reactor.site.server;
+            let server = &mut self.reactor.router.server;
             server.now.millis += 1;
             if server.pages_deadline().is_some_and(|due| due <= server.now.millis) {
                 server.call_waiting();
             }
             if server.pages_deadline().is_none()
                 && server.flush.is_empty()
-                && server.broadcasts.is_empty()
+                && server.fanout.is_empty()
                 && server.requests_len() == 0
             {
                 return;
@@ -184,20 +190,20 @@ fn who_is_gone_does_not_wait() {
     for _ in 0..1000 {
         let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(5))));
         world.turn();
-        world.reactor.site.server.bury(id);
+        world.reactor.router.server.terminate(id);
         world.turn();
     }
-    let waiting = world.reactor.site.server.pages_len();
+    let waiting = world.reactor.router.server.pages_len();
     world.begin(0);
     world.settle();
     for _ in 0..1000 {
         let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(u64::MAX))));
         world.turn();
-        world.reactor.site.server.bury(id);
+        world.reactor.router.server.terminate(id);
         world.turn();
     }
-    let ahead = world.reactor.site.server.pages_len();
-    assert!(world.reactor.site.server.clients.is_empty());
+    let ahead = world.reactor.router.server.pages_len();
+    assert!(world.reactor.router.server.clients.is_empty());
     assert!(waiting.1 < 100 && ahead.2 < 100, "{waiting:?} {ahead:?}");
 }
 
@@ -205,12 +211,12 @@ fn who_is_gone_does_not_wait() {
 fn what_is_subscribed_to_during_a_replay_is_not_lost_in_pages() {
     let mut world = World::new(|bounds| bounds.history_messages_max = 5);
     world.begin(0);
-    let since = world.reactor.site.server.cursor();
+    let since = world.reactor.router.server.cursor();
     world.publish(1, "a", "1");
     let (id, resumed) = world.connect(&["a"], Some(&since));
     assert!(matches!(resumed, Some(Resumed::From(_))));
     // Its socket is not written to yet.
-    assert!(world.reactor.site.server.join(id, "b", Reason::Asked));
+    assert!(world.reactor.router.server.subscribe(id, "b", Reason::Asked));
     (2..=20).for_each(|n| world.publish(n, "b", &n.to_string()));
     world.settle();
     let expected: Vec<String> = (1..=20).map(|n| n.to_string()).collect();
@@ -221,12 +227,12 @@ fn what_is_subscribed_to_during_a_replay_is_not_lost_in_pages() {
 fn what_was_said_while_it_did_not_listen_is_not_told_in_pages() {
     let mut world = World::new(|bounds| bounds.history_messages_max = 5);
     world.begin(0);
-    let since = world.reactor.site.server.cursor();
+    let since = world.reactor.router.server.cursor();
     world.publish(1, "a", "1");
     let (id, _) = world.connect(&["a", "room"], Some(&since));
-    assert!(world.reactor.site.server.leave(id, "room"));
+    assert!(world.reactor.router.server.unsubscribe(id, "room"));
     world.publish(2, "room", "secret");
-    assert!(world.reactor.site.server.join(id, "room", Reason::Joined));
+    assert!(world.reactor.router.server.subscribe(id, "room", Reason::Joined));
     (3..=20).for_each(|n| world.publish(n, "a", &n.to_string()));
     world.settle();
     assert!(!world.data(id).contains(&"secret".to_owned()), "{:?}", world.data(id));
@@ -242,7 +248,7 @@ fn a_hole_in_a_stream_is_told_to_whoever_comes_from_elsewhere() {
     world.redis.clear();
     world.added += 39;
     let from = EntryId { millis: 139, number: u64::MAX };
-    world.reactor.site.on_stream_lost(0, from);
+    world.reactor.router.on_stream_lost(0, from);
     (140..=142).for_each(|n| world.publish(n, "a", &n.to_string()));
     let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(90))));
     world.settle();
@@ -279,11 +285,11 @@ fn a_message_of_a_channel_during_pages_is_not_lost_in_silence() {
     world.turn();
     // The look has been taken.
     let extent = world.extent();
-    while world.reactor.site.server.next_request().is_some() {}
-    world.reactor.site.on_extent(0, Some(extent));
+    while world.reactor.router.server.next_request().is_some() {}
+    world.reactor.router.on_extent(0, Some(extent));
     world.turn();
-    assert_eq!(world.reactor.site.server.pages_len().0, 1, "a page is on its way");
-    world.reactor.site.publish(b"a", b"channel");
+    assert_eq!(world.reactor.router.server.pages_len().0, 1, "a page is on its way");
+    world.reactor.router.publish(b"a", b"channel");
     (21..=30).for_each(|n| world.publish(n, "other", &n.to_string()));
     world.settle();
     let got = world.data(id);
@@ -336,8 +342,8 @@ fn what_is_trimmed_between_two_pages_is_a_gap() {
     while world.sent < 100 {
         world.turn();
         world.answer();
-        world.reactor.site.server.now.millis += 200;
-        world.reactor.site.server.call_waiting();
+        world.reactor.router.server.now.millis += 200;
+        world.reactor.router.server.call_waiting();
     }
     world.redis.drain(..500);
     world.settle();
@@ -359,7 +365,7 @@ fn a_gap_is_told_before_what_comes_after_it() {
     let data = world.data(id);
     assert_eq!((data[0].as_str(), data[1].as_str(), data.len()), ("gap", "51", 51), "{data:?}");
     // Cut off before, it would have come back with a cursor from before.
-    let server = &world.reactor.site.server;
+    let server = &world.reactor.router.server;
     let from = world.got(id)[0].rsplit(' ').next().expect("a cursor").to_owned();
     assert_eq!(server.signer.read(&from).expect("it is one").entries, [entry(1)]);
 }
@@ -401,10 +407,10 @@ fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
         world.redis.push((entry(2), String::new(), String::new()));
         world.added += 1;
         world.settle();
-        assert_eq!(world.reactor.site.server.pages_len().2, 1, "it is ahead");
-        world.reactor.site.pass_entry(0, entry(2), is_oversized, 100);
+        assert_eq!(world.reactor.router.server.pages_len().2, 1, "it is ahead");
+        world.reactor.router.pass_entry(0, entry(2), is_oversized, 100);
         world.settle();
-        let server = &mut world.reactor.site.server;
+        let server = &mut world.reactor.router.server;
         assert!(!server.client(id).expect("it is there").is_replaying(), "it is live");
         assert_eq!(server.pages_len().2, 0);
         let cursor = server.signer.read(&server.cursor()).expect("it is one");
@@ -423,19 +429,19 @@ fn a_message_that_nobody_hears_wakes_nobody_who_is_ahead() {
     let (bystander, _) = world.connect(&["b"], Some(&elsewhere(entry(100))));
     world.redis.push((entry(100), "b".to_owned(), "100".to_owned()));
     world.settle();
-    assert_eq!(world.reactor.site.server.pages_len().2, 2, "they are ahead");
+    assert_eq!(world.reactor.router.server.pages_len().2, 2, "they are ahead");
     for n in 1..=50 {
-        world.reactor.site.publish_entry(0, entry(n), b"other", b"0", None);
-        assert!(world.reactor.site.server.flush.is_empty(), "{n}: somebody looks at it");
+        world.reactor.router.publish_entry(0, entry(n), b"other", b"0", None);
+        assert!(world.reactor.router.server.flush.is_empty(), "{n}: somebody looks at it");
     }
     // Said here before the entry that both had elsewhere, they had it there.
-    world.reactor.site.publish(b"a", b"channel");
-    assert!(!world.reactor.site.server.flush.is_empty(), "who hears it looks at it");
+    world.reactor.router.publish(b"a", b"channel");
+    assert!(!world.reactor.router.server.flush.is_empty(), "who hears it looks at it");
     world.settle();
     assert_eq!(world.data(id), ["channel"], "no gap, though the ring has gone on");
-    world.reactor.site.publish_entry(0, entry(100), b"b", b"100", None);
-    world.reactor.site.publish_entry(0, entry(101), b"b", b"101", None);
+    world.reactor.router.publish_entry(0, entry(100), b"b", b"100", None);
+    world.reactor.router.publish_entry(0, entry(101), b"b", b"101", None);
     world.settle();
     assert_eq!(world.data(bystander), ["101"]);
-    assert_eq!((world.data(id).len(), world.reactor.site.server.pages_len().2), (1, 0));
+    assert_eq!((world.data(id).len(), world.reactor.router.server.pages_len().2), (1, 0));
 }

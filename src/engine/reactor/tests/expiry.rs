@@ -14,10 +14,10 @@ fn connected(millis: u64) -> (Talks, ConnId) {
     let mut talks = Talks::new(RouteConfig::default(), |bounds| {
         (bounds.silence_seconds, bounds.ping_seconds) = (0, 0);
     });
-    let now = &mut talks.reactor.site.server.now;
+    let now = &mut talks.reactor.router.server.now;
     now.unix_millis = now.unix * 1000 + millis;
     now.millis = 12_345;
-    talks.reactor.site.server.follow_wall_clock();
+    talks.reactor.router.server.follow_wall_clock();
     let id = talks.connect("42", &[]);
     talks.told(id);
     (talks, id)
@@ -43,9 +43,9 @@ fn a_connection_hears_nothing_after_exp() {
 fn a_wall_clock_that_is_set_moves_the_end() {
     let moved = |seconds: i64| {
         let (mut talks, id) = connected(500);
-        let now = &mut talks.reactor.site.server.now;
+        let now = &mut talks.reactor.router.server.now;
         now.unix_millis = now.unix_millis.saturating_add_signed(seconds * 1000);
-        talks.reactor.site.server.follow_wall_clock();
+        talks.reactor.router.server.follow_wall_clock();
         let left = (LIFETIME as i64 - seconds) * 1000 - 500;
         (talks, id, left)
     };
@@ -66,9 +66,9 @@ fn a_wall_clock_that_is_set_moves_the_end() {
 fn a_wall_clock_that_is_set_moves_no_other_end() {
     let mut talks = Talks::new(RouteConfig::default(), |bounds| bounds.auth_seconds = 10);
     let stranger = talks.connect_anonymous();
-    let now = &mut talks.reactor.site.server.now;
+    let now = &mut talks.reactor.router.server.now;
     now.unix_millis += 3_000_000_000;
-    talks.reactor.site.server.follow_wall_clock();
+    talks.reactor.router.server.follow_wall_clock();
     talks.turn();
     assert!(talks.told(stranger).is_empty());
 }

@@ -66,9 +66,9 @@ fn start(plan: Plan) -> (Reactor, Far) {
 fn join(reactor: &mut Reactor, count: usize, keys: &[&str]) -> Vec<ConnId> {
     let join = |_| {
         let id = reactor.attach();
-        reactor.site.server.open(id, 0);
+        reactor.router.server.open(id, 0);
         for key in keys {
-            assert!(reactor.site.server.join(id, key, Reason::Granted));
+            assert!(reactor.router.server.subscribe(id, key, Reason::Granted));
         }
         id
     };
@@ -76,7 +76,7 @@ fn join(reactor: &mut Reactor, count: usize, keys: &[&str]) -> Vec<ConnId> {
 }
 
 fn publish(reactor: &mut Reactor, topic: &str) {
-    reactor.site.server.publish(topic, |_| Frame::text(topic));
+    reactor.router.server.publish(topic, |_| Frame::text(topic));
 }
 
 fn turn(reactor: &mut Reactor) {
@@ -95,7 +95,7 @@ fn turn_to_the_end(reactor: &mut Reactor) {
 fn a_message_and_a_broadcast_in_one_turn_are_one_write() {
     let (mut reactor, far) = start(plan(Silent, |_| {}));
     let ids = join(&mut reactor, 2 * CROWD, &["news"]);
-    reactor.site.server.send(ids[0], &Frame::text("to you"));
+    reactor.router.server.send(ids[0], &Frame::text("to you"));
     publish(&mut reactor, "news");
     turn_to_the_end(&mut reactor);
     assert_eq!(far.0.borrow().writes.iter().filter(|to| **to == ids[0]).count(), 1);
@@ -123,14 +123,14 @@ fn sources_do_not_wait_for_crowds_that_have_little_each() {
     publish(&mut reactor, "news");
     for number in 0..1_000 {
         publish(&mut reactor, &format!("room.{}", number % 10));
-        assert!(!reactor.site.server.is_pressed(), "after {number}");
+        assert!(!reactor.router.server.is_pressed(), "after {number}");
     }
     for _ in 0..512 {
         publish(&mut reactor, "news");
     }
-    assert!(reactor.site.server.is_pressed(), "a listener's whole backlog waits");
+    assert!(reactor.router.server.is_pressed(), "a listener's whole backlog waits");
     turn_to_the_end(&mut reactor);
-    assert!(!reactor.site.server.is_pressed());
+    assert!(!reactor.router.server.is_pressed());
 }
 
 #[test]
@@ -144,8 +144,8 @@ fn listeners_whose_sockets_are_full_take_their_share_of_a_turn() {
         publish(&mut reactor, "news");
     }
     turn(&mut reactor);
-    let server = &reactor.site.server;
-    let latest = server.broadcasts.latest();
+    let server = &reactor.router.server;
+    let latest = server.fanout.latest();
     let served = server.clients.iter().filter(|(_, client)| !client.is_behind(latest)).count();
     assert!((1..100).contains(&served), "{served} clients were given 500 frames in one turn");
 }
@@ -154,7 +154,7 @@ fn listeners_whose_sockets_are_full_take_their_share_of_a_turn() {
 fn a_socket_that_failed_is_not_written_to_again() {
     let (mut reactor, far) = start(plan(Silent, |_| {}));
     let last = join(&mut reactor, 2 * CROWD, &["news"])[2 * CROWD - 1];
-    reactor.site.server.send(last, &Frame::text("to you"));
+    reactor.router.server.send(last, &Frame::text("to you"));
     far.0.borrow_mut().broken.insert(last);
     publish(&mut reactor, "news");
     turn_to_the_end(&mut reactor);
@@ -166,7 +166,7 @@ fn bytes_count_as_sent_when_they_are() {
     let (mut reactor, far) = start(plan(Silent, |_| {}));
     let id = join(&mut reactor, 1, &["news"])[0];
     far.0.borrow_mut().full = true;
-    reactor.site.server.pings.push_back(id);
+    reactor.router.server.pings.push_back(id);
     turn(&mut reactor);
     assert_eq!(reactor.metrics().sent_bytes, 0);
     far.0.borrow_mut().full = false;
@@ -185,15 +185,15 @@ fn whatever_many_clients_needed_is_given_back() {
         turn_to_the_end(reactor);
         assert!(reactor.trim_at.is_some(), "{what}");
         now += 1_100;
-        reactor.site.server.now.millis = now;
+        reactor.router.server.now.millis = now;
         turn(reactor);
         assert!(reactor.trim_at.is_none(), "{what}");
-        let server = &reactor.site.server;
+        let server = &reactor.router.server;
         assert!(server.flush.capacity() + server.pings.capacity() < 1024, "{what}");
     };
-    ids.iter().for_each(|id| reactor.site.server.send(*id, &Frame::text("x")));
+    ids.iter().for_each(|id| reactor.router.server.send(*id, &Frame::text("x")));
     rest(&mut reactor, "messages to each");
-    reactor.site.server.pings.extend(&ids);
+    reactor.router.server.pings.extend(&ids);
     rest(&mut reactor, "pings");
     far.0.borrow_mut().full = true;
     publish(&mut reactor, "news");
@@ -237,7 +237,7 @@ fn what_a_handler_publishes_for_its_clients_is_bounded_too() {
     for _ in 0..50 {
         reactor.read_clients();
         turn(&mut reactor);
-        assert!(reactor.site.server.broadcasts.len() <= 1024);
+        assert!(reactor.router.server.fanout.len() <= 1024);
     }
     assert!(reactor.metrics().commands > 500, "it goes on");
 }

@@ -97,7 +97,7 @@ impl Talks {
         let far = Far::default();
         install(Some(Box::new(far.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
-        reactor.site.has_redis = true;
+        reactor.router.has_redis = true;
         Talks { reactor, keys, far }
     }
 
@@ -125,7 +125,7 @@ impl Talks {
         let owned = |texts: &[&str]| -> Vec<String> {
             texts.iter().map(|text| (*text).to_owned()).collect()
         };
-        let unix = self.reactor.site.server.now.unix;
+        let unix = self.reactor.router.server.now.unix;
         let issued = self.keys.issue(sub, &owned(topics), &owned(may), false, unix, 3600);
         issued.expect("the claims are good")
     }
@@ -177,7 +177,7 @@ impl Talks {
 
     /// What came on a channel; the answer to the publisher.
     pub fn publish(&mut self, channel: &str, payload: &str) -> usize {
-        let reached = self.reactor.site.publish(channel.as_bytes(), payload.as_bytes());
+        let reached = self.reactor.router.publish(channel.as_bytes(), payload.as_bytes());
         self.turn();
         reached
     }
@@ -212,7 +212,7 @@ impl Talks {
 
     /// What was asked of Redis since this was last asked, each as its words.
     pub fn asked(&mut self) -> Vec<(Vec<String>, Request)> {
-        let server = &mut self.reactor.site.server;
+        let server = &mut self.reactor.router.server;
         let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
         let words = |request: &Request| {
             let text = String::from_utf8(request.command.clone()).expect("tests ask in UTF-8");
@@ -231,19 +231,19 @@ impl Talks {
 
     /// So much time passes.
     pub fn pass(&mut self, millis: Millis) {
-        self.reactor.site.server.now.millis += millis;
+        self.reactor.router.server.now.millis += millis;
         self.turn();
     }
 
     /// The client is gone without a word.
     pub fn cut(&mut self, id: ConnId) {
-        self.reactor.site.server.bury(id);
+        self.reactor.router.server.terminate(id);
         self.turn();
     }
 
     /// Redis answers.
     pub fn answer(&mut self, request: Request, answer: Answer) {
-        self.reactor.site.on_answer(request.purpose, answer);
+        self.reactor.router.on_answer(request.purpose, answer);
         self.turn();
     }
 }

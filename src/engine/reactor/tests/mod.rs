@@ -187,11 +187,11 @@ impl World {
 
     fn connect(&mut self) {
         let id = self.reactor.attach();
-        self.reactor.site.server.open(id, 0);
+        self.reactor.router.server.open(id, 0);
         let mut client = Modelled::default();
         for key in KEYS {
             if self.random.below(3) == 0 {
-                self.reactor.site.server.join(id, key, Reason::Granted);
+                self.reactor.router.server.subscribe(id, key, Reason::Granted);
                 client.topics.insert(key);
             }
         }
@@ -220,11 +220,11 @@ impl World {
             }
             by_keys += keys;
         }
-        let answered = self.reactor.site.server.publish(topic, |_| frame);
+        let answered = self.reactor.router.server.publish(topic, |_| frame);
         // Crowds that overlap are counted as Redis counts, where more would cost others.
         let is_right = answered == reached || (reached > CROWD && answered == by_keys);
         assert!(is_right, "seed {}: {topic}: {answered}, not {reached}", self.seed);
-        self.waited += usize::from(!self.reactor.site.server.broadcasts.is_empty());
+        self.waited += usize::from(!self.reactor.router.server.fanout.is_empty());
     }
 
     fn step(&mut self) {
@@ -236,15 +236,15 @@ impl World {
                 let client = self.open.get_mut(&id).expect("it is open");
                 let joins = self.random.below(3) > 0;
                 if joins && client.topics.insert(key) {
-                    assert!(self.reactor.site.server.join(id, key, Reason::Asked));
+                    assert!(self.reactor.router.server.subscribe(id, key, Reason::Asked));
                 } else if !joins && client.topics.remove(key) {
-                    assert!(self.reactor.site.server.leave(id, key));
+                    assert!(self.reactor.router.server.unsubscribe(id, key));
                 }
             }
             60..70 => {
                 let id = self.some_client();
                 let frame = Frame::text(&format!("to one {}", self.published));
-                self.reactor.site.server.send(id, &frame);
+                self.reactor.router.server.send(id, &frame);
                 let client = self.open.get_mut(&id).expect("it is open");
                 client.expected.extend_from_slice(frame.as_bytes());
             }
@@ -253,12 +253,12 @@ impl World {
                 for client in self.open.values_mut().filter(|client| !client.topics.is_empty()) {
                     client.expected.extend_from_slice(frame.as_bytes());
                 }
-                self.reactor.site.server.send_to_listeners(frame);
+                self.reactor.router.server.send_to_subscribers(frame);
             }
             72..74 => {
                 let id = self.some_client();
                 let mut client = self.open.remove(&id).expect("it is open");
-                self.reactor.site.server.close(id, Close::BUSY);
+                self.reactor.router.server.close(id, Close::BUSY);
                 client.expected.extend_from_slice(Frame::close(&Close::BUSY).as_bytes());
                 self.closed.push((id, client.expected));
                 self.connect();
@@ -284,8 +284,8 @@ impl World {
         for _ in 0..100_000 {
             self.unblock(usize::MAX);
             self.turn();
-            let server = &self.reactor.site.server;
-            if server.flush.is_empty() && server.broadcasts.is_empty() {
+            let server = &self.reactor.router.server;
+            if server.flush.is_empty() && server.fanout.is_empty() {
                 break;
             }
         }
@@ -296,7 +296,7 @@ impl World {
             let [got, expected] = [got, expected].map(String::from_utf8_lossy);
             assert_eq!(got, expected, "seed {}, client {id}", self.seed);
         }
-        for client in self.reactor.site.server.clients.iter().map(|(_, client)| client) {
+        for client in self.reactor.router.server.clients.iter().map(|(_, client)| client) {
             assert!(client.state() != State::Open || client.is_hibernating(), "nothing stays");
         }
     }
@@ -336,17 +336,17 @@ fn numbers_of_broadcasts_are_dealt_out_anew_before_they_end() {
     }
     for (id, client) in &mut world.open {
         if client.topics.insert("a") {
-            world.reactor.site.server.join(*id, "a", Reason::Asked);
+            world.reactor.router.server.subscribe(*id, "a", Reason::Asked);
         }
     }
-    world.reactor.site.server.broadcasts.skip_numbers(u32::MAX - 40);
+    world.reactor.router.server.fanout.skip_numbers(u32::MAX - 40);
     for _ in 0..400 {
-        if !world.reactor.site.server.is_pressed() {
+        if !world.reactor.router.server.is_pressed() {
             world.publish();
         }
         world.turn();
     }
     assert!(world.published > 100, "the sources waited for ever");
     world.settle();
-    assert!(world.reactor.site.server.broadcasts.latest() < 1_000);
+    assert!(world.reactor.router.server.fanout.latest() < 1_000);
 }

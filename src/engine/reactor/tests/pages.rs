@@ -116,8 +116,8 @@ impl World {
         })));
         install(Some(Box::new(phones.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
-        reactor.site.server.read_streams(vec!["s".to_owned(), "t".to_owned()]);
-        reactor.site.server.has_channels = false;
+        reactor.router.server.read_streams(vec!["s".to_owned(), "t".to_owned()]);
+        reactor.router.server.has_channels = false;
         World {
             seed,
             random,
@@ -152,16 +152,16 @@ impl World {
     fn begin(&mut self) {
         for (number, stream) in self.streams.iter_mut().enumerate() {
             let last = stream.entries.last().map_or(EntryId::ZERO, |entry| entry.0);
-            self.reactor.site.stream_begins(number, last);
+            self.reactor.router.stream_begins(number, last);
             stream.read = stream.entries.len();
             for (id, topic, data) in stream.entries.iter().rev() {
-                let site = &mut self.reactor.site;
-                if !site.prefill_entry(number, *id, topic.as_bytes(), data.as_bytes()) {
+                let router = &mut self.reactor.router;
+                if !router.prefill_entry(number, *id, topic.as_bytes(), data.as_bytes()) {
                     break;
                 }
             }
         }
-        self.reactor.site.on_reader(true);
+        self.reactor.router.on_reader(true);
     }
 
     /// The reader comes on.
@@ -169,8 +169,8 @@ impl World {
         let number = self.random.below(2);
         let stream = &mut self.streams[number];
         for (id, topic, data) in stream.entries[stream.read..].iter().take(self.random.below(5)) {
-            let site = &mut self.reactor.site;
-            site.publish_entry(number, *id, topic.as_bytes(), data.as_bytes(), None);
+            let router = &mut self.reactor.router;
+            router.publish_entry(number, *id, topic.as_bytes(), data.as_bytes(), None);
             stream.read += 1;
         }
         self.let_go();
@@ -190,22 +190,22 @@ impl World {
 
     fn connect_with(&mut self, had: [EntryId; 2]) {
         let id = self.reactor.attach();
-        self.reactor.site.server.open(id, 0);
+        self.reactor.router.server.open(id, 0);
         let mut held = Vec::new();
         for key in KEYS {
             if self.random.below(2) == 0 {
-                self.reactor.site.server.join(id, key, Reason::Granted);
+                self.reactor.router.server.subscribe(id, key, Reason::Granted);
                 held.push(Held { key, from: None, until: None });
             }
         }
         let node = Node::new(7, self.random.next());
         let since = Cursor { node, number: 5, has_channels: false, entries: had.to_vec() };
-        let server = &mut self.reactor.site.server;
+        let server = &mut self.reactor.router.server;
         let since = server.signer.text(&since);
         let resumed = server.resume(id, &since);
         let Resumed::From(cursor) = resumed else { panic!("seed {}: refused", self.seed) };
         // It may be cut off before it hears anything, and come back with this one, here or elsewhere.
-        let cursor = self.reactor.site.server.signer.read(&cursor).expect("it is a cursor");
+        let cursor = self.reactor.router.server.signer.read(&cursor).expect("it is a cursor");
         assert_eq!((cursor.has_channels, cursor.entries), (false, had.to_vec()));
         self.open.insert(id, Listener { held, had });
         self.let_go();
@@ -219,17 +219,17 @@ impl World {
         let place = self.random.below(self.open.len());
         let (id, listener) = self.open.iter_mut().nth(place).expect("it is there");
         let key = self.random.choose(&KEYS);
-        let server = &mut self.reactor.site.server;
+        let server = &mut self.reactor.router.server;
         let now = [0, 1].map(|stream| self.streams[stream].read);
         let held = listener.held.iter_mut().find(|held| held.key == key && held.until.is_none());
         let changed = match held {
             Some(held) => {
                 held.until = Some(now);
-                server.leave(*id, key)
+                server.unsubscribe(*id, key)
             }
             None => {
                 listener.held.push(Held { key, from: Some(now), until: None });
-                server.join(*id, key, Reason::Asked)
+                server.subscribe(*id, key, Reason::Asked)
             }
         };
         // One that was closed meanwhile is let go below, and neither heard nor missed anything for it.
@@ -239,7 +239,7 @@ impl World {
 
     /// Redis takes the requests, and answers some of what it took before.
     fn answer(&mut self) {
-        let server = &mut self.reactor.site.server;
+        let server = &mut self.reactor.router.server;
         let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
         for request in requests {
             let (id, stream) = match request.purpose {
@@ -271,24 +271,24 @@ impl World {
             self.asked.swap_remove(place);
             self.refused += usize::from(is_refused);
             let extent = (!is_refused).then(|| self.streams[stream].extent());
-            self.reactor.site.on_extent(stream, extent);
+            self.reactor.router.on_extent(stream, extent);
             return self.let_go();
         };
         if is_refused {
             self.asked.swap_remove(place);
             self.refused += 1;
-            self.reactor.site.on_page_end(id, stream, PageEnd::UNAVAILABLE);
+            self.reactor.router.on_page_end(id, stream, PageEnd::UNAVAILABLE);
             return self.let_go();
         }
         for _ in 0..1 + self.random.below(100) {
             let Some(at) = self.asked[place].left.pop_front() else { break };
             let (entry, topic, data) = &self.streams[stream].entries[at];
             let (topic, data) = (topic.as_bytes(), data.as_bytes());
-            self.reactor.site.on_page_entry(id, stream, *entry, topic, data);
+            self.reactor.router.on_page_entry(id, stream, *entry, topic, data);
         }
         if self.asked[place].left.is_empty() {
             let asked = self.asked.swap_remove(place);
-            self.reactor.site.on_page_end(id, stream, asked.end);
+            self.reactor.router.on_page_end(id, stream, asked.end);
         }
         self.let_go();
     }
@@ -303,8 +303,8 @@ impl World {
     }
 
     fn pass_time(&mut self) {
-        self.reactor.site.server.now.millis += 50;
-        self.reactor.site.server.call_waiting();
+        self.reactor.router.server.now.millis += 50;
+        self.reactor.router.server.call_waiting();
     }
 
     fn step(&mut self) {
@@ -325,7 +325,7 @@ impl World {
 
     /// Those whose page did not come, or whose backlog hit its bound, are closed: what they have must be right all the same.
     fn let_go(&mut self) {
-        let clients = &self.reactor.site.server.clients;
+        let clients = &self.reactor.router.server.clients;
         let is_open = |id: &ConnId| {
             clients.get(id.index).is_some_and(|client| {
                 client.generation == id.generation && client.state() == State::Open
@@ -348,9 +348,9 @@ impl World {
             self.turn();
             self.answer();
             self.pass_time();
-            let server = &self.reactor.site.server;
+            let server = &self.reactor.router.server;
             let waits = server.pages_deadline().is_some() || server.pages_len().1 > 0;
-            let rests = server.flush.is_empty() && server.broadcasts.is_empty() && !waits;
+            let rests = server.flush.is_empty() && server.fanout.is_empty() && !waits;
             if rests && self.asked.is_empty() && server.requests_len() == 0 {
                 break;
             }
@@ -358,7 +358,7 @@ impl World {
         for (id, listener) in &self.open {
             self.check(*id, listener, true);
         }
-        for client in self.reactor.site.server.clients.iter().map(|(_, client)| client) {
+        for client in self.reactor.router.server.clients.iter().map(|(_, client)| client) {
             assert!(client.state() != State::Open || client.is_hibernating(), "nothing stays");
         }
     }
@@ -376,7 +376,7 @@ impl World {
             let (cursor, _, data) = (words.next(), words.next(), words.next().expect("three"));
             let cursor = cursor.expect("three words");
             assert!(*cursor > *last, "seed {seed}: {cursor} does not rise over {last}");
-            let signer = &self.reactor.site.server.signer;
+            let signer = &self.reactor.router.server.signer;
             assert!(!signer.read(cursor).expect("it is one").has_channels, "seed {seed}");
             cursor.clone_into(&mut last);
             let number: usize = data.parse().expect("a number");
@@ -443,12 +443,12 @@ fn all_go_on_who_waited_for_the_streams_to_be_known() {
 fn a_cursor_that_knows_nothing_of_the_streams_is_good_while_they_are_empty() {
     for before in [0, 10] {
         let mut world = World::new(1);
-        let first = world.reactor.site.server.cursor();
+        let first = world.reactor.router.server.cursor();
         world.add(before);
         world.begin();
         world.add(10);
         let id = world.reactor.attach();
-        let server = &mut world.reactor.site.server;
+        let server = &mut world.reactor.router.server;
         server.open(id, 0);
         let has_channels = |server: &Server, cursor: &str| {
             server.signer.read(cursor).expect("it is one").has_channels

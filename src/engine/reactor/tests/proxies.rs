@@ -154,9 +154,9 @@ fn an_address_is_free_again_when_its_client_is_gone() {
     let mut world = World::new(false);
     let (first, told) = world.ask(PROXY, &head("192.0.2.1"));
     assert_eq!((told.as_str(), world.ask(PROXY, &head("192.0.2.1")).1.as_str()), (OPENED, CROWDED));
-    world.reactor.site.server.bury(first);
+    world.reactor.router.server.terminate(first);
     // Whoever was refused lingers, and counts, for five seconds.
-    world.reactor.site.server.now.millis += 6_000;
+    world.reactor.router.server.now.millis += 6_000;
     world.turn();
     assert_eq!(world.ask(PROXY, &head("192.0.2.1")).1, OPENED);
 }
@@ -181,8 +181,8 @@ fn one_address_cannot_fill_the_server_with_what_was_refused() {
             .collect();
         let kept = refused.iter().filter(|id| !world.is_closed(**id)).count();
         assert_eq!((kept, world.is_closed(first)), (4, false));
-        assert_eq!(world.reactor.site.server.clients_len(), 5);
-        assert_eq!(world.reactor.site.server.handshakes.len(), 0);
+        assert_eq!(world.reactor.router.server.clients_len(), 5);
+        assert_eq!(world.reactor.router.server.handshakes.len(), 0);
         assert_eq!(world.reactor.metrics().handshakes_refused, 50);
         assert_eq!(world.ask(PROXY, &request(2)).1, OPENED);
     }
@@ -202,12 +202,12 @@ fn one_address_cannot_hold_the_handshakes_with_what_it_does_not_finish() {
         })
         .collect();
     let kept = all.iter().filter(|id| !world.is_closed(**id)).count();
-    assert_eq!((kept, world.reactor.site.server.handshakes.len()), (5, 5));
+    assert_eq!((kept, world.reactor.router.server.handshakes.len()), (5, 5));
     let other = [header(0x21, [192, 0, 2, 2], 0), head("")].concat();
     assert_eq!(world.ask(PROXY, &other).1, OPENED);
     // Those that other proxies bring are counted when their head says of whom they speak.
     let mut world = World::new(true);
-    world.reactor.site.proxies = proxies("10.0.0.0/8");
+    world.reactor.router.proxies = proxies("10.0.0.0/8");
     for _ in 0..20 {
         let id = world.dial(PROXY);
         world.say(id, &header(0x21, [10, 0, 0, 2], 0));
@@ -220,7 +220,7 @@ fn other_proxies_are_believed_from_a_reload_on() {
     let mut world = World::new(false);
     assert_eq!(world.ask("192.0.2.9", &head("192.0.2.1")).1, OPENED);
     let config = Config { proxies: proxies("192.0.2.0/29"), ..Config::default() };
-    world.reactor.site.reload(&config);
+    world.reactor.router.reload(&config);
     assert_eq!(world.ask(PROXY, &head("192.0.2.2")).1, OPENED);
     assert_eq!(world.ask("192.0.2.7", &head("198.51.100.1")).1, OPENED);
     assert_eq!(world.noted(), ["192.0.2.9", PROXY, "198.51.100.1"]);
@@ -239,7 +239,7 @@ fn a_proxy_header_may_be_cut_anywhere() {
         world.say(id, &bytes[cut..]);
         assert_eq!(world.told(id), OPENED, "cut at {cut}");
         assert_eq!(world.noted(), ["192.0.2.1", "hi"], "cut at {cut}");
-        world.reactor.site.server.bury(id);
+        world.reactor.router.server.terminate(id);
         world.turn();
     }
     let id = world.dial(PROXY);
@@ -307,7 +307,7 @@ fn a_proxy_header_has_the_time_of_a_head() {
     let mut world = World::new(true);
     let header = header(0x21, [192, 0, 2, 1], 0);
     let ids = [&b""[..], &header[..20], &header].map(|bytes| world.ask(PROXY, bytes).0);
-    world.reactor.site.server.now.millis += 11_000;
+    world.reactor.router.server.now.millis += 11_000;
     world.turn();
     assert_eq!(ids.map(|id| world.told(id)), ["HTTP/1.1 408"; 3]);
 }

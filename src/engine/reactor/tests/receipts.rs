@@ -19,7 +19,7 @@ fn talks(route: RouteConfig, frames_max: usize) -> Talks {
         bounds.backlog_frames_max = frames_max;
         (bounds.ping_seconds, bounds.silence_seconds) = (0, 0);
     });
-    talks.reactor.site.receipts = Some("receipts".to_owned());
+    talks.reactor.router.receipts = Some("receipts".to_owned());
     talks
 }
 
@@ -48,8 +48,8 @@ fn what_is_written_at_once_has_its_receipt_at_once() {
         crowd(&mut talks, clients);
         talks.told(bystander);
         talks.publish("pub.hall", "1");
-        let id = talks.reactor.site.server.cursor();
-        let node = talks.reactor.site.server.node().to_owned();
+        let id = talks.reactor.router.server.cursor();
+        let node = talks.reactor.router.server.node().to_owned();
         let expected = json!({
             "topic": "hall", "id": id, "queued": clients, "written": clients, "dropped": 0,
             "node": node,
@@ -63,7 +63,7 @@ fn what_is_written_at_once_has_its_receipt_at_once() {
 fn copies_of_all_routes_are_counted_and_each_client_once() {
     let raw = RouteConfig { path: "/raw".into(), format: Format::Raw, ..RouteConfig::default() };
     let mut talks = Talks::with_routes(&[RouteConfig::default(), raw], |_| {});
-    talks.reactor.site.receipts = Some("receipts".to_owned());
+    talks.reactor.router.receipts = Some("receipts".to_owned());
     talks.connect("1", &["hall.1", "hall.*", "*"]);
     talks.connect_at("/raw", "2", &["hall.*"]);
     talks.publish("pub.hall.1", "1");
@@ -125,7 +125,7 @@ fn what_a_slow_client_loses_was_dropped_for_it() {
         talks.told(client);
         talks.narrow(client, Some(0));
         // It is known to be full from then on.
-        talks.reactor.site.server.send(client, &crate::Frame::text("{}"));
+        talks.reactor.router.server.send(client, &crate::Frame::text("{}"));
         talks.turn();
         for payload in ["1", "2", "3"] {
             talks.publish("pub.hall", payload);
@@ -145,7 +145,7 @@ fn above_their_bound_receipts_do_not_wait() {
     let client = talks.connect("42", &["hall"]);
     talks.narrow(client, Some(0));
     for _ in 0..RECEIPTS_MAX {
-        talks.reactor.site.publish(b"pub.hall", b"1");
+        talks.reactor.router.publish(b"pub.hall", b"1");
     }
     talks.turn();
     assert_eq!(receipts(&mut talks).len(), 0);
@@ -162,12 +162,12 @@ fn above_their_bound_receipts_do_not_wait() {
 #[test]
 fn a_receipt_has_no_receipt() {
     let mut talks = talks(RouteConfig::default(), 1024);
-    talks.reactor.site.receipts = Some("pub.receipts".to_owned());
+    talks.reactor.router.receipts = Some("pub.receipts".to_owned());
     talks.connect("42", &["receipts"]);
     assert_eq!(talks.publish("pub.receipts", "{}"), 1);
     assert_eq!(talks.publish("pub.a..b", "{}"), 0);
     assert!(talks.asked().is_empty());
-    talks.reactor.site.receipts = None;
+    talks.reactor.router.receipts = None;
     talks.publish("pub.receipts", "{}");
     assert!(talks.asked().is_empty());
 }
@@ -175,16 +175,16 @@ fn a_receipt_has_no_receipt() {
 #[test]
 fn an_entry_names_the_channel_of_its_receipt() {
     let mut talks = talks(RouteConfig::default(), 1024);
-    talks.reactor.site.receipts = None;
-    talks.reactor.site.server.read_streams(vec!["entries".to_owned()]);
+    talks.reactor.router.receipts = None;
+    talks.reactor.router.server.read_streams(vec!["entries".to_owned()]);
     let client = talks.connect("42", &["hall"]);
     talks.told(client);
     let entry = EntryId { millis: 5, number: 1 };
-    let site = &mut talks.reactor.site;
-    site.publish_entry(0, entry, b"hall", b"1", Some(b"receipts"));
-    site.publish_entry(0, entry, b"hall", b"2", None);
-    site.publish_entry(0, entry, b"hall", b"3", Some(b""));
-    site.publish_entry(0, entry, b"a..b", b"4", Some(b"receipts"));
+    let router = &mut talks.reactor.router;
+    router.publish_entry(0, entry, b"hall", b"1", Some(b"receipts"));
+    router.publish_entry(0, entry, b"hall", b"2", None);
+    router.publish_entry(0, entry, b"hall", b"3", Some(b""));
+    router.publish_entry(0, entry, b"a..b", b"4", Some(b"receipts"));
     talks.turn();
     let told = receipts(&mut talks);
     assert_eq!(told.iter().map(counts).collect::<Vec<_>>(), [[1, 1, 0, 0]]);
@@ -201,7 +201,7 @@ fn receipts_say_what_far_ends_saw_from_seeds() {
         let slow = random.choose(&[Slow::Close, Slow::DropOldest, Slow::KeepNewest]);
         let frames_max = random.choose(&[3, 1024]);
         let mut talks = talks(RouteConfig { slow, ..RouteConfig::default() }, frames_max);
-        talks.reactor.site.server.bounds.flush_clients_per_turn = random.choose(&[1, 20, 512]);
+        talks.reactor.router.server.bounds.flush_clients_per_turn = random.choose(&[1, 20, 512]);
         let clients = random.choose(&[1, 10, CROWD + 10]);
         let all = crowd(&mut talks, clients);
         let mut told = Vec::new();

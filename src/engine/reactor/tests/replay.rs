@@ -143,7 +143,7 @@ impl World {
     /// Somebody comes back, with the cursor of a message, or comes for the first time.
     fn connect(&mut self) {
         let id = self.reactor.attach();
-        let server = &mut self.reactor.site.server;
+        let server = &mut self.reactor.router.server;
         server.open(id, 0);
         let mut client = Modelled::default();
         for key in KEYS {
@@ -152,7 +152,7 @@ impl World {
                 _ => self.random.below(3) == 0,
             };
             if joins {
-                server.join(id, key, Reason::Granted);
+                server.subscribe(id, key, Reason::Granted);
                 client.keys.insert(key);
             }
         }
@@ -180,9 +180,9 @@ impl World {
         let payload = "x".repeat(self.random.below(60));
         let is_for = |client: &&Modelled| client.covered.contains_key(topic);
         let expected = self.open.values().filter(is_for).count();
-        let reached = self.reactor.site.publish(topic.as_bytes(), payload.as_bytes());
-        self.published.push((topic, self.reactor.site.server.cursor()));
-        self.waited += usize::from(!self.reactor.site.server.broadcasts.is_empty());
+        let reached = self.reactor.router.publish(topic.as_bytes(), payload.as_bytes());
+        self.published.push((topic, self.reactor.router.server.cursor()));
+        self.waited += usize::from(!self.reactor.router.server.fanout.is_empty());
         let closed = self.let_go();
         let is_right = (expected - closed.min(expected)..=expected).contains(&reached);
         assert!(is_right, "seed {}: {topic} to {reached} of {expected}", self.seed);
@@ -196,13 +196,13 @@ impl World {
         for client in self.open.values_mut().filter(|one| one.covered.contains_key(topic)) {
             client.unrecorded.push(text.clone());
         }
-        self.reactor.site.server.publish(topic, |_| Frame::text(&text));
+        self.reactor.router.server.publish(topic, |_| Frame::text(&text));
         self.let_go();
     }
 
     /// Those whose backlogs hit their bound are closed: what they had heard must be right all the same. Returns how many.
     fn let_go(&mut self) -> usize {
-        let clients = &self.reactor.site.server.clients;
+        let clients = &self.reactor.router.server.clients;
         let is_open = |id: &ConnId| {
             clients.get(id.index).is_some_and(|client| {
                 client.generation == id.generation && client.state() == State::Open
@@ -222,11 +222,11 @@ impl World {
         let place = self.random.below(self.open.len().max(1));
         let Some((id, client)) = self.open.iter_mut().nth(place) else { return };
         let key = self.random.choose(&KEYS);
-        let server = &mut self.reactor.site.server;
+        let server = &mut self.reactor.router.server;
         if self.random.below(2) == 0 {
-            assert_eq!(server.join(*id, key, Reason::Asked), client.keys.insert(key));
+            assert_eq!(server.subscribe(*id, key, Reason::Asked), client.keys.insert(key));
         } else {
-            assert_eq!(server.leave(*id, key), client.keys.remove(key));
+            assert_eq!(server.unsubscribe(*id, key), client.keys.remove(key));
         }
         client.change(next);
     }
@@ -257,7 +257,7 @@ impl World {
         let place = self.random.below(self.open.len().max(1));
         let Some(id) = self.open.keys().nth(place).copied() else { return };
         let client = self.open.remove(&id).expect("it is open");
-        self.reactor.site.server.bury(id);
+        self.reactor.router.server.terminate(id);
         self.check(id, &client, false);
     }
 
@@ -266,8 +266,8 @@ impl World {
         for _ in 0..100_000 {
             self.unblock(usize::MAX);
             self.turn();
-            let server = &self.reactor.site.server;
-            if server.flush.is_empty() && server.broadcasts.is_empty() {
+            let server = &self.reactor.router.server;
+            if server.flush.is_empty() && server.fanout.is_empty() {
                 break;
             }
         }
@@ -275,7 +275,7 @@ impl World {
         for (id, client) in &self.open {
             self.check(*id, client, true);
         }
-        for client in self.reactor.site.server.clients.iter().map(|(_, client)| client) {
+        for client in self.reactor.router.server.clients.iter().map(|(_, client)| client) {
             assert!(
                 client.state() != State::Open || client.is_hibernating(),
                 "seed {}: nothing stays",
@@ -371,15 +371,15 @@ fn nobody_waits_for_a_herd_that_comes_back() {
     install(Some(Box::new(phones.clone())));
     let plan = plan(Plain, |bounds| bounds.flush_clients_per_turn = 64);
     let mut reactor = Reactor::new(plan).expect("a port is free");
-    let since = reactor.site.server.cursor();
+    let since = reactor.router.server.cursor();
     for _ in 0..MISSED {
-        reactor.site.publish(b"a", b"");
+        reactor.router.publish(b"a", b"");
     }
     let mut come = |since: Option<&str>| {
         let id = reactor.attach();
-        let server = &mut reactor.site.server;
+        let server = &mut reactor.router.server;
         server.open(id, 0);
-        server.join(id, if since.is_some() { "a" } else { "c" }, Reason::Granted);
+        server.subscribe(id, if since.is_some() { "a" } else { "c" }, Reason::Granted);
         since.into_iter().for_each(|since| _ = server.resume(id, since));
         server.send(id, &Frame::text("welcome"));
         id

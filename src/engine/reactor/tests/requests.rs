@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use crate::engine::reactor::tests::{Silent, plan};
 use crate::engine::reactor::*;
-use crate::engine::redis::command_connection::Commander;
-use crate::engine::redis::config::LinkConfig;
+use crate::engine::redis::command_connection::CommandConnection;
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::request::{Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, command};
 
 /// The loop, and the Redis that it asks.
@@ -24,9 +24,9 @@ impl World {
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).expect("a socket can be made");
         let url = format!("unix:{}", path.display());
-        let config = LinkConfig::from_url(&url).expect("the path is a URL");
+        let config = RedisConfig::from_url(&url).expect("the path is a URL");
         let mut plan = plan(Silent, |_| {});
-        plan.commander = Some(Commander::new(config, 0));
+        plan.commander = Some(CommandConnection::new(config, 0));
         let reactor = Reactor::new(plan).expect("a port is free");
         World { reactor, events: Events::with_capacity(64), listener, path }
     }
@@ -57,12 +57,12 @@ impl World {
         }
         let mut stream = accepted.expect("the loop connects");
         stream.write_all(b"+OK\r\n+PONG\r\n").expect("the loop is there");
-        self.turn_until("ready", |reactor| reactor.site.commander_up);
+        self.turn_until("ready", |reactor| reactor.router.commander_up);
         stream
     }
 
     fn ask(&mut self, word: &str) {
-        self.reactor.site.server.ask(command(&[word.as_bytes()]), Purpose::Notice);
+        self.reactor.router.server.ask(command(&[word.as_bytes()]), Purpose::Notice);
     }
 
     /// Requests asked, and those of them that were unavailable.
@@ -83,18 +83,18 @@ fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() 
     let mut reactor = Reactor::new(plan(Silent, |_| {})).expect("a port is free");
     let mut events = Events::with_capacity(4);
     for _ in 0..2 {
-        reactor.site.server.ask(command(&[b"A"]), Purpose::Notice);
+        reactor.router.server.ask(command(&[b"A"]), Purpose::Notice);
     }
-    reactor.site.server.read_streams(vec!["s".to_owned()]);
+    reactor.router.server.read_streams(vec!["s".to_owned()]);
     let page = Purpose::Page { id: ConnId::NOBODY, stream: 0 };
-    reactor.site.server.ask(command(&[b"A"]), page);
-    reactor.site.server.ask(command(&[b"A"]), Purpose::Extent { stream: 0 });
+    reactor.router.server.ask(command(&[b"A"]), page);
+    reactor.router.server.ask(command(&[b"A"]), Purpose::Extent { stream: 0 });
     assert!(reactor.next_wake(5) == Some(5), "what waits keeps the loop from sleeping");
     reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
     assert_eq!(reactor.metrics().requests, 4);
     assert_eq!(reactor.metrics().requests_unavailable, 4);
-    assert_eq!(reactor.site.server.requests_len(), 0);
-    assert!(reactor.site.commander_up, "nobody needs one");
+    assert_eq!(reactor.router.server.requests_len(), 0);
+    assert!(reactor.router.commander_up, "nobody needs one");
 }
 
 #[test]
@@ -125,18 +125,18 @@ fn a_request_is_answered_by_redis_or_unavailable_once_the_connection_is_gone() {
     world.turn();
     drop(redis);
     world.turn_until("the end", |reactor| reactor.metrics().requests_unavailable == 2);
-    assert!(!world.reactor.site.commander_up && world.reactor.links[0].is_settled());
+    assert!(!world.reactor.router.commander_up && world.reactor.links[0].is_settled());
     world.ask("D");
     world.turn();
     assert_eq!(world.counted(), (5, 3), "it waits for nothing");
     let _redis = world.accept();
-    assert!(world.reactor.site.commander_up, "it comes back by itself");
+    assert!(world.reactor.router.commander_up, "it comes back by itself");
 }
 
 #[test]
 fn above_the_bounds_only_whose_it_is_is_held() {
     let mut reactor = Reactor::new(plan(Silent, |_| {})).expect("a port is free");
-    let server = &mut reactor.site.server;
+    let server = &mut reactor.router.server;
     server.ask(vec![b'x'; REQUEST_BYTES_MAX], Purpose::Notice);
     server.ask(vec![b'x'; 1], Purpose::Notice);
     assert_eq!(server.next_request().map(|one| one.command.len()), Some(REQUEST_BYTES_MAX));

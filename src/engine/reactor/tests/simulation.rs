@@ -21,8 +21,8 @@ use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::tests::simulated_phones::{Memory, Phone, Phones, Shared};
 use crate::engine::reactor::tests::simulated_redis::Redis;
 use crate::engine::reactor::*;
-use crate::engine::redis::config::LinkConfig;
-use crate::engine::redis::subscriber::Link;
+use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::push::Push;
 use crate::push::auth::{KeySettings, Keys};
 
@@ -83,8 +83,8 @@ impl World {
         });
         plan.prefix = "pub.".to_owned();
         let url = format!("unix:{}", redis.path.display());
-        let link = LinkConfig::from_url(&url).expect("the path is a URL");
-        plan.link = Some(Link::new(link, 0));
+        let link = RedisConfig::from_url(&url).expect("the path is a URL");
+        plan.link = Some(RedisSubscriber::new(link, 0));
         let phones = Shared(Rc::new(RefCell::new(Phones {
             all: BTreeMap::new(),
             readable: BTreeSet::new(),
@@ -303,14 +303,14 @@ impl World {
 
     /// What holds at every turn.
     fn check(&self) {
-        let (server, seed) = (&self.reactor.site.server, self.seed);
+        let (server, seed) = (&self.reactor.router.server, self.seed);
         let mut handshakes = 0;
-        let mut memberships = 0;
+        let mut subscriptions = 0;
         let mut unfinished = 0;
         for (_, client) in server.clients.iter() {
             handshakes += usize::from(client.state() == State::Head);
-            let of = server.hubs[0].topics(&client.memberships).count();
-            memberships += of;
+            let of = server.hubs[0].topics(&client.subscriptions).count();
+            subscriptions += of;
             assert!(client.state() == State::Open || of == 0, "seed {seed}: a member is gone");
             unfinished += client.unfinished().0;
             // What came in one turn may be half a bound more, and the answers to what was read.
@@ -322,7 +322,7 @@ impl World {
             "seed {seed}: what is unfinished is summed up wrongly"
         );
         assert_eq!(server.handshakes.len(), handshakes, "seed {seed}");
-        assert_eq!(server.hubs[0].memberships_len(), memberships, "seed {seed}");
+        assert_eq!(server.hubs[0].memberships_len(), subscriptions, "seed {seed}");
     }
 
     /// Everything is mended, everybody reads; then a last message on each topic must reach all who listen.
@@ -352,7 +352,7 @@ impl World {
             assert_eq!(phone.asked, phone.answered, "seed {}: {}", self.seed, phone.sub);
         }
         drop(phones);
-        let now = self.reactor.site.server.now.millis;
+        let now = self.reactor.router.server.now.millis;
         let wake = self.reactor.next_wake(now);
         assert!(wake.is_none_or(|wake| wake > now), "seed {}: the loop never rests", self.seed);
     }
@@ -385,7 +385,7 @@ impl World {
         drop(phones);
         // Longer than every deadline: one that was put off is looked at once more when it would have come.
         self.mend(200, 1000);
-        let server = &self.reactor.site.server;
+        let server = &self.reactor.router.server;
         let seed = self.seed;
         assert_eq!(server.clients.len(), 0, "seed {seed}: a slot leaks");
         assert_eq!((server.hubs[0].topics_len(), server.handshakes.len()), (0, 0), "seed {seed}");

@@ -49,27 +49,27 @@ fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
     // 30 of them, in no order, are owed one to thirty frames.
     for place in 1..=30 {
         let id = all[place * 997 % 3_000];
-        (0..place).for_each(|_| reactor.site.server.send(id, &Frame::text("1234")));
+        (0..place).for_each(|_| reactor.router.server.send(id, &Frame::text("1234")));
         reactor.flush();
     }
-    let told = reactor.site.clients_owed_most();
+    let told = reactor.router.clients_owed_most();
     let value: serde_json::Value = serde_json::from_str(&told).unwrap();
     let clients = value["clients"].as_array().unwrap();
     let frames: Vec<u64> = clients.iter().map(|one| one["frames"].as_u64().unwrap()).collect();
     assert_eq!(frames, (21..=30).rev().collect::<Vec<_>>());
     let deepest = &clients[0];
     assert_eq!(deepest["bytes"], 30 * 6);
-    assert_eq!(deepest["conn"], reactor.site.server.name_of(all[30 * 997 % 3_000]));
+    assert_eq!(deepest["conn"], reactor.router.server.name_of(all[30 * 997 % 3_000]));
     assert_eq!((&deepest["full"], &deepest["route"]), (&true.into(), &"/".into()));
     assert!(deepest["sub"].is_null() && deepest["topics"] == 0, "{told}");
 
     // Whoever is gone is still told of, for a second.
-    reactor.site.server.bury(all[30 * 997 % 3_000]);
+    reactor.router.server.terminate(all[30 * 997 % 3_000]);
     reactor.reap();
-    assert_eq!(reactor.site.clients_owed_most(), told);
+    assert_eq!(reactor.router.clients_owed_most(), told);
     assert_eq!(reactor.metrics().backlog_walks, 1);
-    reactor.site.server.now.millis += 1000;
-    let told = reactor.site.clients_owed_most();
+    reactor.router.server.now.millis += 1000;
+    let told = reactor.router.clients_owed_most();
     assert!(!told.contains("\"frames\":30") && told.contains("\"frames\":20"), "{told}");
     assert_eq!(reactor.metrics().backlog_walks, 2);
 }

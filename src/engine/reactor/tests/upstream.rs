@@ -36,7 +36,7 @@ fn a_send_is_an_entry_of_the_stream_and_is_answered_once_redis_has_it() {
     let ((client, name), (bystander, _)) = (connect(&mut talks, "4\"2"), connect(&mut talks, "43"));
     talks.say(client, r#"{"op":"send","data":{"a" : 1.0},"topic":"hall","ref":"\u0061"}"#);
     assert_eq!(talks.told(client).len(), 0, "not before Redis has it");
-    let at = talks.reactor.site.server.now.unix_millis.to_string();
+    let at = talks.reactor.router.server.now.unix_millis.to_string();
     let (words, request) = talks.asked().remove(0);
     let expected = [
         "XADD",

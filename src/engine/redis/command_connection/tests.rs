@@ -9,11 +9,11 @@ use crate::features::streams::simulated_streams::Streams;
 const PING: &str = "*1\r\n$4\r\nPING\r\n";
 const SET_NAME: &str = "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$17\r\noneloop-commander\r\n";
 
-fn commander(url: &str) -> Commander {
-    Commander::new(LinkConfig::from_url(url).expect("the URL is right"), 0)
+fn commander(url: &str) -> CommandConnection {
+    CommandConnection::new(RedisConfig::from_url(url).expect("the URL is right"), 0)
 }
 
-fn ready() -> Commander {
+fn ready() -> CommandConnection {
     let mut commander = commander("redis://h");
     connect(&mut commander, 0);
     assert_eq!(feed(&mut commander, "+OK\r\n+PONG\r\n", 0), ["Ready"]);
@@ -21,13 +21,13 @@ fn ready() -> Commander {
     commander
 }
 
-fn connect(commander: &mut Commander, now: Millis) {
+fn connect(commander: &mut CommandConnection, now: Millis) {
     assert!(commander.session.wants_connect(now));
     commander.session.connecting(now);
     commander.connected(now);
 }
 
-fn feed(commander: &mut Commander, input: impl AsRef<[u8]>, now: Millis) -> Vec<String> {
+fn feed(commander: &mut CommandConnection, input: impl AsRef<[u8]>, now: Millis) -> Vec<String> {
     let mut input = input.as_ref();
     let mut events = Vec::new();
     while let Some(event) = commander.next(&mut input, now) {
@@ -59,19 +59,19 @@ fn feed(commander: &mut Commander, input: impl AsRef<[u8]>, now: Millis) -> Vec<
     events
 }
 
-fn take_output(commander: &mut Commander) -> String {
+fn take_output(commander: &mut CommandConnection) -> String {
     let output = String::from_utf8(commander.session.output().to_vec()).expect("it is text");
     commander.session.wrote(output.len());
     output
 }
 
-fn ask(commander: &mut Commander, words: &[&str], now: Millis) -> bool {
+fn ask(commander: &mut CommandConnection, words: &[&str], now: Millis) -> bool {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let request = Request { command: command(&words), purpose: Purpose::Notice };
     commander.ask(request, now).is_ok()
 }
 
-fn lost(commander: &mut Commander) -> usize {
+fn lost(commander: &mut CommandConnection) -> usize {
     std::iter::from_fn(|| commander.next_lost()).count()
 }
 
@@ -266,7 +266,7 @@ fn a_refusal_shows_no_user_and_no_password() {
 }
 
 /// A client, by its number alone.
-fn page(commander: &mut Commander, client: u32, from: u64, up_to: EntryId) {
+fn page(commander: &mut CommandConnection, client: u32, from: u64, up_to: EntryId) {
     let from = EntryId { millis: from, number: 0 };
     let purpose = Purpose::Page { id: ConnId { index: client, generation: 0 }, stream: 1 };
     let command = commands::page("more", from, up_to, PAGE_ENTRIES);
@@ -284,9 +284,9 @@ fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
     redis.all[1].add(&[b"topic", b"a"]);
     for seed in 1..60 {
         let mut random = Random::new(seed);
-        let mut config = LinkConfig::from_url("redis://h").expect("the URL is right");
+        let mut config = RedisConfig::from_url("redis://h").expect("the URL is right");
         config.payload_bytes_max = 1000;
-        let mut commander = Commander::new(config, 0);
+        let mut commander = CommandConnection::new(config, 0);
         connect(&mut commander, 0);
         feed(&mut commander, "+OK\r\n+PONG\r\n", 0);
         take_output(&mut commander);
@@ -317,7 +317,7 @@ fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
 }
 
 /// What the stream holds.
-fn look(commander: &mut Commander) {
+fn look(commander: &mut CommandConnection) {
     let command = commands::info("more");
     let request = Request { command, purpose: Purpose::Extent { stream: 1 } };
     assert!(commander.ask(request, 0).is_ok());

@@ -14,22 +14,22 @@ const SUBSCRIBED_3: &str = ">3\r\n$10\r\npsubscribe\r\n$5\r\npub.*\r\n:1\r\n";
 const MESSAGE_2: &str = "*4\r\n$8\r\npmessage\r\n$5\r\npub.*\r\n$5\r\npub.a\r\n$2\r\nhi\r\n";
 const MESSAGE_3: &str = ">4\r\n$8\r\npmessage\r\n$5\r\npub.*\r\n$5\r\npub.a\r\n$2\r\nhi\r\n";
 
-fn config(url: &str, patterns: &[&str]) -> LinkConfig {
-    let mut config = LinkConfig::from_url(url).expect("the URL is right");
+fn config(url: &str, patterns: &[&str]) -> RedisConfig {
+    let mut config = RedisConfig::from_url(url).expect("the URL is right");
     config.patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
     config.payload_bytes_max = 1000;
     config
 }
 
-fn connected_link(url: &str, patterns: &[&str]) -> Link {
-    let mut link = Link::new(config(url, patterns), 0);
+fn connected_link(url: &str, patterns: &[&str]) -> RedisSubscriber {
+    let mut link = RedisSubscriber::new(config(url, patterns), 0);
     assert!(link.session.wants_connect(0));
     link.session.connecting(0);
     link.connected(0);
     link
 }
 
-fn up_link(patterns: &[&str]) -> Link {
+fn up_link(patterns: &[&str]) -> RedisSubscriber {
     let mut link = connected_link("redis://h", patterns);
     feed(&mut link, GREETED, 0);
     feed(&mut link, "+OK\r\n", 0);
@@ -43,7 +43,7 @@ fn up_link(patterns: &[&str]) -> Link {
 }
 
 /// The events, as text.
-fn feed(link: &mut Link, input: impl AsRef<[u8]>, now: Millis) -> Vec<String> {
+fn feed(link: &mut RedisSubscriber, input: impl AsRef<[u8]>, now: Millis) -> Vec<String> {
     let mut input = input.as_ref();
     let mut events = Vec::new();
     while let Some(event) = link.next(&mut input, now) {
@@ -61,7 +61,7 @@ fn feed(link: &mut Link, input: impl AsRef<[u8]>, now: Millis) -> Vec<String> {
     events
 }
 
-fn take_output(link: &mut Link) -> String {
+fn take_output(link: &mut RedisSubscriber) -> String {
     let output = String::from_utf8(link.session.output().to_vec()).expect("commands are text");
     // The socket may take any part.
     link.session.wrote(output.len() / 2);
@@ -70,7 +70,7 @@ fn take_output(link: &mut Link) -> String {
     output
 }
 
-fn failure(link: &mut Link, input: &str) -> String {
+fn failure(link: &mut RedisSubscriber, input: &str) -> String {
     let mut events = feed(link, input, 0);
     assert_eq!(events.len(), 1, "{input}: {events:?}");
     assert!(!link.session.is_ready());
@@ -163,7 +163,7 @@ fn up_means_that_every_configured_pattern_is_acknowledged() {
 
 #[test]
 fn one_deadline_covers_the_attempt() {
-    let mut link = Link::new(config("redis://h", &["pub.*"]), 100);
+    let mut link = RedisSubscriber::new(config("redis://h", &["pub.*"]), 100);
     link.session.connecting(100);
     assert_eq!(link.session.deadline(), Some(5100));
     link.connected(4000);
@@ -307,7 +307,7 @@ fn backoff_grows_within_its_bounds_and_begins_anew_once_it_stayed_up() {
         let backoff_max = random.choose(&[0, 10, 50, 77, 2000, 60_000]);
         config.backoff_max = backoff_max;
         let longest_ever = backoff_max.max(10);
-        let mut link = Link::new(config, 0);
+        let mut link = RedisSubscriber::new(config, 0);
         for attempt in 0..100 {
             link.session.connecting(0);
             assert!(!link.down(0, random.next()));
@@ -344,7 +344,7 @@ fn back(number: u32) -> String {
 }
 
 /// Greeted by a Redis that says its mode; what comes after the acknowledged pattern is left to the test.
-fn looked_at_link() -> Link {
+fn looked_at_link() -> RedisSubscriber {
     let mut link = connected_link("redis://h", &["pub.*"]);
     take_output(&mut link);
     feed(&mut link, MODE, 0);

@@ -6,8 +6,8 @@ use crate::features::streams::simulated_streams::Streams;
 
 const NAMES: [&str; 2] = ["pub", "more"];
 
-fn config() -> LinkConfig {
-    let mut config = LinkConfig::from_url("redis://h").expect("the URL is right");
+fn config() -> RedisConfig {
+    let mut config = RedisConfig::from_url("redis://h").expect("the URL is right");
     config.streams = NAMES.map(str::to_owned).to_vec();
     config.payload_bytes_max = 100;
     config

@@ -11,15 +11,15 @@
 use crate::engine::client::State;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::outbox::GATHERED_BYTES_MAX;
-use crate::engine::client::tally::Tally;
+use crate::engine::client::tally::DeliveryCount;
 use crate::engine::pending_writes::Lane;
 use crate::engine::server::Server;
-use crate::engine::server::broadcasts::{Audience, Walk};
+use crate::engine::server::fanout_queue::{Audience, Walk};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
 
 /// What came of offering a listener what it is owed.
-pub(crate) enum Offered {
+pub(crate) enum WriteOutcome {
     /// It was owed nothing.
     Nothing,
     /// So many bytes were written; `whole` if that is all, else the rest is kept in a box.
@@ -35,7 +35,7 @@ impl Server {
     /// not wait for the others.
     pub(super) fn broadcast(&mut self, topics: &[u32], frame: Frame) {
         let audience = Audience::Topics(topics.into());
-        self.broadcasts.push(self.route, audience, frame, self.is_recorded);
+        self.fanout.push(self.route, audience, frame, self.is_recorded);
         let mut members = std::mem::take(&mut self.members);
         let hub = &self.hubs[self.route as usize];
         members.clear();
@@ -44,21 +44,21 @@ impl Server {
         for index in members.iter().copied() {
             let id = ConnId { index, generation: self.clients[index].generation };
             if self.caught_up(id) {
-                self.owe(id, Lane::Urgent);
+                self.schedule_flush(id, Lane::Urgent);
             }
         }
         self.members = members;
     }
 
     /// Has a frame dealt out to everyone of this route who listens to anything.
-    pub fn send_to_listeners(&mut self, frame: Frame) {
-        self.broadcasts.push(self.route, Audience::Listeners, frame, self.is_recorded);
+    pub fn send_to_subscribers(&mut self, frame: Frame) {
+        self.fanout.push(self.route, Audience::Everyone, frame, self.is_recorded);
     }
 
     /// Queues for a client the broadcasts that it is still owed. `None`: its backlog hit a bound; else how many frames that
     /// were.
     pub(crate) fn catch_up(&mut self, id: ConnId) -> Option<usize> {
-        let latest = self.broadcasts.latest();
+        let latest = self.fanout.latest();
         let served = match self.open_client(id) {
             Some(client) if client.is_behind(latest) => client.serve(latest),
             _ => return Some(0),
@@ -77,7 +77,7 @@ impl Server {
         owed.clear();
         self.owed = owed;
         if queued > 0 {
-            self.owe(id, Lane::Bulk);
+            self.schedule_flush(id, Lane::Bulk);
         }
         fits.then_some(queued)
     }
@@ -98,13 +98,13 @@ impl Server {
         // Looked up for each of them; few clients listen to more than some topics.
         let mut topics = std::mem::take(&mut self.topics);
         topics.clear();
-        topics.extend(hub.topic_numbers(&client.memberships));
+        topics.extend(hub.topic_numbers(&client.subscriptions));
         topics.sort_unstable();
         let is_for_it = |audience: &Audience| match audience {
             Audience::Topics(of) => of.iter().any(|topic| topics.binary_search(topic).is_ok()),
-            Audience::Listeners => !topics.is_empty(),
+            Audience::Everyone => !topics.is_empty(),
         };
-        let waiting = self.broadcasts.waiting.iter();
+        let waiting = self.fanout.waiting.iter();
         let is_replaying = client.is_replaying();
         owed.extend(
             waiting
@@ -125,12 +125,12 @@ impl Server {
 
     /// The next listener of the broadcasts that wait who was not served yet. Each step of the walk counts as a visit, also to
     /// those who were; `None` when there are no visits left, or nothing waits.
-    pub(crate) fn next_listener(&mut self, visits: &mut usize) -> Option<ConnId> {
-        while *visits > 0 && !self.broadcasts.is_empty() {
+    pub(crate) fn next_recipient(&mut self, visits: &mut usize) -> Option<ConnId> {
+        while *visits > 0 && !self.fanout.is_empty() {
             *visits -= 1;
             let Some((index, latest)) = self.walk_on() else {
-                self.broadcasts.pop();
-                if self.broadcasts.renumber() {
+                self.fanout.pop();
+                if self.fanout.renumber() {
                     // Once in two billion broadcasts: 10 ms at a million clients.
                     self.clients.iter_mut().for_each(|client| {
                         client.serve(0);
@@ -148,11 +148,11 @@ impl Server {
 
     /// The slot of the next one of the first broadcast's audience, and up to where all whom this walk meets are served.
     fn walk_on(&mut self) -> Option<(u32, u32)> {
-        let first = self.broadcasts.waiting.front()?;
-        let latest = self.broadcasts.latest;
-        let walk = self.broadcasts.walk.get_or_insert(Walk { place: 0, latest });
+        let first = self.fanout.waiting.front()?;
+        let latest = self.fanout.latest;
+        let walk = self.fanout.walk.get_or_insert(Walk { place: 0, latest });
         match &first.audience {
-            Audience::Listeners => {
+            Audience::Everyone => {
                 let index = walk.place;
                 walk.place += 1;
                 (index < self.clients.end()).then_some((index, walk.latest))
@@ -174,21 +174,21 @@ impl Server {
     }
 
     /// Writes to a listener whom the walk has met all broadcasts that it is owed, at once if it has nothing else in flight.
-    pub(crate) fn offer(&mut self, id: ConnId, gather: &mut Vec<u8>) -> Offered {
-        let latest = self.broadcasts.latest();
-        let is_much = self.broadcasts.bytes() > GATHERED_BYTES_MAX;
+    pub(crate) fn offer(&mut self, id: ConnId, gather: &mut Vec<u8>) -> WriteOutcome {
+        let latest = self.fanout.latest();
+        let is_much = self.fanout.bytes() > GATHERED_BYTES_MAX;
         let served = match self.open_client(id) {
-            None => return Offered::Nothing,
+            None => return WriteOutcome::Nothing,
             Some(client) if is_much || !client.is_hibernating() => {
                 return self.offer_queued(id);
             }
             Some(client) => client.serve(latest),
         };
         // A walk along the slots meets also those who listen to nothing.
-        let is_owed_all = self.broadcasts.waiting.front().is_some_and(|first| {
+        let is_owed_all = self.fanout.waiting.front().is_some_and(|first| {
             first.number > served && matches!(first.audience, Audience::Topics(_))
         });
-        if is_owed_all && let Some(all) = self.broadcasts.gathered() {
+        if is_owed_all && let Some(all) = self.fanout.gathered() {
             let client = self.clients.get_mut(id.index).expect("it was just found");
             let (length, written) = (all.len(), client.write(id, all));
             return self.keep(id, served, length, written);
@@ -199,19 +199,19 @@ impl Server {
         owed.drain(..).for_each(|frame| gather.extend_from_slice(frame.as_bytes()));
         self.owed = owed;
         if gather.is_empty() {
-            return Offered::Nothing;
+            return WriteOutcome::Nothing;
         }
         let client = self.clients.get_mut(id.index).expect("it was just found");
         let written = client.write(id, gather);
         self.keep(id, served, gather.len(), written)
     }
 
-    fn offer_queued(&mut self, id: ConnId) -> Offered {
+    fn offer_queued(&mut self, id: ConnId) -> WriteOutcome {
         match self.catch_up(id) {
-            Some(frames) => Offered::Queued(frames),
+            Some(frames) => WriteOutcome::Queued(frames),
             None => {
                 self.close(id, Close::SLOW);
-                Offered::Queued(1)
+                WriteOutcome::Queued(1)
             }
         }
     }
@@ -223,18 +223,18 @@ impl Server {
         served: u32,
         length: usize,
         written: std::io::Result<usize>,
-    ) -> Offered {
+    ) -> WriteOutcome {
         let Ok(written) = written else {
-            self.bury(id);
-            return Offered::Gone;
+            self.terminate(id);
+            return WriteOutcome::Gone;
         };
         let whole = written == length;
         let now = tick(self.now.millis);
-        if !whole || self.broadcasts.are_counted() {
+        if !whole || self.fanout.are_counted() {
             let mut owed = std::mem::take(&mut self.owed);
             self.find_owed(id, served, &mut owed);
             if whole {
-                owed.iter().filter_map(Frame::tally).for_each(Tally::wrote_at_once);
+                owed.iter().filter_map(Frame::tally).for_each(DeliveryCount::wrote_at_once);
             } else {
                 let client = self.clients.get_mut(id.index).expect("it was written to");
                 client.keep_unwritten(owed.iter(), written, now);
@@ -243,6 +243,6 @@ impl Server {
             owed.clear();
             self.owed = owed;
         }
-        Offered::Written { bytes: written, whole }
+        WriteOutcome::Written { bytes: written, whole }
     }
 }

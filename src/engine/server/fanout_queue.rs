@@ -18,7 +18,7 @@ pub(super) enum Audience {
     /// The members of these topics of the route's hub.
     Topics(Rc<[u32]>),
     /// Everyone of the route who listens to anything.
-    Listeners,
+    Everyone,
 }
 
 /// One message to a crowd.
@@ -61,7 +61,7 @@ struct Gathered {
 
 /// The queue.
 #[derive(Debug, Default)]
-pub(crate) struct Broadcasts {
+pub(crate) struct FanoutQueue {
     pub(super) waiting: VecDeque<Broadcast>,
     shares: Vec<Share>,
     /// Of all that waits: asked for at each listener.
@@ -73,7 +73,7 @@ pub(crate) struct Broadcasts {
     counted: usize,
 }
 
-impl Broadcasts {
+impl FanoutQueue {
     /// Whether everybody has been served.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
@@ -204,7 +204,7 @@ impl Broadcasts {
     /// Gives back what a burst needed.
     pub fn shrink(&mut self) {
         if self.is_empty() {
-            *self = Broadcasts { latest: self.latest, ..Broadcasts::default() };
+            *self = FanoutQueue { latest: self.latest, ..FanoutQueue::default() };
         }
     }
 

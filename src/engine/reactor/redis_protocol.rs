@@ -1,11 +1,11 @@
 //! What is spoken over a socket to Redis, and what the site learns by it.
 
 use crate::clock::Millis;
-use crate::engine::redis::command_connection::{self, Commander};
+use crate::engine::redis::command_connection::{self, CommandConnection};
 use crate::engine::redis::request::Answer;
 use crate::engine::redis::session::Session;
-use crate::engine::redis::subscriber::{self, Link};
-use crate::engine::router::Site;
+use crate::engine::redis::subscriber::{self, RedisSubscriber};
+use crate::engine::router::Router;
 use crate::features::streams::reader::{self, Reader};
 
 /// Answers taken from what one read brought, and requests told in one turn that a broken connection lost them: each may write
@@ -17,7 +17,7 @@ const LOST_PER_TURN: usize = 1024;
 const LAG_MAX: Millis = 86_400_000;
 
 /// One of our connections to Redis, as its socket sees it.
-pub trait Dialogue {
+pub trait RedisProtocol {
     /// What there is none of while it is down, for the log.
     fn name(&self) -> &'static str;
 
@@ -35,13 +35,13 @@ pub trait Dialogue {
 
     /// Takes what was read, until all that follows from it is done, or a client is owed enough: `false`. Says why if the
     /// connection is to end.
-    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String>;
+    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String>;
 
     /// Asks for a sign of life, or says that none came.
     fn on_time(&mut self, now: Millis) -> Result<(), String>;
 
     /// Takes the requests that wait in the site, and tells it of those that will not be answered; `false`: it takes none.
-    fn take_requests(&mut self, _site: &mut Site) -> bool {
+    fn take_requests(&mut self, _site: &mut Router) -> bool {
         false
     }
 
@@ -56,25 +56,25 @@ pub trait Dialogue {
     }
 
     /// The connection is gone, or could not be made. Says whether it was ready.
-    fn down(&mut self, site: &mut Site, random: u64) -> bool;
+    fn down(&mut self, router: &mut Router, random: u64) -> bool;
 }
 
 /// All that there are to be, the subscription first: it is cut off when it lags. Until they say otherwise nothing is up.
 pub fn all(
-    link: Option<Link>,
+    link: Option<RedisSubscriber>,
     reader: Option<Reader>,
-    commander: Option<Commander>,
-    site: &mut Site,
-) -> Vec<Box<dyn Dialogue>> {
-    let mut all: Vec<Box<dyn Dialogue>> = Vec::new();
-    site.source_up = link.is_none();
-    site.reader_up = reader.is_none();
-    site.commander_up = commander.is_none();
+    commander: Option<CommandConnection>,
+    router: &mut Router,
+) -> Vec<Box<dyn RedisProtocol>> {
+    let mut all: Vec<Box<dyn RedisProtocol>> = Vec::new();
+    router.source_up = link.is_none();
+    router.reader_up = reader.is_none();
+    router.commander_up = commander.is_none();
     if let Some(link) = link {
         all.push(Box::new(link));
     }
     if let Some(reader) = reader {
-        site.server.read_streams(reader.session.config().streams.clone());
+        router.server.read_streams(reader.session.config().streams.clone());
         all.push(Box::new(reader));
     }
     if let Some(commander) = commander {
@@ -83,7 +83,7 @@ pub fn all(
     all
 }
 
-impl Dialogue for Link {
+impl RedisProtocol for RedisSubscriber {
     fn name(&self) -> &'static str {
         "link to Redis"
     }
@@ -97,22 +97,22 @@ impl Dialogue for Link {
     }
 
     fn connected(&mut self, now: Millis) {
-        Link::connected(self, now);
+        RedisSubscriber::connected(self, now);
     }
 
-    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String> {
-        let now = site.server.now.millis;
-        while !site.server.is_pressed() {
+    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
+        let now = router.server.now.millis;
+        while !router.server.is_pressed() {
             match self.next(input, now) {
                 None => return Ok(true),
                 Some(subscriber::Event::Message { channel, payload }) => {
-                    site.publish(channel, payload);
+                    router.publish(channel, payload);
                 }
-                Some(subscriber::Event::Oversized) => site.oversized(),
+                Some(subscriber::Event::Oversized) => router.oversized(),
                 Some(subscriber::Event::Failed(why)) => return Err(why),
                 Some(subscriber::Event::Up) => {
                     log::info!("subscribed to Redis");
-                    site.on_source(true);
+                    router.on_source(true);
                 }
             }
         }
@@ -120,23 +120,23 @@ impl Dialogue for Link {
     }
 
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
-        match Link::on_time(self, now) {
+        match RedisSubscriber::on_time(self, now) {
             Some(subscriber::Event::Failed(why)) => Err(why),
             _ => Ok(()),
         }
     }
 
-    fn down(&mut self, site: &mut Site, random: u64) -> bool {
-        site.source_deaf = self.deaf().map(str::to_owned);
-        let was_up = Link::down(self, site.server.now.millis, random);
+    fn down(&mut self, router: &mut Router, random: u64) -> bool {
+        router.source_deaf = self.deaf().map(str::to_owned);
+        let was_up = RedisSubscriber::down(self, router.server.now.millis, random);
         if was_up {
-            site.on_source(false);
+            router.on_source(false);
         }
         was_up
     }
 }
 
-impl Dialogue for Commander {
+impl RedisProtocol for CommandConnection {
     fn name(&self) -> &'static str {
         "link to Redis for commands"
     }
@@ -150,39 +150,39 @@ impl Dialogue for Commander {
     }
 
     fn connected(&mut self, now: Millis) {
-        Commander::connected(self, now);
+        CommandConnection::connected(self, now);
     }
 
-    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String> {
-        let now = site.server.now.millis;
+    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
+        let now = router.server.now.millis;
         for _ in 0..ANSWERS_PER_READ {
-            if site.server.is_pressed() {
+            if router.server.is_pressed() {
                 break;
             }
             match self.next(input, now) {
                 None => return Ok(true),
                 Some(command_connection::Event::Answer(purpose, answer)) => {
-                    site.on_answer(purpose, answer)
+                    router.on_answer(purpose, answer)
                 }
                 Some(command_connection::Event::Entry { id, stream, entry, topic, data }) => {
-                    site.on_page_entry(id, stream, entry, topic, data);
+                    router.on_page_entry(id, stream, entry, topic, data);
                 }
                 Some(command_connection::Event::PageEnd { id, stream, end, refused }) => {
                     if let Some(why) = refused {
-                        site.log_refusal(&why);
+                        router.log_refusal(&why);
                     }
-                    site.on_page_end(id, stream, end);
+                    router.on_page_end(id, stream, end);
                 }
                 Some(command_connection::Event::Extent { stream, extent, refused }) => {
                     if let Some(why) = refused {
-                        site.log_refusal(&why);
+                        router.log_refusal(&why);
                     }
-                    site.on_extent(stream, extent);
+                    router.on_extent(stream, extent);
                 }
                 Some(command_connection::Event::Failed(why)) => return Err(why),
                 Some(command_connection::Event::Ready) => {
                     log::info!("connected to Redis for commands");
-                    site.commander_up = true;
+                    router.commander_up = true;
                 }
             }
         }
@@ -190,21 +190,21 @@ impl Dialogue for Commander {
     }
 
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
-        match Commander::on_time(self, now) {
+        match CommandConnection::on_time(self, now) {
             Some(command_connection::Event::Failed(why)) => Err(why),
             _ => Ok(()),
         }
     }
 
-    fn take_requests(&mut self, site: &mut Site) -> bool {
+    fn take_requests(&mut self, router: &mut Router) -> bool {
         let lost = std::iter::from_fn(|| self.next_lost());
-        lost.take(LOST_PER_TURN).for_each(|one| site.on_answer(one, Answer::Unavailable));
-        let now = site.server.now.millis;
+        lost.take(LOST_PER_TURN).for_each(|one| router.on_answer(one, Answer::Unavailable));
+        let now = router.server.now.millis;
         // What is asked because of an answer waits for the next turn.
-        for _ in 0..site.server.requests_len() {
-            let Some(request) = site.server.next_request() else { break };
+        for _ in 0..router.server.requests_len() {
+            let Some(request) = router.server.next_request() else { break };
             if let Err(purpose) = self.ask(request, now) {
-                site.on_answer(purpose, Answer::Unavailable);
+                router.on_answer(purpose, Answer::Unavailable);
             }
         }
         true
@@ -215,16 +215,16 @@ impl Dialogue for Commander {
     }
 
     fn is_settled(&self) -> bool {
-        Commander::is_settled(self)
+        CommandConnection::is_settled(self)
     }
 
-    fn down(&mut self, site: &mut Site, random: u64) -> bool {
-        site.commander_up = false;
-        Commander::down(self, site.server.now.millis, random)
+    fn down(&mut self, router: &mut Router, random: u64) -> bool {
+        router.commander_up = false;
+        CommandConnection::down(self, router.server.now.millis, random)
     }
 }
 
-impl Dialogue for Reader {
+impl RedisProtocol for Reader {
     fn name(&self) -> &'static str {
         "link to Redis for streams"
     }
@@ -245,36 +245,36 @@ impl Dialogue for Reader {
         Reader::connected(self, now);
     }
 
-    fn take_in(&mut self, site: &mut Site, input: &mut &[u8]) -> Result<bool, String> {
+    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
         use reader::Event;
-        let now = site.server.now.millis;
-        while !site.server.is_pressed() {
+        let now = router.server.now.millis;
+        while !router.server.is_pressed() {
             match self.next(input, now) {
                 None => return Ok(true),
                 Some(Event::Entry { stream, id, topic, data, receipt }) => {
-                    let age = site.server.now.unix_millis.saturating_sub(id.millis);
-                    site.server.metrics.stream_lag_micros.record(age.min(LAG_MAX) * 1000);
-                    site.publish_entry(stream, id, topic, data, receipt);
+                    let age = router.server.now.unix_millis.saturating_sub(id.millis);
+                    router.server.metrics.stream_lag_micros.record(age.min(LAG_MAX) * 1000);
+                    router.publish_entry(stream, id, topic, data, receipt);
                 }
                 Some(Event::Passed { stream, id, is_oversized, bytes }) => {
-                    site.pass_entry(stream, id, is_oversized, bytes as usize);
+                    router.pass_entry(stream, id, is_oversized, bytes as usize);
                 }
                 Some(Event::Begins { stream, covered_from }) => {
-                    site.stream_begins(stream, covered_from);
+                    router.stream_begins(stream, covered_from);
                 }
                 Some(Event::Earlier { stream, id, topic, data }) => {
-                    if !site.prefill_entry(stream, id, topic, data) {
+                    if !router.prefill_entry(stream, id, topic, data) {
                         self.end_earlier(stream);
                     }
                 }
                 Some(Event::EarlierEnd { .. }) => {}
                 Some(Event::Lost { stream, covered_from }) => {
-                    site.on_stream_lost(stream, covered_from);
+                    router.on_stream_lost(stream, covered_from);
                 }
                 Some(Event::Failed(why)) => return Err(why),
                 Some(Event::Reading) => {
                     log::info!("reading streams from Redis");
-                    site.on_reader(true);
+                    router.on_reader(true);
                 }
             }
         }
@@ -288,8 +288,8 @@ impl Dialogue for Reader {
         }
     }
 
-    fn down(&mut self, site: &mut Site, random: u64) -> bool {
-        site.on_reader(false);
-        Reader::down(self, site.server.now.millis, random)
+    fn down(&mut self, router: &mut Router, random: u64) -> bool {
+        router.on_reader(false);
+        Reader::down(self, router.server.now.millis, random)
     }
 }

@@ -25,7 +25,7 @@ impl Server {
 
     /// Makes a client listen to the topic or pattern with this key (see [`crate::engine::pubsub::topic::Grant::key`]); `false` if it does already, or
     /// is open no more.
-    pub fn join(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
+    pub fn subscribe(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
         if !self.caught_up(id) {
             return false;
         }
@@ -33,20 +33,20 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
-        let joined = hub.join(id.index, &mut client.memberships, key, reason);
+        let joined = hub.subscribe(id.index, &mut client.subscriptions, key, reason);
         if joined && reason == Reason::Own {
             self.user_came(key);
         }
         let next = self.history.next();
         let replay = self.clients.get_mut(id.index).and_then(Client::replay);
         if joined && let Some(replay) = replay {
-            replay.join(key, next, &self.entries);
+            replay.subscribe(key, next, &self.entries);
         }
         joined
     }
 
     /// Makes it listen no more; `false` if it did not, or is open no more.
-    pub fn leave(&mut self, id: ConnId, key: &str) -> bool {
+    pub fn unsubscribe(&mut self, id: ConnId, key: &str) -> bool {
         if !self.caught_up(id) {
             return false;
         }
@@ -54,15 +54,15 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
-        let was_own = hub.reason(&client.memberships, key) == Some(Reason::Own);
-        let left = hub.leave(&mut client.memberships, key);
+        let was_own = hub.reason(&client.subscriptions, key) == Some(Reason::Own);
+        let left = hub.unsubscribe(&mut client.subscriptions, key);
         if left && was_own {
             self.user_left(key);
         }
         let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
         let replay = self.clients.get_mut(id.index).and_then(Client::replay);
         if left && let Some(replay) = replay {
-            replay.leave(key, next, &self.entries, most);
+            replay.unsubscribe(key, next, &self.entries, most);
         }
         left
     }
@@ -70,13 +70,13 @@ impl Server {
     /// Why a client listens to what has this key, if it does.
     pub fn reason(&mut self, id: ConnId, key: &str) -> Option<Reason> {
         let (client, hub) = self.with_hub(id)?;
-        hub.reason(&client.memberships, key)
+        hub.reason(&client.subscriptions, key)
     }
 
     /// Changes why it listens to it.
     pub fn set_reason(&mut self, id: ConnId, key: &str, reason: Reason) {
         if let Some((client, hub)) = self.with_hub(id) {
-            hub.set_reason(&client.memberships, key, reason);
+            hub.set_reason(&client.subscriptions, key, reason);
         }
     }
 
@@ -85,13 +85,13 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return Vec::new();
         };
-        hub.topics(&client.memberships).map(|(key, reason)| (key.to_owned(), reason)).collect()
+        hub.topics(&client.subscriptions).map(|(key, reason)| (key.to_owned(), reason)).collect()
     }
 
     /// The first key that it listens to for this reason.
     pub fn key_for(&mut self, id: ConnId, reason: Reason) -> Option<String> {
         let (client, hub) = self.with_hub(id)?;
-        let mut topics = hub.topics(&client.memberships);
+        let mut topics = hub.topics(&client.subscriptions);
         topics.find(|(_, why)| *why == reason).map(|(key, _)| key.to_owned())
     }
 
@@ -100,7 +100,7 @@ impl Server {
         let Some((client, hub)) = self.with_hub(id) else {
             return 0;
         };
-        hub.topics(&client.memberships).count()
+        hub.topics(&client.subscriptions).count()
     }
 
     /// Open clients of this route that listen to exactly this key because it is their own, the latest first.
@@ -118,7 +118,7 @@ impl Server {
         let open = members.filter(move |index| {
             let client = &self.clients[*index];
             client.state() == State::Open
-                && hub.reason(&client.memberships, key) == Some(Reason::Own)
+                && hub.reason(&client.subscriptions, key) == Some(Reason::Own)
         });
         open.map(|index| ConnId { index, generation: self.clients[index].generation })
     }
@@ -131,12 +131,12 @@ impl Server {
     /// The part of that which one client costs.
     pub(crate) fn memberships_bytes_of(&self, client: &Client) -> usize {
         let hub = self.hubs.get(client.route as usize);
-        hub.map_or(0, |hub| hub.held_bytes_of(&client.memberships)) + client.noted_bytes()
+        hub.map_or(0, |hub| hub.held_bytes_of(&client.subscriptions)) + client.noted_bytes()
     }
 
     /// The number of the topic of a client's user, among those of its route.
     pub(crate) fn user_of(&self, client: &Client) -> Option<u32> {
-        self.hubs.get(client.route as usize)?.own_topic(&client.memberships)
+        self.hubs.get(client.route as usize)?.own_topic(&client.subscriptions)
     }
 
     pub(super) fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {
