@@ -101,5 +101,5 @@ pub use app::App;
 pub use engine::client::frame::{Close, Frame};
 pub use engine::client::http::{Request, Response};
 pub use engine::handler::{Handler, Reject};
-pub use engine::server::Server;
+pub use engine::server::{Scope, Server};
 pub use engine::slots::ConnId;

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use oneloop::config::Config;
-use oneloop::{App, Close, ConnId, Frame, Handler, Reject, Request, Response, Server};
+use oneloop::{App, Close, ConnId, Frame, Handler, Reject, Request, Response, Scope};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Error, Message, WebSocket};
 
@@ -16,7 +16,7 @@ struct Echo {
 impl Handler for Echo {
     fn on_open(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         request: &Request,
     ) -> Result<(), Reject> {
@@ -35,21 +35,21 @@ impl Handler for Echo {
         }
     }
 
-    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
         for _ in 0..self.copies {
             server.send(id, &Frame::text(text));
         }
     }
 
-    fn on_binary(&mut self, server: &mut Server, id: ConnId, bytes: &[u8]) {
+    fn on_binary(&mut self, server: &mut Scope<'_>, id: ConnId, bytes: &[u8]) {
         server.send(id, &Frame::binary(bytes));
     }
 
-    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
         0
     }
 
-    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 /// Serves on a thread that lives as long as the test's process.

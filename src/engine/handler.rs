@@ -5,41 +5,45 @@ use crate::engine::client::frame::{CLOSE_REASON_BYTES_MAX, Close, Frame};
 use crate::engine::client::http::{Request, Response};
 use crate::engine::client::outbox::Slow;
 use crate::engine::redis::request::{Answer, Purpose};
-use crate::engine::server::Server;
+use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
 
 /// What a program does with the connections of one route.
 ///
 /// Its four calls are those of the original's application (`onOpen`, `onMessage`, `onPublishEntry`, `onClose`). A handler
-/// acts through the verbs of [`Server`], which only queue: none calls a handler, so no call is ever re-entered.
+/// acts through the verbs of [`Scope`], which only queue: none calls a handler, so no call is ever re-entered.
 pub trait Handler {
     /// A handshake asks to become a connection. Frames queued here are sent after the answer to the handshake.
     ///
     /// # Errors
     /// [`Reject`]: it does not become one.
-    fn on_open(&mut self, server: &mut Server, id: ConnId, request: &Request)
-    -> Result<(), Reject>;
+    fn on_open(
+        &mut self,
+        server: &mut Scope<'_>,
+        id: ConnId,
+        request: &Request,
+    ) -> Result<(), Reject>;
 
     /// A client sent a text message, at most `message_bytes_max` long.
-    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str);
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str);
 
-    /// Returns whether a text asks for topics and nothing else: then the handler counts them by [`Server::count_topic`], and they
+    /// Returns whether a text asks for topics and nothing else: then the handler counts them by [`Server::count_topic`](crate::Server::count_topic), and they
     /// are cheaper than other messages.
     fn asks_for_topics(&self, _text: &str) -> bool {
         false
     }
 
-    /// The time has come for a message that this handler has put off ([`Server::defer`]).
-    fn on_deferred(&mut self, _server: &mut Server, _id: ConnId, _text: &str) {}
+    /// The time has come for a message that this handler has put off ([`Server::defer`](crate::Server::defer)).
+    fn on_deferred(&mut self, _server: &mut Scope<'_>, _id: ConnId, _text: &str) {}
 
     /// A client sent a binary message. What speaks text alone closes with 1003, as here.
-    fn on_binary(&mut self, server: &mut Server, id: ConnId, _bytes: &[u8]) {
+    fn on_binary(&mut self, server: &mut Scope<'_>, id: ConnId, _bytes: &[u8]) {
         server.close(id, Close::UNSUPPORTED);
     }
 
     /// A publisher sent a message on a well-formed topic. Returns to how many clients it went.
-    fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize;
+    fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize;
 
     /// The frame of a message that a client missed, with the cursor that includes it; `None`: nothing is replayed on this route.
     /// Of messages that this handler publishes on its own account nothing is held.
@@ -52,26 +56,23 @@ pub trait Handler {
         None
     }
 
-    /// The time of a connection is over: it is closed with `code`, which [`Server::close_after`] or [`Server::close_at`] was given.
+    /// The time of a connection is over: it is closed with `code`, which [`Server::close_after`](crate::Server::close_after) or [`Server::close_at`](crate::Server::close_at) was given.
     /// Returns it with a reason.
     fn on_overdue(&self, _id: ConnId, code: u16) -> Close {
         Close::plain(code)
     }
 
     /// A connection that was opened is gone. Its memberships ended when its end began.
-    fn on_close(&mut self, server: &mut Server, id: ConnId);
+    fn on_close(&mut self, server: &mut Scope<'_>, id: ConnId);
 
     /// A back end gave an order on the control channel. Returns on how many clients it was carried out; for
     /// [`Order::Count`], how many listen.
-    fn on_order(&mut self, _server: &mut Server, _order: &Order) -> usize {
+    fn on_order(&mut self, _server: &mut Scope<'_>, _order: &Order) -> usize {
         0
     }
 
-    /// What became of a request that this handler made ([`Server::ask`]) with [`Purpose::Send`]; the client may be gone.
-    fn on_answer(&mut self, _server: &mut Server, _purpose: Purpose, _answer: Answer) {}
-
-    /// The link to Redis came up (again) or went down.
-    fn on_source(&mut self, _server: &mut Server, _up: bool) {}
+    /// What became of a request that this handler made ([`Server::ask`](crate::Server::ask)) with [`Purpose::Send`]; the client may be gone.
+    fn on_answer(&mut self, _server: &mut Scope<'_>, _purpose: Purpose, _answer: Answer) {}
 
     /// The settings were read again, and are good. What can change without dropping a client does; `route`: those of this one.
     fn on_reload(&mut self, _config: &Config, _route: &RouteConfig) {}

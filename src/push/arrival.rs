@@ -9,7 +9,7 @@ use crate::config::Format;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::http::Request;
 use crate::engine::pubsub::topic::text_of_key;
-use crate::engine::server::{Resumed, Server};
+use crate::engine::server::{Resumed, Scope};
 use crate::engine::slots::ConnId;
 
 /// Why a client that asked for a topic in its handshake does not hear it.
@@ -23,7 +23,7 @@ impl Push {
     /// token gave it; `since` asks for what it missed of all of them.
     pub(super) fn arrive(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         sub: Option<&str>,
         request: &Request,
@@ -38,7 +38,7 @@ impl Push {
     /// Listens to what was asked for together with the connection. Returns what is refused.
     pub(super) fn ask_for<'a>(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         topics: impl Iterator<Item = Cow<'a, str>>,
     ) -> Vec<Refused> {
@@ -59,7 +59,7 @@ impl Push {
     /// The first frame. Whoever came with `since` is told whether what it missed follows.
     pub(super) fn welcome(
         &self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         sub: Option<&str>,
         since: Option<&str>,
@@ -86,7 +86,7 @@ impl Push {
     }
 
     /// Tells a client what it asked for with the connection and does not hear.
-    pub(super) fn tell_refused(&self, server: &mut Server, id: ConnId, refused: &[Refused]) {
+    pub(super) fn tell_refused(&self, server: &mut Scope<'_>, id: ConnId, refused: &[Refused]) {
         for Refused { code, topic } in refused.iter().filter(|_| self.format == Format::Json) {
             let error = wire::error(code, topic.as_deref(), None);
             server.send(id, &Frame::text(&error));
@@ -94,7 +94,7 @@ impl Push {
     }
 
     /// Tells a client what it was granted and does not hear.
-    pub(super) fn tell_excess(&self, server: &mut Server, id: ConnId, excess: &[String]) {
+    pub(super) fn tell_excess(&self, server: &mut Scope<'_>, id: ConnId, excess: &[String]) {
         for key in excess.iter().filter(|_| self.format == Format::Json) {
             let error = wire::error("too_many_topics", Some(&text_of_key(key)), None);
             server.send(id, &Frame::text(&error));

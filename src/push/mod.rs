@@ -32,7 +32,7 @@ use crate::engine::handler::{Handler, Reject};
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::{Grant, text_of_key, user_topic};
 use crate::engine::redis::request::{Answer, Purpose};
-use crate::engine::server::Server;
+use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
 use auth::{Identity, KeySettings, Keys, Refusal};
@@ -99,7 +99,7 @@ impl Push {
     /// A user's connection begins to listen. Returns the keys above `topics_per_client_max`.
     fn enter(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         identity: &Identity,
     ) -> Result<Vec<String>, Close> {
@@ -123,7 +123,7 @@ impl Push {
     }
 
     /// What a token says beyond who its user is. Returns the keys above `topics_per_client_max`.
-    fn grant(&mut self, server: &mut Server, id: ConnId, identity: &Identity) -> Vec<String> {
+    fn grant(&mut self, server: &mut Scope<'_>, id: ConnId, identity: &Identity) -> Vec<String> {
         let granted = identity.topics.iter().chain(&self.topics);
         let excess = join_all(server, id, granted.flat_map(|grant| grant.keys(identity.admin)));
         if identity.admin || !identity.may.is_empty() {
@@ -138,7 +138,7 @@ impl Push {
 
     /// The same user's newer token: it replaces what the older one granted. What was asked for stays as far as the newer one
     /// permits it.
-    fn renew(&mut self, server: &mut Server, id: ConnId, identity: &Identity) -> Vec<String> {
+    fn renew(&mut self, server: &mut Scope<'_>, id: ConnId, identity: &Identity) -> Vec<String> {
         let granted: HashSet<&str> = identity
             .topics
             .iter()
@@ -168,7 +168,7 @@ impl Push {
     /// The command `auth`: the token that was awaited, or a newer one.
     fn authenticate(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         auth: &Auth<'_>,
         reference: Option<Reference<'_>>,
@@ -214,7 +214,7 @@ impl Push {
         self.tell_excess(server, id, &excess);
     }
 
-    fn obey(&mut self, server: &mut Server, id: ConnId, text: &str, command: Command<'_>) {
+    fn obey(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str, command: Command<'_>) {
         let reference = command.reference;
         let instead = self.waiting.get(&id).copied();
         let answer = match command.action {
@@ -247,7 +247,7 @@ impl Push {
 impl Handler for Push {
     fn on_open(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         request: &Request,
     ) -> Result<(), Reject> {
@@ -275,7 +275,7 @@ impl Handler for Push {
         Ok(())
     }
 
-    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
         // A mini program cannot send ping frames.
         if text == "ping" {
             return server.send(id, &Frame::text("pong"));
@@ -289,7 +289,7 @@ impl Handler for Push {
         }
     }
 
-    fn on_deferred(&mut self, server: &mut Server, id: ConnId, text: &str) {
+    fn on_deferred(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
         if let Ok(Command { action: Action::Auth(auth), reference }) = Command::parse(text) {
             self.authenticate(server, id, &auth, reference);
         }
@@ -307,7 +307,7 @@ impl Handler for Push {
         }
     }
 
-    fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize {
+    fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize {
         let format = self.format;
         server.publish(topic, |cursor| match format {
             Format::Raw => Frame::message(payload),
@@ -323,12 +323,12 @@ impl Handler for Push {
         (self.format == Format::Json).then(|| Frame::text(&wire::gap(from)))
     }
 
-    fn on_close(&mut self, _server: &mut Server, id: ConnId) {
+    fn on_close(&mut self, _server: &mut Scope<'_>, id: ConnId) {
         self.waiting.remove(&id);
         self.rights.remove(&id);
     }
 
-    fn on_order(&mut self, server: &mut Server, order: &Order) -> usize {
+    fn on_order(&mut self, server: &mut Scope<'_>, order: &Order) -> usize {
         self.carry_out(server, order)
     }
 
@@ -348,7 +348,7 @@ impl Handler for Push {
         }
     }
 
-    fn on_answer(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
+    fn on_answer(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
         self.tell_sender(server, purpose, answer);
     }
 

@@ -9,13 +9,13 @@ use super::wire;
 use crate::engine::client::frame::Close;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::Grant;
-use crate::engine::server::Server;
+use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
 use crate::features::control::order::{Order, Target};
 
 impl Push {
     /// Returns on how many clients it was carried out, or how many listen.
-    pub(super) fn carry_out(&mut self, server: &mut Server, order: &Order) -> usize {
+    pub(super) fn carry_out(&mut self, server: &mut Scope<'_>, order: &Order) -> usize {
         match order {
             Order::Kick { whom, reason } => {
                 let close = match reason {
@@ -40,7 +40,7 @@ impl Push {
 }
 
 /// Those of this route.
-fn connections(server: &Server, whom: &Target) -> Vec<ConnId> {
+fn connections(server: &Scope<'_>, whom: &Target) -> Vec<ConnId> {
     match whom {
         Target::User(own) => server.owners(own),
         Target::Connection(name) => server.connection(name).into_iter().collect(),
@@ -49,7 +49,7 @@ fn connections(server: &Server, whom: &Target) -> Vec<ConnId> {
 
 /// Whether the client listens to it from now on because of the order. Another user's topic is never joined: an order that
 /// names the wrong user must not show one user's messages to another.
-fn join(server: &mut Server, id: ConnId, topic: &Grant) -> bool {
+fn join(server: &mut Scope<'_>, id: ConnId, topic: &Grant) -> bool {
     if topic.is_user() {
         return false;
     }
@@ -66,7 +66,7 @@ fn join(server: &mut Server, id: ConnId, topic: &Grant) -> bool {
 }
 
 /// Whether the client listened to it. Its own topic stays: whoever is to hear nothing is kicked.
-fn leave(server: &mut Server, id: ConnId, topic: &Grant) -> bool {
+fn leave(server: &mut Scope<'_>, id: ConnId, topic: &Grant) -> bool {
     // An admin's `*` is two.
     let keys = topic.keys(true);
     let left = keys

@@ -7,18 +7,18 @@ use super::wire::{self, Reference};
 use crate::engine::client::frame::Frame;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::{Grant, TOPIC_BYTES_MAX, text_of_key};
-use crate::engine::server::Server;
+use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
 
 /// The answer to a command about one topic.
-type Obey = fn(&mut Push, &mut Server, ConnId, &str, Option<Reference<'_>>) -> String;
+type Obey = fn(&mut Push, &mut Scope<'_>, ConnId, &str, Option<Reference<'_>>) -> String;
 
 impl Push {
     /// Obeys for each topic that a command names, and answers for each. Beyond as many as a client may hear one error stands for
     /// all that are left.
     pub(super) fn each_topic(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         topics: &[Cow<'_, str>],
         reference: Option<Reference<'_>>,
@@ -49,7 +49,7 @@ impl Push {
     /// The answer to `subscribe`.
     pub(super) fn subscribe(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         topic: &str,
         reference: Option<Reference<'_>>,
@@ -63,7 +63,7 @@ impl Push {
     /// Makes a connection listen at its own request; else the code of the error.
     pub(super) fn listen(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         topic: &str,
     ) -> Result<(), &'static str> {
@@ -111,7 +111,7 @@ impl Push {
     /// The answer to `unsubscribe`.
     pub(super) fn unsubscribe(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         topic: &str,
         reference: Option<Reference<'_>>,
@@ -137,13 +137,13 @@ impl Push {
 }
 
 /// The topic of the connection's user; an anonymous one has none.
-pub(super) fn own_topic(server: &mut Server, id: ConnId) -> Option<String> {
+pub(super) fn own_topic(server: &mut Scope<'_>, id: ConnId) -> Option<String> {
     server.key_for(id, Reason::Own)
 }
 
 /// Joins what has been granted, and returns the keys above `topics_per_client_max`.
 pub(super) fn join_all<'a>(
-    server: &mut Server,
+    server: &mut Scope<'_>,
     id: ConnId,
     keys: impl Iterator<Item = &'a str>,
 ) -> Vec<String> {
@@ -161,7 +161,7 @@ pub(super) fn join_all<'a>(
 }
 
 /// What a connection listens to, as people write it, sorted.
-pub(super) fn heard(server: &mut Server, id: ConnId) -> Vec<String> {
+pub(super) fn heard(server: &mut Scope<'_>, id: ConnId) -> Vec<String> {
     let topics = server.topics(id);
     let mut texts: Vec<String> =
         topics.iter().map(|(key, _)| text_of_key(key).into_owned()).collect();

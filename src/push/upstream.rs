@@ -9,7 +9,7 @@ use crate::config::Sink;
 use crate::engine::client::frame::Frame;
 use crate::engine::pubsub::topic::{self, user_of};
 use crate::engine::redis::request::{Answer, Purpose, command};
-use crate::engine::server::Server;
+use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
 use crate::features::control::report;
 
@@ -66,7 +66,7 @@ impl Push {
     /// The code for the client.
     pub(super) fn pass_on(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         data: Data<'_>,
         topic: Option<&str>,
@@ -118,13 +118,13 @@ impl Push {
     }
 
     /// Whether a client listens to the topic, or may.
-    fn may_speak_on(&self, server: &mut Server, id: ConnId, topic: &str) -> bool {
+    fn may_speak_on(&self, server: &mut Scope<'_>, id: ConnId, topic: &str) -> bool {
         let admin = self.rights.get(&id).is_some_and(|rights| rights.admin);
         server.hears(id, topic) || self.may(id, true).any(|grant| grant.hears(admin, topic))
     }
 
     /// Tells a client what became of what it sent.
-    pub(super) fn tell_sender(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
+    pub(super) fn tell_sender(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
         let (Purpose::Send { client, user, reference, bytes, .. }, Some(upstream)) =
             (purpose, &mut self.upstream)
         else {

@@ -6,7 +6,7 @@ use crate::engine::handler::{Handler, Reject};
 use crate::engine::redis::request::{Answer, Purpose, command};
 use crate::engine::router::fault_of;
 use crate::engine::router::files::is_from_this_machine;
-use crate::engine::server::Server;
+use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
 
 /// Where the page connects to publish.
@@ -65,14 +65,14 @@ impl Handler for PagePublisher {
         false
     }
 
-    fn on_open(&mut self, _: &mut Server, _: ConnId, request: &Request) -> Result<(), Reject> {
+    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, request: &Request) -> Result<(), Reject> {
         match self.is_from_page(request) {
             true => Ok(()),
             false => Err(Reject::Http(Response::text(403, "only the page at / publishes here"))),
         }
     }
 
-    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
         let Some((channel, payload)) = text.split_once('\n') else {
             return server.close(id, Close::UNSUPPORTED);
         };
@@ -95,17 +95,17 @@ impl Handler for PagePublisher {
         }
     }
 
-    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
         0
     }
 
-    fn on_answer(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
+    fn on_answer(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
         if let Purpose::Send { client, .. } = purpose {
             server.send(client, &Frame::text(&self.told(answer)));
         }
     }
 
-    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 
     fn protocol<'a>(&self, request: &'a Request) -> Option<&'a str> {
         request.list("sec-websocket-protocol").find(|one| *one == self.protocol)

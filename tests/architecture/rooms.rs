@@ -35,7 +35,7 @@ const LEADING_UP: &[(&str, &str)] = &[
 ];
 
 /// The names that the crate's root exports, and the rooms they come from.
-const EXPORTS: [(&str, &str); 8] = [
+const EXPORTS: [(&str, &str); 9] = [
     ("App", "app"),
     ("Close", "engine::client"),
     ("ConnId", "engine::slots"),
@@ -43,6 +43,7 @@ const EXPORTS: [(&str, &str); 8] = [
     ("Handler", "engine::handler"),
     ("Reject", "engine::handler"),
     ("Request", "engine::client"),
+    ("Scope", "engine::server"),
     ("Server", "engine::server"),
 ];
 

@@ -3,28 +3,28 @@
 use std::net::SocketAddr;
 
 use oneloop::config::Config;
-use oneloop::{App, ConnId, Frame, Handler, Reject, Request, Server};
+use oneloop::{App, ConnId, Frame, Handler, Reject, Request, Scope};
 
 struct Echo;
 
 impl Handler for Echo {
-    fn on_open(&mut self, _: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
+    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, _: &Request) -> Result<(), Reject> {
         Ok(())
     }
 
-    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
         server.send(id, &Frame::text(text));
     }
 
-    fn on_binary(&mut self, server: &mut Server, id: ConnId, bytes: &[u8]) {
+    fn on_binary(&mut self, server: &mut Scope<'_>, id: ConnId, bytes: &[u8]) {
         server.send(id, &Frame::binary(bytes));
     }
 
-    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
         0
     }
 
-    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 fn main() -> std::io::Result<()> {

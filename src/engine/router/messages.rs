@@ -70,13 +70,11 @@ impl Router {
         if receipt.is_some() {
             self.server.begin_receipt();
         }
-        self.server.is_recorded = true;
         let mut reached = 0;
         for (number, route) in self.routes.iter_mut().enumerate() {
-            self.server.route = number as u8;
-            reached += route.handler.on_publish(&mut self.server, topic, payload);
+            let mut scope = self.server.scope_of_recorded(number as u8);
+            reached += route.handler.on_publish(&mut scope, topic, payload);
         }
-        self.server.is_recorded = false;
         if let Some(wanted) = receipt {
             self.server.end_receipt(topic, wanted);
         }
@@ -128,9 +126,7 @@ impl Router {
         if covered_from != EntryId::ZERO {
             // Whoever is here already was not told of what was added since it came; who is replaying will be.
             let from = self.server.cursor();
-            self.server.is_recorded = true;
-            self.gap_to_listeners(&from);
-            self.server.is_recorded = false;
+            self.gap_to_subscribers(&from);
         }
         self.server.begins[stream] = covered_from;
         self.server.entries[stream] = covered_from;
@@ -185,27 +181,20 @@ impl Router {
             let (number, from) = self.lost_at.take().unwrap_or(now);
             self.tell_gap(number, &from);
         }
-        for (number, route) in self.routes.iter_mut().enumerate() {
-            self.server.route = number as u8;
-            route.handler.on_source(&mut self.server, up);
-        }
     }
 
     /// Tells all listeners that messages after this one may have been missed, now and when they come back.
     fn tell_gap(&mut self, number: u64, from: &str) {
         self.server.history.push_gap(number);
         self.server.call_those_ahead();
-        self.server.is_recorded = true;
-        self.gap_to_listeners(from);
-        self.server.is_recorded = false;
+        self.gap_to_subscribers(from);
     }
 
-    fn gap_to_listeners(&mut self, from: &str) {
+    /// Tells subscribers; clients in a replay come to the gap in the history.
+    fn gap_to_subscribers(&mut self, from: &str) {
         for (number, route) in self.routes.iter_mut().enumerate() {
-            self.server.route = number as u8;
-            // Whoever listens to nothing, with the token still to come, has missed nothing.
             if let Some(frame) = route.handler.gap(from) {
-                self.server.send_to_subscribers(frame);
+                self.server.scope_of_recorded(number as u8).send_to_subscribers(frame);
             }
         }
     }

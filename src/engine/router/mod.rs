@@ -170,8 +170,7 @@ impl Router {
         let Some(client) = self.server.client(id) else { return };
         let (opened, route) = (client.opened, client.route);
         if opened {
-            self.server.route = route;
-            self.routes[route as usize].handler.on_close(&mut self.server, id);
+            self.routes[route as usize].handler.on_close(&mut self.server.scope(route), id);
         }
         self.addresses.leave(id);
         self.server.free(id);
@@ -182,7 +181,8 @@ impl Router {
         let route = route.and_then(|route| self.routes.get(route));
         let is_for_topics = route.is_some_and(|route| route.handler.asks_for_topics(text));
         if let Some(route) = self.admit_message(id, is_for_topics) {
-            self.routes[route].handler.on_message(&mut self.server, id, text);
+            let handler = &mut self.routes[route as usize].handler;
+            handler.on_message(&mut self.server.scope(route), id, text);
         }
     }
 
@@ -190,19 +190,20 @@ impl Router {
     pub fn on_deferred(&mut self, id: ConnId, text: &str) {
         let Some(client) = self.server.client(id) else { return };
         let route = client.route;
-        self.server.route = route;
-        self.routes[route as usize].handler.on_deferred(&mut self.server, id, text);
+        let handler = &mut self.routes[route as usize].handler;
+        handler.on_deferred(&mut self.server.scope(route), id, text);
     }
 
     fn on_binary(&mut self, id: ConnId, bytes: &[u8]) {
         if let Some(route) = self.admit_message(id, false) {
-            self.routes[route].handler.on_binary(&mut self.server, id, bytes);
+            let handler = &mut self.routes[route as usize].handler;
+            handler.on_binary(&mut self.server.scope(route), id, bytes);
         }
     }
 
     /// Counts a message of a client: the route it is for, or `None` if it sends too many. Topics are counted, one by one, by the
     /// handler that reads them.
-    fn admit_message(&mut self, id: ConnId, is_for_topics: bool) -> Option<usize> {
+    fn admit_message(&mut self, id: ConnId, is_for_topics: bool) -> Option<u8> {
         let allowance = self.server.allowance();
         self.server.metrics.commands += 1;
         let client = self.server.client(id)?;
@@ -215,8 +216,7 @@ impl Router {
             self.server.close(id, Close::busy(1000, "commands_per_second_max: send less often"));
             return None;
         }
-        self.server.route = route;
-        Some(route as usize)
+        Some(route)
     }
 
     fn is_admin(&mut self, id: ConnId) -> bool {
@@ -271,14 +271,13 @@ impl Router {
     fn open(&mut self, id: ConnId, number: u8, request: &Request, accepted: &[u8]) {
         let accepted = Frame::ready(accepted.to_vec());
         self.server.open(id, number);
-        self.server.route = number;
         let route = &mut self.routes[number as usize];
         // By a name that nobody can point here (DNS rebinding).
         let is_of_page = self.files.has_page_for(request)
             && files::is_address(request.header("host"))
             && admits(&Origins::SameHost, request);
         let result = if is_of_page || admits(&route.origins, request) {
-            route.handler.on_open(&mut self.server, id, request)
+            route.handler.on_open(&mut self.server.scope(number), id, request)
         } else {
             self.complain_of_page(id, request);
             Err(Reject::Close(foreign(request)))

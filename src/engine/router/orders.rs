@@ -24,8 +24,7 @@ impl Router {
         };
         let mut reached = 0;
         for (number, route) in self.routes.iter_mut().enumerate() {
-            self.server.route = number as u8;
-            reached += route.handler.on_order(&mut self.server, &order);
+            reached += route.handler.on_order(&mut self.server.scope(number as u8), &order);
         }
         if let Order::Count { topic, reply } = &order {
             let counted = report::counted(topic, reached, self.server.node());

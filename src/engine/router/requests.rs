@@ -23,9 +23,8 @@ impl Router {
         self.server.metrics.requests_unavailable += u64::from(answer == Answer::Unavailable);
         match purpose {
             Purpose::Send { route, .. } => {
-                self.server.route = route;
                 let handler = &mut self.routes[route as usize].handler;
-                handler.on_answer(&mut self.server, purpose, answer);
+                handler.on_answer(&mut self.server.scope(route), purpose, answer);
             }
             Purpose::Report => {
                 if let Answer::Refused(why) = answer

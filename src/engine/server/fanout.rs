@@ -31,30 +31,6 @@ pub(crate) enum WriteOutcome {
 }
 
 impl Server {
-    /// Has a frame dealt out to the members of these topics, who are a crowd. Those who listen to one of them that is none do
-    /// not wait for the others.
-    pub(super) fn broadcast(&mut self, topics: &[u32], frame: Frame) {
-        let audience = Audience::Topics(topics.into());
-        self.fanout.push(self.route, audience, frame, self.is_recorded);
-        let mut members = std::mem::take(&mut self.members);
-        let hub = &self.hubs[self.route as usize];
-        members.clear();
-        let small = topics.iter().filter(|topic| !hub.is_crowd(**topic));
-        members.extend(small.flat_map(|topic| hub.members(*topic)));
-        for index in members.iter().copied() {
-            let id = ConnId { index, generation: self.clients[index].generation };
-            if self.caught_up(id) {
-                self.schedule_flush(id, Lane::Urgent);
-            }
-        }
-        self.members = members;
-    }
-
-    /// Has a frame dealt out to everyone of this route who listens to anything.
-    pub fn send_to_subscribers(&mut self, frame: Frame) {
-        self.fanout.push(self.route, Audience::Everyone, frame, self.is_recorded);
-    }
-
     /// Queues for a client the broadcasts that it is still owed. `None`: its backlog hit a bound; else how many frames that
     /// were.
     pub(crate) fn catch_up(&mut self, id: ConnId) -> Option<usize> {

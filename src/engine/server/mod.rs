@@ -17,7 +17,7 @@ mod refusals;
 mod replay;
 pub(crate) mod requests;
 mod room;
-mod subscribers;
+mod scope;
 mod subscriptions;
 
 use std::borrow::Cow;
@@ -47,7 +47,7 @@ use receipts::Receipts;
 pub(crate) use replay::ReplayItem;
 pub use replay::Resumed;
 use requests::Requests;
-use subscribers::SubscriberCount;
+pub use scope::Scope;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
@@ -88,8 +88,6 @@ pub struct Server {
     presence: Option<Presence>,
     /// When a refusal of what tells it was last logged.
     presence_logged: Option<Millis>,
-    /// The route whose handler is running.
-    pub(crate) route: u8,
     /// Connections of clients of which the head is still read.
     pub(crate) handshakes: Strangers<ConnId>,
     /// Open clients that have shown no token yet, where one is expected.
@@ -121,8 +119,6 @@ pub struct Server {
     pub(crate) begins: Vec<EntryId>,
     /// Whether messages of channels are among those that were published, or may be.
     pub(crate) has_channels: bool,
-    /// What the running handler publishes stands in the history.
-    pub(crate) is_recorded: bool,
     /// Reused for the keys of a publish.
     key: String,
     /// Reused for the topics found by them.
@@ -162,7 +158,6 @@ impl Server {
             streams: Vec::new(),
             presence: None,
             presence_logged: None,
-            route: 0,
             handshakes: Strangers::default(),
             unproven: Strangers::default(),
             admins: Strangers::default(),
@@ -180,7 +175,6 @@ impl Server {
             entries: Vec::new(),
             begins: Vec::new(),
             has_channels: true,
-            is_recorded: false,
             key: String::new(),
             found: Vec::new(),
             members: Vec::new(),
@@ -243,67 +237,6 @@ impl Server {
             self.close(id, Close::SLOW);
         }
         queued
-    }
-
-    /// Sends one frame to everyone on this route who listens to `topic`, once each, and returns to how many it goes. `make` is
-    /// called with the message's cursor if there is a listener. The number is exact unless two crowds overlap whose members take
-    /// more to be looked through than a write: then whoever hears the message by both is counted twice, as Redis' `PUBLISH` counts.
-    pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
-        let found = self.find_topics(topic);
-        if !found.is_empty() {
-            self.call_subscribers_ahead(&found);
-        }
-        let hub = &self.hubs[self.route as usize];
-        let reached = if found.is_empty() {
-            0
-        } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
-            let listeners = self.count_subscribers_of(&found);
-            self.count_subscribers(listeners);
-            let frame = self.make(topic, make);
-            self.broadcast(&found, frame);
-            listeners.count
-        } else {
-            let frame = self.make(topic, make);
-            self.send_to_few(&found, &frame)
-        };
-        self.found = found;
-        self.metrics.deliveries += reached as u64;
-        reached
-    }
-
-    /// A message's frame, which says which message it is where that is asked for.
-    fn make(&self, topic: &str, make: impl FnOnce(&str) -> Frame) -> Frame {
-        let frame = self.count_copies(make(&self.cursor()));
-        match self.slow[self.route as usize] {
-            Slow::Close => frame,
-            Slow::DropOldest(_) | Slow::KeepNewest => {
-                frame.about(topic, &self.cursor_at(self.history.next().saturating_sub(2)))
-            }
-        }
-    }
-
-    /// Queues a frame for each member of these topics, who are few. Returns for how many.
-    fn send_to_few(&mut self, topics: &[u32], frame: &Frame) -> usize {
-        let mut reached = 0;
-        let mut members = std::mem::take(&mut self.members);
-        for (place, topic) in topics.iter().enumerate() {
-            members.clear();
-            members.extend(self.hubs[self.route as usize].members(*topic));
-            for index in members.iter().copied() {
-                let client = &self.clients[index];
-                let id = ConnId { index, generation: client.generation };
-                if self.is_recorded && client.is_replaying() {
-                    // It comes to it in the history.
-                    let hub = &self.hubs[self.route as usize];
-                    reached += usize::from(!hub.is_member(&client.subscriptions, &topics[..place]));
-                } else if !client.was_just_queued(frame) {
-                    self.count_subscribers(SubscriberCount { count: 1, is_exact: true });
-                    reached += usize::from(self.queue(id, frame, Lane::Urgent));
-                }
-            }
-        }
-        self.members = members;
-        reached
     }
 
     /// Closes a client with `code` at `unix` seconds of the wall clock, or up to a tick before; an earlier call is replaced. If
@@ -382,11 +315,6 @@ impl Server {
         self.complain_of_close(id, &close);
         let forget = close.code == Close::SLOW.code;
         self.finish_with(id, &close, forget);
-    }
-
-    /// The number of the route whose handler is running.
-    pub fn route(&self) -> u8 {
-        self.route
     }
 
     /// The connection that `id` names, if it is still there.

@@ -3,7 +3,6 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use crate::engine::client::State;
 use crate::engine::resume::cursor::Node;
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
@@ -26,15 +25,12 @@ impl Server {
         format!("{}-{id}", self.node_name)
     }
 
-    /// The open client of this route that has this name.
-    pub fn connection(&self, name: &str) -> Option<ConnId> {
+    /// The id in a connection's name, if the name is one of this process.
+    pub(super) fn id_of(&self, name: &str) -> Option<ConnId> {
         let (index, generation) =
             name.strip_prefix(&self.node_name)?.strip_prefix('-')?.split_once('-')?;
         let number = |text| u32::from_str_radix(text, 16).ok();
-        let id = ConnId { index: number(index)?, generation: number(generation)? };
-        let client = self.clients.get(id.index)?;
-        let is_it = client.generation == id.generation && client.route == self.route;
-        (is_it && client.state() == State::Open).then_some(id)
+        Some(ConnId { index: number(index)?, generation: number(generation)? })
     }
 }
 

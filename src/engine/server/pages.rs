@@ -413,12 +413,12 @@ impl Server {
         }
     }
 
-    /// A message to these topics of the running handler's route stands in the history: those who are ahead and hear it read it there.
-    pub(super) fn call_subscribers_ahead(&mut self, topics: &[u32]) {
-        if !self.is_recorded || self.pages.ahead.iter().all(BTreeSet::is_empty) {
+    /// A message to these topics of a route stands in the history: subscribers that are ahead read it there.
+    pub(super) fn call_subscribers_ahead(&mut self, route: u8, topics: &[u32]) {
+        if self.pages.ahead.iter().all(BTreeSet::is_empty) {
             return;
         }
-        let (hub, route) = (&self.hubs[self.route as usize], self.route);
+        let hub = &self.hubs[route as usize];
         let hears = |id: &ConnId| {
             let client = self.clients.get(id.index).filter(|one| one.generation == id.generation);
             client

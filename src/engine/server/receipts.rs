@@ -13,7 +13,7 @@ use crate::engine::client::tally::DeliveryCount;
 use crate::engine::redis::request::{Purpose, command};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
-use crate::engine::server::subscribers::SubscriberCount;
+use crate::engine::server::scope::SubscriberCount;
 use crate::features::control::report;
 
 /// Receipts that wait at one time; a further one is sent at once, with all as pending.

@@ -103,17 +103,17 @@ impl Server {
         hub.topics(&client.subscriptions).count()
     }
 
-    /// Open clients of this route that listen to exactly this key because it is their own, the latest first.
-    pub fn owners(&self, key: &str) -> Vec<ConnId> {
-        self.owners_in(&self.hubs[self.route as usize], key).collect()
-    }
-
-    /// The same of all routes: `clients_per_user_max` counts them together.
+    /// Open clients of all routes that subscribe to exactly this key because it is their own, the latest first of each route:
+    /// `clients_per_user_max` counts them together.
     pub fn owners_anywhere(&self, key: &str) -> Vec<ConnId> {
         self.hubs.iter().flat_map(|hub| self.owners_in(hub, key)).collect()
     }
 
-    fn owners_in<'a>(&'a self, hub: &'a Hub, key: &'a str) -> impl Iterator<Item = ConnId> + 'a {
+    pub(super) fn owners_in<'a>(
+        &'a self,
+        hub: &'a Hub,
+        key: &'a str,
+    ) -> impl Iterator<Item = ConnId> + 'a {
         let members = hub.find(key).into_iter().flat_map(|topic| hub.members(topic));
         let open = members.filter(move |index| {
             let client = &self.clients[*index];

@@ -20,7 +20,7 @@ use oneloop::push::auth::{KeySettings, Keys};
 use oneloop::engine::reactor::{Plan, Reactor, Readiness};
 use oneloop::engine::redis::request::{Answer, Purpose};
 use oneloop::engine::pubsub::topic::{Grant, is_user_topic, text_of_key};
-use oneloop::{ConnId, Handler, Reject, Request, Server};
+use oneloop::{ConnId, Handler, Reject, Request, Scope};
 use serde_json::value::RawValue;
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
@@ -79,7 +79,7 @@ struct May {
 }
 
 impl Watched {
-    fn check(&self, server: &mut Server, id: ConnId) {
+    fn check(&self, server: &mut Scope<'_>, id: ConnId) {
         let may = self.may.borrow();
         let topics = server.topics(id);
         assert!(topics.len() <= server.bounds().topics_per_client_max + 1);
@@ -96,7 +96,7 @@ impl Watched {
 impl Handler for Watched {
     fn on_open(
         &mut self,
-        server: &mut Server,
+        server: &mut Scope<'_>,
         id: ConnId,
         request: &Request,
     ) -> Result<(), Reject> {
@@ -105,20 +105,20 @@ impl Handler for Watched {
         result
     }
 
-    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
         self.push.on_message(server, id, text);
         self.check(server, id);
     }
 
-    fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize {
+    fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize {
         self.push.on_publish(server, topic, payload)
     }
 
-    fn on_close(&mut self, server: &mut Server, id: ConnId) {
+    fn on_close(&mut self, server: &mut Scope<'_>, id: ConnId) {
         self.push.on_close(server, id);
     }
 
-    fn on_answer(&mut self, server: &mut Server, purpose: Purpose, answer: Answer) {
+    fn on_answer(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
         self.push.on_answer(server, purpose, answer);
     }
 }

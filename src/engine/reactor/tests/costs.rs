@@ -11,7 +11,7 @@ use crate::engine::pubsub::hub::Reason;
 use crate::engine::reactor::tests::harness::{Far, Talks};
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
-use crate::{Request, Server};
+use crate::{Request, Scope};
 
 pub(super) const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -20,28 +20,28 @@ pub(super) const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r
 pub(super) struct Costly(pub u32);
 
 impl Handler for Costly {
-    fn on_open(&mut self, server: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
+    fn on_open(&mut self, server: &mut Scope<'_>, _: ConnId, _: &Request) -> Result<(), Reject> {
         server.count_costly(self.0);
         Ok(())
     }
 
-    fn on_message(&mut self, server: &mut Server, id: ConnId, text: &str) {
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
         match text {
             "slow" => server.defer(id, text),
             _ => server.send(id, &Frame::text(text)),
         }
     }
 
-    fn on_deferred(&mut self, server: &mut Server, id: ConnId, text: &str) {
+    fn on_deferred(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
         server.count_costly(self.0);
         server.send(id, &Frame::text(text));
     }
 
-    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
         0
     }
 
-    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 /// Everyone has sent one head.

@@ -10,7 +10,7 @@ use crate::engine::handler::{Handler, Reject};
 use crate::engine::pubsub::hub::{CROWD, Reason};
 use crate::engine::reactor::tests::{Silent, plan};
 use crate::engine::reactor::*;
-use crate::{Request, Server};
+use crate::{Request, Scope};
 
 /// The far ends' part.
 #[derive(Default)]
@@ -76,7 +76,7 @@ fn join(reactor: &mut Reactor, count: usize, keys: &[&str]) -> Vec<ConnId> {
 }
 
 fn publish(reactor: &mut Reactor, topic: &str) {
-    reactor.router.server.publish(topic, |_| Frame::text(topic));
+    reactor.router.server.scope(0).publish(topic, |_| Frame::text(topic));
 }
 
 fn turn(reactor: &mut Reactor) {
@@ -212,19 +212,19 @@ fn whatever_many_clients_needed_is_given_back() {
 struct Chat;
 
 impl Handler for Chat {
-    fn on_open(&mut self, _: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
+    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, _: &Request) -> Result<(), Reject> {
         Ok(())
     }
 
-    fn on_message(&mut self, server: &mut Server, _: ConnId, text: &str) {
+    fn on_message(&mut self, server: &mut Scope<'_>, _: ConnId, text: &str) {
         server.publish("news", |_| Frame::text(text));
     }
 
-    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
         0
     }
 
-    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 #[test]

@@ -33,22 +33,22 @@ use crate::engine::pubsub::hub::{CROWD, Reason};
 use crate::engine::random::Random;
 use crate::engine::reactor::*;
 use crate::engine::resume::cursor::Signer;
-use crate::{Request, Server};
+use crate::{Request, Scope};
 
 pub(super) struct Silent;
 
 impl Handler for Silent {
-    fn on_open(&mut self, _: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
+    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, _: &Request) -> Result<(), Reject> {
         Ok(())
     }
 
-    fn on_message(&mut self, _: &mut Server, _: ConnId, _: &str) {}
+    fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, _: &str) {}
 
-    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
         0
     }
 
-    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 /// Signs cursors as every process of the tests does.
@@ -220,7 +220,7 @@ impl World {
             }
             by_keys += keys;
         }
-        let answered = self.reactor.router.server.publish(topic, |_| frame);
+        let answered = self.reactor.router.server.scope(0).publish(topic, |_| frame);
         // Crowds that overlap are counted as Redis counts, where more would cost others.
         let is_right = answered == reached || (reached > CROWD && answered == by_keys);
         assert!(is_right, "seed {}: {topic}: {answered}, not {reached}", self.seed);
@@ -253,7 +253,7 @@ impl World {
                 for client in self.open.values_mut().filter(|client| !client.topics.is_empty()) {
                     client.expected.extend_from_slice(frame.as_bytes());
                 }
-                self.reactor.router.server.send_to_subscribers(frame);
+                self.reactor.router.server.scope(0).send_to_subscribers(frame);
             }
             72..74 => {
                 let id = self.some_client();

@@ -10,27 +10,27 @@ use crate::engine::handler::{Handler, Reject};
 use crate::engine::reactor::tests::harness::Far;
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
-use crate::{Request, Server};
+use crate::{Request, Scope};
 
 /// Writes down where clients come from, and what they say.
 #[derive(Clone, Default)]
 struct Noted(Rc<RefCell<Vec<String>>>);
 
 impl Handler for Noted {
-    fn on_open(&mut self, _: &mut Server, _: ConnId, request: &Request) -> Result<(), Reject> {
+    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, request: &Request) -> Result<(), Reject> {
         self.0.borrow_mut().push(request.address().to_string());
         Ok(())
     }
 
-    fn on_message(&mut self, _: &mut Server, _: ConnId, text: &str) {
+    fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, text: &str) {
         self.0.borrow_mut().push(text.to_owned());
     }
 
-    fn on_publish(&mut self, _: &mut Server, _: &str, _: &[u8]) -> usize {
+    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
         0
     }
 
-    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 /// A loop behind a proxy at 10.0.0.1, one client for each address.

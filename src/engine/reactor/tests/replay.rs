@@ -14,19 +14,19 @@ use crate::engine::random::Random;
 use crate::engine::reactor::tests::{Phones, Shared, plan};
 use crate::engine::reactor::*;
 use crate::engine::server::Resumed;
-use crate::{Request, Server};
+use crate::{Request, Scope};
 
 /// Sends the cursor, the topic and the payload of each message.
 pub(super) struct Plain;
 
 impl Handler for Plain {
-    fn on_open(&mut self, _: &mut Server, _: ConnId, _: &Request) -> Result<(), Reject> {
+    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, _: &Request) -> Result<(), Reject> {
         Ok(())
     }
 
-    fn on_message(&mut self, _: &mut Server, _: ConnId, _: &str) {}
+    fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, _: &str) {}
 
-    fn on_publish(&mut self, server: &mut Server, topic: &str, payload: &[u8]) -> usize {
+    fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize {
         server.publish(topic, |cursor| told(cursor, topic, payload))
     }
 
@@ -38,7 +38,7 @@ impl Handler for Plain {
         Some(Frame::text(&format!("gap {from}")))
     }
 
-    fn on_close(&mut self, _: &mut Server, _: ConnId) {}
+    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 fn told(cursor: &str, topic: &str, payload: &[u8]) -> Frame {
@@ -196,7 +196,7 @@ impl World {
         for client in self.open.values_mut().filter(|one| one.covered.contains_key(topic)) {
             client.unrecorded.push(text.clone());
         }
-        self.reactor.router.server.publish(topic, |_| Frame::text(&text));
+        self.reactor.router.server.scope(0).publish(topic, |_| Frame::text(&text));
         self.let_go();
     }
 

@@ -1,0 +1,221 @@
+//! The server as the handler of one route sees it: publishing, and finding clients by topic, reach that route's clients alone.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::engine::client::State;
+use crate::engine::client::frame::Frame;
+use crate::engine::client::outbox::Slow;
+use crate::engine::pending_writes::Lane;
+use crate::engine::pubsub::topic;
+use crate::engine::server::Server;
+use crate::engine::server::fanout_queue::Audience;
+use crate::engine::slots::ConnId;
+
+/// Subscriptions that are looked at to count a message's recipients, at most: they take about as long as one write.
+const LOOKED_AT_MAX: usize = 512;
+
+/// How many clients a message goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SubscriberCount {
+    pub count: usize,
+    /// Each client is counted once. If not, a client that subscribes to two large topics of the message is counted for each, as
+    /// Redis counts a subscriber.
+    pub is_exact: bool,
+}
+
+/// A [`Server`], and the route whose handler is running.
+pub struct Scope<'a> {
+    server: &'a mut Server,
+    route: u8,
+    /// The message that is being published stands in the history: clients that are replaying it read it there.
+    is_recorded: bool,
+}
+
+impl Deref for Scope<'_> {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        self.server
+    }
+}
+
+impl DerefMut for Scope<'_> {
+    fn deref_mut(&mut self) -> &mut Server {
+        self.server
+    }
+}
+
+impl Server {
+    /// The scope of a route's handler.
+    pub fn scope(&mut self, route: u8) -> Scope<'_> {
+        Scope { server: self, route, is_recorded: false }
+    }
+
+    /// The scope of a handler that passes on a message of the history, which clients in a replay are given from there.
+    pub(crate) fn scope_of_recorded(&mut self, route: u8) -> Scope<'_> {
+        Scope { server: self, route, is_recorded: true }
+    }
+}
+
+impl Scope<'_> {
+    /// The number of the route.
+    pub fn route(&self) -> u8 {
+        self.route
+    }
+
+    /// Sends one frame to every subscriber of `topic` on this route, once each, and returns to how many it goes. `make` is called
+    /// with the message's cursor if there is a subscriber. The number is exact unless two large topics overlap whose subscribers
+    /// take more to be looked through than a write: then a client with both is counted twice, as Redis' `PUBLISH` counts.
+    pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
+        let found = self.find_topics(topic);
+        if self.is_recorded && !found.is_empty() {
+            self.server.call_subscribers_ahead(self.route, &found);
+        }
+        let hub = &self.server.hubs[self.route as usize];
+        let reached = if found.is_empty() {
+            0
+        } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
+            let subscribers = self.count(&found);
+            self.server.count_subscribers(subscribers);
+            let frame = self.make(topic, make);
+            self.broadcast(&found, frame);
+            subscribers.count
+        } else {
+            let frame = self.make(topic, make);
+            self.send_to_few(&found, &frame)
+        };
+        self.server.found = found;
+        self.metrics.deliveries += reached as u64;
+        reached
+    }
+
+    /// Sends a frame to every client of this route that has a subscription.
+    pub fn send_to_subscribers(&mut self, frame: Frame) {
+        self.server.fanout.push(self.route, Audience::Everyone, frame, self.is_recorded);
+    }
+
+    /// How many clients of this route a message on this topic would go to. A client with two subscriptions that match it may be
+    /// counted for each where both topics are large: see [`Scope::publish`].
+    pub fn subscribers(&mut self, topic: &str) -> usize {
+        let found = self.find_topics(topic);
+        let subscribers = self.count(&found);
+        self.server.found = found;
+        subscribers.count
+    }
+
+    /// Returns whether a message on this topic would go to this client.
+    pub fn hears(&mut self, id: ConnId, topic: &str) -> bool {
+        let found = self.find_topics(topic);
+        let hears = self
+            .with_hub(id)
+            .is_some_and(|(client, hub)| hub.is_member(&client.subscriptions, &found));
+        self.server.found = found;
+        hears
+    }
+
+    /// Open clients of this route that subscribe to exactly this key because it is their own, the latest first.
+    pub fn owners(&self, key: &str) -> Vec<ConnId> {
+        self.owners_in(&self.hubs[self.route as usize], key).collect()
+    }
+
+    /// The open client of this route that has this name.
+    pub fn connection(&self, name: &str) -> Option<ConnId> {
+        let id = self.id_of(name)?;
+        let client = self.clients.get(id.index)?;
+        let is_it = client.generation == id.generation && client.route == self.route;
+        (is_it && client.state() == State::Open).then_some(id)
+    }
+
+    /// A message's frame, which says which message it is where that is asked for.
+    fn make(&self, topic: &str, make: impl FnOnce(&str) -> Frame) -> Frame {
+        let frame = self.count_copies(make(&self.cursor()));
+        match self.slow[self.route as usize] {
+            Slow::Close => frame,
+            Slow::DropOldest(_) | Slow::KeepNewest => {
+                frame.about(topic, &self.cursor_at(self.history.next().saturating_sub(2)))
+            }
+        }
+    }
+
+    /// Queues a frame for each subscriber of these topics, who are few. Returns for how many.
+    fn send_to_few(&mut self, topics: &[u32], frame: &Frame) -> usize {
+        let mut reached = 0;
+        let mut members = std::mem::take(&mut self.members);
+        for (place, topic) in topics.iter().enumerate() {
+            members.clear();
+            members.extend(self.hubs[self.route as usize].members(*topic));
+            for index in members.iter().copied() {
+                let client = &self.clients[index];
+                let id = ConnId { index, generation: client.generation };
+                if self.is_recorded && client.is_replaying() {
+                    // The replay comes to it.
+                    let hub = &self.hubs[self.route as usize];
+                    reached += usize::from(!hub.is_member(&client.subscriptions, &topics[..place]));
+                } else if !client.was_just_queued(frame) {
+                    self.count_subscribers(SubscriberCount { count: 1, is_exact: true });
+                    reached += usize::from(self.queue(id, frame, Lane::Urgent));
+                }
+            }
+        }
+        self.members = members;
+        reached
+    }
+
+    /// Hands a frame to the fan-out for the subscribers of these topics, one of which is large. Subscribers of the small ones do not
+    /// wait for it.
+    fn broadcast(&mut self, topics: &[u32], frame: Frame) {
+        let audience = Audience::Topics(topics.into());
+        self.server.fanout.push(self.route, audience, frame, self.is_recorded);
+        let mut members = std::mem::take(&mut self.members);
+        let hub = &self.hubs[self.route as usize];
+        members.clear();
+        let small = topics.iter().filter(|topic| !hub.is_crowd(**topic));
+        members.extend(small.flat_map(|topic| hub.members(*topic)));
+        for index in members.iter().copied() {
+            let id = ConnId { index, generation: self.clients[index].generation };
+            if self.caught_up(id) {
+                self.schedule_flush(id, Lane::Urgent);
+            }
+        }
+        self.members = members;
+    }
+
+    /// The numbers of the topics and patterns of this route's hub that a message on `topic` is for. Give the list back
+    /// to `found`.
+    fn find_topics(&mut self, topic: &str) -> Vec<u32> {
+        let mut found = std::mem::take(&mut self.found);
+        let mut key = std::mem::take(&mut self.key);
+        let hub = &self.hubs[self.route as usize];
+        let mut keys = topic::keys_of(topic, &mut key);
+        found.clear();
+        while let Some(key) = keys.next_key() {
+            found.extend(hub.find(key));
+        }
+        self.key = key;
+        found
+    }
+
+    /// Counts the subscribers of these topics. Clients with two of them are found by walking along all topics but the largest, as
+    /// far as that costs no more than a write.
+    fn count(&self, topics: &[u32]) -> SubscriberCount {
+        let hub = &self.hubs[self.route as usize];
+        let sum = topics.iter().map(|topic| hub.members_len(*topic)).sum();
+        let largest = topics.iter().max_by_key(|topic| hub.members_len(**topic)).copied();
+        let (mut count, mut left) = (largest.map_or(0, |it| hub.members_len(it)), LOOKED_AT_MAX);
+        for (place, topic) in topics.iter().enumerate().filter(|one| Some(*one.1) != largest) {
+            for index in hub.members(*topic) {
+                let of = &self.clients[index].subscriptions;
+                let mut is_counted = false;
+                for number in hub.topic_numbers(of) {
+                    if left == 0 {
+                        return SubscriberCount { count: sum, is_exact: false };
+                    }
+                    left -= 1;
+                    is_counted |= topics[..place].contains(&number) || Some(number) == largest;
+                }
+                count += usize::from(!is_counted);
+            }
+        }
+        SubscriberCount { count, is_exact: true }
+    }
+}
