@@ -100,6 +100,6 @@ pub mod serve;
 pub use app::App;
 pub use engine::client::frame::{Close, Frame};
 pub use engine::client::http::{Request, Response};
-pub use engine::handler::{Handler, Reject};
-pub use engine::server::{Scope, Server};
+pub use engine::handler::{Handler, Message, Reject};
+pub use engine::server::{RouteOptions, Scope, Server};
 pub use engine::slots::ConnId;

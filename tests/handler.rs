@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use oneloop::config::Config;
-use oneloop::{App, Close, ConnId, Frame, Handler, Reject, Request, Response, Scope};
+use oneloop::{App, Close, ConnId, Frame, Handler, Reject, Request, Response, RouteOptions, Scope};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Error, Message, WebSocket};
 
@@ -35,21 +35,20 @@ impl Handler for Echo {
         }
     }
 
-    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
-        for _ in 0..self.copies {
-            server.send(id, &Frame::text(text));
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: oneloop::Message<'_>) {
+        let (frame, copies) = match message {
+            oneloop::Message::Text(text) => (Frame::text(text), self.copies),
+            oneloop::Message::Binary(bytes) => (Frame::binary(bytes), 1),
+            oneloop::Message::Deferred(_) => unreachable!("nothing is put off"),
+        };
+        for _ in 0..copies {
+            server.send(id, &frame);
         }
     }
 
-    fn on_binary(&mut self, server: &mut Scope<'_>, id: ConnId, bytes: &[u8]) {
-        server.send(id, &Frame::binary(bytes));
+    fn options(&self) -> RouteOptions {
+        RouteOptions { takes_binary: true, ..RouteOptions::default() }
     }
-
-    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
-        0
-    }
-
-    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 /// Serves on a thread that lives as long as the test's process.

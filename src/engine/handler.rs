@@ -1,18 +1,17 @@
 //! The seam between the loop and what it is used for: what happens to a connection is decided by a [`Handler`].
 
 use crate::config::{Config, Origins, RouteConfig, listing};
-use crate::engine::client::frame::{CLOSE_REASON_BYTES_MAX, Close, Frame};
+use crate::engine::client::frame::{CLOSE_REASON_BYTES_MAX, Close};
 use crate::engine::client::http::{Request, Response};
-use crate::engine::client::outbox::Slow;
 use crate::engine::redis::request::{Answer, Purpose};
-use crate::engine::server::Scope;
+use crate::engine::server::{RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
 
-/// What a program does with the connections of one route.
+/// The program's side of a route: the application of the original (`onOpen`, `onMessage`, `onPublishEntry`, `onClose`).
 ///
-/// Its four calls are those of the original's application (`onOpen`, `onMessage`, `onPublishEntry`, `onClose`). A handler
-/// acts through the verbs of [`Scope`], which only queue: none calls a handler, so no call is ever re-entered.
+/// A handler acts through the verbs of [`Scope`] and [`Server`](crate::Server), which only queue: none calls a handler, so no call
+/// is ever re-entered.
 pub trait Handler {
     /// A handshake asks to become a connection. Frames queued here are sent after the answer to the handshake.
     ///
@@ -20,50 +19,31 @@ pub trait Handler {
     /// [`Reject`]: it does not become one.
     fn on_open(
         &mut self,
-        server: &mut Scope<'_>,
-        id: ConnId,
-        request: &Request,
-    ) -> Result<(), Reject>;
-
-    /// A client sent a text message, at most `message_bytes_max` long.
-    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str);
-
-    /// Returns whether a text asks for topics and nothing else: then the handler counts them by [`Server::count_topic`](crate::Server::count_topic), and they
-    /// are cheaper than other messages.
-    fn asks_for_topics(&self, _text: &str) -> bool {
-        false
+        _server: &mut Scope<'_>,
+        _id: ConnId,
+        _request: &Request,
+    ) -> Result<(), Reject> {
+        Ok(())
     }
 
-    /// The time has come for a message that this handler has put off ([`Server::defer`](crate::Server::defer)).
-    fn on_deferred(&mut self, _server: &mut Scope<'_>, _id: ConnId, _text: &str) {}
-
-    /// A client sent a binary message. What speaks text alone closes with 1003, as here.
-    fn on_binary(&mut self, server: &mut Scope<'_>, id: ConnId, _bytes: &[u8]) {
-        server.close(id, Close::UNSUPPORTED);
-    }
+    /// A client sent a message, at most `message_bytes_max` long.
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>);
 
     /// A publisher sent a message on a well-formed topic. Returns to how many clients it went.
-    fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize;
-
-    /// The frame of a message that a client missed, with the cursor that includes it; `None`: nothing is replayed on this route.
-    /// Of messages that this handler publishes on its own account nothing is held.
-    fn on_replay(&mut self, _cursor: &str, _topic: &str, _payload: &[u8]) -> Option<Frame> {
-        None
+    fn on_publish(&mut self, _server: &mut Scope<'_>, _topic: &str, _payload: &[u8]) -> usize {
+        0
     }
 
-    /// What clients are told when messages after this cursor may have been missed; `None`: nothing.
-    fn gap(&self, _from: &str) -> Option<Frame> {
-        None
-    }
+    /// A connection that was opened is gone. Its subscriptions ended when its end began.
+    fn on_close(&mut self, _server: &mut Scope<'_>, _id: ConnId) {}
 
-    /// The time of a connection is over: it is closed with `code`, which [`Server::close_after`](crate::Server::close_after) or [`Server::close_at`](crate::Server::close_at) was given.
-    /// Returns it with a reason.
-    fn on_overdue(&self, _id: ConnId, code: u16) -> Close {
-        Close::plain(code)
-    }
+    /// Another event concerns the route.
+    fn on_event(&mut self, _server: &mut Scope<'_>, _event: RouteEvent) {}
 
-    /// A connection that was opened is gone. Its memberships ended when its end began.
-    fn on_close(&mut self, server: &mut Scope<'_>, id: ConnId);
+    /// The route's constants, asked for once, before anybody connects.
+    fn options(&self) -> RouteOptions {
+        RouteOptions::default()
+    }
 
     /// A back end gave an order on the control channel. Returns on how many clients it was carried out; for
     /// [`Order::Count`], how many listen.
@@ -76,21 +56,25 @@ pub trait Handler {
 
     /// The settings were read again, and are good. What can change without dropping a client does; `route`: those of this one.
     fn on_reload(&mut self, _config: &Config, _route: &RouteConfig) {}
+}
 
-    /// What becomes of a client that reads too slowly. Asked once, before anybody connects.
-    fn slow(&self) -> Slow {
-        Slow::Close
-    }
+/// A client's message.
+#[derive(Clone, Copy, Debug)]
+pub enum Message<'a> {
+    /// A text message.
+    Text(&'a str),
+    /// A text message that the handler has put off ([`Server::defer`](crate::Server::defer)): its time has come.
+    Deferred(&'a str),
+    /// A binary message, on routes that take them.
+    Binary(&'a [u8]),
+}
 
-    /// Returns whether those who ask for a path that is none are told of this one.
-    fn is_told_of(&self) -> bool {
-        true
-    }
-
-    /// The subprotocol that it chooses among those that a client offers (RFC 6455 section 1.9).
-    fn protocol<'a>(&self, _request: &'a Request) -> Option<&'a str> {
-        None
-    }
+/// An event on a route beside the four of a connection's life.
+#[derive(Debug)]
+pub enum RouteEvent {
+    /// The time of a client is over: it is closed with `code`, which [`Server::close_after`](crate::Server::close_after) or
+    /// [`Server::close_at`](crate::Server::close_at) was given, unless the handler closes it with a reason of its own.
+    Timeout { id: ConnId, code: u16 },
 }
 
 /// Why a handshake does not become a connection.

@@ -28,11 +28,11 @@ use crate::config::{self, Config, Format, Origins, RouteConfig};
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Request, Response};
 use crate::engine::client::outbox::Slow;
-use crate::engine::handler::{Handler, Reject};
+use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::{Grant, text_of_key, user_topic};
 use crate::engine::redis::request::{Answer, Purpose};
-use crate::engine::server::Scope;
+use crate::engine::server::{ReplayItem, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
 use auth::{Identity, KeySettings, Keys, Refusal};
@@ -275,35 +275,53 @@ impl Handler for Push {
         Ok(())
     }
 
-    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
-        // A mini program cannot send ping frames.
-        if text == "ping" {
-            return server.send(id, &Frame::text("pong"));
-        }
-        match Command::parse(text) {
-            Ok(command) => self.obey(server, id, text, command),
-            Err(malformed) => {
-                let reason = wire::refusal("command", malformed.0);
-                server.close(id, Close::BAD_COMMAND.because(reason));
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>) {
+        match message {
+            // A mini program cannot send ping frames.
+            Message::Text("ping") => server.send(id, &Frame::text("pong")),
+            Message::Text(text) => match Command::parse(text) {
+                Ok(command) => self.obey(server, id, text, command),
+                Err(malformed) => {
+                    let reason = wire::refusal("command", malformed.0);
+                    server.close(id, Close::BAD_COMMAND.because(reason));
+                }
+            },
+            Message::Deferred(text) => {
+                if let Ok(Command { action: Action::Auth(auth), reference }) = Command::parse(text)
+                {
+                    self.authenticate(server, id, &auth, reference);
+                }
             }
+            Message::Binary(_) => unreachable!("the route takes no binary messages"),
         }
     }
 
-    fn on_deferred(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
-        if let Ok(Command { action: Action::Auth(auth), reference }) = Command::parse(text) {
-            self.authenticate(server, id, &auth, reference);
-        }
-    }
-
-    fn asks_for_topics(&self, text: &str) -> bool {
-        command::asks_for_topics(text)
-    }
-
-    fn on_overdue(&self, id: ConnId, code: u16) -> Close {
+    fn on_event(&mut self, server: &mut Scope<'_>, event: RouteEvent) {
+        let RouteEvent::Timeout { id, code } = event;
         match self.waiting.get(&id) {
-            Some(instead) if code == Close::NO_TOKEN.code => no_token(*instead),
-            None if code == Close::EXPIRED.code => Close::EXPIRED,
-            _ => Close::plain(code),
+            Some(instead) if code == Close::NO_TOKEN.code => server.close(id, no_token(*instead)),
+            None if code == Close::EXPIRED.code => server.close(id, Close::EXPIRED),
+            _ => {}
+        }
+    }
+
+    fn options(&self) -> RouteOptions {
+        RouteOptions {
+            slow: match (self.slow, self.format) {
+                (config::Slow::Close, _) => Slow::Close,
+                (config::Slow::KeepNewest, _) => Slow::KeepNewest,
+                (config::Slow::DropOldest, Format::Raw) => Slow::DropOldest(None),
+                (config::Slow::DropOldest, Format::Json) => {
+                    Slow::DropOldest(Some(|from| Frame::text(&wire::gap(from))))
+                }
+            },
+            encode: match self.format {
+                Format::Raw => |_| None,
+                Format::Json => |item| Some(encode(item)),
+            },
+            protocols: place::protocols(),
+            asks_for_topics: command::asks_for_topics,
+            ..RouteOptions::default()
         }
     }
 
@@ -313,14 +331,6 @@ impl Handler for Push {
             Format::Raw => Frame::message(payload),
             Format::Json => enveloped(cursor, topic, payload),
         })
-    }
-
-    fn on_replay(&mut self, cursor: &str, topic: &str, payload: &[u8]) -> Option<Frame> {
-        (self.format == Format::Json).then(|| enveloped(cursor, topic, payload))
-    }
-
-    fn gap(&self, from: &str) -> Option<Frame> {
-        (self.format == Format::Json).then(|| Frame::text(&wire::gap(from)))
     }
 
     fn on_close(&mut self, _server: &mut Scope<'_>, id: ConnId) {
@@ -351,20 +361,13 @@ impl Handler for Push {
     fn on_answer(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
         self.tell_sender(server, purpose, answer);
     }
+}
 
-    fn slow(&self) -> Slow {
-        match (self.slow, self.format) {
-            (config::Slow::Close, _) => Slow::Close,
-            (config::Slow::KeepNewest, _) => Slow::KeepNewest,
-            (config::Slow::DropOldest, Format::Raw) => Slow::DropOldest(None),
-            (config::Slow::DropOldest, Format::Json) => {
-                Slow::DropOldest(Some(|from| Frame::text(&wire::gap(from))))
-            }
-        }
-    }
-
-    fn protocol<'a>(&self, request: &'a Request) -> Option<&'a str> {
-        place::protocol(request)
+/// The frame of a message that a client missed, or of the notice that messages may be missing.
+fn encode(item: &ReplayItem<'_>) -> Frame {
+    match item {
+        ReplayItem::Message { cursor, topic, payload } => enveloped(cursor, topic, payload),
+        ReplayItem::Gap { from } => Frame::text(&wire::gap(from)),
     }
 }
 

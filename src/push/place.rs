@@ -95,14 +95,10 @@ pub(super) fn presented<'a>(
         .or_else(|| in_cookie().map(|token| (Cow::Borrowed(token), Place::Address)))
 }
 
-/// The subprotocol that the answer names: ours, or in its absence the entry that carries the token, back on the connection that it
-/// came on. A browser fails a connection on which none of its offers is chosen, and tells the page no reason.
-pub(super) fn protocol(request: &Request) -> Option<&str> {
-    let offered = |is_good: fn(&str) -> bool| {
-        request.list("sec-websocket-protocol").find(|entry| is_good(entry))
-    };
-    offered(|entry| entry == PROTOCOL)
-        .or_else(|| offered(|entry| entry.starts_with(BEARER_PROTOCOL)))
+/// The subprotocols that an answer may name: ours, or in its absence the entry that carries the token, back on the connection that
+/// it came on. A browser fails a connection on which none of its offers is chosen, and tells the page no reason.
+pub(super) fn protocols() -> Vec<String> {
+    vec![PROTOCOL.to_owned(), format!("{BEARER_PROTOCOL}*")]
 }
 
 #[cfg(test)]
@@ -110,6 +106,7 @@ mod tests {
     use super::super::wire;
     use super::*;
     use crate::engine::client::http;
+    use crate::engine::server::RouteOptions;
 
     #[test]
     fn each_misplaced_token_has_its_advice() {
@@ -141,6 +138,7 @@ mod tests {
 
     #[test]
     fn our_subprotocol_is_chosen_and_without_it_the_token() {
+        let options = RouteOptions { protocols: protocols(), ..RouteOptions::default() };
         for (offered, chosen) in [
             ("bearer.T, oneloop.v1", Some("oneloop.v1")),
             ("json, bearer.T", Some("bearer.T")),
@@ -149,7 +147,7 @@ mod tests {
             let head =
                 format!("GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Protocol: {offered}\r\n\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
-            assert_eq!(protocol(&request), chosen, "{offered}");
+            assert_eq!(options.protocol(&request), chosen, "{offered}");
         }
     }
 

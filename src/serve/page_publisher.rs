@@ -2,11 +2,11 @@
 
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Request, Response};
-use crate::engine::handler::{Handler, Reject};
+use crate::engine::handler::{Handler, Message, Reject};
 use crate::engine::redis::request::{Answer, Purpose, command};
 use crate::engine::router::fault_of;
 use crate::engine::router::files::is_from_this_machine;
-use crate::engine::server::Scope;
+use crate::engine::server::{RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 
 /// Where the page connects to publish.
@@ -37,7 +37,7 @@ impl PagePublisher {
         is_from_this_machine(request)
             && request.count("origin") == 1
             && request.header("origin") == origin.as_deref()
-            && self.protocol(request).is_some()
+            && request.list("sec-websocket-protocol").any(|one| one == self.protocol)
     }
 
     fn told(&self, answer: Answer) -> String {
@@ -61,8 +61,9 @@ impl PagePublisher {
 }
 
 impl Handler for PagePublisher {
-    fn is_told_of(&self) -> bool {
-        false
+    fn options(&self) -> RouteOptions {
+        let protocols = vec![self.protocol.clone()];
+        RouteOptions { protocols, is_listed: false, ..RouteOptions::default() }
     }
 
     fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, request: &Request) -> Result<(), Reject> {
@@ -72,7 +73,8 @@ impl Handler for PagePublisher {
         }
     }
 
-    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
         let Some((channel, payload)) = text.split_once('\n') else {
             return server.close(id, Close::UNSUPPORTED);
         };
@@ -95,20 +97,10 @@ impl Handler for PagePublisher {
         }
     }
 
-    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
-        0
-    }
-
     fn on_answer(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
         if let Purpose::Send { client, .. } = purpose {
             server.send(client, &Frame::text(&self.told(answer)));
         }
-    }
-
-    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
-
-    fn protocol<'a>(&self, request: &'a Request) -> Option<&'a str> {
-        request.list("sec-websocket-protocol").find(|one| *one == self.protocol)
     }
 }
 

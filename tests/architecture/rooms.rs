@@ -35,14 +35,16 @@ const LEADING_UP: &[(&str, &str)] = &[
 ];
 
 /// The names that the crate's root exports, and the rooms they come from.
-const EXPORTS: [(&str, &str); 9] = [
+const EXPORTS: [(&str, &str); 11] = [
     ("App", "app"),
     ("Close", "engine::client"),
     ("ConnId", "engine::slots"),
     ("Frame", "engine::client"),
     ("Handler", "engine::handler"),
+    ("Message", "engine::handler"),
     ("Reject", "engine::handler"),
     ("Request", "engine::client"),
+    ("RouteOptions", "engine::server"),
     ("Scope", "engine::server"),
     ("Server", "engine::server"),
 ];

@@ -3,28 +3,21 @@
 use std::net::SocketAddr;
 
 use oneloop::config::Config;
-use oneloop::{App, ConnId, Frame, Handler, Reject, Request, Scope};
+use oneloop::{App, ConnId, Frame, Handler, Message, RouteOptions, Scope};
 
 struct Echo;
 
 impl Handler for Echo {
-    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, _: &Request) -> Result<(), Reject> {
-        Ok(())
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>) {
+        match message {
+            Message::Text(text) | Message::Deferred(text) => server.send(id, &Frame::text(text)),
+            Message::Binary(bytes) => server.send(id, &Frame::binary(bytes)),
+        }
     }
 
-    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
-        server.send(id, &Frame::text(text));
+    fn options(&self) -> RouteOptions {
+        RouteOptions { takes_binary: true, ..RouteOptions::default() }
     }
-
-    fn on_binary(&mut self, server: &mut Scope<'_>, id: ConnId, bytes: &[u8]) {
-        server.send(id, &Frame::binary(bytes));
-    }
-
-    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
-        0
-    }
-
-    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 fn main() -> std::io::Result<()> {

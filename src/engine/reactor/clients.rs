@@ -11,6 +11,7 @@ use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::transport::Transport;
 use crate::engine::client::{AtEnd, Client, Due, Head, Reading, State};
+use crate::engine::handler::Message;
 use crate::engine::pending_writes::Lane;
 use crate::engine::reactor::Reactor;
 use crate::engine::reactor::listeners::{Accepted, Purpose, turn_away};
@@ -279,7 +280,7 @@ impl Reactor {
         let mut rest = if is_fresh { &buffer[..length] } else { &kept[..] };
         let deferred = self.router.server.client(id).and_then(Client::take_deferred);
         if let Some(text) = &deferred {
-            self.router.on_deferred(id, text);
+            self.router.on_message(id, Message::Deferred(text));
         }
         let backlog = self.router.server.backlog;
         let mut is_cut = false;
@@ -362,8 +363,7 @@ impl Reactor {
                     server.close(id, Close::SLOW);
                 }
                 Due::End(AtEnd::Close(code) | AtEnd::Expire(code)) => {
-                    let close = self.router.overdue(id, code);
-                    self.router.server.close(id, close);
+                    self.router.on_timeout(id, code);
                 }
                 Due::End(AtEnd::Timeout) => {
                     let text = "the request's head did not come in time";

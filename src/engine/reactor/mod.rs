@@ -149,9 +149,9 @@ impl Reactor {
         let mut buffer = vec![0; BUFFER_BYTES_RESERVED];
         buffer.truncate(BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096)));
         let ceiling = Ceiling::new(plan.bounds.memory_max);
-        let slow = plan.routes.iter().map(|route| route.handler.slow()).collect();
+        let options = plan.routes.iter().map(|route| route.handler.options()).collect();
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
-        let server = Server::new(plan.bounds, slow, plan.signer, now);
+        let server = Server::new(plan.bounds, options, plan.signer, now);
         let mut router = Router::new(server, plan.routes, plan.prefix);
         router.has_redis = plan.commander.is_some();
         router.proxies = plan.proxies;

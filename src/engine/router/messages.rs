@@ -4,6 +4,7 @@ use super::Router;
 use crate::engine::pubsub::topic;
 use crate::engine::redis::probe::CHANNEL;
 use crate::engine::resume::cursor::EntryId;
+use crate::engine::server::ReplayItem;
 use crate::engine::server::receipts::Wanted;
 use crate::engine::slots::ConnId;
 
@@ -86,8 +87,9 @@ impl Router {
         let Some(client) = self.server.client(id).filter(|client| client.is_replaying()) else {
             return 0;
         };
-        let handler = &mut self.routes[client.route as usize].handler;
-        self.server.replay(id, writes, |missed| missed.frame(&mut **handler))
+        let route = client.route as usize;
+        let encode = self.server.options[route].encode;
+        self.server.replay(id, writes, |item| encode(&item))
     }
 
     /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
@@ -192,8 +194,9 @@ impl Router {
 
     /// Tells subscribers; clients in a replay come to the gap in the history.
     fn gap_to_subscribers(&mut self, from: &str) {
-        for (number, route) in self.routes.iter_mut().enumerate() {
-            if let Some(frame) = route.handler.gap(from) {
+        for number in 0..self.routes.len() {
+            let encode = self.server.options[number].encode;
+            if let Some(frame) = encode(&ReplayItem::Gap { from }) {
                 self.server.scope_of_recorded(number as u8).send_to_subscribers(frame);
             }
         }

@@ -15,7 +15,7 @@ use crate::engine::admission::Addresses;
 use crate::engine::client::Event;
 use crate::engine::client::frame::{Close, Frame, frames_bytes, frames_len};
 use crate::engine::client::http::{Method, Request, Response};
-use crate::engine::handler::{Reject, Route, admits, foreign};
+use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign};
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
 use crate::observe::metrics::{Gauges, Process};
@@ -150,19 +150,23 @@ impl Router {
                 self.server.respond(id, &response);
             }
             Event::Unproxied => self.refuse_unproxied(id),
-            Event::Text(text) => self.on_text(id, text.as_str()),
-            Event::Binary(bytes) => self.on_binary(id, &bytes),
+            Event::Text(text) => self.on_message(id, Message::Text(text.as_str())),
+            Event::Binary(bytes) => self.on_message(id, Message::Binary(&bytes)),
             Event::Violation(close) => self.server.close(id, close),
             Event::Answered => self.server.answered(id),
             Event::Closed => {}
         }
     }
 
-    /// How a connection is closed whose time is over.
-    pub fn overdue(&mut self, id: ConnId, code: u16) -> Close {
-        let route = self.server.client(id).map(|client| client.route as usize);
-        let route = route.and_then(|route| self.routes.get(route));
-        route.map_or(Close::plain(code), |route| route.handler.on_overdue(id, code))
+    /// Closes a connection whose time is over with `code`; its handler may give a reason.
+    pub fn on_timeout(&mut self, id: ConnId, code: u16) {
+        if let Some(route) = self.server.client(id).map(|client| client.route)
+            && let Some(of) = self.routes.get_mut(route as usize)
+        {
+            let event = RouteEvent::Timeout { id, code };
+            of.handler.on_event(&mut self.server.scope(route), event);
+        }
+        self.server.close(id, Close::plain(code));
     }
 
     /// A connection is gone: its handler is told, its slot is freed.
@@ -176,47 +180,40 @@ impl Router {
         self.server.free(id);
     }
 
-    fn on_text(&mut self, id: ConnId, text: &str) {
-        let route = self.server.client(id).map(|client| client.route as usize);
-        let route = route.and_then(|route| self.routes.get(route));
-        let is_for_topics = route.is_some_and(|route| route.handler.asks_for_topics(text));
-        if let Some(route) = self.admit_message(id, is_for_topics) {
-            let handler = &mut self.routes[route as usize].handler;
-            handler.on_message(&mut self.server.scope(route), id, text);
+    /// A client's message goes to the handler of its route. A deferred one was counted when it came.
+    pub fn on_message(&mut self, id: ConnId, message: Message<'_>) {
+        let Some(route) = self.server.client(id).map(|client| client.route) else { return };
+        let options = &self.server.options[route as usize];
+        let (takes_binary, asks_for_topics) = (options.takes_binary, options.asks_for_topics);
+        let is_admitted = match message {
+            Message::Text(text) => self.admit_message(id, asks_for_topics(text)),
+            Message::Binary(_) => self.admit_message(id, false),
+            Message::Deferred(_) => true,
+        };
+        if !is_admitted {
+            return;
         }
-    }
-
-    /// A message that was counted when it came is taken up by its handler.
-    pub fn on_deferred(&mut self, id: ConnId, text: &str) {
-        let Some(client) = self.server.client(id) else { return };
-        let route = client.route;
+        if matches!(message, Message::Binary(_)) && !takes_binary {
+            return self.server.close(id, Close::UNSUPPORTED);
+        }
         let handler = &mut self.routes[route as usize].handler;
-        handler.on_deferred(&mut self.server.scope(route), id, text);
+        handler.on_message(&mut self.server.scope(route), id, message);
     }
 
-    fn on_binary(&mut self, id: ConnId, bytes: &[u8]) {
-        if let Some(route) = self.admit_message(id, false) {
-            let handler = &mut self.routes[route as usize].handler;
-            handler.on_binary(&mut self.server.scope(route), id, bytes);
-        }
-    }
-
-    /// Counts a message of a client: the route it is for, or `None` if it sends too many. Topics are counted, one by one, by the
-    /// handler that reads them.
-    fn admit_message(&mut self, id: ConnId, is_for_topics: bool) -> Option<u8> {
+    /// Charges a client for a message. Returns whether it may be handled: a client that sends too many is closed. Topics are charged
+    /// for by the handler, one by one.
+    fn admit_message(&mut self, id: ConnId, is_for_topics: bool) -> bool {
         let allowance = self.server.allowance();
         self.server.metrics.commands += 1;
-        let client = self.server.client(id)?;
-        let route = client.route;
+        let Some(client) = self.server.client(id) else { return false };
         let is_over = match is_for_topics {
             true => allowance.is_flooded(client.spend(0)),
             false => allowance.is_spent(client.spend(allowance.command)),
         };
         if is_over {
             self.server.close(id, Close::busy(1000, "commands_per_second_max: send less often"));
-            return None;
         }
-        Some(route)
+        !is_over
     }
 
     fn is_admin(&mut self, id: ConnId) -> bool {
@@ -265,7 +262,7 @@ impl Router {
         if self.addresses.is_over(id) && !(request.is_upgrade() && self.has_dead_twin(id)) {
             return Err(Response::text(429, CROWDED).with("Retry-After", "5"));
         }
-        request.accept(self.routes[number].handler.protocol(request))
+        request.accept(self.server.options[number].protocol(request))
     }
 
     fn open(&mut self, id: ConnId, number: u8, request: &Request, accepted: &[u8]) {

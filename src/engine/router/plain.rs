@@ -3,6 +3,7 @@
 use super::Router;
 use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::handler::Route;
+use crate::engine::server::RouteOptions;
 
 /// Told to those who come while it drains: only those who were accepted before, since nobody is any more.
 pub(super) const LEAVING: &str = "this server is leaving";
@@ -26,12 +27,18 @@ impl Router {
 
     /// The answer where nothing is served.
     pub(super) fn no_such_path(&self) -> Response {
-        Response::text(404, &format!("no such path: WebSockets are at {}", paths(&self.routes)))
+        Response::text(
+            404,
+            &format!(
+                "no such path: WebSockets are at {}",
+                paths(&self.routes, &self.server.options)
+            ),
+        )
     }
 }
 
 /// The paths that clients connect to.
-pub(super) fn paths(routes: &[Route]) -> String {
-    let told = routes.iter().filter(|route| route.handler.is_told_of());
-    told.map(|route| route.path.as_str()).collect::<Vec<_>>().join(", ")
+pub(super) fn paths(routes: &[Route], options: &[RouteOptions]) -> String {
+    let listed = routes.iter().zip(options).filter(|(_, options)| options.is_listed);
+    listed.map(|(route, _)| route.path.as_str()).collect::<Vec<_>>().join(", ")
 }

@@ -30,11 +30,11 @@ impl Router {
         let origin = Origin { path: request.map(Request::path), address: Some(address) };
         let weight = weight(request, response, self.draining);
         let Router { server, routes, refusing, .. } = self;
-        let Server { complaints, bounds, now, .. } = server;
+        let Server { complaints, bounds, now, options, .. } = server;
         let text = || match response.status {
             404 => {
                 let path = shown(request.map_or("", Request::path));
-                format!("nothing is served at {path}; WebSockets are at {}", paths(routes))
+                format!("nothing is served at {path}; WebSockets are at {}", paths(routes, options))
             }
             503 if *refusing => format!("memory_max ({} bytes) is exceeded", bounds.memory_max),
             _ => advice(response, bounds),

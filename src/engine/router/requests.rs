@@ -1,12 +1,9 @@
 //! What became of what was asked of Redis.
 
 use super::Router;
-use crate::engine::client::frame::Frame;
-use crate::engine::handler::Handler;
 use crate::engine::pubsub::topic;
 use crate::engine::redis::request::{Answer, Extent, PageEnd, Purpose};
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::server::ReplayItem;
 use crate::engine::slots::ConnId;
 
 impl Router {
@@ -60,24 +57,24 @@ impl Router {
     ) {
         let Some(client) = self.server.client(id) else { return };
         let Some(topic) = topic::published(topic) else { return };
-        let handler = &mut self.routes[client.route as usize].handler;
-        let make = |missed: ReplayItem<'_>| missed.frame(&mut **handler);
-        self.server.on_page_entry(id, entry, topic, make, data);
+        let route = client.route as usize;
+        let encode = self.server.options[route].encode;
+        self.server.on_page_entry(id, entry, topic, |item| encode(&item), data);
     }
 
     /// The page has ended, or did not come.
     pub fn on_page_end(&mut self, id: ConnId, stream: usize, end: PageEnd) {
         let route = self.server.client(id).map_or(0, |client| client.route);
-        let handler = &mut self.routes[route as usize].handler;
-        self.server.on_page_end(id, stream, end, |missed| missed.frame(&mut **handler));
+        let encode = self.server.options[route as usize].encode;
+        self.server.on_page_end(id, stream, end, |item| encode(&item));
     }
 
     /// What a stream holds, for all clients that waited for that; `None`: Redis did not say.
     pub fn on_extent(&mut self, stream: usize, extent: Option<Extent>) {
         for id in self.server.end_look(stream) {
             let route = self.server.client(id).map_or(0, |client| client.route);
-            let handler = &mut self.routes[route as usize].handler;
-            self.server.on_looked_at(id, extent, |missed| missed.frame(&mut **handler));
+            let encode = self.server.options[route as usize].encode;
+            self.server.on_looked_at(id, extent, |item| encode(&item));
         }
         self.server.call_waiting();
     }
@@ -86,18 +83,6 @@ impl Router {
     pub fn log_refusal(&mut self, why: &str) {
         if self.refused_logged.allow(self.server.now.millis) {
             log::warn!("Redis refused a command: {why}");
-        }
-    }
-}
-
-impl ReplayItem<'_> {
-    /// As it is told to clients of this handler.
-    pub(super) fn frame(self, handler: &mut dyn Handler) -> Option<Frame> {
-        match self {
-            ReplayItem::Message { cursor, topic, payload } => {
-                handler.on_replay(cursor, topic, payload)
-            }
-            ReplayItem::Gap { from } => handler.gap(from),
         }
     }
 }

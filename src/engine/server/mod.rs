@@ -9,6 +9,7 @@ mod filter;
 mod life;
 mod looks;
 mod names;
+mod options;
 mod page_queue;
 mod pages;
 mod presence;
@@ -42,9 +43,10 @@ use crate::observe::complaints::Complaints;
 use crate::observe::metrics::Metrics;
 pub(crate) use fanout::WriteOutcome;
 use fanout_queue::FanoutQueue;
+pub use options::RouteOptions;
 use pages::Pages;
 use receipts::Receipts;
-pub(crate) use replay::ReplayItem;
+pub use replay::ReplayItem;
 pub use replay::Resumed;
 use requests::Requests;
 pub use scope::Scope;
@@ -102,7 +104,7 @@ pub struct Server {
     pub(crate) unfinished: usize,
     pub(crate) backlog: Backlog,
     /// For each route.
-    slow: Vec<Slow>,
+    pub(crate) options: Vec<RouteOptions>,
     /// What the client that is being read cost beside the bytes that were read, in such bytes: see [`Server::count_costly`].
     pub(crate) costs: usize,
     generation: u32,
@@ -136,7 +138,12 @@ pub struct Server {
 
 impl Server {
     /// With a route for each of these.
-    pub(crate) fn new(bounds: Bounds, slow: Vec<Slow>, signer: Signer, now: Now) -> Server {
+    pub(crate) fn new(
+        bounds: Bounds,
+        options: Vec<RouteOptions>,
+        signer: Signer,
+        now: Now,
+    ) -> Server {
         let node = names::node(now.unix);
         Server {
             now,
@@ -150,8 +157,8 @@ impl Server {
             fanout: FanoutQueue::default(),
             pings: VecDeque::new(),
             dead: Vec::new(),
-            hubs: slow.iter().map(|_| Hub::default()).collect(),
-            slow,
+            hubs: options.iter().map(|_| Hub::default()).collect(),
+            options,
             requests: Requests::default(),
             receipts: Receipts::default(),
             pages: Pages::default(),
@@ -346,10 +353,10 @@ impl Server {
         own.map_or(u64::from(id.index) % ANONYMOUS_OWNERS, |(own, _)| self.owners.hash_one(own))
     }
 
-    /// What becomes of a client that reads too slowly.
+    /// The fate of a client that reads too slowly.
     fn slow_policy(&self, id: ConnId) -> Slow {
         let route = self.clients.get(id.index).map_or(0, |client| client.route);
-        self.slow.get(route as usize).copied().unwrap_or_default()
+        self.options.get(route as usize).map(|options| options.slow).unwrap_or_default()
     }
 
     fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {

@@ -222,7 +222,9 @@ impl Server {
             (SLICE_BYTES.min(self.backlog.bytes_max / 4), self.backlog.frames_max.div_ceil(4));
         let client = &mut self.clients[id.index];
         let is_queued = match &frame {
-            Some(frame) => client.queue(frame, &self.backlog, self.slow[client.route as usize]),
+            Some(frame) => {
+                client.queue(frame, &self.backlog, self.options[client.route as usize].slow)
+            }
             None => Some(0),
         };
         if let Page::Asked { is_full, is_vain, .. } = &mut replay.page {

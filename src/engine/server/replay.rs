@@ -43,7 +43,7 @@ pub enum Resumed {
 }
 
 /// What stands next in a client's replay.
-pub(crate) enum ReplayItem<'a> {
+pub enum ReplayItem<'a> {
     /// A message, and the cursor that includes it.
     Message { cursor: &'a str, topic: &'a str, payload: &'a [u8] },
     /// Messages after this cursor may be missing.
@@ -176,7 +176,7 @@ impl Server {
         } else {
             client.put_replay(replay);
         }
-        let slow = self.slow[client.route as usize];
+        let slow = self.options[client.route as usize].slow;
         for frame in &frames {
             let queued = client.queue(frame, &self.backlog, slow);
             debug_assert_eq!(queued, Some(0), "its socket is not full");

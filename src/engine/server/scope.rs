@@ -129,7 +129,7 @@ impl Scope<'_> {
     /// A message's frame, which says which message it is where that is asked for.
     fn make(&self, topic: &str, make: impl FnOnce(&str) -> Frame) -> Frame {
         let frame = self.count_copies(make(&self.cursor()));
-        match self.slow[self.route as usize] {
+        match self.options[self.route as usize].slow {
             Slow::Close => frame,
             Slow::DropOldest(_) | Slow::KeepNewest => {
                 frame.about(topic, &self.cursor_at(self.history.next().saturating_sub(2)))

@@ -20,7 +20,8 @@ use oneloop::push::auth::{KeySettings, Keys};
 use oneloop::engine::reactor::{Plan, Reactor, Readiness};
 use oneloop::engine::redis::request::{Answer, Purpose};
 use oneloop::engine::pubsub::topic::{Grant, is_user_topic, text_of_key};
-use oneloop::{ConnId, Handler, Reject, Request, Scope};
+use oneloop::engine::handler::RouteEvent;
+use oneloop::{ConnId, Handler, Message, RouteOptions, Reject, Request, Scope};
 use serde_json::value::RawValue;
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
@@ -105,8 +106,8 @@ impl Handler for Watched {
         result
     }
 
-    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
-        self.push.on_message(server, id, text);
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>) {
+        self.push.on_message(server, id, message);
         self.check(server, id);
     }
 
@@ -116,6 +117,14 @@ impl Handler for Watched {
 
     fn on_close(&mut self, server: &mut Scope<'_>, id: ConnId) {
         self.push.on_close(server, id);
+    }
+
+    fn options(&self) -> RouteOptions {
+        self.push.options()
+    }
+
+    fn on_event(&mut self, server: &mut Scope<'_>, event: RouteEvent) {
+        self.push.on_event(server, event);
     }
 
     fn on_answer(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {

@@ -11,7 +11,7 @@ use crate::engine::pubsub::hub::Reason;
 use crate::engine::reactor::tests::harness::{Far, Talks};
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
-use crate::{Request, Scope};
+use crate::{Message, Request, Scope};
 
 pub(super) const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -25,23 +25,17 @@ impl Handler for Costly {
         Ok(())
     }
 
-    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
-        match text {
-            "slow" => server.defer(id, text),
-            _ => server.send(id, &Frame::text(text)),
+    fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>) {
+        match message {
+            Message::Text("slow") => server.defer(id, "slow"),
+            Message::Text(text) => server.send(id, &Frame::text(text)),
+            Message::Deferred(text) => {
+                server.count_costly(self.0);
+                server.send(id, &Frame::text(text));
+            }
+            Message::Binary(_) => unreachable!("texts come"),
         }
     }
-
-    fn on_deferred(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str) {
-        server.count_costly(self.0);
-        server.send(id, &Frame::text(text));
-    }
-
-    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
-        0
-    }
-
-    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 /// Everyone has sent one head.

@@ -6,11 +6,11 @@ use std::io::{self, ErrorKind};
 use std::rc::Rc;
 
 use crate::engine::client::in_memory::{FarEnds, install};
-use crate::engine::handler::{Handler, Reject};
+use crate::engine::handler::Handler;
 use crate::engine::pubsub::hub::{CROWD, Reason};
 use crate::engine::reactor::tests::{Silent, plan};
 use crate::engine::reactor::*;
-use crate::{Request, Scope};
+use crate::{Message, Scope};
 
 /// The far ends' part.
 #[derive(Default)]
@@ -212,19 +212,10 @@ fn whatever_many_clients_needed_is_given_back() {
 struct Chat;
 
 impl Handler for Chat {
-    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, _: &Request) -> Result<(), Reject> {
-        Ok(())
-    }
-
-    fn on_message(&mut self, server: &mut Scope<'_>, _: ConnId, text: &str) {
+    fn on_message(&mut self, server: &mut Scope<'_>, _: ConnId, message: Message<'_>) {
+        let Message::Text(text) = message else { unreachable!("texts come") };
         server.publish("news", |_| Frame::text(text));
     }
-
-    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
-        0
-    }
-
-    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 #[test]

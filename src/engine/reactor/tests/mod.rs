@@ -28,27 +28,17 @@ use crate::config::{Bounds, Config, Origins, Proxies};
 use crate::engine::client::State;
 use crate::engine::client::frame::Close;
 use crate::engine::client::in_memory::{FarEnds, install};
-use crate::engine::handler::{Handler, Reject, Route};
+use crate::engine::handler::{Handler, Route};
 use crate::engine::pubsub::hub::{CROWD, Reason};
 use crate::engine::random::Random;
 use crate::engine::reactor::*;
 use crate::engine::resume::cursor::Signer;
-use crate::{Request, Scope};
+use crate::{Message, Scope};
 
 pub(super) struct Silent;
 
 impl Handler for Silent {
-    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, _: &Request) -> Result<(), Reject> {
-        Ok(())
-    }
-
-    fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, _: &str) {}
-
-    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
-        0
-    }
-
-    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
+    fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, _: Message<'_>) {}
 }
 
 /// Signs cursors as every process of the tests does.

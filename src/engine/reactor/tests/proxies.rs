@@ -10,7 +10,7 @@ use crate::engine::handler::{Handler, Reject};
 use crate::engine::reactor::tests::harness::Far;
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
-use crate::{Request, Scope};
+use crate::{Message, Request, Scope};
 
 /// Writes down where clients come from, and what they say.
 #[derive(Clone, Default)]
@@ -22,15 +22,10 @@ impl Handler for Noted {
         Ok(())
     }
 
-    fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, text: &str) {
+    fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, message: Message<'_>) {
+        let Message::Text(text) = message else { unreachable!("texts come") };
         self.0.borrow_mut().push(text.to_owned());
     }
-
-    fn on_publish(&mut self, _: &mut Scope<'_>, _: &str, _: &[u8]) -> usize {
-        0
-    }
-
-    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 /// A loop behind a proxy at 10.0.0.1, one client for each address.

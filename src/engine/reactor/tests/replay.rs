@@ -8,37 +8,33 @@ use std::rc::Rc;
 
 use crate::engine::client::State;
 use crate::engine::client::in_memory::install;
-use crate::engine::handler::{Handler, Reject};
+use crate::engine::handler::Handler;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::{Phones, Shared, plan};
 use crate::engine::reactor::*;
-use crate::engine::server::Resumed;
-use crate::{Request, Scope};
+use crate::engine::server::{ReplayItem, Resumed};
+use crate::{Message, RouteOptions, Scope};
 
 /// Sends the cursor, the topic and the payload of each message.
 pub(super) struct Plain;
 
 impl Handler for Plain {
-    fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, _: &Request) -> Result<(), Reject> {
-        Ok(())
-    }
-
-    fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, _: &str) {}
+    fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, _: Message<'_>) {}
 
     fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize {
         server.publish(topic, |cursor| told(cursor, topic, payload))
     }
 
-    fn on_replay(&mut self, cursor: &str, topic: &str, payload: &[u8]) -> Option<Frame> {
-        Some(told(cursor, topic, payload))
+    fn options(&self) -> RouteOptions {
+        let encode = |item: &ReplayItem<'_>| {
+            Some(match item {
+                ReplayItem::Message { cursor, topic, payload } => told(cursor, topic, payload),
+                ReplayItem::Gap { from } => Frame::text(&format!("gap {from}")),
+            })
+        };
+        RouteOptions { encode, ..RouteOptions::default() }
     }
-
-    fn gap(&self, from: &str) -> Option<Frame> {
-        Some(Frame::text(&format!("gap {from}")))
-    }
-
-    fn on_close(&mut self, _: &mut Scope<'_>, _: ConnId) {}
 }
 
 fn told(cursor: &str, topic: &str, payload: &[u8]) -> Frame {
