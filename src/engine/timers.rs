@@ -29,7 +29,7 @@ pub fn after(now: Millis, seconds: u32) -> Tick {
     tick(now.saturating_add(seconds as Millis * 1000).saturating_add(TICK - 1))
 }
 
-struct Page {
+struct TimerPage {
     /// Not after any deadline of the page; a deadline put off or cleared may leave it too early.
     earliest: Tick,
     live: u32,
@@ -39,7 +39,7 @@ struct Page {
 /// The deadlines, by the number of the connection's slot.
 #[derive(Default)]
 pub struct Timers {
-    pages: Vec<Option<Box<Page>>>,
+    pages: Vec<Option<Box<TimerPage>>>,
     /// Not after any page's earliest.
     earliest: Option<Tick>,
 }
@@ -58,8 +58,9 @@ impl Timers {
         if slot.is_none() && deadline == NEVER {
             return;
         }
-        let page = slot
-            .get_or_insert_with(|| Box::new(Page { earliest: NEVER, live: 0, at: [NEVER; PAGE] }));
+        let page = slot.get_or_insert_with(|| {
+            Box::new(TimerPage { earliest: NEVER, live: 0, at: [NEVER; PAGE] })
+        });
         page.live += u32::from(deadline != NEVER);
         page.live -= u32::from(page.at[place] != NEVER);
         page.at[place] = deadline;
@@ -109,7 +110,7 @@ impl Timers {
     }
 }
 
-impl Page {
+impl TimerPage {
     fn expire(&mut self, now: Tick, first: u32, into: &mut Vec<u32>) {
         self.earliest = NEVER;
         for (place, deadline) in self.at.iter_mut().enumerate() {

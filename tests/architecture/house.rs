@@ -20,7 +20,6 @@ const NAMES_TWICE: &[&str] = &[
     "Answer",
     "Broadcast",
     "Command",
-    "Due",
     "Ended",
     "Event",
     "Flag",

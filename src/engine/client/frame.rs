@@ -119,7 +119,7 @@ struct Encoded {
     /// Where the frame begins: its header is written last, into room that is left for the longest one.
     start: usize,
     /// Which message it is, where one may take another's place.
-    message: Option<Message>,
+    message: Option<MessageTag>,
     /// Counts the copies, where the publisher wants to know.
     tally: Option<Rc<DeliveryCount>>,
 }
@@ -162,7 +162,7 @@ impl Drop for Encoded {
 
 /// What a frame says about itself to a backlog that drops some: see [`crate::engine::client::outbox::Slow`].
 #[derive(Debug)]
-pub struct Message {
+pub struct MessageTag {
     /// Its topic.
     pub topic: Box<str>,
     /// A hash of that.
@@ -248,7 +248,7 @@ impl Frame {
     pub fn about(mut self, topic: &str, before: &str) -> Frame {
         if let Some(encoded) = Rc::get_mut(&mut self.0) {
             let (topic, hash, before) = (topic.into(), hash_of(topic), before.into());
-            encoded.message = Some(Message { topic, hash, before });
+            encoded.message = Some(MessageTag { topic, hash, before });
         }
         self
     }
@@ -271,7 +271,7 @@ impl Frame {
     }
 
     /// Which message it is, if it says so.
-    pub fn about_message(&self) -> Option<&Message> {
+    pub fn about_message(&self) -> Option<&MessageTag> {
         self.0.message.as_ref()
     }
 

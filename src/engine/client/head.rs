@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::engine::client::Event;
+use crate::engine::client::ClientEvent;
 use crate::engine::client::http;
 use crate::engine::client::proxy_protocol::{self, Header};
 
@@ -31,20 +31,20 @@ pub(super) fn is_probe(input: &[u8]) -> bool {
 
 impl Head {
     /// Takes it off `input` once it is whole. Until then all of it stays there, so that nobody has to remember what a proxy said.
-    pub(super) fn next(&self, input: &mut &[u8]) -> Option<Event> {
+    pub(super) fn next(&self, input: &mut &[u8]) -> Option<ClientEvent> {
         let (address, start) = match self.is_proxied.then(|| proxy_protocol::parse(input)) {
             None => (None, 0),
             Some(Header::Whole { address, length }) => (address, length),
             Some(Header::Partial) => return None,
-            Some(Header::Malformed) => return Some(Event::Unproxied),
+            Some(Header::Malformed) => return Some(ClientEvent::Unproxied),
         };
         match http::parse(&input[start..], self.bytes_max) {
             Ok(None) => None,
             Ok(Some((request, length))) => {
                 *input = &input[start + length..];
-                Some(Event::Request(request.from_address(address)))
+                Some(ClientEvent::Request(request.from_address(address)))
             }
-            Err(response) => Some(Event::Refused(response)),
+            Err(response) => Some(ClientEvent::Refused(response)),
         }
     }
 }

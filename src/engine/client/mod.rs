@@ -107,7 +107,7 @@ pub enum Reading {
 
 /// What is due at a deadline.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum ClientDue {
     /// Nothing yet.
     Nothing,
     /// A ping.
@@ -122,7 +122,7 @@ pub enum Due {
 
 /// What a client's bytes turned out to be.
 #[derive(Debug)]
-pub enum Event {
+pub enum ClientEvent {
     /// A whole request head.
     Request(Request),
     /// A head that is answered and ended.
@@ -268,21 +268,21 @@ impl Client {
     }
 
     /// What is due now.
-    pub fn due(&self, index: u32, now: Tick, timing: &Timing) -> Due {
+    pub fn due(&self, index: u32, now: Tick, timing: &Timing) -> ClientDue {
         if self.ends <= now {
-            return Due::End(AtEnd::unpack(self.at_end));
+            return ClientDue::End(AtEnd::unpack(self.at_end));
         }
         if self.state != State::Open {
-            return Due::Nothing;
+            return ClientDue::Nothing;
         }
         let heard = self.heard.max(timing.floor);
         if timing.silence > 0 && now.saturating_sub(heard) >= timing.silence {
-            return Due::Silent;
+            return ClientDue::Silent;
         }
         if self.stalls_at(timing) <= now {
-            return Due::Stalled;
+            return ClientDue::Stalled;
         }
-        if timing.next_ping(heard, index) <= now { Due::Ping } else { Due::Nothing }
+        if timing.next_ping(heard, index) <= now { ClientDue::Ping } else { ClientDue::Nothing }
     }
 
     /// Returns when its last byte came, if the ping that followed is not answered yet.
@@ -314,14 +314,19 @@ impl Client {
     }
 
     /// Takes the next event off `input`; `None`: the rest is not whole yet, or nobody reads it any more.
-    pub fn next(&mut self, input: &mut &[u8], codec: &mut Codec, head: &Head) -> Option<Event> {
+    pub fn next(
+        &mut self,
+        input: &mut &[u8],
+        codec: &mut Codec,
+        head: &Head,
+    ) -> Option<ClientEvent> {
         match self.state {
             State::Head => head.next(input),
             State::Open => self.next_message(input, codec),
             State::Leaving => {
                 let is_answered = codec::ends_with_close(input);
                 *input = &[];
-                is_answered.then_some(Event::Answered)
+                is_answered.then_some(ClientEvent::Answered)
             }
             State::Closing | State::HalfClosed | State::Lingering | State::Terminated => {
                 *input = &[];
@@ -330,17 +335,17 @@ impl Client {
         }
     }
 
-    fn next_message(&mut self, input: &mut &[u8], codec: &mut Codec) -> Option<Event> {
+    fn next_message(&mut self, input: &mut &[u8], codec: &mut Codec) -> Option<ClientEvent> {
         let mut fragments = self.flight.as_mut().and_then(|flight| flight.fragments.take());
         let inbound = codec.next(input, &mut fragments);
         if fragments.is_some() {
             self.flight().fragments = fragments;
         }
         Some(match inbound? {
-            Inbound::Text(text) => Event::Text(text),
-            Inbound::Binary(bytes) => Event::Binary(bytes),
-            Inbound::Close => Event::Closed,
-            Inbound::Violation(close) => Event::Violation(close),
+            Inbound::Text(text) => ClientEvent::Text(text),
+            Inbound::Binary(bytes) => ClientEvent::Binary(bytes),
+            Inbound::Close => ClientEvent::Closed,
+            Inbound::Violation(close) => ClientEvent::Violation(close),
         })
     }
 

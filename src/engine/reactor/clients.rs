@@ -10,7 +10,7 @@ use crate::clock::Millis;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::transport::Transport;
-use crate::engine::client::{AtEnd, Client, Due, Head, Reading, State};
+use crate::engine::client::{AtEnd, Client, ClientDue, Head, Reading, State};
 use crate::engine::handler::Message;
 use crate::engine::pending_writes::Lane;
 use crate::engine::reactor::Reactor;
@@ -352,20 +352,20 @@ impl Reactor {
             let client = &server.clients[index];
             let id = ConnId { index, generation: client.generation };
             match client.due(index, now, &server.timing) {
-                Due::Nothing => {}
-                Due::Ping => {
+                ClientDue::Nothing => {}
+                ClientDue::Ping => {
                     server.metrics.pings += 1;
                     server.pings.push_back(id);
                 }
-                Due::Silent => server.close(id, Close::SILENT),
-                Due::Stalled => {
+                ClientDue::Silent => server.close(id, Close::SILENT),
+                ClientDue::Stalled => {
                     server.metrics.stalled += 1;
                     server.close(id, Close::SLOW);
                 }
-                Due::End(AtEnd::Close(code) | AtEnd::Expire(code)) => {
+                ClientDue::End(AtEnd::Close(code) | AtEnd::Expire(code)) => {
                     self.router.on_timeout(id, code);
                 }
-                Due::End(AtEnd::Timeout) => {
+                ClientDue::End(AtEnd::Timeout) => {
                     let text = "the request's head did not come in time";
                     let response = Response::text(408, text);
                     if server.clients[index].route != ADMIN_ROUTE {
@@ -373,7 +373,7 @@ impl Reactor {
                     }
                     self.router.server.respond(id, &response);
                 }
-                Due::End(AtEnd::Drop) => server.run_out(id),
+                ClientDue::End(AtEnd::Drop) => server.run_out(id),
             }
             self.router.server.set_timer(index);
         }

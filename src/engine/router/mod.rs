@@ -12,7 +12,7 @@ mod requests;
 use crate::clock::RateLimit;
 use crate::config::{Config, Origins, Proxies};
 use crate::engine::admission::Addresses;
-use crate::engine::client::Event;
+use crate::engine::client::ClientEvent;
 use crate::engine::client::frame::{Close, Frame, frames_bytes, frames_len};
 use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign};
@@ -133,28 +133,28 @@ impl Router {
     }
 
     /// Something came from a client. `replies`: what its codec answered so far.
-    pub fn on_event(&mut self, id: ConnId, event: Event, replies: Option<Vec<u8>>) {
+    pub fn on_event(&mut self, id: ConnId, event: ClientEvent, replies: Option<Vec<u8>>) {
         let replies = replies.map(Frame::ready);
-        if let Event::Closed = event {
+        if let ClientEvent::Closed = event {
             return self.server.finish(id, replies.as_ref(), false);
         }
         if let Some(replies) = replies {
             self.server.send(id, &replies);
         }
         match event {
-            Event::Request(request) => self.on_request(id, request),
-            Event::Refused(response) => {
+            ClientEvent::Request(request) => self.on_request(id, request),
+            ClientEvent::Refused(response) => {
                 if !self.is_admin(id) {
                     self.complain_of_answer(id, None, &response);
                 }
                 self.server.respond(id, &response);
             }
-            Event::Unproxied => self.refuse_unproxied(id),
-            Event::Text(text) => self.on_message(id, Message::Text(text.as_str())),
-            Event::Binary(bytes) => self.on_message(id, Message::Binary(&bytes)),
-            Event::Violation(close) => self.server.close(id, close),
-            Event::Answered => self.server.answered(id),
-            Event::Closed => {}
+            ClientEvent::Unproxied => self.refuse_unproxied(id),
+            ClientEvent::Text(text) => self.on_message(id, Message::Text(text.as_str())),
+            ClientEvent::Binary(bytes) => self.on_message(id, Message::Binary(&bytes)),
+            ClientEvent::Violation(close) => self.server.close(id, close),
+            ClientEvent::Answered => self.server.answered(id),
+            ClientEvent::Closed => {}
         }
     }
 

@@ -289,10 +289,10 @@ impl Server {
         self.costs += microseconds as usize * BYTES_PER_MICROSECOND;
     }
 
-    /// Puts off a client's message that takes long to handle (a signature is to be checked): [`Handler::on_deferred`] is given it
+    /// Puts off a client's message that takes long to handle (a signature is to be checked): [`Message::Deferred`] brings it
     /// when everybody else was read, maybe in a later turn. The client's next messages wait meanwhile.
     ///
-    /// [`Handler::on_deferred`]: crate::engine::handler::Handler::on_deferred
+    /// [`Message::Deferred`]: crate::Message::Deferred
     pub fn defer(&mut self, id: ConnId, text: &str) {
         if let Some(client) = self.open_client(id) {
             client.defer(text);
