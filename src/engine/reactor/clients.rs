@@ -346,12 +346,11 @@ impl Reactor {
     pub(super) fn tick_clients(&mut self) {
         let now = tick(self.router.server.now.millis);
         let mut due = std::mem::take(&mut self.due);
-        self.router.server.timers.expire(now, DEADLINES_PER_TURN, &mut due);
+        self.router.server.clients.timers.expire(now, DEADLINES_PER_TURN, &mut due);
         for index in due.drain(..) {
             let server = &mut self.router.server;
-            let client = &server.clients[index];
-            let id = ConnId { index, generation: client.generation };
-            match client.due(index, now, &server.timing) {
+            let (id, client) = (server.clients.id(index), &server.clients[index]);
+            match client.due(index, now, &server.clients.timing) {
                 ClientDue::Nothing => {}
                 ClientDue::Ping => {
                     server.metrics.pings += 1;

@@ -14,10 +14,10 @@ pub(super) fn costliest(
     least: usize,
     cost: impl Fn(&Client) -> usize,
 ) -> Vec<(usize, ConnId)> {
-    let all = server.clients.iter().map(|(index, client)| {
-        let id = ConnId { index, generation: client.generation };
+    let all = server.clients.iter().map(|(id, client)| {
         // One without a user is alone.
-        let user = server.user_of(client).map_or((None, index), |user| (Some(client.route), user));
+        let user =
+            server.user_of(client).map_or((None, id.index), |user| (Some(client.route), user));
         (user, cost(client), id)
     });
     let all: Vec<_> = all.filter(|(_, bytes, _)| *bytes > 0).collect();

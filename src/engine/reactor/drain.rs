@@ -18,11 +18,7 @@ impl Reactor {
         self.listeners.close();
         self.publishers.close(server.now.millis);
         let rate = u64::from(server.bounds.drain_per_second);
-        let all: Vec<ConnId> = server
-            .clients
-            .iter()
-            .map(|(index, client)| ConnId { index, generation: client.generation })
-            .collect();
+        let all: Vec<ConnId> = server.clients.iter().map(|(id, _)| id).collect();
         for (place, id) in all.into_iter().enumerate() {
             let retry = (place as u64 + 1) * 1000 / rate;
             self.router.server.close(id, Close::GOING_AWAY.retry_after(retry));

@@ -335,7 +335,7 @@ impl Reactor {
         if self.awaited.is_some_and(|awaited| now > awaited + FROZEN) {
             // The process stood still (SIGSTOP, a laptop's lid): what the clients sent meanwhile was not read, so nobody is
             // called silent before a ping went out and its answer had its time.
-            let timing = &mut self.router.server.timing;
+            let timing = &mut self.router.server.clients.timing;
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
@@ -419,7 +419,7 @@ impl Reactor {
         }
         let links = self.links.iter().map(RedisSocket::deadline).filter(|_| !self.router.draining);
         [
-            server.timers.next().map(|tick| Millis::from(tick) * TICK),
+            server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
             links.flatten().min(),
             server.presence_deadline().filter(|_| !self.router.draining),
             self.publishers.deadline(),

@@ -13,7 +13,6 @@ use crate::engine::client::frame::{Close, frames_bytes};
 use crate::engine::client::outbox::places_bytes;
 use crate::engine::reactor::Reactor;
 use crate::engine::reactor::costly::costliest;
-use crate::engine::slots::ConnId;
 
 /// When one who was closed for what it left unfinished may come back.
 const RETRY: u64 = 5000;
@@ -67,9 +66,9 @@ impl Reactor {
         let mut oldest: Vec<_> = server
             .clients
             .iter()
-            .map(|(index, client)| (client.unfinished(), index, client.generation))
-            .filter(|((bytes, _), ..)| *bytes > share / 2)
-            .map(|((_, since), index, generation)| (since, ConnId { index, generation }))
+            .map(|(id, client)| (client.unfinished(), id))
+            .filter(|((bytes, _), _)| *bytes > share / 2)
+            .map(|((_, since), id)| (since, id))
             .collect();
         oldest.sort_unstable_by_key(|(since, _)| *since);
         let mut closed = 0;
@@ -90,8 +89,7 @@ impl Reactor {
             .clients
             .iter()
             .filter(|(_, client)| client.is_blocked() && client.state() != State::Terminated)
-            .map(|(index, client)| (client.backlog_bytes(), index, client.generation))
-            .map(|(bytes, index, generation)| (bytes, ConnId { index, generation }))
+            .map(|(id, client)| (client.backlog_bytes(), id))
             .collect();
         deepest.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
         let mut closed = 0;

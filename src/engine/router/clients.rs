@@ -21,24 +21,24 @@ impl Router {
     }
 
     fn find_owed_most(&self) -> String {
-        let mut deepest: Vec<(usize, u32)> = Vec::with_capacity(DEEPEST_MAX + 1);
-        for (index, client) in self.server.clients.iter() {
+        let mut deepest: Vec<(usize, ConnId)> = Vec::with_capacity(DEEPEST_MAX + 1);
+        for (id, client) in self.server.clients.iter() {
             let bytes = client.backlog_bytes();
             let least = deepest.get(DEEPEST_MAX - 1).map_or(0, |last| last.0);
             // Plain responses are no client's backlog.
             if bytes > least && client.opened {
                 let place = deepest.partition_point(|one| one.0 >= bytes);
-                deepest.insert(place, (bytes, index));
+                deepest.insert(place, (bytes, id));
                 deepest.truncate(DEEPEST_MAX);
             }
         }
         let mut told = "{\"clients\":[".to_owned();
-        for (place, (bytes, index)) in deepest.into_iter().enumerate() {
-            let client = &self.server.clients[index];
+        for (place, (bytes, id)) in deepest.into_iter().enumerate() {
+            let client = &self.server.clients[id.index];
             let topics = || self.server.hubs[client.route as usize].topics(&client.subscriptions);
             let own = topics().find(|(_, reason)| *reason == Reason::Own);
             let owed = Owed {
-                conn: self.server.name_of(ConnId { index, generation: client.generation }),
+                conn: self.server.name_of(id),
                 route: &self.routes[client.route as usize].path,
                 sub: own.and_then(|(key, _)| user_of(key)),
                 bytes,

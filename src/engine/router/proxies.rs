@@ -63,7 +63,7 @@ impl Router {
     /// Has such a one make room for a client that was let in. Returns whether there was one. A client that has shown no token takes
     /// no place of one that may only be slow to answer.
     pub(super) fn vacate_twin(&mut self, id: ConnId) -> bool {
-        let client = self.server.clients.get(id.index);
+        let client = self.server.clients.get(id);
         let is_user = client.and_then(|client| self.server.user_of(client)).is_some();
         let beside = self.addresses.beside(id).into_iter().flatten();
         let twin = self.server.vacate_dead(beside.copied(), if is_user { 0 } else { PATIENCE });

@@ -27,19 +27,19 @@ impl Server {
     /// deadline that is under way stays, but for silence.
     pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
         self.backlog = backlog(&bounds);
-        let before = self.timing;
-        self.timing = timing(&bounds);
+        let before = self.clients.timing;
+        self.clients.timing = timing(&bounds);
         self.bounds = bounds;
         let of = |timing: &Timing| (timing.ping, timing.silence, timing.stall);
-        if of(&before) == of(&self.timing) {
-            self.timing.floor = before.floor;
+        if of(&before) == of(&self.clients.timing) {
+            self.clients.timing.floor = before.floor;
             return;
         }
         // Some have been silent for longer than is allowed now: a ping and its answer have their time first.
-        self.timing.floor = tick(self.now.millis).saturating_sub(self.timing.ping);
+        self.clients.timing.floor = tick(self.now.millis).saturating_sub(self.clients.timing.ping);
         // The one place that visits all clients in one turn: when an operator changes one of these.
         let open = self.clients.iter().filter(|(_, client)| client.state() == State::Open);
-        let open: Vec<u32> = open.map(|(index, _)| index).collect();
+        let open: Vec<u32> = open.map(|(id, _)| id.index).collect();
         open.into_iter().for_each(|index| self.set_timer(index));
     }
 }

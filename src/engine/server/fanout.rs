@@ -42,7 +42,7 @@ impl Server {
         let mut owed = std::mem::take(&mut self.owed);
         self.find_owed(id, served, &mut owed);
         let slow = self.slow_policy(id);
-        let client = self.clients.get_mut(id.index).expect("it was just found");
+        let client = self.clients.get_mut(id).expect("it was just found");
         let mut queued = 0;
         for frame in &owed {
             let Some(dropped) = client.queue(frame, &self.backlog, slow) else { break };
@@ -114,9 +114,9 @@ impl Server {
                 }
                 continue;
             };
-            let Some(client) = self.clients.get(index) else { continue };
+            let Some((id, client)) = self.clients.at(index) else { continue };
             if client.state() == State::Open && client.is_behind(latest) {
-                return Some(ConnId { index, generation: client.generation });
+                return Some(id);
             }
         }
         None
@@ -165,7 +165,7 @@ impl Server {
             first.number > served && matches!(first.audience, Audience::Topics(_))
         });
         if is_owed_all && let Some(all) = self.fanout.gathered() {
-            let client = self.clients.get_mut(id.index).expect("it was just found");
+            let client = self.clients.get_mut(id).expect("it was just found");
             let (length, written) = (all.len(), client.write(id, all));
             return self.keep(id, served, length, written);
         }
@@ -177,7 +177,7 @@ impl Server {
         if gather.is_empty() {
             return WriteOutcome::Nothing;
         }
-        let client = self.clients.get_mut(id.index).expect("it was just found");
+        let client = self.clients.get_mut(id).expect("it was just found");
         let written = client.write(id, gather);
         self.keep(id, served, gather.len(), written)
     }
@@ -212,7 +212,7 @@ impl Server {
             if whole {
                 owed.iter().filter_map(Frame::tally).for_each(DeliveryCount::wrote_at_once);
             } else {
-                let client = self.clients.get_mut(id.index).expect("it was written to");
+                let client = self.clients.get_mut(id).expect("it was written to");
                 client.keep_unwritten(owed.iter(), written, now);
                 self.set_timer(id.index);
             }

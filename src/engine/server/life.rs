@@ -8,8 +8,8 @@ use crate::engine::client::transport::Transport;
 use crate::engine::client::{AtEnd, Client, State};
 use crate::engine::pending_writes::Lane;
 use crate::engine::server::{ADMIN_ROUTE, Server};
-use crate::engine::slots::{ConnId, GENERATIONS};
-use crate::engine::timers::{NEVER, after, tick};
+use crate::engine::slots::ConnId;
+use crate::engine::timers::{after, tick};
 
 /// How long a peer may take to end its side after we ended ours.
 const LINGER_SECONDS: u32 = 5;
@@ -22,12 +22,9 @@ impl Server {
     pub(crate) fn admit(&mut self, transport: Transport, address: IpAddr, route: u8) -> ConnId {
         let now = tick(self.now.millis);
         let ends = after(self.now.millis, self.bounds.head_seconds);
-        self.generation = (self.generation + 1) % GENERATIONS;
-        let generation = self.generation;
-        let index = self.clients.insert_with(|_| Client::new(transport, generation, now, ends));
-        self.clients[index].route = route;
-        self.set_timer(index);
-        let id = ConnId { index, generation };
+        let id = self.clients.insert(transport, now, ends);
+        self.clients[id.index].route = route;
+        self.set_timer(id.index);
         let strangers = if route == ADMIN_ROUTE { &mut self.admins } else { &mut self.handshakes };
         strangers.enter(id, address, self.now.millis);
         self.metrics.accepted += 1;
@@ -245,7 +242,7 @@ impl Server {
     /// Its memberships end: members are open, and nothing else.
     fn leave_all(&mut self, id: ConnId) {
         self.user_leaves(id);
-        let Some(client) = self.clients.get_mut(id.index) else { return };
+        let Some(client) = self.clients.get_mut(id) else { return };
         if let Some(hub) = self.hubs.get_mut(client.route as usize) {
             hub.leave_all(&mut client.subscriptions);
         }
@@ -253,13 +250,9 @@ impl Server {
 
     /// Frees a slot.
     pub(crate) fn free(&mut self, id: ConnId) {
-        if self.client(id).is_none() {
-            return;
-        }
-        let client = self.clients.remove(id.index).expect("the client was just found");
+        let Some(client) = self.clients.remove(id) else { return };
         self.unfinished -= client.unfinished().0;
         client.transport.close(id);
-        self.timers.set(id.index, NEVER);
         self.forget_lingering();
     }
 

@@ -3,6 +3,7 @@
 //! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
 
 mod bounds;
+mod clients;
 mod fanout;
 mod fanout_queue;
 mod filter;
@@ -31,16 +32,17 @@ use crate::engine::admission::strangers::Strangers;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::outbox::{Backlog, Slow};
-use crate::engine::client::{AtEnd, Client, State, Timing};
+use crate::engine::client::{AtEnd, Client, State};
 use crate::engine::pending_writes::{FlushQueue, Lane};
 use crate::engine::pubsub::hub::{Hub, Reason};
 use crate::engine::resume::cursor::{EntryId, Node, Signer};
 use crate::engine::resume::history::History;
-use crate::engine::slots::{ConnId, Slots};
-use crate::engine::timers::{TICK, Tick, Timers, after, tick};
+use crate::engine::slots::ConnId;
+use crate::engine::timers::{TICK, Tick, after, tick};
 use crate::features::presence::Presence;
 use crate::observe::complaints::Complaints;
 use crate::observe::metrics::Metrics;
+use clients::Clients;
 pub(crate) use fanout::WriteOutcome;
 use fanout_queue::FanoutQueue;
 pub use options::RouteOptions;
@@ -70,9 +72,7 @@ pub struct Server {
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Metrics,
     pub(crate) complaints: Complaints,
-    pub(crate) clients: Slots<Client>,
-    pub(crate) timers: Timers,
-    pub(crate) timing: Timing,
+    pub(crate) clients: Clients,
     pub(crate) flush: FlushQueue,
     pub(crate) fanout: FanoutQueue,
     /// Clients that are to be pinged.
@@ -107,7 +107,6 @@ pub struct Server {
     pub(crate) options: Vec<RouteOptions>,
     /// What the client that is being read cost beside the bytes that were read, in such bytes: see [`Server::count_costly`].
     pub(crate) costs: usize,
-    generation: u32,
     /// Which process this is, in cursors and elsewhere.
     node: Node,
     /// The same as text: see [`Server::node`].
@@ -150,9 +149,7 @@ impl Server {
             wall: WallOffset::new(now),
             metrics: Metrics::default(),
             complaints: Complaints::default(),
-            clients: Slots::default(),
-            timers: Timers::default(),
-            timing: bounds::timing(&bounds),
+            clients: Clients::new(bounds::timing(&bounds)),
             flush: FlushQueue::default(),
             fanout: FanoutQueue::default(),
             pings: VecDeque::new(),
@@ -175,7 +172,6 @@ impl Server {
             backlog: bounds::backlog(&bounds),
             costs: 0,
             bounds,
-            generation: 0,
             node_name: node.to_string(),
             node,
             signer,
@@ -277,7 +273,7 @@ impl Server {
         );
         let ticks = by.div_euclid(TICK as i64) + 1;
         let expiring = self.clients.iter().filter(|(_, client)| client.expires());
-        let expiring: Vec<u32> = expiring.map(|(index, _)| index).collect();
+        let expiring: Vec<u32> = expiring.map(|(id, _)| id.index).collect();
         for index in expiring {
             self.clients[index].move_end(ticks);
             self.set_timer(index);
@@ -326,12 +322,11 @@ impl Server {
 
     /// The connection that `id` names, if it is still there.
     pub(crate) fn client(&mut self, id: ConnId) -> Option<&mut Client> {
-        self.clients.get_mut(id.index).filter(|client| client.generation == id.generation)
+        self.clients.get_mut(id)
     }
 
     pub(crate) fn set_timer(&mut self, index: u32) {
-        let deadline = self.clients[index].deadline(index, tick(self.now.millis), &self.timing);
-        self.timers.set(index, deadline);
+        self.clients.set_timer(index, self.now.millis);
     }
 
     /// Puts a client into a lane of the flush queue if it is owed something.
@@ -355,7 +350,7 @@ impl Server {
 
     /// The fate of a client that reads too slowly.
     fn slow_policy(&self, id: ConnId) -> Slow {
-        let route = self.clients.get(id.index).map_or(0, |client| client.route);
+        let route = self.clients.get(id).map_or(0, |client| client.route);
         self.options.get(route as usize).map(|options| options.slow).unwrap_or_default()
     }
 

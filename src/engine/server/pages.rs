@@ -9,7 +9,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::engine::client::Client;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::replay::{Look, Page, Proof, Replay};
 use crate::engine::pending_writes::Lane;
@@ -17,10 +16,11 @@ use crate::engine::pubsub::hub::Reason;
 use crate::engine::redis::request::{Extent, PAGE_ENTRIES, PageEnd, Purpose};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
+use crate::engine::server::clients::Clients;
 use crate::engine::server::looks::Looks;
 use crate::engine::server::page_queue::{Owner, PageQueue, Sizes};
 use crate::engine::server::replay::{ReplayItem, SLICE_BYTES, is_entry_for};
-use crate::engine::slots::{ConnId, Slots};
+use crate::engine::slots::ConnId;
 use crate::features::streams::commands;
 
 /// When a client whose page did not come may come back, in milliseconds.
@@ -422,7 +422,7 @@ impl Server {
         }
         let hub = &self.hubs[route as usize];
         let hears = |id: &ConnId| {
-            let client = self.clients.get(id.index).filter(|one| one.generation == id.generation);
+            let client = self.clients.get(*id);
             client
                 .is_some_and(|one| one.route == route && hub.is_member(&one.subscriptions, topics))
         };
@@ -443,6 +443,6 @@ impl Server {
     }
 }
 
-fn is_there(clients: &Slots<Client>, id: ConnId) -> bool {
-    clients.get(id.index).is_some_and(|client| client.generation == id.generation)
+fn is_there(clients: &Clients, id: ConnId) -> bool {
+    clients.get(id).is_some()
 }

@@ -78,7 +78,7 @@ impl Server {
         if self.presence.is_none() {
             return;
         }
-        let Some(client) = self.clients.get(id.index) else { return };
+        let Some(client) = self.clients.get(id) else { return };
         let Some(hub) = self.hubs.get(client.route as usize) else { return };
         let own = hub.topics(&client.subscriptions).find(|(_, reason)| *reason == Reason::Own);
         if let Some(own) = own.map(|(key, _)| key.to_owned()) {

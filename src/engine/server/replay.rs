@@ -169,7 +169,7 @@ impl Server {
             }
         }
         let is_over = is_at_end && !is_ahead;
-        let client = self.clients.get_mut(id.index).expect("it was just found");
+        let client = self.clients.get_mut(id).expect("it was just found");
         if is_over {
             // What was dealt out meanwhile stood in the history.
             client.serve(self.fanout.latest());

@@ -106,7 +106,7 @@ impl Server {
     }
 
     fn is_lingering(&self, id: ConnId) -> bool {
-        let client = self.clients.get(id.index).filter(|one| one.generation == id.generation);
+        let client = self.clients.get(id);
         client.is_some_and(|client| client.state() == State::Lingering)
     }
 
@@ -173,8 +173,8 @@ impl Server {
     /// Whether a client owes the answer to a ping.
     pub(crate) fn owes_pong(&self, id: ConnId) -> bool {
         let now = tick(self.now.millis);
-        let client = self.clients.get(id.index);
-        client.is_some_and(|one| one.owes_pong_since(id.index, now, &self.timing).is_some())
+        let client = self.clients.get(id);
+        client.is_some_and(|one| one.owes_pong_since(id.index, now, &self.clients.timing).is_some())
     }
 
     /// Closes the one of these clients that has owed the answer to a ping for longest, and for `patience` at least: it may have
@@ -186,8 +186,8 @@ impl Server {
     ) -> Option<ConnId> {
         let now = tick(self.now.millis).saturating_sub(patience);
         let owing = clients.filter_map(|id| {
-            let client = self.clients.get(id.index)?;
-            client.owes_pong_since(id.index, now, &self.timing).map(|since| (since, id))
+            let client = self.clients.get(id)?;
+            client.owes_pong_since(id.index, now, &self.clients.timing).map(|since| (since, id))
         });
         let (_, id) = owing.min()?;
         self.metrics.strangers_vacated += 1;

@@ -121,9 +121,8 @@ impl Scope<'_> {
     /// The open client of this route that has this name.
     pub fn connection(&self, name: &str) -> Option<ConnId> {
         let id = self.id_of(name)?;
-        let client = self.clients.get(id.index)?;
-        let is_it = client.generation == id.generation && client.route == self.route;
-        (is_it && client.state() == State::Open).then_some(id)
+        let client = self.clients.get(id)?;
+        (client.route == self.route && client.state() == State::Open).then_some(id)
     }
 
     /// A message's frame, which says which message it is where that is asked for.
@@ -145,8 +144,7 @@ impl Scope<'_> {
             members.clear();
             members.extend(self.hubs[self.route as usize].members(*topic));
             for index in members.iter().copied() {
-                let client = &self.clients[index];
-                let id = ConnId { index, generation: client.generation };
+                let (id, client) = (self.clients.id(index), &self.clients[index]);
                 if self.is_recorded && client.is_replaying() {
                     // The replay comes to it.
                     let hub = &self.hubs[self.route as usize];
@@ -172,7 +170,7 @@ impl Scope<'_> {
         let small = topics.iter().filter(|topic| !hub.is_crowd(**topic));
         members.extend(small.flat_map(|topic| hub.members(*topic)));
         for index in members.iter().copied() {
-            let id = ConnId { index, generation: self.clients[index].generation };
+            let id = self.clients.id(index);
             if self.caught_up(id) {
                 self.schedule_flush(id, Lane::Urgent);
             }

@@ -38,7 +38,7 @@ impl Server {
             self.user_came(key);
         }
         let next = self.history.next();
-        let replay = self.clients.get_mut(id.index).and_then(Client::replay);
+        let replay = self.clients.get_mut(id).and_then(Client::replay);
         if joined && let Some(replay) = replay {
             replay.subscribe(key, next, &self.entries);
         }
@@ -60,7 +60,7 @@ impl Server {
             self.user_left(key);
         }
         let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
-        let replay = self.clients.get_mut(id.index).and_then(Client::replay);
+        let replay = self.clients.get_mut(id).and_then(Client::replay);
         if left && let Some(replay) = replay {
             replay.unsubscribe(key, next, &self.entries, most);
         }
@@ -120,7 +120,7 @@ impl Server {
             client.state() == State::Open
                 && hub.reason(&client.subscriptions, key) == Some(Reason::Own)
         });
-        open.map(|index| ConnId { index, generation: self.clients[index].generation })
+        open.map(|index| self.clients.id(index))
     }
 
     /// Bytes of all memberships, and of what is noted for replays of those that change meanwhile.
@@ -140,10 +140,7 @@ impl Server {
     }
 
     pub(super) fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {
-        let client = self.clients.get_mut(id.index)?;
-        if client.generation != id.generation || client.state() != State::Open {
-            return None;
-        }
+        let client = self.clients.get_mut(id).filter(|client| client.state() == State::Open)?;
         let hub = &mut self.hubs[client.route as usize];
         Some((client, hub))
     }

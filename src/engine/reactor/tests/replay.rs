@@ -200,7 +200,7 @@ impl World {
     fn let_go(&mut self) -> usize {
         let clients = &self.reactor.router.server.clients;
         let is_open = |id: &ConnId| {
-            clients.get(id.index).is_some_and(|client| {
+            clients.get(*id).is_some_and(|client| {
                 client.generation == id.generation && client.state() == State::Open
             })
         };

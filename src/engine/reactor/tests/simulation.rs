@@ -389,7 +389,7 @@ impl World {
         let seed = self.seed;
         assert_eq!(server.clients.len(), 0, "seed {seed}: a slot leaks");
         assert_eq!((server.hubs[0].topics_len(), server.handshakes.len()), (0, 0), "seed {seed}");
-        assert_eq!(server.timers.next(), None, "seed {seed}: a deadline leaks");
+        assert_eq!(server.clients.timers.next(), None, "seed {seed}: a deadline leaks");
         assert_eq!(server.unfinished, 0, "seed {seed}: a sum leaks");
         assert!(!self.reactor.owes(), "seed {seed}");
     }

@@ -1,0 +1,112 @@
+//! The connections of a loop, found by their ids, and their deadlines.
+
+use std::ops::{Index, IndexMut};
+
+use crate::clock::Millis;
+use crate::engine::client::transport::Transport;
+use crate::engine::client::{Client, Timing};
+use crate::engine::slots::{ConnId, GENERATIONS, Slots};
+use crate::engine::timers::{NEVER, Tick, Timers, tick};
+
+/// Every connection in its slot. A stale id finds nothing.
+pub(crate) struct Clients {
+    slots: Slots<Client>,
+    /// Of the latest connection.
+    generation: u32,
+    pub timers: Timers,
+    pub timing: Timing,
+}
+
+impl Clients {
+    pub fn new(timing: Timing) -> Clients {
+        Clients { slots: Slots::default(), generation: 0, timers: Timers::default(), timing }
+    }
+
+    /// Takes a slot for a connection that has until `ends` to send a request.
+    pub fn insert(&mut self, transport: Transport, now: Tick, ends: Tick) -> ConnId {
+        self.generation = (self.generation + 1) % GENERATIONS;
+        let generation = self.generation;
+        let index = self.slots.insert_with(|_| Client::new(transport, generation, now, ends));
+        ConnId { index, generation }
+    }
+
+    /// Frees a slot and its deadline.
+    pub fn remove(&mut self, id: ConnId) -> Option<Client> {
+        self.get(id)?;
+        self.timers.set(id.index, NEVER);
+        self.slots.remove(id.index)
+    }
+
+    /// The connection that `id` names, if it is still there.
+    pub fn get(&self, id: ConnId) -> Option<&Client> {
+        self.slots.get(id.index).filter(|client| client.generation == id.generation)
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, id: ConnId) -> Option<&mut Client> {
+        self.slots.get_mut(id.index).filter(|client| client.generation == id.generation)
+    }
+
+    /// The connection in a slot, if it is taken.
+    pub fn at(&self, index: u32) -> Option<(ConnId, &Client)> {
+        self.slots.get(index).map(|client| (id(index, client), client))
+    }
+
+    /// The id of the connection in a slot that is taken.
+    pub fn id(&self, index: u32) -> ConnId {
+        id(index, &self.slots[index])
+    }
+
+    /// Every connection, in the order of the slots.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnId, &Client)> {
+        self.slots.iter().map(|(index, client)| (id(index, client), client))
+    }
+
+    /// Every connection, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
+        self.slots.iter_mut()
+    }
+
+    /// Sets the timer of a connection to its next deadline.
+    pub fn set_timer(&mut self, index: u32, now: Millis) {
+        let deadline = self.slots[index].deadline(index, tick(now), &self.timing);
+        self.timers.set(index, deadline);
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The slot after the last one that may be taken.
+    pub fn end(&self) -> u32 {
+        self.slots.end()
+    }
+
+    /// Bytes of the slots, vacant ones too.
+    pub fn bytes(&self) -> usize {
+        self.slots.bytes()
+    }
+}
+
+fn id(index: u32, client: &Client) -> ConnId {
+    ConnId { index, generation: client.generation }
+}
+
+impl Index<u32> for Clients {
+    type Output = Client;
+
+    /// For slots that are known to be taken: those of subscribers, of timers that expire.
+    fn index(&self, index: u32) -> &Client {
+        &self.slots[index]
+    }
+}
+
+impl IndexMut<u32> for Clients {
+    fn index_mut(&mut self, index: u32) -> &mut Client {
+        &mut self.slots[index]
+    }
+}
