@@ -10,14 +10,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use oneloop::cli::{self, Means, Terminal, unit};
+use oneloop::cli::{self, DoctorEnvironment, Terminal, unit};
 use oneloop::config::{
-    self, Command, Config, Invocation, Listening, LogFormat, Paper, Problems, Publication, Visit,
+    self, Artifact, Command, Config, Invocation, LogFormat, ProbeOptions, Problems, PublishOptions,
+    SubscribeOptions,
 };
 use oneloop::engine::reactor::Ended;
 use oneloop::observe::logger;
 use oneloop::observe::systemd::{self, Supervisor};
-use oneloop::serve::{self, Shell, Started, Surroundings};
+use oneloop::serve::{self, CommandContext, Environment, Started};
 
 /// Settings that cannot be served.
 const BAD_SETTINGS: u8 = 2;
@@ -83,9 +84,9 @@ fn beside(own: Invocation) -> Result<Invocation, Problems> {
     pid.map_or(Ok(own), read_beside)
 }
 
-fn log_style(config: &Config) -> logger::Style {
+fn log_style(config: &Config) -> logger::LogStyle {
     let stream = std::env::var("JOURNAL_STREAM").ok();
-    logger::Style {
+    logger::LogStyle {
         is_json: config.log_format == LogFormat::Json,
         is_journal: logger::is_journal(stream.as_deref()),
         unix_millis,
@@ -110,13 +111,13 @@ fn run(config: Config) -> ExitCode {
     }
 }
 
-fn paper_text(paper: Paper) -> Cow<'static, str> {
+fn paper_text(paper: Artifact) -> Cow<'static, str> {
     match paper {
-        Paper::Dashboard => cli::dashboard().into(),
-        Paper::Completions(shell) => config::completions(shell).into(),
-        Paper::Man => config::man().into(),
-        Paper::Socket => unit::socket().into(),
-        Paper::Service { config, drain_seconds } => {
+        Artifact::Dashboard => cli::dashboard().into(),
+        Artifact::Completions(shell) => config::completions(shell).into(),
+        Artifact::Man => config::man().into(),
+        Artifact::Socket => unit::socket().into(),
+        Artifact::Service { config, drain_seconds } => {
             let program = std::env::current_exe().unwrap_or("/usr/local/bin/oneloop".into());
             let config = config.map(|name| absolute(&name).unwrap_or(name.into()));
             let hidden = unit::hidden(&program, config.as_deref());
@@ -127,9 +128,9 @@ fn paper_text(paper: Paper) -> Cow<'static, str> {
 }
 
 /// What started this process wants to hear of it, and may have passed it a listener.
-fn surroundings() -> std::io::Result<Surroundings> {
+fn surroundings() -> std::io::Result<Environment> {
     let (variable, pid) = (|name: &str| std::env::var_os(name), std::process::id());
-    Ok(Surroundings {
+    Ok(Environment {
         trim,
         supervisor: Supervisor::from_environment(variable, pid)?,
         listener: systemd::passed_listener(variable, pid)?,
@@ -139,12 +140,12 @@ fn surroundings() -> std::io::Result<Surroundings> {
 }
 
 /// What a command to copy stands on.
-fn shell() -> Shell {
+fn shell() -> CommandContext {
     let program = std::env::args_os().next().and_then(|name| name.into_string().ok());
     let path = std::env::var_os("PATH").unwrap_or_default();
     let has_redis_cli =
         std::env::split_paths(&path).any(|folder| folder.join("redis-cli").is_file());
-    Shell {
+    CommandContext {
         program: program.unwrap_or("oneloop".to_owned()),
         pid: std::process::id(),
         has_redis_cli,
@@ -188,7 +189,7 @@ fn read_beside(pid: u32) -> Result<Invocation, Problems> {
     config::read_beside(std::env::args_os().skip(1), line.into_iter().skip(1), pairs)
 }
 
-fn publish(config: &Config, publication: &Publication) -> ExitCode {
+fn publish(config: &Config, publication: &PublishOptions) -> ExitCode {
     let data = publication.data.as_deref();
     match cli::publish(config, &publication.channel, data, std::io::stdin()) {
         Ok(published) => {
@@ -201,7 +202,7 @@ fn publish(config: &Config, publication: &Publication) -> ExitCode {
     }
 }
 
-fn subscribe(config: &Config, mut listening: Listening) -> ExitCode {
+fn subscribe(config: &Config, mut listening: SubscribeOptions) -> ExitCode {
     if listening.token.as_deref() == Some("-") {
         listening.token = std::io::read_to_string(std::io::stdin()).ok();
     }
@@ -228,12 +229,12 @@ fn subscribe(config: &Config, mut listening: Listening) -> ExitCode {
 }
 
 /// Whether it is good is told by the exit status too, so that a script may ask.
-fn doctor(config: &Config, visit: &Visit) -> ExitCode {
+fn doctor(config: &Config, visit: &ProbeOptions) -> ExitCode {
     if let Err(problems) = serve::check(config) {
         return bad_settings(&problems.join("\n"));
     }
     let start = Instant::now();
-    let means = Means {
+    let means = DoctorEnvironment {
         out: &mut std::io::stdout(),
         clock: &|| start.elapsed(),
         unix_millis,

@@ -3,32 +3,32 @@
 use super::dial::fetch;
 
 /// The series and their values, in the order in which they came.
-pub(super) struct Look(Vec<(String, f64)>);
+pub(super) struct Scrape(Vec<(String, f64)>);
 
 /// Looks at the server whose admin listener is at `HOST:PORT`.
 ///
 /// # Errors
 /// A sentence that names the address.
-pub(super) fn look(address: &str) -> Result<Look, String> {
+pub(super) fn look(address: &str) -> Result<Scrape, String> {
     let shown = address.escape_debug();
     let text =
         fetch(address, "/metrics").map_err(|why| format!("http://{shown}/metrics: {why}"))?;
-    let look = Look::parse(&text);
+    let look = Scrape::parse(&text);
     match look.one("oneloop_clients") {
         Some(_) => Ok(look),
         None => Err(format!("http://{shown}/metrics: this is no oneloop's admin address")),
     }
 }
 
-impl Look {
+impl Scrape {
     /// Takes each line that is a series and a number; heads and comments are none.
-    pub(super) fn parse(text: &str) -> Look {
+    pub(super) fn parse(text: &str) -> Scrape {
         let samples = text.lines().filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
             let value: f64 = value.parse().ok()?;
             (!name.starts_with('#') && value.is_finite()).then(|| (name.to_owned(), value))
         });
-        Look(samples.collect())
+        Scrape(samples.collect())
     }
 
     /// The value of exactly this series, labels included.
@@ -48,7 +48,7 @@ impl Look {
     }
 
     /// The bound of the bucket in which the quantile lies of what a histogram counted since `before`; `None`: it counted nothing.
-    pub(super) fn quantile_since(&self, before: &Look, name: &str, of: f64) -> Option<f64> {
+    pub(super) fn quantile_since(&self, before: &Scrape, name: &str, of: f64) -> Option<f64> {
         let prefix = format!("{name}_bucket{{le=\"");
         let buckets = self.0.iter().filter_map(|(series, below)| {
             let bound = series.strip_prefix(&prefix)?.strip_suffix("\"}")?;
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn series_are_found_with_and_without_labels() {
-        let look = Look::parse(
+        let look = Scrape::parse(
             "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n# HELP a An a.\n# TYPE a counter\n\
              a{x=\"1\"} 2\na{x=\"2\"} 3\nab 4\nbroken\nnan NaN\n",
         );
@@ -83,7 +83,7 @@ mod tests {
             let bounds = ["0.001", "0.002", "+Inf"];
             let lines = bounds.iter().zip(counts);
             let lines = lines.map(|(bound, count)| format!("h_bucket{{le=\"{bound}\"}} {count}\n"));
-            Look::parse(&lines.collect::<String>())
+            Scrape::parse(&lines.collect::<String>())
         };
         let (before, now) = (buckets([100, 100, 100]), buckets([100, 199, 200]));
         assert_eq!(now.quantile_since(&before, "h", 0.5), Some(0.002));

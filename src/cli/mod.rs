@@ -14,7 +14,7 @@ pub mod unit;
 pub mod websocket_client;
 
 pub use dashboard::dashboard;
-pub use doctor::{Means, doctor};
+pub use doctor::{DoctorEnvironment, doctor};
 pub use publish::publish;
 pub use subscribe::{Terminal, subscribe};
 pub use top::top;

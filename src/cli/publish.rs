@@ -3,8 +3,8 @@
 use std::io::Read;
 
 use crate::app;
-use crate::cli::doctor::redis_server::Session;
-use crate::cli::redis_client::Answer;
+use crate::cli::doctor::redis_server::RedisClient;
+use crate::cli::redis_client::RedisReply;
 use crate::config::{Config, reachable};
 use crate::engine::pubsub::topic;
 use crate::engine::redis::config::{Address, RedisConfig};
@@ -48,10 +48,10 @@ pub fn publish(
         None => publishers(config)?,
     };
     let place = target.address.to_string();
-    let mut session = Session::open(target)?;
+    let mut session = RedisClient::open(target)?;
     let words = match session.ask(&[&b"PUBLISH"[..], channel.as_bytes(), &data])? {
-        Answer::Words(words) => words,
-        Answer::Refused(code, details) => {
+        RedisReply::Words(words) => words,
+        RedisReply::Refused(code, details) => {
             return Err(format!("{place}: {code} {details}").escape_debug().to_string());
         }
     };

@@ -16,7 +16,7 @@ const NAME: &str = "oneloop-doctor";
 
 /// What Redis says.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum RedisReply {
     /// Every string and number of it in their order, whatever they are nested in.
     Words(Vec<String>),
     /// An error: its code, and the rest of the line.
@@ -24,18 +24,18 @@ pub enum Answer {
 }
 
 /// A connection that asks. The caller owns the socket.
-pub struct Inquiry {
+pub struct RedisExchange {
     config: RedisConfig,
     framer: Framer,
     /// Which answer comes next, while it is greeting.
     opening: Option<Opening>,
 }
 
-impl Inquiry {
+impl RedisExchange {
     /// Queues the greeting.
-    pub fn begin(config: RedisConfig, output: &mut Vec<u8>) -> Inquiry {
+    pub fn begin(config: RedisConfig, output: &mut Vec<u8>) -> RedisExchange {
         let opening = Some(Opening::begin(NAME, &config, output));
-        Inquiry { config, framer: Framer::new(Grammar::Replies), opening }
+        RedisExchange { config, framer: Framer::new(Grammar::Replies), opening }
     }
 
     /// Whether commands are taken.
@@ -52,20 +52,20 @@ impl Inquiry {
     ///
     /// # Errors
     /// The connection is of no use: the text says what to do.
-    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Answer>, String> {
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<RedisReply>, String> {
         loop {
             let whole = self.framer.next(input, ANSWER_BYTES_MAX);
             let whole = whole.map_err(|garbage| advice::garbage(&self.config, garbage))?;
             let value = match whole {
                 None => return Ok(None),
-                Some(Whole::Oversized { .. }) => return Ok(Some(Answer::Words(Vec::new()))),
+                Some(Whole::Oversized { .. }) => return Ok(Some(RedisReply::Words(Vec::new()))),
                 Some(Whole::Value(bytes)) => redis::parse_redis_value(&bytes)
                     .map_err(|_| advice::not_redis(&self.config, "no RESP"))?,
             };
             let Some(opening) = self.opening else {
                 match answer(value) {
                     // A message of a subscription: nobody asked for it.
-                    Answer::Words(words)
+                    RedisReply::Words(words)
                         if words.first().is_some_and(|word| word == "pmessage") =>
                     {
                         continue;
@@ -90,14 +90,14 @@ pub fn command(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
     command.get_packed_command()
 }
 
-fn answer(value: Value) -> Answer {
+fn answer(value: Value) -> RedisReply {
     if let Value::ServerError(error) = value {
         let details = error.details().unwrap_or_default();
-        return Answer::Refused(error.code().to_owned(), details.to_owned());
+        return RedisReply::Refused(error.code().to_owned(), details.to_owned());
     }
     let mut words = Vec::new();
     flatten(value, &mut words);
-    Answer::Words(words)
+    RedisReply::Words(words)
 }
 
 fn flatten(value: Value, words: &mut Vec<String>) {
@@ -116,9 +116,9 @@ fn flatten(value: Value, words: &mut Vec<String>) {
 mod tests {
     use super::*;
 
-    fn asked(url: &str, answers: &str) -> (Inquiry, Result<Option<Answer>, String>) {
+    fn asked(url: &str, answers: &str) -> (RedisExchange, Result<Option<RedisReply>, String>) {
         let config = RedisConfig::from_url(url).expect("the URL is right");
-        let mut inquiry = Inquiry::begin(config, &mut Vec::new());
+        let mut inquiry = RedisExchange::begin(config, &mut Vec::new());
         let mut input = answers.as_bytes();
         let mut found = inquiry.next(&mut input);
         while found == Ok(None) && !input.is_empty() {
@@ -133,9 +133,9 @@ mod tests {
             asked("redis://h", "+OK\r\n+PONG\r\n*3\r\n$1\r\na\r\n:7\r\n*2\r\n+OK\r\n$-1\r\n");
         let words = ["a", "7", "OK"].map(str::to_owned).to_vec();
         assert!(inquiry.is_open());
-        assert_eq!(found, Ok(Some(Answer::Words(words))));
+        assert_eq!(found, Ok(Some(RedisReply::Words(words))));
         let (_, refused) = asked("redis://h", "+OK\r\n+PONG\r\n-NOPERM not you\r\n");
-        assert_eq!(refused, Ok(Some(Answer::Refused("NOPERM".into(), "not you".into()))));
+        assert_eq!(refused, Ok(Some(RedisReply::Refused("NOPERM".into(), "not you".into()))));
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
         let message = "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$1\r\nm\r\n";
         let answers = ["+OK\r\n+PONG\r\n", message, message, "-NOPERM not you\r\n"].concat();
         let (_, refused) = asked("redis://h", &answers);
-        assert_eq!(refused, Ok(Some(Answer::Refused("NOPERM".into(), "not you".into()))));
+        assert_eq!(refused, Ok(Some(RedisReply::Refused("NOPERM".into(), "not you".into()))));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use super::look::{Look, look};
+use super::look::{Scrape, look};
 use super::numbers::{bytes, count};
 use super::slowest::slowest;
 
@@ -58,7 +58,7 @@ fn in_place(text: &str) -> String {
 }
 
 /// A line of names and numbers, for files and other programs.
-fn line(before: &Look, now: &Look, seconds: f64) -> String {
+fn line(before: &Scrape, now: &Scrape, seconds: f64) -> String {
     let rate = |name: &str| (now.sum(name) - before.sum(name)).max(0.0) / seconds;
     let turn = now.quantile_since(before, "oneloop_turn_seconds", 0.99).unwrap_or(0.0);
     format!(
@@ -79,7 +79,7 @@ fn line(before: &Look, now: &Look, seconds: f64) -> String {
 }
 
 /// What fits a screen, for people.
-fn block(address: &str, before: &Look, now: &Look, seconds: f64) -> String {
+fn block(address: &str, before: &Scrape, now: &Scrape, seconds: f64) -> String {
     let rate = |name: &str| (now.sum(name) - before.sum(name)).max(0.0) / seconds;
     let per = |name: &str| format!("{}/s", count(rate(name)));
     let bytes_per = |name: &str| format!("{}/s", bytes(rate(name)));
@@ -158,9 +158,9 @@ fn block(address: &str, before: &Look, now: &Look, seconds: f64) -> String {
 }
 
 /// Handshakes that did not become a connection in good order.
-fn refused(now: &Look, before: &Look) -> f64 {
-    let all = |look: &Look| look.sum("oneloop_handshakes_total");
-    let opened = |look: &Look| look.sum("oneloop_handshakes_total{result=\"opened\"}");
+fn refused(now: &Scrape, before: &Scrape) -> f64 {
+    let all = |look: &Scrape| look.sum("oneloop_handshakes_total");
+    let opened = |look: &Scrape| look.sum("oneloop_handshakes_total{result=\"opened\"}");
     ((all(now) - opened(now)) - (all(before) - opened(before))).max(0.0)
 }
 
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn a_second_is_told_as_rates() {
-        let before = Look::parse("oneloop_opened_total 100\noneloop_source_up 1\n");
-        let now = Look::parse(
+        let before = Scrape::parse("oneloop_opened_total 100\noneloop_source_up 1\n");
+        let now = Scrape::parse(
             "oneloop_opened_total 130\noneloop_source_up 1\noneloop_clients 1234\n\
              oneloop_closes_total{code=\"4000\"} 2\noneloop_closes_total{code=\"4003\"} 4\n\
              oneloop_handshakes_total{result=\"opened\"} 130\n\
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_busy_server_fits_a_screen() {
-        let busy = Look::parse(
+        let busy = Scrape::parse(
             "oneloop_clients 100000\noneloop_handshakes_under_way 4096\noneloop_opened_total 9999\n\
              oneloop_handshakes_total{result=\"refused\"} 9999\noneloop_closes_total{code=\"4000\"} 99999\n\
              oneloop_closes_total{code=\"4001\"} 99999\noneloop_closes_total{code=\"4003\"} 99999\n\
@@ -212,7 +212,7 @@ mod tests {
              process_resident_memory_bytes 999900000\noneloop_memory_bytes_per_connection 999900\n\
              process_open_fds 100000\nprocess_max_fds 1048576\n",
         );
-        let text = block("127.0.0.1:65535", &Look::parse(""), &busy, 1.0);
+        let text = block("127.0.0.1:65535", &Scrape::parse(""), &busy, 1.0);
         assert_eq!(text.lines().count(), 10, "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(!text.contains(" 0 ") && text.contains("4194.304 ms p99"), "{text}");

@@ -11,7 +11,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// A frame from a server.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum ServerFrame<'a> {
     /// Text or binary, whole or a part.
     Message(&'a [u8]),
     /// To be answered by [`pong`].
@@ -24,16 +24,16 @@ pub enum Heard<'a> {
 
 /// What came is no frame of a server.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NoFrame;
+pub struct MalformedFrame;
 
 /// The start of an answer to a request.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Head<'a> {
+pub struct ResponseHead<'a> {
     pub status: u16,
     lines: &'a str,
 }
 
-impl Head<'_> {
+impl ResponseHead<'_> {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let pairs = self.lines.lines().filter_map(|line| line.split_once(':'));
@@ -71,37 +71,38 @@ pub fn handshake(host: &str, path: &str, origin: &str, protocols: &str) -> Strin
 }
 
 /// The head of an answer, and how long it is; `None`: it is no HTTP, or not all of it is there.
-pub fn head(input: &[u8]) -> Option<(Head<'_>, usize)> {
+pub fn head(input: &[u8]) -> Option<(ResponseHead<'_>, usize)> {
     let length = input.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&input[..length]).ok()?;
     let (first, lines) = text.split_once("\r\n")?;
     let status = first.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some((Head { status, lines }, length))
+    Some((ResponseHead { status, lines }, length))
 }
 
 /// The next frame, and how long it is; `None`: not all of it is there.
 ///
 /// # Errors
 /// It is no frame.
-pub fn frame(input: &[u8]) -> Result<Option<(Heard<'_>, usize)>, NoFrame> {
+pub fn frame(input: &[u8]) -> Result<Option<(ServerFrame<'_>, usize)>, MalformedFrame> {
     let mut cursor = Cursor::new(input);
-    let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| NoFrame)? else {
+    let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| MalformedFrame)?
+    else {
         return Ok(None);
     };
     let start = cursor.position() as usize;
     let end = usize::try_from(length).ok().and_then(|length| start.checked_add(length));
-    let end = end.filter(|_| header.mask.is_none()).ok_or(NoFrame)?;
+    let end = end.filter(|_| header.mask.is_none()).ok_or(MalformedFrame)?;
     let Some(payload) = input.get(start..end) else { return Ok(None) };
     let heard = match header.opcode {
-        OpCode::Data(_) => Heard::Message(payload),
-        OpCode::Control(Control::Ping) => Heard::Ping(payload),
+        OpCode::Data(_) => ServerFrame::Message(payload),
+        OpCode::Control(Control::Ping) => ServerFrame::Ping(payload),
         OpCode::Control(Control::Close) => {
             let parts = payload.split_first_chunk();
             let (code, reason) =
                 parts.map_or((1005, payload), |(code, rest)| (u16::from_be_bytes(*code), rest));
-            Heard::Close(code, reason)
+            ServerFrame::Close(code, reason)
         }
-        OpCode::Control(_) => Heard::Pong,
+        OpCode::Control(_) => ServerFrame::Pong,
     };
     Ok(Some((heard, end)))
 }
@@ -149,20 +150,20 @@ mod tests {
     #[test]
     fn frames_of_a_server_are_read() {
         for (bytes, expected) in [
-            (&b"\x81\x02hi"[..], Heard::Message(b"hi")),
-            (b"\x89\x01p", Heard::Ping(b"p")),
-            (b"\x8a\x00", Heard::Pong),
-            (b"\x88\x04\x11\x94no", Heard::Close(4500, b"no")),
-            (b"\x88\x00", Heard::Close(1005, b"")),
+            (&b"\x81\x02hi"[..], ServerFrame::Message(b"hi")),
+            (b"\x89\x01p", ServerFrame::Ping(b"p")),
+            (b"\x8a\x00", ServerFrame::Pong),
+            (b"\x88\x04\x11\x94no", ServerFrame::Close(4500, b"no")),
+            (b"\x88\x00", ServerFrame::Close(1005, b"")),
         ] {
             assert_eq!(frame(bytes), Ok(Some((expected, bytes.len()))));
             for length in 0..bytes.len() {
                 assert_eq!(frame(&bytes[..length]), Ok(None), "{bytes:?}");
             }
         }
-        assert_eq!(frame(b"\x81\x80\0\0\0\0"), Err(NoFrame), "a server masks nothing");
-        assert_eq!(frame(b"\x83\x00"), Err(NoFrame), "an opcode of nobody");
-        assert_eq!(frame(b"\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff"), Err(NoFrame));
+        assert_eq!(frame(b"\x81\x80\0\0\0\0"), Err(MalformedFrame), "a server masks nothing");
+        assert_eq!(frame(b"\x83\x00"), Err(MalformedFrame), "an opcode of nobody");
+        assert_eq!(frame(b"\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff"), Err(MalformedFrame));
         assert_eq!(text("hi"), b"\x81\x82\0\0\0\0hi");
         assert_eq!(text(&"x".repeat(300))[..4], [0x81, 0xfe, 1, 44]);
         assert_eq!(pong(b"p"), b"\x8a\x81\0\0\0\0p");

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use lexopt::{Arg, Parser};
 
-use super::command::{Command, Listening, Paper, Publication, Visit};
+use super::command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
 use super::commands::{COMMANDS, Verb, names, row};
 use super::completions::Shell;
 use super::names::suggestion;
@@ -94,8 +94,8 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         Verb::Doctor => line.doctor(extras),
         Verb::Unit => line.unit(&extras),
         Verb::Completions => line.completions(&extras),
-        Verb::Man => line.print(verb, &extras, Paper::Man),
-        Verb::Dashboard => line.print(verb, &extras, Paper::Dashboard),
+        Verb::Man => line.print(verb, &extras, Artifact::Man),
+        Verb::Dashboard => line.print(verb, &extras, Artifact::Dashboard),
     };
     line
 }
@@ -230,7 +230,7 @@ impl Line {
         let data = words.next().filter(|data| data != "-").map(OsString::into_encoded_bytes);
         match (channel, words.next()) {
             (Some(Ok(channel)), None) => {
-                return Some(Command::Publish(Publication { channel, data, pid: pid? }));
+                return Some(Command::Publish(PublishOptions { channel, data, pid: pid? }));
             }
             (Some(Err(_)), None) => self.problems.push("CHANNEL must be UTF-8".to_owned()),
             _ => self.problems.push(
@@ -255,7 +255,7 @@ impl Line {
         if sub.as_ref().is_some_and(Option::is_some) && extras.token.is_some() {
             self.problems.push("--sub and --token are both given: keep one of them".to_owned());
         }
-        Some(Command::Subscribe(Listening {
+        Some(Command::Subscribe(SubscribeOptions {
             url: self.checked("--url", line_of_request(extras.url))?,
             token: self.checked("--token", line_of_request(extras.token))?,
             since: self.checked("--since", line_of_request(extras.since))?,
@@ -276,7 +276,7 @@ impl Line {
     fn doctor(&mut self, extras: Extras) -> Option<Command> {
         self.no_words(Verb::Doctor, &extras);
         let wait = extras.wait.map(|value| ttl_seconds(&value)).transpose();
-        Some(Command::Doctor(Visit {
+        Some(Command::Doctor(ProbeOptions {
             url: self.checked("--url", line_of_request(extras.url))?,
             token: self.checked("--token", line_of_request(extras.token))?,
             origin: self.checked("--origin", line_of_request(extras.origin))?,
@@ -284,7 +284,7 @@ impl Line {
         }))
     }
 
-    fn print(&mut self, verb: Verb, extras: &Extras, paper: Paper) -> Option<Command> {
+    fn print(&mut self, verb: Verb, extras: &Extras, paper: Artifact) -> Option<Command> {
         self.no_words(verb, extras);
         Some(Command::Print(paper))
     }
@@ -297,8 +297,11 @@ impl Line {
                 None
             }
         };
-        let paper =
-            if extras.socket { Paper::Socket } else { Paper::Service { config, drain_seconds: 0 } };
+        let paper = if extras.socket {
+            Artifact::Socket
+        } else {
+            Artifact::Service { config, drain_seconds: 0 }
+        };
         self.print(Verb::Unit, extras, paper)
     }
 
@@ -311,7 +314,7 @@ impl Line {
             self.problems
                 .push(format!("one shell is named: oneloop {}", row(Verb::Completions).usage));
         }
-        shell.map(|shell| Command::Print(Paper::Completions(shell)))
+        shell.map(|shell| Command::Print(Artifact::Completions(shell)))
     }
 
     fn no_words(&mut self, verb: Verb, extras: &Extras) {
@@ -420,7 +423,7 @@ mod tests {
         assert_eq!((doctor.settings.len(), visit.wait_seconds), (1, Some(90)));
         assert_eq!((visit.url.as_deref(), visit.token), (Some("wss://h/ws"), None));
         let printed = line(&["dashboard"]).command;
-        assert!(matches!(printed, Some(Command::Print(Paper::Dashboard))));
+        assert!(matches!(printed, Some(Command::Print(Artifact::Dashboard))));
         assert!(matches!(line(&["token", "--help"]).command, Some(Command::Help)));
         assert!(matches!(line(&["-V"]).command, Some(Command::Version)));
     }

@@ -11,15 +11,15 @@ pub enum Command {
     /// Say whether a token hears a topic, and by which rule.
     Explain { token: String, topic: String },
     /// Publish one message.
-    Publish(Publication),
+    Publish(PublishOptions),
     /// Listen as a client does, and print what comes.
-    Subscribe(Listening),
+    Subscribe(SubscribeOptions),
     /// Show the live state of the server whose admin listener is there; `None`: where the settings say.
     Top { admin: Option<String>, once: bool },
     /// Say what stands between this machine and the settings.
-    Doctor(Visit),
+    Doctor(ProbeOptions),
     /// Print something that is made to be kept in a file.
-    Print(Paper),
+    Print(Artifact),
     /// Print [`super::help`].
     Help,
     /// Print the version.
@@ -27,7 +27,7 @@ pub enum Command {
 }
 
 /// One message to publish.
-pub struct Publication {
+pub struct PublishOptions {
     pub channel: String,
     /// `None`: it comes by stdin.
     pub data: Option<Vec<u8>>,
@@ -37,7 +37,7 @@ pub struct Publication {
 
 /// How to listen in a terminal; what is left out follows from the settings.
 #[derive(Default)]
-pub struct Listening {
+pub struct SubscribeOptions {
     pub url: Option<String>,
     pub sub: Option<String>,
     /// `-`: it comes by stdin.
@@ -52,7 +52,7 @@ pub struct Listening {
 
 /// Which public address is tried, and how; what is left out follows from the settings.
 #[derive(Default)]
-pub struct Visit {
+pub struct ProbeOptions {
     pub url: Option<String>,
     pub token: Option<String>,
     pub origin: Option<String>,
@@ -61,7 +61,7 @@ pub struct Visit {
 
 /// What can be printed for a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Paper {
+pub enum Artifact {
     /// A dashboard for Grafana.
     Dashboard,
     /// The unit of systemd that runs the server with these settings.

@@ -27,7 +27,7 @@ mod value;
 
 pub use bounds::Bounds;
 pub use changes::{Changes, changes};
-pub use command::{Command, Listening, Paper, Publication, Visit};
+pub use command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
 pub use completions::{Shell, completions};
 pub use man::man;
 pub use manual::{help, settings_markdown};

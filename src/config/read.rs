@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::Config;
 use super::args;
-use super::command::{Command, Paper};
+use super::command::{Artifact, Command};
 use super::draft::{Draft, Source};
 use super::environment::own_variables;
 use super::file::take_file;
@@ -69,7 +69,7 @@ fn read_line(
         return Ok(Invocation { command, config: Config::default() });
     }
     if let Some(Command::Print(paper)) = &mut line.command {
-        if let Paper::Service { config, drain_seconds } = paper {
+        if let Artifact::Service { config, drain_seconds } = paper {
             *drain_seconds = told_drain_seconds(config.as_deref(), vars);
         }
         // All else is the same whatever is set here.

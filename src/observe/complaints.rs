@@ -40,7 +40,7 @@ pub enum Weight {
 /// All kinds of refusals of late.
 #[derive(Debug, Default)]
 pub struct Complaints {
-    kinds: Vec<Kind>,
+    kinds: Vec<Complaint>,
     /// The second that `lines` counts.
     second: u64,
     lines: u32,
@@ -50,7 +50,7 @@ pub struct Complaints {
 
 /// The refusals of one kind since the last line about it.
 #[derive(Debug)]
-struct Kind {
+struct Complaint {
     name: &'static str,
     /// When the next line may be written.
     until: Millis,
@@ -124,13 +124,13 @@ impl Complaints {
     /// The place of a new kind, if there is one.
     fn add(&mut self, name: &'static str) -> Option<usize> {
         let place = Some(self.kinds.len()).filter(|place| *place < KINDS_MAX)?;
-        self.kinds.push(Kind { name, until: 0, count: 0, text: String::new() });
+        self.kinds.push(Complaint { name, until: 0, count: 0, text: String::new() });
         Some(place)
     }
 
     /// The lines that are due, which take their kinds back to none.
     fn due(&mut self, now: Millis) -> Vec<String> {
-        let is_due = |kind: &&mut Kind| kind.count > 0 && kind.until <= now;
+        let is_due = |kind: &&mut Complaint| kind.count > 0 && kind.until <= now;
         let lines = self.kinds.iter_mut().filter(is_due).map(|kind| {
             kind.until = now + PAUSE;
             let (count, text) = (std::mem::take(&mut kind.count), std::mem::take(&mut kind.text));

@@ -16,7 +16,7 @@ const LINE_BYTES_MAX: usize = 4096;
 
 /// How a line is written, and when it is.
 #[derive(Clone, Copy)]
-pub struct Style {
+pub struct LogStyle {
     /// One JSON object a line, in place of text for people.
     pub is_json: bool,
     /// Each line begins with its level (sd-daemon(3)), which the journal takes off again.
@@ -26,7 +26,7 @@ pub struct Style {
 }
 
 struct Logger {
-    style: OnceLock<Style>,
+    style: OnceLock<LogStyle>,
     /// Lines that nobody could take.
     lost: AtomicU64,
 }
@@ -34,7 +34,7 @@ struct Logger {
 static LOGGER: Logger = Logger { style: OnceLock::new(), lost: AtomicU64::new(0) };
 
 /// Sends the log to stderr.
-pub fn start(level: LevelFilter, style: Style) {
+pub fn start(level: LevelFilter, style: LogStyle) {
     // A second start only changes the level.
     let _ = LOGGER.style.set(style);
     let _ = log::set_logger(&LOGGER);
@@ -69,7 +69,7 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-impl Style {
+impl LogStyle {
     /// A whole line, cut where a pipe would not take it at once. `lost`: how many before it nobody took.
     fn line(&self, level: Level, mut message: String, lost: u64) -> String {
         cut(&mut message, LINE_BYTES_MAX);
@@ -165,16 +165,16 @@ fn takes_a_line() -> bool {
 mod tests {
     use super::*;
 
-    const PLAIN: Style = Style { is_json: false, is_journal: false, unix_millis: || 0 };
+    const PLAIN: LogStyle = LogStyle { is_json: false, is_journal: false, unix_millis: || 0 };
 
-    fn line(style: Style, message: &str, lost: u64) -> String {
+    fn line(style: LogStyle, message: &str, lost: u64) -> String {
         style.line(Level::Warn, message.to_owned(), lost)
     }
 
     #[test]
     fn each_style_has_its_line() {
-        let json = Style { is_json: true, ..PLAIN };
-        let [journal, both] = [PLAIN, json].map(|style| Style { is_journal: true, ..style });
+        let json = LogStyle { is_json: true, ..PLAIN };
+        let [journal, both] = [PLAIN, json].map(|style| LogStyle { is_journal: true, ..style });
         let time = "1970-01-01T00:00:00.000Z";
         let object = format!(r#"{{"time":"{time}","level":"warning","message":"a\n\"b\"""#);
         for (style, lost, expected) in [
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_line_is_cut_to_what_a_pipe_takes_and_stays_whole() {
-        for style in [PLAIN, Style { is_json: true, ..PLAIN }] {
+        for style in [PLAIN, LogStyle { is_json: true, ..PLAIN }] {
             for letter in ["x", "ü", "\u{1}", "\"", "\u{1f600}"] {
                 let line = line(style, &letter.repeat(9000), 1);
                 assert!((LINE_BYTES_MAX - 6..=LINE_BYTES_MAX).contains(&line.len()), "{letter:?}");

@@ -13,7 +13,7 @@ use crate::engine::server::{Resumed, Scope};
 use crate::engine::slots::ConnId;
 
 /// Why a client that asked for a topic in its handshake does not hear it.
-pub(super) struct Refused {
+pub(super) struct TopicRefusal {
     code: &'static str,
     topic: Option<String>,
 }
@@ -41,16 +41,16 @@ impl Push {
         server: &mut Scope<'_>,
         id: ConnId,
         topics: impl Iterator<Item = Cow<'a, str>>,
-    ) -> Vec<Refused> {
+    ) -> Vec<TopicRefusal> {
         let mut refused = Vec::new();
         for (number, topic) in topics.enumerate() {
             if number >= server.bounds().topics_per_client_max {
                 server.metrics().topics_refused += 1;
-                refused.push(Refused { code: "too_many_topics", topic: None });
+                refused.push(TopicRefusal { code: "too_many_topics", topic: None });
                 break;
             }
             if let Err(code) = self.listen(server, id, &topic) {
-                refused.push(Refused { code, topic: echo(&topic).map(str::to_owned) });
+                refused.push(TopicRefusal { code, topic: echo(&topic).map(str::to_owned) });
             }
         }
         refused
@@ -86,8 +86,13 @@ impl Push {
     }
 
     /// Tells a client what it asked for with the connection and does not hear.
-    pub(super) fn tell_refused(&self, server: &mut Scope<'_>, id: ConnId, refused: &[Refused]) {
-        for Refused { code, topic } in refused.iter().filter(|_| self.format == Format::Json) {
+    pub(super) fn tell_refused(
+        &self,
+        server: &mut Scope<'_>,
+        id: ConnId,
+        refused: &[TopicRefusal],
+    ) {
+        for TopicRefusal { code, topic } in refused.iter().filter(|_| self.format == Format::Json) {
             let error = wire::error(code, topic.as_deref(), None);
             server.send(id, &Frame::text(&error));
         }

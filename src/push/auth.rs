@@ -9,8 +9,8 @@ use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, decode, encode};
 
 use super::claims::{Claims, Expected, Issued};
-pub use super::claims::{Identity, Refusal};
-use super::keys::{KEYS_TRIED_MAX, Key, named_algorithms};
+pub use super::claims::{Identity, TokenRefusal};
+use super::keys::{KEYS_TRIED_MAX, VerificationKey, named_algorithms};
 use super::malformed::{read_header, trimmed, unaccepted};
 use crate::config::Jwt;
 use crate::engine::pubsub::topic::{Grant, is_user_id};
@@ -28,7 +28,7 @@ pub struct KeySettings<'a> {
     /// A public key in PEM.
     pub key: Option<&'a [u8]>,
     pub previous_key: Option<&'a [u8]>,
-    /// A JSON Web Key Set (RFC 7517) of public keys.
+    /// A JSON Web VerificationKey Set (RFC 7517) of public keys.
     pub jwks: Option<&'a [u8]>,
     /// The claim that names the user; `None`: `sub`.
     pub user_claim: Option<&'a str>,
@@ -66,7 +66,7 @@ impl KeySettings<'_> {
 
 /// The keys in the order in which they are tried, what tokens must say, and the cookie that they may come in.
 pub struct Keys {
-    keys: Vec<Key>,
+    keys: Vec<VerificationKey>,
     signer: Option<(EncodingKey, Algorithm)>,
     expected: Expected,
     cookie: Option<String>,
@@ -81,19 +81,20 @@ impl Keys {
     pub fn new(settings: &KeySettings<'_>) -> Result<Keys, String> {
         let named = named_algorithms(settings.algorithms)?;
         let secret = |what, secret: Option<&[u8]>| {
-            secret.map(|secret| Key::from_secret(what, secret, &named)).transpose()
+            secret.map(|secret| VerificationKey::from_secret(what, secret, &named)).transpose()
         };
-        let pem =
-            |what, pem: Option<&[u8]>| pem.map(|pem| Key::from_pem(what, pem, &named)).transpose();
+        let pem = |what, pem: Option<&[u8]>| {
+            pem.map(|pem| VerificationKey::from_pem(what, pem, &named)).transpose()
+        };
         let current_secret = secret("the JWT secret", settings.secret)?;
         let signer = settings
             .secret
             .zip(current_secret.as_ref())
             .map(|(secret, key)| (EncodingKey::from_secret(secret), key.validation.algorithms[0]));
-        let mut keys: Vec<Key> = current_secret.into_iter().collect();
+        let mut keys: Vec<VerificationKey> = current_secret.into_iter().collect();
         keys.extend(pem("the JWT key", settings.key)?);
         if let Some(jwks) = settings.jwks {
-            keys.extend(Key::from_jwks(jwks, &named)?);
+            keys.extend(VerificationKey::from_jwks(jwks, &named)?);
         }
         if keys.is_empty() {
             return Err("no key for tokens: give a JWT secret, a public key or a JWKS".to_owned());
@@ -110,13 +111,17 @@ impl Keys {
     }
 
     /// Whom the token speaks for, at the second `unix`.
-    pub fn check(&self, token: &str, unix: u64) -> Result<Identity, Refusal> {
+    pub fn check(&self, token: &str, unix: u64) -> Result<Identity, TokenRefusal> {
         self.check_at_a_price(token, unix).0
     }
 
     /// Checks a token, and says about how many microseconds that took, whatever came of it: the caller bounds their sum. See
     /// 4.
-    pub fn check_at_a_price(&self, token: &str, unix: u64) -> (Result<Identity, Refusal>, u32) {
+    pub fn check_at_a_price(
+        &self,
+        token: &str,
+        unix: u64,
+    ) -> (Result<Identity, TokenRefusal>, u32) {
         let mut microseconds = 0;
         let claims = self.claims(token, &mut microseconds);
         (claims.and_then(|claims| claims.check(&self.expected, unix)), microseconds)
@@ -140,29 +145,29 @@ impl Keys {
 
     /// The claims of a token that one of the keys has signed, with the user from the claim that names it here. Another name than
     /// `sub` costs a second look at the payload, and `sub` none.
-    fn claims(&self, token: &str, microseconds: &mut u32) -> Result<Claims, Refusal> {
+    fn claims(&self, token: &str, microseconds: &mut u32) -> Result<Claims, TokenRefusal> {
         let claims = self.signed(token, microseconds)?;
         match self.user_claim() {
             Jwt::USER_CLAIM => Ok(claims),
-            name => claims.of_user(&payload(trimmed(token)).ok_or(Refusal::UNREADABLE)?, name),
+            name => claims.of_user(&payload(trimmed(token)).ok_or(TokenRefusal::UNREADABLE)?, name),
         }
     }
 
     /// The claims of a token that one of the keys has signed. A token may name its key, never its
     /// algorithm: each key permits those of its own family, so a public key is never taken for a
     /// secret. `microseconds` grows by the price of each key that is tried.
-    fn signed(&self, token: &str, microseconds: &mut u32) -> Result<Claims, Refusal> {
+    fn signed(&self, token: &str, microseconds: &mut u32) -> Result<Claims, TokenRefusal> {
         let token = trimmed(token);
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(Refusal::Signature("longer than 32768 bytes"));
+            return Err(TokenRefusal::Signature("longer than 32768 bytes"));
         }
-        let (header, is_renamed) = read_header(token).map_err(Refusal::Signature)?;
+        let (header, is_renamed) = read_header(token).map_err(TokenRefusal::Signature)?;
         // RFC 7515 section 4.1.11: refuse what one does not understand. The crate does not look.
         if header.crit.is_some() {
-            return Err(Refusal::Signature("its header has crit, which is not supported"));
+            return Err(TokenRefusal::Signature("its header has crit, which is not supported"));
         }
         let is_accepted = self.keys.iter().any(|key| key.permits(header.alg));
-        let mut refusal = Refusal::Signature(match is_accepted {
+        let mut refusal = TokenRefusal::Signature(match is_accepted {
             true => "no key here has its kid",
             false => unaccepted(header.alg),
         });
@@ -172,7 +177,7 @@ impl Keys {
         let others = others.filter(|key| !key.is_named_by(&header));
         for (number, key) in named.chain(others).enumerate() {
             if number == KEYS_TRIED_MAX {
-                return Err(Refusal::Signature(
+                return Err(TokenRefusal::Signature(
                     "it needs a kid: more keys here fit it than are tried",
                 ));
             }
@@ -185,9 +190,11 @@ impl Keys {
                 Ok(claims) => return Ok(claims),
                 // The claims are read only after the signature was found good.
                 Err(error) if matches!(error.kind(), ErrorKind::Json(_)) => {
-                    return Err(Refusal::UNREADABLE);
+                    return Err(TokenRefusal::UNREADABLE);
                 }
-                Err(_) => refusal = Refusal::Signature("signed with another key, or changed since"),
+                Err(_) => {
+                    refusal = TokenRefusal::Signature("signed with another key, or changed since")
+                }
             }
         }
         Err(refusal)
@@ -240,7 +247,11 @@ impl Keys {
 }
 
 /// Does what [`decode`] does for a token whose algorithm has a name that the crate does not know.
-fn decode_renamed(token: &str, key: &Key, algorithm: Algorithm) -> Result<Claims, Error> {
+fn decode_renamed(
+    token: &str,
+    key: &VerificationKey,
+    algorithm: Algorithm,
+) -> Result<Claims, Error> {
     let malformed = || Error::from(ErrorKind::InvalidToken);
     let (message, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
     if !crypto::verify(signature, message.as_bytes(), &key.decoding, algorithm)? {
@@ -316,7 +327,7 @@ mod tests {
         identity.expires = NOW + 65;
         assert_eq!(keys.check(&token, NOW + 60), Ok(identity.clone()));
         assert_eq!(keys.check(&token, NOW + 64), Ok(identity));
-        assert_eq!(keys.check(&token, NOW + 65), Err(Refusal::Expired));
+        assert_eq!(keys.check(&token, NOW + 65), Err(TokenRefusal::Expired));
         let keys = self::keys(&KeySettings { issuer: &issuer[1..], ..settings });
         assert_refused(&keys, &token, "claims", "another issuer");
     }
@@ -431,7 +442,7 @@ mod tests {
             sign_with(SECRET, HEADER, &payload)
         };
         assert!(keys.check(&padded(20_000), NOW).is_ok());
-        let refusal = Refusal::Signature("longer than 32768 bytes");
+        let refusal = TokenRefusal::Signature("longer than 32768 bytes");
         assert_eq!(keys.check(&padded(100_000), NOW), Err(refusal));
     }
 
@@ -488,7 +499,7 @@ mod tests {
             "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU",
         ];
         let pem = include_bytes!("../../tests/keys/p256.public.pem");
-        let ours = Key::from_pem("it", pem, &[]).unwrap().decoding;
+        let ours = VerificationKey::from_pem("it", pem, &[]).unwrap().decoding;
         let point = ours.try_get_as_bytes().unwrap();
         let part = |at: usize| BASE64URL_NOPAD.encode(&point[at..at + 32]);
         let mut keys: Vec<String> = (1..count).map(|kid| key(theirs[0], theirs[1], kid)).collect();
@@ -508,11 +519,12 @@ mod tests {
         };
         let (bare, named) = (r#"{"alg":"ES256"}"#, r#"{"alg":"ES256","kid":"20"}"#);
         assert_eq!(check(4, bare), (Ok("42".to_owned()), 4 * 250));
-        let refusal = Refusal::Signature("it needs a kid: more keys here fit it than are tried");
+        let refusal =
+            TokenRefusal::Signature("it needs a kid: more keys here fit it than are tried");
         assert_eq!(check(5, bare), (Err(refusal.clone()), 4 * 250));
         assert_eq!(check(20, bare), (Err(refusal), 4 * 250));
         assert_eq!(check(20, named), (Ok("42".to_owned()), 250));
-        let unknown = Refusal::Signature("no key here has its kid");
+        let unknown = TokenRefusal::Signature("no key here has its kid");
         assert_eq!(check(20, r#"{"alg":"ES256","kid":"21"}"#), (Err(unknown), 0));
     }
 

@@ -34,7 +34,7 @@ pub struct Identity {
 
 /// Why a token is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum TokenRefusal {
     /// In order, but for `exp`: come back with a fresh one.
     Expired,
     /// In order, but for `nbf`, which is so many seconds ahead: the same token will do when the time in `retry_seconds` has passed.
@@ -45,40 +45,41 @@ pub enum Refusal {
     Claims(Cow<'static, str>),
 }
 
-impl Refusal {
+impl TokenRefusal {
     /// The refusal of what is signed well and is no set of claims.
-    pub const UNREADABLE: Refusal = Refusal::claims("not a JSON object, or one with a claim twice");
+    pub const UNREADABLE: TokenRefusal =
+        TokenRefusal::claims("not a JSON object, or one with a claim twice");
 
     /// The refusal of claims by a fixed sentence.
-    const fn claims(detail: &'static str) -> Refusal {
-        Refusal::Claims(Cow::Borrowed(detail))
+    const fn claims(detail: &'static str) -> TokenRefusal {
+        TokenRefusal::Claims(Cow::Borrowed(detail))
     }
 
     /// The word that clients see.
     pub fn name(&self) -> &'static str {
         match self {
-            Refusal::Expired => "expired",
-            Refusal::Early { .. } => "early",
-            Refusal::Signature(_) => "signature",
-            Refusal::Claims(_) => "claims",
+            TokenRefusal::Expired => "expired",
+            TokenRefusal::Early { .. } => "early",
+            TokenRefusal::Signature(_) => "signature",
+            TokenRefusal::Claims(_) => "claims",
         }
     }
 
     /// The same for people. Nothing of the token is in it, but by how much its clock is ahead.
     pub fn detail(&self) -> Cow<'_, str> {
         match self {
-            Refusal::Expired => "exp has passed".into(),
-            Refusal::Early { seconds, .. } => {
+            TokenRefusal::Expired => "exp has passed".into(),
+            TokenRefusal::Early { seconds, .. } => {
                 format!("nbf is {seconds} s ahead of this server's clock").into()
             }
-            Refusal::Signature(detail) => (*detail).into(),
-            Refusal::Claims(detail) => Cow::Borrowed(detail),
+            TokenRefusal::Signature(detail) => (*detail).into(),
+            TokenRefusal::Claims(detail) => Cow::Borrowed(detail),
         }
     }
 
     /// Whether the same token will do a little later.
     pub fn is_for_now(&self) -> bool {
-        matches!(self, Refusal::Early { .. })
+        matches!(self, TokenRefusal::Early { .. })
     }
 }
 
@@ -139,8 +140,8 @@ impl Claims {
     ///
     /// # Errors
     /// The payload, which is that of the same token, has the claim twice.
-    pub fn of_user(self, payload: &[u8], claim: &str) -> Result<Claims, Refusal> {
-        let sub = named(payload, claim).map_err(|_| Refusal::UNREADABLE)?;
+    pub fn of_user(self, payload: &[u8], claim: &str) -> Result<Claims, TokenRefusal> {
+        let sub = named(payload, claim).map_err(|_| TokenRefusal::UNREADABLE)?;
         Ok(Claims(Members { sub, ..self.0 }))
     }
 
@@ -158,25 +159,26 @@ impl Claims {
     /// Whom they speak for, at the second `unix`.
     ///
     /// `exp` is looked at last, so that `expired` means that the same claims, only fresh, would do.
-    pub fn check(self, expected: &Expected, unix: u64) -> Result<Identity, Refusal> {
+    pub fn check(self, expected: &Expected, unix: u64) -> Result<Identity, TokenRefusal> {
         let Claims(claims) = self;
         claims.are_for(expected)?;
         let user_claim = &expected.user_claim;
         match (&claims.sub, &claims.exp) {
             (Claim::Absent, _) => {
                 let detail = format!("{user_claim} is missing: it names the user");
-                return Err(Refusal::Claims(detail.into()));
+                return Err(TokenRefusal::Claims(detail.into()));
             }
             (_, Claim::Absent) => {
-                return Err(Refusal::claims("exp is missing: every token has an end"));
+                return Err(TokenRefusal::claims("exp is missing: every token has an end"));
             }
             _ => {}
         }
         let sub = claims.sub.user_id().ok_or_else(|| {
             let expected = "a string of 1 to 255 bytes without control characters, or an integer";
-            Refusal::Claims(format!("{user_claim} must be {expected}").into())
+            TokenRefusal::Claims(format!("{user_claim} must be {expected}").into())
         })?;
-        let date = |name, claim| date(name, claim).map_err(|detail| Refusal::Claims(detail.into()));
+        let date =
+            |name, claim| date(name, claim).map_err(|detail| TokenRefusal::Claims(detail.into()));
         let exp = date("exp", &claims.exp)?;
         let nbf = match &claims.nbf {
             Claim::Absent => 0,
@@ -185,18 +187,21 @@ impl Claims {
         let admin = match claims.admin {
             Claim::Absent => false,
             Claim::Flag(admin) => admin,
-            _ => return Err(Refusal::claims("admin must be true or false")),
+            _ => return Err(TokenRefusal::claims("admin must be true or false")),
         };
-        let topics =
-            claims.topics.grants().ok_or(Refusal::claims("topics must be a list of grants"))?;
-        let may = claims.may.grants().ok_or(Refusal::claims("may must be a list of grants"))?;
+        let topics = claims
+            .topics
+            .grants()
+            .ok_or(TokenRefusal::claims("topics must be a list of grants"))?;
+        let may =
+            claims.may.grants().ok_or(TokenRefusal::claims("may must be a list of grants"))?;
         let begins = nbf.saturating_sub(expected.leeway_seconds);
         if begins > unix {
             return Err(too_early(nbf - unix, begins - unix, exp > nbf));
         }
         let latest = exp.saturating_add(expected.leeway_seconds);
         if unix >= latest {
-            return Err(Refusal::Expired);
+            return Err(TokenRefusal::Expired);
         }
         let expires = if unix < exp { exp } else { latest };
         Ok(Identity { sub, expires, topics, may, admin })
@@ -204,17 +209,17 @@ impl Claims {
 }
 
 /// The refusal of a token with `nbf` so many seconds ahead, which comes to last if it is to last longer than [`EARLY_SECONDS_MAX`].
-fn too_early(seconds: u64, retry_seconds: u64, ends_later: bool) -> Refusal {
+fn too_early(seconds: u64, retry_seconds: u64, ends_later: bool) -> TokenRefusal {
     match (ends_later, seconds) {
-        (false, _) => Refusal::claims("exp is not behind nbf: it is never valid"),
-        (true, ..=EARLY_SECONDS_MAX) => Refusal::Early { seconds, retry_seconds },
-        (true, _) => Refusal::claims("nbf is more than 240 s ahead of this server's clock"),
+        (false, _) => TokenRefusal::claims("exp is not behind nbf: it is never valid"),
+        (true, ..=EARLY_SECONDS_MAX) => TokenRefusal::Early { seconds, retry_seconds },
+        (true, _) => TokenRefusal::claims("nbf is more than 240 s ahead of this server's clock"),
     }
 }
 
 impl Members {
     /// `aud` and `iss`, where configured, are required (RFC 7519 sections 4.1.1 and 4.1.3).
-    fn are_for(&self, expected: &Expected) -> Result<(), Refusal> {
+    fn are_for(&self, expected: &Expected) -> Result<(), TokenRefusal> {
         let Expected { audience, issuer, .. } = expected;
         let is_meant = match &self.aud {
             _ if audience.is_empty() => true,
@@ -228,9 +233,9 @@ impl Members {
             _ => false,
         };
         if !is_meant {
-            Err(Refusal::claims("aud does not name this server: see jwt.audience"))
+            Err(TokenRefusal::claims("aud does not name this server: see jwt.audience"))
         } else if !is_from_there {
-            Err(Refusal::claims("iss is not the issuer that is expected here: see jwt.issuer"))
+            Err(TokenRefusal::claims("iss is not the issuer that is expected here: see jwt.issuer"))
         } else {
             Ok(())
         }
@@ -274,7 +279,7 @@ mod tests {
     }
 
     /// Checks `members` and, where these lack them, a good `sub` and `exp`.
-    fn check(members: &str, expected: &Expected) -> Result<Identity, Refusal> {
+    fn check(members: &str, expected: &Expected) -> Result<Identity, TokenRefusal> {
         let mut object = members.to_owned();
         for (name, good) in [("sub", "\"42\""), ("exp", "1700000060")] {
             if !members.contains(&format!("\"{name}\":")) {
@@ -286,8 +291,8 @@ mod tests {
     }
 
     /// As the signature check hands them over: what cannot be read is a matter of the claims, too.
-    fn read(json: &str, expected: &Expected) -> Result<Identity, Refusal> {
-        let claims = serde_json::from_str::<Claims>(json).map_err(|_| Refusal::UNREADABLE)?;
+    fn read(json: &str, expected: &Expected) -> Result<Identity, TokenRefusal> {
+        let claims = serde_json::from_str::<Claims>(json).map_err(|_| TokenRefusal::UNREADABLE)?;
         claims.check(expected, NOW)
     }
 
@@ -345,9 +350,9 @@ mod tests {
         };
         assert!(at(5, 60).is_ok(), "within the leeway");
         let refusal = at(6, 60).unwrap_err();
-        assert_eq!(refusal, Refusal::Early { seconds: 6, retry_seconds: 1 });
+        assert_eq!(refusal, TokenRefusal::Early { seconds: 6, retry_seconds: 1 });
         assert_eq!(refusal.detail(), "nbf is 6 s ahead of this server's clock");
-        assert_eq!(at(240, 600), Err(Refusal::Early { seconds: 240, retry_seconds: 235 }));
+        assert_eq!(at(240, 600), Err(TokenRefusal::Early { seconds: 240, retry_seconds: 235 }));
         assert_eq!(at(241, 600).unwrap_err().name(), "claims");
         assert_eq!(at(60, 60).unwrap_err().name(), "claims", "it is never valid");
     }
@@ -392,7 +397,7 @@ mod tests {
     fn an_end_in_the_past_is_told_apart_and_the_leeway_bridges_it() {
         let any = expected(&[], &[]);
         for exp in ["0", "0.5", "1699999995", "1699999995.9"] {
-            assert_eq!(check(&format!("\"exp\":{exp}"), &any), Err(Refusal::Expired));
+            assert_eq!(check(&format!("\"exp\":{exp}"), &any), Err(TokenRefusal::Expired));
         }
         for (exp, expires) in [(NOW - 4, NOW + 1), (NOW, NOW + 5), (NOW + 1, NOW + 1)] {
             assert_eq!(check(&format!("\"exp\":{exp}"), &any).unwrap().expires, expires);

@@ -11,7 +11,7 @@ pub const REFERENCE_BYTES_MAX: usize = 64;
 /// What a client asks for. (Printed in tests alone: it holds tokens, which no log may show.)
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
-pub struct Command<'a> {
+pub struct ClientCommand<'a> {
     pub action: Action<'a>,
     pub reference: Option<Reference<'a>>,
 }
@@ -81,11 +81,11 @@ impl Eq for Reference<'_> {}
 
 /// A text that is no command, and why: a fixed sentence, nothing of the text is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
+pub struct MalformedCommand(pub &'static str);
 
 /// The members that matter, each at most once: the derived code refuses a second one.
 #[derive(Deserialize)]
-struct Members<'a> {
+struct CommandMembers<'a> {
     #[serde(borrow)]
     op: Text<'a>,
     #[serde(borrow)]
@@ -112,35 +112,40 @@ fn present<'a, D: Deserializer<'a>>(value: D) -> Result<Option<&'a RawValue>, D:
     <&RawValue>::deserialize(value).map(Some)
 }
 
-impl<'a> Command<'a> {
+impl<'a> ClientCommand<'a> {
     /// Reads `{"op":"subscribe","topic":"room.7","ref":1}` and the like; unknown members are passed
     /// over, and a `null` counts as absent.
-    pub fn parse(text: &'a str) -> Result<Command<'a>, Malformed> {
+    pub fn parse(text: &'a str) -> Result<ClientCommand<'a>, MalformedCommand> {
         // serde takes an array of the values for a struct as well.
         if !text.trim_ascii_start().starts_with('{') {
-            return Err(Malformed("expected a JSON object"));
+            return Err(MalformedCommand("expected a JSON object"));
         }
-        let members: Members<'a> = serde_json::from_str(text)
-            .map_err(|_| Malformed("not JSON, no op, a member twice or one of a wrong type"))?;
+        let members: CommandMembers<'a> = serde_json::from_str(text).map_err(|_| {
+            MalformedCommand("not JSON, no op, a member twice or one of a wrong type")
+        })?;
         let topic = members.topic.map(|text| text.0);
         let topics = members.topics.map(|texts| texts.into_iter().map(|text| text.0).collect());
         let action = match &*members.op.0 {
             "subscribe" => Action::Subscribe(one_or_several(topic, topics)?),
             "unsubscribe" => Action::Unsubscribe(one_or_several(topic, topics)?),
             "send" => {
-                let data = members.data.ok_or(Malformed("data is missing"))?;
+                let data = members.data.ok_or(MalformedCommand("data is missing"))?;
                 Action::Send { data: Data(data), topic }
             }
             "ping" => Action::Ping { wants_cursor: members.cursor == Some(true) },
             "auth" => Action::Auth(Auth {
-                token: members.token.ok_or(Malformed("token is missing"))?.0,
+                token: members.token.ok_or(MalformedCommand("token is missing"))?.0,
                 since: members.since.map(|text| text.0),
                 topics: topics.unwrap_or_default(),
             }),
-            _ => return Err(Malformed("op is not subscribe, unsubscribe, send, ping or auth")),
+            _ => {
+                return Err(MalformedCommand(
+                    "op is not subscribe, unsubscribe, send, ping or auth",
+                ));
+            }
         };
         let reference = members.reference.map(Reference::new).transpose()?;
-        Ok(Command { action, reference })
+        Ok(ClientCommand { action, reference })
     }
 }
 
@@ -148,12 +153,12 @@ impl<'a> Command<'a> {
 fn one_or_several<'a>(
     topic: Option<Cow<'a, str>>,
     topics: Option<Vec<Cow<'a, str>>>,
-) -> Result<Vec<Cow<'a, str>>, Malformed> {
+) -> Result<Vec<Cow<'a, str>>, MalformedCommand> {
     match (topic, topics) {
         (Some(topic), None) => Ok(vec![topic]),
         (None, Some(topics)) => Ok(topics),
-        (None, None) => Err(Malformed("topic is missing")),
-        (Some(_), Some(_)) => Err(Malformed("topic and topics are both there")),
+        (None, None) => Err(MalformedCommand("topic is missing")),
+        (Some(_), Some(_)) => Err(MalformedCommand("topic and topics are both there")),
     }
 }
 
@@ -178,7 +183,7 @@ impl<'a> Reference<'a> {
         self.0.get()
     }
 
-    fn new(raw: &'a RawValue) -> Result<Reference<'a>, Malformed> {
+    fn new(raw: &'a RawValue) -> Result<Reference<'a>, MalformedCommand> {
         let text = raw.get();
         let length = match text.as_bytes() {
             [b'-' | b'0'..=b'9', ..] => Some(text.len()),
@@ -187,7 +192,7 @@ impl<'a> Reference<'a> {
         };
         match length {
             Some(0..=REFERENCE_BYTES_MAX) => Ok(Reference(raw)),
-            _ => Err(Malformed("ref must be a string or a number of at most 64 bytes")),
+            _ => Err(MalformedCommand("ref must be a string or a number of at most 64 bytes")),
         }
     }
 }
@@ -197,8 +202,8 @@ mod tests {
     use super::*;
     use crate::engine::random::Random;
 
-    fn parse(text: &str) -> Command<'_> {
-        Command::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    fn parse(text: &str) -> ClientCommand<'_> {
+        ClientCommand::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
     }
 
     #[test]
@@ -229,7 +234,7 @@ mod tests {
             let kept = command.reference.unwrap().text().to_owned();
             assert_eq!(Reference::parse(&kept), command.reference);
         }
-        assert!(Command::parse(r#"{"op":"send","topic":"a"}"#).is_err());
+        assert!(ClientCommand::parse(r#"{"op":"send","topic":"a"}"#).is_err());
     }
 
     #[test]
@@ -249,7 +254,7 @@ mod tests {
             ["true", "[1]", "{}", "\"\\ud800\"", "\"\n\"", "01", "+1", "NaN"].map(str::to_owned);
         for reference in malformed.into_iter().chain(wrong) {
             let command = format!("{{\"op\":\"ping\",\"ref\":{reference}}}");
-            assert!(Command::parse(&command).is_err(), "{reference}");
+            assert!(ClientCommand::parse(&command).is_err(), "{reference}");
         }
     }
 
@@ -278,7 +283,7 @@ mod tests {
             {"op":"auth","token":"t","topics":"a"} {"op":"auth","token":"t","topics":[5]}
             {"op":"ping","op":"ping"} {"op":"ping","ref":1,"ref":1} {"op":"ping","\u006fp":"ping"}"#;
         for text in cases.split_whitespace().chain([""]) {
-            assert!(Command::parse(text).is_err(), "{text}");
+            assert!(ClientCommand::parse(text).is_err(), "{text}");
         }
     }
 
@@ -309,11 +314,11 @@ mod tests {
             let is_object = serde_json::from_str::<serde_json::Value>(&text)
                 .is_ok_and(|value| value.is_object());
             assert!(
-                is_object || Command::parse(&text).is_err(),
+                is_object || ClientCommand::parse(&text).is_err(),
                 "seed {seed} round {round}: {text}"
             );
         }
         let deep = format!("{{\"op\":\"ping\",\"x\":{}", "[".repeat(60_000));
-        assert!(Command::parse(&deep).is_err());
+        assert!(ClientCommand::parse(&deep).is_err());
     }
 }

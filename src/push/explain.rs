@@ -11,9 +11,9 @@ pub enum Verdict<'a> {
     /// It is the topic of the user whom the token speaks for.
     Own,
     /// `topics` has this grant.
-    Hears(Source, &'a Grant),
+    Hears(GrantSource, &'a Grant),
     /// `may` has this grant: it hears the topic once it has subscribed.
-    OnRequest(Source, &'a Grant),
+    OnRequest(GrantSource, &'a Grant),
     /// The topic of another user, and the token is not an admin's.
     OfAnotherUser,
     /// No grant covers it.
@@ -22,7 +22,7 @@ pub enum Verdict<'a> {
 
 /// Where a grant is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum GrantSource {
     Token,
     Settings,
 }
@@ -42,10 +42,10 @@ pub fn explain<'a>(
     let hearing =
         |grants: &'a [Grant]| grants.iter().find(|grant| grant.hears(identity.admin, topic));
     let rules = [
-        (&identity.topics[..], Source::Token, Verdict::Hears as fn(_, _) -> _),
-        (route_topics, Source::Settings, Verdict::Hears),
-        (&identity.may[..], Source::Token, Verdict::OnRequest),
-        (route_may, Source::Settings, Verdict::OnRequest),
+        (&identity.topics[..], GrantSource::Token, Verdict::Hears as fn(_, _) -> _),
+        (route_topics, GrantSource::Settings, Verdict::Hears),
+        (&identity.may[..], GrantSource::Token, Verdict::OnRequest),
+        (route_may, GrantSource::Settings, Verdict::OnRequest),
     ];
     for (grants, source, verdict) in rules {
         if let Some(grant) = hearing(grants) {
@@ -82,11 +82,11 @@ impl fmt::Display for Verdict<'_> {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for GrantSource {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Source::Token => "in the token",
-            Source::Settings => "in the settings",
+            GrantSource::Token => "in the token",
+            GrantSource::Settings => "in the settings",
         })
     }
 }

@@ -17,7 +17,7 @@ pub const KEYS_TRIED_MAX: usize = 4;
 
 /// One key, and the algorithms that it may be used with, all of one family: the token has no say in
 /// it.
-pub struct Key {
+pub struct VerificationKey {
     /// The `kid` of a key from a JWKS.
     id: Option<String>,
     pub decoding: DecodingKey,
@@ -27,7 +27,7 @@ pub struct Key {
     pub microseconds: u32,
 }
 
-impl Key {
+impl VerificationKey {
     /// Whether a token with this header can have been signed for this key: its algorithm is
     /// permitted, and the two do not bear different ids (`kid`, RFC 7515 section 4.1.4).
     pub fn fits(&self, header: &Header) -> bool {
@@ -48,7 +48,11 @@ impl Key {
 
     /// A shared secret: HS256, or the HS algorithms among the `named` ones. `what` is its name in
     /// an error.
-    pub fn from_secret(what: &str, secret: &[u8], named: &[Algorithm]) -> Result<Key, String> {
+    pub fn from_secret(
+        what: &str,
+        secret: &[u8],
+        named: &[Algorithm],
+    ) -> Result<VerificationKey, String> {
         if secret.len() < SECRET_BYTES_MIN {
             return Err(format!(
                 "{what} is {} bytes long, expected {SECRET_BYTES_MIN} at least: \
@@ -59,11 +63,15 @@ impl Key {
         let family = AlgorithmFamily::Hmac;
         let usual = if named.is_empty() { &[Algorithm::HS256] } else { family.algorithms() };
         let key = DecodingKey::from_secret(secret);
-        Key::new(None, key, usual, named).ok_or_else(|| not_named(what, usual))
+        VerificationKey::new(None, key, usual, named).ok_or_else(|| not_named(what, usual))
     }
 
     /// A public key in PEM: RSA, EC on P-256 or P-384, or Ed25519.
-    pub fn from_pem(what: &str, pem: &[u8], named: &[Algorithm]) -> Result<Key, String> {
+    pub fn from_pem(
+        what: &str,
+        pem: &[u8],
+        named: &[Algorithm],
+    ) -> Result<VerificationKey, String> {
         let pem = without_mark(pem);
         let text = String::from_utf8_lossy(pem);
         if text.contains("PRIVATE KEY-----") {
@@ -88,13 +96,13 @@ impl Key {
                 )
             })?;
         let usual = algorithms_of(&key).map_err(|problem| format!("{what} {problem}"))?;
-        Key::new(None, key, usual, named).ok_or_else(|| not_named(what, usual))
+        VerificationKey::new(None, key, usual, named).ok_or_else(|| not_named(what, usual))
     }
 
     /// The keys of a JWKS (RFC 7517 section 5) that check signatures; those for encryption and
     /// those of a kind that is not supported are passed over, as the RFC asks; those that cannot be used are too, with a line in
     /// the log: the issuer's other keys count as before. A secret or a private key in it is an error, and so is having none left.
-    pub fn from_jwks(jwks: &[u8], named: &[Algorithm]) -> Result<Vec<Key>, String> {
+    pub fn from_jwks(jwks: &[u8], named: &[Algorithm]) -> Result<Vec<VerificationKey>, String> {
         let set: Value = serde_json::from_slice(without_mark(jwks))
             .map_err(|error| format!("the JWKS file is not JSON (line {})", error.line()))?;
         let Some(entries) = set["keys"].as_array() else {
@@ -104,7 +112,7 @@ impl Key {
         for (index, entry) in entries.iter().enumerate() {
             let what = format!("key {} of the JWKS file", index + 1);
             refuse_secret(&what, entry)?;
-            match Key::from_jwk(&what, entry, named) {
+            match VerificationKey::from_jwk(&what, entry, named) {
                 Ok(key) => keys.extend(key),
                 Err(problem) => problems.push(problem),
             }
@@ -124,7 +132,11 @@ impl Key {
         Ok(keys)
     }
 
-    fn from_jwk(what: &str, entry: &Value, named: &[Algorithm]) -> Result<Option<Key>, String> {
+    fn from_jwk(
+        what: &str,
+        entry: &Value,
+        named: &[Algorithm],
+    ) -> Result<Option<VerificationKey>, String> {
         let for_signatures = entry["use"].as_str().is_none_or(|purpose| purpose == "sig")
             && entry["key_ops"]
                 .as_array()
@@ -155,7 +167,7 @@ impl Key {
                     || format!("{what} is for {alg:?} (`alg`), which does not fit its `kty`"),
                 )?;
         }
-        Ok(Key::new(jwk.common.key_id, key, usual, named))
+        Ok(VerificationKey::new(jwk.common.key_id, key, usual, named))
     }
 
     /// `None` if the `named` algorithms, where there are any, leave the key nothing to do.
@@ -164,7 +176,7 @@ impl Key {
         decoding: DecodingKey,
         usual: &[Algorithm],
         named: &[Algorithm],
-    ) -> Option<Key> {
+    ) -> Option<VerificationKey> {
         let mut algorithms = usual.to_vec();
         algorithms.retain(|each| named.is_empty() || named.contains(each));
         // The crate reads the clock by itself, and lets `aud` and `iss` of a wrong type pass: none
@@ -175,12 +187,12 @@ impl Key {
         validation.validate_exp = false;
         validation.validate_aud = false;
         let microseconds = microseconds(usual[0], &decoding);
-        Some(Key { id, decoding, validation, microseconds })
+        Some(VerificationKey { id, decoding, validation, microseconds })
     }
 }
 
 /// A warning if a set has more keys of one algorithm than are tried.
-fn crowd(keys: &[Key]) -> Option<String> {
+fn crowd(keys: &[VerificationKey]) -> Option<String> {
     let algorithms = keys.iter().flat_map(|key| key.validation.algorithms.first());
     let counts = algorithms
         .map(|algorithm| (keys.iter().filter(|key| key.permits(*algorithm)).count(), *algorithm));
@@ -302,15 +314,24 @@ mod tests {
     #[test]
     fn the_key_fixes_the_algorithms() {
         use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, RS256};
-        let of = |key: Result<Key, String>| key.unwrap().validation.algorithms;
-        assert_eq!(of(Key::from_pem("it", RSA, &[])), AlgorithmFamily::Rsa.algorithms());
-        assert_eq!(of(Key::from_pem("it", RSA, &[HS256, PS256, RS256])), [RS256, PS256]);
-        assert_eq!(of(Key::from_pem("it", P256, &[])), [ES256]);
-        assert_eq!(of(Key::from_pem("it", P384, &[])), [ES384]);
-        assert_eq!(of(Key::from_pem("it", ED25519, &[])), [EdDSA]);
-        assert_eq!(of(Key::from_secret("it", &[7; 32], &[])), [HS256]);
-        assert_eq!(of(Key::from_secret("it", &[7; 32], &[HS384, HS512])), [HS384, HS512]);
-        let message = refusal(Key::from_pem("it", P256, &[ES384]));
+        let of = |key: Result<VerificationKey, String>| key.unwrap().validation.algorithms;
+        assert_eq!(
+            of(VerificationKey::from_pem("it", RSA, &[])),
+            AlgorithmFamily::Rsa.algorithms()
+        );
+        assert_eq!(
+            of(VerificationKey::from_pem("it", RSA, &[HS256, PS256, RS256])),
+            [RS256, PS256]
+        );
+        assert_eq!(of(VerificationKey::from_pem("it", P256, &[])), [ES256]);
+        assert_eq!(of(VerificationKey::from_pem("it", P384, &[])), [ES384]);
+        assert_eq!(of(VerificationKey::from_pem("it", ED25519, &[])), [EdDSA]);
+        assert_eq!(of(VerificationKey::from_secret("it", &[7; 32], &[])), [HS256]);
+        assert_eq!(
+            of(VerificationKey::from_secret("it", &[7; 32], &[HS384, HS512])),
+            [HS384, HS512]
+        );
+        let message = refusal(VerificationKey::from_pem("it", P256, &[ES384]));
         assert_eq!(
             message,
             "it works with [ES256], none of which is among the algorithms of the settings"
@@ -339,24 +360,24 @@ mod tests {
             (b"\xff\xff", "cannot be read"),
             (&RSA[..200], "cannot be read"),
         ] {
-            let message = refusal(Key::from_pem("the JWT key", pem, &[]));
+            let message = refusal(VerificationKey::from_pem("the JWT key", pem, &[]));
             assert!(message.contains(expected), "{message}");
         }
-        let message = refusal(Key::from_secret("the JWT secret", &[7; 31], &[]));
+        let message = refusal(VerificationKey::from_secret("the JWT secret", &[7; 31], &[]));
         assert!(message.starts_with("the JWT secret is 31 bytes long"), "{message}");
     }
 
     /// The public key as a JWK, with `more` members (each with a comma before it).
     fn jwk(pem: &[u8], more: &str) -> String {
-        let key = Key::from_pem("it", pem, &[]).unwrap().decoding;
+        let key = VerificationKey::from_pem("it", pem, &[]).unwrap().decoding;
         let mut value = serde_json::to_value(Jwk::from_decoding_key(&key, None).unwrap()).unwrap();
         let more: Value = serde_json::from_str(&format!("{{\"unknown\":1{more}}}")).unwrap();
         value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         value.to_string()
     }
 
-    fn read(keys: &[String]) -> Result<Vec<Key>, String> {
-        Key::from_jwks(format!("{{\"keys\":[{}]}}", keys.join(",")).as_bytes(), &[])
+    fn read(keys: &[String]) -> Result<Vec<VerificationKey>, String> {
+        VerificationKey::from_jwks(format!("{{\"keys\":[{}]}}", keys.join(",")).as_bytes(), &[])
     }
 
     #[test]
@@ -406,9 +427,9 @@ mod tests {
 
     #[test]
     fn a_key_has_the_price_of_its_algorithm() {
-        let price = |pem| Key::from_pem("it", pem, &[]).unwrap().microseconds;
+        let price = |pem| VerificationKey::from_pem("it", pem, &[]).unwrap().microseconds;
         assert_eq!([RSA, P256, P384, ED25519].map(price), [256, 250, 1500, 50]);
-        assert_eq!(Key::from_secret("it", &[7; 32], &[]).unwrap().microseconds, 5);
+        assert_eq!(VerificationKey::from_secret("it", &[7; 32], &[]).unwrap().microseconds, 5);
     }
 
     #[test]
@@ -430,7 +451,9 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
         for jwks in ["", "[]", "{}", r#"{"keys":{}}"#, "5"] {
-            assert!(refusal(Key::from_jwks(jwks.as_bytes(), &[])).contains("the JWKS file"));
+            assert!(
+                refusal(VerificationKey::from_jwks(jwks.as_bytes(), &[])).contains("the JWKS file")
+            );
         }
     }
 
@@ -450,9 +473,9 @@ mod tests {
         }
         // With a byte order mark.
         let marked = [b"\xef\xbb\xbf", P256].concat();
-        assert!(Key::from_pem("it", &marked, &[]).is_ok());
+        assert!(VerificationKey::from_pem("it", &marked, &[]).is_ok());
         let set = format!("\u{feff}{{\"keys\":[{}]}}", jwk(P256, ""));
-        assert!(Key::from_jwks(set.as_bytes(), &[]).is_ok());
+        assert!(VerificationKey::from_jwks(set.as_bytes(), &[]).is_ok());
     }
 
     #[test]
@@ -473,7 +496,9 @@ mod tests {
             }
             let body = String::from_utf8(body).unwrap();
             let changed = format!("{}\n{body}\n{}\n", lines[0], lines[lines.len() - 1]);
-            let outcome = std::panic::catch_unwind(|| Key::from_pem("it", changed.as_bytes(), &[]));
+            let outcome = std::panic::catch_unwind(|| {
+                VerificationKey::from_pem("it", changed.as_bytes(), &[])
+            });
             assert!(outcome.is_ok(), "seed {seed} round {round}: {changed}");
         }
     }

@@ -35,9 +35,9 @@ use crate::engine::redis::request::{Answer, Purpose};
 use crate::engine::server::{ReplayItem, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
-use auth::{Identity, KeySettings, Keys, Refusal};
-use command::{Action, Auth, Command, Reference};
-use place::{Instead, Place, instead, presented};
+use auth::{Identity, KeySettings, Keys, TokenRefusal};
+use command::{Action, Auth, ClientCommand, Reference};
+use place::{MissingToken, TokenPlace, instead, presented};
 use subscriptions::{echo, heard, join_all, own_topic};
 use upstream::Upstream;
 
@@ -62,7 +62,7 @@ pub struct Push {
     anonymous: Vec<Grant>,
     single_session: bool,
     /// Connections that have shown no token yet, and what they showed instead.
-    waiting: HashMap<ConnId, Instead>,
+    waiting: HashMap<ConnId, MissingToken>,
     /// Of those whose token carries `may` or `admin`.
     rights: HashMap<ConnId, Rights>,
     slow: config::Slow,
@@ -183,7 +183,7 @@ impl Push {
         let result = match &own {
             Some(own) if user_topic(&identity.sub).as_ref() != Some(own) => {
                 let detail = format!("a renewal must keep {}", self.keys.user_claim());
-                Err(bad_token(&Refusal::Claims(detail.into())))
+                Err(bad_token(&TokenRefusal::Claims(detail.into())))
             }
             Some(_) => Ok(self.renew(server, id, &identity)),
             None => {
@@ -214,7 +214,7 @@ impl Push {
         self.tell_excess(server, id, &excess);
     }
 
-    fn obey(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str, command: Command<'_>) {
+    fn obey(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str, command: ClientCommand<'_>) {
         let reference = command.reference;
         let instead = self.waiting.get(&id).copied();
         let answer = match command.action {
@@ -224,8 +224,8 @@ impl Push {
             }
             Action::Auth(_) => return server.defer(id, text),
             _ if instead.is_some() => {
-                let instead = instead.filter(|instead| *instead != Instead::Nothing);
-                return server.close(id, no_token(instead.unwrap_or(Instead::Command)));
+                let instead = instead.filter(|instead| *instead != MissingToken::Nothing);
+                return server.close(id, no_token(instead.unwrap_or(MissingToken::Command)));
             }
             Action::Subscribe(topics) => {
                 return self.each_topic(server, id, &topics, reference, Push::subscribe);
@@ -267,8 +267,8 @@ impl Handler for Push {
         let (checked, microseconds) = self.keys.check_at_a_price(&token, server.now().unix);
         server.count_costly(microseconds);
         let identity = checked.map_err(|refusal| match place {
-            Place::Header => Reject::Http(unauthorized(&refusal)),
-            Place::Address => Reject::Close(bad_token(&refusal)),
+            TokenPlace::Header => Reject::Http(unauthorized(&refusal)),
+            TokenPlace::Address => Reject::Close(bad_token(&refusal)),
         })?;
         let excess = self.enter(server, id, &identity).map_err(Reject::Close)?;
         self.arrive(server, id, Some(&identity.sub), request, &excess);
@@ -279,7 +279,7 @@ impl Handler for Push {
         match message {
             // A mini program cannot send ping frames.
             Message::Text("ping") => server.send(id, &Frame::text("pong")),
-            Message::Text(text) => match Command::parse(text) {
+            Message::Text(text) => match ClientCommand::parse(text) {
                 Ok(command) => self.obey(server, id, text, command),
                 Err(malformed) => {
                     let reason = wire::refusal("command", malformed.0);
@@ -287,7 +287,8 @@ impl Handler for Push {
                 }
             },
             Message::Deferred(text) => {
-                if let Ok(Command { action: Action::Auth(auth), reference }) = Command::parse(text)
+                if let Ok(ClientCommand { action: Action::Auth(auth), reference }) =
+                    ClientCommand::parse(text)
                 {
                     self.authenticate(server, id, &auth, reference);
                 }
@@ -377,30 +378,30 @@ fn enveloped(cursor: &str, topic: &str, payload: &[u8]) -> Frame {
     Frame::json(length, |out| wire::message(topic, cursor, payload, out))
 }
 
-fn bad_token(refusal: &Refusal) -> Close {
+fn bad_token(refusal: &TokenRefusal) -> Close {
     let close = if refusal.is_for_now() { Close::EARLY } else { Close::BAD_TOKEN };
     close.because(reason_of(refusal))
 }
 
-fn no_token(instead: Instead) -> Close {
+fn no_token(instead: MissingToken) -> Close {
     Close::NO_TOKEN.because(wire::refusal("no_token", &instead.advice()))
 }
 
 /// RFC 6750 section 3.1.
-fn unauthorized(refusal: &Refusal) -> Response {
+fn unauthorized(refusal: &TokenRefusal) -> Response {
     let response = Response::json(401, reason_of(refusal))
         .with("WWW-Authenticate", "Bearer error=\"invalid_token\"");
     match refusal {
-        Refusal::Early { retry_seconds, .. } => {
+        TokenRefusal::Early { retry_seconds, .. } => {
             response.with("Retry-After", retry_seconds.to_string())
         }
         _ => response,
     }
 }
 
-fn reason_of(refusal: &Refusal) -> String {
+fn reason_of(refusal: &TokenRefusal) -> String {
     match refusal {
-        Refusal::Early { retry_seconds, .. } => {
+        TokenRefusal::Early { retry_seconds, .. } => {
             wire::refusal_for_now(refusal.name(), &refusal.detail(), retry_seconds * 1000)
         }
         _ => wire::refusal(refusal.name(), &refusal.detail()),

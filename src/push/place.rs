@@ -10,7 +10,7 @@ const BEARER_PROTOCOL: &str = "bearer.";
 
 /// Where a handshake carried its token: that decides how a refusal is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum TokenPlace {
     /// In the header `Authorization`: whoever sets headers can read a response.
     Header,
     /// In the subprotocols, the query or a cookie, as a browser does, which cannot.
@@ -19,7 +19,7 @@ pub(super) enum Place {
 
 /// What a handshake without a token showed instead: the advice depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Instead {
+pub(super) enum MissingToken {
     Nothing,
     /// A header or parameter of this name, which others read and we do not.
     Elsewhere(&'static str),
@@ -39,37 +39,37 @@ const PARAMETERS: [&str; 7] =
     ["access_token", "jwt", "auth", "auth_token", "id_token", "bearer", "authorization"];
 const HEADERS: [&str; 4] = ["x-access-token", "x-auth-token", "x-jwt", "x-authorization"];
 
-impl Instead {
+impl MissingToken {
     /// What was seen, and where a token is read. Nothing that the client chose is in it.
     pub(super) fn advice(self) -> String {
         let seen = match self {
-            Instead::Nothing => "none came in time",
-            Instead::Elsewhere(name) => &format!("{name} is not read"),
-            Instead::Scheme => "Authorization without Bearer",
-            Instead::Empty => "?token= is empty",
-            Instead::Cookie => "cookies are not read",
-            Instead::OtherCookie => "no cookie counts here",
-            Instead::Command => "a command came before",
+            MissingToken::Nothing => "none came in time",
+            MissingToken::Elsewhere(name) => &format!("{name} is not read"),
+            MissingToken::Scheme => "Authorization without Bearer",
+            MissingToken::Empty => "?token= is empty",
+            MissingToken::Cookie => "cookies are not read",
+            MissingToken::OtherCookie => "no cookie counts here",
+            MissingToken::Command => "a command came before",
         };
         format!("{seen}; token places: ?token=, Authorization: Bearer, bearer.T, auth")
     }
 }
 
 /// Looks at a handshake that carries no token, where a cookie is read or none.
-pub(super) fn instead(request: &Request, reads_cookie: bool) -> Instead {
+pub(super) fn instead(request: &Request, reads_cookie: bool) -> MissingToken {
     let named = |name: &&str| request.query(name).is_some();
     if request.parameter_is_empty("token") {
-        Instead::Empty
+        MissingToken::Empty
     } else if let Some(name) = PARAMETERS.iter().find(|name| named(name)) {
-        Instead::Elsewhere(name)
+        MissingToken::Elsewhere(name)
     } else if request.count("authorization") > 0 {
-        Instead::Scheme
+        MissingToken::Scheme
     } else if let Some(name) = HEADERS.iter().find(|name| request.count(name) > 0) {
-        Instead::Elsewhere(name)
+        MissingToken::Elsewhere(name)
     } else if request.count("cookie") > 0 {
-        if reads_cookie { Instead::OtherCookie } else { Instead::Cookie }
+        if reads_cookie { MissingToken::OtherCookie } else { MissingToken::Cookie }
     } else {
-        Instead::Nothing
+        MissingToken::Nothing
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn instead(request: &Request, reads_cookie: bool) -> Instead {
 pub(super) fn presented<'a>(
     request: &'a Request,
     in_cookie: impl FnOnce() -> Option<&'a str>,
-) -> Option<(Cow<'a, str>, Place)> {
+) -> Option<(Cow<'a, str>, TokenPlace)> {
     let protocol = || {
         let mut offered = request.list("sec-websocket-protocol");
         offered.find_map(|entry| entry.strip_prefix(BEARER_PROTOCOL))
@@ -90,9 +90,9 @@ pub(super) fn presented<'a>(
     let in_address = || protocol().map(Cow::Borrowed).or_else(query);
     request
         .bearer()
-        .map(|token| (Cow::Borrowed(token), Place::Header))
-        .or_else(|| in_address().map(|token| (token, Place::Address)))
-        .or_else(|| in_cookie().map(|token| (Cow::Borrowed(token), Place::Address)))
+        .map(|token| (Cow::Borrowed(token), TokenPlace::Header))
+        .or_else(|| in_address().map(|token| (token, TokenPlace::Address)))
+        .or_else(|| in_cookie().map(|token| (Cow::Borrowed(token), TokenPlace::Address)))
 }
 
 /// The subprotocols that an answer may name: ours, or in its absence the entry that carries the token, back on the connection that
@@ -111,26 +111,29 @@ mod tests {
     #[test]
     fn each_misplaced_token_has_its_advice() {
         for (path, line, expected) in [
-            ("/", "", Instead::Nothing),
-            ("/?access_token=T", "", Instead::Elsewhere("access_token")),
-            ("/?token=", "", Instead::Empty),
-            ("/?token", "", Instead::Empty),
-            ("/", "Authorization: Token T\r\n", Instead::Scheme),
-            ("/", "Authorization: T\r\n", Instead::Scheme),
-            ("/", "X-Access-Token: T\r\n", Instead::Elsewhere("x-access-token")),
-            ("/", "Cookie: token=T\r\n", Instead::Cookie),
+            ("/", "", MissingToken::Nothing),
+            ("/?access_token=T", "", MissingToken::Elsewhere("access_token")),
+            ("/?token=", "", MissingToken::Empty),
+            ("/?token", "", MissingToken::Empty),
+            ("/", "Authorization: Token T\r\n", MissingToken::Scheme),
+            ("/", "Authorization: T\r\n", MissingToken::Scheme),
+            ("/", "X-Access-Token: T\r\n", MissingToken::Elsewhere("x-access-token")),
+            ("/", "Cookie: token=T\r\n", MissingToken::Cookie),
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{line}\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
             assert_eq!(presented(&request, || None), None, "{head}");
             assert_eq!(instead(&request, false), expected, "{head}");
             let expected =
-                if expected == Instead::Cookie { Instead::OtherCookie } else { expected };
+                if expected == MissingToken::Cookie { MissingToken::OtherCookie } else { expected };
             assert_eq!(instead(&request, true), expected, "{head}");
         }
-        let all = PARAMETERS.iter().chain(&HEADERS).map(|name| Instead::Elsewhere(name));
-        let others = [Instead::Cookie, Instead::OtherCookie, Instead::Command];
-        for seen in all.chain([Instead::Nothing, Instead::Scheme, Instead::Empty]).chain(others) {
+        let all = PARAMETERS.iter().chain(&HEADERS).map(|name| MissingToken::Elsewhere(name));
+        let others = [MissingToken::Cookie, MissingToken::OtherCookie, MissingToken::Command];
+        for seen in all
+            .chain([MissingToken::Nothing, MissingToken::Scheme, MissingToken::Empty])
+            .chain(others)
+        {
             let reason = wire::refusal("no_token", &seen.advice());
             assert!(reason.contains("bearer.T, auth\"}"), "nothing is cut: {reason}");
         }
@@ -156,15 +159,19 @@ mod tests {
         let header = "Authorization: bearer H\r\n";
         let protocols = "Sec-WebSocket-Protocol: oneloop.v1, bearer.P\r\n";
         for (path, lines, expected) in [
-            ("/?token=Q", [header, protocols].concat(), Some(("H", Place::Header))),
-            ("/?token=Q", protocols.to_owned(), Some(("P", Place::Address))),
+            ("/?token=Q", [header, protocols].concat(), Some(("H", TokenPlace::Header))),
+            ("/?token=Q", protocols.to_owned(), Some(("P", TokenPlace::Address))),
             (
                 "/?a=b&token=Q",
                 "Authorization: Basic eA==\r\n".to_owned(),
-                Some(("Q", Place::Address)),
+                Some(("Q", TokenPlace::Address)),
             ),
-            ("/?token=", String::new(), Some(("C", Place::Address))),
-            ("/", "Sec-WebSocket-Protocol: oneloop.v1\r\n".to_owned(), Some(("C", Place::Address))),
+            ("/?token=", String::new(), Some(("C", TokenPlace::Address))),
+            (
+                "/",
+                "Sec-WebSocket-Protocol: oneloop.v1\r\n".to_owned(),
+                Some(("C", TokenPlace::Address)),
+            ),
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;

@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-pub use super::command::{Action, Command, Data, Malformed, Reference};
+pub use super::command::{Action, ClientCommand, Data, MalformedCommand, Reference};
 
 /// The longest reason of a close frame, in bytes (RFC 6455 section 5.5: 125, of which the code
 /// takes two).
@@ -77,7 +77,7 @@ pub fn welcome(welcome: &Welcome<'_>) -> String {
 
 /// All other frames: each has some of these members, in this order.
 #[derive(Default, Serialize)]
-struct Answer<'a> {
+struct AnswerFrame<'a> {
     op: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
@@ -97,39 +97,44 @@ struct Answer<'a> {
 
 /// The answer to `subscribe`.
 pub fn subscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
-    text(&Answer { op: "subscribed", topic: Some(topic), reference, ..Answer::default() })
+    text(&AnswerFrame { op: "subscribed", topic: Some(topic), reference, ..AnswerFrame::default() })
 }
 
 /// The answer to `unsubscribe`.
 pub fn unsubscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
-    text(&Answer { op: "unsubscribed", topic: Some(topic), reference, ..Answer::default() })
+    text(&AnswerFrame {
+        op: "unsubscribed",
+        topic: Some(topic),
+        reference,
+        ..AnswerFrame::default()
+    })
 }
 
 /// The answer to `ping`; `id` is the cursor that includes all that the client was told so far.
 pub fn pong(id: Option<&str>, reference: Option<Reference<'_>>) -> String {
-    text(&Answer { op: "pong", id, reference, ..Answer::default() })
+    text(&AnswerFrame { op: "pong", id, reference, ..AnswerFrame::default() })
 }
 
 /// The answer to an `auth` that was accepted; `topics` are what the client listens to from now on,
 /// sorted.
 pub fn authed(sub: &str, topics: &[String], reference: Option<Reference<'_>>) -> String {
     let (sub, topics) = (Some(sub), Some(topics));
-    text(&Answer { op: "authed", sub, topics, reference, ..Answer::default() })
+    text(&AnswerFrame { op: "authed", sub, topics, reference, ..AnswerFrame::default() })
 }
 
 /// The answer to a `send` that Redis has: as the entry with this id, where it went to a stream.
 pub fn sent(id: Option<&str>, reference: Option<Reference<'_>>) -> String {
-    text(&Answer { op: "sent", id, reference, ..Answer::default() })
+    text(&AnswerFrame { op: "sent", id, reference, ..AnswerFrame::default() })
 }
 
 /// The answer to a command that was understood and not carried out, for instance `forbidden`.
 pub fn error(code: &str, topic: Option<&str>, reference: Option<Reference<'_>>) -> String {
-    text(&Answer { op: "error", code: Some(code), topic, reference, ..Answer::default() })
+    text(&AnswerFrame { op: "error", code: Some(code), topic, reference, ..AnswerFrame::default() })
 }
 
 /// Messages after the one with the id `from` may have been missed.
 pub fn gap(from: &str) -> String {
-    text(&Answer { op: "gap", from: Some(from), ..Answer::default() })
+    text(&AnswerFrame { op: "gap", from: Some(from), ..AnswerFrame::default() })
 }
 
 /// The reason of a close, or the body of a refused handshake: a word for programs, a sentence for
@@ -380,7 +385,7 @@ mod tests {
     #[test]
     fn frames_are_written_as_documented() {
         let topics = ["news".to_owned(), "user.42".to_owned()];
-        let one = Command::parse(r#"{"op":"ping","ref":1}"#).unwrap().reference;
+        let one = ClientCommand::parse(r#"{"op":"ping","ref":1}"#).unwrap().reference;
         let of_user = Welcome {
             conn: "c",
             sub: Some("42"),

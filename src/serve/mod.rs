@@ -21,7 +21,7 @@ use crate::push::explain::{Verdict, explain as judge};
 use crate::push::{Push, grants};
 use page::Pass;
 use page_publisher::{PATH, PagePublisher};
-pub use trial::Shell;
+pub use trial::CommandContext;
 
 /// How long the token of the start-up lines and of the page is valid.
 const READY_TOKEN_SECONDS: u64 = 86_400;
@@ -44,7 +44,7 @@ pub struct Started {
 }
 
 /// What the process brings to a server besides the settings.
-pub struct Surroundings {
+pub struct Environment {
     /// See [`App::trim`].
     pub trim: fn(),
     /// Who is told that it is ready and alive.
@@ -54,7 +54,7 @@ pub struct Surroundings {
     /// Reads the settings again, from where they came from.
     pub reread: Reread,
     /// For the command that is printed.
-    pub shell: Shell,
+    pub shell: CommandContext,
 }
 
 /// Looks for everything that can be wrong before a socket is opened.
@@ -83,9 +83,9 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
 ///
 /// # Errors
 /// Settings that cannot be served (`InvalidInput`), or an address that cannot be bound.
-pub fn start(config: Config, unix: u64, surroundings: Surroundings) -> io::Result<Started> {
+pub fn start(config: Config, unix: u64, surroundings: Environment) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let Surroundings { trim, supervisor, listener, reread, shell } = surroundings;
+    let Environment { trim, supervisor, listener, reread, shell } = surroundings;
     let has_key = config.jwt.has_key();
     if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok())
         && !has_key
@@ -138,7 +138,7 @@ fn with_page(
     mut app: App,
     config: &Config,
     token: Option<String>,
-    shell: &Shell,
+    shell: &CommandContext,
 ) -> io::Result<App> {
     let pass = match token {
         None => None,
@@ -245,7 +245,12 @@ pub fn explain(
 }
 
 /// The start-up lines: every address, and one thing to try.
-fn lines(config: &Config, addresses: &Addresses, token: Option<&str>, shell: &Shell) -> String {
+fn lines(
+    config: &Config,
+    addresses: &Addresses,
+    token: Option<&str>,
+    shell: &CommandContext,
+) -> String {
     let mut text = concat!("oneloop ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<11} {value}");
@@ -288,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_lines_name_every_address_and_one_thing_to_try() {
-        let shell = Shell { has_redis_cli: true, ..Shell::default() };
+        let shell = CommandContext { has_redis_cli: true, ..CommandContext::default() };
         let text = lines(&Config::default(), &addresses(), Some("T"), &shell);
         for line in [
             "  clients     ws://127.0.0.1:8099/ws\n",
@@ -306,7 +311,7 @@ mod tests {
         let args = ["--redis", "redis://user:hush@10.0.0.1:7000"].map(Into::into);
         let config = config::read(args, []).ok().unwrap().config;
         let addresses = Addresses { publishers: None, ..addresses() };
-        let text = lines(&config, &addresses, None, &Shell::default());
+        let text = lines(&config, &addresses, None, &CommandContext::default());
         assert!(text.contains("10.0.0.1:7000") && !text.contains("hush"), "{text}");
     }
 }

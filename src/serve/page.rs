@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::CLIENT;
 use super::page_publisher::PATH;
-use super::trial::{Shell, channel, command};
+use super::trial::{CommandContext, channel, command};
 use crate::config::Config;
 use crate::engine::reactor::Addresses;
 use crate::engine::router::files::Page;
@@ -20,7 +20,12 @@ pub struct Pass {
 }
 
 /// The page: with a pass, for this machine alone; without one, for all. It loads nothing: the client stands in it.
-pub fn page(config: &Config, pass: Option<&Pass>, addresses: &Addresses, shell: &Shell) -> Page {
+pub fn page(
+    config: &Config,
+    pass: Option<&Pass>,
+    addresses: &Addresses,
+    shell: &CommandContext,
+) -> Page {
     let (token, nonce) = pass.map_or(("", ""), |pass| (&pass.token, &pass.nonce));
     let channel = channel(config).unwrap_or_default();
     let route = config.routes.first();
@@ -81,7 +86,7 @@ mod tests {
         let publishers = Some(([127, 0, 0, 1], 6380).into());
         let addresses =
             Addresses { clients: ([127, 0, 0, 1], 8099).into(), publishers, admin: None };
-        let shell = Shell { has_redis_cli: true, ..Shell::default() };
+        let shell = CommandContext { has_redis_cli: true, ..CommandContext::default() };
         let pass = Pass { token: "T".to_owned(), nonce: "N".to_owned() };
         let html = page(&Config::default(), Some(&pass), &addresses, &shell);
         assert!(!html.is_public);

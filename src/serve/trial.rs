@@ -10,7 +10,7 @@ use crate::engine::redis::glob;
 
 /// What a command stands on besides the settings.
 #[derive(Clone, Debug, Default)]
-pub struct Shell {
+pub struct CommandContext {
     /// The program, as it was called.
     pub program: String,
     /// Its process.
@@ -35,7 +35,7 @@ pub fn channel(config: &Config) -> Option<String> {
 
 /// A command for the shell that publishes a message: by `redis-cli` where that is there and needs no password, else by the program
 /// itself.
-pub fn command(config: &Config, publishers: Option<SocketAddr>, shell: &Shell) -> String {
+pub fn command(config: &Config, publishers: Option<SocketAddr>, shell: &CommandContext) -> String {
     let Some(channel) = channel(config) else {
         return format!(
             "nothing: patterns {:?} take no channel that this client hears; --topics with one that they take",
@@ -122,8 +122,8 @@ mod tests {
     use super::*;
     use crate::config::Secret;
 
-    fn shell(has_redis_cli: bool) -> Shell {
-        Shell { program: "target/release/oneloop".to_owned(), pid: 7, has_redis_cli }
+    fn shell(has_redis_cli: bool) -> CommandContext {
+        CommandContext { program: "target/release/oneloop".to_owned(), pid: 7, has_redis_cli }
     }
 
     fn at(text: &str) -> Option<SocketAddr> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 31_700;
+const LINES_MAX: usize = 31_800;
 /// Of them, in `src/engine`.
 const ENGINE_LINES_MAX: usize = 15_200;
 /// Files of more than 450 lines.
@@ -17,24 +17,17 @@ const SCATTERED: &[&str] = &["Client", "Push", "Reactor", "Router", "Server"];
 /// Public type names that are used more than once.
 const NAMES_TWICE: &[&str] = &[
     "Addresses",
-    "Answer",
     "Broadcast",
     "Command",
-    "Ended",
     "Event",
     "Flag",
     "Found",
-    "Frame",
     "Head",
-    "Key",
-    "Kind",
     "Line",
     "Look",
-    "Malformed",
     "Members",
     "Page",
     "Place",
-    "Publication",
     "Purpose",
     "Reader",
     "Receipt",
@@ -43,14 +36,11 @@ const NAMES_TWICE: &[&str] = &[
     "Request",
     "Said",
     "Session",
-    "Shell",
     "Slow",
     "Source",
     "Stage",
     "State",
     "Step",
-    "Told",
-    "Visit",
 ];
 
 fn lines(sources: &[Source], folder: &str) -> usize {

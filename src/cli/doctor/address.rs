@@ -2,7 +2,7 @@
 
 use super::finding::{Problem, Report};
 use super::url::Url;
-use crate::cli::look::{Look, look};
+use crate::cli::look::{Scrape, look};
 use crate::config::{Config, reachable};
 
 const NAME: &str = "url-address";
@@ -10,7 +10,7 @@ const NAME: &str = "url-address";
 /// The counters before a visit by way of the proxy.
 pub(super) struct Before {
     admin: String,
-    counters: Look,
+    counters: Scrape,
 }
 
 impl Before {

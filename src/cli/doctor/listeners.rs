@@ -4,14 +4,14 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
 use super::finding::{Problem, Report, Warning};
-use super::websocket::Visit;
-use crate::cli::dial::{self, Line};
+use super::websocket::WebSocket;
+use crate::cli::dial::{self, ServerConnection};
 use crate::config::{Config, reachable};
 use crate::engine::client::proxy_protocol::LOCAL;
 
 /// What was found at an address.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum PortState {
     Free,
     Taken,
     /// It was said.
@@ -20,13 +20,13 @@ enum Found {
 
 pub(super) fn check(report: &mut Report, config: &Config) {
     let runs = match look(report, "listen", config.listen) {
-        Found::Taken => is_ours(report, config),
+        PortState::Taken => is_ours(report, config),
         _ => false,
     };
     if let Some(admin) = config.admin {
         match look(report, "admin", admin) {
-            Found::Taken => health(report, &reachable(admin).to_string()),
-            Found::Free if runs => report.say(
+            PortState::Taken => health(report, &reachable(admin).to_string()),
+            PortState::Free if runs => report.say(
                 Warning,
                 "admin",
                 &format!("nobody is at {admin}"),
@@ -37,7 +37,7 @@ pub(super) fn check(report: &mut Report, config: &Config) {
         }
     }
     if let Some(publishers) = config.publishers
-        && look(report, "publishers", publishers) == Found::Taken
+        && look(report, "publishers", publishers) == PortState::Taken
     {
         match runs {
             true => report.ok("publishers", &format!("{publishers} is served")),
@@ -47,14 +47,14 @@ pub(super) fn check(report: &mut Report, config: &Config) {
 }
 
 /// Says what there is to say unless it is taken.
-fn look(report: &mut Report, name: &str, address: SocketAddr) -> Found {
+fn look(report: &mut Report, name: &str, address: SocketAddr) -> PortState {
     let Err(error) = TcpListener::bind(address) else {
         report.ok(name, &format!("{address} is free: nobody is served there"));
-        return Found::Free;
+        return PortState::Free;
     };
     let port = address.port();
     let mend = match error.kind() {
-        ErrorKind::AddrInUse => return Found::Taken,
+        ErrorKind::AddrInUse => return PortState::Taken,
         ErrorKind::PermissionDenied => format!(
             "AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit of systemd, or: \
              sysctl -w net.ipv4.ip_unprivileged_port_start={port}"
@@ -62,7 +62,7 @@ fn look(report: &mut Report, name: &str, address: SocketAddr) -> Found {
         _ => "ip -brief address (it must be one of these)".to_owned(),
     };
     report.say(Problem, name, &format!("{address} cannot be had: {error}"), "", &mend);
-    Found::Refused
+    PortState::Refused
 }
 
 /// Whether whoever listens answers as we do.
@@ -77,11 +77,11 @@ fn is_ours(report: &mut Report, config: &Config) -> bool {
     let path = config.routes.first().map_or("/", |route| route.path.as_str());
     let origin = ["http://", &address].concat();
     let visit = dial::connect(&address).map_err(|error| error.to_string()).and_then(|stream| {
-        let mut line = Line::Tcp(stream);
+        let mut line = ServerConnection::Tcp(stream);
         if config.proxy_protocol {
             let _ = line.write(LOCAL);
         }
-        Visit::begin(line, &address, path, &origin, crate::push::PROTOCOL)
+        WebSocket::begin(line, &address, path, &origin, crate::push::PROTOCOL)
     });
     let status = match &visit {
         Ok(visit) if visit.is_ours => visit.status,

@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use crate::app;
 use crate::cli::look::look;
-use crate::config::{Config, Visit, reachable};
+use crate::config::{Config, ProbeOptions, reachable};
 use finding::Report;
 use url::Url;
 
 /// What the process brings to it.
-pub struct Means<'a> {
+pub struct DoctorEnvironment<'a> {
     /// Where findings go.
     pub out: &'a mut dyn Write,
     /// Only moves forward.
@@ -39,7 +39,11 @@ pub struct Means<'a> {
 ///
 /// # Errors
 /// What was asked for is malformed.
-pub fn doctor(config: &Config, visit: &Visit, means: Means) -> Result<bool, String> {
+pub fn doctor(
+    config: &Config,
+    visit: &ProbeOptions,
+    means: DoctorEnvironment,
+) -> Result<bool, String> {
     let url = visit.url.as_deref().map(Url::parse).transpose()?;
     let link = app::link(config)?;
     let mut report = Report::new(means.out);
@@ -51,7 +55,7 @@ pub fn doctor(config: &Config, visit: &Visit, means: Means) -> Result<bool, Stri
         redis_server::check(&mut report, config, link, means.unix_millis);
     }
     if let Some(url) = url {
-        let mut tour = public::Tour { report, config, url, visit, clock: means.clock };
+        let mut tour = public::PublicCheck { report, config, url, visit, clock: means.clock };
         tour.check((means.unix_millis)() / 1000, means.sign);
         report = tour.report;
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::address::Before;
 use super::finding::{Problem, Report, Warning};
-use super::tls::{self, Place, Tls};
+use super::tls::{self, TlsEndpoint, TlsTunnel};
 use super::url::Url;
-use super::websocket::{Event, Visit};
-use crate::cli::dial::{self, Line, PATIENCE};
+use super::websocket::{WebSocket, WebSocketEvent};
+use crate::cli::dial::{self, ServerConnection, TIMEOUT};
 use crate::config::{self, Config, Origins, RouteConfig};
 use crate::push::PROTOCOL;
 
@@ -31,15 +31,15 @@ const SILENCE_SECONDS: u64 = 65;
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A look at the public address.
-pub(super) struct Tour<'a> {
+pub(super) struct PublicCheck<'a> {
     pub(super) report: Report<'a>,
     pub(super) config: &'a Config,
     pub(super) url: Url,
-    pub(super) visit: &'a config::Visit,
+    pub(super) visit: &'a config::ProbeOptions,
     pub(super) clock: &'a dyn Fn() -> Duration,
 }
 
-impl Tour<'_> {
+impl PublicCheck<'_> {
     /// Step by step; the first one that fails ends it. `unix`: the time of day in seconds.
     pub(super) fn check(&mut self, unix: u64, sign: &dyn Fn(u64) -> Option<String>) {
         if !self.reach() || (self.url.has_tls && !self.trust(unix)) {
@@ -62,7 +62,7 @@ impl Tour<'_> {
         }
         self.foreign();
         if token.is_none() && self.route().is_none_or(|route| route.anonymous.is_empty()) {
-            if let Event::Closed(4505, _) = visit.next(REFUSAL_PATIENCE) {
+            if let WebSocketEvent::Closed(4505, _) = visit.next(REFUSAL_PATIENCE) {
                 return self.refuses_own();
             }
             return self.report.say(
@@ -109,7 +109,7 @@ impl Tour<'_> {
     /// The certificate.
     fn trust(&mut self, unix: u64) -> bool {
         let (name, address) = (&self.url.name, &self.url.address);
-        let place = Place { host: name, address };
+        let place = TlsEndpoint { host: name, address };
         let output = match place.look() {
             Ok(output) => output,
             Err(why) => {
@@ -172,24 +172,28 @@ impl Tour<'_> {
         }
     }
 
-    fn visit(&self, origin: &str, protocols: &str) -> Result<(Visit, Option<Tls>), String> {
+    fn visit(
+        &self,
+        origin: &str,
+        protocols: &str,
+    ) -> Result<(WebSocket, Option<TlsTunnel>), String> {
         let (host, path) = (&self.url.host, &self.url.path);
         let (line, tls) = match self.url.has_tls {
             true => {
-                let place = Place { host: &self.url.name, address: &self.url.address };
+                let place = TlsEndpoint { host: &self.url.name, address: &self.url.address };
                 let (line, tls) = place.connect()?;
                 (line, Some(tls))
             }
             false => {
                 let stream = dial::connect(&self.url.address).map_err(|error| error.to_string())?;
-                (Line::Tcp(stream), None)
+                (ServerConnection::Tcp(stream), None)
             }
         };
-        Ok((Visit::begin(line, host, path, origin, protocols)?, tls))
+        Ok((WebSocket::begin(line, host, path, origin, protocols)?, tls))
     }
 
     /// The handshake as a page of ours makes it.
-    fn upgrade(&mut self, origin: &str, protocols: &str) -> Option<(Visit, Option<Tls>)> {
+    fn upgrade(&mut self, origin: &str, protocols: &str) -> Option<(WebSocket, Option<TlsTunnel>)> {
         let visit = match self.visit(origin, protocols) {
             Ok(visit) => visit,
             Err(why) => {
@@ -200,7 +204,7 @@ impl Tour<'_> {
                 return None;
             }
         };
-        let Visit { status, is_proven, has_protocol, is_ours, location, .. } = &visit.0;
+        let WebSocket { status, is_proven, has_protocol, is_ours, location, .. } = &visit.0;
         if !is_proven && !is_ours && self.tells_of_tls() {
             return None;
         }
@@ -233,7 +237,7 @@ impl Tour<'_> {
     /// Says so where a port that was to be spoken to in clear speaks TLS.
     fn tells_of_tls(&mut self) -> bool {
         let (name, address) = (&self.url.name, &self.url.address);
-        let speaks = !self.url.has_tls && Place { host: name, address }.look().is_ok();
+        let speaks = !self.url.has_tls && TlsEndpoint { host: name, address }.look().is_ok();
         if speaks {
             let mend = format!("--url wss://{}{}", self.url.host, self.url.route());
             self.report.say(Problem, "url-upgrade", &[address, " speaks TLS"].concat(), "", &mend);
@@ -252,7 +256,7 @@ impl Tour<'_> {
         }
         let answer = self.visit(FOREIGN, PROTOCOL).map(|(mut visit, _tls)| {
             let closed = visit.is_proven.then(|| visit.next(REFUSAL_PATIENCE));
-            (visit.status, matches!(closed, Some(Event::Closed(4505, _))))
+            (visit.status, matches!(closed, Some(WebSocketEvent::Closed(4505, _))))
         });
         match answer {
             Ok((_, true)) => self.report.ok(NAME, "a page of elsewhere is refused"),
@@ -281,24 +285,24 @@ impl Tour<'_> {
     }
 
     /// What the server says first.
-    fn welcome(&mut self, visit: &mut Visit) -> bool {
+    fn welcome(&mut self, visit: &mut WebSocket) -> bool {
         let is_raw = self.route().is_some_and(|route| route.format == config::Format::Raw);
-        let (seen, mend) = match visit.next(PATIENCE) {
-            Event::Message(_) => {
+        let (seen, mend) = match visit.next(TIMEOUT) {
+            WebSocketEvent::Message(_) => {
                 self.report
                     .ok("url-welcome", "the token is good, and what the server sends arrives");
                 return true;
             }
-            Event::Silence if is_raw => return true,
-            Event::Closed(4505, _) => {
+            WebSocketEvent::Silence if is_raw => return true,
+            WebSocketEvent::Closed(4505, _) => {
                 self.refuses_own();
                 return false;
             }
-            Event::Closed(code @ 4500..=4501, _) => (
+            WebSocketEvent::Closed(code @ 4500..=4501, _) => (
                 format!("the token is refused ({code})"),
                 "oneloop explain TOKEN TOPIC (with the settings of the server)",
             ),
-            Event::Closed(code, _) => {
+            WebSocketEvent::Closed(code, _) => {
                 (format!("the server closed it with {code}"), "journalctl -u oneloop")
             }
             _ => ("nothing that the server sends arrives".to_owned(), "proxy_buffering off;"),
@@ -308,42 +312,42 @@ impl Tour<'_> {
     }
 
     /// Says nothing until the server pings: whoever cuts it before would cut clients, too.
-    fn silence(&mut self, visit: &mut Visit, wait: Duration, ping: u64) {
+    fn silence(&mut self, visit: &mut WebSocket, wait: Duration, ping: u64) {
         const NAME: &str = "url-silence";
         let started = (self.clock)();
         let mut heard = started;
         loop {
             let left = (started + wait).saturating_sub((self.clock)());
-            let event = if left.is_zero() { Event::Silence } else { visit.next(left) };
+            let event = if left.is_zero() { WebSocketEvent::Silence } else { visit.next(left) };
             let now = (self.clock)();
             let quiet = (now - heard).as_secs_f64().round() as u64;
             match event {
-                Event::Message(_) => heard = now,
-                Event::Ping => {
+                WebSocketEvent::Message(_) => heard = now,
+                WebSocketEvent::Ping => {
                     let seen =
                         format!("the ping came after {quiet} s of silence, and was answered");
                     return self.report.ok(NAME, &seen);
                 }
-                Event::Silence if heard > started => {
+                WebSocketEvent::Silence if heard > started => {
                     return self.report.unseen(NAME, "messages came all the while", "");
                 }
-                Event::Silence if wait.as_secs() <= ping || ping == 0 => {
+                WebSocketEvent::Silence if wait.as_secs() <= ping || ping == 0 => {
                     let seen = format!("nobody cut it within {} s", wait.as_secs());
                     return self.report.ok(NAME, &seen);
                 }
-                Event::Silence => {
+                WebSocketEvent::Silence => {
                     let seen =
                         format!("no ping came within {} s; ping_seconds is {ping}", wait.as_secs());
                     let why =
                         "pings are lost on the way, or the server has other settings than these";
                     return self.report.say(Warning, NAME, &seen, why, "systemctl restart oneloop");
                 }
-                Event::Closed(code, _) => {
+                WebSocketEvent::Closed(code, _) => {
                     let seen =
                         format!("the server closed it with {code} after {quiet} s of silence");
                     return self.report.say(Problem, NAME, &seen, "", "journalctl -u oneloop");
                 }
-                Event::Cut => return self.cut(NAME, quiet, ping),
+                WebSocketEvent::Cut => return self.cut(NAME, quiet, ping),
             }
         }
     }

@@ -4,11 +4,11 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::finding::{Fine, Problem, Report, Warning};
-use super::rights::{self, Tried};
+use super::rights::{self, Permission};
 use super::way;
-use crate::cli::dial::{self, Limit, Line, PATIENCE};
+use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT};
 use crate::cli::numbers::bytes;
-use crate::cli::redis_client::{Answer, Inquiry, command};
+use crate::cli::redis_client::{RedisExchange, RedisReply, command};
 use crate::config::{Config, Sink};
 use crate::engine::redis::advice;
 use crate::engine::redis::config::{Address, RedisConfig};
@@ -29,30 +29,32 @@ const LOOK_MAX: Duration = Duration::from_secs(60);
 const SKEW_MILLIS_MAX: u64 = 2000;
 
 /// A connection on which one command is asked at a time.
-pub(in crate::cli) struct Session {
-    line: Line,
+pub(in crate::cli) struct RedisClient {
+    line: ServerConnection,
     /// However slowly Redis drips.
-    _end: Limit,
-    inquiry: Inquiry,
+    _end: Deadline,
+    inquiry: RedisExchange,
     /// What came and was not looked at yet.
     input: Vec<u8>,
     config: RedisConfig,
 }
 
-impl Session {
+impl RedisClient {
     /// # Errors
     /// A sentence: nobody who speaks Redis' protocol lets us in there.
-    pub(in crate::cli) fn open(config: RedisConfig) -> Result<Session, String> {
-        let config = RedisConfig { timeout: PATIENCE.as_millis() as u64, ..config };
+    pub(in crate::cli) fn open(config: RedisConfig) -> Result<RedisClient, String> {
+        let config = RedisConfig { timeout: TIMEOUT.as_millis() as u64, ..config };
         let line = match &config.address {
-            Address::Unix(path) => UnixStream::connect(path).map(Line::Unix),
-            Address::Tcp { .. } => dial::connect(&config.address.to_string()).map(Line::Tcp),
+            Address::Unix(path) => UnixStream::connect(path).map(ServerConnection::Unix),
+            Address::Tcp { .. } => {
+                dial::connect(&config.address.to_string()).map(ServerConnection::Tcp)
+            }
         };
         let line = line.map_err(|error| format!("{} ({error})", advice::unreachable(&config)))?;
         let mut greeting = Vec::new();
-        let inquiry = Inquiry::begin(config.clone(), &mut greeting);
-        let end = Limit::new(&line, LOOK_MAX).map_err(|error| error.to_string())?;
-        let mut session = Session { line, _end: end, inquiry, input: Vec::new(), config };
+        let inquiry = RedisExchange::begin(config.clone(), &mut greeting);
+        let end = Deadline::new(&line, LOOK_MAX).map_err(|error| error.to_string())?;
+        let mut session = RedisClient { line, _end: end, inquiry, input: Vec::new(), config };
         session.send(&greeting);
         while !session.inquiry.is_open() {
             session.hear()?;
@@ -62,7 +64,7 @@ impl Session {
 
     /// # Errors
     /// The connection is gone: a sentence.
-    pub(in crate::cli) fn ask(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Answer, String> {
+    pub(in crate::cli) fn ask(&mut self, words: &[impl AsRef<[u8]>]) -> Result<RedisReply, String> {
         self.send(&command(words));
         loop {
             if let Some(answer) = self.hear()? {
@@ -75,7 +77,7 @@ impl Session {
     ///
     /// # Errors
     /// Nothing came: a sentence.
-    pub(super) fn listen(&mut self) -> Result<Answer, String> {
+    pub(super) fn listen(&mut self) -> Result<RedisReply, String> {
         loop {
             if let Some(answer) = self.hear()? {
                 return Ok(answer);
@@ -86,8 +88,8 @@ impl Session {
     /// The words of an answer; none if it is refused.
     fn words(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
         Ok(match self.ask(words)? {
-            Answer::Words(words) => words,
-            Answer::Refused(..) => Vec::new(),
+            RedisReply::Words(words) => words,
+            RedisReply::Refused(..) => Vec::new(),
         })
     }
 
@@ -96,10 +98,10 @@ impl Session {
         let _ = self.line.write(bytes);
     }
 
-    fn hear(&mut self) -> Result<Option<Answer>, String> {
+    fn hear(&mut self) -> Result<Option<RedisReply>, String> {
         if self.input.is_empty() {
             let mut buffer = [0; 16 * 1024];
-            match self.line.read_within(&mut buffer, PATIENCE) {
+            match self.line.read_within(&mut buffer, TIMEOUT) {
                 Ok(0) => {
                     return Err(format!("Redis at {} ended the connection", self.config.address));
                 }
@@ -116,10 +118,10 @@ impl Session {
 }
 
 /// One look, and what it goes by.
-struct Look<'a, 'out> {
+struct RedisCheck<'a, 'out> {
     report: &'a mut Report<'out>,
     config: &'a Config,
-    session: Session,
+    session: RedisClient,
     /// How a command for it begins in a shell.
     shell: String,
     /// What `INFO` says; empty where that is not allowed.
@@ -140,18 +142,19 @@ pub(super) fn check(
     let failed = |report: &mut Report, why: &str| {
         report.say(Problem, "redis", why, "", &[&shell, " PING"].concat());
     };
-    let session = match Session::open(link) {
+    let session = match RedisClient::open(link) {
         Ok(session) => session,
         Err(why) => return failed(report, &why),
     };
     report.ok("redis", &seen);
-    let mut look = Look { report, config, session, shell: shell.clone(), info: String::new() };
+    let mut look =
+        RedisCheck { report, config, session, shell: shell.clone(), info: String::new() };
     if let Err(why) = look.all(unix_millis) {
         failed(report, &why);
     }
 }
 
-impl Look<'_, '_> {
+impl RedisCheck<'_, '_> {
     fn all(&mut self, unix_millis: fn() -> u64) -> Result<(), String> {
         self.info = self.session.words(&["INFO"])?.pop().unwrap_or_default();
         let role = self.session.words(&["ROLE"])?;
@@ -363,22 +366,22 @@ impl Look<'_, '_> {
             let user = setuser(&self.session.config);
             let mend = |rule: &str| [self.shell.as_str(), &user, &rights::for_shell(rule)].concat();
             let (level, seen, mend) = match tried {
-                Tried::Allowed => (Fine, need.purpose.clone(), String::new()),
-                Tried::Unknown => {
+                Permission::Allowed => (Fine, need.purpose.clone(), String::new()),
+                Permission::Unknown => {
                     let seen = format!("{}: not looked at, it cannot be tried", need.purpose);
                     (Warning, seen, mend("+multi +discard"))
                 }
-                Tried::Missing(command) => {
+                Permission::Missing(command) => {
                     let seen = format!("{}: Redis has no command {command}", need.purpose);
                     let mend = format!(
                         "take rename-command {command} out of redis.conf, and restart Redis"
                     );
                     (Problem, seen, mend)
                 }
-                Tried::Refused(code, _) if code == "NOPERM" => {
+                Permission::Refused(code, _) if code == "NOPERM" => {
                     (Problem, format!("{}: NOPERM", need.purpose), mend(&need.rule))
                 }
-                Tried::Refused(code, said) => {
+                Permission::Refused(code, said) => {
                     let seen = format!("{}: {code} to {said}", need.purpose);
                     (Problem, seen, [&self.shell, " INFO"].concat())
                 }

@@ -1,12 +1,12 @@
 //! What the user in the URL of Redis must be allowed to, and how that is tried without doing it.
 
-use super::redis_server::Session;
-use crate::cli::redis_client::Answer;
+use super::redis_server::RedisClient;
+use crate::cli::redis_client::RedisReply;
 use crate::config::{Config, Sink};
 use crate::engine::redis::config::RedisConfig;
 
 /// One thing that the settings need.
-pub(super) struct Need {
+pub(super) struct Requirement {
     /// For people: what it is for.
     pub(super) purpose: String,
     /// Commands that need the same rule, with their arguments.
@@ -26,14 +26,14 @@ const READING: &str =
     "XINFO STREAM K;XREAD COUNT 1 STREAMS K $;XRANGE K + + COUNT 1;XREVRANGE K + + COUNT 1";
 
 /// All that the settings need; what is written last, since that is tried in another way.
-pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Need> {
-    let patterns = link.patterns.iter().map(|pattern| Need {
+pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Requirement> {
+    let patterns = link.patterns.iter().map(|pattern| Requirement {
         purpose: format!("to PSUBSCRIBE {pattern}"),
         commands: vec![vec!["PSUBSCRIBE".to_owned(), pattern.clone()]],
         rule: format!("&{pattern} +psubscribe +ping"),
         is_harmless: true,
     });
-    let streams = link.streams.iter().map(|stream| Need {
+    let streams = link.streams.iter().map(|stream| Requirement {
         purpose: format!("to read the stream {stream}"),
         commands: spelled(READING, stream),
         rule: format!("~{stream} +xinfo +xread +xrange +xrevrange"),
@@ -47,23 +47,23 @@ pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Need> {
     others.chain(patterns).collect()
 }
 
-fn writing(sink: &Sink) -> Need {
+fn writing(sink: &Sink) -> Requirement {
     let name = sink.name();
     let (words, rule) = match sink {
         Sink::Stream(_) => ("XADD K * a b", format!("~{name} +xadd")),
         Sink::Channel(_) => ("PUBLISH K m", format!("&{name} +publish")),
     };
     let purpose = format!("to write to {name}");
-    Need { purpose, commands: spelled(words, name), rule, is_harmless: false }
+    Requirement { purpose, commands: spelled(words, name), rule, is_harmless: false }
 }
 
-fn events(sink: &Sink) -> Need {
+fn events(sink: &Sink) -> Requirement {
     let target = writing(sink);
     let keys = format!("oneloop:{{{}}}:", sink.name());
     let script = spelled(SCRIPT, &[&keys, "here"].concat());
     let names: Vec<String> =
         script.iter().map(|words| ["+", &words[0].to_lowercase()].concat()).collect();
-    Need {
+    Requirement {
         purpose: format!("to tell {} who is here", sink.name()),
         rule: format!("{} ~{keys}* {}", target.rule, names.join(" ")),
         commands: [script, target.commands].concat(),
@@ -87,7 +87,7 @@ pub(super) fn for_shell(rule: &str) -> String {
 }
 
 /// What became of a try.
-pub(super) enum Tried {
+pub(super) enum Permission {
     Allowed,
     /// Redis has no such command: it was renamed, or disabled.
     Missing(String),
@@ -97,19 +97,19 @@ pub(super) enum Tried {
     Refused(String, String),
 }
 
-impl Need {
+impl Requirement {
     /// # Errors
     /// The connection is gone: a sentence.
-    pub(super) fn try_on(&self, session: &mut Session) -> Result<Tried, String> {
-        if !self.is_harmless && matches!(session.ask(&["MULTI"])?, Answer::Refused(..)) {
-            return Ok(Tried::Unknown);
+    pub(super) fn try_on(&self, session: &mut RedisClient) -> Result<Permission, String> {
+        if !self.is_harmless && matches!(session.ask(&["MULTI"])?, RedisReply::Refused(..)) {
+            return Ok(Permission::Unknown);
         }
-        let mut tried = Tried::Allowed;
+        let mut tried = Permission::Allowed;
         for words in &self.commands {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let Answer::Refused(code, said) = session.ask(&words)? else { continue };
+            let RedisReply::Refused(code, said) = session.ask(&words)? else { continue };
             tried = match tried {
-                Tried::Allowed => judge(words[0], code, &said),
+                Permission::Allowed => judge(words[0], code, &said),
                 first => first,
             };
         }
@@ -121,13 +121,13 @@ impl Need {
 }
 
 /// Tells what an error in the answer to `command` says of the right to it.
-fn judge(command: &str, code: String, said: &str) -> Tried {
+fn judge(command: &str, code: String, said: &str) -> Permission {
     let is_missing = said.starts_with("unknown command") || said.starts_with("Unknown subcommand");
     match code.as_str() {
         // A stream that nobody has written to yet is empty.
-        "ERR" if said.contains("no such key") => Tried::Allowed,
-        "ERR" if is_missing => Tried::Missing(command.to_owned()),
-        _ => Tried::Refused(code, [command, ": ", said].concat()),
+        "ERR" if said.contains("no such key") => Permission::Allowed,
+        "ERR" if is_missing => Permission::Missing(command.to_owned()),
+        _ => Permission::Refused(code, [command, ": ", said].concat()),
     }
 }
 
@@ -139,10 +139,10 @@ mod tests {
     #[test]
     fn no_error_but_that_of_an_empty_stream_is_allowed() {
         let judged = |code: &str, said: &str| match judge("XADD", code.to_owned(), said) {
-            Tried::Allowed => "allowed".to_owned(),
-            Tried::Unknown => "unknown".to_owned(),
-            Tried::Missing(command) => ["missing ", &command].concat(),
-            Tried::Refused(code, said) => format!("{code} {said}"),
+            Permission::Allowed => "allowed".to_owned(),
+            Permission::Unknown => "unknown".to_owned(),
+            Permission::Missing(command) => ["missing ", &command].concat(),
+            Permission::Refused(code, said) => format!("{code} {said}"),
         };
         assert_eq!(judged("ERR", "no such key"), "allowed");
         assert_eq!(judged("ERR", "unknown command 'XADD', with args"), "missing XADD");

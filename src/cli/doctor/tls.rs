@@ -6,35 +6,35 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
-use crate::cli::dial::{Line, PATIENCE};
+use crate::cli::dial::{ServerConnection, TIMEOUT};
 
 /// What it prints of one certificate and one session is a few KB.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// An `openssl` that runs, and ends with this.
-pub(in crate::cli) struct Tls(Child);
+pub(in crate::cli) struct TlsTunnel(Child);
 
 /// Where TLS is spoken.
-pub(in crate::cli) struct Place<'a> {
+pub(in crate::cli) struct TlsEndpoint<'a> {
     /// Without brackets.
     pub(in crate::cli) host: &'a str,
     /// With its port.
     pub(in crate::cli) address: &'a str,
 }
 
-impl Drop for Tls {
+impl Drop for TlsTunnel {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-impl Place<'_> {
+impl TlsEndpoint<'_> {
     /// A connection whose bytes are encrypted on their way. One that cannot be trusted ends at once.
     ///
     /// # Errors
     /// A sentence: there is no `openssl`.
-    pub(in crate::cli) fn connect(&self) -> Result<(Line, Tls), String> {
+    pub(in crate::cli) fn connect(&self) -> Result<(ServerConnection, TlsTunnel), String> {
         self.start(&["-quiet", "-verify_quiet", "-verify_return_error"], true)
     }
 
@@ -45,7 +45,7 @@ impl Place<'_> {
     pub(super) fn look(&self) -> Result<String, String> {
         let (mut line, tls) = self.start(&[], false)?;
         let (mut output, mut buffer) = (Vec::new(), [0; 4096]);
-        while let Ok(length @ 1..) = line.read_within(&mut buffer, PATIENCE) {
+        while let Ok(length @ 1..) = line.read_within(&mut buffer, TIMEOUT) {
             output.extend_from_slice(&buffer[..length]);
             if output.len() > OUTPUT_BYTES_MAX {
                 break;
@@ -59,7 +59,11 @@ impl Place<'_> {
         }
     }
 
-    fn start(&self, flags: &[&str], has_input: bool) -> Result<(Line, Tls), String> {
+    fn start(
+        &self,
+        flags: &[&str],
+        has_input: bool,
+    ) -> Result<(ServerConnection, TlsTunnel), String> {
         let said = |error: std::io::Error| match error.kind() {
             ErrorKind::NotFound => NO_OPENSSL.to_owned(),
             _ => format!("openssl: {error}"),
@@ -80,7 +84,7 @@ impl Place<'_> {
             .stdout(end()?)
             .stderr(errors)
             .spawn();
-        Ok((Line::Unix(ours), Tls(child.map_err(said)?)))
+        Ok((ServerConnection::Unix(ours), TlsTunnel(child.map_err(said)?)))
     }
 }
 

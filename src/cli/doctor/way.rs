@@ -1,8 +1,8 @@
 //! Whether what publishers send can come by this Redis: what it is, and whether a message makes its way.
 
 use super::finding::{Problem, Report};
-use super::redis_server::{Session, field, setuser};
-use crate::cli::redis_client::Answer;
+use super::redis_server::{RedisClient, field, setuser};
+use crate::cli::redis_client::RedisReply;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::probe::CHANNEL;
 
@@ -10,7 +10,7 @@ const NAME: &str = "redis-way";
 
 /// What a Redis is, as far as it tells.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum RedisRole {
     Nothing,
     Sentinel,
     /// In the words of Redis.
@@ -23,11 +23,11 @@ enum Told {
 pub(super) fn check(report: &mut Report, info: &str, role: &[String], shell: &str) -> bool {
     const WHY: &str = "no message of a publisher comes by it";
     match told(info, role) {
-        Told::Nothing => {
+        RedisRole::Nothing => {
             report.unseen(NAME, "neither INFO nor ROLE tells what it is (+info, +role)", "")
         }
-        Told::Sound(what) => report.ok(NAME, &what),
-        Told::Sentinel => {
+        RedisRole::Sound(what) => report.ok(NAME, &what),
+        RedisRole::Sentinel => {
             let mend = [
                 shell,
                 " SENTINEL GET-MASTER-ADDR-BY-NAME <name> (name that in the setting redis)",
@@ -41,7 +41,7 @@ pub(super) fn check(report: &mut Report, info: &str, role: &[String], shell: &st
             );
             return false;
         }
-        Told::CutOff(state) => {
+        RedisRole::CutOff(state) => {
             let seen = format!("a replica that is cut off from its primary ({state})");
             let mend = "redis = the URL of the primary, in the settings; or mend the replication";
             report.say(Problem, NAME, &seen, WHY, mend);
@@ -51,7 +51,7 @@ pub(super) fn check(report: &mut Report, info: &str, role: &[String], shell: &st
     true
 }
 
-fn told(info: &str, role: &[String]) -> Told {
+fn told(info: &str, role: &[String]) -> RedisRole {
     let words: Vec<&str> = role.iter().map(String::as_str).collect();
     let link = match words[..] {
         ["slave", _, _, "connected", ..] => Some("up"),
@@ -59,16 +59,16 @@ fn told(info: &str, role: &[String]) -> Told {
         _ => field(info, "master_link_status"),
     };
     match (field(info, "redis_mode"), field(info, "role").or(words.first().copied()), link) {
-        (Some("sentinel"), ..) | (_, Some("sentinel"), _) => Told::Sentinel,
-        (_, Some("slave"), Some(state)) if state != "up" => Told::CutOff(state.to_owned()),
-        (_, Some("slave"), _) => {
-            Told::Sound("a replica in sync: it carries what is published at its primary".to_owned())
-        }
-        (Some("cluster"), ..) => {
-            Told::Sound("a node of a cluster, which carries what is published at any".to_owned())
-        }
-        (_, Some(role), _) => Told::Sound(["a ", role].concat()),
-        (_, None, _) => Told::Nothing,
+        (Some("sentinel"), ..) | (_, Some("sentinel"), _) => RedisRole::Sentinel,
+        (_, Some("slave"), Some(state)) if state != "up" => RedisRole::CutOff(state.to_owned()),
+        (_, Some("slave"), _) => RedisRole::Sound(
+            "a replica in sync: it carries what is published at its primary".to_owned(),
+        ),
+        (Some("cluster"), ..) => RedisRole::Sound(
+            "a node of a cluster, which carries what is published at any".to_owned(),
+        ),
+        (_, Some(role), _) => RedisRole::Sound(["a ", role].concat()),
+        (_, None, _) => RedisRole::Nothing,
     }
 }
 
@@ -94,14 +94,14 @@ pub(super) fn probe(report: &mut Report, config: &RedisConfig, shell: &str) {
 /// # Errors
 /// It did not come.
 fn send(config: &RedisConfig, channel: &str) -> Result<Option<String>, String> {
-    let sessions = (Session::open(config.clone()), Session::open(config.clone()));
+    let sessions = (RedisClient::open(config.clone()), RedisClient::open(config.clone()));
     let (Ok(mut ear), Ok(mut mouth)) = sessions else {
         return Ok(Some("no room for two connections".to_owned()));
     };
-    if let Answer::Refused(code, _) = ear.ask(&["SUBSCRIBE", channel])? {
+    if let RedisReply::Refused(code, _) = ear.ask(&["SUBSCRIBE", channel])? {
         return Ok(Some(code));
     }
-    if let Answer::Refused(code, _) = mouth.ask(&["PUBLISH", channel, "probe"])? {
+    if let RedisReply::Refused(code, _) = mouth.ask(&["PUBLISH", channel, "probe"])? {
         return Ok(Some(code));
     }
     ear.listen().map(|_| None)
@@ -113,15 +113,19 @@ mod tests {
 
     #[test]
     fn a_redis_is_what_it_says() {
-        let cut_off = |state: &str| Told::CutOff(state.to_owned());
+        let cut_off = |state: &str| RedisRole::CutOff(state.to_owned());
         for (info, role, expected) in [
-            ("redis_mode:sentinel\r\n", "", Told::Sentinel),
-            ("", "sentinel mymaster", Told::Sentinel),
+            ("redis_mode:sentinel\r\n", "", RedisRole::Sentinel),
+            ("", "sentinel mymaster", RedisRole::Sentinel),
             ("role:slave\r\nmaster_link_status:down\r\n", "", cut_off("down")),
             ("", "slave h 1 connect -1", cut_off("connect")),
-            ("", "", Told::Nothing),
-            ("redis_mode:standalone\r\nrole:master\r\n", "", Told::Sound("a master".to_owned())),
-            ("", "master 0", Told::Sound("a master".to_owned())),
+            ("", "", RedisRole::Nothing),
+            (
+                "redis_mode:standalone\r\nrole:master\r\n",
+                "",
+                RedisRole::Sound("a master".to_owned()),
+            ),
+            ("", "master 0", RedisRole::Sound("a master".to_owned())),
         ] {
             let role: Vec<String> = role.split_whitespace().map(str::to_owned).collect();
             assert_eq!(told(info, &role), expected, "{info} {role:?}");
@@ -130,7 +134,10 @@ mod tests {
             ("role:slave\r\nmaster_link_status:up\r\n", "in sync"),
             ("redis_mode:cluster\r\nrole:master\r\n", "cluster"),
         ] {
-            assert!(matches!(told(info, &[]), Told::Sound(what) if what.contains(part)), "{info}");
+            assert!(
+                matches!(told(info, &[]), RedisRole::Sound(what) if what.contains(part)),
+                "{info}"
+            );
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::cli::dial::{Line, PATIENCE, is_silence};
-use crate::cli::websocket_client::{self, Heard};
+use crate::cli::dial::{ServerConnection, TIMEOUT, is_silence};
+use crate::cli::websocket_client::{self, ServerFrame};
 use crate::push::PROTOCOL;
 
 /// A larger head, or a larger message, is not waited for.
 const INPUT_BYTES_MAX: usize = 2 << 20;
 
 /// The answer to a handshake came.
-pub(in crate::cli) struct Visit {
-    line: Line,
+pub(in crate::cli) struct WebSocket {
+    line: ServerConnection,
     input: Vec<u8>,
     pub(in crate::cli) status: u16,
     /// Whoever answered speaks WebSocket.
@@ -26,7 +26,7 @@ pub(in crate::cli) struct Visit {
 
 /// What came after it.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Event {
+pub(in crate::cli) enum WebSocketEvent {
     Message(Vec<u8>),
     /// It was answered.
     Ping,
@@ -38,17 +38,17 @@ pub(in crate::cli) enum Event {
     Silence,
 }
 
-impl Visit {
+impl WebSocket {
     /// # Errors
     /// A sentence: there was no answer.
     pub(in crate::cli) fn begin(
-        line: Line,
+        line: ServerConnection,
         host: &str,
         path: &str,
         origin: &str,
         protocols: &str,
-    ) -> Result<Visit, String> {
-        let mut visit = Visit {
+    ) -> Result<WebSocket, String> {
+        let mut visit = WebSocket {
             line,
             input: Vec::new(),
             status: 0,
@@ -75,14 +75,14 @@ impl Visit {
                 visit.input.drain(..length);
                 return Ok(visit);
             }
-            match visit.hear(PATIENCE) {
+            match visit.hear(TIMEOUT) {
                 Ok(0) => return Err("it ended the connection without an answer".to_owned()),
                 Ok(_) if visit.input.len() > INPUT_BYTES_MAX => {
                     return Err("it speaks no HTTP".to_owned());
                 }
                 Ok(_) => {}
                 Err(error) if is_silence(&error) => {
-                    return Err(format!("it did not answer within {} s", PATIENCE.as_secs()));
+                    return Err(format!("it did not answer within {} s", TIMEOUT.as_secs()));
                 }
                 Err(error) => return Err(error.to_string()),
             }
@@ -90,31 +90,33 @@ impl Visit {
     }
 
     /// What comes next, within so long.
-    pub(in crate::cli) fn next(&mut self, wait: Duration) -> Event {
+    pub(in crate::cli) fn next(&mut self, wait: Duration) -> WebSocketEvent {
         loop {
             match websocket_client::frame(&self.input) {
-                Err(_) => return Event::Cut,
+                Err(_) => return WebSocketEvent::Cut,
                 Ok(None) => {}
                 Ok(Some((heard, length))) => {
                     let event = match heard {
-                        Heard::Message(text) => Event::Message(text.to_vec()),
-                        Heard::Ping(payload) => {
+                        ServerFrame::Message(text) => WebSocketEvent::Message(text.to_vec()),
+                        ServerFrame::Ping(payload) => {
                             let _ = self.line.write(&websocket_client::pong(payload));
-                            Event::Ping
+                            WebSocketEvent::Ping
                         }
-                        Heard::Close(code, reason) => Event::Closed(code, reason.to_vec()),
-                        Heard::Pong => Event::Message(Vec::new()),
+                        ServerFrame::Close(code, reason) => {
+                            WebSocketEvent::Closed(code, reason.to_vec())
+                        }
+                        ServerFrame::Pong => WebSocketEvent::Message(Vec::new()),
                     };
                     self.input.drain(..length);
                     return event;
                 }
             }
             match self.hear(wait) {
-                Ok(0) => return Event::Cut,
-                Ok(_) if self.input.len() > INPUT_BYTES_MAX => return Event::Cut,
+                Ok(0) => return WebSocketEvent::Cut,
+                Ok(_) if self.input.len() > INPUT_BYTES_MAX => return WebSocketEvent::Cut,
                 Ok(_) => {}
-                Err(error) if is_silence(&error) => return Event::Silence,
-                Err(_) => return Event::Cut,
+                Err(error) if is_silence(&error) => return WebSocketEvent::Silence,
+                Err(_) => return WebSocketEvent::Cut,
             }
         }
     }
@@ -145,11 +147,11 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     /// A visit to somebody who has said `answer` already and goes, and what was sent there.
-    fn visited(answer: &[u8], look: impl Fn(Result<Visit, String>)) -> Vec<u8> {
+    fn visited(answer: &[u8], look: impl Fn(Result<WebSocket, String>)) -> Vec<u8> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(answer).unwrap();
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        look(Visit::begin(Line::Unix(ours), "h", "/ws", "http://h", PROTOCOL));
+        look(WebSocket::begin(ServerConnection::Unix(ours), "h", "/ws", "http://h", PROTOCOL));
         let mut sent = Vec::new();
         theirs.read_to_end(&mut sent).unwrap();
         sent
@@ -163,9 +165,17 @@ mod tests {
         let sent = visited(answer, |visit| {
             let mut visit = visit.unwrap();
             assert!(visit.status == 101 && visit.is_proven && visit.has_protocol && visit.is_ours);
-            let events = [0; 4].map(|_| visit.next(PATIENCE));
-            let message = Event::Message(b"hi".to_vec());
-            assert_eq!(events, [message, Event::Ping, Event::Closed(4500, Vec::new()), Event::Cut]);
+            let events = [0; 4].map(|_| visit.next(TIMEOUT));
+            let message = WebSocketEvent::Message(b"hi".to_vec());
+            assert_eq!(
+                events,
+                [
+                    message,
+                    WebSocketEvent::Ping,
+                    WebSocketEvent::Closed(4500, Vec::new()),
+                    WebSocketEvent::Cut
+                ]
+            );
         });
         assert!(sent.starts_with(b"GET /ws HTTP/1.1\r\nHost: h\r\n"));
         assert!(sent.ends_with(b"\r\n\r\n\x8a\x81\0\0\0\0p"));

@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// One frame.
-pub(super) enum Frame<'a> {
+pub(super) enum ProtocolFrame<'a> {
     Welcome {
         sub: Option<String>,
         topics: Vec<String>,
@@ -33,10 +33,10 @@ pub(super) enum Frame<'a> {
     Raw,
 }
 
-impl Frame<'_> {
-    pub(super) fn read(text: &str) -> Frame<'_> {
+impl ProtocolFrame<'_> {
+    pub(super) fn read(text: &str) -> ProtocolFrame<'_> {
         let Ok(members) = serde_json::from_str::<HashMap<&str, &RawValue>>(text) else {
-            return Frame::Raw;
+            return ProtocolFrame::Raw;
         };
         let value = |name: &str| -> Value {
             let raw = members.get(name).map(|raw| serde_json::from_str(raw.get()));
@@ -44,7 +44,7 @@ impl Frame<'_> {
         };
         let string = |name: &str| value(name).as_str().map(str::to_owned);
         match string("op").as_deref() {
-            Some("welcome") => Frame::Welcome {
+            Some("welcome") => ProtocolFrame::Welcome {
                 sub: string("sub"),
                 topics: value("topics")
                     .as_array()
@@ -56,16 +56,17 @@ impl Frame<'_> {
                 id: string("id"),
                 resumed: value("resumed") == true,
             },
-            Some("gap") => Frame::Gap,
-            Some("error") => {
-                Frame::Error { code: string("code").unwrap_or_default(), topic: string("topic") }
-            }
-            Some(_) => Frame::Other,
+            Some("gap") => ProtocolFrame::Gap,
+            Some("error") => ProtocolFrame::Error {
+                code: string("code").unwrap_or_default(),
+                topic: string("topic"),
+            },
+            Some(_) => ProtocolFrame::Other,
             None => match (string("topic"), members.get("data").or(members.get("data64"))) {
                 (Some(topic), Some(data)) => {
-                    Frame::Message { topic, id: string("id"), data: data.get() }
+                    ProtocolFrame::Message { topic, id: string("id"), data: data.get() }
                 }
-                _ => Frame::Raw,
+                _ => ProtocolFrame::Raw,
             },
         }
     }
@@ -73,7 +74,7 @@ impl Frame<'_> {
     /// A message in a line: its topic, and what it says.
     pub(super) fn line(&self) -> String {
         match self {
-            Frame::Message { topic, data, .. } => format!("{topic} {data}"),
+            ProtocolFrame::Message { topic, data, .. } => format!("{topic} {data}"),
             _ => String::new(),
         }
     }
@@ -137,20 +138,20 @@ mod tests {
 
     #[test]
     fn frames_are_told_apart() {
-        let line = |text: &str| Frame::read(text).line();
+        let line = |text: &str| ProtocolFrame::read(text).line();
         assert_eq!(
             line(r#"{"topic":"user.42","id":"5","data":{"b":1.0, "a":2}}"#),
             r#"user.42 {"b":1.0, "a":2}"#
         );
         assert_eq!(line(r#"{"topic":"a","id":"5","data64":"/w=="}"#), r#"a "/w==""#);
         assert_eq!(line(r#"{"topic":"a","id":"5","data":null}"#), "a null");
-        assert!(matches!(Frame::read("plain"), Frame::Raw));
-        assert!(matches!(Frame::read("[1]"), Frame::Raw));
-        assert!(matches!(Frame::read(r#"{"op":"pong"}"#), Frame::Other));
+        assert!(matches!(ProtocolFrame::read("plain"), ProtocolFrame::Raw));
+        assert!(matches!(ProtocolFrame::read("[1]"), ProtocolFrame::Raw));
+        assert!(matches!(ProtocolFrame::read(r#"{"op":"pong"}"#), ProtocolFrame::Other));
         let welcome =
             r#"{"op":"welcome","sub":null,"topics":["a"],"ping":25,"id":"7","resumed":true}"#;
-        let Frame::Welcome { sub: None, topics, ping: 25, id, resumed: true } =
-            Frame::read(welcome)
+        let ProtocolFrame::Welcome { sub: None, topics, ping: 25, id, resumed: true } =
+            ProtocolFrame::read(welcome)
         else {
             panic!("a welcome");
         };

@@ -10,14 +10,14 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::cli::dial::{self, Line};
-use crate::cli::doctor::tls::{Place, Tls};
+use crate::cli::dial::{self, ServerConnection};
+use crate::cli::doctor::tls::{TlsEndpoint, TlsTunnel};
 use crate::cli::doctor::url::Url;
-use crate::cli::doctor::websocket::{Event, Visit};
-use crate::config::{Config, Listening, reachable};
+use crate::cli::doctor::websocket::{WebSocket, WebSocketEvent};
+use crate::config::{Config, SubscribeOptions, reachable};
 use crate::push::PROTOCOL;
-use frames::{Frame, harmless};
-use words::{Ending, ending};
+use frames::{ProtocolFrame, harmless};
+use words::{Disconnect, ending};
 
 /// The first wait before a new attempt; it doubles with each, up to the longest.
 const BACKOFF: Duration = Duration::from_millis(500);
@@ -54,11 +54,11 @@ pub struct Terminal<'a> {
 /// What was asked for is malformed.
 pub fn subscribe<'a>(
     config: &'a Config,
-    listening: &'a Listening,
+    listening: &'a SubscribeOptions,
     terminal: Terminal<'a>,
 ) -> Result<bool, String> {
     let url = Url::parse(&listening.url.clone().unwrap_or_else(|| own_url(config)))?;
-    let mut ear = Ear {
+    let mut ear = TerminalClient {
         config,
         listening,
         url,
@@ -69,8 +69,8 @@ pub fn subscribe<'a>(
     };
     loop {
         let (is_final, retry) = match ear.attempt()? {
-            Ended::Done => return Ok(true),
-            Ended::Lost(Ending { is_final, retry, .. }) => (is_final, retry),
+            AttemptEnd::Done => return Ok(true),
+            AttemptEnd::Lost(Disconnect { is_final, retry, .. }) => (is_final, retry),
         };
         if is_final {
             return Ok(false);
@@ -90,15 +90,15 @@ fn own_url(config: &Config) -> String {
 }
 
 /// How one attempt ended.
-enum Ended {
+enum AttemptEnd {
     /// All that was wanted has come.
     Done,
-    Lost(Ending),
+    Lost(Disconnect),
 }
 
-struct Ear<'a> {
+struct TerminalClient<'a> {
     config: &'a Config,
-    listening: &'a Listening,
+    listening: &'a SubscribeOptions,
     url: Url,
     terminal: Terminal<'a>,
     cursor: Option<String>,
@@ -108,30 +108,30 @@ struct Ear<'a> {
     tries: u32,
 }
 
-impl Ear<'_> {
+impl TerminalClient<'_> {
     /// One connection, from its first byte to its last.
-    fn attempt(&mut self) -> Result<Ended, String> {
+    fn attempt(&mut self) -> Result<AttemptEnd, String> {
         let token = self.token()?;
         let (path, rest) = self.path();
         let (mut visit, _tls) = match self.connect(&path, token.as_deref()) {
             Ok(connected) => connected,
             Err(why) => {
                 self.note(&why);
-                return Ok(Ended::Lost(Ending::again()));
+                return Ok(AttemptEnd::Lost(Disconnect::again()));
             }
         };
         if !visit.is_proven {
             let ending = words::refused(visit.status, &visit.body());
             self.note(&ending.text);
-            return Ok(Ended::Lost(ending));
+            return Ok(AttemptEnd::Lost(ending));
         }
         let mut patience = NO_PING;
         loop {
             match visit.next(patience) {
-                Event::Message(bytes) => {
+                WebSocketEvent::Message(bytes) => {
                     let text = String::from_utf8_lossy(&bytes).into_owned();
-                    let frame = Frame::read(&text);
-                    if let Frame::Welcome { ping, .. } = &frame {
+                    let frame = ProtocolFrame::read(&text);
+                    if let ProtocolFrame::Welcome { ping, .. } = &frame {
                         patience = match ping {
                             0 => NO_PING,
                             seconds => Duration::from_secs(*seconds) + PING_LATE,
@@ -141,32 +141,32 @@ impl Ear<'_> {
                         }
                     }
                     if !self.hear(&frame, &text) {
-                        return Ok(Ended::Done);
+                        return Ok(AttemptEnd::Done);
                     }
                 }
-                Event::Ping => {}
-                Event::Closed(code, reason) => {
+                WebSocketEvent::Ping => {}
+                WebSocketEvent::Closed(code, reason) => {
                     let own = self.listening.token.is_none();
                     let ending = ending(code, &String::from_utf8_lossy(&reason), own);
                     self.note(&ending.text);
-                    return Ok(Ended::Lost(ending));
+                    return Ok(AttemptEnd::Lost(ending));
                 }
-                Event::Cut => {
+                WebSocketEvent::Cut => {
                     self.note("the connection was cut");
-                    return Ok(Ended::Lost(Ending::again()));
+                    return Ok(AttemptEnd::Lost(Disconnect::again()));
                 }
-                Event::Silence => {
+                WebSocketEvent::Silence => {
                     self.note("nothing comes any more, not even a ping");
-                    return Ok(Ended::Lost(Ending::again()));
+                    return Ok(AttemptEnd::Lost(Disconnect::again()));
                 }
             }
         }
     }
 
     /// Prints what came; `false`: nothing more is wanted.
-    fn hear(&mut self, frame: &Frame, text: &str) -> bool {
+    fn hear(&mut self, frame: &ProtocolFrame, text: &str) -> bool {
         match frame {
-            Frame::Welcome { sub, topics, id, resumed, .. } => {
+            ProtocolFrame::Welcome { sub, topics, id, resumed, .. } => {
                 self.tries = 0;
                 let who = sub.as_ref().map_or("nobody".to_owned(), |sub| format!("user {sub}"));
                 let topics =
@@ -177,20 +177,20 @@ impl Ear<'_> {
                 }
                 self.cursor = id.clone().or(self.cursor.take());
             }
-            Frame::Gap => self.note("gap: messages may have been missed"),
-            Frame::Error { code, topic } => {
+            ProtocolFrame::Gap => self.note("gap: messages may have been missed"),
+            ProtocolFrame::Error { code, topic } => {
                 let topic = topic.as_deref().unwrap_or("a topic");
                 self.note(&format!("{topic}: {}", words::error(code)));
             }
-            Frame::Other => {}
-            Frame::Message { id, .. } => {
+            ProtocolFrame::Other => {}
+            ProtocolFrame::Message { id, .. } => {
                 self.cursor = id.clone().or(self.cursor.take());
                 if self.listening.json {
                     return self.print(text);
                 }
                 return self.print(&frame.line());
             }
-            Frame::Raw => return self.print(text),
+            ProtocolFrame::Raw => return self.print(text),
         }
         // With --json every frame is a line; without it those about the connection are told in words.
         let is_shown =
@@ -212,18 +212,25 @@ impl Ear<'_> {
         let _ = writeln!(self.terminal.notes, "{}", harmless(text));
     }
 
-    fn connect(&self, path: &str, token: Option<&str>) -> Result<(Visit, Option<Tls>), String> {
+    fn connect(
+        &self,
+        path: &str,
+        token: Option<&str>,
+    ) -> Result<(WebSocket, Option<TlsTunnel>), String> {
         let url = &self.url;
         let (line, tls) = if url.has_tls {
-            let (line, tls) = Place { host: &url.name, address: &url.address }.connect()?;
+            let (line, tls) = TlsEndpoint { host: &url.name, address: &url.address }.connect()?;
             (line, Some(tls))
         } else {
             let stream = dial::connect(&url.address);
-            (Line::Tcp(stream.map_err(|error| format!("{}: {error}", url.address))?), None)
+            (
+                ServerConnection::Tcp(stream.map_err(|error| format!("{}: {error}", url.address))?),
+                None,
+            )
         };
         let bearer = token.map(|token| [", bearer.", token].concat()).unwrap_or_default();
         let protocols = [PROTOCOL, &bearer].concat();
-        Ok((Visit::begin(line, &url.host, path, "", &protocols)?, tls))
+        Ok((WebSocket::begin(line, &url.host, path, "", &protocols)?, tls))
     }
 
     /// The path with what is asked for in the handshake, and the topics for which it has no room.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// How a connection ended.
-pub(super) struct Ending {
+pub(super) struct Disconnect {
     /// For people.
     pub(super) text: String,
     /// To come back is of no use.
@@ -14,15 +14,15 @@ pub(super) struct Ending {
     pub(super) retry: Option<Duration>,
 }
 
-impl Ending {
+impl Disconnect {
     /// Nothing that another attempt could not mend.
-    pub(super) fn again() -> Ending {
-        Ending { text: String::new(), is_final: false, retry: None }
+    pub(super) fn again() -> Disconnect {
+        Disconnect { text: String::new(), is_final: false, retry: None }
     }
 }
 
 /// A close with this code and reason. `is_signed`: the next attempt shows a new token.
-pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Ending {
+pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Disconnect {
     let told: Value = serde_json::from_str(reason).unwrap_or_default();
     let words = match code {
         1000 => "closed in good order",
@@ -57,11 +57,11 @@ pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Ending {
     }
     let is_expired = code == 4002 && !is_signed;
     let retry = told["retry"].as_u64().map(Duration::from_millis);
-    Ending { text, is_final: (4500..=4999).contains(&code) || is_expired, retry }
+    Disconnect { text, is_final: (4500..=4999).contains(&code) || is_expired, retry }
 }
 
 /// An HTTP answer in place of a WebSocket.
-pub(super) fn refused(status: u16, body: &str) -> Ending {
+pub(super) fn refused(status: u16, body: &str) -> Disconnect {
     let words = match status {
         401 => "the token is refused",
         403 => "refused: this may not connect here",
@@ -76,7 +76,11 @@ pub(super) fn refused(status: u16, body: &str) -> Ending {
         detail.or((body.len() < 300 && told.is_null()).then_some(body)).unwrap_or_default();
     let gap = if detail.is_empty() { "" } else { ": " };
     let is_final = !matches!(status, 429 | 500..=599);
-    Ending { text: format!("{words} (HTTP {status}){gap}{}", detail.trim()), is_final, retry: None }
+    Disconnect {
+        text: format!("{words} (HTTP {status}){gap}{}", detail.trim()),
+        is_final,
+        retry: None,
+    }
 }
 
 /// A topic was refused.

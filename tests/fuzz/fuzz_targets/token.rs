@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use libfuzzer_sys::fuzz_target;
-use oneloop::push::auth::{Identity, KeySettings, Keys, Refusal};
+use oneloop::push::auth::{Identity, KeySettings, Keys, TokenRefusal};
 use serde_json::Value;
 
 const NOW: u64 = 1_700_000_000;
@@ -52,7 +52,7 @@ fuzz_target!(|input: &[u8]| {
     for (number, keys) in KEYS.iter().enumerate() {
         match keys.check(&token, NOW) {
             Ok(identity) => check(number, header, payload, &identity),
-            Err(refusal) => assert!(refusal.detail().len() < 123 || refusal == Refusal::Expired),
+            Err(refusal) => assert!(refusal.detail().len() < 123 || refusal == TokenRefusal::Expired),
         }
     }
 });
