@@ -8,12 +8,14 @@ import random
 import sys
 import time
 
+from helpers.grafana import dashboard, legend
+from helpers.process import eventually
 from helpers.prometheus import Prometheus, filled
 from helpers.raw_client import Raw
 from helpers.redis_server import Redis
+from helpers.server import Server, counter
 from helpers.streams import add
-from helpers.support import Server, counter, eventually, token
-from test_dashboard import dashboard, legend
+from helpers.tokens import token
 
 SECONDS = 70
 # Grafana's own rule is four scrapes.

@@ -7,8 +7,9 @@ import os
 import resource
 
 import pytest
+from helpers.process import BINARY
 from helpers.redis_server import Redis
-from helpers.support import BINARY, Server
+from helpers.server import Server
 
 # An async test that hangs fails after this many seconds.
 TEST_SECONDS = 120

@@ -18,8 +18,10 @@ from types import SimpleNamespace
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from helpers.process import environment, eventually
 from helpers.raw_client import CONTINUATION, PING, PONG, TEXT, Raw, frame, head
-from helpers.support import Server, counter, environment, eventually, token
+from helpers.server import Server, counter
+from helpers.tokens import token
 
 # What one flooding connection hands to its socket at once.
 BLOCK_BYTES = 256 * 1024

@@ -4,7 +4,9 @@ import contextlib
 import json
 
 import pytest
-from helpers.support import counter, eventually, token
+from helpers.process import eventually
+from helpers.server import counter
+from helpers.tokens import token
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import os
 import sys
 
-from helpers.support import ROOT, SECRET, environment, run
+from helpers.process import ROOT, environment, run
+from helpers.tokens import SECRET
 
 SECTION = (ROOT / "README.md").read_text().split("\n## Publishing\n")[1].split("\n## ")[0]
 PREDIS = "error_reporting(E_ALL & ~E_DEPRECATED); require 'Predis/Autoloader.php'; Predis\\Autoloader::register();\n"

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import redis
-from helpers.support import HELPERS, NODE_MODULES, ROOT, environment, run
+from helpers.process import HELPERS, NODE_MODULES, ROOT, environment, run
 
 # Built by tests/run from the folder of the same name.
 GO = os.environ.get("ONELOOP_GO_LIBRARIES", str(ROOT / "target/tests/go/libraries"))

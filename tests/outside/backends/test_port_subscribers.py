@@ -7,7 +7,9 @@ from urllib.parse import quote
 
 import pytest
 import redis
-from helpers.support import Publisher, counter, eventually
+from helpers.process import eventually
+from helpers.resp_client import Publisher
+from helpers.server import counter
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import re
 
 import pytest
 import redis
-from helpers.support import HELPERS, Publisher, brief, eventually, run
+from helpers.process import HELPERS, brief, eventually, run
+from helpers.resp_client import Publisher
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 

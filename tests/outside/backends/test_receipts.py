@@ -5,8 +5,10 @@ import contextlib
 import json
 
 import pytest
+from helpers.process import oneloop
 from helpers.raw_client import Raw
-from helpers.support import counter, oneloop, token
+from helpers.server import counter
+from helpers.tokens import token
 from websockets.exceptions import ConnectionClosed
 
 # A crowd's messages are dealt out another way.

@@ -6,7 +6,8 @@ import json
 import time
 
 import pytest
-from helpers.support import Server, counter, eventually, oneloop
+from helpers.process import eventually, oneloop
+from helpers.server import Server, counter
 from websockets.exceptions import ConnectionClosed
 
 

@@ -8,7 +8,9 @@ import threading
 
 import pytest
 from helpers.js_runtimes import Line, Page, target
-from helpers.support import ROOT, Server, counter, eventually, token
+from helpers.process import ROOT, eventually
+from helpers.server import Server, counter
+from helpers.tokens import token
 
 STREAM = ["--streams", "pub", "--redis-backoff-ms-max", 100]
 

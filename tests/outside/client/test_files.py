@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from helpers.support import NODE_MODULES, ROOT, node, run
+from helpers.process import NODE_MODULES, ROOT, node, run
 
 SERVE = ROOT / "src/serve"
 SCRIPT = (SERVE / "oneloop.js").read_text()

@@ -5,7 +5,9 @@ import json
 
 import pytest
 from helpers.js_runtimes import Line, MiniProgram, target
-from helpers.support import ROOT, counter, eventually, token
+from helpers.process import ROOT, eventually
+from helpers.server import counter
+from helpers.tokens import token
 
 KINDS = ["wx", "uni", "game"]
 STREAM = ["--streams", "pub", "--redis-backoff-ms-max", 100]

@@ -5,8 +5,8 @@ import re
 import shutil
 
 import pytest
+from helpers.process import node
 from helpers.raw_client import Raw
-from helpers.support import node
 
 PATH = "/page/publish"
 UPGRADE = {

@@ -2,7 +2,7 @@
 
 import re
 
-from helpers.support import HELPERS, node
+from helpers.process import HELPERS, node
 
 
 def test_each_case_holds():

@@ -5,7 +5,8 @@ import json
 
 import pytest
 from helpers.js_runtimes import BROWSERS, Page
-from helpers.support import counter, token
+from helpers.server import counter
+from helpers.tokens import token
 
 ENDED = """new Promise((done) => {
   const live = oneloop(url, { token });

@@ -6,9 +6,11 @@ import re
 import signal
 
 import pytest
+from helpers.process import eventually, oneloop
+from helpers.server import counter
 from helpers.streams import STREAM, add
-from helpers.support import all_heard, counter, eventually, oneloop, token
-from helpers.tokens import pem, signed
+from helpers.tokens import pem, signed, token
+from helpers.ws_client import all_heard
 
 OLD, NEW = "the old secret, " + "o" * 32, "the new secret, " + "n" * 32
 DIGITS = "0123456789abcdefghijklmnopqrstuv"

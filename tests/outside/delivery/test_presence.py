@@ -8,8 +8,10 @@ import signal
 
 import pytest
 import redis as redis_py
+from helpers.process import eventually
 from helpers.raw_client import Raw
-from helpers.support import counter, eventually, token
+from helpers.server import counter
+from helpers.tokens import token
 
 # Long enough for a silent node to be taken for dead: 15 s, the wait, and the next call of another.
 DEATH = 45

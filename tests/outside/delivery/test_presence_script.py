@@ -2,7 +2,7 @@
 
 import random
 
-from helpers.support import ROOT
+from helpers.process import ROOT
 
 SCRIPT = (ROOT / "src/features/presence/script.lua").read_text()
 NODES = ["a.1", "a.2", "b.1", "c.1"]

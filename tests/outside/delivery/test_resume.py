@@ -7,9 +7,12 @@ import threading
 import time
 
 import pytest
+from helpers.process import eventually
 from helpers.raw_client import TEXT, Raw, head
+from helpers.server import Server, counter
 from helpers.streams import DURABLE, STREAM, add
-from helpers.support import Server, all_heard, closed, counter, eventually, token
+from helpers.tokens import token
+from helpers.ws_client import all_heard, closed
 from websockets.exceptions import ConnectionClosed
 
 

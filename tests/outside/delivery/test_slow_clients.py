@@ -5,8 +5,9 @@ import json
 import re
 
 import pytest
+from helpers.process import eventually
 from helpers.raw_client import TEXT, Raw, frame, head
-from helpers.support import eventually, token
+from helpers.tokens import token
 
 # Every message is larger than what little the kernel takes over for a client with a small buffer.
 PADDING = "x" * 200_000

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 
 import pytest
+from helpers.server import counter
 from helpers.streams import STREAM, add
-from helpers.support import all_heard, counter
+from helpers.ws_client import all_heard
 
 ENTRIES, LARGE = 100, "x" * 500_000
 CONNECTIONS = 16

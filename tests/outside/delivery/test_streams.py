@@ -5,8 +5,9 @@ import contextlib
 import json
 import re
 
+from helpers.process import eventually, oneloop
+from helpers.server import counter
 from helpers.streams import DURABLE, QUICK, STREAM, add, heard
-from helpers.support import counter, eventually, oneloop
 
 
 def connection_of(redis, name):

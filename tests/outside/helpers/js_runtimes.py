@@ -6,7 +6,7 @@ import subprocess
 import threading
 from types import SimpleNamespace
 
-from helpers.support import DEADLINE, HELPERS, NODE_MODULES, environment, eventually
+from helpers.process import DEADLINE, HELPERS, NODE_MODULES, environment, eventually
 from helpers.tcp_proxy import Forwarder
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 
-from helpers.support import brief, eventually
+from helpers.process import brief, eventually
 
 # What follows from it: an outage is noticed within two seconds, and over 100 ms later at most.
 QUICK = ["--redis-silence-seconds", 1, "--redis-timeout-seconds", 1, "--redis-backoff-ms-max", 100]

@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from helpers.support import DEADLINE, end, eventually
+from helpers.process import DEADLINE, end, eventually
 
 # As the name of the one server that is scraped.
 INSTANCE = "push-1"

@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 
-from helpers.support import DEADLINE
+from helpers.process import DEADLINE
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 

@@ -4,7 +4,7 @@ import random
 import signal
 import time
 
-from helpers.support import eventually
+from helpers.process import eventually
 
 # As whom we connect.
 USER = ["push", "on", ">pass", "resetchannels", "&pub.*", "+@all"]

@@ -10,7 +10,8 @@ import tempfile
 import threading
 import time
 
-from helpers.support import DEADLINE, Publisher, end, eventually
+from helpers.process import DEADLINE, end, eventually
+from helpers.resp_client import Publisher
 
 
 def free_port():

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 from helpers.nginx import Certificate
+from helpers.process import DEADLINE, ROOT, end, environment, eventually
 from helpers.redis_server import free_port
-from helpers.support import DEADLINE, ROOT, end, environment, eventually
 from websockets.asyncio.client import connect
 
 NAME = "push.example.com"

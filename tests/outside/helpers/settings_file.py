@@ -3,7 +3,8 @@
 import json
 import signal
 
-from helpers.support import counter, eventually
+from helpers.process import eventually
+from helpers.server import counter
 
 OLD, NEW = "the old secret, " + "o" * 32, "the new secret, " + "n" * 32
 

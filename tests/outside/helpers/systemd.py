@@ -4,7 +4,7 @@ import re
 import socket
 import tempfile
 
-from helpers.support import DEADLINE
+from helpers.process import DEADLINE
 
 
 class Supervisor:

@@ -5,7 +5,8 @@ import socket
 import threading
 import time
 
-from helpers.support import DEADLINE, Publisher
+from helpers.process import DEADLINE
+from helpers.resp_client import Publisher
 
 
 class Forwarder:

@@ -1,4 +1,4 @@
-"""Tokens made by hand, and the key families that sign them."""
+"""Tokens, good and bad ones, and the key families that sign them."""
 
 import base64
 import functools
@@ -10,8 +10,9 @@ import time
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from helpers.support import SECRET, token
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+SECRET = "the secret of the outside tests, long enough even for HS512: 0123456789"
 
 ALGORITHMS = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
 
@@ -20,6 +21,13 @@ FAMILIES = {
     "ES256": (lambda: ec.generate_private_key(ec.SECP256R1()), ECAlgorithm),
     "EdDSA": (ed25519.Ed25519PrivateKey.generate, OKPAlgorithm),
 }
+
+
+def token(sub="42", *, secret=SECRET, algorithm="HS256", headers=None, seconds=600, **claims):
+    """A token of user `sub` that expires in `seconds`; a claim that is None is left out."""
+    claims = {"sub": sub, "exp": int(time.time()) + seconds, **claims}
+    claims = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(claims, secret, algorithm=algorithm, headers=headers)
 
 
 def encode(data):

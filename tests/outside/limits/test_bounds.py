@@ -6,8 +6,11 @@ import json
 import time
 
 import pytest
+from helpers.process import DEADLINE, eventually
 from helpers.raw_client import CLOSE, PING, PONG, TEXT, Raw, frame
-from helpers.support import DEADLINE, Publisher, counter, eventually, token
+from helpers.resp_client import Publisher
+from helpers.server import counter
+from helpers.tokens import token
 from websockets.exceptions import ConnectionClosed
 
 # Together more than the kernel's buffers of one connection ever hold (6 MB to send by default).

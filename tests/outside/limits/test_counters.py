@@ -7,7 +7,8 @@ import re
 
 import pytest
 from helpers.raw_client import CONTINUATION, TEXT, Raw, frame, head
-from helpers.support import counter, token
+from helpers.server import counter
+from helpers.tokens import token
 
 
 def closed_with(server, data, code, bearer="42"):

@@ -5,8 +5,11 @@ import contextlib
 import os
 import resource
 
+from helpers.process import eventually, oneloop_under
 from helpers.raw_client import Raw, head
-from helpers.support import Publisher, counter, eventually, oneloop_under, token
+from helpers.resp_client import Publisher
+from helpers.server import counter
+from helpers.tokens import token
 
 CLIENTS = 32
 # What is kept for everything else, and for publishers by default.

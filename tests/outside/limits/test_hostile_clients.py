@@ -7,8 +7,10 @@ import socket
 import struct
 
 import pytest
+from helpers.process import eventually
 from helpers.raw_client import CLOSE, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Raw, frame, head
-from helpers.support import counter, eventually, token
+from helpers.server import counter
+from helpers.tokens import token
 
 KEY = HANDSHAKE["Sec-WebSocket-Key"]
 

@@ -6,8 +6,9 @@ import re
 import threading
 import time
 
+from helpers.process import eventually
 from helpers.raw_client import TEXT, Raw, frame, head
-from helpers.support import eventually, token
+from helpers.tokens import token
 
 MIB = 1 << 20
 CEILING = 48 * MIB

@@ -5,8 +5,10 @@ import time
 
 from pathlib import Path
 
+from helpers.process import eventually
 from helpers.raw_client import TEXT, Raw, frame, head
-from helpers.support import counter, eventually, token
+from helpers.server import counter
+from helpers.tokens import token
 
 # Well above the kernel's buffers of one connection, below `backlog_bytes_max`.
 PAYLOAD = "x" * 300_000

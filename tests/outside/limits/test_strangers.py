@@ -4,8 +4,11 @@ import contextlib
 import json
 
 import pytest
+from helpers.process import eventually
 from helpers.raw_client import PING, TEXT, Raw, frame, head
-from helpers.support import Publisher, counter, eventually, token
+from helpers.resp_client import Publisher
+from helpers.server import counter
+from helpers.tokens import token
 from websockets.exceptions import ConnectionClosed
 
 CROWD = 60

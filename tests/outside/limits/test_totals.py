@@ -3,8 +3,10 @@
 import contextlib
 import json
 
+from helpers.process import eventually
 from helpers.raw_client import TEXT, Raw, frame, head
-from helpers.support import counter, eventually, token
+from helpers.server import counter
+from helpers.tokens import token
 
 MIB = 1 << 20
 

@@ -2,7 +2,7 @@
 
 import glob
 
-from helpers.support import token
+from helpers.tokens import token
 
 LIBRARY = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
 STEPS = ["-3000d", "-3600s", "+0"]

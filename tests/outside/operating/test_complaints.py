@@ -4,7 +4,9 @@ import re
 
 import pytest
 from helpers.raw_client import BINARY, TEXT, Raw, frame
-from helpers.support import closed, counter, token
+from helpers.server import counter
+from helpers.tokens import token
+from helpers.ws_client import closed
 
 CASES = [
     ({"path": "/wss"}, 404, "404: nothing is served at /wss; WebSockets are at /ws"),

@@ -2,24 +2,20 @@
 
 import contextlib
 import itertools
-import json
 import os
 import re
 
 import pytest
+from helpers.grafana import dashboard, legend
+from helpers.process import eventually, run
 from helpers.prometheus import INSTANCE, Prometheus, filled
 from helpers.raw_client import Raw
+from helpers.server import counter
 from helpers.streams import STREAM, add, heard
-from helpers.support import counter, eventually, oneloop, run, token
+from helpers.tokens import token
 
 # Names of metrics in an expression, as against functions and labels.
 METRIC = re.compile(r"\b(?:oneloop|process)_\w+")
-
-
-def dashboard():
-    done = oneloop("dashboard")
-    assert done.returncode == 0 and done.stderr == ""
-    return json.loads(done.stdout)
 
 
 def expressions(board):
@@ -130,11 +126,6 @@ async def test_prometheus_answers_every_expression(start, redis, watch):
                     lambda: prometheus.query(expression), f"an answer to {expression}")
                 shown += [legend(target, series["metric"]) for series in answer]
             assert len(set(shown)) == len(shown), (panel["title"], shown)
-
-
-def legend(target, labels):
-    """How Grafana names the series; a label that it does not have would be left empty."""
-    return re.sub(r"{{(\w+)}}", lambda found: labels[found[1]], target["legendFormat"])
 
 
 async def test_what_prometheus_answers_is_true(start, redis, watch):

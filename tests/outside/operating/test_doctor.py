@@ -9,9 +9,11 @@ import threading
 
 import pytest
 from helpers.nginx import UPGRADE, Certificate, Nginx
+from helpers.process import BINARY, DEADLINE, environment, eventually, oneloop, run
 from helpers.raw_client import Raw
 from helpers.redis_server import Sentinel, free_port
-from helpers.support import BINARY, DEADLINE, SECRET, counter, environment, eventually, oneloop, run, token
+from helpers.server import counter
+from helpers.tokens import SECRET, token
 
 LIBRARY = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
 

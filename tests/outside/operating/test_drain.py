@@ -6,8 +6,10 @@ import signal
 import subprocess
 
 import pytest
+from helpers.process import BINARY, DEADLINE, environment, eventually, oneloop
 from helpers.raw_client import Raw
-from helpers.support import BINARY, DEADLINE, SECRET, counter, environment, eventually, oneloop, token
+from helpers.server import counter
+from helpers.tokens import SECRET, token
 
 # More than the kernel's buffers of one connection ever hold.
 STUCK_BYTES, STUCK_PAYLOAD = 24_000_000, "x" * 240_000

@@ -5,7 +5,9 @@ import re
 import shutil
 
 import pytest
-from helpers.support import closed, node, run, token
+from helpers.process import node, run
+from helpers.tokens import token
+from helpers.ws_client import closed
 
 HELLO = '{"hello":"world"}'
 

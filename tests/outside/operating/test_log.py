@@ -9,7 +9,8 @@ import signal
 import subprocess
 
 import pytest
-from helpers.support import BINARY, DEADLINE, SECRET, environment, oneloop, run, token
+from helpers.process import BINARY, DEADLINE, environment, oneloop, run
+from helpers.tokens import SECRET, token
 
 FLAGS = ["--listen", "127.0.0.1:0", "--publishers", "127.0.0.1:0", "--drain-seconds", "1"]
 

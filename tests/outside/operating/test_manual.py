@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from helpers.support import BINARY, environment, oneloop, run
+from helpers.process import BINARY, environment, oneloop, run
 
 
 def printed(*arguments):

@@ -3,9 +3,11 @@
 import os
 import time
 
+from helpers.process import eventually
 from helpers.raw_client import TEXT, Raw, frame
 from helpers.streams import STREAM, add, heard
-from helpers.support import closed, eventually, token
+from helpers.tokens import token
+from helpers.ws_client import closed
 from prometheus_client.parser import text_string_to_metric_families
 
 RESULTS = ("opened", "refused", "rejected", "abandoned")

@@ -7,10 +7,12 @@ import json
 import struct
 
 import pytest
+from helpers.process import eventually, run
 from helpers.raw_client import Raw, head
 from helpers.reverse_proxies import Proxy
+from helpers.server import counter
 from helpers.settings_file import OLD, Settings
-from helpers.support import counter, eventually, run, token
+from helpers.tokens import token
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

@@ -7,8 +7,9 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from helpers.support import BINARY, DEADLINE, SECRET, environment, eventually, oneloop, run, token
+from helpers.process import BINARY, DEADLINE, environment, eventually, oneloop, run
 from helpers.tcp_proxy import Forwarder
+from helpers.tokens import SECRET, token
 
 HELLO = {"hello": "world"}
 

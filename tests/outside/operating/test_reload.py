@@ -7,10 +7,13 @@ import re
 import signal
 
 import pytest
+from helpers.process import DEADLINE, eventually
 from helpers.raw_client import PING, Raw
+from helpers.server import counter
 from helpers.settings_file import NEW, OLD, Settings
-from helpers.support import DEADLINE, closed, counter, eventually, token
 from helpers.systemd import Supervisor, variables
+from helpers.tokens import token
+from helpers.ws_client import closed
 from websockets.exceptions import ConnectionClosed
 
 

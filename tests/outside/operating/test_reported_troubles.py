@@ -6,9 +6,11 @@ import json
 import time
 
 import pytest
+from helpers.process import oneloop
 from helpers.raw_client import TEXT, Raw, frame, head
-from helpers.support import Publisher, closed, oneloop, token
-from helpers.tokens import issued, unsigned
+from helpers.resp_client import Publisher
+from helpers.tokens import issued, token, unsigned
+from helpers.ws_client import closed
 
 OWN = {"ONELOOP_JWT_SECRET": "a secret for tests that is long enough"}
 

@@ -5,7 +5,8 @@ import time
 
 import jwt
 import pytest
-from helpers.support import SECRET, oneloop, token
+from helpers.process import oneloop
+from helpers.tokens import SECRET, token
 
 KEY = {"ONELOOP_JWT_SECRET": SECRET}
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.support import BINARY, DEADLINE, HELPERS, counter, eventually, oneloop, oneloop_under, run
+from helpers.process import BINARY, DEADLINE, HELPERS, eventually, oneloop, oneloop_under, run
+from helpers.server import counter
 from helpers.systemd import Supervisor, variables
 
 

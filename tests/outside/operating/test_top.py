@@ -12,9 +12,10 @@ import threading
 import time
 
 import pytest
+from helpers.process import BINARY, DEADLINE, environment, eventually, oneloop
 from helpers.raw_client import Raw
-from helpers.support import BINARY, DEADLINE, counter, environment, eventually, oneloop, token
-
+from helpers.server import counter
+from helpers.tokens import token
 
 # What the kernel does not take over for a client with a small buffer, whatever it takes over for others.
 PADDING, MESSAGES = "x" * 200_000, 60

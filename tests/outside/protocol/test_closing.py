@@ -5,8 +5,10 @@ import socket
 import struct
 
 import pytest
+from helpers.process import eventually
 from helpers.raw_client import BINARY, CLOSE, PING, TEXT, Raw, frame, head
-from helpers.support import counter, eventually, token
+from helpers.server import counter
+from helpers.tokens import token
 
 BOUNDS = ["--message-bytes-max", 1024, "--auth-seconds", 1]
 

@@ -4,7 +4,9 @@ import contextlib
 import json
 
 import pytest
-from helpers.support import brief, closed, token
+from helpers.process import brief
+from helpers.tokens import token
+from helpers.ws_client import closed
 from websockets.exceptions import ConnectionClosed
 
 

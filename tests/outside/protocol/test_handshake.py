@@ -4,8 +4,10 @@ import json
 import socket
 
 import pytest
+from helpers.process import DEADLINE, brief
 from helpers.raw_client import PING, PONG, TEXT, Raw, frame, head
-from helpers.support import DEADLINE, brief, counter, token
+from helpers.server import counter
+from helpers.tokens import token
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A client that opens asks for all its topics at once, and is not closed for that."""
 
 import pytest
-from helpers.support import closed
+from helpers.ws_client import closed
 from websockets.exceptions import ConnectionClosed
 
 TOPICS = [f"room.{number}" for number in range(100)]

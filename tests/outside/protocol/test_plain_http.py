@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 from helpers.nginx import Nginx
+from helpers.process import end, eventually, run
 from helpers.raw_client import Raw, head
 from helpers.redis_server import free_port
-from helpers.support import counter, end, eventually, run, token
+from helpers.server import counter
+from helpers.tokens import token
 
 ALLOWED = "GET, HEAD, OPTIONS"
 METHODS = ["GET", "HEAD", "OPTIONS"]

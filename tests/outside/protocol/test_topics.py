@@ -3,7 +3,8 @@
 import base64
 
 import pytest
-from helpers.support import brief, token
+from helpers.process import brief
+from helpers.tokens import token
 
 FLOOD = 500
 

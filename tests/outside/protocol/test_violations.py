@@ -4,8 +4,9 @@ import json
 import struct
 
 import pytest
+from helpers.process import eventually
 from helpers.raw_client import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Raw, frame
-from helpers.support import eventually, token
+from helpers.tokens import token
 
 VIOLATIONS = {
     "binary": (frame(BINARY, b"x"), 1003),

@@ -6,8 +6,8 @@ import http.server
 import threading
 
 import pytest
+from helpers.process import brief, oneloop
 from helpers.redis_server import FalseRedis, free_port, greeted
-from helpers.support import brief, oneloop
 
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 QUICK = ["--redis-backoff-ms-max", 100, "--redis-timeout-seconds", 1]

@@ -7,8 +7,8 @@ import time
 
 import pytest
 from helpers.outage_check import QUICK, about, audience
+from helpers.process import DEADLINE, eventually
 from helpers.redis_server import FalseRedis, bulks, greeted
-from helpers.support import DEADLINE, eventually
 
 HUGE = 100_000_000
 # Of the test of attempts: so many, and the longest wait between two, in milliseconds.

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from helpers.outage_check import QUICK, audience
-from helpers.support import eventually
+from helpers.process import eventually
 from helpers.tcp_proxy import Forwarder
 
 USER = ["ACL", "SETUSER", "push", "on", ">pass", "resetchannels", "&pub.*", "+@all"]

@@ -4,8 +4,8 @@ import contextlib
 import re
 
 import pytest
+from helpers.process import eventually
 from helpers.redis_server import FalseRedis, Sentinel, bulks
-from helpers.support import eventually
 
 FAST = ["--redis-silence-seconds", 1, "--redis-timeout-seconds", 1]
 

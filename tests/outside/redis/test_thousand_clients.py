@@ -6,8 +6,9 @@ import re
 
 import pytest
 import redis as redis_py
+from helpers.process import HELPERS, eventually, run
 from helpers.redis_server import FalseRedis
-from helpers.support import HELPERS, Publisher, eventually, run
+from helpers.resp_client import Publisher
 
 CROWD = 1000
 

@@ -7,9 +7,11 @@ import time
 from urllib.parse import quote
 
 import pytest
+from helpers.process import brief
 from helpers.raw_client import TEXT, Raw, frame, head
-from helpers.support import Server, brief, closed, token
-from helpers.tokens import encode, hand_made, soon
+from helpers.server import Server
+from helpers.tokens import encode, hand_made, soon, token
+from helpers.ws_client import closed
 
 
 def with_claims(**claims):

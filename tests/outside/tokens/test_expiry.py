@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from helpers.support import closed, token
+from helpers.tokens import token
+from helpers.ws_client import closed
 
 
 @pytest.fixture

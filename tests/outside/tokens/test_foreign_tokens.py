@@ -3,8 +3,8 @@
 import time
 
 import pytest
-from helpers.support import closed, token
-from helpers.tokens import issued, unsigned
+from helpers.tokens import issued, token, unsigned
+from helpers.ws_client import closed
 
 REFUSED = {
     "quotes": (lambda: f'"{token()}"', "signature", "quotes"),

@@ -6,8 +6,10 @@ import time
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from helpers.process import oneloop
 from helpers.raw_client import TEXT, Raw, head
-from helpers.support import SECRET, closed, oneloop, token
+from helpers.tokens import SECRET, token
+from helpers.ws_client import closed
 
 KEY = {"ONELOOP_JWT_SECRET": SECRET}
 

@@ -6,8 +6,8 @@ import re
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from helpers.support import SECRET, oneloop, token
-from helpers.tokens import FAMILIES, hand_made, pem, private_key, signed, soon
+from helpers.process import oneloop
+from helpers.tokens import FAMILIES, SECRET, hand_made, pem, private_key, signed, soon, token
 
 
 @pytest.fixture

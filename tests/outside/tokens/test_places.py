@@ -4,7 +4,10 @@ import json
 import time
 
 import pytest
-from helpers.support import closed, counter, node, token
+from helpers.process import node
+from helpers.server import counter
+from helpers.tokens import token
+from helpers.ws_client import closed
 
 PLACES = ["header", "subprotocol", "query", "frame"]
 

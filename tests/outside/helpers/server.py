@@ -1,98 +1,23 @@
-"""Starts the binary, makes tokens and speaks WebSocket: what every outside test stands on."""
+"""The server under test, as a process of its own."""
 
 import asyncio
 import contextlib
 import http.client
-import itertools
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from urllib.parse import urlencode
 
-import jwt
+from helpers.process import BINARY, DEADLINE, environment, eventually
+from helpers.resp_client import Publisher
+from helpers.tokens import SECRET, token
+from helpers.ws_client import Client
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-
-HELPERS = Path(__file__).resolve().parent
-ROOT = HELPERS.parents[2]
-BINARY = os.environ.get("ONELOOP_BIN", str(ROOT / "target/release/oneloop"))
-NODE_MODULES = os.environ.get("NODE_PATH", str(ROOT / "target/tests/node/node_modules"))
-SECRET = "the secret of the outside tests, long enough even for HS512: 0123456789"
-
-# The longest wait for anything that must happen. Never the proof that something did not.
-DEADLINE = 20
-
-MARKERS = itertools.count(1)
-
-
-def eventually(condition, what, seconds=DEADLINE):
-    """Waits until `condition()` is true, returns its value, and fails naming `what`."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"did not happen within {seconds} s: {what}"
-        time.sleep(0.01)
-    return value
-
-
-def end(process):
-    """Ends a process in good order, or else by force."""
-    process.terminate()
-    try:
-        process.wait(timeout=DEADLINE)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def brief(value):
-    """The name of a test's parameter: short, and safe to print."""
-    return repr(value)[:24]
-
-
-def token(sub="42", *, secret=SECRET, algorithm="HS256", headers=None, seconds=600, **claims):
-    """A token of user `sub` that expires in `seconds`; a claim that is None is left out."""
-    claims = {"sub": sub, "exp": int(time.time()) + seconds, **claims}
-    claims = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode(claims, secret, algorithm=algorithm, headers=headers)
-
-
-def environment(**variables):
-    """The environment without any ONELOOP_ variable but the given ones."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("ONELOOP_")}
-    return clean | variables
-
-
-def run(*arguments, timeout=60, **options):
-    """Runs a command to its end, as a person would type it."""
-    options.setdefault("env", environment())
-    return subprocess.run(
-        [str(argument) for argument in arguments],
-        capture_output=True, text=True, timeout=timeout, **options,
-    )
-
-
-def oneloop(*arguments, **variables):
-    """Runs the binary to its end, with the given variables and no others of its own."""
-    return run(BINARY, *arguments, timeout=DEADLINE, env=environment(**variables))
-
-
-def oneloop_under(wrapper, *arguments):
-    """The same, run by another command in its own place."""
-    return run(*wrapper, BINARY, *arguments, timeout=DEADLINE)
-
-
-def node(script, *arguments, timeout=90):
-    """Runs one of the node scripts beside this file and returns the JSON lines it printed."""
-    done = run("node", HELPERS / script, *arguments, timeout=timeout,
-               env=environment(NODE_PATH=NODE_MODULES))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+from websockets.exceptions import InvalidStatus
 
 
 def counter(server, name, text=None):
@@ -100,59 +25,6 @@ def counter(server, name, text=None):
     lines = (text or server.admin("/metrics")[2]).splitlines()
     found = [line.split()[-1] for line in lines if line.rpartition(" ")[0] == f"oneloop_{name}"]
     return float(found[0]) if found else 0
-
-
-class Publisher:
-    """One connection that speaks just enough RESP to publish; errors come back as values."""
-
-    def __init__(self, host, port):
-        self.socket = socket.create_connection((host, port), timeout=DEADLINE)
-        self.input = self.socket.makefile("rb")
-
-    def command(self, *words):
-        self.send(*words)
-        return self.reply()
-
-    def send(self, *words):
-        words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-        parts = [b"*%d\r\n" % len(words)]
-        parts += [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
-        self.socket.sendall(b"".join(parts))
-
-    def reply(self):
-        line = self.input.readline()
-        if not line.endswith(b"\r\n"):
-            raise ConnectionError(f"the connection ended in a reply: {line!r}")
-        kind, rest = line[:1], line[1:-2].decode()
-        match kind:
-            case b":":
-                return int(rest)
-            case b"+" | b"-":
-                return line[:-2].decode()
-            case b"_":
-                return None
-            case b"$" if rest == "-1":
-                return None
-            case b"$":
-                return self.input.read(int(rest) + 2)[:-2].decode()
-            case b"*" | b">":
-                return [self.reply() for _ in range(int(rest))]
-            case b"%":
-                return {self.reply(): self.reply() for _ in range(int(rest))}
-        raise AssertionError(f"not RESP: {line!r}")
-
-    def ended(self):
-        """True once the other side has closed, whatever it sent before."""
-        try:
-            while self.socket.recv(65536):
-                pass
-        except ConnectionResetError:
-            pass
-        return True
-
-    def close(self):
-        self.input.close()
-        self.socket.close()
 
 
 class Server:
@@ -371,72 +243,3 @@ class Server:
         assert "panicked" not in log, log
         assert "eyJ" not in log, f"a token in the log:\n{log}"
         assert self.process.returncode == 0, (self.process.returncode, log)
-
-
-class Client:
-    """One welcomed client; it checks that ids rise over all that it hears."""
-
-    def __init__(self, server, connection, sub):
-        self.server, self.connection, self.sub = server, connection, sub
-        self.welcome, self.id = None, ""
-
-    async def send(self, text=None, **command):
-        await self.connection.send(text if text is not None else json.dumps(command))
-
-    async def frame(self):
-        """The next frame as it is: str or bytes."""
-        async with asyncio.timeout(DEADLINE):
-            return await self.connection.recv()
-
-    async def next(self):
-        """The next frame as JSON."""
-        frame = await self.frame()
-        assert isinstance(frame, str), frame
-        message = json.loads(frame)
-        if "id" in message and message.get("op") != "sent":
-            assert message["id"] > self.id, f"{message} does not rise over {self.id}"
-            self.id = message["id"]
-        return message
-
-    async def ask(self, **command):
-        """Sends a command and returns the next frame."""
-        await self.send(**command)
-        return await self.next()
-
-    async def heard(self):
-        """All that came up to now: (topic, data) for a message, the object for anything else.
-
-        A marker on the client's own topic comes last, so nothing can still be on its way."""
-        marker = {"marker": next(MARKERS)}
-        self.server.publish(f"user.{self.sub}", marker)
-        heard = []
-        while (message := await self.next()).get("data") != marker:
-            plain = set(message) == {"topic", "id", "data"}
-            heard.append((message["topic"], message["data"]) if plain else message)
-        assert message["topic"] == f"user.{self.sub}", message
-        return heard
-
-    async def closed(self):
-        return await closed(self.connection)
-
-
-async def closed(connection):
-    """How the server closed it, with nothing before that: (code, reason as JSON or None)."""
-    async with asyncio.timeout(DEADLINE):
-        try:
-            frame = await connection.recv()
-        except ConnectionClosed as end:
-            assert end.rcvd is not None, "it ended without a close frame"
-            return end.rcvd.code, json.loads(end.rcvd.reason) if end.rcvd.reason else None
-    raise AssertionError(f"a frame before the end: {frame!r}")
-
-
-async def all_heard(client, last):
-    """Messages as (topic, data), anything else as it is, up to the message with that data."""
-    found = []
-    while True:
-        message = await client.next()
-        plain = set(message) == {"topic", "id", "data"}
-        found.append((message["topic"], message["data"]) if plain else message)
-        if message.get("data") == last:
-            return found
