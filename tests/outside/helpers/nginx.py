@@ -5,8 +5,8 @@ import socket
 import subprocess
 from pathlib import Path
 
+from helpers.ports import free_port
 from helpers.process import DEADLINE, end, eventually, run
-from helpers.redis_server import free_port
 
 # As nginx' own documentation has it: without these lines the handshake does not get through.
 UPGRADE = """

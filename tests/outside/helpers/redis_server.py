@@ -10,13 +10,9 @@ import tempfile
 import threading
 import time
 
+from helpers.ports import free_port
 from helpers.process import DEADLINE, end, eventually
 from helpers.resp_client import Publisher
-
-
-def free_port():
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        return probe.getsockname()[1]
 
 
 class Redis:

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 from helpers.nginx import Certificate
+from helpers.ports import free_port
 from helpers.process import DEADLINE, ROOT, end, environment, eventually
-from helpers.redis_server import free_port
 from websockets.asyncio.client import connect
 
 NAME = "push.example.com"

@@ -9,9 +9,10 @@ import threading
 
 import pytest
 from helpers.nginx import UPGRADE, Certificate, Nginx
+from helpers.ports import free_port
 from helpers.process import BINARY, DEADLINE, environment, eventually, oneloop, run
 from helpers.raw_client import Raw
-from helpers.redis_server import Sentinel, free_port
+from helpers.redis_server import Sentinel
 from helpers.server import counter
 from helpers.tokens import SECRET, token
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 from helpers.nginx import Nginx
+from helpers.ports import free_port
 from helpers.process import end, eventually, run
 from helpers.raw_client import Raw, head
-from helpers.redis_server import free_port
 from helpers.server import counter
 from helpers.tokens import token
 

@@ -6,8 +6,9 @@ import http.server
 import threading
 
 import pytest
+from helpers.ports import free_port
 from helpers.process import brief, oneloop
-from helpers.redis_server import FalseRedis, free_port, greeted
+from helpers.redis_server import FalseRedis, greeted
 
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 QUICK = ["--redis-backoff-ms-max", 100, "--redis-timeout-seconds", 1]
