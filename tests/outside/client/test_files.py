@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from helpers.process import NODE_MODULES, ROOT, node, run
@@ -48,6 +49,12 @@ def test_engines_of_2015_can_read_it_and_it_makes_one_name():
     assert found == {"globals": ["oneloop"], "exported": True}
 
 
+def faulty(tsc, *files):
+    """The name of a file for each error that the compiler finds in it; one run takes seconds, mostly for its own types."""
+    found = re.findall(r"^(?:(.*)\(\d+,\d+\): )?error TS", run(*tsc, *files).stdout, re.MULTILINE)
+    return [Path(name).name for name in found]
+
+
 MODES = {
     "node16": ["--module", "node16"],
     "nodenext": ["--module", "nodenext"],
@@ -69,9 +76,7 @@ def test_the_module_has_types_and_loads_as_it_is(server, tmp_path, mode):
         oneloop("wss://a/ws").on("a", 5);
     """)
     tsc = [f"{NODE_MODULES}/.bin/tsc", "--noEmit", "--strict", "--target", "es2020", *MODES[mode]]
-    done = run(*tsc, tmp_path / "good.mts")
-    assert done.returncode == 0, done.stdout
-    assert run(*tsc, tmp_path / "bad.mts").stdout.count("error TS") == 1
+    assert faulty(tsc, tmp_path / "good.mts", tmp_path / "bad.mts") == ["bad.mts"]
     # What a bundler's development server passes on to the browser, untouched.
     (tmp_path / "load.mjs").write_text('import oneloop from "./oneloop.mjs"; console.log(typeof oneloop);')
     assert run("node", tmp_path / "load.mjs").stdout == "function\n"
@@ -95,10 +100,7 @@ def test_its_types_are_what_it_has(tmp_path):
     """)
     tsc = [f"{NODE_MODULES}/.bin/tsc", "--noEmit", "--strict", "--module", "commonjs"]
     tsc += ["--moduleResolution", "node10", "--target", "es2020"]
-    done = run(*tsc, tmp_path / "good.ts")
-    assert done.returncode == 0, done.stdout
-    done = run(*tsc, tmp_path / "bad.ts")
-    assert done.stdout.count("error TS") == 3, done.stdout
+    assert faulty(tsc, tmp_path / "good.ts", tmp_path / "bad.ts") == ["bad.ts"] * 3
     declared = (SERVE / "oneloop.d.ts").read_text().split("interface Client {")[1]
     names = set(re.findall(r"^    (?:readonly )?(\w+)[<(:]", declared, re.MULTILINE))
     returned = SCRIPT.split("\n  open();\n  return {")[1].split("\n  };")[0]

@@ -44,10 +44,11 @@ def forgeries(good):
 
 async def test_a_cursor_that_was_not_issued_reads_nothing_of_a_stream(start, redis):
     server = start(*STREAM, "--history-messages-max", "1", "--commands-per-second-max", "0", redis=redis)
-    for number in range(20):
-        add(redis, "user.42", number)
     async with server.client("42") as client:
-        good = client.welcome["id"]
+        for number in range(20):
+            add(redis, "user.42", number)
+        await all_heard(client, 19)
+        good = client.id
     add(redis, "user.42", "missed")
     for since in forgeries(good):
         async with server.client("42", since=since) as client:

@@ -1,5 +1,6 @@
 """The script that keeps who is here, against a plain model of it."""
 
+import contextlib
 import random
 
 from helpers.process import ROOT
@@ -67,17 +68,17 @@ def key(name):
     return f"oneloop:{{evt}}:{name}"
 
 
-def members(redis, node):
-    return set(redis.command("SMEMBERS", key(f"here:{node}")))
+def members(connection, node):
+    return set(connection.command("SMEMBERS", key(f"here:{node}")))
 
 
-def pairs(redis, *words):
-    words = redis.command(*words)
+def pairs(connection, *words):
+    words = connection.command(*words)
     return dict(zip(words[::2], words[1::2]))
 
 
-def scores(redis):
-    found = pairs(redis, "ZRANGE", key("nodes"), 0, -1, "WITHSCORES")
+def scores(connection):
+    found = pairs(connection, "ZRANGE", key("nodes"), 0, -1, "WITHSCORES")
     names = {"0": 0, str(OLD): "old"}
     return {name: names.get(score, "alive") for name, score in found.items()}
 
@@ -92,42 +93,48 @@ def check_turns(told, context):
 
 
 def test_the_script_does_what_the_model_does(redis):
-    for seed in range(60):
-        chance, model = random.Random(seed), Model()
-        redis.command("FLUSHALL")
-        for step in range(60):
-            node = chance.choice(NODES)
-            if chance.random() < 0.15 and model.scores.get(node):
-                # It has been silent for years.
-                model.scores[node] = "old"
-                redis.command("ZADD", key("nodes"), OLD, node)
-            last = model.calls.get(node, 0)
-            number = max(1, last + chance.choice([0, 1, 1, 1, 1, 2, -1]))
-            changes = [chance.choice("+-") + user for user in
-                       chance.sample(USERS, chance.randrange(4))]
-            before = {name: members(redis, name) for name in NODES}
-            keys = [key("here"), key("nodes"), key("calls"), key(f"here:{node}"), "evt"]
-            answer = redis.command(
-                "EVAL", SCRIPT, len(keys), *keys, node.partition(".")[0], node, number, DEAD_AFTER,
-                BATCH, "stream", "evt", 100_000, *changes)
+    # Tens of thousands of commands go over one connection.
+    with contextlib.closing(redis.publisher()) as connection:
+        for seed in range(60):
+            check_seed(connection, seed)
 
-            def cleared(name):
-                return before[name] - members(redis, name)
 
-            context = (seed, step, node, number, changes)
-            assert answer == model.call(node, number, changes, cleared), context
-            assert scores(redis) == model.scores, context
-            assert pairs(redis, "HGETALL", key("calls")) == {
-                name: str(call) for name, call in model.calls.items()}, context
-            assert pairs(redis, "HGETALL", key("here")) == {
-                name: str(count) for name, count in model.here.items()}, context
-            for name in NODES:
-                assert members(redis, name) == model.sets.get(name, set()), (context, name)
-            entries = redis.command("XRANGE", "evt", "-", "+")
-            told = [(words[1], words[3], int(words[5])) for _, words in entries]
-            # Those who are cleared up together come in any order.
-            assert sorted(one[:2] for one in told) == sorted(model.events), context
-            check_turns(told, context)
+def check_seed(connection, seed):
+    chance, model = random.Random(seed), Model()
+    connection.command("FLUSHALL")
+    for step in range(60):
+        node = chance.choice(NODES)
+        if chance.random() < 0.15 and model.scores.get(node):
+            # It has been silent for years.
+            model.scores[node] = "old"
+            connection.command("ZADD", key("nodes"), OLD, node)
+        last = model.calls.get(node, 0)
+        number = max(1, last + chance.choice([0, 1, 1, 1, 1, 2, -1]))
+        changes = [chance.choice("+-") + user for user in
+                   chance.sample(USERS, chance.randrange(4))]
+        before = {name: members(connection, name) for name in NODES}
+        keys = [key("here"), key("nodes"), key("calls"), key(f"here:{node}"), "evt"]
+        answer = connection.command(
+            "EVAL", SCRIPT, len(keys), *keys, node.partition(".")[0], node, number, DEAD_AFTER,
+            BATCH, "stream", "evt", 100_000, *changes)
+
+        def cleared(name):
+            return before[name] - members(connection, name)
+
+        context = (seed, step, node, number, changes)
+        assert answer == model.call(node, number, changes, cleared), context
+        assert scores(connection) == model.scores, context
+        assert pairs(connection, "HGETALL", key("calls")) == {
+            name: str(call) for name, call in model.calls.items()}, context
+        assert pairs(connection, "HGETALL", key("here")) == {
+            name: str(count) for name, count in model.here.items()}, context
+        for name in NODES:
+            assert members(connection, name) == model.sets.get(name, set()), (context, name)
+        entries = connection.command("XRANGE", "evt", "-", "+")
+        told = [(words[1], words[3], int(words[5])) for _, words in entries]
+        # Those who are cleared up together come in any order.
+        assert sorted(one[:2] for one in told) == sorted(model.events), context
+        check_turns(told, context)
 
 
 def test_its_comments_are_whole_lines():
