@@ -8,13 +8,13 @@ mod attacks;
 mod support;
 
 use serde_json::{Map, Value};
-use support::{Options, drain, report};
+use support::{Options, receivers, report};
 
 fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == drain::ROLE => drain::run(rest),
+        Some([role, rest @ ..]) if role == receivers::ROLE => receivers::run(rest),
         Some(role) => panic!("no such role: {role:?}"),
     }
 }

@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
-use support::acceptor::{self, Acceptor};
+use support::bare_acceptor::{self, BareAcceptor};
 use support::client::{Client, connect, head};
 use support::process::wait_until;
 use support::publisher::Publisher;
@@ -42,7 +42,7 @@ fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == acceptor::ROLE => acceptor::run(rest),
+        Some([role, rest @ ..]) if role == bare_acceptor::ROLE => bare_acceptor::run(rest),
         Some(role) => panic!("no such role: {role:?}"),
     }
 }
@@ -96,7 +96,7 @@ struct Arena {
     tokens: Vec<String>,
     server: Server,
     publisher: Publisher,
-    bare: Acceptor,
+    bare: BareAcceptor,
     answer_bytes: usize,
     /// One client that stays: a server that was left by all has other things to do.
     _resident: Client,
@@ -126,7 +126,7 @@ impl Arena {
         let publisher = Publisher::connect(&server);
         let mut resident = Client::ask(server.clients, 0, &tokens[0]);
         let answer_bytes = resident.read_welcome();
-        let bare = Acceptor::start(algorithm, clients, answer_bytes);
+        let bare = BareAcceptor::start(algorithm, clients, answer_bytes);
         let mut arena = Arena {
             tokens,
             publisher,

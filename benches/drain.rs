@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::client::{ask_until, connect, head, head_for};
-use support::feed::{Feed, Way};
-use support::hearing::Seen;
+use support::numbered_publisher::{NumberedPublisher, PublishPath};
+use support::delivery_check::DeliveryCounts;
 use support::process::wait_until;
 use support::redis::Redis;
 use support::report::{self, grouped, quantile, rounded};
 use support::server::{SECRET, Server, Tokens};
-use support::stream::{STREAM, StreamPublisher};
-use support::wanderers::{self, Wanderers};
+use support::stream_publisher::{STREAM, StreamPublisher};
+use support::reconnecting_clients::{self, ReconnectingClients};
 use support::{Options, connections};
 
 /// Messages a second, to all topics together.
@@ -50,7 +50,7 @@ fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == wanderers::ROLE => wanderers::run(rest),
+        Some([role, rest @ ..]) if role == reconnecting_clients::ROLE => reconnecting_clients::run(rest),
         Some(role) => panic!("no such role: {role:?}"),
     }
 }
@@ -70,8 +70,8 @@ fn run(options: &Options) {
     let reads = |server: &&Server| server.counter("stream_ups_total") == 1;
     assert!(wait_until(|| [&leaving, &staying].iter().all(reads)), "the stream is not read");
 
-    let mut feed = Feed::new(Way::Stream(StreamPublisher::new(&redis)), clients);
-    let mut wanderers = Wanderers::start(&[leaving.clients], clients);
+    let mut feed = NumberedPublisher::new(PublishPath::Stream(StreamPublisher::new(&redis)), clients);
+    let mut wanderers = ReconnectingClients::start(&[leaving.clients], clients);
     wanderers.call_home();
     feed.publish_to_each(1);
     wanderers.wait_for(&feed.numbers);
@@ -244,7 +244,7 @@ struct Drained {
     returns: Vec<[Duration; 3]>,
 }
 
-fn drain(server: Server, wanderers: &mut Wanderers) -> Drained {
+fn drain(server: Server, wanderers: &mut ReconnectingClients) -> Drained {
     let start = Instant::now();
     server.stop();
     let took = start.elapsed();
@@ -292,8 +292,8 @@ struct Found {
     clients: usize,
     rate: usize,
     published: usize,
-    after_reloads: Seen,
-    seen: Seen,
+    after_reloads: DeliveryCounts,
+    seen: DeliveryCounts,
     drained: Drained,
     /// How long a client waited for its answers meanwhile, in milliseconds: where the settings were read, where the others
     /// came back.
@@ -363,7 +363,7 @@ impl Found {
         for (fault, count) in self.seen.faults() {
             assert_eq!(count, 0, "{fault}");
         }
-        let Seen { ended, resumed, connections, .. } = self.seen;
+        let DeliveryCounts { ended, resumed, connections, .. } = self.seen;
         assert_eq!((ended, resumed, connections), (all, all, 2 * all), "everyone comes back once");
         assert_eq!((self.drained.returns.len(), self.refused), (all, 0));
         let [asked, came] = self.drained.busiest();

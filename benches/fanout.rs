@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use support::client::{Client, unmasked};
-use support::drain::{self, Drain};
+use support::receivers::{self, Receivers};
 use support::publisher::Publisher;
 use support::report::{self, grouped, median, quantile, rounded, rounded_to};
-use support::sender::{self, Sender};
+use support::bare_sender::{self, BareSender};
 use support::server::{SHARED_TOPIC, Server};
 use support::usage::CpuTime;
 use support::{Options, connections};
@@ -50,8 +50,8 @@ fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == drain::ROLE => drain::run(rest),
-        Some([role, rest @ ..]) if role == sender::ROLE => sender::run(rest),
+        Some([role, rest @ ..]) if role == receivers::ROLE => receivers::run(rest),
+        Some([role, rest @ ..]) if role == bare_sender::ROLE => bare_sender::run(rest),
         Some(role) => panic!("no such role: {role:?}"),
     }
 }
@@ -88,8 +88,8 @@ fn run(options: &Options) {
 fn compare_nodelay(clients: usize, rounds: usize) -> f64 {
     let text = "x".repeat(150);
     let mut sides = [true, false].map(|nodelay| {
-        let sender = Sender::start(clients, &text, nodelay);
-        let receivers = Drain::start(sender.address, clients, true);
+        let sender = BareSender::start(clients, &text, nodelay);
+        let receivers = Receivers::start(sender.address, clients, true);
         sender.wait_for_all();
         (sender, receivers)
     });
@@ -164,9 +164,9 @@ struct Arena {
     frame_bytes: usize,
     server: Server,
     publisher: Publisher,
-    served: Drain,
-    sender: Sender,
-    unserved: Drain,
+    served: Receivers,
+    sender: BareSender,
+    unserved: Receivers,
     /// Messages that every receiver of each side has got.
     served_messages: usize,
     bare_messages: usize,
@@ -183,9 +183,9 @@ impl Arena {
         let text = first.read();
         drop(first);
 
-        let served = Drain::start(server.clients, clients, false);
-        let sender = Sender::start(clients, &text, true);
-        let unserved = Drain::start(sender.address, clients, true);
+        let served = Receivers::start(server.clients, clients, false);
+        let sender = BareSender::start(clients, &text, true);
+        let unserved = Receivers::start(sender.address, clients, true);
         sender.wait_for_all();
         Arena {
             clients,

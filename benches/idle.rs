@@ -9,11 +9,11 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::drain::{self, Drain};
-use support::idlers::{self, Idlers};
+use support::receivers::{self, Receivers};
+use support::idle_clients::{self, IdleClients};
 use support::process::wait_until;
 use support::report::{self, grouped, median, rounded, rounded_to};
-use support::sender::{self, Sender};
+use support::bare_sender::{self, BareSender};
 use support::server::Server;
 use support::usage::{CpuTime, context_switches};
 use support::{Options, connections_max};
@@ -38,9 +38,9 @@ fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == drain::ROLE => drain::run(rest),
-        Some([role, rest @ ..]) if role == idlers::ROLE => idlers::run(rest),
-        Some([role, rest @ ..]) if role == sender::ROLE => sender::run(rest),
+        Some([role, rest @ ..]) if role == receivers::ROLE => receivers::run(rest),
+        Some([role, rest @ ..]) if role == idle_clients::ROLE => idle_clients::run(rest),
+        Some([role, rest @ ..]) if role == bare_sender::ROLE => bare_sender::run(rest),
         Some(role) => panic!("no such role: {role:?}"),
     }
 }
@@ -59,7 +59,7 @@ fn run(options: &Options) {
         options,
         json!({
             "clients": clients,
-            "frame_bytes": idlers::PING.len(),
+            "frame_bytes": idle_clients::PING.len(),
             "ping_seconds": seconds,
             "rounds": ROUNDS,
             "bare_ns_per_send": {
@@ -84,10 +84,10 @@ struct Bare {
 
 fn send_bare(clients: usize, seconds: usize) -> Bare {
     // A frame of the same length as a ping: a text of nothing.
-    let mut sender = Sender::start(clients, "", true);
-    let mut receivers = Drain::start(sender.address, clients, true);
+    let mut sender = BareSender::start(clients, "", true);
+    let mut receivers = Receivers::start(sender.address, clients, true);
     sender.wait_for_all();
-    let mut round = |send: &dyn Fn(&mut Sender)| {
+    let mut round = |send: &dyn Fn(&mut BareSender)| {
         let before = sender.cpu_time();
         receivers.expect(1);
         send(&mut sender);
@@ -111,7 +111,7 @@ struct Pinged {
 
 fn ping(clients: usize, seconds: usize, answer: bool) -> Pinged {
     let server = Server::start(&["--admin", "127.0.0.1:0", "--ping-seconds", &seconds.to_string()]);
-    let idlers = Idlers::start(server.clients, clients, answer);
+    let idlers = IdleClients::start(server.clients, clients, answer);
     idlers.wait_for_round();
     let read = || {
         let metrics = server.metrics();
@@ -143,7 +143,7 @@ struct Asleep {
 
 fn sleep(clients: usize, time: Duration) -> Asleep {
     let server = Server::start(&HEAD);
-    let _idlers = Idlers::start(server.clients, clients, false);
+    let _idlers = IdleClients::start(server.clients, clients, false);
     let mut calm = (context_switches(server.pid()), Instant::now());
     let is_calm = wait_until(|| {
         let switches = context_switches(server.pid());

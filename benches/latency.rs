@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::chart::{Axis, Chart};
-use support::churn::{self, Churn};
-use support::drain::{self, Drain};
+use support::connection_churn::{self, ConnectionChurn};
+use support::receivers::{self, Receivers};
 use support::echo;
-use support::probe::{Probe, Samples};
+use support::latency_probe::{LatencyProbe, Samples};
 use support::publisher::Publisher;
 use support::report::{self, grouped, median, quantile, rounded, rounded_to};
 use support::server::{SHARED_TOPIC, Server};
@@ -32,10 +32,10 @@ const FLUSH_SMALL: usize = 64;
 const CROWDS: [usize; 3] = [1_000, 5_000, 15_000];
 const QUICK_CROWDS: [usize; 2] = [200, 1_000];
 
-/// Broadcasts under way at one time: when one has reached everybody, the next one is long at work.
+/// BroadcastStream under way at one time: when one has reached everybody, the next one is long at work.
 const IN_FLIGHT: usize = 2;
 
-/// Broadcasts one by one, to know how long one takes.
+/// BroadcastStream one by one, to know how long one takes.
 const SINGLE: usize = 5;
 
 const PAYLOAD_BYTES: usize = 100;
@@ -57,8 +57,8 @@ fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == drain::ROLE => drain::run(rest),
-        Some([role, rest @ ..]) if role == churn::ROLE => churn::run(rest),
+        Some([role, rest @ ..]) if role == receivers::ROLE => receivers::run(rest),
+        Some([role, rest @ ..]) if role == connection_churn::ROLE => connection_churn::run(rest),
         Some([role]) if role == echo::ROLE => echo::run(),
         Some(role) => panic!("no such role: {role:?}"),
     }
@@ -84,7 +84,7 @@ fn run(options: &Options) {
 }
 
 /// Takes the samples, and says how much of the time the server was kept waiting for a core.
-fn sample(probe: &mut Probe, server: &Server, count: usize) -> (Samples, f64) {
+fn sample(probe: &mut LatencyProbe, server: &Server, count: usize) -> (Samples, f64) {
     let (start, before) = (Instant::now(), kept_waiting(server.pid()));
     let samples = probe.sample(count);
     let waited = Duration::from_nanos(kept_waiting(server.pid()) - before);
@@ -93,7 +93,7 @@ fn sample(probe: &mut Probe, server: &Server, count: usize) -> (Samples, f64) {
 
 fn alone(count: usize) -> Case {
     let server = Server::start(&[]);
-    let mut probe = Probe::open(&server);
+    let mut probe = LatencyProbe::open(&server);
     let (samples, kept_waiting) = sample(&mut probe, &server, count);
     probe.finish();
     server.stop();
@@ -103,9 +103,9 @@ fn alone(count: usize) -> Case {
 
 fn churning(count: usize) -> Case {
     let server = Server::start(&["--admin", "127.0.0.1:0"]);
-    let mut probe = Probe::open(&server);
+    let mut probe = LatencyProbe::open(&server);
     let before = server.counter("opened_total");
-    let churn = Churn::start(server.clients);
+    let churn = ConnectionChurn::start(server.clients);
     let (samples, kept_waiting) = sample(&mut probe, &server, count);
     let (clients, rate) = churn.stop();
     assert_eq!(server.counter("opened_total") - before, clients as u64, "all were welcomed");
@@ -120,13 +120,13 @@ fn broadcasting(count: usize, clients: usize, flush: usize) -> Case {
     let flush_text = flush.to_string();
     let server =
         Server::start(&["--admin", "127.0.0.1:0", "--flush-clients-per-turn", &flush_text]);
-    let mut drain = Drain::start(server.clients, clients, false);
+    let mut drain = Receivers::start(server.clients, clients, false);
     let mut publisher = Publisher::connect(&server);
-    let mut broadcasts = FanoutQueue::new(&mut publisher, &mut drain, clients);
+    let mut broadcasts = BroadcastStream::new(&mut publisher, &mut drain, clients);
     let single: Vec<[f64; 2]> = (0..SINGLE).map(|_| broadcasts.send_one()).collect();
     let [queued, whole] =
         [0, 1].map(|at| median(&single.iter().map(|times| times[at]).collect::<Vec<_>>()));
-    let mut probe = Probe::open(&server);
+    let mut probe = LatencyProbe::open(&server);
 
     let counters = || ["writes_total", "turns_total"].map(|name| server.counter(name));
     let [writes, turns] = counters();
@@ -159,9 +159,9 @@ fn broadcasting(count: usize, clients: usize, flush: usize) -> Case {
 }
 
 /// The stream of broadcasts.
-struct FanoutQueue<'a> {
+struct BroadcastStream<'a> {
     publisher: &'a mut Publisher,
-    drain: &'a mut Drain,
+    drain: &'a mut Receivers,
     clients: usize,
     payload: String,
     sent: usize,
@@ -169,11 +169,11 @@ struct FanoutQueue<'a> {
     times: Vec<f64>,
 }
 
-impl<'a> FanoutQueue<'a> {
-    fn new(publisher: &'a mut Publisher, drain: &'a mut Drain, clients: usize) -> FanoutQueue<'a> {
+impl<'a> BroadcastStream<'a> {
+    fn new(publisher: &'a mut Publisher, drain: &'a mut Receivers, clients: usize) -> BroadcastStream<'a> {
         drain.allow_ahead(IN_FLIGHT - 1);
         let payload = format!("{:?}", "x".repeat(PAYLOAD_BYTES - 2));
-        FanoutQueue { publisher, drain, clients, payload, sent: 0, times: Vec::new() }
+        BroadcastStream { publisher, drain, clients, payload, sent: 0, times: Vec::new() }
     }
 
     fn send(&mut self) -> Instant {

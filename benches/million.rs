@@ -24,7 +24,7 @@ use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
 use serde_json::{Value, json};
 use support::chart::{Axis, Chart};
-use support::phones::{Phone, Phones, Shared};
+use support::memory_peers::{PeerState, MemoryPeers, SharedPeers};
 use support::report::{self, grouped, rounded};
 use support::server::{SECRET, SHARED_TOPIC};
 use support::usage::memory;
@@ -47,7 +47,7 @@ struct Phase {
 struct Bench {
     reactor: Reactor,
     events: Events,
-    phones: Shared,
+    phones: SharedPeers,
     ids: Vec<ConnId>,
     publisher: TcpStream,
     phases: Vec<Phase>,
@@ -125,7 +125,7 @@ fn draw(options: &Options, steps: &[(usize, f64)]) {
 
 impl Bench {
     fn start(clients: usize, ping_seconds: u32) -> Bench {
-        let phones = Shared(Rc::new(RefCell::new(Phones::new(clients))));
+        let phones = SharedPeers(Rc::new(RefCell::new(MemoryPeers::new(clients))));
         install(Some(Box::new(phones.clone())));
         let reactor = Reactor::new(plan(clients, ping_seconds)).expect("ports are free");
         let address = reactor.addresses().publishers.expect("there is a port for publishers");
@@ -163,7 +163,7 @@ impl Bench {
         assert_eq!(ended, None);
     }
 
-    fn turn_until(&mut self, what: &str, mut holds: impl FnMut(&Phones) -> bool) {
+    fn turn_until(&mut self, what: &str, mut holds: impl FnMut(&MemoryPeers) -> bool) {
         let start = Instant::now();
         while !holds(&self.phones.0.borrow()) {
             self.turn();
@@ -302,7 +302,7 @@ impl Bench {
             for part in 0..clients.div_ceil(4096) {
                 let ids = &bench.ids[part * 4096..clients.min((part + 1) * 4096)];
                 for id in ids {
-                    bench.phones.0.borrow_mut().all[id.index()] = Phone::Leaving;
+                    bench.phones.0.borrow_mut().all[id.index()] = PeerState::Leaving;
                     let ending = Readiness { ending: true, ..Readiness::default() };
                     bench.reactor.on_ready(*id, ending);
                 }

@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::client::ask_until;
-use support::feed::{Feed, Way};
-use support::hearing::Seen;
+use support::numbered_publisher::{NumberedPublisher, PublishPath};
+use support::delivery_check::DeliveryCounts;
 use support::process::{free_address, wait_until};
 use support::publisher::Publisher;
 use support::redis::Redis;
 use support::report::{self, grouped, quantile, rounded};
 use support::server::Server;
-use support::stream::{STREAM, StreamPublisher};
-use support::wanderers::{self, Wanderers};
+use support::stream_publisher::{STREAM, StreamPublisher};
+use support::reconnecting_clients::{self, ReconnectingClients};
 use support::{Options, connections};
 
 /// Messages a second, to all topics together.
@@ -70,7 +70,7 @@ fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == wanderers::ROLE => wanderers::run(rest),
+        Some([role, rest @ ..]) if role == reconnecting_clients::ROLE => reconnecting_clients::run(rest),
         Some(role) => panic!("no such role: {role:?}"),
     }
 }
@@ -117,7 +117,7 @@ struct Found {
     clients: usize,
     published: usize,
     kills: usize,
-    seen: Seen,
+    seen: DeliveryCounts,
     /// What else is told of it.
     more: Value,
 }
@@ -150,16 +150,16 @@ impl Stage {
         Stage { mode, servers, redis, kills: 0 }
     }
 
-    fn way(&self) -> Way {
+    fn way(&self) -> PublishPath {
         match &self.redis {
-            Some(redis) => Way::Stream(StreamPublisher::new(redis)),
-            None => Way::Port(Publisher::connect(&self.servers[0])),
+            Some(redis) => PublishPath::Stream(StreamPublisher::new(redis)),
+            None => PublishPath::Port(Publisher::connect(&self.servers[0])),
         }
     }
 
-    fn clients(&self, clients: usize) -> Wanderers {
+    fn clients(&self, clients: usize) -> ReconnectingClients {
         let servers: Vec<_> = self.servers.iter().map(|server| server.clients).collect();
-        Wanderers::start(&servers, clients)
+        ReconnectingClients::start(&servers, clients)
     }
 
     /// Kills what the mode kills, and starts it again.
@@ -184,7 +184,7 @@ fn wander(mode: Mode, clients: usize, minutes: f64) -> Found {
     let length = Duration::from_secs_f64(minutes * 60.0);
     let kill_every = Duration::from_secs_f64(KILL_SECONDS.min(minutes * 60.0 / 4.0));
     let mut stage = Stage::set(mode);
-    let mut feed = Feed::new(stage.way(), clients);
+    let mut feed = NumberedPublisher::new(stage.way(), clients);
     let mut wanderers = stage.clients(clients);
     wanderers.call_home();
     feed.publish_to_each(1);
@@ -222,7 +222,7 @@ fn wander(mode: Mode, clients: usize, minutes: f64) -> Found {
         "minutes": rounded(start.elapsed().as_secs_f64() / 60.0),
         "replayed": stage.servers.iter().map(|one| one.counter("replayed_total")).sum::<u64>(),
     });
-    if let Way::Stream(publisher) = feed.way {
+    if let PublishPath::Stream(publisher) = feed.way {
         more["publishers_doubts"] = json!(publisher.doubts);
         more["added_in_doubt"] = json!(publisher.added_in_doubt);
     }
@@ -236,7 +236,7 @@ fn wander(mode: Mode, clients: usize, minutes: f64) -> Found {
 fn herd(clients: usize) -> Found {
     let stage = Stage::set(Mode::Herd);
     let server = &stage.servers[0];
-    let mut feed = Feed::new(stage.way(), clients);
+    let mut feed = NumberedPublisher::new(stage.way(), clients);
     let mut wanderers = stage.clients(clients);
     wanderers.call_home();
     feed.publish_to_each(1);
@@ -284,9 +284,9 @@ fn herd(clients: usize) -> Found {
 fn come_back(
     server: SocketAddr,
     clients: usize,
-    wanderers: &mut Wanderers,
-    mut feed: Feed,
-) -> (Vec<f64>, [Duration; 2], Feed) {
+    wanderers: &mut ReconnectingClients,
+    mut feed: NumberedPublisher,
+) -> (Vec<f64>, [Duration; 2], NumberedPublisher) {
     let [welcomed, caught_up] = [const { AtomicBool::new(false) }; 2];
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| ask_until(server, clients + 1, Duration::ZERO, &caught_up));

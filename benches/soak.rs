@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::chance::Chance;
 use support::client::{connect, head};
-use support::crowd::{self, Crowd, ROOMS, USERS, room};
+use support::checking_clients::{self, CheckingClients, ROOMS, USERS, room};
 use support::redis::{Redis, publish_command};
 use support::report::{self, grouped, rounded};
 use support::server::{SHARED_TOPIC, Server, Tokens, own_topic};
@@ -37,7 +37,7 @@ fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == crowd::ROLE => crowd::run(rest),
+        Some([role, rest @ ..]) if role == checking_clients::ROLE => checking_clients::run(rest),
         Some(role) => panic!("no such role: {role:?}"),
     }
 }
@@ -125,7 +125,7 @@ fn run(options: &Options) {
 struct Soak {
     redis: Redis,
     server: Server,
-    crowd: Crowd,
+    crowd: CheckingClients,
     publisher: Publisher,
     tokens: Tokens,
     users: Vec<u64>,
@@ -145,7 +145,7 @@ impl Soak {
         let redis = Redis::start();
         let flags = ["--redis", &redis.url(), "--memory-max", "256MiB", "--admin", "127.0.0.1:0"];
         let server = Server::start_as_it_comes(&flags);
-        let crowd = Crowd::start(server.clients, clients, churn);
+        let crowd = CheckingClients::start(server.clients, clients, churn);
         let publisher = Publisher::connect(&redis);
         Soak {
             redis,

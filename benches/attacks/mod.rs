@@ -1,13 +1,13 @@
 //! The attacks by name, and what they share.
 
 mod backlog;
-mod comebacks;
-mod crowds;
-mod memberships;
+mod large_replays;
+mod patterns;
+mod subscriptions;
 mod newest;
 mod nonreaders;
-pub mod others;
-mod replays;
+pub mod bystanders;
+mod history_scans;
 mod signatures;
 mod strangers;
 mod streams;
@@ -29,12 +29,12 @@ pub type Attack = fn(&Options) -> Value;
 pub const ALL: &[(&str, Attack)] = &[
     ("unfinished", unfinished::run),
     ("backlog", backlog::run),
-    ("comebacks", comebacks::run),
-    ("replays", replays::run),
-    ("crowds", crowds::run),
+    ("large_replays", large_replays::run),
+    ("history_scans", history_scans::run),
+    ("patterns", patterns::run),
     ("newest", newest::run),
     ("nonreaders", nonreaders::run),
-    ("memberships", memberships::run),
+    ("subscriptions", subscriptions::run),
     ("upstream", upstream::run),
     ("silent", strangers::run_silent),
     ("unproven", strangers::run_unproven),
@@ -55,7 +55,7 @@ pub fn assert_at_most(figure: i64, most: i64, what: &str) {
 const PING_MS_MAX: f64 = 50.0;
 const BROADCAST_TIMES_MAX: f64 = 2.0;
 
-/// Asserts that the others waited no longer than that, by the figures of [`others::Waits::beside`].
+/// Asserts that the others waited no longer than that, by the figures of [`bystanders::Waits::beside`].
 pub fn assert_others_at_most(figures: &Map<String, Value>) {
     assert_answered(figures);
     assert_figure(figures, "broadcast_times_quiet", BROADCAST_TIMES_MAX);
@@ -79,7 +79,7 @@ pub fn ask(client: &mut Client) {
 
 /// The cursor of a first welcome.
 pub fn cursor(server: SocketAddr, token: &str) -> String {
-    let mut stream = Client::ask(server, others::ATTACKER, token).into_stream();
+    let mut stream = Client::ask(server, bystanders::ATTACKER, token).into_stream();
     let mut text = String::new();
     let mut buffer = [0; 2048];
     loop {

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::assert_at_most;
-use super::others::ATTACKER;
+use super::bystanders::ATTACKER;
 use crate::support::Options;
 use crate::support::client::Client;
 use crate::support::publisher::Publisher;

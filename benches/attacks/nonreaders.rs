@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::others::ATTACKER;
+use super::bystanders::ATTACKER;
 use super::{ask, assert_at_most};
 use crate::support::Options;
 use crate::support::client::{Client, connect, head_for};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::assert_answered;
-use super::others::ATTACKER;
+use super::bystanders::ATTACKER;
 use crate::support::Options;
 use crate::support::client::{Client, connect, head, head_for, masked};
 use crate::support::process::wait_until;

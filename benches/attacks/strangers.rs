@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::assert_at_most;
-use super::others::ATTACKER;
+use super::bystanders::ATTACKER;
 use crate::support::Options;
 use crate::support::client::{begin_to_connect, connect, head};
 use crate::support::report::{quantile, rounded};

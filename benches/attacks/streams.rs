@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::others::ATTACKER;
+use super::bystanders::ATTACKER;
 use super::{assert_at_most, cursor};
 use crate::support::Options;
 use crate::support::client::{connect, head_for, masked, whole_frame};
@@ -19,7 +19,7 @@ use crate::support::process::wait_until;
 use crate::support::redis::{Redis, RedisAsker};
 use crate::support::report::{quantile, rounded};
 use crate::support::server::{Server, Tokens};
-use crate::support::stream::STREAM;
+use crate::support::stream_publisher::STREAM;
 use crate::support::usage::peak;
 
 /// Connections of the attacker at one time, and how long one stays.

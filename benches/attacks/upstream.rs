@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::others::ATTACKER;
+use super::bystanders::ATTACKER;
 use crate::support::Options;
 use crate::support::client::{Client, masked};
 use crate::support::redis::Redis;

@@ -1,6 +1,6 @@
 //! What the benches share: how they are called, how long they wait, how many connections they hold.
 //!
-//! A bench starts the real binary ([`server`]), opens clients by the thousand ([`client`], [`drain`]) and a publisher
+//! A bench starts the real binary ([`server`]), opens clients by the thousand ([`client`], [`receivers`]) and a publisher
 //! ([`publisher`], or [`redis`]), reads what the server uses ([`usage`]), prints a table for people, then one line of JSON ([`report`]),
 //! and draws what is a curve ([`chart`]).
 //! Every wait is for a condition, and has a deadline. Linux only: the figures come from `/proc`, and the clients from many
@@ -9,32 +9,32 @@
 // Each bench uses a part of it.
 #![allow(dead_code)]
 
-pub mod acceptor;
+pub mod bare_acceptor;
 pub mod admin;
 pub mod chance;
 pub mod chart;
-pub mod churn;
+pub mod connection_churn;
 pub mod client;
-pub mod crowd;
-pub mod drain;
+pub mod checking_clients;
+pub mod receivers;
 pub mod echo;
-pub mod feed;
-pub mod hearing;
-pub mod idlers;
-pub mod phones;
-pub mod probe;
+pub mod numbered_publisher;
+pub mod delivery_check;
+pub mod idle_clients;
+pub mod memory_peers;
+pub mod latency_probe;
 pub mod process;
 pub mod publisher;
 pub mod redis;
 pub mod report;
-pub mod sender;
+pub mod bare_sender;
 pub mod server;
 pub mod signer;
-pub mod stream;
+pub mod stream_publisher;
 pub mod symbols;
 pub mod usage;
-pub mod wanderer;
-pub mod wanderers;
+pub mod reconnecting_client;
+pub mod reconnecting_clients;
 
 use std::time::Duration;
 

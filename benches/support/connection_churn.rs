@@ -19,14 +19,14 @@ const AT_ONCE: usize = 200;
 const FIRST_NUMBER: usize = 1_000_000;
 
 /// The process, as the bench sees it.
-pub struct Churn(Helper);
+pub struct ConnectionChurn(Helper);
 
-impl Churn {
+impl ConnectionChurn {
     /// Starts it, and waits until the first have come and gone.
-    pub fn start(server: SocketAddr) -> Churn {
+    pub fn start(server: SocketAddr) -> ConnectionChurn {
         let helper = Helper::start(ROLE, &[&server.to_string()]);
         assert_eq!(helper.hear(), "started");
-        Churn(helper)
+        ConnectionChurn(helper)
     }
 
     /// Ends it: how many have come and gone, and how many of them in a second.

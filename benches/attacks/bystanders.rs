@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::client::ask_until;
-use crate::support::drain::Drain;
+use crate::support::receivers::Receivers;
 use crate::support::publisher::Publisher;
 use crate::support::report::{quantile, rounded};
 use crate::support::server::{SHARED_TOPIC, Server};
@@ -29,10 +29,10 @@ const QUESTION_EVERY: Duration = Duration::from_millis(25);
 const BROADCAST_EVERY: Duration = Duration::from_millis(20);
 
 /// Clients that behave, and the publisher that speaks to them.
-pub struct Others {
+pub struct Bystanders {
     server: SocketAddr,
     publisher: Publisher,
-    listeners: Drain,
+    listeners: Receivers,
 }
 
 /// How long the others waited, in milliseconds.
@@ -41,16 +41,16 @@ pub struct Waits {
     broadcast: Vec<f64>,
 }
 
-impl Others {
-    /// Opens the listeners. A server with a Redis is published to through that: see [`Others::with`].
-    pub fn open(server: &Server) -> Others {
-        Others::with(server, Publisher::connect(server))
+impl Bystanders {
+    /// Opens the listeners. A server with a Redis is published to through that: see [`Bystanders::with`].
+    pub fn open(server: &Server) -> Bystanders {
+        Bystanders::with(server, Publisher::connect(server))
     }
 
     /// Opens the listeners of what this publisher says.
-    pub fn with(server: &Server, publisher: Publisher) -> Others {
-        let listeners = Drain::start(server.clients, LISTENERS, false);
-        Others { server: server.clients, publisher, listeners }
+    pub fn with(server: &Server, publisher: Publisher) -> Bystanders {
+        let listeners = Receivers::start(server.clients, LISTENERS, false);
+        Bystanders { server: server.clients, publisher, listeners }
     }
 
     /// Measures for so long at least: the time to an answer, and the time until a broadcast is with all.

@@ -16,20 +16,20 @@ use super::{DEADLINE, connections_max};
 pub const ROLE: &str = "send";
 
 /// The loop, as the bench sees it.
-pub struct Sender {
+pub struct BareSender {
     helper: Helper,
     /// Where it accepts its receivers.
     pub address: SocketAddr,
 }
 
-impl Sender {
+impl BareSender {
     /// A loop that is to send frames of this text, once `clients` receivers have connected, on sockets with TCP_NODELAY as the
     /// server's are, or without.
-    pub fn start(clients: usize, text: &str, nodelay: bool) -> Sender {
+    pub fn start(clients: usize, text: &str, nodelay: bool) -> BareSender {
         let kind = if nodelay { "nodelay" } else { "delay" };
         let helper = Helper::start(ROLE, &[&clients.to_string(), text, kind]);
         let address = helper.hear().parse().expect("an address");
-        Sender { helper, address }
+        BareSender { helper, address }
     }
 
     /// Waits until everybody is connected.

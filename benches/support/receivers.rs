@@ -15,16 +15,16 @@ use super::{DEADLINE, connections_max};
 pub const ROLE: &str = "drain";
 
 /// The receivers, as the bench sees them.
-pub struct Drain(Helper);
+pub struct Receivers(Helper);
 
-impl Drain {
+impl Receivers {
     /// Opens `clients` authenticated WebSockets, or as many connections that get frames unasked if `bare`.
-    pub fn start(server: SocketAddr, clients: usize, bare: bool) -> Drain {
+    pub fn start(server: SocketAddr, clients: usize, bare: bool) -> Receivers {
         let (server, clients) = (server.to_string(), clients.to_string());
         let kind = if bare { "bare" } else { "websocket" };
         let helper = Helper::start(ROLE, &[&server, &clients, kind]);
         assert_eq!(helper.hear(), "open");
-        Drain(helper)
+        Receivers(helper)
     }
 
     /// Says how many messages each of them is to get now. Comes before they are sent.
@@ -75,7 +75,7 @@ pub fn run(arguments: &[String]) {
             .map(Client::into_stream)
             .collect::<Vec<_>>(),
     };
-    let mut receivers = Receivers::new(streams);
+    let mut receivers = ReceiverLoop::new(streams);
     println!("open");
     for order in orders() {
         match order.split_once(' ') {
@@ -98,7 +98,7 @@ struct Receiver {
     ended: bool,
 }
 
-struct Receivers {
+struct ReceiverLoop {
     poll: Poll,
     events: Events,
     all: Vec<Receiver>,
@@ -113,8 +113,8 @@ struct Receivers {
     ended: usize,
 }
 
-impl Receivers {
-    fn new(streams: Vec<std::net::TcpStream>) -> Receivers {
+impl ReceiverLoop {
+    fn new(streams: Vec<std::net::TcpStream>) -> ReceiverLoop {
         let poll = Poll::new().expect("an epoll descriptor can be had");
         let mut all = Vec::with_capacity(streams.len());
         for (number, stream) in streams.into_iter().enumerate() {
@@ -125,7 +125,7 @@ impl Receivers {
                 .expect("a socket can be registered");
             all.push(Receiver { stream, counter: Counter::default(), ended: false });
         }
-        Receivers {
+        ReceiverLoop {
             poll,
             events: Events::with_capacity(1024),
             all,
@@ -153,7 +153,7 @@ impl Receivers {
         (messages().min().unwrap_or(0), messages().max().unwrap_or(0))
     }
 
-    fn read_while(&mut self, wanted: impl Fn(&Receivers) -> bool) {
+    fn read_while(&mut self, wanted: impl Fn(&ReceiverLoop) -> bool) {
         let start = Instant::now();
         while wanted(self) {
             let left = DEADLINE.checked_sub(start.elapsed()).unwrap_or_else(|| {

@@ -11,7 +11,7 @@ use super::server::Tokens;
 
 /// Where a client stands.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Phone {
+pub enum PeerState {
     New,
     Asked,
     Open,
@@ -21,9 +21,9 @@ pub enum Phone {
 }
 
 /// The far ends: a byte and a bit for each client.
-pub struct Phones {
+pub struct MemoryPeers {
     pub tokens: Tokens,
-    pub all: Vec<Phone>,
+    pub all: Vec<PeerState>,
     /// Who has got the message that is on its way.
     pub got: Vec<u64>,
     pub received: usize,
@@ -38,14 +38,14 @@ pub struct Phones {
 
 /// Held by the loop and by the bench.
 #[derive(Clone)]
-pub struct Shared(pub Rc<RefCell<Phones>>);
+pub struct SharedPeers(pub Rc<RefCell<MemoryPeers>>);
 
-impl FarEnds for Shared {
+impl FarEnds for SharedPeers {
     fn read(&mut self, id: ConnId, mut buffer: &mut [u8]) -> io::Result<usize> {
         let mut phones = self.0.borrow_mut();
         let number = id.index();
         match phones.all[number] {
-            Phone::New => {
+            PeerState::New => {
                 let room = buffer.len();
                 let token = phones.tokens.token(number);
                 write!(
@@ -54,15 +54,15 @@ impl FarEnds for Shared {
                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                      Authorization: Bearer {token}\r\n\r\n"
                 )?;
-                phones.all[number] = Phone::Asked;
+                phones.all[number] = PeerState::Asked;
                 Ok(room - buffer.len())
             }
-            Phone::OwesPong => {
-                phones.all[number] = Phone::Open;
+            PeerState::OwesPong => {
+                phones.all[number] = PeerState::Open;
                 buffer.write(&[0x8a, 0x80, 0, 0, 0, 0])
             }
-            Phone::Leaving => Ok(0),
-            Phone::Asked | Phone::Open | Phone::Gone => Err(ErrorKind::WouldBlock.into()),
+            PeerState::Leaving => Ok(0),
+            PeerState::Asked | PeerState::Open | PeerState::Gone => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -70,18 +70,18 @@ impl FarEnds for Shared {
         let mut phones = self.0.borrow_mut();
         let number = id.index();
         match (phones.all[number], bytes) {
-            (Phone::Asked, _) => {
+            (PeerState::Asked, _) => {
                 let text = String::from_utf8_lossy(bytes);
                 assert!(text.starts_with("HTTP/1.1 101 ") && text.contains(r#"{"op":"welcome""#));
-                phones.all[number] = Phone::Open;
+                phones.all[number] = PeerState::Open;
                 phones.opened += 1;
             }
-            (Phone::Open, [0x89, 0]) => {
-                phones.all[number] = Phone::OwesPong;
+            (PeerState::Open, [0x89, 0]) => {
+                phones.all[number] = PeerState::OwesPong;
                 phones.pings += 1;
                 phones.ready.push(id);
             }
-            (Phone::Open | Phone::OwesPong, [0x81, length, payload @ ..]) => {
+            (PeerState::Open | PeerState::OwesPong, [0x81, length, payload @ ..]) => {
                 assert_eq!(usize::from(*length), payload.len(), "one message at a time");
                 let (word, bit) = (number / 64, 1 << (number % 64));
                 assert!(phones.got[word] & bit == 0, "client {number} got a message twice");
@@ -97,18 +97,18 @@ impl FarEnds for Shared {
 
     fn close(&mut self, id: ConnId) {
         let mut phones = self.0.borrow_mut();
-        assert!(phones.all[id.index()] == Phone::Leaving, "nobody is closed who does not leave");
-        phones.all[id.index()] = Phone::Gone;
+        assert!(phones.all[id.index()] == PeerState::Leaving, "nobody is closed who does not leave");
+        phones.all[id.index()] = PeerState::Gone;
         phones.gone += 1;
     }
 }
 
-impl Phones {
+impl MemoryPeers {
     /// So many, in memory that is all touched already, so that it is not counted as the server's later.
-    pub fn new(clients: usize) -> Phones {
-        let mut phones = Phones {
+    pub fn new(clients: usize) -> MemoryPeers {
+        let mut phones = MemoryPeers {
             tokens: Tokens::new(),
-            all: vec![Phone::Gone; clients],
+            all: vec![PeerState::Gone; clients],
             got: vec![0; clients.div_ceil(64)],
             received: 0,
             ready: Vec::with_capacity(4096),
@@ -116,7 +116,7 @@ impl Phones {
             gone: 0,
             pings: 0,
         };
-        phones.all.fill(Phone::New);
+        phones.all.fill(PeerState::New);
         phones.got.fill(1);
         phones
     }

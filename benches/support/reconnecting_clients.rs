@@ -15,11 +15,11 @@ use mio::{Events, Poll};
 
 use super::chance::Chance;
 use super::connections_max;
-use super::feed::{heard_by, topics};
-use super::hearing::{Hearing, Seen};
+use super::numbered_publisher::{heard_by, topics};
+use super::delivery_check::{DeliveryCheck, DeliveryCounts};
 use super::process::{Helper, orders};
 use super::server::{SHARED_TOPIC, Tokens, own_topic};
-use super::wanderer::{Cut, Wanderer};
+use super::reconnecting_client::{Cut, ReconnectingClient};
 
 /// The name of this part.
 pub const ROLE: &str = "wander";
@@ -41,13 +41,13 @@ const PATIENCE: Duration = Duration::from_secs(50);
 const FAULTS_TOLD: usize = 10;
 
 /// The process, as the bench sees it.
-pub struct Wanderers(Helper);
+pub struct ReconnectingClients(Helper);
 
-impl Wanderers {
+impl ReconnectingClients {
     /// So many clients, all of them away. They come to the next of these servers each time.
-    pub fn start(servers: &[SocketAddr], clients: usize) -> Wanderers {
+    pub fn start(servers: &[SocketAddr], clients: usize) -> ReconnectingClients {
         let servers: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
-        Wanderers(Helper::start(ROLE, &[&clients.to_string(), &servers.join(",")]))
+        ReconnectingClients(Helper::start(ROLE, &[&clients.to_string(), &servers.join(",")]))
     }
 
     /// From now on they are cut off at random.
@@ -93,10 +93,10 @@ impl Wanderers {
     }
 
     /// What they have seen so far.
-    pub fn seen(&mut self) -> Seen {
+    pub fn seen(&mut self) -> DeliveryCounts {
         self.0.tell("seen");
         let line = self.0.hear();
-        Seen::from_line(&line).unwrap_or_else(|| panic!("unexpected: {line}"))
+        DeliveryCounts::from_line(&line).unwrap_or_else(|| panic!("unexpected: {line}"))
     }
 
     fn expect_answer(&mut self) {
@@ -112,17 +112,17 @@ enum Goal {
     Numbers(Vec<u64>),
 }
 
-struct Band {
+struct ReconnectLoop {
     poll: Poll,
     servers: Vec<SocketAddr>,
-    all: Vec<Wanderer>,
+    all: Vec<ReconnectingClient>,
     chance: Chance,
     /// When whoever is away comes back.
     returns: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Since when they are cut off at random, and how many were.
     cuts: Option<(Instant, usize)>,
     goal: Option<(Instant, Goal)>,
-    seen: Seen,
+    seen: DeliveryCounts,
     faults: usize,
     buffer: Vec<u8>,
 }
@@ -130,7 +130,7 @@ struct Band {
 /// Plays this part.
 pub fn run(arguments: &[String]) {
     let [clients, servers] = arguments else { panic!("the clients are told how many, and where") };
-    let mut band = Band::new(
+    let mut band = ReconnectLoop::new(
         clients.parse().expect("a number"),
         servers.split(',').map(|server| server.parse().expect("an address")).collect(),
     );
@@ -151,20 +151,20 @@ pub fn run(arguments: &[String]) {
     }
 }
 
-impl Band {
-    fn new(clients: usize, servers: Vec<SocketAddr>) -> Band {
+impl ReconnectLoop {
+    fn new(clients: usize, servers: Vec<SocketAddr>) -> ReconnectLoop {
         let (tokens, names) = (Tokens::new(), topics(clients));
         let with = |number: usize, heard: &[String]| {
             // Its own topic comes by itself, and first.
             let token = tokens.token_for(number, heard.get(1..).unwrap_or_default());
-            Wanderer::new(number, token, Hearing::new(heard.iter().cloned()))
+            ReconnectingClient::new(number, token, DeliveryCheck::new(heard.iter().cloned()))
         };
         let everyone = (0..clients).map(|number| {
             let heard = heard_by(number, clients).map(|place| names[place].clone());
             with(number, &heard)
         });
         let bystander = with(clients, &[own_topic(clients), SHARED_TOPIC.to_owned()]);
-        Band {
+        ReconnectLoop {
             poll: Poll::new().expect("an epoll descriptor can be had"),
             servers,
             all: everyone.chain([bystander]).collect(),
@@ -172,7 +172,7 @@ impl Band {
             returns: BinaryHeap::new(),
             cuts: None,
             goal: None,
-            seen: Seen::default(),
+            seen: DeliveryCounts::default(),
             faults: 0,
             buffer: vec![0; 64 * 1024],
         }
@@ -281,7 +281,7 @@ impl Band {
     fn answer_goal(&mut self) {
         let Some((since, goal)) = &self.goal else { return };
         let clients = self.all.len() - 1;
-        let is_there = |(number, one): &(usize, &Wanderer)| match goal {
+        let is_there = |(number, one): &(usize, &ReconnectingClient)| match goal {
             Goal::Home => one.is_welcomed(),
             Goal::Back => one.asked.is_some() && one.is_welcomed(),
             Goal::Numbers(numbers) if *number == clients => {

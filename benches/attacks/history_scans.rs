@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::others::{ATTACKER, Others};
+use super::bystanders::{ATTACKER, Bystanders};
 use super::{assert_others_at_most, cursor};
 use crate::support::Options;
 use crate::support::client::{Client, head_for};
@@ -46,7 +46,7 @@ pub fn run(options: &Options) -> Value {
         for _ in 0..MESSAGES / BURST {
             publisher.publish("somebody.else", "1", BURST);
         }
-        let mut others = Others::open(&server);
+        let mut others = Bystanders::open(&server);
         let quiet = others.wait(length);
         let stopped = Arc::new(AtomicBool::new(false));
         let attackers: Vec<_> = (0..connections)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::chance::Chance;
 use super::publisher::Publisher;
 use super::server::{SHARED_TOPIC, own_topic};
-use super::stream::StreamPublisher;
+use super::stream_publisher::StreamPublisher;
 
 /// Clients of one room.
 pub const ROOM: usize = 50;
@@ -31,7 +31,7 @@ pub fn heard_by(client: usize, clients: usize) -> [usize; 3] {
 }
 
 /// The way that messages take.
-pub enum Way {
+pub enum PublishPath {
     /// The server's own port.
     Port(Publisher),
     /// A stream of Redis.
@@ -39,8 +39,8 @@ pub enum Way {
 }
 
 /// Publishes, and knows the last number of each topic.
-pub struct Feed {
-    pub way: Way,
+pub struct NumberedPublisher {
+    pub way: PublishPath,
     clients: usize,
     topics: Vec<String>,
     /// By the topics' places.
@@ -49,12 +49,12 @@ pub struct Feed {
     chance: Chance,
 }
 
-impl Feed {
+impl NumberedPublisher {
     /// Of what so many clients hear.
-    pub fn new(way: Way, clients: usize) -> Feed {
+    pub fn new(way: PublishPath, clients: usize) -> NumberedPublisher {
         let topics = topics(clients);
         let numbers = vec![0; topics.len()];
-        Feed { way, clients, topics, numbers, published: 0, chance: Chance::new(0xfeed) }
+        NumberedPublisher { way, clients, topics, numbers, published: 0, chance: Chance::new(0xfeed) }
     }
 
     /// So many messages to each topic.
@@ -110,8 +110,8 @@ impl Feed {
             })
             .collect();
         match &mut self.way {
-            Way::Port(publisher) => publisher.publish_all(&messages),
-            Way::Stream(publisher) => publisher.add(&messages),
+            PublishPath::Port(publisher) => publisher.publish_all(&messages),
+            PublishPath::Stream(publisher) => publisher.add(&messages),
         }
         self.published += messages.len();
     }

@@ -2,7 +2,7 @@
 
 /// What all clients together have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct DeliveryCounts {
     pub connections: usize,
     /// Of these, with a cursor: they were told that what they missed follows, or that it does not.
     pub resumed: usize,
@@ -20,7 +20,7 @@ pub struct Seen {
     pub fallen: usize,
 }
 
-impl Seen {
+impl DeliveryCounts {
     /// All that must not be.
     pub fn faults(&self) -> [(&'static str, usize); 6] {
         [
@@ -35,15 +35,15 @@ impl Seen {
 
     /// As one line of text.
     pub fn to_line(self) -> String {
-        let Seen { connections, resumed, refused, ended, messages, .. } = self;
-        let Seen { gaps, lost, twice, misdelivered, fallen, .. } = self;
+        let DeliveryCounts { connections, resumed, refused, ended, messages, .. } = self;
+        let DeliveryCounts { gaps, lost, twice, misdelivered, fallen, .. } = self;
         format!(
             "{connections} {resumed} {refused} {ended} {messages} {gaps} {lost} {twice} {misdelivered} {fallen}"
         )
     }
 
     /// Reads such a line.
-    pub fn from_line(line: &str) -> Option<Seen> {
+    pub fn from_line(line: &str) -> Option<DeliveryCounts> {
         let numbers: Vec<usize> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
         let [
             connections,
@@ -60,7 +60,7 @@ impl Seen {
         else {
             return None;
         };
-        Some(Seen {
+        Some(DeliveryCounts {
             connections,
             resumed,
             refused,
@@ -83,17 +83,17 @@ struct Topic {
 }
 
 /// What it remembers.
-pub struct Hearing {
+pub struct DeliveryCheck {
     topics: Vec<Topic>,
     /// The cursor that it comes back with; empty before its first welcome.
     pub since: String,
 }
 
-impl Hearing {
+impl DeliveryCheck {
     /// Nothing yet, of these topics.
-    pub fn new(topics: impl Iterator<Item = String>) -> Hearing {
+    pub fn new(topics: impl Iterator<Item = String>) -> DeliveryCheck {
         let topics = topics.map(|name| Topic { name, last: Some(0) }).collect();
-        Hearing { topics, since: String::new() }
+        DeliveryCheck { topics, since: String::new() }
     }
 
     /// Whether it has heard these numbers last, one of each topic.
@@ -108,7 +108,7 @@ impl Hearing {
     }
 
     /// A text frame came. Returns a sentence for people if something is wrong with it.
-    pub fn hear(&mut self, text: &str, seen: &mut Seen) -> Option<String> {
+    pub fn hear(&mut self, text: &str, seen: &mut DeliveryCounts) -> Option<String> {
         if text.starts_with(r#"{"op":"welcome""#) {
             return self.welcome(text, seen);
         }
@@ -123,7 +123,7 @@ impl Hearing {
         self.message(text, seen)
     }
 
-    fn welcome(&mut self, text: &str, seen: &mut Seen) -> Option<String> {
+    fn welcome(&mut self, text: &str, seen: &mut DeliveryCounts) -> Option<String> {
         let before = std::mem::replace(&mut self.since, text_of(text, "id").to_owned());
         if before.is_empty() {
             return None;
@@ -138,7 +138,7 @@ impl Hearing {
         Some(format!("refused what came since {before}: {text}"))
     }
 
-    fn message(&mut self, text: &str, seen: &mut Seen) -> Option<String> {
+    fn message(&mut self, text: &str, seen: &mut DeliveryCounts) -> Option<String> {
         let id = text_of(text, "id");
         let number = text.rsplit("\"data\":").next().and_then(|rest| rest.strip_suffix('}'));
         let number = number.and_then(|number| number.parse::<u64>().ok());

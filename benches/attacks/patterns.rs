@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::assert_others_at_most;
-use super::others::{ATTACKER, Others};
+use super::bystanders::{ATTACKER, Bystanders};
 use crate::support::Options;
 use crate::support::client::Client;
 use crate::support::publisher::Publisher;
@@ -36,7 +36,7 @@ pub fn run(options: &Options) -> Value {
     topics.push("room.*".to_owned());
     let crowd = open(&server, ATTACKER + 100_000, LISTENERS / part, &rooms);
     let attackers = open(&server, ATTACKER, ATTACKERS / part, &topics);
-    let mut others = Others::open(&server);
+    let mut others = Bystanders::open(&server);
     let length = Duration::from_secs(if options.quick { 1 } else { 3 });
     let quiet = others.wait(length);
     let mut publisher = Publisher::connect(&server);

@@ -69,7 +69,7 @@ fn main() {
         .map(|(what, bytes)| json!({"after": what, "anonymous_bytes_more": bytes}))
         .collect();
     report::print(
-        "source",
+        "unmatched",
         &options,
         json!({
             "clients": 1,

@@ -9,7 +9,7 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
 use super::client::{begin_to_connect, head_for, whole_frame};
-use super::hearing::{Hearing, Seen};
+use super::delivery_check::{DeliveryCheck, DeliveryCounts};
 
 /// Neighbours in number come from different addresses: none runs out of ports that wait for the last segments of their last
 /// connection.
@@ -31,10 +31,10 @@ pub enum Cut {
 }
 
 /// One client.
-pub struct Wanderer {
+pub struct ReconnectingClient {
     number: usize,
     token: String,
-    pub hearing: Hearing,
+    pub hearing: DeliveryCheck,
     connection: Option<Connection>,
     /// When a server ended its connection last, and how long it was asked to wait before it comes back.
     pub asked: Option<(Instant, Duration)>,
@@ -51,10 +51,10 @@ struct Connection {
     incoming: Vec<u8>,
 }
 
-impl Wanderer {
+impl ReconnectingClient {
     /// It has not come yet.
-    pub fn new(number: usize, token: String, hearing: Hearing) -> Wanderer {
-        Wanderer { number, token, hearing, connection: None, asked: None, visits: 0 }
+    pub fn new(number: usize, token: String, hearing: DeliveryCheck) -> ReconnectingClient {
+        ReconnectingClient { number, token, hearing, connection: None, asked: None, visits: 0 }
     }
 
     /// Whether it has no connection.
@@ -111,7 +111,7 @@ impl Wanderer {
     pub fn on_ready(
         &mut self,
         buffer: &mut [u8],
-        seen: &mut Seen,
+        seen: &mut DeliveryCounts,
         mut tell: impl FnMut(String),
     ) -> io::Result<()> {
         let Some(connection) = &mut self.connection else { return Ok(()) };

@@ -34,7 +34,7 @@ pub struct Samples {
 }
 
 /// A publisher, the client that it speaks to, one that it does not speak to, and an echo.
-pub struct Probe {
+pub struct LatencyProbe {
     publisher: Publisher,
     receiver: Client,
     bystander: Client,
@@ -42,9 +42,9 @@ pub struct Probe {
     epoch: Instant,
 }
 
-impl Probe {
+impl LatencyProbe {
     /// Connects them. The clients listen to nothing but their own topics.
-    pub fn open(server: &Server) -> Probe {
+    pub fn open(server: &Server) -> LatencyProbe {
         let mut clients = Client::open(server.clients, RECEIVER..BYSTANDER + 1);
         for client in &mut clients {
             client.send(r#"{"op":"unsubscribe","topic":"news"}"#);
@@ -53,7 +53,7 @@ impl Probe {
         let bystander = clients.pop().expect("there are two");
         let receiver = clients.pop().expect("there are two");
         let publisher = Publisher::connect(server);
-        Probe { publisher, receiver, bystander, echo: Echo::start(), epoch: Instant::now() }
+        LatencyProbe { publisher, receiver, bystander, echo: Echo::start(), epoch: Instant::now() }
     }
 
     /// Takes so many samples of each kind.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::others::ATTACKER;
+use super::bystanders::ATTACKER;
 use super::{ask, assert_at_most};
 use crate::support::client::Client;
 use crate::support::server::{Server, Tokens, is_another};

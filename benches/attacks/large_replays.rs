@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::others::{ATTACKER, Others};
+use super::bystanders::{ATTACKER, Bystanders};
 use super::{assert_others_at_most, cursor};
 use crate::support::Options;
 use crate::support::client::{connect, head_for};
@@ -43,7 +43,7 @@ pub fn run(options: &Options) -> Value {
     for _ in 0..options.pick(MESSAGES, QUICK_MESSAGES) / BURST {
         publisher.publish(TOPIC, &payload, BURST);
     }
-    let mut others = Others::open(&server);
+    let mut others = Bystanders::open(&server);
     let quiet = others.wait(length);
     let attack = Attack::start(server.clients, &token, &since);
     let waits = others.wait(length);

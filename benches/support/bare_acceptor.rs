@@ -10,7 +10,7 @@ use oneloop::push::auth::Keys;
 
 use super::connections_max;
 use super::process::{Helper, orders};
-use super::sender::listen;
+use super::bare_sender::listen;
 use super::signer::{Signer, unix};
 use super::usage::{CpuTime, cpu_time};
 
@@ -18,19 +18,19 @@ use super::usage::{CpuTime, cpu_time};
 pub const ROLE: &str = "accept";
 
 /// The loop, as the bench sees it.
-pub struct Acceptor {
+pub struct BareAcceptor {
     helper: Helper,
     /// Where it accepts.
     pub address: SocketAddr,
 }
 
-impl Acceptor {
+impl BareAcceptor {
     /// A loop that checks tokens of this algorithm and answers with so many bytes.
-    pub fn start(algorithm: &str, clients: usize, answer_bytes: usize) -> Acceptor {
+    pub fn start(algorithm: &str, clients: usize, answer_bytes: usize) -> BareAcceptor {
         let (clients, bytes) = (clients.to_string(), answer_bytes.to_string());
         let helper = Helper::start(ROLE, &[algorithm, &clients, &bytes]);
         let address = helper.hear().parse().expect("an address");
-        Acceptor { helper, address }
+        BareAcceptor { helper, address }
     }
 
     /// Accepts so many connections, which wait already, and checks a token for each.

@@ -21,16 +21,16 @@ pub const PING: [u8; 2] = [0x89, 0];
 const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 
 /// The clients, as the bench sees them.
-pub struct Idlers(Helper);
+pub struct IdleClients(Helper);
 
-impl Idlers {
+impl IdleClients {
     /// Opens `clients` authenticated WebSockets.
-    pub fn start(server: SocketAddr, clients: usize, answer: bool) -> Idlers {
+    pub fn start(server: SocketAddr, clients: usize, answer: bool) -> IdleClients {
         let (server, clients) = (server.to_string(), clients.to_string());
         let answer = if answer { "answer" } else { "ignore" };
         let helper = Helper::start(ROLE, &[&server, &clients, answer]);
         assert_eq!(helper.hear(), "open");
-        Idlers(helper)
+        IdleClients(helper)
     }
 
     /// Waits until each has got one ping more.
@@ -56,19 +56,19 @@ pub fn run(arguments: &[String]) {
         poll.registry()
             .register(&mut stream, Token(number), Interest::READABLE)
             .expect("a socket can be registered");
-        all.push(Idler { stream, pings: 0 });
+        all.push(IdleClient { stream, pings: 0 });
     }
     println!("open");
     wait(poll, &mut all, answer == "answer");
 }
 
-struct Idler {
+struct IdleClient {
     stream: TcpStream,
     pings: usize,
 }
 
 /// Until the bench ends this process, or no ping comes for too long.
-fn wait(mut poll: Poll, all: &mut [Idler], answer: bool) {
+fn wait(mut poll: Poll, all: &mut [IdleClient], answer: bool) {
     let mut events = Events::with_capacity(1024);
     let (mut round, mut complete) = (1, 0);
     let mut last = Instant::now();
@@ -92,7 +92,7 @@ fn wait(mut poll: Poll, all: &mut [Idler], answer: bool) {
     }
 }
 
-impl Idler {
+impl IdleClient {
     fn read(&mut self, answer: bool) {
         let mut buffer = [0; 64];
         loop {

@@ -27,7 +27,7 @@ pub const ROOMS: usize = 50;
 
 /// What all clients together have seen.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
+pub struct CheckedCounts {
     pub connections: usize,
     pub messages: usize,
     pub gaps: usize,
@@ -37,19 +37,19 @@ pub struct Seen {
 }
 
 /// The process, as the bench sees it.
-pub struct Crowd(Helper);
+pub struct CheckingClients(Helper);
 
-impl Crowd {
+impl CheckingClients {
     /// So many clients, of whom so many leave in a second, others in their place.
-    pub fn start(server: SocketAddr, clients: usize, churn: usize) -> Crowd {
+    pub fn start(server: SocketAddr, clients: usize, churn: usize) -> CheckingClients {
         let helper =
             Helper::start(ROLE, &[&server.to_string(), &clients.to_string(), &churn.to_string()]);
         assert_eq!(helper.hear(), "open");
-        Crowd(helper)
+        CheckingClients(helper)
     }
 
     /// What they have seen so far.
-    pub fn seen(&mut self) -> Seen {
+    pub fn seen(&mut self) -> CheckedCounts {
         self.0.tell("seen");
         let line = self.0.hear();
         let numbers: Vec<usize> =
@@ -57,7 +57,7 @@ impl Crowd {
         let [connections, messages, gaps, closed, misdelivered, lost] = numbers[..] else {
             panic!("unexpected: {line}")
         };
-        Seen { connections, messages, gaps, closed, misdelivered, lost }
+        CheckedCounts { connections, messages, gaps, closed, misdelivered, lost }
     }
 }
 
@@ -78,7 +78,7 @@ struct Clients {
     /// In the order in which they came.
     order: VecDeque<usize>,
     next: usize,
-    seen: Seen,
+    seen: CheckedCounts,
     buffer: Vec<u8>,
 }
 
@@ -97,7 +97,7 @@ pub fn run(arguments: &[String]) {
         all: HashMap::new(),
         order: VecDeque::new(),
         next: 0,
-        seen: Seen::default(),
+        seen: CheckedCounts::default(),
         buffer: vec![0; 64 * 1024],
     };
     while crowd.all.len() < clients {
@@ -122,7 +122,7 @@ pub fn run(arguments: &[String]) {
         }
         match receiver.try_recv() {
             Ok(_) => {
-                let Seen { connections, messages, gaps, closed, misdelivered, lost } = crowd.seen;
+                let CheckedCounts { connections, messages, gaps, closed, misdelivered, lost } = crowd.seen;
                 println!("{connections} {messages} {gaps} {closed} {misdelivered} {lost}");
             }
             Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
@@ -193,7 +193,7 @@ impl Clients {
 }
 
 impl Client {
-    fn take_in(&mut self, seen: &mut Seen) {
+    fn take_in(&mut self, seen: &mut CheckedCounts) {
         let incoming = std::mem::take(&mut self.incoming);
         let mut rest = &incoming[..];
         if !self.is_open {
@@ -218,7 +218,7 @@ impl Client {
         self.incoming = rest.to_vec();
     }
 
-    fn hear(&mut self, text: &str, seen: &mut Seen) {
+    fn hear(&mut self, text: &str, seen: &mut CheckedCounts) {
         if let Some(op) = member(text, "op") {
             if op == "gap" {
                 seen.gaps += 1;
