@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::client::{ask_until, connect, head, head_for};
-use support::numbered_publisher::{NumberedPublisher, PublishPath};
 use support::delivery_check::DeliveryCounts;
+use support::numbered_publisher::{NumberedPublisher, PublishPath};
 use support::process::wait_until;
+use support::reconnecting_clients::{self, ReconnectingClients};
 use support::redis::Redis;
 use support::report::{self, grouped, quantile, rounded};
 use support::server::{SECRET, Server, Tokens};
 use support::stream_publisher::{STREAM, StreamPublisher};
-use support::reconnecting_clients::{self, ReconnectingClients};
 use support::{Options, connections};
 
 /// Messages a second, to all topics together.
@@ -50,7 +50,9 @@ fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == reconnecting_clients::ROLE => reconnecting_clients::run(rest),
+        Some([role, rest @ ..]) if role == reconnecting_clients::ROLE => {
+            reconnecting_clients::run(rest)
+        }
         Some(role) => panic!("no such role: {role:?}"),
     }
 }
@@ -70,36 +72,37 @@ fn run(options: &Options) {
     let reads = |server: &&Server| server.counter("stream_ups_total") == 1;
     assert!(wait_until(|| [&leaving, &staying].iter().all(reads)), "the stream is not read");
 
-    let mut feed = NumberedPublisher::new(PublishPath::Stream(StreamPublisher::new(&redis)), clients);
-    let mut wanderers = ReconnectingClients::start(&[leaving.clients], clients);
-    wanderers.call_home();
-    feed.publish_to_each(1);
-    wanderers.wait_for(&feed.numbers);
-    wanderers.go_to(staying.clients);
+    let mut publisher =
+        NumberedPublisher::new(PublishPath::Stream(StreamPublisher::new(&redis)), clients);
+    let mut reconnecting = ReconnectingClients::start(&[leaving.clients], clients);
+    reconnecting.call_home();
+    publisher.publish_to_each(1);
+    reconnecting.wait_for(&publisher.numbers);
+    reconnecting.go_to(staying.clients);
 
     let stopped = Arc::new(AtomicBool::new(false));
     let until = Arc::clone(&stopped);
     let publishing = thread::spawn(move || {
-        feed.run(MESSAGES, &until);
-        feed
+        publisher.run(MESSAGES, &until);
+        publisher
     });
     let reload_waits = while_asking(leaving.clients, clients + 1, || reload(&leaving, &settings)).1;
-    let after_reloads = wanderers.seen();
+    let after_reloads = reconnecting.seen();
     let (drained, drain_waits) =
-        while_asking(staying.clients, clients + 2, || drain(leaving, &mut wanderers));
+        while_asking(staying.clients, clients + 2, || drain(leaving, &mut reconnecting));
     stopped.store(true, Ordering::Relaxed);
-    let mut feed = publishing.join().expect("the publisher ends well");
+    let mut publisher = publishing.join().expect("the publisher ends well");
     // Behind the first one all that was under way has come, behind the second the first has come just once.
     for _ in 0..2 {
-        feed.publish_to_each(1);
-        wanderers.wait_for(&feed.numbers);
+        publisher.publish_to_each(1);
+        reconnecting.wait_for(&publisher.numbers);
     }
     let found = Found {
         clients,
         rate,
-        published: feed.published,
+        published: publisher.published,
         after_reloads,
-        seen: wanderers.seen(),
+        seen: reconnecting.seen(),
         drained,
         waits: [reload_waits, drain_waits],
         refused: staying.counter("resumes_refused_total"),
@@ -107,7 +110,7 @@ fn run(options: &Options) {
     found.print();
     found.report(options);
     found.check(options);
-    drop(wanderers);
+    drop(reconnecting);
     staying.stop();
 }
 
@@ -244,11 +247,11 @@ struct Drained {
     returns: Vec<[Duration; 3]>,
 }
 
-fn drain(server: Server, wanderers: &mut ReconnectingClients) -> Drained {
+fn drain(server: Server, reconnecting: &mut ReconnectingClients) -> Drained {
     let start = Instant::now();
     server.stop();
     let took = start.elapsed();
-    Drained { took, returns: wanderers.returns() }
+    Drained { took, returns: reconnecting.returns() }
 }
 
 impl Drained {

@@ -10,11 +10,11 @@ mod support;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use support::client::{Client, unmasked};
-use support::receivers::{self, Receivers};
-use support::publisher::Publisher;
-use support::report::{self, grouped, median, quantile, rounded, rounded_to};
 use support::bare_sender::{self, BareSender};
+use support::client::{Client, unmasked};
+use support::publisher::Publisher;
+use support::receivers::{self, Receivers};
+use support::report::{self, grouped, median, quantile, rounded, rounded_to};
 use support::server::{SHARED_TOPIC, Server};
 use support::usage::CpuTime;
 use support::{Options, connections};

@@ -9,11 +9,11 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::receivers::{self, Receivers};
+use support::bare_sender::{self, BareSender};
 use support::idle_clients::{self, IdleClients};
 use support::process::wait_until;
+use support::receivers::{self, Receivers};
 use support::report::{self, grouped, median, rounded, rounded_to};
-use support::bare_sender::{self, BareSender};
 use support::server::Server;
 use support::usage::{CpuTime, context_switches};
 use support::{Options, connections_max};
@@ -111,8 +111,8 @@ struct Pinged {
 
 fn ping(clients: usize, seconds: usize, answer: bool) -> Pinged {
     let server = Server::start(&["--admin", "127.0.0.1:0", "--ping-seconds", &seconds.to_string()]);
-    let idlers = IdleClients::start(server.clients, clients, answer);
-    idlers.wait_for_round();
+    let idle_clients = IdleClients::start(server.clients, clients, answer);
+    idle_clients.wait_for_round();
     let read = || {
         let metrics = server.metrics();
         let counts = [metrics.get("writes_total"), metrics.get("turns_total")];
@@ -120,10 +120,10 @@ fn ping(clients: usize, seconds: usize, answer: bool) -> Pinged {
     };
     let (before, wake_ups, used) = read();
     for _ in 0..ROUNDS {
-        idlers.wait_for_round();
+        idle_clients.wait_for_round();
     }
     let after = read();
-    drop(idlers);
+    drop(idle_clients);
     let pinged = Pinged {
         // One write is the answer about the first count of them.
         pings: after.0[0] - before[0] - 1,

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::chart::{Axis, Chart};
 use support::connection_churn::{self, ConnectionChurn};
-use support::receivers::{self, Receivers};
 use support::echo;
 use support::latency_probe::{LatencyProbe, Samples};
 use support::publisher::Publisher;
+use support::receivers::{self, Receivers};
 use support::report::{self, grouped, median, quantile, rounded, rounded_to};
 use support::server::{SHARED_TOPIC, Server};
 use support::usage::kept_waiting;
@@ -120,9 +120,9 @@ fn broadcasting(count: usize, clients: usize, flush: usize) -> Case {
     let flush_text = flush.to_string();
     let server =
         Server::start(&["--admin", "127.0.0.1:0", "--flush-clients-per-turn", &flush_text]);
-    let mut drain = Receivers::start(server.clients, clients, false);
+    let mut receivers = Receivers::start(server.clients, clients, false);
     let mut publisher = Publisher::connect(&server);
-    let mut broadcasts = BroadcastStream::new(&mut publisher, &mut drain, clients);
+    let mut broadcasts = BroadcastStream::new(&mut publisher, &mut receivers, clients);
     let single: Vec<[f64; 2]> = (0..SINGLE).map(|_| broadcasts.send_one()).collect();
     let [queued, whole] =
         [0, 1].map(|at| median(&single.iter().map(|times| times[at]).collect::<Vec<_>>()));
@@ -142,9 +142,9 @@ fn broadcasting(count: usize, clients: usize, flush: usize) -> Case {
     assert!(writes <= turns * flush as u64, "{writes} writes in {turns} turns");
     probe.finish();
     let (sent, times) = (broadcasts.sent, std::mem::take(&mut broadcasts.times));
-    drain.expect_end();
+    receivers.expect_end();
     server.stop();
-    assert_eq!(drain.finish(), (sent, sent), "each gets each broadcast once");
+    assert_eq!(receivers.finish(), (sent, sent), "each gets each broadcast once");
     let name = format!("broadcasts to {}, {flush} a turn", grouped(clients as i64));
     let more = json!({
         "clients": clients,
@@ -161,7 +161,7 @@ fn broadcasting(count: usize, clients: usize, flush: usize) -> Case {
 /// The stream of broadcasts.
 struct BroadcastStream<'a> {
     publisher: &'a mut Publisher,
-    drain: &'a mut Receivers,
+    receivers: &'a mut Receivers,
     clients: usize,
     payload: String,
     sent: usize,
@@ -170,15 +170,19 @@ struct BroadcastStream<'a> {
 }
 
 impl<'a> BroadcastStream<'a> {
-    fn new(publisher: &'a mut Publisher, drain: &'a mut Receivers, clients: usize) -> BroadcastStream<'a> {
-        drain.allow_ahead(IN_FLIGHT - 1);
+    fn new(
+        publisher: &'a mut Publisher,
+        receivers: &'a mut Receivers,
+        clients: usize,
+    ) -> BroadcastStream<'a> {
+        receivers.allow_ahead(IN_FLIGHT - 1);
         let payload = format!("{:?}", "x".repeat(PAYLOAD_BYTES - 2));
-        BroadcastStream { publisher, drain, clients, payload, sent: 0, times: Vec::new() }
+        BroadcastStream { publisher, receivers, clients, payload, sent: 0, times: Vec::new() }
     }
 
     fn send(&mut self) -> Instant {
         let start = Instant::now();
-        self.drain.expect(1);
+        self.receivers.expect(1);
         assert_eq!(self.publisher.publish(SHARED_TOPIC, &self.payload, 1), [self.clients]);
         self.sent += 1;
         start
@@ -189,7 +193,7 @@ impl<'a> BroadcastStream<'a> {
     fn send_one(&mut self) -> [f64; 2] {
         let start = self.send();
         let queued = start.elapsed();
-        self.drain.wait();
+        self.receivers.wait();
         [queued, start.elapsed()].map(milliseconds)
     }
 
@@ -197,7 +201,7 @@ impl<'a> BroadcastStream<'a> {
     fn send_without_pause(&mut self, stopped: &AtomicBool) {
         let mut starts: VecDeque<Instant> = (0..IN_FLIGHT).map(|_| self.send()).collect();
         while let Some(start) = starts.pop_front() {
-            self.drain.wait();
+            self.receivers.wait();
             self.times.push(milliseconds(start.elapsed()));
             if !stopped.load(Ordering::Relaxed) {
                 starts.push_back(self.send());

@@ -24,7 +24,7 @@ use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
 use serde_json::{Value, json};
 use support::chart::{Axis, Chart};
-use support::memory_peers::{PeerState, MemoryPeers, SharedPeers};
+use support::memory_peers::{MemoryPeers, PeerState, SharedPeers};
 use support::report::{self, grouped, rounded};
 use support::server::{SECRET, SHARED_TOPIC};
 use support::usage::memory;
@@ -47,7 +47,7 @@ struct Phase {
 struct Bench {
     reactor: Reactor,
     events: Events,
-    phones: SharedPeers,
+    peers: SharedPeers,
     ids: Vec<ConnId>,
     publisher: TcpStream,
     phases: Vec<Phase>,
@@ -125,8 +125,8 @@ fn draw(options: &Options, steps: &[(usize, f64)]) {
 
 impl Bench {
     fn start(clients: usize, ping_seconds: u32) -> Bench {
-        let phones = SharedPeers(Rc::new(RefCell::new(MemoryPeers::new(clients))));
-        install(Some(Box::new(phones.clone())));
+        let peers = SharedPeers(Rc::new(RefCell::new(MemoryPeers::new(clients))));
+        install(Some(Box::new(peers.clone())));
         let reactor = Reactor::new(plan(clients, ping_seconds)).expect("ports are free");
         let address = reactor.addresses().publishers.expect("there is a port for publishers");
         let publisher = TcpStream::connect(address).expect("the port is open");
@@ -134,7 +134,7 @@ impl Bench {
         let mut bench = Bench {
             reactor,
             events: Events::with_capacity(1024),
-            phones,
+            peers,
             ids: Vec::with_capacity(clients),
             publisher,
             phases: Vec::new(),
@@ -149,23 +149,23 @@ impl Bench {
 
     /// One turn, with what the phones have to say in it.
     fn turn(&mut self) {
-        let ready = std::mem::take(&mut self.phones.0.borrow_mut().ready);
+        let ready = std::mem::take(&mut self.peers.0.borrow_mut().ready);
         for id in &ready {
             self.reactor.on_ready(*id, Readiness { readable: true, ..Readiness::default() });
         }
         let longest = if ready.is_empty() { Duration::from_millis(50) } else { Duration::ZERO };
         // The list is lent back, so that no turn is charged for a new one.
-        let mut phones = self.phones.0.borrow_mut();
-        phones.ready = ready;
-        phones.ready.clear();
-        drop(phones);
+        let mut peers = self.peers.0.borrow_mut();
+        peers.ready = ready;
+        peers.ready.clear();
+        drop(peers);
         let ended = self.reactor.turn(&mut self.events, Some(longest)).expect("epoll_wait works");
         assert_eq!(ended, None);
     }
 
     fn turn_until(&mut self, what: &str, mut holds: impl FnMut(&MemoryPeers) -> bool) {
         let start = Instant::now();
-        while !holds(&self.phones.0.borrow()) {
+        while !holds(&self.peers.0.borrow()) {
             self.turn();
             assert!(start.elapsed() < 2 * DEADLINE, "in vain: {what}");
         }
@@ -201,7 +201,7 @@ impl Bench {
                         }
                         bench.turn();
                     }
-                    bench.turn_until("welcome", |phones| phones.opened == count);
+                    bench.turn_until("welcome", |peers| peers.opened == count);
                     (count, bench.bytes_per_client(count))
                 })
                 .collect()
@@ -211,64 +211,64 @@ impl Bench {
     fn say_hello(&mut self, number: usize) {
         let id = self.ids[number];
         assert_eq!(id.index(), number, "slots are taken in their order");
-        self.phones.0.borrow_mut().ready.push(id);
+        self.peers.0.borrow_mut().ready.push(id);
     }
 
     /// As long as it takes until everybody was pinged.
     fn keep_alive(&mut self, clients: usize) {
         self.phase("pings", |bench| {
-            bench.phones.0.borrow_mut().pings = 0;
-            bench.turn_until("pings", |phones| phones.pings >= clients);
+            bench.peers.0.borrow_mut().pings = 0;
+            bench.turn_until("pings", |peers| peers.pings >= clients);
         });
     }
 
     /// A message to one: nobody else gets it.
     fn publish_to_one(&mut self, number: usize) {
-        self.phones.0.borrow_mut().expect_next();
+        self.peers.0.borrow_mut().expect_next();
         self.phase("message to one", |bench| {
             assert_eq!(bench.publish(&format!("user.u{number:07}")), 1);
-            bench.turn_until("a message", |phones| phones.received > 0);
+            bench.turn_until("a message", |peers| peers.received > 0);
             for _ in 0..20 {
                 bench.turn();
             }
         });
-        let phones = self.phones.0.borrow();
-        assert!(phones.received == 1 && phones.has_got(number), "to the one and to nobody else");
+        let peers = self.peers.0.borrow();
+        assert!(peers.received == 1 && peers.has_got(number), "to the one and to nobody else");
     }
 
     /// A broadcast, and in the middle of it a message to one: the seconds of both, and the most memory that was used.
     fn publish_to_all(&mut self, clients: usize) -> ([f64; 2], i64) {
-        self.phones.0.borrow_mut().expect_next();
+        self.peers.0.borrow_mut().expect_next();
         let before = memory(std::process::id()).anonymous;
         let mut peak = 0;
         let wait = self.phase("broadcast", |bench| {
             let start = Instant::now();
             assert_eq!(bench.publish(SHARED_TOPIC), clients);
-            bench.turn_until("a quarter", |phones| phones.received >= clients / 4);
+            bench.turn_until("a quarter", |peers| peers.received >= clients / 4);
             peak = memory(std::process::id()).anonymous - before;
             let one = bench.publish_within_a_broadcast(clients);
-            bench.turn_until("the whole", |phones| phones.received >= clients);
+            bench.turn_until("the whole", |peers| peers.received >= clients);
             [start.elapsed().as_secs_f64(), one]
         });
         for _ in 0..20 {
             self.turn();
         }
-        assert_eq!(self.phones.0.borrow().received, clients, "once each");
+        assert_eq!(self.peers.0.borrow().received, clients, "once each");
         (wait, peak)
     }
 
     /// To one who has got the broadcast already, so that it is told apart. Returns the seconds from publisher to client.
     fn publish_within_a_broadcast(&mut self, clients: usize) -> f64 {
-        let number = (0..clients).rev().find(|number| self.phones.0.borrow().has_got(*number));
+        let number = (0..clients).rev().find(|number| self.peers.0.borrow().has_got(*number));
         let number = number.expect("a quarter has got it");
         // Counted as if it had not: the second message sets its bit again.
-        let mut phones = self.phones.0.borrow_mut();
-        phones.got[number / 64] &= !(1 << (number % 64));
-        phones.received -= 1;
-        drop(phones);
+        let mut peers = self.peers.0.borrow_mut();
+        peers.got[number / 64] &= !(1 << (number % 64));
+        peers.received -= 1;
+        drop(peers);
         let start = Instant::now();
         assert_eq!(self.publish(&format!("user.u{number:07}")), 1);
-        self.turn_until("a message in between", |phones| phones.has_got(number));
+        self.turn_until("a message in between", |peers| peers.has_got(number));
         start.elapsed().as_secs_f64()
     }
 
@@ -302,13 +302,13 @@ impl Bench {
             for part in 0..clients.div_ceil(4096) {
                 let ids = &bench.ids[part * 4096..clients.min((part + 1) * 4096)];
                 for id in ids {
-                    bench.phones.0.borrow_mut().all[id.index()] = PeerState::Leaving;
+                    bench.peers.0.borrow_mut().all[id.index()] = PeerState::Leaving;
                     let ending = Readiness { ending: true, ..Readiness::default() };
                     bench.reactor.on_ready(*id, ending);
                 }
                 bench.turn();
             }
-            bench.turn_until("the end of all", |phones| phones.gone == clients);
+            bench.turn_until("the end of all", |peers| peers.gone == clients);
             let start = Instant::now();
             while start.elapsed() < Duration::from_millis(1500) {
                 bench.turn();

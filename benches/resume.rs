@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::client::ask_until;
-use support::numbered_publisher::{NumberedPublisher, PublishPath};
 use support::delivery_check::DeliveryCounts;
+use support::numbered_publisher::{NumberedPublisher, PublishPath};
 use support::process::{free_address, wait_until};
 use support::publisher::Publisher;
+use support::reconnecting_clients::{self, ReconnectingClients};
 use support::redis::Redis;
 use support::report::{self, grouped, quantile, rounded};
 use support::server::Server;
 use support::stream_publisher::{STREAM, StreamPublisher};
-use support::reconnecting_clients::{self, ReconnectingClients};
 use support::{Options, connections};
 
 /// Messages a second, to all topics together.
@@ -70,7 +70,9 @@ fn main() {
     let options = Options::read();
     match options.role.as_deref() {
         None => run(&options),
-        Some([role, rest @ ..]) if role == reconnecting_clients::ROLE => reconnecting_clients::run(rest),
+        Some([role, rest @ ..]) if role == reconnecting_clients::ROLE => {
+            reconnecting_clients::run(rest)
+        }
         Some(role) => panic!("no such role: {role:?}"),
     }
 }
@@ -91,7 +93,7 @@ fn run(options: &Options) {
     for mode in modes {
         let one = match mode {
             Mode::Herd => herd(all_at_once),
-            mode => wander(mode, clients, minutes),
+            mode => cut_at_random(mode, clients, minutes),
         };
         one.print();
         found.push(one);
@@ -180,23 +182,23 @@ impl Stage {
 }
 
 /// Clients come and go at random while messages come at a steady rate.
-fn wander(mode: Mode, clients: usize, minutes: f64) -> Found {
+fn cut_at_random(mode: Mode, clients: usize, minutes: f64) -> Found {
     let length = Duration::from_secs_f64(minutes * 60.0);
     let kill_every = Duration::from_secs_f64(KILL_SECONDS.min(minutes * 60.0 / 4.0));
     let mut stage = Stage::set(mode);
-    let mut feed = NumberedPublisher::new(stage.way(), clients);
-    let mut wanderers = stage.clients(clients);
-    wanderers.call_home();
-    feed.publish_to_each(1);
-    wanderers.wait_for(&feed.numbers);
+    let mut publisher = NumberedPublisher::new(stage.way(), clients);
+    let mut reconnecting = stage.clients(clients);
+    reconnecting.call_home();
+    publisher.publish_to_each(1);
+    reconnecting.wait_for(&publisher.numbers);
 
-    wanderers.wander();
+    reconnecting.cut_at_random();
     let stopped = AtomicBool::new(false);
     let start = Instant::now();
-    let mut feed = std::thread::scope(|scope| {
+    let mut publisher = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| {
-            feed.run(RATE, &stopped);
-            feed
+            publisher.run(RATE, &stopped);
+            publisher
         });
         let mut killed = start;
         while start.elapsed() < length && !publishing.is_finished() {
@@ -210,23 +212,23 @@ fn wander(mode: Mode, clients: usize, minutes: f64) -> Found {
         publishing.join().expect("the publisher ends well")
     });
 
-    wanderers.call_home();
+    reconnecting.call_home();
     // Behind the first one all that was under way has come, behind the second the first has come just once.
     for _ in 0..2 {
-        feed.publish_to_each(1);
-        wanderers.wait_for(&feed.numbers);
+        publisher.publish_to_each(1);
+        reconnecting.wait_for(&publisher.numbers);
     }
-    let seen = wanderers.seen();
-    let (published, kills) = (feed.published, stage.kills);
+    let seen = reconnecting.seen();
+    let (published, kills) = (publisher.published, stage.kills);
     let mut more = json!({
         "minutes": rounded(start.elapsed().as_secs_f64() / 60.0),
         "replayed": stage.servers.iter().map(|one| one.counter("replayed_total")).sum::<u64>(),
     });
-    if let PublishPath::Stream(publisher) = feed.way {
-        more["publishers_doubts"] = json!(publisher.doubts);
-        more["added_in_doubt"] = json!(publisher.added_in_doubt);
+    if let PublishPath::Stream(stream) = publisher.way {
+        more["publishers_doubts"] = json!(stream.doubts);
+        more["added_in_doubt"] = json!(stream.added_in_doubt);
     }
-    drop(wanderers);
+    drop(reconnecting);
     stage.strike();
     Found { mode, clients, published, kills, seen, more }
 }
@@ -236,22 +238,23 @@ fn wander(mode: Mode, clients: usize, minutes: f64) -> Found {
 fn herd(clients: usize) -> Found {
     let stage = Stage::set(Mode::Herd);
     let server = &stage.servers[0];
-    let mut feed = NumberedPublisher::new(stage.way(), clients);
-    let mut wanderers = stage.clients(clients);
-    wanderers.call_home();
-    feed.publish_to_each(1);
-    wanderers.wait_for(&feed.numbers);
-    wanderers.send_away();
+    let mut publisher = NumberedPublisher::new(stage.way(), clients);
+    let mut reconnecting = stage.clients(clients);
+    reconnecting.call_home();
+    publisher.publish_to_each(1);
+    reconnecting.wait_for(&publisher.numbers);
+    reconnecting.send_away();
     assert!(wait_until(|| server.counter("clients") <= 1), "not everybody has gone");
-    feed.publish_to_each(1);
-    feed.publish_to_rooms(MISSED_EACH);
+    publisher.publish_to_each(1);
+    publisher.publish_to_rooms(MISSED_EACH);
 
     let turns = server.turns();
     let (cpu, replayed) = (server.cpu_time(), server.counter("replayed_total"));
-    let (waits, took, mut feed) = come_back(server.clients, clients, &mut wanderers, feed);
-    feed.publish_to_each(1);
-    wanderers.wait_for(&feed.numbers);
-    let seen = wanderers.seen();
+    let (waits, took, mut publisher) =
+        come_back(server.clients, clients, &mut reconnecting, publisher);
+    publisher.publish_to_each(1);
+    reconnecting.wait_for(&publisher.numbers);
+    let seen = reconnecting.seen();
     let turns = server.turns_since(&turns);
     println!(
         "\n{} welcomed after {:.2} s, caught up after {:.2} s; meanwhile {} questions, the longest wait {:.1} ms",
@@ -273,8 +276,8 @@ fn herd(clients: usize) -> Found {
         "ms_to_the_answer_p50_p99_most": answered,
         "turns_up_to_seconds": turns.iter().map(|one| json!(one)).collect::<Vec<_>>(),
     });
-    drop(wanderers);
-    let published = feed.published;
+    drop(reconnecting);
+    let published = publisher.published;
     stage.strike();
     Found { mode: Mode::Herd, clients, published, kills: 0, seen, more }
 }
@@ -284,28 +287,28 @@ fn herd(clients: usize) -> Found {
 fn come_back(
     server: SocketAddr,
     clients: usize,
-    wanderers: &mut ReconnectingClients,
-    mut feed: NumberedPublisher,
+    reconnecting: &mut ReconnectingClients,
+    mut publisher: NumberedPublisher,
 ) -> (Vec<f64>, [Duration; 2], NumberedPublisher) {
     let [welcomed, caught_up] = [const { AtomicBool::new(false) }; 2];
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| ask_until(server, clients + 1, Duration::ZERO, &caught_up));
         let broadcasting = scope.spawn(|| {
             while !welcomed.load(Ordering::Relaxed) {
-                feed.publish_to_all();
+                publisher.publish_to_all();
                 std::thread::sleep(BROADCAST_EVERY);
             }
-            feed
+            publisher
         });
         let start = Instant::now();
-        wanderers.call_home();
+        reconnecting.call_home();
         let mut took = [start.elapsed(); 2];
         welcomed.store(true, Ordering::Relaxed);
-        let feed = broadcasting.join().expect("the publisher ends well");
-        wanderers.wait_for(&feed.numbers);
+        let publisher = broadcasting.join().expect("the publisher ends well");
+        reconnecting.wait_for(&publisher.numbers);
         took[1] = start.elapsed();
         caught_up.store(true, Ordering::Relaxed);
-        (asking.join().expect("the server answers"), took, feed)
+        (asking.join().expect("the server answers"), took, publisher)
     })
 }
 

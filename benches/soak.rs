@@ -10,9 +10,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::chance::Chance;
-use support::client::{connect, head};
 use support::checking_clients::{self, CheckingClients, ROOMS, USERS, room};
+use support::client::{connect, head};
+use support::random::Random;
 use support::redis::{Redis, publish_command};
 use support::report::{self, grouped, rounded};
 use support::server::{SHARED_TOPIC, Server, Tokens, own_topic};
@@ -78,7 +78,7 @@ fn run(options: &Options) {
         std::thread::sleep(ROUND);
     }
     soak.hostile.clear();
-    let seen = soak.crowd.seen();
+    let seen = soak.clients.seen();
     let [memory_slope, descriptors_slope] = [
         slope(&samples, |sample| sample.memory as f64),
         slope(&samples, |sample| sample.descriptors as f64),
@@ -118,14 +118,14 @@ fn run(options: &Options) {
         "somebody heard what was not for it, or lost a message"
     );
     assert!(seen.messages > clients && seen.gaps > 0, "little happened: {seen:?}");
-    drop(soak.crowd);
+    drop(soak.clients);
     soak.server.stop();
 }
 
 struct Soak {
     redis: Redis,
     server: Server,
-    crowd: CheckingClients,
+    clients: CheckingClients,
     publisher: Publisher,
     tokens: Tokens,
     users: Vec<u64>,
@@ -133,7 +133,7 @@ struct Soak {
     shared: u64,
     rounds: usize,
     published: usize,
-    chance: Chance,
+    random: Random,
     /// Connections that misbehave, and when they are dropped.
     hostile: Vec<(Instant, TcpStream)>,
     hostile_next: usize,
@@ -145,12 +145,12 @@ impl Soak {
         let redis = Redis::start();
         let flags = ["--redis", &redis.url(), "--memory-max", "256MiB", "--admin", "127.0.0.1:0"];
         let server = Server::start_as_it_comes(&flags);
-        let crowd = CheckingClients::start(server.clients, clients, churn);
+        let clients = CheckingClients::start(server.clients, clients, churn);
         let publisher = Publisher::connect(&redis);
         Soak {
             redis,
             server,
-            crowd,
+            clients,
             publisher,
             tokens: Tokens::new(),
             users: vec![0; USERS],
@@ -158,7 +158,7 @@ impl Soak {
             shared: 0,
             rounds: 0,
             published: 0,
-            chance: Chance::new(0x5eed),
+            random: Random::new(0x5eed),
             hostile: Vec::new(),
             hostile_next: 0,
             started: Instant::now(),
@@ -170,11 +170,11 @@ impl Soak {
         self.rounds += 1;
         let mut batch = Vec::new();
         for _ in 0..TO_USERS {
-            let user = self.chance.below(USERS);
+            let user = self.random.below(USERS);
             batch.push((own_topic(user), Place::User(user)));
         }
         for _ in 0..TO_ROOMS {
-            let user = self.chance.below(ROOMS);
+            let user = self.random.below(ROOMS);
             batch.push((room(user), Place::Room(user)));
         }
         if self.rounds.is_multiple_of(20) {
@@ -230,7 +230,7 @@ impl Soak {
     }
 
     fn sample(&mut self, minutes: f64) -> Sample {
-        let seen = self.crowd.seen();
+        let seen = self.clients.seen();
         let (memory, descriptors) =
             (self.server.memory().anonymous, descriptors(self.server.pid()));
         println!(

@@ -1,10 +1,15 @@
 //! Everyone hears what a naive model says, in its order, and nothing else: random joins, leaves, renewals, reconnects and
 //! publishes from a seed, over real sockets.
 
+/// The same generator as in the library's tests, which use the rest of it.
+#[allow(dead_code)]
+#[path = "../src/engine/random.rs"]
+mod random;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use random::Random;
 use serde_json::{Value, json};
 use support::{Client, Publisher, Server, token};
 
@@ -28,23 +33,9 @@ const GRANTS: [&str; 14] = [
     "user.42.x",
 ];
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len())]
-    }
-
-    fn some(&mut self, most: usize) -> Vec<String> {
-        (0..self.below(most + 1)).map(|_| self.pick(&GRANTS).to_owned()).collect()
-    }
+/// Up to `most` grants.
+fn grants(random: &mut Random, most: usize) -> Vec<String> {
+    (0..random.below(most + 1)).map(|_| random.choose(&GRANTS).to_owned()).collect()
 }
 
 /// Why the model thinks that a client listens to something.
@@ -91,8 +82,8 @@ fn covers(may: &str, admin: bool, wanted: &str) -> bool {
 
 impl Modelled {
     fn connect(server: &Server, random: &mut Random) -> Modelled {
-        let sub = random.pick(&SUBS).to_owned();
-        let (topics, may, admin) = (random.some(3), random.some(3), random.below(6) == 0);
+        let sub = random.choose(&SUBS).to_owned();
+        let (topics, may, admin) = (grants(random, 3), grants(random, 3), random.below(6) == 0);
         let mut client = Client::connect(server, &token(&sub, &topics, &may, admin));
         let welcome: Value = serde_json::from_str(&client.read()).unwrap();
         assert_eq!((&welcome["op"], &welcome["sub"]), (&json!("welcome"), &json!(sub)));
@@ -185,7 +176,7 @@ impl Modelled {
     }
 
     fn renew(&mut self, random: &mut Random, number: usize) {
-        let (topics, may, admin) = (random.some(3), random.some(3), random.below(6) == 0);
+        let (topics, may, admin) = (grants(random, 3), grants(random, 3), random.below(6) == 0);
         let newer = token(&self.sub, &topics, &may, admin);
         let answer = self.ask(json!({"op": "auth", "token": newer, "ref": number}));
         assert_eq!(answer["op"], "authed");
@@ -215,7 +206,7 @@ impl Modelled {
 }
 
 fn run(server: &Server, seed: u64, many: usize, steps: usize) -> usize {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let mut publisher = Publisher::connect(server);
     let mut clients: Vec<Modelled> =
         (0..many).map(|_| Modelled::connect(server, &mut random)).collect();
@@ -223,8 +214,8 @@ fn run(server: &Server, seed: u64, many: usize, steps: usize) -> usize {
     for step in 0..steps {
         let at = random.below(clients.len());
         match random.below(20) {
-            0..=3 => clients[at].subscribe(random.pick(&GRANTS), step),
-            4..=5 => clients[at].unsubscribe(random.pick(&GRANTS), step),
+            0..=3 => clients[at].subscribe(random.choose(&GRANTS), step),
+            4..=5 => clients[at].unsubscribe(random.choose(&GRANTS), step),
             6 => clients[at].renew(&mut random, step),
             7 => {
                 let mut leaving = clients.swap_remove(at);
@@ -234,8 +225,8 @@ fn run(server: &Server, seed: u64, many: usize, steps: usize) -> usize {
             }
             _ => {
                 let topic = match random.below(2) {
-                    0 => format!("user.{}", random.pick(&SUBS)),
-                    _ => random.pick(&TOPICS).to_owned(),
+                    0 => format!("user.{}", random.choose(&SUBS)),
+                    _ => random.choose(&TOPICS).to_owned(),
                 };
                 let data = json!({ "step": step });
                 let answered = publisher.publish(&format!("pub.{topic}"), &data.to_string());

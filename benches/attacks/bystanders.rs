@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::client::ask_until;
-use crate::support::receivers::Receivers;
 use crate::support::publisher::Publisher;
+use crate::support::receivers::Receivers;
 use crate::support::report::{quantile, rounded};
 use crate::support::server::{SHARED_TOPIC, Server};
 

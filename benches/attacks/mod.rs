@@ -1,16 +1,16 @@
 //! The attacks by name, and what they share.
 
 mod backlog;
-mod large_replays;
-mod patterns;
-mod subscriptions;
-mod newest;
-mod nonreaders;
 pub mod bystanders;
 mod history_scans;
+mod large_replays;
+mod newest;
+mod nonreaders;
+mod patterns;
 mod signatures;
 mod strangers;
 mod streams;
+mod subscriptions;
 mod unfinished;
 mod upstream;
 

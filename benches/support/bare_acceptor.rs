@@ -8,9 +8,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use oneloop::push::auth::Keys;
 
+use super::bare_sender::listen;
 use super::connections_max;
 use super::process::{Helper, orders};
-use super::bare_sender::listen;
 use super::signer::{Signer, unix};
 use super::usage::{CpuTime, cpu_time};
 

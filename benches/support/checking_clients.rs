@@ -17,7 +17,7 @@ use super::process::{Helper, orders};
 use super::server::{SHARED_TOPIC, Tokens, own_topic};
 
 /// The name of this part.
-pub const ROLE: &str = "crowd";
+pub const ROLE: &str = "check";
 
 /// Users, each of whom has several connections one after the other.
 pub const USERS: usize = 20_000;
@@ -84,13 +84,15 @@ struct Clients {
 
 /// Plays this part.
 pub fn run(arguments: &[String]) {
-    let [server, clients, churn] = arguments else { panic!("the crowd is told three things") };
+    let [server, clients, churn] = arguments else {
+        panic!("the checking clients are told three things")
+    };
     let clients: usize = clients.parse().expect("a number");
     let churn: usize = churn.parse().expect("a number");
     connections_max();
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || orders().for_each(|order| sender.send(order).unwrap_or_default()));
-    let mut crowd = Clients {
+    let mut checking = Clients {
         poll: Poll::new().expect("an epoll descriptor can be had"),
         server: server.parse().expect("an address"),
         tokens: Tokens::new(),
@@ -100,29 +102,30 @@ pub fn run(arguments: &[String]) {
         seen: CheckedCounts::default(),
         buffer: vec![0; 64 * 1024],
     };
-    while crowd.all.len() < clients {
-        crowd.join();
-        if crowd.next.is_multiple_of(100) {
-            crowd.listen(Duration::from_millis(1));
+    while checking.all.len() < clients {
+        checking.open_one();
+        if checking.next.is_multiple_of(100) {
+            checking.poll_events(Duration::from_millis(1));
         }
     }
     println!("open");
     let (start, mut left) = (Instant::now(), 0);
     loop {
-        crowd.listen(Duration::from_millis(10));
+        checking.poll_events(Duration::from_millis(10));
         let due = (start.elapsed().as_secs_f64() * churn as f64) as usize;
         // No more in a row than what leaves time to read in between.
         for _ in 0..(due - left).min(20) {
-            crowd.leave();
+            checking.close_oldest();
             left += 1;
         }
         left = left.max(due.saturating_sub(1000));
-        while crowd.all.len() < clients {
-            crowd.join();
+        while checking.all.len() < clients {
+            checking.open_one();
         }
         match receiver.try_recv() {
             Ok(_) => {
-                let CheckedCounts { connections, messages, gaps, closed, misdelivered, lost } = crowd.seen;
+                let CheckedCounts { connections, messages, gaps, closed, misdelivered, lost } =
+                    checking.seen;
                 println!("{connections} {messages} {gaps} {closed} {misdelivered} {lost}");
             }
             Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
@@ -132,7 +135,7 @@ pub fn run(arguments: &[String]) {
 }
 
 impl Clients {
-    fn join(&mut self) {
+    fn open_one(&mut self) {
         let number = self.next;
         self.next += 1;
         let user = number % USERS;
@@ -152,7 +155,7 @@ impl Clients {
     }
 
     /// The one that came first goes: by a close frame, or just so.
-    fn leave(&mut self) {
+    fn close_oldest(&mut self) {
         let Some(number) = self.order.pop_front() else { return };
         if let Some(mut client) = self.all.remove(&number)
             && number.is_multiple_of(2)
@@ -161,7 +164,7 @@ impl Clients {
         }
     }
 
-    fn listen(&mut self, longest: Duration) {
+    fn poll_events(&mut self, longest: Duration) {
         let mut events = Events::with_capacity(1024);
         match self.poll.poll(&mut events, Some(longest)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return,
@@ -207,7 +210,7 @@ impl Client {
         }
         while let Some((first, payload, length)) = whole_frame(rest) {
             match first {
-                0x81 => self.hear(&String::from_utf8_lossy(payload), seen),
+                0x81 => self.on_text(&String::from_utf8_lossy(payload), seen),
                 0x89 => {
                     let _ = self.stream.write(&[0x8a, 0x80, 0, 0, 0, 0]);
                 }
@@ -218,7 +221,7 @@ impl Client {
         self.incoming = rest.to_vec();
     }
 
-    fn hear(&mut self, text: &str, seen: &mut CheckedCounts) {
+    fn on_text(&mut self, text: &str, seen: &mut CheckedCounts) {
         if let Some(op) = member(text, "op") {
             if op == "gap" {
                 seen.gaps += 1;

@@ -108,7 +108,7 @@ impl DeliveryCheck {
     }
 
     /// A text frame came. Returns a sentence for people if something is wrong with it.
-    pub fn hear(&mut self, text: &str, seen: &mut DeliveryCounts) -> Option<String> {
+    pub fn on_text(&mut self, text: &str, seen: &mut DeliveryCounts) -> Option<String> {
         if text.starts_with(r#"{"op":"welcome""#) {
             return self.welcome(text, seen);
         }

@@ -42,7 +42,7 @@ impl IdleClients {
 /// Plays this part.
 pub fn run(arguments: &[String]) {
     let [server, clients, answer] = arguments else {
-        panic!("the idlers are told a server, a number of clients and whether they answer");
+        panic!("the idle clients are told a server, a number of clients and whether they answer");
     };
     let server: SocketAddr = server.parse().expect("an address");
     let clients: usize = clients.parse().expect("a number");
@@ -78,16 +78,16 @@ fn wait(mut poll: Poll, all: &mut [IdleClient], answer: bool) {
             result => result.expect("epoll_wait works"),
         }
         for event in &events {
-            let idler = &mut all[event.token().0];
-            let before = idler.pings;
-            idler.read(answer);
+            let client = &mut all[event.token().0];
+            let before = client.pings;
+            client.read(answer);
             last = Instant::now();
-            complete += usize::from(before < round && idler.pings >= round);
+            complete += usize::from(before < round && client.pings >= round);
         }
         if complete == all.len() {
             println!("round");
             round += 1;
-            complete = all.iter().filter(|idler| idler.pings >= round).count();
+            complete = all.iter().filter(|client| client.pings >= round).count();
         }
     }
 }

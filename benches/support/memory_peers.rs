@@ -42,51 +42,53 @@ pub struct SharedPeers(pub Rc<RefCell<MemoryPeers>>);
 
 impl FarEnds for SharedPeers {
     fn read(&mut self, id: ConnId, mut buffer: &mut [u8]) -> io::Result<usize> {
-        let mut phones = self.0.borrow_mut();
+        let mut peers = self.0.borrow_mut();
         let number = id.index();
-        match phones.all[number] {
+        match peers.all[number] {
             PeerState::New => {
                 let room = buffer.len();
-                let token = phones.tokens.token(number);
+                let token = peers.tokens.token(number);
                 write!(
                     buffer,
                     "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                      Authorization: Bearer {token}\r\n\r\n"
                 )?;
-                phones.all[number] = PeerState::Asked;
+                peers.all[number] = PeerState::Asked;
                 Ok(room - buffer.len())
             }
             PeerState::OwesPong => {
-                phones.all[number] = PeerState::Open;
+                peers.all[number] = PeerState::Open;
                 buffer.write(&[0x8a, 0x80, 0, 0, 0, 0])
             }
             PeerState::Leaving => Ok(0),
-            PeerState::Asked | PeerState::Open | PeerState::Gone => Err(ErrorKind::WouldBlock.into()),
+            PeerState::Asked | PeerState::Open | PeerState::Gone => {
+                Err(ErrorKind::WouldBlock.into())
+            }
         }
     }
 
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
-        let mut phones = self.0.borrow_mut();
+        let mut peers = self.0.borrow_mut();
         let number = id.index();
-        match (phones.all[number], bytes) {
+        match (peers.all[number], bytes) {
             (PeerState::Asked, _) => {
                 let text = String::from_utf8_lossy(bytes);
                 assert!(text.starts_with("HTTP/1.1 101 ") && text.contains(r#"{"op":"welcome""#));
-                phones.all[number] = PeerState::Open;
-                phones.opened += 1;
+                peers.all[number] = PeerState::Open;
+                peers.opened += 1;
             }
             (PeerState::Open, [0x89, 0]) => {
-                phones.all[number] = PeerState::OwesPong;
-                phones.pings += 1;
-                phones.ready.push(id);
+                peers.all[number] = PeerState::OwesPong;
+                peers.pings += 1;
+                peers.ready.push(id);
             }
             (PeerState::Open | PeerState::OwesPong, [0x81, length, payload @ ..]) => {
                 assert_eq!(usize::from(*length), payload.len(), "one message at a time");
                 let (word, bit) = (number / 64, 1 << (number % 64));
-                assert!(phones.got[word] & bit == 0, "client {number} got a message twice");
-                phones.got[word] |= bit;
-                phones.received += 1;
+                assert!(peers.got[word] & bit == 0, "client {number} got a message twice");
+                peers.got[word] |= bit;
+                peers.received += 1;
             }
             (_, other) => panic!("client {number} did not expect {other:?}"),
         }
@@ -96,17 +98,17 @@ impl FarEnds for SharedPeers {
     fn shutdown_write(&mut self, _: ConnId) {}
 
     fn close(&mut self, id: ConnId) {
-        let mut phones = self.0.borrow_mut();
-        assert!(phones.all[id.index()] == PeerState::Leaving, "nobody is closed who does not leave");
-        phones.all[id.index()] = PeerState::Gone;
-        phones.gone += 1;
+        let mut peers = self.0.borrow_mut();
+        assert!(peers.all[id.index()] == PeerState::Leaving, "nobody is closed who does not leave");
+        peers.all[id.index()] = PeerState::Gone;
+        peers.gone += 1;
     }
 }
 
 impl MemoryPeers {
     /// So many, in memory that is all touched already, so that it is not counted as the server's later.
     pub fn new(clients: usize) -> MemoryPeers {
-        let mut phones = MemoryPeers {
+        let mut peers = MemoryPeers {
             tokens: Tokens::new(),
             all: vec![PeerState::Gone; clients],
             got: vec![0; clients.div_ceil(64)],
@@ -116,9 +118,9 @@ impl MemoryPeers {
             gone: 0,
             pings: 0,
         };
-        phones.all.fill(PeerState::New);
-        phones.got.fill(1);
-        phones
+        peers.all.fill(PeerState::New);
+        peers.got.fill(1);
+        peers
     }
 
     /// Whether this client has got it.

@@ -9,32 +9,34 @@
 // Each bench uses a part of it.
 #![allow(dead_code)]
 
-pub mod bare_acceptor;
 pub mod admin;
-pub mod chance;
+pub mod bare_acceptor;
+pub mod bare_sender;
 pub mod chart;
-pub mod connection_churn;
-pub mod client;
 pub mod checking_clients;
-pub mod receivers;
-pub mod echo;
-pub mod numbered_publisher;
+pub mod client;
+pub mod connection_churn;
 pub mod delivery_check;
+pub mod echo;
 pub mod idle_clients;
-pub mod memory_peers;
 pub mod latency_probe;
+pub mod memory_peers;
+pub mod numbered_publisher;
 pub mod process;
 pub mod publisher;
+/// The same generator as in the library's tests.
+#[path = "../../src/engine/random.rs"]
+pub mod random;
+pub mod receivers;
+pub mod reconnecting_client;
+pub mod reconnecting_clients;
 pub mod redis;
 pub mod report;
-pub mod bare_sender;
 pub mod server;
 pub mod signer;
 pub mod stream_publisher;
 pub mod symbols;
 pub mod usage;
-pub mod reconnecting_client;
-pub mod reconnecting_clients;
 
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::chance::Chance;
 use super::publisher::Publisher;
+use super::random::Random;
 use super::server::{SHARED_TOPIC, own_topic};
 use super::stream_publisher::StreamPublisher;
 
@@ -46,7 +46,7 @@ pub struct NumberedPublisher {
     /// By the topics' places.
     pub numbers: Vec<u64>,
     pub published: usize,
-    chance: Chance,
+    random: Random,
 }
 
 impl NumberedPublisher {
@@ -54,7 +54,14 @@ impl NumberedPublisher {
     pub fn new(way: PublishPath, clients: usize) -> NumberedPublisher {
         let topics = topics(clients);
         let numbers = vec![0; topics.len()];
-        NumberedPublisher { way, clients, topics, numbers, published: 0, chance: Chance::new(0xfeed) }
+        NumberedPublisher {
+            way,
+            clients,
+            topics,
+            numbers,
+            published: 0,
+            random: Random::new(0xfeed),
+        }
     }
 
     /// So many messages to each topic.
@@ -94,10 +101,10 @@ impl NumberedPublisher {
 
     fn any_place(&mut self) -> usize {
         let rooms = self.topics.len() - 1 - self.clients;
-        match self.chance.below(1000) {
-            chance if chance < TO_ALL => self.clients + rooms,
-            chance if chance < TO_ROOMS => self.clients + self.chance.below(rooms),
-            _ => self.chance.below(self.clients),
+        match self.random.below(1000) {
+            place if place < TO_ALL => self.clients + rooms,
+            place if place < TO_ROOMS => self.clients + self.random.below(rooms),
+            _ => self.random.below(self.clients),
         }
     }
 

@@ -12,7 +12,7 @@ use super::process::{Helper, orders};
 use super::{DEADLINE, connections_max};
 
 /// The name of this part.
-pub const ROLE: &str = "drain";
+pub const ROLE: &str = "receive";
 
 /// The receivers, as the bench sees them.
 pub struct Receivers(Helper);
@@ -63,7 +63,7 @@ impl Receivers {
 /// Plays this part.
 pub fn run(arguments: &[String]) {
     let [server, clients, kind] = arguments else {
-        panic!("the drain is told a server, a number of clients and their kind");
+        panic!("the receivers are told a server, a number of clients and their kind");
     };
     let server: SocketAddr = server.parse().expect("an address");
     let clients: usize = clients.parse().expect("a number");
@@ -80,12 +80,12 @@ pub fn run(arguments: &[String]) {
     for order in orders() {
         match order.split_once(' ') {
             Some(("expect", messages)) => {
-                receivers.drain(messages.parse().expect("a number"));
+                receivers.read_until_done(messages.parse().expect("a number"));
                 println!("done");
             }
             Some(("ahead", messages)) => receivers.ahead = messages.parse().expect("a number"),
             _ => {
-                let (fewest, most) = receivers.drain_to_end();
+                let (fewest, most) = receivers.read_to_end();
                 println!("ended {fewest} {most}");
             }
         }
@@ -138,7 +138,7 @@ impl ReceiverLoop {
     }
 
     /// Reads until each has got so many messages more.
-    fn drain(&mut self, messages: usize) {
+    fn read_until_done(&mut self, messages: usize) {
         self.target += messages;
         let target = self.target;
         let complete = self.all.iter().filter(|receiver| receiver.counter.messages >= target);
@@ -147,7 +147,7 @@ impl ReceiverLoop {
         assert_eq!(self.ended, 0, "a connection ended in the middle");
     }
 
-    fn drain_to_end(&mut self) -> (usize, usize) {
+    fn read_to_end(&mut self) -> (usize, usize) {
         self.read_while(|receivers| receivers.ended < receivers.all.len());
         let messages = || self.all.iter().map(|receiver| receiver.counter.messages);
         (messages().min().unwrap_or(0), messages().max().unwrap_or(0))
@@ -189,7 +189,7 @@ impl ReceiverLoop {
                     // The server waits for our end too.
                     let _ = receiver.stream.shutdown(std::net::Shutdown::Both);
                 }
-                Ok(length) => receiver.counter.feed(&self.buffer[..length]),
+                Ok(length) => receiver.counter.add(&self.buffer[..length]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => panic!("client {number}: {error}"),
@@ -211,7 +211,7 @@ struct Counter {
 }
 
 impl Counter {
-    fn feed(&mut self, mut bytes: &[u8]) {
+    fn add(&mut self, mut bytes: &[u8]) {
         while let Some((first, rest)) = bytes.split_first() {
             if self.payload_left > 0 {
                 let taken = self.payload_left.min(bytes.len() as u64);

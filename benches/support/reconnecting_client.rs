@@ -34,7 +34,7 @@ pub enum Cut {
 pub struct ReconnectingClient {
     number: usize,
     token: String,
-    pub hearing: DeliveryCheck,
+    pub delivery: DeliveryCheck,
     connection: Option<Connection>,
     /// When a server ended its connection last, and how long it was asked to wait before it comes back.
     pub asked: Option<(Instant, Duration)>,
@@ -53,8 +53,8 @@ struct Connection {
 
 impl ReconnectingClient {
     /// It has not come yet.
-    pub fn new(number: usize, token: String, hearing: DeliveryCheck) -> ReconnectingClient {
-        ReconnectingClient { number, token, hearing, connection: None, asked: None, visits: 0 }
+    pub fn new(number: usize, token: String, delivery: DeliveryCheck) -> ReconnectingClient {
+        ReconnectingClient { number, token, delivery, connection: None, asked: None, visits: 0 }
     }
 
     /// Whether it has no connection.
@@ -123,13 +123,13 @@ impl ReconnectingClient {
             }
             Err(error) => Err(error),
             Ok(server) => {
-                let (token, hearing) = (&self.token, &mut self.hearing);
-                let asked = connection.ask(server, token, &hearing.since);
+                let (token, delivery) = (&self.token, &mut self.delivery);
+                let asked = connection.ask(server, token, &delivery.since);
                 asked.and_then(|()| {
                     connection.read(buffer, |connection, text| {
                         // The first one is the welcome.
                         connection.welcomed.get_or_insert_with(Instant::now);
-                        hearing.hear(text, seen).into_iter().for_each(&mut tell);
+                        delivery.on_text(text, seen).into_iter().for_each(&mut tell);
                     })
                 })
             }
@@ -158,14 +158,14 @@ impl Connection {
     fn read(
         &mut self,
         buffer: &mut [u8],
-        mut hear: impl FnMut(&mut Connection, &str),
+        mut on_text: impl FnMut(&mut Connection, &str),
     ) -> io::Result<()> {
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(length) => {
                     self.incoming.extend_from_slice(&buffer[..length]);
-                    self.take_in(&mut hear)?;
+                    self.take_in(&mut on_text)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -174,7 +174,7 @@ impl Connection {
         }
     }
 
-    fn take_in(&mut self, hear: &mut impl FnMut(&mut Connection, &str)) -> io::Result<()> {
+    fn take_in(&mut self, on_text: &mut impl FnMut(&mut Connection, &str)) -> io::Result<()> {
         let incoming = std::mem::take(&mut self.incoming);
         let mut rest = &incoming[..];
         if !self.is_upgraded
@@ -190,7 +190,7 @@ impl Connection {
             && let Some((first, payload, length)) = whole_frame(rest)
         {
             match first {
-                0x81 => hear(self, &String::from_utf8_lossy(payload)),
+                0x81 => on_text(self, &String::from_utf8_lossy(payload)),
                 0x89 => self.stream.write_all(&PONG)?,
                 // A close frame: the connection ends with its answer.
                 _ => {

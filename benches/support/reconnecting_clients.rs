@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
 
-use super::chance::Chance;
 use super::connections_max;
-use super::numbered_publisher::{heard_by, topics};
 use super::delivery_check::{DeliveryCheck, DeliveryCounts};
+use super::numbered_publisher::{heard_by, topics};
 use super::process::{Helper, orders};
-use super::server::{SHARED_TOPIC, Tokens, own_topic};
+use super::random::Random;
 use super::reconnecting_client::{Cut, ReconnectingClient};
+use super::server::{SHARED_TOPIC, Tokens, own_topic};
 
 /// The name of this part.
-pub const ROLE: &str = "wander";
+pub const ROLE: &str = "reconnect";
 
 /// How long a client stays on an average, and how long it is away at most. One in four comes back at once.
 const STAY_SECONDS: f64 = 4.0;
@@ -51,8 +51,8 @@ impl ReconnectingClients {
     }
 
     /// From now on they are cut off at random.
-    pub fn wander(&mut self) {
-        self.0.tell("wander");
+    pub fn cut_at_random(&mut self) {
+        self.0.tell("cut");
     }
 
     /// All are cut off at once, and stay away.
@@ -116,7 +116,7 @@ struct ReconnectLoop {
     poll: Poll,
     servers: Vec<SocketAddr>,
     all: Vec<ReconnectingClient>,
-    chance: Chance,
+    random: Random,
     /// When whoever is away comes back.
     returns: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Since when they are cut off at random, and how many were.
@@ -130,7 +130,7 @@ struct ReconnectLoop {
 /// Plays this part.
 pub fn run(arguments: &[String]) {
     let [clients, servers] = arguments else { panic!("the clients are told how many, and where") };
-    let mut band = ReconnectLoop::new(
+    let mut clients = ReconnectLoop::new(
         clients.parse().expect("a number"),
         servers.split(',').map(|server| server.parse().expect("an address")).collect(),
     );
@@ -139,12 +139,12 @@ pub fn run(arguments: &[String]) {
     std::thread::spawn(move || orders().for_each(|order| sender.send(order).unwrap_or_default()));
     let mut events = Events::with_capacity(1024);
     loop {
-        band.listen(&mut events, Duration::from_millis(5));
-        band.return_those_due();
-        band.cut_at_random();
-        band.answer_goal();
+        clients.poll_events(&mut events, Duration::from_millis(5));
+        clients.return_those_due();
+        clients.cut_at_random();
+        clients.answer_goal();
         match receiver.try_recv() {
-            Ok(order) => band.obey(&order),
+            Ok(order) => clients.obey(&order),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return,
         }
@@ -154,21 +154,21 @@ pub fn run(arguments: &[String]) {
 impl ReconnectLoop {
     fn new(clients: usize, servers: Vec<SocketAddr>) -> ReconnectLoop {
         let (tokens, names) = (Tokens::new(), topics(clients));
-        let with = |number: usize, heard: &[String]| {
+        let with = |number: usize, topics_heard: &[String]| {
             // Its own topic comes by itself, and first.
-            let token = tokens.token_for(number, heard.get(1..).unwrap_or_default());
-            ReconnectingClient::new(number, token, DeliveryCheck::new(heard.iter().cloned()))
+            let token = tokens.token_for(number, topics_heard.get(1..).unwrap_or_default());
+            ReconnectingClient::new(number, token, DeliveryCheck::new(topics_heard.iter().cloned()))
         };
         let everyone = (0..clients).map(|number| {
-            let heard = heard_by(number, clients).map(|place| names[place].clone());
-            with(number, &heard)
+            let topics_heard = heard_by(number, clients).map(|place| names[place].clone());
+            with(number, &topics_heard)
         });
         let bystander = with(clients, &[own_topic(clients), SHARED_TOPIC.to_owned()]);
         ReconnectLoop {
             poll: Poll::new().expect("an epoll descriptor can be had"),
             servers,
             all: everyone.chain([bystander]).collect(),
-            chance: Chance::new(0xba9d),
+            random: Random::new(0xba9d),
             returns: BinaryHeap::new(),
             cuts: None,
             goal: None,
@@ -181,7 +181,7 @@ impl ReconnectLoop {
     fn obey(&mut self, order: &str) {
         let now = Instant::now();
         match order.split_once(' ') {
-            None if order == "wander" => self.cuts = Some((now, 0)),
+            None if order == "cut" => self.cuts = Some((now, 0)),
             None if order == "away" => {
                 self.cuts = None;
                 self.returns.clear();
@@ -206,7 +206,7 @@ impl ReconnectLoop {
         }
     }
 
-    fn listen(&mut self, events: &mut Events, longest: Duration) {
+    fn poll_events(&mut self, events: &mut Events, longest: Duration) {
         match self.poll.poll(events, Some(longest)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return,
             result => result.expect("epoll_wait works"),
@@ -241,7 +241,7 @@ impl ReconnectLoop {
     }
 
     fn return_within(&mut self, number: usize, millis_max: usize) {
-        let pause = Duration::from_millis(self.chance.below(millis_max) as u64);
+        let pause = Duration::from_millis(self.random.below(millis_max) as u64);
         self.returns.push(Reverse((Instant::now() + pause, number)));
     }
 
@@ -266,13 +266,13 @@ impl ReconnectLoop {
         self.cuts = Some((since, done + more));
         for _ in 0..more {
             // Whoever is on its way, or being given what it missed, is cut off too.
-            let number = self.chance.below(self.all.len());
+            let number = self.random.below(self.all.len());
             if self.all[number].is_away() {
                 continue;
             }
-            let cut = [Cut::Close, Cut::Reset, Cut::Drop][self.chance.below(3)];
+            let cut = [Cut::Close, Cut::Reset, Cut::Drop][self.random.below(3)];
             self.all[number].leave(cut);
-            let millis_max = if self.chance.below(4) == 0 { 1 } else { AWAY_MS_MAX };
+            let millis_max = if self.random.below(4) == 0 { 1 } else { AWAY_MS_MAX };
             self.return_within(number, millis_max);
         }
     }
@@ -285,11 +285,11 @@ impl ReconnectLoop {
             Goal::Home => one.is_welcomed(),
             Goal::Back => one.asked.is_some() && one.is_welcomed(),
             Goal::Numbers(numbers) if *number == clients => {
-                one.hearing.is_at([0, numbers[numbers.len() - 1]].into_iter())
+                one.delivery.is_at([0, numbers[numbers.len() - 1]].into_iter())
             }
             Goal::Numbers(numbers) => {
                 let places = heard_by(*number, clients);
-                one.hearing.is_at(places.into_iter().map(|place| numbers[place]))
+                one.delivery.is_at(places.into_iter().map(|place| numbers[place]))
             }
         };
         let missing = self.all.iter().enumerate().find(|one| !is_there(one));
@@ -300,7 +300,7 @@ impl ReconnectLoop {
                 println!(
                     "{missing} are not there, client {number} {}: {}; {:?}",
                     if one.is_welcomed() { "with a welcome" } else { "without one" },
-                    one.hearing.describe(),
+                    one.delivery.describe(),
                     self.seen
                 );
             }
