@@ -23,7 +23,7 @@ RATE_INTERVAL = "4s"
 
 
 class Life:
-    """What goes on at the server, by the seconds since it began."""
+    """Activity at the server, by the seconds since it began."""
 
     def __init__(self, redis, server):
         self.redis, self.server = redis, server

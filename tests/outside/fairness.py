@@ -1,4 +1,4 @@
-"""How soon one client is answered while another, a publisher or Redis never stops sending.
+"""The time to an answer for one client while another, a publisher or Redis never stops sending.
 
 `python tests/outside/fairness.py` measures each flood and prints a table; ONELOOP_BIN names the binary. The flood runs in
 a process of its own, so that the two do not wait for each other's interpreter."""
@@ -23,7 +23,7 @@ from helpers.raw_client import CONTINUATION, PING, PONG, TEXT, Raw, frame, head
 from helpers.server import Server, counter
 from helpers.tokens import token
 
-# What one flooding connection hands to its socket at once.
+# Bytes that a flooding connection hands to its socket at once.
 BLOCK_BYTES = 256 * 1024
 
 # The answers are spread over so many clients: each may send fifty commands a second.
@@ -50,7 +50,7 @@ def pushed(channel, payload):
     return b"*4\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
-# What each flood sends over and over on an open WebSocket, and what the server is started with for it.
+# Bytes that each flood repeats on an open WebSocket, and the flags of its server.
 FRAMES = {
     "pings": (frame(PING), []),
     "long pings": (frame(PING, "x" * 125), []),
@@ -68,7 +68,7 @@ FRAMES = {
     "auths without a bound": (None, ["--commands-per-second-max", 0]),
 }
 
-# What each flood sends on a new connection every time.
+# Bytes that each flood sends on a new connection every time.
 HEADS = {
     "half heads": b"GET /ws HTTP/1.1\r\nHost: h\r\n",
     "refused handshakes": b"GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -231,7 +231,7 @@ def drained(one):
 
 
 def has_come(server):
-    """Whether more has arrived, of whatever kind, than ever does without a flood."""
+    """Returns whether more has arrived, of any kind, than ever does without a flood."""
     return any(counter(server, name) > few for name, few in FEW.items())
 
 

@@ -1,4 +1,4 @@
-"""What the README gives back ends to publish with, as it stands there."""
+"""The documented snippets for back ends, run as they stand."""
 
 import os
 import sys
@@ -78,7 +78,7 @@ $config = ['client' => 'predis', 'options' => ['prefix' => 'laravel_database_'],
 $redis = new Illuminate\\Redis\\RedisManager(new Illuminate\\Container\\Container, 'predis', $config);
 class Facade {{ static function __callStatic($name, $words) {{ global $redis; return $redis->$name(...$words); }} }}
 $user = (object) ['id' => 42];
-// What the connection is for: the default one puts its prefix before the channel.
+// A connection of its own: the default one puts its prefix before the channel.
 if ($redis->connection('default')->publish('pub.user.42', 'nobody') !== 0) exit(1);
 {line.replace("Redis::", "Facade::")}
 """

@@ -33,7 +33,7 @@ async def test_a_subscriber_hears_what_is_published_and_a_bystander_nothing(serv
     assert hearing.command("PSUBSCRIBE", "pub.o*") == ["psubscribe", "pub.o*", 3]
     assert bystander.command("PSUBSCRIBE", "pub.user.4?") == ["psubscribe", "pub.user.4?", 1]
     async with server.client("42", topics=["offers"]) as client, server.client("43") as other:
-        # One client, one by channel, and the same one by pattern.
+        # A client, a subscriber by channel, and the same subscriber by pattern.
         assert publisher.command("PUBLISH", "pub.offers", "1") == 3
         assert hearing.reply() == message("pub.offers", "1")
         assert hearing.reply() == ["pmessage", "pub.o*", "pub.offers", "1"]
@@ -211,7 +211,7 @@ def test_random_patterns_match_as_in_redis(server, redis, seed):
         for _ in range(300):
             channel = "".join(chance.choices("ab]-^", k=chance.randint(1, 6)))
             mine, real = (peer.command("PUBLISH", channel, "x") for peer in publishers)
-            # What nobody subscribes to is no topic here either.
+            # A topic without a subscriber does not exist here either.
             mine = 0 if isinstance(mine, str) and mine.startswith("-ERR nobody hears this") else mine
             assert mine == real, (seed, channel)
             heard = [sorted(peer.reply()[1] for _ in range(real)) for peer in (ours, theirs)]

@@ -92,7 +92,7 @@ async def test_what_a_back_end_cannot_read_is_refused(start, redis, data):
     async with server.client("43") as bystander, server.client("42") as client:
         await client.send('{"op":"send","data":%s,"ref":1}' % data)
         assert await client.next() == {"op": "error", "code": "bad_command", "ref": 1}
-        # What is just below passes as it was written.
+        # A message just below the limit passes unchanged.
         await client.send('{"op":"send","data":%s,"ref":2}' % ("[" * 126 + r'"\ud83d\ude00"' + "]" * 126))
         assert (await client.next())["op"] == "sent"
         assert await bystander.heard() == []

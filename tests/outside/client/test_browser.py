@@ -41,7 +41,7 @@ def add(redis, topic, data):
 
 
 def heard(page, name, publish):
-    """All that it heard up to now on its own topic, by a marker."""
+    """Messages received so far on its own topic, found by a marker."""
     user = {"live": "42", "bystander": "43"}[name]
     publish(f"user.{user}", "marker")
     found = page.heard(name, "marker")

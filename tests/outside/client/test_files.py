@@ -77,7 +77,7 @@ def test_the_module_has_types_and_loads_as_it_is(server, tmp_path, mode):
     """)
     tsc = [f"{NODE_MODULES}/.bin/tsc", "--noEmit", "--strict", "--target", "es2020", *MODES[mode]]
     assert faulty(tsc, tmp_path / "good.mts", tmp_path / "bad.mts") == ["bad.mts"]
-    # What a bundler's development server passes on to the browser, untouched.
+    # A bundler's development server passes this on to the browser untouched.
     (tmp_path / "load.mjs").write_text('import oneloop from "./oneloop.mjs"; console.log(typeof oneloop);')
     assert run("node", tmp_path / "load.mjs").stdout == "function\n"
 

@@ -41,7 +41,7 @@ def add(redis, topic, data):
 
 
 def heard(program, name, publish):
-    """All that it heard up to now, by a marker."""
+    """Messages received so far, found by a marker."""
     user = {"live": "42", "bystander": "43"}[name]
     publish(f"user.{user}", "marker")
     return program.heard(name, "marker")[:-1]

@@ -49,7 +49,7 @@ def test_nobody_but_the_page_publishes(start):
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
 def test_nobody_gets_the_page_through_a_proxy(start, name):
-    """One that passes the name `localhost` on, or a tunnel that ends on this machine."""
+    """A proxy that passes the name `localhost` on, or a tunnel that ends on this machine."""
     server = start(key=False)
     assert server.http(path="/")[0] == 200
     assert server.http(path="/", headers={name: "203.0.113.9"})[0] == 404

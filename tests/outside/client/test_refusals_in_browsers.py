@@ -1,4 +1,4 @@
-"""What each browser tells a page that is refused: a close with its reason, since none shows the answer to a handshake."""
+"""Refusals as pages see them: a close with its reason, since no browser shows the answer to a handshake."""
 
 import contextlib
 import json

@@ -66,7 +66,7 @@ def node(start, redis, *flags, secret=OLD, **variables):
 
 
 async def comes_back(server, since, bearer, data):
-    """Whether the cursor is taken; then nothing is lost by it, and a bystander hears nothing."""
+    """Returns whether the cursor is accepted; if so, nothing is lost by it."""
     async with server.client("42", bearer=bearer, since=since) as client:
         if not client.welcome["resumed"]:
             return False

@@ -1,4 +1,4 @@
-"""Who is here: events over two nodes, behind one Redis."""
+"""Presence: events over two nodes, behind one Redis."""
 
 import asyncio
 import contextlib

@@ -11,7 +11,7 @@ USERS = ["42", "4\"2", "ü"]
 DEAD_AFTER = 3_600_000
 BATCH = 2
 
-# When a node was alive that is dead.
+# The last sign of life of a dead node.
 OLD = 1_000_000_000_000
 
 
@@ -132,7 +132,7 @@ def check_seed(connection, seed):
             assert members(connection, name) == model.sets.get(name, set()), (context, name)
         entries = connection.command("XRANGE", "evt", "-", "+")
         told = [(words[1], words[3], int(words[5])) for _, words in entries]
-        # Those who are cleared up together come in any order.
+        # Users that are cleared together come in any order.
         assert sorted(one[:2] for one in told) == sorted(model.events), context
         check_turns(told, context)
 

@@ -117,7 +117,7 @@ async def test_what_is_not_held_any_more_is_said(start):
         held_from = client.welcome["from"]
         assert since < held_from < client.welcome["id"]
         assert await client.heard() == await bystander.heard() == []
-    # What came after that cursor is held, but for what the markers drove out.
+    # The history still holds the messages after that cursor, except for those that the markers drove out.
     async with server.client("44", since=held_from) as client:
         assert client.welcome["resumed"] is False
         latest = client.welcome["from"]
@@ -341,7 +341,7 @@ async def test_one_who_is_cut_between_pages_goes_on_there(start, redis):
     for number in range(1, 1001):
         add(redis, "user.42", number)
     heard = []
-    # What it does not read must not keep it from seeing the answer to its close.
+    # Unread data must not keep it from seeing the answer to its close.
     options = {"max_queue": None}
     while not heard or heard[-1] < 1000:
         async with server.client("42", since=since, options=options) as client:

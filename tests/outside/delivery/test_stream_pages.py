@@ -1,4 +1,4 @@
-"""What clients come back for is read out of Redis in small pages: nobody else feels it, and Redis least of all."""
+"""Replays of streams are read from Redis in small pages, which delay neither other clients nor Redis."""
 
 import asyncio
 import contextlib

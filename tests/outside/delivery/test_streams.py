@@ -124,7 +124,7 @@ async def test_a_redis_that_is_killed_while_entries_are_added_costs_none(start, 
         await asyncio.to_thread(server.wait_ready)
         add(redis, "user.42", "end")
         await asyncio.wait_for(receiver, 30)
-        # One whose acknowledgement was cut off may be there, too.
+        # An entry whose acknowledgement was cut off may be there, too.
         assert [one for one in received if one in acknowledged] == acknowledged
         assert len(received) == len({json.dumps(one) for one in received})
         assert counter(server, "stream_lost_total") == 0

@@ -18,7 +18,7 @@ const preferences = {
   "services.settings.server": "data:,",
 };
 
-// Where it listens, which it says on stderr.
+// Its address, which it prints on stderr.
 function start() {
   mkdirSync(profile, { recursive: true });
   const lines = Object.entries(preferences).map(([name, value]) => `user_pref("${name}", ${JSON.stringify(value)});\n`);

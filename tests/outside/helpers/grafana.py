@@ -13,5 +13,5 @@ def dashboard():
 
 
 def legend(target, labels):
-    """How Grafana names the series; a label that it does not have would be left empty."""
+    """The name that Grafana gives a series; an unknown label would be left empty."""
     return re.sub(r"{{(\w+)}}", lambda found: labels[found[1]], target["legendFormat"])

@@ -61,7 +61,7 @@ class Runtime:
             self.until(f"{name}.state === 'open'")
 
     def heard(self, name, last):
-        """All that it heard, once `last` was among it."""
+        """The messages heard so far, once `last` is among them."""
         self.until(f"JSON.stringify({name}.log.heard).includes({json.dumps(json.dumps(last))})")
         return [tuple(one) for one in self.run(f"{name}.log.heard")]
 

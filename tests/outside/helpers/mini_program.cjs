@@ -73,7 +73,7 @@ function connectSocket(options) {
     finish(asked, isOpen, isOpen ? "sendSocketMessage:ok" : "sendSocketMessage:fail not connected");
   };
   task.close = (asked) => {
-    // One that is still connecting cannot be closed.
+    // A socket that is still connecting cannot be closed.
     const isOpen = !isGone && socket.readyState !== WebSocket.CONNECTING;
     if (isOpen) socket.close(asked.code || 1000, asked.reason);
     finish(asked, isOpen, isOpen ? "closeSocket:ok" : "closeSocket:fail");

@@ -1,4 +1,4 @@
-"""What clients hear over an outage of Redis: one `gap`, and all outside of it, in order, once."""
+"""Clients over an outage of Redis: each gets one `gap`, and every message outside of it in order, once."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,12 @@ import re
 
 from helpers.process import brief, eventually
 
-# What follows from it: an outage is noticed within two seconds, and over 100 ms later at most.
+# With these an outage is noticed within two seconds, and over 100 ms after Redis is back at most.
 QUICK = ["--redis-silence-seconds", 1, "--redis-timeout-seconds", 1, "--redis-backoff-ms-max", 100]
 
 
 def ups(server):
-    """How often the link to Redis came up."""
+    """The number of times that the subscription at Redis came up."""
     return int(re.search(r"^oneloop_source_ups_total (\d+)$", server.admin("/metrics")[2], re.M)[1])
 
 

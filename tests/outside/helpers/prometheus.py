@@ -55,11 +55,11 @@ class Prometheus:
             return True
 
     def query(self, expression):
-        """What the expression is at this moment: each series with its labels and value."""
+        """The value of an expression at this moment: each series with its labels and value."""
         return self.ask("query", query=expression)
 
     def query_range(self, expression, start, end, step):
-        """What it was at each step, in seconds of the clock."""
+        """The values of an expression at each step, in seconds of the clock."""
         return self.ask("query_range", query=expression, start=start, end=end, step=step)
 
     def ask(self, kind, **parameters):

@@ -1,4 +1,4 @@
-"""What was published, what Redis said to it, and whether those it was for heard it."""
+"""A publisher that keeps books: messages, answers of Redis, and deliveries to each subscriber."""
 
 import itertools
 import threading
@@ -85,7 +85,7 @@ def windows(heard):
 
 
 def split(ones):
-    """What was heard before, between and after the gaps."""
+    """The messages before, between and after the gaps."""
     parts = [[]]
     for one in ones:
         if one == "gap":

@@ -20,7 +20,7 @@ HANDSHAKE = {
 
 
 def frame(opcode, payload=b"", *, fin=True, masked=True, reserved=0, length=None):
-    """One frame (RFC 6455 section 5.2); `length` lies about the payload's own."""
+    """A frame (RFC 6455 section 5.2); `length` lies about the payload's own."""
     payload = payload.encode() if isinstance(payload, str) else payload
     length = len(payload) if length is None else length
     mask_bit = 0x80 if masked else 0
@@ -53,7 +53,7 @@ def head(server, path="/ws", bearer=None, method="GET", drop=(), extra=(), **rep
 
 
 class Raw:
-    """One TCP connection to the listener, or to another address; `source` is the address that it comes from."""
+    """A TCP connection to the listener, or to another address; `source` is the address that it comes from."""
 
     def __init__(self, server, receive_buffer=None, address=None, source=None):
         self.server, self.input = server, b""

@@ -12,7 +12,7 @@ LIMIT = ["CONFIG", "SET", "client-output-buffer-limit"]
 
 
 class Storm:
-    """One fault at a time; often, not always, all is well again before the next one."""
+    """Faults one at a time; often, not always, the server is ready again before the next one."""
 
     def __init__(self, seed, server, forwarder, redises):
         self.random = random.Random(seed)

@@ -49,7 +49,7 @@ class Redis:
                     # Not another one that took the port first, while this one has yet to find out.
                     ours = f"process_id:{self.process.pid}\r\n"
                     info = publisher.command("INFO")
-                    # What it kept is read first: it refuses commands until then.
+                    # It reads its own file first, and refuses commands until then.
                     return ours in info and "\r\nloading:0\r\n" in info and "answers"
 
         try:
@@ -76,7 +76,7 @@ class Redis:
         return publisher
 
     def command(self, *words):
-        """One command on a connection of its own; an error fails the test."""
+        """Sends a command on a connection of its own; an error fails the test."""
         with contextlib.closing(self.publisher()) as publisher:
             answer = publisher.command(*words)
         assert not (isinstance(answer, str) and answer.startswith("-")), answer
@@ -128,7 +128,7 @@ def bulks(kind, *words):
 
 
 def greeted(received, resp3=False):
-    """How a Redis answers our greeting and our PING; one of before version 6 knows no RESP3."""
+    """The answers of a Redis to our handshake and PING; before version 6 there is no RESP3."""
     if b"HELLO" in received:
         return b"%1\r\n+proto\r\n:3\r\n" if resp3 else b"-ERR unknown command 'HELLO'\r\n"
     answer = b"+OK\r\n" if b"SETNAME" in received else b""

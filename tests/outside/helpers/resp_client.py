@@ -6,7 +6,7 @@ from helpers.process import DEADLINE
 
 
 class Publisher:
-    """One connection that speaks just enough RESP to publish; errors come back as values."""
+    """A connection that speaks just enough RESP to publish; errors come back as values."""
 
     def __init__(self, host, port):
         self.socket = socket.create_connection((host, port), timeout=DEADLINE)

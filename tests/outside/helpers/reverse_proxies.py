@@ -29,7 +29,7 @@ def replaced(text, **names):
 
 
 class Proxy:
-    """One running proxy before a server. `change` maps parts of the README's snippet to others."""
+    """A running proxy before a server. `change` maps parts of the documented snippet to others."""
 
     def __init__(self, kind, server, directory, change=None):
         self.directory = Path(directory)

@@ -21,14 +21,14 @@ from websockets.exceptions import InvalidStatus
 
 
 def counter(server, name, text=None):
-    """What /metrics says of `oneloop_{name}`, labels included; 0 if it says nothing."""
+    """The value of `oneloop_{name}` in /metrics, labels included; 0 if it is missing."""
     lines = (text or server.admin("/metrics")[2]).splitlines()
     found = [line.split()[-1] for line in lines if line.rpartition(" ")[0] == f"oneloop_{name}"]
     return float(found[0]) if found else 0
 
 
 class Server:
-    """One running binary, with the addresses that its start-up lines name."""
+    """A running binary, with the addresses that its start-up lines name."""
 
     def __init__(self, *flags, key=True, secret=SECRET, redis=None, admin=True, variables=None,
                  wrapper=()):
@@ -125,7 +125,7 @@ class Server:
     # ---- plain HTTP
 
     def http(self, method="GET", path="/", headers=None, address=None):
-        """One request of its own connection: (status, headers, body)."""
+        """Sends a request on a connection of its own: (status, headers, body)."""
         connection = http.client.HTTPConnection(*(address or self.address), timeout=DEADLINE)
         with contextlib.closing(connection):
             connection.request(method, path, headers=headers or {})
@@ -195,7 +195,7 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def crowd(self, count):
-        """So many clients, each a user of its own: `user0`, `user1`, …"""
+        """`count` clients, each a user of its own: `user0`, `user1`, …"""
         clients = []
 
         async def join(number):

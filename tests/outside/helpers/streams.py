@@ -17,7 +17,7 @@ def add(redis, topic, data, *options, stream="pub", **fields):
 
 
 async def heard(redis, client, stream="pub"):
-    """All that came to the client up to now, by a marker at the end of the stream."""
+    """Messages that the client has received so far, found by a marker at the end of the stream."""
     marker = {"stream marker": next(MARKERS)}
     add(redis, f"user.{client.sub}", marker, stream=stream)
     found = []

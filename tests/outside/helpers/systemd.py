@@ -8,7 +8,7 @@ from helpers.process import DEADLINE
 
 
 class Supervisor:
-    """What listens at NOTIFY_SOCKET, by a path or an abstract name."""
+    """The listener at NOTIFY_SOCKET, by a path or an abstract name."""
 
     def __init__(self, is_abstract):
         self.directory = tempfile.TemporaryDirectory(prefix="oneloop-")

@@ -1,4 +1,4 @@
-"""One address behind which one Redis or another stands: a TCP forwarder whose faults are scripted."""
+"""A TCP proxy with scripted faults, before one Redis or another."""
 
 import contextlib
 import socket
@@ -16,7 +16,7 @@ class Forwarder:
         self.target, self.connections = target, []
         # Of a slow line: bytes at a time, and seconds between two times.
         self.piece, self.pause = 65536, 0
-        # How many bytes from the server a new connection passes on before it is cut, by chance.
+        # The bytes that a new connection passes on from the server before it is cut, at random.
         self.draw, self.cuts = None, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -82,7 +82,7 @@ class Forwarder:
 
 
 class Connection:
-    """One forwarded connection: both of its sockets."""
+    """A forwarded connection: both of its sockets."""
 
     def __init__(self, forwarder, near, far):
         self.forwarder, self.near, self.far = forwarder, near, far

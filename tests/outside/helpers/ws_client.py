@@ -12,7 +12,7 @@ MARKERS = itertools.count(1)
 
 
 class Client:
-    """One welcomed client; it checks that ids rise over all that it hears."""
+    """A welcomed client; it checks that ids rise from message to message."""
 
     def __init__(self, server, connection, sub):
         self.server, self.connection, self.sub = server, connection, sub
@@ -42,7 +42,7 @@ class Client:
         return await self.next()
 
     async def heard(self):
-        """All that came up to now: (topic, data) for a message, the object for anything else.
+        """Everything received so far: (topic, data) for a message, the object for anything else.
 
         A marker on the client's own topic comes last, so nothing can still be on its way."""
         marker = {"marker": next(MARKERS)}
@@ -59,7 +59,7 @@ class Client:
 
 
 async def closed(connection):
-    """How the server closed it, with nothing before that: (code, reason as JSON or None)."""
+    """The server's close, with nothing before it: (code, reason as JSON or None)."""
     async with asyncio.timeout(DEADLINE):
         try:
             frame = await connection.recv()

@@ -30,7 +30,7 @@ async def test_a_slow_reader_is_closed_and_others_are_not_disturbed(start):
                 assert sent < STUCK_COUNT_MAX, "the slow reader is never closed"
             frames, code, _ = slow.frames_to_close()
             assert code == 4000
-            # What it did get is whole and in order, without a hole.
+            # The messages that it did get are whole and in order, without a hole.
             news = [m["data"] for m in map(json.loads, (payload for _, payload in frames))
                     if m["topic"] == "news"]
             assert news == list(range(len(news)))
@@ -196,7 +196,7 @@ PUBLISH, ANSWER = b"*3\r\n$7\r\nPUBLISH\r\n$10\r\npub.nobody\r\n$1\r\nx\r\n", b"
 
 
 async def test_a_publisher_that_never_reads_its_answers_stalls_nobody(start):
-    # What the history holds is no matter of the publisher's.
+    # The history counts separately from the publisher.
     server = start("--history-bytes-max", "0")
     block = PUBLISH * 1000
     publisher = Publisher(*server.publishers)

@@ -12,7 +12,7 @@ from helpers.tokens import token
 
 
 def closed_with(server, data, code, bearer="42"):
-    """One client that sends this and is closed for it."""
+    """A client that sends this and is closed for it."""
     with Raw(server) as raw:
         raw.upgrade(token(bearer))
         raw.send(data)

@@ -12,7 +12,7 @@ from helpers.server import counter
 from helpers.tokens import token
 
 CLIENTS = 32
-# What is kept for everything else, and for publishers by default.
+# Descriptors reserved for everything else, and for publishers by default.
 RESERVE = 64 + 64
 
 
@@ -77,7 +77,7 @@ async def test_without_a_descriptor_accepting_rests_and_goes_on(start):
             descriptors = f"/proc/{server.process.pid}/fd"
             before = len(os.listdir(descriptors))
             turns = counter(server, "turns_total")
-            # One that is freed later would let somebody in.
+            # A descriptor that is freed later would let a client in.
             eventually(lambda: len(os.listdir(descriptors)) == before, "that connection is gone")
             held = max(map(int, os.listdir(descriptors))) + 1
             resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (held, held))

@@ -1,4 +1,4 @@
-"""One that never stops sending delays nobody for long, and costs no memory."""
+"""A peer that never stops sending delays nobody for long, and costs no memory."""
 
 import json
 

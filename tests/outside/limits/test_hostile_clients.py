@@ -22,7 +22,7 @@ def reset(raw):
 
 
 def all_of(raw):
-    """All that comes until the end."""
+    """Every byte up to the end of the stream."""
     while raw.more():
         pass
     return raw.input

@@ -34,7 +34,7 @@ def watched(server):
 
 
 def slow_reader(server, sub):
-    """One that is welcomed and then reads nothing."""
+    """A client that is welcomed and then reads nothing."""
     raw = Raw(server, receive_buffer=4096)
     raw.upgrade(token(sub))
     return raw
@@ -74,7 +74,7 @@ async def test_a_hostile_mix_stays_below_the_ceiling_and_who_behaves_misses_noth
         assert most[0] >= CEILING * 0.7, "the ceiling was never near"
         server.wait_for_log(r"memory_max \(50331648 bytes\) is exceeded")
 
-        # When they have gone, new clients are let in again.
+        # New clients are let in again after those have gone.
         def let_in():
             with contextlib.suppress(AssertionError, EOFError, OSError), Raw(server) as raw:
                 return raw.upgrade(token("late"))

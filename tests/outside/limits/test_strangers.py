@@ -1,4 +1,4 @@
-"""Where places are scarce, who has shown nothing makes room, and nobody who has."""
+"""Connections without a token make room if the server is full; authenticated ones stay."""
 
 import contextlib
 import json
@@ -14,13 +14,13 @@ from websockets.exceptions import ConnectionClosed
 CROWD = 60
 PASSWORD = "open sesame"
 
-# What strangers say: nothing, or a part of what would let them in.
+# Bytes that strangers send: none, or a part of a handshake or a token.
 WORDS = {"nothing": b"", "a byte": b"G", "half a head": b"GET /ws HTTP/1.1\r\nHost: a\r\n"}
 
 
 @contextlib.contextmanager
 def crowd(server, count=CROWD, word=b"", address=None, source=None):
-    """So many connections that say this and no more, each in a turn of its own."""
+    """`count` connections that send these bytes and no more, each in a turn of its own."""
     with contextlib.ExitStack() as stack:
         strangers = []
         for _ in range(count):

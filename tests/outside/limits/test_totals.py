@@ -1,4 +1,4 @@
-"""What all clients together may make the process hold: `unfinished_bytes_max`, `backlogs_bytes_max`."""
+"""Limits over all clients together: `unfinished_bytes_max`, `backlogs_bytes_max`."""
 
 import contextlib
 import json
@@ -77,7 +77,7 @@ async def test_backlogs_in_all_are_bounded_and_the_deepest_are_closed(start):
             slow = [ends.enter_context(Raw(server, receive_buffer=4096)) for _ in range(8)]
             for number, raw in enumerate(slow):
                 raw.upgrade(token(f"slow{number}"))
-            # One that does not read either, and is owed little beyond what the kernel takes over.
+            # A second client that does not read, with little queued beyond the kernel's buffer.
             shallow = ends.enter_context(Raw(server, receive_buffer=4096))
             shallow.upgrade(token("shallow"))
             for number in range(160):

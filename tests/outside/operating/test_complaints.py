@@ -1,4 +1,4 @@
-"""One line for a person where something is refused, with the setting that would change it."""
+"""Complaints: one line for a person per refusal, with the setting that would change it."""
 
 import re
 

@@ -150,7 +150,7 @@ async def test_what_prometheus_answers_is_true(start, redis, watch):
             lambda: prometheus.query(filled(queries["Closed by the server", "{{code}}"])),
             "a rate of closes is shown")
         assert [series["metric"] for series in closed] == [{"code": "4000"}]
-        # What is looked at is what was chosen.
+        # The dashboard shows the chosen instance.
         clients = queries["Clients", "clients"]
         assert len(prometheus.query(filled(clients, INSTANCE))) == 1
         assert prometheus.query(filled(clients, "another")) == []

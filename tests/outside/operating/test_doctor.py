@@ -22,7 +22,7 @@ TOPICS = ("--topics", "news")
 
 
 class Findings:
-    """What one run printed: `findings["listen"]` is a list of (level, what was seen, what mends it)."""
+    """The output of one run: `findings["listen"]` is a list of (level, observation, remedy)."""
 
     def __init__(self, done):
         self.text, self.status = done.stdout, done.returncode
@@ -52,7 +52,7 @@ class Findings:
 
 
 def doctor(*flags, wrapper=(), listen=None, **variables):
-    """One run, by default for a server that does not run."""
+    """Runs `oneloop doctor`, by default for a server that does not run."""
     listen = listen or f"127.0.0.1:{free_port()}"
     variables = {"ONELOOP_JWT_SECRET": SECRET} | variables
     flags = ["--listen", listen, *flags]
@@ -487,7 +487,7 @@ def test_a_good_certificate_is_checked_to_the_end(start, front, tmp_path):
     assert found.problems() == [], found.text
     assert re.match(r"(89|90) days are left \(until ", found["url-expiry"][1])
     assert "the ping came" in found["url-silence"][1]
-    # Who does not know the authority trusts nobody.
+    # Without the authority no certificate is trusted.
     level, seen, _ = visit(server, url)["url-tls"]
     assert level == "problem" and "certificate" in seen
 

@@ -51,7 +51,7 @@ def test_the_shell_reads_what_it_is_to_complete(shell, tmp_path):
 
 
 def complete_in_bash(*words):
-    """What bash offers for the last of these words."""
+    """Bash's completions for the last of these words."""
     script = """
         source /dev/stdin <<< "$(%s completions bash)"
         COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()

@@ -1,4 +1,4 @@
-"""What /metrics says is read by Prometheus' own parser, follows its conventions, and is true."""
+"""/metrics is read by Prometheus' own parser, follows its conventions, and is true."""
 
 import os
 import time

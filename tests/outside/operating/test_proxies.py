@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
-# What tells each proxy's snippet to the server.
+# The flags that go with each proxy's snippet.
 FLAGS = {
     "nginx": ("--proxies", "127.0.0.1"),
     "caddy": ("--proxies", "127.0.0.1"),
@@ -39,7 +39,7 @@ def start_proxy(tmp_path):
 
 
 async def status(dial):
-    """How a handshake is answered; what is opened is closed again."""
+    """The status of the answer to a handshake; an opened connection is closed again."""
     try:
         async with dial:
             return 101
@@ -114,7 +114,7 @@ async def test_pings_keep_a_connection_through_a_proxy(start, start_proxy, kind,
     proxy = start_proxy(kind, server, timeouts)
     async with proxy.dial(token("1"), "127.0.0.2") as connection:
         client = await server.enter(connection, "1")
-        # One each second. The library answers meanwhile.
+        # A ping each second. The library answers meanwhile.
         await asyncio.to_thread(eventually, lambda: counter(server, "pings_total") >= 6, "six pings")
         assert server.publish("user.1", "still there") == 1
         assert await client.heard() == [("user.1", "still there")]
@@ -162,7 +162,7 @@ async def test_with_the_proxy_protocol_nobody_else_is_let_in(start):
         refused = [
             (request, None), (b"PROXY TCP4 192.0.2.1 127.0.0.1 1 2\r\n" + request, None),
             (header(command=0x22) + request, None), (header(added=bytes(509)), None),
-            # One that would do, from elsewhere.
+            # A valid header, from elsewhere.
             (header() + request, "127.0.0.2"),
         ]
         for number, (said, source) in enumerate(refused, 1):

@@ -76,7 +76,7 @@ async def test_what_a_route_permits_changes_for_those_who_are_there(settings):
             server.publish("room.7", 1)
             server.publish("news", 2)
             server.publish("alerts", 3)
-            # What it heard from the start it hears until it renews its token.
+            # Subscriptions from the start last until it renews its token.
             assert await early.heard() == [("room.7", 1), ("news", 2)]
             assert await late.heard() == [("alerts", 3)]
             assert await bystander.heard() == [("news", 2)]

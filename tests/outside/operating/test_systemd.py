@@ -38,7 +38,7 @@ async def test_no_sign_of_life_comes_from_a_loop_that_stands_still(start, superv
     supervisor.next("WATCHDOG")
     server.signal(signal.SIGSTOP)
     try:
-        # What was sent before it stood still.
+        # Notifications sent before it stood still.
         eventually(lambda: stopped(server), "it stands still")
         supervisor.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -137,7 +137,7 @@ def test_the_service_is_what_the_program_does():
 
 def test_the_service_may_drain_for_as_long_as_the_settings_say(tmp_path):
     config = tmp_path / "oneloop.toml"
-    # What else they say is not judged here.
+    # Other findings are not judged here.
     config.write_text('drain_seconds = 300\njwt.secret_file = "/nowhere"\n')
     assert dict(keys(unit("--config", config)))["TimeoutStopSec"] == "310"
     assert dict(keys(unit("--config", tmp_path / "none.toml")))["TimeoutStopSec"] == "20"

@@ -17,7 +17,7 @@ from helpers.raw_client import Raw
 from helpers.server import counter
 from helpers.tokens import token
 
-# What the kernel does not take over for a client with a small buffer, whatever it takes over for others.
+# More than the kernel buffers for a client with a small receive buffer.
 PADDING, MESSAGES = "x" * 200_000, 60
 
 
@@ -50,7 +50,7 @@ async def test_once_is_one_block_of_plain_text(server):
 
 
 def slowest(server):
-    """What `/clients` says, each second anew."""
+    """Snapshots of `/clients`, one each second."""
     status, headers, text = server.admin("/clients")
     assert (status, headers["Content-Type"]) == (200, "application/json")
     told = json.loads(text)

@@ -12,7 +12,7 @@ from helpers.tokens import token
 
 BOUNDS = ["--message-bytes-max", 1024, "--auth-seconds", 1]
 
-# What makes the server close, and its code.
+# Causes of a close, and the code.
 CAUSES = {
     "a bad token": (lambda raw: raw.send(head(raw.server, path="/ws?token=x")), 4500),
     "no token": (lambda raw: raw.send(head(raw.server)), 4501),
@@ -39,7 +39,7 @@ def read_close(raw):
 
 
 def has_ended(raw):
-    """Whether the end of the stream is there already."""
+    """Returns whether the end of the stream is there already."""
     readable, _, _ = select.select([raw.socket], [], [], 0)
     return bool(readable) and raw.socket.recv(1, socket.MSG_PEEK) == b""
 

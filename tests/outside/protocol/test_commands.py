@@ -31,7 +31,7 @@ async def test_subscribe_and_unsubscribe(room):
 
 async def test_a_granted_topic_may_be_left_and_joined_again(room):
     async with room.client("43") as bystander, room.client("42", topics=["hall"]) as client:
-        # One that its token granted, one that the settings grant to everyone.
+        # The first is granted by its token, the second to everyone by the settings.
         for topic in ["hall", "news"]:
             assert await client.ask(op="unsubscribe", topic=topic) == {
                 "op": "unsubscribed", "topic": topic}

@@ -24,7 +24,7 @@ def admin_of(server):
 
 
 def ask(server, first, *lines, address=None):
-    """All that one request is answered with: (status, headers, body)."""
+    """The whole answer to one request: (status, headers, body)."""
     with Raw(server, address=address) as raw:
         raw.send("\r\n".join([first, *lines, "", ""]).encode())
         status, headers = raw.answer()

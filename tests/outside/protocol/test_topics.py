@@ -1,4 +1,4 @@
-"""Who hears what: topics, grants, patterns, and what an envelope holds."""
+"""Topics: subscriptions, grants, patterns, and the members of an envelope."""
 
 import base64
 

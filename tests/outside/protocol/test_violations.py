@@ -1,4 +1,4 @@
-"""What RFC 6455 forbids ends the connection with its close code, and harms nobody else."""
+"""Violations of RFC 6455 end the connection with their close code, and harm nobody else."""
 
 import json
 import struct

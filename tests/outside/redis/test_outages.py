@@ -39,7 +39,7 @@ async def test_a_redis_that_ends_and_comes_back(start, redis, ending):
 
 
 async def test_a_redis_that_stops_and_goes_on(start, redis):
-    """What it is told while it stands still it passes on afterwards, to nobody: we have left."""
+    """A stopped Redis passes its commands on afterwards, to nobody: we have left."""
     server = start(*QUICK, redis=redis)
     async with audience(server) as clients:
         redis.freeze()
@@ -159,7 +159,7 @@ async def test_failing_over_behind_one_address(start, start_redis, hangs):
     with Forwarder(first) as forwarder:
         server = start(*QUICK, redis=forwarder)
         async with audience(server) as clients:
-            # Where connections hang, the first one still has ours, and would count us twice.
+            # If connections hang, the first Redis still has ours, and would count us twice.
             for target in [second] if hangs else [second, first]:
                 old, server._publisher = server.publisher, None
                 forwarder.fail_over(target, hangs)

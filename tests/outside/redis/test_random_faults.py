@@ -14,7 +14,7 @@ CLIENTS = 20
 
 
 async def test_a_storm_costs_nothing_outside_of_its_gaps(start, start_redis):
-    """What Redis passed on is heard by those it is for, once, in order, or lies in a gap."""
+    """Each message that Redis passed on reaches its subscribers once, in order, or lies in a gap."""
     seed = int(os.environ.get("ONELOOP_STORM_SEED") or random.randrange(2**32))
     print(f"ONELOOP_STORM_SEED={seed}")
     redises = [start_redis("--user", *USER) for _ in range(2)]
@@ -46,7 +46,7 @@ async def test_a_storm_costs_nothing_outside_of_its_gaps(start, start_redis):
 
 
 async def listen(client):
-    """What it hears up to the end: numbers, and gaps."""
+    """The messages of a client up to the end: numbers, and gaps."""
     heard = []
     while (message := await client.next()).get("data") != "the end":
         heard.append(message["data"] if "data" in message else message["op"])

@@ -44,7 +44,7 @@ async def test_a_replica_is_red_while_it_is_cut_off_and_green_in_sync(start, sta
 
 
 def calls(redis, command):
-    """How often the command was executed."""
+    """The number of times that the command was executed."""
     found = re.search(rf"cmdstat_{command}:calls=(\d+)", redis.command("INFO", "commandstats"))
     return int(found[1]) if found else 0
 

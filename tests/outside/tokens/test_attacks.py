@@ -87,7 +87,7 @@ ATTACKS = {
 
 @pytest.fixture(scope="module")
 def shared():
-    """One server for the whole table: an attack may not harm it either."""
+    """A server for the whole table: an attack may not harm it either."""
     server = Server("--topics", "news", "--jwt-leeway-seconds", "0", "--head-bytes-max", "16384")
     yield server
     server.stop()
