@@ -15,6 +15,7 @@ use oneloop::config::{
     self, Artifact, Command, Config, Invocation, LogFormat, ProbeOptions, Problems, PublishOptions,
     SubscribeOptions,
 };
+use oneloop::engine::pubsub::topic::is_user_topic;
 use oneloop::engine::reactor::Ended;
 use oneloop::observe::logger;
 use oneloop::observe::systemd::{self, Supervisor};
@@ -216,7 +217,7 @@ fn subscribe(config: &Config, mut listening: SubscribeOptions) -> ExitCode {
                 return Ok(None);
             }
             let keys = serve::keys(&config.jwt)?;
-            let is_admin = topics.iter().any(|topic| topic.starts_with("user."));
+            let is_admin = topics.iter().any(|topic| is_user_topic(topic));
             let sub = sub.unwrap_or(LISTENER);
             keys.issue(sub, &[], topics, is_admin, unix(), LISTENER_SECONDS).map(Some)
         },

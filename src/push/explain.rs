@@ -40,7 +40,7 @@ pub fn explain<'a>(
         return Verdict::Own;
     }
     let hearing =
-        |grants: &'a [Grant]| grants.iter().find(|grant| grant.hears(identity.admin, topic));
+        |grants: &'a [Grant]| grants.iter().find(|grant| grant.covers(identity.admin, topic));
     let rules = [
         (&identity.topics[..], GrantSource::Token, Verdict::Hears as fn(_, _) -> _),
         (route_topics, GrantSource::Settings, Verdict::Hears),

@@ -154,7 +154,7 @@ impl Push {
                 }
                 Reason::Asked => Grant::parse(&text_of_key(&key)).is_some_and(|wanted| {
                     let mut may = identity.may.iter().chain(&self.may);
-                    may.any(|grant| grant.covers(identity.admin, &wanted))
+                    may.any(|grant| grant.permits(identity.admin, &wanted))
                 }),
                 Reason::Granted => false,
             };

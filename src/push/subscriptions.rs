@@ -73,7 +73,7 @@ impl Push {
         }
         let wanted = Grant::parse(topic).ok_or("bad_topic")?;
         let admin = self.rights.get(&id).is_some_and(|rights| rights.admin);
-        let permitted = self.may(id, own.is_some()).any(|grant| grant.covers(admin, &wanted));
+        let permitted = self.may(id, own.is_some()).any(|grant| grant.permits(admin, &wanted));
         let missing: Vec<&str> =
             wanted.keys(admin).filter(|key| server.reason(id, key).is_none()).collect();
         let heard_for = server.reason(id, wanted.key());

@@ -120,7 +120,7 @@ impl Push {
     /// Whether a client listens to the topic, or may.
     fn may_speak_on(&self, server: &mut Scope<'_>, id: ConnId, topic: &str) -> bool {
         let admin = self.rights.get(&id).is_some_and(|rights| rights.admin);
-        server.hears(id, topic) || self.may(id, true).any(|grant| grant.hears(admin, topic))
+        server.hears(id, topic) || self.may(id, true).any(|grant| grant.covers(admin, topic))
     }
 
     /// Tells a client what became of what it sent.

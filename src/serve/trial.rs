@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::READY_TOKEN_SUB;
 use crate::app::link;
 use crate::config::{Config, reachable};
+use crate::engine::pubsub::topic::user_topic;
 use crate::engine::redis::config::Address;
 use crate::engine::redis::glob;
 
@@ -23,7 +24,7 @@ pub struct CommandContext {
 pub fn channel(config: &Config) -> Option<String> {
     let topics = config.routes.iter().flat_map(|route| &route.topics);
     let plain = topics.filter(|topic| !topic.contains('*')).cloned();
-    let own = [format!("user.{READY_TOKEN_SUB}")];
+    let own = user_topic(READY_TOKEN_SUB);
     let channels = plain.chain(own).map(|topic| format!("{}{topic}", config.prefix));
     let is_taken = |channel: &String| {
         let mut patterns = config.patterns.iter();

@@ -3,4 +3,5 @@
 mod crates;
 mod house;
 mod rooms;
+mod topics;
 mod tree;

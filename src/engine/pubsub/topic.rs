@@ -1,11 +1,14 @@
-//! Topics and grants, parsed once into types that cannot be wrong.
+//! Topics and grants, and the one rule of which client may receive a message.
 //!
-//! A topic is what a message is about: `room.7`, or `user.42` for one user alone. A grant is what
-//! somebody listens to: a topic, `room.*` (every topic below `room`), `user.*` (every user) or `*`.
-//! The hub finds listeners by *key*: an exact topic is its own key, a pattern's key is its prefix
-//! and a NUL (`room.*` is `room.\0`, `*` is `\0`). No topic holds a control character, so the user
-//! whose id is literally `*` (own topic and key `user.*`) is never taken for the pattern `user.*`
+//! A topic is the subject of a message: `room.7`, or `user.42` for one user alone. A grant names topics that a client subscribes or
+//! may subscribe to: a topic, `room.*` (every topic below `room`), `user.*` (every user) or `*`. The hub files subscribers by
+//! *key*: an exact topic is its own key, a pattern's key is its prefix and a NUL (`room.*` is `room.\0`, `*` is `\0`). No topic
+//! contains a control character, so the user with the id `*` (own topic and key `user.*`) is never taken for the pattern `user.*`
 //! (key `user.\0`).
+//!
+//! The rule is `patterns_of`: it lists the patterns that cover a topic. Live delivery looks up [`keys_of`], which is the topic and
+//! these patterns; a replay, a page of old entries, a grant and `oneloop explain` ask [`covers`], which compares with the same list.
+//! Of the patterns, `user.*` alone covers the topic of a user; `*` never does.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,38 +19,41 @@ pub const TOPIC_BYTES_MAX: usize = 260;
 /// The longest id of a user (the claim `sub`), in bytes: what an OpenID provider may use (OpenID Connect Core section 2).
 pub const USER_ID_BYTES_MAX: usize = 255;
 
-/// What the topics of single users begin with.
+/// The prefix of the topics of single users.
 const USER: &str = "user.";
+
+/// The last character of a pattern's key, which no topic contains.
+const PATTERN_END: char = '\0';
 
 /// The keys of the grants `user.*` and `*`.
 const EVERY_USER: &str = "user.\0";
 const EVERY_TOPIC: &str = "\0";
 
-/// The text of a published message's topic, or `None` if it is malformed.
+/// Returns the text of a published message's topic, or `None` if it is malformed.
 ///
 /// An ordinary topic is 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /` in dot-separated levels, none
-/// of them empty. What follows `user.` is a user's id, never split into levels: see [`is_user_id`].
+/// of them empty. The rest of a topic behind `user.` is a user's id, never split into levels: see [`is_user_id`].
 pub fn published(topic: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(topic).ok()?;
     is_topic(text).then_some(text)
 }
 
-/// Whether `id` can be the id of a user: 1 to 255 bytes of UTF-8 without control characters.
+/// Returns whether `id` can be the id of a user: 1 to 255 bytes of UTF-8 without control characters.
 pub fn is_user_id(id: &str) -> bool {
     (1..=USER_ID_BYTES_MAX).contains(&id.len()) && !id.contains(char::is_control)
 }
 
-/// The own topic of the user `sub`, or `None` if that cannot be the id of a user.
+/// Returns the own topic of the user `sub`, or `None` if that cannot be the id of a user.
 pub fn user_topic(sub: &str) -> Option<String> {
     is_user_id(sub).then(|| [USER, sub].concat())
 }
 
-/// The user whose own topic that is.
+/// Returns the id of the user whose own topic this is.
 pub fn user_of(topic: &str) -> Option<&str> {
     topic.strip_prefix(USER).filter(|id| is_user_id(id))
 }
 
-/// Whether the topic or key concerns single users: `user.<id>` or the key of `user.*`.
+/// Returns whether the topic or key concerns single users: `user.<id>` or the key of `user.*`.
 pub fn is_user_topic(topic: &str) -> bool {
     topic.starts_with(USER)
 }
@@ -65,7 +71,7 @@ fn is_ordinary(text: &str) -> bool {
         && text.split('.').all(|level| !level.is_empty() && level.bytes().all(is_allowed))
 }
 
-/// What somebody listens to, or may listen to. Shown as it was written: `room.*`.
+/// Topics that a client subscribes to, or may subscribe to. Displayed as it was written: `room.*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Grant {
     key: Box<str>,
@@ -84,58 +90,43 @@ impl Grant {
             Some(prefix) if !is_user_topic(text) => {
                 let levels = prefix.strip_suffix('.')?;
                 let fits = text.len() <= TOPIC_BYTES_MAX && is_ordinary(levels);
-                fits.then(|| [prefix, "\0"].concat().into())?
+                fits.then(|| format!("{prefix}{PATTERN_END}").into())?
             }
             _ => is_topic(text).then(|| text.into())?,
         };
         Some(Grant { key })
     }
 
-    /// Under which the hub files those who listen to this: the topic itself, or a pattern's prefix
-    /// and a NUL.
+    /// Returns the key of its subscribers in the hub: the topic itself, or a pattern's prefix and a NUL.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Whether it concerns single users: `user.<id>` or `user.*`. (`*` does not, except in an
-    /// admin's hands.)
+    /// Returns whether this grant concerns single users: `user.<id>` or `user.*`. (`*` does not, except in an admin's token.)
     pub fn is_user(&self) -> bool {
         is_user_topic(&self.key)
     }
 
-    /// The keys that somebody who listens to this joins: one as a rule, none if it concerns users
-    /// and the token is not an admin's, two for an admin's `*`, which is every ordinary topic and
-    /// every user.
+    /// Returns the keys that a client with this grant subscribes to: one as a rule, none if it concerns users and the token is not
+    /// an admin's, two for an admin's `*`, which is every ordinary topic and every user.
     pub fn keys(&self, admin: bool) -> impl Iterator<Item = &str> {
         let own = (admin || !self.is_user()).then_some(self.key());
         let users = (admin && self.key() == EVERY_TOPIC).then_some(EVERY_USER);
         own.into_iter().chain(users)
     }
 
-    /// Whether one who may listen to this may listen to `wanted`, which asks for no more than this
-    /// holds.
+    /// Returns whether this grant permits `wanted`: every topic that `wanted` covers is covered by this one too.
     ///
-    /// `room.*` covers `room.7`, `room.7.*` and `room.*`, not `room`; `*` covers all that is not
-    /// `user.`. Only an admin's grants cover anything of `user.`. A user's own topic needs no
-    /// grant: that is the caller's part.
-    pub fn covers(&self, admin: bool, wanted: &Grant) -> bool {
-        self.covers_key(admin, wanted.key())
+    /// `room.*` permits `room.7`, `room.7.*` and `room.*`, not `room`; `*` permits everything except `user.`, which takes an
+    /// admin's grant. A user's own topic needs no grant: the caller sees to it.
+    pub fn permits(&self, admin: bool, wanted: &Grant) -> bool {
+        self.covers(admin, wanted.key())
     }
 
-    /// Whether one who listens to this hears the messages on `topic`, which is well-formed (see
-    /// [`published`]).
-    pub fn hears(&self, admin: bool, topic: &str) -> bool {
-        self.covers_key(admin, topic)
-    }
-
-    fn covers_key(&self, admin: bool, wanted: &str) -> bool {
-        if is_user_topic(wanted) {
-            return admin && [EVERY_TOPIC, EVERY_USER, wanted].contains(&self.key());
-        }
-        match self.key.strip_suffix('\0') {
-            Some(prefix) => wanted.starts_with(prefix),
-            None => wanted == self.key(),
-        }
+    /// Returns whether a client with this grant receives the messages on `topic`, which is well-formed (see [`published`]), or
+    /// may subscribe to the pattern with this key.
+    pub fn covers(&self, admin: bool, topic: &str) -> bool {
+        self.keys(admin).any(|key| covers(key, topic))
     }
 }
 
@@ -145,63 +136,63 @@ impl fmt::Display for Grant {
     }
 }
 
-/// What a person calls the key: `room.\0` is `room.*`, an exact topic is itself.
+/// Returns a key as people write it: `room.\0` is `room.*`, an exact topic is itself.
 pub fn text_of_key(key: &str) -> Cow<'_, str> {
-    match key.strip_suffix('\0') {
+    match key.strip_suffix(PATTERN_END) {
         Some(prefix) => Cow::Owned([prefix, "*"].concat()),
         None => Cow::Borrowed(key),
     }
 }
 
-/// The keys under which the listeners of a message are found, one look-up each; see [`keys_of`].
-pub struct KeysOf<'a> {
-    topic: &'a str,
-    scratch: &'a mut String,
-    state: State,
+/// Returns whether a key is that of a pattern: `room.*`, `user.*` or `*`.
+pub fn is_pattern(key: &str) -> bool {
+    key.ends_with(PATTERN_END)
 }
 
-enum State {
-    Exact,
-    /// The next pattern is a prefix of this many bytes of the topic, at most.
-    Patterns(usize),
-    Done,
+/// Returns whether a subscription to `key` covers `topic`, which is well-formed, or the key of a pattern that is not wider.
+pub fn covers(key: &str, topic: &str) -> bool {
+    match key.strip_suffix(PATTERN_END) {
+        Some(pattern) => patterns_of(topic).any(|prefix| prefix == pattern),
+        None => key == topic,
+    }
 }
 
-/// The keys to look up for a message on `topic`, which is well-formed: the topic itself, then its
-/// patterns from the longest to `\0`; for a user's topic `user.\0` alone. `scratch` is overwritten:
-/// give the same one each time.
-pub fn keys_of<'a>(topic: &'a str, scratch: &'a mut String) -> KeysOf<'a> {
+/// Returns the patterns that cover `topic`, as their keys without the NUL, from the longest to the empty one, which is `*`. A topic
+/// of a user is covered by `user.` alone.
+fn patterns_of(topic: &str) -> impl Iterator<Item = &str> {
+    let mut left = Some(topic);
+    std::iter::from_fn(move || {
+        let levels = left.take()?;
+        if is_user_topic(topic) {
+            return Some(USER);
+        }
+        let end = levels.rfind('.').map_or(0, |dot| dot + 1);
+        left = (end > 0).then(|| &levels[..end - 1]);
+        Some(&levels[..end])
+    })
+}
+
+/// Calls `each` with every key that covers `topic`, which is well-formed: the topic itself, then its patterns from the longest to
+/// `\0`; for a topic of a user `user.\0` alone. `scratch` is overwritten: pass the same one each time.
+pub fn keys_of<'a>(topic: &'a str, scratch: &'a mut String, mut each: impl FnMut(&str)) {
+    each(topic);
     scratch.clear();
     scratch.push_str(topic);
-    KeysOf { topic, scratch, state: State::Exact }
-}
-
-impl KeysOf<'_> {
-    /// The next key, `None` after the last one.
-    pub fn next_key(&mut self) -> Option<&str> {
-        let end = match self.state {
-            State::Exact => {
-                self.state = State::Patterns(self.topic.len());
-                return Some(self.topic);
-            }
-            State::Patterns(_) if is_user_topic(self.topic) => USER.len(),
-            State::Patterns(length) => self.topic[..length].rfind('.').map_or(0, |dot| dot + 1),
-            State::Done => return None,
-        };
-        let is_last = end == 0 || is_user_topic(self.topic);
-        self.state = if is_last { State::Done } else { State::Patterns(end - 1) };
-        self.scratch.truncate(end);
-        self.scratch.push('\0');
-        Some(self.scratch)
+    for pattern in patterns_of(topic) {
+        scratch.truncate(pattern.len());
+        scratch.push(PATTERN_END);
+        each(scratch);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::engine::pubsub::hub::{Hub, Reason, Subscriptions};
     use crate::engine::random::Random;
 
-    /// A seeded source of numbers (xorshift64).
     /// Topics, grants and near misses, from few enough pieces that they often meet.
     fn text(random: &mut Random) -> String {
         let pieces = ["a", "b", "user", "*", "", "a*", "é", "\n"];
@@ -213,9 +204,9 @@ mod tests {
     }
 
     fn keys(topic: &str) -> Vec<String> {
-        let mut scratch = String::from("left over");
-        let mut keys = keys_of(topic, &mut scratch);
-        std::iter::from_fn(|| keys.next_key().map(str::to_owned)).collect()
+        let (mut scratch, mut keys) = (String::from("left over"), Vec::new());
+        keys_of(topic, &mut scratch, |key| keys.push(key.to_owned()));
+        keys
     }
 
     fn grant(text: &str) -> Grant {
@@ -301,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_covers_what_asks_for_no_more_than_it_holds() {
+    fn a_grant_permits_what_asks_for_no_more_than_it_holds() {
         for (held, admin, wanted, expected) in [
             ("room.*", false, "room.7", true),
             ("room.*", false, "room.7.x", true),
@@ -328,7 +319,7 @@ mod tests {
             ("user.*", true, "news", false),
         ] {
             assert_eq!(
-                grant(held).covers(admin, &grant(wanted)),
+                grant(held).permits(admin, &grant(wanted)),
                 expected,
                 "{held} {admin} {wanted}"
             );
@@ -336,7 +327,7 @@ mod tests {
     }
 
     /// Level by level, as one would say it aloud.
-    fn model_hears(grant: &str, admin: bool, topic: &str) -> bool {
+    fn model_covers(grant: &str, admin: bool, topic: &str) -> bool {
         if topic.starts_with("user.") {
             return admin && (grant == "*" || grant == "user.*" || grant == topic);
         }
@@ -349,10 +340,10 @@ mod tests {
     }
 
     #[test]
-    fn look_ups_find_whom_the_model_finds() {
+    fn look_ups_and_the_matcher_find_what_the_model_finds() {
         let seed = 0x746f_7069_6373;
         let mut random = Random::new(seed);
-        let mut heard = 0;
+        let mut covered = 0;
         for round in 0..50_000 {
             let (text, wanted, topic) = (text(&mut random), text(&mut random), text(&mut random));
             let (Some(held), Some(topic)) = (Grant::parse(&text), published(topic.as_bytes()))
@@ -362,25 +353,68 @@ mod tests {
             for admin in [false, true] {
                 let case =
                     format!("seed {seed} round {round}: {text:?} {admin} {wanted:?} {topic:?}");
-                let expected = model_hears(&text, admin, topic);
-                heard += usize::from(expected);
+                let expected = model_covers(&text, admin, topic);
+                covered += usize::from(expected);
                 let mut lookups = keys(topic);
                 assert_eq!(
                     held.keys(admin).any(|key| lookups.iter().any(|each| each == key)),
                     expected,
                     "{case}"
                 );
-                assert_eq!(held.hears(admin, topic), expected, "{case}");
+                assert_eq!(held.covers(admin, topic), expected, "{case}");
+                for key in held.keys(admin) {
+                    let is_found = lookups.iter().any(|each| each == key);
+                    assert_eq!(covers(key, topic), is_found, "{case}: {key:?}");
+                }
                 let Some(wanted) = Grant::parse(&wanted) else {
                     continue;
                 };
-                if held.covers(admin, &wanted) && wanted.hears(admin, topic) {
-                    assert!(expected, "{case}: covered, yet it would hear more");
+                if held.permits(admin, &wanted) && wanted.covers(admin, topic) {
+                    assert!(expected, "{case}: permitted, yet it would receive more");
                 }
                 lookups.dedup();
                 assert_eq!(lookups, keys(topic), "{case}: a key twice");
             }
         }
-        assert!(heard > 1000, "the generator makes topics and grants that meet");
+        assert!(covered > 1000, "the generator makes topics and grants that meet");
+    }
+
+    /// Clients of a hub with their grants: those found for a message, and bystanders.
+    #[test]
+    fn the_hub_finds_exactly_the_clients_that_the_matcher_names() {
+        let seed = 0x6875_6273;
+        let mut random = Random::new(seed);
+        let (mut found_in_all, mut bystanders) = (0, 0);
+        for round in 0..2_000 {
+            let mut hub = Hub::default();
+            let clients: Vec<(Vec<Grant>, bool)> = (0..8)
+                .map(|client| {
+                    let admin = random.below(3) == 0;
+                    let texts = (0..3).map(|_| text(&mut random)).collect::<Vec<_>>();
+                    let grants: Vec<Grant> =
+                        texts.iter().filter_map(|text| Grant::parse(text)).collect();
+                    let mut of = Subscriptions::default();
+                    for key in grants.iter().flat_map(|grant| grant.keys(admin)) {
+                        hub.subscribe(client, &mut of, key, Reason::Granted);
+                    }
+                    (grants, admin)
+                })
+                .collect();
+            for topic in (0..8).map(|_| text(&mut random)) {
+                let Some(topic) = published(topic.as_bytes()) else { continue };
+                let (mut scratch, mut found) = (String::new(), BTreeSet::new());
+                keys_of(topic, &mut scratch, |key| {
+                    found.extend(hub.find(key).into_iter().flat_map(|topic| hub.members(topic)));
+                });
+                for (client, (grants, admin)) in (0..).zip(&clients) {
+                    let is_covered = grants.iter().any(|grant| grant.covers(*admin, topic));
+                    let case = format!("seed {seed} round {round}: {grants:?} {admin} {topic:?}");
+                    assert_eq!(found.contains(&client), is_covered, "{case}");
+                }
+                found_in_all += found.len();
+                bystanders += clients.len() - found.len();
+            }
+        }
+        assert!(found_in_all > 1000 && bystanders > 1000, "{found_in_all} {bystanders}");
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::engine::client::Client;
 use crate::engine::client::replay::Change;
 use crate::engine::pubsub::hub::Hub;
-use crate::engine::pubsub::topic::keys_of;
+use crate::engine::pubsub::topic::{is_pattern, keys_of};
 use crate::engine::resume::history::hash_of;
 
 /// Bits by which most topics that are none of the keys are passed by.
@@ -52,7 +52,7 @@ impl<'a> Filter<'a> {
         let hash = hash_of(name);
         self.keys.push(Key { hash, name, numbers });
         self.bits[bit(hash).0] |= bit(hash).1;
-        self.has_patterns |= name.ends_with('\0');
+        self.has_patterns |= is_pattern(name);
     }
 
     /// How many there are.
@@ -78,14 +78,12 @@ impl<'a> Filter<'a> {
             self.find(number, hash, topic, &mut found);
         }
         if self.has_patterns {
-            let mut keys = keys_of(topic, scratch);
-            keys.next_key();
-            while let Some(key) = keys.next_key() {
-                let hash = hash_of(key);
+            keys_of(topic, scratch, |key| {
+                let hash = if is_pattern(key) { hash_of(key) } else { return };
                 if self.has(hash) {
                     self.find(number, hash, key, &mut found);
                 }
-            }
+            });
         }
         found.then && found.now
     }

@@ -8,7 +8,7 @@ use crate::engine::client::replay::{Change, Page, Replay};
 use crate::engine::client::{Client, State};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Hub;
-use crate::engine::pubsub::topic::is_user_topic;
+use crate::engine::pubsub::topic::covers;
 use crate::engine::resume::cursor::{Cursor, EntryId};
 use crate::engine::resume::history::{History, Said};
 use crate::engine::server::Server;
@@ -56,21 +56,17 @@ pub(super) fn is_entry_for(
     (stream, id): (usize, EntryId),
     topic: &str,
 ) -> bool {
-    let covers = |key: &str| match key.strip_suffix('\0') {
-        Some(text) => topic.starts_with(text) && is_user_topic(topic) == is_user_topic(text),
-        None => key == topic,
-    };
     let counts = |change: &Change| {
         change.after.get(stream).is_none_or(|after| id > *after)
             && change.up_to.get(stream).is_none_or(|up_to| id <= *up_to)
     };
     let since = |key: &str| changes.iter().find(|one| *one.key == *key && one.until == u64::MAX);
     let (mut then, mut now) = (false, false);
-    for (key, _) in hub.topics(&client.subscriptions).filter(|(key, _)| covers(key)) {
+    for (key, _) in hub.topics(&client.subscriptions).filter(|(key, _)| covers(key, topic)) {
         (then, now) = (then || since(key).is_none_or(counts), true);
     }
     let mut left = changes.iter().filter(|one| one.until < u64::MAX);
-    now && (then || left.any(|one| covers(&one.key) && counts(one)))
+    now && (then || left.any(|one| covers(&one.key, topic) && counts(one)))
 }
 
 impl Server {

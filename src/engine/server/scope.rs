@@ -184,11 +184,8 @@ impl Scope<'_> {
         let mut found = std::mem::take(&mut self.found);
         let mut key = std::mem::take(&mut self.key);
         let hub = &self.hubs[self.route as usize];
-        let mut keys = topic::keys_of(topic, &mut key);
         found.clear();
-        while let Some(key) = keys.next_key() {
-            found.extend(hub.find(key));
-        }
+        topic::keys_of(topic, &mut key, |key| found.extend(hub.find(key)));
         self.key = key;
         found
     }

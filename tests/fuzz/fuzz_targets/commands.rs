@@ -88,7 +88,7 @@ impl Watched {
             let own = key.strip_prefix("user.");
             let is_own = own.is_some_and(|user| may.users.contains(&user));
             let heard = Grant::parse(&text_of_key(&key)).expect("only grants are joined");
-            let is_granted = may.topics.iter().any(|grant| grant.covers(false, &heard));
+            let is_granted = may.topics.iter().any(|grant| grant.permits(false, &heard));
             assert!(is_own || may.admin || (is_granted && !is_user_topic(&key)), "{key:?}");
         }
     }
