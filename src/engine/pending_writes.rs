@@ -1,36 +1,37 @@
-//! Who is owed a write, in the order in which it comes.
+//! Clients with something to be written, in the order in which their writes come.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::engine::slots::ConnId;
 
-/// In which queue of those who are owed a write a client stands; a later one here is served earlier.
+/// The queue of pending writes that a client is in; later variants are served first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// In none.
+    /// No queue.
     None,
-    /// Among those who came back, and for whom what they missed is still to be made.
+    /// Clients in a replay: their frames are made when their turn comes.
     Replay,
-    /// Among those whose share of the turn did not suffice, or who caught up with broadcasts.
+    /// Clients that used up their share of a turn, and clients that were given fan-outs they had yet to get.
     Bulk,
-    /// Among those who are served first.
+    /// Clients with a message of their own.
     Urgent,
-    /// Among those for whom the sources wait.
+    /// Clients with so much queued that the sources wait for them.
     Pressed,
 }
 
-/// Queues served in turns, so that a message to one client does not wait for those who are owed much, and a stream of such
-/// messages does not hold the others up for ever.
+/// Queues served alternately: a message to one client does not wait for clients with large backlogs, and a stream of such messages
+/// does not starve those.
 #[derive(Default)]
-pub struct FlushQueue {
+pub struct PendingWrites {
     pressed: VecDeque<ConnId>,
     urgent: VecDeque<ConnId>,
     bulk: VecDeque<ConnId>,
     replay: Turns,
+    pings: VecDeque<ConnId>,
     odd: bool,
 }
 
-impl FlushQueue {
+impl PendingWrites {
     /// Adds a client that has just entered this lane.
     pub fn push(&mut self, id: ConnId, lane: Lane) {
         match lane {
@@ -41,15 +42,20 @@ impl FlushQueue {
         }
     }
 
-    /// Adds a client that is to be given what it missed. `owner`: whose turns it takes.
+    /// Adds a client in a replay. It takes one of the turns of `owner`.
     pub fn push_replay(&mut self, id: ConnId, owner: u64) {
         self.replay.push(id, owner);
     }
 
-    /// The next one of those for whom frames wait. A client may come twice: the second time it is owed nothing.
+    /// Adds a client that is to be pinged.
+    pub fn push_ping(&mut self, id: ConnId) {
+        self.pings.push_back(id);
+    }
+
+    /// The next client with queued frames. A client may come twice: the second time it has none.
     pub fn pop(&mut self) -> Option<ConnId> {
         self.odd = !self.odd;
-        // While somebody is pressed, nothing comes in that could starve the others.
+        // While a client is pressed, nothing comes in that could starve the others.
         let order = match (self.odd, self.is_pressed()) {
             (true, true) => [&mut self.pressed, &mut self.urgent, &mut self.bulk],
             (false, true) => [&mut self.urgent, &mut self.pressed, &mut self.bulk],
@@ -59,15 +65,20 @@ impl FlushQueue {
         order.into_iter().find_map(VecDeque::pop_front)
     }
 
-    /// The next one of those who came back. They have a queue of their own, and a share of the turn: what one of them is given
-    /// takes as long as many writes. Owners take turns, however many connections each has.
+    /// The next client in a replay. Replays have a queue and a share of the turn of their own, since one step of a replay takes as
+    /// long as many writes. Owners take turns, however many connections each has.
     pub fn pop_replay(&mut self) -> Option<ConnId> {
         self.replay.pop()
     }
 
-    /// Gives back what a burst needed.
+    /// The next client to be pinged.
+    pub fn pop_ping(&mut self) -> Option<ConnId> {
+        self.pings.pop_front()
+    }
+
+    /// Gives the memory of a burst back.
     pub fn shrink(&mut self) {
-        for queue in [&mut self.pressed, &mut self.urgent, &mut self.bulk] {
+        for queue in [&mut self.pressed, &mut self.urgent, &mut self.bulk, &mut self.pings] {
             queue.shrink_to_fit();
         }
         self.replay.shrink();
@@ -76,27 +87,27 @@ impl FlushQueue {
     /// Places for which there is memory.
     #[cfg(test)]
     pub fn capacity(&self) -> usize {
-        let queues = [&self.pressed, &self.urgent, &self.bulk].map(VecDeque::capacity);
-        queues.iter().sum::<usize>() + self.replay.order.capacity()
+        let queues = [&self.pressed, &self.urgent, &self.bulk, &self.pings];
+        queues.map(VecDeque::capacity).iter().sum::<usize>() + self.replay.order.capacity()
     }
 
-    /// Whether somebody is owed so much that nothing more must come in before it was offered.
+    /// Returns whether a client has so much queued that nothing more may come in before it was written to.
     pub fn is_pressed(&self) -> bool {
         !self.pressed.is_empty()
     }
 
-    /// Whether nobody is owed a write.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many stand in all queues.
+    /// Clients in all queues.
     pub fn len(&self) -> usize {
-        self.pressed.len() + self.urgent.len() + self.bulk.len() + self.replay.len
+        let queues = [&self.pressed, &self.urgent, &self.bulk, &self.pings].map(VecDeque::len);
+        queues.iter().sum::<usize>() + self.replay.len
     }
 }
 
-/// Clients in lines, one for each owner; the lines take turns.
+/// A line of clients for each owner; the lines take turns.
 #[derive(Default)]
 struct Turns {
     lines: HashMap<u64, VecDeque<ConnId>>,
@@ -116,7 +127,7 @@ impl Turns {
 
     fn pop(&mut self) -> Option<ConnId> {
         let owner = self.order.pop_front()?;
-        let line = self.lines.get_mut(&owner).expect("who has a turn has a line");
+        let line = self.lines.get_mut(&owner).expect("an owner in the order has a line");
         let next = line.pop_front();
         if line.is_empty() {
             self.lines.remove(&owner);
@@ -138,7 +149,7 @@ mod tests {
     use super::*;
 
     fn order(queued: &[(Lane, std::ops::Range<u32>)]) -> Vec<u32> {
-        let mut queue = FlushQueue::default();
+        let mut queue = PendingWrites::default();
         for (lane, range) in queued {
             range.clone().for_each(|index| queue.push(ConnId { index, generation: 0 }, *lane));
         }
@@ -153,7 +164,7 @@ mod tests {
 
     #[test]
     fn users_take_turns_however_many_connections_they_have() {
-        let mut queue = FlushQueue::default();
+        let mut queue = PendingWrites::default();
         let id = |index| ConnId { index, generation: 0 };
         (0..400).for_each(|index| queue.push_replay(id(index), 7));
         (1000..1002).for_each(|index| queue.push_replay(id(index), 8));

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 31_800;
+const LINES_MAX: usize = 32_000;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 15_200;
+const ENGINE_LINES_MAX: usize = 15_500;
 /// Files of more than 450 lines.
 const LONG_FILES_MAX: usize = 3;
 /// Doc comments that begin with a relative clause.

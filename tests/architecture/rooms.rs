@@ -27,6 +27,7 @@ const LEADING_UP: &[(&str, &str)] = &[
     ("engine/server/mod.rs", "config"),
     ("engine/server/mod.rs", "features::presence"),
     ("engine/server/pages.rs", "features::streams"),
+    ("engine/server/places.rs", "config"),
     ("engine/server/presence.rs", "features::presence"),
     ("engine/server/receipts.rs", "features::control"),
     ("engine/server/refusals.rs", "config"),

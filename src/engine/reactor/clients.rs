@@ -18,7 +18,7 @@ use crate::engine::reactor::listeners::{Accepted, Purpose, turn_away};
 use crate::engine::reactor::publishers::Publishers;
 use crate::engine::reactor::token::Source;
 use crate::engine::router::Router;
-use crate::engine::server::ADMIN_ROUTE;
+use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
 
@@ -47,10 +47,11 @@ pub struct Readiness {
 
 /// When there is room for one more connection.
 fn room_at(publishers: &Publishers, router: &Router, purpose: Purpose) -> Millis {
+    let Server { places, clients, bounds, now, .. } = &router.server;
     match purpose {
-        Purpose::Clients => router.server.room_at(),
-        Purpose::Admin => router.server.admin_room_at(),
-        Purpose::Publishers => publishers.room_at(router.server.now.millis),
+        Purpose::Clients => places.next_handshake(clients, bounds, now.millis),
+        Purpose::Admin => places.next_admin(clients, now.millis),
+        Purpose::Publishers => publishers.room_at(now.millis),
     }
 }
 
@@ -168,7 +169,10 @@ impl Reactor {
             }
         }
         if readiness.readable {
-            self.router.server.note_spoken(id);
+            let Server { places, clients, .. } = &mut self.router.server;
+            if let Some(client) = clients.get(id) {
+                places.speak(id, client);
+            }
         }
         if is_unblocked {
             self.router.server.schedule_flush(id, Lane::Urgent);
@@ -354,7 +358,7 @@ impl Reactor {
                 ClientDue::Nothing => {}
                 ClientDue::Ping => {
                     server.metrics.pings += 1;
-                    server.pings.push_back(id);
+                    server.pending.push_ping(id);
                 }
                 ClientDue::Silent => server.close(id, Close::SILENT),
                 ClientDue::Stalled => {
@@ -381,8 +385,8 @@ impl Reactor {
 
     /// Frees those who are gone, after their handlers were told.
     pub(super) fn reap_clients(&mut self) {
-        let freed = !self.router.server.dead.is_empty();
-        while let Some(id) = self.router.server.dead.pop() {
+        let freed = !self.router.server.clients.gone.is_empty();
+        while let Some(id) = self.router.server.clients.gone.pop() {
             self.router.reap(id);
             self.burst += 1;
         }

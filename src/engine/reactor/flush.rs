@@ -25,14 +25,14 @@ impl Reactor {
         let mut replays = left.div_ceil(REPLAYS_SHARE);
         let mut visits = left.saturating_mul(VISITS_PER_WRITE);
         while left > 0 {
-            let queued = self.router.server.flush.pop();
+            let queued = self.router.server.pending.pop();
             let mut writes = queued.map_or(0, |id| self.flush_client(id));
-            let back = (replays > 0).then(|| self.router.server.flush.pop_replay()).flatten();
+            let back = (replays > 0).then(|| self.router.server.pending.pop_replay()).flatten();
             let step = replays.min(REPLAY_STEP);
             let replayed = back.map_or(0, |id| self.replay_client(id, step));
             let listener = self.router.server.next_recipient(&mut visits);
             writes += listener.map_or(0, |id| self.offer(id, &mut visits));
-            let pinged = self.router.server.pings.pop_front();
+            let pinged = self.router.server.pending.pop_ping();
             writes += pinged.map_or(0, |id| self.ping(id));
             if queued.or(back).or(listener).or(pinged).is_none() {
                 break;
@@ -40,7 +40,7 @@ impl Reactor {
             replays = replays.saturating_sub(replayed);
             left = left.saturating_sub(writes);
         }
-        self.router.server.metrics.flushes_put_off += u64::from(self.owes());
+        self.router.server.metrics.flushes_put_off += u64::from(self.has_pending_writes());
     }
 
     /// Writes the broadcasts that a listener is owed. Returns how many writes there were. What is queued for one whose socket is

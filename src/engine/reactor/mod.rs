@@ -352,7 +352,7 @@ impl Reactor {
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.draining);
         self.hold_sums();
         self.hold_ceiling();
-        if self.trim_at.is_some_and(|at| at <= now) && !self.owes() {
+        if self.trim_at.is_some_and(|at| at <= now) && !self.has_pending_writes() {
             self.give_back();
         }
     }
@@ -360,7 +360,7 @@ impl Reactor {
     /// Writes what is owed.
     fn flush(&mut self) {
         let server = &self.router.server;
-        self.burst = self.burst.max(server.flush.len() + server.pings.len());
+        self.burst = self.burst.max(server.pending.len());
         if std::mem::take(&mut self.router.had_large_payload) {
             self.burst = BURST;
         }
@@ -390,29 +390,27 @@ impl Reactor {
         self.due = Vec::new();
         self.ready.shrink_to_fit();
         self.unchecked.shrink_to_fit();
-        self.router.server.dead.shrink_to_fit();
-        self.router.server.lingering.shrink_to_fit();
+        self.router.server.clients.gone.shrink_to_fit();
+        self.router.server.places.shrink();
         self.router.server.fanout.shrink();
-        self.router.server.flush.shrink();
-        self.router.server.pings.shrink_to_fit();
+        self.router.server.pending.shrink();
         if let Some(trim) = self.trim {
             trim();
         }
     }
 
-    /// Whether a write is owed to anybody.
-    fn owes(&self) -> bool {
+    /// Returns whether a client has something to be written.
+    fn has_pending_writes(&self) -> bool {
         let server = &self.router.server;
-        !server.flush.is_empty() || !server.fanout.is_empty() || !server.pings.is_empty()
+        !server.pending.is_empty() || !server.fanout.is_empty()
     }
 
     /// When the loop must turn again though nothing happens; `None`: not before something does.
     fn next_wake(&self, now: Millis) -> Option<Millis> {
         let server = &self.router.server;
         let link_waits = self.links.iter().any(RedisSocket::has_note);
-        let owed = !server.flush.is_empty() || !server.fanout.is_empty();
         let is_read = self.ready.is_empty() && self.unchecked.is_empty();
-        let left = owed || !server.pings.is_empty() || !is_read || !server.dead.is_empty();
+        let left = self.has_pending_writes() || !is_read || !server.clients.gone.is_empty();
         let is_asked = server.requests_len() > 0;
         if left || is_asked || link_waits || self.publishers.has_note() {
             return Some(now);

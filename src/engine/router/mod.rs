@@ -255,7 +255,10 @@ impl Router {
         number: usize,
         request: &Request,
     ) -> Result<Vec<u8>, Response> {
-        if self.draining || self.refusing || self.server.is_full() {
+        if self.draining
+            || self.refusing
+            || self.server.places.is_full(&self.server.clients, &self.server.bounds)
+        {
             let text = if self.draining { LEAVING } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
@@ -286,7 +289,9 @@ impl Router {
                 client.queue_first(&accepted);
                 self.server.metrics.opened += 1;
                 self.server.schedule_flush(id, crate::engine::pending_writes::Lane::Urgent);
-                if self.server.opened_len() > self.server.bounds.clients_max {
+                if self.server.places.opened_len(&self.server.clients)
+                    > self.server.bounds.clients_max
+                {
                     self.server.vacate_unproven();
                 }
                 if self.addresses.is_over(id) && !self.vacate_twin(id) {
@@ -340,7 +345,7 @@ impl Router {
             history_bytes: self.server.history.bytes(),
             source_up: self.source_up,
             presence_users: self.server.presence_users_len(),
-            handshakes: self.server.handshakes.len(),
+            handshakes: self.server.places.handshakes.len(),
             backlog_frames: frames_len(),
             backlog_bytes: frames_bytes(),
             unfinished_bytes: self.server.unfinished,

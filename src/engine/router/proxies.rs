@@ -51,7 +51,7 @@ impl Router {
 
     fn place(&mut self, id: ConnId, address: IpAddr) {
         self.addresses.enter(id, address);
-        self.server.handshakes.locate(id, address);
+        self.server.places.handshakes.locate(id, address);
     }
 
     /// Whether a connection of the same address owes the answer to a ping.
@@ -99,7 +99,8 @@ impl Router {
 
     pub(super) fn peer(&mut self, id: ConnId) -> IpAddr {
         // During a handshake it is known from the accept, which saves a system call.
-        let accepted = self.server.handshakes.address(id).filter(|one| !one.is_unspecified());
+        let accepted =
+            self.server.places.handshakes.address(id).filter(|one| !one.is_unspecified());
         let of_socket = || self.server.client(id)?.transport.peer(id);
         accepted.or_else(of_socket).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
     }

@@ -64,12 +64,12 @@ impl Router {
 
     /// Tells the operator that clients wait to be accepted.
     pub(crate) fn complain_of_crowd(&mut self) {
-        let Server { complaints, bounds, now, handshakes, .. } = &mut self.server;
+        let Server { complaints, bounds, now, places, .. } = &mut self.server;
         complaints.note(now.millis, "accept", Weight::Curable, Origin::default(), || {
             format!(
                 "clients wait to be accepted: {} handshakes are under way; handshakes_max is {}, \
                  handshakes_per_second_max {}",
-                handshakes.len(),
+                places.handshakes.len(),
                 bounds.handshakes_max,
                 bounds.handshakes_per_second_max
             )

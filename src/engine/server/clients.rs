@@ -13,13 +13,21 @@ pub(crate) struct Clients {
     slots: Slots<Client>,
     /// Of the latest connection.
     generation: u32,
+    /// Connections that are gone and wait for the end of the turn.
+    pub gone: Vec<ConnId>,
     pub timers: Timers,
     pub timing: Timing,
 }
 
 impl Clients {
     pub fn new(timing: Timing) -> Clients {
-        Clients { slots: Slots::default(), generation: 0, timers: Timers::default(), timing }
+        Clients {
+            slots: Slots::default(),
+            generation: 0,
+            gone: Vec::new(),
+            timers: Timers::default(),
+            timing,
+        }
     }
 
     /// Takes a slot for a connection that has until `ends` to send a request.

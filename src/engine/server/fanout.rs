@@ -39,8 +39,7 @@ impl Server {
             Some(client) if client.is_behind(latest) => client.serve(latest),
             _ => return Some(0),
         };
-        let mut owed = std::mem::take(&mut self.owed);
-        self.find_owed(id, served, &mut owed);
+        let owed = self.owed(id, served);
         let slow = self.slow_policy(id);
         let client = self.clients.get_mut(id).expect("it was just found");
         let mut queued = 0;
@@ -50,8 +49,6 @@ impl Server {
             queued += 1;
         }
         let fits = queued == owed.len();
-        owed.clear();
-        self.owed = owed;
         if queued > 0 {
             self.schedule_flush(id, Lane::Bulk);
         }
@@ -68,13 +65,11 @@ impl Server {
     }
 
     /// The frames that wait for a client which was served up to `served`.
-    fn find_owed(&mut self, id: ConnId, served: u32, owed: &mut Vec<Frame>) {
+    fn owed(&self, id: ConnId, served: u32) -> Vec<Frame> {
         let client = &self.clients[id.index];
         let hub = &self.hubs[client.route as usize];
         // Looked up for each of them; few clients listen to more than some topics.
-        let mut topics = std::mem::take(&mut self.topics);
-        topics.clear();
-        topics.extend(hub.topic_numbers(&client.subscriptions));
+        let mut topics: Vec<u32> = hub.topic_numbers(&client.subscriptions).collect();
         topics.sort_unstable();
         let is_for_it = |audience: &Audience| match audience {
             Audience::Topics(of) => of.iter().any(|topic| topics.binary_search(topic).is_ok()),
@@ -82,21 +77,19 @@ impl Server {
         };
         let waiting = self.fanout.waiting.iter();
         let is_replaying = client.is_replaying();
-        owed.extend(
-            waiting
-                .filter(|one| one.number > served && one.route == client.route)
-                .filter(|one| is_for_it(&one.audience))
-                .filter(|one| {
-                    // It comes to those in the history.
-                    let is_replayed = is_replaying && one.is_recorded;
-                    if is_replayed && let Some(tally) = one.frame.tally() {
-                        tally.unmet();
-                    }
-                    !is_replayed
-                })
-                .map(|one| one.frame.clone()),
-        );
-        self.topics = topics;
+        waiting
+            .filter(|one| one.number > served && one.route == client.route)
+            .filter(|one| is_for_it(&one.audience))
+            .filter(|one| {
+                // It comes to those in the history.
+                let is_replayed = is_replaying && one.is_recorded;
+                if is_replayed && let Some(tally) = one.frame.tally() {
+                    tally.unmet();
+                }
+                !is_replayed
+            })
+            .map(|one| one.frame.clone())
+            .collect()
     }
 
     /// The next listener of the broadcasts that wait who was not served yet. Each step of the walk counts as a visit, also to
@@ -169,11 +162,8 @@ impl Server {
             let (length, written) = (all.len(), client.write(id, all));
             return self.keep(id, served, length, written);
         }
-        let mut owed = std::mem::take(&mut self.owed);
-        self.find_owed(id, served, &mut owed);
         gather.clear();
-        owed.drain(..).for_each(|frame| gather.extend_from_slice(frame.as_bytes()));
-        self.owed = owed;
+        self.owed(id, served).iter().for_each(|frame| gather.extend_from_slice(frame.as_bytes()));
         if gather.is_empty() {
             return WriteOutcome::Nothing;
         }
@@ -207,8 +197,7 @@ impl Server {
         let whole = written == length;
         let now = tick(self.now.millis);
         if !whole || self.fanout.are_counted() {
-            let mut owed = std::mem::take(&mut self.owed);
-            self.find_owed(id, served, &mut owed);
+            let owed = self.owed(id, served);
             if whole {
                 owed.iter().filter_map(Frame::tally).for_each(DeliveryCount::wrote_at_once);
             } else {
@@ -216,8 +205,6 @@ impl Server {
                 client.keep_unwritten(owed.iter(), written, now);
                 self.set_timer(id.index);
             }
-            owed.clear();
-            self.owed = owed;
         }
         WriteOutcome::Written { bytes: written, whole }
     }

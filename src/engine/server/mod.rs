@@ -7,33 +7,31 @@ mod clients;
 mod fanout;
 mod fanout_queue;
 mod filter;
-mod life;
+mod lifecycle;
 mod looks;
 mod names;
 mod options;
 mod page_queue;
 mod pages;
+mod places;
 mod presence;
 pub(crate) mod receipts;
 mod refusals;
 mod replay;
 pub(crate) mod requests;
-mod room;
 mod scope;
 mod subscriptions;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::clock::{Millis, Now, WallOffset};
 use crate::config::Bounds;
-use crate::engine::admission::strangers::Strangers;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::outbox::{Backlog, Slow};
 use crate::engine::client::{AtEnd, Client, State};
-use crate::engine::pending_writes::{FlushQueue, Lane};
+use crate::engine::pending_writes::{Lane, PendingWrites};
 use crate::engine::pubsub::hub::{Hub, Reason};
 use crate::engine::resume::cursor::{EntryId, Node, Signer};
 use crate::engine::resume::history::History;
@@ -47,6 +45,7 @@ pub(crate) use fanout::WriteOutcome;
 use fanout_queue::FanoutQueue;
 pub use options::RouteOptions;
 use pages::Pages;
+use places::Places;
 use receipts::Receipts;
 pub use replay::ReplayItem;
 pub use replay::Resumed;
@@ -73,12 +72,8 @@ pub struct Server {
     pub(crate) metrics: Metrics,
     pub(crate) complaints: Complaints,
     pub(crate) clients: Clients,
-    pub(crate) flush: FlushQueue,
+    pub(crate) pending: PendingWrites,
     pub(crate) fanout: FanoutQueue,
-    /// Clients that are to be pinged.
-    pub(crate) pings: VecDeque<ConnId>,
-    /// Connections that are gone and wait for the end of the turn.
-    pub(crate) dead: Vec<ConnId>,
     /// One hub per route: what one handler publishes cannot reach another's clients.
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
@@ -90,16 +85,7 @@ pub struct Server {
     presence: Option<Presence>,
     /// When a refusal of what tells it was last logged.
     presence_logged: Option<Millis>,
-    /// Connections of clients of which the head is still read.
-    pub(crate) handshakes: Strangers<ConnId>,
-    /// Open clients that have shown no token yet, where one is expected.
-    pub(crate) unproven: Strangers<ConnId>,
-    /// Connections to the admin listener.
-    pub(crate) admins: Strangers<ConnId>,
-    /// Clients that were told the last thing that they are told, and are not gone yet.
-    ended: usize,
-    /// Of them, those to which it is written, in that order; some are gone since.
-    pub(crate) lingering: VecDeque<ConnId>,
+    pub(crate) places: Places,
     /// What all clients have left unfinished, in bytes: see [`Client::recount`].
     pub(crate) unfinished: usize,
     pub(crate) backlog: Backlog,
@@ -122,15 +108,8 @@ pub struct Server {
     pub(crate) has_channels: bool,
     /// Reused for the keys of a publish.
     key: String,
-    /// Reused for the topics found by them.
+    /// Reused for the topics found by them: see [`Scope::publish`].
     found: Vec<u32>,
-    /// Reused for the members of one.
-    members: Vec<u32>,
-    /// Reused for the topics of a client.
-    topics: Vec<u32>,
-    /// Reused for the frames that one is owed.
-    owed: Vec<Frame>,
-    /// How many listen to the topics of the last broadcast, while nobody joins or leaves.
     /// Makes numbers of users' names, for turns.
     owners: RandomState,
 }
@@ -150,10 +129,8 @@ impl Server {
             metrics: Metrics::default(),
             complaints: Complaints::default(),
             clients: Clients::new(bounds::timing(&bounds)),
-            flush: FlushQueue::default(),
+            pending: PendingWrites::default(),
             fanout: FanoutQueue::default(),
-            pings: VecDeque::new(),
-            dead: Vec::new(),
             hubs: options.iter().map(|_| Hub::default()).collect(),
             options,
             requests: Requests::default(),
@@ -162,11 +139,7 @@ impl Server {
             streams: Vec::new(),
             presence: None,
             presence_logged: None,
-            handshakes: Strangers::default(),
-            unproven: Strangers::default(),
-            admins: Strangers::default(),
-            ended: 0,
-            lingering: VecDeque::new(),
+            places: Places::default(),
             unfinished: 0,
             history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
             backlog: bounds::backlog(&bounds),
@@ -180,9 +153,6 @@ impl Server {
             has_channels: true,
             key: String::new(),
             found: Vec::new(),
-            members: Vec::new(),
-            topics: Vec::new(),
-            owed: Vec::new(),
             owners: RandomState::new(),
         }
     }
@@ -204,7 +174,7 @@ impl Server {
 
     /// Whether a client is owed so much that nothing more must come in before it was offered.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.flush.is_pressed() || self.fanout.is_full(&self.backlog)
+        self.pending.is_pressed() || self.fanout.is_full(&self.backlog)
     }
 
     /// The cursor of the latest message: opaque to clients, and rising as text, across restarts too.
@@ -292,7 +262,7 @@ impl Server {
     pub fn defer(&mut self, id: ConnId, text: &str) {
         if let Some(client) = self.open_client(id) {
             client.defer(text);
-            self.unproven.speak(id);
+            self.places.unproven.speak(id);
         }
     }
 
@@ -334,8 +304,8 @@ impl Server {
         let backlog = self.backlog;
         if let Some(lane) = self.client(id).and_then(|client| client.enter_lane(lane, &backlog)) {
             match lane {
-                Lane::Replay => self.flush.push_replay(id, self.owner_of(id)),
-                _ => self.flush.push(id, lane),
+                Lane::Replay => self.pending.push_replay(id, self.owner_of(id)),
+                _ => self.pending.push(id, lane),
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::engine::client::State;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::Slow;
 use crate::engine::pending_writes::Lane;
+use crate::engine::pubsub::hub::CROWD;
 use crate::engine::pubsub::topic;
 use crate::engine::server::Server;
 use crate::engine::server::fanout_queue::Audience;
@@ -67,26 +68,34 @@ impl Scope<'_> {
     /// with the message's cursor if there is a subscriber. The number is exact unless two large topics overlap whose subscribers
     /// take more to be looked through than a write: then a client with both is counted twice, as Redis' `PUBLISH` counts.
     pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
-        let found = self.find_topics(topic);
-        if self.is_recorded && !found.is_empty() {
-            self.server.call_subscribers_ahead(self.route, &found);
+        let reached = self.with_topics(topic, |scope, found| scope.publish_to(found, topic, make));
+        self.metrics.deliveries += reached as u64;
+        reached
+    }
+
+    fn publish_to(
+        &mut self,
+        topics: &[u32],
+        topic: &str,
+        make: impl FnOnce(&str) -> Frame,
+    ) -> usize {
+        if topics.is_empty() {
+            return 0;
+        }
+        if self.is_recorded {
+            self.server.call_subscribers_ahead(self.route, topics);
         }
         let hub = &self.server.hubs[self.route as usize];
-        let reached = if found.is_empty() {
-            0
-        } else if found.iter().any(|topic| hub.is_crowd(*topic)) {
-            let subscribers = self.count(&found);
+        if topics.iter().any(|topic| hub.is_crowd(*topic)) {
+            let subscribers = self.count(topics);
             self.server.count_subscribers(subscribers);
             let frame = self.make(topic, make);
-            self.broadcast(&found, frame);
+            self.broadcast(topics, frame);
             subscribers.count
         } else {
             let frame = self.make(topic, make);
-            self.send_to_few(&found, &frame)
-        };
-        self.server.found = found;
-        self.metrics.deliveries += reached as u64;
-        reached
+            self.send_to_few(topics, &frame)
+        }
     }
 
     /// Sends a frame to every client of this route that has a subscription.
@@ -97,20 +106,15 @@ impl Scope<'_> {
     /// How many clients of this route a message on this topic would go to. A client with two subscriptions that match it may be
     /// counted for each where both topics are large: see [`Scope::publish`].
     pub fn subscribers(&mut self, topic: &str) -> usize {
-        let found = self.find_topics(topic);
-        let subscribers = self.count(&found);
-        self.server.found = found;
-        subscribers.count
+        self.with_topics(topic, |scope, found| scope.count(found).count)
     }
 
     /// Returns whether a message on this topic would go to this client.
     pub fn hears(&mut self, id: ConnId, topic: &str) -> bool {
-        let found = self.find_topics(topic);
-        let hears = self
-            .with_hub(id)
-            .is_some_and(|(client, hub)| hub.is_member(&client.subscriptions, &found));
-        self.server.found = found;
-        hears
+        self.with_topics(topic, |scope, found| {
+            let client = scope.with_hub(id);
+            client.is_some_and(|(client, hub)| hub.is_member(&client.subscriptions, found))
+        })
     }
 
     /// Open clients of this route that subscribe to exactly this key because it is their own, the latest first.
@@ -139,11 +143,9 @@ impl Scope<'_> {
     /// Queues a frame for each subscriber of these topics, who are few. Returns for how many.
     fn send_to_few(&mut self, topics: &[u32], frame: &Frame) -> usize {
         let mut reached = 0;
-        let mut members = std::mem::take(&mut self.members);
         for (place, topic) in topics.iter().enumerate() {
-            members.clear();
-            members.extend(self.hubs[self.route as usize].members(*topic));
-            for index in members.iter().copied() {
+            let mut members = [0; CROWD];
+            for index in self.few_members(*topic, &mut members) {
                 let (id, client) = (self.clients.id(index), &self.clients[index]);
                 if self.is_recorded && client.is_replaying() {
                     // The replay comes to it.
@@ -155,7 +157,6 @@ impl Scope<'_> {
                 }
             }
         }
-        self.members = members;
         reached
     }
 
@@ -164,30 +165,45 @@ impl Scope<'_> {
     fn broadcast(&mut self, topics: &[u32], frame: Frame) {
         let audience = Audience::Topics(topics.into());
         self.server.fanout.push(self.route, audience, frame, self.is_recorded);
-        let mut members = std::mem::take(&mut self.members);
-        let hub = &self.hubs[self.route as usize];
-        members.clear();
-        let small = topics.iter().filter(|topic| !hub.is_crowd(**topic));
-        members.extend(small.flat_map(|topic| hub.members(*topic)));
-        for index in members.iter().copied() {
-            let id = self.clients.id(index);
-            if self.caught_up(id) {
-                self.schedule_flush(id, Lane::Urgent);
+        for topic in topics {
+            if self.hubs[self.route as usize].is_crowd(*topic) {
+                continue;
+            }
+            let mut members = [0; CROWD];
+            for index in self.few_members(*topic, &mut members) {
+                let id = self.clients.id(index);
+                if self.caught_up(id) {
+                    self.schedule_flush(id, Lane::Urgent);
+                }
             }
         }
-        self.members = members;
     }
 
-    /// The numbers of the topics and patterns of this route's hub that a message on `topic` is for. Give the list back
-    /// to `found`.
-    fn find_topics(&mut self, topic: &str) -> Vec<u32> {
+    /// The subscribers of a topic that is not large, as they are now: a write to one of them may end the subscription of another.
+    fn few_members<'a>(
+        &self,
+        topic: u32,
+        room: &'a mut [u32; CROWD],
+    ) -> impl Iterator<Item = u32> + use<'a> {
+        let mut count = 0;
+        for index in self.hubs[self.route as usize].members(topic) {
+            room[count] = index;
+            count += 1;
+        }
+        room[..count].iter().copied()
+    }
+
+    /// Calls `act` with the numbers of the topics and patterns of this route's hub that a message on `topic` is for. Nothing is
+    /// allocated for it.
+    fn with_topics<R>(&mut self, topic: &str, act: impl FnOnce(&mut Self, &[u32]) -> R) -> R {
         let mut found = std::mem::take(&mut self.found);
-        let mut key = std::mem::take(&mut self.key);
-        let hub = &self.hubs[self.route as usize];
         found.clear();
-        topic::keys_of(topic, &mut key, |key| found.extend(hub.find(key)));
-        self.key = key;
-        found
+        let Server { hubs, key, .. } = &mut *self.server;
+        let hub = &hubs[self.route as usize];
+        topic::keys_of(topic, key, |key| found.extend(hub.find(key)));
+        let result = act(self, &found);
+        self.found = found;
+        result
     }
 
     /// Counts the subscribers of these topics. Clients with two of them are found by walking along all topics but the largest, as

@@ -161,7 +161,7 @@ impl World {
                 server.call_waiting();
             }
             if server.pages_deadline().is_none()
-                && server.flush.is_empty()
+                && server.pending.is_empty()
                 && server.fanout.is_empty()
                 && server.requests_len() == 0
             {
@@ -432,11 +432,11 @@ fn a_message_that_nobody_hears_wakes_nobody_who_is_ahead() {
     assert_eq!(world.reactor.router.server.pages_len().2, 2, "they are ahead");
     for n in 1..=50 {
         world.reactor.router.publish_entry(0, entry(n), b"other", b"0", None);
-        assert!(world.reactor.router.server.flush.is_empty(), "{n}: somebody looks at it");
+        assert!(world.reactor.router.server.pending.is_empty(), "{n}: somebody looks at it");
     }
     // Said here before the entry that both had elsewhere, they had it there.
     world.reactor.router.publish(b"a", b"channel");
-    assert!(!world.reactor.router.server.flush.is_empty(), "who hears it looks at it");
+    assert!(!world.reactor.router.server.pending.is_empty(), "who hears it looks at it");
     world.settle();
     assert_eq!(world.data(id), ["channel"], "no gap, though the ring has gone on");
     world.reactor.router.publish_entry(0, entry(100), b"b", b"100", None);

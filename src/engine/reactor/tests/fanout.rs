@@ -86,7 +86,7 @@ fn turn(reactor: &mut Reactor) {
 }
 
 fn turn_to_the_end(reactor: &mut Reactor) {
-    while reactor.owes() {
+    while reactor.has_pending_writes() {
         turn(reactor);
     }
 }
@@ -166,7 +166,7 @@ fn bytes_count_as_sent_when_they_are() {
     let (mut reactor, far) = start(plan(Silent, |_| {}));
     let id = join(&mut reactor, 1, &["news"])[0];
     far.0.borrow_mut().full = true;
-    reactor.router.server.pings.push_back(id);
+    reactor.router.server.pending.push_ping(id);
     turn(&mut reactor);
     assert_eq!(reactor.metrics().sent_bytes, 0);
     far.0.borrow_mut().full = false;
@@ -189,11 +189,11 @@ fn whatever_many_clients_needed_is_given_back() {
         turn(reactor);
         assert!(reactor.trim_at.is_none(), "{what}");
         let server = &reactor.router.server;
-        assert!(server.flush.capacity() + server.pings.capacity() < 1024, "{what}");
+        assert!(server.pending.capacity() < 1024, "{what}");
     };
     ids.iter().for_each(|id| reactor.router.server.send(*id, &Frame::text("x")));
     rest(&mut reactor, "messages to each");
-    reactor.router.server.pings.extend(&ids);
+    ids.iter().for_each(|id| reactor.router.server.pending.push_ping(*id));
     rest(&mut reactor, "pings");
     far.0.borrow_mut().full = true;
     publish(&mut reactor, "news");

@@ -275,7 +275,7 @@ impl World {
             self.unblock(usize::MAX);
             self.turn();
             let server = &self.reactor.router.server;
-            if server.flush.is_empty() && server.fanout.is_empty() {
+            if server.pending.is_empty() && server.fanout.is_empty() {
                 break;
             }
         }

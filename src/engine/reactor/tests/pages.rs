@@ -350,7 +350,7 @@ impl World {
             self.pass_time();
             let server = &self.reactor.router.server;
             let waits = server.pages_deadline().is_some() || server.pages_len().1 > 0;
-            let rests = server.flush.is_empty() && server.fanout.is_empty() && !waits;
+            let rests = server.pending.is_empty() && server.fanout.is_empty() && !waits;
             if rests && self.asked.is_empty() && server.requests_len() == 0 {
                 break;
             }

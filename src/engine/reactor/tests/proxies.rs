@@ -177,7 +177,7 @@ fn one_address_cannot_fill_the_server_with_what_was_refused() {
         let kept = refused.iter().filter(|id| !world.is_closed(**id)).count();
         assert_eq!((kept, world.is_closed(first)), (4, false));
         assert_eq!(world.reactor.router.server.clients_len(), 5);
-        assert_eq!(world.reactor.router.server.handshakes.len(), 0);
+        assert_eq!(world.reactor.router.server.places.handshakes.len(), 0);
         assert_eq!(world.reactor.metrics().handshakes_refused, 50);
         assert_eq!(world.ask(PROXY, &request(2)).1, OPENED);
     }
@@ -197,7 +197,7 @@ fn one_address_cannot_hold_the_handshakes_with_what_it_does_not_finish() {
         })
         .collect();
     let kept = all.iter().filter(|id| !world.is_closed(**id)).count();
-    assert_eq!((kept, world.reactor.router.server.handshakes.len()), (5, 5));
+    assert_eq!((kept, world.reactor.router.server.places.handshakes.len()), (5, 5));
     let other = [header(0x21, [192, 0, 2, 2], 0), head("")].concat();
     assert_eq!(world.ask(PROXY, &other).1, OPENED);
     // Those that other proxies bring are counted when their head says of whom they speak.

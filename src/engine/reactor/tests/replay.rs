@@ -263,7 +263,7 @@ impl World {
             self.unblock(usize::MAX);
             self.turn();
             let server = &self.reactor.router.server;
-            if server.flush.is_empty() && server.fanout.is_empty() {
+            if server.pending.is_empty() && server.fanout.is_empty() {
                 break;
             }
         }
@@ -390,7 +390,7 @@ fn nobody_waits_for_a_herd_that_comes_back() {
     assert_eq!(heard(&bystander), ["welcome"]);
     let given = herd.iter().filter(|id| heard(id).len() > 1).count();
     assert!((1..HERD / 2).contains(&given), "the herd goes on, and takes its time: {given}");
-    while reactor.owes() {
+    while reactor.has_pending_writes() {
         reactor.flush();
     }
     assert!(herd.iter().all(|id| heard(id).len() == 1 + MISSED), "nothing is forgotten");

@@ -321,7 +321,7 @@ impl World {
             server.unfinished, unfinished,
             "seed {seed}: what is unfinished is summed up wrongly"
         );
-        assert_eq!(server.handshakes.len(), handshakes, "seed {seed}");
+        assert_eq!(server.places.handshakes.len(), handshakes, "seed {seed}");
         assert_eq!(server.hubs[0].memberships_len(), subscriptions, "seed {seed}");
     }
 
@@ -388,10 +388,14 @@ impl World {
         let server = &self.reactor.router.server;
         let seed = self.seed;
         assert_eq!(server.clients.len(), 0, "seed {seed}: a slot leaks");
-        assert_eq!((server.hubs[0].topics_len(), server.handshakes.len()), (0, 0), "seed {seed}");
+        assert_eq!(
+            (server.hubs[0].topics_len(), server.places.handshakes.len()),
+            (0, 0),
+            "seed {seed}"
+        );
         assert_eq!(server.clients.timers.next(), None, "seed {seed}: a deadline leaks");
         assert_eq!(server.unfinished, 0, "seed {seed}: a sum leaks");
-        assert!(!self.reactor.owes(), "seed {seed}");
+        assert!(!self.reactor.has_pending_writes(), "seed {seed}");
     }
 }
 

@@ -7,9 +7,12 @@ use crate::engine::client::http::Response;
 use crate::engine::client::transport::Transport;
 use crate::engine::client::{AtEnd, Client, State};
 use crate::engine::pending_writes::Lane;
+use crate::engine::server::places::{Places, longest_unanswered};
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
-use crate::engine::timers::{after, tick};
+use crate::engine::timers::{Tick, after, tick};
+
+use crate::observe::complaints::{Origin, Weight};
 
 /// How long a peer may take to end its side after we ended ours.
 const LINGER_SECONDS: u32 = 5;
@@ -25,7 +28,8 @@ impl Server {
         let id = self.clients.insert(transport, now, ends);
         self.clients[id.index].route = route;
         self.set_timer(id.index);
-        let strangers = if route == ADMIN_ROUTE { &mut self.admins } else { &mut self.handshakes };
+        let Places { admins, handshakes, .. } = &mut self.places;
+        let strangers = if route == ADMIN_ROUTE { admins } else { handshakes };
         strangers.enter(id, address, self.now.millis);
         self.metrics.accepted += 1;
         id
@@ -38,7 +42,7 @@ impl Server {
         debug_assert_ne!(client.route, ADMIN_ROUTE, "the operator's requests are answered plainly");
         client.route = route;
         client.open(latest);
-        self.handshakes.leave(id);
+        self.places.handshakes.leave(id);
         self.set_timer(id.index);
     }
 
@@ -102,14 +106,14 @@ impl Server {
             return;
         }
         client.finish(last, forget, ends);
-        self.ended += usize::from(client.route != ADMIN_ROUTE);
+        self.places.ending += usize::from(client.route != ADMIN_ROUTE);
         self.recount(id, false);
         self.leave_all(id);
         let Some(client) = self.client(id) else { return };
         let is_written = client.backlog_bytes() == 0;
-        self.unproven.leave(id);
+        self.places.unproven.leave(id);
         if was_handshake {
-            self.handshakes.leave(id);
+            self.places.handshakes.leave(id);
             // What is written to one is its answer.
             match last {
                 Some(_) => self.metrics.handshakes_refused += 1,
@@ -201,7 +205,7 @@ impl Server {
         let Some(client) = self.client(id) else { return };
         client.linger(id, ends);
         if client.route != ADMIN_ROUTE {
-            self.lingering.push_back(id);
+            self.places.linger(id);
         }
         self.set_timer(id.index);
     }
@@ -230,12 +234,10 @@ impl Server {
         }
         let had_ended = !matches!(client.state(), State::Head | State::Open);
         if client.die() {
-            self.ended -= usize::from(had_ended && client.route != ADMIN_ROUTE);
+            self.places.ending -= usize::from(had_ended && client.route != ADMIN_ROUTE);
             self.leave_all(id);
-            self.handshakes.leave(id);
-            self.unproven.leave(id);
-            self.admins.leave(id);
-            self.dead.push(id);
+            self.places.leave(id);
+            self.clients.gone.push(id);
         }
     }
 
@@ -253,12 +255,108 @@ impl Server {
         let Some(client) = self.clients.remove(id) else { return };
         self.unfinished -= client.unfinished().0;
         client.transport.close(id);
-        self.forget_lingering();
+        self.places.forget_lingering(&self.clients);
     }
 
-    /// How many clients there are, in whatever state but gone.
+    /// Clients in any state but gone.
     pub(crate) fn clients_len(&self) -> usize {
-        self.clients.len() - self.dead.len() - self.admins.len()
+        self.places.clients_len(&self.clients)
+    }
+
+    /// Closes a client with 4501 after `auth_seconds` unless a token is shown: see [`Server::welcome`]. Until then it makes room
+    /// for others once `clients_max` is reached.
+    pub fn await_token(&mut self, id: ConnId, address: IpAddr) {
+        self.close_after(id, self.bounds.auth_seconds, Close::NO_TOKEN.code);
+        if self.open_client(id).is_some() {
+            self.places.unproven.enter(id, address, self.now.millis);
+        }
+    }
+
+    /// Notes that a client has shown a token.
+    pub fn welcome(&mut self, id: ConnId) {
+        self.places.unproven.leave(id);
+    }
+
+    /// Makes room for a connection to the clients' listener. Returns whether it has a slot.
+    pub(crate) fn make_room(&mut self) -> bool {
+        if self.places.handshakes.len() >= self.bounds.handshakes_max {
+            self.vacate_handshake("handshakes_max");
+        }
+        !self.places.has_no_slot(&self.clients, &self.bounds)
+            || self.vacate_lingering()
+            || self.vacate_handshake("clients_max")
+            || self.vacate_unproven()
+    }
+
+    /// Makes room for a connection to the admin listener. Returns whether it has a slot.
+    pub(crate) fn make_admin_room(&mut self) -> bool {
+        self.places.has_admin_room()
+            || self.vacate(self.places.admins.first(self.now.millis), "the admin listener's 16")
+    }
+
+    /// Frees a descriptor at the end of the turn if the process has none left.
+    pub(crate) fn make_descriptor_room(&mut self) {
+        if !self.vacate_lingering() {
+            self.vacate_handshake("descriptors");
+        }
+    }
+
+    /// Makes room for a client by closing one that has shown no token yet. Returns whether there was one.
+    pub(crate) fn vacate_unproven(&mut self) -> bool {
+        self.vacate(self.places.unproven.first(self.now.millis + 1), "clients_max")
+    }
+
+    fn vacate_handshake(&mut self, bound: &'static str) -> bool {
+        self.vacate(self.places.silent_handshake(&self.clients, self.now.millis), bound)
+    }
+
+    /// Drops the client that has lingered for longest. Returns whether there was one.
+    fn vacate_lingering(&mut self) -> bool {
+        let lingering = self.places.take_lingering(&self.clients);
+        lingering.inspect(|id| self.terminate(*id)).is_some()
+    }
+
+    fn vacate(&mut self, stranger: Option<ConnId>, bound: &'static str) -> bool {
+        let Some(id) = stranger else { return false };
+        let Some(client) = self.client(id) else { return false };
+        let (state, address) = (client.state(), client.transport.peer(id));
+        self.metrics.strangers_vacated += 1;
+        self.complain("place", Weight::Curable, Origin { path: None, address }, || {
+            format!("all places are taken ({bound}): who has longest said nothing made room")
+        });
+        match state {
+            State::Head => {
+                let text = "others need this place: send the request at once";
+                self.turn_away(id, &Response::text(503, text).with("Retry-After", "1"));
+            }
+            State::Open => {
+                let close =
+                    Close::busy(1000, "others need this place: show the token in the handshake");
+                *self.metrics.closes.entry(close.code).or_default() += 1;
+                self.hang_up(id, Frame::close(&close).as_bytes());
+            }
+            _ => self.give_up(id),
+        }
+        true
+    }
+
+    /// Returns whether a client owes the answer to a ping.
+    pub(crate) fn owes_pong(&self, id: ConnId) -> bool {
+        longest_unanswered(&self.clients, std::iter::once(id), self.now.millis, 0).is_some()
+    }
+
+    /// Closes the one of these clients that has owed the answer to a ping for longest, and for `patience` at least. Returns it.
+    pub(crate) fn vacate_dead(
+        &mut self,
+        clients: impl Iterator<Item = ConnId>,
+        patience: Tick,
+    ) -> Option<ConnId> {
+        let id = longest_unanswered(&self.clients, clients, self.now.millis, patience)?;
+        self.metrics.strangers_vacated += 1;
+        *self.metrics.closes.entry(Close::SILENT.code).or_default() += 1;
+        self.complain_of_close(id, &Close::SILENT);
+        self.hang_up(id, Frame::close(&Close::SILENT).as_bytes());
+        Some(id)
     }
 }
 
