@@ -13,9 +13,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::Events;
-use oneloop::config::{Config, Origins, Proxies};
+use oneloop::config::{Config, Proxies};
 use oneloop::engine::client::in_memory::install;
 use oneloop::engine::handler::Route;
+use oneloop::engine::origin::Origins;
 use oneloop::engine::reactor::{Plan, Reactor, Readiness};
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::engine::slots::ConnId;

@@ -4,8 +4,9 @@ use std::io;
 use std::net::TcpListener;
 
 use crate::clock::Millis;
-use crate::config::{Config, ListedOrigin, Origins};
+use crate::config::Config;
 use crate::engine::handler::{Handler, Route};
+use crate::engine::origin::{ListedOrigin, Origins};
 use crate::engine::reactor::{Addresses, Ended, Plan, Reactor, Reread};
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::config::RedisConfig;

@@ -73,8 +73,11 @@
 //! | 2 | [`engine::resume`] | the history of recent messages, and cursors into it |
 //! | 2 | [`engine::signals`] | signals as readable bytes, or as nothing at all |
 //! | 2 | [`engine::timers`] | one coarse deadline per connection |
+//! | 1 | [`engine::bounds`] | every bound that the loop enforces |
+//! | 1 | [`engine::origin`] | origins of pages, in one spelling |
 //! | 1 | [`engine::slots`] | numbered places that never move |
 //! | 1 | [`observe`] | metrics, log lines, and the service manager's view |
+//! | 0 | [`suggestion`] | the known name that is nearest to an unknown one |
 //! | 0 | [`clock`] | time, as it is handed to everything |
 //!
 //! Inside a room of several files, imports make no circle.
@@ -96,6 +99,7 @@ pub mod features;
 pub mod observe;
 pub mod push;
 pub mod serve;
+pub mod suggestion;
 
 pub use app::App;
 pub use engine::client::frame::{Close, Frame};

@@ -7,10 +7,10 @@ use lexopt::{Arg, Parser};
 use super::command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
 use super::commands::{COMMANDS, Verb, names, row};
 use super::completions::Shell;
-use super::names::suggestion;
 use super::setting::Setting;
 use super::table;
 use super::value::{Value, is_truth, parse_duration, quote};
+use crate::suggestion::suggestion;
 
 /// Ten years: a longer life is a slip of the unit.
 const TTL_SECONDS_MAX: u64 = 3650 * 86_400;

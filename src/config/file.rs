@@ -8,10 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::RouteConfig;
 use super::draft::{Draft, Source};
-use super::names::suggestion;
 use super::setting::Setting;
 use super::table;
 use super::value::Value;
+use crate::suggestion::suggestion;
 
 /// No settings file is larger; a name like `/dev/zero` must not fill the memory.
 const BYTES_MAX: u64 = 1 << 20;

@@ -4,7 +4,6 @@
 //! the three sources (TOML file, then `ONELOOP_*` variables, then flags), `settle` judges the whole.
 
 mod args;
-mod bounds;
 mod changes;
 mod command;
 mod commands;
@@ -14,8 +13,6 @@ mod environment;
 mod file;
 mod man;
 mod manual;
-mod names;
-mod origin;
 mod proxies;
 mod reachable;
 mod read;
@@ -25,14 +22,11 @@ mod settle;
 mod table;
 mod value;
 
-pub use bounds::Bounds;
 pub use changes::{Changes, changes};
 pub use command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
 pub use completions::{Shell, completions};
 pub use man::man;
 pub use manual::{help, settings_markdown};
-pub(crate) use names::suggestion;
-pub use origin::{ListedOrigin, listing, normalize_origin};
 pub use proxies::Proxies;
 pub use reachable::reachable;
 pub use read::{Invocation, Problems, read, read_beside};
@@ -40,6 +34,9 @@ pub use read::{Invocation, Problems, read, read_beside};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::engine::bounds::Bounds;
+use crate::engine::origin::Origins;
+use crate::engine::redis::sink::Sink;
 use crate::engine::resume::cursor::Signer;
 
 /// Everything that can be set.
@@ -101,15 +98,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where in Redis something is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sink {
-    /// A stream, by `XADD`.
-    Stream(String),
-    /// A channel, by `PUBLISH`.
-    Channel(String),
-}
-
 /// Bytes that no log, message or `Debug` ever shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
@@ -164,17 +152,6 @@ pub struct RouteConfig {
     pub upstream: Option<Sink>,
 }
 
-/// Which `Origin` headers a route takes (RFC 6454 section 7). A request without one always passes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origins {
-    /// The host and port of the request's own `Host`.
-    SameHost,
-    /// All of them.
-    Any,
-    /// Exactly these; never empty.
-    Listed(Vec<ListedOrigin>),
-}
-
 /// What a message looks like on the WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -219,18 +196,6 @@ impl Config {
             None => (self.jwt.secret.as_ref()?, &self.jwt.previous_secret),
         };
         Some(Signer::derived(own.as_bytes(), previous.as_ref().map(Secret::as_bytes)))
-    }
-}
-
-impl Sink {
-    /// The longest name of a stream or a channel, in bytes.
-    pub const NAME_BYTES_MAX: usize = 128;
-
-    /// The stream's or the channel's name.
-    pub fn name(&self) -> &str {
-        match self {
-            Sink::Stream(name) | Sink::Channel(name) => name,
-        }
     }
 }
 

@@ -9,9 +9,9 @@ use super::command::{Artifact, Command};
 use super::draft::{Draft, Source};
 use super::environment::own_variables;
 use super::file::take_file;
-use super::names::suggestion;
 use super::settle::Task;
 use super::table;
+use crate::suggestion::suggestion;
 
 /// What the program was asked to do, and with which settings.
 pub struct Invocation {
@@ -153,8 +153,10 @@ fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Bounds, Format, ListedOrigin, Origins};
+    use super::super::Format;
     use super::*;
+    use crate::engine::bounds::Bounds;
+    use crate::engine::origin::{ListedOrigin, Origins};
     use crate::engine::random::Random;
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";

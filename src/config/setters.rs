@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::value::{Value, quote};
-use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, Sink, Slow};
+use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, Slow};
+use crate::engine::redis::sink::Sink;
 
 pub(super) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;

@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use super::Config;
 use super::draft::Draft;
 use super::file::read_file;
 use super::setting::Apply;
 use super::table;
-use super::{Config, Origins, Sink};
+use crate::engine::origin::Origins;
+use crate::engine::redis::sink::Sink;
 
 /// No key, key set or secret is larger.
 const KEY_BYTES_MAX: u64 = 1 << 20;

@@ -293,4 +293,62 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_bounds_are_those_of_the_design() {
+        let design = [
+            ("clients_max", "0"),
+            ("clients_per_address_max", "0"),
+            ("clients_per_user_max", "0"),
+            ("handshakes_max", "4096"),
+            ("handshakes_per_second_max", "0"),
+            ("head_bytes_max", "8KiB"),
+            ("head_seconds", "10"),
+            ("auth_seconds", "10"),
+            ("message_bytes_max", "64KiB"),
+            ("fragments_max", "1024"),
+            ("commands_per_second_max", "50"),
+            ("topics_per_client_max", "128"),
+            ("backlog_frames_max", "1024"),
+            ("backlog_bytes_max", "4MiB"),
+            ("send_buffer_bytes", "128KiB"),
+            ("stalled_seconds", "20"),
+            ("unfinished_bytes_max", "48MiB"),
+            ("backlogs_bytes_max", "96MiB"),
+            ("memberships_bytes_max", "32MiB"),
+            ("history_messages_max", "65536"),
+            ("history_bytes_max", "8MiB"),
+            ("replay_bytes_per_second_max", "128MiB"),
+            ("payload_bytes_max", "1MiB"),
+            ("read_bytes_per_turn", "64KiB"),
+            ("source_read_bytes_per_turn", "1MiB"),
+            ("flush_clients_per_turn", "512"),
+            ("accepts_per_turn", "64"),
+            ("publishers_max", "64"),
+            ("transaction_commands_max", "65536"),
+            ("transaction_bytes_max", "8MiB"),
+            ("publisher_subscriptions_max", "1024"),
+            ("publisher_backlog_bytes_max", "32MiB"),
+            ("ping_seconds", "25"),
+            ("silence_seconds", "60"),
+            ("redis_silence_seconds", "10"),
+            ("redis_timeout_seconds", "5"),
+            ("redis_backoff_ms_max", "2000"),
+            ("upstream_entries_max", "100000"),
+            ("upstream_bytes_max", "256MiB"),
+            ("upstream_bytes_per_second_max", "128KiB"),
+            ("receipt_seconds", "5"),
+            ("events_entries_max", "100000"),
+            ("offline_seconds", "10"),
+            ("drain_seconds", "10"),
+            ("drain_per_second", "1000"),
+            ("memory_max", "0"),
+        ];
+        for (key, default) in design {
+            let setting = by_key(key).unwrap_or_else(|| panic!("no row for {key}"));
+            assert_eq!(setting.default_text(), default, "{key}");
+        }
+        let rows = groups().iter().filter(|(title, _)| title.starts_with("Bounds"));
+        assert_eq!(rows.map(|(_, rows)| rows.len()).sum::<usize>(), design.len());
+    }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{ListedOrigin, Origins};
+use crate::engine::origin::{ListedOrigin, Origins};
 
 /// What a switch may be.
 pub(super) const TRUTH: &str = "true or false";

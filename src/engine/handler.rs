@@ -1,8 +1,9 @@
 //! The seam between the loop and what it is used for: what happens to a connection is decided by a [`Handler`].
 
-use crate::config::{Config, Origins, RouteConfig, listing};
+use crate::config::{Config, RouteConfig};
 use crate::engine::client::frame::{CLOSE_REASON_BYTES_MAX, Close};
 use crate::engine::client::http::{Request, Response};
+use crate::engine::origin::{Origins, listing};
 use crate::engine::redis::request::{Answer, Purpose};
 use crate::engine::server::{RouteOptions, Scope};
 use crate::engine::slots::ConnId;
@@ -160,8 +161,8 @@ fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ListedOrigin;
     use crate::engine::client::http;
+    use crate::engine::origin::ListedOrigin;
 
     fn request(host: &str, origin: &[&str]) -> Request {
         let origins: String = origin.iter().map(|line| format!("Origin: {line}\r\n")).collect();

@@ -2,8 +2,10 @@
 //! handlers. It knows no token, no JSON and no settings file.
 
 pub mod admission;
+pub mod bounds;
 pub mod client;
 pub mod handler;
+pub mod origin;
 pub mod pending_writes;
 pub mod pubsub;
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! A browser sends a site's cookies along with the handshake of any page, so a cookie proves who the user is and not that the user's
 //! own page asks: that is proved by `Origin` alone.
 
-use crate::config::Origins;
 use crate::engine::client::http::Request;
 use crate::engine::handler::admits;
+use crate::engine::origin::Origins;
 
 /// The value of the cookie `name`, from a page whose origin was checked or from no page. Of several the first that is not empty
 /// counts: browsers send the one with the longest path first.
@@ -47,8 +47,8 @@ fn unquoted(value: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ListedOrigin;
     use crate::engine::client::http;
+    use crate::engine::origin::ListedOrigin;
 
     fn request(lines: &[&str]) -> Request {
         let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();

@@ -24,11 +24,12 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use crate::config::{self, Config, Format, Origins, RouteConfig};
+use crate::config::{self, Config, Format, RouteConfig};
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Request, Response};
 use crate::engine::client::outbox::Slow;
 use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
+use crate::engine::origin::Origins;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::{Grant, text_of_key, user_topic};
 use crate::engine::redis::request::{Answer, Purpose};

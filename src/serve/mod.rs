@@ -11,7 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::app::{App, Bound, dead_patterns, link};
-use crate::config::{Config, Jwt, Origins};
+use crate::config::{Config, Jwt};
+use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
 use crate::engine::reactor::{Addresses, Reread};
 use crate::engine::redis::config::Address;

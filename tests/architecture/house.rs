@@ -7,7 +7,7 @@ use crate::tree::{Source, sources};
 /// Product lines in `src`, with comments and blank lines and without tests.
 const LINES_MAX: usize = 32_000;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 15_500;
+const ENGINE_LINES_MAX: usize = 15_830;
 /// Files of more than 450 lines.
 const LONG_FILES_MAX: usize = 3;
 /// Doc comments that begin with a relative clause.

@@ -4,7 +4,8 @@ use std::fs;
 
 use super::finding::{Fine, Problem, Report, Warning};
 use crate::cli::numbers::{bytes, count};
-use crate::config::{Bounds, Config};
+use crate::config::Config;
+use crate::engine::bounds::Bounds;
 use crate::engine::reactor::BACKLOG;
 use crate::observe::descriptors;
 

@@ -9,7 +9,8 @@ use super::tls::{self, TlsEndpoint, TlsTunnel};
 use super::url::Url;
 use super::websocket::{WebSocket, WebSocketEvent};
 use crate::cli::dial::{self, ServerConnection, TIMEOUT};
-use crate::config::{self, Config, Origins, RouteConfig};
+use crate::config::{self, Config, RouteConfig};
+use crate::engine::origin::Origins;
 use crate::push::PROTOCOL;
 
 /// Nobody's page (RFC 6761 section 6.4).

@@ -9,9 +9,10 @@ use super::way;
 use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT};
 use crate::cli::numbers::bytes;
 use crate::cli::redis_client::{RedisExchange, RedisReply, command};
-use crate::config::{Config, Sink};
+use crate::config::Config;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::{Address, RedisConfig};
+use crate::engine::redis::sink::Sink;
 
 /// XRANGE with an open interval came with 6.2.
 const STREAMS_NEED: (u32, u32) = (6, 2);

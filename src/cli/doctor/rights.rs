@@ -2,8 +2,9 @@
 
 use super::redis_server::RedisClient;
 use crate::cli::redis_client::RedisReply;
-use crate::config::{Config, Sink};
+use crate::config::Config;
 use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::sink::Sink;
 
 /// One thing that the settings need.
 pub(super) struct Requirement {

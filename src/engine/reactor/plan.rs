@@ -2,7 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use crate::config::{Bounds, Proxies};
+use crate::config::Proxies;
+use crate::engine::bounds::Bounds;
 use crate::engine::handler::Route;
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::subscriber::RedisSubscriber;

@@ -12,8 +12,8 @@ use slab::Slab;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::clock::Millis;
-use crate::config::Bounds;
 use crate::engine::admission::strangers::Strangers;
+use crate::engine::bounds::Bounds;
 use crate::engine::reactor::listeners::{Purpose, turn_away};
 use crate::engine::reactor::token::Source;
 use crate::engine::redis::request::Answer;

@@ -5,7 +5,8 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use mio::{Interest, Waker};
 
-use crate::config::{Bounds, Changes, Config, changes};
+use crate::config::{Changes, Config, changes};
+use crate::engine::bounds::Bounds;
 use crate::engine::client::codec::{Codec, InboundBounds};
 use crate::engine::reactor::Reactor;
 use crate::engine::reactor::token::Source;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
 
 use crate::clock::Millis;
-use crate::config::suggestion;
+use crate::suggestion::suggestion;
 
 /// What a socket can be connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]

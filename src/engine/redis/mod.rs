@@ -16,6 +16,7 @@ pub mod request;
 pub(crate) mod resp;
 pub(crate) mod scanner;
 pub mod session;
+pub mod sink;
 pub mod subscriber;
 #[cfg(test)]
 pub(crate) mod values;

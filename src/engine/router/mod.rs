@@ -10,12 +10,13 @@ mod refusals;
 mod requests;
 
 use crate::clock::RateLimit;
-use crate::config::{Config, Origins, Proxies};
+use crate::config::{Config, Proxies};
 use crate::engine::admission::Addresses;
 use crate::engine::client::ClientEvent;
 use crate::engine::client::frame::{Close, Frame, frames_bytes, frames_len};
 use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign};
+use crate::engine::origin::Origins;
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
 use crate::observe::metrics::{Gauges, Process};

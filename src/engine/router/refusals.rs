@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Router;
 use super::plain::paths;
-use crate::config::Bounds;
+use crate::engine::bounds::Bounds;
 use crate::engine::client::http::{Request, Response};
 use crate::engine::handler::remedy;
 use crate::engine::pubsub::topic;

@@ -1,6 +1,6 @@
 //! Bounds that change while clients are connected.
 
-use crate::config::Bounds;
+use crate::engine::bounds::Bounds;
 use crate::engine::client::outbox::Backlog;
 use crate::engine::client::{State, Timing};
 use crate::engine::server::Server;

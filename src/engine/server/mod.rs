@@ -26,7 +26,7 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::clock::{Millis, Now, WallOffset};
-use crate::config::Bounds;
+use crate::engine::bounds::Bounds;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::outbox::{Backlog, Slow};

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::clock::Millis;
-use crate::config::Bounds;
 use crate::engine::admission::strangers::Strangers;
+use crate::engine::bounds::Bounds;
 use crate::engine::client::{Client, Reading, State};
 use crate::engine::server::ADMIN_ROUTE;
 use crate::engine::server::clients::Clients;

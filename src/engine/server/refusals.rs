@@ -1,7 +1,7 @@
 //! What the operator is told of a connection that the server closed.
 
 use super::Server;
-use crate::config::Bounds;
+use crate::engine::bounds::Bounds;
 use crate::engine::client::frame::Close;
 use crate::engine::slots::ConnId;
 use crate::observe::complaints::{Origin, Weight, shown};

@@ -19,7 +19,7 @@ mod simulation;
 mod users;
 
 use crate::clock::Millis;
-use crate::config::Sink;
+use crate::engine::redis::sink::Sink;
 pub use script::Reply;
 use script::Script;
 use users::{Change, Users};

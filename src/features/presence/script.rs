@@ -3,7 +3,7 @@
 use super::users::Change;
 use super::{DEAD_AFTER, Settings};
 use crate::clock::Millis;
-use crate::config::Sink;
+use crate::engine::redis::sink::Sink;
 
 /// What is kept in Redis and how it changes. Its comments stay here.
 const SCRIPT: &str = include_str!("script.lua");

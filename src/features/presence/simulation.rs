@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::simulated_redis::SimulatedRedis;
 use super::{Attempt, Presence, Reply, Settings};
 use crate::clock::Millis;
-use crate::config::Sink;
 use crate::engine::random::Random;
+use crate::engine::redis::sink::Sink;
 
 /// Of whom nothing is heard but that it came: it stays connected to a node that nothing happens to.
 const BYSTANDER: &str = "bystander";

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use oneloop::engine::client::http::{Method, parse};
-use oneloop::config::{ListedOrigin, Origins};
+use oneloop::engine::origin::{ListedOrigin, Origins};
 use oneloop::engine::handler::admits;
 use oneloop::{Request, Response};
 use oneloop_fuzz::pieces;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use crate::config::Bounds;
+use crate::engine::bounds::Bounds;
 use crate::engine::client::in_memory::install;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;

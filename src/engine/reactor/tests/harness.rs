@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use crate::config::{Bounds, RouteConfig};
+use crate::config::RouteConfig;
+use crate::engine::bounds::Bounds;
 use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;

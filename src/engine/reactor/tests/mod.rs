@@ -24,11 +24,13 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use crate::config::{Bounds, Config, Origins, Proxies};
+use crate::config::{Config, Proxies};
+use crate::engine::bounds::Bounds;
 use crate::engine::client::State;
 use crate::engine::client::frame::Close;
 use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::handler::{Handler, Route};
+use crate::engine::origin::Origins;
 use crate::engine::pubsub::hub::{CROWD, Reason};
 use crate::engine::random::Random;
 use crate::engine::reactor::*;

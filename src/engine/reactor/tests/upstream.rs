@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::ConnId;
-use crate::config::{RouteConfig, Sink};
+use crate::config::RouteConfig;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::harness::Talks;
 use crate::engine::redis::request::Answer;
+use crate::engine::redis::sink::Sink;
 
 fn route(to: Sink) -> RouteConfig {
     let may = vec!["room.*".into()];

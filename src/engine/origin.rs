@@ -9,6 +9,17 @@ const WORDS: [(&str, &str); 2] = [
     ("file://", " (any page from disk)"),
 ];
 
+/// Which `Origin` headers a route takes (RFC 6454 section 7). A request without one always passes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// The host and port of the request's own `Host`.
+    SameHost,
+    /// All of them.
+    Any,
+    /// Exactly these; never empty.
+    Listed(Vec<ListedOrigin>),
+}
+
 /// A word of the setting `origins`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListedOrigin {
