@@ -4,7 +4,7 @@ use crate::engine::client::State;
 use crate::engine::client::outbox::Written;
 use crate::engine::pending_writes::Lane;
 use crate::engine::reactor::Reactor;
-use crate::engine::server::WriteOutcome;
+use crate::engine::server::{Server, WriteOutcome};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
 
@@ -30,11 +30,12 @@ impl Reactor {
             let back = (replays > 0).then(|| self.router.server.pending.pop_replay()).flatten();
             let step = replays.min(REPLAY_STEP);
             let replayed = back.map_or(0, |id| self.replay_client(id, step));
-            let listener = self.router.server.next_recipient(&mut visits);
-            writes += listener.map_or(0, |id| self.offer(id, &mut visits));
+            let Server { fanout, clients, hubs, .. } = &mut self.router.server;
+            let recipient = fanout.next_recipient(clients, hubs, &mut visits);
+            writes += recipient.map_or(0, |id| self.offer(id, &mut visits));
             let pinged = self.router.server.pending.pop_ping();
             writes += pinged.map_or(0, |id| self.ping(id));
-            if queued.or(back).or(listener).or(pinged).is_none() {
+            if queued.or(back).or(recipient).or(pinged).is_none() {
                 break;
             }
             replays = replays.saturating_sub(replayed);

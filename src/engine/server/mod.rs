@@ -5,7 +5,6 @@
 mod bounds;
 mod clients;
 mod fanout;
-mod fanout_queue;
 mod filter;
 mod lifecycle;
 mod looks;
@@ -29,7 +28,8 @@ use crate::clock::{Millis, Now, WallOffset};
 use crate::engine::bounds::Bounds;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
-use crate::engine::client::outbox::{Backlog, Slow};
+use crate::engine::client::outbox::{Backlog, GATHERED_BYTES_MAX, Slow};
+use crate::engine::client::tally::DeliveryCount;
 use crate::engine::client::{AtEnd, Client, State};
 use crate::engine::pending_writes::{Lane, PendingWrites};
 use crate::engine::pubsub::hub::{Hub, Reason};
@@ -41,8 +41,7 @@ use crate::features::presence::Presence;
 use crate::observe::complaints::Complaints;
 use crate::observe::metrics::Metrics;
 use clients::Clients;
-pub(crate) use fanout::WriteOutcome;
-use fanout_queue::FanoutQueue;
+use fanout::{Audience, Fanout};
 pub use options::RouteOptions;
 use pages::Pages;
 use places::Places;
@@ -64,6 +63,18 @@ const CURSOR_BYTES: usize = 35;
 /// The price of a microsecond of a handler's work, in bytes that are read in a turn: 1 MiB is 12 ms.
 const BYTES_PER_MICROSECOND: usize = (1 << 20) / 12_000;
 
+/// The outcome of offering a client what it is owed.
+pub(crate) enum WriteOutcome {
+    /// It was owed nothing.
+    Nothing,
+    /// Bytes were written; the rest, if that is not the `whole`, is kept in a box.
+    Written { bytes: usize, whole: bool },
+    /// Frames were queued: something is in flight already, or it is too much for one write.
+    Queued(usize),
+    /// The connection is gone.
+    Gone,
+}
+
 /// The connections of a loop, who listens to what, and what is owed.
 pub struct Server {
     pub(crate) now: Now,
@@ -73,7 +84,7 @@ pub struct Server {
     pub(crate) complaints: Complaints,
     pub(crate) clients: Clients,
     pub(crate) pending: PendingWrites,
-    pub(crate) fanout: FanoutQueue,
+    pub(crate) fanout: Fanout,
     /// One hub per route: what one handler publishes cannot reach another's clients.
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
@@ -130,7 +141,7 @@ impl Server {
             complaints: Complaints::default(),
             clients: Clients::new(bounds::timing(&bounds)),
             pending: PendingWrites::default(),
-            fanout: FanoutQueue::default(),
+            fanout: Fanout::default(),
             hubs: options.iter().map(|_| Hub::default()).collect(),
             options,
             requests: Requests::default(),
@@ -210,6 +221,112 @@ impl Server {
             self.close(id, Close::SLOW);
         }
         queued
+    }
+
+    /// Queues for a client the messages of the fan-out that it has yet to get. Returns how many; `None`: its backlog hit a bound.
+    pub(crate) fn catch_up(&mut self, id: ConnId) -> Option<usize> {
+        let latest = self.fanout.latest();
+        let served = match self.open_client(id) {
+            Some(client) if client.is_behind(latest) => client.serve(latest),
+            _ => return Some(0),
+        };
+        let owed = self.fanout_for(id, served);
+        let slow = self.slow_policy(id);
+        let client = self.clients.get_mut(id).expect("it was just found");
+        let mut queued = 0;
+        for frame in &owed {
+            let Some(dropped) = client.queue(frame, &self.backlog, slow) else { break };
+            self.metrics.messages_dropped += dropped as u64;
+            queued += 1;
+        }
+        let fits = queued == owed.len();
+        if queued > 0 {
+            self.schedule_flush(id, Lane::Bulk);
+        }
+        fits.then_some(queued)
+    }
+
+    /// The same, and closes the client as slow if its backlog hit a bound. Returns whether it is still open.
+    pub(crate) fn caught_up(&mut self, id: ConnId) -> bool {
+        let fits = self.catch_up(id).is_some();
+        if !fits {
+            self.close(id, Close::SLOW);
+        }
+        fits
+    }
+
+    /// Writes to a client that the fan-out has met all messages that it is owed, at once if it has nothing else in flight.
+    pub(crate) fn offer(&mut self, id: ConnId, gather: &mut Vec<u8>) -> WriteOutcome {
+        let latest = self.fanout.latest();
+        let is_much = self.fanout.bytes() > GATHERED_BYTES_MAX;
+        let served = match self.open_client(id) {
+            None => return WriteOutcome::Nothing,
+            Some(client) if is_much || !client.is_hibernating() => {
+                return self.offer_queued(id);
+            }
+            Some(client) => client.serve(latest),
+        };
+        // A walk along the slots also meets clients without a subscription.
+        let is_owed_all = self.fanout.waiting.front().is_some_and(|first| {
+            first.number > served && matches!(first.audience, Audience::Topics(_))
+        });
+        if is_owed_all && let Some(all) = self.fanout.gathered() {
+            let client = self.clients.get_mut(id).expect("it was just found");
+            let (length, written) = (all.len(), client.write(id, all));
+            return self.keep(id, served, length, written);
+        }
+        gather.clear();
+        self.fanout_for(id, served)
+            .iter()
+            .for_each(|frame| gather.extend_from_slice(frame.as_bytes()));
+        if gather.is_empty() {
+            return WriteOutcome::Nothing;
+        }
+        let client = self.clients.get_mut(id).expect("it was just found");
+        let written = client.write(id, gather);
+        self.keep(id, served, gather.len(), written)
+    }
+
+    fn offer_queued(&mut self, id: ConnId) -> WriteOutcome {
+        match self.catch_up(id) {
+            Some(frames) => WriteOutcome::Queued(frames),
+            None => {
+                self.close(id, Close::SLOW);
+                WriteOutcome::Queued(1)
+            }
+        }
+    }
+
+    /// Keeps for a client what its socket did not take of what it was owed.
+    fn keep(
+        &mut self,
+        id: ConnId,
+        served: u32,
+        length: usize,
+        written: std::io::Result<usize>,
+    ) -> WriteOutcome {
+        let Ok(written) = written else {
+            self.terminate(id);
+            return WriteOutcome::Gone;
+        };
+        let whole = written == length;
+        let now = tick(self.now.millis);
+        if !whole || self.fanout.are_counted() {
+            let owed = self.fanout_for(id, served);
+            if whole {
+                owed.iter().filter_map(Frame::tally).for_each(DeliveryCount::wrote_at_once);
+            } else {
+                let client = self.clients.get_mut(id).expect("it was written to");
+                client.keep_unwritten(owed.iter(), written, now);
+                self.set_timer(id.index);
+            }
+        }
+        WriteOutcome::Written { bytes: written, whole }
+    }
+
+    fn fanout_for(&self, id: ConnId, served: u32) -> Vec<Frame> {
+        let client = &self.clients[id.index];
+        self.fanout.owed(client, &self.hubs[client.route as usize], served)
     }
 
     /// Closes a client with `code` at `unix` seconds of the wall clock, or up to a tick before; an earlier call is replaced. If

@@ -9,7 +9,7 @@ use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::CROWD;
 use crate::engine::pubsub::topic;
 use crate::engine::server::Server;
-use crate::engine::server::fanout_queue::Audience;
+use crate::engine::server::fanout::Audience;
 use crate::engine::slots::ConnId;
 
 /// Subscriptions that are looked at to count a message's recipients, at most: they take about as long as one write.
