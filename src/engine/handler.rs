@@ -4,7 +4,7 @@ use crate::config::{Config, RouteConfig};
 use crate::engine::client::frame::{CLOSE_REASON_BYTES_MAX, Close};
 use crate::engine::client::http::{Request, Response};
 use crate::engine::origin::{Origins, listing};
-use crate::engine::redis::request::{Answer, Purpose};
+use crate::engine::redis::request::Answer;
 use crate::engine::server::{RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
@@ -52,9 +52,6 @@ pub trait Handler {
         0
     }
 
-    /// What became of a request that this handler made ([`Server::ask`](crate::Server::ask)) with [`Purpose::Send`]; the client may be gone.
-    fn on_answer(&mut self, _server: &mut Scope<'_>, _purpose: Purpose, _answer: Answer) {}
-
     /// The settings were read again, and are good. What can change without dropping a client does; `route`: those of this one.
     fn on_reload(&mut self, _config: &Config, _route: &RouteConfig) {}
 }
@@ -76,6 +73,9 @@ pub enum RouteEvent {
     /// The time of a client is over: it is closed with `code`, which [`Server::close_after`](crate::Server::close_after) or
     /// [`Server::close_at`](crate::Server::close_at) was given, unless the handler closes it with a reason of its own.
     Timeout { id: ConnId, code: u16 },
+    /// The answer to a request of this handler ([`Server::ask`](crate::Server::ask)); `number` is its ticket's. Every request has
+    /// one, even if the client that caused it is gone.
+    Answer { number: u64, answer: Answer },
 }
 
 /// Why a handshake does not become a connection.

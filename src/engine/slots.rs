@@ -25,8 +25,15 @@ pub struct ConnId {
 pub(crate) const GENERATIONS: u32 = 1 << 30;
 
 impl ConnId {
-    /// Names no connection, ever: for what is asked on nobody's behalf.
-    pub const NOBODY: ConnId = ConnId { index: u32::MAX, generation: u32::MAX };
+    /// The id as one number, for places that keep nothing else.
+    pub fn number(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The id that [`ConnId::number`] made this of.
+    pub fn of_number(number: u64) -> ConnId {
+        ConnId { index: number as u32, generation: (number >> 32) as u32 }
+    }
 
     /// Its place: no other connection has it at the same time, and the places of few connections are small numbers.
     pub fn index(self) -> usize {

@@ -32,7 +32,6 @@ use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::{Grant, text_of_key, user_topic};
-use crate::engine::redis::request::{Answer, Purpose};
 use crate::engine::server::{ReplayItem, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
@@ -299,7 +298,12 @@ impl Handler for Push {
     }
 
     fn on_event(&mut self, server: &mut Scope<'_>, event: RouteEvent) {
-        let RouteEvent::Timeout { id, code } = event;
+        let (id, code) = match event {
+            RouteEvent::Timeout { id, code } => (id, code),
+            RouteEvent::Answer { number, answer } => {
+                return self.tell_sender(server, number, answer);
+            }
+        };
         match self.waiting.get(&id) {
             Some(instead) if code == Close::NO_TOKEN.code => server.close(id, no_token(*instead)),
             None if code == Close::EXPIRED.code => server.close(id, Close::EXPIRED),
@@ -358,10 +362,6 @@ impl Handler for Push {
             }
             Err(problem) => log::error!("{} stays as it was: {problem}", route.path),
         }
-    }
-
-    fn on_answer(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
-        self.tell_sender(server, purpose, answer);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What clients send to back ends, by way of Redis.
 
+use std::collections::HashMap;
+
 use super::Push;
 use super::quota::{Added, Senders};
 use super::subscriptions::own_topic;
@@ -7,7 +9,7 @@ use super::wire::{self, Data, Reference};
 use crate::clock::{Millis, RateLimit};
 use crate::engine::client::frame::Frame;
 use crate::engine::pubsub::topic::{self, user_of};
-use crate::engine::redis::request::{Answer, Purpose, command};
+use crate::engine::redis::request::{Answer, Ticket, command};
 use crate::engine::redis::sink::Sink;
 use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
@@ -22,40 +24,60 @@ const SENDS_BYTES_MAX: usize = 4 << 20;
 /// Bytes that an entry takes beside its data, about.
 const ENTRY_BYTES: usize = 256;
 
-/// Where it goes, and what Redis has not answered yet.
+/// The way to the back ends: where messages of clients go, and those that Redis has not answered yet.
 pub(super) struct Upstream {
     to: Sink,
     senders: Senders,
     added: Added,
-    sends: usize,
+    /// UpstreamMessage messages by the numbers of their tickets.
+    sends: HashMap<u64, UpstreamMessage>,
+    /// Number of the next one.
+    next: u64,
+    /// Bytes of the unanswered ones.
     bytes: usize,
-    /// For refusals.
+    /// Limits the log lines about refusals.
     logged: RateLimit,
+}
+
+/// A message of a client, until Redis answers; the client may be gone by then.
+struct UpstreamMessage {
+    client: ConnId,
+    user: Box<str>,
+    /// The client's own mark, as it wrote it.
+    reference: Option<Box<str>>,
+    bytes: usize,
 }
 
 impl Upstream {
     pub fn new(to: Sink) -> Upstream {
         let (senders, added, logged) = (Senders::default(), Added::default(), RateLimit::default());
-        Upstream { to, senders, added, sends: 0, bytes: 0, logged }
+        Upstream { to, senders, added, sends: HashMap::new(), next: 0, bytes: 0, logged }
     }
 
-    /// Returns whether a user may send so many bytes, and counts them if so.
+    /// Returns whether a user may send so many bytes now, and takes them from its allowance if so.
     fn begin(&mut self, user: &str, bytes: usize, rate: u64, now: Millis) -> bool {
         let fits = self.bytes == 0 || self.bytes + bytes <= SENDS_BYTES_MAX;
-        let has_room = self.sends < SENDS_MAX && fits;
-        let is_begun = has_room && self.senders.begin(user, bytes, rate, now);
-        if is_begun {
-            self.sends += 1;
-            self.bytes += bytes;
-        }
-        is_begun
+        let has_room = self.sends.len() < SENDS_MAX && fits;
+        has_room && self.senders.begin(user, bytes, rate, now)
     }
 
-    /// An answer came. Every request has one, also those of clients that are gone.
-    fn end(&mut self, user: &str, bytes: usize, now: Millis) {
-        self.sends -= 1;
-        self.bytes -= bytes;
-        self.senders.end(user, now);
+    /// Keeps a message until its answer comes. Returns its number.
+    fn keep(&mut self, send: UpstreamMessage) -> u64 {
+        self.bytes += send.bytes;
+        self.next += 1;
+        self.sends.insert(self.next, send);
+        self.next
+    }
+
+    /// Ends the wait for an answer. Every request has one, even if its client is gone.
+    fn end(&mut self, number: u64, now: Millis) -> Option<UpstreamMessage> {
+        let send = self.sends.remove(&number)?;
+        if self.sends.is_empty() {
+            self.sends = HashMap::new();
+        }
+        self.bytes -= send.bytes;
+        self.senders.end(&send.user, now);
+        Some(send)
     }
 }
 
@@ -111,9 +133,10 @@ impl Push {
             }
         };
         let reference = reference.map(|reference| reference.text().into());
-        let route = server.route();
-        server
-            .ask(command, Purpose::Send { route, client: id, user: sub.into(), reference, bytes });
+        let number =
+            upstream.keep(UpstreamMessage { client: id, user: sub.into(), reference, bytes });
+        let ticket = Ticket::of_route(server.route(), number);
+        server.ask(command, ticket);
         Ok(())
     }
 
@@ -124,13 +147,10 @@ impl Push {
     }
 
     /// Tells a client what became of what it sent.
-    pub(super) fn tell_sender(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
-        let (Purpose::Send { client, user, reference, bytes, .. }, Some(upstream)) =
-            (purpose, &mut self.upstream)
-        else {
-            return;
-        };
-        upstream.end(&user, bytes, server.now().millis);
+    pub(super) fn tell_sender(&mut self, server: &mut Scope<'_>, number: u64, answer: Answer) {
+        let Some(upstream) = &mut self.upstream else { return };
+        let Some(send) = upstream.end(number, server.now().millis) else { return };
+        let UpstreamMessage { client, reference, .. } = send;
         let reference = reference.as_deref().and_then(Reference::parse);
         let text = match (&upstream.to, &answer) {
             (Sink::Stream(_), Answer::Text(id)) => {

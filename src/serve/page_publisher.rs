@@ -2,8 +2,8 @@
 
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Request, Response};
-use crate::engine::handler::{Handler, Message, Reject};
-use crate::engine::redis::request::{Answer, Purpose, command};
+use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
+use crate::engine::redis::request::{Answer, Ticket, command};
 use crate::engine::router::fault_of;
 use crate::engine::router::files::is_from_this_machine;
 use crate::engine::server::{RouteOptions, Scope};
@@ -83,23 +83,22 @@ impl Handler for PagePublisher {
             let why = format!("It is longer than payload_bytes_max ({max} bytes).");
             return server.send(id, &Frame::text(&why));
         }
-        let (route, bytes) = (server.route(), payload.len());
-        let purpose = Purpose::Send { route, client: id, user: "".into(), reference: None, bytes };
+        let ticket = Ticket::of_route(server.route(), id.number());
         if self.patterns.is_some() {
             // The password of Redis is for messages alone here: not for what other programs hear, nor for orders.
             if let Some(fault) = fault_of(&self.prefix, channel.as_bytes()) {
                 return server.send(id, &Frame::text(&format!("Nobody hears this: {fault}")));
             }
             let words = ["PUBLISH", channel, payload].map(str::as_bytes);
-            server.ask(command(&words), purpose);
+            server.ask(command(&words), ticket);
         } else {
-            server.publish_as_back_end(channel, payload, purpose);
+            server.publish_as_back_end(channel, payload, ticket);
         }
     }
 
-    fn on_answer(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
-        if let Purpose::Send { client, .. } = purpose {
-            server.send(client, &Frame::text(&self.told(answer)));
+    fn on_event(&mut self, server: &mut Scope<'_>, event: RouteEvent) {
+        if let RouteEvent::Answer { number, answer } = event {
+            server.send(ConnId::of_number(number), &Frame::text(&self.told(answer)));
         }
     }
 }

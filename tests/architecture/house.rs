@@ -28,7 +28,6 @@ const NAMES_TWICE: &[&str] = &[
     "Members",
     "Page",
     "Place",
-    "Purpose",
     "Reader",
     "Receipt",
     "Refusal",

@@ -241,7 +241,7 @@ impl Publishers {
     /// Publishes what handlers asked for, as if it came by this port; not while a client is owed enough.
     pub fn publish_for_handlers(&mut self, router: &mut Router) {
         let moment = Moment { now: router.server.now(), connections: self.connections.len() };
-        for Publication { channel, payload, purpose } in router.server.take_publications() {
+        for Publication { channel, payload, ticket } in router.server.take_publications() {
             let answer = if router.server.is_pressed() {
                 Answer::Unavailable
             } else {
@@ -251,7 +251,7 @@ impl Publishers {
                     Err(why) => Answer::Refused(why),
                 }
             };
-            router.on_answer(purpose, answer);
+            router.on_answer(ticket, answer);
         }
     }
 

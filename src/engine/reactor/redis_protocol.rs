@@ -2,10 +2,10 @@
 
 use crate::clock::Millis;
 use crate::engine::redis::command_connection::{self, CommandConnection};
-use crate::engine::redis::request::Answer;
 use crate::engine::redis::session::Session;
 use crate::engine::redis::subscriber::{self, RedisSubscriber};
 use crate::engine::router::Router;
+use crate::engine::slots::ConnId;
 use crate::features::streams::reader::{self, Reader};
 
 /// Answers taken from what one read brought, and requests told in one turn that a broken connection lost them: each may write
@@ -161,17 +161,18 @@ impl RedisProtocol for CommandConnection {
             }
             match self.next(input, now) {
                 None => return Ok(true),
-                Some(command_connection::Event::Answer(purpose, answer)) => {
-                    router.on_answer(purpose, answer)
+                Some(command_connection::Event::Answer(ticket, answer)) => {
+                    router.on_answer(ticket, answer)
                 }
-                Some(command_connection::Event::Entry { id, stream, entry, topic, data }) => {
+                Some(command_connection::Event::Entry { ticket, stream, entry, topic, data }) => {
+                    let id = ConnId::of_number(ticket.number);
                     router.on_page_entry(id, stream, entry, topic, data);
                 }
-                Some(command_connection::Event::PageEnd { id, stream, end, refused }) => {
+                Some(command_connection::Event::PageEnd { ticket, stream, end, refused }) => {
                     if let Some(why) = refused {
                         router.log_refusal(&why);
                     }
-                    router.on_page_end(id, stream, end);
+                    router.on_page_end(ConnId::of_number(ticket.number), stream, end);
                 }
                 Some(command_connection::Event::Extent { stream, extent, refused }) => {
                     if let Some(why) = refused {
@@ -198,13 +199,14 @@ impl RedisProtocol for CommandConnection {
 
     fn take_requests(&mut self, router: &mut Router) -> bool {
         let lost = std::iter::from_fn(|| self.next_lost());
-        lost.take(LOST_PER_TURN).for_each(|one| router.on_answer(one, Answer::Unavailable));
+        lost.take(LOST_PER_TURN).for_each(|(ticket, form)| router.on_unavailable(ticket, form));
         let now = router.server.now.millis;
         // What is asked because of an answer waits for the next turn.
         for _ in 0..router.server.requests_len() {
             let Some(request) = router.server.next_request() else { break };
-            if let Err(purpose) = self.ask(request, now) {
-                router.on_answer(purpose, Answer::Unavailable);
+            let (ticket, form) = (request.ticket, request.form);
+            if !self.ask(request, now) {
+                router.on_unavailable(ticket, form);
             }
         }
         true

@@ -35,7 +35,7 @@ impl Source {
     /// The token to register it with.
     pub fn token(self) -> Token {
         Token(match self {
-            Source::Client(id) => (id.generation as usize) << 32 | id.index as usize,
+            Source::Client(id) => id.number() as usize,
             Source::Publisher(number) => PUBLISHER << KIND | number,
             Source::Door(number) => DOOR << KIND | number,
             Source::Signals => OTHER << KIND,
@@ -49,9 +49,7 @@ impl Source {
     pub fn of(token: Token) -> Source {
         let rest = token.0 & ((1 << KIND) - 1);
         match (token.0 >> KIND, rest) {
-            (0, _) => {
-                Source::Client(ConnId { index: rest as u32, generation: (rest >> 32) as u32 })
-            }
+            (0, _) => Source::Client(ConnId::of_number(rest as u64)),
             (PUBLISHER, number) => Source::Publisher(number),
             (DOOR, number) => Source::Door(number),
             (_, 0) => Source::Signals,

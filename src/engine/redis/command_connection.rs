@@ -12,12 +12,11 @@ use crate::engine::redis::garbage::Garbage;
 use crate::engine::redis::opening::Opening;
 use crate::engine::redis::reply_parts::Tokens;
 use crate::engine::redis::request::{
-    Answer, PageEnd, Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, Request,
+    Answer, PageEnd, REQUEST_BYTES_MAX, REQUESTS_MAX, ReplyForm, Request, Ticket,
 };
 use crate::engine::redis::resp::Whole;
 use crate::engine::redis::session::{Due, Session};
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::slots::ConnId;
 use crate::features::streams::entries::{Content, content};
 use crate::features::streams::extent::{Extent, ExtentReader, Told};
 use crate::features::streams::page::{Found, Page};
@@ -33,11 +32,11 @@ pub enum Event<'a> {
     /// Commands are taken from now on.
     Ready,
     /// What became of a request.
-    Answer(Purpose, Answer),
-    /// An entry of a page that a client waits for.
-    Entry { id: ConnId, stream: usize, entry: EntryId, topic: &'a [u8], data: &'a [u8] },
+    Answer(Ticket, Answer),
+    /// An entry of a page.
+    Entry { ticket: Ticket, stream: usize, entry: EntryId, topic: &'a [u8], data: &'a [u8] },
     /// The page has ended; if it is not available, why Redis refused it.
-    PageEnd { id: ConnId, stream: usize, end: PageEnd, refused: Option<String> },
+    PageEnd { ticket: Ticket, stream: usize, end: PageEnd, refused: Option<String> },
     /// What a stream holds; if Redis refused to say it, why.
     Extent { stream: usize, extent: Option<Extent>, refused: Option<String> },
     /// The text says what to do. The caller drops the socket and calls `down`.
@@ -70,15 +69,15 @@ pub struct CommandConnection {
 enum Step<'a> {
     Tell(Event<'static>),
     /// A message of a page.
-    Entry(ConnId, usize, EntryId, Cow<'a, [u8]>),
+    Entry(Ticket, usize, EntryId, Cow<'a, [u8]>),
     GoOn,
     /// The input is used up.
     Wait,
 }
 
 struct Unanswered {
-    /// `None`: a PING of ours.
-    purpose: Option<Purpose>,
+    /// The owner of the answer and its form; `None`: a PING of this connection.
+    asked: Option<(Ticket, ReplyForm)>,
     bytes: usize,
 }
 
@@ -107,19 +106,17 @@ impl CommandConnection {
 
     /// Sends a request. While the very first attempt is under way it waits for its end: a process that just started is asked
     /// before it can be connected.
-    ///
-    /// # Errors
-    /// The purpose of one that cannot be sent: there is no connection, or too much waits for it already.
-    pub fn ask(&mut self, request: Request, now: Millis) -> Result<(), Purpose> {
-        let Request { command, purpose } = request;
+    /// Returns `false` if it cannot be sent: there is no connection, or too much waits for it already.
+    pub fn ask(&mut self, request: Request, now: Millis) -> bool {
+        let Request { command, ticket, form } = request;
         let has_room = self.unanswered.len() < REQUESTS_MAX
             && self.unanswered_bytes.saturating_add(command.len()) <= REQUEST_BYTES_MAX;
         let is_open = self.session.is_ready() || self.session.is_first();
-        if !has_room || !is_open || command.is_empty() {
-            return Err(purpose);
+        let is_sent = has_room && is_open && !command.is_empty();
+        if is_sent {
+            self.send(&command, Some((ticket, form)), now);
         }
-        self.send(&command, Some(purpose), now);
-        Ok(())
+        is_sent
     }
 
     /// Takes from `input` up to the next event; `None`: it is used up. Call until then, so that nothing is held that need not be.
@@ -133,7 +130,7 @@ impl CommandConnection {
             self.session.heard(now);
         }
         while self.session.is_greeting() || self.session.is_ready() {
-            let (id, stream, entry, fields) = match self.step(input, now) {
+            let (ticket, stream, entry, fields) = match self.step(input, now) {
                 Err(garbage) => {
                     return Some(self.fail(advice::garbage(self.session.config(), garbage)));
                 }
@@ -143,7 +140,7 @@ impl CommandConnection {
                     self.expect_answer(now);
                     return None;
                 }
-                Ok(Step::Entry(id, stream, entry, fields)) => (id, stream, entry, fields),
+                Ok(Step::Entry(ticket, stream, entry, fields)) => (ticket, stream, entry, fields),
             };
             let fields: &'a [u8] = match fields {
                 Cow::Borrowed(fields) => fields,
@@ -155,7 +152,7 @@ impl CommandConnection {
             let Content::Message { topic, data, .. } = content(fields, usize::MAX) else {
                 unreachable!("the step has looked at it");
             };
-            return Some(Event::Entry { id, stream, entry, topic, data });
+            return Some(Event::Entry { ticket, stream, entry, topic, data });
         }
         *input = &[];
         None
@@ -189,10 +186,10 @@ impl CommandConnection {
     }
 
     /// Takes one of the requests that a broken connection left unanswered. Redis may have executed it.
-    pub fn next_lost(&mut self) -> Option<Purpose> {
+    pub fn next_lost(&mut self) -> Option<(Ticket, ReplyForm)> {
         while let Some(lost) = self.lost.pop_front() {
-            if lost.purpose.is_some() {
-                return lost.purpose;
+            if lost.asked.is_some() {
+                return lost.asked;
             }
         }
         self.lost = VecDeque::new();
@@ -206,15 +203,15 @@ impl CommandConnection {
 
     /// Whether every request has its answer.
     pub fn is_settled(&self) -> bool {
-        self.lost.is_empty() && self.unanswered.iter().all(|one| one.purpose.is_none())
+        self.lost.is_empty() && self.unanswered.iter().all(|one| one.asked.is_none())
     }
 
-    fn send(&mut self, command: &[u8], purpose: Option<Purpose>, now: Millis) {
+    fn send(&mut self, command: &[u8], asked: Option<(Ticket, ReplyForm)>, now: Millis) {
         match self.session.is_ready() {
             true => self.session.speak(|_, output| output.extend_from_slice(command)),
             false => self.early.extend_from_slice(command),
         }
-        self.unanswered.push_back(Unanswered { purpose, bytes: command.len() });
+        self.unanswered.push_back(Unanswered { asked, bytes: command.len() });
         self.unanswered_bytes += command.len();
         self.expect_answer(now);
     }
@@ -233,10 +230,12 @@ impl CommandConnection {
     /// Takes one piece of what is awaited.
     fn step<'a>(&mut self, input: &mut &'a [u8], now: Millis) -> Result<Step<'a>, Garbage> {
         let awaited = self.unanswered.front().filter(|_| self.session.is_ready());
-        match awaited.and_then(|one| one.purpose.as_ref()) {
-            Some(&Purpose::Page { id, stream }) => return self.turn_page(id, stream, input),
-            Some(&Purpose::Extent { stream }) => return self.look(stream, input),
-            _ => {}
+        match awaited.and_then(|one| one.asked) {
+            Some((ticket, ReplyForm::Page { stream })) => {
+                return self.turn_page(ticket, stream, input);
+            }
+            Some((_, ReplyForm::Extent { stream })) => return self.look(stream, input),
+            Some((_, ReplyForm::Value)) | None => {}
         }
         let Some(value) = self.tokens.value(input, ANSWER_BYTES_MAX)? else {
             return Ok(Step::Wait);
@@ -280,24 +279,24 @@ impl CommandConnection {
             return Ok(Step::Tell(self.fail(text)));
         }
         Ok(match self.answered() {
-            Some(purpose) => Step::Tell(Event::Answer(purpose, answer)),
+            Some((ticket, _)) => Step::Tell(Event::Answer(ticket, answer)),
             None => Step::GoOn,
         })
     }
 
     /// Whose the answer is that came.
-    fn answered(&mut self) -> Option<Purpose> {
-        let Unanswered { purpose, bytes } = self.unanswered.pop_front()?;
+    fn answered(&mut self) -> Option<(Ticket, ReplyForm)> {
+        let Unanswered { asked, bytes } = self.unanswered.pop_front()?;
         self.unanswered_bytes -= bytes;
         if self.unanswered.is_empty() {
             self.unanswered = VecDeque::new();
         }
-        purpose
+        asked
     }
 
     fn turn_page<'a>(
         &mut self,
-        id: ConnId,
+        ticket: Ticket,
         stream: usize,
         input: &mut &'a [u8],
     ) -> Result<Step<'a>, Garbage> {
@@ -308,7 +307,7 @@ impl CommandConnection {
             Some(Found::Entry(entry, Whole::Value(fields)))
                 if matches!(content(&fields, payload_bytes_max), Content::Message { .. }) =>
             {
-                Ok(Step::Entry(id, stream, entry, fields))
+                Ok(Step::Entry(ticket, stream, entry, fields))
             }
             // What is no message was none when it was new.
             Some(Found::Entry(..)) => Ok(Step::GoOn),
@@ -317,7 +316,7 @@ impl CommandConnection {
                 self.answered();
                 let config = self.session.config();
                 let refused = refused.map(|error| advice::of_command(config, &error));
-                Ok(Step::Tell(Event::PageEnd { id, stream, end, refused }))
+                Ok(Step::Tell(Event::PageEnd { ticket, stream, end, refused }))
             }
         }
     }

@@ -3,7 +3,6 @@
 //! A request is queued by [`crate::engine::server::Server::ask`]; every one of them is answered, by Redis or by [`Answer::Unavailable`].
 
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::slots::ConnId;
 pub use crate::features::streams::extent::Extent;
 
 /// Requests that wait for an answer at most; a further one is unavailable at once.
@@ -14,46 +13,55 @@ pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Entries of a page of a stream at most; one that has as many as were asked for may not be the last.
 pub const PAGE_ENTRIES: usize = 128;
 
-/// A command on its way to Redis, and whose it is.
+/// A command on its way to Redis.
 pub struct Request {
-    /// As it goes out; see [`command`]. Empty: there was no room for it.
+    /// The command in RESP; see [`command`]. Empty if there was no room for it.
     pub command: Vec<u8>,
-    /// What is done with its answer.
-    pub purpose: Purpose,
+    /// The owner of the answer.
+    pub ticket: Ticket,
+    /// The form in which the answer is read.
+    pub form: ReplyForm,
 }
 
-/// Whose a request is: what [`crate::engine::router::Router::on_answer`] does with the answer.
-#[derive(Debug)]
-pub enum Purpose {
-    /// Nobody's: it is sent, and a refusal is logged.
-    Notice,
-    /// A receipt, or the answer to a count: a refusal is logged.
-    Report,
-    /// What a client sent: its route's handler is told, also when the client is gone.
-    Send {
-        route: u8,
-        client: ConnId,
-        /// The user that it is.
-        user: Box<str>,
-        /// The client's own mark, as it wrote it.
-        reference: Option<Box<str>>,
-        /// How long what it sent is.
-        bytes: usize,
-    },
-    /// A client's, which is sent what it missed of the stream in this place; see [`crate::features::streams::commands::page`].
-    Page {
-        /// The client.
-        id: ConnId,
-        /// The stream, by its place in the setting `streams`.
-        stream: usize,
-    },
-    /// Clients', which wait for what a stream holds; see [`crate::features::streams::commands::info`].
-    Extent {
-        /// The stream, by its place in the setting `streams`.
-        stream: usize,
-    },
-    /// What tells who is here: its attempt with this number.
-    Presence(u64),
+/// The address of an answer: its owner, and a number that means something to the owner alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub owner: TicketOwner,
+    pub number: u64,
+}
+
+/// The part of the program that is given an answer; see [`crate::engine::router::Router::on_answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TicketOwner {
+    /// The handler of the route with this number.
+    Route(u8),
+    /// The feature with this name.
+    Feature(&'static str),
+    /// Clients that resume: the ticket's number is a client's ([`crate::engine::slots::ConnId::number`]), or a stream's.
+    Resume,
+}
+
+/// How an answer is read: most are small and held whole, pages of streams are handed on entry by entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyForm {
+    /// One value of at most 64 KiB.
+    Value,
+    /// Entries of the stream with this place in the setting `streams`; see [`crate::features::streams::commands::page`].
+    Page { stream: usize },
+    /// The extent of the stream with this place; see [`crate::features::streams::commands::info`].
+    Extent { stream: usize },
+}
+
+impl Ticket {
+    /// A ticket of the handler of a route.
+    pub fn of_route(route: u8, number: u64) -> Ticket {
+        Ticket { owner: TicketOwner::Route(route), number }
+    }
+
+    /// A ticket of the feature with this name.
+    pub fn of_feature(name: &'static str, number: u64) -> Ticket {
+        Ticket { owner: TicketOwner::Feature(name), number }
+    }
 }
 
 /// What became of a request.

@@ -1,7 +1,7 @@
 //! Orders from back ends, on their way to every route.
 
 use super::Router;
-use crate::engine::redis::request::{Purpose, command};
+use crate::engine::redis::request::{Ticket, command};
 use crate::features::control::order::{Malformed, Order};
 use crate::features::control::report;
 
@@ -29,7 +29,7 @@ impl Router {
         if let Order::Count { topic, reply } = &order {
             let counted = report::counted(topic, reached, self.server.node());
             let publish = command(&[b"PUBLISH", reply.as_bytes(), counted.as_bytes()]);
-            self.server.ask(publish, Purpose::Report);
+            self.server.ask(publish, Ticket::of_feature("reports", 0));
         }
         reached
     }

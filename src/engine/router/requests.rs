@@ -1,8 +1,9 @@
 //! What became of what was asked of Redis.
 
 use super::Router;
+use crate::engine::handler::RouteEvent;
 use crate::engine::pubsub::topic;
-use crate::engine::redis::request::{Answer, Extent, PageEnd, Purpose};
+use crate::engine::redis::request::{Answer, Extent, PageEnd, ReplyForm, Ticket, TicketOwner};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::slots::ConnId;
 
@@ -11,19 +12,33 @@ impl Router {
     pub fn refuse_requests(&mut self) {
         for _ in 0..self.server.requests_len() {
             let Some(request) = self.server.next_request() else { return };
-            self.on_answer(request.purpose, Answer::Unavailable);
+            self.on_unavailable(request.ticket, request.form);
         }
     }
 
-    /// What became of a request. Called in the dispatch phase alone.
-    pub fn on_answer(&mut self, purpose: Purpose, answer: Answer) {
-        self.server.metrics.requests_unavailable += u64::from(answer == Answer::Unavailable);
-        match purpose {
-            Purpose::Send { route, .. } => {
-                let handler = &mut self.routes[route as usize].handler;
-                handler.on_answer(&mut self.server.scope(route), purpose, answer);
+    /// A request has no answer: there is no connection for commands, or it broke.
+    pub fn on_unavailable(&mut self, ticket: Ticket, form: ReplyForm) {
+        match form {
+            ReplyForm::Value => return self.on_answer(ticket, Answer::Unavailable),
+            ReplyForm::Page { stream } => {
+                let id = ConnId::of_number(ticket.number);
+                self.on_page_end(id, stream, PageEnd::UNAVAILABLE);
             }
-            Purpose::Report => {
+            ReplyForm::Extent { stream } => self.on_extent(stream, None),
+        }
+        self.server.metrics.requests_unavailable += 1;
+    }
+
+    /// Gives an answer to its owner. Called in the dispatch phase alone.
+    pub fn on_answer(&mut self, ticket: Ticket, answer: Answer) {
+        self.server.metrics.requests_unavailable += u64::from(answer == Answer::Unavailable);
+        match ticket.owner {
+            TicketOwner::Route(route) => {
+                let handler = &mut self.routes[route as usize].handler;
+                let event = RouteEvent::Answer { number: ticket.number, answer };
+                handler.on_event(&mut self.server.scope(route), event);
+            }
+            TicketOwner::Feature("reports") => {
                 if let Answer::Refused(why) = answer
                     && self.refused_logged.allow(self.server.now.millis)
                 {
@@ -34,15 +49,11 @@ impl Router {
                     );
                 }
             }
-            Purpose::Notice => {
-                if let Answer::Refused(why) = answer {
-                    self.log_refusal(&why);
-                }
+            TicketOwner::Feature("presence") => {
+                self.server.on_presence_answer(ticket.number, answer)
             }
-            Purpose::Presence(attempt) => self.server.on_presence_answer(attempt, answer),
-            // The entries of a page, and its end, come by themselves.
-            Purpose::Page { id, stream } => self.on_page_end(id, stream, PageEnd::UNAVAILABLE),
-            Purpose::Extent { stream } => self.on_extent(stream, None),
+            // A test may ask on nobody's behalf; pages and extents come by calls of their own.
+            TicketOwner::Feature(_) | TicketOwner::Resume => {}
         }
     }
 

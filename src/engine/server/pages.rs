@@ -13,7 +13,9 @@ use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::replay::{Look, Page, Proof, Replay};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::redis::request::{Extent, PAGE_ENTRIES, PageEnd, Purpose};
+use crate::engine::redis::request::{
+    Extent, PAGE_ENTRIES, PageEnd, ReplyForm, Ticket, TicketOwner,
+};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
 use crate::engine::server::clients::Clients;
@@ -163,7 +165,8 @@ impl Server {
         self.metrics.pages_put_off += u64::from(self.pages.are_put_off && !was_put_off);
         while let Some(stream) = self.pages.looks.begin(now) {
             let command = commands::info(&self.streams[stream]);
-            self.ask(command, Purpose::Extent { stream });
+            let ticket = Ticket { owner: TicketOwner::Resume, number: stream as u64 };
+            self.ask_for(command, ticket, ReplyForm::Extent { stream });
         }
     }
 
@@ -188,7 +191,8 @@ impl Server {
         let command = commands::page(&self.streams[stream], after, up_to, count);
         replay.page = Page::Asked { stream, after, up_to, count, is_full: false, is_vain: true };
         self.pages.queue.ask(owner, id, sizes.expected(count), self.now.millis);
-        self.ask(command, Purpose::Page { id, stream });
+        let ticket = Ticket { owner: TicketOwner::Resume, number: id.number() };
+        self.ask_for(command, ticket, ReplyForm::Page { stream });
     }
 
     /// An entry of a page: queued for the client that asked, if it is for it and has room.

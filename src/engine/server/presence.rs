@@ -4,7 +4,7 @@ use crate::clock::Millis;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::user_of;
 use crate::engine::redis::advice;
-use crate::engine::redis::request::{Answer, Purpose, command};
+use crate::engine::redis::request::{Answer, Ticket, command};
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
 use crate::features::presence::{Presence, Reply};
@@ -34,7 +34,7 @@ impl Server {
         let Some(presence) = &mut self.presence else { return };
         if let Some(attempt) = presence.tick(self.now.millis) {
             let words: Vec<&[u8]> = attempt.words.iter().map(Vec::as_slice).collect();
-            self.ask(command(&words), Purpose::Presence(attempt.number));
+            self.ask(command(&words), Ticket::of_feature("presence", attempt.number));
         }
     }
 

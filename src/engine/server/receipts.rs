@@ -10,7 +10,7 @@ use std::rc::Rc;
 use crate::clock::Millis;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::tally::DeliveryCount;
-use crate::engine::redis::request::{Purpose, command};
+use crate::engine::redis::request::{Ticket, command};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
 use crate::engine::server::scope::SubscriberCount;
@@ -146,6 +146,9 @@ impl Server {
             pending: count.pending,
             node: self.node(),
         });
-        self.ask(command(&[b"PUBLISH", &receipt.to, text.as_bytes()]), Purpose::Report);
+        self.ask(
+            command(&[b"PUBLISH", &receipt.to, text.as_bytes()]),
+            Ticket::of_feature("reports", 0),
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Server;
-use crate::engine::redis::request::{Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, Request};
+use crate::engine::redis::request::{REQUEST_BYTES_MAX, REQUESTS_MAX, ReplyForm, Request, Ticket};
 
 /// Emptied at the end of each dispatch phase, so that it is as long as one turn is busy. Above the bounds that the connection
 /// has, too, it holds whose a request is, and not its command.
@@ -15,31 +15,36 @@ pub struct Requests {
     publications: Vec<Publication>,
 }
 
-/// A message of a handler for the publishers' port, and whose it is.
+/// A message of a handler for the publishers' port, and the owner of the answer.
 pub(crate) struct Publication {
     pub channel: String,
     pub payload: String,
-    pub purpose: Purpose,
+    pub ticket: Ticket,
 }
 
 impl Server {
-    /// Asks something of Redis. What comes back goes where `purpose` says, always: without a Redis, with a queue that is full
-    /// or a connection that breaks it is [`crate::engine::redis::request::Answer::Unavailable`].
-    pub fn ask(&mut self, command: Vec<u8>, purpose: Purpose) {
+    /// Asks something of Redis. The owner of the ticket always gets an answer: without a Redis, with a full queue or a
+    /// connection that breaks it is [`crate::engine::redis::request::Answer::Unavailable`].
+    pub fn ask(&mut self, command: Vec<u8>, ticket: Ticket) {
+        self.ask_for(command, ticket, ReplyForm::Value);
+    }
+
+    /// Asks for an answer of this form.
+    pub(crate) fn ask_for(&mut self, command: Vec<u8>, ticket: Ticket, form: ReplyForm) {
         self.metrics.requests += 1;
         let Requests { queue, bytes, .. } = &mut self.requests;
         let has_room =
             queue.len() < REQUESTS_MAX && bytes.saturating_add(command.len()) <= REQUEST_BYTES_MAX;
         let command = if has_room { command } else { Vec::new() };
         *bytes += command.len();
-        queue.push_back(Request { command, purpose });
+        queue.push_back(Request { command, ticket, form });
     }
 
     /// Publishes on a channel as a back end does at the publishers' port: for all routes, and for those who subscribe there. The
-    /// answer goes where `purpose` says, at the end of this dispatch phase.
-    pub fn publish_as_back_end(&mut self, channel: &str, payload: &str, purpose: Purpose) {
+    /// answer comes at the end of this dispatch phase.
+    pub fn publish_as_back_end(&mut self, channel: &str, payload: &str, ticket: Ticket) {
         let (channel, payload) = (channel.to_owned(), payload.to_owned());
-        self.requests.publications.push(Publication { channel, payload, purpose });
+        self.requests.publications.push(Publication { channel, payload, ticket });
     }
 
     /// Takes all of those.

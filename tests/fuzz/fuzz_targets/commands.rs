@@ -21,7 +21,6 @@ use oneloop::engine::handler::Route;
 use oneloop::push::Push;
 use oneloop::push::auth::{KeySettings, Keys};
 use oneloop::engine::reactor::{Plan, Reactor, Readiness};
-use oneloop::engine::redis::request::{Answer, Purpose};
 use oneloop::engine::pubsub::topic::{Grant, is_user_topic, text_of_key};
 use oneloop::engine::handler::RouteEvent;
 use oneloop::{ConnId, Handler, Message, RouteOptions, Reject, Request, Scope};
@@ -128,10 +127,6 @@ impl Handler for Watched {
 
     fn on_event(&mut self, server: &mut Scope<'_>, event: RouteEvent) {
         self.push.on_event(server, event);
-    }
-
-    fn on_answer(&mut self, server: &mut Scope<'_>, purpose: Purpose, answer: Answer) {
-        self.push.on_answer(server, purpose, answer);
     }
 }
 

@@ -6,7 +6,7 @@ use oneloop::ConnId;
 use oneloop::engine::resume::cursor::EntryId;
 use oneloop::engine::redis::command_connection::{CommandConnection, Event as Answered};
 use oneloop::features::streams::reader::{Event, Reader};
-use oneloop::engine::redis::request::{Purpose, Request, command};
+use oneloop::engine::redis::request::{ReplyForm, Request, Ticket, command};
 use oneloop::source::{RedisConfig, stream_commands};
 use oneloop_fuzz::pieces;
 
@@ -87,18 +87,21 @@ fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
     commander.session.connecting(0);
     commander.connected(1);
     for number in 0..REQUESTS {
+        let ticket = Ticket::of_feature("fuzz", 0);
         let request = match number % 4 {
             3 => Request {
                 command: stream_commands::page("a", EntryId::ZERO, EntryId::MAX, 64),
-                purpose: Purpose::Page { id: ConnId::NOBODY, stream: 0 },
+                ticket,
+                form: ReplyForm::Page { stream: 0 },
             },
             2 => Request {
                 command: stream_commands::info("a"),
-                purpose: Purpose::Extent { stream: 0 },
+                ticket,
+                form: ReplyForm::Extent { stream: 0 },
             },
-            _ => Request { command: command(&[b"A"]), purpose: Purpose::Notice },
+            _ => Request { command: command(&[b"A"]), ticket, form: ReplyForm::Value },
         };
-        assert!(commander.ask(request, 1).is_ok(), "it waits for the first attempt");
+        assert!(commander.ask(request, 1), "it waits for the first attempt");
     }
     for piece in pieces {
         let mut input = *piece;

@@ -12,7 +12,7 @@ use crate::engine::reactor::tests::page_bounds::bounds_of;
 use crate::engine::reactor::tests::replay::{Plain, texts};
 use crate::engine::reactor::tests::{Phones, Shared, plan, signer};
 use crate::engine::reactor::*;
-use crate::engine::redis::request::{Extent, PageEnd, Purpose};
+use crate::engine::redis::request::{Extent, PageEnd, ReplyForm};
 use crate::engine::resume::cursor::{Cursor, EntryId, Node};
 use crate::engine::server::Resumed;
 
@@ -114,13 +114,16 @@ impl World {
 
     fn answer(&mut self) {
         while let Some(request) = self.reactor.router.server.next_request() {
-            match request.purpose {
-                Purpose::Page { id, stream } => self.send_page(id, stream, &request.command),
-                Purpose::Extent { stream } => {
+            match request.form {
+                ReplyForm::Page { stream } => {
+                    let id = ConnId::of_number(request.ticket.number);
+                    self.send_page(id, stream, &request.command);
+                }
+                ReplyForm::Extent { stream } => {
                     self.looks += 1;
                     self.reactor.router.on_extent(stream, Some(self.extent()));
                 }
-                _ => panic!("only pages and looks"),
+                ReplyForm::Value => panic!("only pages and looks"),
             }
         }
     }

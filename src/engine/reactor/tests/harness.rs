@@ -244,7 +244,7 @@ impl Talks {
 
     /// Redis answers.
     pub fn answer(&mut self, request: Request, answer: Answer) {
-        self.reactor.router.on_answer(request.purpose, answer);
+        self.reactor.router.on_answer(request.ticket, answer);
         self.turn();
     }
 }

@@ -13,7 +13,7 @@ use crate::engine::reactor::tests::page_bounds::bounds_of;
 use crate::engine::reactor::tests::replay::{Plain, texts};
 use crate::engine::reactor::tests::{Phones, Shared, plan};
 use crate::engine::reactor::*;
-use crate::engine::redis::request::{Extent, PageEnd, Purpose, Request};
+use crate::engine::redis::request::{Extent, PageEnd, ReplyForm, Request};
 use crate::engine::resume::cursor::{Cursor, EntryId, Node};
 use crate::engine::server::{Resumed, Server};
 
@@ -242,10 +242,12 @@ impl World {
         let server = &mut self.reactor.router.server;
         let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
         for request in requests {
-            let (id, stream) = match request.purpose {
-                Purpose::Page { id, stream } => (Some(id), stream),
-                Purpose::Extent { stream } => (None, stream),
-                _ => panic!("only pages and looks"),
+            let (id, stream) = match request.form {
+                ReplyForm::Page { stream } => {
+                    (Some(ConnId::of_number(request.ticket.number)), stream)
+                }
+                ReplyForm::Extent { stream } => (None, stream),
+                ReplyForm::Value => panic!("only pages and looks"),
             };
             let (mut left, mut end) = (VecDeque::new(), PageEnd::UNAVAILABLE);
             if id.is_some() {

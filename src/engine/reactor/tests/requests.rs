@@ -8,7 +8,12 @@ use crate::engine::reactor::tests::{Silent, plan};
 use crate::engine::reactor::*;
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::config::RedisConfig;
-use crate::engine::redis::request::{Purpose, REQUEST_BYTES_MAX, REQUESTS_MAX, command};
+use crate::engine::redis::request::{REQUEST_BYTES_MAX, REQUESTS_MAX, ReplyForm, Ticket, command};
+
+/// A ticket whose answer nobody waits for.
+fn nobody() -> Ticket {
+    Ticket::of_feature("test", u64::MAX)
+}
 
 /// The loop, and the Redis that it asks.
 struct World {
@@ -62,7 +67,7 @@ impl World {
     }
 
     fn ask(&mut self, word: &str) {
-        self.reactor.router.server.ask(command(&[word.as_bytes()]), Purpose::Notice);
+        self.reactor.router.server.ask(command(&[word.as_bytes()]), nobody());
     }
 
     /// Requests asked, and those of them that were unavailable.
@@ -83,12 +88,12 @@ fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() 
     let mut reactor = Reactor::new(plan(Silent, |_| {})).expect("a port is free");
     let mut events = Events::with_capacity(4);
     for _ in 0..2 {
-        reactor.router.server.ask(command(&[b"A"]), Purpose::Notice);
+        reactor.router.server.ask(command(&[b"A"]), nobody());
     }
     reactor.router.server.read_streams(vec!["s".to_owned()]);
-    let page = Purpose::Page { id: ConnId::NOBODY, stream: 0 };
-    reactor.router.server.ask(command(&[b"A"]), page);
-    reactor.router.server.ask(command(&[b"A"]), Purpose::Extent { stream: 0 });
+    let server = &mut reactor.router.server;
+    server.ask_for(command(&[b"A"]), nobody(), ReplyForm::Page { stream: 0 });
+    server.ask_for(command(&[b"A"]), nobody(), ReplyForm::Extent { stream: 0 });
     assert!(reactor.next_wake(5) == Some(5), "what waits keeps the loop from sleeping");
     reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
     assert_eq!(reactor.metrics().requests, 4);
@@ -137,11 +142,11 @@ fn a_request_is_answered_by_redis_or_unavailable_once_the_connection_is_gone() {
 fn above_the_bounds_only_whose_it_is_is_held() {
     let mut reactor = Reactor::new(plan(Silent, |_| {})).expect("a port is free");
     let server = &mut reactor.router.server;
-    server.ask(vec![b'x'; REQUEST_BYTES_MAX], Purpose::Notice);
-    server.ask(vec![b'x'; 1], Purpose::Notice);
+    server.ask(vec![b'x'; REQUEST_BYTES_MAX], nobody());
+    server.ask(vec![b'x'; 1], nobody());
     assert_eq!(server.next_request().map(|one| one.command.len()), Some(REQUEST_BYTES_MAX));
     assert_eq!(server.next_request().map(|one| one.command.len()), Some(0));
-    (0..=REQUESTS_MAX).for_each(|_| server.ask(vec![b'x'; 1], Purpose::Notice));
+    (0..=REQUESTS_MAX).for_each(|_| server.ask(vec![b'x'; 1], nobody()));
     let held = std::iter::from_fn(|| server.next_request()).map(|one| one.command.len());
     assert_eq!(held.sum::<usize>(), REQUESTS_MAX);
 }

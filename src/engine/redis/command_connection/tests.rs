@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::engine::random::Random;
-use crate::engine::redis::request::{PAGE_ENTRIES, command};
+use crate::engine::redis::request::{PAGE_ENTRIES, TicketOwner, command};
 use crate::features::streams::commands;
 use crate::features::streams::simulated_streams::Streams;
 
+const NOBODY: Ticket = Ticket { owner: TicketOwner::Resume, number: 0 };
 const PING: &str = "*1\r\n$4\r\nPING\r\n";
 const SET_NAME: &str = "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$17\r\noneloop-commander\r\n";
 
@@ -35,20 +36,20 @@ fn feed(commander: &mut CommandConnection, input: impl AsRef<[u8]>, now: Millis)
             Event::Answer(_, answer) => format!("{answer:?}"),
             Event::Failed(text) => text,
             Event::Ready => "Ready".to_owned(),
-            Event::Entry { id, stream, entry, topic, data } => {
+            Event::Entry { ticket, stream, entry, topic, data } => {
                 let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                format!("{} {stream} {entry} {}={}", id.index, text(topic), text(data))
+                format!("{} {stream} {entry} {}={}", ticket.number, text(topic), text(data))
             }
             Event::Extent { stream, extent, refused } => {
                 assert_eq!(extent.is_none(), refused.is_some());
                 format!("{stream} holds {:?}{}", extent, refused.unwrap_or_default())
             }
-            Event::PageEnd { id, stream, end, refused } => {
+            Event::PageEnd { ticket, stream, end, refused } => {
                 let (entries, last) = (end.entries, end.last.unwrap_or(EntryId::ZERO));
                 assert_eq!(end.is_available, refused.is_none());
                 format!(
                     "{} {stream} end {entries} {last} {}",
-                    id.index,
+                    ticket.number,
                     refused.unwrap_or_default()
                 )
             }
@@ -67,8 +68,8 @@ fn take_output(commander: &mut CommandConnection) -> String {
 
 fn ask(commander: &mut CommandConnection, words: &[&str], now: Millis) -> bool {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let request = Request { command: command(&words), purpose: Purpose::Notice };
-    commander.ask(request, now).is_ok()
+    let request = Request { command: command(&words), ticket: NOBODY, form: ReplyForm::Value };
+    commander.ask(request, now)
 }
 
 fn lost(commander: &mut CommandConnection) -> usize {
@@ -268,9 +269,10 @@ fn a_refusal_shows_no_user_and_no_password() {
 /// A client, by its number alone.
 fn page(commander: &mut CommandConnection, client: u32, from: u64, up_to: EntryId) {
     let from = EntryId { millis: from, number: 0 };
-    let purpose = Purpose::Page { id: ConnId { index: client, generation: 0 }, stream: 1 };
+    let (number, form) = (u64::from(client), ReplyForm::Page { stream: 1 });
+    let ticket = Ticket { number, ..NOBODY };
     let command = commands::page("more", from, up_to, PAGE_ENTRIES);
-    assert!(commander.ask(Request { command, purpose }, 0).is_ok());
+    assert!(commander.ask(Request { command, ticket, form }, 0));
 }
 
 #[test]
@@ -319,8 +321,8 @@ fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
 /// What the stream holds.
 fn look(commander: &mut CommandConnection) {
     let command = commands::info("more");
-    let request = Request { command, purpose: Purpose::Extent { stream: 1 } };
-    assert!(commander.ask(request, 0).is_ok());
+    let request = Request { command, ticket: NOBODY, form: ReplyForm::Extent { stream: 1 } };
+    assert!(commander.ask(request, 0));
 }
 
 #[test]
@@ -365,8 +367,8 @@ fn a_look_that_is_refused_or_lost_is_told() {
     look(&mut commander);
     assert_eq!(feed(&mut commander, "*2\r\n$6\r\nlength\r\n", 0), [""; 0]);
     commander.down(0, 0);
-    let lost: Vec<Purpose> = std::iter::from_fn(|| commander.next_lost()).collect();
-    assert!(matches!(lost[..], [Purpose::Extent { stream: 1 }]), "{lost:?}");
+    let lost: Vec<_> = std::iter::from_fn(|| commander.next_lost()).map(|one| one.1).collect();
+    assert!(matches!(lost[..], [ReplyForm::Extent { stream: 1 }]), "{lost:?}");
     connect(&mut commander, 1000);
     assert_eq!(feed(&mut commander, "+OK\r\n+PONG\r\n", 1000), ["Ready"]);
     look(&mut commander);
@@ -388,8 +390,8 @@ fn a_page_that_is_refused_or_lost_ends_all_the_same() {
         "*2\r\n*2\r\n$3\r\n1-0\r\n*4\r\n$5\r\ntopic\r\n$1\r\na\r\n$4\r\ndata\r\n$1\r\n1\r\n*2\r\n";
     assert_eq!(feed(&mut commander, entry, 0), ["9 1 1-0 a=1"]);
     commander.down(0, 0);
-    let lost: Vec<Purpose> = std::iter::from_fn(|| commander.next_lost()).collect();
-    assert!(matches!(lost[..], [Purpose::Page { stream: 1, .. }]), "{lost:?}");
+    let lost: Vec<_> = std::iter::from_fn(|| commander.next_lost()).map(|one| one.1).collect();
+    assert!(matches!(lost[..], [ReplyForm::Page { stream: 1 }]), "{lost:?}");
     connect(&mut commander, 1000);
     assert_eq!(feed(&mut commander, "+OK\r\n+PONG\r\n", 1000), ["Ready"]);
     take_output(&mut commander);
