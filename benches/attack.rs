@@ -1,4 +1,4 @@
-//! What attackers can make a server with its default settings pay, and what their attacks cost everybody else.
+//! The cost of attacks to a server with its default settings, and to everybody else.
 //!
 //! Each attack is a file below `attacks/`, starts a server of its own, and returns its figures; a bound that an attack may not
 //! pass is asserted there. `--only NAME` runs one of them; `ONELOOP_BENCH_BINARY=PATH` measures another binary beside this one,

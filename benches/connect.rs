@@ -1,6 +1,6 @@
 //! Server CPU per accepted, authenticated and welcomed connection, against bare loops that do the least of it.
 //!
-//! One loop accepts and checks a token and does nothing else; the other does all that a welcomed client cannot do without:
+//! The first loop accepts and checks a token and does nothing else; the other does all that a welcomed client cannot do without:
 //! accept, read the head, check the token in it, answer with as many bytes. Both check with the server's own code and keep
 //! nothing but the socket. All three take turns, each round with as many clients, which have connected and said all they say
 //! before it begins: the server stands still meanwhile. So what is compared is work, not who slept when. The same again when
@@ -30,7 +30,7 @@ const CLIENTS: usize = 2_000;
 /// The sides, in the order of the table.
 const NAMES: [&str; 3] = ["oneloop", "accept, check", "accept, read, check, answer"];
 
-/// What a connection cost a side in each round, in nanoseconds.
+/// The cost of a connection to a side in each round, in nanoseconds.
 #[derive(Default)]
 struct Costs {
     open: Vec<f64>,
@@ -64,7 +64,7 @@ fn measure(algorithm: &str, clients: usize, rounds: usize) -> Value {
     let mut sides: [Costs; 3] = Default::default();
     for round in 0..=rounds {
         for place in 0..sides.len() {
-            // Whoever comes second finds the machine as the first one left it.
+            // The second side finds the machine as the first one left it.
             let side = (place + round) % sides.len();
             let (open, close) = match side {
                 0 => arena.serve(),
@@ -98,7 +98,7 @@ struct Arena {
     publisher: Publisher,
     bare: BareAcceptor,
     answer_bytes: usize,
-    /// One client that stays: a server that was left by all has other things to do.
+    /// A client that stays: without any client the server would clean up.
     _resident: Client,
     /// Descriptors of the server without the clients of a round.
     descriptors: usize,
@@ -108,7 +108,7 @@ struct Arena {
     before: Counters,
 }
 
-/// What the server has counted.
+/// The server's counters.
 #[derive(Clone, Copy)]
 struct Counters {
     opened: u64,
@@ -169,7 +169,7 @@ impl Arena {
         (open, close)
     }
 
-    /// What the server uses from when it runs on until `done`.
+    /// The server's CPU time from when it runs on until `done`.
     fn used(&mut self, done: impl FnOnce(&mut Arena)) -> CpuTime {
         let before = self.server.cpu_time();
         self.server.thaw();

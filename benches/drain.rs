@@ -33,7 +33,7 @@ const MESSAGES: usize = 2_000;
 /// The secret that comes at a reload.
 const NEXT_SECRET: &str = "the next secret for benches alone, long enough";
 
-/// Whose pages may connect after a reload.
+/// The origin whose pages may connect after a reload.
 const ORIGIN: &str = "https://example.com";
 
 /// The busiest second has at most so many times the clients that it should have.
@@ -42,7 +42,7 @@ const RATE_EXCEEDED_MAX: f64 = 1.5;
 /// Between an answer and the next question: without a pause those who ask and answer would take the machine from all others.
 const QUESTION_EVERY: Duration = Duration::from_millis(1);
 
-/// So many questions are more than one client may ask otherwise.
+/// Lets a client ask more questions than it may by default.
 const COMMON: [&str; 6] =
     ["--admin", "127.0.0.1:0", "--commands-per-second-max", "0", "--streams", STREAM];
 
@@ -122,7 +122,7 @@ struct Settings {
     rate: usize,
 }
 
-/// How far the settings have changed; each change stays.
+/// The stage that the settings have reached; each change stays.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 enum Step {
     Start,
@@ -202,7 +202,7 @@ fn reload(server: &Server, settings: &Settings) {
     assert_eq!(server.counter("reloads_refused_total"), 1);
 }
 
-/// Whether one more client is let in, with a page of this origin: such a one cannot show its token in `Authorization`.
+/// Returns whether another client is let in, with a page of this origin: a page cannot send its token in `Authorization`.
 fn lets_in(server: SocketAddr, token: &str, origin: Option<&str>) -> bool {
     let bearer = format!("Authorization: Bearer {token}\r\n");
     let head = match origin {
@@ -239,11 +239,11 @@ fn while_asking<T>(server: SocketAddr, number: usize, work: impl FnOnce() -> T) 
     (done, asking.join().expect("the server answers"))
 }
 
-/// What came of a drain.
+/// The result of a drain.
 struct Drained {
     /// From the signal to the end of the process.
     took: Duration,
-    /// How long each client was asked to wait, when it heard that, and when it was welcomed again.
+    /// For each client the wait that it was asked for, when the request came, and when it was welcomed again.
     returns: Vec<[Duration; 3]>,
 }
 
@@ -255,7 +255,7 @@ fn drain(server: Server, reconnecting: &mut ReconnectingClients) -> Drained {
 }
 
 impl Drained {
-    /// How many clients were asked to come in the busiest second, and how many came.
+    /// The number of clients that were asked to come in the busiest second, and of those that came.
     fn busiest(&self) -> [usize; 2] {
         [0, 2].map(|which| {
             let mut times: Vec<Duration> = self.returns.iter().map(|times| times[which]).collect();
@@ -271,26 +271,26 @@ impl Drained {
         })
     }
 
-    /// How long it took until the last one was welcomed, in seconds.
+    /// Seconds until the last client was welcomed.
     fn all_back(&self) -> f64 {
         let last = self.returns.iter().map(|times| times[2]).max();
         last.unwrap_or_default().as_secs_f64()
     }
 
-    /// How long it took until the last one had heard it, in seconds.
+    /// Seconds until the last client was told.
     fn all_asked(&self) -> f64 {
         let last = self.returns.iter().map(|times| times[1]).max();
         last.unwrap_or_default().as_secs_f64()
     }
 
-    /// How much later than they were asked to they were welcomed, in milliseconds.
+    /// The delay of each welcome behind the time that was asked for, in milliseconds.
     fn lateness(&self) -> Vec<f64> {
         let late = self.returns.iter().map(|[retry, heard, came]| *came - *heard - *retry);
         late.map(|late| late.as_secs_f64() * 1e3).collect()
     }
 }
 
-/// What is told of it all.
+/// The figures of the report.
 struct Found {
     clients: usize,
     rate: usize,
@@ -298,7 +298,7 @@ struct Found {
     after_reloads: DeliveryCounts,
     seen: DeliveryCounts,
     drained: Drained,
-    /// How long a client waited for its answers meanwhile, in milliseconds: where the settings were read, where the others
+    /// A client's waits for its answers meanwhile, in milliseconds: where the settings were read, where the others
     /// came back.
     waits: [Vec<f64>; 2],
     /// Cursors that the second server did not know.

@@ -19,7 +19,7 @@ use support::server::{SHARED_TOPIC, Server};
 use support::usage::CpuTime;
 use support::{Options, connections};
 
-/// What is published in one round: `bursts` times, `in_flight` messages at once, the next ones when everybody has got these.
+/// The messages of one round: `bursts` times, `in_flight` messages at once, the next ones when everybody has got these.
 #[derive(Clone, Copy)]
 struct Load {
     in_flight: usize,
@@ -29,7 +29,7 @@ struct Load {
 /// Bytes of the messages that go to many clients one at a time.
 const PAYLOADS: [usize; 3] = [100, 1024, 10_240];
 
-/// What one side used in a load's rounds.
+/// The usage of one side in a load's rounds.
 #[derive(Default)]
 struct Used {
     /// Nanoseconds per delivery, for each round.
@@ -84,7 +84,7 @@ fn run(options: &Options) {
     );
 }
 
-/// What TCP_NODELAY costs a loop that does nothing but send: the ratio in the median round.
+/// The cost of TCP_NODELAY to a loop that does nothing but send: the ratio in the median round.
 fn compare_nodelay(clients: usize, rounds: usize) -> f64 {
     let text = "x".repeat(150);
     let mut sides = [true, false].map(|nodelay| {
@@ -135,7 +135,7 @@ fn measure(clients: usize, payload_bytes: usize, rounds: usize, loads: &[Load]) 
         for comparison in &mut comparisons {
             let load = comparison.load;
             let deliveries = load.in_flight * load.bursts * clients;
-            // Whoever comes second finds the machine as the first one left it.
+            // The second side finds the machine as the first one left it.
             for server_is_next in [round % 2 == 0, round % 2 == 1] {
                 match server_is_next {
                     true => {
@@ -177,7 +177,7 @@ impl Arena {
         let server = Server::start(&[]);
         let mut publisher = Publisher::connect(&server);
         let payload = format!("{:?}", "x".repeat(payload_bytes - 2));
-        // One message to one client shows what the bare loop has to send.
+        // A message to one client shows which bytes the bare loop has to send.
         let mut first = Client::open(server.clients, 0..1).remove(0);
         assert_eq!(publisher.publish(SHARED_TOPIC, &payload, 1), [1]);
         let text = first.read();

@@ -1,4 +1,4 @@
-//! What connections cost on which nothing happens: a ping now and then, and nothing at all without pings.
+//! The cost of idle connections: a ping now and then, and nothing at all without pings.
 //!
 //! A ping costs at least one `send`: the bare loop makes it for the same 2 bytes to as many sockets, in a row, and at the pace
 //! of the pings, a lot of them after each sleep, when caches are cold: that one is compared with. A client that answers its pings makes
@@ -24,14 +24,14 @@ const ROUNDS: u64 = 2;
 /// Rounds of the bare loop.
 const BARE_ROUNDS: usize = 10;
 
-/// What a ping may cost, in terms of one `send`.
+/// The most that a ping may cost, in terms of one `send`.
 const RATIO_MAX: f64 = 1.0;
 
 /// A loop that has done all it had to is awake no more after so long: what a burst left is given back a second later, and so
 /// long after a handshake the loop looks once whether it was in time.
 const CALM: Duration = Duration::from_secs(3);
 
-/// That time for a handshake, shorter than by default.
+/// The time limit of a handshake, shorter than by default.
 const HEAD: [&str; 2] = ["--head-seconds", "1"];
 
 fn main() {
@@ -78,7 +78,7 @@ fn run(options: &Options) {
 struct Bare {
     /// In the median of some rounds in which it sends to all in a row.
     in_a_row: f64,
-    /// When it sends to all at the pace of the pings, and sleeps meanwhile.
+    /// Nanoseconds if it sends to all at the pace of the pings, and sleeps meanwhile.
     spread: f64,
 }
 
@@ -101,7 +101,7 @@ fn send_bare(clients: usize, seconds: usize) -> Bare {
     Bare { in_a_row: median(&rounds), spread: round(&|sender| sender.send_spread(seconds)) }
 }
 
-/// What the server used in the measured rounds.
+/// The server's usage in the measured rounds.
 struct Pinged {
     pings: u64,
     used: CpuTime,
@@ -125,7 +125,7 @@ fn ping(clients: usize, seconds: usize, answer: bool) -> Pinged {
     let after = read();
     drop(idle_clients);
     let pinged = Pinged {
-        // One write is the answer about the first count of them.
+        // A single write is the answer about the first count of them.
         pings: after.0[0] - before[0] - 1,
         turns: after.0[1] - before[1],
         wake_ups: after.1 - wake_ups,
@@ -135,7 +135,7 @@ fn ping(clients: usize, seconds: usize, answer: bool) -> Pinged {
     pinged
 }
 
-/// How a server passed some seconds in which nobody did anything.
+/// A server's usage over some seconds without any activity.
 struct Asleep {
     seconds: f64,
     wake_ups: u64,

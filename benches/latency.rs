@@ -1,4 +1,4 @@
-//! How long a message to one client is under way, from PUBLISH to its socket: alone, while a broadcast to many others is
+//! The latency of a message to one client, from PUBLISH to its socket: alone, while a broadcast to many others is
 //! being flushed at every moment, and while clients connect and leave as fast as one core allows.
 //!
 //! Beside each message goes an echo through a bare process, and the kernel says how long the server was ready to run and had
@@ -40,16 +40,16 @@ const SINGLE: usize = 5;
 
 const PAYLOAD_BYTES: usize = 100;
 
-/// What was measured under one load.
+/// The measurements under one load.
 struct Case {
     name: String,
     samples: Samples,
     /// The share of the time for which the server was ready to run and others had its core, from 0 to 1. The machine is
     /// shared with the receivers: what it kept from the server is in every delay.
     kept_waiting: f64,
-    /// What else is told of it.
+    /// Further figures of the report.
     more: Value,
-    /// How long a broadcast alone takes to be queued for everybody, and to reach everybody, in milliseconds.
+    /// Milliseconds until a single broadcast is queued for everybody, and until it has reached everybody.
     broadcast_ms: Option<[f64; 2]>,
 }
 
@@ -165,7 +165,7 @@ struct BroadcastStream<'a> {
     clients: usize,
     payload: String,
     sent: usize,
-    /// How long each of those without pause took to reach everybody, in milliseconds.
+    /// Milliseconds until each of the broadcasts without pause had reached everybody.
     times: Vec<f64>,
 }
 
@@ -210,7 +210,7 @@ impl<'a> BroadcastStream<'a> {
     }
 }
 
-/// What is told of a distribution: p50, p99, p99.9 and the most, in milliseconds.
+/// The figures of a distribution: p50, p99, p99.9 and the most, in milliseconds.
 fn summary(samples: &[f64]) -> [f64; 4] {
     [0.5, 0.99, 0.999, 1.0].map(|share| quantile(samples, share))
 }

@@ -38,7 +38,7 @@ const RESIDENT_MAX: i64 = 160_000_000;
 /// New connections in one turn: as many as the server accepts.
 const ATTACHED_PER_TURN: usize = 64;
 
-/// How long the turns of one phase took.
+/// The durations of the turns of one phase.
 struct Phase {
     name: &'static str,
     seconds: f64,
@@ -148,7 +148,7 @@ impl Bench {
         bench
     }
 
-    /// One turn, with what the phones have to say in it.
+    /// Runs a turn, with the input of the peers in it.
     fn turn(&mut self) {
         let ready = std::mem::take(&mut self.peers.0.borrow_mut().ready);
         for id in &ready {

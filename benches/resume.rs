@@ -31,7 +31,7 @@ const RATE: usize = 2_000;
 const KILL_SECONDS: f64 = 15.0;
 const AWAY_MAX: Duration = Duration::from_secs(1);
 
-/// What each client of the herd missed in its room and in the topic that all share, one message besides.
+/// Messages that each client of the herd missed in its room and in the topic that all share, one more besides.
 const MISSED_EACH: usize = 150;
 
 /// Between two messages to everybody, while the herd comes back.
@@ -113,18 +113,18 @@ fn run(options: &Options) {
     }
 }
 
-/// What came of one mode.
+/// The result of one mode.
 struct Found {
     mode: Mode,
     clients: usize,
     published: usize,
     kills: usize,
     seen: DeliveryCounts,
-    /// What else is told of it.
+    /// Further figures of the report.
     more: Value,
 }
 
-/// What a mode takes place on.
+/// The processes that a mode runs on.
 struct Stage {
     mode: Mode,
     servers: Vec<Server>,

@@ -42,7 +42,7 @@ fn main() {
     }
 }
 
-/// What was seen at one moment.
+/// The observations at one moment.
 struct Sample {
     minutes: f64,
     memory: i64,
@@ -250,7 +250,7 @@ enum Place {
     Shared,
 }
 
-/// By how much a value grows in an hour: the line of least squares through what came after the first tenth.
+/// The growth of a value in an hour: the line of least squares through what came after the first tenth.
 fn slope(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
     let settled = &samples[samples.len() / 10..];
     let count = settled.len().max(1) as f64;

@@ -1,7 +1,7 @@
-//! What it takes to start: the size of the binary and whose code it is, the time to the first connection, the memory before
+//! The cost of a start: the size of the binary by crate, the time to the first connection, the memory before
 //! it.
 //!
-//! What is resident is no measure of the binary's size: the kernel maps the 16 pages around each one that is touched, so
+//! Resident memory is no measure of the binary's size: the kernel maps the 16 pages around each one that is touched, so
 //! that most of the code is there after a start; the C library and the loader are half of all. Where the system puts things
 //! differs by 200 KB from start to start.
 
@@ -24,7 +24,7 @@ use support::usage::{Memory, mappings};
 /// subscribers), a client and a publisher in the terminal, and what `doctor` looks at, it is half a megabyte more than before.
 const BINARY_BYTES_MAX: u64 = if cfg!(target_env = "musl") { 3_750_000 } else { 3_600_000 };
 
-/// What of it and of all else may be resident, in bytes.
+/// The most that may be resident, in bytes, the binary's pages included.
 const RESIDENT_BYTES_MAX: i64 = 3_000_000;
 
 /// Milliseconds to its lines.
@@ -93,7 +93,7 @@ fn time_one() -> (f64, f64) {
     (milliseconds(listening), milliseconds(accepted))
 }
 
-/// Of a server that has heard of nobody yet: the one in the middle by resident memory, and what is mapped in it.
+/// Memory of a server without any client yet: the median start by resident memory, and its mappings.
 fn memory_after_start(starts: usize) -> (Memory, Vec<(String, i64)>) {
     let mut all: Vec<(Memory, Vec<(String, i64)>)> = (0..starts)
         .map(|_| {

@@ -24,7 +24,7 @@ const PAYLOAD_BYTES: usize = 100;
 /// Messages of one round: Redis would keep 16 MB of them if the server read nothing, and cuts it off at 32.
 const BATCH: usize = 100_000;
 
-/// What a message may cost, in nanoseconds, when they come as fast as Redis gives them.
+/// The most that a message may cost, in nanoseconds, if they come as fast as Redis sends them.
 const NANOSECONDS_MAX: u64 = 1000;
 
 /// Messages a second at the steady rate.
@@ -33,7 +33,7 @@ const RATE: usize = 50_000;
 /// The share of a core that they may take.
 const SHARE_MAX: f64 = 0.1;
 
-/// How long the publisher rests between two writes, at the steady rate: with many publishers in one process messages come in
+/// The publisher's pause between two writes, at the steady rate: with many publishers in one process messages come in
 /// small lots, with many processes almost one by one.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(1), Duration::from_micros(200), Duration::from_micros(1)];
@@ -94,7 +94,7 @@ struct Bench {
     _redis: Redis,
 }
 
-/// What a message costs when they come as fast as Redis gives them.
+/// The cost of a message if they come as fast as Redis sends them.
 struct Fast {
     messages: usize,
     /// Nanoseconds of each round.
@@ -102,12 +102,12 @@ struct Fast {
     turns_per_message: Vec<f64>,
 }
 
-/// What the server uses at the steady rate.
+/// The server's usage at the steady rate.
 struct Paced {
     pause: Duration,
     seconds: f64,
     messages: usize,
-    /// Of one core, from 0 to 1.
+    /// The share of a core, from 0 to 1.
     share: f64,
     nanoseconds: f64,
     turns_per_message: f64,
@@ -178,7 +178,7 @@ impl Bench {
         }
     }
 
-    /// What the server holds more after each of some big payloads.
+    /// The growth of the server after each of some big payloads.
     fn big_payloads(&mut self) -> Vec<(String, i64)> {
         // The history keeps what it has room for: it is full before.
         let filling = format!("{:?}", "x".repeat(PAYLOAD_BYTES_MAX / 2));

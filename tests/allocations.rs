@@ -25,7 +25,7 @@ use oneloop::push::auth::{KeySettings, Keys};
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
 
-/// What Redis says until the link is up: to HELLO, CLIENT SETNAME and PSUBSCRIBE.
+/// The answers of Redis until the subscription is up: to HELLO, CLIENT SETNAME and PSUBSCRIBE.
 const GREETING: &str =
     "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n+OK\r\n>3\r\n$10\r\npsubscribe\r\n$5\r\npub.*\r\n:1\r\n";
 

@@ -61,7 +61,7 @@ fn is_user(grant: &str) -> bool {
     grant.starts_with("user.")
 }
 
-/// What is listened to because of a grant.
+/// The subscriptions that follow from a grant.
 fn parts(grant: &str, admin: bool) -> Vec<String> {
     match (is_user(grant), grant, admin) {
         (true, _, false) => vec![],

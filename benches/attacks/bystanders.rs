@@ -35,7 +35,7 @@ pub struct Bystanders {
     listeners: Receivers,
 }
 
-/// How long the others waited, in milliseconds.
+/// The waits of the others, in milliseconds.
 pub struct Waits {
     asked: Vec<f64>,
     broadcast: Vec<f64>,

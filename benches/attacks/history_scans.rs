@@ -1,4 +1,4 @@
-//! One user with a good token who comes back again and again with 126 topics and an old cursor, while the history is full of
+//! A user with a good token who comes back again and again with 126 topics and an old cursor, while the history is full of
 //! messages that are for somebody else: each return has all of it looked through.
 
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ const MESSAGES: usize = 64_000;
 /// Messages published in one write.
 const BURST: usize = 1_000;
 
-/// How long a connection stays: as long as a return takes the server at best, or longer.
+/// The stay of a connection: as long as a return takes the server at best, or longer.
 const STAY: Duration = Duration::from_millis(30);
 
 /// Connections of the attacker, with topics or with patterns.

@@ -1,4 +1,4 @@
-//! One user with a good token who comes back again and again, on several connections at once, with a cursor from before all
+//! A user with a good token who comes back again and again, on several connections at once, with a cursor from before all
 //! that the history holds, and reads what it is given. A request of 430 bytes is answered with 8 MB.
 
 use std::io::{ErrorKind, Read, Write};

@@ -17,7 +17,7 @@ const QUICK_CLIENTS: usize = 100;
 /// Topics of which the newest waits: fewer than `backlog_frames_max`.
 const TOPICS: usize = 1_000;
 
-/// What fills the sockets of those who do not read.
+/// The bytes that fill the sockets of clients that do not read.
 const FILLING: usize = 80;
 const FILLING_BYTES: usize = 100_000;
 

@@ -23,14 +23,14 @@ const QUICK_CLIENTS: usize = 50;
 const PAYLOADS: usize = 13;
 const PAYLOAD_BYTES: usize = 600_000;
 
-/// How long the server waits for a full socket, by default and in a hurry.
+/// The server's patience with a full socket, by default and in a hurry.
 const STALLED_SECONDS: u64 = 20;
 const QUICK_STALLED_SECONDS: u64 = 1;
 
 /// From the close frame to the reset, and ten more seconds.
 const GIVEN_UP_SECONDS: u64 = 15;
 
-/// What 200 of them may make the kernel hold.
+/// The most that 200 of them may make the kernel hold.
 const BYTES_MAX: i64 = 64 << 20;
 
 /// Lets all of them come, looks, waits, and looks again.

@@ -100,7 +100,7 @@ fn prices(options: &Options) -> Value {
     Value::Object(ALGORITHMS.iter().map(price).collect())
 }
 
-/// One server, its attackers, and who else asks and comes.
+/// Measures one server with its attackers, and other clients that ask and connect.
 fn measure(case: &Case, options: &Options) -> Map<String, Value> {
     let &(_, algorithm, keys, _) = case;
     let signer = Signer::of(algorithm);

@@ -22,7 +22,7 @@ const OPEN: usize = 8_400;
 const QUICK_OPEN: usize = 500;
 const PER_SECOND: u32 = 2_000;
 
-/// From how many addresses they come: each has ports for ten seconds of them.
+/// The number of addresses that they come from: each has ports for ten seconds of them.
 const ADDRESSES: usize = 4;
 
 const SECONDS: usize = 10;
@@ -131,7 +131,7 @@ fn flood(to: SocketAddr, open: usize, word: &[u8], stopped: &AtomicBool) -> usiz
             count += 1;
             let number = ATTACKER + count % ADDRESSES * 10_000;
             let Ok(mut stream) = begin_to_connect(to, number) else { continue };
-            // One that is not connected yet stays silent.
+            // A socket that is not connected yet stays silent.
             let _ = stream.write(word);
             held.push_back(stream);
             if held.len() > open {

@@ -1,4 +1,4 @@
-//! One user who comes back again and again on many connections with a cursor from before a large stream, none of which is for it: once
+//! A user who comes back again and again on many connections with a cursor from before a large stream, none of which is for it: once
 //! with a cursor of its own making (`forged`), once with one that the server issued (`old_cursors`). Redis reads out what the server
 //! asks for, and everybody's commands go to the same Redis.
 
@@ -142,7 +142,7 @@ fn catch_up(server: SocketAddr, token: &str, since: &str, missed: usize) -> Dura
     start.elapsed()
 }
 
-/// One client sends, waits for the answer, and sends again. Returns how long each took, in milliseconds.
+/// Sends with one client, waits for the answer, and sends again. Returns the milliseconds of each.
 fn send_for(server: SocketAddr, length: Duration) -> Vec<f64> {
     let mut stream = connect(server, SENDER);
     let head = head_for("/ws", server, &Tokens::new().token(SENDER));

@@ -26,7 +26,7 @@ const AT_ONCE: usize = 2_000;
 const COMMANDS: usize = 45;
 const SECOND: Duration = Duration::from_millis(1_050);
 
-/// What clients of one user may make the server hold, by default.
+/// The most that clients of one user may make the server hold, by default.
 const BYTES_MAX: i64 = 64 << 20;
 
 /// Lets all of them come and listen.

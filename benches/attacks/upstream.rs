@@ -1,4 +1,4 @@
-//! One user on ten connections that sends as much as it can to the back end, by way of a stream in Redis. The figure is what
+//! A user on ten connections that sends as much as it can to the back end, by way of a stream in Redis. The figure is what
 //! Redis takes in a second.
 
 use std::io::{ErrorKind, Read, Write};

@@ -1,4 +1,4 @@
-//! What the server says of itself at its admin listener.
+//! The server's metrics, read at its admin listener.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +24,7 @@ impl Metrics {
         Metrics(text)
     }
 
-    /// One value, by its name without `oneloop_`.
+    /// A value, by its name without `oneloop_`.
     pub fn get(&self, name: &str) -> u64 {
         let mut lines = self.0.lines();
         let value = lines

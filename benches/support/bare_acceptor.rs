@@ -20,7 +20,7 @@ pub const ROLE: &str = "accept";
 /// The loop, as the bench sees it.
 pub struct BareAcceptor {
     helper: Helper,
-    /// Where it accepts.
+    /// Its address.
     pub address: SocketAddr,
 }
 
@@ -53,7 +53,7 @@ impl BareAcceptor {
         assert_eq!(self.helper.hear(), "done");
     }
 
-    /// What the loop has used so far.
+    /// The loop's CPU time so far.
     pub fn cpu_time(&self) -> CpuTime {
         cpu_time(self.helper.pid())
     }

@@ -18,7 +18,7 @@ pub const ROLE: &str = "send";
 /// The loop, as the bench sees it.
 pub struct BareSender {
     helper: Helper,
-    /// Where it accepts its receivers.
+    /// The address at which it accepts its receivers.
     pub address: SocketAddr,
 }
 
@@ -52,7 +52,7 @@ impl BareSender {
         assert_eq!(self.helper.hear(), "sent");
     }
 
-    /// What the loop has used so far.
+    /// The loop's CPU time so far.
     pub fn cpu_time(&self) -> CpuTime {
         cpu_time(self.helper.pid())
     }
@@ -83,7 +83,7 @@ pub fn run(arguments: &[String]) {
 
 fn send(streams: &mut [TcpStream], bytes: &[u8]) {
     for stream in streams {
-        // One `send`, without SIGPIPE: the socket has room for all of it.
+        // A single `send`, without SIGPIPE: the socket has room for all of it.
         let length = stream.write(bytes).expect("a receiver takes what comes");
         assert_eq!(length, bytes.len(), "a socket was full");
     }

@@ -16,7 +16,7 @@ const RIGHT: f64 = WIDTH - 34.0;
 const TOP: f64 = 74.0;
 const BOTTOM: f64 = HEIGHT - 58.0;
 
-/// How wide a letter of the legend is, about: there is no font to ask.
+/// The approximate width of a letter of the legend: there is no font to ask.
 const LETTER: f64 = 7.0;
 
 /// A line with more points than this has no dots.
@@ -32,7 +32,7 @@ const COLORS: [(&str, &str); 6] = [
     ("#555555", "#bbbbbb"),
 ];
 
-/// One axis: what it shows, and how.
+/// An axis: its label and its scale.
 pub struct Axis {
     label: String,
     is_log: bool,
@@ -78,7 +78,7 @@ impl Axis {
         self.ticks = marks.into_iter().map(|value| (value, number(value))).collect();
     }
 
-    /// Where a value lies between the ends, from 0 to 1.
+    /// The place of a value between the ends, from 0 to 1.
     fn share(&self, value: f64) -> f64 {
         let scale = |value: f64| if self.is_log { value.log10() } else { value };
         let first = scale(self.ticks[0].0);

@@ -25,7 +25,7 @@ pub const USERS: usize = 20_000;
 /// Rooms that users listen to, by their numbers.
 pub const ROOMS: usize = 50;
 
-/// What all clients together have seen.
+/// The counts of all clients together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CheckedCounts {
     pub connections: usize,
@@ -40,7 +40,7 @@ pub struct CheckedCounts {
 pub struct CheckingClients(Helper);
 
 impl CheckingClients {
-    /// So many clients, of whom so many leave in a second, others in their place.
+    /// Starts `clients` clients, of which `churn` leave in a second, others in their place.
     pub fn start(server: SocketAddr, clients: usize, churn: usize) -> CheckingClients {
         let helper =
             Helper::start(ROLE, &[&server.to_string(), &clients.to_string(), &churn.to_string()]);
@@ -48,7 +48,7 @@ impl CheckingClients {
         CheckingClients(helper)
     }
 
-    /// What they have seen so far.
+    /// Their counts so far.
     pub fn seen(&mut self) -> CheckedCounts {
         self.0.tell("seen");
         let line = self.0.hear();
@@ -204,7 +204,7 @@ impl Client {
                 self.incoming = incoming;
                 return;
             };
-            // One that is refused is told so, and the connection ends.
+            // A refused client is told so, and the connection ends.
             self.is_open = rest.starts_with(b"HTTP/1.1 101 ");
             rest = if self.is_open { &rest[end + 4..] } else { &[] };
         }

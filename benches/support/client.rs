@@ -134,7 +134,7 @@ impl Client {
     }
 }
 
-/// One more client asks until it is to stop: see [`Client::ask_on`].
+/// Has another client ask until it is to stop: see [`Client::ask_on`].
 pub fn ask_until(
     server: SocketAddr,
     number: usize,
@@ -145,7 +145,7 @@ pub fn ask_until(
     client.ask_on(pause, stopped)
 }
 
-/// What a client with this token sends first.
+/// The request head of a client with this token.
 pub fn head(host: SocketAddr, token: &str) -> String {
     head_for("/ws", host, token)
 }

@@ -1,10 +1,10 @@
-//! What one client that comes and goes has heard, over all its connections: the next number of each of its topics, or else.
+//! A check of the messages to one client over all its connections: to each topic go numbers that rise by one.
 
-/// What all clients together have seen.
+/// The counts of all clients together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryCounts {
     pub connections: usize,
-    /// Of these, with a cursor: they were told that what they missed follows, or that it does not.
+    /// Connections with a cursor: the server said whether the missed messages follow.
     pub resumed: usize,
     pub refused: usize,
     /// Connections that the server ended or did not take.
@@ -21,7 +21,7 @@ pub struct DeliveryCounts {
 }
 
 impl DeliveryCounts {
-    /// All that must not be.
+    /// The counts that must be zero.
     pub fn faults(&self) -> [(&'static str, usize); 6] {
         [
             ("lost", self.lost),
@@ -75,14 +75,14 @@ impl DeliveryCounts {
     }
 }
 
-/// One of its topics.
+/// A topic of the client.
 struct Topic {
     name: String,
     /// The last number heard; 0: none yet. `None`: what came meanwhile is not known.
     last: Option<u64>,
 }
 
-/// What it remembers.
+/// The state of the check for one client.
 pub struct DeliveryCheck {
     topics: Vec<Topic>,
     /// The cursor that it comes back with; empty before its first welcome.
@@ -96,7 +96,7 @@ impl DeliveryCheck {
         DeliveryCheck { topics, since: String::new() }
     }
 
-    /// Whether it has heard these numbers last, one of each topic.
+    /// Returns whether these numbers came last, one in each topic.
     pub fn is_at(&self, numbers: impl Iterator<Item = u64>) -> bool {
         self.topics.iter().zip(numbers).all(|(topic, number)| topic.last == Some(number))
     }

@@ -24,7 +24,7 @@ const BYSTANDER: usize = 900_001;
 /// Digits of a time in nanoseconds.
 const DIGITS: usize = 20;
 
-/// How long each sample was under way, in milliseconds.
+/// The latencies of the samples, in milliseconds.
 #[derive(Default)]
 pub struct Samples {
     /// Messages, from PUBLISH to the client.
@@ -120,7 +120,7 @@ fn send(epoch: Instant, count: usize, publisher: &mut Publisher, mut echo: impl 
     }
 }
 
-/// How long each of so many was under way: none is missing, none comes twice, none overtakes.
+/// The latencies of `count` messages: none is missing, none comes twice, none overtakes.
 fn collect(epoch: Instant, count: usize, mut next: impl FnMut() -> u64) -> Vec<f64> {
     let mut last = 0;
     let mut all = Vec::with_capacity(count);

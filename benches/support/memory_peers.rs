@@ -9,7 +9,7 @@ use oneloop::engine::slots::ConnId;
 
 use super::server::Tokens;
 
-/// Where a client stands.
+/// The state of a client.
 #[derive(Clone, Copy, PartialEq)]
 pub enum PeerState {
     New,
@@ -24,12 +24,12 @@ pub enum PeerState {
 pub struct MemoryPeers {
     pub tokens: Tokens,
     pub all: Vec<PeerState>,
-    /// Who has got the message that is on its way.
+    /// A bit for each client that has got the current message.
     pub got: Vec<u64>,
     pub received: usize,
-    /// Who has something to say.
+    /// Clients that have something to send.
     pub ready: Vec<ConnId>,
-    /// Who was welcomed, who has gone.
+    /// The numbers of clients that were welcomed, and that have gone.
     pub opened: usize,
     pub gone: usize,
     /// Pings that came.
@@ -106,7 +106,7 @@ impl FarEnds for SharedPeers {
 }
 
 impl MemoryPeers {
-    /// So many, in memory that is all touched already, so that it is not counted as the server's later.
+    /// Makes `clients` peers, in memory that is all touched already, so that it is not counted as the server's later.
     pub fn new(clients: usize) -> MemoryPeers {
         let mut peers = MemoryPeers {
             tokens: Tokens::new(),
@@ -123,7 +123,7 @@ impl MemoryPeers {
         peers
     }
 
-    /// Whether this client has got it.
+    /// Returns whether this client has got the current message.
     pub fn has_got(&self, number: usize) -> bool {
         self.got[number / 64] & 1 << (number % 64) != 0
     }

@@ -1,4 +1,4 @@
-//! What the benches share: how they are called, how long they wait, how many connections they hold.
+//! Support for the benches: arguments, deadlines, limits of connections.
 //!
 //! A bench starts the real binary ([`server`]), opens clients by the thousand ([`client`], [`receivers`]) and a publisher
 //! ([`publisher`], or [`redis`]), reads what the server uses ([`usage`]), prints a table for people, then one line of JSON ([`report`]),
@@ -52,7 +52,7 @@ const DESCRIPTORS_RESERVED: usize = 80;
 /// The first argument of a copy of a bench that plays another part; the part's name follows.
 pub const ROLE: &str = "--role";
 
-/// How a bench was called.
+/// The arguments of a bench.
 pub struct Options {
     /// Small counts: it ends within seconds, and its figures say little.
     pub quick: bool,
@@ -73,12 +73,12 @@ impl Options {
         Options { quick: quick || !["", "0"].contains(&variable.as_str()), role }
     }
 
-    /// What follows a name among the arguments, as 5 does in `--minutes 5`.
+    /// The argument that follows a name, as 5 does in `--minutes 5`.
     pub fn value(&self, name: &str) -> Option<String> {
         std::env::args().skip_while(|argument| argument != name).nth(1)
     }
 
-    /// One of two numbers.
+    /// Returns `quick` in the quick mode, else `full`.
     pub fn pick(&self, full: usize, quick: usize) -> usize {
         if self.quick { quick } else { full }
     }
@@ -93,7 +93,7 @@ pub fn connections_max() -> usize {
     most.saturating_sub(DESCRIPTORS_RESERVED)
 }
 
-/// So many connections, or as many as a process may hold: then it says so.
+/// Returns `wanted`, or the number of connections that a process may hold: then it says so.
 pub fn connections(wanted: usize) -> usize {
     let most = connections_max();
     if most < wanted {

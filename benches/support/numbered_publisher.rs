@@ -1,4 +1,4 @@
-//! What is published to clients that count: to each topic numbers that rise by one, at a steady rate.
+//! A publisher for clients that count: to each topic go numbers that rise by one, at a steady rate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::stream_publisher::StreamPublisher;
 /// Clients of one room.
 pub const ROOM: usize = 50;
 
-/// Of a thousand messages, on an average: to rooms, and to everybody. The others are for one user each.
+/// Messages to rooms, and to everybody, in a thousand on average. The others are for one user each.
 const TO_ROOMS: usize = 150;
 const TO_ALL: usize = 1;
 
@@ -50,7 +50,7 @@ pub struct NumberedPublisher {
 }
 
 impl NumberedPublisher {
-    /// Of what so many clients hear.
+    /// Publishes to the topics of `clients` clients.
     pub fn new(way: PublishPath, clients: usize) -> NumberedPublisher {
         let topics = topics(clients);
         let numbers = vec![0; topics.len()];
@@ -64,22 +64,22 @@ impl NumberedPublisher {
         }
     }
 
-    /// So many messages to each topic.
+    /// Publishes `times` messages to each topic.
     pub fn publish_to_each(&mut self, times: usize) {
         self.publish_to_places(0..self.topics.len(), times);
     }
 
-    /// So many to each room, and to everybody.
+    /// Publishes `times` messages to each room, and to everybody.
     pub fn publish_to_rooms(&mut self, times: usize) {
         self.publish_to_places(self.clients..self.topics.len(), times);
     }
 
-    /// One to everybody.
+    /// Publishes a message to everybody.
     pub fn publish_to_all(&mut self) {
         self.publish(&[self.topics.len() - 1]);
     }
 
-    /// So many in a second, until it is stopped. A way that stood still is not made up for beyond a second.
+    /// Publishes `per_second` messages until it is stopped. A pause is not made up for beyond a second.
     pub fn run(&mut self, per_second: usize, stopped: &AtomicBool) {
         let start = Instant::now();
         let mut sent = 0;

@@ -85,10 +85,10 @@ impl Drop for Helper {
     }
 }
 
-/// Of ports that the system gives to nobody who connects: whoever is killed finds its own free when it comes back.
+/// Ports that the system gives to nobody who connects: a process that is killed finds its own free when it comes back.
 const PORTS: RangeInclusive<u16> = 10_000..=32_000;
 
-/// Where nobody listens, on a port that stays free as long as no one asks for just this.
+/// An address without a listener, on a port that stays free unless somebody asks for just this one.
 pub fn free_address() -> SocketAddr {
     let ports = PORTS.len() as u32;
     let start = std::process::id().wrapping_mul(331) % ports;

@@ -103,13 +103,13 @@ struct ReceiverLoop {
     events: Events,
     all: Vec<Receiver>,
     buffer: Vec<u8>,
-    /// What each is to have got, over its whole life.
+    /// The number of messages that each is to have got, over its whole life.
     target: usize,
-    /// How many more it may have got.
+    /// The number of messages that it may have got beyond that.
     ahead: usize,
-    /// How many have got what they are to have.
+    /// The number of receivers that have got all of it.
     complete: usize,
-    /// How many connections have ended.
+    /// The number of connections that have ended.
     ended: usize,
 }
 

@@ -19,7 +19,7 @@ const NUMBERS_EACH: usize = 10;
 const CLOSE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
 const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 
-/// How a client is cut off.
+/// The ways to cut off a client.
 #[derive(Clone, Copy)]
 pub enum Cut {
     /// It says that it leaves.
@@ -30,15 +30,15 @@ pub enum Cut {
     Drop,
 }
 
-/// One client.
+/// A client that reconnects.
 pub struct ReconnectingClient {
     number: usize,
     token: String,
     pub delivery: DeliveryCheck,
     connection: Option<Connection>,
-    /// When a server ended its connection last, and how long it was asked to wait before it comes back.
+    /// The last time that a server ended its connection, and the wait that it asked for.
     pub asked: Option<(Instant, Duration)>,
-    /// How often it has come.
+    /// The number of its connections so far.
     visits: usize,
 }
 
@@ -57,17 +57,17 @@ impl ReconnectingClient {
         ReconnectingClient { number, token, delivery, connection: None, asked: None, visits: 0 }
     }
 
-    /// Whether it has no connection.
+    /// Returns whether it has no connection.
     pub fn is_away(&self) -> bool {
         self.connection.is_none()
     }
 
-    /// Whether it has been welcomed.
+    /// Returns whether it has been welcomed.
     pub fn is_welcomed(&self) -> bool {
         self.welcomed().is_some()
     }
 
-    /// When that was.
+    /// The time of its welcome.
     pub fn welcomed(&self) -> Option<Instant> {
         self.connection.as_ref()?.welcomed
     }
@@ -107,7 +107,7 @@ impl ReconnectingClient {
     /// Something happened to its connection: does all that can be done. Tells of each fault.
     ///
     /// # Errors
-    /// When the connection has ended, which it then no longer has.
+    /// If the connection has ended; the client has none then.
     pub fn on_ready(
         &mut self,
         buffer: &mut [u8],
@@ -206,7 +206,7 @@ impl Connection {
     }
 }
 
-/// How long a server that goes away (1001) asks to wait.
+/// The wait that a server asks for when it goes away (1001).
 fn retry_of(close: &[u8]) -> Option<Duration> {
     let (code, reason) = close.split_first_chunk()?;
     let reason: serde_json::Value = serde_json::from_slice(reason).ok()?;

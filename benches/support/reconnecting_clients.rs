@@ -24,17 +24,17 @@ use super::server::{SHARED_TOPIC, Tokens, own_topic};
 /// The name of this part.
 pub const ROLE: &str = "reconnect";
 
-/// How long a client stays on an average, and how long it is away at most. One in four comes back at once.
+/// The average stay of a client, and its longest absence. Every fourth comes back at once.
 const STAY_SECONDS: f64 = 4.0;
 const AWAY_MS_MAX: usize = 600;
 
-/// Whom a server ended or did not take tries again after this at most.
+/// The longest wait after a server ended or refused a connection.
 const RETRY_MS_MAX: usize = 100;
 
 /// Clients cut off in a row: so there is time to read in between.
 const CUTS_AT_ONCE: usize = 20;
 
-/// What they are told to come to, they must come to within this.
+/// The deadline for any goal that the clients are told.
 const PATIENCE: Duration = Duration::from_secs(50);
 
 /// Faults that are told of one by one.
@@ -44,7 +44,7 @@ const FAULTS_TOLD: usize = 10;
 pub struct ReconnectingClients(Helper);
 
 impl ReconnectingClients {
-    /// So many clients, all of them away. They come to the next of these servers each time.
+    /// Starts `clients` clients, all of them away. Each connection goes to the next of these servers.
     pub fn start(servers: &[SocketAddr], clients: usize) -> ReconnectingClients {
         let servers: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
         ReconnectingClients(Helper::start(ROLE, &[&clients.to_string(), &servers.join(",")]))
@@ -92,7 +92,7 @@ impl ReconnectingClients {
         self.expect_answer();
     }
 
-    /// What they have seen so far.
+    /// Their counts so far.
     pub fn seen(&mut self) -> DeliveryCounts {
         self.0.tell("seen");
         let line = self.0.hear();
@@ -105,7 +105,7 @@ impl ReconnectingClients {
     }
 }
 
-/// What they are to come to.
+/// The state that all clients are to reach.
 enum Goal {
     Home,
     Back,
@@ -117,7 +117,7 @@ struct ReconnectLoop {
     servers: Vec<SocketAddr>,
     all: Vec<ReconnectingClient>,
     random: Random,
-    /// When whoever is away comes back.
+    /// The times at which absent clients come back.
     returns: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Since when they are cut off at random, and how many were.
     cuts: Option<(Instant, usize)>,
@@ -265,7 +265,7 @@ impl ReconnectLoop {
         let more = (due as usize).saturating_sub(done).min(CUTS_AT_ONCE);
         self.cuts = Some((since, done + more));
         for _ in 0..more {
-            // Whoever is on its way, or being given what it missed, is cut off too.
+            // A client in a handshake or a replay is cut off too.
             let number = self.random.below(self.all.len());
             if self.all[number].is_away() {
                 continue;

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use super::DEADLINE;
 use super::process::{free_address, wait_until};
 
-/// How often another port is tried: between its choice and its use somebody else may take it.
+/// Attempts to find a port: between its choice and its use somebody else may take it.
 const ATTEMPTS: usize = 10;
 
 /// Nothing is kept.
 const FORGETFUL: [&str; 4] = ["--save", "", "--appendonly", "no"];
 
-/// Whatever was acknowledged is kept.
+/// Acknowledged writes are kept.
 const FAITHFUL: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
 
 /// A Redis of our own; it ends with the value.
@@ -24,7 +24,7 @@ pub struct Redis {
     child: Child,
     folder: PathBuf,
     flags: &'static [&'static str],
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
 }
 
@@ -114,7 +114,7 @@ fn spawn(folder: &PathBuf, address: SocketAddr, flags: &[&str]) -> Child {
     })
 }
 
-/// Whether a Redis is there that has read what it kept.
+/// Returns whether a Redis answers that has read its own file.
 pub fn answers(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };
     let mut answer = [0; 7];

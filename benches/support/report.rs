@@ -1,4 +1,4 @@
-//! What a bench says at its end.
+//! The report at the end of a bench.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ pub fn rounded(value: f64) -> f64 {
     rounded_to(value, 2)
 }
 
-/// With so many digits behind the point.
+/// Rounds to `digits` digits behind the point.
 pub fn rounded_to(value: f64, digits: i32) -> f64 {
     let unit = 10_f64.powi(digits);
     (value * unit).round() / unit
@@ -68,7 +68,7 @@ fn machine() -> Value {
         "cpu": cpu.unwrap_or(std::env::consts::ARCH),
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        // Of the last minute: what else ran disturbs the times.
+        // The load of the last minute: other processes disturb the times.
         "load": read("/proc/loadavg").split(' ').next(),
     })
 }

@@ -22,10 +22,10 @@ pub fn is_another() -> bool {
     std::env::var_os(ANOTHER).is_some()
 }
 
-/// What everyone listens to, beside their own topic.
+/// The topic that every client is subscribed to, beside its own.
 pub const SHARED_TOPIC: &str = "news";
 
-/// What tokens are signed with, if with a secret.
+/// The secret that signs tokens.
 pub const SECRET: &str = "a secret for benches alone, long enough";
 
 /// No port is fixed.
@@ -42,13 +42,13 @@ const PRELOAD: &str = "ONELOOP_BENCH_PRELOAD";
 pub struct Server {
     child: Child,
     flags: Vec<String>,
-    /// When the process was asked for.
+    /// The time at which the process was asked for.
     pub started: Instant,
-    /// Where clients connect.
+    /// The address for clients.
     pub clients: SocketAddr,
-    /// Where publishers connect.
+    /// The address for publishers.
     pub publishers: SocketAddr,
-    /// Where it says what it has done, if `--admin` was among the flags.
+    /// The admin listener, if `--admin` was among the flags.
     pub admin: Option<SocketAddr>,
     /// Read on, so that the server never meets a closed pipe.
     _lines: Lines,
@@ -120,22 +120,22 @@ impl Server {
         self.child.id()
     }
 
-    /// What it occupies now.
+    /// Its memory now.
     pub fn memory(&self) -> Memory {
         memory(self.pid())
     }
 
-    /// What it says of itself. It must have been started with `--admin`.
+    /// Its metrics. It must have been started with `--admin`.
     pub fn metrics(&self) -> Metrics {
         Metrics::read(self.admin.expect("it has an admin listener"))
     }
 
-    /// What it has used so far.
+    /// Its CPU time so far.
     pub fn cpu_time(&self) -> CpuTime {
         cpu_time(self.pid())
     }
 
-    /// One of its counters. The question itself is one connection and, after the answer, one write.
+    /// The value of a counter. The question itself is one connection and, after the answer, one write.
     pub fn counter(&self, name: &str) -> u64 {
         self.metrics().get(name)
     }
@@ -191,7 +191,7 @@ impl Server {
     /// Asks it to end and waits until it has.
     ///
     /// # Panics
-    /// When it ends in any way but a drain.
+    /// If it ends in any way but a drain.
     pub fn stop(mut self) {
         self.signal(Signal::TERM);
         let ended = wait_until(|| !matches!(self.child.try_wait(), Ok(None)));

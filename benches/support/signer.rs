@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::server::{SECRET, SHARED_TOPIC};
 
-/// How long the tokens of a bench are valid, in seconds.
+/// The validity of a bench's tokens, in seconds.
 const LIFETIME: u64 = 3600;
 
 /// An algorithm, with the keys that the tests use too.
@@ -18,12 +18,12 @@ pub struct Signer {
     pub name: &'static str,
     algorithm: Algorithm,
     private: EncodingKey,
-    /// What tokens are checked with, in PEM; `None`: with the server's secret.
+    /// The key that checks tokens, in PEM; `None`: the server's secret.
     public: Option<&'static str>,
 }
 
 impl Signer {
-    /// One of HS256, ES256, ES384, EdDSA, RS256.
+    /// Takes HS256, ES256, ES384, EdDSA or RS256.
     pub fn of(name: &str) -> Signer {
         let read = |file: &str| std::fs::read(path(file)).expect("the keys of the tests are there");
         let (name, algorithm, private, public) = match name {
@@ -86,13 +86,13 @@ impl Signer {
         json!({"keys": named.collect::<Vec<_>>()}).to_string()
     }
 
-    /// What makes a server accept them.
+    /// The flags of a server that accepts its tokens.
     pub fn flags(&self) -> Vec<String> {
         let file = self.public.map(|file| path(file).to_string_lossy().into_owned());
         file.map_or_else(Vec::new, |file| vec!["--jwt-key-file".to_owned(), file])
     }
 
-    /// What checks them, as the server has it.
+    /// The keys that check its tokens, as the server has them.
     pub fn keys(&self) -> Keys {
         let key = self.public.map(|file| std::fs::read(path(file)).expect("the key is there"));
         let secret = self.public.is_none().then_some(SECRET.as_bytes());

@@ -20,7 +20,7 @@ const ENTRY_LINES: usize = 12;
 pub struct StreamPublisher {
     redis: SocketAddr,
     connection: Option<BufReader<TcpStream>>,
-    /// How often nothing said whether entries were added, and how many of those had been.
+    /// The number of times that it was unknown whether entries were added, and of those that had been.
     pub doubts: usize,
     pub added_in_doubt: usize,
 }
@@ -70,7 +70,7 @@ impl StreamPublisher {
         Ok(())
     }
 
-    /// How many of these were added, all from the first on, by the Redis that comes next.
+    /// The number of these entries, all from the first on, that the next Redis has.
     fn count_added(&mut self, messages: &[(&str, u64)]) -> usize {
         let mut last = None;
         let found = wait_until(|| {

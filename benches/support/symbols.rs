@@ -1,10 +1,10 @@
-//! Whose code a binary is made of: the bytes of each crate, read from the symbols.
+//! The bytes of each crate in a binary, read from its symbols.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 
-/// What is in the standard library, with the crates that it brings along.
+/// The standard library, with the crates that it brings along.
 pub const STANDARD: &str = "std, core, alloc";
 
 /// Code without a name that says whose it is: what the C compiler adds, and gaps between functions.

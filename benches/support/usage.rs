@@ -1,4 +1,4 @@
-//! What a process uses, as `/proc` says: memory, CPU time, descriptors.
+//! The resources of a process, as `/proc` shows them: memory, CPU time, descriptors.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,14 +7,14 @@ use std::time::Duration;
 /// Clock ticks in a second, the unit of `/proc/PID/stat`: 100 on every Linux, whatever the kernel's own clock does.
 const TICKS_PER_SECOND: u32 = 100;
 
-/// What a process occupies, in bytes, exact to the page (`smaps_rollup`; the counters in `status` lag behind).
+/// The memory of a process, in bytes, exact to the page (`smaps_rollup`; the counters in `status` lag behind).
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     /// All pages in memory: the binary's, shared libraries', its own.
     pub resident: i64,
     /// Pages that no other process shares.
     pub private: i64,
-    /// Of these the ones without a file behind them: heap, stack, changed data.
+    /// Pages without a file behind them: heap, stack, changed data.
     pub anonymous: i64,
 }
 
@@ -71,7 +71,7 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
-    /// What was used since `earlier`.
+    /// The CPU time used since `earlier`.
     pub fn since(self, earlier: CpuTime) -> CpuTime {
         CpuTime {
             total: self.total - earlier.total,
@@ -131,12 +131,12 @@ pub fn kept_waiting(pid: u32) -> u64 {
     text.split(' ').nth(1).and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
-/// Whether a process stands still since a SIGSTOP (`t` if it is traced as well: `strace -c` shows a bench's system calls).
+/// Returns whether a process stands still since a SIGSTOP (`t` if it is traced as well: `strace -c` shows a bench's system calls).
 pub fn is_stopped(pid: u32) -> bool {
     ["T", "t"].contains(&fields(pid)[0].as_str())
 }
 
-/// How often a process went to sleep or was put aside, all its threads together.
+/// The number of times that a process went to sleep or was put aside, all its threads together.
 pub fn context_switches(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     threads
@@ -152,7 +152,7 @@ pub fn context_switches(pid: u32) -> u64 {
         .sum()
 }
 
-/// How many descriptors a process has open.
+/// The number of open descriptors of a process.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }

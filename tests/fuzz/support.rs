@@ -1,4 +1,4 @@
-//! What the fuzz targets share: the places at which an input is cut.
+//! Support for the fuzz targets: the places at which an input is cut.
 
 /// The library's tests use the rest of it.
 #[allow(dead_code)]

@@ -26,7 +26,7 @@ pub struct Server {
 impl Server {
     pub fn start(flags: &[&str]) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oneloop"));
-        // What the tests are told is no setting, and a setting of the caller's own would change what is tested.
+        // Variables for the tests are no settings, and a setting of the caller's own would change what is tested.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ONELOOP_") {
                 command.env_remove(name);

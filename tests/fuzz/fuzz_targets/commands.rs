@@ -72,7 +72,7 @@ struct Watched {
     may: Rc<RefCell<May>>,
 }
 
-/// What the client of this input can have been granted.
+/// The grants that the client of this input can have.
 #[derive(Default)]
 struct May {
     topics: Vec<Grant>,
@@ -251,7 +251,7 @@ impl World {
         world
     }
 
-    /// One connection, from its handshake to its end.
+    /// Runs a connection from its handshake to its end.
     fn live(&mut self, who: u8, lines: &[u8]) {
         let (path, token) = match who % 8 {
             0 => ("/ws", None),

@@ -1,4 +1,4 @@
-//! What clients send on a WebSocket: pieces change nothing, and no connection leaves anything to the next one.
+//! Frames of clients on a WebSocket: pieces change nothing, and no connection leaves anything to the next one.
 #![no_main]
 
 use std::cell::RefCell;

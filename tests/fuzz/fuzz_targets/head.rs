@@ -14,7 +14,7 @@ const HEAD_BYTES_MAX: usize = 1024;
 fuzz_target!(|input: &[u8]| {
     let whole = parse(input, HEAD_BYTES_MAX);
     let pieces = pieces(input);
-    // What has come of a head is read again from its start each time, so there must not be too many of them.
+    // A head is read again from its start with each piece, so there must not be too many of them.
     let early = pieces.chunks(pieces.len() / 16 + 1).scan(0, |came, pieces| {
         *came += pieces.iter().map(|piece| piece.len()).sum::<usize>();
         Some(parse(&input[..*came], HEAD_BYTES_MAX).transpose())
@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
             assert!(*length <= HEAD_BYTES_MAX && input[..*length].ends_with(b"\n"));
             answer(request);
         }
-        // One that is too large before its end has come might have been malformed, too.
+        // A head that is too large before its end might have been malformed, too.
         (Err(response), Some(Err(same))) => {
             assert!(response == same || same.status == 431 || response.status == 431);
             is_one_response(&same.encode(), same);

@@ -1,4 +1,4 @@
-//! What Redis sends: pieces change nothing, and whatever comes, a message is within its bound.
+//! Messages of Redis: pieces change nothing, and every message is within its bound.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +14,7 @@ fuzz_target!(|input: &[u8]| {
     let (whole, sent) = read(*setup, &[input]);
     let (events, sent_between) = read(*setup, &pieces(input));
     assert_eq!(whole, events);
-    // What a connection that failed had still to send is not sent.
+    // A connection that failed sends nothing any more.
     let has_failed = events.last().is_some_and(|event| event.starts_with("Failed"));
     assert!(sent == sent_between || (has_failed && sent_between.starts_with(&sent)));
 });

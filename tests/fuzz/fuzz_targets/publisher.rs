@@ -1,4 +1,4 @@
-//! What publishers send: pieces change nothing, every command has its answer, and subscribers hear each message once.
+//! Commands of publishers: pieces change nothing, every command has its answer, and subscribers hear each message once.
 #![no_main]
 
 use std::rc::Rc;
@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(whole, read(password, &pieces(input)));
 });
 
-/// What was published, what was answered, how much was too large, and whether that was the end.
+/// Messages and answers, the number of payloads that were too large, and whether the connection ended.
 type Outcome = (Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>, u32, bool);
 
 fn read(password: Option<Rc<[u8]>>, pieces: &[&[u8]]) -> Outcome {

@@ -1,4 +1,4 @@
-//! What Redis sends to the reader and to the commander: pieces change nothing, and each request is answered once.
+//! Replies of Redis to the stream reader and the command connection: pieces change nothing, and each request is answered once.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

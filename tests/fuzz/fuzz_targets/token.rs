@@ -66,7 +66,7 @@ fn sign(header: &str, payload: &str) -> String {
     format!("{message}.{signature}")
 }
 
-/// What was accepted says enough, read by another reader.
+/// Checks an accepted token with another reader.
 fn check(keys: usize, header: &str, payload: &str, identity: &Identity) {
     let header: Value = serde_json::from_str(header).expect("it is JSON");
     let payload: Value = serde_json::from_str(payload).expect("it is JSON");
