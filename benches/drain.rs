@@ -1,4 +1,4 @@
-//! A reload and a drain under ten thousand clients: they listen to one server, another one stands beside it at the same Redis, and
+//! A reload and a drain under ten thousand clients: they are connected to one server, another one has the same Redis, and
 //! a back end adds to a stream all the time. Nobody is dropped when the first one reads its settings again; when it is told to
 //! end, everybody comes back at the other one, when they were asked to, and misses nothing.
 //!

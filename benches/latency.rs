@@ -29,8 +29,8 @@ const FLUSH: usize = 512;
 const FLUSH_SMALL: usize = 64;
 
 /// Clients of a broadcast.
-const CROWDS: [usize; 3] = [1_000, 5_000, 15_000];
-const QUICK_CROWDS: [usize; 2] = [200, 1_000];
+const AUDIENCES: [usize; 3] = [1_000, 5_000, 15_000];
+const QUICK_AUDIENCES: [usize; 2] = [200, 1_000];
 
 /// BroadcastStream under way at one time: when one has reached everybody, the next one is long at work.
 const IN_FLIGHT: usize = 2;
@@ -66,15 +66,15 @@ fn main() {
 
 fn run(options: &Options) {
     let count = options.pick(10_000, 200);
-    let crowds = if options.quick { &QUICK_CROWDS[..] } else { &CROWDS[..] };
-    let most = connections(*crowds.last().expect("there are crowds"));
+    let audiences = if options.quick { &QUICK_AUDIENCES[..] } else { &AUDIENCES[..] };
+    let most = connections(*audiences.last().expect("there are audiences"));
     let mut cases = vec![alone(count), churning(count)];
-    for clients in crowds {
+    for clients in audiences {
         cases.push(broadcasting(count, most.min(*clients), FLUSH));
     }
     cases.push(broadcasting(count, most, FLUSH_SMALL));
     print(&cases, count);
-    draw(&cases[0], &cases[crowds.len() + 1], &cases[1], options);
+    draw(&cases[0], &cases[audiences.len() + 1], &cases[1], options);
     let cases: Vec<Value> = cases.iter().map(Case::json).collect();
     report::print(
         "latency",

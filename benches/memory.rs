@@ -188,7 +188,7 @@ impl Bench {
     fn each_is_sent(&mut self, bytes: usize) {
         let payload = format!("{:?}", "x".repeat(bytes - 2));
         let reached = self.publisher.publish(SHARED_TOPIC, &payload, 1);
-        assert_eq!(reached, [self.clients.len()], "everybody listens");
+        assert_eq!(reached, [self.clients.len()], "everybody is subscribed");
         for client in &mut self.clients {
             assert!(client.read().contains(&payload));
         }

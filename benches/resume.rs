@@ -1,5 +1,5 @@
 //! Nothing lost: clients that are cut off every few seconds and come back with `since`, while the server is killed, or Redis,
-//! or while they change from one server to another. Each counts what it hears: to every topic go numbers that rise by one.
+//! or while they change from one server to another. Each checks its messages: to every topic go numbers that rise by one.
 //!
 //! `cargo bench --bench resume -- --minutes 10`; without it a minute for each mode, with `--quick` some seconds. One mode alone
 //! by `--mode`: `memory` (the server's own port, the ring), `nodes` (two servers behind one Redis, streams), `kill` (the server

@@ -115,7 +115,7 @@ fn run(options: &Options) {
     assert_eq!(
         (seen.misdelivered, seen.lost),
         (0, 0),
-        "somebody heard what was not for it, or lost a message"
+        "a client received what was not for it, or lost a message"
     );
     assert!(seen.messages > clients && seen.gaps > 0, "little happened: {seen:?}");
     drop(soak.clients);

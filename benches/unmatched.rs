@@ -1,4 +1,4 @@
-//! Server CPU per message from Redis that nobody listens to, and what a big payload leaves behind.
+//! Server CPU per message from Redis without a subscriber, and the memory that a big payload leaves behind.
 //!
 //! A node sees everything under `pub.*`, and most of it concerns clients of other nodes. A real Redis feeds the real binary,
 //! once as fast as it can and once at a steady rate. That all is processed shows in a last message to the one client there
@@ -16,7 +16,7 @@ use support::redis::{Redis, RedisPublisher};
 use support::report::{self, grouped, median, quantile, rounded, rounded_to};
 use support::server::{Server, own_topic};
 
-/// Nobody listens to it. Its three levels make four look-ups, two more than a user's topic takes.
+/// A topic without a subscriber. Its three levels make four look-ups, two more than a user's topic takes.
 const TOPIC: &str = "room.7.chat";
 
 const PAYLOAD_BYTES: usize = 100;
@@ -86,7 +86,7 @@ fn main() {
 struct Bench {
     server: Server,
     publisher: RedisPublisher,
-    /// Hears when all that came before is processed.
+    /// A client that receives the last message, once all others are processed.
     client: Client,
     payload: String,
     /// Messages that went to the server so far.
@@ -117,7 +117,10 @@ impl Bench {
     fn start() -> Bench {
         let redis = Redis::start();
         let server = Server::start(&["--redis", &redis.url(), "--admin", "127.0.0.1:0"]);
-        assert!(wait_until(|| server.metrics().get("source_up") == 1), "the link does not come up");
+        assert!(
+            wait_until(|| server.metrics().get("source_up") == 1),
+            "the subscription does not come up"
+        );
         let client = Client::open(server.clients, 0..1).remove(0);
         let publisher = RedisPublisher::connect(&redis);
         let payload = format!("{:?}", "x".repeat(PAYLOAD_BYTES - 2));
@@ -232,7 +235,7 @@ impl Paced {
 }
 
 fn print(batch: &Fast, paced: &[Paced], payloads: &[(String, i64)]) {
-    println!("messages of {PAYLOAD_BYTES} bytes on {TOPIC}, to which nobody listens\n");
+    println!("messages of {PAYLOAD_BYTES} bytes on {TOPIC}, without a subscriber\n");
     println!("{:<32}{:>12}{:>12}{:>12}", "", "ns each", "of a core", "turns each");
     let name =
         format!("as fast as Redis, {} x {}", batch.rounds.len(), grouped(batch.messages as i64));

@@ -29,11 +29,11 @@ const SECRET: &[u8] = b"a secret for tests alone, long enough";
 const GREETING: &str =
     "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n+OK\r\n>3\r\n$10\r\npsubscribe\r\n$5\r\npub.*\r\n:1\r\n";
 
-/// The text of the message's cursor; its frame twice, as it is written and as it is shared; for a crowd whom it is for.
+/// The text of the message's cursor; its frame twice, as it is written and as it is shared; for a large topic its subscribers.
 const PER_MESSAGE: u64 = 4;
 
 /// Of few: one for the box of what is in flight to a client and one for its queue. It hibernated, and does so again when all
-/// is written. A crowd is written to without either.
+/// is written. A large topic needs neither.
 fn per_listener(clients: usize) -> u64 {
     if clients > CROWD { 0 } else { 2 }
 }
@@ -87,7 +87,7 @@ struct World {
 }
 
 impl World {
-    /// A loop whose link is up, with so many clients, all of which listen to `news`.
+    /// A loop whose subscription is up, with `clients` clients, all subscribed to `news`.
     fn new(clients: usize) -> World {
         let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
         let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
@@ -131,7 +131,7 @@ impl World {
         let peers = Rc::new(RefCell::new(Peers::default()));
         install(Some(Box::new(Far(Rc::clone(&peers)))));
         let mut world = World { reactor, events, redis, peers };
-        world.redis.write_all(GREETING.as_bytes()).expect("the link takes it");
+        world.redis.write_all(GREETING.as_bytes()).expect("the connection takes it");
         for number in 0..clients {
             world.connect(number, &keys);
         }
@@ -168,7 +168,7 @@ impl World {
     /// Redis sends messages; what the loop allocates until they are processed and all is written.
     fn deliver(&mut self, messages: &[u8], count: u64) -> AllocationInfo {
         let target = self.reactor.metrics().messages + count;
-        self.redis.write_all(messages).expect("the link takes it");
+        self.redis.write_all(messages).expect("the connection takes it");
         measure(|| self.turn_until(|world| world.reactor.metrics().messages == target))
     }
 }
@@ -190,7 +190,7 @@ fn a_message_allocates_a_constant_and_so_much_for_each_listener() {
     for clients in [1, CROWD, CROWD + 1, 300] {
         let mut world = World::new(clients);
         let message = published("pub.news", &format!("{:?}", "x".repeat(98)));
-        // The first one makes room that all later ones use: the queue of those who are owed a write, the text's buffer.
+        // The first one makes room that all later ones use: the queue of pending writes, the text's buffer.
         world.deliver(&message, 1);
         let (writes, deliveries) =
             (world.peers.borrow().writes, world.reactor.metrics().deliveries);

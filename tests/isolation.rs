@@ -1,4 +1,4 @@
-//! Everyone hears what a naive model says, in its order, and nothing else: random joins, leaves, renewals, reconnects and
+//! Everyone receives what a naive model says, in its order, and nothing else: random subscriptions, renewals, reconnects and
 //! publishes from a seed, over real sockets.
 
 /// The same generator as in the library's tests, which use the rest of it.
@@ -38,7 +38,7 @@ fn grants(random: &mut Random, most: usize) -> Vec<String> {
     (0..random.below(most + 1)).map(|_| random.choose(&GRANTS).to_owned()).collect()
 }
 
-/// Why the model thinks that a client listens to something.
+/// The reason of a subscription in the model.
 #[derive(Clone, Copy, PartialEq)]
 enum Why {
     Granted,
@@ -257,7 +257,7 @@ fn everyone_hears_what_the_model_says_and_nothing_else() {
     assert!(delivered > 10_000, "the model would have been silent: {delivered}");
 }
 
-/// Enough clients for crowds, whose broadcasts are dealt out over many turns while other things go on.
+/// Enough clients for large topics, whose fan-out takes many turns while other things go on.
 #[test]
 fn crowds_hear_what_the_model_says_too() {
     let flags = ["--commands-per-second-max", "0", "--flush-clients-per-turn", "3"];
@@ -296,6 +296,6 @@ fn the_number_answered_to_a_publisher_is_the_number_of_clients() {
         if number == 3 {
             assert!(client.read().ends_with("\"data\":2}"));
         }
-        assert_eq!(client.read(), "pong", "client {number} heard what was not for it");
+        assert_eq!(client.read(), "pong", "client {number} received what was not for it");
     }
 }

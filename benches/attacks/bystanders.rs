@@ -15,8 +15,8 @@ use crate::support::receivers::Receivers;
 use crate::support::report::{quantile, rounded};
 use crate::support::server::{SHARED_TOPIC, Server};
 
-/// Listeners of the broadcast. Attackers have other numbers than these: see [`ATTACKER`].
-const LISTENERS: usize = 1_000;
+/// Subscribers of the broadcast. Attackers have other numbers than these: see [`ATTACKER`].
+const SUBSCRIBERS: usize = 1_000;
 
 /// The first number of a client that attacks: users and addresses that nobody else has.
 pub const ATTACKER: usize = 2_000_000;
@@ -32,7 +32,7 @@ const BROADCAST_EVERY: Duration = Duration::from_millis(20);
 pub struct Bystanders {
     server: SocketAddr,
     publisher: Publisher,
-    listeners: Receivers,
+    receivers: Receivers,
 }
 
 /// The waits of the others, in milliseconds.
@@ -42,15 +42,15 @@ pub struct Waits {
 }
 
 impl Bystanders {
-    /// Opens the listeners. A server with a Redis is published to through that: see [`Bystanders::with`].
+    /// Opens the subscribers. A server with a Redis is published to through that: see [`Bystanders::with`].
     pub fn open(server: &Server) -> Bystanders {
         Bystanders::with(server, Publisher::connect(server))
     }
 
-    /// Opens the listeners of what this publisher says.
+    /// Opens the subscribers, to which this publisher sends.
     pub fn with(server: &Server, publisher: Publisher) -> Bystanders {
-        let listeners = Receivers::start(server.clients, LISTENERS, false);
-        Bystanders { server: server.clients, publisher, listeners }
+        let receivers = Receivers::start(server.clients, SUBSCRIBERS, false);
+        Bystanders { server: server.clients, publisher, receivers }
     }
 
     /// Measures for so long at least: the time to an answer, and the time until a broadcast is with all.
@@ -60,10 +60,10 @@ impl Bystanders {
         let asker = thread::spawn(move || ask_until(server, ASKER, QUESTION_EVERY, &until));
         let (start, mut broadcast) = (Instant::now(), Vec::new());
         while broadcast.is_empty() || start.elapsed() < length {
-            self.listeners.expect(1);
+            self.receivers.expect(1);
             let sent = Instant::now();
             self.publisher.publish(SHARED_TOPIC, "1", 1);
-            self.listeners.wait();
+            self.receivers.wait();
             broadcast.push(sent.elapsed().as_secs_f64() * 1e3);
             thread::sleep(BROADCAST_EVERY);
         }

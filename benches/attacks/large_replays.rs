@@ -20,7 +20,7 @@ use crate::support::server::{Server, Tokens};
 /// Connections of the attacker at one time.
 const CONNECTIONS: usize = 8;
 
-/// A topic that the attacker alone hears, the messages that the history holds of it, and the bytes of one.
+/// A topic of the attacker alone, the messages that the history holds of it, and the bytes of one.
 const TOPIC: &str = "attack";
 const MESSAGES: usize = 60_000;
 const QUICK_MESSAGES: usize = 6_000;

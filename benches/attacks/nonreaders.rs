@@ -68,14 +68,14 @@ pub fn run(options: &Options) -> Value {
     json!({"clients": clients, "pinned_bytes": pinned, "pinned_bytes_afterwards": left})
 }
 
-/// The place of a client that has heard one message.
+/// The cursor of a client that has received one message.
 fn place(publisher: &mut Publisher, client: &mut Client) -> String {
     publisher.publish(SHARED_TOPIC, "0", 1);
     let message: Value = serde_json::from_str(&client.read()).expect("a message");
     message["id"].as_str().expect("a message has a place").to_owned()
 }
 
-/// Shakes hands as one that heard nothing since then, and never reads.
+/// Shakes hands as clients with an old cursor, and never reads.
 fn come_back(server: SocketAddr, clients: usize, since: &str) -> Vec<TcpStream> {
     let tokens = Tokens::new();
     let path = format!("/ws?since={since}");

@@ -1,5 +1,5 @@
-//! Three thousand connections of one user that listen to a pattern over the rooms of a crowd, and to 125 topics more: who listens
-//! by both is for each message to be found out.
+//! Three thousand connections of one user with a pattern over two large rooms, and 125 topics more: clients that are
+//! subscribed by both must be found anew for each message.
 
 use std::thread;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::support::client::Client;
 use crate::support::publisher::Publisher;
 use crate::support::server::{Server, Tokens};
 
-/// Listeners of both rooms, connections of the attacker, and messages to the rooms in turn.
-const LISTENERS: usize = 3_200;
+/// Subscribers of both rooms, connections of the attacker, and messages to the rooms in turn.
+const SUBSCRIBERS: usize = 3_200;
 const ATTACKERS: usize = 3_000;
 const MESSAGES: usize = 1_000;
 const QUICK_PART: usize = 10;
@@ -27,14 +27,14 @@ const TOPICS: usize = 125;
 /// Handshakes under way at one time.
 const HANDSHAKES: usize = 100;
 
-/// Measures the others before and while the messages are published, and what a message costs that no attacker hears.
+/// Measures the others before and while the messages are published, and the cost of a message without the attacker.
 pub fn run(options: &Options) -> Value {
     let part = if options.quick { QUICK_PART } else { 1 };
     let server = Server::start(&["--admin", "127.0.0.1:0"]);
     let rooms = ROOMS.map(str::to_owned);
     let mut topics: Vec<String> = (0..TOPICS).map(|number| format!("own.{number}")).collect();
     topics.push("room.*".to_owned());
-    let crowd = open(&server, ATTACKER + 100_000, LISTENERS / part, &rooms);
+    let subscribers = open(&server, ATTACKER + 100_000, SUBSCRIBERS / part, &rooms);
     let attackers = open(&server, ATTACKER, ATTACKERS / part, &topics);
     let mut others = Bystanders::open(&server);
     let length = Duration::from_secs(if options.quick { 1 } else { 3 });
@@ -47,7 +47,7 @@ pub fn run(options: &Options) -> Value {
     let waits = others.wait(length);
     attack.join().expect("all is published");
     let mut figures = Map::new();
-    figures.insert("listeners".to_owned(), json!(crowd.len()));
+    figures.insert("listeners".to_owned(), json!(subscribers.len()));
     figures.insert("attackers".to_owned(), json!(attackers.len()));
     if let Value::Object(waits) = waits.beside(&quiet) {
         figures.extend(waits);

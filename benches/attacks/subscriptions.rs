@@ -1,4 +1,4 @@
-//! As many connections of one user as there are descriptors for, each of which listens to as many topics of its own choosing as
+//! As many connections of one user as there are descriptors for, each of which subscribes to as many topics of its own choosing as
 //! it may. The figure is the most that the server ever had in memory; a client that behaves is there all the time, and others
 //! still come.
 
@@ -29,7 +29,7 @@ const SECOND: Duration = Duration::from_millis(1_050);
 /// The most that clients of one user may make the server hold, by default.
 const BYTES_MAX: i64 = 64 << 20;
 
-/// Lets all of them come and listen.
+/// Lets all of them connect and subscribe.
 pub fn run(options: &Options) -> Value {
     let clients = connections(options.pick(CLIENTS, QUICK_CLIENTS));
     let server = Server::start(&["--admin", "127.0.0.1:0", "--may", "room.*"]);
@@ -65,7 +65,7 @@ pub fn run(options: &Options) -> Value {
     json!({"clients": clients, "topics_each": TOPICS, "peak_bytes": peak, "closed": shed})
 }
 
-/// Asks for one topic that nobody else listens to.
+/// Asks for a topic without any other subscriber.
 fn subscribe(client: usize, topic: usize) -> String {
     let name = format!("room.{client}.{topic}.");
     let rest = "x".repeat(TOPIC_BYTES - name.len());

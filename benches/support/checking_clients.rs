@@ -1,6 +1,6 @@
-//! Clients that come and go and check what they hear, in a process of their own.
+//! Clients that come and go and check their messages, in a process of their own.
 //!
-//! Messages carry numbers that rise by one in each topic. A client hears its own topic, its room's and the one that all share:
+//! Messages carry numbers that rise by one in each topic. A client receives its own topic, its room's and the one that all share:
 //! anything else is misdelivered, a number out of its turn is lost or doubled, unless a `gap` came before.
 
 use std::collections::{HashMap, VecDeque};
@@ -22,7 +22,7 @@ pub const ROLE: &str = "check";
 /// Users, each of whom has several connections one after the other.
 pub const USERS: usize = 20_000;
 
-/// Rooms that users listen to, by their numbers.
+/// Rooms that users subscribe to, by their numbers.
 pub const ROOMS: usize = 50;
 
 /// The counts of all clients together.
@@ -66,7 +66,7 @@ struct Client {
     user: usize,
     incoming: Vec<u8>,
     is_open: bool,
-    /// The last numbers heard, of its own topic, its room's and the shared one.
+    /// The last numbers received, of its own topic, its room's and the shared one.
     last: [Option<u64>; 3],
 }
 

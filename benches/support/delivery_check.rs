@@ -78,7 +78,7 @@ impl DeliveryCounts {
 /// A topic of the client.
 struct Topic {
     name: String,
-    /// The last number heard; 0: none yet. `None`: what came meanwhile is not known.
+    /// The last number received; 0: none yet. `None`: unknown after a refused cursor.
     last: Option<u64>,
 }
 

@@ -43,7 +43,7 @@ pub struct LatencyProbe {
 }
 
 impl LatencyProbe {
-    /// Connects them. The clients listen to nothing but their own topics.
+    /// Connects them. The clients are subscribed to their own topics alone.
     pub fn open(server: &Server) -> LatencyProbe {
         let mut clients = Client::open(server.clients, RECEIVER..BYSTANDER + 1);
         for client in &mut clients {

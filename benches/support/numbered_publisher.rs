@@ -25,7 +25,7 @@ pub fn topics(clients: usize) -> Vec<String> {
     (0..clients).map(own_topic).chain(rooms).chain([SHARED_TOPIC.to_owned()]).collect()
 }
 
-/// The places of what one of them hears.
+/// The places of the topics of one client.
 pub fn heard_by(client: usize, clients: usize) -> [usize; 3] {
     [client, clients + client / ROOM, clients + clients.div_ceil(ROOM)]
 }

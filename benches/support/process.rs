@@ -18,7 +18,7 @@ impl Lines {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // Nobody may listen any more; the pipe is emptied all the same.
+                // The receiver may be gone; the pipe is emptied all the same.
                 let _ = sender.send(line);
             }
         });

@@ -1,4 +1,4 @@
-//! A client that comes, listens, is cut off, and comes back with the last cursor that it heard.
+//! A client that connects, subscribes, is cut off, and comes back with its last cursor.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;

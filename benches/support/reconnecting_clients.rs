@@ -1,8 +1,8 @@
 //! Clients by the thousand that are cut off again and again and come back, in a process of their own.
 //!
-//! Each checks what it hears. One more than are asked for, to whom nothing is ever said, comes and goes like the others and must
-//! hear nothing but what is for everybody. (One that heard nothing at all would keep the cursor of its first welcome, and ask for
-//! more with it than any history holds.)
+//! Each checks its messages. A bystander beyond the number asked for comes and goes like the others, and must receive nothing but
+//! messages for everybody. (Without those it would keep the cursor of its first welcome, and ask for more with it than any
+//! history holds.)
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -73,7 +73,7 @@ impl ReconnectingClients {
     }
 
     /// Waits until everyone was asked to come back, and was welcomed again. Returns for each how long it was asked to wait,
-    /// and when it heard that and was welcomed, from the first one's hearing it on.
+    /// and when it was told and was welcomed, from the first client's being told on.
     pub fn returns(&mut self) -> Vec<[Duration; 3]> {
         self.0.tell("back");
         self.expect_answer();
@@ -85,10 +85,10 @@ impl ReconnectingClients {
         micros.chunks(3).map(times).collect()
     }
 
-    /// Waits until everyone has heard these numbers last, by the topics' places.
+    /// Waits until these numbers were the last that each client received, by the topics' places.
     pub fn wait_for(&mut self, numbers: &[u64]) {
         let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-        self.0.tell(&format!("hear {}", numbers.join(" ")));
+        self.0.tell(&format!("numbers {}", numbers.join(" ")));
         self.expect_answer();
     }
 
@@ -198,7 +198,7 @@ impl ReconnectLoop {
             None if order == "returns" => println!("{}", self.returns_to_line()),
             None if order == "seen" => println!("{}", self.seen.to_line()),
             Some(("go", server)) => self.servers = vec![server.parse().expect("an address")],
-            Some(("hear", numbers)) => {
+            Some(("numbers", numbers)) => {
                 let numbers = numbers.split(' ').map(|number| number.parse().expect("a number"));
                 self.goal = Some((now, Goal::Numbers(numbers.collect())));
             }

@@ -55,7 +55,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the binary and reads where it listens. It does nothing by itself.
+    /// Starts the binary and reads its addresses. It does nothing by itself.
     pub fn start(flags: &[&str]) -> Server {
         Server::start_as_it_comes(&[&QUIET[..], flags].concat())
     }
