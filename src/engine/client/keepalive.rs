@@ -1,6 +1,7 @@
 //! When a client is pinged, and how long it may be silent.
 
-use crate::engine::timers::{NEVER, Tick};
+use crate::engine::bounds::Bounds;
+use crate::engine::timers::{NEVER, TICK, Tick};
 
 /// Lengths of time for the connections of one server.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,17 @@ pub struct Timing {
 const PINGED_TOGETHER: u32 = 64;
 
 impl Timing {
+    /// The deadlines that these bounds ask for.
+    pub fn of(bounds: &Bounds) -> Timing {
+        let ticks = |seconds: u32| (u64::from(seconds) * 1000 / TICK) as Tick;
+        Timing {
+            ping: ticks(bounds.ping_seconds),
+            silence: ticks(bounds.silence_seconds),
+            stall: ticks(bounds.stalled_seconds),
+            floor: 0,
+        }
+    }
+
     /// When a client is pinged of which nothing was heard since then: after more than half of `ping_seconds`, and never after
     /// more than all of it. Which tick it is depends on the slot alone, so that those who came at once are not pinged at
     /// once, and each is pinged every `ping_seconds` from then on.

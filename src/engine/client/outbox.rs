@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 
+use crate::engine::bounds::Bounds;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::tally::DeliveryCount;
 
@@ -34,7 +35,14 @@ pub struct Backlog {
     pub bytes_max: usize,
 }
 
-/// What becomes of a client whose socket is full and whose backlog hits its bound.
+impl Backlog {
+    /// The part of the bounds that concerns a backlog.
+    pub fn of(bounds: &Bounds) -> Backlog {
+        Backlog { frames_max: bounds.backlog_frames_max, bytes_max: bounds.backlog_bytes_max }
+    }
+}
+
+/// The fate of a client whose socket is full and whose backlog hits its bound.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Slow {
     /// It is closed.

@@ -2,7 +2,6 @@
 //!
 //! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
 
-mod bounds;
 mod clients;
 mod fanout;
 mod filter;
@@ -26,11 +25,13 @@ use std::hash::{BuildHasher, RandomState};
 
 use crate::clock::{Millis, Now, WallOffset};
 use crate::engine::bounds::Bounds;
+use crate::engine::client::allowance::Allowance;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::outbox::{Backlog, GATHERED_BYTES_MAX, Slow};
+use crate::engine::client::replay::noted_bytes;
 use crate::engine::client::tally::DeliveryCount;
-use crate::engine::client::{AtEnd, Client, State};
+use crate::engine::client::{AtEnd, Client, State, Timing};
 use crate::engine::pending_writes::{Lane, PendingWrites};
 use crate::engine::pubsub::hub::{Hub, Reason};
 use crate::engine::resume::cursor::{EntryId, Node, Signer};
@@ -38,7 +39,7 @@ use crate::engine::resume::history::History;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, Tick, after, tick};
 use crate::features::presence::Presence;
-use crate::observe::complaints::Complaints;
+use crate::observe::complaints::{Complaints, Origin, Weight};
 use crate::observe::metrics::Metrics;
 use clients::Clients;
 use fanout::{Audience, Fanout};
@@ -139,7 +140,7 @@ impl Server {
             wall: WallOffset::new(now),
             metrics: Metrics::default(),
             complaints: Complaints::default(),
-            clients: Clients::new(bounds::timing(&bounds)),
+            clients: Clients::new(Timing::of(&bounds)),
             pending: PendingWrites::default(),
             fanout: Fanout::default(),
             hubs: options.iter().map(|_| Hub::default()).collect(),
@@ -153,7 +154,7 @@ impl Server {
             places: Places::default(),
             unfinished: 0,
             history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
-            backlog: bounds::backlog(&bounds),
+            backlog: Backlog::of(&bounds),
             costs: 0,
             bounds,
             node_name: node.to_string(),
@@ -176,6 +177,26 @@ impl Server {
     /// The bounds in force.
     pub fn bounds(&self) -> &Bounds {
         &self.bounds
+    }
+
+    /// Other bounds are in force from now on. No client is closed for it: a client above a lower bound is refused more, and a
+    /// deadline that is under way stays, but for silence.
+    pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
+        self.backlog = Backlog::of(&bounds);
+        let before = self.clients.timing;
+        self.clients.timing = Timing::of(&bounds);
+        self.bounds = bounds;
+        let of = |timing: &Timing| (timing.ping, timing.silence, timing.stall);
+        if of(&before) == of(&self.clients.timing) {
+            self.clients.timing.floor = before.floor;
+            return;
+        }
+        // Some have been silent for longer than is allowed now: a ping and its answer have their time first.
+        self.clients.timing.floor = tick(self.now.millis).saturating_sub(self.clients.timing.ping);
+        // The one place that visits all clients in one turn: when an operator changes one of these.
+        let open = self.clients.iter().filter(|(_, client)| client.state() == State::Open);
+        let open: Vec<u32> = open.map(|(id, _)| id.index).collect();
+        open.into_iter().for_each(|index| self.set_timer(index));
     }
 
     /// The counters.
@@ -407,6 +428,31 @@ impl Server {
         self.finish_with(id, &close, forget);
     }
 
+    /// Tells the operator of a refusal: see [`Complaints::note`](crate::observe::complaints::Complaints::note).
+    pub fn complain(
+        &mut self,
+        kind: &'static str,
+        weight: Weight,
+        origin: Origin<'_>,
+        text: impl Fn() -> String,
+    ) {
+        self.complaints.note(self.now.millis, kind, weight, origin, text);
+    }
+
+    /// Tells the operator of a WebSocket that is closed.
+    pub(crate) fn complain_of_close(&mut self, id: ConnId, close: &Close) {
+        if close.code == Close::ORIGIN.code {
+            // Told already, by the one who knows its page.
+            return;
+        }
+        let (kind, weight) = refusals::kind(close.code);
+        let address = self.client(id).and_then(|client| client.transport.peer(id));
+        let origin = Origin { path: None, address };
+        let bounds = &self.bounds;
+        self.complaints
+            .note(self.now.millis, kind, weight, origin, || refusals::advice(close, bounds));
+    }
+
     /// The connection that `id` names, if it is still there.
     pub(crate) fn client(&mut self, id: ConnId) -> Option<&mut Client> {
         self.clients.get_mut(id)
@@ -439,6 +485,54 @@ impl Server {
     fn slow_policy(&self, id: ConnId) -> Slow {
         let route = self.clients.get(id).map_or(0, |client| client.route);
         self.options.get(route as usize).map(|options| options.slow).unwrap_or_default()
+    }
+
+    /// The prices of what clients ask for.
+    pub(crate) fn allowance(&self) -> Allowance {
+        Allowance::new(self.bounds.commands_per_second_max, self.bounds.topics_per_client_max)
+    }
+
+    pub(super) fn owners_in<'a>(
+        &'a self,
+        hub: &'a Hub,
+        key: &'a str,
+    ) -> impl Iterator<Item = ConnId> + 'a {
+        let members = hub.find(key).into_iter().flat_map(|topic| hub.members(topic));
+        let open = members.filter(move |index| {
+            let client = &self.clients[*index];
+            client.state() == State::Open
+                && hub.reason(&client.subscriptions, key) == Some(Reason::Own)
+        });
+        open.map(|index| self.clients.id(index))
+    }
+
+    /// Bytes of all memberships, and of what is noted for replays of those that change meanwhile.
+    pub(crate) fn memberships_bytes(&self) -> usize {
+        self.hubs.iter().map(Hub::held_bytes).sum::<usize>() + noted_bytes()
+    }
+
+    /// The part of that which one client costs.
+    pub(crate) fn memberships_bytes_of(&self, client: &Client) -> usize {
+        let hub = self.hubs.get(client.route as usize);
+        hub.map_or(0, |hub| hub.held_bytes_of(&client.subscriptions)) + client.noted_bytes()
+    }
+
+    /// The number of the topic of a client's user, among those of its route.
+    pub(crate) fn user_of(&self, client: &Client) -> Option<u32> {
+        self.hubs.get(client.route as usize)?.own_topic(&client.subscriptions)
+    }
+
+    pub(super) fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {
+        let client = self.clients.get_mut(id).filter(|client| client.state() == State::Open)?;
+        let hub = &mut self.hubs[client.route as usize];
+        Some((client, hub))
+    }
+
+    /// The first key that a client subscribes to for this reason.
+    pub fn key_for(&mut self, id: ConnId, reason: Reason) -> Option<String> {
+        let (client, hub) = self.with_hub(id)?;
+        let mut topics = hub.topics(&client.subscriptions);
+        topics.find(|(_, why)| *why == reason).map(|(key, _)| key.to_owned())
     }
 
     fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {

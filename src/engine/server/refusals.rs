@@ -1,39 +1,11 @@
 //! What the operator is told of a connection that the server closed.
 
-use super::Server;
 use crate::engine::bounds::Bounds;
 use crate::engine::client::frame::Close;
-use crate::engine::slots::ConnId;
-use crate::observe::complaints::{Origin, Weight, shown};
-
-impl Server {
-    /// Tells the operator of a refusal: see [`Complaints::note`](crate::observe::complaints::Complaints::note).
-    pub fn complain(
-        &mut self,
-        kind: &'static str,
-        weight: Weight,
-        origin: Origin<'_>,
-        text: impl Fn() -> String,
-    ) {
-        self.complaints.note(self.now.millis, kind, weight, origin, text);
-    }
-
-    /// Tells the operator of a WebSocket that is closed.
-    pub(crate) fn complain_of_close(&mut self, id: ConnId, close: &Close) {
-        if close.code == Close::ORIGIN.code {
-            // Told already, by the one who knows its page.
-            return;
-        }
-        let (kind, weight) = kind(close.code);
-        let address = self.client(id).and_then(|client| client.transport.peer(id));
-        let origin = Origin { path: None, address };
-        let bounds = &self.bounds;
-        self.complaints.note(self.now.millis, kind, weight, origin, || advice(close, bounds));
-    }
-}
+use crate::observe::complaints::{Weight, shown};
 
 /// How a close code is named, and whether a person can do something about it.
-fn kind(code: u16) -> (&'static str, Weight) {
+pub(super) fn kind(code: u16) -> (&'static str, Weight) {
     match code {
         1001 => ("1001", Weight::Usual),
         1002 => ("1002", Weight::Curable),
@@ -56,7 +28,7 @@ fn kind(code: u16) -> (&'static str, Weight) {
 }
 
 /// Why, and what to do. A reason of the back end's own is not shown.
-fn advice(close: &Close, bounds: &Bounds) -> String {
+pub(super) fn advice(close: &Close, bounds: &Bounds) -> String {
     let reason = shown(&close.reason);
     match close.code {
         1001 => "this server is leaving".into(),

@@ -1,22 +1,15 @@
 //! What a client listens to: the verbs that a handler has for it.
 
-use crate::engine::client::allowance::Allowance;
-use crate::engine::client::replay::noted_bytes;
-use crate::engine::client::{Client, State};
-use crate::engine::pubsub::hub::{Hub, Reason};
-use crate::engine::server::Server;
+use crate::engine::client::Client;
+use crate::engine::pubsub::hub::Reason;
+use crate::engine::server::{Scope, Server};
 use crate::engine::slots::ConnId;
 
 /// What a membership that begins or ends counts for among the 1 MiB that is read from all clients in a turn: its client's others
 /// are looked through, and it is answered. Without this, commands of 40 bytes would make a turn 50 ms long.
 const MEMBERSHIP_COST_BYTES: usize = 128;
 
-impl Server {
-    /// The prices of what clients ask for.
-    pub(crate) fn allowance(&self) -> Allowance {
-        Allowance::new(self.bounds.commands_per_second_max, self.bounds.topics_per_client_max)
-    }
-
+impl Scope<'_> {
     /// Counts one topic that a client asks for; `false`: too many came in this second.
     pub fn count_topic(&mut self, id: ConnId) -> bool {
         let allowance = self.allowance();
@@ -38,9 +31,10 @@ impl Server {
             self.user_came(key);
         }
         let next = self.history.next();
-        let replay = self.clients.get_mut(id).and_then(Client::replay);
+        let Server { clients, entries, .. } = &mut **self;
+        let replay = clients.get_mut(id).and_then(Client::replay);
         if joined && let Some(replay) = replay {
-            replay.subscribe(key, next, &self.entries);
+            replay.subscribe(key, next, entries);
         }
         joined
     }
@@ -60,9 +54,10 @@ impl Server {
             self.user_left(key);
         }
         let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
-        let replay = self.clients.get_mut(id).and_then(Client::replay);
+        let Server { clients, entries, .. } = &mut **self;
+        let replay = clients.get_mut(id).and_then(Client::replay);
         if left && let Some(replay) = replay {
-            replay.unsubscribe(key, next, &self.entries, most);
+            replay.unsubscribe(key, next, entries, most);
         }
         left
     }
@@ -88,13 +83,6 @@ impl Server {
         hub.topics(&client.subscriptions).map(|(key, reason)| (key.to_owned(), reason)).collect()
     }
 
-    /// The first key that it listens to for this reason.
-    pub fn key_for(&mut self, id: ConnId, reason: Reason) -> Option<String> {
-        let (client, hub) = self.with_hub(id)?;
-        let mut topics = hub.topics(&client.subscriptions);
-        topics.find(|(_, why)| *why == reason).map(|(key, _)| key.to_owned())
-    }
-
     /// To how many keys it listens.
     pub fn topics_len(&mut self, id: ConnId) -> usize {
         let Some((client, hub)) = self.with_hub(id) else {
@@ -107,41 +95,5 @@ impl Server {
     /// `clients_per_user_max` counts them together.
     pub fn owners_anywhere(&self, key: &str) -> Vec<ConnId> {
         self.hubs.iter().flat_map(|hub| self.owners_in(hub, key)).collect()
-    }
-
-    pub(super) fn owners_in<'a>(
-        &'a self,
-        hub: &'a Hub,
-        key: &'a str,
-    ) -> impl Iterator<Item = ConnId> + 'a {
-        let members = hub.find(key).into_iter().flat_map(|topic| hub.members(topic));
-        let open = members.filter(move |index| {
-            let client = &self.clients[*index];
-            client.state() == State::Open
-                && hub.reason(&client.subscriptions, key) == Some(Reason::Own)
-        });
-        open.map(|index| self.clients.id(index))
-    }
-
-    /// Bytes of all memberships, and of what is noted for replays of those that change meanwhile.
-    pub(crate) fn memberships_bytes(&self) -> usize {
-        self.hubs.iter().map(Hub::held_bytes).sum::<usize>() + noted_bytes()
-    }
-
-    /// The part of that which one client costs.
-    pub(crate) fn memberships_bytes_of(&self, client: &Client) -> usize {
-        let hub = self.hubs.get(client.route as usize);
-        hub.map_or(0, |hub| hub.held_bytes_of(&client.subscriptions)) + client.noted_bytes()
-    }
-
-    /// The number of the topic of a client's user, among those of its route.
-    pub(crate) fn user_of(&self, client: &Client) -> Option<u32> {
-        self.hubs.get(client.route as usize)?.own_topic(&client.subscriptions)
-    }
-
-    pub(super) fn with_hub(&mut self, id: ConnId) -> Option<(&mut Client, &mut Hub)> {
-        let client = self.clients.get_mut(id).filter(|client| client.state() == State::Open)?;
-        let hub = &mut self.hubs[client.route as usize];
-        Some((client, hub))
     }
 }

@@ -290,9 +290,13 @@ fn memberships_count_among_what_a_turn_reads() {
     let id = talks.connect("42", &[]);
     talks.reactor.router.server.costs = 0;
     for number in 0..100 {
-        talks.reactor.router.server.subscribe(id, &format!("room.{number}"), Reason::Asked);
+        talks.reactor.router.server.scope(0).subscribe(
+            id,
+            &format!("room.{number}"),
+            Reason::Asked,
+        );
     }
-    talks.reactor.router.server.unsubscribe(id, "room.1");
+    talks.reactor.router.server.scope(0).unsubscribe(id, "room.1");
     assert!(talks.reactor.router.server.costs >= 101 * 100);
 }
 

@@ -96,7 +96,7 @@ impl World {
         let server = &mut self.reactor.router.server;
         server.open(id, 0);
         for key in keys {
-            server.subscribe(id, key, Reason::Granted);
+            server.scope(0).subscribe(id, key, Reason::Granted);
         }
         let resumed = since.map(|since| server.resume(id, since));
         (id, resumed)
@@ -219,7 +219,7 @@ fn what_is_subscribed_to_during_a_replay_is_not_lost_in_pages() {
     let (id, resumed) = world.connect(&["a"], Some(&since));
     assert!(matches!(resumed, Some(Resumed::From(_))));
     // Its socket is not written to yet.
-    assert!(world.reactor.router.server.subscribe(id, "b", Reason::Asked));
+    assert!(world.reactor.router.server.scope(0).subscribe(id, "b", Reason::Asked));
     (2..=20).for_each(|n| world.publish(n, "b", &n.to_string()));
     world.settle();
     let expected: Vec<String> = (1..=20).map(|n| n.to_string()).collect();
@@ -233,9 +233,9 @@ fn what_was_said_while_it_did_not_listen_is_not_told_in_pages() {
     let since = world.reactor.router.server.cursor();
     world.publish(1, "a", "1");
     let (id, _) = world.connect(&["a", "room"], Some(&since));
-    assert!(world.reactor.router.server.unsubscribe(id, "room"));
+    assert!(world.reactor.router.server.scope(0).unsubscribe(id, "room"));
     world.publish(2, "room", "secret");
-    assert!(world.reactor.router.server.subscribe(id, "room", Reason::Joined));
+    assert!(world.reactor.router.server.scope(0).subscribe(id, "room", Reason::Joined));
     (3..=20).for_each(|n| world.publish(n, "a", &n.to_string()));
     world.settle();
     assert!(!world.data(id).contains(&"secret".to_owned()), "{:?}", world.data(id));

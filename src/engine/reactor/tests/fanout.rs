@@ -68,7 +68,7 @@ fn join(reactor: &mut Reactor, count: usize, keys: &[&str]) -> Vec<ConnId> {
         let id = reactor.attach();
         reactor.router.server.open(id, 0);
         for key in keys {
-            assert!(reactor.router.server.subscribe(id, key, Reason::Granted));
+            assert!(reactor.router.server.scope(0).subscribe(id, key, Reason::Granted));
         }
         id
     };

@@ -183,7 +183,7 @@ impl World {
         let mut client = Modelled::default();
         for key in KEYS {
             if self.random.below(3) == 0 {
-                self.reactor.router.server.subscribe(id, key, Reason::Granted);
+                self.reactor.router.server.scope(0).subscribe(id, key, Reason::Granted);
                 client.topics.insert(key);
             }
         }
@@ -228,9 +228,9 @@ impl World {
                 let client = self.open.get_mut(&id).expect("it is open");
                 let joins = self.random.below(3) > 0;
                 if joins && client.topics.insert(key) {
-                    assert!(self.reactor.router.server.subscribe(id, key, Reason::Asked));
+                    assert!(self.reactor.router.server.scope(0).subscribe(id, key, Reason::Asked));
                 } else if !joins && client.topics.remove(key) {
-                    assert!(self.reactor.router.server.unsubscribe(id, key));
+                    assert!(self.reactor.router.server.scope(0).unsubscribe(id, key));
                 }
             }
             60..70 => {
@@ -328,7 +328,7 @@ fn numbers_of_broadcasts_are_dealt_out_anew_before_they_end() {
     }
     for (id, client) in &mut world.open {
         if client.topics.insert("a") {
-            world.reactor.router.server.subscribe(*id, "a", Reason::Asked);
+            world.reactor.router.server.scope(0).subscribe(*id, "a", Reason::Asked);
         }
     }
     world.reactor.router.server.fanout.skip_numbers(u32::MAX - 40);

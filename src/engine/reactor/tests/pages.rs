@@ -194,7 +194,7 @@ impl World {
         let mut held = Vec::new();
         for key in KEYS {
             if self.random.below(2) == 0 {
-                self.reactor.router.server.subscribe(id, key, Reason::Granted);
+                self.reactor.router.server.scope(0).subscribe(id, key, Reason::Granted);
                 held.push(Held { key, from: None, until: None });
             }
         }
@@ -225,11 +225,11 @@ impl World {
         let changed = match held {
             Some(held) => {
                 held.until = Some(now);
-                server.unsubscribe(*id, key)
+                server.scope(0).unsubscribe(*id, key)
             }
             None => {
                 listener.held.push(Held { key, from: Some(now), until: None });
-                server.subscribe(*id, key, Reason::Asked)
+                server.scope(0).subscribe(*id, key, Reason::Asked)
             }
         };
         // One that was closed meanwhile is let go below, and neither heard nor missed anything for it.

@@ -148,7 +148,7 @@ impl World {
                 _ => self.random.below(3) == 0,
             };
             if joins {
-                server.subscribe(id, key, Reason::Granted);
+                server.scope(0).subscribe(id, key, Reason::Granted);
                 client.keys.insert(key);
             }
         }
@@ -220,9 +220,9 @@ impl World {
         let key = self.random.choose(&KEYS);
         let server = &mut self.reactor.router.server;
         if self.random.below(2) == 0 {
-            assert_eq!(server.subscribe(*id, key, Reason::Asked), client.keys.insert(key));
+            assert_eq!(server.scope(0).subscribe(*id, key, Reason::Asked), client.keys.insert(key));
         } else {
-            assert_eq!(server.unsubscribe(*id, key), client.keys.remove(key));
+            assert_eq!(server.scope(0).unsubscribe(*id, key), client.keys.remove(key));
         }
         client.change(next);
     }
@@ -375,7 +375,7 @@ fn nobody_waits_for_a_herd_that_comes_back() {
         let id = reactor.attach();
         let server = &mut reactor.router.server;
         server.open(id, 0);
-        server.subscribe(id, if since.is_some() { "a" } else { "c" }, Reason::Granted);
+        server.scope(0).subscribe(id, if since.is_some() { "a" } else { "c" }, Reason::Granted);
         since.into_iter().for_each(|since| _ = server.resume(id, since));
         server.send(id, &Frame::text("welcome"));
         id
