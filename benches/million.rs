@@ -22,7 +22,7 @@ use oneloop::engine::resume::cursor::Signer;
 use oneloop::engine::slots::ConnId;
 use oneloop::observe::metrics::Histogram;
 use oneloop::push::Push;
-use oneloop::push::auth::{KeySettings, Keys};
+use oneloop::push::token::{KeySettings, Keys};
 use serde_json::{Value, json};
 use support::chart::{Axis, Chart};
 use support::memory_peers::{MemoryPeers, PeerState, SharedPeers};

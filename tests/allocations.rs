@@ -21,7 +21,7 @@ use oneloop::engine::redis::config::RedisConfig;
 use oneloop::engine::redis::subscriber::{Event, RedisSubscriber};
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::push::Push;
-use oneloop::push::auth::{KeySettings, Keys};
+use oneloop::push::token::{KeySettings, Keys};
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
 

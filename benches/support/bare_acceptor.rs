@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use oneloop::push::auth::Keys;
+use oneloop::push::token::Keys;
 
 use super::bare_sender::listen;
 use super::connections_max;

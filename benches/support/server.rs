@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use oneloop::push::auth::{KeySettings, Keys};
+use oneloop::push::token::{KeySettings, Keys};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::admin::Metrics;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
-use oneloop::push::auth::{KeySettings, Keys};
+use oneloop::push::token::{KeySettings, Keys};
 use serde_json::json;
 
 use super::server::{SECRET, SHARED_TOPIC};

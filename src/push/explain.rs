@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::auth::Identity;
+use super::token::Identity;
 use crate::engine::pubsub::topic::{Grant, is_user_topic, user_topic};
 
 /// Whether the messages of a topic reach the holder of a token, and why. Shown as a sentence.

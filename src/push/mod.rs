@@ -3,21 +3,14 @@
 //! What a connection is and listens to stands in the hub: its own topic is there for the reason [`Reason::Own`]. Here is
 //! kept only what few connections have: a token that is still to come, and rights beyond those of the route.
 
-mod arrival;
-pub mod auth;
-mod claim;
-mod claims;
 mod command;
-mod cookie;
-mod dates;
 pub mod explain;
-mod keys;
-mod malformed;
 mod orders;
-mod place;
 mod quota;
 mod subscriptions;
+pub mod token;
 mod upstream;
+mod welcome;
 pub mod wire;
 
 use std::borrow::Cow;
@@ -35,10 +28,10 @@ use crate::engine::pubsub::topic::{Grant, text_of_key, user_topic};
 use crate::engine::server::{ReplayItem, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
-use auth::{Identity, KeySettings, Keys, TokenRefusal};
 use command::{Action, Auth, ClientCommand, Reference};
-use place::{MissingToken, TokenPlace, instead, presented};
 use subscriptions::{echo, heard, join_all, own_topic};
+use token::place::{MissingToken, TokenPlace, instead, presented};
+use token::{Identity, KeySettings, Keys, TokenRefusal};
 use upstream::Upstream;
 
 /// The subprotocol of the JSON frames.
@@ -252,7 +245,8 @@ impl Handler for Push {
         request: &Request,
     ) -> Result<(), Reject> {
         let cookie = self.keys.cookie();
-        let in_cookie = || cookie.and_then(|name| cookie::token(request, name, &self.origins));
+        let in_cookie =
+            || cookie.and_then(|name| token::cookie::token(request, name, &self.origins));
         let Some((token, place)) = presented(request, in_cookie) else {
             if self.anonymous.is_empty() {
                 self.waiting.insert(id, instead(request, cookie.is_some()));
@@ -325,7 +319,7 @@ impl Handler for Push {
                 Format::Raw => |_| None,
                 Format::Json => |item| Some(encode(item)),
             },
-            protocols: place::protocols(),
+            protocols: token::place::protocols(),
             asks_for_topics: command::asks_for_topics,
             ..RouteOptions::default()
         }

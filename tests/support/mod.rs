@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use oneloop::push::auth::{KeySettings, Keys};
+use oneloop::push::token::{KeySettings, Keys};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
 

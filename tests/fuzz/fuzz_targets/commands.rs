@@ -19,7 +19,7 @@ use oneloop::engine::redis::sink::Sink;
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::engine::handler::Route;
 use oneloop::push::Push;
-use oneloop::push::auth::{KeySettings, Keys};
+use oneloop::push::token::{KeySettings, Keys};
 use oneloop::engine::reactor::{Plan, Reactor, Readiness};
 use oneloop::engine::pubsub::topic::{Grant, is_user_topic, text_of_key};
 use oneloop::engine::handler::RouteEvent;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use libfuzzer_sys::fuzz_target;
-use oneloop::push::auth::{Identity, KeySettings, Keys, TokenRefusal};
+use oneloop::push::token::{Identity, KeySettings, Keys, TokenRefusal};
 use serde_json::Value;
 
 const NOW: u64 = 1_700_000_000;

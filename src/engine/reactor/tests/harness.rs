@@ -16,7 +16,7 @@ use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
 use crate::engine::redis::request::{Answer, Request};
 use crate::push::Push;
-use crate::push::auth::{KeySettings, Keys};
+use crate::push::token::{KeySettings, Keys};
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
 

@@ -24,7 +24,7 @@ use crate::engine::reactor::*;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::push::Push;
-use crate::push::auth::{KeySettings, Keys};
+use crate::push::token::{KeySettings, Keys};
 
 const SECRET: &[u8] = b"a secret for simulations alone, long enough";
 

@@ -8,12 +8,20 @@ use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, decode, encode};
 
-use super::claims::{Claims, Expected, Issued};
-pub use super::claims::{Identity, TokenRefusal};
-use super::keys::{KEYS_TRIED_MAX, VerificationKey, named_algorithms};
-use super::malformed::{read_header, trimmed, unaccepted};
+mod claim;
+mod claims;
+pub(super) mod cookie;
+mod dates;
+mod header;
+mod key;
+pub(super) mod place;
+
 use crate::config::Jwt;
 use crate::engine::pubsub::topic::{Grant, is_user_id};
+use claims::{Claims, Expected, Issued};
+pub use claims::{Identity, TokenRefusal};
+use header::{read_header, trimmed, unaccepted};
+use key::{KEYS_TRIED_MAX, VerificationKey, named_algorithms};
 
 /// A longer token is refused before any work. The place that it comes in has bounds of its own: `head_bytes_max`, which is a
 /// quarter of this by default, or `message_bytes_max`.
@@ -274,8 +282,8 @@ mod tests {
     const SECRET: &[u8] = b"an example secret of 32 bytes...";
     const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
     const PAYLOAD: &str = r#"{"sub":"42","exp":1700000060}"#;
-    const RSA: &[u8] = include_bytes!("../../tests/keys/rsa.public.pem");
-    const P256_PRIVATE: &[u8] = include_bytes!("../../tests/keys/p256.private.pem");
+    const RSA: &[u8] = include_bytes!("../../../tests/keys/rsa.public.pem");
+    const P256_PRIVATE: &[u8] = include_bytes!("../../../tests/keys/p256.private.pem");
 
     fn settings() -> KeySettings<'static> {
         KeySettings { secret: Some(SECRET), leeway_seconds: 5, ..KeySettings::default() }
@@ -353,10 +361,10 @@ mod tests {
             let refusal = by(payload).unwrap_err();
             assert!(refusal.detail().contains(words), "{payload}: {}", refusal.detail());
         }
-        let ed = include_bytes!("../../tests/keys/ed25519.private.pem");
+        let ed = include_bytes!("../../../tests/keys/ed25519.private.pem");
         let key = EncodingKey::from_ed_pem(ed).unwrap();
         let renamed = sign(r#"{"alg":"Ed25519"}"#, django, &key, EdDSA);
-        let public = include_bytes!("../../tests/keys/ed25519.public.pem");
+        let public = include_bytes!("../../../tests/keys/ed25519.public.pem");
         let public = KeySettings { user_claim: Some("user_id"), ..self::public(public) };
         assert_eq!(self::keys(&public).check(&renamed, NOW).unwrap().sub, "42");
     }
@@ -448,9 +456,9 @@ mod tests {
 
     #[test]
     fn each_public_key_checks_its_own_signatures_only() {
-        let rsa = include_bytes!("../../tests/keys/rsa.private.pem");
-        let p384 = include_bytes!("../../tests/keys/p384.private.pem");
-        let ed = include_bytes!("../../tests/keys/ed25519.private.pem");
+        let rsa = include_bytes!("../../../tests/keys/rsa.private.pem");
+        let p384 = include_bytes!("../../../tests/keys/p384.private.pem");
+        let ed = include_bytes!("../../../tests/keys/ed25519.private.pem");
         let privates = [
             (0, RS256, EncodingKey::from_rsa_pem(rsa)),
             (0, PS384, EncodingKey::from_rsa_pem(rsa)),
@@ -460,9 +468,9 @@ mod tests {
         ];
         let publics: [&[u8]; 4] = [
             RSA,
-            include_bytes!("../../tests/keys/p256.public.pem"),
-            include_bytes!("../../tests/keys/p384.public.pem"),
-            include_bytes!("../../tests/keys/ed25519.public.pem"),
+            include_bytes!("../../../tests/keys/p256.public.pem"),
+            include_bytes!("../../../tests/keys/p384.public.pem"),
+            include_bytes!("../../../tests/keys/ed25519.public.pem"),
         ];
         // The old confusion: the public key, which anybody may know, taken for a secret.
         let mut tokens: Vec<_> = publics.map(|pem| (9, sign_with(pem, HEADER, PAYLOAD))).into();
@@ -498,7 +506,7 @@ mod tests {
             "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
             "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU",
         ];
-        let pem = include_bytes!("../../tests/keys/p256.public.pem");
+        let pem = include_bytes!("../../../tests/keys/p256.public.pem");
         let ours = VerificationKey::from_pem("it", pem, &[]).unwrap().decoding;
         let point = ours.try_get_as_bytes().unwrap();
         let part = |at: usize| BASE64URL_NOPAD.encode(&point[at..at + 32]);
@@ -530,7 +538,7 @@ mod tests {
 
     #[test]
     fn a_named_key_is_tried_before_those_without_a_name() {
-        let (pem, set) = (include_bytes!("../../tests/keys/p256.public.pem"), key_set(5));
+        let (pem, set) = (include_bytes!("../../../tests/keys/p256.public.pem"), key_set(5));
         let (previous_key, jwks) = (Some(&pem[..]), Some(set.as_bytes()));
         let keys = keys(&KeySettings { jwks, previous_key, ..KeySettings::default() });
         let private = EncodingKey::from_ec_pem(P256_PRIVATE).unwrap();

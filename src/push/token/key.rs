@@ -302,10 +302,10 @@ fn rsa_bits(key: &DecodingKey) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const RSA: &[u8] = include_bytes!("../../tests/keys/rsa.public.pem");
-    const P256: &[u8] = include_bytes!("../../tests/keys/p256.public.pem");
-    const P384: &[u8] = include_bytes!("../../tests/keys/p384.public.pem");
-    const ED25519: &[u8] = include_bytes!("../../tests/keys/ed25519.public.pem");
+    const RSA: &[u8] = include_bytes!("../../../tests/keys/rsa.public.pem");
+    const P256: &[u8] = include_bytes!("../../../tests/keys/p256.public.pem");
+    const P384: &[u8] = include_bytes!("../../../tests/keys/p384.public.pem");
+    const ED25519: &[u8] = include_bytes!("../../../tests/keys/ed25519.public.pem");
 
     fn refusal<T>(result: Result<T, String>) -> String {
         result.err().expect("refused")
@@ -343,10 +343,10 @@ mod tests {
 
     #[test]
     fn what_cannot_check_a_token_is_refused_at_start() {
-        let private: &[u8] = include_bytes!("../../tests/keys/p256.private.pem");
-        let certificate: &[u8] = include_bytes!("../../tests/keys/certificate.pem");
-        let other_curve: &[u8] = include_bytes!("../../tests/keys/k1.public.pem");
-        let small: &[u8] = include_bytes!("../../tests/keys/rsa1024.public.pem");
+        let private: &[u8] = include_bytes!("../../../tests/keys/p256.private.pem");
+        let certificate: &[u8] = include_bytes!("../../../tests/keys/certificate.pem");
+        let other_curve: &[u8] = include_bytes!("../../../tests/keys/k1.public.pem");
+        let small: &[u8] = include_bytes!("../../../tests/keys/rsa1024.public.pem");
         // An Ed25519 key of no bytes: SEQUENCE { SEQUENCE { OID 1.3.101.112 }, BIT STRING }.
         let empty: &[u8] =
             b"-----BEGIN PUBLIC KEY-----\nMAowBQYDK2VwAwEA\n-----END PUBLIC KEY-----\n";

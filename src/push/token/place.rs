@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::PROTOCOL;
 use crate::engine::client::http::Request;
+use crate::push::PROTOCOL;
 
 /// What precedes a token among the subprotocols that a client offers.
 const BEARER_PROTOCOL: &str = "bearer.";
 
 /// Where a handshake carried its token: that decides how a refusal is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenPlace {
+pub(in crate::push) enum TokenPlace {
     /// In the header `Authorization`: whoever sets headers can read a response.
     Header,
     /// In the subprotocols, the query or a cookie, as a browser does, which cannot.
@@ -19,7 +19,7 @@ pub(super) enum TokenPlace {
 
 /// What a handshake without a token showed instead: the advice depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MissingToken {
+pub(in crate::push) enum MissingToken {
     Nothing,
     /// A header or parameter of this name, which others read and we do not.
     Elsewhere(&'static str),
@@ -41,7 +41,7 @@ const HEADERS: [&str; 4] = ["x-access-token", "x-auth-token", "x-jwt", "x-author
 
 impl MissingToken {
     /// What was seen, and where a token is read. Nothing that the client chose is in it.
-    pub(super) fn advice(self) -> String {
+    pub(in crate::push) fn advice(self) -> String {
         let seen = match self {
             MissingToken::Nothing => "none came in time",
             MissingToken::Elsewhere(name) => &format!("{name} is not read"),
@@ -56,7 +56,7 @@ impl MissingToken {
 }
 
 /// Looks at a handshake that carries no token, where a cookie is read or none.
-pub(super) fn instead(request: &Request, reads_cookie: bool) -> MissingToken {
+pub(in crate::push) fn instead(request: &Request, reads_cookie: bool) -> MissingToken {
     let named = |name: &&str| request.query(name).is_some();
     if request.parameter_is_empty("token") {
         MissingToken::Empty
@@ -74,7 +74,7 @@ pub(super) fn instead(request: &Request, reads_cookie: bool) -> MissingToken {
 }
 
 /// The token of a handshake; the first place where there is one wins, and a cookie is the last one.
-pub(super) fn presented<'a>(
+pub(in crate::push) fn presented<'a>(
     request: &'a Request,
     in_cookie: impl FnOnce() -> Option<&'a str>,
 ) -> Option<(Cow<'a, str>, TokenPlace)> {
@@ -97,16 +97,16 @@ pub(super) fn presented<'a>(
 
 /// The subprotocols that an answer may name: ours, or in its absence the entry that carries the token, back on the connection that
 /// it came on. A browser fails a connection on which none of its offers is chosen, and tells the page no reason.
-pub(super) fn protocols() -> Vec<String> {
+pub(in crate::push) fn protocols() -> Vec<String> {
     vec![PROTOCOL.to_owned(), format!("{BEARER_PROTOCOL}*")]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire;
     use super::*;
     use crate::engine::client::http;
     use crate::engine::server::RouteOptions;
+    use crate::push::wire;
 
     #[test]
     fn each_misplaced_token_has_its_advice() {

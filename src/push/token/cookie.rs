@@ -9,7 +9,11 @@ use crate::engine::origin::Origins;
 
 /// The value of the cookie `name`, from a page whose origin was checked or from no page. Of several the first that is not empty
 /// counts: browsers send the one with the longest path first.
-pub(super) fn token<'a>(request: &'a Request, name: &str, origins: &Origins) -> Option<&'a str> {
+pub(in crate::push) fn token<'a>(
+    request: &'a Request,
+    name: &str,
+    origins: &Origins,
+) -> Option<&'a str> {
     is_checked(request, origins).then(|| find(request, name))?
 }
 
