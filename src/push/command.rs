@@ -1,14 +1,14 @@
-//! The JSON that clients say (`oneloop.v1`), parsed into commands.
+//! The JSON commands of clients (`oneloop.v1`).
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// The longest `ref`, in bytes of the string or of the number as it was written.
+/// The longest `ref`, in bytes of the string, or of the number as written.
 pub const REFERENCE_BYTES_MAX: usize = 64;
 
-/// What a client asks for. (Printed in tests alone: it holds tokens, which no log may show.)
+/// A client's command. (Printable in tests alone: it holds tokens, which no log may show.)
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub struct ClientCommand<'a> {
@@ -19,40 +19,39 @@ pub struct ClientCommand<'a> {
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub enum Action<'a> {
-    /// Texts of grants, not yet looked at.
+    /// Texts of grants, not checked yet.
     Subscribe(Vec<Cow<'a, str>>),
     Unsubscribe(Vec<Cow<'a, str>>),
-    /// The answer may say where the client stands.
+    /// The answer holds the client's cursor if it `wants_cursor`.
     Ping {
         wants_cursor: bool,
     },
     Auth(Auth<'a>),
-    /// Something for the back end, on a topic that is not yet looked at.
+    /// Data for the back end, on a topic that is not checked yet.
     Send {
         data: Data<'a>,
         topic: Option<Cow<'a, str>>,
     },
 }
 
-/// What comes with `auth`: the token, and where there was none before, what a handshake would have carried.
+/// The members of `auth`: the token and, if it is the connection's first, what its handshake would have carried.
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub struct Auth<'a> {
-    /// Not yet looked at.
+    /// Not checked yet.
     pub token: Cow<'a, str>,
-    /// The cursor that the client comes back with.
+    /// The cursor of a client that comes back.
     pub since: Option<Cow<'a, str>>,
-    /// Texts of grants, not yet looked at.
+    /// Texts of grants, not checked yet.
     pub topics: Vec<Cow<'a, str>>,
 }
 
-/// The `ref` of a command, a string or a number, that its answer repeats as it was written: `1.0`
-/// stays `1.0`.
+/// The `ref` of a command, a string or a number, which its answer repeats as written: `1.0` stays `1.0`.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Reference<'a>(&'a RawValue);
 
-/// Any JSON, as it was written.
+/// Any JSON, as written.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Data<'a>(&'a RawValue);
@@ -79,11 +78,11 @@ impl PartialEq for Reference<'_> {
 
 impl Eq for Reference<'_> {}
 
-/// A text that is no command, and why: a fixed sentence, nothing of the text is in it.
+/// The reason why a text is not a command: a fixed sentence that shows nothing of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedCommand(pub &'static str);
 
-/// The members that matter, each at most once: the derived code refuses a second one.
+/// The known members, each at most once: the derived code refuses a second one.
 #[derive(Deserialize)]
 struct CommandMembers<'a> {
     #[serde(borrow)]
@@ -113,8 +112,8 @@ fn present<'a, D: Deserializer<'a>>(value: D) -> Result<Option<&'a RawValue>, D:
 }
 
 impl<'a> ClientCommand<'a> {
-    /// Reads `{"op":"subscribe","topic":"room.7","ref":1}` and the like; unknown members are passed
-    /// over, and a `null` counts as absent.
+    /// Reads `{"op":"subscribe","topic":"room.7","ref":1}` and the like; unknown members are skipped, and a `null` counts as
+    /// absent.
     pub fn parse(text: &'a str) -> Result<ClientCommand<'a>, MalformedCommand> {
         // serde takes an array of the values for a struct as well.
         if !text.trim_ascii_start().starts_with('{') {
@@ -162,7 +161,7 @@ fn one_or_several<'a>(
     }
 }
 
-/// Whether a text is a command about topics, as far as can be told without reading all of it. It decides on a price: a text that
+/// Returns whether a text seems to be a command about topics, without parsing it. The answer decides on a price only: a text that
 /// is made to look like one is bounded as well.
 pub fn asks_for_topics(text: &str) -> bool {
     let value = text.split_once("\"op\"").and_then(|(_, rest)| rest.trim_start().strip_prefix(':'));
@@ -173,12 +172,12 @@ pub fn asks_for_topics(text: &str) -> bool {
 }
 
 impl<'a> Reference<'a> {
-    /// Reads one that was kept as its text.
+    /// Reads a reference that was kept as its text.
     pub fn parse(text: &'a str) -> Option<Reference<'a>> {
         Reference::new(serde_json::from_str(text).ok()?).ok()
     }
 
-    /// As it was written.
+    /// The reference as written.
     pub fn text(&self) -> &'a str {
         self.0.get()
     }

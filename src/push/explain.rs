@@ -1,35 +1,34 @@
-//! By which rule a token hears a topic: the answer of `oneloop explain`.
+//! The rule by which a token hears a topic: the answer of `oneloop explain`.
 
 use std::fmt;
 
 use super::token::Identity;
 use crate::engine::pubsub::topic::{Grant, is_user_topic, user_topic};
 
-/// Whether the messages of a topic reach the holder of a token, and why. Shown as a sentence.
+/// The rule that decides whether the messages of a topic reach the holder of a token. Displays as a sentence.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// It is the topic of the user whom the token speaks for.
+    /// Yes: the topic is that of the token's own user.
     Own,
-    /// `topics` has this grant.
+    /// Yes: a grant in `topics` covers it.
     Hears(GrantSource, &'a Grant),
-    /// `may` has this grant: it hears the topic once it has subscribed.
+    /// After subscribing: a grant in `may` covers it.
     OnRequest(GrantSource, &'a Grant),
-    /// The topic of another user, and the token is not an admin's.
+    /// No: the topic is another user's, and the token is not an admin's.
     OfAnotherUser,
-    /// No grant covers it.
+    /// No: no grant covers it.
     Uncovered,
 }
 
-/// Where a grant is written.
+/// The place of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantSource {
     Token,
     Settings,
 }
 
-/// The first rule by which `identity` hears the messages on `topic` (well-formed, see
-/// [`published`](crate::engine::pubsub::topic::published)) on a route with these settings, or the reason why it
-/// does not.
+/// Returns the first rule by which `identity` hears the messages on `topic` (well-formed, see
+/// [`published`](crate::engine::pubsub::topic::published)) on a route with these settings, or the reason why it does not.
 pub fn explain<'a>(
     identity: &'a Identity,
     route_topics: &'a [Grant],
@@ -39,8 +38,6 @@ pub fn explain<'a>(
     if user_topic(&identity.sub).as_deref() == Some(topic) {
         return Verdict::Own;
     }
-    let hearing =
-        |grants: &'a [Grant]| grants.iter().find(|grant| grant.covers(identity.admin, topic));
     let rules = [
         (&identity.topics[..], GrantSource::Token, Verdict::Hears as fn(_, _) -> _),
         (route_topics, GrantSource::Settings, Verdict::Hears),
@@ -48,7 +45,7 @@ pub fn explain<'a>(
         (route_may, GrantSource::Settings, Verdict::OnRequest),
     ];
     for (grants, source, verdict) in rules {
-        if let Some(grant) = hearing(grants) {
+        if let Some(grant) = grants.iter().find(|grant| grant.covers(identity.admin, topic)) {
             return verdict(source, grant);
         }
     }
@@ -61,23 +58,17 @@ pub fn explain<'a>(
 impl fmt::Display for Verdict<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Own => write!(out, "yes: it is the user's own topic"),
+            Verdict::Own => out.write_str("yes: it is the user's own topic"),
             Verdict::Hears(source, grant) => write!(out, "yes: `topics` {source} has `{grant}`"),
             Verdict::OnRequest(source, grant) => {
                 write!(out, "on request: `may` {source} has `{grant}`: it hears it once subscribed")
             }
-            Verdict::OfAnotherUser => {
-                write!(
-                    out,
-                    "no: the topic of another user, which takes a token with `\"admin\": true`"
-                )
-            }
-            Verdict::Uncovered => {
-                write!(
-                    out,
-                    "no: neither `topics` nor `may`, in the token or in the settings, covers it"
-                )
-            }
+            Verdict::OfAnotherUser => out.write_str(
+                "no: the topic of another user, which takes a token with `\"admin\": true`",
+            ),
+            Verdict::Uncovered => out.write_str(
+                "no: neither `topics` nor `may`, in the token or in the settings, covers it",
+            ),
         }
     }
 }

@@ -1,20 +1,20 @@
-//! The product: decides who may hear what, as a [`Handler`] like any other.
+//! The product: decides which client may hear a topic, as a [`Handler`] like any other.
 //!
-//! What a connection is and listens to stands in the hub: its own topic is there for the reason [`Reason::Own`]. Here is
-//! kept only what few connections have: a token that is still to come, and rights beyond those of the route.
+//! The subscriptions of a connection are in the hub, each with its [`Reason`]. Kept here is only what few connections have: a
+//! token that is still to come, and rights beyond those of the route.
 
 mod command;
 pub mod explain;
 mod orders;
 mod quota;
-mod subscriptions;
+mod rights;
 pub mod token;
 mod upstream;
 mod welcome;
 pub mod wire;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{self, Config, Format, RouteConfig};
@@ -24,40 +24,31 @@ use crate::engine::client::outbox::Slow;
 use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::pubsub::topic::{Grant, text_of_key, user_topic};
+use crate::engine::pubsub::topic::user_topic;
 use crate::engine::server::{ReplayItem, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
 use command::{Action, Auth, ClientCommand, Reference};
-use subscriptions::{echo, heard, join_all, own_topic};
-use token::place::{MissingToken, TokenPlace, instead, presented};
+pub use rights::grants;
+use rights::{TopicRefusal, TopicRights, echo, own_topic};
+use token::place::{MissingToken, TokenPlace, find};
 use token::{Identity, KeySettings, Keys, TokenRefusal};
 use upstream::Upstream;
+use welcome::{send_refusals, topics_of, welcome};
 
 /// The subprotocol of the JSON frames.
 pub const PROTOCOL: &str = "oneloop.v1";
 
-/// What a connection may do beyond what its route's settings say.
-#[derive(Default)]
-struct Rights {
-    may: Vec<Grant>,
-    admin: bool,
-}
-
-/// The handler of a route on which users hear their topics.
+/// The handler of a route on which users subscribe to topics.
 pub struct Push {
     keys: Rc<Keys>,
     format: Format,
-    /// Origins whose pages may show a cookie.
+    /// Origins whose pages may present a cookie.
     origins: Origins,
-    topics: Vec<Grant>,
-    may: Vec<Grant>,
-    anonymous: Vec<Grant>,
     single_session: bool,
-    /// Connections that have shown no token yet, and what they showed instead.
+    rights: TopicRights,
+    /// Connections without a token so far, and what they presented in its place.
     waiting: HashMap<ConnId, MissingToken>,
-    /// Of those whose token carries `may` or `admin`.
-    rights: HashMap<ConnId, Rights>,
     slow: config::Slow,
     upstream: Option<Upstream>,
 }
@@ -68,34 +59,32 @@ impl Push {
     /// # Errors
     /// A sentence that names the malformed grant.
     pub fn new(keys: Rc<Keys>, route: &RouteConfig) -> Result<Push, String> {
-        let anonymous = grants("anonymous", &route.anonymous)?;
-        if let Some(grant) = anonymous.iter().find(|grant| grant.is_user()) {
-            return Err(format!(
-                "anonymous: `{grant}` would be a user's topic: those need a token"
-            ));
-        }
         Ok(Push {
             keys,
             format: route.format,
             origins: route.origins.clone(),
-            topics: grants("topics", &route.topics)?,
-            may: grants("may", &route.may)?,
-            anonymous,
             single_session: route.single_session,
+            rights: TopicRights::new(route)?,
             waiting: HashMap::new(),
-            rights: HashMap::new(),
             slow: route.slow,
             upstream: route.upstream.clone().map(Upstream::new),
         })
     }
 
-    /// A user's connection begins to listen. Returns the keys above `topics_per_client_max`.
+    /// Checks a token, and counts the time that it takes.
+    fn check(&self, server: &mut Scope<'_>, token: &str) -> Result<Identity, TokenRefusal> {
+        let (checked, microseconds) = self.keys.check_at_a_price(token, server.now().unix);
+        server.count_costly(microseconds);
+        checked
+    }
+
+    /// Subscribes a user's connection to the topics of its token. Returns those that it may not have.
     fn enter(
         &mut self,
         server: &mut Scope<'_>,
         id: ConnId,
         identity: &Identity,
-    ) -> Result<Vec<String>, Close> {
+    ) -> Result<Vec<TopicRefusal>, Close> {
         let own = user_topic(&identity.sub).expect("a checked token has a valid sub");
         let max = server.bounds().clients_per_user_max;
         if self.single_session {
@@ -104,61 +93,36 @@ impl Push {
             }
         }
         if max > 0 {
-            let twins = server.owners_anywhere(&own);
-            // A twin whose phone has changed the network since is dead, and nobody has noticed yet.
-            if twins.len() >= max && server.vacate_dead(twins.into_iter(), 0).is_none() {
+            let others = server.owners_anywhere(&own);
+            // The user's phone may have changed its network, which leaves a dead connection that nobody has noticed yet.
+            if others.len() >= max && server.vacate_dead(others.into_iter(), 0).is_none() {
                 return Err(Close::busy(1000, "clients_per_user_max: close another connection"));
             }
         }
         server.welcome(id);
         server.subscribe(id, &own, Reason::Own);
-        Ok(self.grant(server, id, identity))
+        Ok(self.rights.grant(server, id, identity))
     }
 
-    /// What a token says beyond who its user is. Returns the keys above `topics_per_client_max`.
-    fn grant(&mut self, server: &mut Scope<'_>, id: ConnId, identity: &Identity) -> Vec<String> {
-        let granted = identity.topics.iter().chain(&self.topics);
-        let excess = join_all(server, id, granted.flat_map(|grant| grant.keys(identity.admin)));
-        if identity.admin || !identity.may.is_empty() {
-            let rights = Rights { may: identity.may.clone(), admin: identity.admin };
-            self.rights.insert(id, rights);
-        } else {
-            self.rights.remove(&id);
+    /// Completes a handshake that carries everything: `topic`, possibly several times, asks for more than the token grants, and
+    /// `since` for the messages missed on all of these topics.
+    fn complete(
+        &mut self,
+        server: &mut Scope<'_>,
+        id: ConnId,
+        sub: Option<&str>,
+        request: &Request,
+        excess: Vec<TopicRefusal>,
+    ) {
+        let mut refused = self.rights.subscribe_all(server, id, request.query_all("topic"));
+        refused.extend(excess);
+        if self.format == Format::Json {
+            welcome(server, id, sub, request.query("since"));
+            send_refusals(server, id, &refused);
         }
-        server.close_at(id, identity.expires, Close::EXPIRED.code);
-        excess
     }
 
-    /// The same user's newer token: it replaces what the older one granted. What was asked for stays as far as the newer one
-    /// permits it.
-    fn renew(&mut self, server: &mut Scope<'_>, id: ConnId, identity: &Identity) -> Vec<String> {
-        let granted: HashSet<&str> = identity
-            .topics
-            .iter()
-            .chain(&self.topics)
-            .flat_map(|grant| grant.keys(identity.admin))
-            .collect();
-        for (key, reason) in server.topics(id) {
-            let stays = match reason {
-                Reason::Own | Reason::Joined => true,
-                _ if granted.contains(key.as_str()) => {
-                    server.set_reason(id, &key, Reason::Granted);
-                    true
-                }
-                Reason::Asked => Grant::parse(&text_of_key(&key)).is_some_and(|wanted| {
-                    let mut may = identity.may.iter().chain(&self.may);
-                    may.any(|grant| grant.permits(identity.admin, &wanted))
-                }),
-                Reason::Granted => false,
-            };
-            if !stays {
-                server.unsubscribe(id, &key);
-            }
-        }
-        self.grant(server, id, identity)
-    }
-
-    /// The command `auth`: the token that was awaited, or a newer one.
+    /// Obeys `auth`: the token that was awaited, or a newer one.
     fn authenticate(
         &mut self,
         server: &mut Scope<'_>,
@@ -166,65 +130,72 @@ impl Push {
         auth: &Auth<'_>,
         reference: Option<Reference<'_>>,
     ) {
-        let (checked, microseconds) = self.keys.check_at_a_price(&auth.token, server.now().unix);
-        server.count_costly(microseconds);
-        let identity = match checked {
-            Ok(identity) => identity,
-            Err(refusal) => return server.close(id, bad_token(&refusal)),
-        };
-        let own = own_topic(server, id);
-        let result = match &own {
-            Some(own) if user_topic(&identity.sub).as_ref() != Some(own) => {
-                let detail = format!("a renewal must keep {}", self.keys.user_claim());
-                Err(bad_token(&TokenRefusal::Claims(detail.into())))
-            }
-            Some(_) => Ok(self.renew(server, id, &identity)),
-            None => {
-                // What an anonymous client heard ends: the token says what it hears from now on.
-                for (key, reason) in server.topics(id) {
-                    if reason != Reason::Joined {
-                        server.unsubscribe(id, &key);
-                    }
+        let result = self.check(server, &auth.token).map_err(|refusal| bad_token(&refusal));
+        let result = result.and_then(|identity| {
+            let excess = match own_topic(server, id) {
+                Some(own) if user_topic(&identity.sub).as_ref() != Some(&own) => {
+                    let detail = format!("a renewal must keep {}", self.keys.user_claim());
+                    Err(bad_token(&TokenRefusal::Claims(detail.into())))
                 }
-                self.enter(server, id, &identity)
-            }
-        };
-        let excess = match result {
-            Ok(excess) => excess,
+                Some(_) => Ok(self.rights.renew(server, id, &identity)),
+                None => {
+                    // The token replaces what the client could have without one.
+                    for (key, reason) in server.topics(id) {
+                        if reason != Reason::Joined {
+                            server.unsubscribe(id, &key);
+                        }
+                    }
+                    self.enter(server, id, &identity)
+                }
+            };
+            excess.map(|excess| (identity, excess))
+        });
+        let (identity, excess) = match result {
+            Ok(authenticated) => authenticated,
             Err(close) => return server.close(id, close),
         };
+        let mut refused = Vec::new();
         if self.waiting.remove(&id).is_some() {
             let asked = auth.topics.iter().map(|topic| Cow::Borrowed(&**topic));
-            let refused = self.ask_for(server, id, asked);
-            self.welcome(server, id, Some(&identity.sub), auth.since.as_deref());
-            let text = wire::authed(&identity.sub, &heard(server, id), reference);
-            server.send(id, &Frame::text(&text));
-            self.tell_refused(server, id, &refused);
-        } else {
-            let text = wire::authed(&identity.sub, &heard(server, id), reference);
-            server.send(id, &Frame::text(&text));
+            refused = self.rights.subscribe_all(server, id, asked);
+            if self.format == Format::Json {
+                welcome(server, id, Some(&identity.sub), auth.since.as_deref());
+            }
         }
-        self.tell_excess(server, id, &excess);
+        refused.extend(excess);
+        let text = wire::authed(&identity.sub, &topics_of(server, id), reference);
+        server.send(id, &Frame::text(&text));
+        if self.format == Format::Json {
+            send_refusals(server, id, &refused);
+        }
     }
 
     fn obey(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str, command: ClientCommand<'_>) {
         let reference = command.reference;
-        let instead = self.waiting.get(&id).copied();
+        let missing = self.waiting.get(&id).copied();
         let answer = match command.action {
             Action::Ping { wants_cursor } => {
                 let cursor = wants_cursor.then(|| server.place_of(id)).flatten();
                 wire::pong(cursor.as_deref(), reference)
             }
             Action::Auth(_) => return server.defer(id, text),
-            _ if instead.is_some() => {
-                let instead = instead.filter(|instead| *instead != MissingToken::Nothing);
-                return server.close(id, no_token(instead.unwrap_or(MissingToken::Command)));
+            _ if missing.is_some() => {
+                let missing = missing.filter(|missing| *missing != MissingToken::Nothing);
+                return server.close(id, no_token(missing.unwrap_or(MissingToken::Command)));
             }
             Action::Subscribe(topics) => {
-                return self.each_topic(server, id, &topics, reference, Push::subscribe);
+                let subscribe = |topic: &str, server: &mut Scope<'_>| {
+                    let subscribed = self.rights.subscribe(server, id, topic);
+                    subscribed.map(|()| wire::subscribed(topic, reference))
+                };
+                return answer_each(server, id, &topics, reference, subscribe);
             }
             Action::Unsubscribe(topics) => {
-                return self.each_topic(server, id, &topics, reference, Push::unsubscribe);
+                let unsubscribe = |topic: &str, server: &mut Scope<'_>| {
+                    let unsubscribed = self.rights.unsubscribe(server, id, topic);
+                    unsubscribed.map(|()| wire::unsubscribed(topic, reference))
+                };
+                return answer_each(server, id, &topics, reference, unsubscribe);
             }
             Action::Send { data, topic } => {
                 match self.pass_on(server, id, data, topic.as_deref(), reference) {
@@ -237,6 +208,36 @@ impl Push {
     }
 }
 
+/// Answers a command for each topic that it names. Beyond `topics_per_client_max` of them, one error stands for the rest.
+fn answer_each(
+    server: &mut Scope<'_>,
+    id: ConnId,
+    topics: &[Cow<'_, str>],
+    reference: Option<Reference<'_>>,
+    mut obey: impl FnMut(&str, &mut Scope<'_>) -> Result<String, &'static str>,
+) {
+    if topics.is_empty() {
+        // Reading it was not free.
+        server.count_topic(id);
+    }
+    for (number, topic) in topics.iter().enumerate() {
+        let is_beyond = number >= server.bounds().topics_per_client_max;
+        let answer = if is_beyond {
+            server.metrics().topics_refused += 1;
+            wire::error("too_many_topics", None, reference)
+        } else if !server.count_topic(id) {
+            server.metrics().topics_refused += 1;
+            wire::error("busy", echo(topic), reference)
+        } else {
+            obey(topic, server).unwrap_or_else(|code| wire::error(code, echo(topic), reference))
+        };
+        server.send(id, &Frame::text(&answer));
+        if is_beyond {
+            return;
+        }
+    }
+}
+
 impl Handler for Push {
     fn on_open(
         &mut self,
@@ -246,26 +247,23 @@ impl Handler for Push {
     ) -> Result<(), Reject> {
         let cookie = self.keys.cookie();
         let in_cookie =
-            || cookie.and_then(|name| token::cookie::token(request, name, &self.origins));
-        let Some((token, place)) = presented(request, in_cookie) else {
-            if self.anonymous.is_empty() {
-                self.waiting.insert(id, instead(request, cookie.is_some()));
+            || cookie.and_then(|name| token::cookie::find(request, name, &self.origins));
+        let Some((token, place)) = find(request, in_cookie) else {
+            if !self.rights.has_anonymous() {
+                self.waiting.insert(id, MissingToken::of(request, cookie.is_some()));
                 server.await_token(id, request.address());
                 return Ok(());
             }
-            let keys = self.anonymous.iter().flat_map(|grant| grant.keys(false));
-            let excess = join_all(server, id, keys);
-            self.arrive(server, id, None, request, &excess);
+            let excess = self.rights.grant_anonymous(server, id);
+            self.complete(server, id, None, request, excess);
             return Ok(());
         };
-        let (checked, microseconds) = self.keys.check_at_a_price(&token, server.now().unix);
-        server.count_costly(microseconds);
-        let identity = checked.map_err(|refusal| match place {
+        let identity = self.check(server, &token).map_err(|refusal| match place {
             TokenPlace::Header => Reject::Http(unauthorized(&refusal)),
             TokenPlace::Address => Reject::Close(bad_token(&refusal)),
         })?;
         let excess = self.enter(server, id, &identity).map_err(Reject::Close)?;
-        self.arrive(server, id, Some(&identity.sub), request, &excess);
+        self.complete(server, id, Some(&identity.sub), request, excess);
         Ok(())
     }
 
@@ -299,7 +297,7 @@ impl Handler for Push {
             }
         };
         match self.waiting.get(&id) {
-            Some(instead) if code == Close::NO_TOKEN.code => server.close(id, no_token(*instead)),
+            Some(missing) if code == Close::NO_TOKEN.code => server.close(id, no_token(*missing)),
             None if code == Close::EXPIRED.code => server.close(id, Close::EXPIRED),
             _ => {}
         }
@@ -335,31 +333,31 @@ impl Handler for Push {
 
     fn on_close(&mut self, _server: &mut Scope<'_>, id: ConnId) {
         self.waiting.remove(&id);
-        self.rights.remove(&id);
+        self.rights.forget(id);
     }
 
     fn on_order(&mut self, server: &mut Scope<'_>, order: &Order) -> usize {
         self.carry_out(server, order)
     }
 
-    /// Clients who are connected keep what they were granted, until they renew their token or it ends.
+    /// Connected clients keep what they were granted until their token ends or they renew it.
     fn on_reload(&mut self, config: &Config, route: &RouteConfig) {
         let keys = match config.jwt.has_key() {
             true => Keys::new(&KeySettings::of(&config.jwt)).map(Rc::new),
-            // The process made its secret itself.
+            // The process generated its secret itself.
             false => Ok(Rc::clone(&self.keys)),
         };
         match keys.and_then(|keys| Push::new(keys, route)) {
-            Ok(Push { keys, origins, topics, may, anonymous, single_session, .. }) => {
+            Ok(Push { keys, origins, rights, single_session, .. }) => {
                 (self.keys, self.origins, self.single_session) = (keys, origins, single_session);
-                (self.topics, self.may, self.anonymous) = (topics, may, anonymous);
+                self.rights.reload(rights);
             }
             Err(problem) => log::error!("{} stays as it was: {problem}", route.path),
         }
     }
 }
 
-/// The frame of a message that a client missed, or of the notice that messages may be missing.
+/// The frame of a message that a client missed, or of the notice that some may be missing.
 fn encode(item: &ReplayItem<'_>) -> Frame {
     match item {
         ReplayItem::Message { cursor, topic, payload } => enveloped(cursor, topic, payload),
@@ -378,11 +376,11 @@ fn bad_token(refusal: &TokenRefusal) -> Close {
     close.because(reason_of(refusal))
 }
 
-fn no_token(instead: MissingToken) -> Close {
-    Close::NO_TOKEN.because(wire::refusal("no_token", &instead.advice()))
+fn no_token(missing: MissingToken) -> Close {
+    Close::NO_TOKEN.because(wire::refusal("no_token", &missing.advice()))
 }
 
-/// RFC 6750 section 3.1.
+/// The answer to a bad token in a header (RFC 6750 section 3.1).
 fn unauthorized(refusal: &TokenRefusal) -> Response {
     let response = Response::json(401, reason_of(refusal))
         .with("WWW-Authenticate", "Bearer error=\"invalid_token\"");
@@ -401,17 +399,4 @@ fn reason_of(refusal: &TokenRefusal) -> String {
         }
         _ => wire::refusal(refusal.name(), &refusal.detail()),
     }
-}
-
-/// The grants of a setting.
-///
-/// # Errors
-/// A sentence that names the first malformed one.
-pub fn grants(setting: &str, texts: &[String]) -> Result<Vec<Grant>, String> {
-    let parse = |text: &String| {
-        Grant::parse(text).ok_or_else(|| {
-            format!("{setting}: `{text}` is no topic (`news`, `room.7`), nor `room.*`, nor `*`")
-        })
-    };
-    texts.iter().map(parse).collect()
 }

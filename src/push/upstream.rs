@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Push;
 use super::quota::{Added, Senders};
-use super::subscriptions::own_topic;
+use super::rights::own_topic;
 use super::wire::{self, Data, Reference};
 use crate::clock::{Millis, RateLimit};
 use crate::engine::client::frame::Frame;
@@ -98,7 +98,7 @@ impl Push {
         let own = own_topic(server, id).filter(|_| self.upstream.is_some()).ok_or("forbidden")?;
         if let Some(topic) = topic {
             topic::published(topic.as_bytes()).ok_or("bad_topic")?;
-            if !self.may_speak_on(server, id, topic) {
+            if !self.rights.may_publish(server, id, topic) {
                 return Err("forbidden");
             }
         }
@@ -138,12 +138,6 @@ impl Push {
         let ticket = Ticket::of_route(server.route(), number);
         server.ask(command, ticket);
         Ok(())
-    }
-
-    /// Whether a client listens to the topic, or may.
-    fn may_speak_on(&self, server: &mut Scope<'_>, id: ConnId, topic: &str) -> bool {
-        let admin = self.rights.get(&id).is_some_and(|rights| rights.admin);
-        server.hears(id, topic) || self.may(id, true).any(|grant| grant.covers(admin, topic))
     }
 
     /// Tells a client what became of what it sent.

@@ -1,28 +1,25 @@
-//! The JSON that clients are told (`oneloop.v1`): frames and reasons, written but not sent.
+//! The JSON frames and close reasons for clients (`oneloop.v1`), encoded but not sent.
 
 use data_encoding::BASE64;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
+use crate::engine::client::frame::CLOSE_REASON_BYTES_MAX;
+
 pub use super::command::{Action, ClientCommand, Data, MalformedCommand, Reference};
 
-/// The longest reason of a close frame, in bytes (RFC 6455 section 5.5: 125, of which the code
-/// takes two).
-pub const REASON_BYTES_MAX: usize = 123;
-
-/// A payload nested deeper than this travels as a string: with the frame around it, it would exceed
-/// the 127 levels that many parsers stop at (serde_json for one), and a client that cannot read a
-/// frame loses its `id` as well.
+/// A payload nested deeper than this travels as a string: with the frame around it, it would exceed the 127 levels at which many
+/// parsers stop (serde_json for one), and a client that cannot read a frame loses its `id` as well.
 const NESTING_MAX: usize = 126;
 
-/// About how long the frame of a message is: exactly, for a payload that is JSON and a topic without escapes.
+/// The length of a message's frame: exact for a JSON payload and a topic without escapes, else an estimate.
 pub fn message_length(topic: &str, id: &str, payload: &[u8]) -> usize {
     let around = r#"{"topic":"","id":"","data":}"#;
     around.len() + topic.len() + id.len() + payload.len()
 }
 
-/// Appends the frame of a message. `data` is the payload itself if it is JSON, else a string of it,
-/// and if it is not UTF-8 either `data64` (base64 with padding, RFC 4648 section 4).
+/// Appends the frame of a message. `data` is the payload itself if it is JSON, or a string of it if it is UTF-8; any other payload
+/// becomes `data64` (base64 with padding, RFC 4648 section 4).
 pub fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"topic\":");
     append(topic, out);
@@ -49,22 +46,22 @@ pub fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
 pub struct Welcome<'a> {
     /// The connection's name.
     pub conn: &'a str,
-    /// Its user; an anonymous client has none.
+    /// Its user; `None` for an anonymous client.
     pub sub: Option<&'a str>,
-    /// What it listens to, sorted.
+    /// Its topics, sorted.
     pub topics: &'a [String],
     /// `ping_seconds`.
     pub ping: u64,
-    /// The cursor where it stands.
+    /// Its cursor.
     pub id: &'a str,
-    /// Whether what it missed follows.
+    /// Whether the messages that it missed follow.
     pub resumed: bool,
-    /// Where not: the cursor behind which everything is held.
+    /// If they do not: the cursor after which all messages are held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<&'a str>,
 }
 
-/// The first frame, as JSON.
+/// Encodes the first frame.
 pub fn welcome(welcome: &Welcome<'_>) -> String {
     #[derive(Serialize)]
     struct Tagged<'a> {
@@ -75,7 +72,7 @@ pub fn welcome(welcome: &Welcome<'_>) -> String {
     text(&Tagged { op: "welcome", welcome })
 }
 
-/// All other frames: each has some of these members, in this order.
+/// The members of all other frames, of which each has some, in this order.
 #[derive(Default, Serialize)]
 struct AnswerFrame<'a> {
     op: &'static str,
@@ -110,36 +107,34 @@ pub fn unsubscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
     })
 }
 
-/// The answer to `ping`; `id` is the cursor that includes all that the client was told so far.
+/// The answer to `ping`; `id` is a cursor that covers everything the client was sent so far.
 pub fn pong(id: Option<&str>, reference: Option<Reference<'_>>) -> String {
     text(&AnswerFrame { op: "pong", id, reference, ..AnswerFrame::default() })
 }
 
-/// The answer to an `auth` that was accepted; `topics` are what the client listens to from now on,
-/// sorted.
+/// The answer to an accepted `auth`; `topics` are the client's topics from now on, sorted.
 pub fn authed(sub: &str, topics: &[String], reference: Option<Reference<'_>>) -> String {
     let (sub, topics) = (Some(sub), Some(topics));
     text(&AnswerFrame { op: "authed", sub, topics, reference, ..AnswerFrame::default() })
 }
 
-/// The answer to a `send` that Redis has: as the entry with this id, where it went to a stream.
+/// The answer to a `send` that Redis has accepted; `id` is that of its entry if it went to a stream.
 pub fn sent(id: Option<&str>, reference: Option<Reference<'_>>) -> String {
     text(&AnswerFrame { op: "sent", id, reference, ..AnswerFrame::default() })
 }
 
-/// The answer to a command that was understood and not carried out, for instance `forbidden`.
+/// The answer to a command that was understood but not carried out, for instance `forbidden`.
 pub fn error(code: &str, topic: Option<&str>, reference: Option<Reference<'_>>) -> String {
     text(&AnswerFrame { op: "error", code: Some(code), topic, reference, ..AnswerFrame::default() })
 }
 
-/// Messages after the one with the id `from` may have been missed.
+/// The notice that messages after the one with the id `from` may be missing.
 pub fn gap(from: &str) -> String {
     text(&AnswerFrame { op: "gap", from: Some(from), ..AnswerFrame::default() })
 }
 
-/// The reason of a close, or the body of a refused handshake: a word for programs, a sentence for
-/// people. At most [`REASON_BYTES_MAX`]: the end of `detail` goes missing if need be, and it is
-/// left out if empty.
+/// The reason of a close, or the body of a refused handshake: a word for programs and a sentence for people, which is cut to fit
+/// [`CLOSE_REASON_BYTES_MAX`], and left out if empty.
 pub fn refusal(reason: &'static str, detail: &str) -> String {
     #[derive(Serialize)]
     struct Refusal<'a> {
@@ -150,7 +145,7 @@ pub fn refusal(reason: &'static str, detail: &str) -> String {
     cut(detail, |detail| text(&Refusal { reason, detail }))
 }
 
-/// The same of what a client may try again after `retry` milliseconds.
+/// The same for a client that may try again after `retry` milliseconds.
 pub fn refusal_for_now(reason: &'static str, detail: &str, retry: u64) -> String {
     #[derive(Serialize)]
     struct Refusal<'a> {
@@ -161,7 +156,7 @@ pub fn refusal_for_now(reason: &'static str, detail: &str, retry: u64) -> String
     cut(detail, |detail| text(&Refusal { retry, reason, detail }))
 }
 
-/// The reason of a close in a back end's words. At most [`REASON_BYTES_MAX`]: their end goes missing if need be.
+/// The reason of a close in a back end's words, cut to fit [`CLOSE_REASON_BYTES_MAX`].
 pub fn reason(words: &str) -> String {
     #[derive(Serialize)]
     struct Words<'a> {
@@ -170,17 +165,17 @@ pub fn reason(words: &str) -> String {
     cut(words, |reason| text(&Words { reason }))
 }
 
-/// What `write` makes of as much of the words as a close frame has room for.
+/// Calls `write` with as much of the words as a close frame has room for.
 fn cut(words: &str, write: impl Fn(&str) -> String) -> String {
     // Each character takes at least its own bytes, so what begins beyond the limit cannot stay.
-    let ends = words.char_indices().map(|(at, _)| at).take_while(|at| *at < REASON_BYTES_MAX);
+    let ends = words.char_indices().map(|(at, _)| at).take_while(|at| *at < CLOSE_REASON_BYTES_MAX);
     let ends: Vec<usize> =
-        ends.chain((words.len() <= REASON_BYTES_MAX).then_some(words.len())).collect();
+        ends.chain((words.len() <= CLOSE_REASON_BYTES_MAX).then_some(words.len())).collect();
     ends.iter()
         .rev()
         .map(|end| write(&words[..*end]))
-        .find(|text| text.len() <= REASON_BYTES_MAX)
-        .expect("what stands around the words fits alone")
+        .find(|text| text.len() <= CLOSE_REASON_BYTES_MAX)
+        .expect("the JSON around the words fits")
 }
 
 fn text<T: Serialize>(frame: &T) -> String {
@@ -191,18 +186,18 @@ fn append(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("a string always serialises, and memory takes it");
 }
 
-/// Whether the text is JSON that a client's parser takes too.
+/// Returns whether the text is JSON that a client's parser accepts as well.
 fn is_embeddable(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok() && !is_nested_too_deeply(text)
 }
 
-/// Returns whether every parser of a back end takes this JSON: some refuse what is nested deeply, with all that stands around
-/// it, and some the half of a surrogate pair (RFC 8259 section 8.2), which is no character.
+/// Returns whether every back end's parser accepts this JSON: some refuse deep nesting, and some half of a surrogate pair (RFC 8259
+/// section 8.2), which is not a character.
 pub fn is_portable(json: &str) -> bool {
     !is_nested_too_deeply(json) && !has_lone_surrogate(json)
 }
 
-/// Expects JSON.
+/// Returns whether a string of the JSON has half of a surrogate pair.
 fn has_lone_surrogate(json: &str) -> bool {
     let mut rest = json;
     let mut awaits_low = false;
@@ -224,7 +219,7 @@ fn has_lone_surrogate(json: &str) -> bool {
     false
 }
 
-/// Expects JSON. (serde_json bounds the depth of what it builds, not of what it ignores.)
+/// Measures the depth by hand: serde_json bounds it for values that it builds, not for those that it ignores.
 fn is_nested_too_deeply(json: &str) -> bool {
     // Two brackets to a level.
     if json.len() <= 2 * NESTING_MAX {
@@ -437,17 +432,17 @@ mod tests {
             for count in [0, 1, 15, 30, 60, 87, 88, 89, 90, 123, 124, 1000] {
                 let detail = detail.repeat(count);
                 let reason = refusal("signature", &detail);
-                assert!(reason.len() <= REASON_BYTES_MAX);
+                assert!(reason.len() <= CLOSE_REASON_BYTES_MAX);
                 let value: Value = serde_json::from_str(&reason).unwrap();
                 let kept = value["detail"].as_str().unwrap_or_default();
                 assert!(detail.starts_with(kept));
-                assert!(kept.len() == detail.len() || reason.len() + 12 > REASON_BYTES_MAX);
+                assert!(kept.len() == detail.len() || reason.len() + 12 > CLOSE_REASON_BYTES_MAX);
                 let reason = super::reason(&detail);
-                assert!(reason.len() <= REASON_BYTES_MAX);
+                assert!(reason.len() <= CLOSE_REASON_BYTES_MAX);
                 let value: Value = serde_json::from_str(&reason).unwrap();
                 let kept = value["reason"].as_str().unwrap();
                 assert!(detail.starts_with(kept));
-                assert!(kept.len() == detail.len() || reason.len() + 12 > REASON_BYTES_MAX);
+                assert!(kept.len() == detail.len() || reason.len() + 12 > CLOSE_REASON_BYTES_MAX);
             }
         }
     }

@@ -1,56 +1,53 @@
-//! What a token says (RFC 7519 section 4), checked strictly: from claims to an identity, or a
-//! reason why not.
+//! The claims of a token (RFC 7519 section 4), checked strictly: an identity, or the reason for a refusal.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 
-use super::claim::{Claim, named};
 use super::dates::{date, shown};
-use crate::engine::pubsub::topic::Grant;
+use crate::engine::pubsub::topic::{Grant, is_user_id};
 
-/// How far `nbf` may be ahead, in seconds, for its refusal to be one for now: clocks that are set at all do not differ by more.
+/// Seconds by which `nbf` may be ahead for the same token to be worth another try: clocks that are set at all do not differ by more.
 const EARLY_SECONDS_MAX: u64 = 240;
 
-/// Whom a token speaks for. (Printed in tests alone: no log may show a user.)
+/// The user of a token, and the rights that it grants. (Printable in tests alone: no log may show a user.)
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub struct Identity {
     /// The user's id: 1 to 255 bytes without control characters.
     pub sub: String,
-    /// The unix second at which an open connection ends: `exp`, or if that is already past (within
-    /// the leeway) `exp` and the leeway. Always ahead, and at most `u64::MAX`: compare, do not add.
+    /// The unix second at which an open connection ends: `exp`, or `exp` and the leeway if `exp` has already passed. Always in the
+    /// future, and at most `u64::MAX`: compare, do not add.
     pub expires: u64,
-    /// What it listens to from the start.
+    /// Topics subscribed to from the start.
     pub topics: Vec<Grant>,
-    /// What it may ask to listen to.
+    /// Topics that the client may ask for.
     pub may: Vec<Grant>,
-    /// Its grants reach the topics of users.
+    /// Whether its grants cover the topics of users.
     pub admin: bool,
 }
 
-/// Why a token is refused.
+/// The reason for which a token is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenRefusal {
-    /// In order, but for `exp`: come back with a fresh one.
+    /// In order but for `exp`: come back with a fresh token.
     Expired,
-    /// In order, but for `nbf`, which is so many seconds ahead: the same token will do when the time in `retry_seconds` has passed.
+    /// In order but for `nbf`, which is `seconds` ahead: the same token is accepted after `retry_seconds`.
     Early { seconds: u64, retry_seconds: u64 },
-    /// Not a token, or not signed with one of the keys in one of their algorithms.
+    /// Not a token, or not signed with one of the keys and one of its algorithms.
     Signature(&'static str),
-    /// Well signed, but its claims are malformed or not meant for us.
+    /// Well signed, but its claims are malformed or meant for another server.
     Claims(Cow<'static, str>),
 }
 
 impl TokenRefusal {
-    /// The refusal of what is signed well and is no set of claims.
+    /// The refusal of a well signed payload that is not a set of claims.
     pub const UNREADABLE: TokenRefusal =
         TokenRefusal::claims("not a JSON object, or one with a claim twice");
 
-    /// The refusal of claims by a fixed sentence.
     const fn claims(detail: &'static str) -> TokenRefusal {
         TokenRefusal::Claims(Cow::Borrowed(detail))
     }
@@ -65,7 +62,7 @@ impl TokenRefusal {
         }
     }
 
-    /// The same for people. Nothing of the token is in it, but by how much its clock is ahead.
+    /// A sentence for people. It shows nothing of the token but by how much its clock is ahead.
     pub fn detail(&self) -> Cow<'_, str> {
         match self {
             TokenRefusal::Expired => "exp has passed".into(),
@@ -77,21 +74,21 @@ impl TokenRefusal {
         }
     }
 
-    /// Whether the same token will do a little later.
+    /// Returns whether the same token will be accepted a little later.
     pub fn is_for_now(&self) -> bool {
         matches!(self, TokenRefusal::Early { .. })
     }
 }
 
-/// What the claims are held against.
+/// The requirements that claims must meet.
 pub struct Expected {
     /// The claim that names the user.
     pub user_claim: String,
-    /// One of these is required in `aud`, alone or among others; none: it is not checked.
+    /// Accepted audiences, one of which `aud` must name; if empty, `aud` is not checked.
     pub audience: Vec<String>,
-    /// One of these is required as `iss`; none: it is not checked.
+    /// Accepted issuers, one of which `iss` must be; if empty, `iss` is not checked.
     pub issuer: Vec<String>,
-    /// By how many seconds the issuer's clock may differ from ours, either way.
+    /// Seconds by which the issuer's clock may differ from ours, either way.
     pub leeway_seconds: u64,
 }
 
@@ -115,89 +112,79 @@ pub struct Issued<'a> {
     pub admin: bool,
 }
 
-/// A JSON object of claims; serde would take an array of the values for the struct as well.
-pub struct Claims(Members);
-
-/// The claims that matter, each once: the derived code refuses a second one. Others are passed
-/// over.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Members {
-    sub: Claim,
-    exp: Claim,
-    nbf: Claim,
-    /// Shown, never checked: it says nothing about whom the token is for.
-    iat: Claim,
-    aud: Claim,
-    iss: Claim,
-    topics: Claim,
-    may: Claim,
-    admin: Claim,
+/// The claims that matter, as they came. `null` is a value, and never an accepted one.
+#[derive(Default)]
+pub struct Claims {
+    /// The claim that names the user: `sub`, or another by the settings.
+    user: Option<Value>,
+    exp: Option<Value>,
+    nbf: Option<Value>,
+    /// Shown, never checked: it says nothing about the audience of the token.
+    iat: Option<Value>,
+    aud: Option<Value>,
+    iss: Option<Value>,
+    topics: Option<Value>,
+    may: Option<Value>,
+    admin: Option<Value>,
 }
 
 impl Claims {
-    /// Takes the user from another claim than `sub`.
+    /// Reads a payload, whose user is named by `user_claim`. Unknown claims are skipped.
     ///
     /// # Errors
-    /// The payload, which is that of the same token, has the claim twice.
-    pub fn of_user(self, payload: &[u8], claim: &str) -> Result<Claims, TokenRefusal> {
-        let sub = named(payload, claim).map_err(|_| TokenRefusal::UNREADABLE)?;
-        Ok(Claims(Members { sub, ..self.0 }))
+    /// The payload is not a JSON object, or has a known claim twice.
+    pub fn parse(payload: &[u8], user_claim: &str) -> serde_json::Result<Claims> {
+        let mut json = serde_json::Deserializer::from_slice(payload);
+        let claims = ClaimsSeed { user_claim }.deserialize(&mut json)?;
+        json.end()?;
+        Ok(claims)
     }
 
-    /// The user, by the claim with this name, and the dates, as lines for a person at the second `unix`; no line for what is not there.
+    /// The user and the dates as lines for a person, at the second `unix`; absent claims have no line.
     pub fn shown(self, user_claim: &str, unix: u64) -> String {
-        let Members { sub, iat, nbf, exp, .. } = self.0;
         let width = user_claim.len().max(3);
-        let user = sub.user_id().map(|id| format!("{user_claim:width$}  {id}\n"));
-        let dates = [("iat", iat), ("nbf", nbf), ("exp", exp)];
-        let there = dates.iter().filter(|(_, claim)| !matches!(claim, Claim::Absent));
-        let lines = there.map(|(name, claim)| format!("{name:width$}  {}\n", shown(claim, unix)));
+        let user = self.user.and_then(user_id).map(|id| format!("{user_claim:width$}  {id}\n"));
+        let dates = [("iat", &self.iat), ("nbf", &self.nbf), ("exp", &self.exp)];
+        let lines = dates.into_iter().filter_map(|(name, claim)| {
+            claim.as_ref().map(|claim| format!("{name:width$}  {}\n", shown(claim, unix)))
+        });
         user.into_iter().chain(lines).collect()
     }
 
-    /// Whom they speak for, at the second `unix`.
+    /// Checks the claims at the second `unix`.
     ///
-    /// `exp` is looked at last, so that `expired` means that the same claims, only fresh, would do.
+    /// `exp` is checked last, so that `expired` means that the same claims would be accepted if they were fresh.
     pub fn check(self, expected: &Expected, unix: u64) -> Result<Identity, TokenRefusal> {
-        let Claims(claims) = self;
-        claims.are_for(expected)?;
+        self.are_for(expected)?;
         let user_claim = &expected.user_claim;
-        match (&claims.sub, &claims.exp) {
-            (Claim::Absent, _) => {
-                let detail = format!("{user_claim} is missing: it names the user");
-                return Err(TokenRefusal::Claims(detail.into()));
-            }
-            (_, Claim::Absent) => {
-                return Err(TokenRefusal::claims("exp is missing: every token has an end"));
-            }
-            _ => {}
-        }
-        let sub = claims.sub.user_id().ok_or_else(|| {
+        let refused = |detail: String| TokenRefusal::Claims(detail.into());
+        let user = self
+            .user
+            .ok_or_else(|| refused(format!("{user_claim} is missing: it names the user")))?;
+        let exp = self.exp.ok_or(TokenRefusal::claims("exp is missing: every token has an end"))?;
+        let sub = user_id(user).ok_or_else(|| {
             let expected = "a string of 1 to 255 bytes without control characters, or an integer";
-            TokenRefusal::Claims(format!("{user_claim} must be {expected}").into())
+            refused(format!("{user_claim} must be {expected}"))
         })?;
-        let date =
-            |name, claim| date(name, claim).map_err(|detail| TokenRefusal::Claims(detail.into()));
-        let exp = date("exp", &claims.exp)?;
-        let nbf = match &claims.nbf {
-            Claim::Absent => 0,
-            nbf => date("nbf", nbf)?,
-        };
-        let admin = match claims.admin {
-            Claim::Absent => false,
-            Claim::Flag(admin) => admin,
+        let exp = date("exp", &exp).map_err(refused)?;
+        let nbf = self.nbf.map_or(Ok(0), |nbf| date("nbf", &nbf)).map_err(refused)?;
+        let admin = match self.admin {
+            None => false,
+            Some(Value::Bool(admin)) => admin,
             _ => return Err(TokenRefusal::claims("admin must be true or false")),
         };
-        let topics = claims
-            .topics
-            .grants()
-            .ok_or(TokenRefusal::claims("topics must be a list of grants"))?;
-        let may =
-            claims.may.grants().ok_or(TokenRefusal::claims("may must be a list of grants"))?;
+        let topics =
+            grants(&self.topics).ok_or(TokenRefusal::claims("topics must be a list of grants"))?;
+        let may = grants(&self.may).ok_or(TokenRefusal::claims("may must be a list of grants"))?;
         let begins = nbf.saturating_sub(expected.leeway_seconds);
         if begins > unix {
-            return Err(too_early(nbf - unix, begins - unix, exp > nbf));
+            return Err(match nbf - unix {
+                _ if exp <= nbf => TokenRefusal::claims("exp is not behind nbf: it is never valid"),
+                seconds @ ..=EARLY_SECONDS_MAX => {
+                    TokenRefusal::Early { seconds, retry_seconds: begins - unix }
+                }
+                _ => TokenRefusal::claims("nbf is more than 240 s ahead of this server's clock"),
+            });
         }
         let latest = exp.saturating_add(expected.leeway_seconds);
         if unix >= latest {
@@ -206,32 +193,23 @@ impl Claims {
         let expires = if unix < exp { exp } else { latest };
         Ok(Identity { sub, expires, topics, may, admin })
     }
-}
 
-/// The refusal of a token with `nbf` so many seconds ahead, which comes to last if it is to last longer than [`EARLY_SECONDS_MAX`].
-fn too_early(seconds: u64, retry_seconds: u64, ends_later: bool) -> TokenRefusal {
-    match (ends_later, seconds) {
-        (false, _) => TokenRefusal::claims("exp is not behind nbf: it is never valid"),
-        (true, ..=EARLY_SECONDS_MAX) => TokenRefusal::Early { seconds, retry_seconds },
-        (true, _) => TokenRefusal::claims("nbf is more than 240 s ahead of this server's clock"),
-    }
-}
-
-impl Members {
-    /// `aud` and `iss`, where configured, are required (RFC 7519 sections 4.1.1 and 4.1.3).
+    /// Requires `aud` and `iss` where they are configured (RFC 7519 sections 4.1.1 and 4.1.3).
     fn are_for(&self, expected: &Expected) -> Result<(), TokenRefusal> {
         let Expected { audience, issuer, .. } = expected;
+        let is_one_of = |claim: &Value, accepted: &[String]| {
+            claim.as_str().is_some_and(|text| accepted.iter().any(|one| one == text))
+        };
         let is_meant = match &self.aud {
             _ if audience.is_empty() => true,
-            Claim::Text(aud) => audience.contains(aud),
-            Claim::List(aud) => aud.iter().any(|aud| audience.contains(aud)),
-            _ => false,
+            // A list that holds anything but strings is no list of audiences.
+            Some(Value::Array(all)) => {
+                all.iter().all(Value::is_string) && all.iter().any(|aud| is_one_of(aud, audience))
+            }
+            aud => aud.as_ref().is_some_and(|aud| is_one_of(aud, audience)),
         };
-        let is_from_there = match &self.iss {
-            _ if issuer.is_empty() => true,
-            Claim::Text(iss) => issuer.contains(iss),
-            _ => false,
-        };
+        let is_from_there =
+            issuer.is_empty() || self.iss.as_ref().is_some_and(|iss| is_one_of(iss, issuer));
         if !is_meant {
             Err(TokenRefusal::claims("aud does not name this server: see jwt.audience"))
         } else if !is_from_there {
@@ -242,23 +220,69 @@ impl Members {
     }
 }
 
-impl<'de> Deserialize<'de> for Claims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Claims, D::Error> {
-        struct Object;
+/// A user id; an integer counts as its decimal digits: PHP libraries write `'sub' => 42`.
+fn user_id(claim: Value) -> Option<String> {
+    match claim {
+        Value::String(text) if is_user_id(&text) => Some(text),
+        Value::Number(number) if number.is_u64() || number.is_i64() => Some(number.to_string()),
+        _ => None,
+    }
+}
 
-        impl<'de> Visitor<'de> for Object {
-            type Value = Claims;
+fn grants(claim: &Option<Value>) -> Option<Vec<Grant>> {
+    match claim {
+        None => Some(Vec::new()),
+        Some(Value::Array(texts)) => {
+            texts.iter().map(|text| text.as_str().and_then(Grant::parse)).collect()
+        }
+        Some(_) => None,
+    }
+}
 
-            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                out.write_str("a JSON object")
-            }
+/// Reads an object alone (a derived struct would take an array of the values as well), each claim at most once.
+struct ClaimsSeed<'a> {
+    user_claim: &'a str,
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Claims, A::Error> {
-                Members::deserialize(MapAccessDeserializer::new(members)).map(Claims)
+impl<'de> DeserializeSeed<'de> for ClaimsSeed<'_> {
+    type Value = Claims;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Claims, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ClaimsSeed<'_> {
+    type Value = Claims;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Claims, A::Error> {
+        let (mut claims, mut unused_sub) = (Claims::default(), None);
+        while let Some(name) = members.next_key::<String>()? {
+            let claim = match name.as_str() {
+                name if name == self.user_claim => &mut claims.user,
+                "sub" => &mut unused_sub,
+                "exp" => &mut claims.exp,
+                "nbf" => &mut claims.nbf,
+                "iat" => &mut claims.iat,
+                "aud" => &mut claims.aud,
+                "iss" => &mut claims.iss,
+                "topics" => &mut claims.topics,
+                "may" => &mut claims.may,
+                "admin" => &mut claims.admin,
+                _ => {
+                    members.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if claim.replace(members.next_value()?).is_some() {
+                return Err(A::Error::custom("a claim twice"));
             }
         }
-
-        deserializer.deserialize_map(Object)
+        Ok(claims)
     }
 }
 
@@ -292,8 +316,8 @@ mod tests {
 
     /// As the signature check hands them over: what cannot be read is a matter of the claims, too.
     fn read(json: &str, expected: &Expected) -> Result<Identity, TokenRefusal> {
-        let claims = serde_json::from_str::<Claims>(json).map_err(|_| TokenRefusal::UNREADABLE)?;
-        claims.check(expected, NOW)
+        let claims = Claims::parse(json.as_bytes(), "sub");
+        claims.map_err(|_| TokenRefusal::UNREADABLE)?.check(expected, NOW)
     }
 
     #[test]
@@ -369,7 +393,8 @@ mod tests {
 
     #[test]
     fn a_token_is_shown_with_its_user_and_its_dates() {
-        let shown = |json, claim| serde_json::from_str::<Claims>(json).unwrap().shown(claim, NOW);
+        let shown =
+            |json: &str, claim| Claims::parse(json.as_bytes(), claim).unwrap().shown(claim, NOW);
         let all = r#"{"sub":42,"exp":1700000060,"iat":1699999940000,"nbf":"x","name":"secret"}"#;
         let iat =
             "iat  2023-11-14T22:12:20Z, 1 min ago, if it were in seconds: it is in milliseconds";
@@ -377,7 +402,7 @@ mod tests {
             "sub  42\n{iat}\nnbf  no number of seconds\nexp  2023-11-14T22:14:20Z, in 1 min\n"
         );
         assert_eq!(shown(all, "sub"), lines);
-        let user = r#"{"sub":"a","exp":1700000000}"#;
+        let user = r#"{"user_id":"a","exp":1700000000}"#;
         assert_eq!(shown(user, "user_id"), "user_id  a\nexp      2023-11-14T22:13:20Z, now\n");
         assert_eq!(shown(r#"{"sub":"a\nb"}"#, "sub"), "");
         // A mistake in `iat` refuses no token: nothing depends on it.
@@ -431,6 +456,28 @@ mod tests {
         ] {
             let members = format!(r#""aud":{aud},"iss":"{iss}""#);
             assert_eq!(check(&members, &several).is_ok(), is_good, "{members}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_name_alone() {
+        let user = |payload: &str| {
+            Claims::parse(payload.as_bytes(), "user_id").ok()?.user.and_then(user_id)
+        };
+        for (payload, expected) in [
+            (r#"{"user_id":42,"sub":"7"}"#, Some("42")),
+            (r#"{"sub":"7","user\u005fid":"a"}"#, Some("a")),
+            (r#"{"sub":"7"}"#, None),
+            (r#"{"in":{"user_id":1},"User_id":2}"#, None),
+            (r#"{"user_id":null}"#, None),
+            (r#"{"user_id":4.2}"#, None),
+            (r#"{"user_id":1,"user_id":1}"#, None),
+            (r#"{"user_id":null,"user_id":1}"#, None),
+            (r#"{"user_id":1}}"#, None),
+            (r#"["user_id",1]"#, None),
+            ("", None),
+        ] {
+            assert_eq!(user(payload).as_deref(), expected, "{payload}");
         }
     }
 }

@@ -1,24 +1,24 @@
 //! The token in a cookie of the handshake (RFC 6265 section 4.2).
 //!
-//! A browser sends a site's cookies along with the handshake of any page, so a cookie proves who the user is and not that the user's
-//! own page asks: that is proved by `Origin` alone.
+//! A browser sends a site's cookies with the handshake of any page. A cookie thus proves who the user is, but not that the site's
+//! own page asks: only `Origin` proves that.
 
 use crate::engine::client::http::Request;
 use crate::engine::handler::admits;
 use crate::engine::origin::Origins;
 
-/// The value of the cookie `name`, from a page whose origin was checked or from no page. Of several the first that is not empty
-/// counts: browsers send the one with the longest path first.
-pub(in crate::push) fn token<'a>(
+/// Returns the value of the cookie `name` if the handshake comes from a page whose origin is checked, or from no page. The first
+/// of several that is not empty counts: browsers send the one with the longest path first.
+pub(in crate::push) fn find<'a>(
     request: &'a Request,
     name: &str,
     origins: &Origins,
 ) -> Option<&'a str> {
-    is_checked(request, origins).then(|| find(request, name))?
+    is_checked(request, origins).then(|| value(request, name))?
 }
 
-/// Whether the handshake comes from no page, or from one whose origin is among those of the route. A token in `Authorization` lets
-/// in foreign origins, and an opaque one (`null`, `file://`) is that of pages of many authors.
+/// Returns whether the handshake comes from no page, or from one whose origin is among those of the route. A token in
+/// `Authorization` lets in foreign origins, and an opaque origin (`null`, `file://`) is shared by pages of many authors.
 fn is_checked(request: &Request, origins: &Origins) -> bool {
     let is_opaque = || {
         let origin = request.header("origin").unwrap_or("null");
@@ -31,7 +31,7 @@ fn is_checked(request: &Request, origins: &Origins) -> bool {
         && !(is_from_page && is_opaque())
 }
 
-fn find<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+fn value<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     let pairs = request.lines("cookie").flat_map(|line| line.split(|byte| *byte == b';'));
     let mut values = pairs.filter_map(|pair| {
         let pair = std::str::from_utf8(pair).ok()?;
@@ -43,7 +43,7 @@ fn find<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     values.find(|value| !value.is_empty())
 }
 
-/// A value may stand in quotes, which are no part of it.
+/// Strips the quotes around a value.
 fn unquoted(value: &str) -> &str {
     value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
 }
@@ -84,7 +84,7 @@ mod tests {
             (&[], None),
         ] {
             let request = request(lines);
-            assert_eq!(token(&request, "jwt", &Origins::SameHost), expected, "{lines:?}");
+            assert_eq!(find(&request, "jwt", &Origins::SameHost), expected, "{lines:?}");
         }
     }
 
@@ -111,7 +111,7 @@ mod tests {
             let lines = [lines, &["Cookie: jwt=T"]].concat();
             let request = request(&lines);
             assert_eq!(
-                token(&request, "jwt", origins),
+                find(&request, "jwt", origins),
                 counts.then_some("T"),
                 "{origins:?} {lines:?}"
             );

@@ -1,40 +1,47 @@
-//! The dates of a token (RFC 7519 section 2, NumericDate): checked, and as a person reads them.
+//! The dates of a token (RFC 7519 section 2, NumericDate), checked and shown.
 
 use std::ops::Range;
 
-use super::claim::Claim;
+use serde_json::Value;
+
 use crate::clock::utc;
 
-/// Units that issuers write in place of seconds, and how many of them a second has.
+/// Units that issuers use by mistake, with their number per second.
 const UNITS: [(&str, u64); 3] =
     [("milliseconds", 1000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
 
-/// The dates of this century in seconds. In another unit each of them lies thirty thousand years ahead at least.
+/// The dates of this century in seconds. In another unit each lies at least thirty thousand years ahead.
 const CENTURY: Range<u64> = 946_684_800..4_102_444_800;
 
-/// The last second of the year 9999, behind which RFC 3339 has no dates.
+/// The last second of the year 9999, the end of RFC 3339's dates.
 const LAST: u64 = 253_402_300_799;
 
-/// Reads a claim that is a date.
+/// Reads the claim `name` as a date.
 ///
 /// # Errors
-/// A sentence, if the claim is no number of seconds, or plainly one of another unit.
-pub fn date(name: &str, claim: &Claim) -> Result<u64, String> {
-    let number = claim.seconds().ok_or_else(|| format!("{name} must be a number of seconds"))?;
+/// A sentence if the claim is not a number of seconds, or plainly a number of another unit.
+pub fn date(name: &str, claim: &Value) -> Result<u64, String> {
+    let number = seconds(claim).ok_or_else(|| format!("{name} must be a number of seconds"))?;
     match mistaken_unit(number) {
         None => Ok(number),
         Some((unit, _)) => Err(format!("{name} is in {unit}: it must be in seconds")),
     }
 }
 
-/// The unit of a date that is not in seconds, and how many of them a second has.
+/// Whole seconds, rounded down; a larger number than `u64::MAX` counts as that.
+fn seconds(claim: &Value) -> Option<u64> {
+    let fraction = || claim.as_f64().filter(|seconds| *seconds >= 0.0);
+    claim.as_u64().or_else(|| fraction().map(|seconds| seconds as u64))
+}
+
+/// The unit of a date that is not in seconds, with its number per second.
 fn mistaken_unit(number: u64) -> Option<(&'static str, u64)> {
     UNITS.into_iter().find(|(_, per_second)| CENTURY.contains(&(number / per_second)))
 }
 
-/// A date in UTC, how far it is from the second `now`, and the mistake in its unit if there is one.
-pub fn shown(claim: &Claim, now: u64) -> String {
-    let Some(number) = claim.seconds() else {
+/// A date in UTC with its distance from the second `now`, and the mistake in its unit if there is one.
+pub fn shown(claim: &Value, now: u64) -> String {
+    let Some(number) = seconds(claim) else {
         return "no number of seconds".to_owned();
     };
     match mistaken_unit(number) {
@@ -81,7 +88,7 @@ mod tests {
     #[test]
     fn another_unit_than_seconds_is_named() {
         for number in [0, 1, NOW, 4_102_444_799, 99_999_999_999, LAST, u64::MAX] {
-            assert_eq!(date("exp", &Claim::Unsigned(number)), Ok(number));
+            assert_eq!(date("exp", &Value::from(number)), Ok(number));
         }
         for (number, unit) in [
             (NOW * 1000, "milliseconds"),
@@ -90,7 +97,7 @@ mod tests {
             (NOW * 1_000_000, "microseconds"),
             (NOW * 1_000_000_000, "nanoseconds"),
         ] {
-            for claim in [Claim::Unsigned(number), Claim::Float(number as f64)] {
+            for claim in [Value::from(number), Value::from(number as f64)] {
                 let refusal = date("nbf", &claim).expect_err("not in seconds");
                 assert_eq!(refusal, format!("nbf is in {unit}: it must be in seconds"));
             }
@@ -115,9 +122,9 @@ mod tests {
                 "2023-11-14T22:14:20Z, in 1 min, if it were in seconds: it is in milliseconds",
             ),
         ] {
-            assert_eq!(shown(&Claim::Unsigned(number), NOW), expected, "{number}");
+            assert_eq!(shown(&Value::from(number), NOW), expected, "{number}");
         }
-        assert_eq!(shown(&Claim::Float(NOW as f64 + 0.9), NOW), "2023-11-14T22:13:20Z, now");
-        assert_eq!(shown(&Claim::Text("soon".to_owned()), NOW), "no number of seconds");
+        assert_eq!(shown(&Value::from(NOW as f64 + 0.9), NOW), "2023-11-14T22:13:20Z, now");
+        assert_eq!(shown(&Value::from("soon"), NOW), "no number of seconds");
     }
 }

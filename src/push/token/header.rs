@@ -1,22 +1,22 @@
-//! What is wrong with a text that is no signed token: whoever shows it has mistaken something, and each mistake has its own cure.
+//! The header of a token, with a piece of advice for each mistake that makes a text something else than a signed token.
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, Header, decode_header};
 use serde_json::Value;
 
-/// Returns the token without what people leave around it: blanks, line ends, a byte order mark. None of these is part of one
-/// (RFC 7515 section 7.1).
+/// Strips the blanks, line ends and byte order mark that people leave around a token; none is part of it (RFC 7515 section 7.1).
 pub fn trimmed(text: &str) -> &str {
     text.trim_matches(|char: char| char.is_whitespace() || char == '\u{feff}')
 }
 
-/// Reads a token's header, and whether its algorithm is called by the name of RFC 9864, which the crate behind does not know.
+/// Reads the header of a token of three parts. `Ed25519`, the name in RFC 9864, is read as `EdDSA`, the only one that the crate
+/// knows.
 ///
 /// # Errors
-/// A fixed sentence: nothing of the token is in it.
-pub fn read_header(token: &str) -> Result<(Header, bool), &'static str> {
+/// A fixed sentence that shows nothing of the token.
+pub fn read_header(token: &str) -> Result<Header, &'static str> {
     if let Ok(header) = decode_header(token) {
-        return Ok((header, false));
+        return Ok(header);
     }
     let mut header = parse_header(token)?;
     let kid = &header["kid"];
@@ -27,9 +27,7 @@ pub fn read_header(token: &str) -> Result<(Header, bool), &'static str> {
         return Err(unknown_algorithm(&header["alg"]));
     }
     header["alg"] = Value::from("EdDSA");
-    let header =
-        serde_json::from_value(header).map_err(|_| "a member of its header is malformed")?;
-    Ok((header, true))
+    serde_json::from_value(header).map_err(|_| "a member of its header is malformed")
 }
 
 fn parse_header(token: &str) -> Result<Value, &'static str> {
@@ -66,7 +64,7 @@ fn unknown_algorithm(alg: &Value) -> &'static str {
     }
 }
 
-/// Says that no key here may be used with this algorithm. Short enough for the reason of a close frame.
+/// The detail of a refusal for lack of a key for this algorithm; short enough for the reason of a close frame.
 pub fn unaccepted(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::HS256 => "its alg is HS256, not accepted here: see jwt.algorithms",

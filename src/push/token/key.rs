@@ -1,58 +1,64 @@
-//! The keys that tokens are checked with, read once at start; whatever could not check a token is
-//! refused here.
+//! The keys that tokens are checked with, read once at start; a key that could not check a token is refused here.
 
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header, Validation, crypto};
-use serde_json::Value;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header, crypto};
 
 /// A shorter secret can be guessed: RFC 7518 section 3.2 asks for the length of the hash.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// RFC 7518 section 3.3. Above 4096 bits the crate behind jsonwebtoken accepts no key.
+/// Bits of an RSA key: RFC 7518 section 3.3. Above 4096 the crate behind jsonwebtoken accepts no key.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
-/// Keys that one token is tried with at most. A token without `kid` fits every key of its algorithm, and a forged one costs its
-/// maker nothing.
+/// Keys tried with one token. A token without `kid` fits every key of its algorithm, and a forged one costs its maker nothing.
 pub const KEYS_TRIED_MAX: usize = 4;
 
-/// One key, and the algorithms that it may be used with, all of one family: the token has no say in
-/// it.
+/// One key, and the algorithms that it may be used with, all of one family: the token has no say in it.
 pub struct VerificationKey {
     /// The `kid` of a key from a JWKS.
-    id: Option<String>,
+    pub id: Option<String>,
     pub decoding: DecodingKey,
-    /// For the signature alone; the claims are checked by `auth`, with a clock that it is given.
-    pub validation: Validation,
-    /// About how long it takes to check a signature.
+    /// At least one.
+    pub algorithms: Vec<Algorithm>,
+    /// The time to check a signature, roughly.
     pub microseconds: u32,
 }
 
 impl VerificationKey {
-    /// Whether a token with this header can have been signed for this key: its algorithm is
-    /// permitted, and the two do not bear different ids (`kid`, RFC 7515 section 4.1.4).
+    /// Builds a key that may be used with the `usual` algorithms, or with those of them that are `named` if any are; `None` if
+    /// that leaves none.
+    pub fn new(
+        id: Option<String>,
+        decoding: DecodingKey,
+        usual: &[Algorithm],
+        named: &[Algorithm],
+    ) -> Option<VerificationKey> {
+        let mut algorithms = usual.to_vec();
+        algorithms.retain(|each| named.is_empty() || named.contains(each));
+        let microseconds = microseconds(usual[0], &decoding);
+        let key = VerificationKey { id, decoding, algorithms, microseconds };
+        (!key.algorithms.is_empty()).then_some(key)
+    }
+
+    /// Returns whether a token with this header can be signed for this key: its algorithm is permitted, and the two do not bear
+    /// different ids (`kid`, RFC 7515 section 4.1.4).
     pub fn fits(&self, header: &Header) -> bool {
         let is_other =
             matches!((&self.id, &header.kid), (Some(ours), Some(theirs)) if ours != theirs);
         !is_other && self.permits(header.alg)
     }
 
-    /// Whether the header bears its id.
+    /// Returns whether the header names this very key.
     pub fn is_named_by(&self, header: &Header) -> bool {
         self.id.is_some() && self.id == header.kid
     }
 
-    /// Whether it may be used with this algorithm.
+    /// Returns whether the key may be used with this algorithm.
     pub fn permits(&self, algorithm: Algorithm) -> bool {
-        self.validation.algorithms.contains(&algorithm)
+        self.algorithms.contains(&algorithm)
     }
 
-    /// A shared secret: HS256, or the HS algorithms among the `named` ones. `what` is its name in
-    /// an error.
-    pub fn from_secret(
-        what: &str,
-        secret: &[u8],
-        named: &[Algorithm],
-    ) -> Result<VerificationKey, String> {
+    /// Reads a shared secret, for HS256, or for the HS algorithms among the `named` ones. `what` names it in errors.
+    pub fn from_secret(what: &str, secret: &[u8], named: &[Algorithm]) -> Result<Self, String> {
         if secret.len() < SECRET_BYTES_MIN {
             return Err(format!(
                 "{what} is {} bytes long, expected {SECRET_BYTES_MIN} at least: \
@@ -66,12 +72,8 @@ impl VerificationKey {
         VerificationKey::new(None, key, usual, named).ok_or_else(|| not_named(what, usual))
     }
 
-    /// A public key in PEM: RSA, EC on P-256 or P-384, or Ed25519.
-    pub fn from_pem(
-        what: &str,
-        pem: &[u8],
-        named: &[Algorithm],
-    ) -> Result<VerificationKey, String> {
+    /// Reads a public key in PEM: RSA, EC on P-256 or P-384, or Ed25519.
+    pub fn from_pem(what: &str, pem: &[u8], named: &[Algorithm]) -> Result<Self, String> {
         let pem = without_mark(pem);
         let text = String::from_utf8_lossy(pem);
         if text.contains("PRIVATE KEY-----") {
@@ -98,130 +100,10 @@ impl VerificationKey {
         let usual = algorithms_of(&key).map_err(|problem| format!("{what} {problem}"))?;
         VerificationKey::new(None, key, usual, named).ok_or_else(|| not_named(what, usual))
     }
-
-    /// The keys of a JWKS (RFC 7517 section 5) that check signatures; those for encryption and
-    /// those of a kind that is not supported are passed over, as the RFC asks; those that cannot be used are too, with a line in
-    /// the log: the issuer's other keys count as before. A secret or a private key in it is an error, and so is having none left.
-    pub fn from_jwks(jwks: &[u8], named: &[Algorithm]) -> Result<Vec<VerificationKey>, String> {
-        let set: Value = serde_json::from_slice(without_mark(jwks))
-            .map_err(|error| format!("the JWKS file is not JSON (line {})", error.line()))?;
-        let Some(entries) = set["keys"].as_array() else {
-            return Err("the JWKS file has no `keys`, expected {\"keys\":[…]}".to_owned());
-        };
-        let (mut keys, mut problems) = (Vec::new(), Vec::new());
-        for (index, entry) in entries.iter().enumerate() {
-            let what = format!("key {} of the JWKS file", index + 1);
-            refuse_secret(&what, entry)?;
-            match VerificationKey::from_jwk(&what, entry, named) {
-                Ok(key) => keys.extend(key),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        if keys.is_empty() && !problems.is_empty() {
-            return Err(problems.swap_remove(0));
-        }
-        problems.iter().for_each(|problem| log::warn!("passed over: {problem}"));
-        if let Some(problem) = crowd(&keys) {
-            log::warn!("{problem}");
-        }
-        if keys.is_empty() {
-            let message = "the JWKS file holds no key that checks signatures with a permitted \
-                           algorithm, expected RSA, EC on P-256 or P-384, or Ed25519";
-            return Err(message.to_owned());
-        }
-        Ok(keys)
-    }
-
-    fn from_jwk(
-        what: &str,
-        entry: &Value,
-        named: &[Algorithm],
-    ) -> Result<Option<VerificationKey>, String> {
-        let for_signatures = entry["use"].as_str().is_none_or(|purpose| purpose == "sig")
-            && entry["key_ops"]
-                .as_array()
-                .is_none_or(|uses| uses.iter().any(|each| each == "verify"));
-        let kind = (entry["kty"].as_str(), entry["crv"].as_str());
-        let is_known = matches!(
-            kind,
-            (Some("RSA"), _)
-                | (Some("EC"), Some("P-256" | "P-384"))
-                | (Some("OKP"), Some("Ed25519"))
-        );
-        if !for_signatures || !is_known {
-            return Ok(None);
-        }
-        let jwk: Jwk = serde_json::from_value(entry.clone())
-            .map_err(|_| format!("{what} lacks a member, or one is of the wrong type"))?;
-        if matches!(jwk.algorithm, AlgorithmParameters::Other(_)) {
-            return Err(format!("{what} lacks a member, or one is of the wrong type"));
-        }
-        let Ok(alg) = jwk.common.key_algorithm.map(Algorithm::try_from).transpose() else {
-            return Ok(None);
-        };
-        let key = DecodingKey::from_jwk(&jwk).map_err(|_| format!("{what} is not in base64url"))?;
-        let mut usual = algorithms_of(&key).map_err(|problem| format!("{what} {problem}"))?;
-        if let Some(alg) = alg {
-            usual =
-                usual.iter().position(|each| *each == alg).map(|at| &usual[at..=at]).ok_or_else(
-                    || format!("{what} is for {alg:?} (`alg`), which does not fit its `kty`"),
-                )?;
-        }
-        Ok(VerificationKey::new(jwk.common.key_id, key, usual, named))
-    }
-
-    /// `None` if the `named` algorithms, where there are any, leave the key nothing to do.
-    fn new(
-        id: Option<String>,
-        decoding: DecodingKey,
-        usual: &[Algorithm],
-        named: &[Algorithm],
-    ) -> Option<VerificationKey> {
-        let mut algorithms = usual.to_vec();
-        algorithms.retain(|each| named.is_empty() || named.contains(each));
-        // The crate reads the clock by itself, and lets `aud` and `iss` of a wrong type pass: none
-        // of its checks of claims is used.
-        let mut validation = Validation::new(*algorithms.first()?);
-        validation.algorithms = algorithms;
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        let microseconds = microseconds(usual[0], &decoding);
-        Some(VerificationKey { id, decoding, validation, microseconds })
-    }
 }
 
-/// A warning if a set has more keys of one algorithm than are tried.
-fn crowd(keys: &[VerificationKey]) -> Option<String> {
-    let algorithms = keys.iter().flat_map(|key| key.validation.algorithms.first());
-    let counts = algorithms
-        .map(|algorithm| (keys.iter().filter(|key| key.permits(*algorithm)).count(), *algorithm));
-    let (count, algorithm) = counts.max_by_key(|(count, _)| *count)?;
-    (count > KEYS_TRIED_MAX).then(|| {
-        format!(
-            "the JWKS file has {count} keys for {algorithm:?}: tokens without `kid` are tried with \
-             the first {KEYS_TRIED_MAX} alone"
-        )
-    })
-}
-
-/// What is not for others to see does not stand in a file that is.
-fn refuse_secret(what: &str, entry: &Value) -> Result<(), String> {
-    if entry["kty"] == "oct" {
-        return Err(format!(
-            "{what} is a secret (`oct`), expected public keys: a secret belongs into its own file"
-        ));
-    }
-    if !entry["d"].is_null() {
-        return Err(format!(
-            "{what} is a private key, expected the public one: leave out `d` and the rest"
-        ));
-    }
-    Ok(())
-}
-
-/// A file without the byte order mark that some editors put before it.
-fn without_mark(file: &[u8]) -> &[u8] {
+/// Strips the byte order mark that some editors put at the start of a file.
+pub fn without_mark(file: &[u8]) -> &[u8] {
     file.strip_prefix("\u{feff}".as_bytes()).unwrap_or(file)
 }
 
@@ -242,9 +124,9 @@ pub fn named_algorithms(names: &[String]) -> Result<Vec<Algorithm>, String> {
     names.iter().map(read).collect()
 }
 
-/// What a public key can check, after a trial: `jsonwebtoken` takes any bytes for a key, says so
-/// only when a token comes, and panics over an Ed25519 key of fewer than 32 bytes.
-fn algorithms_of(key: &DecodingKey) -> Result<&'static [Algorithm], String> {
+/// The algorithms of a public key, after a trial: `jsonwebtoken` takes any bytes for a key, reports that only when a token comes,
+/// and panics over an Ed25519 key of fewer than 32 bytes.
+pub fn algorithms_of(key: &DecodingKey) -> Result<&'static [Algorithm], String> {
     let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
     let algorithms: &[Algorithm] = match key.family() {
         AlgorithmFamily::Rsa => {
@@ -274,8 +156,8 @@ fn algorithms_of(key: &DecodingKey) -> Result<&'static [Algorithm], String> {
     Ok(algorithms)
 }
 
-/// About how long a signature takes to be checked, as `cargo bench --bench attack -- --only signatures` measures it. What counts
-/// are the ratios: on another machine all of them change together. ES256 alone depends on the build, 180 to 370 µs.
+/// The time to check a signature, as `cargo bench --bench attack -- --only signatures` measures it. The ratios count: on another
+/// machine all times change together. ES256 alone depends on the build, 180 to 370 µs.
 fn microseconds(algorithm: Algorithm, key: &DecodingKey) -> u32 {
     match algorithm {
         Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => 5,
@@ -314,7 +196,7 @@ mod tests {
     #[test]
     fn the_key_fixes_the_algorithms() {
         use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, RS256};
-        let of = |key: Result<VerificationKey, String>| key.unwrap().validation.algorithms;
+        let of = |key: Result<VerificationKey, String>| key.unwrap().algorithms;
         assert_eq!(
             of(VerificationKey::from_pem("it", RSA, &[])),
             AlgorithmFamily::Rsa.algorithms()
@@ -367,115 +249,11 @@ mod tests {
         assert!(message.starts_with("the JWT secret is 31 bytes long"), "{message}");
     }
 
-    /// The public key as a JWK, with `more` members (each with a comma before it).
-    fn jwk(pem: &[u8], more: &str) -> String {
-        let key = VerificationKey::from_pem("it", pem, &[]).unwrap().decoding;
-        let mut value = serde_json::to_value(Jwk::from_decoding_key(&key, None).unwrap()).unwrap();
-        let more: Value = serde_json::from_str(&format!("{{\"unknown\":1{more}}}")).unwrap();
-        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        value.to_string()
-    }
-
-    fn read(keys: &[String]) -> Result<Vec<VerificationKey>, String> {
-        VerificationKey::from_jwks(format!("{{\"keys\":[{}]}}", keys.join(",")).as_bytes(), &[])
-    }
-
-    #[test]
-    fn a_jwks_gives_the_keys_that_check_signatures() {
-        let keys = read(&[
-            jwk(RSA, r#","kid":"a","alg":"RS256","use":"sig""#),
-            jwk(RSA, r#","kid":"b","use":"enc""#),
-            jwk(RSA, r#","kid":"c","alg":"RSA-OAEP""#),
-            jwk(P384, r#","kid":"d","key_ops":["verify"]"#),
-            jwk(P384, r#","kid":"e","key_ops":["encrypt"]"#),
-            r#"{"kty":"OKP","crv":"X25519","x":"AA"}"#.to_owned(),
-            r#"{"kty":"AKP"}"#.to_owned(),
-            jwk(ED25519, ""),
-        ])
-        .unwrap();
-        let algorithms: Vec<_> = keys.iter().map(|key| key.validation.algorithms.clone()).collect();
-        assert_eq!(algorithms, [[Algorithm::RS256], [Algorithm::ES384], [Algorithm::EdDSA]]);
-        let ids: Vec<_> = keys.iter().map(|key| key.id.as_deref()).collect();
-        assert_eq!(ids, [Some("a"), Some("d"), None]);
-    }
-
-    #[test]
-    fn a_token_that_names_a_key_is_checked_with_no_other() {
-        let keys = read(&[jwk(P256, r#","kid":"a""#), jwk(P256, r#","kid":"b""#), jwk(P256, "")]);
-        let keys = keys.unwrap();
-        let fitting = |algorithm, kid: Option<&str>| {
-            let mut header = Header::new(algorithm);
-            header.kid = kid.map(str::to_owned);
-            keys.iter().map(|key| key.fits(&header)).collect::<Vec<_>>()
-        };
-        assert_eq!(fitting(Algorithm::ES256, Some("b")), [false, true, true]);
-        assert_eq!(fitting(Algorithm::ES256, Some("c")), [false, false, true]);
-        assert_eq!(fitting(Algorithm::ES256, None), [true; 3]);
-        assert_eq!(fitting(Algorithm::ES384, Some("b")), [false; 3]);
-    }
-
-    #[test]
-    fn a_set_with_more_keys_than_are_tried_is_told() {
-        let of = |count| read(&vec![jwk(P256, ""); count]).unwrap();
-        assert_eq!(crowd(&of(KEYS_TRIED_MAX)), None);
-        let message = "the JWKS file has 5 keys for ES256: tokens without `kid` are tried with the \
-                       first 4 alone";
-        assert_eq!(crowd(&of(KEYS_TRIED_MAX + 1)).as_deref(), Some(message));
-        let mixed = [jwk(P256, ""), jwk(P384, ""), jwk(ED25519, ""), jwk(RSA, "")];
-        assert_eq!(crowd(&read(&[&mixed[..], &mixed[..]].concat()).unwrap()), None);
-    }
-
     #[test]
     fn a_key_has_the_price_of_its_algorithm() {
         let price = |pem| VerificationKey::from_pem("it", pem, &[]).unwrap().microseconds;
         assert_eq!([RSA, P256, P384, ED25519].map(price), [256, 250, 1500, 50]);
         assert_eq!(VerificationKey::from_secret("it", &[7; 32], &[]).unwrap().microseconds, 5);
-    }
-
-    #[test]
-    fn a_jwks_with_a_key_that_does_not_belong_there_is_refused() {
-        for (keys, expected) in [
-            (vec![], "holds no key"),
-            (vec![jwk(RSA, r#","use":"enc""#)], "holds no key"),
-            (vec![r#"{"kty":"oct","k":"AAAA"}"#.to_owned()], "key 1 of the JWKS file is a secret"),
-            (vec![jwk(P256, r#","d":"AAAA""#)], "is a private key"),
-            (vec![jwk(P256, r#","alg":"ES384""#)], "key 1 of the JWKS file is for ES384"),
-            (vec![jwk(RSA, r#","alg":"HS256""#)], "which does not fit"),
-            (vec![jwk(RSA, r#","n":"AAAA""#)], "is not an RSA key"),
-            (vec![jwk(RSA, r#","n":5"#)], "lacks a member"),
-            (vec![jwk(ED25519, r#","x":"AAAA""#)], "is not a point"),
-            (vec![jwk(ED25519, r#","x":"?""#)], "is not in base64url"),
-            (vec![jwk(P256, r#","x":"AAAA""#)], "is not a point"),
-        ] {
-            let message = refusal(read(&keys));
-            assert!(message.contains(expected), "{message}");
-        }
-        for jwks in ["", "[]", "{}", r#"{"keys":{}}"#, "5"] {
-            assert!(
-                refusal(VerificationKey::from_jwks(jwks.as_bytes(), &[])).contains("the JWKS file")
-            );
-        }
-    }
-
-    /// RFC 7517 section 5: what is not understood is passed over, or a reload would never learn the issuer's next key.
-    #[test]
-    fn an_odd_key_of_a_jwks_leaves_the_others() {
-        for odd in [
-            jwk(P256, r#","alg":"ES384""#),
-            jwk(RSA, r#","n":"AAAA""#),
-            jwk(RSA, r#","e":5"#),
-            jwk(ED25519, r#","x":"?""#),
-            r#"{"kty":"RSA","n":"AQAB"}"#.to_owned(),
-            r#"{"kty":"XYZ"}"#.to_owned(),
-        ] {
-            let keys = [jwk(P256, ""), odd.clone(), jwk(ED25519, "")];
-            assert_eq!(read(&keys).map(|keys| keys.len()), Ok(2), "{odd}");
-        }
-        // With a byte order mark.
-        let marked = [b"\xef\xbb\xbf", P256].concat();
-        assert!(VerificationKey::from_pem("it", &marked, &[]).is_ok());
-        let set = format!("\u{feff}{{\"keys\":[{}]}}", jwk(P256, ""));
-        assert!(VerificationKey::from_jwks(set.as_bytes(), &[]).is_ok());
     }
 
     #[test]

@@ -1,46 +1,64 @@
-//! Where a handshake carries its token.
+//! The place of a token in a handshake.
 
 use std::borrow::Cow;
 
 use crate::engine::client::http::Request;
 use crate::push::PROTOCOL;
 
-/// What precedes a token among the subprotocols that a client offers.
+/// The prefix of a token among the subprotocols that a client offers.
 const BEARER_PROTOCOL: &str = "bearer.";
 
-/// Where a handshake carried its token: that decides how a refusal is told.
+/// The place of a token in a handshake: it decides how a refusal is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::push) enum TokenPlace {
-    /// In the header `Authorization`: whoever sets headers can read a response.
+    /// The header `Authorization`: a client that sets headers can read a response.
     Header,
-    /// In the subprotocols, the query or a cookie, as a browser does, which cannot.
+    /// The subprotocols, the query or a cookie, as browsers do, which cannot.
     Address,
 }
 
-/// What a handshake without a token showed instead: the advice depends on it.
+/// A handshake without a token, by what it has instead: the advice depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::push) enum MissingToken {
     Nothing,
-    /// A header or parameter of this name, which others read and we do not.
+    /// A header or parameter of this name, which other servers read.
     Elsewhere(&'static str),
     /// `Authorization` with another scheme.
     Scheme,
     /// `?token=` without a value.
     Empty,
     Cookie,
-    /// Cookies, and not the one that is read, or not from a page whose cookies count.
+    /// Cookies, but not the configured one, or not from a page whose cookies are accepted.
     OtherCookie,
-    /// A command, on the open connection.
+    /// A command on the open connection.
     Command,
 }
 
-/// Where other servers look for a token.
+/// Parameters and headers where other servers look for a token.
 const PARAMETERS: [&str; 7] =
     ["access_token", "jwt", "auth", "auth_token", "id_token", "bearer", "authorization"];
 const HEADERS: [&str; 4] = ["x-access-token", "x-auth-token", "x-jwt", "x-authorization"];
 
 impl MissingToken {
-    /// What was seen, and where a token is read. Nothing that the client chose is in it.
+    /// Looks at a handshake that carries no token. `reads_cookie`: cookies are read on this route.
+    pub(in crate::push) fn of(request: &Request, reads_cookie: bool) -> MissingToken {
+        let named = |name: &&str| request.query(name).is_some();
+        if request.parameter_is_empty("token") {
+            MissingToken::Empty
+        } else if let Some(name) = PARAMETERS.iter().find(|name| named(name)) {
+            MissingToken::Elsewhere(name)
+        } else if request.count("authorization") > 0 {
+            MissingToken::Scheme
+        } else if let Some(name) = HEADERS.iter().find(|name| request.count(name) > 0) {
+            MissingToken::Elsewhere(name)
+        } else if request.count("cookie") > 0 {
+            if reads_cookie { MissingToken::OtherCookie } else { MissingToken::Cookie }
+        } else {
+            MissingToken::Nothing
+        }
+    }
+
+    /// A sentence that says what was seen, and where a token is read. It shows nothing that the client chose.
     pub(in crate::push) fn advice(self) -> String {
         let seen = match self {
             MissingToken::Nothing => "none came in time",
@@ -55,26 +73,8 @@ impl MissingToken {
     }
 }
 
-/// Looks at a handshake that carries no token, where a cookie is read or none.
-pub(in crate::push) fn instead(request: &Request, reads_cookie: bool) -> MissingToken {
-    let named = |name: &&str| request.query(name).is_some();
-    if request.parameter_is_empty("token") {
-        MissingToken::Empty
-    } else if let Some(name) = PARAMETERS.iter().find(|name| named(name)) {
-        MissingToken::Elsewhere(name)
-    } else if request.count("authorization") > 0 {
-        MissingToken::Scheme
-    } else if let Some(name) = HEADERS.iter().find(|name| request.count(name) > 0) {
-        MissingToken::Elsewhere(name)
-    } else if request.count("cookie") > 0 {
-        if reads_cookie { MissingToken::OtherCookie } else { MissingToken::Cookie }
-    } else {
-        MissingToken::Nothing
-    }
-}
-
-/// The token of a handshake; the first place where there is one wins, and a cookie is the last one.
-pub(in crate::push) fn presented<'a>(
+/// Finds the token of a handshake. The first place that has one wins; a cookie is the last.
+pub(in crate::push) fn find<'a>(
     request: &'a Request,
     in_cookie: impl FnOnce() -> Option<&'a str>,
 ) -> Option<(Cow<'a, str>, TokenPlace)> {
@@ -82,7 +82,7 @@ pub(in crate::push) fn presented<'a>(
         let mut offered = request.list("sec-websocket-protocol");
         offered.find_map(|entry| entry.strip_prefix(BEARER_PROTOCOL))
     };
-    // What a form or a script put there is encoded as forms are, if it is no plain token: no token has a plus.
+    // No token has a plus: a query that has one was encoded as forms are.
     let query = || {
         let token = request.query_all("token").find(|token| !token.is_empty())?;
         Some(if token.contains('+') { token.replace('+', " ").into() } else { token })
@@ -95,8 +95,8 @@ pub(in crate::push) fn presented<'a>(
         .or_else(|| in_cookie().map(|token| (Cow::Borrowed(token), TokenPlace::Address)))
 }
 
-/// The subprotocols that an answer may name: ours, or in its absence the entry that carries the token, back on the connection that
-/// it came on. A browser fails a connection on which none of its offers is chosen, and tells the page no reason.
+/// The subprotocols that an answer may name: ours, or else the entry that carries the token, back on the connection that it came
+/// on. A browser fails a connection on which none of its offers is chosen, and tells the page no reason.
 pub(in crate::push) fn protocols() -> Vec<String> {
     vec![PROTOCOL.to_owned(), format!("{BEARER_PROTOCOL}*")]
 }
@@ -122,11 +122,11 @@ mod tests {
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{line}\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
-            assert_eq!(presented(&request, || None), None, "{head}");
-            assert_eq!(instead(&request, false), expected, "{head}");
+            assert_eq!(find(&request, || None), None, "{head}");
+            assert_eq!(MissingToken::of(&request, false), expected, "{head}");
             let expected =
                 if expected == MissingToken::Cookie { MissingToken::OtherCookie } else { expected };
-            assert_eq!(instead(&request, true), expected, "{head}");
+            assert_eq!(MissingToken::of(&request, true), expected, "{head}");
         }
         let all = PARAMETERS.iter().chain(&HEADERS).map(|name| MissingToken::Elsewhere(name));
         let others = [MissingToken::Cookie, MissingToken::OtherCookie, MissingToken::Command];
@@ -175,7 +175,7 @@ mod tests {
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
-            let found = presented(&request, || Some("C"));
+            let found = find(&request, || Some("C"));
             let found = found.as_ref().map(|(token, place)| (&**token, *place));
             assert_eq!(found, expected, "{head}");
         }

@@ -1,0 +1,273 @@
+//! The topics that a connection may have: those that its token and its route grant, and those that it may ask for.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use super::token::Identity;
+use crate::config::RouteConfig;
+use crate::engine::client::frame::Close;
+use crate::engine::pubsub::hub::Reason;
+use crate::engine::pubsub::topic::{Grant, TOPIC_BYTES_MAX, text_of_key};
+use crate::engine::server::Scope;
+use crate::engine::slots::ConnId;
+
+/// A topic that a client may not have, for the error that tells it so.
+pub(super) struct TopicRefusal {
+    pub(super) code: &'static str,
+    pub(super) topic: Option<String>,
+}
+
+impl TopicRefusal {
+    const TOO_MANY: TopicRefusal = TopicRefusal { code: "too_many_topics", topic: None };
+}
+
+/// The grants of a route's settings, and the rights that single connections have beyond them.
+pub(super) struct TopicRights {
+    topics: Vec<Grant>,
+    may: Vec<Grant>,
+    anonymous: Vec<Grant>,
+    /// Connections whose token has `may` or `admin`, or that gave up a granted topic.
+    beyond: HashMap<ConnId, ClientRights>,
+}
+
+#[derive(Default)]
+struct ClientRights {
+    may: Vec<Grant>,
+    admin: bool,
+}
+
+impl TopicRights {
+    /// # Errors
+    /// A sentence that names the malformed grant.
+    pub(super) fn new(route: &RouteConfig) -> Result<TopicRights, String> {
+        let anonymous = grants("anonymous", &route.anonymous)?;
+        if let Some(grant) = anonymous.iter().find(|grant| grant.is_user()) {
+            return Err(format!(
+                "anonymous: `{grant}` would be a user's topic: those need a token"
+            ));
+        }
+        let (topics, may) = (grants("topics", &route.topics)?, grants("may", &route.may)?);
+        Ok(TopicRights { topics, may, anonymous, beyond: HashMap::new() })
+    }
+
+    /// Takes over the grants of newer settings. Connections keep their own rights.
+    pub(super) fn reload(&mut self, newer: TopicRights) {
+        let beyond = std::mem::take(&mut self.beyond);
+        *self = TopicRights { beyond, ..newer };
+    }
+
+    /// Forgets a connection that is gone.
+    pub(super) fn forget(&mut self, id: ConnId) {
+        self.beyond.remove(&id);
+    }
+
+    /// Returns whether clients may come without a token.
+    pub(super) fn has_anonymous(&self) -> bool {
+        !self.anonymous.is_empty()
+    }
+
+    /// Subscribes a client without a token. Returns the topics above `topics_per_client_max`.
+    pub(super) fn grant_anonymous(&self, server: &mut Scope<'_>, id: ConnId) -> Vec<TopicRefusal> {
+        subscribe_granted(server, id, self.anonymous.iter().flat_map(|grant| grant.keys(false)))
+    }
+
+    /// Subscribes a client to the topics of its token, which ends the connection when it expires. Returns the topics above
+    /// `topics_per_client_max`.
+    pub(super) fn grant(
+        &mut self,
+        server: &mut Scope<'_>,
+        id: ConnId,
+        identity: &Identity,
+    ) -> Vec<TopicRefusal> {
+        let granted = identity.topics.iter().chain(&self.topics);
+        let keys = granted.flat_map(|grant| grant.keys(identity.admin));
+        let excess = subscribe_granted(server, id, keys);
+        if identity.admin || !identity.may.is_empty() {
+            let rights = ClientRights { may: identity.may.clone(), admin: identity.admin };
+            self.beyond.insert(id, rights);
+        } else {
+            self.beyond.remove(&id);
+        }
+        server.close_at(id, identity.expires, Close::EXPIRED.code);
+        excess
+    }
+
+    /// Replaces the grants of the same user's older token. Topics that the client asked for stay if the newer token permits them.
+    pub(super) fn renew(
+        &mut self,
+        server: &mut Scope<'_>,
+        id: ConnId,
+        identity: &Identity,
+    ) -> Vec<TopicRefusal> {
+        let granted = identity.topics.iter().chain(&self.topics);
+        let granted: HashSet<&str> = granted.flat_map(|grant| grant.keys(identity.admin)).collect();
+        for (key, reason) in server.topics(id) {
+            let stays = match reason {
+                Reason::Own | Reason::Joined => true,
+                _ if granted.contains(key.as_str()) => {
+                    server.set_reason(id, &key, Reason::Granted);
+                    true
+                }
+                Reason::Asked => Grant::parse(&text_of_key(&key)).is_some_and(|wanted| {
+                    let mut may = identity.may.iter().chain(&self.may);
+                    may.any(|grant| grant.permits(identity.admin, &wanted))
+                }),
+                Reason::Granted => false,
+            };
+            if !stays {
+                server.unsubscribe(id, &key);
+            }
+        }
+        self.grant(server, id, identity)
+    }
+
+    /// Subscribes a client to the topics that it asked for in its handshake. Returns those that it may not have.
+    pub(super) fn subscribe_all<'a>(
+        &mut self,
+        server: &mut Scope<'_>,
+        id: ConnId,
+        topics: impl Iterator<Item = Cow<'a, str>>,
+    ) -> Vec<TopicRefusal> {
+        let mut refused = Vec::new();
+        for (number, topic) in topics.enumerate() {
+            if number >= server.bounds().topics_per_client_max {
+                server.metrics().topics_refused += 1;
+                refused.push(TopicRefusal::TOO_MANY);
+                break;
+            }
+            if let Err(code) = self.subscribe(server, id, &topic) {
+                refused.push(TopicRefusal { code, topic: echo(&topic).map(str::to_owned) });
+            }
+        }
+        refused
+    }
+
+    /// Subscribes a client at its own request.
+    ///
+    /// # Errors
+    /// The code for the client.
+    pub(super) fn subscribe(
+        &mut self,
+        server: &mut Scope<'_>,
+        id: ConnId,
+        topic: &str,
+    ) -> Result<(), &'static str> {
+        let own = own_topic(server, id);
+        if own.as_deref() == Some(topic) {
+            return Ok(());
+        }
+        let wanted = Grant::parse(topic).ok_or("bad_topic")?;
+        let admin = self.is_admin(id);
+        let permitted = self.may(id, own.is_some()).any(|grant| grant.permits(admin, &wanted));
+        let missing: Vec<&str> =
+            wanted.keys(admin).filter(|key| server.reason(id, key).is_none()).collect();
+        let reason = server.reason(id, wanted.key());
+        // A topic that a back end joined outlives newer tokens, even if the client asks for it as well.
+        if permitted && reason.is_some() && reason != Some(Reason::Joined) {
+            server.set_reason(id, wanted.key(), Reason::Asked);
+        }
+        if reason.is_some() && (missing.is_empty() || !permitted) {
+            return Ok(());
+        }
+        if !permitted {
+            return Err("forbidden");
+        }
+        if server.topics_len(id) + missing.len() > server.bounds().topics_per_client_max {
+            server.metrics().topics_refused += 1;
+            return Err("too_many_topics");
+        }
+        for key in missing {
+            server.subscribe(id, key, Reason::Asked);
+        }
+        Ok(())
+    }
+
+    /// Unsubscribes a client at its own request.
+    ///
+    /// # Errors
+    /// The code for the client.
+    pub(super) fn unsubscribe(
+        &mut self,
+        server: &mut Scope<'_>,
+        id: ConnId,
+        topic: &str,
+    ) -> Result<(), &'static str> {
+        if own_topic(server, id).as_deref() == Some(topic) {
+            // Bounds per user, single sessions and control commands for a user all rest on this subscription.
+            return Err("forbidden");
+        }
+        let grant = Grant::parse(topic).ok_or("bad_topic")?;
+        for key in grant.keys(true) {
+            let granted = server.reason(id, key) == Some(Reason::Granted);
+            server.unsubscribe(id, key);
+            if granted && key == grant.key() {
+                // The client may come back to a topic that its token granted.
+                self.beyond.entry(id).or_default().may.push(grant.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether a user's client may publish on a topic: it has subscribed to it, or may.
+    pub(super) fn may_publish(&self, server: &mut Scope<'_>, id: ConnId, topic: &str) -> bool {
+        let admin = self.is_admin(id);
+        server.hears(id, topic) || self.may(id, true).any(|grant| grant.covers(admin, topic))
+    }
+
+    fn is_admin(&self, id: ConnId) -> bool {
+        self.beyond.get(&id).is_some_and(|rights| rights.admin)
+    }
+
+    /// The topics that a connection may ask for. Those that it was granted and gave up are among them.
+    fn may(&self, id: ConnId, has_sub: bool) -> impl Iterator<Item = &Grant> {
+        let of_route = match has_sub {
+            true => [&self.may[..], &self.topics[..]],
+            false => [&self.anonymous[..], &[]],
+        };
+        let own = self.beyond.get(&id).map_or(&[][..], |rights| &rights.may);
+        own.iter().chain(of_route[0]).chain(of_route[1])
+    }
+}
+
+/// Subscribes a client to granted keys. Returns those above `topics_per_client_max`.
+fn subscribe_granted<'a>(
+    server: &mut Scope<'_>,
+    id: ConnId,
+    keys: impl Iterator<Item = &'a str>,
+) -> Vec<TopicRefusal> {
+    let mut excess = Vec::new();
+    for key in keys {
+        let is_known = server.reason(id, key).is_some();
+        if is_known || server.topics_len(id) < server.bounds().topics_per_client_max {
+            server.subscribe(id, key, Reason::Granted);
+        } else {
+            server.metrics().topics_refused += 1;
+            let topic = Some(text_of_key(key).into_owned());
+            excess.push(TopicRefusal { topic, ..TopicRefusal::TOO_MANY });
+        }
+    }
+    excess
+}
+
+/// The topic of the connection's user; an anonymous one has none.
+pub(super) fn own_topic(server: &mut Scope<'_>, id: ConnId) -> Option<String> {
+    server.key_for(id, Reason::Own)
+}
+
+/// A topic to repeat in an error; `None` if it is too long to be one.
+pub(super) fn echo(topic: &str) -> Option<&str> {
+    (topic.len() <= TOPIC_BYTES_MAX).then_some(topic)
+}
+
+/// Parses the grants of a setting.
+///
+/// # Errors
+/// A sentence that names the first malformed one.
+pub fn grants(setting: &str, texts: &[String]) -> Result<Vec<Grant>, String> {
+    let parse = |text: &String| {
+        Grant::parse(text).ok_or_else(|| {
+            format!("{setting}: `{text}` is no topic (`news`, `room.7`), nor `room.*`, nor `*`")
+        })
+    };
+    texts.iter().map(parse).collect()
+}
