@@ -17,7 +17,7 @@ const LEADING_UP: &[(&str, &str)] = &[
     ("engine/reactor/reload.rs", "config"),
     ("engine/redis/command_connection.rs", "features::streams"),
     ("engine/redis/request.rs", "features::streams"),
-    ("engine/router/clients.rs", "features::control"),
+    ("engine/router/admin.rs", "features::control"),
     ("engine/router/mod.rs", "config"),
     ("engine/router/orders.rs", "features::control"),
     ("engine/server/mod.rs", "features::presence"),

@@ -67,9 +67,9 @@ pub fn all(
     router: &mut Router,
 ) -> Vec<Box<dyn RedisProtocol>> {
     let mut all: Vec<Box<dyn RedisProtocol>> = Vec::new();
-    router.source_up = link.is_none();
-    router.reader_up = reader.is_none();
-    router.commander_up = commander.is_none();
+    router.readiness.no_subscriber = link.is_some();
+    router.readiness.no_streams = reader.is_some();
+    router.readiness.no_commands = commander.is_some();
     if let Some(link) = link {
         all.push(Box::new(link));
     }
@@ -127,7 +127,7 @@ impl RedisProtocol for RedisSubscriber {
     }
 
     fn down(&mut self, router: &mut Router, random: u64) -> bool {
-        router.source_deaf = self.deaf().map(str::to_owned);
+        router.readiness.deaf = self.deaf().map(str::to_owned);
         let was_up = RedisSubscriber::down(self, router.server.now.millis, random);
         if was_up {
             router.on_source(false);
@@ -183,7 +183,7 @@ impl RedisProtocol for CommandConnection {
                 Some(command_connection::Event::Failed(why)) => return Err(why),
                 Some(command_connection::Event::Ready) => {
                     log::info!("connected to Redis for commands");
-                    router.commander_up = true;
+                    router.readiness.no_commands = false;
                 }
             }
         }
@@ -221,7 +221,7 @@ impl RedisProtocol for CommandConnection {
     }
 
     fn down(&mut self, router: &mut Router, random: u64) -> bool {
-        router.commander_up = false;
+        router.readiness.no_commands = true;
         CommandConnection::down(self, router.server.now.millis, random)
     }
 }

@@ -1,6 +1,6 @@
 //! What is served where: the calls from the loop to the handlers of the routes.
 
-mod clients;
+mod admin;
 pub mod files;
 mod messages;
 mod orders;
@@ -13,13 +13,14 @@ use crate::clock::RateLimit;
 use crate::config::{Config, Proxies};
 use crate::engine::admission::Addresses;
 use crate::engine::client::ClientEvent;
-use crate::engine::client::frame::{Close, Frame, frames_bytes, frames_len};
-use crate::engine::client::http::{Method, Request, Response};
+use crate::engine::client::frame::{Close, Frame};
+use crate::engine::client::http::{Request, Response};
 use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign};
 use crate::engine::origin::Origins;
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
-use crate::observe::metrics::{Gauges, Process};
+use admin::Admin;
+pub use admin::Readiness;
 use files::Files;
 use plain::LEAVING;
 use proxies::CROWDED;
@@ -40,16 +41,7 @@ pub struct Router {
     pub proxy_protocol: bool,
     /// For what they say that cannot be understood.
     proxies_logged: RateLimit,
-    /// Whether messages can come.
-    pub source_up: bool,
-    /// Why they cannot, though there is a connection to be had.
-    pub source_deaf: Option<String>,
-    /// Whether commands reach Redis, or none are needed.
-    pub commander_up: bool,
-    /// Whether the streams are read, or there are none.
-    pub reader_up: bool,
-    /// New handshakes are refused: the end is near.
-    pub draining: bool,
+    pub readiness: Readiness,
     /// New handshakes are refused: `memory_max` is hit.
     pub refusing: bool,
     /// Connections of publishers.
@@ -75,16 +67,11 @@ pub struct Router {
     lost_at: Option<(u64, String)>,
     /// For commands that Redis refused.
     refused_logged: RateLimit,
-    /// What the kernel says of us.
-    process: Process,
-    /// For looking at all clients.
-    walked: RateLimit,
-    /// What that came to: see [`Router::clients_owed_most`].
-    owed_most: String,
+    admin: Admin,
 }
 
 impl Router {
-    /// A site of at most [`ROUTES_MAX`] routes.
+    /// A router of at most [`ROUTES_MAX`] routes.
     pub fn new(server: Server, routes: Vec<Route>, prefix: String) -> Router {
         assert!(routes.len() <= ROUTES_MAX, "routes are numbered in a byte");
         let addresses = Addresses::new(server.bounds().clients_per_address_max);
@@ -94,11 +81,7 @@ impl Router {
             proxies: Proxies::default(),
             proxy_protocol: false,
             proxies_logged: RateLimit::default(),
-            source_up: true,
-            source_deaf: None,
-            commander_up: true,
-            reader_up: true,
-            draining: false,
+            readiness: Readiness::default(),
             refusing: false,
             publishers: 0,
             had_large_payload: false,
@@ -112,10 +95,14 @@ impl Router {
             malformed_logged: RateLimit::default(),
             lost_at: None,
             refused_logged: RateLimit::default(),
-            process: Process::new(),
-            walked: RateLimit::default(),
-            owed_most: String::new(),
+            admin: Admin::default(),
         }
+    }
+
+    /// The answer to `/clients`.
+    #[cfg(test)]
+    pub fn slowest(&mut self) -> String {
+        self.admin.slowest(&mut self.server, &self.routes)
     }
 
     /// The settings were read again: what can change without dropping a client changes now.
@@ -224,7 +211,9 @@ impl Router {
     fn on_request(&mut self, id: ConnId, request: Request) {
         let method = request.method();
         if self.is_admin(id) {
-            let response = self.answer_admin(&request).answering(method);
+            let Router { admin, server, routes, readiness, publishers, .. } = self;
+            let response = admin.answer(&request, server, routes, readiness, *publishers);
+            let response = response.answering(method);
             return self.server.respond(id, &response);
         }
         if let Some(response) = self.answer_probe(&request) {
@@ -256,11 +245,11 @@ impl Router {
         number: usize,
         request: &Request,
     ) -> Result<Vec<u8>, Response> {
-        if self.draining
+        if self.readiness.draining
             || self.refusing
             || self.server.places.is_full(&self.server.clients, &self.server.bounds)
         {
-            let text = if self.draining { LEAVING } else { "this server is full" };
+            let text = if self.readiness.draining { LEAVING } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
         if self.addresses.is_over(id) && !(request.is_upgrade() && self.has_dead_twin(id)) {
@@ -308,51 +297,6 @@ impl Router {
                 self.server.metrics.handshakes_rejected += 1;
                 self.server.close(id, close);
             }
-        }
-    }
-
-    fn answer_admin(&mut self, request: &Request) -> Response {
-        match request.path() {
-            _ if request.method() == Method::Options => Response::options(),
-            "/healthz" => Response::text(200, "ok"),
-            "/readyz" if self.draining => Response::text(503, "draining"),
-            "/readyz" if !self.source_up => {
-                Response::text(503, self.source_deaf.as_deref().unwrap_or("no link to Redis"))
-            }
-            "/readyz" if !self.commander_up => Response::text(503, "no link to Redis for commands"),
-            "/readyz" if !self.reader_up => Response::text(503, "no link to Redis for streams"),
-            "/readyz" => Response::text(200, "ok"),
-            "/metrics" => Response {
-                content_type: "text/plain; version=0.0.4; charset=utf-8",
-                ..Response::text(200, &self.server.metrics.render(&self.gauges()))
-            },
-            // A page of another site whose name was pointed here must not read who is connected.
-            "/clients" if !files::is_address(request.header("host")) => {
-                Response::text(403, "ask by an IP address or localhost")
-            }
-            "/clients" => Response::json(200, self.clients_owed_most()),
-            _ => Response::text(404, "here are /clients, /healthz, /metrics and /readyz"),
-        }
-    }
-
-    fn gauges(&self) -> Gauges {
-        let hubs = &self.server.hubs;
-        Gauges {
-            clients: self.server.clients_len(),
-            topics: hubs.iter().map(|hub| hub.topics_len()).sum(),
-            memberships: hubs.iter().map(|hub| hub.memberships_len()).sum(),
-            publishers: self.publishers,
-            history_messages: self.server.history.len(),
-            history_bytes: self.server.history.bytes(),
-            source_up: self.source_up,
-            presence_users: self.server.presence_users_len(),
-            handshakes: self.server.places.handshakes.len(),
-            backlog_frames: frames_len(),
-            backlog_bytes: frames_bytes(),
-            unfinished_bytes: self.server.unfinished,
-            slots_bytes: self.server.clients.bytes(),
-            memberships_bytes: hubs.iter().map(|hub| hub.bytes()).sum(),
-            process: self.process.usage(),
         }
     }
 }

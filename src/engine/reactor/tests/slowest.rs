@@ -52,7 +52,7 @@ fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
         (0..place).for_each(|_| reactor.router.server.send(id, &Frame::text("1234")));
         reactor.flush();
     }
-    let told = reactor.router.clients_owed_most();
+    let told = reactor.router.slowest();
     let value: serde_json::Value = serde_json::from_str(&told).unwrap();
     let clients = value["clients"].as_array().unwrap();
     let frames: Vec<u64> = clients.iter().map(|one| one["frames"].as_u64().unwrap()).collect();
@@ -66,10 +66,10 @@ fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
     // Whoever is gone is still told of, for a second.
     reactor.router.server.terminate(all[30 * 997 % 3_000]);
     reactor.reap();
-    assert_eq!(reactor.router.clients_owed_most(), told);
+    assert_eq!(reactor.router.slowest(), told);
     assert_eq!(reactor.metrics().backlog_walks, 1);
     reactor.router.server.now.millis += 1000;
-    let told = reactor.router.clients_owed_most();
+    let told = reactor.router.slowest();
     assert!(!told.contains("\"frames\":30") && told.contains("\"frames\":20"), "{told}");
     assert_eq!(reactor.metrics().backlog_walks, 2);
 }

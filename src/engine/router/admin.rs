@@ -1,0 +1,148 @@
+//! The operator's endpoints: `/metrics`, `/healthz`, `/readyz` and `/clients` on the admin listener.
+
+use crate::clock::RateLimit;
+use crate::engine::client::frame::{frames_bytes, frames_len};
+use crate::engine::client::http::{Method, Request, Response};
+use crate::engine::handler::Route;
+use crate::engine::pubsub::hub::Reason;
+use crate::engine::pubsub::topic::user_of;
+use crate::engine::router::files;
+use crate::engine::server::Server;
+use crate::engine::slots::ConnId;
+use crate::features::control::report::Owed;
+use crate::observe::metrics::{Gauges, Process};
+
+/// Clients that `/clients` tells of.
+const SLOWEST_MAX: usize = 10;
+
+/// Why `/readyz` is red, if it is.
+#[derive(Default)]
+pub struct Readiness {
+    /// The server is leaving.
+    pub draining: bool,
+    /// There is no subscription to Redis.
+    pub no_subscriber: bool,
+    /// Messages cannot come, though there is a Redis to be had: why.
+    pub deaf: Option<String>,
+    /// Commands do not reach Redis.
+    pub no_commands: bool,
+    /// The streams are not read.
+    pub no_streams: bool,
+}
+
+impl Readiness {
+    fn problem(&self) -> Option<&str> {
+        let deaf = || self.deaf.as_deref().unwrap_or("no link to Redis");
+        self.draining
+            .then_some("draining")
+            .or_else(|| self.no_subscriber.then(deaf))
+            .or(self.no_commands.then_some("no link to Redis for commands"))
+            .or(self.no_streams.then_some("no link to Redis for streams"))
+    }
+}
+
+/// The answers that take more than a look at a counter.
+#[derive(Default)]
+pub(super) struct Admin {
+    process: Process,
+    /// For looking at all clients.
+    looked: RateLimit,
+    slowest: String,
+}
+
+impl Admin {
+    /// The answer to a request. `publishers`: connections of publishers.
+    pub fn answer(
+        &mut self,
+        request: &Request,
+        server: &mut Server,
+        routes: &[Route],
+        readiness: &Readiness,
+        publishers: usize,
+    ) -> Response {
+        match request.path() {
+            _ if request.method() == Method::Options => Response::options(),
+            "/healthz" => Response::text(200, "ok"),
+            "/readyz" => match readiness.problem() {
+                Some(problem) => Response::text(503, problem),
+                None => Response::text(200, "ok"),
+            },
+            "/metrics" => Response {
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                ..Response::text(
+                    200,
+                    &server.metrics.render(&self.gauges(server, readiness, publishers)),
+                )
+            },
+            // A page of another site whose name was pointed here must not read who is connected.
+            "/clients" if !files::is_address(request.header("host")) => {
+                Response::text(403, "ask by an IP address or localhost")
+            }
+            "/clients" => Response::json(200, self.slowest(server, routes)),
+            _ => Response::text(404, "here are /clients, /healthz, /metrics and /readyz"),
+        }
+    }
+
+    fn gauges(&self, server: &Server, readiness: &Readiness, publishers: usize) -> Gauges {
+        let hubs = &server.hubs;
+        Gauges {
+            clients: server.clients_len(),
+            topics: hubs.iter().map(|hub| hub.topics_len()).sum(),
+            memberships: hubs.iter().map(|hub| hub.memberships_len()).sum(),
+            publishers,
+            history_messages: server.history.len(),
+            history_bytes: server.history.bytes(),
+            source_up: !readiness.no_subscriber,
+            presence_users: server.presence_users_len(),
+            handshakes: server.places.handshakes.len(),
+            backlog_frames: frames_len(),
+            backlog_bytes: frames_bytes(),
+            unfinished_bytes: server.unfinished,
+            slots_bytes: server.clients.bytes(),
+            memberships_bytes: hubs.iter().map(|hub| hub.bytes()).sum(),
+            process: self.process.usage(),
+        }
+    }
+
+    /// The clients with the deepest backlogs, as JSON. All slots are looked at (0.1 ms for 20,000 clients), so once a second at
+    /// most: an earlier request gets the last answer again.
+    pub fn slowest(&mut self, server: &mut Server, routes: &[Route]) -> String {
+        if self.looked.allow(server.now.millis) {
+            server.metrics.backlog_walks += 1;
+            self.slowest = slowest(server, routes);
+        }
+        self.slowest.clone()
+    }
+}
+
+fn slowest(server: &Server, routes: &[Route]) -> String {
+    let mut deepest: Vec<(usize, ConnId)> = Vec::with_capacity(SLOWEST_MAX + 1);
+    for (id, client) in server.clients.iter() {
+        let bytes = client.backlog_bytes();
+        let least = deepest.get(SLOWEST_MAX - 1).map_or(0, |last| last.0);
+        // Plain responses are no client's backlog.
+        if bytes > least && client.opened {
+            let place = deepest.partition_point(|one| one.0 >= bytes);
+            deepest.insert(place, (bytes, id));
+            deepest.truncate(SLOWEST_MAX);
+        }
+    }
+    let mut text = "{\"clients\":[".to_owned();
+    for (place, (bytes, id)) in deepest.into_iter().enumerate() {
+        let client = &server.clients[id.index];
+        let topics = || server.hubs[client.route as usize].topics(&client.subscriptions);
+        let own = topics().find(|(_, reason)| *reason == Reason::Own);
+        let owed = Owed {
+            conn: server.name_of(id),
+            route: &routes[client.route as usize].path,
+            sub: own.and_then(|(key, _)| user_of(key)),
+            bytes,
+            frames: client.backlog_frames(),
+            full: client.is_blocked(),
+            topics: topics().count(),
+        };
+        text.push_str(if place > 0 { "," } else { "" });
+        owed.write(&mut text);
+    }
+    text + "]}"
+}
