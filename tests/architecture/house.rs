@@ -9,7 +9,7 @@ const LINES_MAX: usize = 32_000;
 /// Of them, in `src/engine`.
 const ENGINE_LINES_MAX: usize = 15_830;
 /// Files of more than 450 lines.
-const LONG_FILES_MAX: usize = 3;
+const LONG_FILES_MAX: usize = 4;
 /// Doc comments that begin with a relative clause.
 const RELATIVE_CLAUSES_MAX: usize = 365;
 /// Types whose `impl` blocks stand in more than two files.

@@ -12,7 +12,7 @@ impl Reactor {
         let server = &mut self.router.server;
         log::info!("draining {} connections", server.clients.len());
         self.supervisor.stopping(server.clients_len(), server.bounds.drain_seconds);
-        self.router.readiness.draining = true;
+        self.router.health.draining = true;
         self.drain_until =
             Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);
         self.listeners.close();

@@ -339,7 +339,7 @@ impl Reactor {
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
-        if !self.router.readiness.draining {
+        if !self.router.health.draining {
             // Whoever is sent away comes back to others: that is no event, and so the node just falls silent.
             self.router.server.tick_presence();
         }
@@ -349,7 +349,7 @@ impl Reactor {
         self.tick_links();
         self.publishers.tick(now);
         self.router.server.complaints.tick(now);
-        self.supervisor.tick(now, self.router.server.clients_len(), self.router.readiness.draining);
+        self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
         self.hold_sums();
         self.hold_ceiling();
         if self.trim_at.is_some_and(|at| at <= now) && !self.has_pending_writes() {
@@ -415,15 +415,12 @@ impl Reactor {
         if left || is_asked || link_waits || self.publishers.has_note() {
             return Some(now);
         }
-        let links = self
-            .links
-            .iter()
-            .map(RedisSocket::deadline)
-            .filter(|_| !self.router.readiness.draining);
+        let links =
+            self.links.iter().map(RedisSocket::deadline).filter(|_| !self.router.health.draining);
         [
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
             links.flatten().min(),
-            server.presence_deadline().filter(|_| !self.router.readiness.draining),
+            server.presence_deadline().filter(|_| !self.router.health.draining),
             self.publishers.deadline(),
             server.receipts.deadline(),
             server.complaints.deadline(),

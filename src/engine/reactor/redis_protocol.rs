@@ -67,9 +67,9 @@ pub fn all(
     router: &mut Router,
 ) -> Vec<Box<dyn RedisProtocol>> {
     let mut all: Vec<Box<dyn RedisProtocol>> = Vec::new();
-    router.readiness.no_subscriber = link.is_some();
-    router.readiness.no_streams = reader.is_some();
-    router.readiness.no_commands = commander.is_some();
+    router.health.no_subscriber = link.is_some();
+    router.health.no_streams = reader.is_some();
+    router.health.no_commands = commander.is_some();
     if let Some(link) = link {
         all.push(Box::new(link));
     }
@@ -127,7 +127,7 @@ impl RedisProtocol for RedisSubscriber {
     }
 
     fn down(&mut self, router: &mut Router, random: u64) -> bool {
-        router.readiness.deaf = self.deaf().map(str::to_owned);
+        router.health.deaf = self.deaf().map(str::to_owned);
         let was_up = RedisSubscriber::down(self, router.server.now.millis, random);
         if was_up {
             router.on_source(false);
@@ -183,7 +183,7 @@ impl RedisProtocol for CommandConnection {
                 Some(command_connection::Event::Failed(why)) => return Err(why),
                 Some(command_connection::Event::Ready) => {
                     log::info!("connected to Redis for commands");
-                    router.readiness.no_commands = false;
+                    router.health.no_commands = false;
                 }
             }
         }
@@ -221,7 +221,7 @@ impl RedisProtocol for CommandConnection {
     }
 
     fn down(&mut self, router: &mut Router, random: u64) -> bool {
-        router.readiness.no_commands = true;
+        router.health.no_commands = true;
         CommandConnection::down(self, router.server.now.millis, random)
     }
 }

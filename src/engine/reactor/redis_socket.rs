@@ -338,7 +338,7 @@ impl Reactor {
     /// Does what is due on the connections to Redis.
     pub(super) fn tick_links(&mut self) {
         let now = self.router.server.now.millis;
-        if self.router.readiness.draining {
+        if self.router.health.draining {
             return;
         }
         for link in &mut self.links {

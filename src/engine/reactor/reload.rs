@@ -54,7 +54,7 @@ impl Reactor {
 
     /// SIGHUP came.
     pub(super) fn on_hangup(&mut self) {
-        let draining = self.router.readiness.draining;
+        let draining = self.router.health.draining;
         let Some(reload) = &mut self.reload else { return };
         if reload.hangups.take() == 0 {
             return;

@@ -17,7 +17,7 @@ const SLOWEST_MAX: usize = 10;
 
 /// Why `/readyz` is red, if it is.
 #[derive(Default)]
-pub struct Readiness {
+pub struct Health {
     /// The server is leaving.
     pub draining: bool,
     /// There is no subscription to Redis.
@@ -30,7 +30,7 @@ pub struct Readiness {
     pub no_streams: bool,
 }
 
-impl Readiness {
+impl Health {
     fn problem(&self) -> Option<&str> {
         let deaf = || self.deaf.as_deref().unwrap_or("no link to Redis");
         self.draining
@@ -57,13 +57,13 @@ impl Admin {
         request: &Request,
         server: &mut Server,
         routes: &[Route],
-        readiness: &Readiness,
+        health: &Health,
         publishers: usize,
     ) -> Response {
         match request.path() {
             _ if request.method() == Method::Options => Response::options(),
             "/healthz" => Response::text(200, "ok"),
-            "/readyz" => match readiness.problem() {
+            "/readyz" => match health.problem() {
                 Some(problem) => Response::text(503, problem),
                 None => Response::text(200, "ok"),
             },
@@ -71,7 +71,7 @@ impl Admin {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 ..Response::text(
                     200,
-                    &server.metrics.render(&self.gauges(server, readiness, publishers)),
+                    &server.metrics.render(&self.gauges(server, health, publishers)),
                 )
             },
             // A page of another site whose name was pointed here must not read who is connected.
@@ -83,7 +83,7 @@ impl Admin {
         }
     }
 
-    fn gauges(&self, server: &Server, readiness: &Readiness, publishers: usize) -> Gauges {
+    fn gauges(&self, server: &Server, health: &Health, publishers: usize) -> Gauges {
         let hubs = &server.hubs;
         Gauges {
             clients: server.clients_len(),
@@ -92,7 +92,7 @@ impl Admin {
             publishers,
             history_messages: server.history.len(),
             history_bytes: server.history.bytes(),
-            source_up: !readiness.no_subscriber,
+            source_up: !health.no_subscriber,
             presence_users: server.presence_users_len(),
             handshakes: server.places.handshakes.len(),
             backlog_frames: frames_len(),

@@ -165,7 +165,7 @@ impl Router {
 
     /// The streams are read, or not any more.
     pub fn on_reader(&mut self, up: bool) {
-        self.readiness.no_streams = !up;
+        self.health.no_streams = !up;
         self.server.metrics.stream_ups += u64::from(up);
         if up {
             self.server.streams_are_known();
@@ -174,7 +174,7 @@ impl Router {
 
     /// The link to Redis came up or went down. Where messages come by streams alone, none of them is missed by that.
     pub fn on_source(&mut self, up: bool) {
-        self.readiness.no_subscriber = !up;
+        self.health.no_subscriber = !up;
         self.server.metrics.link_ups += u64::from(up);
         let now = (self.server.history.next() - 1, self.server.cursor());
         if !up {

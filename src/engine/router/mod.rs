@@ -20,7 +20,7 @@ use crate::engine::origin::Origins;
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
 use admin::Admin;
-pub use admin::Readiness;
+pub use admin::Health;
 use files::Files;
 use plain::LEAVING;
 use proxies::CROWDED;
@@ -41,7 +41,7 @@ pub struct Router {
     pub proxy_protocol: bool,
     /// For what they say that cannot be understood.
     proxies_logged: RateLimit,
-    pub readiness: Readiness,
+    pub health: Health,
     /// New handshakes are refused: `memory_max` is hit.
     pub refusing: bool,
     /// Connections of publishers.
@@ -81,7 +81,7 @@ impl Router {
             proxies: Proxies::default(),
             proxy_protocol: false,
             proxies_logged: RateLimit::default(),
-            readiness: Readiness::default(),
+            health: Health::default(),
             refusing: false,
             publishers: 0,
             had_large_payload: false,
@@ -211,8 +211,8 @@ impl Router {
     fn on_request(&mut self, id: ConnId, request: Request) {
         let method = request.method();
         if self.is_admin(id) {
-            let Router { admin, server, routes, readiness, publishers, .. } = self;
-            let response = admin.answer(&request, server, routes, readiness, *publishers);
+            let Router { admin, server, routes, health, publishers, .. } = self;
+            let response = admin.answer(&request, server, routes, health, *publishers);
             let response = response.answering(method);
             return self.server.respond(id, &response);
         }
@@ -245,11 +245,11 @@ impl Router {
         number: usize,
         request: &Request,
     ) -> Result<Vec<u8>, Response> {
-        if self.readiness.draining
+        if self.health.draining
             || self.refusing
             || self.server.places.is_full(&self.server.clients, &self.server.bounds)
         {
-            let text = if self.readiness.draining { LEAVING } else { "this server is full" };
+            let text = if self.health.draining { LEAVING } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
         if self.addresses.is_over(id) && !(request.is_upgrade() && self.has_dead_twin(id)) {

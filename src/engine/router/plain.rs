@@ -18,7 +18,7 @@ impl Router {
         if !asks_for_methods && (request.path() != "/healthz" || request.is_upgrade()) {
             return None;
         }
-        Some(match (self.readiness.draining, asks_for_methods) {
+        Some(match (self.health.draining, asks_for_methods) {
             (true, _) => Response::text(503, LEAVING).with("Retry-After", "5"),
             (false, true) => Response::options(),
             (false, false) => Response::text(200, "ok"),

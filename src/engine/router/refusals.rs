@@ -28,7 +28,7 @@ impl Router {
         }
         let address = request.and_then(Request::known_address).unwrap_or_else(|| self.peer(id));
         let origin = Origin { path: request.map(Request::path), address: Some(address) };
-        let weight = weight(request, response, self.readiness.draining);
+        let weight = weight(request, response, self.health.draining);
         let Router { server, routes, refusing, .. } = self;
         let Server { complaints, bounds, now, options, .. } = server;
         let text = || match response.status {
@@ -56,7 +56,7 @@ impl Router {
     /// Tells the operator of a connection that is turned away before anything of it is read.
     pub(crate) fn complain_of_admission(&mut self, status: u16, address: IpAddr) {
         let origin = Origin { path: None, address: Some(address) };
-        let weight = if self.readiness.draining { Weight::Usual } else { Weight::Curable };
+        let weight = if self.health.draining { Weight::Usual } else { Weight::Curable };
         let Server { complaints, bounds, now, .. } = &mut self.server;
         let response = Response::text(status, "too many connections from this address");
         complaints.note(now.millis, kind(status), weight, origin, || advice(&response, bounds));

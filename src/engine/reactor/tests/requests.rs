@@ -62,7 +62,7 @@ impl World {
         }
         let mut stream = accepted.expect("the loop connects");
         stream.write_all(b"+OK\r\n+PONG\r\n").expect("the loop is there");
-        self.turn_until("ready", |reactor| !reactor.router.readiness.no_commands);
+        self.turn_until("ready", |reactor| !reactor.router.health.no_commands);
         stream
     }
 
@@ -99,7 +99,7 @@ fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() 
     assert_eq!(reactor.metrics().requests, 4);
     assert_eq!(reactor.metrics().requests_unavailable, 4);
     assert_eq!(reactor.router.server.requests_len(), 0);
-    assert!(!reactor.router.readiness.no_commands, "nobody needs one");
+    assert!(!reactor.router.health.no_commands, "nobody needs one");
 }
 
 #[test]
@@ -130,12 +130,12 @@ fn a_request_is_answered_by_redis_or_unavailable_once_the_connection_is_gone() {
     world.turn();
     drop(redis);
     world.turn_until("the end", |reactor| reactor.metrics().requests_unavailable == 2);
-    assert!(world.reactor.router.readiness.no_commands && world.reactor.links[0].is_settled());
+    assert!(world.reactor.router.health.no_commands && world.reactor.links[0].is_settled());
     world.ask("D");
     world.turn();
     assert_eq!(world.counted(), (5, 3), "it waits for nothing");
     let _redis = world.accept();
-    assert!(!world.reactor.router.readiness.no_commands, "it comes back by itself");
+    assert!(!world.reactor.router.health.no_commands, "it comes back by itself");
 }
 
 #[test]
