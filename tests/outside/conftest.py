@@ -15,6 +15,10 @@ from helpers.server import Server
 TEST_SECONDS = 120
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: measures times, so that no other test may run beside it")
+
+
 def pytest_sessionstart():
     if not os.access(BINARY, os.X_OK):
         pytest.exit(f"no binary at {BINARY}: run `cargo build --release` first", returncode=2)
@@ -53,7 +57,7 @@ def start():
 
 @pytest.fixture
 def server(start):
-    """A server with a key and an embedded publishers' port; every user may hear `news`."""
+    """A server with a key and an embedded publishers' port; every user may subscribe to `news`."""
     return start("--topics", "news")
 
 

@@ -10,6 +10,7 @@ from helpers.raw_client import TEXT, Raw, frame
 SECONDS = 2
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_does_not_starve_others(start, tmp_path, name):
     with flooded(name, start, tmp_path) as (server, bearer):
