@@ -26,7 +26,7 @@ from helpers.tokens import token
 # Bytes that a flooding connection hands to its socket at once.
 BLOCK_BYTES = 256 * 1024
 
-# The answers are spread over so many clients: each may send fifty commands a second.
+# Clients that share the questions: each may send fifty commands a second.
 ASKERS = 20
 PAUSE = 0.001
 
@@ -80,12 +80,12 @@ PUBLISHED = {
     "publisher to nobody": publish("pub.nobody", "x"),
     "publisher of garbage": publish("pub.no topic!", "x"),
     "publisher of small commands": b"PING\r\n",
-    "publisher to a listener": publish("pub.user.crowd", "x"),
+    "publisher to a subscriber": publish("pub.user.subscriber", "x"),
     "thirty publishers": publish("pub.nobody", "x"),
 }
 REDIS = {
     "Redis to nobody": pushed("pub.nobody", "x"),
-    "Redis to a listener": pushed("pub.user.crowd", "x"),
+    "Redis to a subscriber": pushed("pub.user.subscriber", "x"),
 }
 FLOODS = [*FRAMES, *HEADS, *PUBLISHED, *REDIS]
 
@@ -208,9 +208,9 @@ def flooded(name, start, directory):
             server = start(*flags, "--history-bytes-max", "0", "--redis", url, redis=True, secret=None)
         else:
             server = start(*flags, "--history-bytes-max", "0", secret=None)
-        listener = ends.enter_context(Raw(server))
-        listener.upgrade(bearer("crowd"))
-        ends.callback(drained(listener.socket))
+        subscriber = ends.enter_context(Raw(server))
+        subscriber.upgrade(bearer("subscriber"))
+        ends.callback(drained(subscriber.socket))
         if name in PUBLISHED:
             ends.enter_context(Flood(name, server.line("publishers")))
         elif name not in REDIS:
@@ -236,7 +236,7 @@ def has_come(server):
 
 
 def measure(server, bearer, answers, welcomes):
-    """Seconds, sorted, for each of so many answers to `ping`, handshakes, and answers to another publisher."""
+    """Sorted seconds of answers to `ping`, of handshakes, and of answers to another publisher."""
     with contextlib.ExitStack() as ends:
         askers = []
         for number in range(ASKERS):

@@ -1,4 +1,4 @@
-"""The publishers' port as others listen at it: subscribers of both protocols, and a second oneloop without any Redis."""
+"""Subscribers at the publishers' port: both protocols, and a second oneloop without any Redis."""
 
 import contextlib
 import random
@@ -37,7 +37,7 @@ async def test_a_subscriber_hears_what_is_published_and_a_bystander_nothing(serv
         assert publisher.command("PUBLISH", "pub.offers", "1") == 3
         assert hearing.reply() == message("pub.offers", "1")
         assert hearing.reply() == ["pmessage", "pub.o*", "pub.offers", "1"]
-        # No topic, but somebody subscribes to it.
+        # No topic, but a subscription to it.
         assert publisher.command("PUBLISH", "elsewhere", "x" * 10_000) == 1
         assert hearing.reply() == message("elsewhere", "x" * 10_000)
         assert publisher.command("PUBLISH", "nowhere", "2").startswith("-ERR")
@@ -45,7 +45,7 @@ async def test_a_subscriber_hears_what_is_published_and_a_bystander_nothing(serv
         assert publisher.command("PUBSUB", "NUMSUB", "pub.offers", "nowhere") == ["pub.offers", 1, "nowhere", 0]
         assert publisher.command("PUBSUB", "NUMPAT") == 2
         assert await client.heard() == [("offers", 1)]
-        # It heard of the client's own topic.
+        # Its answer names the client's own topic.
         assert bystander.reply()[:3] == ["pmessage", "pub.user.4?", "pub.user.42"]
         assert await other.heard() == []
 

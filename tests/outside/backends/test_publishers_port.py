@@ -13,7 +13,7 @@ from redis.retry import Retry
 
 PASSWORD = "correct horse"
 
-# The start of a TLS ClientHello: whoever sends it waits for an answer, and should not wait for long.
+# The start of a TLS ClientHello: its sender waits for an answer, and should not wait for long.
 TLS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 32
 
 

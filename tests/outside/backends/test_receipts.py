@@ -1,4 +1,4 @@
-"""Receipts: a publisher hears what became of its messages."""
+"""Receipts: a publisher is told the outcome of its messages."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from helpers.server import counter
 from helpers.tokens import token
 from websockets.exceptions import ConnectionClosed
 
-# A crowd's messages are dealt out another way.
+# Large topics have another fan-out.
 CROWD = 70
 
 LARGE = json.dumps("x" * 200_000)
@@ -66,7 +66,7 @@ async def test_who_does_not_read_is_pending(start, redis, others):
     total = others + 2
     with listening(redis) as next_receipt, Raw(server, receive_buffer=4096) as slow:
         slow.upgrade(token("slow"))
-        async with server.crowd(others) as crowd, server.client("43") as bystander:
+        async with server.many_clients(others) as crowd, server.client("43") as bystander:
             readers = [asyncio.create_task(read_on(client)) for client in crowd]
             # Until the sockets between them are full.
             for _ in range(100):
@@ -88,7 +88,7 @@ async def test_who_is_gone_is_dropped_for(start, redis, others):
     total, messages = others + 2, 60
     with listening(redis) as next_receipt, Raw(server, receive_buffer=4096) as slow:
         slow.upgrade(token("slow"))
-        async with server.crowd(others) as crowd, server.client("43") as bystander:
+        async with server.many_clients(others) as crowd, server.client("43") as bystander:
             readers = [asyncio.create_task(read_on(client)) for client in crowd]
             for number in range(messages):
                 # The first one fits into the socket of the client that does not read.

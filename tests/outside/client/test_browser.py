@@ -1,4 +1,4 @@
-"""The client in a real browser against the real binary: what it hears, and how it comes back."""
+"""The client in a real browser against the real binary: messages and reconnects."""
 
 import contextlib
 import json

@@ -123,7 +123,7 @@ def test_a_platform_that_drops_headers_sends_the_token_in_a_frame(start, line, p
 
 
 def test_a_server_that_lets_in_strangers_does_not_take_it_for_one(start, redis, line, program):
-    """After a failed handshake the token goes in a frame; there, whoever has none is welcomed before it comes."""
+    """After a failed handshake the token goes in a frame; there, a client without one is welcomed before it comes."""
     server = start(*STREAM, "--anonymous", "news", "--may", "room.*", redis=redis)
     line = line(server)
     program = program(line, topics=["room.7"])

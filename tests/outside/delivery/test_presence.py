@@ -77,7 +77,7 @@ async def until(events, expected, seconds=20):
 
 @contextlib.asynccontextmanager
 async def bystander(server, events, is_told=True):
-    """A user who stays, and of whom nothing is told but that it came."""
+    """A user who stays: the only event is its coming."""
     async with server.client("bystander") as client:
         if is_told:
             await until(events, [("online", "bystander", 1)])
@@ -97,7 +97,7 @@ def nodes(redis):
 
 
 def settled(redis, count):
-    """Each of so many nodes has called twice since, so what was to be told is told."""
+    """Waits until each of `count` nodes has called twice since: every pending event is out."""
     before = hash_of(redis, "calls")
     assert len(before) == count, before
 
@@ -126,7 +126,7 @@ async def test_two_nodes_tell_each_transition_once(start, redis, kind):
                 last = await one.dial(token("last"))
                 told += [("online", "last", 3)]
                 await until(events, told)
-            # It is back, at the other node, before it is called gone: whoever left after it is first.
+            # It is back, at the other node, before it is called gone: the user that left after it comes first.
             async with other.client("42"):
                 await last.close()
                 told += [("offline", "last", 2)]
@@ -140,7 +140,7 @@ async def test_two_nodes_tell_each_transition_once(start, redis, kind):
 
 
 async def test_a_user_is_one_whatever_its_connections_are(start, redis, tmp_path):
-    """Over two routes, by whatever place of the token, replaced by itself; who shows none is nobody."""
+    """Two routes, any place of the token, a replaced session; a client without a token counts as nobody."""
     config = tmp_path / "oneloop.toml"
     config.write_text('[[route]]\npath = "/ws"\nanonymous = ["news"]\n'
                       '[[route]]\npath = "/single"\nsingle_session = true\n')
@@ -160,7 +160,7 @@ async def test_a_user_is_one_whatever_its_connections_are(start, redis, tmp_path
                     async with server.client("42", path="/single"):
                         assert (await older.closed())[0] == 4503
                         assert events.all() == told
-            # The last of them is gone, and whoever comes now is told after that.
+            # The last of them is gone, and a user that comes now is told after that.
             async with server.client("43"):
                 await until(events, told + [("offline", "42", 1), ("online", "43", 2)])
 
@@ -312,7 +312,7 @@ async def test_a_rule_that_is_missing_is_named_and_nothing_is_told_twice(start, 
 
 async def test_the_stream_keeps_about_what_it_may(start, redis):
     server = start("--events", "stream:evt", "--events-entries-max", 100, redis=redis)
-    async with server.crowd(1000):
+    async with server.many_clients(1000):
         await asyncio.to_thread(
             eventually, lambda: counter(server, "presence_online_total") == 1000, "all came")
         assert 100 <= redis.command("XLEN", "evt") < 300

@@ -1,4 +1,4 @@
-"""Clients that come back with `since` get what they missed, in order, once, and nobody else's."""
+"""Clients that come back with `since` get their missed messages once, in order, and nobody else's."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,7 @@ async def test_a_cursor_gives_its_bearer_no_more_than_the_token_does(start):
         since = client.welcome["id"]
     for topic in "user.42", "secret", "room.1", "room.2", "user.43":
         server.publish(topic, topic)
-    # The same user with a smaller token; another user with the first one's cursor; somebody who may nothing.
+    # The same user with a smaller token; another user with the first one's cursor; a user without any grant.
     async with server.client("42", since=since) as client:
         assert client.welcome["resumed"] is True
         assert await client.heard() == [("user.42", "user.42")]

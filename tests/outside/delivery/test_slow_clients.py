@@ -41,7 +41,7 @@ def dropped(server):
 
 
 async def publish_all(server, bystander, topics):
-    """Publishes over the topics in turn; the bystander, who reads, hears every one of them in order."""
+    """Publishes to the topics in turn; a bystander that reads receives every message in order."""
     for number in range(MESSAGES):
         topic = topics[number % len(topics)]
         assert server.publish(topic, {"number": number, "padding": PADDING}) == 2
@@ -94,7 +94,7 @@ async def test_of_each_topic_the_newest_stays(start):
             assert numbers == sorted(numbers), "in their order"
             assert numbers[-3:] == [MESSAGES - 3, MESSAGES - 2, MESSAGES - 1]
             assert [topic for topic, _ in heard[-3:]] == topics
-            # Up to where its socket was full it heard everything; then only the newest of each.
+            # It received everything until its socket was full; then only the newest of each topic.
             at = len(numbers) - 3
             assert numbers[:at] == list(range(at)) and dropped(server) == MESSAGES - len(numbers)
 

@@ -1,4 +1,4 @@
-"""Durable topics: entries of Redis streams reach whom they name, once and in order, whatever happens to Redis."""
+"""Durable topics: entries of Redis streams reach their subscribers once and in order, through every outage."""
 
 import asyncio
 import contextlib
@@ -266,7 +266,7 @@ async def test_large_entries_arrive_whole_and_in_order(start, redis):
             for number, size in enumerate(sizes):
                 add(redis, "user.42", f"{number}:" + "x" * size)
 
-        # It reads meanwhile: whoever does not is slow.
+        # It reads meanwhile: a client that does not is slow.
         adding = asyncio.create_task(asyncio.to_thread(add_all))
         for number, size in enumerate(sizes):
             data = (await client.next())["data"]

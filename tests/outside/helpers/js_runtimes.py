@@ -7,7 +7,7 @@ import threading
 from types import SimpleNamespace
 
 from helpers.process import DEADLINE, HELPERS, NODE_MODULES, environment, eventually
-from helpers.tcp_proxy import Forwarder
+from helpers.tcp_proxy import TcpProxy
 
 
 class Runtime:
@@ -61,7 +61,7 @@ class Runtime:
             self.until(f"{name}.state === 'open'")
 
     def heard(self, name, last):
-        """The messages heard so far, once `last` is among them."""
+        """The messages received so far, once `last` is among them."""
         self.until(f"JSON.stringify({name}.log.heard).includes({json.dumps(json.dumps(last))})")
         return [tuple(one) for one in self.run(f"{name}.log.heard")]
 
@@ -102,7 +102,7 @@ class MiniProgram(Runtime):
         super().__init__("mini_program.cjs", kind)
 
 
-class Line(Forwarder):
+class Line(TcpProxy):
     """The line between clients and one server or another."""
 
     def __init__(self, server):

@@ -23,7 +23,7 @@ class Audience:
         self.ups, self.number = ups(server), 0
 
     def publish(self, rounds=3):
-        """Messages to each in turn: what each must hear. Redis says that it passed them on."""
+        """Publishes to each client in turn, and returns the messages that each must receive."""
         expected = {client: [] for client in self.clients}
         for _ in range(rounds):
             for client in self.clients:
@@ -33,7 +33,7 @@ class Audience:
         return expected
 
     async def hears(self, gaps=0, before=None):
-        """Each hears what was said `before`, so many gaps, and then what is said now."""
+        """Checks that each client receives the messages of `before`, `gaps` gaps, and new messages."""
         expected = self.publish()
         for client in self.clients:
             said = (before or {}).get(client, [])
@@ -51,7 +51,7 @@ class Audience:
             assert await client.ask(op="ping") == {"op": "pong"}
 
     async def is_back(self, outages=1):
-        """Waits until the link came up so often since the last time this was asked."""
+        """Waits until the subscription came up `outages` times since the last call."""
         self.ups += outages
         await asyncio.to_thread(
             eventually, lambda: ups(self.server) >= self.ups, f"the link is up {self.ups} times")
@@ -70,10 +70,10 @@ def about(what):
 
 @contextlib.asynccontextmanager
 async def audience(server, count=4):
-    async with server.crowd(count) as clients:
+    async with server.many_clients(count) as clients:
         audience = Audience(server, clients)
         await audience.hears()
         yield audience
-        # Nobody was disconnected, and the link was never lost behind our back.
+        # No client was disconnected, and the subscription was never lost unnoticed.
         assert ups(server) == audience.ups
         await audience.hears()

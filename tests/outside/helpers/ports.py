@@ -5,7 +5,7 @@ import itertools
 import os
 import socket
 
-# The system gives none of these to whoever connects or asks for port 0: a server that was killed finds its own free again.
+# The system gives none of these to a process that connects or asks for port 0: a killed server finds its own free again.
 # 22,000 and the step of 7,919 have no common factor; processes that begin side by side are far apart.
 PORTS = range(10_000, 32_000)
 CANDIDATES = itertools.islice(itertools.cycle(PORTS), os.getpid() * 7_919 % len(PORTS), None)

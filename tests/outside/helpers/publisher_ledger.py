@@ -7,13 +7,13 @@ import threading
 PAUSE = 0.004
 
 
-class Accounts:
+class PublisherLedger:
     """A publisher that goes on through every fault, and what Redis answered it.
 
     `answers[number]` says how many subscribers that message went to; None: it was not said."""
 
-    def __init__(self, forwarder, subs):
-        self.forwarder, self.subs = forwarder, subs
+    def __init__(self, proxy, subs):
+        self.proxy, self.subs = proxy, subs
         self.topics, self.answers = [], []
         self.ends = threading.Event()
         self.thread = threading.Thread(target=self.publish)
@@ -35,9 +35,9 @@ class Accounts:
             self.topics.append(next(topics))
             self.answers.append(None)
             try:
-                if publisher is None or target is not self.forwarder.target:
+                if publisher is None or target is not self.proxy.target:
                     close(publisher)
-                    target = self.forwarder.target
+                    target = self.proxy.target
                     publisher = target.publisher()
                 answer = publisher.command("PUBLISH", f"pub.{self.topics[number]}", number)
                 self.answers[number] = answer if isinstance(answer, int) else None
@@ -47,7 +47,7 @@ class Accounts:
         close(publisher)
 
     def check(self, heard):
-        """Accounts for all that was owed by what each `heard`: for its `sub`, numbers and gaps.
+        """Accounts for each message that was due, by the messages of each `sub`: numbers and gaps.
 
         Returns how many messages were lost, to one client each."""
         outages = windows(heard.values())
@@ -69,7 +69,7 @@ class Accounts:
 
 
 def windows(heard):
-    """For each gap the last number that anyone heard before it, and the first behind it.
+    """For each gap the last number that any client received before it, and the first behind it.
 
     All hear what comes over one link, so what one heard the others cannot have lost in that gap."""
     parts = [split(ones) for ones in heard]

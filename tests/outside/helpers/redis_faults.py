@@ -6,17 +6,17 @@ import time
 
 from helpers.process import eventually
 
-# As whom we connect.
+# The ACL user of the server.
 USER = ["push", "on", ">pass", "resetchannels", "&pub.*", "+@all"]
 LIMIT = ["CONFIG", "SET", "client-output-buffer-limit"]
 
 
-class Storm:
+class RedisFaults:
     """Faults one at a time; often, not always, the server is ready again before the next one."""
 
-    def __init__(self, seed, server, forwarder, redises):
+    def __init__(self, seed, server, proxy, redises):
         self.random = random.Random(seed)
-        self.server, self.forwarder, self.redises = server, forwarder, redises
+        self.server, self.proxy, self.redises = server, proxy, redises
         self.faults = [
             self.kill, self.restart, self.freeze, self.hiccup, self.cut, self.take_channels,
             self.delete_user, self.change_password, self.fill, self.overflow, self.fail_over,
@@ -41,7 +41,7 @@ class Storm:
 
     @property
     def redis(self):
-        return self.forwarder.target
+        return self.proxy.target
 
     def last(self, longest=0.4):
         """The fault holds on for a while."""
@@ -56,9 +56,9 @@ class Storm:
         self.redis.thaw()
 
     def slow_down(self):
-        self.forwarder.slow_down(piece=self.random.randint(1, 50), pause=0.0005)
+        self.proxy.slow_down(piece=self.random.randint(1, 50), pause=0.0005)
         self.last()
-        self.forwarder.slow_down(piece=65536, pause=0)
+        self.proxy.slow_down(piece=65536, pause=0)
 
     # ---- faults that end the connection
 
@@ -112,7 +112,7 @@ class Storm:
         admin.close()
 
     def overflow(self):
-        """We stand still until Redis has no room left for what it owes us."""
+        """Stops the server until Redis has no room left in its output buffer."""
         filler = self.redis.publisher()
         filler.command(*LIMIT, "pubsub 65536 0 0")
         self.server.signal(signal.SIGSTOP)
@@ -126,10 +126,10 @@ class Storm:
 
     def fail_over(self, hangs=False):
         one, other = self.redises
-        self.forwarder.fail_over(one if self.redis is other else other, hangs)
+        self.proxy.fail_over(one if self.redis is other else other, hangs)
         self.last()
 
     def fail_over_hanging(self):
         """Until we notice, the old server believes that it has a subscriber."""
         self.fail_over(hangs=True)
-        self.forwarder.bury()
+        self.proxy.end_hanging()

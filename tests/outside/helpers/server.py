@@ -194,7 +194,7 @@ class Server:
             yield await self.enter(connection, None)
 
     @contextlib.asynccontextmanager
-    async def crowd(self, count):
+    async def many_clients(self, count):
         """`count` clients, each a user of its own: `user0`, `user1`, …"""
         clients = []
 

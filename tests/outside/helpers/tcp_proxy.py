@@ -9,7 +9,7 @@ from helpers.process import DEADLINE
 from helpers.resp_client import Publisher
 
 
-class Forwarder:
+class TcpProxy:
     """Forwards each connection to the server that was its target when it was accepted."""
 
     def __init__(self, target):
@@ -49,14 +49,14 @@ class Forwarder:
         """New connections go to `target`; the old ones are cut, or hang for ever."""
         self.target = target
         for connection in self.connections:
-            connection.is_dead = True
+            connection.is_hanging = True
             if not hangs:
                 connection.end()
 
-    def bury(self):
+    def end_hanging(self):
         """Waits until all that hangs was given up; then the old server may know it, too."""
         for connection in self.connections:
-            if connection.is_dead:
+            if connection.is_hanging:
                 assert connection.was_left.wait(DEADLINE), "a dead connection was not given up"
                 connection.end()
 
@@ -84,29 +84,29 @@ class Forwarder:
 class Connection:
     """A forwarded connection: both of its sockets."""
 
-    def __init__(self, forwarder, near, far):
-        self.forwarder, self.near, self.far = forwarder, near, far
-        self.is_dead, self.was_left = False, threading.Event()
-        self.left = forwarder.draw() if forwarder.draw else None
+    def __init__(self, proxy, near, far):
+        self.proxy, self.near, self.far = proxy, near, far
+        self.is_hanging, self.was_left = False, threading.Event()
+        self.left = proxy.draw() if proxy.draw else None
 
     def pump(self, source, sink):
         """Passes on what comes from `source`; once dead, swallows it, and its end, too."""
         with contextlib.suppress(OSError):
-            while received := source.recv(self.forwarder.piece):
-                time.sleep(self.forwarder.pause)
+            while received := source.recv(self.proxy.piece):
+                time.sleep(self.proxy.pause)
                 is_cut = False
-                if source is self.far and self.left is not None and not self.is_dead:
+                if source is self.far and self.left is not None and not self.is_hanging:
                     received = received[: self.left]
                     self.left -= len(received)
                     is_cut = self.left == 0
-                if not self.is_dead:
+                if not self.is_hanging:
                     sink.sendall(received)
                 if is_cut:
-                    self.forwarder.cuts += 1
+                    self.proxy.cuts += 1
                     break
         if source is self.near:
             self.was_left.set()
-        if not self.is_dead:
+        if not self.is_hanging:
             self.end()
 
     def end(self):

@@ -1,4 +1,4 @@
-"""Each bound is driven into: what happens there, and that nobody else notices."""
+"""Clients that reach a limit: each gets its answer, and the others notice nothing."""
 
 import asyncio
 import contextlib
@@ -163,7 +163,7 @@ def eventually_admitted(server):
 
 async def test_so_many_handshakes_each_second_and_none_lost(start):
     server = start("--handshakes-per-second-max", 20)
-    async with server.crowd(50) as clients:
+    async with server.many_clients(50) as clients:
         server.publish("user.user7", 1)
         assert await clients[7].heard() == [("user.user7", 1)]
         assert await clients[8].heard() == []
@@ -184,14 +184,14 @@ async def test_all_that_wait_at_once_are_accepted(start):
 
 async def test_a_broadcast_beyond_the_flush_budget_reaches_all(start):
     server = start("--topics", "news", "--flush-clients-per-turn", 3)
-    async with server.crowd(50) as clients:
+    async with server.many_clients(50) as clients:
         assert server.publish("news", "all") == 50
         for client in clients:
             assert (await client.next())["data"] == "all"
         assert await clients[0].heard() == []
 
 
-# `PUBLISH` to a topic that nobody hears: its answer is `:0`.
+# `PUBLISH` to a topic without a subscriber: its answer is `:0`.
 PUBLISH, ANSWER = b"*3\r\n$7\r\nPUBLISH\r\n$10\r\npub.nobody\r\n$1\r\nx\r\n", b":0\r\n"
 
 

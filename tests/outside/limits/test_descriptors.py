@@ -22,7 +22,7 @@ def under(descriptors):
 
 async def test_the_descriptor_limit_bounds_the_clients(start):
     server = start(wrapper=under(CLIENTS + RESERVE))
-    async with server.client("43") as bystander, server.crowd(CLIENTS - 1) as crowd:
+    async with server.client("43") as bystander, server.many_clients(CLIENTS - 1) as crowd:
         assert (await server.refusal(token("late")))[0] == 503
         # Far more than there are descriptors: each is answered or dropped, and takes nothing from the others.
         with contextlib.ExitStack() as ends:
@@ -81,7 +81,7 @@ async def test_without_a_descriptor_accepting_rests_and_goes_on(start):
             eventually(lambda: len(os.listdir(descriptors)) == before, "that connection is gone")
             held = max(map(int, os.listdir(descriptors))) + 1
             resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (held, held))
-            # Some descriptors below that are free; whoever comes after them is answered on the spare one.
+            # Some descriptors below that are free; a connection beyond them is answered on the spare one.
             statuses = [101]
             while statuses[-1] == 101:
                 statuses.append(knock(server, ends).answer()[0])

@@ -1,4 +1,4 @@
-"""`memory_max`: one ceiling for all that the process holds, whoever tries to make it hold more."""
+"""`memory_max`: one limit for all memory of the process, for every kind of client."""
 
 import asyncio
 import contextlib

@@ -112,7 +112,7 @@ async def test_a_message_that_many_wait_for_counts_once(start):
 
 
 def listen_to_much(raw, topics=100):
-    """Subscribes to topics that nobody else listens to; the server may have closed the connection."""
+    """Subscribes to topics without another subscriber; the server may have closed the connection."""
     with contextlib.suppress(OSError):
         for number in range(topics):
             name = f"room.{raw.socket.getsockname()[1]}.{number}."

@@ -78,7 +78,7 @@ def visit(server, url, *flags, **variables):
     return doctor("--url", url, *TOPICS, *flags, listen=server.host, **variables)
 
 
-# ---- the machine, and who listens
+# ---- the machine, and the listeners
 
 
 def test_a_machine_that_is_good_has_no_problem_and_status_0():
@@ -157,7 +157,7 @@ def test_a_server_that_only_proxies_reach_is_recognised(start):
     server = start(*flags)
     found = doctor(*flags, listen=server.host)
     assert found["listen"][0] == "unseen" and "only proxies are told" in found["listen"][1]
-    # Nor is it bothered, whose log would tell of somebody else.
+    # The other server is not asked either: its log would complain.
     assert counter(server, "unproxied_total") == 0
 
 
@@ -221,7 +221,7 @@ def test_each_right_that_is_missing_comes_with_the_rule_that_grants_it(redis):
     refused = [mend for level, _, mend in found.found["redis-rights"] if level == "problem"]
     assert len(refused) == 5 and "secret" not in found.text
     for mend in refused:
-        # As somebody does who pastes it.
+        # As a person pastes it.
         done = run("sh", "-c", mend.removeprefix("mend: "))
         assert (done.stdout.strip(), done.stderr) == ("OK", ""), mend
     found = doctor("--redis", url, *settings)
@@ -544,7 +544,7 @@ def test_a_proxy_that_names_no_client_is_found(start, front):
         assert found["url-address"][0] == level, found.text
     assert "X-Forwarded-For $proxy_add_x_forwarded_for;" in visit(
         server, f"ws://127.0.0.1:{front(server).port}/ws", *proxies, *admin, "--wait", "1s")["url-address"][2]
-    # Without the counters nobody can tell.
+    # Without the counters there is no answer.
     nginx = front(server)
     found = visit(server, f"ws://127.0.0.1:{nginx.port}/ws", *proxies, "--wait", "1s")
     assert found["url-address"][0] == "unseen"

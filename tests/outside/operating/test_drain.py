@@ -28,7 +28,7 @@ def stuck_client(server, sub="stuck"):
 @pytest.mark.parametrize("count, per_second", [(20, 10), (200, 100)])
 async def test_every_client_is_sent_away_with_a_slot_of_its_own(start, count, per_second):
     server = start("--drain-seconds", 10, "--drain-per-second", per_second)
-    async with server.crowd(count) as clients:
+    async with server.many_clients(count) as clients:
         server.signal()
         retries = []
         for client in clients:

@@ -129,7 +129,7 @@ async def test_what_clients_leave_unfinished_is_counted(server):
 async def test_memory_of_connections_is_told_while_there_are_any(server):
     name = "oneloop_memory_bytes_per_connection",
     assert name not in samples(server)
-    async with server.crowd(300):
+    async with server.many_clients(300):
         found = samples(server)
         assert found["oneloop_clients",] == 300
         grown = found[name] * 300

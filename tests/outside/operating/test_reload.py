@@ -1,4 +1,4 @@
-"""SIGHUP: the settings are read again, and nobody is dropped."""
+"""SIGHUP: the settings are read again, and no client is dropped."""
 
 import asyncio
 import json

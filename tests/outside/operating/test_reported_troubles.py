@@ -169,7 +169,7 @@ async def test_origins_that_can_be_listed(start, origin):
         assert json.loads(raw.frame()[1])["data"] == 1
 
 
-# ---- the publishers' port, taken for a Redis; names that nobody hears
+# ---- the publishers' port, taken for a Redis; names without a subscriber
 
 COMMANDS = [
     row("ECHO", [("ECHO", "hi")], ["hi"]),

@@ -26,7 +26,7 @@ def address(server):
 
 
 def lines_of(*arguments):
-    """The first lines of a `top` that nobody ends, and how it ends when nobody reads any more."""
+    """The first lines of a running `top`, and its exit status once its output is closed."""
     command = [BINARY, "top", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env=environment()) as process:
@@ -39,7 +39,7 @@ def lines_of(*arguments):
 
 
 async def test_once_is_one_block_of_plain_text(server):
-    async with server.crowd(3):
+    async with server.many_clients(3):
         done = oneloop("top", "--once", "--admin", address(server))
     assert done.returncode == 0 and done.stderr == ""
     assert "\x1b" not in done.stdout
@@ -103,7 +103,7 @@ async def test_the_address_comes_from_the_settings_too(server):
 
 
 async def test_elsewhere_than_in_a_terminal_each_second_is_a_line(server):
-    async with server.crowd(2):
+    async with server.many_clients(2):
         lines, status, errors = lines_of("--admin", address(server))
     assert status == 0 and errors == ""
     for line in lines:
@@ -140,7 +140,7 @@ def test_a_terminal_is_written_over_and_shows_that_the_server_went(server):
 
 
 def answering(answer):
-    """A listener that gives this answer to whoever connects."""
+    """A listener that gives this answer to every connection."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():

@@ -142,7 +142,7 @@ async def test_too_many_topics_is_an_error_and_not_the_end(start):
 
 
 def assert_within(heard, listed, topics):
-    """It hears what it was told that it hears, and was told of each topic that was too many."""
+    """Checks that its subscriptions are those that were confirmed, and that each excess topic got an error."""
     assert len(listed) == 5 and "user.42" in listed
     messages = {one[0] for one in heard if isinstance(one, tuple)}
     errors = [one for one in heard if not isinstance(one, tuple)]

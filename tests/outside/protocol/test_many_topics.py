@@ -9,7 +9,7 @@ TOPICS = [f"room.{number}" for number in range(100)]
 
 @pytest.fixture
 def rooms(start):
-    """Everybody may hear every room; the bounds are the defaults."""
+    """A server with default limits, where every user may subscribe to every room."""
     return start("--may", "room.*,lobby")
 
 

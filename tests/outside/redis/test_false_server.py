@@ -1,4 +1,4 @@
-"""A Redis that falters, or is none: what it says costs nobody more than the messages it lost."""
+"""A false Redis: errors and garbage cost no more than the messages that were lost."""
 
 import asyncio
 import itertools
@@ -11,7 +11,7 @@ from helpers.process import DEADLINE, eventually
 from helpers.redis_server import FalseRedis, bulks, greeted
 
 HUGE = 100_000_000
-# Of the test of attempts: so many, and the longest wait between two, in milliseconds.
+# Attempts to connect in one test, and the longest wait between two, in milliseconds.
 ATTEMPTS, LONGEST = 10, 400
 MESSAGE = bulks(b">", "pmessage", "pub.*", "pub.user.user1", "lost")
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from helpers.outage_check import QUICK, audience
 from helpers.process import eventually
-from helpers.tcp_proxy import Forwarder
+from helpers.tcp_proxy import TcpProxy
 
 USER = ["ACL", "SETUSER", "push", "on", ">pass", "resetchannels", "&pub.*", "+@all"]
 BUSY = """
@@ -62,12 +62,12 @@ async def test_a_redis_that_is_busy_costs_nothing(start, redis):
 
 
 async def test_a_slow_line_costs_nothing(start, redis):
-    with Forwarder(redis) as forwarder:
-        server = start(*QUICK, redis=forwarder)
+    with TcpProxy(redis) as proxy:
+        server = start(*QUICK, redis=proxy)
         async with audience(server, 3) as clients:
-            forwarder.slow_down(piece=7, pause=0.001)
+            proxy.slow_down(piece=7, pause=0.001)
             await clients.hears()
-            forwarder.slow_down(piece=65536, pause=0)
+            proxy.slow_down(piece=65536, pause=0)
 
 
 async def test_a_connection_killed_time_and_again(start, redis):
@@ -130,7 +130,7 @@ async def test_a_redis_without_room_is_asked_in_moderation(start, redis):
 
 
 async def test_an_output_buffer_that_overflows(start, redis):
-    """We stand still until Redis gives us up, and then hear what was sent up to that, and a gap."""
+    """A server that is stopped until Redis closes its connection gets the messages up to that, and a gap."""
     server = start(*QUICK, redis=redis)
     async with audience(server) as clients:
         one = clients.clients[0]
@@ -156,13 +156,13 @@ async def test_an_output_buffer_that_overflows(start, redis):
 @pytest.mark.parametrize("hangs", [False, True], ids=["cut", "hung"])
 async def test_failing_over_behind_one_address(start, start_redis, hangs):
     first, second = start_redis(), start_redis()
-    with Forwarder(first) as forwarder:
-        server = start(*QUICK, redis=forwarder)
+    with TcpProxy(first) as proxy:
+        server = start(*QUICK, redis=proxy)
         async with audience(server) as clients:
             # If connections hang, the first Redis still has ours, and would count us twice.
             for target in [second] if hangs else [second, first]:
                 old, server._publisher = server.publisher, None
-                forwarder.fail_over(target, hangs)
+                proxy.fail_over(target, hangs)
                 # The old server lives on, and so do its publishers.
                 old.command("PUBLISH", "pub.user.user0", "said to the old one")
                 await clients.is_back()

@@ -1,13 +1,13 @@
-"""Twenty seconds of every fault that a Redis has, under publishing, and the accounts afterwards."""
+"""Twenty seconds of every fault that a Redis has, under publishing, and the ledger afterwards."""
 
 import asyncio
 import os
 import random
 
 from helpers.outage_check import QUICK, ups
-from helpers.publisher_ledger import Accounts
-from helpers.redis_faults import USER, Storm
-from helpers.tcp_proxy import Forwarder
+from helpers.publisher_ledger import PublisherLedger
+from helpers.redis_faults import USER, RedisFaults
+from helpers.tcp_proxy import TcpProxy
 
 SECONDS = 20
 CLIENTS = 20
@@ -18,18 +18,18 @@ async def test_a_storm_costs_nothing_outside_of_its_gaps(start, start_redis):
     seed = int(os.environ.get("ONELOOP_STORM_SEED") or random.randrange(2**32))
     print(f"ONELOOP_STORM_SEED={seed}")
     redises = [start_redis("--user", *USER) for _ in range(2)]
-    with Forwarder(redises[0]) as forwarder:
-        url = f"redis://push:pass@127.0.0.1:{forwarder.port}"
-        server = start("--redis", url, "--topics", "news", *QUICK, redis=forwarder)
-        async with server.crowd(CLIENTS) as clients:
+    with TcpProxy(redises[0]) as proxy:
+        url = f"redis://push:pass@127.0.0.1:{proxy.port}"
+        server = start("--redis", url, "--topics", "news", *QUICK, redis=proxy)
+        async with server.many_clients(CLIENTS) as clients:
             before, resident = ups(server), server.resident_kilobytes()
             listeners = [asyncio.create_task(listen(client)) for client in clients]
-            storm = Storm(seed, server, forwarder, redises)
+            faults = RedisFaults(seed, server, proxy, redises)
             # The last client has nothing of its own: a bystander.
-            accounts = Accounts(forwarder, [client.sub for client in clients[:-1]])
+            ledger = PublisherLedger(proxy, [client.sub for client in clients[:-1]])
             try:
-                with accounts:
-                    await asyncio.to_thread(storm.run, SECONDS)
+                with ledger:
+                    await asyncio.to_thread(faults.run, SECONDS)
                 for client in clients:
                     assert server.publish(f"user.{client.sub}", "the end") == 1
                 heard = await asyncio.gather(*listeners)
@@ -38,9 +38,9 @@ async def test_a_storm_costs_nothing_outside_of_its_gaps(start, start_redis):
                     listener.cancel()
             gaps = ups(server) - before
             assert [one.count("gap") for one in heard] == [gaps] * CLIENTS
-            lost = accounts.check({client.sub: one for client, one in zip(clients, heard)})
-            answers, more = accounts.answers, server.resident_kilobytes() - resident
-            print(f"{len(storm.seen)} faults: {' '.join(storm.seen)}\n"
+            lost = ledger.check({client.sub: one for client, one in zip(clients, heard)})
+            answers, more = ledger.answers, server.resident_kilobytes() - resident
+            print(f"{len(faults.seen)} faults: {' '.join(faults.seen)}\n"
                   f"{len(answers)} messages: {answers.count(0)} to nobody, {answers.count(None)} not "
                   f"said; {sum(map(len, heard))} heard, {lost} lost in {gaps} gaps; {more} KB more")
 

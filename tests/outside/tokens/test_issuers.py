@@ -20,7 +20,7 @@ def signed(sub=None, **claims):
 
 
 def keycloak(key, host, **claims):
-    """An access token as a realm issues it to whoever came by this host name."""
+    """An access token as a realm issues it to users of this host name."""
     now = int(time.time())
     claims = {
         "exp": now + 300, "iat": now, "jti": "onrtac:5f0e", "iss": f"https://{host}/realms/shop", "aud": "account",
