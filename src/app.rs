@@ -29,7 +29,8 @@ type MakesPage = Box<dyn FnOnce(Addresses) -> Page>;
 /// use std::rc::Rc;
 /// use oneloop::app::App;
 /// use oneloop::config::Config;
-/// use oneloop::push::{Push, auth::{KeySettings, Keys}};
+/// use oneloop::push::Push;
+/// use oneloop::push::token::{KeySettings, Keys};
 ///
 /// let config = Config::default();
 /// let secret = b"at least thirty-two bytes of secret";

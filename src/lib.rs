@@ -1,33 +1,114 @@
-//! Real-time push on one event loop: `PUBLISH pub.user.42 '{"paid":true}'` in Redis, and a moment later it is on
-//! user 42's phone, over WebSocket, on nobody else's.
+//! Real-time push on one event loop: `PUBLISH pub.user.42 '{"paid":true}'` in Redis, and a moment later the message is on
+//! user 42's phone, over WebSocket, and on nobody else's.
 //!
-//! One thread, one hand-written [mio] loop. It holds the listeners, every client, the subscription to Redis, the
-//! publishers' port and the signals, and each of its turns has five phases in a fixed order:
+//! One thread, one hand-written [mio] loop. It holds the listeners, every client, the subscription to Redis, the publishers' port
+//! and the signals. Each turn has five phases in a fixed order:
 //!
 //! ```text
 //!          sleep ──► dispatch ──► tick ──► flush ──► reap ──┐
 //!            ▲   poll, at most      deadlines    one write     close and free
 //!            │   until the next                  per client
 //!            └── deadline ◄─────────────────────────────────┘
-//!
-//!  publishers ─► redis::subscriber (channels)   ───┐                                  ┌─► outbox ─► socket
-//!  publishers ─► streams::reader (Redis streams) ──┤                                  │
-//!  publishers ─► publisher::connection────────────────┴─► Router::publish ─► Handler ─► Server::publish: encoded once ─► hub
-//!  Server::ask ─► redis::command_connection ─► Router::on_answer
-//!  clients ────► client ─► request, text ─► Router ─► Handler (push) ─► Server: join, leave, send, close
 //! ```
 //!
-//! While events are dispatched nothing is written to a socket and nothing is freed. A job that its bound cuts short
-//! leaves a note, and the next poll does not sleep. Connections are numbers with a generation; a dead number finds nothing.
-//! An idle connection is a slot of 40 bytes, its deadline, and its memberships: no buffer, no WebSocket context.
+//! While events are dispatched, nothing is written to a socket and nothing is freed. A job that its bound cuts short leaves a note,
+//! and the next poll does not sleep. Connections are numbers with a generation; a stale number finds nothing. An idle connection
+//! is a slot of 40 bytes, its deadline and its subscriptions: no buffer, no WebSocket context.
 //!
-//! Every message is recorded in the [`engine::resume::history`] before it is told. A client that comes back has a place there, and is live again
-//! when it has read to the end (`src/engine/server/replay.rs`); what Redis alone still has, it is given in pages first
-//! (`src/engine/server/pages.rs`).
+//! # A program of its own
 //!
-//! A message to few is queued for each of them. One to a crowd waits in one place, and the flush phase walks along its
-//! listeners, as many in a turn as the turn has writes: no turn is as long as a crowd is large, and nobody needs a box for
-//! what fits into its socket (`src/engine/server/dealing.rs`).
+//! ```no_run
+//! use oneloop::config::Config;
+//! use oneloop::{App, ConnId, Frame, Handler, Message, Scope};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>) {
+//!         if let Message::Text(text) = message {
+//!             server.send(id, &Frame::text(text));
+//!         }
+//!     }
+//! }
+//!
+//! App::new(Config::default()).route("/echo", Echo, &["*"]).run()?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! The binary's own handler, [`push::Push`], uses nothing private.
+//!
+//! # A tour in twelve steps
+//!
+//! The way of a client from `accept` to the end, and of a message from Redis to its socket. These files are the spine of the
+//! design; read in this order, they are an afternoon.
+//!
+//! 1. **The turn.** `Reactor::run` and `Reactor::turn` (`engine/reactor/mod.rs`): five phases on one screen. `Reactor::dispatch`
+//!    turns events into notes, then works the notes off, Redis first.
+//! 2. **Accepting.** `Listeners::accept` (`engine/reactor/listeners.rs`), paced and bounded; `Reactor::admit`
+//!    (`engine/reactor/clients.rs`) gives the connection a slot.
+//! 3. **Reading.** `Reactor::read_client` (`engine/reactor/clients.rs`) reads into the one buffer of the loop; `Client::next`
+//!    (`engine/client/mod.rs`) takes events off it: a request, then messages, by one `Codec::next` (`engine/client/codec.rs`)
+//!    that all clients share.
+//! 4. **Routing.** `Router::on_event` (`engine/router/mod.rs`) finds the route; `Router::open` asks its handler.
+//! 5. **The handler.** [`engine::handler::Handler`] has six methods. `Push::on_open` (`push/mod.rs`) verifies the token and
+//!    subscribes the client to what it grants.
+//! 6. **Subscribing.** `Scope::subscribe` (`engine/server/subscriptions.rs`), then `Hub::subscribe` (`engine/pubsub/hub/mod.rs`):
+//!    one node of 20 bytes in a list per topic and a list per client. [`engine::pubsub::topic`] alone decides which topics a
+//!    grant covers.
+//! 7. **A message arrives.** `RedisSubscriber::next` (`engine/redis/subscriber.rs`) parses it without I/O of its own;
+//!    `Router::publish` (`engine/router/messages.rs`) cuts the prefix and records the message by `History::push`
+//!    (`engine/resume/history.rs`): one ring of bytes for all clients.
+//! 8. **Publishing.** `Push::on_publish` (`push/mod.rs`) encodes it once, `Scope::publish` (`engine/server/scope.rs`) finds the
+//!    subscribers: a few are queued a reference each.
+//! 9. **Fan-out.** A message to more than 64 subscribers waits in one place, and `Fanout::next_recipient`
+//!    (`engine/server/fanout.rs`) walks along them, as many in a turn as the turn has writes.
+//! 10. **Writing.** `Reactor::flush_clients` (`engine/reactor/flush.rs`) takes clients off the [`engine::pending_writes`];
+//!     `Client::flush` (`engine/client/output.rs`) and `Outbox::write` (`engine/client/outbox.rs`) make one write of all frames.
+//! 11. **Deadlines.** `Reactor::tick_clients` (`engine/reactor/clients.rs`): pings, silence, stalls, the token's `exp`, all by one
+//!     coarse timer per client ([`engine::timers`]).
+//! 12. **The end.** `Server::close` (`engine/server/mod.rs`) queues the close frame, `Server::linger`
+//!     (`engine/server/lifecycle.rs`) waits for the peer, `Router::reap` (`engine/router/mod.rs`) tells the handler and
+//!     frees the slot. A client that comes
+//!     back with a cursor is given what it missed by `Server::resume` (`engine/server/replay.rs`).
+//!
+//! # The life of a connection
+//!
+//! ```text
+//!  accept                  handshake                    close frame written     theirs came
+//!    │                        │                                │                    │
+//!    ▼    408, 4xx, 503       ▼    finish: close, drain, 4xxx  ▼                    ▼
+//!   Head ─────────┐         Open ─────────────────────────► Leaving ────────────► Closing
+//!    │            └─────────────────────────────────────────────────────────────►  │  all is written
+//!    │ peer ends: HalfClosed, until all is written                                 ▼
+//!    └────────────► Terminated ◄──────────── peer ends, or 5 s ────────────── Lingering
+//!                       │
+//!                       ▼  at the end of the turn: Handler::on_close, then the slot is free
+//! ```
+//!
+//! [`engine::client::State`] is that enum; it moves forward only.
+//!
+//! # Where the state of a client may live
+//!
+//! The slot is full: 40 bytes, asserted at compile time. What every open client has goes there and needs a measured reason. What a
+//! client has only while something is in flight goes into its `Flight` box (`engine/client/mod.rs`), which is freed when it is
+//! empty. What only some clients have belongs to whoever uses it, in a map by [`ConnId`] that `Handler::on_close` empties, as
+//! `Push` does with rights and clients without a token (`push/mod.rs`): a stale id finds nothing there either.
+//!
+//! # Patterns to copy
+//!
+//! | pattern | where |
+//! |---|---|
+//! | one parser shared by all connections, nothing kept while idle | `engine/client/codec.rs` |
+//! | edge-triggered readiness as notes, worked off with a bound per turn | `engine/reactor/clients.rs`, `engine/reactor/listeners.rs` |
+//! | one write per client per turn, in fair lanes | `engine/pending_writes.rs`, `engine/reactor/flush.rs` |
+//! | a fan-out that no turn is as long as | `engine/server/fanout.rs` |
+//! | an index that grows by one bucket (linear hashing, Litwin 1980) | `engine/pubsub/hub/index.rs` |
+//! | one coarse timer per connection in an array | `engine/timers.rs` |
+//! | generational ids over a slab in pages | `engine/slots.rs`, `engine/server/clients.rs` |
+//! | a protocol without I/O: bytes and time as arguments | `engine/redis/session.rs` |
+//! | a history that costs a copy per message and nothing per client | `engine/resume/history.rs` |
+//! | who makes room when places are scarce | `engine/server/places.rs`, `engine/admission/strangers.rs` |
+//! | a whole loop driven by a seed over sockets in memory | `engine/reactor/tests/simulation.rs` |
 //!
 //! # Where it comes from
 //!
@@ -82,12 +163,6 @@
 //!
 //! Inside a room of several files, imports make no circle.
 //!
-//! # Reading order
-//!
-//! [`engine::reactor`] first: `run` and the five phases are one screen. Then [`engine::client`] (what a connection is, and how little an idle
-//! one owns), [`engine::pubsub::hub`], [`engine::server`] (the verbs), [`engine::handler`] (the seam), [`push`] (what the verbs are used for), and last
-//! [`engine::redis`]. The protocol code takes bytes and time as arguments and does no I/O of its own.
-
 #![forbid(unsafe_code)]
 
 pub mod app;

@@ -135,3 +135,42 @@ fn files_of_a_room_import_in_no_circle() {
     }
     assert!(imports.is_empty(), "a circle among {imports:?}");
 }
+
+/// The tour and the patterns in `src/lib.rs` name files, and functions of the file that stands behind or before them:
+/// "`Reactor::turn` (`engine/reactor/mod.rs`)".
+#[test]
+fn the_tour_names_files_and_functions_that_exist() {
+    let text = include_str!("../../src/lib.rs");
+    let spans: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .collect::<Vec<_>>()
+        .join(" ")
+        .leak()
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .collect();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut functions, mut named, mut last) = (Vec::new(), 0, String::new());
+    for span in spans {
+        if span.ends_with(".rs") {
+            let file = std::fs::read_to_string(root.join(span));
+            let file = file.unwrap_or_else(|error| panic!("{span}: {error}"));
+            for function in functions.drain(..) {
+                let declared = format!("fn {function}");
+                let is_there = file.contains(&declared) || last.contains(&declared);
+                assert!(is_there, "{span} has no {function}");
+                named += 1;
+            }
+            last = file;
+        } else if let Some((kind, function)) = span.split_once("::")
+            && kind.starts_with(char::is_uppercase)
+            && function.starts_with(char::is_lowercase)
+            && kind != "Handler"
+        {
+            functions.push(function.to_owned());
+        }
+    }
+    assert!(named > 15, "the tour names functions");
+}

@@ -21,7 +21,7 @@ pub struct RouteOptions {
     /// The 404 for a path without a route names this one.
     pub is_listed: bool,
     /// Returns whether a text asks for topics and nothing else. The handler then charges for each of them
-    /// ([`Server::count_topic`](crate::Server::count_topic)); any other message has its price.
+    /// ([`Scope::count_topic`](crate::Scope::count_topic)); any other message has its price.
     pub asks_for_topics: fn(&str) -> bool,
 }
 
