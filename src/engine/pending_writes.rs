@@ -1,6 +1,7 @@
 //! Clients with something to be written, in the order in which their writes come.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 
 use crate::engine::slots::ConnId;
 
@@ -27,6 +28,8 @@ pub struct PendingWrites {
     urgent: VecDeque<ConnId>,
     bulk: VecDeque<ConnId>,
     replay: Turns,
+    /// Makes numbers of users' names, for turns.
+    owners: RandomState,
     pings: VecDeque<ConnId>,
     odd: bool,
 }
@@ -45,6 +48,11 @@ impl PendingWrites {
     /// Adds a client in a replay. It takes one of the turns of `owner`.
     pub fn push_replay(&mut self, id: ConnId, owner: u64) {
         self.replay.push(id, owner);
+    }
+
+    /// The number of a user, for [`PendingWrites::push_replay`].
+    pub fn owner(&self, user: &str) -> u64 {
+        self.owners.hash_one(user)
     }
 
     /// Adds a client that is to be pinged.

@@ -41,7 +41,7 @@ impl Reactor {
         let (unfinished_max, backlogs_max) =
             (bounds.unfinished_bytes_max, bounds.backlogs_bytes_max);
         let memberships_max = bounds.memberships_bytes_max;
-        if self.router.server.unfinished > unfinished_max {
+        if self.router.server.clients.unfinished_bytes > unfinished_max {
             let closed = self.shed_unfinished(unfinished_max);
             self.router.server.metrics.unfinished_shed += closed;
             self.report_shed("unfinished_bytes_max", unfinished_max, closed);
@@ -73,7 +73,7 @@ impl Reactor {
         oldest.sort_unstable_by_key(|(since, _)| *since);
         let mut closed = 0;
         for (_, id) in oldest {
-            if server.unfinished <= max - max / 8 {
+            if server.clients.unfinished_bytes <= max - max / 8 {
                 break;
             }
             server.close(id, Close::busy(RETRY, "unfinished_bytes_max: send what you began"));

@@ -97,7 +97,7 @@ impl Admin {
             handshakes: server.places.handshakes.len(),
             backlog_frames: frames_len(),
             backlog_bytes: frames_bytes(),
-            unfinished_bytes: server.unfinished,
+            unfinished_bytes: server.clients.unfinished_bytes,
             slots_bytes: server.clients.bytes(),
             memberships_bytes: hubs.iter().map(|hub| hub.bytes()).sum(),
             process: self.process.usage(),

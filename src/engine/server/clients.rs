@@ -15,6 +15,8 @@ pub(crate) struct Clients {
     generation: u32,
     /// Connections that are gone and wait for the end of the turn.
     pub gone: Vec<ConnId>,
+    /// Bytes of what clients have left unfinished: see [`Client::recount`].
+    pub unfinished_bytes: usize,
     pub timers: Timers,
     pub timing: Timing,
 }
@@ -25,6 +27,7 @@ impl Clients {
             slots: Slots::default(),
             generation: 0,
             gone: Vec::new(),
+            unfinished_bytes: 0,
             timers: Timers::default(),
             timing,
         }
@@ -40,7 +43,7 @@ impl Clients {
 
     /// Frees a slot and its deadline.
     pub fn remove(&mut self, id: ConnId) -> Option<Client> {
-        self.get(id)?;
+        self.unfinished_bytes -= self.get(id)?.unfinished().0;
         self.timers.set(id.index, NEVER);
         self.slots.remove(id.index)
     }
@@ -73,6 +76,17 @@ impl Clients {
     /// Every connection, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
         self.slots.iter_mut()
+    }
+
+    /// Brings the sum of unfinished bytes up to date with one client. Returns how many bytes it copied to a larger place.
+    pub fn recount(&mut self, id: ConnId, now: Tick, progressed: bool) -> usize {
+        let mut sum = self.unfinished_bytes;
+        let Some(client) = self.get_mut(id) else { return 0 };
+        let (before, _) = client.unfinished();
+        client.recount(&mut sum, now, progressed);
+        let (held, _) = client.unfinished();
+        self.unfinished_bytes = sum;
+        if held > before { before } else { 0 }
     }
 
     /// Sets the timer of a connection to its next deadline.

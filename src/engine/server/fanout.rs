@@ -81,6 +81,9 @@ pub(crate) struct Fanout {
     pub(super) latest: u32,
     pub(super) walk: Option<Walk>,
     gathered: Gathered,
+    /// Reused for the keys of a publish, and for the topics found by them: see [`Scope::publish`](super::Scope::publish).
+    pub(super) keys: String,
+    pub(super) found: Vec<u32>,
     /// How many of those that wait have their copies counted.
     counted: usize,
 }

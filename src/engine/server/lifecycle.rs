@@ -172,16 +172,7 @@ impl Server {
     /// What grew was copied to another place, and where it was is free but still resident: it counts as read, or a byte from
     /// each client would double in one turn what all of them hold.
     pub(crate) fn recount(&mut self, id: ConnId, progressed: bool) {
-        let now = tick(self.now.millis);
-        let mut sum = self.unfinished;
-        let mut copied = 0;
-        if let Some(client) = self.client(id) {
-            let (before, _) = client.unfinished();
-            client.recount(&mut sum, now, progressed);
-            let (held, _) = client.unfinished();
-            copied = if held > before { before } else { 0 };
-        }
-        self.unfinished = sum;
+        let copied = self.clients.recount(id, tick(self.now.millis), progressed);
         self.costs += copied;
     }
 
@@ -253,7 +244,6 @@ impl Server {
     /// Frees a slot.
     pub(crate) fn free(&mut self, id: ConnId) {
         let Some(client) = self.clients.remove(id) else { return };
-        self.unfinished -= client.unfinished().0;
         client.transport.close(id);
         self.places.forget_lingering(&self.clients);
     }

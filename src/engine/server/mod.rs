@@ -21,7 +21,6 @@ mod scope;
 mod subscriptions;
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, RandomState};
 
 use crate::clock::{Millis, Now, WallOffset};
 use crate::engine::bounds::Bounds;
@@ -98,8 +97,6 @@ pub struct Server {
     /// When a refusal of what tells it was last logged.
     presence_logged: Option<Millis>,
     pub(crate) places: Places,
-    /// What all clients have left unfinished, in bytes: see [`Client::recount`].
-    pub(crate) unfinished: usize,
     pub(crate) backlog: Backlog,
     /// For each route.
     pub(crate) options: Vec<RouteOptions>,
@@ -118,12 +115,6 @@ pub struct Server {
     pub(crate) begins: Vec<EntryId>,
     /// Whether messages of channels are among those that were published, or may be.
     pub(crate) has_channels: bool,
-    /// Reused for the keys of a publish.
-    key: String,
-    /// Reused for the topics found by them: see [`Scope::publish`].
-    found: Vec<u32>,
-    /// Makes numbers of users' names, for turns.
-    owners: RandomState,
 }
 
 impl Server {
@@ -152,7 +143,6 @@ impl Server {
             presence: None,
             presence_logged: None,
             places: Places::default(),
-            unfinished: 0,
             history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
             backlog: Backlog::of(&bounds),
             costs: 0,
@@ -163,9 +153,6 @@ impl Server {
             entries: Vec::new(),
             begins: Vec::new(),
             has_channels: true,
-            key: String::new(),
-            found: Vec::new(),
-            owners: RandomState::new(),
         }
     }
 
@@ -478,7 +465,7 @@ impl Server {
         let client = &self.clients[id.index];
         let hub = &self.hubs[client.route as usize];
         let own = hub.topics(&client.subscriptions).find(|(_, why)| *why == Reason::Own);
-        own.map_or(u64::from(id.index) % ANONYMOUS_OWNERS, |(own, _)| self.owners.hash_one(own))
+        own.map_or(u64::from(id.index) % ANONYMOUS_OWNERS, |(own, _)| self.pending.owner(own))
     }
 
     /// The fate of a client that reads too slowly.

@@ -196,13 +196,13 @@ impl Scope<'_> {
     /// Calls `act` with the numbers of the topics and patterns of this route's hub that a message on `topic` is for. Nothing is
     /// allocated for it.
     fn with_topics<R>(&mut self, topic: &str, act: impl FnOnce(&mut Self, &[u32]) -> R) -> R {
-        let mut found = std::mem::take(&mut self.found);
+        let mut found = std::mem::take(&mut self.fanout.found);
         found.clear();
-        let Server { hubs, key, .. } = &mut *self.server;
+        let Server { hubs, fanout, .. } = &mut *self.server;
         let hub = &hubs[self.route as usize];
-        topic::keys_of(topic, key, |key| found.extend(hub.find(key)));
+        topic::keys_of(topic, &mut fanout.keys, |key| found.extend(hub.find(key)));
         let result = act(self, &found);
-        self.found = found;
+        self.fanout.found = found;
         result
     }
 

@@ -318,7 +318,7 @@ impl World {
             assert!(client.backlog_bytes() <= most, "seed {seed}: a backlog above its bound");
         }
         assert_eq!(
-            server.unfinished, unfinished,
+            server.clients.unfinished_bytes, unfinished,
             "seed {seed}: what is unfinished is summed up wrongly"
         );
         assert_eq!(server.places.handshakes.len(), handshakes, "seed {seed}");
@@ -394,7 +394,7 @@ impl World {
             "seed {seed}"
         );
         assert_eq!(server.clients.timers.next(), None, "seed {seed}: a deadline leaks");
-        assert_eq!(server.unfinished, 0, "seed {seed}: a sum leaks");
+        assert_eq!(server.clients.unfinished_bytes, 0, "seed {seed}: a sum leaks");
         assert!(!self.reactor.has_pending_writes(), "seed {seed}");
     }
 }
