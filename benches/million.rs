@@ -20,6 +20,7 @@ use oneloop::engine::origin::Origins;
 use oneloop::engine::reactor::{Plan, Reactor, Readiness};
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::engine::slots::ConnId;
+use oneloop::features::overload::Overload;
 use oneloop::observe::metrics::Histogram;
 use oneloop::push::Push;
 use oneloop::push::token::{KeySettings, Keys};
@@ -381,6 +382,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         reader: None,
         expects_channels: true,
         routes: vec![Route { path: "/ws".into(), origins: Origins::Any, handler: Box::new(push) }],
+        features: vec![Box::new(Overload::new(Some(trim)))],
         prefix: config.prefix.clone(),
         control: None,
         receipts: None,

@@ -15,6 +15,7 @@ use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
 use crate::engine::router::ROUTES_MAX;
 use crate::engine::router::files::{File, Page};
+use crate::features::overload::Overload;
 use crate::features::presence::{BATCH_MAX, Settings};
 use crate::features::streams::reader::Reader;
 use crate::observe::descriptors;
@@ -193,6 +194,7 @@ impl App {
             expects_channels: config.patterns != [format!("{}*", config.prefix)],
             link: link.map(|link| RedisSubscriber::new(link, 0)),
             routes,
+            features: vec![Box::new(Overload::new(trim))],
             prefix: config.prefix,
             control: config.control,
             receipts: config.receipts,

@@ -139,11 +139,13 @@
 //! | 10 | [`push`] | the product: decides which client may hear a topic, as a handler like any other |
 //! | 9 | [`config`] | the settings: one table, three sources |
 //! | 8 | [`features::control`] | the JSON spoken with back ends |
+//! | 8 | [`features::overload`] | limits on the memory of all clients together |
 //! | 8 | [`features::presence`] | the users that are online, over all nodes that share a Redis |
 //! | 8 | [`features::publisher`] | the publishers' port: RESP from back ends |
 //! | 8 | [`features::streams`] | durable topics: Redis streams, read from their end and paged backwards |
 //! | 7 | [`engine::reactor`] | the loop; the only room that polls or reads the clock |
 //! | 6 | [`engine::router`] | the calls from the loop to the handlers of the routes |
+//! | 5 | [`engine::feature`] | the seam to what is added to the engine |
 //! | 5 | [`engine::handler`] | the seam: `Handler`, `Route`, `Reject` |
 //! | 4 | [`engine::server`] | the connections of a loop, and the verbs on them |
 //! | 3 | [`engine::client`] | one client's connection from its first byte to its last |

@@ -20,6 +20,7 @@ use oneloop::engine::reactor::{Plan, Reactor, Readiness};
 use oneloop::engine::redis::config::RedisConfig;
 use oneloop::engine::redis::subscriber::{Event, RedisSubscriber};
 use oneloop::engine::resume::cursor::Signer;
+use oneloop::features::overload::Overload;
 use oneloop::push::Push;
 use oneloop::push::token::{KeySettings, Keys};
 

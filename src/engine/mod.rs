@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod bounds;
 pub mod client;
+pub mod feature;
 pub mod handler;
 pub mod origin;
 pub mod pending_writes;

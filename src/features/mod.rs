@@ -1,6 +1,7 @@
 //! Features: each is one folder, meets the engine at named hooks, and can be removed.
 
 pub mod control;
+pub mod overload;
 pub mod presence;
 pub mod publisher;
 pub mod streams;

@@ -3,6 +3,5 @@
 pub mod complaints;
 pub mod descriptors;
 pub mod logger;
-pub mod memory;
 pub mod metrics;
 pub mod systemd;

@@ -18,7 +18,7 @@ const HOMES: [(&str, &[&str]); 18] = [
         &[
             "observe/descriptors.rs",
             "observe/logger.rs",
-            "observe/memory.rs",
+            "features/overload/",
             "observe/metrics/",
             "observe/systemd.rs",
             "engine/reactor/listeners.rs",

@@ -125,9 +125,9 @@ impl Reactor {
 
     /// The status for one who is not even heard. Up to here, those above a bound are let in to be told so properly.
     fn refusal(&mut self, address: IpAddr, is_proxy: bool, purpose: Purpose) -> Option<u16> {
-        let Router { server, addresses, refusing, .. } = &mut self.router;
+        let Router { server, addresses, .. } = &mut self.router;
         match purpose {
-            Purpose::Clients if *refusing => Some(503),
+            Purpose::Clients if server.is_refusing => Some(503),
             Purpose::Clients if !is_proxy && addresses.is_crowded(address) => Some(429),
             Purpose::Clients if !server.make_room() => Some(503),
             Purpose::Admin if !server.make_admin_room() => Some(503),

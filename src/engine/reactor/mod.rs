@@ -3,9 +3,7 @@
 //! One turn is always sleep, dispatch, tick, flush, reap. While events are dispatched nothing is written to a socket and
 //! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
 
-mod ceiling;
 mod clients;
-mod costly;
 mod drain;
 mod flush;
 mod listeners;
@@ -15,7 +13,6 @@ mod redis_protocol;
 mod redis_socket;
 mod reload;
 mod resolver;
-mod sums;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -40,7 +37,6 @@ use crate::engine::timers::{TICK, tick};
 use crate::features::presence::{self, Presence};
 use crate::observe::metrics::Metrics;
 use crate::observe::systemd::Supervisor;
-use ceiling::Ceiling;
 pub use clients::Readiness;
 pub use listeners::BACKLOG;
 use listeners::{Inherited, Listeners, Purpose};
@@ -49,7 +45,6 @@ use publishers::Publishers;
 use redis_socket::RedisSocket;
 pub use reload::Reread;
 use reload::{Reload, inbound};
-use sums::Sums;
 use time::Clock;
 use token::Source;
 
@@ -101,8 +96,6 @@ pub struct Reactor {
     /// When memory is given back.
     trim_at: Option<Millis>,
     trim: Option<fn()>,
-    ceiling: Ceiling,
-    sums: Sums,
     /// The process's age, in microseconds, when the turn ended its sleep.
     woken: u64,
     addresses: Addresses,
@@ -148,7 +141,6 @@ impl Reactor {
         let codec = Codec::new(inbound(&plan.bounds));
         let mut buffer = vec![0; BUFFER_BYTES_RESERVED];
         buffer.truncate(BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096)));
-        let ceiling = Ceiling::new(plan.bounds.memory_max);
         let options = plan.routes.iter().map(|route| route.handler.options()).collect();
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
         let server = Server::new(plan.bounds, options, plan.signer, now);
@@ -157,6 +149,7 @@ impl Reactor {
         router.proxies = plan.proxies;
         router.proxy_protocol = plan.proxy_protocol;
         router.control = plan.control;
+        router.features = plan.features;
         router.receipts = plan.receipts;
         router.server.has_channels = plan.reader.is_none() || plan.expects_channels;
         let dialogues = redis_protocol::all(plan.link, plan.reader, plan.commander, &mut router);
@@ -183,8 +176,6 @@ impl Reactor {
             burst: 0,
             trim_at: None,
             trim: plan.trim,
-            ceiling,
-            sums: Sums::default(),
             woken: 0,
             addresses,
             awaited: None,
@@ -350,8 +341,7 @@ impl Reactor {
         self.publishers.tick(now);
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
-        self.hold_sums();
-        self.hold_ceiling();
+        self.router.tick_features();
         if self.trim_at.is_some_and(|at| at <= now) && !self.has_pending_writes() {
             self.give_back();
         }
@@ -390,10 +380,7 @@ impl Reactor {
         self.due = Vec::new();
         self.ready.shrink_to_fit();
         self.unchecked.shrink_to_fit();
-        self.router.server.clients.gone.shrink_to_fit();
-        self.router.server.places.shrink();
-        self.router.server.fanout.shrink();
-        self.router.server.pending.shrink();
+        self.router.server.shrink();
         if let Some(trim) = self.trim {
             trim();
         }
@@ -429,7 +416,7 @@ impl Reactor {
             self.drain_until,
             self.trim_at,
             self.supervisor.deadline(),
-            self.ceiling.deadline(self.router.refusing),
+            self.router.features_deadline,
         ]
         .into_iter()
         .flatten()

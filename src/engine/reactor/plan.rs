@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use crate::config::Proxies;
 use crate::engine::bounds::Bounds;
+use crate::engine::feature::Feature;
 use crate::engine::handler::Route;
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::subscriber::RedisSubscriber;
@@ -36,6 +37,8 @@ pub struct Plan {
     pub expects_channels: bool,
     /// What decides.
     pub routes: Vec<Route>,
+    /// Additions to the engine.
+    pub features: Vec<Box<dyn Feature>>,
     /// Cut from a channel's name to get its topic.
     pub prefix: String,
     /// The channel of orders from back ends, if there is one.

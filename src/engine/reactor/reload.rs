@@ -106,10 +106,6 @@ impl Reactor {
             }
         }
         log::set_max_level(config.log);
-        self.ceiling.set_max(bounds.memory_max);
-        if bounds.memory_max == 0 {
-            self.router.refusing = false;
-        }
         self.codec = Codec::new(inbound(&bounds));
         self.router.server.set_bounds(bounds);
         self.router.reload(&config);

@@ -9,7 +9,7 @@ mod proxies;
 mod refusals;
 mod requests;
 
-use crate::clock::RateLimit;
+use crate::clock::{Millis, RateLimit};
 use crate::config::{Config, Proxies};
 use crate::engine::admission::Addresses;
 use crate::engine::client::ClientEvent;
@@ -17,6 +17,7 @@ use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Request, Response};
 use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign};
 use crate::engine::origin::Origins;
+use crate::engine::feature::Feature;
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
 use admin::Admin;
@@ -42,13 +43,15 @@ pub struct Router {
     /// For what they say that cannot be understood.
     proxies_logged: RateLimit,
     pub health: Health,
-    /// New handshakes are refused: `memory_max` is hit.
-    pub refusing: bool,
     /// Connections of publishers.
     pub publishers: usize,
     /// A large payload came since this was last taken.
     pub had_large_payload: bool,
     routes: Vec<Route>,
+    /// Additions to the engine, in the order in which they are called.
+    pub features: Vec<Box<dyn Feature>>,
+    /// The earliest time at which a feature must be called again.
+    pub features_deadline: Option<Millis>,
     /// What is served besides WebSockets.
     pub files: Files,
     /// Cut from a channel's name.
@@ -82,10 +85,11 @@ impl Router {
             proxy_protocol: false,
             proxies_logged: RateLimit::default(),
             health: Health::default(),
-            refusing: false,
             publishers: 0,
             had_large_payload: false,
             routes,
+            features: Vec::new(),
+            features_deadline: None,
             files: Files::default(),
             prefix,
             control: None,
@@ -155,6 +159,12 @@ impl Router {
             of.handler.on_event(&mut self.server.scope(route), event);
         }
         self.server.close(id, Close::plain(code));
+    }
+
+    /// Calls the features for this turn.
+    pub(crate) fn tick_features(&mut self) {
+        let deadlines = self.features.iter_mut().map(|feature| feature.on_tick(&mut self.server));
+        self.features_deadline = deadlines.flatten().min();
     }
 
     /// A connection is gone: its handler is told, its slot is freed.
@@ -246,7 +256,7 @@ impl Router {
         request: &Request,
     ) -> Result<Vec<u8>, Response> {
         if self.health.draining
-            || self.refusing
+            || self.server.is_refusing
             || self.server.places.is_full(&self.server.clients, &self.server.bounds)
         {
             let text = if self.health.draining { LEAVING } else { "this server is full" };

@@ -29,14 +29,14 @@ impl Router {
         let address = request.and_then(Request::known_address).unwrap_or_else(|| self.peer(id));
         let origin = Origin { path: request.map(Request::path), address: Some(address) };
         let weight = weight(request, response, self.health.draining);
-        let Router { server, routes, refusing, .. } = self;
-        let Server { complaints, bounds, now, options, .. } = server;
+        let Router { server, routes, .. } = self;
+        let Server { complaints, bounds, now, options, is_refusing, .. } = server;
         let text = || match response.status {
             404 => {
                 let path = shown(request.map_or("", Request::path));
                 format!("nothing is served at {path}; WebSockets are at {}", paths(routes, options))
             }
-            503 if *refusing => format!("memory_max ({} bytes) is exceeded", bounds.memory_max),
+            503 if *is_refusing => format!("memory_max ({} bytes) is exceeded", bounds.memory_max),
             _ => advice(response, bounds),
         };
         complaints.note(now.millis, kind(response.status), weight, origin, text);

@@ -97,6 +97,8 @@ pub struct Server {
     /// When a refusal of what tells it was last logged.
     presence_logged: Option<Millis>,
     pub(crate) places: Places,
+    /// Whether new connections are refused, because memory is short.
+    pub(crate) is_refusing: bool,
     pub(crate) backlog: Backlog,
     /// For each route.
     pub(crate) options: Vec<RouteOptions>,
@@ -143,6 +145,7 @@ impl Server {
             presence: None,
             presence_logged: None,
             places: Places::default(),
+            is_refusing: false,
             history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
             backlog: Backlog::of(&bounds),
             costs: 0,
@@ -335,6 +338,12 @@ impl Server {
     fn fanout_for(&self, id: ConnId, served: u32) -> Vec<Frame> {
         let client = &self.clients[id.index];
         self.fanout.owed(client, &self.hubs[client.route as usize], served)
+    /// Frees the memory of queues that a burst has filled.
+    pub(crate) fn shrink(&mut self) {
+        self.clients.gone.shrink_to_fit();
+        self.places.shrink();
+        self.fanout.shrink();
+        self.pending.shrink();
     }
 
     /// Closes a client with `code` at `unix` seconds of the wall clock, or up to a tick before; an earlier call is replaced. If

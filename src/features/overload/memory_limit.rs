@@ -1,59 +1,72 @@
-//! One ceiling for all that the process holds (`memory_max`), and what is shed at it, in this order: what is free goes back to
-//! the system, the history is forgotten, the users who hold most are closed, new connections are refused.
+//! The limit on the resident memory of the process (`memory_max`).
 //!
-//! It is the resident memory that counts, as the kernel sees it: nothing is forgotten in a sum, and freed memory that the
-//! allocator keeps is no excuse. What a turn may take in is bounded, so it is enough to look every few milliseconds.
+//! Above it, in this order: free memory is returned to the system, the history is dropped, the clients of the users that hold
+//! most are closed, new connections are refused. The kernel's figure counts, so nothing is forgotten in a sum and memory that the
+//! allocator keeps is no excuse. What a turn may take in is bounded, so a look every few milliseconds is enough.
 
-use crate::clock::Millis;
+use super::resident::Resident;
+use super::{RETRY_MILLIS, close_until, largest};
+use crate::clock::{Millis, RateLimit};
 use crate::engine::client::frame::Close;
-use crate::engine::reactor::Reactor;
-use crate::engine::reactor::costly::costliest;
-use crate::observe::memory::Resident;
+use crate::engine::server::Server;
 
-/// How often is looked.
+/// Milliseconds between two looks at the resident memory, each of which takes 2 µs.
 const PAUSE: Millis = 2;
 
-/// Once the ceiling was hit, new connections are refused until so much of it is free: a sixteenth.
-const ROOM: usize = 16;
+/// Once the limit was exceeded, new connections are refused until this part of it is free: a sixteenth.
+const FREE_PART: usize = 16;
 
-/// How often clients are closed for newcomers: freed memory has left the process by then.
+/// Milliseconds between two times that clients are closed for newcomers: freed memory has left the process by then.
 const MAKE_ROOM_EVERY: Millis = 100;
 
-/// A user whose connections hold less is not worth closing.
-const HELD_MIN: usize = 4096;
+/// A user whose connections hold fewer bytes is not worth closing.
+const USER_BYTES_MIN: usize = 4096;
 
-/// The same is logged again after so long.
-const REPEAT: Millis = 1000;
-
-/// When one who was closed for it may come back.
-const RETRY: u64 = 5000;
-
-/// The ceiling and what is known of it.
-pub struct Ceiling {
-    /// `memory_max`; 0: off.
+/// The limit, and when it is looked at.
+pub struct MemoryLimit {
+    /// `memory_max` as it was last seen; 0: off.
     max: usize,
     resident: Resident,
+    trim: Option<fn()>,
     next: Millis,
-    /// Before this, nobody is closed for newcomers once more.
+    /// Before this, no further client is closed for newcomers.
     make_room_at: Millis,
-    logged: Option<Millis>,
+    logged: RateLimit,
 }
 
-impl Ceiling {
-    pub fn new(max: usize) -> Ceiling {
-        let ceiling =
-            Ceiling { max, resident: Resident::new(), next: 0, make_room_at: 0, logged: None };
-        ceiling.warn_if_blind();
-        ceiling
+impl MemoryLimit {
+    pub fn new(trim: Option<fn()>) -> MemoryLimit {
+        MemoryLimit {
+            max: 0,
+            resident: Resident::new(),
+            trim,
+            next: 0,
+            make_room_at: 0,
+            logged: RateLimit::default(),
+        }
     }
 
-    /// Another ceiling; 0: none.
-    pub fn set_max(&mut self, max: usize) {
-        self.max = max;
-        self.warn_if_blind();
+    /// Stays below the limit. Returns when to look again even if nothing happens: while new connections are refused.
+    pub fn hold(&mut self, server: &mut Server) -> Option<Millis> {
+        let (now, max) = (server.now().millis, server.bounds().memory_max);
+        if self.max != max {
+            self.max = max;
+            self.warn_if_blind();
+        }
+        if max == 0 {
+            server.is_refusing = false;
+        } else if now >= self.next {
+            self.next = now + PAUSE;
+            match self.excess() {
+                Some(1..) => self.reduce(server),
+                Some(_) => self.make_room(server),
+                None => {}
+            }
+        }
+        server.is_refusing.then_some(self.next)
     }
 
-    /// Says so where there is a ceiling, and nothing to measure by.
+    /// Logs that the limit has no effect where the resident memory cannot be read.
     fn warn_if_blind(&self) {
         if self.max > 0 && self.resident.bytes().is_none() {
             log::warn!(
@@ -63,94 +76,77 @@ impl Ceiling {
         }
     }
 
-    /// When the loop must look again though nothing happens: while nobody is let in.
-    pub fn deadline(&self, is_refusing: bool) -> Option<Millis> {
-        is_refusing.then_some(self.next)
-    }
-
-    /// Bytes above the ceiling, or below it.
+    /// Bytes above the limit; negative: below it.
     fn excess(&self) -> Option<isize> {
         Some(self.resident.bytes()? as isize - self.max as isize)
     }
-}
 
-impl Reactor {
-    /// Stays below the ceiling.
-    pub(super) fn hold_ceiling(&mut self) {
-        let now = self.router.server.now.millis;
-        if self.ceiling.max == 0 || now < self.ceiling.next {
+    fn is_exceeded(&self) -> bool {
+        self.excess().is_some_and(|excess| excess > 0)
+    }
+
+    /// Gets below the limit by the mildest means that is enough.
+    fn reduce(&mut self, server: &mut Server) {
+        self.give_back(server);
+        if !self.is_exceeded() {
             return;
         }
-        self.ceiling.next = now + PAUSE;
-        let Some(excess) = self.ceiling.excess() else { return };
-        if excess <= 0 {
-            return self.make_room(now);
-        }
-        self.give_back();
-        let Some(excess) = self.ceiling.excess() else { return };
-        if excess <= 0 {
-            return;
-        }
-        self.router.server.history.shed();
-        self.router.server.metrics.memory_exceeded += 1;
-        let Some(excess) = self.ceiling.excess() else { return };
-        if excess <= 0 {
-            return;
-        }
-        self.router.refusing = true;
-        // A little more than needed, so that the next message does not hit the ceiling again.
-        let closed = self.shed(excess as usize + self.ceiling.max / ROOM);
-        self.give_back();
-        if self.ceiling.logged.is_none_or(|logged| now >= logged + REPEAT) {
-            self.ceiling.logged = Some(now);
-            let max = self.ceiling.max;
+        server.history.shed();
+        server.metrics().memory_exceeded += 1;
+        let Some(excess @ 1..) = self.excess() else { return };
+        server.is_refusing = true;
+        // A little more than needed, so that the next message does not hit the limit again.
+        let closed = self.close_largest(server, excess as usize + self.max / FREE_PART);
+        if self.logged.allow(server.now().millis) {
+            let max = self.max;
             log::warn!(
                 "memory_max ({max} bytes) is exceeded by {excess}: {closed} clients closed, new ones refused"
             );
         }
     }
 
-    /// Lets clients in again as soon as there is room for them. While there is none, those who hold most go, not the newcomers.
-    fn make_room(&mut self, now: Millis) {
-        if !self.router.refusing || self.missing_bytes().is_none() {
-            self.router.refusing = false;
-            return;
-        }
-        if now < self.ceiling.make_room_at {
-            return;
-        }
-        self.ceiling.make_room_at = now + MAKE_ROOM_EVERY;
-        self.give_back();
-        if let Some(missing) = self.missing_bytes() {
-            self.shed(missing);
-            self.give_back();
+    /// Admits clients again as soon as there is room for them. Until then the clients that hold most are closed, not newcomers.
+    fn make_room(&mut self, server: &mut Server) {
+        let now = server.now().millis;
+        if !server.is_refusing || self.missing_bytes().is_none() {
+            server.is_refusing = false;
+        } else if now >= self.make_room_at {
+            self.make_room_at = now + MAKE_ROOM_EVERY;
+            self.give_back(server);
+            if let Some(missing) = self.missing_bytes() {
+                self.close_largest(server, missing);
+            }
         }
     }
 
-    /// Bytes that are missing before clients are let in; `None`: there is room.
+    /// Bytes to be freed before clients are admitted; `None`: there is room.
     fn missing_bytes(&self) -> Option<usize> {
-        let room = (self.ceiling.max / ROOM) as isize;
-        let missing = self.ceiling.excess().map_or(0, |excess| excess + room);
+        let room = (self.max / FREE_PART) as isize;
+        let missing = self.excess().map_or(0, |excess| excess + room);
         (missing > 0).then_some(missing as usize)
     }
 
-    /// Closes the connections of those who hold most, memberships too, until that is `enough` bytes. Returns how many.
-    fn shed(&mut self, enough: usize) -> usize {
-        let server = &mut self.router.server;
-        let costly = costliest(server, HELD_MIN, |client| {
+    /// Closes the connections of the users that hold most until that is `enough` bytes. Returns the number closed.
+    fn close_largest(&self, server: &mut Server, enough: usize) -> u64 {
+        let order = largest(server, USER_BYTES_MIN, |client| {
             client.held_bytes() + server.memberships_bytes_of(client)
         });
-        let mut shed = 0;
-        let mut closed = 0;
-        for (bytes, id) in costly {
-            if shed >= enough {
-                break;
-            }
-            server.shed(id, Close::busy(RETRY, "memory_max: the server is short of memory"));
-            shed += bytes;
-            closed += 1;
-        }
-        server.metrics.memory_shed += closed as u64;
+        let close = |server: &mut Server, (bytes, id)| {
+            let text = "memory_max: the server is short of memory";
+            server.shed(id, Close::busy(RETRY_MILLIS, text));
+            bytes
+        };
+        let closed = close_until(server, order, close, |_, bytes| bytes >= enough);
+        server.metrics().memory_shed += closed;
+        self.give_back(server);
         closed
+    }
+
+    /// Returns free memory to the system.
+    fn give_back(&self, server: &mut Server) {
+        server.shrink();
+        if let Some(trim) = self.trim {
+            trim();
+        }
     }
 }

@@ -1,20 +1,20 @@
-//! How much memory the process holds.
+//! The resident memory of the process.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use rustix::param::page_size;
 
-/// Reads the resident memory of this process, again and again: 2 µs each time.
+/// A file that tells the resident memory: 2 µs for each look.
 pub struct Resident(Option<File>);
 
 impl Resident {
-    /// Where the kernel does not tell, nothing is ever known.
+    /// Opens proc(5)'s `statm`. Without `/proc` nothing is known.
     pub fn new() -> Resident {
         Resident(File::open("/proc/self/statm").ok())
     }
 
-    /// In bytes: the second number of proc(5)'s `statm`, in pages.
+    /// Resident bytes: the second number of the file, in pages.
     pub fn bytes(&self) -> Option<usize> {
         let mut text = [0; 128];
         let length = self.0.as_ref()?.read_at(&mut text, 0).ok()?;
@@ -24,18 +24,12 @@ impl Resident {
     }
 }
 
-impl Default for Resident {
-    fn default() -> Resident {
-        Resident::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_seen() {
+    fn held_memory_is_seen() {
         let resident = Resident::new();
         let before = resident.bytes().expect("Linux tells");
         let held = std::hint::black_box(vec![1_u8; 64 << 20]);

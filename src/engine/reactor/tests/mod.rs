@@ -36,6 +36,7 @@ use crate::engine::random::Random;
 use crate::engine::reactor::*;
 use crate::engine::resume::cursor::Signer;
 use crate::{Message, Scope};
+use crate::features::overload::Overload;
 
 pub(super) struct Silent;
 
@@ -67,6 +68,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         reader: None,
         expects_channels: true,
         routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
+        features: vec![Box::new(Overload::new(None))],
         prefix: String::new(),
         control: None,
         receipts: None,
