@@ -372,7 +372,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
     Plan {
         listen: free,
         listener: None,
-        proxies: Proxies::default(),
+        proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
         publishers: Some(free),
         publishers_password: None,

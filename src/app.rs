@@ -178,7 +178,7 @@ impl App {
         let plan = Plan {
             listen: config.listen,
             listener,
-            proxies: config.proxies,
+            proxies: Box::new(config.proxies),
             proxy_protocol: config.proxy_protocol,
             publishers: config.publishers,
             publishers_password: config.publishers_password.map(|one| one.as_bytes().to_vec()),

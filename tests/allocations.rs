@@ -103,7 +103,7 @@ impl World {
         let plan = Plan {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             listener: None,
-            proxies: Proxies::default(),
+            proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
             publishers: None,
             publishers_password: None,
@@ -117,6 +117,7 @@ impl World {
                 origins: route.origins.clone(),
                 handler: Box::new(handler),
             }],
+            features: vec![Box::new(Overload::new(None))],
             prefix: config.prefix.clone(),
             control: None,
             receipts: None,

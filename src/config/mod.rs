@@ -13,7 +13,6 @@ mod environment;
 mod file;
 mod man;
 mod manual;
-mod proxies;
 mod reachable;
 mod read;
 mod setters;
@@ -22,12 +21,12 @@ mod settle;
 mod table;
 mod value;
 
+pub use crate::features::proxies::Proxies;
 pub use changes::{Changes, changes};
 pub use command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
 pub use completions::{Shell, completions};
 pub use man::man;
 pub use manual::{help, settings_markdown};
-pub use proxies::Proxies;
 pub use reachable::reachable;
 pub use read::{Invocation, Problems, read, read_beside};
 

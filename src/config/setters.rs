@@ -53,7 +53,11 @@ fn signing_secret(bytes: Vec<u8>) -> Result<Secret, String> {
 }
 
 pub(super) fn proxies(value: &Value) -> Result<Proxies, String> {
-    Proxies::new(&value.words()?)
+    let words = value.words()?;
+    if words.len() > Proxies::MAX {
+        return Err(format!("{} are named; allowed: {}", words.len(), Proxies::MAX));
+    }
+    Proxies::new(&words).map_err(|word| format!("{} is not like 10.0.0.0/8", quote(word)))
 }
 
 pub(super) fn proxy_protocol(value: &Value) -> Result<bool, String> {
@@ -307,6 +311,13 @@ mod tests {
             assert!(found.starts_with(&format!("{key} ({}): ", setting.flag())), "{found}");
             assert!(found.contains(wanted) && !found.contains("hunter2"), "{found}");
         }
+    }
+
+    #[test]
+    fn a_list_of_proxies_has_a_limit() {
+        let list = |count| Value::List(vec!["::1".to_owned(); count]);
+        assert!(proxies(&list(Proxies::MAX)).is_ok());
+        assert_eq!(proxies(&list(Proxies::MAX + 1)).unwrap_err(), "257 are named; allowed: 256");
     }
 
     #[test]

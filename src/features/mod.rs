@@ -3,5 +3,6 @@
 pub mod control;
 pub mod overload;
 pub mod presence;
+pub mod proxies;
 pub mod publisher;
 pub mod streams;

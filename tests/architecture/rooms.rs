@@ -6,7 +6,6 @@ use crate::tree::{Source, WINGS, names_after, sources};
 
 /// Imports that lead up, by file: each is still to be cut.
 const LEADING_UP: &[(&str, &str)] = &[
-    ("engine/client/forwarded.rs", "config"),
     ("engine/handler.rs", "config"),
     ("engine/handler.rs", "features::control"),
     ("engine/reactor/redis_protocol.rs", "features::streams"),

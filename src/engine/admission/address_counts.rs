@@ -1,84 +1,90 @@
-//! Which connections each address has, noted only where their number is bounded.
-
-pub mod strangers;
+//! The number of connections per address, kept only if it is limited.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
+use super::network;
 use crate::engine::slots::ConnId;
 
-/// Connections of one address above its bound that are let in only to be told so properly.
+/// Connections above the limit of an address that are admitted only to be refused with an answer.
 const REFUSED_MAX: usize = 4;
 
-/// Connections by address. With a bound of 0 it keeps nothing.
-pub struct Addresses {
+/// Connections by address. With a limit of 0 nothing is kept.
+pub struct AddressCounts {
     /// `clients_per_address_max`; 0: off.
     max: usize,
-    members: HashMap<IpAddr, BTreeSet<ConnId>>,
-    /// A socket that is gone no longer knows its peer: it is written down when it comes.
-    of: HashMap<ConnId, IpAddr>,
+    connections: HashMap<IpAddr, BTreeSet<ConnId>>,
+    /// The address under which each is counted: a closed socket no longer knows its peer.
+    addresses: HashMap<ConnId, IpAddr>,
 }
 
-impl Addresses {
-    /// With this bound for each address.
-    pub fn new(max: usize) -> Addresses {
-        Addresses { max, members: HashMap::new(), of: HashMap::new() }
+/// The connections of one address against its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressLoad {
+    Within,
+    /// Above the limit: a connection is refused with an answer.
+    Above,
+    /// So far above that not even an answer is worth a slot: the address could hold every handshake otherwise.
+    FarAbove,
+}
+
+impl AddressCounts {
+    pub fn new(max: usize) -> AddressCounts {
+        AddressCounts { max, connections: HashMap::new(), addresses: HashMap::new() }
     }
 
-    /// A connection came, or one that came is from another address than it seemed.
+    /// Counts a connection under an address, in place of the one that it was counted under before.
     pub fn enter(&mut self, id: ConnId, address: IpAddr) {
         if self.max > 0 {
             self.leave(id);
             let address = network(address);
-            self.members.entry(address).or_default().insert(id);
-            self.of.insert(id, address);
+            self.connections.entry(address).or_default().insert(id);
+            self.addresses.insert(id, address);
         }
     }
 
-    /// Whether it is counted.
+    /// Returns whether the connection is counted.
     pub fn has(&self, id: ConnId) -> bool {
-        self.of.contains_key(&id)
+        self.addresses.contains_key(&id)
     }
 
-    /// Whether its address has more than it may.
-    pub fn is_over(&self, id: ConnId) -> bool {
-        self.beside(id).is_some_and(|members| members.len() > self.max)
+    /// Returns the connections of the address of this one, itself included.
+    pub fn beside(&self, id: ConnId) -> impl Iterator<Item = ConnId> {
+        let address = self.addresses.get(&id);
+        address.and_then(|address| self.connections.get(address)).into_iter().flatten().copied()
     }
 
-    /// The connections of the address of one, with itself.
-    pub fn beside(&self, id: ConnId) -> Option<&BTreeSet<ConnId>> {
-        self.members.get(self.of.get(&id)?)
+    /// Returns the load of the address of a connection that is counted.
+    pub fn load(&self, id: ConnId) -> AddressLoad {
+        let address = self.addresses.get(&id);
+        address.map_or(AddressLoad::Within, |address| self.load_at(self.len(*address)))
     }
 
-    /// Whether its address has so many more that not even its answer is worth a slot. Only one that a proxy brings gets so far.
-    pub fn is_of_crowd(&self, id: ConnId) -> bool {
-        self.beside(id).is_some_and(|members| members.len() > self.max + REFUSED_MAX)
+    /// Returns the load of an address if one more connection comes from there.
+    pub fn load_with_another(&self, address: IpAddr) -> AddressLoad {
+        self.load_at(self.len(network(address)) + 1)
     }
 
-    /// Whether an address has so many more that nothing it sends is worth a slot: it could hold every handshake otherwise.
-    pub fn is_crowded(&self, address: IpAddr) -> bool {
-        let count = self.members.get(&network(address)).map_or(0, BTreeSet::len);
-        self.max > 0 && count >= self.max + REFUSED_MAX
+    fn len(&self, network: IpAddr) -> usize {
+        self.connections.get(&network).map_or(0, BTreeSet::len)
     }
 
-    /// A connection is gone.
+    fn load_at(&self, count: usize) -> AddressLoad {
+        match count {
+            _ if self.max == 0 || count <= self.max => AddressLoad::Within,
+            _ if count <= self.max + REFUSED_MAX => AddressLoad::Above,
+            _ => AddressLoad::FarAbove,
+        }
+    }
+
+    /// Forgets a connection that is gone.
     pub fn leave(&mut self, id: ConnId) {
-        let Some(address) = self.of.remove(&id) else { return };
-        let members = self.members.get_mut(&address).expect("a noted address has members");
-        members.remove(&id);
-        if members.is_empty() {
-            self.members.remove(&address);
+        let Some(address) = self.addresses.remove(&id) else { return };
+        let others = self.connections.get_mut(&address).expect("a counted address has connections");
+        others.remove(&id);
+        if others.is_empty() {
+            self.connections.remove(&address);
         }
-    }
-}
-
-/// What counts as one address: of IPv6 the network of 64 bits that a subscriber is given whole (RFC 6177).
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !(u64::MAX as u128)))
-        }
-        address => address,
     }
 }
 
@@ -88,18 +94,24 @@ mod tests {
 
     #[test]
     fn counts_come_back_to_nothing() {
-        let mut addresses = Addresses::new(1);
+        let mut addresses = AddressCounts::new(1);
         let id = |index| ConnId { index, generation: 1 };
         addresses.enter(id(1), "::ffff:10.0.0.1".parse().unwrap());
-        assert!(!addresses.is_over(id(1)));
+        assert_eq!(addresses.load(id(1)), AddressLoad::Within);
         addresses.enter(id(2), "10.0.0.1".parse().unwrap());
         addresses.enter(id(3), "2001:db8::1".parse().unwrap());
         addresses.enter(id(4), "2001:db8::2:1".parse().unwrap());
-        assert!(addresses.is_over(id(2)) && addresses.is_over(id(4)));
+        assert_eq!([2, 4].map(|index| addresses.load(id(index))), [AddressLoad::Above; 2]);
+        let first = "10.0.0.1".parse().unwrap();
+        assert_eq!(addresses.load_with_another(first), AddressLoad::Above);
+        (5..8).for_each(|index| addresses.enter(id(index), first));
+        assert_eq!(addresses.load(id(7)), AddressLoad::Above);
+        assert_eq!(addresses.load_with_another(first), AddressLoad::FarAbove);
+        (5..8).for_each(|index| addresses.leave(id(index)));
         addresses.enter(id(2), "10.0.0.2".parse().unwrap());
-        assert!(!addresses.is_over(id(1)) && !addresses.is_over(id(2)));
+        assert_eq!([1, 2].map(|index| addresses.load(id(index))), [AddressLoad::Within; 2]);
         (1..=4).for_each(|index| addresses.leave(id(index)));
         addresses.leave(id(4));
-        assert!(addresses.members.is_empty() && addresses.of.is_empty());
+        assert!(addresses.connections.is_empty() && addresses.addresses.is_empty());
     }
 }

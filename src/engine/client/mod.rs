@@ -5,7 +5,6 @@
 
 pub mod allowance;
 pub mod codec;
-pub mod forwarded;
 pub mod frame;
 mod head;
 pub mod http;

@@ -7,6 +7,7 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use crate::clock::Millis;
+use crate::engine::admission::address_counts::AddressLoad;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::transport::Transport;
@@ -96,11 +97,11 @@ impl Reactor {
 
     fn admit(&mut self, stream: TcpStream, address: IpAddr, purpose: Purpose) {
         // Whom one of them brings is known, and counted, when the head has come.
-        let is_proxy = self.router.proxies.has(address);
+        let is_proxy = self.router.proxies.is_proxy(address);
         if purpose == Purpose::Clients && self.router.proxy_protocol && !is_proxy {
             return self
                 .router
-                .unproxied(address, "is not among proxies, and proxy_protocol is on");
+                .count_unproxied(address, "is not among proxies, and proxy_protocol is on");
         }
         if let Some(status) = self.refusal(address, is_proxy, purpose) {
             let metrics = &mut self.router.server.metrics;
@@ -128,7 +129,11 @@ impl Reactor {
         let Router { server, addresses, .. } = &mut self.router;
         match purpose {
             Purpose::Clients if server.is_refusing => Some(503),
-            Purpose::Clients if !is_proxy && addresses.is_crowded(address) => Some(429),
+            Purpose::Clients
+                if !is_proxy && addresses.load_with_another(address) == AddressLoad::FarAbove =>
+            {
+                Some(429)
+            }
             Purpose::Clients if !server.make_room() => Some(503),
             Purpose::Admin if !server.make_admin_room() => Some(503),
             _ => None,

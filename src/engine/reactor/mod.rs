@@ -144,9 +144,8 @@ impl Reactor {
         let options = plan.routes.iter().map(|route| route.handler.options()).collect();
         let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
         let server = Server::new(plan.bounds, options, plan.signer, now);
-        let mut router = Router::new(server, plan.routes, plan.prefix);
+        let mut router = Router::new(server, plan.routes, plan.prefix, plan.proxies);
         router.has_redis = plan.commander.is_some();
-        router.proxies = plan.proxies;
         router.proxy_protocol = plan.proxy_protocol;
         router.control = plan.control;
         router.features = plan.features;

@@ -2,13 +2,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use crate::config::Proxies;
 use crate::engine::bounds::Bounds;
 use crate::engine::feature::Feature;
 use crate::engine::handler::Route;
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
+use crate::engine::router::ProxyPolicy;
 use crate::features::streams::reader::Reader;
 
 /// What the loop is to serve.
@@ -17,9 +17,9 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// A listener that is open already, in place of `listen`.
     pub listener: Option<TcpListener>,
-    /// Whose word on the address of a client is believed.
-    pub proxies: Proxies,
-    /// Whether clients come by them alone, with a header of the PROXY protocol.
+    /// The proxies in front of the server that are believed.
+    pub proxies: Box<dyn ProxyPolicy>,
+    /// Whether clients connect by them alone, each with a PROXY header.
     pub proxy_protocol: bool,
     /// Where publishers connect, if they may.
     pub publishers: Option<SocketAddr>,

@@ -1,92 +1,98 @@
-//! Where clients come from, when proxies in front bring them.
+//! The addresses of clients: the peer's or the one that a trusted proxy gives, and the limit on connections from each.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Router;
+use crate::engine::admission::address_counts::AddressLoad;
 use crate::engine::client::State;
-use crate::engine::client::forwarded::client_address;
 use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICKS_PER_SECOND, Tick};
 
-/// How long a ping may be unanswered where the newcomer has shown no token.
+/// How long a ping may be unanswered before a newcomer without a token takes the client's place.
 const PATIENCE: Tick = 3 * TICKS_PER_SECOND;
 
-/// Why an address is refused.
+/// The reason given to a client of an address above its limit.
 pub(super) const CROWDED: &str = "too many connections from this address";
 
+/// The trust in proxies in front of the server.
+pub trait ProxyPolicy {
+    /// Returns whether a peer is trusted to bring clients of other addresses.
+    fn is_proxy(&self, peer: IpAddr) -> bool;
+
+    /// Returns the address of the client whose request came from `peer`; `None`: a proxy gives one that cannot be read.
+    fn client_address(&self, peer: IpAddr, request: &Request) -> Option<IpAddr>;
+}
+
 impl Router {
-    /// A request with the address that it comes from, which is counted from here on. Until then a client behind a proxy counts for
-    /// no address: `handshakes_max` bounds those who never say theirs.
+    /// Returns a request with its client's address, under which the client counts from here on. Until then a client behind a
+    /// proxy counts under no address: `handshakes_max` limits clients that never give theirs.
     pub(super) fn locate(&mut self, id: ConnId, request: Request) -> Request {
-        let source = request.known_address().unwrap_or_else(|| self.peer(id));
-        let address = client_address(&request, source, &self.proxies).unwrap_or_else(|| {
+        let peer = request.known_address().unwrap_or_else(|| self.peer(id));
+        let address = self.proxies.client_address(peer, &request).unwrap_or_else(|| {
             self.server.metrics.forwarded_malformed += 1;
-            self.log_proxy(
-                source,
-                "says no address in X-Forwarded-For: its client counts as the proxy",
-            );
-            source
+            let what = "says no address in X-Forwarded-For: its client counts as the proxy";
+            self.log_proxy(peer, what);
+            peer
         });
-        if request.is_upgrade() && self.proxies.has(address) {
+        if request.is_upgrade() && self.proxies.is_proxy(address) {
             self.server.metrics.forwarded_missing += 1;
         }
-        self.place(id, address);
+        self.count(id, address);
         request.from_address(Some(address))
     }
 
-    /// Counts a client whose proxy has said where it comes from, and whose request is still to come: those of one address that
-    /// never finish theirs must not hold every handshake.
+    /// Counts a client under the address of its PROXY header before its request is complete: clients of one address that never
+    /// complete theirs must not hold every handshake.
     pub(crate) fn count_announced(&mut self, id: ConnId) {
         let client = self.server.client(id).filter(|client| client.state() == State::Head);
         let Some(address) = client.and_then(|client| client.announced()) else { return };
-        // One that is listed itself may bring many.
-        if !self.proxies.has(address) && !self.addresses.has(id) {
-            self.place(id, address);
-            if self.addresses.is_of_crowd(id) {
-                self.refuse_crowd(id, Method::Get);
+        // Another proxy may bring many clients.
+        if !self.proxies.is_proxy(address) && !self.addresses.has(id) {
+            self.count(id, address);
+            if self.addresses.load(id) == AddressLoad::FarAbove {
+                self.refuse_crowded(id, Method::Get);
             }
         }
     }
 
-    fn place(&mut self, id: ConnId, address: IpAddr) {
+    fn count(&mut self, id: ConnId, address: IpAddr) {
         self.addresses.enter(id, address);
         self.server.places.handshakes.locate(id, address);
     }
 
-    /// Whether a connection of the same address owes the answer to a ping.
-    pub(super) fn has_dead_twin(&self, id: ConnId) -> bool {
-        let mut beside = self.addresses.beside(id).into_iter().flatten();
-        beside.any(|twin| self.server.owes_pong(*twin))
+    /// Returns whether a client of the same address owes the answer to a ping.
+    pub(super) fn has_unresponsive_neighbour(&self, id: ConnId) -> bool {
+        self.addresses.beside(id).any(|other| self.server.owes_pong(other))
     }
 
-    /// Has such a one make room for a client that was let in. Returns whether there was one. A client that has shown no token takes
-    /// no place of one that may only be slow to answer.
-    pub(super) fn vacate_twin(&mut self, id: ConnId) -> bool {
+    /// Closes such a client in favour of one that was let in. Returns whether there was one. A client without a token does not
+    /// replace one that may only be slow to answer.
+    pub(super) fn replace_unresponsive(&mut self, id: ConnId) -> bool {
         let client = self.server.clients.get(id);
         let is_user = client.and_then(|client| self.server.user_of(client)).is_some();
-        let beside = self.addresses.beside(id).into_iter().flatten();
-        let twin = self.server.vacate_dead(beside.copied(), if is_user { 0 } else { PATIENCE });
-        twin.inspect(|twin| self.addresses.leave(*twin)).is_some()
+        let patience = if is_user { 0 } else { PATIENCE };
+        let replaced = self.server.vacate_dead(self.addresses.beside(id), patience);
+        replaced.inspect(|other| self.addresses.leave(*other)).is_some()
     }
 
-    /// Refuses one of an address that has far too many already: each that took a slot to be told so would take it from the clients
-    /// of all others for as long as it lingers.
-    pub(super) fn refuse_crowd(&mut self, id: ConnId, method: Method) {
+    /// Refuses a connection of an address that is far above its limit, and frees its slot at once: while it lingers it would
+    /// take the slot from the clients of all others.
+    pub(super) fn refuse_crowded(&mut self, id: ConnId, method: Method) {
         let response = Response::text(429, CROWDED).with("Retry-After", "5").answering(method);
         self.complain_of_answer(id, None, &response);
         self.server.turn_away(id, &response);
     }
 
-    /// A connection that does not begin as one of a proxy in front has to.
+    /// Closes a connection that does not begin with a PROXY header.
     pub(super) fn refuse_unproxied(&mut self, id: ConnId) {
         let address = self.peer(id);
-        self.unproxied(address, "sent no PROXY header of version 2, or one too long");
+        self.count_unproxied(address, "sent no PROXY header of version 2, or one too long");
         self.server.terminate(id);
     }
 
-    /// Counts a connection that is closed because it is none of a proxy in front.
-    pub fn unproxied(&mut self, address: IpAddr, why: &str) {
+    /// Counts a connection that is closed because it does not come by a proxy, and logs why.
+    pub fn count_unproxied(&mut self, address: IpAddr, why: &str) {
         self.server.metrics.unproxied += 1;
         self.log_proxy(address, why);
     }

@@ -1,30 +1,31 @@
 //! What is served where: the calls from the loop to the handlers of the routes.
 
 mod admin;
+mod addresses;
 pub mod files;
 mod messages;
 mod orders;
 mod plain;
-mod proxies;
 mod refusals;
 mod requests;
 
 use crate::clock::{Millis, RateLimit};
-use crate::config::{Config, Proxies};
-use crate::engine::admission::Addresses;
+use crate::config::Config;
+use crate::engine::admission::address_counts::{AddressCounts, AddressLoad};
 use crate::engine::client::ClientEvent;
 use crate::engine::client::frame::{Close, Frame};
-use crate::engine::client::http::{Request, Response};
+use crate::engine::client::http::{Method, Request, Response};
+use crate::engine::feature::Feature;
 use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign};
 use crate::engine::origin::Origins;
-use crate::engine::feature::Feature;
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
 use admin::Admin;
 pub use admin::Health;
+use addresses::CROWDED;
+pub use addresses::ProxyPolicy;
 use files::Files;
 use plain::LEAVING;
-use proxies::CROWDED;
 pub(crate) use refusals::fault_of;
 
 /// The most routes there can be.
@@ -34,13 +35,13 @@ pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
 pub struct Router {
     /// The connections and the verbs on them.
     pub server: Server,
-    /// How many clients each address has, where that is bounded.
-    pub addresses: Addresses,
-    /// Whose word on addresses is believed.
-    pub proxies: Proxies,
-    /// Whether only they are let in, with a header of theirs.
+    /// Clients per address, if they are limited.
+    pub addresses: AddressCounts,
+    /// The proxies that are believed.
+    pub proxies: Box<dyn ProxyPolicy>,
+    /// Whether clients connect by them alone, each with a PROXY header.
     pub proxy_protocol: bool,
-    /// For what they say that cannot be understood.
+    /// For words of theirs that cannot be understood.
     proxies_logged: RateLimit,
     pub health: Health,
     /// Connections of publishers.
@@ -75,13 +76,18 @@ pub struct Router {
 
 impl Router {
     /// A router of at most [`ROUTES_MAX`] routes.
-    pub fn new(server: Server, routes: Vec<Route>, prefix: String) -> Router {
+    pub fn new(
+        server: Server,
+        routes: Vec<Route>,
+        prefix: String,
+        proxies: Box<dyn ProxyPolicy>,
+    ) -> Router {
         assert!(routes.len() <= ROUTES_MAX, "routes are numbered in a byte");
-        let addresses = Addresses::new(server.bounds().clients_per_address_max);
+        let addresses = AddressCounts::new(server.bounds().clients_per_address_max);
         Router {
             server,
             addresses,
-            proxies: Proxies::default(),
+            proxies,
             proxy_protocol: false,
             proxies_logged: RateLimit::default(),
             health: Health::default(),
@@ -111,7 +117,7 @@ impl Router {
 
     /// The settings were read again: what can change without dropping a client changes now.
     pub fn reload(&mut self, config: &Config) {
-        self.proxies = config.proxies.clone();
+        self.proxies = Box::new(config.proxies.clone());
         if let Some(signer) = config.signer() {
             self.server.signer = signer;
         }
@@ -230,8 +236,8 @@ impl Router {
             return self.server.respond(id, &response.answering(method));
         }
         let request = self.locate(id, request);
-        if self.addresses.is_of_crowd(id) {
-            return self.refuse_crowd(id, method);
+        if self.addresses.load(id) == AddressLoad::FarAbove {
+            return self.refuse_crowded(id, method);
         }
         let number = self.routes.iter().position(|route| route.path == request.path());
         let accepted = match number {
@@ -262,7 +268,8 @@ impl Router {
             let text = if self.health.draining { LEAVING } else { "this server is full" };
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
-        if self.addresses.is_over(id) && !(request.is_upgrade() && self.has_dead_twin(id)) {
+        let is_above = self.addresses.load(id) > AddressLoad::Within;
+        if is_above && !(request.is_upgrade() && self.has_unresponsive_neighbour(id)) {
             return Err(Response::text(429, CROWDED).with("Retry-After", "5"));
         }
         request.accept(self.server.options[number].protocol(request))
@@ -294,7 +301,8 @@ impl Router {
                 {
                     self.server.vacate_unproven();
                 }
-                if self.addresses.is_over(id) && !self.vacate_twin(id) {
+                let is_above = self.addresses.load(id) > AddressLoad::Within;
+                if is_above && !self.replace_unresponsive(id) {
                     self.server.close(id, Close::busy(1000, CROWDED));
                 }
             }

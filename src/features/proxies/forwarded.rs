@@ -1,15 +1,15 @@
-//! Whose request it is that comes from a proxy: the list `X-Forwarded-For`, as far as it can be believed.
+//! The client's address in `X-Forwarded-For`, as far as the list can be believed.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::Proxies;
+use super::Proxies;
 use crate::engine::client::http::Request;
 
-/// The client of a request that came from `source`. Each proxy writes whom it was asked by at the end of the list, behind what it
-/// was told (several lines are one list, RFC 9110 section 5.3), so the list is read from its end for as long as the one who speaks is
-/// a proxy: what a client writes itself stands before its own address and is not looked at. `None`: it says what is no address.
-pub fn client_address(request: &Request, source: IpAddr, proxies: &Proxies) -> Option<IpAddr> {
-    let mut address = source;
+/// Returns the address of the client whose request came from `peer`. Each proxy appends its peer's address to the list (several
+/// lines are one list, RFC 9110 section 5.3), so the list is read from its end while the sender is trusted: what a client writes
+/// itself stands before its own address and is not looked at. `None`: a trusted entry is no address.
+pub fn client_address(request: &Request, peer: IpAddr, proxies: &Proxies) -> Option<IpAddr> {
+    let mut address = peer;
     for entry in request.list_from_end("x-forwarded-for") {
         if !proxies.has(address) {
             break;
@@ -19,7 +19,7 @@ pub fn client_address(request: &Request, source: IpAddr, proxies: &Proxies) -> O
     Some(address)
 }
 
-/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
+/// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, or `[2001:db8::1]:80`.
 fn parse(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
@@ -34,7 +34,7 @@ mod tests {
 
     fn client(source: &str, lines: &[&[u8]]) -> Option<String> {
         let proxies = ["10.0.0.0/8", "2001:db8::1"].map(str::to_owned);
-        let proxies = Proxies::new(&proxies).unwrap();
+        let proxies = Proxies::new(&proxies).expect("two networks");
         let mut head = b"GET / HTTP/1.1\r\nHost: h\r\n".to_vec();
         for line in lines {
             head.extend([b"X-Forwarded-For: ", *line, b"\r\n"].concat());
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_address_that_is_no_proxys_is_the_clients() {
+    fn the_last_address_that_is_not_a_proxys_is_the_clients() {
         for (source, lines, found) in [
             ("10.0.0.1", &[][..], "10.0.0.1"),
             ("10.0.0.1", &["192.0.2.7"], "192.0.2.7"),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_proxy_says_that_is_no_address_is_noticed() {
+    fn a_word_of_a_proxy_that_is_no_address_is_noticed() {
         for lines in [
             &[&b"unknown"[..]][..],
             &[b"192.0.2.7, 192.0.2"],

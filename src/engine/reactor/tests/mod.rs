@@ -35,8 +35,8 @@ use crate::engine::pubsub::hub::{CROWD, Reason};
 use crate::engine::random::Random;
 use crate::engine::reactor::*;
 use crate::engine::resume::cursor::Signer;
-use crate::{Message, Scope};
 use crate::features::overload::Overload;
+use crate::{Message, Scope};
 
 pub(super) struct Silent;
 
@@ -58,7 +58,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
     Plan {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         listener: None,
-        proxies: Proxies::default(),
+        proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
         publishers: None,
         publishers_password: None,

@@ -1,4 +1,4 @@
-//! Whose connection it is, when proxies in front bring it: far ends say where they connect from, and what a proxy would say.
+//! The addresses of clients that connect by proxies: far ends give the address that they connect from, and a proxy's words.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -41,7 +41,7 @@ impl World {
     fn new(proxy_protocol: bool) -> World {
         let (far, noted) = (Far::default(), Noted::default());
         let mut plan = plan(noted.clone(), |bounds| bounds.clients_per_address_max = 1);
-        plan.proxies = proxies(PROXY);
+        plan.proxies = Box::new(proxies(PROXY));
         plan.proxy_protocol = proxy_protocol;
         install(Some(Box::new(far.clone())));
         let reactor = Reactor::new(plan).expect("a port is free");
@@ -202,7 +202,7 @@ fn one_address_cannot_hold_the_handshakes_with_what_it_does_not_finish() {
     assert_eq!(world.ask(PROXY, &other).1, OPENED);
     // Those that other proxies bring are counted when their head says of whom they speak.
     let mut world = World::new(true);
-    world.reactor.router.proxies = proxies("10.0.0.0/8");
+    world.reactor.router.proxies = Box::new(proxies("10.0.0.0/8"));
     for _ in 0..20 {
         let id = world.dial(PROXY);
         world.say(id, &header(0x21, [10, 0, 0, 2], 0));
