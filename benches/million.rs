@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::Events;
+use oneloop::app::publisher_port;
 use oneloop::config::{Config, Proxies};
 use oneloop::engine::client::in_memory::install;
 use oneloop::engine::handler::Route;
@@ -374,8 +375,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         listener: None,
         proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
-        publishers: Some(free),
-        publishers_password: None,
+        publishers: Some((free, publisher_port(&config))),
         admin: None,
         link: None,
         commander: None,

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::engine::handler::{Handler, Route};
 use crate::engine::origin::{ListedOrigin, Origins};
-use crate::engine::reactor::{Addresses, Ended, Plan, Reactor, Reread};
+use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor, Reread};
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::glob;
@@ -17,6 +18,7 @@ use crate::engine::router::ROUTES_MAX;
 use crate::engine::router::files::{File, Page};
 use crate::features::overload::Overload;
 use crate::features::presence::{BATCH_MAX, Settings};
+use crate::features::publisher::{PublisherPort, Terms};
 use crate::features::streams::reader::Reader;
 use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
@@ -175,13 +177,13 @@ impl App {
             Some(signer) => signer,
             None => own_signer(&config)?,
         };
+        let publishers = config.publishers.map(|address| (address, publisher_port(&config)));
         let plan = Plan {
             listen: config.listen,
             listener,
             proxies: Box::new(config.proxies),
             proxy_protocol: config.proxy_protocol,
-            publishers: config.publishers,
-            publishers_password: config.publishers_password.map(|one| one.as_bytes().to_vec()),
+            publishers,
             admin: config.admin,
             commander: link
                 .clone()
@@ -286,6 +288,21 @@ pub fn dead_patterns(config: &Config) -> Vec<String> {
         )
     };
     patterns.iter().filter(|pattern| redis.is_some() && !reaches(pattern)).map(tell).collect()
+}
+
+/// Returns the publishers' port of these settings.
+pub fn publisher_port(config: &Config) -> Box<dyn Port> {
+    let bounds = &config.bounds;
+    Box::new(PublisherPort::new(Terms {
+        password: config.publishers_password.as_ref().map(|one| Rc::from(one.as_bytes())),
+        payload_bytes_max: bounds.payload_bytes_max,
+        transaction_commands_max: bounds.transaction_commands_max,
+        transaction_bytes_max: bounds.transaction_bytes_max,
+        connections_max: bounds.publishers_max,
+        backlog_bytes_max: bounds.publisher_backlog_bytes_max,
+        subscriptions_max: bounds.publisher_subscriptions_max,
+        auth_millis: Millis::from(bounds.auth_seconds) * 1000,
+    }))
 }
 
 /// What the settings say about who is here, where that is to be told.

@@ -106,7 +106,6 @@ impl World {
             proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
             publishers: None,
-            publishers_password: None,
             admin: None,
             link: Some(RedisSubscriber::new(link, 0)),
             commander: None,

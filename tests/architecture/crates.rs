@@ -11,7 +11,16 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("hmac", &["engine/resume/cursor/"]),
     ("jsonwebtoken", &["push/"]),
     ("lexopt", &["config/"]),
-    ("mio", &["engine/reactor/", "engine/client/transport.rs", "engine/signals.rs"]),
+    // A feature with a listener of its own reads and writes its sockets itself.
+    (
+        "mio",
+        &[
+            "engine/reactor/",
+            "engine/client/transport.rs",
+            "engine/signals.rs",
+            "features/publisher/",
+        ],
+    ),
     ("redis", &["engine/redis/", "features/", "cli/redis_client.rs"]),
     (
         "rustix",
@@ -32,9 +41,9 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("sha2", &["engine/resume/cursor/"]),
     ("signal_hook", &["engine/signals.rs"]),
     ("siphasher", &["engine/resume/cursor/"]),
-    ("slab", &["engine/slots.rs", "engine/reactor/publishers.rs"]),
+    ("slab", &["engine/slots.rs", "features/publisher/port.rs"]),
     ("smol_str", &["engine/pubsub/hub/"]),
-    ("socket2", &["engine/client/transport.rs", "engine/reactor/"]),
+    ("socket2", &["engine/client/transport.rs", "engine/reactor/", "features/publisher/port.rs"]),
     ("toml", &["config/"]),
     ("tungstenite", &["engine/client/", "cli/websocket_client.rs"]),
 ];

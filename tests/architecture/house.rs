@@ -16,9 +16,6 @@ const RELATIVE_CLAUSES_MAX: usize = 365;
 const SCATTERED: &[&str] = &["Client", "Push", "Reactor", "Router", "Server"];
 /// Public type names that are used more than once.
 const NAMES_TWICE: &[&str] = &[
-    "Addresses",
-    "Broadcast",
-    "Command",
     "Event",
     "Flag",
     "Found",
@@ -31,10 +28,8 @@ const NAMES_TWICE: &[&str] = &[
     "Reader",
     "Receipt",
     "Refusal",
-    "Refused",
     "Request",
     "Said",
-    "Session",
     "Slow",
     "Source",
     "Stage",

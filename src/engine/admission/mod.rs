@@ -1,4 +1,4 @@
-//! Who may connect: connections per address, and newcomers that make room for others.
+//! Admission: connections per address, and newcomers that make room for others.
 
 pub mod address_counts;
 pub mod strangers;

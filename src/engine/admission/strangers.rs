@@ -1,8 +1,8 @@
-//! Connections that have not shown yet what they came for: who makes room where places are scarce.
+//! Strangers: connections that have yet to show their purpose, and make room for others where places are scarce.
 //!
-//! A place that is taken by saying nothing costs an attacker one handshake of TCP, so it is lent, not given: once all places are
+//! A place that is taken by saying nothing costs an attacker one TCP handshake, so it is lent, not given: once all places are
 //! taken, the oldest silent connection of the address that has most of them goes. A client that speaks as soon as it is
-//! connected never is that one.
+//! connected is never that one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -12,86 +12,84 @@ use std::net::IpAddr;
 use super::network;
 use crate::clock::Millis;
 
-/// How long a newcomer may be silent while there are more who have spoken and got nowhere: a round trip and more.
+/// Milliseconds for which a newcomer may be silent while more strangers have spoken in vain: a round trip and more.
 const GRACE: Millis = 1000;
 
-/// Connections of one kind, each from its arrival until it has shown what it came for.
+/// Connections of one kind, each from its arrival until it has shown its purpose.
 pub struct Strangers<I> {
-    places: HashMap<I, Place>,
-    /// How many have come.
+    strangers: HashMap<I, Stranger>,
+    /// The number of arrivals so far.
     count: u64,
-    silent: Crowds<I>,
-    spoken: Crowds<I>,
+    silent: StrangersByAddress<I>,
+    spoken: StrangersByAddress<I>,
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct Stranger {
     address: IpAddr,
     arrival: Arrival,
     has_spoken: bool,
 }
 
-/// When one came, and as which.
+/// The time of an arrival, and its number.
 type Arrival = (Millis, u64);
 
-impl<I> Default for Strangers<I> {
+impl<I: Copy> Default for Strangers<I> {
     fn default() -> Self {
         Strangers {
-            places: HashMap::new(),
+            strangers: HashMap::new(),
             count: 0,
-            silent: Crowds { members: HashMap::new(), order: BTreeMap::new(), len: 0 },
-            spoken: Crowds { members: HashMap::new(), order: BTreeMap::new(), len: 0 },
+            silent: StrangersByAddress::new(),
+            spoken: StrangersByAddress::new(),
         }
     }
 }
 
 impl<I: Copy + Eq + Hash> Strangers<I> {
-    /// How many there are.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.strangers.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.strangers.is_empty()
     }
 
-    /// Where a stranger comes from.
+    /// Returns the address of a stranger.
     pub fn address(&self, id: I) -> Option<IpAddr> {
-        self.places.get(&id).map(|place| place.address)
+        self.strangers.get(&id).map(|stranger| stranger.address)
     }
 
     /// Takes in a connection that came at `now`.
     pub fn enter(&mut self, id: I, address: IpAddr, now: Millis) {
         self.count += 1;
         let arrival = (now, self.count);
-        self.put(id, Place { address, arrival, has_spoken: false });
+        self.put(id, Stranger { address, arrival, has_spoken: false });
     }
 
-    /// Moves a stranger to the address that a proxy tells for it.
+    /// Moves a stranger to the address that its proxy gives.
     pub fn locate(&mut self, id: I, address: IpAddr) {
-        if let Some(place) = self.places.get(&id).copied() {
-            self.put(id, Place { address, ..place });
+        if let Some(stranger) = self.strangers.get(&id).copied() {
+            self.put(id, Stranger { address, ..stranger });
         }
     }
 
-    /// A stranger has sent something: the silent ones make room before it.
+    /// Notes that a stranger has sent something: silent ones make room before it.
     pub fn speak(&mut self, id: I) {
-        if let Some(place) = self.places.get(&id).copied().filter(|place| !place.has_spoken) {
-            self.put(id, Place { has_spoken: true, ..place });
+        if let Some(stranger) = self.strangers.get(&id).copied().filter(|one| !one.has_spoken) {
+            self.put(id, Stranger { has_spoken: true, ..stranger });
         }
     }
 
-    /// A connection is gone, or a stranger no more.
+    /// Forgets a connection that is gone, or no longer a stranger.
     pub fn leave(&mut self, id: I) {
-        if let Some(place) = self.places.remove(&id) {
-            self.crowds(&place).change(&place, |members| _ = members.remove(&place.arrival));
+        if let Some(stranger) = self.strangers.remove(&id) {
+            self.group(&stranger).change(&stranger, |same| _ = same.remove(&stranger.arrival));
         }
     }
 
-    /// Returns the one that makes room: the oldest that has said nothing, of the address that has most such, else the oldest of
-    /// the address with most of the others. Where most have spoken and got nowhere, those go before one that came just now: a
-    /// single byte would save them at the cost of every newcomer. One that came at `now` could not speak yet and stays.
+    /// Returns the stranger that makes room: the oldest silent one of the address with most of them, else the oldest of the
+    /// address with most of the others. If most strangers have spoken in vain, those go before a newcomer: a single byte would
+    /// save them at the cost of every newcomer. A connection that came at `now` could not speak yet and stays.
     pub fn first(&self, now: Millis) -> Option<I> {
         let (silent, spoken) = (self.silent.first(), self.spoken.first());
         let most_have_spoken = self.spoken.len > self.silent.len;
@@ -100,31 +98,34 @@ impl<I: Copy + Eq + Hash> Strangers<I> {
         first.filter(|(since, _)| *since < now).map(|(_, id)| id)
     }
 
-    fn put(&mut self, id: I, place: Place) {
+    fn put(&mut self, id: I, stranger: Stranger) {
         self.leave(id);
-        self.places.insert(id, place);
-        self.crowds(&place).change(&place, |members| _ = members.insert(place.arrival, id));
+        self.strangers.insert(id, stranger);
+        self.group(&stranger).change(&stranger, |same| _ = same.insert(stranger.arrival, id));
     }
 
-    fn crowds(&mut self, place: &Place) -> &mut Crowds<I> {
-        if place.has_spoken { &mut self.spoken } else { &mut self.silent }
+    fn group(&mut self, stranger: &Stranger) -> &mut StrangersByAddress<I> {
+        if stranger.has_spoken { &mut self.spoken } else { &mut self.silent }
     }
 }
 
 /// Strangers by address, and the addresses in the order in which they make room.
-struct Crowds<I> {
+struct StrangersByAddress<I> {
     members: HashMap<IpAddr, BTreeMap<Arrival, I>>,
     order: BTreeMap<Rank, IpAddr>,
-    /// How many there are.
     len: usize,
 }
 
-/// How many an address has, and the arrival of its oldest.
+/// The number of strangers of an address, and the arrival of its oldest.
 type Rank = (usize, Reverse<Arrival>);
 
-impl<I: Copy> Crowds<I> {
-    fn change(&mut self, place: &Place, change: impl FnOnce(&mut BTreeMap<Arrival, I>)) {
-        let network = network(place.address);
+impl<I: Copy> StrangersByAddress<I> {
+    fn new() -> StrangersByAddress<I> {
+        StrangersByAddress { members: HashMap::new(), order: BTreeMap::new(), len: 0 }
+    }
+
+    fn change(&mut self, stranger: &Stranger, change: impl FnOnce(&mut BTreeMap<Arrival, I>)) {
+        let network = network(stranger.address);
         let members = self.members.entry(network).or_default();
         if let Some(rank) = rank(members) {
             self.order.remove(&rank);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_silent_one_of_the_largest_crowd_makes_room() {
+    fn the_oldest_silent_stranger_of_the_largest_address_makes_room() {
         let mut strangers = Strangers::default();
         strangers.enter(1, address(1), 0);
         for id in 2..5 {
@@ -171,7 +172,7 @@ mod tests {
         assert_eq!(strangers.first(10), Some(3));
         strangers.leave(3);
         strangers.leave(4);
-        assert_eq!(strangers.first(10), Some(1), "who has said nothing goes first");
+        assert_eq!(strangers.first(10), Some(1), "a silent one goes first");
         strangers.leave(1);
         assert_eq!(strangers.first(10), Some(2));
         strangers.leave(2);
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_came_just_now_stays() {
+    fn a_stranger_that_came_just_now_stays() {
         let mut strangers = Strangers::default();
         strangers.enter(1, address(1), 7);
         assert_eq!((strangers.first(7), strangers.first(8)), (None, Some(1)));

@@ -1,34 +1,34 @@
-//! The header that a proxy puts before all that a client sends: the PROXY protocol, version 2, as HAProxy's `proxy-protocol.txt`
-//! has it in section 2.2.
+//! The header that a proxy puts before the bytes of a client: the PROXY protocol, version 2 (HAProxy's `proxy-protocol.txt`,
+//! section 2.2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// How it begins: nothing that a client says to a web server does, and neither does version 1.
+/// The first bytes of a header. No request to a web server begins so, nor does version 1.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// What a proxy sends that speaks for itself.
+/// The header of a proxy that speaks for itself.
 pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// The signature, version and command, family, length.
 const FIXED_BYTES: usize = SIGNATURE.len() + 4;
 
-/// A longer one is refused: what is added to the addresses is passed over, and so many bytes are in one segment of the smallest
-/// that TCP may have.
+/// The longest header: additions to the addresses are skipped, and this many bytes are in one segment of the smallest that TCP
+/// may have.
 pub const HEADER_BYTES_MAX: usize = 536;
 
-/// What stands at the start of a connection.
+/// The start of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Header {
-    /// It is not whole yet.
+    /// An incomplete header.
     Partial,
-    /// So many bytes, and whom the proxy speaks for; itself (a health check), if there is no address. Somebody without an IP
-    /// address is at `0.0.0.0`: taken for the proxy, what he writes himself in `X-Forwarded-For` would be believed.
+    /// A header of `length` bytes, and the client's address; `None`: the proxy speaks for itself (a health check). A client
+    /// without an IP address is at `0.0.0.0`: taken for the proxy, its own word in `X-Forwarded-For` would be believed.
     Whole { address: Option<IpAddr>, length: usize },
     /// Something else, or more than [`HEADER_BYTES_MAX`].
     Malformed,
 }
 
-/// Reads it from the start of `bytes`.
+/// Reads a header from the start of `bytes`.
 pub fn parse(bytes: &[u8]) -> Header {
     let signed = bytes.len().min(SIGNATURE.len());
     if bytes[..signed] != SIGNATURE[..signed] {
@@ -39,9 +39,9 @@ pub fn parse(bytes: &[u8]) -> Header {
         None => return Header::Partial,
     };
     let length = FIXED_BYTES + usize::from(u16::from_be_bytes([high, low]));
-    // Bytes that the two addresses take.
+    // Bytes of the two addresses.
     let needed = match (command, family) {
-        // LOCAL: the proxy itself, whatever is said beside it.
+        // LOCAL: the proxy itself, whatever else the header holds.
         (0x20, _) => 0,
         // PROXY: unspecified, TCP over IPv4, over IPv6, a UNIX stream.
         (0x21, 0x00) => 0,
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_seen_at_its_first_wrong_byte() {
+    fn a_wrong_byte_is_seen_at_once() {
         for end in 0..SIGNATURE.len() {
             let wrong = [&SIGNATURE[..end], b"?"].concat();
             assert_eq!(parse(&wrong), Header::Malformed, "{wrong:?}");

@@ -16,7 +16,7 @@ use crate::engine::handler::Message;
 use crate::engine::pending_writes::Lane;
 use crate::engine::reactor::Reactor;
 use crate::engine::reactor::listeners::{Accepted, Purpose, turn_away};
-use crate::engine::reactor::publishers::Publishers;
+use crate::engine::reactor::port::Port;
 use crate::engine::reactor::token::Source;
 use crate::engine::router::Router;
 use crate::engine::server::{ADMIN_ROUTE, Server};
@@ -46,13 +46,13 @@ pub struct Readiness {
     pub writable: bool,
 }
 
-/// When there is room for one more connection.
-fn room_at(publishers: &Publishers, router: &Router, purpose: Purpose) -> Millis {
+/// Returns when there is room for one more connection.
+fn room_at(port: &Option<Box<dyn Port>>, router: &Router, purpose: Purpose) -> Millis {
     let Server { places, clients, bounds, now, .. } = &router.server;
     match purpose {
         Purpose::Clients => places.next_handshake(clients, bounds, now.millis),
         Purpose::Admin => places.next_admin(clients, now.millis),
-        Purpose::Publishers => publishers.room_at(now.millis),
+        Purpose::Publishers => port.as_ref().map_or(now.millis, |port| port.room_at(now.millis)),
     }
 }
 
@@ -62,12 +62,14 @@ impl Reactor {
         let now = self.router.server.now.millis;
         for _ in 0..self.router.server.bounds.accepts_per_turn {
             let per_second = self.router.server.bounds.handshakes_per_second_max;
-            let Reactor { listeners, publishers, router, .. } = self;
-            let has_room = |purpose| room_at(publishers, router, purpose) == now;
+            let Reactor { listeners, port, router, .. } = self;
+            let has_room = |purpose| room_at(port, router, purpose) == now;
             match listeners.accept(now, has_room, per_second) {
                 Accepted::Stream(stream, address, Purpose::Publishers) => {
                     let registry = self.poll.registry();
-                    self.publishers.admit(stream, address, registry, &mut self.router);
+                    if let Some(port) = &mut self.port {
+                        port.admit(&mut self.router, registry, stream, address);
+                    }
                 }
                 Accepted::Stream(stream, address, purpose) => {
                     self.admit(stream, address.ip(), purpose);
@@ -91,7 +93,7 @@ impl Reactor {
     /// When connections that wait can be accepted: see [`Listeners::next`](crate::engine::reactor::listeners::Listeners::next).
     pub(super) fn next_accept(&self) -> Option<Millis> {
         let server = &self.router.server;
-        let room_at = |purpose| room_at(&self.publishers, &self.router, purpose);
+        let room_at = |purpose| room_at(&self.port, &self.router, purpose);
         self.listeners.next(server.now.millis, room_at, server.bounds.handshakes_per_second_max)
     }
 

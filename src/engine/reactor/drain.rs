@@ -16,9 +16,9 @@ impl Reactor {
         self.drain_until =
             Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);
         self.listeners.close();
-        self.publishers.close(server.now.millis);
         let rate = u64::from(server.bounds.drain_per_second);
-        let all: Vec<ConnId> = server.clients.iter().map(|(id, _)| id).collect();
+        self.port.iter_mut().for_each(|port| port.close(&mut self.router));
+        let all: Vec<ConnId> = self.router.server.clients.iter().map(|(id, _)| id).collect();
         for (place, id) in all.into_iter().enumerate() {
             let retry = (place as u64 + 1) * 1000 / rate;
             self.router.server.close(id, Close::GOING_AWAY.retry_after(retry));
@@ -41,7 +41,7 @@ impl Reactor {
         let is_settled = self.router.server.requests_len() == 0
             && self.links.iter().all(RedisSocket::is_settled);
         let empty =
-            self.router.server.clients.is_empty() && self.publishers.is_empty() && is_settled;
+            self.router.server.clients.is_empty() && self.router.publishers == 0 && is_settled;
         (empty || self.router.server.now.millis >= until).then_some(Ended::Drained)
     }
 }

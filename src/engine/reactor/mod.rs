@@ -8,7 +8,7 @@ mod drain;
 mod flush;
 mod listeners;
 mod plan;
-mod publishers;
+mod port;
 mod redis_protocol;
 mod redis_socket;
 mod reload;
@@ -39,14 +39,15 @@ use crate::observe::metrics::Metrics;
 use crate::observe::systemd::Supervisor;
 pub use clients::Readiness;
 pub use listeners::BACKLOG;
-use listeners::{Inherited, Listeners, Purpose};
+use listeners::{Inherited, Listeners};
+pub use listeners::{Purpose, turn_away};
 pub use plan::{Addresses, Ended, Plan};
-use publishers::Publishers;
+pub use port::{Port, publish_to_clients};
 use redis_socket::RedisSocket;
 pub use reload::Reread;
 use reload::{Reload, inbound};
 use time::Clock;
-use token::Source;
+pub use token::Source;
 
 /// Events taken from one poll.
 const EVENTS: usize = 1024;
@@ -76,7 +77,10 @@ pub struct Reactor {
     listeners: Listeners,
     /// The connections to Redis, the subscription first: it is cut off when it lags.
     links: Vec<RedisSocket>,
-    publishers: Publishers,
+    /// The publishers' port, if there is one.
+    port: Option<Box<dyn Port>>,
+    /// A client was owed enough before the port was read in the last turn.
+    port_has_waited: bool,
     signals: Signals,
     unused_signals: Unused,
     codec: Codec,
@@ -130,8 +134,10 @@ impl Reactor {
             None => listeners.open(registry, plan.listen, Purpose::Clients)?,
         };
         let mut open = |address, purpose| listeners.open(registry, address, purpose);
-        let publishers =
-            plan.publishers.map(|address| open(address, Purpose::Publishers)).transpose()?;
+        let (publishers, port) = match plan.publishers {
+            Some((address, port)) => (Some(open(address, Purpose::Publishers)?), Some(port)),
+            None => (None, None),
+        };
         let admin = plan.admin.map(|address| open(address, Purpose::Admin)).transpose()?;
         let addresses = Addresses { clients, publishers, admin };
         let mut signals = Signals::new()?;
@@ -142,7 +148,6 @@ impl Reactor {
         let mut buffer = vec![0; BUFFER_BYTES_RESERVED];
         buffer.truncate(BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096)));
         let options = plan.routes.iter().map(|route| route.handler.options()).collect();
-        let publishers = Publishers::new(plan.publishers_password, &plan.bounds);
         let server = Server::new(plan.bounds, options, plan.signer, now);
         let mut router = Router::new(server, plan.routes, plan.prefix, plan.proxies);
         router.has_redis = plan.commander.is_some();
@@ -162,7 +167,8 @@ impl Reactor {
             clock,
             router,
             listeners,
-            publishers,
+            port,
+            port_has_waited: false,
             signals,
             unused_signals: Unused::new()?,
             codec,
@@ -285,7 +291,9 @@ impl Reactor {
                     self.on_settings_read();
                 }
                 Source::Hangup => self.on_hangup(),
-                Source::Publisher(number) => self.publishers.note(number, event),
+                Source::Publisher(number) => {
+                    self.port.iter_mut().for_each(|port| port.on_ready(number, event));
+                }
                 Source::Door(number) => self.listeners.note(number),
                 Source::Client(id) => self.on_client_ready(id, event),
                 Source::Signals => self.signals_seen += self.signals.take(),
@@ -294,7 +302,7 @@ impl Reactor {
         self.read_sources();
         self.accept();
         self.read_clients();
-        self.publishers.publish_for_handlers(&mut self.router);
+        port::publish_for_handlers(&mut self.router, &mut self.port);
         self.hand_over_requests();
         if self.signals_seen > 0 && self.drain_until.is_none() {
             self.drain();
@@ -306,15 +314,18 @@ impl Reactor {
         }
     }
 
-    /// What Redis sends may press the clients in every turn, and nothing is read from publishers then: they come first once.
+    /// Reads Redis and the port. Messages of Redis may press the clients in every turn, and nothing is read from the port then:
+    /// it comes first once.
     fn read_sources(&mut self) {
-        let publishers_first = self.publishers.have_waited();
-        if !publishers_first {
+        let is_port_first = self.port_has_waited;
+        if !is_port_first {
             self.read_links();
         }
-        let limit = self.router.server.bounds.source_read_bytes_per_turn;
-        self.publishers.read(&mut self.router, &mut self.buffer, limit);
-        if publishers_first {
+        if let Some(port) = &mut self.port {
+            let limit = self.router.server.bounds.source_read_bytes_per_turn;
+            self.port_has_waited = port.read(&mut self.router, &mut self.buffer, limit);
+        }
+        if is_port_first {
             self.read_links();
         }
     }
@@ -337,7 +348,6 @@ impl Reactor {
             self.router.server.call_waiting();
         }
         self.tick_links();
-        self.publishers.tick(now);
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
         self.router.tick_features();
@@ -354,7 +364,7 @@ impl Reactor {
             self.burst = BURST;
         }
         self.flush_links();
-        self.publishers.flush(&mut self.router);
+        self.port.iter_mut().for_each(|port| port.flush(&mut self.router));
         self.flush_clients();
         self.router.server.settle_receipts();
     }
@@ -362,7 +372,7 @@ impl Reactor {
     /// Frees what is gone.
     fn reap(&mut self) {
         self.reap_clients();
-        if self.publishers.reap(&mut self.router) {
+        if self.port.as_mut().is_some_and(|port| port.reap(&mut self.router)) {
             self.listeners.on_freed();
         }
         let none_left = self.burst > 0 && self.router.server.clients.is_empty();
@@ -398,7 +408,7 @@ impl Reactor {
         let is_read = self.ready.is_empty() && self.unchecked.is_empty();
         let left = self.has_pending_writes() || !is_read || !server.clients.gone.is_empty();
         let is_asked = server.requests_len() > 0;
-        if left || is_asked || link_waits || self.publishers.has_note() {
+        if left || is_asked || link_waits {
             return Some(now);
         }
         let links =
@@ -407,7 +417,7 @@ impl Reactor {
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
             links.flatten().min(),
             server.presence_deadline().filter(|_| !self.router.health.draining),
-            self.publishers.deadline(),
+            self.port.as_ref().and_then(|port| port.deadline(now)),
             server.receipts.deadline(),
             server.complaints.deadline(),
             server.pages_deadline(),

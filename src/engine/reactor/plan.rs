@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use crate::engine::bounds::Bounds;
 use crate::engine::feature::Feature;
 use crate::engine::handler::Route;
+use crate::engine::reactor::port::Port;
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
@@ -21,10 +22,8 @@ pub struct Plan {
     pub proxies: Box<dyn ProxyPolicy>,
     /// Whether clients connect by them alone, each with a PROXY header.
     pub proxy_protocol: bool,
-    /// Where publishers connect, if they may.
-    pub publishers: Option<SocketAddr>,
-    /// What publishers must give first.
-    pub publishers_password: Option<Vec<u8>>,
+    /// The publishers' port and its address, if there is one.
+    pub publishers: Option<(SocketAddr, Box<dyn Port>)>,
     /// Where `/metrics`, `/clients`, `/healthz` and `/readyz` are served, if they are.
     pub admin: Option<SocketAddr>,
     /// The link to Redis, made at this moment; its times count from the process's start.

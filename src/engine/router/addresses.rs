@@ -9,7 +9,7 @@ use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICKS_PER_SECOND, Tick};
 
-/// How long a ping may be unanswered before a newcomer without a token takes the client's place.
+/// The time for which a ping may be unanswered before a newcomer without a token takes the client's place.
 const PATIENCE: Tick = 3 * TICKS_PER_SECOND;
 
 /// The reason given to a client of an address above its limit.

@@ -338,6 +338,8 @@ impl Server {
     fn fanout_for(&self, id: ConnId, served: u32) -> Vec<Frame> {
         let client = &self.clients[id.index];
         self.fanout.owed(client, &self.hubs[client.route as usize], served)
+    }
+
     /// Frees the memory of queues that a burst has filled.
     pub(crate) fn shrink(&mut self) {
         self.clients.gone.shrink_to_fit();

@@ -1,108 +1,61 @@
-//! The commands that the publishers' port knows: their names, and how many words each has.
+//! The commands that the publishers' port knows: their names and numbers of words.
 
-/// One command, or one subcommand of a family (`CLIENT ID`).
+/// A command, or a subcommand of a family (`CLIENT ID`).
 #[derive(Debug)]
-pub struct Command {
+pub struct KnownCommand {
     /// In capitals.
     pub name: &'static str,
-    /// How many words it has, its name included; negative: at least as many. Redis calls it the arity.
+    /// The number of words, the name included; negative: at least as many.
     pub arity: i32,
 }
 
-/// What the words of a command turned out to be.
+/// The result of a look-up.
 #[derive(Debug)]
-pub enum Found {
-    /// A command with the right number of words.
-    Command(&'static Command),
-    /// A known one with another number of words.
+pub enum CommandMatch {
+    Known(&'static KnownCommand),
+    /// A known command with another number of words.
     Arity(&'static str),
-    /// Of a known family, but not one of its members.
-    Subcommand,
+    /// A known family, but none of its members.
+    UnknownSubcommand,
     Unknown,
 }
 
-/// Families, of which the first argument is a part of the name.
+/// The commands whose first argument is a part of the name.
 const FAMILIES: [&str; 8] =
     ["ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "MODULE", "PUBSUB", "SCRIPT"];
 
-/// The one that must be quick.
-pub const PUBLISH: Command = row("PUBLISH", 3);
+/// The command that must be quick.
+pub const PUBLISH: KnownCommand = row("PUBLISH", 3);
 
-const fn row(name: &'static str, arity: i32) -> Command {
-    Command { name, arity }
+const fn row(name: &'static str, arity: i32) -> KnownCommand {
+    KnownCommand { name, arity }
 }
 
-/// All of them.
-pub const COMMANDS: [Command; 59] = [
-    row("ACL WHOAMI", 2),
-    row("AUTH", -2),
-    row("CLIENT CACHING", 3),
-    row("CLIENT GETNAME", 2),
-    row("CLIENT GETREDIR", 2),
-    row("CLIENT ID", 2),
-    row("CLIENT INFO", 2),
-    row("CLIENT LIST", -2),
-    row("CLIENT NO-EVICT", 3),
-    row("CLIENT NO-TOUCH", 3),
-    row("CLIENT REPLY", 3),
-    row("CLIENT SETINFO", 4),
-    row("CLIENT SETNAME", 3),
-    row("CLIENT TRACKING", -3),
-    row("CLIENT TRACKINGINFO", 2),
-    row("CLUSTER INFO", 2),
-    row("CLUSTER MYID", 2),
-    row("CLUSTER NODES", 2),
-    row("CLUSTER SHARDS", 2),
-    row("CLUSTER SLOTS", 2),
-    row("COMMAND", -1),
-    row("COMMAND COUNT", 2),
-    row("COMMAND DOCS", -2),
-    row("COMMAND INFO", -2),
-    row("COMMAND LIST", -2),
-    row("CONFIG GET", -3),
-    row("DBSIZE", 1),
-    row("DISCARD", 1),
-    row("ECHO", 2),
-    row("EVAL", -3),
-    row("EVALSHA", -3),
-    row("EXEC", 1),
-    row("HELLO", -1),
-    row("INFO", -1),
-    row("LASTSAVE", 1),
-    row("MODULE LIST", 2),
-    row("MULTI", 1),
-    row("PING", -1),
-    row("PSUBSCRIBE", -2),
-    PUBLISH,
-    row("PUBSUB CHANNELS", -2),
-    row("PUBSUB NUMPAT", 2),
-    row("PUBSUB NUMSUB", -2),
-    row("PUBSUB SHARDCHANNELS", -2),
-    row("PUBSUB SHARDNUMSUB", -2),
-    row("PUNSUBSCRIBE", -1),
-    row("QUIT", -1),
-    row("READONLY", 1),
-    row("READWRITE", 1),
-    row("RESET", 1),
-    row("ROLE", 1),
-    row("SCRIPT EXISTS", -3),
-    row("SELECT", 2),
-    row("SUBSCRIBE", -2),
-    row("TIME", 1),
-    row("UNSUBSCRIBE", -1),
-    row("UNWATCH", 1),
-    row("WAIT", 3),
-    row("WATCH", -2),
+#[rustfmt::skip]
+pub const COMMANDS: [KnownCommand; 59] = [
+    row("ACL WHOAMI", 2), row("AUTH", -2), row("CLIENT CACHING", 3), row("CLIENT GETNAME", 2),
+    row("CLIENT GETREDIR", 2), row("CLIENT ID", 2), row("CLIENT INFO", 2), row("CLIENT LIST", -2),
+    row("CLIENT NO-EVICT", 3), row("CLIENT NO-TOUCH", 3), row("CLIENT REPLY", 3), row("CLIENT SETINFO", 4),
+    row("CLIENT SETNAME", 3), row("CLIENT TRACKING", -3), row("CLIENT TRACKINGINFO", 2), row("CLUSTER INFO", 2),
+    row("CLUSTER MYID", 2), row("CLUSTER NODES", 2), row("CLUSTER SHARDS", 2), row("CLUSTER SLOTS", 2),
+    row("COMMAND", -1), row("COMMAND COUNT", 2), row("COMMAND DOCS", -2), row("COMMAND INFO", -2),
+    row("COMMAND LIST", -2), row("CONFIG GET", -3), row("DBSIZE", 1), row("DISCARD", 1), row("ECHO", 2),
+    row("EVAL", -3), row("EVALSHA", -3), row("EXEC", 1), row("HELLO", -1), row("INFO", -1), row("LASTSAVE", 1),
+    row("MODULE LIST", 2), row("MULTI", 1), row("PING", -1), row("PSUBSCRIBE", -2), PUBLISH,
+    row("PUBSUB CHANNELS", -2), row("PUBSUB NUMPAT", 2), row("PUBSUB NUMSUB", -2), row("PUBSUB SHARDCHANNELS", -2),
+    row("PUBSUB SHARDNUMSUB", -2), row("PUNSUBSCRIBE", -1), row("QUIT", -1), row("READONLY", 1), row("READWRITE", 1),
+    row("RESET", 1), row("ROLE", 1), row("SCRIPT EXISTS", -3), row("SELECT", 2), row("SUBSCRIBE", -2), row("TIME", 1),
+    row("UNSUBSCRIBE", -1), row("UNWATCH", 1), row("WAIT", 3), row("WATCH", -2),
 ];
 
-/// Whether a command may come before AUTH.
+/// Returns whether a command may come before AUTH.
 pub fn is_open(name: &[u8]) -> bool {
     let open: [&[u8]; 4] = [b"AUTH", b"HELLO", b"QUIT", b"RESET"];
     open.iter().any(|one| one.eq_ignore_ascii_case(name))
 }
 
-/// Looks a command up by its first two words and how many there are.
-pub fn find(first: &[u8], second: Option<&[u8]>, words: usize) -> Found {
+/// Looks a command up by its first two words and the number of all.
+pub fn find(first: &[u8], second: Option<&[u8]>, words: usize) -> CommandMatch {
     let family = FAMILIES.iter().find(|family| first.eq_ignore_ascii_case(family.as_bytes()));
     let command = match (family, second) {
         (Some(family), Some(second)) => COMMANDS.iter().find(|command| {
@@ -112,15 +65,20 @@ pub fn find(first: &[u8], second: Option<&[u8]>, words: usize) -> Found {
         _ => COMMANDS.iter().find(|command| first.eq_ignore_ascii_case(command.name.as_bytes())),
     };
     match (command, family) {
-        (Some(command), _) if command.takes(words) => Found::Command(command),
-        (Some(command), _) => Found::Arity(command.name),
-        (None, Some(family)) if words == 1 => Found::Arity(family),
-        (None, Some(_)) => Found::Subcommand,
-        (None, None) => Found::Unknown,
+        (Some(command), _) if command.takes(words) => CommandMatch::Known(command),
+        (Some(command), _) => CommandMatch::Arity(command.name),
+        (None, Some(family)) if words == 1 => CommandMatch::Arity(family),
+        (None, Some(_)) => CommandMatch::UnknownSubcommand,
+        (None, None) => CommandMatch::Unknown,
     }
 }
 
-impl Command {
+impl KnownCommand {
+    /// Returns whether the command is executed even between MULTI and EXEC.
+    pub fn is_immediate(&self) -> bool {
+        ["DISCARD", "EXEC", "MULTI", "QUIT", "RESET", "WATCH"].contains(&self.name)
+    }
+
     fn takes(&self, words: usize) -> bool {
         let wanted = self.arity.unsigned_abs() as usize;
         if self.arity < 0 { words >= wanted } else { words == wanted }
@@ -134,7 +92,7 @@ mod tests {
     fn look_up(line: &str) -> String {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         match find(words[0], words.get(1).copied(), words.len()) {
-            Found::Command(command) => command.name.to_owned(),
+            CommandMatch::Known(command) => command.name.to_owned(),
             other => format!("{other:?}"),
         }
     }
@@ -147,7 +105,7 @@ mod tests {
             ("Client Id", "CLIENT ID"),
             ("CLIENT ID x", "Arity(\"CLIENT ID\")"),
             ("CLIENT", "Arity(\"CLIENT\")"),
-            ("CLIENT KILL x", "Subcommand"),
+            ("CLIENT KILL x", "UnknownSubcommand"),
             ("COMMAND", "COMMAND"),
             ("COMMAND DOCS a", "COMMAND DOCS"),
             ("PUBLISH a", "Arity(\"PUBLISH\")"),

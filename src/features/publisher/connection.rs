@@ -1,162 +1,136 @@
-//! A publisher's connection to us: RESP commands in, PUBLISH out to the caller, everything else answered here.
+//! The protocol of one publisher's connection: RESP commands in, answers and messages out, PUBLISH to an [`Receivers`].
 
 mod intake;
 mod output;
 mod pubsub;
-mod refused;
+mod refusals;
 mod script;
 mod transaction;
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::rc::Rc;
 
 use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
-use crate::features::publisher::catalog::{self, Command, Found};
-pub use crate::features::publisher::commands::Peer;
-use crate::features::publisher::commands::{Context, Replies, Session, wrong_arity};
+use crate::features::publisher::catalog::{self, CommandMatch, KnownCommand};
 use crate::features::publisher::exchange::Exchange;
+pub use crate::features::publisher::session::Peer;
+use crate::features::publisher::session::{Context, PublisherSession, Replies, wrong_arity};
 pub use crate::features::publisher::terms::{Moment, Terms};
 use intake::{End, Intake};
 use output::Output;
-use refused::Refused;
-use script::Broadcast;
-use transaction::{Queue, Run};
+use refusals::UnknownCommands;
+use script::ScriptRun;
+use transaction::{Queue, TransactionRun};
 
-/// Of one command, before AUTH: strangers hold no memory.
+/// Bytes of a command before AUTH: strangers hold no memory.
 const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1024;
 /// Above this many bytes of answers that the peer has not read, no further command is executed.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
-/// `PUBLISH channel payload`, to be answered with `Publisher::published` or `Publisher::refused`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Publish<'a> {
-    pub channel: &'a [u8],
-    /// At most `payload_bytes_max`.
-    pub payload: &'a [u8],
+/// The receivers of messages.
+pub trait Receivers {
+    /// Delivers a message to clients and to subscribers at the port. Returns the number of receivers.
+    ///
+    /// # Errors
+    /// The answer to the publisher if nobody can hear that channel.
+    fn publish(
+        &mut self,
+        exchange: &mut Exchange,
+        channel: &[u8],
+        payload: &[u8],
+    ) -> Result<usize, String>;
+
+    /// Returns whether a client is owed so much that nothing more may be published in this turn.
+    fn is_pressed(&self) -> bool;
+}
+
+/// Everything that commands touch outside their connection.
+pub struct World<'a> {
+    pub receivers: &'a mut dyn Receivers,
+    pub exchange: &'a mut Exchange,
+    pub moment: Moment,
 }
 
 /// The state of one connection. The caller owns the socket. Between two commands it holds no buffer.
 pub struct Publisher {
     terms: Rc<Terms>,
-    session: Session,
+    session: PublisherSession,
     intake: Intake,
     output: Output,
-    /// Input that came while the peer did not read its answers: at most what the caller read at once.
+    /// Input that is not executed yet: the peer does not read its answers, or a client is owed enough.
     waiting: Vec<u8>,
-    waiting_read: usize,
-    /// A command that came in pieces, while the caller looks at it.
-    lent: Vec<u8>,
-    /// Since MULTI.
+    /// Commands since MULTI.
     queue: Option<Box<Queue>>,
-    /// Since EXEC, until all is carried out.
-    run: Option<Box<Run>>,
-    /// An EVAL that is carried out.
-    broadcast: Option<Box<Broadcast>>,
+    /// The transaction since EXEC, until all of it is executed.
+    transaction: Option<Box<TransactionRun>>,
+    /// The EVAL that is executed.
+    script: Option<Box<ScriptRun>>,
     /// The command under way is not answered: CLIENT REPLY.
     is_muted: bool,
     is_subscriber: bool,
+    has_commanded: bool,
     oversized: u32,
-    refused: Refused,
+    unknown: UnknownCommands,
     is_ending: bool,
 }
-
-/// Where a PUBLISH stands.
-enum Source<'a> {
-    Input(Cow<'a, [u8]>),
-    Run,
-    Broadcast,
-}
-
-/// A PUBLISH, and where in it things are.
-struct Located<'a> {
-    source: Source<'a>,
-    channel: Range<usize>,
-    payload: Range<usize>,
-}
-
-type Places = (Range<usize>, Range<usize>);
 
 impl Publisher {
     pub fn new(terms: Rc<Terms>, peer: Peer) -> Publisher {
         Publisher {
-            session: Session::new(peer, &terms),
+            session: PublisherSession::new(peer, &terms),
             terms,
             intake: Intake::new(),
             output: Output::default(),
             waiting: Vec::new(),
-            waiting_read: 0,
-            lent: Vec::new(),
             queue: None,
-            run: None,
-            broadcast: None,
+            transaction: None,
+            script: None,
             is_muted: false,
             is_subscriber: false,
+            has_commanded: false,
             oversized: 0,
-            refused: Refused::default(),
+            unknown: UnknownCommands::default(),
             is_ending: false,
         }
     }
 
-    /// Whether it has given the password, if one is asked for.
+    /// Returns whether the password was given, if one is required.
     pub fn is_authenticated(&self) -> bool {
         self.session.is_authenticated()
     }
 
-    /// Takes from `input` up to the next PUBLISH, answering all else; `None`: it is used up. Call until then.
-    ///
-    /// Once more than 64 KiB of answers are unread, it keeps the rest of the input and says `None`: after `wrote`, call again
-    /// with whatever there is (an empty input will do) as long as it finds something.
-    pub fn next<'a, 'input: 'a>(
-        &'a mut self,
-        input: &mut &'input [u8],
-        exchange: &mut Exchange,
-        moment: &Moment,
-    ) -> Option<Publish<'a>> {
-        self.lent = Vec::new();
-        let found = match self.waiting.is_empty() {
-            true => self.find(input, exchange, moment),
-            false => self.find_waiting(input, exchange, moment),
-        };
-        let Some(Located { source, channel, payload }) = found else {
-            self.waiting.extend_from_slice(input);
-            *input = &[];
-            return None;
-        };
-        let bytes: &'a [u8] = match source {
-            Source::Input(Cow::Borrowed(command)) => command,
-            Source::Input(Cow::Owned(command)) => {
-                self.lent = command;
-                &self.lent
-            }
-            Source::Run => self.run.as_ref()?.commands(),
-            Source::Broadcast => self.broadcast.as_ref()?.bytes(),
-        };
-        Some(Publish { channel: &bytes[channel], payload: &bytes[payload] })
+    /// Returns whether a command was executed, with the password if one is required.
+    pub fn has_commanded(&self) -> bool {
+        self.has_commanded
     }
 
-    /// Answers the PUBLISH that `next` returned last.
-    pub fn published(&mut self, receivers: usize) {
-        if self.broadcast.is_none() && !self.is_muted {
-            resp::write_integer(self.answers(), receivers);
+    /// Executes the commands in `input` until a client is owed enough, or 64 KiB of answers are unread. The rest is kept: call
+    /// again with more, or with nothing.
+    pub fn take(&mut self, input: &[u8], world: &mut World<'_>) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        if waiting.is_empty() {
+            self.waiting = self.execute_all(input, world).to_vec();
+            return;
+        }
+        waiting.extend_from_slice(input);
+        let left = self.execute_all(&waiting, world).len();
+        if left > 0 {
+            waiting.drain(..waiting.len() - left);
+            self.waiting = waiting;
         }
     }
 
-    /// Answers it with an error: nobody can hear that channel.
-    pub fn refused(&mut self, why: &str) {
-        match &mut self.broadcast {
-            Some(broadcast) => broadcast.refuse(why),
-            None if self.is_muted => {}
-            None => resp::write_error(self.answers(), why),
-        }
+    /// Returns whether commands wait although the peer reads its answers: call [`Publisher::take`] again.
+    pub fn has_left(&self) -> bool {
+        self.is_executing() || (!self.waiting.is_empty() && !self.is_full())
     }
 
-    /// Whether a transaction or a broadcast has begun and not ended: call `next` again, before any other connection's.
+    /// Returns whether a transaction or a script has begun and not ended: it continues before any other connection's commands.
     pub fn is_executing(&self) -> bool {
-        self.run.is_some() || self.broadcast.is_some()
+        self.transaction.is_some() || self.script.is_some()
     }
 
-    /// Takes over the messages that wait for it.
+    /// Takes over the messages that wait for it in the exchange.
     pub fn collect(&mut self, exchange: &mut Exchange) {
         let first = if self.session.is_resp3() { b'>' } else { b'*' };
         for body in exchange.take(self.session.peer.seat) {
@@ -164,142 +138,101 @@ impl Publisher {
         }
     }
 
-    /// Bytes for the socket, in parts.
-    pub fn output(&self) -> impl Iterator<Item = &[u8]> {
-        self.output.parts()
+    /// The bytes for the socket.
+    pub fn output(&self) -> &Output {
+        &self.output
     }
 
-    /// Whether there are bytes for the socket.
-    pub fn has_output(&self) -> bool {
-        !self.output.is_empty()
-    }
-
-    /// Of them, messages that it subscribes to; see [`Exchange::settle`].
-    pub fn unwritten_messages(&self) -> usize {
-        self.output.messages()
-    }
-
-    /// The socket took the first `count` bytes of `output`.
+    /// Removes the first `count` bytes of the output, which the socket has taken.
     pub fn wrote(&mut self, count: usize) {
         self.output.wrote(count);
     }
 
-    /// Whether this is the end: of a QUIT, of a stream that is not RESP, of a browser. Close when `output` is written.
+    /// Returns whether to close once the output is written: after QUIT, after input that is not RESP, for a browser.
     pub fn is_ending(&self) -> bool {
         self.is_ending
     }
 
-    /// Whether the socket should be read. Not while the peer leaves its answers unread.
-    pub fn wants_input(&self) -> bool {
-        !self.is_ending && self.waiting.is_empty() && !self.is_full()
-    }
-
-    /// Whether the peer leaves so many answers unread that nothing more is carried out. A transaction is carried out whole.
-    fn is_full(&self) -> bool {
+    /// Returns whether the peer leaves so many answers unread that no further command is executed. A transaction is executed whole.
+    pub fn is_full(&self) -> bool {
         self.output.answers() > OUTPUT_BYTES_MAX
     }
 
-    /// How many PUBLISH were refused for their size since the last call.
+    /// Returns the number of messages refused for their size since the last call.
     pub fn take_oversized(&mut self) -> u32 {
         std::mem::take(&mut self.oversized)
     }
 
-    /// How many commands were refused since the last call because the port does not know them, and the latest one's name.
-    pub fn take_refused(&mut self) -> Option<(String, u32)> {
-        self.refused.take()
+    /// Returns the latest unknown command and the number of them since the last call.
+    pub fn take_unknown(&mut self) -> Option<(String, u32)> {
+        self.unknown.take()
     }
 
-    /// Where answers go: those of a transaction are sent together.
+    /// The place for answers: those of a transaction are sent together.
     fn answers(&mut self) -> &mut Vec<u8> {
-        match &mut self.run {
+        match &mut self.transaction {
             Some(run) => &mut run.answers,
             None => self.output.tail(),
         }
     }
 
-    fn find_waiting(
+    /// Executes commands as far as that goes. Returns the input that is left.
+    fn execute_all<'input>(
         &mut self,
-        input: &mut &[u8],
-        exchange: &mut Exchange,
-        moment: &Moment,
-    ) -> Option<Located<'static>> {
-        self.waiting.extend_from_slice(input);
-        *input = &[];
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut rest = &waiting[self.waiting_read..];
-        let found = self.find(&mut rest, exchange, moment).map(Located::into_owned);
-        self.waiting_read = waiting.len() - rest.len();
-        match rest.is_empty() {
-            true => self.waiting_read = 0,
-            false => self.waiting = waiting,
-        }
-        found
-    }
-
-    fn find<'input>(
-        &mut self,
-        input: &mut &'input [u8],
-        exchange: &mut Exchange,
-        moment: &Moment,
-    ) -> Option<Located<'input>> {
-        loop {
+        mut input: &'input [u8],
+        world: &mut World<'_>,
+    ) -> &'input [u8] {
+        while !world.receivers.is_pressed() {
             if self.is_executing() {
-                match self.go_on(exchange, moment) {
-                    Some(found) => return Some(found),
-                    None => continue,
-                }
+                self.execute_next(world);
+                continue;
             }
             if self.is_ending {
-                *input = &[];
+                return &[];
             }
             if input.is_empty() || self.is_full() {
-                return None;
+                break;
             }
-            match self.take_command(input) {
-                Some(Whole::Value(command)) => {
-                    if let Some((channel, payload)) = self.execute(&command, exchange, moment) {
-                        return Some(Located { source: Source::Input(command), channel, payload });
-                    }
-                }
+            match self.take_command(&mut input) {
+                Some(Whole::Value(command)) => self.execute(&command, world),
                 Some(Whole::Oversized { bytes }) => self.refuse_oversized("command", bytes),
                 None => {}
             }
         }
+        input
     }
 
-    /// The next PUBLISH of what is carried out; `None`: call again, or it was the end.
-    fn go_on(&mut self, exchange: &mut Exchange, moment: &Moment) -> Option<Located<'static>> {
-        if let Some(broadcast) = &mut self.broadcast {
-            if let Some((channel, payload)) = broadcast.next() {
-                return Some(Located { source: Source::Broadcast, channel, payload });
+    /// Executes the next part of a script or of a transaction, or answers it if that was the last one.
+    fn execute_next(&mut self, world: &mut World<'_>) {
+        if let Some(script) = &mut self.script {
+            if let Some((channel, payload)) = script.next() {
+                if let Err(why) = world.receivers.publish(world.exchange, channel, payload) {
+                    script.refuse(&why);
+                }
+            } else if let Some(script) = self.script.take()
+                && !self.is_muted
+            {
+                let is_resp3 = self.session.is_resp3();
+                script.write_end(self.answers(), is_resp3);
             }
-            let (ended, is_resp3) = (self.broadcast.take()?, self.session.is_resp3());
-            if !self.is_muted {
-                ended.write_end(self.answers(), is_resp3);
-            }
-            return None;
-        }
-        let range = self.run.as_mut()?.next();
-        let Some(range) = range else {
-            let run = self.run.take()?;
-            if !self.is_muted {
+        } else if let Some(run) = &mut self.transaction {
+            if let Some(command) = run.next() {
+                self.carry_out(&command, world);
+            } else if let Some(run) = self.transaction.take()
+                && !self.is_muted
+            {
                 self.output.tail().extend_from_slice(&run.answers);
             }
-            return None;
-        };
-        let command = self.run.as_ref()?.commands()[range.clone()].to_vec();
-        let (channel, payload) = self.execute(&command, exchange, moment)?;
-        let place = |part: Range<usize>| range.start + part.start..range.start + part.end;
-        Some(Located { source: Source::Run, channel: place(channel), payload: place(payload) })
+        }
     }
 
     fn take_command<'input>(&mut self, input: &mut &'input [u8]) -> Option<Whole<'input>> {
-        let bytes_max = match self.session.is_authenticated() {
+        let bytes_max = match self.is_authenticated() {
             true => self.terms.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX),
             false => UNAUTHENTICATED_BYTES_MAX,
         };
         self.intake.next(input, bytes_max).unwrap_or_else(|end| {
-            if let End::Told(text) = end {
+            if let End::Answered(text) = end {
                 resp::write_error(self.output.tail(), &text);
             }
             self.is_ending = true;
@@ -307,23 +240,15 @@ impl Publisher {
         })
     }
 
-    /// Channel and payload, if it is a PUBLISH that may be carried out; any other command is answered.
-    fn execute(
-        &mut self,
-        command: &[u8],
-        exchange: &mut Exchange,
-        moment: &Moment,
-    ) -> Option<Places> {
-        if self.run.is_some() {
-            return self.carry_out(command, exchange, moment);
-        }
+    /// Executes a command that stands in no transaction, and answers it unless CLIENT REPLY says otherwise.
+    fn execute(&mut self, command: &[u8], world: &mut World<'_>) {
         if self.is_subscriber {
-            self.collect(exchange);
+            self.collect(world.exchange);
         }
         let replies = self.session.replies;
         self.is_muted = replies != Replies::On;
         let answered = self.output.tail().len();
-        let found = self.carry_out(command, exchange, moment);
+        self.carry_out(command, world);
         match replies {
             Replies::On => {}
             // Only CLIENT REPLY ON is answered.
@@ -334,80 +259,70 @@ impl Publisher {
                 self.output.tail().truncate(answered);
             }
         }
-        found
     }
 
-    fn carry_out(
-        &mut self,
-        command: &[u8],
-        exchange: &mut Exchange,
-        moment: &Moment,
-    ) -> Option<Places> {
-        let mut bulks = resp::bulks(command)?;
+    fn carry_out(&mut self, command: &[u8], world: &mut World<'_>) {
+        let Some(mut bulks) = resp::bulks(command) else { return };
         let count = bulks.left();
-        let (first, second, third) = (bulks.next()?, bulks.next(), bulks.next());
-        let name = &command[first.clone()];
-        if !self.session.is_authenticated() && !catalog::is_open(name) {
-            self.session.write_unauthenticated(self.output.tail());
-            return None;
+        let Some(first) = bulks.next() else { return };
+        let (second, third) = (bulks.next(), bulks.next());
+        let name = &command[first];
+        if !self.is_authenticated() && !catalog::is_open(name) {
+            return self.session.write_unauthenticated(self.output.tail());
         }
         let second_word = second.clone().map(|range| &command[range]);
         let is_publish = count == 3 && name.eq_ignore_ascii_case(b"PUBLISH");
         // Not looked up: there are a hundred thousand of them a second.
-        let found = if is_publish {
-            Found::Command(&catalog::PUBLISH)
-        } else {
-            catalog::find(name, second_word, count)
+        let found = match is_publish {
+            true => CommandMatch::Known(&catalog::PUBLISH),
+            false => catalog::find(name, second_word, count),
         };
-        let known = match found {
-            Found::Command(known) => known,
-            Found::Arity(name) => {
-                self.reject(name, &wrong_arity(name));
-                return None;
+        match found {
+            CommandMatch::Known(known) => {
+                let is_muzzled = self.is_subscriber && !self.session.is_resp3();
+                if is_muzzled && !pubsub::is_for_subscribers(known) {
+                    self.reject(known.name, &pubsub::not_now(known));
+                } else if let ("PUBLISH", Some(channel), Some(payload)) =
+                    (known.name, second, third)
+                {
+                    self.publish(command, channel, payload, world);
+                } else if known.is_immediate() || !self.enqueue(command) {
+                    self.answer(known, command, world);
+                }
             }
-            Found::Subcommand => {
-                self.refuse(name, second_word);
-                return None;
-            }
-            Found::Unknown => {
-                self.refuse(name, None);
-                return None;
-            }
-        };
-        if self.is_subscriber && !self.session.is_resp3() && !pubsub::is_for_subscribers(known) {
-            self.reject(known.name, &pubsub::not_now(known));
-            return None;
+            CommandMatch::Arity(name) => self.reject(name, &wrong_arity(name)),
+            CommandMatch::UnknownSubcommand => self.refuse(name, second_word),
+            CommandMatch::Unknown => self.refuse(name, None),
         }
-        if known.name == "PUBLISH" {
-            let (channel, payload) = (second?, third?);
-            if payload.len() > self.terms.payload_bytes_max {
-                self.refuse_oversized("payload", payload.len() as u64);
-            } else if !self.enqueue(command) {
-                return Some((channel, payload));
-            }
-            return None;
-        }
-        let is_immediate =
-            ["DISCARD", "EXEC", "MULTI", "QUIT", "RESET", "WATCH"].contains(&known.name);
-        if !is_immediate && self.enqueue(command) {
-            return None;
-        }
-        self.answer(known, command, exchange, moment);
-        None
+        self.has_commanded |= self.is_authenticated();
     }
 
-    /// Answers a command that is no PUBLISH.
-    fn answer(
+    fn publish(
         &mut self,
-        known: &Command,
         command: &[u8],
-        exchange: &mut Exchange,
-        moment: &Moment,
+        channel: Range<usize>,
+        payload: Range<usize>,
+        world: &mut World<'_>,
     ) {
+        if payload.len() > self.terms.payload_bytes_max {
+            return self.refuse_oversized("payload", payload.len() as u64);
+        }
+        if self.enqueue(command) {
+            return;
+        }
+        let (channel, payload) = (&command[channel], &command[payload]);
+        match world.receivers.publish(world.exchange, channel, payload) {
+            Ok(receivers) => resp::write_integer(self.answers(), receivers),
+            Err(why) => resp::write_error(self.answers(), &why),
+        }
+    }
+
+    /// Executes and answers any command but PUBLISH.
+    fn answer(&mut self, known: &KnownCommand, command: &[u8], world: &mut World<'_>) {
         match known.name {
             "MULTI" | "EXEC" | "DISCARD" => {
                 let run = transaction::transact(known.name, &mut self.queue, self.output.tail());
-                self.run = run.map(Box::new);
+                self.transaction = run.map(Box::new);
                 return;
             }
             "WATCH" if self.queue.is_some() => {
@@ -415,7 +330,7 @@ impl Publisher {
             }
             "EVAL" => return self.evaluate(command),
             "RESET" => {
-                self.reset(exchange);
+                self.reset(world.exchange);
                 return resp::write_simple(self.answers(), "RESET");
             }
             "QUIT" => {
@@ -424,37 +339,38 @@ impl Publisher {
             }
             _ => {}
         }
-        // Answers of a transaction are sent together, and so are bounded together.
-        let bytes_max = self.terms.transaction_bytes_max;
-        if self.run.as_ref().is_some_and(|run| run.answers.len() > bytes_max) {
-            let text = "ERR the answers are above transaction_bytes_max";
-            return resp::write_error(self.answers(), text);
-        }
+        let Publisher { session, terms, queue, transaction, output, .. } = self;
+        let output = match transaction {
+            // Answers of a transaction are sent together, and so are bounded together.
+            Some(run) if run.answers.len() > terms.transaction_bytes_max => {
+                let text = "ERR the answers are above transaction_bytes_max";
+                return resp::write_error(&mut run.answers, text);
+            }
+            Some(run) => &mut run.answers,
+            None => output.tail(),
+        };
         let words: Vec<&[u8]> =
             resp::bulks(command).into_iter().flatten().map(|word| &command[word]).collect();
-        let (seat, is_resp3) = (self.session.peer.seat, self.session.is_resp3());
-        if let Some(pubsub) = pubsub::Request::of(known, &words, self.is_subscriber && !is_resp3) {
-            pubsub.answer(seat, is_resp3, exchange, self.answers());
-            self.is_subscriber = exchange.count(seat) > 0;
+        let is_array_wanted = self.is_subscriber && !session.is_resp3();
+        if pubsub::answer(known, &words, session, is_array_wanted, world.exchange, output) {
+            self.is_subscriber = world.exchange.count(session.peer.seat) > 0;
             return;
         }
-        let Publisher { session, terms, queue, run, output, .. } = self;
         let queued = queue.as_ref().map(|queue| queue.len());
-        let context = Context { terms, exchange, moment, queued };
-        let output = run.as_mut().map_or_else(|| output.tail(), |run| &mut run.answers);
+        let context = Context { terms, exchange: world.exchange, moment: &world.moment, queued };
         session.answer(known, &words, &context, output);
     }
 
-    /// Between MULTI and EXEC a command waits; `false`: it is to be carried out at once.
+    /// Between MULTI and EXEC a command waits; `false`: it is to be executed at once.
     fn enqueue(&mut self, command: &[u8]) -> bool {
         let Some(queue) = &mut self.queue else { return false };
-        let (bytes_max, count_max) =
-            (self.terms.transaction_bytes_max, self.terms.transaction_commands_max);
+        let Terms { transaction_bytes_max: bytes_max, transaction_commands_max: count_max, .. } =
+            *self.terms;
         let output = self.output.tail();
         if queue.push(command, bytes_max, count_max) {
             resp::write_simple(output, "QUEUED");
         } else {
-            resp::write_error(output, &refused::too_much_queued(count_max, bytes_max));
+            resp::write_error(output, &refusals::too_much_queued(count_max, bytes_max));
         }
         true
     }
@@ -477,54 +393,43 @@ impl Publisher {
         resp::write_error(self.answers(), &text);
     }
 
-    /// Carries out the one script that is known here.
+    /// Begins the one script that is known here.
     fn evaluate(&mut self, command: &[u8]) {
-        let Some(broadcast) = Broadcast::parse(command) else {
-            self.refused.note("EVAL");
-            return resp::write_error(self.answers(), refused::OTHER_SCRIPT);
-        };
-        match broadcast.payload_bytes() {
-            bytes if bytes > self.terms.payload_bytes_max => {
-                self.refuse_oversized("payload", bytes as u64);
+        match ScriptRun::parse(command) {
+            None => {
+                self.unknown.note("EVAL");
+                resp::write_error(self.answers(), refusals::OTHER_SCRIPT);
             }
-            _ => self.broadcast = Some(Box::new(broadcast)),
+            Some(script) if script.payload_bytes() > self.terms.payload_bytes_max => {
+                self.refuse_oversized("payload", script.payload_bytes() as u64);
+            }
+            Some(script) => self.script = Some(Box::new(script)),
         }
     }
 
-    /// The connection is as new.
+    /// Makes the connection as good as new.
     fn reset(&mut self, exchange: &mut Exchange) {
         exchange.leave(self.session.peer.seat);
         self.is_subscriber = false;
         self.queue = None;
-        self.session = Session::new(self.session.peer, &self.terms);
+        self.session = PublisherSession::new(self.session.peer, &self.terms);
     }
 
     /// Refuses a command that is not known here; the caller will log it.
     fn refuse(&mut self, name: &[u8], subcommand: Option<&[u8]>) {
         self.abort();
-        let text = self.refused.add(name, subcommand);
+        let text = self.unknown.add(name, subcommand);
         resp::write_error(self.answers(), &text);
     }
 
     fn refuse_oversized(&mut self, what: &str, bytes: u64) {
-        if !self.session.is_authenticated() {
+        if !self.is_authenticated() {
             return self.session.write_unauthenticated(self.output.tail());
         }
         self.abort();
         self.oversized = self.oversized.saturating_add(1);
-        let text = refused::too_large(what, bytes, self.terms.payload_bytes_max);
+        let text = refusals::too_large(what, bytes, self.terms.payload_bytes_max);
         resp::write_error(self.answers(), &text);
-    }
-}
-
-impl Located<'_> {
-    fn into_owned(self) -> Located<'static> {
-        let source = match self.source {
-            Source::Input(command) => Source::Input(Cow::Owned(command.into_owned())),
-            Source::Run => Source::Run,
-            Source::Broadcast => Source::Broadcast,
-        };
-        Located { source, channel: self.channel, payload: self.payload }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Who subscribes at the publishers' port, and the messages on their way to them.
+//! Subscriptions at the publishers' port, and the messages on their way to subscribers.
 //!
 //! A message is encoded once for a channel, and once for each pattern that matches; all of its subscribers share the bytes.
-//! It waits here until the reactor hands it to the connections, at the end of the turn.
+//! It waits here until the port hands it to the connections, at the end of the turn.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -13,158 +13,149 @@ use crate::engine::redis::resp;
 /// The longest name of a channel, and the longest pattern, that can be subscribed to.
 pub const NAME_BYTES_MAX: usize = 1024;
 
-/// How long a subscriber may be owed more than a quarter of its bound, as Redis has it.
+/// Milliseconds for which more than a quarter of its limit may wait for a subscriber, as in Redis.
 const SOFT_MILLIS: Millis = 60_000;
 
-/// All subscribers together are owed at most as much as so many are. Then those above an equal share are cut.
+/// For all subscribers together at most this many times the limit of one may wait. Above that, those above an equal share are cut.
 const SHARES: usize = 4;
 
 /// A message as one of its subscribers receives it, without its first byte, in which RESP2 and RESP3 differ.
 pub type Body = Rc<[u8]>;
 
-/// Which of the two kinds of subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SubscriptionKind {
     Channel,
     Pattern,
 }
 
-/// Why a subscription is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum SubscribeError {
     /// The connection has `publisher_subscriptions_max` already.
     TooMany,
     /// The name is above [`NAME_BYTES_MAX`].
     TooLong,
 }
 
-/// Everything about subscribers. Connections are named by their seats: numbers that the caller gives.
+/// All subscriptions and the messages that wait. Connections are named by seats, numbers that the caller gives.
 pub struct Exchange {
-    publisher_subscriptions_max: usize,
+    subscriptions_max: usize,
     backlog_bytes_max: usize,
-    channels: HashMap<Rc<[u8]>, Vec<usize>>,
-    patterns: BTreeMap<Rc<[u8]>, Vec<usize>>,
+    /// The seats that subscribe to a name, for each kind.
+    seats: [BTreeMap<Rc<[u8]>, Vec<usize>>; 2],
     subscribers: HashMap<usize, Subscriber>,
-    /// What all of them are owed.
-    owed: usize,
+    /// Bytes that wait for all of them.
+    unwritten: usize,
     /// Seats with messages in their queues.
     awaiting: Vec<usize>,
-    /// Seats that were owed too much.
+    /// Seats above their limits.
     cut: Vec<usize>,
 }
 
 #[derive(Default)]
 struct Subscriber {
-    channels: BTreeSet<Rc<[u8]>>,
-    patterns: BTreeSet<Rc<[u8]>>,
+    /// The names, for each kind.
+    names: [BTreeSet<Rc<[u8]>>; 2],
     queue: Vec<Body>,
-    /// Bytes of messages that are queued here, or that its socket did not take yet.
-    owed: usize,
-    /// It is owed more than a quarter of the bound since then.
+    /// Bytes of messages that are queued here, or that its socket has not taken yet.
+    unwritten: usize,
+    /// The time since which more than a quarter of the limit waits.
     soft_since: Option<Millis>,
     is_cut: bool,
 }
 
 impl Exchange {
-    pub fn new(publisher_subscriptions_max: usize, backlog_bytes_max: usize) -> Exchange {
+    pub fn new(subscriptions_max: usize, backlog_bytes_max: usize) -> Exchange {
         Exchange {
-            publisher_subscriptions_max,
+            subscriptions_max,
             backlog_bytes_max,
-            channels: HashMap::new(),
-            patterns: BTreeMap::new(),
+            seats: Default::default(),
             subscribers: HashMap::new(),
-            owed: 0,
+            unwritten: 0,
             awaiting: Vec::new(),
             cut: Vec::new(),
         }
     }
 
-    /// Subscribes. Returns how many subscriptions the connection has now.
+    /// Subscribes. Returns the number of subscriptions that the connection has now.
     ///
     /// # Errors
     /// There are too many already, or the name is too long.
-    pub fn subscribe(&mut self, seat: usize, kind: Kind, name: &[u8]) -> Result<usize, Refused> {
+    pub fn subscribe(
+        &mut self,
+        seat: usize,
+        kind: SubscriptionKind,
+        name: &[u8],
+    ) -> Result<usize, SubscribeError> {
         let count = self.count(seat);
         if self.names_of(seat, kind).is_some_and(|names| names.contains(name)) {
             return Ok(count);
         }
-        if count >= self.publisher_subscriptions_max {
-            return Err(Refused::TooMany);
+        if count >= self.subscriptions_max {
+            return Err(SubscribeError::TooMany);
         }
         if name.len() > NAME_BYTES_MAX {
-            return Err(Refused::TooLong);
+            return Err(SubscribeError::TooLong);
         }
         let name: Rc<[u8]> = Rc::from(name);
         let subscriber = self.subscribers.entry(seat).or_default();
-        subscriber.names(kind).insert(Rc::clone(&name));
-        match kind {
-            Kind::Channel => self.channels.entry(name).or_default().push(seat),
-            Kind::Pattern => self.patterns.entry(name).or_default().push(seat),
-        }
+        subscriber.names[kind as usize].insert(Rc::clone(&name));
+        self.seats[kind as usize].entry(name).or_default().push(seat);
         Ok(count + 1)
     }
 
-    /// Ends a subscription, if there is one. Returns how many the connection has now.
-    pub fn unsubscribe(&mut self, seat: usize, kind: Kind, name: &[u8]) -> usize {
+    /// Ends a subscription, if there is one. Returns the number that the connection has now.
+    pub fn unsubscribe(&mut self, seat: usize, kind: SubscriptionKind, name: &[u8]) -> usize {
         if let Some(subscriber) = self.subscribers.get_mut(&seat)
-            && subscriber.names(kind).remove(name)
+            && subscriber.names[kind as usize].remove(name)
         {
             self.forget(seat, kind, name);
         }
         self.count(seat)
     }
 
-    /// A connection is gone, or is as new.
+    /// Forgets a connection that is gone, or as good as new.
     pub fn leave(&mut self, seat: usize) {
         let Some(subscriber) = self.subscribers.remove(&seat) else { return };
-        self.owed -= subscriber.owed;
-        subscriber.channels.iter().for_each(|name| self.forget(seat, Kind::Channel, name));
-        subscriber.patterns.iter().for_each(|name| self.forget(seat, Kind::Pattern, name));
-    }
-
-    fn forget(&mut self, seat: usize, kind: Kind, name: &[u8]) {
-        let seats = match kind {
-            Kind::Channel => self.channels.get_mut(name),
-            Kind::Pattern => self.patterns.get_mut(name),
-        };
-        let Some(seats) = seats else { return };
-        seats.retain(|other| *other != seat);
-        if seats.is_empty() {
-            match kind {
-                Kind::Channel => self.channels.remove(name),
-                Kind::Pattern => self.patterns.remove(name),
-            };
+        self.unwritten -= subscriber.unwritten;
+        for kind in [SubscriptionKind::Channel, SubscriptionKind::Pattern] {
+            subscriber.names[kind as usize].iter().for_each(|name| self.forget(seat, kind, name));
         }
     }
 
-    /// How many subscriptions a connection has.
-    pub fn count(&self, seat: usize) -> usize {
-        let subscriber = self.subscribers.get(&seat);
-        subscriber.map_or(0, |one| one.channels.len() + one.patterns.len())
+    fn forget(&mut self, seat: usize, kind: SubscriptionKind, name: &[u8]) {
+        let by_name = &mut self.seats[kind as usize];
+        let Some(seats) = by_name.get_mut(name) else { return };
+        seats.retain(|other| *other != seat);
+        if seats.is_empty() {
+            by_name.remove(name);
+        }
     }
 
-    /// What a connection subscribes to.
-    pub fn names(&self, seat: usize, kind: Kind) -> Vec<Rc<[u8]>> {
+    /// Returns the number of subscriptions of a connection.
+    pub fn count(&self, seat: usize) -> usize {
+        self.subscribers.get(&seat).map_or(0, Subscriber::len)
+    }
+
+    /// Returns the names that a connection subscribes to.
+    pub fn names(&self, seat: usize, kind: SubscriptionKind) -> Vec<Rc<[u8]>> {
         self.names_of(seat, kind).into_iter().flatten().cloned().collect()
     }
 
-    fn names_of(&self, seat: usize, kind: Kind) -> Option<&BTreeSet<Rc<[u8]>>> {
-        self.subscribers.get(&seat).map(|subscriber| match kind {
-            Kind::Channel => &subscriber.channels,
-            Kind::Pattern => &subscriber.patterns,
-        })
+    fn names_of(&self, seat: usize, kind: SubscriptionKind) -> Option<&BTreeSet<Rc<[u8]>>> {
+        self.subscribers.get(&seat).map(|subscriber| &subscriber.names[kind as usize])
     }
 
-    /// Queues a message for all who subscribe to it. Returns how many times: a subscriber by channel and by pattern gets it twice.
+    /// Queues a message for its subscribers. Returns how many times: a subscriber by channel and by pattern gets it twice.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         if self.subscribers.is_empty() {
             return 0;
         }
         let mut deliveries: Vec<(Body, Vec<usize>)> = Vec::new();
-        if let Some(seats) = self.channels.get(channel) {
+        let [channels, patterns] = &self.seats;
+        if let Some(seats) = channels.get(channel) {
             deliveries.push((body(&[b"message", channel, payload]), seats.clone()));
         }
-        for (pattern, seats) in &self.patterns {
+        for (pattern, seats) in patterns {
             if glob::matches(pattern, channel) {
                 let body = body(&[b"pmessage", pattern, channel, payload]);
                 deliveries.push((body, seats.clone()));
@@ -177,15 +168,16 @@ impl Exchange {
         count
     }
 
-    /// Whether the subscriber gets it: not above its bound.
+    /// Queues a message for one subscriber; `false`: the subscriber is cut, because it is above its limit.
     fn queue(&mut self, seat: usize, body: &Body) -> bool {
-        let share = self.owed / self.subscribers.len().max(1);
+        let share = self.unwritten / self.subscribers.len().max(1);
         let Some(subscriber) = self.subscribers.get_mut(&seat).filter(|one| !one.is_cut) else {
             return false;
         };
-        let owed = subscriber.owed + body.len();
-        let is_crowded = self.owed + body.len() > SHARES.saturating_mul(self.backlog_bytes_max);
-        if owed > self.backlog_bytes_max || (is_crowded && owed > share) {
+        let unwritten = subscriber.unwritten + body.len();
+        let is_crowded =
+            self.unwritten + body.len() > SHARES.saturating_mul(self.backlog_bytes_max);
+        if unwritten > self.backlog_bytes_max || (is_crowded && unwritten > share) {
             self.cut(seat);
             return false;
         }
@@ -193,8 +185,8 @@ impl Exchange {
             self.awaiting.push(seat);
         }
         subscriber.queue.push(Rc::clone(body));
-        subscriber.owed = owed;
-        self.owed += body.len();
+        subscriber.unwritten = unwritten;
+        self.unwritten += body.len();
         true
     }
 
@@ -207,32 +199,32 @@ impl Exchange {
         }
     }
 
-    /// The messages that wait for one of them, in their order.
+    /// Takes the messages that wait for a connection, in their order.
     pub fn take(&mut self, seat: usize) -> Vec<Body> {
         let subscriber = self.subscribers.get_mut(&seat);
         subscriber.map_or_else(Vec::new, |one| std::mem::take(&mut one.queue))
     }
 
-    /// Seats that messages wait for since this was last asked. Some may have been taken already.
+    /// Takes the seats that messages were queued for. Some messages may have been taken already.
     pub fn take_awaiting(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.awaiting)
     }
 
-    /// Whether messages wait here.
-    pub fn has_note(&self) -> bool {
+    /// Returns whether messages wait here.
+    pub fn has_pending(&self) -> bool {
         !self.awaiting.is_empty() || !self.cut.is_empty()
     }
 
-    /// Seats that were owed too much, to be closed: they get nothing any more.
+    /// Takes the seats above their limits, to be closed: they get nothing any more.
     pub fn take_cut(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.cut)
     }
 
-    /// All that waited for a subscriber was taken; its socket has still to take `unwritten` bytes of that.
+    /// Notes that all that waited for a subscriber was taken, and that its socket has yet to take `unwritten` bytes of that.
     pub fn settle(&mut self, seat: usize, unwritten: usize, now: Millis) {
         let Some(subscriber) = self.subscribers.get_mut(&seat) else { return };
-        self.owed = self.owed - subscriber.owed + unwritten;
-        subscriber.owed = unwritten;
+        self.unwritten = self.unwritten - subscriber.unwritten + unwritten;
+        subscriber.unwritten = unwritten;
         if unwritten <= self.backlog_bytes_max / 4 {
             subscriber.soft_since = None;
             return;
@@ -243,39 +235,33 @@ impl Exchange {
         }
     }
 
-    /// Channels with a subscriber, in no order: of those, the ones that a pattern matches.
+    /// Returns the channels with a subscriber that match a pattern.
     pub fn channels<'a>(&'a self, pattern: Option<&'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
         let is_meant =
             move |name: &&[u8]| pattern.is_none_or(|pattern| glob::matches(pattern, name));
-        self.channels.keys().map(|name| &**name).filter(is_meant)
+        let [channels, _] = &self.seats;
+        channels.keys().map(|name| &**name).filter(is_meant)
     }
 
-    /// Subscribers of a channel, those by pattern not counted.
+    /// Returns the number of subscribers of a channel, those by pattern not counted.
     pub fn subscribers_of(&self, channel: &[u8]) -> usize {
-        self.channels.get(channel).map_or(0, Vec::len)
+        self.seats[SubscriptionKind::Channel as usize].get(channel).map_or(0, Vec::len)
     }
 
-    /// Patterns with a subscriber.
+    /// Returns the number of patterns with a subscriber.
     pub fn patterns_len(&self) -> usize {
-        self.patterns.len()
+        self.seats[SubscriptionKind::Pattern as usize].len()
     }
 
-    /// Connections that subscribe to something.
+    /// Returns the number of connections that subscribe to something.
     pub fn subscribers_len(&self) -> usize {
-        self.subscribers.values().filter(|one| !one.is_idle()).count()
+        self.subscribers.values().filter(|one| one.len() > 0).count()
     }
 }
 
 impl Subscriber {
-    fn names(&mut self, kind: Kind) -> &mut BTreeSet<Rc<[u8]>> {
-        match kind {
-            Kind::Channel => &mut self.channels,
-            Kind::Pattern => &mut self.patterns,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.channels.is_empty() && self.patterns.is_empty()
+    fn len(&self) -> usize {
+        self.names.iter().map(BTreeSet::len).sum()
     }
 }
 
@@ -297,11 +283,11 @@ mod tests {
     fn a_message_is_shared_by_its_subscribers_and_nobody_elses() {
         let mut exchange = Exchange::new(10, 1000);
         assert_eq!(exchange.publish(b"a", b"1"), 0);
-        assert_eq!(exchange.subscribe(1, Kind::Channel, b"a"), Ok(1));
-        assert_eq!(exchange.subscribe(1, Kind::Channel, b"a"), Ok(1));
-        assert_eq!(exchange.subscribe(2, Kind::Channel, b"a"), Ok(1));
-        assert_eq!(exchange.subscribe(2, Kind::Pattern, b"?"), Ok(2));
-        assert_eq!(exchange.subscribe(3, Kind::Pattern, b"b*"), Ok(1));
+        assert_eq!(exchange.subscribe(1, SubscriptionKind::Channel, b"a"), Ok(1));
+        assert_eq!(exchange.subscribe(1, SubscriptionKind::Channel, b"a"), Ok(1));
+        assert_eq!(exchange.subscribe(2, SubscriptionKind::Channel, b"a"), Ok(1));
+        assert_eq!(exchange.subscribe(2, SubscriptionKind::Pattern, b"?"), Ok(2));
+        assert_eq!(exchange.subscribe(3, SubscriptionKind::Pattern, b"b*"), Ok(1));
         assert_eq!(exchange.publish(b"a", b"1"), 3);
         assert_eq!(exchange.take_awaiting(), [1, 2]);
         let [first, second, third] = [1, 2, 3].map(|seat| exchange.take(seat));
@@ -310,8 +296,8 @@ mod tests {
         assert!(Rc::ptr_eq(&first[0], &second[0]));
         assert!(second[1].starts_with(b"4\r\n$8\r\npmessage\r\n$1\r\n?\r\n$1\r\na\r\n"));
         exchange.leave(2);
-        assert_eq!(exchange.unsubscribe(1, Kind::Channel, b"a"), 0);
-        assert_eq!(exchange.unsubscribe(1, Kind::Channel, b"never"), 0);
+        assert_eq!(exchange.unsubscribe(1, SubscriptionKind::Channel, b"a"), 0);
+        assert_eq!(exchange.unsubscribe(1, SubscriptionKind::Channel, b"never"), 0);
         assert_eq!(exchange.publish(b"a", b"1"), 0);
         assert_eq!((exchange.channels(None).count(), exchange.patterns_len()), (0, 1));
     }
@@ -320,19 +306,33 @@ mod tests {
     fn bounds_hold_for_names_and_their_number() {
         let mut exchange = Exchange::new(2, 1000);
         let long = [b'x'; NAME_BYTES_MAX + 1];
-        assert_eq!(exchange.subscribe(1, Kind::Channel, &long), Err(Refused::TooLong));
-        assert_eq!(exchange.subscribe(1, Kind::Channel, &long[1..]), Ok(1));
-        assert_eq!(exchange.subscribe(1, Kind::Pattern, b"a"), Ok(2));
-        assert_eq!(exchange.subscribe(1, Kind::Channel, b"b"), Err(Refused::TooMany));
-        assert_eq!(exchange.subscribe(1, Kind::Pattern, b"a"), Ok(2), "it has that one");
-        assert_eq!(exchange.subscribe(2, Kind::Channel, b"b"), Ok(1), "each has its own");
+        assert_eq!(
+            exchange.subscribe(1, SubscriptionKind::Channel, &long),
+            Err(SubscribeError::TooLong)
+        );
+        assert_eq!(exchange.subscribe(1, SubscriptionKind::Channel, &long[1..]), Ok(1));
+        assert_eq!(exchange.subscribe(1, SubscriptionKind::Pattern, b"a"), Ok(2));
+        assert_eq!(
+            exchange.subscribe(1, SubscriptionKind::Channel, b"b"),
+            Err(SubscribeError::TooMany)
+        );
+        assert_eq!(
+            exchange.subscribe(1, SubscriptionKind::Pattern, b"a"),
+            Ok(2),
+            "it has that one"
+        );
+        assert_eq!(
+            exchange.subscribe(2, SubscriptionKind::Channel, b"b"),
+            Ok(1),
+            "each has its own"
+        );
     }
 
     #[test]
-    fn one_that_does_not_read_is_cut_and_the_others_hear_on() {
+    fn a_subscriber_that_does_not_read_is_cut_and_no_other() {
         let mut exchange = Exchange::new(10, 5 * BODY.len());
         for seat in [1, 2] {
-            exchange.subscribe(seat, Kind::Channel, b"a").expect("there is room");
+            exchange.subscribe(seat, SubscriptionKind::Channel, b"a").expect("there is room");
         }
         for round in 0..20 {
             let heard = exchange.publish(b"a", b"1");
@@ -343,13 +343,13 @@ mod tests {
         assert_eq!(exchange.take_cut(), [1]);
         assert!(exchange.take(1).is_empty());
         exchange.leave(1);
-        assert_eq!(exchange.owed, 0);
+        assert_eq!(exchange.unwritten, 0);
     }
 
     #[test]
-    fn one_that_stays_behind_for_long_is_cut_too() {
+    fn a_subscriber_that_stays_behind_for_long_is_cut() {
         let mut exchange = Exchange::new(10, 400);
-        exchange.subscribe(1, Kind::Channel, b"a").expect("there is room");
+        exchange.subscribe(1, SubscriptionKind::Channel, b"a").expect("there is room");
         exchange.settle(1, 101, 0);
         exchange.settle(1, 100, 59_000);
         exchange.settle(1, 101, 59_500);
@@ -360,23 +360,23 @@ mod tests {
     }
 
     #[test]
-    fn all_together_are_bounded_and_only_those_above_their_share_are_cut() {
+    fn all_together_are_limited_and_subscribers_above_their_share_are_cut() {
         let mut exchange = Exchange::new(10, 100 * BODY.len());
         for seat in 0..8 {
-            exchange.subscribe(seat, Kind::Channel, b"a").expect("there is room");
+            exchange.subscribe(seat, SubscriptionKind::Channel, b"a").expect("there is room");
         }
-        exchange.subscribe(9, Kind::Channel, b"b").expect("there is room");
+        exchange.subscribe(9, SubscriptionKind::Channel, b"b").expect("there is room");
         for _ in 0..90 {
             exchange.publish(b"a", b"1");
-            assert!(exchange.owed <= SHARES * exchange.backlog_bytes_max);
+            assert!(exchange.unwritten <= SHARES * exchange.backlog_bytes_max);
         }
         assert_eq!(exchange.publish(b"b", b"1"), 1);
         assert!(!exchange.take_cut().is_empty());
         (0..10).for_each(|seat| exchange.leave(seat));
-        assert_eq!(exchange.owed, 0);
+        assert_eq!(exchange.unwritten, 0);
     }
 
-    /// Memberships as a list that is looked through.
+    /// Against subscriptions as a list.
     #[test]
     fn random_subscriptions_agree_with_a_list() {
         for seed in 1..300 {
@@ -387,7 +387,8 @@ mod tests {
                 let (seat, is_pattern) = (random.below(4), random.below(2) == 0);
                 let length = random.below(3);
                 let name: Vec<u8> = (0..length).map(|_| random.choose(b"ab*?")).collect();
-                let kind = if is_pattern { Kind::Pattern } else { Kind::Channel };
+                let kind =
+                    if is_pattern { SubscriptionKind::Pattern } else { SubscriptionKind::Channel };
                 let entry = (seat, is_pattern, name.clone());
                 match random.below(5) {
                     0 => {

@@ -1,28 +1,27 @@
-//! Inline commands: a line of words, as a person types it into telnet.
+//! Inline commands: lines of words, as a person types them into telnet.
 
 use crate::engine::redis::resp;
 
-/// Why a line is no command.
+/// A line that is no command.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum InlineError {
     /// A quote is not closed, or something other than a space follows the closing one.
     Quotes,
-    /// A browser, made by some web page to talk to us: the lines that follow are that page's.
+    /// A browser, made by some web page to talk to us: the following lines are that page's.
     Http,
-    /// It holds a control character, or its first word is not made of letters: something else is spoken here, and the lines that
-    /// follow are not the peer's own.
+    /// A control character, or a first word that is not made of letters: the peer speaks another protocol, and the following lines
+    /// may be a third party's.
     Binary,
 }
 
-/// The line, with its end or without, as the array of strings that it stands for. An empty one is an empty array.
-/// The quoting rules are those of Redis (`sdssplitargs` in its `sds.c`).
-pub fn to_array(line: &[u8]) -> Result<Vec<u8>, Refusal> {
+/// Returns the array of strings that a line stands for, with its end or without. An empty line is an empty array. The quoting rules are those of Redis (`sdssplitargs` in its `sds.c`).
+pub fn to_array(line: &[u8]) -> Result<Vec<u8>, InlineError> {
     let mut rest = line.trim_ascii();
     if rest.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
-        return Err(Refusal::Binary);
+        return Err(InlineError::Binary);
     }
     if is_http(rest) {
-        return Err(Refusal::Http);
+        return Err(InlineError::Http);
     }
     let (mut words, mut count) = (Vec::new(), 0);
     loop {
@@ -32,7 +31,7 @@ pub fn to_array(line: &[u8]) -> Result<Vec<u8>, Refusal> {
         }
         let word = take_word(&mut rest)?;
         if count == 0 && !word.iter().all(u8::is_ascii_alphabetic) {
-            return Err(Refusal::Binary);
+            return Err(InlineError::Binary);
         }
         resp::write_bulk(&mut words, &word);
         count += 1;
@@ -43,8 +42,8 @@ pub fn to_array(line: &[u8]) -> Result<Vec<u8>, Refusal> {
     Ok(array)
 }
 
-/// Whether the line begins like a request of HTTP or like its second line, or ends like a request: the method may be any word, and
-/// a page can choose `PUBLISH`. GET is a command of Redis, but not one that we know.
+/// Returns whether a line begins like a request of HTTP or like its second line, or ends like a request: the method may be any
+/// word, and a page can choose `PUBLISH`. GET is a command of Redis, but not one that we know.
 fn is_http(line: &[u8]) -> bool {
     let words: [&[u8]; 5] = [b"POST", b"GET", b"HEAD", b"OPTIONS", b"Host:"];
     let mut parts = line.split(u8::is_ascii_whitespace);
@@ -57,7 +56,7 @@ fn is_http(line: &[u8]) -> bool {
     words.iter().any(|http| http.eq_ignore_ascii_case(first)) || is_version(last)
 }
 
-fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, Refusal> {
+fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, InlineError> {
     let mut word = Vec::new();
     while let [byte, behind @ ..] = *rest {
         match byte {
@@ -67,7 +66,7 @@ fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, Refusal> {
                 take_quoted(rest, *byte, &mut word)?;
                 // Redis wants a space here; so `"a"b` is an error, while `a"b"` is `ab`.
                 if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
-                    return Err(Refusal::Quotes);
+                    return Err(InlineError::Quotes);
                 }
                 break;
             }
@@ -80,11 +79,11 @@ fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, Refusal> {
     Ok(word)
 }
 
-/// Up to and with the closing quote. Single quotes know one escape, `\'`.
-fn take_quoted(rest: &mut &[u8], quote: u8, word: &mut Vec<u8>) -> Result<(), Refusal> {
+/// Takes the rest of a quoted word and the closing quote. Single quotes know one escape, `\'`.
+fn take_quoted(rest: &mut &[u8], quote: u8, word: &mut Vec<u8>) -> Result<(), InlineError> {
     loop {
         let (byte, length) = match **rest {
-            [] => return Err(Refusal::Quotes),
+            [] => return Err(InlineError::Quotes),
             [byte, ..] if byte == quote => {
                 *rest = &rest[1..];
                 return Ok(());
@@ -106,10 +105,7 @@ fn is_hex(high: u8, low: u8) -> bool {
 }
 
 fn digit(byte: u8) -> u8 {
-    match byte {
-        b'0'..=b'9' => byte - b'0',
-        _ => byte.to_ascii_lowercase() - b'a' + 10,
-    }
+    char::from(byte).to_digit(16).unwrap_or_default() as u8
 }
 
 fn unescape(byte: u8) -> u8 {
@@ -129,7 +125,7 @@ mod tests {
     use crate::engine::random::Random;
 
     /// The words behind the name of a command.
-    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
+    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, InlineError> {
         let array = to_array(&[b"DO ", line].concat())?;
         let bulks = resp::bulks(&array).expect("it is an array").skip(1);
         Ok(bulks.map(|range| array[range].to_vec()).collect())
@@ -153,7 +149,7 @@ mod tests {
             assert_eq!(words(line), Ok(expected.iter().map(|word| word.to_vec()).collect()));
         }
         for line in ["\"a", "'a", "\"a\"b", "'a'b", "\"a\\", "a\"", "\"a\"\"b\""] {
-            assert_eq!(words(line.as_bytes()), Err(Refusal::Quotes), "{line}");
+            assert_eq!(words(line.as_bytes()), Err(InlineError::Quotes), "{line}");
         }
     }
 
@@ -170,7 +166,7 @@ mod tests {
             "PRI * HTTP/2.0",
             "PUBLISH \"/x HTTP/1.1",
         ] {
-            assert_eq!(to_array(line.as_bytes()), Err(Refusal::Http), "{line}");
+            assert_eq!(to_array(line.as_bytes()), Err(InlineError::Http), "{line}");
         }
         assert!(to_array(b"PUBLISH POST GET").is_ok());
         assert!(to_array(b"PUBLISH news HTTP/x").is_ok());
@@ -189,7 +185,7 @@ mod tests {
             b"User-Agent: curl",
             b"SSH-2.0-OpenSSH",
         ] {
-            assert_eq!(to_array(line), Err(Refusal::Binary), "{line:?}");
+            assert_eq!(to_array(line), Err(InlineError::Binary), "{line:?}");
         }
         assert!(to_array("PUBLISH a é\r\n".as_bytes()).is_ok());
     }

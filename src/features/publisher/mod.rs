@@ -1,9 +1,14 @@
 //! The publishers' port: back ends connect to us and speak RESP, as they would to a Redis.
 
-pub(crate) mod catalog;
-pub(crate) mod commands;
+mod catalog;
 pub mod connection;
 pub mod exchange;
-pub(crate) mod facts;
-pub(crate) mod inline;
-pub(crate) mod terms;
+mod facts;
+mod inline;
+mod port;
+mod session;
+mod socket;
+mod terms;
+
+pub use connection::Terms;
+pub use port::PublisherPort;

@@ -1,18 +1,18 @@
-//! The commands that a client library sends before and beside PUBLISH, answered as Redis answers them.
+//! The state that commands leave on a connection, and the commands of libraries before and beside PUBLISH, answered as Redis does.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 
 use crate::clock::Millis;
 use crate::engine::redis::resp;
-use crate::features::publisher::catalog::Command;
-use crate::features::publisher::exchange::{Exchange, Kind};
+use crate::features::publisher::catalog::KnownCommand;
+use crate::features::publisher::exchange::{Exchange, SubscriptionKind};
 use crate::features::publisher::facts;
 use crate::features::publisher::terms::{Moment, Terms};
 
-/// Of a command that the peer named, in our answer.
+/// Bytes of a peer's word that an answer quotes.
 const QUOTE_BYTES_MAX: usize = 64;
-/// The longest name that a connection can give itself.
+/// The longest name of a connection.
 const NAME_BYTES_MAX: usize = 256;
 
 const NO_AUTH: &str = "NOAUTH Authentication required.";
@@ -26,7 +26,7 @@ const SYNTAX: &str = "ERR syntax error";
 const NOT_A_NUMBER: &str = "ERR value is not an integer or out of range";
 const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 
-/// A connection, as it is told of itself.
+/// The identity of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Peer {
     /// The number under which the [`Exchange`] knows it. It is given again when the connection is gone.
@@ -34,21 +34,21 @@ pub struct Peer {
     /// `CLIENT ID`: never given again.
     pub id: u64,
     pub address: Option<SocketAddr>,
-    /// When it came.
+    /// The time at which it was admitted.
     pub since: Millis,
 }
 
-/// Which answers the peer wants: `CLIENT REPLY`.
+/// The answers that the peer wants: `CLIENT REPLY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replies {
     On,
-    /// Not the next one.
+    /// All but the next one.
     Skip,
     Off,
 }
 
-/// What commands leave behind on a connection.
-pub struct Session {
+/// The state that commands leave on a connection.
+pub struct PublisherSession {
     pub peer: Peer,
     pub replies: Replies,
     is_authenticated: bool,
@@ -56,19 +56,19 @@ pub struct Session {
     name: Option<Box<[u8]>>,
 }
 
-/// What a command is answered from, besides the connection itself.
+/// The facts from which a command is answered, besides the connection itself.
 pub struct Context<'a> {
     pub terms: &'a Terms,
     pub exchange: &'a Exchange,
     pub moment: &'a Moment,
-    /// Commands that wait for EXEC; `None`: there was no MULTI.
+    /// The number of commands that wait for EXEC; `None`: there was no MULTI.
     pub queued: Option<usize>,
 }
 
-impl Session {
+impl PublisherSession {
     /// Without a password everyone is the default user.
-    pub fn new(peer: Peer, terms: &Terms) -> Session {
-        Session {
+    pub fn new(peer: Peer, terms: &Terms) -> PublisherSession {
+        PublisherSession {
             peer,
             replies: Replies::On,
             is_authenticated: terms.password.is_none(),
@@ -85,7 +85,7 @@ impl Session {
         self.is_resp3
     }
 
-    /// Refuses what may not come before AUTH.
+    /// Refuses a command that may not come before AUTH.
     pub fn write_unauthenticated(&self, output: &mut Vec<u8>) {
         resp::write_error(output, NO_AUTH);
     }
@@ -93,7 +93,7 @@ impl Session {
     /// Answers a command that concerns this connection or the server alone. `words` are its name and arguments.
     pub fn answer(
         &mut self,
-        command: &Command,
+        command: &KnownCommand,
         words: &[&[u8]],
         context: &Context<'_>,
         output: &mut Vec<u8>,
@@ -139,11 +139,11 @@ impl Session {
             (name, _) if name.starts_with("COMMAND") => {
                 facts::write_commands(output, words, self.is_resp3);
             }
-            (name, _) => write_arity(output, name),
+            (name, _) => resp::write_error(output, &format!("ERR {}", wrong_arity(name))),
         }
     }
 
-    /// There is one user, `default`. Without a password it takes any, as in Redis.
+    /// Authenticates the one user, `default`. Without a password it takes any, as in Redis.
     fn auth(
         &mut self,
         user: Option<&[u8]>,
@@ -162,21 +162,16 @@ impl Session {
         Ok(())
     }
 
-    /// `HELLO [2|3 [AUTH user password] [SETNAME name]]`.
+    /// Answers `HELLO [2|3 [AUTH user password] [SETNAME name]]`.
     fn hello(&mut self, arguments: &[&[u8]], terms: &Terms, output: &mut Vec<u8>) {
         match self.agree(arguments, terms) {
             Ok(is_resp3) => self.is_resp3 = is_resp3,
             Err(error) => return resp::write_error(output, &error),
         }
         resp::write_map(output, 7, self.is_resp3);
-        for (key, value) in [
-            ("server", "redis"),
-            ("version", facts::REDIS_VERSION),
-            ("mode", "standalone"),
-            ("role", "master"),
-        ] {
-            resp::write_bulk(output, key.as_bytes());
-            resp::write_bulk(output, value.as_bytes());
+        let (version, role) = (facts::REDIS_VERSION, "master");
+        for word in ["server", "redis", "version", version, "mode", "standalone", "role", role] {
+            resp::write_bulk(output, word.as_bytes());
         }
         let id = self.peer.id as usize;
         for (key, value) in [("proto", if self.is_resp3 { 3 } else { 2 }), ("id", id)] {
@@ -187,13 +182,9 @@ impl Session {
         resp::write_array(output, 0);
     }
 
-    /// Whether it is RESP3 from now on.
+    /// Executes the words of HELLO. Returns whether the connection speaks RESP3 from now on.
     fn agree(&mut self, arguments: &[&[u8]], terms: &Terms) -> Result<bool, String> {
-        let (version, mut options) = match arguments.split_first() {
-            None => (None, arguments),
-            Some((version, options)) => (Some(version), options),
-        };
-        let is_resp3 = match version.map(|version| number(version)) {
+        let is_resp3 = match arguments.first().map(|version| number(version)) {
             None => self.is_resp3,
             Some(Some(2)) => false,
             Some(Some(3)) => true,
@@ -202,6 +193,7 @@ impl Session {
                 return Err("ERR Protocol version is not an integer or out of range".to_owned());
             }
         };
+        let mut options = arguments.get(1..).unwrap_or_default();
         while let [option, rest @ ..] = options {
             options = match (option.to_ascii_uppercase().as_slice(), rest) {
                 (b"AUTH", [user, password, rest @ ..]) => {
@@ -224,7 +216,7 @@ impl Session {
         Ok(is_resp3)
     }
 
-    /// What libraries say of themselves is accepted and forgotten, but for the name.
+    /// Answers CLIENT. The words of libraries about themselves are accepted and forgotten, except the name.
     fn client(
         &mut self,
         subcommand: &str,
@@ -255,7 +247,7 @@ impl Session {
             }
             ("REPLY", b"OFF") => self.replies = Replies::Off,
             ("REPLY", b"SKIP") => self.replies = Replies::Skip,
-            // There are no keys, and so none that would have to be told of.
+            // There are no keys whose changes would have to be announced.
             ("TRACKING", b"ON" | b"OFF") | ("CACHING", b"YES" | b"NO") => {
                 resp::write_simple(output, "OK");
             }
@@ -263,23 +255,17 @@ impl Session {
                 resp::write_simple(output, "OK");
             }
             ("GETREDIR", _) => resp::write_signed(output, -1),
-            ("TRACKINGINFO", _) => self.tracking_info(output),
+            ("TRACKINGINFO", _) => {
+                resp::write_map(output, 3, self.is_resp3);
+                output.extend_from_slice(
+                    b"$5\r\nflags\r\n*1\r\n$3\r\noff\r\n$8\r\nredirect\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n",
+                );
+            }
             _ => resp::write_error(output, SYNTAX),
         }
     }
 
-    fn tracking_info(&self, output: &mut Vec<u8>) {
-        resp::write_map(output, 3, self.is_resp3);
-        resp::write_bulk(output, b"flags");
-        resp::write_array(output, 1);
-        resp::write_bulk(output, b"off");
-        resp::write_bulk(output, b"redirect");
-        resp::write_signed(output, -1);
-        resp::write_bulk(output, b"prefixes");
-        resp::write_array(output, 0);
-    }
-
-    /// Whether `CLIENT LIST` with these filters names this connection. It never names another one.
+    /// Returns whether `CLIENT LIST` with these filters shows this connection. It never shows another one.
     fn is_listed(&self, filters: &[&[u8]], context: &Context<'_>) -> bool {
         match filters {
             [filter, ids @ ..] if filter.eq_ignore_ascii_case(b"ID") => {
@@ -293,10 +279,10 @@ impl Session {
         }
     }
 
-    /// This connection, as `CLIENT INFO` shows it.
+    /// Returns this connection's line of `CLIENT INFO`.
     fn line(&self, context: &Context<'_>) -> String {
         let age = context.moment.now.millis.saturating_sub(self.peer.since) / 1000;
-        let [channels, patterns] = [Kind::Channel, Kind::Pattern]
+        let [channels, patterns] = [SubscriptionKind::Channel, SubscriptionKind::Pattern]
             .map(|kind| context.exchange.names(self.peer.seat, kind).len());
         let name = self.name.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
         let mut line = format!("id={}", self.peer.id);
@@ -321,12 +307,7 @@ impl Session {
     }
 }
 
-/// `-ERR wrong number of arguments`, in Redis' words.
-fn write_arity(output: &mut Vec<u8>, name: &str) {
-    resp::write_error(output, &format!("ERR {}", wrong_arity(name)));
-}
-
-/// Why a command is refused that has too many words, or too few.
+/// The refusal of a command with too many or too few words, as Redis has it.
 pub fn wrong_arity(name: &str) -> String {
     let name = name.to_ascii_lowercase().replace(' ', "|");
     format!("wrong number of arguments for '{name}' command")
@@ -339,7 +320,7 @@ fn write_result(output: &mut Vec<u8>, result: Result<(), &'static str>) {
     }
 }
 
-/// A database means nothing to pub/sub: all are one.
+/// Checks the number of a database. It means nothing to pub/sub: all are one.
 fn select(index: &[u8]) -> Result<(), &'static str> {
     match number(index) {
         Some(0..) => Ok(()),
@@ -352,7 +333,7 @@ fn check_name(name: &[u8]) -> Result<(), &'static str> {
     if name.len() > NAME_BYTES_MAX {
         return Err("ERR Client names cannot be longer than 256 bytes.");
     }
-    match name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+    match name.iter().all(u8::is_ascii_graphic) {
         true => Ok(()),
         false => Err("ERR Client names cannot contain spaces, newlines or special characters."),
     }
@@ -362,7 +343,7 @@ fn number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Takes as long for a wrong first byte as for a wrong last one, and shows the length of the right one in no way.
+/// Compares passwords in a time that tells neither the first wrong byte nor the length of the right one.
 fn is_same(given: &[u8], expected: &[u8]) -> bool {
     let mut difference = usize::from(given.len() != expected.len());
     for (index, byte) in given.iter().enumerate() {
@@ -372,13 +353,11 @@ fn is_same(given: &[u8], expected: &[u8]) -> bool {
     difference == 0
 }
 
-/// At most 64 bytes of what a peer sent, fit for a line of ours.
+/// Returns at most 64 bytes of a peer's word, fit for a line of ours.
 pub fn printable(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(QUOTE_BYTES_MAX)];
-    let clean = |&byte: &u8| {
-        if (b' '..=b'~').contains(&byte) { byte as char } else { '?' }
-    };
-    bytes.iter().map(clean).collect()
+    let is_printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    bytes.iter().map(|byte| if is_printable(byte) { *byte as char } else { '?' }).collect()
 }
 
 #[cfg(test)]

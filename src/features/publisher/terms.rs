@@ -1,27 +1,31 @@
-//! The terms on which publishers are served: bounds and the password, the same for every connection.
+//! The settings of the port, and the moment at which commands are answered.
 
 use std::rc::Rc;
 
-use crate::clock::Now;
+use crate::clock::{Millis, Now};
 
-/// Bounds on publishers, and their password.
+/// The limits on publishers, and their password.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// With one, nothing can be published nor heard before AUTH.
+    /// If there is one, nothing can be published or subscribed to before AUTH.
     pub password: Option<Rc<[u8]>>,
-    /// A larger payload is refused.
+    /// The largest payload; a larger one is refused.
     pub payload_bytes_max: usize,
     /// Commands between MULTI and EXEC; then EXECABORT.
     pub transaction_commands_max: usize,
-    /// Bytes of them.
+    /// Bytes of those commands.
     pub transaction_bytes_max: usize,
-    /// Connections at one time.
+    /// `publishers_max`: connections at one time.
     pub connections_max: usize,
-    /// Messages that wait for one subscriber, in bytes.
+    /// Bytes of messages that wait for one subscriber.
     pub backlog_bytes_max: usize,
+    /// Subscriptions of one connection.
+    pub subscriptions_max: usize,
+    /// Milliseconds that a connection may take to give the password: `auth_seconds`, as for clients.
+    pub auth_millis: Millis,
 }
 
-/// The moment at which commands are answered, and how many connections there are.
+/// The time, and the number of connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moment {
     pub now: Now,

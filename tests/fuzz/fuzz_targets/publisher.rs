@@ -4,8 +4,8 @@
 use std::rc::Rc;
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::features::publisher::connection::{Moment, Peer, Terms};
-use oneloop::source::{Exchange, Publisher};
+use oneloop::features::publisher::connection::{Receivers, Moment, Peer, Publisher, Terms, World};
+use oneloop::features::publisher::exchange::Exchange;
 use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach it.
@@ -19,6 +19,31 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(whole, read(password, &pieces(input)));
 });
 
+/// The messages, of which every fifth is refused.
+#[derive(Default)]
+struct Messages(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Receivers for Messages {
+    fn publish(
+        &mut self,
+        exchange: &mut Exchange,
+        channel: &[u8],
+        payload: &[u8],
+    ) -> Result<usize, String> {
+        assert!(payload.len() <= PAYLOAD_BYTES_MAX);
+        self.0.push((channel.to_vec(), payload.to_vec()));
+        let receivers = exchange.publish(channel, payload);
+        match self.0.len() % 5 {
+            0 => Err("ERR nobody hears this".to_owned()),
+            _ => Ok(receivers),
+        }
+    }
+
+    fn is_pressed(&self) -> bool {
+        false
+    }
+}
+
 /// Messages and answers, the number of payloads that were too large, and whether the connection ended.
 type Outcome = (Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>, u32, bool);
 
@@ -30,33 +55,33 @@ fn read(password: Option<Rc<[u8]>>, pieces: &[&[u8]]) -> Outcome {
         transaction_bytes_max: 512,
         connections_max: 1,
         backlog_bytes_max: 1 << 20,
+        subscriptions_max: 4,
+        auth_millis: 5000,
     };
     let mut publisher = Publisher::new(Rc::new(terms), Peer::default());
     let mut exchange = Exchange::new(4, 1 << 20);
-    let moment = Moment::default();
-    let (mut published, mut answers) = (Vec::new(), Vec::new());
+    let (mut receivers, mut answers) = (Messages::default(), Vec::new());
     for piece in pieces {
         let mut input = *piece;
         loop {
-            while let Some(publish) = publisher.next(&mut input, &mut exchange, &moment) {
-                assert!(publish.payload.len() <= PAYLOAD_BYTES_MAX);
-                published.push((publish.channel.to_vec(), publish.payload.to_vec()));
-                let heard = exchange.publish(publish.channel, publish.payload);
-                match published.len() % 5 {
-                    0 => publisher.refused("ERR nobody hears this"),
-                    _ => publisher.published(heard),
-                }
-                publisher.collect(&mut exchange);
-            }
-            assert!(input.is_empty() && !publisher.is_executing());
-            let bytes: Vec<u8> = publisher.output().flatten().copied().collect();
+            let mut world = World {
+                receivers: &mut receivers,
+                exchange: &mut exchange,
+                moment: Moment::default(),
+            };
+            publisher.take(input, &mut world);
+            input = &[];
+            publisher.collect(&mut exchange);
+            assert!(!publisher.is_executing());
+            let bytes: Vec<u8> = publisher.output().parts().flatten().copied().collect();
             answers.extend_from_slice(&bytes);
             publisher.wrote(bytes.len());
-            if publisher.wants_input() || publisher.is_ending() {
+            if !publisher.has_left() {
                 break;
             }
         }
     }
+    let published = receivers.0;
     assert!(answers.is_empty() || answers.ends_with(b"\r\n"));
     (published, answers, publisher.take_oversized(), publisher.is_ending())
 }

@@ -61,7 +61,6 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
         publishers: None,
-        publishers_password: None,
         admin: None,
         link: None,
         commander: None,

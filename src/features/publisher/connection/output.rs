@@ -1,4 +1,4 @@
-//! What a publisher's connection is owed: answers of its own, and messages that it shares with others.
+//! The output of a publisher's connection: answers of its own, and messages that it shares with other subscribers.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -8,19 +8,19 @@ use crate::features::publisher::exchange::Body;
 /// From this size on a message is shared; below it, copying costs less than a write of several parts.
 const SHARED_BYTES_MIN: usize = 4096;
 
-/// A tail of this many bytes is closed off. What is left of it after a partial write is moved, and so must stay small.
+/// A tail of this many bytes is sealed. The rest of a tail is moved after a partial write, and so must stay small.
 const TAIL_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes for the socket, in their order. Empty, it holds no memory.
 #[derive(Default)]
 pub struct Output {
     sealed: VecDeque<Rc<[u8]>>,
-    /// Of `sealed`, without what is written.
+    /// Unwritten bytes of `sealed`.
     sealed_bytes: usize,
-    /// Of the first one of `sealed`.
+    /// Written bytes of the first part of `sealed`.
     written: usize,
     tail: Vec<u8>,
-    /// How many of the bytes may be messages: all that were queued, and no more than there are.
+    /// Bytes that may be of messages: all that were queued, and no more than there are.
     messages: usize,
 }
 
@@ -29,22 +29,21 @@ impl Output {
         self.len() == 0
     }
 
-    /// All bytes.
     pub fn len(&self) -> usize {
         self.sealed_bytes + self.tail.len()
     }
 
-    /// Bytes of messages, at most: a little high while answers are among them.
+    /// Returns the bytes of messages, at most: a little high while answers are among them.
     pub fn messages(&self) -> usize {
         self.messages
     }
 
-    /// Bytes of answers, at least.
+    /// Returns the bytes of answers, at least.
     pub fn answers(&self) -> usize {
         self.len() - self.messages
     }
 
-    /// To write an answer into.
+    /// Returns the place to write an answer to.
     pub fn tail(&mut self) -> &mut Vec<u8> {
         &mut self.tail
     }
@@ -71,7 +70,7 @@ impl Output {
         self.sealed.push_back(part);
     }
 
-    /// The bytes, in parts.
+    /// Returns the bytes in their order, in parts.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let written = self.written;
         let sealed = self.sealed.iter().enumerate();
@@ -80,7 +79,7 @@ impl Output {
         sealed.chain(Some(&self.tail[..])).filter(|part| !part.is_empty())
     }
 
-    /// The socket took the first `count` bytes.
+    /// Removes the first `count` bytes, which the socket has taken.
     pub fn wrote(&mut self, mut count: usize) {
         while count > 0
             && let Some(first) = self.sealed.front()

@@ -1,23 +1,23 @@
-//! Commands that the port refuses: texts for the publisher, and what the operator is told.
+//! Commands that the port refuses: the answers, and the names of unknown commands for the operator.
 
-use crate::features::publisher::commands::printable;
+use crate::features::publisher::session::printable;
 
-/// Commands by which libraries find out, each time they connect, whether a server has more than Redis 7: no news to an operator.
+/// Commands by which libraries ask, each time they connect, whether a server has more than Redis 7: no news to an operator.
 const PROBES: [&str; 1] = ["CLIENT MAINT_NOTIFICATIONS"];
 
 /// The answer to any EVAL but one.
 pub const OTHER_SCRIPT: &str = "ERR the only script that this port carries out is that of Laravel's \
     broadcaster; use a Redis for others";
 
-/// Refusals since they were last asked for.
+/// The unknown commands since they were last taken.
 #[derive(Default)]
-pub struct Refused {
+pub struct UnknownCommands {
     latest: Option<String>,
     count: u32,
 }
 
-impl Refused {
-    /// Adds a command that is not known here, and returns the answer to it.
+impl UnknownCommands {
+    /// Adds a command, and returns the answer to it.
     pub fn add(&mut self, name: &[u8], subcommand: Option<&[u8]>) -> String {
         let name = printable(name);
         match subcommand.map(printable) {
@@ -43,7 +43,7 @@ impl Refused {
         }
     }
 
-    /// The name of the latest and how many there were.
+    /// Takes the name of the latest and the number of all.
     pub fn take(&mut self) -> Option<(String, u32)> {
         let count = std::mem::take(&mut self.count);
         self.latest.take().map(|name| (name, count))

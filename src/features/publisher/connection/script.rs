@@ -1,4 +1,4 @@
-//! The one Lua script that is carried out here: a payload published to several channels, as Laravel's `redis` broadcaster sends it.
+//! The one Lua script that is known here: a payload published to several channels, as Laravel's `redis` broadcaster sends it.
 
 use std::ops::Range;
 
@@ -7,26 +7,26 @@ use crate::engine::redis::resp;
 /// The script of Laravel 8 and later, its spaces and lines joined.
 const BROADCAST: &str = "for i = 2, #ARGV do redis.call('publish', ARGV[i], ARGV[1]) end";
 
-/// A broadcast under way: its channels one by one, then one answer.
-pub struct Broadcast {
+/// The execution of the script: channel after channel, then one answer.
+pub struct ScriptRun {
     /// `EVAL script 0 payload channel…`, as it came.
     command: Vec<u8>,
     payload: Range<usize>,
     /// The channels that are left, the next one last.
     channels: Vec<Range<usize>>,
-    /// Why the first one that is no channel was refused.
+    /// The answer to the first channel that was refused.
     refusal: Option<String>,
 }
 
-/// Whether it is the script that Laravel broadcasts with.
-pub fn is_broadcast(script: &[u8]) -> bool {
+/// Returns whether this is the script that Laravel broadcasts with.
+fn is_broadcast(script: &[u8]) -> bool {
     let words = script.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     words.eq(BROADCAST.split(' ').map(str::as_bytes))
 }
 
-impl Broadcast {
+impl ScriptRun {
     /// Reads `EVAL script 0 payload channel…`; `None`: it is another script, or has keys.
-    pub fn parse(command: &[u8]) -> Option<Broadcast> {
+    pub fn parse(command: &[u8]) -> Option<ScriptRun> {
         let mut bulks = resp::bulks(command)?.skip(1);
         let (script, keys) = (bulks.next()?, bulks.next()?);
         if !is_broadcast(&command[script]) || &command[keys] != b"0" {
@@ -35,28 +35,25 @@ impl Broadcast {
         let payload = bulks.next().unwrap_or(0..0);
         let mut channels: Vec<Range<usize>> = bulks.collect();
         channels.reverse();
-        Some(Broadcast { command: command.to_vec(), payload, channels, refusal: None })
+        Some(ScriptRun { command: command.to_vec(), payload, channels, refusal: None })
     }
 
     pub fn payload_bytes(&self) -> usize {
         self.payload.len()
     }
 
-    /// The next channel and the payload, as places in `bytes`.
-    pub fn next(&mut self) -> Option<(Range<usize>, Range<usize>)> {
-        Some((self.channels.pop()?, self.payload.clone()))
+    /// Returns the next channel and the payload.
+    pub fn next(&mut self) -> Option<(&[u8], &[u8])> {
+        let channel = self.channels.pop()?;
+        Some((&self.command[channel], &self.command[self.payload.clone()]))
     }
 
-    pub fn bytes(&self) -> &[u8] {
-        &self.command
-    }
-
-    /// The channel that came last is none. The others are published all the same.
+    /// Notes that the latest channel was refused. The others are published all the same.
     pub fn refuse(&mut self, why: &str) {
         self.refusal.get_or_insert_with(|| why.to_owned());
     }
 
-    /// Its answer: null, as of a script that returns nothing, or the error.
+    /// Writes the answer: null, as of a script that returns nothing, or the error.
     pub fn write_end(&self, output: &mut Vec<u8>, is_resp3: bool) {
         match &self.refusal {
             Some(why) => resp::write_error(output, why),
@@ -91,10 +88,10 @@ mod tests {
     #[test]
     fn a_broadcast_goes_to_each_channel_in_order() {
         let eval = command(&[b"EVAL", LARAVEL, b"0", b"hello", b"a", b"b"]);
-        let mut broadcast = Broadcast::parse(&eval).expect("it is the script");
+        let mut broadcast = ScriptRun::parse(&eval).expect("it is the script");
         let mut said = Vec::new();
         while let Some((channel, payload)) = broadcast.next() {
-            let text = |range| String::from_utf8_lossy(&broadcast.bytes()[range]).into_owned();
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
             said.push(text(channel) + " " + &text(payload));
         }
         assert_eq!(said, ["a hello", "b hello"]);
@@ -104,8 +101,8 @@ mod tests {
         broadcast.refuse("ERR second");
         broadcast.write_end(&mut output, false);
         assert_eq!(output, b"_\r\n-ERR first\r\n");
-        assert!(Broadcast::parse(&command(&[b"EVAL", LARAVEL, b"1", b"key"])).is_none());
-        let none = Broadcast::parse(&command(&[b"EVAL", LARAVEL, b"0"]));
+        assert!(ScriptRun::parse(&command(&[b"EVAL", LARAVEL, b"1", b"key"])).is_none());
+        let none = ScriptRun::parse(&command(&[b"EVAL", LARAVEL, b"0"]));
         assert!(none.is_some_and(|mut none| none.next().is_none()));
     }
 }

@@ -19,11 +19,34 @@ pub fn publisher_at(password: Option<Rc<[u8]>>, peer: Peer) -> Publisher {
         transaction_bytes_max: 4000,
         connections_max: 64,
         backlog_bytes_max: 100_000,
+        subscriptions_max: 10,
+        auth_millis: 5000,
     };
     Publisher::new(Rc::new(terms), peer)
 }
 
-/// What was published, each answered with 7.
+/// Seven receivers of each message.
+#[derive(Default)]
+struct Seven(Vec<String>);
+
+impl Receivers for Seven {
+    fn publish(
+        &mut self,
+        _: &mut Exchange,
+        channel: &[u8],
+        payload: &[u8],
+    ) -> Result<usize, String> {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        self.0.push(format!("{} {}", text(channel), text(payload)));
+        Ok(7)
+    }
+
+    fn is_pressed(&self) -> bool {
+        false
+    }
+}
+
+/// Returns the messages that were published.
 pub fn feed(publisher: &mut Publisher, input: impl AsRef<[u8]>) -> Vec<String> {
     feed_at(&mut Exchange::new(10, 100_000), publisher, input)
 }
@@ -33,21 +56,14 @@ pub fn feed_at(
     publisher: &mut Publisher,
     input: impl AsRef<[u8]>,
 ) -> Vec<String> {
-    let mut input = input.as_ref();
-    let mut published = Vec::new();
-    let moment = Moment::default();
-    while let Some(Publish { channel, payload }) = publisher.next(&mut input, exchange, &moment) {
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        published.push(format!("{} {}", text(channel), text(payload)));
-        publisher.published(7);
-    }
-    assert!(input.is_empty());
-    assert_eq!(publisher.lent.capacity(), 0);
-    published
+    let mut receivers = Seven::default();
+    let mut world = World { receivers: &mut receivers, exchange, moment: Moment::default() };
+    publisher.take(input.as_ref(), &mut world);
+    receivers.0
 }
 
 pub fn take_output(publisher: &mut Publisher) -> String {
-    let output = publisher.output().flatten().copied().collect();
+    let output = publisher.output().parts().flatten().copied().collect();
     let output = String::from_utf8(output).expect("answers are text");
     publisher.wrote(output.len());
     output
@@ -81,7 +97,7 @@ fn a_pipeline_is_answered_in_order_wherever_it_is_cut() {
     let mut whole = publisher(None);
     let published = feed(&mut whole, parts.concat());
     assert_eq!(published, ["news hi", "news inline hi", "news hi"]);
-    assert!(whole.is_ending() && !whole.wants_input());
+    assert!(whole.is_ending());
     assert_eq!(whole.take_oversized(), 2);
     assert_eq!(whole.take_oversized(), 0);
     let output = take_output(&mut whole);
@@ -122,9 +138,8 @@ fn between_commands_nothing_is_held() {
         feed(&mut publisher, piece);
     }
     take_output(&mut publisher);
-    let buffers = [&publisher.waiting, &publisher.lent];
-    assert!(!publisher.has_output() && publisher.output.tail().capacity() == 0);
-    assert!(publisher.intake.is_idle() && buffers.iter().all(|buffer| buffer.capacity() == 0));
+    assert!(publisher.output().is_empty() && publisher.output.tail().capacity() == 0);
+    assert!(publisher.intake.is_idle() && publisher.waiting.capacity() == 0);
 }
 
 #[test]
@@ -132,15 +147,15 @@ fn a_peer_that_does_not_read_is_not_executed_further() {
     let mut publisher = publisher(None);
     let flood = ["INFO\r\n".repeat(5000), NEWS.repeat(20_000), "PING\r\n".to_owned()].concat();
     let mut published = feed(&mut publisher, &flood).len();
-    assert!(published < 20_000 && !publisher.wants_input());
+    assert!(published < 20_000 && publisher.is_full());
     let (mut answers, mut rounds) = (String::new(), 0);
-    while publisher.has_output() {
+    while !publisher.output().is_empty() {
         assert!(publisher.output.len() < OUTPUT_BYTES_MAX + 1000);
         answers += &take_output(&mut publisher);
         published += feed(&mut publisher, "").len();
         rounds += 1;
     }
-    assert!(rounds > 2 && published == 20_000 && publisher.wants_input());
+    assert!(rounds > 2 && published == 20_000 && !publisher.is_full());
     assert!(answers.ends_with(":7\r\n+PONG\r\n"));
     assert_eq!(answers.matches(":7\r\n").count(), 20_000);
     assert_eq!(publisher.waiting.capacity(), 0);
@@ -164,7 +179,7 @@ fn a_browser_is_cut_off_and_nothing_of_its_page_is_carried_out() {
 }
 
 #[test]
-fn what_is_not_resp_ends_the_connection_with_a_reason() {
+fn input_that_is_not_resp_ends_the_connection_with_a_reason() {
     let long = "x".repeat(LINE_BYTES_MAX + 1);
     for (input, expected) in [
         ("*1\r\n:1\r\n", "-ERR Protocol error: unexpected byte 0x3a as a type\r\n"),
@@ -224,10 +239,8 @@ fn random_bytes_never_panic() {
                 let at = random.below(bytes.len());
                 bytes[at] = random.next() as u8;
             }
-            let mut input = bytes.as_slice();
-            let moment = Moment::default();
-            while publisher.next(&mut input, &mut exchange, &moment).is_some() {}
-            assert!(input.is_empty(), "seed {seed}");
+            feed_at(&mut exchange, &mut publisher, &bytes);
+            assert!(publisher.is_full() || publisher.waiting.is_empty(), "seed {seed}");
         }
     }
 }

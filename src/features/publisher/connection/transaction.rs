@@ -1,10 +1,8 @@
-//! MULTI to EXEC: commands that wait, and commands that are carried out one after the other.
-
-use std::ops::Range;
+//! Transactions: the commands that wait for EXEC, and their execution one after the other.
 
 use crate::engine::redis::resp;
 
-/// Commands since MULTI, as they came.
+/// The commands since MULTI, as they came.
 #[derive(Default)]
 pub struct Queue {
     commands: Vec<u8>,
@@ -13,12 +11,12 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A command was refused: EXEC will carry out none of them.
+    /// Drops all commands, because one was refused: EXEC will execute none.
     pub fn abort(&mut self) {
         *self = Queue { is_aborted: true, ..Queue::default() };
     }
 
-    /// Adds a command; `false`: there is no room, and EXEC will carry out none of them.
+    /// Adds a command; `false`: there is no room, and EXEC will execute none.
     pub fn push(&mut self, command: &[u8], bytes_max: usize, count_max: usize) -> bool {
         if self.is_aborted {
             return true;
@@ -32,24 +30,27 @@ impl Queue {
         true
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// All of them, to be carried out; `None`: one was refused.
-    pub fn into_run(self) -> Option<Run> {
+    /// Returns the commands to be executed; `None`: one was refused.
+    fn into_run(self) -> Option<TransactionRun> {
         if self.is_aborted {
             return None;
         }
         let mut answers = Vec::new();
         resp::write_array(&mut answers, self.count);
-        Some(Run { commands: self.commands, at: 0, answers })
+        Some(TransactionRun { commands: self.commands, at: 0, answers })
     }
 }
 
-/// Answers MULTI, EXEC or DISCARD, where `queue` is since MULTI. Returns what EXEC carries out, which has its answer later.
-pub fn transact(name: &str, queue: &mut Option<Box<Queue>>, output: &mut Vec<u8>) -> Option<Run> {
+/// Answers MULTI, EXEC or DISCARD, where `queue` is there since MULTI. Returns what EXEC executes, which is answered later.
+pub fn transact(
+    name: &str,
+    queue: &mut Option<Box<Queue>>,
+    output: &mut Vec<u8>,
+) -> Option<TransactionRun> {
     if name == "MULTI" {
         match queue {
             Some(_) => resp::write_error(output, "ERR MULTI calls can not be nested"),
@@ -76,27 +77,23 @@ pub fn transact(name: &str, queue: &mut Option<Box<Queue>>, output: &mut Vec<u8>
     run
 }
 
-/// Commands between EXEC and its answer, which goes out as a whole.
-pub struct Run {
+/// The commands between EXEC and its answer, which goes out as a whole.
+pub struct TransactionRun {
     commands: Vec<u8>,
     at: usize,
     /// The answer so far.
     pub answers: Vec<u8>,
 }
 
-impl Run {
-    /// Where the next command lies in `commands`; `None`: that was the last one.
-    pub fn next(&mut self) -> Option<Range<usize>> {
-        let start = self.at;
-        let mut bulks = resp::bulks(self.commands.get(start..).filter(|rest| !rest.is_empty())?)?;
+impl TransactionRun {
+    /// Returns the next command; `None`: that was the last one.
+    pub fn next(&mut self) -> Option<Vec<u8>> {
+        let rest = self.commands.get(self.at..).filter(|rest| !rest.is_empty())?;
+        let mut bulks = resp::bulks(rest)?;
         bulks.by_ref().for_each(drop);
-        self.at = start + bulks.end();
-        Some(start..self.at)
-    }
-
-    /// All commands.
-    pub fn commands(&self) -> &[u8] {
-        &self.commands
+        let command = rest[..bulks.end()].to_vec();
+        self.at += command.len();
+        Some(command)
     }
 }
 
@@ -113,8 +110,7 @@ mod tests {
         assert!(commands.iter().all(|command| queue.push(command, 1000, 3)));
         let mut run = queue.into_run().expect("nothing was refused");
         for command in &commands {
-            let range = run.next().expect("there is one more");
-            assert_eq!(&run.commands()[range], command);
+            assert_eq!(run.next().as_ref(), Some(command));
         }
         assert_eq!((run.next(), run.answers.as_slice()), (None, &b"*3\r\n"[..]));
     }

@@ -1,0 +1,166 @@
+//! The socket of one publisher: its reads, its writes and its end.
+
+use std::io::{ErrorKind, IoSlice, Read, Write};
+
+use mio::event::Event;
+use mio::net::TcpStream;
+
+use crate::clock::Millis;
+use crate::features::publisher::connection::{Publisher, World};
+
+/// Parts of a write: a large message is one of its own.
+const PARTS: usize = 16;
+
+/// Milliseconds that a peer may leave its answers unread while the socket is full.
+const BLOCKED_MAX: Millis = 60_000;
+
+/// The bytes from a peer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum InputState {
+    /// Nothing is to be read before the next event.
+    Idle,
+    /// The connection stands in the queue of those to be read.
+    Queued,
+    /// The peer left too many answers unread: reading continues when they are written.
+    Stalled,
+}
+
+/// The peer's side of the connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum PeerState {
+    Open,
+    /// Its end or an error has been announced: the socket is read up to that.
+    Ending,
+    /// Its end was read.
+    Ended,
+    /// The socket failed, or the connection is cut.
+    Failed,
+}
+
+/// A connection: its protocol and its socket.
+pub struct PublisherSocket {
+    stream: TcpStream,
+    pub publisher: Publisher,
+    /// The time of its admission.
+    since: Millis,
+    pub input: InputState,
+    peer: PeerState,
+    /// The time since which the socket takes nothing; an event tells when it does again.
+    blocked_since: Option<Millis>,
+}
+
+impl PublisherSocket {
+    pub fn new(stream: TcpStream, publisher: Publisher, since: Millis) -> PublisherSocket {
+        PublisherSocket {
+            stream,
+            publisher,
+            since,
+            input: InputState::Idle,
+            peer: PeerState::Open,
+            blocked_since: None,
+        }
+    }
+
+    /// Notes an event. Returns whether there is something to be read, and whether the socket takes bytes again.
+    pub fn note(&mut self, event: &Event) -> (bool, bool) {
+        let is_ending = event.is_read_closed() || event.is_error();
+        if is_ending {
+            self.peer = self.peer.max(PeerState::Ending);
+        }
+        (
+            event.is_readable() || is_ending,
+            event.is_writable() && self.blocked_since.take().is_some(),
+        )
+    }
+
+    /// Reads at most `limit` bytes and executes the commands in them, until a client is owed enough. Returns whether the limit
+    /// was reached.
+    pub fn read(&mut self, world: &mut World<'_>, buffer: &mut [u8], limit: usize) -> bool {
+        self.publisher.take(&[], world);
+        let mut total = 0;
+        let mut is_empty = false;
+        while self.peer < PeerState::Ended && !self.publisher.is_ending() {
+            if self.publisher.is_full() && !self.publisher.is_executing() {
+                self.input = InputState::Stalled;
+                return false;
+            }
+            let is_over = total >= limit;
+            if is_over || self.publisher.has_left() || world.receivers.is_pressed() {
+                self.input = InputState::Queued;
+                return is_over;
+            }
+            if is_empty {
+                break;
+            }
+            let room = buffer.len().min(limit - total);
+            match self.stream.read(&mut buffer[..room]) {
+                Ok(0) => self.peer = PeerState::Ended,
+                Ok(length) => {
+                    total += length;
+                    self.publisher.take(&buffer[..length], world);
+                    // A short read empties the socket, unless its end is behind it, of which no further event would tell.
+                    is_empty = length < room && self.peer == PeerState::Open;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.peer = PeerState::Failed,
+            }
+        }
+        let has_left = self.publisher.has_left();
+        self.input = if has_left { InputState::Queued } else { InputState::Idle };
+        false
+    }
+
+    pub fn write(&mut self, now: Millis) {
+        while !self.publisher.output().is_empty()
+            && self.blocked_since.is_none()
+            && self.peer < PeerState::Failed
+        {
+            let mut parts = [IoSlice::new(&[]); PARTS];
+            let mut count = 0;
+            for (slot, part) in parts.iter_mut().zip(self.publisher.output().parts()) {
+                *slot = IoSlice::new(part);
+                count += 1;
+            }
+            match self.stream.write_vectored(&parts[..count]) {
+                Ok(length) => self.publisher.wrote(length),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.blocked_since = Some(now)
+                }
+                Err(_) => self.peer = PeerState::Failed,
+            }
+        }
+    }
+
+    /// Cuts the connection: nothing more is written.
+    pub fn cut(&mut self) {
+        self.peer = PeerState::Failed;
+    }
+
+    /// Returns whether reading can continue after a stall.
+    pub fn is_relieved(&self) -> bool {
+        self.input == InputState::Stalled && self.blocked_since.is_none()
+    }
+
+    /// Returns when the peer's time is over, if it leaves its answers unread or has yet to give the password.
+    pub fn deadline(&self, auth_millis: Millis) -> Option<Millis> {
+        let unread = self.blocked_since.map(|since| since + BLOCKED_MAX);
+        let is_stranger = !self.publisher.is_authenticated();
+        let stranger = is_stranger.then_some(self.since + auth_millis);
+        unread.into_iter().chain(stranger).min()
+    }
+
+    /// Returns whether nothing is left to write, or nobody to write to.
+    pub fn is_done(&self) -> bool {
+        let is_read = self.peer >= PeerState::Ended && self.input == InputState::Idle;
+        // A transaction is executed even if its publisher has gone.
+        let is_lost = self.peer == PeerState::Failed && !self.publisher.is_executing();
+        let is_over = is_read || self.publisher.is_ending();
+        is_lost || (is_over && self.publisher.output().is_empty())
+    }
+
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+}
