@@ -7,7 +7,6 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use crate::clock::Millis;
-use crate::engine::admission::address_counts::AddressLoad;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::transport::Transport;
@@ -99,11 +98,11 @@ impl Reactor {
 
     fn admit(&mut self, stream: TcpStream, address: IpAddr, purpose: Purpose) {
         // Whom one of them brings is known, and counted, when the head has come.
-        let is_proxy = self.router.proxies.is_proxy(address);
-        if purpose == Purpose::Clients && self.router.proxy_protocol && !is_proxy {
-            return self
-                .router
-                .count_unproxied(address, "is not among proxies, and proxy_protocol is on");
+        let is_proxy = self.router.addresses.proxies.is_proxy(address);
+        let Router { addresses, server, .. } = &mut self.router;
+        if purpose == Purpose::Clients && addresses.requires_header && !is_proxy {
+            let why = "is not among proxies, and proxy_protocol is on";
+            return addresses.count_unproxied(server, address, why);
         }
         if let Some(status) = self.refusal(address, is_proxy, purpose) {
             let metrics = &mut self.router.server.metrics;
@@ -131,11 +130,7 @@ impl Reactor {
         let Router { server, addresses, .. } = &mut self.router;
         match purpose {
             Purpose::Clients if server.is_refusing => Some(503),
-            Purpose::Clients
-                if !is_proxy && addresses.load_with_another(address) == AddressLoad::FarAbove =>
-            {
-                Some(429)
-            }
+            Purpose::Clients if !is_proxy && addresses.is_crowded(address) => Some(429),
             Purpose::Clients if !server.make_room() => Some(503),
             Purpose::Admin if !server.make_admin_room() => Some(503),
             _ => None,
@@ -331,7 +326,7 @@ impl Reactor {
             self.router.server.recount(id, progressed);
         }
         if head.is_proxied {
-            self.router.count_announced(id);
+            self.router.on_announced(id);
         }
         self.buffer = buffer;
         !is_cut
@@ -342,7 +337,7 @@ impl Reactor {
         let bytes_max = self.router.server.bounds.head_bytes_max;
         let client = self.router.server.client(id);
         let is_clients = client.is_some_and(|client| client.route != ADMIN_ROUTE);
-        Head { bytes_max, is_proxied: self.router.proxy_protocol && is_clients }
+        Head { bytes_max, is_proxied: self.router.addresses.requires_header && is_clients }
     }
 
     /// The peer has ended its side.

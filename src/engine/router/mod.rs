@@ -1,7 +1,7 @@
 //! What is served where: the calls from the loop to the handlers of the routes.
 
-mod admin;
 mod addresses;
+mod admin;
 pub mod files;
 mod messages;
 mod orders;
@@ -11,7 +11,7 @@ mod requests;
 
 use crate::clock::{Millis, RateLimit};
 use crate::config::Config;
-use crate::engine::admission::address_counts::{AddressCounts, AddressLoad};
+use crate::engine::admission::address_counts::AddressLoad;
 use crate::engine::client::ClientEvent;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Method, Request, Response};
@@ -20,10 +20,10 @@ use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign
 use crate::engine::origin::Origins;
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
+use addresses::{CROWDED, peer};
+pub use addresses::{ClientAddresses, ProxyPolicy};
 use admin::Admin;
 pub use admin::Health;
-use addresses::CROWDED;
-pub use addresses::ProxyPolicy;
 use files::Files;
 use plain::LEAVING;
 pub(crate) use refusals::fault_of;
@@ -35,14 +35,8 @@ pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
 pub struct Router {
     /// The connections and the verbs on them.
     pub server: Server,
-    /// Clients per address, if they are limited.
-    pub addresses: AddressCounts,
-    /// The proxies that are believed.
-    pub proxies: Box<dyn ProxyPolicy>,
-    /// Whether clients connect by them alone, each with a PROXY header.
-    pub proxy_protocol: bool,
-    /// For words of theirs that cannot be understood.
-    proxies_logged: RateLimit,
+    /// The addresses of clients.
+    pub addresses: ClientAddresses,
     pub health: Health,
     /// Connections of publishers.
     pub publishers: usize,
@@ -80,16 +74,12 @@ impl Router {
         server: Server,
         routes: Vec<Route>,
         prefix: String,
-        proxies: Box<dyn ProxyPolicy>,
+        addresses: ClientAddresses,
     ) -> Router {
         assert!(routes.len() <= ROUTES_MAX, "routes are numbered in a byte");
-        let addresses = AddressCounts::new(server.bounds().clients_per_address_max);
         Router {
             server,
             addresses,
-            proxies,
-            proxy_protocol: false,
-            proxies_logged: RateLimit::default(),
             health: Health::default(),
             publishers: 0,
             had_large_payload: false,
@@ -117,7 +107,7 @@ impl Router {
 
     /// The settings were read again: what can change without dropping a client changes now.
     pub fn reload(&mut self, config: &Config) {
-        self.proxies = Box::new(config.proxies.clone());
+        self.addresses.proxies = Box::new(config.proxies.clone());
         if let Some(signer) = config.signer() {
             self.server.signer = signer;
         }
@@ -147,7 +137,12 @@ impl Router {
                 }
                 self.server.respond(id, &response);
             }
-            ClientEvent::Unproxied => self.refuse_unproxied(id),
+            ClientEvent::Unproxied => {
+                let why = "sent no PROXY header of version 2, or one too long";
+                let address = peer(&mut self.server, id);
+                self.addresses.count_unproxied(&mut self.server, address, why);
+                self.server.terminate(id);
+            }
             ClientEvent::Text(text) => self.on_message(id, Message::Text(text.as_str())),
             ClientEvent::Binary(bytes) => self.on_message(id, Message::Binary(&bytes)),
             ClientEvent::Violation(close) => self.server.close(id, close),
@@ -235,7 +230,7 @@ impl Router {
         if let Some(response) = self.answer_probe(&request) {
             return self.server.respond(id, &response.answering(method));
         }
-        let request = self.locate(id, request);
+        let request = self.addresses.locate(&mut self.server, id, request);
         if self.addresses.load(id) == AddressLoad::FarAbove {
             return self.refuse_crowded(id, method);
         }
@@ -254,6 +249,21 @@ impl Router {
         }
     }
 
+    /// Counts a client under the address of its PROXY header, though its request is not complete.
+    pub(crate) fn on_announced(&mut self, id: ConnId) {
+        if self.addresses.count_announced(&mut self.server, id) {
+            self.refuse_crowded(id, Method::Get);
+        }
+    }
+
+    /// Refuses a connection of an address that is far above its limit, and frees its slot at once: while it lingers it would
+    /// take the slot from the clients of all others.
+    fn refuse_crowded(&mut self, id: ConnId, method: Method) {
+        let response = Response::text(429, CROWDED).with("Retry-After", "5").answering(method);
+        self.complain_of_answer(id, None, &response);
+        self.server.turn_away(id, &response);
+    }
+
     /// The answer that makes a handshake a WebSocket, or the one that refuses it.
     fn accept(
         &mut self,
@@ -269,7 +279,10 @@ impl Router {
             return Err(Response::text(503, text).with("Retry-After", "5"));
         }
         let is_above = self.addresses.load(id) > AddressLoad::Within;
-        if is_above && !(request.is_upgrade() && self.has_unresponsive_neighbour(id)) {
+        if is_above
+            && !(request.is_upgrade()
+                && self.addresses.has_unresponsive_neighbour(&self.server, id))
+        {
             return Err(Response::text(429, CROWDED).with("Retry-After", "5"));
         }
         request.accept(self.server.options[number].protocol(request))
@@ -302,7 +315,7 @@ impl Router {
                     self.server.vacate_unproven();
                 }
                 let is_above = self.addresses.load(id) > AddressLoad::Within;
-                if is_above && !self.replace_unresponsive(id) {
+                if is_above && !self.addresses.replace_unresponsive(&mut self.server, id) {
                     self.server.close(id, Close::busy(1000, CROWDED));
                 }
             }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Router;
+use super::addresses::peer;
 use super::plain::paths;
 use crate::engine::bounds::Bounds;
 use crate::engine::client::http::{Request, Response};
@@ -26,7 +27,8 @@ impl Router {
         if response.status < 400 {
             return;
         }
-        let address = request.and_then(Request::known_address).unwrap_or_else(|| self.peer(id));
+        let address =
+            request.and_then(Request::known_address).unwrap_or_else(|| peer(&mut self.server, id));
         let origin = Origin { path: request.map(Request::path), address: Some(address) };
         let weight = weight(request, response, self.health.draining);
         let Router { server, routes, .. } = self;
@@ -44,7 +46,7 @@ impl Router {
 
     /// Tells the operator of a page that may not connect, with the setting that lets it in.
     pub(super) fn complain_of_page(&mut self, id: ConnId, request: &Request) {
-        let address = request.known_address().unwrap_or_else(|| self.peer(id));
+        let address = request.known_address().unwrap_or_else(|| peer(&mut self.server, id));
         let from = Origin { path: Some(request.path()), address: Some(address) };
         self.server.complain("4505", Weight::Curable, from, || {
             let page = shown(request.header("origin").unwrap_or_default());

@@ -202,7 +202,7 @@ fn one_address_cannot_hold_the_handshakes_with_what_it_does_not_finish() {
     assert_eq!(world.ask(PROXY, &other).1, OPENED);
     // Those that other proxies bring are counted when their head says of whom they speak.
     let mut world = World::new(true);
-    world.reactor.router.proxies = Box::new(proxies("10.0.0.0/8"));
+    world.reactor.router.addresses.proxies = Box::new(proxies("10.0.0.0/8"));
     for _ in 0..20 {
         let id = world.dial(PROXY);
         world.say(id, &header(0x21, [10, 0, 0, 2], 0));
