@@ -162,6 +162,7 @@
 //! | 1 | [`engine::slots`] | numbered places that never move |
 //! | 1 | [`observe`] | metrics, log lines, and the service manager's view |
 //! | 0 | [`suggestion`] | the known name that is nearest to an unknown one |
+//! | 0 | [`manual`] | the manual's chapters, for rustdoc and for `oneloop help TOPIC` |
 //! | 0 | [`clock`] | time, as it is handed to everything |
 //!
 //! Inside a room of several files, imports make no circle.
@@ -174,6 +175,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod features;
+pub mod manual;
 pub mod observe;
 pub mod push;
 pub mod serve;

@@ -117,6 +117,7 @@ fn paper_text(paper: Artifact) -> Cow<'static, str> {
         Artifact::Dashboard => cli::dashboard().into(),
         Artifact::Completions(shell) => config::completions(shell).into(),
         Artifact::Man => config::man().into(),
+        Artifact::Chapter(chapter) => cli::chapter(chapter).into(),
         Artifact::Socket => unit::socket().into(),
         Artifact::Service { config, drain_seconds } => {
             let program = std::env::current_exe().unwrap_or("/usr/local/bin/oneloop".into());

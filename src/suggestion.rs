@@ -1,11 +1,8 @@
-//! What someone may have meant by a name that does not exist.
+//! The nearest known name to one that does not exist.
 
-/// The end of a message: the nearest of the known names, `mark` before it, or nothing when none is near.
+/// Returns the end of a message: the nearest known name behind `mark`, or nothing if none is near.
 pub(crate) fn suggestion(mark: &str, unknown: &str, known: impl Iterator<Item = String>) -> String {
-    match nearest(unknown, known) {
-        Some(name) => format!("; did you mean {mark}{name}?"),
-        None => String::new(),
-    }
+    nearest(unknown, known).map_or(String::new(), |name| format!("; did you mean {mark}{name}?"))
 }
 
 fn nearest(unknown: &str, known: impl Iterator<Item = String>) -> Option<String> {

@@ -3,6 +3,7 @@
 mod dashboard;
 mod dial;
 mod doctor;
+mod help;
 mod look;
 mod numbers;
 mod publish;
@@ -15,6 +16,7 @@ pub mod websocket_client;
 
 pub use dashboard::dashboard;
 pub use doctor::{DoctorEnvironment, doctor};
+pub use help::{chapter, metrics_markdown};
 pub use publish::publish;
 pub use subscribe::{Terminal, subscribe};
 pub use top::top;

@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use lexopt::{Arg, Parser};
 
 use super::command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
-use super::commands::{COMMANDS, Verb, names, row};
+use super::commands::{COMMANDS, Row, Verb, listed};
 use super::completions::Shell;
 use super::setting::Setting;
 use super::table;
 use super::value::{Value, is_truth, parse_duration, quote};
+use crate::manual::CHAPTERS;
 use crate::suggestion::suggestion;
 
 /// Ten years: a longer life is a slip of the unit.
@@ -19,7 +20,7 @@ const SUB_BYTES_MAX: usize = 255;
 /// The command line, read but not yet applied to anything.
 #[derive(Default)]
 pub(super) struct Line {
-    /// `None` where it could not be made out; then there is a problem.
+    /// `None` if it is unknown; then there is a problem.
     pub(super) command: Option<Command>,
     /// `--config`.
     pub(super) config_file: Option<OsString>,
@@ -27,27 +28,70 @@ pub(super) struct Line {
     pub(super) problems: Vec<String>,
 }
 
-/// What only some commands take.
+/// Arguments that only some commands take.
 #[derive(Default)]
 struct Extras {
-    check: bool,
-    sub: Option<Value>,
-    topics: Option<Value>,
-    may: Option<Value>,
-    ttl: Option<Value>,
-    admin: bool,
-    server: Option<Value>,
-    once: bool,
-    url: Option<Value>,
-    token: Option<Value>,
-    origin: Option<Value>,
-    wait: Option<Value>,
-    since: Option<Value>,
-    count: Option<Value>,
-    pid: Option<Value>,
-    json: bool,
-    socket: bool,
+    /// Flags of the command's own row; of several the last one counts.
+    flags: Vec<(&'static str, Value)>,
     words: Vec<OsString>,
+}
+
+impl Extras {
+    fn take(&mut self, flag: &str) -> Option<Value> {
+        let at = self.flags.iter().rposition(|(name, _)| *name == flag)?;
+        Some(self.flags.swap_remove(at).1)
+    }
+
+    fn text(&mut self, flag: &str) -> Result<Option<String>, String> {
+        self.take(flag).map(|value| value.text().map(str::to_owned)).transpose()
+    }
+
+    /// Returns a text that goes into a request, where a line break would begin another line of it.
+    fn request_line(&mut self, flag: &str) -> Result<Option<String>, String> {
+        match self.text(flag)? {
+            Some(text) if text.chars().any(char::is_control) => {
+                Err("a control character is in it".to_owned())
+            }
+            text => Ok(text),
+        }
+    }
+
+    /// Returns a number from 1 to `max`.
+    fn whole_number(&mut self, flag: &str, max: u64) -> Result<Option<u64>, String> {
+        let Some(value) = self.take(flag) else { return Ok(None) };
+        match u64::try_from(value.number(false)?) {
+            Ok(number) if (1..=max).contains(&number) => Ok(Some(number)),
+            _ => Err(value.is_not("a whole number of at least 1")),
+        }
+    }
+
+    fn pid(&mut self) -> Result<Option<u32>, String> {
+        let number = self.whole_number("pid", i32::MAX as u64)?;
+        Ok(number.and_then(|number| u32::try_from(number).ok()))
+    }
+
+    fn list(&mut self, flag: &str) -> Result<Vec<String>, String> {
+        self.take(flag).map_or(Ok(Vec::new()), |value| value.words())
+    }
+
+    fn seconds(&mut self, flag: &str) -> Result<Option<u64>, String> {
+        let Some(value) = self.take(flag) else { return Ok(None) };
+        match value.text().ok().and_then(parse_duration) {
+            Some(seconds) if (1..=TTL_SECONDS_MAX).contains(&seconds) => Ok(Some(seconds)),
+            _ => Err(value.is_not("a time like 90s, 15m, 1h or 30d, of at most 3650d")),
+        }
+    }
+
+    /// Returns the user of `--sub`.
+    fn sub(&mut self) -> Result<Option<String>, String> {
+        let Some(value) = self.take("sub") else { return Ok(None) };
+        let text = value.text()?;
+        let fits = (1..=SUB_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+        match fits {
+            true => Ok(Some(text.to_owned())),
+            false => Err(value.is_not("1 to 255 bytes without control characters")),
+        }
+    }
 }
 
 /// Reads the arguments without the program's name. The command is the first of them or left out.
@@ -55,16 +99,14 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
     let mut line = Line::default();
     let mut args = args.into_iter().peekable();
     let named = args.peek().and_then(|first| first.to_str());
-    match named {
-        Some("help") => return line.only(Command::Help),
-        Some("version") => return line.only(Command::Version),
-        _ => {}
+    if named == Some("version") {
+        return line.only(Command::Version);
     }
     let found = named.and_then(|name| COMMANDS.iter().find(|row| row.name == name));
     if found.is_some() {
         args.next();
     }
-    let verb = found.map_or(Verb::Serve, |row| row.verb);
+    let row = found.unwrap_or(&COMMANDS[0]);
     let mut extras = Extras::default();
     let mut parser = Parser::from_args(args);
     loop {
@@ -75,7 +117,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
             Ok(Some(Arg::Value(word))) => extras.words.push(word),
             Ok(Some(Arg::Long(flag))) => {
                 let flag = flag.to_owned();
-                line.take_flag(verb, &flag, &mut parser, &mut extras);
+                line.take_flag(row, &flag, &mut parser, &mut extras);
             }
             Ok(Some(Arg::Short(letter))) => {
                 line.problems.push(format!("unknown flag -{}", letter.escape_debug()));
@@ -84,7 +126,13 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
             Err(error) => line.problems.push(error.to_string()),
         }
     }
-    line.command = match verb {
+    let takes_no_word =
+        matches!(row.verb, Verb::Top | Verb::Doctor | Verb::Dashboard | Verb::Unit | Verb::Man);
+    if let Some(word) = extras.words.first().filter(|_| takes_no_word) {
+        let word = quote(&word.to_string_lossy());
+        line.problems.push(format!("{word} has no meaning here: oneloop {}", row.usage));
+    }
+    line.command = match row.verb {
         Verb::Serve => line.serve(extras),
         Verb::Token => line.token(extras),
         Verb::Explain => line.explain(extras),
@@ -92,10 +140,11 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         Verb::Subscribe => line.subscribe(extras),
         Verb::Top => line.top(extras),
         Verb::Doctor => line.doctor(extras),
-        Verb::Unit => line.unit(&extras),
-        Verb::Completions => line.completions(&extras),
-        Verb::Man => line.print(verb, &extras, Artifact::Man),
-        Verb::Dashboard => line.print(verb, &extras, Artifact::Dashboard),
+        Verb::Unit => line.unit(extras),
+        Verb::Completions => line.completions(row, &extras),
+        Verb::Man => Some(Command::Print(Artifact::Man)),
+        Verb::Dashboard => Some(Command::Print(Artifact::Dashboard)),
+        Verb::Help => line.help(&extras),
     };
     line
 }
@@ -122,109 +171,76 @@ impl Line {
         Line { command: Some(command), ..Line::default() }
     }
 
-    fn take_flag(&mut self, verb: Verb, flag: &str, parser: &mut Parser, extras: &mut Extras) {
-        let extra = match (verb, flag) {
-            (Verb::Serve, "check") => return extras.check = true,
-            (Verb::Token, "admin") => return extras.admin = true,
-            (Verb::Unit, "socket") => return extras.socket = true,
-            (Verb::Top, "once") => return extras.once = true,
-            (Verb::Subscribe, "json") => return extras.json = true,
-            (Verb::Publish | Verb::Subscribe, "pid") => Some(&mut extras.pid),
-            (Verb::Subscribe, "url") => Some(&mut extras.url),
-            (Verb::Subscribe, "sub") => Some(&mut extras.sub),
-            (Verb::Subscribe, "token") => Some(&mut extras.token),
-            (Verb::Subscribe, "since") => Some(&mut extras.since),
-            (Verb::Subscribe, "count") => Some(&mut extras.count),
-            (Verb::Top, "admin") => Some(&mut extras.server),
-            (Verb::Doctor, "url") => Some(&mut extras.url),
-            (Verb::Doctor, "token") => Some(&mut extras.token),
-            (Verb::Doctor, "origin") => Some(&mut extras.origin),
-            (Verb::Doctor, "wait") => Some(&mut extras.wait),
-            (Verb::Token, "sub") => Some(&mut extras.sub),
-            (Verb::Token, "topics") => Some(&mut extras.topics),
-            (Verb::Token, "may") => Some(&mut extras.may),
-            (Verb::Token, "ttl") => Some(&mut extras.ttl),
-            _ => None,
-        };
-        let setting = table::by_flag(flag).filter(|_| row(verb).takes_settings);
-        let is_config = flag == "config" && row(verb).takes_config();
-        if extra.is_none() && setting.is_none() && !is_config {
-            let owner = COMMANDS.iter().find(|row| row.flags.iter().any(|own| own.name == flag));
-            self.problems.push(match owner {
-                Some(owner) => format!("--{flag} belongs to `oneloop {}`", owner.name),
-                None if flag == "config" || table::by_flag(flag).is_some() => {
-                    format!("--{flag} is a setting: {} has no use for it", row(verb).name)
-                }
-                None => unknown_flag(flag),
-            });
-            return skip_value(parser);
-        }
-        let is_switch = extra.is_none() && setting.is_some_and(Setting::is_switch);
-        let value = match if is_switch { Ok(switch(parser)) } else { parser.value() } {
-            Ok(value) => value,
-            Err(_) => {
-                return self.problems.push(format!("--{flag} needs a value after it"));
+    fn take_flag(&mut self, row: &Row, flag: &str, parser: &mut Parser, extras: &mut Extras) {
+        let own = row.flags.iter().find(|own| own.name == flag);
+        let setting = table::by_flag(flag).filter(|_| row.takes_settings);
+        let value = match (own, setting) {
+            (Some(own), _) if own.value.is_empty() => {
+                return extras.flags.push((own.name, Value::Truth(true)));
             }
+            (None, None) if flag != "config" || !row.takes_config() => {
+                self.problems.push(misplaced(row, flag));
+                return skip_value(parser);
+            }
+            (None, Some(setting)) if setting.is_switch() => Ok(switch(parser)),
+            _ => parser.value(),
         };
-        match (extra, setting) {
-            (Some(extra), _) => *extra = Some(value.into()),
+        let Ok(value) = value else {
+            return self.problems.push(format!("--{flag} needs a value after it"));
+        };
+        match (own, setting) {
+            (Some(own), _) => extras.flags.push((own.name, value.into())),
             (None, Some(setting)) => self.settings.push((setting, value.into())),
             (None, None) => self.config_file = Some(value),
         }
     }
 
-    fn serve(&mut self, extras: Extras) -> Option<Command> {
+    fn serve(&mut self, mut extras: Extras) -> Option<Command> {
         for word in &extras.words {
             let word = word.to_string_lossy();
-            let commands = COMMANDS.iter().map(|row| row.name.to_owned());
-            let meant = suggestion("", &word, commands);
-            let (word, names) = (quote(&word), names());
+            let meant = suggestion("", &word, COMMANDS.iter().map(|row| row.name.to_owned()));
+            let (word, names) = (quote(&word), listed(COMMANDS.iter().map(|row| row.name)));
             self.problems
                 .push(format!("{word} is no command{meant}; the command stands first: {names}"));
         }
-        Some(Command::Serve { check: extras.check })
+        Some(Command::Serve { check: extras.take("check").is_some() })
     }
 
-    fn token(&mut self, extras: Extras) -> Option<Command> {
+    fn token(&mut self, mut extras: Extras) -> Option<Command> {
         if !extras.words.is_empty() {
             self.problems.push("token takes flags only: --sub, --topics, --may, --ttl".to_owned());
         }
-        let sub = match extras.sub {
-            Some(sub) => self.checked("--sub", sub.text().and_then(|text| subject(text, &sub))),
-            None => self
-                .checked("--sub", Err("it is missing; name the user, as in --sub 42".to_owned())),
-        };
-        let topics = extras.topics.map_or(Ok(Vec::new()), |value| value.words());
-        let may = extras.may.map_or(Ok(Vec::new()), |value| value.words());
-        let ttl = extras.ttl.map_or(Ok(3600), |value| ttl_seconds(&value));
-        let (topics, may) = (self.checked("--topics", topics), self.checked("--may", may));
-        let ttl_seconds = self.checked("--ttl", ttl);
+        let missing = || "it is missing; name the user, as in --sub 42".to_owned();
+        let sub = self.checked("--sub", extras.sub().and_then(|sub| sub.ok_or_else(missing)));
+        let topics = self.checked("--topics", extras.list("topics"));
+        let may = self.checked("--may", extras.list("may"));
+        let ttl = self.checked("--ttl", extras.seconds("ttl"));
         Some(Command::Token {
             sub: sub?,
             topics: topics?,
             may: may?,
-            ttl_seconds: ttl_seconds?,
-            admin: extras.admin,
+            ttl_seconds: ttl?.unwrap_or(3600),
+            admin: extras.take("admin").is_some(),
         })
     }
 
     /// The words are not quoted in messages: one of them is a token.
     fn explain(&mut self, extras: Extras) -> Option<Command> {
-        let count = extras.words.len();
         let words = extras.words.into_iter().map(|word| word.into_string().ok());
         match words.collect::<Option<Vec<_>>>().map(<[String; 2]>::try_from) {
             Some(Ok([token, topic])) => return Some(Command::Explain { token, topic }),
-            Some(Err(_)) => self
-                .problems
-                .push(format!("explain takes two words, TOKEN and TOPIC; {count} were given")),
+            Some(Err(words)) => self.problems.push(format!(
+                "explain takes two words, TOKEN and TOPIC; {} were given",
+                words.len()
+            )),
             None => self.problems.push("explain: TOKEN and TOPIC must be UTF-8".to_owned()),
         }
         None
     }
 
     /// The data is shown in no message: it is somebody's.
-    fn publish(&mut self, extras: Extras) -> Option<Command> {
-        let pid = self.checked("--pid", pid(extras.pid));
+    fn publish(&mut self, mut extras: Extras) -> Option<Command> {
+        let pid = self.checked("--pid", extras.pid());
         let mut words = extras.words.into_iter();
         let channel = words.next().map(OsString::into_string);
         let data = words.next().filter(|data| data != "-").map(OsString::into_encoded_bytes);
@@ -242,86 +258,78 @@ impl Line {
         None
     }
 
-    fn subscribe(&mut self, extras: Extras) -> Option<Command> {
-        let words = extras.words.into_iter().map(OsString::into_string);
+    fn subscribe(&mut self, mut extras: Extras) -> Option<Command> {
+        let words = std::mem::take(&mut extras.words).into_iter().map(OsString::into_string);
         let topics = words.collect::<Result<Vec<_>, _>>();
         let topics = topics.map_err(|_| "a topic must be UTF-8".to_owned());
-        let sub = match extras.sub {
-            Some(sub) => {
-                self.checked("--sub", sub.text().and_then(|text| subject(text, &sub))).map(Some)
-            }
-            None => Some(None),
-        };
-        if sub.as_ref().is_some_and(Option::is_some) && extras.token.is_some() {
+        let sub = self.checked("--sub", extras.sub());
+        let token = extras.request_line("token");
+        if matches!((&sub, &token), (Some(Some(_)), Ok(Some(_)))) {
             self.problems.push("--sub and --token are both given: keep one of them".to_owned());
         }
         Some(Command::Subscribe(SubscribeOptions {
-            url: self.checked("--url", line_of_request(extras.url))?,
-            token: self.checked("--token", line_of_request(extras.token))?,
-            since: self.checked("--since", line_of_request(extras.since))?,
-            count: self.checked("--count", whole_number(extras.count, u64::MAX))?,
-            pid: self.checked("--pid", pid(extras.pid))?,
+            url: self.checked("--url", extras.request_line("url"))?,
+            token: self.checked("--token", token)?,
+            since: self.checked("--since", extras.request_line("since"))?,
+            count: self.checked("--count", extras.whole_number("count", u64::MAX))?,
+            pid: self.checked("--pid", extras.pid())?,
             topics: self.checked("TOPIC", topics)?,
             sub: sub?,
-            json: extras.json,
+            json: extras.take("json").is_some(),
         }))
     }
 
-    fn top(&mut self, extras: Extras) -> Option<Command> {
-        self.no_words(Verb::Top, &extras);
-        let admin = self.checked("--admin", text(extras.server));
-        Some(Command::Top { admin: admin?, once: extras.once })
+    fn top(&mut self, mut extras: Extras) -> Option<Command> {
+        let admin = self.checked("--admin", extras.text("admin"));
+        Some(Command::Top { admin: admin?, once: extras.take("once").is_some() })
     }
 
-    fn doctor(&mut self, extras: Extras) -> Option<Command> {
-        self.no_words(Verb::Doctor, &extras);
-        let wait = extras.wait.map(|value| ttl_seconds(&value)).transpose();
+    fn doctor(&mut self, mut extras: Extras) -> Option<Command> {
         Some(Command::Doctor(ProbeOptions {
-            url: self.checked("--url", line_of_request(extras.url))?,
-            token: self.checked("--token", line_of_request(extras.token))?,
-            origin: self.checked("--origin", line_of_request(extras.origin))?,
-            wait_seconds: self.checked("--wait", wait)?,
+            url: self.checked("--url", extras.request_line("url"))?,
+            token: self.checked("--token", extras.request_line("token"))?,
+            origin: self.checked("--origin", extras.request_line("origin"))?,
+            wait_seconds: self.checked("--wait", extras.seconds("wait"))?,
         }))
     }
 
-    fn print(&mut self, verb: Verb, extras: &Extras, paper: Artifact) -> Option<Command> {
-        self.no_words(verb, extras);
+    fn unit(&mut self, mut extras: Extras) -> Option<Command> {
+        let config = self.config_file.take().map(OsString::into_string).transpose();
+        let config =
+            self.checked("--config", config.map_err(|_| "the file's name is not UTF-8".to_owned()));
+        let paper = match extras.take("socket") {
+            Some(_) => Artifact::Socket,
+            None => Artifact::Service { config: config?, drain_seconds: 0 },
+        };
         Some(Command::Print(paper))
     }
 
-    fn unit(&mut self, extras: &Extras) -> Option<Command> {
-        let config = match self.config_file.take().map(OsString::into_string).transpose() {
-            Ok(config) => config,
-            Err(_) => {
-                self.problems.push("--config: the file's name is not UTF-8".to_owned());
-                None
-            }
-        };
-        let paper = if extras.socket {
-            Artifact::Socket
-        } else {
-            Artifact::Service { config, drain_seconds: 0 }
-        };
-        self.print(Verb::Unit, extras, paper)
-    }
-
-    fn completions(&mut self, extras: &Extras) -> Option<Command> {
+    fn completions(&mut self, row: &Row, extras: &Extras) -> Option<Command> {
         let shell = match &extras.words[..] {
             [word] => Shell::ALL.iter().find(|(name, _)| word == name).map(|(_, shell)| *shell),
             _ => None,
         };
         if shell.is_none() {
-            self.problems
-                .push(format!("one shell is named: oneloop {}", row(Verb::Completions).usage));
+            self.problems.push(format!("one shell is named: oneloop {}", row.usage));
         }
         shell.map(|shell| Command::Print(Artifact::Completions(shell)))
     }
 
-    fn no_words(&mut self, verb: Verb, extras: &Extras) {
-        if let Some(word) = extras.words.first() {
-            let (word, usage) = (quote(&word.to_string_lossy()), row(verb).usage);
-            self.problems.push(format!("{word} has no meaning here: oneloop {usage}"));
+    /// A command's name is no topic: its usage is in the general help.
+    fn help(&mut self, extras: &Extras) -> Option<Command> {
+        let words: Vec<_> = extras.words.iter().map(|word| word.to_string_lossy()).collect();
+        let topic = words.join(" ");
+        if words.is_empty() || COMMANDS.iter().any(|row| row.name == topic) {
+            return Some(Command::Help);
         }
+        let chapter = CHAPTERS.iter().find(|chapter| chapter.name == topic);
+        if chapter.is_none() {
+            let names = CHAPTERS.iter().map(|chapter| chapter.name);
+            let meant = suggestion("", &topic, names.clone().map(str::to_owned));
+            let (topic, names) = (quote(&topic), listed(names));
+            self.problems.push(format!("{topic} is no topic{meant}; name one of {names}"));
+        }
+        chapter.map(|chapter| Command::Print(Artifact::Chapter(chapter)))
     }
 
     fn checked<T>(&mut self, flag: &str, value: Result<T, String>) -> Option<T> {
@@ -329,56 +337,20 @@ impl Line {
     }
 }
 
-fn unknown_flag(flag: &str) -> String {
+/// Says why a command does not take this flag.
+fn misplaced(row: &Row, flag: &str) -> String {
+    let owner = COMMANDS.iter().find(|row| row.flags.iter().any(|own| own.name == flag));
+    if let Some(owner) = owner {
+        return format!("--{flag} belongs to `oneloop {}`", owner.name);
+    }
+    if flag == "config" || table::by_flag(flag).is_some() {
+        return format!("--{flag} is a setting: {} has no use for it", row.name);
+    }
     let own = ["config", "check", "help", "version"].map(str::to_owned);
     let settings = table::all().filter(|setting| !setting.is_variable_only());
     let known = settings.map(|setting| setting.flag()[2..].to_owned()).chain(own);
     let meant = suggestion("--", flag, known);
     format!("unknown flag --{}{meant}", flag.escape_debug())
-}
-
-/// What was given, if it was.
-fn text(value: Option<Value>) -> Result<Option<String>, String> {
-    value.map(|value| value.text().map(str::to_owned)).transpose()
-}
-
-/// The same for what goes into a request, where a line break would begin another line of it.
-fn line_of_request(value: Option<Value>) -> Result<Option<String>, String> {
-    match text(value)? {
-        Some(text) if text.chars().any(char::is_control) => {
-            Err("a control character is in it".to_owned())
-        }
-        text => Ok(text),
-    }
-}
-
-fn pid(value: Option<Value>) -> Result<Option<u32>, String> {
-    let number = whole_number(value, i32::MAX as u64)?;
-    Ok(number.and_then(|number| u32::try_from(number).ok()))
-}
-
-/// From 1 to `max`.
-fn whole_number(value: Option<Value>, max: u64) -> Result<Option<u64>, String> {
-    let Some(value) = value else { return Ok(None) };
-    match u64::try_from(value.number(false)?) {
-        Ok(number) if (1..=max).contains(&number) => Ok(Some(number)),
-        _ => Err(value.is_not("a whole number of at least 1")),
-    }
-}
-
-fn subject(text: &str, value: &Value) -> Result<String, String> {
-    let fits = (1..=SUB_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
-    match fits {
-        true => Ok(text.to_owned()),
-        false => Err(value.is_not("1 to 255 bytes without control characters")),
-    }
-}
-
-fn ttl_seconds(value: &Value) -> Result<u64, String> {
-    match value.text().ok().and_then(parse_duration) {
-        Some(seconds) if (1..=TTL_SECONDS_MAX).contains(&seconds) => Ok(seconds),
-        _ => Err(value.is_not("a time like 90s, 15m, 1h or 30d, of at most 3650d")),
-    }
 }
 
 #[cfg(test)]
@@ -424,7 +396,12 @@ mod tests {
         assert_eq!((visit.url.as_deref(), visit.token), (Some("wss://h/ws"), None));
         let printed = line(&["dashboard"]).command;
         assert!(matches!(printed, Some(Command::Print(Artifact::Dashboard))));
-        assert!(matches!(line(&["token", "--help"]).command, Some(Command::Help)));
+        for help in [&["token", "--help"][..], &["help"], &["help", "token"]] {
+            assert!(matches!(line(help).command, Some(Command::Help)));
+        }
+        let chapter = line(&["help", "streams"]).command;
+        let Some(Command::Print(Artifact::Chapter(streams))) = chapter else { panic!("a chapter") };
+        assert_eq!(streams.name, "streams");
         assert!(matches!(line(&["-V"]).command, Some(Command::Version)));
     }
 
@@ -495,6 +472,12 @@ mod tests {
             (&["man", "--config", "x"], "--config is a setting: man has no use for it"),
             (&["completions"], "one shell is named: oneloop completions bash|zsh|fish"),
             (&["completions", "csh"], "one shell is named"),
+            (&["help", "stream"], "\"stream\" is no topic; did you mean streams?; name one of"),
+            (
+                &["help", "protocol", "tokens"],
+                "\"protocol tokens\" is no topic; did you mean tokens?",
+            ),
+            (&["help", "--once"], "--once belongs to `oneloop top`"),
             (&["explain", "hunter2"], "explain takes two words, TOKEN and TOPIC; 1 were given"),
             (&["explain", "hunter2", "a", "b"], "3 were given"),
         ];

@@ -1,24 +1,37 @@
-//! What the program is asked to do.
+//! Commands of the program, as parsed.
 
 use super::completions::Shell;
+use crate::manual::Chapter;
 
-/// What to do.
 pub enum Command {
     /// Serve until a drain; with `check`, read the settings and exit.
-    Serve { check: bool },
+    Serve {
+        check: bool,
+    },
     /// Print a token with these claims, valid for `ttl_seconds`. Topics and grants are not checked yet.
-    Token { sub: String, topics: Vec<String>, may: Vec<String>, ttl_seconds: u64, admin: bool },
-    /// Say whether a token hears a topic, and by which rule.
-    Explain { token: String, topic: String },
-    /// Publish one message.
+    Token {
+        sub: String,
+        topics: Vec<String>,
+        may: Vec<String>,
+        ttl_seconds: u64,
+        admin: bool,
+    },
+    /// Say whether a token receives a topic, and by which rule.
+    Explain {
+        token: String,
+        topic: String,
+    },
     Publish(PublishOptions),
-    /// Listen as a client does, and print what comes.
+    /// Subscribe as a client does, and print each message.
     Subscribe(SubscribeOptions),
-    /// Show the live state of the server whose admin listener is there; `None`: where the settings say.
-    Top { admin: Option<String>, once: bool },
-    /// Say what stands between this machine and the settings.
+    /// Show the state of the server with this admin address; `None`: the one of the settings.
+    Top {
+        admin: Option<String>,
+        once: bool,
+    },
+    /// Report problems of this machine with the settings.
     Doctor(ProbeOptions),
-    /// Print something that is made to be kept in a file.
+    /// Print a text that is made to be kept in a file.
     Print(Artifact),
     /// Print [`super::help`].
     Help,
@@ -29,28 +42,28 @@ pub enum Command {
 /// One message to publish.
 pub struct PublishOptions {
     pub channel: String,
-    /// `None`: it comes by stdin.
+    /// `None`: read stdin.
     pub data: Option<Vec<u8>>,
-    /// The process whose settings are taken.
+    /// The process to take the settings from.
     pub pid: Option<u32>,
 }
 
-/// How to listen in a terminal; what is left out follows from the settings.
+/// Options of `subscribe`; the settings give the missing ones.
 #[derive(Default)]
 pub struct SubscribeOptions {
     pub url: Option<String>,
     pub sub: Option<String>,
-    /// `-`: it comes by stdin.
+    /// `-`: read stdin.
     pub token: Option<String>,
     pub since: Option<String>,
     pub count: Option<u64>,
     pub json: bool,
     pub topics: Vec<String>,
-    /// The process whose settings are taken.
+    /// The process to take the settings from.
     pub pid: Option<u32>,
 }
 
-/// Which public address is tried, and how; what is left out follows from the settings.
+/// Options of `doctor` for the public address; the settings give the missing ones.
 #[derive(Default)]
 pub struct ProbeOptions {
     pub url: Option<String>,
@@ -59,17 +72,19 @@ pub struct ProbeOptions {
     pub wait_seconds: Option<u64>,
 }
 
-/// What can be printed for a file.
+/// A text to be kept in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Artifact {
-    /// A dashboard for Grafana.
+    /// For Grafana.
     Dashboard,
-    /// The unit of systemd that runs the server with these settings.
-    Service { config: Option<String>, drain_seconds: u32 },
+    /// The systemd unit that runs the server with these settings.
+    Service {
+        config: Option<String>,
+        drain_seconds: u32,
+    },
     /// The unit of its listener.
     Socket,
-    /// What a shell completes.
     Completions(Shell),
-    /// The manual page.
     Man,
+    Chapter(&'static Chapter),
 }

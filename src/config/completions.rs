@@ -1,10 +1,12 @@
-//! What shells complete after `oneloop`, from the tables of commands and settings.
+//! Shell completions, from the tables of commands and settings.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::commands::{COMMANDS, Row};
+use super::commands::{COMMANDS, Row, Verb};
 use super::setting::{Apply, Setting};
 use super::table;
+use crate::manual::CHAPTERS;
 
 /// A shell that completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +17,11 @@ pub enum Shell {
 }
 
 impl Shell {
-    /// All of them, by their names.
     pub(super) const ALL: [(&str, Shell); 3] =
         [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
 }
 
-/// What follows a flag.
+/// The value after a flag.
 enum After {
     Nothing,
     File,
@@ -34,7 +35,7 @@ struct Flag {
     after: After,
 }
 
-/// What a shell is to read, once, to complete.
+/// Returns the script that a shell reads once.
 pub fn completions(shell: Shell) -> String {
     match shell {
         Shell::Bash => bash(),
@@ -43,7 +44,7 @@ pub fn completions(shell: Shell) -> String {
     }
 }
 
-/// Its own flags, then those that every command with settings has.
+/// Returns a command's own flags, then those of all commands with settings.
 fn flags(row: &Row) -> Vec<Flag> {
     let own = row.flags.iter().map(|flag| Flag {
         name: format!("--{}", flag.name),
@@ -52,11 +53,8 @@ fn flags(row: &Row) -> Vec<Flag> {
     });
     let mut flags: Vec<Flag> = own.collect();
     if row.takes_config() {
-        flags.push(Flag {
-            name: "--config".to_owned(),
-            about: "the file with the settings",
-            after: After::File,
-        });
+        let (name, about) = ("--config".to_owned(), "the file with the settings");
+        flags.push(Flag { name, about, after: After::File });
     }
     let settings = table::all().filter(|setting| row.takes_settings && !setting.is_variable_only());
     for setting in settings {
@@ -86,25 +84,22 @@ fn choices(allowed: &'static str) -> Option<Vec<&'static str>> {
     (words.len() > 1 && words.iter().all(is_word)).then_some(words)
 }
 
-/// The words that may follow a command: `completions bash`.
+/// Returns the words that may follow a command: `completions bash`, `help streams`.
 fn words(row: &Row) -> Vec<&'static str> {
-    let shells = Shell::ALL.map(|(name, _)| name).to_vec();
-    if row.name == "completions" { shells } else { Vec::new() }
+    match row.verb {
+        Verb::Completions => Shell::ALL.map(|(name, _)| name).to_vec(),
+        Verb::Help => CHAPTERS.iter().map(|chapter| chapter.name).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn bash() -> String {
     let names: Vec<&str> = COMMANDS.iter().map(|row| row.name).collect();
     let mut after = String::new();
     let mut cases = String::new();
-    let all: Vec<Flag> = COMMANDS.iter().flat_map(flags).collect();
-    let of = |wanted: fn(&After) -> bool| {
-        let mut names: Vec<&str> =
-            all.iter().filter(|flag| wanted(&flag.after)).map(|flag| flag.name.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.join("|")
-    };
-    let files = of(|after| matches!(after, After::File));
+    let of_files = COMMANDS.iter().flat_map(flags).filter(|flag| matches!(flag.after, After::File));
+    let files: BTreeSet<String> = of_files.map(|flag| flag.name).collect();
+    let files = Vec::from_iter(files).join("|");
     let _ = writeln!(
         after,
         "        {files})\n            COMPREPLY=($(compgen -f -- \"$word\"))\n            return ;;"
@@ -119,11 +114,10 @@ fn bash() -> String {
         }
     }
     for row in COMMANDS {
-        let flags: Vec<String> = flags(row).into_iter().map(|flag| flag.name).collect();
         let others = words(row).into_iter().map(str::to_owned);
-        let all: Vec<String> = flags.into_iter().chain(others).collect();
-        let _ =
-            writeln!(cases, "        {})\n            words=\"{}\" ;;", row.name, all.join(" "));
+        let all: Vec<String> = flags(row).into_iter().map(|flag| flag.name).chain(others).collect();
+        let (name, all) = (row.name, all.join(" "));
+        let _ = writeln!(cases, "        {name})\n            words=\"{all}\" ;;");
     }
     let (either, names) = (names.join("|"), names.join(" "));
     format!(
@@ -195,16 +189,13 @@ fn fish() -> String {
          complete -c oneloop -f\n",
     );
     let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    let others: Vec<&str> = COMMANDS[1..].iter().map(|row| row.name).collect();
     for row in COMMANDS {
         let (name, about) = (row.name, quote(row.about));
         let _ = writeln!(text, "complete -c oneloop -n __fish_use_subcommand -a {name} -d {about}");
-    }
-    let serves = "not __fish_seen_subcommand_from";
-    let others: Vec<&str> = COMMANDS[1..].iter().map(|row| row.name).collect();
-    for row in COMMANDS {
-        let condition = match row.name {
+        let condition = match name {
             // It may be left out.
-            "serve" => format!("{serves} {}", others.join(" ")),
+            "serve" => format!("not __fish_seen_subcommand_from {}", others.join(" ")),
             name => format!("__fish_seen_subcommand_from {name}"),
         };
         for flag in flags(row) {
@@ -245,6 +236,9 @@ mod tests {
             let text = completions(shell);
             for row in COMMANDS {
                 assert!(text.contains(row.name), "{name}: {}", row.name);
+                for word in words(row) {
+                    assert!(text.contains(word), "{name}: {} {word}", row.name);
+                }
                 for flag in flags(row) {
                     let written = match shell {
                         Shell::Fish => format!(" -l {} ", flag.name.trim_start_matches('-')),

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::commands::COMMANDS;
 use super::manual::{ABOUT, SOURCES};
 use super::table;
+use crate::manual::CHAPTERS;
 
 const SIGNALS: [(&str, &str); 4] = [
     (
@@ -39,10 +40,8 @@ pub fn man() -> String {
          .SH SYNOPSIS\n",
         escape(about)
     );
-    for (place, row) in COMMANDS.iter().enumerate() {
-        let gap = if place > 0 { ".br\n" } else { "" };
-        let _ = writeln!(page, "{gap}.B oneloop\n{}", escape(row.usage));
-    }
+    let usages = COMMANDS.iter().map(|row| format!(".B oneloop\n{}\n", escape(row.usage)));
+    page += &Vec::from_iter(usages).join(".br\n");
     page.push_str(".SH COMMANDS\n");
     for row in COMMANDS {
         item(&mut page, row.name, row.about);
@@ -55,6 +54,8 @@ pub fn man() -> String {
             page.push_str(".RE\n");
         }
     }
+    let _ = writeln!(page, ".SH TOPICS\nChapters of the manual, printed by oneloop help TOPIC.");
+    CHAPTERS.iter().for_each(|chapter| item(&mut page, chapter.name, chapter.title()));
     let _ = writeln!(page, ".SH SETTINGS\n{}", escape(&SOURCES.replace('\n', " ")));
     for (title, rows) in table::groups() {
         let _ = writeln!(page, ".SS {}", escape(title));
@@ -98,6 +99,9 @@ mod tests {
         let page = man();
         for row in COMMANDS {
             assert!(page.contains(&format!(".TP\n.B {}\n", row.name)), "{}", row.name);
+        }
+        for chapter in CHAPTERS {
+            assert!(page.contains(&format!(".TP\n.B {}\n", chapter.name)), "{}", chapter.name);
         }
         for setting in table::all() {
             let variable = setting.variable();

@@ -1,10 +1,11 @@
-//! What people read about the settings: the help text, the README's table. Both are the one table.
+//! The text of `--help`, and the manual's table of settings: both from the one table.
 
 use std::fmt::Write;
 
 use super::commands::COMMANDS;
 use super::setting::Setting;
 use super::table;
+use crate::manual::CHAPTERS;
 
 pub(super) const ABOUT: &str = "oneloop: PUBLISH in Redis, WebSocket out, to the right client only";
 
@@ -22,20 +23,24 @@ fn usage() -> String {
     let commands = COMMANDS.iter().map(|row| (row.usage, row.about));
     let mut text = format!("{ABOUT}\n\nUsage:\n");
     for (usage, about) in commands.chain(own) {
-        let usage = format!("  oneloop {usage}");
-        let gap = if usage.len() > USAGE_WIDTH { "\n" } else { "" };
-        let width = if gap.is_empty() { USAGE_WIDTH - usage.len() } else { USAGE_WIDTH };
-        writeln!(text, "{usage}{gap}{:width$}  {about}", "").expect("a String takes all");
+        line(&mut text, &format!("oneloop {usage}"), about);
     }
     text.push_str("\nFlags that are one command's own:\n");
-    for row in COMMANDS {
-        for flag in row.flags {
-            let name = format!("{} --{} {}", row.name, flag.name, flag.value);
-            writeln!(text, "  {name:width$}  {}", flag.about, width = USAGE_WIDTH - 2)
-                .expect("a String takes all");
-        }
+    for (row, flag) in COMMANDS.iter().flat_map(|row| row.flags.iter().map(move |flag| (row, flag)))
+    {
+        line(&mut text, &format!("{} --{} {}", row.name, flag.name, flag.value), flag.about);
     }
+    text.push_str("\nTopics of the manual, for `oneloop help TOPIC`:\n");
+    CHAPTERS.iter().for_each(|chapter| line(&mut text, chapter.name, chapter.title()));
     text + "\n" + SOURCES
+}
+
+/// Writes two columns; the second one begins in a new line if the first is too wide.
+fn line(text: &mut String, name: &str, about: &str) {
+    let gap =
+        if name.len() > USAGE_WIDTH - 2 { format!("\n{:USAGE_WIDTH$}", "") } else { String::new() };
+    writeln!(text, "  {name:width$}{gap}  {about}", width = USAGE_WIDTH - 2)
+        .expect("a String takes all");
 }
 
 /// The text of `--help`: all settings in groups, with their variables, defaults and bounds.
@@ -59,7 +64,7 @@ pub fn help() -> String {
     text
 }
 
-/// The README's table of settings, as Markdown.
+/// Returns the manual's table of settings, as Markdown.
 pub fn settings_markdown() -> String {
     let mut text = String::from(
         "| setting | flag | default | allowed | what it does |\n|---|---|---|---|---|\n",

@@ -1,11 +1,11 @@
-"""The manual page and what shells complete: read by the tools that people read them with."""
+"""The manual, the manual page and completions: read by the tools that people read them with."""
 
 import json
 import re
 import shutil
 
 import pytest
-from helpers.process import BINARY, environment, oneloop, run
+from helpers.process import BINARY, ROOT, environment, oneloop, run
 
 
 def printed(*arguments):
@@ -18,6 +18,27 @@ def settings_of_help():
     return set(re.findall(r"^  (--[\w-]+)  ", printed("--help"), re.MULTILINE))
 
 
+CHAPTERS = sorted(path.stem for path in (ROOT / "src/manual").glob("*.md") if not path.stem.endswith("_table"))
+
+
+@pytest.mark.parametrize("topic", CHAPTERS)
+def test_help_prints_the_chapter_of_a_topic(topic):
+    folder = ROOT / "src/manual"
+    table = folder / f"{topic}_table.md"
+    chapter = (folder / f"{topic}.md").read_text() + (table.read_text() if table.exists() else "")
+    assert printed("help", topic) == chapter
+
+
+def test_help_lists_its_topics_and_names_the_nearest_one():
+    assert printed("help") == printed("--help") == printed("help", "token")
+    topics = printed("help").split("`oneloop help TOPIC`:\n")[1].split("\n\n")[0]
+    assert sorted(line.split()[0] for line in topics.splitlines()) == CHAPTERS
+    done = oneloop("help", "strems")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean streams?" in done.stderr
+    assert all(topic in done.stderr for topic in CHAPTERS)
+
+
 def test_man_shows_the_page_and_warns_of_nothing(tmp_path):
     page = tmp_path / "oneloop.1"
     page.write_text(printed("man"))
@@ -28,7 +49,7 @@ def test_man_shows_the_page_and_warns_of_nothing(tmp_path):
     assert "oneloop token --sub 42 [--topics a,b]" in text
     for flag in settings_of_help():
         assert f"{flag}, ONELOOP_" in text, flag
-    for part in ("EXIT STATUS", "SIGHUP", "NOTIFY_SOCKET", "Default: 127.0.0.1:8099."):
+    for part in (*CHAPTERS, "EXIT STATUS", "SIGHUP", "NOTIFY_SOCKET", "Default: 127.0.0.1:8099."):
         assert part in text, part
 
 
@@ -107,3 +128,4 @@ def test_values_are_completed_where_they_are_words(shell):
     assert complete("--format", "") == {"json", "raw"}
     assert complete("serve", "--slow", "k") == {"keep-newest"}
     assert complete("completions", "b") == {"bash"}
+    assert complete("help", "s") == {"security", "settings", "streams"}

@@ -1,0 +1,44 @@
+//! The manual: chapters that rustdoc renders and `oneloop help TOPIC` prints, from the same bytes.
+//!
+//! Links between chapters are written `[delivery]`. `links.txt` defines them for rustdoc, before the definitions at the end of each
+//! chapter, which serve readers of the files: Markdown takes the first of two definitions. The tables of [`settings`] and [`metrics`]
+//! are generated; `tests/readme.rs` compares them with the files.
+
+/// A chapter of the manual.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chapter {
+    /// The topic in `oneloop help TOPIC`.
+    pub name: &'static str,
+    /// Markdown, without the generated table at the end of two chapters.
+    pub text: &'static str,
+}
+
+impl Chapter {
+    /// Returns the heading of the text.
+    pub fn title(&self) -> &'static str {
+        self.text.lines().next().unwrap_or("").trim_start_matches("# ")
+    }
+}
+
+/// Declares each chapter once: as a module for rustdoc, and as a row of [`CHAPTERS`].
+macro_rules! chapters {
+    ($($name:ident $(with $table:literal)?),*) => {
+        $(
+            #[doc = include_str!("links.txt")]
+            #[doc = include_str!(concat!(stringify!($name), ".md"))]
+            $(#[doc = include_str!($table)])?
+            pub mod $name {}
+        )*
+
+        /// All chapters, in reading order.
+        pub static CHAPTERS: &[Chapter] = &[$(Chapter {
+            name: stringify!($name),
+            text: include_str!(concat!(stringify!($name), ".md")),
+        }),*];
+    };
+}
+
+chapters! {
+    publishing, tokens, protocol, client, delivery, streams, presence, upstream, control, redis, operating,
+    settings with "settings_table.md", limits, metrics with "metrics_table.md", proxies, security
+}
