@@ -6,12 +6,12 @@ import sys
 from helpers.process import ROOT, environment, run
 from helpers.tokens import SECRET
 
-SECTION = (ROOT / "README.md").read_text().split("\n## Publishing\n")[1].split("\n## ")[0]
 PREDIS = "error_reporting(E_ALL & ~E_DEPRECATED); require 'Predis/Autoloader.php'; Predis\\Autoloader::register();\n"
 
 
-def blocks(language):
-    return [block.split("\n", 1)[1] for block in SECTION.split("```")[1::2] if block.startswith(language + "\n")]
+def blocks(language, document="README.md", section="Publish"):
+    text = (ROOT / document).read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return [block.split("\n", 1)[1] for block in text.split("```")[1::2] if block.startswith(language + "\n")]
 
 
 def php(code, path, **variables):
@@ -31,7 +31,7 @@ async def heard_by_its_user_alone(start, redis, publish, sub="42"):
 
 async def test_the_shell(start, redis):
     def publish(redis):
-        [command] = blocks("sh")
+        command = blocks("sh")[-1]
         done = run("sh", "-c", command.replace("redis-cli", f"redis-cli -p {redis.port}"))
         assert done.stdout == "1\n", done.stderr
     await heard_by_its_user_alone(start, redis, publish)
@@ -53,8 +53,7 @@ async def test_php(start, redis, tmp_path):
 
 
 async def test_the_token_that_php_makes(server, tmp_path):
-    code = blocks("php")[0]
-    code = code[code.index("function push_token"):]
+    [code] = blocks("php", section="The token")
     made = php(code + "echo push_token('42', getenv('SECRET'));", tmp_path / "token.php", SECRET=SECRET)
     async with server.client("42", bearer=made) as client, server.client("43") as bystander:
         assert client.welcome["sub"] == "42"
@@ -65,7 +64,7 @@ async def test_the_token_that_php_makes(server, tmp_path):
 
 async def test_laravel(start, redis, tmp_path):
     """With its real RedisManager; what the application around it would do is a line each."""
-    _, connection, line = blocks("php")
+    connection, line = blocks("php", "src/manual/publishing.md", "Laravel")
     code = f"""
 require 'Illuminate/Redis/autoload.php';
 require 'Illuminate/Container/autoload.php';

@@ -301,7 +301,7 @@ def test_the_script_of_the_readme_can_be_pasted(start, line, page):
     server = start("--topics", "news")
     line = line(server)
     page = page(line)
-    blocks = (ROOT / "README.md").read_text().split("### From a browser or a mini program")[1].split("```")
+    blocks = (ROOT / "README.md").read_text().split("```")
     [pasted] = [block for block in blocks if block.startswith("html\n<script src")]
     source = pasted.split("<script>")[1].split("</script>")[0].replace("wss://push.example.com/ws", line.url)
     page.run("""(() => {

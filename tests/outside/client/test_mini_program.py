@@ -209,12 +209,37 @@ def test_sends_are_answered(start, redis, line, program):
     assert program.log("live", "heard") == [] and heard(program, "bystander", server.publish) == []
 
 
-def test_the_page_of_the_readme_can_be_pasted(start, line, program):
+def pasted(document, line):
+    """The one JavaScript block of a document, with the address of a line."""
+    blocks = (ROOT / document).read_text().split("```js\n")
+    assert len(blocks) == 2, f"one block in {document}"
+    return blocks[1].split("```")[0].replace("wss://push.example.com/ws", line.url)
+
+
+def test_the_lines_of_the_readme_can_be_pasted(start, line, program):
     server = start("--topics", "news")
     line = line(server)
     program = program(line, live=False)
-    blocks = (ROOT / "README.md").read_text().split("### From a browser or a mini program")[1].split("```")
-    [pasted] = [block.removeprefix("js\n") for block in blocks if block.startswith("js\n")]
+    program.run("""(() => {
+      wx.request = ({ success }) => success({ data: bearer });
+      globalThis.require = () => oneloop;
+      globalThis.printed = [];
+      ((console) => eval(source + "globalThis.pasted = live;"))({ log: (...words) => printed.push(words) });
+      pasted.onState((state) => globalThis.state = state);
+    })()""", bearer=token("42"), source=pasted("README.md", line))
+    program.until("globalThis.state === 'open'")
+    eventually(lambda: counter(server, "clients") == 2, "it is there beside the bystander")
+    server.publish("news", {"a": 1})
+    program.until("printed.length")
+    assert program.run("printed") == [["news", {"a": 1}]]
+    program.run("pasted.close()")
+    assert heard(program, "bystander", server.publish) == [("news", {"a": 1})]
+
+
+def test_the_page_of_the_manual_can_be_pasted(start, line, program):
+    server = start("--topics", "news")
+    line = line(server)
+    program = program(line, live=False)
     program.run("""(() => {
       wx.request = ({ success }) => success({ data: bearer });
       globalThis.require = () => oneloop;
@@ -223,7 +248,7 @@ def test_the_page_of_the_readme_can_be_pasted(start, line, program):
       eval(source);
       page.setData = (data) => Object.assign(page.data, data);
       page.onLoad();
-    })()""", bearer=token("42"), source=pasted.replace("wss://push.example.com/ws", line.url))
+    })()""", bearer=token("42"), source=pasted("src/manual/client.md", line))
     program.until("page.data.state === 'open'")
     server.publish("news", {"a": 1})
     server.publish("user.42", 2)

@@ -1,4 +1,4 @@
-"""The proxies in front that the README shows, started from its own snippets."""
+"""The proxies in front that the manual shows, started from its own snippets."""
 
 import socket
 import ssl
@@ -14,9 +14,9 @@ NAME = "push.example.com"
 
 
 def snippet(language):
-    section = (ROOT / "README.md").read_text().split("\n## A proxy in front\n")[1].split("\n## ")[0]
-    blocks = section.split(f"```{language}\n")
-    assert len(blocks) == 2, f"one {language} snippet in the README"
+    chapter = (ROOT / "src/manual/proxies.md").read_text()
+    blocks = chapter.split(f"```{language}\n")
+    assert len(blocks) == 2, f"one {language} snippet in the chapter"
     return blocks[1].split("```")[0]
 
 

@@ -1,4 +1,4 @@
-"""Behind the proxies that the README shows: who a client is, and how long it may be idle."""
+"""Behind the proxies that the manual shows: the address of a client, and how long it may be idle."""
 
 import asyncio
 import contextlib
@@ -70,7 +70,7 @@ async def test_clients_behind_a_proxy_are_counted_apart(start, start_proxy, kind
 
 
 async def test_one_server_has_several_addresses_for_a_proxy(start, start_proxy):
-    """As the README says: each of them has ports of its own."""
+    """As the manual says: each of them has ports of its own."""
     server = start(*FLAGS["nginx"], "--listen", "0.0.0.0:0", "--clients-per-address-max", "1")
     port = server.address[1]
     both = f"server 127.0.0.1:{port};\n    server 127.0.0.2:{port};"
