@@ -1,39 +1,39 @@
-//! The commands of one client in a second, by their price.
+//! A client's commands per second, by price.
 //!
-//! A client that opens asks for all its topics at once, and must not be closed for that: a topic costs less than another command,
-//! so that as many as a client may hear fit into a second beside its other commands.
+//! A new client subscribes to all its topics at once and must not be closed for it. A topic therefore costs less than another
+//! command, so that `topics_per_client_max` topics fit into a second beside the other commands.
 
-/// Prices, and what they may come to.
+/// The prices of commands, and their limit per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
-    /// Of a command that is not about topics. A topic costs 1.
+    /// The price of a command other than a topic, which costs 1.
     pub command: u32,
-    /// Of all in one second.
+    /// The limit on the sum of one second.
     total: u32,
 }
 
-/// A client counts no further.
+/// A client's sum stops here.
 const SPENT_MAX: u32 = u16::MAX as u32;
 
 impl Allowance {
-    /// For so many commands a second (0: no bound), by clients that may hear so many topics.
+    /// An allowance of `commands_max` commands a second (0: no bound) for clients of up to `topics_max` topics.
     pub fn new(commands_max: u32, topics_max: usize) -> Allowance {
         if commands_max == 0 {
             return Allowance { command: 0, total: SPENT_MAX };
         }
         let topics = u32::try_from(topics_max).unwrap_or(SPENT_MAX);
         let wanted = commands_max.saturating_add(topics).div_ceil(commands_max);
-        // Twice of the total must still be countable.
+        // Twice the total must still be countable.
         let command = wanted.min(SPENT_MAX / 2 / commands_max).max(1);
         Allowance { command, total: command.saturating_mul(commands_max) }
     }
 
-    /// Returns whether it is spent, so that topics are refused and any other command closes.
+    /// Returns whether the limit is exceeded, so that topics are refused and any other command closes the client.
     pub fn is_spent(&self, spent: u16) -> bool {
         u32::from(spent) > self.total
     }
 
-    /// Returns whether the client goes on although it is refused: then it is closed.
+    /// Returns whether the client continues despite the refusals, so that it is closed.
     pub fn is_flooded(&self, spent: u16) -> bool {
         u32::from(spent) >= (self.total.saturating_mul(2)).min(SPENT_MAX) && self.command > 0
     }

@@ -1,8 +1,8 @@
-//! Frames from clients: one tungstenite context read by all of them in turn.
+//! Frames from clients, decoded by one tungstenite context that all clients share.
 //!
-//! A context that was fed whole frames only is clean again after each, so every connection can share this one, and an
-//! idle connection owns none. tungstenite's header parser says where a frame ends; a frame that is not whole yet waits in
-//! the connection's own box, and a message in fragments has a context of its own until its last one.
+//! After a complete frame a context is clean again, so every connection can use this one, and an idle connection owns none.
+//! tungstenite's header parser finds the end of a frame; a partial frame waits in the connection's flight, and a fragmented
+//! message has its own context until its last fragment.
 
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 
@@ -17,32 +17,32 @@ use crate::engine::client::frame::Close;
 /// The longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
 
-/// A shared context that grew beyond this is replaced, so that one large message does not stay in memory.
+/// A shared context above this size is replaced, so that one large message does not stay in memory.
 const CONTEXT_BYTES_MAX: usize = 64 * 1024;
 
-/// What a frame turned out to be.
+/// The content of a decoded frame.
 #[derive(Debug)]
 pub enum Inbound {
-    /// A whole text message.
+    /// A complete text message.
     Text(Utf8Bytes),
-    /// A whole binary message.
+    /// A complete binary message.
     Binary(Bytes),
-    /// The peer closes; the answer is among the replies.
+    /// A close frame; the answer is among the replies.
     Close,
-    /// The peer broke the protocol or a bound: the connection ends with this.
+    /// The peer broke the protocol or exceeded a bound: the connection ends with this close frame.
     Violation(Close),
 }
 
-/// Bounds of what a client may send.
+/// Bounds on the messages of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct InboundBounds {
-    /// `message_bytes_max`.
+
     pub message_bytes_max: usize,
-    /// `fragments_max`.
+
     pub fragments_max: u32,
 }
 
-/// A message of which some fragments have come.
+/// A fragmented message that is still incomplete.
 #[derive(Debug)]
 pub struct Fragments {
     context: WebSocketContext,
@@ -51,16 +51,16 @@ pub struct Fragments {
 }
 
 impl Fragments {
-    /// Bytes that are held for those that have come: they lie in a buffer that doubles.
+    /// Bytes of memory that the fragments use: their buffer grows by doubling.
     pub fn held_bytes(&self) -> usize {
         size_of::<Fragments>() + (self.bytes as usize).next_power_of_two()
     }
 }
 
-/// Returns whether bytes of a client end with a masked close frame (RFC 6455 section 5.5.1), behind which a client sends nothing
-/// more. It is how the answer to our own close frame is found without keeping anything: where the frames before it begin is
-/// not known any more once the protocol was broken or a part of a frame was dropped. A client whose data looks the same ends its
-/// own connection a moment early.
+/// Returns whether a client's bytes end with a masked close frame (RFC 6455 section 5.5.1), the last frame that a client sends.
+/// This finds the answer to our close frame without keeping any state: after a protocol error or a dropped partial frame, the
+/// start of the next frame is unknown. A client whose data happens to look like a close frame ends its own connection a moment
+/// early.
 pub fn ends_with_close(bytes: &[u8]) -> bool {
     let lengths = std::iter::once(0).chain(2..=CONTROL_BYTES_MAX as usize);
     lengths
@@ -75,7 +75,7 @@ pub struct Codec {
     replies: Vec<u8>,
 }
 
-/// One frame for a context to read, and where what it answers goes.
+/// A frame for a context to read, and a buffer for its answer.
 struct Feed<'a> {
     frame: &'a [u8],
     replies: &'a mut Vec<u8>,
@@ -106,12 +106,12 @@ impl Codec {
         Codec { bounds, context: context(&bounds, 4096), replies: Vec::new() }
     }
 
-    /// Pongs and close frames that answer what was read: to be taken when a client's batch is done.
+    /// Takes the pongs and close frames that answer a client's input, once its batch is done.
     pub fn take_replies(&mut self) -> Option<Vec<u8>> {
         (!self.replies.is_empty()).then(|| std::mem::take(&mut self.replies))
     }
 
-    /// Takes whole frames off `input` until one is of interest; `None`: what is left there is not a whole frame.
+    /// Decodes frames from `input` until one yields an [`Inbound`]; `None` if the rest is not a complete frame.
     pub fn next(
         &mut self,
         input: &mut &[u8],
@@ -140,7 +140,7 @@ impl Codec {
         }
     }
 
-    /// Judges a frame by its header, before any of its payload is kept.
+    /// Checks a frame by its header, before any of its payload is kept.
     fn admit(
         &self,
         header: &FrameHeader,
@@ -200,7 +200,7 @@ impl Codec {
     }
 }
 
-/// A context of tungstenite's that holds nothing it need not.
+/// A tungstenite context with the smallest possible buffers.
 fn context(bounds: &InboundBounds, read_buffer_size: usize) -> WebSocketContext {
     let config = WebSocketConfig::default()
         .read_buffer_size(read_buffer_size)
@@ -214,7 +214,7 @@ fn is_violation(inbound: &Option<Inbound>) -> bool {
     matches!(inbound, Some(Inbound::Violation(_)))
 }
 
-/// What a context made of one frame. What it answers is written to the replies.
+/// Converts the result of reading one frame. Answers are written to the replies.
 fn settle(
     context: &mut WebSocketContext,
     mut feed: Feed<'_>,
@@ -227,7 +227,7 @@ fn settle(
             context.flush(&mut feed).expect("the replies take every pong");
             None
         }
-        // What tungstenite puts in the place of a code that may not be sent (RFC 6455 section 7.4.1).
+        // tungstenite puts this in the place of a code that must not be sent (RFC 6455 section 7.4.1).
         Ok(Message::Close(Some(close)))
             if close.code == CloseCode::Protocol
                 && close.reason.as_str() == "Protocol violation" =>
@@ -235,7 +235,7 @@ fn settle(
             Some(Inbound::Violation(Close::PROTOCOL))
         }
         Ok(Message::Close(_)) => {
-            // Writing the answer ends the context, which it reports as an error: that is the end we want.
+            // Writing the answer ends the context, which tungstenite reports as an error. The end is intended.
             let _ = context.flush(&mut feed);
             Some(Inbound::Close)
         }

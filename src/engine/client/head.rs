@@ -1,4 +1,4 @@
-//! What a connection begins with: the head of a request, and before it what a proxy in front says of its client.
+//! The start of a connection: an optional PROXY header and the request head.
 
 use std::net::IpAddr;
 
@@ -6,16 +6,16 @@ use crate::engine::client::ClientEvent;
 use crate::engine::client::http;
 use crate::engine::client::proxy_protocol::{self, Header};
 
-/// What a head is to be like.
+/// The expected form of a head.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
-    /// The longest request.
+    /// The longest request head, in bytes.
     pub bytes_max: usize,
-    /// Whether the header of a proxy stands before it.
+    /// Expect a PROXY header before it.
     pub is_proxied: bool,
 }
 
-/// Of which client a proxy has said that it comes, though its request is not whole yet.
+/// The client address from a complete PROXY header, even if the request is still partial.
 pub(super) fn announced(input: &[u8]) -> Option<IpAddr> {
     match proxy_protocol::parse(input) {
         Header::Whole { address, .. } => address,
@@ -23,14 +23,14 @@ pub(super) fn announced(input: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Whether a proxy speaks for itself and says nothing more (`LOCAL` of the PROXY protocol).
+/// Returns whether the input is a PROXY header without a client (`LOCAL`) and nothing more: a health check of the proxy.
 pub(super) fn is_probe(input: &[u8]) -> bool {
     let length = input.len();
     proxy_protocol::parse(input) == Header::Whole { address: None, length }
 }
 
 impl Head {
-    /// Takes it off `input` once it is whole. Until then all of it stays there, so that nobody has to remember what a proxy said.
+    /// Takes a complete head off `input`. Until then all of it stays there, so that the PROXY header need not be kept elsewhere.
     pub(super) fn next(&self, input: &mut &[u8]) -> Option<ClientEvent> {
         let (address, start) = match self.is_proxied.then(|| proxy_protocol::parse(input)) {
             None => (None, 0),

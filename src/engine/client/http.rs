@@ -1,4 +1,4 @@
-//! Request heads and the answer to a handshake: the HTTP/1.1 that surrounds a WebSocket (RFC 9112, RFC 6455 section 4.2).
+//! Request heads and the response to a handshake: the HTTP/1.1 around a WebSocket (RFC 9112, RFC 6455 section 4.2).
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,14 +13,14 @@ use crate::engine::client::request_line::AsHandshake;
 pub use crate::engine::client::request_line::Method;
 pub use crate::engine::client::response::Response;
 
-/// The start of the answer to a handshake (RFC 6455 section 4.2.2), up to the key that proves that it was read.
+/// The response to a handshake (RFC 6455 section 4.2.2), up to the key.
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: ";
 
-/// Told to a plain request where WebSockets are.
+/// The response to a plain request at a WebSocket's path.
 const ENDPOINT: &str = "this is a WebSocket endpoint: connect with a WebSocket client, version 13";
 
-/// The same to one of HTTP/1.0, which a client that speaks WebSocket never sends by itself.
+/// The same for HTTP/1.0, which a WebSocket client never sends by itself.
 const OLD: &str = "this is a WebSocket endpoint, and this request came by HTTP/1.0: tell the proxy in front to use HTTP/1.1 \
     (nginx: proxy_http_version 1.1; and pass the headers Upgrade and Connection on)";
 
@@ -33,10 +33,10 @@ pub struct Request {
     address: Option<IpAddr>,
 }
 
-/// Reads a head from the start of `bytes`: the request and the length of its head, or nothing yet.
+/// Parses a head at the start of `bytes`. Returns the request and the length of its head, or `None` if it is partial.
 ///
 /// # Errors
-/// The answer to one that is malformed (400), of a method that is not served (405), or larger than `bytes_max` or 124 lines (431).
+/// The response to a malformed head (400), an unsupported method (405), or a head above `bytes_max` or 124 lines (431).
 pub fn parse(bytes: &[u8], bytes_max: usize) -> Result<Option<(Request, usize)>, Response> {
     let read = AsHandshake::new(bytes);
     let parsed = parse_handshake(&read, bytes_max).map_err(|answer| answer.answering(read.method));
@@ -57,7 +57,7 @@ fn parse_handshake(
         None => Ok(None),
         Some((length, head)) => match head.headers().get_all(HOST).iter().count() {
             1 => Ok(Some((head, length))),
-            // RFC 9112 section 3.2: HTTP/1.0 knew no Host.
+            // RFC 9112 section 3.2: HTTP/1.0 has no Host.
             0 if read.is_old => Ok(Some((head, length))),
             _ => Err(Response::text(400, "one Host header is expected")),
         },
@@ -80,8 +80,7 @@ fn refusal(error: &Error) -> Response {
 }
 
 impl Request {
-    /// The client's address, as far as the proxies in front that are believed can tell; `0.0.0.0` where there is none, as of a
-    /// connection without a socket.
+    /// The client's address as reported by trusted proxies; `0.0.0.0` if there is none, as for a connection without a socket.
     pub fn address(&self) -> IpAddr {
         self.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical()
     }
@@ -91,12 +90,12 @@ impl Request {
         self.address
     }
 
-    /// One that comes from this address.
+    /// Sets the client's address.
     pub fn from_address(self, address: Option<IpAddr>) -> Request {
         Request { address, ..self }
     }
 
-    /// The method (RFC 9110 section 9).
+
     pub fn method(&self) -> Method {
         self.method
     }
@@ -106,18 +105,18 @@ impl Request {
         self.head.uri().path()
     }
 
-    /// The first value of a header that is visible ASCII.
+    /// The first value of a header, if it is visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.headers().get(name)?.to_str().ok()
     }
 
-    /// The token in the header `Authorization` (RFC 6750 section 2.1). No page can make a browser send one in a handshake.
+    /// The token in the `Authorization` header (RFC 6750 section 2.1). No page can make a browser send one in a handshake.
     pub fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.header("authorization")?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
-    /// Every value of a header, split at commas: the entries of a list (RFC 9110 section 5.6.1).
+    /// All values of a header, split at commas: the entries of a list (RFC 9110 section 5.6.1).
     pub fn list<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let values = self.head.headers().get_all(name).iter();
         values
@@ -127,7 +126,7 @@ impl Request {
             .filter(|entry| !entry.is_empty())
     }
 
-    /// The same from its end, and each entry as it is: one that is no text is an entry all the same.
+    /// The same in reverse and as bytes: an entry that is not text still counts.
     pub fn list_from_end<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let values = self.head.headers().get_all(name).iter().rev();
         values
@@ -136,18 +135,17 @@ impl Request {
             .filter(|entry| !entry.is_empty())
     }
 
-    /// Every value of a header, as it came.
+    /// All values of a header, unchanged.
     pub fn lines<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.head.headers().get_all(name).iter().map(|value| value.as_bytes())
     }
 
-    /// How often a header occurs.
+    /// The number of lines with this header.
     pub fn count(&self, name: &str) -> usize {
         self.head.headers().get_all(name).iter().count()
     }
 
-    /// A parameter of the query, as it stands there: what is asked for here (tokens, cursors) needs no percent-encoding.
-    /// An empty one counts as absent.
+    /// A parameter of the query, not decoded: tokens and cursors need no percent-encoding. An empty one counts as absent.
     pub fn query(&self, name: &str) -> Option<&str> {
         let pairs = self.head.uri().query()?.split('&');
         pairs
@@ -155,13 +153,13 @@ impl Request {
             .find_map(|(key, value)| (key == name && !value.is_empty()).then_some(value))
     }
 
-    /// Whether a parameter of the query stands there without a value.
+    /// Returns whether a parameter of the query has no value.
     pub fn parameter_is_empty(&self, name: &str) -> bool {
         let mut pairs = self.head.uri().query().unwrap_or_default().split('&');
         pairs.any(|pair| pair.strip_prefix(name).is_some_and(|rest| matches!(rest, "" | "=")))
     }
 
-    /// All parameters of the query with this name, percent-decoded. One that is no UTF-8 then is passed over.
+    /// All parameters of the query with this name, percent-decoded. Those that are not UTF-8 are skipped.
     pub fn query_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
         let pairs = self.head.uri().query().unwrap_or_default().split('&');
         let values =
@@ -169,21 +167,21 @@ impl Request {
         values.filter_map(|(_, value)| percent_decoded(value))
     }
 
-    /// Whether it came by HTTP/1.0, which no browser speaks.
+    /// Returns whether the request used HTTP/1.0, which no browser speaks.
     pub fn is_old(&self) -> bool {
         self.is_old
     }
 
-    /// Whether the client asks for a WebSocket at all. A header of HTTP/1.0 does not (RFC 9110 section 7.8).
+    /// Returns whether the client asks for a WebSocket. The header has no meaning in HTTP/1.0 (RFC 9110 section 7.8).
     pub fn is_upgrade(&self) -> bool {
         let is_asked = || self.list("upgrade").any(|entry| entry.eq_ignore_ascii_case("websocket"));
         self.method == Method::Get && !self.is_old && is_asked()
     }
 
-    /// The answer that makes the connection a WebSocket (RFC 6455 section 4.2.2), with the subprotocol if one is chosen.
+    /// The response that makes the connection a WebSocket (RFC 6455 section 4.2.2), with the selected subprotocol, if any.
     ///
     /// # Errors
-    /// The refusal: 426 for another version and for what is no upgrade, 400 for what is malformed.
+    /// The refusal: 426 for another version or no upgrade, 400 for a malformed request.
     pub fn accept(&self, protocol: Option<&str>) -> Result<Vec<u8>, Response> {
         if !self.is_upgrade() {
             return Err(Response::upgrade_required(if self.is_old { OLD } else { ENDPOINT }));
@@ -194,8 +192,7 @@ impl Request {
         if self.header("sec-websocket-version") != Some("13") {
             return Err(Response::upgrade_required(ENDPOINT));
         }
-        // A proxy may send two Connection lines, or more tokens than one: tungstenite's own check would look at the first
-        // line alone.
+        // A proxy may send two Connection lines, or several tokens in one: tungstenite's own check reads the first line only.
         let asked = self.list("connection").any(|entry| entry.eq_ignore_ascii_case("upgrade"));
         if !asked {
             return Err(Response::text(400, "Connection: Upgrade is expected"));
@@ -212,25 +209,25 @@ impl Request {
         Ok(lines.into_bytes())
     }
 
-    /// What another reader of this head, such as a proxy in front, may read otherwise.
+    /// An ambiguity in this head that a proxy in front may resolve in another way.
     fn ambiguity(&self) -> Option<&'static str> {
-        // RFC 6455 sections 11.3.1 and 11.3.5.
+
         if ["sec-websocket-key", "sec-websocket-version"].iter().any(|name| self.count(name) > 1) {
             return Some("one Sec-WebSocket-Key and one Sec-WebSocket-Version are expected");
         }
-        // RFC 9110 section 9.3.1: what would be content there is taken for frames here.
+        // RFC 9110 section 9.3.1: a body would be taken for frames.
         let is_empty = self.list("content-length").all(|length| length == "0");
         let is_chunked = self.count("transfer-encoding") > 0;
         (is_chunked || !is_empty).then_some("a handshake without content is expected")
     }
 }
 
-/// Whether it is 16 bytes in base64 (RFC 6455 section 4.2.1).
+/// Returns whether `key` is 16 bytes in base64 (RFC 6455 section 4.2.1).
 fn is_key(key: &str) -> bool {
     key.len() == 24 && BASE64.decode(key.as_bytes()).is_ok_and(|bytes| bytes.len() == 16)
 }
 
-/// RFC 3986 section 2.1; a `%` that no two hexadecimal digits follow stands for itself.
+/// Decodes RFC 3986 section 2.1; a `%` without two hexadecimal digits is kept.
 fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));

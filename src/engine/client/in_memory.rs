@@ -1,8 +1,8 @@
-//! Connections without a socket: what the kernel does for a socket is done for them by a program.
+//! Connections without a socket: a program takes the place of the kernel.
 //!
-//! A process may hold some thousands of descriptors, and a test wants to cut a stream at every byte. Both drive the same
-//! clients as sockets do, over far ends of their own. As the kernel finds a socket by its descriptor, far ends find a
-//! connection by its id, so that a slot is as small with them as without.
+//! A process may open only some thousands of descriptors, and a test wants to cut a stream at every byte. Far ends drive the same
+//! clients as sockets do. As the kernel finds a socket by its descriptor, far ends find a connection by its id, so a slot is no
+//! larger with them.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -10,18 +10,18 @@ use std::net::IpAddr;
 
 use crate::engine::slots::ConnId;
 
-/// The other ends of all connections without a socket on one thread: their kernel and their peers at once.
+/// The other ends of all in-memory connections on a thread: kernel and peers at once.
 pub trait FarEnds {
-    /// What the peer has sent, as `read(2)` gives it.
+    /// Reads bytes from the peer, as `read(2)` does.
     ///
     /// # Errors
-    /// `WouldBlock` while there is nothing to read; any other is the end of the connection.
+    /// `WouldBlock` if there is nothing to read; any other ends the connection.
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Takes what the server sends, as `write(2)` does.
+    /// Accepts bytes from the server, as `write(2)` does.
     ///
     /// # Errors
-    /// `WouldBlock` while there is no room; any other is the end of the connection.
+    /// `WouldBlock` if there is no room; any other ends the connection.
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize>;
 
     /// The peer's address, if it has one.
@@ -29,7 +29,7 @@ pub trait FarEnds {
         None
     }
 
-    /// The server will write nothing more.
+    /// The server has shut down its sending side.
     fn shutdown_write(&mut self, id: ConnId);
 
     /// The server has closed the connection.
@@ -40,7 +40,7 @@ thread_local! {
     static FAR_ENDS: Cell<Option<Box<dyn FarEnds>>> = const { Cell::new(None) };
 }
 
-/// Puts far ends in place for this thread, and returns those that were.
+/// Installs far ends for this thread. Returns the previous ones.
 pub fn install(ends: Option<Box<dyn FarEnds>>) -> Option<Box<dyn FarEnds>> {
     FAR_ENDS.replace(ends)
 }
@@ -65,7 +65,7 @@ pub(super) fn close(id: ConnId) {
     ask(|ends| ends.close(id));
 }
 
-/// `None`: there are no far ends.
+/// Calls the installed far ends; `None` if there are none.
 fn ask<T>(question: impl FnOnce(&mut dyn FarEnds) -> T) -> Option<T> {
     let mut ends = FAR_ENDS.take()?;
     let answer = question(&mut *ends);

@@ -1,27 +1,27 @@
-//! When a client is pinged, and how long it may be silent.
+//! Pings and silence: the deadlines of an open client.
 
 use crate::engine::bounds::Bounds;
 use crate::engine::timers::{NEVER, TICK, Tick};
 
-/// Lengths of time for the connections of one server.
+/// Durations for the connections of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// `ping_seconds`, in ticks; 0: no pings.
     pub ping: Tick,
-    /// `silence_seconds`, in ticks; 0: silence is no reason to close.
+    /// `silence_seconds`, in ticks; 0: silent clients stay.
     pub silence: Tick,
-    /// `stalled_seconds`, in ticks; 0: a full socket is waited for.
+    /// `stalled_seconds`, in ticks; 0: blocked clients stay.
     pub stall: Tick,
-    /// Nobody counts as unheard since before this tick: set after the process was frozen.
+    /// No client counts as silent since before this tick: set after the process was frozen.
     pub floor: Tick,
 }
 
-/// Clients whose slots lie together are pinged together: one wake-up of the loop for all of them, and one look into a page of
-/// deadlines.
+/// Clients in neighbouring slots are pinged together: one wake-up of the loop and one look into a page of deadlines for all of
+/// them.
 const PINGED_TOGETHER: u32 = 64;
 
 impl Timing {
-    /// The deadlines that these bounds ask for.
+    /// The durations set by `bounds`.
     pub fn of(bounds: &Bounds) -> Timing {
         let ticks = |seconds: u32| (u64::from(seconds) * 1000 / TICK) as Tick;
         Timing {
@@ -32,9 +32,9 @@ impl Timing {
         }
     }
 
-    /// When a client is pinged of which nothing was heard since then: after more than half of `ping_seconds`, and never after
-    /// more than all of it. Which tick it is depends on the slot alone, so that those who came at once are not pinged at
-    /// once, and each is pinged every `ping_seconds` from then on.
+    /// Returns when to ping a client last heard from at `since`: after more than half of `ping_seconds` and at most all of it.
+    /// The exact tick depends on the slot alone: clients that came at once are not pinged at once, and each is pinged every
+    /// `ping_seconds` from then on.
     pub fn next_ping(&self, since: Tick, index: u32) -> Tick {
         if self.ping == 0 {
             return NEVER;
@@ -74,7 +74,7 @@ mod tests {
         for index in (0..100_000).step_by(997) {
             let first = timing.next_ping(77, index);
             assert_eq!(timing.next_ping(first, index), first + 250);
-            // The answer came a tick later, or the loop did.
+            // The answer, or the loop, was a tick late.
             assert_eq!(timing.next_ping(first + 1, index), first + 250);
         }
     }

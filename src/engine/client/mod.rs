@@ -1,7 +1,7 @@
-//! One client's connection, from its first byte to its last.
+//! A client's connection, from its first byte to its last.
 //!
-//! An idle connection is a [`Client`] and nothing else. What is in flight (a request head, a part of a frame, a message in
-//! fragments, a backlog) lies in a `Flight` that exists only while it is needed.
+//! An idle connection is a [`Client`] and nothing else. Unfinished work (a partial request head or frame, a fragmented message, a
+//! backlog) lies in a `Flight` that exists only while it is needed.
 
 pub mod allowance;
 pub mod codec;
@@ -36,36 +36,35 @@ use outbox::Outbox;
 use replay::Replay;
 use transport::Transport;
 
-/// Where a connection stands. It moves forward only.
+/// The state of a connection. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The request's head is read.
+    /// The request head is being read.
     Head,
     /// A WebSocket.
     Open,
-    /// Our close frame is queued or sent, and the client's own is awaited (RFC 6455 section 7.1.1). What else it sends is
-    /// discarded.
+    /// Our close frame is queued or sent, and the client's own is awaited (RFC 6455 section 7.1.1). All other input is discarded.
     Leaving,
-    /// The last thing it will be sent (a close frame, a response) is queued. What it sends is discarded.
+    /// The last output (a close frame, a response) is queued. Input is discarded.
     Closing,
-    /// The peer has ended its side: it is gone as soon as all is written.
+    /// The peer has shut down its side: the connection ends once the rest is written.
     HalfClosed,
-    /// Our side is shut; its end is awaited, so that no reset destroys what it has not read yet.
+    /// Our side is shut down and the peer's end is awaited: closing now could send a reset that destroys unread data.
     Lingering,
     /// Waits to be reaped.
     Terminated,
 }
 
-/// What happens when a connection's time is up.
+/// The action when a connection reaches its end time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtEnd {
-    /// The head did not come: 408.
+    /// Respond 408: the request head did not arrive in time.
     Timeout,
-    /// A close frame with this code.
+    /// Send a close frame with this code.
     Close(u16),
-    /// The same, at a moment of the wall clock, which may be set meanwhile.
+    /// The same, at a moment of the wall clock, which may be adjusted meanwhile.
     Expire(u16),
-    /// It is dropped.
+    /// Drop the connection.
     Drop,
 }
 
@@ -73,7 +72,7 @@ pub enum AtEnd {
 const EXPIRES: u16 = 1 << 15;
 
 impl AtEnd {
-    /// In the two bytes that a slot has for it: no close code is below 1000 (RFC 6455 section 7.4.2).
+    /// Packs it into the slot's two bytes: no close code is below 1000 (RFC 6455 section 7.4.2).
     const fn pack(self) -> u16 {
         match self {
             AtEnd::Drop => 0,
@@ -93,109 +92,108 @@ impl AtEnd {
     }
 }
 
-/// Whether a client stands in the queue of those who have bytes to be read.
+/// The place of a client in the queue of clients with input to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// It does not.
+    /// Not queued.
     Idle,
-    /// It does.
+    /// Queued.
     Noted,
-    /// It does, and is read until its end: the peer has ended its side, and no event will say so again.
+    /// Queued, and read to the end: the peer has shut down its side, and no further event will say so.
     ToEnd,
 }
 
 /// What is due at a deadline.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientDue {
-    /// Nothing yet.
+
     Nothing,
-    /// A ping.
+
     Ping,
-    /// Nothing was heard for too long.
+    /// No byte was received for too long.
     Silent,
-    /// Its socket has taken nothing for too long.
+    /// The socket has accepted nothing for too long.
     Stalled,
-    /// The connection's time is up.
+    /// The connection has reached its end time.
     End(AtEnd),
 }
 
-/// What a client's bytes turned out to be.
+/// An event decoded from a client's input.
 #[derive(Debug)]
 pub enum ClientEvent {
-    /// A whole request head.
+    /// A complete request head.
     Request(Request),
-    /// A head that is answered and ended.
+    /// An invalid request head: the response ends the connection.
     Refused(Response),
-    /// It does not begin with the header of a proxy.
+    /// The connection does not begin with a PROXY header.
     Unproxied,
-    /// A text message.
+
     Text(Utf8Bytes),
-    /// A binary message.
+
     Binary(Bytes),
-    /// The peer closed; the answer is among the codec's replies.
+    /// The peer sent a close frame; the answer is among the codec's replies.
     Closed,
     /// The peer answered our close frame with its own.
     Answered,
-    /// It broke the protocol or a bound.
+    /// The client broke the protocol or exceeded a bound.
     Violation(Close),
 }
 
-/// What is in flight.
+/// The unfinished work of a connection.
 #[derive(Debug)]
 struct Flight {
-    /// The start of a head or of a frame.
+    /// A partial head or frame.
     input: Vec<u8>,
     fragments: Option<Box<Fragments>>,
-    /// A message that its handler takes up later.
+    /// A message that the handler has put off.
     deferred: Option<Box<str>>,
-    /// Bytes of the three above, as the loop has them in its sum.
+    /// Bytes of the three above, as last added to the loop's sum.
     unfinished: usize,
-    /// Since when they hold anything, or the last whole message.
+    /// The tick at which they became non-empty, or of the last complete message.
     since: Tick,
     outbox: Outbox,
-    /// There while it is given what it missed.
+    /// Present while missed messages are replayed.
     replay: Option<Box<Replay>>,
     lane: Lane,
-    /// The socket takes nothing; it will say when it does.
+    /// The socket is full; an event follows when it is writable again.
     blocked: bool,
-    /// When the socket last took some of what is queued; [`NEVER`] while nothing waits for it.
+    /// When the socket last accepted queued bytes; [`NEVER`] if nothing waits for it.
     taken: Tick,
 }
 
-/// Held at compile time: a slot is 40 bytes, and being one of a slab's adds nothing. (mio's sockets carry more where debug
-/// assertions are on.)
+/// A compile-time check: a slot is 40 bytes, and the slab adds nothing. (mio's sockets are larger if debug assertions are on.)
 const _: () = assert!(cfg!(debug_assertions) || size_of::<Option<Client>>() == 40);
 
 /// A connection: 40 bytes while it is idle.
 pub struct Client {
     /// The byte pipe.
     pub transport: Transport,
-    /// Which tenant of its slot it is.
+    /// Tells the clients apart that use the same slot one after the other.
     pub generation: u32,
-    /// When its last byte came.
+    /// When the last byte was received.
     heard: Tick,
-    /// When its time is up, and what happens then.
+    /// When the connection ends, by `at_end`.
     ends: Tick,
     /// See [`AtEnd::pack`].
     at_end: u16,
-    /// The price of its commands in the second in which its last byte came, for `commands_per_second_max`.
+    /// The price of the commands in the second of the last byte received, for `commands_per_second_max`.
     spent: u16,
-    /// What it listens to.
+
     pub subscriptions: Subscriptions,
-    /// The latest broadcast that it was given, or that was not for it; see [`Client::is_behind`].
+    /// The latest broadcast that was delivered, or was for others; see [`Client::is_behind`].
     served: u32,
-    /// Its route's number.
+    /// The number of its route.
     pub route: u8,
     state: State,
-    /// Whether it is to be read.
+
     pub reading: Reading,
-    /// Its handler took it in, and is to be told when it is gone.
+    /// The handler has accepted the client, and gets an `on_close` for it.
     pub opened: bool,
     flight: Option<Box<Flight>>,
 }
 
 impl Client {
-    /// A connection that was accepted; `ends` is the deadline of its request's head.
+    /// A connection just accepted; `ends` is the deadline of its request head.
     pub fn new(transport: Transport, generation: u32, now: Tick, ends: Tick) -> Client {
         Client {
             transport,
@@ -214,17 +212,17 @@ impl Client {
         }
     }
 
-    /// Where it stands.
+
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// Whether it owns nothing but its slot.
+    /// Returns whether the client owns nothing but its slot.
     pub fn is_hibernating(&self) -> bool {
         self.flight.is_none()
     }
 
-    /// Bytes came.
+    /// Records that bytes were received.
     pub fn hear(&mut self, now: Tick) {
         if self.heard / TICKS_PER_SECOND != now / TICKS_PER_SECOND {
             self.spent = 0;
@@ -232,28 +230,28 @@ impl Client {
         self.heard = now;
     }
 
-    /// Sets when its time is up.
+
     pub fn end_at(&mut self, ends: Tick, at_end: AtEnd) {
         self.ends = ends;
         self.at_end = at_end.pack();
     }
 
-    /// Returns whether its end is a moment of the wall clock.
+    /// Returns whether the connection ends at a moment of the wall clock.
     pub fn expires(&self) -> bool {
         matches!(AtEnd::unpack(self.at_end), AtEnd::Expire(_))
     }
 
-    /// Moves its end nearer by so many ticks: the wall clock has moved forward.
+    /// Moves the end `by` ticks nearer: the wall clock has moved forward.
     pub fn move_end(&mut self, by: i64) {
         let ends = i64::from(self.ends).saturating_sub(by);
         self.ends = ends.clamp(0, i64::from(NEVER) - 1) as Tick;
     }
 
-    /// The tick at which [`Client::due`] wants to be asked next; `index` is the slot's number.
+    /// Returns the tick at which [`Client::due`] is to be called next; `index` is the slot's number.
     pub fn deadline(&self, index: u32, now: Tick, timing: &Timing) -> Tick {
         match self.state {
             State::Open => {}
-            // It is freed at the end of this turn.
+            // The client is reaped at the end of this turn.
             State::Terminated => return NEVER,
             _ => return self.ends,
         }
@@ -266,7 +264,7 @@ impl Client {
         self.ends.min(silent).min(ping).min(self.stalls_at(timing))
     }
 
-    /// What is due now.
+
     pub fn due(&self, index: u32, now: Tick, timing: &Timing) -> ClientDue {
         if self.ends <= now {
             return ClientDue::End(AtEnd::unpack(self.at_end));
@@ -284,13 +282,13 @@ impl Client {
         if timing.next_ping(heard, index) <= now { ClientDue::Ping } else { ClientDue::Nothing }
     }
 
-    /// Returns when its last byte came, if the ping that followed is not answered yet.
+    /// Returns when the last byte was received, if the ping that followed is still unanswered.
     pub fn owes_pong_since(&self, index: u32, now: Tick, timing: &Timing) -> Option<Tick> {
         let heard = self.heard.max(timing.floor);
         (self.state == State::Open && timing.next_ping(heard, index) <= now).then_some(heard)
     }
 
-    /// When a full socket will have taken nothing for too long.
+    /// Returns when a blocked socket will have accepted nothing for too long.
     fn stalls_at(&self, timing: &Timing) -> Tick {
         match &self.flight {
             Some(flight) if flight.blocked && timing.stall > 0 => {
@@ -300,19 +298,19 @@ impl Client {
         }
     }
 
-    /// Adds a price to those of the second in which the last byte came. Returns their sum.
+    /// Adds a price to those of the second of the last byte received. Returns their sum.
     pub fn spend(&mut self, price: u32) -> u16 {
         let price = u16::try_from(price).unwrap_or(u16::MAX);
         self.spent = self.spent.saturating_add(price);
         self.spent
     }
 
-    /// Whether its socket takes nothing at present.
+    /// Returns whether the socket is full.
     pub fn is_blocked(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.blocked)
     }
 
-    /// Takes the next event off `input`; `None`: the rest is not whole yet, or nobody reads it any more.
+    /// Takes the next event off `input`; `None` if the rest is incomplete, or input is discarded in this state.
     pub fn next(
         &mut self,
         input: &mut &[u8],
@@ -348,7 +346,7 @@ impl Client {
         })
     }
 
-    /// The handshake is done. Of the broadcasts so far, the latest of which is `latest`, it gets none.
+    /// Completes the handshake. Broadcasts up to `latest`, the current one, are not for this client.
     pub fn open(&mut self, latest: u32) {
         assert_eq!(self.state, State::Head, "only a handshake opens");
         self.state = State::Open;
@@ -356,17 +354,17 @@ impl Client {
         self.end_at(NEVER, AtEnd::Drop);
     }
 
-    /// Whether it is still to be given the broadcast with this number, if that is for it.
+    /// Returns whether broadcast `number` has yet to be delivered to this client.
     pub fn is_behind(&self, broadcast: u32) -> bool {
         self.served < broadcast
     }
 
-    /// It was given all broadcasts up to this one that are for it. Returns up to which it had been.
+    /// Marks all broadcasts up to this one as delivered. Returns the previous mark.
     pub fn serve(&mut self, broadcast: u32) -> u32 {
         std::mem::replace(&mut self.served, broadcast)
     }
 
-    /// Queues the last frame or response. What waits is sent before it, unless `forget`.
+    /// Queues the last frame or response. Pending writes are sent before it, unless `forget`.
     pub fn finish(&mut self, last: Option<&Frame>, forget: bool, ends: Tick) {
         assert!(matches!(self.state, State::Head | State::Open), "it is finished once");
         self.state = State::Closing;
@@ -384,20 +382,20 @@ impl Client {
         }
     }
 
-    /// The last frame is our close frame: the client's is awaited before our side shuts.
+    /// Awaits the client's close frame before our side shuts: the last frame queued is our own close frame.
     pub fn leave(&mut self) {
         assert_eq!(self.state, State::Closing, "only what is finished leaves");
         self.state = State::Leaving;
     }
 
-    /// The client's close frame came, or is awaited no more.
+    /// Stops waiting for the client's close frame.
     pub fn end_leaving(&mut self) {
         if self.state == State::Leaving {
             self.state = State::Closing;
         }
     }
 
-    /// All is written: our side shuts, and the peer's end is awaited.
+    /// Shuts our side down and awaits the peer's end: all is written.
     pub fn linger(&mut self, id: ConnId, ends: Tick) {
         assert_eq!(self.state, State::Closing, "only what is finished lingers");
         self.state = State::Lingering;
@@ -405,7 +403,7 @@ impl Client {
         self.transport.shutdown_write(id);
     }
 
-    /// The peer has ended its side. Whether that leaves something to be written first.
+    /// Records that the peer has shut down its side. Returns whether something is left to be written first.
     pub fn half_close(&mut self) -> bool {
         if matches!(self.state, State::Leaving | State::Closing) && self.backlog_bytes() > 0 {
             self.state = State::HalfClosed;
@@ -413,19 +411,19 @@ impl Client {
         self.state == State::HalfClosed
     }
 
-    /// It is gone. Whether it was not before.
+    /// Ends the connection. Returns whether it had not ended before.
     pub fn die(&mut self) -> bool {
         std::mem::replace(&mut self.state, State::Terminated) != State::Terminated
     }
 
-    /// Bytes that it makes the process hold: what it was not sent yet, what it has not finished to say, and what is noted for its
-    /// replay. Its memberships stand in the hub.
+    /// The memory that this client uses, in bytes: backlog, unfinished input, and messages recorded during its replay.
+    /// Subscriptions are counted by the hub.
     pub fn held_bytes(&self) -> usize {
         let of = |flight: &Flight| flight.outbox.bytes() + flight.unfinished;
         self.flight.as_deref().map_or(0, of) + self.noted_bytes()
     }
 
-    /// Bytes of what is noted for its replay.
+    /// Bytes recorded during the replay.
     pub fn noted_bytes(&self) -> usize {
         let replay = self.flight.as_ref().and_then(|flight| flight.replay.as_ref());
         replay.map_or(0, |replay| replay.noted_bytes())
@@ -448,7 +446,7 @@ impl Client {
         })
     }
 
-    /// Hibernates if nothing is in flight.
+    /// Drops the flight if it is empty.
     fn settle(&mut self) {
         let idle = self.flight.as_ref().is_some_and(|flight| {
             flight.unfinished == 0 && flight.outbox.is_empty() && flight.replay.is_none()

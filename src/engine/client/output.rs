@@ -1,4 +1,4 @@
-//! What a client is owed: queued for it, offered to its socket, and kept while that is full.
+//! A client's pending writes: queued, written to its socket, and kept while that is full.
 
 use crate::engine::client::Client;
 use crate::engine::client::frame::Frame;
@@ -8,10 +8,10 @@ use crate::engine::slots::ConnId;
 use crate::engine::timers::{NEVER, Tick};
 
 impl Client {
-    /// Queues a frame; `None` when it does not read, its backlog hit a bound, and nothing of it may be dropped. Else how many
-    /// messages were.
+    /// Queues a frame. Returns how many queued messages were dropped for it, or `None` if the socket is full, the backlog is at a
+    /// bound and nothing may be dropped.
     ///
-    /// A client whose socket is not known to be full is never slow: it is *pressed* instead, see [`Client::is_pressed`].
+    /// A client whose socket is not known to be full is never slow. It is *pressed* instead: see [`Client::is_pressed`].
     pub fn queue(&mut self, frame: &Frame, backlog: &Backlog, slow: Slow) -> Option<usize> {
         let flight = self.flight();
         let outbox = &mut flight.outbox;
@@ -29,25 +29,25 @@ impl Client {
         })
     }
 
-    /// Whether half of its backlog's bound came in before it was offered a byte of it. Nothing more is read from publishers
-    /// and Redis then, nor from itself, until it was.
+    /// Returns whether half of the backlog's bound was queued before any write was tried. Nothing more is then read from
+    /// publishers, Redis or this client until it is flushed.
     pub fn is_pressed(&self, backlog: &Backlog) -> bool {
         let flight = self.flight.as_ref();
         flight.is_some_and(|flight| !flight.blocked && flight.outbox.is_half_full(backlog))
     }
 
-    /// Queues what must come before all else: the answer to the handshake.
+    /// Queues the response to the handshake ahead of everything else.
     pub fn queue_first(&mut self, frame: &Frame) {
         self.flight().outbox.push_first(frame);
     }
 
-    /// Whether `frame` is the last one queued: it listens twice to what one message is sent to.
+    /// Returns whether `frame` is the last one queued: the client has two of the topics that a message is sent to.
     pub fn was_just_queued(&self, frame: &Frame) -> bool {
         let last = self.flight.as_ref().and_then(|flight| flight.outbox.last());
         last.is_some_and(|last| last.is(frame))
     }
 
-    /// Puts another last frame into the place of all that is queued; nothing may be written yet.
+    /// Replaces everything queued with another last frame; nothing may have been written yet.
     pub fn replace_queued(&mut self, last: &Frame) {
         self.end_leaving();
         let outbox = &mut self.flight().outbox;
@@ -55,8 +55,8 @@ impl Client {
         outbox.push(last);
     }
 
-    /// Puts it into a lane of the flush queue: the one where it must be queued now, if any. A pressed one comes first; one for
-    /// whom no frame waits is given what it missed.
+    /// Moves the client to a lane of the flush queue; `None` if it need not be queued. A pressed client goes first; one without
+    /// queued frames continues its replay.
     pub fn enter_lane(&mut self, lane: Lane, backlog: &Backlog) -> Option<Lane> {
         let is_pressed = self.is_pressed(backlog);
         let flight = self.flight.as_mut()?;
@@ -74,7 +74,7 @@ impl Client {
         Some(lane)
     }
 
-    /// The socket takes bytes again: whether any are owed.
+    /// Records that the socket is writable again. Returns whether anything is pending.
     pub fn unblock(&mut self) -> bool {
         let Some(flight) = &mut self.flight else {
             return false;
@@ -84,10 +84,10 @@ impl Client {
         std::mem::take(&mut flight.blocked) && is_owed
     }
 
-    /// Writes what it is owed: the bytes written and how far that came. `None`: it is owed nothing, or is blocked.
+    /// Writes pending frames. Returns the bytes written and the outcome; `None` if nothing is pending or the socket is full.
     ///
     /// # Errors
-    /// The transport's: the connection is gone.
+    /// The transport's: the connection is lost.
     pub fn flush(
         &mut self,
         id: ConnId,
@@ -113,20 +113,20 @@ impl Client {
         Ok(Some((bytes, written)))
     }
 
-    /// Writes to one that has nothing in flight, without a box: returns how many of the bytes the socket took. What it did not
-    /// take is handed to [`Client::keep_unwritten`].
+    /// Writes for a client with nothing in flight, without allocating. Returns how many bytes the socket accepted; pass the rest
+    /// to [`Client::keep_unwritten`].
     ///
     /// # Errors
-    /// The transport's: the connection is gone.
+    /// The transport's: the connection is lost.
     pub fn write(&mut self, id: ConnId, bytes: &[u8]) -> std::io::Result<usize> {
-        debug_assert!(self.is_hibernating(), "what is owed already comes first");
+        debug_assert!(self.is_hibernating(), "pending writes go first");
         match self.transport.write(id, bytes) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
             result => result,
         }
     }
 
-    /// Takes over what is left of these frames: their first `written` bytes are on the wire, then the socket was full.
+    /// Queues the rest of these frames: their first `written` bytes are on the wire, then the socket was full.
     pub fn keep_unwritten<'a>(
         &mut self,
         frames: impl Iterator<Item = &'a Frame>,
@@ -140,12 +140,12 @@ impl Client {
         flight.taken = now;
     }
 
-    /// Frames that wait to be written.
+    /// The number of frames waiting to be written.
     pub fn backlog_frames(&self) -> usize {
         self.flight.as_ref().map_or(0, |flight| flight.outbox.frames_len())
     }
 
-    /// Bytes that wait to be written.
+    /// The number of bytes waiting to be written.
     pub fn backlog_bytes(&self) -> usize {
         self.flight.as_ref().map_or(0, |flight| flight.outbox.bytes())
     }

@@ -1,23 +1,23 @@
-//! The first line of a request: the method and the version, of which plain resources take more than a handshake does.
+//! The first line of a request: methods and versions beyond those that tungstenite reads.
 
 use std::borrow::Cow;
 
-/// A method that is served (RFC 9110 section 9.3).
+/// A supported method (RFC 9110 section 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// A plain resource, or a handshake.
+
     Get,
-    /// The same without a body.
+
     Head,
-    /// The question what may be asked.
+
     Options,
 }
 
 impl Method {
-    /// All of them, as the header `Allow` has them.
+    /// The supported methods, as the value of `Allow`.
     pub const ALLOWED: &'static str = "GET, HEAD, OPTIONS";
 
-    /// The method of a request that begins with `bytes`. One that is not served counts as GET: the parser of heads refuses it.
+    /// The method at the start of `bytes`. An unsupported one counts as GET: the head parser rejects it.
     fn of(bytes: &[u8]) -> Method {
         [Method::Head, Method::Options]
             .into_iter()
@@ -37,22 +37,22 @@ impl Method {
     }
 }
 
-/// A head whose first line is one of a handshake, the only one that tungstenite reads, and what stood there.
+/// A head rewritten to begin like a handshake, the only form that tungstenite reads, and the original method and version.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AsHandshake<'a> {
     pub(super) method: Method,
-    /// HTTP/1.0, the default of nginx towards what stands behind it.
+    /// HTTP/1.0, the default of nginx for upstreams.
     pub(super) is_old: bool,
-    /// A copy only where the first line is another one, which no WebSocket client sends.
+    /// Copied only if the first line was rewritten, which no WebSocket client needs.
     pub(super) bytes: Cow<'a, [u8]>,
-    /// Bytes that the copy is shorter than the head.
+    /// By how many bytes the copy is shorter than the head.
     pub(super) cut: usize,
 }
 
 impl AsHandshake<'_> {
-    /// Looks at the first line of a head that need not be whole.
+    /// Reads the first line of a head that may be partial.
     pub(super) fn new(bytes: &[u8]) -> AsHandshake<'_> {
-        // Empty lines before it are passed over (RFC 9112 section 2.2).
+        // Empty lines before it are skipped (RFC 9112 section 2.2).
         let start = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
         let method = Method::of(&bytes[start..]);
         let end = bytes[start..].iter().position(|byte| *byte == b'\n');
@@ -87,7 +87,7 @@ mod tests {
             ("GET / HTTP/1.0\r\n", Method::Get, true, "GET / HTTP/1.1\r\n"),
             ("HEAD / HTTP/1.0\n\n", Method::Head, true, "GET / HTTP/1.1\n\n"),
             ("HEAD /par", Method::Head, false, "GET /par"),
-            // A line that is not whole may go on.
+            // A partial line may continue.
             ("GET / HTTP/1.0", Method::Get, false, "GET / HTTP/1.0"),
             (
                 "GET / HTTP/1.1\r\nA: b HTTP/1.0\r\n",

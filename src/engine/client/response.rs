@@ -2,33 +2,33 @@
 
 use crate::engine::client::request_line::Method;
 
-/// An answer that ends the connection.
+/// A response that ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The status code (RFC 9110 section 15).
     pub status: u16,
-    /// More header lines, names and values; no line breaks.
+    /// Further header lines, as names and values without line breaks.
     pub headers: Vec<(&'static str, String)>,
-    /// `Content-Type` of the body.
+
     pub content_type: &'static str,
-    /// The body.
+
     pub body: Vec<u8>,
-    /// Answers HEAD: of the body nothing is sent but its type and length (RFC 9110 section 9.3.2).
+    /// Answers HEAD: only the type and length of the body are sent (RFC 9110 section 9.3.2).
     pub is_for_head: bool,
 }
 
 impl Response {
-    /// With a body of this type.
+    /// A response with a body of this type.
     pub fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Response {
         Response { status, headers: Vec::new(), content_type, body, is_for_head: false }
     }
 
-    /// A line of text for people.
+    /// A line of plain text.
     pub fn text(status: u16, text: &str) -> Response {
         Response::new(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
     }
 
-    /// A JSON text.
+
     pub fn json(status: u16, json: String) -> Response {
         Response::new(status, "application/json", json.into_bytes())
     }
@@ -42,28 +42,28 @@ impl Response {
             .with("Referrer-Policy", "no-referrer")
     }
 
-    /// The answer to OPTIONS, at every path: the methods that are served. It lets no page of another origin in.
+    /// The response to OPTIONS at every path: the supported methods. It grants no access to other origins.
     pub fn options() -> Response {
         Response::new(204, "", Vec::new()).with("Allow", Method::ALLOWED)
     }
 
-    /// The answer to a request that is not an upgrade, where one is expected (RFC 9110 section 15.5.22).
+    /// The response to a plain request that must be an upgrade (RFC 9110 section 15.5.22).
     pub fn upgrade_required(text: &str) -> Response {
         Response::text(426, text).with("Upgrade", "websocket").with("Sec-WebSocket-Version", "13")
     }
 
-    /// As it answers a request of this method.
+    /// The response to a request of this method.
     pub fn answering(self, method: Method) -> Response {
         Response { is_for_head: method == Method::Head, ..self }
     }
 
-    /// With one more header line.
+    /// Adds a header line.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// The bytes that go on the wire.
+    /// Encodes the response for the wire.
     pub fn encode(&self) -> Vec<u8> {
         let reason = match self.status {
             200 => "OK",
@@ -86,7 +86,7 @@ impl Response {
             self.status,
         );
         if !matches!(self.status, 204 | 304) {
-            // Of a file that is not sent there is no type, and its length would be that of the file (RFC 9110 section 8.6).
+            // The type of a file that is not sent is unknown, and a length would be the file's (RFC 9110 section 8.6).
             let (content_type, length) = (self.content_type, self.body.len());
             head.push_str(&format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n"));
         }
@@ -94,7 +94,7 @@ impl Response {
             head.push_str("Cache-Control: no-store\r\n");
         }
         for (name, value) in &self.headers {
-            debug_assert!(!value.contains(['\r', '\n']), "a header value is one line");
+            debug_assert!(!value.contains(['\r', '\n']), "a header value has no line breaks");
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");

@@ -1,4 +1,4 @@
-//! The byte pipe under a client: a TCP socket as a rule; the one place where TLS would join.
+//! The byte pipe under a client: usually a TCP socket, and the place where TLS would go.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
@@ -12,21 +12,21 @@ use socket2::SockRef;
 use crate::engine::client::in_memory;
 use crate::engine::slots::ConnId;
 
-/// How long the kernel goes on sending what it took from us after we closed a socket. By itself it tries for minutes, with up
-/// to `send_buffer_bytes` in its memory that nobody counts any more.
+/// How long the kernel keeps sending after we close a socket. By default it tries for minutes, and holds up to
+/// `send_buffer_bytes` that no limit counts.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A non-blocking stream of bytes. It is told whose it is: that is all that one without a socket knows itself by.
+/// A non-blocking stream of bytes. Its methods take the client's id: an in-memory transport is looked up by it.
 #[derive(Debug)]
 pub enum Transport {
-    /// A socket.
+
     Tcp(TcpStream),
-    /// What a bench or a simulation has in its place.
+    /// A far end of [`in_memory`](super::in_memory), for benches and simulations.
     Memory,
 }
 
 impl Transport {
-    /// Registers both interests, once for the connection's whole life (mio is edge-triggered).
+    /// Registers both interests once, for the connection's whole life (mio is edge-triggered).
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
@@ -39,10 +39,10 @@ impl Transport {
         }
     }
 
-    /// One read; `Ok(0)` is the end.
+    /// Reads once; `Ok(0)` is the end.
     ///
     /// # Errors
-    /// `WouldBlock` when there is nothing to read now; any other is the end of the connection.
+    /// `WouldBlock` if there is nothing to read; any other ends the connection.
     pub fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
         uninterrupted(|| match self {
             Transport::Tcp(stream) => stream.read(buffer),
@@ -50,10 +50,10 @@ impl Transport {
         })
     }
 
-    /// One write.
+    /// Writes once.
     ///
     /// # Errors
-    /// `WouldBlock` when the kernel takes nothing now; any other is the end of the connection.
+    /// `WouldBlock` if the kernel's buffer is full; any other ends the connection.
     pub fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
         uninterrupted(|| match self {
             Transport::Tcp(stream) => stream.write(bytes),
@@ -61,7 +61,7 @@ impl Transport {
         })
     }
 
-    /// Who is at its other end. Of a socket that is gone already nobody can say, and of one's own making the far end does.
+    /// The peer's address; `None` once the socket is closed.
     pub fn peer(&self, id: ConnId) -> Option<IpAddr> {
         match self {
             Transport::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
@@ -69,7 +69,7 @@ impl Transport {
         }
     }
 
-    /// Says that nothing more will be written. A socket that is gone already is no error here.
+    /// Shuts down the sending side. A socket that is closed already is not an error.
     pub fn shutdown_write(&mut self, id: ConnId) {
         match self {
             Transport::Tcp(stream) => {
@@ -79,15 +79,15 @@ impl Transport {
         }
     }
 
-    /// Gives up what the kernel has not sent yet: the close becomes a reset, and the memory is free at once.
+    /// Discards unsent data in the kernel: the close becomes a reset, and the memory is free at once.
     pub fn discard(&self) {
         if let Transport::Tcp(stream) = self {
-            // A socket that is gone already has nothing to give up.
+
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 
-    /// Closes it. The kernel sends what it took, for five seconds at most.
+    /// Closes the connection. The kernel sends pending data for at most five seconds.
     pub fn close(self, id: ConnId) {
         match self {
             Transport::Tcp(stream) => {
@@ -98,7 +98,7 @@ impl Transport {
     }
 }
 
-/// Again and again while a signal interrupts it.
+/// Repeats a call that a signal interrupts.
 fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {
