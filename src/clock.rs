@@ -1,33 +1,33 @@
-//! Time as the loop sees it: handed to everything as an argument, read by the reactor alone.
+//! Time as the loop sees it: passed as an argument, read by the reactor alone.
 
-/// Milliseconds since the process started, on the monotonic clock. A wall clock that jumps does not move it.
+/// Milliseconds since the process started, on the monotonic clock: jumps of the wall clock do not move it.
 pub type Millis = u64;
 
 /// The moment at which a turn of the loop began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// For every timer of the program.
+    /// The time for all timers of the program.
     pub millis: Millis,
     /// Seconds since 1970 on the wall clock: for `exp` and `nbf` of tokens (RFC 7519 section 2, NumericDate) and nothing else.
     pub unix: u64,
-    /// Milliseconds since 1970 on the same clock: for what back ends are told.
+    /// Milliseconds since 1970 on the same clock: for messages to back ends.
     pub unix_millis: u64,
 }
 
-/// How far the wall clock is ahead of the monotonic one, to notice when it is set, or the machine has slept.
+/// The lead of the wall clock over the monotonic one, to detect that it was set or the machine slept.
 #[derive(Debug)]
 pub struct WallOffset(i64);
 
-/// A wall clock that moves by less than this is left alone: it is adjusted all the time.
+/// Smaller moves of the wall clock are ignored: it is adjusted all the time.
 const WALL_MOVES_MIN: u64 = 1000;
 
 impl WallOffset {
-    /// The offset as it is now.
+    /// The present offset.
     pub fn new(now: Now) -> WallOffset {
         WallOffset(WallOffset::of(now))
     }
 
-    /// Returns by how many milliseconds the wall clock has moved forward since this last said so; 0 as a rule.
+    /// Returns by how many milliseconds the wall clock moved forward since this last reported a move; usually 0.
     pub fn moved(&mut self, now: Now) -> i64 {
         let by = WallOffset::of(now).saturating_sub(self.0);
         if by.unsigned_abs() < WALL_MOVES_MIN {
@@ -42,7 +42,7 @@ impl WallOffset {
     }
 }
 
-/// `2026-11-26T21:48:46` (RFC 3339 without its offset), of a unix second, in UTC. The day is found by counting in years that begin in
+/// Formats a unix second in UTC as `2026-11-26T21:48:46` (RFC 3339 without an offset). The day is computed in years that begin in
 /// March, 400 of which are always 146,097 days.
 pub fn utc(unix: u64) -> String {
     let (days, second) = (unix / 86_400, unix % 86_400);
@@ -60,12 +60,12 @@ pub fn utc(unix: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
-/// Says yes once a second at most: for lines of the log that others can cause.
+/// A limit of one per second, for log lines that a peer can cause.
 #[derive(Debug, Default)]
 pub struct RateLimit(Option<Millis>);
 
 impl RateLimit {
-    /// Whether a second has passed since it last said so.
+    /// Returns whether a second has passed since this last returned `true`.
     pub fn allow(&mut self, now: Millis) -> bool {
         let is_time = self.0.is_none_or(|last| now >= last + 1000);
         if is_time {

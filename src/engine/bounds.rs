@@ -1,112 +1,110 @@
-//! The bounds that keep the program small: one number each, enforced where its name is used.
+//! The limits that keep the process small: one number each, enforced where its name is used.
 
-/// Seconds, milliseconds and rates are `u32`; what is compared with a length (counts, bytes) is `usize`.
-/// Where 0 means something else than zero, the field says so. `table` holds the least and the most of each.
+/// Limits. Seconds, milliseconds and rates are `u32`; counts and bytes that are compared with lengths are `usize`. If 0 has a
+/// special meaning, the field says so. `table` holds the range of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Clients at one time; 0: what the descriptor limit allows (the program fills the number in).
-    /// One more gets 503.
+    /// Clients at the same time; 0: what the descriptor limit allows (the program fills the number in). Above: 503.
     pub clients_max: usize,
-    /// Clients of one IP address; 0: off. One more gets 429.
+    /// Clients of one IP address; 0: off. Above: 429.
     pub clients_per_address_max: usize,
-    /// Connections of one user; 0: off. One more is closed with 4003.
+    /// Connections of one user; 0: off. Above: closed with 4003.
     pub clients_per_user_max: usize,
-    /// Handshakes under way; further ones wait in the listen queue.
+    /// Handshakes in progress; others wait in the listen queue.
     pub handshakes_max: usize,
-    /// Handshakes begun in a second; 0: off. Further ones wait in the listen queue.
+    /// Handshakes begun in a second; 0: off. Others wait in the listen queue.
     pub handshakes_per_second_max: u32,
-    /// A request's head; a longer one gets 431.
+    /// Bytes of a request head. Above: 431.
     pub head_bytes_max: usize,
-    /// From accept to the end of the request's head, absolute; then 408.
+    /// From accept to the end of the request head, absolute; then 408.
     pub head_seconds: u32,
     /// From the upgrade to a valid token; then 4501.
     pub auth_seconds: u32,
-    /// One inbound message, refused from its frame header; then 1009.
+    /// Bytes of an inbound message, checked by its frame header; above: 1009.
     pub message_bytes_max: usize,
-    /// Fragments of one inbound message; then 1008.
+    /// Fragments of an inbound message; above: 1008.
     pub fragments_max: usize,
-    /// Commands of one client, token checks included; 0: off. Then 4003.
+    /// Commands of one client in a second, token checks included; 0: off. Above: 4003.
     pub commands_per_second_max: u32,
-    /// Topics one client listens to; then `too_many_topics`.
+    /// Topics of one client; above: `too_many_topics`.
     pub topics_per_client_max: usize,
-    /// Frames that wait for one client; then 4000.
+    /// Frames queued for one client; above: 4000.
     pub backlog_frames_max: usize,
-    /// Bytes that wait for one client; then 4000.
+    /// Bytes queued for one client; above: 4000.
     pub backlog_bytes_max: usize,
-    /// Bytes that the kernel takes for one connection before its peer has; Linux reserves twice as much, for its own overhead.
+    /// Bytes that the kernel buffers for one connection; Linux reserves twice as much, for its own overhead.
     pub send_buffer_bytes: usize,
-    /// A client's full socket takes nothing for so long: 4000; 0: never.
+    /// How long a client's socket may stay full; then 4000; 0: forever.
     pub stalled_seconds: u32,
-    /// Bytes that all clients together have left unfinished: heads, frames, messages in fragments. Then those who hold more than
-    /// half of an equal share are closed with 4003, the longest unfinished first.
+    /// Bytes of unfinished input over all clients: heads, frames, fragmented messages. Above it, clients with more than half of
+    /// an equal share are closed with 4003, the longest unfinished first.
     pub unfinished_bytes_max: usize,
-    /// Bytes of all frames that wait, each counted once, and of their places in the queues. Then the deepest backlogs of clients that do not read are closed with
-    /// 4000.
+    /// Bytes of all queued frames, each counted once, and of their places in the queues. Above it, the deepest backlogs of
+    /// blocked clients are closed with 4000.
     pub backlogs_bytes_max: usize,
-    /// Bytes of what all clients listen to, and of what is noted of it for those that are given what they missed. Then the
-    /// connections of the user who costs most are closed with 4003.
+    /// Bytes of all subscriptions, and of messages recorded during replays. Above it, the connections of the most expensive user
+    /// are closed with 4003.
     pub memberships_bytes_max: usize,
-    /// Messages that are held for clients that come back; the oldest leaves.
+    /// Messages kept for returning clients; the oldest is dropped.
     pub history_messages_max: usize,
-    /// Bytes of them; 0: none are held.
+    /// Bytes of them; 0: none are kept.
     pub history_bytes_max: usize,
-    /// Bytes that are read of streams in a second for clients that came back; their pages wait meanwhile.
+    /// Bytes of streams read in a second for returning clients; further pages wait.
     pub replay_bytes_per_second_max: usize,
-    /// One published payload; a larger one is dropped and counted.
+    /// Bytes of a published payload; a larger one is dropped and counted.
     pub payload_bytes_max: usize,
-    /// Read from one client in one turn; the rest comes in the next.
+    /// Bytes read from one client in a turn; the rest follows in the next.
     pub read_bytes_per_turn: usize,
-    /// Read from Redis or from one publisher in one turn; the rest comes in the next.
+    /// Bytes read from Redis or from one publisher in a turn; the rest follows in the next.
     pub source_read_bytes_per_turn: usize,
-    /// Clients written to in one turn; the others follow in the next.
+    /// Clients written to in a turn; the others follow in the next.
     pub flush_clients_per_turn: usize,
-    /// Connections accepted in one turn; the others follow in the next.
+    /// Connections accepted in a turn; the others follow in the next.
     pub accepts_per_turn: usize,
-    /// Publishers connected to us; one more gets `-ERR`.
+    /// Publishers connected to us; above: `-ERR`.
     pub publishers_max: usize,
-    /// Commands that a publisher may send between MULTI and EXEC; then `-ERR`, and `-EXECABORT`.
+    /// Commands of a publisher between MULTI and EXEC; above: `-ERR`, and `-EXECABORT`.
     pub transaction_commands_max: usize,
     /// Bytes of them.
     pub transaction_bytes_max: usize,
-    /// Channels and patterns that one connection of the publishers' port may subscribe to; then `-ERR`.
+    /// Channels and patterns of one connection at the publishers' port; above: `-ERR`.
     pub publisher_subscriptions_max: usize,
-    /// Bytes that wait for one subscriber of the publishers' port; then it is cut off, as it is when a quarter of them wait for a
-    /// minute.
+    /// Bytes queued for one subscriber at the publishers' port; above, it is disconnected, as it is if a quarter of them stay
+    /// queued for a minute.
     pub publisher_backlog_bytes_max: usize,
-    /// Nothing heard from a client for so long: a ping; 0: no pings.
+    /// Silence of a client before a ping; 0: no pings.
     pub ping_seconds: u32,
-    /// Nothing heard from a client for so long: 4001; 0: never.
+    /// Silence of a client before 4001; 0: unlimited.
     pub silence_seconds: u32,
-    /// Nothing heard from Redis for so long: a PING.
+    /// Silence of Redis before a PING.
     pub redis_silence_seconds: u32,
-    /// How long Redis may take to connect or to answer; then the connection is given up.
+    /// How long Redis may take to connect or to answer; then the connection is closed.
     pub redis_timeout_seconds: u32,
-    /// Entries that a stream of what clients send keeps, about; the oldest go.
+    /// Approximate number of entries in a stream of client messages; the oldest are trimmed.
     pub upstream_entries_max: usize,
-    /// Bytes that the latest entries of one process take in such a stream, about; the oldest go.
+    /// Approximate bytes of the latest entries of one process in such a stream; the oldest are trimmed.
     pub upstream_bytes_max: usize,
-    /// Bytes a second that one user may send on, over all connections of a route; 0: any. Then `busy`, as for all users together
-    /// from 32 times of it on.
+    /// Bytes a second that one user may send upstream, over all connections of a route; 0: unlimited. Above: `busy`, as for all
+    /// users together above 32 times as much.
     pub upstream_bytes_per_second_max: usize,
-    /// How long a receipt waits for what is still to be written.
+    /// How long a receipt waits for pending writes.
     pub receipt_seconds: u32,
-    /// The longest wait, in milliseconds, between two attempts to reach Redis.
+    /// The longest pause, in milliseconds, between two attempts to reach Redis.
     pub redis_backoff_ms_max: u32,
-    /// Entries that the stream of `events` keeps, about.
+    /// Approximate number of entries in the stream of `events`.
     pub events_entries_max: usize,
-    /// How long a user without a connection is waited for before it is offline; 0: not at all.
+    /// How long a user without a connection stays online; 0: not at all.
     pub offline_seconds: u32,
-    /// How long a drain may take; what has not gone by then is cut; 0: at once.
+    /// How long a drain may take; then connections are cut; 0: at once.
     pub drain_seconds: u32,
-    /// How many clients a second a drain asks to come back elsewhere.
+    /// Clients a second that a drain asks to reconnect elsewhere.
     pub drain_per_second: u32,
-    /// All that the process may hold, in bytes of resident memory; 0: off. Then the deepest backlogs are closed, and new
-    /// connections refused.
+    /// Resident memory of the process, in bytes; 0: off. Above it, the deepest backlogs are closed and new connections refused.
     pub memory_max: usize,
 }
 
 impl Default for Bounds {
-    /// For a machine with 512 MB.
+    /// Limits for a machine with 512 MB.
     fn default() -> Bounds {
         Bounds {
             clients_max: 0,

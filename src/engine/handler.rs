@@ -1,4 +1,4 @@
-//! The seam between the loop and what it is used for: what happens to a connection is decided by a [`Handler`].
+//! The seam between the loop and its use: a [`Handler`] decides what happens to a connection.
 
 use crate::config::{Config, RouteConfig};
 use crate::engine::client::frame::{CLOSE_REASON_BYTES_MAX, Close};
@@ -9,15 +9,15 @@ use crate::engine::server::{RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::features::control::order::Order;
 
-/// The program's side of a route: the application of the original (`onOpen`, `onMessage`, `onPublishEntry`, `onClose`).
+/// The program's side of a route.
 ///
-/// A handler acts through the verbs of [`Scope`] and [`Server`](crate::Server), which only queue: none calls a handler, so no call
-/// is ever re-entered.
+/// A handler acts through the methods of [`Scope`] and [`Server`](crate::Server), which only queue: none of them calls a handler,
+/// so no handler is ever re-entered.
 pub trait Handler {
-    /// A handshake asks to become a connection. Frames queued here are sent after the answer to the handshake.
+    /// A handshake asks for a connection. Frames queued here are sent after the response to the handshake.
     ///
     /// # Errors
-    /// [`Reject`]: it does not become one.
+    /// [`Reject`] refuses the handshake.
     fn on_open(
         &mut self,
         _server: &mut Scope<'_>,
@@ -30,76 +30,74 @@ pub trait Handler {
     /// A client sent a message, at most `message_bytes_max` long.
     fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>);
 
-    /// A publisher sent a message on a well-formed topic. Returns to how many clients it went.
+    /// A publisher sent a message on a well-formed topic. Returns the number of clients it was queued for.
     fn on_publish(&mut self, _server: &mut Scope<'_>, _topic: &str, _payload: &[u8]) -> usize {
         0
     }
 
-    /// A connection that was opened is gone. Its subscriptions ended when its end began.
+    /// An opened connection has ended. Its subscriptions ended before, as it began to close.
     fn on_close(&mut self, _server: &mut Scope<'_>, _id: ConnId) {}
 
-    /// Another event concerns the route.
+    /// Another event on the route.
     fn on_event(&mut self, _server: &mut Scope<'_>, _event: RouteEvent) {}
 
-    /// The route's constants, asked for once, before anybody connects.
+    /// The route's constants, read once at start.
     fn options(&self) -> RouteOptions {
         RouteOptions::default()
     }
 
-    /// A back end gave an order on the control channel. Returns on how many clients it was carried out; for
-    /// [`Order::Count`], how many listen.
+    /// A back end sent a control command. Returns the number of clients affected; for [`Order::Count`], of subscribers.
     fn on_order(&mut self, _server: &mut Scope<'_>, _order: &Order) -> usize {
         0
     }
 
-    /// The settings were read again, and are good. What can change without dropping a client does; `route`: those of this one.
+    /// The settings were reloaded and are valid. Apply what can change without dropping a client; `route` is this route's part.
     fn on_reload(&mut self, _config: &Config, _route: &RouteConfig) {}
 }
 
-/// A client's message.
+/// A message from a client.
 #[derive(Clone, Copy, Debug)]
 pub enum Message<'a> {
-    /// A text message.
     Text(&'a str),
-    /// A text message that the handler has put off ([`Server::defer`](crate::Server::defer)): its time has come.
+    /// A text message that the handler put off with [`Server::defer`](crate::Server::defer).
     Deferred(&'a str),
-    /// A binary message, on routes that take them.
+    /// A binary message, on routes that accept them.
     Binary(&'a [u8]),
 }
 
-/// An event on a route beside the four of a connection's life.
+/// An event on a route other than the four of a connection's life.
 #[derive(Debug)]
 pub enum RouteEvent {
-    /// The time of a client is over: it is closed with `code`, which [`Server::close_after`](crate::Server::close_after) or
-    /// [`Server::close_at`](crate::Server::close_at) was given, unless the handler closes it with a reason of its own.
+    /// A client's time is up: it is closed with `code`, set by [`Server::close_after`](crate::Server::close_after) or
+    /// [`Server::close_at`](crate::Server::close_at), unless the handler closes it for a reason of its own.
     Timeout { id: ConnId, code: u16 },
-    /// The answer to a request of this handler ([`Server::ask`](crate::Server::ask)); `number` is its ticket's. Every request has
-    /// one, even if the client that caused it is gone.
+    /// The answer to a request of this handler ([`Server::ask`](crate::Server::ask)), with the number of its ticket. Every
+    /// request gets one, even if the client that caused it is gone.
     Answer { number: u64, answer: Answer },
 }
 
-/// Why a handshake does not become a connection.
+/// The refusal of a handshake.
 #[derive(Debug)]
 pub enum Reject {
-    /// A plain answer, for clients that can read one.
+    /// A plain response, for clients that can read one.
     Http(Response),
-    /// The upgrade succeeds and the close code tells why: a browser cannot read a refused handshake.
+    /// A close frame after a successful upgrade: a browser cannot read a refused handshake.
     Close(Close),
 }
 
-/// A path, who may connect to it, and what happens there.
+/// A path, the origins that may connect, and the handler.
 pub struct Route {
-    /// The path, compared whole.
+    /// The exact path.
     pub path: String,
-    /// The pages that may connect.
+
     pub origins: Origins,
-    /// What decides.
+
     pub handler: Box<dyn Handler>,
 }
 
-/// Whether a handshake comes from a page that may connect, by its `Origin` header (RFC 6455 section 10.2). One without an
-/// origin may: no browser sends such a one, mini programs and servers do. So may one with a token in `Authorization`, which no
-/// page can set: libraries that make up an origin of their own are not browsers.
+/// Returns whether a handshake's `Origin` header may connect (RFC 6455 section 10.2). A handshake without one may: browsers
+/// always send it, mini programs and servers do not. So may one with a token in `Authorization`, which no page can set: libraries
+/// that invent an origin are not browsers.
 pub fn admits(origins: &Origins, request: &Request) -> bool {
     if request.count("origin") == 0 || *origins == Origins::Any || request.bearer().is_some() {
         return true;
@@ -112,7 +110,7 @@ pub fn admits(origins: &Origins, request: &Request) -> bool {
     let authority = without_default_port(scheme, authority);
     match origins {
         Origins::Any => true,
-        // A page of another scheme (`capacitor://localhost`) was not served by this host.
+        // A page of another scheme (`capacitor://localhost`) does not come from this host.
         Origins::SameHost => request.header("host").is_some_and(|host| {
             let host = host.to_ascii_lowercase();
             matches!(scheme, "http" | "https") && without_default_port(scheme, &host) == authority
@@ -125,7 +123,7 @@ pub fn admits(origins: &Origins, request: &Request) -> bool {
     }
 }
 
-/// How a page that [`admits`] turns away would be let in.
+/// The setting that would admit a page that [`admits`] refuses.
 pub(crate) fn remedy(request: &Request) -> String {
     match request.header("origin").and_then(listing) {
         Some((origin, who)) if origin.len() <= SHOWN_BYTES_MAX => {
@@ -135,13 +133,13 @@ pub(crate) fn remedy(request: &Request) -> String {
     }
 }
 
-/// Of an origin that a peer chose, in bytes; a longer one is not repeated.
+/// The longest origin repeated in a message, in bytes: a peer chose it.
 const SHOWN_BYTES_MAX: usize = 80;
 
-/// The remedy for a page whose origin cannot be repeated.
+/// The advice for a page whose origin cannot be repeated.
 const UNNAMED: &str = "if it is yours: name it in origins";
 
-/// How the page that [`admits`] turns away is told: by a close code, since no browser shows it the answer to a handshake.
+/// The close frame for a page that [`admits`] refuses: no browser shows a page the response to a handshake.
 pub fn foreign(request: &Request) -> Close {
     let told = |remedy: &str| format!(r#"{{"reason":"origin","detail":"not allowed; {remedy}"}}"#);
     let reason = told(&remedy(request));

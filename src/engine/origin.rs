@@ -1,31 +1,31 @@
-//! The one way an origin is written, so that two of them can be compared byte by byte, and the words of the setting `origins`.
+//! The normal form of an origin, so that two can be compared byte by byte, and the values of the setting `origins`.
 
 use std::net::Ipv6Addr;
 
-/// The word of browsers for a page without an origin of its own (RFC 6454 section 7).
+/// The `Origin` headers of pages without an origin of their own (RFC 6454 section 7).
 const WORDS: [(&str, &str); 2] = [
     ("null", " (any page from disk or sandboxed frame)"),
-    // Chromium says so of a page from disk where it opens a WebSocket, and with it Electron and Cordova.
+    // Chromium, and with it Electron and Cordova, sends this for a WebSocket of a page from disk.
     ("file://", " (any page from disk)"),
 ];
 
-/// Which `Origin` headers a route takes (RFC 6454 section 7). A request without one always passes.
+/// The `Origin` headers that a route accepts (RFC 6454 section 7). A request without one always passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
     /// The host and port of the request's own `Host`.
     SameHost,
-    /// All of them.
+    /// All origins.
     Any,
     /// Exactly these; never empty.
     Listed(Vec<ListedOrigin>),
 }
 
-/// A word of the setting `origins`.
+/// A value of the setting `origins`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListedOrigin {
-    /// An origin as [`normalize_origin`] writes it, `null` or `file://`.
+    /// An origin in the form of [`normalize_origin`], `null` or `file://`.
     One(String),
-    /// `scheme://*.domain[:port]`: one or more whole labels stand between the two.
+    /// `scheme://*.domain[:port]`: the `*` stands for one or more whole labels.
     Below {
         /// `scheme://`
         start: String,
@@ -35,8 +35,7 @@ pub enum ListedOrigin {
 }
 
 impl ListedOrigin {
-    /// Reads a word. The `*` can stand for whole first labels alone, before a domain of two labels at least: nobody owns all of
-    /// `*.com`.
+    /// Parses a value. The `*` stands for whole first labels only, before a domain of at least two labels: `*.com` has no owner.
     pub fn parse(word: &str) -> Option<ListedOrigin> {
         let Some((scheme, rest)) = word.split_once("://*.") else {
             return listing(word).map(|(origin, _)| ListedOrigin::One(origin));
@@ -52,7 +51,7 @@ impl ListedOrigin {
         })
     }
 
-    /// Returns whether it stands for an origin in lower case, without the scheme's own port.
+    /// Returns whether it includes `origin`, in lower case and without the scheme's default port.
     pub fn has(&self, origin: &str) -> bool {
         match self {
             ListedOrigin::One(one) => one == origin,
@@ -64,7 +63,7 @@ impl ListedOrigin {
         }
     }
 
-    /// An origin that it stands for; `label` takes the place of the `*`.
+    /// An example of an origin it includes; `label` replaces the `*`.
     pub fn example(&self, label: &str) -> String {
         match self {
             ListedOrigin::One(one) => one.clone(),
@@ -77,16 +76,16 @@ fn is_label(label: &str) -> bool {
     !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
 }
 
-/// How an origin stands in the setting, and who else is let in by it. `None`: it cannot stand there.
+/// The form of an origin in the setting, and the pages that it admits as well; `None` if it is not allowed there.
 pub fn listing(origin: &str) -> Option<(String, &'static str)> {
     let word = WORDS.into_iter().find(|(word, _)| *word == origin);
     let word = word.map(|(word, who)| (word.to_owned(), who));
     word.or_else(|| normalize_origin(origin).map(|origin| (origin, "")))
 }
 
-/// Writes `scheme://host[:port]` (RFC 6454 section 6.2) in lower case without the scheme's own port
-/// (http 80, https 443). `None` for anything else: a path or a final `/`, a user, `*`, `null`, a name
-/// that is not ASCII (browsers send its `xn--` form).
+/// Normalizes `scheme://host[:port]` (RFC 6454 section 6.2) to lower case without the scheme's default port (http 80, https 443).
+/// `None` for anything else: a path or a final `/`, a user, `*`, `null`, a name that is not ASCII (browsers send its `xn--`
+/// form).
 pub fn normalize_origin(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let (scheme, authority) = text.split_once("://")?;
@@ -131,7 +130,7 @@ fn split_port(authority: &str) -> Option<(String, Option<u16>)> {
         return Some((host, None));
     };
     if !port.bytes().all(|b| b.is_ascii_digit()) {
-        return None; // `parse` would take a sign.
+        return None; // `parse` would accept a sign.
     }
     port.parse().ok().filter(|&port| port != 0).map(|port| (host, Some(port)))
 }

@@ -1,4 +1,4 @@
-//! Signals as readable bytes, or as nothing at all.
+//! Signals as readable bytes or as a flag.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -10,14 +10,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
-/// The reading end of a pipe into which the signal handler writes a byte per signal.
+/// The reading end of a pipe into which the signal handler writes one byte per signal.
 pub struct Signals {
-    /// To be registered for reading.
+    /// Register this for reading.
     pub receiver: UnixStream,
 }
 
 impl Signals {
-    /// Catches the signals that ask the process to end.
+    /// Catches the signals that end the process.
     ///
     /// # Errors
     /// Those of the socket pair and of `sigaction`.
@@ -25,7 +25,7 @@ impl Signals {
         Signals::of(&[SIGTERM, SIGINT, SIGQUIT])
     }
 
-    /// Catches the one that asks it to read its settings again.
+    /// Catches the signal that reloads the settings.
     ///
     /// # Errors
     /// The same.
@@ -42,7 +42,7 @@ impl Signals {
         Ok(Signals { receiver: UnixStream::from_std(receiver) })
     }
 
-    /// How many came since it was last asked.
+    /// Returns how many signals came since the last call.
     pub fn take(&mut self) -> usize {
         let mut count = 0;
         let mut bytes = [0; 16];
@@ -57,11 +57,11 @@ impl Signals {
     }
 }
 
-/// SIGUSR1 and SIGUSR2, which would end the process if nobody caught them: tools that rotate logs send them.
+/// SIGUSR1 and SIGUSR2, sent by tools that rotate logs: uncaught, they would end the process.
 pub struct Unused(Arc<AtomicBool>);
 
 impl Unused {
-    /// Catches them.
+    /// Catches both.
     ///
     /// # Errors
     /// Those of `sigaction`.
@@ -73,7 +73,7 @@ impl Unused {
         Ok(Unused(came))
     }
 
-    /// Returns whether one of them came since it was last asked.
+    /// Returns whether one of them came since the last call.
     pub fn take(&self) -> bool {
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }

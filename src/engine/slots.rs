@@ -1,54 +1,51 @@
-//! Numbered places that never move: a slab in pages, so that growing copies nothing.
+//! A slab in pages: numbered places that never move, so that growing copies nothing.
 //!
-//! One `slab::Slab` doubles when it is full: at a million connections that is a copy of 40 MB inside one turn
-//! of the loop, and half of the new memory stands empty. Pages of [`PAGE`] places cost at most one page of
-//! slack, and a page whose last place is vacated is given back.
+//! A single `slab::Slab` doubles when it is full: at a million connections that is a copy of 40 MB inside one turn of the loop,
+//! and half of the new memory is unused. Pages of [`PAGE`] places cost at most one page of slack, and an empty page is freed.
 
 use std::collections::BTreeSet;
 
 use slab::Slab;
 
-/// Places in a page.
 pub const PAGE: usize = 1024;
 
-/// Names one connection: its place, and which of the place's successive tenants it is.
+/// The id of a connection: its place, and the generation that tells the place's successive connections apart.
 ///
-/// A dead id finds nothing. Generations are dealt out by one counter of 30 bits, so an old id meets a stranger only
-/// if its very place is let again exactly 2^30 connections later.
+/// A stale id finds nothing. Generations come from one counter of 30 bits, so an old id matches another connection only if its
+/// place is reused exactly 2^30 connections later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
     pub(crate) index: u32,
     pub(crate) generation: u32,
 }
 
-/// The first generation after the last one.
+/// The number of generations.
 pub(crate) const GENERATIONS: u32 = 1 << 30;
 
 impl ConnId {
-    /// The id as one number, for places that keep nothing else.
+    /// The id as a number.
     pub fn number(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
-    /// The id that [`ConnId::number`] made this of.
+    /// The inverse of [`ConnId::number`].
     pub fn of_number(number: u64) -> ConnId {
         ConnId { index: number as u32, generation: (number >> 32) as u32 }
     }
 
-    /// Its place: no other connection has it at the same time, and the places of few connections are small numbers.
+    /// Its place: unique among present connections, and small if there are few.
     pub fn index(self) -> usize {
         self.index as usize
     }
 }
 
 impl std::fmt::Display for ConnId {
-    /// The text that clients are told in `welcome`.
+    /// The form in which `welcome` gives it to clients.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:x}-{:x}", self.index, self.generation)
     }
 }
 
-/// A slab in pages.
 pub struct Slots<T> {
     pages: Vec<Slab<T>>,
     /// Pages with a vacant place. The lowest is filled first, so that high pages empty and are freed.
@@ -63,26 +60,25 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    /// How many places are taken.
+    /// The number of taken places.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no place is taken.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// What the places take, vacant ones too. A slab keeps a value, or the number of the next vacant place.
+    /// Memory allocated, vacant places included. A slab keeps a value, or the number of the next vacant place.
     pub fn bytes(&self) -> usize {
         let places: usize = self.pages.iter().map(Slab::capacity).sum();
         places * size_of::<Result<T, usize>>()
     }
 
-    /// Takes a place for what `make` builds, given its number.
+    /// Takes a place for the value that `make` builds from its number.
     ///
     /// # Panics
-    /// At 2^32 places: descriptors and memory end long before.
+    /// At 2^32 places: descriptors and memory run out long before.
     pub fn insert_with(&mut self, make: impl FnOnce(u32) -> T) -> u32 {
         let page = match self.open.first() {
             Some(&page) => page,
@@ -107,17 +103,17 @@ impl<T> Slots<T> {
         index
     }
 
-    /// What is at `index`, if anything is.
+    /// The value at `index`.
     pub fn get(&self, index: u32) -> Option<&T> {
         self.pages.get(index as usize / PAGE)?.get(index as usize % PAGE)
     }
 
-    /// What is at `index`, if anything is.
+    /// The value at `index`.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)
     }
 
-    /// Vacates a place. A page left empty gives its memory back.
+    /// Vacates a place. An empty page is freed.
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let page = index as usize / PAGE;
         let slab = self.pages.get_mut(page)?;
@@ -134,8 +130,8 @@ impl<T> Slots<T> {
         Some(value)
     }
 
-    /// Forgets the empty pages at the end. A small block that grew late lies high in the heap, and nothing below it can be
-    /// given back to the system.
+    /// Frees the empty pages at the end. A small block that grew late lies high in the heap, and nothing below it could be
+    /// returned to the system.
     fn drop_last_pages(&mut self) {
         while self.pages.last().is_some_and(Slab::is_empty) {
             self.pages.pop();
@@ -146,17 +142,17 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Everything, in the order of the places.
+    /// All values, in the order of their places.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.pages.iter_mut().flat_map(|slab| slab.iter_mut().map(|(_, value)| value))
     }
 
-    /// The place after the last one that may be taken.
+    /// The end of the range of valid places.
     pub fn end(&self) -> u32 {
         (self.pages.len() * PAGE) as u32
     }
 
-    /// Everything, in the order of the places.
+    /// All values with their places, in order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.pages.iter().enumerate().flat_map(|(page, slab)| {
             slab.iter().map(move |(place, value)| ((page * PAGE + place) as u32, value))
@@ -167,7 +163,7 @@ impl<T> Slots<T> {
 impl<T> std::ops::Index<u32> for Slots<T> {
     type Output = T;
 
-    /// For places that the caller knows to be taken.
+    /// Returns the value at a place that the caller knows to be taken.
     fn index(&self, index: u32) -> &T {
         self.get(index).expect("the place is taken")
     }
@@ -194,7 +190,7 @@ mod tests {
             let grow = step < 20_000 || (step < 40_000 && random.below(2) == 0);
             if grow {
                 let index = slots.insert_with(|_| step);
-                assert_eq!(model.insert(index, step), None, "a taken place was given away");
+                assert_eq!(model.insert(index, step), None, "a taken place was reused");
             } else if let Some(&index) = model.keys().next() {
                 assert_eq!(slots.remove(index), model.remove(&index));
                 assert_eq!(slots.remove(index), None);
@@ -219,6 +215,6 @@ mod tests {
         for index in &indices[2 * PAGE..] {
             slots.remove(*index);
         }
-        assert_eq!(slots.pages.len(), 1, "pages at the end are forgotten");
+        assert_eq!(slots.pages.len(), 1, "empty pages at the end are freed");
     }
 }

@@ -1,46 +1,44 @@
 //! One coarse deadline per connection, in an array beside the slots.
 //!
-//! A tick is 100 ms. The deadlines of a page of connections lie together, 4 bytes each, under the earliest of them, so
-//! that a tick looks only into pages in which something may be due: a million deadlines are 4 MB read in sequence, against
-//! 8 bytes each and a millisecond of cache misses for a binary heap. Between two deadlines nothing wakes the loop.
+//! A tick is 100 ms. The deadlines of a page of connections lie together, 4 bytes each, below the earliest of them, so that a
+//! tick looks only into pages with something due. A million deadlines are 4 MB read in sequence; a binary heap would need 8 bytes
+//! each and a millisecond of cache misses. Between two deadlines nothing wakes the loop.
 
 use crate::clock::Millis;
 use crate::engine::slots::PAGE;
 
-/// A moment, in units of 100 ms since the process started: 13 years fit.
+/// A moment, in units of 100 ms since the process started: enough for 13 years.
 pub type Tick = u32;
 
-/// Milliseconds in a tick.
 pub const TICK: Millis = 100;
 
-/// Ticks in a second.
 pub const TICKS_PER_SECOND: Tick = 10;
 
-/// The moment that never comes.
+/// A moment that never comes.
 pub const NEVER: Tick = Tick::MAX;
 
-/// The tick of a moment: the last one that is not after it.
+/// The last tick that is not after `now`.
 pub fn tick(now: Millis) -> Tick {
     (now / TICK).min(NEVER as Millis - 1) as Tick
 }
 
-/// The first tick that is not before `seconds` from now.
+/// The first tick at least `seconds` from now.
 pub fn after(now: Millis, seconds: u32) -> Tick {
     tick(now.saturating_add(seconds as Millis * 1000).saturating_add(TICK - 1))
 }
 
 struct TimerPage {
-    /// Not after any deadline of the page; a deadline put off or cleared may leave it too early.
+    /// Not after any deadline of the page; may be too early once a deadline was put off or cleared.
     earliest: Tick,
     live: u32,
     at: [Tick; PAGE],
 }
 
-/// The deadlines, by the number of the connection's slot.
+/// Deadlines by the slot of the connection.
 #[derive(Default)]
 pub struct Timers {
     pages: Vec<Option<Box<TimerPage>>>,
-    /// Not after any page's earliest.
+    /// Not after the earliest deadline of any page.
     earliest: Option<Tick>,
 }
 
@@ -74,7 +72,7 @@ impl Timers {
         }
     }
 
-    /// Forgets the empty pages at the end.
+    /// Frees the empty pages at the end.
     fn drop_last_pages(&mut self) {
         while self.pages.last().is_some_and(Option::is_none) {
             self.pages.pop();
@@ -84,13 +82,13 @@ impl Timers {
         }
     }
 
-    /// When the loop must look again; `None`: not before something is set.
+    /// The tick at which the loop must look again; `None` while no deadline is set.
     pub fn next(&self) -> Option<Tick> {
         self.earliest
     }
 
-    /// Takes out those whose deadline has come, whole pages at a time until `enough` are found. The rest stay due, and
-    /// [`Timers::next`] says so.
+    /// Removes deadlines that have passed into `into`, whole pages at a time until `enough` are found. The rest stay due, as
+    /// [`Timers::next`] says.
     pub fn expire(&mut self, now: Tick, enough: usize, into: &mut Vec<u32>) {
         if self.earliest.is_none_or(|tick| tick > now) {
             return;

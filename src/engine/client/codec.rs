@@ -36,7 +36,6 @@ pub enum Inbound {
 /// Bounds on the messages of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct InboundBounds {
-
     pub message_bytes_max: usize,
 
     pub fragments_max: u32,

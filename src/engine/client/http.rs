@@ -95,7 +95,6 @@ impl Request {
         Request { address, ..self }
     }
 
-
     pub fn method(&self) -> Method {
         self.method
     }
@@ -211,7 +210,6 @@ impl Request {
 
     /// An ambiguity in this head that a proxy in front may resolve in another way.
     fn ambiguity(&self) -> Option<&'static str> {
-
         if ["sec-websocket-key", "sec-websocket-version"].iter().any(|name| self.count(name) > 1) {
             return Some("one Sec-WebSocket-Key and one Sec-WebSocket-Version are expected");
         }

@@ -106,7 +106,6 @@ pub enum Reading {
 /// What is due at a deadline.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientDue {
-
     Nothing,
 
     Ping,
@@ -212,7 +211,6 @@ impl Client {
         }
     }
 
-
     pub fn state(&self) -> State {
         self.state
     }
@@ -229,7 +227,6 @@ impl Client {
         }
         self.heard = now;
     }
-
 
     pub fn end_at(&mut self, ends: Tick, at_end: AtEnd) {
         self.ends = ends;
@@ -263,7 +260,6 @@ impl Client {
         };
         self.ends.min(silent).min(ping).min(self.stalls_at(timing))
     }
-
 
     pub fn due(&self, index: u32, now: Tick, timing: &Timing) -> ClientDue {
         if self.ends <= now {

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 /// A supported method (RFC 9110 section 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-
     Get,
 
     Head,

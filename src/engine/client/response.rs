@@ -28,7 +28,6 @@ impl Response {
         Response::new(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
     }
 
-
     pub fn json(status: u16, json: String) -> Response {
         Response::new(status, "application/json", json.into_bytes())
     }

@@ -19,7 +19,6 @@ const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A non-blocking stream of bytes. Its methods take the client's id: an in-memory transport is looked up by it.
 #[derive(Debug)]
 pub enum Transport {
-
     Tcp(TcpStream),
     /// A far end of [`in_memory`](super::in_memory), for benches and simulations.
     Memory,
@@ -82,7 +81,6 @@ impl Transport {
     /// Discards unsent data in the kernel: the close becomes a reset, and the memory is free at once.
     pub fn discard(&self) {
         if let Transport::Tcp(stream) = self {
-
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }

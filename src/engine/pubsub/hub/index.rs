@@ -1,9 +1,9 @@
-//! Finds a topic by its name: a hash index that grows and shrinks by one bucket at a time.
+//! An index of topics by name: a hash table that grows and shrinks by one bucket at a time.
 //!
-//! Linear hashing (Litwin, 1980). A table that doubles would rehash a million names inside one turn of the loop; here
-//! every new topic splits one bucket and every removed one merges two, so no turn pays for another, and the index
-//! takes 4 bytes per topic plus the 4 of the chain, at every size. A name's hash is not kept: it is worked out again for the
-//! chain that is dealt out, two names on average, which costs 30 ns where a topic comes or goes and saves 8 bytes in each.
+//! Linear hashing (Litwin, 1980). A table that doubles would rehash a million names inside one turn of the loop. Here every new
+//! topic splits one bucket and every removed one merges two, so no turn pays for another, and the index takes 4 bytes per topic
+//! plus the 4 of the chain, at every size. Hashes are not stored: those of the chain that is split, two names on average, are
+//! computed again, which costs 30 ns per new or removed topic and saves 8 bytes in each.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -25,7 +25,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// The topic with this name, if there is one.
+    /// The topic with this name.
     pub fn find(&self, topics: &Slots<Topic>, name: &str) -> Option<u32> {
         if self.buckets == 0 {
             return None;
@@ -50,7 +50,7 @@ impl Index {
         self.push(topics, topic);
     }
 
-    /// Takes out a topic that is in the index.
+    /// Removes a topic that is in the index.
     pub fn remove(&mut self, topics: &mut Slots<Topic>, topic: u32) {
         let bucket = self.bucket(&topics[topic].name);
         let next = topics[topic].chained;
@@ -70,8 +70,8 @@ impl Index {
         }
     }
 
-    /// With n buckets and m the largest power of two not above n: those below n - m are split already and are told
-    /// apart by one more bit of the hash.
+    /// The bucket of a name. With n buckets and m the largest power of two not above n, the buckets below n - m are split already
+    /// and use one more bit of the hash.
     fn bucket(&self, name: &str) -> u32 {
         let hash = self.hasher.hash_one(name) as u32;
         let mask = self.buckets.next_power_of_two() - 1;
@@ -79,7 +79,7 @@ impl Index {
         if bucket < self.buckets { bucket } else { hash & (mask >> 1) }
     }
 
-    /// One bucket more: the one it is split from is dealt out again between the two.
+    /// Adds a bucket: the chain of the bucket it is split from is divided between the two.
     fn split(&mut self, topics: &mut Slots<Topic>) {
         let from = if self.buckets == 0 {
             NONE
@@ -88,7 +88,7 @@ impl Index {
             std::mem::replace(self.head_mut(self.buckets & !bit), NONE)
         };
         if (self.buckets as usize).is_multiple_of(PAGE) {
-            // The first page is grown as it fills: a hub of three topics is not 4 KB.
+            // The first page grows as it fills: a hub of three topics does not take 4 KB.
             self.pages.push(Vec::new());
         }
         self.pages.last_mut().expect("a page was pushed").push(NONE);
@@ -96,7 +96,7 @@ impl Index {
         self.deal_out(topics, from);
     }
 
-    /// One bucket less: its chain goes back to the one it was split from.
+    /// Removes the last bucket: its chain goes back to the bucket it was split from.
     fn merge(&mut self, topics: &mut Slots<Topic>) {
         let last = self.buckets - 1;
         let chain = self.head(last);

@@ -1,8 +1,8 @@
-//! Who listens to what.
+//! Subscriptions: which client subscribes to which topic.
 //!
-//! A membership is one `Link` in two lists: the members of its topic (doubly linked, so that leaving is one step
-//! however many there are) and the memberships of its client (at most `topics_per_client_max`, so that finding one is a
-//! short walk). Every table that grows with the clients grows by pages.
+//! A subscription is one `Link` in two lists: the subscribers of its topic (doubly linked, so that removing one takes constant
+//! time) and the subscriptions of its client (at most `topics_per_client_max`, so that a search is short). Every table that grows
+//! with the clients grows by pages.
 
 mod index;
 
@@ -16,33 +16,33 @@ use index::Index;
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
-/// The longest name that lies in its topic; a longer one has a block of its own.
+/// The longest name stored inside its topic; a longer one has a block of its own.
 const SHORT_NAME_BYTES: usize = 23;
 
-/// What such a block takes besides the name: two counts, and the allocator's part.
+/// The overhead of such a block: two counts, and the allocator's part.
 const NAME_BYTES: usize = 2 * size_of::<usize>() + 16;
 
-/// What one membership takes, and one topic without its name: itself, and its bucket of the index.
+/// The memory of a subscription, and of a topic without its name: itself, and its bucket of the index.
 const LINK_BYTES: usize = size_of::<Option<Link>>();
 const TOPIC_BYTES: usize = size_of::<Option<Topic>>() + size_of::<u32>();
 
-/// More members than these make a topic a crowd.
+/// A topic with more subscribers than this is large.
 pub const CROWD: usize = 64;
 
-/// Why a client is a member; the hub only keeps it.
+/// The origin of a subscription. The hub only stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It is the client's own topic.
+    /// The topic is the client's own.
     Own,
-    /// It was granted from the start.
+    /// The client's token grants it from the start.
     Granted,
-    /// The client asked.
+    /// The client asked for it.
     Asked,
-    /// A back end joined it.
+    /// A back end subscribed the client.
     Joined,
 }
 
-/// Where a client's list of memberships begins.
+/// The head of a client's list of subscriptions.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Subscriptions(u32);
 
@@ -55,42 +55,42 @@ impl Default for Subscriptions {
 struct Link {
     client: u32,
     topic: u32,
-    /// The neighbours among the topic's members.
+    /// The neighbours in the topic's list.
     next: u32,
     previous: u32,
-    /// The next membership of the same client.
+    /// The client's next subscription.
     sibling: u32,
     reason: Reason,
 }
 
 struct Topic {
-    /// Up to 23 bytes lie here, longer names on the heap.
+    /// Up to 23 bytes are stored here, longer names on the heap.
     name: SmolStr,
     /// The next topic in the same bucket of the index.
     chained: u32,
     first: u32,
 }
 
-/// The memberships of one route's clients. A topic exists while it has a member.
+/// The subscriptions of one route's clients. A topic exists while it has a subscriber.
 #[derive(Default)]
 pub struct Hub {
     topics: Slots<Topic>,
     links: Slots<Link>,
     index: Index,
-    /// What the blocks of long names take.
+    /// Memory used by the blocks of long names.
     names_bytes: usize,
-    /// The members of each crowd, counted: most topics are one user's own, and a number in each would cost 8 bytes. A million
-    /// memberships are 15,000 crowds at most, so this may be a table that doubles.
+    /// The number of subscribers of each large topic. Most topics are one user's own, and a count in each would cost 8 bytes. A
+    /// million subscriptions make at most 15,000 large topics, so this table may double.
     crowds: HashMap<u32, u32>,
-    /// The next link of the walk along a topic's members. It stays right whoever leaves meanwhile; whoever joins stands
-    /// before its beginning.
+    /// The next link of the walk along a topic's subscribers. It stays valid if subscribers are removed meanwhile; new ones are
+    /// inserted before the start.
     walk: Option<u32>,
-    /// How often somebody joined or left.
+    /// The number of subscriptions that began or ended.
     changes: u64,
 }
 
 impl Hub {
-    /// Makes `client` a member; `false` if it is one already (its reason stays).
+    /// Subscribes `client`; `false` if it is subscribed already (its reason stays).
     pub fn subscribe(
         &mut self,
         client: u32,
@@ -122,7 +122,7 @@ impl Hub {
         true
     }
 
-    /// Ends a membership; `false` if there is none.
+    /// Ends a subscription; `false` if there is none.
     pub fn unsubscribe(&mut self, of: &mut Subscriptions, name: &str) -> bool {
         let Some(topic) = self.find(name) else {
             return false;
@@ -145,7 +145,7 @@ impl Hub {
         true
     }
 
-    /// Ends all memberships of a client.
+    /// Ends all subscriptions of a client.
     pub fn leave_all(&mut self, of: &mut Subscriptions) {
         while of.0 != NONE {
             let link = of.0;
@@ -154,7 +154,7 @@ impl Hub {
         }
     }
 
-    /// What a client is a member of, the latest first.
+    /// The topics of a client, the latest first.
     pub fn topics<'a>(
         &'a self,
         of: &'a Subscriptions,
@@ -162,13 +162,13 @@ impl Hub {
         self.siblings(of).map(|(_, link)| (self.topics[link.topic].name.as_str(), link.reason))
     }
 
-    /// Whether the client is a member, and why.
+    /// The reason of a client's subscription.
     pub fn reason(&self, of: &Subscriptions, name: &str) -> Option<Reason> {
         let topic = self.find(name)?;
         self.siblings(of).find(|(_, link)| link.topic == topic).map(|(_, link)| link.reason)
     }
 
-    /// Says why a client is a member of a topic from now on; nothing happens if it is none.
+    /// Changes the reason of a client's subscription, if it exists.
     pub fn set_reason(&mut self, of: &Subscriptions, name: &str, reason: Reason) {
         let Some(topic) = self.find(name) else { return };
         let found = self.siblings(of).find(|(_, link)| link.topic == topic).map(|(at, _)| at);
@@ -177,23 +177,23 @@ impl Hub {
         }
     }
 
-    /// The number of the topic with this name, while it has a member.
+    /// The number of the topic with this name, if it has a subscriber.
     pub fn find(&self, name: &str) -> Option<u32> {
         self.index.find(&self.topics, name)
     }
 
-    /// The members of a topic, by the numbers of their slots, the latest first.
+    /// The subscribers of a topic by slot, the latest first.
     pub fn members(&self, topic: u32) -> Members<'_> {
         let first = self.topics.get(topic).map_or(NONE, |topic| topic.first);
         Members { links: &self.links, at: first }
     }
 
-    /// Whether a topic has more than [`CROWD`] members.
+    /// Returns whether a topic has more than [`CROWD`] subscribers.
     pub fn is_crowd(&self, topic: u32) -> bool {
         self.crowds.contains_key(&topic)
     }
 
-    /// How many members a topic has.
+    /// The number of a topic's subscribers.
     pub fn members_len(&self, topic: u32) -> usize {
         match self.crowds.get(&topic) {
             Some(count) => *count as usize,
@@ -201,49 +201,47 @@ impl Hub {
         }
     }
 
-    /// Whether the client is a member of one of these topics.
+    /// Returns whether the client subscribes to one of these topics.
     pub fn is_member(&self, of: &Subscriptions, topics: &[u32]) -> bool {
         self.siblings(of).any(|(_, link)| topics.contains(&link.topic))
     }
 
-    /// The numbers of the topics that a client is a member of.
+    /// The numbers of a client's topics.
     pub fn topic_numbers<'a>(&'a self, of: &Subscriptions) -> impl Iterator<Item = u32> + 'a {
         self.siblings(of).map(|(_, link)| link.topic)
     }
 
-    /// How often somebody joined or left: while this number stays, so does who is a member of what.
+    /// A count of changes: while it stays the same, so do all subscriptions.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Begins a walk along a topic's members. There is one walk at a time.
+    /// Begins a walk along a topic's subscribers. There is only one walk at a time.
     pub fn begin_walk(&mut self, topic: u32) {
         self.walk = self.topics.get(topic).map(|topic| topic.first);
     }
 
-    /// The next member of the walk.
+    /// The next subscriber of the walk.
     pub fn walk_on(&mut self) -> Option<u32> {
         let link = self.links.get(self.walk?)?;
         self.walk = Some(link.next);
         Some(link.client)
     }
 
-    /// How many topics have a member.
     pub fn topics_len(&self) -> usize {
         self.topics.len()
     }
 
-    /// How many memberships there are.
     pub fn memberships_len(&self) -> usize {
         self.links.len()
     }
 
-    /// What memberships and topics that there are take, with all names.
+    /// Memory used by subscriptions and topics, with all names.
     pub fn held_bytes(&self) -> usize {
         self.links.len() * LINK_BYTES + self.topics.len() * TOPIC_BYTES + self.names_bytes
     }
 
-    /// The part of that which would be free without this client.
+    /// Memory that would be free without this client.
     pub fn held_bytes_of(&self, of: &Subscriptions) -> usize {
         let cost = |link: &Link| {
             let topic = &self.topics[link.topic];
@@ -253,12 +251,12 @@ impl Hub {
         self.siblings(of).map(|(_, link)| cost(link)).sum()
     }
 
-    /// The number of the topic that is a client's own: all connections of a user have the same.
+    /// The number of the client's own topic, which all connections of a user share.
     pub fn own_topic(&self, of: &Subscriptions) -> Option<u32> {
         self.siblings(of).find(|(_, link)| link.reason == Reason::Own).map(|(_, link)| link.topic)
     }
 
-    /// What both take, vacant places too.
+    /// Memory allocated, vacant places included.
     pub fn bytes(&self) -> usize {
         self.links.bytes() + self.topics.bytes() + self.names_bytes
     }
@@ -299,7 +297,7 @@ impl Hub {
         number
     }
 
-    /// Takes a link out of its topic's list; the last one takes the topic with it.
+    /// Removes a link from its topic's list. The last one removes the topic.
     fn unlink(&mut self, at: u32) {
         let link = self.links.remove(at).expect("a listed link exists");
         if self.walk == Some(at) {
@@ -316,13 +314,13 @@ impl Hub {
         }
         if self.topics[link.topic].first == NONE {
             self.index.remove(&mut self.topics, link.topic);
-            let gone = self.topics.remove(link.topic).expect("it had a member");
+            let gone = self.topics.remove(link.topic).expect("it had a subscriber");
             self.names_bytes -= name_bytes(&gone.name);
         }
     }
 }
 
-/// What a name takes outside of its topic.
+/// Memory used by a name outside its topic.
 fn name_bytes(name: &str) -> usize {
     if name.len() > SHORT_NAME_BYTES { name.len() + NAME_BYTES } else { 0 }
 }

@@ -84,7 +84,7 @@ fn the_tables_are_as_small_as_the_readme_counts_them() {
     assert_eq!(size_of::<Topic>(), 32);
 }
 
-/// Each member that stays is met once, whoever comes and goes meanwhile.
+/// A walk visits each remaining subscriber once, even if others come and go meanwhile.
 #[test]
 fn a_walk_meets_everyone_who_stays() {
     for seed in 1..=200 {
@@ -109,9 +109,9 @@ fn a_walk_meets_everyone_who_stays() {
             }
         }
         let once: BTreeSet<u32> = met.iter().copied().collect();
-        assert_eq!(once.len(), met.len(), "seed {seed}: met twice");
-        assert!(stay.is_subset(&once), "seed {seed}: not met");
-        assert!(once.iter().all(|client| *client < 80), "seed {seed}: came later");
+        assert_eq!(once.len(), met.len(), "seed {seed}: visited twice");
+        assert!(stay.is_subset(&once), "seed {seed}: not visited");
+        assert!(once.iter().all(|client| *client < 80), "seed {seed}: subscribed later");
     }
 }
 
@@ -124,9 +124,9 @@ fn bytes_come_and_go_with_memberships_and_those_of_a_client_are_its_own() {
     let short = hub.held_bytes();
     hub.subscribe(1, &mut one, &long, Reason::Asked);
     assert!(hub.held_bytes() - short >= short + long.len());
-    assert_eq!(hub.held_bytes_of(&one), hub.held_bytes(), "nobody shares it");
+    assert_eq!(hub.held_bytes_of(&one), hub.held_bytes(), "the topic has no other subscriber");
     hub.subscribe(2, &mut other, &long, Reason::Asked);
-    assert_eq!(hub.held_bytes_of(&other), LINK_BYTES, "the topic is there without it");
+    assert_eq!(hub.held_bytes_of(&other), LINK_BYTES, "the topic remains without it");
     hub.leave_all(&mut one);
     assert_eq!(hub.held_bytes_of(&other), hub.held_bytes());
     hub.leave_all(&mut other);
