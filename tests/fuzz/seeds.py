@@ -25,7 +25,7 @@ def heads():
     yield "GET /" + "a" * 1100
 
 
-def proxied():
+def proxy_protocol():
     signature = b"\r\n\r\n\0\r\nQUIT\n"
     v4, v6 = bytes(range(12)), bytes(range(36))
     added = b"\x04\0\x03\0\0\0"
@@ -205,9 +205,9 @@ def tokens():
 def main(root):
     targets = {
         "head": heads,
-        "proxied": proxied,
+        "proxy_protocol": proxy_protocol,
         "frames": frames,
-        "link": replies,
+        "subscriber": replies,
         "streams": streams,
         "publisher": publishers,
         "commands": commands,

@@ -1,4 +1,4 @@
-//! The commands of clients, through a whole loop: whatever they say, they hear what they may and nothing else, and a bystander
+//! The commands of clients, through a whole loop: each client receives what it may and nothing else, and a bystander
 //! nothing at all.
 #![no_main]
 
@@ -132,7 +132,7 @@ impl Handler for Watched {
 
 /// The far ends: the one client that speaks, and all others, who are silent.
 #[derive(Default)]
-struct Phones {
+struct Peers {
     speaker: Option<ConnId>,
     messages: VecDeque<Vec<u8>>,
     has_ended: bool,
@@ -142,35 +142,35 @@ struct Phones {
 }
 
 #[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Phones>>);
+struct Shared(Rc<RefCell<Peers>>);
 
 impl FarEnds for Shared {
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut phones = self.0.borrow_mut();
-        if phones.speaker != Some(id) {
+        let mut peers = self.0.borrow_mut();
+        if peers.speaker != Some(id) {
             return Err(ErrorKind::WouldBlock.into());
         }
-        match phones.messages.pop_front() {
+        match peers.messages.pop_front() {
             Some(mut message) => {
                 let length = message.len().min(buffer.len());
                 buffer[..length].copy_from_slice(&message[..length]);
                 message.drain(..length);
                 if !message.is_empty() {
-                    phones.messages.push_front(message);
+                    peers.messages.push_front(message);
                 }
                 Ok(length)
             }
-            None if phones.has_ended => Ok(0),
+            None if peers.has_ended => Ok(0),
             None => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
-        let mut phones = self.0.borrow_mut();
-        if phones.speaker == Some(id) {
-            phones.heard.extend_from_slice(bytes);
+        let mut peers = self.0.borrow_mut();
+        if peers.speaker == Some(id) {
+            peers.heard.extend_from_slice(bytes);
         } else {
-            phones.overheard += bytes.len();
+            peers.overheard += bytes.len();
         }
         Ok(bytes.len())
     }
@@ -178,16 +178,16 @@ impl FarEnds for Shared {
     fn shutdown_write(&mut self, _: ConnId) {}
 
     fn close(&mut self, id: ConnId) {
-        let mut phones = self.0.borrow_mut();
-        assert_eq!(phones.speaker, Some(id), "nobody else is closed");
-        phones.is_closed = true;
+        let mut peers = self.0.borrow_mut();
+        assert_eq!(peers.speaker, Some(id), "nobody else is closed");
+        peers.is_closed = true;
     }
 }
 
 struct World {
     reactor: Reactor,
     events: Events,
-    phones: Shared,
+    peers: Shared,
     may: Rc<RefCell<May>>,
     tokens: Vec<(&'static str, String)>,
 }
@@ -205,8 +205,8 @@ impl World {
             (word, token.expect("the claims are good"))
         });
         let may = Rc::new(RefCell::new(May::default()));
-        let phones = Shared::default();
-        install(Some(Box::new(phones.clone())));
+        let peers = Shared::default();
+        install(Some(Box::new(peers.clone())));
         let route = |path: &str, anonymous: &[&str]| Route {
             path: path.to_owned(),
             origins: Origins::Any,
@@ -242,7 +242,7 @@ impl World {
         let mut world = World {
             reactor: Reactor::new(plan).expect("a port is free"),
             events: Events::with_capacity(16),
-            phones,
+            peers,
             may,
             tokens: tokens.to_vec(),
         };
@@ -273,14 +273,14 @@ impl World {
             .collect();
         let count = messages.len();
         self.begin(path, token, messages);
-        while !self.phones.0.borrow().messages.is_empty() {
+        while !self.peers.0.borrow().messages.is_empty() {
             self.turn();
         }
         self.turn();
         self.end();
-        let mut phones = self.phones.0.borrow_mut();
-        assert_eq!(phones.overheard, 0, "a bystander was told something");
-        check_answers(&std::mem::take(&mut phones.heard), count);
+        let mut peers = self.peers.0.borrow_mut();
+        assert_eq!(peers.overheard, 0, "a bystander was told something");
+        check_answers(&std::mem::take(&mut peers.heard), count);
     }
 
     fn begin(&mut self, path: &str, token: Option<&str>, messages: Vec<Vec<u8>>) {
@@ -292,10 +292,10 @@ impl World {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
             bearer.unwrap_or_default()
         );
-        let mut phones = self.phones.0.borrow_mut();
-        *phones = Phones { speaker: Some(self.reactor.attach()), ..Phones::default() };
-        phones.messages = messages.iter().map(|text| masked(text)).collect();
-        phones.messages.push_front(head.into_bytes());
+        let mut peers = self.peers.0.borrow_mut();
+        *peers = Peers { speaker: Some(self.reactor.attach()), ..Peers::default() };
+        peers.messages = messages.iter().map(|text| masked(text)).collect();
+        peers.messages.push_front(head.into_bytes());
     }
 
     /// Granted are the sum of what its tokens say: a newer one takes back, but the model does not follow that.
@@ -319,17 +319,17 @@ impl World {
     }
 
     fn turn(&mut self) {
-        let speaker = self.phones.0.borrow().speaker.expect("somebody speaks");
-        let ending = self.phones.0.borrow().has_ended;
+        let speaker = self.peers.0.borrow().speaker.expect("somebody speaks");
+        let ending = self.peers.0.borrow().has_ended;
         self.reactor.on_ready(speaker, Readiness { readable: true, ending, writable: false });
         let ended = self.reactor.turn(&mut self.events, Some(Duration::ZERO)).expect("it polls");
         assert_eq!(ended, None);
     }
 
     fn end(&mut self) {
-        self.phones.0.borrow_mut().has_ended = true;
+        self.peers.0.borrow_mut().has_ended = true;
         for _ in 0..10 {
-            if self.phones.0.borrow().is_closed {
+            if self.peers.0.borrow().is_closed {
                 return;
             }
             self.turn();

@@ -12,7 +12,7 @@ use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach it.
 const PAYLOAD_BYTES_MAX: usize = 64;
-/// Asked of the commander before anything is answered.
+/// Asked of the connection before anything is answered.
 const REQUESTS: usize = 8;
 
 fuzz_target!(|input: &[u8]| {
@@ -80,12 +80,12 @@ fn read(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
     events
 }
 
-/// Everything that the commander says to these requests, and how many are lost.
+/// All events for these requests, and the number of lost ones.
 fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
-    let mut commander = CommandConnection::new(config(setup), 0);
+    let mut connection = CommandConnection::new(config(setup), 0);
     let (mut events, mut answered) = (Vec::new(), 0);
-    commander.session.connecting(0);
-    commander.connected(1);
+    connection.session.connecting(0);
+    connection.connected(1);
     for number in 0..REQUESTS {
         let ticket = Ticket::of_feature("fuzz", 0);
         let request = match number % 4 {
@@ -101,11 +101,11 @@ fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
             },
             _ => Request { command: command(&[b"A"]), ticket, form: ReplyForm::Value },
         };
-        assert!(commander.ask(request, 1), "it waits for the first attempt");
+        assert!(connection.ask(request, 1), "it waits for the first attempt");
     }
     for piece in pieces {
         let mut input = *piece;
-        while let Some(event) = commander.next(&mut input, 2) {
+        while let Some(event) = connection.next(&mut input, 2) {
             if let Answered::Entry { data, .. } = &event {
                 assert!(data.len() <= PAYLOAD_BYTES_MAX);
             }
@@ -120,12 +120,12 @@ fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
                 break;
             }
         }
-        let count = commander.session.output().len();
-        commander.session.wrote(count);
+        let count = connection.session.output().len();
+        connection.session.wrote(count);
     }
-    commander.down(3, 4);
-    let lost = std::iter::from_fn(|| commander.next_lost()).count();
+    connection.down(3, 4);
+    let lost = std::iter::from_fn(|| connection.next_lost()).count();
     assert_eq!(answered + lost, REQUESTS);
-    assert!(commander.is_settled() && commander.session.output().is_empty());
+    assert!(connection.is_settled() && connection.session.output().is_empty());
     events
 }

@@ -9,7 +9,7 @@ use oneloop_fuzz::pieces;
 const PAYLOAD_BYTES_MAX: usize = 64;
 
 fuzz_target!(|input: &[u8]| {
-    // The first byte says how the link is set up, the rest is what Redis sends.
+    // The first byte says how the connection is set up, the rest is what Redis sends.
     let Some((setup, input)) = input.split_first() else { return };
     let (whole, sent) = read(*setup, &[input]);
     let (events, sent_between) = read(*setup, &pieces(input));
@@ -32,16 +32,16 @@ fn config(setup: u8) -> RedisConfig {
     config
 }
 
-/// Everything that the link says, and all that it sends.
+/// All events of the subscriber, and all bytes that it sends.
 fn read(setup: u8, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
-    let mut link = RedisSubscriber::new(config(setup), 0);
+    let mut subscriber = RedisSubscriber::new(config(setup), 0);
     let (mut events, mut sent) = (Vec::new(), Vec::new());
-    link.session.connecting(0);
-    link.connected(1);
-    send(&mut link, &mut sent);
+    subscriber.session.connecting(0);
+    subscriber.connected(1);
+    send(&mut subscriber, &mut sent);
     for piece in pieces {
         let mut input = *piece;
-        while let Some(event) = link.next(&mut input, 2) {
+        while let Some(event) = subscriber.next(&mut input, 2) {
             if let Event::Message { payload, .. } = event {
                 assert!(payload.len() <= PAYLOAD_BYTES_MAX);
             }
@@ -51,18 +51,18 @@ fn read(setup: u8, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
                 break;
             }
         }
-        send(&mut link, &mut sent);
+        send(&mut subscriber, &mut sent);
     }
-    let is_up = link.session.is_ready();
+    let is_up = subscriber.session.is_ready();
     let was_up = events.iter().any(|event| event == "Up");
     assert!(!is_up || was_up);
-    assert_eq!(link.down(3, 4), was_up);
-    assert!(!link.session.is_ready() && link.session.output().is_empty());
+    assert_eq!(subscriber.down(3, 4), was_up);
+    assert!(!subscriber.session.is_ready() && subscriber.session.output().is_empty());
     (events, sent)
 }
 
-fn send(link: &mut RedisSubscriber, sent: &mut Vec<u8>) {
-    let count = link.session.output().len();
-    sent.extend_from_slice(link.session.output());
-    link.session.wrote(count);
+fn send(subscriber: &mut RedisSubscriber, sent: &mut Vec<u8>) {
+    let count = subscriber.session.output().len();
+    sent.extend_from_slice(subscriber.session.output());
+    subscriber.session.wrote(count);
 }
