@@ -11,19 +11,19 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
 use mio::Events;
-use oneloop::engine::client::in_memory::{FarEnds, install};
 use oneloop::config::{Proxies, RouteConfig};
 use oneloop::engine::bounds::Bounds;
+use oneloop::engine::client::in_memory::{FarEnds, install};
+use oneloop::engine::handler::Route;
+use oneloop::engine::handler::RouteEvent;
 use oneloop::engine::origin::Origins;
+use oneloop::engine::pubsub::topic::{Grant, is_user_topic, text_of_key};
+use oneloop::engine::reactor::{Plan, Reactor, Readiness};
 use oneloop::engine::redis::sink::Sink;
 use oneloop::engine::resume::cursor::Signer;
-use oneloop::engine::handler::Route;
 use oneloop::push::Push;
 use oneloop::push::token::{KeySettings, Keys};
-use oneloop::engine::reactor::{Plan, Reactor, Readiness};
-use oneloop::engine::pubsub::topic::{Grant, is_user_topic, text_of_key};
-use oneloop::engine::handler::RouteEvent;
-use oneloop::{ConnId, Handler, Message, RouteOptions, Reject, Request, Scope};
+use oneloop::{ConnId, Handler, Message, Reject, Request, RouteOptions, Scope};
 use serde_json::value::RawValue;
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";

@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use oneloop::engine::client::http::{Method, parse};
-use oneloop::engine::origin::{ListedOrigin, Origins};
 use oneloop::engine::handler::admits;
+use oneloop::engine::origin::{ListedOrigin, Origins};
 use oneloop::{Request, Response};
 use oneloop_fuzz::pieces;
 
@@ -48,7 +48,8 @@ fn answer(request: &Request) {
         let value = request.query(name);
         assert!(value.is_none_or(|value| !value.is_empty() && !value.contains('&')));
     }
-    let listed = Origins::Listed(vec![ListedOrigin::parse("https://example.com").expect("an origin")]);
+    let listed =
+        Origins::Listed(vec![ListedOrigin::parse("https://example.com").expect("an origin")]);
     let is_admitted =
         [&Origins::Any, &Origins::SameHost, &listed].map(|from| admits(from, request));
     assert!(is_admitted[0]);

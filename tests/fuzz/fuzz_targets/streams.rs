@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::ConnId;
-use oneloop::engine::resume::cursor::EntryId;
 use oneloop::engine::redis::command_connection::{CommandConnection, Event as Answered};
-use oneloop::features::streams::reader::{Event, Reader};
+use oneloop::engine::redis::config::RedisConfig;
 use oneloop::engine::redis::request::{ReplyForm, Request, Ticket, command};
-use oneloop::source::{RedisConfig, stream_commands};
+use oneloop::engine::resume::cursor::EntryId;
+use oneloop::features::streams::commands as stream_commands;
+use oneloop::features::streams::reader::{Event, Reader};
 use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach it.

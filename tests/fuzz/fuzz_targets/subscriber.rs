@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::source::{Event, RedisSubscriber, RedisConfig};
+use oneloop::engine::redis::config::RedisConfig;
+use oneloop::engine::redis::subscriber::{Event, RedisSubscriber};
 use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach it.

@@ -52,7 +52,9 @@ fuzz_target!(|input: &[u8]| {
     for (number, keys) in KEYS.iter().enumerate() {
         match keys.check(&token, NOW) {
             Ok(identity) => check(number, header, payload, &identity),
-            Err(refusal) => assert!(refusal.detail().len() < 123 || refusal == TokenRefusal::Expired),
+            Err(refusal) => {
+                assert!(refusal.detail().len() < 123 || refusal == TokenRefusal::Expired)
+            }
         }
     }
 });
