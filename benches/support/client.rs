@@ -19,7 +19,11 @@ const CLIENTS_PER_ADDRESS: usize = 1000;
 const HANDSHAKES: usize = 200;
 
 /// A client whose handshake is done and whose welcome is read.
-pub struct Client(TcpStream);
+pub struct Client {
+    stream: TcpStream,
+    /// Bytes behind the welcome that came with it.
+    held: Vec<u8>,
+}
 
 impl Client {
     /// Opens the clients with these numbers, each with a token of its own, some handshakes at a time.
@@ -46,17 +50,17 @@ impl Client {
 
     /// The same with a head of the caller's.
     pub fn ask_with(server: SocketAddr, number: usize, head: &str) -> Client {
-        let mut client = Client(connect(server, number));
-        client.0.write_all(head.as_bytes()).expect("the server takes a head");
+        let mut client = Client { stream: connect(server, number), held: Vec::new() };
+        client.stream.write_all(head.as_bytes()).expect("the server takes a head");
         client
     }
 
-    /// Reads the answer to the handshake and the first frame, behind which nothing may come yet. Returns their bytes.
+    /// Reads the answer to the handshake and the first frame. Returns the number of their bytes.
     pub fn read_welcome(&mut self) -> usize {
         let mut held = Vec::new();
         let mut buffer = [0; 1024];
         loop {
-            let length = self.0.read(&mut buffer).expect("a handshake is answered in time");
+            let length = self.stream.read(&mut buffer).expect("a handshake is answered in time");
             let text = String::from_utf8_lossy(&held);
             assert!(length > 0, "the handshake was refused: {text}");
             held.extend_from_slice(&buffer[..length]);
@@ -72,23 +76,24 @@ impl Client {
                 continue;
             };
             if frame.len() >= header + length as usize {
-                let welcome = String::from_utf8_lossy(&frame[header..]);
-                assert!(welcome.starts_with(r#"{"op":"welcome""#), "{welcome}");
-                assert_eq!(frame.len(), header + length as usize, "nothing else");
-                return held.len();
+                let (welcome, behind) = frame.split_at(header + length as usize);
+                let text = String::from_utf8_lossy(&welcome[header..]);
+                assert!(text.starts_with(r#"{"op":"welcome""#), "{text}");
+                self.held = behind.to_vec();
+                return held.len() - behind.len();
             }
         }
     }
 
     /// Sends a text message.
     pub fn send(&mut self, text: &str) {
-        self.0.write_all(&masked(text.as_bytes())).expect("the server takes a frame");
+        self.stream.write_all(&masked(text.as_bytes())).expect("the server takes a frame");
     }
 
     /// Sends several text messages in one write, to a server that may have closed the connection.
     pub fn try_send(&mut self, texts: impl Iterator<Item = String>) -> io::Result<()> {
         let frames: Vec<u8> = texts.flat_map(|text| masked(text.as_bytes())).collect();
-        self.0.write_all(&frames)
+        self.stream.write_all(&frames)
     }
 
     /// The next text message.
@@ -126,11 +131,16 @@ impl Client {
 
     /// The socket, for those who read it themselves.
     pub fn into_stream(self) -> TcpStream {
-        self.0
+        assert!(self.held.is_empty(), "nothing comes behind the welcome");
+        self.stream
     }
 
     fn read_exact(&mut self, buffer: &mut [u8]) {
-        self.0.read_exact(buffer).expect("the server sends a frame in time");
+        let held = self.held.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(self.held.drain(..held)) {
+            *to = from;
+        }
+        self.stream.read_exact(&mut buffer[held..]).expect("the server sends a frame in time");
     }
 }
 
