@@ -22,30 +22,30 @@ use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
 
-/// What is read from all clients together in one turn, in bytes: what is owed must leave meanwhile.
+/// Bytes read from all clients together in a turn, so that pending writes leave in between.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
 
-/// Bytes for all whose tokens may be checked, beside those of the others, so that neither waits for the other: 3 ms.
+/// Further bytes for clients whose tokens may be checked, so that neither group delays the other: 3 ms.
 const UNCHECKED_BYTES_PER_TURN: usize = READ_BYTES_PER_TURN / 4;
 
-/// The price of each of them beside its bytes and its signature: 23 µs, in which a client is entered and welcomed.
+/// The price of each such client besides its bytes and its signature: 23 µs, for opening and welcoming it.
 const UNCHECKED_BYTES: usize = 2048;
 
-/// Deadlines handled in one turn, to the nearest page of slots.
+/// Deadlines handled in a turn, rounded to a page of slots.
 const DEADLINES_PER_TURN: usize = 4096;
 
-/// What may be done with a transport that could not be before.
+/// A change of a transport's state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Readiness {
-    /// There are bytes to be read.
+    /// There is input to read.
     pub readable: bool,
-    /// Its end has come, or an error.
+    /// The end, or an error, has come.
     pub ending: bool,
-    /// It takes bytes again.
+    /// It accepts output again.
     pub writable: bool,
 }
 
-/// Returns when there is room for one more connection.
+/// Returns when there is room for another connection.
 fn room_at(port: &Option<Box<dyn Port>>, router: &Router, purpose: Purpose) -> Millis {
     let Server { places, clients, bounds, now, .. } = &router.server;
     match purpose {
@@ -56,7 +56,7 @@ fn room_at(port: &Option<Box<dyn Port>>, router: &Router, purpose: Purpose) -> M
 }
 
 impl Reactor {
-    /// Accepts those who wait, up to the turn's bound.
+    /// Accepts waiting connections, up to the turn's bound.
     pub(super) fn accept(&mut self) {
         let now = self.router.server.now.millis;
         for _ in 0..self.router.server.bounds.accepts_per_turn {
@@ -89,7 +89,8 @@ impl Reactor {
         self.router.server.metrics.accepts_put_off += 1;
     }
 
-    /// When connections that wait can be accepted: see [`Listeners::next`](crate::engine::reactor::listeners::Listeners::next).
+    /// Returns when waiting connections can be accepted: see
+    /// [`Listeners::next`](crate::engine::reactor::listeners::Listeners::next).
     pub(super) fn next_accept(&self) -> Option<Millis> {
         let server = &self.router.server;
         let room_at = |purpose| room_at(&self.port, &self.router, purpose);
@@ -97,7 +98,7 @@ impl Reactor {
     }
 
     fn admit(&mut self, stream: TcpStream, address: IpAddr, purpose: Purpose) {
-        // Whom one of them brings is known, and counted, when the head has come.
+        // The client behind a proxy is known, and counted, once the head has come.
         let is_proxy = self.router.addresses.proxies.is_proxy(address);
         let Router { addresses, server, .. } = &mut self.router;
         if purpose == Purpose::Clients && addresses.requires_header && !is_proxy {
@@ -125,7 +126,7 @@ impl Reactor {
         }
     }
 
-    /// The status for one who is not even heard. Up to here, those above a bound are let in to be told so properly.
+    /// The status for a connection refused unread. Slightly above a bound, connections are accepted to get a proper response.
     fn refusal(&mut self, address: IpAddr, is_proxy: bool, purpose: Purpose) -> Option<u16> {
         let Router { server, addresses, .. } = &mut self.router;
         match purpose {
@@ -137,13 +138,13 @@ impl Reactor {
         }
     }
 
-    /// Takes in a connection without a socket, which the [far ends](crate::engine::client::in_memory) of this thread find by its id. No
-    /// bound on handshakes or clients holds it back: whoever makes it bounds it.
+    /// Adds a connection without a socket, which the [far ends](crate::engine::client::in_memory) of this thread find by its id.
+    /// No bound on handshakes or clients applies: the caller bounds them.
     pub fn attach(&mut self) -> ConnId {
         self.router.server.admit(Transport::Memory, Ipv4Addr::UNSPECIFIED.into(), 0)
     }
 
-    /// Notes what an event says about a client.
+    /// Records an event of a client's socket.
     pub(super) fn on_client_ready(&mut self, id: ConnId, event: &mio::event::Event) {
         self.on_ready(
             id,
@@ -155,7 +156,7 @@ impl Reactor {
         );
     }
 
-    /// Notes what is said about a client's transport.
+    /// Records a change of a client's transport.
     pub fn on_ready(&mut self, id: ConnId, readiness: Readiness) {
         let Some(client) = self.router.server.client(id) else { return };
         let is_unblocked = readiness.writable && client.unblock();
@@ -181,13 +182,13 @@ impl Reactor {
         }
     }
 
-    /// Reads those who have something to say, last the ones whose tokens may be checked: nobody else waits for that.
+    /// Reads clients with input, those whose tokens may be checked last: the others do not wait for that.
     pub(super) fn read_clients(&mut self) {
         self.read_in_turn(|it| &mut it.ready, READ_BYTES_PER_TURN, 0);
         self.read_in_turn(|it| &mut it.unchecked, UNCHECKED_BYTES_PER_TURN, UNCHECKED_BYTES);
     }
 
-    /// Reads each in a queue once, until the bytes are used up. Each counts for so many beside those that are read.
+    /// Reads each client in a queue once, until the bytes are used up; `beside` is added to the bytes of each.
     fn read_in_turn(
         &mut self,
         queue: fn(&mut Reactor) -> &mut VecDeque<ConnId>,
@@ -205,7 +206,7 @@ impl Reactor {
         }
     }
 
-    /// Notes that there is something to be read. The operator's requests wait for no check.
+    /// Queues a client for reading. The operator's requests wait for no check.
     fn queue_for_reading(&mut self, id: ConnId) {
         let Some(client) = self.router.server.client(id) else { return };
         let is_handshake = client.state() == State::Head && client.route != ADMIN_ROUTE;
@@ -215,7 +216,7 @@ impl Reactor {
         }
     }
 
-    /// One read, and all that came of it. Returns its bytes.
+    /// Reads once and handles the input. Returns the bytes read.
     fn read_client(&mut self, id: ConnId) -> usize {
         let now = tick(self.router.server.now.millis);
         let limit = self.router.server.bounds.read_bytes_per_turn.min(self.buffer.len());
@@ -223,7 +224,7 @@ impl Reactor {
         let is_full = self.router.server.fanout.is_full(&backlog);
         let Some(client) = self.router.server.client(id) else { return 0 };
         if client.is_pressed(&backlog) || (is_full && client.has_input()) {
-            // What its last bytes led to was not offered yet, to itself or to a crowd.
+            // Messages caused by its last input are still waiting to be written.
             self.queue_for_reading(id);
             return 0;
         }
@@ -231,7 +232,7 @@ impl Reactor {
         let has_left = client.has_input() || client.has_deferred();
         let is_cut = client.state() == State::Open && has_left && !self.on_bytes(id, 0);
         if is_cut {
-            // What is read on top of what it was cut short at would grow for as long as it sends. It had its turn.
+            // Reading more on top of input that was cut short would let it grow while the client sends. Its turn is over.
             self.read_on(id, reading);
             return limit;
         }
@@ -248,7 +249,7 @@ impl Reactor {
                 metrics.reads_put_off += u64::from(length == limit);
                 let is_whole = self.on_bytes(id, length);
                 if length == limit || reading == Reading::ToEnd || !is_whole {
-                    // There may be more, or the end that no further event will tell of: the next turn reads on.
+                    // There may be more, or an end that no further event reports: the next turn reads on.
                     self.read_on(id, reading);
                 }
                 length
@@ -261,7 +262,7 @@ impl Reactor {
         }
     }
 
-    /// The next turn reads on, after the others.
+    /// Reads on in the next turn, after the others.
     fn read_on(&mut self, id: ConnId, reading: Reading) {
         if let Some(client) = self.router.server.client(id) {
             client.reading = reading;
@@ -269,8 +270,8 @@ impl Reactor {
         }
     }
 
-    /// Takes events off the bytes at the start of the loop's buffer, behind what was kept of the client's last ones. `false`:
-    /// it was cut short, and what is left is taken up in the next turn, or when the client was offered what it is owed.
+    /// Handles the bytes at the start of the loop's buffer, behind the client's kept input. Returns `false` if it was cut short:
+    /// the rest is handled in the next turn, or once pending messages are flushed.
     fn on_bytes(&mut self, id: ConnId, length: usize) -> bool {
         let buffer = std::mem::take(&mut self.buffer);
         let head = self.expected_head(id);
@@ -278,8 +279,8 @@ impl Reactor {
             self.router.server.client(id).map(|client| client.take_input()).unwrap_or_default();
         let is_fresh = kept.is_empty();
         if !is_fresh && length > 0 {
-            // Not by doubling, which would hold twice of what a client leaves unfinished; by an eighth, so that one who sends
-            // it byte by byte does not have it copied for each.
+            // Growing by doubling would hold twice the unfinished input; growing by an eighth avoids a copy for each byte of a
+            // client that sends byte by byte.
             kept.reserve_exact(length.max(kept.len() / 8));
             kept.extend_from_slice(&buffer[..length]);
         }
@@ -302,7 +303,7 @@ impl Reactor {
             progressed = true;
             let latest = self.router.server.fanout.latest();
             self.router.on_event(id, event, self.codec.take_replies());
-            // A handler that publishes what clients say is a source like any other.
+            // A handler that publishes clients' messages is a source like any other.
             let published = self.router.server.fanout.latest() != latest;
             is_cut = published && self.router.server.is_pressed();
             if is_cut {
@@ -332,7 +333,7 @@ impl Reactor {
         !is_cut
     }
 
-    /// What a client's connection has to begin with, and the operator's.
+    /// The expected start of a client's connection, and of the operator's.
     fn expected_head(&mut self, id: ConnId) -> Head {
         let bytes_max = self.router.server.bounds.head_bytes_max;
         let client = self.router.server.client(id);
@@ -340,7 +341,7 @@ impl Reactor {
         Head { bytes_max, is_proxied: self.router.addresses.requires_header && is_clients }
     }
 
-    /// The peer has ended its side.
+    /// Records that the peer has shut down its side.
     fn on_end(&mut self, id: ConnId) {
         let Some(client) = self.router.server.client(id) else { return };
         if !client.half_close() {
@@ -348,7 +349,7 @@ impl Reactor {
         }
     }
 
-    /// Does what is due.
+    /// Handles passed deadlines.
     pub(super) fn tick_clients(&mut self) {
         let now = tick(self.router.server.now.millis);
         let mut due = std::mem::take(&mut self.due);
@@ -385,7 +386,7 @@ impl Reactor {
         self.due = due;
     }
 
-    /// Frees those who are gone, after their handlers were told.
+    /// Frees terminated connections after their handlers' `on_close`.
     pub(super) fn reap_clients(&mut self) {
         let freed = !self.router.server.clients.gone.is_empty();
         while let Some(id) = self.router.server.clients.gone.pop() {

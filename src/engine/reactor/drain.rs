@@ -1,4 +1,4 @@
-//! The end: nobody is let in any more, and those who are there are asked to come back elsewhere.
+//! The drain: no new connections, and a close for present clients.
 
 use crate::clock::Millis;
 use crate::engine::client::frame::Close;
@@ -7,7 +7,7 @@ use crate::engine::reactor::{Ended, Reactor};
 use crate::engine::slots::ConnId;
 
 impl Reactor {
-    /// Nobody is let in any more, and everybody is asked to come back in a slot of time of their own.
+    /// Closes the listeners, and asks each client in a time slot of its own to reconnect elsewhere.
     pub(super) fn drain(&mut self) {
         let server = &mut self.router.server;
         log::info!("draining {} connections", server.clients.len());
@@ -25,7 +25,7 @@ impl Reactor {
         }
     }
 
-    /// Gives up what clients have not read in all that time, so that the kernel does not keep it beyond the process.
+    /// Discards pending writes when the time is up, so that the kernel does not keep them beyond the process.
     pub(super) fn cut(&self) {
         let clients = self.router.server.clients.iter().map(|(_, client)| client);
         clients.filter(|client| client.backlog_bytes() > 0).for_each(|client| {

@@ -1,4 +1,4 @@
-//! The clients' part of the flush phase: who is written to in a turn, and how much of it each takes.
+//! The clients' part of the flush phase: which clients are written to in a turn, and how much of it each takes.
 
 use crate::engine::client::State;
 use crate::engine::client::outbox::Written;
@@ -8,18 +8,18 @@ use crate::engine::server::{Server, WriteOutcome};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
 
-/// Listeners of broadcasts that were served already and are passed by, for each write that a turn has.
+/// Subscribers already served that the fan-out may pass for each write of a turn.
 const VISITS_PER_WRITE: usize = 32;
 
-/// Those who came back have as much time of a turn as a part of its writes take, beside these: a herd of them holds nobody up.
+/// The share of a turn's writes that replays may use in addition, so that a reconnect storm cannot delay live messages.
 const REPLAYS_SHARE: usize = 4;
 
-/// What one of them is given at a time takes about as long as so many writes; then the next user's has its turn.
+/// The length of a replay's step, in writes; then it is the next user's turn.
 const REPLAY_STEP: usize = 16;
 
 impl Reactor {
-    /// Writes to those who are owed bytes, once each, up to the turn's bound: those who stand in the queue, those who came back,
-    /// the listeners of broadcasts, and those who are to be pinged, in turns.
+    /// Writes to clients with pending writes, once each, up to the turn's bound: the flush queue, replays, the fan-out and pings
+    /// take turns.
     pub(super) fn flush_clients(&mut self) {
         let mut left = self.router.server.bounds.flush_clients_per_turn;
         let mut replays = left.div_ceil(REPLAYS_SHARE);
@@ -44,8 +44,8 @@ impl Reactor {
         self.router.server.metrics.flushes_put_off += u64::from(self.has_pending_writes());
     }
 
-    /// Writes the broadcasts that a listener is owed. Returns how many writes there were. What is queued for one whose socket is
-    /// full takes visits instead.
+    /// Writes a subscriber's pending messages of the fan-out. Returns the number of writes. Queueing for a blocked client takes
+    /// visits instead.
     fn offer(&mut self, id: ConnId, visits: &mut usize) -> usize {
         match self.router.server.offer(id, &mut self.gather) {
             WriteOutcome::Nothing => 0,
@@ -64,7 +64,7 @@ impl Reactor {
         }
     }
 
-    /// Pings a client, without a box for the two bytes if it has none. Returns how many writes there were.
+    /// Pings a client, without allocating if nothing is in flight. Returns the number of writes.
     fn ping(&mut self, id: ConnId) -> usize {
         let server = &mut self.router.server;
         let now = tick(server.now.millis);
@@ -90,15 +90,15 @@ impl Reactor {
         1
     }
 
-    /// The next part of what one missed that came back, as much as takes the time of so many `writes`. Returns how many it took
-    /// the place of: to find messages, and to make frames again, takes time as well.
+    /// Continues a client's replay for about the time of `writes` writes. Returns how many it took: finding messages and encoding
+    /// frames takes time as well.
     fn replay_client(&mut self, id: ConnId, writes: usize) -> usize {
         self.router.server.caught_up(id);
         let replayed = self.router.replay(id, writes);
         self.flush_client(id) + replayed
     }
 
-    /// One write. Returns how many there were.
+    /// Writes once to a client. Returns the number of writes.
     fn flush_client(&mut self, id: ConnId) -> usize {
         self.router.server.caught_up(id);
         let server = &mut self.router.server;

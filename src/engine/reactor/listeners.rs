@@ -1,4 +1,4 @@
-//! The listeners: who is let in, how many in a turn, and what is done when there is no room.
+//! The listeners: accepting connections, limits on them, and behaviour without room.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,16 +12,15 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::clock::Millis;
 use crate::engine::reactor::token::Source;
 
-/// Connections that may wait in the kernel's queue; it cuts this to `net.core.somaxconn`.
+/// Connections that may wait in the kernel's queue, which `net.core.somaxconn` limits as well.
 pub const BACKLOG: i32 = 4096;
 
-/// How long accepting rests after no descriptor was left, unless one is freed before.
+/// How long accepting pauses after descriptors ran out, unless one is freed before.
 const EXHAUSTED_PAUSE: Millis = 1000;
 
-/// For whom a listener is.
+/// The purpose of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// WebSocket clients.
     Clients,
     /// `/metrics`, `/clients`, `/healthz`, `/readyz`.
     Admin,
@@ -32,16 +31,16 @@ pub enum Purpose {
 struct Door {
     listener: TcpListener,
     purpose: Purpose,
-    /// Connections may wait: accept has not said `WouldBlock` since the last event.
+    /// Connections may wait: accept has not returned `WouldBlock` since the last event.
     pending: bool,
 }
 
-/// Bounds that the kernel hands down from a listener to the connections accepted there.
+/// Bounds that accepted connections inherit from their listener in the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Inherited {
-    /// `send_buffer_bytes`: without it the kernel holds up to `tcp_wmem`, 4 MB, for each peer that does not read.
+    /// `send_buffer_bytes`: without it the kernel buffers up to `tcp_wmem`, 4 MB, for each peer that does not read.
     pub send_buffer_bytes: usize,
-    /// `silence_seconds`: how long a peer may take nothing of what was sent; 0: as long as the kernel tries.
+    /// `silence_seconds`: how long a peer may acknowledge nothing; 0: as long as the kernel tries.
     pub silence_seconds: u32,
 }
 
@@ -53,36 +52,33 @@ impl Inherited {
     }
 }
 
-/// All listeners.
 pub struct Listeners {
     inherited: Inherited,
-    /// By the number in their token; a closed one leaves its place empty.
+    /// By the number in their token; a closed one leaves a vacant place.
     listeners: Vec<Option<Door>>,
-    /// The one that was asked last.
+    /// The listener that was last tried.
     turn: usize,
-    /// Given up for a moment when no other descriptor is left, so that the one who waits gets an answer.
+    /// Closed for a moment if descriptors run out, so that a waiting client gets an answer.
     spare: Option<File>,
-    /// No descriptor was left: nothing is accepted before this.
+    /// Descriptors ran out: nothing is accepted before this.
     exhausted_until: Option<Millis>,
-    /// Clients accepted in the current second, for `handshakes_per_second_max`.
+    /// The current second, and clients accepted in it, for `handshakes_per_second_max`.
     second: Millis,
     accepted: u32,
 }
 
-/// What came of one accept.
+/// The outcome of an accept.
 pub enum Accepted {
-    /// A connection.
     Stream(TcpStream, SocketAddr, Purpose),
-    /// Nobody waits.
+    /// No connection waits.
     Nobody,
-    /// Clients wait, and a bound on handshakes holds them back.
+    /// Clients wait, held back by a bound on handshakes.
     HeldBack,
     /// No descriptor was left.
     Exhausted,
 }
 
 impl Listeners {
-    /// Without a listener yet.
     pub fn new(inherited: Inherited) -> Listeners {
         Listeners {
             inherited,
@@ -95,7 +91,7 @@ impl Listeners {
         }
     }
 
-    /// Opens a listener and returns its address, with the port that the system chose if that was 0.
+    /// Opens a listener and returns its address, with the port that the system chose if it was 0.
     ///
     /// # Errors
     /// Those of `bind`, with the address in the text.
@@ -111,10 +107,10 @@ impl Listeners {
         self.add(registry, bound, purpose)
     }
 
-    /// Takes over a listener that somebody else opened, and returns its address.
+    /// Takes over a listener opened by another process, and returns its address.
     ///
     /// # Errors
-    /// A socket that is no TCP listener (`InvalidInput`).
+    /// A socket that is not a TCP listener (`InvalidInput`).
     pub fn adopt(
         &mut self,
         registry: &Registry,
@@ -146,27 +142,26 @@ impl Listeners {
         Ok(address)
     }
 
-    /// Connections wait at a door.
+    /// Records that connections wait at a listener.
     pub fn note(&mut self, number: usize) {
         if let Some(Some(door)) = self.listeners.get_mut(number) {
             door.pending = true;
         }
     }
 
-    /// Closes those for clients and publishers; the admin's stays to the end.
+    /// Closes the listeners for clients and publishers; the admin listener stays open.
     pub fn close(&mut self) {
         for door in &mut self.listeners {
             *door = door.take().filter(|door| door.purpose == Purpose::Admin);
         }
     }
 
-    /// A descriptor was freed.
+    /// Records that a descriptor was freed.
     pub fn on_freed(&mut self) {
         self.exhausted_until = None;
     }
 
-    /// When connections that wait can be accepted: now, later, or never (nobody waits).
-    /// `room_at`: when there is room behind a listener.
+    /// Returns when waiting connections can be accepted: now, later, or never (none waits). `room_at`: when a listener has room.
     pub fn next(
         &self,
         now: Millis,
@@ -186,7 +181,7 @@ impl Listeners {
         per_second_max > 0 && self.second == now / 1000 && self.accepted >= per_second_max
     }
 
-    /// Accepts one connection at any door where some wait and there is room behind.
+    /// Accepts a connection at any listener where some wait and there is room.
     pub fn accept(
         &mut self,
         now: Millis,
@@ -227,14 +222,14 @@ impl Listeners {
                     return Accepted::Exhausted;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => door.pending = false,
-                // The one who waited has gone (ECONNABORTED and the like): the next one is asked for in this turn or the next.
+                // The connection is gone already (ECONNABORTED and the like): the next is accepted in this turn or the next.
                 Err(_) => {}
             }
         }
         if held_back { Accepted::HeldBack } else { Accepted::Nobody }
     }
 
-    /// Lets one client in on the spare descriptor, tells it, and takes the descriptor back.
+    /// Accepts a client on the spare descriptor, responds that there is no room, and takes the descriptor back.
     fn answer_with_spare(&mut self, number: usize) {
         let Some(Some(door)) = self.listeners.get_mut(number) else { return };
         if self.spare.take().is_some()
@@ -246,14 +241,14 @@ impl Listeners {
     }
 }
 
-/// EMFILE, ENFILE, ENOBUFS, ENOMEM: the machine has no room for one more socket.
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: the system has no room for another socket.
 fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Answers someone for whom there is no slot, as well as that goes in one write, and hangs up. `status`: 503 or 429.
+/// Responds that there is no slot, as far as one write goes, and closes the connection. `status`: 503 or 429.
 pub fn turn_away(mut stream: TcpStream, purpose: Purpose, status: u16) {
     let answer: &[u8] = match purpose {
         Purpose::Publishers => b"-ERR max number of clients reached\r\n",
@@ -266,7 +261,7 @@ pub fn turn_away(mut stream: TcpStream, purpose: Purpose, status: u16) {
               Connection: close\r\n\r\n"
         }
     };
-    // What it has sent already is read: a close with unread bytes is a reset, which destroys the answer.
+    // Read pending input first: a close with unread bytes is a reset, which destroys the response.
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write(answer);
     let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -276,8 +271,8 @@ fn bind(address: SocketAddr) -> io::Result<StdTcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    // Linux hands TCP_NODELAY down to accepted sockets: one call instead of one per connection. All that a client is owed
-    // in a turn leaves in one write, so there is nothing for Nagle's algorithm to gather.
+    // Linux lets accepted sockets inherit TCP_NODELAY: one call instead of one per connection. A client's pending writes leave in
+    // one write per turn, so Nagle's algorithm has nothing to gather.
     SockRef::from(&socket).set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

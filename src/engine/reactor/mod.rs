@@ -1,7 +1,7 @@
 //! The loop: the only module that polls or reads the clock.
 //!
-//! One turn is always sleep, dispatch, tick, flush, reap. While events are dispatched nothing is written to a socket and
-//! nothing is freed; a job that its bound cuts short leaves a note, and the next poll does not sleep.
+//! A turn is always sleep, dispatch, tick, flush, reap. While events are dispatched, nothing is written to a socket and nothing
+//! is freed. A job cut short by its bound leaves a note, so that the next poll does not sleep.
 
 mod clients;
 mod drain;
@@ -55,71 +55,70 @@ const EVENTS: usize = 1024;
 /// The loop's read buffer, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// What is asked for it. From 128 KiB on glibc takes a block from the system and need not clear it: a page of it is there only
-/// when something was read into it, which saves 64 KiB at start.
+/// The reserved size of that buffer. From 128 KiB on, glibc takes a block from the system and need not clear it: its pages become
+/// resident only as input is read into them, which saves 64 KiB at start.
 const BUFFER_BYTES_RESERVED: usize = 128 * 1024;
 
-/// So many clients that were owed a write, or have gone, leave memory behind that is worth giving back. A large
-/// payload does so alone.
+/// After this many writes or closes, freed memory is worth returning to the system. A large payload is worth it alone.
 const BURST: usize = 1024;
 
-/// How long after a burst memory is given back: once for many bursts, since what one needs the next one needs again.
+/// How long after a burst memory is returned: once for many bursts, since the next one needs it again.
 const TRIM_PAUSE: Millis = 1000;
 
-/// A sleep that lasted so much longer than asked for means that the whole process stood still.
+/// A sleep that exceeds its timeout by this means that the whole process stood still.
 const FROZEN: Millis = 2000;
 
-/// Everything the loop owns.
+/// The state of the loop.
 pub struct Reactor {
     poll: Poll,
     clock: Clock,
     router: Router,
     listeners: Listeners,
-    /// The connections to Redis, the subscription first: it is cut off when it lags.
+    /// The connections to Redis, the subscription first: Redis disconnects it if it lags.
     links: Vec<RedisSocket>,
     /// The publishers' port, if there is one.
     port: Option<Box<dyn Port>>,
-    /// A client was owed enough before the port was read in the last turn.
+    /// The port was not read in the last turn: a client had too much pending.
     port_has_waited: bool,
     signals: Signals,
     unused_signals: Unused,
     codec: Codec,
-    /// Into which every socket is read.
+    /// The buffer into which every socket is read.
     buffer: Vec<u8>,
     /// Reused for the frames of one client's write.
     gather: Vec<u8>,
-    /// Clients with bytes to be read.
+    /// Clients with input to read.
     ready: VecDeque<ConnId>,
-    /// Clients with bytes to be read whose tokens may be checked then.
+    /// Clients with input to read whose tokens may be checked then.
     unchecked: VecDeque<ConnId>,
     /// Reused for the deadlines of a tick.
     due: Vec<u32>,
     ping: Frame,
-    /// The most clients that were owed a write at once, or have gone, since memory was last given back.
+    /// The largest number of pending writes or closes since memory was last returned.
     burst: usize,
-    /// When memory is given back.
+    /// When to return memory.
     trim_at: Option<Millis>,
     trim: Option<fn()>,
-    /// The process's age, in microseconds, when the turn ended its sleep.
+    /// The process's age, in microseconds, when the turn's sleep ended.
     woken: u64,
     addresses: Addresses,
-    /// When the turn was to end its sleep at the latest.
+    /// When the turn's sleep was to end at the latest.
     awaited: Option<Millis>,
     supervisor: Supervisor,
     reload: Option<Reload>,
     /// Wakes the loop from another thread.
     waker: Arc<Waker>,
-    /// Signals that came.
+    /// The number of signals received.
     signals_seen: usize,
-    /// When what has not gone is cut.
+    /// When the drain cuts the remaining connections.
     drain_until: Option<Millis>,
 }
 
 impl Reactor {
-    /// Listens, and is ready to run.
+    /// Opens the listeners.
     ///
     /// # Errors
-    /// An address that cannot be bound, or a descriptor that cannot be had.
+    /// An address that cannot be bound, or a lack of descriptors.
     pub fn new(plan: Plan) -> io::Result<Reactor> {
         let poll = Poll::new()?;
         let registry = poll.registry();
@@ -193,12 +192,12 @@ impl Reactor {
         })
     }
 
-    /// Where it listens, with the ports that the system chose.
+    /// The addresses of its listeners, with the ports that the system chose.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
 
-    /// What was counted so far.
+    /// The metrics so far.
     pub fn metrics(&self) -> &Metrics {
         &self.router.server.metrics
     }
@@ -213,19 +212,19 @@ impl Reactor {
         self.router.files.add(file);
     }
 
-    /// Tells Redis who is here. There must be a link to one.
+    /// Publishes to Redis which users are online. There must be a connection to Redis.
     pub fn tell_who_is_here(&mut self, settings: presence::Settings) {
-        assert!(!self.links.is_empty(), "only a Redis can be told");
+        assert!(!self.links.is_empty(), "presence needs Redis");
         let presence = Presence::new(self.router.server.node(), settings);
         self.router.server.tell_who_is_here(presence);
     }
 
-    /// Says that it is alive, and whether it is ready, to whoever started the process.
+    /// Reports to a supervisor that the process is alive, and whether it is ready.
     pub fn report_to(&mut self, supervisor: Supervisor) {
         self.supervisor = supervisor;
     }
 
-    /// Turns until a signal ends it.
+    /// Runs turns until a signal ends the loop.
     ///
     /// # Errors
     /// Those of `epoll_wait`, none of which a peer can cause.
@@ -239,7 +238,7 @@ impl Reactor {
         }
     }
 
-    /// One turn, which sleeps no longer than `longest`: for programs that drive the loop themselves, as benches do.
+    /// Runs one turn, which sleeps no longer than `longest`: for programs that drive the loop themselves, as benches do.
     ///
     /// # Errors
     /// Those of `epoll_wait`, none of which a peer can cause.
@@ -260,7 +259,7 @@ impl Reactor {
         Ok(ended)
     }
 
-    /// Waits for events, at most until the next deadline, and not at all if something is left to be done.
+    /// Polls for events: at most until the next deadline, and without sleeping if work is left.
     fn sleep(&mut self, events: &mut Events, longest: Option<Duration>) -> io::Result<()> {
         let wake = self.next_wake(self.router.server.now.millis);
         let turned = self.clock.micros();
@@ -281,8 +280,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// One `match` over the closed set of sources: events become notes, then notes are worked off. Redis comes first: it
-    /// cuts off a subscriber that lags.
+    /// Dispatches events with one `match` over the closed set of sources: events become notes, then the notes are worked off.
+    /// Redis comes first: it disconnects a subscriber that lags.
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match Source::of(event.token()) {
@@ -315,8 +314,8 @@ impl Reactor {
         }
     }
 
-    /// Reads Redis and the port. Messages of Redis may press the clients in every turn, and nothing is read from the port then:
-    /// it comes first once.
+    /// Reads Redis and the port. If Redis' messages fill the clients' backlogs in every turn, nothing is read from the port. It
+    /// therefore goes first in the turn after.
     fn read_sources(&mut self) {
         let is_port_first = self.port_has_waited;
         if !is_port_first {
@@ -331,18 +330,18 @@ impl Reactor {
         }
     }
 
-    /// Does what is due.
+    /// Handles passed deadlines.
     fn tick(&mut self) {
         let now = self.router.server.now.millis;
         if self.awaited.is_some_and(|awaited| now > awaited + FROZEN) {
-            // The process stood still (SIGSTOP, a laptop's lid): what the clients sent meanwhile was not read, so nobody is
-            // called silent before a ping went out and its answer had its time.
+            // The process stood still (SIGSTOP, a laptop's lid) and read nothing meanwhile: no client counts as silent before a
+            // ping went out and its answer had time to come.
             let timing = &mut self.router.server.clients.timing;
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
         if !self.router.health.draining {
-            // Whoever is sent away comes back to others: that is no event, and so the node just falls silent.
+            // Clients that are sent away reconnect elsewhere, so presence sends no event: the node just falls silent.
             self.router.server.tick_presence();
         }
         if self.router.server.pages_deadline().is_some_and(|due| due <= now) {
@@ -357,7 +356,7 @@ impl Reactor {
         }
     }
 
-    /// Writes what is owed.
+    /// Writes pending output.
     fn flush(&mut self) {
         let server = &self.router.server;
         self.burst = self.burst.max(server.pending.len());
@@ -370,7 +369,7 @@ impl Reactor {
         self.router.server.settle_receipts();
     }
 
-    /// Frees what is gone.
+    /// Frees terminated connections.
     fn reap(&mut self) {
         self.reap_clients();
         if self.port.as_mut().is_some_and(|port| port.reap(&mut self.router)) {
@@ -382,7 +381,7 @@ impl Reactor {
         }
     }
 
-    /// What a burst needed is returned.
+    /// Returns the memory of a burst to the system.
     fn give_back(&mut self) {
         self.burst = 0;
         self.trim_at = None;
@@ -396,13 +395,13 @@ impl Reactor {
         }
     }
 
-    /// Returns whether a client has something to be written.
+    /// Returns whether a client has pending writes.
     fn has_pending_writes(&self) -> bool {
         let server = &self.router.server;
         !server.pending.is_empty() || !server.fanout.is_empty()
     }
 
-    /// When the loop must turn again though nothing happens; `None`: not before something does.
+    /// Returns when the loop must turn next without an event; `None`: not before an event.
     fn next_wake(&self, now: Millis) -> Option<Millis> {
         let server = &self.router.server;
         let link_waits = self.links.iter().any(RedisSocket::has_note);

@@ -1,14 +1,14 @@
-//! Where the time comes from.
+//! Time from the system, or from a test.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::clock::{Millis, Now};
 
-/// Where the time comes from.
+/// A source of time.
 pub(super) enum Clock {
-    /// From the system, since this moment.
+    /// The system's, counted from this moment.
     System(Instant),
-    /// From a test: microseconds, and milliseconds since 1970.
+    /// A test's: microseconds, and milliseconds since 1970.
     #[cfg(test)]
     Scripted(u64, u64),
 }

@@ -1,10 +1,10 @@
-//! Which source an event of mio's belongs to, packed into its `Token`.
+//! The source of a mio event, packed into its `Token`.
 
 use mio::Token;
 
 use crate::engine::slots::{ConnId, GENERATIONS};
 
-/// The closed set of what the loop waits for.
+/// The closed set of event sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A client, by the id of its connection.
@@ -19,11 +19,11 @@ pub enum Source {
     Signals,
     /// SIGHUP.
     Hangup,
-    /// The resolver of host names has an answer.
+    /// The resolver has a result.
     Resolver,
 }
 
-/// Two bits say which kind; a client's other bits are its generation (30) and its index (32).
+/// Two bits give the kind; a client's other bits are its generation (30) and its index (32).
 const KIND: u32 = 62;
 const PUBLISHER: usize = 1;
 const DOOR: usize = 2;
@@ -32,7 +32,7 @@ const OTHER: usize = 3;
 const _: () = assert!(usize::BITS == 64 && GENERATIONS.ilog2() == 30, "a client's id fits a token");
 
 impl Source {
-    /// The token to register it with.
+    /// The token to register a source with.
     pub fn token(self) -> Token {
         Token(match self {
             Source::Client(id) => id.number() as usize,
@@ -45,7 +45,7 @@ impl Source {
         })
     }
 
-    /// What a token was made of.
+    /// The inverse of [`Source::token`].
     pub fn of(token: Token) -> Source {
         let rest = token.0 & ((1 << KIND) - 1);
         match (token.0 >> KIND, rest) {

@@ -1,22 +1,20 @@
-//! What is served besides WebSockets: a page for those on this machine, and files that anybody may fetch.
+//! Files served besides WebSockets: a page for this machine, and public files.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use crate::engine::client::http::{Request, Response};
 
-/// Every page and file of a server.
 #[derive(Default)]
 pub struct Files {
     page: Option<Page>,
     public: Vec<File>,
 }
 
-/// What is served at `/`.
+/// The page at `/`.
 pub struct Page {
-    /// Its text.
     pub html: Vec<u8>,
-    /// Nothing in it is secret; else only a browser on this machine gets it.
+    /// Serve it to everyone: it contains no secret. Otherwise only browsers on this machine get it.
     pub is_public: bool,
 }
 
@@ -25,12 +23,12 @@ pub struct File {
     path: String,
     content_type: &'static str,
     body: Vec<u8>,
-    /// Another one for other bytes (RFC 9110 section 8.8.3).
+    /// The entity tag, which changes with the bytes (RFC 9110 section 8.8.3).
     tag: String,
 }
 
 impl File {
-    /// Served at `path`.
+    /// A file at `path`.
     pub fn new(path: &str, content_type: &'static str, body: Vec<u8>) -> File {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
@@ -38,8 +36,8 @@ impl File {
         File { path: path.to_owned(), content_type, body, tag }
     }
 
-    /// The file, or that what the client has of it is still good. It asks each time: a newer server's file is never hidden
-    /// behind an older one, and asking costs one small answer.
+    /// The file, or 304 if the client's copy is current. Clients ask each time: an old copy never hides a newer server's file,
+    /// and asking costs one small response.
     fn answer(&self, request: &Request) -> Response {
         let is_known = request.list("if-none-match").any(|tag| tag == "*" || self.is(tag));
         let (status, body) = if is_known { (304, Vec::new()) } else { (200, self.body.clone()) };
@@ -49,29 +47,27 @@ impl File {
             .with("Access-Control-Allow-Origin", "*")
     }
 
-    /// A proxy that compresses makes tags weak.
+    /// Returns whether `tag` is this file's. A proxy that compresses makes tags weak.
     fn is(&self, tag: &str) -> bool {
         tag.strip_prefix("W/").unwrap_or(tag) == self.tag
     }
 }
 
 impl Files {
-    /// The page at `/`.
     pub fn set_page(&mut self, page: Page) {
         self.page = Some(page);
     }
 
-    /// Returns whether who asks by this host is served the page: its requests come from there.
+    /// Returns whether this request's host may see the page.
     pub fn has_page_for(&self, request: &Request) -> bool {
         self.page.as_ref().is_some_and(|page| page.is_for(request))
     }
 
-    /// One more file.
     pub fn add(&mut self, file: File) {
         self.public.push(file);
     }
 
-    /// The answer to a request for a page or a file; `None`: nothing of that path is served to whoever asks.
+    /// The response to a request for a page or file; `None` if there is none at this path for this client.
     pub fn answer(&self, request: &Request) -> Option<Response> {
         if let Some(file) = self.public.iter().find(|file| file.path == request.path()) {
             return Some(file.answer(request));
@@ -87,11 +83,11 @@ impl Page {
     }
 }
 
-/// Headers by which a proxy, or a tunnel that ends on this machine, tells that somebody else asks.
+/// Headers by which a proxy, or a tunnel that ends on this machine, reveals a remote client.
 const FORWARDING: [&str; 4] = ["x-forwarded-for", "forwarded", "x-real-ip", "via"];
 
-/// Whether a browser on this machine asks: from loopback, by a name of loopback, and not through a proxy as far as that can be
-/// seen. HTTP/1.0 is spoken by proxies alone.
+/// Returns whether a browser on this machine asks: from loopback, by a loopback name, and apparently not through a proxy. Only
+/// proxies speak HTTP/1.0.
 pub fn is_from_this_machine(request: &Request) -> bool {
     request.address().is_loopback()
         && is_loopback_name(request.header("host"))
@@ -99,15 +95,15 @@ pub fn is_from_this_machine(request: &Request) -> bool {
         && FORWARDING.iter().all(|name| request.count(name) == 0)
 }
 
-/// A name that points to this machine alone. A page of another site whose name was pointed here (DNS rebinding) sends its
-/// own name, and must not get the page with its token.
+/// Returns whether a name points to this machine alone. A page of another site whose name was pointed here (DNS rebinding) sends
+/// its own name, and must not get the page with its token.
 fn is_loopback_name(host: Option<&str>) -> bool {
     let Some(name) = host.map(without_port) else { return false };
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// A name that nobody can point elsewhere: an IP address, or `localhost`.
+/// Returns whether nobody can point this name elsewhere: an IP address, or `localhost`.
 pub(super) fn is_address(host: Option<&str>) -> bool {
     let Some(name) = host.map(without_port) else { return false };
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()

@@ -1,18 +1,18 @@
-//! Plain requests at the clients' listener that are for no file: those of balancers, and those that have lost their way.
+//! Plain requests at the clients' listener for no file: health checks of load balancers, and unknown paths.
 
 use super::Router;
 use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::handler::Route;
 use crate::engine::server::RouteOptions;
 
-/// Told to those who come while it drains: only those who were accepted before, since nobody is any more.
+/// The response during a drain, to connections accepted before it: no others come.
 pub(super) const LEAVING: &str = "this server is leaving";
 
 impl Router {
-    /// The answer to a balancer that asks whether this server takes clients: by `GET /healthz`, or as HAProxy does by OPTIONS of any
-    /// path. A server without room is healthy: its clients, whom some balancers would cut off, would only fill the next one.
+    /// The response to a load balancer's health check: `GET /healthz`, or OPTIONS of any path as HAProxy sends it. A full server
+    /// is healthy: some balancers would cut its clients off, which would then only fill the next server.
     ///
-    /// A balancer counts for no address. A handshake at a route called `/healthz` is none of its requests.
+    /// A balancer counts for no address. A handshake at a route called `/healthz` is not a health check.
     pub(super) fn answer_probe(&self, request: &Request) -> Option<Response> {
         let asks_for_methods = request.method() == Method::Options;
         if !asks_for_methods && (request.path() != "/healthz" || request.is_upgrade()) {
@@ -25,7 +25,7 @@ impl Router {
         })
     }
 
-    /// The answer where nothing is served.
+    /// The response at an unknown path.
     pub(super) fn no_such_path(&self) -> Response {
         Response::text(
             404,
@@ -37,7 +37,7 @@ impl Router {
     }
 }
 
-/// The paths that clients connect to.
+/// The paths of the listed routes.
 pub(super) fn paths(routes: &[Route], options: &[RouteOptions]) -> String {
     let listed = routes.iter().zip(options).filter(|(_, options)| options.is_listed);
     listed.map(|(route, _)| route.path.as_str()).collect::<Vec<_>>().join(", ")

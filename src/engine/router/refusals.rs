@@ -1,4 +1,4 @@
-//! What the operator is told of a handshake that is refused, and of a message that is dropped.
+//! The operator's lines about refused handshakes and dropped messages.
 
 use std::net::IpAddr;
 
@@ -13,11 +13,11 @@ use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
 use crate::observe::complaints::{Origin, Weight, shown};
 
-/// Paths that a browser asks for on its own.
+/// Paths that browsers request by themselves.
 const UNASKED: [&str; 3] = ["/favicon.ico", "/robots.txt", "/apple-touch-icon.png"];
 
 impl Router {
-    /// Tells the operator of a request of a client that gets this answer; `request`: if its head could be read.
+    /// Reports a request that gets this response; `request`: if its head could be read.
     pub(crate) fn complain_of_answer(
         &mut self,
         id: ConnId,
@@ -44,7 +44,7 @@ impl Router {
         complaints.note(now.millis, kind(response.status), weight, origin, text);
     }
 
-    /// Tells the operator of a page that may not connect, with the setting that lets it in.
+    /// Reports a page that may not connect, with the setting that would admit it.
     pub(super) fn complain_of_page(&mut self, id: ConnId, request: &Request) {
         let address = request.known_address().unwrap_or_else(|| peer(&mut self.server, id));
         let from = Origin { path: Some(request.path()), address: Some(address) };
@@ -55,7 +55,7 @@ impl Router {
         });
     }
 
-    /// Tells the operator of a connection that is turned away before anything of it is read.
+    /// Reports a connection that is turned away unread.
     pub(crate) fn complain_of_admission(&mut self, status: u16, address: IpAddr) {
         let origin = Origin { path: None, address: Some(address) };
         let weight = if self.health.draining { Weight::Usual } else { Weight::Curable };
@@ -64,7 +64,7 @@ impl Router {
         complaints.note(now.millis, kind(status), weight, origin, || advice(&response, bounds));
     }
 
-    /// Tells the operator that clients wait to be accepted.
+    /// Reports that clients wait to be accepted.
     pub(crate) fn complain_of_crowd(&mut self) {
         let Server { complaints, bounds, now, places, .. } = &mut self.server;
         complaints.note(now.millis, "accept", Weight::Curable, Origin::default(), || {
@@ -78,7 +78,7 @@ impl Router {
         });
     }
 
-    /// Tells the operator of a publisher that is turned away, or had to make room before it sent a command.
+    /// Reports a publisher that is turned away, or that made room before its first command.
     pub(crate) fn complain_of_publisher(&mut self, max: usize) {
         self.server.complain("publisher", Weight::Curable, Origin::default(), || {
             format!(
@@ -88,21 +88,21 @@ impl Router {
         });
     }
 
-    /// Tells the operator of a message on a channel that carries no topic.
+    /// Reports a message on a channel that carries no topic.
     pub(super) fn complain_of_channel(&mut self, channel: &[u8]) {
         let Router { server, prefix, .. } = self;
         let text = || fault_of(prefix, channel).unwrap_or_default();
         server.complain("message dropped", Weight::Curable, Origin::default(), text);
     }
 
-    /// Why no client can hear a channel, as an error for its publisher; `None`: one could.
+    /// The reason why no client can receive from a channel, as an error for its publisher; `None` if one could.
     pub fn refusal_of(&self, channel: &[u8]) -> Option<String> {
         let is_control = self.control.as_ref().is_some_and(|one| one.as_bytes() == channel);
         let fault = fault_of(&self.prefix, channel).filter(|_| !is_control)?;
         Some(format!("ERR nobody hears this: {fault}"))
     }
 
-    /// Tells the operator of a publisher's command that the publishers' port does not know.
+    /// Reports a command that the publishers' port does not know.
     pub(crate) fn complain_of_command(&mut self, name: &str, address: Option<IpAddr>) {
         let origin = Origin { path: None, address };
         self.server.complain("publisher's command", Weight::Curable, origin, || {
@@ -113,7 +113,7 @@ impl Router {
         });
     }
 
-    /// Tells the operator of an entry of a stream that is no message.
+    /// Reports a stream entry that is not a message.
     pub(super) fn complain_of_entry(&mut self) {
         self.server.complain("entry dropped", Weight::Curable, Origin::default(), || {
             "an entry of a stream lacks the field topic or data, or its topic is malformed: \
@@ -122,7 +122,7 @@ impl Router {
         });
     }
 
-    /// Tells the operator of a topic in a stream that begins with the prefix of channels, which nobody cuts off there.
+    /// Reports a topic in a stream that begins with the channels' prefix, which is not removed there.
     pub(super) fn complain_of_prefix(&mut self, topic: &str) {
         let Router { server, prefix, .. } = self;
         if prefix.is_empty() || !topic.starts_with(prefix.as_str()) {
@@ -147,7 +147,7 @@ fn weight(request: Option<&Request>, response: &Response, draining: bool) -> Wei
     }
 }
 
-/// Why, and which setting would change it.
+/// The cause, and the setting that would change it.
 fn advice(response: &Response, bounds: &Bounds) -> String {
     let reason = first_line(response);
     match response.status {
@@ -163,7 +163,7 @@ fn advice(response: &Response, bounds: &Bounds) -> String {
     }
 }
 
-/// Why a channel carries no topic; `None`: it carries one.
+/// The reason why a channel carries no topic; `None` if it carries one.
 pub(crate) fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
     let topic = channel.strip_prefix(prefix.as_bytes());
     if topic.and_then(topic::published).is_some() {
@@ -184,7 +184,7 @@ pub(crate) fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
     ))
 }
 
-/// The first line of a body, which is made by this program.
+/// The first line of a body made by this program.
 fn first_line(response: &Response) -> String {
     shown(String::from_utf8_lossy(&response.body).lines().next().unwrap_or_default())
 }

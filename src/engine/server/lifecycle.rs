@@ -1,4 +1,4 @@
-//! The life of a connection as its slot sees it: admitted, opened, finished, lingering, buried, freed.
+//! The life of a connection as its slot sees it: admitted, opened, finished, lingering, terminated, freed.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::observe::complaints::{Origin, Weight};
 /// How long a peer may take to end its side after we ended ours.
 const LINGER_SECONDS: u32 = 5;
 
-/// How long a client may take to answer our close frame before our side ends.
+/// How long a client may take to answer our close frame.
 const ANSWER_SECONDS: u32 = 3;
 
 impl Server {
@@ -35,7 +35,7 @@ impl Server {
         id
     }
 
-    /// The handshake of a connection becomes a WebSocket of a route.
+    /// Turns a handshake into a WebSocket of a route.
     pub(crate) fn open(&mut self, id: ConnId, route: u8) {
         let latest = self.fanout.latest();
         let client = self.client(id).expect("its request was just read");
@@ -46,7 +46,6 @@ impl Server {
         self.set_timer(id.index);
     }
 
-    /// Answers a handshake with a plain response and ends the connection.
     pub(crate) fn respond(&mut self, id: ConnId, response: &Response) {
         let frame = Frame::ready(response.encode());
         if self.client(id).is_some_and(|client| client.state() == State::Head) {
@@ -55,7 +54,7 @@ impl Server {
         }
     }
 
-    /// Answers a request that is still to come, or a handshake, as well as that goes in one write, and keeps no slot for it.
+    /// Responds to a handshake, read or not, as far as one write goes, and frees its slot.
     pub(crate) fn turn_away(&mut self, id: ConnId, response: &Response) {
         let Some(client) = self.client(id).filter(|client| client.state() == State::Head) else {
             return;
@@ -66,7 +65,7 @@ impl Server {
         self.hang_up(id, &response.encode());
     }
 
-    /// Writes a last word as well as that goes in one write, and keeps no slot for it.
+    /// Writes a last message as far as one write goes, and frees the slot.
     pub(super) fn hang_up(&mut self, id: ConnId, word: &[u8]) {
         let Some(client) = self.client(id) else { return };
         if client.backlog_bytes() == 0 {
@@ -76,13 +75,13 @@ impl Server {
         self.forget(id);
     }
 
-    /// Answers a handshake that a handler has looked at already, whatever it queued, and ends the connection.
+    /// Responds to a handshake that a handler has refused, discarding the frames it queued, and ends the connection.
     pub(crate) fn refuse(&mut self, id: ConnId, response: &Response) {
         let frame = Frame::ready(response.encode());
         *self.metrics.responses.entry(response.status).or_default() += 1;
         self.metrics.handshakes_refused += 1;
         match self.client(id) {
-            // The handler closed it before it refused it: a close frame is no answer to a handshake.
+            // The handler closed it before it refused it: a close frame cannot answer a handshake.
             Some(client) if matches!(client.state(), State::Leaving | State::Closing) => {
                 client.replace_queued(&frame);
             }
@@ -90,13 +89,13 @@ impl Server {
         }
     }
 
-    /// Ends our side once what is queued is written; `last` is written last.
+    /// Shuts down our side once pending writes, and then `last`, are written.
     pub(crate) fn finish(&mut self, id: ConnId, last: Option<&Frame>, forget: bool) {
         if !forget {
-            // One whose backlog has no room for it loses the rest: its end is the next thing that it is told.
+            // If its backlog has no room for them, the client loses the rest: it ends next.
             let _ = self.catch_up(id);
         }
-        // One that reads has as long as in a drain.
+        // A client that reads has as long as in a drain.
         let seconds =
             if forget { LINGER_SECONDS } else { self.bounds.drain_seconds.max(LINGER_SECONDS) };
         let ends = after(self.now.millis, seconds);
@@ -114,7 +113,7 @@ impl Server {
         self.places.unproven.leave(id);
         if was_handshake {
             self.places.handshakes.leave(id);
-            // What is written to one is its answer.
+            // The last frame of a handshake is its response.
             match last {
                 Some(_) => self.metrics.handshakes_refused += 1,
                 None => self.metrics.handshakes_abandoned += 1,
@@ -127,7 +126,7 @@ impl Server {
         }
     }
 
-    /// Queues a close frame as the last one, and has the client's own awaited once it is written.
+    /// Queues a close frame as the last one. The client's own is awaited once it is written.
     pub(super) fn finish_with(&mut self, id: ConnId, close: &Close, forget: bool) {
         self.finish(id, Some(&Frame::close(close)), forget);
         if let Some(client) = self.client(id).filter(|client| client.state() == State::Closing) {
@@ -135,7 +134,7 @@ impl Server {
         }
     }
 
-    /// The close frame is written: its answer is awaited, if there is a place to spare meanwhile.
+    /// Waits for the answer to our close frame, which is written, if a slot can be spared for it.
     pub(crate) fn await_answer(&mut self, id: ConnId) {
         if self.clients_len() >= self.bounds.clients_max {
             return self.answered(id);
@@ -146,7 +145,7 @@ impl Server {
         self.set_timer(id.index);
     }
 
-    /// The client's close frame came, or is awaited no more: our side ends once all is written.
+    /// Records that the client's close frame came or is no longer awaited: our side ends once all is written.
     pub(crate) fn answered(&mut self, id: ConnId) {
         let Some(client) = self.client(id).filter(|client| client.state() == State::Leaving) else {
             return;
@@ -157,7 +156,7 @@ impl Server {
         }
     }
 
-    /// The time of a connection that is to be dropped is up.
+    /// Ends a connection whose time is up and that is to be dropped.
     pub(crate) fn run_out(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
         if client.state() == State::Leaving && client.backlog_bytes() == 0 {
@@ -167,16 +166,16 @@ impl Server {
         }
     }
 
-    /// Brings what all clients have left unfinished up to date with one of them; see [`Client::recount`].
+    /// Updates the sum of unfinished input for one client; see [`Client::recount`].
     ///
-    /// What grew was copied to another place, and where it was is free but still resident: it counts as read, or a byte from
-    /// each client would double in one turn what all of them hold.
+    /// Input that grew was copied, and the old copy is free but still resident. It therefore counts as read; otherwise a byte
+    /// from each client could double the memory of all in one turn.
     pub(crate) fn recount(&mut self, id: ConnId, progressed: bool) {
         let copied = self.clients.recount(id, tick(self.now.millis), progressed);
         self.costs += copied;
     }
 
-    /// Closes a connection for what it holds: all of that is forgotten, but for what is on the wire in part.
+    /// Closes a connection for its memory use: everything pending is discarded, except a frame partly on the wire.
     pub(crate) fn shed(&mut self, id: ConnId, close: Close) {
         match self.client(id).map(|client| client.state()) {
             Some(State::Open) => {
@@ -185,12 +184,12 @@ impl Server {
                 self.finish_with(id, &close, true);
             }
             Some(State::Terminated) | None => {}
-            // It was told already, and does not read it.
+            // It was closed already, and does not read.
             Some(_) => self.give_up(id),
         }
     }
 
-    /// All is written to a client that is closing: our side ends, and its end is awaited for a while.
+    /// Shuts down our side of a fully written connection, and waits for the peer's end for a while.
     pub(crate) fn linger(&mut self, id: ConnId) {
         let ends = after(self.now.millis, LINGER_SECONDS);
         let Some(client) = self.client(id) else { return };
@@ -201,14 +200,14 @@ impl Server {
         self.set_timer(id.index);
     }
 
-    /// Drops a connection with all that it was not sent, in the kernel too.
+    /// Drops a connection and all its pending writes, in the kernel too.
     pub(crate) fn give_up(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
         client.transport.discard();
         self.terminate(id);
     }
 
-    /// The connection is gone: it is freed at the end of the turn.
+    /// Ends a lost connection: its slot is freed at the end of the turn.
     pub(crate) fn terminate(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
         let was_abandoned = is_handshake(client) && !client.is_probe();
@@ -216,11 +215,11 @@ impl Server {
         self.forget(id);
     }
 
-    /// Takes a connection out of all that knows it but its handler and its slot.
+    /// Removes a connection from everything but its handler and its slot.
     fn forget(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
         if client.backlog_bytes() > 0 {
-            // The rest will never follow, and half a frame is of use to nobody.
+            // The rest will never follow, and half a frame is useless.
             client.transport.discard();
         }
         let had_ended = !matches!(client.state(), State::Head | State::Open);
@@ -232,7 +231,7 @@ impl Server {
         }
     }
 
-    /// Its memberships end: members are open, and nothing else.
+    /// Ends all subscriptions: only open clients have any.
     fn leave_all(&mut self, id: ConnId) {
         self.user_leaves(id);
         let Some(client) = self.clients.get_mut(id) else { return };
@@ -241,20 +240,19 @@ impl Server {
         }
     }
 
-    /// Frees a slot.
     pub(crate) fn free(&mut self, id: ConnId) {
         let Some(client) = self.clients.remove(id) else { return };
         client.transport.close(id);
         self.places.forget_lingering(&self.clients);
     }
 
-    /// Clients in any state but gone.
+    /// The number of clients that are not terminated.
     pub(crate) fn clients_len(&self) -> usize {
         self.places.clients_len(&self.clients)
     }
 
-    /// Closes a client with 4501 after `auth_seconds` unless a token is shown: see [`Server::welcome`]. Until then it makes room
-    /// for others once `clients_max` is reached.
+    /// Closes a client with 4501 after `auth_seconds` unless it shows a token: see [`Server::welcome`]. Until then it may be
+    /// closed to make room once `clients_max` is reached.
     pub fn await_token(&mut self, id: ConnId, address: IpAddr) {
         self.close_after(id, self.bounds.auth_seconds, Close::NO_TOKEN.code);
         if self.open_client(id).is_some() {
@@ -262,12 +260,12 @@ impl Server {
         }
     }
 
-    /// Notes that a client has shown a token.
+    /// Records that a client has shown a token.
     pub fn welcome(&mut self, id: ConnId) {
         self.places.unproven.leave(id);
     }
 
-    /// Makes room for a connection to the clients' listener. Returns whether it has a slot.
+    /// Makes room for a connection at the clients' listener. Returns whether there is a slot.
     pub(crate) fn make_room(&mut self) -> bool {
         if self.places.handshakes.len() >= self.bounds.handshakes_max {
             self.vacate_handshake("handshakes_max");
@@ -278,7 +276,7 @@ impl Server {
             || self.vacate_unproven()
     }
 
-    /// Makes room for a connection to the admin listener. Returns whether it has a slot.
+    /// Makes room for a connection at the admin listener. Returns whether there is a slot.
     pub(crate) fn make_admin_room(&mut self) -> bool {
         self.places.has_admin_room()
             || self.vacate(self.places.admins.first(self.now.millis), "the admin listener's 16")
@@ -291,7 +289,7 @@ impl Server {
         }
     }
 
-    /// Makes room for a client by closing one that has shown no token yet. Returns whether there was one.
+    /// Closes a client that has shown no token yet. Returns whether there was one.
     pub(crate) fn vacate_unproven(&mut self) -> bool {
         self.vacate(self.places.unproven.first(self.now.millis + 1), "clients_max")
     }
@@ -300,7 +298,7 @@ impl Server {
         self.vacate(self.places.silent_handshake(&self.clients, self.now.millis), bound)
     }
 
-    /// Drops the client that has lingered for longest. Returns whether there was one.
+    /// Drops the client that has lingered longest. Returns whether there was one.
     fn vacate_lingering(&mut self) -> bool {
         let lingering = self.places.take_lingering(&self.clients);
         lingering.inspect(|id| self.terminate(*id)).is_some()
@@ -330,12 +328,12 @@ impl Server {
         true
     }
 
-    /// Returns whether a client owes the answer to a ping.
+    /// Returns whether a ping to this client is unanswered.
     pub(crate) fn owes_pong(&self, id: ConnId) -> bool {
         longest_unanswered(&self.clients, std::iter::once(id), self.now.millis, 0).is_some()
     }
 
-    /// Closes the one of these clients that has owed the answer to a ping for longest, and for `patience` at least. Returns it.
+    /// Closes the client whose ping is unanswered for longest, and at least for `patience`. Returns it.
     pub(crate) fn vacate_dead(
         &mut self,
         clients: impl Iterator<Item = ConnId>,
@@ -350,7 +348,7 @@ impl Server {
     }
 }
 
-/// Whether it counts among the handshakes under way.
+/// Returns whether a client counts as a handshake in progress.
 fn is_handshake(client: &Client) -> bool {
     client.state() == State::Head && client.route != ADMIN_ROUTE
 }

@@ -1,6 +1,6 @@
-//! What the loop owns besides the loop, and the verbs on it.
+//! The state of the loop besides its sockets, and the verbs on it.
 //!
-//! The verbs only queue: nothing is written to a socket, nothing is freed and no handler is called while a handler runs.
+//! The verbs only queue: while a handler runs, nothing is written to a socket, nothing is freed and no handler is called.
 
 mod clients;
 mod fanout;
@@ -54,28 +54,28 @@ pub use scope::Scope;
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
 
-/// Clients without a token take turns as if they were so many users.
+/// Clients without a token share this many turns.
 const ANONYMOUS_OWNERS: u64 = 64;
 
-/// About how long a cursor is: exactly, without streams.
+/// The approximate length of a cursor; exact without streams.
 const CURSOR_BYTES: usize = 35;
 
-/// The price of a microsecond of a handler's work, in bytes that are read in a turn: 1 MiB is 12 ms.
+/// The price of a microsecond in a handler, in bytes read in a turn: 1 MiB is 12 ms.
 const BYTES_PER_MICROSECOND: usize = (1 << 20) / 12_000;
 
-/// The outcome of offering a client what it is owed.
+/// The outcome of writing a client's pending messages.
 pub(crate) enum WriteOutcome {
-    /// It was owed nothing.
+    /// Nothing was pending.
     Nothing,
-    /// Bytes were written; the rest, if that is not the `whole`, is kept in a box.
+    /// Bytes were written; if they were not the `whole`, the rest is queued.
     Written { bytes: usize, whole: bool },
-    /// Frames were queued: something is in flight already, or it is too much for one write.
+    /// Frames were queued: other writes are pending, or the messages are too large for one write.
     Queued(usize),
-    /// The connection is gone.
+    /// The connection is lost.
     Gone,
 }
 
-/// The connections of a loop, who listens to what, and what is owed.
+/// The connections of a loop, their subscriptions, and their pending writes.
 pub struct Server {
     pub(crate) now: Now,
     wall: WallOffset,
@@ -85,42 +85,41 @@ pub struct Server {
     pub(crate) clients: Clients,
     pub(crate) pending: PendingWrites,
     pub(crate) fanout: Fanout,
-    /// One hub per route: what one handler publishes cannot reach another's clients.
+    /// One hub per route: a handler cannot publish to another's clients.
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
     pub(crate) receipts: Receipts,
     pub(crate) pages: Pages,
-    /// Keys of the streams that are read, by their place in the settings.
+    /// Keys of the streams that are read, in the order of the settings.
     pub(crate) streams: Vec<String>,
-    /// Who is here, where that is told.
+    /// The users that are online, if presence is on.
     presence: Option<Presence>,
-    /// When a refusal of what tells it was last logged.
+    /// When a refused presence request was last logged.
     presence_logged: Option<Millis>,
     pub(crate) places: Places,
     /// Whether new connections are refused, because memory is short.
     pub(crate) is_refusing: bool,
     pub(crate) backlog: Backlog,
-    /// For each route.
+    /// Options by route.
     pub(crate) options: Vec<RouteOptions>,
-    /// What the client that is being read cost beside the bytes that were read, in such bytes: see [`Server::count_costly`].
+    /// The cost of the client being read beyond the bytes read, in such bytes: see [`Server::count_costly`].
     pub(crate) costs: usize,
-    /// Which process this is, in cursors and elsewhere.
+    /// This process, in cursors and elsewhere.
     node: Node,
     /// The same as text: see [`Server::node`].
     node_name: String,
-    /// Signs cursors.
     pub(crate) signer: Signer,
     pub(crate) history: History,
-    /// The latest entry of each stream that was published.
+    /// The latest published entry of each stream.
     pub(crate) entries: Vec<EntryId>,
-    /// The latest entry of each stream at the first look at it: what was published came after.
+    /// The latest entry of each stream when it was first read: published entries come after it.
     pub(crate) begins: Vec<EntryId>,
-    /// Whether messages of channels are among those that were published, or may be.
+    /// Messages may come from channels beside the streams.
     pub(crate) has_channels: bool,
 }
 
 impl Server {
-    /// With a route for each of these.
+    /// A server with a route for each of `options`.
     pub(crate) fn new(
         bounds: Bounds,
         options: Vec<RouteOptions>,
@@ -164,13 +163,12 @@ impl Server {
         self.now
     }
 
-    /// The bounds in force.
     pub fn bounds(&self) -> &Bounds {
         &self.bounds
     }
 
-    /// Other bounds are in force from now on. No client is closed for it: a client above a lower bound is refused more, and a
-    /// deadline that is under way stays, but for silence.
+    /// Applies other bounds. No client is closed for it: a client above a lower bound is refused more, and running deadlines
+    /// stay, except those for silence.
     pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
         self.backlog = Backlog::of(&bounds);
         let before = self.clients.timing;
@@ -181,20 +179,19 @@ impl Server {
             self.clients.timing.floor = before.floor;
             return;
         }
-        // Some have been silent for longer than is allowed now: a ping and its answer have their time first.
+        // Clients may have been silent for longer than is allowed now: they get a ping and time to answer it.
         self.clients.timing.floor = tick(self.now.millis).saturating_sub(self.clients.timing.ping);
-        // The one place that visits all clients in one turn: when an operator changes one of these.
+        // The only place that visits all clients in one turn, if an operator changes one of these.
         let open = self.clients.iter().filter(|(_, client)| client.state() == State::Open);
         let open: Vec<u32> = open.map(|(id, _)| id.index).collect();
         open.into_iter().for_each(|index| self.set_timer(index));
     }
 
-    /// The counters.
     pub fn metrics(&mut self) -> &mut Metrics {
         &mut self.metrics
     }
 
-    /// Whether a client is owed so much that nothing more must come in before it was offered.
+    /// Returns whether a client has so much pending that no more input may be read before it is flushed.
     pub(crate) fn is_pressed(&self) -> bool {
         self.pending.is_pressed() || self.fanout.is_full(&self.backlog)
     }
@@ -204,20 +201,19 @@ impl Server {
         self.cursor_at(self.history.next() - 1)
     }
 
-    /// That of the message with this number, which is the latest one or one shortly before it.
+    /// The cursor of the message with this number, the latest or one shortly before it.
     pub(crate) fn cursor_at(&self, number: u64) -> String {
         let mut text = String::with_capacity(CURSOR_BYTES);
         self.write_cursor(&mut text, number, &self.entries);
         text
     }
 
-    /// Queues a frame for one client, among those who are served first. A client that is gone or going gets nothing.
+    /// Queues a frame for one client, in the lane served first. Has no effect on a client that is closing or gone.
     pub fn send(&mut self, id: ConnId, frame: &Frame) {
         self.queue(id, frame, Lane::Urgent);
     }
 
-    /// Queues a frame for an open client, and the client for a write. Whether it is owed it now: one that reads too slowly is
-    /// closed instead.
+    /// Queues a frame for an open client and schedules a write. Returns `false` if it reads too slowly and is closed instead.
     pub(crate) fn queue(&mut self, id: ConnId, frame: &Frame, lane: Lane) -> bool {
         let backlog = self.backlog;
         let has_room = self.catch_up(id).is_some();
@@ -234,7 +230,7 @@ impl Server {
         queued
     }
 
-    /// Queues for a client the messages of the fan-out that it has yet to get. Returns how many; `None`: its backlog hit a bound.
+    /// Queues the messages of the fan-out that a client has yet to get. Returns how many; `None` if its backlog reached a bound.
     pub(crate) fn catch_up(&mut self, id: ConnId) -> Option<usize> {
         let latest = self.fanout.latest();
         let served = match self.open_client(id) {
@@ -257,7 +253,7 @@ impl Server {
         fits.then_some(queued)
     }
 
-    /// The same, and closes the client as slow if its backlog hit a bound. Returns whether it is still open.
+    /// The same, but closes the client as slow if its backlog reached a bound. Returns whether it is still open.
     pub(crate) fn caught_up(&mut self, id: ConnId) -> bool {
         let fits = self.catch_up(id).is_some();
         if !fits {
@@ -266,7 +262,7 @@ impl Server {
         fits
     }
 
-    /// Writes to a client that the fan-out has met all messages that it is owed, at once if it has nothing else in flight.
+    /// Writes all pending messages to a client reached by the fan-out, directly if nothing else is in flight.
     pub(crate) fn offer(&mut self, id: ConnId, gather: &mut Vec<u8>) -> WriteOutcome {
         let latest = self.fanout.latest();
         let is_much = self.fanout.bytes() > GATHERED_BYTES_MAX;
@@ -277,7 +273,7 @@ impl Server {
             }
             Some(client) => client.serve(latest),
         };
-        // A walk along the slots also meets clients without a subscription.
+        // The walk along the slots also visits clients without a subscription.
         let is_owed_all = self.fanout.waiting.front().is_some_and(|first| {
             first.number > served && matches!(first.audience, Audience::Topics(_))
         });
@@ -308,7 +304,7 @@ impl Server {
         }
     }
 
-    /// Keeps for a client what its socket did not take of what it was owed.
+    /// Queues messages of which a client's socket accepted only a part.
     fn keep(
         &mut self,
         id: ConnId,
@@ -348,15 +344,15 @@ impl Server {
         self.pending.shrink();
     }
 
-    /// Closes a client with `code` at `unix` seconds of the wall clock, or up to a tick before; an earlier call is replaced. If
-    /// the clock is set meanwhile, or the machine sleeps, the end moves with it.
+    /// Closes a client with `code` at `unix` seconds of the wall clock, or up to a tick before; replaces an earlier call. If the
+    /// clock is set meanwhile, or the machine sleeps, the end moves with it.
     pub fn close_at(&mut self, id: ConnId, unix: u64, code: u16) {
         let left = unix.saturating_mul(1000).saturating_sub(self.now.unix_millis);
         let ends = tick(self.now.millis.saturating_add(left));
         self.end_client_at(id, ends, AtEnd::Expire(code));
     }
 
-    /// Closes a client with `code` in so many seconds; an earlier call is replaced.
+    /// Closes a client with `code` after this many seconds; replaces an earlier call.
     pub fn close_after(&mut self, id: ConnId, seconds: u32, code: u16) {
         self.end_client_at(id, after(self.now.millis, seconds), AtEnd::Close(code));
     }
@@ -367,7 +363,7 @@ impl Server {
         self.set_timer(id.index);
     }
 
-    /// Moves the ends of all clients that the wall clock sets, if it was set. All slots are looked at then, once.
+    /// Moves the ends set by the wall clock, if the clock was set. This looks at all slots once.
     pub(crate) fn follow_wall_clock(&mut self) {
         let by = self.wall.moved(self.now);
         if by == 0 {
@@ -386,13 +382,13 @@ impl Server {
         }
     }
 
-    /// Counts what the running handler did, which took about so long, among what the turn has for all clients.
+    /// Counts work of the running handler, which took about this long, against the turn's budget for all clients.
     pub fn count_costly(&mut self, microseconds: u32) {
         self.costs += microseconds as usize * BYTES_PER_MICROSECOND;
     }
 
-    /// Puts off a client's message that takes long to handle (a signature is to be checked): [`Message::Deferred`] brings it
-    /// when everybody else was read, maybe in a later turn. The client's next messages wait meanwhile.
+    /// Puts off a client's message that is expensive to handle (a signature to check): [`Message::Deferred`] brings it after all
+    /// other clients were read, maybe in a later turn. The client's next messages wait meanwhile.
     ///
     /// [`Message::Deferred`]: crate::Message::Deferred
     pub fn defer(&mut self, id: ConnId, text: &str) {
@@ -402,7 +398,7 @@ impl Server {
         }
     }
 
-    /// Closes a connection for a reason. What it is owed is sent first, except to a slow one. A handshake is refused.
+    /// Closes a connection for a reason. Pending writes are sent first, except to a slow client. A handshake is refused.
     pub fn close(&mut self, id: ConnId, close: Close) {
         let Some(client) = self.client(id) else { return };
         match client.state() {
@@ -426,7 +422,7 @@ impl Server {
         self.finish_with(id, &close, forget);
     }
 
-    /// Tells the operator of a refusal: see [`Complaints::note`](crate::observe::complaints::Complaints::note).
+    /// Reports a refusal to the operator: see [`Complaints::note`](crate::observe::complaints::Complaints::note).
     pub fn complain(
         &mut self,
         kind: &'static str,
@@ -437,10 +433,10 @@ impl Server {
         self.complaints.note(self.now.millis, kind, weight, origin, text);
     }
 
-    /// Tells the operator of a WebSocket that is closed.
+    /// Reports a closed WebSocket to the operator.
     pub(crate) fn complain_of_close(&mut self, id: ConnId, close: &Close) {
         if close.code == Close::ORIGIN.code {
-            // Told already, by the one who knows its page.
+            // Reported already, with the page's origin.
             return;
         }
         let (kind, weight) = refusals::kind(close.code);
@@ -451,7 +447,7 @@ impl Server {
             .note(self.now.millis, kind, weight, origin, || refusals::advice(close, bounds));
     }
 
-    /// The connection that `id` names, if it is still there.
+    /// The connection with this id, if it still exists.
     pub(crate) fn client(&mut self, id: ConnId) -> Option<&mut Client> {
         self.clients.get_mut(id)
     }
@@ -460,7 +456,7 @@ impl Server {
         self.clients.set_timer(index, self.now.millis);
     }
 
-    /// Puts a client into a lane of the flush queue if it is owed something.
+    /// Puts a client into a lane of the flush queue if it has pending writes.
     pub(crate) fn schedule_flush(&mut self, id: ConnId, lane: Lane) {
         let backlog = self.backlog;
         if let Some(lane) = self.client(id).and_then(|client| client.enter_lane(lane, &backlog)) {
@@ -471,7 +467,7 @@ impl Server {
         }
     }
 
-    /// Whose turn a client's work takes: its user's, on every route. Clients without a token share some turns.
+    /// The user whose turn a client's work takes, the same on every route. Clients without a token share some turns.
     fn owner_of(&self, id: ConnId) -> u64 {
         let client = &self.clients[id.index];
         let hub = &self.hubs[client.route as usize];
@@ -479,13 +475,13 @@ impl Server {
         own.map_or(u64::from(id.index) % ANONYMOUS_OWNERS, |(own, _)| self.pending.owner(own))
     }
 
-    /// The fate of a client that reads too slowly.
+    /// The policy for a client that reads too slowly.
     fn slow_policy(&self, id: ConnId) -> Slow {
         let route = self.clients.get(id).map_or(0, |client| client.route);
         self.options.get(route as usize).map(|options| options.slow).unwrap_or_default()
     }
 
-    /// The prices of what clients ask for.
+    /// The prices of clients' commands.
     pub(crate) fn allowance(&self) -> Allowance {
         Allowance::new(self.bounds.commands_per_second_max, self.bounds.topics_per_client_max)
     }
@@ -504,18 +500,18 @@ impl Server {
         open.map(|index| self.clients.id(index))
     }
 
-    /// Bytes of all memberships, and of what is noted for replays of those that change meanwhile.
+    /// Bytes of all subscriptions, and of messages recorded during replays.
     pub(crate) fn memberships_bytes(&self) -> usize {
         self.hubs.iter().map(Hub::held_bytes).sum::<usize>() + noted_bytes()
     }
 
-    /// The part of that which one client costs.
+    /// The part of them that one client costs.
     pub(crate) fn memberships_bytes_of(&self, client: &Client) -> usize {
         let hub = self.hubs.get(client.route as usize);
         hub.map_or(0, |hub| hub.held_bytes_of(&client.subscriptions)) + client.noted_bytes()
     }
 
-    /// The number of the topic of a client's user, among those of its route.
+    /// The number of the own topic of a client's user in its route.
     pub(crate) fn user_of(&self, client: &Client) -> Option<u32> {
         self.hubs.get(client.route as usize)?.own_topic(&client.subscriptions)
     }
@@ -538,7 +534,7 @@ impl Server {
     }
 }
 
-/// The hint for a handshake that is refused for the same reason for which clients are closed.
+/// The `Retry-After` of a refused handshake, by the close code that a client would get for the same reason.
 fn retry_seconds(close: &Close) -> Cow<'static, str> {
     if close.code == Close::GOING_AWAY.code { "5".into() } else { "1".into() }
 }

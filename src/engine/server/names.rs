@@ -1,4 +1,4 @@
-//! The names under which others know this process and its connections.
+//! Names of this process and its connections.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -7,25 +7,25 @@ use crate::engine::resume::cursor::Node;
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
 
-/// A name for this process. Of a thousand nodes that share a Redis and start in the same second, two have the same once in five
-/// hundred times.
+/// A name for this process. Among a thousand nodes that share a Redis and start in the same second, the chance of a collision is
+/// one in five hundred.
 pub(super) fn node(unix: u64) -> Node {
-    // The standard library's hasher is keyed by the system's chance.
+    // The standard library's hasher has random keys.
     Node::new(unix, RandomState::new().hash_one(unix))
 }
 
 impl Server {
-    /// The name of this process among all that share a Redis.
+    /// The name of this process, unique among all that share a Redis.
     pub fn node(&self) -> &str {
         &self.node_name
     }
 
-    /// The name of a connection, which no other one has on any node.
+    /// The name of a connection, unique over all nodes.
     pub fn name_of(&self, id: ConnId) -> String {
         format!("{}-{id}", self.node_name)
     }
 
-    /// The id in a connection's name, if the name is one of this process.
+    /// The id in a connection's name, if it is of this process.
     pub(super) fn id_of(&self, name: &str) -> Option<ConnId> {
         let (index, generation) =
             name.strip_prefix(&self.node_name)?.strip_prefix('-')?.split_once('-')?;

@@ -1,10 +1,10 @@
-//! What the operator is told of a connection that the server closed.
+//! The operator's line about a connection that the server closed.
 
 use crate::engine::bounds::Bounds;
 use crate::engine::client::frame::Close;
 use crate::observe::complaints::{Weight, shown};
 
-/// How a close code is named, and whether a person can do something about it.
+/// The name of a close code, and whether its cause can be fixed.
 pub(super) fn kind(code: u16) -> (&'static str, Weight) {
     match code {
         1001 => ("1001", Weight::Usual),
@@ -27,7 +27,7 @@ pub(super) fn kind(code: u16) -> (&'static str, Weight) {
     }
 }
 
-/// Why, and what to do. A reason of the back end's own is not shown.
+/// The cause and the remedy. A back end's own reason is not shown.
 pub(super) fn advice(close: &Close, bounds: &Bounds) -> String {
     let reason = shown(&close.reason);
     match close.code {

@@ -1,23 +1,23 @@
-//! What a client listens to: the verbs that a handler has for it.
+//! Subscriptions of a client: the verbs for a handler.
 
 use crate::engine::client::Client;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::server::{Scope, Server};
 use crate::engine::slots::ConnId;
 
-/// What a membership that begins or ends counts for among the 1 MiB that is read from all clients in a turn: its client's others
-/// are looked through, and it is answered. Without this, commands of 40 bytes would make a turn 50 ms long.
+/// The cost of a subscription that begins or ends, out of the 1 MiB read from all clients in a turn: the client's other
+/// subscriptions are searched, and the command is answered. Without it, commands of 40 bytes would make a turn 50 ms long.
 const MEMBERSHIP_COST_BYTES: usize = 128;
 
 impl Scope<'_> {
-    /// Counts one topic that a client asks for; `false`: too many came in this second.
+    /// Counts a topic that a client asks for; `false` if it has asked for too many in this second.
     pub fn count_topic(&mut self, id: ConnId) -> bool {
         let allowance = self.allowance();
         self.client(id).is_some_and(|client| !allowance.is_spent(client.spend(1)))
     }
 
-    /// Makes a client listen to the topic or pattern with this key (see [`crate::engine::pubsub::topic::Grant::key`]); `false` if it does already, or
-    /// is open no more.
+    /// Subscribes a client to the topic or pattern with this key (see [`crate::engine::pubsub::topic::Grant::key`]); `false` if
+    /// it is subscribed already or not open.
     pub fn subscribe(&mut self, id: ConnId, key: &str, reason: Reason) -> bool {
         if !self.caught_up(id) {
             return false;
@@ -39,7 +39,7 @@ impl Scope<'_> {
         joined
     }
 
-    /// Makes it listen no more; `false` if it did not, or is open no more.
+    /// Unsubscribes it; `false` if it is not subscribed or not open.
     pub fn unsubscribe(&mut self, id: ConnId, key: &str) -> bool {
         if !self.caught_up(id) {
             return false;
@@ -62,20 +62,20 @@ impl Scope<'_> {
         left
     }
 
-    /// Why a client listens to what has this key, if it does.
+    /// The reason of a client's subscription to this key.
     pub fn reason(&mut self, id: ConnId, key: &str) -> Option<Reason> {
         let (client, hub) = self.with_hub(id)?;
         hub.reason(&client.subscriptions, key)
     }
 
-    /// Changes why it listens to it.
+    /// Changes that reason.
     pub fn set_reason(&mut self, id: ConnId, key: &str, reason: Reason) {
         if let Some((client, hub)) = self.with_hub(id) {
             hub.set_reason(&client.subscriptions, key, reason);
         }
     }
 
-    /// The keys that a client listens to, and why.
+    /// The keys of a client's subscriptions and their reasons.
     pub fn topics(&mut self, id: ConnId) -> Vec<(String, Reason)> {
         let Some((client, hub)) = self.with_hub(id) else {
             return Vec::new();
@@ -83,7 +83,7 @@ impl Scope<'_> {
         hub.topics(&client.subscriptions).map(|(key, reason)| (key.to_owned(), reason)).collect()
     }
 
-    /// To how many keys it listens.
+    /// The number of a client's subscriptions.
     pub fn topics_len(&mut self, id: ConnId) -> usize {
         let Some((client, hub)) = self.with_hub(id) else {
             return 0;
@@ -91,8 +91,8 @@ impl Scope<'_> {
         hub.topics(&client.subscriptions).count()
     }
 
-    /// Open clients of all routes that subscribe to exactly this key because it is their own, the latest first of each route:
-    /// `clients_per_user_max` counts them together.
+    /// Open clients of all routes whose own topic has this key, the latest first of each route: `clients_per_user_max` counts
+    /// them together.
     pub fn owners_anywhere(&self, key: &str) -> Vec<ConnId> {
         self.hubs.iter().flat_map(|hub| self.owners_in(hub, key)).collect()
     }
