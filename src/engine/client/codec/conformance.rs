@@ -1,7 +1,7 @@
-//! The shared context against one plain tungstenite context for each connection: on the same streams, byte for byte the same
-//! messages, replies and errors.
+//! The shared context against a plain tungstenite context per connection: the same streams must give the same messages, replies
+//! and errors, byte for byte.
 //!
-//! 300,000 streams from seeds; `ONELOOP_SEEDS` asks for another number of them.
+//! 300,000 streams from seeds; `ONELOOP_SEEDS` sets another number.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::engine::random::Random;
 
 const STREAMS: u64 = 300_000;
 
-/// Connections that share a codec and take turns; a seed makes so many.
+/// Connections per seed, which share a codec and take turns.
 const CONNECTIONS: u64 = 3;
 
 /// The longest header of a frame (RFC 6455 section 5.2).
@@ -21,19 +21,19 @@ const HEADER_BYTES_MAX: usize = 14;
 const SMALL: InboundBounds = InboundBounds { message_bytes_max: 200, fragments_max: 3 };
 const SMALL_LENGTHS: [usize; 16] = [0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 13, 30, 126, 199, 201];
 
-/// For messages after which the shared context is replaced.
+/// Bounds for messages after which the shared context is replaced.
 const LARGE: InboundBounds = InboundBounds { message_bytes_max: 70_000, fragments_max: 3 };
 const LARGE_LENGTHS: [usize; 8] = [0, 5, 125, 300, 4097, 65_535, 65_536, 70_001];
 
-/// What text is made of: characters of each length, which fragments may split, and what is no character (RFC 3629 section 3).
+/// Parts of texts: characters of each length, which fragments may split, and illegal bytes (RFC 3629 section 3).
 const LEGAL: [&[u8]; 5] = [b"a", b"{}", "é".as_bytes(), "€".as_bytes(), "😀".as_bytes()];
 const ILLEGAL: [&[u8]; 6] =
     [b"\xff", b"\xc3", b"\x80", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80"];
 
-/// What came of a stream.
+/// The result of a stream.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Outcome {
-    /// Each message, and last the end, if there was one.
+    /// All messages, and finally the end, if there was one.
     events: Vec<Happened>,
     replies: Vec<u8>,
 }
@@ -43,7 +43,7 @@ enum Happened {
     Text(String),
     Binary(Vec<u8>),
     Close,
-    /// A violation, by the code that tells of it.
+    /// A violation, by its close code.
     Refused(u16),
 }
 
@@ -58,7 +58,7 @@ impl Outcome {
         self.events.last().is_some_and(Happened::is_end)
     }
 
-    /// The word by which the test counts its streams.
+    /// The kind by which the test counts its streams.
     fn kind(&self) -> &'static str {
         match self.events.last() {
             Some(Happened::Refused(1002)) => "1002",
@@ -75,11 +75,11 @@ impl Outcome {
 
 // ---- streams
 
-/// Mostly legal frames, so that streams live for a while.
+/// Mostly legal frames, so that streams last.
 fn stream(random: &mut Random, lengths: &[usize]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut in_fragments = false;
-    // What a fragment left of its last character: the next one begins with it.
+    // The rest of a fragment's last character: the next fragment begins with it.
     let mut cut_off = Vec::new();
     for _ in 0..=random.below(8) {
         let is_wrong = random.below(60) == 0;
@@ -113,7 +113,7 @@ fn stream(random: &mut Random, lengths: &[usize]) -> Vec<u8> {
 }
 
 fn payload(random: &mut Random, opcode: u8, lengths: &[usize]) -> Vec<u8> {
-    // Short ones as a rule, so that there are many of them.
+    // Mostly short ones, so that there are many.
     let short = random.below(3) > 0;
     let length = random.choose(if short { &lengths[..lengths.len() / 2] } else { lengths });
     let mut payload = Vec::with_capacity(length + 4);
@@ -132,7 +132,7 @@ fn payload(random: &mut Random, opcode: u8, lengths: &[usize]) -> Vec<u8> {
 fn push_frame(random: &mut Random, first: u8, payload: &[u8], bytes: &mut Vec<u8>) {
     let bit = if random.below(200) == 0 { 0 } else { 0x80 };
     let length = payload.len() as u64;
-    // Now and then in more bytes than it needs.
+    // Now and then in more bytes than needed.
     let form = if random.below(20) == 0 { random.below(3) } else { 0 };
     bytes.push(first);
     match (length, form) {
@@ -166,7 +166,7 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
 
 // ---- the hibernating path
 
-/// A connection as the loop keeps it: what it needs between two reads.
+/// A connection's state between two reads, as the loop keeps it.
 struct Connection<'a> {
     left: &'a [u8],
     piece_bytes_max: usize,
@@ -175,7 +175,7 @@ struct Connection<'a> {
     outcome: Outcome,
 }
 
-/// Several connections with one codec, a piece of a stream at a time, in random turns.
+/// Decodes several streams with one codec, a piece at a time, in random turns.
 fn share(codec: &mut Codec, streams: &[Vec<u8>], random: &mut Random) -> Vec<Outcome> {
     let begin = |stream| Connection {
         left: stream,
@@ -220,14 +220,14 @@ impl Connection<'_> {
         let taken = self.held.len() - input.len();
         self.held.drain(..taken);
         let held_max = HEADER_BYTES_MAX + codec.bounds.message_bytes_max;
-        assert!(self.outcome.is_over() || self.held.len() < held_max, "what is held is bounded");
+        assert!(self.outcome.is_over() || self.held.len() < held_max, "held input is bounded");
         self.outcome.replies.extend(codec.take_replies().unwrap_or_default());
     }
 }
 
 // ---- the reference
 
-/// A context of its own that reads the whole stream at once.
+/// Decodes the whole stream at once with its own context.
 fn plain(bounds: &InboundBounds, stream: &[u8]) -> Outcome {
     let mut outcome = Outcome::default();
     let mut own = context(bounds, 4096);
@@ -236,7 +236,7 @@ fn plain(bounds: &InboundBounds, stream: &[u8]) -> Outcome {
         let event = match own.read(&mut feed) {
             Ok(Message::Text(text)) => Happened::Text(text.as_str().to_owned()),
             Ok(Message::Binary(bytes)) => Happened::Binary(bytes.to_vec()),
-            // A code that may not be sent: tungstenite answers with a text that is no JSON, we end the connection with 1002.
+            // A code that must not be sent: tungstenite answers with a text that is not JSON, oneloop closes with 1002.
             Ok(Message::Close(Some(close))) if close.reason.as_str() == "Protocol violation" => {
                 Happened::Refused(1002)
             }
@@ -258,20 +258,20 @@ fn plain(bounds: &InboundBounds, stream: &[u8]) -> Outcome {
     }
 }
 
-/// The first frame that its header alone condemns, and the code that says why.
+/// The first frame with an invalid header, and the close code for it.
 #[derive(Debug)]
 struct Condemned {
-    /// Of the whole frame; it may end behind the stream.
+    /// The whole frame; it may extend beyond the stream.
     frame: Range<u64>,
     code: u16,
-    /// It alone is above the bound of a message: tungstenite may look at that first.
+    /// The frame alone exceeds the bound of a message, which tungstenite may check first.
     is_too_big: bool,
 }
 
-/// A reading of RFC 6455 sections 5.2, 5.4 and 5.5 that is as plain as it can be.
+/// The plainest possible reading of RFC 6455 sections 5.2, 5.4 and 5.5.
 fn condemned(bounds: &InboundBounds, stream: &[u8]) -> Option<Condemned> {
     let mut at = 0;
-    // Frames and bytes of the message whose last fragment is still to come.
+    // Frames and bytes of the incomplete message.
     let mut message: Option<(u32, u64)> = None;
     loop {
         let (first, second) = (*stream.get(at)?, *stream.get(at + 1)?);
@@ -310,7 +310,7 @@ fn condemned(bounds: &InboundBounds, stream: &[u8]) -> Option<Condemned> {
     }
 }
 
-/// What must come of the stream: what a plain context makes of it up to the frame that its header condemns, and then that.
+/// The expected result: a plain context's up to the invalid frame, then the violation.
 fn expected(bounds: &InboundBounds, stream: &[u8]) -> Outcome {
     let Some(condemned) = condemned(bounds, stream) else {
         return plain(bounds, stream);
@@ -321,7 +321,7 @@ fn expected(bounds: &InboundBounds, stream: &[u8]) -> Outcome {
     }
     let without = expected.clone();
     expected.events.push(Happened::Refused(condemned.code));
-    // A plain context condemns it as well, as soon as all of it has come; but it does not count fragments.
+    // A plain context rejects the frame as well once it is complete, but does not count fragments.
     if condemned.code != 1008 {
         let full = plain(bounds, stream);
         let waits = condemned.frame.end > stream.len() as u64 && full == without;
@@ -376,7 +376,7 @@ fn agrees_with_a_plain_context_from_seeds() {
             }
         }
     });
-    // Every way in which a stream can end must be met often, or the comparison says less than it seems to.
+    // Each way in which a stream can end must be frequent, or the comparison proves little.
     let is_varied = kinds.len() == 7 && kinds.values().all(|count| *count >= streams / 50);
     assert!(is_varied || streams < 10_000, "{kinds:?}");
 }

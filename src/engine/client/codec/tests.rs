@@ -1,4 +1,4 @@
-//! Frames one by one: what each bound does, and what comes between fragments.
+//! Single frames: the effect of each bound, and frames between fragments.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What becomes of a back end's orders.
+//! The effects of control commands.
 
 use serde_json::{Value, json};
 
@@ -95,7 +95,7 @@ fn an_anonymous_connection_is_joined_by_its_name() {
     let token = talks.token("42", &[]);
     talks.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
     assert_eq!(talks.publish("pub.queue.9", "1"), 1, "until it disconnects");
-    assert_eq!(talks.publish("pub.news", "1"), 0, "what it heard without a token ended");
+    assert_eq!(talks.publish("pub.news", "1"), 0, "its subscription without a token ended");
 }
 
 #[test]

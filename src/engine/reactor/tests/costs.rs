@@ -1,4 +1,4 @@
-//! What is costly beside the reading has a bound per turn, too: what handlers take long for, what is copied.
+//! Costs besides reading are bounded per turn too: slow handlers, and copies of unfinished input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -16,7 +16,7 @@ use crate::{Message, Request, Scope};
 pub(super) const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Takes so many microseconds for everyone who comes, and for a message `slow`, and repeats what it is told.
+/// A handler that takes this many microseconds for a new client and for a message `slow`, and echoes messages.
 pub(super) struct Costly(pub u32);
 
 impl Handler for Costly {
@@ -38,7 +38,7 @@ impl Handler for Costly {
     }
 }
 
-/// Everyone has sent one head.
+/// Far ends that each send a head.
 #[derive(Default)]
 struct Heads(BTreeSet<ConnId>);
 
@@ -84,7 +84,7 @@ fn heads_that_end_at_once_are_checked_some_in_a_turn() {
     }
 }
 
-/// Far ends of which each sends what it is given.
+/// Far ends that each send the bytes they are given.
 struct Crowd {
     reactor: Reactor,
     far: Far,
@@ -117,7 +117,7 @@ impl Crowd {
         self.reactor.reap();
     }
 
-    /// How many of these are told something in this turn.
+    /// The number of these clients that received something in this turn.
     fn told(&mut self, ids: &[ConnId]) -> usize {
         self.turn();
         ids.iter().filter(|id| !self.far.told(**id).is_empty()).count()
@@ -125,13 +125,13 @@ impl Crowd {
 }
 
 impl Far {
-    /// Frames that a client was sent since.
+    /// The bytes that a client received since the last call.
     fn told(&self, id: ConnId) -> Vec<u8> {
         std::mem::take(&mut self.0.borrow_mut().entry(id).or_default().told)
     }
 }
 
-/// A text as clients send it.
+/// A masked text frame.
 fn masked(text: &str) -> Vec<u8> {
     [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
 }
@@ -190,7 +190,7 @@ fn a_client_does_not_wait_for_messages_that_take_long() {
     assert_eq!(crowd.reactor.router.server.clients.unfinished_bytes, 0);
 }
 
-/// Everyone sends a text of 60,000 bytes, but for its end, and then a byte of that each time.
+/// Far ends that send a text of 60,000 bytes except for its end, and then another byte per read.
 #[derive(Default)]
 struct Halves(BTreeMap<ConnId, usize>);
 
@@ -260,7 +260,7 @@ fn what_clients_leave_unfinished_is_not_copied_all_at_once() {
     assert!(unfinished(&mut reactor).iter().all(|held| *held > 60_000));
 }
 
-/// A client with 126 patterns that comes back while the history is full of what it does not hear.
+/// A client with 126 patterns resumes while the history is full of messages for others.
 #[test]
 fn a_step_of_a_replay_is_no_longer_than_it_is_given() {
     let mut talks = Talks::new(RouteConfig::default(), |bounds| bounds.message_bytes_max = 1 << 20);
@@ -279,7 +279,7 @@ fn a_step_of_a_replay_is_no_longer_than_it_is_given() {
         if !client.is_replaying() {
             break;
         }
-        // The keys are put in order for each step, for about three writes.
+        // The keys are sorted for each step, which takes about three writes.
         let writes = talks.reactor.router.replay(back, 8);
         assert!((1..=8 + 4).contains(&writes), "{writes}");
         steps += 1;
@@ -303,7 +303,7 @@ fn memberships_count_among_what_a_turn_reads() {
     assert!(talks.reactor.router.server.costs >= 101 * 100);
 }
 
-/// Two crowds that overlap, of clients with many memberships.
+/// Two large topics that overlap, with clients that have many subscriptions.
 #[test]
 fn listeners_are_not_counted_at_the_cost_of_others() {
     let mut talks = Talks::new(RouteConfig::default(), |_| ());
@@ -311,13 +311,13 @@ fn listeners_are_not_counted_at_the_cost_of_others() {
         .map(|number| talks.connect(&number.to_string(), &["room.7", "room.*", "a", "b", "c"]))
         .collect();
     let reached = talks.publish("pub.room.7", "1");
-    // Each is counted for both keys, as Redis does, and told once.
+    // A client is counted for both keys, as Redis does, and receives the message once.
     assert_eq!(reached, 400);
     for id in listeners {
         let told = talks.told(id);
         assert_eq!(told.iter().filter(|frame| frame["topic"] == "room.7").count(), 1);
     }
-    // Few are counted exactly.
+    // Small topics are counted exactly.
     let mut talks = Talks::new(RouteConfig::default(), |_| ());
     let few: Vec<ConnId> =
         (0..50).map(|number| talks.connect(&number.to_string(), &["room.7", "room.*"])).collect();

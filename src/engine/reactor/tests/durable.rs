@@ -1,4 +1,4 @@
-//! Clients that come back while Redis, the history and what they listen to change under them: case by case.
+//! Clients that resume while Redis, the history and their subscriptions change: case by case.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -16,7 +16,7 @@ use crate::engine::redis::request::{Extent, PageEnd, ReplyForm};
 use crate::engine::resume::cursor::{Cursor, EntryId, Node};
 use crate::engine::server::Resumed;
 
-/// One stream, and a Redis that answers at once.
+/// A stream, and a Redis that answers at once.
 struct World {
     reactor: Reactor,
     phones: Shared,
@@ -26,7 +26,7 @@ struct World {
     /// Entries that Redis sent in pages, and bytes of the largest page.
     sent: usize,
     most_sent: u64,
-    /// Times that it was asked what the stream holds.
+    /// Requests for the state of the stream.
     looks: usize,
 }
 
@@ -34,7 +34,7 @@ fn entry(millis: u64) -> EntryId {
     EntryId { millis, number: 0 }
 }
 
-/// The cursor of one that had so much of the stream at another process with the same key.
+/// The cursor of a client that has the stream up to here from another process with the same key.
 fn elsewhere(has: EntryId) -> String {
     let node = Node::new(7, 1 << 40);
     signer().text(&Cursor { node, number: 5, has_channels: false, entries: vec![has] })
@@ -123,7 +123,7 @@ impl World {
                     self.looks += 1;
                     self.reactor.router.on_extent(stream, Some(self.extent()));
                 }
-                ReplyForm::Value => panic!("only pages and looks"),
+                ReplyForm::Value => panic!("only pages and stream states are asked for"),
             }
         }
     }
@@ -171,7 +171,7 @@ impl World {
                 return;
             }
         }
-        panic!("it never rests");
+        panic!("it never comes to rest");
     }
 
     fn got(&self, id: ConnId) -> Vec<String> {
@@ -218,7 +218,7 @@ fn what_is_subscribed_to_during_a_replay_is_not_lost_in_pages() {
     world.publish(1, "a", "1");
     let (id, resumed) = world.connect(&["a"], Some(&since));
     assert!(matches!(resumed, Some(Resumed::From(_))));
-    // Its socket is not written to yet.
+    // Its socket has not been written to yet.
     assert!(world.reactor.router.server.scope(0).subscribe(id, "b", Reason::Asked));
     (2..=20).for_each(|n| world.publish(n, "b", &n.to_string()));
     world.settle();
@@ -286,7 +286,7 @@ fn a_message_of_a_channel_during_pages_is_not_lost_in_silence() {
     world.begin(20);
     let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(1))));
     world.turn();
-    // The look has been taken.
+    // The stream's state has been read.
     let extent = world.extent();
     while world.reactor.router.server.next_request().is_some() {}
     world.reactor.router.on_extent(0, Some(extent));
@@ -367,7 +367,7 @@ fn a_gap_is_told_before_what_comes_after_it() {
     world.settle();
     let data = world.data(id);
     assert_eq!((data[0].as_str(), data[1].as_str(), data.len()), ("gap", "51", 51), "{data:?}");
-    // Cut off before, it would have come back with a cursor from before.
+    // Disconnected before, it would have resumed with a cursor from before.
     let server = &world.reactor.router.server;
     let from = world.got(id)[0].rsplit(' ').next().expect("a cursor").to_owned();
     assert_eq!(server.signer.read(&from).expect("it is one").entries, [entry(1)]);
@@ -395,7 +395,7 @@ fn pages_of_entries_that_are_large_are_small_from_the_first_one_on() {
     world.begin(40);
     world.connect(&["a"], Some(&elsewhere(entry(1))));
     world.settle();
-    assert!(world.sent > 30, "it was given them all");
+    assert!(world.sent > 30, "all entries were sent");
     assert!(world.most_sent <= 3 * 500_100, "a page of {} bytes", world.most_sent);
 }
 
@@ -405,7 +405,7 @@ fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
         let mut world = World::new(|_| ());
         world.begin(0);
         world.publish(1, "a", "1");
-        // Another process has read further, and what it read is no message.
+        // Another process has read further, and that entry is not a message.
         let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(2))));
         world.redis.push((entry(2), String::new(), String::new()));
         world.added += 1;
@@ -417,7 +417,7 @@ fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
         assert!(!server.client(id).expect("it is there").is_replaying(), "it is live");
         assert_eq!(server.pages_len().2, 0);
         let cursor = server.signer.read(&server.cursor()).expect("it is one");
-        assert_eq!(cursor.entries, [entry(2)], "who comes from here is ahead nowhere");
+        assert_eq!(cursor.entries, [entry(2)], "a client from here is ahead nowhere");
         world.publish(3, "a", "3");
         world.settle();
         assert_eq!(world.data(id), ["3"]);
@@ -437,11 +437,11 @@ fn a_message_that_nobody_hears_wakes_nobody_who_is_ahead() {
         world.reactor.router.publish_entry(0, entry(n), b"other", b"0", None);
         assert!(world.reactor.router.server.pending.is_empty(), "{n}: somebody looks at it");
     }
-    // Said here before the entry that both had elsewhere, they had it there.
+    // Published here before the entry that both clients have from elsewhere: they have this message, too.
     world.reactor.router.publish(b"a", b"channel");
-    assert!(!world.reactor.router.server.pending.is_empty(), "who hears it looks at it");
+    assert!(!world.reactor.router.server.pending.is_empty(), "a subscriber has pending writes");
     world.settle();
-    assert_eq!(world.data(id), ["channel"], "no gap, though the ring has gone on");
+    assert_eq!(world.data(id), ["channel"], "no gap, though the history has gone on");
     world.reactor.router.publish_entry(0, entry(100), b"b", b"100", None);
     world.reactor.router.publish_entry(0, entry(101), b"b", b"101", None);
     world.settle();

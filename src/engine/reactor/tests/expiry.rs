@@ -1,4 +1,4 @@
-//! When connections end: at the `exp` of their tokens, by the wall clock as it stands then.
+//! Connections end at the `exp` of their tokens, by the wall clock of that moment.
 
 use serde_json::json;
 
@@ -6,10 +6,10 @@ use crate::config::RouteConfig;
 use crate::engine::reactor::tests::harness::Talks;
 use crate::engine::slots::ConnId;
 
-/// Seconds that a token of these tests lives.
+/// The lifetime of a token in these tests, in seconds.
 const LIFETIME: u64 = 3600;
 
-/// A client that came some milliseconds after a second of the wall clock began.
+/// A client that connected `millis` after a second of the wall clock began.
 fn connected(millis: u64) -> (Talks, ConnId) {
     let mut talks = Talks::new(RouteConfig::default(), |bounds| {
         (bounds.silence_seconds, bounds.ping_seconds) = (0, 0);

@@ -1,4 +1,4 @@
-//! What a crowd must not do to others: case by case, over far ends that write down each write.
+//! A large topic must not disturb others: case by case, over far ends that record each write.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use crate::engine::reactor::tests::{Silent, plan};
 use crate::engine::reactor::*;
 use crate::{Message, Scope};
 
-/// The far ends' part.
+/// The far ends.
 #[derive(Default)]
 struct Log {
     writes: Vec<ConnId>,
@@ -20,7 +20,7 @@ struct Log {
     broken: BTreeSet<ConnId>,
     /// Writes to sockets that had failed before.
     afterlife: usize,
-    /// What everyone sends whenever they are read.
+    /// Bytes that every client sends whenever it is read.
     sends: Vec<u8>,
 }
 
@@ -62,7 +62,7 @@ fn start(plan: Plan) -> (Reactor, Far) {
     (Reactor::new(plan).expect("a port is free"), far)
 }
 
-/// So many clients, each of which listens to these.
+/// Connects `count` clients that subscribe to these keys.
 fn join(reactor: &mut Reactor, count: usize, keys: &[&str]) -> Vec<ConnId> {
     let join = |_| {
         let id = reactor.attach();
@@ -128,7 +128,7 @@ fn sources_do_not_wait_for_crowds_that_have_little_each() {
     for _ in 0..512 {
         publish(&mut reactor, "news");
     }
-    assert!(reactor.router.server.is_pressed(), "a listener's whole backlog waits");
+    assert!(reactor.router.server.is_pressed(), "a subscriber's whole backlog waits");
     turn_to_the_end(&mut reactor);
     assert!(!reactor.router.server.is_pressed());
 }
@@ -175,7 +175,7 @@ fn bytes_count_as_sent_when_they_are() {
     assert_eq!(reactor.metrics().sent_bytes, Frame::ping().as_bytes().len() as u64);
 }
 
-/// Messages to each, pings, and boxes of listeners whose sockets were full: memory is given back after each.
+/// Small topics, pings, and flights of subscribers with full sockets: memory is returned after each.
 #[test]
 fn whatever_many_clients_needed_is_given_back() {
     let (mut reactor, far) = start(plan(Silent, |bounds| bounds.silence_seconds = 0));
@@ -208,7 +208,7 @@ fn whatever_many_clients_needed_is_given_back() {
     rest(&mut reactor, "a crowd whose sockets were full");
 }
 
-/// Says to everyone what anyone says.
+/// A handler that sends each message to all clients.
 struct Chat;
 
 impl Handler for Chat {

@@ -1,5 +1,5 @@
-//! A loop for tests of what back ends and clients say to each other: its clients are far ends that write down what they
-//! are told, and its Redis is the test itself, which takes what is asked of it and answers when it likes.
+//! A loop for tests of back ends and clients: its clients are far ends that record what they receive, and its Redis is the test
+//! itself, which takes requests and answers at will.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,16 +20,16 @@ use crate::push::token::{KeySettings, Keys};
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
 
-/// What one client sent and was told.
+/// The input and output of a client.
 #[derive(Default)]
 pub struct FarEnd {
     pub sends: Vec<u8>,
     pub told: Vec<u8>,
-    /// Its socket takes so many bytes more.
+    /// The socket accepts this many bytes more.
     room: Option<usize>,
-    /// Where it connects from.
+    /// The client's address.
     pub peer: Option<IpAddr>,
-    /// The server has closed its socket.
+    /// The server has closed the socket.
     pub is_closed: bool,
 }
 
@@ -69,7 +69,6 @@ impl FarEnds for Far {
     }
 }
 
-/// The loop and its clients.
 pub struct Talks {
     pub reactor: Reactor,
     keys: Rc<Keys>,
@@ -77,12 +76,12 @@ pub struct Talks {
 }
 
 impl Talks {
-    /// With one route of these settings.
+    /// A loop with one route of these settings.
     pub fn new(route: RouteConfig, change: impl FnOnce(&mut Bounds)) -> Talks {
         Talks::with_routes(&[route], change)
     }
 
-    /// With several, of which each has a path of its own.
+    /// A loop with several routes, each at a path of its own.
     pub fn with_routes(routes: &[RouteConfig], change: impl FnOnce(&mut Bounds)) -> Talks {
         let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
         let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
@@ -102,7 +101,7 @@ impl Talks {
         Talks { reactor, keys, far }
     }
 
-    /// A client of the first route, with a token that grants these topics; its `welcome` is read.
+    /// Connects a client to the first route with a token for these topics, and reads its `welcome`.
     pub fn connect(&mut self, sub: &str, topics: &[&str]) -> ConnId {
         self.connect_at("/ws", sub, topics)
     }
@@ -112,7 +111,7 @@ impl Talks {
         self.open(path, &format!("Authorization: Bearer {token}\r\n"))
     }
 
-    /// A client that shows no token.
+    /// Connects a client without a token.
     pub fn connect_anonymous(&mut self) -> ConnId {
         self.open("/ws", "")
     }
@@ -121,7 +120,7 @@ impl Talks {
         self.token_that(sub, topics, &[])
     }
 
-    /// One with the claim `may`.
+    /// A token with the claim `may`.
     pub fn token_that(&self, sub: &str, topics: &[&str], may: &[&str]) -> String {
         let owned = |texts: &[&str]| -> Vec<String> {
             texts.iter().map(|text| (*text).to_owned()).collect()
@@ -147,7 +146,7 @@ impl Talks {
         id
     }
 
-    /// The client says this, and the loop hears it.
+    /// Sends a message from the client, and turns the loop.
     pub fn say(&mut self, id: ConnId, text: &str) {
         let mut frame = vec![0x81];
         match text.len() {
@@ -168,7 +167,7 @@ impl Talks {
         self.turn();
     }
 
-    /// What is asked of Redis stays for [`Talks::asked`].
+    /// Turns the loop. Requests to Redis wait for [`Talks::asked`].
     pub fn turn(&mut self) {
         self.reactor.read_clients();
         self.reactor.tick();
@@ -176,19 +175,19 @@ impl Talks {
         self.reactor.reap();
     }
 
-    /// What came on a channel; the answer to the publisher.
+    /// Publishes on a channel. Returns the answer to the publisher.
     pub fn publish(&mut self, channel: &str, payload: &str) -> usize {
         let reached = self.reactor.router.publish(channel.as_bytes(), payload.as_bytes());
         self.turn();
         reached
     }
 
-    /// The bytes that the client was told since this was last asked.
+    /// The bytes that the client received since the last call.
     pub fn told_bytes(&mut self, id: ConnId) -> Vec<u8> {
         std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told)
     }
 
-    /// What the client was told since this was last asked: frames as JSON, or `{"close":code,"reason":…}`.
+    /// The frames that the client received since the last call, as JSON or `{"close":code,"reason":…}`.
     pub fn told(&mut self, id: ConnId) -> Vec<Value> {
         let bytes = self.told_bytes(id);
         let mut rest = &bytes[..];
@@ -204,14 +203,14 @@ impl Talks {
                     "close": u16::from_be_bytes([payload[0], payload[1]]),
                     "reason": serde_json::from_slice::<Value>(&payload[2..]).ok(),
                 }),
-                _ => serde_json::from_slice(payload).expect("what clients are told is JSON"),
+                _ => serde_json::from_slice(payload).expect("clients receive JSON"),
             });
             rest = &rest[at + length..];
         }
         told
     }
 
-    /// What was asked of Redis since this was last asked, each as its words.
+    /// The requests to Redis since the last call, each as its words.
     pub fn asked(&mut self) -> Vec<(Vec<String>, Request)> {
         let server = &mut self.reactor.router.server;
         let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
@@ -222,7 +221,7 @@ impl Talks {
         requests.into_iter().map(|request| (words(&request), request)).collect()
     }
 
-    /// From now on its socket takes so many bytes more; `None`: all.
+    /// Lets the client's socket accept this many bytes more; `None`: all.
     pub fn narrow(&mut self, id: ConnId, room: Option<usize>) {
         self.far.0.borrow_mut().entry(id).or_default().room = room;
         if room != Some(0) {
@@ -230,19 +229,19 @@ impl Talks {
         }
     }
 
-    /// So much time passes.
+    /// Advances the clock.
     pub fn pass(&mut self, millis: Millis) {
         self.reactor.router.server.now.millis += millis;
         self.turn();
     }
 
-    /// The client is gone without a word.
+    /// Cuts the client's connection.
     pub fn cut(&mut self, id: ConnId) {
         self.reactor.router.server.terminate(id);
         self.turn();
     }
 
-    /// Redis answers.
+    /// Answers a request as Redis.
     pub fn answer(&mut self, request: Request, answer: Answer) {
         self.reactor.router.on_answer(request.ticket, answer);
         self.turn();

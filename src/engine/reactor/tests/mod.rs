@@ -1,4 +1,5 @@
-//! Whom the flush phase serves, and in which order, against a naive model: from seeds, over far ends that take what they like.
+//! The flush phase against a naive model: whom it serves and in which order, from seeds, over far ends that accept arbitrary
+//! amounts.
 
 mod control;
 mod costs;
@@ -44,12 +45,12 @@ impl Handler for Silent {
     fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, _: Message<'_>) {}
 }
 
-/// Signs cursors as every process of the tests does.
+/// Signs cursors with the key of all processes in the tests.
 pub(super) fn signer() -> Signer {
     Signer::with_key(&[7; 16])
 }
 
-/// One route, on a port that the system chooses, with these bounds.
+/// A route with these bounds, on a port that the system chooses.
 pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bounds)) -> Plan {
     let mut bounds = Config::default().bounds;
     bounds.clients_max = 1_000_000;
@@ -77,10 +78,10 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
     }
 }
 
-/// What the clients got, and who takes nothing at the moment.
+/// The bytes that clients received, and the sockets that are full.
 pub(super) struct Phones {
     pub random: Random,
-    /// One write in so many is cut short.
+    /// One write in this many is partial.
     pub cut: usize,
     pub got: HashMap<ConnId, Vec<u8>>,
     pub blocked: BTreeSet<ConnId>,
@@ -90,7 +91,7 @@ pub(super) struct Phones {
 pub(super) struct Shared(pub Rc<RefCell<Phones>>);
 
 impl Shared {
-    /// So many full sockets take bytes again.
+    /// Makes some full sockets writable again, `most` at most.
     pub fn unblock(&self, reactor: &mut Reactor, most: usize) {
         let mut phones = self.0.borrow_mut();
         let some: Vec<ConnId> = phones.blocked.iter().take(most).copied().collect();
@@ -130,7 +131,7 @@ impl FarEnds for Shared {
     fn close(&mut self, _: ConnId) {}
 }
 
-/// A client as the model sees it.
+/// The model of a client.
 #[derive(Default)]
 struct Modelled {
     topics: BTreeSet<&'static str>,
@@ -145,7 +146,7 @@ struct World {
     open: BTreeMap<ConnId, Modelled>,
     closed: Vec<(ConnId, Vec<u8>)>,
     published: usize,
-    /// Messages after which broadcasts waited.
+    /// Messages after which the fan-out was not finished.
     waited: usize,
 }
 
@@ -214,7 +215,7 @@ impl World {
             by_keys += keys;
         }
         let answered = self.reactor.router.server.scope(0).publish(topic, |_| frame);
-        // Crowds that overlap are counted as Redis counts, where more would cost others.
+        // Large topics that overlap are counted as Redis counts, if an exact count would cost others.
         let is_right = answered == reached || (reached > CROWD && answered == by_keys);
         assert!(is_right, "seed {}: {topic}: {answered}, not {reached}", self.seed);
         self.waited += usize::from(!self.reactor.router.server.fanout.is_empty());
@@ -261,7 +262,7 @@ impl World {
         }
     }
 
-    /// Some full sockets take bytes again.
+    /// Makes some full sockets writable again.
     fn unblock(&mut self, most: usize) {
         self.phones.unblock(&mut self.reactor, most);
     }
@@ -271,7 +272,7 @@ impl World {
         self.reactor.reap();
     }
 
-    /// Everything is written, and everyone got what the model says.
+    /// Writes everything, and compares what each client received with the model.
     fn settle(&mut self) {
         self.phones.0.borrow_mut().cut = 0;
         for _ in 0..100_000 {

@@ -1,8 +1,8 @@
-//! What a page is asked for with, as tests that play Redis read it.
+//! The range of a requested page, for tests that play Redis.
 
 use crate::engine::resume::cursor::EntryId;
 
-/// Which entries, and how many of them.
+/// The entries of a page, and their number.
 pub(super) struct PageBounds {
     from: EntryId,
     up_to: EntryId,
@@ -15,7 +15,7 @@ impl PageBounds {
     }
 }
 
-/// Those of `XRANGE name from up_to COUNT n`.
+/// Parses `XRANGE name from up_to COUNT n`.
 pub(super) fn bounds_of(command: &[u8]) -> PageBounds {
     let text = String::from_utf8_lossy(command);
     let words: Vec<&str> = text.split("\r\n").filter(|word| !word.starts_with('$')).collect();

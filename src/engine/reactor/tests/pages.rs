@@ -1,5 +1,5 @@
-//! Clients that come back from another process, or after a restart: entries of streams from Redis first, then from the history, then
-//! live, against a plain model from seeds. Redis is the model's part: it answers late, in pieces, or not at all.
+//! Clients that resume from another process or after a restart: entries of streams from Redis first, then from the history, then
+//! live, against a naive model from seeds. The model plays Redis: it answers late, in pieces, or not at all.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -27,11 +27,11 @@ fn covers(key: &str, topic: &str) -> bool {
     }
 }
 
-/// One stream as Redis has it.
+/// A stream in Redis.
 #[derive(Default)]
 struct Stream {
     entries: Vec<(EntryId, &'static str, String)>,
-    /// How many of them this process was told of.
+    /// The number of entries that this process has read.
     read: usize,
 }
 
@@ -47,25 +47,25 @@ impl Stream {
     }
 }
 
-/// A time during which a client listened to a key, by how much this process was told of each stream.
+/// A period during which a client subscribed to a key, by the number of entries read of each stream.
 struct Held {
     key: &'static str,
-    /// `None`: since it came, and with what it had missed before.
+    /// `None`: since it connected, including missed messages from before.
     from: Option<[usize; 2]>,
-    /// `None`: it listens to it still.
+    /// `None`: still subscribed.
     until: Option<[usize; 2]>,
 }
 
-/// What a client listens to, and the entries that it had.
+/// A client's subscriptions, and the entries that it had.
 struct Listener {
     held: Vec<Held>,
     had: [EntryId; 2],
 }
 
 impl Listener {
-    /// Whether it may be told that entry, and whether it must be.
+    /// Returns whether it may receive that entry, and whether it must.
     fn hears(&self, stream: usize, at: usize, entry: &(EntryId, &str, String)) -> (bool, bool) {
-        // What was said before an entry that it had elsewhere was said before it came here.
+        // Messages before an entry that it had from elsewhere were published before it connected here.
         if entry.0 <= self.had[stream] {
             return (false, false);
         }
@@ -77,7 +77,7 @@ impl Listener {
     }
 }
 
-/// What was asked for: a page, or without a client what a stream holds.
+/// A request: for a page, or without a client for a stream's state.
 struct Asked {
     id: Option<ConnId>,
     stream: usize,
@@ -94,7 +94,7 @@ struct World {
     asked: Vec<Asked>,
     open: BTreeMap<ConnId, Listener>,
     millis: u64,
-    /// Of each entry: its stream, and its place there. Its data is its number.
+    /// The stream and position of each entry. Its data is its number.
     places: Vec<(usize, usize)>,
     pages: usize,
     refused: usize,
@@ -133,7 +133,7 @@ impl World {
         }
     }
 
-    /// Another process, or this one before its start, added so many entries.
+    /// Adds entries from another process, or from this one before its start.
     fn add(&mut self, count: usize) {
         for _ in 0..count {
             self.millis += self.random.below(3) as u64;
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    /// The reader finds the streams, prefills the history, and reads on.
+    /// Lets the reader find the streams, prefill the history, and continue.
     fn begin(&mut self) {
         for (number, stream) in self.streams.iter_mut().enumerate() {
             let last = stream.entries.last().map_or(EntryId::ZERO, |entry| entry.0);
@@ -164,7 +164,7 @@ impl World {
         self.reactor.router.on_reader(true);
     }
 
-    /// The reader comes on.
+    /// Lets the reader continue.
     fn read(&mut self) {
         let number = self.random.below(2);
         let stream = &mut self.streams[number];
@@ -176,11 +176,11 @@ impl World {
         self.let_go();
     }
 
-    /// Somebody comes from another node, where it had everything up to some entry of each stream.
+    /// Connects a client from another node, where it had each stream up to some entry.
     fn connect(&mut self) {
         let mut had = [EntryId::ZERO; 2];
         for (stream, had) in self.streams.iter().zip(&mut had) {
-            // No further than this process will have been told, or it could not have it yet.
+            // No further than this process will have read, or the client could not have it yet.
             if !stream.entries.is_empty() && self.random.below(4) > 0 {
                 *had = stream.entries[self.random.below(stream.entries.len())].0;
             }
@@ -204,14 +204,14 @@ impl World {
         let since = server.signer.text(&since);
         let resumed = server.resume(id, &since);
         let Resumed::From(cursor) = resumed else { panic!("seed {}: refused", self.seed) };
-        // It may be cut off before it hears anything, and come back with this one, here or elsewhere.
+        // It may be disconnected before its first message, and resume with this cursor here or elsewhere.
         let cursor = self.reactor.router.server.signer.read(&cursor).expect("it is a cursor");
         assert_eq!((cursor.has_channels, cursor.entries), (false, had.to_vec()));
         self.open.insert(id, Listener { held, had });
         self.let_go();
     }
 
-    /// Somebody subscribes or unsubscribes, whatever else is on its way to it.
+    /// Subscribes or unsubscribes a client, whatever else is pending for it.
     fn change_mind(&mut self) {
         if self.open.is_empty() {
             return;
@@ -232,12 +232,12 @@ impl World {
                 server.scope(0).subscribe(*id, key, Reason::Asked)
             }
         };
-        // One that was closed meanwhile is let go below, and neither heard nor missed anything for it.
+        // A client that was closed meanwhile is removed below, and neither received nor missed a message for this.
         assert!(changed || server.client(*id).is_none_or(|client| client.state() != State::Open));
         self.let_go();
     }
 
-    /// Redis takes the requests, and answers some of what it took before.
+    /// Lets Redis take the requests, and answer some of those taken before.
     fn answer(&mut self) {
         let server = &mut self.reactor.router.server;
         let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
@@ -247,7 +247,7 @@ impl World {
                     (Some(ConnId::of_number(request.ticket.number)), stream)
                 }
                 ReplyForm::Extent { stream } => (None, stream),
-                ReplyForm::Value => panic!("only pages and looks"),
+                ReplyForm::Value => panic!("only pages and stream states are asked for"),
             };
             let (mut left, mut end) = (VecDeque::new(), PageEnd::UNAVAILABLE);
             if id.is_some() {
@@ -325,7 +325,8 @@ impl World {
         }
     }
 
-    /// Those whose page did not come, or whose backlog hit its bound, are closed: what they have must be right all the same.
+    /// Removes clients that were closed because a page did not come or their backlog reached its bound: what they received must
+    /// still be right.
     fn let_go(&mut self) {
         let clients = &self.reactor.router.server.clients;
         let is_open = |id: &ConnId| {
@@ -365,8 +366,8 @@ impl World {
         }
     }
 
-    /// Of each stream it heard what came after what it had and is for it, in order, nothing twice, nothing left out; and `all`
-    /// of it, unless it was closed before.
+    /// Checks that it received, of each stream, the entries for it after those it had, in order, without repetition or omission;
+    /// `all`: up to the last, unless it was closed before.
     fn check(&self, id: ConnId, listener: &Listener, all: bool) {
         let seed = self.seed;
         let phones = self.phones.0.borrow();
@@ -430,7 +431,7 @@ fn all_go_on_who_waited_for_the_streams_to_be_known() {
     for seed in 1..=20 {
         let mut world = World::new(seed);
         world.add(30);
-        // The history will hold what they miss: none of them asks for a page, whose end would call the next one.
+        // The history will hold their missed messages: no client asks for a page, whose end would start the next one.
         let had = [0, 1].map(|stream| world.streams[stream].entries.last().map(|entry| entry.0));
         (0..100).for_each(|_| world.connect_with(had.map(|id| id.unwrap_or(EntryId::ZERO))));
         (0..1000).for_each(|_| world.turn());
@@ -458,7 +459,7 @@ fn a_cursor_that_knows_nothing_of_the_streams_is_good_while_they_are_empty() {
         assert!(has_channels(server, &first), "elsewhere it would have all of each stream");
         match server.resume(id, &first) {
             Resumed::From(cursor) => assert!(before == 0 && has_channels(server, &cursor)),
-            Resumed::No(_) => assert!(before > 0, "what was added meanwhile was told to nobody"),
+            Resumed::No(_) => assert!(before > 0, "messages added meanwhile had no subscriber"),
         }
     }
 }

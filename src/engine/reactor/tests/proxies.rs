@@ -1,4 +1,4 @@
-//! The addresses of clients that connect by proxies: far ends give the address that they connect from, and a proxy's words.
+//! Addresses of clients behind proxies: far ends supply the peer's address and the proxy's headers.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
 use crate::{Message, Request, Scope};
 
-/// Writes down where clients come from, and what they say.
+/// A handler that records clients' addresses and messages.
 #[derive(Clone, Default)]
 struct Noted(Rc<RefCell<Vec<String>>>);
 
@@ -28,7 +28,7 @@ impl Handler for Noted {
     }
 }
 
-/// A loop behind a proxy at 10.0.0.1, one client for each address.
+/// A loop behind a proxy at 10.0.0.1, with one client allowed per address.
 struct World {
     reactor: Reactor,
     far: Far,
@@ -48,7 +48,7 @@ impl World {
         World { reactor, far, noted }
     }
 
-    /// A connection from here that says nothing yet.
+    /// Connects from this address without sending anything.
     fn dial(&mut self, peer: &str) -> ConnId {
         let id = self.reactor.attach();
         let peer = peer.parse().expect("an address");
@@ -69,7 +69,7 @@ impl World {
         self.reactor.reap();
     }
 
-    /// What a connection was told since it was last asked, its first twelve bytes.
+    /// The first twelve bytes that a connection received since the last call.
     fn told(&self, id: ConnId) -> String {
         let told = std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told);
         String::from_utf8_lossy(&told[..told.len().min(12)]).into_owned()
@@ -79,7 +79,7 @@ impl World {
         self.far.0.borrow().get(&id).is_some_and(|end| end.is_closed)
     }
 
-    /// Connects, and says this; the answer.
+    /// Connects and sends these bytes. Returns the answer.
     fn ask(&mut self, peer: &str, bytes: &[u8]) -> (ConnId, String) {
         let id = self.dial(peer);
         self.say(id, bytes);
@@ -107,7 +107,7 @@ fn head(forwarded: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A header of version 2 with so many bytes added to the addresses.
+/// A header of version 2 with `added` bytes after the addresses.
 fn header(command: u8, source: [u8; 4], added: usize) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend([command, 0x11, ((12 + added) >> 8) as u8, (12 + added) as u8]);
@@ -126,14 +126,14 @@ fn clients_behind_a_listed_proxy_are_counted_apart() {
     for (peer, forwarded, answer, address) in [
         (PROXY, "192.0.2.1", OPENED, "192.0.2.1"),
         ("::ffff:10.0.0.1", "192.0.2.2", OPENED, "192.0.2.2"),
-        // The same client cannot be another by what it writes itself.
+        // A client cannot pretend another address by its own headers.
         (PROXY, "192.0.2.3, 192.0.2.1", CROWDED, ""),
         (PROXY, "10.0.0.1, 192.0.2.2", CROWDED, ""),
-        // Nor anybody who comes without the proxy.
+        // Nor can a client that connects without the proxy.
         ("192.0.2.77", "192.0.2.4", OPENED, "192.0.2.77"),
         ("192.0.2.77", "192.0.2.5", CROWDED, ""),
         ("192.0.2.77", "10.0.0.1", CROWDED, ""),
-        // A proxy that says nothing, or what is no address, has an address too.
+        // If the proxy's header is absent or malformed, the proxy's address is used.
         (PROXY, "unknown", OPENED, PROXY),
         (PROXY, "", CROWDED, ""),
     ] {
@@ -150,13 +150,13 @@ fn an_address_is_free_again_when_its_client_is_gone() {
     let (first, told) = world.ask(PROXY, &head("192.0.2.1"));
     assert_eq!((told.as_str(), world.ask(PROXY, &head("192.0.2.1")).1.as_str()), (OPENED, CROWDED));
     world.reactor.router.server.terminate(first);
-    // Whoever was refused lingers, and counts, for five seconds.
+    // A refused connection lingers, and counts, for five seconds.
     world.reactor.router.server.now.millis += 6_000;
     world.turn();
     assert_eq!(world.ask(PROXY, &head("192.0.2.1")).1, OPENED);
 }
 
-/// Whoever is refused and stays would fill `clients_max`, which is everybody's.
+/// Refused connections that stay open would fill `clients_max`, which all clients share.
 #[test]
 fn one_address_cannot_fill_the_server_with_what_was_refused() {
     for proxy_protocol in [false, true] {
@@ -190,7 +190,7 @@ fn one_address_cannot_hold_the_handshakes_with_what_it_does_not_finish() {
     let all: Vec<ConnId> = (0..50)
         .map(|_| {
             let id = world.dial(PROXY);
-            // The header alone, and more of the request then: it counts once.
+            // The header alone, then more of the request: it counts once.
             world.say(id, &half[..30]);
             world.say(id, &half[30..]);
             id
@@ -200,7 +200,7 @@ fn one_address_cannot_hold_the_handshakes_with_what_it_does_not_finish() {
     assert_eq!((kept, world.reactor.router.server.places.handshakes.len()), (5, 5));
     let other = [header(0x21, [192, 0, 2, 2], 0), head("")].concat();
     assert_eq!(world.ask(PROXY, &other).1, OPENED);
-    // Those that other proxies bring are counted when their head says of whom they speak.
+    // Clients of other proxies are counted when their head gives the address.
     let mut world = World::new(true);
     world.reactor.router.addresses.proxies = Box::new(proxies("10.0.0.0/8"));
     for _ in 0..20 {
@@ -248,12 +248,12 @@ fn a_proxy_header_may_be_cut_anywhere() {
 fn a_proxy_speaks_for_itself_or_for_another_proxy() {
     let mut world = World::new(true);
     for (command, source, forwarded, address) in [
-        // A health check, and whom the proxy names in the head that it sends itself.
+        // A health check, and the address that the proxy gives in its own head.
         (0x20, [0; 4], "", PROXY),
         (0x20, [0; 4], "192.0.2.1", "192.0.2.1"),
-        // It carries the bytes of the proxy before it, which is listed as well.
+        // It forwards the bytes of the proxy before it, which is listed as well.
         (0x21, [10, 0, 0, 1], "192.0.2.2", "192.0.2.2"),
-        // It carries the bytes of a client.
+        // It forwards the bytes of a client.
         (0x21, [192, 0, 2, 3], "192.0.2.4", "192.0.2.3"),
     ] {
         let bytes = [header(command, source, 0), head(forwarded)].concat();
@@ -310,7 +310,7 @@ fn a_proxy_header_has_the_time_of_a_head() {
 #[test]
 fn a_balancer_is_answered_whoever_else_its_address_brings_and_told_of_the_end() {
     let mut world = World::new(false);
-    // More than are told so: they count for the proxy.
+    // Above that number there is no response: they count for the proxy.
     let crowd: Vec<String> = (0..9).map(|_| world.ask(PROXY, &head("")).1).collect();
     assert_eq!((&*crowd[0], &*crowd[8]), (OPENED, CROWDED));
     let probes =

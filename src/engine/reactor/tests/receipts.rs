@@ -1,4 +1,4 @@
-//! Whether receipts say what became of a message.
+//! Receipts say whether a message was delivered.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ fn crowd(talks: &mut Talks, count: usize) -> Vec<ConnId> {
     (0..count).map(|sub| talks.connect(&sub.to_string(), &["hall"])).collect()
 }
 
-/// Those that were sent since this was last asked.
+/// The receipts sent since the last call.
 fn receipts(talks: &mut Talks) -> Vec<Value> {
     let read = |words: &[String]| {
         assert_eq!(words[..2], ["PUBLISH", "receipts"]);
@@ -84,7 +84,7 @@ fn a_receipt_waits_for_a_full_socket_and_no_longer_than_set() {
         assert_eq!(receipts(&mut talks).len(), 0);
         talks.narrow(all[0], None);
         talks.pass(LATE - 1_001);
-        assert_eq!(receipts(&mut talks).len(), 0, "one is still written to");
+        assert_eq!(receipts(&mut talks).len(), 0, "one delivery is pending");
         talks.pass(1_000);
         let told: Vec<[u64; 4]> = receipts(&mut talks).iter().map(counts).collect();
         assert_eq!(told, [[queued, queued - 1, 0, 1]; 2]);
@@ -118,13 +118,13 @@ fn what_a_slow_client_loses_was_dropped_for_it() {
         (Slow::DropOldest, [[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]]),
         (Slow::KeepNewest, [[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]]),
     ] {
-        // The hole is told in a frame of its own, which takes the room of one more.
+        // The notice of dropped messages is a frame of its own, which takes the room of one more.
         let frames_max = if slow == Slow::DropOldest { 3 } else { 2 };
         let mut talks = talks(RouteConfig { slow, ..RouteConfig::default() }, frames_max);
         let client = talks.connect("42", &["hall"]);
         talks.told(client);
         talks.narrow(client, Some(0));
-        // It is known to be full from then on.
+        // Its socket is known to be full from then on.
         talks.reactor.router.server.send(client, &crate::Frame::text("{}"));
         talks.turn();
         for payload in ["1", "2", "3"] {
@@ -192,7 +192,7 @@ fn an_entry_names_the_channel_of_its_receipt() {
     assert_eq!(told[0]["id"], talks.told(client)[0]["id"]);
 }
 
-/// However sockets fill, clear and break: receipts add up, and say what the far ends saw.
+/// Receipts add up and agree with the far ends, however sockets fill, drain and fail.
 #[test]
 fn receipts_say_what_far_ends_saw_from_seeds() {
     let mut unsettled = 0;
@@ -231,7 +231,7 @@ fn receipts_say_what_far_ends_saw_from_seeds() {
         for client in &all {
             let text = String::from_utf8_lossy(&talks.told_bytes(*client)).into_owned();
             for message in text.split(r#""topic":"hall","id":""#).skip(1) {
-                // One that was cut off is none.
+                // A partial frame does not count.
                 let whole = message.split_once('"').filter(|_| message.contains("\"}"));
                 let Some((id, _)) = whole else { continue };
                 *seen.entry(id.to_owned()).or_default() += 1;

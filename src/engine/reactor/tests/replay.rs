@@ -1,5 +1,5 @@
-//! The race between replay and live: clients that come back while messages are published, join and leave, over far ends that take
-//! what they like, against a plain model, over thousands of seeds.
+//! The race between replay and live: clients resume while messages are published and subscriptions change, over far ends that
+//! accept arbitrary amounts, against a naive model, over thousands of seeds.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,7 +16,7 @@ use crate::engine::reactor::*;
 use crate::engine::server::{ReplayItem, Resumed};
 use crate::{Message, RouteOptions, Scope};
 
-/// Sends the cursor, the topic and the payload of each message.
+/// A handler that sends the cursor, the topic and the payload of each message.
 pub(super) struct Plain;
 
 impl Handler for Plain {
@@ -52,15 +52,15 @@ fn covers(key: &str, topic: &str) -> bool {
     }
 }
 
-/// A client as the model sees it.
+/// The model of a client.
 #[derive(Default)]
 struct Modelled {
     keys: BTreeSet<&'static str>,
-    /// For each topic that a key covers: since which message one does without a pause.
+    /// For each topic covered by a key: the first message since which it is covered without a pause.
     covered: BTreeMap<&'static str, u64>,
-    /// When a key covered a topic, by numbers of messages.
+    /// The periods during which a key covered a topic, by numbers of messages.
     past: Vec<(&'static str, Range<u64>)>,
-    /// What others than the history told it.
+    /// Messages received that are not in the history.
     unrecorded: Vec<String>,
 }
 
@@ -90,13 +90,13 @@ struct World {
     reactor: Reactor,
     phones: Shared,
     open: BTreeMap<ConnId, Modelled>,
-    /// What was published, by numbers: the topic, and the cursor.
+    /// The topic and the cursor of each published message, by number.
     published: Vec<(&'static str, String)>,
     unrecorded: usize,
     replays: usize,
-    /// Messages after which broadcasts waited.
+    /// Messages after which the fan-out was not finished.
     waited: usize,
-    /// Nearly everybody listens to one topic.
+    /// Nearly all clients subscribe to one topic.
     is_crowded: bool,
 }
 
@@ -136,7 +136,7 @@ impl World {
         self.published.len() as u64
     }
 
-    /// Somebody comes back, with the cursor of a message, or comes for the first time.
+    /// Connects a client, new or with the cursor of a message.
     fn connect(&mut self) {
         let id = self.reactor.attach();
         let server = &mut self.reactor.router.server;
@@ -184,7 +184,7 @@ impl World {
         assert!(is_right, "seed {}: {topic} to {reached} of {expected}", self.seed);
     }
 
-    /// What a handler says on its own account stands in no history.
+    /// Publishes a message of the handler's own, which is not in the history.
     fn publish_unrecorded(&mut self) {
         let topic = self.random.choose(&TOPICS);
         self.unrecorded += 1;
@@ -196,7 +196,7 @@ impl World {
         self.let_go();
     }
 
-    /// Those whose backlogs hit their bound are closed: what they had heard must be right all the same. Returns how many.
+    /// Removes clients whose backlogs reached their bound: what they received must still be right. Returns how many.
     fn let_go(&mut self) -> usize {
         let clients = &self.reactor.router.server.clients;
         let is_open = |id: &ConnId| {
@@ -248,7 +248,7 @@ impl World {
         self.reactor.reap();
     }
 
-    /// One leaves in the middle of whatever it was given.
+    /// Closes a client, whatever is pending for it.
     fn check_one(&mut self) {
         let place = self.random.below(self.open.len().max(1));
         let Some(id) = self.open.keys().nth(place).copied() else { return };
@@ -280,8 +280,8 @@ impl World {
         }
     }
 
-    /// Each heard only what it listened to when that came, in order, nothing twice; and `all`: everything that it listened to
-    /// from then on to the end, but for what a `gap` told it of.
+    /// Checks that a client received only messages of its subscriptions at the time, in order, without repetition; `all`: every
+    /// message of its subscriptions up to the end, except those that a `gap` announced.
     fn check(&self, id: ConnId, client: &Modelled, all: bool) {
         let seed = self.seed;
         let phones = self.phones.0.borrow();
@@ -320,7 +320,7 @@ impl World {
     }
 }
 
-/// The texts of whole frames.
+/// The texts of complete frames.
 pub(super) fn texts(mut bytes: &[u8]) -> Vec<String> {
     let mut texts = Vec::new();
     while let [0x81, length, rest @ ..] = bytes
@@ -383,7 +383,7 @@ fn nobody_waits_for_a_herd_that_comes_back() {
     let herd: Vec<ConnId> = (0..HERD).map(|_| come(Some(&since))).collect();
     let bystander = come(None);
     let heard = |id: &ConnId| texts(phones.0.borrow().got.get(id).map_or(&[][..], Vec::as_slice));
-    // Each turn has 64 writes, of which the herd's replays take a quarter and somewhat more.
+    // Each turn has 64 writes, of which replays take a quarter or slightly more.
     for _ in 0..=(HERD / 40) {
         reactor.flush();
     }
@@ -393,6 +393,6 @@ fn nobody_waits_for_a_herd_that_comes_back() {
     while reactor.has_pending_writes() {
         reactor.flush();
     }
-    assert!(herd.iter().all(|id| heard(id).len() == 1 + MISSED), "nothing is forgotten");
-    assert_eq!(heard(&bystander), ["welcome"], "it listens to something else");
+    assert!(herd.iter().all(|id| heard(id).len() == 1 + MISSED), "no message is lost");
+    assert_eq!(heard(&bystander), ["welcome"], "it subscribes to something else");
 }

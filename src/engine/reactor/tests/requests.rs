@@ -1,4 +1,4 @@
-//! What is asked of Redis over a real socket: each request is answered, whatever becomes of the connection.
+//! Requests to Redis over a real socket: each gets an answer, even if the connection fails.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,12 +10,12 @@ use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::request::{REQUEST_BYTES_MAX, REQUESTS_MAX, ReplyForm, Ticket, command};
 
-/// A ticket whose answer nobody waits for.
+/// A ticket whose answer is ignored.
 fn nobody() -> Ticket {
     Ticket::of_feature("test", u64::MAX)
 }
 
-/// The loop, and the Redis that it asks.
+/// The loop, and the Redis it uses.
 struct World {
     reactor: Reactor,
     events: Events,
@@ -46,10 +46,10 @@ impl World {
             self.turn();
             is_so(&self.reactor)
         });
-        turns.unwrap_or_else(|| panic!("it does not come: {what}"));
+        turns.unwrap_or_else(|| panic!("it does not happen: {what}"));
     }
 
-    /// The loop's next connection, greeted.
+    /// Accepts the loop's next connection, and completes its handshake.
     fn accept(&mut self) -> UnixStream {
         self.listener.set_nonblocking(true).expect("a socket takes its options");
         let mut accepted = None;
@@ -61,7 +61,7 @@ impl World {
             }
         }
         let mut stream = accepted.expect("the loop connects");
-        stream.write_all(b"+OK\r\n+PONG\r\n").expect("the loop is there");
+        stream.write_all(b"+OK\r\n+PONG\r\n").expect("the loop is connected");
         self.turn_until("ready", |reactor| !reactor.router.health.no_commands);
         stream
     }
@@ -70,7 +70,7 @@ impl World {
         self.reactor.router.server.ask(command(&[word.as_bytes()]), nobody());
     }
 
-    /// Requests asked, and those of them that were unavailable.
+    /// The number of requests, and of those that were unavailable.
     fn counted(&self) -> (u64, u64) {
         let metrics = self.reactor.metrics();
         (metrics.requests, metrics.requests_unavailable)
@@ -94,12 +94,12 @@ fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() 
     let server = &mut reactor.router.server;
     server.ask_for(command(&[b"A"]), nobody(), ReplyForm::Page { stream: 0 });
     server.ask_for(command(&[b"A"]), nobody(), ReplyForm::Extent { stream: 0 });
-    assert!(reactor.next_wake(5) == Some(5), "what waits keeps the loop from sleeping");
+    assert!(reactor.next_wake(5) == Some(5), "a pending request keeps the loop awake");
     reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
     assert_eq!(reactor.metrics().requests, 4);
     assert_eq!(reactor.metrics().requests_unavailable, 4);
     assert_eq!(reactor.router.server.requests_len(), 0);
-    assert!(!reactor.router.health.no_commands, "nobody needs one");
+    assert!(!reactor.router.health.no_commands, "no command needs a connection");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_request_is_answered_by_redis_or_unavailable_once_the_connection_is_gone() {
     }
     assert!(heard.ends_with(b"$1\r\nA\r\n"), "{:?}", String::from_utf8_lossy(&heard));
     assert!(!world.reactor.links[0].is_settled());
-    redis.write_all(b":1\r\n:2\r\n").expect("the loop is there");
+    redis.write_all(b":1\r\n:2\r\n").expect("the loop is connected");
     world.turn_until("the answers", |reactor| reactor.links[0].is_settled());
     assert_eq!(world.counted(), (2, 0));
     world.ask("B");
@@ -135,7 +135,7 @@ fn a_request_is_answered_by_redis_or_unavailable_once_the_connection_is_gone() {
     world.turn();
     assert_eq!(world.counted(), (5, 3), "it waits for nothing");
     let _redis = world.accept();
-    assert!(!world.reactor.router.health.no_commands, "it comes back by itself");
+    assert!(!world.reactor.router.health.no_commands, "it reconnects by itself");
 }
 
 #[test]

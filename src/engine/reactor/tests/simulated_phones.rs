@@ -1,4 +1,4 @@
-//! Clients of a simulated world: sockets in memory, and what each of them may hear by what it was told.
+//! Clients of a simulated world: in-memory sockets, and the messages that each may receive by the server's own frames.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,37 +10,37 @@ use serde_json::Value;
 use crate::engine::client::in_memory::FarEnds;
 use crate::engine::slots::ConnId;
 
-/// A cursor, and the last message of each topic that was heard by then.
+/// A cursor, and the last message received of each topic by then.
 pub type Memory = (String, BTreeMap<String, u64>);
 
-/// A phone's end of its connection.
+/// A client's end of its connection.
 #[derive(Debug, Default)]
 pub struct Phone {
     pub sub: String,
-    /// On its way to the server.
+    /// Bytes on the way to the server.
     outgoing: VecDeque<u8>,
-    /// What the socket takes before it is full.
+    /// Bytes that the socket accepts until it is full.
     pub room: usize,
-    /// The server was told that it is full, and waits.
+    /// The server knows that the socket is full.
     pub is_full: bool,
-    /// It has ended its side, or its socket failed.
+    /// The client has shut down its side, or its socket failed.
     pub ended: bool,
     pub reset: bool,
     incoming: Vec<u8>,
-    /// The handshake was answered.
+    /// The handshake is complete.
     open: bool,
     pub close_code: Option<u16>,
     pub closed: bool,
-    /// What it listens to, by what the server told it.
+    /// The subscriptions according to the server's frames.
     pub topics: BTreeSet<String>,
-    /// What it gave up since it came. If it takes that again while it is given what it missed, it is not given what was said in
-    /// between, and may hear what was said before.
+    /// Topics unsubscribed since it connected. If it subscribes again during its replay, it misses messages in between and may
+    /// receive earlier ones.
     given_up: BTreeSet<String>,
-    /// The last message heard of each topic since the last hole that it was told of.
+    /// The last message received of each topic since the last gap reported for it.
     last: BTreeMap<String, u64>,
     pub heard: usize,
     last_id: String,
-    /// It came back with the cursor of an earlier connection of the user's, who had heard these of each topic by then.
+    /// It resumed with the cursor of an earlier connection of the user, which had received these messages by then.
     pub since: Option<Memory>,
     pub gaps: usize,
     pub welcomed: bool,
@@ -48,12 +48,12 @@ pub struct Phone {
     /// It answers pings.
     pub answers: bool,
     pub pings: usize,
-    /// Commands that are to be answered.
+    /// Commands waiting for an answer.
     pub asked: usize,
     pub answered: usize,
 }
 
-/// All of them, and whose socket has news for the server.
+/// All clients, and those with news for the server.
 pub struct Phones {
     pub all: BTreeMap<ConnId, Phone>,
     pub readable: BTreeSet<ConnId>,
@@ -68,7 +68,7 @@ pub struct Phones {
 pub struct Shared(pub Rc<RefCell<Phones>>);
 
 impl Phone {
-    /// A text frame, masked with zeros.
+    /// Sends a masked text frame.
     pub fn say(&mut self, text: &str) {
         self.frame(0x81, text.as_bytes());
     }
@@ -91,7 +91,7 @@ impl Phone {
         self.outgoing.extend(bytes);
     }
 
-    /// Reads whole frames off what came. Whether it has something to answer.
+    /// Reads complete frames. Returns whether it has something to answer.
     fn take_in(&mut self, seed: u64) -> bool {
         let mut bytes = std::mem::take(&mut self.incoming);
         let mut rest = &bytes[..];
@@ -188,14 +188,14 @@ impl Phone {
         }
     }
 
-    /// What it listens to no more may have holes.
+    /// Forgets topics that it no longer subscribes to: they may have gaps.
     fn forget_others(&mut self) {
         let mut last = std::mem::take(&mut self.last);
         last.retain(|topic, _| self.listens_to(topic));
         self.last = last;
     }
 
-    /// It is for this one, it is the next one of its topic, and it was not heard before.
+    /// Checks that a message is for this client and is the next one of its topic.
     fn hear_message(&mut self, frame: &Value, seed: u64) {
         let topic = frame["topic"].as_str().expect("a text");
         let number = frame["data"].as_u64().expect("a number");
@@ -209,23 +209,23 @@ impl Phone {
         self.heard += 1;
     }
 
-    /// Whether one of what it listens to covers the topic.
+    /// Returns whether one of its subscriptions covers the topic.
     pub fn listens_to(&self, topic: &str) -> bool {
         covers(&self.topics, topic)
     }
 
-    /// What it would come back with.
+    /// The cursor with which it would resume.
     pub fn memory(&self) -> Option<Memory> {
         (!self.last_id.is_empty()).then(|| (self.last_id.clone(), self.last.clone()))
     }
 
-    /// The last message that it heard of a topic since it last had a hole.
+    /// The last message received of a topic since its last gap.
     pub fn last_of(&self, topic: &str) -> Option<u64> {
         self.last.get(topic).copied()
     }
 }
 
-/// Whether one of these grants covers the topic.
+/// Returns whether one of these grants covers the topic.
 fn covers(grants: &BTreeSet<String>, topic: &str) -> bool {
     grants.iter().any(|grant| match grant.strip_suffix('*') {
         Some(prefix) if !topic.starts_with("user.") => topic.starts_with(prefix),
@@ -233,7 +233,7 @@ fn covers(grants: &BTreeSet<String>, topic: &str) -> bool {
     })
 }
 
-/// The first byte of a frame, its payload, and its whole length.
+/// The first byte of a frame, its payload, and its length.
 fn whole_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (first, short) = (*bytes.first()?, *bytes.get(1)?);
     let (header, length) = match short {
@@ -245,7 +245,7 @@ fn whole_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
 }
 
 impl FarEnds for Shared {
-    /// All that is there, as a socket gives it: a short read means that nothing is left.
+    /// Returns all pending bytes, as a socket does: a short read means that nothing is left.
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
         let mut phones = self.0.borrow_mut();
         let phone = phones.all.get_mut(&id).expect("it was attached");

@@ -1,4 +1,4 @@
-//! The Redis of a simulated world: it may be cut at any byte, fall silent, or refuse.
+//! The Redis of a simulated world: it may disconnect at any byte, fall silent, or refuse.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -6,25 +6,25 @@ use std::path::PathBuf;
 
 use crate::engine::random::Random;
 
-/// One connection of the server to it.
+/// A connection of the server to it.
 struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
-    /// On its way to the server.
+    /// Bytes on the way to the server.
     outgoing: Vec<u8>,
     subscribed: bool,
 }
 
-/// The server listens on a socket of its own in the file system.
+/// A Redis on a socket of its own in the file system.
 pub struct Redis {
     listener: UnixListener,
     pub path: PathBuf,
     connection: Option<Connection>,
     /// It accepts and says nothing.
     pub silent: bool,
-    /// It hangs up on whoever comes.
+    /// It closes every new connection.
     pub refuses: bool,
-    /// Messages that a subscriber was sent, each whole.
+    /// Complete messages sent to a subscriber.
     pub published: u64,
 }
 
@@ -42,7 +42,7 @@ impl Redis {
         self.connection.as_ref().is_some_and(|connection| connection.subscribed)
     }
 
-    /// Publishes; whoever is subscribed will be sent it. Whether somebody is.
+    /// Publishes to all subscribers. Returns whether there are any.
     pub fn publish(&mut self, topic: &str, number: u64) -> bool {
         let Some(connection) = self.connection.as_mut().filter(|one| one.subscribed) else {
             return false;
@@ -57,7 +57,7 @@ impl Redis {
         true
     }
 
-    /// Ends the connection, with part of what was on its way sent.
+    /// Ends the connection after sending a part of the pending bytes.
     pub fn cut(&mut self, random: &mut Random) {
         if let Some(mut connection) = self.connection.take() {
             let part = random.below(connection.outgoing.len() + 1);
@@ -65,7 +65,7 @@ impl Redis {
         }
     }
 
-    /// Accepts, answers, and sends a part of what is on its way.
+    /// Accepts, answers, and sends some of the pending bytes.
     pub fn step(&mut self, random: &mut Random) {
         if let Ok((stream, _)) = self.listener.accept() {
             stream.set_nonblocking(true).expect("a socket takes its options");
@@ -118,7 +118,7 @@ impl Connection {
     }
 }
 
-/// The first whole command and its length.
+/// The first complete command and its length.
 fn command(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
     let mut at = 0;
     let mut line = |bytes: &[u8]| -> Option<String> {

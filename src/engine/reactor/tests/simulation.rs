@@ -1,10 +1,10 @@
-//! A simulated world: the whole loop with its handler, driven by a seed over clients in memory, a scripted clock and a Redis
+//! A simulated world: the whole loop with its handler, driven by a seed, with in-memory clients, a scripted clock and a Redis
 //! that fails in every way.
 //!
-//! Each client checks what it hears by what it was told: nothing that it does not listen to, each message of a topic behind
-//! the one before it, none twice, none missing without a `gap` or a close. A seed that failed fails again.
+//! Each client checks its messages against the server's own frames: all are of its subscriptions, each follows the previous one
+//! of its topic, none is repeated, and none is missing without a `gap` or a close. A seed that failed fails again.
 //!
-//! `ONELOOP_SIMULATION_SECONDS=3600 cargo test --release --lib simulation` goes on for so long.
+//! `ONELOOP_SIMULATION_SECONDS=3600 cargo test --release --lib simulation` runs for this long.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,13 +28,13 @@ use crate::push::token::{KeySettings, Keys};
 
 const SECRET: &[u8] = b"a secret for simulations alone, long enough";
 
-/// When the world begins, in seconds since 1970.
+/// The start of the simulation, in seconds since 1970.
 const EPOCH: u64 = 1_700_000_000;
 
 const TOPICS: [&str; 5] = ["news", "room.1", "room.2", "a", "b"];
 const GRANTS: [&str; 6] = ["news", "room.1", "room.*", "a", "b", "*"];
 
-/// Turns of all worlds, and what happened in them.
+/// Turns of all worlds, and events in them.
 #[derive(Debug, Default)]
 struct Told {
     turns: u64,
@@ -66,7 +66,7 @@ impl World {
         let redis = Redis::new(seed);
         let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
         let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
-        // What everyone listens to has a crowd.
+        // A topic of all clients is large.
         let topics =
             if random.below(3) > 0 { vec!["news".to_owned(), "a".to_owned()] } else { vec![] };
         let route = RouteConfig { may: vec!["*".into()], topics, ..RouteConfig::default() };
@@ -128,7 +128,7 @@ impl World {
         issued.expect("the claims are good")
     }
 
-    /// A phone calls, with its whole head or a part of it.
+    /// Connects a client, which sends all or a part of its head.
     fn connect(&mut self) {
         let sub = format!("u{}", self.random.below(self.people));
         let token = self.token(&sub);
@@ -174,7 +174,7 @@ impl World {
         self.present.insert(id);
     }
 
-    /// What a user would come back with who was here before, mostly: the cursor with what was heard up to it, and the topics.
+    /// Usually what an earlier client of the user would resume with: the cursor, the messages received up to it, and the topics.
     fn earlier(&mut self, sub: &str) -> (Option<Memory>, Vec<String>) {
         let phones = self.phones.0.borrow();
         let is_gone = |phone: &&Phone| phone.sub == *sub && (phone.closed || phone.reset);
@@ -200,7 +200,7 @@ impl World {
         self.present.iter().nth(place).copied()
     }
 
-    /// A phone does something.
+    /// Lets a client act.
     fn act(&mut self) {
         let Some(id) = self.someone() else { return };
         let what = self.random.below(30);
@@ -229,7 +229,7 @@ impl World {
             }
             13 => phone.frame(0x89, b"hello"),
             14 => {
-                // A message in two fragments, a pong between them.
+                // A message in two fragments, with a pong between them.
                 phone.frame(0x01, br#"{"op":"#);
                 phone.frame(0x8a, b"");
                 phone.frame(0x80, br#""ping","ref":3}"#);
@@ -276,7 +276,7 @@ impl World {
         }
     }
 
-    /// Time passes, events come, the loop turns.
+    /// Advances the clock, delivers events, and turns the loop.
     fn turn(&mut self, most_millis: usize) {
         self.micros += self.random.below(most_millis * 1000 + 1) as u64;
         self.reactor.clock = Clock::Scripted(self.micros, EPOCH * 1000 + self.micros / 1000);
@@ -301,7 +301,7 @@ impl World {
         }
     }
 
-    /// What holds at every turn.
+    /// Checks the invariants of every turn.
     fn check(&self) {
         let (server, seed) = (&self.reactor.router.server, self.seed);
         let mut handshakes = 0;
@@ -313,7 +313,7 @@ impl World {
             subscriptions += of;
             assert!(client.state() == State::Open || of == 0, "seed {seed}: a member is gone");
             unfinished += client.unfinished().0;
-            // What came in one turn may be half a bound more, and the answers to what was read.
+            // Messages of one turn may exceed the bound by half, and so may the answers to the input.
             let most = server.bounds.backlog_bytes_max * 2;
             assert!(client.backlog_bytes() <= most, "seed {seed}: a backlog above its bound");
         }
@@ -325,10 +325,10 @@ impl World {
         assert_eq!(server.hubs[0].memberships_len(), subscriptions, "seed {seed}");
     }
 
-    /// Everything is mended, everybody reads; then a last message on each topic must reach all who listen.
+    /// Repairs everything and lets all clients read; then a last message on each topic must reach all subscribers.
     fn settle(&mut self) {
         (self.redis.silent, self.redis.refuses) = (false, false);
-        // Longer than every wait of the link.
+        // Longer than every pause of the connection to Redis.
         self.mend(1_000, 100);
         assert!(self.redis.is_subscribed(), "seed {}: the link does not come back", self.seed);
         for topic in TOPICS {
@@ -357,7 +357,7 @@ impl World {
         assert!(wake.is_none_or(|wake| wake > now), "seed {}: the loop never rests", self.seed);
     }
 
-    /// Turns in which everybody reads and answers.
+    /// Runs turns in which all clients read and answer.
     fn mend(&mut self, turns: usize, millis: usize) {
         for _ in 0..turns {
             let mut phones = self.phones.0.borrow_mut();
@@ -374,7 +374,7 @@ impl World {
         }
     }
 
-    /// All go: nothing of them is left.
+    /// Disconnects all clients: nothing of them is left.
     fn leave(&mut self) {
         let mut phones = self.phones.0.borrow_mut();
         let Phones { all, readable, .. } = &mut *phones;
@@ -383,7 +383,7 @@ impl World {
             readable.insert(*id);
         }
         drop(phones);
-        // Longer than every deadline: one that was put off is looked at once more when it would have come.
+        // Longer than every deadline: one that was put off is looked at again at its original time.
         self.mend(200, 1000);
         let server = &self.reactor.router.server;
         let seed = self.seed;

@@ -1,4 +1,4 @@
-//! The operator is told who is owed most: of some, whoever is there, and once a second at most.
+//! The operator's list of the deepest backlogs: a sample of the present clients, and at most once a second.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -8,7 +8,7 @@ use crate::engine::reactor::tests::costs::{Costly, HEAD};
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
 
-/// Everyone sends a head, takes the answer, and reads nothing more.
+/// Far ends that send a head, take the response, and read nothing more.
 #[derive(Default)]
 struct Deaf(BTreeMap<ConnId, [bool; 2]>);
 
@@ -46,7 +46,7 @@ fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
         reactor.flush();
         reactor.reap();
     }
-    // 30 of them, in no order, are owed one to thirty frames.
+    // 30 of them, in no order, have one to thirty frames pending.
     for place in 1..=30 {
         let id = all[place * 997 % 3_000];
         (0..place).for_each(|_| reactor.router.server.send(id, &Frame::text("1234")));
@@ -63,7 +63,7 @@ fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
     assert_eq!((&deepest["full"], &deepest["route"]), (&true.into(), &"/".into()));
     assert!(deepest["sub"].is_null() && deepest["topics"] == 0, "{told}");
 
-    // Whoever is gone is still told of, for a second.
+    // A client that is gone stays in the list for a second.
     reactor.router.server.terminate(all[30 * 997 % 3_000]);
     reactor.reap();
     assert_eq!(reactor.router.slowest(), told);

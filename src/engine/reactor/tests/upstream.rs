@@ -1,4 +1,4 @@
-//! What becomes of what clients send.
+//! The fate of messages from clients.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn stream() -> Sink {
     Sink::Stream("up".to_owned())
 }
 
-/// A client, and its name; its welcome is read.
+/// Connects a client and reads its welcome. Returns its id and name.
 fn connect(talks: &mut Talks, sub: &str) -> (ConnId, String) {
     let id = talks.connect(sub, &["hall"]);
     let told = talks.told(id);
@@ -192,7 +192,7 @@ fn an_answer_to_one_who_is_gone_reaches_nobody_else() {
     let asked = talks.asked();
     talks.cut(client);
     let (next, _) = connect(&mut talks, "43");
-    assert_eq!(next.index, client.index, "it has the place of the one before");
+    assert_eq!(next.index, client.index, "it reuses the place of the one before");
     for (_, request) in asked {
         talks.answer(request, Answer::Text(b"1-0".to_vec()));
     }
@@ -201,7 +201,7 @@ fn an_answer_to_one_who_is_gone_reaches_nobody_else() {
     assert_eq!(talks.asked().len(), 1);
 }
 
-/// However answers come, each send has one, with its own mark.
+/// Every send gets one answer, with its own mark, in whatever order the answers come.
 #[test]
 fn each_send_is_answered_once_from_seeds() {
     for seed in 1..200 {
@@ -249,7 +249,7 @@ fn connections_of_one_user_share_its_rate_and_others_have_theirs() {
     for client in &loud {
         talks.say(*client, &large);
     }
-    // 128 KiB in a second, and what begins before they are used up.
+    // 128 KiB in a second, and the send during which they are used up.
     assert_eq!(talks.asked().len(), 3);
     assert_eq!(talks.reactor.metrics().upstream_busy, 7);
     talks.say(quiet, &large);
