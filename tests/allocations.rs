@@ -15,7 +15,7 @@ use oneloop::ConnId;
 use oneloop::config::{Config, Proxies};
 use oneloop::engine::client::in_memory::{FarEnds, install};
 use oneloop::engine::handler::Route;
-use oneloop::engine::pubsub::hub::CROWD;
+use oneloop::engine::pubsub::hub::LARGE_TOPIC;
 use oneloop::engine::reactor::{Plan, Reactor, Readiness};
 use oneloop::engine::redis::config::RedisConfig;
 use oneloop::engine::redis::subscriber::{Event, RedisSubscriber};
@@ -36,7 +36,7 @@ const PER_MESSAGE: u64 = 4;
 /// Of few: one for the box of what is in flight to a client and one for its queue. It hibernated, and does so again when all
 /// is written. A large topic needs neither.
 fn per_listener(clients: usize) -> u64 {
-    if clients > CROWD { 0 } else { 2 }
+    if clients > LARGE_TOPIC { 0 } else { 2 }
 }
 
 fn published(channel: &str, payload: &str) -> Vec<u8> {
@@ -188,7 +188,7 @@ fn a_message_that_nobody_listens_to_allocates_nothing() {
 
 #[test]
 fn a_message_allocates_a_constant_and_so_much_for_each_listener() {
-    for clients in [1, CROWD, CROWD + 1, 300] {
+    for clients in [1, LARGE_TOPIC, LARGE_TOPIC + 1, 300] {
         let mut world = World::new(clients);
         let message = published("pub.news", &format!("{:?}", "x".repeat(98)));
         // The first one makes room that all later ones use: the queue of pending writes, the text's buffer.

@@ -95,7 +95,7 @@ impl Push {
         if max > 0 {
             let others = server.owners_anywhere(&own);
             // The user's phone may have changed its network, which leaves a dead connection that nobody has noticed yet.
-            if others.len() >= max && server.vacate_dead(others.into_iter(), 0).is_none() {
+            if others.len() >= max && server.vacate_unresponsive(others.into_iter(), 0).is_none() {
                 return Err(Close::busy(1000, "clients_per_user_max: close another connection"));
             }
         }

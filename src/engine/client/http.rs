@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn nothing_but_a_get_of_http_1_1_becomes_a_websocket() {
-        for (from, to, told) in [
+        for (from, to, text) in [
             ("Upgrade: WebSocket", "A: b", ENDPOINT),
             ("GET", "HEAD", ENDPOINT),
             ("GET", "OPTIONS", ENDPOINT),
@@ -351,7 +351,7 @@ mod tests {
         ] {
             let refused = request(&GOOD.replacen(from, to, 1)).accept(None).unwrap_err();
             assert_eq!(refused.status, 426, "{to}");
-            assert!(String::from_utf8(refused.body).unwrap().contains(told), "{to}");
+            assert!(String::from_utf8(refused.body).unwrap().contains(text), "{to}");
         }
     }
 

@@ -98,7 +98,7 @@ pub enum Reading {
     /// Not queued.
     Idle,
     /// Queued.
-    Noted,
+    Queued,
     /// Queued, and read to the end: the peer has shut down its side, and no further event will say so.
     ToEnd,
 }
@@ -170,7 +170,7 @@ pub struct Client {
     /// Tells the clients apart that use the same slot one after the other.
     pub generation: u32,
     /// When the last byte was received.
-    heard: Tick,
+    last_received: Tick,
     /// When the connection ends, by `at_end`.
     ends: Tick,
     /// See [`AtEnd::pack`].
@@ -180,7 +180,7 @@ pub struct Client {
 
     pub subscriptions: Subscriptions,
     /// The latest broadcast that was delivered, or was for others; see [`Client::is_behind`].
-    served: u32,
+    delivered: u32,
     /// The number of its route.
     pub route: u8,
     state: State,
@@ -197,12 +197,12 @@ impl Client {
         Client {
             transport,
             generation,
-            heard: now,
+            last_received: now,
             ends,
             at_end: AtEnd::Timeout.pack(),
             spent: 0,
             subscriptions: Subscriptions::default(),
-            served: 0,
+            delivered: 0,
             route: 0,
             state: State::Head,
             reading: Reading::Idle,
@@ -221,11 +221,11 @@ impl Client {
     }
 
     /// Records that bytes were received.
-    pub fn hear(&mut self, now: Tick) {
-        if self.heard / TICKS_PER_SECOND != now / TICKS_PER_SECOND {
+    pub fn received(&mut self, now: Tick) {
+        if self.last_received / TICKS_PER_SECOND != now / TICKS_PER_SECOND {
             self.spent = 0;
         }
-        self.heard = now;
+        self.last_received = now;
     }
 
     pub fn end_at(&mut self, ends: Tick, at_end: AtEnd) {
@@ -252,9 +252,9 @@ impl Client {
             State::Terminated => return NEVER,
             _ => return self.ends,
         }
-        let heard = self.heard.max(timing.floor);
-        let silent = if timing.silence == 0 { NEVER } else { heard + timing.silence };
-        let ping = match timing.next_ping(heard, index) {
+        let last_received = self.last_received.max(timing.floor);
+        let silent = if timing.silence == 0 { NEVER } else { last_received + timing.silence };
+        let ping = match timing.next_ping(last_received, index) {
             ping if ping > now => ping,
             _ => timing.next_ping(now, index),
         };
@@ -268,20 +268,25 @@ impl Client {
         if self.state != State::Open {
             return ClientDue::Nothing;
         }
-        let heard = self.heard.max(timing.floor);
-        if timing.silence > 0 && now.saturating_sub(heard) >= timing.silence {
+        let last_received = self.last_received.max(timing.floor);
+        if timing.silence > 0 && now.saturating_sub(last_received) >= timing.silence {
             return ClientDue::Silent;
         }
         if self.stalls_at(timing) <= now {
             return ClientDue::Stalled;
         }
-        if timing.next_ping(heard, index) <= now { ClientDue::Ping } else { ClientDue::Nothing }
+        if timing.next_ping(last_received, index) <= now {
+            ClientDue::Ping
+        } else {
+            ClientDue::Nothing
+        }
     }
 
     /// Returns when the last byte was received, if the ping that followed is still unanswered.
-    pub fn owes_pong_since(&self, index: u32, now: Tick, timing: &Timing) -> Option<Tick> {
-        let heard = self.heard.max(timing.floor);
-        (self.state == State::Open && timing.next_ping(heard, index) <= now).then_some(heard)
+    pub fn pong_awaited_since(&self, index: u32, now: Tick, timing: &Timing) -> Option<Tick> {
+        let last_received = self.last_received.max(timing.floor);
+        (self.state == State::Open && timing.next_ping(last_received, index) <= now)
+            .then_some(last_received)
     }
 
     /// Returns when a blocked socket will have accepted nothing for too long.
@@ -346,18 +351,18 @@ impl Client {
     pub fn open(&mut self, latest: u32) {
         assert_eq!(self.state, State::Head, "only a handshake opens");
         self.state = State::Open;
-        self.served = latest;
+        self.delivered = latest;
         self.end_at(NEVER, AtEnd::Drop);
     }
 
     /// Returns whether broadcast `number` has yet to be delivered to this client.
     pub fn is_behind(&self, broadcast: u32) -> bool {
-        self.served < broadcast
+        self.delivered < broadcast
     }
 
     /// Marks all broadcasts up to this one as delivered. Returns the previous mark.
-    pub fn serve(&mut self, broadcast: u32) -> u32 {
-        std::mem::replace(&mut self.served, broadcast)
+    pub fn mark_delivered(&mut self, broadcast: u32) -> u32 {
+        std::mem::replace(&mut self.delivered, broadcast)
     }
 
     /// Queues the last frame or response. Pending writes are sent before it, unless `forget`.
@@ -408,7 +413,7 @@ impl Client {
     }
 
     /// Ends the connection. Returns whether it had not ended before.
-    pub fn die(&mut self) -> bool {
+    pub fn terminate(&mut self) -> bool {
         std::mem::replace(&mut self.state, State::Terminated) != State::Terminated
     }
 

@@ -65,9 +65,9 @@ impl Client {
             (false, true) => Lane::Replay,
             (false, false) => lane,
         };
-        let is_owed =
+        let has_pending =
             !flight.outbox.is_empty() || flight.replay.as_ref().is_some_and(|it| it.is_ready());
-        if flight.blocked || !is_owed || lane <= flight.lane {
+        if flight.blocked || !has_pending || lane <= flight.lane {
             return None;
         }
         flight.lane = lane;
@@ -79,9 +79,9 @@ impl Client {
         let Some(flight) = &mut self.flight else {
             return false;
         };
-        let is_owed =
+        let has_pending =
             !flight.outbox.is_empty() || flight.replay.as_ref().is_some_and(|it| it.is_ready());
-        std::mem::take(&mut flight.blocked) && is_owed
+        std::mem::take(&mut flight.blocked) && has_pending
     }
 
     /// Writes pending frames. Returns the bytes written and the outcome; `None` if nothing is pending or the socket is full.

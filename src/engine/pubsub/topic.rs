@@ -404,7 +404,8 @@ mod tests {
                 let Some(topic) = published(topic.as_bytes()) else { continue };
                 let (mut scratch, mut found) = (String::new(), BTreeSet::new());
                 keys_of(topic, &mut scratch, |key| {
-                    found.extend(hub.find(key).into_iter().flat_map(|topic| hub.members(topic)));
+                    found
+                        .extend(hub.find(key).into_iter().flat_map(|topic| hub.subscribers(topic)));
                 });
                 for (client, (grants, admin)) in (0..).zip(&clients) {
                     let is_covered = grants.iter().any(|grant| grant.covers(*admin, topic));

@@ -73,10 +73,10 @@ impl Reactor {
                 Accepted::Stream(stream, address, purpose) => {
                     self.admit(stream, address.ip(), purpose);
                 }
-                Accepted::Nobody => return,
+                Accepted::Nothing => return,
                 Accepted::HeldBack => {
                     self.router.server.metrics.accepts_held_back += 1;
-                    self.router.complain_of_crowd();
+                    self.router.complain_of_queue();
                     return;
                 }
                 Accepted::Exhausted => {
@@ -165,7 +165,7 @@ impl Reactor {
             if readiness.ending {
                 client.reading = Reading::ToEnd;
             } else if was_idle {
-                client.reading = Reading::Noted;
+                client.reading = Reading::Queued;
             }
             if was_idle {
                 self.queue_for_reading(id);
@@ -243,7 +243,7 @@ impl Reactor {
                 0
             }
             Ok(length) => {
-                client.hear(now);
+                client.received(now);
                 let metrics = &mut self.router.server.metrics;
                 metrics.received_bytes += length as u64;
                 metrics.reads_put_off += u64::from(length == limit);

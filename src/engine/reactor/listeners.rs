@@ -28,8 +28,8 @@ pub enum Purpose {
     Publishers,
 }
 
-struct Door {
-    listener: TcpListener,
+struct Listener {
+    socket: TcpListener,
     purpose: Purpose,
     /// Connections may wait: accept has not returned `WouldBlock` since the last event.
     pending: bool,
@@ -55,7 +55,7 @@ impl Inherited {
 pub struct Listeners {
     inherited: Inherited,
     /// By the number in their token; a closed one leaves a vacant place.
-    listeners: Vec<Option<Door>>,
+    listeners: Vec<Option<Listener>>,
     /// The listener that was last tried.
     turn: usize,
     /// Closed for a moment if descriptors run out, so that a waiting client gets an answer.
@@ -71,7 +71,7 @@ pub struct Listeners {
 pub enum Accepted {
     Stream(TcpStream, SocketAddr, Purpose),
     /// No connection waits.
-    Nobody,
+    Nothing,
     /// Clients wait, held back by a bound on handshakes.
     HeldBack,
     /// No descriptor was left.
@@ -134,25 +134,25 @@ impl Listeners {
         purpose: Purpose,
     ) -> io::Result<SocketAddr> {
         self.inherited.set(&SockRef::from(&bound))?;
-        let mut listener = TcpListener::from_std(bound);
-        let token = Source::Door(self.listeners.len()).token();
-        registry.register(&mut listener, token, Interest::READABLE)?;
-        let address = listener.local_addr()?;
-        self.listeners.push(Some(Door { listener, purpose, pending: false }));
+        let mut socket = TcpListener::from_std(bound);
+        let token = Source::Listener(self.listeners.len()).token();
+        registry.register(&mut socket, token, Interest::READABLE)?;
+        let address = socket.local_addr()?;
+        self.listeners.push(Some(Listener { socket, purpose, pending: false }));
         Ok(address)
     }
 
     /// Records that connections wait at a listener.
     pub fn note(&mut self, number: usize) {
-        if let Some(Some(door)) = self.listeners.get_mut(number) {
-            door.pending = true;
+        if let Some(Some(listener)) = self.listeners.get_mut(number) {
+            listener.pending = true;
         }
     }
 
     /// Closes the listeners for clients and publishers; the admin listener stays open.
     pub fn close(&mut self) {
-        for door in &mut self.listeners {
-            *door = door.take().filter(|door| door.purpose == Purpose::Admin);
+        for listener in &mut self.listeners {
+            *listener = listener.take().filter(|listener| listener.purpose == Purpose::Admin);
         }
     }
 
@@ -168,10 +168,11 @@ impl Listeners {
         room_at: impl Fn(Purpose) -> Millis,
         per_second_max: u32,
     ) -> Option<Millis> {
-        let waiting = self.listeners.iter().flatten().filter(|door| door.pending);
-        let at = waiting.map(|door| {
-            let at = room_at(door.purpose);
-            let is_paced = door.purpose == Purpose::Clients && self.is_paced(now, per_second_max);
+        let waiting = self.listeners.iter().flatten().filter(|listener| listener.pending);
+        let at = waiting.map(|listener| {
+            let at = room_at(listener.purpose);
+            let is_paced =
+                listener.purpose == Purpose::Clients && self.is_paced(now, per_second_max);
             if is_paced { at.max((now / 1000 + 1) * 1000) } else { at }
         });
         at.min().map(|at| at.max(self.exhausted_until.unwrap_or(now)).max(now))
@@ -189,7 +190,7 @@ impl Listeners {
         per_second_max: u32,
     ) -> Accepted {
         if self.exhausted_until.is_some_and(|until| until > now) {
-            return Accepted::Nobody;
+            return Accepted::Nothing;
         }
         self.exhausted_until = None;
         let is_paced = self.is_paced(now, per_second_max);
@@ -198,44 +199,44 @@ impl Listeners {
             // In turns: a storm of clients must not shut out publishers and the operator.
             self.turn = (self.turn + 1) % self.listeners.len();
             let number = self.turn;
-            let Some(door) = &mut self.listeners[number] else { continue };
-            if !door.pending {
+            let Some(listener) = &mut self.listeners[number] else { continue };
+            if !listener.pending {
                 continue;
             }
-            let is_clients = door.purpose == Purpose::Clients;
-            if !has_room(door.purpose) || (is_clients && is_paced) {
+            let is_clients = listener.purpose == Purpose::Clients;
+            if !has_room(listener.purpose) || (is_clients && is_paced) {
                 held_back |= is_clients;
                 continue;
             }
-            match door.listener.accept() {
+            match listener.socket.accept() {
                 Ok((stream, address)) => {
                     if is_clients {
                         self.accepted =
                             if self.second == now / 1000 { self.accepted + 1 } else { 1 };
                         self.second = now / 1000;
                     }
-                    return Accepted::Stream(stream, address, door.purpose);
+                    return Accepted::Stream(stream, address, listener.purpose);
                 }
                 Err(error) if is_exhausted(&error) => {
                     self.exhausted_until = Some(now + EXHAUSTED_PAUSE);
                     self.answer_with_spare(number);
                     return Accepted::Exhausted;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => door.pending = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => listener.pending = false,
                 // The connection is gone already (ECONNABORTED and the like): the next is accepted in this turn or the next.
                 Err(_) => {}
             }
         }
-        if held_back { Accepted::HeldBack } else { Accepted::Nobody }
+        if held_back { Accepted::HeldBack } else { Accepted::Nothing }
     }
 
     /// Accepts a client on the spare descriptor, responds that there is no room, and takes the descriptor back.
     fn answer_with_spare(&mut self, number: usize) {
-        let Some(Some(door)) = self.listeners.get_mut(number) else { return };
+        let Some(Some(listener)) = self.listeners.get_mut(number) else { return };
         if self.spare.take().is_some()
-            && let Ok((stream, _)) = door.listener.accept()
+            && let Ok((stream, _)) = listener.socket.accept()
         {
-            turn_away(stream, door.purpose, 503);
+            turn_away(stream, listener.purpose, 503);
         }
         self.spare = File::open("/dev/null").ok();
     }

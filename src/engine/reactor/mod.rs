@@ -294,7 +294,7 @@ impl Reactor {
                 Source::Publisher(number) => {
                     self.port.iter_mut().for_each(|port| port.on_ready(number, event));
                 }
-                Source::Door(number) => self.listeners.note(number),
+                Source::Listener(number) => self.listeners.note(number),
                 Source::Client(id) => self.on_client_ready(id, event),
                 Source::Signals => self.signals_seen += self.signals.take(),
             }

@@ -12,7 +12,7 @@ pub enum Source {
     /// A publisher, by its number.
     Publisher(usize),
     /// A listener, by its number.
-    Door(usize),
+    Listener(usize),
     /// A connection to Redis, by its number.
     RedisSubscriber(usize),
     /// SIGTERM, SIGINT or SIGQUIT.
@@ -26,7 +26,7 @@ pub enum Source {
 /// Two bits give the kind; a client's other bits are its generation (30) and its index (32).
 const KIND: u32 = 62;
 const PUBLISHER: usize = 1;
-const DOOR: usize = 2;
+const LISTENER: usize = 2;
 const OTHER: usize = 3;
 
 const _: () = assert!(usize::BITS == 64 && GENERATIONS.ilog2() == 30, "a client's id fits a token");
@@ -37,7 +37,7 @@ impl Source {
         Token(match self {
             Source::Client(id) => id.number() as usize,
             Source::Publisher(number) => PUBLISHER << KIND | number,
-            Source::Door(number) => DOOR << KIND | number,
+            Source::Listener(number) => LISTENER << KIND | number,
             Source::Signals => OTHER << KIND,
             Source::Resolver => OTHER << KIND | 1,
             Source::Hangup => OTHER << KIND | 2,
@@ -51,7 +51,7 @@ impl Source {
         match (token.0 >> KIND, rest) {
             (0, _) => Source::Client(ConnId::of_number(rest as u64)),
             (PUBLISHER, number) => Source::Publisher(number),
-            (DOOR, number) => Source::Door(number),
+            (LISTENER, number) => Source::Listener(number),
             (_, 0) => Source::Signals,
             (_, 1) => Source::Resolver,
             (_, 2) => Source::Hangup,
@@ -71,7 +71,7 @@ mod tests {
             Source::Client(ConnId { index: u32::MAX, generation: GENERATIONS - 1 }),
             Source::Publisher(0),
             Source::Publisher(63),
-            Source::Door(2),
+            Source::Listener(2),
             Source::RedisSubscriber(0),
             Source::RedisSubscriber(2),
             Source::Signals,

@@ -103,7 +103,7 @@ impl ClientAddresses {
 
     /// Returns whether a client of the same address owes the answer to a ping.
     pub fn has_unresponsive_neighbour(&self, server: &Server, id: ConnId) -> bool {
-        self.counts.beside(id).any(|other| server.owes_pong(other))
+        self.counts.beside(id).any(|other| server.awaits_pong(other))
     }
 
     /// Closes such a client in favour of one that was let in. Returns whether there was one. A client without a token does not
@@ -111,7 +111,7 @@ impl ClientAddresses {
     pub fn replace_unresponsive(&mut self, server: &mut Server, id: ConnId) -> bool {
         let is_user = server.clients.get(id).and_then(|client| server.user_of(client)).is_some();
         let patience = if is_user { 0 } else { PATIENCE };
-        let replaced = server.vacate_dead(self.counts.beside(id), patience);
+        let replaced = server.vacate_unresponsive(self.counts.beside(id), patience);
         replaced.inspect(|other| self.counts.leave(*other)).is_some()
     }
 

@@ -88,7 +88,7 @@ impl Admin {
         Gauges {
             clients: server.clients_len(),
             topics: hubs.iter().map(|hub| hub.topics_len()).sum(),
-            memberships: hubs.iter().map(|hub| hub.memberships_len()).sum(),
+            memberships: hubs.iter().map(|hub| hub.subscriptions_len()).sum(),
             publishers,
             history_messages: server.history.len(),
             history_bytes: server.history.bytes(),

@@ -65,7 +65,7 @@ impl Router {
     }
 
     /// Reports that clients wait to be accepted.
-    pub(crate) fn complain_of_crowd(&mut self) {
+    pub(crate) fn complain_of_queue(&mut self) {
         let Server { complaints, bounds, now, places, .. } = &mut self.server;
         complaints.note(now.millis, "accept", Weight::Curable, Origin::default(), || {
             format!(

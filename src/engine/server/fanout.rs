@@ -228,7 +228,7 @@ impl Fanout {
                 if self.renumber() {
                     // Once in two billion broadcasts: 10 ms at a million clients.
                     clients.iter_mut().for_each(|client| {
-                        client.serve(0);
+                        client.mark_delivered(0);
                     });
                 }
                 continue;

@@ -62,14 +62,14 @@ impl Server {
         let is_client = client.route != ADMIN_ROUTE;
         *self.metrics.responses.entry(response.status).or_default() += 1;
         self.metrics.handshakes_refused += u64::from(is_client);
-        self.hang_up(id, &response.encode());
+        self.write_and_terminate(id, &response.encode());
     }
 
     /// Writes a last message as far as one write goes, and frees the slot.
-    pub(super) fn hang_up(&mut self, id: ConnId, word: &[u8]) {
+    pub(super) fn write_and_terminate(&mut self, id: ConnId, bytes: &[u8]) {
         let Some(client) = self.client(id) else { return };
         if client.backlog_bytes() == 0 {
-            let _ = client.transport.write(id, word);
+            let _ = client.transport.write(id, bytes);
             client.transport.shutdown_write(id);
         }
         self.forget(id);
@@ -107,7 +107,7 @@ impl Server {
         client.finish(last, forget, ends);
         self.places.ending += usize::from(client.route != ADMIN_ROUTE);
         self.recount(id, false);
-        self.leave_all(id);
+        self.unsubscribe_all(id);
         let Some(client) = self.client(id) else { return };
         let is_written = client.backlog_bytes() == 0;
         self.places.unproven.leave(id);
@@ -162,7 +162,7 @@ impl Server {
         if client.state() == State::Leaving && client.backlog_bytes() == 0 {
             self.answered(id);
         } else {
-            self.give_up(id);
+            self.abort(id);
         }
     }
 
@@ -185,7 +185,7 @@ impl Server {
             }
             Some(State::Terminated) | None => {}
             // It was closed already, and does not read.
-            Some(_) => self.give_up(id),
+            Some(_) => self.abort(id),
         }
     }
 
@@ -201,7 +201,7 @@ impl Server {
     }
 
     /// Drops a connection and all its pending writes, in the kernel too.
-    pub(crate) fn give_up(&mut self, id: ConnId) {
+    pub(crate) fn abort(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
         client.transport.discard();
         self.terminate(id);
@@ -223,20 +223,20 @@ impl Server {
             client.transport.discard();
         }
         let had_ended = !matches!(client.state(), State::Head | State::Open);
-        if client.die() {
+        if client.terminate() {
             self.places.ending -= usize::from(had_ended && client.route != ADMIN_ROUTE);
-            self.leave_all(id);
+            self.unsubscribe_all(id);
             self.places.leave(id);
             self.clients.gone.push(id);
         }
     }
 
     /// Ends all subscriptions: only open clients have any.
-    fn leave_all(&mut self, id: ConnId) {
+    fn unsubscribe_all(&mut self, id: ConnId) {
         self.user_leaves(id);
         let Some(client) = self.clients.get_mut(id) else { return };
         if let Some(hub) = self.hubs.get_mut(client.route as usize) {
-            hub.leave_all(&mut client.subscriptions);
+            hub.unsubscribe_all(&mut client.subscriptions);
         }
     }
 
@@ -321,20 +321,20 @@ impl Server {
                 let close =
                     Close::busy(1000, "others need this place: show the token in the handshake");
                 *self.metrics.closes.entry(close.code).or_default() += 1;
-                self.hang_up(id, Frame::close(&close).as_bytes());
+                self.write_and_terminate(id, Frame::close(&close).as_bytes());
             }
-            _ => self.give_up(id),
+            _ => self.abort(id),
         }
         true
     }
 
     /// Returns whether a ping to this client is unanswered.
-    pub(crate) fn owes_pong(&self, id: ConnId) -> bool {
+    pub(crate) fn awaits_pong(&self, id: ConnId) -> bool {
         longest_unanswered(&self.clients, std::iter::once(id), self.now.millis, 0).is_some()
     }
 
     /// Closes the client whose ping is unanswered for longest, and at least for `patience`. Returns it.
-    pub(crate) fn vacate_dead(
+    pub(crate) fn vacate_unresponsive(
         &mut self,
         clients: impl Iterator<Item = ConnId>,
         patience: Tick,
@@ -343,7 +343,7 @@ impl Server {
         self.metrics.strangers_vacated += 1;
         *self.metrics.closes.entry(Close::SILENT.code).or_default() += 1;
         self.complain_of_close(id, &Close::SILENT);
-        self.hang_up(id, Frame::close(&Close::SILENT).as_bytes());
+        self.write_and_terminate(id, Frame::close(&Close::SILENT).as_bytes());
         Some(id)
     }
 }

@@ -233,20 +233,20 @@ impl Server {
     /// Queues the messages of the fan-out that a client has yet to get. Returns how many; `None` if its backlog reached a bound.
     pub(crate) fn catch_up(&mut self, id: ConnId) -> Option<usize> {
         let latest = self.fanout.latest();
-        let served = match self.open_client(id) {
-            Some(client) if client.is_behind(latest) => client.serve(latest),
+        let delivered = match self.open_client(id) {
+            Some(client) if client.is_behind(latest) => client.mark_delivered(latest),
             _ => return Some(0),
         };
-        let owed = self.fanout_for(id, served);
+        let frames = self.fanout_for(id, delivered);
         let slow = self.slow_policy(id);
         let client = self.clients.get_mut(id).expect("it was just found");
         let mut queued = 0;
-        for frame in &owed {
+        for frame in &frames {
             let Some(dropped) = client.queue(frame, &self.backlog, slow) else { break };
             self.metrics.messages_dropped += dropped as u64;
             queued += 1;
         }
-        let fits = queued == owed.len();
+        let fits = queued == frames.len();
         if queued > 0 {
             self.schedule_flush(id, Lane::Bulk);
         }
@@ -266,24 +266,24 @@ impl Server {
     pub(crate) fn offer(&mut self, id: ConnId, gather: &mut Vec<u8>) -> WriteOutcome {
         let latest = self.fanout.latest();
         let is_much = self.fanout.bytes() > GATHERED_BYTES_MAX;
-        let served = match self.open_client(id) {
+        let delivered = match self.open_client(id) {
             None => return WriteOutcome::Nothing,
             Some(client) if is_much || !client.is_hibernating() => {
                 return self.offer_queued(id);
             }
-            Some(client) => client.serve(latest),
+            Some(client) => client.mark_delivered(latest),
         };
         // The walk along the slots also visits clients without a subscription.
-        let is_owed_all = self.fanout.waiting.front().is_some_and(|first| {
-            first.number > served && matches!(first.audience, Audience::Topics(_))
+        let awaits_all = self.fanout.waiting.front().is_some_and(|first| {
+            first.number > delivered && matches!(first.audience, Audience::Topics(_))
         });
-        if is_owed_all && let Some(all) = self.fanout.gathered() {
+        if awaits_all && let Some(all) = self.fanout.gathered() {
             let client = self.clients.get_mut(id).expect("it was just found");
             let (length, written) = (all.len(), client.write(id, all));
-            return self.keep(id, served, length, written);
+            return self.keep(id, delivered, length, written);
         }
         gather.clear();
-        self.fanout_for(id, served)
+        self.fanout_for(id, delivered)
             .iter()
             .for_each(|frame| gather.extend_from_slice(frame.as_bytes()));
         if gather.is_empty() {
@@ -291,7 +291,7 @@ impl Server {
         }
         let client = self.clients.get_mut(id).expect("it was just found");
         let written = client.write(id, gather);
-        self.keep(id, served, gather.len(), written)
+        self.keep(id, delivered, gather.len(), written)
     }
 
     fn offer_queued(&mut self, id: ConnId) -> WriteOutcome {
@@ -308,7 +308,7 @@ impl Server {
     fn keep(
         &mut self,
         id: ConnId,
-        served: u32,
+        delivered: u32,
         length: usize,
         written: std::io::Result<usize>,
     ) -> WriteOutcome {
@@ -319,21 +319,21 @@ impl Server {
         let whole = written == length;
         let now = tick(self.now.millis);
         if !whole || self.fanout.are_counted() {
-            let owed = self.fanout_for(id, served);
+            let frames = self.fanout_for(id, delivered);
             if whole {
-                owed.iter().filter_map(Frame::tally).for_each(DeliveryCount::wrote_at_once);
+                frames.iter().filter_map(Frame::tally).for_each(DeliveryCount::wrote_at_once);
             } else {
                 let client = self.clients.get_mut(id).expect("it was written to");
-                client.keep_unwritten(owed.iter(), written, now);
+                client.keep_unwritten(frames.iter(), written, now);
                 self.set_timer(id.index);
             }
         }
         WriteOutcome::Written { bytes: written, whole }
     }
 
-    fn fanout_for(&self, id: ConnId, served: u32) -> Vec<Frame> {
+    fn fanout_for(&self, id: ConnId, delivered: u32) -> Vec<Frame> {
         let client = &self.clients[id.index];
-        self.fanout.owed(client, &self.hubs[client.route as usize], served)
+        self.fanout.owed(client, &self.hubs[client.route as usize], delivered)
     }
 
     /// Frees the memory of queues that a burst has filled.
@@ -491,8 +491,8 @@ impl Server {
         hub: &'a Hub,
         key: &'a str,
     ) -> impl Iterator<Item = ConnId> + 'a {
-        let members = hub.find(key).into_iter().flat_map(|topic| hub.members(topic));
-        let open = members.filter(move |index| {
+        let subscribers = hub.find(key).into_iter().flat_map(|topic| hub.subscribers(topic));
+        let open = subscribers.filter(move |index| {
             let client = &self.clients[*index];
             client.state() == State::Open
                 && hub.reason(&client.subscriptions, key) == Some(Reason::Own)

@@ -427,8 +427,9 @@ impl Server {
         let hub = &self.hubs[route as usize];
         let hears = |id: &ConnId| {
             let client = self.clients.get(*id);
-            client
-                .is_some_and(|one| one.route == route && hub.is_member(&one.subscriptions, topics))
+            client.is_some_and(|one| {
+                one.route == route && hub.is_subscribed(&one.subscriptions, topics)
+            })
         };
         let all = self.pages.ahead.iter().flatten().map(|(_, id)| *id);
         let called: Vec<ConnId> = all.filter(hears).collect();

@@ -139,7 +139,7 @@ pub(super) fn longest_unanswered(
 ) -> Option<ConnId> {
     let now = tick(now).saturating_sub(patience);
     let owing = of.filter_map(|id| {
-        let since = clients.get(id)?.owes_pong_since(id.index, now, &clients.timing)?;
+        let since = clients.get(id)?.pong_awaited_since(id.index, now, &clients.timing)?;
         Some((since, id))
     });
     owing.min().map(|(_, id)| id)

@@ -168,7 +168,7 @@ impl Server {
         let client = self.clients.get_mut(id).expect("it was just found");
         if is_over {
             // What was dealt out meanwhile stood in the history.
-            client.serve(self.fanout.latest());
+            client.mark_delivered(self.fanout.latest());
         } else {
             client.put_replay(replay);
         }

@@ -6,7 +6,7 @@ use crate::engine::client::State;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::Slow;
 use crate::engine::pending_writes::Lane;
-use crate::engine::pubsub::hub::CROWD;
+use crate::engine::pubsub::hub::LARGE_TOPIC;
 use crate::engine::pubsub::topic;
 use crate::engine::server::Server;
 use crate::engine::server::fanout::Audience;
@@ -86,7 +86,7 @@ impl Scope<'_> {
             self.server.call_subscribers_ahead(self.route, topics);
         }
         let hub = &self.server.hubs[self.route as usize];
-        if topics.iter().any(|topic| hub.is_crowd(*topic)) {
+        if topics.iter().any(|topic| hub.is_large(*topic)) {
             let subscribers = self.count(topics);
             self.server.count_subscribers(subscribers);
             let frame = self.make(topic, make);
@@ -113,7 +113,7 @@ impl Scope<'_> {
     pub fn hears(&mut self, id: ConnId, topic: &str) -> bool {
         self.with_topics(topic, |scope, found| {
             let client = scope.with_hub(id);
-            client.is_some_and(|(client, hub)| hub.is_member(&client.subscriptions, found))
+            client.is_some_and(|(client, hub)| hub.is_subscribed(&client.subscriptions, found))
         })
     }
 
@@ -144,13 +144,14 @@ impl Scope<'_> {
     fn send_to_few(&mut self, topics: &[u32], frame: &Frame) -> usize {
         let mut reached = 0;
         for (place, topic) in topics.iter().enumerate() {
-            let mut members = [0; CROWD];
-            for index in self.few_members(*topic, &mut members) {
+            let mut room = [0; LARGE_TOPIC];
+            for index in self.few_subscribers(*topic, &mut room) {
                 let (id, client) = (self.clients.id(index), &self.clients[index]);
                 if self.is_recorded && client.is_replaying() {
                     // The replay comes to it.
                     let hub = &self.hubs[self.route as usize];
-                    reached += usize::from(!hub.is_member(&client.subscriptions, &topics[..place]));
+                    reached +=
+                        usize::from(!hub.is_subscribed(&client.subscriptions, &topics[..place]));
                 } else if !client.was_just_queued(frame) {
                     self.count_subscribers(SubscriberCount { count: 1, is_exact: true });
                     reached += usize::from(self.queue(id, frame, Lane::Urgent));
@@ -166,11 +167,11 @@ impl Scope<'_> {
         let audience = Audience::Topics(topics.into());
         self.server.fanout.push(self.route, audience, frame, self.is_recorded);
         for topic in topics {
-            if self.hubs[self.route as usize].is_crowd(*topic) {
+            if self.hubs[self.route as usize].is_large(*topic) {
                 continue;
             }
-            let mut members = [0; CROWD];
-            for index in self.few_members(*topic, &mut members) {
+            let mut room = [0; LARGE_TOPIC];
+            for index in self.few_subscribers(*topic, &mut room) {
                 let id = self.clients.id(index);
                 if self.caught_up(id) {
                     self.schedule_flush(id, Lane::Urgent);
@@ -180,13 +181,13 @@ impl Scope<'_> {
     }
 
     /// The subscribers of a topic that is not large, as they are now: a write to one of them may end the subscription of another.
-    fn few_members<'a>(
+    fn few_subscribers<'a>(
         &self,
         topic: u32,
-        room: &'a mut [u32; CROWD],
+        room: &'a mut [u32; LARGE_TOPIC],
     ) -> impl Iterator<Item = u32> + use<'a> {
         let mut count = 0;
-        for index in self.hubs[self.route as usize].members(topic) {
+        for index in self.hubs[self.route as usize].subscribers(topic) {
             room[count] = index;
             count += 1;
         }
@@ -210,11 +211,12 @@ impl Scope<'_> {
     /// far as that costs no more than a write.
     fn count(&self, topics: &[u32]) -> SubscriberCount {
         let hub = &self.hubs[self.route as usize];
-        let sum = topics.iter().map(|topic| hub.members_len(*topic)).sum();
-        let largest = topics.iter().max_by_key(|topic| hub.members_len(**topic)).copied();
-        let (mut count, mut left) = (largest.map_or(0, |it| hub.members_len(it)), LOOKED_AT_MAX);
+        let sum = topics.iter().map(|topic| hub.subscribers_len(*topic)).sum();
+        let largest = topics.iter().max_by_key(|topic| hub.subscribers_len(**topic)).copied();
+        let (mut count, mut left) =
+            (largest.map_or(0, |it| hub.subscribers_len(it)), LOOKED_AT_MAX);
         for (place, topic) in topics.iter().enumerate().filter(|one| Some(*one.1) != largest) {
-            for index in hub.members(*topic) {
+            for index in hub.subscribers(*topic) {
                 let of = &self.clients[index].subscriptions;
                 let mut is_counted = false;
                 for number in hub.topic_numbers(of) {

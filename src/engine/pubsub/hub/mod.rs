@@ -27,7 +27,7 @@ const LINK_BYTES: usize = size_of::<Option<Link>>();
 const TOPIC_BYTES: usize = size_of::<Option<Topic>>() + size_of::<u32>();
 
 /// A topic with more subscribers than this is large.
-pub const CROWD: usize = 64;
+pub const LARGE_TOPIC: usize = 64;
 
 /// The origin of a subscription. The hub only stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub struct Hub {
     names_bytes: usize,
     /// The number of subscribers of each large topic. Most topics are one user's own, and a count in each would cost 8 bytes. A
     /// million subscriptions make at most 15,000 large topics, so this table may double.
-    crowds: HashMap<u32, u32>,
+    large_topics: HashMap<u32, u32>,
     /// The next link of the walk along a topic's subscribers. It stays valid if subscribers are removed meanwhile; new ones are
     /// inserted before the start.
     walk: Option<u32>,
@@ -118,7 +118,7 @@ impl Hub {
         of.0 = link;
         self.topics[topic].first = link;
         self.changes += 1;
-        self.count_joined(topic);
+        self.count_subscribed(topic);
         true
     }
 
@@ -146,7 +146,7 @@ impl Hub {
     }
 
     /// Ends all subscriptions of a client.
-    pub fn leave_all(&mut self, of: &mut Subscriptions) {
+    pub fn unsubscribe_all(&mut self, of: &mut Subscriptions) {
         while of.0 != NONE {
             let link = of.0;
             of.0 = self.links[link].sibling;
@@ -183,26 +183,26 @@ impl Hub {
     }
 
     /// The subscribers of a topic by slot, the latest first.
-    pub fn members(&self, topic: u32) -> Members<'_> {
+    pub fn subscribers(&self, topic: u32) -> Subscribers<'_> {
         let first = self.topics.get(topic).map_or(NONE, |topic| topic.first);
-        Members { links: &self.links, at: first }
+        Subscribers { links: &self.links, at: first }
     }
 
-    /// Returns whether a topic has more than [`CROWD`] subscribers.
-    pub fn is_crowd(&self, topic: u32) -> bool {
-        self.crowds.contains_key(&topic)
+    /// Returns whether a topic has more than [`LARGE_TOPIC`] subscribers.
+    pub fn is_large(&self, topic: u32) -> bool {
+        self.large_topics.contains_key(&topic)
     }
 
     /// The number of a topic's subscribers.
-    pub fn members_len(&self, topic: u32) -> usize {
-        match self.crowds.get(&topic) {
+    pub fn subscribers_len(&self, topic: u32) -> usize {
+        match self.large_topics.get(&topic) {
             Some(count) => *count as usize,
-            None => self.members(topic).count(),
+            None => self.subscribers(topic).count(),
         }
     }
 
     /// Returns whether the client subscribes to one of these topics.
-    pub fn is_member(&self, of: &Subscriptions, topics: &[u32]) -> bool {
+    pub fn is_subscribed(&self, of: &Subscriptions, topics: &[u32]) -> bool {
         self.siblings(of).any(|(_, link)| topics.contains(&link.topic))
     }
 
@@ -232,7 +232,7 @@ impl Hub {
         self.topics.len()
     }
 
-    pub fn memberships_len(&self) -> usize {
+    pub fn subscriptions_len(&self) -> usize {
         self.links.len()
     }
 
@@ -270,21 +270,21 @@ impl Hub {
         })
     }
 
-    fn count_joined(&mut self, topic: u32) {
-        if let Some(count) = self.crowds.get_mut(&topic) {
+    fn count_subscribed(&mut self, topic: u32) {
+        if let Some(count) = self.large_topics.get_mut(&topic) {
             *count += 1;
-        } else if self.members(topic).nth(CROWD).is_some() {
-            self.crowds.insert(topic, CROWD as u32 + 1);
+        } else if self.subscribers(topic).nth(LARGE_TOPIC).is_some() {
+            self.large_topics.insert(topic, LARGE_TOPIC as u32 + 1);
         }
     }
 
-    fn count_left(&mut self, topic: u32) {
-        let Some(count) = self.crowds.get_mut(&topic) else { return };
+    fn count_unsubscribed(&mut self, topic: u32) {
+        let Some(count) = self.large_topics.get_mut(&topic) else { return };
         *count -= 1;
-        if *count as usize == CROWD {
-            self.crowds.remove(&topic);
-            if self.crowds.is_empty() {
-                self.crowds = HashMap::new();
+        if *count as usize == LARGE_TOPIC {
+            self.large_topics.remove(&topic);
+            if self.large_topics.is_empty() {
+                self.large_topics = HashMap::new();
             }
         }
     }
@@ -304,7 +304,7 @@ impl Hub {
             self.walk = Some(link.next);
         }
         self.changes += 1;
-        self.count_left(link.topic);
+        self.count_unsubscribed(link.topic);
         match link.previous {
             NONE => self.topics[link.topic].first = link.next,
             previous => self.links[previous].next = link.next,
@@ -325,13 +325,13 @@ fn name_bytes(name: &str) -> usize {
     if name.len() > SHORT_NAME_BYTES { name.len() + NAME_BYTES } else { 0 }
 }
 
-/// See [`Hub::members`].
-pub struct Members<'a> {
+/// See [`Hub::subscribers`].
+pub struct Subscribers<'a> {
     links: &'a Slots<Link>,
     at: u32,
 }
 
-impl Iterator for Members<'_> {
+impl Iterator for Subscribers<'_> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {

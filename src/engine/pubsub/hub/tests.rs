@@ -5,7 +5,7 @@ use crate::engine::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn members(hub: &Hub, name: &str) -> BTreeSet<u32> {
-    hub.members(hub.find(name).unwrap_or(NONE)).collect()
+    hub.subscribers(hub.find(name).unwrap_or(NONE)).collect()
 }
 
 fn compare(seed: u64, topics: usize, clients: usize, steps: usize) {
@@ -28,7 +28,7 @@ fn compare(seed: u64, topics: usize, clients: usize, steps: usize) {
                 assert_eq!(left, was, "seed {seed}");
             }
             _ => {
-                hub.leave_all(mine);
+                hub.unsubscribe_all(mine);
                 assert_eq!(hub.topics(mine).count(), 0, "seed {seed}");
                 model.values_mut().for_each(|members| {
                     members.remove(&client);
@@ -39,22 +39,22 @@ fn compare(seed: u64, topics: usize, clients: usize, steps: usize) {
             let name = format!("topic.{}", random.below(topics));
             let expected = model.get(&name).cloned().unwrap_or_default();
             let topic = hub.find(&name).unwrap_or(NONE);
-            assert_eq!(hub.members_len(topic), expected.len(), "seed {seed}");
-            assert_eq!(hub.is_crowd(topic), expected.len() > CROWD, "seed {seed}");
+            assert_eq!(hub.subscribers_len(topic), expected.len(), "seed {seed}");
+            assert_eq!(hub.is_large(topic), expected.len() > LARGE_TOPIC, "seed {seed}");
             assert_eq!(members(&hub, &name), expected, "seed {seed}");
         }
     }
     model.retain(|_, members| !members.is_empty());
     assert_eq!(hub.topics_len(), model.len(), "seed {seed}");
-    assert_eq!(hub.memberships_len(), model.values().map(BTreeSet::len).sum::<usize>());
+    assert_eq!(hub.subscriptions_len(), model.values().map(BTreeSet::len).sum::<usize>());
     for (name, expected) in &model {
         assert_eq!(&members(&hub, name), expected, "seed {seed}");
     }
     for mine in &mut of {
-        hub.leave_all(mine);
+        hub.unsubscribe_all(mine);
     }
-    assert_eq!((hub.topics_len(), hub.memberships_len()), (0, 0), "seed {seed}: nothing is left");
-    assert_eq!(hub.crowds.capacity(), 0, "seed {seed}");
+    assert_eq!((hub.topics_len(), hub.subscriptions_len()), (0, 0), "seed {seed}: nothing is left");
+    assert_eq!(hub.large_topics.capacity(), 0, "seed {seed}");
 }
 
 #[test]
@@ -95,10 +95,10 @@ fn a_walk_meets_everyone_who_stays() {
             hub.subscribe(client, &mut of[client as usize], "news", Reason::Asked);
         }
         let mut stay: BTreeSet<u32> = (0..80).collect();
-        let mut met = Vec::new();
+        let mut visited = Vec::new();
         hub.begin_walk(hub.find("news").unwrap());
         while let Some(client) = hub.walk_on() {
-            met.push(client);
+            visited.push(client);
             for _ in 0..random.below(4) {
                 let other = random.below(100) as u32;
                 if hub.unsubscribe(&mut of[other as usize], "news") {
@@ -108,8 +108,8 @@ fn a_walk_meets_everyone_who_stays() {
                 }
             }
         }
-        let once: BTreeSet<u32> = met.iter().copied().collect();
-        assert_eq!(once.len(), met.len(), "seed {seed}: visited twice");
+        let once: BTreeSet<u32> = visited.iter().copied().collect();
+        assert_eq!(once.len(), visited.len(), "seed {seed}: visited twice");
         assert!(stay.is_subset(&once), "seed {seed}: not visited");
         assert!(once.iter().all(|client| *client < 80), "seed {seed}: subscribed later");
     }
@@ -127,8 +127,8 @@ fn bytes_come_and_go_with_memberships_and_those_of_a_client_are_its_own() {
     assert_eq!(hub.held_bytes_of(&one), hub.held_bytes(), "the topic has no other subscriber");
     hub.subscribe(2, &mut other, &long, Reason::Asked);
     assert_eq!(hub.held_bytes_of(&other), LINK_BYTES, "the topic remains without it");
-    hub.leave_all(&mut one);
+    hub.unsubscribe_all(&mut one);
     assert_eq!(hub.held_bytes_of(&other), hub.held_bytes());
-    hub.leave_all(&mut other);
+    hub.unsubscribe_all(&mut other);
     assert_eq!(hub.held_bytes(), 0);
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::handler::Handler;
-use crate::engine::pubsub::hub::{CROWD, Reason};
+use crate::engine::pubsub::hub::{LARGE_TOPIC, Reason};
 use crate::engine::reactor::tests::{Silent, plan};
 use crate::engine::reactor::*;
 use crate::{Message, Scope};
@@ -94,7 +94,7 @@ fn turn_to_the_end(reactor: &mut Reactor) {
 #[test]
 fn a_message_and_a_broadcast_in_one_turn_are_one_write() {
     let (mut reactor, far) = start(plan(Silent, |_| {}));
-    let ids = join(&mut reactor, 2 * CROWD, &["news"]);
+    let ids = join(&mut reactor, 2 * LARGE_TOPIC, &["news"]);
     reactor.router.server.send(ids[0], &Frame::text("to you"));
     publish(&mut reactor, "news");
     turn_to_the_end(&mut reactor);
@@ -105,7 +105,7 @@ fn a_message_and_a_broadcast_in_one_turn_are_one_write() {
 fn one_listener_does_not_wait_though_a_crowd_listens_to_a_pattern_above() {
     let (mut reactor, far) = start(plan(Silent, |bounds| bounds.flush_clients_per_turn = 10));
     join(&mut reactor, 5_000, &["news"]);
-    join(&mut reactor, CROWD + 1, &["room.\0"]);
+    join(&mut reactor, LARGE_TOPIC + 1, &["room.\0"]);
     let one = join(&mut reactor, 1, &["room.7"])[0];
     publish(&mut reactor, "news");
     publish(&mut reactor, "room.7");
@@ -118,7 +118,7 @@ fn sources_do_not_wait_for_crowds_that_have_little_each() {
     let (mut reactor, _far) = start(plan(Silent, |bounds| bounds.flush_clients_per_turn = 100));
     join(&mut reactor, 5_000, &["news"]);
     for room in 0..10 {
-        join(&mut reactor, CROWD + 1, &[&format!("room.{room}")]);
+        join(&mut reactor, LARGE_TOPIC + 1, &[&format!("room.{room}")]);
     }
     publish(&mut reactor, "news");
     for number in 0..1_000 {
@@ -153,7 +153,7 @@ fn listeners_whose_sockets_are_full_take_their_share_of_a_turn() {
 #[test]
 fn a_socket_that_failed_is_not_written_to_again() {
     let (mut reactor, far) = start(plan(Silent, |_| {}));
-    let last = join(&mut reactor, 2 * CROWD, &["news"])[2 * CROWD - 1];
+    let last = join(&mut reactor, 2 * LARGE_TOPIC, &["news"])[2 * LARGE_TOPIC - 1];
     reactor.router.server.send(last, &Frame::text("to you"));
     far.0.borrow_mut().broken.insert(last);
     publish(&mut reactor, "news");

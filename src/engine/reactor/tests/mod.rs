@@ -32,7 +32,7 @@ use crate::engine::client::frame::Close;
 use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::handler::{Handler, Route};
 use crate::engine::origin::Origins;
-use crate::engine::pubsub::hub::{CROWD, Reason};
+use crate::engine::pubsub::hub::{LARGE_TOPIC, Reason};
 use crate::engine::random::Random;
 use crate::engine::reactor::*;
 use crate::engine::resume::cursor::Signer;
@@ -216,7 +216,7 @@ impl World {
         }
         let answered = self.reactor.router.server.scope(0).publish(topic, |_| frame);
         // Large topics that overlap are counted as Redis counts, if an exact count would cost others.
-        let is_right = answered == reached || (reached > CROWD && answered == by_keys);
+        let is_right = answered == reached || (reached > LARGE_TOPIC && answered == by_keys);
         assert!(is_right, "seed {}: {topic}: {answered}, not {reached}", self.seed);
         self.waited += usize::from(!self.reactor.router.server.fanout.is_empty());
     }
@@ -325,7 +325,7 @@ fn everyone_is_offered_what_the_model_says_in_its_order() {
 #[test]
 fn numbers_of_broadcasts_are_dealt_out_anew_before_they_end() {
     let mut world = World::new(7, 10, 0);
-    for _ in 0..2 * CROWD {
+    for _ in 0..2 * LARGE_TOPIC {
         world.connect();
     }
     for (id, client) in &mut world.open {

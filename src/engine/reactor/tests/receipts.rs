@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::ConnId;
 use crate::config::{Format, RouteConfig, Slow};
-use crate::engine::pubsub::hub::CROWD;
+use crate::engine::pubsub::hub::LARGE_TOPIC;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::harness::Talks;
 use crate::engine::resume::cursor::EntryId;
@@ -42,7 +42,7 @@ fn counts(receipt: &Value) -> [u64; 4] {
 
 #[test]
 fn what_is_written_at_once_has_its_receipt_at_once() {
-    for clients in [0, 1, CROWD, CROWD + 1, 300] {
+    for clients in [0, 1, LARGE_TOPIC, LARGE_TOPIC + 1, 300] {
         let mut talks = talks(RouteConfig::default(), 1024);
         let bystander = talks.connect("bystander", &[]);
         crowd(&mut talks, clients);
@@ -72,7 +72,7 @@ fn copies_of_all_routes_are_counted_and_each_client_once() {
 
 #[test]
 fn a_receipt_waits_for_a_full_socket_and_no_longer_than_set() {
-    for clients in [3, CROWD + 3] {
+    for clients in [3, LARGE_TOPIC + 3] {
         let mut talks = talks(RouteConfig::default(), 1024);
         let all = crowd(&mut talks, clients);
         let queued = clients as u64;
@@ -98,7 +98,7 @@ fn a_receipt_waits_for_a_full_socket_and_no_longer_than_set() {
 
 #[test]
 fn who_is_gone_was_dropped_for() {
-    for clients in [2, CROWD + 2] {
+    for clients in [2, LARGE_TOPIC + 2] {
         let mut talks = talks(RouteConfig::default(), 1024);
         let all = crowd(&mut talks, clients);
         talks.narrow(all[0], Some(7));
@@ -202,7 +202,7 @@ fn receipts_say_what_far_ends_saw_from_seeds() {
         let frames_max = random.choose(&[3, 1024]);
         let mut talks = talks(RouteConfig { slow, ..RouteConfig::default() }, frames_max);
         talks.reactor.router.server.bounds.flush_clients_per_turn = random.choose(&[1, 20, 512]);
-        let clients = random.choose(&[1, 10, CROWD + 10]);
+        let clients = random.choose(&[1, 10, LARGE_TOPIC + 10]);
         let all = crowd(&mut talks, clients);
         let mut told = Vec::new();
         let mut published = 0;

@@ -322,7 +322,7 @@ impl World {
             "seed {seed}: what is unfinished is summed up wrongly"
         );
         assert_eq!(server.places.handshakes.len(), handshakes, "seed {seed}");
-        assert_eq!(server.hubs[0].memberships_len(), subscriptions, "seed {seed}");
+        assert_eq!(server.hubs[0].subscriptions_len(), subscriptions, "seed {seed}");
     }
 
     /// Repairs everything and lets all clients read; then a last message on each topic must reach all subscribers.
