@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     };
     let config = invocation.config;
     logger::start(config.log, log_style(&config));
+    warn(&invocation.warnings);
     match invocation.command {
         Command::Publish(publication) => publish(&config, &publication),
         Command::Subscribe(listening) => subscribe(&config, listening),
@@ -83,6 +84,11 @@ fn beside(own: Invocation) -> Result<Invocation, Problems> {
         _ => None,
     };
     pid.map_or(Ok(own), read_beside)
+}
+
+/// Names the settings that were given by their former names.
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
 }
 
 fn log_style(config: &Config) -> logger::LogStyle {
@@ -137,7 +143,11 @@ fn surroundings() -> std::io::Result<Environment> {
         supervisor: Supervisor::from_environment(variable, pid)?,
         listener: systemd::passed_listener(variable, pid)?,
         shell: shell(),
-        reread: Arc::new(|| read().map(|invocation| invocation.config).map_err(|all| all.0)),
+        reread: Arc::new(|| {
+            let invocation = read().map_err(|all| all.0)?;
+            warn(&invocation.warnings);
+            Ok(invocation.config)
+        }),
     })
 }
 

@@ -7,7 +7,7 @@ use lexopt::{Arg, Parser};
 use super::command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
 use super::commands::{COMMANDS, Row, Verb, listed};
 use super::completions::Shell;
-use super::setting::Setting;
+use super::setting::Named;
 use super::table;
 use super::value::{Value, is_truth, parse_duration, quote};
 use crate::manual::CHAPTERS;
@@ -24,7 +24,7 @@ pub(super) struct Line {
     pub(super) command: Option<Command>,
     /// `--config`.
     pub(super) config_file: Option<OsString>,
-    pub(super) settings: Vec<(&'static Setting, Value)>,
+    pub(super) settings: Vec<(Named, Value)>,
     pub(super) problems: Vec<String>,
 }
 
@@ -182,7 +182,7 @@ impl Line {
                 self.problems.push(misplaced(row, flag));
                 return skip_value(parser);
             }
-            (None, Some(setting)) if setting.is_switch() => Ok(switch(parser)),
+            (None, Some(named)) if named.setting.is_switch() => Ok(switch(parser)),
             _ => parser.value(),
         };
         let Ok(value) = value else {

@@ -1,28 +1,30 @@
-//! The configuration while the sources are being merged: what was said, by whom, and what is wrong with it.
+//! The settings while their sources are merged: each value with its source, and every problem.
 
 use std::collections::BTreeMap;
 
-use super::setting::{Apply, Setting};
+use super::setting::{Apply, Named, Setting};
 use super::table;
 use super::value::Value;
 use super::{Config, RouteConfig};
 
-/// Later sources overwrite earlier ones, so the order of the calls is the precedence.
+/// Settings that are not complete yet. Later sources overwrite earlier ones, so the order of the calls is the precedence.
 #[derive(Default)]
 pub(super) struct Draft {
-    /// The defaults, overwritten by what was said. `routes` holds just the default route.
+    /// The defaults, overwritten by the values that were given. `routes` holds just the default route.
     pub(super) config: Config,
-    /// Each key that was given, well or badly, with its last source: `oneloop.toml:3`, `--listen`.
+    /// Each key that was given, well or badly, as it was written, with its last source: `oneloop.toml:3`, `--listen`.
     pub(super) said: BTreeMap<&'static str, String>,
     /// The file names given for the keys that take one: only the last of each is read.
     pub(super) files: BTreeMap<&'static str, String>,
     /// The `[[route]]` tables, each with its source.
     pub(super) routes: Vec<(RouteConfig, String)>,
-    /// One message for each thing that is wrong.
+    /// A message for each problem.
     pub(super) problems: Vec<String>,
+    /// A message for each former name.
+    pub(super) warnings: Vec<String>,
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     File { name: &'a str, line: usize },
@@ -31,27 +33,33 @@ pub(super) enum Source<'a> {
 }
 
 impl Source<'_> {
-    fn name(&self, setting: &Setting) -> String {
+    fn name(&self, named: Named) -> String {
         match self {
             Source::File { name, line } => format!("{name}:{line}"),
-            Source::Variable => setting.variable(),
-            Source::Flag => setting.flag(),
+            Source::Variable => named.variable(),
+            Source::Flag => named.flag(),
         }
     }
 }
 
 impl Draft {
-    /// Takes one value; whatever is wrong with it becomes a problem.
-    pub(super) fn take(&mut self, setting: &'static Setting, value: Value, source: Source) {
-        let source_name = source.name(setting);
+    /// Takes a value; a value that is refused becomes a problem.
+    pub(super) fn take(&mut self, named: impl Into<Named>, value: Value, source: Source) {
+        let named = named.into();
+        let (setting, source_name) = (named.setting, source.name(named));
         if setting.is_variable_only() && !matches!(source, Source::Variable) {
             return self.refuse_secret(setting, &source_name);
         }
-        let refusal = self.set(setting, value).err();
-        if let Some(reason) = refusal {
-            self.problems.push(message(setting, setting.key, &source_name, &reason));
+        if named.is_former() {
+            self.warnings.push(format!(
+                "{} ({source_name}) is called {} now; the next version will not know the old name",
+                named.key, setting.key
+            ));
         }
-        self.said.insert(setting.key, source_name);
+        if let Err(reason) = self.set(setting, &value) {
+            self.problems.push(message(setting, named.key, &source_name, &reason));
+        }
+        self.said.insert(named.key, source_name);
     }
 
     /// Takes one key of a `[[route]]` table.
@@ -62,26 +70,33 @@ impl Draft {
         value: Value,
         source: Source,
     ) {
-        let Apply::Route { set, .. } = setting.apply else { return };
-        if let Err(reason) = set(route, &value) {
+        let Apply::Route { field, .. } = setting.apply else { return };
+        if let Err(reason) = field.set(route, &value) {
             let key = format!("route.{}", setting.key);
-            self.problems.push(message(setting, &key, &source.name(setting), &reason));
+            self.problems.push(message(setting, &key, &source.name(setting.into()), &reason));
         }
     }
 
-    /// The key and the source of what was said about it: `redis (--redis)`.
+    /// The key and the source of a setting: `redis (--redis)`.
     pub(super) fn label(&self, key: &str) -> String {
-        match self.said.get(key) {
-            Some(source) => format!("{key} ({source})"),
+        match self.given(key) {
+            Some((key, source)) => format!("{key} ({source})"),
             None => key.to_owned(),
         }
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
-        self.said.contains_key(key)
+        self.given(key).is_some()
     }
 
-    fn set(&mut self, setting: &'static Setting, value: Value) -> Result<(), String> {
+    /// The key under which a setting was given, its own or its former one, and the source.
+    fn given(&self, key: &str) -> Option<(&'static str, &str)> {
+        let former = table::by_key(key).map_or("", |named| named.setting.former);
+        let found = [key, former].into_iter().find_map(|key| self.said.get_key_value(key));
+        found.map(|(key, source)| (*key, source.as_str()))
+    }
+
+    fn set(&mut self, setting: &'static Setting, value: &Value) -> Result<(), String> {
         match &setting.apply {
             Apply::Number { sized, minimum, maximum, place, .. } => {
                 let number = value.number(*sized)?;
@@ -93,10 +108,12 @@ impl Draft {
                     _ => Err(format!("{} is out of bounds", value.seen())),
                 }
             }
-            Apply::Text { set, .. } => set(&mut self.config, &value),
-            Apply::Route { set, .. } => {
+            Apply::Text { field, .. } | Apply::Variable { field, .. } => {
+                field.set(&mut self.config, value)
+            }
+            Apply::Route { field, .. } => {
                 let route = self.config.routes.first_mut().expect("a draft has its default route");
-                set(route, &value)
+                field.set(route, value)
             }
             Apply::File { .. } => {
                 let name = match value.text()? {
@@ -106,7 +123,6 @@ impl Draft {
                 self.files.insert(setting.key, name);
                 Ok(())
             }
-            Apply::Variable { set, .. } => set(&mut self.config, value.into_bytes()?),
         }
     }
 

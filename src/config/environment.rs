@@ -15,7 +15,7 @@ pub(super) fn own_variables(
 ) -> Vec<(String, OsString)> {
     let named = vars.into_iter().map(|(name, value)| (name.to_string_lossy().into_owned(), value));
     let is_meant = |name: &str, value: &OsStr| match table::by_variable(name) {
-        Some(setting) => !value.is_empty() || setting.is_variable_only(),
+        Some(named) => !value.is_empty() || named.setting.is_variable_only(),
         None => name.starts_with(PREFIX) && !value.is_empty() && !is_service_link(name, value),
     };
     let mut own: Vec<_> = named.filter(|(name, value)| is_meant(name, value)).collect();

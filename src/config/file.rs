@@ -77,8 +77,8 @@ impl Reader<'_> {
             let inner = format!("{key}.");
             if key == "route" {
                 self.take_routes(draft, line, value.get_ref());
-            } else if let Some(setting) = table::by_key(&key) {
-                draft.take(setting, convert(value.get_ref()), self.at(line));
+            } else if let Some(named) = table::by_key(&key) {
+                draft.take(named, convert(value.get_ref()), self.at(line));
             } else if table::all().any(|setting| setting.key.starts_with(&inner)) {
                 match value.get_ref() {
                     DeValue::Table(table) => self.take_table(draft, &inner, table),

@@ -278,43 +278,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Leaves out the keys: a private one may have been named by mistake.
-impl fmt::Debug for Jwt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Jwt")
-            .field("user_claim", &self.user_claim)
-            .field("audience", &self.audience)
-            .field("issuer", &self.issuer)
-            .field("cookie", &self.cookie)
-            .field("leeway_seconds", &self.leeway_seconds)
-            .field("algorithms", &self.algorithms)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Leaves out `redis`: the URL may hold a password.
+/// Shows each setting but those that may be secrets, and the routes.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("listen", &self.listen)
-            .field("proxies", &self.proxies)
-            .field("proxy_protocol", &self.proxy_protocol)
-            .field("publishers", &self.publishers)
-            .field("prefix", &self.prefix)
-            .field("patterns", &self.patterns)
-            .field("control", &self.control)
-            .field("receipts", &self.receipts)
-            .field("streams", &self.streams)
-            .field("admin", &self.admin)
-            .field("client_script", &self.client_script)
-            .field("page", &self.page)
-            .field("events", &self.events)
-            .field("jwt", &self.jwt)
-            .field("routes", &self.routes)
-            .field("bounds", &self.bounds)
-            .field("log", &self.log)
-            .field("log_format", &self.log_format)
-            .finish_non_exhaustive()
+        let mut config = self.clone();
+        let shown = table::all().filter_map(|row| Some((row.key, row.shown(&mut config)?)));
+        f.debug_map().entries(shown).entry(&"routes", &self.routes).finish()
     }
 }
 

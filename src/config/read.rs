@@ -18,6 +18,8 @@ pub struct Invocation {
     pub command: Command,
     /// The default for [`Command::Help`], [`Command::Version`] and [`Command::Print`].
     pub config: Config,
+    /// A line for each setting that was given by its former name.
+    pub warnings: Vec<String>,
 }
 
 /// Everything that is wrong, one message each; none of them shows a secret.
@@ -66,7 +68,7 @@ fn read_line(
     vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Problems> {
     if let Some(command @ (Command::Help | Command::Version)) = line.command {
-        return Ok(Invocation { command, config: Config::default() });
+        return Ok(Invocation { command, config: Config::default(), warnings: Vec::new() });
     }
     if let Some(Command::Print(paper)) = &mut line.command {
         if let Artifact::Service { config, drain_seconds } = paper {
@@ -101,7 +103,7 @@ fn read_line(
     finish(draft, line.command)
 }
 
-fn finish(draft: Draft, command: Option<Command>) -> Result<Invocation, Problems> {
+fn finish(mut draft: Draft, command: Option<Command>) -> Result<Invocation, Problems> {
     let is_token = matches!(command, Some(Command::Token { .. }));
     let task = match command {
         Some(Command::Serve { .. } | Command::Doctor(_)) => Task::Serve,
@@ -109,6 +111,7 @@ fn finish(draft: Draft, command: Option<Command>) -> Result<Invocation, Problems
         _ => Task::Sign,
     };
     let lacks_secret = !draft.has("jwt.secret") && !draft.has("jwt.secret_file");
+    let warnings = std::mem::take(&mut draft.warnings);
     let (config, mut problems) = draft.settle(task);
     if is_token && lacks_secret {
         problems.push(
@@ -118,7 +121,7 @@ fn finish(draft: Draft, command: Option<Command>) -> Result<Invocation, Problems
         );
     }
     match command {
-        Some(command) if problems.is_empty() => Ok(Invocation { command, config }),
+        Some(command) if problems.is_empty() => Ok(Invocation { command, config, warnings }),
         _ => Err(Problems(problems)),
     }
 }
@@ -140,7 +143,7 @@ fn told_drain_seconds(
 fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
     for (name, value) in variables {
         match table::by_variable(&name) {
-            Some(setting) => draft.take(setting, value.into(), Source::Variable),
+            Some(named) => draft.take(named, value.into(), Source::Variable),
             None => {
                 let known = table::all().map(|setting| setting.variable());
                 let meant = suggestion("", &name, known.chain(["ONELOOP_CONFIG".to_owned()]));

@@ -6,41 +6,21 @@ use super::value::{Value, quote};
 use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, Slow};
 use crate::engine::redis::sink::Sink;
 
-pub(super) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
-    *place = value?;
-    Ok(())
+/// The bytes of a file that is parsed elsewhere.
+pub(super) fn contents(value: &Value) -> Result<Option<Vec<u8>>, String> {
+    value.bytes().map(Some)
 }
 
-pub(super) fn some(place: &mut Option<Vec<u8>>, bytes: Vec<u8>) -> Result<(), String> {
-    *place = Some(bytes);
-    Ok(())
-}
-
-pub(super) fn set_secret(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
-    put(&mut config.jwt.secret, signing_secret(bytes).map(Some))
-}
-
-pub(super) fn set_previous_secret(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
-    put(&mut config.jwt.previous_secret, signing_secret(bytes).map(Some))
-}
-
-pub(super) fn set_publishers_password(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
-    if bytes.is_empty() {
-        return Err("the password is empty; leave it out instead".to_owned());
+pub(super) fn password(value: &Value) -> Result<Option<Secret>, String> {
+    let bytes = value.bytes()?;
+    match bytes.is_empty() {
+        true => Err("the password is empty; leave it out instead".to_owned()),
+        false => Ok(Some(Secret::new(bytes))),
     }
-    config.publishers_password = Some(Secret::new(bytes));
-    Ok(())
 }
 
-pub(super) fn set_cursor_key(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
-    put(&mut config.cursor_key, signing_secret(bytes).map(Some))
-}
-
-pub(super) fn set_previous_cursor_key(config: &mut Config, bytes: Vec<u8>) -> Result<(), String> {
-    put(&mut config.previous_cursor_key, signing_secret(bytes).map(Some))
-}
-
-fn signing_secret(bytes: Vec<u8>) -> Result<Secret, String> {
+pub(super) fn signing_secret(value: &Value) -> Result<Option<Secret>, String> {
+    let bytes = value.bytes()?;
     let (length, least) = (bytes.len(), Jwt::SECRET_BYTES_MIN);
     if length < least {
         let advice = "make one with: openssl rand -base64 48";
@@ -49,7 +29,7 @@ fn signing_secret(bytes: Vec<u8>) -> Result<Secret, String> {
         }
         return Err(format!("the secret has {length} bytes and needs at least {least}; {advice}"));
     }
-    Ok(Secret::new(bytes))
+    Ok(Some(Secret::new(bytes)))
 }
 
 pub(super) fn proxies(value: &Value) -> Result<Proxies, String> {
@@ -69,14 +49,14 @@ pub(super) fn proxy_protocol(value: &Value) -> Result<bool, String> {
 }
 
 /// The scheme alone is judged here. The URL may hold a password, so no reason quotes it.
-pub(super) fn redis_url(value: &Value) -> Result<String, String> {
+pub(super) fn redis_url(value: &Value) -> Result<Option<String>, String> {
     let Value::Text(url) = value else {
         return Err(value.is_not("text"));
     };
     // `unix:/path` is a URL too, without the two slashes.
     let (scheme, _) = url.split_once(':').unwrap_or_default();
     match scheme.to_ascii_lowercase().as_str() {
-        "redis" | "valkey" | "unix" | "redis+unix" | "valkey+unix" => Ok(url.clone()),
+        "redis" | "valkey" | "unix" | "redis+unix" | "valkey+unix" => Ok(Some(url.clone())),
         "rediss" | "valkeys" => Err("TLS to Redis is not supported yet; put stunnel in front \
             and name its plain port, or use a unix socket"
             .to_owned()),
@@ -304,7 +284,7 @@ mod tests {
             ("topics", "a,,b", r#""a,,b" has an empty entry"#),
         ];
         for (key, text, wanted) in table {
-            let setting = table::by_key(key).expect("a row");
+            let setting = table::by_key(key).expect("a row").setting;
             let mut draft = Draft::default();
             draft.take(setting, Value::Text(text.to_owned()), Source::Flag);
             let found = draft.problems.join("\n");
@@ -322,10 +302,11 @@ mod tests {
 
     #[test]
     fn a_secret_has_at_least_32_bytes() {
-        let told = signing_secret(b"hunter2".to_vec()).expect_err("7 bytes are too few");
+        let secret = |bytes: &[u8]| signing_secret(&Value::Bytes(bytes.to_vec()));
+        let told = secret(b"hunter2").expect_err("7 bytes are too few");
         let wanted = "has 7 bytes and needs at least 32; make one with: openssl rand -base64 48";
         assert!(told.contains(wanted) && !told.contains("hunter2"), "{told}");
-        assert!(signing_secret(vec![0; 31]).is_err() && signing_secret(vec![0; 32]).is_ok());
-        assert!(set_publishers_password(&mut Config::default(), Vec::new()).is_err());
+        assert!(secret(&[0; 31]).is_err() && secret(&[0; 32]).is_ok());
+        assert!(password(&Value::Bytes(Vec::new())).is_err());
     }
 }

@@ -1,4 +1,6 @@
-//! What a row of the table is: a key, the two names that follow from it, the way its value is applied.
+//! A row of the table: a key, the two names that follow from it, the place of its value, and when a change takes effect.
+
+use std::fmt::Debug;
 
 use super::value::{TRUTH, Value};
 use super::{Config, RouteConfig};
@@ -6,55 +8,85 @@ use super::{Config, RouteConfig};
 pub(super) const MIB: u64 = 1 << 20;
 const SECRET_FILE: &str = "a file; one newline at its end is cut";
 
-/// One row.
+/// A row.
 pub(super) struct Setting {
     /// The key in the TOML file, with its table: `jwt.secret_file`. It gives the other two names:
     /// `--jwt-secret-file` and `ONELOOP_JWT_SECRET_FILE`.
     pub(super) key: &'static str,
-    /// What it does, in a line.
+    /// The key before it was renamed, still accepted with a warning; empty: it had no other.
+    pub(super) former: &'static str,
+    /// Its effect, in a line.
     pub(super) about: &'static str,
+    pub(super) effect: Effect,
     pub(super) apply: Apply,
 }
 
-/// How a value gets into the configuration; each reason for a refusal says what was seen.
+/// When a running server that reads its settings again takes over a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// At once.
+    Live,
+    /// At once, if tokens are checked with a key of the settings before and after. A server that made up its own secret has shown
+    /// its token to nobody but its own page, so the first key takes a restart, as the last one does.
+    LiveWithKey,
+    /// After a restart: the setting sized something when the server started, or is part of a connection.
+    Restart,
+}
+
+/// The way from a value to its field; each reason for a refusal says what was seen.
 pub(super) enum Apply {
-    /// A whole number between two bounds; `zero` says what 0 means where it is no number.
-    Number {
-        sized: bool,
-        minimum: u64,
-        maximum: u64,
-        zero: &'static str,
-        place: Place,
-    },
+    /// A whole number between two bounds; `zero` is the meaning of 0 where 0 is not a number.
+    Number { sized: bool, minimum: u64, maximum: u64, zero: &'static str, place: Place },
     Text {
         default: &'static str,
         allowed: &'static str,
-        set: Set<Config>,
-    },
-    /// One key of `[[route]]`, or of the one default route.
-    Route {
-        default: &'static str,
-        allowed: &'static str,
-        set: Set<RouteConfig>,
-    },
-    /// The name of a file; its contents are set. No message names the file or its contents if `hidden`,
-    /// because what stands here by mistake may be the secret itself.
-    File {
+        field: &'static dyn Field<Config>,
+        /// Debug output and logs must not show the value.
         hidden: bool,
-        allowed: &'static str,
-        set: SetBytes,
     },
-    /// A secret itself: it comes by a variable only, since flags show in `ps` and files get committed.
-    Variable {
-        allowed: &'static str,
-        set: SetBytes,
-    },
+    /// A key of `[[route]]`, or of the one default route.
+    Route { default: &'static str, allowed: &'static str, field: &'static dyn Field<RouteConfig> },
+    /// The name of a file, whose contents are set. If `hidden`, no message shows the name or the contents: a secret may have been
+    /// given in place of the name.
+    File { hidden: bool, allowed: &'static str, field: &'static dyn Field<Config> },
+    /// A secret itself. It comes by a variable only, since flags show in `ps` and files get committed.
+    Variable { allowed: &'static str, field: &'static dyn Field<Config> },
 }
 
-type Set<T> = fn(&mut T, &Value) -> Result<(), String>;
-type SetBytes = fn(&mut Config, Vec<u8>) -> Result<(), String>;
+/// A field of the settings `S`, its type erased: it can be set, compared, copied and shown.
+pub(super) trait Field<S>: Sync {
+    fn set(&self, settings: &mut S, value: &Value) -> Result<(), String>;
+    fn differs(&self, settings: &mut S, newer: &mut S) -> bool;
+    fn copy(&self, settings: &mut S, newer: &mut S);
+    fn show(&self, settings: &mut S) -> String;
+}
 
-/// Where a number lives.
+/// A field of type `T`, and the reader of its values.
+pub(super) struct At<S, T> {
+    place: fn(&mut S) -> &mut T,
+    read: fn(&Value) -> Result<T, String>,
+}
+
+impl<S, T: Clone + Debug + PartialEq> Field<S> for At<S, T> {
+    fn set(&self, settings: &mut S, value: &Value) -> Result<(), String> {
+        *(self.place)(settings) = (self.read)(value)?;
+        Ok(())
+    }
+
+    fn differs(&self, settings: &mut S, newer: &mut S) -> bool {
+        (self.place)(settings) != (self.place)(newer)
+    }
+
+    fn copy(&self, settings: &mut S, newer: &mut S) {
+        (self.place)(settings).clone_from((self.place)(newer));
+    }
+
+    fn show(&self, settings: &mut S) -> String {
+        format!("{:?}", (self.place)(settings))
+    }
+}
+
+/// The field of a number.
 pub(super) enum Place {
     U32(fn(&mut Config) -> &mut u32),
     U64(fn(&mut Config) -> &mut u64),
@@ -64,24 +96,59 @@ use Place::{U32, U64, Usize};
 
 impl Setting {
     pub(super) fn flag(&self) -> String {
-        format!("--{}", self.key.replace(['.', '_'], "-"))
+        flag_of(self.key)
     }
 
     pub(super) fn variable(&self) -> String {
-        format!("ONELOOP_{}", self.key.replace('.', "_").to_uppercase())
+        variable_of(self.key)
     }
 
-    /// Whether a TOML file and a flag may give it too.
+    /// Makes the setting one whose change a running server takes over.
+    pub(super) const fn live(mut self) -> Setting {
+        self.effect = Effect::Live;
+        self
+    }
+
+    /// Makes the setting one of those that decide which tokens are good.
+    pub(super) const fn of_tokens(mut self) -> Setting {
+        self.effect = Effect::LiveWithKey;
+        self
+    }
+
+    /// Accepts the key that the setting had before.
+    pub(super) const fn formerly(mut self, former: &'static str) -> Setting {
+        self.former = former;
+        self
+    }
+
+    /// Keeps the value out of debug output: it may hold a password.
+    pub(super) const fn hidden(mut self) -> Setting {
+        if let Apply::Text { hidden, .. } = &mut self.apply {
+            *hidden = true;
+        }
+        self
+    }
+
+    /// The value in debug output; `None`: it may be a secret, or belongs to a route.
+    pub(super) fn shown(&self, config: &mut Config) -> Option<String> {
+        match &self.apply {
+            Apply::Number { place, .. } => Some(place.value(config).to_string()),
+            Apply::Text { field, hidden: false, .. } => Some(field.show(config)),
+            _ => None,
+        }
+    }
+
+    /// Returns whether only a variable may give it, and neither a TOML file nor a flag.
     pub(super) fn is_variable_only(&self) -> bool {
         matches!(self.apply, Apply::Variable { .. })
     }
 
-    /// Whether it is on or off.
+    /// Returns whether the value is on or off.
     pub(super) fn is_switch(&self) -> bool {
         matches!(self.apply, Apply::Text { allowed, .. } | Apply::Route { allowed, .. } if allowed == TRUTH)
     }
 
-    /// Whether it is a key of `[[route]]`.
+    /// Returns whether the setting is a key of `[[route]]`.
     pub(super) fn is_of_route(&self) -> bool {
         matches!(self.apply, Apply::Route { .. })
     }
@@ -97,7 +164,7 @@ impl Setting {
         }
     }
 
-    /// What it takes, as words or bounds.
+    /// The values that it takes, as words or bounds.
     pub(super) fn allowed_text(&self) -> String {
         match &self.apply {
             Apply::Number { sized, minimum, maximum, zero, .. } => {
@@ -112,6 +179,41 @@ impl Setting {
             | Apply::File { allowed, .. }
             | Apply::Variable { allowed, .. } => (*allowed).to_owned(),
         }
+    }
+}
+
+pub(super) fn flag_of(key: &str) -> String {
+    format!("--{}", key.replace(['.', '_'], "-"))
+}
+
+pub(super) fn variable_of(key: &str) -> String {
+    format!("ONELOOP_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// A setting by the name that a source gave it: its own, or its former one.
+#[derive(Clone, Copy)]
+pub(super) struct Named {
+    pub(super) setting: &'static Setting,
+    pub(super) key: &'static str,
+}
+
+impl From<&'static Setting> for Named {
+    fn from(setting: &'static Setting) -> Named {
+        Named { setting, key: setting.key }
+    }
+}
+
+impl Named {
+    pub(super) fn is_former(&self) -> bool {
+        self.key != self.setting.key
+    }
+
+    pub(super) fn flag(&self) -> String {
+        flag_of(self.key)
+    }
+
+    pub(super) fn variable(&self) -> String {
+        variable_of(self.key)
     }
 }
 
@@ -146,14 +248,34 @@ fn write_number(number: u64, sized: bool) -> String {
     }
 }
 
+const fn row(key: &'static str, about: &'static str, apply: Apply) -> Setting {
+    Setting { key, former: "", about, effect: Effect::Restart, apply }
+}
+
+/// The field of a row, and the reader of its values.
+pub(super) const fn at<T>(
+    place: fn(&mut Config) -> &mut T,
+    read: fn(&Value) -> Result<T, String>,
+) -> At<Config, T> {
+    At { place, read }
+}
+
+/// The same for a key of a route.
+pub(super) const fn at_route<T>(
+    place: fn(&mut RouteConfig) -> &mut T,
+    read: fn(&Value) -> Result<T, String>,
+) -> At<RouteConfig, T> {
+    At { place, read }
+}
+
 pub(super) const fn text(
     key: &'static str,
     about: &'static str,
     default: &'static str,
     allowed: &'static str,
-    set: Set<Config>,
+    field: &'static dyn Field<Config>,
 ) -> Setting {
-    Setting { key, about, apply: Apply::Text { default, allowed, set } }
+    row(key, about, Apply::Text { default, allowed, field, hidden: false })
 }
 
 pub(super) const fn route(
@@ -161,9 +283,9 @@ pub(super) const fn route(
     about: &'static str,
     default: &'static str,
     allowed: &'static str,
-    set: Set<RouteConfig>,
+    field: &'static dyn Field<RouteConfig>,
 ) -> Setting {
-    Setting { key, about, apply: Apply::Route { default, allowed, set } }
+    row(key, about, Apply::Route { default, allowed, field })
 }
 
 pub(super) const fn number(
@@ -174,7 +296,7 @@ pub(super) const fn number(
     zero: &'static str,
     place: Place,
 ) -> Setting {
-    Setting { key, about, apply: Apply::Number { sized: false, minimum, maximum, zero, place } }
+    row(key, about, Apply::Number { sized: false, minimum, maximum, zero, place })
 }
 
 /// A number of bytes.
@@ -185,7 +307,7 @@ pub(super) const fn size(
     maximum: u64,
     place: Place,
 ) -> Setting {
-    Setting { key, about, apply: Apply::Number { sized: true, minimum, maximum, zero: "", place } }
+    row(key, about, Apply::Number { sized: true, minimum, maximum, zero: "", place })
 }
 
 /// A number of bytes, or 0: no bound.
@@ -195,28 +317,31 @@ pub(super) const fn size_or_off(
     maximum: u64,
     place: Place,
 ) -> Setting {
-    let apply = Apply::Number { sized: true, minimum: 0, maximum, zero: "off", place };
-    Setting { key, about, apply }
+    row(key, about, Apply::Number { sized: true, minimum: 0, maximum, zero: "off", place })
 }
 
 pub(super) const fn file(
     key: &'static str,
     about: &'static str,
     allowed: &'static str,
-    set: SetBytes,
+    field: &'static dyn Field<Config>,
 ) -> Setting {
-    Setting { key, about, apply: Apply::File { hidden: false, allowed, set } }
+    row(key, about, Apply::File { hidden: false, allowed, field })
 }
 
-pub(super) const fn secret_file(key: &'static str, about: &'static str, set: SetBytes) -> Setting {
-    Setting { key, about, apply: Apply::File { hidden: true, allowed: SECRET_FILE, set } }
+pub(super) const fn secret_file(
+    key: &'static str,
+    about: &'static str,
+    field: &'static dyn Field<Config>,
+) -> Setting {
+    row(key, about, Apply::File { hidden: true, allowed: SECRET_FILE, field })
 }
 
 pub(super) const fn secret(
     key: &'static str,
     about: &'static str,
     allowed: &'static str,
-    set: SetBytes,
+    field: &'static dyn Field<Config>,
 ) -> Setting {
-    Setting { key, about, apply: Apply::Variable { allowed, set } }
+    row(key, about, Apply::Variable { allowed, field })
 }

@@ -9,6 +9,7 @@ use super::draft::Draft;
 use super::file::read_file;
 use super::setting::Apply;
 use super::table;
+use super::value::Value;
 use crate::engine::origin::Origins;
 use crate::engine::redis::sink::Sink;
 
@@ -52,8 +53,18 @@ impl Draft {
         (self.config, self.problems)
     }
 
-    /// Two settings for one thing: which of them wins would be a guess.
+    /// Refuses two settings for one thing: which of them wins would be a guess.
     fn check_collisions(&mut self) {
+        for setting in table::all() {
+            if let [Some(former), Some(own)] =
+                [setting.former, setting.key].map(|key| self.said.get(key))
+            {
+                self.problems.push(format!(
+                    "{} ({former}) and {} ({own}) are two names of one setting: keep {}",
+                    setting.former, setting.key, setting.key
+                ));
+            }
+        }
         for (one, other) in [
             ("jwt.secret", "jwt.secret_file"),
             ("jwt.previous_secret", "jwt.previous_secret_file"),
@@ -83,14 +94,16 @@ impl Draft {
             if !is_needed {
                 continue;
             }
-            let Some(Apply::File { hidden, set, .. }) = table::by_key(key).map(|s| &s.apply) else {
+            let Some(Apply::File { hidden, field, .. }) =
+                table::by_key(key).map(|named| &named.setting.apply)
+            else {
                 unreachable!("only rows that name a file put one here");
             };
             let set_bytes = |mut bytes: Vec<u8>| {
                 if *hidden {
                     cut_newline(&mut bytes);
                 }
-                set(&mut self.config, bytes)
+                field.set(&mut self.config, &Value::Bytes(bytes))
             };
             if let Err(reason) = read_file(&name, KEY_BYTES_MAX).and_then(set_bytes) {
                 let label = self.label(key);
@@ -327,7 +340,6 @@ fn cut_newline(bytes: &mut Vec<u8>) {
 mod tests {
     use super::super::draft::Source;
     use super::super::file::take_toml;
-    use super::super::value::Value;
     use super::*;
 
     /// What is wrong with a file of this text beside these secrets, given as variables.
@@ -335,7 +347,7 @@ mod tests {
         let mut draft = Draft::default();
         assert!(take_toml(&mut draft, "t.toml", toml));
         for key in secrets {
-            let setting = table::by_key(key).expect("a row");
+            let setting = table::by_key(key).expect("a row").setting;
             draft.take(setting, Value::Text("x".repeat(32)), Source::Variable);
         }
         draft.settle(Task::Serve).1

@@ -27,7 +27,7 @@ pub(super) enum Value {
     Truth(bool),
     /// A TOML array of strings.
     List(Vec<String>),
-    /// A variable or a flag that is not UTF-8; only a secret may be that.
+    /// The contents of a file, or a variable or a flag that is not UTF-8, which only a secret may be.
     Bytes(Vec<u8>),
     /// Some TOML that no setting takes, in words.
     Unfit(&'static str),
@@ -61,10 +61,10 @@ impl Value {
         }
     }
 
-    pub(super) fn into_bytes(self) -> Result<Vec<u8>, String> {
+    pub(super) fn bytes(&self) -> Result<Vec<u8>, String> {
         match self {
-            Value::Text(text) => Ok(text.into_bytes()),
-            Value::Bytes(bytes) => Ok(bytes),
+            Value::Text(text) => Ok(text.clone().into_bytes()),
+            Value::Bytes(bytes) => Ok(bytes.clone()),
             _ => Err(self.is_not("text")),
         }
     }
