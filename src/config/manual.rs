@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::commands::COMMANDS;
-use super::setting::Setting;
+use super::setting::{Effect, Setting};
 use super::table;
 use crate::manual::CHAPTERS;
 
@@ -67,17 +67,29 @@ pub fn help() -> String {
 /// Returns the manual's table of settings, as Markdown.
 pub fn settings_markdown() -> String {
     let mut text = String::from(
-        "| setting | flag | default | allowed | what it does |\n|---|---|---|---|---|\n",
+        "| setting | flag | default | allowed | a change counts | what it does |\n|---|---|---|---|---|---|\n",
     );
     for setting in table::all() {
         let (name, flag) = match setting.is_variable_only() {
             true => (setting.variable(), "none".to_owned()),
             false => (setting.key.to_owned(), format!("`{}`", setting.flag())),
         };
+        let effect = match setting.effect {
+            Effect::Live => "at once",
+            Effect::LiveWithKey => "at once, unless it is the first key or the last",
+            Effect::Restart => "after a restart",
+        };
+        let former = match setting.former {
+            "" => String::new(),
+            former => format!(" (formerly {})", escape(former)),
+        };
         let cells = [setting.default_text(), setting.allowed_text(), setting.about.to_owned()];
         let [default, allowed, about] = cells.map(|cell| escape(&cell));
-        writeln!(text, "| `{name}` | {flag} | {default} | {allowed} | {about} |")
-            .expect("a String takes all");
+        writeln!(
+            text,
+            "| `{name}` | {flag} | {default} | {allowed} | {effect} | {about}{former} |"
+        )
+        .expect("a String takes all");
     }
     text
 }
@@ -117,7 +129,7 @@ mod tests {
         assert_eq!(markdown.lines().count(), 2 + table::all().count());
         for line in markdown.lines() {
             let bars = line.replace("\\|", "").matches('|').count();
-            assert_eq!(bars, 6, "{line}");
+            assert_eq!(bars, 7, "{line}");
         }
     }
 

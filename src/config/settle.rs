@@ -380,7 +380,7 @@ mod tests {
             ("publishers = 'off'", &[], "publishers (t.toml:1) is off and redis is not set"),
             ("receipts = 'r'", &[], "receipts (t.toml:1) needs a Redis: set redis"),
             ("redis = 'redis://h'\nreceipts = 'pub.r'", &[], "receipts (t.toml:2) begins with the prefix \"pub.\""),
-            ("redis = 'redis://h'\nreceipts = 'r'\nctl = 'r'", &[], "receipts (t.toml:2) is the channel of orders as well"),
+            ("redis = 'redis://h'\nreceipts = 'r'\ncontrol = 'r'", &[], "receipts (t.toml:2) is the channel of orders as well"),
             ("origins = ['*']\njwt.cookie = 'jwt'", &[], "jwt.cookie (t.toml:2) and origins (t.toml:1) = *: browsers send a cookie along"),
             ("jwt.cookie = 'jwt'\n[[route]]\n[[route]]\npath = '/a'\norigins = ['*']", &[], "jwt.cookie (t.toml:1) and origins of [[route]] \"/a\" = *: "),
             ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),

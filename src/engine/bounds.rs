@@ -38,13 +38,13 @@ pub struct Bounds {
     pub stalled_seconds: u32,
     /// Bytes of unfinished input over all clients: heads, frames, fragmented messages. Above it, clients with more than half of
     /// an equal share are closed with 4003, the longest unfinished first.
-    pub unfinished_bytes_max: usize,
+    pub unfinished_total_bytes_max: usize,
     /// Bytes of all queued frames, each counted once, and of their places in the queues. Above it, the deepest backlogs of
     /// blocked clients are closed with 4000.
-    pub backlogs_bytes_max: usize,
+    pub backlog_total_bytes_max: usize,
     /// Bytes of all subscriptions, and of messages recorded during replays. Above it, the connections of the most expensive user
     /// are closed with 4003.
-    pub memberships_bytes_max: usize,
+    pub subscriptions_bytes_max: usize,
     /// Messages kept for returning clients; the oldest is dropped.
     pub history_messages_max: usize,
     /// Bytes of them; 0: none are kept.
@@ -123,9 +123,9 @@ impl Default for Bounds {
             backlog_bytes_max: 4 << 20,
             send_buffer_bytes: 128 << 10,
             stalled_seconds: 20,
-            unfinished_bytes_max: 48 << 20,
-            backlogs_bytes_max: 96 << 20,
-            memberships_bytes_max: 32 << 20,
+            unfinished_total_bytes_max: 48 << 20,
+            backlog_total_bytes_max: 96 << 20,
+            subscriptions_bytes_max: 32 << 20,
             history_messages_max: 65_536,
             history_bytes_max: 8 << 20,
             replay_bytes_per_second_max: 128 << 20,

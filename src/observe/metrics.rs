@@ -98,13 +98,13 @@ pub struct Metrics {
     pub memory_exceeded: u64,
     /// Clients closed for it.
     pub memory_shed: u64,
-    /// Clients closed above `unfinished_bytes_max`.
+    /// Clients closed above `unfinished_total_bytes_max`.
     pub unfinished_shed: u64,
-    /// Clients closed above `memberships_bytes_max`.
+    /// Clients closed above `subscriptions_bytes_max`.
     pub memberships_shed: u64,
     /// Clients closed because their sockets took nothing for `stalled_seconds`.
     pub stalled: u64,
-    /// Clients closed above `backlogs_bytes_max`.
+    /// Clients closed above `backlog_total_bytes_max`.
     pub backlogs_shed: u64,
     /// Times that all clients were looked at, to tell the operator who is owed most.
     pub backlog_walks: u64,
@@ -322,9 +322,9 @@ impl Metrics {
             ("reloads_refused_total", "Settings that were bad.", self.reloads_refused),
             ("memory_exceeded_total", "Times above memory_max.", self.memory_exceeded),
             ("memory_shed_total", "Clients closed for memory_max.", self.memory_shed),
-            ("unfinished_shed_total", "For unfinished_bytes_max.", self.unfinished_shed),
-            ("backlogs_shed_total", "For backlogs_bytes_max.", self.backlogs_shed),
-            ("memberships_shed_total", "For memberships_bytes_max.", self.memberships_shed),
+            ("unfinished_shed_total", "For unfinished_total_bytes_max.", self.unfinished_shed),
+            ("backlogs_shed_total", "For backlog_total_bytes_max.", self.backlogs_shed),
+            ("memberships_shed_total", "For subscriptions_bytes_max.", self.memberships_shed),
             ("stalled_total", "For stalled_seconds.", self.stalled),
             ("backlog_walks_total", "Looks at all for /clients.", self.backlog_walks),
             ("resumes_total", "Clients that came back in time.", self.resumes),

@@ -93,9 +93,9 @@ fn memory(report: &mut Report, bounds: &Bounds, clients: u64) {
     };
     // Whoever answers at `admin` may say any number of descriptors.
     let clients = clients.min(u64::from(u32::MAX));
-    let held = bounds.unfinished_bytes_max
-        + bounds.backlogs_bytes_max
-        + bounds.memberships_bytes_max
+    let held = bounds.unfinished_total_bytes_max
+        + bounds.backlog_total_bytes_max
+        + bounds.subscriptions_bytes_max
         + bounds.history_bytes_max;
     let (held, sockets) = (START_BYTES + held as u64, clients * SOCKET_BYTES);
     let ceiling = if bounds.memory_max == 0 { u64::MAX } else { bounds.memory_max as u64 };
@@ -234,7 +234,7 @@ mod tests {
             "{worst}"
         );
         assert!(found(set(), 1).starts_with("ok "));
-        let held = Bounds { backlogs_bytes_max: 1 << 50, ..set() };
+        let held = Bounds { backlog_total_bytes_max: 1 << 50, ..set() };
         assert!(found(held.clone(), 1).contains("mend: memory_max = "));
         assert!(found(Bounds { memory_max: 1 << 20, ..held }, 1).starts_with("ok "));
     }

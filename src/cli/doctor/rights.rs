@@ -161,7 +161,7 @@ mod tests {
             "s",
             "--receipts",
             "r",
-            "--ctl",
+            "--control",
             "c",
             "--upstream",
             "stream:up",

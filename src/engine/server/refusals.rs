@@ -50,7 +50,7 @@ pub(super) fn advice(close: &Close, bounds: &Bounds) -> String {
         4002 => "its token has expired".into(),
         4003 => format!(
             "a bound was hit: commands_per_second_max ({}), clients_per_user_max ({}), memory_max, \
-             memberships_bytes_max or unfinished_bytes_max; the counters of /metrics say which",
+             subscriptions_bytes_max or unfinished_total_bytes_max; the counters of /metrics say which",
             bounds.commands_per_second_max, bounds.clients_per_user_max
         ),
         4004 => {

@@ -21,7 +21,7 @@ use total_limits::TotalLimits;
 /// Milliseconds after which a client that was closed at a limit may come back.
 const RETRY_MILLIS: u64 = 5000;
 
-/// The limits `memory_max`, `unfinished_bytes_max`, `backlogs_bytes_max` and `memberships_bytes_max`.
+/// The limits `memory_max`, `unfinished_total_bytes_max`, `backlog_total_bytes_max` and `subscriptions_bytes_max`.
 pub struct Overload {
     memory: MemoryLimit,
     totals: TotalLimits,

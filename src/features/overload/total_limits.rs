@@ -1,4 +1,4 @@
-//! Limits on sums over all clients: `unfinished_bytes_max`, `backlogs_bytes_max` and `memberships_bytes_max`.
+//! Limits on sums over all clients: `unfinished_total_bytes_max`, `backlog_total_bytes_max` and `subscriptions_bytes_max`.
 //!
 //! A limit on each client is none on many: 20,000 clients that leave 64 KiB of a message unfinished hold 1.3 GB. The sums are
 //! kept as they change, so a look at them costs nothing; all clients are visited only above a limit. An eighth of the limit is
@@ -31,20 +31,22 @@ struct TotalLimit {
 
 const TOTAL_LIMITS: [TotalLimit; 3] = [
     TotalLimit {
-        setting: "unfinished_bytes_max",
-        max: |server| server.bounds().unfinished_bytes_max,
+        setting: "unfinished_total_bytes_max",
+        max: |server| server.bounds().unfinished_total_bytes_max,
         held: |server| server.clients.unfinished_bytes,
         order: longest_unfinished,
         close: |server, (_, id)| {
-            server
-                .close(id, Close::busy(RETRY_MILLIS, "unfinished_bytes_max: send what you began"));
+            server.close(
+                id,
+                Close::busy(RETRY_MILLIS, "unfinished_total_bytes_max: send what you began"),
+            );
             0
         },
         closed: |metrics| &mut metrics.unfinished_shed,
     },
     TotalLimit {
-        setting: "backlogs_bytes_max",
-        max: |server| server.bounds().backlogs_bytes_max,
+        setting: "backlog_total_bytes_max",
+        max: |server| server.bounds().backlog_total_bytes_max,
         // All frames that wait, and their places in the queues.
         held: |_| frames_bytes() + places_bytes(),
         order: deepest_backlogs,
@@ -56,12 +58,12 @@ const TOTAL_LIMITS: [TotalLimit; 3] = [
         closed: |metrics| &mut metrics.backlogs_shed,
     },
     TotalLimit {
-        setting: "memberships_bytes_max",
-        max: |server| server.bounds().memberships_bytes_max,
+        setting: "subscriptions_bytes_max",
+        max: |server| server.bounds().subscriptions_bytes_max,
         held: Server::memberships_bytes,
         order: |server, _| largest(server, 0, |client| server.memberships_bytes_of(client)),
         close: |server, (_, id)| {
-            let text = "memberships_bytes_max: listen to fewer topics";
+            let text = "subscriptions_bytes_max: listen to fewer topics";
             server.close(id, Close::busy(RETRY_MILLIS, text));
             0
         },

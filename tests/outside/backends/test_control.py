@@ -12,7 +12,7 @@ from helpers.tokens import token
 @pytest.fixture
 def hand(start):
     """A server with a control channel; its messages come by the publishers' port."""
-    return start("--topics", "news", "--may", "room.*", "--ctl", "ctl")
+    return start("--topics", "news", "--may", "room.*", "--control", "ctl")
 
 
 def order(server, **members):
@@ -44,7 +44,7 @@ async def test_a_reason_is_cut_to_what_a_close_frame_holds(hand, reason):
 
 
 async def test_names_of_connections_are_those_of_one_node(start):
-    nodes = [start("--ctl", "ctl"), start("--ctl", "ctl")]
+    nodes = [start("--control", "ctl"), start("--control", "ctl")]
     async with nodes[0].client("42") as one, nodes[1].client("42") as two:
         assert one.welcome["conn"] != two.welcome["conn"]
         assert order(nodes[1], op="kick", conn=one.welcome["conn"]) == 0
@@ -89,7 +89,7 @@ async def test_what_is_no_order_harms_nobody(hand, payload):
 
 
 async def test_the_control_channel_is_no_topic(start):
-    server = start("--ctl", "pub.news", "--topics", "news")
+    server = start("--control", "pub.news", "--topics", "news")
     async with server.client("42") as client:
         assert server.publish("news", "hello") == 0
         assert await client.heard() == []
@@ -104,7 +104,7 @@ async def test_without_the_setting_nobody_obeys(server):
 
 @pytest.mark.parametrize("name", ["ctl", "pub.ctl", "c*[t]?l\\"])
 async def test_orders_come_through_redis(start, redis, name):
-    server = start("--topics", "news", "--ctl", name, redis=redis)
+    server = start("--topics", "news", "--control", name, redis=redis)
     async with server.client("43") as bystander, server.client("42") as client:
         for near in ("x" + name, name + "x", name.replace("*", "+")):
             if near != name:
@@ -116,7 +116,7 @@ async def test_orders_come_through_redis(start, redis, name):
 
 
 async def test_listeners_are_counted_by_every_node(start, redis):
-    nodes = [start("--topics", "news", "--ctl", "ctl", redis=redis) for _ in range(2)]
+    nodes = [start("--topics", "news", "--control", "ctl", redis=redis) for _ in range(2)]
     with contextlib.closing(redis.publisher()) as answers:
         answers.command("SUBSCRIBE", "answers")
         async with nodes[0].client("1"), nodes[0].client("2"), nodes[1].client("3"):
@@ -131,7 +131,7 @@ async def test_listeners_are_counted_by_every_node(start, redis):
 
 async def test_an_acl_that_lacks_the_control_channel_is_named(start, redis):
     redis.command("ACL", "SETUSER", "bob", "on", ">secret", "&pub.*", "+@all")
-    flags = ("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--ctl", "ctl")
+    flags = ("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--control", "ctl")
     server = start(*flags, redis=redis, ready=False)
     server.wait_for_log("NOPERM.*ctl")
     redis.command("ACL", "SETUSER", "bob", "&ctl")

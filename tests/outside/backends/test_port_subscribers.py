@@ -118,8 +118,8 @@ def test_a_connection_has_so_many_subscriptions_and_no_more(start, connect):
 async def test_two_servers_need_no_redis(start, tmp_path, password):
     (tmp_path / "password").write_text(password or "")
     flags = ["--publishers-password-file", tmp_path / "password"] if password else []
-    first = start(*flags, "--topics", "news", "--ctl", "ctl")
-    second = start("--topics", "news", "--ctl", "ctl", redis=First(first, password))
+    first = start(*flags, "--topics", "news", "--control", "ctl")
+    second = start("--topics", "news", "--control", "ctl", redis=First(first, password))
     publisher = first.publisher
     if password:
         assert publisher.command("AUTH", password) == "+OK"

@@ -149,7 +149,7 @@ async def test_a_receipt_on_a_topic_has_no_receipt(start, redis):
 
 @pytest.mark.parametrize("flags, why", [
     (["--receipts", "r"], "needs a Redis"),
-    (["--receipts", "r", "--ctl", "r", "--redis", "redis://127.0.0.1"], "channel of orders"),
+    (["--receipts", "r", "--control", "r", "--redis", "redis://127.0.0.1"], "channel of orders"),
     (["--receipts", "pub.r", "--redis", "redis://127.0.0.1"], "begins with the prefix"),
 ])
 def test_receipts_that_cannot_be_are_settings_errors(flags, why):

@@ -1,4 +1,4 @@
-"""Limits over all clients together: `unfinished_bytes_max`, `backlogs_bytes_max`."""
+"""Limits over all clients together: `unfinished_total_bytes_max`, `backlog_total_bytes_max`."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 async def test_clients_that_leave_messages_unfinished_hold_no_more_than_the_bound(start):
-    server = start("--unfinished-bytes-max", "4MiB")
+    server = start("--unfinished-total-bytes-max", "4MiB")
     before = server.resident_kilobytes()
     async with server.client("good") as good:
         with contextlib.ExitStack() as ends:
@@ -34,11 +34,11 @@ async def test_clients_that_leave_messages_unfinished_hold_no_more_than_the_boun
             assert server.resident_kilobytes() - before < 12 * 1024
             server.publish("user.good", "still here")
             assert await good.heard() == [("user.good", "still here")]
-        server.wait_for_log(r"unfinished_bytes_max \(4194304 bytes\) is exceeded")
+        server.wait_for_log(r"unfinished_total_bytes_max \(4194304 bytes\) is exceeded")
 
 
 async def test_whoever_holds_less_than_half_of_an_equal_share_is_left_alone(start):
-    server = start("--unfinished-bytes-max", "1MiB")
+    server = start("--unfinished-total-bytes-max", "1MiB")
     async with server.client("good") as good:
         with contextlib.ExitStack() as ends:
             small = ends.enter_context(Raw(server))
@@ -57,7 +57,7 @@ async def test_whoever_holds_less_than_half_of_an_equal_share_is_left_alone(star
 
 
 async def test_half_heads_count_and_are_refused_with_503(start):
-    server = start("--unfinished-bytes-max", "1MiB", "--head-bytes-max", "64KiB")
+    server = start("--unfinished-total-bytes-max", "1MiB", "--head-bytes-max", "64KiB")
     async with server.client("good") as good:
         with contextlib.ExitStack() as ends:
             raws = []
@@ -71,7 +71,7 @@ async def test_half_heads_count_and_are_refused_with_503(start):
 
 
 async def test_backlogs_in_all_are_bounded_and_the_deepest_are_closed(start):
-    server = start("--backlogs-bytes-max", "16MiB", "--backlog-bytes-max", "64MiB")
+    server = start("--backlog-total-bytes-max", "16MiB", "--backlog-bytes-max", "64MiB")
     async with server.client("good") as good:
         with contextlib.ExitStack() as ends:
             slow = [ends.enter_context(Raw(server, receive_buffer=4096)) for _ in range(8)]
@@ -92,11 +92,11 @@ async def test_backlogs_in_all_are_bounded_and_the_deepest_are_closed(start):
             assert opcode == TEXT and len(payload) > 100_000
             server.publish("user.good", 1)
             assert await good.heard() == [("user.good", 1)]
-        server.wait_for_log(r"backlogs_bytes_max \(16777216 bytes\) is exceeded")
+        server.wait_for_log(r"backlog_total_bytes_max \(16777216 bytes\) is exceeded")
 
 
 async def test_a_message_that_many_wait_for_counts_once(start):
-    server = start("--backlogs-bytes-max", "16MiB", "--backlog-bytes-max", "64MiB")
+    server = start("--backlog-total-bytes-max", "16MiB", "--backlog-bytes-max", "64MiB")
     async with server.client("good", topics=["all"]) as good:
         with contextlib.ExitStack() as ends:
             slow = [ends.enter_context(Raw(server, receive_buffer=4096)) for _ in range(40)]
@@ -121,7 +121,7 @@ def listen_to_much(raw, topics=100):
 
 
 async def test_the_user_whose_memberships_cost_most_makes_room(start):
-    server = start("--memberships-bytes-max", "1MiB", "--may", "room.*", "--commands-per-second-max", 0)
+    server = start("--subscriptions-bytes-max", "1MiB", "--may", "room.*", "--commands-per-second-max", 0)
     async with server.client("good") as good:
         for number in range(50):
             topic = f"room.good.{number}"
@@ -142,7 +142,7 @@ async def test_the_user_whose_memberships_cost_most_makes_room(start):
                 assert await late.heard() == [("room.late", 1)]
             server.publish("room.good.49", 2)
             assert await good.heard() == [("room.good.49", 2)]
-        server.wait_for_log(r"memberships_bytes_max \(1048576 bytes\) is exceeded")
+        server.wait_for_log(r"subscriptions_bytes_max \(1048576 bytes\) is exceeded")
 
 
 async def test_memory_max_closes_the_user_who_holds_most_and_lets_others_in(start):

@@ -114,7 +114,7 @@ def test_the_descriptors_of_the_running_server_are_those_that_count(start):
 
 def test_memory_for_more_clients_than_fit_is_a_problem_with_the_number_that_fits():
     # A tebibyte of backlogs is more than the machine has: no number of clients fits, but one for all memory does.
-    bounds = ["--clients-max", 100, "--backlogs-bytes-max", "1048576MiB"]
+    bounds = ["--clients-max", 100, "--backlog-total-bytes-max", "1048576MiB"]
     level, _, mend = doctor(*bounds)["memory"]
     assert level == "problem"
     fits = re.fullmatch(r"mend: memory_max = (\d+)", mend)[1]
@@ -181,7 +181,7 @@ def test_an_address_of_another_machine_is_a_problem():
 
 def test_a_redis_with_all_rights_is_good(redis):
     found = doctor("--redis", redis.url, "--streams", "orders", "--receipts", "receipts",
-                   "--upstream", "stream:up", "--events", "stream:evt", "--ctl", "ctl")
+                   "--upstream", "stream:up", "--events", "stream:evt", "--control", "ctl")
     assert found.problems() == []
     rights = [seen for _, seen, _ in found.found["redis-rights"]]
     assert len(rights) == 6 and all(level == "ok" for level, *_ in found.found["redis-rights"])
@@ -247,7 +247,7 @@ def test_a_right_that_is_missing_is_found_while_messages_come(redis):
     thread = threading.Thread(target=publish)
     thread.start()
     try:
-        found = doctor("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--ctl", "ctl")
+        found = doctor("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--control", "ctl")
     finally:
         ended.set()
         thread.join()

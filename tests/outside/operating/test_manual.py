@@ -115,9 +115,9 @@ def test_commands_and_flags_are_completed(shell):
     complete = COMPLETERS[shell]
     assert {"token", "top"} <= complete("to")
     assert complete("expl") >= {"explain"} and "token" not in complete("expl")
-    assert complete("token", "--su") == {"--sub"}
+    assert complete("token", "--tt") == {"--ttl"}
     assert complete("serve", "--ch") == {"--check"} == complete("--ch")
-    assert complete("--sub") == set(), "that is a flag of token"
+    assert complete("--tt") == set(), "that is a flag of token"
     assert complete("dashboard", "--lis") == set(), "it takes no settings"
     assert {flag for flag in complete("serve", "--") if flag in settings_of_help()} == settings_of_help()
 

@@ -182,6 +182,19 @@ async def test_a_broken_file_changes_nothing_and_says_why(settings):
         assert "topics of /ws" in settings.reload('topics = ["alerts"]\n', secret=OLD)
 
 
+async def test_a_former_name_is_read_again_with_a_warning(settings):
+    server = settings.start('backlogs_bytes_max = "32MiB"\n')
+    async with client(server, "42") as early:
+        log = settings.reload('backlogs_bytes_max = "16MiB"\nctl = "c"\n')
+        assert "backlogs_bytes_max (" in log and "is called backlog_total_bytes_max now" in log
+        assert "changed: backlog_total_bytes_max: 33554432, now 16777216\n" in log
+        assert "needs a restart: control\n" in log
+        log = settings.reload('backlogs_bytes_max = "8MiB"\nbacklog_total_bytes_max = "8MiB"\n', refused=True)
+        assert "are two names of one setting: keep backlog_total_bytes_max" in log
+        server.publish("user.42", 1)
+        assert await early.heard() == [("user.42", 1)]
+
+
 async def test_what_needs_a_restart_is_said_and_left(settings):
     server = settings.start()
     async with client(server, "42") as early, client(server, "43") as bystander:

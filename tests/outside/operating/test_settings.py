@@ -6,6 +6,7 @@ import time
 import jwt
 import pytest
 from helpers.process import oneloop
+from helpers.server import counter
 from helpers.tokens import SECRET, token
 
 KEY = {"ONELOOP_JWT_SECRET": SECRET}
@@ -26,6 +27,62 @@ def test_check_accepts_good_settings_and_exits(tmp_path):
     assert "secret" not in done.stdout + done.stderr
     done = oneloop("--check")
     assert done.returncode == 0, done.stderr
+
+
+FORMER = [
+    ("ctl", "control", "c"),
+    ("unfinished_bytes_max", "unfinished_total_bytes_max", "2MiB"),
+    ("backlogs_bytes_max", "backlog_total_bytes_max", "2MiB"),
+    ("memberships_bytes_max", "subscriptions_bytes_max", "2MiB"),
+]
+
+
+def by_file(directory, text):
+    file = directory / "oneloop.toml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("old, new, value", FORMER)
+def test_a_former_name_is_accepted_with_a_warning(tmp_path, old, new, value):
+    flag, variable = "--" + old.replace("_", "-"), f"ONELOOP_{old.upper()}"
+    file = by_file(tmp_path, f'{old} = "{value}"\n')
+    for flags, variables, source in [
+        (["--config", file], {}, f"{file}:1"),
+        ([], {variable: value}, variable),
+        ([flag, value], {}, flag),
+    ]:
+        done = oneloop("--check", *flags, **variables)
+        assert done.returncode == 0, done.stderr
+        [warning] = done.stderr.splitlines()
+        assert warning.startswith("oneloop: warning: ") or "warning" in warning, warning
+        assert f"{old} ({source}) is called {new} now" in warning
+        wrong = oneloop("--check", *flags, *([flag, ""]), **variables)
+        assert wrong.returncode == 2 and f"{old} ({flag})" in wrong.stderr, wrong.stderr
+    assert oneloop("--check", "--" + new.replace("_", "-"), value).stderr == ""
+
+
+@pytest.mark.parametrize("old, new, value", FORMER)
+def test_both_names_of_a_setting_are_an_error(tmp_path, old, new, value):
+    old_flag, new_flag = ("--" + name.replace("_", "-") for name in (old, new))
+    for flags, variables in [
+        ([old_flag, value, new_flag, value], {}),
+        (["--config", by_file(tmp_path, f'{old} = "{value}"\n'), new_flag, value], {}),
+        ([old_flag, value], {f"ONELOOP_{new.upper()}": value}),
+        ([], {f"ONELOOP_{name.upper()}": value for name in (old, new)}),
+    ]:
+        done = oneloop("--check", *flags, **variables)
+        assert done.returncode == 2
+        [problem] = [line for line in done.stderr.splitlines() if "two names of one setting" in line]
+        assert f"{old} (" in problem and f"{new} (" in problem and f"keep {new}" in problem
+
+
+def test_a_former_name_still_works(start):
+    server = start("--topics", "news", "--ctl", "orders")
+    server.wait_for_log(r"ctl \(--ctl\) is called control now")
+    answer = server.publisher.command("PUBLISH", "orders", '{"op":"kick","sub":"42"}')
+    assert answer == 0
+    assert counter(server, "controls_total") == 1
 
 
 @pytest.mark.parametrize("flags, words", [

@@ -143,7 +143,7 @@ LONGEST = ["x" * 255, "ü" * 127 + "y", "https://login.example.com/" + "0" * 229
 
 @pytest.mark.parametrize("sub", LONGEST, ids=["letters", "two bytes each", "an address"])
 async def test_an_id_of_255_bytes_is_served_whole(start, sub):
-    server = start("--ctl", "ctl")
+    server = start("--control", "ctl")
     twin = sub[:-1] + "z"
     async with server.client(twin) as bystander:
         for place in ["header", "query", "frame"]:
