@@ -4,14 +4,17 @@ mod dashboard;
 mod dial;
 mod doctor;
 mod help;
-mod look;
 mod numbers;
 mod publish;
 pub mod redis_client;
+mod scrape;
 mod slowest;
 mod subscribe;
+mod tls;
 mod top;
 pub mod unit;
+mod url;
+mod websocket;
 pub mod websocket_client;
 
 pub use dashboard::dashboard;

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use super::look::{Scrape, look};
 use super::numbers::{bytes, count};
+use super::scrape::{Scrape, scrape};
 use super::slowest::slowest;
 
 /// How often is looked.
@@ -19,13 +19,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub fn top(address: &str, once: bool, clock: impl Fn() -> Duration) -> Result<(), String> {
     let address = address.trim_start_matches("http://").trim_end_matches('/');
     let is_terminal = io::stdout().is_terminal() && !once;
-    let mut before = (clock(), look(address)?);
+    let mut before = (clock(), scrape(address)?);
     if is_terminal && show("\x1b[2J").is_err() {
         return Ok(());
     }
     loop {
         std::thread::sleep(PAUSE);
-        let now = (clock(), look(address));
+        let now = (clock(), scrape(address));
         let seconds = (now.0 - before.0).as_secs_f64();
         let text = match &now.1 {
             // It may come back: whoever watches a restart wants to see it.

@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
-use super::finding::{Problem, Report, Warning};
-use super::websocket::WebSocket;
+use super::report::{Problem, Report, Warning};
 use crate::cli::dial::{self, ServerConnection};
+use crate::cli::websocket::WebSocket;
 use crate::config::{Config, reachable};
 use crate::engine::client::proxy_protocol::LOCAL;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::finding::{Fine, Problem, Report, Warning};
+use super::report::{Fine, Problem, Report, Warning};
 use crate::cli::numbers::{bytes, count};
 use crate::config::Config;
 use crate::engine::bounds::Bounds;

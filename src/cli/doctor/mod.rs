@@ -2,26 +2,23 @@
 //!
 //! Reading order: this file, then what is looked at in its order; `finding` prints. Nothing here serves anybody, so it may wait.
 
-mod address;
-mod finding;
+mod forwarded;
 mod listeners;
 mod machine;
 mod public;
+mod redis_delivery;
+mod redis_rights;
 pub(super) mod redis_server;
-mod rights;
-pub(super) mod tls;
-pub(super) mod url;
-mod way;
-pub(super) mod websocket;
+mod report;
 
 use std::io::Write;
 use std::time::Duration;
 
 use crate::app;
-use crate::cli::look::look;
+use crate::cli::scrape::scrape;
+use crate::cli::url::Url;
 use crate::config::{Config, ProbeOptions, reachable};
-use finding::Report;
-use url::Url;
+use report::Report;
 
 /// What the process brings to it.
 pub struct DoctorEnvironment<'a> {
@@ -48,7 +45,7 @@ pub fn doctor(
     let link = app::link(config)?;
     let mut report = Report::new(means.out);
     let admin = config.admin.map(|admin| reachable(admin).to_string());
-    let running = admin.and_then(|admin| look(&admin).ok()?.one("process_max_fds"));
+    let running = admin.and_then(|admin| scrape(&admin).ok()?.one("process_max_fds"));
     machine::check(&mut report, config, running.map(|most| most as u64));
     listeners::check(&mut report, config);
     if let Some(link) = link {

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::address::Before;
-use super::finding::{Problem, Report, Warning};
-use super::tls::{self, TlsEndpoint, TlsTunnel};
-use super::url::Url;
-use super::websocket::{WebSocket, WebSocketEvent};
+use super::forwarded::Before;
+use super::report::{Problem, Report, Warning};
 use crate::cli::dial::{self, ServerConnection, TIMEOUT};
+use crate::cli::tls::{self, TlsEndpoint, TlsTunnel};
+use crate::cli::url::Url;
+use crate::cli::websocket::{WebSocket, WebSocketEvent};
 use crate::config::{self, Config, RouteConfig};
 use crate::engine::origin::Origins;
 use crate::push::PROTOCOL;

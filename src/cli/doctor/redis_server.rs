@@ -3,9 +3,9 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::finding::{Fine, Problem, Report, Warning};
-use super::rights::{self, Permission};
-use super::way;
+use super::redis_delivery;
+use super::redis_rights::{self, Permission};
+use super::report::{Fine, Problem, Report, Warning};
 use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT};
 use crate::cli::numbers::bytes;
 use crate::cli::redis_client::{RedisExchange, RedisReply, command};
@@ -159,7 +159,7 @@ impl RedisCheck<'_, '_> {
     fn all(&mut self, unix_millis: fn() -> u64) -> Result<(), String> {
         self.info = self.session.words(&["INFO"])?.pop().unwrap_or_default();
         let role = self.session.words(&["ROLE"])?;
-        if !way::check(self.report, &self.info, &role, &self.shell) {
+        if !redis_delivery::check(self.report, &self.info, &role, &self.shell) {
             // Nothing else that it says matters.
             return Ok(());
         }
@@ -178,7 +178,7 @@ impl RedisCheck<'_, '_> {
         self.buffer()?;
         self.timeout()?;
         self.rights()?;
-        way::probe(self.report, &self.session.config, &self.shell);
+        redis_delivery::probe(self.report, &self.session.config, &self.shell);
         Ok(())
     }
 
@@ -362,10 +362,11 @@ impl RedisCheck<'_, '_> {
     }
 
     fn rights(&mut self) -> Result<(), String> {
-        for need in rights::needs(self.config, &self.session.config) {
+        for need in redis_rights::needs(self.config, &self.session.config) {
             let tried = need.try_on(&mut self.session)?;
             let user = setuser(&self.session.config);
-            let mend = |rule: &str| [self.shell.as_str(), &user, &rights::for_shell(rule)].concat();
+            let mend =
+                |rule: &str| [self.shell.as_str(), &user, &redis_rights::for_shell(rule)].concat();
             let (level, seen, mend) = match tried {
                 Permission::Allowed => (Fine, need.purpose.clone(), String::new()),
                 Permission::Unknown => {

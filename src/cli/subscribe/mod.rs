@@ -3,21 +3,21 @@
 //! Messages go to one writer, and what is said about the connection goes to another: the first may be a pipe. Neither is given a
 //! character that a terminal would obey.
 
+mod disconnect;
 mod frames;
-mod words;
 
 use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::cli::dial::{self, ServerConnection};
-use crate::cli::doctor::tls::{TlsEndpoint, TlsTunnel};
-use crate::cli::doctor::url::Url;
-use crate::cli::doctor::websocket::{WebSocket, WebSocketEvent};
+use crate::cli::tls::{TlsEndpoint, TlsTunnel};
+use crate::cli::url::Url;
+use crate::cli::websocket::{WebSocket, WebSocketEvent};
 use crate::config::{Config, SubscribeOptions, reachable};
 use crate::push::PROTOCOL;
+use disconnect::{Disconnect, ending};
 use frames::{ProtocolFrame, harmless};
-use words::{Disconnect, ending};
 
 /// The first wait before a new attempt; it doubles with each, up to the longest.
 const BACKOFF: Duration = Duration::from_millis(500);
@@ -121,7 +121,7 @@ impl TerminalClient<'_> {
             }
         };
         if !visit.is_proven {
-            let ending = words::refused(visit.status, &visit.body());
+            let ending = disconnect::refused(visit.status, &visit.body());
             self.note(&ending.text);
             return Ok(AttemptEnd::Lost(ending));
         }
@@ -180,7 +180,7 @@ impl TerminalClient<'_> {
             ProtocolFrame::Gap => self.note("gap: messages may have been missed"),
             ProtocolFrame::Error { code, topic } => {
                 let topic = topic.as_deref().unwrap_or("a topic");
-                self.note(&format!("{topic}: {}", words::error(code)));
+                self.note(&format!("{topic}: {}", disconnect::error(code)));
             }
             ProtocolFrame::Other => {}
             ProtocolFrame::Message { id, .. } => {

@@ -2,22 +2,22 @@
 
 /// `ws://` or `wss://`, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Url {
-    pub(in crate::cli) has_tls: bool,
+pub(super) struct Url {
+    pub(super) has_tls: bool,
     /// What `Host` says: with a port if it was written.
-    pub(in crate::cli) host: String,
+    pub(super) host: String,
     /// The name or the address alone, without brackets.
-    pub(in crate::cli) name: String,
+    pub(super) name: String,
     /// With its port, to connect to.
-    pub(in crate::cli) address: String,
+    pub(super) address: String,
     /// With the query.
-    pub(in crate::cli) path: String,
+    pub(super) path: String,
 }
 
 impl Url {
     /// # Errors
     /// A sentence; it does not show what stands there, which may hold a token.
-    pub(in crate::cli) fn parse(text: &str) -> Result<Url, String> {
+    pub(super) fn parse(text: &str) -> Result<Url, String> {
         Url::read(text).ok_or_else(|| {
             "--url: expected ws://host[:port]/path or wss://host[:port]/path".to_owned()
         })

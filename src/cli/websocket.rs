@@ -10,12 +10,12 @@ use crate::push::PROTOCOL;
 const INPUT_BYTES_MAX: usize = 2 << 20;
 
 /// The answer to a handshake came.
-pub(in crate::cli) struct WebSocket {
+pub(super) struct WebSocket {
     line: ServerConnection,
     input: Vec<u8>,
-    pub(in crate::cli) status: u16,
+    pub(super) status: u16,
     /// Whoever answered speaks WebSocket.
-    pub(in crate::cli) is_proven: bool,
+    pub(super) is_proven: bool,
     /// The subprotocol that was offered is spoken.
     pub(super) has_protocol: bool,
     /// It answered as our server does.
@@ -26,7 +26,7 @@ pub(in crate::cli) struct WebSocket {
 
 /// What came after it.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::cli) enum WebSocketEvent {
+pub(super) enum WebSocketEvent {
     Message(Vec<u8>),
     /// It was answered.
     Ping,
@@ -41,7 +41,7 @@ pub(in crate::cli) enum WebSocketEvent {
 impl WebSocket {
     /// # Errors
     /// A sentence: there was no answer.
-    pub(in crate::cli) fn begin(
+    pub(super) fn begin(
         line: ServerConnection,
         host: &str,
         path: &str,
@@ -90,7 +90,7 @@ impl WebSocket {
     }
 
     /// What comes next, within so long.
-    pub(in crate::cli) fn next(&mut self, wait: Duration) -> WebSocketEvent {
+    pub(super) fn next(&mut self, wait: Duration) -> WebSocketEvent {
         loop {
             match websocket_client::frame(&self.input) {
                 Err(_) => return WebSocketEvent::Cut,
@@ -122,13 +122,13 @@ impl WebSocket {
     }
 
     /// Sends a text message.
-    pub(in crate::cli) fn say(&mut self, text: &str) {
+    pub(super) fn say(&mut self, text: &str) {
         // That the connection has ended is told by the next event.
         let _ = self.line.write(&websocket_client::text(text));
     }
 
     /// The start of the body of an answer that is no WebSocket: so much of it as has come.
-    pub(in crate::cli) fn body(&self) -> String {
+    pub(super) fn body(&self) -> String {
         String::from_utf8_lossy(&self.input).into_owned()
     }
 

@@ -9,7 +9,7 @@ pub(super) struct Scrape(Vec<(String, f64)>);
 ///
 /// # Errors
 /// A sentence that names the address.
-pub(super) fn look(address: &str) -> Result<Scrape, String> {
+pub(super) fn scrape(address: &str) -> Result<Scrape, String> {
     let shown = address.escape_debug();
     let text =
         fetch(address, "/metrics").map_err(|why| format!("http://{shown}/metrics: {why}"))?;

@@ -1,8 +1,8 @@
 //! Whether the proxy in front says where a client comes from, by the counters of the server behind it.
 
-use super::finding::{Problem, Report};
-use super::url::Url;
-use crate::cli::look::{Scrape, look};
+use super::report::{Problem, Report};
+use crate::cli::scrape::{Scrape, scrape};
+use crate::cli::url::Url;
 use crate::config::{Config, reachable};
 
 const NAME: &str = "url-address";
@@ -32,7 +32,7 @@ impl Before {
             return None;
         };
         let admin = reachable(admin).to_string();
-        match look(&admin) {
+        match scrape(&admin) {
             Ok(counters) => Some(Before { admin, counters }),
             Err(why) => {
                 report.unseen(NAME, &why, "");
@@ -43,7 +43,7 @@ impl Before {
 
     /// Judges by what the visit has added.
     pub(super) fn judge(self, report: &mut Report) {
-        let now = match look(&self.admin) {
+        let now = match scrape(&self.admin) {
             Ok(now) => now,
             Err(why) => return report.unseen(NAME, &why, ""),
         };

@@ -12,14 +12,14 @@ use crate::cli::dial::{ServerConnection, TIMEOUT};
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// An `openssl` that runs, and ends with this.
-pub(in crate::cli) struct TlsTunnel(Child);
+pub(super) struct TlsTunnel(Child);
 
 /// Where TLS is spoken.
-pub(in crate::cli) struct TlsEndpoint<'a> {
+pub(super) struct TlsEndpoint<'a> {
     /// Without brackets.
-    pub(in crate::cli) host: &'a str,
+    pub(super) host: &'a str,
     /// With its port.
-    pub(in crate::cli) address: &'a str,
+    pub(super) address: &'a str,
 }
 
 impl Drop for TlsTunnel {
@@ -34,7 +34,7 @@ impl TlsEndpoint<'_> {
     ///
     /// # Errors
     /// A sentence: there is no `openssl`.
-    pub(in crate::cli) fn connect(&self) -> Result<(ServerConnection, TlsTunnel), String> {
+    pub(super) fn connect(&self) -> Result<(ServerConnection, TlsTunnel), String> {
         self.start(&["-quiet", "-verify_quiet", "-verify_return_error"], true)
     }
 

@@ -1,7 +1,7 @@
 //! Whether what publishers send can come by this Redis: what it is, and whether a message makes its way.
 
-use super::finding::{Problem, Report};
 use super::redis_server::{RedisClient, field, setuser};
+use super::report::{Problem, Report};
 use crate::cli::redis_client::RedisReply;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::probe::CHANNEL;
