@@ -60,6 +60,16 @@ pub fn utc(unix: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
+/// The unix second of a date in the form of [`utc`], up to the year 9999, found by bisection: such dates sort as text.
+pub fn unix(date: &str) -> Option<u64> {
+    let (mut low, mut high) = (0, 253_402_300_800);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if *utc(middle) < *date { low = middle + 1 } else { high = middle }
+    }
+    (utc(low) == date).then_some(low)
+}
+
 /// A limit of one per second, for log lines that a peer can cause.
 #[derive(Debug, Default)]
 pub struct RateLimit(Option<Millis>);
@@ -101,7 +111,7 @@ mod tests {
             (1_735_689_599, "2024-12-31T23:59:59"),
             (4_107_542_400, "2100-03-01T00:00:00"),
         ] {
-            assert_eq!(utc(unix), written);
+            assert_eq!((utc(unix).as_str(), super::unix(written)), (written, Some(unix)));
         }
     }
 

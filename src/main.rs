@@ -21,13 +21,13 @@ use oneloop::observe::logger;
 use oneloop::observe::systemd::{self, Supervisor};
 use oneloop::serve::{self, CommandContext, Environment, Started};
 
-/// Settings that cannot be served.
+/// The exit status for bad settings.
 const BAD_SETTINGS: u8 = 2;
 
-/// The user that `doctor` is where it tries the public address.
+/// The user of `doctor` at the public address.
 const DOCTOR: &str = "oneloop-doctor";
 
-/// The user that `subscribe` is where none is named, and how long its token is valid.
+/// The user of `subscribe` unless one is named, and the lifetime of its token.
 const LISTENER: &str = "oneloop-subscribe";
 const LISTENER_SECONDS: u64 = 3600;
 
@@ -43,8 +43,8 @@ fn main() -> ExitCode {
         Command::Publish(publication) => publish(&config, &publication),
         Command::Subscribe(listening) => subscribe(&config, listening),
         Command::Top { admin, once } => top(&config, admin, once),
-        Command::Doctor(visit) => doctor(&config, &visit),
-        Command::Print(paper) => print(paper_text(paper).trim_end()),
+        Command::Doctor(probe) => doctor(&config, &probe),
+        Command::Print(artifact) => print(artifact_text(artifact).trim_end()),
         Command::Help => print(&config::help()),
         Command::Version => print(&cli::version()),
         Command::Serve { check: true } => match serve::check(&config) {
@@ -76,7 +76,7 @@ fn read() -> Result<Invocation, Problems> {
     config::read(std::env::args_os().skip(1), std::env::vars_os())
 }
 
-/// A command that names a running server has its settings.
+/// Takes the settings of the running server that a command names.
 fn beside(own: Invocation) -> Result<Invocation, Problems> {
     let pid = match &own.command {
         Command::Publish(publication) => publication.pid,
@@ -101,7 +101,7 @@ fn log_style(config: &Config) -> logger::LogStyle {
 }
 
 fn run(config: Config) -> ExitCode {
-    let started = surroundings().and_then(|given| serve::start(config, unix(), given));
+    let started = environment().and_then(|given| serve::start(config, unix(), given));
     let started = match started {
         Ok(started) => started,
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
@@ -118,8 +118,8 @@ fn run(config: Config) -> ExitCode {
     }
 }
 
-fn paper_text(paper: Artifact) -> Cow<'static, str> {
-    match paper {
+fn artifact_text(artifact: Artifact) -> Cow<'static, str> {
+    match artifact {
         Artifact::Dashboard => cli::dashboard().into(),
         Artifact::Completions(shell) => config::completions(shell).into(),
         Artifact::Man => config::man().into(),
@@ -135,8 +135,8 @@ fn paper_text(paper: Artifact) -> Cow<'static, str> {
     }
 }
 
-/// What started this process wants to hear of it, and may have passed it a listener.
-fn surroundings() -> std::io::Result<Environment> {
+/// The service manager, a passed listener and the shell of this process.
+fn environment() -> std::io::Result<Environment> {
     let (variable, pid) = (|name: &str| std::env::var_os(name), std::process::id());
     Ok(Environment {
         trim,
@@ -151,7 +151,7 @@ fn surroundings() -> std::io::Result<Environment> {
     })
 }
 
-/// What a command to copy stands on.
+/// The context of the command that is printed.
 fn shell() -> CommandContext {
     let program = std::env::args_os().next().and_then(|name| name.into_string().ok());
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -176,7 +176,7 @@ fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {
     }
 }
 
-/// The command with the settings of a running server.
+/// Reads the command again, with the settings of a running server.
 fn read_beside(pid: u32) -> Result<Invocation, Problems> {
     let read = |name: &str| {
         let path = format!("/proc/{pid}/{name}");
@@ -184,12 +184,12 @@ fn read_beside(pid: u32) -> Result<Invocation, Problems> {
     };
     let words = |bytes: Vec<u8>| -> Vec<OsString> {
         let mut words: Vec<&[u8]> = bytes.split(|byte| *byte == 0).collect();
-        // Each word has its end.
+        // Each word ends with a zero byte.
         words.pop();
         words.into_iter().map(|word| OsStr::from_bytes(word).to_owned()).collect()
     };
     let (line, variables) = (words(read("cmdline")?), words(read("environ")?));
-    // The names of files in there are relative to where it was started.
+    // File names in its settings are relative to its folder.
     let folder = format!("/proc/{pid}/cwd");
     std::env::set_current_dir(&folder)
         .map_err(|error| Problems(vec![format!("--pid: {folder}: {error}")]))?;
@@ -240,13 +240,13 @@ fn subscribe(config: &Config, mut listening: SubscribeOptions) -> ExitCode {
     }
 }
 
-/// Whether it is good is told by the exit status too, so that a script may ask.
-fn doctor(config: &Config, visit: &ProbeOptions) -> ExitCode {
+/// The exit status tells scripts whether there is a problem.
+fn doctor(config: &Config, probe: &ProbeOptions) -> ExitCode {
     if let Err(problems) = serve::check(config) {
         return bad_settings(&problems.join("\n"));
     }
     let start = Instant::now();
-    let means = DoctorEnvironment {
+    let environment = DoctorEnvironment {
         out: &mut std::io::stdout(),
         clock: &|| start.elapsed(),
         unix_millis,
@@ -255,13 +255,13 @@ fn doctor(config: &Config, visit: &ProbeOptions) -> ExitCode {
             keys.issue(DOCTOR, &[], &[], false, unix(), seconds).ok()
         },
     };
-    match cli::doctor(config, visit, means) {
+    match cli::doctor(config, probe, environment) {
         Ok(has_problem) => ExitCode::from(u8::from(has_problem)),
         Err(problem) => bad_settings(&problem),
     }
 }
 
-/// To stdout; that nobody reads it is no reason to fail.
+/// Prints to stdout. Write errors are ignored.
 fn print(text: &str) -> ExitCode {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -288,11 +288,11 @@ fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Returns what is free in the heap to the system.
+/// Returns free heap memory to the system.
 ///
-/// glibc keeps blocks that were freed last for its next calls, wherever they lie, and gives back only what is free above all
-/// of them: of 2.8 MB that 19,000 clients had occupied nothing went back, with this call 2.5. It is the one line of the
-/// program that the compiler takes on trust: the function has no conditions (malloc_trim(3)).
+/// glibc keeps recently freed blocks for its next calls, wherever they are, and returns only what is free above all of them: of
+/// 2.8 MB that 19,000 clients had occupied nothing was returned, and 2.5 with this call. This is the program's only `unsafe` line:
+/// the function has no preconditions (malloc_trim(3)).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
 fn trim() {
@@ -302,6 +302,6 @@ fn trim() {
     malloc_trim(0);
 }
 
-/// Other allocators return it themselves, as musl's does, or not at all.
+/// Other allocators return memory themselves, as musl's does, or not at all.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn trim() {}

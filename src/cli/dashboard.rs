@@ -1,13 +1,13 @@
-//! The dashboard for Grafana (version 10 or later), kept as a table of its panels: a fifth of the JSON that is printed.
+//! The dashboard for Grafana 10 or later, kept as a table of its panels: a fifth of the JSON that is printed.
 
 /// Blocks with an empty line between them: `row TITLE`, or a panel, `KIND UNIT TITLE: DESCRIPTION`, and a line
 /// `- LEGEND: EXPRESSION` for each of its queries. Nothing in it needs an escape in JSON.
 ///
-/// In an expression, `{}` selects the instances that are looked at, and `[]` spans as much time as Grafana thinks right. A legend
-/// that has no label in it ends with the instance.
+/// In an expression, `{}` selects the instances shown, and `[]` spans the time that Grafana chooses. A legend without a label ends
+/// with the instance.
 const TABLE: &str = include_str!("dashboard.txt");
 
-/// Up to the panels. Grafana asks for the data source when the dashboard is imported.
+/// The JSON up to the panels. Grafana asks for the data source when the dashboard is imported.
 const HEAD: &str = r#"{"title":"oneloop","uid":"oneloop","description":"Real-time push on one event loop.","tags":["oneloop"],
 "editable":true,"graphTooltip":1,"schemaVersion":39,"version":1,"refresh":"10s","timezone":"browser",
 "time":{"from":"now-1h","to":"now"},"timepicker":{},"annotations":{"list":[]},"links":[],"templating":{"list":[
@@ -29,23 +29,23 @@ const PANEL: &str = r#"{"id":<id>,"type":"<type>","title":"<title>","description
 const QUERY: &str = r#"{"refId":"<letter>","expr":"<expression>","legendFormat":"<legend>",
 "datasource":{"type":"prometheus","uid":"${datasource}"}}"#;
 
-/// How a panel with one number looks, and one with lines over time.
+/// The options of a panel with one number, and of one with lines over time.
 const NUMBER: &str = r#"{"reduceOptions":{"calcs":["lastNotNull"],"fields":"","values":false},"colorMode":"value",
 "graphMode":"area","justifyMode":"auto","orientation":"auto","textMode":"auto"}"#;
 const LINES: &str = r#"{"legend":{"displayMode":"list","placement":"bottom","showLegend":true},
 "tooltip":{"mode":"multi","sort":"desc"}}"#;
 
-/// What `state`, `lines` and `stack` add to the looks of their values.
+/// The field options that `state`, `lines` and `stack` add.
 const UP_OR_DOWN: &str = r#","mappings":[{"type":"value","options":{"0":{"text":"down","color":"red"},
 "1":{"text":"up","color":"green"}}}]"#;
 const THIN: &str = r#","min":0,"custom":{"fillOpacity":10,"showPoints":"never","lineWidth":1}"#;
 const STACKED: &str = r#","min":0,"custom":{"fillOpacity":30,"showPoints":"never","lineWidth":1,
 "stacking":{"mode":"normal","group":"A"}}"#;
 
-/// How wide Grafana's grid is.
+/// The columns of Grafana's grid.
 const GRID: u32 = 24;
 
-/// What `oneloop dashboard` prints.
+/// Returns the JSON that `oneloop dashboard` prints.
 pub fn dashboard() -> String {
     let mut board = String::from(HEAD);
     let (mut id, mut x, mut y, mut line) = (0, 0, 0, 0);
@@ -80,7 +80,7 @@ pub fn dashboard() -> String {
     board + "\n]}"
 }
 
-/// A panel, but for its id and its place.
+/// A panel without its id and position.
 fn panel(kind: &str, head: &str, mut queries: &str) -> String {
     let (kind, look, options) = match kind {
         "number" => ("stat", "", NUMBER),
@@ -109,7 +109,7 @@ fn panel(kind: &str, head: &str, mut queries: &str) -> String {
     fill(PANEL, &holes)
 }
 
-/// One of a panel's queries, each of which has a letter.
+/// One query of a panel, with its letter.
 fn query(line: &str, letter: char) -> String {
     let (legend, expression) = cut(&line[2..], ": ");
     let instance = if legend.contains('{') { "" } else { " {{instance}}" };
@@ -119,12 +119,12 @@ fn query(line: &str, letter: char) -> String {
     fill(QUERY, &[("<letter>", &letter), ("<expression>", &expression), ("<legend>", &legend)])
 }
 
-/// The template with its holes filled.
+/// Fills the holes of a template.
 fn fill(template: &str, holes: &[(&str, &str)]) -> String {
     holes.iter().fold(template.to_owned(), |text, (hole, filling)| text.replace(hole, filling))
 }
 
-/// A piece of the table up to the separator, and what follows: nothing behind the last one.
+/// Splits the table at the first separator; the rest is empty after the last piece.
 fn cut<'a>(text: &'a str, separator: &str) -> (&'a str, &'a str) {
     text.split_once(separator).unwrap_or((text, ""))
 }

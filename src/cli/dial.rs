@@ -1,4 +1,4 @@
-//! Connections of a command to a server: whoever types it can wait, but not for ever.
+//! Blocking connections of a command to a server, with time limits.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -6,25 +6,25 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// How long a server may take to connect or to answer.
+/// The time a server may take to connect, or to send or take some bytes.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a whole answer may take, however it comes.
+/// The time that a whole HTTP answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// More than any server says.
+/// The longest HTTP answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// A connection.
+/// A connection to a server.
 pub(super) enum ServerConnection {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl ServerConnection {
-    /// Waits for bytes, for so long; 0 of them: the other side has ended it.
+    /// Waits at most `wait` for bytes. Returns 0 if the peer has closed the connection.
     pub(super) fn read_within(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
-        // To the system, zero is for ever.
+        // The system takes zero for no limit.
         let wait = Some(wait.max(Duration::from_millis(1)));
         match self {
             ServerConnection::Tcp(stream) => {
@@ -49,16 +49,16 @@ impl ServerConnection {
     }
 }
 
-/// The end of a connection after so long in all, while this lives: a server that drips a byte now and then would use up the
-/// patience of each single read, and never that of all.
+/// A limit on the whole life of a connection, in force as long as this value lives: a server that sends a byte now and then would
+/// never exceed the limit of a single read.
 pub(super) struct Deadline {
-    /// Its end tells the thread that there is nothing to end.
+    /// Dropped with the deadline, which tells the thread to leave the connection alone.
     _alive: Sender<()>,
 }
 
 impl Deadline {
     /// # Errors
-    /// There is no descriptor or no thread to be had.
+    /// No descriptor or no thread is left.
     pub(super) fn new(line: &ServerConnection, longest: Duration) -> io::Result<Deadline> {
         let line = match line {
             ServerConnection::Tcp(stream) => ServerConnection::Tcp(stream.try_clone()?),
@@ -67,7 +67,7 @@ impl Deadline {
         let (alive, over) = channel();
         let watch = move || {
             if over.recv_timeout(longest) == Err(RecvTimeoutError::Timeout) {
-                // One that is gone already needs no end.
+                // It may be closed already.
                 let _ = match &line {
                     ServerConnection::Tcp(stream) => stream.shutdown(Shutdown::Both),
                     ServerConnection::Unix(stream) => stream.shutdown(Shutdown::Both),
@@ -79,15 +79,15 @@ impl Deadline {
     }
 }
 
-/// Whether a read ended because nothing came.
+/// Returns whether a read failed for lack of bytes in time.
 pub(super) fn is_silence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Connects to `HOST:PORT`, by whichever of its addresses answers first in their order.
+/// Connects to the first address of `HOST:PORT` that accepts.
 ///
 /// # Errors
-/// Those of the last address, or of the look-up.
+/// The error of the last address, or of the name lookup.
 pub(super) fn connect(address: &str) -> io::Result<TcpStream> {
     let mut failure = io::Error::other("there is no such address");
     for socket in address.to_socket_addrs()? {
@@ -99,15 +99,15 @@ pub(super) fn connect(address: &str) -> io::Result<TcpStream> {
     Err(failure)
 }
 
-/// All that a server at `HOST:PORT` answers to a request for a path, its head included.
+/// Requests a path of the HTTP server at `HOST:PORT`, and returns the answer with its head.
 ///
 /// # Errors
-/// Those of the socket.
+/// The error of the socket.
 pub(super) fn fetch(address: &str, path: &str) -> io::Result<String> {
     let mut stream = connect(address)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    // A name is none that the server knows.
+    // By address: the server does not know every name that leads to it.
     let host = stream.peer_addr()?.to_string();
     let request = ["GET ", path, " HTTP/1.1\r\nHost: ", &host, "\r\nConnection: close\r\n\r\n"];
     stream.write_all(request.concat().as_bytes())?;

@@ -1,4 +1,4 @@
-//! What the operator's commands print and show.
+//! The operator's commands.
 
 mod dashboard;
 mod dial;
@@ -24,8 +24,8 @@ pub use publish::publish;
 pub use subscribe::{Terminal, subscribe};
 pub use top::top;
 
-/// `oneloop 0.1.0 (commit 1a2b3c4, x86_64-linux-gnu, release)`: which program this is. The commit is there if whoever built it
-/// set `ONELOOP_COMMIT` meanwhile.
+/// The version of the program: `oneloop 0.1.0 (commit 1a2b3c4, x86_64-linux-gnu, release)`. The commit is shown if
+/// `ONELOOP_COMMIT` was set during the build.
 pub fn version() -> String {
     let commit = option_env!("ONELOOP_COMMIT").map(|commit| format!("commit {commit}, "));
     let (machine, system) = (std::env::consts::ARCH, std::env::consts::OS);

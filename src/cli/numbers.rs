@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Numbers formatted for people.
 
-/// `1,234,567`; below ten with one digit behind the point, unless it is whole.
+/// Formats `1,234,567`; below ten with one decimal, unless it is whole.
 pub(super) fn count(number: f64) -> String {
     if number < 10.0 && number.fract() >= 0.05 {
         return format!("{number:.1}");
@@ -16,7 +16,7 @@ pub(super) fn count(number: f64) -> String {
     text
 }
 
-/// With a decimal unit, as in the README.
+/// Formats bytes with a decimal unit, as in the README.
 pub(super) fn bytes(number: f64) -> String {
     let mut number = number;
     for unit in ["B", "KB", "MB", "GB"] {

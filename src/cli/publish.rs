@@ -1,28 +1,27 @@
-//! One message, published as any back end publishes it.
+//! `oneloop publish`: publishes one message, as a back end does.
 
 use std::io::Read;
 
 use crate::app;
-use crate::cli::doctor::redis_server::RedisClient;
-use crate::cli::redis_client::RedisReply;
+use crate::cli::redis_client::{RedisClient, RedisReply};
 use crate::config::{Config, reachable};
 use crate::engine::pubsub::topic;
 use crate::engine::redis::config::{Address, RedisConfig};
 use crate::engine::redis::glob;
 
-/// What became of a message.
+/// The result of a publish.
 pub struct Published {
-    /// The answer: of a oneloop the clients that it went to, of a Redis those who subscribe there.
+    /// The receivers: clients if a oneloop took the message, subscribers if a Redis did.
     pub count: u64,
-    /// A sentence where that is none.
+    /// A sentence if there are none.
     pub explanation: Option<String>,
 }
 
-/// Publishes in the Redis of the settings, or else at the publishers' port. Without `data` it is what `input` has; a line break
-/// at its end is cut.
+/// Publishes to the Redis of the settings, or else to the publishers' port. Without `data`, the message is read from `input`, and
+/// loses one line break at its end.
 ///
 /// # Errors
-/// A sentence: nothing was published.
+/// A sentence; nothing was published.
 pub fn publish(
     config: &Config,
     channel: &str,
@@ -62,12 +61,12 @@ pub fn publish(
             "nobody subscribes to {channel} in the Redis at {place}: is oneloop up, \
              and does it use this Redis?"
         ),
-        false => format!("no client that is connected hears {channel}"),
+        false => format!("no connected client has subscribed to {channel}"),
     });
     Ok(Published { count, explanation })
 }
 
-/// A channel that oneloop passes over is a slip.
+/// Refuses a channel that oneloop ignores.
 fn check_channel(config: &Config, channel: &str) -> Result<(), String> {
     if config.control.as_deref() == Some(channel) {
         return Ok(());
@@ -75,13 +74,13 @@ fn check_channel(config: &Config, channel: &str) -> Result<(), String> {
     let (prefix, shown) = (&config.prefix, channel.escape_debug());
     let Some(topic) = channel.strip_prefix(prefix.as_str()) else {
         return Err(format!(
-            "the channel {shown} does not begin with the prefix {prefix}, so nobody would hear it: \
+            "the channel {shown} does not begin with the prefix {prefix}, so no client would receive it: \
              write {prefix}{shown}"
         ));
     };
     if topic::published(topic.as_bytes()).is_none() {
         return Err(format!(
-            "{shown} names no topic: behind the prefix stand 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /`"
+            "{shown} names no topic: the prefix is followed by 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /`"
         ));
     }
     let is_taken = |one: &String| glob::matches(one.as_bytes(), channel.as_bytes());
@@ -96,7 +95,7 @@ fn check_channel(config: &Config, channel: &str) -> Result<(), String> {
 
 fn read(input: impl Read, bytes_max: usize) -> Result<Vec<u8>, String> {
     let mut data = Vec::new();
-    // With room for a line break, and one byte more to see that it is too long.
+    // Room for a line break, and for one byte that shows that it is too long.
     let taken = input.take(bytes_max as u64 + 3).read_to_end(&mut data);
     taken.map_err(|error| format!("stdin: {error}"))?;
     if data.ends_with(b"\n") {
@@ -108,7 +107,7 @@ fn read(input: impl Read, bytes_max: usize) -> Result<Vec<u8>, String> {
     Ok(data)
 }
 
-/// The publishers' port, as a Redis.
+/// The publishers' port as a Redis.
 fn publishers(config: &Config) -> Result<RedisConfig, String> {
     let address = config.publishers.ok_or("there is neither a Redis nor a publishers' port")?;
     let address = reachable(address);

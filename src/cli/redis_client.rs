@@ -1,57 +1,61 @@
-//! A look at Redis from outside the loop: one connection that greets as ours do, and then asks one command at a time.
+//! A blocking client of Redis for the commands: the server's own handshake, then one command at a time.
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use redis::Value;
 
+use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT};
 use crate::engine::redis::advice;
-use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::config::{Address, RedisConfig};
 use crate::engine::redis::opening::Opening;
 use crate::engine::redis::resp::{Framer, Whole};
 use crate::engine::redis::scanner::Grammar;
 
-/// A larger answer is not held.
+/// The longest reply that is kept; a longer one is read as empty.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// How it calls itself in `CLIENT LIST`.
+/// The connection's name in `CLIENT LIST`.
 const NAME: &str = "oneloop-doctor";
 
-/// What Redis says.
+/// A reply of Redis.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RedisReply {
-    /// Every string and number of it in their order, whatever they are nested in.
+    /// All strings and numbers of the reply in order, without their nesting.
     Words(Vec<String>),
     /// An error: its code, and the rest of the line.
     Refused(String, String),
 }
 
-/// A connection that asks. The caller owns the socket.
+/// The protocol of a connection, without I/O.
 pub struct RedisExchange {
     config: RedisConfig,
     framer: Framer,
-    /// Which answer comes next, while it is greeting.
+    /// The step of the handshake; `None` after it.
     opening: Option<Opening>,
 }
 
 impl RedisExchange {
-    /// Queues the greeting.
+    /// Queues the handshake in `output`.
     pub fn begin(config: RedisConfig, output: &mut Vec<u8>) -> RedisExchange {
         let opening = Some(Opening::begin(NAME, &config, output));
         RedisExchange { config, framer: Framer::new(Grammar::Replies), opening }
     }
 
-    /// Whether commands are taken.
+    /// Returns whether the handshake is complete.
     pub fn is_open(&self) -> bool {
         self.opening.is_none()
     }
 
-    /// What is waited for, for a sentence.
+    /// The command whose reply is awaited, for a sentence.
     pub fn awaited(&self) -> &'static str {
         self.opening.map_or("a command", Opening::command)
     }
 
-    /// Takes one answer from `input`; `None`: the input is used up, or that was the end of the greeting.
+    /// Takes one reply from `input`; `None` if the input is used up, or completed the handshake.
     ///
     /// # Errors
-    /// The connection is of no use: the text says what to do.
+    /// A sentence that says what to do, if the connection is unusable.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<RedisReply>, String> {
         loop {
             let whole = self.framer.next(input, ANSWER_BYTES_MAX);
@@ -64,7 +68,7 @@ impl RedisExchange {
             };
             let Some(opening) = self.opening else {
                 match answer(value) {
-                    // A message of a subscription: nobody asked for it.
+                    // A message of a subscription is not a reply.
                     RedisReply::Words(words)
                         if words.first().is_some_and(|word| word == "pmessage") =>
                     {
@@ -81,13 +85,105 @@ impl RedisExchange {
     }
 }
 
-/// A command as it goes out.
+/// Encodes a command.
 pub fn command(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let mut command = redis::Cmd::new();
     for word in words {
         command.arg(word.as_ref());
     }
     command.get_packed_command()
+}
+
+/// The longest life of a connection to Redis, however slowly it answers.
+const LIFE_MAX: Duration = Duration::from_secs(60);
+
+/// A connection to Redis for one command at a time.
+pub(super) struct RedisClient {
+    line: ServerConnection,
+    _deadline: Deadline,
+    exchange: RedisExchange,
+    /// Bytes that were read but not parsed yet.
+    input: Vec<u8>,
+    pub(super) config: RedisConfig,
+}
+
+impl RedisClient {
+    /// Connects and completes the handshake.
+    ///
+    /// # Errors
+    /// A sentence if the server cannot be reached, does not speak Redis' protocol, or refuses the login.
+    pub(super) fn open(config: RedisConfig) -> Result<RedisClient, String> {
+        let config = RedisConfig { timeout: TIMEOUT.as_millis() as u64, ..config };
+        let line = match &config.address {
+            Address::Unix(path) => UnixStream::connect(path).map(ServerConnection::Unix),
+            Address::Tcp { .. } => {
+                dial::connect(&config.address.to_string()).map(ServerConnection::Tcp)
+            }
+        };
+        let line = line.map_err(|error| format!("{} ({error})", advice::unreachable(&config)))?;
+        let mut handshake = Vec::new();
+        let exchange = RedisExchange::begin(config.clone(), &mut handshake);
+        let deadline = Deadline::new(&line, LIFE_MAX).map_err(|error| error.to_string())?;
+        let mut client =
+            RedisClient { line, _deadline: deadline, exchange, input: Vec::new(), config };
+        client.send(&handshake);
+        while !client.exchange.is_open() {
+            client.read()?;
+        }
+        Ok(client)
+    }
+
+    /// Sends a command, and waits for its reply.
+    ///
+    /// # Errors
+    /// A sentence if the connection is gone.
+    pub(super) fn ask(&mut self, words: &[impl AsRef<[u8]>]) -> Result<RedisReply, String> {
+        self.send(&command(words));
+        self.next()
+    }
+
+    /// Sends a command, and returns the words of its reply, or none if Redis refuses it.
+    pub(super) fn words(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
+        Ok(match self.ask(words)? {
+            RedisReply::Words(words) => words,
+            RedisReply::Refused(..) => Vec::new(),
+        })
+    }
+
+    /// Waits for the next reply or message.
+    ///
+    /// # Errors
+    /// A sentence if none comes.
+    pub(super) fn next(&mut self) -> Result<RedisReply, String> {
+        loop {
+            if let Some(reply) = self.read()? {
+                return Ok(reply);
+            }
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        // A failure shows in the next read.
+        let _ = self.line.write(bytes);
+    }
+
+    fn read(&mut self) -> Result<Option<RedisReply>, String> {
+        if self.input.is_empty() {
+            let mut buffer = [0; 16 * 1024];
+            match self.line.read_within(&mut buffer, TIMEOUT) {
+                Ok(0) => {
+                    return Err(format!("Redis at {} closed the connection", self.config.address));
+                }
+                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
+                Err(_) => return Err(advice::unanswered(&self.config, self.exchange.awaited())),
+            }
+        }
+        let mut rest = &self.input[..];
+        let reply = self.exchange.next(&mut rest);
+        let taken = self.input.len() - rest.len();
+        self.input.drain(..taken);
+        reply
+    }
 }
 
 fn answer(value: Value) -> RedisReply {
@@ -107,7 +203,7 @@ fn flatten(value: Value, words: &mut Vec<String>) {
         Value::SimpleString(text) => words.push(text),
         Value::Int(number) => words.push(number.to_string()),
         Value::Okay => words.push("OK".to_owned()),
-        // Of RESP3, which is not spoken here, or null.
+        // Null, or RESP3, which is not spoken here.
         _ => {}
     }
 }

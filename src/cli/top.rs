@@ -1,4 +1,4 @@
-//! The live state of a running server in a terminal, as its admin listener tells it.
+//! `oneloop top`: the live state of a running server, from the metrics of its admin listener.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -8,14 +8,14 @@ use super::numbers::{bytes, count};
 use super::scrape::{Scrape, scrape};
 use super::slowest::slowest;
 
-/// How often is looked.
+/// The time between two scrapes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Shows the server whose admin listener is at `address` (`http://HOST:PORT` or `HOST:PORT`), each second anew; `once`: for one
-/// second. In a terminal in one place, else a line each. `clock` only moves forward. Ends when nobody reads any more.
+/// Shows the server whose admin listener is at `address` (`http://HOST:PORT` or `HOST:PORT`) every second, or once. A terminal is
+/// redrawn in place; a file or pipe gets a line each. `clock` only moves forward. Returns when the reader has gone.
 ///
 /// # Errors
-/// A sentence: nothing was there at the first look, or at the only second one.
+/// A sentence if the first scrape fails, or the second with `once`.
 pub fn top(address: &str, once: bool, clock: impl Fn() -> Duration) -> Result<(), String> {
     let address = address.trim_start_matches("http://").trim_end_matches('/');
     let is_terminal = io::stdout().is_terminal() && !once;
@@ -28,20 +28,20 @@ pub fn top(address: &str, once: bool, clock: impl Fn() -> Duration) -> Result<()
         let now = (clock(), scrape(address));
         let seconds = (now.0 - before.0).as_secs_f64();
         let text = match &now.1 {
-            // It may come back: whoever watches a restart wants to see it.
+            // The server may be restarting.
             Err(why) if once => return Err(why.clone()),
             Err(why) => format!("{why}\n"),
-            Ok(look) if is_terminal || once => {
-                block(address, &before.1, look, seconds) + &slowest(address)
+            Ok(scrape) if is_terminal || once => {
+                block(address, &before.1, scrape, seconds) + &slowest(address)
             }
-            Ok(look) => line(&before.1, look, seconds),
+            Ok(scrape) => line(&before.1, scrape, seconds),
         };
         let text = if is_terminal { in_place(&text) } else { text };
         if show(&text).is_err() || once {
             return Ok(());
         }
-        if let Ok(look) = now.1 {
-            before = (now.0, look);
+        if let Ok(scrape) = now.1 {
+            before = (now.0, scrape);
         }
     }
 }
@@ -52,12 +52,12 @@ fn show(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Over what stands there: no line is cleared before it is written, so nothing flickers.
+/// Draws over the previous text. No line is cleared before it is written, so nothing flickers.
 fn in_place(text: &str) -> String {
     format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
 }
 
-/// A line of names and numbers, for files and other programs.
+/// One line of names and numbers, for files and other programs.
 fn line(before: &Scrape, now: &Scrape, seconds: f64) -> String {
     let rate = |name: &str| (now.sum(name) - before.sum(name)).max(0.0) / seconds;
     let turn = now.quantile_since(before, "oneloop_turn_seconds", 0.99).unwrap_or(0.0);
@@ -78,7 +78,7 @@ fn line(before: &Scrape, now: &Scrape, seconds: f64) -> String {
     )
 }
 
-/// What fits a screen, for people.
+/// A screenful for people.
 fn block(address: &str, before: &Scrape, now: &Scrape, seconds: f64) -> String {
     let rate = |name: &str| (now.sum(name) - before.sum(name)).max(0.0) / seconds;
     let per = |name: &str| format!("{}/s", count(rate(name)));
@@ -157,11 +157,13 @@ fn block(address: &str, before: &Scrape, now: &Scrape, seconds: f64) -> String {
     text
 }
 
-/// Handshakes that did not become a connection in good order.
+/// Handshakes that did not become a connection.
 fn refused(now: &Scrape, before: &Scrape) -> f64 {
-    let all = |look: &Scrape| look.sum("oneloop_handshakes_total");
-    let opened = |look: &Scrape| look.sum("oneloop_handshakes_total{result=\"opened\"}");
-    ((all(now) - opened(now)) - (all(before) - opened(before))).max(0.0)
+    let refused = |scrape: &Scrape| {
+        let opened = scrape.sum("oneloop_handshakes_total{result=\"opened\"}");
+        scrape.sum("oneloop_handshakes_total") - opened
+    };
+    (refused(now) - refused(before)).max(0.0)
 }
 
 #[cfg(test)]
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_last_look_stays_in_place() {
+    fn nothing_of_the_last_screen_stays() {
         assert_eq!(in_place("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
     }
 }

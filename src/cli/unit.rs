@@ -1,13 +1,13 @@
-//! The units that systemd runs the server by.
+//! The systemd units of the server.
 
 use std::path::Path;
 
 use crate::observe::systemd::STOP_SECONDS_SPARE;
 
-/// Where the settings are, unless `--config` names another file.
+/// The settings file, unless `--config` names another.
 const CONFIG: &str = "/etc/oneloop.toml";
 
-/// Folders that the unit's sandbox hides, and by which of its lines.
+/// Folders that the unit's sandbox hides, each with the directive that does.
 const HIDDEN: [(&str, &str); 5] = [
     ("/home", "ProtectHome"),
     ("/root", "ProtectHome"),
@@ -16,7 +16,7 @@ const HIDDEN: [(&str, &str); 5] = [
     ("/var/tmp", "PrivateTmp"),
 ];
 
-/// The service. `program`: the binary, as it was called.
+/// Returns the service unit for the binary `program`.
 pub fn service(program: &Path, config: Option<&Path>, drain_seconds: u32) -> String {
     let program = quoted(&program.to_string_lossy());
     let config = quoted(&config.unwrap_or(Path::new(CONFIG)).to_string_lossy());
@@ -27,8 +27,8 @@ pub fn service(program: &Path, config: Option<&Path>, drain_seconds: u32) -> Str
         .replace("{stop_seconds}", &stop_seconds.to_string())
 }
 
-/// What the service could not reach, each with a command that mends it: systemd would tell no more than status 203, or that a
-/// file is missing which is plainly there.
+/// Lists the files that the service could not reach, each with a command that fixes it: systemd itself would report no more than
+/// status 203, or a missing file that plainly exists.
 pub fn hidden(program: &Path, config: Option<&Path>) -> Vec<String> {
     let found = |path: &Path| HIDDEN.iter().find(|(folder, _)| path.starts_with(folder));
     let tell = |path: &Path, (folder, line): &(&str, &str), command: &str| {
@@ -45,12 +45,12 @@ pub fn hidden(program: &Path, config: Option<&Path>) -> Vec<String> {
     program.into_iter().chain(config).collect()
 }
 
-/// The socket that systemd opens before the service and keeps while that restarts.
+/// Returns the socket unit, whose listener systemd opens before the service and keeps while it restarts.
 pub fn socket() -> &'static str {
     include_str!("oneloop.socket")
 }
 
-/// A word of a command line (systemd.service(5)): quoted where it must be, `%` and `$` meaning themselves.
+/// Quotes a word of a command line if necessary; `%` and `$` mean themselves (systemd.service(5)).
 fn quoted(word: &str) -> String {
     let word = word.replace('\\', "\\\\").replace('%', "%%").replace('$', "$$");
     match word.contains([' ', '\t', '"', '\'', ';']) {

@@ -1,22 +1,22 @@
-//! A public address, as clients are given it.
+//! A public address, as given to clients.
 
-/// `ws://` or `wss://`, taken apart.
+/// The parts of a `ws://` or `wss://` URL.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) has_tls: bool,
-    /// What `Host` says: with a port if it was written.
+    /// The value of `Host`: with a port if the URL has one.
     pub(super) host: String,
-    /// The name or the address alone, without brackets.
+    /// The name or address alone, without brackets.
     pub(super) name: String,
-    /// With its port, to connect to.
+    /// The address to connect to, with its port.
     pub(super) address: String,
-    /// With the query.
+    /// The path with the query.
     pub(super) path: String,
 }
 
 impl Url {
     /// # Errors
-    /// A sentence; it does not show what stands there, which may hold a token.
+    /// A sentence that does not show the text, which may contain a token.
     pub(super) fn parse(text: &str) -> Result<Url, String> {
         Url::read(text).ok_or_else(|| {
             "--url: expected ws://host[:port]/path or wss://host[:port]/path".to_owned()
@@ -32,7 +32,7 @@ impl Url {
         };
         let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let slash = if path.starts_with('/') { "" } else { "/" };
-        // `[::1]:80`: the colon that counts stands behind the bracket.
+        // `[::1]:80`: only a colon after the bracket precedes a port.
         let colon = host.rfind(':').filter(|colon| host.rfind(']').is_none_or(|end| end < *colon));
         let (name, port) = match colon {
             Some(colon) => (&host[..colon], host[colon + 1..].parse::<u16>().ok()?),
@@ -40,7 +40,7 @@ impl Url {
         };
         let is_host = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
         let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        // A name that begins with a dash would be a flag of openssl's.
+        // openssl would take a name that begins with a dash for a flag.
         let is_good = !name.is_empty() && !name.starts_with('-') && name.chars().all(is_host);
         (is_good && is_plain).then(|| Url {
             has_tls,
@@ -51,12 +51,12 @@ impl Url {
         })
     }
 
-    /// Without the query, as a route is named.
+    /// The path without the query, as in the settings of a route.
     pub(super) fn route(&self) -> &str {
         self.path.split('?').next().unwrap_or_default()
     }
 
-    /// The page that stands at the same host.
+    /// The origin of pages on the same host.
     pub(super) fn origin(&self) -> String {
         [if self.has_tls { "https://" } else { "http://" }, &self.host].concat()
     }

@@ -1,46 +1,74 @@
-//! A visit to a server, as one client: the handshake, and then whatever comes.
+//! One WebSocket connection to a server: the handshake, then the events.
 
 use std::time::Duration;
 
-use crate::cli::dial::{ServerConnection, TIMEOUT, is_silence};
+use crate::cli::dial::{self, ServerConnection, TIMEOUT, is_silence};
+use crate::cli::tls::{TlsEndpoint, TlsTunnel};
+use crate::cli::url::Url;
 use crate::cli::websocket_client::{self, ServerFrame};
 use crate::push::PROTOCOL;
 
-/// A larger head, or a larger message, is not waited for.
+/// The longest head or message that is read.
 const INPUT_BYTES_MAX: usize = 2 << 20;
 
-/// The answer to a handshake came.
+/// A connection whose handshake was answered, not necessarily by an upgrade.
 pub(super) struct WebSocket {
     line: ServerConnection,
+    /// Kept, since it ends when it is dropped.
+    _tunnel: Option<TlsTunnel>,
     input: Vec<u8>,
     pub(super) status: u16,
-    /// Whoever answered speaks WebSocket.
+    /// The peer upgraded, and proved that it speaks WebSocket.
     pub(super) is_proven: bool,
-    /// The subprotocol that was offered is spoken.
+    /// The peer chose our subprotocol.
     pub(super) has_protocol: bool,
-    /// It answered as our server does.
+    /// The answer is that of a oneloop.
     pub(super) is_ours: bool,
-    /// Where it sends us instead.
+    /// The address that it redirects to, without the query.
     pub(super) location: String,
 }
 
-/// What came after it.
+/// An event after the handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WebSocketEvent {
     Message(Vec<u8>),
-    /// It was answered.
+    /// A ping, which was answered.
     Ping,
-    /// With this code and this reason.
+    /// A close with its code and reason.
     Closed(u16, Vec<u8>),
-    /// Without a word.
+    /// The end of the connection, without a close.
     Cut,
-    /// Nothing came.
+    /// Nothing within the time given.
     Silence,
 }
 
 impl WebSocket {
+    /// Connects to the host of a URL, by TLS if it says so, and sends a handshake for `path`.
+    ///
     /// # Errors
-    /// A sentence: there was no answer.
+    /// A sentence if there is no connection or no answer.
+    pub(super) fn open(
+        url: &Url,
+        path: &str,
+        origin: &str,
+        protocols: &str,
+    ) -> Result<WebSocket, String> {
+        let (line, tunnel) = if url.has_tls {
+            let (line, tunnel) = TlsEndpoint::of(url).connect()?;
+            (line, Some(tunnel))
+        } else {
+            let stream = dial::connect(&url.address);
+            let stream = stream.map_err(|error| format!("{}: {error}", url.address))?;
+            (ServerConnection::Tcp(stream), None)
+        };
+        let socket = WebSocket::begin(line, &url.host, path, origin, protocols)?;
+        Ok(WebSocket { _tunnel: tunnel, ..socket })
+    }
+
+    /// Sends a handshake over an open connection, and waits for the answer.
+    ///
+    /// # Errors
+    /// A sentence if there is no answer.
     pub(super) fn begin(
         line: ServerConnection,
         host: &str,
@@ -50,6 +78,7 @@ impl WebSocket {
     ) -> Result<WebSocket, String> {
         let mut visit = WebSocket {
             line,
+            _tunnel: None,
             input: Vec::new(),
             status: 0,
             is_proven: false,
@@ -64,19 +93,19 @@ impl WebSocket {
                 visit.status = head.status;
                 visit.is_proven = head.status == 101 && head.is_proven();
                 visit.has_protocol = head.header("sec-websocket-protocol") == Some(PROTOCOL);
-                // A server without room, for anyone or for this address, has no more to say than that.
+                // A full oneloop answers with no more than this.
                 let is_ours = head.header("x-content-type-options") == Some("nosniff")
                     || (matches!(head.status, 429 | 503)
                         && head.header("retry-after") == Some("5"));
                 visit.is_ours = (visit.is_proven && visit.has_protocol) || is_ours;
-                // What it makes of the query may hold the token that was in ours.
+                // The query may repeat the token that was in ours.
                 let location = head.header("location").unwrap_or_default();
                 visit.location = location.split('?').next().unwrap_or_default().to_owned();
                 visit.input.drain(..length);
                 return Ok(visit);
             }
             match visit.hear(TIMEOUT) {
-                Ok(0) => return Err("it ended the connection without an answer".to_owned()),
+                Ok(0) => return Err("it closed the connection without an answer".to_owned()),
                 Ok(_) if visit.input.len() > INPUT_BYTES_MAX => {
                     return Err("it speaks no HTTP".to_owned());
                 }
@@ -89,7 +118,7 @@ impl WebSocket {
         }
     }
 
-    /// What comes next, within so long.
+    /// Waits at most `wait` for the next event.
     pub(super) fn next(&mut self, wait: Duration) -> WebSocketEvent {
         loop {
             match websocket_client::frame(&self.input) {
@@ -123,11 +152,11 @@ impl WebSocket {
 
     /// Sends a text message.
     pub(super) fn say(&mut self, text: &str) {
-        // That the connection has ended is told by the next event.
+        // A failure shows in the next event.
         let _ = self.line.write(&websocket_client::text(text));
     }
 
-    /// The start of the body of an answer that is no WebSocket: so much of it as has come.
+    /// The body of an answer other than an upgrade, as far as it has arrived.
     pub(super) fn body(&self) -> String {
         String::from_utf8_lossy(&self.input).into_owned()
     }
@@ -146,7 +175,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    /// A visit to somebody who has said `answer` already and goes, and what was sent there.
+    /// Connects to a peer that sends `answer` and closes. Returns the bytes that were sent to it.
     fn visited(answer: &[u8], look: impl Fn(Result<WebSocket, String>)) -> Vec<u8> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(answer).unwrap();
@@ -195,7 +224,7 @@ mod tests {
             });
         }
         visited(b"-ERR unknown command\r\n", |visit| {
-            assert_eq!(visit.err().as_deref(), Some("it ended the connection without an answer"));
+            assert_eq!(visit.err().as_deref(), Some("it closed the connection without an answer"));
         });
     }
 }

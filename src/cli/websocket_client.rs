@@ -1,4 +1,4 @@
-//! The other side of a connection, for a look at a server from outside: what a client sends, and how it reads the answers.
+//! The client's side of WebSocket, without I/O: handshakes and frames to send, answers and frames to read.
 
 use std::io::Cursor;
 
@@ -6,7 +6,7 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
-/// The example of RFC 6455 section 1.3. A visit proves that a server computes, not that nobody listens.
+/// The example of RFC 6455 section 1.3. It proves that a server computes the answer; secrecy is not its purpose.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// A frame from a server.
@@ -16,17 +16,16 @@ pub enum ServerFrame<'a> {
     Message(&'a [u8]),
     /// To be answered by [`pong`].
     Ping(&'a [u8]),
-    /// The end, with its code and reason; 1005: it has neither (RFC 6455 section 7.4.1).
+    /// A close, with its code and reason; 1005 if it has neither (RFC 6455 section 7.4.1).
     Close(u16, &'a [u8]),
-    /// A pong.
     Pong,
 }
 
-/// What came is no frame of a server.
+/// The bytes are not a frame of a server.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MalformedFrame;
 
-/// The start of an answer to a request.
+/// The head of an HTTP answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ResponseHead<'a> {
     pub status: u16,
@@ -43,14 +42,14 @@ impl ResponseHead<'_> {
             .next()
     }
 
-    /// Whether the handshake was answered by somebody who speaks WebSocket (RFC 6455 section 4.1).
+    /// Returns whether the peer proved that it speaks WebSocket (RFC 6455 section 4.1).
     pub fn is_proven(&self) -> bool {
         self.header("sec-websocket-accept") == Some(&derive_accept_key(KEY.as_bytes()))
     }
 }
 
-/// A handshake. `origin`: the page that it comes from; empty: it comes from no browser. `protocols`: what is offered, with
-/// commas. None of it may hold a line break.
+/// Encodes a handshake. `origin`: that of the page, or empty outside a browser. `protocols`: the subprotocols offered, separated by
+/// commas. No argument may contain a line break.
 pub fn handshake(host: &str, path: &str, origin: &str, protocols: &str) -> String {
     let page = if origin.is_empty() { "" } else { "\r\nOrigin: " };
     [
@@ -70,7 +69,7 @@ pub fn handshake(host: &str, path: &str, origin: &str, protocols: &str) -> Strin
     .concat()
 }
 
-/// The head of an answer, and how long it is; `None`: it is no HTTP, or not all of it is there.
+/// Reads the head of an answer, with its length; `None` if it is incomplete or not HTTP.
 pub fn head(input: &[u8]) -> Option<(ResponseHead<'_>, usize)> {
     let length = input.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&input[..length]).ok()?;
@@ -79,10 +78,10 @@ pub fn head(input: &[u8]) -> Option<(ResponseHead<'_>, usize)> {
     Some((ResponseHead { status, lines }, length))
 }
 
-/// The next frame, and how long it is; `None`: not all of it is there.
+/// Reads the next frame, with its length; `None` if it is incomplete.
 ///
 /// # Errors
-/// It is no frame.
+/// [`MalformedFrame`].
 pub fn frame(input: &[u8]) -> Result<Option<(ServerFrame<'_>, usize)>, MalformedFrame> {
     let mut cursor = Cursor::new(input);
     let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| MalformedFrame)?
@@ -107,7 +106,7 @@ pub fn frame(input: &[u8]) -> Result<Option<(ServerFrame<'_>, usize)>, Malformed
     Ok(Some((heard, end)))
 }
 
-/// A text message. Its mask is zero, as that of [`pong`].
+/// Encodes a text message. Its mask is zero, like that of [`pong`].
 pub fn text(message: &str) -> Vec<u8> {
     let length = message.len();
     let head = match (u8::try_from(length), u16::try_from(length)) {
@@ -118,10 +117,10 @@ pub fn text(message: &str) -> Vec<u8> {
     [&head, &[0; 4][..], message.as_bytes()].concat()
 }
 
-/// The answer to a ping. Its mask is zero: a mask guards caches in between from what a page makes a browser send, and these are
-/// the server's own bytes.
+/// Encodes the answer to a ping. Its mask is zero: masking protects intermediate caches from bytes that a page chose, and these are
+/// the server's own.
 pub fn pong(payload: &[u8]) -> Vec<u8> {
-    // A ping has at most 125 bytes (RFC 6455 section 5.5): more is not given back.
+    // A ping has at most 125 bytes (RFC 6455 section 5.5).
     let payload = &payload[..payload.len().min(125)];
     [&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
 }

@@ -1,50 +1,50 @@
-//! Lines to the operator about what was refused, with the setting that would change it.
+//! Log lines for the operator about refusals, with the setting that would change them.
 //!
-//! A counter tells how often something was refused; a person needs one line that says what to do. The first refusal of a kind is
-//! told at once, those of the next minute together in one line when it is over. At `debug` each is told, up to a rate.
+//! Counters count refusals; a person needs one line that says what to do. The first refusal of a kind is logged at once, those of
+//! the following minute in one line at its end. At `debug` each is logged, up to a rate.
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
 use crate::clock::Millis;
 
-/// How long the refusals of one kind are gathered, in milliseconds.
+/// The time for which the refusals of one kind are gathered.
 const PAUSE: Millis = 60_000;
 
-/// Lines a second at `debug`; what comes on top is counted.
+/// Lines per second at `debug`; further ones are only counted.
 const LINES_PER_SECOND_MAX: u32 = 50;
 
-/// Kinds that are held at once. The program knows fewer; the bound holds if one is ever made of a peer's words.
+/// Kinds kept at once. The program has fewer; the bound would matter if a kind were ever made of a peer's words.
 const KINDS_MAX: usize = 64;
 
-/// Of a text that a peer chose, in characters.
+/// Characters shown of a text that a peer chose.
 const SHOWN_MAX: usize = 80;
 
-/// Where a refused request came from and what it was for, as far as both are known.
+/// The path and address of a refused request, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin<'a> {
-    /// The path, without the query.
+    /// Without the query.
     pub path: Option<&'a str>,
     pub address: Option<IpAddr>,
 }
 
-/// How a refusal is told.
+/// The importance of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// A person can do something about it: told at `warn`.
+    /// A person can do something about it: logged at `warn`.
     Curable,
-    /// Part of the day's work: told at `debug` alone.
+    /// Routine: logged at `debug` only.
     Usual,
 }
 
-/// All kinds of refusals of late.
+/// The recent refusals, by kind.
 #[derive(Debug, Default)]
 pub struct Complaints {
     kinds: Vec<Complaint>,
     /// The second that `lines` counts.
     second: u64,
     lines: u32,
-    /// Refusals that `debug` did not show.
+    /// Refusals not shown at `debug`.
     hidden: u64,
 }
 
@@ -52,16 +52,16 @@ pub struct Complaints {
 #[derive(Debug)]
 struct Complaint {
     name: &'static str,
-    /// When the next line may be written.
+    /// The time from which the next line may be written.
     until: Millis,
     count: u64,
-    /// Of the first of them.
+    /// The text of the first refusal.
     text: String,
 }
 
 impl Complaints {
-    /// Tells of a refusal, now or within a minute. `kind`: its status or close code, or two words. `text` says why, and which
-    /// setting would change it; it is made only if it is shown, and shows no token, no query and no payload.
+    /// Logs a refusal, now or within a minute. `kind`: its status or close code, or two words. `text` gives the reason and the
+    /// setting that would change it; it is called only if it is shown, and must show no token, query or payload.
     pub fn note(
         &mut self,
         now: Millis,
@@ -78,7 +78,7 @@ impl Complaints {
         }
     }
 
-    /// When a line is to be written though nothing happens.
+    /// The time by which [`tick`](Complaints::tick) must be called.
     pub fn deadline(&self) -> Option<Millis> {
         self.kinds.iter().filter(|kind| kind.count > 0).map(|kind| kind.until).min()
     }
@@ -90,7 +90,7 @@ impl Complaints {
         }
     }
 
-    /// Writes a line for one refusal, unless this second had enough of them.
+    /// Writes a line for one refusal, unless this second has had enough.
     fn show(&mut self, now: Millis, kind: &str, origin: Origin<'_>, text: &impl Fn() -> String) {
         if self.second != now / 1000 {
             (self.second, self.lines) = (now / 1000, 0);
@@ -121,14 +121,14 @@ impl Complaints {
         }
     }
 
-    /// The place of a new kind, if there is one.
+    /// Adds a kind if there is room, and returns its index.
     fn add(&mut self, name: &'static str) -> Option<usize> {
-        let place = Some(self.kinds.len()).filter(|place| *place < KINDS_MAX)?;
+        let at = Some(self.kinds.len()).filter(|at| *at < KINDS_MAX)?;
         self.kinds.push(Complaint { name, until: 0, count: 0, text: String::new() });
-        Some(place)
+        Some(at)
     }
 
-    /// The lines that are due, which take their kinds back to none.
+    /// Takes the lines that are due.
     fn due(&mut self, now: Millis) -> Vec<String> {
         let is_due = |kind: &&mut Complaint| kind.count > 0 && kind.until <= now;
         let lines = self.kinds.iter_mut().filter(is_due).map(|kind| {
@@ -155,7 +155,7 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// Text that a peer chose as a line shows it: cut, and without anything that a terminal would obey.
+/// Formats a text that a peer chose for a line: cut, with everything escaped that a terminal could obey.
 pub fn shown(text: &str) -> String {
     let mut out = String::new();
     for letter in text.chars().take(SHOWN_MAX) {

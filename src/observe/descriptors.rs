@@ -1,22 +1,22 @@
-//! How many descriptors the process may hold, and what that leaves for clients.
+//! The descriptor limit of the process, and the clients that it leaves room for.
 
 use std::io;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that are no client's: poll, waker, signals, listeners, the link, standard streams, the spare one, a look-up,
-/// and those who are let in only to be told that the server is full.
+/// Descriptors beside those of clients: poll, waker, signals, listeners, connections to Redis, standard streams, the spare one, a
+/// name lookup, and connections that are accepted only to learn that the server is full.
 pub const RESERVE: usize = 64;
 
-/// How many the process may hold, if the soft limit is raised as far as that goes; `None`: no limit but the kernel's.
+/// The hard limit of descriptors; `None` if there is none but the kernel's.
 pub fn descriptors() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
 }
 
-/// Raises the soft limit to the hard one and returns how many clients there can be: `wanted`, or as many as fit if that is 0.
+/// Raises the soft limit to the hard one, and returns the number of clients: `wanted`, or as many as fit if that is 0 or too many.
 ///
 /// # Errors
-/// A limit that leaves no room for any client.
+/// The limit leaves no room for a client.
 pub fn clients_max(wanted: usize, publishers_max: usize) -> io::Result<usize> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -26,7 +26,7 @@ pub fn clients_max(wanted: usize, publishers_max: usize) -> io::Result<usize> {
             limit.current = soft;
         }
     }
-    // No limit at all: the kernel's own bound for one process (fs.nr_open) by default.
+    // Without a limit: the kernel's default bound for a process (fs.nr_open).
     let descriptors = limit.current.map_or(1 << 20, |limit| limit as usize);
     let room = descriptors.saturating_sub(RESERVE + publishers_max);
     if room == 0 {

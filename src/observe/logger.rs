@@ -1,4 +1,4 @@
-//! The log: lines to stderr that never hold the loop up.
+//! The log: lines to stderr that never block the loop.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -11,23 +11,23 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock::utc;
 
-/// A pipe that is ready takes so much at once without blocking (PIPE_BUF, pipe(7)).
+/// Bytes that a ready pipe takes at once without blocking (PIPE_BUF, pipe(7)).
 const LINE_BYTES_MAX: usize = 4096;
 
-/// How a line is written, and when it is.
+/// The format of a line, and its clock.
 #[derive(Clone, Copy)]
 pub struct LogStyle {
-    /// One JSON object a line, in place of text for people.
+    /// Writes one JSON object a line, in place of text for people.
     pub is_json: bool,
-    /// Each line begins with its level (sd-daemon(3)), which the journal takes off again.
+    /// Begins each line with its level (sd-daemon(3)), which the journal strips.
     pub is_journal: bool,
-    /// Milliseconds since 1970.
+    /// Returns milliseconds since 1970.
     pub unix_millis: fn() -> u64,
 }
 
 struct Logger {
     style: OnceLock<LogStyle>,
-    /// Lines that nobody could take.
+    /// Lines lost since the last one that was written.
     lost: AtomicU64,
 }
 
@@ -35,14 +35,14 @@ static LOGGER: Logger = Logger { style: OnceLock::new(), lost: AtomicU64::new(0)
 
 /// Sends the log to stderr.
 pub fn start(level: LevelFilter, style: LogStyle) {
-    // A second start only changes the level.
+    // A second call only changes the level.
     let _ = LOGGER.style.set(style);
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
 }
 
-/// Whether stderr is the journal itself, as its environment variable `JOURNAL_STREAM` says: another program may have sent it
-/// elsewhere since (systemd.exec(5)).
+/// Returns whether stderr is the stream that `JOURNAL_STREAM` names: another program may have redirected it since
+/// (systemd.exec(5)).
 pub fn is_journal(stream: Option<&str>) -> bool {
     let stderr = std::fs::metadata("/dev/stderr").ok();
     let stderr = stderr.map(|file| format!("{}:{}", file.dev(), file.ino()));
@@ -51,7 +51,7 @@ pub fn is_journal(stream: Option<&str>) -> bool {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // What other crates tell of frames and heads would carry tokens and payloads.
+        // Lines of other crates about frames and heads would contain tokens and payloads.
         metadata.target().starts_with("oneloop")
     }
 
@@ -70,7 +70,7 @@ impl Log for Logger {
 }
 
 impl LogStyle {
-    /// A whole line, cut where a pipe would not take it at once. `lost`: how many before it nobody took.
+    /// Formats a line, cut to what a pipe takes at once. `lost`: the lines lost before it.
     fn line(&self, level: Level, mut message: String, lost: u64) -> String {
         cut(&mut message, LINE_BYTES_MAX);
         loop {
@@ -82,7 +82,7 @@ impl LogStyle {
             if excess == 0 {
                 return line;
             }
-            // An escaped byte is up to six: so many go for certain, and what is too long then is cut once more.
+            // An escaped byte takes up to six, so this cut is never too large; the loop repeats it if it is too small.
             let length = message.len().saturating_sub(excess.div_ceil(6));
             cut(&mut message, length);
         }
@@ -106,7 +106,7 @@ impl LogStyle {
     fn json(&self, level: Level, message: &str, lost: u64) -> String {
         let mut line = self.priority(level);
         let (time, level) = (rfc3339((self.unix_millis)()), name(level));
-        // Not by `Value`, whose `Display` brings 12 KB of the ways to write all other values.
+        // Not by `Value`, whose `Display` adds 12 KB for all other kinds of values.
         let message = serde_json::to_string(message).unwrap_or_default();
         let _ = write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"message\":{message}");
         if lost > 0 {
@@ -128,7 +128,7 @@ impl LogStyle {
     }
 }
 
-/// Leaves at most so many bytes, of whole characters.
+/// Truncates to at most `bytes_max` bytes of whole characters.
 fn cut(text: &mut String, bytes_max: usize) {
     let mut end = bytes_max.min(text.len());
     while !text.is_char_boundary(end) {
@@ -152,8 +152,8 @@ fn rfc3339(unix_millis: u64) -> String {
     format!("{}.{:03}Z", utc(unix_millis / 1000), unix_millis % 1000)
 }
 
-/// Whether stderr would take a line now. A full pipe, or a terminal that is stopped, loses the line instead of stopping
-/// everyone's messages.
+/// Returns whether stderr would take a line now. If a pipe is full or a terminal stopped, the line is lost instead of blocking all
+/// messages.
 fn takes_a_line() -> bool {
     let stderr = std::io::stderr();
     let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];

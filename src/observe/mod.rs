@@ -1,4 +1,4 @@
-//! What the operator sees of a running process: metrics, log lines, and the service manager's view.
+//! The operator's view of a running process: metrics, log lines, and notifications of the service manager.
 
 pub mod complaints;
 pub mod descriptors;

@@ -1,4 +1,4 @@
-//! What started the process and watches it, by systemd's protocol (sd_notify(3), sd_listen_fds(3)): any other program may speak it.
+//! The service manager, by systemd's protocol (sd_notify(3), sd_listen_fds(3)), which other programs may speak too.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,28 +8,28 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::clock::Millis;
 
-/// What it says about the process is told no more often, and no wake-up is spent on it.
+/// The least time between two status lines; no wake-up is spent on them.
 const STATUS_PAUSE: Millis = 10_000;
 
-/// Seconds that a stop may take beyond its drain.
+/// Seconds that a stop may take beyond the drain.
 pub const STOP_SECONDS_SPARE: u64 = 10;
 
-/// A sign of life that could not be sent is tried again after so long, or at the next one if that comes before.
+/// The wait before a watchdog message that could not be sent is retried, unless the next one is due earlier.
 const RETRY: Millis = 100;
 
 /// The first of the descriptors that are passed (sd_listen_fds(3)).
 #[cfg(target_os = "linux")]
 const FIRST_PASSED: i32 = 3;
 
-/// Whoever wants to know that the process is ready, alive, and about to end. Nobody, unless the environment names a socket.
+/// The service manager that is notified when the process is ready, alive, and stopping; none unless the environment names a socket.
 #[derive(Default)]
 pub struct Supervisor {
     socket: Option<UnixDatagram>,
-    /// How often a sign of life is due: half of the time after which it would be missed.
+    /// The period of watchdog messages: half of the manager's timeout.
     pause: Option<Millis>,
-    /// When the next one is due.
+    /// The time of the next one.
     next: Millis,
-    /// What was last said, and when.
+    /// The last status, and its time.
     said: Option<(String, Millis)>,
 }
 
@@ -37,7 +37,7 @@ impl Supervisor {
     /// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`. `pid`: this process.
     ///
     /// # Errors
-    /// A socket that cannot be used: whoever waits for a sign of life would end the process for the lack of it.
+    /// The socket cannot be used: a manager that waits for watchdog messages would kill the process.
     pub fn from_environment(
         variable: impl Fn(&str) -> Option<OsString>,
         pid: u32,
@@ -58,24 +58,24 @@ impl Supervisor {
         })
     }
 
-    /// When the loop must turn though nothing happens.
+    /// The time by which [`tick`](Supervisor::tick) must be called.
     pub fn deadline(&self) -> Option<Millis> {
         self.socket.as_ref()?;
         self.pause.map(|_| self.next)
     }
 
-    /// Serving (again).
+    /// Reports that the server serves, after a start or a reload.
     pub fn ready(&mut self, clients: usize) {
         self.send(&format!("READY=1\n{}", status(clients)));
     }
 
-    /// The settings are being read again; [`Supervisor::ready`] must follow.
+    /// Reports that a reload begins; [`Supervisor::ready`] must follow.
     pub fn reloading(&mut self) {
         self.send("RELOADING=1");
     }
 
-    /// Tells that the process drains, and for how many seconds at most: systemd would kill it after the `TimeoutStopSec` of its
-    /// unit, which knows nothing of the settings.
+    /// Reports that the process drains, for at most `seconds`: systemd would kill it after the `TimeoutStopSec` of its unit, which
+    /// does not know the settings.
     pub fn stopping(&mut self, clients: usize, seconds: u32) {
         let micros = (u64::from(seconds) + STOP_SECONDS_SPARE) * 1_000_000;
         self.send(&format!(
@@ -83,7 +83,7 @@ impl Supervisor {
         ));
     }
 
-    /// What is due at this moment: a sign of life, and how many clients there are, unless it is `stopping`.
+    /// Sends what is due: a watchdog message and, unless `stopping`, the number of clients.
     pub fn tick(&mut self, now: Millis, clients: usize, stopping: bool) {
         if self.socket.is_none() {
             return;
@@ -104,7 +104,8 @@ impl Supervisor {
         }
     }
 
-    /// Whether it was taken. What does not fit its queue is lost: nothing waits for a supervisor.
+    /// Sends a message, and returns whether the socket took it. If its queue is full the message is lost: nothing waits for the
+    /// manager.
     fn send(&self, text: &str) -> bool {
         self.socket.as_ref().is_some_and(|socket| socket.send(text.as_bytes()).is_ok())
     }
@@ -114,7 +115,7 @@ fn status(clients: usize) -> String {
     format!("STATUS={clients} clients")
 }
 
-/// A path, or an abstract name behind `@` (unix(7)).
+/// Connects to a path, or to an abstract name after `@` (unix(7)).
 fn connect(name: &OsString) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
@@ -137,10 +138,10 @@ fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "abstract names are Linux' own"))
 }
 
-/// The listener that was passed to this process, if one was (`LISTEN_FDS`, `LISTEN_PID`).
+/// Returns the listener that was passed to this process, if any (`LISTEN_FDS`, `LISTEN_PID`).
 ///
 /// # Errors
-/// More than one, or one that cannot be had: whoever passes it expects it to be served.
+/// Several listeners, or one that cannot be used: the manager expects them to be served.
 pub fn passed_listener(
     variable: impl Fn(&str) -> Option<OsString>,
     pid: u32,
@@ -159,8 +160,8 @@ pub fn passed_listener(
     }
 }
 
-/// A number becomes a descriptor only by trust, but the kernel may be asked for a copy of one: of this very process, which may
-/// always be asked of (pidfd_getfd(2), Linux 5.6). The one that was passed stays open behind it.
+/// Takes the passed descriptor without `unsafe`: the kernel copies one of this very process, which is always permitted
+/// (pidfd_getfd(2), Linux 5.6). The original stays open.
 #[cfg(target_os = "linux")]
 fn take_passed(pid: u32) -> io::Result<TcpListener> {
     use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};

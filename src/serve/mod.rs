@@ -1,4 +1,4 @@
-//! What the binary serves: the settings turned into routes with their handlers, and the lines that say where.
+//! The server that the binary runs: the settings turned into routes with their handlers, and the start-up lines.
 
 mod page;
 mod page_publisher;
@@ -24,7 +24,7 @@ use page::Pass;
 use page_publisher::{PATH, PagePublisher};
 pub use trial::CommandContext;
 
-/// How long the token of the start-up lines and of the page is valid.
+/// The lifetime of the token in the start-up lines and the page.
 const READY_TOKEN_SECONDS: u64 = 86_400;
 
 /// The user of that token.
@@ -33,32 +33,31 @@ const READY_TOKEN_SUB: &str = "42";
 /// The client for browsers and mini programs.
 const CLIENT: &str = include_str!("oneloop.js");
 
-/// What its functions take and return.
+/// The types of its functions.
 const CLIENT_TYPES: &str = include_str!("oneloop.d.ts");
 
-/// A server that listens, and what there is to say about it.
+/// A listening server and its start-up lines.
 pub struct Started {
-    /// For stdout.
+    /// The lines for stdout.
     pub lines: String,
-    /// To be run.
     pub bound: Bound,
 }
 
-/// What the process brings to a server besides the settings.
+/// The process around a server, beside the settings.
 pub struct Environment {
     /// See [`App::trim`].
     pub trim: fn(),
-    /// Who is told that it is ready and alive.
+    /// The service manager to notify.
     pub supervisor: Supervisor,
     /// A listener that was passed to the process.
     pub listener: Option<TcpListener>,
-    /// Reads the settings again, from where they came from.
+    /// Reads the settings again from their sources.
     pub reread: Reread,
-    /// For the command that is printed.
+    /// The context of the printed command.
     pub shell: CommandContext,
 }
 
-/// Looks for everything that can be wrong before a socket is opened.
+/// Checks everything that can be checked before a socket is opened.
 ///
 /// # Errors
 /// A sentence for each problem.
@@ -80,13 +79,13 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
     Ok(())
 }
 
-/// Listens as the settings say.
+/// Binds the listeners and builds the server.
 ///
 /// # Errors
-/// Settings that cannot be served (`InvalidInput`), or an address that cannot be bound.
-pub fn start(config: Config, unix: u64, surroundings: Environment) -> io::Result<Started> {
+/// The settings cannot be served (`InvalidInput`), or an address cannot be bound.
+pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let Environment { trim, supervisor, listener, reread, shell } = surroundings;
+    let Environment { trim, supervisor, listener, reread, shell } = environment;
     let has_key = config.jwt.has_key();
     if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok())
         && !has_key
@@ -134,7 +133,7 @@ pub fn start(config: Config, unix: u64, surroundings: Environment) -> io::Result
     Ok(Started { lines, bound })
 }
 
-/// Serves the page. With a token it is for this machine alone, and publishes.
+/// Adds the page. With a token it is for this machine only, and publishes.
 fn with_page(
     mut app: App,
     config: &Config,
@@ -149,7 +148,7 @@ fn with_page(
             if patterns.is_some() {
                 app = app.asks_redis();
             }
-            // Its handler looks at the origin itself, and more closely.
+            // Its handler checks the origin itself, more strictly.
             app = app.route_from(
                 PATH,
                 PagePublisher::new(&nonce, config.prefix.clone(), patterns),
@@ -162,12 +161,12 @@ fn with_page(
     Ok(app.page(move |addresses| page::page(&config, pass.as_ref(), &addresses, &shell)))
 }
 
-/// Some are dead, and others are not.
+/// Warns of patterns that no topic can match.
 fn warn_of_dead_patterns(config: &Config) {
     dead_patterns(config).iter().for_each(|what| log::warn!("{what}"));
 }
 
-/// Serves the client beside the routes: as a script or a CommonJS module, and as an ES module.
+/// Adds the client's files: a script that is a CommonJS module as well, and an ES module.
 fn with_client(app: App) -> App {
     let script = "text/javascript; charset=utf-8";
     let types = "application/typescript; charset=utf-8";
@@ -177,13 +176,13 @@ fn with_client(app: App) -> App {
         .file("/oneloop.d.mts", types, es_module(CLIENT_TYPES, "\nexport = ").into_bytes())
 }
 
-/// Puts a default export in the place of the CommonJS one, which `common` begins; bundlers warn of a file that has both.
+/// Replaces the CommonJS export, which begins with `common`, by a default export; bundlers warn of a file that has both.
 fn es_module(text: &str, common: &str) -> String {
-    let (text, _) = text.split_once(common).expect("it stands in the file");
+    let (text, _) = text.split_once(common).expect("the file has a CommonJS export");
     [text, "\nexport default oneloop;\n"].concat()
 }
 
-/// Whether anything in the settings is said to Redis by a command.
+/// Returns whether the settings need the connection for commands.
 fn asks_redis(config: &Config) -> bool {
     let has_channel = config.control.is_some() || config.receipts.is_some();
     has_channel || config.routes.iter().any(|route| route.upstream.is_some())
@@ -197,17 +196,18 @@ pub fn keys(jwt: &Jwt) -> Result<Keys, String> {
     Keys::new(&KeySettings::of(jwt))
 }
 
-/// A secret made for this process alone.
+/// Keys with a random secret, for this process only.
 fn random_keys(jwt: &Jwt) -> Result<Keys, String> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| format!("no random bytes to be had: {error}"))?;
     Keys::new(&KeySettings { secret: Some(&secret), ..KeySettings::of(jwt) })
 }
 
-/// Whether a token hears a topic, and by which rule, a line for each route; then whom the token speaks for, and when.
+/// Explains whether a token hears a topic, and by which rule, a line per route; then the token's user and dates. Returns the text,
+/// and whether a route lets it hear the topic without being asked.
 ///
 /// # Errors
-/// Settings or a topic that cannot be used.
+/// The settings or the topic cannot be used.
 pub fn explain(
     config: &Config,
     token: &str,
@@ -245,7 +245,7 @@ pub fn explain(
     Ok((text + &keys.shown(token, unix), hears))
 }
 
-/// The start-up lines: every address, and one thing to try.
+/// The start-up lines: every address, and one command to try.
 fn lines(
     config: &Config,
     addresses: &Addresses,

@@ -1,4 +1,4 @@
-//! The page at `/`, and the commands on it: what somebody sees who tries it for the first time.
+//! The page at `/` for a first try, and the commands on it.
 
 use std::net::SocketAddr;
 
@@ -11,15 +11,15 @@ use crate::engine::router::files::Page;
 
 const PAGE: &str = include_str!("page.html");
 
-/// Secrets that the page carries for the person at this machine.
+/// The secrets in the page of this machine.
 pub struct Pass {
     /// The ready token.
     pub token: String,
-    /// Shown by the page to publish: see [`super::page_publisher`].
+    /// Lets the page publish: see [`super::page_publisher`].
     pub nonce: String,
 }
 
-/// The page: with a pass, for this machine alone; without one, for all. It loads nothing: the client stands in it.
+/// Renders the page: with a pass for this machine only, without one for all. It loads nothing: the client is inlined.
 pub fn page(
     config: &Config,
     pass: Option<&Pass>,
@@ -48,7 +48,7 @@ pub fn page(
     Page { html, is_public: pass.is_none() }
 }
 
-/// The command in PHP.
+/// The publish command in PHP.
 fn php(publishers: Option<SocketAddr>, channel: &str) -> String {
     let place = match publishers {
         Some(address) => format!("'tcp://{address}'"),
@@ -60,7 +60,7 @@ fn php(publishers: Option<SocketAddr>, channel: &str) -> String {
     )
 }
 
-/// The same in Python.
+/// The publish command in Python.
 fn python(publishers: Option<SocketAddr>, channel: &str) -> String {
     let (module, place) = match publishers {
         Some(address) => ("", format!("redis.Redis(\"{}\", {})", address.ip(), address.port())),
@@ -72,7 +72,7 @@ fn python(publishers: Option<SocketAddr>, channel: &str) -> String {
     )
 }
 
-/// For HTML text and attribute values.
+/// Escapes HTML text and attribute values.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }

@@ -1,4 +1,4 @@
-//! Publishes what a person types into the page of this machine: as the publishers' port does, or in Redis where there is one.
+//! Publishes the messages typed into the page of this machine, to Redis if there is one, or as the publishers' port does.
 
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Request, Response};
@@ -9,28 +9,27 @@ use crate::engine::router::files::is_from_this_machine;
 use crate::engine::server::{RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 
-/// Where the page connects to publish.
+/// The path to which the page connects.
 pub const PATH: &str = "/page/publish";
 
-/// Takes messages from the page of this process and from nobody else. A client sends `<channel>\n<payload>` and is answered by a
-/// sentence.
+/// The handler for the page of this process, and for no other client. A message is `<channel>\n<payload>`, its answer a sentence.
 pub struct PagePublisher {
-    /// The subprotocol that only the page knows.
+    /// A subprotocol that only the page knows.
     protocol: String,
-    /// Of the channels that oneloop hears.
+    /// The prefix of channels.
     prefix: String,
-    /// The patterns that oneloop subscribes to in Redis; `None`: there is no Redis.
+    /// The patterns of the subscription in Redis; `None` without Redis.
     patterns: Option<String>,
 }
 
 impl PagePublisher {
-    /// For the page that carries this nonce.
+    /// Builds the handler for the page with this nonce.
     pub fn new(nonce: &str, prefix: String, patterns: Option<String>) -> PagePublisher {
         PagePublisher { protocol: format!("oneloop.publish.{nonce}"), prefix, patterns }
     }
 
-    /// Returns whether a handshake comes from the page: from this machine, by a name that nobody can point here (DNS rebinding),
-    /// with the origin of that very name, and with the nonce that pages of other sites cannot read.
+    /// Returns whether a handshake comes from the page: from this machine, by a name that cannot be rebound (DNS rebinding), with the
+    /// origin of that very name, and with the nonce that pages of other sites cannot read.
     fn is_from_page(&self, request: &Request) -> bool {
         let host = request.header("host");
         let origin = host.map(|host| format!("http://{}", host.to_ascii_lowercase()));
@@ -85,7 +84,7 @@ impl Handler for PagePublisher {
         }
         let ticket = Ticket::of_route(server.route(), id.number());
         if self.patterns.is_some() {
-            // The password of Redis is for messages alone here: not for what other programs hear, nor for orders.
+            // Redis' password serves for messages only: not for channels of other programs, nor for control commands.
             if let Some(fault) = fault_of(&self.prefix, channel.as_bytes()) {
                 return server.send(id, &Frame::text(&format!("Nobody hears this: {fault}")));
             }

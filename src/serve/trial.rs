@@ -1,4 +1,4 @@
-//! One command to try the server with, which works as it is printed.
+//! The printed command that publishes a first message, which works as it is.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -9,18 +9,18 @@ use crate::engine::pubsub::topic::user_topic;
 use crate::engine::redis::config::Address;
 use crate::engine::redis::glob;
 
-/// What a command stands on besides the settings.
+/// The context of the command, beside the settings.
 #[derive(Clone, Debug, Default)]
 pub struct CommandContext {
-    /// The program, as it was called.
+    /// The program as it was called.
     pub program: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
-    /// Whether `redis-cli` is there.
+    /// Whether `redis-cli` is installed.
     pub has_redis_cli: bool,
 }
 
-/// The channel of a message that somebody hears; `None`: the patterns take none.
+/// A channel whose messages a client receives; `None` if the patterns match none.
 pub fn channel(config: &Config) -> Option<String> {
     let topics = config.routes.iter().flat_map(|route| &route.topics);
     let plain = topics.filter(|topic| !topic.contains('*')).cloned();
@@ -34,8 +34,7 @@ pub fn channel(config: &Config) -> Option<String> {
     channels.into_iter().find(is_taken)
 }
 
-/// A command for the shell that publishes a message: by `redis-cli` where that is there and needs no password, else by the program
-/// itself.
+/// A shell command that publishes a message: by `redis-cli` if it is installed and needs no password, or by the program itself.
 pub fn command(config: &Config, publishers: Option<SocketAddr>, shell: &CommandContext) -> String {
     let Some(channel) = channel(config) else {
         return format!(
@@ -54,7 +53,7 @@ pub fn command(config: &Config, publishers: Option<SocketAddr>, shell: &CommandC
     }
 }
 
-/// Where `redis-cli` publishes; `None`: it would need a password.
+/// The address arguments of `redis-cli`; `None` if it would need a password.
 fn redis_cli(config: &Config, publishers: Option<SocketAddr>) -> Option<String> {
     if let Some(address) = publishers {
         let (address, has_password) = (reachable(address), config.publishers_password.is_some());
@@ -72,7 +71,7 @@ fn redis_cli(config: &Config, publishers: Option<SocketAddr>) -> Option<String> 
     })
 }
 
-/// Where the program publishes. What is secret is not printed: it is taken from the server that runs.
+/// The address arguments of the program. Secrets are not printed, but taken from the running server.
 fn own(config: &Config, publishers: Option<SocketAddr>, pid: u32) -> String {
     let link = link(config).ok().flatten();
     let is_open = match &link {
@@ -90,7 +89,7 @@ fn own(config: &Config, publishers: Option<SocketAddr>, pid: u32) -> String {
             let url = format!("{scheme}{}", link.address);
             format!("--redis {}{}{}", quoted(&url), prefix(config), patterns(config))
         }
-        // The port may have been chosen by the system.
+        // The system may have chosen the port.
         (false, _) => format!("--pid {pid} {port}").trim_end().to_owned(),
     }
 }
@@ -109,7 +108,7 @@ fn patterns(config: &Config) -> String {
     }
 }
 
-/// For a POSIX shell.
+/// Quotes a word for a POSIX shell.
 fn quoted(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+,".contains(&byte);
     match !text.is_empty() && text.bytes().all(is_plain) {

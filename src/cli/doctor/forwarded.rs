@@ -1,4 +1,4 @@
-//! Whether the proxy in front says where a client comes from, by the counters of the server behind it.
+//! The check that the proxy in front forwards client addresses, by the counters of the server behind it.
 
 use super::report::{Problem, Report};
 use crate::cli::scrape::{Scrape, scrape};
@@ -7,15 +7,15 @@ use crate::config::{Config, reachable};
 
 const NAME: &str = "url-address";
 
-/// The counters before a visit by way of the proxy.
+/// The counters before a connection through the proxy.
 pub(super) struct Before {
     admin: String,
     counters: Scrape,
 }
 
 impl Before {
-    /// Takes them, where the settings let that be judged; `None`: there is nothing to judge.
-    pub(super) fn visit(report: &mut Report, config: &Config, url: &Url) -> Option<Before> {
+    /// Scrapes the counters; `None` if the check does not apply.
+    pub(super) fn scrape(report: &mut Report, config: &Config, url: &Url) -> Option<Before> {
         if config.proxies.is_empty() || config.proxy_protocol {
             return None;
         }
@@ -41,7 +41,7 @@ impl Before {
         }
     }
 
-    /// Judges by what the visit has added.
+    /// Judges by the difference that the connection made.
     pub(super) fn judge(self, report: &mut Report) {
         let now = match scrape(&self.admin) {
             Ok(now) => now,
@@ -49,7 +49,7 @@ impl Before {
         };
         let added = |name: &str| now.sum(name) - self.counters.sum(name);
         if added("oneloop_handshakes_total") <= 0.0 {
-            report.unseen(NAME, "another server than the one at admin was visited", "");
+            report.unseen(NAME, "another server than the one at admin answered", "");
         } else if added("oneloop_forwarded_missing_total") > 0.0 {
             report.say(
                 Problem,

@@ -1,4 +1,4 @@
-//! Where the server listens, or would: whether the address can be had, or who has it.
+//! The checks of the server's own addresses: free, taken by a oneloop, or by another program.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -9,22 +9,22 @@ use crate::cli::websocket::WebSocket;
 use crate::config::{Config, reachable};
 use crate::engine::client::proxy_protocol::LOCAL;
 
-/// What was found at an address.
+/// The state of an address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PortState {
     Free,
     Taken,
-    /// It was said.
+    /// Not available, which was reported.
     Refused,
 }
 
 pub(super) fn check(report: &mut Report, config: &Config) {
-    let runs = match look(report, "listen", config.listen) {
+    let runs = match bind(report, "listen", config.listen) {
         PortState::Taken => is_ours(report, config),
         _ => false,
     };
     if let Some(admin) = config.admin {
-        match look(report, "admin", admin) {
+        match bind(report, "admin", admin) {
             PortState::Taken => health(report, &reachable(admin).to_string()),
             PortState::Free if runs => report.say(
                 Warning,
@@ -37,7 +37,7 @@ pub(super) fn check(report: &mut Report, config: &Config) {
         }
     }
     if let Some(publishers) = config.publishers
-        && look(report, "publishers", publishers) == PortState::Taken
+        && bind(report, "publishers", publishers) == PortState::Taken
     {
         match runs {
             true => report.ok("publishers", &format!("{publishers} is served")),
@@ -46,8 +46,8 @@ pub(super) fn check(report: &mut Report, config: &Config) {
     }
 }
 
-/// Says what there is to say unless it is taken.
-fn look(report: &mut Report, name: &str, address: SocketAddr) -> PortState {
+/// Tries to bind an address, and reports the result unless it is taken.
+fn bind(report: &mut Report, name: &str, address: SocketAddr) -> PortState {
     let Err(error) = TcpListener::bind(address) else {
         report.ok(name, &format!("{address} is free: nobody is served there"));
         return PortState::Free;
@@ -65,7 +65,7 @@ fn look(report: &mut Report, name: &str, address: SocketAddr) -> PortState {
     PortState::Refused
 }
 
-/// Whether whoever listens answers as we do.
+/// Returns whether the program that listens is a oneloop.
 fn is_ours(report: &mut Report, config: &Config) -> bool {
     let address = reachable(config.listen);
     if config.proxy_protocol && !config.proxies.has(address.ip()) {
@@ -76,15 +76,15 @@ fn is_ours(report: &mut Report, config: &Config) -> bool {
     let address = address.to_string();
     let path = config.routes.first().map_or("/", |route| route.path.as_str());
     let origin = ["http://", &address].concat();
-    let visit = dial::connect(&address).map_err(|error| error.to_string()).and_then(|stream| {
+    let socket = dial::connect(&address).map_err(|error| error.to_string()).and_then(|stream| {
         let mut line = ServerConnection::Tcp(stream);
         if config.proxy_protocol {
             let _ = line.write(LOCAL);
         }
         WebSocket::begin(line, &address, path, &origin, crate::push::PROTOCOL)
     });
-    let status = match &visit {
-        Ok(visit) if visit.is_ours => visit.status,
+    let status = match &socket {
+        Ok(socket) if socket.is_ours => socket.status,
         _ => {
             taken(report, "listen", config.listen);
             return false;

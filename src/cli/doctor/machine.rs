@@ -1,4 +1,4 @@
-//! What the machine gives: descriptors, the queue of the listener, memory, ports.
+//! The checks of the machine: descriptors, the queue of the listener, memory, ports.
 
 use std::fs;
 
@@ -9,17 +9,17 @@ use crate::engine::bounds::Bounds;
 use crate::engine::reactor::BACKLOG;
 use crate::observe::descriptors;
 
-/// What an idle client takes here, with its topics, and in the kernel for its socket (`benches/million.rs`).
+/// The memory of an idle client with its topics, and of its socket in the kernel (`benches/million.rs`).
 const CLIENT_BYTES: u64 = 140;
 const SOCKET_BYTES: u64 = 4096;
 
-/// The program without anybody.
+/// The memory of the program without clients.
 const START_BYTES: u64 = 4 << 20;
 
-/// Where no number of clients is set, fewer than so many are worth a word.
+/// If `clients_max` is not set, room for fewer clients gets a warning.
 const FEW: u64 = 10_000;
 
-/// `running`: how many descriptors the running server may have, where that is known.
+/// Runs the checks. `running`: the descriptor limit of the running server, if known.
 pub(super) fn check(report: &mut Report, config: &Config, running: Option<u64>) {
     let bounds = &config.bounds;
     let room = descriptors(report, bounds, running);
@@ -29,15 +29,15 @@ pub(super) fn check(report: &mut Report, config: &Config, running: Option<u64>) 
     ports(report, clients);
 }
 
-/// Returns how many clients they leave room for.
+/// Checks the descriptor limit. Returns the number of clients that it leaves room for.
 fn descriptors(report: &mut Report, bounds: &Bounds, running: Option<u64>) -> u64 {
     let (allowed, whose) = match running {
-        Some(allowed) => (allowed, "the running server has"),
-        None => (descriptors::descriptors().unwrap_or(1 << 20), "who starts it here may have"),
+        Some(allowed) => (allowed, "running server"),
+        None => (descriptors::descriptors().unwrap_or(1 << 20), "this shell"),
     };
     let own = (descriptors::RESERVE + bounds.publishers_max) as u64;
     let (room, wanted) = (allowed.saturating_sub(own), bounds.clients_max as u64);
-    let seen = format!("{allowed} {whose}: room for {room} clients");
+    let seen = format!("limit {allowed} ({whose}), room for {room} clients");
     let needed = (wanted.max(FEW) + own).next_multiple_of(1024);
     let mut mend = format!(
         "LimitNOFILE={needed} in the unit of systemd, or before a start by hand: ulimit -n {needed}"
@@ -57,8 +57,8 @@ fn descriptors(report: &mut Report, bounds: &Bounds, running: Option<u64>) -> u6
     room
 }
 
-/// Those who wait to be accepted. The other queue, of handshakes of TCP under way, has no bound where cookies stand in for it
-/// (tcp(7), `tcp_syncookies`).
+/// Checks the queues of connections to accept. That of TCP handshakes in progress is unbounded if cookies replace it (tcp(7),
+/// `tcp_syncookies`).
 fn queue(report: &mut Report) {
     const WHY: &str = "in a burst of new clients what does not fit is dropped, and tried again after 1 s, 3 s, 7 s";
     let wanted = BACKLOG as u64;
@@ -91,7 +91,7 @@ fn memory(report: &mut Report, bounds: &Bounds, clients: u64) {
     let Some(there) = machine.into_iter().chain(limit).min() else {
         return report.ok("memory", "not told here");
     };
-    // Whoever answers at `admin` may say any number of descriptors.
+    // The number may come from any program that answers at `admin`.
     let clients = clients.min(u64::from(u32::MAX));
     let held = bounds.unfinished_total_bytes_max
         + bounds.backlog_total_bytes_max
@@ -124,7 +124,7 @@ fn memory(report: &mut Report, bounds: &Bounds, clients: u64) {
     report.say(level, "memory", &seen, why, &mend);
 }
 
-/// A connection has four numbers: from one address to one listener, only the port of the sender is free.
+/// Checks the local ports: of a connection's four numbers, only the sender's port varies from one address to one listener.
 fn ports(report: &mut Report, clients: u64) {
     let range = text("/proc/sys/net/ipv4/ip_local_port_range");
     let range: Vec<u64> =
@@ -151,13 +151,13 @@ fn number(path: &str) -> Option<u64> {
     text(path)?.trim().parse().ok()
 }
 
-/// The memory of the machine in bytes, of /proc/meminfo.
+/// Reads the machine's memory in bytes from /proc/meminfo.
 fn total(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Where the limits of the groups stand that /proc/self/cgroup names, and of those around them.
+/// Lists the files with the limits of the groups in /proc/self/cgroup, and of the groups around them.
 fn group_files(text: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in text.lines() {
@@ -215,7 +215,10 @@ mod tests {
                 descriptors(report, &bounds(clients_max), Some(allowed));
             })
         };
-        assert!(found(0, 1 << 20).starts_with("ok       descriptors   1048576 the running"));
+        assert!(
+            found(0, 1 << 20)
+                .starts_with("ok       descriptors   limit 1048576 (running server), room")
+        );
         assert!(found(896, 1024).starts_with("ok "), "{}", found(896, 1024));
         let few = found(897, 1024);
         assert!(few.starts_with("problem  ") && few.contains("LimitNOFILE=10240"), "{few}");

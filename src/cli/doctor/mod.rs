@@ -1,6 +1,6 @@
-//! What stands between this machine and the load that the settings name.
+//! `oneloop doctor`: checks the machine, Redis and the public address against the settings.
 //!
-//! Reading order: this file, then what is looked at in its order; `finding` prints. Nothing here serves anybody, so it may wait.
+//! Reading order: this file, then the checks in their order; `report` prints. Nothing here serves a client, so it may block.
 
 mod forwarded;
 mod listeners;
@@ -20,41 +20,42 @@ use crate::cli::url::Url;
 use crate::config::{Config, ProbeOptions, reachable};
 use report::Report;
 
-/// What the process brings to it.
+/// The process around the doctor.
 pub struct DoctorEnvironment<'a> {
-    /// Where findings go.
+    /// Receives the findings.
     pub out: &'a mut dyn Write,
-    /// Only moves forward.
+    /// A monotonic clock.
     pub clock: &'a dyn Fn() -> Duration,
-    /// The time of day, in milliseconds of Unix time.
+    /// The wall clock, in milliseconds since 1970.
     pub unix_millis: fn() -> u64,
-    /// Signs a token that is valid for so many seconds, if there is a secret.
+    /// Signs a token that is valid for the given seconds, if there is a secret.
     pub sign: &'a dyn Fn(u64) -> Option<String>,
 }
 
-/// Looks at all of it, and says what was found. Returns whether there was a problem.
+/// Runs all checks and prints the findings. Returns whether there is a problem.
 ///
 /// # Errors
-/// What was asked for is malformed.
+/// A sentence if the URL is malformed.
 pub fn doctor(
     config: &Config,
-    visit: &ProbeOptions,
-    means: DoctorEnvironment,
+    probe: &ProbeOptions,
+    environment: DoctorEnvironment,
 ) -> Result<bool, String> {
-    let url = visit.url.as_deref().map(Url::parse).transpose()?;
+    let url = probe.url.as_deref().map(Url::parse).transpose()?;
     let link = app::link(config)?;
-    let mut report = Report::new(means.out);
+    let mut report = Report::new(environment.out);
     let admin = config.admin.map(|admin| reachable(admin).to_string());
     let running = admin.and_then(|admin| scrape(&admin).ok()?.one("process_max_fds"));
     machine::check(&mut report, config, running.map(|most| most as u64));
     listeners::check(&mut report, config);
     if let Some(link) = link {
-        redis_server::check(&mut report, config, link, means.unix_millis);
+        redis_server::check(&mut report, config, link, environment.unix_millis);
     }
     if let Some(url) = url {
-        let mut tour = public::PublicCheck { report, config, url, visit, clock: means.clock };
-        tour.check((means.unix_millis)() / 1000, means.sign);
-        report = tour.report;
+        let mut check =
+            public::PublicCheck { report, config, url, probe, clock: environment.clock };
+        check.run((environment.unix_millis)() / 1000, environment.sign);
+        report = check.report;
     }
     Ok(report.end())
 }

@@ -1,69 +1,69 @@
-//! The public address, as a browser comes to it: through whatever stands in front of the server.
+//! The checks of the public address, reached as a browser reaches it: through the proxies in front of the server.
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use super::forwarded::Before;
 use super::report::{Problem, Report, Warning};
-use crate::cli::dial::{self, ServerConnection, TIMEOUT};
-use crate::cli::tls::{self, TlsEndpoint, TlsTunnel};
+use crate::cli::dial::{self, TIMEOUT};
+use crate::cli::tls::{self, TlsEndpoint};
 use crate::cli::url::Url;
 use crate::cli::websocket::{WebSocket, WebSocketEvent};
 use crate::config::{self, Config, RouteConfig};
 use crate::engine::origin::Origins;
 use crate::push::PROTOCOL;
 
-/// Nobody's page (RFC 6761 section 6.4).
+/// The origin of a page that cannot exist (RFC 6761 section 6.4).
 const FOREIGN: &str = "https://oneloop-doctor.invalid";
 
-/// Stands for the `*` of a listed origin.
+/// Replaces the `*` of a listed origin.
 const LABEL: &str = "oneloop-doctor";
 
-/// Fewer days than that, and whatever renews the certificate has failed already.
+/// With fewer days left, the renewal of the certificate has already failed.
 const DAYS_MIN: u64 = 14;
 
-/// A ping comes so much later than it is due, at most.
+/// Seconds that a ping may be late.
 const PING_LATE_SECONDS: u64 = 5;
 
-/// How long is waited where no ping comes: the proxies that are around cut after 60 s.
+/// Seconds of waiting if there are no pings: common proxies close after 60 s of silence.
 const SILENCE_SECONDS: u64 = 65;
 
-/// For a page's refusal, which comes with the answer to the handshake.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+/// The time to wait for the refusal of an origin, which comes with the answer to the handshake.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A look at the public address.
+/// One run of the checks.
 pub(super) struct PublicCheck<'a> {
     pub(super) report: Report<'a>,
     pub(super) config: &'a Config,
     pub(super) url: Url,
-    pub(super) visit: &'a config::ProbeOptions,
+    pub(super) probe: &'a config::ProbeOptions,
     pub(super) clock: &'a dyn Fn() -> Duration,
 }
 
 impl PublicCheck<'_> {
-    /// Step by step; the first one that fails ends it. `unix`: the time of day in seconds.
-    pub(super) fn check(&mut self, unix: u64, sign: &dyn Fn(u64) -> Option<String>) {
+    /// Runs the checks until one fails. `unix`: the wall clock in seconds.
+    pub(super) fn run(&mut self, unix: u64, sign: &dyn Fn(u64) -> Option<String>) {
         if !self.reach() || (self.url.has_tls && !self.trust(unix)) {
             return;
         }
         let ping = u64::from(self.config.bounds.ping_seconds);
         let usual = if ping == 0 { SILENCE_SECONDS } else { ping + PING_LATE_SECONDS };
-        let wait = self.visit.wait_seconds.unwrap_or(usual);
-        // In clear, a token of ours is shown to nobody but this machine.
+        let wait = self.probe.wait_seconds.unwrap_or(usual);
+        // Without TLS, a token of ours must not leave this machine.
         let is_safe = self.url.has_tls || is_loopback(&self.url.name);
         let own = || is_safe.then(|| sign(wait + 60)).flatten();
-        let token = self.visit.token.clone().or_else(own);
-        let origin = self.visit.origin.clone().unwrap_or_else(|| self.own_origin());
+        let token = self.probe.token.clone().or_else(own);
+        let origin = self.probe.origin.clone().unwrap_or_else(|| self.own_origin());
         let bearer = token.as_deref().map(|token| [", bearer.", token].concat());
         let protocols = [PROTOCOL, bearer.as_deref().unwrap_or_default()].concat();
-        let before = Before::visit(&mut self.report, self.config, &self.url);
-        let Some((mut visit, _tls)) = self.upgrade(&origin, &protocols) else { return };
+        let before = Before::scrape(&mut self.report, self.config, &self.url);
+        let Some(mut socket) = self.upgrade(&origin, &protocols) else { return };
         if let Some(before) = before {
             before.judge(&mut self.report);
         }
         self.foreign();
         if token.is_none() && self.route().is_none_or(|route| route.anonymous.is_empty()) {
-            if let WebSocketEvent::Closed(4505, _) = visit.next(REFUSAL_PATIENCE) {
+            if let WebSocketEvent::Closed(4505, _) = socket.next(REFUSAL_TIMEOUT) {
                 return self.refuses_own();
             }
             return self.report.say(
@@ -74,12 +74,12 @@ impl PublicCheck<'_> {
                 "--token TOKEN (oneloop token makes one; a server without a key prints one as it starts)",
             );
         }
-        if self.welcome(&mut visit) {
-            self.silence(&mut visit, Duration::from_secs(wait), ping);
+        if self.welcome(&mut socket) {
+            self.silence(&mut socket, Duration::from_secs(wait), ping);
         }
     }
 
-    /// The name, and a connection to what it stands for.
+    /// Resolves the name and connects.
     fn reach(&mut self) -> bool {
         let address = self.url.address.as_str();
         let found = address.to_socket_addrs().map(|all| {
@@ -107,11 +107,10 @@ impl PublicCheck<'_> {
         connected.is_ok()
     }
 
-    /// The certificate.
+    /// Checks the certificate.
     fn trust(&mut self, unix: u64) -> bool {
         let (name, address) = (&self.url.name, &self.url.address);
-        let place = TlsEndpoint { host: name, address };
-        let output = match place.look() {
+        let output = match TlsEndpoint::of(&self.url).inspect() {
             Ok(output) => output,
             Err(why) => {
                 let mend = match why.as_str() {
@@ -158,12 +157,12 @@ impl PublicCheck<'_> {
         true
     }
 
-    /// The settings of this path; a proxy may have changed it on the way.
+    /// The settings of this path, which a proxy may have changed.
     fn route(&self) -> Option<&RouteConfig> {
         self.config.routes.iter().find(|route| route.path == self.url.route())
     }
 
-    /// A page that the settings let in.
+    /// The origin of a page that the settings admit.
     fn own_origin(&self) -> String {
         match self.route().map(|route| &route.origins) {
             Some(Origins::Listed(listed)) => {
@@ -173,30 +172,14 @@ impl PublicCheck<'_> {
         }
     }
 
-    fn visit(
-        &self,
-        origin: &str,
-        protocols: &str,
-    ) -> Result<(WebSocket, Option<TlsTunnel>), String> {
-        let (host, path) = (&self.url.host, &self.url.path);
-        let (line, tls) = match self.url.has_tls {
-            true => {
-                let place = TlsEndpoint { host: &self.url.name, address: &self.url.address };
-                let (line, tls) = place.connect()?;
-                (line, Some(tls))
-            }
-            false => {
-                let stream = dial::connect(&self.url.address).map_err(|error| error.to_string())?;
-                (ServerConnection::Tcp(stream), None)
-            }
-        };
-        Ok((WebSocket::begin(line, host, path, origin, protocols)?, tls))
+    fn connect(&self, origin: &str, protocols: &str) -> Result<WebSocket, String> {
+        WebSocket::open(&self.url, &self.url.path, origin, protocols)
     }
 
-    /// The handshake as a page of ours makes it.
-    fn upgrade(&mut self, origin: &str, protocols: &str) -> Option<(WebSocket, Option<TlsTunnel>)> {
-        let visit = match self.visit(origin, protocols) {
-            Ok(visit) => visit,
+    /// Connects as one of our pages does.
+    fn upgrade(&mut self, origin: &str, protocols: &str) -> Option<WebSocket> {
+        let socket = match self.connect(origin, protocols) {
+            Ok(socket) => socket,
             Err(why) => {
                 if !self.tells_of_tls() {
                     let mend = format!("proxy_pass http://{};", self.config.listen);
@@ -205,7 +188,7 @@ impl PublicCheck<'_> {
                 return None;
             }
         };
-        let WebSocket { status, is_proven, has_protocol, is_ours, location, .. } = &visit.0;
+        let WebSocket { status, is_proven, has_protocol, is_ours, location, .. } = &socket;
         if !is_proven && !is_ours && self.tells_of_tls() {
             return None;
         }
@@ -213,7 +196,7 @@ impl PublicCheck<'_> {
             let who = if *is_ours {
                 "the server"
             } else {
-                "who stands in front of the server, or in its place,"
+                "a proxy, or another program in the server's place,"
             };
             let seen = format!("{who} answered {status} where 101 is expected {location}");
             let mend = advice(*status, self.config);
@@ -223,7 +206,7 @@ impl PublicCheck<'_> {
         self.report.ok("url-upgrade", "101, and the proof of the handshake is right");
         if *has_protocol {
             self.report.ok("url-protocol", &[PROTOCOL, " is spoken"].concat());
-            return Some(visit);
+            return Some(socket);
         }
         self.report.say(
             Problem,
@@ -235,10 +218,10 @@ impl PublicCheck<'_> {
         None
     }
 
-    /// Says so where a port that was to be spoken to in clear speaks TLS.
+    /// Reports a port that speaks TLS although the URL says otherwise.
     fn tells_of_tls(&mut self) -> bool {
-        let (name, address) = (&self.url.name, &self.url.address);
-        let speaks = !self.url.has_tls && TlsEndpoint { host: name, address }.look().is_ok();
+        let address = &self.url.address;
+        let speaks = !self.url.has_tls && TlsEndpoint::of(&self.url).inspect().is_ok();
         if speaks {
             let mend = format!("--url wss://{}{}", self.url.host, self.url.route());
             self.report.say(Problem, "url-upgrade", &[address, " speaks TLS"].concat(), "", &mend);
@@ -246,7 +229,7 @@ impl PublicCheck<'_> {
         speaks
     }
 
-    /// Whether `Origin` arrives shows by one that must be refused.
+    /// Checks that `Origin` arrives, by one that must be refused.
     fn foreign(&mut self) {
         const NAME: &str = "url-origin";
         let Some(route) = self.route() else {
@@ -255,9 +238,9 @@ impl PublicCheck<'_> {
         if route.origins == Origins::Any {
             return self.report.unseen(NAME, "pages of every origin may connect", "");
         }
-        let answer = self.visit(FOREIGN, PROTOCOL).map(|(mut visit, _tls)| {
-            let closed = visit.is_proven.then(|| visit.next(REFUSAL_PATIENCE));
-            (visit.status, matches!(closed, Some(WebSocketEvent::Closed(4505, _))))
+        let answer = self.connect(FOREIGN, PROTOCOL).map(|mut socket| {
+            let closed = socket.is_proven.then(|| socket.next(REFUSAL_TIMEOUT));
+            (socket.status, matches!(closed, Some(WebSocketEvent::Closed(4505, _))))
         });
         match answer {
             Ok((_, true)) => self.report.ok(NAME, "a page of elsewhere is refused"),
@@ -274,7 +257,7 @@ impl PublicCheck<'_> {
         }
     }
 
-    /// A page of the address itself is taken for a foreign one.
+    /// Reports that a page of the address itself counts as foreign.
     fn refuses_own(&mut self) {
         self.report.say(
             Problem,
@@ -285,10 +268,10 @@ impl PublicCheck<'_> {
         );
     }
 
-    /// What the server says first.
-    fn welcome(&mut self, visit: &mut WebSocket) -> bool {
+    /// Waits for the first frame.
+    fn welcome(&mut self, socket: &mut WebSocket) -> bool {
         let is_raw = self.route().is_some_and(|route| route.format == config::Format::Raw);
-        let (seen, mend) = match visit.next(TIMEOUT) {
+        let (seen, mend) = match socket.next(TIMEOUT) {
             WebSocketEvent::Message(_) => {
                 self.report
                     .ok("url-welcome", "the token is good, and what the server sends arrives");
@@ -312,14 +295,14 @@ impl PublicCheck<'_> {
         false
     }
 
-    /// Says nothing until the server pings: whoever cuts it before would cut clients, too.
-    fn silence(&mut self, visit: &mut WebSocket, wait: Duration, ping: u64) {
+    /// Stays silent until the server pings: a proxy that closes the connection before would close clients, too.
+    fn silence(&mut self, socket: &mut WebSocket, wait: Duration, ping: u64) {
         const NAME: &str = "url-silence";
         let started = (self.clock)();
         let mut heard = started;
         loop {
             let left = (started + wait).saturating_sub((self.clock)());
-            let event = if left.is_zero() { WebSocketEvent::Silence } else { visit.next(left) };
+            let event = if left.is_zero() { WebSocketEvent::Silence } else { socket.next(left) };
             let now = (self.clock)();
             let quiet = (now - heard).as_secs_f64().round() as u64;
             match event {
@@ -373,12 +356,11 @@ impl PublicCheck<'_> {
     }
 }
 
-/// What nginx must be told where the handshake is answered so.
+/// The nginx configuration to fix when the handshake is answered with this status.
 fn advice(status: u16, config: &Config) -> String {
     match status {
-        101 => {
-            "proxy_pass to the server itself: whoever answers does not speak WebSocket".to_owned()
-        }
+        101 => "proxy_pass to the server itself: the program that answers does not speak WebSocket"
+            .to_owned(),
         400 | 426 => "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; \
             proxy_set_header Connection \"upgrade\";"
             .to_owned(),

@@ -1,29 +1,29 @@
-//! Whether what publishers send can come by this Redis: what it is, and whether a message makes its way.
+//! The check that messages can come through this Redis: its role, and a message sent through it.
 
-use super::redis_server::{RedisClient, field, setuser};
+use super::redis_server::{field, setuser};
 use super::report::{Problem, Report};
-use crate::cli::redis_client::RedisReply;
+use crate::cli::redis_client::{RedisClient, RedisReply};
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::probe::CHANNEL;
 
 const NAME: &str = "redis-way";
 
-/// What a Redis is, as far as it tells.
+/// The role of a Redis.
 #[derive(Debug, PartialEq, Eq)]
 enum RedisRole {
-    Nothing,
+    Unknown,
     Sentinel,
-    /// In the words of Redis.
+    /// A replica without its primary; the state in the words of Redis.
     CutOff(String),
-    /// For people.
+    /// A Redis that carries messages, in words for people.
     Sound(String),
 }
 
-/// Says what it is, by INFO and ROLE. Returns whether it carries messages, as far as that is known.
+/// Reports the role by INFO and ROLE. Returns `false` if this Redis certainly carries no messages.
 pub(super) fn check(report: &mut Report, info: &str, role: &[String], shell: &str) -> bool {
     const WHY: &str = "no message of a publisher comes by it";
-    match told(info, role) {
-        RedisRole::Nothing => {
+    match role_of(info, role) {
+        RedisRole::Unknown => {
             report.unseen(NAME, "neither INFO nor ROLE tells what it is (+info, +role)", "")
         }
         RedisRole::Sound(what) => report.ok(NAME, &what),
@@ -51,7 +51,7 @@ pub(super) fn check(report: &mut Report, info: &str, role: &[String], shell: &st
     true
 }
 
-fn told(info: &str, role: &[String]) -> RedisRole {
+fn role_of(info: &str, role: &[String]) -> RedisRole {
     let words: Vec<&str> = role.iter().map(String::as_str).collect();
     let link = match words[..] {
         ["slave", _, _, "connected", ..] => Some("up"),
@@ -68,11 +68,11 @@ fn told(info: &str, role: &[String]) -> RedisRole {
             "a node of a cluster, which carries what is published at any".to_owned(),
         ),
         (_, Some(role), _) => RedisRole::Sound(["a ", role].concat()),
-        (_, None, _) => RedisRole::Nothing,
+        (_, None, _) => RedisRole::Unknown,
     }
 }
 
-/// Publishes a message of ours on one connection, and waits for it on another.
+/// Publishes a message on one connection, and waits for it on another.
 pub(super) fn probe(report: &mut Report, config: &RedisConfig, shell: &str) {
     let channel = [CHANNEL, "doctor-", &config.node].concat();
     match send(config, &channel) {
@@ -89,22 +89,22 @@ pub(super) fn probe(report: &mut Report, config: &RedisConfig, shell: &str) {
     }
 }
 
-/// Returns why it could not be tried, or nothing where the message came.
+/// Returns `None` if the message came, or the reason why it could not be tried.
 ///
 /// # Errors
-/// It did not come.
+/// A sentence if the message did not come.
 fn send(config: &RedisConfig, channel: &str) -> Result<Option<String>, String> {
-    let sessions = (RedisClient::open(config.clone()), RedisClient::open(config.clone()));
-    let (Ok(mut ear), Ok(mut mouth)) = sessions else {
+    let clients = (RedisClient::open(config.clone()), RedisClient::open(config.clone()));
+    let (Ok(mut subscriber), Ok(mut publisher)) = clients else {
         return Ok(Some("no room for two connections".to_owned()));
     };
-    if let RedisReply::Refused(code, _) = ear.ask(&["SUBSCRIBE", channel])? {
+    if let RedisReply::Refused(code, _) = subscriber.ask(&["SUBSCRIBE", channel])? {
         return Ok(Some(code));
     }
-    if let RedisReply::Refused(code, _) = mouth.ask(&["PUBLISH", channel, "probe"])? {
+    if let RedisReply::Refused(code, _) = publisher.ask(&["PUBLISH", channel, "probe"])? {
         return Ok(Some(code));
     }
-    ear.listen().map(|_| None)
+    subscriber.next().map(|_| None)
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
             ("", "sentinel mymaster", RedisRole::Sentinel),
             ("role:slave\r\nmaster_link_status:down\r\n", "", cut_off("down")),
             ("", "slave h 1 connect -1", cut_off("connect")),
-            ("", "", RedisRole::Nothing),
+            ("", "", RedisRole::Unknown),
             (
                 "redis_mode:standalone\r\nrole:master\r\n",
                 "",
@@ -128,14 +128,14 @@ mod tests {
             ("", "master 0", RedisRole::Sound("a master".to_owned())),
         ] {
             let role: Vec<String> = role.split_whitespace().map(str::to_owned).collect();
-            assert_eq!(told(info, &role), expected, "{info} {role:?}");
+            assert_eq!(role_of(info, &role), expected, "{info} {role:?}");
         }
         for (info, part) in [
             ("role:slave\r\nmaster_link_status:up\r\n", "in sync"),
             ("redis_mode:cluster\r\nrole:master\r\n", "cluster"),
         ] {
             assert!(
-                matches!(told(info, &[]), RedisRole::Sound(what) if what.contains(part)),
+                matches!(role_of(info, &[]), RedisRole::Sound(what) if what.contains(part)),
                 "{info}"
             );
         }

@@ -1,32 +1,31 @@
-//! What the user in the URL of Redis must be allowed to, and how that is tried without doing it.
+//! The permissions that the user in the Redis URL needs, each tried without an effect.
 
-use super::redis_server::RedisClient;
-use crate::cli::redis_client::RedisReply;
+use crate::cli::redis_client::{RedisClient, RedisReply};
 use crate::config::Config;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::sink::Sink;
 
-/// One thing that the settings need.
+/// A permission that the settings need.
 pub(super) struct Requirement {
-    /// For people: what it is for.
+    /// Its purpose, for people.
     pub(super) purpose: String,
     /// Commands that need the same rule, with their arguments.
     commands: Vec<Vec<String>>,
-    /// What allows it, for `ACL SETUSER`.
+    /// The rule for `ACL SETUSER` that grants it.
     pub(super) rule: String,
-    /// They change nothing: they are executed. Others are queued in a transaction that is discarded.
+    /// The commands change nothing, so they are executed. Others are queued in a transaction that is discarded.
     is_harmless: bool,
 }
 
-/// What `src/features/presence/script.lua` calls, with the key of everything in the place of `K`.
+/// The calls of `src/features/presence/script.lua`, with `K` for the key.
 const SCRIPT: &str = "EVAL return,1 1 K;TIME;ZSCORE K m;ZADD K 1 m;ZREM K m;ZREVRANGE K 0 0;ZRANGEBYSCORE K 0 0;HGET K m;\
     HSET K m 1;HDEL K m;HINCRBY K m 1;HLEN K;SADD K m;SREM K m;SCARD K;SISMEMBER K m;SRANDMEMBER K";
 
-/// What reads a stream: only what comes after its end is asked for.
+/// The commands that read a stream, from its end.
 const READING: &str =
     "XINFO STREAM K;XREAD COUNT 1 STREAMS K $;XRANGE K + + COUNT 1;XREVRANGE K + + COUNT 1";
 
-/// All that the settings need; what is written last, since that is tried in another way.
+/// Lists the permissions that the settings need.
 pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Requirement> {
     let patterns = link.patterns.iter().map(|pattern| Requirement {
         purpose: format!("to PSUBSCRIBE {pattern}"),
@@ -43,7 +42,7 @@ pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Requirement> {
     let upstream = config.routes.iter().filter_map(|route| route.upstream.as_ref());
     let receipts = config.receipts.clone().map(Sink::Channel);
     let sinks = upstream.cloned().chain(receipts).map(|sink| writing(&sink));
-    // A subscription comes last: in RESP2 the connection takes nothing else behind it.
+    // Subscriptions come last: in RESP2, a subscribed connection takes no other command.
     let others = streams.chain(sinks).chain(config.events.as_ref().map(events));
     others.chain(patterns).collect()
 }
@@ -72,13 +71,13 @@ fn events(sink: &Sink) -> Requirement {
     }
 }
 
-/// The commands of a list, with a key in the place of `K`.
+/// The commands of a list, with `key` for `K`.
 fn spelled(list: &str, key: &str) -> Vec<Vec<String>> {
     let word = |word: &str| if word == "K" { key.to_owned() } else { word.replace(',', " ") };
     list.split(';').map(|words| words.trim().split(' ').map(word).collect()).collect()
 }
 
-/// A rule as a shell takes it: bare, `&` ends a command and `~` is somebody's home.
+/// Quotes a rule for a shell, which would interpret `&` and `~`.
 pub(super) fn for_shell(rule: &str) -> String {
     let quoted = |word: &str| match word.starts_with('+') {
         true => word.to_owned(),
@@ -87,20 +86,22 @@ pub(super) fn for_shell(rule: &str) -> String {
     rule.split(' ').map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// What became of a try.
+/// The result of trying a permission.
 pub(super) enum Permission {
     Allowed,
-    /// Redis has no such command: it was renamed, or disabled.
+    /// Redis does not have this command: it was renamed or disabled.
     Missing(String),
-    /// It could not be tried without doing it.
+    /// It cannot be tried without an effect.
     Unknown,
-    /// A code, and a word on it.
+    /// Refused with a code and a message.
     Refused(String, String),
 }
 
 impl Requirement {
+    /// Tries the commands.
+    ///
     /// # Errors
-    /// The connection is gone: a sentence.
+    /// A sentence if the connection is gone.
     pub(super) fn try_on(&self, session: &mut RedisClient) -> Result<Permission, String> {
         if !self.is_harmless && matches!(session.ask(&["MULTI"])?, RedisReply::Refused(..)) {
             return Ok(Permission::Unknown);
@@ -121,11 +122,11 @@ impl Requirement {
     }
 }
 
-/// Tells what an error in the answer to `command` says of the right to it.
+/// Judges an error in the reply to `command`.
 fn judge(command: &str, code: String, said: &str) -> Permission {
     let is_missing = said.starts_with("unknown command") || said.starts_with("Unknown subcommand");
     match code.as_str() {
-        // A stream that nobody has written to yet is empty.
+        // The stream has no entry yet.
         "ERR" if said.contains("no such key") => Permission::Allowed,
         "ERR" if is_missing => Permission::Missing(command.to_owned()),
         _ => Permission::Refused(code, [command, ": ", said].concat()),
@@ -190,7 +191,7 @@ mod tests {
         assert_eq!(for_shell("~a'b"), r"'~a'\''b'");
     }
 
-    /// What the script calls and nobody tries would be found out by the first client.
+    /// A call that is not tried would first fail for a client.
     #[test]
     fn every_command_of_the_script_is_tried() {
         let script = include_str!("../../features/presence/script.lua");

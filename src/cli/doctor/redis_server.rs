@@ -1,131 +1,36 @@
-//! Redis: whether it can be reached, what it allows, and whether it keeps what it is given.
+//! The checks of Redis: reachability, permissions, and whether it keeps its data.
 
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::redis_delivery;
 use super::redis_rights::{self, Permission};
 use super::report::{Fine, Problem, Report, Warning};
-use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT};
 use crate::cli::numbers::bytes;
-use crate::cli::redis_client::{RedisExchange, RedisReply, command};
+use crate::cli::redis_client::RedisClient;
 use crate::config::Config;
-use crate::engine::redis::advice;
 use crate::engine::redis::config::{Address, RedisConfig};
 use crate::engine::redis::sink::Sink;
 
-/// XRANGE with an open interval came with 6.2.
+/// The first version of Redis with open intervals in XRANGE.
 const STREAMS_NEED: (u32, u32) = (6, 2);
 
-/// Our connections: for channels, streams and commands.
+/// Our connections: channels, streams and commands.
 const CONNECTIONS: u64 = 3;
 
-/// What Redis itself allows a subscriber that reads slowly; less is worth a word.
+/// Redis' own defaults for the buffer of a slow subscriber, hard and soft; less gets a warning.
 const BUFFER_BYTES: (u64, u64) = (32 << 20, 8 << 20);
 
-/// The longest look at a Redis.
-const LOOK_MAX: Duration = Duration::from_secs(60);
-
-/// A clock that is off by more takes tokens for expired, or not yet valid, that are not.
+/// The tolerated difference of clocks; beyond it, good tokens count as expired or not yet valid.
 const SKEW_MILLIS_MAX: u64 = 2000;
 
-/// A connection on which one command is asked at a time.
-pub(in crate::cli) struct RedisClient {
-    line: ServerConnection,
-    /// However slowly Redis drips.
-    _end: Deadline,
-    inquiry: RedisExchange,
-    /// What came and was not looked at yet.
-    input: Vec<u8>,
-    config: RedisConfig,
-}
-
-impl RedisClient {
-    /// # Errors
-    /// A sentence: nobody who speaks Redis' protocol lets us in there.
-    pub(in crate::cli) fn open(config: RedisConfig) -> Result<RedisClient, String> {
-        let config = RedisConfig { timeout: TIMEOUT.as_millis() as u64, ..config };
-        let line = match &config.address {
-            Address::Unix(path) => UnixStream::connect(path).map(ServerConnection::Unix),
-            Address::Tcp { .. } => {
-                dial::connect(&config.address.to_string()).map(ServerConnection::Tcp)
-            }
-        };
-        let line = line.map_err(|error| format!("{} ({error})", advice::unreachable(&config)))?;
-        let mut greeting = Vec::new();
-        let inquiry = RedisExchange::begin(config.clone(), &mut greeting);
-        let end = Deadline::new(&line, LOOK_MAX).map_err(|error| error.to_string())?;
-        let mut session = RedisClient { line, _end: end, inquiry, input: Vec::new(), config };
-        session.send(&greeting);
-        while !session.inquiry.is_open() {
-            session.hear()?;
-        }
-        Ok(session)
-    }
-
-    /// # Errors
-    /// The connection is gone: a sentence.
-    pub(in crate::cli) fn ask(&mut self, words: &[impl AsRef<[u8]>]) -> Result<RedisReply, String> {
-        self.send(&command(words));
-        loop {
-            if let Some(answer) = self.hear()? {
-                return Ok(answer);
-            }
-        }
-    }
-
-    /// Waits for what comes unasked.
-    ///
-    /// # Errors
-    /// Nothing came: a sentence.
-    pub(super) fn listen(&mut self) -> Result<RedisReply, String> {
-        loop {
-            if let Some(answer) = self.hear()? {
-                return Ok(answer);
-            }
-        }
-    }
-
-    /// The words of an answer; none if it is refused.
-    fn words(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
-        Ok(match self.ask(words)? {
-            RedisReply::Words(words) => words,
-            RedisReply::Refused(..) => Vec::new(),
-        })
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        // That it ended the connection is said by what is read next.
-        let _ = self.line.write(bytes);
-    }
-
-    fn hear(&mut self) -> Result<Option<RedisReply>, String> {
-        if self.input.is_empty() {
-            let mut buffer = [0; 16 * 1024];
-            match self.line.read_within(&mut buffer, TIMEOUT) {
-                Ok(0) => {
-                    return Err(format!("Redis at {} ended the connection", self.config.address));
-                }
-                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
-                Err(_) => return Err(advice::unanswered(&self.config, self.inquiry.awaited())),
-            }
-        }
-        let mut rest = &self.input[..];
-        let answer = self.inquiry.next(&mut rest);
-        let taken = self.input.len() - rest.len();
-        self.input.drain(..taken);
-        answer
-    }
-}
-
-/// One look, and what it goes by.
+/// One run of the checks.
 struct RedisCheck<'a, 'out> {
     report: &'a mut Report<'out>,
     config: &'a Config,
     session: RedisClient,
-    /// How a command for it begins in a shell.
+    /// The start of a shell command for this Redis.
     shell: String,
-    /// What `INFO` says; empty where that is not allowed.
+    /// The reply to `INFO`; empty if that is not permitted.
     info: String,
 }
 
@@ -148,9 +53,9 @@ pub(super) fn check(
         Err(why) => return failed(report, &why),
     };
     report.ok("redis", &seen);
-    let mut look =
+    let mut check =
         RedisCheck { report, config, session, shell: shell.clone(), info: String::new() };
-    if let Err(why) = look.all(unix_millis) {
+    if let Err(why) = check.all(unix_millis) {
         failed(report, &why);
     }
 }
@@ -160,7 +65,7 @@ impl RedisCheck<'_, '_> {
         self.info = self.session.words(&["INFO"])?.pop().unwrap_or_default();
         let role = self.session.words(&["ROLE"])?;
         if !redis_delivery::check(self.report, &self.info, &role, &self.shell) {
-            // Nothing else that it says matters.
+            // Nothing else matters then.
             return Ok(());
         }
         if self.info.is_empty() {
@@ -182,7 +87,7 @@ impl RedisCheck<'_, '_> {
         Ok(())
     }
 
-    /// Redis cuts off a connection that says nothing for so long, but not a subscription, and none that waits for a stream.
+    /// Checks `timeout`, after which Redis closes silent connections, except subscriptions and those that wait for a stream.
     fn timeout(&mut self) -> Result<(), String> {
         const NAME: &str = "redis-timeout";
         let told = self.session.words(&["CONFIG", "GET", "timeout"])?;
@@ -208,7 +113,7 @@ impl RedisCheck<'_, '_> {
         Ok(())
     }
 
-    /// Whether there is a connection for commands.
+    /// Returns whether the server keeps a connection for commands.
     fn has_commands(&self) -> bool {
         let Config { streams, control, receipts, .. } = self.config;
         self.writes() || !streams.is_empty() || control.is_some() || receipts.is_some()
@@ -236,14 +141,14 @@ impl RedisCheck<'_, '_> {
         }
     }
 
-    /// For our connections, and for what is written.
+    /// Checks the number of connections, and whether writes are accepted.
     fn room(&mut self) {
         if let (Some(most), Some(now)) =
             (self.number("maxclients"), self.number("connected_clients"))
         {
             let seen = format!("{now} of {most} connections are taken");
             let mend = format!("{} CONFIG SET maxclients {}", self.shell, most.saturating_add(100));
-            // This one is among them.
+            // The doctor's own connection is among them.
             match most.saturating_sub(now) < CONNECTIONS - 1 {
                 true => self.report.say(Problem, "redis-clients", &seen, "", &mend),
                 false => self.report.ok("redis-clients", &seen),
@@ -255,7 +160,7 @@ impl RedisCheck<'_, '_> {
         }
     }
 
-    /// Whether streams stay as they were written.
+    /// Checks whether streams are kept as written.
     fn keeping(&mut self) {
         let is_stream = |sink: &Sink| matches!(sink, Sink::Stream(_));
         let mut sinks = self.config.routes.iter().filter_map(|route| route.upstream.as_ref());
@@ -293,7 +198,7 @@ impl RedisCheck<'_, '_> {
         }
     }
 
-    /// Tokens are checked by the clock here, and often made by another.
+    /// Compares the clocks: tokens are checked by the one here, and often issued by another.
     fn clock(&mut self, unix_millis: fn() -> u64) -> Result<(), String> {
         let before = unix_millis();
         let told = self.session.words(&["TIME"])?;
@@ -318,7 +223,7 @@ impl RedisCheck<'_, '_> {
         Ok(())
     }
 
-    /// How far behind a subscriber may be before Redis cuts it off.
+    /// Checks how far a subscriber may fall behind before Redis closes it.
     fn buffer(&mut self) -> Result<(), String> {
         const NAME: &str = "redis-buffer";
         const SETTING: &str = "client-output-buffer-limit";
@@ -331,7 +236,7 @@ impl RedisCheck<'_, '_> {
         let shown =
             |number: u64| if number == 0 { "none".to_owned() } else { bytes(number as f64) };
         let seen = format!("pubsub: hard {}, soft {} for {seconds} s", shown(hard), shown(soft));
-        // Four of the largest messages at once, whatever that is.
+        // Four of the largest messages at once.
         let largest = self.config.bounds.payload_bytes_max as u64;
         let needed = (BUFFER_BYTES.0.max(largest * 4), BUFFER_BYTES.1.max(largest));
         let is_below = |one: u64, other: u64| one > 0 && one < other;
@@ -339,7 +244,7 @@ impl RedisCheck<'_, '_> {
             self.report.ok(NAME, &seen);
             return Ok(());
         }
-        // One message that does not fit ends the subscription each time it comes.
+        // A message that does not fit ends the subscription each time.
         let level = if is_below(hard, largest) { Problem } else { Warning };
         let why = format!(
             "Redis cuts off a subscriber that is further behind; payload_bytes_max is {}",
@@ -398,18 +303,18 @@ pub(super) fn setuser(config: &RedisConfig) -> String {
     format!(" ACL SETUSER {} ", config.username.as_deref().unwrap_or("default"))
 }
 
-/// A field of `INFO`.
+/// Reads a field of `INFO`.
 pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
-/// `7.0.15`, up to the second point.
+/// Reads major and minor version of `7.0.15`.
 fn numbers(version: &str) -> (u32, u32) {
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
-/// What `TIME` answers: seconds, and microseconds of the next one.
+/// Reads the reply to `TIME`, seconds and microseconds, as milliseconds.
 fn millis(told: &[String]) -> Option<u64> {
     let [seconds, micros] = told else { return None };
     let (seconds, micros) = (seconds.parse::<u64>().ok()?, micros.parse::<u64>().ok()?);
@@ -417,7 +322,7 @@ fn millis(told: &[String]) -> Option<u64> {
     u64::try_from(time.as_millis()).ok()
 }
 
-/// `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: the hard bound, and the soft one with its seconds.
+/// Reads `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: the hard limit, and the soft one with its seconds.
 fn pubsub(told: &str) -> Option<(u64, u64, u64)> {
     let (_, told) = told.split_once("pubsub ")?;
     let mut numbers = told.split(' ').map_while(|number| number.parse().ok());

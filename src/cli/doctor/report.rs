@@ -1,22 +1,22 @@
-//! What was found, as it is printed: a line that scripts can read, then why it matters and what mends it.
+//! The printed findings: a line that scripts can read, then the consequence and the remedy.
 
 use std::io::Write;
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
     Fine,
-    /// It could not be looked at, which is never good.
+    /// It could not be checked, which is never good.
     Unseen,
     Warning,
     Problem,
 }
 pub(super) use Level::{Fine, Problem, Unseen, Warning};
 
-/// Findings on their way to whoever reads them.
+/// A report in progress.
 pub(super) struct Report<'a> {
     out: &'a mut dyn Write,
-    /// How many were found of each level.
+    /// Findings by level.
     counts: [usize; 4],
 }
 
@@ -25,8 +25,8 @@ impl Report<'_> {
         Report { out, counts: [0; 4] }
     }
 
-    /// One finding. What is empty is left out; each text is one line, whatever a server that is looked at has put in: a terminal
-    /// would obey it, and a script believe it. That nobody reads it is no reason to end.
+    /// Prints one finding, without its empty texts. Control characters are replaced: a text may come from a server, and a terminal
+    /// would obey it, or a script believe it. Write errors are ignored.
     pub(super) fn say(&mut self, level: Level, name: &str, seen: &str, why: &str, mend: &str) {
         self.counts[level as usize] += 1;
         let word = match level {
@@ -51,12 +51,12 @@ impl Report<'_> {
         self.say(Fine, name, seen, "", "");
     }
 
-    /// Something that was not looked at, why, and what would show it.
+    /// Prints a check that was not possible, the reason, and the remedy.
     pub(super) fn unseen(&mut self, name: &str, why: &str, mend: &str) {
         self.say(Unseen, name, &["not looked at: ", why].concat(), "", mend);
     }
 
-    /// The last line. Returns whether there was a problem.
+    /// Prints the last line. Returns whether there was a problem.
     pub(super) fn end(self) -> bool {
         let [_, _, warnings, problems] = self.counts;
         let _ = writeln!(self.out, "problems: {problems}, warnings: {warnings}");

@@ -1,37 +1,37 @@
-//! Endings of a connection in words.
+//! The end of a connection in words, and whether to reconnect.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// How a connection ended.
+/// The end of a connection.
 pub(super) struct Disconnect {
-    /// For people.
+    /// A sentence for people.
     pub(super) text: String,
-    /// To come back is of no use.
+    /// Reconnecting is useless.
     pub(super) is_final: bool,
-    /// The server asked for that much patience.
+    /// The wait that the server asked for.
     pub(super) retry: Option<Duration>,
 }
 
 impl Disconnect {
-    /// Nothing that another attempt could not mend.
+    /// An end that another attempt may fix.
     pub(super) fn again() -> Disconnect {
         Disconnect { text: String::new(), is_final: false, retry: None }
     }
 }
 
-/// A close with this code and reason. `is_signed`: the next attempt shows a new token.
+/// Describes a close. `is_signed`: the next attempt presents a new token.
 pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Disconnect {
     let told: Value = serde_json::from_str(reason).unwrap_or_default();
     let words = match code {
         1000 => "closed in good order",
-        1001 => "the server is leaving",
+        1001 => "the server is shutting down",
         1002 => "the server takes this for a breach of the WebSocket protocol",
         1003 => "the server takes no such messages",
         1008 => "refused by the server",
         1009 => "a message was too large for the server",
-        4000 => "too slow: what was to be read piled up",
+        4000 => "too slow: too many messages were waiting to be read",
         4001 => "the server heard nothing of this client for too long",
         4002 => "the token has expired",
         4003 => "a limit of the server was hit",
@@ -41,7 +41,7 @@ pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Disconnect {
         4502 => "the server does not understand what was sent",
         4503 => "a newer connection of the same user took over",
         4504 => "closed by a back end",
-        4505 => "the server lets no page of this origin in",
+        4505 => "the server does not admit pages of this origin",
         _ => "closed",
     };
     let mut text = format!("{words} ({code})");
@@ -60,14 +60,14 @@ pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Disconnect {
     Disconnect { text, is_final: (4500..=4999).contains(&code) || is_expired, retry }
 }
 
-/// An HTTP answer in place of a WebSocket.
+/// Describes an HTTP answer other than an upgrade.
 pub(super) fn refused(status: u16, body: &str) -> Disconnect {
     let words = match status {
         401 => "the token is refused",
         403 => "refused: this may not connect here",
         404 => "nothing is served at that path",
         429 => "too many connections from this address",
-        503 => "the server is full, or leaving",
+        503 => "the server is full or shutting down",
         _ => "this is no WebSocket",
     };
     let told: Value = serde_json::from_str(body).unwrap_or_default();
@@ -83,12 +83,12 @@ pub(super) fn refused(status: u16, body: &str) -> Disconnect {
     }
 }
 
-/// A topic was refused.
+/// Describes the refusal of a topic.
 pub(super) fn error(code: &str) -> String {
     let words = match code {
         "forbidden" => "the token does not permit it (its claim may, or the setting may)",
         "bad_topic" => "this is no topic",
-        "too_many_topics" => "one client may not hear so many (topics_per_client_max)",
+        "too_many_topics" => "too many topics for one client (topics_per_client_max)",
         "busy" => "asked for too much at once (commands_per_second_max)",
         _ => return code.to_owned(),
     };
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn only_what_waiting_mends_is_tried_again() {
         for (code, reason, is_signed, is_final, text) in [
-            (1001, r#"{"retry":250}"#, false, false, "the server is leaving (1001)"),
+            (1001, r#"{"retry":250}"#, false, false, "the server is shutting down (1001)"),
             (4002, "", false, true, "the token has expired (4002)"),
             (4002, "", true, false, "the token has expired (4002)"),
             (

@@ -1,4 +1,4 @@
-//! Frames of a server as a terminal shows them.
+//! The server's frames, read for a terminal.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// One frame.
+/// A frame of the server.
 pub(super) enum ProtocolFrame<'a> {
     Welcome {
         sub: Option<String>,
         topics: Vec<String>,
-        /// Seconds; 0: nobody is pinged.
+        /// Seconds between pings; 0 if there are none.
         ping: u64,
         id: Option<String>,
         resumed: bool,
@@ -19,7 +19,7 @@ pub(super) enum ProtocolFrame<'a> {
     Message {
         topic: String,
         id: Option<String>,
-        /// As it was written.
+        /// The JSON as written.
         data: &'a str,
     },
     Gap,
@@ -29,7 +29,7 @@ pub(super) enum ProtocolFrame<'a> {
     },
     /// The answer to a command.
     Other,
-    /// No frame of the protocol: the message of a route without envelopes.
+    /// Anything else: a message of a route without envelopes.
     Raw,
 }
 
@@ -71,7 +71,7 @@ impl ProtocolFrame<'_> {
         }
     }
 
-    /// A message in a line: its topic, and what it says.
+    /// A message in one line: its topic and data.
     pub(super) fn line(&self) -> String {
         match self {
             ProtocolFrame::Message { topic, data, .. } => format!("{topic} {data}"),
@@ -80,13 +80,13 @@ impl ProtocolFrame<'_> {
     }
 }
 
-/// The command that asks for these topics.
+/// The command that subscribes to these topics.
 pub(super) fn subscribe(topics: &[String]) -> String {
     serde_json::json!({ "op": "subscribe", "topics": topics }).to_string()
 }
 
-/// Text that a terminal shows and does not obey, in one line: control characters, and those that turn the direction of writing,
-/// are escaped as JSON does it. Line breaks between the parts of a JSON text become spaces.
+/// Makes text safe for a terminal, in one line: control characters and those that change the direction of writing are escaped as in
+/// JSON. Line breaks between the parts of a JSON text become spaces.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
     let is_harmful = |letter: char| {
         letter.is_control()
@@ -106,7 +106,7 @@ pub(super) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// For a query (RFC 3986 section 2.3).
+/// Percent-encodes text for a query (RFC 3986 section 2.3).
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {

@@ -1,7 +1,7 @@
-//! A client in the terminal: it listens, prints what comes, and comes back by itself.
+//! `oneloop subscribe`: a client in the terminal that prints messages, and reconnects by itself.
 //!
-//! Messages go to one writer, and what is said about the connection goes to another: the first may be a pipe. Neither is given a
-//! character that a terminal would obey.
+//! Messages go to one writer and notes about the connection to another, because the first may be a pipe. Control characters reach
+//! neither.
 
 mod disconnect;
 mod frames;
@@ -10,8 +10,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::cli::dial::{self, ServerConnection};
-use crate::cli::tls::{TlsEndpoint, TlsTunnel};
+use crate::cli::dial;
 use crate::cli::url::Url;
 use crate::cli::websocket::{WebSocket, WebSocketEvent};
 use crate::config::{Config, SubscribeOptions, reachable};
@@ -23,42 +22,40 @@ use frames::{ProtocolFrame, harmless};
 const BACKOFF: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// From a ping that is due to the one that came, at most.
+/// The time that a ping may be late.
 const PING_LATE: Duration = Duration::from_secs(10);
 
-/// Where the server pings nobody, silence says nothing.
+/// The timeout if the server sends no pings.
 const NO_PING: Duration = Duration::from_secs(86_400);
 
-/// Topics in a longer query are asked for behind the welcome: a head has a bound.
+/// The longest query, since a request's head is bounded. Topics beyond it are subscribed to after the welcome.
 const QUERY_BYTES_MAX: usize = 4000;
 
-/// Signs a token for a user that may hear these topics; `None`: there is no secret.
+/// Signs a token for a user that may subscribe to these topics; `None` if there is no secret.
 pub type Sign<'a> = dyn Fn(Option<&str>, &[String]) -> Result<Option<String>, String> + 'a;
 
-/// What the process brings to it.
+/// The terminal around the client.
 pub struct Terminal<'a> {
-    /// Messages.
+    /// Receives messages.
     pub out: &'a mut dyn Write,
-    /// What is said about the connection.
+    /// Receives notes about the connection.
     pub notes: &'a mut dyn Write,
-    /// Waits.
     pub sleep: &'a dyn Fn(Duration),
-    /// Signs.
     pub sign: &'a Sign<'a>,
 }
 
-/// Listens until `count` messages have come, or the reader of `out` has gone. Returns whether that is what ended it; else the
-/// server said that to come back is of no use.
+/// Runs until `count` messages have come or the reader of `out` has gone, and returns `true`. Returns `false` if the server makes
+/// reconnecting useless.
 ///
 /// # Errors
-/// What was asked for is malformed.
+/// A sentence if an argument is malformed.
 pub fn subscribe<'a>(
     config: &'a Config,
     listening: &'a SubscribeOptions,
     terminal: Terminal<'a>,
 ) -> Result<bool, String> {
     let url = Url::parse(&listening.url.clone().unwrap_or_else(|| own_url(config)))?;
-    let mut ear = TerminalClient {
+    let mut client = TerminalClient {
         config,
         listening,
         url,
@@ -68,7 +65,7 @@ pub fn subscribe<'a>(
         tries: 0,
     };
     loop {
-        let (is_final, retry) = match ear.attempt()? {
+        let (is_final, retry) = match client.attempt()? {
             AttemptEnd::Done => return Ok(true),
             AttemptEnd::Lost(Disconnect { is_final, retry, .. }) => (is_final, retry),
         };
@@ -76,22 +73,22 @@ pub fn subscribe<'a>(
             return Ok(false);
         }
         let wait = retry.unwrap_or(Duration::ZERO)
-            + BACKOFF.saturating_mul(1 << ear.tries.min(10)).min(BACKOFF_MAX);
-        ear.tries += 1;
-        ear.note(&format!("next attempt in {:.1} s", wait.as_secs_f32()));
-        (ear.terminal.sleep)(wait);
+            + BACKOFF.saturating_mul(1 << client.tries.min(10)).min(BACKOFF_MAX);
+        client.tries += 1;
+        client.note(&format!("next attempt in {:.1} s", wait.as_secs_f32()));
+        (client.terminal.sleep)(wait);
     }
 }
 
-/// The first route of the settings, on this machine.
+/// The URL of the first route of the settings, on this machine.
 fn own_url(config: &Config) -> String {
     let path = config.routes.first().map_or("/ws", |route| &route.path);
     format!("ws://{}{path}", reachable(config.listen))
 }
 
-/// How one attempt ended.
+/// The end of one attempt.
 enum AttemptEnd {
-    /// All that was wanted has come.
+    /// All messages that were asked for have come.
     Done,
     Lost(Disconnect),
 }
@@ -102,45 +99,45 @@ struct TerminalClient<'a> {
     url: Url,
     terminal: Terminal<'a>,
     cursor: Option<String>,
-    /// So many messages are still to come.
+    /// Messages still to come.
     left: u64,
     /// Attempts since the last welcome.
     tries: u32,
 }
 
 impl TerminalClient<'_> {
-    /// One connection, from its first byte to its last.
+    /// Runs one connection from its first byte to its last.
     fn attempt(&mut self) -> Result<AttemptEnd, String> {
         let token = self.token()?;
         let (path, rest) = self.path();
-        let (mut visit, _tls) = match self.connect(&path, token.as_deref()) {
+        let mut socket = match self.connect(&path, token.as_deref()) {
             Ok(connected) => connected,
             Err(why) => {
                 self.note(&why);
                 return Ok(AttemptEnd::Lost(Disconnect::again()));
             }
         };
-        if !visit.is_proven {
-            let ending = disconnect::refused(visit.status, &visit.body());
+        if !socket.is_proven {
+            let ending = disconnect::refused(socket.status, &socket.body());
             self.note(&ending.text);
             return Ok(AttemptEnd::Lost(ending));
         }
-        let mut patience = NO_PING;
+        let mut timeout = NO_PING;
         loop {
-            match visit.next(patience) {
+            match socket.next(timeout) {
                 WebSocketEvent::Message(bytes) => {
                     let text = String::from_utf8_lossy(&bytes).into_owned();
                     let frame = ProtocolFrame::read(&text);
                     if let ProtocolFrame::Welcome { ping, .. } = &frame {
-                        patience = match ping {
+                        timeout = match ping {
                             0 => NO_PING,
                             seconds => Duration::from_secs(*seconds) + PING_LATE,
                         };
                         if !rest.is_empty() {
-                            visit.say(&frames::subscribe(&rest));
+                            socket.say(&frames::subscribe(&rest));
                         }
                     }
-                    if !self.hear(&frame, &text) {
+                    if !self.on_frame(&frame, &text) {
                         return Ok(AttemptEnd::Done);
                     }
                 }
@@ -152,26 +149,26 @@ impl TerminalClient<'_> {
                     return Ok(AttemptEnd::Lost(ending));
                 }
                 WebSocketEvent::Cut => {
-                    self.note("the connection was cut");
+                    self.note("the connection was lost");
                     return Ok(AttemptEnd::Lost(Disconnect::again()));
                 }
                 WebSocketEvent::Silence => {
-                    self.note("nothing comes any more, not even a ping");
+                    self.note("the server has gone silent: not even a ping came");
                     return Ok(AttemptEnd::Lost(Disconnect::again()));
                 }
             }
         }
     }
 
-    /// Prints what came; `false`: nothing more is wanted.
-    fn hear(&mut self, frame: &ProtocolFrame, text: &str) -> bool {
+    /// Handles a frame. Returns `false` if no more are wanted.
+    fn on_frame(&mut self, frame: &ProtocolFrame, text: &str) -> bool {
         match frame {
             ProtocolFrame::Welcome { sub, topics, id, resumed, .. } => {
                 self.tries = 0;
                 let who = sub.as_ref().map_or("nobody".to_owned(), |sub| format!("user {sub}"));
                 let topics =
-                    if topics.is_empty() { "nothing yet".to_owned() } else { topics.join(", ") };
-                self.note(&format!("connected as {who}; hears {topics}"));
+                    if topics.is_empty() { "none yet".to_owned() } else { topics.join(", ") };
+                self.note(&format!("connected as {who}; topics: {topics}"));
                 if self.cursor.is_some() && !resumed {
                     self.note("gap: messages may have been missed, what follows is from now on");
                 }
@@ -192,14 +189,14 @@ impl TerminalClient<'_> {
             }
             ProtocolFrame::Raw => return self.print(text),
         }
-        // With --json every frame is a line; without it those about the connection are told in words.
+        // With --json every frame is a line; without it, those about the connection become notes.
         let is_shown =
             self.listening.json && writeln!(self.terminal.out, "{}", harmless(text)).is_ok();
         let _ = self.terminal.out.flush();
         is_shown || !self.listening.json
     }
 
-    /// One message; `false`: it was the last one, or nobody reads them.
+    /// Prints one message. Returns `false` if it was the last, or the reader has gone.
     fn print(&mut self, text: &str) -> bool {
         let printed = writeln!(self.terminal.out, "{}", harmless(text))
             .and_then(|()| self.terminal.out.flush());
@@ -208,32 +205,15 @@ impl TerminalClient<'_> {
     }
 
     fn note(&mut self, text: &str) {
-        // That nobody reads it is no reason to end.
         let _ = writeln!(self.terminal.notes, "{}", harmless(text));
     }
 
-    fn connect(
-        &self,
-        path: &str,
-        token: Option<&str>,
-    ) -> Result<(WebSocket, Option<TlsTunnel>), String> {
-        let url = &self.url;
-        let (line, tls) = if url.has_tls {
-            let (line, tls) = TlsEndpoint { host: &url.name, address: &url.address }.connect()?;
-            (line, Some(tls))
-        } else {
-            let stream = dial::connect(&url.address);
-            (
-                ServerConnection::Tcp(stream.map_err(|error| format!("{}: {error}", url.address))?),
-                None,
-            )
-        };
+    fn connect(&self, path: &str, token: Option<&str>) -> Result<WebSocket, String> {
         let bearer = token.map(|token| [", bearer.", token].concat()).unwrap_or_default();
-        let protocols = [PROTOCOL, &bearer].concat();
-        Ok((WebSocket::begin(line, &url.host, path, "", &protocols)?, tls))
+        WebSocket::open(&self.url, path, "", &[PROTOCOL, &bearer].concat())
     }
 
-    /// The path with what is asked for in the handshake, and the topics for which it has no room.
+    /// The path with the cursor and topics, and the topics for which it has no room.
     fn path(&self) -> (String, Vec<String>) {
         let mut path = self.url.path.clone();
         let mut add = |name: &str, value: &str| {

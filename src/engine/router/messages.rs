@@ -175,7 +175,7 @@ impl Router {
     /// The link to Redis came up or went down. Where messages come by streams alone, none of them is missed by that.
     pub fn on_source(&mut self, up: bool) {
         self.health.no_subscriber = !up;
-        self.server.metrics.link_ups += u64::from(up);
+        self.server.metrics.source_ups += u64::from(up);
         let now = (self.server.history.next() - 1, self.server.cursor());
         if !up {
             self.lost_at = Some(now);

@@ -1,4 +1,4 @@
-//! How long things took, in buckets that double.
+//! Durations in buckets that double.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ const BUCKETS: usize = 24;
 /// Microseconds in buckets that double.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
-    /// Values of at most 2^n microseconds, that are in no bucket before; the last one has all others.
+    /// Values of at most 2^n microseconds that are in no earlier bucket; the last one has the rest.
     buckets: [u64; BUCKETS],
     sum: u64,
 }
@@ -20,11 +20,11 @@ impl Histogram {
     pub fn record(&mut self, micros: u64) {
         let bucket = micros.max(1).next_power_of_two().ilog2() as usize;
         self.buckets[bucket.min(BUCKETS - 1)] += 1;
-        // What peers can make as large as they like must not overflow.
+        // A peer may be able to cause any value: the sum must not overflow.
         self.sum = self.sum.saturating_add(micros);
     }
 
-    /// What was counted since `earlier`, a state of this histogram before.
+    /// The values counted since `earlier`, a former state of this histogram.
     pub fn since(&self, earlier: &Histogram) -> Histogram {
         let mut since = self.clone();
         since.sum -= earlier.sum;
@@ -34,12 +34,12 @@ impl Histogram {
         since
     }
 
-    /// How many were counted.
+    /// The number of values.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// The bounds in microseconds and how many values stand in each bucket; the last bound is infinite.
+    /// The buckets' upper bounds in microseconds with their counts; the last bound is infinite.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         self.buckets.iter().enumerate().map(|(power, count)| {
             let is_last = power == BUCKETS - 1;
@@ -47,7 +47,7 @@ impl Histogram {
         })
     }
 
-    /// As Prometheus reads it, in seconds.
+    /// Renders the text format of Prometheus, in seconds.
     pub(super) fn render(&self, out: &mut String, name: &str, help: &str) {
         family(out, name, help, "histogram");
         let mut below = 0;

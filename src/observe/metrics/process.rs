@@ -1,4 +1,4 @@
-//! What the kernel says of this process, under the names that Prometheus' own clients use.
+//! The kernel's metrics of this process, under the names that Prometheus' own clients use.
 
 use std::fmt::Write;
 use std::fs::{File, metadata, read_to_string};
@@ -9,36 +9,36 @@ use rustix::process::{Resource, getrlimit};
 
 use super::family;
 
-/// Where the kernel tells.
+/// The kernel's files about this process.
 pub struct Process {
-    /// Held open: it is also read when no descriptor is left.
+    /// Kept open, to be read even if no descriptor is left.
     stat: Option<File>,
-    /// When the machine started, in seconds since 1970.
+    /// The start of the machine, in seconds since 1970.
     boot: Option<u64>,
     start_bytes: Option<u64>,
 }
 
-/// What it told; `None`: nothing, as on other systems than Linux.
+/// The kernel's values; `None` if unknown, as on systems other than Linux.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// CPU time of all threads, in user space and in the kernel.
     pub cpu_seconds: Option<f64>,
-    /// Memory that is there.
+    /// Resident memory.
     pub resident_bytes: Option<u64>,
-    /// Memory that is reserved.
+    /// Reserved memory.
     pub virtual_bytes: Option<u64>,
-    /// When the process started, in seconds since 1970.
+    /// The start of the process, in seconds since 1970.
     pub start_seconds: Option<f64>,
-    /// Open descriptors. Kernels before 6.2 tell no number, and to list 20,000 of them would hold everyone up.
+    /// Open descriptors. Kernels before 6.2 do not count them, and listing 20,000 would delay every client.
     pub open_fds: Option<u64>,
-    /// How many there can be.
+    /// The limit of descriptors.
     pub max_fds: Option<u64>,
-    /// Memory that was there when [`Process::new`] was called.
+    /// Resident memory when [`Process::new`] was called.
     pub start_bytes: Option<u64>,
 }
 
 impl Process {
-    /// To be called before anybody connects.
+    /// Notes the memory at the start: call it before clients connect.
     pub fn new() -> Process {
         let stat = File::open("/proc/self/stat").ok();
         let boot = read_to_string("/proc/stat").ok().and_then(|text| {
@@ -49,7 +49,7 @@ impl Process {
         process
     }
 
-    /// How it is now: some microseconds, for four calls of the kernel.
+    /// Reads the current values, in some microseconds for four system calls.
     pub fn usage(&self) -> Usage {
         let open_fds = metadata("/proc/self/fd").map_or(0, |folder| folder.len());
         let mut usage = Usage {
@@ -73,12 +73,12 @@ impl Default for Process {
 }
 
 impl Usage {
-    /// Memory that came since the start; none if there is less now.
+    /// Growth of resident memory since the start, at least 0.
     pub fn grown_bytes(&self) -> Option<u64> {
         Some(self.resident_bytes?.saturating_sub(self.start_bytes?))
     }
 
-    /// Takes what stands in `/proc/self/stat` (proc_pid_stat(5)).
+    /// Parses `/proc/self/stat` (proc_pid_stat(5)).
     fn take_stat(&mut self, text: &str, boot: Option<u64>) {
         // The name of the program, in brackets, may hold spaces and brackets. Behind it stands the third field.
         let Some((_, rest)) = text.rsplit_once(") ") else { return };

@@ -109,7 +109,7 @@ def test_the_descriptors_of_the_running_server_are_those_that_count(start):
     server = start(wrapper=["prlimit", "--nofile=5000:5000"])
     admin = server.line("admin").removeprefix("http://")
     found = doctor("--admin", admin, listen=server.host)
-    assert found["descriptors"][1].startswith("5000 the running server has")
+    assert found["descriptors"][1].startswith("limit 5000 (running server)")
 
 
 def test_memory_for_more_clients_than_fit_is_a_problem_with_the_number_that_fits():

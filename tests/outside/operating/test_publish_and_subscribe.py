@@ -65,7 +65,7 @@ async def test_publish_reaches_whom_the_topic_names_and_says_how_many(server):
         assert publish(server, "pub.user.42", input="no JSON").stdout == "1\n"
         done = publish(server, "pub.user.9", "{}")
         assert (done.returncode, done.stdout) == (0, "0\n")
-        assert "no client that is connected hears pub.user.9" in done.stderr
+        assert "no connected client has subscribed to pub.user.9" in done.stderr
         heard = [HELLO, {"by": "stdin"}, "no JSON"]
         assert await client.heard() == [("user.42", data) for data in heard]
         assert await bystander.heard() == []
@@ -96,8 +96,8 @@ def test_subscribe_prints_what_comes_and_nothing_else(server):
     url = f"{server.url}/ws"
     with Ear("--url", url, "--sub", "42", "--count", "2", "room.7", **secret) as ear, \
             Ear("--url", url, "--token", token("7"), "--json") as bystander:
-        ear.noted("connected as user 42; hears news, room.7, user.42")
-        bystander.noted("connected as user 7; hears news, user.7")
+        ear.noted("connected as user 42; topics: news, room.7, user.42")
+        bystander.noted("connected as user 7; topics: news, user.7")
         server.publish("user.42", HELLO)
         server.publish("room.7", '{"a":1.0,"\\u001b":"\x7f\u202e"}')
         assert ear.end() == 0
@@ -118,7 +118,7 @@ def test_a_message_never_makes_the_terminal_obey(start):
 def test_without_a_key_the_token_of_the_page_is_shown(start):
     server = start(key=False)
     with Ear("--url", f"{server.url}/ws", "--count", "1") as ear:
-        ear.noted("connected as user 42; hears news, user.42")
+        ear.noted("connected as user 42; topics: news, user.42")
         server.publish("news", HELLO)
         assert ear.end() == 0 and ear.lines == ['news {"hello": "world"}']
 

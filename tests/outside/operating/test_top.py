@@ -161,7 +161,7 @@ def test_another_program_is_told_from_a_server(answer):
     with contextlib.closing(answering(answer)) as listener:
         done = oneloop("top", "--once", "--admin", f"127.0.0.1:{listener.getsockname()[1]}")
     assert done.returncode == 1 and done.stdout == ""
-    assert "no oneloop's admin address" in done.stderr and "\x1b" not in done.stderr
+    assert "not the admin listener of a oneloop" in done.stderr and "\x1b" not in done.stderr
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "\x1b[2J:1", "http://"])
