@@ -14,7 +14,6 @@ mod keepalive;
 pub mod outbox;
 mod output;
 pub mod proxy_protocol;
-pub mod replay;
 mod request_line;
 mod response;
 pub mod tally;
@@ -33,7 +32,7 @@ pub use head::Head;
 use http::{Request, Response};
 pub use keepalive::Timing;
 use outbox::Outbox;
-use replay::Replay;
+use crate::engine::resume::replay::Replay;
 use transport::Transport;
 
 /// The state of a connection. It only moves forward.

@@ -17,9 +17,9 @@ use crate::engine::redis::request::{
 use crate::engine::redis::resp::Whole;
 use crate::engine::redis::session::{Due, Session};
 use crate::engine::resume::cursor::EntryId;
-use crate::features::streams::entries::{Content, content};
-use crate::features::streams::extent::{Extent, ExtentReader, Told};
-use crate::features::streams::page::{Found, Page};
+use crate::engine::redis::entries::{Content, content};
+use crate::engine::redis::stream_info::{Extent, ExtentReader, Told};
+use crate::engine::redis::page::{Found, Page};
 
 /// How it calls itself in `CLIENT LIST`.
 const NAME: &str = "oneloop-commander";

@@ -5,11 +5,13 @@
 pub mod advice;
 pub mod command_connection;
 pub mod config;
+pub(crate) mod entries;
 pub(crate) mod far_end;
 pub(crate) mod garbage;
 pub mod glob;
 pub(crate) mod greeting;
 pub(crate) mod opening;
+pub(crate) mod page;
 pub mod probe;
 pub(crate) mod reply_parts;
 pub mod request;
@@ -17,6 +19,7 @@ pub(crate) mod resp;
 pub(crate) mod scanner;
 pub mod session;
 pub mod sink;
+pub(crate) mod stream_info;
 pub mod subscriber;
 #[cfg(test)]
 pub(crate) mod values;

@@ -3,7 +3,7 @@
 //! A request is queued by [`crate::engine::server::Server::ask`]; every one of them is answered, by Redis or by [`Answer::Unavailable`].
 
 use crate::engine::resume::cursor::EntryId;
-pub use crate::features::streams::extent::Extent;
+pub use crate::engine::redis::stream_info::Extent;
 
 /// Requests that wait for an answer at most; a further one is unavailable at once.
 pub const REQUESTS_MAX: usize = 65_536;

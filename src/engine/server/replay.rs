@@ -4,7 +4,7 @@
 //! whoever reads slowly holds a place in the ring and no frames.
 
 use crate::engine::client::frame::Frame;
-use crate::engine::client::replay::{Change, Page, Replay};
+use crate::engine::resume::replay::{Change, Page, Replay};
 use crate::engine::client::{Client, State};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Hub;
@@ -12,7 +12,7 @@ use crate::engine::pubsub::topic::covers;
 use crate::engine::resume::cursor::{Cursor, EntryId};
 use crate::engine::resume::history::{History, Said};
 use crate::engine::server::Server;
-use crate::engine::server::filter::Filter;
+use crate::engine::resume::filter::Filter;
 use crate::engine::slots::ConnId;
 
 /// Bytes of frames that are queued for a client at a time.

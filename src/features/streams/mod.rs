@@ -1,12 +1,12 @@
 //! Durable topics: Redis streams, read from their end and paged backwards.
 
-pub(crate) mod batch;
 pub mod commands;
-pub(crate) mod entries;
-pub(crate) mod extent;
-pub(crate) mod page;
+pub(crate) mod page_queue;
+pub(crate) mod pages;
 pub(crate) mod position;
 pub(crate) mod progress;
+pub(crate) mod read_count;
 pub mod reader;
 #[cfg(test)]
 pub(crate) mod simulated_streams;
+pub(crate) mod stream_checks;

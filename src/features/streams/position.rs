@@ -4,7 +4,7 @@
 //! passed is counted, too, the two numbers are the same whenever we have caught up.
 
 use crate::engine::resume::cursor::EntryId;
-use crate::features::streams::extent::Extent;
+use crate::engine::redis::stream_info::Extent;
 
 /// A place in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

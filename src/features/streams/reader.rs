@@ -22,10 +22,10 @@ use crate::engine::redis::reply_parts::Tokens;
 use crate::engine::redis::resp::Whole;
 use crate::engine::redis::session::{Due, Session};
 use crate::engine::resume::cursor::EntryId;
-use crate::features::streams::batch::Batch;
+use crate::features::streams::read_count::Batch;
 use crate::features::streams::commands;
-use crate::features::streams::entries::{Content, Entries, Piece, content};
-use crate::features::streams::extent::{ExtentReader, Told};
+use crate::engine::redis::entries::{Content, Entries, Piece, content};
+use crate::engine::redis::stream_info::{ExtentReader, Told};
 use crate::features::streams::position::Position;
 use crate::features::streams::progress::Progress;
 

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use crate::engine::client::frame::{Close, Frame};
-use crate::engine::client::replay::{Look, Page, Proof, Replay};
+use crate::engine::resume::replay::{Look, Page, Proof, Replay};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::redis::request::{
@@ -19,8 +19,8 @@ use crate::engine::redis::request::{
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
 use crate::engine::server::clients::Clients;
-use crate::engine::server::looks::Looks;
-use crate::engine::server::page_queue::{Owner, PageQueue, Sizes};
+use crate::features::streams::stream_checks::Looks;
+use crate::features::streams::page_queue::{Owner, PageQueue, Sizes};
 use crate::engine::server::replay::{ReplayItem, SLICE_BYTES, is_entry_for};
 use crate::engine::slots::ConnId;
 use crate::features::streams::commands;

@@ -6,7 +6,7 @@ use crate::engine::redis::garbage::Garbage;
 use crate::engine::redis::reply_parts::{Head, Tokens};
 use crate::engine::redis::resp::Whole;
 use crate::engine::resume::cursor::EntryId;
-use crate::features::streams::entries::read_id;
+use crate::engine::redis::entries::read_id;
 
 /// Names and numbers of the reply; what is larger is passed over.
 const VALUE_BYTES_MAX: usize = 256;

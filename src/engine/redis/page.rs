@@ -7,7 +7,7 @@ use crate::engine::redis::reply_parts::Tokens;
 use crate::engine::redis::request::PageEnd;
 use crate::engine::redis::resp::Whole;
 use crate::engine::resume::cursor::EntryId;
-use crate::features::streams::entries::{Entries, Piece};
+use crate::engine::redis::entries::{Entries, Piece};
 
 /// Reads the answer to the command of [`crate::features::streams::commands::page`].
 pub struct Page {

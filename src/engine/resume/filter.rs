@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::engine::client::Client;
-use crate::engine::client::replay::Change;
+use crate::engine::resume::replay::Change;
 use crate::engine::pubsub::hub::Hub;
 use crate::engine::pubsub::topic::{is_pattern, keys_of};
 use crate::engine::resume::history::hash_of;
