@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::clock::Millis;
 use crate::config::Config;
+use crate::engine::feature::Feature;
 use crate::engine::handler::{Handler, Route};
 use crate::engine::origin::{ListedOrigin, Origins};
 use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor, Reread};
@@ -19,6 +20,7 @@ use crate::engine::router::files::{File, Page};
 use crate::features::overload::Overload;
 use crate::features::presence::{BATCH_MAX, Settings};
 use crate::features::publisher::{PublisherPort, Terms};
+use crate::features::streams::pages::StreamPages;
 use crate::features::streams::reader::Reader;
 use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
@@ -173,6 +175,10 @@ impl App {
         bounds.clients_max = descriptors::clients_max(bounds.clients_max, bounds.publishers_max)?;
         let link = link(&config).map_err(invalid)?;
         let presence = presence(&config, bounds.clients_max);
+        let mut features: Vec<Box<dyn Feature>> = vec![Box::new(Overload::new(trim))];
+        if let Some(link) = link.as_ref().filter(|link| !link.streams.is_empty()) {
+            features.push(Box::new(StreamPages::new(link.streams.len())));
+        }
         let signer = match config.signer() {
             Some(signer) => signer,
             None => own_signer(&config)?,
@@ -189,6 +195,7 @@ impl App {
                 .clone()
                 .filter(|link| asks_redis || presence.is_some() || !link.streams.is_empty())
                 .map(|link| CommandConnection::new(link, 0)),
+            features,
             reader: link
                 .clone()
                 .filter(|link| !link.streams.is_empty())
@@ -196,7 +203,6 @@ impl App {
             expects_channels: config.patterns != [format!("{}*", config.prefix)],
             link: link.map(|link| RedisSubscriber::new(link, 0)),
             routes,
-            features: vec![Box::new(Overload::new(trim))],
             prefix: config.prefix,
             control: config.control,
             receipts: config.receipts,

@@ -146,20 +146,20 @@
 //! | 8 | [`features::streams`] | durable topics: Redis streams, read from their end and paged backwards |
 //! | 7 | [`engine::reactor`] | the loop; the only room that polls or reads the clock |
 //! | 6 | [`engine::router`] | the calls from the loop to the handlers of the routes |
-//! | 5 | [`engine::feature`] | the seam to what is added to the engine |
+//! | 5 | [`engine::feature`] | the seam to features: `Feature` and its hooks |
 //! | 5 | [`engine::handler`] | the seam: `Handler`, `Route`, `Reject` |
 //! | 4 | [`engine::server`] | the connections of a loop, and the verbs on them |
 //! | 3 | [`engine::client`] | one client's connection from its first byte to its last |
 //! | 3 | [`engine::redis`] | the connections to Redis, without I/O |
 //! | 2 | [`engine::admission`] | connections per address, and room for newcomers |
 //! | 2 | [`engine::pending_writes`] | clients with something to be written, in the order in which it comes |
-//! | 2 | [`engine::pubsub`] | topics, and the subscriptions of clients to them |
+//! | 1 | [`engine::pubsub`] | topics, and the subscriptions of clients to them |
 //! | 2 | [`engine::resume`] | the history of recent messages, and cursors into it |
 //! | 2 | [`engine::signals`] | signals as readable bytes, or as nothing at all |
 //! | 2 | [`engine::timers`] | one coarse deadline per connection |
 //! | 1 | [`engine::bounds`] | every bound that the loop enforces |
 //! | 1 | [`engine::origin`] | origins of pages, in one spelling |
-//! | 1 | [`engine::slots`] | numbered places that never move |
+//! | 0 | [`engine::slots`] | numbered places that never move |
 //! | 1 | [`observe`] | metrics, log lines, and the service manager's view |
 //! | 0 | [`suggestion`] | the known name that is nearest to an unknown one |
 //! | 0 | [`manual`] | the manual's chapters, for rustdoc and for `oneloop help TOPIC` |

@@ -16,8 +16,8 @@ const RELATIVE_CLAUSES_MAX: usize = 163;
 const SCATTERED: &[&str] = &["Client", "Push", "Reactor", "Router", "Server"];
 /// Public type names that are used more than once.
 const NAMES_TWICE: &[&str] = &[
-    "Event", "Flag", "Found", "Head", "Line", "Look", "Page", "Place", "Reader", "Receipt",
-    "Refusal", "Request", "Said", "Slow", "Source", "Stage", "State", "Step",
+    "Event", "Flag", "Head", "Reader", "Receipt", "Refusal", "Request", "Slow", "Source", "State",
+    "Step",
 ];
 
 fn lines(sources: &[Source], folder: &str) -> usize {

@@ -12,13 +12,10 @@ const LEADING_UP: &[(&str, &str)] = &[
     ("engine/reactor/mod.rs", "features::presence"),
     ("engine/reactor/plan.rs", "features::streams"),
     ("engine/reactor/reload.rs", "config"),
-    ("engine/redis/command_connection.rs", "features::streams"),
-    ("engine/redis/request.rs", "features::streams"),
     ("engine/router/admin.rs", "features::control"),
     ("engine/router/mod.rs", "config"),
     ("engine/router/orders.rs", "features::control"),
     ("engine/server/mod.rs", "features::presence"),
-    ("engine/server/pages.rs", "features::streams"),
     ("engine/server/presence.rs", "features::presence"),
     ("engine/server/receipts.rs", "features::control"),
 ];

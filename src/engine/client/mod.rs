@@ -14,6 +14,7 @@ mod keepalive;
 pub mod outbox;
 mod output;
 pub mod proxy_protocol;
+mod replay;
 mod request_line;
 mod response;
 pub mod tally;
@@ -24,6 +25,7 @@ use tungstenite::protocol::frame::Utf8Bytes;
 
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Subscriptions;
+use crate::engine::resume::replay::Replay;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{NEVER, TICKS_PER_SECOND, Tick};
 use codec::{Codec, Fragments, Inbound};
@@ -32,7 +34,6 @@ pub use head::Head;
 use http::{Request, Response};
 pub use keepalive::Timing;
 use outbox::Outbox;
-use crate::engine::resume::replay::Replay;
 use transport::Transport;
 
 /// The state of a connection. It only moves forward.
@@ -420,13 +421,13 @@ impl Client {
     /// Subscriptions are counted by the hub.
     pub fn held_bytes(&self) -> usize {
         let of = |flight: &Flight| flight.outbox.bytes() + flight.unfinished;
-        self.flight.as_deref().map_or(0, of) + self.noted_bytes()
+        self.flight.as_deref().map_or(0, of) + self.changes_bytes()
     }
 
-    /// Bytes recorded during the replay.
-    pub fn noted_bytes(&self) -> usize {
+    /// Bytes of the changes of subscriptions during the replay.
+    pub fn changes_bytes(&self) -> usize {
         let replay = self.flight.as_ref().and_then(|flight| flight.replay.as_ref());
-        replay.map_or(0, |replay| replay.noted_bytes())
+        replay.map_or(0, |replay| replay.changes_bytes())
     }
 
     fn flight(&mut self) -> &mut Flight {
@@ -447,7 +448,7 @@ impl Client {
     }
 
     /// Drops the flight if it is empty.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         let idle = self.flight.as_ref().is_some_and(|flight| {
             flight.unfinished == 0 && flight.outbox.is_empty() && flight.replay.is_none()
         });

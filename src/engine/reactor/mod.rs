@@ -155,7 +155,7 @@ impl Reactor {
         router.control = plan.control;
         router.features = plan.features;
         router.receipts = plan.receipts;
-        router.server.has_channels = plan.reader.is_none() || plan.expects_channels;
+        router.server.resume.has_channels = plan.reader.is_none() || plan.expects_channels;
         let dialogues = redis_protocol::all(plan.link, plan.reader, plan.commander, &mut router);
         let sockets = dialogues.into_iter().enumerate();
         let links = sockets
@@ -344,9 +344,6 @@ impl Reactor {
             // Clients that are sent away reconnect elsewhere, so presence sends no event: the node just falls silent.
             self.router.server.tick_presence();
         }
-        if self.router.server.pages_deadline().is_some_and(|due| due <= now) {
-            self.router.server.call_waiting();
-        }
         self.tick_links();
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
@@ -420,12 +417,11 @@ impl Reactor {
             self.port.as_ref().and_then(|port| port.deadline(now)),
             server.receipts.deadline(),
             server.complaints.deadline(),
-            server.pages_deadline(),
+            self.router.features_deadline,
             self.next_accept(),
             self.drain_until,
             self.trim_at,
             self.supervisor.deadline(),
-            self.router.features_deadline,
         ]
         .into_iter()
         .flatten()

@@ -1,11 +1,11 @@
 //! What is spoken over a socket to Redis, and what the site learns by it.
 
 use crate::clock::Millis;
+use crate::engine::feature::StreamReply;
 use crate::engine::redis::command_connection::{self, CommandConnection};
 use crate::engine::redis::session::Session;
 use crate::engine::redis::subscriber::{self, RedisSubscriber};
 use crate::engine::router::Router;
-use crate::engine::slots::ConnId;
 use crate::features::streams::reader::{self, Reader};
 
 /// Answers taken from what one read brought, and requests told in one turn that a broken connection lost them: each may write
@@ -74,7 +74,7 @@ pub fn all(
         all.push(Box::new(link));
     }
     if let Some(reader) = reader {
-        router.server.read_streams(reader.session.config().streams.clone());
+        router.server.resume.read_streams(reader.session.config().streams.clone());
         all.push(Box::new(reader));
     }
     if let Some(commander) = commander {
@@ -164,21 +164,22 @@ impl RedisProtocol for CommandConnection {
                 Some(command_connection::Event::Answer(ticket, answer)) => {
                     router.on_answer(ticket, answer)
                 }
-                Some(command_connection::Event::Entry { ticket, stream, entry, topic, data }) => {
-                    let id = ConnId::of_number(ticket.number);
-                    router.on_page_entry(id, stream, entry, topic, data);
+                Some(command_connection::Event::Entry { ticket, entry, topic, data, .. }) => {
+                    let (number, id, payload) = (ticket.number, entry, data);
+                    router.on_stream_reply(StreamReply::Entry { number, id, topic, payload });
                 }
                 Some(command_connection::Event::PageEnd { ticket, stream, end, refused }) => {
                     if let Some(why) = refused {
                         router.log_refusal(&why);
                     }
-                    router.on_page_end(ConnId::of_number(ticket.number), stream, end);
+                    let number = ticket.number;
+                    router.on_stream_reply(StreamReply::PageEnd { number, stream, end });
                 }
                 Some(command_connection::Event::Extent { stream, extent, refused }) => {
                     if let Some(why) = refused {
                         router.log_refusal(&why);
                     }
-                    router.on_extent(stream, extent);
+                    router.on_stream_reply(StreamReply::Info { stream, info: extent });
                 }
                 Some(command_connection::Event::Failed(why)) => return Err(why),
                 Some(command_connection::Event::Ready) => {
@@ -269,7 +270,6 @@ impl RedisProtocol for Reader {
                         self.end_earlier(stream);
                     }
                 }
-                Some(Event::EarlierEnd { .. }) => {}
                 Some(Event::Lost { stream, covered_from }) => {
                     router.on_stream_lost(stream, covered_from);
                 }

@@ -1,6 +1,5 @@
 //! Executes commands at Redis: they go out as they come, and each is answered once.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use redis::Value;
@@ -8,18 +7,18 @@ use redis::Value;
 use crate::clock::Millis;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::entries::{EntryContent, EntryMessage, MessageFields};
 use crate::engine::redis::garbage::Garbage;
 use crate::engine::redis::opening::Opening;
+use crate::engine::redis::page::{PagePart, PageReader};
 use crate::engine::redis::reply_parts::Tokens;
 use crate::engine::redis::request::{
     Answer, PageEnd, REQUEST_BYTES_MAX, REQUESTS_MAX, ReplyForm, Request, Ticket,
 };
 use crate::engine::redis::resp::Whole;
 use crate::engine::redis::session::{Due, Session};
+use crate::engine::redis::stream_info::{StreamInfo, StreamInfoReader, StreamInfoReply};
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::redis::entries::{Content, content};
-use crate::engine::redis::stream_info::{Extent, ExtentReader, Told};
-use crate::engine::redis::page::{Found, Page};
 
 /// How it calls itself in `CLIENT LIST`.
 const NAME: &str = "oneloop-commander";
@@ -38,7 +37,7 @@ pub enum Event<'a> {
     /// The page has ended; if it is not available, why Redis refused it.
     PageEnd { ticket: Ticket, stream: usize, end: PageEnd, refused: Option<String> },
     /// What a stream holds; if Redis refused to say it, why.
-    Extent { stream: usize, extent: Option<Extent>, refused: Option<String> },
+    Extent { stream: usize, extent: Option<StreamInfo>, refused: Option<String> },
     /// The text says what to do. The caller drops the socket and calls `down`.
     Failed(String),
 }
@@ -58,9 +57,9 @@ pub struct CommandConnection {
     /// Whose answers will not come any more.
     lost: VecDeque<Unanswered>,
     /// The page that is being answered.
-    page: Option<Page>,
+    page: Option<PageReader>,
     /// What a stream holds, while that is being answered.
-    extent: Option<ExtentReader>,
+    extent: Option<StreamInfoReader>,
     /// An entry that came in pieces, while the caller looks at it.
     lent: Vec<u8>,
 }
@@ -69,7 +68,7 @@ pub struct CommandConnection {
 enum Step<'a> {
     Tell(Event<'static>),
     /// A message of a page.
-    Entry(Ticket, usize, EntryId, Cow<'a, [u8]>),
+    Entry(Ticket, usize, EntryId, EntryMessage<'a>),
     GoOn,
     /// The input is used up.
     Wait,
@@ -130,7 +129,7 @@ impl CommandConnection {
             self.session.heard(now);
         }
         while self.session.is_greeting() || self.session.is_ready() {
-            let (ticket, stream, entry, fields) = match self.step(input, now) {
+            let (ticket, stream, entry, message) = match self.step(input, now) {
                 Err(garbage) => {
                     return Some(self.fail(advice::garbage(self.session.config(), garbage)));
                 }
@@ -140,18 +139,9 @@ impl CommandConnection {
                     self.expect_answer(now);
                     return None;
                 }
-                Ok(Step::Entry(ticket, stream, entry, fields)) => (ticket, stream, entry, fields),
+                Ok(Step::Entry(ticket, stream, entry, message)) => (ticket, stream, entry, message),
             };
-            let fields: &'a [u8] = match fields {
-                Cow::Borrowed(fields) => fields,
-                Cow::Owned(fields) => {
-                    self.lent = fields;
-                    &self.lent
-                }
-            };
-            let Content::Message { topic, data, .. } = content(fields, usize::MAX) else {
-                unreachable!("the step has looked at it");
-            };
+            let MessageFields { topic, data, .. } = message.lend(&mut self.lent);
             return Some(Event::Entry { ticket, stream, entry, topic, data });
         }
         *input = &[];
@@ -234,7 +224,7 @@ impl CommandConnection {
             Some((ticket, ReplyForm::Page { stream })) => {
                 return self.turn_page(ticket, stream, input);
             }
-            Some((_, ReplyForm::Extent { stream })) => return self.look(stream, input),
+            Some((_, ReplyForm::StreamInfo { stream })) => return self.look(stream, input),
             Some((_, ReplyForm::Value)) | None => {}
         }
         let Some(value) = self.tokens.value(input, ANSWER_BYTES_MAX)? else {
@@ -301,17 +291,15 @@ impl CommandConnection {
         input: &mut &'a [u8],
     ) -> Result<Step<'a>, Garbage> {
         let payload_bytes_max = self.session.config().payload_bytes_max;
-        let page = self.page.get_or_insert_with(|| Page::new(stream, payload_bytes_max));
+        let page = self.page.get_or_insert_with(|| PageReader::new(stream, payload_bytes_max));
         match page.next(&mut self.tokens, input)? {
             None => Ok(Step::Wait),
-            Some(Found::Entry(entry, Whole::Value(fields)))
-                if matches!(content(&fields, payload_bytes_max), Content::Message { .. }) =>
-            {
-                Ok(Step::Entry(ticket, stream, entry, fields))
+            Some(PagePart::Entry(entry, EntryContent::Message(message))) => {
+                Ok(Step::Entry(ticket, stream, entry, message))
             }
-            // What is no message was none when it was new.
-            Some(Found::Entry(..)) => Ok(Step::GoOn),
-            Some(Found::End(end, refused)) => {
+            // An entry that is no message was none when it was new.
+            Some(PagePart::Entry(..)) => Ok(Step::GoOn),
+            Some(PagePart::End(end, refused)) => {
                 self.page = None;
                 self.answered();
                 let config = self.session.config();
@@ -323,11 +311,11 @@ impl CommandConnection {
 
     /// Reads what a stream holds.
     fn look(&mut self, stream: usize, input: &mut &[u8]) -> Result<Step<'static>, Garbage> {
-        let reader = self.extent.get_or_insert_with(ExtentReader::new);
+        let reader = self.extent.get_or_insert_with(StreamInfoReader::new);
         let (extent, refused) = match reader.next(&mut self.tokens, input)? {
             None => return Ok(Step::Wait),
-            Some(Told::Extent(extent)) => (Some(extent), None),
-            Some(Told::Refused(error)) => (None, Some(error)),
+            Some(StreamInfoReply::Info(extent)) => (Some(extent), None),
+            Some(StreamInfoReply::Refused(error)) => (None, Some(error)),
         };
         self.extent = None;
         self.answered();

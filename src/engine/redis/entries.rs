@@ -1,4 +1,7 @@
-//! Entries of streams, one by one out of the reply that brings them: of XRANGE and XREVRANGE, or of XREAD.
+//! Entries of streams, one by one out of a reply of XRANGE, XREVRANGE or XREAD.
+
+use std::borrow::Cow;
+use std::ops::Range;
 
 use redis::ServerError;
 
@@ -7,50 +10,87 @@ use crate::engine::redis::reply_parts::{Head, Tokens};
 use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
 use crate::engine::resume::cursor::EntryId;
 
-/// Two numbers of 20 digits, and what is around them.
+/// The most bytes of an id: two numbers of 20 digits, and what is around them.
 const ID_BYTES_MAX: usize = 64;
-/// A key is no longer than this: the settings see to it.
+/// The most bytes of a key: the settings accept no longer one.
 const NAME_BYTES_MAX: usize = 1024;
-/// An error in the place of a reply.
+/// The most bytes of an error in place of a reply.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
-/// What an entry says.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Content<'a> {
-    /// Which topic it is for is not judged here.
-    Message { topic: &'a [u8], data: &'a [u8], receipt: Option<&'a [u8]> },
-    /// It lacks `topic` or `data`.
+/// The content of an entry.
+#[derive(Debug)]
+pub enum EntryContent<'a> {
+    Message(EntryMessage<'a>),
+    /// A field `topic` or `data` is missing.
     Malformed,
-    /// Its data is above `payload_bytes_max`, or all its fields together are by far.
+    /// The data is above `payload_bytes_max`, or all fields together are by far.
     Oversized,
 }
 
-/// What was found in a reply.
+/// The fields of an entry, and the places of those that make a message. The topic is not validated here.
+#[derive(Debug)]
+pub struct EntryMessage<'a> {
+    fields: Cow<'a, [u8]>,
+    topic: Range<usize>,
+    data: Range<usize>,
+    receipt: Option<Range<usize>>,
+}
+
+/// The fields of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MessageFields<'a> {
+    pub topic: &'a [u8],
+    pub data: &'a [u8],
+    pub receipt: Option<&'a [u8]>,
+}
+
+impl<'a> EntryMessage<'a> {
+    /// The fields, for a caller that looks at them and goes on. Those that came in pieces are kept in `held` meanwhile.
+    pub fn lend<'held>(self, held: &'held mut Vec<u8>) -> MessageFields<'held>
+    where
+        'a: 'held,
+    {
+        let fields: &'held [u8] = match self.fields {
+            Cow::Borrowed(fields) => fields,
+            Cow::Owned(fields) => {
+                *held = fields;
+                held
+            }
+        };
+        MessageFields {
+            topic: &fields[self.topic],
+            data: &fields[self.data],
+            receipt: self.receipt.map(|receipt| &fields[receipt]),
+        }
+    }
+}
+
+/// A piece of a reply.
 #[derive(Debug)]
 pub enum Piece<'a> {
-    /// `stream`: its place among the names. `fields`: what [`content`] reads.
-    Entry { stream: usize, id: EntryId, fields: Whole<'a> },
+    /// An entry of the stream with this place among the names; `bytes`: the size of its fields.
+    Entry { stream: usize, id: EntryId, bytes: u64, content: EntryContent<'a> },
     /// The reply has ended.
     End,
     /// The reply is an error.
     Refused(ServerError),
 }
 
-/// Reads one reply.
+/// A reader of one reply.
 pub struct Entries {
     payload_bytes_max: usize,
-    stage: Stage,
-    /// Of an XREAD: those that are still to come.
+    stage: EntriesStage,
+    /// Streams of an XREAD that are still to come.
     streams_left: usize,
-    /// The one that is being read.
+    /// The stream that is being read.
     stream: usize,
-    /// Of this stream: those that are still to come.
+    /// Entries of this stream that are still to come.
     entries_left: usize,
 }
 
-/// What comes next.
+/// The part of a reply that comes next.
 #[derive(Clone, Copy)]
-enum Stage {
+enum EntriesStage {
     /// The reply of an XRANGE of this stream.
     Range,
     /// The reply of an XREAD.
@@ -63,33 +103,33 @@ enum Stage {
     Entry,
     Id,
     Fields(EntryId),
-    /// What is no array: an error, or null.
+    /// An error, or null.
     Plain,
     End,
 }
 
 impl Entries {
-    /// What XRANGE or XREVRANGE answers, of the stream with this number.
+    /// A reader of what XRANGE or XREVRANGE answers about the stream with this number.
     pub fn of_range(stream: usize, payload_bytes_max: usize) -> Entries {
-        Entries { stream, ..Entries::new(Stage::Range, payload_bytes_max) }
+        Entries { stream, ..Entries::new(EntriesStage::Range, payload_bytes_max) }
     }
 
-    /// What XREAD answers.
+    /// A reader of what XREAD answers.
     pub fn of_read(payload_bytes_max: usize) -> Entries {
-        Entries::new(Stage::Read, payload_bytes_max)
+        Entries::new(EntriesStage::Read, payload_bytes_max)
     }
 
-    /// The one that is being read.
+    /// The stream that is being read.
     pub fn stream(&self) -> usize {
         self.stream
     }
 
-    fn new(stage: Stage, payload_bytes_max: usize) -> Entries {
+    fn new(stage: EntriesStage, payload_bytes_max: usize) -> Entries {
         let (streams_left, stream, entries_left) = (0, 0, 0);
         Entries { payload_bytes_max, stage, streams_left, stream, entries_left }
     }
 
-    /// Takes from `input` up to the next piece; `None`: it is used up. Not to be called after the end. `names` are those that
+    /// Takes from `input` up to the next piece; `None`: the input is used up. Not to be called after the end. `names`: the keys that
     /// an XREAD was sent with.
     pub fn next<'a>(
         &mut self,
@@ -99,53 +139,56 @@ impl Entries {
     ) -> Result<Option<Piece<'a>>, Garbage> {
         loop {
             self.stage = match self.stage {
-                Stage::Range | Stage::Read | Stage::Count => match tokens.head(input)? {
-                    None => return Ok(None),
-                    Some(head) => self.begin(head)?,
-                },
-                Stage::Plain => match tokens.value(input, REFUSAL_BYTES_MAX)? {
+                EntriesStage::Range | EntriesStage::Read | EntriesStage::Count => {
+                    match tokens.head(input)? {
+                        None => return Ok(None),
+                        Some(head) => self.begin(head)?,
+                    }
+                }
+                EntriesStage::Plain => match tokens.value(input, REFUSAL_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => return plain(&value).map(Some),
                 },
-                Stage::Stream => match tokens.array_of(2, input)? {
+                EntriesStage::Stream => match tokens.array_of(2, input)? {
                     None => return Ok(None),
-                    Some(()) => Stage::Name,
+                    Some(()) => EntriesStage::Name,
                 },
-                Stage::Name => match tokens.value(input, NAME_BYTES_MAX)? {
+                EntriesStage::Name => match tokens.value(input, NAME_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => self.name(&value, names)?,
                 },
-                Stage::Entry => match tokens.array_of(2, input)? {
+                EntriesStage::Entry => match tokens.array_of(2, input)? {
                     None => return Ok(None),
-                    Some(()) => Stage::Id,
+                    Some(()) => EntriesStage::Id,
                 },
-                Stage::Id => match tokens.value(input, ID_BYTES_MAX)? {
+                EntriesStage::Id => match tokens.value(input, ID_BYTES_MAX)? {
                     None => return Ok(None),
-                    Some(value) => Stage::Fields(read_id(&value)?),
+                    Some(value) => EntriesStage::Fields(read_id(&value)?),
                 },
-                Stage::Fields(id) => {
+                EntriesStage::Fields(id) => {
                     let bytes_max = self.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX);
                     let Some(fields) = tokens.value(input, bytes_max)? else { return Ok(None) };
-                    let stream = self.stream;
+                    let (stream, bytes) = (self.stream, fields.bytes());
                     self.entries_left -= 1;
                     self.stage = self.after_entry();
-                    return Ok(Some(Piece::Entry { stream, id, fields }));
+                    let content = read_content(fields, self.payload_bytes_max);
+                    return Ok(Some(Piece::Entry { stream, id, bytes, content }));
                 }
-                Stage::End => return Ok(Some(Piece::End)),
+                EntriesStage::End => return Ok(Some(Piece::End)),
             };
         }
     }
 
-    fn begin(&mut self, head: Head) -> Result<Stage, Garbage> {
+    fn begin(&mut self, head: Head) -> Result<EntriesStage, Garbage> {
         match (self.stage, head) {
-            (Stage::Read, Head::Array(streams)) => {
+            (EntriesStage::Read, Head::Array(streams)) => {
                 self.streams_left = streams;
-                Ok(if streams > 0 { Stage::Stream } else { Stage::End })
+                Ok(if streams > 0 { EntriesStage::Stream } else { EntriesStage::End })
             }
-            (Stage::Count, Head::Other(kind)) => Err(Garbage::Type(kind)),
-            (Stage::Count, Head::Null) => Err(Garbage::Length),
-            (_, Head::Other(_)) => Ok(Stage::Plain),
-            (_, Head::Null) => Ok(Stage::End),
+            (EntriesStage::Count, Head::Other(kind)) => Err(Garbage::Type(kind)),
+            (EntriesStage::Count, Head::Null) => Err(Garbage::Length),
+            (_, Head::Other(_)) => Ok(EntriesStage::Plain),
+            (_, Head::Null) => Ok(EntriesStage::End),
             (_, Head::Array(entries)) => {
                 self.entries_left = entries;
                 Ok(self.after_entry())
@@ -153,29 +196,47 @@ impl Entries {
         }
     }
 
-    fn after_entry(&mut self) -> Stage {
+    fn after_entry(&mut self) -> EntriesStage {
         if self.entries_left > 0 {
-            return Stage::Entry;
+            return EntriesStage::Entry;
         }
         self.streams_left = self.streams_left.saturating_sub(1);
-        if self.streams_left > 0 { Stage::Stream } else { Stage::End }
+        if self.streams_left > 0 { EntriesStage::Stream } else { EntriesStage::End }
     }
 
-    fn name(&mut self, value: &Whole, names: &[String]) -> Result<Stage, Garbage> {
+    fn name(&mut self, value: &Whole, names: &[String]) -> Result<EntriesStage, Garbage> {
         let name = text(value).ok_or(Garbage::Size)?;
         let stream = names.iter().position(|one| one.as_bytes() == name);
         self.stream = stream.ok_or(Garbage::Size)?;
-        Ok(Stage::Count)
+        Ok(EntriesStage::Count)
     }
 }
 
-/// Reads the fields of an entry.
-pub fn content(fields: &[u8], payload_bytes_max: usize) -> Content<'_> {
-    match read_fields(fields) {
-        None => Content::Malformed,
-        Some(Content::Message { data, .. }) if data.len() > payload_bytes_max => Content::Oversized,
-        Some(content) => content,
+/// Reads the fields of an entry. If a field occurs twice the first one counts; an unknown one is passed over.
+fn read_content(fields: Whole<'_>, payload_bytes_max: usize) -> EntryContent<'_> {
+    let Whole::Value(fields) = fields else { return EntryContent::Oversized };
+    let Some([topic, data, receipt]) = find_fields(&fields) else { return EntryContent::Malformed };
+    let (Some(topic), Some(data)) = (topic, data) else { return EntryContent::Malformed };
+    match data.len() > payload_bytes_max {
+        true => EntryContent::Oversized,
+        false => EntryContent::Message(EntryMessage { fields, topic, data, receipt }),
     }
+}
+
+fn find_fields(value: &[u8]) -> Option<[Option<Range<usize>>; 3]> {
+    let mut bulks = resp::bulks(value)?;
+    let mut found = [None, None, None];
+    while bulks.left() > 0 {
+        let (name, content) = (bulks.next()?, bulks.next()?);
+        let place = match &value[name] {
+            b"topic" => 0,
+            b"data" => 1,
+            b"receipt" => 2,
+            _ => continue,
+        };
+        found[place].get_or_insert(content);
+    }
+    Some(found)
 }
 
 /// An error, or null, which XREAD answers when nothing came.
@@ -186,23 +247,6 @@ fn plain(value: &Whole) -> Result<Piece<'static>, Garbage> {
         Ok(redis::Value::Nil) => Ok(Piece::End),
         _ => Err(Garbage::Type(value.first().copied().unwrap_or_default())),
     }
-}
-
-/// A field that is there twice counts as it is there first; one that nobody knows is passed over.
-fn read_fields(value: &[u8]) -> Option<Content<'_>> {
-    let mut bulks = resp::bulks(value)?;
-    let (mut topic, mut data, mut receipt) = (None, None, None);
-    while bulks.left() > 0 {
-        let (name, content) = (bulks.next()?, &value[bulks.next()?]);
-        let place = match &value[name] {
-            b"topic" => &mut topic,
-            b"data" => &mut data,
-            b"receipt" => &mut receipt,
-            _ => continue,
-        };
-        place.get_or_insert(content);
-    }
-    Some(Content::Message { topic: topic?, data: data?, receipt })
 }
 
 /// The id of an entry.

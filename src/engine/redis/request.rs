@@ -2,8 +2,8 @@
 //!
 //! A request is queued by [`crate::engine::server::Server::ask`]; every one of them is answered, by Redis or by [`Answer::Unavailable`].
 
+pub use crate::engine::redis::stream_info::StreamInfo;
 use crate::engine::resume::cursor::EntryId;
-pub use crate::engine::redis::stream_info::Extent;
 
 /// Requests that wait for an answer at most; a further one is unavailable at once.
 pub const REQUESTS_MAX: usize = 65_536;
@@ -37,8 +37,6 @@ pub enum TicketOwner {
     Route(u8),
     /// The feature with this name.
     Feature(&'static str),
-    /// Clients that resume: the ticket's number is a client's ([`crate::engine::slots::ConnId::number`]), or a stream's.
-    Resume,
 }
 
 /// How an answer is read: most are small and held whole, pages of streams are handed on entry by entry.
@@ -46,10 +44,10 @@ pub enum TicketOwner {
 pub enum ReplyForm {
     /// One value of at most 64 KiB.
     Value,
-    /// Entries of the stream with this place in the setting `streams`; see [`crate::features::streams::commands::page`].
+    /// Entries of the stream with this place in the setting `streams`, as XRANGE answers.
     Page { stream: usize },
-    /// The extent of the stream with this place; see [`crate::features::streams::commands::info`].
-    Extent { stream: usize },
+    /// The extent of the stream with this place, as `XINFO STREAM` answers.
+    StreamInfo { stream: usize },
 }
 
 impl Ticket {

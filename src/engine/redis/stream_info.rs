@@ -1,36 +1,36 @@
-//! What a stream holds, as `XINFO STREAM` says it.
+//! The extent of a stream, as `XINFO STREAM` tells it.
 
 use redis::{ServerError, Value};
 
+use crate::engine::redis::entries::read_id;
 use crate::engine::redis::garbage::Garbage;
 use crate::engine::redis::reply_parts::{Head, Tokens};
 use crate::engine::redis::resp::Whole;
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::redis::entries::read_id;
 
-/// Names and numbers of the reply; what is larger is passed over.
+/// The most bytes of a name or number of the reply; a larger value is passed over.
 const VALUE_BYTES_MAX: usize = 256;
-/// Its first and its last entry: all but the id streams by.
+/// The most bytes of an id; the rest of the first and the last entry streams by.
 const ID_BYTES_MAX: usize = 64;
 
-/// From where to where a stream goes. A stream that does not exist is empty, and has had no entry.
+/// The extent of a stream. A stream that does not exist is empty, and has had no entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extent {
-    /// The oldest entry that it still holds.
+pub struct StreamInfo {
+    /// The oldest entry that is still held.
     pub first: Option<EntryId>,
-    /// The latest one that it was ever given, held or not.
+    /// The latest entry that was ever added, held or not.
     pub last: EntryId,
-    /// The highest one that XDEL removed; unknown before Redis 7. (Trimming removes from the front, and does not count.)
+    /// The highest entry that XDEL removed; unknown before Redis 7. (Trimming removes from the front, and does not count.)
     pub deleted: Option<EntryId>,
-    /// How many it was ever given; unknown before Redis 7.
+    /// The number of entries that were ever added; unknown before Redis 7.
     pub added: Option<u64>,
-    /// How many it holds.
+    /// The number of entries held.
     pub length: u64,
 }
 
-impl Extent {
-    /// Whether every entry that was added after this one is still there. Where that cannot be known it is not so: what
-    /// trimming removed lies before `first`, and no more is known of it.
+impl StreamInfo {
+    /// Returns whether every entry that was added after this one is still there; `false` if that cannot be known: trimmed entries lie
+    /// before `first`, and no more is known of them.
     pub fn is_complete_after(&self, id: EntryId) -> bool {
         let was_trimmed = self.added.is_none_or(|added| added > self.length);
         let is_held = self.first.is_some_and(|first| first <= id);
@@ -44,30 +44,30 @@ impl Extent {
     }
 }
 
-/// What a reply of `XINFO STREAM` says.
+/// The outcome of `XINFO STREAM`.
 #[derive(Debug, PartialEq)]
-pub enum Told {
-    Extent(Extent),
-    /// It is an error.
+pub enum StreamInfoReply {
+    Info(StreamInfo),
+    /// Redis refused.
     Refused(ServerError),
 }
 
-/// Reads one reply of `XINFO STREAM`.
-pub struct ExtentReader {
-    extent: Extent,
-    stage: Stage,
+/// A reader of one reply of `XINFO STREAM`.
+pub struct StreamInfoReader {
+    info: StreamInfo,
+    stage: InfoStage,
     /// Names that are still to come.
     left: usize,
 }
 
-/// What comes next.
+/// The part of the reply that comes next.
 #[derive(Clone, Copy)]
-enum Stage {
+enum InfoStage {
     Reply,
-    /// What is no array: an error.
+    /// An error.
     Plain,
     Name,
-    Value(Name),
+    Value(InfoName),
     /// The first entry, its id, its fields.
     First,
     Id,
@@ -76,7 +76,7 @@ enum Stage {
 }
 
 #[derive(Clone, Copy)]
-enum Name {
+enum InfoName {
     Last,
     Deleted,
     Added,
@@ -84,96 +84,96 @@ enum Name {
     Other,
 }
 
-impl ExtentReader {
-    pub fn new() -> ExtentReader {
-        ExtentReader { extent: Extent::default(), stage: Stage::Reply, left: 0 }
+impl StreamInfoReader {
+    pub fn new() -> StreamInfoReader {
+        StreamInfoReader { info: StreamInfo::default(), stage: InfoStage::Reply, left: 0 }
     }
 
-    /// Takes from `input` until the reply has ended; `None`: it is used up. Not to be called after that.
+    /// Takes from `input` until the reply has ended; `None`: the input is used up. Not to be called after the end.
     pub fn next(
         &mut self,
         tokens: &mut Tokens,
         input: &mut &[u8],
-    ) -> Result<Option<Told>, Garbage> {
+    ) -> Result<Option<StreamInfoReply>, Garbage> {
         loop {
             self.stage = match self.stage {
-                Stage::Reply => match tokens.head(input)? {
+                InfoStage::Reply => match tokens.head(input)? {
                     None => return Ok(None),
                     Some(Head::Array(count)) if count % 2 == 0 => {
                         self.left = count / 2;
                         self.after_value()
                     }
-                    Some(Head::Other(_)) => Stage::Plain,
+                    Some(Head::Other(_)) => InfoStage::Plain,
                     Some(_) => return Err(Garbage::Length),
                 },
-                Stage::Plain => match tokens.value(input, VALUE_BYTES_MAX)? {
+                InfoStage::Plain => match tokens.value(input, VALUE_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => return refused(&value).map(Some),
                 },
-                Stage::Name => match tokens.value(input, VALUE_BYTES_MAX)? {
+                InfoStage::Name => match tokens.value(input, VALUE_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => name(&value),
                 },
-                Stage::Value(name) => match tokens.value(input, VALUE_BYTES_MAX)? {
+                InfoStage::Value(name) => match tokens.value(input, VALUE_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => {
                         self.take(name, &value)?;
                         self.after_value()
                     }
                 },
-                Stage::First => match tokens.head(input)? {
+                InfoStage::First => match tokens.head(input)? {
                     None => return Ok(None),
-                    Some(Head::Array(2)) => Stage::Id,
+                    Some(Head::Array(2)) => InfoStage::Id,
                     Some(Head::Null) => self.after_value(),
                     // Null again, as RESP2 has it for a string.
-                    Some(Head::Other(_)) => Stage::Value(Name::Other),
+                    Some(Head::Other(_)) => InfoStage::Value(InfoName::Other),
                     Some(Head::Array(_)) => return Err(Garbage::Length),
                 },
-                Stage::Id => match tokens.value(input, ID_BYTES_MAX)? {
+                InfoStage::Id => match tokens.value(input, ID_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => {
-                        self.extent.first = Some(read_id(&value)?);
-                        Stage::Fields
+                        self.info.first = Some(read_id(&value)?);
+                        InfoStage::Fields
                     }
                 },
-                Stage::Fields => match tokens.value(input, 0)? {
+                InfoStage::Fields => match tokens.value(input, 0)? {
                     None => return Ok(None),
                     Some(_) => self.after_value(),
                 },
-                Stage::End => return Ok(Some(Told::Extent(self.extent))),
+                InfoStage::End => return Ok(Some(StreamInfoReply::Info(self.info))),
             };
         }
     }
 
-    fn after_value(&mut self) -> Stage {
+    fn after_value(&mut self) -> InfoStage {
         if self.left == 0 {
-            return Stage::End;
+            return InfoStage::End;
         }
         self.left -= 1;
-        Stage::Name
+        InfoStage::Name
     }
 
-    fn take(&mut self, name: Name, value: &Whole) -> Result<(), Garbage> {
+    fn take(&mut self, name: InfoName, value: &Whole) -> Result<(), Garbage> {
         match name {
-            Name::Last => self.extent.last = read_id(value)?,
-            Name::Deleted => self.extent.deleted = Some(read_id(value)?),
-            Name::Added => self.extent.added = Some(number(value)?),
-            Name::Length => self.extent.length = number(value)?,
-            Name::Other => {}
+            InfoName::Last => self.info.last = read_id(value)?,
+            InfoName::Deleted => self.info.deleted = Some(read_id(value)?),
+            InfoName::Added => self.info.added = Some(number(value)?),
+            InfoName::Length => self.info.length = number(value)?,
+            InfoName::Other => {}
         }
         Ok(())
     }
 }
 
-fn name(value: &Whole) -> Stage {
-    let Whole::Value(value) = value else { return Stage::Value(Name::Other) };
-    Stage::Value(match &**value {
-        b"$6\r\nlength\r\n" => Name::Length,
-        b"$17\r\nlast-generated-id\r\n" => Name::Last,
-        b"$20\r\nmax-deleted-entry-id\r\n" => Name::Deleted,
-        b"$13\r\nentries-added\r\n" => Name::Added,
-        b"$11\r\nfirst-entry\r\n" => return Stage::First,
-        _ => Name::Other,
+fn name(value: &Whole) -> InfoStage {
+    let Whole::Value(value) = value else { return InfoStage::Value(InfoName::Other) };
+    InfoStage::Value(match &**value {
+        b"$6\r\nlength\r\n" => InfoName::Length,
+        b"$17\r\nlast-generated-id\r\n" => InfoName::Last,
+        b"$20\r\nmax-deleted-entry-id\r\n" => InfoName::Deleted,
+        b"$13\r\nentries-added\r\n" => InfoName::Added,
+        b"$11\r\nfirst-entry\r\n" => return InfoStage::First,
+        _ => InfoName::Other,
     })
 }
 
@@ -185,14 +185,14 @@ fn number(value: &Whole) -> Result<u64, Garbage> {
     }
 }
 
-/// A key that is not there holds nothing.
-fn refused(value: &Whole) -> Result<Told, Garbage> {
+/// A key that does not exist holds nothing.
+fn refused(value: &Whole) -> Result<StreamInfoReply, Garbage> {
     let Whole::Value(value) = value else { return Err(Garbage::Size) };
     match redis::parse_redis_value(value) {
         Ok(Value::ServerError(error)) if error.details() == Some("no such key") => {
-            Ok(Told::Extent(Extent { added: Some(0), ..Extent::default() }))
+            Ok(StreamInfoReply::Info(StreamInfo { added: Some(0), ..StreamInfo::default() }))
         }
-        Ok(Value::ServerError(error)) => Ok(Told::Refused(error)),
+        Ok(Value::ServerError(error)) => Ok(StreamInfoReply::Refused(error)),
         _ => Err(Garbage::Type(value.first().copied().unwrap_or_default())),
     }
 }
@@ -205,8 +205,8 @@ mod tests {
         EntryId { millis, number: 0 }
     }
 
-    fn read(pieces: &[&[u8]]) -> Result<Option<Told>, Garbage> {
-        let (mut reader, mut tokens) = (ExtentReader::new(), Tokens::new());
+    fn read(pieces: &[&[u8]]) -> Result<Option<StreamInfoReply>, Garbage> {
+        let (mut reader, mut tokens) = (StreamInfoReader::new(), Tokens::new());
         for piece in pieces {
             let mut input = *piece;
             let found = reader.next(&mut tokens, &mut input)?;
@@ -228,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stream_holds_is_read_wherever_the_reply_is_cut() {
-        let expected = Extent {
+    fn the_extent_of_a_stream_is_read_wherever_the_reply_is_cut() {
+        let expected = StreamInfo {
             first: Some(id(4)),
             last: id(9),
             deleted: Some(id(5)),
@@ -237,32 +237,38 @@ mod tests {
             length: 3,
         };
         let reply = held();
-        assert_eq!(read(&[reply.as_bytes()]), Ok(Some(Told::Extent(expected))));
+        assert_eq!(read(&[reply.as_bytes()]), Ok(Some(StreamInfoReply::Info(expected))));
         for cut in 1..reply.len() {
             let (one, other) = reply.as_bytes().split_at(cut);
-            assert_eq!(read(&[one, other]), Ok(Some(Told::Extent(expected))), "cut at {cut}");
+            assert_eq!(
+                read(&[one, other]),
+                Ok(Some(StreamInfoReply::Info(expected))),
+                "cut at {cut}"
+            );
         }
         let bytes: Vec<&[u8]> = reply.as_bytes().chunks(1).collect();
-        assert_eq!(read(&bytes), Ok(Some(Told::Extent(expected))));
+        assert_eq!(read(&bytes), Ok(Some(StreamInfoReply::Info(expected))));
     }
 
     #[test]
     fn redis_of_before_version_7_knows_less() {
         let reply = "*8\r\n$6\r\nlength\r\n:0\r\n$17\r\nlast-generated-id\r\n$3\r\n9-0\r\n\
             $11\r\nfirst-entry\r\n$-1\r\n$10\r\nlast-entry\r\n$-1\r\n";
-        let expected = Extent { last: id(9), ..Extent::default() };
-        assert_eq!(read(&[reply.as_bytes()]), Ok(Some(Told::Extent(expected))));
+        let expected = StreamInfo { last: id(9), ..StreamInfo::default() };
+        assert_eq!(read(&[reply.as_bytes()]), Ok(Some(StreamInfoReply::Info(expected))));
         assert_eq!(
             read(&[reply.replace("$-1", "*-1").as_bytes()]),
-            Ok(Some(Told::Extent(expected)))
+            Ok(Some(StreamInfoReply::Info(expected)))
         );
     }
 
     #[test]
     fn a_key_that_is_not_there_is_empty_and_one_of_another_type_is_refused() {
-        let empty = Extent { added: Some(0), ..Extent::default() };
-        assert_eq!(read(&[b"-ERR no such key\r\n"]), Ok(Some(Told::Extent(empty))));
-        let Ok(Some(Told::Refused(error))) = read(&[b"-WRONGTYPE Operation against\r\n"]) else {
+        let empty = StreamInfo { added: Some(0), ..StreamInfo::default() };
+        assert_eq!(read(&[b"-ERR no such key\r\n"]), Ok(Some(StreamInfoReply::Info(empty))));
+        let Ok(Some(StreamInfoReply::Refused(error))) =
+            read(&[b"-WRONGTYPE Operation against\r\n"])
+        else {
             panic!("it is refused")
         };
         assert_eq!(error.code(), "WRONGTYPE");
@@ -273,15 +279,16 @@ mod tests {
 
     #[test]
     fn a_page_is_complete_only_where_nothing_after_its_start_is_gone() {
-        let held = |first, deleted, added, length| Extent {
+        let held = |first, deleted, added, length| StreamInfo {
             first,
             last: id(9),
             deleted: Some(id(deleted)),
             added: Some(added),
             length,
         };
-        let before_7 = Extent { first: Some(id(4)), last: id(9), length: 3, ..Extent::default() };
-        for (extent, after, expected) in [
+        let before_7 =
+            StreamInfo { first: Some(id(4)), last: id(9), length: 3, ..StreamInfo::default() };
+        for (info, after, expected) in [
             (held(Some(id(4)), 0, 7, 3), 4, true),
             (held(Some(id(4)), 0, 7, 3), 5, true),
             (held(Some(id(4)), 0, 7, 3), 3, false),
@@ -293,11 +300,11 @@ mod tests {
             (held(None, 9, 7, 0), 9, true),
             (before_7, 4, true),
             (before_7, 3, false),
-            (Extent { added: Some(0), ..Extent::default() }, 0, true),
-            (Extent { added: Some(0), ..Extent::default() }, 3, false),
+            (StreamInfo { added: Some(0), ..StreamInfo::default() }, 0, true),
+            (StreamInfo { added: Some(0), ..StreamInfo::default() }, 3, false),
             (held(Some(id(4)), 0, 3, 3), 10, false),
         ] {
-            assert_eq!(extent.is_complete_after(id(after)), expected, "{extent:?} after {after}");
+            assert_eq!(info.is_complete_after(id(after)), expected, "{info:?} after {after}");
         }
     }
 }

@@ -1,48 +1,79 @@
-//! What a client that came back listens to, as its replay asks for it: a look costs the same however many keys there are.
+//! The subscriptions of a client in a replay, and the messages that they are for: the client was subscribed when the message was
+//! published, and is now. A look-up costs the same however many subscriptions there are.
 
 use std::ops::Range;
 
-use crate::engine::client::Client;
-use crate::engine::resume::replay::Change;
-use crate::engine::pubsub::hub::Hub;
-use crate::engine::pubsub::topic::{is_pattern, keys_of};
+use crate::engine::pubsub::hub::{Hub, Subscriptions};
+use crate::engine::pubsub::topic::{covers, is_pattern, keys_of};
+use crate::engine::resume::cursor::EntryId;
 use crate::engine::resume::history::hash_of;
+use crate::engine::resume::replay::SubscriptionChange;
 
-/// Bits by which most topics that are none of the keys are passed by.
+/// Bits by which most topics without a subscription are passed by.
 const BITS: usize = 1024;
 
-/// The keys, by the hashes of their names.
-pub(super) struct Filter<'a> {
-    keys: Vec<Key<'a>>,
+/// The keys of a client's subscriptions, by the hashes of their names.
+pub struct ReplayFilter<'a> {
+    keys: Vec<FilterKey<'a>>,
     bits: [u64; BITS / 64],
-    /// Whether a pattern is among them: then the topic of every message must be looked at.
+    /// A pattern is among them: then the topic of every message must be looked at.
     has_patterns: bool,
 }
 
-/// A topic or a pattern.
-struct Key<'a> {
+/// The key of a topic or a pattern.
+struct FilterKey<'a> {
     hash: u32,
     name: &'a str,
     /// The messages for which it counts.
     numbers: Range<u64>,
 }
 
-impl<'a> Filter<'a> {
-    /// The keys that the client listens to, and those that it has left since it came back.
-    pub fn new(hub: &'a Hub, client: &'a Client, changes: &'a [Change]) -> Filter<'a> {
-        let mut filter = Filter { keys: Vec::new(), bits: [0; BITS / 64], has_patterns: false };
-        let mut joined: Vec<(&str, u64)> = changes
-            .iter()
-            .filter(|one| one.until == u64::MAX)
-            .map(|one| (&*one.key, one.from))
-            .collect();
-        joined.sort_unstable();
-        for (key, _) in hub.topics(&client.subscriptions) {
-            let from = joined.binary_search_by_key(&key, |(name, _)| name);
-            filter.add(key, from.map_or(0, |at| joined[at].1)..u64::MAX);
+/// The cover of one message by the keys of a client.
+#[derive(Default)]
+struct Cover {
+    /// A key covered the message when it was published.
+    then: bool,
+    /// A key covers it now.
+    now: bool,
+}
+
+/// Returns whether an entry that has no number any more is for a client: [`ReplayFilter::matches`] for an entry of a page, for
+/// which it is not worth making a filter.
+pub fn is_entry_for(
+    (hub, subscriptions, changes): (&Hub, &Subscriptions, &[SubscriptionChange]),
+    (stream, id): (usize, EntryId),
+    topic: &str,
+) -> bool {
+    let began = |key: &str| changes.iter().find(|change| *change.key == *key && change.is_open());
+    let mut cover = Cover::default();
+    for (key, _) in hub.topics(subscriptions).filter(|(key, _)| covers(key, topic)) {
+        cover.then |= began(key).is_none_or(|change| change.holds_entry(stream, id));
+        cover.now = true;
+    }
+    let mut ended = changes.iter().filter(|change| !change.is_open());
+    cover.now
+        && (cover.then
+            || ended.any(|change| covers(&change.key, topic) && change.holds_entry(stream, id)))
+}
+
+impl<'a> ReplayFilter<'a> {
+    /// A filter of the subscriptions that a client has, and of those that ended during its replay.
+    pub fn new(
+        hub: &'a Hub,
+        subscriptions: &'a Subscriptions,
+        changes: &'a [SubscriptionChange],
+    ) -> ReplayFilter<'a> {
+        let mut filter =
+            ReplayFilter { keys: Vec::new(), bits: [0; BITS / 64], has_patterns: false };
+        let open = changes.iter().filter(|change| change.is_open());
+        let mut began: Vec<(&str, u64)> = open.map(|change| (&*change.key, change.from)).collect();
+        began.sort_unstable();
+        for (key, _) in hub.topics(subscriptions) {
+            let from = began.binary_search_by_key(&key, |(name, _)| name);
+            filter.add(key, from.map_or(0, |at| began[at].1)..u64::MAX);
         }
-        for one in changes.iter().filter(|one| one.until < u64::MAX) {
-            filter.add(&one.key, one.from..one.until);
+        for change in changes.iter().filter(|change| !change.is_open()) {
+            filter.add(&change.key, change.from..change.until);
         }
         filter.keys.sort_unstable_by_key(|key| key.hash);
         filter
@@ -50,12 +81,12 @@ impl<'a> Filter<'a> {
 
     fn add(&mut self, name: &'a str, numbers: Range<u64>) {
         let hash = hash_of(name);
-        self.keys.push(Key { hash, name, numbers });
+        self.keys.push(FilterKey { hash, name, numbers });
         self.bits[bit(hash).0] |= bit(hash).1;
         self.has_patterns |= is_pattern(name);
     }
 
-    /// How many there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
@@ -65,48 +96,40 @@ impl<'a> Filter<'a> {
         self.has_patterns
     }
 
-    /// Returns whether a topic with this hash may be for the client: what is not need not be looked at.
+    /// Returns whether a topic with this hash may be for the client. If not, it need not be looked at.
     pub fn may_match(&self, hash: u32) -> bool {
         self.has_patterns || self.has(hash)
     }
 
-    /// Returns whether the message with this number is for the client: it listened when that came, and does now. `scratch` is
-    /// overwritten.
+    /// Returns whether the message with this number is for the client. `scratch` is overwritten.
     pub fn matches(&self, number: u64, hash: u32, topic: &str, scratch: &mut String) -> bool {
-        let mut found = Found::default();
+        let mut cover = Cover::default();
         if self.has(hash) {
-            self.find(number, hash, topic, &mut found);
+            self.find(number, hash, topic, &mut cover);
         }
         if self.has_patterns {
             keys_of(topic, scratch, |key| {
                 let hash = if is_pattern(key) { hash_of(key) } else { return };
                 if self.has(hash) {
-                    self.find(number, hash, key, &mut found);
+                    self.find(number, hash, key, &mut cover);
                 }
             });
         }
-        found.then && found.now
+        cover.then && cover.now
     }
 
     fn has(&self, hash: u32) -> bool {
         self.bits[bit(hash).0] & bit(hash).1 != 0
     }
 
-    fn find(&self, number: u64, hash: u32, name: &str, found: &mut Found) {
+    fn find(&self, number: u64, hash: u32, name: &str, cover: &mut Cover) {
         let first = self.keys.partition_point(|key| key.hash < hash);
         let same = self.keys[first..].iter().take_while(|key| key.hash == hash);
         for key in same.filter(|key| key.name == name) {
-            found.then |= key.numbers.contains(&number);
-            found.now |= key.numbers.end == u64::MAX;
+            cover.then |= key.numbers.contains(&number);
+            cover.now |= key.numbers.end == u64::MAX;
         }
     }
-}
-
-/// Whether a key covered a message when it came, and whether one does now.
-#[derive(Default)]
-struct Found {
-    then: bool,
-    now: bool,
 }
 
 /// The word, and the bit in it.
@@ -119,17 +142,27 @@ fn bit(hash: u32) -> (usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::client::transport::Transport;
-    use crate::engine::pubsub::hub::{Reason, Subscriptions};
+    use crate::engine::pubsub::hub::Reason;
     use crate::engine::pubsub::topic::is_user_topic;
     use crate::engine::random::Random;
 
-    /// As the rule is told: a topic, or a pattern that begins it.
+    /// The rule in other words: a topic, or a pattern that begins it.
     fn covers(key: &str, topic: &str) -> bool {
         match key.strip_suffix('\0') {
             Some(text) => topic.starts_with(text) && is_user_topic(topic) == is_user_topic(text),
             None => key == topic,
         }
+    }
+
+    fn entry(number: u64) -> EntryId {
+        EntryId { millis: number, number: 0 }
+    }
+
+    /// The messages are entries of one stream, with their numbers as ids.
+    fn change(key: &str, from: u64, until: u64) -> SubscriptionChange {
+        let after = from.checked_sub(1).map(entry).into_iter().collect();
+        let up_to = (until < u64::MAX).then(|| entry(until - 1)).into_iter().collect();
+        SubscriptionChange::new(key, (from, until), after, up_to)
     }
 
     #[test]
@@ -139,7 +172,7 @@ mod tests {
         let mut random = Random::new(0xf117e4);
         for _ in 0..2_000 {
             let (mut hub, mut of) = (Hub::default(), Subscriptions::default());
-            let mut changes: Vec<Change> = Vec::new();
+            let mut changes: Vec<SubscriptionChange> = Vec::new();
             for _ in 0..random.below(8) {
                 let key = match random.below(2) {
                     0 => random.choose(&topics),
@@ -151,17 +184,16 @@ mod tests {
                     1 => (random.below(5) as u64, 5 + random.below(5) as u64),
                     _ => continue,
                 };
-                changes.push(Change::new(key, (from, until), Vec::new(), Vec::new()));
+                changes.push(change(key, from, until));
             }
-            let mut client = Client::new(Transport::Memory, 0, 0, 0);
-            client.subscriptions = of;
-            let filter = Filter::new(&hub, &client, &changes);
+            let filter = ReplayFilter::new(&hub, &of, &changes);
             let mut scratch = String::new();
             for topic in topics {
                 for number in 0..10 {
                     let (mut then, mut now) = (false, false);
-                    for (key, _) in hub.topics(&client.subscriptions) {
-                        let open = |one: &&Change| *one.key == *key && one.until == u64::MAX;
+                    for (key, _) in hub.topics(&of) {
+                        let open =
+                            |one: &&SubscriptionChange| *one.key == *key && one.until == u64::MAX;
                         let from = changes.iter().find(open).map_or(0, |one| one.from);
                         if covers(key, topic) {
                             (then, now) = (then || number >= from, true);
@@ -173,6 +205,8 @@ mod tests {
                     let found = filter.matches(number, hash_of(topic), topic, &mut scratch);
                     assert_eq!(found, then && now, "{topic} {number}");
                     assert!(!found || filter.may_match(hash_of(topic)));
+                    let parts = (&hub, &of, &changes[..]);
+                    assert_eq!(is_entry_for(parts, (0, entry(number)), topic), found);
                 }
             }
         }

@@ -1,9 +1,9 @@
-//! What was said lately: one ring for the whole server, of bytes.
+//! Recent messages: one ring of bytes for the whole server.
 //!
-//! A message lies here as it came, behind a few bytes that say what it is, and whoever comes back has its frame made again. So
-//! recording costs a copy and no allocation, also for what nobody listens to, and two bounds hold to the byte: `history_bytes_max`
-//! and `history_messages_max`. A table beside the bytes has 8 of them for each message: where it lies, and a hash of its topic,
-//! by which most of what is not for a client is passed by without being looked at.
+//! A message lies here as it came, behind a few bytes of a header, and its frame is made again for each client that comes back. So
+//! recording costs a copy and no allocation, and two bounds hold to the byte: `history_bytes_max` and `history_messages_max`. A
+//! table beside the bytes has 8 of them for each message: the place, and a hash of the topic, by which most messages that are not
+//! for a client are passed by without being looked at.
 
 use std::collections::VecDeque;
 
@@ -19,13 +19,13 @@ const MESSAGE: u8 = 0;
 const ENTRY: u8 = 1;
 const GAP: u8 = 2;
 
-/// Bytes of a record before its topic: what it is, the topic's length (two bytes), and for an entry its stream and its id.
+/// Bytes of a record before its topic: its kind, the topic's length (two bytes), and for an entry its stream and its id.
 const HEAD_BYTES: usize = 3;
 const ENTRY_HEAD_BYTES: usize = HEAD_BYTES + 17;
 
-/// What stands under one number.
+/// The record under one number.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Said<'a> {
+pub enum Record<'a> {
     /// A message of a channel.
     Message {
         /// Its topic.
@@ -52,32 +52,32 @@ pub enum Said<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Place {
-    /// Of the topic.
+struct RecordPlace {
+    /// The hash of the topic.
     hash: u32,
-    /// Where it begins, counted on and on.
+    /// The offset of the first byte, counted on and on.
     offset: u32,
 }
 
-/// The ring.
+/// A ring of records.
 pub struct History {
     messages_max: usize,
     bytes_max: usize,
     bytes: VecDeque<u8>,
-    places: VecDeque<Place>,
+    places: VecDeque<RecordPlace>,
     /// The number of the first one held.
     first: u64,
     /// The offset of the first byte held.
     base: u32,
-    /// For each stream: every entry behind this one is held, or still to come.
+    /// For each stream: every entry after this one is held, or still to come.
     covered: Vec<EntryId>,
-    /// For each stream: entries with lower numbers lie before a hole in it.
+    /// For each stream: entries with lower numbers are from before a loss in it.
     whole_from: Vec<u64>,
 }
 
 impl History {
-    /// An empty ring with these bounds; one of them 0: nothing is ever held. Room for all is reserved now, and a page of it is there
-    /// only once something was written into it.
+    /// An empty ring with these bounds; if one of them is 0, nothing is ever held. Memory for all of it is reserved now, and becomes
+    /// resident once it is written to.
     pub fn new(messages_max: usize, bytes_max: usize, streams: usize) -> History {
         let messages_max = if bytes_max == 0 { 0 } else { messages_max };
         History {
@@ -92,6 +92,11 @@ impl History {
         }
     }
 
+    /// An empty ring with the same bounds, for so many streams.
+    pub fn with_streams(&self, streams: usize) -> History {
+        History::new(self.messages_max, self.bytes_max, streams)
+    }
+
     /// The number of the first message held.
     pub fn first(&self) -> u64 {
         self.first
@@ -102,43 +107,43 @@ impl History {
         self.first + self.places.len() as u64
     }
 
-    /// How many are held.
+    /// The number of messages held.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether nothing is held.
+    /// Returns whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// Bytes of what is held.
+    /// Bytes of all that is held.
     pub fn bytes(&self) -> usize {
-        self.bytes.len() + self.places.len() * size_of::<Place>()
+        self.bytes.len() + self.places.len() * size_of::<RecordPlace>()
     }
 
-    /// Whether it holds anything at all.
+    /// Returns whether the history ever holds anything.
     pub fn is_on(&self) -> bool {
         self.messages_max > 0
     }
 
-    /// For each stream the entry behind which every one is held, or still to come.
+    /// For each stream the entry after which every one is held, or still to come.
     pub fn covered(&self) -> &[EntryId] {
         &self.covered
     }
 
-    /// Says that every entry of a stream behind `id` is held or will come.
+    /// Marks every entry of a stream after `id` as held or still to come.
     pub fn cover(&mut self, stream: usize, id: EntryId) {
         self.covered[stream] = id;
     }
 
-    /// Says the same of an entry behind a hole: what is held of before says nothing any more.
+    /// The same after a loss: entries that are held from before it prove nothing any more.
     pub fn cover_anew(&mut self, stream: usize, id: EntryId) {
         self.covered[stream] = id;
         self.whole_from[stream] = self.next();
     }
 
-    /// Whether something of before a hole in the stream is held.
+    /// Returns whether an entry from before a loss in the stream is held.
     pub fn has_hole(&self, stream: usize) -> bool {
         self.whole_from[stream] > self.first
     }
@@ -164,7 +169,7 @@ impl History {
         self.record(0, &[&[GAP, 0, 0], &from.to_le_bytes()]);
     }
 
-    /// Puts an entry before all others, which are later; `false`: there is no room, and none for an older one.
+    /// Puts an entry before all others, which are later. `false`: there is no room, and none for an older one.
     pub fn push_before(&mut self, stream: usize, id: EntryId, topic: &str, payload: &[u8]) -> bool {
         let head = entry_head(stream, id, topic);
         let length = head.len() + topic.len() + payload.len();
@@ -175,13 +180,13 @@ impl History {
             part.iter().rev().for_each(|byte| self.bytes.push_front(*byte));
         }
         self.base = self.base.wrapping_sub(length as u32);
-        self.places.push_front(Place { hash: hash_of(topic), offset: self.base });
+        self.places.push_front(RecordPlace { hash: hash_of(topic), offset: self.base });
         self.first -= 1;
         true
     }
 
-    /// What stands under a number that is held. What lies across the ring's end is put together in `scratch`.
-    pub fn get<'a>(&'a self, number: u64, scratch: &'a mut Vec<u8>) -> Said<'a> {
+    /// The record under a number that is held. One that lies across the ring's end is put together in `scratch`.
+    pub fn get<'a>(&'a self, number: u64, scratch: &'a mut Vec<u8>) -> Record<'a> {
         let at = (number - self.first) as usize;
         let begin = self.places[at].offset.wrapping_sub(self.base) as usize;
         let end = match self.places.get(at + 1) {
@@ -202,17 +207,17 @@ impl History {
         read(record)
     }
 
-    /// The hash of the topic of what stands under a number that is held: that of [`hash_of`], or 0 for a gap.
+    /// The hash of the topic of the record under a number that is held: [`hash_of`], or 0 for a gap.
     pub fn hash(&self, number: u64) -> u32 {
         self.places[(number - self.first) as usize].hash
     }
 
-    /// The number from which on there are later entries of a stream than this one: the ids of each stream rise with the numbers.
+    /// The number from which on there are later entries of a stream than `id`: the ids of each stream rise with the numbers.
     pub fn after(&self, stream: usize, id: EntryId) -> u64 {
         let (mut low, mut high) = (self.first, self.next());
         while low < high {
             let middle = low + (high - low) / 2;
-            // What stands there may be of another stream, or none.
+            // The record in the middle may be of another stream, or of none.
             let next = (middle..high).find_map(|number| match self.entry(number) {
                 Some((of, id)) if of == stream => Some((number, id)),
                 _ => None,
@@ -225,7 +230,7 @@ impl History {
         low
     }
 
-    /// The stream and the id of what stands under a number that is held, if that is an entry.
+    /// The stream and the id of the record under a number that is held, if it is an entry.
     fn entry(&self, number: u64) -> Option<(usize, EntryId)> {
         let offset = self.places[(number - self.first) as usize].offset;
         let begin = offset.wrapping_sub(self.base) as usize;
@@ -234,7 +239,7 @@ impl History {
         (head[0] == ENTRY).then(|| read_entry_head(&head))
     }
 
-    /// Forgets all and gives its memory back.
+    /// Forgets everything and gives the memory back.
     pub fn shed(&mut self) {
         while !self.places.is_empty() {
             self.drop_first();
@@ -243,7 +248,7 @@ impl History {
         self.places = VecDeque::with_capacity(self.places.capacity());
     }
 
-    /// Whether it was held: what is larger than the ring is not, and neither is what was before it.
+    /// Returns whether the record is held: one that is larger than the ring is not, nor is any before it.
     fn record(&mut self, hash: u32, parts: &[&[u8]]) -> bool {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         while !self.places.is_empty()
@@ -257,7 +262,7 @@ impl History {
             return false;
         }
         let offset = self.base.wrapping_add(self.bytes.len() as u32);
-        self.places.push_back(Place { hash, offset });
+        self.places.push_back(RecordPlace { hash, offset });
         parts.iter().for_each(|part| self.bytes.extend(part.iter()));
         true
     }
@@ -283,7 +288,8 @@ impl History {
     }
 }
 
-/// By which topics are told apart before they are compared (FNV-1a). Publishers choose topics, and they are trusted: no key.
+/// The hash of a topic, to tell most topics apart without comparing them (FNV-1a). It needs no key: publishers choose topics, and
+/// are trusted.
 pub fn hash_of(topic: &str) -> u32 {
     topic.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
@@ -307,7 +313,7 @@ fn read_u64(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))
 }
 
-fn read(record: &[u8]) -> Said<'_> {
+fn read(record: &[u8]) -> Record<'_> {
     let split = |begin: usize| {
         let length = u16::from_le_bytes([record[1], record[2]]);
         let (topic, payload) = record[begin..].split_at(length.into());
@@ -316,13 +322,13 @@ fn read(record: &[u8]) -> Said<'_> {
     match record[0] {
         MESSAGE => {
             let (topic, payload) = split(HEAD_BYTES);
-            Said::Message { topic, payload }
+            Record::Message { topic, payload }
         }
         ENTRY => {
             let (stream, id) = read_entry_head(record);
             let (topic, payload) = split(ENTRY_HEAD_BYTES);
-            Said::Entry { stream, id, topic, payload }
+            Record::Entry { stream, id, topic, payload }
         }
-        _ => Said::Gap { from: read_u64(&record[HEAD_BYTES..]) },
+        _ => Record::Gap { from: read_u64(&record[HEAD_BYTES..]) },
     }
 }

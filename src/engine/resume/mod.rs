@@ -1,6 +1,345 @@
-//! Resuming: the history of recent messages, and cursors into it.
+//! Resuming: the history of recent messages, the cursors into it, and what a client that comes back still has to be given.
+//!
+//! A [`Replay`] is a client's place in the history. It reads slice by slice with [`Resume::read_on`], and is over when it reaches
+//! the end. If the history lacks entries of streams that the client missed, [`Resume::lacking`] names them: the source of older
+//! messages (a feature) gives them first.
 
+mod ahead;
 pub mod cursor;
-pub(crate) mod filter;
+mod entry_sizes;
+mod filter;
 pub mod history;
 pub mod replay;
+
+use crate::engine::pubsub::hub::{Hub, Subscriptions};
+use crate::engine::pubsub::topic;
+use ahead::AheadClients;
+use cursor::{EntryId, Node, Signer};
+pub use entry_sizes::EntrySizes;
+use filter::ReplayFilter;
+pub use filter::is_entry_for;
+use history::{History, Record};
+use replay::{Replay, ReplayItem, ReplayStage};
+
+/// The length of a cursor, to reserve for it: exact without streams.
+const CURSOR_BYTES: usize = 35;
+
+/// The price of one write, in units of about 5 ns. A step of a replay takes as long as the writes that it is given for it, and
+/// exceeds them by the last message at most.
+pub const WRITE_PRICE: usize = 1024;
+/// The price of a key of the client's, for each step: the keys are sorted for it.
+const KEY_PRICE: usize = 24;
+/// The price of a message whose hash shows that it is not for the client.
+const HASH_PRICE: usize = 1;
+/// The price of a message whose topic has to be looked at, and of each 4 bytes of it if the client subscribes to patterns.
+const TOPIC_PRICE: usize = 16;
+/// The price of a frame that is made, and of each 8 bytes of it.
+const FRAME_PRICE: usize = 32;
+/// A step is worth so many writes at least, beside its keys: otherwise a client with many of them would never advance.
+const WRITES_MIN: usize = 1;
+
+/// The bounds of one slice of a replay.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// The writes that it may take the time of.
+    pub writes: usize,
+    /// Bytes of frames.
+    pub bytes: usize,
+    /// Frames.
+    pub frames: usize,
+}
+
+/// Entries of a stream that a client missed and the history does not hold: those after one, up to and with another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissingEntries {
+    pub stream: usize,
+    pub after: EntryId,
+    pub up_to: EntryId,
+}
+
+/// The history of this process, its place in each stream, and its signature.
+pub struct Resume {
+    /// This process, in cursors.
+    node: Node,
+    pub signer: Signer,
+    pub history: History,
+    /// The keys of the streams that are read.
+    pub streams: Vec<String>,
+    /// The latest entry of each stream that was published.
+    pub entries: Vec<EntryId>,
+    /// The latest entry of each stream at the first look at it: this process published what came after.
+    begins: Vec<EntryId>,
+    /// Every stream was looked at, and the history holds what it can of it.
+    pub are_streams_known: bool,
+    /// Messages of channels are among those that were published, or may be.
+    pub has_channels: bool,
+    /// The size of recent entries of each stream.
+    pub sizes: Vec<EntrySizes>,
+    pub ahead: AheadClients,
+}
+
+impl Resume {
+    /// An empty history, without streams.
+    pub fn new(node: Node, signer: Signer, history: History) -> Resume {
+        Resume {
+            node,
+            signer,
+            history,
+            streams: Vec::new(),
+            entries: Vec::new(),
+            begins: Vec::new(),
+            are_streams_known: false,
+            has_channels: true,
+            sizes: Vec::new(),
+            ahead: AheadClients::default(),
+        }
+    }
+
+    /// Begins anew with these streams, of which nothing is known yet.
+    pub fn read_streams(&mut self, names: Vec<String>) {
+        let streams = names.len();
+        self.streams = names;
+        self.entries = vec![EntryId::ZERO; streams];
+        self.begins = self.entries.clone();
+        self.history = self.history.with_streams(streams);
+        self.sizes = vec![EntrySizes::default(); streams];
+        self.ahead = AheadClients::new(streams);
+    }
+
+    /// The cursor of the latest message: opaque to clients, and rising as text, across restarts too.
+    pub fn cursor(&self) -> String {
+        self.cursor_at(self.history.next() - 1)
+    }
+
+    /// The cursor of the message with this number, which is the latest one or one shortly before it.
+    pub fn cursor_at(&self, number: u64) -> String {
+        self.own_cursor(number, &self.entries)
+    }
+
+    /// The cursor behind which everything is held.
+    pub fn oldest(&self) -> String {
+        self.own_cursor(self.history.first() - 1, self.history.covered())
+    }
+
+    fn own_cursor(&self, number: u64, entries: &[EntryId]) -> String {
+        // It is as good at another process if the place in each stream says all, and is known.
+        let is_portable = !self.has_channels && !self.history.covered().contains(&EntryId::MAX);
+        let mut text = String::with_capacity(CURSOR_BYTES);
+        self.signer.write(&mut text, self.node, number, !is_portable, entries);
+        text
+    }
+
+    /// Appends the cursor of a client in a replay at this number. Its place in the streams is known as far as it was when it came.
+    pub fn write_cursor(&self, out: &mut String, number: u64, replay: &Replay) {
+        let has_channels = self.has_channels || !replay.is_portable;
+        self.signer.write(out, self.node, number, has_channels, &replay.entries);
+    }
+
+    /// The cursor of a client in a replay when it had `stream` up to the entry `after`.
+    pub fn cursor_before(&self, replay: &mut Replay, stream: usize, after: EntryId) -> String {
+        let mut from = String::new();
+        let has = std::mem::replace(&mut replay.entries[stream], after);
+        self.write_cursor(&mut from, replay.next - 1, replay);
+        replay.entries[stream] = has;
+        from
+    }
+
+    /// Begins the replay of a client that has this cursor; `None` if the messages that it missed are not held.
+    pub fn replay_from(&self, since: &str) -> Option<Replay> {
+        let since = self.signer.read(since)?;
+        let (first, next) = (self.history.first(), self.history.next());
+        let is_none_of_redis = since.entries.contains(&EntryId::MAX);
+        if !self.history.is_on() || since.entries.len() != self.entries.len() || is_none_of_redis {
+            return None;
+        }
+        // From before the streams were known: entries added between then and the first look at them were published to nobody.
+        let mut places = since.entries.iter().zip(&self.begins);
+        if since.has_channels && places.any(|(has, begin)| has < begin) {
+            return None;
+        }
+        if since.node == self.node && since.number + 1 >= first && since.number < next {
+            let (next, entries) = (since.number + 1, since.entries);
+            let is_portable = !since.has_channels;
+            return Some(Replay { is_portable, ..Replay::new(next, 0, entries) });
+        }
+        // A cursor of another process, or from before the history: its place in the streams says what the client had.
+        let is_portable = !self.entries.is_empty() && !self.has_channels && !since.has_channels;
+        // Entries from before the history have no number.
+        is_portable.then(|| Replay {
+            stage: ReplayStage::Undecided,
+            ..Replay::new(1, next, since.entries)
+        })
+    }
+
+    /// The first stream of which the client missed entries that the history does not hold.
+    pub fn lacking(&self, replay: &Replay) -> Option<MissingEntries> {
+        let mut places = self.history.covered().iter().zip(&replay.entries).enumerate();
+        let lacking = places.find(|(_, (covered, has))| covered > has);
+        lacking.map(|(stream, (up_to, after))| MissingEntries {
+            stream,
+            after: *after,
+            up_to: *up_to,
+        })
+    }
+
+    /// A stream of which the client has more than this process, and which was not checked for it. Either this process lags, or the
+    /// stream was recreated: only Redis can tell.
+    pub fn uncertain(&self, replay: &Replay) -> Option<(usize, EntryId)> {
+        let mut places = replay.entries.iter().zip(&self.entries).enumerate();
+        let uncertain = places
+            .find(|(stream, (has, read))| has > read && replay.checked_ahead & 1 << stream == 0);
+        uncertain.map(|(stream, (has, _))| (stream, *has))
+    }
+
+    /// Returns whether the client has more of a stream than this process.
+    pub fn is_ahead(&self, replay: &Replay) -> bool {
+        replay.entries.iter().zip(&self.entries).any(|(has, read)| has > read)
+    }
+
+    /// A stream was recreated, with fewer entries than the client has: the client had none of it.
+    pub fn forget_place(&self, replay: &mut Replay, stream: usize) {
+        replay.entries[stream] = self.history.covered()[stream].min(self.entries[stream]);
+    }
+
+    /// Decides how a replay goes on. `false`: the source of older messages is to be asked first.
+    pub fn decide(&self, replay: &mut Replay) -> bool {
+        if replay.stage != ReplayStage::Undecided {
+            return true;
+        }
+        if self.lacking(replay).is_some() || self.uncertain(replay).is_some() {
+            return false;
+        }
+        replay.stage = ReplayStage::History;
+        let first = self.history.first();
+        // Messages of channels that came meanwhile may have left the history: then the client is told of a gap.
+        let live = replay.live.max(replay.next);
+        if self.has_channels && live < first {
+            replay.next = live;
+            return true;
+        }
+        // Entries that the client has are passed over without being looked at, but not messages published here since it came. (If
+        // nothing of a stream is later, all of the history would be searched for it in vain.)
+        let places = replay.entries.iter().zip(&self.entries).enumerate();
+        let behind = places.filter(|(_, (has, read))| has < read);
+        let next = behind.map(|(stream, (has, _))| self.history.after(stream, *has)).min();
+        let next = next.unwrap_or(u64::MAX).min(replay.live).max(first);
+        replay.next = next.max(replay.next);
+        true
+    }
+
+    /// Reads on in the history until a slice is full. `emit` encodes an item, queues the frame and returns its length; `None` if
+    /// there is nothing to send. Returns the price.
+    pub fn read_on(
+        &self,
+        replay: &mut Replay,
+        (hub, subscriptions): (&Hub, &Subscriptions),
+        slice: Slice,
+        mut emit: impl FnMut(ReplayItem<'_>) -> Option<usize>,
+    ) -> usize {
+        let first = self.history.first();
+        if replay.next < first && replay.is_portable && !self.has_channels {
+            // The history has overtaken the client, and Redis has what was dropped.
+            replay.stage = ReplayStage::Undecided;
+            return WRITE_PRICE;
+        }
+        let filter = ReplayFilter::new(hub, subscriptions, &replay.changes);
+        let mut price = (filter.len() + replay.changes.len()) * KEY_PRICE;
+        let price_max = (slice.writes * WRITE_PRICE).max(price + WRITES_MIN * WRITE_PRICE);
+        let (mut cursor, mut scratch, mut key) = (String::new(), Vec::new(), String::new());
+        let (mut bytes, mut made) = (0, 0);
+        if replay.next < first {
+            self.write_cursor(&mut cursor, replay.next - 1, replay);
+            emit(ReplayItem::Gap { from: &cursor });
+            replay.next = first;
+        }
+        while replay.next < self.history.next()
+            && bytes <= slice.bytes
+            && made < slice.frames
+            && price < price_max
+        {
+            let number = replay.next;
+            replay.next += 1;
+            price += HASH_PRICE;
+            let hash = self.history.hash(number);
+            if hash != 0 && self.entries.is_empty() && !filter.may_match(hash) {
+                continue;
+            }
+            price += TOPIC_PRICE;
+            cursor.clear();
+            let mut is_for_client = |topic: &str| {
+                price += if filter.has_patterns() { topic.len() / 4 } else { 0 };
+                filter.matches(number, hash, topic, &mut key)
+            };
+            let item = match self.history.get(number, &mut scratch) {
+                Record::Gap { from }
+                    if (number >= replay.live || !self.has_channels) && filter.len() > 0 =>
+                {
+                    self.write_cursor(&mut cursor, from, replay);
+                    ReplayItem::Gap { from: &cursor }
+                }
+                Record::Message { topic, payload }
+                    if number >= replay.live && is_for_client(topic) =>
+                {
+                    self.write_cursor(&mut cursor, number, replay);
+                    ReplayItem::Message { cursor: &cursor, topic, payload }
+                }
+                Record::Entry { stream, id, topic, payload } if id > replay.entries[stream] => {
+                    replay.entries[stream] = id;
+                    if !is_for_client(topic) {
+                        continue;
+                    }
+                    self.write_cursor(&mut cursor, number, replay);
+                    ReplayItem::Message { cursor: &cursor, topic, payload }
+                }
+                _ => continue,
+            };
+            made += 1;
+            if let Some(length) = emit(item) {
+                bytes += length;
+                price += FRAME_PRICE + length / 8;
+            }
+        }
+        price
+    }
+
+    /// Records a message of a channel.
+    pub fn record(&mut self, topic: &str, payload: &[u8]) {
+        self.has_channels = true;
+        self.history.push(topic, payload);
+    }
+
+    /// Records an entry of a stream.
+    pub fn record_entry(&mut self, stream: usize, id: EntryId, topic: &str, payload: &[u8]) {
+        self.sizes[stream].add(topic.len() + payload.len());
+        self.history.push_entry(stream, id, topic, payload);
+    }
+
+    /// The first look at a stream: every entry after this one will be published.
+    pub fn begin_stream(&mut self, stream: usize, covered_from: EntryId) {
+        self.begins[stream] = covered_from;
+        self.entries[stream] = covered_from;
+        self.history.cover(stream, covered_from);
+    }
+
+    /// Entries before this one were lost; every entry after it will be published.
+    pub fn lose_entries(&mut self, stream: usize, covered_from: EntryId) {
+        self.entries[stream] = covered_from;
+        self.history.cover_anew(stream, covered_from);
+    }
+
+    /// Records an entry from before the start, the latest one first. `false`: the history has no room for it, nor for older ones.
+    pub fn prefill(&mut self, stream: usize, id: EntryId, topic: &[u8], payload: &[u8]) -> bool {
+        if self.history.has_hole(stream) {
+            return false;
+        }
+        self.sizes[stream].add(topic.len() + payload.len());
+        // An entry that is no message was published to nobody.
+        let topic = topic::published(topic);
+        let is_held =
+            topic.is_none_or(|topic| self.history.push_before(stream, id, topic, payload));
+        if is_held {
+            self.history.cover(stream, id.before().unwrap_or(EntryId::ZERO));
+        }
+        is_held
+    }
+}

@@ -1,162 +1,187 @@
-//! How far a client that came back has been given what it missed.
+//! The progress of one client's replay: a state machine that knows neither the connection nor the history.
 
 use std::cell::Cell;
 
-use crate::engine::client::Client;
 use crate::engine::resume::cursor::EntryId;
 
-/// Its place in the history. While there is one, the client is given nothing live: it reads that in the history too, until it has
-/// come to its end. So nothing is lost or told twice between the two, and what it missed takes no room in its backlog.
+/// The outcome of a cursor that a client came back with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// The missed messages follow. This cursor stands where the client's own does, among those of this connection.
+    From(String),
+    /// The missed messages are not held any more, or the cursor is not one of ours; everything after this cursor is held.
+    No(String),
+}
+
+/// An item of a replay, which the route encodes.
+pub enum ReplayItem<'a> {
+    /// A message, and the cursor that includes it.
+    Message { cursor: &'a str, topic: &'a str, payload: &'a [u8] },
+    /// Messages after this cursor may be missing.
+    Gap { from: &'a str },
+}
+
+/// A client's place in the history. While a client has one, nothing live is sent to it: it reads that in the history too, until
+/// it reaches the end. So nothing is lost or sent twice between the two, and missed messages take no room in its backlog.
 #[derive(Debug)]
 pub struct Replay {
-    /// The number of the next message; while it is given pages, the one after the last number that it was told.
+    /// The number of the next message; while the client is given pages, the one after the last number that it was sent.
     pub next: u64,
-    /// Messages of channels and gaps with lower numbers are not for it: it was connected to another process then.
+    /// Messages of channels and gaps with lower numbers are not for the client: it was connected to another process then.
     pub live: u64,
-    /// The latest entry of each stream that it was given, or that was not for it.
+    /// The latest entry of each stream that the client was sent, or that was not for it.
     pub entries: Vec<EntryId>,
-    /// Whether its place in the streams says all that it had: it is as good at another process.
+    /// The place in the streams stands for all that the client had: it is as good at another process.
     pub is_portable: bool,
-    /// What it began or ceased to listen to meanwhile.
-    pub changes: Vec<Change>,
-    /// Whether it is given older entries first, which Redis alone has.
-    pub page: Page,
-    /// Streams of which Redis was asked whether they have got as far as this client, a bit for each.
-    pub asked_ahead: u8,
-    /// Entries of the next page, at most.
+    /// Subscriptions that began or ended during the replay.
+    pub changes: Vec<SubscriptionChange>,
+    pub stage: ReplayStage,
+    /// Streams that were checked for being behind this client, a bit for each.
+    pub checked_ahead: u8,
+    /// The most entries of the next page.
     pub page_entries: usize,
-    /// Of the stream that it is given pages of: how it is known that nothing is missing before the next one.
+    /// The stream that the client is given pages of, and the proof that nothing is missing before the next one.
     pub proof: Option<(usize, Proof)>,
-    /// Of which stream it was told that entries are missing, and the highest one that was deleted then.
-    pub told_missing: Option<(usize, Option<EntryId>)>,
+    /// The stream in which the client was told of a gap, and the highest entry that was deleted by then.
+    pub reported_gap: Option<(usize, Option<EntryId>)>,
 }
 
-/// Entries of the first page of a client. They may be as large as `payload_bytes_max` each, and Redis puts the whole page together.
+/// Entries of a client's first page. Each may be as large as `payload_bytes_max`, and Redis builds the whole page at once.
 const PAGE_ENTRIES_FIRST: usize = 8;
-/// Bytes that a page should come to; one of fewer may be followed by one of twice as many entries.
+/// The intended size of a page in bytes; after half of it or less, the next one may have twice as many entries.
 const PAGE_BYTES: u64 = 256 * 1024;
 
-/// How it comes to older entries of streams.
+/// The source of the next messages of a replay.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Page {
-    /// It needs none: it reads the history.
-    None,
-    /// It is to look whether it needs one.
-    Due,
-    /// It has entries that this process was not told of yet, and waits for what comes next: those are not told twice.
+pub enum ReplayStage {
+    /// The client reads the history.
+    History,
+    /// It is to be decided whether the history suffices.
+    Undecided,
+    /// The client has entries that this process has not read yet: it waits for more, so that none is sent twice.
     Ahead,
-    /// It waits until fewer others are given pages, or until the streams are known.
+    /// The client waits for its turn to be given a page.
     Queued,
-    /// One is on its way.
-    Asked {
-        /// Of this stream.
-        stream: usize,
-        /// After this entry.
-        after: EntryId,
-        /// Up to and with this one.
-        up_to: EntryId,
-        /// So many entries at most.
-        count: usize,
-        /// It has been given enough for now: what else comes of the page is asked for once more.
-        is_full: bool,
-        /// Nothing of it is for this client so far.
-        is_vain: bool,
-    },
-    /// It waits until Redis says what the stream holds.
-    Looking {
-        /// This stream.
-        stream: usize,
-        /// All after this entry must be there, or it is told of a gap.
-        after: EntryId,
-        /// Why that is asked.
-        why: Look,
-    },
+    /// A page is on its way.
+    Paging(PageRequest),
+    /// The client waits for a check of a stream.
+    Checking(StreamCheck),
 }
 
-/// Why a client waits until Redis says what a stream holds.
+/// A page of older entries that Redis was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// Before its first page.
-    Before,
-    /// Behind it: the page did not show whether it is complete.
-    Behind,
-    /// It has more of the stream than this process was told of.
+pub struct PageRequest {
+    pub stream: usize,
+    /// The last entry that the client had: the page begins with it if nothing was trimmed.
+    pub after: EntryId,
+    /// The last entry that the history does not cover.
+    pub up_to: EntryId,
+    /// The most entries.
+    pub count: usize,
+    /// The client has been given enough for now: the rest of the page is asked for once more.
+    pub is_full: bool,
+    /// Nothing of it was for this client so far.
+    pub is_vain: bool,
+}
+
+/// A check of the entries that a stream holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamCheck {
+    pub stream: usize,
+    /// Every entry after this one must be there, or the client is told of a gap.
+    pub after: EntryId,
+    pub reason: CheckReason,
+}
+
+/// The reason for which a client waits for a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckReason {
+    /// It comes before the first page.
+    BeforePage,
+    /// The page did not show whether it is complete.
+    AfterPage,
+    /// The client has more of the stream than this process has read.
     Ahead,
 }
 
-/// How it is known that nothing is missing before a page. Each page is asked for from the client's own place on, and proves by that
-/// entry that nothing behind it was trimmed; but its place may be no entry that is held.
+/// The proof that nothing is missing before a page. Each page is asked for from the client's own place on, and proves by that
+/// entry that nothing behind it was trimmed; but the place may be no entry that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Redis said so.
-    Looked,
-    /// The client was told that something is.
-    Told,
-    /// Its place is an entry of the page before.
+    /// A check showed it.
+    Checked,
+    /// Something is missing, and the client was told.
+    Reported,
+    /// The place is an entry of the page before.
     Paged,
 }
 
-/// What the allocator puts before a block.
+/// The allocator's overhead of a block.
 const BLOCK_BYTES: usize = 16;
 
-/// For which messages a key counts that a client did not listen to all the time.
+/// The messages for which a subscription counts that began or ended during a replay.
 #[derive(Debug)]
-pub struct Change {
-    /// Of a topic or a pattern.
+pub struct SubscriptionChange {
+    /// The key of a topic or a pattern.
     pub key: Box<str>,
-    /// From the message with this number on.
+    /// The number of the first message.
     pub from: u64,
-    /// Up to the message before this number.
+    /// The number behind the last message; `u64::MAX` while the subscription lasts.
     pub until: u64,
-    /// The same for entries that have no number any more: behind these, one of each stream.
+    /// The first entries are those after these ones; empty: all.
     pub after: Vec<EntryId>,
-    /// Up to and with these; none: to the end.
+    /// The last entries are these; empty: all.
     pub up_to: Vec<EntryId>,
 }
 
 thread_local! {
-    /// See [`noted_bytes`].
-    static NOTED_BYTES: Cell<usize> = const { Cell::new(0) };
+    /// Bytes of all changes that there are.
+    static CHANGES_BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Bytes of all changes that are noted on this thread.
-pub fn noted_bytes() -> usize {
-    NOTED_BYTES.get()
+/// Bytes of the changes of all replays: a client that reads slowly may subscribe and unsubscribe as it likes.
+pub fn changes_bytes() -> usize {
+    CHANGES_BYTES.get()
 }
 
-impl Change {
-    /// A note that counts among [`noted_bytes`] for as long as it lives.
+impl SubscriptionChange {
     pub fn new(
         key: &str,
         (from, until): (u64, u64),
         after: Vec<EntryId>,
         up_to: Vec<EntryId>,
-    ) -> Change {
-        let change = Change { key: key.into(), from, until, after, up_to };
-        NOTED_BYTES.set(NOTED_BYTES.get() + change.bytes());
+    ) -> SubscriptionChange {
+        let change = SubscriptionChange { key: key.into(), from, until, after, up_to };
+        CHANGES_BYTES.set(CHANGES_BYTES.get() + change.bytes());
         change
     }
 
-    /// The same for as long as it lives: of each stream it names one entry from the start, and at most one more.
+    /// The size, which stays the same: a change names one entry of each stream from the start, and at most one more.
     fn bytes(&self) -> usize {
         let entries = 2 * self.after.len().max(self.up_to.len()) * size_of::<EntryId>();
-        size_of::<Change>() + self.key.len() + entries + 3 * BLOCK_BYTES
+        size_of::<SubscriptionChange>() + self.key.len() + entries + 3 * BLOCK_BYTES
+    }
+
+    /// Returns whether the subscription lasts.
+    pub fn is_open(&self) -> bool {
+        self.until == u64::MAX
+    }
+
+    /// Returns whether the subscription counts for an entry that has no number any more.
+    pub fn holds_entry(&self, stream: usize, id: EntryId) -> bool {
+        self.after.get(stream).is_none_or(|after| id > *after)
+            && self.up_to.get(stream).is_none_or(|up_to| id <= *up_to)
     }
 }
 
-impl Drop for Change {
+impl Drop for SubscriptionChange {
     fn drop(&mut self) {
-        NOTED_BYTES.set(NOTED_BYTES.get() - self.bytes());
+        CHANGES_BYTES.set(CHANGES_BYTES.get() - self.bytes());
     }
 }
 
 impl Replay {
-    /// Bytes of what it notes.
-    pub fn noted_bytes(&self) -> usize {
-        self.changes.iter().map(Change::bytes).sum()
-    }
-
-    /// A client that listened to it all the time but for what comes.
+    /// A replay from number `next` on, for a client whose subscriptions lasted all the time.
     pub fn new(next: u64, live: u64, entries: Vec<EntryId>) -> Replay {
         Replay {
             next,
@@ -164,105 +189,59 @@ impl Replay {
             entries,
             is_portable: true,
             changes: Vec::new(),
-            page: Page::None,
-            asked_ahead: 0,
+            stage: ReplayStage::History,
+            checked_ahead: 0,
             page_entries: PAGE_ENTRIES_FIRST,
             proof: None,
-            told_missing: None,
+            reported_gap: None,
         }
     }
 
-    /// Whether it can go on without Redis, or is to ask it.
+    /// Bytes of the changes.
+    pub fn changes_bytes(&self) -> usize {
+        self.changes.iter().map(SubscriptionChange::bytes).sum()
+    }
+
+    /// Returns whether the replay can go on now, or is to decide how.
     pub fn is_ready(&self) -> bool {
-        matches!(self.page, Page::None | Page::Due)
+        matches!(self.stage, ReplayStage::History | ReplayStage::Undecided)
     }
 
-    /// A page of so many bytes has come, and fitted or not: the next one is larger, or smaller. `is_whole`: it had as many entries as
-    /// it might.
-    pub fn fit_page(&mut self, is_full: bool, is_whole: bool, bytes: u64, most: usize) {
-        let entries = self.page_entries;
-        let wanted = if is_full || bytes > PAGE_BYTES {
-            entries / 2
-        } else if is_whole && bytes <= PAGE_BYTES / 2 {
-            entries * 2
-        } else {
-            entries
+    /// Fits the size of the next page to one of so many bytes, which the client had room for or not (`is_full`), and which had as
+    /// many entries as it might (`is_whole`).
+    pub fn fit_page(&mut self, is_full: bool, is_whole: bool, bytes: u64, entries_max: usize) {
+        let entries = match self.page_entries {
+            entries if is_full || bytes > PAGE_BYTES => entries / 2,
+            entries if is_whole && bytes <= PAGE_BYTES / 2 => entries * 2,
+            entries => entries,
         };
-        self.page_entries = wanted.clamp(1, most);
+        self.page_entries = entries.clamp(1, entries_max);
     }
 
-    /// What is known of this stream since the client is given pages of it.
+    /// The proof for this stream, if the client is given pages of it.
     pub fn proof_of(&self, stream: usize) -> Option<Proof> {
         self.proof.filter(|(of, _)| *of == stream).map(|(_, proof)| proof)
     }
 
-    /// It listens to this from the message with the number `next` on.
-    pub fn subscribe(&mut self, key: &str, next: u64, told: &[EntryId]) {
-        self.changes.push(Change::new(key, (next, u64::MAX), told.to_vec(), Vec::new()));
+    /// Notes a subscription that counts from the message with the number `next` on.
+    pub fn subscribe(&mut self, key: &str, next: u64, entries: &[EntryId]) {
+        let change = SubscriptionChange::new(key, (next, u64::MAX), entries.to_vec(), Vec::new());
+        self.changes.push(change);
     }
 
-    /// It listens to this no more. What came before it left is still for it if another of its keys covers it; so much is kept of at
-    /// most `most` keys.
-    pub fn unsubscribe(&mut self, key: &str, next: u64, told: &[EntryId], most: usize) {
-        let open = self.changes.iter_mut().find(|one| *one.key == *key && one.until == u64::MAX);
-        match open {
-            Some(change) => (change.until, change.up_to) = (next, told.to_vec()),
-            None => {
-                self.changes.push(Change::new(key, (0, next), Vec::new(), told.to_vec()));
-            }
+    /// Notes the end of a subscription. Earlier messages are still for the client if another of its keys covers them; at most
+    /// `changes_max` changes are kept.
+    pub fn unsubscribe(&mut self, key: &str, next: u64, entries: &[EntryId], changes_max: usize) {
+        let entries = entries.to_vec();
+        match self.changes.iter_mut().find(|change| *change.key == *key && change.is_open()) {
+            Some(change) => (change.until, change.up_to) = (next, entries),
+            None => self.changes.push(SubscriptionChange::new(key, (0, next), Vec::new(), entries)),
         }
-        if self.changes.len() > most
-            && let Some(oldest) = self.changes.iter().position(|one| one.until < u64::MAX)
+        if self.changes.len() > changes_max
+            && let Some(oldest) = self.changes.iter().position(|change| !change.is_open())
         {
             self.changes.remove(oldest);
         }
-    }
-}
-
-impl Client {
-    /// From now on it is given what it missed.
-    pub fn begin_replay(&mut self, replay: Replay) {
-        self.flight().replay = Some(Box::new(replay));
-    }
-
-    /// Its place in the history, if it is behind.
-    pub fn replay(&mut self) -> Option<&mut Replay> {
-        self.flight.as_mut()?.replay.as_deref_mut()
-    }
-
-    /// Whether it is given what it missed.
-    pub fn is_replaying(&self) -> bool {
-        self.flight.as_ref().is_some_and(|flight| flight.replay.is_some())
-    }
-
-    /// Takes its place away: to be given back, unless it has come to the end.
-    pub fn take_replay(&mut self) -> Option<Box<Replay>> {
-        self.flight.as_mut()?.replay.take()
-    }
-
-    /// Gives its place back.
-    pub fn put_replay(&mut self, replay: Box<Replay>) {
-        self.flight().replay = Some(replay);
-    }
-
-    /// Whether it has been given about so much that was not written yet.
-    pub fn holds(&self, bytes: usize, frames: usize) -> bool {
-        self.flight.as_ref().is_some_and(|flight| {
-            flight.outbox.bytes() >= bytes || flight.outbox.frames_len() >= frames
-        })
-    }
-
-    /// Hibernates if its replay was all that was in flight, and brought nothing.
-    pub fn settle_replayed(&mut self) {
-        self.settle();
-    }
-
-    /// Whether it can be given more: all that it was given is written, and its socket takes bytes.
-    pub fn wants_replay(&self) -> bool {
-        self.flight.as_ref().is_some_and(|flight| {
-            let is_ready = flight.replay.as_ref().is_some_and(|replay| replay.is_ready());
-            is_ready && flight.outbox.is_empty() && !flight.blocked
-        })
     }
 }
 
@@ -272,17 +251,17 @@ mod tests {
 
     #[test]
     fn bytes_of_changes_are_counted_until_the_replay_is_over() {
-        let before = noted_bytes();
-        let told = [EntryId::ZERO; 2];
-        let mut replay = Replay::new(1, 0, told.to_vec());
-        replay.subscribe("room.1", 2, &told);
-        replay.unsubscribe("room.1", 3, &told, 2);
-        replay.unsubscribe("room.2", 3, &told, 2);
-        assert_eq!(noted_bytes() - before, replay.noted_bytes());
-        replay.unsubscribe("room.3", 3, &told, 2);
+        let before = changes_bytes();
+        let entries = [EntryId::ZERO; 2];
+        let mut replay = Replay::new(1, 0, entries.to_vec());
+        replay.subscribe("room.1", 2, &entries);
+        replay.unsubscribe("room.1", 3, &entries, 2);
+        replay.unsubscribe("room.2", 3, &entries, 2);
+        assert_eq!(changes_bytes() - before, replay.changes_bytes());
+        replay.unsubscribe("room.3", 3, &entries, 2);
         assert_eq!(replay.changes.len(), 2);
-        assert_eq!(noted_bytes() - before, replay.noted_bytes());
+        assert_eq!(changes_bytes() - before, replay.changes_bytes());
         drop(replay);
-        assert_eq!(noted_bytes(), before);
+        assert_eq!(changes_bytes(), before);
     }
 }

@@ -6,6 +6,7 @@ use crate::engine::redis::probe::CHANNEL;
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::ReplayItem;
 use crate::engine::server::receipts::Wanted;
+use crate::engine::server::replay::{self, Step};
 use crate::engine::slots::ConnId;
 
 /// A payload from here on leaves memory behind that is worth giving back. glibc takes such a block from the system, and returns
@@ -29,8 +30,7 @@ impl Router {
             self.complain_of_channel(channel);
             return 0;
         };
-        self.server.has_channels = true;
-        self.server.history.push(topic, payload);
+        self.server.resume.record(topic, payload);
         // A receipt on a channel that is a topic as well has none: it would be a message, and have one, for ever.
         let receipts = self.receipts.take();
         let to = receipts.as_ref().map(String::as_bytes).filter(|to| *to != channel);
@@ -54,13 +54,12 @@ impl Router {
         let Some(topic) = topic::published(topic) else {
             self.server.metrics.messages_malformed += 1;
             self.complain_of_entry();
-            self.reach(stream, id);
+            replay::reach(&mut self.server, stream, id);
             return 0;
         };
         self.complain_of_prefix(topic);
-        self.server.pages.saw(stream, topic.len() + payload.len());
-        self.server.history.push_entry(stream, id, topic, payload);
-        self.reach(stream, id);
+        self.server.resume.record_entry(stream, id, topic, payload);
+        replay::reach(&mut self.server, stream, id);
         let to = receipt.filter(|to| !to.is_empty());
         self.tell(topic, payload, to.map(|to| Wanted { to, entry: Some(id) }))
     }
@@ -82,14 +81,21 @@ impl Router {
         reached
     }
 
-    /// Queues for a client that came back the next of what it missed. Returns how many writes that takes the place of.
+    /// Queues the next slice of what a client missed, within about the time of so many `writes`. Returns how many it took the place
+    /// of.
     pub fn replay(&mut self, id: ConnId, writes: usize) -> usize {
-        let Some(client) = self.server.client(id).filter(|client| client.is_replaying()) else {
-            return 0;
-        };
-        let route = client.route as usize;
-        let encode = self.server.options[route].encode;
-        self.server.replay(id, writes, |item| encode(&item))
+        match replay::step(&mut self.server, id, writes) {
+            Step::None => 0,
+            Step::Taken(writes) => writes,
+            Step::Lacking => {
+                for feature in &mut self.features {
+                    let deadline = feature.on_lacking(&mut self.server, id);
+                    self.features_deadline =
+                        [self.features_deadline, deadline].into_iter().flatten().min();
+                }
+                1
+            }
+        }
     }
 
     /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
@@ -106,21 +112,14 @@ impl Router {
 
     /// An entry of a stream that is no message was passed over: it is too large, or malformed.
     pub fn pass_entry(&mut self, stream: usize, id: EntryId, is_oversized: bool, bytes: usize) {
-        self.server.pages.saw(stream, bytes);
-        self.reach(stream, id);
+        self.server.resume.sizes[stream].add(bytes);
+        replay::reach(&mut self.server, stream, id);
         if is_oversized {
             return self.oversized();
         }
         self.server.metrics.stream_entries += 1;
         self.server.metrics.messages_malformed += 1;
         self.complain_of_entry();
-    }
-
-    /// All of a stream was told up to this entry. One that is no message counts as well: another process that starts behind it names it
-    /// in its cursors, and whoever comes from there would be ahead of this one for ever.
-    fn reach(&mut self, stream: usize, id: EntryId) {
-        self.server.entries[stream] = id;
-        self.server.call_those_reached(stream);
     }
 
     /// For the first time: every entry after `covered_from` will be published.
@@ -130,37 +129,21 @@ impl Router {
             let from = self.server.cursor();
             self.gap_to_subscribers(&from);
         }
-        self.server.begins[stream] = covered_from;
-        self.server.entries[stream] = covered_from;
-        self.server.history.cover(stream, covered_from);
+        self.server.resume.begin_stream(stream, covered_from);
     }
 
-    /// An entry of before the start, the latest one first; `false`: the history has no room for it, nor for older ones.
+    /// Records an entry from before the start, the latest one first. `false`: the history has no room for it, nor for older ones.
     pub fn prefill_entry(&mut self, stream: usize, id: EntryId, topic: &[u8], data: &[u8]) -> bool {
-        if self.server.history.has_hole(stream) {
-            return false;
-        }
-        self.server.pages.saw(stream, topic.len() + data.len());
-        let before = id.before().unwrap_or(EntryId::ZERO);
-        let is_held = match topic::published(topic) {
-            Some(topic) => self.server.history.push_before(stream, id, topic, data),
-            // It would not have been told to anybody.
-            None => true,
-        };
-        if is_held {
-            self.server.history.cover(stream, before);
-        }
-        is_held
+        self.server.resume.prefill(stream, id, topic, data)
     }
 
     /// Entries of before `covered_from` are gone, and were never published. Every entry after it will be.
     pub fn on_stream_lost(&mut self, stream: usize, covered_from: EntryId) {
         self.server.metrics.stream_lost += 1;
-        let name = self.server.streams.get(stream).map_or("", String::as_str);
+        let name = self.server.resume.streams.get(stream).map_or("", String::as_str);
         log::warn!("entries of the stream {name} were trimmed or deleted before they were read");
-        self.tell_gap(self.server.history.next() - 1, &self.server.cursor());
-        self.server.entries[stream] = covered_from;
-        self.server.history.cover_anew(stream, covered_from);
+        self.tell_gap(self.server.resume.history.next() - 1, &self.server.cursor());
+        self.server.resume.lose_entries(stream, covered_from);
     }
 
     /// The streams are read, or not any more.
@@ -168,7 +151,7 @@ impl Router {
         self.health.no_streams = !up;
         self.server.metrics.stream_ups += u64::from(up);
         if up {
-            self.server.streams_are_known();
+            self.server.resume.are_streams_known = true;
         }
     }
 
@@ -176,10 +159,10 @@ impl Router {
     pub fn on_source(&mut self, up: bool) {
         self.health.no_subscriber = !up;
         self.server.metrics.source_ups += u64::from(up);
-        let now = (self.server.history.next() - 1, self.server.cursor());
+        let now = (self.server.resume.history.next() - 1, self.server.cursor());
         if !up {
             self.lost_at = Some(now);
-        } else if self.server.has_channels {
+        } else if self.server.resume.has_channels {
             let (number, from) = self.lost_at.take().unwrap_or(now);
             self.tell_gap(number, &from);
         }
@@ -187,8 +170,8 @@ impl Router {
 
     /// Tells all listeners that messages after this one may have been missed, now and when they come back.
     fn tell_gap(&mut self, number: u64, from: &str) {
-        self.server.history.push_gap(number);
-        self.server.call_those_ahead();
+        self.server.resume.history.push_gap(number);
+        replay::wake_all(&mut self.server);
         self.gap_to_subscribers(from);
     }
 

@@ -109,7 +109,7 @@ impl Router {
     pub fn reload(&mut self, config: &Config) {
         self.addresses.proxies = Box::new(config.proxies.clone());
         if let Some(signer) = config.signer() {
-            self.server.signer = signer;
+            self.server.resume.signer = signer;
         }
         for route in &mut self.routes {
             let Some(newer) = config.routes.iter().find(|newer| newer.path == route.path) else {

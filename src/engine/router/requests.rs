@@ -1,11 +1,9 @@
 //! What became of what was asked of Redis.
 
 use super::Router;
+use crate::engine::feature::StreamReply;
 use crate::engine::handler::RouteEvent;
-use crate::engine::pubsub::topic;
-use crate::engine::redis::request::{Answer, Extent, PageEnd, ReplyForm, Ticket, TicketOwner};
-use crate::engine::resume::cursor::EntryId;
-use crate::engine::slots::ConnId;
+use crate::engine::redis::request::{Answer, PageEnd, ReplyForm, Ticket, TicketOwner};
 
 impl Router {
     /// There is no connection for commands: whatever waits is unavailable. What is asked because of that waits for the next turn.
@@ -21,10 +19,12 @@ impl Router {
         match form {
             ReplyForm::Value => return self.on_answer(ticket, Answer::Unavailable),
             ReplyForm::Page { stream } => {
-                let id = ConnId::of_number(ticket.number);
-                self.on_page_end(id, stream, PageEnd::UNAVAILABLE);
+                let (number, end) = (ticket.number, PageEnd::UNAVAILABLE);
+                self.on_stream_reply(StreamReply::PageEnd { number, stream, end });
             }
-            ReplyForm::Extent { stream } => self.on_extent(stream, None),
+            ReplyForm::StreamInfo { stream } => {
+                self.on_stream_reply(StreamReply::Info { stream, info: None });
+            }
         }
         self.server.metrics.requests_unavailable += 1;
     }
@@ -52,42 +52,16 @@ impl Router {
             TicketOwner::Feature("presence") => {
                 self.server.on_presence_answer(ticket.number, answer)
             }
-            // A test may ask on nobody's behalf; pages and extents come by calls of their own.
-            TicketOwner::Feature(_) | TicketOwner::Resume => {}
+            // A test may ask on nobody's behalf; pages and stream infos come by calls of their own.
+            TicketOwner::Feature(_) => {}
         }
     }
 
-    /// An entry of a page that a client asked for.
-    pub fn on_page_entry(
-        &mut self,
-        id: ConnId,
-        _stream: usize,
-        entry: EntryId,
-        topic: &[u8],
-        data: &[u8],
-    ) {
-        let Some(client) = self.server.client(id) else { return };
-        let Some(topic) = topic::published(topic) else { return };
-        let route = client.route as usize;
-        let encode = self.server.options[route].encode;
-        self.server.on_page_entry(id, entry, topic, |item| encode(&item), data);
-    }
-
-    /// The page has ended, or did not come.
-    pub fn on_page_end(&mut self, id: ConnId, stream: usize, end: PageEnd) {
-        let route = self.server.client(id).map_or(0, |client| client.route);
-        let encode = self.server.options[route as usize].encode;
-        self.server.on_page_end(id, stream, end, |item| encode(&item));
-    }
-
-    /// What a stream holds, for all clients that waited for that; `None`: Redis did not say.
-    pub fn on_extent(&mut self, stream: usize, extent: Option<Extent>) {
-        for id in self.server.end_look(stream) {
-            let route = self.server.client(id).map_or(0, |client| client.route);
-            let encode = self.server.options[route as usize].encode;
-            self.server.on_looked_at(id, extent, |item| encode(&item));
+    /// Gives a part of a reply about a stream to the feature that asked.
+    pub fn on_stream_reply(&mut self, reply: StreamReply<'_>) {
+        for feature in &mut self.features {
+            feature.on_stream_reply(&mut self.server, &reply);
         }
-        self.server.call_waiting();
     }
 
     /// Redis refused what was asked: logged once a second at most, since clients can cause it.

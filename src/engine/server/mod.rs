@@ -11,7 +11,7 @@ mod places;
 mod presence;
 pub(crate) mod receipts;
 mod refusals;
-mod replay;
+pub(crate) mod replay;
 pub(crate) mod requests;
 mod scope;
 mod subscriptions;
@@ -24,13 +24,15 @@ use crate::engine::client::allowance::Allowance;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::outbox::{Backlog, GATHERED_BYTES_MAX, Slow};
-use crate::engine::resume::replay::noted_bytes;
 use crate::engine::client::tally::DeliveryCount;
 use crate::engine::client::{AtEnd, Client, State, Timing};
 use crate::engine::pending_writes::{Lane, PendingWrites};
 use crate::engine::pubsub::hub::{Hub, Reason};
-use crate::engine::resume::cursor::{EntryId, Node, Signer};
+use crate::engine::resume::Resume;
+use crate::engine::resume::cursor::Signer;
 use crate::engine::resume::history::History;
+use crate::engine::resume::replay::changes_bytes;
+pub use crate::engine::resume::replay::{ReplayItem, Resumed};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, Tick, after, tick};
 use crate::features::presence::Presence;
@@ -40,10 +42,7 @@ use clients::Clients;
 use fanout::{Audience, Fanout};
 pub use options::RouteOptions;
 use places::Places;
-use crate::features::streams::pages::Pages;
 use receipts::Receipts;
-pub use replay::ReplayItem;
-pub use replay::Resumed;
 use requests::Requests;
 pub use scope::Scope;
 
@@ -52,9 +51,6 @@ pub const ADMIN_ROUTE: u8 = u8::MAX;
 
 /// Clients without a token share this many turns.
 const ANONYMOUS_OWNERS: u64 = 64;
-
-/// The approximate length of a cursor; exact without streams.
-const CURSOR_BYTES: usize = 35;
 
 /// The price of a microsecond in a handler, in bytes read in a turn: 1 MiB is 12 ms.
 const BYTES_PER_MICROSECOND: usize = (1 << 20) / 12_000;
@@ -85,9 +81,7 @@ pub struct Server {
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
     pub(crate) receipts: Receipts,
-    pub(crate) pages: Pages,
-    /// Keys of the streams that are read, in the order of the settings.
-    pub(crate) streams: Vec<String>,
+    pub(crate) resume: Resume,
     /// The users that are online, if presence is on.
     presence: Option<Presence>,
     /// When a refused presence request was last logged.
@@ -100,18 +94,8 @@ pub struct Server {
     pub(crate) options: Vec<RouteOptions>,
     /// The cost of the client being read beyond the bytes read, in such bytes: see [`Server::count_costly`].
     pub(crate) costs: usize,
-    /// This process, in cursors and elsewhere.
-    node: Node,
-    /// The same as text: see [`Server::node`].
+    /// The name of this process: see [`Server::node`].
     node_name: String,
-    pub(crate) signer: Signer,
-    pub(crate) history: History,
-    /// The latest published entry of each stream.
-    pub(crate) entries: Vec<EntryId>,
-    /// The latest entry of each stream when it was first read: published entries come after it.
-    pub(crate) begins: Vec<EntryId>,
-    /// Messages may come from channels beside the streams.
-    pub(crate) has_channels: bool,
 }
 
 impl Server {
@@ -123,6 +107,7 @@ impl Server {
         now: Now,
     ) -> Server {
         let node = names::node(now.unix);
+        let history = History::new(bounds.history_messages_max, bounds.history_bytes_max, 0);
         Server {
             now,
             wall: WallOffset::new(now),
@@ -135,22 +120,15 @@ impl Server {
             options,
             requests: Requests::default(),
             receipts: Receipts::default(),
-            pages: Pages::default(),
-            streams: Vec::new(),
+            resume: Resume::new(node, signer, history),
             presence: None,
             presence_logged: None,
             places: Places::default(),
             is_refusing: false,
-            history: History::new(bounds.history_messages_max, bounds.history_bytes_max, 0),
             backlog: Backlog::of(&bounds),
             costs: 0,
             bounds,
             node_name: node.to_string(),
-            node,
-            signer,
-            entries: Vec::new(),
-            begins: Vec::new(),
-            has_channels: true,
         }
     }
 
@@ -194,14 +172,20 @@ impl Server {
 
     /// The cursor of the latest message: opaque to clients, and rising as text, across restarts too.
     pub fn cursor(&self) -> String {
-        self.cursor_at(self.history.next() - 1)
+        self.resume.cursor()
     }
 
-    /// The cursor of the message with this number, the latest or one shortly before it.
-    pub(crate) fn cursor_at(&self, number: u64) -> String {
-        let mut text = String::with_capacity(CURSOR_BYTES);
-        self.write_cursor(&mut text, number, &self.entries);
-        text
+    /// The cursor that includes everything a client was sent so far; `None` during a replay. A quiet client asks for it so that
+    /// it does not come back with a stale one.
+    pub fn place_of(&mut self, id: ConnId) -> Option<String> {
+        let is_live = self.caught_up(id) && !self.client(id)?.is_replaying();
+        is_live.then(|| self.cursor())
+    }
+
+    /// Gives a client what it missed since this cursor, as soon as the running handler is done with it: the subscriptions that it
+    /// has by then count.
+    pub fn resume(&mut self, id: ConnId, since: &str) -> Resumed {
+        replay::resume(self, id, since)
     }
 
     /// Queues a frame for one client, in the lane served first. Has no effect on a client that is closing or gone.
@@ -498,13 +482,13 @@ impl Server {
 
     /// Bytes of all subscriptions, and of messages recorded during replays.
     pub(crate) fn memberships_bytes(&self) -> usize {
-        self.hubs.iter().map(Hub::held_bytes).sum::<usize>() + noted_bytes()
+        self.hubs.iter().map(Hub::held_bytes).sum::<usize>() + changes_bytes()
     }
 
     /// The part of them that one client costs.
     pub(crate) fn memberships_bytes_of(&self, client: &Client) -> usize {
         let hub = self.hubs.get(client.route as usize);
-        hub.map_or(0, |hub| hub.held_bytes_of(&client.subscriptions)) + client.noted_bytes()
+        hub.map_or(0, |hub| hub.held_bytes_of(&client.subscriptions)) + client.changes_bytes()
     }
 
     /// The number of the own topic of a client's user in its route.
@@ -525,7 +509,7 @@ impl Server {
         topics.find(|(_, why)| *why == reason).map(|(key, _)| key.to_owned())
     }
 
-    fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {
+    pub(crate) fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {
         self.client(id).filter(|client| client.state() == State::Open)
     }
 }

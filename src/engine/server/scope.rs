@@ -10,6 +10,7 @@ use crate::engine::pubsub::hub::LARGE_TOPIC;
 use crate::engine::pubsub::topic;
 use crate::engine::server::Server;
 use crate::engine::server::fanout::Audience;
+use crate::engine::server::replay;
 use crate::engine::slots::ConnId;
 
 /// Subscriptions that are looked at to count a message's recipients, at most: they take about as long as one write.
@@ -83,7 +84,7 @@ impl Scope<'_> {
             return 0;
         }
         if self.is_recorded {
-            self.server.call_subscribers_ahead(self.route, topics);
+            replay::wake_subscribers(self.server, self.route, topics);
         }
         let hub = &self.server.hubs[self.route as usize];
         if topics.iter().any(|topic| hub.is_large(*topic)) {
@@ -134,9 +135,8 @@ impl Scope<'_> {
         let frame = self.count_copies(make(&self.cursor()));
         match self.options[self.route as usize].slow {
             Slow::Close => frame,
-            Slow::DropOldest(_) | Slow::KeepNewest => {
-                frame.about(topic, &self.cursor_at(self.history.next().saturating_sub(2)))
-            }
+            Slow::DropOldest(_) | Slow::KeepNewest => frame
+                .about(topic, &self.resume.cursor_at(self.resume.history.next().saturating_sub(2))),
         }
     }
 

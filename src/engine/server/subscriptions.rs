@@ -30,11 +30,11 @@ impl Scope<'_> {
         if joined && reason == Reason::Own {
             self.user_came(key);
         }
-        let next = self.history.next();
-        let Server { clients, entries, .. } = &mut **self;
+        let next = self.resume.history.next();
+        let Server { clients, resume, .. } = &mut **self;
         let replay = clients.get_mut(id).and_then(Client::replay);
         if joined && let Some(replay) = replay {
-            replay.subscribe(key, next, entries);
+            replay.subscribe(key, next, &resume.entries);
         }
         joined
     }
@@ -53,11 +53,11 @@ impl Scope<'_> {
         if left && was_own {
             self.user_left(key);
         }
-        let (next, most) = (self.history.next(), self.bounds.topics_per_client_max);
-        let Server { clients, entries, .. } = &mut **self;
+        let (next, most) = (self.resume.history.next(), self.bounds.topics_per_client_max);
+        let Server { clients, resume, .. } = &mut **self;
         let replay = clients.get_mut(id).and_then(Client::replay);
         if left && let Some(replay) = replay {
-            replay.unsubscribe(key, next, entries, most);
+            replay.unsubscribe(key, next, &resume.entries, most);
         }
         left
     }

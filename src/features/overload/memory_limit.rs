@@ -91,7 +91,7 @@ impl MemoryLimit {
         if !self.is_exceeded() {
             return;
         }
-        server.history.shed();
+        server.resume.history.shed();
         server.metrics().memory_exceeded += 1;
         let Some(excess @ 1..) = self.excess() else { return };
         server.is_refusing = true;

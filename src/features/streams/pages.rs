@@ -1,295 +1,271 @@
-//! Entries of streams that are older than the history: they are asked of Redis, a page at a time, by turns.
+//! Entries of streams that are older than the history: clients that missed them are given them in pages, which Redis is asked for.
 //!
-//! A client is given pages until what it has reaches what the history covers; from there on it reads that. A page is asked for when
-//! all of the one before is written, and what a client has no room for is asked for once more.
+//! A client is given pages until it has everything up to the entries that the history covers; from there on it reads the history. A
+//! page is asked for when all of the one before is written; entries that the client has no room for are asked for once more.
 //!
-//! Redis trims and deletes without telling anybody. Before a client's first page it is asked what the stream holds ([`Looks`]), so
-//! that the client knows of a gap before it has a cursor from behind it. Each page begins with the entry that the client had last, and
+//! Redis trims and deletes without telling anybody. Before a client's first page the stream is checked ([`StreamChecks`]), so that
+//! the client knows of a gap before it has a cursor from behind it. Each page begins with the entry that the client had last, and
 //! so proves that nothing was trimmed since. (An entry that is deleted between two of its pages is missed by nobody.)
 
-use std::collections::BTreeSet;
-
+use crate::clock::Millis;
 use crate::engine::client::frame::{Close, Frame};
-use crate::engine::resume::replay::{Look, Page, Proof, Replay};
+use crate::engine::feature::{Feature, StreamReply};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::redis::request::{
-    Extent, PAGE_ENTRIES, PageEnd, ReplyForm, Ticket, TicketOwner,
-};
+use crate::engine::pubsub::topic;
+use crate::engine::redis::request::{PAGE_ENTRIES, PageEnd, ReplyForm, StreamInfo, Ticket};
 use crate::engine::resume::cursor::EntryId;
+use crate::engine::resume::replay::{
+    CheckReason, PageRequest, Proof, Replay, ReplayItem, ReplayStage, StreamCheck,
+};
+use crate::engine::resume::{MissingEntries, is_entry_for};
 use crate::engine::server::Server;
-use crate::engine::server::clients::Clients;
-use crate::features::streams::stream_checks::Looks;
-use crate::features::streams::page_queue::{Owner, PageQueue, Sizes};
-use crate::engine::server::replay::{ReplayItem, SLICE_BYTES, is_entry_for};
+use crate::engine::server::replay::slice_max;
 use crate::engine::slots::ConnId;
 use crate::features::streams::commands;
+use crate::features::streams::page_queue::{PageOwner, PageQueue};
+use crate::features::streams::stream_checks::StreamChecks;
 
-/// When a client whose page did not come may come back, in milliseconds.
+/// The owner of its requests.
+const OWNER: &str = "streams";
+
+/// The time after which a client whose page did not come may come back, in milliseconds.
 const RETRY: u64 = 1000;
 
-/// Those who are gone are looked for when so many more wait than twice as many as are there.
-const FORGOTTEN_MAX: usize = 64;
+/// Clients that are gone are dropped from the queue when it is longer than twice the number of clients, and by this many.
+const GONE_MAX: usize = 64;
 
-/// Who is given pages.
-#[derive(Default)]
-pub(crate) struct Pages {
+/// The clients that are given pages.
+pub struct StreamPages {
     queue: PageQueue,
-    looks: Looks,
-    /// Of each stream.
-    sizes: Vec<Sizes>,
-    /// Those who have more of a stream than this process was told of: for each stream what they have, and who.
-    ahead: Vec<BTreeSet<(EntryId, ConnId)>>,
-    /// Where the streams begin is known, and the history holds what it can of them.
-    are_known: bool,
+    checks: StreamChecks,
     /// Pages wait for the budget: counted once.
     are_put_off: bool,
+    /// The queue was served since the streams are known.
+    is_begun: bool,
 }
 
-impl Pages {
-    fn new(streams: usize) -> Pages {
-        Pages {
-            looks: Looks::new(streams),
-            sizes: vec![Sizes::default(); streams],
-            ahead: vec![BTreeSet::new(); streams],
-            ..Pages::default()
+impl Feature for StreamPages {
+    fn on_tick(&mut self, server: &mut Server) -> Option<Millis> {
+        let is_due = self.deadline(server).is_some_and(|due| due <= server.now.millis);
+        if is_due || !self.is_begun {
+            self.ask_next(server);
         }
+        self.deadline(server)
     }
 
-    /// An entry was told, or was there before: pages will be of such ones.
-    pub(crate) fn saw(&mut self, stream: usize, bytes: usize) {
-        self.sizes[stream].saw(bytes as u64);
-    }
-}
-
-impl Server {
-    #[cfg(test)]
-    pub(crate) fn pages_len(&self) -> (usize, usize, usize) {
-        let ahead = self.pages.ahead.iter().map(BTreeSet::len).sum();
-        (self.pages.queue.asked_len(), self.pages.queue.waiting_len(), ahead)
-    }
-
-    /// There are so many streams.
-    pub(super) fn give_pages_of(&mut self, streams: usize) {
-        self.pages = Pages::new(streams);
-    }
-
-    /// The streams are read: whoever waited for that goes on.
-    pub(crate) fn streams_are_known(&mut self) {
-        self.pages.are_known = true;
-        self.call_waiting();
-    }
-
-    /// Queues a client for the next page that it needs, or for a look. [`Page::None`]: it needs no more. The caller gives the replay
-    /// back, and calls [`Server::call_waiting`].
-    pub(super) fn turn_page(&mut self, id: ConnId, replay: &mut Replay) {
-        let behind = self.behind(replay);
-        if let Some((stream, after, _)) = behind.filter(|one| replay.proof_of(one.0).is_none()) {
-            replay.page = Page::Looking { stream, after, why: Look::Before };
-            return self.pages.looks.wait(stream, id);
+    fn on_lacking(&mut self, server: &mut Server, id: ConnId) -> Option<Millis> {
+        let replay = server.open_client(id).and_then(|client| client.take_replay());
+        if let Some(mut replay) = replay {
+            self.decide(server, id, &mut replay);
+            server.clients[id.index].begin_replay(replay);
+            self.ask_next(server);
         }
-        if behind.is_some() {
-            replay.page = Page::Queued;
-            if self.pages.queue.waiting_len() >= 2 * self.clients.len() + FORGOTTEN_MAX {
-                let clients = &self.clients;
-                self.pages.queue.forget(|id| is_there(clients, id));
+        self.deadline(server)
+    }
+
+    fn on_stream_reply(&mut self, server: &mut Server, reply: &StreamReply<'_>) {
+        match *reply {
+            StreamReply::Entry { number, id, topic, payload } => {
+                self.on_entry(server, ConnId::of_number(number), id, topic, payload);
             }
-            let owner = Owner::new(self.key_for(id, Reason::Own));
-            return self.pages.queue.push(owner, id, self.now.millis);
+            StreamReply::PageEnd { number, stream, end } => {
+                self.on_page_end(server, ConnId::of_number(number), stream, end);
+                self.ask_next(server);
+            }
+            StreamReply::Info { stream, info } => {
+                for client in self.checks.end(stream) {
+                    self.on_checked(server, client, info);
+                }
+                self.ask_next(server);
+            }
         }
-        if let Some((stream, after)) = self.unsure(replay) {
-            replay.page = Page::Looking { stream, after, why: Look::Ahead };
-            return self.pages.looks.wait(stream, id);
+    }
+}
+
+impl StreamPages {
+    /// The number of pages on their way, and of clients that wait for one.
+    #[cfg(test)]
+    pub fn len(&self) -> (usize, usize) {
+        (self.queue.asked_len(), self.queue.waiting_len())
+    }
+
+    /// Pages of so many streams.
+    pub fn new(streams: usize) -> StreamPages {
+        StreamPages {
+            queue: PageQueue::default(),
+            checks: StreamChecks::new(streams),
+            are_put_off: false,
+            is_begun: false,
         }
-        replay.page = Page::None;
-        let first = self.history.first();
-        // Messages of channels that came meanwhile may have left the history: then it is told so.
-        let heard = replay.live.max(replay.next);
-        if self.has_channels && heard < first {
-            replay.next = heard;
+    }
+
+    /// The time at which a client that waits may be served.
+    fn deadline(&self, server: &Server) -> Option<Millis> {
+        let per_second = server.bounds.replay_bytes_per_second_max as u64;
+        let deadlines = [self.queue.deadline(per_second), self.checks.deadline()];
+        deadlines.into_iter().flatten().min().filter(|_| server.resume.are_streams_known)
+    }
+
+    /// Queues a client for the next page that it needs, or for a check.
+    fn decide(&mut self, server: &mut Server, id: ConnId, replay: &mut Replay) {
+        let (stream, after, reason) = match server.resume.lacking(replay) {
+            Some(missing) if replay.proof_of(missing.stream).is_some() => {
+                replay.stage = ReplayStage::Queued;
+                let clients = &server.clients;
+                if self.queue.waiting_len() >= 2 * clients.len() + GONE_MAX {
+                    self.queue.forget(|id| clients.get(id).is_some());
+                }
+                let owner = PageOwner::new(server.key_for(id, Reason::Own));
+                return self.queue.push(owner, id, server.now.millis);
+            }
+            Some(missing) => (missing.stream, missing.after, CheckReason::BeforePage),
+            None => match server.resume.uncertain(replay) {
+                Some((stream, after)) => (stream, after, CheckReason::Ahead),
+                None => return,
+            },
+        };
+        self.check(id, replay, StreamCheck { stream, after, reason });
+    }
+
+    fn check(&mut self, id: ConnId, replay: &mut Replay, check: StreamCheck) {
+        replay.stage = ReplayStage::Checking(check);
+        self.checks.wait(check.stream, id);
+    }
+
+    /// Asks for as many pages as may be on their way, and checks streams. Each client is looked at here: one that needs no page any
+    /// more, or is gone, takes no place, and would call nobody when its turn is over.
+    fn ask_next(&mut self, server: &mut Server) {
+        if !server.resume.are_streams_known {
             return;
         }
-        // What it has is passed over without being looked at; not so what was said here since it came. (Where there is
-        // nothing later, a stream would be looked for in all of the history in vain.)
-        let places = replay.entries.iter().zip(&self.entries).enumerate();
-        let behind = places.filter(|(_, (has, told))| has < told);
-        let next = behind.map(|(stream, (has, _))| self.history.after(stream, *has)).min();
-        let next = next.unwrap_or(u64::MAX).min(replay.live).max(first);
-        replay.next = next.max(replay.next);
-    }
-
-    /// A stream of which a client needs entries that the history does not hold: after one, up to and with another.
-    fn behind(&self, replay: &Replay) -> Option<(usize, EntryId, EntryId)> {
-        let mut places = self.history.covered().iter().zip(&replay.entries).enumerate();
-        let behind = places.find(|(_, (covered, has))| covered > has);
-        behind.map(|(stream, (covered, has))| (stream, *has, *covered))
-    }
-
-    /// A stream of which the client has more than this process was told of: that may come still, or be of a stream that was begun
-    /// anew since. Redis knows.
-    pub(super) fn unsure(&self, replay: &Replay) -> Option<(usize, EntryId)> {
-        let mut places = replay.entries.iter().zip(&self.entries).enumerate();
-        let unsure = places
-            .find(|(stream, (has, told))| has > told && replay.asked_ahead & 1 << stream == 0);
-        unsure.map(|(stream, (has, _))| (stream, *has))
-    }
-
-    /// Those who wait ask, as many as may; and streams are looked at. Each client is looked at here: one that needs no page any more,
-    /// or is gone, takes no place, and would call nobody when its turn is over.
-    pub(crate) fn call_waiting(&mut self) {
-        if !self.pages.are_known {
-            return;
-        }
-        let (now, per_second) = (self.now.millis, self.bounds.replay_bytes_per_second_max as u64);
-        while let Some((owner, id)) = self.pages.queue.next(now, per_second) {
-            let replay = self.open_client(id).and_then(|client| client.take_replay());
+        self.is_begun = true;
+        let now = server.now.millis;
+        let per_second = server.bounds.replay_bytes_per_second_max as u64;
+        while let Some((owner, id)) = self.queue.next(now, per_second) {
+            let replay = server.open_client(id).and_then(|client| client.take_replay());
             let Some(mut replay) = replay else {
-                self.pages.queue.skip(owner, now);
+                self.queue.skip(owner, now);
                 continue;
             };
-            let needed = self.behind(&replay).filter(|_| replay.page == Page::Queued);
-            match needed.filter(|one| replay.proof_of(one.0).is_some()) {
-                Some(needed) => self.ask_page(id, owner, &mut replay, needed),
+            let is_queued = replay.stage == ReplayStage::Queued;
+            let missing = server.resume.lacking(&replay).filter(|_| is_queued);
+            match missing.filter(|missing| replay.proof_of(missing.stream).is_some()) {
+                Some(missing) => self.ask_page(server, id, owner, &mut replay, missing),
                 None => {
-                    self.pages.queue.skip(owner, now);
-                    if replay.page == Page::Queued {
-                        replay.page = Page::Due;
+                    self.queue.skip(owner, now);
+                    if is_queued {
+                        replay.stage = ReplayStage::Undecided;
                     }
                 }
             }
-            self.clients[id.index].put_replay(replay);
-            self.schedule_flush(id, Lane::Bulk);
+            server.clients[id.index].begin_replay(replay);
+            server.schedule_flush(id, Lane::Bulk);
         }
-        let was_put_off = self.pages.are_put_off;
-        self.pages.are_put_off = self.pages.queue.is_over_budget();
-        self.metrics.pages_put_off += u64::from(self.pages.are_put_off && !was_put_off);
-        while let Some(stream) = self.pages.looks.begin(now) {
-            let command = commands::info(&self.streams[stream]);
-            let ticket = Ticket { owner: TicketOwner::Resume, number: stream as u64 };
-            self.ask_for(command, ticket, ReplyForm::Extent { stream });
+        let were_put_off = std::mem::replace(&mut self.are_put_off, self.queue.is_over_budget());
+        server.metrics.pages_put_off += u64::from(self.are_put_off && !were_put_off);
+        while let Some(stream) = self.checks.begin(now) {
+            let command = commands::info(&server.resume.streams[stream]);
+            let ticket = Ticket::of_feature(OWNER, stream as u64);
+            server.ask_for(command, ticket, ReplyForm::StreamInfo { stream });
         }
     }
 
-    /// When [`Server::call_waiting`] is due, whatever else happens.
-    pub(crate) fn pages_deadline(&self) -> Option<u64> {
-        let per_second = self.bounds.replay_bytes_per_second_max as u64;
-        let deadlines = [self.pages.queue.deadline(per_second), self.pages.looks.deadline()];
-        deadlines.into_iter().flatten().min().filter(|_| self.pages.are_known)
-    }
-
-    /// Asks for the entries of a stream from one on, up to and with another. They come to [`crate::engine::router::Router::on_page_entry`], and
-    /// always [`crate::engine::router::Router::on_page_end`] is called, even if the client is gone by then.
+    /// Asks for the missing entries, from the one on that the client had last. The end of the page always comes, even if the client
+    /// is gone by then.
     fn ask_page(
         &mut self,
+        server: &mut Server,
         id: ConnId,
-        owner: Owner,
+        owner: PageOwner,
         replay: &mut Replay,
-        (stream, after, up_to): (usize, EntryId, EntryId),
+        MissingEntries { stream, after, up_to }: MissingEntries,
     ) {
-        let sizes = self.pages.sizes[stream];
-        let count = replay.page_entries.min(sizes.entries_max()) + 1;
-        let command = commands::page(&self.streams[stream], after, up_to, count);
-        replay.page = Page::Asked { stream, after, up_to, count, is_full: false, is_vain: true };
-        self.pages.queue.ask(owner, id, sizes.expected(count), self.now.millis);
-        let ticket = Ticket { owner: TicketOwner::Resume, number: id.number() };
-        self.ask_for(command, ticket, ReplyForm::Page { stream });
+        let sizes = server.resume.sizes[stream];
+        let count = replay.page_entries.min(sizes.entries_max(PAGE_ENTRIES)) + 1;
+        let command = commands::page(&server.resume.streams[stream], after, up_to, count);
+        let page = PageRequest { stream, after, up_to, count, is_full: false, is_vain: true };
+        replay.stage = ReplayStage::Paging(page);
+        self.queue.ask(owner, id, sizes.expected(count), server.now.millis);
+        let ticket = Ticket::of_feature(OWNER, id.number());
+        server.ask_for(command, ticket, ReplyForm::Page { stream });
     }
 
-    /// An entry of a page: queued for the client that asked, if it is for it and has room.
-    pub(crate) fn on_page_entry(
+    /// Queues an entry of a page for the client that asked, if the entry is for it and there is room.
+    fn on_entry(
         &mut self,
+        server: &mut Server,
         id: ConnId,
         entry: EntryId,
-        topic: &str,
-        make: impl FnOnce(ReplayItem<'_>) -> Option<Frame>,
+        topic: &[u8],
         payload: &[u8],
     ) {
-        let Some(mut replay) = self.open_client(id).and_then(|client| client.take_replay()) else {
+        let Some(topic) = topic::published(topic) else { return };
+        let Some(mut replay) = server.open_client(id).and_then(|client| client.take_replay())
+        else {
             return;
         };
-        let Page::Asked { stream, is_full, .. } = replay.page else {
-            return self.clients[id.index].put_replay(replay);
+        let client = &mut server.clients[id.index];
+        let ReplayStage::Paging(mut page) = replay.stage else {
+            return client.begin_replay(replay);
         };
-        if is_full || entry <= replay.entries[stream] {
-            return self.clients[id.index].put_replay(replay);
+        if page.is_full || entry <= replay.entries[page.stream] {
+            return client.begin_replay(replay);
         }
-        replay.entries[stream] = entry;
-        let client = &self.clients[id.index];
-        let of = (&self.hubs[client.route as usize], client, &replay.changes[..]);
-        let mut cursor = String::new();
-        let frame = is_entry_for(of, (stream, entry), topic).then(|| {
-            self.write_replays_cursor(&mut cursor, replay.next - 1, &replay);
-            make(ReplayItem::Message { cursor: &cursor, topic, payload })
-        });
-        let frame = frame.flatten();
-        let (bytes, frames) =
-            (SLICE_BYTES.min(self.backlog.bytes_max / 4), self.backlog.frames_max.div_ceil(4));
-        let client = &mut self.clients[id.index];
+        replay.entries[page.stream] = entry;
+        let options = &server.options[client.route as usize];
+        let hub = &server.hubs[client.route as usize];
+        let of = (hub, &client.subscriptions, &replay.changes[..]);
+        let mut frame = None;
+        if is_entry_for(of, (page.stream, entry), topic) {
+            let mut cursor = String::new();
+            server.resume.write_cursor(&mut cursor, replay.next - 1, &replay);
+            frame = (options.encode)(&ReplayItem::Message { cursor: &cursor, topic, payload });
+        }
         let is_queued = match &frame {
-            Some(frame) => {
-                client.queue(frame, &self.backlog, self.options[client.route as usize].slow)
-            }
-            None => Some(0),
+            Some(frame) => client.queue(frame, &server.backlog, options.slow).is_some(),
+            None => true,
         };
-        if let Page::Asked { is_full, is_vain, .. } = &mut replay.page {
-            *is_full = client.holds(bytes, frames);
-            *is_vain &= frame.is_none();
+        let (bytes, frames) = slice_max(&server.backlog);
+        page.is_full = client.holds(bytes, frames);
+        page.is_vain &= frame.is_none();
+        replay.stage = ReplayStage::Paging(page);
+        client.begin_replay(replay);
+        if !is_queued {
+            return server.close(id, Close::SLOW);
         }
-        client.put_replay(replay);
-        if is_queued.is_none() {
-            return self.close(id, Close::SLOW);
-        }
-        self.metrics.page_entries += 1;
-        self.schedule_flush(id, Lane::Bulk);
+        server.metrics.page_entries += 1;
+        server.schedule_flush(id, Lane::Bulk);
     }
 
-    /// A page has ended, or did not come. The client looks whether it needs another one.
-    pub(crate) fn on_page_end(
-        &mut self,
-        id: ConnId,
-        stream: usize,
-        end: PageEnd,
-        make: impl FnOnce(ReplayItem<'_>) -> Option<Frame>,
-    ) {
-        self.metrics.pages += u64::from(end.is_available);
-        self.metrics.page_bytes += end.bytes;
-        self.pages.sizes[stream].saw_page(end.entries, end.bytes, end.largest);
-        let replay = self.open_client(id).and_then(|client| client.replay());
-        let page = replay.map(|replay| std::mem::replace(&mut replay.page, Page::Due));
-        let is_vain = !matches!(page, Some(Page::Asked { is_vain: false, .. }));
-        let rests = self.pages.queue.end(id, end.bytes, is_vain, self.now.millis);
-        self.metrics.pages_put_off += u64::from(rests);
+    /// A page has ended, or did not come.
+    fn on_page_end(&mut self, server: &mut Server, id: ConnId, stream: usize, end: PageEnd) {
+        server.metrics.pages += u64::from(end.is_available);
+        server.metrics.page_bytes += end.bytes;
+        server.resume.sizes[stream].add_page(end.entries, end.bytes, end.largest);
+        let replay = server.open_client(id).and_then(|client| client.replay());
+        let page = replay.and_then(|replay| match replay.stage {
+            ReplayStage::Paging(page) => Some(page),
+            _ => None,
+        });
+        let is_vain = page.is_none_or(|page| page.is_vain);
+        let rests = self.queue.end(id, end.bytes, is_vain, server.now.millis);
+        server.metrics.pages_put_off += u64::from(rests);
         match page {
-            Some(page @ Page::Asked { .. }) if end.is_available => {
-                self.end_page(id, page, end, make);
-            }
-            // It has its cursor, and comes back with it.
-            Some(Page::Asked { .. }) => {
-                self.close(id, Close::busy(RETRY, "Redis does not answer: come back with since"))
-            }
-            Some(other) => {
-                let replay = self.open_client(id).and_then(|client| client.replay());
-                replay.expect("it was just there").page = other;
-            }
+            Some(page) if end.is_available => self.end_page(server, id, page, end),
+            Some(_) => send_away(server, id),
             None => {}
         }
-        self.call_waiting();
     }
 
-    /// What a page that came means for its client.
-    fn end_page(
-        &mut self,
-        id: ConnId,
-        page: Page,
-        end: PageEnd,
-        make: impl FnOnce(ReplayItem<'_>) -> Option<Frame>,
-    ) {
-        let Page::Asked { stream, after, up_to, count, is_full, .. } = page else {
+    /// Draws the conclusions from a page for its client.
+    fn end_page(&mut self, server: &mut Server, id: ConnId, page: PageRequest, end: PageEnd) {
+        let Some(mut replay) = server.open_client(id).and_then(|client| client.take_replay())
+        else {
             return;
         };
-        let Some(mut replay) = self.open_client(id).and_then(|client| client.take_replay()) else {
-            return;
-        };
+        let PageRequest { stream, after, up_to, count, is_full, .. } = page;
+        replay.stage = ReplayStage::Undecided;
         replay.fit_page(is_full, end.entries >= count, end.bytes, PAGE_ENTRIES);
         let is_last = !is_full && end.entries < count;
         if !is_full {
@@ -298,156 +274,83 @@ impl Server {
         }
         let mut gap = None;
         match replay.proof_of(stream).filter(|_| end.first != Some(after)) {
-            Some(Proof::Looked) => {
-                replay.page = Page::Looking { stream, after, why: Look::Behind };
-                self.pages.looks.wait(stream, id);
+            Some(Proof::Checked) => {
+                let reason = CheckReason::AfterPage;
+                self.check(id, &mut replay, StreamCheck { stream, after, reason });
             }
-            Some(Proof::Paged) => {
-                gap =
-                    make(ReplayItem::Gap { from: &self.place_before(&mut replay, stream, after) });
-            }
-            Some(Proof::Told) | None => {}
+            Some(Proof::Paged) => gap = gap_after(server, id, &mut replay, stream, after),
+            Some(Proof::Reported) | None => {}
         }
-        // Behind the last page its place need be no entry that is held.
+        // Behind the last page the client's place need be no entry that is held.
         replay.proof = (!is_last).then_some((stream, Proof::Paged));
-        self.clients[id.index].put_replay(replay);
-        if let Some(gap) = gap {
-            self.send(id, &gap);
-        }
-        self.schedule_flush(id, Lane::Bulk);
+        go_on(server, id, replay, gap);
     }
 
-    /// A stream was looked at, or could not be. Returns for whom: each is told by [`Server::on_looked_at`].
-    pub(crate) fn end_look(&mut self, stream: usize) -> Vec<ConnId> {
-        self.pages.looks.end(stream)
-    }
-
-    /// What a stream holds, for a client that waited for that. Entries may be gone that it never had, or the stream was begun anew.
-    pub(crate) fn on_looked_at(
-        &mut self,
-        id: ConnId,
-        extent: Option<Extent>,
-        make: impl FnOnce(ReplayItem<'_>) -> Option<Frame>,
-    ) {
-        let Some(mut replay) = self.open_client(id).and_then(|client| client.take_replay()) else {
+    /// A stream was checked for a client, or could not be. Entries may be gone that the client never had, or the stream was
+    /// recreated.
+    fn on_checked(&mut self, server: &mut Server, id: ConnId, info: Option<StreamInfo>) {
+        let Some(mut replay) = server.open_client(id).and_then(|client| client.take_replay())
+        else {
             return;
         };
-        let Page::Looking { stream, after, why } = replay.page else {
-            return self.clients[id.index].put_replay(replay);
+        let ReplayStage::Checking(StreamCheck { stream, after, reason }) = replay.stage else {
+            return server.clients[id.index].begin_replay(replay);
         };
-        let Some(extent) = extent else {
-            self.clients[id.index].put_replay(replay);
-            return self
-                .close(id, Close::busy(RETRY, "Redis does not answer: come back with since"));
+        let Some(info) = info else {
+            server.clients[id.index].begin_replay(replay);
+            return send_away(server, id);
         };
+        // A gap is reported once, and again only if more is missing.
+        let missing = Some((stream, info.deleted));
+        let was_reported =
+            replay.reported_gap == missing && info.first.is_some_and(|first| first <= after);
+        let is_complete = info.is_complete_after(after);
         let mut gap = None;
-        // What is missing is told once, and again only if more is.
-        let missing = Some((stream, extent.deleted));
-        let was_told =
-            replay.told_missing == missing && extent.first.is_some_and(|first| first <= after);
-        let is_complete = extent.is_complete_after(after);
-        if !is_complete && !was_told {
-            replay.told_missing = missing;
-            gap = make(ReplayItem::Gap { from: &self.place_before(&mut replay, stream, after) });
+        if !is_complete && !was_reported {
+            replay.reported_gap = missing;
+            gap = gap_after(server, id, &mut replay, stream, after);
         }
-        match why {
-            Look::Before => {
-                let proof = if is_complete { Proof::Looked } else { Proof::Told };
+        match reason {
+            CheckReason::BeforePage => {
+                let proof = if is_complete { Proof::Checked } else { Proof::Reported };
                 replay.proof = Some((stream, proof));
             }
-            Look::Behind => {}
-            Look::Ahead => {
-                replay.asked_ahead |= 1 << stream;
-                if extent.last < after {
-                    // Begun anew: nothing of it was heard.
-                    let told = self.entries[stream];
-                    replay.entries[stream] = self.history.covered()[stream].min(told);
+            CheckReason::AfterPage => {}
+            CheckReason::Ahead => {
+                replay.checked_ahead |= 1 << stream;
+                if info.last < after {
+                    server.resume.forget_place(&mut replay, stream);
                 }
             }
         }
-        replay.page = Page::Due;
-        self.clients[id.index].put_replay(replay);
-        if let Some(gap) = gap {
-            self.send(id, &gap);
-        }
-        self.schedule_flush(id, Lane::Bulk);
-    }
-
-    /// The cursor of a client when it had a stream up to this entry.
-    fn place_before(&self, replay: &mut Replay, stream: usize, after: EntryId) -> String {
-        let mut from = String::new();
-        let has = std::mem::replace(&mut replay.entries[stream], after);
-        self.write_replays_cursor(&mut from, replay.next - 1, replay);
-        replay.entries[stream] = has;
-        from
-    }
-
-    /// A client that is ahead waits until this process was told as much of the stream, or something for it is said.
-    pub(super) fn wait_for_more(&mut self, id: ConnId, replay: &Replay) {
-        let waiting: usize = self.pages.ahead.iter().map(BTreeSet::len).sum();
-        if waiting >= 2 * self.clients.len() + FORGOTTEN_MAX {
-            let clients = &self.clients;
-            let ahead = self.pages.ahead.iter_mut();
-            ahead.for_each(|all| all.retain(|(_, id)| is_there(clients, *id)));
-        }
-        let places = replay.entries.iter().zip(&self.entries).enumerate();
-        for (stream, (has, told)) in places {
-            if has > told {
-                self.pages.ahead[stream].insert((*has, id));
-            }
-        }
-    }
-
-    /// This process was told of a stream up to an entry, which stands in the history if it is a message: those who had it before are
-    /// ahead no more.
-    pub(crate) fn call_those_reached(&mut self, stream: usize) {
-        let told = self.entries[stream];
-        while let Some((has, id)) = self.pages.ahead[stream].first().copied()
-            && has <= told
-        {
-            self.pages.ahead[stream].pop_first();
-            self.call_ahead(id);
-        }
-    }
-
-    /// All who are ahead look at what stands in the history.
-    pub(crate) fn call_those_ahead(&mut self) {
-        for stream in 0..self.pages.ahead.len() {
-            for (_, id) in std::mem::take(&mut self.pages.ahead[stream]) {
-                self.call_ahead(id);
-            }
-        }
-    }
-
-    /// A message to these topics of a route stands in the history: subscribers that are ahead read it there.
-    pub(super) fn call_subscribers_ahead(&mut self, route: u8, topics: &[u32]) {
-        if self.pages.ahead.iter().all(BTreeSet::is_empty) {
-            return;
-        }
-        let hub = &self.hubs[route as usize];
-        let hears = |id: &ConnId| {
-            let client = self.clients.get(*id);
-            client.is_some_and(|one| {
-                one.route == route && hub.is_subscribed(&one.subscriptions, topics)
-            })
-        };
-        let all = self.pages.ahead.iter().flatten().map(|(_, id)| *id);
-        let called: Vec<ConnId> = all.filter(hears).collect();
-        called.into_iter().for_each(|id| self.call_ahead(id));
-    }
-
-    /// What was said while it waited is not for it, but for the latest message perhaps.
-    fn call_ahead(&mut self, id: ConnId) {
-        let latest = self.history.next() - 1;
-        let replay = self.client(id).and_then(|client| client.replay());
-        if let Some(replay) = replay.filter(|replay| replay.page == Page::Ahead) {
-            replay.page = Page::None;
-            replay.next = replay.next.max(latest);
-            self.schedule_flush(id, Lane::Bulk);
-        }
+        replay.stage = ReplayStage::Undecided;
+        go_on(server, id, replay, gap);
     }
 }
 
-fn is_there(clients: &Clients, id: ConnId) -> bool {
-    clients.get(id).is_some()
+/// Encodes a gap after an entry of a stream, as the client's route does.
+fn gap_after(
+    server: &Server,
+    id: ConnId,
+    replay: &mut Replay,
+    stream: usize,
+    after: EntryId,
+) -> Option<Frame> {
+    let route = server.clients[id.index].route as usize;
+    let from = server.resume.cursor_before(replay, stream, after);
+    (server.options[route].encode)(&ReplayItem::Gap { from: &from })
+}
+
+/// Gives a client its replay back, which goes on when everything is written.
+fn go_on(server: &mut Server, id: ConnId, replay: Box<Replay>, gap: Option<Frame>) {
+    server.clients[id.index].begin_replay(replay);
+    if let Some(gap) = gap {
+        server.send(id, &gap);
+    }
+    server.schedule_flush(id, Lane::Bulk);
+}
+
+/// Closes a client whose entries Redis does not give. It has its cursor, and comes back with it.
+fn send_away(server: &mut Server, id: ConnId) {
+    server.close(id, Close::busy(RETRY, "Redis does not answer: come back with since"));
 }

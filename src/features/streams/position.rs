@@ -3,8 +3,8 @@
 //! Redis trims and deletes without telling a reader. It counts what it was ever given, though: as long as every entry that we
 //! passed is counted, too, the two numbers are the same whenever we have caught up.
 
+use crate::engine::redis::stream_info::StreamInfo;
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::redis::stream_info::Extent;
 
 /// A place in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Position {
 
 impl Position {
     /// At its end: what is added from now on comes after it.
-    pub fn at_end(extent: &Extent) -> Position {
+    pub fn at_end(extent: &StreamInfo) -> Position {
         Position { last: extent.last, added: extent.added }
     }
 
@@ -36,7 +36,7 @@ impl Position {
     ///
     /// Before Redis 7, which does not count, it is known for `is_new`, the first look on a connection, and with less certainty:
     /// a stream that no longer holds what we passed last may have lost what came next, or not.
-    pub fn check(&mut self, extent: &Extent, is_new: bool) -> Option<EntryId> {
+    pub fn check(&mut self, extent: &StreamInfo, is_new: bool) -> Option<EntryId> {
         if extent.last < self.last {
             // Deleted, and perhaps begun anew; or Redis came back without its latest entries.
             *self = Position::at_end(extent);
@@ -85,8 +85,8 @@ mod tests {
             self.added += 1;
         }
 
-        fn extent(&self, counts: bool) -> Extent {
-            Extent {
+        fn extent(&self, counts: bool) -> StreamInfo {
+            StreamInfo {
                 first: self.entries.first().copied(),
                 last: self.last,
                 deleted: counts.then_some(self.deleted),
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn each_way_to_lose_entries_is_seen() {
         let id = |millis| EntryId { millis, number: 0 };
-        let extent = |first: Option<u64>, last, added: Option<u64>, length| Extent {
+        let extent = |first: Option<u64>, last, added: Option<u64>, length| StreamInfo {
             first: first.map(id),
             last: id(last),
             deleted: None,

@@ -1,10 +1,10 @@
-//! How far a stream was read: forwards from where it stood at the start, and once backwards, to what was said lately.
+//! The progress in a stream: forwards from its end at the start, and once backwards, through recent entries.
 
 use crate::engine::resume::cursor::EntryId;
 use crate::features::streams::commands;
 use crate::features::streams::position::Position;
 
-/// Of one stream, over all connections.
+/// The progress in one stream, over all connections.
 #[derive(Clone, Copy)]
 pub struct Progress {
     /// Unknown until Redis was asked for the first time.
@@ -12,17 +12,14 @@ pub struct Progress {
     earlier: Earlier,
 }
 
-/// Whether what was said lately is still to be read.
+/// The entries from before the start that are still to be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Earlier {
-    /// Up to the position.
+    /// All up to the position.
     Begins,
     /// All before this entry.
     Before(EntryId),
-    /// There is no more, or no more is wanted, and nobody was told.
-    Ends {
-        first_is_reached: bool,
-    },
+    /// None: there are no more, or no more are wanted.
     Done,
 }
 
@@ -36,47 +33,38 @@ impl Progress {
         self.position.map_or(EntryId::ZERO, |position| position.last)
     }
 
-    /// Whether there is something to ask or to tell about earlier entries.
+    /// Returns whether earlier entries are still to be read.
     pub fn is_looking_back(&self) -> bool {
         self.earlier != Earlier::Done
     }
 
-    /// Asks for the next page of earlier entries, so many at most; `None`: no more are wanted.
+    /// The command for the next page of at most `count` earlier entries, if any are wanted.
     pub fn next_page(&self, name: &str, count: usize) -> Option<Vec<u8>> {
         match self.earlier {
             Earlier::Begins => Some(commands::page_up_to(name, self.last(), count)),
             Earlier::Before(id) => Some(commands::page_before(name, id, count)),
-            Earlier::Ends { .. } | Earlier::Done => None,
+            Earlier::Done => None,
         }
     }
 
-    /// An earlier entry came; `false`: it is not wanted.
+    /// Takes an earlier entry into account. `false`: it is not wanted.
     pub fn look_back(&mut self, id: EntryId) -> bool {
-        let is_wanted = matches!(self.earlier, Earlier::Begins | Earlier::Before(_));
+        let is_wanted = self.is_looking_back();
         if is_wanted {
             self.earlier = Earlier::Before(id);
         }
         is_wanted
     }
 
-    /// A page had so many entries, of as many as were asked for.
+    /// Ends a page of earlier entries: one with fewer entries than asked for was the last.
     pub fn end_page(&mut self, entries: usize, count: usize) {
         if entries < count {
-            self.stop_looking_back(true);
+            self.stop_looking_back();
         }
     }
 
     /// No more earlier entries are wanted.
-    pub fn stop_looking_back(&mut self, first_is_reached: bool) {
-        if matches!(self.earlier, Earlier::Begins | Earlier::Before(_)) {
-            self.earlier = Earlier::Ends { first_is_reached };
-        }
-    }
-
-    /// Says once whether the first entry of the stream was among the earlier ones.
-    pub fn end_looking_back(&mut self) -> Option<bool> {
-        let Earlier::Ends { first_is_reached } = self.earlier else { return None };
+    pub fn stop_looking_back(&mut self) {
         self.earlier = Earlier::Done;
-        Some(first_is_reached)
     }
 }

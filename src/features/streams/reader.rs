@@ -8,7 +8,6 @@
 //! One command is under way at a time (XINFO: one for each stream), and a new connection goes on where the last one stopped:
 //! nothing is lost and nothing comes twice. What Redis itself no longer holds is noticed by `Position`.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use redis::ServerError;
@@ -16,18 +15,18 @@ use redis::ServerError;
 use crate::clock::Millis;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::entries::{Entries, EntryContent, EntryMessage, MessageFields, Piece};
 use crate::engine::redis::garbage::Garbage;
 use crate::engine::redis::opening::Opening;
 use crate::engine::redis::reply_parts::Tokens;
 use crate::engine::redis::resp::Whole;
 use crate::engine::redis::session::{Due, Session};
+use crate::engine::redis::stream_info::{StreamInfoReader, StreamInfoReply};
 use crate::engine::resume::cursor::EntryId;
-use crate::features::streams::read_count::Batch;
 use crate::features::streams::commands;
-use crate::engine::redis::entries::{Content, Entries, Piece, content};
-use crate::engine::redis::stream_info::{ExtentReader, Told};
 use crate::features::streams::position::Position;
 use crate::features::streams::progress::Progress;
+use crate::features::streams::read_count::ReadCount;
 
 /// How it calls itself in `CLIENT LIST`.
 const NAME: &str = "oneloop-reader";
@@ -43,8 +42,6 @@ pub enum Event<'a> {
     Begins { stream: usize, covered_from: EntryId },
     /// An entry that was there before, the latest one first; see [`Reader::end_earlier`].
     Earlier { stream: usize, id: EntryId, topic: &'a [u8], data: &'a [u8] },
-    /// No more of them come. The first entry of the stream was among them, or not.
-    EarlierEnd { stream: usize, first_is_reached: bool },
     /// The streams are read from now on.
     Reading,
     /// What somebody added.
@@ -64,7 +61,7 @@ pub struct Reader {
     /// Whose answer comes next; behind it, the other streams of a check.
     awaited: VecDeque<Awaited>,
     streams: Vec<Progress>,
-    batch: Batch,
+    reads: ReadCount,
     /// It was said on this connection that the streams are read.
     is_reading: bool,
     /// When it was last looked on this connection whether entries went missing; `None`: it is to be done.
@@ -78,7 +75,7 @@ pub struct Reader {
 /// What was asked, and how far its answer has come.
 enum Awaited {
     Opening(Opening),
-    Extent(usize, ExtentReader),
+    Extent(usize, StreamInfoReader),
     /// Entries of before the start, and how many there were.
     Earlier(Entries, usize),
     Read(Entries),
@@ -90,7 +87,7 @@ enum Step<'a> {
     Entry {
         stream: usize,
         is_earlier: bool,
-        fields: Cow<'a, [u8]>,
+        message: EntryMessage<'a>,
         id: EntryId,
     },
     GoOn,
@@ -106,7 +103,7 @@ impl Reader {
             session: Session::new(config, now),
             tokens: Tokens::new(),
             awaited: VecDeque::new(),
-            batch: Batch::default(),
+            reads: ReadCount::default(),
             is_reading: false,
             checked: None,
             is_new: true,
@@ -128,7 +125,7 @@ impl Reader {
 
     /// What was said earlier in this stream is not wanted any more.
     pub fn end_earlier(&mut self, stream: usize) {
-        self.streams[stream].stop_looking_back(false);
+        self.streams[stream].stop_looking_back();
     }
 
     /// Takes from `input` up to the next event; `None`: it is used up. Call until then, so that nothing is held that need not be.
@@ -142,7 +139,7 @@ impl Reader {
             self.session.heard(now);
         }
         while self.session.is_greeting() || self.session.is_ready() {
-            let (stream, is_earlier, fields, id) = match self.step(input, now) {
+            let (stream, is_earlier, message, id) = match self.step(input, now) {
                 Err(garbage) => {
                     return Some(self.fail(advice::garbage(self.session.config(), garbage)));
                 }
@@ -152,25 +149,14 @@ impl Reader {
                     self.session.expect(now.saturating_add(self.session.config().timeout));
                     return None;
                 }
-                Ok(Step::Entry { stream, is_earlier, fields, id }) => {
-                    (stream, is_earlier, fields, id)
+                Ok(Step::Entry { stream, is_earlier, message, id }) => {
+                    (stream, is_earlier, message, id)
                 }
             };
-            let fields: &'a [u8] = match fields {
-                Cow::Borrowed(fields) => fields,
-                Cow::Owned(fields) => {
-                    self.lent = fields;
-                    &self.lent
-                }
-            };
-            return Some(match content(fields, usize::MAX) {
-                Content::Message { topic, data, .. } if is_earlier => {
-                    Event::Earlier { stream, id, topic, data }
-                }
-                Content::Message { topic, data, receipt } => {
-                    Event::Entry { stream, id, topic, data, receipt }
-                }
-                _ => unreachable!("the step has looked at it"),
+            let MessageFields { topic, data, receipt } = message.lend(&mut self.lent);
+            return Some(match is_earlier {
+                true => Event::Earlier { stream, id, topic, data },
+                false => Event::Entry { stream, id, topic, data, receipt },
             });
         }
         *input = &[];
@@ -224,14 +210,14 @@ impl Reader {
             },
             Some(Awaited::Earlier(entries, count)) => match entries.next(tokens, input, names)? {
                 None => Ok(Step::Wait),
-                Some(Piece::Entry { stream, id, fields }) => {
+                Some(Piece::Entry { stream, id, bytes, content }) => {
                     *count += 1;
-                    Ok(self.earlier(stream, id, fields))
+                    Ok(self.earlier(stream, id, bytes, content))
                 }
                 Some(Piece::End) => {
                     let (stream, count) = (entries.stream(), *count);
-                    self.streams[stream].end_page(count, self.batch.count(1));
-                    self.batch.end(1);
+                    self.streams[stream].end_page(count, self.reads.count(1));
+                    self.reads.end(1);
                     self.awaited.pop_front();
                     Ok(Step::GoOn)
                 }
@@ -242,9 +228,11 @@ impl Reader {
             },
             Some(Awaited::Read(entries)) => match entries.next(tokens, input, names)? {
                 None => Ok(Step::Wait),
-                Some(Piece::Entry { stream, id, fields }) => Ok(self.pass(stream, id, fields)),
+                Some(Piece::Entry { stream, id, bytes, content }) => {
+                    Ok(self.pass(stream, id, bytes, content))
+                }
                 Some(Piece::End) => {
-                    self.batch.end(self.streams.len());
+                    self.reads.end(self.streams.len());
                     self.awaited.pop_front();
                     Ok(Step::GoOn)
                 }
@@ -272,10 +260,10 @@ impl Reader {
     }
 
     /// Redis said what a stream holds.
-    fn check(&mut self, stream: usize, told: Told) -> Step<'static> {
+    fn check(&mut self, stream: usize, told: StreamInfoReply) -> Step<'static> {
         let extent = match told {
-            Told::Extent(extent) => extent,
-            Told::Refused(error) => return self.refused("XINFO", stream, &error),
+            StreamInfoReply::Info(extent) => extent,
+            StreamInfoReply::Refused(error) => return self.refused("XINFO", stream, &error),
         };
         self.awaited.pop_front();
         let is_new = self.is_new;
@@ -290,40 +278,45 @@ impl Reader {
         }
     }
 
-    /// An entry of before the start.
-    fn earlier<'a>(&mut self, stream: usize, id: EntryId, fields: Whole<'a>) -> Step<'a> {
-        self.batch.saw(fields.bytes());
-        if !self.streams[stream].look_back(id) {
-            return Step::GoOn;
-        }
-        match self.judge(fields) {
-            Ok(fields) => Step::Entry { stream, is_earlier: true, fields, id },
-            Err(_) => Step::GoOn,
+    /// An entry from before the start.
+    fn earlier<'a>(
+        &mut self,
+        stream: usize,
+        id: EntryId,
+        bytes: u64,
+        content: EntryContent<'a>,
+    ) -> Step<'a> {
+        self.reads.add(bytes);
+        let is_wanted = self.streams[stream].look_back(id);
+        match content {
+            EntryContent::Message(message) if is_wanted => {
+                Step::Entry { stream, is_earlier: true, message, id }
+            }
+            _ => Step::GoOn,
         }
     }
 
-    /// An entry that somebody added.
-    fn pass<'a>(&mut self, stream: usize, id: EntryId, fields: Whole<'a>) -> Step<'a> {
-        self.batch.saw(fields.bytes());
+    /// An entry that was added.
+    fn pass<'a>(
+        &mut self,
+        stream: usize,
+        id: EntryId,
+        bytes: u64,
+        content: EntryContent<'a>,
+    ) -> Step<'a> {
+        self.reads.add(bytes);
         let position = self.streams[stream].position.as_mut();
         if !position.is_some_and(|position| position.pass(id)) {
             return Step::GoOn;
         }
-        let bytes = fields.bytes();
-        match self.judge(fields) {
-            Ok(fields) => Step::Entry { stream, is_earlier: false, fields, id },
-            Err(is_oversized) => Step::Tell(Event::Passed { stream, id, is_oversized, bytes }),
-        }
-    }
-
-    /// The fields of a message, or whether they are none because they are too large.
-    fn judge<'a>(&self, fields: Whole<'a>) -> Result<Cow<'a, [u8]>, bool> {
-        let Whole::Value(fields) = fields else { return Err(true) };
-        match content(&fields, self.session.config().payload_bytes_max) {
-            Content::Message { .. } => Ok(fields),
-            Content::Malformed => Err(false),
-            Content::Oversized => Err(true),
-        }
+        let is_oversized = match content {
+            EntryContent::Message(message) => {
+                return Step::Entry { stream, is_earlier: false, message, id };
+            }
+            EntryContent::Oversized => true,
+            EntryContent::Malformed => false,
+        };
+        Step::Tell(Event::Passed { stream, id, is_oversized, bytes })
     }
 
     fn refused(&mut self, command: &str, stream: usize, error: &ServerError) -> Step<'static> {
@@ -340,11 +333,8 @@ impl Reader {
             return Step::GoOn;
         }
         if let Some(stream) = self.streams.iter().position(Progress::is_looking_back) {
-            let Some(first_is_reached) = self.streams[stream].end_looking_back() else {
-                self.ask_earlier(stream, now);
-                return Step::GoOn;
-            };
-            return Step::Tell(Event::EarlierEnd { stream, first_is_reached });
+            self.ask_earlier(stream, now);
+            return Step::GoOn;
         }
         self.read_on(now);
         match std::mem::replace(&mut self.is_reading, true) {
@@ -358,13 +348,13 @@ impl Reader {
             config.streams.iter().for_each(|stream| output.extend(commands::info(stream)));
         });
         let streams = 0..self.streams.len();
-        self.awaited.extend(streams.map(|one| Awaited::Extent(one, ExtentReader::new())));
+        self.awaited.extend(streams.map(|one| Awaited::Extent(one, StreamInfoReader::new())));
         self.session.expect(now.saturating_add(self.session.config().timeout));
     }
 
     fn ask_earlier(&mut self, number: usize, now: Millis) {
         let progress = self.streams[number];
-        let count = self.batch.count(1);
+        let count = self.reads.count(1);
         let page = self.session.speak(|config, output| {
             output.extend(progress.next_page(&config.streams[number], count).into_iter().flatten());
             Entries::of_range(number, config.payload_bytes_max)
@@ -377,7 +367,7 @@ impl Reader {
     /// cannot be asked for one.
     fn read_on(&mut self, now: Millis) {
         let after: Vec<EntryId> = self.streams.iter().map(Progress::last).collect();
-        let count = self.batch.count(self.streams.len());
+        let count = self.reads.count(self.streams.len());
         let entries = self.session.speak(|config, output| {
             let block = config.silence.max(1);
             output.extend(commands::read_on(&config.streams, &after, count, block));

@@ -1,59 +1,62 @@
-//! Looks at what a stream holds (`XINFO STREAM`), each for all clients that wait for one.
+//! Checks of the entries that a stream holds (`XINFO STREAM`), each for all clients that wait for one.
 //!
-//! A page does not say whether entries before it are gone, so behind the first page of each client Redis is asked. The answer brings the
-//! stream's first and last entry whole: it is asked for seldom, and whoever comes meanwhile waits for the next one.
+//! A page does not say whether entries before it are gone, so Redis is asked before the first page of each client. The answer brings
+//! the stream's first and last entry whole: it is asked for seldom, and clients that come meanwhile wait for the next one.
 
 use crate::clock::Millis;
 use crate::engine::slots::ConnId;
 
-/// Between two looks at the same stream, at least.
+/// The least time between two checks of the same stream.
 const PAUSE: Millis = 200;
 
-/// Those of one stream.
+/// The checks of one stream.
 #[derive(Default)]
-struct Look {
-    /// Clients that the next one is for.
+struct CheckQueue {
+    /// Clients that wait for the next check.
     waiting: Vec<ConnId>,
-    /// Clients that the one on its way is for.
+    /// Clients that wait for the check that is on its way.
     asked: Option<Vec<ConnId>>,
-    /// When the next one may be taken.
+    /// The time from which on the next check may begin.
     next: Millis,
 }
 
-/// Those of all streams.
-#[derive(Default)]
-pub(super) struct Looks(Vec<Look>);
+/// The checks of all streams.
+pub struct StreamChecks(Vec<CheckQueue>);
 
-impl Looks {
-    pub fn new(streams: usize) -> Looks {
-        Looks((0..streams).map(|_| Look::default()).collect())
+impl StreamChecks {
+    pub fn new(streams: usize) -> StreamChecks {
+        StreamChecks((0..streams).map(|_| CheckQueue::default()).collect())
     }
 
-    /// A client waits for a look that begins from now on.
+    /// Adds a client to the next check of a stream.
     pub fn wait(&mut self, stream: usize, id: ConnId) {
         self.0[stream].waiting.push(id);
     }
 
-    /// A stream that is to be looked at now: the caller asks.
+    /// Begins a check that is due: the caller asks about the stream.
     pub fn begin(&mut self, now: Millis) -> Option<usize> {
-        let stream = self.0.iter().position(|look| {
-            look.asked.is_none() && !look.waiting.is_empty() && look.next <= now
-        })?;
-        let look = &mut self.0[stream];
-        look.asked = Some(std::mem::take(&mut look.waiting));
-        look.next = now + PAUSE;
+        let stream = self.0.iter().position(|queue| queue.is_ready() && queue.next <= now)?;
+        let queue = &mut self.0[stream];
+        queue.asked = Some(std::mem::take(&mut queue.waiting));
+        queue.next = now + PAUSE;
         Some(stream)
     }
 
-    /// A look has ended. Returns for whom it was.
+    /// Ends a check. Returns the clients that waited for it.
     pub fn end(&mut self, stream: usize) -> Vec<ConnId> {
         self.0[stream].asked.take().unwrap_or_default()
     }
 
-    /// When the next one is due, whatever else happens.
+    /// The time at which the next check is due, even if nothing else happens.
     pub fn deadline(&self) -> Option<Millis> {
-        let due = |look: &&Look| look.asked.is_none() && !look.waiting.is_empty();
-        self.0.iter().filter(due).map(|look| look.next).min()
+        self.0.iter().filter(|queue| queue.is_ready()).map(|queue| queue.next).min()
+    }
+}
+
+impl CheckQueue {
+    /// Returns whether clients wait, and no check is on its way.
+    fn is_ready(&self) -> bool {
+        self.asked.is_none() && !self.waiting.is_empty()
     }
 }
 
@@ -62,20 +65,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_look_is_for_all_that_waited_and_the_next_one_comes_later() {
+    fn one_check_is_for_all_that_waited_and_the_next_one_comes_later() {
         let id = |index| ConnId { index, generation: 0 };
-        let mut looks = Looks::new(2);
-        assert_eq!((looks.begin(5), looks.deadline()), (None, None));
-        (0..3).for_each(|number| looks.wait(1, id(number)));
-        assert_eq!(looks.deadline(), Some(0));
-        assert_eq!((looks.begin(5), looks.begin(5)), (Some(1), None));
-        looks.wait(1, id(3));
-        looks.wait(0, id(4));
-        assert_eq!(looks.begin(6), Some(0), "each stream has its own");
-        assert_eq!((looks.begin(1000), looks.deadline()), (None, None), "one is on its way");
-        assert_eq!(looks.end(1), [0, 1, 2].map(id));
-        assert_eq!((looks.begin(5 + PAUSE - 1), looks.deadline()), (None, Some(5 + PAUSE)));
-        assert_eq!(looks.begin(5 + PAUSE), Some(1));
-        assert_eq!((looks.end(1), looks.end(0)), (vec![id(3)], vec![id(4)]));
+        let mut checks = StreamChecks::new(2);
+        assert_eq!((checks.begin(5), checks.deadline()), (None, None));
+        (0..3).for_each(|number| checks.wait(1, id(number)));
+        assert_eq!(checks.deadline(), Some(0));
+        assert_eq!((checks.begin(5), checks.begin(5)), (Some(1), None));
+        checks.wait(1, id(3));
+        checks.wait(0, id(4));
+        assert_eq!(checks.begin(6), Some(0), "each stream has its own");
+        assert_eq!((checks.begin(1000), checks.deadline()), (None, None), "one is on its way");
+        assert_eq!(checks.end(1), [0, 1, 2].map(id));
+        assert_eq!((checks.begin(5 + PAUSE - 1), checks.deadline()), (None, Some(5 + PAUSE)));
+        assert_eq!(checks.begin(5 + PAUSE), Some(1));
+        assert_eq!((checks.end(1), checks.end(0)), (vec![id(3)], vec![id(4)]));
     }
 }

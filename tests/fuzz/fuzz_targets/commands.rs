@@ -220,6 +220,7 @@ impl World {
             publishers: None,
             admin: None,
             link: None,
+            features: Vec::new(),
             commander: None,
             reader: None,
             expects_channels: true,

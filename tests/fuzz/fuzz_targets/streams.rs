@@ -97,7 +97,7 @@ fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
             2 => Request {
                 command: stream_commands::info("a"),
                 ticket,
-                form: ReplyForm::Extent { stream: 0 },
+                form: ReplyForm::StreamInfo { stream: 0 },
             },
             _ => Request { command: command(&[b"A"]), ticket, form: ReplyForm::Value },
         };

@@ -6,13 +6,14 @@ use std::rc::Rc;
 
 use crate::engine::bounds::Bounds;
 use crate::engine::client::in_memory::install;
+use crate::engine::feature::StreamReply;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::page_bounds::bounds_of;
 use crate::engine::reactor::tests::replay::{Plain, texts};
 use crate::engine::reactor::tests::{Phones, Shared, plan, signer};
 use crate::engine::reactor::*;
-use crate::engine::redis::request::{Extent, PageEnd, ReplyForm};
+use crate::engine::redis::request::{PageEnd, ReplyForm, StreamInfo};
 use crate::engine::resume::cursor::{Cursor, EntryId, Node};
 use crate::engine::server::Resumed;
 
@@ -50,8 +51,7 @@ impl World {
         })));
         install(Some(Box::new(phones.clone())));
         let mut reactor = Reactor::new(plan(Plain, change)).expect("a port is free");
-        reactor.router.server.read_streams(vec!["s".to_owned()]);
-        reactor.router.server.has_channels = false;
+        reactor.read_streams(&["s"]);
         World {
             reactor,
             phones,
@@ -102,8 +102,8 @@ impl World {
         (id, resumed)
     }
 
-    fn extent(&self) -> Extent {
-        Extent {
+    fn extent(&self) -> StreamInfo {
+        StreamInfo {
             first: self.redis.first().map(|one| one.0),
             last: self.redis.last().map_or(EntryId::ZERO, |one| one.0),
             deleted: Some(self.deleted),
@@ -119,9 +119,10 @@ impl World {
                     let id = ConnId::of_number(request.ticket.number);
                     self.send_page(id, stream, &request.command);
                 }
-                ReplyForm::Extent { stream } => {
+                ReplyForm::StreamInfo { stream } => {
                     self.looks += 1;
-                    self.reactor.router.on_extent(stream, Some(self.extent()));
+                    let info = Some(self.extent());
+                    self.reactor.router.on_stream_reply(StreamReply::Info { stream, info });
                 }
                 ReplyForm::Value => panic!("only pages and stream states are asked for"),
             }
@@ -133,7 +134,9 @@ impl World {
         let page = self.redis.iter().filter(|one| bounds.holds(one.0));
         let page: Vec<_> = page.take(bounds.count).cloned().collect();
         for (at, topic, data) in &page {
-            self.reactor.router.on_page_entry(id, stream, *at, topic.as_bytes(), data.as_bytes());
+            let (topic, payload) = (topic.as_bytes(), data.as_bytes());
+            let reply = StreamReply::Entry { number: id.number(), id: *at, topic, payload };
+            self.reactor.router.on_stream_reply(reply);
         }
         let sizes = page.iter().map(|(_, topic, data)| (topic.len() + data.len()) as u64);
         let end = PageEnd {
@@ -146,7 +149,11 @@ impl World {
         };
         self.sent += page.len();
         self.most_sent = self.most_sent.max(end.bytes);
-        self.reactor.router.on_page_end(id, stream, end);
+        self.reactor.router.on_stream_reply(StreamReply::PageEnd {
+            number: id.number(),
+            stream,
+            end,
+        });
     }
 
     fn turn(&mut self) {
@@ -160,10 +167,9 @@ impl World {
             self.answer();
             let server = &mut self.reactor.router.server;
             server.now.millis += 1;
-            if server.pages_deadline().is_some_and(|due| due <= server.now.millis) {
-                server.call_waiting();
-            }
-            if server.pages_deadline().is_none()
+            self.reactor.router.tick_features();
+            let server = &self.reactor.router.server;
+            if self.reactor.router.features_deadline.is_none()
                 && server.pending.is_empty()
                 && server.fanout.is_empty()
                 && server.requests_len() == 0
@@ -196,7 +202,7 @@ fn who_is_gone_does_not_wait() {
         world.reactor.router.server.terminate(id);
         world.turn();
     }
-    let waiting = world.reactor.router.server.pages_len();
+    let waiting = world.reactor.pages_len();
     world.begin(0);
     world.settle();
     for _ in 0..1000 {
@@ -205,7 +211,7 @@ fn who_is_gone_does_not_wait() {
         world.reactor.router.server.terminate(id);
         world.turn();
     }
-    let ahead = world.reactor.router.server.pages_len();
+    let ahead = world.reactor.pages_len();
     assert!(world.reactor.router.server.clients.is_empty());
     assert!(waiting.1 < 100 && ahead.2 < 100, "{waiting:?} {ahead:?}");
 }
@@ -289,9 +295,10 @@ fn a_message_of_a_channel_during_pages_is_not_lost_in_silence() {
     // The stream's state has been read.
     let extent = world.extent();
     while world.reactor.router.server.next_request().is_some() {}
-    world.reactor.router.on_extent(0, Some(extent));
+    let reply = StreamReply::Info { stream: 0, info: Some(extent) };
+    world.reactor.router.on_stream_reply(reply);
     world.turn();
-    assert_eq!(world.reactor.router.server.pages_len().0, 1, "a page is on its way");
+    assert_eq!(world.reactor.pages_len().0, 1, "a page is on its way");
     world.reactor.router.publish(b"a", b"channel");
     (21..=30).for_each(|n| world.publish(n, "other", &n.to_string()));
     world.settle();
@@ -346,7 +353,7 @@ fn what_is_trimmed_between_two_pages_is_a_gap() {
         world.turn();
         world.answer();
         world.reactor.router.server.now.millis += 200;
-        world.reactor.router.server.call_waiting();
+        world.reactor.router.tick_features();
     }
     world.redis.drain(..500);
     world.settle();
@@ -370,7 +377,7 @@ fn a_gap_is_told_before_what_comes_after_it() {
     // Disconnected before, it would have resumed with a cursor from before.
     let server = &world.reactor.router.server;
     let from = world.got(id)[0].rsplit(' ').next().expect("a cursor").to_owned();
-    assert_eq!(server.signer.read(&from).expect("it is one").entries, [entry(1)]);
+    assert_eq!(server.resume.signer.read(&from).expect("it is one").entries, [entry(1)]);
 }
 
 #[test]
@@ -410,13 +417,13 @@ fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
         world.redis.push((entry(2), String::new(), String::new()));
         world.added += 1;
         world.settle();
-        assert_eq!(world.reactor.router.server.pages_len().2, 1, "it is ahead");
+        assert_eq!(world.reactor.pages_len().2, 1, "it is ahead");
         world.reactor.router.pass_entry(0, entry(2), is_oversized, 100);
         world.settle();
         let server = &mut world.reactor.router.server;
         assert!(!server.client(id).expect("it is there").is_replaying(), "it is live");
-        assert_eq!(server.pages_len().2, 0);
-        let cursor = server.signer.read(&server.cursor()).expect("it is one");
+        assert_eq!(server.resume.ahead.len(), 0);
+        let cursor = server.resume.signer.read(&server.cursor()).expect("it is one");
         assert_eq!(cursor.entries, [entry(2)], "a client from here is ahead nowhere");
         world.publish(3, "a", "3");
         world.settle();
@@ -432,7 +439,7 @@ fn a_message_that_nobody_hears_wakes_nobody_who_is_ahead() {
     let (bystander, _) = world.connect(&["b"], Some(&elsewhere(entry(100))));
     world.redis.push((entry(100), "b".to_owned(), "100".to_owned()));
     world.settle();
-    assert_eq!(world.reactor.router.server.pages_len().2, 2, "they are ahead");
+    assert_eq!(world.reactor.pages_len().2, 2, "they are ahead");
     for n in 1..=50 {
         world.reactor.router.publish_entry(0, entry(n), b"other", b"0", None);
         assert!(world.reactor.router.server.pending.is_empty(), "{n}: somebody looks at it");
@@ -446,5 +453,5 @@ fn a_message_that_nobody_hears_wakes_nobody_who_is_ahead() {
     world.reactor.router.publish_entry(0, entry(101), b"b", b"101", None);
     world.settle();
     assert_eq!(world.data(bystander), ["101"]);
-    assert_eq!((world.data(id).len(), world.reactor.router.server.pages_len().2), (1, 0));
+    assert_eq!((world.data(id).len(), world.reactor.pages_len().2), (1, 0));
 }

@@ -1,8 +1,30 @@
-//! The range of a requested page, for tests that play Redis.
+//! Pages of streams in tests that play Redis: the feature that asks for them, and its requests.
 
+use std::any::Any;
+
+use crate::engine::reactor::Reactor;
 use crate::engine::resume::cursor::EntryId;
+use crate::features::streams::pages::StreamPages;
 
-/// The entries of a page, and their number.
+impl Reactor {
+    /// Reads these streams, and no channels.
+    pub(super) fn read_streams(&mut self, names: &[&str]) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.router.features = vec![Box::new(StreamPages::new(names.len()))];
+        self.router.server.resume.read_streams(names);
+        self.router.server.resume.has_channels = false;
+    }
+
+    /// The number of pages on their way, of clients that wait for one, and of clients that are ahead.
+    pub(super) fn pages_len(&self) -> (usize, usize, usize) {
+        let mut features = self.router.features.iter();
+        let pages = features.find_map(|feature| (&**feature as &dyn Any).downcast_ref());
+        let (asked, waiting) = pages.map_or((0, 0), StreamPages::len);
+        (asked, waiting, self.router.server.resume.ahead.len())
+    }
+}
+
+/// The bounds of a page.
 pub(super) struct PageBounds {
     from: EntryId,
     up_to: EntryId,
@@ -15,7 +37,7 @@ impl PageBounds {
     }
 }
 
-/// Parses `XRANGE name from up_to COUNT n`.
+/// Reads `XRANGE name from up_to COUNT n`.
 pub(super) fn bounds_of(command: &[u8]) -> PageBounds {
     let text = String::from_utf8_lossy(command);
     let words: Vec<&str> = text.split("\r\n").filter(|word| !word.starts_with('$')).collect();

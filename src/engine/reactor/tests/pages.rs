@@ -7,13 +7,14 @@ use std::rc::Rc;
 
 use crate::engine::client::State;
 use crate::engine::client::in_memory::install;
+use crate::engine::feature::StreamReply;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::page_bounds::bounds_of;
 use crate::engine::reactor::tests::replay::{Plain, texts};
 use crate::engine::reactor::tests::{Phones, Shared, plan};
 use crate::engine::reactor::*;
-use crate::engine::redis::request::{Extent, PageEnd, ReplyForm, Request};
+use crate::engine::redis::request::{PageEnd, ReplyForm, Request, StreamInfo};
 use crate::engine::resume::cursor::{Cursor, EntryId, Node};
 use crate::engine::server::{Resumed, Server};
 
@@ -36,8 +37,8 @@ struct Stream {
 }
 
 impl Stream {
-    fn extent(&self) -> Extent {
-        Extent {
+    fn extent(&self) -> StreamInfo {
+        StreamInfo {
             first: self.entries.first().map(|entry| entry.0),
             last: self.entries.last().map_or(EntryId::ZERO, |entry| entry.0),
             deleted: Some(EntryId::ZERO),
@@ -116,8 +117,7 @@ impl World {
         })));
         install(Some(Box::new(phones.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
-        reactor.router.server.read_streams(vec!["s".to_owned(), "t".to_owned()]);
-        reactor.router.server.has_channels = false;
+        reactor.read_streams(&["s", "t"]);
         World {
             seed,
             random,
@@ -201,11 +201,12 @@ impl World {
         let node = Node::new(7, self.random.next());
         let since = Cursor { node, number: 5, has_channels: false, entries: had.to_vec() };
         let server = &mut self.reactor.router.server;
-        let since = server.signer.text(&since);
+        let since = server.resume.signer.text(&since);
         let resumed = server.resume(id, &since);
         let Resumed::From(cursor) = resumed else { panic!("seed {}: refused", self.seed) };
         // It may be disconnected before its first message, and resume with this cursor here or elsewhere.
-        let cursor = self.reactor.router.server.signer.read(&cursor).expect("it is a cursor");
+        let cursor =
+            self.reactor.router.server.resume.signer.read(&cursor).expect("it is a cursor");
         assert_eq!((cursor.has_channels, cursor.entries), (false, had.to_vec()));
         self.open.insert(id, Listener { held, had });
         self.let_go();
@@ -246,7 +247,7 @@ impl World {
                 ReplyForm::Page { stream } => {
                     (Some(ConnId::of_number(request.ticket.number)), stream)
                 }
-                ReplyForm::Extent { stream } => (None, stream),
+                ReplyForm::StreamInfo { stream } => (None, stream),
                 ReplyForm::Value => panic!("only pages and stream states are asked for"),
             };
             let (mut left, mut end) = (VecDeque::new(), PageEnd::UNAVAILABLE);
@@ -273,24 +274,29 @@ impl World {
             self.asked.swap_remove(place);
             self.refused += usize::from(is_refused);
             let extent = (!is_refused).then(|| self.streams[stream].extent());
-            self.reactor.router.on_extent(stream, extent);
+            let reply = StreamReply::Info { stream, info: extent };
+            self.reactor.router.on_stream_reply(reply);
             return self.let_go();
         };
         if is_refused {
             self.asked.swap_remove(place);
             self.refused += 1;
-            self.reactor.router.on_page_end(id, stream, PageEnd::UNAVAILABLE);
+            let reply =
+                StreamReply::PageEnd { number: id.number(), stream, end: PageEnd::UNAVAILABLE };
+            self.reactor.router.on_stream_reply(reply);
             return self.let_go();
         }
         for _ in 0..1 + self.random.below(100) {
             let Some(at) = self.asked[place].left.pop_front() else { break };
             let (entry, topic, data) = &self.streams[stream].entries[at];
-            let (topic, data) = (topic.as_bytes(), data.as_bytes());
-            self.reactor.router.on_page_entry(id, stream, *entry, topic, data);
+            let (topic, payload) = (topic.as_bytes(), data.as_bytes());
+            let reply = StreamReply::Entry { number: id.number(), id: *entry, topic, payload };
+            self.reactor.router.on_stream_reply(reply);
         }
         if self.asked[place].left.is_empty() {
             let asked = self.asked.swap_remove(place);
-            self.reactor.router.on_page_end(id, stream, asked.end);
+            let reply = StreamReply::PageEnd { number: id.number(), stream, end: asked.end };
+            self.reactor.router.on_stream_reply(reply);
         }
         self.let_go();
     }
@@ -306,7 +312,7 @@ impl World {
 
     fn pass_time(&mut self) {
         self.reactor.router.server.now.millis += 50;
-        self.reactor.router.server.call_waiting();
+        self.reactor.router.tick_features();
     }
 
     fn step(&mut self) {
@@ -352,7 +358,8 @@ impl World {
             self.answer();
             self.pass_time();
             let server = &self.reactor.router.server;
-            let waits = server.pages_deadline().is_some() || server.pages_len().1 > 0;
+            let waits =
+                self.reactor.router.features_deadline.is_some() || self.reactor.pages_len().1 > 0;
             let rests = server.pending.is_empty() && server.fanout.is_empty() && !waits;
             if rests && self.asked.is_empty() && server.requests_len() == 0 {
                 break;
@@ -379,7 +386,7 @@ impl World {
             let (cursor, _, data) = (words.next(), words.next(), words.next().expect("three"));
             let cursor = cursor.expect("three words");
             assert!(*cursor > *last, "seed {seed}: {cursor} does not rise over {last}");
-            let signer = &self.reactor.router.server.signer;
+            let signer = &self.reactor.router.server.resume.signer;
             assert!(!signer.read(cursor).expect("it is one").has_channels, "seed {seed}");
             cursor.clone_into(&mut last);
             let number: usize = data.parse().expect("a number");
@@ -454,7 +461,7 @@ fn a_cursor_that_knows_nothing_of_the_streams_is_good_while_they_are_empty() {
         let server = &mut world.reactor.router.server;
         server.open(id, 0);
         let has_channels = |server: &Server, cursor: &str| {
-            server.signer.read(cursor).expect("it is one").has_channels
+            server.resume.signer.read(cursor).expect("it is one").has_channels
         };
         assert!(has_channels(server, &first), "elsewhere it would have all of each stream");
         match server.resume(id, &first) {

@@ -176,7 +176,7 @@ fn a_receipt_has_no_receipt() {
 fn an_entry_names_the_channel_of_its_receipt() {
     let mut talks = talks(RouteConfig::default(), 1024);
     talks.reactor.router.receipts = None;
-    talks.reactor.router.server.read_streams(vec!["entries".to_owned()]);
+    talks.reactor.router.server.resume.read_streams(vec!["entries".to_owned()]);
     let client = talks.connect("42", &["hall"]);
     talks.told(client);
     let entry = EntryId { millis: 5, number: 1 };

@@ -90,10 +90,10 @@ fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() 
     for _ in 0..2 {
         reactor.router.server.ask(command(&[b"A"]), nobody());
     }
-    reactor.router.server.read_streams(vec!["s".to_owned()]);
+    reactor.router.server.resume.read_streams(vec!["s".to_owned()]);
     let server = &mut reactor.router.server;
     server.ask_for(command(&[b"A"]), nobody(), ReplyForm::Page { stream: 0 });
-    server.ask_for(command(&[b"A"]), nobody(), ReplyForm::Extent { stream: 0 });
+    server.ask_for(command(&[b"A"]), nobody(), ReplyForm::StreamInfo { stream: 0 });
     assert!(reactor.next_wake(5) == Some(5), "a pending request keeps the loop awake");
     reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
     assert_eq!(reactor.metrics().requests, 4);

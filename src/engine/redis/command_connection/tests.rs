@@ -6,7 +6,7 @@ use crate::engine::redis::request::{PAGE_ENTRIES, TicketOwner, command};
 use crate::features::streams::commands;
 use crate::features::streams::simulated_streams::Streams;
 
-const NOBODY: Ticket = Ticket { owner: TicketOwner::Resume, number: 0 };
+const NOBODY: Ticket = Ticket { owner: TicketOwner::Feature("tests"), number: 0 };
 const PING: &str = "*1\r\n$4\r\nPING\r\n";
 const SET_NAME: &str = "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$17\r\noneloop-commander\r\n";
 
@@ -321,7 +321,7 @@ fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
 /// What the stream holds.
 fn look(commander: &mut CommandConnection) {
     let command = commands::info("more");
-    let request = Request { command, ticket: NOBODY, form: ReplyForm::Extent { stream: 1 } };
+    let request = Request { command, ticket: NOBODY, form: ReplyForm::StreamInfo { stream: 1 } };
     assert!(commander.ask(request, 0));
 }
 
@@ -368,12 +368,12 @@ fn a_look_that_is_refused_or_lost_is_told() {
     assert_eq!(feed(&mut commander, "*2\r\n$6\r\nlength\r\n", 0), [""; 0]);
     commander.down(0, 0);
     let lost: Vec<_> = std::iter::from_fn(|| commander.next_lost()).map(|one| one.1).collect();
-    assert!(matches!(lost[..], [ReplyForm::Extent { stream: 1 }]), "{lost:?}");
+    assert!(matches!(lost[..], [ReplyForm::StreamInfo { stream: 1 }]), "{lost:?}");
     connect(&mut commander, 1000);
     assert_eq!(feed(&mut commander, "+OK\r\n+PONG\r\n", 1000), ["Ready"]);
     look(&mut commander);
     let events = feed(&mut commander, "-ERR no such key\r\n", 1000);
-    assert!(events[0].starts_with("1 holds Some(Extent"), "{events:?}");
+    assert!(events[0].starts_with("1 holds Some(StreamInfo"), "{events:?}");
 }
 
 #[test]

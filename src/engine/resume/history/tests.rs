@@ -33,13 +33,13 @@ fn made(random: &mut Random, counter: &mut u64) -> Made {
     }
 }
 
-fn said(made: &Made) -> Said<'_> {
+fn record_of(made: &Made) -> Record<'_> {
     match made {
-        Made::Message(topic, payload) => Said::Message { topic, payload },
+        Made::Message(topic, payload) => Record::Message { topic, payload },
         Made::Entry(stream, id, topic, payload) => {
-            Said::Entry { stream: *stream, id: *id, topic, payload }
+            Record::Entry { stream: *stream, id: *id, topic, payload }
         }
-        Made::Gap(from) => Said::Gap { from: *from },
+        Made::Gap(from) => Record::Gap { from: *from },
     }
 }
 
@@ -81,7 +81,7 @@ fn agrees_with_a_list_from_a_seed() {
             assert_eq!(history.covered(), covered, "seed {seed}");
             let mut scratch = Vec::new();
             for (number, one) in &model {
-                assert_eq!(history.get(*number, &mut scratch), said(one), "seed {seed}");
+                assert_eq!(history.get(*number, &mut scratch), record_of(one), "seed {seed}");
             }
             let after = EntryId { millis: counter - random.below(60) as u64, number: 3 };
             let starts = [0, 1].map(|stream| history.after(stream, after));
@@ -104,10 +104,10 @@ fn older_entries_go_before_all_others_while_there_is_room() {
     assert!(!history.push_before(0, id(5), "a", b"five"), "four are held");
     assert_eq!((history.first(), history.next()), (ORIGIN - 2, ORIGIN + 2));
     let mut scratch = Vec::new();
-    let six = Said::Entry { stream: 0, id: id(6), topic: "a", payload: b"six" };
+    let six = Record::Entry { stream: 0, id: id(6), topic: "a", payload: b"six" };
     assert_eq!(history.get(ORIGIN - 2, &mut scratch), six);
     assert_eq!(history.hash(ORIGIN - 2), hash_of("a"));
-    let last = Said::Message { topic: "live", payload: b"2" };
+    let last = Record::Message { topic: "live", payload: b"2" };
     assert_eq!(history.get(ORIGIN + 1, &mut scratch), last);
     history.push("live", b"3");
     assert_eq!((history.first(), history.covered()), (ORIGIN - 1, &[id(6)][..]));
@@ -121,9 +121,9 @@ fn the_longest_topic_is_told_whole() {
     history.push(&topic, b"1");
     assert!(history.push_before(0, id, &topic, b"2"));
     let mut scratch = Vec::new();
-    let entry = Said::Entry { stream: 0, id, topic: &topic, payload: b"2" };
+    let entry = Record::Entry { stream: 0, id, topic: &topic, payload: b"2" };
     assert_eq!(history.get(ORIGIN - 1, &mut scratch), entry);
-    let message = Said::Message { topic: &topic, payload: b"1" };
+    let message = Record::Message { topic: &topic, payload: b"1" };
     assert_eq!(history.get(ORIGIN, &mut scratch), message);
 }
 
