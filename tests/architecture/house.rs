@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 31_950;
+const LINES_MAX: usize = 32_010;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 15_150;
+const ENGINE_LINES_MAX: usize = 15_110;
 /// Files of more than 450 lines.
-const LONG_FILES_MAX: usize = 3;
+const LONG_FILES_MAX: usize = 2;
 /// Doc comments that begin with a relative clause.
-const RELATIVE_CLAUSES_MAX: usize = 163;
+const RELATIVE_CLAUSES_MAX: usize = 120;
 /// Types whose `impl` blocks stand in more than two files.
 const SCATTERED: &[&str] = &["Client", "Push", "Reactor", "Router", "Server"];
 /// Public type names that are used more than once.
