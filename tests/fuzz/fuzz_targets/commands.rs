@@ -220,7 +220,6 @@ impl World {
             publishers: None,
             admin: None,
             link: None,
-            features: Vec::new(),
             commander: None,
             reader: None,
             expects_channels: true,
