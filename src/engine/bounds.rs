@@ -34,7 +34,7 @@ pub struct Bounds {
     pub backlog_bytes_max: usize,
     /// Bytes that the kernel buffers for one connection; Linux reserves twice as much, for its own overhead.
     pub send_buffer_bytes: usize,
-    /// How long a client's socket may stay full; then 4000; 0: forever.
+    /// The time that a client's socket may stay full; then 4000; 0: forever.
     pub stalled_seconds: u32,
     /// Bytes of unfinished input over all clients: heads, frames, fragmented messages. Above it, clients with more than half of
     /// an equal share are closed with 4003, the longest unfinished first.
@@ -78,7 +78,7 @@ pub struct Bounds {
     pub silence_seconds: u32,
     /// Silence of Redis before a PING.
     pub redis_silence_seconds: u32,
-    /// How long Redis may take to connect or to answer; then the connection is closed.
+    /// The time that Redis may take to connect or to answer; then the connection is closed.
     pub redis_timeout_seconds: u32,
     /// Approximate number of entries in a stream of client messages; the oldest are trimmed.
     pub upstream_entries_max: usize,
@@ -87,15 +87,15 @@ pub struct Bounds {
     /// Bytes a second that one user may send upstream, over all connections of a route; 0: unlimited. Above: `busy`, as for all
     /// users together above 32 times as much.
     pub upstream_bytes_per_second_max: usize,
-    /// How long a receipt waits for pending writes.
+    /// The time that a receipt waits for pending writes.
     pub receipt_seconds: u32,
     /// The longest pause, in milliseconds, between two attempts to reach Redis.
     pub redis_backoff_ms_max: u32,
     /// Approximate number of entries in the stream of `events`.
     pub events_entries_max: usize,
-    /// How long a user without a connection stays online; 0: not at all.
+    /// The time that a user without a connection stays online; 0: not at all.
     pub offline_seconds: u32,
-    /// How long a drain may take; then connections are cut; 0: at once.
+    /// The time that a drain may take; then connections are cut; 0: at once.
     pub drain_seconds: u32,
     /// Clients a second that a drain asks to reconnect elsewhere.
     pub drain_per_second: u32,

@@ -141,10 +141,11 @@ const UNNAMED: &str = "if it is yours: name it in origins";
 
 /// The close frame for a page that [`admits`] refuses: no browser shows a page the response to a handshake.
 pub fn foreign(request: &Request) -> Close {
-    let told = |remedy: &str| format!(r#"{{"reason":"origin","detail":"not allowed; {remedy}"}}"#);
-    let reason = told(&remedy(request));
+    let reason_with =
+        |remedy: &str| format!(r#"{{"reason":"origin","detail":"not allowed; {remedy}"}}"#);
+    let reason = reason_with(&remedy(request));
     let fits = reason.len() <= CLOSE_REASON_BYTES_MAX;
-    Close::ORIGIN.because(if fits { reason } else { told(UNNAMED) })
+    Close::ORIGIN.because(if fits { reason } else { reason_with(UNNAMED) })
 }
 
 fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_page_is_told_its_origin_and_the_setting() {
+    fn a_foreign_page_gets_its_origin_and_the_setting() {
         let long = format!("https://{}.example", "x".repeat(60));
         for (origin, named) in [
             ("http://localhost:5173", "--origins http://localhost:5173"),
@@ -238,9 +239,9 @@ mod tests {
             let close = foreign(&request("a.example", &[origin]));
             assert_eq!(close.code, 4505);
             assert!(close.reason.len() <= CLOSE_REASON_BYTES_MAX, "{}", close.reason);
-            let told: serde_json::Value = serde_json::from_str(&close.reason).unwrap();
-            assert_eq!(told["reason"], "origin");
-            assert!(told["detail"].as_str().unwrap().contains(named), "{told}");
+            let reason: serde_json::Value = serde_json::from_str(&close.reason).unwrap();
+            assert_eq!(reason["reason"], "origin");
+            assert!(reason["detail"].as_str().unwrap().contains(named), "{reason}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One coarse deadline per connection, in an array beside the slots.
+//! A coarse deadline per connection, in an array beside the slots.
 //!
 //! A tick is 100 ms. The deadlines of a page of connections lie together, 4 bytes each, below the earliest of them, so that a
 //! tick looks only into pages with something due. A million deadlines are 4 MB read in sequence; a binary heap would need 8 bytes

@@ -73,7 +73,7 @@ impl<I: Copy + Eq + Hash> Strangers<I> {
         }
     }
 
-    /// Notes that a stranger has sent something: silent ones make room before it.
+    /// Records that a stranger has sent something: silent ones make room before it.
     pub fn speak(&mut self, id: I) {
         if let Some(stranger) = self.strangers.get(&id).copied().filter(|one| !one.has_spoken) {
             self.put(id, Stranger { has_spoken: true, ..stranger });
@@ -244,11 +244,11 @@ mod tests {
                 let choose = |spoken: bool| {
                     let of =
                         |from| model.iter().filter(move |one| one.1 == from && one.3 == spoken);
-                    let crowds = (0..5).filter_map(|from| {
+                    let largest = (0..5).filter_map(|from| {
                         let oldest = of(from).map(|one| (one.2, one.0)).min()?;
                         Some((of(from).count(), Reverse(oldest)))
                     });
-                    crowds.max().map(|(_, Reverse((_, id)))| id)
+                    largest.max().map(|(_, Reverse((_, id)))| id)
                 };
                 let expected = choose(false).or_else(|| choose(true));
                 assert_eq!(strangers.first(100_000), expected, "seed {seed}");

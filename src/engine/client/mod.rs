@@ -103,7 +103,7 @@ pub enum Reading {
     ToEnd,
 }
 
-/// What is due at a deadline.
+/// The action due at a deadline.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientDue {
     Nothing,
@@ -367,7 +367,7 @@ impl Client {
 
     /// Queues the last frame or response. Pending writes are sent before it, unless `forget`.
     pub fn finish(&mut self, last: Option<&Frame>, forget: bool, ends: Tick) {
-        assert!(matches!(self.state, State::Head | State::Open), "it is finished once");
+        assert!(matches!(self.state, State::Head | State::Open), "a connection is finished once");
         self.state = State::Closing;
         self.end_at(ends, AtEnd::Drop);
         let flight = self.flight();
@@ -385,7 +385,7 @@ impl Client {
 
     /// Awaits the client's close frame before our side shuts: the last frame queued is our own close frame.
     pub fn leave(&mut self) {
-        assert_eq!(self.state, State::Closing, "only what is finished leaves");
+        assert_eq!(self.state, State::Closing, "only a finished connection awaits an answer");
         self.state = State::Leaving;
     }
 
@@ -398,7 +398,7 @@ impl Client {
 
     /// Shuts our side down and awaits the peer's end: all is written.
     pub fn linger(&mut self, id: ConnId, ends: Tick) {
-        assert_eq!(self.state, State::Closing, "only what is finished lingers");
+        assert_eq!(self.state, State::Closing, "only a finished connection lingers");
         self.state = State::Lingering;
         self.end_at(ends, AtEnd::Drop);
         self.transport.shutdown_write(id);

@@ -41,7 +41,7 @@ impl Client {
         self.flight().outbox.push_first(frame);
     }
 
-    /// Returns whether `frame` is the last one queued: the client has two of the topics that a message is sent to.
+    /// Returns whether `frame` is the last one queued: a client may have two of the topics of a message.
     pub fn was_just_queued(&self, frame: &Frame) -> bool {
         let last = self.flight.as_ref().and_then(|flight| flight.outbox.last());
         last.is_some_and(|last| last.is(frame))

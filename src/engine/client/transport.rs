@@ -12,7 +12,7 @@ use socket2::SockRef;
 use crate::engine::client::in_memory;
 use crate::engine::slots::ConnId;
 
-/// How long the kernel keeps sending after we close a socket. By default it tries for minutes, and holds up to
+/// The time that the kernel keeps sending after we close a socket. By default it tries for minutes, and holds up to
 /// `send_buffer_bytes` that no limit counts.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -15,7 +15,7 @@ use crate::engine::reactor::token::Source;
 /// Connections that may wait in the kernel's queue, which `net.core.somaxconn` limits as well.
 pub const BACKLOG: i32 = 4096;
 
-/// How long accepting pauses after descriptors ran out, unless one is freed before.
+/// The pause in accepting after descriptors ran out, unless one is freed before.
 const EXHAUSTED_PAUSE: Millis = 1000;
 
 /// The purpose of a listener.

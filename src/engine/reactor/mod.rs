@@ -62,7 +62,7 @@ const BUFFER_BYTES_RESERVED: usize = 128 * 1024;
 /// After this many writes or closes, freed memory is worth returning to the system. A large payload is worth it alone.
 const BURST: usize = 1024;
 
-/// How long after a burst memory is returned: once for many bursts, since the next one needs it again.
+/// The pause after a burst before memory is returned: once for many bursts, since the next one needs it again.
 const TRIM_PAUSE: Millis = 1000;
 
 /// A sleep that exceeds its timeout by this means that the whole process stood still.

@@ -14,10 +14,10 @@ use crate::engine::timers::{Tick, after, tick};
 
 use crate::observe::complaints::{Origin, Weight};
 
-/// How long a peer may take to end its side after we ended ours.
+/// The time that a peer may take to end its side after we ended ours.
 const LINGER_SECONDS: u32 = 5;
 
-/// How long a client may take to answer our close frame.
+/// The time that a client may take to answer our close frame.
 const ANSWER_SECONDS: u32 = 3;
 
 impl Server {

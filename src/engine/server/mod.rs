@@ -87,7 +87,7 @@ pub struct Server {
     /// When a refused presence request was last logged.
     presence_logged: Option<Millis>,
     pub(crate) places: Places,
-    /// Whether new connections are refused, because memory is short.
+    /// New connections are refused because memory is short.
     pub(crate) is_refusing: bool,
     pub(crate) backlog: Backlog,
     /// Options by route.

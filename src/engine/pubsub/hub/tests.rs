@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
-fn members(hub: &Hub, name: &str) -> BTreeSet<u32> {
+fn subscribers(hub: &Hub, name: &str) -> BTreeSet<u32> {
     hub.subscribers(hub.find(name).unwrap_or(NONE)).collect()
 }
 
@@ -41,14 +41,14 @@ fn compare(seed: u64, topics: usize, clients: usize, steps: usize) {
             let topic = hub.find(&name).unwrap_or(NONE);
             assert_eq!(hub.subscribers_len(topic), expected.len(), "seed {seed}");
             assert_eq!(hub.is_large(topic), expected.len() > LARGE_TOPIC, "seed {seed}");
-            assert_eq!(members(&hub, &name), expected, "seed {seed}");
+            assert_eq!(subscribers(&hub, &name), expected, "seed {seed}");
         }
     }
     model.retain(|_, members| !members.is_empty());
     assert_eq!(hub.topics_len(), model.len(), "seed {seed}");
     assert_eq!(hub.subscriptions_len(), model.values().map(BTreeSet::len).sum::<usize>());
     for (name, expected) in &model {
-        assert_eq!(&members(&hub, name), expected, "seed {seed}");
+        assert_eq!(&subscribers(&hub, name), expected, "seed {seed}");
     }
     for mine in &mut of {
         hub.unsubscribe_all(mine);
@@ -116,7 +116,7 @@ fn a_walk_meets_everyone_who_stays() {
 }
 
 #[test]
-fn bytes_come_and_go_with_memberships_and_those_of_a_client_are_its_own() {
+fn bytes_are_freed_with_subscriptions_and_counted_for_each_client() {
     let mut hub = Hub::default();
     let (mut one, mut other) = (Subscriptions::default(), Subscriptions::default());
     let long = "room.".repeat(20);

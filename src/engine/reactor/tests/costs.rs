@@ -85,24 +85,24 @@ fn heads_that_end_at_once_are_checked_some_in_a_turn() {
 }
 
 /// Far ends that each send the bytes they are given.
-struct Crowd {
+struct World {
     reactor: Reactor,
     far: Far,
 }
 
-impl Crowd {
-    fn new(microseconds: u32) -> Crowd {
+impl World {
+    fn new(microseconds: u32) -> World {
         let far = Far::default();
         install(Some(Box::new(far.clone())));
         let plan = plan(Costly(microseconds), |bounds| bounds.commands_per_second_max = 0);
-        Crowd { reactor: Reactor::new(plan).expect("a port is free"), far }
+        World { reactor: Reactor::new(plan).expect("a port is free"), far }
     }
 
     fn open(&mut self) -> ConnId {
         let id = self.reactor.attach();
         self.send(id, HEAD.as_bytes());
         self.turn();
-        self.far.told(id);
+        self.far.received(id);
         id
     }
 
@@ -118,15 +118,15 @@ impl Crowd {
     }
 
     /// The number of these clients that received something in this turn.
-    fn told(&mut self, ids: &[ConnId]) -> usize {
+    fn received(&mut self, ids: &[ConnId]) -> usize {
         self.turn();
-        ids.iter().filter(|id| !self.far.told(**id).is_empty()).count()
+        ids.iter().filter(|id| !self.far.received(**id).is_empty()).count()
     }
 }
 
 impl Far {
     /// The bytes that a client received since the last call.
-    fn told(&self, id: ConnId) -> Vec<u8> {
+    fn received(&self, id: ConnId) -> Vec<u8> {
         std::mem::take(&mut self.0.borrow_mut().entry(id).or_default().told)
     }
 }
@@ -138,56 +138,56 @@ fn masked(text: &str) -> Vec<u8> {
 
 #[test]
 fn a_client_does_not_wait_for_heads() {
-    let mut crowd = Crowd::new(1500);
-    let reader = crowd.open();
-    let heads: Vec<ConnId> = (0..600).map(|_| crowd.reactor.attach()).collect();
+    let mut world = World::new(1500);
+    let reader = world.open();
+    let heads: Vec<ConnId> = (0..600).map(|_| world.reactor.attach()).collect();
     for id in &heads {
-        crowd.send(*id, HEAD.as_bytes());
+        world.send(*id, HEAD.as_bytes());
     }
-    crowd.send(reader, &masked("quick"));
-    assert_eq!(crowd.told(&[reader]), 1, "in the turn in which it asked");
-    assert_eq!(crowd.reactor.metrics().opened, 1 + 2, "the reader, and two of them");
-    assert_eq!(crowd.told(&heads), 2 + 2, "the others follow");
+    world.send(reader, &masked("quick"));
+    assert_eq!(world.received(&[reader]), 1, "in the turn in which it asked");
+    assert_eq!(world.reactor.metrics().opened, 1 + 2, "the reader, and two of them");
+    assert_eq!(world.received(&heads), 2 + 2, "the others follow");
 }
 
 #[test]
 fn heads_do_not_wait_for_clients() {
-    let mut crowd = Crowd::new(0);
-    let readers: Vec<ConnId> = (0..40).map(|_| crowd.open()).collect();
+    let mut world = World::new(0);
+    let readers: Vec<ConnId> = (0..40).map(|_| world.open()).collect();
     let frame = masked(&"x".repeat(100));
     for id in readers {
-        crowd.send(id, &frame.repeat(60_000 / frame.len()));
+        world.send(id, &frame.repeat(60_000 / frame.len()));
     }
-    let head = crowd.reactor.attach();
-    crowd.send(head, HEAD.as_bytes());
-    assert_eq!(crowd.told(&[head]), 1);
+    let head = world.reactor.attach();
+    world.send(head, HEAD.as_bytes());
+    assert_eq!(world.received(&[head]), 1);
 }
 
 #[test]
 fn a_client_does_not_wait_for_messages_that_take_long() {
-    let mut crowd = Crowd::new(1500);
-    let (reader, slow) = (crowd.open(), (0..30).map(|_| crowd.open()).collect::<Vec<_>>());
+    let mut world = World::new(1500);
+    let (reader, slow) = (world.open(), (0..30).map(|_| world.open()).collect::<Vec<_>>());
     for id in &slow {
-        crowd.send(*id, &masked("slow").repeat(2));
-        crowd.send(*id, &masked("after"));
+        world.send(*id, &masked("slow").repeat(2));
+        world.send(*id, &masked("after"));
     }
-    crowd.send(reader, &masked("quick"));
-    assert_eq!(crowd.told(&[reader]), 1, "in the turn in which it asked");
-    crowd.reactor.router.server.close(slow[0], Close::GOING_AWAY);
+    world.send(reader, &masked("quick"));
+    assert_eq!(world.received(&[reader]), 1, "in the turn in which it asked");
+    world.reactor.router.server.close(slow[0], Close::GOING_AWAY);
     assert!(
-        crowd.reactor.router.server.clients.unfinished_bytes >= 4 * 27,
+        world.reactor.router.server.clients.unfinished_bytes >= 4 * 27,
         "what waits is counted"
     );
     for _ in 0..60 {
-        crowd.send(reader, &masked("quick"));
-        assert_eq!(crowd.told(&[reader]), 1);
+        world.send(reader, &masked("quick"));
+        assert_eq!(world.received(&[reader]), 1);
     }
     let unmasked = |text: &str| [&[0x81, text.len() as u8], text.as_bytes()].concat();
     for id in &slow[2..] {
         let expected = [unmasked("slow").repeat(2), unmasked("after")].concat();
-        assert_eq!(crowd.far.told(*id), expected, "in the order in which it was said");
+        assert_eq!(world.far.received(*id), expected, "in the order sent");
     }
-    assert_eq!(crowd.reactor.router.server.clients.unfinished_bytes, 0);
+    assert_eq!(world.reactor.router.server.clients.unfinished_bytes, 0);
 }
 
 /// Far ends that send a text of 60,000 bytes except for its end, and then another byte per read.
@@ -256,7 +256,7 @@ fn what_clients_leave_unfinished_is_not_copied_all_at_once() {
         reactor.flush();
         reactor.reap();
     }
-    assert!(grew > 10, "what is kept grew in {grew} turns");
+    assert!(grew > 10, "kept input grew in {grew} turns");
     assert!(unfinished(&mut reactor).iter().all(|held| *held > 60_000));
 }
 
@@ -288,7 +288,7 @@ fn a_step_of_a_replay_is_no_longer_than_it_is_given() {
 }
 
 #[test]
-fn memberships_count_among_what_a_turn_reads() {
+fn subscriptions_count_towards_the_bytes_of_a_turn() {
     let mut talks = Talks::new(RouteConfig::default(), |_| ());
     let id = talks.connect("42", &[]);
     talks.reactor.router.server.costs = 0;
@@ -305,15 +305,15 @@ fn memberships_count_among_what_a_turn_reads() {
 
 /// Two large topics that overlap, with clients that have many subscriptions.
 #[test]
-fn listeners_are_not_counted_at_the_cost_of_others() {
+fn counting_subscribers_does_not_delay_others() {
     let mut talks = Talks::new(RouteConfig::default(), |_| ());
-    let listeners: Vec<ConnId> = (0..200)
+    let subscribers: Vec<ConnId> = (0..200)
         .map(|number| talks.connect(&number.to_string(), &["room.7", "room.*", "a", "b", "c"]))
         .collect();
     let reached = talks.publish("pub.room.7", "1");
     // A client is counted for both keys, as Redis does, and receives the message once.
     assert_eq!(reached, 400);
-    for id in listeners {
+    for id in subscribers {
         let told = talks.told(id);
         assert_eq!(told.iter().filter(|frame| frame["topic"] == "room.7").count(), 1);
     }

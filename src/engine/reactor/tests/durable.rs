@@ -233,7 +233,7 @@ fn what_is_subscribed_to_during_a_replay_is_not_lost_in_pages() {
 }
 
 #[test]
-fn what_was_said_while_it_did_not_listen_is_not_told_in_pages() {
+fn messages_between_subscriptions_are_not_in_pages() {
     let mut world = World::new(|bounds| bounds.history_messages_max = 5);
     world.begin(0);
     let since = world.reactor.router.server.cursor();
@@ -248,7 +248,7 @@ fn what_was_said_while_it_did_not_listen_is_not_told_in_pages() {
 }
 
 #[test]
-fn a_hole_in_a_stream_is_told_to_whoever_comes_from_elsewhere() {
+fn a_client_from_elsewhere_learns_of_a_gap_in_a_stream() {
     let mut world = World::new(|bounds| bounds.history_messages_max = 5);
     world.begin(0);
     for n in [80, 90, 100] {
@@ -364,7 +364,7 @@ fn what_is_trimmed_between_two_pages_is_a_gap() {
 }
 
 #[test]
-fn a_gap_is_told_before_what_comes_after_it() {
+fn a_gap_is_reported_before_the_messages_after_it() {
     let mut world = World::new(|bounds| bounds.history_messages_max = 5);
     (1..=100).for_each(|n| world.add(n, "a", &n.to_string()));
     world.redis.drain(..50);
@@ -432,7 +432,7 @@ fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
 }
 
 #[test]
-fn a_message_that_nobody_hears_wakes_nobody_who_is_ahead() {
+fn a_message_without_subscribers_wakes_no_client_that_is_ahead() {
     let mut world = World::new(|bounds| bounds.history_messages_max = 10);
     world.begin(0);
     let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(100))));

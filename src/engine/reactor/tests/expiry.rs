@@ -29,7 +29,7 @@ fn end() -> [serde_json::Value; 1] {
 }
 
 #[test]
-fn a_connection_hears_nothing_after_exp() {
+fn a_connection_receives_nothing_after_exp() {
     for millis in [0, 1, 55, 99, 500, 999] {
         let (mut talks, id) = connected(millis);
         talks.pass(LIFETIME * 1000 - millis - 100);

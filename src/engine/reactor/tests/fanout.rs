@@ -102,7 +102,7 @@ fn a_message_and_a_broadcast_in_one_turn_are_one_write() {
 }
 
 #[test]
-fn one_listener_does_not_wait_though_a_crowd_listens_to_a_pattern_above() {
+fn a_subscriber_does_not_wait_for_a_large_pattern_above_its_topic() {
     let (mut reactor, far) = start(plan(Silent, |bounds| bounds.flush_clients_per_turn = 10));
     join(&mut reactor, 5_000, &["news"]);
     join(&mut reactor, LARGE_TOPIC + 1, &["room.\0"]);
@@ -114,7 +114,7 @@ fn one_listener_does_not_wait_though_a_crowd_listens_to_a_pattern_above() {
 }
 
 #[test]
-fn sources_do_not_wait_for_crowds_that_have_little_each() {
+fn sources_do_not_wait_for_large_topics_with_small_backlogs() {
     let (mut reactor, _far) = start(plan(Silent, |bounds| bounds.flush_clients_per_turn = 100));
     join(&mut reactor, 5_000, &["news"]);
     for room in 0..10 {
@@ -134,7 +134,7 @@ fn sources_do_not_wait_for_crowds_that_have_little_each() {
 }
 
 #[test]
-fn listeners_whose_sockets_are_full_take_their_share_of_a_turn() {
+fn subscribers_with_full_sockets_take_their_share_of_a_turn() {
     let (mut reactor, far) = start(plan(Silent, |_| {}));
     join(&mut reactor, 5_000, &["news"]);
     far.0.borrow_mut().full = true;
@@ -205,7 +205,7 @@ fn whatever_many_clients_needed_is_given_back() {
         }
         turn(&mut reactor);
     }
-    rest(&mut reactor, "a crowd whose sockets were full");
+    rest(&mut reactor, "subscribers with full sockets");
 }
 
 /// A handler that sends each message to all clients.

@@ -1,4 +1,4 @@
-//! The flush phase against a naive model: whom it serves and in which order, from seeds, over far ends that accept arbitrary
+//! The flush phase against a naive model: the clients it serves and their order, from seeds, over far ends that accept arbitrary
 //! amounts.
 
 mod control;
@@ -81,7 +81,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
 /// The bytes that clients received, and the sockets that are full.
 pub(super) struct Phones {
     pub random: Random,
-    /// One write in this many is partial.
+    /// The share of partial writes: one in this many.
     pub cut: usize,
     pub got: HashMap<ConnId, Vec<u8>>,
     pub blocked: BTreeSet<ConnId>,
@@ -201,13 +201,13 @@ impl World {
         let topic = self.random.choose(&TOPICS);
         self.published += 1;
         let frame = Frame::text(&format!("{topic} {}", self.published));
-        let hears = |key: &str| match key.strip_suffix('\0') {
+        let subscribes = |key: &str| match key.strip_suffix('\0') {
             Some(prefix) => topic.starts_with(prefix),
             None => key == topic,
         };
         let (mut reached, mut by_keys) = (0, 0);
         for client in self.open.values_mut() {
-            let keys = client.topics.iter().filter(|key| hears(key)).count();
+            let keys = client.topics.iter().filter(|key| subscribes(key)).count();
             if keys > 0 {
                 client.expected.extend_from_slice(frame.as_bytes());
                 reached += 1;
@@ -319,11 +319,11 @@ fn everyone_is_offered_what_the_model_says_in_its_order() {
     for seed in 1..=150 {
         waited += run(seed, 40 + seed as usize, 1_200);
     }
-    assert!(waited > 20_000, "few messages were dealt out in parts: {waited}");
+    assert!(waited > 20_000, "few fan-outs took several turns: {waited}");
 }
 
 #[test]
-fn numbers_of_broadcasts_are_dealt_out_anew_before_they_end() {
+fn broadcasts_are_renumbered_before_their_numbers_overflow() {
     let mut world = World::new(7, 10, 0);
     for _ in 0..2 * LARGE_TOPIC {
         world.connect();

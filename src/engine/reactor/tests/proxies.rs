@@ -14,9 +14,9 @@ use crate::{Message, Request, Scope};
 
 /// A handler that records clients' addresses and messages.
 #[derive(Clone, Default)]
-struct Noted(Rc<RefCell<Vec<String>>>);
+struct Recorder(Rc<RefCell<Vec<String>>>);
 
-impl Handler for Noted {
+impl Handler for Recorder {
     fn on_open(&mut self, _: &mut Scope<'_>, _: ConnId, request: &Request) -> Result<(), Reject> {
         self.0.borrow_mut().push(request.address().to_string());
         Ok(())
@@ -32,20 +32,20 @@ impl Handler for Noted {
 struct World {
     reactor: Reactor,
     far: Far,
-    noted: Noted,
+    recorded: Recorder,
 }
 
 const PROXY: &str = "10.0.0.1";
 
 impl World {
     fn new(proxy_protocol: bool) -> World {
-        let (far, noted) = (Far::default(), Noted::default());
-        let mut plan = plan(noted.clone(), |bounds| bounds.clients_per_address_max = 1);
+        let (far, recorded) = (Far::default(), Recorder::default());
+        let mut plan = plan(recorded.clone(), |bounds| bounds.clients_per_address_max = 1);
         plan.proxies = Box::new(proxies(PROXY));
         plan.proxy_protocol = proxy_protocol;
         install(Some(Box::new(far.clone())));
         let reactor = Reactor::new(plan).expect("a port is free");
-        World { reactor, far, noted }
+        World { reactor, far, recorded }
     }
 
     /// Connects from this address without sending anything.
@@ -70,9 +70,9 @@ impl World {
     }
 
     /// The first twelve bytes that a connection received since the last call.
-    fn told(&self, id: ConnId) -> String {
-        let told = std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told);
-        String::from_utf8_lossy(&told[..told.len().min(12)]).into_owned()
+    fn received(&self, id: ConnId) -> String {
+        let received = std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told);
+        String::from_utf8_lossy(&received[..received.len().min(12)]).into_owned()
     }
 
     fn is_closed(&self, id: ConnId) -> bool {
@@ -83,11 +83,11 @@ impl World {
     fn ask(&mut self, peer: &str, bytes: &[u8]) -> (ConnId, String) {
         let id = self.dial(peer);
         self.say(id, bytes);
-        (id, self.told(id))
+        (id, self.received(id))
     }
 
-    fn noted(&self) -> Vec<String> {
-        std::mem::take(&mut *self.noted.0.borrow_mut())
+    fn recorded(&self) -> Vec<String> {
+        std::mem::take(&mut *self.recorded.0.borrow_mut())
     }
 }
 
@@ -137,9 +137,9 @@ fn clients_behind_a_listed_proxy_are_counted_apart() {
         (PROXY, "unknown", OPENED, PROXY),
         (PROXY, "", CROWDED, ""),
     ] {
-        let (_, told) = world.ask(peer, &head(forwarded));
-        assert_eq!(told, answer, "{peer} {forwarded}");
-        assert_eq!(world.noted().concat(), address, "{peer} {forwarded}");
+        let (_, received) = world.ask(peer, &head(forwarded));
+        assert_eq!(received, answer, "{peer} {forwarded}");
+        assert_eq!(world.recorded().concat(), address, "{peer} {forwarded}");
     }
     assert_eq!(world.reactor.metrics().forwarded_malformed, 1);
 }
@@ -147,8 +147,11 @@ fn clients_behind_a_listed_proxy_are_counted_apart() {
 #[test]
 fn an_address_is_free_again_when_its_client_is_gone() {
     let mut world = World::new(false);
-    let (first, told) = world.ask(PROXY, &head("192.0.2.1"));
-    assert_eq!((told.as_str(), world.ask(PROXY, &head("192.0.2.1")).1.as_str()), (OPENED, CROWDED));
+    let (first, received) = world.ask(PROXY, &head("192.0.2.1"));
+    assert_eq!(
+        (received.as_str(), world.ask(PROXY, &head("192.0.2.1")).1.as_str()),
+        (OPENED, CROWDED)
+    );
     world.reactor.router.server.terminate(first);
     // A refused connection lingers, and counts, for five seconds.
     world.reactor.router.server.now.millis += 6_000;
@@ -165,12 +168,12 @@ fn one_address_cannot_fill_the_server_with_what_was_refused() {
             false => head(&format!("192.0.2.{last}")),
             true => [header(0x21, [192, 0, 2, last], 0), head("")].concat(),
         };
-        let (first, told) = world.ask(PROXY, &request(1));
-        assert_eq!(told, OPENED);
+        let (first, received) = world.ask(PROXY, &request(1));
+        assert_eq!(received, OPENED);
         let refused: Vec<ConnId> = (0..50)
             .map(|_| {
-                let (id, told) = world.ask(PROXY, &request(1));
-                assert_eq!(told, CROWDED);
+                let (id, received) = world.ask(PROXY, &request(1));
+                assert_eq!(received, CROWDED);
                 id
             })
             .collect();
@@ -218,29 +221,32 @@ fn other_proxies_are_believed_from_a_reload_on() {
     world.reactor.router.reload(&config);
     assert_eq!(world.ask(PROXY, &head("192.0.2.2")).1, OPENED);
     assert_eq!(world.ask("192.0.2.7", &head("198.51.100.1")).1, OPENED);
-    assert_eq!(world.noted(), ["192.0.2.9", PROXY, "198.51.100.1"]);
+    assert_eq!(world.recorded(), ["192.0.2.9", PROXY, "198.51.100.1"]);
 }
 
 #[test]
 fn a_proxy_header_may_be_cut_anywhere() {
     let mut world = World::new(true);
     let bystander = world.ask(PROXY, &[header(0x21, [192, 0, 2, 99], 0), head("")].concat()).0;
-    assert_eq!(world.noted(), ["192.0.2.99"]);
+    assert_eq!(world.recorded(), ["192.0.2.99"]);
     let text = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
     let bytes = [&header(0x21, [192, 0, 2, 1], 9)[..], &head("192.0.2.2"), &text].concat();
     for cut in 1..bytes.len() {
         let id = world.dial(PROXY);
         world.say(id, &bytes[..cut]);
         world.say(id, &bytes[cut..]);
-        assert_eq!(world.told(id), OPENED, "cut at {cut}");
-        assert_eq!(world.noted(), ["192.0.2.1", "hi"], "cut at {cut}");
+        assert_eq!(world.received(id), OPENED, "cut at {cut}");
+        assert_eq!(world.recorded(), ["192.0.2.1", "hi"], "cut at {cut}");
         world.reactor.router.server.terminate(id);
         world.turn();
     }
     let id = world.dial(PROXY);
     bytes.iter().for_each(|byte| world.say(id, &[*byte]));
-    assert_eq!((world.told(id).as_str(), world.noted().concat().as_str()), (OPENED, "192.0.2.1hi"));
-    assert_eq!(world.told(bystander), "");
+    assert_eq!(
+        (world.received(id).as_str(), world.recorded().concat().as_str()),
+        (OPENED, "192.0.2.1hi")
+    );
+    assert_eq!(world.received(bystander), "");
     assert_eq!(world.reactor.metrics().unproxied, 0);
 }
 
@@ -258,7 +264,7 @@ fn a_proxy_speaks_for_itself_or_for_another_proxy() {
     ] {
         let bytes = [header(command, source, 0), head(forwarded)].concat();
         assert_eq!(world.ask(PROXY, &bytes).1, OPENED, "{source:?} {forwarded}");
-        assert_eq!(world.noted(), [address], "{source:?} {forwarded}");
+        assert_eq!(world.recorded(), [address], "{source:?} {forwarded}");
     }
 }
 
@@ -267,17 +273,17 @@ fn a_client_whose_address_the_proxy_does_not_know_chooses_none() {
     let mut world = World::new(true);
     let unknown = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0";
     for (forwarded, answer) in [("192.0.2.1", OPENED), ("192.0.2.2", CROWDED)] {
-        let (_, told) = world.ask(PROXY, &[&unknown[..], &head(forwarded)].concat());
-        assert_eq!(told, answer, "{forwarded}");
+        let (_, received) = world.ask(PROXY, &[&unknown[..], &head(forwarded)].concat());
+        assert_eq!(received, answer, "{forwarded}");
     }
-    assert_eq!(world.noted(), ["0.0.0.0"]);
+    assert_eq!(world.recorded(), ["0.0.0.0"]);
 }
 
 #[test]
 fn what_begins_without_a_proxy_header_is_closed_without_a_word() {
     let mut world = World::new(true);
     let bystander = world.ask(PROXY, &[header(0x21, [192, 0, 2, 99], 0), head("")].concat()).0;
-    world.told(bystander);
+    world.received(bystander);
     let longest = HEADER_BYTES_MAX - 28;
     for (refused, bytes) in [
         head(""),
@@ -288,13 +294,13 @@ fn what_begins_without_a_proxy_header_is_closed_without_a_word() {
     .into_iter()
     .enumerate()
     {
-        let (id, told) = world.ask(PROXY, &bytes);
-        assert_eq!((told.as_str(), world.is_closed(id)), ("", true), "{bytes:?}");
+        let (id, received) = world.ask(PROXY, &bytes);
+        assert_eq!((received.as_str(), world.is_closed(id)), ("", true), "{bytes:?}");
         assert_eq!(world.reactor.metrics().unproxied, 1 + refused as u64);
     }
     let bytes = [header(0x21, [192, 0, 2, 1], longest), head("")].concat();
     assert_eq!(world.ask(PROXY, &bytes).1, OPENED);
-    assert_eq!((world.told(bystander).as_str(), world.is_closed(bystander)), ("", false));
+    assert_eq!((world.received(bystander).as_str(), world.is_closed(bystander)), ("", false));
 }
 
 #[test]
@@ -304,15 +310,15 @@ fn a_proxy_header_has_the_time_of_a_head() {
     let ids = [&b""[..], &header[..20], &header].map(|bytes| world.ask(PROXY, bytes).0);
     world.reactor.router.server.now.millis += 11_000;
     world.turn();
-    assert_eq!(ids.map(|id| world.told(id)), ["HTTP/1.1 408"; 3]);
+    assert_eq!(ids.map(|id| world.received(id)), ["HTTP/1.1 408"; 3]);
 }
 
 #[test]
-fn a_balancer_is_answered_whoever_else_its_address_brings_and_told_of_the_end() {
+fn a_balancer_is_answered_at_a_full_address_and_learns_of_a_drain() {
     let mut world = World::new(false);
     // Above that number there is no response: they count for the proxy.
-    let crowd: Vec<String> = (0..9).map(|_| world.ask(PROXY, &head("")).1).collect();
-    assert_eq!((&*crowd[0], &*crowd[8]), (OPENED, CROWDED));
+    let refused: Vec<String> = (0..9).map(|_| world.ask(PROXY, &head("")).1).collect();
+    assert_eq!((&*refused[0], &*refused[8]), (OPENED, CROWDED));
     let probes =
         ["GET /healthz HTTP/1.0", "HEAD /healthz HTTP/1.1\r\nHost: h", "OPTIONS / HTTP/1.0"];
     let ask = |world: &mut World| {

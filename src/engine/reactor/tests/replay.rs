@@ -351,7 +351,7 @@ fn nothing_is_lost_or_told_twice_between_replay_and_live() {
         waited += world.waited;
     }
     assert!(replays > 5_000, "few came back: {replays}");
-    assert!(waited > 1_000, "few messages were dealt out in parts: {waited}");
+    assert!(waited > 1_000, "few fan-outs took several turns: {waited}");
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl Phone {
         while let Some((first, payload, length)) = whole_frame(rest) {
             assert!(self.close_code.is_none(), "seed {seed}: a frame behind the close");
             match first {
-                0x81 => self.hear(std::str::from_utf8(payload).expect("text is UTF-8"), seed),
+                0x81 => self.receive(std::str::from_utf8(payload).expect("text is UTF-8"), seed),
                 0x89 => {
                     self.pings += 1;
                     if self.answers {
@@ -134,7 +134,7 @@ impl Phone {
         answers
     }
 
-    fn hear(&mut self, text: &str, seed: u64) {
+    fn receive(&mut self, text: &str, seed: u64) {
         if text == "pong" {
             self.answered += 1;
             return;
@@ -151,13 +151,13 @@ impl Phone {
         };
         self.answered += usize::from(frame.get("ref").is_some());
         match frame["op"].as_str() {
-            None => self.hear_message(&frame, seed),
+            None => self.check_message(&frame, seed),
             Some("welcome") => {
                 assert!(!self.welcomed, "seed {seed}: welcomed twice");
                 self.welcomed = true;
                 self.topics = strings(&frame["topics"]);
                 let resumed = frame["resumed"].as_bool().expect("a truth");
-                assert!(!resumed || self.since.is_some(), "seed {seed}: nobody asked");
+                assert!(!resumed || self.since.is_some(), "seed {seed}: it did not resume");
                 if resumed && let Some((since, last)) = self.since.take() {
                     assert_eq!(self.last_id, since, "seed {seed}: it goes on where it was");
                     self.last = last;
@@ -191,16 +191,16 @@ impl Phone {
     /// Forgets topics that it no longer subscribes to: they may have gaps.
     fn forget_others(&mut self) {
         let mut last = std::mem::take(&mut self.last);
-        last.retain(|topic, _| self.listens_to(topic));
+        last.retain(|topic, _| self.subscribes_to(topic));
         self.last = last;
     }
 
     /// Checks that a message is for this client and is the next one of its topic.
-    fn hear_message(&mut self, frame: &Value, seed: u64) {
+    fn check_message(&mut self, frame: &Value, seed: u64) {
         let topic = frame["topic"].as_str().expect("a text");
         let number = frame["data"].as_u64().expect("a number");
         let sub = &self.sub;
-        assert!(self.listens_to(topic), "seed {seed}: {sub} hears {topic} {number}");
+        assert!(self.subscribes_to(topic), "seed {seed}: {sub} received {topic} {number}");
         if let Some(last) = self.last.insert(topic.to_owned(), number) {
             let is_next = number == last + 1;
             let is_later = number > last && covers(&self.given_up, topic);
@@ -210,7 +210,7 @@ impl Phone {
     }
 
     /// Returns whether one of its subscriptions covers the topic.
-    pub fn listens_to(&self, topic: &str) -> bool {
+    pub fn subscribes_to(&self, topic: &str) -> bool {
         covers(&self.topics, topic)
     }
 

@@ -344,7 +344,7 @@ impl World {
                 continue;
             }
             for (topic, number) in &self.numbers {
-                if phone.listens_to(topic) {
+                if phone.subscribes_to(topic) {
                     let (sub, last) = (&phone.sub, phone.last_of(topic));
                     assert_eq!(last, Some(*number), "seed {}: {sub}, {topic}", self.seed);
                 }
