@@ -384,8 +384,6 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         routes: vec![Route { path: "/ws".into(), origins: Origins::Any, handler: Box::new(push) }],
         features: vec![Box::new(Overload::new(Some(trim)))],
         prefix: config.prefix.clone(),
-        control: None,
-        receipts: None,
         signer: Signer::derived(SECRET.as_bytes(), None),
         bounds,
         trim: Some(trim),

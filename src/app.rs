@@ -17,9 +17,11 @@ use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
 use crate::engine::router::ROUTES_MAX;
 use crate::engine::router::files::{File, Page};
+use crate::features::control::Control;
 use crate::features::overload::Overload;
-use crate::features::presence::{BATCH_MAX, Settings};
+use crate::features::presence::{BATCH_MAX, PresenceFeature, Settings};
 use crate::features::publisher::{PublisherPort, Terms};
+use crate::features::receipts::Receipts;
 use crate::features::streams::pages::StreamPages;
 use crate::features::streams::reader::Reader;
 use crate::observe::descriptors;
@@ -184,6 +186,9 @@ impl App {
             None => own_signer(&config)?,
         };
         let publishers = config.publishers.map(|address| (address, publisher_port(&config)));
+        let asks_redis = asks_redis || presence.is_some();
+        let commander = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
+        let has_redis = commander.is_some();
         let plan = Plan {
             listen: config.listen,
             listener,
@@ -191,10 +196,7 @@ impl App {
             proxy_protocol: config.proxy_protocol,
             publishers,
             admin: config.admin,
-            commander: link
-                .clone()
-                .filter(|link| asks_redis || presence.is_some() || !link.streams.is_empty())
-                .map(|link| CommandConnection::new(link, 0)),
+            commander: commander.map(|link| CommandConnection::new(link, 0)),
             features,
             reader: link
                 .clone()
@@ -204,8 +206,6 @@ impl App {
             link: link.map(|link| RedisSubscriber::new(link, 0)),
             routes,
             prefix: config.prefix,
-            control: config.control,
-            receipts: config.receipts,
             signer,
             bounds,
             trim,
@@ -215,8 +215,14 @@ impl App {
         if let Some(reread) = reread {
             reactor.reload_by(current, reread)?;
         }
-        if let Some(presence) = presence {
-            reactor.tell_who_is_here(presence);
+        if let Some(channel) = config.control {
+            reactor.router.add_feature(|_| Control::new(channel, has_redis));
+        }
+        if config.receipts.is_some() || !config.streams.is_empty() {
+            reactor.router.add_feature(|_| Receipts::new(config.receipts));
+        }
+        if let Some(settings) = presence {
+            reactor.router.add_feature(|server| PresenceFeature::new(server, settings));
         }
         if let Some(page) = page {
             let page = page(reactor.addresses());

@@ -138,10 +138,11 @@
 //! | 11 | [`app`] | the builder for a program that uses the crate: settings, routes, then `run` |
 //! | 10 | [`push`] | the product: decides which client may hear a topic, as a handler like any other |
 //! | 9 | [`config`] | the settings: one table, three sources |
-//! | 8 | [`features::control`] | the JSON spoken with back ends |
+//! | 8 | [`features::control`] | commands of back ends on one channel: kick, join, leave, count |
 //! | 8 | [`features::overload`] | limits on the memory of all clients together |
 //! | 8 | [`features::presence`] | the users that are online, over all nodes that share a Redis |
 //! | 8 | [`features::proxies`] | the proxies whose word on the address of a client is believed |
+//! | 8 | [`features::receipts`] | the number of clients that a message reached |
 //! | 8 | [`features::publisher`] | the publishers' port: RESP from back ends |
 //! | 8 | [`features::streams`] | durable topics: Redis streams, read from their end and paged backwards |
 //! | 7 | [`engine::reactor`] | the loop; the only room that polls or reads the clock |

@@ -118,8 +118,6 @@ impl World {
             }],
             features: vec![Box::new(Overload::new(None))],
             prefix: config.prefix.clone(),
-            control: None,
-            receipts: None,
             signer: Signer::derived(SECRET, None),
             bounds,
             trim: None,

@@ -7,7 +7,6 @@ use crate::engine::origin::{Origins, listing};
 use crate::engine::redis::request::Answer;
 use crate::engine::server::{RouteOptions, Scope};
 use crate::engine::slots::ConnId;
-use crate::features::control::order::Order;
 
 /// The program's side of a route.
 ///
@@ -44,11 +43,6 @@ pub trait Handler {
     /// The route's constants, read once at start.
     fn options(&self) -> RouteOptions {
         RouteOptions::default()
-    }
-
-    /// A back end sent a control command. Returns the number of clients affected; for [`Order::Count`], of subscribers.
-    fn on_order(&mut self, _server: &mut Scope<'_>, _order: &Order) -> usize {
-        0
     }
 
     /// The settings were reloaded and are valid. Apply what can change without dropping a client; `route` is this route's part.

@@ -5,4 +5,5 @@ pub mod overload;
 pub mod presence;
 pub mod proxies;
 pub mod publisher;
+pub mod receipts;
 pub mod streams;

@@ -22,6 +22,8 @@ macro_rules! counters {
             pub handshakes_rejected: u64,
             /// Handshakes that ended before they had an answer.
             pub handshakes_abandoned: u64,
+            /// Users of this process, waited-for ones included; 0 without `events`.
+            pub presence_users: usize,
             /// Plain responses by status.
             pub responses: BTreeMap<u16, u64>,
             /// WebSockets closed by the server, by code.
@@ -126,8 +128,6 @@ pub struct Gauges {
     pub history_bytes: usize,
     /// Whether messages can come: the connection to Redis is up, or none is configured.
     pub source_up: bool,
-    /// Users of this process, including those that may still come back; 0 without `events`.
-    pub presence_users: usize,
     /// Handshakes in progress.
     pub handshakes: usize,
     /// Pending frames, each counted once, and the ping that all clients share.
@@ -212,7 +212,7 @@ impl Metrics {
                 gauges.unfinished_bytes,
             ),
             ("source_up", "1 while messages can come.", usize::from(gauges.source_up)),
-            ("presence_users", "Users of this process, with events on.", gauges.presence_users),
+            ("presence_users", "Users of this process, with events on.", self.presence_users),
         ] {
             sample(out, name, help, "gauge", value as u64);
         }

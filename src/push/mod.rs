@@ -5,7 +5,6 @@
 
 mod command;
 pub mod explain;
-mod orders;
 mod quota;
 mod rights;
 pub mod token;
@@ -27,7 +26,6 @@ use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::user_topic;
 use crate::engine::server::{ReplayItem, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
-use crate::features::control::order::Order;
 use command::{Action, Auth, ClientCommand, Reference};
 pub use rights::grants;
 use rights::{TopicRefusal, TopicRights, echo, own_topic};
@@ -334,10 +332,6 @@ impl Handler for Push {
     fn on_close(&mut self, _server: &mut Scope<'_>, id: ConnId) {
         self.waiting.remove(&id);
         self.rights.forget(id);
-    }
-
-    fn on_order(&mut self, server: &mut Scope<'_>, order: &Order) -> usize {
-        self.carry_out(server, order)
     }
 
     /// Connected clients keep what they were granted until their token ends or they renew it.

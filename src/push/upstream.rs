@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
+
 use super::Push;
 use super::quota::{Added, Senders};
 use super::rights::own_topic;
@@ -13,7 +15,6 @@ use crate::engine::redis::request::{Answer, Ticket, command};
 use crate::engine::redis::sink::Sink;
 use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
-use crate::features::control::report;
 
 /// Of all clients of a route, without an answer.
 const SENDS_MAX: usize = 1024;
@@ -116,7 +117,7 @@ impl Push {
         let (conn, at) = (server.name_of(id), server.now().unix_millis);
         let command = match &upstream.to {
             Sink::Channel(name) => {
-                let said = report::said(sub, &conn, topic, &data, at);
+                let said = said(sub, &conn, topic, &data, at);
                 command(&[b"PUBLISH", name.as_bytes(), said.as_bytes()])
             }
             Sink::Stream(key) => {
@@ -171,5 +172,32 @@ impl Push {
             );
         }
         server.send(client, &Frame::text(&text));
+    }
+}
+
+/// The message on a channel; `at` is in milliseconds since 1970.
+fn said(sub: &str, conn: &str, topic: Option<&str>, data: &impl Serialize, at: u64) -> String {
+    #[derive(Serialize)]
+    struct SentMessage<'a, D> {
+        sub: &'a str,
+        conn: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        topic: Option<&'a str>,
+        data: &'a D,
+        at: u64,
+    }
+    let message = SentMessage { sub, conn, topic, data, at };
+    serde_json::to_string(&message).expect("strings and numbers always serialise")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_written_as_documented() {
+        let said = |topic| said("4\"2", "n-1-2", topic, &[1], 5);
+        assert_eq!(said(None), r#"{"sub":"4\"2","conn":"n-1-2","data":[1],"at":5}"#);
+        assert!(said(Some("a")).contains(r#","topic":"a","data""#));
     }
 }

@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-use crate::engine::client::frame::CLOSE_REASON_BYTES_MAX;
+use crate::engine::client::frame::fit_reason;
 
 pub use super::command::{Action, ClientCommand, Data, MalformedCommand, Reference};
 
@@ -134,7 +134,7 @@ pub fn gap(from: &str) -> String {
 }
 
 /// The reason of a close, or the body of a refused handshake: a word for programs and a sentence for people, which is cut to fit
-/// [`CLOSE_REASON_BYTES_MAX`], and left out if empty.
+/// a close frame, and left out if empty.
 pub fn refusal(reason: &'static str, detail: &str) -> String {
     #[derive(Serialize)]
     struct Refusal<'a> {
@@ -142,7 +142,7 @@ pub fn refusal(reason: &'static str, detail: &str) -> String {
         #[serde(skip_serializing_if = "str::is_empty")]
         detail: &'a str,
     }
-    cut(detail, |detail| text(&Refusal { reason, detail }))
+    fit_reason(detail, |detail| text(&Refusal { reason, detail }))
 }
 
 /// The same for a client that may try again after `retry` milliseconds.
@@ -153,29 +153,7 @@ pub fn refusal_for_now(reason: &'static str, detail: &str, retry: u64) -> String
         reason: &'static str,
         detail: &'a str,
     }
-    cut(detail, |detail| text(&Refusal { retry, reason, detail }))
-}
-
-/// The reason of a close in a back end's words, cut to fit [`CLOSE_REASON_BYTES_MAX`].
-pub fn reason(words: &str) -> String {
-    #[derive(Serialize)]
-    struct Words<'a> {
-        reason: &'a str,
-    }
-    cut(words, |reason| text(&Words { reason }))
-}
-
-/// Calls `write` with as much of the words as a close frame has room for.
-fn cut(words: &str, write: impl Fn(&str) -> String) -> String {
-    // Each character takes at least its own bytes, so what begins beyond the limit cannot stay.
-    let ends = words.char_indices().map(|(at, _)| at).take_while(|at| *at < CLOSE_REASON_BYTES_MAX);
-    let ends: Vec<usize> =
-        ends.chain((words.len() <= CLOSE_REASON_BYTES_MAX).then_some(words.len())).collect();
-    ends.iter()
-        .rev()
-        .map(|end| write(&words[..*end]))
-        .find(|text| text.len() <= CLOSE_REASON_BYTES_MAX)
-        .expect("the JSON around the words fits")
+    fit_reason(detail, |detail| text(&Refusal { retry, reason, detail }))
 }
 
 fn text<T: Serialize>(frame: &T) -> String {
@@ -245,6 +223,7 @@ fn is_nested_too_deeply(json: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::client::frame::CLOSE_REASON_BYTES_MAX;
     use crate::engine::random::Random;
     use serde_json::{Value, json};
 
@@ -435,12 +414,6 @@ mod tests {
                 assert!(reason.len() <= CLOSE_REASON_BYTES_MAX);
                 let value: Value = serde_json::from_str(&reason).unwrap();
                 let kept = value["detail"].as_str().unwrap_or_default();
-                assert!(detail.starts_with(kept));
-                assert!(kept.len() == detail.len() || reason.len() + 12 > CLOSE_REASON_BYTES_MAX);
-                let reason = super::reason(&detail);
-                assert!(reason.len() <= CLOSE_REASON_BYTES_MAX);
-                let value: Value = serde_json::from_str(&reason).unwrap();
-                let kept = value["reason"].as_str().unwrap();
                 assert!(detail.starts_with(kept));
                 assert!(kept.len() == detail.len() || reason.len() + 12 > CLOSE_REASON_BYTES_MAX);
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 32_010;
+const LINES_MAX: usize = 32_130;
 /// Of them, in `src/engine`.
 const ENGINE_LINES_MAX: usize = 15_101;
 /// Files of more than 450 lines.
@@ -13,12 +13,10 @@ const LONG_FILES_MAX: usize = 2;
 /// Doc comments that begin with a relative clause.
 const RELATIVE_CLAUSES_MAX: usize = 116;
 /// Types whose `impl` blocks stand in more than two files.
-const SCATTERED: &[&str] = &["Client", "Push", "Reactor", "Router", "Server"];
+const SCATTERED: &[&str] = &["Client", "Reactor", "Router", "Server"];
 /// Public type names that are used more than once.
-const NAMES_TWICE: &[&str] = &[
-    "Event", "Flag", "Head", "Reader", "Receipt", "Refusal", "Request", "Slow", "Source", "State",
-    "Step",
-];
+const NAMES_TWICE: &[&str] =
+    &["Event", "Flag", "Head", "Reader", "Refusal", "Request", "Slow", "Source", "State", "Step"];
 
 fn lines(sources: &[Source], folder: &str) -> usize {
     let of_it = sources.iter().filter(|source| source.path.starts_with(folder));

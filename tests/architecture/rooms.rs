@@ -7,17 +7,10 @@ use crate::tree::{Source, WINGS, names_after, sources};
 /// Imports that lead up, by file: each is still to be cut.
 const LEADING_UP: &[(&str, &str)] = &[
     ("engine/handler.rs", "config"),
-    ("engine/handler.rs", "features::control"),
     ("engine/reactor/redis_protocol.rs", "features::streams"),
-    ("engine/reactor/mod.rs", "features::presence"),
     ("engine/reactor/plan.rs", "features::streams"),
     ("engine/reactor/reload.rs", "config"),
-    ("engine/router/admin.rs", "features::control"),
     ("engine/router/mod.rs", "config"),
-    ("engine/router/orders.rs", "features::control"),
-    ("engine/server/mod.rs", "features::presence"),
-    ("engine/server/presence.rs", "features::presence"),
-    ("engine/server/receipts.rs", "features::control"),
 ];
 
 /// The names that the crate's root exports, and the rooms they come from.

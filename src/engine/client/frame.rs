@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::engine::client::tally::DeliveryCount;
+use crate::engine::client::delivery_count::DeliveryCount;
 use crate::engine::resume::history::hash_of;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -109,6 +109,19 @@ impl Close {
     }
 }
 
+/// Returns what `write` makes of as much of the words as a close frame has room for.
+pub fn fit_reason(words: &str, write: impl Fn(&str) -> String) -> String {
+    // Each character takes at least its own bytes, so what begins beyond the limit cannot stay.
+    let ends = words.char_indices().map(|(at, _)| at).take_while(|at| *at < CLOSE_REASON_BYTES_MAX);
+    let ends: Vec<usize> =
+        ends.chain((words.len() <= CLOSE_REASON_BYTES_MAX).then_some(words.len())).collect();
+    ends.iter()
+        .rev()
+        .map(|end| write(&words[..*end]))
+        .find(|text| text.len() <= CLOSE_REASON_BYTES_MAX)
+        .expect("what stands around the words fits alone")
+}
+
 /// Bytes ready to be written to a socket: a WebSocket frame, or several, or an HTTP response. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Frame(Rc<Encoded>);
@@ -120,8 +133,8 @@ struct Encoded {
     start: usize,
     /// Which message it is, where one may take another's place.
     message: Option<MessageTag>,
-    /// Counts the copies, where the publisher wants to know.
-    tally: Option<Rc<DeliveryCount>>,
+    /// Counts the deliveries, if a feature wants to know.
+    delivery_count: Option<Rc<DeliveryCount>>,
 }
 
 thread_local! {
@@ -149,7 +162,7 @@ impl Encoded {
     fn new(bytes: Vec<u8>, start: usize) -> Encoded {
         FRAMES.set(FRAMES.get() + 1);
         FRAMES_BYTES.set(FRAMES_BYTES.get() + bytes.capacity() + FRAME_BYTES);
-        Encoded { bytes, start, message: None, tally: None }
+        Encoded { bytes, start, message: None, delivery_count: None }
     }
 }
 
@@ -253,21 +266,21 @@ impl Frame {
         self
     }
 
-    /// The same, whose copies are counted. One that is shared already is copied.
-    pub fn counted_by(self, tally: Rc<DeliveryCount>) -> Frame {
+    /// The same, whose deliveries are counted. One that is shared already is copied.
+    pub fn counted_by(self, count: Rc<DeliveryCount>) -> Frame {
         let mut frame = self;
         if Rc::get_mut(&mut frame.0).is_none() {
             frame = Frame::ready(frame.as_bytes().to_vec());
         }
         if let Some(encoded) = Rc::get_mut(&mut frame.0) {
-            encoded.tally = Some(tally);
+            encoded.delivery_count = Some(count);
         }
         frame
     }
 
-    /// What counts its copies, if anything does.
-    pub fn tally(&self) -> Option<&DeliveryCount> {
-        self.0.tally.as_deref()
+    /// The counter of its deliveries, if they are counted.
+    pub fn delivery_count(&self) -> Option<&Rc<DeliveryCount>> {
+        self.0.delivery_count.as_ref()
     }
 
     /// Which message it is, if it says so.

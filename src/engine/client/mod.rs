@@ -5,6 +5,7 @@
 
 pub mod allowance;
 pub mod codec;
+pub mod delivery_count;
 pub mod frame;
 mod head;
 pub mod http;
@@ -14,10 +15,10 @@ mod keepalive;
 pub mod outbox;
 mod output;
 pub mod proxy_protocol;
+pub mod queued_frame;
 mod replay;
 mod request_line;
 mod response;
-pub mod tally;
 pub mod transport;
 
 use tungstenite::Bytes;

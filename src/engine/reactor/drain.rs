@@ -9,10 +9,10 @@ use crate::engine::slots::ConnId;
 impl Reactor {
     /// Closes the listeners, and asks each client in a time slot of its own to reconnect elsewhere.
     pub(super) fn drain(&mut self) {
+        self.router.drain();
         let server = &mut self.router.server;
         log::info!("draining {} connections", server.clients.len());
         self.supervisor.stopping(server.clients_len(), server.bounds.drain_seconds);
-        self.router.health.draining = true;
         self.drain_until =
             Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);
         self.listeners.close();

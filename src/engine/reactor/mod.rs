@@ -14,7 +14,7 @@ mod redis_socket;
 mod reload;
 mod resolver;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod time;
 mod token;
 
@@ -34,7 +34,6 @@ use crate::engine::server::Server;
 use crate::engine::signals::{Signals, Unused};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, tick};
-use crate::features::presence::{self, Presence};
 use crate::observe::metrics::Metrics;
 use crate::observe::systemd::Supervisor;
 pub use clients::Readiness;
@@ -72,7 +71,7 @@ const FROZEN: Millis = 2000;
 pub struct Reactor {
     poll: Poll,
     clock: Clock,
-    router: Router,
+    pub(crate) router: Router,
     listeners: Listeners,
     /// The connections to Redis, the subscription first: Redis disconnects it if it lags.
     links: Vec<RedisSocket>,
@@ -151,10 +150,7 @@ impl Reactor {
         let by_address = ClientAddresses::new(plan.proxies, plan.proxy_protocol, per_address_max);
         let server = Server::new(plan.bounds, options, plan.signer, now);
         let mut router = Router::new(server, plan.routes, plan.prefix, by_address);
-        router.has_redis = plan.commander.is_some();
-        router.control = plan.control;
         router.features = plan.features;
-        router.receipts = plan.receipts;
         router.server.resume.has_channels = plan.reader.is_none() || plan.expects_channels;
         let dialogues = redis_protocol::all(plan.link, plan.reader, plan.commander, &mut router);
         let sockets = dialogues.into_iter().enumerate();
@@ -210,13 +206,6 @@ impl Reactor {
     /// Serves a file to pages of every origin.
     pub fn serve_file(&mut self, file: File) {
         self.router.files.add(file);
-    }
-
-    /// Publishes to Redis which users are online. There must be a connection to Redis.
-    pub fn tell_who_is_here(&mut self, settings: presence::Settings) {
-        assert!(!self.links.is_empty(), "presence needs Redis");
-        let presence = Presence::new(self.router.server.node(), settings);
-        self.router.server.tell_who_is_here(presence);
     }
 
     /// Reports to a supervisor that the process is alive, and whether it is ready.
@@ -340,10 +329,6 @@ impl Reactor {
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
-        if !self.router.health.draining {
-            // Clients that are sent away reconnect elsewhere, so presence sends no event: the node just falls silent.
-            self.router.server.tick_presence();
-        }
         self.tick_links();
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
@@ -363,7 +348,6 @@ impl Reactor {
         self.flush_links();
         self.port.iter_mut().for_each(|port| port.flush(&mut self.router));
         self.flush_clients();
-        self.router.server.settle_receipts();
     }
 
     /// Frees terminated connections.
@@ -376,6 +360,7 @@ impl Reactor {
         if (none_left || self.burst >= BURST) && self.trim_at.is_none() {
             self.trim_at = Some(self.router.server.now.millis + TRIM_PAUSE);
         }
+        self.router.end_turn();
     }
 
     /// Returns the memory of a burst to the system.
@@ -413,9 +398,7 @@ impl Reactor {
         [
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
             links.flatten().min(),
-            server.presence_deadline().filter(|_| !self.router.health.draining),
             self.port.as_ref().and_then(|port| port.deadline(now)),
-            server.receipts.deadline(),
             server.complaints.deadline(),
             self.router.features_deadline,
             self.next_accept(),

@@ -40,10 +40,6 @@ pub struct Plan {
     pub features: Vec<Box<dyn Feature>>,
     /// Cut from a channel's name to get its topic.
     pub prefix: String,
-    /// The channel of orders from back ends, if there is one.
-    pub control: Option<String>,
-    /// The channel of receipts for messages that came by a channel, if they have any.
-    pub receipts: Option<String>,
     /// Signs cursors; the same at every process that clients are to come back to.
     pub signer: Signer,
     /// Every bound; `clients_max` is a number here, not 0.

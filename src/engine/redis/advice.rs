@@ -6,8 +6,10 @@
 
 use redis::ServerError;
 
+use crate::clock::{Millis, RateLimit};
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::garbage::Garbage;
+use crate::engine::redis::request::Answer;
 
 /// Of Redis' own words, in a text of ours.
 const QUOTE_BYTES_MAX: usize = 160;
@@ -52,6 +54,19 @@ pub fn of_command(config: &RedisConfig, error: &ServerError) -> String {
             let details = if names_secret(config, details) { "" } else { details };
             format!("{} {}", printable(code), printable(details)).trim_end().to_owned()
         }
+    }
+}
+
+/// Logs that Redis refused a report to a back end, once a second at most.
+pub fn log_unsent_report(answer: &Answer, limit: &mut RateLimit, now: Millis) {
+    if let Answer::Refused(why) = answer
+        && limit.allow(now)
+    {
+        let code = why.split_whitespace().next().unwrap_or_default();
+        log::warn!(
+            "Redis refuses receipts or answers to a count ({code}): the user in the URL needs +publish, and \
+             &NAME for each of their channels"
+        );
     }
 }
 

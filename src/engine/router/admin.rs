@@ -9,7 +9,7 @@ use crate::engine::pubsub::topic::user_of;
 use crate::engine::router::files;
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
-use crate::features::control::report::Owed;
+use crate::observe::backlog_report::BacklogReport;
 use crate::observe::metrics::{Gauges, Process};
 
 /// Clients that `/clients` tells of.
@@ -93,7 +93,6 @@ impl Admin {
             history_messages: server.resume.history.len(),
             history_bytes: server.resume.history.bytes(),
             source_up: !health.no_subscriber,
-            presence_users: server.presence_users_len(),
             handshakes: server.places.handshakes.len(),
             backlog_frames: frames_len(),
             backlog_bytes: frames_bytes(),
@@ -132,7 +131,7 @@ fn slowest(server: &Server, routes: &[Route]) -> String {
         let client = &server.clients[id.index];
         let topics = || server.hubs[client.route as usize].topics(&client.subscriptions);
         let own = topics().find(|(_, reason)| *reason == Reason::Own);
-        let owed = Owed {
+        let report = BacklogReport {
             conn: server.name_of(id),
             route: &routes[client.route as usize].path,
             sub: own.and_then(|(key, _)| user_of(key)),
@@ -142,7 +141,7 @@ fn slowest(server: &Server, routes: &[Route]) -> String {
             topics: topics().count(),
         };
         text.push_str(if place > 0 { "," } else { "" });
-        owed.write(&mut text);
+        report.write(&mut text);
     }
     text + "]}"
 }

@@ -1,11 +1,11 @@
 //! Messages on their way to every route: those of channels, entries of streams, and what is told where some are missing.
 
 use super::Router;
+use crate::engine::feature::MessageSource;
 use crate::engine::pubsub::topic;
 use crate::engine::redis::probe::CHANNEL;
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::ReplayItem;
-use crate::engine::server::receipts::Wanted;
 use crate::engine::server::replay::{self, Step};
 use crate::engine::slots::ConnId;
 
@@ -14,11 +14,11 @@ use crate::engine::slots::ConnId;
 const LARGE_PAYLOAD_BYTES: usize = 128 * 1024;
 
 impl Router {
-    /// A message from Redis or from a publisher. Returns to how many clients it went. What comes on the control channel is an
-    /// order, whatever topic that channel would be.
+    /// A message from Redis or from a publisher. Returns to how many clients it went. A channel of a feature
+    /// (control) is no topic, whatever its name.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        if self.control.as_ref().is_some_and(|control| control.as_bytes() == channel) {
-            return self.obey(payload);
+        if let Some(feature) = self.features.iter_mut().find(|one| one.takes_channel(channel)) {
+            return feature.on_payload(&mut self.server, payload);
         }
         if channel.starts_with(CHANNEL.as_bytes()) {
             return 0;
@@ -31,12 +31,7 @@ impl Router {
             return 0;
         };
         self.server.resume.record(topic, payload);
-        // A receipt on a channel that is a topic as well has none: it would be a message, and have one, for ever.
-        let receipts = self.receipts.take();
-        let to = receipts.as_ref().map(String::as_bytes).filter(|to| *to != channel);
-        let reached = self.tell(topic, payload, to.map(|to| Wanted { to, entry: None }));
-        self.receipts = receipts;
-        reached
+        self.tell(topic, payload, MessageSource::Channel(channel))
     }
 
     /// An entry of a stream; `topic` is the whole one. Returns to how many clients it went. `stream`: its place in the setting
@@ -60,23 +55,21 @@ impl Router {
         self.complain_of_prefix(topic);
         self.server.resume.record_entry(stream, id, topic, payload);
         replay::reach(&mut self.server, stream, id);
-        let to = receipt.filter(|to| !to.is_empty());
-        self.tell(topic, payload, to.map(|to| Wanted { to, entry: Some(id) }))
+        self.tell(topic, payload, MessageSource::Entry { id, receipt })
     }
 
     /// What stands in the history already is told to every route. Returns to how many clients it went.
-    fn tell(&mut self, topic: &str, payload: &[u8], receipt: Option<Wanted<'_>>) -> usize {
+    fn tell(&mut self, topic: &str, payload: &[u8], source: MessageSource<'_>) -> usize {
         self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
-        if receipt.is_some() {
-            self.server.begin_receipt();
-        }
+        let Router { server, features, .. } = self;
+        let counts = features.iter_mut().filter_map(|one| one.on_publish(server, topic, source));
+        // The last one, so that every feature sees the message.
+        let count = counts.last();
         let mut reached = 0;
         for (number, route) in self.routes.iter_mut().enumerate() {
-            let mut scope = self.server.scope_of_recorded(number as u8);
+            let scope = self.server.scope_of_recorded(number as u8);
+            let mut scope = scope.counted_by(count.clone());
             reached += route.handler.on_publish(&mut scope, topic, payload);
-        }
-        if let Some(wanted) = receipt {
-            self.server.end_receipt(topic, wanted);
         }
         reached
     }

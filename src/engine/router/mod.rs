@@ -4,7 +4,6 @@ mod addresses;
 mod admin;
 pub mod files;
 mod messages;
-mod orders;
 mod plain;
 mod refusals;
 mod requests;
@@ -51,16 +50,8 @@ pub struct Router {
     pub files: Files,
     /// Cut from a channel's name.
     prefix: String,
-    /// The channel of orders, if there is one.
-    pub control: Option<String>,
-    /// Whether there is a Redis to answer them in.
-    pub has_redis: bool,
-    /// The channel of receipts for what comes by channels, if there are any.
-    pub receipts: Option<String>,
     /// For dropped payloads.
     dropped_logged: RateLimit,
-    /// For malformed orders.
-    malformed_logged: RateLimit,
     /// The latest message when the link to Redis was lost, and its cursor.
     lost_at: Option<(u64, String)>,
     /// For commands that Redis refused.
@@ -88,11 +79,7 @@ impl Router {
             features_deadline: None,
             files: Files::default(),
             prefix,
-            control: None,
-            receipts: None,
-            has_redis: false,
             dropped_logged: RateLimit::default(),
-            malformed_logged: RateLimit::default(),
             lost_at: None,
             refused_logged: RateLimit::default(),
             admin: Admin::default(),
@@ -103,6 +90,30 @@ impl Router {
     #[cfg(test)]
     pub fn slowest(&mut self) -> String {
         self.admin.slowest(&mut self.server, &self.routes)
+    }
+
+    /// Adds a feature.
+    pub fn add_feature<F: Feature + 'static>(&mut self, make: impl FnOnce(&mut Server) -> F) {
+        let feature = make(&mut self.server);
+        self.features.push(Box::new(feature));
+        self.features_deadline = Some(0);
+    }
+
+    /// Ends a turn: features are told of users that came and went, and do what is due.
+    pub fn end_turn(&mut self) {
+        let Router { server, features, .. } = self;
+        for change in server.users.take() {
+            features.iter_mut().for_each(|feature| feature.on_user(server, &change));
+        }
+        let due = features.iter_mut().filter_map(|feature| feature.on_turn_end(server));
+        self.features_deadline = due.chain(self.features_deadline).min();
+    }
+
+    /// Begins a drain: handshakes are refused from now on.
+    pub fn drain(&mut self) {
+        self.health.draining = true;
+        self.server.users.ignore();
+        self.features.iter_mut().for_each(|feature| feature.on_drain());
     }
 
     /// The settings were read again: what can change without dropping a client changes now.

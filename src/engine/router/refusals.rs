@@ -97,8 +97,8 @@ impl Router {
 
     /// The reason why no client can receive from a channel, as an error for its publisher; `None` if one could.
     pub fn refusal_of(&self, channel: &[u8]) -> Option<String> {
-        let is_control = self.control.as_ref().is_some_and(|one| one.as_bytes() == channel);
-        let fault = fault_of(&self.prefix, channel).filter(|_| !is_control)?;
+        let is_taken = self.features.iter().any(|feature| feature.takes_channel(channel));
+        let fault = fault_of(&self.prefix, channel).filter(|_| !is_taken)?;
         Some(format!("ERR nobody hears this: {fault}"))
     }
 

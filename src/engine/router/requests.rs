@@ -38,22 +38,11 @@ impl Router {
                 let event = RouteEvent::Answer { number: ticket.number, answer };
                 handler.on_event(&mut self.server.scope(route), event);
             }
-            TicketOwner::Feature("reports") => {
-                if let Answer::Refused(why) = answer
-                    && self.refused_logged.allow(self.server.now.millis)
-                {
-                    let code = why.split_whitespace().next().unwrap_or_default();
-                    log::warn!(
-                        "Redis refuses receipts or answers to a count ({code}): the user in the URL needs +publish, and \
-                         &NAME for each of their channels"
-                    );
+            TicketOwner::Feature(name) => {
+                if let Some(feature) = self.features.iter_mut().find(|one| one.name() == name) {
+                    feature.on_answer(&mut self.server, ticket.number, answer);
                 }
             }
-            TicketOwner::Feature("presence") => {
-                self.server.on_presence_answer(ticket.number, answer)
-            }
-            // A test may ask on nobody's behalf; pages and stream infos come by calls of their own.
-            TicketOwner::Feature(_) => {}
         }
     }
 

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::engine::client::delivery_count::CountedFanout;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::{Backlog, GATHERED_BYTES_MAX};
 use crate::engine::client::{Client, State};
@@ -43,6 +44,8 @@ pub(super) struct Broadcast {
     pub frame: Frame,
     /// Whether it stands in the history too.
     pub is_recorded: bool,
+    /// Ends with the walk, if the frame's deliveries are counted.
+    counted: Option<CountedFanout>,
 }
 
 /// How much waits for one audience.
@@ -84,7 +87,7 @@ pub(crate) struct Fanout {
     /// Reused for the keys of a publish, and for the topics found by them: see [`Scope::publish`](super::Scope::publish).
     pub(super) keys: String,
     pub(super) found: Vec<u32>,
-    /// How many of those that wait have their copies counted.
+    /// The number of waiting messages whose deliveries are counted.
     counted: usize,
 }
 
@@ -128,7 +131,7 @@ impl Fanout {
         self.shares.len() == 1
     }
 
-    /// Whether the copies of some that wait are counted.
+    /// Returns whether deliveries of a waiting message are counted.
     pub(super) fn are_counted(&self) -> bool {
         self.counted > 0
     }
@@ -137,10 +140,8 @@ impl Fanout {
         self.latest += 1;
         let bytes = frame.as_bytes().len();
         self.bytes += bytes;
-        if let Some(tally) = frame.tally() {
-            tally.deals();
-            self.counted += 1;
-        }
+        let counted = frame.delivery_count().map(|count| count.begin_fanout());
+        self.counted += usize::from(counted.is_some());
         let known = |share: &&mut Share| (share.route, &share.audience) == (route, &audience);
         match self.shares.iter_mut().find(known) {
             Some(share) => (share.frames, share.bytes) = (share.frames + 1, share.bytes + bytes),
@@ -154,6 +155,7 @@ impl Fanout {
             audience,
             frame,
             is_recorded,
+            counted,
         });
     }
 
@@ -177,10 +179,7 @@ impl Fanout {
         self.shares[at].frames -= 1;
         self.shares[at].bytes -= first.frame.as_bytes().len();
         self.bytes -= first.frame.as_bytes().len();
-        if let Some(tally) = first.frame.tally() {
-            tally.dealt();
-            self.counted -= 1;
-        }
+        self.counted -= usize::from(first.counted.is_some());
         if self.shares[at].frames == 0 {
             self.shares.swap_remove(at);
         }
@@ -204,8 +203,8 @@ impl Fanout {
             .filter(|one| {
                 // It comes to those in the history.
                 let is_replayed = is_replaying && one.is_recorded;
-                if is_replayed && let Some(tally) = one.frame.tally() {
-                    tally.unmet();
+                if is_replayed && let Some(count) = one.frame.delivery_count() {
+                    count.remove_recipient();
                 }
                 !is_replayed
             })

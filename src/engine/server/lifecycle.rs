@@ -7,6 +7,7 @@ use crate::engine::client::http::Response;
 use crate::engine::client::transport::Transport;
 use crate::engine::client::{AtEnd, Client, State};
 use crate::engine::pending_writes::Lane;
+use crate::engine::pubsub::hub::Reason;
 use crate::engine::server::places::{Places, longest_unanswered};
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
@@ -233,11 +234,14 @@ impl Server {
 
     /// Ends all subscriptions: only open clients have any.
     fn unsubscribe_all(&mut self, id: ConnId) {
-        self.user_leaves(id);
-        let Some(client) = self.clients.get_mut(id) else { return };
-        if let Some(hub) = self.hubs.get_mut(client.route as usize) {
-            hub.unsubscribe_all(&mut client.subscriptions);
+        let Server { clients, hubs, users, .. } = self;
+        let Some(client) = clients.get_mut(id) else { return };
+        let Some(hub) = hubs.get_mut(client.route as usize) else { return };
+        if users.are_watched() {
+            let own = hub.topics(&client.subscriptions).find(|one| one.1 == Reason::Own);
+            own.into_iter().for_each(|(own, _)| users.note(own, false));
         }
+        hub.unsubscribe_all(&mut client.subscriptions);
     }
 
     pub(crate) fn free(&mut self, id: ConnId) {

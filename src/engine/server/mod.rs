@@ -8,23 +8,22 @@ mod lifecycle;
 mod names;
 mod options;
 mod places;
-mod presence;
-pub(crate) mod receipts;
 mod refusals;
 pub(crate) mod replay;
 pub(crate) mod requests;
 mod scope;
 mod subscriptions;
+mod users;
 
 use std::borrow::Cow;
 
-use crate::clock::{Millis, Now, WallOffset};
+use crate::clock::{Now, WallOffset};
 use crate::engine::bounds::Bounds;
 use crate::engine::client::allowance::Allowance;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::outbox::{Backlog, GATHERED_BYTES_MAX, Slow};
-use crate::engine::client::tally::DeliveryCount;
+use crate::engine::client::queued_frame::QueuedFrame;
 use crate::engine::client::{AtEnd, Client, State, Timing};
 use crate::engine::pending_writes::{Lane, PendingWrites};
 use crate::engine::pubsub::hub::{Hub, Reason};
@@ -35,16 +34,16 @@ use crate::engine::resume::replay::changes_bytes;
 pub use crate::engine::resume::replay::{ReplayItem, Resumed};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, Tick, after, tick};
-use crate::features::presence::Presence;
 use crate::observe::complaints::{Complaints, Origin, Weight};
 use crate::observe::metrics::Metrics;
 use clients::Clients;
 use fanout::{Audience, Fanout};
 pub use options::RouteOptions;
 use places::Places;
-use receipts::Receipts;
 use requests::Requests;
 pub use scope::Scope;
+pub use users::UserChange;
+use users::UserChanges;
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;
@@ -80,12 +79,8 @@ pub struct Server {
     /// One hub per route: a handler cannot publish to another's clients.
     pub(crate) hubs: Vec<Hub>,
     requests: Requests,
-    pub(crate) receipts: Receipts,
     pub(crate) resume: Resume,
-    /// The users that are online, if presence is on.
-    presence: Option<Presence>,
-    /// When a refused presence request was last logged.
-    presence_logged: Option<Millis>,
+    pub(crate) users: UserChanges,
     pub(crate) places: Places,
     /// New connections are refused because memory is short.
     pub(crate) is_refusing: bool,
@@ -119,10 +114,8 @@ impl Server {
             hubs: options.iter().map(|_| Hub::default()).collect(),
             options,
             requests: Requests::default(),
-            receipts: Receipts::default(),
             resume: Resume::new(node, signer, history),
-            presence: None,
-            presence_logged: None,
+            users: UserChanges::default(),
             places: Places::default(),
             is_refusing: false,
             backlog: Backlog::of(&bounds),
@@ -301,7 +294,7 @@ impl Server {
         if !whole || self.fanout.are_counted() {
             let frames = self.fanout_for(id, delivered);
             if whole {
-                frames.iter().filter_map(Frame::tally).for_each(DeliveryCount::wrote_at_once);
+                frames.iter().for_each(|frame| QueuedFrame::new(frame).into_written());
             } else {
                 let client = self.clients.get_mut(id).expect("it was written to");
                 client.keep_unwritten(frames.iter(), written, now);

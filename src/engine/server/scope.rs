@@ -1,8 +1,10 @@
 //! The server as the handler of one route sees it: publishing, and finding clients by topic, reach that route's clients alone.
 
 use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
 
 use crate::engine::client::State;
+use crate::engine::client::delivery_count::DeliveryCount;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::Slow;
 use crate::engine::pending_writes::Lane;
@@ -31,6 +33,8 @@ pub struct Scope<'a> {
     route: u8,
     /// The message that is being published stands in the history: clients that are replaying it read it there.
     is_recorded: bool,
+    /// Counts the deliveries of that message.
+    delivery_count: Option<Rc<DeliveryCount>>,
 }
 
 impl Deref for Scope<'_> {
@@ -50,16 +54,27 @@ impl DerefMut for Scope<'_> {
 impl Server {
     /// The scope of a route's handler.
     pub fn scope(&mut self, route: u8) -> Scope<'_> {
-        Scope { server: self, route, is_recorded: false }
+        Scope { server: self, route, is_recorded: false, delivery_count: None }
     }
 
     /// The scope of a handler that passes on a message of the history, which clients in a replay are given from there.
     pub(crate) fn scope_of_recorded(&mut self, route: u8) -> Scope<'_> {
-        Scope { server: self, route, is_recorded: true }
+        Scope { server: self, route, is_recorded: true, delivery_count: None }
     }
 }
 
 impl Scope<'_> {
+    /// Has the deliveries of what is published counted.
+    pub(crate) fn counted_by(self, count: Option<Rc<DeliveryCount>>) -> Self {
+        Scope { delivery_count: count, ..self }
+    }
+
+    fn add_recipients(&self, count: usize, is_exact: bool) {
+        if let Some(counter) = &self.delivery_count {
+            counter.add_recipients(count, is_exact);
+        }
+    }
+
     /// The number of the route.
     pub fn route(&self) -> u8 {
         self.route
@@ -89,7 +104,7 @@ impl Scope<'_> {
         let hub = &self.server.hubs[self.route as usize];
         if topics.iter().any(|topic| hub.is_large(*topic)) {
             let subscribers = self.count(topics);
-            self.server.count_subscribers(subscribers);
+            self.add_recipients(subscribers.count, subscribers.is_exact);
             let frame = self.make(topic, make);
             self.broadcast(topics, frame);
             subscribers.count
@@ -132,7 +147,10 @@ impl Scope<'_> {
 
     /// A message's frame, which says which message it is where that is asked for.
     fn make(&self, topic: &str, make: impl FnOnce(&str) -> Frame) -> Frame {
-        let frame = self.count_copies(make(&self.cursor()));
+        let mut frame = make(&self.cursor());
+        if let Some(count) = &self.delivery_count {
+            frame = frame.counted_by(Rc::clone(count));
+        }
         match self.options[self.route as usize].slow {
             Slow::Close => frame,
             Slow::DropOldest(_) | Slow::KeepNewest => frame
@@ -153,7 +171,7 @@ impl Scope<'_> {
                     reached +=
                         usize::from(!hub.is_subscribed(&client.subscriptions, &topics[..place]));
                 } else if !client.was_just_queued(frame) {
-                    self.count_subscribers(SubscriberCount { count: 1, is_exact: true });
+                    self.add_recipients(1, true);
                     reached += usize::from(self.queue(id, frame, Lane::Urgent));
                 }
             }

@@ -28,7 +28,7 @@ impl Scope<'_> {
         };
         let joined = hub.subscribe(id.index, &mut client.subscriptions, key, reason);
         if joined && reason == Reason::Own {
-            self.user_came(key);
+            self.users.note(key, true);
         }
         let next = self.resume.history.next();
         let Server { clients, resume, .. } = &mut **self;
@@ -51,7 +51,7 @@ impl Scope<'_> {
         let was_own = hub.reason(&client.subscriptions, key) == Some(Reason::Own);
         let left = hub.unsubscribe(&mut client.subscriptions, key);
         if left && was_own {
-            self.user_left(key);
+            self.users.note(key, false);
         }
         let (next, most) = (self.resume.history.next(), self.bounds.topics_per_client_max);
         let Server { clients, resume, .. } = &mut **self;

@@ -35,6 +35,10 @@ impl Overload {
 }
 
 impl Feature for Overload {
+    fn name(&self) -> &'static str {
+        "overload"
+    }
+
     fn on_tick(&mut self, server: &mut Server) -> Option<Millis> {
         self.totals.hold(server);
         self.memory.hold(server)

@@ -10,7 +10,7 @@ use super::{Holder, RETRY_MILLIS, close_until, largest};
 use crate::clock::{Millis, RateLimit};
 use crate::engine::client::State;
 use crate::engine::client::frame::{Close, frames_bytes};
-use crate::engine::client::outbox::places_bytes;
+use crate::engine::client::queued_frame::places_bytes;
 use crate::engine::server::Server;
 use crate::observe::metrics::Metrics;
 

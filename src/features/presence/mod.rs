@@ -11,6 +11,7 @@
 //! one before is cleared up as that of the dead. A node that leaves in good order says nothing: its clients come back to
 //! others before it counts as dead, and that is no event.
 
+mod feature;
 mod script;
 #[cfg(test)]
 mod simulated_redis;
@@ -20,6 +21,7 @@ mod users;
 
 use crate::clock::Millis;
 use crate::engine::redis::sink::Sink;
+pub use feature::PresenceFeature;
 pub use script::Reply;
 use script::Script;
 use users::{Change, Users};

@@ -46,6 +46,10 @@ pub struct StreamPages {
 }
 
 impl Feature for StreamPages {
+    fn name(&self) -> &'static str {
+        OWNER
+    }
+
     fn on_tick(&mut self, server: &mut Server) -> Option<Millis> {
         let is_due = self.deadline(server).is_some_and(|due| due <= server.now.millis);
         if is_due || !self.is_begun {

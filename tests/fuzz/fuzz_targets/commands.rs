@@ -226,8 +226,6 @@ impl World {
             routes: vec![route("/ws", &[]), route("/open", &["lobby.*"])],
             features: Vec::new(),
             prefix: String::new(),
-            control: None,
-            receipts: None,
             signer: Signer::with_key(&[7; 16]),
             bounds: Bounds {
                 clients_max: 100,

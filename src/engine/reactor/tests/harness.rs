@@ -15,6 +15,7 @@ use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
 use crate::engine::redis::request::{Answer, Request};
+use crate::features::control::Control;
 use crate::push::Push;
 use crate::push::token::{KeySettings, Keys};
 
@@ -93,11 +94,11 @@ impl Talks {
             let origins = route.origins.clone();
             plan.routes.push(crate::engine::handler::Route { path, origins, handler });
         }
-        (plan.prefix, plan.control) = ("pub.".to_owned(), Some("ctl".to_owned()));
+        plan.prefix = "pub.".to_owned();
         let far = Far::default();
         install(Some(Box::new(far.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
-        reactor.router.has_redis = true;
+        reactor.router.add_feature(|_| Control::new("ctl".to_owned(), true));
         Talks { reactor, keys, far }
     }
 

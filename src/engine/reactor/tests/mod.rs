@@ -1,16 +1,14 @@
 //! The flush phase against a naive model: the clients it serves and their order, from seeds, over far ends that accept arbitrary
 //! amounts.
 
-mod control;
 mod costs;
 mod durable;
 mod expiry;
 mod fanout;
-mod harness;
+pub(crate) mod harness;
 mod page_bounds;
 mod pages;
 mod proxies;
-mod receipts;
 mod replay;
 mod requests;
 mod simulated_phones;
@@ -70,8 +68,6 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
         features: vec![Box::new(Overload::new(None))],
         prefix: String::new(),
-        control: None,
-        receipts: None,
         signer: signer(),
         bounds,
         trim: None,

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use super::{RECEIPTS_MAX, Receipts};
 use crate::ConnId;
 use crate::config::{Format, RouteConfig, Slow};
 use crate::engine::pubsub::hub::LARGE_TOPIC;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::harness::Talks;
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::server::receipts::RECEIPTS_MAX;
 
 const LATE: u64 = 5_000;
 
@@ -19,8 +19,13 @@ fn talks(route: RouteConfig, frames_max: usize) -> Talks {
         bounds.backlog_frames_max = frames_max;
         (bounds.ping_seconds, bounds.silence_seconds) = (0, 0);
     });
-    talks.reactor.router.receipts = Some("receipts".to_owned());
+    give_receipts(&mut talks, Some("receipts"));
     talks
+}
+
+fn give_receipts(talks: &mut Talks, channel: Option<&str>) {
+    talks.reactor.router.features.retain(|feature| feature.name() != "receipts");
+    talks.reactor.router.add_feature(|_| Receipts::new(channel.map(str::to_owned)));
 }
 
 fn crowd(talks: &mut Talks, count: usize) -> Vec<ConnId> {
@@ -63,7 +68,7 @@ fn what_is_written_at_once_has_its_receipt_at_once() {
 fn copies_of_all_routes_are_counted_and_each_client_once() {
     let raw = RouteConfig { path: "/raw".into(), format: Format::Raw, ..RouteConfig::default() };
     let mut talks = Talks::with_routes(&[RouteConfig::default(), raw], |_| {});
-    talks.reactor.router.receipts = Some("receipts".to_owned());
+    give_receipts(&mut talks, Some("receipts"));
     talks.connect("1", &["hall.1", "hall.*", "*"]);
     talks.connect_at("/raw", "2", &["hall.*"]);
     talks.publish("pub.hall.1", "1");
@@ -162,12 +167,12 @@ fn above_their_bound_receipts_do_not_wait() {
 #[test]
 fn a_receipt_has_no_receipt() {
     let mut talks = talks(RouteConfig::default(), 1024);
-    talks.reactor.router.receipts = Some("pub.receipts".to_owned());
+    give_receipts(&mut talks, Some("pub.receipts"));
     talks.connect("42", &["receipts"]);
     assert_eq!(talks.publish("pub.receipts", "{}"), 1);
     assert_eq!(talks.publish("pub.a..b", "{}"), 0);
     assert!(talks.asked().is_empty());
-    talks.reactor.router.receipts = None;
+    give_receipts(&mut talks, None);
     talks.publish("pub.receipts", "{}");
     assert!(talks.asked().is_empty());
 }
@@ -175,7 +180,7 @@ fn a_receipt_has_no_receipt() {
 #[test]
 fn an_entry_names_the_channel_of_its_receipt() {
     let mut talks = talks(RouteConfig::default(), 1024);
-    talks.reactor.router.receipts = None;
+    give_receipts(&mut talks, None);
     talks.reactor.router.server.resume.read_streams(vec!["entries".to_owned()]);
     let client = talks.connect("42", &["hall"]);
     talks.told(client);

@@ -2,11 +2,19 @@
 
 use serde_json::{Value, json};
 
+use super::Control;
+
 use crate::config::{Format, RouteConfig};
+use crate::engine::client::frame::CLOSE_REASON_BYTES_MAX;
 use crate::engine::reactor::tests::harness::Talks;
 
 fn talks() -> Talks {
     Talks::new(RouteConfig { may: vec!["room.*".into()], ..RouteConfig::default() }, |_| {})
+}
+
+fn take_commands(talks: &mut Talks, channel: &str, has_redis: bool) {
+    talks.reactor.router.features.clear();
+    talks.reactor.router.add_feature(|_| Control::new(channel.to_owned(), has_redis));
 }
 
 fn welcomed(talks: &mut Talks, id: crate::ConnId) -> Value {
@@ -141,7 +149,7 @@ fn listeners_are_counted_once_each_over_all_routes() {
     let answer = format!(r#"{{"topic":"room.7","listeners":2,"node":"{node}"}}"#);
     let asked: Vec<Vec<String>> = talks.asked().into_iter().map(|(words, _)| words).collect();
     assert_eq!(asked, [["PUBLISH", "answers", &answer]]);
-    talks.reactor.router.has_redis = false;
+    take_commands(&mut talks, "ctl", false);
     assert_eq!(talks.publish("ctl", order), 0);
     assert!(talks.asked().is_empty());
     assert_eq!(talks.reactor.metrics().control_malformed, 1);
@@ -150,7 +158,7 @@ fn listeners_are_counted_once_each_over_all_routes() {
 #[test]
 fn what_comes_on_the_control_channel_is_no_message() {
     let mut talks = talks();
-    talks.reactor.router.control = Some("pub.room.7".to_owned());
+    take_commands(&mut talks, "pub.room.7", true);
     let client = talks.connect("42", &["room.7"]);
     talks.told(client);
     for payload in ["", "hello", r#"{"op":"kick"}"#] {
@@ -159,4 +167,19 @@ fn what_comes_on_the_control_channel_is_no_message() {
     assert_eq!(talks.told(client).len(), 0);
     let metrics = talks.reactor.metrics();
     assert_eq!((metrics.controls, metrics.control_malformed, metrics.messages), (3, 3, 0));
+}
+
+#[test]
+fn a_reason_always_fits_a_close_frame() {
+    for words in ["x", "é", "\"", "\0", "日本", "x\u{10ffff}"] {
+        for count in [0, 1, 15, 30, 60, 87, 88, 89, 90, 123, 124, 1000] {
+            let words = words.repeat(count);
+            let reason = super::close_reason(&words);
+            assert!(reason.len() <= CLOSE_REASON_BYTES_MAX);
+            let value: Value = serde_json::from_str(&reason).unwrap();
+            let kept = value["reason"].as_str().unwrap();
+            assert!(words.starts_with(kept));
+            assert!(kept.len() == words.len() || reason.len() + 12 > CLOSE_REASON_BYTES_MAX);
+        }
+    }
 }

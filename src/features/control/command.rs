@@ -1,4 +1,4 @@
-//! Orders on the control channel, parsed once into what cannot be wrong.
+//! Control commands, parsed once into a type that cannot be wrong.
 
 use std::borrow::Cow;
 
@@ -6,35 +6,35 @@ use serde::Deserialize;
 
 use crate::engine::pubsub::topic::{self, Grant, user_topic};
 
-/// What a back end wants done, by every node that hears it.
+/// A back end's command, executed by every node that receives it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Connections are closed with 4504, and this reason.
-    Kick { whom: Target, reason: Option<String> },
-    /// They listen to this from now on, until they disconnect.
-    Join { whom: Target, topic: Grant },
-    /// They listen to it no more.
-    Leave { whom: Target, topic: Grant },
-    /// How many listen to a topic is to be said on the channel `reply`.
+pub enum ControlCommand {
+    /// Closes connections with 4504, and this reason.
+    Kick { target: Target, reason: Option<String> },
+    /// Subscribes connections until they disconnect.
+    Join { target: Target, topic: Grant },
+    /// Unsubscribes connections.
+    Leave { target: Target, topic: Grant },
+    /// Publishes the number of a topic's subscribers on the channel `reply`.
     Count { topic: String, reply: String },
 }
 
-/// Whose connections an order is about.
+/// The connections that a command is for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
-    /// All of a user, who is named by the user's own topic.
+    /// All connections of a user, named by the user's own topic.
     User(String),
-    /// The one that was told this name in its `welcome`; at most one node has it.
+    /// The connection with this name, as its `welcome` says; at most one node has it.
     Connection(String),
 }
 
-/// What is no order, and why: a fixed sentence, nothing of the message is in it.
+/// The reason why a payload is no command: a fixed sentence that repeats nothing of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
+pub struct MalformedControl(pub &'static str);
 
-/// The members that matter, each at most once.
+/// The members that are read, each at most once.
 #[derive(Deserialize)]
-struct Members<'a> {
+struct ControlMembers<'a> {
     #[serde(borrow)]
     op: Cow<'a, str>,
     sub: Option<Sub>,
@@ -53,54 +53,62 @@ enum Sub {
     Negative(i64),
 }
 
-impl Order {
+impl ControlCommand {
     /// Reads `{"op":"kick","sub":"42"}` and the like; unknown members are passed over, and a `null` counts as absent.
     ///
     /// # Errors
     /// A sentence for the log.
-    pub fn parse(payload: &[u8]) -> Result<Order, Malformed> {
+    pub fn parse(payload: &[u8]) -> Result<ControlCommand, MalformedControl> {
         // serde takes an array of the values for a struct as well.
         if !payload.trim_ascii_start().starts_with(b"{") {
-            return Err(Malformed("expected a JSON object"));
+            return Err(MalformedControl("expected a JSON object"));
         }
-        let members: Members = serde_json::from_slice(payload)
-            .map_err(|_| Malformed("not JSON, no op, a member twice or one of a wrong type"))?;
+        let members: ControlMembers = serde_json::from_slice(payload).map_err(|_| {
+            MalformedControl("not JSON, no op, a member twice or one of a wrong type")
+        })?;
         match &*members.op {
-            "kick" => Ok(Order::Kick { reason: members.reason.clone(), whom: members.whom()? }),
-            "join" => Ok(Order::Join { topic: members.grant()?, whom: members.whom()? }),
-            "leave" => Ok(Order::Leave { topic: members.grant()?, whom: members.whom()? }),
+            "kick" => Ok(ControlCommand::Kick {
+                reason: members.reason.clone(),
+                target: members.target()?,
+            }),
+            "join" => {
+                Ok(ControlCommand::Join { topic: members.grant()?, target: members.target()? })
+            }
+            "leave" => {
+                Ok(ControlCommand::Leave { topic: members.grant()?, target: members.target()? })
+            }
             "count" => members.count(),
-            _ => Err(Malformed("op is not kick, join, leave or count")),
+            _ => Err(MalformedControl("op is not kick, join, leave or count")),
         }
     }
 }
 
-impl Members<'_> {
-    fn whom(self) -> Result<Target, Malformed> {
+impl ControlMembers<'_> {
+    fn target(self) -> Result<Target, MalformedControl> {
         let sub = match (self.sub, self.conn) {
             (None, Some(conn)) => return Ok(Target::Connection(conn)),
             (Some(Sub::Text(text)), None) => text,
             (Some(Sub::Natural(number)), None) => number.to_string(),
             (Some(Sub::Negative(number)), None) => number.to_string(),
-            _ => return Err(Malformed("expected sub or conn, one of them")),
+            _ => return Err(MalformedControl("expected sub or conn, one of them")),
         };
         user_topic(&sub)
             .map(Target::User)
-            .ok_or(Malformed("sub must be 1 to 255 bytes without control characters"))
+            .ok_or(MalformedControl("sub must be 1 to 255 bytes without control characters"))
     }
 
-    fn grant(&self) -> Result<Grant, Malformed> {
+    fn grant(&self) -> Result<Grant, MalformedControl> {
         let grant = self.topic.as_deref().and_then(Grant::parse);
-        grant.ok_or(Malformed("topic is missing, or neither a topic nor like room.*"))
+        grant.ok_or(MalformedControl("topic is missing, or neither a topic nor like room.*"))
     }
 
-    fn count(self) -> Result<Order, Malformed> {
+    fn count(self) -> Result<ControlCommand, MalformedControl> {
         let topic = self.topic.filter(|text| topic::published(text.as_bytes()).is_some());
         let reply = self.reply.filter(|channel| !channel.is_empty());
         match (topic, reply) {
-            (Some(topic), Some(reply)) => Ok(Order::Count { topic, reply }),
-            (None, _) => Err(Malformed("topic is missing or malformed")),
-            (_, None) => Err(Malformed("reply is missing: the channel of the answer")),
+            (Some(topic), Some(reply)) => Ok(ControlCommand::Count { topic, reply }),
+            (None, _) => Err(MalformedControl("topic is missing or malformed")),
+            (_, None) => Err(MalformedControl("reply is missing: the channel of the answer")),
         }
     }
 }
@@ -119,27 +127,36 @@ mod tests {
         let grant = |text| Grant::parse(text).unwrap();
         let connection = || Target::Connection("n-1-2".to_owned());
         for (text, expected) in [
-            (r#"{"op":"kick","sub":"42"}"#, Order::Kick { whom: user("42"), reason: None }),
-            (r#" {"sub":42,"op":"kick","x":[]}"#, Order::Kick { whom: user("42"), reason: None }),
-            (r#"{"op":"kick","sub":-7}"#, Order::Kick { whom: user("-7"), reason: None }),
+            (
+                r#"{"op":"kick","sub":"42"}"#,
+                ControlCommand::Kick { target: user("42"), reason: None },
+            ),
+            (
+                r#" {"sub":42,"op":"kick","x":[]}"#,
+                ControlCommand::Kick { target: user("42"), reason: None },
+            ),
+            (
+                r#"{"op":"kick","sub":-7}"#,
+                ControlCommand::Kick { target: user("-7"), reason: None },
+            ),
             (
                 r#"{"op":"kick","conn":"n-1-2","sub":null,"reason":"b\u0061n"}"#,
-                Order::Kick { whom: connection(), reason: Some("ban".to_owned()) },
+                ControlCommand::Kick { target: connection(), reason: Some("ban".to_owned()) },
             ),
             (
                 r#"{"op":"join","sub":"a.b","topic":"room.*"}"#,
-                Order::Join { whom: user("a.b"), topic: grant("room.*") },
+                ControlCommand::Join { target: user("a.b"), topic: grant("room.*") },
             ),
             (
                 r#"{"op":"leave","conn":"n-1-2","topic":"room.7"}"#,
-                Order::Leave { whom: connection(), topic: grant("room.7") },
+                ControlCommand::Leave { target: connection(), topic: grant("room.7") },
             ),
             (
                 r#"{"op":"count","topic":"user.42","reply":"answers"}"#,
-                Order::Count { topic: "user.42".to_owned(), reply: "answers".to_owned() },
+                ControlCommand::Count { topic: "user.42".to_owned(), reply: "answers".to_owned() },
             ),
         ] {
-            assert_eq!(Order::parse(text.as_bytes()), Ok(expected), "{text}");
+            assert_eq!(ControlCommand::parse(text.as_bytes()), Ok(expected), "{text}");
         }
     }
 
@@ -171,9 +188,9 @@ mod tests {
             r#"{"op":"count","reply":"r"}"#,
             &deep,
         ] {
-            assert!(Order::parse(text.as_bytes()).is_err(), "{text}");
+            assert!(ControlCommand::parse(text.as_bytes()).is_err(), "{text}");
         }
-        assert!(Order::parse(b"{\"op\":\"kick\",\"sub\":\"\xff\"}").is_err());
+        assert!(ControlCommand::parse(b"{\"op\":\"kick\",\"sub\":\"\xff\"}").is_err());
     }
 
     #[test]
@@ -200,14 +217,14 @@ mod tests {
                 let at = random.below(payload.len());
                 payload[at] = random.choose(b"{}[]\",: \\0");
             }
-            let Ok(order) = Order::parse(&payload) else { continue };
+            let Ok(order) = ControlCommand::parse(&payload) else { continue };
             orders += 1;
             let value: serde_json::Value = serde_json::from_slice(&payload).unwrap();
             let op = match order {
-                Order::Kick { .. } => "kick",
-                Order::Join { .. } => "join",
-                Order::Leave { .. } => "leave",
-                Order::Count { .. } => "count",
+                ControlCommand::Kick { .. } => "kick",
+                ControlCommand::Join { .. } => "join",
+                ControlCommand::Leave { .. } => "leave",
+                ControlCommand::Count { .. } => "count",
             };
             assert_eq!(value["op"], op, "seed {seed}");
         }

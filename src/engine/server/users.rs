@@ -1,0 +1,45 @@
+//! Users that come and go, noted for features that watch them. A client's user is the user of its own topic.
+
+use crate::engine::pubsub::topic::user_of;
+
+/// A client of a user came or went.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UserChange {
+    pub user: Box<str>,
+    pub has_come: bool,
+}
+
+/// Changes that no feature was told yet.
+#[derive(Debug, Default)]
+pub struct UserChanges {
+    /// `None`: no feature watches users.
+    noted: Option<Vec<UserChange>>,
+}
+
+impl UserChanges {
+    /// Begins to note changes. Nobody may be connected yet: each client that goes must have come.
+    pub fn watch(&mut self) {
+        self.noted = Some(Vec::new());
+    }
+
+    /// Stops noting changes. Clients that are sent away in a drain come back to other nodes: that is no event.
+    pub fn ignore(&mut self) {
+        self.noted = None;
+    }
+
+    pub(super) fn are_watched(&self) -> bool {
+        self.noted.is_some()
+    }
+
+    /// Takes the changes since the last call, in their order.
+    pub fn take(&mut self) -> Vec<UserChange> {
+        self.noted.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Notes that a client begins or ends the subscription to its own topic.
+    pub(super) fn note(&mut self, own: &str, has_come: bool) {
+        if let (Some(noted), Some(user)) = (&mut self.noted, user_of(own)) {
+            noted.push(UserChange { user: user.into(), has_come });
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Receipts: the number of clients that a message reached, sent to a publisher that asked for it.
+//!
+//! A receipt is sent as soon as every copy is written or dropped, and after `receipt_seconds` with the copies that are still
+//! pending. A copy that is written in the turn of the message is seen at the end of that turn; one that waits for a full socket is
+//! looked for five times a second.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use serde::Serialize;
+
+use crate::clock::{Millis, RateLimit};
+use crate::engine::client::delivery_count::DeliveryCount;
+use crate::engine::feature::{Feature, MessageSource};
+use crate::engine::redis::advice;
+use crate::engine::redis::request::{Answer, Ticket, command};
+use crate::engine::resume::cursor::EntryId;
+use crate::engine::server::Server;
+
+/// Receipts that wait at one time; a further one is sent at the end of its turn, whatever is pending.
+const RECEIPTS_MAX: usize = 4096;
+
+/// The pause between two looks at the receipts that wait.
+const LOOK_PAUSE: Millis = 200;
+
+/// Receipts that were not sent yet.
+pub struct Receipts {
+    /// The channel of receipts for messages that came by channels.
+    channel: Option<String>,
+    /// Receipts for messages of this turn.
+    fresh: Vec<Receipt>,
+    waiting: VecDeque<Receipt>,
+    next_look: Millis,
+    refusals: RateLimit,
+}
+
+struct Receipt {
+    /// The channel that it is sent to.
+    to: Box<[u8]>,
+    topic: Box<str>,
+    /// The message's cursor.
+    id: String,
+    /// The message's entry, if it came from a stream.
+    entry: Option<EntryId>,
+    count: Rc<DeliveryCount>,
+    until: Millis,
+}
+
+impl Receipts {
+    /// Gives receipts for entries that ask for them, and for all messages of channels if there is a channel for that.
+    pub fn new(channel: Option<String>) -> Receipts {
+        Receipts {
+            channel,
+            fresh: Vec::new(),
+            waiting: VecDeque::new(),
+            next_look: 0,
+            refusals: RateLimit::default(),
+        }
+    }
+}
+
+impl Feature for Receipts {
+    fn name(&self) -> &'static str {
+        "receipts"
+    }
+
+    fn on_publish(
+        &mut self,
+        server: &mut Server,
+        topic: &str,
+        source: MessageSource<'_>,
+    ) -> Option<Rc<DeliveryCount>> {
+        let (to, entry) = match source {
+            // A receipt on a channel that is a topic as well has none: it would be a message, and have one, for ever.
+            MessageSource::Channel(channel) => {
+                (self.channel.as_ref().map(String::as_bytes).filter(|to| *to != channel), None)
+            }
+            MessageSource::Entry { id, receipt } => (receipt.filter(|to| !to.is_empty()), Some(id)),
+        };
+        let to = to?;
+        let count = Rc::<DeliveryCount>::default();
+        let seconds = Millis::from(server.bounds().receipt_seconds);
+        self.fresh.push(Receipt {
+            to: to.into(),
+            topic: topic.into(),
+            id: server.cursor(),
+            entry,
+            count: Rc::clone(&count),
+            until: server.now().millis + seconds * 1000,
+        });
+        Some(count)
+    }
+
+    fn on_answer(&mut self, server: &mut Server, _number: u64, answer: Answer) {
+        advice::log_unsent_report(&answer, &mut self.refusals, server.now().millis);
+    }
+
+    fn on_turn_end(&mut self, server: &mut Server) -> Option<Millis> {
+        let now = server.now().millis;
+        for receipt in std::mem::take(&mut self.fresh) {
+            if receipt.count.is_settled() || self.waiting.len() >= RECEIPTS_MAX {
+                receipt.send(server);
+                continue;
+            }
+            if self.waiting.is_empty() {
+                self.next_look = now + LOOK_PAUSE;
+            }
+            self.waiting.push_back(receipt);
+        }
+        if !self.waiting.is_empty() && now >= self.next_look {
+            self.next_look = now + LOOK_PAUSE;
+            self.waiting.retain(|receipt| {
+                let is_due = receipt.count.is_settled() || receipt.until <= now;
+                if is_due {
+                    receipt.send(server);
+                }
+                !is_due
+            });
+        }
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+            return None;
+        }
+        Some(self.next_look)
+    }
+}
+
+impl Receipt {
+    fn send(&self, server: &mut Server) {
+        /// The members of a receipt, as documented.
+        #[derive(Serialize)]
+        struct Members<'a> {
+            topic: &'a str,
+            id: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            stream: Option<String>,
+            queued: usize,
+            written: usize,
+            dropped: usize,
+            #[serde(skip_serializing_if = "is_none")]
+            pending: usize,
+            node: &'a str,
+        }
+        fn is_none(count: &usize) -> bool {
+            *count == 0
+        }
+        let counts = self.count.counts();
+        let text = serde_json::to_string(&Members {
+            topic: &self.topic,
+            id: &self.id,
+            stream: self.entry.map(|entry| entry.to_string()),
+            queued: counts.queued,
+            written: counts.written,
+            dropped: counts.dropped,
+            pending: counts.pending,
+            node: server.node(),
+        })
+        .expect("strings and numbers always serialise");
+        server.metrics().receipts += 1;
+        server.metrics().receipts_pending += u64::from(counts.pending > 0);
+        let publish = command(&[b"PUBLISH", &self.to, text.as_bytes()]);
+        server.ask(publish, Ticket::of_feature("receipts", 0));
+    }
+}
+
+#[cfg(test)]
+mod tests;
