@@ -20,7 +20,7 @@ const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub enum Transport {
     Tcp(TcpStream),
-    /// A far end of [`in_memory`](super::in_memory), for benches and simulations.
+    /// A far end of [`in_memory`], for benches and simulations.
     Memory,
 }
 

@@ -37,7 +37,7 @@ struct Cover {
     now: bool,
 }
 
-/// Returns whether an entry that has no number any more is for a client: [`ReplayFilter::matches`] for an entry of a page, for
+/// Returns whether an entry that has no number any more is for a client: `ReplayFilter::matches` for an entry of a page, for
 /// which it is not worth making a filter.
 pub fn is_entry_for(
     (hub, subscriptions, changes): (&Hub, &Subscriptions, &[SubscriptionChange]),
