@@ -37,6 +37,8 @@ class RedisFaults:
             if self.random.random() < 0.7:
                 self.server.wait_ready()
                 time.sleep(self.random.uniform(0, 0.3))
+        # The server may not know yet that the last fault cut it off, and say that it is ready: Redis knows.
+        eventually(lambda: self.redis.command("PUBSUB", "NUMPAT") == 1, "the subscription is there")
         self.server.wait_ready()
 
     @property
