@@ -173,7 +173,7 @@ impl Drop for Encoded {
     }
 }
 
-/// What a frame says about itself to a backlog that drops some: see [`crate::engine::client::outbox::Slow`].
+/// The part of a frame that a backlog which drops messages looks at: see [`crate::engine::client::outbox::Slow`].
 #[derive(Debug)]
 pub struct MessageTag {
     /// Its topic.

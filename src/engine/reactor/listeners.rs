@@ -94,7 +94,7 @@ impl Listeners {
     /// Opens a listener and returns its address, with the port that the system chose if it was 0.
     ///
     /// # Errors
-    /// Those of `bind`, with the address in the text.
+    /// The errors of `bind`, with the address in the text.
     pub fn open(
         &mut self,
         registry: &Registry,

@@ -216,7 +216,7 @@ impl Reactor {
     /// Runs turns until a signal ends the loop.
     ///
     /// # Errors
-    /// Those of `epoll_wait`, none of which a peer can cause.
+    /// The errors of `epoll_wait`, none of which a peer can cause.
     pub fn run(mut self) -> io::Result<Ended> {
         let mut events = Events::with_capacity(EVENTS);
         self.supervisor.ready(self.router.server.clients_len());
@@ -230,7 +230,7 @@ impl Reactor {
     /// Runs one turn, which sleeps no longer than `longest`: for programs that drive the loop themselves, as benches do.
     ///
     /// # Errors
-    /// Those of `epoll_wait`, none of which a peer can cause.
+    /// The errors of `epoll_wait`, none of which a peer can cause.
     pub fn turn(
         &mut self,
         events: &mut Events,

@@ -1,4 +1,4 @@
-//! What a loop is made from, where it then listens, and how it ends.
+//! The parts that a loop is made from, the addresses it listens at, and its end.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -12,7 +12,7 @@ use crate::engine::resume::cursor::Signer;
 use crate::engine::router::ProxyPolicy;
 use crate::features::streams::reader::Reader;
 
-/// What the loop is to serve.
+/// The parts of a loop.
 pub struct Plan {
     /// Where clients connect.
     pub listen: SocketAddr,
@@ -34,7 +34,7 @@ pub struct Plan {
     pub reader: Option<Reader>,
     /// Beside streams, messages come by channels, too. Else that is taken for so once one has come.
     pub expects_channels: bool,
-    /// What decides.
+    /// The routes and their handlers.
     pub routes: Vec<Route>,
     /// Additions to the engine.
     pub features: Vec<Box<dyn Feature>>,

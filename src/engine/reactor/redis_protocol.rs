@@ -1,4 +1,4 @@
-//! What is spoken over a socket to Redis, and what the site learns by it.
+//! The protocols spoken over a socket to Redis, and the events that the router gets from them.
 
 use crate::clock::Millis;
 use crate::engine::feature::StreamReply;
@@ -18,7 +18,7 @@ const LAG_MAX: Millis = 86_400_000;
 
 /// One of our connections to Redis, as its socket sees it.
 pub trait RedisProtocol {
-    /// What there is none of while it is down, for the log.
+    /// The connection's name, for the log.
     fn name(&self) -> &'static str;
 
     fn session(&self) -> &Session;
@@ -202,7 +202,7 @@ impl RedisProtocol for CommandConnection {
         let lost = std::iter::from_fn(|| self.next_lost());
         lost.take(LOST_PER_TURN).for_each(|(ticket, form)| router.on_unavailable(ticket, form));
         let now = router.server.now.millis;
-        // What is asked because of an answer waits for the next turn.
+        // A request that is made because of an answer waits for the next turn.
         for _ in 0..router.server.requests_len() {
             let Some(request) = router.server.next_request() else { break };
             let (ticket, form) = (request.ticket, request.form);

@@ -23,7 +23,7 @@ enum Stream {
     Unix(UnixStream),
 }
 
-/// What is spoken, its socket, and what is under way to get one.
+/// A protocol, its socket, and the attempt to get one.
 pub struct RedisSocket {
     dialogue: Box<dyn RedisProtocol>,
     /// Its place among the loop's links.
@@ -37,7 +37,7 @@ pub struct RedisSocket {
     is_ending: bool,
     /// Not all that follows from what was read is done, since a client is owed enough.
     is_behind: bool,
-    /// What of it was not looked at.
+    /// The part of it that was not looked at.
     pending: Vec<u8>,
     /// Addresses of this attempt that were not tried yet; the last one comes next.
     addresses: Vec<SocketAddr>,

@@ -16,10 +16,10 @@ use crate::observe::descriptors;
 /// Reads all settings, and says everything that is wrong with them.
 pub type Reread = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
-/// What it takes to read them again.
+/// The means to read the settings again.
 pub struct Reload {
     hangups: Signals,
-    /// What is in force.
+    /// The settings in force.
     current: Config,
     reread: Reread,
     /// Where the answer will come, while they are being read.
@@ -29,7 +29,7 @@ pub struct Reload {
     waker: Arc<Waker>,
 }
 
-/// What the loop's decoder must know.
+/// The bounds of the loop's decoder.
 pub fn inbound(bounds: &Bounds) -> InboundBounds {
     InboundBounds {
         message_bytes_max: bounds.message_bytes_max,

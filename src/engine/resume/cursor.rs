@@ -35,13 +35,13 @@ impl fmt::Display for Node {
     }
 }
 
-/// What a client remembers, and comes back with.
+/// The position that a client remembers, and comes back with.
 ///
 /// Its text is opaque to clients, and rises along each connection: 22 characters, some more for each stream, and 13 of the MAC
 /// that a [`Signer`] puts behind them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// Whose count `number` belongs to.
+    /// The process whose count `number` belongs to.
     pub node: Node,
     /// Of the latest message that it includes.
     pub number: u64,

@@ -58,7 +58,7 @@ impl Router {
         self.tell(topic, payload, MessageSource::Entry { id, receipt })
     }
 
-    /// What stands in the history already is told to every route. Returns to how many clients it went.
+    /// Gives every route a message that stands in the history. Returns to how many clients it went.
     fn tell(&mut self, topic: &str, payload: &[u8], source: MessageSource<'_>) -> usize {
         self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
         let Router { server, features, .. } = self;
@@ -118,7 +118,7 @@ impl Router {
     /// For the first time: every entry after `covered_from` will be published.
     pub fn stream_begins(&mut self, stream: usize, covered_from: EntryId) {
         if covered_from != EntryId::ZERO {
-            // Whoever is here already was not told of what was added since it came; who is replaying will be.
+            // Clients that are connected missed the entries added since they came; clients in a replay read them.
             let from = self.server.cursor();
             self.gap_to_subscribers(&from);
         }

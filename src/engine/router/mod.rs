@@ -1,4 +1,4 @@
-//! What is served where: the calls from the loop to the handlers of the routes.
+//! Routing: the calls from the loop to the handlers of the routes.
 
 mod addresses;
 mod admin;
@@ -46,7 +46,7 @@ pub struct Router {
     pub features: Vec<Box<dyn Feature>>,
     /// The earliest time at which a feature must be called again.
     pub features_deadline: Option<Millis>,
-    /// What is served besides WebSockets.
+    /// The page and the files that are served besides WebSockets.
     pub files: Files,
     /// Cut from a channel's name.
     prefix: String,

@@ -1,4 +1,4 @@
-//! What became of what was asked of Redis.
+//! Answers from Redis, on their way to the owners of the requests.
 
 use super::Router;
 use crate::engine::feature::StreamReply;

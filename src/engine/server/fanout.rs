@@ -25,7 +25,7 @@ const BACKLOGS_MAX: usize = 4;
 /// Numbers are not dealt out to their very end: one message may be a broadcast on each route.
 const NUMBERS_MAX: u32 = u32::MAX - 1024;
 
-/// Whom a broadcast is for.
+/// The clients that a message is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
     /// The members of these topics of the route's hub.

@@ -1,4 +1,4 @@
-//! What a route asks of the engine, fixed before its first client connects.
+//! The constants of a route, fixed before its first client connects.
 
 use crate::engine::client::frame::Frame;
 use crate::engine::client::http::Request;

@@ -1,4 +1,4 @@
-//! Who is here: `online` and `offline` events for the back end, over all nodes that share a Redis.
+//! Presence: `online` and `offline` events for the back end, over all nodes that share a Redis.
 //!
 //! A node tells Redis who came to it and who left it, by one script that also says that the node lives. Redis holds on how many
 //! nodes a user is, so the first of them causes the event and the last of them the other, whoever they are. Calls go one at a
@@ -41,7 +41,7 @@ const RETRY_AFTER: Millis = 1000;
 /// Every call is answered, if only by the end of the connection. One that was not by then is repeated all the same.
 const ANSWER_WITHIN: Millis = 60_000;
 
-/// What there is to set.
+/// The settings of presence.
 pub struct Settings {
     /// Where the events go.
     pub sink: Sink,

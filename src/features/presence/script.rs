@@ -5,15 +5,15 @@ use super::{DEAD_AFTER, Settings};
 use crate::clock::Millis;
 use crate::engine::redis::sink::Sink;
 
-/// What is kept in Redis and how it changes. Its comments stay here.
+/// The script that changes the keys in Redis. Its comments stay here.
 const SCRIPT: &str = include_str!("script.lua");
 
-/// What stays the same in every call of a node.
+/// The words that stay the same in every call of a node.
 pub(super) struct Script {
     text: Vec<u8>,
     node: String,
     sink: Sink,
-    /// What the keys begin with.
+    /// The prefix of the keys.
     prefix: String,
     entries_max: usize,
     /// After so much silence a node is dead.
@@ -66,7 +66,7 @@ impl Script {
     }
 }
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// It was executed, now or before.
@@ -85,7 +85,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// What the script's four numbers say.
+    /// Reads the script's four numbers.
     pub fn of(numbers: [i64; 4]) -> Reply {
         match numbers {
             [1, online, offline, more] => Reply::Done {

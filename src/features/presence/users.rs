@@ -1,4 +1,4 @@
-//! Who is here, at this process, and what of it Redis was not told yet.
+//! The users of this process, and the changes that Redis was not told yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{self, Excluded, Unbounded};
@@ -9,7 +9,7 @@ use crate::clock::Millis;
 /// Waits that end in one tick; the rest in the next.
 const ENDED_MAX: usize = 1000;
 
-/// What Redis is to be told of a user: `+` or `-`, and who it is.
+/// A change to tell Redis: `+` or `-`, and the user.
 pub(super) type Change = Box<[u8]>;
 
 /// The users of this process. A word to Redis belongs to an incarnation: what was said under an earlier one is forgotten there.
@@ -65,7 +65,7 @@ impl Users {
         }
     }
 
-    /// Those with a connection, and those who are waited for.
+    /// Users with a connection, and users that may come back.
     pub(super) fn len(&self) -> usize {
         self.users.len()
     }
@@ -132,7 +132,7 @@ impl Users {
         }
     }
 
-    /// What to tell next, a bounded number of users, each once. It counts as told.
+    /// Takes the next changes to tell, a bounded number of users, each once. They count as told.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         for _ in 0..self.batch_max {

@@ -61,7 +61,7 @@ mod tests {
             ("10.0.0.1", &["2001:db8::7, 2001:db8::1"], "2001:db8::7"),
             ("10.0.0.1", &["::ffff:192.0.2.7"], "192.0.2.7"),
             ("2001:db8::1", &["192.0.2.7"], "192.0.2.7"),
-            // What stands before the client's own address is the client's word.
+            // Anything before the client's own address is the client's word.
             ("10.0.0.1", &["unknown, \u{e9}, 192.0.2.7"], "192.0.2.7"),
             // Nobody else can choose an address.
             ("192.0.2.9", &["192.0.2.7"], "192.0.2.9"),

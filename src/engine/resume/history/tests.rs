@@ -2,7 +2,7 @@ use super::*;
 use crate::engine::pubsub::topic::TOPIC_BYTES_MAX;
 use crate::engine::random::Random;
 
-/// What a record was made of.
+/// The parts that a record was made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Made {
     Message(String, Vec<u8>),
