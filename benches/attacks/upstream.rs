@@ -21,7 +21,11 @@ const DATA_BYTES: usize = 65_000;
 /// Counts what is acknowledged.
 pub fn run(options: &Options) -> Value {
     let redis = Redis::start();
-    let server = Server::start(&["--redis", &redis.url(), "--upstream", "stream:up"]);
+    let admin = ["--admin", "127.0.0.1:0"];
+    let server = Server::start(
+        &[&admin[..], &["--redis", &redis.url(), "--upstream", "stream:up"]].concat(),
+    );
+    server.wait_for_redis();
     let length = Duration::from_secs(if options.quick { 1 } else { 10 });
     let token = Tokens::new().token(ATTACKER);
     let text = format!(r#"{{"op":"send","data":"{}"}}"#, "x".repeat(DATA_BYTES));

@@ -140,6 +140,11 @@ impl Server {
         self.metrics().get(name)
     }
 
+    /// Waits until messages of Redis can come. A client that connects before is told of a gap.
+    pub fn wait_for_redis(&self) {
+        assert!(wait_until(|| self.counter("source_up") == 1), "Redis is not subscribed to");
+    }
+
     /// Turns of the loop so far, by how long they took at most.
     pub fn turns(&self) -> Vec<(String, u64)> {
         self.metrics().buckets("turn_seconds")
