@@ -3,13 +3,14 @@
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use crate::clock::Millis;
-use crate::config::Config;
+use crate::config::{Config, RouteSettings, changes};
 use crate::engine::feature::Feature;
 use crate::engine::handler::{Handler, Route};
 use crate::engine::origin::{ListedOrigin, Origins};
-use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor, Reread};
+use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor, Reread, TakeOver};
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::glob;
@@ -29,6 +30,9 @@ use crate::observe::systemd::Supervisor;
 
 /// Makes a page that can name the addresses.
 type MakesPage = Box<dyn FnOnce(Addresses) -> Page>;
+
+/// Reads the settings again from their sources.
+type ReadSettings = Box<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
 /// A server to be.
 ///
@@ -55,7 +59,7 @@ pub struct App {
     asks_redis: bool,
     supervisor: Supervisor,
     listener: Option<TcpListener>,
-    reread: Option<Reread>,
+    reread: Option<ReadSettings>,
     problem: Option<String>,
 }
 
@@ -143,9 +147,13 @@ impl App {
     }
 
     /// Reads the settings again whenever SIGHUP comes, in a thread of its own, and takes over what changes without dropping a client
-    /// ([`Handler::on_reload`]). Without it SIGHUP ends the process.
-    pub fn reload_by(mut self, reread: Reread) -> App {
-        self.reread = Some(reread);
+    /// ([`RouteEvent::Reload`](crate::engine::handler::RouteEvent::Reload), with [`RouteSettings`]). Without it SIGHUP ends the
+    /// process.
+    pub fn reload_by(
+        mut self,
+        read: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static,
+    ) -> App {
+        self.reread = Some(Box::new(read));
         self
     }
 
@@ -213,7 +221,7 @@ impl App {
         let mut reactor = Reactor::new(plan)?;
         reactor.report_to(supervisor);
         if let Some(reread) = reread {
-            reactor.reload_by(current, reread)?;
+            reactor.reload_by(reload(current, reread))?;
         }
         if let Some(channel) = config.control {
             reactor.router.add_feature(|_| Control::new(channel, has_redis));
@@ -326,6 +334,48 @@ fn presence(config: &Config, clients_max: usize) -> Option<Settings> {
         waiting_max: clients_max,
         batch_max: BATCH_MAX,
     })
+}
+
+/// Reads the settings again, and takes over the changes to those in force.
+fn reload(current: Config, read: ReadSettings) -> Reread {
+    let current = Arc::new(Mutex::new(current));
+    Arc::new(move || {
+        let (newer, current) = (read()?, Arc::clone(&current));
+        let step: TakeOver = Box::new(move |reactor| {
+            let mut current = current.lock().expect("the loop alone locks it");
+            let changes = changes(&current, &newer);
+            take_over(reactor, &changes.config);
+            let nothing = changes.live.is_empty() && changes.pending.is_empty();
+            let nothing = if nothing { ": nothing changed" } else { "" };
+            log::info!("the settings were read again{nothing}");
+            changes.live.iter().for_each(|change| log::info!("changed: {change}"));
+            changes.pending.iter().for_each(|change| log::warn!("needs a restart: {change}"));
+            *current = changes.config;
+        });
+        Ok(step)
+    })
+}
+
+fn take_over(reactor: &mut Reactor, config: &Config) {
+    let mut bounds = config.bounds.clone();
+    match descriptors::clients_max(bounds.clients_max, bounds.publishers_max) {
+        Ok(clients_max) => bounds.clients_max = clients_max,
+        Err(error) => {
+            log::warn!("clients_max stays as it was: {error}");
+            bounds.clients_max = reactor.router.server.bounds.clients_max;
+        }
+    }
+    log::set_max_level(config.log);
+    reactor.set_bounds(bounds);
+    let router = &mut reactor.router;
+    router.addresses.proxies = Box::new(config.proxies.clone());
+    if let Some(signer) = config.signer() {
+        router.server.resume.signer = signer;
+    }
+    for route in &config.routes {
+        let settings = RouteSettings { jwt: config.jwt.clone(), route: route.clone() };
+        router.reload_route(&route.path, route.origins.clone(), &settings);
+    }
 }
 
 /// Signs cursors with a key that no other process has.

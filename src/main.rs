@@ -7,7 +7,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::absolute;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use oneloop::cli::{self, DoctorEnvironment, Terminal, unit};
@@ -143,11 +142,11 @@ fn environment() -> std::io::Result<Environment> {
         supervisor: Supervisor::from_environment(variable, pid)?,
         listener: systemd::passed_listener(variable, pid)?,
         shell: shell(),
-        reread: Arc::new(|| {
+        reread: || {
             let invocation = read().map_err(|all| all.0)?;
             warn(&invocation.warnings);
             Ok(invocation.config)
-        }),
+        },
     })
 }
 

@@ -151,6 +151,13 @@ pub struct RouteConfig {
     pub upstream: Option<Sink>,
 }
 
+/// The new settings of a route, for its handler after a reload
+/// ([`RouteEvent::Reload`](crate::engine::handler::RouteEvent::Reload)).
+pub struct RouteSettings {
+    pub jwt: Jwt,
+    pub route: RouteConfig,
+}
+
 /// What a message looks like on the WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {

@@ -1,6 +1,7 @@
 //! The seam between the loop and its use: a [`Handler`] decides what happens to a connection.
 
-use crate::config::{Config, RouteConfig};
+use std::any::Any;
+
 use crate::engine::client::frame::{CLOSE_REASON_BYTES_MAX, Close};
 use crate::engine::client::http::{Request, Response};
 use crate::engine::origin::{Origins, listing};
@@ -38,15 +39,12 @@ pub trait Handler {
     fn on_close(&mut self, _server: &mut Scope<'_>, _id: ConnId) {}
 
     /// Another event on the route.
-    fn on_event(&mut self, _server: &mut Scope<'_>, _event: RouteEvent) {}
+    fn on_event(&mut self, _server: &mut Scope<'_>, _event: RouteEvent<'_>) {}
 
     /// The route's constants, read once at start.
     fn options(&self) -> RouteOptions {
         RouteOptions::default()
     }
-
-    /// The settings were reloaded and are valid. Apply what can change without dropping a client; `route` is this route's part.
-    fn on_reload(&mut self, _config: &Config, _route: &RouteConfig) {}
 }
 
 /// A message from a client.
@@ -61,13 +59,16 @@ pub enum Message<'a> {
 
 /// An event on a route other than the four of a connection's life.
 #[derive(Debug)]
-pub enum RouteEvent {
+pub enum RouteEvent<'a> {
     /// A client's time is up: it is closed with `code`, set by [`Server::close_after`](crate::Server::close_after) or
     /// [`Server::close_at`](crate::Server::close_at), unless the handler closes it for a reason of its own.
     Timeout { id: ConnId, code: u16 },
     /// The answer to a request of this handler ([`Server::ask`](crate::Server::ask)), with the number of its ticket. Every
     /// request gets one, even if the client that caused it is gone.
     Answer { number: u64, answer: Answer },
+    /// The settings were read again and are valid: the handler applies what can change without dropping a client. The program
+    /// that builds the routes decides the type.
+    Reload(&'a dyn Any),
 }
 
 /// The refusal of a handshake.

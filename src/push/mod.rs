@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::config::{self, Config, Format, RouteConfig};
+use crate::config::{self, Format, RouteConfig, RouteSettings};
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Request, Response};
 use crate::engine::client::outbox::Slow;
@@ -67,6 +67,22 @@ impl Push {
             slow: route.slow,
             upstream: route.upstream.clone().map(Upstream::new),
         })
+    }
+
+    /// Takes over new settings. Connected clients keep what they were granted until their token ends or they renew it.
+    fn reload(&mut self, RouteSettings { jwt, route }: &RouteSettings) {
+        let keys = match jwt.has_key() {
+            true => Keys::new(&KeySettings::of(jwt)).map(Rc::new),
+            // The process generated its secret itself.
+            false => Ok(Rc::clone(&self.keys)),
+        };
+        match keys.and_then(|keys| Push::new(keys, route)) {
+            Ok(Push { keys, origins, rights, single_session, .. }) => {
+                (self.keys, self.origins, self.single_session) = (keys, origins, single_session);
+                self.rights.reload(rights);
+            }
+            Err(problem) => log::error!("{} stays as it was: {problem}", route.path),
+        }
     }
 
     /// Checks a token, and counts the time that it takes.
@@ -287,9 +303,14 @@ impl Handler for Push {
         }
     }
 
-    fn on_event(&mut self, server: &mut Scope<'_>, event: RouteEvent) {
+    fn on_event(&mut self, server: &mut Scope<'_>, event: RouteEvent<'_>) {
         let (id, code) = match event {
             RouteEvent::Timeout { id, code } => (id, code),
+            RouteEvent::Reload(settings) => {
+                let settings = settings.downcast_ref();
+                return self
+                    .reload(settings.expect("the settings of a route on which users subscribe"));
+            }
             RouteEvent::Answer { number, answer } => {
                 return self.tell_sender(server, number, answer);
             }
@@ -332,22 +353,6 @@ impl Handler for Push {
     fn on_close(&mut self, _server: &mut Scope<'_>, id: ConnId) {
         self.waiting.remove(&id);
         self.rights.forget(id);
-    }
-
-    /// Connected clients keep what they were granted until their token ends or they renew it.
-    fn on_reload(&mut self, config: &Config, route: &RouteConfig) {
-        let keys = match config.jwt.has_key() {
-            true => Keys::new(&KeySettings::of(&config.jwt)).map(Rc::new),
-            // The process generated its secret itself.
-            false => Ok(Rc::clone(&self.keys)),
-        };
-        match keys.and_then(|keys| Push::new(keys, route)) {
-            Ok(Push { keys, origins, rights, single_session, .. }) => {
-                (self.keys, self.origins, self.single_session) = (keys, origins, single_session);
-                self.rights.reload(rights);
-            }
-            Err(problem) => log::error!("{} stays as it was: {problem}", route.path),
-        }
     }
 }
 

@@ -8,13 +8,12 @@ use std::fmt::Write;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::app::{App, Bound, dead_patterns, link};
 use crate::config::{Config, Jwt};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
-use crate::engine::reactor::{Addresses, Reread};
+use crate::engine::reactor::Addresses;
 use crate::engine::redis::config::Address;
 use crate::observe::systemd::Supervisor;
 use crate::push::explain::{Verdict, explain as judge};
@@ -52,7 +51,7 @@ pub struct Environment {
     /// A listener that was passed to the process.
     pub listener: Option<TcpListener>,
     /// Reads the settings again from their sources.
-    pub reread: Reread,
+    pub reread: fn() -> Result<Config, Vec<String>>,
     /// The context of the printed command.
     pub shell: CommandContext,
 }
@@ -107,10 +106,10 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
         ),
     };
     let mut app = App::new(config.clone()).trim(trim).reports_to(supervisor);
-    app = app.reload_by(Arc::new(move || {
+    app = app.reload_by(move || {
         let config = reread()?;
         check(&config).map(|()| config)
-    }));
+    });
     if let Some(listener) = listener {
         app = app.listener(listener);
     }

@@ -6,11 +6,8 @@ use crate::tree::{Source, WINGS, names_after, sources};
 
 /// Imports that lead up, by file: each is still to be cut.
 const LEADING_UP: &[(&str, &str)] = &[
-    ("engine/handler.rs", "config"),
     ("engine/reactor/redis_protocol.rs", "features::streams"),
     ("engine/reactor/plan.rs", "features::streams"),
-    ("engine/reactor/reload.rs", "config"),
-    ("engine/router/mod.rs", "config"),
 ];
 
 /// The names that the crate's root exports, and the rooms they come from.

@@ -43,8 +43,8 @@ pub use listeners::{Purpose, turn_away};
 pub use plan::{Addresses, Ended, Plan};
 pub use port::{Port, publish_to_clients};
 use redis_socket::RedisSocket;
-pub use reload::Reread;
 use reload::{Reload, inbound};
+pub use reload::{Reread, TakeOver};
 use time::Clock;
 pub use token::Source;
 

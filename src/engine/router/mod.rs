@@ -8,8 +8,9 @@ mod plain;
 mod refusals;
 mod requests;
 
+use std::any::Any;
+
 use crate::clock::{Millis, RateLimit};
-use crate::config::Config;
 use crate::engine::admission::address_counts::AddressLoad;
 use crate::engine::client::ClientEvent;
 use crate::engine::client::frame::{Close, Frame};
@@ -116,19 +117,13 @@ impl Router {
         self.features.iter_mut().for_each(|feature| feature.on_drain());
     }
 
-    /// The settings were read again: what can change without dropping a client changes now.
-    pub fn reload(&mut self, config: &Config) {
-        self.addresses.proxies = Box::new(config.proxies.clone());
-        if let Some(signer) = config.signer() {
-            self.server.resume.signer = signer;
-        }
-        for route in &mut self.routes {
-            let Some(newer) = config.routes.iter().find(|newer| newer.path == route.path) else {
-                continue;
-            };
-            route.origins = newer.origins.clone();
-            route.handler.on_reload(config, newer);
-        }
+    /// Gives a route, if there is one with this path, its new origins, and its handler the new settings.
+    pub fn reload_route(&mut self, path: &str, origins: Origins, settings: &dyn Any) {
+        let Some(number) = self.routes.iter().position(|route| route.path == path) else { return };
+        let route = &mut self.routes[number];
+        route.origins = origins;
+        let event = RouteEvent::Reload(settings);
+        route.handler.on_event(&mut self.server.scope(number as u8), event);
     }
 
     /// Something came from a client. `replies`: what its codec answered so far.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::config::{Config, Proxies};
+use crate::config::Proxies;
 use crate::engine::client::in_memory::install;
 use crate::engine::client::proxy_protocol::HEADER_BYTES_MAX;
 use crate::engine::handler::{Handler, Reject};
@@ -217,8 +217,7 @@ fn one_address_cannot_hold_the_handshakes_with_what_it_does_not_finish() {
 fn other_proxies_are_believed_from_a_reload_on() {
     let mut world = World::new(false);
     assert_eq!(world.ask("192.0.2.9", &head("192.0.2.1")).1, OPENED);
-    let config = Config { proxies: proxies("192.0.2.0/29"), ..Config::default() };
-    world.reactor.router.reload(&config);
+    world.reactor.router.addresses.proxies = Box::new(proxies("192.0.2.0/29"));
     assert_eq!(world.ask(PROXY, &head("192.0.2.2")).1, OPENED);
     assert_eq!(world.ask("192.0.2.7", &head("198.51.100.1")).1, OPENED);
     assert_eq!(world.recorded(), ["192.0.2.9", PROXY, "198.51.100.1"]);
