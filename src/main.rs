@@ -9,11 +9,11 @@ use std::path::absolute;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use oneloop::cli::{self, DoctorEnvironment, Terminal, unit};
-use oneloop::config::{
-    self, Artifact, Command, Config, Invocation, LogFormat, ProbeOptions, Problems, PublishOptions,
-    SubscribeOptions,
+use oneloop::cli::{
+    self, Artifact, Command, DoctorEnvironment, Invocation, ProbeOptions, Problems, PublishOptions,
+    SubscribeOptions, Terminal, unit,
 };
+use oneloop::config::{Config, LogFormat};
 use oneloop::engine::pubsub::topic::is_user_topic;
 use oneloop::engine::reactor::Ended;
 use oneloop::observe::logger;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Command::Top { admin, once } => top(&config, admin, once),
         Command::Doctor(probe) => doctor(&config, &probe),
         Command::Print(artifact) => print(artifact_text(artifact).trim_end()),
-        Command::Help => print(&config::help()),
+        Command::Help => print(&cli::help()),
         Command::Version => print(&cli::version()),
         Command::Serve { check: true } => match serve::check(&config) {
             Ok(()) => print("the settings are good"),
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 }
 
 fn read() -> Result<Invocation, Problems> {
-    config::read(std::env::args_os().skip(1), std::env::vars_os())
+    cli::read(std::env::args_os().skip(1), std::env::vars_os())
 }
 
 /// Takes the settings of the running server that a command names.
@@ -120,8 +120,8 @@ fn run(config: Config) -> ExitCode {
 fn artifact_text(artifact: Artifact) -> Cow<'static, str> {
     match artifact {
         Artifact::Dashboard => cli::dashboard().into(),
-        Artifact::Completions(shell) => config::completions(shell).into(),
-        Artifact::Man => config::man().into(),
+        Artifact::Completions(shell) => cli::completions(shell).into(),
+        Artifact::Man => cli::man().into(),
         Artifact::Chapter(chapter) => cli::chapter(chapter).into(),
         Artifact::Socket => unit::socket().into(),
         Artifact::Service { config, drain_seconds } => {
@@ -197,7 +197,7 @@ fn read_beside(pid: u32) -> Result<Invocation, Problems> {
         let (name, value) = pair.as_bytes().split_at(at);
         Some((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(&value[1..]).to_owned()))
     });
-    config::read_beside(std::env::args_os().skip(1), line.into_iter().skip(1), pairs)
+    cli::read_beside(std::env::args_os().skip(1), line.into_iter().skip(1), pairs)
 }
 
 fn publish(config: &Config, publication: &PublishOptions) -> ExitCode {

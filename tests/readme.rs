@@ -118,7 +118,7 @@ fn the_readme_is_short() {
 #[test]
 fn generated_tables_are_the_programs_own() {
     for (chapter, first, table) in [
-        ("settings", "setting", oneloop::config::settings_markdown()),
+        ("settings", "setting", oneloop::cli::settings_markdown()),
         ("metrics", "metric", oneloop::cli::metrics_markdown()),
     ] {
         let file = format!("src/manual/{chapter}_table.md");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::settings_markdown;
+use super::manual::settings_markdown;
 use crate::manual::Chapter;
 use crate::observe::metrics::{Gauges, Metrics};
 

@@ -1,9 +1,16 @@
 //! The operator's commands.
 
+mod args;
+mod command;
+mod commands;
+mod completions;
 mod dashboard;
 mod dial;
 mod doctor;
 mod help;
+mod invocation;
+mod man;
+mod manual;
 mod numbers;
 mod publish;
 pub mod redis_client;
@@ -17,9 +24,14 @@ mod url;
 mod websocket;
 pub mod websocket_client;
 
+pub use command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
+pub use completions::{Shell, completions};
 pub use dashboard::dashboard;
 pub use doctor::{DoctorEnvironment, doctor};
 pub use help::{chapter, metrics_markdown};
+pub use invocation::{Invocation, Problems, read, read_beside};
+pub use man::man;
+pub use manual::{help, settings_markdown};
 pub use publish::publish;
 pub use subscribe::{Terminal, subscribe};
 pub use top::top;

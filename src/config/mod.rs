@@ -1,34 +1,22 @@
 //! The settings as the program uses them: typed, checked, with every default filled in.
 //!
-//! Reading order: this file says what there is to set, `table` lists it under its names, `read` merges
+//! Reading order: this file says what there is to set, `table` lists it under its names, `draft` merges
 //! the three sources (TOML file, then `ONELOOP_*` variables, then flags), `settle` judges the whole.
 
-mod args;
 mod changes;
-mod command;
-mod commands;
-mod completions;
-mod draft;
-mod environment;
-mod file;
-mod man;
-mod manual;
+pub(crate) mod draft;
+pub(crate) mod environment;
+pub(crate) mod file;
 mod reachable;
-mod read;
 mod setters;
-mod setting;
-mod settle;
-mod table;
-mod value;
+pub(crate) mod setting;
+pub(crate) mod settle;
+pub(crate) mod table;
+pub(crate) mod value;
 
 pub use crate::features::proxies::Proxies;
 pub use changes::{Changes, changes};
-pub use command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
-pub use completions::{Shell, completions};
-pub use man::man;
-pub use manual::{help, settings_markdown};
 pub use reachable::reachable;
-pub use read::{Invocation, Problems, read, read_beside};
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -5,25 +5,25 @@ use std::fmt::Debug;
 use super::value::{TRUTH, Value};
 use super::{Config, RouteConfig};
 
-pub(super) const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 const SECRET_FILE: &str = "a file; one newline at its end is cut";
 
 /// A row.
-pub(super) struct Setting {
+pub(crate) struct Setting {
     /// The key in the TOML file, with its table: `jwt.secret_file`. It gives the other two names:
     /// `--jwt-secret-file` and `ONELOOP_JWT_SECRET_FILE`.
-    pub(super) key: &'static str,
+    pub(crate) key: &'static str,
     /// The key before it was renamed, still accepted with a warning; empty: it had no other.
-    pub(super) former: &'static str,
+    pub(crate) former: &'static str,
     /// Its effect, in a line.
-    pub(super) about: &'static str,
-    pub(super) effect: Effect,
-    pub(super) apply: Apply,
+    pub(crate) about: &'static str,
+    pub(crate) effect: Effect,
+    pub(crate) apply: Apply,
 }
 
 /// When a running server that reads its settings again takes over a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     /// At once.
     Live,
     /// At once, if tokens are checked with a key of the settings before and after. A server that made up its own secret has shown
@@ -34,7 +34,7 @@ pub(super) enum Effect {
 }
 
 /// The way from a value to its field; each reason for a refusal says what was seen.
-pub(super) enum Apply {
+pub(crate) enum Apply {
     /// A whole number between two bounds; `zero` is the meaning of 0 where 0 is not a number.
     Number { sized: bool, minimum: u64, maximum: u64, zero: &'static str, place: Place },
     Text {
@@ -54,7 +54,7 @@ pub(super) enum Apply {
 }
 
 /// A field of the settings `S`, its type erased: it can be set, compared, copied and shown.
-pub(super) trait Field<S>: Sync {
+pub(crate) trait Field<S>: Sync {
     fn set(&self, settings: &mut S, value: &Value) -> Result<(), String>;
     fn differs(&self, settings: &mut S, newer: &mut S) -> bool;
     fn copy(&self, settings: &mut S, newer: &mut S);
@@ -62,7 +62,7 @@ pub(super) trait Field<S>: Sync {
 }
 
 /// A field of type `T`, and the reader of its values.
-pub(super) struct At<S, T> {
+pub(crate) struct At<S, T> {
     place: fn(&mut S) -> &mut T,
     read: fn(&Value) -> Result<T, String>,
 }
@@ -87,7 +87,7 @@ impl<S, T: Clone + Debug + PartialEq> Field<S> for At<S, T> {
 }
 
 /// The field of a number.
-pub(super) enum Place {
+pub(crate) enum Place {
     U32(fn(&mut Config) -> &mut u32),
     U64(fn(&mut Config) -> &mut u64),
     Usize(fn(&mut Config) -> &mut usize),
@@ -95,34 +95,34 @@ pub(super) enum Place {
 use Place::{U32, U64, Usize};
 
 impl Setting {
-    pub(super) fn flag(&self) -> String {
+    pub(crate) fn flag(&self) -> String {
         flag_of(self.key)
     }
 
-    pub(super) fn variable(&self) -> String {
+    pub(crate) fn variable(&self) -> String {
         variable_of(self.key)
     }
 
     /// Makes the setting one whose change a running server takes over.
-    pub(super) const fn live(mut self) -> Setting {
+    pub(crate) const fn live(mut self) -> Setting {
         self.effect = Effect::Live;
         self
     }
 
     /// Makes the setting one of those that decide which tokens are good.
-    pub(super) const fn of_tokens(mut self) -> Setting {
+    pub(crate) const fn of_tokens(mut self) -> Setting {
         self.effect = Effect::LiveWithKey;
         self
     }
 
     /// Accepts the key that the setting had before.
-    pub(super) const fn formerly(mut self, former: &'static str) -> Setting {
+    pub(crate) const fn formerly(mut self, former: &'static str) -> Setting {
         self.former = former;
         self
     }
 
     /// Keeps the value out of debug output: it may hold a password.
-    pub(super) const fn hidden(mut self) -> Setting {
+    pub(crate) const fn hidden(mut self) -> Setting {
         if let Apply::Text { hidden, .. } = &mut self.apply {
             *hidden = true;
         }
@@ -130,7 +130,7 @@ impl Setting {
     }
 
     /// The value in debug output; `None`: it may be a secret, or belongs to a route.
-    pub(super) fn shown(&self, config: &mut Config) -> Option<String> {
+    pub(crate) fn shown(&self, config: &mut Config) -> Option<String> {
         match &self.apply {
             Apply::Number { place, .. } => Some(place.value(config).to_string()),
             Apply::Text { field, hidden: false, .. } => Some(field.show(config)),
@@ -139,22 +139,22 @@ impl Setting {
     }
 
     /// Returns whether only a variable may give it, and neither a TOML file nor a flag.
-    pub(super) fn is_variable_only(&self) -> bool {
+    pub(crate) fn is_variable_only(&self) -> bool {
         matches!(self.apply, Apply::Variable { .. })
     }
 
     /// Returns whether the value is on or off.
-    pub(super) fn is_switch(&self) -> bool {
+    pub(crate) fn is_switch(&self) -> bool {
         matches!(self.apply, Apply::Text { allowed, .. } | Apply::Route { allowed, .. } if allowed == TRUTH)
     }
 
     /// Returns whether the setting is a key of `[[route]]`.
-    pub(super) fn is_of_route(&self) -> bool {
+    pub(crate) fn is_of_route(&self) -> bool {
         matches!(self.apply, Apply::Route { .. })
     }
 
     /// The default as it would be written; in words where it depends on other settings.
-    pub(super) fn default_text(&self) -> String {
+    pub(crate) fn default_text(&self) -> String {
         match &self.apply {
             Apply::Number { sized, place, .. } => {
                 write_number(place.value(&mut Config::default()), *sized)
@@ -165,7 +165,7 @@ impl Setting {
     }
 
     /// The values that it takes, as words or bounds.
-    pub(super) fn allowed_text(&self) -> String {
+    pub(crate) fn allowed_text(&self) -> String {
         match &self.apply {
             Apply::Number { sized, minimum, maximum, zero, .. } => {
                 let [least, most] = [minimum, maximum].map(|&bound| write_number(bound, *sized));
@@ -182,19 +182,19 @@ impl Setting {
     }
 }
 
-pub(super) fn flag_of(key: &str) -> String {
+pub(crate) fn flag_of(key: &str) -> String {
     format!("--{}", key.replace(['.', '_'], "-"))
 }
 
-pub(super) fn variable_of(key: &str) -> String {
+pub(crate) fn variable_of(key: &str) -> String {
     format!("ONELOOP_{}", key.replace('.', "_").to_uppercase())
 }
 
 /// A setting by the name that a source gave it: its own, or its former one.
 #[derive(Clone, Copy)]
-pub(super) struct Named {
-    pub(super) setting: &'static Setting,
-    pub(super) key: &'static str,
+pub(crate) struct Named {
+    pub(crate) setting: &'static Setting,
+    pub(crate) key: &'static str,
 }
 
 impl From<&'static Setting> for Named {
@@ -204,21 +204,21 @@ impl From<&'static Setting> for Named {
 }
 
 impl Named {
-    pub(super) fn is_former(&self) -> bool {
+    pub(crate) fn is_former(&self) -> bool {
         self.key != self.setting.key
     }
 
-    pub(super) fn flag(&self) -> String {
+    pub(crate) fn flag(&self) -> String {
         flag_of(self.key)
     }
 
-    pub(super) fn variable(&self) -> String {
+    pub(crate) fn variable(&self) -> String {
         variable_of(self.key)
     }
 }
 
 impl Place {
-    pub(super) fn value(&self, config: &mut Config) -> u64 {
+    pub(crate) fn value(&self, config: &mut Config) -> u64 {
         match self {
             U32(place) => u64::from(*place(config)),
             U64(place) => *place(config),
@@ -227,7 +227,7 @@ impl Place {
     }
 
     /// Sets a number that is within its row's bounds.
-    pub(super) fn set(&self, config: &mut Config, number: u64) {
+    pub(crate) fn set(&self, config: &mut Config, number: u64) {
         const FITS: &str = "the maximum of each row fits its type";
         match self {
             U32(place) => *place(config) = u32::try_from(number).expect(FITS),
@@ -253,7 +253,7 @@ const fn row(key: &'static str, about: &'static str, apply: Apply) -> Setting {
 }
 
 /// The field of a row, and the reader of its values.
-pub(super) const fn at<T>(
+pub(crate) const fn at<T>(
     place: fn(&mut Config) -> &mut T,
     read: fn(&Value) -> Result<T, String>,
 ) -> At<Config, T> {
@@ -261,14 +261,14 @@ pub(super) const fn at<T>(
 }
 
 /// The same for a key of a route.
-pub(super) const fn at_route<T>(
+pub(crate) const fn at_route<T>(
     place: fn(&mut RouteConfig) -> &mut T,
     read: fn(&Value) -> Result<T, String>,
 ) -> At<RouteConfig, T> {
     At { place, read }
 }
 
-pub(super) const fn text(
+pub(crate) const fn text(
     key: &'static str,
     about: &'static str,
     default: &'static str,
@@ -278,7 +278,7 @@ pub(super) const fn text(
     row(key, about, Apply::Text { default, allowed, field, hidden: false })
 }
 
-pub(super) const fn route(
+pub(crate) const fn route(
     key: &'static str,
     about: &'static str,
     default: &'static str,
@@ -288,7 +288,7 @@ pub(super) const fn route(
     row(key, about, Apply::Route { default, allowed, field })
 }
 
-pub(super) const fn number(
+pub(crate) const fn number(
     key: &'static str,
     about: &'static str,
     minimum: u64,
@@ -300,7 +300,7 @@ pub(super) const fn number(
 }
 
 /// A number of bytes.
-pub(super) const fn size(
+pub(crate) const fn size(
     key: &'static str,
     about: &'static str,
     minimum: u64,
@@ -311,7 +311,7 @@ pub(super) const fn size(
 }
 
 /// A number of bytes, or 0: no bound.
-pub(super) const fn size_or_off(
+pub(crate) const fn size_or_off(
     key: &'static str,
     about: &'static str,
     maximum: u64,
@@ -320,7 +320,7 @@ pub(super) const fn size_or_off(
     row(key, about, Apply::Number { sized: true, minimum: 0, maximum, zero: "off", place })
 }
 
-pub(super) const fn file(
+pub(crate) const fn file(
     key: &'static str,
     about: &'static str,
     allowed: &'static str,
@@ -329,7 +329,7 @@ pub(super) const fn file(
     row(key, about, Apply::File { hidden: false, allowed, field })
 }
 
-pub(super) const fn secret_file(
+pub(crate) const fn secret_file(
     key: &'static str,
     about: &'static str,
     field: &'static dyn Field<Config>,
@@ -337,7 +337,7 @@ pub(super) const fn secret_file(
     row(key, about, Apply::File { hidden: true, allowed: SECRET_FILE, field })
 }
 
-pub(super) const fn secret(
+pub(crate) const fn secret(
     key: &'static str,
     about: &'static str,
     allowed: &'static str,

@@ -25,7 +25,7 @@ const NEEDS_REDIS: &str = "needs a Redis: set redis, or leave it out";
 
 /// What the settings are read for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Task {
+pub(crate) enum Task {
     Serve,
     Publish,
     /// Or to check what was signed.
@@ -35,7 +35,7 @@ pub(super) enum Task {
 impl Draft {
     /// The finished configuration, or every problem found on the way. What only matters to a server
     /// is left out for other purposes: a token can be made on a machine that lacks the rest.
-    pub(super) fn settle(mut self, task: Task) -> (Config, Vec<String>) {
+    pub(crate) fn settle(mut self, task: Task) -> (Config, Vec<String>) {
         self.check_collisions();
         self.read_files(task);
         self.check_keys();
@@ -311,7 +311,7 @@ impl Draft {
     }
 
     /// Whether a key was given, even one that turned out to be wrong: that has its own message.
-    pub(super) fn has_key(&self) -> bool {
+    pub(crate) fn has_key(&self) -> bool {
         SECRETS.iter().chain(&PUBLIC_KEYS).any(|key| self.has(key))
     }
 

@@ -204,24 +204,24 @@ const PUBLIC: &str = "a PEM file";
 const SECRET: &str = "at least 32 bytes";
 
 /// The groups of rows in the order in which they are shown, each under its title.
-pub(super) fn groups() -> &'static [(&'static str, &'static [Setting])] {
+pub(crate) fn groups() -> &'static [(&'static str, &'static [Setting])] {
     TABLE
 }
 
-pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
+pub(crate) fn all() -> impl Iterator<Item = &'static Setting> {
     TABLE.iter().flat_map(|(_, rows)| rows.iter())
 }
 
-pub(super) fn by_key(key: &str) -> Option<Named> {
+pub(crate) fn by_key(key: &str) -> Option<Named> {
     find(|known| known == key)
 }
 
 /// `flag` stands without its dashes.
-pub(super) fn by_flag(flag: &str) -> Option<Named> {
+pub(crate) fn by_flag(flag: &str) -> Option<Named> {
     find(|known| flag_of(known)[2..] == *flag)
 }
 
-pub(super) fn by_variable(variable: &str) -> Option<Named> {
+pub(crate) fn by_variable(variable: &str) -> Option<Named> {
     find(|known| variable_of(known) == variable)
 }
 

@@ -6,19 +6,19 @@ use std::net::{IpAddr, SocketAddr};
 use crate::engine::origin::{ListedOrigin, Origins};
 
 /// What a switch may be.
-pub(super) const TRUTH: &str = "true or false";
+pub(crate) const TRUTH: &str = "true or false";
 
 /// Words for it, as people write them.
 const YES: [&str; 3] = ["true", "on", "yes"];
 const NO: [&str; 3] = ["false", "off", "no"];
 
 /// Whether a word says yes or no.
-pub(super) fn is_truth(word: &str) -> bool {
+pub(crate) fn is_truth(word: &str) -> bool {
     YES.contains(&word) || NO.contains(&word)
 }
 
 /// One value as its source wrote it. No `Debug`: it may be a secret.
-pub(super) enum Value {
+pub(crate) enum Value {
     /// From a variable, a flag or a TOML string. Every type can be written as text.
     Text(String),
     /// A TOML integer.
@@ -43,7 +43,7 @@ impl From<OsString> for Value {
 }
 
 impl Value {
-    pub(super) fn text(&self) -> Result<&str, String> {
+    pub(crate) fn text(&self) -> Result<&str, String> {
         match self {
             Value::Text(text) => Ok(text),
             _ => Err(self.is_not("text")),
@@ -51,7 +51,7 @@ impl Value {
     }
 
     /// Text that says something.
-    pub(super) fn word(&self) -> Result<String, String> {
+    pub(crate) fn word(&self) -> Result<String, String> {
         match self.text()? {
             "" => Err("it is empty; leave it out instead".to_owned()),
             text if text.chars().any(char::is_control) => {
@@ -61,7 +61,7 @@ impl Value {
         }
     }
 
-    pub(super) fn bytes(&self) -> Result<Vec<u8>, String> {
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, String> {
         match self {
             Value::Text(text) => Ok(text.clone().into_bytes()),
             Value::Bytes(bytes) => Ok(bytes.clone()),
@@ -69,7 +69,7 @@ impl Value {
         }
     }
 
-    pub(super) fn truth(&self) -> Result<bool, String> {
+    pub(crate) fn truth(&self) -> Result<bool, String> {
         match self {
             Value::Truth(truth) => Ok(*truth),
             Value::Text(text) if YES.contains(&text.as_str()) => Ok(true),
@@ -79,7 +79,7 @@ impl Value {
     }
 
     /// A whole number; `sized` lets it carry a binary unit. Beyond `i128` it stays at its end.
-    pub(super) fn number(&self, sized: bool) -> Result<i128, String> {
+    pub(crate) fn number(&self, sized: bool) -> Result<i128, String> {
         match self {
             Value::Number(number) => Ok(*number),
             Value::Text(text) => match parse_number(text) {
@@ -93,7 +93,7 @@ impl Value {
     }
 
     /// A TOML array, or text with commas. Empty text is the empty list, an empty entry is an error.
-    pub(super) fn words(&self) -> Result<Vec<String>, String> {
+    pub(crate) fn words(&self) -> Result<Vec<String>, String> {
         let words: Vec<String> = match self {
             Value::List(list) => list.clone(),
             Value::Text(text) if text.trim().is_empty() => Vec::new(),
@@ -106,7 +106,7 @@ impl Value {
         }
     }
 
-    pub(super) fn address(&self) -> Result<SocketAddr, String> {
+    pub(crate) fn address(&self) -> Result<SocketAddr, String> {
         let text = match self {
             Value::Text(text) => text.clone(),
             // `listen = 8099` in TOML.
@@ -119,14 +119,14 @@ impl Value {
         })
     }
 
-    pub(super) fn address_or_off(&self) -> Result<Option<SocketAddr>, String> {
+    pub(crate) fn address_or_off(&self) -> Result<Option<SocketAddr>, String> {
         match self {
             Value::Text(text) if text == "off" => Ok(None),
             _ => self.address().map(Some),
         }
     }
 
-    pub(super) fn origins(&self) -> Result<Origins, String> {
+    pub(crate) fn origins(&self) -> Result<Origins, String> {
         let words = self.words()?;
         if words.is_empty() {
             return Ok(Origins::SameHost);
@@ -147,7 +147,7 @@ impl Value {
     }
 
     /// The value as a message shows it.
-    pub(super) fn seen(&self) -> String {
+    pub(crate) fn seen(&self) -> String {
         match self {
             Value::Text(text) => quote(text),
             Value::Number(number) => number.to_string(),
@@ -159,7 +159,7 @@ impl Value {
     }
 
     /// The reason for a message that begins with what was seen.
-    pub(super) fn is_not(&self, what: &str) -> String {
+    pub(crate) fn is_not(&self, what: &str) -> String {
         format!("{} is not {what}", self.seen())
     }
 }
@@ -182,7 +182,7 @@ fn meant_address(text: &str) -> Option<String> {
 }
 
 /// Text in quotes, escaped, cut where a message would become unreadable.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),
@@ -207,7 +207,7 @@ fn parse_number(text: &str) -> Option<(i128, i128)> {
 }
 
 /// Seconds from `90`, `90s`, `15m`, `1h` or `30d`; `None` if it is anything else.
-pub(super) fn parse_duration(text: &str) -> Option<u64> {
+pub(crate) fn parse_duration(text: &str) -> Option<u64> {
     let (digits, factor) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
         Some(digits) if text.ends_with('m') => (digits, 60),
         Some(digits) if text.ends_with('h') => (digits, 3600),

@@ -281,7 +281,6 @@ fn lines(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
 
     fn addresses() -> Addresses {
         Addresses {
@@ -308,8 +307,8 @@ mod tests {
 
     #[test]
     fn a_password_of_redis_is_in_no_line() {
-        let args = ["--redis", "redis://user:hush@10.0.0.1:7000"].map(Into::into);
-        let config = config::read(args, []).ok().unwrap().config;
+        let redis = Some("redis://user:hush@10.0.0.1:7000".to_owned());
+        let config = Config { redis, publishers: None, ..Config::default() };
         let addresses = Addresses { publishers: None, ..addresses() };
         let text = lines(&config, &addresses, None, &CommandContext::default());
         assert!(text.contains("10.0.0.1:7000") && !text.contains("hush"), "{text}");

@@ -15,9 +15,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::app;
+use crate::cli::command::ProbeOptions;
 use crate::cli::scrape::scrape;
 use crate::cli::url::Url;
-use crate::config::{Config, ProbeOptions, reachable};
+use crate::config::{Config, reachable};
 use report::Report;
 
 /// The process around the doctor.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::forwarded::Before;
 use super::report::{Problem, Report, Warning};
+use crate::cli::command::ProbeOptions;
 use crate::cli::dial::{self, TIMEOUT};
 use crate::cli::tls::{self, TlsEndpoint};
 use crate::cli::url::Url;
@@ -36,7 +37,7 @@ pub(super) struct PublicCheck<'a> {
     pub(super) report: Report<'a>,
     pub(super) config: &'a Config,
     pub(super) url: Url,
-    pub(super) probe: &'a config::ProbeOptions,
+    pub(super) probe: &'a ProbeOptions,
     pub(super) clock: &'a dyn Fn() -> Duration,
 }
 

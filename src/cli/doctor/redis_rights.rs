@@ -136,7 +136,6 @@ fn judge(command: &str, code: String, said: &str) -> Permission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
 
     #[test]
     fn no_error_but_that_of_an_empty_stream_is_allowed() {
@@ -169,7 +168,7 @@ mod tests {
             "--events",
             "channel:e",
         ];
-        let config = config::read(args.map(Into::into), []).ok().unwrap().config;
+        let config = crate::cli::read(args.map(Into::into), []).ok().unwrap().config;
         let link = crate::app::link(&config).unwrap().unwrap();
         let needs = needs(&config, &link);
         let rules: Vec<&str> = needs.iter().map(|need| need.rule.as_str()).collect();

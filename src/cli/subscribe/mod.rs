@@ -10,10 +10,11 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::cli::command::SubscribeOptions;
 use crate::cli::dial;
 use crate::cli::url::Url;
 use crate::cli::websocket::{WebSocket, WebSocketEvent};
-use crate::config::{Config, SubscribeOptions, reachable};
+use crate::config::{Config, reachable};
 use crate::push::PROTOCOL;
 use disconnect::{Disconnect, ending};
 use frames::{ProtocolFrame, harmless};

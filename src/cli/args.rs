@@ -7,9 +7,9 @@ use lexopt::{Arg, Parser};
 use super::command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
 use super::commands::{COMMANDS, Row, Verb, listed};
 use super::completions::Shell;
-use super::setting::Named;
-use super::table;
-use super::value::{Value, is_truth, parse_duration, quote};
+use crate::config::setting::Named;
+use crate::config::table;
+use crate::config::value::{Value, is_truth, parse_duration, quote};
 use crate::manual::CHAPTERS;
 use crate::suggestion::suggestion;
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::commands::COMMANDS;
 use super::manual::{ABOUT, SOURCES};
-use super::table;
+use crate::config::table;
 use crate::manual::CHAPTERS;
 
 const SIGNALS: [(&str, &str); 4] = [

@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use super::Config;
 use super::args;
 use super::command::{Artifact, Command};
-use super::draft::{Draft, Source};
-use super::environment::own_variables;
-use super::file::take_file;
-use super::settle::Task;
-use super::table;
+use crate::config::Config;
+use crate::config::draft::{Draft, Source};
+use crate::config::environment::own_variables;
+use crate::config::file::take_file;
+use crate::config::settle::Task;
+use crate::config::table;
 use crate::suggestion::suggestion;
 
 /// What the program was asked to do, and with which settings.
@@ -156,8 +156,8 @@ fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Format;
     use super::*;
+    use crate::config::Format;
     use crate::engine::bounds::Bounds;
     use crate::engine::origin::{ListedOrigin, Origins};
     use crate::engine::random::Random;

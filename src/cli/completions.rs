@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::commands::{COMMANDS, Row, Verb};
-use super::setting::{Apply, Setting};
-use super::table;
+use crate::config::setting::{Apply, Setting};
+use crate::config::table;
 use crate::manual::CHAPTERS;
 
 /// A shell that completes.

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::commands::COMMANDS;
-use super::setting::{Effect, Setting};
-use super::table;
+use crate::config::setting::{Effect, Setting};
+use crate::config::table;
 use crate::manual::CHAPTERS;
 
 pub(super) const ABOUT: &str = "oneloop: PUBLISH in Redis, WebSocket out, to the right client only";
