@@ -10,10 +10,10 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use oneloop::cli::{
-    self, Artifact, Command, DoctorEnvironment, Invocation, ProbeOptions, Problems, PublishOptions,
+    self, Artifact, Command, DoctorEnvironment, Invocation, ProbeOptions, PublishOptions,
     SubscribeOptions, Terminal, unit,
 };
-use oneloop::config::{Config, LogFormat};
+use oneloop::config::{Config, LogFormat, Problems};
 use oneloop::engine::pubsub::topic::is_user_topic;
 use oneloop::engine::reactor::Ended;
 use oneloop::observe::logger;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Command::Subscribe(listening) => subscribe(&config, listening),
         Command::Top { admin, once } => top(&config, admin, once),
         Command::Doctor(probe) => doctor(&config, &probe),
-        Command::Print(artifact) => print(artifact_text(artifact).trim_end()),
+        Command::Print(artifact) => print(artifact_text(artifact, &config).trim_end()),
         Command::Help => print(&cli::help()),
         Command::Version => print(&cli::version()),
         Command::Serve { check: true } => match serve::check(&config) {
@@ -117,19 +117,19 @@ fn run(config: Config) -> ExitCode {
     }
 }
 
-fn artifact_text(artifact: Artifact) -> Cow<'static, str> {
+fn artifact_text(artifact: Artifact, settings: &Config) -> Cow<'static, str> {
     match artifact {
         Artifact::Dashboard => cli::dashboard().into(),
         Artifact::Completions(shell) => cli::completions(shell).into(),
         Artifact::Man => cli::man().into(),
         Artifact::Chapter(chapter) => cli::chapter(chapter).into(),
         Artifact::Socket => unit::socket().into(),
-        Artifact::Service { config, drain_seconds } => {
+        Artifact::Service { config } => {
             let program = std::env::current_exe().unwrap_or("/usr/local/bin/oneloop".into());
             let config = config.map(|name| absolute(&name).unwrap_or(name.into()));
             let hidden = unit::hidden(&program, config.as_deref());
             hidden.iter().for_each(|problem| eprintln!("oneloop: {problem}"));
-            unit::service(&program, config.as_deref(), drain_seconds).into()
+            unit::service(&program, config.as_deref(), settings.bounds.drain_seconds).into()
         }
     }
 }

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 
 use lexopt::{Arg, Parser};
 
-use super::command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
-use super::commands::{COMMANDS, Row, Verb, listed};
+use super::command::{
+    Artifact, COMMANDS, Command, ProbeOptions, PublishOptions, Row, SubscribeOptions, Verb, listed,
+};
 use super::completions::Shell;
-use crate::config::setting::Named;
-use crate::config::table;
 use crate::config::value::{Value, is_truth, parse_duration, quote};
+use crate::config::{FlagValues, table};
 use crate::manual::CHAPTERS;
 use crate::suggestion::suggestion;
 
@@ -22,10 +22,7 @@ const SUB_BYTES_MAX: usize = 255;
 pub(super) struct Line {
     /// `None` if it is unknown; then there is a problem.
     pub(super) command: Option<Command>,
-    /// `--config`.
-    pub(super) config_file: Option<OsString>,
-    pub(super) settings: Vec<(Named, Value)>,
-    pub(super) problems: Vec<String>,
+    pub(super) given: FlagValues,
 }
 
 /// Arguments that only some commands take.
@@ -120,17 +117,17 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
                 line.take_flag(row, &flag, &mut parser, &mut extras);
             }
             Ok(Some(Arg::Short(letter))) => {
-                line.problems.push(format!("unknown flag -{}", letter.escape_debug()));
+                line.given.problems.push(format!("unknown flag -{}", letter.escape_debug()));
                 skip_value(&mut parser);
             }
-            Err(error) => line.problems.push(error.to_string()),
+            Err(error) => line.given.problems.push(error.to_string()),
         }
     }
     let takes_no_word =
         matches!(row.verb, Verb::Top | Verb::Doctor | Verb::Dashboard | Verb::Unit | Verb::Man);
     if let Some(word) = extras.words.first().filter(|_| takes_no_word) {
         let word = quote(&word.to_string_lossy());
-        line.problems.push(format!("{word} has no meaning here: oneloop {}", row.usage));
+        line.given.problems.push(format!("{word} has no meaning here: oneloop {}", row.usage));
     }
     line.command = match row.verb {
         Verb::Serve => line.serve(extras),
@@ -179,19 +176,19 @@ impl Line {
                 return extras.flags.push((own.name, Value::Truth(true)));
             }
             (None, None) if flag != "config" || !row.takes_config() => {
-                self.problems.push(misplaced(row, flag));
+                self.given.problems.push(misplaced(row, flag));
                 return skip_value(parser);
             }
             (None, Some(named)) if named.setting.is_switch() => Ok(switch(parser)),
             _ => parser.value(),
         };
         let Ok(value) = value else {
-            return self.problems.push(format!("--{flag} needs a value after it"));
+            return self.given.problems.push(format!("--{flag} needs a value after it"));
         };
         match (own, setting) {
             (Some(own), _) => extras.flags.push((own.name, value.into())),
-            (None, Some(setting)) => self.settings.push((setting, value.into())),
-            (None, None) => self.config_file = Some(value),
+            (None, Some(setting)) => self.given.values.push((setting, value.into())),
+            (None, None) => self.given.file = Some(value),
         }
     }
 
@@ -200,7 +197,8 @@ impl Line {
             let word = word.to_string_lossy();
             let meant = suggestion("", &word, COMMANDS.iter().map(|row| row.name.to_owned()));
             let (word, names) = (quote(&word), listed(COMMANDS.iter().map(|row| row.name)));
-            self.problems
+            self.given
+                .problems
                 .push(format!("{word} is no command{meant}; the command stands first: {names}"));
         }
         Some(Command::Serve { check: extras.take("check").is_some() })
@@ -208,7 +206,9 @@ impl Line {
 
     fn token(&mut self, mut extras: Extras) -> Option<Command> {
         if !extras.words.is_empty() {
-            self.problems.push("token takes flags only: --sub, --topics, --may, --ttl".to_owned());
+            self.given
+                .problems
+                .push("token takes flags only: --sub, --topics, --may, --ttl".to_owned());
         }
         let missing = || "it is missing; name the user, as in --sub 42".to_owned();
         let sub = self.checked("--sub", extras.sub().and_then(|sub| sub.ok_or_else(missing)));
@@ -229,11 +229,11 @@ impl Line {
         let words = extras.words.into_iter().map(|word| word.into_string().ok());
         match words.collect::<Option<Vec<_>>>().map(<[String; 2]>::try_from) {
             Some(Ok([token, topic])) => return Some(Command::Explain { token, topic }),
-            Some(Err(words)) => self.problems.push(format!(
+            Some(Err(words)) => self.given.problems.push(format!(
                 "explain takes two words, TOKEN and TOPIC; {} were given",
                 words.len()
             )),
-            None => self.problems.push("explain: TOKEN and TOPIC must be UTF-8".to_owned()),
+            None => self.given.problems.push("explain: TOKEN and TOPIC must be UTF-8".to_owned()),
         }
         None
     }
@@ -248,8 +248,8 @@ impl Line {
             (Some(Ok(channel)), None) => {
                 return Some(Command::Publish(PublishOptions { channel, data, pid: pid? }));
             }
-            (Some(Err(_)), None) => self.problems.push("CHANNEL must be UTF-8".to_owned()),
-            _ => self.problems.push(
+            (Some(Err(_)), None) => self.given.problems.push("CHANNEL must be UTF-8".to_owned()),
+            _ => self.given.problems.push(
                 "publish takes a channel and what is published, which comes by stdin if it is - or \
                  missing: oneloop publish pub.user.42 '{\"paid\":true}'"
                     .to_owned(),
@@ -265,7 +265,9 @@ impl Line {
         let sub = self.checked("--sub", extras.sub());
         let token = extras.request_line("token");
         if matches!((&sub, &token), (Some(Some(_)), Ok(Some(_)))) {
-            self.problems.push("--sub and --token are both given: keep one of them".to_owned());
+            self.given
+                .problems
+                .push("--sub and --token are both given: keep one of them".to_owned());
         }
         Some(Command::Subscribe(SubscribeOptions {
             url: self.checked("--url", extras.request_line("url"))?,
@@ -294,12 +296,12 @@ impl Line {
     }
 
     fn unit(&mut self, mut extras: Extras) -> Option<Command> {
-        let config = self.config_file.take().map(OsString::into_string).transpose();
+        let config = self.given.file.take().map(OsString::into_string).transpose();
         let config =
             self.checked("--config", config.map_err(|_| "the file's name is not UTF-8".to_owned()));
         let paper = match extras.take("socket") {
             Some(_) => Artifact::Socket,
-            None => Artifact::Service { config: config?, drain_seconds: 0 },
+            None => Artifact::Service { config: config? },
         };
         Some(Command::Print(paper))
     }
@@ -310,7 +312,7 @@ impl Line {
             _ => None,
         };
         if shell.is_none() {
-            self.problems.push(format!("one shell is named: oneloop {}", row.usage));
+            self.given.problems.push(format!("one shell is named: oneloop {}", row.usage));
         }
         shell.map(|shell| Command::Print(Artifact::Completions(shell)))
     }
@@ -327,13 +329,13 @@ impl Line {
             let names = CHAPTERS.iter().map(|chapter| chapter.name);
             let meant = suggestion("", &topic, names.clone().map(str::to_owned));
             let (topic, names) = (quote(&topic), listed(names));
-            self.problems.push(format!("{topic} is no topic{meant}; name one of {names}"));
+            self.given.problems.push(format!("{topic} is no topic{meant}; name one of {names}"));
         }
         chapter.map(|chapter| Command::Print(Artifact::Chapter(chapter)))
     }
 
     fn checked<T>(&mut self, flag: &str, value: Result<T, String>) -> Option<T> {
-        value.map_err(|reason| self.problems.push(format!("{flag}: {reason}"))).ok()
+        value.map_err(|reason| self.given.problems.push(format!("{flag}: {reason}"))).ok()
     }
 }
 
@@ -366,7 +368,7 @@ mod tests {
         let args =
             ["token", "--sub", "42", "--topics", "a,b", "--may=c", "--ttl", "15m", "--admin"];
         let token = line(&args);
-        assert!(token.problems.is_empty() && token.settings.is_empty());
+        assert!(token.given.problems.is_empty() && token.given.values.is_empty());
         let Some(Command::Token { sub, topics, may, ttl_seconds, admin }) = token.command else {
             panic!("a token was asked for");
         };
@@ -374,7 +376,7 @@ mod tests {
         assert_eq!((topics, may), (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]));
 
         let explain = line(&["explain", "--log", "off", "t", "room.7"]);
-        assert_eq!(explain.settings.len(), 1);
+        assert_eq!(explain.given.values.len(), 1);
         let Some(Command::Explain { token, topic }) = explain.command else {
             panic!("an explanation was asked for");
         };
@@ -382,17 +384,17 @@ mod tests {
 
         let serve = line(&["serve", "--admin", "127.0.0.1:1", "--topics", "a", "--config", "f"]);
         assert!(matches!(serve.command, Some(Command::Serve { check: false })));
-        assert_eq!((serve.settings.len(), serve.config_file), (2, Some("f".into())));
+        assert_eq!((serve.given.values.len(), serve.given.file), (2, Some("f".into())));
         assert!(matches!(line(&["--check"]).command, Some(Command::Serve { check: true })));
         let top = line(&["top", "--admin", "http://h:1", "--once", "--log", "off"]);
-        assert!(top.problems.is_empty() && top.settings.len() == 1);
+        assert!(top.given.problems.is_empty() && top.given.values.len() == 1);
         let Some(Command::Top { admin: Some(admin), once: true }) = top.command else {
             panic!("a look was asked for");
         };
         assert_eq!(admin, "http://h:1");
         let doctor = line(&["doctor", "--url", "wss://h/ws", "--wait", "90", "--admin", "h:1"]);
         let Some(Command::Doctor(visit)) = doctor.command else { panic!("a look was asked for") };
-        assert_eq!((doctor.settings.len(), visit.wait_seconds), (1, Some(90)));
+        assert_eq!((doctor.given.values.len(), visit.wait_seconds), (1, Some(90)));
         assert_eq!((visit.url.as_deref(), visit.token), (Some("wss://h/ws"), None));
         let printed = line(&["dashboard"]).command;
         assert!(matches!(printed, Some(Command::Print(Artifact::Dashboard))));
@@ -415,8 +417,8 @@ mod tests {
             (&["--page=2"], "2"),
         ] {
             let line = line(args);
-            assert!(line.problems.is_empty(), "{args:?}: {:?}", line.problems);
-            let (setting, given) = &line.settings[0];
+            assert!(line.given.problems.is_empty(), "{args:?}: {:?}", line.given.problems);
+            let (setting, given) = &line.given.values[0];
             assert_eq!((setting.key, given.text().unwrap()), ("page", value), "{args:?}");
         }
     }
@@ -429,7 +431,7 @@ mod tests {
                 let mut args = vec![row.name, &name];
                 let given = if ["N", "PID"].contains(&flag.value) { "1" } else { "1h" };
                 args.extend((!flag.value.is_empty()).then_some(given));
-                let found = line(&args).problems;
+                let found = line(&args).given.problems;
                 let about_it = found.iter().find(|problem| problem.contains(&name));
                 assert_eq!(about_it, None, "{args:?}");
             }
@@ -482,7 +484,7 @@ mod tests {
             (&["explain", "hunter2", "a", "b"], "3 were given"),
         ];
         for (args, wanted) in table {
-            let found = line(args).problems;
+            let found = line(args).given.problems;
             assert_eq!(found.len(), 1, "{args:?}: {found:?}");
             assert!(found[0].contains(wanted), "{args:?}: {}", found[0]);
             assert!(!found[0].contains("hunter2"), "a secret in: {}", found[0]);

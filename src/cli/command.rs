@@ -1,4 +1,4 @@
-//! Commands of the program, as parsed.
+//! The commands of the program: each as parsed, then the one list of their names, flags and sentences.
 
 use super::completions::Shell;
 use crate::manual::Chapter;
@@ -80,11 +80,134 @@ pub enum Artifact {
     /// The systemd unit that runs the server with these settings.
     Service {
         config: Option<String>,
-        drain_seconds: u32,
     },
     /// The unit of its listener.
     Socket,
     Completions(Shell),
     Man,
     Chapter(&'static Chapter),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Serve,
+    Token,
+    Explain,
+    Publish,
+    Subscribe,
+    Top,
+    Doctor,
+    Dashboard,
+    Unit,
+    Completions,
+    Man,
+    Help,
+}
+
+pub(super) struct Row {
+    pub(super) verb: Verb,
+    pub(super) name: &'static str,
+    /// Arguments after the program's name, for people.
+    pub(super) usage: &'static str,
+    pub(super) about: &'static str,
+    pub(super) flags: &'static [Flag],
+    /// Whether every setting is a flag of the command too.
+    pub(super) takes_settings: bool,
+}
+
+/// A flag of one command.
+pub(super) struct Flag {
+    /// Without its dashes.
+    pub(super) name: &'static str,
+    /// Name of the value; empty for a switch.
+    pub(super) value: &'static str,
+    pub(super) about: &'static str,
+}
+
+const fn flag(name: &'static str, value: &'static str, about: &'static str) -> Flag {
+    Flag { name, value, about }
+}
+
+const fn row(
+    verb: Verb,
+    name: &'static str,
+    usage: &'static str,
+    about: &'static str,
+    takes_settings: bool,
+    flags: &'static [Flag],
+) -> Row {
+    Row { verb, name, usage, about, flags, takes_settings }
+}
+
+const PID: Flag =
+    flag("pid", "PID", "a running server, whose settings are taken in place of one's own");
+
+// Two lines a row and one a flag, so that the table reads as a table.
+#[rustfmt::skip]
+/// The first one is the default.
+pub(super) static COMMANDS: &[Row] = &[
+    row(Verb::Serve, "serve", "[serve] [flags]",
+        "serve; --check reads the settings and exits", true, &[
+            flag("check", "", "read the settings, say what is wrong, and exit"),
+        ]),
+    row(Verb::Token, "token", "token --sub 42 [--topics a,b] [--may c] [--ttl 1h] [--admin] [flags]",
+        "print a token", true, &[
+            flag("sub", "USER", "whose token it is"),
+            flag("topics", "LIST", "grants that it hears from the start"),
+            flag("may", "LIST", "grants that it may subscribe to"),
+            flag("ttl", "TIME", "how long it is valid: 90s, 15m, 1h or 30d"),
+            flag("admin", "", "its grants reach users' topics"),
+        ]),
+    row(Verb::Explain, "explain", "explain TOKEN TOPIC [flags]",
+        "say whether that token hears that topic, and why", true, &[]),
+    row(Verb::Publish, "publish", "publish [--pid PID] CHANNEL DATA [flags]",
+        "publish one message, as redis-cli does", true, &[PID]),
+    row(Verb::Subscribe, "subscribe", "subscribe [--url URL] [--sub 42 | --token T] [--count N] [--json] [TOPIC ...] [flags]",
+        "listen like a client, and print what comes", true, &[
+            flag("url", "URL", "where: ws:// or wss://; else the first route of the settings"),
+            flag("sub", "USER", "whose token is signed with the secret, for these topics"),
+            flag("token", "TOKEN", "the token to show; -: it comes by stdin"),
+            flag("since", "CURSOR", "hear first what came after it"),
+            flag("count", "N", "end after so many messages"),
+            flag("json", "", "print each frame as it came"),
+            PID,
+        ]),
+    row(Verb::Top, "top", "top [--admin URL] [--once] [flags]",
+        "show the live state of a running server", true, &[
+            flag("admin", "URL", "the server's admin address; else the one of the settings"),
+            flag("once", "", "show one second and exit"),
+        ]),
+    row(Verb::Doctor, "doctor", "doctor [--url URL] [--token T] [--origin ORIGIN] [--wait TIME] [flags]",
+        "say what stands between this machine and these settings", true, &[
+            flag("url", "URL", "public address to try: ws:// or wss://"),
+            flag("token", "TOKEN", "what to show there; else one is signed with the secret"),
+            flag("origin", "ORIGIN", "page to come from; else one that the settings let in"),
+            flag("wait", "TIME", "how long to be silent there; else until the first ping"),
+        ]),
+    row(Verb::Dashboard, "dashboard", "dashboard",
+        "print a dashboard for Grafana, as JSON", false, &[]),
+    row(Verb::Unit, "unit", "unit [--config FILE] [--socket]",
+        "print a unit for systemd", false, &[
+            flag("socket", "", "the unit of the listener, which outlives the service"),
+        ]),
+    row(Verb::Completions, "completions", "completions bash|zsh|fish",
+        "print what a shell completes", false, &[]),
+    row(Verb::Man, "man", "man",
+        "print the manual page", false, &[]),
+    row(Verb::Help, "help", "help [TOPIC]",
+        "print this, or a chapter of the manual", false, &[]),
+];
+
+impl Row {
+    /// Returns whether the command takes `--config`.
+    pub(super) fn takes_config(&self) -> bool {
+        self.takes_settings || self.verb == Verb::Unit
+    }
+}
+
+/// Returns these names for a sentence: `serve, token or explain`.
+pub(super) fn listed(names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let (last, others) = names.split_last().expect("no list is empty");
+    format!("{} or {last}", others.join(", "))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::commands::{COMMANDS, Row, Verb};
+use super::command::{COMMANDS, Row, Verb};
 use crate::config::setting::{Apply, Setting};
 use crate::config::table;
 use crate::manual::CHAPTERS;
@@ -29,7 +29,7 @@ enum After {
     Text,
 }
 
-struct Flag {
+struct FlagCompletion {
     name: String,
     about: &'static str,
     after: After,
@@ -45,23 +45,23 @@ pub fn completions(shell: Shell) -> String {
 }
 
 /// Returns a command's own flags, then those of all commands with settings.
-fn flags(row: &Row) -> Vec<Flag> {
-    let own = row.flags.iter().map(|flag| Flag {
+fn flags(row: &Row) -> Vec<FlagCompletion> {
+    let own = row.flags.iter().map(|flag| FlagCompletion {
         name: format!("--{}", flag.name),
         about: flag.about,
         after: if flag.value.is_empty() { After::Nothing } else { After::Text },
     });
-    let mut flags: Vec<Flag> = own.collect();
+    let mut flags: Vec<FlagCompletion> = own.collect();
     if row.takes_config() {
         let (name, about) = ("--config".to_owned(), "the file with the settings");
-        flags.push(Flag { name, about, after: After::File });
+        flags.push(FlagCompletion { name, about, after: After::File });
     }
     let settings = table::all().filter(|setting| row.takes_settings && !setting.is_variable_only());
     for setting in settings {
         let name = setting.flag();
         // `--topics` of a token is its own.
         if flags.iter().all(|flag| flag.name != name) {
-            flags.push(Flag { name, about: setting.about, after: after(setting) });
+            flags.push(FlagCompletion { name, about: setting.about, after: after(setting) });
         }
     }
     flags

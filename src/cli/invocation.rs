@@ -1,40 +1,21 @@
-//! The front door of the settings: file, variables and flags in, one invocation or all problems out.
+//! The front door of the program: command line, environment and file in, one invocation or all problems out.
 
 use std::ffi::OsString;
-use std::fmt;
 
 use super::args;
 use super::command::{Artifact, Command};
-use crate::config::Config;
-use crate::config::draft::{Draft, Source};
-use crate::config::environment::own_variables;
-use crate::config::file::take_file;
-use crate::config::settle::Task;
-use crate::config::table;
-use crate::suggestion::suggestion;
+use crate::config::{self, Config, Problems, Task};
 
-/// What the program was asked to do, and with which settings.
+/// A command, and the settings for it.
 pub struct Invocation {
     pub command: Command,
-    /// The default for [`Command::Help`], [`Command::Version`] and [`Command::Print`].
+    /// Not checked, or the default, for [`Command::Help`], [`Command::Version`] and [`Command::Print`].
     pub config: Config,
     /// A line for each setting that was given by its former name.
     pub warnings: Vec<String>,
 }
 
-/// Everything that is wrong, one message each; none of them shows a secret.
-#[derive(Debug)]
-pub struct Problems(pub Vec<String>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
-impl std::error::Error for Problems {}
-
-/// Reads all settings: the file that `--config` or `ONELOOP_CONFIG` names, then the `ONELOOP_*` variables,
+/// Reads the command and all settings: the file that `--config` or `ONELOOP_CONFIG` names, then the `ONELOOP_*` variables,
 /// then the flags; the last one wins. `args` come without the program's name, `vars` is the environment.
 pub fn read(
     args: impl IntoIterator<Item = OsString>,
@@ -54,110 +35,46 @@ pub fn read_beside(
     vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Problems> {
     let (mut line, mut server) = (args::parse(args), args::parse(server));
-    if !matches!(server.command, Some(Command::Serve { .. })) || !server.problems.is_empty() {
+    if !matches!(server.command, Some(Command::Serve { .. })) || !server.given.problems.is_empty() {
         return Err(Problems(vec!["--pid: that process is no oneloop that serves".to_owned()]));
     }
-    server.settings.append(&mut line.settings);
-    line.settings = server.settings;
-    line.config_file = line.config_file.or(server.config_file);
+    server.given.values.append(&mut line.given.values);
+    line.given.values = server.given.values;
+    line.given.file = line.given.file.or(server.given.file);
     read_line(line, vars)
 }
 
 fn read_line(
-    mut line: args::Line,
+    args::Line { command, given }: args::Line,
     vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Problems> {
-    if let Some(command @ (Command::Help | Command::Version)) = line.command {
-        return Ok(Invocation { command, config: Config::default(), warnings: Vec::new() });
-    }
-    if let Some(Command::Print(paper)) = &mut line.command {
-        if let Artifact::Service { config, drain_seconds } = paper {
-            *drain_seconds = told_drain_seconds(config.as_deref(), vars);
+    let task = match &command {
+        Some(Command::Help | Command::Version | Command::Print(_))
+            if !given.problems.is_empty() =>
+        {
+            return Err(Problems(given.problems));
         }
-        // All else is the same whatever is set here.
-        return finish(Draft { problems: line.problems, ..Draft::default() }, line.command);
-    }
-    let mut variables = own_variables(vars);
-    let named = variables.iter().position(|(name, _)| name == "ONELOOP_CONFIG");
-    let by_variable = named.map(|at| (variables.remove(at).1, "ONELOOP_CONFIG"));
-    let file = line.config_file.take().map(|file| (file, "--config")).or(by_variable);
-
-    let mut draft = Draft::default();
-    let is_whole = match file.map(|(file, source)| (file.into_string(), source)) {
-        None => true,
-        Some((Ok(file), source)) => take_file(&mut draft, &file, source),
-        Some((Err(_), source)) => {
-            draft.problems.push(format!("{source}: the file's name is not UTF-8"));
-            false
-        }
+        Some(Command::Help | Command::Version | Command::Print(_)) => None,
+        Some(Command::Serve { .. } | Command::Doctor(_)) => Some(Task::Serve),
+        Some(Command::Publish(_)) => Some(Task::Publish),
+        Some(Command::Token { .. }) => Some(Task::Sign),
+        _ => Some(Task::Check),
     };
-    take_variables(&mut draft, variables);
-    draft.problems.append(&mut line.problems);
-    for (setting, value) in line.settings {
-        draft.take(setting, value, Source::Flag);
-    }
-    if !is_whole {
-        // What the file would have said is unknown: judging the whole would accuse the innocent.
-        return Err(Problems(draft.problems));
-    }
-    finish(draft, line.command)
-}
-
-fn finish(mut draft: Draft, command: Option<Command>) -> Result<Invocation, Problems> {
-    let is_token = matches!(command, Some(Command::Token { .. }));
-    let task = match command {
-        Some(Command::Serve { .. } | Command::Doctor(_)) => Task::Serve,
-        Some(Command::Publish(_)) => Task::Publish,
-        _ => Task::Sign,
-    };
-    let lacks_secret = !draft.has("jwt.secret") && !draft.has("jwt.secret_file");
-    let warnings = std::mem::take(&mut draft.warnings);
-    let (config, mut problems) = draft.settle(task);
-    if is_token && lacks_secret {
-        problems.push(
-            "token signs with the server's secret: set ONELOOP_JWT_SECRET or jwt.secret_file; \
-             without a key the server prints a token when it starts"
-                .to_owned(),
-        );
-    }
-    match command {
-        Some(command) if problems.is_empty() => Ok(Invocation { command, config, warnings }),
-        _ => Err(Problems(problems)),
-    }
-}
-
-/// Returns `drain_seconds` as the file and the variables have it, good or bad in all else: where a unit is written, the secret and
-/// what it refers to may not be there yet.
-fn told_drain_seconds(
-    file: Option<&str>,
-    vars: impl IntoIterator<Item = (OsString, OsString)>,
-) -> u32 {
-    let mut draft = Draft::default();
-    if let Some(file) = file {
-        take_file(&mut draft, file, "--config");
-    }
-    take_variables(&mut draft, own_variables(vars));
-    draft.config.bounds.drain_seconds
-}
-
-fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
-    for (name, value) in variables {
-        match table::by_variable(&name) {
-            Some(named) => draft.take(named, value.into(), Source::Variable),
-            None => {
-                let known = table::all().map(|setting| setting.variable());
-                let meant = suggestion("", &name, known.chain(["ONELOOP_CONFIG".to_owned()]));
-                let name = name.escape_debug();
-                draft.problems.push(format!("unknown variable {name}{meant}"));
-            }
+    let (config, warnings) = match (task, &command) {
+        (Some(task), _) => config::read(given, vars, task)?,
+        (None, Some(Command::Print(Artifact::Service { config }))) => {
+            (config::read_without_checks(config.as_deref(), vars), Vec::new())
         }
-    }
+        (None, _) => Default::default(),
+    };
+    let command = command.expect("a command line without a command is a problem");
+    Ok(Invocation { command, config, warnings })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Format;
+    use crate::config::{Format, table};
     use crate::engine::bounds::Bounds;
     use crate::engine::origin::{ListedOrigin, Origins};
     use crate::engine::random::Random;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::commands::COMMANDS;
-use super::manual::{ABOUT, SOURCES};
+use super::command::COMMANDS;
+use super::help::{ABOUT, SOURCES};
 use crate::config::table;
 use crate::manual::CHAPTERS;
 

@@ -2,7 +2,6 @@
 
 mod args;
 mod command;
-mod commands;
 mod completions;
 mod dashboard;
 mod dial;
@@ -10,7 +9,6 @@ mod doctor;
 mod help;
 mod invocation;
 mod man;
-mod manual;
 mod numbers;
 mod publish;
 pub mod redis_client;
@@ -28,10 +26,9 @@ pub use command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOpti
 pub use completions::{Shell, completions};
 pub use dashboard::dashboard;
 pub use doctor::{DoctorEnvironment, doctor};
-pub use help::{chapter, metrics_markdown};
-pub use invocation::{Invocation, Problems, read, read_beside};
+pub use help::{chapter, help, metrics_markdown, settings_markdown};
+pub use invocation::{Invocation, read, read_beside};
 pub use man::man;
-pub use manual::{help, settings_markdown};
 pub use publish::publish;
 pub use subscribe::{Terminal, subscribe};
 pub use top::top;

@@ -9,24 +9,24 @@ use super::{Config, RouteConfig};
 
 /// Settings that are not complete yet. Later sources overwrite earlier ones, so the order of the calls is the precedence.
 #[derive(Default)]
-pub(crate) struct Draft {
+pub(super) struct Draft {
     /// The defaults, overwritten by the values that were given. `routes` holds just the default route.
-    pub(crate) config: Config,
+    pub(super) config: Config,
     /// Each key that was given, well or badly, as it was written, with its last source: `oneloop.toml:3`, `--listen`.
-    pub(crate) said: BTreeMap<&'static str, String>,
+    pub(super) said: BTreeMap<&'static str, String>,
     /// The file names given for the keys that take one: only the last of each is read.
-    pub(crate) files: BTreeMap<&'static str, String>,
+    pub(super) files: BTreeMap<&'static str, String>,
     /// The `[[route]]` tables, each with its source.
-    pub(crate) routes: Vec<(RouteConfig, String)>,
+    pub(super) routes: Vec<(RouteConfig, String)>,
     /// A message for each problem.
-    pub(crate) problems: Vec<String>,
+    pub(super) problems: Vec<String>,
     /// A message for each former name.
-    pub(crate) warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// The source of a value.
 #[derive(Clone, Copy)]
-pub(crate) enum Source<'a> {
+pub(super) enum Source<'a> {
     File { name: &'a str, line: usize },
     Variable,
     Flag,
@@ -44,7 +44,7 @@ impl Source<'_> {
 
 impl Draft {
     /// Takes a value; a value that is refused becomes a problem.
-    pub(crate) fn take(&mut self, named: impl Into<Named>, value: Value, source: Source) {
+    pub(super) fn take(&mut self, named: impl Into<Named>, value: Value, source: Source) {
         let named = named.into();
         let (setting, source_name) = (named.setting, source.name(named));
         if setting.is_variable_only() && !matches!(source, Source::Variable) {
@@ -63,7 +63,7 @@ impl Draft {
     }
 
     /// Takes one key of a `[[route]]` table.
-    pub(crate) fn take_into(
+    pub(super) fn take_into(
         &mut self,
         route: &mut RouteConfig,
         setting: &'static Setting,
@@ -78,14 +78,14 @@ impl Draft {
     }
 
     /// The key and the source of a setting: `redis (--redis)`.
-    pub(crate) fn label(&self, key: &str) -> String {
+    pub(super) fn label(&self, key: &str) -> String {
         match self.given(key) {
             Some((key, source)) => format!("{key} ({source})"),
             None => key.to_owned(),
         }
     }
 
-    pub(crate) fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.given(key).is_some()
     }
 

@@ -10,7 +10,7 @@ const PREFIX: &str = "ONELOOP_";
 ///
 /// An empty variable is one that is not set, as `${X}` of a compose file makes it where X has no value. A secret alone may not be
 /// empty: a server that was meant to have one must not serve without.
-pub(crate) fn own_variables(
+pub(super) fn own_variables(
     vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Vec<(String, OsString)> {
     let named = vars.into_iter().map(|(name, value)| (name.to_string_lossy().into_owned(), value));

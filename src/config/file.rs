@@ -17,7 +17,7 @@ use crate::suggestion::suggestion;
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Reads a whole file of at most `bytes_max` bytes.
-pub(crate) fn read_file(name: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
+pub(super) fn read_file(name: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(name)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
@@ -33,7 +33,7 @@ pub(crate) fn read_file(name: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
 }
 
 /// Takes the file's settings into the draft; false if it could not be read as TOML at all.
-pub(crate) fn take_file(draft: &mut Draft, name: &str, source: &str) -> bool {
+pub(super) fn take_file(draft: &mut Draft, name: &str, source: &str) -> bool {
     let read = read_file(name, BYTES_MAX)
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "the file is not UTF-8".to_owned()));
     match read {
@@ -47,7 +47,7 @@ pub(crate) fn take_file(draft: &mut Draft, name: &str, source: &str) -> bool {
 }
 
 /// The same for its text; `name` is for the messages.
-pub(crate) fn take_toml(draft: &mut Draft, name: &str, text: &str) -> bool {
+pub(super) fn take_toml(draft: &mut Draft, name: &str, text: &str) -> bool {
     let (table, errors) = DeTable::parse_recoverable(text);
     let reader = Reader { name, text };
     for error in &errors {

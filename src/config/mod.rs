@@ -1,22 +1,26 @@
 //! The settings as the program uses them: typed, checked, with every default filled in.
 //!
-//! Reading order: this file says what there is to set, `table` lists it under its names, `draft` merges
+//! Reading order: this file says what there is to set, `table` lists it under its names, `read` merges
 //! the three sources (TOML file, then `ONELOOP_*` variables, then flags), `settle` judges the whole.
 
 mod changes;
-pub(crate) mod draft;
-pub(crate) mod environment;
-pub(crate) mod file;
+mod draft;
+mod environment;
+mod file;
 mod reachable;
+mod read;
 mod setters;
 pub(crate) mod setting;
-pub(crate) mod settle;
+mod settle;
 pub(crate) mod table;
 pub(crate) mod value;
 
 pub use crate::features::proxies::Proxies;
 pub use changes::{Changes, changes};
 pub use reachable::reachable;
+pub use read::Problems;
+pub(crate) use read::{FlagValues, read, read_without_checks};
+pub(crate) use settle::Task;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};

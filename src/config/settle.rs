@@ -28,14 +28,15 @@ const NEEDS_REDIS: &str = "needs a Redis: set redis, or leave it out";
 pub(crate) enum Task {
     Serve,
     Publish,
-    /// Or to check what was signed.
     Sign,
+    /// To check what was signed.
+    Check,
 }
 
 impl Draft {
     /// The finished configuration, or every problem found on the way. What only matters to a server
     /// is left out for other purposes: a token can be made on a machine that lacks the rest.
-    pub(crate) fn settle(mut self, task: Task) -> (Config, Vec<String>) {
+    pub(super) fn settle(mut self, task: Task) -> (Config, Vec<String>) {
         self.check_collisions();
         self.read_files(task);
         self.check_keys();
@@ -49,6 +50,13 @@ impl Draft {
             self.check_proxies();
             self.check_redis();
             self.check_receipts();
+        }
+        if task == Task::Sign && self.first(&SECRETS).is_none() {
+            self.problems.push(
+                "token signs with the server's secret: set ONELOOP_JWT_SECRET or jwt.secret_file; \
+                 without a key the server prints a token when it starts"
+                    .to_owned(),
+            );
         }
         (self.config, self.problems)
     }
@@ -89,7 +97,7 @@ impl Draft {
             let is_needed = match task {
                 Task::Serve => true,
                 Task::Publish => key.starts_with("publishers_"),
-                Task::Sign => key.starts_with("jwt."),
+                Task::Sign | Task::Check => key.starts_with("jwt."),
             };
             if !is_needed {
                 continue;
