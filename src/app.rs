@@ -1,4 +1,4 @@
-//! What a program that uses the crate builds: settings, routes, then `run`.
+//! The builder for a program that uses the crate: settings, routes, then `run`.
 
 use std::io;
 use std::net::TcpListener;
@@ -269,7 +269,7 @@ impl Bound {
     }
 }
 
-/// What the settings say about the link to Redis, if there is to be one.
+/// Returns the settings of the connections to Redis, if there is to be one.
 ///
 /// # Errors
 /// A sentence about the URL that shows nothing of it.
@@ -325,7 +325,7 @@ pub fn publisher_port(config: &Config) -> Box<dyn Port> {
     }))
 }
 
-/// What the settings say about who is here, where that is to be told.
+/// Returns the settings of presence, if it has a place to report to.
 fn presence(config: &Config, clients_max: usize) -> Option<Settings> {
     Some(Settings {
         sink: config.events.clone()?,

@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use lexopt::{Arg, Parser};
 
 use super::command::{
-    Artifact, COMMANDS, Command, ProbeOptions, PublishOptions, Row, SubscribeOptions, Verb, listed,
+    Artifact, COMMANDS, Command, ProbeOptions, PublishOptions, Row, Shell, SubscribeOptions, Verb,
+    listed,
 };
-use super::completions::Shell;
 use crate::config::value::{Value, is_truth, parse_duration, quote};
 use crate::config::{FlagValues, table};
 use crate::manual::CHAPTERS;

@@ -1,6 +1,5 @@
 //! The commands of the program: each as parsed, then the one list of their names, flags and sentences.
 
-use super::completions::Shell;
 use crate::manual::Chapter;
 
 pub enum Command {
@@ -88,6 +87,19 @@ pub enum Artifact {
     Chapter(&'static Chapter),
 }
 
+/// A shell that completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl Shell {
+    pub(super) const ALL: [(&str, Shell); 3] =
+        [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Serve,
@@ -111,7 +123,7 @@ pub(super) struct Row {
     pub(super) usage: &'static str,
     pub(super) about: &'static str,
     pub(super) flags: &'static [Flag],
-    /// Whether every setting is a flag of the command too.
+    /// Every setting is a flag of the command, too.
     pub(super) takes_settings: bool,
 }
 

@@ -3,23 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::command::{COMMANDS, Row, Verb};
+use super::command::{COMMANDS, Row, Shell, Verb};
 use crate::config::setting::{Apply, Setting};
 use crate::config::table;
 use crate::manual::CHAPTERS;
-
-/// A shell that completes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-}
-
-impl Shell {
-    pub(super) const ALL: [(&str, Shell); 3] =
-        [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
-}
 
 /// The value after a flag.
 enum After {

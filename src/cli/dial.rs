@@ -2,9 +2,10 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
+
+use socket2::Socket;
 
 /// The time a server may take to connect, or to send or take some bytes.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -15,37 +16,27 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The longest HTTP answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// A connection to a server.
-pub(super) enum ServerConnection {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+/// A connection to a server, by TCP or by a Unix socket.
+pub(super) struct ServerConnection(Socket);
 
 impl ServerConnection {
-    /// Waits at most `wait` for bytes. Returns 0 if the peer has closed the connection.
-    pub(super) fn read_within(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+    pub(super) fn new(stream: impl Into<Socket>) -> ServerConnection {
+        ServerConnection(stream.into())
+    }
+
+    /// Waits at most `wait` for bytes, and appends them to `input`. Returns 0 if the peer has closed the connection.
+    pub(super) fn read(&mut self, input: &mut Vec<u8>, wait: Duration) -> io::Result<usize> {
         // The system takes zero for no limit.
-        let wait = Some(wait.max(Duration::from_millis(1)));
-        match self {
-            ServerConnection::Tcp(stream) => {
-                stream.set_read_timeout(wait).and_then(|()| stream.read(buffer))
-            }
-            ServerConnection::Unix(stream) => {
-                stream.set_read_timeout(wait).and_then(|()| stream.read(buffer))
-            }
-        }
+        self.0.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
+        let mut buffer = [0; 16 * 1024];
+        let length = self.0.read(&mut buffer)?;
+        input.extend_from_slice(&buffer[..length]);
+        Ok(length)
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let wait = Some(TIMEOUT);
-        match self {
-            ServerConnection::Tcp(stream) => {
-                stream.set_write_timeout(wait).and_then(|()| stream.write_all(bytes))
-            }
-            ServerConnection::Unix(stream) => {
-                stream.set_write_timeout(wait).and_then(|()| stream.write_all(bytes))
-            }
-        }
+        self.0.set_write_timeout(Some(TIMEOUT))?;
+        self.0.write_all(bytes)
     }
 }
 
@@ -59,19 +50,13 @@ pub(super) struct Deadline {
 impl Deadline {
     /// # Errors
     /// No descriptor or no thread is left.
-    pub(super) fn new(line: &ServerConnection, longest: Duration) -> io::Result<Deadline> {
-        let line = match line {
-            ServerConnection::Tcp(stream) => ServerConnection::Tcp(stream.try_clone()?),
-            ServerConnection::Unix(stream) => ServerConnection::Unix(stream.try_clone()?),
-        };
+    pub(super) fn new(connection: &ServerConnection, longest: Duration) -> io::Result<Deadline> {
+        let socket = connection.0.try_clone()?;
         let (alive, over) = channel();
         let watch = move || {
             if over.recv_timeout(longest) == Err(RecvTimeoutError::Timeout) {
                 // It may be closed already.
-                let _ = match &line {
-                    ServerConnection::Tcp(stream) => stream.shutdown(Shutdown::Both),
-                    ServerConnection::Unix(stream) => stream.shutdown(Shutdown::Both),
-                };
+                let _ = socket.shutdown(Shutdown::Both);
             }
         };
         std::thread::Builder::new().name("limit".into()).spawn(watch)?;
@@ -88,11 +73,11 @@ pub(super) fn is_silence(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// The error of the last address, or of the name lookup.
-pub(super) fn connect(address: &str) -> io::Result<TcpStream> {
+pub(super) fn connect(address: &str) -> io::Result<ServerConnection> {
     let mut failure = io::Error::other("there is no such address");
     for socket in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&socket, TIMEOUT) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return Ok(ServerConnection::new(stream)),
             Err(error) => failure = error,
         }
     }
@@ -104,15 +89,14 @@ pub(super) fn connect(address: &str) -> io::Result<TcpStream> {
 /// # Errors
 /// The error of the socket.
 pub(super) fn fetch(address: &str, path: &str) -> io::Result<String> {
-    let mut stream = connect(address)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    let mut connection = connect(address)?;
     // By address: the server does not know every name that leads to it.
-    let host = stream.peer_addr()?.to_string();
+    let host = connection.0.peer_addr()?.as_socket().expect("TCP has an address").to_string();
     let request = ["GET ", path, " HTTP/1.1\r\nHost: ", &host, "\r\nConnection: close\r\n\r\n"];
-    stream.write_all(request.concat().as_bytes())?;
-    let _limit = Deadline::new(&ServerConnection::Tcp(stream.try_clone()?), ANSWER_MAX)?;
+    connection.write(request.concat().as_bytes())?;
+    let _limit = Deadline::new(&connection, ANSWER_MAX)?;
+    connection.0.set_read_timeout(Some(TIMEOUT))?;
     let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    connection.0.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -16,7 +16,7 @@ from flags; the last one wins. --jwt-issuer is issuer in the file's table [jwt].
 commas (in TOML: arrays), sizes may be written 65536, 64KiB or 1MiB.
 ";
 
-/// Where the second column of the usage begins.
+/// The column of the second text of the usage.
 const USAGE_WIDTH: usize = 34;
 
 fn usage() -> String {

@@ -22,8 +22,8 @@ mod url;
 mod websocket;
 pub mod websocket_client;
 
-pub use command::{Artifact, Command, ProbeOptions, PublishOptions, SubscribeOptions};
-pub use completions::{Shell, completions};
+pub use command::{Artifact, Command, ProbeOptions, PublishOptions, Shell, SubscribeOptions};
+pub use completions::completions;
 pub use dashboard::dashboard;
 pub use doctor::{DoctorEnvironment, doctor};
 pub use help::{chapter, help, metrics_markdown, settings_markdown};

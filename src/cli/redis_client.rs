@@ -99,7 +99,7 @@ const LIFE_MAX: Duration = Duration::from_secs(60);
 
 /// A connection to Redis for one command at a time.
 pub(super) struct RedisClient {
-    line: ServerConnection,
+    connection: ServerConnection,
     _deadline: Deadline,
     exchange: RedisExchange,
     /// Bytes that were read but not parsed yet.
@@ -114,18 +114,17 @@ impl RedisClient {
     /// A sentence if the server cannot be reached, does not speak Redis' protocol, or refuses the login.
     pub(super) fn open(config: RedisConfig) -> Result<RedisClient, String> {
         let config = RedisConfig { timeout: TIMEOUT.as_millis() as u64, ..config };
-        let line = match &config.address {
-            Address::Unix(path) => UnixStream::connect(path).map(ServerConnection::Unix),
-            Address::Tcp { .. } => {
-                dial::connect(&config.address.to_string()).map(ServerConnection::Tcp)
-            }
+        let connection = match &config.address {
+            Address::Unix(path) => UnixStream::connect(path).map(ServerConnection::new),
+            Address::Tcp { .. } => dial::connect(&config.address.to_string()),
         };
-        let line = line.map_err(|error| format!("{} ({error})", advice::unreachable(&config)))?;
+        let connection =
+            connection.map_err(|error| format!("{} ({error})", advice::unreachable(&config)))?;
         let mut handshake = Vec::new();
         let exchange = RedisExchange::begin(config.clone(), &mut handshake);
-        let deadline = Deadline::new(&line, LIFE_MAX).map_err(|error| error.to_string())?;
+        let deadline = Deadline::new(&connection, LIFE_MAX).map_err(|error| error.to_string())?;
         let mut client =
-            RedisClient { line, _deadline: deadline, exchange, input: Vec::new(), config };
+            RedisClient { connection, _deadline: deadline, exchange, input: Vec::new(), config };
         client.send(&handshake);
         while !client.exchange.is_open() {
             client.read()?;
@@ -164,17 +163,16 @@ impl RedisClient {
 
     fn send(&mut self, bytes: &[u8]) {
         // A failure shows in the next read.
-        let _ = self.line.write(bytes);
+        let _ = self.connection.write(bytes);
     }
 
     fn read(&mut self) -> Result<Option<RedisReply>, String> {
         if self.input.is_empty() {
-            let mut buffer = [0; 16 * 1024];
-            match self.line.read_within(&mut buffer, TIMEOUT) {
+            match self.connection.read(&mut self.input, TIMEOUT) {
                 Ok(0) => {
                     return Err(format!("Redis at {} closed the connection", self.config.address));
                 }
-                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
+                Ok(_) => {}
                 Err(_) => return Err(advice::unanswered(&self.config, self.exchange.awaited())),
             }
         }

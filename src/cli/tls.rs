@@ -49,15 +49,11 @@ impl TlsEndpoint<'_> {
     /// # Errors
     /// A sentence if there is no `openssl`, or the server does not speak TLS.
     pub(super) fn inspect(&self) -> Result<String, String> {
-        let (mut line, tls) = self.start(&[], false)?;
-        let (mut output, mut buffer) = (Vec::new(), [0; 4096]);
-        while let Ok(length @ 1..) = line.read_within(&mut buffer, TIMEOUT) {
-            output.extend_from_slice(&buffer[..length]);
-            if output.len() > OUTPUT_BYTES_MAX {
-                break;
-            }
-        }
-        drop(tls);
+        let (mut connection, _tunnel) = self.start(&[], false)?;
+        let mut output = Vec::new();
+        while output.len() <= OUTPUT_BYTES_MAX
+            && matches!(connection.read(&mut output, TIMEOUT), Ok(1..))
+        {}
         let output = String::from_utf8_lossy(&output).into_owned();
         match output.contains("-----BEGIN CERTIFICATE-----") {
             true => Ok(output),
@@ -90,7 +86,7 @@ impl TlsEndpoint<'_> {
             .stdout(end()?)
             .stderr(errors)
             .spawn();
-        Ok((ServerConnection::Unix(ours), TlsTunnel(child.map_err(said)?)))
+        Ok((ServerConnection::new(ours), TlsTunnel(child.map_err(said)?)))
     }
 }
 

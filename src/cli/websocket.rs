@@ -13,7 +13,7 @@ const INPUT_BYTES_MAX: usize = 2 << 20;
 
 /// A connection whose handshake was answered, not necessarily by an upgrade.
 pub(super) struct WebSocket {
-    line: ServerConnection,
+    connection: ServerConnection,
     /// Kept, since it ends when it is dropped.
     _tunnel: Option<TlsTunnel>,
     input: Vec<u8>,
@@ -53,15 +53,14 @@ impl WebSocket {
         origin: &str,
         protocols: &str,
     ) -> Result<WebSocket, String> {
-        let (line, tunnel) = if url.has_tls {
-            let (line, tunnel) = TlsEndpoint::of(url).connect()?;
-            (line, Some(tunnel))
+        let (connection, tunnel) = if url.has_tls {
+            let (connection, tunnel) = TlsEndpoint::of(url).connect()?;
+            (connection, Some(tunnel))
         } else {
-            let stream = dial::connect(&url.address);
-            let stream = stream.map_err(|error| format!("{}: {error}", url.address))?;
-            (ServerConnection::Tcp(stream), None)
+            let connected = dial::connect(&url.address);
+            (connected.map_err(|error| format!("{}: {error}", url.address))?, None)
         };
-        let socket = WebSocket::begin(line, &url.host, path, origin, protocols)?;
+        let socket = WebSocket::begin(connection, &url.host, path, origin, protocols)?;
         Ok(WebSocket { _tunnel: tunnel, ..socket })
     }
 
@@ -70,43 +69,44 @@ impl WebSocket {
     /// # Errors
     /// A sentence if there is no answer.
     pub(super) fn begin(
-        line: ServerConnection,
+        mut connection: ServerConnection,
         host: &str,
         path: &str,
         origin: &str,
         protocols: &str,
     ) -> Result<WebSocket, String> {
-        let mut visit = WebSocket {
-            line,
-            _tunnel: None,
-            input: Vec::new(),
-            status: 0,
-            is_proven: false,
-            has_protocol: false,
-            is_ours: false,
-            location: String::new(),
-        };
         let handshake = websocket_client::handshake(host, path, origin, protocols);
-        let _ = visit.line.write(handshake.as_bytes());
+        // A failure shows in the next read.
+        let _ = connection.write(handshake.as_bytes());
+        let mut input = Vec::new();
         loop {
-            if let Some((head, length)) = websocket_client::head(&visit.input) {
-                visit.status = head.status;
-                visit.is_proven = head.status == 101 && head.is_proven();
-                visit.has_protocol = head.header("sec-websocket-protocol") == Some(PROTOCOL);
+            if let Some((head, length)) = websocket_client::head(&input) {
+                let status = head.status;
+                let is_proven = status == 101 && head.is_proven();
+                let has_protocol = head.header("sec-websocket-protocol") == Some(PROTOCOL);
                 // A full oneloop answers with no more than this.
-                let is_ours = head.header("x-content-type-options") == Some("nosniff")
-                    || (matches!(head.status, 429 | 503)
-                        && head.header("retry-after") == Some("5"));
-                visit.is_ours = (visit.is_proven && visit.has_protocol) || is_ours;
+                let is_ours = (is_proven && has_protocol)
+                    || head.header("x-content-type-options") == Some("nosniff")
+                    || (matches!(status, 429 | 503) && head.header("retry-after") == Some("5"));
                 // The query may repeat the token that was in ours.
                 let location = head.header("location").unwrap_or_default();
-                visit.location = location.split('?').next().unwrap_or_default().to_owned();
-                visit.input.drain(..length);
-                return Ok(visit);
+                let location = location.split('?').next().unwrap_or_default().to_owned();
+                input.drain(..length);
+                let _tunnel = None;
+                return Ok(WebSocket {
+                    connection,
+                    _tunnel,
+                    input,
+                    status,
+                    is_proven,
+                    has_protocol,
+                    is_ours,
+                    location,
+                });
             }
-            match visit.hear(TIMEOUT) {
+            match connection.read(&mut input, TIMEOUT) {
                 Ok(0) => return Err("it closed the connection without an answer".to_owned()),
-                Ok(_) if visit.input.len() > INPUT_BYTES_MAX => {
+                Ok(_) if input.len() > INPUT_BYTES_MAX => {
                     return Err("it speaks no HTTP".to_owned());
                 }
                 Ok(_) => {}
@@ -124,11 +124,11 @@ impl WebSocket {
             match websocket_client::frame(&self.input) {
                 Err(_) => return WebSocketEvent::Cut,
                 Ok(None) => {}
-                Ok(Some((heard, length))) => {
-                    let event = match heard {
+                Ok(Some((frame, length))) => {
+                    let event = match frame {
                         ServerFrame::Message(text) => WebSocketEvent::Message(text.to_vec()),
                         ServerFrame::Ping(payload) => {
-                            let _ = self.line.write(&websocket_client::pong(payload));
+                            let _ = self.connection.write(&websocket_client::pong(payload));
                             WebSocketEvent::Ping
                         }
                         ServerFrame::Close(code, reason) => {
@@ -140,7 +140,7 @@ impl WebSocket {
                     return event;
                 }
             }
-            match self.hear(wait) {
+            match self.connection.read(&mut self.input, wait) {
                 Ok(0) => return WebSocketEvent::Cut,
                 Ok(_) if self.input.len() > INPUT_BYTES_MAX => return WebSocketEvent::Cut,
                 Ok(_) => {}
@@ -151,21 +151,14 @@ impl WebSocket {
     }
 
     /// Sends a text message.
-    pub(super) fn say(&mut self, text: &str) {
+    pub(super) fn send(&mut self, text: &str) {
         // A failure shows in the next event.
-        let _ = self.line.write(&websocket_client::text(text));
+        let _ = self.connection.write(&websocket_client::text(text));
     }
 
     /// The body of an answer other than an upgrade, as far as it has arrived.
     pub(super) fn body(&self) -> String {
         String::from_utf8_lossy(&self.input).into_owned()
-    }
-
-    fn hear(&mut self, wait: Duration) -> std::io::Result<usize> {
-        let mut buffer = [0; 4096];
-        let length = self.line.read_within(&mut buffer, wait)?;
-        self.input.extend_from_slice(&buffer[..length]);
-        Ok(length)
     }
 }
 
@@ -180,7 +173,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(answer).unwrap();
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        look(WebSocket::begin(ServerConnection::Unix(ours), "h", "/ws", "http://h", PROTOCOL));
+        look(WebSocket::begin(ServerConnection::new(ours), "h", "/ws", "http://h", PROTOCOL));
         let mut sent = Vec::new();
         theirs.read_to_end(&mut sent).unwrap();
         sent

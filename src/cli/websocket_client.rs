@@ -92,7 +92,7 @@ pub fn frame(input: &[u8]) -> Result<Option<(ServerFrame<'_>, usize)>, Malformed
     let end = usize::try_from(length).ok().and_then(|length| start.checked_add(length));
     let end = end.filter(|_| header.mask.is_none()).ok_or(MalformedFrame)?;
     let Some(payload) = input.get(start..end) else { return Ok(None) };
-    let heard = match header.opcode {
+    let frame = match header.opcode {
         OpCode::Data(_) => ServerFrame::Message(payload),
         OpCode::Control(Control::Ping) => ServerFrame::Ping(payload),
         OpCode::Control(Control::Close) => {
@@ -103,7 +103,7 @@ pub fn frame(input: &[u8]) -> Result<Option<(ServerFrame<'_>, usize)>, Malformed
         }
         OpCode::Control(_) => ServerFrame::Pong,
     };
-    Ok(Some((heard, end)))
+    Ok(Some((frame, end)))
 }
 
 /// Encodes a text message. Its mask is zero, like that of [`pong`].

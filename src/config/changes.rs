@@ -98,7 +98,7 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::draft::{Draft, Source};
+    use super::super::draft::{Draft, SettingSource};
     use super::super::value::Value;
     use super::*;
     use crate::config::RouteConfig;
@@ -142,14 +142,14 @@ mod tests {
                 Apply::Number { minimum, maximum, place, .. } => {
                     let is_most = place.value(&mut draft.config) == *maximum;
                     let other = if is_most { *minimum } else { *maximum };
-                    draft.take(setting, Value::Number(i128::from(other)), Source::Flag);
+                    draft.take(setting, Value::Number(i128::from(other)), SettingSource::Flag);
                 }
                 Apply::File { field, .. } | Apply::Variable { field, .. } => {
                     field.set(&mut draft.config, &Value::Text(SECRET.to_owned())).unwrap();
                 }
                 Apply::Text { .. } | Apply::Route { .. } => {
                     let value = Value::Text(other(setting.key).to_owned());
-                    draft.take(setting, value, Source::Flag);
+                    draft.take(setting, value, SettingSource::Flag);
                 }
             }
             assert_eq!(draft.problems, Vec::<String>::new());

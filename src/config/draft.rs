@@ -26,28 +26,28 @@ pub(super) struct Draft {
 
 /// The source of a value.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
+pub(super) enum SettingSource<'a> {
     File { name: &'a str, line: usize },
     Variable,
     Flag,
 }
 
-impl Source<'_> {
+impl SettingSource<'_> {
     fn name(&self, named: Named) -> String {
         match self {
-            Source::File { name, line } => format!("{name}:{line}"),
-            Source::Variable => named.variable(),
-            Source::Flag => named.flag(),
+            SettingSource::File { name, line } => format!("{name}:{line}"),
+            SettingSource::Variable => named.variable(),
+            SettingSource::Flag => named.flag(),
         }
     }
 }
 
 impl Draft {
     /// Takes a value; a value that is refused becomes a problem.
-    pub(super) fn take(&mut self, named: impl Into<Named>, value: Value, source: Source) {
+    pub(super) fn take(&mut self, named: impl Into<Named>, value: Value, source: SettingSource) {
         let named = named.into();
         let (setting, source_name) = (named.setting, source.name(named));
-        if setting.is_variable_only() && !matches!(source, Source::Variable) {
+        if setting.is_variable_only() && !matches!(source, SettingSource::Variable) {
             return self.refuse_secret(setting, &source_name);
         }
         if named.is_former() {
@@ -68,7 +68,7 @@ impl Draft {
         route: &mut RouteConfig,
         setting: &'static Setting,
         value: Value,
-        source: Source,
+        source: SettingSource,
     ) {
         let Apply::Route { field, .. } = setting.apply else { return };
         if let Err(reason) = field.set(route, &value) {

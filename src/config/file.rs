@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::RouteConfig;
-use super::draft::{Draft, Source};
+use super::draft::{Draft, SettingSource};
 use super::setting::Setting;
 use super::table;
 use super::value::Value;
@@ -46,10 +46,10 @@ pub(super) fn take_file(draft: &mut Draft, name: &str, source: &str) -> bool {
     }
 }
 
-/// The same for its text; `name` is for the messages.
+/// Takes the settings of a TOML text into the draft; `name` is for the messages.
 pub(super) fn take_toml(draft: &mut Draft, name: &str, text: &str) -> bool {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let reader = Reader { name, text };
+    let reader = TomlReader { name, text };
     for error in &errors {
         let line = reader.line(error.span().map_or(0, |span| span.start));
         // Not the error's `Display`: it quotes the line, which may hold a password.
@@ -63,12 +63,12 @@ pub(super) fn take_toml(draft: &mut Draft, name: &str, text: &str) -> bool {
     errors.is_empty()
 }
 
-struct Reader<'a> {
+struct TomlReader<'a> {
     name: &'a str,
     text: &'a str,
 }
 
-impl Reader<'_> {
+impl TomlReader<'_> {
     /// `prefix` is empty, or the table's name and a dot.
     fn take_table(&self, draft: &mut Draft, prefix: &str, table: &DeTable) {
         for (key, value) in in_order(table) {
@@ -147,7 +147,7 @@ impl Reader<'_> {
         draft.problems.push(format!("{}:{line}: unknown key {key}{meant}", self.name));
     }
 
-    /// Whether the line of this byte is a key and a bare text, as in `log = info`.
+    /// Returns whether the line of this byte is a key and a bare text, as in `log = info`.
     fn lacks_quotes(&self, byte: usize) -> bool {
         let start =
             self.text.get(..byte).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
@@ -157,8 +157,8 @@ impl Reader<'_> {
         !value.is_empty() && !value.starts_with(['"', '\'', '[', '{'])
     }
 
-    fn at(&self, line: usize) -> Source<'_> {
-        Source::File { name: self.name, line }
+    fn at(&self, line: usize) -> SettingSource<'_> {
+        SettingSource::File { name: self.name, line }
     }
 
     /// The line, from 1, that holds the byte.

@@ -7,7 +7,6 @@ mod changes;
 mod draft;
 mod environment;
 mod file;
-mod reachable;
 mod read;
 mod setters;
 pub(crate) mod setting;
@@ -17,13 +16,12 @@ pub(crate) mod value;
 
 pub use crate::features::proxies::Proxies;
 pub use changes::{Changes, changes};
-pub use reachable::reachable;
 pub use read::Problems;
 pub(crate) use read::{FlagValues, read, read_without_checks};
 pub(crate) use settle::Task;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::engine::bounds::Bounds;
 use crate::engine::origin::Origins;
@@ -33,59 +31,54 @@ use crate::engine::resume::cursor::Signer;
 /// Everything that can be set.
 #[derive(Clone)]
 pub struct Config {
-    /// Where clients connect. Port 0 lets the system choose one.
+    /// The address for clients. Port 0 lets the system choose one.
     pub listen: SocketAddr,
-    /// Whose word on the address of a client is believed.
+    /// Proxies that are believed on the address of a client.
     pub proxies: Proxies,
-    /// Whether each connection of a client begins with a header of the PROXY protocol, version 2. Only those of `proxies` are
-    /// let in then.
+    /// Each connection of a client begins with a header of the PROXY protocol, version 2. Only `proxies` are let in then.
     pub proxy_protocol: bool,
     /// The URL of Redis or Valkey as it was written, without TLS; it may hold a password: never log it.
     pub redis: Option<String>,
-    /// Where publishers connect to us in RESP; `None` is off.
+    /// The address for publishers, who speak RESP; `None` is off.
     pub publishers: Option<SocketAddr>,
-    /// What a publisher must `AUTH` with; always there when `publishers` is not loopback.
+    /// The password for `AUTH`; always there if `publishers` is not loopback.
     pub publishers_password: Option<Secret>,
     /// Cut from a channel's name to get its topic; may be empty.
     pub prefix: String,
-    /// What we `PSUBSCRIBE` to; never empty.
+    /// The patterns of `PSUBSCRIBE`; never empty.
     pub patterns: Vec<String>,
-    /// The channel of orders from back ends; `None` is off.
+    /// The channel of control commands from back ends; `None` is off.
     pub control: Option<String>,
     /// The channel of receipts for messages that come by channels; `None` is off.
     pub receipts: Option<String>,
     /// Keys of the Redis streams that are read: at most [`Config::STREAMS_MAX`], none twice; empty without `redis`.
     pub streams: Vec<String>,
-    /// Where `/metrics`, `/clients`, `/healthz` and `/readyz` are served; `None` is off.
+    /// The address of `/metrics`, `/clients`, `/healthz` and `/readyz`; `None` is off.
     pub admin: Option<SocketAddr>,
-    /// Whether the client for browsers and mini programs is served beside the routes.
+    /// Serve the client for browsers and mini programs beside the routes.
     pub client_script: bool,
-    /// Whether `/` is a page to try the server with; `None`: without a key.
+    /// Serve a page at `/` to try the server with; `None`: only without a key.
     pub page: Option<bool>,
     /// The secret that cursors are signed with; `None`: with the one that signs tokens, if there is one.
     pub cursor_key: Option<Secret>,
     /// The one before it. Only there beside `cursor_key`.
     pub previous_cursor_key: Option<Secret>,
-    /// Where in Redis it is told who comes and goes; only there beside `redis`.
+    /// The place in Redis that gets an event when a user comes or goes; only there beside `redis`.
     pub events: Option<Sink>,
-    /// How tokens are checked.
     pub jwt: Jwt,
     /// At least one, no path twice.
     pub routes: Vec<RouteConfig>,
-    /// Every bound the program enforces.
     pub bounds: Bounds,
-    /// What reaches the log.
     pub log: log::LevelFilter,
-    /// How a line of it is written.
     pub log_format: LogFormat,
 }
 
-/// How a line of the log is written.
+/// The format of a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     Plain,
-    /// One JSON object.
+    /// A JSON object.
     Json,
 }
 
@@ -93,7 +86,7 @@ pub enum LogFormat {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
-/// How tokens are checked: one family of keys, either a secret or public keys, never both.
+/// The rules for tokens. Their keys are of one family: either a secret or public keys, never both.
 #[derive(Clone)]
 pub struct Jwt {
     /// The shared secret (RFC 7518 section 3.2), at least [`Jwt::SECRET_BYTES_MIN`] bytes.
@@ -114,32 +107,30 @@ pub struct Jwt {
     pub issuer: Vec<String>,
     /// The cookie of a handshake that a token may stand in; `None` is off, and beside a route for every origin always.
     pub cookie: Option<String>,
-    /// How far, in seconds, `exp` and `nbf` may be off.
+    /// The tolerance of `exp` and `nbf`, in seconds.
     pub leeway_seconds: u64,
     /// Names of RFC 7518 section 3.1 and RFC 8037, all of the key's family; empty: the family's default.
     pub algorithms: Vec<String>,
 }
 
-/// One path that clients connect to.
+/// A path that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
     /// Begins with `/`, printable ASCII without `?` and `#`; compared as a whole.
     pub path: String,
-    /// Whose pages may connect.
+    /// Origins whose pages may connect.
     pub origins: Origins,
-    /// What a message looks like on the WebSocket.
     pub format: Format,
-    /// Grants every client with a token hears from the start, as they were written.
+    /// Grants that every client with a token is subscribed to from the start, as they were written.
     pub topics: Vec<String>,
-    /// Grants every client with a token may subscribe to, as they were written.
+    /// Grants that every client with a token may subscribe to, as they were written.
     pub may: Vec<String>,
-    /// What a client without a token hears; empty: such clients are refused.
+    /// Grants of a client without a token; empty: such clients are refused.
     pub anonymous: Vec<String>,
     /// A newer connection of the same user closes the older one (4503).
     pub single_session: bool,
-    /// What becomes of a client whose backlog hits its bound.
     pub slow: Slow,
-    /// Where in Redis it goes what clients send; `None`: they may not.
+    /// The place in Redis for messages of clients; `None`: they may send none.
     pub upstream: Option<Sink>,
 }
 
@@ -150,7 +141,7 @@ pub struct RouteSettings {
     pub route: RouteConfig,
 }
 
-/// What a message looks like on the WebSocket.
+/// The form of a message on the WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The envelope of `oneloop.v1`.
@@ -159,12 +150,12 @@ pub enum Format {
     Raw,
 }
 
-/// What becomes of a client that reads too slowly.
+/// The fate of a client whose backlog hits its bound, since it reads too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slow {
     /// It is closed with 4000.
     Close,
-    /// Its oldest messages are dropped, and it is told by `gap`.
+    /// Its oldest messages are dropped, and it gets a `gap`.
     DropOldest,
     /// Of each topic it gets the newest message only.
     KeepNewest,
@@ -174,17 +165,17 @@ impl Jwt {
     /// RFC 7518 section 3.2: a key of the hash's size or more; HS256 is the smallest.
     pub const SECRET_BYTES_MIN: usize = 32;
 
-    /// Where issuers name the user as a rule (RFC 7519 section 4.1.2).
+    /// The usual claim for the user (RFC 7519 section 4.1.2).
     pub const USER_CLAIM: &str = "sub";
 
-    /// Whether any key is configured. Without one the program makes a random secret, on loopback only.
+    /// Returns whether any key is configured. Without one the program makes a random secret, on loopback only.
     pub fn has_key(&self) -> bool {
         self.secret.is_some() || self.key.is_some() || self.jwks.is_some()
     }
 }
 
 impl Config {
-    /// A cursor names a place in each of them.
+    /// The most streams: a cursor names a place in each of them.
     pub const STREAMS_MAX: usize = 8;
 
     /// Signs cursors with a key that other processes with these settings have as well; `None`: they share no secret.
@@ -208,7 +199,7 @@ impl Secret {
 }
 
 impl Default for Config {
-    /// What `oneloop` runs with when nothing is set at all.
+    /// The settings if nothing is set at all.
     fn default() -> Config {
         Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8099)),
@@ -269,6 +260,16 @@ impl Default for RouteConfig {
             upstream: None,
         }
     }
+}
+
+/// Returns the address under which a listener is reached from its own machine: loopback for one on all addresses.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 impl fmt::Debug for Secret {

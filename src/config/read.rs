@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use super::Config;
-use super::draft::{Draft, Source};
+use super::draft::{Draft, SettingSource};
 use super::environment::own_variables;
 use super::file::take_file;
 use super::setting::Named;
@@ -61,7 +61,7 @@ pub(crate) fn read(
     take_variables(&mut draft, variables);
     draft.problems.append(&mut flags.problems);
     for (setting, value) in flags.values {
-        draft.take(setting, value, Source::Flag);
+        draft.take(setting, value, SettingSource::Flag);
     }
     if !is_whole {
         // The settings in the file are unknown: judging the whole would accuse the innocent.
@@ -89,7 +89,7 @@ pub(crate) fn read_without_checks(
 fn take_variables(draft: &mut Draft, variables: Vec<(String, OsString)>) {
     for (name, value) in variables {
         match table::by_variable(&name) {
-            Some(named) => draft.take(named, value.into(), Source::Variable),
+            Some(named) => draft.take(named, value.into(), SettingSource::Variable),
             None => {
                 let known = table::all().map(|setting| setting.variable());
                 let meant = suggestion("", &name, known.chain(["ONELOOP_CONFIG".to_owned()]));

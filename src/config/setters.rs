@@ -1,10 +1,17 @@
-//! What single settings accept beyond their type; the table's rows call these by name.
+//! Readers of single settings that accept less than their type; the table's rows call them by name.
 
 use std::collections::BTreeSet;
 
 use super::value::{Value, quote};
 use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, Slow};
 use crate::engine::redis::sink::Sink;
+
+/// Reads one of these words; `names` lists them in a sentence.
+fn choice<T: Copy>(value: &Value, words: &[(&str, T)], names: &str) -> Result<T, String> {
+    let text = value.text()?;
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| value.is_not(names))
+}
 
 /// The bytes of a file that is parsed elsewhere.
 pub(super) fn contents(value: &Value) -> Result<Option<Vec<u8>>, String> {
@@ -41,14 +48,10 @@ pub(super) fn proxies(value: &Value) -> Result<Proxies, String> {
 }
 
 pub(super) fn proxy_protocol(value: &Value) -> Result<bool, String> {
-    match value.text()? {
-        "off" => Ok(false),
-        "v2" => Ok(true),
-        _ => Err(value.is_not("off or v2")),
-    }
+    choice(value, &[("off", false), ("v2", true)], "off or v2")
 }
 
-/// The scheme alone is judged here. The URL may hold a password, so no reason quotes it.
+/// Judges the scheme alone. The URL may hold a password, so no reason quotes it.
 pub(super) fn redis_url(value: &Value) -> Result<Option<String>, String> {
     let Value::Text(url) = value else {
         return Err(value.is_not("text"));
@@ -82,7 +85,7 @@ pub(super) fn patterns(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// Of Redis' pub/sub. A space would be a slip.
+/// A channel of Redis' pub/sub. A space would be a slip.
 pub(super) fn channel_or_off(value: &Value) -> Result<Option<String>, String> {
     match value.word()?.as_str() {
         "off" => Ok(None),
@@ -95,7 +98,7 @@ pub(super) fn sink_or_off(value: &Value) -> Result<Option<Sink>, String> {
     if value.text()? == "off" { Ok(None) } else { sink(value).map(Some) }
 }
 
-/// Each is named in every command that reads it, and in what the log says of it.
+/// The longest key of a stream: each command that reads it repeats it, and so do lines of the log.
 const STREAM_BYTES_MAX: usize = 512;
 
 pub(super) fn streams(value: &Value) -> Result<Vec<String>, String> {
@@ -130,22 +133,13 @@ pub(super) fn sink(value: &Value) -> Result<Sink, String> {
 }
 
 pub(super) fn level(value: &Value) -> Result<log::LevelFilter, String> {
-    match value.text()? {
-        "off" => Ok(log::LevelFilter::Off),
-        "error" => Ok(log::LevelFilter::Error),
-        "warn" => Ok(log::LevelFilter::Warn),
-        "info" => Ok(log::LevelFilter::Info),
-        "debug" => Ok(log::LevelFilter::Debug),
-        _ => Err(value.is_not("a log level")),
-    }
+    use log::LevelFilter::{Debug, Error, Info, Off, Warn};
+    let levels = [("off", Off), ("error", Error), ("warn", Warn), ("info", Info), ("debug", Debug)];
+    choice(value, &levels, "a log level")
 }
 
 pub(super) fn log_format(value: &Value) -> Result<LogFormat, String> {
-    match value.text()? {
-        "plain" => Ok(LogFormat::Plain),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(value.is_not("plain or json")),
-    }
+    choice(value, &[("plain", LogFormat::Plain), ("json", LogFormat::Json)], "plain or json")
 }
 
 pub(super) fn algorithms(value: &Value) -> Result<Vec<String>, String> {
@@ -182,7 +176,7 @@ pub(super) fn cookie(value: &Value) -> Result<Option<String>, String> {
     }
 }
 
-/// One that says something else already cannot name the user as well.
+/// A claim with a meaning of its own cannot name the user as well.
 pub(super) fn user_claim(value: &Value) -> Result<String, String> {
     const TAKEN: [&str; 8] = ["exp", "nbf", "iat", "aud", "iss", "topics", "may", "admin"];
     let word = value.word()?;
@@ -203,25 +197,18 @@ pub(super) fn path(value: &Value) -> Result<String, String> {
 }
 
 pub(super) fn format(value: &Value) -> Result<Format, String> {
-    match value.text()? {
-        "json" => Ok(Format::Json),
-        "raw" => Ok(Format::Raw),
-        _ => Err(value.is_not("json or raw")),
-    }
+    choice(value, &[("json", Format::Json), ("raw", Format::Raw)], "json or raw")
 }
 
 pub(super) fn slow(value: &Value) -> Result<Slow, String> {
-    match value.text()? {
-        "close" => Ok(Slow::Close),
-        "drop-oldest" => Ok(Slow::DropOldest),
-        "keep-newest" => Ok(Slow::KeepNewest),
-        _ => Err(value.is_not("close, drop-oldest or keep-newest")),
-    }
+    use Slow::{Close, DropOldest, KeepNewest};
+    let choices = [("close", Close), ("drop-oldest", DropOldest), ("keep-newest", KeepNewest)];
+    choice(value, &choices, "close, drop-oldest or keep-newest")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::draft::{Draft, Source};
+    use super::super::draft::{Draft, SettingSource};
     use super::super::table;
     use super::*;
 
@@ -286,7 +273,7 @@ mod tests {
         for (key, text, wanted) in table {
             let setting = table::by_key(key).expect("a row").setting;
             let mut draft = Draft::default();
-            draft.take(setting, Value::Text(text.to_owned()), Source::Flag);
+            draft.take(setting, Value::Text(text.to_owned()), SettingSource::Flag);
             let found = draft.problems.join("\n");
             assert!(found.starts_with(&format!("{key} ({}): ", setting.flag())), "{found}");
             assert!(found.contains(wanted) && !found.contains("hunter2"), "{found}");

@@ -23,13 +23,13 @@ const HOW_TO_SET_A_KEY: &str =
 
 const NEEDS_REDIS: &str = "needs a Redis: set redis, or leave it out";
 
-/// What the settings are read for.
+/// The purpose of reading the settings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
     Serve,
     Publish,
     Sign,
-    /// To check what was signed.
+    /// To check a token.
     Check,
 }
 
@@ -185,7 +185,7 @@ impl Draft {
         self.config.routes = self.routes.drain(..).map(|(route, _)| route).collect();
     }
 
-    /// Without a key every client hears `news`, so that the first try shows something; with one the
+    /// Without a key every client gets `news`, so that the first try shows something; with one the
     /// tokens decide.
     fn fill_default_route(&mut self) {
         if self.has_key() && !self.has("topics") {
@@ -233,33 +233,33 @@ impl Draft {
 
     fn check_addresses(&mut self) {
         if !is_loopback(self.config.listen) && !self.has_key() {
-            let label = self.label("listen");
-            self.problems.push(format!(
-                "{label} is {}, which others can reach, but there is no key to check tokens with: \
+            self.refuse(
+                "listen",
+                &format!(
+                    "is {}, which others can reach, but there is no key to check tokens with: \
                  {HOW_TO_SET_A_KEY}",
-                self.config.listen
-            ));
+                    self.config.listen
+                ),
+            );
         }
         let has_password = self.has("publishers_password") || self.has("publishers_password_file");
         if let Some(address) = self.config.publishers
             && !is_loopback(address)
             && !has_password
         {
-            let label = self.label("publishers");
-            self.problems.push(format!(
-                "{label} is {address}, which others can reach, but there is no password: \
+            self.refuse(
+                "publishers",
+                &format!(
+                    "is {address}, which others can reach, but there is no password: \
                  set ONELOOP_PUBLISHERS_PASSWORD or publishers_password_file"
-            ));
+                ),
+            );
         }
         if !self.config.streams.is_empty() && !self.has("redis") {
-            let label = self.label("streams");
-            self.problems.push(format!("{label} is set, but redis is not: streams are in a Redis"));
+            self.refuse("streams", "is set, but redis is not: streams are in a Redis");
         }
         if self.has("events") && !self.has("redis") {
-            let label = self.label("events");
-            self.problems.push(format!(
-                "{label} needs a Redis, which holds who is here and tells it: set redis"
-            ));
+            self.refuse("events", "needs a Redis, which holds who is here and tells it: set redis");
         }
         if let Some(Sink::Stream(name)) = &self.config.events
             && self.config.streams.contains(name)
@@ -270,29 +270,24 @@ impl Draft {
             ));
         }
         if self.config.publishers.is_none() && !self.has("redis") {
-            let label = self.label("publishers");
-            self.problems
-                .push(format!("{label} is off and redis is not set: nobody could publish"));
+            self.refuse("publishers", "is off and redis is not set: nobody could publish");
         }
     }
 
     /// With a header that only proxies may send, there must be one.
     fn check_proxies(&mut self) {
         if self.config.proxy_protocol && self.config.proxies.is_empty() {
-            let label = self.label("proxy_protocol");
-            self.problems
-                .push(format!("{label} lets in proxies alone, and there are none: set proxies"));
+            self.refuse("proxy_protocol", "lets in proxies alone, and there are none: set proxies");
         }
     }
 
-    /// What only a Redis can do.
+    /// Refuses settings that need a Redis.
     fn check_redis(&mut self) {
         if self.has("redis") {
             return;
         }
         if self.config.receipts.is_some() {
-            let label = self.label("receipts");
-            self.problems.push(format!("{label} {NEEDS_REDIS}"));
+            self.refuse("receipts", NEEDS_REDIS);
         }
         for route in self.config.routes.iter().filter(|route| route.upstream.is_some()) {
             let label = match self.has("upstream") {
@@ -303,7 +298,7 @@ impl Draft {
         }
     }
 
-    /// They are for back ends, and no back end's orders.
+    /// Refuses a channel of receipts on which clients or the control feature would take them for their own.
     fn check_receipts(&mut self) {
         let Some(receipts) = &self.config.receipts else { return };
         let prefix = &self.config.prefix;
@@ -314,13 +309,17 @@ impl Draft {
         } else {
             return;
         };
-        let label = self.label("receipts");
-        self.problems.push(format!("{label} {problem}"));
+        self.refuse("receipts", &problem);
     }
 
-    /// Whether a key was given, even one that turned out to be wrong: that has its own message.
+    /// Returns whether a key was given, even one that turned out to be wrong: that has its own message.
     pub(crate) fn has_key(&self) -> bool {
         SECRETS.iter().chain(&PUBLIC_KEYS).any(|key| self.has(key))
+    }
+
+    fn refuse(&mut self, key: &str, reason: &str) {
+        let label = self.label(key);
+        self.problems.push(format!("{label} {reason}"));
     }
 
     /// The label of the first of these keys that was given.
@@ -346,17 +345,17 @@ fn cut_newline(bytes: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::draft::Source;
+    use super::super::draft::SettingSource;
     use super::super::file::take_toml;
     use super::*;
 
-    /// What is wrong with a file of this text beside these secrets, given as variables.
+    /// Returns the problems of a file with this text beside these secrets, given as variables.
     fn problems(toml: &str, secrets: &[&str]) -> Vec<String> {
         let mut draft = Draft::default();
         assert!(take_toml(&mut draft, "t.toml", toml));
         for key in secrets {
             let setting = table::by_key(key).expect("a row").setting;
-            draft.take(setting, Value::Text("x".repeat(32)), Source::Variable);
+            draft.take(setting, Value::Text("x".repeat(32)), SettingSource::Variable);
         }
         draft.settle(Task::Serve).1
     }

@@ -236,7 +236,7 @@ fn find(is_it: impl Fn(&str) -> bool) -> Option<Named> {
 #[cfg(test)]
 mod tests {
     use super::super::Config;
-    use super::super::draft::{Draft, Source};
+    use super::super::draft::{Draft, SettingSource};
     use super::super::setting::Apply;
     use super::*;
     use std::collections::BTreeSet;
@@ -274,7 +274,7 @@ mod tests {
                 continue;
             }
             let mut draft = Draft::default();
-            draft.take(setting, Value::Text(setting.default_text()), Source::Flag);
+            draft.take(setting, Value::Text(setting.default_text()), SettingSource::Flag);
             assert_eq!(draft.problems, Vec::<String>::new());
             let [set, default] = [draft.config, Config::default()].map(|c| format!("{c:?}"));
             assert_eq!(set, default, "{}", setting.key);
@@ -293,7 +293,7 @@ mod tests {
             let (least, most) = (i128::from(*minimum), i128::from(*maximum));
             for (number, fits) in [(least, 1), (most, 1), (least - 1, 0), (most + 1, 0)] {
                 let mut draft = Draft::default();
-                draft.take(setting, Value::Number(number), Source::Flag);
+                draft.take(setting, Value::Number(number), SettingSource::Flag);
                 assert_eq!(draft.problems.len(), 1 - fits, "{}: {number}", setting.key);
                 if fits == 1 {
                     assert_eq!(i128::from(place.value(&mut draft.config)), number);

@@ -1,23 +1,23 @@
-//! What a source gives for one setting, and what it can be read as.
+//! The value that a source gives for one setting, and the types it can be read as.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::engine::origin::{ListedOrigin, Origins};
 
-/// What a switch may be.
+/// The values of a switch, for a sentence.
 pub(crate) const TRUTH: &str = "true or false";
 
-/// Words for it, as people write them.
+/// The words for yes and no, as people write them.
 const YES: [&str; 3] = ["true", "on", "yes"];
 const NO: [&str; 3] = ["false", "off", "no"];
 
-/// Whether a word says yes or no.
+/// Returns whether a word means yes or no.
 pub(crate) fn is_truth(word: &str) -> bool {
     YES.contains(&word) || NO.contains(&word)
 }
 
-/// One value as its source wrote it. No `Debug`: it may be a secret.
+/// A value as its source wrote it. No `Debug`: it may be a secret.
 pub(crate) enum Value {
     /// From a variable, a flag or a TOML string. Every type can be written as text.
     Text(String),
@@ -50,7 +50,7 @@ impl Value {
         }
     }
 
-    /// Text that says something.
+    /// Text that is not empty and has no control characters.
     pub(crate) fn word(&self) -> Result<String, String> {
         match self.text()? {
             "" => Err("it is empty; leave it out instead".to_owned()),

@@ -10,7 +10,7 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("getrandom", &["serve/", "engine/reactor/redis_socket.rs", "app.rs"]),
     ("hmac", &["engine/resume/cursor/"]),
     ("jsonwebtoken", &["push/"]),
-    ("lexopt", &["config/"]),
+    ("lexopt", &["cli/args.rs"]),
     // A feature with a listener of its own reads and writes its sockets itself.
     (
         "mio",
@@ -51,7 +51,15 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("siphasher", &["engine/resume/cursor/"]),
     ("slab", &["engine/slots.rs", "features/publisher/port.rs"]),
     ("smol_str", &["engine/pubsub/hub/"]),
-    ("socket2", &["engine/client/transport.rs", "engine/reactor/", "features/publisher/port.rs"]),
+    (
+        "socket2",
+        &[
+            "cli/dial.rs",
+            "engine/client/transport.rs",
+            "engine/reactor/",
+            "features/publisher/port.rs",
+        ],
+    ),
     ("toml", &["config/"]),
     ("tungstenite", &["engine/client/", "cli/websocket_client.rs"]),
 ];

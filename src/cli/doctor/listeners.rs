@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
-use super::report::{Problem, Report, Warning};
-use crate::cli::dial::{self, ServerConnection};
+use super::report::{Report, Warning};
+use crate::cli::dial;
 use crate::cli::websocket::WebSocket;
 use crate::config::{Config, reachable};
 use crate::engine::client::proxy_protocol::LOCAL;
@@ -61,7 +61,7 @@ fn bind(report: &mut Report, name: &str, address: SocketAddr) -> PortState {
         ),
         _ => "ip -brief address (it must be one of these)".to_owned(),
     };
-    report.say(Problem, name, &format!("{address} cannot be had: {error}"), "", &mend);
+    report.problem(name, &format!("{address} cannot be had: {error}"), &mend);
     PortState::Refused
 }
 
@@ -76,13 +76,13 @@ fn is_ours(report: &mut Report, config: &Config) -> bool {
     let address = address.to_string();
     let path = config.routes.first().map_or("/", |route| route.path.as_str());
     let origin = ["http://", &address].concat();
-    let socket = dial::connect(&address).map_err(|error| error.to_string()).and_then(|stream| {
-        let mut line = ServerConnection::Tcp(stream);
-        if config.proxy_protocol {
-            let _ = line.write(LOCAL);
-        }
-        WebSocket::begin(line, &address, path, &origin, crate::push::PROTOCOL)
-    });
+    let socket =
+        dial::connect(&address).map_err(|error| error.to_string()).and_then(|mut connection| {
+            if config.proxy_protocol {
+                let _ = connection.write(LOCAL);
+            }
+            WebSocket::begin(connection, &address, path, &origin, crate::push::PROTOCOL)
+        });
     let status = match &socket {
         Ok(socket) if socket.is_ours => socket.status,
         _ => {
@@ -96,11 +96,9 @@ fn is_ours(report: &mut Report, config: &Config) -> bool {
 }
 
 fn taken(report: &mut Report, name: &str, address: SocketAddr) {
-    report.say(
-        Problem,
+    report.problem(
         name,
         &format!("{address} is taken by something that is no oneloop"),
-        "",
         &format!("ss -ltnp 'sport = :{}' (it names who has it)", address.port()),
     );
 }
@@ -113,7 +111,7 @@ fn health(report: &mut Report, address: &str) {
         let seen = ["http://", address, path, ": ", said].concat();
         match text.starts_with("HTTP/1.1 200 ") {
             true => report.ok("admin", &seen),
-            false => report.say(Problem, "admin", &seen, "", "journalctl -u oneloop (it says why)"),
+            false => report.problem("admin", &seen, "journalctl -u oneloop (it says why)"),
         }
     }
 }

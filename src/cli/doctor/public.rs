@@ -67,13 +67,7 @@ impl PublicCheck<'_> {
             if let WebSocketEvent::Closed(4505, _) = socket.next(REFUSAL_TIMEOUT) {
                 return self.refuses_own();
             }
-            return self.report.say(
-                Warning,
-                "url-welcome",
-                "there is no token to show: what comes behind the handshake cannot be tried",
-                "",
-                "--token TOKEN (oneloop token makes one; a server without a key prints one as it starts)",
-            );
+            return self.report.warning("url-welcome", "there is no token to show: what comes behind the handshake cannot be tried", "--token TOKEN (oneloop token makes one; a server without a key prints one as it starts)");
         }
         if self.welcome(&mut socket) {
             self.silence(&mut socket, Duration::from_secs(wait), ping);
@@ -92,7 +86,7 @@ impl PublicCheck<'_> {
             Err(error) => {
                 let mend =
                     ["getent hosts ", &self.url.name, " (make an A or AAAA record)"].concat();
-                self.report.say(Problem, "url-name", &error.to_string(), "", &mend);
+                self.report.problem("url-name", &error.to_string(), &mend);
                 return false;
             }
         }
@@ -102,7 +96,7 @@ impl PublicCheck<'_> {
             Err(error) => {
                 let seen = format!("{address}: {error}");
                 let mend = "ss -ltn (on that machine), and let the port through its firewall";
-                self.report.say(Problem, "url-connect", &seen, "", mend);
+                self.report.problem("url-connect", &seen, mend);
             }
         }
         connected.is_ok()
@@ -118,7 +112,7 @@ impl PublicCheck<'_> {
                     tls::NO_OPENSSL => "apt install openssl".to_owned(),
                     _ => format!("openssl s_client -connect {address}"),
                 };
-                self.report.say(Problem, "url-tls", &why, "", &mend);
+                self.report.problem("url-tls", &why, &mend);
                 return false;
             }
         };
@@ -146,13 +140,7 @@ impl PublicCheck<'_> {
         let days = end.as_ref().map_or(0, |(_, end)| end.saturating_sub(unix) / 86_400);
         let seen = format!("{days} days are left (until {until})");
         match days < DAYS_MIN {
-            true => self.report.say(
-                Warning,
-                "url-expiry",
-                &seen,
-                "",
-                "certbot renew, and reload the proxy",
-            ),
+            true => self.report.warning("url-expiry", &seen, "certbot renew, and reload the proxy"),
             false => self.report.ok("url-expiry", &seen),
         }
         true
@@ -184,7 +172,7 @@ impl PublicCheck<'_> {
             Err(why) => {
                 if !self.tells_of_tls() {
                     let mend = format!("proxy_pass http://{};", self.config.listen);
-                    self.report.say(Problem, "url-upgrade", &why, "", &mend);
+                    self.report.problem("url-upgrade", &why, &mend);
                 }
                 return None;
             }
@@ -201,7 +189,7 @@ impl PublicCheck<'_> {
             };
             let seen = format!("{who} answered {status} where 101 is expected {location}");
             let mend = advice(*status, self.config);
-            self.report.say(Problem, "url-upgrade", seen.trim_end(), "", &mend);
+            self.report.problem("url-upgrade", seen.trim_end(), &mend);
             return None;
         }
         self.report.ok("url-upgrade", "101, and the proof of the handshake is right");
@@ -225,7 +213,7 @@ impl PublicCheck<'_> {
         let speaks = !self.url.has_tls && TlsEndpoint::of(&self.url).inspect().is_ok();
         if speaks {
             let mend = format!("--url wss://{}{}", self.url.host, self.url.route());
-            self.report.say(Problem, "url-upgrade", &[address, " speaks TLS"].concat(), "", &mend);
+            self.report.problem("url-upgrade", &[address, " speaks TLS"].concat(), &mend);
         }
         speaks
     }
@@ -292,7 +280,7 @@ impl PublicCheck<'_> {
             }
             _ => ("nothing that the server sends arrives".to_owned(), "proxy_buffering off;"),
         };
-        self.report.say(Problem, "url-welcome", &seen, "", mend);
+        self.report.problem("url-welcome", &seen, mend);
         false
     }
 
@@ -330,7 +318,7 @@ impl PublicCheck<'_> {
                 WebSocketEvent::Closed(code, _) => {
                     let seen =
                         format!("the server closed it with {code} after {quiet} s of silence");
-                    return self.report.say(Problem, NAME, &seen, "", "journalctl -u oneloop");
+                    return self.report.problem(NAME, &seen, "journalctl -u oneloop");
                 }
                 WebSocketEvent::Cut => return self.cut(NAME, quiet, ping),
             }

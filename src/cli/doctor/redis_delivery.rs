@@ -84,7 +84,7 @@ pub(super) fn probe(report: &mut Report, config: &RedisConfig, shell: &str) {
         Err(why) => {
             let seen = format!("a message that was published there did not come back: {why}");
             let mend = "redis = the URL of the Redis that publishers use, in the settings";
-            report.say(Problem, NAME, &seen, "", mend);
+            report.problem(NAME, &seen, mend);
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn check(
     };
     let seen = format!("{} can be reached", link.address);
     let failed = |report: &mut Report, why: &str| {
-        report.say(Problem, "redis", why, "", &[&shell, " PING"].concat());
+        report.problem("redis", why, &[&shell, " PING"].concat());
     };
     let session = match RedisClient::open(link) {
         Ok(session) => session,
@@ -131,11 +131,9 @@ impl RedisCheck<'_, '_> {
         let is_old = numbers(version) < STREAMS_NEED && !self.config.streams.is_empty();
         match is_old {
             false => self.report.ok("redis-version", version),
-            true => self.report.say(
-                Problem,
+            true => self.report.problem(
                 "redis-version",
                 &format!("{version}; streams need {major}.{minor}"),
-                "",
                 "apt install redis (or take streams out of the settings)",
             ),
         }
@@ -150,13 +148,13 @@ impl RedisCheck<'_, '_> {
             let mend = format!("{} CONFIG SET maxclients {}", self.shell, most.saturating_add(100));
             // The doctor's own connection is among them.
             match most.saturating_sub(now) < CONNECTIONS - 1 {
-                true => self.report.say(Problem, "redis-clients", &seen, "", &mend),
+                true => self.report.problem("redis-clients", &seen, &mend),
                 false => self.report.ok("redis-clients", &seen),
             }
         }
         if field(&self.info, "role") == Some("slave") && self.writes() {
             let mend = "redis = the URL of the primary, in the settings";
-            self.report.say(Problem, "redis-role", "a replica, which takes no writes", "", mend);
+            self.report.problem("redis-role", "a replica, which takes no writes", mend);
         }
     }
 

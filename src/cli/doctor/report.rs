@@ -47,6 +47,17 @@ impl Report<'_> {
         let _ = self.out.flush();
     }
 
+    /// Prints a problem and the remedy.
+    pub(super) fn problem(&mut self, name: &str, seen: &str, mend: &str) {
+        self.say(Problem, name, seen, "", mend);
+    }
+
+    /// Prints a warning and the remedy.
+    pub(super) fn warning(&mut self, name: &str, seen: &str, mend: &str) {
+        self.say(Warning, name, seen, "", mend);
+    }
+
+    /// Prints a check that found nothing wrong.
     pub(super) fn ok(&mut self, name: &str, seen: &str) {
         self.say(Fine, name, seen, "", "");
     }

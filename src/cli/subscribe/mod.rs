@@ -135,7 +135,7 @@ impl TerminalClient<'_> {
                             seconds => Duration::from_secs(*seconds) + PING_LATE,
                         };
                         if !rest.is_empty() {
-                            socket.say(&frames::subscribe(&rest));
+                            socket.send(&frames::subscribe(&rest));
                         }
                     }
                     if !self.on_frame(&frame, &text) {
