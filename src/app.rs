@@ -182,7 +182,8 @@ impl App {
         }
         let current = config.clone();
         let mut bounds = config.bounds.clone();
-        bounds.clients_max = descriptors::clients_max(bounds.clients_max, bounds.publishers_max)?;
+        let publishers_max = config.publisher_bounds.connections_max;
+        bounds.clients_max = descriptors::clients_max(bounds.clients_max, publishers_max)?;
         let link = link(&config).map_err(invalid)?;
         let presence = presence(&config, bounds.clients_max);
         let mut features: Vec<Box<dyn Feature>> = vec![Box::new(Overload::new(trim))];
@@ -193,7 +194,7 @@ impl App {
             Some(signer) => signer,
             None => own_signer(&config)?,
         };
-        let publishers = config.publishers.map(|address| (address, publisher_port(&config)));
+        let port = config.publishers.map(|address| (address, publisher_port(&config)));
         let asks_redis = asks_redis || presence.is_some();
         let commander = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
         let has_redis = commander.is_some();
@@ -202,7 +203,7 @@ impl App {
             listener,
             proxies: Box::new(config.proxies),
             proxy_protocol: config.proxy_protocol,
-            publishers,
+            port,
             admin: config.admin,
             commander: commander.map(|link| CommandConnection::new(link, 0)),
             features,
@@ -312,16 +313,11 @@ pub fn dead_patterns(config: &Config) -> Vec<String> {
 
 /// Returns the publishers' port of these settings.
 pub fn publisher_port(config: &Config) -> Box<dyn Port> {
-    let bounds = &config.bounds;
     Box::new(PublisherPort::new(Terms {
         password: config.publishers_password.as_ref().map(|one| Rc::from(one.as_bytes())),
-        payload_bytes_max: bounds.payload_bytes_max,
-        transaction_commands_max: bounds.transaction_commands_max,
-        transaction_bytes_max: bounds.transaction_bytes_max,
-        connections_max: bounds.publishers_max,
-        backlog_bytes_max: bounds.publisher_backlog_bytes_max,
-        subscriptions_max: bounds.publisher_subscriptions_max,
-        auth_millis: Millis::from(bounds.auth_seconds) * 1000,
+        payload_bytes_max: config.bounds.payload_bytes_max,
+        auth_millis: Millis::from(config.bounds.auth_seconds) * 1000,
+        bounds: config.publisher_bounds.clone(),
     }))
 }
 
@@ -358,7 +354,7 @@ fn reload(current: Config, read: ReadSettings) -> Reread {
 
 fn take_over(reactor: &mut Reactor, config: &Config) {
     let mut bounds = config.bounds.clone();
-    match descriptors::clients_max(bounds.clients_max, bounds.publishers_max) {
+    match descriptors::clients_max(bounds.clients_max, config.publisher_bounds.connections_max) {
         Ok(clients_max) => bounds.clients_max = clients_max,
         Err(error) => {
             log::warn!("clients_max stays as it was: {error}");

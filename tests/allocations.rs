@@ -105,7 +105,7 @@ impl World {
             listener: None,
             proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
-            publishers: None,
+            port: None,
             admin: None,
             link: Some(RedisSubscriber::new(link, 0)),
             commander: None,

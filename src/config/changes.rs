@@ -170,7 +170,7 @@ mod tests {
         let current = with_a_key();
         let mut newer = with_a_key();
         newer.bounds.head_seconds = 77;
-        newer.bounds.publishers_max = 7;
+        newer.publisher_bounds.connections_max = 7;
         newer.redis = Some("redis://:hush@h".to_owned());
         newer.jwt.leeway_seconds = 9;
         newer.routes[0].topics = vec!["a".to_owned()];

@@ -27,6 +27,7 @@ use crate::engine::bounds::Bounds;
 use crate::engine::origin::Origins;
 use crate::engine::redis::sink::Sink;
 use crate::engine::resume::cursor::Signer;
+use crate::features::publisher::PublisherBounds;
 
 /// Everything that can be set.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub publishers: Option<SocketAddr>,
     /// The password for `AUTH`; always there if `publishers` is not loopback.
     pub publishers_password: Option<Secret>,
+    /// The limits on publishers.
+    pub publisher_bounds: PublisherBounds,
     /// Cut from a channel's name to get its topic; may be empty.
     pub prefix: String,
     /// The patterns of `PSUBSCRIBE`; never empty.
@@ -208,6 +211,7 @@ impl Default for Config {
             redis: None,
             publishers: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 6380))),
             publishers_password: None,
+            publisher_bounds: PublisherBounds::default(),
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
             control: None,

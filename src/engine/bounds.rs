@@ -55,23 +55,12 @@ pub struct Bounds {
     pub payload_bytes_max: usize,
     /// Bytes read from one client in a turn; the rest follows in the next.
     pub read_bytes_per_turn: usize,
-    /// Bytes read from Redis or from one publisher in a turn; the rest follows in the next.
+    /// Bytes read from Redis or from the port in a turn; the rest follows in the next.
     pub source_read_bytes_per_turn: usize,
     /// Clients written to in a turn; the others follow in the next.
     pub flush_clients_per_turn: usize,
     /// Connections accepted in a turn; the others follow in the next.
     pub accepts_per_turn: usize,
-    /// Publishers connected to us; above: `-ERR`.
-    pub publishers_max: usize,
-    /// Commands of a publisher between MULTI and EXEC; above: `-ERR`, and `-EXECABORT`.
-    pub transaction_commands_max: usize,
-    /// Bytes of them.
-    pub transaction_bytes_max: usize,
-    /// Channels and patterns of one connection at the publishers' port; above: `-ERR`.
-    pub publisher_subscriptions_max: usize,
-    /// Bytes queued for one subscriber at the publishers' port; above, it is disconnected, as it is if a quarter of them stay
-    /// queued for a minute.
-    pub publisher_backlog_bytes_max: usize,
     /// Silence of a client before a ping; 0: no pings.
     pub ping_seconds: u32,
     /// Silence of a client before 4001; 0: unlimited.
@@ -134,11 +123,6 @@ impl Default for Bounds {
             source_read_bytes_per_turn: 1 << 20,
             flush_clients_per_turn: 512,
             accepts_per_turn: 64,
-            publishers_max: 64,
-            transaction_commands_max: 65_536,
-            transaction_bytes_max: 8 << 20,
-            publisher_subscriptions_max: 1024,
-            publisher_backlog_bytes_max: 32 << 20,
             ping_seconds: 25,
             silence_seconds: 60,
             redis_silence_seconds: 10,

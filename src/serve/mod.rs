@@ -262,7 +262,7 @@ fn lines(
         let scheme = if matches!(link.address, Address::Tcp { .. }) { "redis://" } else { "" };
         line("redis", &format!("{scheme}{}", link.address));
     }
-    if let Some(publishers) = addresses.publishers {
+    if let Some(publishers) = addresses.port {
         line("publishers", &publishers.to_string());
     }
     if let Some(admin) = addresses.admin {
@@ -274,7 +274,7 @@ fn lines(
     if let Some(token) = token {
         line("token", token);
     }
-    line("try", &trial::command(config, addresses.publishers, shell));
+    line("try", &trial::command(config, addresses.port, shell));
     text
 }
 
@@ -285,7 +285,7 @@ mod tests {
     fn addresses() -> Addresses {
         Addresses {
             clients: ([127, 0, 0, 1], 8099).into(),
-            publishers: Some(([127, 0, 0, 1], 6380).into()),
+            port: Some(([127, 0, 0, 1], 6380).into()),
             admin: None,
         }
     }
@@ -309,7 +309,7 @@ mod tests {
     fn a_password_of_redis_is_in_no_line() {
         let redis = Some("redis://user:hush@10.0.0.1:7000".to_owned());
         let config = Config { redis, publishers: None, ..Config::default() };
-        let addresses = Addresses { publishers: None, ..addresses() };
+        let addresses = Addresses { port: None, ..addresses() };
         let text = lines(&config, &addresses, None, &CommandContext::default());
         assert!(text.contains("10.0.0.1:7000") && !text.contains("hush"), "{text}");
     }

@@ -31,7 +31,7 @@ pub fn page(
     let route = config.routes.first();
     let topics = route.map(|route| route.topics.join(",")).unwrap_or_default();
     let is_anonymous = route.is_some_and(|route| !route.anonymous.is_empty());
-    let shell = command(config, addresses.publishers, shell);
+    let shell = command(config, addresses.port, shell);
     let html = PAGE
         .replace("{{client}}", CLIENT)
         .replace("{{path}}", &escape(route.map_or("/ws", |route| &route.path)))
@@ -42,8 +42,8 @@ pub fn page(
         .replace("{{topics}}", &escape(&topics))
         .replace("{{anonymous}}", if is_anonymous { "true" } else { "false" })
         .replace("{{shell}}", &escape(&shell))
-        .replace("{{php}}", &escape(&php(addresses.publishers, &channel)))
-        .replace("{{python}}", &escape(&python(addresses.publishers, &channel)))
+        .replace("{{php}}", &escape(&php(addresses.port, &channel)))
+        .replace("{{python}}", &escape(&python(addresses.port, &channel)))
         .into_bytes();
     Page { html, is_public: pass.is_none() }
 }
@@ -85,7 +85,7 @@ mod tests {
     fn the_page_carries_its_commands_and_no_open_end() {
         let publishers = Some(([127, 0, 0, 1], 6380).into());
         let addresses =
-            Addresses { clients: ([127, 0, 0, 1], 8099).into(), publishers, admin: None };
+            Addresses { clients: ([127, 0, 0, 1], 8099).into(), port: publishers, admin: None };
         let shell = CommandContext { has_redis_cli: true, ..CommandContext::default() };
         let pass = Pass { token: "T".to_owned(), nonce: "N".to_owned() };
         let html = page(&Config::default(), Some(&pass), &addresses, &shell);

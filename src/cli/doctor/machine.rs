@@ -22,7 +22,7 @@ const FEW: u64 = 10_000;
 /// Runs the checks. `running`: the descriptor limit of the running server, if known.
 pub(super) fn check(report: &mut Report, config: &Config, running: Option<u64>) {
     let bounds = &config.bounds;
-    let room = descriptors(report, bounds, running);
+    let room = descriptors(report, config, running);
     let clients = if bounds.clients_max == 0 { room } else { bounds.clients_max as u64 };
     queue(report);
     memory(report, bounds, clients);
@@ -30,13 +30,13 @@ pub(super) fn check(report: &mut Report, config: &Config, running: Option<u64>) 
 }
 
 /// Checks the descriptor limit. Returns the number of clients that it leaves room for.
-fn descriptors(report: &mut Report, bounds: &Bounds, running: Option<u64>) -> u64 {
+fn descriptors(report: &mut Report, config: &Config, running: Option<u64>) -> u64 {
     let (allowed, whose) = match running {
         Some(allowed) => (allowed, "running server"),
         None => (descriptors::descriptors().unwrap_or(1 << 20), "this shell"),
     };
-    let own = (descriptors::RESERVE + bounds.publishers_max) as u64;
-    let (room, wanted) = (allowed.saturating_sub(own), bounds.clients_max as u64);
+    let own = (descriptors::RESERVE + config.publisher_bounds.connections_max) as u64;
+    let (room, wanted) = (allowed.saturating_sub(own), config.bounds.clients_max as u64);
     let seen = format!("limit {allowed} ({whose}), room for {room} clients");
     let needed = (wanted.max(FEW) + own).next_multiple_of(1024);
     let mut mend = format!(
@@ -209,10 +209,13 @@ mod tests {
 
     #[test]
     fn descriptors_are_compared_with_what_is_asked_for() {
-        let bounds = |clients_max| Bounds { clients_max, ..Bounds::default() };
+        let config = |clients_max| Config {
+            bounds: Bounds { clients_max, ..Bounds::default() },
+            ..Config::default()
+        };
         let found = |clients_max, allowed| {
             said(|report| {
-                descriptors(report, &bounds(clients_max), Some(allowed));
+                descriptors(report, &config(clients_max), Some(allowed));
             })
         };
         assert!(

@@ -51,7 +51,7 @@ fn room_at(port: &Option<Box<dyn Port>>, router: &Router, purpose: Purpose) -> M
     match purpose {
         Purpose::Clients => places.next_handshake(clients, bounds, now.millis),
         Purpose::Admin => places.next_admin(clients, now.millis),
-        Purpose::Publishers => port.as_ref().map_or(now.millis, |port| port.room_at(now.millis)),
+        Purpose::Port(_) => port.as_ref().map_or(now.millis, |port| port.room_at(now.millis)),
     }
 }
 
@@ -64,10 +64,10 @@ impl Reactor {
             let Reactor { listeners, port, router, .. } = self;
             let has_room = |purpose| room_at(port, router, purpose) == now;
             match listeners.accept(now, has_room, per_second) {
-                Accepted::Stream(stream, address, Purpose::Publishers) => {
+                Accepted::Stream(stream, address, Purpose::Port(_)) => {
                     let registry = self.poll.registry();
                     if let Some(port) = &mut self.port {
-                        port.admit(&mut self.router, registry, stream, address);
+                        port.admit(&mut self.router.server, registry, stream, address);
                     }
                 }
                 Accepted::Stream(stream, address, purpose) => {
@@ -112,7 +112,7 @@ impl Reactor {
             if purpose == Purpose::Clients {
                 self.router.complain_of_admission(status, address);
             }
-            return turn_away(stream, purpose, status);
+            return turn_away(stream, purpose.refusal(status));
         }
         let server = &mut self.router.server;
         let route = if purpose == Purpose::Admin { ADMIN_ROUTE } else { 0 };

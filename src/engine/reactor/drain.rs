@@ -17,7 +17,8 @@ impl Reactor {
             Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);
         self.listeners.close();
         let rate = u64::from(server.bounds.drain_per_second);
-        self.port.iter_mut().for_each(|port| port.close(&mut self.router));
+        let now = server.now.millis;
+        self.port.iter_mut().for_each(|port| port.close(now));
         let all: Vec<ConnId> = self.router.server.clients.iter().map(|(id, _)| id).collect();
         for (place, id) in all.into_iter().enumerate() {
             let retry = (place as u64 + 1) * 1000 / rate;
@@ -40,8 +41,8 @@ impl Reactor {
         let until = self.drain_until?;
         let is_settled = self.router.server.requests_len() == 0
             && self.links.iter().all(RedisSocket::is_settled);
-        let empty =
-            self.router.server.clients.is_empty() && self.router.publishers == 0 && is_settled;
+        let has_connections = self.port.as_ref().is_some_and(|port| port.connections() > 0);
+        let empty = self.router.server.clients.is_empty() && !has_connections && is_settled;
         (empty || self.router.server.now.millis >= until).then_some(Ended::Drained)
     }
 }

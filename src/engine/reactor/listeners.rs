@@ -24,8 +24,8 @@ pub enum Purpose {
     Clients,
     /// `/metrics`, `/clients`, `/healthz`, `/readyz`.
     Admin,
-    /// Publishers, in RESP.
-    Publishers,
+    /// The connections of the port, with its answer to those for which there is no room.
+    Port(&'static [u8]),
 }
 
 struct Listener {
@@ -149,7 +149,7 @@ impl Listeners {
         }
     }
 
-    /// Closes the listeners for clients and publishers; the admin listener stays open.
+    /// Closes the listeners but for the operator's.
     pub fn close(&mut self) {
         for listener in &mut self.listeners {
             *listener = listener.take().filter(|listener| listener.purpose == Purpose::Admin);
@@ -196,7 +196,7 @@ impl Listeners {
         let is_paced = self.is_paced(now, per_second_max);
         let mut held_back = false;
         for _ in 0..self.listeners.len() {
-            // In turns: a storm of clients must not shut out publishers and the operator.
+            // In turns: a storm of clients must not shut out back ends and the operator.
             self.turn = (self.turn + 1) % self.listeners.len();
             let number = self.turn;
             let Some(listener) = &mut self.listeners[number] else { continue };
@@ -236,7 +236,7 @@ impl Listeners {
         if self.spare.take().is_some()
             && let Ok((stream, _)) = listener.socket.accept()
         {
-            turn_away(stream, listener.purpose, 503);
+            turn_away(stream, listener.purpose.refusal(503));
         }
         self.spare = File::open("/dev/null").ok();
     }
@@ -249,19 +249,25 @@ fn is_exhausted(error: &io::Error) -> bool {
     exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Responds that there is no slot, as far as one write goes, and closes the connection. `status`: 503 or 429.
-pub fn turn_away(mut stream: TcpStream, purpose: Purpose, status: u16) {
-    let answer: &[u8] = match purpose {
-        Purpose::Publishers => b"-ERR max number of clients reached\r\n",
-        Purpose::Clients if status == 429 => {
-            b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
-              Connection: close\r\n\r\n"
+impl Purpose {
+    /// Returns the answer to a connection for which there is no slot. `status`: 503 or 429.
+    pub fn refusal(self, status: u16) -> &'static [u8] {
+        match self {
+            Purpose::Port(refusal) => refusal,
+            Purpose::Clients | Purpose::Admin if status == 429 => {
+                b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
+                  Connection: close\r\n\r\n"
+            }
+            Purpose::Clients | Purpose::Admin => {
+                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
+                  Connection: close\r\n\r\n"
+            }
         }
-        Purpose::Clients | Purpose::Admin => {
-            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
-              Connection: close\r\n\r\n"
-        }
-    };
+    }
+}
+
+/// Writes `answer`, as far as one write goes, and closes the connection.
+pub fn turn_away(mut stream: TcpStream, answer: &[u8]) {
     // Read pending input first: a close with unread bytes is a reset, which destroys the response.
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write(answer);

@@ -41,7 +41,7 @@ pub use listeners::BACKLOG;
 use listeners::{Inherited, Listeners};
 pub use listeners::{Purpose, turn_away};
 pub use plan::{Addresses, Ended, Plan};
-pub use port::{Port, publish_to_clients};
+pub use port::{Port, publish_beside};
 use redis_socket::RedisSocket;
 use reload::{Reload, inbound};
 pub use reload::{Reread, TakeOver};
@@ -75,7 +75,7 @@ pub struct Reactor {
     listeners: Listeners,
     /// The connections to Redis, the subscription first: Redis disconnects it if it lags.
     links: Vec<RedisSocket>,
-    /// The publishers' port, if there is one.
+    /// A feature's listener with connections of its own, if there is one.
     port: Option<Box<dyn Port>>,
     /// The port was not read in the last turn: a client had too much pending.
     port_has_waited: bool,
@@ -132,12 +132,14 @@ impl Reactor {
             None => listeners.open(registry, plan.listen, Purpose::Clients)?,
         };
         let mut open = |address, purpose| listeners.open(registry, address, purpose);
-        let (publishers, port) = match plan.publishers {
-            Some((address, port)) => (Some(open(address, Purpose::Publishers)?), Some(port)),
+        let (port_address, port) = match plan.port {
+            Some((address, port)) => {
+                (Some(open(address, Purpose::Port(port.refusal()))?), Some(port))
+            }
             None => (None, None),
         };
         let admin = plan.admin.map(|address| open(address, Purpose::Admin)).transpose()?;
-        let addresses = Addresses { clients, publishers, admin };
+        let addresses = Addresses { clients, port: port_address, admin };
         let mut signals = Signals::new()?;
         let token = Source::Signals.token();
         registry.register(&mut signals.receiver, token, Interest::READABLE)?;
@@ -280,7 +282,7 @@ impl Reactor {
                     self.on_settings_read();
                 }
                 Source::Hangup => self.on_hangup(),
-                Source::Publisher(number) => {
+                Source::Port(number) => {
                     self.port.iter_mut().for_each(|port| port.on_ready(number, event));
                 }
                 Source::Listener(number) => self.listeners.note(number),
@@ -290,6 +292,7 @@ impl Reactor {
         }
         self.read_sources();
         self.accept();
+        self.router.port_connections = self.port.as_ref().map_or(0, |port| port.connections());
         self.read_clients();
         port::publish_for_handlers(&mut self.router, &mut self.port);
         self.hand_over_requests();
@@ -346,14 +349,14 @@ impl Reactor {
             self.burst = BURST;
         }
         self.flush_links();
-        self.port.iter_mut().for_each(|port| port.flush(&mut self.router));
+        self.port.iter_mut().for_each(|port| port.flush(&mut self.router.server));
         self.flush_clients();
     }
 
     /// Frees terminated connections.
     fn reap(&mut self) {
         self.reap_clients();
-        if self.port.as_mut().is_some_and(|port| port.reap(&mut self.router)) {
+        if self.port.as_mut().is_some_and(|port| port.reap()) {
             self.listeners.on_freed();
         }
         let none_left = self.burst > 0 && self.router.server.clients.is_empty();

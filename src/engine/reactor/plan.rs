@@ -22,8 +22,8 @@ pub struct Plan {
     pub proxies: Box<dyn ProxyPolicy>,
     /// Whether clients connect by them alone, each with a PROXY header.
     pub proxy_protocol: bool,
-    /// The publishers' port and its address, if there is one.
-    pub publishers: Option<(SocketAddr, Box<dyn Port>)>,
+    /// A listener of a feature and its address, if there is one.
+    pub port: Option<(SocketAddr, Box<dyn Port>)>,
     /// Where `/metrics`, `/clients`, `/healthz` and `/readyz` are served, if they are.
     pub admin: Option<SocketAddr>,
     /// The link to Redis, made at this moment; its times count from the process's start.
@@ -53,8 +53,8 @@ pub struct Plan {
 pub struct Addresses {
     /// For clients.
     pub clients: SocketAddr,
-    /// For publishers.
-    pub publishers: Option<SocketAddr>,
+    /// For the connections of the port.
+    pub port: Option<SocketAddr>,
     /// For the operator.
     pub admin: Option<SocketAddr>,
 }

@@ -9,8 +9,8 @@ use crate::engine::slots::{ConnId, GENERATIONS};
 pub enum Source {
     /// A client, by the id of its connection.
     Client(ConnId),
-    /// A publisher, by its number.
-    Publisher(usize),
+    /// A connection of the port, by its number.
+    Port(usize),
     /// A listener, by its number.
     Listener(usize),
     /// A connection to Redis, by its number.
@@ -25,7 +25,7 @@ pub enum Source {
 
 /// Two bits give the kind; a client's other bits are its generation (30) and its index (32).
 const KIND: u32 = 62;
-const PUBLISHER: usize = 1;
+const PORT: usize = 1;
 const LISTENER: usize = 2;
 const OTHER: usize = 3;
 
@@ -36,7 +36,7 @@ impl Source {
     pub fn token(self) -> Token {
         Token(match self {
             Source::Client(id) => id.number() as usize,
-            Source::Publisher(number) => PUBLISHER << KIND | number,
+            Source::Port(number) => PORT << KIND | number,
             Source::Listener(number) => LISTENER << KIND | number,
             Source::Signals => OTHER << KIND,
             Source::Resolver => OTHER << KIND | 1,
@@ -50,7 +50,7 @@ impl Source {
         let rest = token.0 & ((1 << KIND) - 1);
         match (token.0 >> KIND, rest) {
             (0, _) => Source::Client(ConnId::of_number(rest as u64)),
-            (PUBLISHER, number) => Source::Publisher(number),
+            (PORT, number) => Source::Port(number),
             (LISTENER, number) => Source::Listener(number),
             (_, 0) => Source::Signals,
             (_, 1) => Source::Resolver,
@@ -69,8 +69,8 @@ mod tests {
         for source in [
             Source::Client(ConnId { index: 0, generation: 0 }),
             Source::Client(ConnId { index: u32::MAX, generation: GENERATIONS - 1 }),
-            Source::Publisher(0),
-            Source::Publisher(63),
+            Source::Port(0),
+            Source::Port(63),
             Source::Listener(2),
             Source::RedisSubscriber(0),
             Source::RedisSubscriber(2),

@@ -51,14 +51,14 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    /// The answer to a request. `publishers`: connections of publishers.
+    /// The answer to a request.
     pub fn answer(
         &mut self,
         request: &Request,
         server: &mut Server,
         routes: &[Route],
         health: &Health,
-        publishers: usize,
+        port_connections: usize,
     ) -> Response {
         match request.path() {
             _ if request.method() == Method::Options => Response::options(),
@@ -71,7 +71,7 @@ impl Admin {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 ..Response::text(
                     200,
-                    &server.metrics.render(&self.gauges(server, health, publishers)),
+                    &server.metrics.render(&self.gauges(server, health, port_connections)),
                 )
             },
             // A page of another site whose name was pointed here must not read who is connected.
@@ -83,13 +83,13 @@ impl Admin {
         }
     }
 
-    fn gauges(&self, server: &Server, health: &Health, publishers: usize) -> Gauges {
+    fn gauges(&self, server: &Server, health: &Health, port_connections: usize) -> Gauges {
         let hubs = &server.hubs;
         Gauges {
             clients: server.clients_len(),
             topics: hubs.iter().map(|hub| hub.topics_len()).sum(),
             memberships: hubs.iter().map(|hub| hub.subscriptions_len()).sum(),
-            publishers,
+            publishers: port_connections,
             history_messages: server.resume.history.len(),
             history_bytes: server.resume.history.bytes(),
             source_up: !health.no_subscriber,

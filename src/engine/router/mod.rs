@@ -38,8 +38,8 @@ pub struct Router {
     /// The addresses of clients.
     pub addresses: ClientAddresses,
     pub health: Health,
-    /// Connections of publishers.
-    pub publishers: usize,
+    /// Connections of the port, for `/metrics`.
+    pub port_connections: usize,
     /// A large payload came since this was last taken.
     pub had_large_payload: bool,
     routes: Vec<Route>,
@@ -73,7 +73,7 @@ impl Router {
             server,
             addresses,
             health: Health::default(),
-            publishers: 0,
+            port_connections: 0,
             had_large_payload: false,
             routes,
             features: Vec::new(),
@@ -228,8 +228,8 @@ impl Router {
     fn on_request(&mut self, id: ConnId, request: Request) {
         let method = request.method();
         if self.is_admin(id) {
-            let Router { admin, server, routes, health, publishers, .. } = self;
-            let response = admin.answer(&request, server, routes, health, *publishers);
+            let Router { admin, server, routes, health, port_connections, .. } = self;
+            let response = admin.answer(&request, server, routes, health, *port_connections);
             let response = response.answering(method);
             return self.server.respond(id, &response);
         }

@@ -78,16 +78,6 @@ impl Router {
         });
     }
 
-    /// Reports a publisher that is turned away, or that made room before its first command.
-    pub(crate) fn complain_of_publisher(&mut self, max: usize) {
-        self.server.complain("publisher", Weight::Curable, Origin::default(), || {
-            format!(
-                "turned away: publishers_max ({max}) are connected, and who sends no command goes first; back ends \
-                 should share connections"
-            )
-        });
-    }
-
     /// Reports a message on a channel that carries no topic.
     pub(super) fn complain_of_channel(&mut self, channel: &[u8]) {
         let Router { server, prefix, .. } = self;
@@ -100,17 +90,6 @@ impl Router {
         let is_taken = self.features.iter().any(|feature| feature.takes_channel(channel));
         let fault = fault_of(&self.prefix, channel).filter(|_| !is_taken)?;
         Some(format!("ERR nobody hears this: {fault}"))
-    }
-
-    /// Reports a command that the publishers' port does not know.
-    pub(crate) fn complain_of_command(&mut self, name: &str, address: Option<IpAddr>) {
-        let origin = Origin { path: None, address };
-        self.server.complain("publisher's command", Weight::Curable, origin, || {
-            let name = shown(name);
-            format!(
-                "{name} was answered with -ERR: this port takes PUBLISH; use a Redis for the rest"
-            )
-        });
     }
 
     /// Reports a stream entry that is not a message.

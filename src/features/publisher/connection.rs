@@ -342,7 +342,7 @@ impl Publisher {
         let Publisher { session, terms, queue, transaction, output, .. } = self;
         let output = match transaction {
             // Answers of a transaction are sent together, and so are bounded together.
-            Some(run) if run.answers.len() > terms.transaction_bytes_max => {
+            Some(run) if run.answers.len() > terms.bounds.transaction_bytes_max => {
                 let text = "ERR the answers are above transaction_bytes_max";
                 return resp::write_error(&mut run.answers, text);
             }
@@ -364,8 +364,9 @@ impl Publisher {
     /// Between MULTI and EXEC a command waits; `false`: it is to be executed at once.
     fn enqueue(&mut self, command: &[u8]) -> bool {
         let Some(queue) = &mut self.queue else { return false };
-        let Terms { transaction_bytes_max: bytes_max, transaction_commands_max: count_max, .. } =
-            *self.terms;
+        let bounds = &self.terms.bounds;
+        let (bytes_max, count_max) =
+            (bounds.transaction_bytes_max, bounds.transaction_commands_max);
         let output = self.output.tail();
         if queue.push(command, bytes_max, count_max) {
             resp::write_simple(output, "QUEUED");

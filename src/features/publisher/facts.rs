@@ -45,7 +45,7 @@ fn started(moment: &Moment) -> u64 {
 
 /// Answers `CONFIG GET pattern…` with the settings that libraries ask for, as far as they are true here.
 pub fn write_config(output: &mut Vec<u8>, patterns: &[&[u8]], terms: &Terms, is_resp3: bool) {
-    let (backlog, bulk) = (terms.backlog_bytes_max, terms.payload_bytes_max);
+    let (backlog, bulk) = (terms.bounds.backlog_bytes_max, terms.payload_bytes_max);
     let limits = format!("normal 0 0 0 slave 0 0 0 pubsub {backlog} {} 60", backlog / 4);
     let settings = [
         ("appendonly", "no".to_owned()),
@@ -53,7 +53,7 @@ pub fn write_config(output: &mut Vec<u8>, patterns: &[&[u8]], terms: &Terms, is_
         ("cluster-enabled", "no".to_owned()),
         // As many as Redis has by default. Here they are all one.
         ("databases", "16".to_owned()),
-        ("maxclients", terms.connections_max.to_string()),
+        ("maxclients", terms.bounds.connections_max.to_string()),
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),
         ("notify-keyspace-events", String::new()),

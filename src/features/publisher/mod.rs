@@ -12,3 +12,4 @@ mod terms;
 
 pub use connection::Terms;
 pub use port::PublisherPort;
+pub use terms::PublisherBounds;

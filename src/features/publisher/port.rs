@@ -13,17 +13,22 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::clock::Millis;
 use crate::engine::admission::strangers::Strangers;
-use crate::engine::reactor::{Port, Purpose, Source, publish_to_clients, turn_away};
+use crate::engine::reactor::{Port, Source, publish_beside, turn_away};
 use crate::engine::router::Router;
+use crate::engine::server::Server;
 use crate::features::publisher::connection::{Moment, Peer, Publisher, Receivers, Terms, World};
 use crate::features::publisher::exchange::Exchange;
 use crate::features::publisher::socket::{InputState, PublisherSocket};
+use crate::observe::complaints::{Origin, Weight, shown};
 
 /// A pool of back ends keeps its connections for hours; a connection whose machine is gone must not hold a place for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Strangers that make room in one turn: each holds its descriptor to the end of the turn.
 const VACATED_PER_TURN: usize = 4;
+
+/// The answer of Redis to a connection above `maxclients`.
+const NO_ROOM: &[u8] = b"-ERR max number of clients reached\r\n";
 
 /// The publishers' port.
 pub struct PublisherPort {
@@ -47,7 +52,7 @@ impl PublisherPort {
     pub fn new(terms: Terms) -> PublisherPort {
         PublisherPort {
             connections: Slab::new(),
-            exchange: Exchange::new(terms.subscriptions_max, terms.backlog_bytes_max),
+            exchange: Exchange::new(terms.bounds.subscriptions_max, terms.bounds.backlog_bytes_max),
             terms: Rc::new(terms),
             queue: VecDeque::new(),
             touched: Vec::new(),
@@ -59,30 +64,36 @@ impl PublisherPort {
     }
 
     fn is_full(&self) -> bool {
-        self.connections.len() - self.vacated >= self.terms.connections_max
+        self.connections.len() - self.vacated >= self.terms.bounds.connections_max
     }
 
     /// Makes room for one more connection, for which a stranger may have to go. Returns whether there is room.
-    fn make_room(&mut self, router: &mut Router) -> bool {
+    fn make_room(&mut self, server: &mut Server) -> bool {
         if !self.is_full() {
             return true;
         }
-        let Some(number) = self.strangers.first(router.server.now().millis) else { return false };
+        let max = self.terms.bounds.connections_max;
+        server.complain("publisher", Weight::Curable, Origin::default(), || {
+            format!(
+                "turned away: publishers_max ({max}) are connected, and who sends no command goes first; back ends \
+                 should share connections"
+            )
+        });
+        let Some(number) = self.strangers.first(server.now().millis) else { return false };
         self.strangers.leave(number);
         self.ended.push(number);
         self.vacated += 1;
-        router.server.metrics().strangers_vacated += 1;
-        router.complain_of_publisher(self.terms.connections_max);
+        server.metrics().strangers_vacated += 1;
         true
     }
 
     /// Ends subscribers that are too far behind.
-    fn end_cut(&mut self, router: &mut Router) {
+    fn end_cut(&mut self, server: &mut Server) {
         for number in self.exchange.take_cut() {
             if let Some(socket) = self.connections.get_mut(number) {
                 socket.cut();
                 self.ended.push(number);
-                router.server.metrics().subscribers_cut += 1;
+                server.metrics().subscribers_cut += 1;
                 let address = socket.address().map_or("gone".to_owned(), |one| one.to_string());
                 log::warn!(
                     "a subscriber at the publishers' port, {address}, was cut off: more than \
@@ -94,6 +105,14 @@ impl PublisherPort {
 }
 
 impl Port for PublisherPort {
+    fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn refusal(&self) -> &'static [u8] {
+        NO_ROOM
+    }
+
     fn room_at(&self, now: Millis) -> Millis {
         let is_vacant = self.vacated < VACATED_PER_TURN && self.strangers.first(now).is_some();
         let is_now = !self.is_full() || self.strangers.is_empty() || is_vacant;
@@ -102,30 +121,28 @@ impl Port for PublisherPort {
 
     fn admit(
         &mut self,
-        router: &mut Router,
+        server: &mut Server,
         registry: &Registry,
         mut stream: TcpStream,
         address: SocketAddr,
     ) {
-        if !self.make_room(router) {
-            router.server.metrics().publishers_refused += 1;
-            router.complain_of_publisher(self.terms.connections_max);
-            return turn_away(stream, Purpose::Publishers, 503);
+        if !self.make_room(server) {
+            server.metrics().publishers_refused += 1;
+            return turn_away(stream, NO_ROOM);
         }
         // Only an address that is gone is found by this; failing to set it costs a place in the worst case.
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         let entry = self.connections.vacant_entry();
-        let token = Source::Publisher(entry.key()).token();
+        let token = Source::Port(entry.key()).token();
         let both = Interest::READABLE | Interest::WRITABLE;
         if registry.register(&mut stream, token, both).is_ok() {
-            let since = router.server.now().millis;
+            let since = server.now().millis;
             self.admitted += 1;
             self.strangers.enter(entry.key(), address.ip(), since);
             let peer = Peer { seat: entry.key(), id: self.admitted, address: Some(address), since };
             let publisher = Publisher::new(Rc::clone(&self.terms), peer);
             entry.insert(PublisherSocket::new(stream, publisher, since));
-            router.publishers = self.connections.len();
         }
     }
 
@@ -164,7 +181,14 @@ impl Port for PublisherPort {
             }
             if let Some((name, count)) = publisher.take_unknown() {
                 router.server.metrics().publisher_commands_refused += u64::from(count);
-                router.complain_of_command(&name, socket.address().map(|address| address.ip()));
+                let address = socket.address().map(|address| address.ip());
+                let origin = Origin { path: None, address };
+                router.server.complain("publisher's command", Weight::Curable, origin, || {
+                    let name = shown(&name);
+                    format!(
+                        "{name} was answered with -ERR: this port takes PUBLISH; use a Redis for the rest"
+                    )
+                });
             }
             if socket.publisher.has_commanded() {
                 self.strangers.leave(number);
@@ -181,17 +205,12 @@ impl Port for PublisherPort {
         have_waited
     }
 
-    fn publish(
-        &mut self,
-        router: &mut Router,
-        channel: &[u8],
-        payload: &[u8],
-    ) -> Result<usize, String> {
-        EveryReceiver(router).publish(&mut self.exchange, channel, payload)
+    fn deliver(&mut self, server: &mut Server, channel: &[u8], payload: &[u8]) -> usize {
+        deliver(&mut self.exchange, server, channel, payload)
     }
 
-    fn flush(&mut self, router: &mut Router) {
-        let now = router.server.now().millis;
+    fn flush(&mut self, server: &mut Server) {
+        let now = server.now().millis;
         for (number, socket) in &self.connections {
             // It holds a place that others need.
             if socket.deadline(self.terms.auth_millis).is_some_and(|deadline| deadline <= now) {
@@ -215,10 +234,10 @@ impl Port for PublisherPort {
                 self.queue.push_back(number);
             }
         }
-        self.end_cut(router);
+        self.end_cut(server);
     }
 
-    fn reap(&mut self, router: &mut Router) -> bool {
+    fn reap(&mut self) -> bool {
         let any = !self.ended.is_empty();
         for number in self.ended.drain(..) {
             self.connections.try_remove(number);
@@ -226,7 +245,6 @@ impl Port for PublisherPort {
             self.strangers.leave(number);
         }
         self.vacated = 0;
-        router.publishers = self.connections.len();
         any
     }
 
@@ -239,13 +257,11 @@ impl Port for PublisherPort {
         self.connections.iter().filter_map(|(_, socket)| socket.deadline(auth_millis)).min()
     }
 
-    fn close(&mut self, router: &mut Router) {
-        let now = router.server.now().millis;
+    fn close(&mut self, now: Millis) {
         self.connections.iter_mut().for_each(|(_, socket)| socket.write(now));
         self.connections.clear();
         self.queue.clear();
         self.touched.clear();
-        router.publishers = 0;
     }
 }
 
@@ -259,16 +275,18 @@ impl Receivers for EveryReceiver<'_> {
         channel: &[u8],
         payload: &[u8],
     ) -> Result<usize, String> {
-        let router = &mut *self.0;
-        let subscribers = exchange.publish(channel, payload);
-        router.server.metrics().subscriber_messages += subscribers as u64;
-        if subscribers > 0 && router.refusal_of(channel).is_some() {
-            return Ok(subscribers);
-        }
-        publish_to_clients(router, channel, payload).map(|clients| clients + subscribers)
+        let subscribers = deliver(exchange, &mut self.0.server, channel, payload);
+        publish_beside(self.0, subscribers, channel, payload)
     }
 
     fn is_pressed(&self) -> bool {
         self.0.server.is_pressed()
     }
+}
+
+/// Queues a message for subscribers at the port. Returns their number.
+fn deliver(exchange: &mut Exchange, server: &mut Server, channel: &[u8], payload: &[u8]) -> usize {
+    let subscribers = exchange.publish(channel, payload);
+    server.metrics().subscriber_messages += subscribers as u64;
+    subscribers
 }

@@ -217,7 +217,7 @@ impl World {
             listener: None,
             proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
-            publishers: None,
+            port: None,
             admin: None,
             link: None,
             commander: None,

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use libfuzzer_sys::fuzz_target;
+use oneloop::features::publisher::PublisherBounds;
 use oneloop::features::publisher::connection::{Receivers, Moment, Peer, Publisher, Terms, World};
 use oneloop::features::publisher::exchange::Exchange;
 use oneloop_fuzz::pieces;
@@ -51,11 +52,13 @@ fn read(password: Option<Rc<[u8]>>, pieces: &[&[u8]]) -> Outcome {
     let terms = Terms {
         password,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
-        transaction_commands_max: 8,
-        transaction_bytes_max: 512,
-        connections_max: 1,
-        backlog_bytes_max: 1 << 20,
-        subscriptions_max: 4,
+        bounds: PublisherBounds {
+            connections_max: 1,
+            transaction_commands_max: 8,
+            transaction_bytes_max: 512,
+            subscriptions_max: 4,
+            backlog_bytes_max: 1 << 20,
+        },
         auth_millis: 5000,
     };
     let mut publisher = Publisher::new(Rc::new(terms), Peer::default());

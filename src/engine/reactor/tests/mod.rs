@@ -59,7 +59,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         listener: None,
         proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
-        publishers: None,
+        port: None,
         admin: None,
         link: None,
         commander: None,

@@ -3,6 +3,7 @@
 use super::intake::LINE_BYTES_MAX;
 use super::*;
 use crate::engine::random::Random;
+use crate::features::publisher::PublisherBounds;
 
 const NEWS: &str = "*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
 
@@ -15,11 +16,13 @@ pub fn publisher_at(password: Option<Rc<[u8]>>, peer: Peer) -> Publisher {
     let terms = Terms {
         password,
         payload_bytes_max: 1000,
-        transaction_commands_max: 5,
-        transaction_bytes_max: 4000,
-        connections_max: 64,
-        backlog_bytes_max: 100_000,
-        subscriptions_max: 10,
+        bounds: PublisherBounds {
+            connections_max: 64,
+            transaction_commands_max: 5,
+            transaction_bytes_max: 4000,
+            subscriptions_max: 10,
+            backlog_bytes_max: 100_000,
+        },
         auth_millis: 5000,
     };
     Publisher::new(Rc::new(terms), peer)
