@@ -171,11 +171,7 @@ pub fn write_error(out: &mut Vec<u8>, text: &str) {
     write_line(out, '-', text);
 }
 
-pub fn write_integer(out: &mut Vec<u8>, number: usize) {
-    write_line(out, ':', number);
-}
-
-pub fn write_signed(out: &mut Vec<u8>, number: i64) {
+pub fn write_integer(out: &mut Vec<u8>, number: i64) {
     write_line(out, ':', number);
 }
 

@@ -1,11 +1,4 @@
-//! The protocol of one publisher's connection: RESP commands in, answers and messages out, PUBLISH to an [`Receivers`].
-
-mod intake;
-mod output;
-mod pubsub;
-mod refusals;
-mod script;
-mod transaction;
+//! The protocol of one publisher's connection: RESP commands in, replies and messages out, PUBLISH to [`Receivers`].
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -13,26 +6,33 @@ use std::rc::Rc;
 use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
 use crate::features::publisher::catalog::{self, CommandMatch, KnownCommand};
 use crate::features::publisher::exchange::Exchange;
-pub use crate::features::publisher::session::Peer;
-use crate::features::publisher::session::{Context, PublisherSession, Replies, wrong_arity};
-pub use crate::features::publisher::terms::{Moment, Terms};
-use intake::{End, Intake};
-use output::Output;
-use refusals::UnknownCommands;
-use script::ScriptRun;
-use transaction::{Queue, TransactionRun};
+use crate::features::publisher::input::{CommandReader, InputError};
+use crate::features::publisher::output::Output;
+use crate::features::publisher::reply::PortReply::{Integer, Simple};
+use crate::features::publisher::reply::{self, CommandResult, OK};
+use crate::features::publisher::script::ScriptRun;
+use crate::features::publisher::session::{
+    Context, NO_AUTH, Peer, PublisherSession, ReplyMode, printable, wrong_arity,
+};
+use crate::features::publisher::settings::{Moment, Terms};
+use crate::features::publisher::transaction::Transaction;
 
 /// Bytes of a command before AUTH: strangers hold no memory.
 const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1024;
-/// Above this many bytes of answers that the peer has not read, no further command is executed.
+/// Above this many bytes of replies that the peer has not read, no further command is executed.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// A command by which libraries ask, each time they connect, whether a server has more than Redis 7: no news to an operator.
+const PROBE: &str = "CLIENT MAINT_NOTIFICATIONS";
+/// Commands that a connection may send while it subscribes in RESP2.
+const FOR_SUBSCRIBERS: [&str; 7] =
+    ["PING", "PSUBSCRIBE", "PUNSUBSCRIBE", "QUIT", "RESET", "SUBSCRIBE", "UNSUBSCRIBE"];
 
 /// The receivers of messages.
 pub trait Receivers {
     /// Delivers a message to clients and to subscribers at the port. Returns the number of receivers.
     ///
     /// # Errors
-    /// The answer to the publisher if nobody can hear that channel.
+    /// The reply to the publisher if nobody can receive from that channel.
     fn publish(
         &mut self,
         exchange: &mut Exchange,
@@ -40,7 +40,7 @@ pub trait Receivers {
         payload: &[u8],
     ) -> Result<usize, String>;
 
-    /// Returns whether a client is owed so much that nothing more may be published in this turn.
+    /// Returns whether a client has so much pending that nothing more may be published in this turn.
     fn is_pressed(&self) -> bool;
 }
 
@@ -55,22 +55,23 @@ pub struct World<'a> {
 pub struct Publisher {
     terms: Rc<Terms>,
     session: PublisherSession,
-    intake: Intake,
-    output: Output,
-    /// Input that is not executed yet: the peer does not read its answers, or a client is owed enough.
+    input: CommandReader,
+    /// The bytes for the socket.
+    pub output: Output,
+    /// Input that is not executed yet: the peer does not read its replies, or a client has too much pending.
     waiting: Vec<u8>,
     /// Commands since MULTI.
-    queue: Option<Box<Queue>>,
+    queue: Option<Box<Transaction>>,
     /// The transaction since EXEC, until all of it is executed.
-    transaction: Option<Box<TransactionRun>>,
+    transaction: Option<Box<Transaction>>,
     /// The EVAL that is executed.
     script: Option<Box<ScriptRun>>,
-    /// The command under way is not answered: CLIENT REPLY.
+    /// The command under way gets no reply: CLIENT REPLY.
     is_muted: bool,
-    is_subscriber: bool,
     has_commanded: bool,
     oversized: u32,
-    unknown: UnknownCommands,
+    /// The latest unknown command since they were last taken, and the number of them.
+    unknown: Option<(String, u32)>,
     is_ending: bool,
 }
 
@@ -79,24 +80,23 @@ impl Publisher {
         Publisher {
             session: PublisherSession::new(peer, &terms),
             terms,
-            intake: Intake::new(),
+            input: CommandReader::new(),
             output: Output::default(),
             waiting: Vec::new(),
             queue: None,
             transaction: None,
             script: None,
             is_muted: false,
-            is_subscriber: false,
             has_commanded: false,
             oversized: 0,
-            unknown: UnknownCommands::default(),
+            unknown: None,
             is_ending: false,
         }
     }
 
     /// Returns whether the password was given, if one is required.
     pub fn is_authenticated(&self) -> bool {
-        self.session.is_authenticated()
+        self.session.is_authenticated
     }
 
     /// Returns whether a command was executed, with the password if one is required.
@@ -104,7 +104,7 @@ impl Publisher {
         self.has_commanded
     }
 
-    /// Executes the commands in `input` until a client is owed enough, or 64 KiB of answers are unread. The rest is kept: call
+    /// Executes the commands in `input` until a client has too much pending, or 64 KiB of replies are unread. The rest is kept: call
     /// again with more, or with nothing.
     pub fn take(&mut self, input: &[u8], world: &mut World<'_>) {
         let mut waiting = std::mem::take(&mut self.waiting);
@@ -120,7 +120,7 @@ impl Publisher {
         }
     }
 
-    /// Returns whether commands wait although the peer reads its answers: call [`Publisher::take`] again.
+    /// Returns whether commands wait although the peer reads its replies: call [`Publisher::take`] again.
     pub fn has_left(&self) -> bool {
         self.is_executing() || (!self.waiting.is_empty() && !self.is_full())
     }
@@ -132,20 +132,10 @@ impl Publisher {
 
     /// Takes over the messages that wait for it in the exchange.
     pub fn collect(&mut self, exchange: &mut Exchange) {
-        let first = if self.session.is_resp3() { b'>' } else { b'*' };
+        let first = if self.session.is_resp3 { b'>' } else { b'*' };
         for body in exchange.take(self.session.peer.seat) {
             self.output.push(first, &body);
         }
-    }
-
-    /// The bytes for the socket.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
-    /// Removes the first `count` bytes of the output, which the socket has taken.
-    pub fn wrote(&mut self, count: usize) {
-        self.output.wrote(count);
     }
 
     /// Returns whether to close once the output is written: after QUIT, after input that is not RESP, for a browser.
@@ -153,9 +143,9 @@ impl Publisher {
         self.is_ending
     }
 
-    /// Returns whether the peer leaves so many answers unread that no further command is executed. A transaction is executed whole.
+    /// Returns whether the peer leaves so many replies unread that no further command is executed. A transaction is executed whole.
     pub fn is_full(&self) -> bool {
-        self.output.answers() > OUTPUT_BYTES_MAX
+        self.output.replies() > OUTPUT_BYTES_MAX
     }
 
     /// Returns the number of messages refused for their size since the last call.
@@ -166,14 +156,6 @@ impl Publisher {
     /// Returns the latest unknown command and the number of them since the last call.
     pub fn take_unknown(&mut self) -> Option<(String, u32)> {
         self.unknown.take()
-    }
-
-    /// The place for answers: those of a transaction are sent together.
-    fn answers(&mut self) -> &mut Vec<u8> {
-        match &mut self.transaction {
-            Some(run) => &mut run.answers,
-            None => self.output.tail(),
-        }
     }
 
     /// Executes commands as far as that goes. Returns the input that is left.
@@ -193,108 +175,120 @@ impl Publisher {
             if input.is_empty() || self.is_full() {
                 break;
             }
-            match self.take_command(&mut input) {
-                Some(Whole::Value(command)) => self.execute(&command, world),
-                Some(Whole::Oversized { bytes }) => self.refuse_oversized("command", bytes),
-                None => {}
+            let bytes_max = match self.is_authenticated() {
+                true => self.terms.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX),
+                false => UNAUTHENTICATED_BYTES_MAX,
+            };
+            match self.input.next(&mut input, bytes_max) {
+                Ok(Some(Whole::Value(command))) => self.execute(&command, world),
+                Ok(Some(Whole::Oversized { bytes })) => {
+                    let result = self.refuse_oversized("command", bytes);
+                    self.write(&result);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.is_ending = true;
+                    if let InputError::Protocol(text) = error {
+                        self.write(&Err(text.into()));
+                    }
+                }
             }
         }
         input
     }
 
-    /// Executes the next part of a script or of a transaction, or answers it if that was the last one.
+    /// Executes the next part of a script or of a transaction, or replies to it if that was the last one.
     fn execute_next(&mut self, world: &mut World<'_>) {
-        if let Some(script) = &mut self.script {
+        if let Some(mut script) = self.script.take() {
             if let Some((channel, payload)) = script.next() {
                 if let Err(why) = world.receivers.publish(world.exchange, channel, payload) {
-                    script.refuse(&why);
+                    script.refuse(why);
                 }
-            } else if let Some(script) = self.script.take()
-                && !self.is_muted
-            {
-                let is_resp3 = self.session.is_resp3();
-                script.write_end(self.answers(), is_resp3);
+                self.script = Some(script);
+            } else if !self.is_muted {
+                self.write(&script.into_result());
             }
-        } else if let Some(run) = &mut self.transaction {
-            if let Some(command) = run.next() {
-                self.carry_out(&command, world);
-            } else if let Some(run) = self.transaction.take()
-                && !self.is_muted
-            {
-                self.output.tail().extend_from_slice(&run.answers);
+        } else if let Some(command) = self.transaction.as_mut().and_then(|one| one.next()) {
+            if let Some(result) = self.call(&command, world) {
+                self.write(&result);
             }
+        } else if let Some(transaction) = self.transaction.take()
+            && !self.is_muted
+        {
+            self.output.tail().extend_from_slice(&transaction.replies);
         }
     }
 
-    fn take_command<'input>(&mut self, input: &mut &'input [u8]) -> Option<Whole<'input>> {
-        let bytes_max = match self.is_authenticated() {
-            true => self.terms.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX),
-            false => UNAUTHENTICATED_BYTES_MAX,
-        };
-        self.intake.next(input, bytes_max).unwrap_or_else(|end| {
-            if let End::Answered(text) = end {
-                resp::write_error(self.output.tail(), &text);
-            }
-            self.is_ending = true;
-            None
-        })
-    }
-
-    /// Executes a command that stands in no transaction, and answers it unless CLIENT REPLY says otherwise.
+    /// Executes a command that stands in no transaction, and replies unless CLIENT REPLY says otherwise.
     fn execute(&mut self, command: &[u8], world: &mut World<'_>) {
-        if self.is_subscriber {
-            self.collect(world.exchange);
-        }
-        let replies = self.session.replies;
-        self.is_muted = replies != Replies::On;
-        let answered = self.output.tail().len();
-        self.carry_out(command, world);
-        match replies {
-            Replies::On => {}
-            // Only CLIENT REPLY ON is answered.
-            Replies::Off if self.session.replies == Replies::On => self.is_muted = false,
-            Replies::Off => self.output.tail().truncate(answered),
-            Replies::Skip => {
-                self.session.replies = Replies::On;
-                self.output.tail().truncate(answered);
+        self.collect(world.exchange);
+        let mode = self.session.replies;
+        let result = self.call(command, world);
+        self.is_muted = match mode {
+            ReplyMode::On => false,
+            // Only CLIENT REPLY ON gets a reply.
+            ReplyMode::Off => self.session.replies != ReplyMode::On,
+            ReplyMode::Skip => {
+                self.session.replies = ReplyMode::On;
+                true
             }
+        };
+        if let Some(result) = result.filter(|_| !self.is_muted) {
+            self.write(&result);
         }
     }
 
-    fn carry_out(&mut self, command: &[u8], world: &mut World<'_>) {
-        let Some(mut bulks) = resp::bulks(command) else { return };
-        let count = bulks.left();
-        let Some(first) = bulks.next() else { return };
-        let (second, third) = (bulks.next(), bulks.next());
-        let name = &command[first];
-        if !self.is_authenticated() && !catalog::is_open(name) {
-            return self.session.write_unauthenticated(self.output.tail());
-        }
-        let second_word = second.clone().map(|range| &command[range]);
-        let is_publish = count == 3 && name.eq_ignore_ascii_case(b"PUBLISH");
-        // Not looked up: there are a hundred thousand of them a second.
-        let found = match is_publish {
-            true => CommandMatch::Known(&catalog::PUBLISH),
-            false => catalog::find(name, second_word, count),
+    /// Writes a reply, behind those of the transaction if one is executed: they are sent together.
+    fn write(&mut self, result: &CommandResult) {
+        let output = match &mut self.transaction {
+            Some(transaction) => &mut transaction.replies,
+            None => self.output.tail(),
         };
-        match found {
-            CommandMatch::Known(known) => {
-                let is_muzzled = self.is_subscriber && !self.session.is_resp3();
-                if is_muzzled && !pubsub::is_for_subscribers(known) {
-                    self.reject(known.name, &pubsub::not_now(known));
-                } else if let ("PUBLISH", Some(channel), Some(payload)) =
-                    (known.name, second, third)
-                {
-                    self.publish(command, channel, payload, world);
-                } else if known.is_immediate() || !self.enqueue(command) {
-                    self.answer(known, command, world);
-                }
-            }
-            CommandMatch::Arity(name) => self.reject(name, &wrong_arity(name)),
-            CommandMatch::UnknownSubcommand => self.refuse(name, second_word),
-            CommandMatch::Unknown => self.refuse(name, None),
+        reply::write(output, result, self.session.is_resp3);
+    }
+
+    /// Executes a command, or queues it since MULTI. Returns its reply; `None`: it has none, or is still executed.
+    fn call(&mut self, command: &[u8], world: &mut World<'_>) -> Option<CommandResult> {
+        let mut bulks = resp::bulks(command)?;
+        let count = bulks.left();
+        let name = &command[bulks.next()?];
+        let (second, third) = (bulks.next(), bulks.next());
+        if !self.is_authenticated() && !catalog::is_open(name) {
+            return Some(Err(NO_AUTH.into()));
         }
+        let subcommand = second.clone().map(|range| &command[range]);
+        // Not looked up: there are a hundred thousand of them a second.
+        let found = match count == 3 && name.eq_ignore_ascii_case(b"PUBLISH") {
+            true => CommandMatch::Known(&catalog::PUBLISH),
+            false => catalog::find(name, subcommand, count),
+        };
+        let is_muzzled = !self.session.is_resp3 && self.session.is_subscriber(world.exchange);
+        let result = match (found, second, third) {
+            (CommandMatch::Known(known), ..)
+                if is_muzzled && !FOR_SUBSCRIBERS.contains(&known.name) =>
+            {
+                let name = known.name.to_ascii_lowercase().replace(' ', "|");
+                let why = format!(
+                    "Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+                     allowed in this context"
+                );
+                Some(self.reject(known.name, &why))
+            }
+            (CommandMatch::Known(known), Some(channel), Some(payload))
+                if known.name == "PUBLISH" =>
+            {
+                Some(self.publish(command, channel, payload, world))
+            }
+            (CommandMatch::Known(known), ..) if known.is_immediate() || self.queue.is_none() => {
+                self.answer(known, command, world)
+            }
+            (CommandMatch::Known(_), ..) => self.enqueue(command),
+            (CommandMatch::Arity(name), ..) => Some(self.reject(name, &wrong_arity(name))),
+            (CommandMatch::UnknownSubcommand, ..) => Some(self.refuse(name, subcommand)),
+            (CommandMatch::Unknown, ..) => Some(self.refuse(name, None)),
+        };
         self.has_commanded |= self.is_authenticated();
+        result
     }
 
     fn publish(
@@ -303,79 +297,108 @@ impl Publisher {
         channel: Range<usize>,
         payload: Range<usize>,
         world: &mut World<'_>,
-    ) {
+    ) -> CommandResult {
         if payload.len() > self.terms.payload_bytes_max {
             return self.refuse_oversized("payload", payload.len() as u64);
         }
-        if self.enqueue(command) {
-            return;
-        }
-        let (channel, payload) = (&command[channel], &command[payload]);
-        match world.receivers.publish(world.exchange, channel, payload) {
-            Ok(receivers) => resp::write_integer(self.answers(), receivers),
-            Err(why) => resp::write_error(self.answers(), &why),
-        }
+        self.enqueue(command).unwrap_or_else(|| {
+            let (channel, payload) = (&command[channel], &command[payload]);
+            let receivers = world.receivers.publish(world.exchange, channel, payload)?;
+            Ok(Integer(receivers as i64))
+        })
     }
 
-    /// Executes and answers any command but PUBLISH.
-    fn answer(&mut self, known: &KnownCommand, command: &[u8], world: &mut World<'_>) {
+    /// Executes any command but PUBLISH.
+    fn answer(
+        &mut self,
+        known: &KnownCommand,
+        command: &[u8],
+        world: &mut World<'_>,
+    ) -> Option<CommandResult> {
         match known.name {
-            "MULTI" | "EXEC" | "DISCARD" => {
-                let run = transaction::transact(known.name, &mut self.queue, self.output.tail());
-                self.transaction = run.map(Box::new);
-                return;
+            "MULTI" if self.queue.is_some() => {
+                return Some(Err("ERR MULTI calls can not be nested".into()));
+            }
+            "MULTI" => {
+                self.queue = Some(Box::default());
+                return Some(OK);
+            }
+            name @ ("EXEC" | "DISCARD") => {
+                let Some(mut queue) = self.queue.take() else {
+                    return Some(Err(format!("ERR {name} without MULTI").into()));
+                };
+                if name == "DISCARD" {
+                    return Some(OK);
+                }
+                if !queue.begin() {
+                    let text = "EXECABORT Transaction discarded because of previous errors.";
+                    return Some(Err(text.into()));
+                }
+                self.transaction = Some(queue);
+                return None;
             }
             "WATCH" if self.queue.is_some() => {
-                return resp::write_error(self.answers(), "ERR WATCH inside MULTI is not allowed");
+                return Some(Err("ERR WATCH inside MULTI is not allowed".into()));
             }
             "EVAL" => return self.evaluate(command),
             "RESET" => {
-                self.reset(world.exchange);
-                return resp::write_simple(self.answers(), "RESET");
+                world.exchange.leave(self.session.peer.seat);
+                self.queue = None;
+                self.session = PublisherSession::new(self.session.peer, &self.terms);
+                return Some(Ok(Simple("RESET")));
             }
             "QUIT" => {
                 self.is_ending = true;
-                return resp::write_simple(self.answers(), "OK");
+                return Some(OK);
             }
             _ => {}
         }
-        let Publisher { session, terms, queue, transaction, output, .. } = self;
-        let output = match transaction {
-            // Answers of a transaction are sent together, and so are bounded together.
-            Some(run) if run.answers.len() > terms.bounds.transaction_bytes_max => {
-                let text = "ERR the answers are above transaction_bytes_max";
-                return resp::write_error(&mut run.answers, text);
-            }
-            Some(run) => &mut run.answers,
-            None => output.tail(),
-        };
-        let words: Vec<&[u8]> =
-            resp::bulks(command).into_iter().flatten().map(|word| &command[word]).collect();
-        let is_array_wanted = self.is_subscriber && !session.is_resp3();
-        if pubsub::answer(known, &words, session, is_array_wanted, world.exchange, output) {
-            self.is_subscriber = world.exchange.count(session.peer.seat) > 0;
-            return;
+        let bytes_max = self.terms.bounds.transaction_bytes_max;
+        if self.transaction.as_ref().is_some_and(|one| one.replies.len() > bytes_max) {
+            return Some(Err("ERR the answers are above transaction_bytes_max".into()));
         }
-        let queued = queue.as_ref().map(|queue| queue.len());
-        let context = Context { terms, exchange: world.exchange, moment: &world.moment, queued };
-        session.answer(known, &words, &context, output);
+        let words = resp::bulks(command)?.map(|word| &command[word]).collect::<Vec<&[u8]>>();
+        let mut context = Context {
+            terms: &self.terms,
+            exchange: world.exchange,
+            moment: &world.moment,
+            queued: self.queue.as_ref().map(|queue| queue.len()),
+        };
+        Some(self.session.answer(known, &words, &mut context))
     }
 
-    /// Between MULTI and EXEC a command waits; `false`: it is to be executed at once.
-    fn enqueue(&mut self, command: &[u8]) -> bool {
-        let Some(queue) = &mut self.queue else { return false };
+    /// Queues a command; `None`: there was no MULTI.
+    fn enqueue(&mut self, command: &[u8]) -> Option<CommandResult> {
+        let queue = self.queue.as_mut()?;
         let bounds = &self.terms.bounds;
         let (bytes_max, count_max) =
             (bounds.transaction_bytes_max, bounds.transaction_commands_max);
-        let output = self.output.tail();
         if queue.push(command, bytes_max, count_max) {
-            resp::write_simple(output, "QUEUED");
-        } else {
-            resp::write_error(output, &refusals::too_much_queued(count_max, bytes_max));
+            return Some(Ok(Simple("QUEUED")));
         }
-        true
+        let text = format!(
+            "ERR a transaction has at most {count_max} commands (transaction_commands_max) and \
+             {bytes_max} bytes (transaction_bytes_max)"
+        );
+        Some(Err(text.into()))
     }
 
+    /// Begins the one script that is known here.
+    fn evaluate(&mut self, command: &[u8]) -> Option<CommandResult> {
+        let Some(script) = ScriptRun::parse(command) else {
+            self.note_unknown("EVAL".to_owned());
+            let text = "ERR the only script that this port carries out is that of Laravel's \
+                broadcaster; use a Redis for others";
+            return Some(Err(text.into()));
+        };
+        if script.payload_bytes() > self.terms.payload_bytes_max {
+            return Some(self.refuse_oversized("payload", script.payload_bytes() as u64));
+        }
+        self.script = Some(Box::new(script));
+        None
+    }
+
+    /// Makes EXEC execute nothing, since a command was refused.
     fn abort(&mut self) {
         if let Some(queue) = &mut self.queue {
             queue.abort();
@@ -383,54 +406,46 @@ impl Publisher {
     }
 
     /// Refuses a known command. A transaction that EXEC was to end is over, as in Redis.
-    fn reject(&mut self, name: &str, why: &str) {
+    fn reject(&mut self, name: &str, why: &str) -> CommandResult {
         self.abort();
-        let text = if name == "EXEC" {
+        if name == "EXEC" {
             self.queue = None;
-            format!("EXECABORT Transaction discarded because of: {why}")
-        } else {
-            format!("ERR {why}")
-        };
-        resp::write_error(self.answers(), &text);
-    }
-
-    /// Begins the one script that is known here.
-    fn evaluate(&mut self, command: &[u8]) {
-        match ScriptRun::parse(command) {
-            None => {
-                self.unknown.note("EVAL");
-                resp::write_error(self.answers(), refusals::OTHER_SCRIPT);
-            }
-            Some(script) if script.payload_bytes() > self.terms.payload_bytes_max => {
-                self.refuse_oversized("payload", script.payload_bytes() as u64);
-            }
-            Some(script) => self.script = Some(Box::new(script)),
+            return Err(format!("EXECABORT Transaction discarded because of: {why}").into());
         }
-    }
-
-    /// Makes the connection as good as new.
-    fn reset(&mut self, exchange: &mut Exchange) {
-        exchange.leave(self.session.peer.seat);
-        self.is_subscriber = false;
-        self.queue = None;
-        self.session = PublisherSession::new(self.session.peer, &self.terms);
+        Err(format!("ERR {why}").into())
     }
 
     /// Refuses a command that is not known here; the caller will log it.
-    fn refuse(&mut self, name: &[u8], subcommand: Option<&[u8]>) {
+    fn refuse(&mut self, name: &[u8], subcommand: Option<&[u8]>) -> CommandResult {
         self.abort();
-        let text = self.unknown.add(name, subcommand);
-        resp::write_error(self.answers(), &text);
+        let name = printable(name);
+        let Some(subcommand) = subcommand.map(printable) else {
+            let text = format!(
+                "ERR unknown command '{name}': this port takes PUBLISH; use a Redis for the rest"
+            );
+            self.note_unknown(name);
+            return Err(text.into());
+        };
+        self.note_unknown(format!("{name} {subcommand}"));
+        Err(format!("ERR unknown subcommand '{subcommand}' of {name}: it is not known here").into())
     }
 
-    fn refuse_oversized(&mut self, what: &str, bytes: u64) {
+    fn note_unknown(&mut self, name: String) {
+        let name = name.to_ascii_uppercase();
+        if name != PROBE {
+            let count = self.unknown.take().map_or(0, |(_, count)| count);
+            self.unknown = Some((name, count.saturating_add(1)));
+        }
+    }
+
+    fn refuse_oversized(&mut self, what: &str, bytes: u64) -> CommandResult {
         if !self.is_authenticated() {
-            return self.session.write_unauthenticated(self.output.tail());
+            return Err(NO_AUTH.into());
         }
         self.abort();
         self.oversized = self.oversized.saturating_add(1);
-        let text = refusals::too_large(what, bytes, self.terms.payload_bytes_max);
-        resp::write_error(self.answers(), &text);
+        let bytes_max = self.terms.payload_bytes_max;
+        Err(format!("ERR {what} is {bytes} bytes, payload_bytes_max is {bytes_max}").into())
     }
 }
 

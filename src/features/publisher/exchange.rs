@@ -87,7 +87,8 @@ impl Exchange {
         name: &[u8],
     ) -> Result<usize, SubscribeError> {
         let count = self.count(seat);
-        if self.names_of(seat, kind).is_some_and(|names| names.contains(name)) {
+        let subscriber = self.subscribers.get(&seat);
+        if subscriber.is_some_and(|one| one.names[kind as usize].contains(name)) {
             return Ok(count);
         }
         if count >= self.subscriptions_max {
@@ -138,11 +139,8 @@ impl Exchange {
 
     /// Returns the names that a connection subscribes to.
     pub fn names(&self, seat: usize, kind: SubscriptionKind) -> Vec<Rc<[u8]>> {
-        self.names_of(seat, kind).into_iter().flatten().cloned().collect()
-    }
-
-    fn names_of(&self, seat: usize, kind: SubscriptionKind) -> Option<&BTreeSet<Rc<[u8]>>> {
-        self.subscribers.get(&seat).map(|subscriber| &subscriber.names[kind as usize])
+        let subscriber = self.subscribers.get(&seat);
+        subscriber.map_or_else(Vec::new, |one| one.names[kind as usize].iter().cloned().collect())
     }
 
     /// Queues a message for its subscribers. Returns how many times: a subscriber by channel and by pattern gets it twice.
@@ -150,16 +148,13 @@ impl Exchange {
         if self.subscribers.is_empty() {
             return 0;
         }
-        let mut deliveries: Vec<(Body, Vec<usize>)> = Vec::new();
         let [channels, patterns] = &self.seats;
+        let mut deliveries: Vec<(Body, Vec<usize>)> = Vec::new();
         if let Some(seats) = channels.get(channel) {
             deliveries.push((body(&[b"message", channel, payload]), seats.clone()));
         }
-        for (pattern, seats) in patterns {
-            if glob::matches(pattern, channel) {
-                let body = body(&[b"pmessage", pattern, channel, payload]);
-                deliveries.push((body, seats.clone()));
-            }
+        for (pattern, seats) in patterns.iter().filter(|one| glob::matches(one.0, channel)) {
+            deliveries.push((body(&[b"pmessage", pattern, channel, payload]), seats.clone()));
         }
         let mut count = 0;
         for (body, seats) in &deliveries {
@@ -205,7 +200,7 @@ impl Exchange {
         subscriber.map_or_else(Vec::new, |one| std::mem::take(&mut one.queue))
     }
 
-    /// Takes the seats that messages were queued for. Some messages may have been taken already.
+    /// Takes the seats for which messages were queued. Some messages may have been taken already.
     pub fn take_awaiting(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.awaiting)
     }
@@ -335,8 +330,8 @@ mod tests {
             exchange.subscribe(seat, SubscriptionKind::Channel, b"a").expect("there is room");
         }
         for round in 0..20 {
-            let heard = exchange.publish(b"a", b"1");
-            assert_eq!(heard, if round < 5 { 2 } else { 1 }, "round {round}");
+            let receivers = exchange.publish(b"a", b"1");
+            assert_eq!(receivers, if round < 5 { 2 } else { 1 }, "round {round}");
             exchange.take(2);
             exchange.settle(2, 0, 0);
         }
@@ -406,11 +401,11 @@ mod tests {
                         }
                     }
                     _ => {
-                        let hears = |(_, is_pattern, own): &&(usize, bool, Vec<u8>)| {
+                        let receives = |(_, is_pattern, own): &&(usize, bool, Vec<u8>)| {
                             if *is_pattern { glob::matches(own, &name) } else { *own == name }
                         };
-                        let heard = exchange.publish(&name, b"1");
-                        assert_eq!(heard, list.iter().filter(hears).count(), "seed {seed}");
+                        let receivers = exchange.publish(&name, b"1");
+                        assert_eq!(receivers, list.iter().filter(receives).count(), "seed {seed}");
                     }
                 }
                 let own = list.iter().filter(|other| other.0 == seat).count();

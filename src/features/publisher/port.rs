@@ -16,8 +16,10 @@ use crate::engine::admission::strangers::Strangers;
 use crate::engine::reactor::{Port, Source, publish_beside, turn_away};
 use crate::engine::router::Router;
 use crate::engine::server::Server;
-use crate::features::publisher::connection::{Moment, Peer, Publisher, Receivers, Terms, World};
+use crate::features::publisher::connection::{Publisher, Receivers, World};
 use crate::features::publisher::exchange::Exchange;
+use crate::features::publisher::session::Peer;
+use crate::features::publisher::settings::{Moment, Terms};
 use crate::features::publisher::socket::{InputState, PublisherSocket};
 use crate::observe::complaints::{Origin, Weight, shown};
 
@@ -37,7 +39,7 @@ pub struct PublisherPort {
     exchange: Exchange,
     /// Connections that may have bytes to be read.
     queue: VecDeque<usize>,
-    /// Connections that were read or unblocked in this turn: to be answered, and closed if they are done.
+    /// Connections that were read or unblocked in this turn: to be written to, and closed if they are done.
     touched: Vec<usize>,
     ended: Vec<usize>,
     /// Connections of which no command was executed yet.
@@ -85,22 +87,6 @@ impl PublisherPort {
         self.vacated += 1;
         server.metrics().strangers_vacated += 1;
         true
-    }
-
-    /// Ends subscribers that are too far behind.
-    fn end_cut(&mut self, server: &mut Server) {
-        for number in self.exchange.take_cut() {
-            if let Some(socket) = self.connections.get_mut(number) {
-                socket.cut();
-                self.ended.push(number);
-                server.metrics().subscribers_cut += 1;
-                let address = socket.address().map_or("gone".to_owned(), |one| one.to_string());
-                log::warn!(
-                    "a subscriber at the publishers' port, {address}, was cut off: more than \
-                     publisher_backlog_bytes_max waited for it, or a quarter of that for a minute"
-                );
-            }
-        }
     }
 }
 
@@ -226,7 +212,7 @@ impl Port for PublisherPort {
         for number in std::mem::take(&mut self.touched) {
             let Some(socket) = self.connections.get_mut(number) else { continue };
             socket.write(now);
-            self.exchange.settle(number, socket.publisher.output().messages(), now);
+            self.exchange.settle(number, socket.publisher.output.messages(), now);
             if socket.is_done() {
                 self.ended.push(number);
             } else if socket.is_relieved() {
@@ -234,7 +220,17 @@ impl Port for PublisherPort {
                 self.queue.push_back(number);
             }
         }
-        self.end_cut(server);
+        for number in self.exchange.take_cut() {
+            let Some(socket) = self.connections.get_mut(number) else { continue };
+            socket.cut();
+            self.ended.push(number);
+            server.metrics().subscribers_cut += 1;
+            let address = socket.address().map_or("gone".to_owned(), |one| one.to_string());
+            log::warn!(
+                "a subscriber at the publishers' port, {address}, was cut off: more than \
+                 publisher_backlog_bytes_max waited for it, or a quarter of that for a minute"
+            );
+        }
     }
 
     fn reap(&mut self) -> bool {

@@ -1,30 +1,36 @@
-//! The state that commands leave on a connection, and the commands of libraries before and beside PUBLISH, answered as Redis does.
+//! The state that commands leave on a connection, and the commands beside PUBLISH, answered as Redis does.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
 use crate::clock::Millis;
-use crate::engine::redis::resp;
+
 use crate::features::publisher::catalog::KnownCommand;
-use crate::features::publisher::exchange::{Exchange, SubscriptionKind};
+use crate::features::publisher::exchange::SubscriptionKind::{self, Channel, Pattern};
+use crate::features::publisher::exchange::{Exchange, NAME_BYTES_MAX, SubscribeError};
 use crate::features::publisher::facts;
-use crate::features::publisher::terms::{Moment, Terms};
+use crate::features::publisher::reply::PortReply::{
+    Array, Bulk, Encoded, Integer, Map, Null, Push, Simple,
+};
+use crate::features::publisher::reply::{self, CommandResult, OK, PortReply, text};
+use crate::features::publisher::settings::{Moment, Terms};
 
 /// Bytes of a peer's word that an answer quotes.
 const QUOTE_BYTES_MAX: usize = 64;
 /// The longest name of a connection.
-const NAME_BYTES_MAX: usize = 256;
+const CLIENT_NAME_BYTES_MAX: usize = 256;
 
-const NO_AUTH: &str = "NOAUTH Authentication required.";
+pub const NO_AUTH: &str = "NOAUTH Authentication required.";
 const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already authenticated, \
     otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
     and select the RESP protocol version at the same time";
 const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
     default user. Are you sure your configuration is correct?";
-const SYNTAX: &str = "ERR syntax error";
-const NOT_A_NUMBER: &str = "ERR value is not an integer or out of range";
-const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
+const SYNTAX: CommandResult = Err(Cow::Borrowed("ERR syntax error"));
+const NO_CLUSTER: CommandResult =
+    Err(Cow::Borrowed("ERR This instance has cluster support disabled"));
 
 /// The identity of a connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,9 +44,9 @@ pub struct Peer {
     pub since: Millis,
 }
 
-/// The answers that the peer wants: `CLIENT REPLY`.
+/// The replies that the peer wants: `CLIENT REPLY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replies {
+pub enum ReplyMode {
     On,
     /// All but the next one.
     Skip,
@@ -50,97 +56,107 @@ pub enum Replies {
 /// The state that commands leave on a connection.
 pub struct PublisherSession {
     pub peer: Peer,
-    pub replies: Replies,
-    is_authenticated: bool,
-    is_resp3: bool,
-    name: Option<Box<[u8]>>,
+    pub replies: ReplyMode,
+    pub is_authenticated: bool,
+    pub is_resp3: bool,
+    name: Vec<u8>,
 }
 
 /// The facts from which a command is answered, besides the connection itself.
 pub struct Context<'a> {
     pub terms: &'a Terms,
-    pub exchange: &'a Exchange,
+    pub exchange: &'a mut Exchange,
     pub moment: &'a Moment,
     /// The number of commands that wait for EXEC; `None`: there was no MULTI.
     pub queued: Option<usize>,
 }
 
 impl PublisherSession {
-    /// Without a password everyone is the default user.
+    /// Without a password every peer is the default user.
     pub fn new(peer: Peer, terms: &Terms) -> PublisherSession {
         PublisherSession {
             peer,
-            replies: Replies::On,
+            replies: ReplyMode::On,
             is_authenticated: terms.password.is_none(),
             is_resp3: false,
-            name: None,
+            name: Vec::new(),
         }
     }
 
-    pub fn is_authenticated(&self) -> bool {
-        self.is_authenticated
-    }
-
-    pub fn is_resp3(&self) -> bool {
-        self.is_resp3
-    }
-
-    /// Refuses a command that may not come before AUTH.
-    pub fn write_unauthenticated(&self, output: &mut Vec<u8>) {
-        resp::write_error(output, NO_AUTH);
-    }
-
-    /// Answers a command that concerns this connection or the server alone. `words` are its name and arguments.
+    /// Answers a command that concerns this connection, its subscriptions or the server. `words` are its name and arguments.
     pub fn answer(
         &mut self,
         command: &KnownCommand,
         words: &[&[u8]],
-        context: &Context<'_>,
-        output: &mut Vec<u8>,
-    ) {
+        context: &mut Context<'_>,
+    ) -> CommandResult {
         let (terms, arguments) = (context.terms, &words[1..]);
         match (command.name, arguments) {
-            ("PING", []) => resp::write_simple(output, "PONG"),
-            ("PING" | "ECHO", [message]) => resp::write_bulk(output, message),
-            ("SELECT", [number]) => write_result(output, select(number)),
-            ("AUTH", [password]) => write_result(output, self.auth(None, password, terms)),
-            ("AUTH", [user, password]) => {
-                write_result(output, self.auth(Some(user), password, terms));
+            // A subscriber in RESP2 gets nothing but arrays.
+            ("PING", [] | [_]) if !self.is_resp3 && self.is_subscriber(context.exchange) => {
+                let message = arguments.first().copied().unwrap_or_default();
+                Ok(Array(vec![text("pong"), Bulk(message.to_vec())]))
             }
-            ("AUTH", _) => resp::write_error(output, SYNTAX),
-            ("HELLO", _) => self.hello(arguments, terms, output),
-            ("INFO", sections) => {
-                facts::write_info(output, sections, context.exchange, context.moment);
+            ("PING", []) => Ok(Simple("PONG")),
+            ("PING" | "ECHO", [message]) => Ok(Bulk(message.to_vec())),
+            // Databases mean nothing to pub/sub: all are one.
+            ("SELECT", [index]) => match number(index) {
+                Some(0..) => OK,
+                Some(_) => Err("ERR DB index is out of range".into()),
+                None => Err("ERR value is not an integer or out of range".into()),
+            },
+            ("AUTH", [password]) => self.auth(None, password, terms).and(OK),
+            ("AUTH", [user, password]) => self.auth(Some(user), password, terms).and(OK),
+            ("AUTH", _) => SYNTAX,
+            ("HELLO", _) => self.hello(arguments, terms),
+            ("SUBSCRIBE", names) => Ok(self.subscribe(Channel, names, context.exchange)),
+            ("PSUBSCRIBE", names) => Ok(self.subscribe(Pattern, names, context.exchange)),
+            ("UNSUBSCRIBE", names) => Ok(self.unsubscribe(Channel, names, context.exchange)),
+            ("PUNSUBSCRIBE", names) => Ok(self.unsubscribe(Pattern, names, context.exchange)),
+            ("PUBSUB CHANNELS", [_, rest @ ..]) => {
+                let channels = context.exchange.channels(rest.first().copied());
+                Ok(Array(channels.map(|channel| Bulk(channel.to_vec())).collect()))
             }
-            ("CONFIG GET", [_, patterns @ ..]) => {
-                facts::write_config(output, patterns, terms, self.is_resp3);
+            ("PUBSUB NUMSUB", [_, names @ ..]) => {
+                Ok(counts(names, |name| context.exchange.subscribers_of(name)))
             }
-            ("ROLE", _) => facts::write_role(output),
-            ("TIME", _) => facts::write_time(output, context.moment),
-            ("LASTSAVE", _) => facts::write_last_save(output, context.moment),
+            ("PUBSUB NUMPAT", _) => Ok(Integer(context.exchange.patterns_len() as i64)),
+            // There are no sharded channels.
+            ("PUBSUB SHARDCHANNELS", _) => Ok(Array(Vec::new())),
+            ("PUBSUB SHARDNUMSUB", [_, names @ ..]) => Ok(counts(names, |_| 0)),
+            ("INFO", sections) => Ok(facts::info(sections, context.exchange, context.moment)),
+            ("CONFIG GET", [_, patterns @ ..]) => Ok(facts::config(patterns, terms)),
+            ("ROLE", _) => Ok(Array(vec![text("master"), Integer(0), Array(Vec::new())])),
+            ("TIME", _) => {
+                let millis = context.moment.now.unix_millis;
+                let [seconds, micros] = [millis / 1000, millis % 1000 * 1000];
+                Ok(Array(vec![text(seconds.to_string()), text(micros.to_string())]))
+            }
+            // The start, as in a Redis that has not saved anything yet.
+            ("LASTSAVE", _) => Ok(Integer(context.moment.started() as i64)),
             // There are no keys to be watched, and no replicas to wait for.
-            ("UNWATCH" | "WATCH", _) => resp::write_simple(output, "OK"),
-            ("DBSIZE" | "WAIT", _) => resp::write_integer(output, 0),
-            ("MODULE LIST", _) => resp::write_array(output, 0),
-            ("ACL WHOAMI", _) => resp::write_bulk(output, b"default"),
-            ("READONLY" | "READWRITE", _) => resp::write_error(output, NO_CLUSTER),
+            ("UNWATCH" | "WATCH", _) => OK,
+            ("DBSIZE" | "WAIT", _) => Ok(Integer(0)),
+            ("MODULE LIST", _) => Ok(Array(Vec::new())),
+            ("ACL WHOAMI", _) => Ok(text("default")),
+            ("READONLY" | "READWRITE", _) => NO_CLUSTER,
             // With it libraries send the script itself.
-            ("EVALSHA", _) => {
-                resp::write_error(output, "NOSCRIPT No matching script. Please use EVAL.");
-            }
+            ("EVALSHA", _) => Err("NOSCRIPT No matching script. Please use EVAL.".into()),
             ("SCRIPT EXISTS", [_, hashes @ ..]) => {
-                resp::write_array(output, hashes.len());
-                hashes.iter().for_each(|_| resp::write_integer(output, 0));
+                Ok(Array(hashes.iter().map(|_| Integer(0)).collect()))
             }
             (name, _) if name.starts_with("CLIENT ") => {
-                self.client(&name["CLIENT ".len()..], &arguments[1..], context, output);
+                self.client(&name["CLIENT ".len()..], &arguments[1..], context)
             }
-            (name, _) if name.starts_with("CLUSTER ") => resp::write_error(output, NO_CLUSTER),
-            (name, _) if name.starts_with("COMMAND") => {
-                facts::write_commands(output, words, self.is_resp3);
-            }
-            (name, _) => resp::write_error(output, &format!("ERR {}", wrong_arity(name))),
+            (name, _) if name.starts_with("CLUSTER ") => NO_CLUSTER,
+            (name, _) if name.starts_with("COMMAND") => Ok(facts::commands(words)),
+            (name, _) => Err(format!("ERR {}", wrong_arity(name)).into()),
         }
+    }
+
+    /// Returns whether the connection has subscriptions.
+    pub fn is_subscriber(&self, exchange: &Exchange) -> bool {
+        exchange.count(self.peer.seat) > 0
     }
 
     /// Authenticates the one user, `default`. Without a password it takes any, as in Redis.
@@ -149,48 +165,28 @@ impl PublisherSession {
         user: Option<&[u8]>,
         password: &[u8],
         terms: &Terms,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), Cow<'static, str>> {
         let is_right = match &terms.password {
-            None if user.is_none() => return Err(NO_PASSWORD),
+            None if user.is_none() => return Err(NO_PASSWORD.into()),
             None => true,
             Some(expected) => is_same(password, expected),
         };
         if !is_right || user.is_some_and(|user| user != b"default") {
-            return Err(WRONG_PASS);
+            return Err(WRONG_PASS.into());
         }
         self.is_authenticated = true;
         Ok(())
     }
 
     /// Answers `HELLO [2|3 [AUTH user password] [SETNAME name]]`.
-    fn hello(&mut self, arguments: &[&[u8]], terms: &Terms, output: &mut Vec<u8>) {
-        match self.agree(arguments, terms) {
-            Ok(is_resp3) => self.is_resp3 = is_resp3,
-            Err(error) => return resp::write_error(output, &error),
-        }
-        resp::write_map(output, 7, self.is_resp3);
-        let (version, role) = (facts::REDIS_VERSION, "master");
-        for word in ["server", "redis", "version", version, "mode", "standalone", "role", role] {
-            resp::write_bulk(output, word.as_bytes());
-        }
-        let id = self.peer.id as usize;
-        for (key, value) in [("proto", if self.is_resp3 { 3 } else { 2 }), ("id", id)] {
-            resp::write_bulk(output, key.as_bytes());
-            resp::write_integer(output, value);
-        }
-        resp::write_bulk(output, b"modules");
-        resp::write_array(output, 0);
-    }
-
-    /// Executes the words of HELLO. Returns whether the connection speaks RESP3 from now on.
-    fn agree(&mut self, arguments: &[&[u8]], terms: &Terms) -> Result<bool, String> {
+    fn hello(&mut self, arguments: &[&[u8]], terms: &Terms) -> CommandResult {
         let is_resp3 = match arguments.first().map(|version| number(version)) {
             None => self.is_resp3,
             Some(Some(2)) => false,
             Some(Some(3)) => true,
-            Some(Some(_)) => return Err("NOPROTO unsupported protocol version".to_owned()),
+            Some(Some(_)) => return Err("NOPROTO unsupported protocol version".into()),
             Some(None) => {
-                return Err("ERR Protocol version is not an integer or out of range".to_owned());
+                return Err("ERR Protocol version is not an integer or out of range".into());
             }
         };
         let mut options = arguments.get(1..).unwrap_or_default();
@@ -206,14 +202,23 @@ impl PublisherSession {
                 }
                 _ => {
                     let option = printable(option);
-                    return Err(format!("ERR Syntax error in HELLO option '{option}'"));
+                    return Err(format!("ERR Syntax error in HELLO option '{option}'").into());
                 }
             };
         }
         if !self.is_authenticated {
-            return Err(NO_AUTH_HELLO.to_owned());
+            return Err(NO_AUTH_HELLO.into());
         }
-        Ok(is_resp3)
+        self.is_resp3 = is_resp3;
+        Ok(Map(vec![
+            ("server", text("redis")),
+            ("version", text(facts::REDIS_VERSION)),
+            ("mode", text("standalone")),
+            ("role", text("master")),
+            ("proto", Integer(if is_resp3 { 3 } else { 2 })),
+            ("id", Integer(self.peer.id as i64)),
+            ("modules", Array(Vec::new())),
+        ]))
     }
 
     /// Answers CLIENT. The words of libraries about themselves are accepted and forgotten, except the name.
@@ -222,75 +227,62 @@ impl PublisherSession {
         subcommand: &str,
         arguments: &[&[u8]],
         context: &Context<'_>,
-        output: &mut Vec<u8>,
-    ) {
+    ) -> CommandResult {
         let upper = arguments.first().map(|word| word.to_ascii_uppercase()).unwrap_or_default();
         match (subcommand, upper.as_slice()) {
-            ("SETNAME", _) => {
-                let result = self.set_name(arguments[0]);
-                write_result(output, result);
-            }
-            ("GETNAME", _) => match &self.name {
-                Some(name) => resp::write_bulk(output, name),
-                None => resp::write_null(output, self.is_resp3),
-            },
-            ("ID", _) => resp::write_integer(output, self.peer.id as usize),
-            ("INFO", _) => resp::write_bulk(output, self.line(context).as_bytes()),
-            ("LIST", _) => {
-                let is_meant = self.is_listed(arguments, context);
-                let list = if is_meant { self.line(context) } else { String::new() };
-                resp::write_bulk(output, list.as_bytes());
-            }
+            ("SETNAME", _) => self.set_name(arguments[0]).and(OK),
+            ("GETNAME", _) if self.name.is_empty() => Ok(Null),
+            ("GETNAME", _) => Ok(Bulk(self.name.clone())),
+            ("ID", _) => Ok(Integer(self.peer.id as i64)),
+            ("LIST", _) if !self.is_listed(arguments, context.exchange) => Ok(text("")),
+            ("INFO" | "LIST", _) => Ok(text(self.description(context))),
             ("REPLY", b"ON") => {
-                self.replies = Replies::On;
-                resp::write_simple(output, "OK");
+                self.replies = ReplyMode::On;
+                OK
             }
-            ("REPLY", b"OFF") => self.replies = Replies::Off,
-            ("REPLY", b"SKIP") => self.replies = Replies::Skip,
+            ("REPLY", mode @ (b"OFF" | b"SKIP")) => {
+                self.replies = if mode == b"OFF" { ReplyMode::Off } else { ReplyMode::Skip };
+                Ok(Encoded(Vec::new()))
+            }
             // There are no keys whose changes would have to be announced.
-            ("TRACKING", b"ON" | b"OFF") | ("CACHING", b"YES" | b"NO") => {
-                resp::write_simple(output, "OK");
-            }
-            ("SETINFO", _) | ("NO-EVICT" | "NO-TOUCH", b"ON" | b"OFF") => {
-                resp::write_simple(output, "OK");
-            }
-            ("GETREDIR", _) => resp::write_signed(output, -1),
-            ("TRACKINGINFO", _) => {
-                resp::write_map(output, 3, self.is_resp3);
-                output.extend_from_slice(
-                    b"$5\r\nflags\r\n*1\r\n$3\r\noff\r\n$8\r\nredirect\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n",
-                );
-            }
-            _ => resp::write_error(output, SYNTAX),
+            ("TRACKING", b"ON" | b"OFF") | ("CACHING", b"YES" | b"NO") => OK,
+            ("SETINFO", _) | ("NO-EVICT" | "NO-TOUCH", b"ON" | b"OFF") => OK,
+            ("GETREDIR", _) => Ok(Integer(-1)),
+            ("TRACKINGINFO", _) => Ok(Map(vec![
+                ("flags", Array(vec![text("off")])),
+                ("redirect", Integer(-1)),
+                ("prefixes", Array(Vec::new())),
+            ])),
+            _ => SYNTAX,
         }
     }
 
     /// Returns whether `CLIENT LIST` with these filters shows this connection. It never shows another one.
-    fn is_listed(&self, filters: &[&[u8]], context: &Context<'_>) -> bool {
+    fn is_listed(&self, filters: &[&[u8]], exchange: &Exchange) -> bool {
         match filters {
             [filter, ids @ ..] if filter.eq_ignore_ascii_case(b"ID") => {
                 ids.iter().any(|id| number(id) == i64::try_from(self.peer.id).ok())
             }
             [filter, kind] if filter.eq_ignore_ascii_case(b"TYPE") => {
-                let is_subscriber = context.exchange.count(self.peer.seat) > 0;
-                kind.eq_ignore_ascii_case(if is_subscriber { b"PUBSUB" } else { b"NORMAL" })
+                let own: &[u8] = if self.is_subscriber(exchange) { b"PUBSUB" } else { b"NORMAL" };
+                kind.eq_ignore_ascii_case(own)
             }
             _ => true,
         }
     }
 
-    /// Returns this connection's line of `CLIENT INFO`.
-    fn line(&self, context: &Context<'_>) -> String {
+    /// Returns the line of `CLIENT INFO`.
+    fn description(&self, context: &Context<'_>) -> String {
         let age = context.moment.now.millis.saturating_sub(self.peer.since) / 1000;
-        let [channels, patterns] = [SubscriptionKind::Channel, SubscriptionKind::Pattern]
-            .map(|kind| context.exchange.names(self.peer.seat, kind).len());
-        let name = self.name.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        let [channels, patterns] =
+            [Channel, Pattern].map(|kind| context.exchange.names(self.peer.seat, kind).len());
+        let name = String::from_utf8_lossy(&self.name);
         let mut line = format!("id={}", self.peer.id);
         if let Some(address) = self.peer.address {
             let _ = write!(line, " addr={address}");
         }
         let flags = if channels + patterns > 0 { "P" } else { "N" };
-        let multi = context.queued.map_or_else(|| "-1".to_owned(), |count| count.to_string());
+        let multi = context.queued.map_or(-1, |count| count as i64);
         let resp = if self.is_resp3 { 3 } else { 2 };
         let _ = writeln!(
             line,
@@ -300,43 +292,83 @@ impl PublisherSession {
         line
     }
 
-    fn set_name(&mut self, name: &[u8]) -> Result<(), &'static str> {
-        check_name(name)?;
-        self.name = (!name.is_empty()).then(|| name.into());
+    fn set_name(&mut self, name: &[u8]) -> Result<(), Cow<'static, str>> {
+        if name.len() > CLIENT_NAME_BYTES_MAX {
+            return Err("ERR Client names cannot be longer than 256 bytes.".into());
+        }
+        if !name.iter().all(u8::is_ascii_graphic) {
+            let text = "ERR Client names cannot contain spaces, newlines or special characters.";
+            return Err(text.into());
+        }
+        self.name = name.to_vec();
         Ok(())
+    }
+
+    /// Subscribes to each name, each with a reply.
+    fn subscribe(
+        &self,
+        kind: SubscriptionKind,
+        names: &[&[u8]],
+        exchange: &mut Exchange,
+    ) -> PortReply {
+        let change = if kind == Channel { "subscribe" } else { "psubscribe" };
+        let mut replies = Vec::new();
+        for name in names {
+            let result = match exchange.subscribe(self.peer.seat, kind, name) {
+                Ok(count) => Ok(changed(change, Some(name), count)),
+                Err(SubscribeError::TooMany) => {
+                    Err("ERR this connection has publisher_subscriptions_max subscriptions".into())
+                }
+                Err(SubscribeError::TooLong) => {
+                    let text =
+                        format!("ERR a channel or pattern has at most {NAME_BYTES_MAX} bytes");
+                    Err(text.into())
+                }
+            };
+            reply::write(&mut replies, &result, self.is_resp3);
+        }
+        Encoded(replies)
+    }
+
+    /// Unsubscribes from each name, or from all if there is none.
+    fn unsubscribe(
+        &self,
+        kind: SubscriptionKind,
+        names: &[&[u8]],
+        exchange: &mut Exchange,
+    ) -> PortReply {
+        let change = if kind == Channel { "unsubscribe" } else { "punsubscribe" };
+        let own = exchange.names(self.peer.seat, kind);
+        let own: Vec<&[u8]> = own.iter().map(|name| &**name).collect();
+        let names = if names.is_empty() { &own } else { names };
+        if names.is_empty() {
+            return changed(change, None, exchange.count(self.peer.seat));
+        }
+        let mut replies = Vec::new();
+        for name in names {
+            let count = exchange.unsubscribe(self.peer.seat, kind, name);
+            changed(change, Some(name), count).write(&mut replies, self.is_resp3);
+        }
+        Encoded(replies)
     }
 }
 
-/// The refusal of a command with too many or too few words, as Redis has it.
+/// Returns the reply to a change after which a connection has `count` subscriptions.
+fn changed(change: &str, name: Option<&[u8]>, count: usize) -> PortReply {
+    let name = name.map_or(Null, |name| Bulk(name.to_vec()));
+    Push(vec![text(change), name, Integer(count as i64)])
+}
+
+/// Returns each name and a count of it.
+fn counts(names: &[&[u8]], count: impl Fn(&[u8]) -> usize) -> PortReply {
+    let pair = |name: &&[u8]| [Bulk(name.to_vec()), Integer(count(name) as i64)];
+    Array(names.iter().flat_map(pair).collect())
+}
+
+/// Returns the refusal of a command with too many or too few words, as Redis has it.
 pub fn wrong_arity(name: &str) -> String {
     let name = name.to_ascii_lowercase().replace(' ', "|");
     format!("wrong number of arguments for '{name}' command")
-}
-
-fn write_result(output: &mut Vec<u8>, result: Result<(), &'static str>) {
-    match result {
-        Ok(()) => resp::write_simple(output, "OK"),
-        Err(error) => resp::write_error(output, error),
-    }
-}
-
-/// Checks the number of a database. It means nothing to pub/sub: all are one.
-fn select(index: &[u8]) -> Result<(), &'static str> {
-    match number(index) {
-        Some(0..) => Ok(()),
-        Some(_) => Err("ERR DB index is out of range"),
-        None => Err(NOT_A_NUMBER),
-    }
-}
-
-fn check_name(name: &[u8]) -> Result<(), &'static str> {
-    if name.len() > NAME_BYTES_MAX {
-        return Err("ERR Client names cannot be longer than 256 bytes.");
-    }
-    match name.iter().all(u8::is_ascii_graphic) {
-        true => Ok(()),
-        false => Err("ERR Client names cannot contain spaces, newlines or special characters."),
-    }
 }
 
 fn number(text: &[u8]) -> Option<i64> {
@@ -359,7 +391,6 @@ pub fn printable(bytes: &[u8]) -> String {
     let is_printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     bytes.iter().map(|byte| if is_printable(byte) { *byte as char } else { '?' }).collect()
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;

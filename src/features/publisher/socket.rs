@@ -11,7 +11,7 @@ use crate::features::publisher::connection::{Publisher, World};
 /// Parts of a write: a large message is one of its own.
 const PARTS: usize = 16;
 
-/// Milliseconds that a peer may leave its answers unread while the socket is full.
+/// Milliseconds that a peer may leave its replies unread while the socket is full.
 const BLOCKED_MAX: Millis = 60_000;
 
 /// The bytes from a peer.
@@ -21,7 +21,7 @@ pub enum InputState {
     Idle,
     /// The connection stands in the queue of those to be read.
     Queued,
-    /// The peer left too many answers unread: reading continues when they are written.
+    /// The peer left too many replies unread: reading continues when they are written.
     Stalled,
 }
 
@@ -73,7 +73,7 @@ impl PublisherSocket {
         )
     }
 
-    /// Reads at most `limit` bytes and executes the commands in them, until a client is owed enough. Returns whether the limit
+    /// Reads at most `limit` bytes and executes the commands in them, until a client has too much pending. Returns whether the limit
     /// was reached.
     pub fn read(&mut self, world: &mut World<'_>, buffer: &mut [u8], limit: usize) -> bool {
         self.publisher.take(&[], world);
@@ -112,18 +112,18 @@ impl PublisherSocket {
     }
 
     pub fn write(&mut self, now: Millis) {
-        while !self.publisher.output().is_empty()
+        while !self.publisher.output.is_empty()
             && self.blocked_since.is_none()
             && self.peer < PeerState::Failed
         {
             let mut parts = [IoSlice::new(&[]); PARTS];
             let mut count = 0;
-            for (slot, part) in parts.iter_mut().zip(self.publisher.output().parts()) {
+            for (slot, part) in parts.iter_mut().zip(self.publisher.output.parts()) {
                 *slot = IoSlice::new(part);
                 count += 1;
             }
             match self.stream.write_vectored(&parts[..count]) {
-                Ok(length) => self.publisher.wrote(length),
+                Ok(length) => self.publisher.output.wrote(length),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.blocked_since = Some(now)
@@ -143,7 +143,7 @@ impl PublisherSocket {
         self.input == InputState::Stalled && self.blocked_since.is_none()
     }
 
-    /// Returns when the peer's time is over, if it leaves its answers unread or has yet to give the password.
+    /// Returns when the peer's time is over, if it leaves its replies unread or has yet to give the password.
     pub fn deadline(&self, auth_millis: Millis) -> Option<Millis> {
         let unread = self.blocked_since.map(|since| since + BLOCKED_MAX);
         let is_stranger = !self.publisher.is_authenticated();
@@ -157,7 +157,7 @@ impl PublisherSocket {
         // A transaction is executed even if its publisher has gone.
         let is_lost = self.peer == PeerState::Failed && !self.publisher.is_executing();
         let is_over = is_read || self.publisher.is_ending();
-        is_lost || (is_over && self.publisher.output().is_empty())
+        is_lost || (is_over && self.publisher.output.is_empty())
     }
 
     pub fn address(&self) -> Option<std::net::SocketAddr> {

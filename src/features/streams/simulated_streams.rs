@@ -113,13 +113,13 @@ impl Streams {
         let bulk = |out: &mut Vec<u8>, text: &str| resp::write_bulk(out, text.as_bytes());
         resp::write_array(out, 12);
         bulk(out, "length");
-        resp::write_integer(out, stream.entries.len());
+        resp::write_integer(out, stream.entries.len() as i64);
         bulk(out, "last-generated-id");
         bulk(out, &stream.last.to_string());
         bulk(out, "max-deleted-entry-id");
         bulk(out, &stream.deleted.to_string());
         bulk(out, "entries-added");
-        resp::write_integer(out, stream.added as usize);
+        resp::write_integer(out, stream.added as i64);
         for (name, entry) in
             [("first-entry", stream.entries.first()), ("last-entry", stream.entries.last())]
         {

@@ -4,9 +4,9 @@
 use std::rc::Rc;
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::features::publisher::PublisherBounds;
-use oneloop::features::publisher::connection::{Receivers, Moment, Peer, Publisher, Terms, World};
+use oneloop::features::publisher::connection::{Publisher, Receivers, World};
 use oneloop::features::publisher::exchange::Exchange;
+use oneloop::features::publisher::{Moment, Peer, PublisherBounds, Terms};
 use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach it.
@@ -76,9 +76,9 @@ fn read(password: Option<Rc<[u8]>>, pieces: &[&[u8]]) -> Outcome {
             input = &[];
             publisher.collect(&mut exchange);
             assert!(!publisher.is_executing());
-            let bytes: Vec<u8> = publisher.output().parts().flatten().copied().collect();
+            let bytes: Vec<u8> = publisher.output.parts().flatten().copied().collect();
             answers.extend_from_slice(&bytes);
-            publisher.wrote(bytes.len());
+            publisher.output.wrote(bytes.len());
             if !publisher.has_left() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! Commands beside PUBLISH: what they are answered with.
+//! The replies to commands beside PUBLISH.
 
 use super::tests::{feed, feed_at, publisher, publisher_at, take_output};
 use super::*;
@@ -84,7 +84,7 @@ fn answers_are_those_of_redis() {
 }
 
 #[test]
-fn an_unknown_command_is_told_where_it_belongs() {
+fn an_unknown_command_learns_where_it_belongs() {
     let text = ask(&mut publisher(None), "S\r\né");
     assert_eq!(
         text,
@@ -205,33 +205,33 @@ fn a_broadcast_of_laravel_is_published_and_answered_once() {
 }
 
 #[test]
-fn a_subscriber_hears_and_can_do_little_else_in_resp2() {
+fn a_subscriber_receives_and_can_do_little_else_in_resp2() {
     let mut exchange = Exchange::new(2, 100_000);
-    let [mut hearing, mut other] =
+    let [mut one, mut other] =
         [1, 2].map(|seat| publisher_at(None, Peer { seat, id: 9, ..Peer::default() }));
-    let answer = ask_at(&mut exchange, &mut hearing, "SUBSCRIBE a");
+    let answer = ask_at(&mut exchange, &mut one, "SUBSCRIBE a");
     assert_eq!(answer, "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
-    let refused = ask_at(&mut exchange, &mut hearing, "PUBLISH a 1");
+    let refused = ask_at(&mut exchange, &mut one, "PUBLISH a 1");
     assert!(refused.starts_with("-ERR Can't execute 'publish': only (P|S)SUBSCRIBE"), "{refused}");
-    assert_eq!(ask_at(&mut exchange, &mut hearing, "PING"), "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
-    let answer = ask_at(&mut exchange, &mut hearing, "PSUBSCRIBE b c");
+    assert_eq!(ask_at(&mut exchange, &mut one, "PING"), "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    let answer = ask_at(&mut exchange, &mut one, "PSUBSCRIBE b c");
     assert!(answer.contains("psubscribe\r\n$1\r\nb\r\n:2\r\n-ERR this connection has"));
     assert_eq!(exchange.publish(b"a", b"hi"), 1);
-    hearing.collect(&mut exchange);
+    one.collect(&mut exchange);
     other.collect(&mut exchange);
-    assert_eq!(take_output(&mut hearing), "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n");
+    assert_eq!(take_output(&mut one), "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n");
     assert_eq!(take_output(&mut other), "", "a bystander");
     let numbers = ask_at(&mut exchange, &mut other, "PUBSUB NUMSUB a b");
     assert_eq!(numbers, "*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:0\r\n");
     assert_eq!(ask_at(&mut exchange, &mut other, "PUBSUB CHANNELS *"), "*1\r\n$1\r\na\r\n");
-    // What came before is heard before the answer.
+    // An earlier message comes before the reply.
     assert_eq!(exchange.publish(b"b", b"last"), 1);
-    let answer = ask_at(&mut exchange, &mut hearing, "PUNSUBSCRIBE");
+    let answer = ask_at(&mut exchange, &mut one, "PUNSUBSCRIBE");
     assert!(answer.starts_with("*4\r\n$8\r\npmessage\r\n") && answer.ends_with("\r\nb\r\n:1\r\n"));
-    ask_at(&mut exchange, &mut hearing, "UNSUBSCRIBE a");
+    ask_at(&mut exchange, &mut one, "UNSUBSCRIBE a");
     let none = "*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n";
-    assert_eq!(ask_at(&mut exchange, &mut hearing, "UNSUBSCRIBE"), none);
-    assert_eq!(ask_at(&mut exchange, &mut hearing, "PING"), "+PONG\r\n");
+    assert_eq!(ask_at(&mut exchange, &mut one, "UNSUBSCRIBE"), none);
+    assert_eq!(ask_at(&mut exchange, &mut one, "PING"), "+PONG\r\n");
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn in_resp3_a_subscriber_goes_on_as_before() {
 }
 
 #[test]
-fn nobody_hears_without_the_password() {
+fn nobody_subscribes_without_the_password() {
     let mut exchange = Exchange::new(2, 100_000);
     let mut one = publisher(Some("secret"));
     for line in ["SUBSCRIBE a", "PSUBSCRIBE *", "PUBSUB CHANNELS", "MULTI", "EXEC", "EVAL a 0"] {

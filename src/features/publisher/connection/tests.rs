@@ -1,9 +1,9 @@
 //! A publisher's connection, driven by bytes.
 
-use super::intake::LINE_BYTES_MAX;
 use super::*;
 use crate::engine::random::Random;
 use crate::features::publisher::PublisherBounds;
+use crate::features::publisher::input::LINE_BYTES_MAX;
 
 const NEWS: &str = "*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
 
@@ -66,9 +66,9 @@ pub fn feed_at(
 }
 
 pub fn take_output(publisher: &mut Publisher) -> String {
-    let output = publisher.output().parts().flatten().copied().collect();
+    let output = publisher.output.parts().flatten().copied().collect();
     let output = String::from_utf8(output).expect("answers are text");
-    publisher.wrote(output.len());
+    publisher.output.wrote(output.len());
     output
 }
 
@@ -141,8 +141,8 @@ fn between_commands_nothing_is_held() {
         feed(&mut publisher, piece);
     }
     take_output(&mut publisher);
-    assert!(publisher.output().is_empty() && publisher.output.tail().capacity() == 0);
-    assert!(publisher.intake.is_idle() && publisher.waiting.capacity() == 0);
+    assert!(publisher.output.is_empty() && publisher.output.tail().capacity() == 0);
+    assert!(publisher.input.is_idle() && publisher.waiting.capacity() == 0);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_peer_that_does_not_read_is_not_executed_further() {
     let mut published = feed(&mut publisher, &flood).len();
     assert!(published < 20_000 && publisher.is_full());
     let (mut answers, mut rounds) = (String::new(), 0);
-    while !publisher.output().is_empty() {
+    while !publisher.output.is_empty() {
         assert!(publisher.output.len() < OUTPUT_BYTES_MAX + 1000);
         answers += &take_output(&mut publisher);
         published += feed(&mut publisher, "").len();
@@ -205,7 +205,7 @@ fn a_stranger_publishes_nothing_and_holds_little() {
     assert_eq!(feed(&mut publisher, [NEWS, &publish(100_000), NEWS].concat()), [""; 0]);
     assert_eq!(take_output(&mut publisher), "-NOAUTH Authentication required.\r\n".repeat(3));
     feed(&mut publisher, &publish(100_000)[..50_000]);
-    assert!(!publisher.intake.is_idle(), "it is skipped");
+    assert!(!publisher.input.is_idle(), "it is skipped");
     feed(&mut publisher, &publish(100_000)[50_000..]);
     assert_eq!(publisher.take_oversized(), 0);
     assert_eq!(feed(&mut publisher, ["AUTH secret\r\n", NEWS].concat()), ["news hi"]);

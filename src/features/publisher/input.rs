@@ -1,27 +1,100 @@
-//! Inline commands: lines of words, as a person types them into telnet.
+//! Commands in the bytes of a publisher: arrays of RESP, or inline commands, lines of words as a person types them into telnet.
 
-use crate::engine::redis::resp;
+use std::borrow::Cow;
 
-/// A line that is no command.
+use crate::engine::redis::resp::{self, Framer, Whole};
+use crate::engine::redis::scanner::Grammar;
+
+/// The first byte of a TLS ClientHello (RFC 8446 section 5.1), which has no end of a line to wait for.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// Redis' bound on an inline command.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// The reason why a connection ends.
 #[derive(Debug, PartialEq, Eq)]
-pub enum InlineError {
-    /// A quote is not closed, or something other than a space follows the closing one.
-    Quotes,
-    /// A browser, made by some web page to talk to us: the following lines are that page's.
+pub enum InputError {
+    /// The peer is a browser, made by some web page to talk to us: close without a reply. The following lines are that page's.
     Http,
-    /// A control character, or a first word that is not made of letters: the peer speaks another protocol, and the following lines
-    /// may be a third party's.
-    Binary,
+    /// Close after this error.
+    Protocol(String),
 }
 
-/// Returns the array of strings that a line stands for, with its end or without. An empty line is an empty array. The quoting rules are those of Redis (`sdssplitargs` in its `sds.c`).
-pub fn to_array(line: &[u8]) -> Result<Vec<u8>, InlineError> {
+/// The part of a command that has come. Between two commands it holds no buffer.
+pub struct CommandReader {
+    framer: Framer,
+    /// An inline command whose end has not come yet.
+    line: Vec<u8>,
+}
+
+impl CommandReader {
+    pub fn new() -> CommandReader {
+        CommandReader { framer: Framer::new(Grammar::Commands), line: Vec::new() }
+    }
+
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.framer.is_idle() && self.line.capacity() == 0
+    }
+
+    /// Takes one command, of at most `bytes_max`, from an input that is not empty; `None`: it is not complete.
+    ///
+    /// # Errors
+    /// The input is not RESP, or comes from a browser.
+    pub fn next<'input>(
+        &mut self,
+        input: &mut &'input [u8],
+        bytes_max: usize,
+    ) -> Result<Option<Whole<'input>>, InputError> {
+        let is_inline = self.framer.is_idle() && input.first() != Some(&b'*');
+        if is_inline && self.line.is_empty() && input.first() == Some(&TLS_HANDSHAKE) {
+            return Err(error("TLS is not spoken here"));
+        }
+        if !is_inline && self.line.is_empty() {
+            let next = self.framer.next(input, bytes_max);
+            return next.map_err(|garbage| error(&garbage.to_string()));
+        }
+        let line_end = input.iter().position(|&byte| byte == b'\n');
+        let (taken, rest) = input.split_at(line_end.map_or(input.len(), |end| end + 1));
+        *input = rest;
+        if self.line.len() + taken.len() > bytes_max.min(LINE_BYTES_MAX) {
+            return Err(error("too big inline request"));
+        }
+        if line_end.is_none() || !self.line.is_empty() {
+            self.line.extend_from_slice(taken);
+        }
+        if line_end.is_none() {
+            return Ok(None);
+        }
+        let line = std::mem::take(&mut self.line);
+        let command = to_array(if line.is_empty() { taken } else { &line })?;
+        Ok(Some(Whole::Value(Cow::Owned(command))))
+    }
+}
+
+fn error(why: &str) -> InputError {
+    InputError::Protocol(format!("ERR Protocol error: {why}"))
+}
+
+/// A quote is not closed, or something other than a space follows the closing one.
+fn unbalanced() -> InputError {
+    error("unbalanced quotes in request")
+}
+
+/// A control character, or a first word that is not made of letters: the peer speaks another protocol, and the following lines may
+/// be a third party's.
+fn no_command() -> InputError {
+    error("this line is no command")
+}
+
+/// Returns the array of strings that a line stands for, with its end or without. An empty line is an empty array. The quoting rules
+/// are those of Redis (`sdssplitargs` in its `sds.c`).
+fn to_array(line: &[u8]) -> Result<Vec<u8>, InputError> {
     let mut rest = line.trim_ascii();
     if rest.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
-        return Err(InlineError::Binary);
+        return Err(no_command());
     }
     if is_http(rest) {
-        return Err(InlineError::Http);
+        return Err(InputError::Http);
     }
     let (mut words, mut count) = (Vec::new(), 0);
     loop {
@@ -31,7 +104,7 @@ pub fn to_array(line: &[u8]) -> Result<Vec<u8>, InlineError> {
         }
         let word = take_word(&mut rest)?;
         if count == 0 && !word.iter().all(u8::is_ascii_alphabetic) {
-            return Err(InlineError::Binary);
+            return Err(no_command());
         }
         resp::write_bulk(&mut words, &word);
         count += 1;
@@ -56,7 +129,7 @@ fn is_http(line: &[u8]) -> bool {
     words.iter().any(|http| http.eq_ignore_ascii_case(first)) || is_version(last)
 }
 
-fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, InlineError> {
+fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, InputError> {
     let mut word = Vec::new();
     while let [byte, behind @ ..] = *rest {
         match byte {
@@ -66,7 +139,7 @@ fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, InlineError> {
                 take_quoted(rest, *byte, &mut word)?;
                 // Redis wants a space here; so `"a"b` is an error, while `a"b"` is `ab`.
                 if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
-                    return Err(InlineError::Quotes);
+                    return Err(unbalanced());
                 }
                 break;
             }
@@ -80,10 +153,10 @@ fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, InlineError> {
 }
 
 /// Takes the rest of a quoted word and the closing quote. Single quotes know one escape, `\'`.
-fn take_quoted(rest: &mut &[u8], quote: u8, word: &mut Vec<u8>) -> Result<(), InlineError> {
+fn take_quoted(rest: &mut &[u8], quote: u8, word: &mut Vec<u8>) -> Result<(), InputError> {
     loop {
         let (byte, length) = match **rest {
-            [] => return Err(InlineError::Quotes),
+            [] => return Err(unbalanced()),
             [byte, ..] if byte == quote => {
                 *rest = &rest[1..];
                 return Ok(());
@@ -125,7 +198,7 @@ mod tests {
     use crate::engine::random::Random;
 
     /// The words behind the name of a command.
-    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, InlineError> {
+    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, InputError> {
         let array = to_array(&[b"DO ", line].concat())?;
         let bulks = resp::bulks(&array).expect("it is an array").skip(1);
         Ok(bulks.map(|range| array[range].to_vec()).collect())
@@ -149,7 +222,7 @@ mod tests {
             assert_eq!(words(line), Ok(expected.iter().map(|word| word.to_vec()).collect()));
         }
         for line in ["\"a", "'a", "\"a\"b", "'a'b", "\"a\\", "a\"", "\"a\"\"b\""] {
-            assert_eq!(words(line.as_bytes()), Err(InlineError::Quotes), "{line}");
+            assert_eq!(words(line.as_bytes()), Err(unbalanced()), "{line}");
         }
     }
 
@@ -166,7 +239,7 @@ mod tests {
             "PRI * HTTP/2.0",
             "PUBLISH \"/x HTTP/1.1",
         ] {
-            assert_eq!(to_array(line.as_bytes()), Err(InlineError::Http), "{line}");
+            assert_eq!(to_array(line.as_bytes()), Err(InputError::Http), "{line}");
         }
         assert!(to_array(b"PUBLISH POST GET").is_ok());
         assert!(to_array(b"PUBLISH news HTTP/x").is_ok());
@@ -185,7 +258,7 @@ mod tests {
             b"User-Agent: curl",
             b"SSH-2.0-OpenSSH",
         ] {
-            assert_eq!(to_array(line), Err(InlineError::Binary), "{line:?}");
+            assert_eq!(to_array(line), Err(no_command()), "{line:?}");
         }
         assert!(to_array("PUBLISH a é\r\n".as_bytes()).is_ok());
     }

@@ -1,4 +1,4 @@
-//! The settings of the port, and the moment at which commands are answered.
+//! The settings of the port, and the moment at which commands are executed.
 
 use std::rc::Rc;
 
@@ -44,9 +44,16 @@ pub struct Terms {
     pub auth_millis: Millis,
 }
 
-/// The time, and the number of connections.
+/// The time at which a command is executed, and the number of connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moment {
     pub now: Now,
     pub connections: usize,
+}
+
+impl Moment {
+    /// Returns the start of this process, in seconds of the wall clock.
+    pub fn started(&self) -> u64 {
+        self.now.unix.saturating_sub(self.now.millis / 1000)
+    }
 }

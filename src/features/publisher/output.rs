@@ -1,4 +1,4 @@
-//! The output of a publisher's connection: answers of its own, and messages that it shares with other subscribers.
+//! The output of a publisher's connection: its own replies, and messages that it shares with other subscribers.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -33,17 +33,17 @@ impl Output {
         self.sealed_bytes + self.tail.len()
     }
 
-    /// Returns the bytes of messages, at most: a little high while answers are among them.
+    /// Returns the bytes of messages, at most: a little high while replies are among them.
     pub fn messages(&self) -> usize {
         self.messages
     }
 
-    /// Returns the bytes of answers, at least.
-    pub fn answers(&self) -> usize {
+    /// Returns the bytes of replies, at least.
+    pub fn replies(&self) -> usize {
         self.len() - self.messages
     }
 
-    /// Returns the place to write an answer to.
+    /// Returns the place to write a reply to.
     pub fn tail(&mut self) -> &mut Vec<u8> {
         &mut self.tail
     }

@@ -3,22 +3,22 @@
 use std::ops::Range;
 
 use crate::engine::redis::resp;
+use crate::features::publisher::reply::{CommandResult, PortReply};
 
 /// The script of Laravel 8 and later, its spaces and lines joined.
 const BROADCAST: &str = "for i = 2, #ARGV do redis.call('publish', ARGV[i], ARGV[1]) end";
 
-/// The execution of the script: channel after channel, then one answer.
+/// The execution of the script: channel after channel, then one reply.
 pub struct ScriptRun {
     /// `EVAL script 0 payload channel…`, as it came.
     command: Vec<u8>,
     payload: Range<usize>,
     /// The channels that are left, the next one last.
     channels: Vec<Range<usize>>,
-    /// The answer to the first channel that was refused.
+    /// The error of the first channel that was refused.
     refusal: Option<String>,
 }
 
-/// Returns whether this is the script that Laravel broadcasts with.
 fn is_broadcast(script: &[u8]) -> bool {
     let words = script.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     words.eq(BROADCAST.split(' ').map(str::as_bytes))
@@ -49,16 +49,13 @@ impl ScriptRun {
     }
 
     /// Notes that the latest channel was refused. The others are published all the same.
-    pub fn refuse(&mut self, why: &str) {
-        self.refusal.get_or_insert_with(|| why.to_owned());
+    pub fn refuse(&mut self, why: String) {
+        self.refusal.get_or_insert(why);
     }
 
-    /// Writes the answer: null, as of a script that returns nothing, or the error.
-    pub fn write_end(&self, output: &mut Vec<u8>, is_resp3: bool) {
-        match &self.refusal {
-            Some(why) => resp::write_error(output, why),
-            None => resp::write_null(output, is_resp3),
-        }
+    /// Returns the reply: null, as of a script that returns nothing, or the error.
+    pub fn into_result(self) -> CommandResult {
+        self.refusal.map_or(Ok(PortReply::Null), |why| Err(why.into()))
     }
 }
 
@@ -95,12 +92,11 @@ mod tests {
             said.push(text(channel) + " " + &text(payload));
         }
         assert_eq!(said, ["a hello", "b hello"]);
-        let mut output = Vec::new();
-        broadcast.write_end(&mut output, true);
-        broadcast.refuse("ERR first");
-        broadcast.refuse("ERR second");
-        broadcast.write_end(&mut output, false);
-        assert_eq!(output, b"_\r\n-ERR first\r\n");
+        broadcast.refuse("ERR first".to_owned());
+        broadcast.refuse("ERR second".to_owned());
+        assert!(broadcast.into_result().is_err_and(|why| why == "ERR first"));
+        let unrefused = ScriptRun::parse(&eval).expect("it is the script");
+        assert!(matches!(unrefused.into_result(), Ok(PortReply::Null)));
         assert!(ScriptRun::parse(&command(&[b"EVAL", LARAVEL, b"1", b"key"])).is_none());
         let none = ScriptRun::parse(&command(&[b"EVAL", LARAVEL, b"0"]));
         assert!(none.is_some_and(|mut none| none.next().is_none()));
