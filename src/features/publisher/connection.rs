@@ -1,19 +1,16 @@
-//! The protocol of one publisher's connection: RESP commands in, replies and messages out, PUBLISH to [`Receivers`].
+//! The protocol of one publisher's connection: RESP commands in, replies and messages out, PUBLISH to the [`World`].
 
-use std::ops::Range;
 use std::rc::Rc;
 
 use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
-use crate::features::publisher::catalog::{self, CommandMatch, KnownCommand};
+use crate::features::publisher::catalog::{self, LookupError};
 use crate::features::publisher::exchange::Exchange;
 use crate::features::publisher::input::{CommandReader, InputError};
 use crate::features::publisher::output::Output;
 use crate::features::publisher::reply::PortReply::{Integer, Simple};
 use crate::features::publisher::reply::{self, CommandResult, OK};
 use crate::features::publisher::script::ScriptRun;
-use crate::features::publisher::session::{
-    Context, NO_AUTH, Peer, PublisherSession, ReplyMode, printable, wrong_arity,
-};
+use crate::features::publisher::session::{Peer, PublisherSession, ReplyMode};
 use crate::features::publisher::settings::{Moment, Terms};
 use crate::features::publisher::transaction::Transaction;
 
@@ -21,58 +18,60 @@ use crate::features::publisher::transaction::Transaction;
 const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1024;
 /// Above this many bytes of replies that the peer has not read, no further command is executed.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a peer's word that a reply quotes.
+const QUOTE_BYTES_MAX: usize = 64;
 /// A command by which libraries ask, each time they connect, whether a server has more than Redis 7: no news to an operator.
 const PROBE: &str = "CLIENT MAINT_NOTIFICATIONS";
+const NO_AUTH: &str = "NOAUTH Authentication required.";
+/// Commands that may come before AUTH.
+const OPEN: [&str; 4] = ["AUTH", "HELLO", "QUIT", "RESET"];
+/// Commands that are executed even between MULTI and EXEC.
+const IMMEDIATE: [&str; 6] = ["DISCARD", "EXEC", "MULTI", "QUIT", "RESET", "WATCH"];
 /// Commands that a connection may send while it subscribes in RESP2.
 const FOR_SUBSCRIBERS: [&str; 7] =
     ["PING", "PSUBSCRIBE", "PUNSUBSCRIBE", "QUIT", "RESET", "SUBSCRIBE", "UNSUBSCRIBE"];
 
-/// The receivers of messages.
-pub trait Receivers {
+/// Everything that commands touch outside their connection.
+pub trait World {
     /// Delivers a message to clients and to subscribers at the port. Returns the number of receivers.
     ///
     /// # Errors
     /// The reply to the publisher if nobody can receive from that channel.
-    fn publish(
-        &mut self,
-        exchange: &mut Exchange,
-        channel: &[u8],
-        payload: &[u8],
-    ) -> Result<usize, String>;
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, String>;
 
     /// Returns whether a client has so much pending that nothing more may be published in this turn.
     fn is_pressed(&self) -> bool;
-}
 
-/// Everything that commands touch outside their connection.
-pub struct World<'a> {
-    pub receivers: &'a mut dyn Receivers,
-    pub exchange: &'a mut Exchange,
-    pub moment: Moment,
+    fn exchange(&mut self) -> &mut Exchange;
+
+    fn moment(&self) -> Moment;
 }
 
 /// The state of one connection. The caller owns the socket. Between two commands it holds no buffer.
 pub struct Publisher {
-    terms: Rc<Terms>,
-    session: PublisherSession,
+    pub(super) terms: Rc<Terms>,
+    pub(super) session: PublisherSession,
     input: CommandReader,
     /// The bytes for the socket.
     pub output: Output,
     /// Input that is not executed yet: the peer does not read its replies, or a client has too much pending.
     waiting: Vec<u8>,
     /// Commands since MULTI.
-    queue: Option<Box<Transaction>>,
+    pub(super) queue: Option<Box<Transaction>>,
     /// The transaction since EXEC, until all of it is executed.
     transaction: Option<Box<Transaction>>,
     /// The EVAL that is executed.
     script: Option<Box<ScriptRun>>,
     /// The command under way gets no reply: CLIENT REPLY.
     is_muted: bool,
-    has_commanded: bool,
-    oversized: u32,
-    /// The latest unknown command since they were last taken, and the number of them.
-    unknown: Option<(String, u32)>,
-    is_ending: bool,
+    /// A command was executed, with the password if one is required.
+    pub has_commanded: bool,
+    /// Messages refused for their size; the caller takes the number.
+    pub oversized: u32,
+    /// The latest unknown command and the number of them; the caller takes both.
+    pub unknown: Option<(String, u32)>,
+    /// The connection ends once the output is written: after QUIT, after input that is not RESP, for a browser.
+    pub is_ending: bool,
 }
 
 impl Publisher {
@@ -99,14 +98,9 @@ impl Publisher {
         self.session.is_authenticated
     }
 
-    /// Returns whether a command was executed, with the password if one is required.
-    pub fn has_commanded(&self) -> bool {
-        self.has_commanded
-    }
-
     /// Executes the commands in `input` until a client has too much pending, or 64 KiB of replies are unread. The rest is kept: call
     /// again with more, or with nothing.
-    pub fn take(&mut self, input: &[u8], world: &mut World<'_>) {
+    pub fn take(&mut self, input: &[u8], world: &mut dyn World) {
         let mut waiting = std::mem::take(&mut self.waiting);
         if waiting.is_empty() {
             self.waiting = self.execute_all(input, world).to_vec();
@@ -130,6 +124,11 @@ impl Publisher {
         self.transaction.is_some() || self.script.is_some()
     }
 
+    /// Returns whether the peer leaves so many replies unread that no further command is executed. A transaction is executed whole.
+    pub fn is_full(&self) -> bool {
+        self.output.replies() > OUTPUT_BYTES_MAX
+    }
+
     /// Takes over the messages that wait for it in the exchange.
     pub fn collect(&mut self, exchange: &mut Exchange) {
         let first = if self.session.is_resp3 { b'>' } else { b'*' };
@@ -138,33 +137,9 @@ impl Publisher {
         }
     }
 
-    /// Returns whether to close once the output is written: after QUIT, after input that is not RESP, for a browser.
-    pub fn is_ending(&self) -> bool {
-        self.is_ending
-    }
-
-    /// Returns whether the peer leaves so many replies unread that no further command is executed. A transaction is executed whole.
-    pub fn is_full(&self) -> bool {
-        self.output.replies() > OUTPUT_BYTES_MAX
-    }
-
-    /// Returns the number of messages refused for their size since the last call.
-    pub fn take_oversized(&mut self) -> u32 {
-        std::mem::take(&mut self.oversized)
-    }
-
-    /// Returns the latest unknown command and the number of them since the last call.
-    pub fn take_unknown(&mut self) -> Option<(String, u32)> {
-        self.unknown.take()
-    }
-
     /// Executes commands as far as that goes. Returns the input that is left.
-    fn execute_all<'input>(
-        &mut self,
-        mut input: &'input [u8],
-        world: &mut World<'_>,
-    ) -> &'input [u8] {
-        while !world.receivers.is_pressed() {
+    fn execute_all<'a>(&mut self, mut input: &'a [u8], world: &mut dyn World) -> &'a [u8] {
+        while !world.is_pressed() {
             if self.is_executing() {
                 self.execute_next(world);
                 continue;
@@ -186,11 +161,10 @@ impl Publisher {
                     self.write(&result);
                 }
                 Ok(None) => {}
-                Err(error) => {
+                Err(InputError::Http) => self.is_ending = true,
+                Err(InputError::Protocol(text)) => {
                     self.is_ending = true;
-                    if let InputError::Protocol(text) = error {
-                        self.write(&Err(text.into()));
-                    }
+                    self.write(&Err(text.into()));
                 }
             }
         }
@@ -198,10 +172,10 @@ impl Publisher {
     }
 
     /// Executes the next part of a script or of a transaction, or replies to it if that was the last one.
-    fn execute_next(&mut self, world: &mut World<'_>) {
+    fn execute_next(&mut self, world: &mut dyn World) {
         if let Some(mut script) = self.script.take() {
             if let Some((channel, payload)) = script.next() {
-                if let Err(why) = world.receivers.publish(world.exchange, channel, payload) {
+                if let Err(why) = world.publish(channel, payload) {
                     script.refuse(why);
                 }
                 self.script = Some(script);
@@ -220,8 +194,8 @@ impl Publisher {
     }
 
     /// Executes a command that stands in no transaction, and replies unless CLIENT REPLY says otherwise.
-    fn execute(&mut self, command: &[u8], world: &mut World<'_>) {
-        self.collect(world.exchange);
+    fn execute(&mut self, command: &[u8], world: &mut dyn World) {
+        self.collect(world.exchange());
         let mode = self.session.replies;
         let result = self.call(command, world);
         self.is_muted = match mode {
@@ -248,186 +222,161 @@ impl Publisher {
     }
 
     /// Executes a command, or queues it since MULTI. Returns its reply; `None`: it has none, or is still executed.
-    fn call(&mut self, command: &[u8], world: &mut World<'_>) -> Option<CommandResult> {
-        let mut bulks = resp::bulks(command)?;
-        let count = bulks.left();
-        let name = &command[bulks.next()?];
-        let (second, third) = (bulks.next(), bulks.next());
-        if !self.is_authenticated() && !catalog::is_open(name) {
+    fn call(&mut self, command: &[u8], world: &mut dyn World) -> Option<CommandResult> {
+        let words: Vec<&[u8]> = resp::bulks(command)?.map(|word| &command[word]).collect();
+        let first = *words.first()?;
+        let is_open = |name: &&str| first.eq_ignore_ascii_case(name.as_bytes());
+        if !self.is_authenticated() && !OPEN.iter().any(is_open) {
             return Some(Err(NO_AUTH.into()));
         }
-        let subcommand = second.clone().map(|range| &command[range]);
-        // Not looked up: there are a hundred thousand of them a second.
-        let found = match count == 3 && name.eq_ignore_ascii_case(b"PUBLISH") {
-            true => CommandMatch::Known(&catalog::PUBLISH),
-            false => catalog::find(name, subcommand, count),
-        };
-        let is_muzzled = !self.session.is_resp3 && self.session.is_subscriber(world.exchange);
-        let result = match (found, second, third) {
-            (CommandMatch::Known(known), ..)
-                if is_muzzled && !FOR_SUBSCRIBERS.contains(&known.name) =>
-            {
-                let name = known.name.to_ascii_lowercase().replace(' ', "|");
-                let why = format!(
-                    "Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
-                     allowed in this context"
-                );
-                Some(self.reject(known.name, &why))
-            }
-            (CommandMatch::Known(known), Some(channel), Some(payload))
-                if known.name == "PUBLISH" =>
-            {
-                Some(self.publish(command, channel, payload, world))
-            }
-            (CommandMatch::Known(known), ..) if known.is_immediate() || self.queue.is_none() => {
-                self.answer(known, command, world)
-            }
-            (CommandMatch::Known(_), ..) => self.enqueue(command),
-            (CommandMatch::Arity(name), ..) => Some(self.reject(name, &wrong_arity(name))),
-            (CommandMatch::UnknownSubcommand, ..) => Some(self.refuse(name, subcommand)),
-            (CommandMatch::Unknown, ..) => Some(self.refuse(name, None)),
-        };
         self.has_commanded |= self.is_authenticated();
-        result
-    }
-
-    fn publish(
-        &mut self,
-        command: &[u8],
-        channel: Range<usize>,
-        payload: Range<usize>,
-        world: &mut World<'_>,
-    ) -> CommandResult {
-        if payload.len() > self.terms.payload_bytes_max {
-            return self.refuse_oversized("payload", payload.len() as u64);
+        let name = match catalog::find(&words) {
+            Ok(known) => known.name,
+            Err(LookupError::Arity(name)) => {
+                return Some(self.reject(name, &wrong_arity(name)));
+            }
+            Err(LookupError::UnknownSubcommand) => {
+                let [family, name] = [first, words[1]].map(printable);
+                self.note_unknown(format!("{family} {name}"));
+                let text = "it is not known here";
+                return Some(
+                    self.refuse(format!("unknown subcommand '{name}' of {family}: {text}")),
+                );
+            }
+            Err(LookupError::Unknown) => {
+                let name = printable(first);
+                let text = "this port takes PUBLISH; use a Redis for the rest";
+                let text = format!("unknown command '{name}': {text}");
+                self.note_unknown(name);
+                return Some(self.refuse(text));
+            }
+        };
+        let is_muzzled = !self.session.is_resp3 && self.is_subscriber(world.exchange());
+        if is_muzzled && !FOR_SUBSCRIBERS.contains(&name) {
+            let why = format!(
+                "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+                 allowed in this context",
+                lower(name)
+            );
+            Some(self.reject(name, &why))
+        } else if name == "PUBLISH" && words[2].len() > self.terms.payload_bytes_max {
+            Some(self.refuse_oversized("payload", words[2].len() as u64))
+        } else if self.queue.is_some() && !IMMEDIATE.contains(&name) {
+            Some(self.enqueue(command))
+        } else if name == "PUBLISH" {
+            let receivers = world.publish(words[1], words[2]);
+            Some(receivers.map(|count| Integer(count as i64)).map_err(Into::into))
+        } else {
+            self.answer(name, command, &words, world)
         }
-        self.enqueue(command).unwrap_or_else(|| {
-            let (channel, payload) = (&command[channel], &command[payload]);
-            let receivers = world.receivers.publish(world.exchange, channel, payload)?;
-            Ok(Integer(receivers as i64))
-        })
     }
 
     /// Executes any command but PUBLISH.
     fn answer(
         &mut self,
-        known: &KnownCommand,
+        name: &'static str,
         command: &[u8],
-        world: &mut World<'_>,
+        words: &[&[u8]],
+        world: &mut dyn World,
     ) -> Option<CommandResult> {
-        match known.name {
-            "MULTI" if self.queue.is_some() => {
-                return Some(Err("ERR MULTI calls can not be nested".into()));
-            }
+        let bytes_max = self.terms.bounds.transaction_bytes_max;
+        Some(match name {
+            "MULTI" if self.queue.is_some() => Err("ERR MULTI calls can not be nested".into()),
             "MULTI" => {
                 self.queue = Some(Box::default());
-                return Some(OK);
+                OK
             }
-            name @ ("EXEC" | "DISCARD") => {
-                let Some(mut queue) = self.queue.take() else {
-                    return Some(Err(format!("ERR {name} without MULTI").into()));
-                };
-                if name == "DISCARD" {
-                    return Some(OK);
+            "EXEC" | "DISCARD" if self.queue.is_none() => {
+                Err(format!("ERR {name} without MULTI").into())
+            }
+            "EXEC" => {
+                self.transaction = self.queue.take().filter(|queue| !queue.is_aborted);
+                match &mut self.transaction {
+                    Some(transaction) => {
+                        transaction.begin();
+                        return None;
+                    }
+                    None => {
+                        Err("EXECABORT Transaction discarded because of previous errors.".into())
+                    }
                 }
-                if !queue.begin() {
-                    let text = "EXECABORT Transaction discarded because of previous errors.";
-                    return Some(Err(text.into()));
+            }
+            "DISCARD" => {
+                self.queue = None;
+                OK
+            }
+            "WATCH" if self.queue.is_some() => Err("ERR WATCH inside MULTI is not allowed".into()),
+            "EVAL" => match ScriptRun::parse(command) {
+                Some(script) if script.payload_bytes() > self.terms.payload_bytes_max => {
+                    self.refuse_oversized("payload", script.payload_bytes() as u64)
                 }
-                self.transaction = Some(queue);
-                return None;
-            }
-            "WATCH" if self.queue.is_some() => {
-                return Some(Err("ERR WATCH inside MULTI is not allowed".into()));
-            }
-            "EVAL" => return self.evaluate(command),
+                Some(script) => {
+                    self.script = Some(Box::new(script));
+                    return None;
+                }
+                None => {
+                    self.note_unknown("EVAL".to_owned());
+                    Err("ERR the only script that this port carries out is that of Laravel's \
+                         broadcaster; use a Redis for others"
+                        .into())
+                }
+            },
             "RESET" => {
-                world.exchange.leave(self.session.peer.seat);
+                world.exchange().leave(self.session.peer.seat);
                 self.queue = None;
                 self.session = PublisherSession::new(self.session.peer, &self.terms);
-                return Some(Ok(Simple("RESET")));
+                Ok(Simple("RESET"))
             }
             "QUIT" => {
                 self.is_ending = true;
-                return Some(OK);
+                OK
             }
-            _ => {}
-        }
-        let bytes_max = self.terms.bounds.transaction_bytes_max;
-        if self.transaction.as_ref().is_some_and(|one| one.replies.len() > bytes_max) {
-            return Some(Err("ERR the answers are above transaction_bytes_max".into()));
-        }
-        let words = resp::bulks(command)?.map(|word| &command[word]).collect::<Vec<&[u8]>>();
-        let mut context = Context {
-            terms: &self.terms,
-            exchange: world.exchange,
-            moment: &world.moment,
-            queued: self.queue.as_ref().map(|queue| queue.len()),
-        };
-        Some(self.session.answer(known, &words, &mut context))
+            _ if self.transaction.as_ref().is_some_and(|one| one.replies.len() > bytes_max) => {
+                Err("ERR the answers are above transaction_bytes_max".into())
+            }
+            _ => self.answer_alone(name, words, world),
+        })
     }
 
-    /// Queues a command; `None`: there was no MULTI.
-    fn enqueue(&mut self, command: &[u8]) -> Option<CommandResult> {
-        let queue = self.queue.as_mut()?;
+    fn enqueue(&mut self, command: &[u8]) -> CommandResult {
         let bounds = &self.terms.bounds;
         let (bytes_max, count_max) =
             (bounds.transaction_bytes_max, bounds.transaction_commands_max);
+        let queue = self.queue.as_mut().expect("a command is queued since MULTI");
         if queue.push(command, bytes_max, count_max) {
-            return Some(Ok(Simple("QUEUED")));
+            return Ok(Simple("QUEUED"));
         }
         let text = format!(
             "ERR a transaction has at most {count_max} commands (transaction_commands_max) and \
              {bytes_max} bytes (transaction_bytes_max)"
         );
-        Some(Err(text.into()))
+        Err(text.into())
     }
 
-    /// Begins the one script that is known here.
-    fn evaluate(&mut self, command: &[u8]) -> Option<CommandResult> {
-        let Some(script) = ScriptRun::parse(command) else {
-            self.note_unknown("EVAL".to_owned());
-            let text = "ERR the only script that this port carries out is that of Laravel's \
-                broadcaster; use a Redis for others";
-            return Some(Err(text.into()));
-        };
-        if script.payload_bytes() > self.terms.payload_bytes_max {
-            return Some(self.refuse_oversized("payload", script.payload_bytes() as u64));
-        }
-        self.script = Some(Box::new(script));
-        None
-    }
-
-    /// Makes EXEC execute nothing, since a command was refused.
-    fn abort(&mut self) {
+    /// Refuses a command. EXEC will execute none then.
+    fn refuse(&mut self, why: String) -> CommandResult {
         if let Some(queue) = &mut self.queue {
             queue.abort();
-        }
-    }
-
-    /// Refuses a known command. A transaction that EXEC was to end is over, as in Redis.
-    fn reject(&mut self, name: &str, why: &str) -> CommandResult {
-        self.abort();
-        if name == "EXEC" {
-            self.queue = None;
-            return Err(format!("EXECABORT Transaction discarded because of: {why}").into());
         }
         Err(format!("ERR {why}").into())
     }
 
-    /// Refuses a command that is not known here; the caller will log it.
-    fn refuse(&mut self, name: &[u8], subcommand: Option<&[u8]>) -> CommandResult {
-        self.abort();
-        let name = printable(name);
-        let Some(subcommand) = subcommand.map(printable) else {
-            let text = format!(
-                "ERR unknown command '{name}': this port takes PUBLISH; use a Redis for the rest"
-            );
-            self.note_unknown(name);
-            return Err(text.into());
-        };
-        self.note_unknown(format!("{name} {subcommand}"));
-        Err(format!("ERR unknown subcommand '{subcommand}' of {name}: it is not known here").into())
+    /// Refuses a known command. A transaction that EXEC was to end is over, as in Redis.
+    fn reject(&mut self, name: &str, why: &str) -> CommandResult {
+        if name == "EXEC" {
+            self.queue = None;
+            return Err(format!("EXECABORT Transaction discarded because of: {why}").into());
+        }
+        self.refuse(why.to_owned())
+    }
+
+    fn refuse_oversized(&mut self, what: &str, bytes: u64) -> CommandResult {
+        if !self.is_authenticated() {
+            return Err(NO_AUTH.into());
+        }
+        self.oversized = self.oversized.saturating_add(1);
+        let bytes_max = self.terms.payload_bytes_max;
+        self.refuse(format!("{what} is {bytes} bytes, payload_bytes_max is {bytes_max}"))
     }
 
     fn note_unknown(&mut self, name: String) {
@@ -437,16 +386,23 @@ impl Publisher {
             self.unknown = Some((name, count.saturating_add(1)));
         }
     }
+}
 
-    fn refuse_oversized(&mut self, what: &str, bytes: u64) -> CommandResult {
-        if !self.is_authenticated() {
-            return Err(NO_AUTH.into());
-        }
-        self.abort();
-        self.oversized = self.oversized.saturating_add(1);
-        let bytes_max = self.terms.payload_bytes_max;
-        Err(format!("ERR {what} is {bytes} bytes, payload_bytes_max is {bytes_max}").into())
-    }
+/// Returns a command's name as errors of Redis have it: `client|id`.
+fn lower(name: &str) -> String {
+    name.to_ascii_lowercase().replace(' ', "|")
+}
+
+/// Returns the refusal of a command with too many or too few words.
+pub(super) fn wrong_arity(name: &str) -> String {
+    format!("wrong number of arguments for '{}' command", lower(name))
+}
+
+/// Returns at most 64 bytes of a peer's word, fit for a line of ours.
+pub(super) fn printable(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(QUOTE_BYTES_MAX)];
+    let is_printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    bytes.iter().map(|byte| if is_printable(byte) { *byte as char } else { '?' }).collect()
 }
 
 #[cfg(test)]

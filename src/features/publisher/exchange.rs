@@ -9,9 +9,12 @@ use std::rc::Rc;
 use crate::clock::Millis;
 use crate::engine::redis::glob;
 use crate::engine::redis::resp;
+use crate::features::publisher::reply::Refusal;
 
 /// The longest name of a channel, and the longest pattern, that can be subscribed to.
-pub const NAME_BYTES_MAX: usize = 1024;
+const NAME_BYTES_MAX: usize = 1024;
+const TOO_LONG: &str = "ERR a channel or pattern has at most 1024 bytes";
+const TOO_MANY: &str = "ERR this connection has publisher_subscriptions_max subscriptions";
 
 /// Milliseconds for which more than a quarter of its limit may wait for a subscriber, as in Redis.
 const SOFT_MILLIS: Millis = 60_000;
@@ -28,14 +31,6 @@ pub enum SubscriptionKind {
     Pattern,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubscribeError {
-    /// The connection has `publisher_subscriptions_max` already.
-    TooMany,
-    /// The name is above [`NAME_BYTES_MAX`].
-    TooLong,
-}
-
 /// All subscriptions and the messages that wait. Connections are named by seats, numbers that the caller gives.
 pub struct Exchange {
     subscriptions_max: usize,
@@ -45,10 +40,10 @@ pub struct Exchange {
     subscribers: HashMap<usize, Subscriber>,
     /// Bytes that wait for all of them.
     unwritten: usize,
-    /// Seats with messages in their queues.
-    awaiting: Vec<usize>,
-    /// Seats above their limits.
-    cut: Vec<usize>,
+    /// Seats for which messages were queued; the port takes them. Some messages may have been taken already.
+    pub awaiting: Vec<usize>,
+    /// Seats above their limits, to be closed by the port: they get nothing any more.
+    pub cut: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -85,17 +80,17 @@ impl Exchange {
         seat: usize,
         kind: SubscriptionKind,
         name: &[u8],
-    ) -> Result<usize, SubscribeError> {
+    ) -> Result<usize, Refusal> {
         let count = self.count(seat);
         let subscriber = self.subscribers.get(&seat);
         if subscriber.is_some_and(|one| one.names[kind as usize].contains(name)) {
             return Ok(count);
         }
         if count >= self.subscriptions_max {
-            return Err(SubscribeError::TooMany);
+            return Err(TOO_MANY.into());
         }
         if name.len() > NAME_BYTES_MAX {
-            return Err(SubscribeError::TooLong);
+            return Err(TOO_LONG.into());
         }
         let name: Rc<[u8]> = Rc::from(name);
         let subscriber = self.subscribers.entry(seat).or_default();
@@ -132,12 +127,10 @@ impl Exchange {
         }
     }
 
-    /// Returns the number of subscriptions of a connection.
     pub fn count(&self, seat: usize) -> usize {
         self.subscribers.get(&seat).map_or(0, Subscriber::len)
     }
 
-    /// Returns the names that a connection subscribes to.
     pub fn names(&self, seat: usize, kind: SubscriptionKind) -> Vec<Rc<[u8]>> {
         let subscriber = self.subscribers.get(&seat);
         subscriber.map_or_else(Vec::new, |one| one.names[kind as usize].iter().cloned().collect())
@@ -200,19 +193,9 @@ impl Exchange {
         subscriber.map_or_else(Vec::new, |one| std::mem::take(&mut one.queue))
     }
 
-    /// Takes the seats for which messages were queued. Some messages may have been taken already.
-    pub fn take_awaiting(&mut self) -> Vec<usize> {
-        std::mem::take(&mut self.awaiting)
-    }
-
     /// Returns whether messages wait here.
     pub fn has_pending(&self) -> bool {
         !self.awaiting.is_empty() || !self.cut.is_empty()
-    }
-
-    /// Takes the seats above their limits, to be closed: they get nothing any more.
-    pub fn take_cut(&mut self) -> Vec<usize> {
-        std::mem::take(&mut self.cut)
     }
 
     /// Notes that all that waited for a subscriber was taken, and that its socket has yet to take `unwritten` bytes of that.
@@ -243,7 +226,6 @@ impl Exchange {
         self.seats[SubscriptionKind::Channel as usize].get(channel).map_or(0, Vec::len)
     }
 
-    /// Returns the number of patterns with a subscriber.
     pub fn patterns_len(&self) -> usize {
         self.seats[SubscriptionKind::Pattern as usize].len()
     }
@@ -284,7 +266,7 @@ mod tests {
         assert_eq!(exchange.subscribe(2, SubscriptionKind::Pattern, b"?"), Ok(2));
         assert_eq!(exchange.subscribe(3, SubscriptionKind::Pattern, b"b*"), Ok(1));
         assert_eq!(exchange.publish(b"a", b"1"), 3);
-        assert_eq!(exchange.take_awaiting(), [1, 2]);
+        assert_eq!(std::mem::take(&mut exchange.awaiting), [1, 2]);
         let [first, second, third] = [1, 2, 3].map(|seat| exchange.take(seat));
         assert_eq!((first.len(), second.len(), third.len()), (1, 2, 0));
         assert_eq!(&*first[0], BODY);
@@ -301,16 +283,10 @@ mod tests {
     fn bounds_hold_for_names_and_their_number() {
         let mut exchange = Exchange::new(2, 1000);
         let long = [b'x'; NAME_BYTES_MAX + 1];
-        assert_eq!(
-            exchange.subscribe(1, SubscriptionKind::Channel, &long),
-            Err(SubscribeError::TooLong)
-        );
+        assert_eq!(exchange.subscribe(1, SubscriptionKind::Channel, &long), Err(TOO_LONG.into()));
         assert_eq!(exchange.subscribe(1, SubscriptionKind::Channel, &long[1..]), Ok(1));
         assert_eq!(exchange.subscribe(1, SubscriptionKind::Pattern, b"a"), Ok(2));
-        assert_eq!(
-            exchange.subscribe(1, SubscriptionKind::Channel, b"b"),
-            Err(SubscribeError::TooMany)
-        );
+        assert_eq!(exchange.subscribe(1, SubscriptionKind::Channel, b"b"), Err(TOO_MANY.into()));
         assert_eq!(
             exchange.subscribe(1, SubscriptionKind::Pattern, b"a"),
             Ok(2),
@@ -335,7 +311,7 @@ mod tests {
             exchange.take(2);
             exchange.settle(2, 0, 0);
         }
-        assert_eq!(exchange.take_cut(), [1]);
+        assert_eq!(std::mem::take(&mut exchange.cut), [1]);
         assert!(exchange.take(1).is_empty());
         exchange.leave(1);
         assert_eq!(exchange.unwritten, 0);
@@ -349,9 +325,9 @@ mod tests {
         exchange.settle(1, 100, 59_000);
         exchange.settle(1, 101, 59_500);
         exchange.settle(1, 200, 119_000);
-        assert!(exchange.take_cut().is_empty());
+        assert!(std::mem::take(&mut exchange.cut).is_empty());
         exchange.settle(1, 200, 119_500);
-        assert_eq!(exchange.take_cut(), [1]);
+        assert_eq!(std::mem::take(&mut exchange.cut), [1]);
     }
 
     #[test]
@@ -366,7 +342,7 @@ mod tests {
             assert!(exchange.unwritten <= SHARES * exchange.backlog_bytes_max);
         }
         assert_eq!(exchange.publish(b"b", b"1"), 1);
-        assert!(!exchange.take_cut().is_empty());
+        assert!(!std::mem::take(&mut exchange.cut).is_empty());
         (0..10).for_each(|seat| exchange.leave(seat));
         assert_eq!(exchange.unwritten, 0);
     }

@@ -16,7 +16,7 @@ use crate::engine::admission::strangers::Strangers;
 use crate::engine::reactor::{Port, Source, publish_beside, turn_away};
 use crate::engine::router::Router;
 use crate::engine::server::Server;
-use crate::features::publisher::connection::{Publisher, Receivers, World};
+use crate::features::publisher::connection::{Publisher, World};
 use crate::features::publisher::exchange::Exchange;
 use crate::features::publisher::session::Peer;
 use crate::features::publisher::settings::{Moment, Terms};
@@ -150,22 +150,21 @@ impl Port for PublisherPort {
     fn read(&mut self, router: &mut Router, buffer: &mut [u8], bytes_max: usize) -> bool {
         let limit = bytes_max.div_ceil(self.queue.len().max(1));
         let have_waited = !self.queue.is_empty() && router.server.is_pressed();
-        let moment = Moment { now: router.server.now(), connections: self.connections.len() };
+        let connections = self.connections.len();
         for _ in 0..self.queue.len() {
             if router.server.is_pressed() {
                 break;
             }
             let Some(number) = self.queue.pop_front() else { break };
             let Some(socket) = self.connections.get_mut(number) else { continue };
-            let receivers = &mut EveryReceiver(router);
-            let mut world = World { receivers, exchange: &mut self.exchange, moment };
-            let is_put_off = socket.read(&mut world, buffer, limit);
+            let world = &mut PortWorld { router, exchange: &mut self.exchange, connections };
+            let is_put_off = socket.read(world, buffer, limit);
             let publisher = &mut socket.publisher;
             router.server.metrics().source_reads_put_off += u64::from(is_put_off);
-            for _ in 0..publisher.take_oversized() {
+            for _ in 0..std::mem::take(&mut publisher.oversized) {
                 router.oversized();
             }
-            if let Some((name, count)) = publisher.take_unknown() {
+            if let Some((name, count)) = publisher.unknown.take() {
                 router.server.metrics().publisher_commands_refused += u64::from(count);
                 let address = socket.address().map(|address| address.ip());
                 let origin = Origin { path: None, address };
@@ -176,7 +175,7 @@ impl Port for PublisherPort {
                     )
                 });
             }
-            if socket.publisher.has_commanded() {
+            if socket.publisher.has_commanded {
                 self.strangers.leave(number);
             }
             self.touched.push(number);
@@ -192,7 +191,9 @@ impl Port for PublisherPort {
     }
 
     fn deliver(&mut self, server: &mut Server, channel: &[u8], payload: &[u8]) -> usize {
-        deliver(&mut self.exchange, server, channel, payload)
+        let subscribers = self.exchange.publish(channel, payload);
+        server.metrics().subscriber_messages += subscribers as u64;
+        subscribers
     }
 
     fn flush(&mut self, server: &mut Server) {
@@ -203,7 +204,7 @@ impl Port for PublisherPort {
                 self.ended.push(number);
             }
         }
-        for number in self.exchange.take_awaiting() {
+        for number in std::mem::take(&mut self.exchange.awaiting) {
             if let Some(socket) = self.connections.get_mut(number) {
                 socket.publisher.collect(&mut self.exchange);
                 self.touched.push(number);
@@ -220,7 +221,7 @@ impl Port for PublisherPort {
                 self.queue.push_back(number);
             }
         }
-        for number in self.exchange.take_cut() {
+        for number in std::mem::take(&mut self.exchange.cut) {
             let Some(socket) = self.connections.get_mut(number) else { continue };
             socket.cut();
             self.ended.push(number);
@@ -261,28 +262,29 @@ impl Port for PublisherPort {
     }
 }
 
-/// The clients of all routes, and the subscribers at the port.
-struct EveryReceiver<'a>(&'a mut Router);
+/// Everything that commands touch: the clients of all routes, and the subscribers at the port.
+struct PortWorld<'a> {
+    router: &'a mut Router,
+    exchange: &'a mut Exchange,
+    connections: usize,
+}
 
-impl Receivers for EveryReceiver<'_> {
-    fn publish(
-        &mut self,
-        exchange: &mut Exchange,
-        channel: &[u8],
-        payload: &[u8],
-    ) -> Result<usize, String> {
-        let subscribers = deliver(exchange, &mut self.0.server, channel, payload);
-        publish_beside(self.0, subscribers, channel, payload)
+impl World for PortWorld<'_> {
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, String> {
+        let subscribers = self.exchange.publish(channel, payload);
+        self.router.server.metrics().subscriber_messages += subscribers as u64;
+        publish_beside(self.router, subscribers, channel, payload)
     }
 
     fn is_pressed(&self) -> bool {
-        self.0.server.is_pressed()
+        self.router.server.is_pressed()
     }
-}
 
-/// Queues a message for subscribers at the port. Returns their number.
-fn deliver(exchange: &mut Exchange, server: &mut Server, channel: &[u8], payload: &[u8]) -> usize {
-    let subscribers = exchange.publish(channel, payload);
-    server.metrics().subscriber_messages += subscribers as u64;
-    subscribers
+    fn exchange(&mut self) -> &mut Exchange {
+        self.exchange
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: self.router.server.now(), connections: self.connections }
+    }
 }

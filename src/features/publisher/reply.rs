@@ -22,8 +22,10 @@ pub enum PortReply {
     Encoded(Vec<u8>),
 }
 
-/// A reply, or an error that begins with its code, as in `ERR syntax error`.
-pub type CommandResult = Result<PortReply, Cow<'static, str>>;
+/// An error. It begins with its code, as in `ERR syntax error`.
+pub type Refusal = Cow<'static, str>;
+
+pub type CommandResult = Result<PortReply, Refusal>;
 
 pub const OK: CommandResult = Ok(Simple("OK"));
 

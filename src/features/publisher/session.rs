@@ -1,36 +1,31 @@
 //! The state that commands leave on a connection, and the commands beside PUBLISH, answered as Redis does.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
 use crate::clock::Millis;
-
-use crate::features::publisher::catalog::KnownCommand;
+use crate::features::publisher::connection::{Publisher, World, printable, wrong_arity};
+use crate::features::publisher::exchange::Exchange;
 use crate::features::publisher::exchange::SubscriptionKind::{self, Channel, Pattern};
-use crate::features::publisher::exchange::{Exchange, NAME_BYTES_MAX, SubscribeError};
 use crate::features::publisher::facts;
 use crate::features::publisher::reply::PortReply::{
     Array, Bulk, Encoded, Integer, Map, Null, Push, Simple,
 };
-use crate::features::publisher::reply::{self, CommandResult, OK, PortReply, text};
+use crate::features::publisher::reply::{self, CommandResult, OK, PortReply, Refusal, text};
 use crate::features::publisher::settings::{Moment, Terms};
 
-/// Bytes of a peer's word that an answer quotes.
-const QUOTE_BYTES_MAX: usize = 64;
 /// The longest name of a connection.
 const CLIENT_NAME_BYTES_MAX: usize = 256;
 
-pub const NO_AUTH: &str = "NOAUTH Authentication required.";
 const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already authenticated, \
     otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
     and select the RESP protocol version at the same time";
 const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
     default user. Are you sure your configuration is correct?";
-const SYNTAX: CommandResult = Err(Cow::Borrowed("ERR syntax error"));
+const SYNTAX: CommandResult = Err(Refusal::Borrowed("ERR syntax error"));
 const NO_CLUSTER: CommandResult =
-    Err(Cow::Borrowed("ERR This instance has cluster support disabled"));
+    Err(Refusal::Borrowed("ERR This instance has cluster support disabled"));
 
 /// The identity of a connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,15 +57,6 @@ pub struct PublisherSession {
     name: Vec<u8>,
 }
 
-/// The facts from which a command is answered, besides the connection itself.
-pub struct Context<'a> {
-    pub terms: &'a Terms,
-    pub exchange: &'a mut Exchange,
-    pub moment: &'a Moment,
-    /// The number of commands that wait for EXEC; `None`: there was no MULTI.
-    pub queued: Option<usize>,
-}
-
 impl PublisherSession {
     /// Without a password every peer is the default user.
     pub fn new(peer: Peer, terms: &Terms) -> PublisherSession {
@@ -82,18 +68,22 @@ impl PublisherSession {
             name: Vec::new(),
         }
     }
+}
 
-    /// Answers a command that concerns this connection, its subscriptions or the server. `words` are its name and arguments.
-    pub fn answer(
+impl Publisher {
+    /// Answers a command that concerns this connection, its subscriptions or the server.
+    pub(super) fn answer_alone(
         &mut self,
-        command: &KnownCommand,
+        name: &'static str,
         words: &[&[u8]],
-        context: &mut Context<'_>,
+        world: &mut dyn World,
     ) -> CommandResult {
-        let (terms, arguments) = (context.terms, &words[1..]);
-        match (command.name, arguments) {
+        let arguments = &words[1..];
+        let moment = world.moment();
+        let exchange = world.exchange();
+        match (name, arguments) {
             // A subscriber in RESP2 gets nothing but arrays.
-            ("PING", [] | [_]) if !self.is_resp3 && self.is_subscriber(context.exchange) => {
+            ("PING", [] | [_]) if !self.session.is_resp3 && self.is_subscriber(exchange) => {
                 let message = arguments.first().copied().unwrap_or_default();
                 Ok(Array(vec![text("pong"), Bulk(message.to_vec())]))
             }
@@ -105,35 +95,35 @@ impl PublisherSession {
                 Some(_) => Err("ERR DB index is out of range".into()),
                 None => Err("ERR value is not an integer or out of range".into()),
             },
-            ("AUTH", [password]) => self.auth(None, password, terms).and(OK),
-            ("AUTH", [user, password]) => self.auth(Some(user), password, terms).and(OK),
+            ("AUTH", [password]) => self.auth(None, password).and(OK),
+            ("AUTH", [user, password]) => self.auth(Some(user), password).and(OK),
             ("AUTH", _) => SYNTAX,
-            ("HELLO", _) => self.hello(arguments, terms),
-            ("SUBSCRIBE", names) => Ok(self.subscribe(Channel, names, context.exchange)),
-            ("PSUBSCRIBE", names) => Ok(self.subscribe(Pattern, names, context.exchange)),
-            ("UNSUBSCRIBE", names) => Ok(self.unsubscribe(Channel, names, context.exchange)),
-            ("PUNSUBSCRIBE", names) => Ok(self.unsubscribe(Pattern, names, context.exchange)),
+            ("HELLO", _) => self.hello(arguments),
+            ("SUBSCRIBE", names) => Ok(self.subscribe(Channel, names, exchange)),
+            ("PSUBSCRIBE", names) => Ok(self.subscribe(Pattern, names, exchange)),
+            ("UNSUBSCRIBE", names) => Ok(self.unsubscribe(Channel, names, exchange)),
+            ("PUNSUBSCRIBE", names) => Ok(self.unsubscribe(Pattern, names, exchange)),
             ("PUBSUB CHANNELS", [_, rest @ ..]) => {
-                let channels = context.exchange.channels(rest.first().copied());
+                let channels = exchange.channels(rest.first().copied());
                 Ok(Array(channels.map(|channel| Bulk(channel.to_vec())).collect()))
             }
             ("PUBSUB NUMSUB", [_, names @ ..]) => {
-                Ok(counts(names, |name| context.exchange.subscribers_of(name)))
+                Ok(counts(names, |name| exchange.subscribers_of(name)))
             }
-            ("PUBSUB NUMPAT", _) => Ok(Integer(context.exchange.patterns_len() as i64)),
+            ("PUBSUB NUMPAT", _) => Ok(Integer(exchange.patterns_len() as i64)),
             // There are no sharded channels.
             ("PUBSUB SHARDCHANNELS", _) => Ok(Array(Vec::new())),
             ("PUBSUB SHARDNUMSUB", [_, names @ ..]) => Ok(counts(names, |_| 0)),
-            ("INFO", sections) => Ok(facts::info(sections, context.exchange, context.moment)),
-            ("CONFIG GET", [_, patterns @ ..]) => Ok(facts::config(patterns, terms)),
+            ("INFO", sections) => Ok(facts::info(sections, exchange, &moment)),
+            ("CONFIG GET", [_, patterns @ ..]) => Ok(facts::config(patterns, &self.terms)),
             ("ROLE", _) => Ok(Array(vec![text("master"), Integer(0), Array(Vec::new())])),
             ("TIME", _) => {
-                let millis = context.moment.now.unix_millis;
+                let millis = moment.now.unix_millis;
                 let [seconds, micros] = [millis / 1000, millis % 1000 * 1000];
                 Ok(Array(vec![text(seconds.to_string()), text(micros.to_string())]))
             }
             // The start, as in a Redis that has not saved anything yet.
-            ("LASTSAVE", _) => Ok(Integer(context.moment.started() as i64)),
+            ("LASTSAVE", _) => Ok(Integer(moment.started() as i64)),
             // There are no keys to be watched, and no replicas to wait for.
             ("UNWATCH" | "WATCH", _) => OK,
             ("DBSIZE" | "WAIT", _) => Ok(Integer(0)),
@@ -146,27 +136,22 @@ impl PublisherSession {
                 Ok(Array(hashes.iter().map(|_| Integer(0)).collect()))
             }
             (name, _) if name.starts_with("CLIENT ") => {
-                self.client(&name["CLIENT ".len()..], &arguments[1..], context)
+                self.client(&name["CLIENT ".len()..], &arguments[1..], exchange, moment)
             }
             (name, _) if name.starts_with("CLUSTER ") => NO_CLUSTER,
             (name, _) if name.starts_with("COMMAND") => Ok(facts::commands(words)),
-            (name, _) => Err(format!("ERR {}", wrong_arity(name)).into()),
+            _ => Err(format!("ERR {}", wrong_arity(name)).into()),
         }
     }
 
     /// Returns whether the connection has subscriptions.
-    pub fn is_subscriber(&self, exchange: &Exchange) -> bool {
-        exchange.count(self.peer.seat) > 0
+    pub(super) fn is_subscriber(&self, exchange: &Exchange) -> bool {
+        exchange.count(self.session.peer.seat) > 0
     }
 
     /// Authenticates the one user, `default`. Without a password it takes any, as in Redis.
-    fn auth(
-        &mut self,
-        user: Option<&[u8]>,
-        password: &[u8],
-        terms: &Terms,
-    ) -> Result<(), Cow<'static, str>> {
-        let is_right = match &terms.password {
+    fn auth(&mut self, user: Option<&[u8]>, password: &[u8]) -> Result<(), Refusal> {
+        let is_right = match &self.terms.password {
             None if user.is_none() => return Err(NO_PASSWORD.into()),
             None => true,
             Some(expected) => is_same(password, expected),
@@ -174,14 +159,14 @@ impl PublisherSession {
         if !is_right || user.is_some_and(|user| user != b"default") {
             return Err(WRONG_PASS.into());
         }
-        self.is_authenticated = true;
+        (self.session.is_authenticated, self.has_commanded) = (true, true);
         Ok(())
     }
 
     /// Answers `HELLO [2|3 [AUTH user password] [SETNAME name]]`.
-    fn hello(&mut self, arguments: &[&[u8]], terms: &Terms) -> CommandResult {
+    fn hello(&mut self, arguments: &[&[u8]]) -> CommandResult {
         let is_resp3 = match arguments.first().map(|version| number(version)) {
-            None => self.is_resp3,
+            None => self.session.is_resp3,
             Some(Some(2)) => false,
             Some(Some(3)) => true,
             Some(Some(_)) => return Err("NOPROTO unsupported protocol version".into()),
@@ -193,7 +178,7 @@ impl PublisherSession {
         while let [option, rest @ ..] = options {
             options = match (option.to_ascii_uppercase().as_slice(), rest) {
                 (b"AUTH", [user, password, rest @ ..]) => {
-                    self.auth(Some(user), password, terms)?;
+                    self.auth(Some(user), password)?;
                     rest
                 }
                 (b"SETNAME", [name, rest @ ..]) => {
@@ -206,17 +191,17 @@ impl PublisherSession {
                 }
             };
         }
-        if !self.is_authenticated {
+        if !self.is_authenticated() {
             return Err(NO_AUTH_HELLO.into());
         }
-        self.is_resp3 = is_resp3;
+        self.session.is_resp3 = is_resp3;
         Ok(Map(vec![
             ("server", text("redis")),
             ("version", text(facts::REDIS_VERSION)),
             ("mode", text("standalone")),
             ("role", text("master")),
             ("proto", Integer(if is_resp3 { 3 } else { 2 })),
-            ("id", Integer(self.peer.id as i64)),
+            ("id", Integer(self.session.peer.id as i64)),
             ("modules", Array(Vec::new())),
         ]))
     }
@@ -226,22 +211,24 @@ impl PublisherSession {
         &mut self,
         subcommand: &str,
         arguments: &[&[u8]],
-        context: &Context<'_>,
+        exchange: &Exchange,
+        moment: Moment,
     ) -> CommandResult {
         let upper = arguments.first().map(|word| word.to_ascii_uppercase()).unwrap_or_default();
         match (subcommand, upper.as_slice()) {
             ("SETNAME", _) => self.set_name(arguments[0]).and(OK),
-            ("GETNAME", _) if self.name.is_empty() => Ok(Null),
-            ("GETNAME", _) => Ok(Bulk(self.name.clone())),
-            ("ID", _) => Ok(Integer(self.peer.id as i64)),
-            ("LIST", _) if !self.is_listed(arguments, context.exchange) => Ok(text("")),
-            ("INFO" | "LIST", _) => Ok(text(self.description(context))),
+            ("GETNAME", _) if self.session.name.is_empty() => Ok(Null),
+            ("GETNAME", _) => Ok(Bulk(self.session.name.clone())),
+            ("ID", _) => Ok(Integer(self.session.peer.id as i64)),
+            ("LIST", _) if !self.is_listed(arguments, exchange) => Ok(text("")),
+            ("INFO" | "LIST", _) => Ok(text(self.description(exchange, moment))),
             ("REPLY", b"ON") => {
-                self.replies = ReplyMode::On;
+                self.session.replies = ReplyMode::On;
                 OK
             }
             ("REPLY", mode @ (b"OFF" | b"SKIP")) => {
-                self.replies = if mode == b"OFF" { ReplyMode::Off } else { ReplyMode::Skip };
+                self.session.replies =
+                    if mode == b"OFF" { ReplyMode::Off } else { ReplyMode::Skip };
                 Ok(Encoded(Vec::new()))
             }
             // There are no keys whose changes would have to be announced.
@@ -261,7 +248,7 @@ impl PublisherSession {
     fn is_listed(&self, filters: &[&[u8]], exchange: &Exchange) -> bool {
         match filters {
             [filter, ids @ ..] if filter.eq_ignore_ascii_case(b"ID") => {
-                ids.iter().any(|id| number(id) == i64::try_from(self.peer.id).ok())
+                ids.iter().any(|id| number(id) == i64::try_from(self.session.peer.id).ok())
             }
             [filter, kind] if filter.eq_ignore_ascii_case(b"TYPE") => {
                 let own: &[u8] = if self.is_subscriber(exchange) { b"PUBSUB" } else { b"NORMAL" };
@@ -272,18 +259,18 @@ impl PublisherSession {
     }
 
     /// Returns the line of `CLIENT INFO`.
-    fn description(&self, context: &Context<'_>) -> String {
-        let age = context.moment.now.millis.saturating_sub(self.peer.since) / 1000;
+    fn description(&self, exchange: &Exchange, moment: Moment) -> String {
+        let age = moment.now.millis.saturating_sub(self.session.peer.since) / 1000;
         let [channels, patterns] =
-            [Channel, Pattern].map(|kind| context.exchange.names(self.peer.seat, kind).len());
-        let name = String::from_utf8_lossy(&self.name);
-        let mut line = format!("id={}", self.peer.id);
-        if let Some(address) = self.peer.address {
+            [Channel, Pattern].map(|kind| exchange.names(self.session.peer.seat, kind).len());
+        let name = String::from_utf8_lossy(&self.session.name);
+        let mut line = format!("id={}", self.session.peer.id);
+        if let Some(address) = self.session.peer.address {
             let _ = write!(line, " addr={address}");
         }
         let flags = if channels + patterns > 0 { "P" } else { "N" };
-        let multi = context.queued.map_or(-1, |count| count as i64);
-        let resp = if self.is_resp3 { 3 } else { 2 };
+        let multi = self.queue.as_ref().map_or(-1, |queue| queue.len() as i64);
+        let resp = if self.session.is_resp3 { 3 } else { 2 };
         let _ = writeln!(
             line,
             " name={name} age={age} idle=0 flags={flags} db=0 sub={channels} psub={patterns} \
@@ -292,7 +279,7 @@ impl PublisherSession {
         line
     }
 
-    fn set_name(&mut self, name: &[u8]) -> Result<(), Cow<'static, str>> {
+    fn set_name(&mut self, name: &[u8]) -> Result<(), Refusal> {
         if name.len() > CLIENT_NAME_BYTES_MAX {
             return Err("ERR Client names cannot be longer than 256 bytes.".into());
         }
@@ -300,7 +287,7 @@ impl PublisherSession {
             let text = "ERR Client names cannot contain spaces, newlines or special characters.";
             return Err(text.into());
         }
-        self.name = name.to_vec();
+        self.session.name = name.to_vec();
         Ok(())
     }
 
@@ -314,18 +301,9 @@ impl PublisherSession {
         let change = if kind == Channel { "subscribe" } else { "psubscribe" };
         let mut replies = Vec::new();
         for name in names {
-            let result = match exchange.subscribe(self.peer.seat, kind, name) {
-                Ok(count) => Ok(changed(change, Some(name), count)),
-                Err(SubscribeError::TooMany) => {
-                    Err("ERR this connection has publisher_subscriptions_max subscriptions".into())
-                }
-                Err(SubscribeError::TooLong) => {
-                    let text =
-                        format!("ERR a channel or pattern has at most {NAME_BYTES_MAX} bytes");
-                    Err(text.into())
-                }
-            };
-            reply::write(&mut replies, &result, self.is_resp3);
+            let result = exchange.subscribe(self.session.peer.seat, kind, name);
+            let result = result.map(|count| changed(change, Some(name), count));
+            reply::write(&mut replies, &result, self.session.is_resp3);
         }
         Encoded(replies)
     }
@@ -338,16 +316,16 @@ impl PublisherSession {
         exchange: &mut Exchange,
     ) -> PortReply {
         let change = if kind == Channel { "unsubscribe" } else { "punsubscribe" };
-        let own = exchange.names(self.peer.seat, kind);
+        let own = exchange.names(self.session.peer.seat, kind);
         let own: Vec<&[u8]> = own.iter().map(|name| &**name).collect();
         let names = if names.is_empty() { &own } else { names };
         if names.is_empty() {
-            return changed(change, None, exchange.count(self.peer.seat));
+            return changed(change, None, exchange.count(self.session.peer.seat));
         }
         let mut replies = Vec::new();
         for name in names {
-            let count = exchange.unsubscribe(self.peer.seat, kind, name);
-            changed(change, Some(name), count).write(&mut replies, self.is_resp3);
+            let count = exchange.unsubscribe(self.session.peer.seat, kind, name);
+            changed(change, Some(name), count).write(&mut replies, self.session.is_resp3);
         }
         Encoded(replies)
     }
@@ -365,12 +343,6 @@ fn counts(names: &[&[u8]], count: impl Fn(&[u8]) -> usize) -> PortReply {
     Array(names.iter().flat_map(pair).collect())
 }
 
-/// Returns the refusal of a command with too many or too few words, as Redis has it.
-pub fn wrong_arity(name: &str) -> String {
-    let name = name.to_ascii_lowercase().replace(' ', "|");
-    format!("wrong number of arguments for '{name}' command")
-}
-
 fn number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
@@ -385,12 +357,6 @@ fn is_same(given: &[u8], expected: &[u8]) -> bool {
     difference == 0
 }
 
-/// Returns at most 64 bytes of a peer's word, fit for a line of ours.
-pub fn printable(bytes: &[u8]) -> String {
-    let bytes = &bytes[..bytes.len().min(QUOTE_BYTES_MAX)];
-    let is_printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
-    bytes.iter().map(|byte| if is_printable(byte) { *byte as char } else { '?' }).collect()
-}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -75,17 +75,17 @@ impl PublisherSocket {
 
     /// Reads at most `limit` bytes and executes the commands in them, until a client has too much pending. Returns whether the limit
     /// was reached.
-    pub fn read(&mut self, world: &mut World<'_>, buffer: &mut [u8], limit: usize) -> bool {
+    pub fn read(&mut self, world: &mut dyn World, buffer: &mut [u8], limit: usize) -> bool {
         self.publisher.take(&[], world);
         let mut total = 0;
         let mut is_empty = false;
-        while self.peer < PeerState::Ended && !self.publisher.is_ending() {
+        while self.peer < PeerState::Ended && !self.publisher.is_ending {
             if self.publisher.is_full() && !self.publisher.is_executing() {
                 self.input = InputState::Stalled;
                 return false;
             }
             let is_over = total >= limit;
-            if is_over || self.publisher.has_left() || world.receivers.is_pressed() {
+            if is_over || self.publisher.has_left() || world.is_pressed() {
                 self.input = InputState::Queued;
                 return is_over;
             }
@@ -156,7 +156,7 @@ impl PublisherSocket {
         let is_read = self.peer >= PeerState::Ended && self.input == InputState::Idle;
         // A transaction is executed even if its publisher has gone.
         let is_lost = self.peer == PeerState::Failed && !self.publisher.is_executing();
-        let is_over = is_read || self.publisher.is_ending();
+        let is_over = is_read || self.publisher.is_ending;
         is_lost || (is_over && self.publisher.output.is_empty())
     }
 

@@ -7,7 +7,8 @@ use crate::engine::redis::resp;
 pub struct Transaction {
     commands: Vec<u8>,
     count: usize,
-    is_aborted: bool,
+    /// A command was refused: EXEC executes none.
+    pub is_aborted: bool,
     /// Bytes of `commands` that were executed.
     at: usize,
     /// The replies so far.
@@ -15,7 +16,7 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Drops all commands, because one was refused: EXEC will execute none.
+    /// Drops all commands, because one was refused.
     pub fn abort(&mut self) {
         *self = Transaction { is_aborted: true, ..Transaction::default() };
     }
@@ -38,10 +39,9 @@ impl Transaction {
         self.count
     }
 
-    /// Begins the execution; `false`: a command was refused.
-    pub fn begin(&mut self) -> bool {
+    /// Begins the execution.
+    pub fn begin(&mut self) {
         resp::write_array(&mut self.replies, self.count);
-        !self.is_aborted
     }
 
     /// Returns the next command; `None`: that was the last one.
@@ -66,7 +66,8 @@ mod tests {
         let commands = words.map(command);
         let mut transaction = Transaction::default();
         assert!(commands.iter().all(|command| transaction.push(command, 1000, 3)));
-        assert!(transaction.begin(), "nothing was refused");
+        assert!(!transaction.is_aborted, "nothing was refused");
+        transaction.begin();
         for command in &commands {
             assert_eq!(transaction.next().as_ref(), Some(command));
         }
@@ -83,7 +84,7 @@ mod tests {
             assert!(!transaction.push(&ping, bytes_max, count_max));
             assert!(transaction.push(&ping, bytes_max, count_max), "the peer learned it once");
             assert_eq!(transaction.commands.capacity(), 0);
-            assert!(!transaction.begin());
+            assert!(transaction.is_aborted);
         }
     }
 }

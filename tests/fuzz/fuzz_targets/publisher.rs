@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::features::publisher::connection::{Publisher, Receivers, World};
+use oneloop::features::publisher::connection::{Publisher, World};
 use oneloop::features::publisher::exchange::Exchange;
 use oneloop::features::publisher::{Moment, Peer, PublisherBounds, Terms};
 use oneloop_fuzz::pieces;
@@ -21,20 +21,14 @@ fuzz_target!(|input: &[u8]| {
 });
 
 /// The messages, of which every fifth is refused.
-#[derive(Default)]
-struct Messages(Vec<(Vec<u8>, Vec<u8>)>);
+struct Messages<'a>(&'a mut Exchange, Vec<(Vec<u8>, Vec<u8>)>);
 
-impl Receivers for Messages {
-    fn publish(
-        &mut self,
-        exchange: &mut Exchange,
-        channel: &[u8],
-        payload: &[u8],
-    ) -> Result<usize, String> {
+impl World for Messages<'_> {
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, String> {
         assert!(payload.len() <= PAYLOAD_BYTES_MAX);
-        self.0.push((channel.to_vec(), payload.to_vec()));
-        let receivers = exchange.publish(channel, payload);
-        match self.0.len() % 5 {
+        self.1.push((channel.to_vec(), payload.to_vec()));
+        let receivers = self.0.publish(channel, payload);
+        match self.1.len() % 5 {
             0 => Err("ERR nobody hears this".to_owned()),
             _ => Ok(receivers),
         }
@@ -42,6 +36,14 @@ impl Receivers for Messages {
 
     fn is_pressed(&self) -> bool {
         false
+    }
+
+    fn exchange(&mut self) -> &mut Exchange {
+        self.0
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::default()
     }
 }
 
@@ -63,18 +65,13 @@ fn read(password: Option<Rc<[u8]>>, pieces: &[&[u8]]) -> Outcome {
     };
     let mut publisher = Publisher::new(Rc::new(terms), Peer::default());
     let mut exchange = Exchange::new(4, 1 << 20);
-    let (mut receivers, mut answers) = (Messages::default(), Vec::new());
+    let (mut world, mut answers) = (Messages(&mut exchange, Vec::new()), Vec::new());
     for piece in pieces {
         let mut input = *piece;
         loop {
-            let mut world = World {
-                receivers: &mut receivers,
-                exchange: &mut exchange,
-                moment: Moment::default(),
-            };
             publisher.take(input, &mut world);
             input = &[];
-            publisher.collect(&mut exchange);
+            publisher.collect(world.0);
             assert!(!publisher.is_executing());
             let bytes: Vec<u8> = publisher.output.parts().flatten().copied().collect();
             answers.extend_from_slice(&bytes);
@@ -84,7 +81,6 @@ fn read(password: Option<Rc<[u8]>>, pieces: &[&[u8]]) -> Outcome {
             }
         }
     }
-    let published = receivers.0;
     assert!(answers.is_empty() || answers.ends_with(b"\r\n"));
-    (published, answers, publisher.take_oversized(), publisher.is_ending())
+    (world.1, answers, publisher.oversized, publisher.is_ending)
 }

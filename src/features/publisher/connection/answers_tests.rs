@@ -199,9 +199,9 @@ fn a_broadcast_of_laravel_is_published_and_answered_once() {
     let stream = [b"MULTI\r\nPING\r\n", &eval[..], b"PUBLISH c 1\r\nEXEC\r\n"].concat();
     assert_eq!(feed(&mut one, stream), ["a {}", "b {}", "c 1"]);
     assert!(take_output(&mut one).ends_with("*3\r\n+PONG\r\n$-1\r\n:7\r\n"));
-    assert_eq!(one.take_unknown(), None);
+    assert_eq!(one.unknown.take(), None);
     assert!(ask(&mut one, "EVAL return 0").starts_with("-ERR the only script"));
-    assert_eq!(one.take_unknown(), Some(("EVAL".to_owned(), 1)));
+    assert_eq!(one.unknown.take(), Some(("EVAL".to_owned(), 1)));
 }
 
 #[test]

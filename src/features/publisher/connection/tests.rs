@@ -29,23 +29,25 @@ pub fn publisher_at(password: Option<Rc<[u8]>>, peer: Peer) -> Publisher {
 }
 
 /// Seven receivers of each message.
-#[derive(Default)]
-struct Seven(Vec<String>);
+struct Seven<'a>(&'a mut Exchange, Vec<String>);
 
-impl Receivers for Seven {
-    fn publish(
-        &mut self,
-        _: &mut Exchange,
-        channel: &[u8],
-        payload: &[u8],
-    ) -> Result<usize, String> {
+impl World for Seven<'_> {
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, String> {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        self.0.push(format!("{} {}", text(channel), text(payload)));
+        self.1.push(format!("{} {}", text(channel), text(payload)));
         Ok(7)
     }
 
     fn is_pressed(&self) -> bool {
         false
+    }
+
+    fn exchange(&mut self) -> &mut Exchange {
+        self.0
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::default()
     }
 }
 
@@ -59,10 +61,9 @@ pub fn feed_at(
     publisher: &mut Publisher,
     input: impl AsRef<[u8]>,
 ) -> Vec<String> {
-    let mut receivers = Seven::default();
-    let mut world = World { receivers: &mut receivers, exchange, moment: Moment::default() };
+    let mut world = Seven(exchange, Vec::new());
     publisher.take(input.as_ref(), &mut world);
-    receivers.0
+    world.1
 }
 
 pub fn take_output(publisher: &mut Publisher) -> String {
@@ -100,9 +101,8 @@ fn a_pipeline_is_answered_in_order_wherever_it_is_cut() {
     let mut whole = publisher(None);
     let published = feed(&mut whole, parts.concat());
     assert_eq!(published, ["news hi", "news inline hi", "news hi"]);
-    assert!(whole.is_ending());
-    assert_eq!(whole.take_oversized(), 2);
-    assert_eq!(whole.take_oversized(), 0);
+    assert!(whole.is_ending);
+    assert_eq!(std::mem::take(&mut whole.oversized), 2);
     let output = take_output(&mut whole);
     let answers: Vec<&str> = output.split("\r\n").collect();
     assert_eq!(
@@ -176,7 +176,7 @@ fn a_browser_is_cut_off_and_nothing_of_its_page_is_carried_out() {
         let mut publisher = publisher(None);
         let request = format!("{start}\r\nPUBLISH news hi\r\n{NEWS}");
         assert_eq!(feed(&mut publisher, request), [""; 0], "{start}");
-        assert!(publisher.is_ending());
+        assert!(publisher.is_ending);
         assert_eq!(feed(&mut publisher, NEWS), [""; 0]);
     }
 }
@@ -195,7 +195,7 @@ fn input_that_is_not_resp_ends_the_connection_with_a_reason() {
         let mut publisher = publisher(None);
         assert_eq!(feed(&mut publisher, [input, NEWS].concat()), [""; 0], "{expected}");
         assert_eq!(take_output(&mut publisher), expected);
-        assert!(publisher.is_ending());
+        assert!(publisher.is_ending);
     }
 }
 
@@ -207,11 +207,11 @@ fn a_stranger_publishes_nothing_and_holds_little() {
     feed(&mut publisher, &publish(100_000)[..50_000]);
     assert!(!publisher.input.is_idle(), "it is skipped");
     feed(&mut publisher, &publish(100_000)[50_000..]);
-    assert_eq!(publisher.take_oversized(), 0);
+    assert_eq!(publisher.oversized, 0);
     assert_eq!(feed(&mut publisher, ["AUTH secret\r\n", NEWS].concat()), ["news hi"]);
     assert!(take_output(&mut publisher).ends_with("+OK\r\n:7\r\n"));
     feed(&mut publisher, "x".repeat(UNAUTHENTICATED_BYTES_MAX + 1));
-    assert!(!publisher.is_ending(), "an inline command may be longer after AUTH");
+    assert!(!publisher.is_ending, "an inline command may be longer after AUTH");
 }
 
 #[test]
