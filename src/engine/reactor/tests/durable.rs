@@ -11,7 +11,7 @@ use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::page_bounds::bounds_of;
 use crate::engine::reactor::tests::replay::{Plain, texts};
-use crate::engine::reactor::tests::{Phones, Shared, plan, signer};
+use crate::engine::reactor::tests::{ClientSockets, Shared, plan, signer};
 use crate::engine::reactor::*;
 use crate::engine::redis::request::{PageEnd, ReplyForm, StreamInfo};
 use crate::engine::resume::cursor::{Cursor, EntryId, Node};
@@ -20,7 +20,7 @@ use crate::engine::server::Resumed;
 /// A stream, and a Redis that answers at once.
 struct World {
     reactor: Reactor,
-    phones: Shared,
+    sockets: Shared,
     redis: Vec<(EntryId, String, String)>,
     deleted: EntryId,
     added: u64,
@@ -43,18 +43,18 @@ fn elsewhere(has: EntryId) -> String {
 
 impl World {
     fn new(change: impl FnOnce(&mut Bounds)) -> World {
-        let phones = Shared(Rc::new(RefCell::new(Phones {
+        let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
             random: Random::new(1),
             cut: 0,
             got: HashMap::new(),
             blocked: BTreeSet::new(),
         })));
-        install(Some(Box::new(phones.clone())));
+        install(Some(Box::new(sockets.clone())));
         let mut reactor = Reactor::new(plan(Plain, change)).expect("a port is free");
         reactor.read_streams(&["s"]);
         World {
             reactor,
-            phones,
+            sockets,
             redis: Vec::new(),
             deleted: EntryId::ZERO,
             added: 0,
@@ -181,7 +181,7 @@ impl World {
     }
 
     fn got(&self, id: ConnId) -> Vec<String> {
-        texts(self.phones.0.borrow().got.get(&id).map(Vec::as_slice).unwrap_or_default())
+        texts(self.sockets.0.borrow().got.get(&id).map(Vec::as_slice).unwrap_or_default())
     }
 
     fn data(&self, id: ConnId) -> Vec<String> {

@@ -11,7 +11,7 @@ mod pages;
 mod proxies;
 mod replay;
 mod requests;
-mod simulated_phones;
+mod simulated_clients;
 mod simulated_redis;
 mod simulation;
 mod slowest;
@@ -75,7 +75,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
 }
 
 /// The bytes that clients received, and the sockets that are full.
-pub(super) struct Phones {
+pub(super) struct ClientSockets {
     pub random: Random,
     /// The share of partial writes: one in this many.
     pub cut: usize,
@@ -84,17 +84,17 @@ pub(super) struct Phones {
 }
 
 #[derive(Clone)]
-pub(super) struct Shared(pub Rc<RefCell<Phones>>);
+pub(super) struct Shared(pub Rc<RefCell<ClientSockets>>);
 
 impl Shared {
     /// Makes some full sockets writable again, `most` at most.
     pub fn unblock(&self, reactor: &mut Reactor, most: usize) {
-        let mut phones = self.0.borrow_mut();
-        let some: Vec<ConnId> = phones.blocked.iter().take(most).copied().collect();
+        let mut sockets = self.0.borrow_mut();
+        let some: Vec<ConnId> = sockets.blocked.iter().take(most).copied().collect();
         for id in &some {
-            phones.blocked.remove(id);
+            sockets.blocked.remove(id);
         }
-        drop(phones);
+        drop(sockets);
         for id in some {
             reactor.on_ready(id, Readiness { writable: true, ..Readiness::default() });
         }
@@ -107,17 +107,17 @@ impl FarEnds for Shared {
     }
 
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
-        let mut phones = self.0.borrow_mut();
+        let mut sockets = self.0.borrow_mut();
         assert!(
-            !phones.blocked.contains(&id),
+            !sockets.blocked.contains(&id),
             "a full socket is written to before it said it takes more"
         );
-        let one_in = phones.cut;
-        let cut = one_in > 0 && phones.random.below(one_in) == 0;
-        let taken = if cut { phones.random.below(bytes.len()) } else { bytes.len() };
-        phones.got.entry(id).or_default().extend_from_slice(&bytes[..taken]);
+        let one_in = sockets.cut;
+        let cut = one_in > 0 && sockets.random.below(one_in) == 0;
+        let taken = if cut { sockets.random.below(bytes.len()) } else { bytes.len() };
+        sockets.got.entry(id).or_default().extend_from_slice(&bytes[..taken]);
         if taken < bytes.len() {
-            phones.blocked.insert(id);
+            sockets.blocked.insert(id);
         }
         if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
@@ -138,7 +138,7 @@ struct World {
     seed: u64,
     random: Random,
     reactor: Reactor,
-    phones: Shared,
+    sockets: Shared,
     open: BTreeMap<ConnId, Modelled>,
     closed: Vec<(ConnId, Vec<u8>)>,
     published: usize,
@@ -156,18 +156,18 @@ impl World {
             bounds.backlog_frames_max = 1_000_000;
             bounds.backlog_bytes_max = 1 << 30;
         });
-        let phones = Shared(Rc::new(RefCell::new(Phones {
+        let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
             random: Random::new(seed + 1),
             cut,
             got: HashMap::new(),
             blocked: BTreeSet::new(),
         })));
-        install(Some(Box::new(phones.clone())));
+        install(Some(Box::new(sockets.clone())));
         World {
             seed,
             random: Random::new(seed),
             reactor: Reactor::new(plan).expect("a port is free"),
-            phones,
+            sockets,
             open: BTreeMap::new(),
             closed: Vec::new(),
             published: 0,
@@ -260,7 +260,7 @@ impl World {
 
     /// Makes some full sockets writable again.
     fn unblock(&mut self, most: usize) {
-        self.phones.unblock(&mut self.reactor, most);
+        self.sockets.unblock(&mut self.reactor, most);
     }
 
     fn turn(&mut self) {
@@ -270,7 +270,7 @@ impl World {
 
     /// Writes everything, and compares what each client received with the model.
     fn settle(&mut self) {
-        self.phones.0.borrow_mut().cut = 0;
+        self.sockets.0.borrow_mut().cut = 0;
         for _ in 0..100_000 {
             self.unblock(usize::MAX);
             self.turn();
@@ -279,10 +279,10 @@ impl World {
                 break;
             }
         }
-        let phones = self.phones.0.borrow();
+        let sockets = self.sockets.0.borrow();
         let open = self.open.iter().map(|(id, client)| (id, &client.expected));
         for (id, expected) in open.chain(self.closed.iter().map(|(id, expected)| (id, expected))) {
-            let got = phones.got.get(id).map(Vec::as_slice).unwrap_or_default();
+            let got = sockets.got.get(id).map(Vec::as_slice).unwrap_or_default();
             let [got, expected] = [got, expected].map(String::from_utf8_lossy);
             assert_eq!(got, expected, "seed {}, client {id}", self.seed);
         }
@@ -302,7 +302,7 @@ fn run(seed: u64, clients: usize, steps: usize) -> usize {
         world.step();
         if step % (steps / 2) == steps / 2 - 1 {
             world.settle();
-            world.phones.0.borrow_mut().cut = random.below(6);
+            world.sockets.0.borrow_mut().cut = random.below(6);
         }
     }
     world.settle();

@@ -12,7 +12,7 @@ use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::page_bounds::bounds_of;
 use crate::engine::reactor::tests::replay::{Plain, texts};
-use crate::engine::reactor::tests::{Phones, Shared, plan};
+use crate::engine::reactor::tests::{ClientSockets, Shared, plan};
 use crate::engine::reactor::*;
 use crate::engine::redis::request::{PageEnd, ReplyForm, Request, StreamInfo};
 use crate::engine::resume::cursor::{Cursor, EntryId, Node};
@@ -58,14 +58,14 @@ struct Held {
 }
 
 /// A client's subscriptions, and the entries that it had.
-struct Listener {
+struct Subscriber {
     held: Vec<Held>,
     had: [EntryId; 2],
 }
 
-impl Listener {
+impl Subscriber {
     /// Returns whether it may receive that entry, and whether it must.
-    fn hears(&self, stream: usize, at: usize, entry: &(EntryId, &str, String)) -> (bool, bool) {
+    fn receives(&self, stream: usize, at: usize, entry: &(EntryId, &str, String)) -> (bool, bool) {
         // Messages before an entry that it had from elsewhere were published before it connected here.
         if entry.0 <= self.had[stream] {
             return (false, false);
@@ -90,10 +90,10 @@ struct World {
     seed: u64,
     random: Random,
     reactor: Reactor,
-    phones: Shared,
+    sockets: Shared,
     streams: [Stream; 2],
     asked: Vec<Asked>,
-    open: BTreeMap<ConnId, Listener>,
+    open: BTreeMap<ConnId, Subscriber>,
     millis: u64,
     /// The stream and position of each entry. Its data is its number.
     places: Vec<(usize, usize)>,
@@ -109,20 +109,20 @@ impl World {
             bounds.backlog_frames_max = random.choose(&[8, 100_000]);
             bounds.history_messages_max = random.choose(&[5, 60, 10_000]);
         });
-        let phones = Shared(Rc::new(RefCell::new(Phones {
+        let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
             random: Random::new(seed + 1),
             cut: random.below(4),
             got: HashMap::new(),
             blocked: BTreeSet::new(),
         })));
-        install(Some(Box::new(phones.clone())));
+        install(Some(Box::new(sockets.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.read_streams(&["s", "t"]);
         World {
             seed,
             random,
             reactor,
-            phones,
+            sockets,
             streams: Default::default(),
             asked: Vec::new(),
             open: BTreeMap::new(),
@@ -208,7 +208,7 @@ impl World {
         let cursor =
             self.reactor.router.server.resume.signer.read(&cursor).expect("it is a cursor");
         assert_eq!((cursor.has_channels, cursor.entries), (false, had.to_vec()));
-        self.open.insert(id, Listener { held, had });
+        self.open.insert(id, Subscriber { held, had });
         self.let_go();
     }
 
@@ -218,18 +218,18 @@ impl World {
             return;
         }
         let place = self.random.below(self.open.len());
-        let (id, listener) = self.open.iter_mut().nth(place).expect("it is there");
+        let (id, subscriber) = self.open.iter_mut().nth(place).expect("it is there");
         let key = self.random.choose(&KEYS);
         let server = &mut self.reactor.router.server;
         let now = [0, 1].map(|stream| self.streams[stream].read);
-        let held = listener.held.iter_mut().find(|held| held.key == key && held.until.is_none());
+        let held = subscriber.held.iter_mut().find(|held| held.key == key && held.until.is_none());
         let changed = match held {
             Some(held) => {
                 held.until = Some(now);
                 server.scope(0).unsubscribe(*id, key)
             }
             None => {
-                listener.held.push(Held { key, from: Some(now), until: None });
+                subscriber.held.push(Held { key, from: Some(now), until: None });
                 server.scope(0).subscribe(*id, key, Reason::Asked)
             }
         };
@@ -302,7 +302,7 @@ impl World {
     }
 
     fn unblock(&mut self) {
-        self.phones.unblock(&mut self.reactor, usize::MAX);
+        self.sockets.unblock(&mut self.reactor, usize::MAX);
     }
 
     fn turn(&mut self) {
@@ -342,13 +342,13 @@ impl World {
         };
         let gone: Vec<ConnId> = self.open.keys().filter(|id| !is_open(id)).copied().collect();
         for id in gone {
-            let listener = self.open.remove(&id).expect("it is there");
-            self.check(id, &listener, false);
+            let subscriber = self.open.remove(&id).expect("it is there");
+            self.check(id, &subscriber, false);
         }
     }
 
     fn settle(&mut self) {
-        self.phones.0.borrow_mut().cut = 0;
+        self.sockets.0.borrow_mut().cut = 0;
         while self.streams.iter().any(|stream| stream.read < stream.entries.len()) {
             self.read();
         }
@@ -365,8 +365,8 @@ impl World {
                 break;
             }
         }
-        for (id, listener) in &self.open {
-            self.check(*id, listener, true);
+        for (id, subscriber) in &self.open {
+            self.check(*id, subscriber, true);
         }
         for client in self.reactor.router.server.clients.iter().map(|(_, client)| client) {
             assert!(client.state() != State::Open || client.is_hibernating(), "nothing stays");
@@ -375,13 +375,13 @@ impl World {
 
     /// Checks that it received, of each stream, the entries for it after those it had, in order, without repetition or omission;
     /// `all`: up to the last, unless it was closed before.
-    fn check(&self, id: ConnId, listener: &Listener, all: bool) {
+    fn check(&self, id: ConnId, subscriber: &Subscriber, all: bool) {
         let seed = self.seed;
-        let phones = self.phones.0.borrow();
-        let told = texts(phones.got.get(&id).map(Vec::as_slice).unwrap_or_default());
+        let sockets = self.sockets.0.borrow();
+        let got = texts(sockets.got.get(&id).map(Vec::as_slice).unwrap_or_default());
         let mut last = String::new();
-        let mut heard: [Vec<usize>; 2] = Default::default();
-        for text in told {
+        let mut received: [Vec<usize>; 2] = Default::default();
+        for text in got {
             let mut words = text.split(' ');
             let (cursor, _, data) = (words.next(), words.next(), words.next().expect("three"));
             let cursor = cursor.expect("three words");
@@ -391,18 +391,18 @@ impl World {
             cursor.clone_into(&mut last);
             let number: usize = data.parse().expect("a number");
             let (stream, at) = self.places[number - 1];
-            heard[stream].push(at);
+            received[stream].push(at);
         }
         for (number, stream) in self.streams.iter().enumerate() {
-            let heard = &heard[number];
-            assert!(heard.is_sorted_by(|a, b| a < b), "seed {seed}: {id}, stream {number}");
-            let end = heard.last().map_or(0, |at| at + 1);
+            let received = &received[number];
+            assert!(received.is_sorted_by(|a, b| a < b), "seed {seed}: {id}, stream {number}");
+            let end = received.last().map_or(0, |at| at + 1);
             for (at, entry) in stream.entries.iter().enumerate() {
-                let (may, must) = listener.hears(number, at, entry);
-                let was_told = heard.binary_search(&at).is_ok();
+                let (may, must) = subscriber.receives(number, at, entry);
+                let has_received = received.binary_search(&at).is_ok();
                 let text = || format!("seed {seed}: {id}, stream {number}, {}", entry.2);
-                assert!(may || !was_told, "{} is not for it", text());
-                assert!(was_told || !must || (!all && at >= end), "{} was lost", text());
+                assert!(may || !has_received, "{} is not for it", text());
+                assert!(has_received || !must || (!all && at >= end), "{} was lost", text());
             }
         }
     }

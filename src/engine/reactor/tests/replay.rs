@@ -11,7 +11,7 @@ use crate::engine::client::in_memory::install;
 use crate::engine::handler::Handler;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
-use crate::engine::reactor::tests::{Phones, Shared, plan};
+use crate::engine::reactor::tests::{ClientSockets, Shared, plan};
 use crate::engine::reactor::*;
 use crate::engine::server::{ReplayItem, Resumed};
 use crate::{Message, RouteOptions, Scope};
@@ -23,13 +23,13 @@ impl Handler for Plain {
     fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, _: Message<'_>) {}
 
     fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize {
-        server.publish(topic, |cursor| told(cursor, topic, payload))
+        server.publish(topic, |cursor| encode(cursor, topic, payload))
     }
 
     fn options(&self) -> RouteOptions {
         let encode = |item: &ReplayItem<'_>| {
             Some(match item {
-                ReplayItem::Message { cursor, topic, payload } => told(cursor, topic, payload),
+                ReplayItem::Message { cursor, topic, payload } => encode(cursor, topic, payload),
                 ReplayItem::Gap { from } => Frame::text(&format!("gap {from}")),
             })
         };
@@ -37,7 +37,7 @@ impl Handler for Plain {
     }
 }
 
-fn told(cursor: &str, topic: &str, payload: &[u8]) -> Frame {
+fn encode(cursor: &str, topic: &str, payload: &[u8]) -> Frame {
     Frame::text(&format!("{cursor} {topic} {}", String::from_utf8_lossy(payload)))
 }
 
@@ -88,7 +88,7 @@ struct World {
     seed: u64,
     random: Random,
     reactor: Reactor,
-    phones: Shared,
+    sockets: Shared,
     open: BTreeMap<ConnId, Modelled>,
     /// The topic and the cursor of each published message, by number.
     published: Vec<(&'static str, String)>,
@@ -110,19 +110,19 @@ impl World {
             bounds.backlog_bytes_max = 1 << 30;
             bounds.history_messages_max = random.choose(&[30, 10_000, 10_000]);
         });
-        let phones = Shared(Rc::new(RefCell::new(Phones {
+        let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
             random: Random::new(seed + 1),
             cut: random.below(5),
             got: HashMap::new(),
             blocked: BTreeSet::new(),
         })));
-        install(Some(Box::new(phones.clone())));
+        install(Some(Box::new(sockets.clone())));
         let reactor = Reactor::new(plan).expect("a port is free");
         World {
             seed,
             random,
             reactor,
-            phones,
+            sockets,
             open: BTreeMap::new(),
             published: Vec::new(),
             unrecorded: 0,
@@ -240,7 +240,7 @@ impl World {
     }
 
     fn unblock(&mut self, most: usize) {
-        self.phones.unblock(&mut self.reactor, most);
+        self.sockets.unblock(&mut self.reactor, most);
     }
 
     fn turn(&mut self) {
@@ -258,7 +258,7 @@ impl World {
     }
 
     fn settle(&mut self) {
-        self.phones.0.borrow_mut().cut = 0;
+        self.sockets.0.borrow_mut().cut = 0;
         for _ in 0..100_000 {
             self.unblock(usize::MAX);
             self.turn();
@@ -284,9 +284,9 @@ impl World {
     /// message of its subscriptions up to the end, except those that a `gap` announced.
     fn check(&self, id: ConnId, client: &Modelled, all: bool) {
         let seed = self.seed;
-        let phones = self.phones.0.borrow();
+        let sockets = self.sockets.0.borrow();
         let (mut numbers, mut asides, mut whole_from) = (Vec::new(), Vec::new(), 0);
-        for text in texts(phones.got.get(&id).map(Vec::as_slice).unwrap_or_default()) {
+        for text in texts(sockets.got.get(&id).map(Vec::as_slice).unwrap_or_default()) {
             if text.starts_with("aside") {
                 asides.push(text);
                 continue;
@@ -309,12 +309,12 @@ impl World {
         }
         if all {
             assert_eq!(asides, client.unrecorded, "seed {seed}");
-            let heard: BTreeSet<usize> = numbers.into_iter().collect();
+            let received: BTreeSet<usize> = numbers.into_iter().collect();
             for (number, (topic, _)) in self.published.iter().enumerate() {
                 let since = client.covered.get(topic);
                 let is_due = since.is_some_and(|since| *since <= number as u64);
                 let is_due = is_due && number >= whole_from;
-                assert!(!is_due || heard.contains(&number), "seed {seed}, {id}: lost {number}");
+                assert!(!is_due || received.contains(&number), "seed {seed}, {id}: lost {number}");
             }
         }
     }
@@ -335,7 +335,7 @@ pub(super) fn texts(mut bytes: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn nothing_is_lost_or_told_twice_between_replay_and_live() {
+fn nothing_is_lost_or_sent_twice_between_replay_and_live() {
     let (mut replays, mut waited) = (0, 0);
     for seed in 1..=3_000 {
         let mut world = World::new(seed);
@@ -358,13 +358,13 @@ fn nothing_is_lost_or_told_twice_between_replay_and_live() {
 fn nobody_waits_for_a_herd_that_comes_back() {
     const HERD: usize = 200;
     const MISSED: usize = 500;
-    let phones = Shared(Rc::new(RefCell::new(Phones {
+    let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
         random: Random::new(1),
         cut: 0,
         got: HashMap::new(),
         blocked: BTreeSet::new(),
     })));
-    install(Some(Box::new(phones.clone())));
+    install(Some(Box::new(sockets.clone())));
     let plan = plan(Plain, |bounds| bounds.flush_clients_per_turn = 64);
     let mut reactor = Reactor::new(plan).expect("a port is free");
     let since = reactor.router.server.cursor();
@@ -382,17 +382,17 @@ fn nobody_waits_for_a_herd_that_comes_back() {
     };
     let herd: Vec<ConnId> = (0..HERD).map(|_| come(Some(&since))).collect();
     let bystander = come(None);
-    let heard = |id: &ConnId| texts(phones.0.borrow().got.get(id).map_or(&[][..], Vec::as_slice));
+    let received = |id: &ConnId| texts(sockets.0.borrow().got.get(id).map_or(&[][..], Vec::as_slice));
     // Each turn has 64 writes, of which replays take a quarter or slightly more.
     for _ in 0..=(HERD / 40) {
         reactor.flush();
     }
-    assert_eq!(heard(&bystander), ["welcome"]);
-    let given = herd.iter().filter(|id| heard(id).len() > 1).count();
+    assert_eq!(received(&bystander), ["welcome"]);
+    let given = herd.iter().filter(|id| received(id).len() > 1).count();
     assert!((1..HERD / 2).contains(&given), "the herd goes on, and takes its time: {given}");
     while reactor.has_pending_writes() {
         reactor.flush();
     }
-    assert!(herd.iter().all(|id| heard(id).len() == 1 + MISSED), "no message is lost");
-    assert_eq!(heard(&bystander), ["welcome"], "it subscribes to something else");
+    assert!(herd.iter().all(|id| received(id).len() == 1 + MISSED), "no message is lost");
+    assert_eq!(received(&bystander), ["welcome"], "it subscribes to something else");
 }

@@ -109,18 +109,18 @@ fn a_request_is_answered_by_redis_or_unavailable_once_the_connection_is_gone() {
     let mut redis = world.accept();
     world.ask("A");
     redis.set_nonblocking(true).expect("a socket takes its options");
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..20_000 {
         world.turn();
         let mut buffer = [0; 4096];
         if let Ok(length) = redis.read(&mut buffer) {
-            heard.extend_from_slice(&buffer[..length]);
+            received.extend_from_slice(&buffer[..length]);
         }
-        if heard.ends_with(b"*1\r\n$5\r\nEARLY\r\n*1\r\n$1\r\nA\r\n") {
+        if received.ends_with(b"*1\r\n$5\r\nEARLY\r\n*1\r\n$1\r\nA\r\n") {
             break;
         }
     }
-    assert!(heard.ends_with(b"$1\r\nA\r\n"), "{:?}", String::from_utf8_lossy(&heard));
+    assert!(received.ends_with(b"$1\r\nA\r\n"), "{:?}", String::from_utf8_lossy(&received));
     assert!(!world.reactor.links[0].is_settled());
     redis.write_all(b":1\r\n:2\r\n").expect("the loop is connected");
     world.turn_until("the answers", |reactor| reactor.links[0].is_settled());

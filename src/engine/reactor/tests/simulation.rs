@@ -18,7 +18,7 @@ use crate::engine::client::State;
 use crate::engine::client::in_memory::install;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::plan;
-use crate::engine::reactor::tests::simulated_phones::{Memory, Phone, Phones, Shared};
+use crate::engine::reactor::tests::simulated_clients::{Memory, SimulatedClient, SimulatedClients, Shared};
 use crate::engine::reactor::tests::simulated_redis::Redis;
 use crate::engine::reactor::*;
 use crate::engine::redis::config::RedisConfig;
@@ -36,7 +36,7 @@ const GRANTS: [&str; 6] = ["news", "room.1", "room.*", "a", "b", "*"];
 
 /// Turns of all worlds, and events in them.
 #[derive(Debug, Default)]
-struct Told {
+struct Totals {
     turns: u64,
     messages: u64,
     gaps: u64,
@@ -51,7 +51,7 @@ struct World {
     reactor: Reactor,
     events: Events,
     keys: Rc<Keys>,
-    phones: Shared,
+    clients: Shared,
     redis: Redis,
     micros: u64,
     numbers: BTreeMap<String, u64>,
@@ -85,7 +85,7 @@ impl World {
         let url = format!("unix:{}", redis.path.display());
         let link = RedisConfig::from_url(&url).expect("the path is a URL");
         plan.link = Some(RedisSubscriber::new(link, 0));
-        let phones = Shared(Rc::new(RefCell::new(Phones {
+        let clients = Shared(Rc::new(RefCell::new(SimulatedClients {
             all: BTreeMap::new(),
             readable: BTreeSet::new(),
             writable: BTreeSet::new(),
@@ -94,7 +94,7 @@ impl World {
             gaps: 0,
             resumed: 0,
         })));
-        install(Some(Box::new(phones.clone())));
+        install(Some(Box::new(clients.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.clock = Clock::Scripted(0, EPOCH * 1000);
         for link in &mut reactor.links {
@@ -107,7 +107,7 @@ impl World {
             reactor,
             events: Events::with_capacity(64),
             keys,
-            phones,
+            clients,
             redis,
             micros: 0,
             numbers: BTreeMap::new(),
@@ -133,13 +133,13 @@ impl World {
         let sub = format!("u{}", self.random.below(self.people));
         let token = self.token(&sub);
         let id = self.reactor.attach();
-        let mut phone = Phone::default();
-        (phone.sub, phone.answers) = (sub, self.random.below(10) > 0);
-        phone.room = self.random.choose(&[0, 50, 100_000, 10_000_000]);
+        let mut client = SimulatedClient::default();
+        (client.sub, client.answers) = (sub, self.random.below(10) > 0);
+        client.room = self.random.choose(&[0, 50, 100_000, 10_000_000]);
         let with_head = self.random.below(4) > 0;
-        let (since, topics) = self.earlier(&phone.sub);
-        phone.since = since;
-        let since = phone.since.as_ref().map(|(since, _)| since.clone());
+        let (since, topics) = self.earlier(&client.sub);
+        client.since = since;
+        let since = client.since.as_ref().map(|(since, _)| since.clone());
         let query = match &since {
             Some(since) if with_head => {
                 let topics = topics.iter().map(|topic| format!("&topic={topic}"));
@@ -151,7 +151,7 @@ impl World {
             true => format!("Authorization: Bearer {token}\r\n"),
             false => String::new(),
         };
-        phone.raw(
+        client.raw(
             format!(
                 "GET /ws{query} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -165,34 +165,34 @@ impl World {
             if let Some(since) = since {
                 (auth["since"], auth["topics"]) = (since.into(), topics.into());
             }
-            phone.say(&auth.to_string());
-            phone.asked += 1;
+            client.say(&auth.to_string());
+            client.asked += 1;
         }
-        let mut phones = self.phones.0.borrow_mut();
-        assert!(phones.all.insert(id, phone).is_none(), "seed {}: an id again", self.seed);
-        phones.readable.insert(id);
+        let mut clients = self.clients.0.borrow_mut();
+        assert!(clients.all.insert(id, client).is_none(), "seed {}: an id again", self.seed);
+        clients.readable.insert(id);
         self.present.insert(id);
     }
 
     /// Usually what an earlier client of the user would resume with: the cursor, the messages received up to it, and the topics.
     fn earlier(&mut self, sub: &str) -> (Option<Memory>, Vec<String>) {
-        let phones = self.phones.0.borrow();
-        let is_gone = |phone: &&Phone| phone.sub == *sub && (phone.closed || phone.reset);
-        let gone: Vec<&Phone> = phones.all.values().filter(is_gone).collect();
+        let clients = self.clients.0.borrow();
+        let is_gone = |client: &&SimulatedClient| client.sub == *sub && (client.closed || client.reset);
+        let gone: Vec<&SimulatedClient> = clients.all.values().filter(is_gone).collect();
         if gone.is_empty() || self.random.below(5) == 0 {
             return (None, Vec::new());
         }
         let latest = gone.len() - 1 - self.random.below(gone.len().min(2));
-        let phone = gone[latest];
+        let client = gone[latest];
         let own = format!("user.{sub}");
-        let topics = phone.topics.iter().filter(|topic| **topic != own).cloned().collect();
-        (phone.memory(), topics)
+        let topics = client.topics.iter().filter(|topic| **topic != own).cloned().collect();
+        (client.memory(), topics)
     }
 
     fn someone(&mut self) -> Option<ConnId> {
-        let phones = self.phones.0.borrow();
-        self.present.retain(|id| !phones.all[id].closed && !phones.all[id].reset);
-        drop(phones);
+        let clients = self.clients.0.borrow();
+        self.present.retain(|id| !clients.all[id].closed && !clients.all[id].reset);
+        drop(clients);
         if self.present.is_empty() {
             return None;
         }
@@ -205,52 +205,52 @@ impl World {
         let Some(id) = self.someone() else { return };
         let what = self.random.below(30);
         let topic = self.random.choose(&GRANTS);
-        let sub = self.phones.0.borrow().all[&id].sub.clone();
+        let sub = self.clients.0.borrow().all[&id].sub.clone();
         let token = (what == 12).then(|| self.token(&sub));
-        let mut phones = self.phones.0.borrow_mut();
-        let phone = phones.all.get_mut(&id).expect("it is present");
+        let mut clients = self.clients.0.borrow_mut();
+        let client = clients.all.get_mut(&id).expect("it is present");
         match what {
             0..6 => {
-                phone.say(&format!(r#"{{"op":"subscribe","topic":"{topic}","ref":1}}"#));
-                phone.asked += 1;
+                client.say(&format!(r#"{{"op":"subscribe","topic":"{topic}","ref":1}}"#));
+                client.asked += 1;
             }
             6..9 => {
-                phone.say(&format!(r#"{{"op":"unsubscribe","topic":"{topic}","ref":1}}"#));
-                phone.asked += 1;
+                client.say(&format!(r#"{{"op":"unsubscribe","topic":"{topic}","ref":1}}"#));
+                client.asked += 1;
             }
             9..12 => {
-                phone.say("ping");
-                phone.asked += 1;
+                client.say("ping");
+                client.asked += 1;
             }
             12 => {
                 let token = token.expect("it was made");
-                phone.say(&format!(r#"{{"op":"auth","token":"{token}","ref":2}}"#));
-                phone.asked += 1;
+                client.say(&format!(r#"{{"op":"auth","token":"{token}","ref":2}}"#));
+                client.asked += 1;
             }
-            13 => phone.frame(0x89, b"hello"),
+            13 => client.frame(0x89, b"hello"),
             14 => {
                 // A message in two fragments, with a pong between them.
-                phone.frame(0x01, br#"{"op":"#);
-                phone.frame(0x8a, b"");
-                phone.frame(0x80, br#""ping","ref":3}"#);
-                phone.asked += 1;
+                client.frame(0x01, br#"{"op":"#);
+                client.frame(0x8a, b"");
+                client.frame(0x80, br#""ping","ref":3}"#);
+                client.asked += 1;
             }
-            15 => phone.frame(0x88, &1000_u16.to_be_bytes()),
-            16 => phone.ended = true,
-            17 => phone.reset = true,
-            18 => phone.raw(&[0xff, 0x00, 0x12]),
-            19 => phone.say("not JSON"),
-            20 => phone.frame(0x81, &[0xff; 3]),
-            21..25 => phone.room = 0,
+            15 => client.frame(0x88, &1000_u16.to_be_bytes()),
+            16 => client.ended = true,
+            17 => client.reset = true,
+            18 => client.raw(&[0xff, 0x00, 0x12]),
+            19 => client.say("not JSON"),
+            20 => client.frame(0x81, &[0xff; 3]),
+            21..25 => client.room = 0,
             _ => {
-                phone.room = self.random.choose(&[1, 7, 300, 1_000_000]);
-                if std::mem::take(&mut phone.is_full) {
-                    phones.writable.insert(id);
+                client.room = self.random.choose(&[1, 7, 300, 1_000_000]);
+                if std::mem::take(&mut client.is_full) {
+                    clients.writable.insert(id);
                 }
                 return;
             }
         }
-        phones.readable.insert(id);
+        clients.readable.insert(id);
     }
 
     fn publish(&mut self) {
@@ -281,12 +281,12 @@ impl World {
         self.micros += self.random.below(most_millis * 1000 + 1) as u64;
         self.reactor.clock = Clock::Scripted(self.micros, EPOCH * 1000 + self.micros / 1000);
         self.redis.step(&mut self.random);
-        let mut phones = self.phones.0.borrow_mut();
-        let readable: Vec<ConnId> = std::mem::take(&mut phones.readable).into_iter().collect();
-        let writable: Vec<ConnId> = std::mem::take(&mut phones.writable).into_iter().collect();
-        let ending = |id: &ConnId| phones.all[id].ended || phones.all[id].reset;
+        let mut clients = self.clients.0.borrow_mut();
+        let readable: Vec<ConnId> = std::mem::take(&mut clients.readable).into_iter().collect();
+        let writable: Vec<ConnId> = std::mem::take(&mut clients.writable).into_iter().collect();
+        let ending = |id: &ConnId| clients.all[id].ended || clients.all[id].reset;
         let readable: Vec<(ConnId, bool)> = readable.iter().map(|id| (*id, ending(id))).collect();
-        drop(phones);
+        drop(clients);
         for (id, ending) in readable {
             self.reactor.on_ready(id, Readiness { readable: true, ending, writable: false });
         }
@@ -311,7 +311,7 @@ impl World {
             handshakes += usize::from(client.state() == State::Head);
             let of = server.hubs[0].topics(&client.subscriptions).count();
             subscriptions += of;
-            assert!(client.state() == State::Open || of == 0, "seed {seed}: a member is gone");
+            assert!(client.state() == State::Open || of == 0, "seed {seed}: a subscriber is gone");
             unfinished += client.unfinished().0;
             // Messages of one turn may exceed the bound by half, and so may the answers to the input.
             let most = server.bounds.backlog_bytes_max * 2;
@@ -338,20 +338,20 @@ impl World {
             self.publish_on(&format!("user.u{number}"));
         }
         self.mend(3_000, 1);
-        let phones = self.phones.0.borrow();
-        for phone in phones.all.values().filter(|phone| phone.welcomed && !phone.closed) {
-            if phone.close_code.is_some() || phone.ended || phone.reset {
+        let clients = self.clients.0.borrow();
+        for client in clients.all.values().filter(|client| client.welcomed && !client.closed) {
+            if client.close_code.is_some() || client.ended || client.reset {
                 continue;
             }
             for (topic, number) in &self.numbers {
-                if phone.subscribes_to(topic) {
-                    let (sub, last) = (&phone.sub, phone.last_of(topic));
+                if client.subscribes_to(topic) {
+                    let (sub, last) = (&client.sub, client.last_of(topic));
                     assert_eq!(last, Some(*number), "seed {}: {sub}, {topic}", self.seed);
                 }
             }
-            assert_eq!(phone.asked, phone.answered, "seed {}: {}", self.seed, phone.sub);
+            assert_eq!(client.asked, client.answered, "seed {}: {}", self.seed, client.sub);
         }
-        drop(phones);
+        drop(clients);
         let now = self.reactor.router.server.now.millis;
         let wake = self.reactor.next_wake(now);
         assert!(wake.is_none_or(|wake| wake > now), "seed {}: the loop never rests", self.seed);
@@ -360,29 +360,29 @@ impl World {
     /// Runs turns in which all clients read and answer.
     fn mend(&mut self, turns: usize, millis: usize) {
         for _ in 0..turns {
-            let mut phones = self.phones.0.borrow_mut();
-            let Phones { all, writable, .. } = &mut *phones;
-            for (id, phone) in all.iter_mut().filter(|(_, phone)| !phone.closed && !phone.reset) {
-                phone.room = 10_000_000;
-                phone.answers = true;
-                if std::mem::take(&mut phone.is_full) {
+            let mut clients = self.clients.0.borrow_mut();
+            let SimulatedClients { all, writable, .. } = &mut *clients;
+            for (id, client) in all.iter_mut().filter(|(_, client)| !client.closed && !client.reset) {
+                client.room = 10_000_000;
+                client.answers = true;
+                if std::mem::take(&mut client.is_full) {
                     writable.insert(*id);
                 }
             }
-            drop(phones);
+            drop(clients);
             self.turn(millis);
         }
     }
 
     /// Disconnects all clients: nothing of them is left.
     fn leave(&mut self) {
-        let mut phones = self.phones.0.borrow_mut();
-        let Phones { all, readable, .. } = &mut *phones;
-        for (id, phone) in all.iter_mut().filter(|(_, phone)| !phone.closed) {
-            phone.reset = true;
+        let mut clients = self.clients.0.borrow_mut();
+        let SimulatedClients { all, readable, .. } = &mut *clients;
+        for (id, client) in all.iter_mut().filter(|(_, client)| !client.closed) {
+            client.reset = true;
             readable.insert(*id);
         }
-        drop(phones);
+        drop(clients);
         // Longer than every deadline: one that was put off is looked at again at its original time.
         self.mend(200, 1000);
         let server = &self.reactor.router.server;
@@ -399,7 +399,7 @@ impl World {
     }
 }
 
-fn run(seed: u64, told: &mut Told) {
+fn run(seed: u64, totals: &mut Totals) {
     let mut world = World::new(seed);
     let steps = world.random.choose(&[300, 1_000, 2_500]);
     for step in 0..steps {
@@ -417,14 +417,14 @@ fn run(seed: u64, told: &mut Told) {
     }
     world.settle();
     world.leave();
-    let phones = world.phones.0.borrow();
-    told.turns += world.turns;
-    told.messages += phones.messages as u64;
-    told.gaps += phones.gaps as u64;
-    told.resumed += phones.resumed as u64;
-    told.connections += phones.all.len() as u64;
-    for code in phones.all.values().filter_map(|phone| phone.close_code) {
-        *told.closes.entry(code).or_default() += 1;
+    let clients = world.clients.0.borrow();
+    totals.turns += world.turns;
+    totals.messages += clients.messages as u64;
+    totals.gaps += clients.gaps as u64;
+    totals.resumed += clients.resumed as u64;
+    totals.connections += clients.all.len() as u64;
+    for code in clients.all.values().filter_map(|client| client.close_code) {
+        *totals.closes.entry(code).or_default() += 1;
     }
 }
 
@@ -432,18 +432,18 @@ fn run(seed: u64, told: &mut Told) {
 fn the_world_goes_on_whatever_happens_in_it() {
     let seconds = std::env::var("ONELOOP_SIMULATION_SECONDS").ok().and_then(|it| it.parse().ok());
     let first = std::env::var("ONELOOP_SIMULATION_SEED").ok().and_then(|it| it.parse().ok());
-    let (start, mut told, mut seeds) = (Instant::now(), Told::default(), 0);
+    let (start, mut totals, mut seeds) = (Instant::now(), Totals::default(), 0);
     let first: u64 = first.unwrap_or(1);
     while start.elapsed() < Duration::from_secs(seconds.unwrap_or(20)) || seeds < 40 {
         let seed = first + seeds;
-        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed, &mut told)));
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed, &mut totals)));
         if let Err(panic) = ran {
             println!("ONELOOP_SIMULATION_SEED={seed} shows it again");
             std::panic::resume_unwind(panic);
         }
         seeds += 1;
     }
-    println!("{seeds} seeds from {first} on: {told:?}");
-    let enough = told.messages > 10_000 && told.gaps > 100 && told.resumed > 100;
-    assert!(enough, "little happened: {told:?}");
+    println!("{seeds} seeds from {first} on: {totals:?}");
+    let enough = totals.messages > 10_000 && totals.gaps > 100 && totals.resumed > 100;
+    assert!(enough, "little happened: {totals:?}");
 }

@@ -34,7 +34,7 @@ impl FarEnds for Deaf {
 }
 
 #[test]
-fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
+fn the_deepest_backlogs_are_shown_and_all_are_looked_at_once_a_second() {
     install(Some(Box::new(Deaf::default())));
     let mut reactor = Reactor::new(plan(Costly(0), |_| ())).expect("a port is free");
     let all: Vec<ConnId> = (0..3_000).map(|_| reactor.attach()).collect();
@@ -52,8 +52,8 @@ fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
         (0..place).for_each(|_| reactor.router.server.send(id, &Frame::text("1234")));
         reactor.flush();
     }
-    let told = reactor.router.slowest();
-    let value: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let shown = reactor.router.slowest();
+    let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
     let clients = value["clients"].as_array().unwrap();
     let frames: Vec<u64> = clients.iter().map(|one| one["frames"].as_u64().unwrap()).collect();
     assert_eq!(frames, (21..=30).rev().collect::<Vec<_>>());
@@ -61,15 +61,15 @@ fn the_deepest_backlogs_are_told_of_and_all_are_looked_at_once_a_second() {
     assert_eq!(deepest["bytes"], 30 * 6);
     assert_eq!(deepest["conn"], reactor.router.server.name_of(all[30 * 997 % 3_000]));
     assert_eq!((&deepest["full"], &deepest["route"]), (&true.into(), &"/".into()));
-    assert!(deepest["sub"].is_null() && deepest["topics"] == 0, "{told}");
+    assert!(deepest["sub"].is_null() && deepest["topics"] == 0, "{shown}");
 
     // A client that is gone stays in the list for a second.
     reactor.router.server.terminate(all[30 * 997 % 3_000]);
     reactor.reap();
-    assert_eq!(reactor.router.slowest(), told);
+    assert_eq!(reactor.router.slowest(), shown);
     assert_eq!(reactor.metrics().backlog_walks, 1);
     reactor.router.server.now.millis += 1000;
-    let told = reactor.router.slowest();
-    assert!(!told.contains("\"frames\":30") && told.contains("\"frames\":20"), "{told}");
+    let shown = reactor.router.slowest();
+    assert!(!shown.contains("\"frames\":30") && shown.contains("\"frames\":20"), "{shown}");
     assert_eq!(reactor.metrics().backlog_walks, 2);
 }

@@ -15,7 +15,7 @@ pub type Memory = (String, BTreeMap<String, u64>);
 
 /// A client's end of its connection.
 #[derive(Debug, Default)]
-pub struct Phone {
+pub struct SimulatedClient {
     pub sub: String,
     /// Bytes on the way to the server.
     outgoing: VecDeque<u8>,
@@ -38,7 +38,7 @@ pub struct Phone {
     given_up: BTreeSet<String>,
     /// The last message received of each topic since the last gap reported for it.
     last: BTreeMap<String, u64>,
-    pub heard: usize,
+    pub received: usize,
     last_id: String,
     /// It resumed with the cursor of an earlier connection of the user, which had received these messages by then.
     pub since: Option<Memory>,
@@ -54,8 +54,8 @@ pub struct Phone {
 }
 
 /// All clients, and those with news for the server.
-pub struct Phones {
-    pub all: BTreeMap<ConnId, Phone>,
+pub struct SimulatedClients {
+    pub all: BTreeMap<ConnId, SimulatedClient>,
     pub readable: BTreeSet<ConnId>,
     pub writable: BTreeSet<ConnId>,
     pub seed: u64,
@@ -65,9 +65,9 @@ pub struct Phones {
 }
 
 #[derive(Clone)]
-pub struct Shared(pub Rc<RefCell<Phones>>);
+pub struct Shared(pub Rc<RefCell<SimulatedClients>>);
 
-impl Phone {
+impl SimulatedClient {
     /// Sends a masked text frame.
     pub fn say(&mut self, text: &str) {
         self.frame(0x81, text.as_bytes());
@@ -206,7 +206,7 @@ impl Phone {
             let is_later = number > last && covers(&self.given_up, topic);
             assert!(is_next || is_later, "seed {seed}: {sub}, {topic}: {number} behind {last}");
         }
-        self.heard += 1;
+        self.received += 1;
     }
 
     /// Returns whether one of its subscriptions covers the topic.
@@ -247,43 +247,43 @@ fn whole_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
 impl FarEnds for Shared {
     /// Returns all pending bytes, as a socket does: a short read means that nothing is left.
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut phones = self.0.borrow_mut();
-        let phone = phones.all.get_mut(&id).expect("it was attached");
-        if phone.reset {
+        let mut clients = self.0.borrow_mut();
+        let client = clients.all.get_mut(&id).expect("it was attached");
+        if client.reset {
             return Err(ErrorKind::ConnectionReset.into());
         }
-        if phone.outgoing.is_empty() {
-            return if phone.ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
+        if client.outgoing.is_empty() {
+            return if client.ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
         }
-        let length = buffer.len().min(phone.outgoing.len());
-        for (place, byte) in buffer.iter_mut().zip(phone.outgoing.drain(..length)) {
+        let length = buffer.len().min(client.outgoing.len());
+        for (place, byte) in buffer.iter_mut().zip(client.outgoing.drain(..length)) {
             *place = byte;
         }
         Ok(length)
     }
 
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
-        let mut phones = self.0.borrow_mut();
-        let seed = phones.seed;
-        let phone = phones.all.get_mut(&id).expect("it was attached");
-        if phone.reset {
+        let mut clients = self.0.borrow_mut();
+        let seed = clients.seed;
+        let client = clients.all.get_mut(&id).expect("it was attached");
+        if client.reset {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        assert!(!phone.is_full, "seed {seed}: written to before there was room again");
-        let taken = bytes.len().min(phone.room);
-        phone.is_full = taken < bytes.len();
-        phone.room -= taken;
-        phone.incoming.extend_from_slice(&bytes[..taken]);
-        let (heard, gaps, resumed) = (phone.heard, phone.gaps, phone.resumed);
-        let answers = phone.take_in(seed);
-        let (heard, gaps, resumed) =
-            (phone.heard - heard, phone.gaps - gaps, phone.resumed - resumed);
+        assert!(!client.is_full, "seed {seed}: written to before there was room again");
+        let taken = bytes.len().min(client.room);
+        client.is_full = taken < bytes.len();
+        client.room -= taken;
+        client.incoming.extend_from_slice(&bytes[..taken]);
+        let (received, gaps, resumed) = (client.received, client.gaps, client.resumed);
+        let answers = client.take_in(seed);
+        let (received, gaps, resumed) =
+            (client.received - received, client.gaps - gaps, client.resumed - resumed);
         if answers {
-            phones.readable.insert(id);
+            clients.readable.insert(id);
         }
-        phones.messages += heard;
-        phones.gaps += gaps;
-        phones.resumed += resumed;
+        clients.messages += received;
+        clients.gaps += gaps;
+        clients.resumed += resumed;
         if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 
@@ -292,9 +292,9 @@ impl FarEnds for Shared {
     }
 
     fn close(&mut self, id: ConnId) {
-        let mut phones = self.0.borrow_mut();
-        phones.all.get_mut(&id).expect("it was attached").closed = true;
-        phones.readable.remove(&id);
-        phones.writable.remove(&id);
+        let mut clients = self.0.borrow_mut();
+        clients.all.get_mut(&id).expect("it was attached").closed = true;
+        clients.readable.remove(&id);
+        clients.writable.remove(&id);
     }
 }
