@@ -1,201 +1,15 @@
 //! Clients that resume while Redis, the history and their subscriptions change: case by case.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
-use std::rc::Rc;
-
-use crate::engine::bounds::Bounds;
-use crate::engine::client::in_memory::install;
 use crate::engine::feature::StreamReply;
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::random::Random;
-use crate::engine::reactor::tests::page_bounds::bounds_of;
-use crate::engine::reactor::tests::replay::{Plain, texts};
-use crate::engine::reactor::tests::{ClientSockets, Shared, plan, signer};
+use crate::engine::reactor::tests::one_stream::{OneStream, elsewhere, entry};
 use crate::engine::reactor::*;
-use crate::engine::redis::request::{PageEnd, ReplyForm, StreamInfo};
-use crate::engine::resume::cursor::{Cursor, EntryId, Node};
+use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Resumed;
-
-/// A stream, and a Redis that answers at once.
-struct World {
-    reactor: Reactor,
-    sockets: Shared,
-    redis: Vec<(EntryId, String, String)>,
-    deleted: EntryId,
-    added: u64,
-    /// Entries that Redis sent in pages, and bytes of the largest page.
-    sent: usize,
-    most_sent: u64,
-    /// Requests for the state of the stream.
-    looks: usize,
-}
-
-fn entry(millis: u64) -> EntryId {
-    EntryId { millis, number: 0 }
-}
-
-/// The cursor of a client that has the stream up to here from another process with the same key.
-fn elsewhere(has: EntryId) -> String {
-    let node = Node::new(7, 1 << 40);
-    signer().text(&Cursor { node, number: 5, has_channels: false, entries: vec![has] })
-}
-
-impl World {
-    fn new(change: impl FnOnce(&mut Bounds)) -> World {
-        let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
-            random: Random::new(1),
-            cut: 0,
-            got: HashMap::new(),
-            blocked: BTreeSet::new(),
-        })));
-        install(Some(Box::new(sockets.clone())));
-        let mut reactor = Reactor::new(plan(Plain, change)).expect("a port is free");
-        reactor.read_streams(&["s"]);
-        World {
-            reactor,
-            sockets,
-            redis: Vec::new(),
-            deleted: EntryId::ZERO,
-            added: 0,
-            sent: 0,
-            most_sent: 0,
-            looks: 0,
-        }
-    }
-
-    fn begin(&mut self, last: u64) {
-        self.reactor.router.stream_begins(0, entry(last));
-        let earlier: Vec<_> = self.redis.iter().rev().cloned().collect();
-        for (id, topic, data) in earlier {
-            if !self.reactor.router.prefill_entry(0, id, topic.as_bytes(), data.as_bytes()) {
-                break;
-            }
-        }
-        self.reactor.router.on_reader(true);
-    }
-
-    fn add(&mut self, millis: u64, topic: &str, data: &str) {
-        self.redis.push((entry(millis), topic.to_owned(), data.to_owned()));
-        self.added += 1;
-    }
-
-    fn publish(&mut self, millis: u64, topic: &str, data: &str) {
-        self.add(millis, topic, data);
-        self.reactor.router.publish_entry(
-            0,
-            entry(millis),
-            topic.as_bytes(),
-            data.as_bytes(),
-            None,
-        );
-    }
-
-    fn connect(&mut self, keys: &[&str], since: Option<&str>) -> (ConnId, Option<Resumed>) {
-        let id = self.reactor.attach();
-        let server = &mut self.reactor.router.server;
-        server.open(id, 0);
-        for key in keys {
-            server.scope(0).subscribe(id, key, Reason::Granted);
-        }
-        let resumed = since.map(|since| server.resume(id, since));
-        (id, resumed)
-    }
-
-    fn extent(&self) -> StreamInfo {
-        StreamInfo {
-            first: self.redis.first().map(|one| one.0),
-            last: self.redis.last().map_or(EntryId::ZERO, |one| one.0),
-            deleted: Some(self.deleted),
-            added: Some(self.added),
-            length: self.redis.len() as u64,
-        }
-    }
-
-    fn answer(&mut self) {
-        while let Some(request) = self.reactor.router.server.next_request() {
-            match request.form {
-                ReplyForm::Page { stream } => {
-                    let id = ConnId::of_number(request.ticket.number);
-                    self.send_page(id, stream, &request.command);
-                }
-                ReplyForm::StreamInfo { stream } => {
-                    self.looks += 1;
-                    let info = Some(self.extent());
-                    self.reactor.router.on_stream_reply(StreamReply::Info { stream, info });
-                }
-                ReplyForm::Value => panic!("only pages and stream states are asked for"),
-            }
-        }
-    }
-
-    fn send_page(&mut self, id: ConnId, stream: usize, command: &[u8]) {
-        let bounds = bounds_of(command);
-        let page = self.redis.iter().filter(|one| bounds.holds(one.0));
-        let page: Vec<_> = page.take(bounds.count).cloned().collect();
-        for (at, topic, data) in &page {
-            let (topic, payload) = (topic.as_bytes(), data.as_bytes());
-            let reply = StreamReply::Entry { number: id.number(), id: *at, topic, payload };
-            self.reactor.router.on_stream_reply(reply);
-        }
-        let sizes = page.iter().map(|(_, topic, data)| (topic.len() + data.len()) as u64);
-        let end = PageEnd {
-            entries: page.len(),
-            first: page.first().map(|one| one.0),
-            last: page.last().map(|one| one.0),
-            bytes: sizes.clone().sum(),
-            largest: sizes.max().unwrap_or(0),
-            is_available: true,
-        };
-        self.sent += page.len();
-        self.most_sent = self.most_sent.max(end.bytes);
-        self.reactor.router.on_stream_reply(StreamReply::PageEnd {
-            number: id.number(),
-            stream,
-            end,
-        });
-    }
-
-    fn turn(&mut self) {
-        self.reactor.flush();
-        self.reactor.reap();
-    }
-
-    fn settle(&mut self) {
-        for _ in 0..10_000 {
-            self.turn();
-            self.answer();
-            let server = &mut self.reactor.router.server;
-            server.now.millis += 1;
-            self.reactor.router.tick_features();
-            let server = &self.reactor.router.server;
-            if self.reactor.router.features_deadline.is_none()
-                && server.pending.is_empty()
-                && server.fanout.is_empty()
-                && server.requests_len() == 0
-            {
-                return;
-            }
-        }
-        panic!("it never comes to rest");
-    }
-
-    fn got(&self, id: ConnId) -> Vec<String> {
-        texts(self.sockets.0.borrow().got.get(&id).map(Vec::as_slice).unwrap_or_default())
-    }
-
-    fn data(&self, id: ConnId) -> Vec<String> {
-        let last = |text: &String| match text.starts_with("gap") {
-            true => "gap".to_owned(),
-            false => text.rsplit(' ').next().unwrap().to_owned(),
-        };
-        self.got(id).iter().map(last).collect()
-    }
-}
 
 #[test]
 fn who_is_gone_does_not_wait() {
-    let mut world = World::new(|_| ());
+    let mut world = OneStream::new(|_| ());
     for _ in 0..1000 {
         let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(5))));
         world.turn();
@@ -218,7 +32,7 @@ fn who_is_gone_does_not_wait() {
 
 #[test]
 fn what_is_subscribed_to_during_a_replay_is_not_lost_in_pages() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     world.begin(0);
     let since = world.reactor.router.server.cursor();
     world.publish(1, "a", "1");
@@ -234,7 +48,7 @@ fn what_is_subscribed_to_during_a_replay_is_not_lost_in_pages() {
 
 #[test]
 fn messages_between_subscriptions_are_not_in_pages() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     world.begin(0);
     let since = world.reactor.router.server.cursor();
     world.publish(1, "a", "1");
@@ -249,7 +63,7 @@ fn messages_between_subscriptions_are_not_in_pages() {
 
 #[test]
 fn a_client_from_elsewhere_learns_of_a_gap_in_a_stream() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     world.begin(0);
     for n in [80, 90, 100] {
         world.publish(n, "a", &n.to_string());
@@ -266,7 +80,7 @@ fn a_client_from_elsewhere_learns_of_a_gap_in_a_stream() {
 
 #[test]
 fn a_redis_that_lost_all_is_a_gap_for_who_comes_back_to_a_new_process() {
-    let mut world = World::new(|_| ());
+    let mut world = OneStream::new(|_| ());
     world.begin(0);
     let (id, resumed) = world.connect(&["a"], Some(&elsewhere(entry(100))));
     world.settle();
@@ -277,7 +91,7 @@ fn a_redis_that_lost_all_is_a_gap_for_who_comes_back_to_a_new_process() {
 
 #[test]
 fn so_is_one_that_lost_all_and_was_given_more() {
-    let mut world = World::new(|_| ());
+    let mut world = OneStream::new(|_| ());
     world.add(200, "a", "200");
     world.begin(200);
     let (id, resumed) = world.connect(&["a"], Some(&elsewhere(entry(100))));
@@ -287,7 +101,7 @@ fn so_is_one_that_lost_all_and_was_given_more() {
 
 #[test]
 fn a_message_of_a_channel_during_pages_is_not_lost_in_silence() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     (1..=20).for_each(|n| world.add(n, "a", &n.to_string()));
     world.begin(20);
     let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(1))));
@@ -308,7 +122,7 @@ fn a_message_of_a_channel_during_pages_is_not_lost_in_silence() {
 
 #[test]
 fn pages_of_large_entries_are_read_about_once() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     let data = "x".repeat(16_000);
     (1..=512).for_each(|n| world.add(n, "a", &data));
     world.begin(512);
@@ -319,7 +133,7 @@ fn pages_of_large_entries_are_read_about_once() {
 
 #[test]
 fn one_deletion_is_one_gap() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     (1..=1000).for_each(|n| world.add(n, "a", &n.to_string()));
     world.deleted = entry(990);
     world.redis.retain(|one| one.0 != entry(990));
@@ -332,7 +146,7 @@ fn one_deletion_is_one_gap() {
 
 #[test]
 fn what_is_added_before_the_streams_are_known_is_a_gap_for_who_is_there() {
-    let mut world = World::new(|_| ());
+    let mut world = OneStream::new(|_| ());
     let (id, _) = world.connect(&["a"], None);
     world.settle();
     world.add(1, "a", "1");
@@ -345,7 +159,7 @@ fn what_is_added_before_the_streams_are_known_is_a_gap_for_who_is_there() {
 
 #[test]
 fn what_is_trimmed_between_two_pages_is_a_gap() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     (1..=1000).for_each(|n| world.add(n, "a", &n.to_string()));
     world.begin(1000);
     let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(1))));
@@ -365,7 +179,7 @@ fn what_is_trimmed_between_two_pages_is_a_gap() {
 
 #[test]
 fn a_gap_is_reported_before_the_messages_after_it() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     (1..=100).for_each(|n| world.add(n, "a", &n.to_string()));
     world.redis.drain(..50);
     world.begin(100);
@@ -382,7 +196,7 @@ fn a_gap_is_reported_before_the_messages_after_it() {
 
 #[test]
 fn many_who_come_back_at_once_look_at_the_stream_together() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     (1..=50).for_each(|n| world.add(n, "a", &n.to_string()));
     world.begin(50);
     let all: Vec<ConnId> =
@@ -396,7 +210,7 @@ fn many_who_come_back_at_once_look_at_the_stream_together() {
 
 #[test]
 fn pages_of_entries_that_are_large_are_small_from_the_first_one_on() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 5);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 5);
     let data = "x".repeat(500_000);
     (1..=40).for_each(|n| world.add(n, "other", &data));
     world.begin(40);
@@ -409,7 +223,7 @@ fn pages_of_entries_that_are_large_are_small_from_the_first_one_on() {
 #[test]
 fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
     for is_oversized in [false, true] {
-        let mut world = World::new(|_| ());
+        let mut world = OneStream::new(|_| ());
         world.begin(0);
         world.publish(1, "a", "1");
         // Another process has read further, and that entry is not a message.
@@ -433,7 +247,7 @@ fn what_is_no_message_moves_the_place_of_a_stream_as_well() {
 
 #[test]
 fn a_message_without_subscribers_wakes_no_client_that_is_ahead() {
-    let mut world = World::new(|bounds| bounds.history_messages_max = 10);
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 10);
     world.begin(0);
     let (id, _) = world.connect(&["a"], Some(&elsewhere(entry(100))));
     let (bystander, _) = world.connect(&["b"], Some(&elsewhere(entry(100))));

@@ -6,7 +6,9 @@ mod durable;
 mod expiry;
 mod fanout;
 pub(crate) mod harness;
+mod one_stream;
 mod page_bounds;
+mod page_model;
 mod pages;
 mod proxies;
 mod replay;
@@ -87,6 +89,14 @@ pub(super) struct ClientSockets {
 pub(super) struct Shared(pub Rc<RefCell<ClientSockets>>);
 
 impl Shared {
+    /// Makes these the sockets of this thread's clients. One write in `cut` is partial; 0: none.
+    pub fn install(random: Random, cut: usize) -> Shared {
+        let sockets = ClientSockets { random, cut, got: HashMap::new(), blocked: BTreeSet::new() };
+        let shared = Shared(Rc::new(RefCell::new(sockets)));
+        install(Some(Box::new(shared.clone())));
+        shared
+    }
+
     /// Makes some full sockets writable again, `most` at most.
     pub fn unblock(&self, reactor: &mut Reactor, most: usize) {
         let mut sockets = self.0.borrow_mut();
@@ -156,13 +166,7 @@ impl World {
             bounds.backlog_frames_max = 1_000_000;
             bounds.backlog_bytes_max = 1 << 30;
         });
-        let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
-            random: Random::new(seed + 1),
-            cut,
-            got: HashMap::new(),
-            blocked: BTreeSet::new(),
-        })));
-        install(Some(Box::new(sockets.clone())));
+        let sockets = Shared::install(Random::new(seed + 1), cut);
         World {
             seed,
             random: Random::new(seed),

@@ -1,82 +1,20 @@
 //! Clients that resume from another process or after a restart: entries of streams from Redis first, then from the history, then
 //! live, against a naive model from seeds. The model plays Redis: it answers late, in pieces, or not at all.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::rc::Rc;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::engine::client::State;
-use crate::engine::client::in_memory::install;
 use crate::engine::feature::StreamReply;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::page_bounds::bounds_of;
+use crate::engine::reactor::tests::page_model::{Held, KEYS, Stream, Subscriber, TOPICS};
 use crate::engine::reactor::tests::replay::{Plain, texts};
-use crate::engine::reactor::tests::{ClientSockets, Shared, plan};
+use crate::engine::reactor::tests::{Shared, plan};
 use crate::engine::reactor::*;
-use crate::engine::redis::request::{PageEnd, ReplyForm, Request, StreamInfo};
+use crate::engine::redis::request::{PageEnd, ReplyForm, Request};
 use crate::engine::resume::cursor::{Cursor, EntryId, Node};
 use crate::engine::server::{Resumed, Server};
-
-const TOPICS: [&str; 4] = ["a", "a.b", "c", "user.7"];
-const KEYS: [&str; 5] = ["a", "a.\0", "c", "\0", "user.7"];
-
-fn covers(key: &str, topic: &str) -> bool {
-    match key.strip_suffix('\0') {
-        Some(prefix) => topic.starts_with(prefix) && !topic.starts_with("user."),
-        None => key == topic,
-    }
-}
-
-/// A stream in Redis.
-#[derive(Default)]
-struct Stream {
-    entries: Vec<(EntryId, &'static str, String)>,
-    /// The number of entries that this process has read.
-    read: usize,
-}
-
-impl Stream {
-    fn extent(&self) -> StreamInfo {
-        StreamInfo {
-            first: self.entries.first().map(|entry| entry.0),
-            last: self.entries.last().map_or(EntryId::ZERO, |entry| entry.0),
-            deleted: Some(EntryId::ZERO),
-            added: Some(self.entries.len() as u64),
-            length: self.entries.len() as u64,
-        }
-    }
-}
-
-/// A period during which a client subscribed to a key, by the number of entries read of each stream.
-struct Held {
-    key: &'static str,
-    /// `None`: since it connected, including missed messages from before.
-    from: Option<[usize; 2]>,
-    /// `None`: still subscribed.
-    until: Option<[usize; 2]>,
-}
-
-/// A client's subscriptions, and the entries that it had.
-struct Subscriber {
-    held: Vec<Held>,
-    had: [EntryId; 2],
-}
-
-impl Subscriber {
-    /// Returns whether it may receive that entry, and whether it must.
-    fn receives(&self, stream: usize, at: usize, entry: &(EntryId, &str, String)) -> (bool, bool) {
-        // Messages before an entry that it had from elsewhere were published before it connected here.
-        if entry.0 <= self.had[stream] {
-            return (false, false);
-        }
-        let covering = self.held.iter().filter(|held| {
-            let since = held.from.is_none_or(|from| at >= from[stream]);
-            since && held.until.is_none_or(|until| at < until[stream]) && covers(held.key, entry.1)
-        });
-        covering.fold((false, false), |(_, must), held| (true, must || held.until.is_none()))
-    }
-}
 
 /// A request: for a page, or without a client for a stream's state.
 struct Asked {
@@ -109,13 +47,7 @@ impl World {
             bounds.backlog_frames_max = random.choose(&[8, 100_000]);
             bounds.history_messages_max = random.choose(&[5, 60, 10_000]);
         });
-        let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
-            random: Random::new(seed + 1),
-            cut: random.below(4),
-            got: HashMap::new(),
-            blocked: BTreeSet::new(),
-        })));
-        install(Some(Box::new(sockets.clone())));
+        let sockets = Shared::install(Random::new(seed + 1), random.below(4));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.read_streams(&["s", "t"]);
         World {

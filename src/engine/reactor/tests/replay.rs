@@ -1,17 +1,14 @@
 //! The race between replay and live: clients resume while messages are published and subscriptions change, over far ends that
 //! accept arbitrary amounts, against a naive model, over thousands of seeds.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::rc::Rc;
 
 use crate::engine::client::State;
-use crate::engine::client::in_memory::install;
 use crate::engine::handler::Handler;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
-use crate::engine::reactor::tests::{ClientSockets, Shared, plan};
+use crate::engine::reactor::tests::{Shared, plan};
 use crate::engine::reactor::*;
 use crate::engine::server::{ReplayItem, Resumed};
 use crate::{Message, RouteOptions, Scope};
@@ -110,13 +107,7 @@ impl World {
             bounds.backlog_bytes_max = 1 << 30;
             bounds.history_messages_max = random.choose(&[30, 10_000, 10_000]);
         });
-        let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
-            random: Random::new(seed + 1),
-            cut: random.below(5),
-            got: HashMap::new(),
-            blocked: BTreeSet::new(),
-        })));
-        install(Some(Box::new(sockets.clone())));
+        let sockets = Shared::install(Random::new(seed + 1), random.below(5));
         let reactor = Reactor::new(plan).expect("a port is free");
         World {
             seed,
@@ -358,13 +349,7 @@ fn nothing_is_lost_or_sent_twice_between_replay_and_live() {
 fn nobody_waits_for_a_herd_that_comes_back() {
     const HERD: usize = 200;
     const MISSED: usize = 500;
-    let sockets = Shared(Rc::new(RefCell::new(ClientSockets {
-        random: Random::new(1),
-        cut: 0,
-        got: HashMap::new(),
-        blocked: BTreeSet::new(),
-    })));
-    install(Some(Box::new(sockets.clone())));
+    let sockets = Shared::install(Random::new(1), 0);
     let plan = plan(Plain, |bounds| bounds.flush_clients_per_turn = 64);
     let mut reactor = Reactor::new(plan).expect("a port is free");
     let since = reactor.router.server.cursor();
@@ -382,7 +367,8 @@ fn nobody_waits_for_a_herd_that_comes_back() {
     };
     let herd: Vec<ConnId> = (0..HERD).map(|_| come(Some(&since))).collect();
     let bystander = come(None);
-    let received = |id: &ConnId| texts(sockets.0.borrow().got.get(id).map_or(&[][..], Vec::as_slice));
+    let received =
+        |id: &ConnId| texts(sockets.0.borrow().got.get(id).map_or(&[][..], Vec::as_slice));
     // Each turn has 64 writes, of which replays take a quarter or slightly more.
     for _ in 0..=(HERD / 40) {
         reactor.flush();

@@ -54,6 +54,7 @@ pub struct SimulatedClient {
 }
 
 /// All clients, and those with news for the server.
+#[derive(Default)]
 pub struct SimulatedClients {
     pub all: BTreeMap<ConnId, SimulatedClient>,
     pub readable: BTreeSet<ConnId>,

@@ -18,7 +18,9 @@ use crate::engine::client::State;
 use crate::engine::client::in_memory::install;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::plan;
-use crate::engine::reactor::tests::simulated_clients::{Memory, SimulatedClient, SimulatedClients, Shared};
+use crate::engine::reactor::tests::simulated_clients::{
+    Memory, Shared, SimulatedClient, SimulatedClients,
+};
 use crate::engine::reactor::tests::simulated_redis::Redis;
 use crate::engine::reactor::*;
 use crate::engine::redis::config::RedisConfig;
@@ -85,15 +87,8 @@ impl World {
         let url = format!("unix:{}", redis.path.display());
         let link = RedisConfig::from_url(&url).expect("the path is a URL");
         plan.link = Some(RedisSubscriber::new(link, 0));
-        let clients = Shared(Rc::new(RefCell::new(SimulatedClients {
-            all: BTreeMap::new(),
-            readable: BTreeSet::new(),
-            writable: BTreeSet::new(),
-            seed,
-            messages: 0,
-            gaps: 0,
-            resumed: 0,
-        })));
+        let clients =
+            Shared(Rc::new(RefCell::new(SimulatedClients { seed, ..Default::default() })));
         install(Some(Box::new(clients.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.clock = Clock::Scripted(0, EPOCH * 1000);
@@ -177,7 +172,8 @@ impl World {
     /// Usually what an earlier client of the user would resume with: the cursor, the messages received up to it, and the topics.
     fn earlier(&mut self, sub: &str) -> (Option<Memory>, Vec<String>) {
         let clients = self.clients.0.borrow();
-        let is_gone = |client: &&SimulatedClient| client.sub == *sub && (client.closed || client.reset);
+        let is_gone =
+            |client: &&SimulatedClient| client.sub == *sub && (client.closed || client.reset);
         let gone: Vec<&SimulatedClient> = clients.all.values().filter(is_gone).collect();
         if gone.is_empty() || self.random.below(5) == 0 {
             return (None, Vec::new());
@@ -362,7 +358,8 @@ impl World {
         for _ in 0..turns {
             let mut clients = self.clients.0.borrow_mut();
             let SimulatedClients { all, writable, .. } = &mut *clients;
-            for (id, client) in all.iter_mut().filter(|(_, client)| !client.closed && !client.reset) {
+            for (id, client) in all.iter_mut().filter(|(_, client)| !client.closed && !client.reset)
+            {
                 client.room = 10_000_000;
                 client.answers = true;
                 if std::mem::take(&mut client.is_full) {
