@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::clock::Millis;
 use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
 use crate::features::publisher::catalog::{self, LookupError};
 use crate::features::publisher::exchange::Exchange;
@@ -10,7 +11,9 @@ use crate::features::publisher::output::Output;
 use crate::features::publisher::reply::PortReply::{Integer, Simple};
 use crate::features::publisher::reply::{self, CommandResult, OK};
 use crate::features::publisher::script::ScriptRun;
-use crate::features::publisher::session::{Peer, PublisherSession, ReplyMode};
+use crate::features::publisher::session::{
+    Peer, PublisherSession, ReplyMode, lower, printable, wrong_arity,
+};
 use crate::features::publisher::settings::{Moment, Terms};
 use crate::features::publisher::transaction::Transaction;
 
@@ -18,8 +21,6 @@ use crate::features::publisher::transaction::Transaction;
 const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1024;
 /// Above this many bytes of replies that the peer has not read, no further command is executed.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of a peer's word that a reply quotes.
-const QUOTE_BYTES_MAX: usize = 64;
 /// A command by which libraries ask, each time they connect, whether a server has more than Redis 7: no news to an operator.
 const PROBE: &str = "CLIENT MAINT_NOTIFICATIONS";
 const NO_AUTH: &str = "NOAUTH Authentication required.";
@@ -49,15 +50,14 @@ pub trait World {
 
 /// The state of one connection. The caller owns the socket. Between two commands it holds no buffer.
 pub struct Publisher {
-    pub(super) terms: Rc<Terms>,
-    pub(super) session: PublisherSession,
+    session: PublisherSession,
     input: CommandReader,
     /// The bytes for the socket.
     pub output: Output,
     /// Input that is not executed yet: the peer does not read its replies, or a client has too much pending.
     waiting: Vec<u8>,
     /// Commands since MULTI.
-    pub(super) queue: Option<Box<Transaction>>,
+    queue: Option<Box<Transaction>>,
     /// The transaction since EXEC, until all of it is executed.
     transaction: Option<Box<Transaction>>,
     /// The EVAL that is executed.
@@ -77,8 +77,7 @@ pub struct Publisher {
 impl Publisher {
     pub fn new(terms: Rc<Terms>, peer: Peer) -> Publisher {
         Publisher {
-            session: PublisherSession::new(peer, &terms),
-            terms,
+            session: PublisherSession::new(peer, terms),
             input: CommandReader::new(),
             output: Output::default(),
             waiting: Vec::new(),
@@ -96,6 +95,12 @@ impl Publisher {
     /// Returns whether the password was given, if one is required.
     pub fn is_authenticated(&self) -> bool {
         self.session.is_authenticated
+    }
+
+    /// Returns when the peer must have given the password, if it has not.
+    pub fn auth_deadline(&self) -> Option<Millis> {
+        let deadline = self.session.peer.since + self.session.terms.auth_millis;
+        (!self.is_authenticated()).then_some(deadline)
     }
 
     /// Executes the commands in `input` until a client has too much pending, or 64 KiB of replies are unread. The rest is kept: call
@@ -151,7 +156,7 @@ impl Publisher {
                 break;
             }
             let bytes_max = match self.is_authenticated() {
-                true => self.terms.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX),
+                true => self.session.terms.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX),
                 false => UNAUTHENTICATED_BYTES_MAX,
             };
             match self.input.next(&mut input, bytes_max) {
@@ -189,7 +194,7 @@ impl Publisher {
         } else if let Some(transaction) = self.transaction.take()
             && !self.is_muted
         {
-            self.output.tail().extend_from_slice(&transaction.replies);
+            self.output.tail.extend_from_slice(&transaction.replies);
         }
     }
 
@@ -216,7 +221,7 @@ impl Publisher {
     fn write(&mut self, result: &CommandResult) {
         let output = match &mut self.transaction {
             Some(transaction) => &mut transaction.replies,
-            None => self.output.tail(),
+            None => &mut self.output.tail,
         };
         reply::write(output, result, self.session.is_resp3);
     }
@@ -251,7 +256,7 @@ impl Publisher {
                 return Some(self.refuse(text));
             }
         };
-        let is_muzzled = !self.session.is_resp3 && self.is_subscriber(world.exchange());
+        let is_muzzled = !self.session.is_resp3 && self.session.is_subscriber(world.exchange());
         if is_muzzled && !FOR_SUBSCRIBERS.contains(&name) {
             let why = format!(
                 "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
@@ -259,10 +264,12 @@ impl Publisher {
                 lower(name)
             );
             Some(self.reject(name, &why))
-        } else if name == "PUBLISH" && words[2].len() > self.terms.payload_bytes_max {
+        } else if name == "PUBLISH" && words[2].len() > self.session.terms.payload_bytes_max {
             Some(self.refuse_oversized("payload", words[2].len() as u64))
-        } else if self.queue.is_some() && !IMMEDIATE.contains(&name) {
-            Some(self.enqueue(command))
+        } else if let Some(queue) = &mut self.queue
+            && !IMMEDIATE.contains(&name)
+        {
+            Some(queue.push(command, &self.session.terms.bounds))
         } else if name == "PUBLISH" {
             let receivers = world.publish(words[1], words[2]);
             Some(receivers.map(|count| Integer(count as i64)).map_err(Into::into))
@@ -279,7 +286,7 @@ impl Publisher {
         words: &[&[u8]],
         world: &mut dyn World,
     ) -> Option<CommandResult> {
-        let bytes_max = self.terms.bounds.transaction_bytes_max;
+        let bytes_max = self.session.terms.bounds.transaction_bytes_max;
         Some(match name {
             "MULTI" if self.queue.is_some() => Err("ERR MULTI calls can not be nested".into()),
             "MULTI" => {
@@ -307,7 +314,7 @@ impl Publisher {
             }
             "WATCH" if self.queue.is_some() => Err("ERR WATCH inside MULTI is not allowed".into()),
             "EVAL" => match ScriptRun::parse(command) {
-                Some(script) if script.payload_bytes() > self.terms.payload_bytes_max => {
+                Some(script) if script.payload_bytes() > self.session.terms.payload_bytes_max => {
                     self.refuse_oversized("payload", script.payload_bytes() as u64)
                 }
                 Some(script) => {
@@ -324,7 +331,8 @@ impl Publisher {
             "RESET" => {
                 world.exchange().leave(self.session.peer.seat);
                 self.queue = None;
-                self.session = PublisherSession::new(self.session.peer, &self.terms);
+                self.session =
+                    PublisherSession::new(self.session.peer, Rc::clone(&self.session.terms));
                 Ok(Simple("RESET"))
             }
             "QUIT" => {
@@ -334,23 +342,13 @@ impl Publisher {
             _ if self.transaction.as_ref().is_some_and(|one| one.replies.len() > bytes_max) => {
                 Err("ERR the answers are above transaction_bytes_max".into())
             }
-            _ => self.answer_alone(name, words, world),
+            _ => {
+                let moment = world.moment();
+                let result = self.session.answer(name, words, world.exchange(), moment);
+                self.has_commanded |= self.is_authenticated();
+                result
+            }
         })
-    }
-
-    fn enqueue(&mut self, command: &[u8]) -> CommandResult {
-        let bounds = &self.terms.bounds;
-        let (bytes_max, count_max) =
-            (bounds.transaction_bytes_max, bounds.transaction_commands_max);
-        let queue = self.queue.as_mut().expect("a command is queued since MULTI");
-        if queue.push(command, bytes_max, count_max) {
-            return Ok(Simple("QUEUED"));
-        }
-        let text = format!(
-            "ERR a transaction has at most {count_max} commands (transaction_commands_max) and \
-             {bytes_max} bytes (transaction_bytes_max)"
-        );
-        Err(text.into())
     }
 
     /// Refuses a command. EXEC will execute none then.
@@ -375,7 +373,7 @@ impl Publisher {
             return Err(NO_AUTH.into());
         }
         self.oversized = self.oversized.saturating_add(1);
-        let bytes_max = self.terms.payload_bytes_max;
+        let bytes_max = self.session.terms.payload_bytes_max;
         self.refuse(format!("{what} is {bytes} bytes, payload_bytes_max is {bytes_max}"))
     }
 
@@ -386,23 +384,6 @@ impl Publisher {
             self.unknown = Some((name, count.saturating_add(1)));
         }
     }
-}
-
-/// Returns a command's name as errors of Redis have it: `client|id`.
-fn lower(name: &str) -> String {
-    name.to_ascii_lowercase().replace(' ', "|")
-}
-
-/// Returns the refusal of a command with too many or too few words.
-pub(super) fn wrong_arity(name: &str) -> String {
-    format!("wrong number of arguments for '{}' command", lower(name))
-}
-
-/// Returns at most 64 bytes of a peer's word, fit for a line of ours.
-pub(super) fn printable(bytes: &[u8]) -> String {
-    let bytes = &bytes[..bytes.len().min(QUOTE_BYTES_MAX)];
-    let is_printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
-    bytes.iter().map(|byte| if is_printable(byte) { *byte as char } else { '?' }).collect()
 }
 
 #[cfg(test)]

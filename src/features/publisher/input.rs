@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::engine::redis::resp::{self, Framer, Whole};
+use crate::engine::redis::request;
+use crate::engine::redis::resp::{Framer, Whole};
 use crate::engine::redis::scanner::Grammar;
 
 /// The first byte of a TLS ClientHello (RFC 8446 section 5.1), which has no end of a line to wait for.
@@ -96,23 +97,18 @@ fn to_array(line: &[u8]) -> Result<Vec<u8>, InputError> {
     if is_http(rest) {
         return Err(InputError::Http);
     }
-    let (mut words, mut count) = (Vec::new(), 0);
-    loop {
+    let mut words = Vec::new();
+    while !rest.is_empty() {
+        words.push(take_word(&mut rest)?);
         rest = rest.trim_ascii_start();
-        if rest.is_empty() {
-            break;
-        }
-        let word = take_word(&mut rest)?;
-        if count == 0 && !word.iter().all(u8::is_ascii_alphabetic) {
+        if !words[0].iter().all(u8::is_ascii_alphabetic) {
             return Err(no_command());
         }
-        resp::write_bulk(&mut words, &word);
-        count += 1;
     }
-    let mut array = Vec::with_capacity(words.len() + 16);
-    resp::write_array(&mut array, count);
-    array.extend_from_slice(&words);
-    Ok(array)
+    if words.is_empty() {
+        return Ok(b"*0\r\n".to_vec());
+    }
+    Ok(request::command(&words.iter().map(Vec::as_slice).collect::<Vec<&[u8]>>()))
 }
 
 /// Returns whether a line begins like a request of HTTP or like its second line, or ends like a request: the method may be any
@@ -131,29 +127,27 @@ fn is_http(line: &[u8]) -> bool {
 
 fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, InputError> {
     let mut word = Vec::new();
-    while let [byte, behind @ ..] = *rest {
-        match byte {
-            b' ' | b'\t' | b'\r' | b'\n' => break,
-            b'"' | b'\'' => {
-                *rest = behind;
-                take_quoted(rest, *byte, &mut word)?;
-                // Redis wants a space here; so `"a"b` is an error, while `a"b"` is `ab`.
-                if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
-                    return Err(unbalanced());
-                }
-                break;
-            }
-            _ => {
-                word.push(*byte);
-                *rest = behind;
-            }
+    while let [byte, behind @ ..] = *rest
+        && !byte.is_ascii_whitespace()
+    {
+        *rest = behind;
+        if !matches!(byte, b'"' | b'\'') {
+            word.push(*byte);
+            continue;
         }
+        take_quoted(rest, *byte, &mut word)?;
+        // Redis wants a space here; so `"a"b` is an error, while `a"b"` is `ab`.
+        if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+            return Err(unbalanced());
+        }
+        break;
     }
     Ok(word)
 }
 
 /// Takes the rest of a quoted word and the closing quote. Single quotes know one escape, `\'`.
 fn take_quoted(rest: &mut &[u8], quote: u8, word: &mut Vec<u8>) -> Result<(), InputError> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or_default() as u8;
     loop {
         let (byte, length) = match **rest {
             [] => return Err(unbalanced()),
@@ -162,10 +156,17 @@ fn take_quoted(rest: &mut &[u8], quote: u8, word: &mut Vec<u8>) -> Result<(), In
                 return Ok(());
             }
             [b'\\', b'\'', ..] if quote == b'\'' => (b'\'', 2),
-            [b'\\', b'x', high, low, ..] if quote == b'"' && is_hex(high, low) => {
+            [b'\\', b'x', high, low, ..]
+                if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
                 (digit(high) << 4 | digit(low), 4)
             }
-            [b'\\', byte, ..] if quote == b'"' => (unescape(byte), 2),
+            [b'\\', b'n', ..] if quote == b'"' => (b'\n', 2),
+            [b'\\', b'r', ..] if quote == b'"' => (b'\r', 2),
+            [b'\\', b't', ..] if quote == b'"' => (b'\t', 2),
+            [b'\\', b'b', ..] if quote == b'"' => (0x08, 2),
+            [b'\\', b'a', ..] if quote == b'"' => (0x07, 2),
+            [b'\\', byte, ..] if quote == b'"' => (byte, 2),
             [byte, ..] => (byte, 1),
         };
         word.push(byte);
@@ -173,29 +174,11 @@ fn take_quoted(rest: &mut &[u8], quote: u8, word: &mut Vec<u8>) -> Result<(), In
     }
 }
 
-fn is_hex(high: u8, low: u8) -> bool {
-    high.is_ascii_hexdigit() && low.is_ascii_hexdigit()
-}
-
-fn digit(byte: u8) -> u8 {
-    char::from(byte).to_digit(16).unwrap_or_default() as u8
-}
-
-fn unescape(byte: u8) -> u8 {
-    match byte {
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        b'b' => 0x08,
-        b'a' => 0x07,
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::random::Random;
+    use crate::engine::redis::resp;
 
     /// The words behind the name of a command.
     fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, InputError> {

@@ -19,9 +19,10 @@ pub struct Output {
     sealed_bytes: usize,
     /// Written bytes of the first part of `sealed`.
     written: usize,
-    tail: Vec<u8>,
-    /// Bytes that may be of messages: all that were queued, and no more than there are.
-    messages: usize,
+    /// The place to write a reply to.
+    pub tail: Vec<u8>,
+    /// The bytes of messages, at most: all that were queued, and no more than there are.
+    pub messages: usize,
 }
 
 impl Output {
@@ -33,19 +34,9 @@ impl Output {
         self.sealed_bytes + self.tail.len()
     }
 
-    /// Returns the bytes of messages, at most: a little high while replies are among them.
-    pub fn messages(&self) -> usize {
-        self.messages
-    }
-
     /// Returns the bytes of replies, at least.
     pub fn replies(&self) -> usize {
         self.len() - self.messages
-    }
-
-    /// Returns the place to write a reply to.
-    pub fn tail(&mut self) -> &mut Vec<u8> {
-        &mut self.tail
     }
 
     /// Adds a message, which begins with `first`.
@@ -114,7 +105,7 @@ mod tests {
             for _ in 0..60 {
                 match random.below(3) {
                     0 => {
-                        output.tail().extend_from_slice(b"answer");
+                        output.tail.extend_from_slice(b"answer");
                         expected.extend_from_slice(b"answer");
                     }
                     1 => {

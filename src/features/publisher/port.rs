@@ -20,7 +20,7 @@ use crate::features::publisher::connection::{Publisher, World};
 use crate::features::publisher::exchange::Exchange;
 use crate::features::publisher::session::Peer;
 use crate::features::publisher::settings::{Moment, Terms};
-use crate::features::publisher::socket::{InputState, PublisherSocket};
+use crate::features::publisher::socket::{InputState, PeerState, PublisherSocket};
 use crate::observe::complaints::{Origin, Weight, shown};
 
 /// A pool of back ends keeps its connections for hours; a connection whose machine is gone must not hold a place for ever.
@@ -128,7 +128,7 @@ impl Port for PublisherPort {
             self.strangers.enter(entry.key(), address.ip(), since);
             let peer = Peer { seat: entry.key(), id: self.admitted, address: Some(address), since };
             let publisher = Publisher::new(Rc::clone(&self.terms), peer);
-            entry.insert(PublisherSocket::new(stream, publisher, since));
+            entry.insert(PublisherSocket::new(stream, publisher));
         }
     }
 
@@ -200,7 +200,7 @@ impl Port for PublisherPort {
         let now = server.now().millis;
         for (number, socket) in &self.connections {
             // It holds a place that others need.
-            if socket.deadline(self.terms.auth_millis).is_some_and(|deadline| deadline <= now) {
+            if socket.deadline().is_some_and(|deadline| deadline <= now) {
                 self.ended.push(number);
             }
         }
@@ -213,7 +213,7 @@ impl Port for PublisherPort {
         for number in std::mem::take(&mut self.touched) {
             let Some(socket) = self.connections.get_mut(number) else { continue };
             socket.write(now);
-            self.exchange.settle(number, socket.publisher.output.messages(), now);
+            self.exchange.settle(number, socket.publisher.output.messages, now);
             if socket.is_done() {
                 self.ended.push(number);
             } else if socket.is_relieved() {
@@ -223,7 +223,7 @@ impl Port for PublisherPort {
         }
         for number in std::mem::take(&mut self.exchange.cut) {
             let Some(socket) = self.connections.get_mut(number) else { continue };
-            socket.cut();
+            socket.peer = PeerState::Failed;
             self.ended.push(number);
             server.metrics().subscribers_cut += 1;
             let address = socket.address().map_or("gone".to_owned(), |one| one.to_string());
@@ -250,8 +250,7 @@ impl Port for PublisherPort {
         if is_pending || self.exchange.has_pending() {
             return Some(now);
         }
-        let auth_millis = self.terms.auth_millis;
-        self.connections.iter().filter_map(|(_, socket)| socket.deadline(auth_millis)).min()
+        self.connections.iter().filter_map(|(_, socket)| socket.deadline()).min()
     }
 
     fn close(&mut self, now: Millis) {

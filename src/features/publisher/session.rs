@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use crate::clock::Millis;
-use crate::features::publisher::connection::{Publisher, World, printable, wrong_arity};
 use crate::features::publisher::exchange::Exchange;
-use crate::features::publisher::exchange::SubscriptionKind::{self, Channel, Pattern};
+use crate::features::publisher::exchange::SubscriptionKind::{Channel, Pattern};
 use crate::features::publisher::facts;
 use crate::features::publisher::reply::PortReply::{
     Array, Bulk, Encoded, Integer, Map, Null, Push, Simple,
@@ -14,6 +14,8 @@ use crate::features::publisher::reply::PortReply::{
 use crate::features::publisher::reply::{self, CommandResult, OK, PortReply, Refusal, text};
 use crate::features::publisher::settings::{Moment, Terms};
 
+/// Bytes of a peer's word that a reply quotes.
+const QUOTE_BYTES_MAX: usize = 64;
 /// The longest name of a connection.
 const CLIENT_NAME_BYTES_MAX: usize = 256;
 
@@ -50,6 +52,7 @@ pub enum ReplyMode {
 
 /// The state that commands leave on a connection.
 pub struct PublisherSession {
+    pub terms: Rc<Terms>,
     pub peer: Peer,
     pub replies: ReplyMode,
     pub is_authenticated: bool,
@@ -59,31 +62,29 @@ pub struct PublisherSession {
 
 impl PublisherSession {
     /// Without a password every peer is the default user.
-    pub fn new(peer: Peer, terms: &Terms) -> PublisherSession {
+    pub fn new(peer: Peer, terms: Rc<Terms>) -> PublisherSession {
         PublisherSession {
             peer,
             replies: ReplyMode::On,
             is_authenticated: terms.password.is_none(),
+            terms,
             is_resp3: false,
             name: Vec::new(),
         }
     }
-}
 
-impl Publisher {
     /// Answers a command that concerns this connection, its subscriptions or the server.
-    pub(super) fn answer_alone(
+    pub fn answer(
         &mut self,
         name: &'static str,
         words: &[&[u8]],
-        world: &mut dyn World,
+        exchange: &mut Exchange,
+        moment: Moment,
     ) -> CommandResult {
         let arguments = &words[1..];
-        let moment = world.moment();
-        let exchange = world.exchange();
         match (name, arguments) {
             // A subscriber in RESP2 gets nothing but arrays.
-            ("PING", [] | [_]) if !self.session.is_resp3 && self.is_subscriber(exchange) => {
+            ("PING", [] | [_]) if !self.is_resp3 && self.is_subscriber(exchange) => {
                 let message = arguments.first().copied().unwrap_or_default();
                 Ok(Array(vec![text("pong"), Bulk(message.to_vec())]))
             }
@@ -99,10 +100,9 @@ impl Publisher {
             ("AUTH", [user, password]) => self.auth(Some(user), password).and(OK),
             ("AUTH", _) => SYNTAX,
             ("HELLO", _) => self.hello(arguments),
-            ("SUBSCRIBE", names) => Ok(self.subscribe(Channel, names, exchange)),
-            ("PSUBSCRIBE", names) => Ok(self.subscribe(Pattern, names, exchange)),
-            ("UNSUBSCRIBE", names) => Ok(self.unsubscribe(Channel, names, exchange)),
-            ("PUNSUBSCRIBE", names) => Ok(self.unsubscribe(Pattern, names, exchange)),
+            ("SUBSCRIBE" | "PSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE", names) => {
+                Ok(self.change_subscriptions(name, names, exchange))
+            }
             ("PUBSUB CHANNELS", [_, rest @ ..]) => {
                 let channels = exchange.channels(rest.first().copied());
                 Ok(Array(channels.map(|channel| Bulk(channel.to_vec())).collect()))
@@ -145,8 +145,8 @@ impl Publisher {
     }
 
     /// Returns whether the connection has subscriptions.
-    pub(super) fn is_subscriber(&self, exchange: &Exchange) -> bool {
-        exchange.count(self.session.peer.seat) > 0
+    pub fn is_subscriber(&self, exchange: &Exchange) -> bool {
+        exchange.count(self.peer.seat) > 0
     }
 
     /// Authenticates the one user, `default`. Without a password it takes any, as in Redis.
@@ -159,14 +159,14 @@ impl Publisher {
         if !is_right || user.is_some_and(|user| user != b"default") {
             return Err(WRONG_PASS.into());
         }
-        (self.session.is_authenticated, self.has_commanded) = (true, true);
+        self.is_authenticated = true;
         Ok(())
     }
 
     /// Answers `HELLO [2|3 [AUTH user password] [SETNAME name]]`.
     fn hello(&mut self, arguments: &[&[u8]]) -> CommandResult {
         let is_resp3 = match arguments.first().map(|version| number(version)) {
-            None => self.session.is_resp3,
+            None => self.is_resp3,
             Some(Some(2)) => false,
             Some(Some(3)) => true,
             Some(Some(_)) => return Err("NOPROTO unsupported protocol version".into()),
@@ -191,17 +191,17 @@ impl Publisher {
                 }
             };
         }
-        if !self.is_authenticated() {
+        if !self.is_authenticated {
             return Err(NO_AUTH_HELLO.into());
         }
-        self.session.is_resp3 = is_resp3;
+        self.is_resp3 = is_resp3;
         Ok(Map(vec![
             ("server", text("redis")),
             ("version", text(facts::REDIS_VERSION)),
             ("mode", text("standalone")),
             ("role", text("master")),
             ("proto", Integer(if is_resp3 { 3 } else { 2 })),
-            ("id", Integer(self.session.peer.id as i64)),
+            ("id", Integer(self.peer.id as i64)),
             ("modules", Array(Vec::new())),
         ]))
     }
@@ -217,18 +217,17 @@ impl Publisher {
         let upper = arguments.first().map(|word| word.to_ascii_uppercase()).unwrap_or_default();
         match (subcommand, upper.as_slice()) {
             ("SETNAME", _) => self.set_name(arguments[0]).and(OK),
-            ("GETNAME", _) if self.session.name.is_empty() => Ok(Null),
-            ("GETNAME", _) => Ok(Bulk(self.session.name.clone())),
-            ("ID", _) => Ok(Integer(self.session.peer.id as i64)),
+            ("GETNAME", _) if self.name.is_empty() => Ok(Null),
+            ("GETNAME", _) => Ok(Bulk(self.name.clone())),
+            ("ID", _) => Ok(Integer(self.peer.id as i64)),
             ("LIST", _) if !self.is_listed(arguments, exchange) => Ok(text("")),
             ("INFO" | "LIST", _) => Ok(text(self.description(exchange, moment))),
             ("REPLY", b"ON") => {
-                self.session.replies = ReplyMode::On;
+                self.replies = ReplyMode::On;
                 OK
             }
             ("REPLY", mode @ (b"OFF" | b"SKIP")) => {
-                self.session.replies =
-                    if mode == b"OFF" { ReplyMode::Off } else { ReplyMode::Skip };
+                self.replies = if mode == b"OFF" { ReplyMode::Off } else { ReplyMode::Skip };
                 Ok(Encoded(Vec::new()))
             }
             // There are no keys whose changes would have to be announced.
@@ -248,7 +247,7 @@ impl Publisher {
     fn is_listed(&self, filters: &[&[u8]], exchange: &Exchange) -> bool {
         match filters {
             [filter, ids @ ..] if filter.eq_ignore_ascii_case(b"ID") => {
-                ids.iter().any(|id| number(id) == i64::try_from(self.session.peer.id).ok())
+                ids.iter().any(|id| number(id) == i64::try_from(self.peer.id).ok())
             }
             [filter, kind] if filter.eq_ignore_ascii_case(b"TYPE") => {
                 let own: &[u8] = if self.is_subscriber(exchange) { b"PUBSUB" } else { b"NORMAL" };
@@ -260,21 +259,20 @@ impl Publisher {
 
     /// Returns the line of `CLIENT INFO`.
     fn description(&self, exchange: &Exchange, moment: Moment) -> String {
-        let age = moment.now.millis.saturating_sub(self.session.peer.since) / 1000;
+        let age = moment.now.millis.saturating_sub(self.peer.since) / 1000;
         let [channels, patterns] =
-            [Channel, Pattern].map(|kind| exchange.names(self.session.peer.seat, kind).len());
-        let name = String::from_utf8_lossy(&self.session.name);
-        let mut line = format!("id={}", self.session.peer.id);
-        if let Some(address) = self.session.peer.address {
+            [Channel, Pattern].map(|kind| exchange.names(self.peer.seat, kind).len());
+        let name = String::from_utf8_lossy(&self.name);
+        let mut line = format!("id={}", self.peer.id);
+        if let Some(address) = self.peer.address {
             let _ = write!(line, " addr={address}");
         }
         let flags = if channels + patterns > 0 { "P" } else { "N" };
-        let multi = self.queue.as_ref().map_or(-1, |queue| queue.len() as i64);
-        let resp = if self.session.is_resp3 { 3 } else { 2 };
+        let resp = if self.is_resp3 { 3 } else { 2 };
         let _ = writeln!(
             line,
             " name={name} age={age} idle=0 flags={flags} db=0 sub={channels} psub={patterns} \
-             multi={multi} user=default redir=-1 resp={resp}"
+             multi=-1 user=default redir=-1 resp={resp}"
         );
         line
     }
@@ -287,54 +285,39 @@ impl Publisher {
             let text = "ERR Client names cannot contain spaces, newlines or special characters.";
             return Err(text.into());
         }
-        self.session.name = name.to_vec();
+        self.name = name.to_vec();
         Ok(())
     }
 
-    /// Subscribes to each name, each with a reply.
-    fn subscribe(
+    /// Subscribes to each name, or unsubscribes: each with a reply. UNSUBSCRIBE without names means all.
+    fn change_subscriptions(
         &self,
-        kind: SubscriptionKind,
+        command: &str,
         names: &[&[u8]],
         exchange: &mut Exchange,
     ) -> PortReply {
-        let change = if kind == Channel { "subscribe" } else { "psubscribe" };
-        let mut replies = Vec::new();
-        for name in names {
-            let result = exchange.subscribe(self.session.peer.seat, kind, name);
-            let result = result.map(|count| changed(change, Some(name), count));
-            reply::write(&mut replies, &result, self.session.is_resp3);
-        }
-        Encoded(replies)
-    }
-
-    /// Unsubscribes from each name, or from all if there is none.
-    fn unsubscribe(
-        &self,
-        kind: SubscriptionKind,
-        names: &[&[u8]],
-        exchange: &mut Exchange,
-    ) -> PortReply {
-        let change = if kind == Channel { "unsubscribe" } else { "punsubscribe" };
-        let own = exchange.names(self.session.peer.seat, kind);
+        let (seat, is_resp3) = (self.peer.seat, self.is_resp3);
+        let kind = if command.starts_with('P') { Pattern } else { Channel };
+        let reply = |name: PortReply, count: usize| {
+            Push(vec![text(command.to_ascii_lowercase()), name, Integer(count as i64)])
+        };
+        let own = exchange.names(seat, kind);
         let own: Vec<&[u8]> = own.iter().map(|name| &**name).collect();
         let names = if names.is_empty() { &own } else { names };
         if names.is_empty() {
-            return changed(change, None, exchange.count(self.session.peer.seat));
+            return reply(Null, exchange.count(seat));
         }
         let mut replies = Vec::new();
         for name in names {
-            let count = exchange.unsubscribe(self.session.peer.seat, kind, name);
-            changed(change, Some(name), count).write(&mut replies, self.session.is_resp3);
+            let result = match command {
+                "SUBSCRIBE" | "PSUBSCRIBE" => exchange.subscribe(seat, kind, name),
+                _ => Ok(exchange.unsubscribe(seat, kind, name)),
+            };
+            let result = result.map(|count| reply(Bulk(name.to_vec()), count));
+            reply::write(&mut replies, &result, is_resp3);
         }
         Encoded(replies)
     }
-}
-
-/// Returns the reply to a change after which a connection has `count` subscriptions.
-fn changed(change: &str, name: Option<&[u8]>, count: usize) -> PortReply {
-    let name = name.map_or(Null, |name| Bulk(name.to_vec()));
-    Push(vec![text(change), name, Integer(count as i64)])
 }
 
 /// Returns each name and a count of it.
@@ -355,6 +338,23 @@ fn is_same(given: &[u8], expected: &[u8]) -> bool {
         difference |= std::hint::black_box(usize::from(byte ^ other));
     }
     difference == 0
+}
+
+/// Returns a command's name as errors of Redis have it: `client|id`.
+pub fn lower(name: &str) -> String {
+    name.to_ascii_lowercase().replace(' ', "|")
+}
+
+/// Returns the refusal of a command with too many or too few words.
+pub fn wrong_arity(name: &str) -> String {
+    format!("wrong number of arguments for '{}' command", lower(name))
+}
+
+/// Returns at most 64 bytes of a peer's word, fit for a line of ours.
+pub fn printable(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(QUOTE_BYTES_MAX)];
+    let is_printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    bytes.iter().map(|byte| if is_printable(byte) { *byte as char } else { '?' }).collect()
 }
 
 #[cfg(test)]

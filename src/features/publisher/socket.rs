@@ -1,6 +1,7 @@
 //! The socket of one publisher: its reads, its writes and its end.
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
 
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -27,7 +28,7 @@ pub enum InputState {
 
 /// The peer's side of the connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum PeerState {
+pub enum PeerState {
     Open,
     /// Its end or an error has been announced: the socket is read up to that.
     Ending,
@@ -41,20 +42,17 @@ enum PeerState {
 pub struct PublisherSocket {
     stream: TcpStream,
     pub publisher: Publisher,
-    /// The time of its admission.
-    since: Millis,
     pub input: InputState,
-    peer: PeerState,
+    pub peer: PeerState,
     /// The time since which the socket takes nothing; an event tells when it does again.
     blocked_since: Option<Millis>,
 }
 
 impl PublisherSocket {
-    pub fn new(stream: TcpStream, publisher: Publisher, since: Millis) -> PublisherSocket {
+    pub fn new(stream: TcpStream, publisher: Publisher) -> PublisherSocket {
         PublisherSocket {
             stream,
             publisher,
-            since,
             input: InputState::Idle,
             peer: PeerState::Open,
             blocked_since: None,
@@ -67,10 +65,8 @@ impl PublisherSocket {
         if is_ending {
             self.peer = self.peer.max(PeerState::Ending);
         }
-        (
-            event.is_readable() || is_ending,
-            event.is_writable() && self.blocked_since.take().is_some(),
-        )
+        let is_unblocked = event.is_writable() && self.blocked_since.take().is_some();
+        (event.is_readable() || is_ending, is_unblocked)
     }
 
     /// Reads at most `limit` bytes and executes the commands in them, until a client has too much pending. Returns whether the limit
@@ -133,22 +129,15 @@ impl PublisherSocket {
         }
     }
 
-    /// Cuts the connection: nothing more is written.
-    pub fn cut(&mut self) {
-        self.peer = PeerState::Failed;
-    }
-
     /// Returns whether reading can continue after a stall.
     pub fn is_relieved(&self) -> bool {
         self.input == InputState::Stalled && self.blocked_since.is_none()
     }
 
     /// Returns when the peer's time is over, if it leaves its replies unread or has yet to give the password.
-    pub fn deadline(&self, auth_millis: Millis) -> Option<Millis> {
+    pub fn deadline(&self) -> Option<Millis> {
         let unread = self.blocked_since.map(|since| since + BLOCKED_MAX);
-        let is_stranger = !self.publisher.is_authenticated();
-        let stranger = is_stranger.then_some(self.since + auth_millis);
-        unread.into_iter().chain(stranger).min()
+        unread.into_iter().chain(self.publisher.auth_deadline()).min()
     }
 
     /// Returns whether nothing is left to write, or nobody to write to.
@@ -160,7 +149,7 @@ impl PublisherSocket {
         is_lost || (is_over && self.publisher.output.is_empty())
     }
 
-    pub fn address(&self) -> Option<std::net::SocketAddr> {
+    pub fn address(&self) -> Option<SocketAddr> {
         self.stream.peer_addr().ok()
     }
 }

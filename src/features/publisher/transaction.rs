@@ -1,6 +1,8 @@
 //! Transactions: the commands between MULTI and EXEC, then their execution one after the other.
 
 use crate::engine::redis::resp;
+use crate::features::publisher::reply::{CommandResult, PortReply};
+use crate::features::publisher::settings::PublisherBounds;
 
 /// The commands since MULTI, as they came, and the replies to them since EXEC, which go out together.
 #[derive(Default)]
@@ -21,22 +23,24 @@ impl Transaction {
         *self = Transaction { is_aborted: true, ..Transaction::default() };
     }
 
-    /// Adds a command; `false`: there is no room, and EXEC will execute none.
-    pub fn push(&mut self, command: &[u8], bytes_max: usize, count_max: usize) -> bool {
-        if self.is_aborted {
-            return true;
-        }
-        if self.count >= count_max || self.commands.len() + command.len() > bytes_max {
+    /// Adds a command. Without room for it, EXEC will execute none.
+    pub fn push(&mut self, command: &[u8], bounds: &PublisherBounds) -> CommandResult {
+        let bytes_max = bounds.transaction_bytes_max;
+        let count_max = bounds.transaction_commands_max;
+        let is_full = self.count >= count_max || self.commands.len() + command.len() > bytes_max;
+        if is_full && !self.is_aborted {
             self.abort();
-            return false;
+            let text = format!(
+                "ERR a transaction has at most {count_max} commands (transaction_commands_max) and \
+                 {bytes_max} bytes (transaction_bytes_max)"
+            );
+            return Err(text.into());
         }
-        self.commands.extend_from_slice(command);
-        self.count += 1;
-        true
-    }
-
-    pub fn len(&self) -> usize {
-        self.count
+        if !self.is_aborted {
+            self.commands.extend_from_slice(command);
+            self.count += 1;
+        }
+        Ok(PortReply::Simple("QUEUED"))
     }
 
     /// Begins the execution.
@@ -60,12 +64,21 @@ mod tests {
     use super::*;
     use crate::engine::redis::request::command;
 
+    fn bounds(transaction_bytes_max: usize, transaction_commands_max: usize) -> PublisherBounds {
+        PublisherBounds {
+            transaction_bytes_max,
+            transaction_commands_max,
+            ..PublisherBounds::default()
+        }
+    }
+
     #[test]
     fn commands_come_back_as_they_went_in() {
         let words: [&[&[u8]]; 3] = [&[b"PUBLISH", b"a", b"\r\n*1"], &[b"PING"], &[b"ECHO", b""]];
         let commands = words.map(command);
         let mut transaction = Transaction::default();
-        assert!(commands.iter().all(|command| transaction.push(command, 1000, 3)));
+        let bounds = bounds(1000, 3);
+        assert!(commands.iter().all(|command| transaction.push(command, &bounds).is_ok()));
         assert!(!transaction.is_aborted, "nothing was refused");
         transaction.begin();
         for command in &commands {
@@ -79,10 +92,11 @@ mod tests {
         let ping = command(&[b"PING"]);
         for (bytes_max, count_max) in [(2 * ping.len(), 9), (1000, 2)] {
             let mut transaction = Transaction::default();
-            assert!(transaction.push(&ping, bytes_max, count_max));
-            assert!(transaction.push(&ping, bytes_max, count_max));
-            assert!(!transaction.push(&ping, bytes_max, count_max));
-            assert!(transaction.push(&ping, bytes_max, count_max), "the peer learned it once");
+            let bounds = bounds(bytes_max, count_max);
+            assert!(transaction.push(&ping, &bounds).is_ok());
+            assert!(transaction.push(&ping, &bounds).is_ok());
+            assert!(transaction.push(&ping, &bounds).is_err());
+            assert!(transaction.push(&ping, &bounds).is_ok(), "the peer learned it once");
             assert_eq!(transaction.commands.capacity(), 0);
             assert!(transaction.is_aborted);
         }
