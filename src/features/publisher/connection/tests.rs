@@ -141,7 +141,7 @@ fn between_commands_nothing_is_held() {
         feed(&mut publisher, piece);
     }
     take_output(&mut publisher);
-    assert!(publisher.output.is_empty() && publisher.output.tail().capacity() == 0);
+    assert!(publisher.output.is_empty() && publisher.output.tail.capacity() == 0);
     assert!(publisher.input.is_idle() && publisher.waiting.capacity() == 0);
 }
 
