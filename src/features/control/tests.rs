@@ -6,166 +6,170 @@ use super::Control;
 
 use crate::config::{Format, RouteConfig};
 use crate::engine::client::frame::CLOSE_REASON_BYTES_MAX;
-use crate::engine::reactor::tests::harness::Talks;
+use crate::engine::reactor::tests::harness::TestLoop;
 
-fn talks() -> Talks {
-    Talks::new(RouteConfig { may: vec!["room.*".into()], ..RouteConfig::default() }, |_| {})
+fn test() -> TestLoop {
+    TestLoop::new(RouteConfig { may: vec!["room.*".into()], ..RouteConfig::default() }, |_| {})
 }
 
-fn take_commands(talks: &mut Talks, channel: &str, has_redis: bool) {
-    talks.reactor.router.features.clear();
-    talks.reactor.router.add_feature(|_| Control::new(channel.to_owned(), has_redis));
+fn take_commands(test: &mut TestLoop, channel: &str, has_redis: bool) {
+    test.reactor.router.features.clear();
+    test.reactor.router.add_feature(|_| Control::new(channel.to_owned(), has_redis));
 }
 
-fn welcomed(talks: &mut Talks, id: crate::ConnId) -> Value {
-    let told = talks.told(id);
-    assert_eq!(told[0]["op"], "welcome", "{told:?}");
-    told[0].clone()
+fn welcomed(test: &mut TestLoop, id: crate::ConnId) -> Value {
+    let received = test.received(id);
+    assert_eq!(received[0]["op"], "welcome", "{received:?}");
+    received[0].clone()
 }
 
-fn messages(told: &[Value]) -> Vec<&Value> {
-    told.iter().filter(|frame| frame.get("data").is_some()).map(|frame| &frame["topic"]).collect()
+fn messages(received: &[Value]) -> Vec<&Value> {
+    received
+        .iter()
+        .filter(|frame| frame.get("data").is_some())
+        .map(|frame| &frame["topic"])
+        .collect()
 }
 
 #[test]
 fn a_user_is_kicked_on_every_route_and_nobody_else() {
     let raw = RouteConfig { path: "/raw".into(), format: Format::Raw, ..RouteConfig::default() };
-    let mut talks = Talks::with_routes(&[RouteConfig::default(), raw], |_| {});
-    let first = talks.connect("42", &[]);
-    let second = talks.connect_at("/raw", "42", &[]);
-    let bystander = talks.connect("43", &[]);
+    let mut test = TestLoop::with_routes(&[RouteConfig::default(), raw], |_| {});
+    let first = test.connect("42", &[]);
+    let second = test.connect_at("/raw", "42", &[]);
+    let bystander = test.connect("43", &[]);
     for id in [first, second, bystander] {
-        talks.told(id);
+        test.received(id);
     }
-    assert_eq!(talks.publish("ctl", r#"{"op":"kick","sub":42,"reason":"paid \"off\""}"#), 2);
+    assert_eq!(test.publish("ctl", r#"{"op":"kick","sub":42,"reason":"paid \"off\""}"#), 2);
     let close = json!({"close": 4504, "reason": {"reason": "paid \"off\""}});
     for id in [first, second] {
-        assert_eq!(talks.told(id), std::slice::from_ref(&close));
+        assert_eq!(test.received(id), std::slice::from_ref(&close));
     }
-    assert_eq!(talks.told(bystander).len(), 0);
-    assert_eq!(talks.publish("ctl", r#"{"op":"kick","sub":"42"}"#), 0, "they are gone");
-    assert_eq!(talks.reactor.metrics().controls, 2);
-    assert_eq!(talks.reactor.metrics().closes[&4504], 2);
+    assert_eq!(test.received(bystander).len(), 0);
+    assert_eq!(test.publish("ctl", r#"{"op":"kick","sub":"42"}"#), 0, "they are gone");
+    assert_eq!(test.reactor.metrics().controls, 2);
+    assert_eq!(test.reactor.metrics().closes[&4504], 2);
 }
 
 #[test]
 fn one_connection_is_kicked_by_the_name_that_it_was_told() {
     let raw = RouteConfig { path: "/other".into(), ..RouteConfig::default() };
-    let mut talks = Talks::with_routes(&[RouteConfig::default(), raw], |_| {});
-    let (first, second) = (talks.connect("42", &[]), talks.connect_at("/other", "42", &[]));
-    let name = welcomed(&mut talks, second)["conn"].as_str().unwrap().to_owned();
-    welcomed(&mut talks, first);
+    let mut test = TestLoop::with_routes(&[RouteConfig::default(), raw], |_| {});
+    let (first, second) = (test.connect("42", &[]), test.connect_at("/other", "42", &[]));
+    let name = welcomed(&mut test, second)["conn"].as_str().unwrap().to_owned();
+    welcomed(&mut test, first);
     let (node, rest) = name.split_once('-').unwrap();
-    assert_eq!(node, talks.reactor.router.server.node());
+    assert_eq!(node, test.reactor.router.server.node());
     for other in [format!("x{name}"), format!("{name}0"), rest.to_owned(), format!("{node}-")] {
         let order = format!(r#"{{"op":"kick","conn":"{other}"}}"#);
-        assert_eq!(talks.publish("ctl", &order), 0, "{other}");
+        assert_eq!(test.publish("ctl", &order), 0, "{other}");
     }
-    assert_eq!(talks.publish("ctl", &format!(r#"{{"op":"kick","conn":"{name}"}}"#)), 1);
-    assert_eq!(talks.told(second), [json!({"close": 4504, "reason": null})]);
-    assert_eq!(talks.told(first).len(), 0);
+    assert_eq!(test.publish("ctl", &format!(r#"{{"op":"kick","conn":"{name}"}}"#)), 1);
+    assert_eq!(test.received(second), [json!({"close": 4504, "reason": null})]);
+    assert_eq!(test.received(first).len(), 0);
 }
 
 #[test]
 fn what_an_order_joined_outlives_a_newer_token() {
-    let mut talks = talks();
-    let (client, bystander) = (talks.connect("42", &["hall"]), talks.connect("43", &[]));
+    let mut test = test();
+    let (client, bystander) = (test.connect("42", &["hall"]), test.connect("43", &[]));
     for topic in ["room.7", "hall", "deck.*"] {
         let order = format!(r#"{{"op":"join","sub":"42","topic":"{topic}"}}"#);
-        assert_eq!(talks.publish("ctl", &order), 1, "{topic}");
+        assert_eq!(test.publish("ctl", &order), 1, "{topic}");
     }
-    for token in [talks.token_that("42", &[], &["hall"]), talks.token("42", &[])] {
-        talks.say(client, r#"{"op":"subscribe","topic":"hall"}"#);
-        talks.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
+    for token in [test.token_that("42", &[], &["hall"]), test.token("42", &[])] {
+        test.say(client, r#"{"op":"subscribe","topic":"hall"}"#);
+        test.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
     }
-    let told = talks.told(client);
-    let authed = told.last().unwrap();
+    let received = test.received(client);
+    let authed = received.last().unwrap();
     assert_eq!(authed["topics"], json!(["deck.*", "hall", "room.7", "user.42"]));
-    talks.told(bystander);
+    test.received(bystander);
     for topic in ["room.7", "hall", "deck.1"] {
-        assert_eq!(talks.publish(&format!("pub.{topic}"), "1"), 1);
+        assert_eq!(test.publish(&format!("pub.{topic}"), "1"), 1);
     }
-    assert_eq!(messages(&talks.told(client)), ["room.7", "hall", "deck.1"]);
-    assert_eq!(talks.told(bystander).len(), 0);
-    assert_eq!(talks.publish("ctl", r#"{"op":"leave","sub":"42","topic":"hall"}"#), 1);
-    assert_eq!(talks.publish("ctl", r#"{"op":"leave","sub":"42","topic":"hall"}"#), 0);
-    assert_eq!(talks.publish("pub.hall", "1"), 0);
+    assert_eq!(messages(&test.received(client)), ["room.7", "hall", "deck.1"]);
+    assert_eq!(test.received(bystander).len(), 0);
+    assert_eq!(test.publish("ctl", r#"{"op":"leave","sub":"42","topic":"hall"}"#), 1);
+    assert_eq!(test.publish("ctl", r#"{"op":"leave","sub":"42","topic":"hall"}"#), 0);
+    assert_eq!(test.publish("pub.hall", "1"), 0);
 }
 
 #[test]
 fn an_anonymous_connection_is_joined_by_its_name() {
     let route = RouteConfig { anonymous: vec!["news".into()], ..RouteConfig::default() };
-    let mut talks = Talks::new(route, |_| {});
-    let client = talks.connect_anonymous();
-    let name = welcomed(&mut talks, client)["conn"].as_str().unwrap().to_owned();
+    let mut test = TestLoop::new(route, |_| {});
+    let client = test.connect_anonymous();
+    let name = welcomed(&mut test, client)["conn"].as_str().unwrap().to_owned();
     let order = format!(r#"{{"op":"join","conn":"{name}","topic":"queue.9"}}"#);
-    assert_eq!(talks.publish("ctl", &order), 1);
-    let token = talks.token("42", &[]);
-    talks.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
-    assert_eq!(talks.publish("pub.queue.9", "1"), 1, "until it disconnects");
-    assert_eq!(talks.publish("pub.news", "1"), 0, "its subscription without a token ended");
+    assert_eq!(test.publish("ctl", &order), 1);
+    let token = test.token("42", &[]);
+    test.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
+    assert_eq!(test.publish("pub.queue.9", "1"), 1, "until it disconnects");
+    assert_eq!(test.publish("pub.news", "1"), 0, "its subscription without a token ended");
 }
 
 #[test]
 fn no_order_shows_a_users_messages_to_another() {
-    let mut talks = talks();
-    let (client, other) = (talks.connect("42", &[]), talks.connect("43", &[]));
+    let mut test = test();
+    let (client, other) = (test.connect("42", &[]), test.connect("43", &[]));
     for id in [client, other] {
-        talks.told(id);
+        test.received(id);
     }
     for topic in ["user.43", "user.42", "user.*"] {
         for op in ["join", "leave"] {
             let order = format!(r#"{{"op":"{op}","sub":"42","topic":"{topic}"}}"#);
-            assert_eq!(talks.publish("ctl", &order), 0, "{op} {topic}");
+            assert_eq!(test.publish("ctl", &order), 0, "{op} {topic}");
         }
     }
-    assert_eq!(talks.publish("ctl", r#"{"op":"join","sub":"42","topic":"*"}"#), 1);
-    assert_eq!(talks.publish("pub.user.43", "1"), 1);
-    assert_eq!(talks.publish("pub.user.42", "2"), 1, "its own stays");
-    assert_eq!(messages(&talks.told(client)), ["user.42"]);
-    assert_eq!(messages(&talks.told(other)), ["user.43"]);
+    assert_eq!(test.publish("ctl", r#"{"op":"join","sub":"42","topic":"*"}"#), 1);
+    assert_eq!(test.publish("pub.user.43", "1"), 1);
+    assert_eq!(test.publish("pub.user.42", "2"), 1, "its own stays");
+    assert_eq!(messages(&test.received(client)), ["user.42"]);
+    assert_eq!(messages(&test.received(other)), ["user.43"]);
 }
 
 #[test]
 fn an_order_joins_no_more_topics_than_a_client_may_have() {
-    let mut talks = Talks::new(RouteConfig::default(), |bounds| bounds.topics_per_client_max = 2);
-    talks.connect("42", &[]);
-    assert_eq!(talks.publish("ctl", r#"{"op":"join","sub":"42","topic":"a"}"#), 1);
-    assert_eq!(talks.publish("ctl", r#"{"op":"join","sub":"42","topic":"b"}"#), 0);
-    assert_eq!(talks.publish("ctl", r#"{"op":"join","sub":"42","topic":"a"}"#), 1);
-    assert_eq!(talks.reactor.metrics().topics_refused, 1);
+    let mut test = TestLoop::new(RouteConfig::default(), |bounds| bounds.topics_per_client_max = 2);
+    test.connect("42", &[]);
+    assert_eq!(test.publish("ctl", r#"{"op":"join","sub":"42","topic":"a"}"#), 1);
+    assert_eq!(test.publish("ctl", r#"{"op":"join","sub":"42","topic":"b"}"#), 0);
+    assert_eq!(test.publish("ctl", r#"{"op":"join","sub":"42","topic":"a"}"#), 1);
+    assert_eq!(test.reactor.metrics().topics_refused, 1);
 }
 
 #[test]
 fn listeners_are_counted_once_each_over_all_routes() {
     let raw = RouteConfig { path: "/raw".into(), format: Format::Raw, ..RouteConfig::default() };
-    let mut talks = Talks::with_routes(&[RouteConfig::default(), raw], |_| {});
-    talks.connect("1", &["room.7", "room.*", "*"]);
-    talks.connect_at("/raw", "2", &["room.*"]);
-    talks.connect("3", &["room.8"]);
+    let mut test = TestLoop::with_routes(&[RouteConfig::default(), raw], |_| {});
+    test.connect("1", &["room.7", "room.*", "*"]);
+    test.connect_at("/raw", "2", &["room.*"]);
+    test.connect("3", &["room.8"]);
     let order = r#"{"op":"count","topic":"room.7","reply":"answers"}"#;
-    assert_eq!(talks.publish("ctl", order), 2);
-    let node = talks.reactor.router.server.node().to_owned();
+    assert_eq!(test.publish("ctl", order), 2);
+    let node = test.reactor.router.server.node().to_owned();
     let answer = format!(r#"{{"topic":"room.7","listeners":2,"node":"{node}"}}"#);
-    let asked: Vec<Vec<String>> = talks.asked().into_iter().map(|(words, _)| words).collect();
+    let asked: Vec<Vec<String>> = test.asked().into_iter().map(|(words, _)| words).collect();
     assert_eq!(asked, [["PUBLISH", "answers", &answer]]);
-    take_commands(&mut talks, "ctl", false);
-    assert_eq!(talks.publish("ctl", order), 0);
-    assert!(talks.asked().is_empty());
-    assert_eq!(talks.reactor.metrics().control_malformed, 1);
+    take_commands(&mut test, "ctl", false);
+    assert_eq!(test.publish("ctl", order), 0);
+    assert!(test.asked().is_empty());
+    assert_eq!(test.reactor.metrics().control_malformed, 1);
 }
 
 #[test]
 fn what_comes_on_the_control_channel_is_no_message() {
-    let mut talks = talks();
-    take_commands(&mut talks, "pub.room.7", true);
-    let client = talks.connect("42", &["room.7"]);
-    talks.told(client);
+    let mut test = test();
+    take_commands(&mut test, "pub.room.7", true);
+    let client = test.connect("42", &["room.7"]);
+    test.received(client);
     for payload in ["", "hello", r#"{"op":"kick"}"#] {
-        assert_eq!(talks.publish("pub.room.7", payload), 0);
+        assert_eq!(test.publish("pub.room.7", payload), 0);
     }
-    assert_eq!(talks.told(client).len(), 0);
-    let metrics = talks.reactor.metrics();
+    assert_eq!(test.received(client).len(), 0);
+    let metrics = test.reactor.metrics();
     assert_eq!((metrics.controls, metrics.control_malformed, metrics.messages), (3, 3, 0));
 }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::clock::Millis;
 use crate::engine::redis::glob;
 use crate::engine::redis::resp;
-use crate::features::publisher::reply::Refusal;
+use crate::features::publisher::reply::ErrorText;
 
 /// The longest name of a channel, and the longest pattern, that can be subscribed to.
 const NAME_BYTES_MAX: usize = 1024;
@@ -80,7 +80,7 @@ impl Exchange {
         seat: usize,
         kind: SubscriptionKind,
         name: &[u8],
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, ErrorText> {
         let count = self.count(seat);
         let subscriber = self.subscribers.get(&seat);
         if subscriber.is_some_and(|one| one.names[kind as usize].contains(name)) {

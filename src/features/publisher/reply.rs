@@ -23,9 +23,9 @@ pub enum PortReply {
 }
 
 /// An error. It begins with its code, as in `ERR syntax error`.
-pub type Refusal = Cow<'static, str>;
+pub type ErrorText = Cow<'static, str>;
 
-pub type CommandResult = Result<PortReply, Refusal>;
+pub type CommandResult = Result<PortReply, ErrorText>;
 
 pub const OK: CommandResult = Ok(Simple("OK"));
 

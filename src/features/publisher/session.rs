@@ -11,7 +11,7 @@ use crate::features::publisher::facts;
 use crate::features::publisher::reply::PortReply::{
     Array, Bulk, Encoded, Integer, Map, Null, Push, Simple,
 };
-use crate::features::publisher::reply::{self, CommandResult, OK, PortReply, Refusal, text};
+use crate::features::publisher::reply::{self, CommandResult, ErrorText, OK, PortReply, text};
 use crate::features::publisher::settings::{Moment, Terms};
 
 /// Bytes of a peer's word that a reply quotes.
@@ -25,9 +25,9 @@ const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already
 const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
     default user. Are you sure your configuration is correct?";
-const SYNTAX: CommandResult = Err(Refusal::Borrowed("ERR syntax error"));
+const SYNTAX: CommandResult = Err(ErrorText::Borrowed("ERR syntax error"));
 const NO_CLUSTER: CommandResult =
-    Err(Refusal::Borrowed("ERR This instance has cluster support disabled"));
+    Err(ErrorText::Borrowed("ERR This instance has cluster support disabled"));
 
 /// The identity of a connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,7 +150,7 @@ impl PublisherSession {
     }
 
     /// Authenticates the one user, `default`. Without a password it takes any, as in Redis.
-    fn auth(&mut self, user: Option<&[u8]>, password: &[u8]) -> Result<(), Refusal> {
+    fn auth(&mut self, user: Option<&[u8]>, password: &[u8]) -> Result<(), ErrorText> {
         let is_right = match &self.terms.password {
             None if user.is_none() => return Err(NO_PASSWORD.into()),
             None => true,
@@ -277,7 +277,7 @@ impl PublisherSession {
         line
     }
 
-    fn set_name(&mut self, name: &[u8]) -> Result<(), Refusal> {
+    fn set_name(&mut self, name: &[u8]) -> Result<(), ErrorText> {
         if name.len() > CLIENT_NAME_BYTES_MAX {
             return Err("ERR Client names cannot be longer than 256 bytes.".into());
         }

@@ -8,7 +8,7 @@ use crate::engine::client::frame::Close;
 use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::handler::{Handler, Reject};
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::reactor::tests::harness::{Far, Talks};
+use crate::engine::reactor::tests::harness::{Far, TestLoop};
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
 use crate::{Message, Request, Scope};
@@ -127,7 +127,7 @@ impl World {
 impl Far {
     /// The bytes that a client received since the last call.
     fn received(&self, id: ConnId) -> Vec<u8> {
-        std::mem::take(&mut self.0.borrow_mut().entry(id).or_default().told)
+        std::mem::take(&mut self.0.borrow_mut().entry(id).or_default().received)
     }
 }
 
@@ -263,24 +263,25 @@ fn what_clients_leave_unfinished_is_not_copied_all_at_once() {
 /// A client with 126 patterns resumes while the history is full of messages for others.
 #[test]
 fn a_step_of_a_replay_is_no_longer_than_it_is_given() {
-    let mut talks = Talks::new(RouteConfig::default(), |bounds| bounds.message_bytes_max = 1 << 20);
+    let mut test =
+        TestLoop::new(RouteConfig::default(), |bounds| bounds.message_bytes_max = 1 << 20);
     let patterns: Vec<String> = (0..126).map(|number| format!("room.{number}.*")).collect();
     let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
-    let first = talks.connect("42", &patterns);
-    let since = talks.told(first)[0]["id"].as_str().expect("a cursor").to_owned();
-    talks.cut(first);
+    let first = test.connect("42", &patterns);
+    let since = test.received(first)[0]["id"].as_str().expect("a cursor").to_owned();
+    test.cut(first);
     for _ in 0..30_000 {
-        talks.reactor.router.publish(b"pub.else.where.it.is", b"1");
+        test.reactor.router.publish(b"pub.else.where.it.is", b"1");
     }
-    let back = talks.connect_at(&format!("/ws?since={since}"), "42", &patterns);
+    let back = test.connect_at(&format!("/ws?since={since}"), "42", &patterns);
     let mut steps = 0;
     loop {
-        let client = talks.reactor.router.server.client(back).expect("it is there");
+        let client = test.reactor.router.server.client(back).expect("it is there");
         if !client.is_replaying() {
             break;
         }
         // The keys are sorted for each step, which takes about three writes.
-        let writes = talks.reactor.router.replay(back, 8);
+        let writes = test.reactor.router.replay(back, 8);
         assert!((1..=8 + 4).contains(&writes), "{writes}");
         steps += 1;
     }
@@ -289,37 +290,33 @@ fn a_step_of_a_replay_is_no_longer_than_it_is_given() {
 
 #[test]
 fn subscriptions_count_towards_the_bytes_of_a_turn() {
-    let mut talks = Talks::new(RouteConfig::default(), |_| ());
-    let id = talks.connect("42", &[]);
-    talks.reactor.router.server.costs = 0;
+    let mut test = TestLoop::new(RouteConfig::default(), |_| ());
+    let id = test.connect("42", &[]);
+    test.reactor.router.server.costs = 0;
     for number in 0..100 {
-        talks.reactor.router.server.scope(0).subscribe(
-            id,
-            &format!("room.{number}"),
-            Reason::Asked,
-        );
+        test.reactor.router.server.scope(0).subscribe(id, &format!("room.{number}"), Reason::Asked);
     }
-    talks.reactor.router.server.scope(0).unsubscribe(id, "room.1");
-    assert!(talks.reactor.router.server.costs >= 101 * 100);
+    test.reactor.router.server.scope(0).unsubscribe(id, "room.1");
+    assert!(test.reactor.router.server.costs >= 101 * 100);
 }
 
 /// Two large topics that overlap, with clients that have many subscriptions.
 #[test]
 fn counting_subscribers_does_not_delay_others() {
-    let mut talks = Talks::new(RouteConfig::default(), |_| ());
+    let mut test = TestLoop::new(RouteConfig::default(), |_| ());
     let subscribers: Vec<ConnId> = (0..200)
-        .map(|number| talks.connect(&number.to_string(), &["room.7", "room.*", "a", "b", "c"]))
+        .map(|number| test.connect(&number.to_string(), &["room.7", "room.*", "a", "b", "c"]))
         .collect();
-    let reached = talks.publish("pub.room.7", "1");
+    let reached = test.publish("pub.room.7", "1");
     // A client is counted for both keys, as Redis does, and receives the message once.
     assert_eq!(reached, 400);
     for id in subscribers {
-        let told = talks.told(id);
-        assert_eq!(told.iter().filter(|frame| frame["topic"] == "room.7").count(), 1);
+        let received = test.received(id);
+        assert_eq!(received.iter().filter(|frame| frame["topic"] == "room.7").count(), 1);
     }
     // Small topics are counted exactly.
-    let mut talks = Talks::new(RouteConfig::default(), |_| ());
+    let mut test = TestLoop::new(RouteConfig::default(), |_| ());
     let few: Vec<ConnId> =
-        (0..50).map(|number| talks.connect(&number.to_string(), &["room.7", "room.*"])).collect();
-    assert_eq!(talks.publish("pub.room.7", "1"), few.len());
+        (0..50).map(|number| test.connect(&number.to_string(), &["room.7", "room.*"])).collect();
+    assert_eq!(test.publish("pub.room.7", "1"), few.len());
 }

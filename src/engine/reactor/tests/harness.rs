@@ -25,7 +25,7 @@ const SECRET: &[u8] = b"a secret for tests alone, long enough";
 #[derive(Default)]
 pub struct FarEnd {
     pub sends: Vec<u8>,
-    pub told: Vec<u8>,
+    pub received: Vec<u8>,
     /// The socket accepts this many bytes more.
     room: Option<usize>,
     /// The client's address.
@@ -55,7 +55,7 @@ impl FarEnds for Far {
         let end = ends.entry(id).or_default();
         let length = end.room.unwrap_or(usize::MAX).min(bytes.len());
         end.room = end.room.map(|room| room - length);
-        end.told.extend_from_slice(&bytes[..length]);
+        end.received.extend_from_slice(&bytes[..length]);
         if length == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(length) }
     }
 
@@ -70,20 +70,20 @@ impl FarEnds for Far {
     }
 }
 
-pub struct Talks {
+pub struct TestLoop {
     pub reactor: Reactor,
     keys: Rc<Keys>,
     far: Far,
 }
 
-impl Talks {
+impl TestLoop {
     /// A loop with one route of these settings.
-    pub fn new(route: RouteConfig, change: impl FnOnce(&mut Bounds)) -> Talks {
-        Talks::with_routes(&[route], change)
+    pub fn new(route: RouteConfig, change: impl FnOnce(&mut Bounds)) -> TestLoop {
+        TestLoop::with_routes(&[route], change)
     }
 
     /// A loop with several routes, each at a path of its own.
-    pub fn with_routes(routes: &[RouteConfig], change: impl FnOnce(&mut Bounds)) -> Talks {
+    pub fn with_routes(routes: &[RouteConfig], change: impl FnOnce(&mut Bounds)) -> TestLoop {
         let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
         let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
         let push = |route| Push::new(Rc::clone(&keys), route).expect("the grants are good");
@@ -99,7 +99,7 @@ impl Talks {
         install(Some(Box::new(far.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.router.add_feature(|_| Control::new("ctl".to_owned(), true));
-        Talks { reactor, keys, far }
+        TestLoop { reactor, keys, far }
     }
 
     /// Connects a client to the first route with a token for these topics, and reads its `welcome`.
@@ -140,10 +140,10 @@ impl Talks {
         self.far.0.borrow_mut().entry(id).or_default().sends = head.into_bytes();
         self.read(id);
         let mut ends = self.far.0.borrow_mut();
-        let told = &mut ends.get_mut(&id).expect("it is there").told;
-        let end = told.windows(4).position(|four| four == b"\r\n\r\n").expect("a response");
-        assert!(told.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(told));
-        told.drain(..end + 4);
+        let received = &mut ends.get_mut(&id).expect("it is there").received;
+        let end = received.windows(4).position(|four| four == b"\r\n\r\n").expect("a response");
+        assert!(received.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(received));
+        received.drain(..end + 4);
         id
     }
 
@@ -168,7 +168,7 @@ impl Talks {
         self.turn();
     }
 
-    /// Turns the loop. Requests to Redis wait for [`Talks::asked`].
+    /// Turns the loop. Requests to Redis wait for [`TestLoop::asked`].
     pub fn turn(&mut self) {
         self.reactor.read_clients();
         self.reactor.tick();
@@ -184,22 +184,22 @@ impl Talks {
     }
 
     /// The bytes that the client received since the last call.
-    pub fn told_bytes(&mut self, id: ConnId) -> Vec<u8> {
-        std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told)
+    pub fn received_bytes(&mut self, id: ConnId) -> Vec<u8> {
+        std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().received)
     }
 
     /// The frames that the client received since the last call, as JSON or `{"close":code,"reason":…}`.
-    pub fn told(&mut self, id: ConnId) -> Vec<Value> {
-        let bytes = self.told_bytes(id);
+    pub fn received(&mut self, id: ConnId) -> Vec<Value> {
+        let bytes = self.received_bytes(id);
         let mut rest = &bytes[..];
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         while let [first, length, ..] = *rest {
             let (at, length) = match length {
                 126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
                 length => (2, usize::from(length)),
             };
             let payload = &rest[at..at + length];
-            told.push(match first {
+            received.push(match first {
                 0x88 => serde_json::json!({
                     "close": u16::from_be_bytes([payload[0], payload[1]]),
                     "reason": serde_json::from_slice::<Value>(&payload[2..]).ok(),
@@ -208,7 +208,7 @@ impl Talks {
             });
             rest = &rest[at + length..];
         }
-        told
+        received
     }
 
     /// The requests to Redis since the last call, each as its words.

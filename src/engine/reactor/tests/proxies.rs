@@ -71,7 +71,7 @@ impl World {
 
     /// The first twelve bytes that a connection received since the last call.
     fn received(&self, id: ConnId) -> String {
-        let received = std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().told);
+        let received = std::mem::take(&mut self.far.0.borrow_mut().entry(id).or_default().received);
         String::from_utf8_lossy(&received[..received.len().min(12)]).into_owned()
     }
 
