@@ -28,6 +28,7 @@ use mio::{Events, Interest, Poll, Waker};
 use crate::clock::Millis;
 use crate::engine::client::codec::Codec;
 use crate::engine::client::frame::Frame;
+use crate::engine::feature::FeatureEvent;
 use crate::engine::router::files::{File, Page};
 use crate::engine::router::{ClientAddresses, Router};
 use crate::engine::server::Server;
@@ -335,7 +336,7 @@ impl Reactor {
         self.tick_links();
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
-        self.router.tick_features();
+        self.router.notify_features(FeatureEvent::Tick);
         if self.trim_at.is_some_and(|at| at <= now) && !self.has_pending_writes() {
             self.give_back();
         }
@@ -403,7 +404,7 @@ impl Reactor {
             links.flatten().min(),
             self.port.as_ref().and_then(|port| port.deadline(now)),
             server.complaints.deadline(),
-            self.router.features_deadline,
+            self.router.features_deadline(),
             self.next_accept(),
             self.drain_until,
             self.trim_at,

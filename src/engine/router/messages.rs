@@ -1,7 +1,7 @@
 //! Messages on their way to every route: those of channels, entries of streams, and what is told where some are missing.
 
 use super::Router;
-use crate::engine::feature::MessageSource;
+use crate::engine::feature::{FeatureEvent, MessageSource};
 use crate::engine::pubsub::topic;
 use crate::engine::redis::probe::CHANNEL;
 use crate::engine::resume::cursor::EntryId;
@@ -17,7 +17,10 @@ impl Router {
     /// A message from Redis or from a publisher. Returns to how many clients it went. A channel of a feature
     /// (control) is no topic, whatever its name.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        if let Some(feature) = self.features.iter_mut().find(|one| one.takes_channel(channel)) {
+        let mut features = self.features.iter_mut();
+        if let Some(feature) =
+            features.find(|one| one.channel().map(str::as_bytes) == Some(channel))
+        {
             return feature.on_payload(&mut self.server, payload);
         }
         if channel.starts_with(CHANNEL.as_bytes()) {
@@ -81,11 +84,7 @@ impl Router {
             Step::None => 0,
             Step::Taken(writes) => writes,
             Step::Lacking => {
-                for feature in &mut self.features {
-                    let deadline = feature.on_lacking(&mut self.server, id);
-                    self.features_deadline =
-                        [self.features_deadline, deadline].into_iter().flatten().min();
-                }
+                self.notify_features(FeatureEvent::Lacking(id));
                 1
             }
         }

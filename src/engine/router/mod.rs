@@ -15,7 +15,7 @@ use crate::engine::admission::address_counts::AddressLoad;
 use crate::engine::client::ClientEvent;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Method, Request, Response};
-use crate::engine::feature::Feature;
+use crate::engine::feature::{Feature, FeatureEvent};
 use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign};
 use crate::engine::origin::Origins;
 use crate::engine::server::{ADMIN_ROUTE, Server};
@@ -45,8 +45,6 @@ pub struct Router {
     routes: Vec<Route>,
     /// Additions to the engine, in the order in which they are called.
     pub features: Vec<Box<dyn Feature>>,
-    /// The earliest time at which a feature must be called again.
-    pub features_deadline: Option<Millis>,
     /// The page and the files that are served besides WebSockets.
     pub files: Files,
     /// Cut from a channel's name.
@@ -77,7 +75,6 @@ impl Router {
             had_large_payload: false,
             routes,
             features: Vec::new(),
-            features_deadline: None,
             files: Files::default(),
             prefix,
             dropped_logged: RateLimit::default(),
@@ -97,24 +94,31 @@ impl Router {
     pub fn add_feature<F: Feature + 'static>(&mut self, make: impl FnOnce(&mut Server) -> F) {
         let feature = make(&mut self.server);
         self.features.push(Box::new(feature));
-        self.features_deadline = Some(0);
     }
 
-    /// Ends a turn: features are told of users that came and went, and do what is due.
+    /// Calls all features for an event.
+    pub fn notify_features(&mut self, event: FeatureEvent<'_>) {
+        self.features.iter_mut().for_each(|feature| feature.on_event(&mut self.server, event));
+    }
+
+    /// The earliest time at which a feature must be called again.
+    pub fn features_deadline(&self) -> Option<Millis> {
+        self.features.iter().filter_map(|feature| feature.deadline(&self.server)).min()
+    }
+
+    /// Ends a turn for the features, which first learn of users that came and went.
     pub fn end_turn(&mut self) {
-        let Router { server, features, .. } = self;
-        for change in server.users.take() {
-            features.iter_mut().for_each(|feature| feature.on_user(server, &change));
+        for change in self.server.users.take() {
+            self.notify_features(FeatureEvent::User(&change));
         }
-        let due = features.iter_mut().filter_map(|feature| feature.on_turn_end(server));
-        self.features_deadline = due.chain(self.features_deadline).min();
+        self.notify_features(FeatureEvent::TurnEnd);
     }
 
     /// Begins a drain: handshakes are refused from now on.
     pub fn drain(&mut self) {
         self.health.draining = true;
         self.server.users.ignore();
-        self.features.iter_mut().for_each(|feature| feature.on_drain());
+        self.notify_features(FeatureEvent::Drain);
     }
 
     /// Gives a route, if there is one with this path, its new origins, and its handler the new settings.
@@ -166,12 +170,6 @@ impl Router {
             of.handler.on_event(&mut self.server.scope(route), event);
         }
         self.server.close(id, Close::plain(code));
-    }
-
-    /// Calls the features for this turn.
-    pub(crate) fn tick_features(&mut self) {
-        let deadlines = self.features.iter_mut().map(|feature| feature.on_tick(&mut self.server));
-        self.features_deadline = deadlines.flatten().min();
     }
 
     /// A connection is gone: its handler is told, its slot is freed.

@@ -87,7 +87,10 @@ impl Router {
 
     /// The reason why no client can receive from a channel, as an error for its publisher; `None` if one could.
     pub fn refusal_of(&self, channel: &[u8]) -> Option<String> {
-        let is_taken = self.features.iter().any(|feature| feature.takes_channel(channel));
+        let is_taken = self
+            .features
+            .iter()
+            .any(|feature| feature.channel().map(str::as_bytes) == Some(channel));
         let fault = fault_of(&self.prefix, channel).filter(|_| !is_taken)?;
         Some(format!("ERR nobody hears this: {fault}"))
     }

@@ -1,7 +1,7 @@
 //! Answers from Redis, on their way to the owners of the requests.
 
 use super::Router;
-use crate::engine::feature::StreamReply;
+use crate::engine::feature::{FeatureEvent, StreamReply};
 use crate::engine::handler::RouteEvent;
 use crate::engine::redis::request::{Answer, PageEnd, ReplyForm, Ticket, TicketOwner};
 
@@ -40,17 +40,16 @@ impl Router {
             }
             TicketOwner::Feature(name) => {
                 if let Some(feature) = self.features.iter_mut().find(|one| one.name() == name) {
-                    feature.on_answer(&mut self.server, ticket.number, answer);
+                    let event = FeatureEvent::Answer { number: ticket.number, answer: &answer };
+                    feature.on_event(&mut self.server, event);
                 }
             }
         }
     }
 
-    /// Gives a part of a reply about a stream to the feature that asked.
+    /// Gives a part of a reply about a stream to the features.
     pub fn on_stream_reply(&mut self, reply: StreamReply<'_>) {
-        for feature in &mut self.features {
-            feature.on_stream_reply(&mut self.server, &reply);
-        }
+        self.notify_features(FeatureEvent::Stream(reply));
     }
 
     /// Redis refused what was asked: logged once a second at most, since clients can cause it.

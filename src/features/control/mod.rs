@@ -13,11 +13,11 @@ use serde::Serialize;
 
 use crate::clock::RateLimit;
 use crate::engine::client::frame::{Close, fit_reason};
-use crate::engine::feature::Feature;
+use crate::engine::feature::{Feature, FeatureEvent};
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::Grant;
 use crate::engine::redis::advice;
-use crate::engine::redis::request::{Answer, Ticket, command};
+use crate::engine::redis::request::{Ticket, command};
 use crate::engine::server::{Scope, Server};
 use crate::engine::slots::ConnId;
 use command::{ControlCommand, MalformedControl, Target};
@@ -56,8 +56,8 @@ impl Feature for Control {
         "control"
     }
 
-    fn takes_channel(&self, channel: &[u8]) -> bool {
-        channel == self.channel.as_bytes()
+    fn channel(&self) -> Option<&str> {
+        Some(&self.channel)
     }
 
     fn on_payload(&mut self, server: &mut Server, payload: &[u8]) -> usize {
@@ -83,8 +83,10 @@ impl Feature for Control {
         count
     }
 
-    fn on_answer(&mut self, server: &mut Server, _number: u64, answer: Answer) {
-        advice::log_unsent_report(&answer, &mut self.refusals, server.now().millis);
+    fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
+        if let FeatureEvent::Answer { answer, .. } = event {
+            advice::log_unsent_report(answer, &mut self.refusals, server.now().millis);
+        }
     }
 }
 

@@ -46,8 +46,8 @@ impl MemoryLimit {
         }
     }
 
-    /// Stays below the limit. Returns when to look again even if nothing happens: while new connections are refused.
-    pub fn hold(&mut self, server: &mut Server) -> Option<Millis> {
+    /// Stays below the limit.
+    pub fn hold(&mut self, server: &mut Server) {
         let (now, max) = (server.now().millis, server.bounds().memory_max);
         if self.max != max {
             self.max = max;
@@ -63,6 +63,10 @@ impl MemoryLimit {
                 None => {}
             }
         }
+    }
+
+    /// The next look, even if nothing happens: while new connections are refused.
+    pub fn deadline(&self, server: &Server) -> Option<Millis> {
         server.is_refusing.then_some(self.next)
     }
 

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use crate::clock::Millis;
 use crate::engine::client::Client;
-use crate::engine::feature::Feature;
+use crate::engine::feature::{Feature, FeatureEvent};
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
 use memory_limit::MemoryLimit;
@@ -39,9 +39,15 @@ impl Feature for Overload {
         "overload"
     }
 
-    fn on_tick(&mut self, server: &mut Server) -> Option<Millis> {
-        self.totals.hold(server);
-        self.memory.hold(server)
+    fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
+        if let FeatureEvent::Tick = event {
+            self.totals.hold(server);
+            self.memory.hold(server);
+        }
+    }
+
+    fn deadline(&self, server: &Server) -> Option<Millis> {
+        self.memory.deadline(server)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Presence as the engine sees it: changes of users in, calls of the script out.
 
 use crate::clock::Millis;
-use crate::engine::feature::Feature;
+use crate::engine::feature::{Feature, FeatureEvent};
 use crate::engine::redis::advice;
 use crate::engine::redis::request::{Answer, Ticket, command};
-use crate::engine::server::{Server, UserChange};
+use crate::engine::server::Server;
 use crate::features::presence::{Presence, Reply, Settings};
 
 /// The pause before a refusal is logged again.
@@ -28,6 +28,25 @@ impl PresenceFeature {
         PresenceFeature { presence, logged: None, is_silent: false }
     }
 
+    fn on_answer(&mut self, server: &mut Server, number: u64, answer: &Answer) {
+        let (reply, now) = (reply(answer), server.now().millis);
+        if !self.presence.on_reply(number, reply, now) {
+            return;
+        }
+        let metrics = server.metrics();
+        match reply {
+            Reply::Done { online, offline, .. } => {
+                metrics.presence_online += online;
+                metrics.presence_offline += offline;
+            }
+            Reply::Unknown => metrics.presence_renewals += 1,
+            Reply::Failed => {
+                metrics.presence_retries += 1;
+                self.log_refusal(answer, now);
+            }
+        }
+    }
+
     /// Logs a refusal. A missing connection is logged where the connection is.
     fn log_refusal(&mut self, answer: &Answer, now: Millis) {
         let Answer::Refused(why) = answer else { return };
@@ -43,47 +62,28 @@ impl Feature for PresenceFeature {
         "presence"
     }
 
-    fn on_user(&mut self, server: &mut Server, change: &UserChange) {
-        if change.has_come {
-            return self.presence.came(&change.user);
-        }
-        let cut_short = self.presence.left(&change.user, server.now().millis);
-        server.metrics().presence_cut_short += u64::from(cut_short);
-    }
-
-    fn on_answer(&mut self, server: &mut Server, number: u64, answer: Answer) {
-        let (reply, now) = (reply(&answer), server.now().millis);
-        if !self.presence.on_reply(number, reply, now) {
-            return;
-        }
-        let metrics = server.metrics();
-        match reply {
-            Reply::Done { online, offline, .. } => {
-                metrics.presence_online += online;
-                metrics.presence_offline += offline;
+    fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
+        match event {
+            FeatureEvent::User(change) if change.has_come => self.presence.came(&change.user),
+            FeatureEvent::User(change) => {
+                let cut_short = self.presence.left(&change.user, server.now().millis);
+                server.metrics().presence_cut_short += u64::from(cut_short);
             }
-            Reply::Unknown => metrics.presence_renewals += 1,
-            Reply::Failed => {
-                metrics.presence_retries += 1;
-                self.log_refusal(&answer, now);
+            FeatureEvent::Answer { number, answer } => self.on_answer(server, number, answer),
+            FeatureEvent::TurnEnd if !self.is_silent => {
+                if let Some(attempt) = self.presence.tick(server.now().millis) {
+                    let words: Vec<&[u8]> = attempt.words.iter().map(Vec::as_slice).collect();
+                    server.ask(command(&words), Ticket::of_feature("presence", attempt.number));
+                }
+                server.metrics().presence_users = self.presence.users_len();
             }
+            FeatureEvent::Drain => self.is_silent = true,
+            _ => {}
         }
     }
 
-    fn on_turn_end(&mut self, server: &mut Server) -> Option<Millis> {
-        if self.is_silent {
-            return None;
-        }
-        if let Some(attempt) = self.presence.tick(server.now().millis) {
-            let words: Vec<&[u8]> = attempt.words.iter().map(Vec::as_slice).collect();
-            server.ask(command(&words), Ticket::of_feature("presence", attempt.number));
-        }
-        server.metrics().presence_users = self.presence.users_len();
-        Some(self.presence.deadline())
-    }
-
-    fn on_drain(&mut self) {
-        self.is_silent = true;
+    fn deadline(&self, _server: &Server) -> Option<Millis> {
+        (!self.is_silent).then(|| self.presence.deadline())
     }
 }
 

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::clock::{Millis, RateLimit};
 use crate::engine::client::delivery_count::DeliveryCount;
-use crate::engine::feature::{Feature, MessageSource};
+use crate::engine::feature::{Feature, FeatureEvent, MessageSource};
 use crate::engine::redis::advice;
-use crate::engine::redis::request::{Answer, Ticket, command};
+use crate::engine::redis::request::{Ticket, command};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
 
@@ -91,11 +91,24 @@ impl Feature for Receipts {
         Some(count)
     }
 
-    fn on_answer(&mut self, server: &mut Server, _number: u64, answer: Answer) {
-        advice::log_unsent_report(&answer, &mut self.refusals, server.now().millis);
+    fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
+        match event {
+            FeatureEvent::TurnEnd => self.send_due(server),
+            FeatureEvent::Answer { answer, .. } => {
+                advice::log_unsent_report(answer, &mut self.refusals, server.now().millis);
+            }
+            _ => {}
+        }
     }
 
-    fn on_turn_end(&mut self, server: &mut Server) -> Option<Millis> {
+    fn deadline(&self, _server: &Server) -> Option<Millis> {
+        (!self.waiting.is_empty()).then_some(self.next_look)
+    }
+}
+
+impl Receipts {
+    /// Sends the receipts whose copies are all written or dropped, and those whose time is over.
+    fn send_due(&mut self, server: &mut Server) {
         let now = server.now().millis;
         for receipt in std::mem::take(&mut self.fresh) {
             if receipt.count.is_settled() || self.waiting.len() >= RECEIPTS_MAX {
@@ -119,9 +132,7 @@ impl Feature for Receipts {
         }
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();
-            return None;
         }
-        Some(self.next_look)
     }
 }
 

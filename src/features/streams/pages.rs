@@ -9,7 +9,7 @@
 
 use crate::clock::Millis;
 use crate::engine::client::frame::{Close, Frame};
-use crate::engine::feature::{Feature, StreamReply};
+use crate::engine::feature::{Feature, FeatureEvent, StreamReply};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic;
@@ -50,40 +50,41 @@ impl Feature for StreamPages {
         OWNER
     }
 
-    fn on_tick(&mut self, server: &mut Server) -> Option<Millis> {
-        let is_due = self.deadline(server).is_some_and(|due| due <= server.now.millis);
-        if is_due || !self.is_begun {
-            self.ask_next(server);
-        }
-        self.deadline(server)
-    }
-
-    fn on_lacking(&mut self, server: &mut Server, id: ConnId) -> Option<Millis> {
-        let replay = server.open_client(id).and_then(|client| client.take_replay());
-        if let Some(mut replay) = replay {
-            self.decide(server, id, &mut replay);
-            server.clients[id.index].begin_replay(replay);
-            self.ask_next(server);
-        }
-        self.deadline(server)
-    }
-
-    fn on_stream_reply(&mut self, server: &mut Server, reply: &StreamReply<'_>) {
-        match *reply {
-            StreamReply::Entry { number, id, topic, payload } => {
-                self.on_entry(server, ConnId::of_number(number), id, topic, payload);
+    fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
+        match event {
+            FeatureEvent::Tick => {
+                let is_due = self.deadline(server).is_some_and(|due| due <= server.now.millis);
+                if !is_due && self.is_begun {
+                    return;
+                }
             }
-            StreamReply::PageEnd { number, stream, end } => {
+            FeatureEvent::Lacking(id) => {
+                let replay = server.open_client(id).and_then(|client| client.take_replay());
+                let Some(mut replay) = replay else { return };
+                self.decide(server, id, &mut replay);
+                server.clients[id.index].begin_replay(replay);
+            }
+            FeatureEvent::Stream(StreamReply::Entry { number, id, topic, payload }) => {
+                return self.on_entry(server, ConnId::of_number(number), id, topic, payload);
+            }
+            FeatureEvent::Stream(StreamReply::PageEnd { number, stream, end }) => {
                 self.on_page_end(server, ConnId::of_number(number), stream, end);
-                self.ask_next(server);
             }
-            StreamReply::Info { stream, info } => {
+            FeatureEvent::Stream(StreamReply::Info { stream, info }) => {
                 for client in self.checks.end(stream) {
                     self.on_checked(server, client, info);
                 }
-                self.ask_next(server);
             }
+            _ => return,
         }
+        self.ask_next(server);
+    }
+
+    /// The time at which a client that waits may be served.
+    fn deadline(&self, server: &Server) -> Option<Millis> {
+        let per_second = server.bounds.replay_bytes_per_second_max as u64;
+        let deadlines = [self.queue.deadline(per_second), self.checks.deadline()];
+        deadlines.into_iter().flatten().min().filter(|_| server.resume.are_streams_known)
     }
 }
 
@@ -102,13 +103,6 @@ impl StreamPages {
             are_put_off: false,
             is_begun: false,
         }
-    }
-
-    /// The time at which a client that waits may be served.
-    fn deadline(&self, server: &Server) -> Option<Millis> {
-        let per_second = server.bounds.replay_bytes_per_second_max as u64;
-        let deadlines = [self.queue.deadline(per_second), self.checks.deadline()];
-        deadlines.into_iter().flatten().min().filter(|_| server.resume.are_streams_known)
     }
 
     /// Queues a client for the next page that it needs, or for a check.

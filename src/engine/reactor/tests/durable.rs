@@ -1,6 +1,6 @@
 //! Clients that resume while Redis, the history and their subscriptions change: case by case.
 
-use crate::engine::feature::StreamReply;
+use crate::engine::feature::{FeatureEvent, StreamReply};
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::reactor::tests::one_stream::{OneStream, elsewhere, entry};
 use crate::engine::reactor::*;
@@ -167,7 +167,7 @@ fn what_is_trimmed_between_two_pages_is_a_gap() {
         world.turn();
         world.answer();
         world.reactor.router.server.now.millis += 200;
-        world.reactor.router.tick_features();
+        world.reactor.router.notify_features(FeatureEvent::Tick);
     }
     world.redis.drain(..500);
     world.settle();

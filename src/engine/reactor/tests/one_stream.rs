@@ -1,7 +1,7 @@
 //! A loop that reads one stream of a Redis that answers at once.
 
 use crate::engine::bounds::Bounds;
-use crate::engine::feature::StreamReply;
+use crate::engine::feature::{FeatureEvent, StreamReply};
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::page_bounds::bounds_of;
@@ -156,9 +156,9 @@ impl OneStream {
             self.answer();
             let server = &mut self.reactor.router.server;
             server.now.millis += 1;
-            self.reactor.router.tick_features();
+            self.reactor.router.notify_features(FeatureEvent::Tick);
             let server = &self.reactor.router.server;
-            if self.reactor.router.features_deadline.is_none()
+            if self.reactor.router.features_deadline().is_none()
                 && server.pending.is_empty()
                 && server.fanout.is_empty()
                 && server.requests_len() == 0

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::engine::client::State;
-use crate::engine::feature::StreamReply;
+use crate::engine::feature::{FeatureEvent, StreamReply};
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::page_bounds::bounds_of;
@@ -244,7 +244,7 @@ impl World {
 
     fn pass_time(&mut self) {
         self.reactor.router.server.now.millis += 50;
-        self.reactor.router.tick_features();
+        self.reactor.router.notify_features(FeatureEvent::Tick);
     }
 
     fn step(&mut self) {
@@ -291,7 +291,7 @@ impl World {
             self.pass_time();
             let server = &self.reactor.router.server;
             let waits =
-                self.reactor.router.features_deadline.is_some() || self.reactor.pages_len().1 > 0;
+                self.reactor.router.features_deadline().is_some() || self.reactor.pages_len().1 > 0;
             let rests = server.pending.is_empty() && server.fanout.is_empty() && !waits;
             if rests && self.asked.is_empty() && server.requests_len() == 0 {
                 break;
