@@ -1,7 +1,7 @@
 //! A large topic must not disturb others: case by case, over far ends that record each write.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 
@@ -16,6 +16,8 @@ use crate::{Message, Scope};
 #[derive(Default)]
 struct Log {
     writes: Vec<ConnId>,
+    /// The bytes that each client received.
+    received: BTreeMap<ConnId, Vec<u8>>,
     full: bool,
     broken: BTreeSet<ConnId>,
     /// Writes to sockets that had failed before.
@@ -47,7 +49,10 @@ impl FarEnds for Far {
                 Err(ErrorKind::BrokenPipe.into())
             }
             (false, true) => Err(ErrorKind::WouldBlock.into()),
-            (false, false) => Ok(bytes.len()),
+            (false, false) => {
+                log.received.entry(id).or_default().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
         }
     }
 
@@ -75,8 +80,8 @@ fn join(reactor: &mut Reactor, count: usize, keys: &[&str]) -> Vec<ConnId> {
     (0..count).map(join).collect()
 }
 
-fn publish(reactor: &mut Reactor, topic: &str) {
-    reactor.router.server.scope(0).publish(topic, |_| Frame::text(topic));
+fn publish(reactor: &mut Reactor, topic: &str) -> usize {
+    reactor.router.server.scope(0).publish(topic, |_| Frame::text(topic))
 }
 
 fn turn(reactor: &mut Reactor) {
@@ -89,6 +94,50 @@ fn turn_to_the_end(reactor: &mut Reactor) {
     while reactor.has_pending_writes() {
         turn(reactor);
     }
+}
+
+/// Publishes to a topic with `subscribers`, of which one is subscribed by a pattern as well, one unsubscribes and one is lost before
+/// anything is written. Returns how many messages waited for the fan-out.
+fn publish_to_topic_of(subscribers: usize) -> usize {
+    let (mut reactor, far) = start(plan(Silent, |_| {}));
+    let bystanders = join(&mut reactor, 2, &["room.8", "news"]);
+    let twice = join(&mut reactor, 1, &["room.7", "room.\0"])[0];
+    let once = join(&mut reactor, subscribers - 1, &["room.7"]);
+    assert_eq!(publish(&mut reactor, "room.7"), subscribers);
+    let waiting = reactor.router.server.fanout.len();
+    let (leaver, lost) = (once[0], once[1]);
+    assert!(reactor.router.server.scope(0).unsubscribe(leaver, "room.7"));
+    far.0.borrow_mut().broken.insert(lost);
+    reactor.router.server.terminate(lost);
+    let late = join(&mut reactor, 1, &["room.7"])[0];
+    turn_to_the_end(&mut reactor);
+    let received = std::mem::take(&mut far.0.borrow_mut().received);
+    let frame = Frame::text("room.7").as_bytes().to_vec();
+    for id in [twice, leaver].iter().chain(&once[2..]) {
+        assert_eq!(received.get(id), Some(&frame), "one copy for {id:?}");
+    }
+    for id in bystanders.iter().chain([&lost, &late]) {
+        assert_eq!(received.get(id), None, "nothing for {id:?}");
+    }
+    // One has left, one is lost, one came.
+    assert_eq!(publish(&mut reactor, "room.7"), subscribers - 1);
+    turn_to_the_end(&mut reactor);
+    let received = &far.0.borrow().received;
+    assert_eq!(received.len(), subscribers - 1);
+    for id in [twice, late].iter().chain(&once[2..]) {
+        assert_eq!(received.get(id), Some(&frame), "one copy for {id:?}");
+    }
+    waiting
+}
+
+#[test]
+fn each_of_64_subscribers_is_queued_the_message() {
+    assert_eq!(publish_to_topic_of(LARGE_TOPIC), 0);
+}
+
+#[test]
+fn a_message_to_65_subscribers_waits_for_the_fan_out() {
+    assert_eq!(publish_to_topic_of(LARGE_TOPIC + 1), 1);
 }
 
 #[test]
