@@ -118,7 +118,7 @@ impl Grant {
     /// Returns whether this grant permits `wanted`: every topic that `wanted` covers is covered by this one too.
     ///
     /// `room.*` permits `room.7`, `room.7.*` and `room.*`, not `room`; `*` permits everything except `user.`, which takes an
-    /// admin's grant. A user's own topic needs no grant: the caller sees to it.
+    /// admin's grant. A user's own topic needs no grant: the caller takes care of it.
     pub fn permits(&self, admin: bool, wanted: &Grant) -> bool {
         self.covers(admin, wanted.key())
     }

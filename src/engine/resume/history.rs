@@ -27,33 +27,16 @@ const ENTRY_HEAD_BYTES: usize = HEAD_BYTES + 17;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// A message of a channel.
-    Message {
-        /// Its topic.
-        topic: &'a str,
-        /// Its payload.
-        payload: &'a [u8],
-    },
-    /// An entry of a stream.
-    Entry {
-        /// The stream, by its number.
-        stream: usize,
-        /// Its id there.
-        id: EntryId,
-        /// Its topic.
-        topic: &'a str,
-        /// Its payload.
-        payload: &'a [u8],
-    },
+    Message { topic: &'a str, payload: &'a [u8] },
+    /// An entry of a stream, by the stream's number.
+    Entry { stream: usize, id: EntryId, topic: &'a str, payload: &'a [u8] },
     /// Messages after the one with this number may have been missed.
-    Gap {
-        /// The number.
-        from: u64,
-    },
+    Gap { from: u64 },
 }
 
 #[derive(Clone, Copy)]
 struct RecordPlace {
-    /// The hash of the topic.
+    /// [`hash_of`] the topic; 0 for a gap.
     hash: u32,
     /// The offset of the first byte, counted on and on.
     offset: u32,
@@ -65,7 +48,7 @@ pub struct History {
     bytes_max: usize,
     bytes: VecDeque<u8>,
     places: VecDeque<RecordPlace>,
-    /// The number of the first one held.
+    /// The number of the first record held.
     first: u64,
     /// The offset of the first byte held.
     base: u32,
@@ -107,12 +90,10 @@ impl History {
         self.first + self.places.len() as u64
     }
 
-    /// The number of messages held.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Returns whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
@@ -157,9 +138,8 @@ impl History {
 
     /// Records an entry of a stream.
     pub fn push_entry(&mut self, stream: usize, id: EntryId, topic: &str, payload: &[u8]) {
-        if !self
-            .record(hash_of(topic), &[&entry_head(stream, id, topic), topic.as_bytes(), payload])
-        {
+        let head = entry_head(stream, id, topic);
+        if !self.record(hash_of(topic), &[&head, topic.as_bytes(), payload]) {
             self.covered[stream] = id;
         }
     }
@@ -187,12 +167,8 @@ impl History {
 
     /// The record under a number that is held. One that lies across the ring's end is put together in `scratch`.
     pub fn get<'a>(&'a self, number: u64, scratch: &'a mut Vec<u8>) -> Record<'a> {
-        let at = (number - self.first) as usize;
-        let begin = self.places[at].offset.wrapping_sub(self.base) as usize;
-        let end = match self.places.get(at + 1) {
-            Some(next) => next.offset.wrapping_sub(self.base) as usize,
-            None => self.bytes.len(),
-        };
+        let place = (number - self.first) as usize;
+        let (begin, end) = (self.begin(place), self.begin(place + 1));
         let (front, back) = self.bytes.as_slices();
         let record = if end <= front.len() {
             &front[begin..end]
@@ -207,7 +183,7 @@ impl History {
         read(record)
     }
 
-    /// The hash of the topic of the record under a number that is held: [`hash_of`], or 0 for a gap.
+    /// The hash of the topic of a record that is held.
     pub fn hash(&self, number: u64) -> u32 {
         self.places[(number - self.first) as usize].hash
     }
@@ -218,9 +194,9 @@ impl History {
         while low < high {
             let middle = low + (high - low) / 2;
             // The record in the middle may be of another stream, or of none.
-            let next = (middle..high).find_map(|number| match self.entry(number) {
-                Some((of, id)) if of == stream => Some((number, id)),
-                _ => None,
+            let next = (middle..high).find_map(|number| {
+                let entry = self.entry((number - self.first) as usize);
+                entry.filter(|(of, _)| *of == stream).map(|(_, found)| (number, found))
             });
             match next {
                 Some((number, found)) if found <= id => low = number + 1,
@@ -230,17 +206,22 @@ impl History {
         low
     }
 
-    /// The stream and the id of the record under a number that is held, if it is an entry.
-    fn entry(&self, number: u64) -> Option<(usize, EntryId)> {
-        let offset = self.places[(number - self.first) as usize].offset;
-        let begin = offset.wrapping_sub(self.base) as usize;
+    /// The first byte of the record in a place; behind the last one, the number of bytes.
+    fn begin(&self, place: usize) -> usize {
+        let place = self.places.get(place);
+        place.map_or(self.bytes.len(), |place| place.offset.wrapping_sub(self.base) as usize)
+    }
+
+    /// The stream and the id of the record in a place, if it is an entry.
+    fn entry(&self, place: usize) -> Option<(usize, EntryId)> {
         let mut head = [0; ENTRY_HEAD_BYTES];
-        self.bytes.range(begin..).zip(&mut head).for_each(|(byte, place)| *place = *byte);
+        let bytes = self.bytes.range(self.begin(place)..);
+        bytes.zip(&mut head).for_each(|(byte, place)| *place = *byte);
         (head[0] == ENTRY).then(|| read_entry_head(&head))
     }
 
-    /// Forgets everything and gives the memory back.
-    pub fn shed(&mut self) {
+    /// Drops all records, and returns their memory to the system.
+    pub fn clear(&mut self) {
         while !self.places.is_empty() {
             self.drop_first();
         }
@@ -268,20 +249,13 @@ impl History {
     }
 
     fn drop_first(&mut self) {
-        let mut head = [0; ENTRY_HEAD_BYTES];
-        self.bytes.iter().zip(&mut head).for_each(|(byte, place)| *place = *byte);
-        if head[0] == ENTRY {
-            let (stream, id) = read_entry_head(&head);
-            if self.first >= self.whole_from[stream] {
-                self.covered[stream] = id;
-            }
+        if let Some((stream, id)) = self.entry(0)
+            && self.first >= self.whole_from[stream]
+        {
+            self.covered[stream] = id;
         }
+        let length = self.begin(1);
         self.places.pop_front();
-        let next = self.places.front().map(|place| place.offset);
-        let length = match next {
-            Some(offset) => offset.wrapping_sub(self.base) as usize,
-            None => self.bytes.len(),
-        };
         self.bytes.drain(..length);
         self.base = self.base.wrapping_add(length as u32);
         self.first += 1;

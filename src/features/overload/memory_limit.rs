@@ -95,7 +95,7 @@ impl MemoryLimit {
         if !self.is_exceeded() {
             return;
         }
-        server.resume.history.shed();
+        server.resume.history.clear();
         server.metrics().memory_exceeded += 1;
         let Some(excess @ 1..) = self.excess() else { return };
         server.is_refusing = true;

@@ -85,8 +85,6 @@ pub struct Hub {
     /// The next link of the walk along a topic's subscribers. It stays valid if subscribers are removed meanwhile; new ones are
     /// inserted before the start.
     walk: Option<u32>,
-    /// The number of subscriptions that began or ended.
-    changes: u64,
 }
 
 impl Hub {
@@ -99,39 +97,27 @@ impl Hub {
         reason: Reason,
     ) -> bool {
         let topic = self.find(name).unwrap_or_else(|| self.add_topic(name));
-        if self.siblings(of).any(|(_, link)| link.topic == topic) {
+        if self.find_link(of, topic).is_some() {
             return false;
         }
-        let next = self.topics[topic].first;
-        let sibling = of.0;
-        let link = self.links.insert_with(|_| Link {
-            client,
-            topic,
-            next,
-            previous: NONE,
-            sibling,
-            reason,
-        });
+        let (next, sibling) = (self.topics[topic].first, of.0);
+        let link = Link { client, topic, next, previous: NONE, sibling, reason };
+        let link = self.links.insert_with(|_| link);
         if next != NONE {
             self.links[next].previous = link;
         }
         of.0 = link;
         self.topics[topic].first = link;
-        self.changes += 1;
         self.count_subscribed(topic);
         true
     }
 
     /// Ends a subscription; `false` if there is none.
     pub fn unsubscribe(&mut self, of: &mut Subscriptions, name: &str) -> bool {
-        let Some(topic) = self.find(name) else {
-            return false;
-        };
-        let mut before = NONE;
-        let mut at = of.0;
+        let Some(topic) = self.find(name) else { return false };
+        let (mut before, mut at) = (NONE, of.0);
         while at != NONE && self.links[at].topic != topic {
-            before = at;
-            at = self.links[at].sibling;
+            (before, at) = (at, self.links[at].sibling);
         }
         if at == NONE {
             return false;
@@ -164,16 +150,14 @@ impl Hub {
 
     /// The reason of a client's subscription.
     pub fn reason(&self, of: &Subscriptions, name: &str) -> Option<Reason> {
-        let topic = self.find(name)?;
-        self.siblings(of).find(|(_, link)| link.topic == topic).map(|(_, link)| link.reason)
+        self.find_link(of, self.find(name)?).map(|link| self.links[link].reason)
     }
 
     /// Changes the reason of a client's subscription, if it exists.
     pub fn set_reason(&mut self, of: &Subscriptions, name: &str, reason: Reason) {
-        let Some(topic) = self.find(name) else { return };
-        let found = self.siblings(of).find(|(_, link)| link.topic == topic).map(|(at, _)| at);
-        if let Some(at) = found {
-            self.links[at].reason = reason;
+        let link = self.find(name).and_then(|topic| self.find_link(of, topic));
+        if let Some(link) = link {
+            self.links[link].reason = reason;
         }
     }
 
@@ -183,9 +167,13 @@ impl Hub {
     }
 
     /// The subscribers of a topic by slot, the latest first.
-    pub fn subscribers(&self, topic: u32) -> Subscribers<'_> {
-        let first = self.topics.get(topic).map_or(NONE, |topic| topic.first);
-        Subscribers { links: &self.links, at: first }
+    pub fn subscribers(&self, topic: u32) -> impl Iterator<Item = u32> {
+        let mut at = self.topics.get(topic).map_or(NONE, |topic| topic.first);
+        std::iter::from_fn(move || {
+            let link = self.links.get(at)?;
+            at = link.next;
+            Some(link.client)
+        })
     }
 
     /// Returns whether a topic has more than [`LARGE_TOPIC`] subscribers.
@@ -209,11 +197,6 @@ impl Hub {
     /// The numbers of a client's topics.
     pub fn topic_numbers<'a>(&'a self, of: &Subscriptions) -> impl Iterator<Item = u32> + 'a {
         self.siblings(of).map(|(_, link)| link.topic)
-    }
-
-    /// A count of changes: while it stays the same, so do all subscriptions.
-    pub fn changes(&self) -> u64 {
-        self.changes
     }
 
     /// Begins a walk along a topic's subscribers. There is only one walk at a time.
@@ -270,6 +253,11 @@ impl Hub {
         })
     }
 
+    /// The link of a client's subscription.
+    fn find_link(&self, of: &Subscriptions, topic: u32) -> Option<u32> {
+        self.siblings(of).find(|(_, link)| link.topic == topic).map(|(at, _)| at)
+    }
+
     fn count_subscribed(&mut self, topic: u32) {
         if let Some(count) = self.large_topics.get_mut(&topic) {
             *count += 1;
@@ -303,7 +291,6 @@ impl Hub {
         if self.walk == Some(at) {
             self.walk = Some(link.next);
         }
-        self.changes += 1;
         self.count_unsubscribed(link.topic);
         match link.previous {
             NONE => self.topics[link.topic].first = link.next,
@@ -323,22 +310,6 @@ impl Hub {
 /// Memory used by a name outside its topic.
 fn name_bytes(name: &str) -> usize {
     if name.len() > SHORT_NAME_BYTES { name.len() + NAME_BYTES } else { 0 }
-}
-
-/// See [`Hub::subscribers`].
-pub struct Subscribers<'a> {
-    links: &'a Slots<Link>,
-    at: u32,
-}
-
-impl Iterator for Subscribers<'_> {
-    type Item = u32;
-
-    fn next(&mut self) -> Option<u32> {
-        let link = self.links.get(self.at)?;
-        self.at = link.next;
-        Some(link.client)
-    }
 }
 
 #[cfg(test)]

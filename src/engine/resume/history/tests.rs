@@ -136,7 +136,7 @@ fn what_is_larger_than_the_ring_is_not_held_and_nothing_before_it_is() {
     assert_eq!((history.first(), history.next()), (ORIGIN + 2, ORIGIN + 2));
     history.push("a", b"3");
     assert_eq!(history.len(), 1);
-    history.shed();
+    history.clear();
     assert_eq!((history.first(), history.next(), history.bytes()), (ORIGIN + 3, ORIGIN + 3, 0));
 }
 
