@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::slots::ConnId;
 
-/// For each stream the clients that are ahead, by the latest entry that they have. Some are gone since.
+/// The clients that are ahead, for each stream by the latest entry that they have. Some may be gone by now.
 #[derive(Default)]
 pub struct AheadClients(Vec<BTreeSet<(EntryId, ConnId)>>);
 

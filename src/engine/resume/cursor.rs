@@ -1,4 +1,4 @@
-//! Where somebody stands in what was published: in this process's own count, and in each stream of Redis.
+//! Cursors: places in the sequence of published messages, by this process's own count and by the entries of each stream.
 
 mod signer;
 
@@ -9,19 +9,18 @@ use std::fmt;
 /// The most streams that a cursor has a place in.
 pub const STREAMS_MAX: usize = 8;
 
-/// Digits of base 32 that rise as text (RFC 4648 section 7, in small letters).
+/// The digits of base 32 in the order of their characters (RFC 4648 section 7, in small letters).
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
-/// Characters of a node, and of a number in its count.
 const NODE_CHARS: usize = 12;
 const NUMBER_CHARS: usize = 10;
 
-/// Names one process: the second in which it started, and chance.
+/// The name of one process: the second in which it started, and random bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Node(u64);
 
 impl Node {
-    /// Of a process that started at `unix` seconds since 1970: later ones rise above it. `random` is any 64 bits.
+    /// The name of a process that started at `unix` seconds since 1970: later ones are greater. `random` is any 64 bits.
     pub fn new(unix: u64, random: u64) -> Node {
         Node((unix & 0xffff_ffff) << 28 | random >> 36)
     }
@@ -37,22 +36,22 @@ impl fmt::Display for Node {
 
 /// The position that a client remembers, and comes back with.
 ///
-/// Its text is opaque to clients, and rises along each connection: 22 characters, some more for each stream, and 13 of the MAC
-/// that a [`Signer`] puts behind them.
+/// Its text is opaque to clients, and rises along each connection: 22 characters, some more for each stream, and the 13 of the MAC
+/// that a [`Signer`] appends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// The process whose count `number` belongs to.
+    /// The process that counted `number`.
     pub node: Node,
-    /// Of the latest message that it includes.
+    /// The number of the latest message that the cursor includes.
     pub number: u64,
-    /// Whether messages of channels are among those, which other processes have no number for.
+    /// Messages of channels are included, for which other processes have no number.
     pub has_channels: bool,
-    /// The latest entry of each stream that it includes.
+    /// The latest entry of each stream that the cursor includes.
     pub entries: Vec<EntryId>,
 }
 
 impl Cursor {
-    /// Reads what [`write`] wrote, and nothing else.
+    /// Parses a text of [`write`], and no other text.
     fn parse(text: &str) -> Option<Cursor> {
         let mut rest = text.as_bytes();
         let node = Node(read_number(&mut rest, NODE_CHARS)?);
@@ -93,7 +92,7 @@ fn write(out: &mut String, node: Node, number: u64, has_channels: bool, entries:
     }
 }
 
-/// As many digits as are asked for; what does not fit into them is cut.
+/// Appends the lowest `chars` digits of a number.
 fn write_number(out: &mut String, number: u64, chars: usize) {
     for place in (0..chars).rev() {
         out.push(char::from(DIGITS[(number >> (5 * place)) as usize & 31]));
@@ -113,7 +112,7 @@ fn read_number(rest: &mut &[u8], chars: usize) -> Option<u64> {
     })
 }
 
-/// How many digits there are, and the digits: short for small numbers, and in the order of the numbers all the same.
+/// Appends the number of digits, then the digits: short for small numbers, and in the order of the numbers all the same.
 fn write_counted(out: &mut String, number: u64) {
     let chars = (u64::BITS - number.leading_zeros()).div_ceil(5) as usize;
     out.push(char::from(DIGITS[chars]));
@@ -130,23 +129,21 @@ fn read_counted(rest: &mut &[u8]) -> Option<u64> {
 pub struct EntryId {
     /// Milliseconds since 1970, by the clock of Redis.
     pub millis: u64,
-    /// Which one of that millisecond.
+    /// The place among the entries of that millisecond.
     pub number: u64,
 }
 
 impl EntryId {
-    /// Before every entry.
     pub const ZERO: EntryId = EntryId { millis: 0, number: 0 };
-    /// After every entry.
     pub const MAX: EntryId = EntryId { millis: u64::MAX, number: u64::MAX };
 
-    /// Reads it as Redis writes it: `1718000000000-0`.
+    /// Parses an id as Redis writes it: `1718000000000-0`.
     pub fn parse(text: &[u8]) -> Option<EntryId> {
         let (millis, number) = std::str::from_utf8(text).ok()?.split_once('-')?;
         Some(EntryId { millis: decimal(millis)?, number: decimal(number)? })
     }
 
-    /// The id right before this one, where there is one.
+    /// The id right before this one, if there is one.
     pub fn before(self) -> Option<EntryId> {
         match (self.number.checked_sub(1), self.millis.checked_sub(1)) {
             (Some(number), _) => Some(EntryId { number, ..self }),
@@ -157,13 +154,12 @@ impl EntryId {
 }
 
 impl fmt::Display for EntryId {
-    /// As Redis takes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.millis, self.number)
     }
 }
 
-/// Digits alone, unlike what `str::parse` takes.
+/// Parses digits alone: `str::parse` also takes a sign.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -262,9 +258,9 @@ mod tests {
                     text[at] = random.choose(b"0v1zW \xff".as_slice());
                 }
             }
-            let Ok(told) = std::str::from_utf8(&text) else { continue };
+            let Ok(given) = std::str::from_utf8(&text) else { continue };
             // Each text that is read is a cursor's own.
-            assert!(Cursor::parse(told).is_none_or(|read| self::text(&read) == told), "{told}");
+            assert!(Cursor::parse(given).is_none_or(|read| self::text(&read) == given), "{given}");
         }
         for text in ["", "x", "é", &"v".repeat(4000), "0000000000000000000001"] {
             let is_one = Cursor::parse(text).is_some();

@@ -65,16 +65,14 @@ impl<'a> ReplayFilter<'a> {
     ) -> ReplayFilter<'a> {
         let mut filter =
             ReplayFilter { keys: Vec::new(), bits: [0; BITS / 64], has_patterns: false };
-        let open = changes.iter().filter(|change| change.is_open());
-        let mut began: Vec<(&str, u64)> = open.map(|change| (&*change.key, change.from)).collect();
+        let (open, ended): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.is_open());
+        let mut began: Vec<_> = open.iter().map(|change| (&*change.key, change.from)).collect();
         began.sort_unstable();
         for (key, _) in hub.topics(subscriptions) {
             let from = began.binary_search_by_key(&key, |(name, _)| name);
             filter.add(key, from.map_or(0, |at| began[at].1)..u64::MAX);
         }
-        for change in changes.iter().filter(|change| !change.is_open()) {
-            filter.add(&change.key, change.from..change.until);
-        }
+        ended.iter().for_each(|change| filter.add(&change.key, change.from..change.until));
         filter.keys.sort_unstable_by_key(|key| key.hash);
         filter
     }
@@ -86,12 +84,10 @@ impl<'a> ReplayFilter<'a> {
         self.has_patterns |= is_pattern(name);
     }
 
-    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Returns whether the topic of every message has to be looked at.
     pub fn has_patterns(&self) -> bool {
         self.has_patterns
     }

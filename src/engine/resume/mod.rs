@@ -2,7 +2,7 @@
 //!
 //! A [`Replay`] is a client's place in the history. It reads slice by slice with [`Resume::read_on`], and is over when it reaches
 //! the end. If the history lacks entries of streams that the client missed, [`Resume::lacking`] names them: the source of older
-//! messages (a feature) gives them first.
+//! messages (a feature) sends them first.
 
 mod ahead;
 pub mod cursor;
@@ -35,21 +35,17 @@ const HASH_PRICE: usize = 1;
 const TOPIC_PRICE: usize = 16;
 /// The price of a frame that is made, and of each 8 bytes of it.
 const FRAME_PRICE: usize = 32;
-/// A step is worth so many writes at least, beside its keys: otherwise a client with many of them would never advance.
-const WRITES_MIN: usize = 1;
 
 /// The bounds of one slice of a replay.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
-    /// The writes that it may take the time of.
+    /// The writes whose time the slice may take.
     pub writes: usize,
-    /// Bytes of frames.
     pub bytes: usize,
-    /// Frames.
     pub frames: usize,
 }
 
-/// Entries of a stream that a client missed and the history does not hold: those after one, up to and with another.
+/// Entries of a stream that a client missed and the history does not hold: those behind `after`, including `up_to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingEntries {
     pub stream: usize,
@@ -116,13 +112,13 @@ impl Resume {
         self.own_cursor(number, &self.entries)
     }
 
-    /// The cursor behind which everything is held.
+    /// The cursor after which everything is held.
     pub fn oldest(&self) -> String {
         self.own_cursor(self.history.first() - 1, self.history.covered())
     }
 
     fn own_cursor(&self, number: u64, entries: &[EntryId]) -> String {
-        // It is as good at another process if the place in each stream says all, and is known.
+        // Another process can resume from it if the places in the streams say everything, and are known.
         let is_portable = !self.has_channels && !self.history.covered().contains(&EntryId::MAX);
         let mut text = String::with_capacity(CURSOR_BYTES);
         self.signer.write(&mut text, self.node, number, !is_portable, entries);
@@ -148,8 +144,9 @@ impl Resume {
     pub fn replay_from(&self, since: &str) -> Option<Replay> {
         let since = self.signer.read(since)?;
         let (first, next) = (self.history.first(), self.history.next());
-        let is_none_of_redis = since.entries.contains(&EntryId::MAX);
-        if !self.history.is_on() || since.entries.len() != self.entries.len() || is_none_of_redis {
+        let is_of_these_streams =
+            since.entries.len() == self.entries.len() && !since.entries.contains(&EntryId::MAX);
+        if !self.history.is_on() || !is_of_these_streams {
             return None;
         }
         // From before the streams were known: entries added between then and the first look at them were published to nobody.
@@ -158,9 +155,8 @@ impl Resume {
             return None;
         }
         if since.node == self.node && since.number + 1 >= first && since.number < next {
-            let (next, entries) = (since.number + 1, since.entries);
-            let is_portable = !since.has_channels;
-            return Some(Replay { is_portable, ..Replay::new(next, 0, entries) });
+            let replay = Replay::new(since.number + 1, 0, since.entries);
+            return Some(Replay { is_portable: !since.has_channels, ..replay });
         }
         // A cursor of another process, or from before the history: its place in the streams says what the client had.
         let is_portable = !self.entries.is_empty() && !self.has_channels && !since.has_channels;
@@ -175,19 +171,15 @@ impl Resume {
     pub fn lacking(&self, replay: &Replay) -> Option<MissingEntries> {
         let mut places = self.history.covered().iter().zip(&replay.entries).enumerate();
         let lacking = places.find(|(_, (covered, has))| covered > has);
-        lacking.map(|(stream, (up_to, after))| MissingEntries {
-            stream,
-            after: *after,
-            up_to: *up_to,
-        })
+        lacking.map(|(stream, (&up_to, &after))| MissingEntries { stream, after, up_to })
     }
 
-    /// A stream of which the client has more than this process, and which was not checked for it. Either this process lags, or the
-    /// stream was recreated: only Redis can tell.
+    /// A stream of which the client has more than this process, and which was not checked for the client, with the client's place.
+    /// Either this process lags, or the stream was recreated: only Redis can tell.
     pub fn uncertain(&self, replay: &Replay) -> Option<(usize, EntryId)> {
         let mut places = replay.entries.iter().zip(&self.entries).enumerate();
-        let uncertain = places
-            .find(|(stream, (has, read))| has > read && replay.checked_ahead & 1 << stream == 0);
+        let is_checked = |stream: usize| replay.checked_ahead & 1 << stream != 0;
+        let uncertain = places.find(|(stream, (has, read))| has > read && !is_checked(*stream));
         uncertain.map(|(stream, (has, _))| (stream, *has))
     }
 
@@ -201,7 +193,7 @@ impl Resume {
         replay.entries[stream] = self.history.covered()[stream].min(self.entries[stream]);
     }
 
-    /// Decides how a replay goes on. `false`: the source of older messages is to be asked first.
+    /// Decides how a replay goes on. Returns `false` if the source of older messages must be asked first.
     pub fn decide(&self, replay: &mut Replay) -> bool {
         if replay.stage != ReplayStage::Undecided {
             return true;
@@ -244,7 +236,8 @@ impl Resume {
         }
         let filter = ReplayFilter::new(hub, subscriptions, &replay.changes);
         let mut price = (filter.len() + replay.changes.len()) * KEY_PRICE;
-        let price_max = (slice.writes * WRITE_PRICE).max(price + WRITES_MIN * WRITE_PRICE);
+        // At least one write beside the keys: otherwise a client with many of them would never advance.
+        let price_max = (slice.writes * WRITE_PRICE).max(price + WRITE_PRICE);
         let (mut cursor, mut scratch, mut key) = (String::new(), Vec::new(), String::new());
         let (mut bytes, mut made) = (0, 0);
         if replay.next < first {
@@ -302,41 +295,38 @@ impl Resume {
         price
     }
 
-    /// Records a message of a channel.
     pub fn record(&mut self, topic: &str, payload: &[u8]) {
         self.has_channels = true;
         self.history.push(topic, payload);
     }
 
-    /// Records an entry of a stream.
     pub fn record_entry(&mut self, stream: usize, id: EntryId, topic: &str, payload: &[u8]) {
         self.sizes[stream].add(topic.len() + payload.len());
         self.history.push_entry(stream, id, topic, payload);
     }
 
-    /// The first look at a stream: every entry after this one will be published.
+    /// Takes the first look at a stream into account: every entry after `covered_from` will be published.
     pub fn begin_stream(&mut self, stream: usize, covered_from: EntryId) {
         self.begins[stream] = covered_from;
         self.entries[stream] = covered_from;
         self.history.cover(stream, covered_from);
     }
 
-    /// Entries before this one were lost; every entry after it will be published.
+    /// Takes a loss into account: entries before `covered_from` are gone, every entry after it will be published.
     pub fn lose_entries(&mut self, stream: usize, covered_from: EntryId) {
         self.entries[stream] = covered_from;
         self.history.cover_anew(stream, covered_from);
     }
 
-    /// Records an entry from before the start, the latest one first. `false`: the history has no room for it, nor for older ones.
+    /// Records an entry from before the start, the latest one first. Returns `false` if the history has no room for older ones.
     pub fn prefill(&mut self, stream: usize, id: EntryId, topic: &[u8], payload: &[u8]) -> bool {
         if self.history.has_hole(stream) {
             return false;
         }
         self.sizes[stream].add(topic.len() + payload.len());
         // An entry that is no message was published to nobody.
-        let topic = topic::published(topic);
-        let is_held =
-            topic.is_none_or(|topic| self.history.push_before(stream, id, topic, payload));
+        let is_held = topic::published(topic)
+            .is_none_or(|topic| self.history.push_before(stream, id, topic, payload));
         if is_held {
             self.history.cover(stream, id.before().unwrap_or(EntryId::ZERO));
         }

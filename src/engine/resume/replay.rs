@@ -52,7 +52,7 @@ const PAGE_ENTRIES_FIRST: usize = 8;
 const PAGE_BYTES: u64 = 256 * 1024;
 
 /// The source of the next messages of a replay.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayStage {
     /// The client reads the history.
     History,
@@ -68,7 +68,7 @@ pub enum ReplayStage {
     Checking(StreamCheck),
 }
 
-/// A page of older entries that Redis was asked for.
+/// A request for a page of older entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRequest {
     pub stream: usize,
@@ -78,9 +78,9 @@ pub struct PageRequest {
     pub up_to: EntryId,
     /// The most entries.
     pub count: usize,
-    /// The client has been given enough for now: the rest of the page is asked for once more.
+    /// The client has been sent enough for now: the rest of the page is requested once more.
     pub is_full: bool,
-    /// Nothing of it was for this client so far.
+    /// No entry was for this client so far.
     pub is_vain: bool,
 }
 
@@ -197,7 +197,6 @@ impl Replay {
         }
     }
 
-    /// Bytes of the changes.
     pub fn changes_bytes(&self) -> usize {
         self.changes.iter().map(SubscriptionChange::bytes).sum()
     }

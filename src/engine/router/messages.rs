@@ -6,7 +6,7 @@ use crate::engine::pubsub::topic;
 use crate::engine::redis::probe::CHANNEL;
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::ReplayItem;
-use crate::engine::server::replay::{self, Step};
+use crate::engine::server::replay;
 use crate::engine::slots::ConnId;
 
 /// A payload from here on leaves memory behind that is worth giving back. glibc takes such a block from the system, and returns
@@ -80,14 +80,10 @@ impl Router {
     /// Queues the next slice of what a client missed, within about the time of so many `writes`. Returns how many it took the place
     /// of.
     pub fn replay(&mut self, id: ConnId, writes: usize) -> usize {
-        match replay::step(&mut self.server, id, writes) {
-            Step::None => 0,
-            Step::Taken(writes) => writes,
-            Step::Lacking => {
-                self.notify_features(FeatureEvent::Lacking(id));
-                1
-            }
-        }
+        replay::step(&mut self.server, id, writes).unwrap_or_else(|| {
+            self.notify_features(FeatureEvent::Lacking(id));
+            1
+        })
     }
 
     /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.

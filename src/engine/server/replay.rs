@@ -18,23 +18,13 @@ const SLICE_BYTES: usize = 32 * 1024;
 /// Clients that are gone are dropped from a list that is longer than twice the number of clients, and by this many.
 const GONE_MAX: usize = 64;
 
-/// The outcome of a replay's step.
-pub(crate) enum Step {
-    /// The client does not wait for one.
-    None,
-    /// It took the time of so many writes.
-    Taken(usize),
-    /// The history lacks messages, or cannot tell: the source of older messages goes on with the client.
-    Lacking,
-}
-
 /// The most that is queued for a client at a time, in bytes and in frames.
 pub(crate) fn slice_max(backlog: &Backlog) -> (usize, usize) {
     (SLICE_BYTES.min(backlog.bytes_max / 4), backlog.frames_max.div_ceil(4))
 }
 
-/// Begins to give a client what it missed since this cursor, as soon as the running handler is done with it: the subscriptions that
-/// it has by then count.
+/// Begins the replay of the messages after this cursor, as soon as the running handler is done with the client: the subscriptions
+/// that the client has by then count.
 pub(super) fn resume(server: &mut Server, id: ConnId, since: &str) -> Resumed {
     let replay = server.resume.replay_from(since);
     let is_caught_up = server.caught_up(id);
@@ -55,21 +45,22 @@ pub(super) fn resume(server: &mut Server, id: ConnId, since: &str) -> Resumed {
     Resumed::From(cursor)
 }
 
-/// Queues the next slice for a client whose replay waits for it, within about the time of so many `writes`.
-pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Step {
+/// Queues the next slice for a client whose replay waits for it, within about the time of so many `writes`. Returns how many writes
+/// it took the time of; `None` if the history lacks messages, or cannot tell: the source of older messages continues.
+pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Option<usize> {
     let waiting = server.open_client(id).filter(|client| client.wants_replay());
     let Some(mut replay) = waiting.and_then(|client| client.take_replay()) else {
-        return Step::None;
+        return Some(0);
     };
     if !server.resume.decide(&mut replay) {
         server.clients[id.index].begin_replay(replay);
-        return Step::Lacking;
+        return None;
     }
     let (bytes, frames) = slice_max(&server.backlog);
     let client = &server.clients[id.index];
     let route = client.route as usize;
-    let (encode, slow) = (server.options[route].encode, server.options[route].slow);
     let mut queued: Vec<Frame> = Vec::new();
+    let (encode, slow) = (server.options[route].encode, server.options[route].slow);
     let subscriptions = (&server.hubs[route], &client.subscriptions);
     let slice = Slice { writes, bytes, frames };
     let price = server.resume.read_on(&mut replay, subscriptions, slice, |item| {
@@ -79,18 +70,19 @@ pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Step {
     let is_at_end =
         replay.stage == ReplayStage::History && replay.next == server.resume.history.next();
     let is_ahead = is_at_end && server.resume.is_ahead(&replay);
-    if is_ahead {
-        match server.resume.uncertain(&replay) {
-            Some(_) => replay.stage = ReplayStage::Undecided,
-            None => {
-                replay.stage = ReplayStage::Ahead;
-                wait_ahead(server, id, &replay.entries);
-            }
+    if is_ahead && server.resume.uncertain(&replay).is_some() {
+        replay.stage = ReplayStage::Undecided;
+    } else if is_ahead {
+        replay.stage = ReplayStage::Ahead;
+        let Server { resume, clients, .. } = &mut *server;
+        if resume.ahead.len() >= 2 * clients.len() + GONE_MAX {
+            resume.ahead.retain(|id| clients.get(id).is_some());
         }
+        resume.ahead.insert(id, &replay.entries, &resume.entries);
     }
     let client = &mut server.clients[id.index];
     if is_at_end && !is_ahead {
-        // Broadcasts that were given out meanwhile stood in the history.
+        // Messages that the fan-out delivered meanwhile stood in the history.
         client.mark_delivered(server.fanout.latest());
     } else {
         client.begin_replay(replay);
@@ -101,22 +93,12 @@ pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Step {
     }
     client.settle();
     server.metrics.replayed += queued.len() as u64;
-    Step::Taken(price.div_ceil(WRITE_PRICE))
+    Some(price.div_ceil(WRITE_PRICE))
 }
 
-/// Has a client wait until this process has read as much of the streams, or something for the client is published.
-fn wait_ahead(server: &mut Server, id: ConnId, entries: &[EntryId]) {
-    let clients = &server.clients;
-    if server.resume.ahead.len() >= 2 * clients.len() + GONE_MAX {
-        server.resume.ahead.retain(|id| clients.get(id).is_some());
-    }
-    let resume = &mut server.resume;
-    resume.ahead.insert(id, entries, &resume.entries);
-}
-
-/// A stream was read up to this entry, which stands in the history if it is a message: clients that had it go on. An entry that is
-/// no message counts as well: another process that starts behind it names it in its cursors, and clients from there would be ahead
-/// of this process for ever.
+/// Continues the clients that waited until this process has read a stream up to this entry, which stands in the history if it is a
+/// message. An entry that is no message counts as well: another process that starts behind it names it in its cursors, and clients
+/// from there would be ahead of this process for ever.
 pub(crate) fn reach(server: &mut Server, stream: usize, entry: EntryId) {
     server.resume.entries[stream] = entry;
     while let Some(id) = server.resume.ahead.pop_reached(stream, entry) {
@@ -124,12 +106,12 @@ pub(crate) fn reach(server: &mut Server, stream: usize, entry: EntryId) {
     }
 }
 
-/// All clients that are ahead look at the latest record of the history.
+/// Continues all clients that are ahead with the latest record of the history.
 pub(crate) fn wake_all(server: &mut Server) {
     server.resume.ahead.take().into_iter().for_each(|id| wake(server, id));
 }
 
-/// A message on these topics of a route stands in the history: subscribers that are ahead read it there.
+/// Continues subscribers that are ahead: a message on these topics of their route stands in the history.
 pub(super) fn wake_subscribers(server: &mut Server, route: u8, topics: &[u32]) {
     if server.resume.ahead.is_empty() {
         return;
@@ -143,7 +125,7 @@ pub(super) fn wake_subscribers(server: &mut Server, route: u8, topics: &[u32]) {
     woken.into_iter().for_each(|id| wake(server, id));
 }
 
-/// Messages published while the client waited are not for it, but perhaps the latest one.
+/// Continues a client that is ahead. Of the messages published while it waited only the latest one may be for it.
 fn wake(server: &mut Server, id: ConnId) {
     let latest = server.resume.history.next() - 1;
     let replay = server.client(id).and_then(|client| client.replay());

@@ -1,26 +1,26 @@
-//! The commands that ask about streams, as they go out.
+//! Commands that read streams, in RESP.
 
 use redis::{Cmd, cmd};
 
 use crate::clock::Millis;
 use crate::engine::resume::cursor::EntryId;
 
-/// What the stream holds; see `extent`.
+/// The extent of a stream.
 pub fn info(name: &str) -> Vec<u8> {
     cmd("XINFO").arg("STREAM").arg(name).get_packed_command()
 }
 
-/// A page of the entries from one on, up to and with another; `page::Page` reads the answer.
+/// A page of the entries from `from` to `up_to`, both included.
 pub fn page(name: &str, from: EntryId, up_to: EntryId, count: usize) -> Vec<u8> {
     range("XRANGE", name, from.to_string(), up_to.to_string(), count)
 }
 
-/// A page of the entries up to and with one, the latest first.
+/// A page of the entries up to `up_to`, which is included, the latest first.
 pub fn page_up_to(name: &str, up_to: EntryId, count: usize) -> Vec<u8> {
     range("XREVRANGE", name, up_to.to_string(), "-".to_owned(), count)
 }
 
-/// A page of the entries before one, the latest first.
+/// A page of the entries before `before`, the latest first.
 pub fn page_before(name: &str, before: EntryId, count: usize) -> Vec<u8> {
     range("XREVRANGE", name, format!("({before}"), "-".to_owned(), count)
 }
@@ -31,8 +31,8 @@ fn range(command: &str, name: &str, from: String, to: String, count: usize) -> V
     range.get_packed_command()
 }
 
-/// What comes after these entries, one of each stream: at most so many of each. Redis answers when there is one, or with null
-/// when none came for so long.
+/// The entries after these ids, one id for each stream, at most `count` of each stream. Redis answers as soon as there is an entry, or
+/// with null after `block` milliseconds.
 pub fn read_on(names: &[String], after: &[EntryId], count: usize, block: Millis) -> Vec<u8> {
     let mut read: Cmd = cmd("XREAD");
     read.arg("COUNT").arg(count).arg("BLOCK").arg(block).arg("STREAMS").arg(names);

@@ -12,8 +12,8 @@ use crate::engine::slots::ConnId;
 /// The most pages that are on their way at one time.
 const PAGES_MAX: usize = 16;
 
-/// The bytes that are expected of them, from which on no further page is asked for: other commands wait behind no more, or behind
-/// a single page.
+/// The bytes that are expected of them, from which on no further page is requested: other commands wait behind these, or behind a
+/// single page.
 const ASKED_BYTES_MAX: u64 = 1 << 20;
 
 /// The rate of pages that bring their user nothing, and the time for which it may be exceeded.
@@ -46,7 +46,7 @@ struct OwnerState {
     asked: usize,
     /// The owner has a turn, or rests before it.
     has_turn: bool,
-    /// The time until which pages in vain count.
+    /// The time until which pages that brought nothing count.
     vain_until: Millis,
 }
 
@@ -54,9 +54,9 @@ struct OwnerState {
 #[derive(Default)]
 pub struct PageQueue {
     owners: HashMap<PageOwner, OwnerState>,
-    /// Owners with a client that waits, who may ask.
+    /// Owners with a waiting client, in the order in which they may ask.
     turns: VecDeque<PageOwner>,
-    /// Owners with a client that waits, who may ask from this time on.
+    /// Owners with a waiting client that may ask from this time on.
     resting: BTreeSet<(Millis, PageOwner)>,
     /// The owner of each page on its way, and the bytes expected of it.
     asked: HashMap<ConnId, (PageOwner, u64)>,
@@ -86,7 +86,7 @@ impl Budget {
         }
     }
 
-    /// The time at which bytes may be read again.
+    /// The time from which on bytes may be read.
     fn fills_at(&self, per_second: u64) -> Millis {
         let missing = u64::try_from(1 - self.bytes).unwrap_or(0);
         self.filled + (missing * 1000).div_ceil(per_second.max(1))
@@ -94,13 +94,11 @@ impl Budget {
 }
 
 impl PageQueue {
-    /// The number of pages on their way.
     #[cfg(test)]
     pub fn asked_len(&self) -> usize {
         self.asked.len()
     }
 
-    /// The number of clients that wait.
     pub fn waiting_len(&self) -> usize {
         self.waiting
     }
@@ -112,8 +110,8 @@ impl PageQueue {
         self.give_turn(owner, now);
     }
 
-    /// Takes the client that may ask now; the caller calls [`PageQueue::ask`] or [`PageQueue::skip`]. `per_second`: bytes of all
-    /// pages.
+    /// Takes the client that may ask now: the caller calls [`PageQueue::ask`] or [`PageQueue::give_turn`]. `per_second` bounds the
+    /// bytes of all pages.
     pub fn next(&mut self, now: Millis, per_second: u64) -> Option<(PageOwner, ConnId)> {
         self.budget.fill(now, per_second);
         while let Some((until, _)) = self.resting.first()
@@ -136,20 +134,15 @@ impl PageQueue {
         None
     }
 
-    /// The client asked for a page of which so many bytes are expected.
-    pub fn ask(&mut self, owner: PageOwner, id: ConnId, bytes: u64, now: Millis) {
+    /// Counts a page that is requested for a client. `bytes` are expected.
+    pub fn ask(&mut self, owner: &PageOwner, id: ConnId, bytes: u64, now: Millis) {
         self.owners.entry(owner.clone()).or_default().asked += 1;
         self.asked_bytes += bytes;
         self.asked.insert(id, (owner.clone(), bytes));
-        self.give_turn(owner, now);
+        self.give_turn(owner.clone(), now);
     }
 
-    /// The client needs no page any more.
-    pub fn skip(&mut self, owner: PageOwner, now: Millis) {
-        self.give_turn(owner, now);
-    }
-
-    /// A page of so many bytes has ended. Returns whether its user has to rest.
+    /// Ends a client's page, which had `bytes`. Returns whether its user has to rest.
     pub fn end(&mut self, id: ConnId, bytes: u64, is_vain: bool, now: Millis) -> bool {
         let Some((owner, expected)) = self.asked.remove(&id) else { return false };
         self.asked_bytes -= expected;
@@ -172,7 +165,8 @@ impl PageQueue {
     /// The time at which a client that waits may ask, even if nothing else happens.
     pub fn deadline(&self, per_second: u64) -> Option<Millis> {
         let rested = self.resting.first().map(|(until, _)| *until);
-        let filled = self.is_over_budget().then(|| self.budget.fills_at(per_second));
+        let may_ask = self.has_room() && !self.turns.is_empty();
+        let filled = may_ask.then(|| self.budget.fills_at(per_second));
         rested.into_iter().chain(filled).min()
     }
 
@@ -189,7 +183,7 @@ impl PageQueue {
     }
 
     /// Gives an owner its turn if it may ask, or a rest before it.
-    fn give_turn(&mut self, owner: PageOwner, now: Millis) {
+    pub fn give_turn(&mut self, owner: PageOwner, now: Millis) {
         let state = self.owners.get_mut(&owner).expect("the owner is known");
         if state.has_turn || state.waiting.is_empty() || state.asked >= owner.pages_max() {
             return self.sweep(now);
@@ -233,7 +227,7 @@ mod tests {
     fn ask_all(queue: &mut PageQueue, bytes: u64, now: Millis) -> Vec<u32> {
         let mut asked = Vec::new();
         while let Some((owner, id)) = queue.next(now, PER_SECOND) {
-            queue.ask(owner, id, bytes, now);
+            queue.ask(&owner, id, bytes, now);
             asked.push(id.index);
         }
         asked

@@ -1,11 +1,11 @@
-//! Entries of streams that are older than the history: clients that missed them are given them in pages, which Redis is asked for.
+//! Pages of stream entries that are older than the history, for clients that missed them.
 //!
-//! A client is given pages until it has everything up to the entries that the history covers; from there on it reads the history. A
-//! page is asked for when all of the one before is written; entries that the client has no room for are asked for once more.
+//! A client is sent pages until it has everything up to the entries that the history covers; from there on it reads the history. The
+//! next page is requested when all of the last one is written; entries without room in the backlog are requested once more.
 //!
-//! Redis trims and deletes without telling anybody. Before a client's first page the stream is checked ([`StreamChecks`]), so that
-//! the client knows of a gap before it has a cursor from behind it. Each page begins with the entry that the client had last, and
-//! so proves that nothing was trimmed since. (An entry that is deleted between two of its pages is missed by nobody.)
+//! Redis trims and deletes without notice. Before a client's first page the stream is checked ([`StreamChecks`]), so that the client
+//! learns of a gap before it has a cursor from behind it. Each page begins with the client's last entry, and so proves that nothing
+//! was trimmed since. (An entry that is deleted between two pages of a client is not reported as a gap.)
 
 use crate::clock::Millis;
 use crate::engine::client::frame::{Close, Frame};
@@ -26,23 +26,20 @@ use crate::features::streams::commands;
 use crate::features::streams::page_queue::{PageOwner, PageQueue};
 use crate::features::streams::stream_checks::StreamChecks;
 
-/// The owner of its requests.
 const OWNER: &str = "streams";
 
-/// The time after which a client whose page did not come may come back, in milliseconds.
+/// Milliseconds after which a client whose page did not come may come back.
 const RETRY: u64 = 1000;
 
 /// Clients that are gone are dropped from the queue when it is longer than twice the number of clients, and by this many.
 const GONE_MAX: usize = 64;
 
-/// The clients that are given pages.
+/// The clients that are sent pages.
 pub struct StreamPages {
     queue: PageQueue,
     checks: StreamChecks,
     /// Pages wait for the budget: counted once.
     are_put_off: bool,
-    /// The queue was served since the streams are known.
-    is_begun: bool,
 }
 
 impl Feature for StreamPages {
@@ -53,26 +50,22 @@ impl Feature for StreamPages {
     fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
         match event {
             FeatureEvent::Tick => {
-                let is_due = self.deadline(server).is_some_and(|due| due <= server.now.millis);
-                if !is_due && self.is_begun {
+                if self.deadline(server).is_none_or(|due| due > server.now.millis) {
                     return;
                 }
             }
             FeatureEvent::Lacking(id) => {
-                let replay = server.open_client(id).and_then(|client| client.take_replay());
-                let Some(mut replay) = replay else { return };
-                self.decide(server, id, &mut replay);
-                server.clients[id.index].begin_replay(replay);
+                with_replay(server, id, |server, replay| self.decide(server, id, replay));
             }
             FeatureEvent::Stream(StreamReply::Entry { number, id, topic, payload }) => {
-                return self.on_entry(server, ConnId::of_number(number), id, topic, payload);
+                return on_entry(server, ConnId::of_number(number), id, topic, payload);
             }
             FeatureEvent::Stream(StreamReply::PageEnd { number, stream, end }) => {
                 self.on_page_end(server, ConnId::of_number(number), stream, end);
             }
             FeatureEvent::Stream(StreamReply::Info { stream, info }) => {
                 for client in self.checks.end(stream) {
-                    self.on_checked(server, client, info);
+                    on_checked(server, client, info);
                 }
             }
             _ => return,
@@ -101,7 +94,6 @@ impl StreamPages {
             queue: PageQueue::default(),
             checks: StreamChecks::new(streams),
             are_put_off: false,
-            is_begun: false,
         }
     }
 
@@ -131,34 +123,33 @@ impl StreamPages {
         self.checks.wait(check.stream, id);
     }
 
-    /// Asks for as many pages as may be on their way, and checks streams. Each client is looked at here: one that needs no page any
-    /// more, or is gone, takes no place, and would call nobody when its turn is over.
+    /// Asks for as many pages as may be on their way, and checks streams. A client that needs no page any more, or is gone, gives
+    /// its turn back: nothing else would call the next one.
     fn ask_next(&mut self, server: &mut Server) {
         if !server.resume.are_streams_known {
             return;
         }
-        self.is_begun = true;
         let now = server.now.millis;
         let per_second = server.bounds.replay_bytes_per_second_max as u64;
         while let Some((owner, id)) = self.queue.next(now, per_second) {
-            let replay = server.open_client(id).and_then(|client| client.take_replay());
-            let Some(mut replay) = replay else {
-                self.queue.skip(owner, now);
-                continue;
-            };
-            let is_queued = replay.stage == ReplayStage::Queued;
-            let missing = server.resume.lacking(&replay).filter(|_| is_queued);
-            match missing.filter(|missing| replay.proof_of(missing.stream).is_some()) {
-                Some(missing) => self.ask_page(server, id, owner, &mut replay, missing),
-                None => {
-                    self.queue.skip(owner, now);
-                    if is_queued {
-                        replay.stage = ReplayStage::Undecided;
-                    }
+            let asks = with_replay(server, id, |server, replay| {
+                if replay.stage != ReplayStage::Queued {
+                    return false;
                 }
+                let missing = server.resume.lacking(replay);
+                let missing = missing.filter(|missing| replay.proof_of(missing.stream).is_some());
+                match missing {
+                    Some(missing) => self.ask_page(server, id, &owner, replay, missing),
+                    None => replay.stage = ReplayStage::Undecided,
+                }
+                missing.is_some()
+            });
+            if asks.is_some() {
+                server.schedule_flush(id, Lane::Bulk);
             }
-            server.clients[id.index].begin_replay(replay);
-            server.schedule_flush(id, Lane::Bulk);
+            if asks != Some(true) {
+                self.queue.give_turn(owner, now);
+            }
         }
         let were_put_off = std::mem::replace(&mut self.are_put_off, self.queue.is_over_budget());
         server.metrics.pages_put_off += u64::from(self.are_put_off && !were_put_off);
@@ -169,71 +160,24 @@ impl StreamPages {
         }
     }
 
-    /// Asks for the missing entries, from the one on that the client had last. The end of the page always comes, even if the client
-    /// is gone by then.
+    /// Asks for the missing entries, from the client's last entry on. The end of the page always comes, even if the client is gone
+    /// by then.
     fn ask_page(
         &mut self,
         server: &mut Server,
         id: ConnId,
-        owner: PageOwner,
+        owner: &PageOwner,
         replay: &mut Replay,
         MissingEntries { stream, after, up_to }: MissingEntries,
     ) {
         let sizes = server.resume.sizes[stream];
         let count = replay.page_entries.min(sizes.entries_max(PAGE_ENTRIES)) + 1;
-        let command = commands::page(&server.resume.streams[stream], after, up_to, count);
         let page = PageRequest { stream, after, up_to, count, is_full: false, is_vain: true };
         replay.stage = ReplayStage::Paging(page);
         self.queue.ask(owner, id, sizes.expected(count), server.now.millis);
+        let command = commands::page(&server.resume.streams[stream], after, up_to, count);
         let ticket = Ticket::of_feature(OWNER, id.number());
         server.ask_for(command, ticket, ReplyForm::Page { stream });
-    }
-
-    /// Queues an entry of a page for the client that asked, if the entry is for it and there is room.
-    fn on_entry(
-        &mut self,
-        server: &mut Server,
-        id: ConnId,
-        entry: EntryId,
-        topic: &[u8],
-        payload: &[u8],
-    ) {
-        let Some(topic) = topic::published(topic) else { return };
-        let Some(mut replay) = server.open_client(id).and_then(|client| client.take_replay())
-        else {
-            return;
-        };
-        let client = &mut server.clients[id.index];
-        let ReplayStage::Paging(mut page) = replay.stage else {
-            return client.begin_replay(replay);
-        };
-        if page.is_full || entry <= replay.entries[page.stream] {
-            return client.begin_replay(replay);
-        }
-        replay.entries[page.stream] = entry;
-        let options = &server.options[client.route as usize];
-        let hub = &server.hubs[client.route as usize];
-        let of = (hub, &client.subscriptions, &replay.changes[..]);
-        let mut frame = None;
-        if is_entry_for(of, (page.stream, entry), topic) {
-            let mut cursor = String::new();
-            server.resume.write_cursor(&mut cursor, replay.next - 1, &replay);
-            frame = (options.encode)(&ReplayItem::Message { cursor: &cursor, topic, payload });
-        }
-        let is_queued = match &frame {
-            Some(frame) => client.queue(frame, &server.backlog, options.slow).is_some(),
-            None => true,
-        };
-        let (bytes, frames) = slice_max(&server.backlog);
-        page.is_full = client.holds(bytes, frames);
-        page.is_vain &= frame.is_none();
-        replay.stage = ReplayStage::Paging(page);
-        client.begin_replay(replay);
-        if !is_queued {
-            return server.close(id, Close::SLOW);
-        }
-        server.metrics.page_entries += 1;
-        server.schedule_flush(id, Lane::Bulk);
     }
 
     /// A page has ended, or did not come.
@@ -241,27 +185,31 @@ impl StreamPages {
         server.metrics.pages += u64::from(end.is_available);
         server.metrics.page_bytes += end.bytes;
         server.resume.sizes[stream].add_page(end.entries, end.bytes, end.largest);
-        let replay = server.open_client(id).and_then(|client| client.replay());
-        let page = replay.and_then(|replay| match replay.stage {
-            ReplayStage::Paging(page) => Some(page),
+        let page = match stage(server, id) {
+            Some(ReplayStage::Paging(page)) => Some(page),
             _ => None,
-        });
+        };
         let is_vain = page.is_none_or(|page| page.is_vain);
         let rests = self.queue.end(id, end.bytes, is_vain, server.now.millis);
         server.metrics.pages_put_off += u64::from(rests);
         match page {
-            Some(page) if end.is_available => self.end_page(server, id, page, end),
+            Some(page) if end.is_available => {
+                go_on(server, id, |server, replay| self.end_page(server, id, replay, page, end));
+            }
             Some(_) => send_away(server, id),
             None => {}
         }
     }
 
-    /// Draws the conclusions from a page for its client.
-    fn end_page(&mut self, server: &mut Server, id: ConnId, page: PageRequest, end: PageEnd) {
-        let Some(mut replay) = server.open_client(id).and_then(|client| client.take_replay())
-        else {
-            return;
-        };
+    /// Draws the conclusions from a page for its client. Returns the gap that the page showed.
+    fn end_page(
+        &mut self,
+        server: &Server,
+        id: ConnId,
+        replay: &mut Replay,
+        page: PageRequest,
+        end: PageEnd,
+    ) -> Option<Frame> {
         let PageRequest { stream, after, up_to, count, is_full, .. } = page;
         replay.stage = ReplayStage::Undecided;
         replay.fit_page(is_full, end.entries >= count, end.bytes, PAGE_ENTRIES);
@@ -274,30 +222,63 @@ impl StreamPages {
         match replay.proof_of(stream).filter(|_| end.first != Some(after)) {
             Some(Proof::Checked) => {
                 let reason = CheckReason::AfterPage;
-                self.check(id, &mut replay, StreamCheck { stream, after, reason });
+                self.check(id, replay, StreamCheck { stream, after, reason });
             }
-            Some(Proof::Paged) => gap = gap_after(server, id, &mut replay, stream, after),
+            Some(Proof::Paged) => gap = gap_after(server, id, replay, stream, after),
             Some(Proof::Reported) | None => {}
         }
         // Behind the last page the client's place need be no entry that is held.
         replay.proof = (!is_last).then_some((stream, Proof::Paged));
-        go_on(server, id, replay, gap);
+        gap
     }
+}
 
-    /// A stream was checked for a client, or could not be. Entries may be gone that the client never had, or the stream was
-    /// recreated.
-    fn on_checked(&mut self, server: &mut Server, id: ConnId, info: Option<StreamInfo>) {
-        let Some(mut replay) = server.open_client(id).and_then(|client| client.take_replay())
-        else {
-            return;
-        };
-        let ReplayStage::Checking(StreamCheck { stream, after, reason }) = replay.stage else {
-            return server.clients[id.index].begin_replay(replay);
-        };
-        let Some(info) = info else {
-            server.clients[id.index].begin_replay(replay);
-            return send_away(server, id);
-        };
+/// Queues an entry of a page for the client that asked, if the entry is for it and there is room.
+fn on_entry(server: &mut Server, id: ConnId, entry: EntryId, topic: &[u8], payload: &[u8]) {
+    let Some(topic) = topic::published(topic) else { return };
+    let queued = with_replay(server, id, |server, replay| {
+        let ReplayStage::Paging(mut page) = replay.stage else { return None };
+        if page.is_full || entry <= replay.entries[page.stream] {
+            return None;
+        }
+        replay.entries[page.stream] = entry;
+        let client = &mut server.clients[id.index];
+        let options = &server.options[client.route as usize];
+        let hub = &server.hubs[client.route as usize];
+        let of = (hub, &client.subscriptions, &replay.changes[..]);
+        let mut frame = None;
+        if is_entry_for(of, (page.stream, entry), topic) {
+            let mut cursor = String::new();
+            server.resume.write_cursor(&mut cursor, replay.next - 1, replay);
+            frame = (options.encode)(&ReplayItem::Message { cursor: &cursor, topic, payload });
+        }
+        let is_queued = frame
+            .as_ref()
+            .is_none_or(|frame| client.queue(frame, &server.backlog, options.slow).is_some());
+        let (bytes, frames) = slice_max(&server.backlog);
+        page.is_full = client.holds(bytes, frames);
+        page.is_vain &= frame.is_none();
+        replay.stage = ReplayStage::Paging(page);
+        Some(is_queued)
+    });
+    match queued.flatten() {
+        Some(true) => {
+            server.metrics.page_entries += 1;
+            server.schedule_flush(id, Lane::Bulk);
+        }
+        Some(false) => server.close(id, Close::SLOW),
+        None => {}
+    }
+}
+
+/// A stream was checked for a client, or could not be. Entries may be gone that the client never had, or the stream was recreated.
+fn on_checked(server: &mut Server, id: ConnId, info: Option<StreamInfo>) {
+    let Some(ReplayStage::Checking(StreamCheck { stream, after, reason })) = stage(server, id)
+    else {
+        return;
+    };
+    let Some(info) = info else { return send_away(server, id) };
+    go_on(server, id, |server, replay| {
         // A gap is reported once, and again only if more is missing.
         let missing = Some((stream, info.deleted));
         let was_reported =
@@ -306,7 +287,7 @@ impl StreamPages {
         let mut gap = None;
         if !is_complete && !was_reported {
             replay.reported_gap = missing;
-            gap = gap_after(server, id, &mut replay, stream, after);
+            gap = gap_after(server, id, replay, stream, after);
         }
         match reason {
             CheckReason::BeforePage => {
@@ -317,13 +298,13 @@ impl StreamPages {
             CheckReason::Ahead => {
                 replay.checked_ahead |= 1 << stream;
                 if info.last < after {
-                    server.resume.forget_place(&mut replay, stream);
+                    server.resume.forget_place(replay, stream);
                 }
             }
         }
         replay.stage = ReplayStage::Undecided;
-        go_on(server, id, replay, gap);
-    }
+        gap
+    });
 }
 
 /// Encodes a gap after an entry of a stream, as the client's route does.
@@ -339,9 +320,30 @@ fn gap_after(
     (server.options[route].encode)(&ReplayItem::Gap { from: &from })
 }
 
-/// Gives a client its replay back, which goes on when everything is written.
-fn go_on(server: &mut Server, id: ConnId, replay: Box<Replay>, gap: Option<Frame>) {
+/// The stage of a client's replay.
+fn stage(server: &mut Server, id: ConnId) -> Option<ReplayStage> {
+    Some(server.open_client(id)?.replay()?.stage)
+}
+
+/// Calls `act` with a client's replay; `None` if the client has none, or is gone.
+fn with_replay<R>(
+    server: &mut Server,
+    id: ConnId,
+    act: impl FnOnce(&mut Server, &mut Replay) -> R,
+) -> Option<R> {
+    let mut replay = server.open_client(id)?.take_replay()?;
+    let result = act(server, &mut replay);
     server.clients[id.index].begin_replay(replay);
+    Some(result)
+}
+
+/// Calls `act` with a client's replay, which goes on when the gap that `act` returns is written.
+fn go_on(
+    server: &mut Server,
+    id: ConnId,
+    act: impl FnOnce(&mut Server, &mut Replay) -> Option<Frame>,
+) {
+    let Some(gap) = with_replay(server, id, act) else { return };
     if let Some(gap) = gap {
         server.send(id, &gap);
     }

@@ -1,27 +1,90 @@
-//! How far a stream was read, and whether entries were lost on the way.
+//! The progress of the reader in a stream: forwards from the end at the start, once backwards through recent entries, and the
+//! detection of entries that were lost on the way.
 //!
-//! Redis trims and deletes without telling a reader. It counts what it was ever given, though: as long as every entry that we
-//! passed is counted, too, the two numbers are the same whenever we have caught up.
+//! Redis trims and deletes without telling a reader, but counts all entries that were ever added. As long as the reader counts every
+//! entry that it passed, the two counts are equal whenever it has caught up.
 
 use crate::engine::redis::stream_info::StreamInfo;
 use crate::engine::resume::cursor::EntryId;
+use crate::features::streams::commands;
+
+/// The progress in one stream, over all connections.
+#[derive(Clone, Copy)]
+pub struct Progress {
+    /// Unknown until Redis was asked for the first time.
+    pub position: Option<Position>,
+    earlier: Earlier,
+}
+
+/// The entries from before the start that are still to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Earlier {
+    /// All up to the position.
+    Begins,
+    /// All before this entry.
+    Before(EntryId),
+    /// None: there are no more, or no more are wanted.
+    Done,
+}
+
+impl Progress {
+    pub fn new() -> Progress {
+        Progress { position: None, earlier: Earlier::Begins }
+    }
+
+    /// Every entry after this one is still to be read.
+    pub fn last(&self) -> EntryId {
+        self.position.map_or(EntryId::ZERO, |position| position.last)
+    }
+
+    pub fn is_looking_back(&self) -> bool {
+        self.earlier != Earlier::Done
+    }
+
+    /// The command for the next page of at most `count` earlier entries, if any are wanted.
+    pub fn next_page(&self, name: &str, count: usize) -> Option<Vec<u8>> {
+        match self.earlier {
+            Earlier::Begins => Some(commands::page_up_to(name, self.last(), count)),
+            Earlier::Before(id) => Some(commands::page_before(name, id, count)),
+            Earlier::Done => None,
+        }
+    }
+
+    /// Takes an earlier entry into account. Returns whether it is wanted.
+    pub fn look_back(&mut self, id: EntryId) -> bool {
+        if self.is_looking_back() {
+            self.earlier = Earlier::Before(id);
+        }
+        self.is_looking_back()
+    }
+
+    /// Ends a page of earlier entries: one with fewer entries than asked for was the last.
+    pub fn end_page(&mut self, entries: usize, count: usize) {
+        if entries < count {
+            self.stop_looking_back();
+        }
+    }
+
+    pub fn stop_looking_back(&mut self) {
+        self.earlier = Earlier::Done;
+    }
+}
 
 /// A place in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Everything up to here was passed.
+    /// The last entry that was passed.
     pub last: EntryId,
-    /// How many entries the stream had been given by then, where that is known.
+    /// The entries that were ever added up to there, if known.
     added: Option<u64>,
 }
 
 impl Position {
-    /// At its end: what is added from now on comes after it.
     pub fn at_end(extent: &StreamInfo) -> Position {
         Position { last: extent.last, added: extent.added }
     }
 
-    /// An entry was passed. One that is not above the last one was passed before: `false`.
+    /// Passes an entry. Returns `false` if it was passed before.
     pub fn pass(&mut self, id: EntryId) -> bool {
         if id <= self.last {
             return false;
@@ -31,14 +94,13 @@ impl Position {
         true
     }
 
-    /// Compares it with what the stream holds now. If entries are lost: the place from which on everything will be read, which
-    /// is the position from now on.
+    /// Compares the position with the stream. Returns the new position if entries were lost: everything after it will be read.
     ///
-    /// Before Redis 7, which does not count, it is known for `is_new`, the first look on a connection, and with less certainty:
-    /// a stream that no longer holds what we passed last may have lost what came next, or not.
+    /// A Redis before version 7 does not count. There a loss is seen only if `is_new`, at the first look on a connection, and with
+    /// less certainty: a stream that no longer holds the last entry that was passed may have lost the next ones, or not.
     pub fn check(&mut self, extent: &StreamInfo, is_new: bool) -> Option<EntryId> {
         if extent.last < self.last {
-            // Deleted, and perhaps begun anew; or Redis came back without its latest entries.
+            // The stream was deleted, and perhaps begun anew; or Redis came back without its latest entries.
             *self = Position::at_end(extent);
             return Some(self.last);
         }
@@ -53,8 +115,8 @@ impl Position {
         } else if is_lost {
             let next = extent.first.map_or(Some(extent.last), EntryId::before);
             self.last = next.unwrap_or(EntryId::ZERO).max(self.last);
-            // Where all that is held comes next, and nothing else ever did, the count is known anew. Else it stays wrong, and
-            // tells of the loss once more when we have caught up.
+            // If all entries that are held come next, and no others ever did, the count is known anew. Otherwise it stays wrong,
+            // and shows the loss once more when the reader has caught up.
             let is_first_next = extent.first.is_none_or(|first| first > self.last);
             if is_first_next && extent.deleted.is_none_or(|deleted| deleted <= self.last) {
                 self.added = extent.added.map(|added| added.saturating_sub(extent.length));

@@ -24,8 +24,7 @@ use crate::engine::redis::session::{Due, Session};
 use crate::engine::redis::stream_info::{StreamInfoReader, StreamInfoReply};
 use crate::engine::resume::cursor::EntryId;
 use crate::features::streams::commands;
-use crate::features::streams::position::Position;
-use crate::features::streams::progress::Progress;
+use crate::features::streams::progress::{Position, Progress};
 use crate::features::streams::read_count::ReadCount;
 
 /// How it calls itself in `CLIENT LIST`.

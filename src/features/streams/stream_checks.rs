@@ -1,7 +1,7 @@
 //! Checks of the entries that a stream holds (`XINFO STREAM`), each for all clients that wait for one.
 //!
-//! A page does not say whether entries before it are gone, so Redis is asked before the first page of each client. The answer brings
-//! the stream's first and last entry whole: it is asked for seldom, and clients that come meanwhile wait for the next one.
+//! A page does not say whether entries before it are gone, so Redis is asked before the first page of each client. The reply contains
+//! the stream's first and last entry whole, so checks are rare: clients that come meanwhile wait for the next one.
 
 use crate::clock::Millis;
 use crate::engine::slots::ConnId;

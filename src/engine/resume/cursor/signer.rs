@@ -1,11 +1,11 @@
-//! The MAC of cursors: a client comes back with what it was given, and with nothing of its own making.
+//! The MAC of cursors: a client can come back with a cursor that it was sent, and with none of its own making.
 //!
-//! A cursor says how much of a stream is read for its client, so its text ends with a MAC over all that stands before. The key is
-//! the same at every process with the same secret, and a cursor is good at each of them, and after a restart.
+//! A cursor decides how much of a stream is read for its client, so its text ends with a MAC over all that stands before. The key is
+//! the same at every process with the same secret, so a cursor is valid at each of them, and after a restart.
 //!
-//! The MAC is SipHash-2-4 (Aumasson and Bernstein 2012), made for short inputs: it is computed once for each message that
-//! somebody hears. 64 bits are enough, since there is no oracle but the handshake: a forger tries 2^63 of them, each with a valid
-//! token, and gains no more than a replay.
+//! The MAC is SipHash-2-4 (Aumasson and Bernstein 2012), made for short inputs: it is computed once for each message that has a
+//! subscriber. 64 bits are enough, since there is no oracle but the handshake: a forger tries 2^63 of them, each with a valid token,
+//! and gains no more than a replay.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -13,7 +13,6 @@ use siphasher::sip::SipHasher24;
 
 use super::{Cursor, EntryId, Node, read_number, write, write_number};
 
-/// Characters of a MAC.
 const MAC_CHARS: usize = 13;
 
 /// Separates this key from all else that a secret is used for. No token can be signed for this text: it has no dot.
@@ -21,26 +20,26 @@ const LABEL: &[u8] = b"oneloop: the key of cursors, 1";
 
 const KEY_BYTES: usize = 16;
 
-/// Signs cursors, and knows those that were signed with its key or with the one before it.
+/// Signs cursors, and verifies those signed with its key or with the previous one.
 pub struct Signer {
     own: SipHasher24,
     previous: Option<SipHasher24>,
 }
 
 impl Signer {
-    /// With keys that are derived from a secret and from the one before it. A cursor tells nothing of either: HMAC-SHA256
-    /// (RFC 2104) goes one way.
+    /// A signer with keys derived from a secret and from the previous one. A cursor reveals neither: HMAC-SHA256 (RFC 2104) goes
+    /// one way.
     pub fn derived(secret: &[u8], previous: Option<&[u8]>) -> Signer {
         let key = |secret| SipHasher24::new_with_key(&derive(secret));
         Signer { own: key(secret), previous: previous.map(key) }
     }
 
-    /// With a key that no other process has.
+    /// A signer with a key that no other process has.
     pub fn with_key(key: &[u8; KEY_BYTES]) -> Signer {
         Signer { own: SipHasher24::new_with_key(key), previous: None }
     }
 
-    /// Reads what [`Signer::write`] wrote with the same key or the one before, and nothing else.
+    /// Parses a text of [`Signer::write`] that was signed with the same key or the previous one, and no other text.
     pub fn read(&self, text: &str) -> Option<Cursor> {
         let (signed, mac) = text.split_at_checked(text.len().checked_sub(MAC_CHARS)?)?;
         let given = read_number(&mut mac.as_bytes(), MAC_CHARS)?;
@@ -64,7 +63,6 @@ impl Signer {
         write_number(out, mac, MAC_CHARS);
     }
 
-    /// The text of a cursor.
     #[cfg(test)]
     pub fn text(&self, cursor: &Cursor) -> String {
         let mut text = String::new();
