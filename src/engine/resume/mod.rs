@@ -149,7 +149,7 @@ impl Resume {
         if !self.history.is_on() || !is_of_these_streams {
             return None;
         }
-        // From before the streams were known: entries added between then and the first look at them were published to nobody.
+        // From before the streams were known: entries added between then and the first look at them were never published.
         let mut places = since.entries.iter().zip(&self.begins);
         if since.has_channels && places.any(|(has, begin)| has < begin) {
             return None;
@@ -203,7 +203,7 @@ impl Resume {
         }
         replay.stage = ReplayStage::History;
         let first = self.history.first();
-        // Messages of channels that came meanwhile may have left the history: then the client is told of a gap.
+        // Messages of channels that came meanwhile may have left the history: then the client is sent a gap.
         let live = replay.live.max(replay.next);
         if self.has_channels && live < first {
             replay.next = live;
@@ -324,7 +324,7 @@ impl Resume {
             return false;
         }
         self.sizes[stream].add(topic.len() + payload.len());
-        // An entry that is no message was published to nobody.
+        // An entry that is no message was never published.
         let is_held = topic::published(topic)
             .is_none_or(|topic| self.history.push_before(stream, id, topic, payload));
         if is_held {

@@ -42,7 +42,7 @@ pub struct Replay {
     pub page_entries: usize,
     /// The stream that the client is given pages of, and the proof that nothing is missing before the next one.
     pub proof: Option<(usize, Proof)>,
-    /// The stream in which the client was told of a gap, and the highest entry that was deleted by then.
+    /// The stream in which a gap was reported to the client, and the highest entry that was deleted by then.
     pub reported_gap: Option<(usize, Option<EntryId>)>,
 }
 
@@ -88,7 +88,7 @@ pub struct PageRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamCheck {
     pub stream: usize,
-    /// Every entry after this one must be there, or the client is told of a gap.
+    /// The entry after which all must be there, or the client is sent a gap.
     pub after: EntryId,
     pub reason: CheckReason,
 }
@@ -110,7 +110,7 @@ pub enum CheckReason {
 pub enum Proof {
     /// A check showed it.
     Checked,
-    /// Something is missing, and the client was told.
+    /// Something is missing, and the gap was reported.
     Reported,
     /// The place is an entry of the page before.
     Paged,

@@ -1,4 +1,4 @@
-//! Messages on their way to every route: those of channels, entries of streams, and what is told where some are missing.
+//! Messages on their way to every route: those of channels, entries of streams, and gaps where some are missing.
 
 use super::Router;
 use crate::engine::feature::{FeatureEvent, MessageSource};
@@ -9,13 +9,13 @@ use crate::engine::server::ReplayItem;
 use crate::engine::server::replay;
 use crate::engine::slots::ConnId;
 
-/// A payload from here on leaves memory behind that is worth giving back. glibc takes such a block from the system, and returns
-/// the first one; the next of that size it keeps.
+/// A payload of this size or more leaves memory behind that is worth returning. glibc takes such a block from the system, and
+/// returns the first one; the next of that size it keeps.
 const LARGE_PAYLOAD_BYTES: usize = 128 * 1024;
 
 impl Router {
-    /// A message from Redis or from a publisher. Returns to how many clients it went. A channel of a feature
-    /// (control) is no topic, whatever its name.
+    /// Publishes a message from Redis or from a publisher. Returns to how many clients it went. A channel of a feature (control) is
+    /// no topic, whatever its name.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let mut features = self.features.iter_mut();
         if let Some(feature) =
@@ -37,8 +37,8 @@ impl Router {
         self.tell(topic, payload, MessageSource::Channel(channel))
     }
 
-    /// An entry of a stream; `topic` is the whole one. Returns to how many clients it went. `stream`: its place in the setting
-    /// `streams`; `receipt`: the channel that the entry names for it.
+    /// Publishes an entry of a stream, whose `topic` has no prefix. Returns to how many clients it went. `stream` is the stream's place
+    /// in the settings, `receipt` the channel that the entry names for its receipt.
     pub fn publish_entry(
         &mut self,
         stream: usize,
@@ -77,8 +77,8 @@ impl Router {
         reached
     }
 
-    /// Queues the next slice of what a client missed, within about the time of so many `writes`. Returns how many it took the place
-    /// of.
+    /// Queues the next slice of the messages that a client missed, within about the time of so many `writes`. Returns how many writes
+    /// it took the time of.
     pub fn replay(&mut self, id: ConnId, writes: usize) -> usize {
         replay::step(&mut self.server, id, writes).unwrap_or_else(|| {
             self.notify_features(FeatureEvent::Lacking(id));
@@ -86,7 +86,7 @@ impl Router {
         })
     }
 
-    /// A payload above `payload_bytes_max` was dropped: counted, and logged once a second at most.
+    /// Counts a payload above `payload_bytes_max` that was dropped, and logs it once a second at most.
     pub fn oversized(&mut self) {
         self.server.metrics.messages_oversized += 1;
         if self.dropped_logged.allow(self.server.now.millis) {
@@ -98,7 +98,7 @@ impl Router {
         }
     }
 
-    /// An entry of a stream that is no message was passed over: it is too large, or malformed.
+    /// Passes over an entry of a stream that is no message: it is too large, or malformed.
     pub fn pass_entry(&mut self, stream: usize, id: EntryId, is_oversized: bool, bytes: usize) {
         self.server.resume.sizes[stream].add(bytes);
         replay::reach(&mut self.server, stream, id);
@@ -110,7 +110,7 @@ impl Router {
         self.complain_of_entry();
     }
 
-    /// For the first time: every entry after `covered_from` will be published.
+    /// Begins a stream: every entry after `covered_from` will be published.
     pub fn stream_begins(&mut self, stream: usize, covered_from: EntryId) {
         if covered_from != EntryId::ZERO {
             // Clients that are connected missed the entries added since they came; clients in a replay read them.
@@ -125,7 +125,7 @@ impl Router {
         self.server.resume.prefill(stream, id, topic, data)
     }
 
-    /// Entries of before `covered_from` are gone, and were never published. Every entry after it will be.
+    /// Reports a loss: entries before `covered_from` are gone and were never published. Every entry after it will be.
     pub fn on_stream_lost(&mut self, stream: usize, covered_from: EntryId) {
         self.server.metrics.stream_lost += 1;
         let name = self.server.resume.streams.get(stream).map_or("", String::as_str);
@@ -134,7 +134,7 @@ impl Router {
         self.server.resume.lose_entries(stream, covered_from);
     }
 
-    /// The streams are read, or not any more.
+    /// Takes note that the streams are read, or not any more.
     pub fn on_reader(&mut self, up: bool) {
         self.health.no_streams = !up;
         self.server.metrics.stream_ups += u64::from(up);
@@ -143,7 +143,7 @@ impl Router {
         }
     }
 
-    /// The link to Redis came up or went down. Where messages come by streams alone, none of them is missed by that.
+    /// Takes note that the subscription at Redis came up or went down. If messages come by streams alone, none is missed by that.
     pub fn on_source(&mut self, up: bool) {
         self.health.no_subscriber = !up;
         self.server.metrics.source_ups += u64::from(up);
@@ -156,14 +156,14 @@ impl Router {
         }
     }
 
-    /// Tells all listeners that messages after this one may have been missed, now and when they come back.
+    /// Reports to all subscribers that messages after this one may have been missed, now and when they come back.
     fn tell_gap(&mut self, number: u64, from: &str) {
         self.server.resume.history.push_gap(number);
         replay::wake_all(&mut self.server);
         self.gap_to_subscribers(from);
     }
 
-    /// Tells subscribers; clients in a replay come to the gap in the history.
+    /// Sends a gap to subscribers; clients in a replay come to it in the history.
     fn gap_to_subscribers(&mut self, from: &str) {
         for number in 0..self.routes.len() {
             let encode = self.server.options[number].encode;

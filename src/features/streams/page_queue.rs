@@ -223,7 +223,7 @@ mod tests {
         PageOwner::new(Some(name.to_owned()))
     }
 
-    /// Asks for pages of so many bytes until nobody may. Returns whose they are.
+    /// Asks for pages of so many bytes while a client may. Returns the clients.
     fn ask_all(queue: &mut PageQueue, bytes: u64, now: Millis) -> Vec<u32> {
         let mut asked = Vec::new();
         while let Some((owner, id)) = queue.next(now, PER_SECOND) {

@@ -19,9 +19,9 @@ pub struct Progress {
 /// The entries from before the start that are still to be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Earlier {
-    /// All up to the position.
+    /// The entries up to the position.
     Begins,
-    /// All before this entry.
+    /// The entries before this one.
     Before(EntryId),
     /// None: there are no more, or no more are wanted.
     Done,
@@ -163,19 +163,19 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_lost_is_told_at_the_latest_when_the_end_is_reached() {
+    fn every_loss_is_reported_at_the_latest_when_the_end_is_reached() {
         for seed in 1..3000 {
             let mut random = Random::new(seed);
             let mut stream = Stream::default();
             (0..random.below(4)).for_each(|_| stream.add(&mut random));
             let mut position = Position::at_end(&stream.extent(true));
-            // Added since, neither passed nor told.
-            let mut owed: Vec<EntryId> = Vec::new();
+            // Added since, neither passed nor reported as lost.
+            let mut pending: Vec<EntryId> = Vec::new();
             for _ in 0..60 {
                 match random.below(8) {
                     0..3 => {
                         stream.add(&mut random);
-                        owed.push(stream.last);
+                        pending.push(stream.last);
                     }
                     3 if !stream.entries.is_empty() => {
                         let count = 1 + random.below(stream.entries.len());
@@ -186,18 +186,18 @@ mod tests {
                         stream.deleted = stream.deleted.max(stream.entries.remove(at));
                     }
                     5 => {
-                        let told = position.check(&stream.extent(true), random.below(2) == 0);
-                        assert!(told.is_none_or(|from| from == position.last), "seed {seed}");
-                        if told.is_some() {
-                            owed.retain(|id| *id > position.last);
+                        let lost = position.check(&stream.extent(true), random.below(2) == 0);
+                        assert!(lost.is_none_or(|from| from == position.last), "seed {seed}");
+                        if lost.is_some() {
+                            pending.retain(|id| *id > position.last);
                         }
                         let is_caught_up = position.last == stream.last;
-                        assert!(!is_caught_up || owed.is_empty(), "seed {seed}: {owed:?}");
+                        assert!(!is_caught_up || pending.is_empty(), "seed {seed}: {pending:?}");
                     }
                     _ => {
                         for id in stream.read(position.last, 1 + random.below(4)) {
                             assert!(position.pass(id) && !position.pass(id), "seed {seed}");
-                            owed.retain(|one| *one != id);
+                            pending.retain(|one| *one != id);
                         }
                     }
                 }
@@ -264,7 +264,7 @@ mod tests {
             let mut position = Position::at_end(&begin);
             assert_eq!(position.check(&now, is_new), expected, "{why}");
             let again = (now.added.is_some()).then(|| position.check(&now, false)).flatten();
-            assert_eq!(again, None, "{why}: it is told once");
+            assert_eq!(again, None, "{why}: it is reported once");
         }
     }
 }
