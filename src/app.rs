@@ -210,7 +210,7 @@ impl App {
             reader: link
                 .clone()
                 .filter(|link| !link.streams.is_empty())
-                .map(|link| Reader::new(link, 0)),
+                .map(|link| Box::new(Reader::new(link, 0)) as _),
             expects_channels: config.patterns != [format!("{}*", config.prefix)],
             link: link.map(|link| RedisSubscriber::new(link, 0)),
             routes,

@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, WINGS, names_after, sources};
 
 /// Imports that lead up, by file: each is still to be cut.
-const LEADING_UP: &[(&str, &str)] = &[
-    ("engine/reactor/redis_protocol.rs", "features::streams"),
-    ("engine/reactor/plan.rs", "features::streams"),
-];
+const LEADING_UP: &[(&str, &str)] = &[];
 
 /// The names that the crate's root exports, and the rooms they come from.
 const EXPORTS: [(&str, &str); 11] = [

@@ -43,6 +43,7 @@ use listeners::{Inherited, Listeners};
 pub use listeners::{Purpose, turn_away};
 pub use plan::{Addresses, Ended, Plan};
 pub use port::{Port, publish_beside};
+pub use redis_protocol::RedisProtocol;
 use redis_socket::RedisSocket;
 use reload::{Reload, inbound};
 pub use reload::{Reread, TakeOver};

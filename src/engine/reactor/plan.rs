@@ -6,11 +6,11 @@ use crate::engine::bounds::Bounds;
 use crate::engine::feature::Feature;
 use crate::engine::handler::Route;
 use crate::engine::reactor::port::Port;
+use crate::engine::reactor::redis_protocol::RedisProtocol;
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
 use crate::engine::router::ProxyPolicy;
-use crate::features::streams::reader::Reader;
 
 /// The parts of a loop.
 pub struct Plan {
@@ -31,7 +31,7 @@ pub struct Plan {
     /// The connection that executes commands at Redis, where there are any; made at this moment, too.
     pub commander: Option<CommandConnection>,
     /// The connection that reads streams, where there are any; made at this moment, too.
-    pub reader: Option<Reader>,
+    pub reader: Option<Box<dyn RedisProtocol>>,
     /// Beside streams, messages come by channels, too. Else that is taken for so once one has come.
     pub expects_channels: bool,
     /// The routes and their handlers.

@@ -6,15 +6,11 @@ use crate::engine::redis::command_connection::{self, CommandConnection};
 use crate::engine::redis::session::Session;
 use crate::engine::redis::subscriber::{self, RedisSubscriber};
 use crate::engine::router::Router;
-use crate::features::streams::reader::{self, Reader};
 
 /// Answers taken from what one read brought, and requests told in one turn that a broken connection lost them: each may write
 /// to a client.
 const ANSWERS_PER_READ: usize = 256;
 const LOST_PER_TURN: usize = 1024;
-
-/// An entry that is older was given its id by hand.
-const LAG_MAX: Millis = 86_400_000;
 
 /// One of our connections to Redis, as its socket sees it.
 pub trait RedisProtocol {
@@ -62,7 +58,7 @@ pub trait RedisProtocol {
 /// All that there are to be, the subscription first: it is cut off when it lags. Until they say otherwise nothing is up.
 pub fn all(
     link: Option<RedisSubscriber>,
-    reader: Option<Reader>,
+    reader: Option<Box<dyn RedisProtocol>>,
     commander: Option<CommandConnection>,
     router: &mut Router,
 ) -> Vec<Box<dyn RedisProtocol>> {
@@ -74,8 +70,8 @@ pub fn all(
         all.push(Box::new(link));
     }
     if let Some(reader) = reader {
-        router.server.resume.read_streams(reader.session.config().streams.clone());
-        all.push(Box::new(reader));
+        router.server.resume.read_streams(reader.session().config().streams.clone());
+        all.push(reader);
     }
     if let Some(commander) = commander {
         all.push(Box::new(commander));
@@ -224,74 +220,5 @@ impl RedisProtocol for CommandConnection {
     fn down(&mut self, router: &mut Router, random: u64) -> bool {
         router.health.no_commands = true;
         CommandConnection::down(self, router.server.now.millis, random)
-    }
-}
-
-impl RedisProtocol for Reader {
-    fn name(&self) -> &'static str {
-        "link to Redis for streams"
-    }
-
-    fn session(&self) -> &Session {
-        &self.session
-    }
-
-    fn session_mut(&mut self) -> &mut Session {
-        &mut self.session
-    }
-
-    fn is_up(&self) -> bool {
-        self.is_reading()
-    }
-
-    fn connected(&mut self, now: Millis) {
-        Reader::connected(self, now);
-    }
-
-    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
-        use reader::Event;
-        let now = router.server.now.millis;
-        while !router.server.is_pressed() {
-            match self.next(input, now) {
-                None => return Ok(true),
-                Some(Event::Entry { stream, id, topic, data, receipt }) => {
-                    let age = router.server.now.unix_millis.saturating_sub(id.millis);
-                    router.server.metrics.stream_lag_micros.record(age.min(LAG_MAX) * 1000);
-                    router.publish_entry(stream, id, topic, data, receipt);
-                }
-                Some(Event::Passed { stream, id, is_oversized, bytes }) => {
-                    router.pass_entry(stream, id, is_oversized, bytes as usize);
-                }
-                Some(Event::Begins { stream, covered_from }) => {
-                    router.stream_begins(stream, covered_from);
-                }
-                Some(Event::Earlier { stream, id, topic, data }) => {
-                    if !router.prefill_entry(stream, id, topic, data) {
-                        self.end_earlier(stream);
-                    }
-                }
-                Some(Event::Lost { stream, covered_from }) => {
-                    router.on_stream_lost(stream, covered_from);
-                }
-                Some(Event::Failed(why)) => return Err(why),
-                Some(Event::Reading) => {
-                    log::info!("reading streams from Redis");
-                    router.on_reader(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    fn on_time(&mut self, now: Millis) -> Result<(), String> {
-        match Reader::on_time(self, now) {
-            Some(reader::Event::Failed(why)) => Err(why),
-            _ => Ok(()),
-        }
-    }
-
-    fn down(&mut self, router: &mut Router, random: u64) -> bool {
-        router.on_reader(false);
-        Reader::down(self, router.server.now.millis, random)
     }
 }

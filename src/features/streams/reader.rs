@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use redis::ServerError;
 
 use crate::clock::Millis;
+use crate::engine::reactor::RedisProtocol;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::entries::{Entries, EntryContent, EntryMessage, MessageFields, Piece};
@@ -23,6 +24,7 @@ use crate::engine::redis::resp::Whole;
 use crate::engine::redis::session::{Due, Session};
 use crate::engine::redis::stream_info::{StreamInfoReader, StreamInfoReply};
 use crate::engine::resume::cursor::EntryId;
+use crate::engine::router::Router;
 use crate::features::streams::commands;
 use crate::features::streams::progress::{Position, Progress};
 use crate::features::streams::read_count::ReadCount;
@@ -33,6 +35,8 @@ const NAME: &str = "oneloop-reader";
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// How often it is looked whether entries went missing, at most. XINFO brings the first and the last entry whole.
 const CHECK_PAUSE: Millis = 1000;
+/// An entry that is older was given its id by hand.
+const LAG_MAX: Millis = 86_400_000;
 
 /// What the reader has to say. `stream` is a stream's place among the names.
 #[derive(Debug)]
@@ -375,6 +379,74 @@ impl Reader {
         self.awaited.push_back(Awaited::Read(entries));
         let RedisConfig { silence, timeout, .. } = self.session.config();
         self.session.expect(now.saturating_add(*silence).saturating_add(*timeout));
+    }
+}
+
+impl RedisProtocol for Reader {
+    fn name(&self) -> &'static str {
+        "link to Redis for streams"
+    }
+
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    fn is_up(&self) -> bool {
+        self.is_reading()
+    }
+
+    fn connected(&mut self, now: Millis) {
+        Reader::connected(self, now);
+    }
+
+    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
+        let now = router.server.now.millis;
+        while !router.server.is_pressed() {
+            match self.next(input, now) {
+                None => return Ok(true),
+                Some(Event::Entry { stream, id, topic, data, receipt }) => {
+                    let age = router.server.now.unix_millis.saturating_sub(id.millis);
+                    router.server.metrics.stream_lag_micros.record(age.min(LAG_MAX) * 1000);
+                    router.publish_entry(stream, id, topic, data, receipt);
+                }
+                Some(Event::Passed { stream, id, is_oversized, bytes }) => {
+                    router.pass_entry(stream, id, is_oversized, bytes as usize);
+                }
+                Some(Event::Begins { stream, covered_from }) => {
+                    router.stream_begins(stream, covered_from);
+                }
+                Some(Event::Earlier { stream, id, topic, data }) => {
+                    if !router.prefill_entry(stream, id, topic, data) {
+                        self.end_earlier(stream);
+                    }
+                }
+                Some(Event::Lost { stream, covered_from }) => {
+                    router.on_stream_lost(stream, covered_from);
+                }
+                Some(Event::Failed(why)) => return Err(why),
+                Some(Event::Reading) => {
+                    log::info!("reading streams from Redis");
+                    router.on_reader(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        match Reader::on_time(self, now) {
+            Some(Event::Failed(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    fn down(&mut self, router: &mut Router, random: u64) -> bool {
+        router.on_reader(false);
+        Reader::down(self, router.server.now.millis, random)
     }
 }
 
