@@ -24,7 +24,7 @@ use crate::features::presence::{BATCH_MAX, PresenceFeature, Settings};
 use crate::features::publisher::{PublisherPort, Terms};
 use crate::features::receipts::Receipts;
 use crate::features::streams::pages::StreamPages;
-use crate::features::streams::reader::Reader;
+use crate::features::streams::reader::StreamReader;
 use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
 
@@ -210,7 +210,7 @@ impl App {
             reader: link
                 .clone()
                 .filter(|link| !link.streams.is_empty())
-                .map(|link| Box::new(Reader::new(link, 0)) as _),
+                .map(|link| Box::new(StreamReader::new(link, 0)) as _),
             expects_channels: config.patterns != [format!("{}*", config.prefix)],
             link: link.map(|link| RedisSubscriber::new(link, 0)),
             routes,

@@ -8,7 +8,8 @@ use redis::Value;
 use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT};
 use crate::engine::redis::advice;
 use crate::engine::redis::config::{Address, RedisConfig};
-use crate::engine::redis::opening::Opening;
+use crate::engine::redis::failure::Failure;
+use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::resp::{Framer, Whole};
 use crate::engine::redis::scanner::Grammar;
 
@@ -31,25 +32,25 @@ pub enum RedisReply {
 pub struct RedisExchange {
     config: RedisConfig,
     framer: Framer,
-    /// The step of the handshake; `None` after it.
-    opening: Option<Opening>,
+    handshake: Handshake,
 }
 
 impl RedisExchange {
     /// Queues the handshake in `output`.
     pub fn begin(config: RedisConfig, output: &mut Vec<u8>) -> RedisExchange {
-        let opening = Some(Opening::begin(NAME, &config, output));
-        RedisExchange { config, framer: Framer::new(Grammar::Replies), opening }
+        let mut handshake = Handshake::of_commands(NAME);
+        handshake.begin(&config, output);
+        RedisExchange { config, framer: Framer::new(Grammar::Replies), handshake }
     }
 
     /// Returns whether the handshake is complete.
     pub fn is_open(&self) -> bool {
-        self.opening.is_none()
+        self.handshake.is_over()
     }
 
     /// The command whose reply is awaited, for a sentence.
     pub fn awaited(&self) -> &'static str {
-        self.opening.map_or("a command", Opening::command)
+        self.handshake.command()
     }
 
     /// Takes one reply from `input`; `None` if the input is used up, or completed the handshake.
@@ -59,14 +60,14 @@ impl RedisExchange {
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<RedisReply>, String> {
         loop {
             let whole = self.framer.next(input, ANSWER_BYTES_MAX);
-            let whole = whole.map_err(|garbage| advice::garbage(&self.config, garbage))?;
+            let whole = whole.map_err(|garbage| Failure::from(garbage).text(&self.config))?;
             let value = match whole {
                 None => return Ok(None),
                 Some(Whole::Oversized { .. }) => return Ok(Some(RedisReply::Words(Vec::new()))),
                 Some(Whole::Value(bytes)) => redis::parse_redis_value(&bytes)
                     .map_err(|_| advice::not_redis(&self.config, "no RESP"))?,
             };
-            let Some(opening) = self.opening else {
+            if self.handshake.is_over() {
                 match answer(value) {
                     // A message of a subscription is not a reply.
                     RedisReply::Words(words)
@@ -76,9 +77,11 @@ impl RedisExchange {
                     }
                     answer => return Ok(Some(answer)),
                 }
-            };
-            self.opening = opening.answered(&self.config, &value)?;
-            if self.opening.is_none() {
+            }
+            // In a handshake for commands nothing follows from a reply.
+            let taken = self.handshake.on_reply(&self.config, &mut Vec::new(), &value);
+            taken.map_err(|failure| failure.text(&self.config))?;
+            if self.handshake.is_over() {
                 return Ok(None);
             }
         }

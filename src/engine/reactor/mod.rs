@@ -156,10 +156,10 @@ impl Reactor {
         let mut router = Router::new(server, plan.routes, plan.prefix, by_address);
         router.features = plan.features;
         router.server.resume.has_channels = plan.reader.is_none() || plan.expects_channels;
-        let dialogues = redis_protocol::all(plan.link, plan.reader, plan.commander, &mut router);
-        let sockets = dialogues.into_iter().enumerate();
+        let protocols = redis_protocol::all(plan.link, plan.reader, plan.commander, &mut router);
+        let sockets = protocols.into_iter().enumerate();
         let links = sockets
-            .map(|(number, dialogue)| RedisSocket::new(dialogue, number, Arc::clone(&waker)))
+            .map(|(number, protocol)| RedisSocket::new(protocol, number, Arc::clone(&waker)))
             .collect();
         Ok(Reactor {
             links,

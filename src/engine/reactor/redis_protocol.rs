@@ -2,88 +2,73 @@
 
 use crate::clock::Millis;
 use crate::engine::feature::StreamReply;
-use crate::engine::redis::command_connection::{self, CommandConnection};
+use crate::engine::redis::command_connection::{CommandConnection, CommandEvent};
 use crate::engine::redis::session::Session;
-use crate::engine::redis::subscriber::{self, RedisSubscriber};
+use crate::engine::redis::subscriber::{RedisSubscriber, SubscriptionEvent};
 use crate::engine::router::Router;
 
-/// Answers taken from what one read brought, and requests told in one turn that a broken connection lost them: each may write
-/// to a client.
+/// The most answers taken from one read: each may write to a client.
 const ANSWERS_PER_READ: usize = 256;
+/// The most requests reported in one turn as lost with a broken connection.
 const LOST_PER_TURN: usize = 1024;
 
-/// One of our connections to Redis, as its socket sees it.
+/// A connection of ours to Redis, as its socket sees it.
 pub trait RedisProtocol {
-    /// The connection's name, for the log.
-    fn name(&self) -> &'static str;
-
     fn session(&self) -> &Session;
 
     fn session_mut(&mut self) -> &mut Session;
 
-    /// Whether it does what it is for.
-    fn is_up(&self) -> bool {
-        self.session().is_ready()
-    }
+    /// Takes bytes from the socket. `false`: a client has too much pending, and the rest of the input must come again.
+    ///
+    /// # Errors
+    /// The connection has to end, and the text says what to do.
+    fn on_input(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String>;
 
-    /// The socket is connected: queues the greeting.
-    fn connected(&mut self, now: Millis);
-
-    /// Takes what was read, until all that follows from it is done, or a client is owed enough: `false`. Says why if the
-    /// connection is to end.
-    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String>;
-
-    /// Asks for a sign of life, or says that none came.
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// None came.
     fn on_time(&mut self, now: Millis) -> Result<(), String>;
 
-    /// Takes the requests that wait in the site, and tells it of those that will not be answered; `false`: it takes none.
-    fn take_requests(&mut self, _site: &mut Router) -> bool {
+    /// Takes the requests that wait in the router, and reports those that will not be answered. `false`: it takes none.
+    fn take_requests(&mut self, _router: &mut Router) -> bool {
         false
     }
 
-    /// Whether the site is to be told something in the next turn.
-    fn has_note(&self) -> bool {
+    /// Returns whether requests are lost that `take_requests` has yet to report.
+    fn has_lost(&self) -> bool {
         false
     }
 
-    /// Whether nothing is under way that the end of the process should wait for.
+    /// Returns whether nothing is under way that the end of the process should wait for.
     fn is_settled(&self) -> bool {
         true
     }
 
-    /// The connection is gone, or could not be made. Says whether it was ready.
+    /// The connection is gone, or could not be made. Returns whether it was up.
     fn down(&mut self, router: &mut Router, random: u64) -> bool;
 }
 
-/// All that there are to be, the subscription first: it is cut off when it lags. Until they say otherwise nothing is up.
+/// All connections that there are to be, the subscription first: Redis cuts it off if it lags. Until they are up, the health says
+/// so.
 pub fn all(
-    link: Option<RedisSubscriber>,
-    reader: Option<Box<dyn RedisProtocol>>,
-    commander: Option<CommandConnection>,
+    subscriber: Option<RedisSubscriber>,
+    streams: Option<Box<dyn RedisProtocol>>,
+    commands: Option<CommandConnection>,
     router: &mut Router,
 ) -> Vec<Box<dyn RedisProtocol>> {
-    let mut all: Vec<Box<dyn RedisProtocol>> = Vec::new();
-    router.health.no_subscriber = link.is_some();
-    router.health.no_streams = reader.is_some();
-    router.health.no_commands = commander.is_some();
-    if let Some(link) = link {
-        all.push(Box::new(link));
+    router.health.no_subscriber = subscriber.is_some();
+    router.health.no_streams = streams.is_some();
+    router.health.no_commands = commands.is_some();
+    if let Some(streams) = &streams {
+        router.server.resume.read_streams(streams.session().config.streams.clone());
     }
-    if let Some(reader) = reader {
-        router.server.resume.read_streams(reader.session().config().streams.clone());
-        all.push(reader);
-    }
-    if let Some(commander) = commander {
-        all.push(Box::new(commander));
-    }
-    all
+    let subscriber = subscriber.map(|one| Box::new(one) as Box<dyn RedisProtocol>);
+    let commands = commands.map(|one| Box::new(one) as Box<dyn RedisProtocol>);
+    [subscriber, streams, commands].into_iter().flatten().collect()
 }
 
 impl RedisProtocol for RedisSubscriber {
-    fn name(&self) -> &'static str {
-        "link to Redis"
-    }
-
     fn session(&self) -> &Session {
         &self.session
     }
@@ -92,21 +77,16 @@ impl RedisProtocol for RedisSubscriber {
         &mut self.session
     }
 
-    fn connected(&mut self, now: Millis) {
-        RedisSubscriber::connected(self, now);
-    }
-
-    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
+    fn on_input(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
         let now = router.server.now.millis;
         while !router.server.is_pressed() {
-            match self.next(input, now) {
+            match self.next(input, now)? {
                 None => return Ok(true),
-                Some(subscriber::Event::Message { channel, payload }) => {
-                    router.publish(channel, payload);
+                Some(SubscriptionEvent::Message(message)) => {
+                    router.publish(message.channel(), message.payload());
                 }
-                Some(subscriber::Event::Oversized) => router.oversized(),
-                Some(subscriber::Event::Failed(why)) => return Err(why),
-                Some(subscriber::Event::Up) => {
+                Some(SubscriptionEvent::Oversized) => router.oversized(),
+                Some(SubscriptionEvent::Up) => {
                     log::info!("subscribed to Redis");
                     router.on_source(true);
                 }
@@ -116,14 +96,11 @@ impl RedisProtocol for RedisSubscriber {
     }
 
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
-        match RedisSubscriber::on_time(self, now) {
-            Some(subscriber::Event::Failed(why)) => Err(why),
-            _ => Ok(()),
-        }
+        RedisSubscriber::on_time(self, now)
     }
 
     fn down(&mut self, router: &mut Router, random: u64) -> bool {
-        router.health.deaf = self.deaf().map(str::to_owned);
+        router.health.deaf = self.session.deaf().map(str::to_owned);
         let was_up = RedisSubscriber::down(self, router.server.now.millis, random);
         if was_up {
             router.on_source(false);
@@ -133,10 +110,6 @@ impl RedisProtocol for RedisSubscriber {
 }
 
 impl RedisProtocol for CommandConnection {
-    fn name(&self) -> &'static str {
-        "link to Redis for commands"
-    }
-
     fn session(&self) -> &Session {
         &self.session
     }
@@ -145,53 +118,44 @@ impl RedisProtocol for CommandConnection {
         &mut self.session
     }
 
-    fn connected(&mut self, now: Millis) {
-        CommandConnection::connected(self, now);
-    }
-
-    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
+    fn on_input(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
         let now = router.server.now.millis;
         for _ in 0..ANSWERS_PER_READ {
             if router.server.is_pressed() {
                 break;
             }
-            match self.next(input, now) {
+            let (reply, refused) = match self.next(input, now)? {
                 None => return Ok(true),
-                Some(command_connection::Event::Answer(ticket, answer)) => {
-                    router.on_answer(ticket, answer)
-                }
-                Some(command_connection::Event::Entry { ticket, entry, topic, data, .. }) => {
-                    let (number, id, payload) = (ticket.number, entry, data);
-                    router.on_stream_reply(StreamReply::Entry { number, id, topic, payload });
-                }
-                Some(command_connection::Event::PageEnd { ticket, stream, end, refused }) => {
-                    if let Some(why) = refused {
-                        router.log_refusal(&why);
-                    }
-                    let number = ticket.number;
-                    router.on_stream_reply(StreamReply::PageEnd { number, stream, end });
-                }
-                Some(command_connection::Event::Extent { stream, extent, refused }) => {
-                    if let Some(why) = refused {
-                        router.log_refusal(&why);
-                    }
-                    router.on_stream_reply(StreamReply::Info { stream, info: extent });
-                }
-                Some(command_connection::Event::Failed(why)) => return Err(why),
-                Some(command_connection::Event::Ready) => {
+                Some(CommandEvent::Ready) => {
                     log::info!("connected to Redis for commands");
                     router.health.no_commands = false;
+                    continue;
                 }
-            }
+                Some(CommandEvent::Answer(ticket, answer)) => {
+                    router.on_answer(ticket, answer);
+                    continue;
+                }
+                Some(CommandEvent::Entry { ticket, id, message, .. }) => {
+                    let (topic, payload) = (message.topic(), message.data());
+                    let number = ticket.number;
+                    router.on_stream_reply(StreamReply::Entry { number, id, topic, payload });
+                    continue;
+                }
+                Some(CommandEvent::PageEnd { ticket, stream, end, refused }) => {
+                    (StreamReply::PageEnd { number: ticket.number, stream, end }, refused)
+                }
+                Some(CommandEvent::Info { stream, info, refused }) => {
+                    (StreamReply::Info { stream, info }, refused)
+                }
+            };
+            refused.iter().for_each(|why| router.log_refusal(why));
+            router.on_stream_reply(reply);
         }
         Ok(false)
     }
 
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
-        match CommandConnection::on_time(self, now) {
-            Some(command_connection::Event::Failed(why)) => Err(why),
-            _ => Ok(()),
-        }
+        CommandConnection::on_time(self, now)
     }
 
     fn take_requests(&mut self, router: &mut Router) -> bool {
@@ -209,8 +173,8 @@ impl RedisProtocol for CommandConnection {
         true
     }
 
-    fn has_note(&self) -> bool {
-        self.has_lost()
+    fn has_lost(&self) -> bool {
+        CommandConnection::has_lost(self)
     }
 
     fn is_settled(&self) -> bool {

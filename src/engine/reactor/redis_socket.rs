@@ -25,11 +25,11 @@ enum Stream {
 
 /// A protocol, its socket, and the attempt to get one.
 pub struct RedisSocket {
-    dialogue: Box<dyn RedisProtocol>,
+    protocol: Box<dyn RedisProtocol>,
     /// Its place among the loop's links.
     number: usize,
     stream: Option<Stream>,
-    /// The socket is connected, and the dialogue knows.
+    /// The socket is connected, and the protocol knows.
     connected: bool,
     /// It may have bytes to be read.
     readable: bool,
@@ -43,7 +43,7 @@ pub struct RedisSocket {
     addresses: Vec<SocketAddr>,
     /// Attempts that did not come up.
     vain: usize,
-    lookup: Resolver,
+    resolver: Resolver,
     /// The failure that was logged last, and when.
     logged: Option<(String, Millis)>,
     /// For the waits between attempts.
@@ -51,9 +51,9 @@ pub struct RedisSocket {
 }
 
 impl RedisSocket {
-    pub fn new(dialogue: Box<dyn RedisProtocol>, number: usize, waker: Arc<Waker>) -> RedisSocket {
+    pub fn new(protocol: Box<dyn RedisProtocol>, number: usize, waker: Arc<Waker>) -> RedisSocket {
         RedisSocket {
-            dialogue,
+            protocol,
             number,
             stream: None,
             connected: false,
@@ -63,7 +63,7 @@ impl RedisSocket {
             pending: Vec::new(),
             addresses: Vec::new(),
             vain: 0,
-            lookup: Resolver::new(waker),
+            resolver: Resolver::new(waker),
             logged: None,
             random: || getrandom::u64().unwrap_or_default(),
         }
@@ -77,12 +77,12 @@ impl RedisSocket {
 
     /// Whether bytes wait that the last turn did not get to.
     pub fn has_note(&self) -> bool {
-        self.has_input() || self.dialogue.has_note()
+        self.has_input() || self.protocol.has_lost()
     }
 
     /// Whether nothing is under way that the end of the process should wait for.
     pub fn is_settled(&self) -> bool {
-        self.dialogue.is_settled()
+        self.protocol.is_settled()
     }
 
     fn has_input(&self) -> bool {
@@ -91,16 +91,16 @@ impl RedisSocket {
 
     /// When it wants to be asked.
     pub fn deadline(&self) -> Option<Millis> {
-        self.dialogue.session().deadline()
+        self.protocol.session().deadline()
     }
 
     fn address(&self) -> &Address {
-        &self.dialogue.session().config().address
+        &self.protocol.session().config.address
     }
 
     /// Begins an attempt.
     fn begin(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
-        self.dialogue.session_mut().connecting(now);
+        self.protocol.session_mut().connecting(now);
         match self.address() {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)
@@ -114,14 +114,14 @@ impl RedisSocket {
                 }
                 Err(_) => {
                     let (host, port) = (host.clone(), *port);
-                    self.lookup.begin(host, port)
+                    self.resolver.begin(host, port)
                 }
             },
         }
     }
 
     fn resolved(&mut self, registry: &Registry) -> Result<(), String> {
-        let Some(found) = self.lookup.take() else {
+        let Some(found) = self.resolver.take() else {
             return Ok(());
         };
         let found = found.map_err(|error| {
@@ -177,7 +177,7 @@ impl RedisSocket {
         match failure {
             None => {
                 self.connected = true;
-                self.dialogue.connected(now);
+                self.protocol.session_mut().connected(now);
                 Ok(())
             }
             Some(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
@@ -190,10 +190,10 @@ impl RedisSocket {
 
     /// Begins an attempt, asks whether Redis lives, or gives it up, each in its time.
     fn tick(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
-        if self.dialogue.session().wants_connect(now) {
+        if self.protocol.session().wants_connect(now) {
             self.begin(registry, now)
         } else if self.deadline().is_some_and(|deadline| deadline <= now) && !self.has_input() {
-            self.dialogue.on_time(now)
+            self.protocol.on_time(now)
         } else {
             Ok(())
         }
@@ -230,25 +230,21 @@ impl RedisSocket {
 
     /// Takes in what was read, until a client is owed enough; the rest is kept.
     fn take_in(&mut self, router: &mut Router, mut input: &[u8]) -> Result<(), String> {
-        let was_up = self.dialogue.is_up();
-        self.is_behind = !self.dialogue.take_in(router, &mut input)?;
-        if self.dialogue.is_up() && !was_up {
-            self.logged = None;
-        }
+        self.is_behind = !self.protocol.on_input(router, &mut input)?;
         self.pending = input.to_vec();
         Ok(())
     }
 
     fn write(&mut self) -> Result<(), String> {
-        while self.connected && !self.dialogue.session().output().is_empty() {
-            let output = self.dialogue.session().output();
+        while self.connected && !self.protocol.session().output().is_empty() {
+            let output = self.protocol.session().output();
             let written = match &mut self.stream {
                 Some(Stream::Tcp(stream)) => stream.write(output),
                 Some(Stream::Unix(stream)) => stream.write(output),
                 None => return Ok(()),
             };
             match written {
-                Ok(length) => self.dialogue.session_mut().wrote(length),
+                Ok(length) => self.protocol.session_mut().wrote(length),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(format!("the connection to Redis broke: {error}")),
@@ -266,14 +262,18 @@ impl RedisSocket {
         self.is_ending = false;
         self.is_behind = false;
         self.pending = Vec::new();
-        self.lookup.forget();
+        self.resolver.forget();
         self.addresses = Vec::new();
-        let was_up = self.dialogue.down(router, (self.random)());
-        self.vain += usize::from(!was_up);
+        let was_up = self.protocol.down(router, (self.random)());
+        if was_up {
+            self.logged = None;
+        } else {
+            self.vain += 1;
+        }
         let is_news =
             self.logged.as_ref().is_none_or(|(last, at)| *last != why || now >= at + REPEAT);
         if is_news {
-            log::warn!("no {}: {why}", self.dialogue.name());
+            log::warn!("no {}: {why}", self.protocol.session().name);
             self.logged = Some((why, now));
         }
     }
@@ -330,7 +330,7 @@ impl Reactor {
     /// Hands over what was asked of Redis in this turn; without a connection for commands nothing of it is available.
     pub(super) fn hand_over_requests(&mut self) {
         let router = &mut self.router;
-        if !self.links.iter_mut().any(|link| link.dialogue.take_requests(router)) {
+        if !self.links.iter_mut().any(|link| link.protocol.take_requests(router)) {
             router.refuse_requests();
         }
     }

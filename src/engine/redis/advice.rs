@@ -8,7 +8,6 @@ use redis::ServerError;
 
 use crate::clock::{Millis, RateLimit};
 use crate::engine::redis::config::RedisConfig;
-use crate::engine::redis::garbage::Garbage;
 use crate::engine::redis::request::Answer;
 
 /// Of Redis' own words, in a text of ours.
@@ -77,11 +76,6 @@ pub fn not_redis(config: &RedisConfig, why: &str) -> String {
         "something that is not Redis answers at {address} ({why}): \
          check the host and the port; a port that wants TLS answers like this, too"
     )
-}
-
-/// What came is no RESP by its framing.
-pub fn garbage(config: &RedisConfig, garbage: Garbage) -> String {
-    not_redis(config, &garbage.to_string())
 }
 
 /// No connection in time.

@@ -1,4 +1,4 @@
-//! Executes commands at Redis: they go out as they come, and each is answered once.
+//! The connection that executes commands at Redis: they go out as they come, and each is answered once.
 
 use std::collections::VecDeque;
 
@@ -7,71 +7,62 @@ use redis::Value;
 use crate::clock::Millis;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
-use crate::engine::redis::entries::{EntryContent, EntryMessage, MessageFields};
-use crate::engine::redis::garbage::Garbage;
-use crate::engine::redis::opening::Opening;
-use crate::engine::redis::page::{PagePart, PageReader};
-use crate::engine::redis::reply_parts::Tokens;
+use crate::engine::redis::entries::{Entries, EntryContent, EntryMessage, Piece};
+use crate::engine::redis::failure::Failure;
+use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::request::{
-    Answer, PageEnd, REQUEST_BYTES_MAX, REQUESTS_MAX, ReplyForm, Request, Ticket,
+    Answer, PageEnd, REQUEST_BYTES_MAX, REQUESTS_MAX, RedisRequest, ReplyForm, Ticket,
 };
 use crate::engine::redis::resp::Whole;
-use crate::engine::redis::session::{Due, Session};
+use crate::engine::redis::session::{REPLY_BYTES_MAX, Session};
 use crate::engine::redis::stream_info::{StreamInfo, StreamInfoReader, StreamInfoReply};
 use crate::engine::resume::cursor::EntryId;
 
-/// How it calls itself in `CLIENT LIST`.
+/// Its name in `CLIENT LIST`.
 const NAME: &str = "oneloop-commander";
-/// A larger answer is not held, and counts as refused.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// What the commander has to say.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum CommandEvent<'a> {
     /// Commands are taken from now on.
     Ready,
-    /// What became of a request.
     Answer(Ticket, Answer),
-    /// An entry of a page.
-    Entry { ticket: Ticket, stream: usize, entry: EntryId, topic: &'a [u8], data: &'a [u8] },
-    /// The page has ended; if it is not available, why Redis refused it.
-    PageEnd { ticket: Ticket, stream: usize, end: PageEnd, refused: Option<String> },
-    /// What a stream holds; if Redis refused to say it, why.
-    Extent { stream: usize, extent: Option<StreamInfo>, refused: Option<String> },
-    /// The text says what to do. The caller drops the socket and calls `down`.
-    Failed(String),
+    /// A message of a page.
+    Entry {
+        ticket: Ticket,
+        stream: usize,
+        id: EntryId,
+        message: EntryMessage<'a>,
+    },
+    /// The end of a page; `refused`: why Redis refused it.
+    PageEnd {
+        ticket: Ticket,
+        stream: usize,
+        end: PageEnd,
+        refused: Option<String>,
+    },
+    /// The extent of a stream, or why Redis refused to say it.
+    Info {
+        stream: usize,
+        info: Option<StreamInfo>,
+        refused: Option<String>,
+    },
 }
 
 /// A connection that executes commands. The caller owns the socket and the clock, and drives the session.
 pub struct CommandConnection {
     pub session: Session,
-    /// Which answer comes next, while it is greeting.
-    opening: Option<Opening>,
-    tokens: Tokens,
-    /// In the order in which their answers come.
+    /// Requests in the order in which their answers come.
     unanswered: VecDeque<Unanswered>,
-    /// Of their commands.
+    /// Bytes of their commands.
     unanswered_bytes: usize,
     /// Commands that wait for the end of the first attempt.
     early: Vec<u8>,
-    /// Whose answers will not come any more.
+    /// Requests whose answers will not come any more.
     lost: VecDeque<Unanswered>,
-    /// The page that is being answered.
-    page: Option<PageReader>,
-    /// What a stream holds, while that is being answered.
-    extent: Option<StreamInfoReader>,
-    /// An entry that came in pieces, while the caller looks at it.
-    lent: Vec<u8>,
-}
-
-/// What one step came to.
-enum Step<'a> {
-    Tell(Event<'static>),
-    /// A message of a page.
-    Entry(Ticket, usize, EntryId, EntryMessage<'a>),
-    GoOn,
-    /// The input is used up.
-    Wait,
+    /// The page that is being read, and its size so far.
+    page: Option<(Entries, PageEnd)>,
+    /// The extent of a stream that is being read.
+    info: Option<StreamInfoReader>,
 }
 
 struct Unanswered {
@@ -83,31 +74,23 @@ struct Unanswered {
 impl CommandConnection {
     /// The first attempt is due at once.
     pub fn new(config: RedisConfig, now: Millis) -> CommandConnection {
+        let handshake = Handshake::of_commands(NAME);
         CommandConnection {
-            session: Session::new(config, now),
-            opening: None,
-            tokens: Tokens::new(),
+            session: Session::new("link to Redis for commands", handshake, config, now),
             unanswered: VecDeque::new(),
             unanswered_bytes: 0,
             early: Vec::new(),
             lost: VecDeque::new(),
             page: None,
-            extent: None,
-            lent: Vec::new(),
+            info: None,
         }
-    }
-
-    /// The socket is connected: queues the greeting.
-    pub fn connected(&mut self, now: Millis) {
-        self.session.connected(now);
-        self.opening = Some(self.session.speak(|config, out| Opening::begin(NAME, config, out)));
     }
 
     /// Sends a request. While the very first attempt is under way it waits for its end: a process that just started is asked
     /// before it can be connected.
     /// Returns `false` if it cannot be sent: there is no connection, or too much waits for it already.
-    pub fn ask(&mut self, request: Request, now: Millis) -> bool {
-        let Request { command, ticket, form } = request;
+    pub fn ask(&mut self, request: RedisRequest, now: Millis) -> bool {
+        let RedisRequest { command, ticket, form } = request;
         let has_room = self.unanswered.len() < REQUESTS_MAX
             && self.unanswered_bytes.saturating_add(command.len()) <= REQUEST_BYTES_MAX;
         let is_open = self.session.is_ready() || self.session.is_first();
@@ -118,57 +101,38 @@ impl CommandConnection {
         is_sent
     }
 
-    /// Takes from `input` up to the next event; `None`: it is used up. Call until then, so that nothing is held that need not be.
-    pub fn next<'a, 'input: 'a>(
-        &'a mut self,
-        input: &mut &'input [u8],
+    /// Takes from `input` up to the next event; `None`: it is used up.
+    ///
+    /// # Errors
+    /// The connection is given up, and the text says what to do. The caller drops the socket and calls `down`.
+    pub fn next<'a>(
+        &mut self,
+        input: &mut &'a [u8],
         now: Millis,
-    ) -> Option<Event<'a>> {
-        self.lent = Vec::new();
-        if !input.is_empty() {
-            self.session.heard(now);
+    ) -> Result<Option<CommandEvent<'a>>, String> {
+        if !self.session.begin_input(input, now) {
+            return Ok(None);
         }
-        while self.session.is_greeting() || self.session.is_ready() {
-            let (ticket, stream, entry, message) = match self.step(input, now) {
-                Err(garbage) => {
-                    return Some(self.fail(advice::garbage(self.session.config(), garbage)));
-                }
-                Ok(Step::Tell(event)) => return Some(event),
-                Ok(Step::GoOn) => continue,
-                Ok(Step::Wait) => {
-                    self.expect_answer(now);
-                    return None;
-                }
-                Ok(Step::Entry(ticket, stream, entry, message)) => (ticket, stream, entry, message),
-            };
-            let MessageFields { topic, data, .. } = message.lend(&mut self.lent);
-            return Some(Event::Entry { ticket, stream, entry, topic, data });
-        }
-        *input = &[];
-        None
+        let event = self.read(input, now).map_err(|failure| self.session.fail(failure))?;
+        self.expect_reply(now);
+        Ok(event)
     }
 
-    /// Queues a PING after silence; fails what is overdue. Input that is there must have been read before.
-    pub fn on_time(&mut self, now: Millis) -> Option<Event<'static>> {
-        match self.session.due(now)? {
-            Due::Silence => {
-                self.send(&redis::cmd("PING").get_packed_command(), None, now);
-                None
-            }
-            Due::Overdue => {
-                let command = self.opening.map_or("a command", Opening::command);
-                let text = self.session.overdue(command);
-                Some(self.fail(text))
-            }
+    /// Queues a PING after silence. Input that is there must have been read before.
+    ///
+    /// # Errors
+    /// Something is overdue; see [`CommandConnection::next`].
+    pub fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        if self.session.is_silent(now, "a command")? {
+            self.send(&redis::cmd("PING").get_packed_command(), None, now);
         }
+        Ok(())
     }
 
-    /// The connection is gone, or could not be made: what is unanswered is lost. Says whether it was ready; see
+    /// The connection is gone, or could not be made: unanswered requests are lost. Returns whether it was ready; see
     /// [`Session::down`].
     pub fn down(&mut self, now: Millis, random: u64) -> bool {
-        self.opening = None;
-        self.tokens = Tokens::new();
-        (self.page, self.extent) = (None, None);
+        (self.page, self.info) = (None, None);
         self.lost.append(&mut self.unanswered);
         self.unanswered_bytes = 0;
         self.early = Vec::new();
@@ -186,96 +150,106 @@ impl CommandConnection {
         None
     }
 
-    /// Whether requests are lost and nobody was told yet.
+    /// Returns whether `next_lost` has yet to be called.
     pub fn has_lost(&self) -> bool {
         !self.lost.is_empty()
     }
 
-    /// Whether every request has its answer.
+    /// Returns whether every request has its answer.
     pub fn is_settled(&self) -> bool {
         self.lost.is_empty() && self.unanswered.iter().all(|one| one.asked.is_none())
     }
 
     fn send(&mut self, command: &[u8], asked: Option<(Ticket, ReplyForm)>, now: Millis) {
         match self.session.is_ready() {
-            true => self.session.speak(|_, output| output.extend_from_slice(command)),
+            true => self.session.send(command),
             false => self.early.extend_from_slice(command),
         }
         self.unanswered.push_back(Unanswered { asked, bytes: command.len() });
         self.unanswered_bytes += command.len();
-        self.expect_answer(now);
+        self.expect_reply(now);
     }
 
-    fn expect_answer(&mut self, now: Millis) {
+    fn expect_reply(&mut self, now: Millis) {
         if !self.unanswered.is_empty() {
-            self.session.expect(now.saturating_add(self.session.config().timeout));
+            self.session.expect_reply(now);
         }
     }
 
-    fn fail(&mut self, text: String) -> Event<'static> {
-        self.session.fail();
-        Event::Failed(text)
-    }
-
-    /// Takes one piece of what is awaited.
-    fn step<'a>(&mut self, input: &mut &'a [u8], now: Millis) -> Result<Step<'a>, Garbage> {
-        let awaited = self.unanswered.front().filter(|_| self.session.is_ready());
-        match awaited.and_then(|one| one.asked) {
-            Some((ticket, ReplyForm::Page { stream })) => {
-                return self.turn_page(ticket, stream, input);
-            }
-            Some((_, ReplyForm::StreamInfo { stream })) => return self.look(stream, input),
-            Some((_, ReplyForm::Value)) | None => {}
-        }
-        let Some(value) = self.tokens.value(input, ANSWER_BYTES_MAX)? else {
-            return Ok(Step::Wait);
-        };
-        match self.opening {
-            Some(opening) => self.greet(opening, &value, now),
-            None => self.answer(&value),
-        }
-    }
-
-    fn greet(
+    fn read<'a>(
         &mut self,
-        opening: Opening,
-        value: &Whole,
+        input: &mut &'a [u8],
         now: Millis,
-    ) -> Result<Step<'static>, Garbage> {
-        match opening.answered(self.session.config(), &parse(value)?) {
-            Err(text) => return Ok(Step::Tell(self.fail(text))),
-            Ok(next) => self.opening = next,
-        }
-        if self.opening.is_some() {
-            return Ok(Step::GoOn);
-        }
-        self.session.ready(now);
-        let early = std::mem::take(&mut self.early);
-        self.session.speak(|_, output| output.extend_from_slice(&early));
-        self.expect_answer(now);
-        Ok(Step::Tell(Event::Ready))
-    }
-
-    fn answer(&mut self, value: &Whole) -> Result<Step<'static>, Garbage> {
-        let answer = match value {
-            Whole::Oversized { .. } => {
-                Answer::Refused(format!("its answer is above {ANSWER_BYTES_MAX} bytes"))
+    ) -> Result<Option<CommandEvent<'a>>, Failure> {
+        if self.session.is_greeting() {
+            let is_over = self.session.read_handshake(input, now)?;
+            if is_over {
+                self.session.send(&std::mem::take(&mut self.early));
             }
-            Whole::Value(_) => self.read_answer(parse(value)?),
-        };
-        if self.unanswered.is_empty() {
-            let why = "an answer to nothing that was asked";
-            let text = advice::not_redis(self.session.config(), why);
-            return Ok(Step::Tell(self.fail(text)));
+            return Ok(is_over.then_some(CommandEvent::Ready));
         }
-        Ok(match self.answered() {
-            Some((ticket, _)) => Step::Tell(Event::Answer(ticket, answer)),
-            None => Step::GoOn,
-        })
+        loop {
+            let Session { config, replies, .. } = &mut self.session;
+            match self.unanswered.front().and_then(|one| one.asked) {
+                Some((ticket, ReplyForm::Page { stream })) => {
+                    let begin = || {
+                        let entries = Entries::of_range(stream, config.payload_bytes_max);
+                        (entries, PageEnd { is_available: true, ..PageEnd::UNAVAILABLE })
+                    };
+                    let (entries, end) = self.page.get_or_insert_with(begin);
+                    let refused = match entries.next(replies, input, &[])? {
+                        None => return Ok(None),
+                        Some(Piece::Entry { id, bytes, content, .. }) => {
+                            end.add(id, bytes);
+                            // An entry that is no message was none when it was new.
+                            let EntryContent::Message(message) = content else { continue };
+                            return Ok(Some(CommandEvent::Entry { ticket, stream, id, message }));
+                        }
+                        Some(Piece::End) => None,
+                        Some(Piece::Refused(error)) => Some(advice::of_command(config, &error)),
+                    };
+                    let end = PageEnd { is_available: refused.is_none(), ..*end };
+                    self.page = None;
+                    self.pop_answered();
+                    return Ok(Some(CommandEvent::PageEnd { ticket, stream, end, refused }));
+                }
+                Some((_, ReplyForm::StreamInfo { stream })) => {
+                    let reader = self.info.get_or_insert_with(StreamInfoReader::new);
+                    let (info, refused) = match reader.next(replies, input)? {
+                        None => return Ok(None),
+                        Some(StreamInfoReply::Info(info)) => (Some(info), None),
+                        Some(StreamInfoReply::Refused(error)) => {
+                            (None, Some(advice::of_command(config, &error)))
+                        }
+                    };
+                    self.info = None;
+                    self.pop_answered();
+                    return Ok(Some(CommandEvent::Info { stream, info, refused }));
+                }
+                Some((_, ReplyForm::Value)) | None => {
+                    let Some(reply) = replies.value(input, REPLY_BYTES_MAX)? else {
+                        return Ok(None);
+                    };
+                    let answer = match reply {
+                        Whole::Oversized { .. } => {
+                            Answer::Refused(format!("its answer is above {REPLY_BYTES_MAX} bytes"))
+                        }
+                        Whole::Value(_) => answer(config, reply.parse()?),
+                    };
+                    if self.unanswered.is_empty() {
+                        let why = "an answer to nothing that was asked";
+                        return Err(Failure::Refused(advice::not_redis(config, why)));
+                    }
+                    if let Some((ticket, _)) = self.pop_answered() {
+                        return Ok(Some(CommandEvent::Answer(ticket, answer)));
+                    }
+                }
+            }
+        }
     }
 
-    /// Whose the answer is that came.
-    fn answered(&mut self) -> Option<(Ticket, ReplyForm)> {
+    /// Takes the oldest request off the queue: its answer came.
+    fn pop_answered(&mut self) -> Option<(Ticket, ReplyForm)> {
         let Unanswered { asked, bytes } = self.unanswered.pop_front()?;
         self.unanswered_bytes -= bytes;
         if self.unanswered.is_empty() {
@@ -283,68 +257,21 @@ impl CommandConnection {
         }
         asked
     }
-
-    fn turn_page<'a>(
-        &mut self,
-        ticket: Ticket,
-        stream: usize,
-        input: &mut &'a [u8],
-    ) -> Result<Step<'a>, Garbage> {
-        let payload_bytes_max = self.session.config().payload_bytes_max;
-        let page = self.page.get_or_insert_with(|| PageReader::new(stream, payload_bytes_max));
-        match page.next(&mut self.tokens, input)? {
-            None => Ok(Step::Wait),
-            Some(PagePart::Entry(entry, EntryContent::Message(message))) => {
-                Ok(Step::Entry(ticket, stream, entry, message))
-            }
-            // An entry that is no message was none when it was new.
-            Some(PagePart::Entry(..)) => Ok(Step::GoOn),
-            Some(PagePart::End(end, refused)) => {
-                self.page = None;
-                self.answered();
-                let config = self.session.config();
-                let refused = refused.map(|error| advice::of_command(config, &error));
-                Ok(Step::Tell(Event::PageEnd { ticket, stream, end, refused }))
-            }
-        }
-    }
-
-    /// Reads what a stream holds.
-    fn look(&mut self, stream: usize, input: &mut &[u8]) -> Result<Step<'static>, Garbage> {
-        let reader = self.extent.get_or_insert_with(StreamInfoReader::new);
-        let (extent, refused) = match reader.next(&mut self.tokens, input)? {
-            None => return Ok(Step::Wait),
-            Some(StreamInfoReply::Info(extent)) => (Some(extent), None),
-            Some(StreamInfoReply::Refused(error)) => (None, Some(error)),
-        };
-        self.extent = None;
-        self.answered();
-        let refused = refused.map(|error| advice::of_command(self.session.config(), &error));
-        Ok(Step::Tell(Event::Extent { stream, extent, refused }))
-    }
-
-    fn read_answer(&self, value: Value) -> Answer {
-        match value {
-            Value::Int(number) => Answer::Integer(number),
-            Value::BulkString(bytes) => Answer::Text(bytes),
-            Value::SimpleString(text) => Answer::Text(text.into_bytes()),
-            Value::Okay => Answer::Text(b"OK".to_vec()),
-            Value::Nil => Answer::Nothing,
-            Value::Array(items) => {
-                Answer::List(items.into_iter().map(|item| self.read_answer(item)).collect())
-            }
-            Value::ServerError(error) => {
-                Answer::Refused(advice::of_command(self.session.config(), &error))
-            }
-            _ => Answer::Refused("its answer is of a kind that RESP2 does not have".to_owned()),
-        }
-    }
 }
 
-fn parse(value: &Whole) -> Result<Value, Garbage> {
-    let Whole::Value(value) = value else { return Err(Garbage::Size) };
-    let kind = value.first().copied().unwrap_or_default();
-    redis::parse_redis_value(value).map_err(|_| Garbage::Type(kind))
+fn answer(config: &RedisConfig, value: Value) -> Answer {
+    match value {
+        Value::Int(number) => Answer::Integer(number),
+        Value::BulkString(bytes) => Answer::Text(bytes),
+        Value::SimpleString(text) => Answer::Text(text.into_bytes()),
+        Value::Okay => Answer::Text(b"OK".to_vec()),
+        Value::Nil => Answer::Nothing,
+        Value::Array(items) => {
+            Answer::List(items.into_iter().map(|item| answer(config, item)).collect())
+        }
+        Value::ServerError(error) => Answer::Refused(advice::of_command(config, &error)),
+        _ => Answer::Refused("its answer is of a kind that RESP2 does not have".to_owned()),
+    }
 }
 
 #[cfg(test)]

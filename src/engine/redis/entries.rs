@@ -6,7 +6,7 @@ use std::ops::Range;
 use redis::ServerError;
 
 use crate::engine::redis::garbage::Garbage;
-use crate::engine::redis::reply_parts::{Head, Tokens};
+use crate::engine::redis::reply_parser::{ReplyHead, ReplyParser};
 use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
 use crate::engine::resume::cursor::EntryId;
 
@@ -36,32 +36,17 @@ pub struct EntryMessage<'a> {
     receipt: Option<Range<usize>>,
 }
 
-/// The fields of a message.
-#[derive(Debug, PartialEq, Eq)]
-pub struct MessageFields<'a> {
-    pub topic: &'a [u8],
-    pub data: &'a [u8],
-    pub receipt: Option<&'a [u8]>,
-}
+impl EntryMessage<'_> {
+    pub fn topic(&self) -> &[u8] {
+        &self.fields[self.topic.clone()]
+    }
 
-impl<'a> EntryMessage<'a> {
-    /// The fields, for a caller that looks at them and goes on. Those that came in pieces are kept in `held` meanwhile.
-    pub fn lend<'held>(self, held: &'held mut Vec<u8>) -> MessageFields<'held>
-    where
-        'a: 'held,
-    {
-        let fields: &'held [u8] = match self.fields {
-            Cow::Borrowed(fields) => fields,
-            Cow::Owned(fields) => {
-                *held = fields;
-                held
-            }
-        };
-        MessageFields {
-            topic: &fields[self.topic],
-            data: &fields[self.data],
-            receipt: self.receipt.map(|receipt| &fields[receipt]),
-        }
+    pub fn data(&self) -> &[u8] {
+        &self.fields[self.data.clone()]
+    }
+
+    pub fn receipt(&self) -> Option<&[u8]> {
+        self.receipt.clone().map(|receipt| &self.fields[receipt])
     }
 }
 
@@ -133,41 +118,41 @@ impl Entries {
     /// an XREAD was sent with.
     pub fn next<'a>(
         &mut self,
-        tokens: &mut Tokens,
+        replies: &mut ReplyParser,
         input: &mut &'a [u8],
         names: &[String],
     ) -> Result<Option<Piece<'a>>, Garbage> {
         loop {
             self.stage = match self.stage {
                 EntriesStage::Range | EntriesStage::Read | EntriesStage::Count => {
-                    match tokens.head(input)? {
+                    match replies.head(input)? {
                         None => return Ok(None),
                         Some(head) => self.begin(head)?,
                     }
                 }
-                EntriesStage::Plain => match tokens.value(input, REFUSAL_BYTES_MAX)? {
+                EntriesStage::Plain => match replies.value(input, REFUSAL_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => return plain(&value).map(Some),
                 },
-                EntriesStage::Stream => match tokens.array_of(2, input)? {
+                EntriesStage::Stream => match replies.array_of(2, input)? {
                     None => return Ok(None),
                     Some(()) => EntriesStage::Name,
                 },
-                EntriesStage::Name => match tokens.value(input, NAME_BYTES_MAX)? {
+                EntriesStage::Name => match replies.value(input, NAME_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => self.name(&value, names)?,
                 },
-                EntriesStage::Entry => match tokens.array_of(2, input)? {
+                EntriesStage::Entry => match replies.array_of(2, input)? {
                     None => return Ok(None),
                     Some(()) => EntriesStage::Id,
                 },
-                EntriesStage::Id => match tokens.value(input, ID_BYTES_MAX)? {
+                EntriesStage::Id => match replies.value(input, ID_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => EntriesStage::Fields(read_id(&value)?),
                 },
                 EntriesStage::Fields(id) => {
                     let bytes_max = self.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX);
-                    let Some(fields) = tokens.value(input, bytes_max)? else { return Ok(None) };
+                    let Some(fields) = replies.value(input, bytes_max)? else { return Ok(None) };
                     let (stream, bytes) = (self.stream, fields.bytes());
                     self.entries_left -= 1;
                     self.stage = self.after_entry();
@@ -179,17 +164,17 @@ impl Entries {
         }
     }
 
-    fn begin(&mut self, head: Head) -> Result<EntriesStage, Garbage> {
+    fn begin(&mut self, head: ReplyHead) -> Result<EntriesStage, Garbage> {
         match (self.stage, head) {
-            (EntriesStage::Read, Head::Array(streams)) => {
+            (EntriesStage::Read, ReplyHead::Array(streams)) => {
                 self.streams_left = streams;
                 Ok(if streams > 0 { EntriesStage::Stream } else { EntriesStage::End })
             }
-            (EntriesStage::Count, Head::Other(kind)) => Err(Garbage::Type(kind)),
-            (EntriesStage::Count, Head::Null) => Err(Garbage::Length),
-            (_, Head::Other(_)) => Ok(EntriesStage::Plain),
-            (_, Head::Null) => Ok(EntriesStage::End),
-            (_, Head::Array(entries)) => {
+            (EntriesStage::Count, ReplyHead::Other(kind)) => Err(Garbage::Type(kind)),
+            (EntriesStage::Count, ReplyHead::Null) => Err(Garbage::Length),
+            (_, ReplyHead::Other(_)) => Ok(EntriesStage::Plain),
+            (_, ReplyHead::Null) => Ok(EntriesStage::End),
+            (_, ReplyHead::Array(entries)) => {
                 self.entries_left = entries;
                 Ok(self.after_entry())
             }

@@ -5,6 +5,10 @@
 
 use redis::Value;
 
+use crate::engine::redis::advice;
+use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::failure::Failure;
+
 /// What the far end says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FarEnd {
@@ -13,6 +17,17 @@ pub enum FarEnd {
     Sentinel,
     /// A replica that is not connected to its primary; the state in Redis' word.
     CutOff(String),
+}
+
+impl FarEnd {
+    /// Turns a far end that carries no messages into a failure.
+    pub fn check(self, config: &RedisConfig) -> Result<(), Failure> {
+        Err(Failure::Deaf(match self {
+            FarEnd::Sound => return Ok(()),
+            FarEnd::Sentinel => advice::sentinel(config),
+            FarEnd::CutOff(state) => advice::cut_off(config, &state),
+        }))
+    }
 }
 
 /// Reads `mode` from the answer to HELLO; `None`: it does not tell.

@@ -13,6 +13,8 @@ pub enum Garbage {
     Terminator,
     /// A line or a whole value is larger than any that Redis sends.
     Size,
+    /// The framing is right, and the content is not.
+    Malformed,
 }
 
 impl fmt::Display for Garbage {
@@ -22,6 +24,7 @@ impl fmt::Display for Garbage {
             Garbage::Length => formatter.write_str("invalid length"),
             Garbage::Terminator => formatter.write_str("missing CR LF"),
             Garbage::Size => formatter.write_str("larger than the protocol allows"),
+            Garbage::Malformed => formatter.write_str("malformed reply"),
         }
     }
 }

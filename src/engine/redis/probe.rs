@@ -26,30 +26,27 @@ impl Probe {
         Probe { channel, number: 0, answers: 0, is_refused: true, is_back: false }
     }
 
-    /// Queues the subscription and the first message.
-    pub fn begin(&mut self, output: &mut Vec<u8>) {
-        output.extend(redis::cmd("SUBSCRIBE").arg(&self.channel).get_packed_command());
+    /// The commands that subscribe, and publish the first message.
+    pub fn begin(&mut self) -> Vec<u8> {
+        let mut commands = redis::cmd("SUBSCRIBE").arg(&self.channel).get_packed_command();
         self.is_refused = false;
-        self.publish(output);
+        commands.extend(self.publish());
         self.answers = 2;
+        commands
     }
 
-    /// Queues a message, unless Redis refused the first one.
-    pub fn again(&mut self, output: &mut Vec<u8>) {
-        if self.is_permitted() {
-            self.publish(output);
-            self.answers = 1;
+    /// The command for another message, unless Redis refused the first one.
+    pub fn again(&mut self) -> Option<Vec<u8>> {
+        if self.is_refused {
+            return None;
         }
+        self.answers = 1;
+        Some(self.publish())
     }
 
     /// Nothing more is awaited: the connection is gone.
     pub fn end(&mut self) {
         (self.answers, self.is_refused, self.is_back) = (0, true, false);
-    }
-
-    /// Returns whether there is a probe on this connection.
-    pub fn is_permitted(&self) -> bool {
-        !self.is_refused
     }
 
     /// Returns whether the latest message is back, or was refused.
@@ -83,10 +80,10 @@ impl Probe {
         self.is_back = true;
     }
 
-    fn publish(&mut self, output: &mut Vec<u8>) {
+    fn publish(&mut self) -> Vec<u8> {
         self.number += 1;
         self.is_back = false;
         let (channel, number) = (&self.channel, self.number.to_string());
-        output.extend(redis::cmd("PUBLISH").arg(channel).arg(number).get_packed_command());
+        redis::cmd("PUBLISH").arg(channel).arg(number).get_packed_command()
     }
 }

@@ -14,7 +14,7 @@ pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const PAGE_ENTRIES: usize = 128;
 
 /// A command on its way to Redis.
-pub struct Request {
+pub struct RedisRequest {
     /// The command in RESP; see [`command`]. Empty if there was no room for it.
     pub command: Vec<u8>,
     /// The owner of the answer.
@@ -100,6 +100,15 @@ impl PageEnd {
     /// There is no connection, or it broke.
     pub const UNAVAILABLE: PageEnd =
         PageEnd { entries: 0, first: None, last: None, bytes: 0, largest: 0, is_available: false };
+
+    /// Counts an entry of this size.
+    pub(crate) fn add(&mut self, id: EntryId, bytes: u64) {
+        self.entries += 1;
+        self.bytes += bytes;
+        self.largest = self.largest.max(bytes);
+        self.first.get_or_insert(id);
+        self.last = Some(id);
+    }
 }
 
 /// A command of these words, in RESP.

@@ -33,6 +33,19 @@ impl Whole<'_> {
             Whole::Oversized { bytes } => *bytes,
         }
     }
+
+    /// Parses the value.
+    pub fn parse(&self) -> Result<redis::Value, Garbage> {
+        match self {
+            Whole::Value(value) => parse(value),
+            Whole::Oversized { .. } => Err(Garbage::Size),
+        }
+    }
+}
+
+/// Parses a whole value.
+pub fn parse(value: &[u8]) -> Result<redis::Value, Garbage> {
+    redis::parse_redis_value(value).map_err(|_| Garbage::Malformed)
 }
 
 /// Cuts a stream into values, holding at most one that is not whole yet, and no memory between two.

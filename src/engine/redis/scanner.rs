@@ -23,7 +23,7 @@ pub enum Grammar {
 /// Counts the values still owed instead of nesting: a million levels cost what one costs.
 pub struct Scanner {
     grammar: Grammar,
-    state: State,
+    state: ScanState,
     /// Values that have to end before the outermost one has ended; 0 between two values.
     owed: u64,
     /// Of the outermost value, so far.
@@ -31,7 +31,7 @@ pub struct Scanner {
 }
 
 #[derive(Clone, Copy)]
-enum State {
+enum ScanState {
     /// At the type of the outermost value.
     First,
     Type,
@@ -63,7 +63,7 @@ struct Length {
 
 impl Scanner {
     pub fn new(grammar: Grammar) -> Scanner {
-        Scanner { grammar, state: State::First, owed: 0, bytes: 0 }
+        Scanner { grammar, state: ScanState::First, owed: 0, bytes: 0 }
     }
 
     /// Whether it stands between two values.
@@ -79,7 +79,7 @@ impl Scanner {
     /// How many more bytes the value has announced so far. It may need more.
     pub fn bytes_announced(&self) -> u64 {
         match self.state {
-            State::Body { left } => left,
+            ScanState::Body { left } => left,
             _ => 0,
         }
     }
@@ -90,14 +90,14 @@ impl Scanner {
             return Ok(None);
         }
         if self.owed == 0 {
-            (self.owed, self.bytes, self.state) = (1, 0, State::First);
+            (self.owed, self.bytes, self.state) = (1, 0, ScanState::First);
         }
         let mut at = 0;
         while at < input.len() && self.owed > 0 {
             let rest = &input[at..];
             at += match self.state {
-                State::Body { left } => self.skip_body(left, rest),
-                State::First | State::Type => self.read_header(rest)?,
+                ScanState::Body { left } => self.skip_body(left, rest),
+                ScanState::First | ScanState::Type => self.read_header(rest)?,
                 _ => {
                     self.state = self.step(rest[0])?;
                     1
@@ -114,7 +114,7 @@ impl Scanner {
     /// The type and, if the whole line is there, what it announces: byte by byte, a message would take four times as long.
     fn read_header(&mut self, input: &[u8]) -> Result<usize, Garbage> {
         self.state = self.begin(input[0])?;
-        let State::Length { kind, mut length } = self.state else {
+        let ScanState::Length { kind, mut length } = self.state else {
             return Ok(1);
         };
         for (at, &byte) in input.iter().enumerate().skip(1) {
@@ -136,50 +136,50 @@ impl Scanner {
         self.state = match left - end as u64 {
             0 if input[end..].starts_with(b"\r\n") => {
                 self.owed -= 1;
-                self.state = State::Type;
+                self.state = ScanState::Type;
                 return end + 2;
             }
-            0 => State::BodyReturn,
-            left => State::Body { left },
+            0 => ScanState::BodyReturn,
+            left => ScanState::Body { left },
         };
         end
     }
 
-    fn step(&mut self, byte: u8) -> Result<State, Garbage> {
+    fn step(&mut self, byte: u8) -> Result<ScanState, Garbage> {
         Ok(match (self.state, byte) {
-            (State::Length { kind, length }, b'\r') => State::LengthFeed { kind, length },
-            (State::Length { kind, length }, _) => {
-                State::Length { kind, length: length.with(byte)? }
+            (ScanState::Length { kind, length }, b'\r') => ScanState::LengthFeed { kind, length },
+            (ScanState::Length { kind, length }, _) => {
+                ScanState::Length { kind, length: length.with(byte)? }
             }
-            (State::LengthFeed { kind, length }, b'\n') => self.announced(kind, length)?,
-            (State::Line { .. }, b'\r') => State::LineFeed,
-            (State::Line { .. }, b'\n') => return Err(Garbage::Terminator),
-            (State::Line { bytes }, _) if bytes == LINE_BYTES_MAX => return Err(Garbage::Size),
-            (State::Line { bytes }, _) => State::Line { bytes: bytes + 1 },
-            (State::BodyReturn, b'\r') => State::BodyFeed,
-            (State::LineFeed | State::BodyFeed, b'\n') => {
+            (ScanState::LengthFeed { kind, length }, b'\n') => self.announced(kind, length)?,
+            (ScanState::Line { .. }, b'\r') => ScanState::LineFeed,
+            (ScanState::Line { .. }, b'\n') => return Err(Garbage::Terminator),
+            (ScanState::Line { bytes }, _) if bytes == LINE_BYTES_MAX => return Err(Garbage::Size),
+            (ScanState::Line { bytes }, _) => ScanState::Line { bytes: bytes + 1 },
+            (ScanState::BodyReturn, b'\r') => ScanState::BodyFeed,
+            (ScanState::LineFeed | ScanState::BodyFeed, b'\n') => {
                 self.owed -= 1;
-                State::Type
+                ScanState::Type
             }
             _ => return Err(Garbage::Terminator),
         })
     }
 
-    fn begin(&self, kind: u8) -> Result<State, Garbage> {
+    fn begin(&self, kind: u8) -> Result<ScanState, Garbage> {
         let is_legal = match self.grammar {
             Grammar::Replies => b"+-:_,#($=!*~>%|".contains(&kind),
-            Grammar::Commands if matches!(self.state, State::First) => kind == b'*',
+            Grammar::Commands if matches!(self.state, ScanState::First) => kind == b'*',
             Grammar::Commands => kind == b'$',
         };
         match kind {
             _ if !is_legal => Err(Garbage::Type(kind)),
-            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => Ok(State::Line { bytes: 0 }),
-            _ => Ok(State::Length { kind, length: Length::default() }),
+            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => Ok(ScanState::Line { bytes: 0 }),
+            _ => Ok(ScanState::Length { kind, length: Length::default() }),
         }
     }
 
     /// A header is whole: what it announces is owed from now on.
-    fn announced(&mut self, kind: u8, length: Length) -> Result<State, Garbage> {
+    fn announced(&mut self, kind: u8, length: Length) -> Result<ScanState, Garbage> {
         let Length { is_negative, digits, number } = length;
         let is_null = is_negative && number == 1 && self.may_be_null(kind);
         if digits == 0 || (is_negative && !is_null) {
@@ -199,15 +199,15 @@ impl Scanner {
         }
         if is_string && !is_null {
             return Ok(match number {
-                0 => State::BodyReturn,
-                left => State::Body { left },
+                0 => ScanState::BodyReturn,
+                left => ScanState::Body { left },
             });
         }
         // Attributes come before the value they belong to, which is owed as it was.
         if kind != b'|' {
             self.owed -= 1;
         }
-        Ok(State::Type)
+        Ok(ScanState::Type)
     }
 
     fn may_be_null(&self, kind: u8) -> bool {

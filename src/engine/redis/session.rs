@@ -1,4 +1,4 @@
-//! What every connection of ours to Redis has: its deadlines, what is to be written, and the wait before the next attempt.
+//! The common part of every connection to Redis: handshake, deadlines, buffers, and the wait before the next attempt.
 //!
 //! ```text
 //!            connecting()             connected()              ready()
@@ -10,27 +10,39 @@
 use crate::clock::Millis;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::failure::Failure;
+use crate::engine::redis::handshake::Handshake;
+use crate::engine::redis::reply_parser::ReplyParser;
 
 const BACKOFF_FIRST: Millis = 50;
-/// No attempt follows the last one sooner, whatever the settings say.
+/// The shortest pause between two attempts, whatever the settings say.
 const BACKOFF_MIN: Millis = 10;
-/// What was written is cut off the front when it is so much, and half of what is held: each byte is moved once at most.
+/// Written bytes are cut off the front when there are this many, and they are half of the buffer: each byte is moved once at most.
 const WRITTEN_BYTES_MAX: usize = 64 * 1024;
+/// The longest reply to a command that is held.
+pub const REPLY_BYTES_MAX: usize = 64 * 1024;
 
-/// One connection after the other to the same Redis. Whoever speaks over it says when the greeting is over.
+/// One connection after the other to the same Redis. The caller owns the socket and the clock.
 pub struct Session {
-    config: RedisConfig,
-    state: State,
-    /// Since when it is ready; stays until `down`.
+    /// The connection's name in the log.
+    pub name: &'static str,
+    pub config: RedisConfig,
+    /// The replies of the current connection.
+    pub replies: ReplyParser,
+    handshake: Handshake,
+    state: SessionState,
+    /// The time at which it became ready; stays until `down`.
     ready_since: Option<Millis>,
     /// Attempts since it last stayed ready.
     attempts: u32,
+    /// Why the last connection carried no messages, if that ended it.
+    deaf: Option<String>,
     output: Vec<u8>,
-    /// So much of it is written.
+    /// The length of the written part of `output`.
     written: usize,
 }
 
-enum State {
+enum SessionState {
     Waiting {
         until: Millis,
     },
@@ -42,96 +54,141 @@ enum State {
     },
     Ready {
         heard: Millis,
-        /// When something must have been heard, because it was asked for.
+        /// When a byte must have come, because it was asked for.
         answer_by: Option<Millis>,
     },
     /// Failed, and not yet `down`.
     Broken,
 }
 
-/// What has come due.
+/// A deadline that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing was heard for `silence`, and nothing was asked.
+    /// Nothing came for `silence`, and nothing was asked.
     Silence,
-    /// What should have come by now did not.
+    /// Something was awaited, and did not come in time.
     Overdue,
 }
 
 impl Session {
-    /// The first attempt is due at once.
-    pub fn new(config: RedisConfig, now: Millis) -> Session {
+    /// The first attempt is due at once. `name`: for the log.
+    pub fn new(
+        name: &'static str,
+        handshake: Handshake,
+        config: RedisConfig,
+        now: Millis,
+    ) -> Session {
         Session {
+            name,
             config,
-            state: State::Waiting { until: now },
+            replies: ReplyParser::new(),
+            handshake,
+            state: SessionState::Waiting { until: now },
             ready_since: None,
             attempts: 0,
+            deaf: None,
             output: Vec::new(),
             written: 0,
         }
     }
 
-    pub fn config(&self) -> &RedisConfig {
-        &self.config
-    }
-
-    /// Whether the wait for the next attempt is over.
+    /// Returns whether the wait for the next attempt is over.
     pub fn wants_connect(&self, now: Millis) -> bool {
-        matches!(self.state, State::Waiting { until } if now >= until)
+        matches!(self.state, SessionState::Waiting { until } if now >= until)
     }
 
-    /// Whether the first attempt is still to end.
+    /// Returns whether the first attempt has yet to end.
     pub fn is_first(&self) -> bool {
         self.attempts == 0 && self.ready_since.is_none()
     }
 
-    /// Whether it is connected, and the greeting has not ended.
+    /// Returns whether it is connected, and the handshake has not ended.
     pub fn is_greeting(&self) -> bool {
-        matches!(self.state, State::Greeting { .. })
+        matches!(self.state, SessionState::Greeting { .. })
     }
 
-    /// Whether the greeting is over and the connection is not known to be broken.
+    /// Returns whether the handshake is over and the connection is not known to be broken.
     pub fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready { .. })
+        matches!(self.state, SessionState::Ready { .. })
+    }
+
+    /// Returns why no messages came, if that ended the last connection.
+    pub fn deaf(&self) -> Option<&str> {
+        self.deaf.as_deref()
     }
 
     /// The caller begins to resolve or to connect. One deadline covers everything up to `ready`.
     pub fn connecting(&mut self, now: Millis) {
-        self.state = State::Connecting { deadline: now.saturating_add(self.config.timeout) };
+        self.state = SessionState::Connecting { deadline: now.saturating_add(self.config.timeout) };
     }
 
-    /// The socket is connected.
+    /// The socket is connected: queues the handshake.
     pub fn connected(&mut self, now: Millis) {
         let deadline = match self.state {
-            State::Connecting { deadline } => deadline,
+            SessionState::Connecting { deadline } => deadline,
             _ => now.saturating_add(self.config.timeout),
         };
-        self.state = State::Greeting { deadline };
+        self.state = SessionState::Greeting { deadline };
+        self.handshake.begin(&self.config, &mut self.output);
     }
 
-    /// The greeting is over.
+    /// Begins to take `input` from the socket. `false`: the connection is broken, and the input is dropped.
+    pub fn begin_input(&mut self, input: &mut &[u8], now: Millis) -> bool {
+        let is_open = self.is_greeting() || self.is_ready();
+        match is_open {
+            true if !input.is_empty() => self.heard(now),
+            true => {}
+            false => *input = &[],
+        }
+        is_open
+    }
+
+    /// Takes the replies of a handshake for commands. `false`: the input is used up before its end.
+    pub fn read_handshake(&mut self, input: &mut &[u8], now: Millis) -> Result<bool, Failure> {
+        while !self.handshake.is_over() {
+            let Some(reply) = self.replies.value(input, REPLY_BYTES_MAX)? else { return Ok(false) };
+            self.on_handshake_reply(&reply.parse()?)?;
+        }
+        self.ready(now);
+        Ok(true)
+    }
+
+    /// Takes a reply of the handshake. Returns whether the far end is one to be looked at closely; see
+    /// [`Handshake::looks_closely`].
+    pub fn on_handshake_reply(&mut self, reply: &redis::Value) -> Result<bool, Failure> {
+        self.handshake.on_reply(&self.config, &mut self.output, reply)?;
+        Ok(self.handshake.looks_closely())
+    }
+
+    /// The handshake is over.
     pub fn ready(&mut self, now: Millis) {
-        self.state = State::Ready { heard: now, answer_by: None };
+        self.state = SessionState::Ready { heard: now, answer_by: None };
         self.ready_since = Some(now);
+        self.deaf = None;
     }
 
     /// Bytes came: nothing is awaited any more, unless `expect` says so again.
     pub fn heard(&mut self, now: Millis) {
-        if let State::Ready { heard, answer_by } = &mut self.state {
+        if let SessionState::Ready { heard, answer_by } = &mut self.state {
             (*heard, *answer_by) = (now, None);
         }
     }
 
-    /// A byte must come by then; what is awaited already stays so.
+    /// A byte must come by then; an earlier expectation stays.
     pub fn expect(&mut self, by: Millis) {
-        if let State::Ready { answer_by, .. } = &mut self.state {
+        if let SessionState::Ready { answer_by, .. } = &mut self.state {
             answer_by.get_or_insert(by);
         }
     }
 
+    /// A byte must come within `timeout`; an earlier expectation stays.
+    pub fn expect_reply(&mut self, now: Millis) {
+        self.expect(now.saturating_add(self.config.timeout));
+    }
+
     /// Queues bytes for the socket.
-    pub fn speak<T>(&mut self, say: impl FnOnce(&RedisConfig, &mut Vec<u8>) -> T) -> T {
-        say(&self.config, &mut self.output)
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
     }
 
     /// Bytes for the socket.
@@ -143,7 +200,7 @@ impl Session {
     pub fn wrote(&mut self, count: usize) {
         self.written = self.written.saturating_add(count).min(self.output.len());
         if self.written == self.output.len() {
-            self.forget_output();
+            self.drop_output();
         } else if self.written >= WRITTEN_BYTES_MAX && 2 * self.written >= self.output.len() {
             self.output.drain(..self.written);
             self.written = 0;
@@ -153,43 +210,58 @@ impl Session {
     /// When to look again: connect (`wants_connect`) while waiting, else `due`.
     pub fn deadline(&self) -> Option<Millis> {
         match self.state {
-            State::Waiting { until } => Some(until),
-            State::Connecting { deadline } | State::Greeting { deadline } => Some(deadline),
-            State::Ready { answer_by: Some(by), .. } => Some(by),
-            State::Ready { heard, .. } => Some(heard.saturating_add(self.config.silence)),
-            State::Broken => None,
+            SessionState::Waiting { until } => Some(until),
+            SessionState::Connecting { deadline } | SessionState::Greeting { deadline } => {
+                Some(deadline)
+            }
+            SessionState::Ready { answer_by: Some(by), .. } => Some(by),
+            SessionState::Ready { heard, .. } => Some(heard.saturating_add(self.config.silence)),
+            SessionState::Broken => None,
         }
     }
 
-    /// What the time asks for. Input that is there must have been read before.
+    /// The deadline that has passed. Input that is there must have been read before.
     pub fn due(&self, now: Millis) -> Option<Due> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
         }
         match self.state {
-            State::Waiting { .. } | State::Broken => None,
-            State::Ready { answer_by: None, .. } => Some(Due::Silence),
+            SessionState::Waiting { .. } | SessionState::Broken => None,
+            SessionState::Ready { answer_by: None, .. } => Some(Due::Silence),
             _ => Some(Due::Overdue),
         }
     }
 
-    /// What is overdue, for the operator: the answer to this command, once it is connected.
-    pub fn overdue(&self, command: &str) -> String {
-        match self.state {
-            State::Connecting { .. } => advice::unreachable(&self.config),
-            State::Greeting { .. } => advice::unanswered(&self.config, command),
-            _ => advice::silent(&self.config, command),
+    /// Returns whether it is time to ask for a sign of life. Input that is there must have been read before.
+    ///
+    /// # Errors
+    /// Nothing came in time: no connection, no reply to the handshake, or none to `command`.
+    pub fn is_silent(&mut self, now: Millis, command: &str) -> Result<bool, String> {
+        if self.due(now) != Some(Due::Overdue) {
+            return Ok(self.due(now).is_some());
         }
+        let text = match self.state {
+            SessionState::Connecting { .. } => advice::unreachable(&self.config),
+            SessionState::Greeting { .. } => {
+                advice::unanswered(&self.config, self.handshake.command())
+            }
+            _ => advice::silent(&self.config, command),
+        };
+        Err(self.fail(Failure::Refused(text)))
     }
 
-    /// Nothing more is said or heard on this connection.
-    pub fn fail(&mut self) {
-        self.state = State::Broken;
-        self.forget_output();
+    /// Gives the connection up: nothing more is sent or read on it. Returns what to do, for the log.
+    pub fn fail(&mut self, failure: Failure) -> String {
+        self.state = SessionState::Broken;
+        self.drop_output();
+        let is_deaf = matches!(failure, Failure::Deaf(_));
+        let text = failure.text(&self.config);
+        self.deaf = is_deaf.then(|| text.clone());
+        text
     }
 
     /// The connection is gone, or could not be made: waits before the next attempt, longer each time until one stays ready.
-    /// `random` is any 64 bits; they keep many servers from coming back in step. Says whether it was ready.
+    /// `random` is any 64 bits; they keep many servers from coming back in step. Returns whether it was ready.
     pub fn down(&mut self, now: Millis, random: u64) -> bool {
         let ready_since = self.ready_since.take();
         // To be ready is not yet to stay: a Redis that cuts us off each time would otherwise be back 30 times a second,
@@ -202,12 +274,13 @@ impl Session {
         let shortest = (longest / 4).max(BACKOFF_MIN);
         let wait = shortest + random % (longest - shortest + 1);
         self.attempts = self.attempts.saturating_add(1);
-        self.state = State::Waiting { until: now.saturating_add(wait) };
-        self.forget_output();
+        self.state = SessionState::Waiting { until: now.saturating_add(wait) };
+        self.replies = ReplyParser::new();
+        self.drop_output();
         ready_since.is_some()
     }
 
-    fn forget_output(&mut self) {
+    fn drop_output(&mut self) {
         self.output = Vec::new();
         self.written = 0;
     }
@@ -217,9 +290,11 @@ impl Session {
 mod tests {
     use super::*;
     use crate::engine::random::Random;
+    use crate::engine::redis::garbage::Garbage;
 
     fn session() -> Session {
-        Session::new(RedisConfig::from_url("redis://h").expect("the URL is right"), 0)
+        let config = RedisConfig::from_url("redis://h").expect("the URL is right");
+        Session::new("test", Handshake::of_commands("test"), config, 0)
     }
 
     #[test]
@@ -232,7 +307,7 @@ mod tests {
                 let length = random.below(WRITTEN_BYTES_MAX);
                 let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
                 queued.extend_from_slice(&bytes);
-                session.speak(|_, output| output.extend_from_slice(&bytes));
+                session.send(&bytes);
                 let count = random.below(session.output().len() + 1);
                 written.extend_from_slice(&session.output()[..count]);
                 session.wrote(count);
@@ -259,7 +334,7 @@ mod tests {
         assert_eq!((session.due(299), session.due(300)), (None, Some(Due::Overdue)));
         session.heard(250);
         assert_eq!(session.deadline(), Some(10_250));
-        session.fail();
+        session.fail(Failure::Garbage(Garbage::Size));
         assert_eq!((session.deadline(), session.due(u64::MAX)), (None, None));
     }
 }

@@ -4,7 +4,7 @@ use redis::{ServerError, Value};
 
 use crate::engine::redis::entries::read_id;
 use crate::engine::redis::garbage::Garbage;
-use crate::engine::redis::reply_parts::{Head, Tokens};
+use crate::engine::redis::reply_parser::{ReplyHead, ReplyParser};
 use crate::engine::redis::resp::Whole;
 use crate::engine::resume::cursor::EntryId;
 
@@ -92,51 +92,51 @@ impl StreamInfoReader {
     /// Takes from `input` until the reply has ended; `None`: the input is used up. Not to be called after the end.
     pub fn next(
         &mut self,
-        tokens: &mut Tokens,
+        replies: &mut ReplyParser,
         input: &mut &[u8],
     ) -> Result<Option<StreamInfoReply>, Garbage> {
         loop {
             self.stage = match self.stage {
-                InfoStage::Reply => match tokens.head(input)? {
+                InfoStage::Reply => match replies.head(input)? {
                     None => return Ok(None),
-                    Some(Head::Array(count)) if count % 2 == 0 => {
+                    Some(ReplyHead::Array(count)) if count % 2 == 0 => {
                         self.left = count / 2;
                         self.after_value()
                     }
-                    Some(Head::Other(_)) => InfoStage::Plain,
+                    Some(ReplyHead::Other(_)) => InfoStage::Plain,
                     Some(_) => return Err(Garbage::Length),
                 },
-                InfoStage::Plain => match tokens.value(input, VALUE_BYTES_MAX)? {
+                InfoStage::Plain => match replies.value(input, VALUE_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => return refused(&value).map(Some),
                 },
-                InfoStage::Name => match tokens.value(input, VALUE_BYTES_MAX)? {
+                InfoStage::Name => match replies.value(input, VALUE_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => name(&value),
                 },
-                InfoStage::Value(name) => match tokens.value(input, VALUE_BYTES_MAX)? {
+                InfoStage::Value(name) => match replies.value(input, VALUE_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => {
                         self.take(name, &value)?;
                         self.after_value()
                     }
                 },
-                InfoStage::First => match tokens.head(input)? {
+                InfoStage::First => match replies.head(input)? {
                     None => return Ok(None),
-                    Some(Head::Array(2)) => InfoStage::Id,
-                    Some(Head::Null) => self.after_value(),
+                    Some(ReplyHead::Array(2)) => InfoStage::Id,
+                    Some(ReplyHead::Null) => self.after_value(),
                     // Null again, as RESP2 has it for a string.
-                    Some(Head::Other(_)) => InfoStage::Value(InfoName::Other),
-                    Some(Head::Array(_)) => return Err(Garbage::Length),
+                    Some(ReplyHead::Other(_)) => InfoStage::Value(InfoName::Other),
+                    Some(ReplyHead::Array(_)) => return Err(Garbage::Length),
                 },
-                InfoStage::Id => match tokens.value(input, ID_BYTES_MAX)? {
+                InfoStage::Id => match replies.value(input, ID_BYTES_MAX)? {
                     None => return Ok(None),
                     Some(value) => {
                         self.info.first = Some(read_id(&value)?);
                         InfoStage::Fields
                     }
                 },
-                InfoStage::Fields => match tokens.value(input, 0)? {
+                InfoStage::Fields => match replies.value(input, 0)? {
                     None => return Ok(None),
                     Some(_) => self.after_value(),
                 },
@@ -206,10 +206,10 @@ mod tests {
     }
 
     fn read(pieces: &[&[u8]]) -> Result<Option<StreamInfoReply>, Garbage> {
-        let (mut reader, mut tokens) = (StreamInfoReader::new(), Tokens::new());
+        let (mut reader, mut replies) = (StreamInfoReader::new(), ReplyParser::new());
         for piece in pieces {
             let mut input = *piece;
-            let found = reader.next(&mut tokens, &mut input)?;
+            let found = reader.next(&mut replies, &mut input)?;
             if found.is_some() {
                 return Ok(found);
             }

@@ -4,50 +4,61 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use redis::{PushKind, ServerError, Value};
+use redis::{PushKind, Value};
 
 use crate::clock::Millis;
 use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::failure::Failure;
 use crate::engine::redis::far_end::{by_info, by_role};
-use crate::engine::redis::greeting::{Greeting, sound, write_info, write_role};
+use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::probe::Probe;
-use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Framer, Whole};
-use crate::engine::redis::scanner::Grammar;
+use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
 use crate::engine::redis::session::{Due, Session};
 use crate::engine::redis::{advice, glob};
 
-/// What the link has to say.
+/// Its name in `CLIENT LIST`.
+const NAME: &str = "oneloop";
+
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum SubscriptionEvent<'a> {
     /// Every pattern is acknowledged.
     Up,
     /// Once per published message, however many of our patterns match its channel.
-    Message { channel: &'a [u8], payload: &'a [u8] },
-    /// A message above `payload_bytes_max` went by, and is lost. (One that two patterns match is told twice.)
+    Message(ChannelMessage<'a>),
+    /// A message above `payload_bytes_max` went by, and is lost. (One that two patterns match is counted twice.)
     Oversized,
-    /// The text says what to do. The caller drops the socket and calls `down`.
-    Failed(String),
+}
+
+/// A published message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ChannelMessage<'a> {
+    value: Cow<'a, [u8]>,
+    channel: Range<usize>,
+    payload: Range<usize>,
+}
+
+impl ChannelMessage<'_> {
+    pub fn channel(&self) -> &[u8] {
+        &self.value[self.channel.clone()]
+    }
+
+    pub fn payload(&self) -> &[u8] {
+        &self.value[self.payload.clone()]
+    }
 }
 
 /// A subscriber. The caller owns the socket and the clock, and drives the session.
 pub struct RedisSubscriber {
     pub session: Session,
-    /// Which answer comes next, while it is greeting.
-    greeting: Greeting,
-    framer: Framer,
-    /// One for each pattern: whether Redis acknowledged it.
+    /// Whether Redis acknowledged each pattern.
     acknowledged: Vec<bool>,
-    /// Commands since it is up, whose answers are still to come.
+    /// Commands since it is up whose answers are still to come.
     asked: VecDeque<Asked>,
-    /// Where the far end said its mode: it is looked at after each silence.
+    /// The far end said its mode: its state is asked for after each silence.
     looks: bool,
     probe: Probe,
     /// When the probe's latest message must be back.
     back_by: Option<Millis>,
-    /// Why the last connection carried no messages, if that ended it.
-    deaf: Option<String>,
-    /// A message that came in pieces, while the caller looks at it.
-    lent: Vec<u8>,
 }
 
 /// A command of a connection that is up.
@@ -59,18 +70,13 @@ enum Asked {
     Publish,
 }
 
-/// What one value from Redis means.
-enum Meaning {
-    Nothing,
-    Up,
-    Message {
-        channel: Range<usize>,
-        payload: Range<usize>,
-    },
+/// A message in a value from Redis.
+enum Delivery {
+    /// The channel and the payload.
+    Due(Range<usize>, Range<usize>),
     Oversized,
-    Failed(String),
-    /// The same, for a far end that carries no messages.
-    Deaf(String),
+    /// Another pattern delivered it, or none of ours asked for it.
+    Ignored,
 }
 
 impl RedisSubscriber {
@@ -89,75 +95,203 @@ impl RedisSubscriber {
             asked: VecDeque::new(),
             looks: false,
             back_by: None,
-            deaf: None,
-            session: Session::new(config, now),
-            greeting: Greeting::Hello,
-            framer: Framer::new(Grammar::Replies),
-            lent: Vec::new(),
+            session: Session::new("link to Redis", Handshake::of_subscription(NAME), config, now),
         }
     }
 
-    /// The socket is connected: queues the greeting.
-    pub fn connected(&mut self, now: Millis) {
-        self.session.connected(now);
-        self.greeting = self.session.speak(Greeting::begin);
-    }
-
-    /// Takes from `input` up to the next event; `None`: it is used up. Call until then, so that nothing is held that need not be.
-    pub fn next<'a, 'input: 'a>(
-        &'a mut self,
-        input: &mut &'input [u8],
+    /// Takes from `input` up to the next event; `None`: it is used up.
+    ///
+    /// # Errors
+    /// The connection is given up, and the text says what to do. The caller drops the socket and calls `down`.
+    pub fn next<'a>(
+        &mut self,
+        input: &mut &'a [u8],
         now: Millis,
-    ) -> Option<Event<'a>> {
-        self.lent = Vec::new();
-        if !input.is_empty() {
-            self.hear(now);
+    ) -> Result<Option<SubscriptionEvent<'a>>, String> {
+        if !self.session.begin_input(input, now) {
+            return Ok(None);
         }
-        let bytes_max = self.config().payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX);
-        while self.session.is_greeting() || self.session.is_ready() {
-            let value = match self.framer.next(input, bytes_max) {
-                Ok(Some(Whole::Value(value))) => value,
-                Ok(Some(Whole::Oversized { .. })) => return Some(Event::Oversized),
-                Ok(None) => return None,
-                Err(garbage) => return Some(self.fail(advice::garbage(self.config(), garbage))),
+        if let Some(by) = self.back_by {
+            self.session.expect(by);
+        }
+        self.read(input, now).map_err(|failure| self.session.fail(failure))
+    }
+
+    /// Queues a PING after silence, and looks at the far end again. Input that is there must have been read before.
+    ///
+    /// # Errors
+    /// Something is overdue; see [`RedisSubscriber::next`].
+    pub fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        if self.session.due(now) == Some(Due::Overdue) && self.is_probe_overdue(now) {
+            let text = advice::deaf(&self.session.config);
+            return Err(self.session.fail(Failure::Deaf(text)));
+        }
+        if self.session.is_silent(now, "PING")? {
+            // A queued command asks already.
+            if self.session.output().is_empty() {
+                self.ask(now);
+            }
+            self.session.expect_reply(now);
+        }
+        Ok(())
+    }
+
+    /// The connection is gone, or could not be made. Returns whether it was up; see [`Session::down`].
+    pub fn down(&mut self, now: Millis, random: u64) -> bool {
+        self.acknowledged.fill(false);
+        self.asked.clear();
+        self.looks = false;
+        self.probe.end();
+        self.back_by = None;
+        self.session.down(now, random)
+    }
+
+    fn read<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        now: Millis,
+    ) -> Result<Option<SubscriptionEvent<'a>>, Failure> {
+        let bytes_max = self.session.config.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX);
+        while let Some(value) = self.session.replies.value(input, bytes_max)? {
+            let Whole::Value(value) = value else {
+                return Ok(Some(SubscriptionEvent::Oversized));
             };
-            match self.interpret(&value, now) {
-                Meaning::Nothing => {}
-                Meaning::Up => return Some(Event::Up),
-                Meaning::Oversized => return Some(Event::Oversized),
-                Meaning::Failed(text) => return Some(self.fail(text)),
-                Meaning::Deaf(text) => return Some(self.fail_deaf(text)),
-                // The gap is told once the link is up. A message told before it would hide what was lost before that message.
-                Meaning::Message { .. } if self.session.is_greeting() => {}
-                Meaning::Message { channel, payload } => {
+            match self.read_message(&value) {
+                Some(Delivery::Ignored) => {}
+                Some(Delivery::Oversized) => return Ok(Some(SubscriptionEvent::Oversized)),
+                // The gap is reported once the connection is up. A message before that would hide what was lost before it.
+                Some(Delivery::Due(..)) if self.session.is_greeting() => {}
+                Some(Delivery::Due(channel, payload)) => {
                     if self.back_by.is_some() {
                         self.probe.prove();
                         self.end_probe(now);
                     }
-                    let value: &'a [u8] = match value {
-                        Cow::Borrowed(value) => value,
-                        Cow::Owned(value) => {
-                            self.lent = value;
-                            &self.lent
-                        }
-                    };
-                    return Some(Event::Message {
-                        channel: &value[channel],
-                        payload: &value[payload],
-                    });
+                    let message = ChannelMessage { value, channel, payload };
+                    return Ok(Some(SubscriptionEvent::Message(message)));
+                }
+                None => {
+                    if self.on_reply(resp::parse(&value)?, now)? {
+                        return Ok(Some(SubscriptionEvent::Up));
+                    }
                 }
             }
         }
-        *input = &[];
-        None
+        Ok(None)
     }
 
-    /// Bytes came: nothing is awaited any more but the probe.
-    fn hear(&mut self, now: Millis) {
-        self.session.heard(now);
-        if let Some(by) = self.back_by {
-            self.session.expect(by);
+    /// The hot path: a flat `pmessage`, straight from the bytes. `None` if it is anything else.
+    fn read_message(&self, value: &[u8]) -> Option<Delivery> {
+        let mut bulks = resp::bulks(value)?;
+        if bulks.left() != 4 || &value[bulks.next()?] != b"pmessage" {
+            return None;
         }
+        let (by, channel, payload) = (bulks.next()?, bulks.next()?, bulks.next()?);
+        let RedisConfig { patterns, payload_bytes_max, .. } = &self.session.config;
+        let Some(index) = patterns.iter().position(|ours| ours.as_bytes() == &value[by.clone()])
+        else {
+            return Some(Delivery::Ignored);
+        };
+        // An earlier pattern has delivered it, if it was subscribed to by then; acknowledgements come in that order, too.
+        let mut earlier = patterns[..index].iter().zip(&self.acknowledged);
+        let is_delivered = earlier.any(|(ours, &is_acknowledged)| {
+            is_acknowledged && glob::matches(ours.as_bytes(), &value[channel.clone()])
+        });
+        Some(match is_delivered {
+            true => Delivery::Ignored,
+            false if payload.len() > *payload_bytes_max => Delivery::Oversized,
+            false => Delivery::Due(channel, payload),
+        })
+    }
+
+    /// Takes a value that is no message. Returns whether the connection is up now.
+    fn on_reply(&mut self, mut value: Value, now: Millis) -> Result<bool, Failure> {
+        while let Value::Attribute { data, .. } = value {
+            value = *data;
+        }
+        if let Some((is_added, pattern)) = subscription_change(&value) {
+            return self.on_subscription(is_added, pattern, now);
+        }
+        match value {
+            Value::Push { kind, data } => match (kind, &data[..]) {
+                (PushKind::Subscribe, [Value::BulkString(channel), ..]) => {
+                    self.probe.subscribed(channel);
+                }
+                (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
+                    self.probe.came(channel, payload)
+                }
+                _ => return Ok(false),
+            },
+            // The patterns are acknowledged: these replies are the probe's.
+            reply
+                if self.session.is_greeting()
+                    && self.looks
+                    && !self.acknowledged.contains(&false) =>
+            {
+                self.probe.answered(matches!(reply, Value::ServerError(_)));
+            }
+            reply if self.session.is_greeting() => {
+                if self.session.on_handshake_reply(&reply)? && !self.looks {
+                    self.looks = true;
+                    self.session.send(&self.probe.begin());
+                }
+                return Ok(false);
+            }
+            reply => match (self.asked.pop_front(), &reply) {
+                (Some(Asked::Publish), reply) => {
+                    self.probe.answered(matches!(reply, Value::ServerError(_)));
+                }
+                // An error that nobody asked for is about the connection.
+                (None, Value::ServerError(error))
+                    if matches!(error.code(), "NOPERM" | "NOAUTH") =>
+                {
+                    return Err(self.lost(error.code()));
+                }
+                // Any answer proves life, `-MISCONF` and `-LOADING` too.
+                (_, Value::ServerError(_)) | (None | Some(Asked::Ping), _) => return Ok(false),
+                (Some(Asked::Role), role) => {
+                    return by_role(role).check(&self.session.config).map(|()| false);
+                }
+                (Some(Asked::Info), info) => {
+                    return by_info(info).check(&self.session.config).map(|()| false);
+                }
+            },
+        }
+        Ok(self.proceed(now))
+    }
+
+    fn on_subscription(
+        &mut self,
+        is_added: bool,
+        pattern: &[u8],
+        now: Millis,
+    ) -> Result<bool, Failure> {
+        let mut patterns = self.session.config.patterns.iter();
+        let Some(index) = patterns.position(|ours| ours.as_bytes() == pattern) else {
+            return Ok(false);
+        };
+        if !is_added {
+            let pattern = &self.session.config.patterns[index];
+            return Err(self.lost(&format!("punsubscribe of {pattern}")));
+        }
+        self.acknowledged[index] = true;
+        Ok(self.session.is_greeting() && self.proceed(now))
+    }
+
+    fn lost(&self, why: &str) -> Failure {
+        Failure::Refused(advice::lost(&self.session.config, why))
+    }
+
+    /// Something that was awaited came: it may have been the last of it. Returns whether the connection is up now.
+    fn proceed(&mut self, now: Millis) -> bool {
+        if !self.session.is_greeting() {
+            self.end_probe(now);
+            return false;
+        }
+        let is_up = !self.acknowledged.contains(&false) && (!self.looks || self.probe.is_settled());
+        if is_up {
+            self.session.ready(now);
+        }
+        is_up
     }
 
     /// The probe's message is back, or the probe is not permitted.
@@ -168,56 +302,7 @@ impl RedisSubscriber {
         }
     }
 
-    /// Returns why no messages came, where that ended the last connection.
-    pub fn deaf(&self) -> Option<&str> {
-        self.deaf.as_deref()
-    }
-
-    /// Queues a PING after silence, and looks at the far end again; fails what is overdue. Input that is there must have been read before.
-    pub fn on_time(&mut self, now: Millis) -> Option<Event<'static>> {
-        match self.session.due(now)? {
-            Due::Overdue if self.is_probe_overdue(now) => {
-                Some(self.fail_deaf(advice::deaf(self.config())))
-            }
-            Due::Overdue => {
-                let is_greeting = self.session.is_greeting();
-                let command = if is_greeting { self.greeting.command() } else { "PING" };
-                let text = self.session.overdue(command);
-                Some(self.fail(text))
-            }
-            Due::Silence => {
-                // What is still queued is asking already.
-                if self.session.output().is_empty() {
-                    self.ask(now);
-                }
-                self.session.expect(now.saturating_add(self.config().timeout));
-                None
-            }
-        }
-    }
-
-    /// Asks whether it lives, and where it is looked at, whether messages still come.
-    fn ask(&mut self, now: Millis) {
-        let (looks, probe) = (self.looks, &mut self.probe);
-        self.session.speak(|_, output| {
-            output.extend(redis::cmd("PING").get_packed_command());
-            if looks {
-                write_role(output);
-                write_info(output);
-                probe.again(output);
-            }
-        });
-        self.asked.push_back(Asked::Ping);
-        if looks {
-            self.asked.extend([Asked::Role, Asked::Info]);
-        }
-        if looks && self.probe.is_permitted() {
-            self.asked.push_back(Asked::Publish);
-            self.back_by = Some(now.saturating_add(self.config().timeout));
-        }
-    }
-
-    /// Whether all that is still to come is the probe's message.
+    /// Returns whether only the probe's message is still to come.
     fn is_probe_overdue(&self, now: Millis) -> bool {
         match self.session.is_greeting() {
             true => self.looks && !self.acknowledged.contains(&false),
@@ -225,177 +310,25 @@ impl RedisSubscriber {
         }
     }
 
-    /// The connection is gone, or could not be made. Says whether it was up; see [`Session::down`].
-    pub fn down(&mut self, now: Millis, random: u64) -> bool {
-        self.reset();
-        self.session.down(now, random)
-    }
-
-    fn config(&self) -> &RedisConfig {
-        self.session.config()
-    }
-
-    fn fail_deaf(&mut self, text: String) -> Event<'static> {
-        let failed = self.fail(text.clone());
-        self.deaf = Some(text);
-        failed
-    }
-
-    fn fail(&mut self, text: String) -> Event<'static> {
-        self.deaf = None;
-        self.reset();
-        self.session.fail();
-        Event::Failed(text)
-    }
-
-    /// Nothing of one connection may reach the next.
-    fn reset(&mut self) {
-        self.framer = Framer::new(Grammar::Replies);
-        self.acknowledged.fill(false);
-        self.asked.clear();
-        self.looks = false;
-        self.probe.end();
-        self.back_by = None;
-    }
-
-    fn interpret(&mut self, value: &[u8], now: Millis) -> Meaning {
-        if let Some(meaning) = self.read_message(value) {
-            return meaning;
+    /// Asks for a sign of life, and for the state of a far end that said its mode, and whether messages still come.
+    fn ask(&mut self, now: Millis) {
+        self.session.send(&redis::cmd("PING").get_packed_command());
+        self.asked.push_back(Asked::Ping);
+        if !self.looks {
+            return;
         }
-        let mut value = match redis::parse_redis_value(value) {
-            Ok(value) => value,
-            Err(_) => return Meaning::Failed(advice::not_redis(self.config(), "malformed reply")),
-        };
-        while let Value::Attribute { data, .. } = value {
-            value = *data;
-        }
-        if let Some((is_added, pattern)) = subscription_change(&value) {
-            return self.subscription_changed(is_added, pattern, now);
-        }
-        match value {
-            Value::Push { kind, data } => self.pushed(&kind, &data, now),
-            value if self.session.is_greeting() => self.greet(&value, now),
-            value => self.answered(&value, now),
-        }
-    }
-
-    /// A push about the probe; others are not ours.
-    fn pushed(&mut self, kind: &PushKind, data: &[Value], now: Millis) -> Meaning {
-        match (kind, data) {
-            (PushKind::Subscribe, [Value::BulkString(channel), ..]) => {
-                self.probe.subscribed(channel);
-            }
-            (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
-                self.probe.came(channel, payload);
-            }
-            _ => return Meaning::Nothing,
-        }
-        self.proceed(now)
-    }
-
-    /// The answer to what was asked first of a connection that is up.
-    fn answered(&mut self, answer: &Value, now: Millis) -> Meaning {
-        let asked = self.asked.pop_front();
-        let judged = match (asked, answer) {
-            (None, Value::ServerError(error)) => return self.error_while_up(error),
-            (Some(Asked::Publish), answer) => {
-                self.probe.answered(matches!(answer, Value::ServerError(_)));
-                return self.proceed(now);
-            }
-            // Any answer proves life, `-MISCONF` and `-LOADING` too.
-            (_, Value::ServerError(_)) | (None | Some(Asked::Ping), _) => return Meaning::Nothing,
-            (Some(Asked::Role), answer) => sound(self.config(), by_role(answer)),
-            (Some(Asked::Info), answer) => sound(self.config(), by_info(answer)),
-        };
-        judged.map_or_else(Meaning::Deaf, |()| Meaning::Nothing)
-    }
-
-    /// Something that was awaited came: it may have been the last of it.
-    fn proceed(&mut self, now: Millis) -> Meaning {
-        if !self.session.is_greeting() {
-            self.end_probe(now);
-            return Meaning::Nothing;
-        }
-        if self.acknowledged.contains(&false) || (self.looks && !self.probe.is_settled()) {
-            return Meaning::Nothing;
-        }
-        self.session.ready(now);
-        self.deaf = None;
-        Meaning::Up
-    }
-
-    /// The hot path: a flat `pmessage`, straight from the bytes. `None` if it is anything else.
-    fn read_message(&self, value: &[u8]) -> Option<Meaning> {
-        let mut bulks = resp::bulks(value)?;
-        if bulks.left() != 4 || &value[bulks.next()?] != b"pmessage" {
-            return None;
-        }
-        let (by, channel, payload) = (bulks.next()?, bulks.next()?, bulks.next()?);
-        let patterns = &self.config().patterns;
-        let Some(index) = patterns.iter().position(|ours| ours.as_bytes() == &value[by.clone()])
-        else {
-            return Some(Meaning::Nothing);
-        };
-        // An earlier pattern has delivered it, if it was subscribed to by then; acknowledgements come in that order, too.
-        let mut earlier = patterns[..index].iter().zip(&self.acknowledged);
-        if earlier.any(|(ours, &is_acknowledged)| {
-            is_acknowledged && glob::matches(ours.as_bytes(), &value[channel.clone()])
-        }) {
-            return Some(Meaning::Nothing);
-        }
-        if payload.len() > self.config().payload_bytes_max {
-            return Some(Meaning::Oversized);
-        }
-        Some(Meaning::Message { channel, payload })
-    }
-
-    fn subscription_changed(&mut self, is_added: bool, pattern: &[u8], now: Millis) -> Meaning {
-        let mut patterns = self.config().patterns.iter();
-        let Some(index) = patterns.position(|ours| ours.as_bytes() == pattern) else {
-            return Meaning::Nothing;
-        };
-        if !is_added {
-            let why = format!("punsubscribe of {}", self.config().patterns[index]);
-            return Meaning::Failed(advice::lost(self.config(), &why));
-        }
-        self.acknowledged[index] = true;
-        if self.session.is_greeting() { self.proceed(now) } else { Meaning::Nothing }
-    }
-
-    fn greet(&mut self, answer: &Value, now: Millis) -> Meaning {
-        if self.looks && !self.acknowledged.contains(&false) {
-            self.probe.answered(matches!(answer, Value::ServerError(_)));
-            return self.proceed(now);
-        }
-        let greeting = self.greeting;
-        let next = self.session.speak(|config, output| match answer {
-            Value::ServerError(error) => {
-                greeting.refused(config, output, error).map_err(Meaning::Failed)
-            }
-            _ => greeting.accepted(config, output, answer).map_err(Meaning::Deaf),
-        });
-        match next {
-            Ok(next) => self.greeting = next,
-            Err(meaning) => return meaning,
-        }
-        if greeting == Greeting::Hello && self.greeting.looks_closely() {
-            self.looks = true;
-            let probe = &mut self.probe;
-            self.session.speak(|_, output| probe.begin(output));
-        }
-        Meaning::Nothing
-    }
-
-    /// An error that nobody asked for is about the connection.
-    fn error_while_up(&mut self, error: &ServerError) -> Meaning {
-        match error.code() {
-            code @ ("NOPERM" | "NOAUTH") => Meaning::Failed(advice::lost(self.config(), code)),
-            _ => Meaning::Nothing,
+        self.session.send(&redis::cmd("ROLE").get_packed_command());
+        self.session.send(&redis::cmd("INFO").arg("replication").get_packed_command());
+        self.asked.extend([Asked::Role, Asked::Info]);
+        if let Some(publish) = self.probe.again() {
+            self.session.send(&publish);
+            self.asked.push_back(Asked::Publish);
+            self.back_by = Some(now.saturating_add(self.session.config.timeout));
         }
     }
 }
 
-/// Whether this is about a subscription, as an array (RESP2) or a push (RESP3): added or not, and its pattern.
+/// Reads a change of a subscription, an array in RESP2 or a push in RESP3: whether it was added, and its pattern.
 fn subscription_change(value: &Value) -> Option<(bool, &[u8])> {
     let (is_added, pattern) = match value {
         Value::Push { kind: PushKind::PSubscribe, data } => (true, data.first()?),

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 
 use super::Server;
-use crate::engine::redis::request::{REQUEST_BYTES_MAX, REQUESTS_MAX, ReplyForm, Request, Ticket};
+use crate::engine::redis::request::{
+    REQUEST_BYTES_MAX, REQUESTS_MAX, RedisRequest, ReplyForm, Ticket,
+};
 
 /// Emptied at the end of each dispatch phase, so that it is as long as one turn is busy. Above the bounds that the connection
 /// has, too, it holds whose a request is, and not its command.
 #[derive(Default)]
 pub struct Requests {
-    queue: VecDeque<Request>,
+    queue: VecDeque<RedisRequest>,
     /// Of the commands.
     bytes: usize,
     publications: Vec<Publication>,
@@ -37,7 +39,7 @@ impl Server {
             queue.len() < REQUESTS_MAX && bytes.saturating_add(command.len()) <= REQUEST_BYTES_MAX;
         let command = if has_room { command } else { Vec::new() };
         *bytes += command.len();
-        queue.push_back(Request { command, ticket, form });
+        queue.push_back(RedisRequest { command, ticket, form });
     }
 
     /// Publishes on a channel as a back end does at the publishers' port: for all routes, and for those who subscribe there. The
@@ -58,7 +60,7 @@ impl Server {
     }
 
     /// Takes the oldest one.
-    pub(crate) fn next_request(&mut self) -> Option<Request> {
+    pub(crate) fn next_request(&mut self) -> Option<RedisRequest> {
         let Requests { queue, bytes, .. } = &mut self.requests;
         let request = queue.pop_front()?;
         *bytes -= request.command.len();

@@ -1,12 +1,12 @@
 //! Reads streams at Redis: from their end when it starts, on from the last entry whenever it comes back.
 //!
 //! ```text
-//! greeting ─► XINFO of each stream ─► XREVRANGE, page by page ─► XREAD BLOCK ─► XREAD BLOCK ─► …
-//!              where do we stand?      once: what was said lately     └── XINFO again, a second later at the earliest
+//! handshake ─► XINFO of each stream ─► XREVRANGE, page by page ─► XREAD BLOCK ─► XREAD BLOCK ─► …
+//!               where do we stand?      once: recent entries            └── XINFO again, a second later at the earliest
 //! ```
 //!
 //! One command is under way at a time (XINFO: one for each stream), and a new connection goes on where the last one stopped:
-//! nothing is lost and nothing comes twice. What Redis itself no longer holds is noticed by `Position`.
+//! nothing is lost and nothing comes twice. `Position` notices what Redis itself no longer holds.
 
 use std::collections::VecDeque;
 
@@ -16,12 +16,10 @@ use crate::clock::Millis;
 use crate::engine::reactor::RedisProtocol;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
-use crate::engine::redis::entries::{Entries, EntryContent, EntryMessage, MessageFields, Piece};
-use crate::engine::redis::garbage::Garbage;
-use crate::engine::redis::opening::Opening;
-use crate::engine::redis::reply_parts::Tokens;
-use crate::engine::redis::resp::Whole;
-use crate::engine::redis::session::{Due, Session};
+use crate::engine::redis::entries::{Entries, EntryContent, EntryMessage, Piece};
+use crate::engine::redis::failure::Failure;
+use crate::engine::redis::handshake::Handshake;
+use crate::engine::redis::session::Session;
 use crate::engine::redis::stream_info::{StreamInfoReader, StreamInfoReply};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::router::Router;
@@ -29,364 +27,255 @@ use crate::features::streams::commands;
 use crate::features::streams::progress::{Position, Progress};
 use crate::features::streams::read_count::ReadCount;
 
-/// How it calls itself in `CLIENT LIST`.
+/// Its name in `CLIENT LIST`.
 const NAME: &str = "oneloop-reader";
-/// Of an answer to the greeting.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// How often it is looked whether entries went missing, at most. XINFO brings the first and the last entry whole.
+/// The shortest pause between two looks for missing entries. XINFO brings the first and the last entry whole.
 const CHECK_PAUSE: Millis = 1000;
 /// An entry that is older was given its id by hand.
 const LAG_MAX: Millis = 86_400_000;
 
-/// What the reader has to say. `stream` is a stream's place among the names.
+/// `stream` is a stream's place among the names.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum StreamEvent<'a> {
     /// For the first time: every entry after `covered_from` will come.
     Begins { stream: usize, covered_from: EntryId },
-    /// An entry that was there before, the latest one first; see [`Reader::end_earlier`].
-    Earlier { stream: usize, id: EntryId, topic: &'a [u8], data: &'a [u8] },
+    /// An entry that was there before, the latest one first; see [`StreamReader::end_earlier`].
+    Earlier { stream: usize, id: EntryId, message: EntryMessage<'a> },
     /// The streams are read from now on.
     Reading,
-    /// What somebody added.
-    Entry { stream: usize, id: EntryId, topic: &'a [u8], data: &'a [u8], receipt: Option<&'a [u8]> },
+    /// A new entry.
+    Entry { stream: usize, id: EntryId, message: EntryMessage<'a> },
     /// An entry that is no message was passed over: it is above `payload_bytes_max`, or has no topic or data.
     Passed { stream: usize, id: EntryId, is_oversized: bool, bytes: u64 },
     /// Entries before `covered_from` are gone that were never read. Every entry after it will come.
     Lost { stream: usize, covered_from: EntryId },
-    /// The text says what to do. The caller drops the socket and calls `down`.
-    Failed(String),
 }
 
 /// A connection that reads streams. The caller owns the socket and the clock, and drives the session.
-pub struct Reader {
+pub struct StreamReader {
     pub session: Session,
-    tokens: Tokens,
-    /// Whose answer comes next; behind it, the other streams of a check.
+    /// The reply that comes next; behind it, those about the other streams of a check.
     awaited: VecDeque<Awaited>,
     streams: Vec<Progress>,
     reads: ReadCount,
-    /// It was said on this connection that the streams are read.
+    /// `Reading` was returned on this connection.
     is_reading: bool,
-    /// When it was last looked on this connection whether entries went missing; `None`: it is to be done.
+    /// When this connection last looked for missing entries; `None`: it has yet to do so.
     checked: Option<Millis>,
-    /// No look was taken on this connection yet.
+    /// This connection has yet to end its first look.
     is_new: bool,
-    /// An entry that came in pieces, while the caller looks at it.
-    lent: Vec<u8>,
 }
 
-/// What was asked, and how far its answer has come.
+/// A reply, and how far it has come.
 enum Awaited {
-    Opening(Opening),
-    Extent(usize, StreamInfoReader),
-    /// Entries of before the start, and how many there were.
+    Info(usize, StreamInfoReader),
+    /// Entries from before the start, and their number.
     Earlier(Entries, usize),
     Read(Entries),
 }
 
-/// What one step came to.
-enum Step<'a> {
-    Tell(Event<'static>),
-    Entry {
-        stream: usize,
-        is_earlier: bool,
-        message: EntryMessage<'a>,
-        id: EntryId,
-    },
-    GoOn,
-    /// The input is used up.
-    Wait,
-}
-
-impl Reader {
-    /// Of the streams that the settings name. The first attempt is due at once.
-    pub fn new(config: RedisConfig, now: Millis) -> Reader {
-        Reader {
+impl StreamReader {
+    /// A reader of the streams that the settings name. The first attempt is due at once.
+    pub fn new(config: RedisConfig, now: Millis) -> StreamReader {
+        let handshake = Handshake::of_commands(NAME);
+        StreamReader {
             streams: vec![Progress::new(); config.streams.len()],
-            session: Session::new(config, now),
-            tokens: Tokens::new(),
+            session: Session::new("link to Redis for streams", handshake, config, now),
             awaited: VecDeque::new(),
             reads: ReadCount::default(),
             is_reading: false,
             checked: None,
             is_new: true,
-            lent: Vec::new(),
         }
     }
 
-    /// Whether the streams are being read.
+    /// Returns whether the streams are being read.
     pub fn is_reading(&self) -> bool {
         self.is_reading
     }
 
-    /// The socket is connected: queues the greeting.
-    pub fn connected(&mut self, now: Millis) {
-        self.session.connected(now);
-        let opening = self.session.speak(|config, output| Opening::begin(NAME, config, output));
-        self.awaited.push_back(Awaited::Opening(opening));
-    }
-
-    /// What was said earlier in this stream is not wanted any more.
+    /// No more earlier entries of this stream are wanted.
     pub fn end_earlier(&mut self, stream: usize) {
         self.streams[stream].stop_looking_back();
     }
 
-    /// Takes from `input` up to the next event; `None`: it is used up. Call until then, so that nothing is held that need not be.
-    pub fn next<'a, 'input: 'a>(
-        &'a mut self,
-        input: &mut &'input [u8],
+    /// Takes from `input` up to the next event; `None`: it is used up.
+    ///
+    /// # Errors
+    /// The connection is given up, and the text says what to do. The caller drops the socket and calls `down`.
+    pub fn next<'a>(
+        &mut self,
+        input: &mut &'a [u8],
         now: Millis,
-    ) -> Option<Event<'a>> {
-        self.lent = Vec::new();
-        if !input.is_empty() {
-            self.session.heard(now);
+    ) -> Result<Option<StreamEvent<'a>>, String> {
+        if !self.session.begin_input(input, now) {
+            return Ok(None);
         }
-        while self.session.is_greeting() || self.session.is_ready() {
-            let (stream, is_earlier, message, id) = match self.step(input, now) {
-                Err(garbage) => {
-                    return Some(self.fail(advice::garbage(self.session.config(), garbage)));
-                }
-                Ok(Step::Tell(event)) => return Some(event),
-                Ok(Step::GoOn) => continue,
-                Ok(Step::Wait) => {
-                    self.session.expect(now.saturating_add(self.session.config().timeout));
-                    return None;
-                }
-                Ok(Step::Entry { stream, is_earlier, message, id }) => {
-                    (stream, is_earlier, message, id)
-                }
-            };
-            let MessageFields { topic, data, receipt } = message.lend(&mut self.lent);
-            return Some(match is_earlier {
-                true => Event::Earlier { stream, id, topic, data },
-                false => Event::Entry { stream, id, topic, data, receipt },
-            });
+        let event = self.read(input, now).map_err(|failure| self.session.fail(failure))?;
+        if event.is_none() {
+            self.session.expect_reply(now);
         }
-        *input = &[];
-        None
+        Ok(event)
     }
 
-    /// Fails what is overdue. Input that is there must have been read before.
-    pub fn on_time(&mut self, now: Millis) -> Option<Event<'static>> {
-        // Something is always awaited: silence is never a question here.
-        self.session.due(now).filter(|due| *due == Due::Overdue)?;
-        let command = match self.awaited.front() {
-            Some(Awaited::Opening(opening)) => opening.command(),
-            _ => "XREAD",
-        };
-        let text = self.session.overdue(command);
-        Some(self.fail(text))
-    }
-
-    /// The connection is gone, or could not be made. Says whether the streams were being read; see [`Session::down`].
+    /// The connection is gone, or could not be made. Returns whether the streams were being read; see [`Session::down`].
     pub fn down(&mut self, now: Millis, random: u64) -> bool {
-        self.tokens = Tokens::new();
         self.awaited.clear();
         (self.checked, self.is_new) = (None, true);
         self.session.down(now, random);
         std::mem::take(&mut self.is_reading)
     }
 
-    fn fail(&mut self, text: String) -> Event<'static> {
-        self.session.fail();
-        Event::Failed(text)
-    }
-
-    /// Takes one piece of what is awaited, or asks for what comes next.
-    fn step<'a>(&mut self, input: &mut &'a [u8], now: Millis) -> Result<Step<'a>, Garbage> {
-        let (tokens, names) = (&mut self.tokens, &self.session.config().streams);
-        match self.awaited.front_mut() {
-            None => Ok(self.go_on(now)),
-            Some(Awaited::Opening(opening)) => match tokens.value(input, ANSWER_BYTES_MAX)? {
-                None => Ok(Step::Wait),
-                Some(answer) => {
-                    let opening = *opening;
-                    self.greet(opening, &answer, now)
-                }
-            },
-            Some(Awaited::Extent(stream, extent)) => match extent.next(tokens, input)? {
-                None => Ok(Step::Wait),
-                Some(told) => {
-                    let stream = *stream;
-                    Ok(self.check(stream, told))
-                }
-            },
-            Some(Awaited::Earlier(entries, count)) => match entries.next(tokens, input, names)? {
-                None => Ok(Step::Wait),
-                Some(Piece::Entry { stream, id, bytes, content }) => {
-                    *count += 1;
-                    Ok(self.earlier(stream, id, bytes, content))
-                }
-                Some(Piece::End) => {
-                    let (stream, count) = (entries.stream(), *count);
-                    self.streams[stream].end_page(count, self.reads.count(1));
-                    self.reads.end(1);
-                    self.awaited.pop_front();
-                    Ok(Step::GoOn)
-                }
-                Some(Piece::Refused(error)) => {
-                    let stream = entries.stream();
-                    Ok(self.refused("XREVRANGE", stream, &error))
-                }
-            },
-            Some(Awaited::Read(entries)) => match entries.next(tokens, input, names)? {
-                None => Ok(Step::Wait),
-                Some(Piece::Entry { stream, id, bytes, content }) => {
-                    Ok(self.pass(stream, id, bytes, content))
-                }
-                Some(Piece::End) => {
-                    self.reads.end(self.streams.len());
-                    self.awaited.pop_front();
-                    Ok(Step::GoOn)
-                }
-                Some(Piece::Refused(error)) => Ok(self.refused("XREAD", 0, &error)),
-            },
-        }
-    }
-
-    fn greet(
+    fn read<'a>(
         &mut self,
-        opening: Opening,
-        answer: &Whole,
+        input: &mut &'a [u8],
         now: Millis,
-    ) -> Result<Step<'static>, Garbage> {
-        let Whole::Value(answer) = answer else { return Err(Garbage::Size) };
-        let kind = answer.first().copied().unwrap_or_default();
-        let answer = redis::parse_redis_value(answer).map_err(|_| Garbage::Type(kind))?;
-        self.awaited.pop_front();
-        match opening.answered(self.session.config(), &answer) {
-            Err(text) => return Ok(Step::Tell(self.fail(text))),
-            Ok(Some(next)) => self.awaited.push_front(Awaited::Opening(next)),
-            Ok(None) => self.session.ready(now),
+    ) -> Result<Option<StreamEvent<'a>>, Failure> {
+        if self.session.is_greeting() && !self.session.read_handshake(input, now)? {
+            return Ok(None);
         }
-        Ok(Step::GoOn)
+        loop {
+            let Session { config, replies, .. } = &mut self.session;
+            let event = match self.awaited.front_mut() {
+                None => self.go_on(now),
+                Some(Awaited::Info(stream, reader)) => {
+                    let Some(reply) = reader.next(replies, input)? else { return Ok(None) };
+                    let stream = *stream;
+                    self.check(stream, reply)?
+                }
+                Some(Awaited::Earlier(entries, count)) => {
+                    let Some(piece) = entries.next(replies, input, &[])? else { return Ok(None) };
+                    let stream = entries.stream();
+                    match piece {
+                        Piece::Entry { id, bytes, content, .. } => {
+                            *count += 1;
+                            self.reads.add(bytes);
+                            let is_wanted = self.streams[stream].look_back(id);
+                            match content {
+                                EntryContent::Message(message) if is_wanted => {
+                                    Some(StreamEvent::Earlier { stream, id, message })
+                                }
+                                _ => None,
+                            }
+                        }
+                        Piece::End => {
+                            self.streams[stream].end_page(*count, self.reads.count(1));
+                            self.reads.end(1);
+                            self.awaited.pop_front();
+                            None
+                        }
+                        Piece::Refused(error) => {
+                            return Err(self.refused("XREVRANGE", stream, &error));
+                        }
+                    }
+                }
+                Some(Awaited::Read(entries)) => {
+                    match entries.next(replies, input, &config.streams)? {
+                        None => return Ok(None),
+                        Some(Piece::Entry { stream, id, bytes, content }) => {
+                            self.pass(stream, id, bytes, content)
+                        }
+                        Some(Piece::End) => {
+                            self.reads.end(self.streams.len());
+                            self.awaited.pop_front();
+                            None
+                        }
+                        Some(Piece::Refused(error)) => return Err(self.refused("XREAD", 0, &error)),
+                    }
+                }
+            };
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
     }
 
-    /// Redis said what a stream holds.
-    fn check(&mut self, stream: usize, told: StreamInfoReply) -> Step<'static> {
-        let extent = match told {
-            StreamInfoReply::Info(extent) => extent,
-            StreamInfoReply::Refused(error) => return self.refused("XINFO", stream, &error),
+    /// Compares what Redis says about a stream with its position.
+    fn check(
+        &mut self,
+        stream: usize,
+        reply: StreamInfoReply,
+    ) -> Result<Option<StreamEvent<'static>>, Failure> {
+        let info = match reply {
+            StreamInfoReply::Info(info) => info,
+            StreamInfoReply::Refused(error) => return Err(self.refused("XINFO", stream, &error)),
         };
         self.awaited.pop_front();
         let is_new = self.is_new;
         self.is_new &= !self.awaited.is_empty();
         let Some(position) = &mut self.streams[stream].position else {
-            self.streams[stream].position = Some(Position::at_end(&extent));
-            return Step::Tell(Event::Begins { stream, covered_from: extent.last });
+            self.streams[stream].position = Some(Position::at_end(&info));
+            return Ok(Some(StreamEvent::Begins { stream, covered_from: info.last }));
         };
-        match position.check(&extent, is_new) {
-            Some(covered_from) => Step::Tell(Event::Lost { stream, covered_from }),
-            None => Step::GoOn,
-        }
+        let lost = position.check(&info, is_new);
+        Ok(lost.map(|covered_from| StreamEvent::Lost { stream, covered_from }))
     }
 
-    /// An entry from before the start.
-    fn earlier<'a>(
-        &mut self,
-        stream: usize,
-        id: EntryId,
-        bytes: u64,
-        content: EntryContent<'a>,
-    ) -> Step<'a> {
-        self.reads.add(bytes);
-        let is_wanted = self.streams[stream].look_back(id);
-        match content {
-            EntryContent::Message(message) if is_wanted => {
-                Step::Entry { stream, is_earlier: true, message, id }
-            }
-            _ => Step::GoOn,
-        }
-    }
-
-    /// An entry that was added.
+    /// Takes a new entry into account.
     fn pass<'a>(
         &mut self,
         stream: usize,
         id: EntryId,
         bytes: u64,
         content: EntryContent<'a>,
-    ) -> Step<'a> {
+    ) -> Option<StreamEvent<'a>> {
         self.reads.add(bytes);
         let position = self.streams[stream].position.as_mut();
-        if !position.is_some_and(|position| position.pass(id)) {
-            return Step::GoOn;
-        }
+        let is_new = position.is_some_and(|position| position.pass(id));
         let is_oversized = match content {
+            _ if !is_new => return None,
             EntryContent::Message(message) => {
-                return Step::Entry { stream, is_earlier: false, message, id };
+                return Some(StreamEvent::Entry { stream, id, message });
             }
             EntryContent::Oversized => true,
             EntryContent::Malformed => false,
         };
-        Step::Tell(Event::Passed { stream, id, is_oversized, bytes })
+        Some(StreamEvent::Passed { stream, id, is_oversized, bytes })
     }
 
-    fn refused(&mut self, command: &str, stream: usize, error: &ServerError) -> Step<'static> {
-        let config = self.session.config();
-        let text = advice::of_stream(config, command, &config.streams[stream], error);
-        Step::Tell(self.fail(text))
+    fn refused(&self, command: &str, stream: usize, error: &ServerError) -> Failure {
+        let config = &self.session.config;
+        Failure::Refused(advice::of_stream(config, command, &config.streams[stream], error))
     }
 
-    /// Nothing is awaited: asks for what comes next.
-    fn go_on(&mut self, now: Millis) -> Step<'static> {
+    /// Sends the next commands: nothing is awaited.
+    fn go_on(&mut self, now: Millis) -> Option<StreamEvent<'static>> {
+        let Session {
+            config: RedisConfig { streams: names, payload_bytes_max, silence, timeout, .. },
+            ..
+        } = &self.session;
+        let (payload_bytes_max, silence, timeout) = (*payload_bytes_max, *silence, *timeout);
         if self.checked.is_none_or(|checked| now >= checked.saturating_add(CHECK_PAUSE)) {
             self.checked = Some(now);
-            self.ask_extents(now);
-            return Step::GoOn;
+            let commands: Vec<u8> = names.iter().flat_map(|name| commands::info(name)).collect();
+            let streams = 0..self.streams.len();
+            self.awaited.extend(streams.map(|one| Awaited::Info(one, StreamInfoReader::new())));
+            self.session.send(&commands);
+            self.session.expect_reply(now);
+            return None;
         }
         if let Some(stream) = self.streams.iter().position(Progress::is_looking_back) {
-            self.ask_earlier(stream, now);
-            return Step::GoOn;
+            let page = self.streams[stream].next_page(&names[stream], self.reads.count(1));
+            self.awaited
+                .push_back(Awaited::Earlier(Entries::of_range(stream, payload_bytes_max), 0));
+            self.session.send(&page.unwrap_or_default());
+            self.session.expect_reply(now);
+            return None;
         }
-        self.read_on(now);
-        match std::mem::replace(&mut self.is_reading, true) {
-            true => Step::GoOn,
-            false => Step::Tell(Event::Reading),
-        }
-    }
-
-    fn ask_extents(&mut self, now: Millis) {
-        self.session.speak(|config, output| {
-            config.streams.iter().for_each(|stream| output.extend(commands::info(stream)));
-        });
-        let streams = 0..self.streams.len();
-        self.awaited.extend(streams.map(|one| Awaited::Extent(one, StreamInfoReader::new())));
-        self.session.expect(now.saturating_add(self.session.config().timeout));
-    }
-
-    fn ask_earlier(&mut self, number: usize, now: Millis) {
-        let progress = self.streams[number];
-        let count = self.reads.count(1);
-        let page = self.session.speak(|config, output| {
-            output.extend(progress.next_page(&config.streams[number], count).into_iter().flatten());
-            Entries::of_range(number, config.payload_bytes_max)
-        });
-        self.awaited.push_back(Awaited::Earlier(page, 0));
-        self.session.expect(now.saturating_add(self.session.config().timeout));
-    }
-
-    /// An answer comes after `silence` at the latest: that is the sign of life on a connection which waits inside of Redis, and
-    /// cannot be asked for one.
-    fn read_on(&mut self, now: Millis) {
         let after: Vec<EntryId> = self.streams.iter().map(Progress::last).collect();
         let count = self.reads.count(self.streams.len());
-        let entries = self.session.speak(|config, output| {
-            let block = config.silence.max(1);
-            output.extend(commands::read_on(&config.streams, &after, count, block));
-            Entries::of_read(config.payload_bytes_max)
-        });
-        self.awaited.push_back(Awaited::Read(entries));
-        let RedisConfig { silence, timeout, .. } = self.session.config();
-        self.session.expect(now.saturating_add(*silence).saturating_add(*timeout));
+        let command = commands::read_on(names, &after, count, silence.max(1));
+        self.awaited.push_back(Awaited::Read(Entries::of_read(payload_bytes_max)));
+        self.session.send(&command);
+        // An answer comes after `silence` at the latest: the sign of life of a connection that waits inside of Redis, and cannot
+        // be asked for one.
+        self.session.expect(now.saturating_add(silence).saturating_add(timeout));
+        let was_reading = std::mem::replace(&mut self.is_reading, true);
+        (!was_reading).then_some(StreamEvent::Reading)
     }
 }
 
-impl RedisProtocol for Reader {
-    fn name(&self) -> &'static str {
-        "link to Redis for streams"
-    }
-
+impl RedisProtocol for StreamReader {
     fn session(&self) -> &Session {
         &self.session
     }
@@ -395,40 +284,37 @@ impl RedisProtocol for Reader {
         &mut self.session
     }
 
-    fn is_up(&self) -> bool {
-        self.is_reading()
-    }
-
-    fn connected(&mut self, now: Millis) {
-        Reader::connected(self, now);
-    }
-
-    fn take_in(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
+    fn on_input(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
         let now = router.server.now.millis;
         while !router.server.is_pressed() {
-            match self.next(input, now) {
+            match self.next(input, now)? {
                 None => return Ok(true),
-                Some(Event::Entry { stream, id, topic, data, receipt }) => {
+                Some(StreamEvent::Entry { stream, id, message }) => {
                     let age = router.server.now.unix_millis.saturating_sub(id.millis);
                     router.server.metrics.stream_lag_micros.record(age.min(LAG_MAX) * 1000);
-                    router.publish_entry(stream, id, topic, data, receipt);
+                    router.publish_entry(
+                        stream,
+                        id,
+                        message.topic(),
+                        message.data(),
+                        message.receipt(),
+                    );
                 }
-                Some(Event::Passed { stream, id, is_oversized, bytes }) => {
+                Some(StreamEvent::Passed { stream, id, is_oversized, bytes }) => {
                     router.pass_entry(stream, id, is_oversized, bytes as usize);
                 }
-                Some(Event::Begins { stream, covered_from }) => {
+                Some(StreamEvent::Begins { stream, covered_from }) => {
                     router.stream_begins(stream, covered_from);
                 }
-                Some(Event::Earlier { stream, id, topic, data }) => {
-                    if !router.prefill_entry(stream, id, topic, data) {
+                Some(StreamEvent::Earlier { stream, id, message }) => {
+                    if !router.prefill_entry(stream, id, message.topic(), message.data()) {
                         self.end_earlier(stream);
                     }
                 }
-                Some(Event::Lost { stream, covered_from }) => {
+                Some(StreamEvent::Lost { stream, covered_from }) => {
                     router.on_stream_lost(stream, covered_from);
                 }
-                Some(Event::Failed(why)) => return Err(why),
-                Some(Event::Reading) => {
+                Some(StreamEvent::Reading) => {
                     log::info!("reading streams from Redis");
                     router.on_reader(true);
                 }
@@ -437,16 +323,14 @@ impl RedisProtocol for Reader {
         Ok(false)
     }
 
+    /// Something is always awaited: silence is never a question here.
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
-        match Reader::on_time(self, now) {
-            Some(Event::Failed(why)) => Err(why),
-            _ => Ok(()),
-        }
+        self.session.is_silent(now, "XREAD").map(|_| ())
     }
 
     fn down(&mut self, router: &mut Router, random: u64) -> bool {
         router.on_reader(false);
-        Reader::down(self, router.server.now.millis, random)
+        StreamReader::down(self, router.server.now.millis, random)
     }
 }
 

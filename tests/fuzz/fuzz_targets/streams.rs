@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oneloop::engine::redis::command_connection::{CommandConnection, Event as Answered};
+use oneloop::engine::redis::command_connection::{CommandConnection, CommandEvent};
 use oneloop::engine::redis::config::RedisConfig;
-use oneloop::engine::redis::request::{ReplyForm, Request, Ticket, command};
+use oneloop::engine::redis::request::{RedisRequest, ReplyForm, Ticket, command};
 use oneloop::engine::resume::cursor::EntryId;
 use oneloop::features::streams::commands as stream_commands;
-use oneloop::features::streams::reader::{Event, Reader};
+use oneloop::features::streams::reader::{StreamEvent, StreamReader};
 use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach it.
@@ -36,38 +36,43 @@ fn config(setup: u8) -> RedisConfig {
 
 /// Everything that the reader says.
 fn read(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
-    let mut reader = Reader::new(config(setup), 0);
+    let mut reader = StreamReader::new(config(setup), 0);
     let mut events = Vec::new();
     let mut last = [EntryId::ZERO; 2];
     reader.session.connecting(0);
-    reader.connected(1);
+    reader.session.connected(1);
     for piece in pieces {
         let mut input = *piece;
         // Time passes by what is said, so that pieces do not change it.
-        while let Some(event) = reader.next(&mut input, 2 + 200 * events.len() as u64) {
+        loop {
+            let event = match reader.next(&mut input, 2 + 200 * events.len() as u64) {
+                Ok(None) => break,
+                Ok(Some(event)) => event,
+                Err(text) => {
+                    events.push(format!("Failed({text:?})"));
+                    break;
+                }
+            };
             let mut ends = None;
             match &event {
-                Event::Entry { stream, id, data, .. } => {
-                    assert!(data.len() <= PAYLOAD_BYTES_MAX);
+                StreamEvent::Entry { stream, id, message } => {
+                    assert!(message.data().len() <= PAYLOAD_BYTES_MAX);
                     assert!(*id > last[*stream], "it comes twice, or out of order");
                     last[*stream] = *id;
                 }
-                Event::Earlier { stream, data, .. } => {
-                    assert!(data.len() <= PAYLOAD_BYTES_MAX);
+                StreamEvent::Earlier { stream, message, .. } => {
+                    assert!(message.data().len() <= PAYLOAD_BYTES_MAX);
                     ends = (setup & 1 << 3 == 0).then_some(*stream);
                 }
-                Event::Begins { stream, covered_from } | Event::Lost { stream, covered_from } => {
+                StreamEvent::Begins { stream, covered_from }
+                | StreamEvent::Lost { stream, covered_from } => {
                     last[*stream] = *covered_from;
                 }
                 _ => {}
             }
-            let is_failure = matches!(event, Event::Failed(_));
             events.push(format!("{event:?}"));
             if let Some(stream) = ends {
                 reader.end_earlier(stream);
-            }
-            if is_failure {
-                break;
             }
         }
         let count = reader.session.output().len();
@@ -85,40 +90,44 @@ fn answer(setup: u8, pieces: &[&[u8]]) -> Vec<String> {
     let mut connection = CommandConnection::new(config(setup), 0);
     let (mut events, mut answered) = (Vec::new(), 0);
     connection.session.connecting(0);
-    connection.connected(1);
+    connection.session.connected(1);
     for number in 0..REQUESTS {
         let ticket = Ticket::of_feature("fuzz", 0);
         let request = match number % 4 {
-            3 => Request {
+            3 => RedisRequest {
                 command: stream_commands::page("a", EntryId::ZERO, EntryId::MAX, 64),
                 ticket,
                 form: ReplyForm::Page { stream: 0 },
             },
-            2 => Request {
+            2 => RedisRequest {
                 command: stream_commands::info("a"),
                 ticket,
                 form: ReplyForm::StreamInfo { stream: 0 },
             },
-            _ => Request { command: command(&[b"A"]), ticket, form: ReplyForm::Value },
+            _ => RedisRequest { command: command(&[b"A"]), ticket, form: ReplyForm::Value },
         };
         assert!(connection.ask(request, 1), "it waits for the first attempt");
     }
     for piece in pieces {
         let mut input = *piece;
-        while let Some(event) = connection.next(&mut input, 2) {
-            if let Answered::Entry { data, .. } = &event {
-                assert!(data.len() <= PAYLOAD_BYTES_MAX);
+        loop {
+            let event = match connection.next(&mut input, 2) {
+                Ok(None) => break,
+                Ok(Some(event)) => event,
+                Err(text) => {
+                    events.push(format!("Failed({text:?})"));
+                    break;
+                }
+            };
+            if let CommandEvent::Entry { message, .. } = &event {
+                assert!(message.data().len() <= PAYLOAD_BYTES_MAX);
             }
             let ends = matches!(
                 event,
-                Answered::Answer(..) | Answered::PageEnd { .. } | Answered::Extent { .. }
+                CommandEvent::Answer(..) | CommandEvent::PageEnd { .. } | CommandEvent::Info { .. }
             );
             answered += usize::from(ends);
-            let is_failure = matches!(event, Answered::Failed(_));
             events.push(format!("{event:?}"));
-            if is_failure {
-                break;
-            }
         }
         let count = connection.session.output().len();
         connection.session.wrote(count);

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use oneloop::engine::redis::config::RedisConfig;
-use oneloop::engine::redis::subscriber::{Event, RedisSubscriber};
+use oneloop::engine::redis::subscriber::{RedisSubscriber, SubscriptionEvent};
 use oneloop_fuzz::pieces;
 
 /// Small, so that inputs reach it.
@@ -38,19 +38,23 @@ fn read(setup: u8, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
     let mut subscriber = RedisSubscriber::new(config(setup), 0);
     let (mut events, mut sent) = (Vec::new(), Vec::new());
     subscriber.session.connecting(0);
-    subscriber.connected(1);
+    subscriber.session.connected(1);
     send(&mut subscriber, &mut sent);
     for piece in pieces {
         let mut input = *piece;
-        while let Some(event) = subscriber.next(&mut input, 2) {
-            if let Event::Message { payload, .. } = event {
-                assert!(payload.len() <= PAYLOAD_BYTES_MAX);
+        loop {
+            let event = match subscriber.next(&mut input, 2) {
+                Ok(None) => break,
+                Ok(Some(event)) => event,
+                Err(text) => {
+                    events.push(format!("Failed({text:?})"));
+                    break;
+                }
+            };
+            if let SubscriptionEvent::Message(message) = &event {
+                assert!(message.payload().len() <= PAYLOAD_BYTES_MAX);
             }
-            let is_failure = matches!(event, Event::Failed(_));
             events.push(format!("{event:?}"));
-            if is_failure {
-                break;
-            }
         }
         send(&mut subscriber, &mut sent);
     }

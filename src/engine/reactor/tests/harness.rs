@@ -14,7 +14,7 @@ use crate::engine::bounds::Bounds;
 use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
-use crate::engine::redis::request::{Answer, Request};
+use crate::engine::redis::request::{Answer, RedisRequest};
 use crate::features::control::Control;
 use crate::push::Push;
 use crate::push::token::{KeySettings, Keys};
@@ -212,10 +212,10 @@ impl TestLoop {
     }
 
     /// The requests to Redis since the last call, each as its words.
-    pub fn asked(&mut self) -> Vec<(Vec<String>, Request)> {
+    pub fn asked(&mut self) -> Vec<(Vec<String>, RedisRequest)> {
         let server = &mut self.reactor.router.server;
-        let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
-        let words = |request: &Request| {
+        let requests: Vec<RedisRequest> = std::iter::from_fn(|| server.next_request()).collect();
+        let words = |request: &RedisRequest| {
             let text = String::from_utf8(request.command.clone()).expect("tests ask in UTF-8");
             text.split("\r\n").skip(2).step_by(2).map(str::to_owned).collect()
         };
@@ -243,7 +243,7 @@ impl TestLoop {
     }
 
     /// Answers a request as Redis.
-    pub fn answer(&mut self, request: Request, answer: Answer) {
+    pub fn answer(&mut self, request: RedisRequest, answer: Answer) {
         self.reactor.router.on_answer(request.ticket, answer);
         self.turn();
     }

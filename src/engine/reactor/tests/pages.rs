@@ -12,7 +12,7 @@ use crate::engine::reactor::tests::page_model::{Held, KEYS, Stream, Subscriber, 
 use crate::engine::reactor::tests::replay::{Plain, texts};
 use crate::engine::reactor::tests::{Shared, plan};
 use crate::engine::reactor::*;
-use crate::engine::redis::request::{PageEnd, ReplyForm, Request};
+use crate::engine::redis::request::{PageEnd, RedisRequest, ReplyForm};
 use crate::engine::resume::cursor::{Cursor, EntryId, Node};
 use crate::engine::server::{Resumed, Server};
 
@@ -173,7 +173,7 @@ impl World {
     /// Lets Redis take the requests, and answer some of those taken before.
     fn answer(&mut self) {
         let server = &mut self.reactor.router.server;
-        let requests: Vec<Request> = std::iter::from_fn(|| server.next_request()).collect();
+        let requests: Vec<RedisRequest> = std::iter::from_fn(|| server.next_request()).collect();
         for request in requests {
             let (id, stream) = match request.form {
                 ReplyForm::Page { stream } => {

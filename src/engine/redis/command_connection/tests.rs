@@ -25,26 +25,27 @@ fn ready() -> CommandConnection {
 fn connect(commander: &mut CommandConnection, now: Millis) {
     assert!(commander.session.wants_connect(now));
     commander.session.connecting(now);
-    commander.connected(now);
+    commander.session.connected(now);
 }
 
 fn feed(commander: &mut CommandConnection, input: impl AsRef<[u8]>, now: Millis) -> Vec<String> {
     let mut input = input.as_ref();
     let mut events = Vec::new();
-    while let Some(event) = commander.next(&mut input, now) {
+    while let Some(event) = commander.next(&mut input, now).transpose() {
         events.push(match event {
-            Event::Answer(_, answer) => format!("{answer:?}"),
-            Event::Failed(text) => text,
-            Event::Ready => "Ready".to_owned(),
-            Event::Entry { ticket, stream, entry, topic, data } => {
+            Err(text) => text,
+            Ok(CommandEvent::Answer(_, answer)) => format!("{answer:?}"),
+            Ok(CommandEvent::Ready) => "Ready".to_owned(),
+            Ok(CommandEvent::Entry { ticket, stream, id, message }) => {
                 let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                format!("{} {stream} {entry} {}={}", ticket.number, text(topic), text(data))
+                let (topic, data) = (text(message.topic()), text(message.data()));
+                format!("{} {stream} {id} {topic}={data}", ticket.number)
             }
-            Event::Extent { stream, extent, refused } => {
-                assert_eq!(extent.is_none(), refused.is_some());
-                format!("{stream} holds {:?}{}", extent, refused.unwrap_or_default())
+            Ok(CommandEvent::Info { stream, info, refused }) => {
+                assert_eq!(info.is_none(), refused.is_some());
+                format!("{stream} holds {:?}{}", info, refused.unwrap_or_default())
             }
-            Event::PageEnd { ticket, stream, end, refused } => {
+            Ok(CommandEvent::PageEnd { ticket, stream, end, refused }) => {
                 let (entries, last) = (end.entries, end.last.unwrap_or(EntryId::ZERO));
                 assert_eq!(end.is_available, refused.is_none());
                 format!(
@@ -56,7 +57,6 @@ fn feed(commander: &mut CommandConnection, input: impl AsRef<[u8]>, now: Millis)
         });
     }
     assert!(input.is_empty());
-    assert_eq!(commander.lent.capacity(), 0, "nothing is held after the last event");
     events
 }
 
@@ -68,7 +68,7 @@ fn take_output(commander: &mut CommandConnection) -> String {
 
 fn ask(commander: &mut CommandConnection, words: &[&str], now: Millis) -> bool {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let request = Request { command: command(&words), ticket: NOBODY, form: ReplyForm::Value };
+    let request = RedisRequest { command: command(&words), ticket: NOBODY, form: ReplyForm::Value };
     commander.ask(request, now)
 }
 
@@ -213,9 +213,9 @@ fn above_either_bound_a_request_is_not_taken() {
 fn an_answer_above_its_bound_is_not_held() {
     let mut commander = ready();
     (0..2).for_each(|_| assert!(ask(&mut commander, &["A"], 0)));
-    let header = format!("${}\r\n", ANSWER_BYTES_MAX + 1);
+    let header = format!("${}\r\n", REPLY_BYTES_MAX + 1);
     assert_eq!(feed(&mut commander, header, 0), [""; 0]);
-    assert_eq!(feed(&mut commander, "x".repeat(ANSWER_BYTES_MAX + 1), 0), [""; 0]);
+    assert_eq!(feed(&mut commander, "x".repeat(REPLY_BYTES_MAX + 1), 0), [""; 0]);
     let events = feed(&mut commander, "\r\n:2\r\n", 0);
     assert_eq!(events.len(), 2, "{events:?}");
     assert!(events[0].contains("its answer is above 65536 bytes"), "{events:?}");
@@ -226,7 +226,7 @@ fn an_answer_above_its_bound_is_not_held() {
 fn silence_is_asked_about_and_an_answer_that_does_not_come_ends_it() {
     let mut commander = ready();
     assert_eq!(commander.session.deadline(), Some(10_000));
-    assert!(commander.on_time(10_000).is_none());
+    assert_eq!(commander.on_time(10_000), Ok(()));
     assert_eq!(take_output(&mut commander), PING);
     assert_eq!(commander.session.deadline(), Some(15_000));
     assert_eq!(feed(&mut commander, "+PONG\r\n", 12_000), [""; 0], "a PING is nobody's");
@@ -236,7 +236,7 @@ fn silence_is_asked_about_and_an_answer_that_does_not_come_ends_it() {
     assert_eq!(commander.session.deadline(), Some(18_000), "the first one counts");
     assert_eq!(feed(&mut commander, ":1\r\n", 17_000), ["Integer(1)"]);
     assert_eq!(commander.session.deadline(), Some(22_000), "life is a reason to wait");
-    let Some(Event::Failed(text)) = commander.on_time(22_000) else { panic!("it is overdue") };
+    let Err(text) = commander.on_time(22_000) else { panic!("it is overdue") };
     assert!(text.contains("did not answer"), "{text}");
     assert!(commander.down(22_000, 0));
     assert_eq!(lost(&mut commander), 1);
@@ -272,7 +272,7 @@ fn page(commander: &mut CommandConnection, client: u32, from: u64, up_to: EntryI
     let (number, form) = (u64::from(client), ReplyForm::Page { stream: 1 });
     let ticket = Ticket { number, ..NOBODY };
     let command = commands::page("more", from, up_to, PAGE_ENTRIES);
-    assert!(commander.ask(Request { command, ticket, form }, 0));
+    assert!(commander.ask(RedisRequest { command, ticket, form }, 0));
 }
 
 #[test]
@@ -321,7 +321,8 @@ fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
 /// What the stream holds.
 fn look(commander: &mut CommandConnection) {
     let command = commands::info("more");
-    let request = Request { command, ticket: NOBODY, form: ReplyForm::StreamInfo { stream: 1 } };
+    let request =
+        RedisRequest { command, ticket: NOBODY, form: ReplyForm::StreamInfo { stream: 1 } };
     assert!(commander.ask(request, 0));
 }
 
@@ -338,11 +339,11 @@ fn a_page_tells_its_size_and_a_look_whether_the_stream_still_reaches_back() {
         redis.answer(take_output(&mut commander).as_bytes(), &mut answers);
         let (mut input, mut ends) = (&answers[..], Vec::new());
         let after = EntryId { millis: after, number: 0 };
-        while let Some(event) = commander.next(&mut input, 0) {
+        while let Some(event) = commander.next(&mut input, 0).expect("Redis is sound") {
             match event {
-                Event::PageEnd { end, .. } => ends.push((end, None)),
-                Event::Extent { extent, .. } => {
-                    ends.last_mut().expect("the page came").1 = extent;
+                CommandEvent::PageEnd { end, .. } => ends.push((end, None)),
+                CommandEvent::Info { info, .. } => {
+                    ends.last_mut().expect("the page came").1 = info;
                 }
                 _ => {}
             }

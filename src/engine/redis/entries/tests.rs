@@ -8,10 +8,10 @@ const PAYLOAD_BYTES_MAX: usize = 8;
 /// What is found, as text.
 fn read(mut entries: Entries, pieces: &[&[u8]]) -> Result<Vec<String>, Garbage> {
     let names = NAMES.map(str::to_owned);
-    let (mut tokens, mut found) = (Tokens::new(), Vec::new());
+    let (mut replies, mut found) = (ReplyParser::new(), Vec::new());
     for piece in pieces {
         let mut input = *piece;
-        while let Some(piece) = entries.next(&mut tokens, &mut input, &names)? {
+        while let Some(piece) = entries.next(&mut replies, &mut input, &names)? {
             let is_entry = matches!(piece, Piece::Entry { .. });
             found.push(match piece {
                 Piece::Entry { stream, id, content, .. } => {
@@ -34,9 +34,8 @@ fn describe(content: EntryContent<'_>) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match content {
         EntryContent::Message(message) => {
-            let mut held = Vec::new();
-            let MessageFields { topic, data, receipt } = message.lend(&mut held);
-            [text(topic), text(data), receipt.map(text).unwrap_or_default()].join(",")
+            let receipt = message.receipt().map(text).unwrap_or_default();
+            [text(message.topic()), text(message.data()), receipt].join(",")
         }
         other => format!("{other:?}"),
     }

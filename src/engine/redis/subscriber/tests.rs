@@ -25,7 +25,7 @@ fn connected_link(url: &str, patterns: &[&str]) -> RedisSubscriber {
     let mut link = RedisSubscriber::new(config(url, patterns), 0);
     assert!(link.session.wants_connect(0));
     link.session.connecting(0);
-    link.connected(0);
+    link.session.connected(0);
     link
 }
 
@@ -46,18 +46,17 @@ fn up_link(patterns: &[&str]) -> RedisSubscriber {
 fn feed(link: &mut RedisSubscriber, input: impl AsRef<[u8]>, now: Millis) -> Vec<String> {
     let mut input = input.as_ref();
     let mut events = Vec::new();
-    while let Some(event) = link.next(&mut input, now) {
+    while let Some(event) = link.next(&mut input, now).transpose() {
         events.push(match event {
-            Event::Message { channel, payload } => {
+            Ok(SubscriptionEvent::Message(message)) => {
                 let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                format!("{} {}", text(channel), text(payload))
+                format!("{} {}", text(message.channel()), text(message.payload()))
             }
-            Event::Failed(text) => text,
-            event => format!("{event:?}"),
+            Ok(event) => format!("{event:?}"),
+            Err(text) => text,
         });
     }
     assert!(input.is_empty());
-    assert_eq!(link.lent.capacity(), 0, "nothing is held for the caller after the last event");
     events
 }
 
@@ -148,14 +147,14 @@ fn up_means_that_every_configured_pattern_is_acknowledged() {
     // A message of the first pattern meanwhile lies in the gap that is told afterwards.
     assert_eq!(feed(&mut link, MESSAGE_3, 0), [""; 0]);
     assert_eq!(link.session.deadline(), Some(5000));
-    assert_eq!(link.on_time(4999), None);
-    let Some(Event::Failed(text)) = link.on_time(5000) else { panic!("it is overdue") };
+    assert_eq!(link.on_time(4999), Ok(()));
+    let Err(text) = link.on_time(5000) else { panic!("it is overdue") };
     assert!(text.contains("no answer to PSUBSCRIBE within 5000 ms"), "{text}");
     assert_eq!(link.session.deadline(), None);
     link.down(5000, 0);
     // Acknowledgements of the old connection do not count for the new one.
     link.session.connecting(6000);
-    link.connected(6000);
+    link.session.connected(6000);
     feed(&mut link, [GREETED, "+OK\r\n"].concat(), 6000);
     assert_eq!(feed(&mut link, SUBSCRIBED_3.replace("$5\r\npub.*", "$3\r\nb.*"), 6000), [""; 0]);
     assert_eq!(feed(&mut link, SUBSCRIBED_3, 6000), ["Up"]);
@@ -166,12 +165,12 @@ fn one_deadline_covers_the_attempt() {
     let mut link = RedisSubscriber::new(config("redis://h", &["pub.*"]), 100);
     link.session.connecting(100);
     assert_eq!(link.session.deadline(), Some(5100));
-    link.connected(4000);
+    link.session.connected(4000);
     assert_eq!(link.session.deadline(), Some(5100));
-    assert!(matches!(link.on_time(5100), Some(Event::Failed(text)) if text.contains("HELLO")));
+    assert!(link.on_time(5100).is_err_and(|text| text.contains("HELLO")));
     link.down(5100, 7);
     link.session.connecting(6000);
-    let Some(Event::Failed(text)) = link.on_time(11_000) else { panic!("it is overdue") };
+    let Err(text) = link.on_time(11_000) else { panic!("it is overdue") };
     assert!(text.contains("no connection to Redis at h:6379 within 5000 ms"), "{text}");
 }
 
@@ -182,18 +181,18 @@ fn silence_is_answered_by_a_ping_and_only_silence_is_death() {
     {
         let mut link = up_link(&["pub.*"]);
         assert_eq!(link.session.deadline(), Some(10_000));
-        assert_eq!(link.on_time(10_000), None);
+        assert_eq!(link.on_time(10_000), Ok(()));
         assert_eq!(take_output(&mut link), PING);
         assert_eq!(link.session.deadline(), Some(15_000));
         assert_eq!(feed(&mut link, life, 14_000), [""; 0]);
-        assert_eq!(link.on_time(15_000), None);
+        assert_eq!(link.on_time(15_000), Ok(()));
         assert_eq!(link.session.deadline(), Some(24_000), "{life}");
     }
     let mut link = up_link(&["pub.*"]);
     // A process that was frozen asks before it gives up.
-    assert_eq!(link.on_time(1_000_000), None);
-    assert_eq!(link.on_time(1_004_999), None);
-    let Some(Event::Failed(text)) = link.on_time(1_005_000) else { panic!("it is dead") };
+    assert_eq!(link.on_time(1_000_000), Ok(()));
+    assert_eq!(link.on_time(1_004_999), Ok(()));
+    let Err(text) = link.on_time(1_005_000) else { panic!("it is dead") };
     assert!(text.contains("did not answer PING"), "{text}");
     assert!(link.down(1_005_000, 0), "it was up");
 }
@@ -210,7 +209,7 @@ fn a_lost_subscription_is_a_failure() {
         assert!(link.down(0, 0));
     }
     let mut link = up_link(&["pub.*"]);
-    link.on_time(10_000);
+    link.on_time(10_000).expect("nothing is overdue");
     // A user who may not PING still proves that Redis lives.
     assert_eq!(feed(&mut link, "-NOPERM no permissions to run 'ping'\r\n", 10_001), [""; 0]);
     let others = [
@@ -318,7 +317,7 @@ fn backoff_grows_within_its_bounds_and_begins_anew_once_it_stayed_up() {
         }
         for stays in [backoff_max.saturating_sub(1), backoff_max] {
             link.session.connecting(0);
-            link.connected(0);
+            link.session.connected(0);
             feed(&mut link, [GREETED, "+OK\r\n", SUBSCRIBED_3].concat(), 0);
             assert!(link.down(stays, random.next()));
             let wait = link.session.deadline().expect("it waits") - stays;
@@ -367,15 +366,15 @@ fn a_link_is_up_when_its_probe_is_back() {
     ] {
         let mut link = looked_at_link();
         assert_eq!(feed(&mut link, &rest, 0), ["Up"], "{rest}");
-        assert_eq!(link.deaf(), None);
+        assert_eq!(link.session.deaf(), None);
     }
     let mut link = looked_at_link();
     let rest = [PROBE_SUBSCRIBED, ":1\r\n", &back(2)].concat();
     assert_eq!(feed(&mut link, rest, 0), [""; 0], "another one's message proves nothing");
-    assert_eq!(link.on_time(4999), None);
-    let Some(Event::Failed(text)) = link.on_time(5000) else { panic!("it is overdue") };
+    assert_eq!(link.on_time(4999), Ok(()));
+    let Err(text) = link.on_time(5000) else { panic!("it is overdue") };
     assert!(text.contains("did not come back within 5000 ms"), "{text}");
-    assert_eq!(link.deaf(), Some(text.as_str()));
+    assert_eq!(link.session.deaf(), Some(text.as_str()));
 }
 
 #[test]
@@ -390,7 +389,7 @@ fn after_silence_messages_must_still_come() {
     let up = |rest: &str| {
         let mut link = looked_at_link();
         assert_eq!(feed(&mut link, rest, 0), ["Up"]);
-        assert_eq!(link.on_time(10_000), None);
+        assert_eq!(link.on_time(10_000), Ok(()));
         link
     };
     let permitted = [PROBE_SUBSCRIBED, ":1\r\n", &back(1)].concat();
@@ -404,9 +403,9 @@ fn after_silence_messages_must_still_come() {
 
     let mut link = up(&permitted);
     feed(&mut link, &answers, 10_001);
-    let Some(Event::Failed(text)) = link.on_time(15_000) else { panic!("it is overdue") };
+    let Err(text) = link.on_time(15_000) else { panic!("it is overdue") };
     assert!(text.contains("did not come back"), "{text}");
-    assert!(link.down(15_000, 0) && link.deaf() == Some(text.as_str()));
+    assert!(link.down(15_000, 0) && link.session.deaf() == Some(text.as_str()));
 
     // Anybody's message proves as much.
     let mut link = up(&permitted);
@@ -436,11 +435,11 @@ fn a_far_end_that_carries_no_messages_is_a_failure_with_its_cure() {
         let mut link = connected_link("redis://h", &["pub.*"]);
         let text = failure(&mut link, &answers);
         assert!(text.contains(expected), "{answers}: {text}");
-        assert_eq!(link.deaf(), Some(text.as_str()));
+        assert_eq!(link.session.deaf(), Some(text.as_str()));
     }
     let mut link = looked_at_link();
     feed(&mut link, "-NOPERM no\r\n-NOPERM no\r\n", 0);
-    assert_eq!(link.on_time(10_000), None);
+    assert_eq!(link.on_time(10_000), Ok(()));
     let text = failure(&mut link, &["+PONG\r\n", cut_off].concat());
     assert!(text.contains("is a replica that is cut off"), "its role has changed: {text}");
 }

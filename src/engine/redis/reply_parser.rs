@@ -13,7 +13,7 @@ const ELEMENTS_MAX: usize = 1024 * 1024;
 
 /// What a reply begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
+pub enum ReplyHead {
     /// An array of so many.
     Array(usize),
     /// A null array.
@@ -23,24 +23,28 @@ pub enum Head {
 }
 
 /// A stream of replies, read at the pace at which it comes.
-pub struct Tokens {
+pub struct ReplyParser {
     framer: Framer,
     /// A header that came in pieces: so many bytes of it.
     head: [u8; HEAD_BYTES_MAX],
     head_bytes: usize,
 }
 
-impl Tokens {
-    pub fn new() -> Tokens {
-        Tokens { framer: Framer::new(Grammar::Replies), head: [0; HEAD_BYTES_MAX], head_bytes: 0 }
+impl ReplyParser {
+    pub fn new() -> ReplyParser {
+        ReplyParser {
+            framer: Framer::new(Grammar::Replies),
+            head: [0; HEAD_BYTES_MAX],
+            head_bytes: 0,
+        }
     }
 
     /// Takes the header of an array, if one begins here; `None`: the input is used up.
-    pub fn head(&mut self, input: &mut &[u8]) -> Result<Option<Head>, Garbage> {
+    pub fn head(&mut self, input: &mut &[u8]) -> Result<Option<ReplyHead>, Garbage> {
         match input.first() {
             None => return Ok(None),
             Some(&kind) if self.head_bytes == 0 && kind != b'*' => {
-                return Ok(Some(Head::Other(kind)));
+                return Ok(Some(ReplyHead::Other(kind)));
             }
             Some(_) => {}
         }
@@ -61,8 +65,8 @@ impl Tokens {
     pub fn array_of(&mut self, count: usize, input: &mut &[u8]) -> Result<Option<()>, Garbage> {
         match self.head(input)? {
             None => Ok(None),
-            Some(Head::Array(found)) if found == count => Ok(Some(())),
-            Some(Head::Other(kind)) => Err(Garbage::Type(kind)),
+            Some(ReplyHead::Array(found)) if found == count => Ok(Some(())),
+            Some(ReplyHead::Other(kind)) => Err(Garbage::Type(kind)),
             Some(_) => Err(Garbage::Length),
         }
     }
@@ -77,17 +81,17 @@ impl Tokens {
     }
 }
 
-fn read_head(line: &[u8]) -> Result<Head, Garbage> {
+fn read_head(line: &[u8]) -> Result<ReplyHead, Garbage> {
     let Some(length) = line.strip_suffix(b"\r\n").map(|line| &line[1..]) else {
         return Err(Garbage::Terminator);
     };
     if length == b"-1" {
-        return Ok(Head::Null);
+        return Ok(ReplyHead::Null);
     }
     let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
     let number = std::str::from_utf8(length).ok().filter(|_| is_number);
     match number.and_then(|digits| digits.parse().ok()) {
-        Some(count) if count <= ELEMENTS_MAX => Ok(Head::Array(count)),
+        Some(count) if count <= ELEMENTS_MAX => Ok(ReplyHead::Array(count)),
         _ => Err(Garbage::Length),
     }
 }
@@ -99,25 +103,25 @@ mod tests {
     #[test]
     fn a_header_is_the_same_however_it_is_cut() {
         for (text, expected) in [
-            ("*0\r\n", Ok(Head::Array(0))),
-            ("*12\r\n", Ok(Head::Array(12))),
-            ("*1048576\r\n", Ok(Head::Array(ELEMENTS_MAX))),
-            ("*-1\r\n", Ok(Head::Null)),
+            ("*0\r\n", Ok(ReplyHead::Array(0))),
+            ("*12\r\n", Ok(ReplyHead::Array(12))),
+            ("*1048576\r\n", Ok(ReplyHead::Array(ELEMENTS_MAX))),
+            ("*-1\r\n", Ok(ReplyHead::Null)),
             ("*1048577\r\n", Err(Garbage::Length)),
             ("*99999999999999999999\r\n", Err(Garbage::Length)),
             ("*-2\r\n", Err(Garbage::Length)),
             ("*+1\r\n", Err(Garbage::Length)),
             ("*\r\n", Err(Garbage::Length)),
             ("*1\n", Err(Garbage::Terminator)),
-            ("$5\r\n", Ok(Head::Other(b'$'))),
+            ("$5\r\n", Ok(ReplyHead::Other(b'$'))),
         ] {
             let mut whole = text.as_bytes();
-            let found = Tokens::new().head(&mut whole).map(|head| head.expect("it is whole"));
+            let found = ReplyParser::new().head(&mut whole).map(|head| head.expect("it is whole"));
             assert_eq!(found, expected, "{text:?}");
-            let mut tokens = Tokens::new();
+            let mut parser = ReplyParser::new();
             let mut found = Ok(None);
             for byte in text.as_bytes().chunks(1) {
-                found = tokens.head(&mut &*byte);
+                found = parser.head(&mut &*byte);
                 if !matches!(found, Ok(None)) {
                     break;
                 }
