@@ -196,8 +196,8 @@ impl App {
         };
         let port = config.publishers.map(|address| (address, publisher_port(&config)));
         let asks_redis = asks_redis || presence.is_some();
-        let commander = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
-        let has_redis = commander.is_some();
+        let commands = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
+        let has_redis = commands.is_some();
         let plan = Plan {
             listen: config.listen,
             listener,
@@ -205,14 +205,14 @@ impl App {
             proxy_protocol: config.proxy_protocol,
             port,
             admin: config.admin,
-            commander: commander.map(|link| CommandConnection::new(link, 0)),
+            commands: commands.map(|link| CommandConnection::new(link, 0)),
             features,
-            reader: link
+            streams: link
                 .clone()
                 .filter(|link| !link.streams.is_empty())
                 .map(|link| Box::new(StreamReader::new(link, 0)) as _),
             expects_channels: config.patterns != [format!("{}*", config.prefix)],
-            link: link.map(|link| RedisSubscriber::new(link, 0)),
+            subscriber: link.map(|link| RedisSubscriber::new(link, 0)),
             routes,
             prefix: config.prefix,
             signer,

@@ -107,9 +107,9 @@ impl World {
             proxy_protocol: false,
             port: None,
             admin: None,
-            link: Some(RedisSubscriber::new(link, 0)),
-            commander: None,
-            reader: None,
+            subscriber: Some(RedisSubscriber::new(link, 0)),
+            commands: None,
+            streams: None,
             expects_channels: true,
             routes: vec![Route {
                 path: route.path.clone(),

@@ -40,7 +40,7 @@ impl Reactor {
         }
         let until = self.drain_until?;
         let is_settled = self.router.server.requests_len() == 0
-            && self.links.iter().all(RedisSocket::is_settled);
+            && self.redis.iter().all(RedisSocket::is_settled);
         let has_connections = self.port.as_ref().is_some_and(|port| port.connections() > 0);
         let empty = self.router.server.clients.is_empty() && !has_connections && is_settled;
         (empty || self.router.server.now.millis >= until).then_some(Ended::Drained)

@@ -76,7 +76,7 @@ pub struct Reactor {
     pub(crate) router: Router,
     listeners: Listeners,
     /// The connections to Redis, the subscription first: Redis disconnects it if it lags.
-    links: Vec<RedisSocket>,
+    redis: Vec<RedisSocket>,
     /// A feature's listener with connections of its own, if there is one.
     port: Option<Box<dyn Port>>,
     /// The port was not read in the last turn: a client had too much pending.
@@ -155,14 +155,15 @@ impl Reactor {
         let server = Server::new(plan.bounds, options, plan.signer, now);
         let mut router = Router::new(server, plan.routes, plan.prefix, by_address);
         router.features = plan.features;
-        router.server.resume.has_channels = plan.reader.is_none() || plan.expects_channels;
-        let protocols = redis_protocol::all(plan.link, plan.reader, plan.commander, &mut router);
+        router.server.resume.has_channels = plan.streams.is_none() || plan.expects_channels;
+        let protocols =
+            redis_protocol::all(plan.subscriber, plan.streams, plan.commands, &mut router);
         let sockets = protocols.into_iter().enumerate();
-        let links = sockets
+        let redis = sockets
             .map(|(number, protocol)| RedisSocket::new(protocol, number, Arc::clone(&waker)))
             .collect();
         Ok(Reactor {
-            links,
+            redis,
             poll,
             clock,
             router,
@@ -278,7 +279,7 @@ impl Reactor {
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match Source::of(event.token()) {
-                Source::RedisSubscriber(number) => self.on_link_ready(number, event),
+                Source::RedisSubscriber(number) => self.on_redis_ready(number, event),
                 Source::Resolver => {
                     self.on_resolved();
                     self.on_settings_read();
@@ -313,14 +314,14 @@ impl Reactor {
     fn read_sources(&mut self) {
         let is_port_first = self.port_has_waited;
         if !is_port_first {
-            self.read_links();
+            self.read_redis();
         }
         if let Some(port) = &mut self.port {
             let limit = self.router.server.bounds.source_read_bytes_per_turn;
             self.port_has_waited = port.read(&mut self.router, &mut self.buffer, limit);
         }
         if is_port_first {
-            self.read_links();
+            self.read_redis();
         }
     }
 
@@ -334,7 +335,7 @@ impl Reactor {
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.tick_clients();
-        self.tick_links();
+        self.tick_redis();
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
         self.router.notify_features(FeatureEvent::Tick);
@@ -350,7 +351,7 @@ impl Reactor {
         if std::mem::take(&mut self.router.had_large_payload) {
             self.burst = BURST;
         }
-        self.flush_links();
+        self.flush_redis();
         self.port.iter_mut().for_each(|port| port.flush(&mut self.router.server));
         self.flush_clients();
     }
@@ -391,18 +392,18 @@ impl Reactor {
     /// Returns when the loop must turn next without an event; `None`: not before an event.
     fn next_wake(&self, now: Millis) -> Option<Millis> {
         let server = &self.router.server;
-        let link_waits = self.links.iter().any(RedisSocket::has_note);
+        let redis_waits = self.redis.iter().any(RedisSocket::has_note);
         let is_read = self.ready.is_empty() && self.unchecked.is_empty();
         let left = self.has_pending_writes() || !is_read || !server.clients.gone.is_empty();
         let is_asked = server.requests_len() > 0;
-        if left || is_asked || link_waits {
+        if left || is_asked || redis_waits {
             return Some(now);
         }
-        let links =
-            self.links.iter().map(RedisSocket::deadline).filter(|_| !self.router.health.draining);
+        let redis =
+            self.redis.iter().map(RedisSocket::deadline).filter(|_| !self.router.health.draining);
         [
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
-            links.flatten().min(),
+            redis.flatten().min(),
             self.port.as_ref().and_then(|port| port.deadline(now)),
             server.complaints.deadline(),
             self.router.features_deadline(),

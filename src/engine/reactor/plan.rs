@@ -1,4 +1,4 @@
-//! The parts that a loop is made from, the addresses it listens at, and its end.
+//! The parts that a loop is made from, the addresses at which it listens, and its end.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -14,25 +14,23 @@ use crate::engine::router::ProxyPolicy;
 
 /// The parts of a loop.
 pub struct Plan {
-    /// Where clients connect.
+    /// The address for clients.
     pub listen: SocketAddr,
     /// A listener that is open already, in place of `listen`.
     pub listener: Option<TcpListener>,
     /// The proxies in front of the server that are believed.
     pub proxies: Box<dyn ProxyPolicy>,
-    /// Whether clients connect by them alone, each with a PROXY header.
+    /// Clients connect by them alone, each with a PROXY header.
     pub proxy_protocol: bool,
     /// A listener of a feature and its address, if there is one.
     pub port: Option<(SocketAddr, Box<dyn Port>)>,
-    /// Where `/metrics`, `/clients`, `/healthz` and `/readyz` are served, if they are.
+    /// The address of `/metrics`, `/clients`, `/healthz` and `/readyz`, if they are served.
     pub admin: Option<SocketAddr>,
-    /// The link to Redis, made at this moment; its times count from the process's start.
-    pub link: Option<RedisSubscriber>,
-    /// The connection that executes commands at Redis, where there are any; made at this moment, too.
-    pub commander: Option<CommandConnection>,
-    /// The connection that reads streams, where there are any; made at this moment, too.
-    pub reader: Option<Box<dyn RedisProtocol>>,
-    /// Beside streams, messages come by channels, too. Else that is taken for so once one has come.
+    /// The connections to Redis, made at this moment: their times count from the start of the process.
+    pub subscriber: Option<RedisSubscriber>,
+    pub commands: Option<CommandConnection>,
+    pub streams: Option<Box<dyn RedisProtocol>>,
+    /// Messages come by channels, too, beside streams. If not, that is assumed once one has come.
     pub expects_channels: bool,
     /// The routes and their handlers.
     pub routes: Vec<Route>,
@@ -40,15 +38,15 @@ pub struct Plan {
     pub features: Vec<Box<dyn Feature>>,
     /// Cut from a channel's name to get its topic.
     pub prefix: String,
-    /// Signs cursors; the same at every process that clients are to come back to.
+    /// Signs cursors; the same at every process to which clients may come back.
     pub signer: Signer,
     /// Every bound; `clients_max` is a number here, not 0.
     pub bounds: Bounds,
-    /// Makes the allocator return what is free to the system; called a while after a burst.
+    /// Makes the allocator return free memory to the system; called a while after a burst.
     pub trim: Option<fn()>,
 }
 
-/// Where the loop listens.
+/// The addresses at which the loop listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// For clients.
@@ -59,7 +57,7 @@ pub struct Addresses {
     pub admin: Option<SocketAddr>,
 }
 
-/// How the loop ended.
+/// The end of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It was asked to and drained.

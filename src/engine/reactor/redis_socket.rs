@@ -15,7 +15,7 @@ use crate::engine::reactor::token::Source;
 use crate::engine::redis::config::Address;
 use crate::engine::router::Router;
 
-/// The same failure is logged again after so long.
+/// The pause before the same failure is logged again.
 const REPEAT: Millis = 60_000;
 
 enum Stream {
@@ -26,28 +26,34 @@ enum Stream {
 /// A protocol, its socket, and the attempt to get one.
 pub struct RedisSocket {
     protocol: Box<dyn RedisProtocol>,
-    /// Its place among the loop's links.
+    /// Its place among the loop's connections to Redis.
     number: usize,
-    stream: Option<Stream>,
-    /// The socket is connected, and the protocol knows.
-    connected: bool,
-    /// It may have bytes to be read.
-    readable: bool,
-    /// Its end has come, or an error: it is read until that.
-    is_ending: bool,
-    /// Not all that follows from what was read is done, since a client is owed enough.
-    is_behind: bool,
-    /// The part of it that was not looked at.
-    pending: Vec<u8>,
-    /// Addresses of this attempt that were not tried yet; the last one comes next.
-    addresses: Vec<SocketAddr>,
+    attempt: ConnectAttempt,
     /// Attempts that did not come up.
     vain: usize,
     resolver: Resolver,
     /// The failure that was logged last, and when.
     logged: Option<(String, Millis)>,
-    /// For the waits between attempts.
+    /// The source of chance for the waits between attempts.
     random: fn() -> u64,
+}
+
+/// An attempt to connect, and the connection that it led to.
+#[derive(Default)]
+struct ConnectAttempt {
+    stream: Option<Stream>,
+    /// The socket is connected, and the protocol knows.
+    is_connected: bool,
+    /// The socket may have bytes to read.
+    is_readable: bool,
+    /// The peer has closed, or an error came: the socket is read until that.
+    is_ending: bool,
+    /// A client has too much pending for the rest of the input.
+    is_behind: bool,
+    /// The rest of the input.
+    pending: Vec<u8>,
+    /// Addresses that were not tried yet; the last one comes next.
+    addresses: Vec<SocketAddr>,
 }
 
 impl RedisSocket {
@@ -55,13 +61,7 @@ impl RedisSocket {
         RedisSocket {
             protocol,
             number,
-            stream: None,
-            connected: false,
-            readable: false,
-            is_ending: false,
-            is_behind: false,
-            pending: Vec::new(),
-            addresses: Vec::new(),
+            attempt: ConnectAttempt::default(),
             vain: 0,
             resolver: Resolver::new(waker),
             logged: None,
@@ -69,27 +69,27 @@ impl RedisSocket {
         }
     }
 
-    /// Takes this in the place of the system's chance.
+    /// Replaces the system's source of chance.
     #[cfg(test)]
     pub fn without_chance(&mut self, random: fn() -> u64) {
         self.random = random;
     }
 
-    /// Whether bytes wait that the last turn did not get to.
+    /// Returns whether the next turn has work for it without an event.
     pub fn has_note(&self) -> bool {
         self.has_input() || self.protocol.has_lost()
     }
 
-    /// Whether nothing is under way that the end of the process should wait for.
+    /// Returns whether nothing is under way that the end of the process should wait for.
     pub fn is_settled(&self) -> bool {
         self.protocol.is_settled()
     }
 
     fn has_input(&self) -> bool {
-        self.connected && (self.readable || self.is_behind)
+        let ConnectAttempt { is_connected, is_readable, is_behind, .. } = self.attempt;
+        is_connected && (is_readable || is_behind)
     }
 
-    /// When it wants to be asked.
     pub fn deadline(&self) -> Option<Millis> {
         self.protocol.session().deadline()
     }
@@ -109,7 +109,7 @@ impl RedisSocket {
             }
             Address::Tcp { host, port } => match host.parse::<IpAddr>() {
                 Ok(address) => {
-                    self.addresses = vec![SocketAddr::new(address, *port)];
+                    self.attempt.addresses = vec![SocketAddr::new(address, *port)];
                     self.try_next(registry, None)
                 }
                 Err(_) => {
@@ -127,14 +127,14 @@ impl RedisSocket {
         let found = found.map_err(|error| {
             format!("{} cannot be resolved ({error}): check the setting redis", self.address())
         })?;
-        self.addresses = in_turn(found, self.vain);
+        self.attempt.addresses = in_turn(found, self.vain);
         self.try_next(registry, None)
     }
 
     /// Connects to the next address of this attempt.
     fn try_next(&mut self, registry: &Registry, failed: Option<io::Error>) -> Result<(), String> {
         let mut failed = failed;
-        while let Some(address) = self.addresses.pop() {
+        while let Some(address) = self.attempt.addresses.pop() {
             match TcpStream::connect(address) {
                 Ok(stream) => return self.watch(registry, Stream::Tcp(stream)),
                 Err(error) => failed = Some(error),
@@ -148,7 +148,7 @@ impl RedisSocket {
     fn watch(&mut self, registry: &Registry, stream: Stream) -> Result<(), String> {
         let both = Interest::READABLE | Interest::WRITABLE;
         let token = Source::RedisSubscriber(self.number).token();
-        let stream = self.stream.insert(stream);
+        let stream = self.attempt.stream.insert(stream);
         let registered = match stream {
             Stream::Tcp(stream) => registry.register(stream, token, both),
             Stream::Unix(stream) => registry.register(stream, token, both),
@@ -158,10 +158,10 @@ impl RedisSocket {
 
     /// The socket is writable for the first time: it is connected, or it failed.
     fn on_writable(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
-        if self.connected {
+        if self.attempt.is_connected {
             return Ok(());
         }
-        let Some(stream) = &self.stream else {
+        let Some(stream) = &self.attempt.stream else {
             return Ok(());
         };
         let failure = match stream {
@@ -176,19 +176,19 @@ impl RedisSocket {
         };
         match failure {
             None => {
-                self.connected = true;
+                self.attempt.is_connected = true;
                 self.protocol.session_mut().connected(now);
                 Ok(())
             }
             Some(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
             Some(error) => {
-                self.stream = None;
+                self.attempt.stream = None;
                 self.try_next(registry, Some(error))
             }
         }
     }
 
-    /// Begins an attempt, asks whether Redis lives, or gives it up, each in its time.
+    /// Begins an attempt, asks for a sign of life, or gives the connection up, each in its time.
     fn tick(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
         if self.protocol.session().wants_connect(now) {
             self.begin(registry, now)
@@ -199,13 +199,17 @@ impl RedisSocket {
         }
     }
 
-    /// Reads until nothing is left, or the turn's bound is hit, or a client is owed enough; the latter two leave a note.
+    /// Reads until nothing is left, or the turn's bound is hit, or a client has too much pending; the latter two leave a note.
     fn read(&mut self, router: &mut Router, buffer: &mut [u8], limit: usize) -> Result<(), String> {
-        let pending = std::mem::take(&mut self.pending);
+        let pending = std::mem::take(&mut self.attempt.pending);
         self.take_in(router, &pending)?;
         let mut total = 0;
-        while total < limit && self.readable && !self.is_behind && !router.server.is_pressed() {
-            let Some(stream) = &mut self.stream else { return Ok(()) };
+        while total < limit
+            && self.attempt.is_readable
+            && !self.attempt.is_behind
+            && !router.server.is_pressed()
+        {
+            let Some(stream) = &mut self.attempt.stream else { return Ok(()) };
             let room = buffer.len().min(limit - total);
             let read = match stream {
                 Stream::Tcp(stream) => stream.read(&mut buffer[..room]),
@@ -215,12 +219,14 @@ impl RedisSocket {
                 Ok(0) => return Err("Redis closed the connection".into()),
                 Ok(length) => {
                     total += length;
-                    // A short read empties the socket, unless its end is behind it, of which no further event would tell.
-                    self.readable = length == room || self.is_ending;
+                    // A short read empties the socket. But after its end no further event comes.
+                    self.attempt.is_readable = length == room || self.attempt.is_ending;
                     self.take_in(router, &buffer[..length])?;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.attempt.is_readable = false
+                }
                 Err(error) => return Err(format!("the connection to Redis broke: {error}")),
             }
         }
@@ -228,17 +234,17 @@ impl RedisSocket {
         Ok(())
     }
 
-    /// Takes in what was read, until a client is owed enough; the rest is kept.
+    /// Hands input to the protocol, until a client has too much pending; the rest is kept.
     fn take_in(&mut self, router: &mut Router, mut input: &[u8]) -> Result<(), String> {
-        self.is_behind = !self.protocol.on_input(router, &mut input)?;
-        self.pending = input.to_vec();
+        self.attempt.is_behind = !self.protocol.on_input(router, &mut input)?;
+        self.attempt.pending = input.to_vec();
         Ok(())
     }
 
     fn write(&mut self) -> Result<(), String> {
-        while self.connected && !self.protocol.session().output().is_empty() {
+        while self.attempt.is_connected && !self.protocol.session().output().is_empty() {
             let output = self.protocol.session().output();
-            let written = match &mut self.stream {
+            let written = match &mut self.attempt.stream {
                 Some(Stream::Tcp(stream)) => stream.write(output),
                 Some(Stream::Unix(stream)) => stream.write(output),
                 None => return Ok(()),
@@ -253,17 +259,11 @@ impl RedisSocket {
         Ok(())
     }
 
-    /// The attempt or the connection is over. The next attempt comes after a pause.
+    /// Ends the attempt or the connection. The next attempt comes after a pause.
     fn fail(&mut self, router: &mut Router, why: String) {
         let now = router.server.now.millis;
-        self.stream = None;
-        self.connected = false;
-        self.readable = false;
-        self.is_ending = false;
-        self.is_behind = false;
-        self.pending = Vec::new();
+        self.attempt = ConnectAttempt::default();
         self.resolver.forget();
-        self.addresses = Vec::new();
         let was_up = self.protocol.down(router, (self.random)());
         if was_up {
             self.logged = None;
@@ -279,8 +279,8 @@ impl RedisSocket {
     }
 }
 
-/// Addresses of a name, those that earlier attempts began with behind the others: one that hangs takes all the time that an
-/// attempt has, and the others must have their turn.
+/// Orders the addresses of a name, the one to be tried first last. Each attempt in vain begins with another one: an address that
+/// hangs takes all the time that an attempt has.
 fn in_turn(mut addresses: Vec<SocketAddr>, vain: usize) -> Vec<SocketAddr> {
     if !addresses.is_empty() {
         let turn = vain % addresses.len();
@@ -290,69 +290,69 @@ fn in_turn(mut addresses: Vec<SocketAddr>, vain: usize) -> Vec<SocketAddr> {
 }
 
 impl Reactor {
-    /// Notes what an event says about a link's socket.
-    pub(super) fn on_link_ready(&mut self, number: usize, event: &mio::event::Event) {
+    /// Notes what an event says about a connection to Redis.
+    pub(super) fn on_redis_ready(&mut self, number: usize, event: &mio::event::Event) {
         let registry = self.poll.registry();
         let now = self.router.server.now.millis;
-        let Some(link) = self.links.get_mut(number) else { return };
+        let Some(socket) = self.redis.get_mut(number) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            link.readable = true;
-            link.is_ending |= event.is_read_closed() || event.is_error();
+            socket.attempt.is_readable = true;
+            socket.attempt.is_ending |= event.is_read_closed() || event.is_error();
         }
         if (event.is_writable() || event.is_error())
-            && let Err(why) = link.on_writable(registry, now)
+            && let Err(why) = socket.on_writable(registry, now)
         {
-            link.fail(&mut self.router, why);
+            socket.fail(&mut self.router, why);
         }
     }
 
     /// A host name was resolved.
     pub(super) fn on_resolved(&mut self) {
-        for link in &mut self.links {
-            if let Err(why) = link.resolved(self.poll.registry()) {
-                link.fail(&mut self.router, why);
+        for socket in &mut self.redis {
+            if let Err(why) = socket.resolved(self.poll.registry()) {
+                socket.fail(&mut self.router, why);
             }
         }
     }
 
-    /// Reads what Redis sent.
-    pub(super) fn read_links(&mut self) {
+    /// Reads from Redis.
+    pub(super) fn read_redis(&mut self) {
         let limit = self.router.server.bounds.source_read_bytes_per_turn;
-        for link in &mut self.links {
-            if link.has_input()
-                && let Err(why) = link.read(&mut self.router, &mut self.buffer, limit)
+        for socket in &mut self.redis {
+            if socket.has_input()
+                && let Err(why) = socket.read(&mut self.router, &mut self.buffer, limit)
             {
-                link.fail(&mut self.router, why);
+                socket.fail(&mut self.router, why);
             }
         }
     }
 
-    /// Hands over what was asked of Redis in this turn; without a connection for commands nothing of it is available.
+    /// Sends the requests of this turn to Redis. Without a connection for commands they are refused.
     pub(super) fn hand_over_requests(&mut self) {
         let router = &mut self.router;
-        if !self.links.iter_mut().any(|link| link.protocol.take_requests(router)) {
+        if !self.redis.iter_mut().any(|socket| socket.protocol.take_requests(router)) {
             router.refuse_requests();
         }
     }
 
-    /// Does what is due on the connections to Redis.
-    pub(super) fn tick_links(&mut self) {
+    /// Handles passed deadlines of the connections to Redis.
+    pub(super) fn tick_redis(&mut self) {
         let now = self.router.server.now.millis;
         if self.router.health.draining {
             return;
         }
-        for link in &mut self.links {
-            if let Err(why) = link.tick(self.poll.registry(), now) {
-                link.fail(&mut self.router, why);
+        for socket in &mut self.redis {
+            if let Err(why) = socket.tick(self.poll.registry(), now) {
+                socket.fail(&mut self.router, why);
             }
         }
     }
 
-    /// Writes what there is to say to Redis.
-    pub(super) fn flush_links(&mut self) {
-        for link in &mut self.links {
-            if let Err(why) = link.write() {
-                link.fail(&mut self.router, why);
+    /// Writes pending output to Redis.
+    pub(super) fn flush_redis(&mut self) {
+        for socket in &mut self.redis {
+            if let Err(why) = socket.write() {
+                socket.fail(&mut self.router, why);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Looks host names up off the loop: the system's resolver blocks, for seconds if it must.
+//! Lookups of host names off the loop: the system's resolver blocks, for seconds if it must.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -7,25 +7,25 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use mio::Waker;
 
-/// One look-up at most is under way, however long it takes.
+/// A resolver with one lookup under way at most, however long it takes.
 pub struct Resolver {
-    /// Where its answer will come.
+    /// The lookup under way.
     answer: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
-    /// Somebody waits for that answer; else the attempt that asked is over.
+    /// The attempt that asked is not over.
     is_awaited: bool,
     waker: Arc<Waker>,
 }
 
 impl Resolver {
-    /// The waker wakes the loop when there is an answer.
+    /// `waker` wakes the loop when there is an answer.
     pub fn new(waker: Arc<Waker>) -> Resolver {
         Resolver { answer: None, is_awaited: false, waker }
     }
 
-    /// Asks, or takes the answer to a question that is under way.
+    /// Begins a lookup, or waits for the one under way.
     ///
     /// # Errors
-    /// There is no thread to be had: the attempt is over, and the next one tries again.
+    /// There is no thread: the attempt is over, and the next one tries again.
     pub fn begin(&mut self, host: String, port: u16) -> Result<(), String> {
         self.is_awaited = true;
         if self.answer.is_some() {
@@ -43,12 +43,12 @@ impl Resolver {
         Ok(())
     }
 
-    /// Nobody waits any more.
+    /// The attempt is over: the answer is not wanted any more.
     pub fn forget(&mut self) {
         self.is_awaited = false;
     }
 
-    /// The answer, if it is there and somebody waits for it.
+    /// Takes the answer, if it is there and wanted.
     pub fn take(&mut self) -> Option<io::Result<Vec<SocketAddr>>> {
         let found = match self.answer.as_ref()?.try_recv() {
             Err(TryRecvError::Empty) => return None,
@@ -61,7 +61,7 @@ impl Resolver {
     }
 }
 
-/// Names the limit that was hit: the look-up itself has not even begun.
+/// Names the limit that was hit: the lookup has not even begun.
 fn no_thread(error: io::Error) -> String {
     format!(
         "the name of Redis is not looked up, since no thread can be made ({error}): raise the limit of threads and processes \

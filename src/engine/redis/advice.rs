@@ -1,4 +1,4 @@
-//! Why the link is down, said so that an operator can act on it.
+//! The reasons for a broken connection to Redis, said so that an operator can act on them.
 //!
 //! These texts go into the log, so none shows a user name or a password. Redis puts both into some of its errors
 //! (`-NOPERM User bob has no permissions`, and before version 6 an unknown `HELLO` is echoed with all its arguments):
@@ -10,7 +10,7 @@ use crate::clock::{Millis, RateLimit};
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::request::Answer;
 
-/// Of Redis' own words, in a text of ours.
+/// The most bytes of Redis' own words in a text of ours.
 const QUOTE_BYTES_MAX: usize = 160;
 
 /// Redis answered `command` with an error that ends the attempt.
@@ -69,7 +69,7 @@ pub fn log_unsent_report(answer: &Answer, limit: &mut RateLimit, now: Millis) {
     }
 }
 
-/// What came is not RESP.
+/// The input is not RESP.
 pub fn not_redis(config: &RedisConfig, why: &str) -> String {
     let address = &config.address;
     format!(
@@ -141,25 +141,6 @@ pub fn is_full(error: &ServerError) -> bool {
     says(error, "max number of clients")
 }
 
-/// Redis refused the script that tells who is here, in these words.
-pub fn untold(why: &str) -> String {
-    const TOLD: &str = "Redis refused what tells who is here";
-    // Of a command inside of a script it says it in words that may name the user, and differ from version to version.
-    let marks = ["NOPERM", "The user executing the script", "ACL failure"];
-    if marks.iter().any(|mark| why.contains(mark)) {
-        return format!("{TOLD}: {NO_SCRIPT}");
-    }
-    let advice = match why.split(' ').next() {
-        Some("READONLY") => "it is a replica: name the primary in the setting redis",
-        Some("OOM") => "it has no memory left: raise maxmemory there",
-        Some("WRONGTYPE") => {
-            "the stream, or a key beside it, is of another type: choose another name"
-        }
-        _ => "expected it to be accepted",
-    };
-    format!("{TOLD}: {advice}, it said: {}", printable(why))
-}
-
 fn has_no_password(error: &ServerError) -> bool {
     says(error, "without any password configured") || says(error, "no password is set")
 }
@@ -167,11 +148,6 @@ fn has_no_password(error: &ServerError) -> bool {
 fn says(error: &ServerError, words: &str) -> bool {
     error.details().is_some_and(|details| details.contains(words))
 }
-
-/// What `src/features/presence/script.lua` calls.
-const NO_SCRIPT: &str = "the user in the URL may not do it: run there ACL SETUSER <user> \
-    ~<stream> ~oneloop:{<stream>}:* +eval +time +xadd +zscore +zadd +zrem +zrevrange +zrangebyscore +hget +hset +hdel \
-    +hincrby +hlen +sadd +srem +scard +sismember +srandmember (with a channel: &<channel> and +publish, without +xadd)";
 
 const NO_PASSWORD: &str = "it wants a password: write the one it has into the URL, \
     redis://[user]:PASSWORD@host";
@@ -221,7 +197,8 @@ fn names_secret(config: &RedisConfig, text: &str) -> bool {
     secrets.into_iter().flatten().any(|one| !one.is_empty() && text.contains(one.as_str()))
 }
 
-fn printable(text: &str) -> String {
+/// Replaces bytes that a terminal might not print, and cuts the text.
+pub fn printable(text: &str) -> String {
     let clean = |letter: char| {
         if (' '..='~').contains(&letter) { letter } else { '?' }
     };
@@ -231,22 +208,6 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_refused_script_says_what_to_do() {
-        for (why, expected) in [
-            ("NOPERM User bob has no permissions to run the 'eval' command", "* +eval +time"),
-            ("ERR The user executing the script can't run this command", "* +eval +time"),
-            ("ERR ACL failure in script: User bob has no permissions", "* +eval +time"),
-            ("READONLY You can't write against a read only replica.", "name the primary"),
-            ("OOM command not allowed when used memory > 'maxmemory'.", "raise maxmemory"),
-            ("WRONGTYPE Operation against a key", "choose another name"),
-            ("ERR \u{7}", "accepted, it said: ERR ?"),
-        ] {
-            let text = untold(why);
-            assert!(text.contains(expected) && !text.contains("bob"), "{text}");
-        }
-    }
 
     #[test]
     fn each_refusal_says_what_to_do_and_no_secret() {

@@ -8,7 +8,7 @@ use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
 use crate::clock::Millis;
 use crate::suggestion::suggestion;
 
-/// What a socket can be connected to.
+/// The address of a Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// A name or an IP address (IPv6 without brackets).
@@ -29,7 +29,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Everything that our connections to Redis need to know. Not `Debug`: it holds a password.
+/// The settings of our connections to Redis. Not `Debug`: they hold a password.
 #[derive(Clone)]
 pub struct RedisConfig {
     pub address: Address,
@@ -116,7 +116,7 @@ const NOT_UNDERSTOOD: &str = "the URL of Redis is not understood: expected \
     `redis://[[user]:password@]host[:port][?protocol=resp2]`, `unix:/path/to/redis.sock` or `host:port`; \
     in a user or password, `% : / ? # @ [ ]` must be written as `%25 %3A %2F %3F %23 %40 %5B %5D`";
 
-/// What may stand behind `?`, and more of it for a socket in the file system, whose path names no user and no database.
+/// The parameters behind `?`, and those for a socket in the file system, whose path names no user and no database.
 const PARAMETERS: [&str; 1] = ["protocol"];
 const PARAMETERS_OF_UNIX: [&str; 4] = ["protocol", "db", "user", "pass"];
 
@@ -144,7 +144,7 @@ fn check_parameters(url: &str) -> Result<(), String> {
     Err(format!("the parameter {name:?} of the URL is not known{advice}"))
 }
 
-/// Whether the query has a `protocol`: a `?` cannot stand earlier, a password would have it as `%3F`.
+/// Returns whether the query has a `protocol`: a `?` cannot stand earlier, a password would have it as `%3F`.
 fn names_protocol(url: &str) -> bool {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     query.split(['&', '#']).any(|pair| pair.starts_with("protocol="))

@@ -9,7 +9,7 @@ use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::failure::Failure;
 
-/// What the far end says of itself.
+/// The state of the far end, by its own word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FarEnd {
     /// Nothing speaks against it.
@@ -30,7 +30,7 @@ impl FarEnd {
     }
 }
 
-/// Reads `mode` from the answer to HELLO; `None`: it does not tell.
+/// Reads `mode` from the answer to HELLO; `None`: it has none.
 pub fn mode(hello: &Value) -> Option<&str> {
     let Value::Map(pairs) = hello else { return None };
     pairs.iter().find(|(name, _)| text(name) == Some("mode")).and_then(|(_, mode)| text(mode))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What is wrong with it. Nothing after it can be trusted: the connection has to end.
+/// The fault. Nothing after it can be trusted: the connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Garbage {
     /// This byte stands where a type belongs (in a command: where `$` belongs).

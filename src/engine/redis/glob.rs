@@ -1,6 +1,6 @@
 //! Redis' glob, as `PSUBSCRIBE` means it (`stringmatchlen` in its `util.c`).
 
-/// Whether `pattern` matches all of `text`: `*`, `?`, `[abc]`, `[^a]`, `[a-z]`, and a backslash that takes the next byte literally.
+/// Returns whether `pattern` matches all of `text`: `*`, `?`, `[abc]`, `[^a]`, `[a-z]`, and a backslash that takes the next byte literally.
 ///
 /// Only the last star is ever reconsidered, since whatever an earlier one gives up the last one can take;
 /// the cost is at most the product of both lengths, whatever the pattern.
@@ -54,7 +54,7 @@ pub fn escaped(text: &str) -> String {
         .collect()
 }
 
-/// Where the pattern goes on if its element at `at` takes `byte`.
+/// The place after the element at `at`, if that takes `byte`.
 fn match_one(pattern: &[u8], at: usize, byte: u8) -> Option<usize> {
     match *pattern.get(at)? {
         b'?' => Some(at + 1),

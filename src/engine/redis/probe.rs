@@ -1,15 +1,15 @@
 //! A message of our own to ourselves, which proves that what is published comes.
 //!
-//! An acknowledged subscription says only that Redis has heard of it. Where the user may (`+subscribe +publish` on the channel),
-//! a message is published at the start and after each silence, and must come back; where the user may not, there is none.
+//! An acknowledged subscription says only that Redis knows of it. If the user may (`+subscribe +publish` on the channel),
+//! a message is published at the start and after each silence, and must come back.
 
-/// What the channels of all probes begin with: no message on one is counted or told.
+/// The prefix of every probe's channel: no message on one is counted or published.
 pub const CHANNEL: &str = "oneloop:probe:";
 
 /// The probe of one connection after the other.
 pub struct Probe {
     channel: String,
-    /// Of the latest message.
+    /// The number of the latest message.
     number: u64,
     /// Answers to its commands that are still to come.
     answers: u8,

@@ -11,10 +11,10 @@ const HEAD_BYTES_MAX: usize = 16;
 /// Redis' bound on the elements of a command. No reply that we ask for comes near it.
 const ELEMENTS_MAX: usize = 1024 * 1024;
 
-/// What a reply begins with.
+/// The beginning of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyHead {
-    /// An array of so many.
+    /// An array of this many elements.
     Array(usize),
     /// A null array.
     Null,
@@ -25,7 +25,7 @@ pub enum ReplyHead {
 /// A stream of replies, read at the pace at which it comes.
 pub struct ReplyParser {
     framer: Framer,
-    /// A header that came in pieces: so many bytes of it.
+    /// A header that came in pieces.
     head: [u8; HEAD_BYTES_MAX],
     head_bytes: usize,
 }
@@ -61,7 +61,7 @@ impl ReplyParser {
         Ok(None)
     }
 
-    /// Takes the header of an array of exactly so many.
+    /// Takes the header of an array of `count` elements.
     pub fn array_of(&mut self, count: usize, input: &mut &[u8]) -> Result<Option<()>, Garbage> {
         match self.head(input)? {
             None => Ok(None),

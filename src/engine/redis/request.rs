@@ -1,16 +1,16 @@
-//! What is asked of Redis besides the subscription, and what comes back.
+//! Requests to Redis besides the subscription, and their answers.
 //!
 //! A request is queued by [`crate::engine::server::Server::ask`]; every one of them is answered, by Redis or by [`Answer::Unavailable`].
 
 pub use crate::engine::redis::stream_info::StreamInfo;
 use crate::engine::resume::cursor::EntryId;
 
-/// Requests that wait for an answer at most; a further one is unavailable at once.
+/// The most requests that wait for an answer; a further one is unavailable at once.
 pub const REQUESTS_MAX: usize = 65_536;
-/// Bytes of their commands at most.
+/// The most bytes of their commands.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Entries of a page of a stream at most; one that has as many as were asked for may not be the last.
+/// The most entries of a page of a stream; a full page may not be the last.
 pub const PAGE_ENTRIES: usize = 128;
 
 /// A command on its way to Redis.
@@ -39,7 +39,7 @@ pub enum TicketOwner {
     Feature(&'static str),
 }
 
-/// How an answer is read: most are small and held whole, pages of streams are handed on entry by entry.
+/// The form of an answer: most are small and held whole, pages of streams are handed on entry by entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyForm {
     /// One value of at most 64 KiB.
@@ -62,14 +62,12 @@ impl Ticket {
     }
 }
 
-/// What became of a request.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A number.
     Integer(i64),
     /// A string, simple or bulk.
     Text(Vec<u8>),
-    /// An array.
     List(Vec<Answer>),
     /// Null.
     Nothing,
@@ -79,18 +77,16 @@ pub enum Answer {
     Unavailable,
 }
 
-/// How a page of a stream ended.
+/// The end of a page of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageEnd {
-    /// How many entries it had, those that are no messages too. If it is as many as were asked for, more may come after it.
+    /// The number of entries, those that are no messages too. If it is as many as were asked for, more may come after it.
     pub entries: usize,
-    /// The first one of them.
     pub first: Option<EntryId>,
-    /// The last one of them.
     pub last: Option<EntryId>,
-    /// Bytes of all.
+    /// Bytes of all entries.
     pub bytes: u64,
-    /// Bytes of the largest one.
+    /// Bytes of the largest entry.
     pub largest: u64,
     /// Redis was reachable and did not refuse. If not, what came before the end is not all of the page.
     pub is_available: bool,

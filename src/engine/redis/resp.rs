@@ -1,4 +1,5 @@
-//! RESP as both sides of `source` use it: whole values out of a stream, strings out of a value, replies into a buffer.
+//! RESP for our connections to Redis and for the publishers' port: whole values out of a stream, strings out of a value, replies
+//! into a buffer.
 //!
 //! The redis crate's parser takes 640 ns and five allocations for a 100-byte `pmessage` and cannot be bounded. This one delivers
 //! slices of the caller's input; what is not a flat array of strings still goes through the crate, once `Framer` has delimited it.
@@ -10,10 +11,10 @@ use std::ops::Range;
 use crate::engine::redis::garbage::Garbage;
 use crate::engine::redis::scanner::{Grammar, Scanner};
 
-/// What a command or a message needs besides its payload: names, lengths, a channel.
+/// The most bytes of a command or a message besides its payload: names, lengths, a channel.
 pub const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
 
-/// What `Framer` found.
+/// A value that [`Framer`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Whole<'a> {
     /// One complete value: a slice of the input, or owned if it came in pieces.
@@ -60,7 +61,7 @@ impl Framer {
         Framer { scanner: Scanner::new(grammar), partial: Vec::new(), is_skipping: false }
     }
 
-    /// Whether no value is under way.
+    /// Returns whether no value is under way.
     pub fn is_idle(&self) -> bool {
         self.scanner.is_idle()
     }
@@ -112,8 +113,8 @@ impl Framer {
     }
 }
 
-/// Where the strings of a flat array or push lie in a whole value. Ranges and not slices, so that a value which is owned can be
-/// moved between finding its parts and lending them out.
+/// The places of the strings of a flat array or push in a whole value. They are ranges, so that an owned value can be moved
+/// between finding its parts and using them.
 pub struct Bulks<'a> {
     value: &'a [u8],
     at: usize,
@@ -130,12 +131,12 @@ pub fn bulks(value: &[u8]) -> Option<Bulks<'_>> {
 }
 
 impl Bulks<'_> {
-    /// How many elements are still to come, strings or not.
+    /// The number of elements that are still to come, strings or not.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// Where the elements that were taken so far end.
+    /// The end of the elements that were taken so far.
     pub fn end(&self) -> usize {
         self.at
     }

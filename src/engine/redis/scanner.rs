@@ -1,32 +1,32 @@
-//! Where one RESP value ends, found in a stream that may stop at any byte.
+//! The end of a RESP value, found in a stream that may stop at any byte.
 
 use crate::engine::redis::garbage::Garbage;
 
 /// Redis' `proto-max-bulk-len` as it comes: a longer string is not announced by any Redis.
 const BULK_BYTES_MAX: u64 = 512 * 1024 * 1024;
-/// Redis' own bound on the elements of a command; here on all values that are still owed, however they nest.
+/// Redis' own bound on the elements of a command; here on all values that are still to come, however they nest.
 const ELEMENTS_MAX: u64 = 1024 * 1024;
 /// Redis' bound on an inline line. No status or error line comes near it.
 const LINE_BYTES_MAX: u32 = 64 * 1024;
 /// Above this a value would never end: the largest string and ample room around it.
 const VALUE_BYTES_MAX: u64 = BULK_BYTES_MAX + 1024 * 1024;
 
-/// Which values are legal.
+/// The legal values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Grammar {
     /// Anything of RESP2 and RESP3, except streamed types, which no server sends.
     Replies,
-    /// What a client may send: an array of strings, none of them null.
+    /// The commands of a client: arrays of strings, none of them null.
     Commands,
 }
 
-/// Counts the values still owed instead of nesting: a million levels cost what one costs.
+/// A scanner that counts the values still to come instead of nesting: a million levels cost as much as one.
 pub struct Scanner {
     grammar: Grammar,
     state: ScanState,
     /// Values that have to end before the outermost one has ended; 0 between two values.
-    owed: u64,
-    /// Of the outermost value, so far.
+    values_left: u64,
+    /// Bytes of the outermost value so far.
     bytes: u64,
 }
 
@@ -63,12 +63,12 @@ struct Length {
 
 impl Scanner {
     pub fn new(grammar: Grammar) -> Scanner {
-        Scanner { grammar, state: ScanState::First, owed: 0, bytes: 0 }
+        Scanner { grammar, state: ScanState::First, values_left: 0, bytes: 0 }
     }
 
-    /// Whether it stands between two values.
+    /// Returns whether it stands between two values.
     pub fn is_idle(&self) -> bool {
-        self.owed == 0
+        self.values_left == 0
     }
 
     /// Bytes of the current value so far; after its end those of the one that ended.
@@ -76,7 +76,7 @@ impl Scanner {
         self.bytes
     }
 
-    /// How many more bytes the value has announced so far. It may need more.
+    /// The number of further bytes that the value has announced. It may need more.
     pub fn bytes_announced(&self) -> u64 {
         match self.state {
             ScanState::Body { left } => left,
@@ -89,11 +89,11 @@ impl Scanner {
         if input.is_empty() {
             return Ok(None);
         }
-        if self.owed == 0 {
-            (self.owed, self.bytes, self.state) = (1, 0, ScanState::First);
+        if self.values_left == 0 {
+            (self.values_left, self.bytes, self.state) = (1, 0, ScanState::First);
         }
         let mut at = 0;
-        while at < input.len() && self.owed > 0 {
+        while at < input.len() && self.values_left > 0 {
             let rest = &input[at..];
             at += match self.state {
                 ScanState::Body { left } => self.skip_body(left, rest),
@@ -135,7 +135,7 @@ impl Scanner {
         let end = left.min(input.len() as u64) as usize;
         self.state = match left - end as u64 {
             0 if input[end..].starts_with(b"\r\n") => {
-                self.owed -= 1;
+                self.values_left -= 1;
                 self.state = ScanState::Type;
                 return end + 2;
             }
@@ -158,7 +158,7 @@ impl Scanner {
             (ScanState::Line { bytes }, _) => ScanState::Line { bytes: bytes + 1 },
             (ScanState::BodyReturn, b'\r') => ScanState::BodyFeed,
             (ScanState::LineFeed | ScanState::BodyFeed, b'\n') => {
-                self.owed -= 1;
+                self.values_left -= 1;
                 ScanState::Type
             }
             _ => return Err(Garbage::Terminator),
@@ -178,7 +178,7 @@ impl Scanner {
         }
     }
 
-    /// A header is whole: what it announces is owed from now on.
+    /// A header is whole: adds what it announces to the values to come.
     fn announced(&mut self, kind: u8, length: Length) -> Result<ScanState, Garbage> {
         let Length { is_negative, digits, number } = length;
         let is_null = is_negative && number == 1 && self.may_be_null(kind);
@@ -189,12 +189,12 @@ impl Scanner {
         if number > if is_string { BULK_BYTES_MAX } else { ELEMENTS_MAX } {
             return Err(Garbage::Length);
         }
-        self.owed += match kind {
+        self.values_left += match kind {
             _ if is_null || is_string => 0,
             b'%' | b'|' => 2 * number,
             _ => number,
         };
-        if self.owed > ELEMENTS_MAX + 1 {
+        if self.values_left > ELEMENTS_MAX + 1 {
             return Err(Garbage::Length);
         }
         if is_string && !is_null {
@@ -203,9 +203,9 @@ impl Scanner {
                 left => ScanState::Body { left },
             });
         }
-        // Attributes come before the value they belong to, which is owed as it was.
+        // Attributes come before the value they belong to, which is still to come.
         if kind != b'|' {
-            self.owed -= 1;
+            self.values_left -= 1;
         }
         Ok(ScanState::Type)
     }

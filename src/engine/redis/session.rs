@@ -53,7 +53,7 @@ enum SessionState {
         deadline: Millis,
     },
     Ready {
-        heard: Millis,
+        received: Millis,
         /// When a byte must have come, because it was asked for.
         answer_by: Option<Millis>,
     },
@@ -136,7 +136,7 @@ impl Session {
     pub fn begin_input(&mut self, input: &mut &[u8], now: Millis) -> bool {
         let is_open = self.is_greeting() || self.is_ready();
         match is_open {
-            true if !input.is_empty() => self.heard(now),
+            true if !input.is_empty() => self.on_bytes(now),
             true => {}
             false => *input = &[],
         }
@@ -162,15 +162,15 @@ impl Session {
 
     /// The handshake is over.
     pub fn ready(&mut self, now: Millis) {
-        self.state = SessionState::Ready { heard: now, answer_by: None };
+        self.state = SessionState::Ready { received: now, answer_by: None };
         self.ready_since = Some(now);
         self.deaf = None;
     }
 
     /// Bytes came: nothing is awaited any more, unless `expect` says so again.
-    pub fn heard(&mut self, now: Millis) {
-        if let SessionState::Ready { heard, answer_by } = &mut self.state {
-            (*heard, *answer_by) = (now, None);
+    pub fn on_bytes(&mut self, now: Millis) {
+        if let SessionState::Ready { received, answer_by } = &mut self.state {
+            (*received, *answer_by) = (now, None);
         }
     }
 
@@ -215,7 +215,9 @@ impl Session {
                 Some(deadline)
             }
             SessionState::Ready { answer_by: Some(by), .. } => Some(by),
-            SessionState::Ready { heard, .. } => Some(heard.saturating_add(self.config.silence)),
+            SessionState::Ready { received, .. } => {
+                Some(received.saturating_add(self.config.silence))
+            }
             SessionState::Broken => None,
         }
     }
@@ -265,7 +267,7 @@ impl Session {
     pub fn down(&mut self, now: Millis, random: u64) -> bool {
         let ready_since = self.ready_since.take();
         // To be ready is not yet to stay: a Redis that cuts us off each time would otherwise be back 30 times a second,
-        // and each time every client is told to fetch its state.
+        // and each time every client would fetch its state.
         if ready_since.is_some_and(|since| now.saturating_sub(since) >= self.config.backoff_max) {
             self.attempts = 0;
         }
@@ -332,7 +334,7 @@ mod tests {
         session.expect(300);
         session.expect(200);
         assert_eq!((session.due(299), session.due(300)), (None, Some(Due::Overdue)));
-        session.heard(250);
+        session.on_bytes(250);
         assert_eq!(session.deadline(), Some(10_250));
         session.fail(Failure::Garbage(Garbage::Size));
         assert_eq!((session.deadline(), session.due(u64::MAX)), (None, None));

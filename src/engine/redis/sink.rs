@@ -1,6 +1,6 @@
 //! A place in Redis to write to.
 
-/// Where in Redis something is written.
+/// A stream or a channel of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sink {
     /// A stream, by `XADD`.

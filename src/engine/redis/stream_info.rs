@@ -1,4 +1,4 @@
-//! The extent of a stream, as `XINFO STREAM` tells it.
+//! The extent of a stream, as `XINFO STREAM` reports it.
 
 use redis::{ServerError, Value};
 

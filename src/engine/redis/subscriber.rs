@@ -50,7 +50,7 @@ impl ChannelMessage<'_> {
 /// A subscriber. The caller owns the socket and the clock, and drives the session.
 pub struct RedisSubscriber {
     pub session: Session,
-    /// Whether Redis acknowledged each pattern.
+    /// For each pattern: Redis acknowledged it.
     acknowledged: Vec<bool>,
     /// Commands since it is up whose answers are still to come.
     asked: VecDeque<Asked>,
@@ -298,7 +298,7 @@ impl RedisSubscriber {
     fn end_probe(&mut self, now: Millis) {
         if self.probe.is_settled() {
             self.back_by = None;
-            self.session.heard(now);
+            self.session.on_bytes(now);
         }
     }
 

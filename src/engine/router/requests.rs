@@ -6,7 +6,8 @@ use crate::engine::handler::RouteEvent;
 use crate::engine::redis::request::{Answer, PageEnd, ReplyForm, Ticket, TicketOwner};
 
 impl Router {
-    /// There is no connection for commands: whatever waits is unavailable. What is asked because of that waits for the next turn.
+    /// Answers every request as unavailable: there is no connection for commands. Requests made because of that wait for the next
+    /// turn.
     pub fn refuse_requests(&mut self) {
         for _ in 0..self.server.requests_len() {
             let Some(request) = self.server.next_request() else { return };
@@ -14,7 +15,7 @@ impl Router {
         }
     }
 
-    /// A request has no answer: there is no connection for commands, or it broke.
+    /// Answers a request as unavailable: there is no connection for commands, or it broke.
     pub fn on_unavailable(&mut self, ticket: Ticket, form: ReplyForm) {
         match form {
             ReplyForm::Value => return self.on_answer(ticket, Answer::Unavailable),
@@ -52,7 +53,7 @@ impl Router {
         self.notify_features(FeatureEvent::Stream(reply));
     }
 
-    /// Redis refused what was asked: logged once a second at most, since clients can cause it.
+    /// Logs that Redis refused a request, once a second at most: clients can cause it.
     pub fn log_refusal(&mut self, why: &str) {
         if self.refused_logged.allow(self.server.now.millis) {
             log::warn!("Redis refused a command: {why}");

@@ -1,4 +1,4 @@
-//! Requests of handlers to Redis or to the publishers' port, until the loop carries them out.
+//! Requests of handlers to Redis or to the publishers' port, until the loop sends them.
 
 use std::collections::VecDeque;
 
@@ -7,12 +7,12 @@ use crate::engine::redis::request::{
     REQUEST_BYTES_MAX, REQUESTS_MAX, RedisRequest, ReplyForm, Ticket,
 };
 
-/// Emptied at the end of each dispatch phase, so that it is as long as one turn is busy. Above the bounds that the connection
-/// has, too, it holds whose a request is, and not its command.
+/// The requests of one turn: emptied at the end of each dispatch phase. Above the bounds, which are those of the connection, it
+/// holds the owner of a request without its command.
 #[derive(Default)]
 pub struct Requests {
     queue: VecDeque<RedisRequest>,
-    /// Of the commands.
+    /// Bytes of the commands.
     bytes: usize,
     publications: Vec<Publication>,
 }
@@ -42,24 +42,24 @@ impl Server {
         queue.push_back(RedisRequest { command, ticket, form });
     }
 
-    /// Publishes on a channel as a back end does at the publishers' port: for all routes, and for those who subscribe there. The
+    /// Publishes on a channel as a back end does at the publishers' port: for all routes, and for subscribers at the port. The
     /// answer comes at the end of this dispatch phase.
     pub fn publish_as_back_end(&mut self, channel: &str, payload: &str, ticket: Ticket) {
         let (channel, payload) = (channel.to_owned(), payload.to_owned());
         self.requests.publications.push(Publication { channel, payload, ticket });
     }
 
-    /// Takes all of those.
+    /// Takes all publications.
     pub(crate) fn take_publications(&mut self) -> Vec<Publication> {
         std::mem::take(&mut self.requests.publications)
     }
 
-    /// How many requests wait.
+    /// The number of requests that wait.
     pub(crate) fn requests_len(&self) -> usize {
         self.requests.queue.len()
     }
 
-    /// Takes the oldest one.
+    /// Takes the oldest request.
     pub(crate) fn next_request(&mut self) -> Option<RedisRequest> {
         let Requests { queue, bytes, .. } = &mut self.requests;
         let request = queue.pop_front()?;

@@ -20,7 +20,7 @@ pub struct PresenceFeature {
 }
 
 impl PresenceFeature {
-    /// Begins to tell Redis which users are here. Nobody may be connected yet.
+    /// Begins to report users to Redis. No client may be connected yet.
     pub fn new(server: &mut Server, settings: Settings) -> PresenceFeature {
         assert!(server.clients.is_empty(), "a client came before its user was watched");
         server.users.watch();
@@ -52,7 +52,7 @@ impl PresenceFeature {
         let Answer::Refused(why) = answer else { return };
         if self.logged.is_none_or(|logged| now >= logged + REPEAT) {
             self.logged = Some(now);
-            log::warn!("{}", advice::untold(why));
+            log::warn!("{}", refused(why));
         }
     }
 }
@@ -101,9 +101,49 @@ fn reply(answer: &Answer) -> Reply {
     }
 }
 
+/// The advice for a script that Redis refused in these words.
+fn refused(why: &str) -> String {
+    const REFUSED: &str = "Redis refused what tells who is here";
+    // The words about a command inside of a script may name the user, and differ from version to version.
+    let marks = ["NOPERM", "The user executing the script", "ACL failure"];
+    if marks.iter().any(|mark| why.contains(mark)) {
+        return format!("{REFUSED}: {NO_SCRIPT}");
+    }
+    let advice = match why.split(' ').next() {
+        Some("READONLY") => "it is a replica: name the primary in the setting redis",
+        Some("OOM") => "it has no memory left: raise maxmemory there",
+        Some("WRONGTYPE") => {
+            "the stream, or a key beside it, is of another type: choose another name"
+        }
+        _ => "expected it to be accepted",
+    };
+    format!("{REFUSED}: {advice}, it said: {}", advice::printable(why))
+}
+
+/// The rights for the commands of `script.lua`.
+const NO_SCRIPT: &str = "the user in the URL may not do it: run there ACL SETUSER <user> \
+    ~<stream> ~oneloop:{<stream>}:* +eval +time +xadd +zscore +zadd +zrem +zrevrange +zrangebyscore +hget +hset +hdel \
+    +hincrby +hlen +sadd +srem +scard +sismember +srandmember (with a channel: &<channel> and +publish, without +xadd)";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_script_says_what_to_do() {
+        for (why, expected) in [
+            ("NOPERM User bob has no permissions to run the 'eval' command", "* +eval +time"),
+            ("ERR The user executing the script can't run this command", "* +eval +time"),
+            ("ERR ACL failure in script: User bob has no permissions", "* +eval +time"),
+            ("READONLY You can't write against a read only replica.", "name the primary"),
+            ("OOM command not allowed when used memory > 'maxmemory'.", "raise maxmemory"),
+            ("WRONGTYPE Operation against a key", "choose another name"),
+            ("ERR \u{7}", "accepted, it said: ERR ?"),
+        ] {
+            let text = refused(why);
+            assert!(text.contains(expected) && !text.contains("bob"), "{text}");
+        }
+    }
 
     #[test]
     fn an_answer_that_is_not_four_numbers_counts_as_none() {

@@ -1,14 +1,13 @@
 //! Presence: `online` and `offline` events for the back end, over all nodes that share a Redis.
 //!
-//! A node tells Redis who came to it and who left it, by one script that also says that the node lives. Redis holds on how many
-//! nodes a user is, so the first of them causes the event and the last of them the other, whoever they are. Calls go one at a
+//! A node reports to Redis which users came to it and left it, by one script that also says that the node lives. Redis counts the
+//! nodes of a user, so the first of them causes one event and the last of them the other. Calls go one at a
 //! time, so their order is kept, and they are numbered: one that must be repeated, because its answer was lost, changes
 //! nothing if it was executed; one that comes late changes nothing at all.
 //!
-//! A node that is silent for [`DEAD_AFTER`] and the wait for its users is dead: whichever node calls next clears up what it
-//! left, a bounded number of users at a time. One that was taken for dead and lives (it was frozen, Redis was away), or
-//! finds that Redis lost what it was told, begins anew under its next incarnation and tells of everybody; what is left of the
-//! one before is cleared up as that of the dead. A node that leaves in good order says nothing: its clients come back to
+//! A node that is silent for [`DEAD_AFTER`] and the wait for its users is dead: the node that calls next clears up after it, a bounded number of users at a time. One that was taken for dead and lives (it was frozen, Redis was away), or
+//! finds that Redis lost data, begins anew under its next incarnation and reports all users; the one before is cleared up like
+//! a dead node. A node that leaves in good order says nothing: its clients come back to
 //! others before it counts as dead, and that is no event.
 
 mod feature;
@@ -26,7 +25,7 @@ pub use script::Reply;
 use script::Script;
 use users::{Change, Users};
 
-/// A node says that it is alive.
+/// The pause between two signs of life of a node.
 const ALIVE_EVERY: Millis = 5000;
 
 /// Silence after which the wait for a node's users begins.
@@ -35,27 +34,28 @@ pub const DEAD_AFTER: Millis = 15_000;
 /// Users in one call: some 3 ms of the time of Redis.
 pub const BATCH_MAX: usize = 500;
 
-/// Until a call that failed is repeated.
+/// The pause before a call that failed is repeated.
 const RETRY_AFTER: Millis = 1000;
 
-/// Every call is answered, if only by the end of the connection. One that was not by then is repeated all the same.
+/// The longest wait for an answer. Every call has one, even if it is the end of the connection; after this a call is repeated all
+/// the same.
 const ANSWER_WITHIN: Millis = 60_000;
 
 /// The settings of presence.
 pub struct Settings {
-    /// Where the events go.
+    /// The target of the events.
     pub sink: Sink,
-    /// Entries that the stream keeps, about.
+    /// The number of entries that the stream keeps, about.
     pub entries_max: usize,
-    /// How long a user without a connection is waited for.
+    /// The wait for a user without a connection.
     pub wait: Millis,
-    /// How many are waited for; above that the first of them is gone at once.
+    /// The most users that are waited for; above that the first of them is gone at once.
     pub waiting_max: usize,
-    /// Users that one call tells of, and that it clears up behind a dead node: [`BATCH_MAX`].
+    /// The most users that one call reports, and that it clears up behind a dead node: [`BATCH_MAX`].
     pub batch_max: usize,
 }
 
-/// This node's part.
+/// The presence of a node's users.
 pub struct Presence {
     users: Users,
     script: Script,
@@ -67,11 +67,11 @@ pub struct Presence {
     attempt: Option<(u64, Millis)>,
     /// Attempts so far.
     attempts: u64,
-    /// Nothing is sent before.
+    /// Nothing is sent before this.
     pause_until: Millis,
     /// When the node is to say that it is alive.
     alive_at: Millis,
-    /// More users of dead nodes are to be cleared up.
+    /// Users of dead nodes are left to be cleared up.
     more: bool,
 }
 
@@ -84,7 +84,7 @@ pub struct Attempt {
 }
 
 impl Presence {
-    /// Nobody is here yet. `node`: a name that no other process has, without a dot.
+    /// A node without users. `node`: a name that no other process has, without a dot.
     pub fn new(node: &str, settings: Settings) -> Presence {
         assert!(!node.contains('.'), "a dot ends the node's name in its incarnation's");
         Presence {
@@ -105,17 +105,17 @@ impl Presence {
         self.users.came(sub);
     }
 
-    /// A connection of a user that came is gone. Whether that cut another user's wait short.
+    /// A connection of a user that came is gone. Returns whether that cut another user's wait short.
     pub fn left(&mut self, sub: &str, now: Millis) -> bool {
         self.users.left(sub, now)
     }
 
-    /// Users here, those included who are waited for.
+    /// The number of users, those that are waited for included.
     pub fn users_len(&self) -> usize {
         self.users.len()
     }
 
-    /// Does what is due. Returns what is to be sent: nothing before the last one was answered.
+    /// Does what is due. Returns the next call: none before the last one was answered.
     pub fn tick(&mut self, now: Millis) -> Option<Attempt> {
         self.users.end_waits(now);
         if self.attempt.is_some_and(|(_, until)| now < until) || now < self.pause_until {
@@ -136,7 +136,7 @@ impl Presence {
         Some(Attempt { number: self.attempts, words })
     }
 
-    /// An attempt was answered. Whether it was the one under way: one that was given up does not count.
+    /// An attempt was answered. Returns whether it was the one under way: one that was given up does not count.
     pub fn on_reply(&mut self, attempt: u64, reply: Reply, now: Millis) -> bool {
         if self.attempt.is_none_or(|(number, _)| number != attempt) {
             return false;

@@ -1,4 +1,4 @@
-//! The users of this process, and the changes that Redis was not told yet.
+//! The users of this process, and the changes that Redis does not know yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{self, Excluded, Unbounded};
@@ -6,26 +6,26 @@ use std::rc::Rc;
 
 use crate::clock::Millis;
 
-/// Waits that end in one tick; the rest in the next.
+/// The most waits that end in one tick.
 const ENDED_MAX: usize = 1000;
 
-/// A change to tell Redis: `+` or `-`, and the user.
+/// A change to report: `+` or `-`, and the user.
 pub(super) type Change = Box<[u8]>;
 
-/// The users of this process. A word to Redis belongs to an incarnation: what was said under an earlier one is forgotten there.
+/// The users of this process. A report belongs to an incarnation: Redis forgets those of an earlier one.
 pub(super) struct Users {
-    /// In an order, so that a walk along all of them can be continued.
+    /// Ordered, so that a walk along all of them can be continued.
     users: BTreeMap<Rc<str>, User>,
-    /// Without a connection, by when they are called gone.
+    /// Users without a connection, by the end of their wait.
     waiting: BTreeSet<(Millis, Rc<str>)>,
-    /// Of whom something is to be told, in the order in which it came.
+    /// Users with a change to report, in order.
     changed: BTreeMap<u64, Rc<str>>,
     /// The last place in that order.
     place: u64,
     incarnation: u32,
-    /// Where the walk goes on that tells of everybody under a new incarnation.
+    /// The next user of the walk that reports all under a new incarnation.
     walk: Option<Bound<Rc<str>>>,
-    /// How long one is waited for.
+    /// The wait for a user without a connection.
     wait: Millis,
     waiting_max: usize,
     /// Changes in one call to Redis, and users that are looked at for it on each way.
@@ -34,19 +34,19 @@ pub(super) struct Users {
 
 struct User {
     stay: Stay,
-    /// The incarnation under which Redis was told that it is here; 0: it was not.
-    told: u32,
+    /// The incarnation under which it was reported as here; 0: it was not.
+    reported: u32,
     /// Its place in `changed`.
     place: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stay {
-    /// With so many connections, at least one.
+    /// The number of connections, at least one.
     Connected(u32),
-    /// Without one, until then.
+    /// Without a connection, until then.
     Waiting(Millis),
-    /// No more, and Redis is to be told.
+    /// No more, which is to be reported.
     Gone,
 }
 
@@ -74,12 +74,12 @@ impl Users {
         self.incarnation
     }
 
-    /// Whether there is something to tell.
+    /// Returns whether there is a change to report.
     pub(super) fn has_changes(&self) -> bool {
         self.walk.is_some() || !self.changed.is_empty()
     }
 
-    /// When the next wait ends.
+    /// The end of the next wait.
     pub(super) fn deadline(&self) -> Option<Millis> {
         self.waiting.first().map(|(until, _)| *until)
     }
@@ -88,7 +88,7 @@ impl Users {
     pub(super) fn came(&mut self, sub: &str) {
         let Some(user) = self.users.get_mut(sub) else {
             let sub: Rc<str> = sub.into();
-            let user = User { stay: Stay::Connected(1), told: 0, place: None };
+            let user = User { stay: Stay::Connected(1), reported: 0, place: None };
             self.users.insert(Rc::clone(&sub), user);
             return self.note(&sub);
         };
@@ -102,7 +102,7 @@ impl Users {
         };
     }
 
-    /// A connection of a user is gone. Whether another user's wait was cut short for it.
+    /// A connection of a user is gone. Returns whether another user's wait was cut short for it.
     pub(super) fn left(&mut self, sub: &str, now: Millis) -> bool {
         let (sub, user) = self.entry(sub).expect("who leaves has come");
         let Stay::Connected(connections) = user.stay else {
@@ -132,19 +132,19 @@ impl Users {
         }
     }
 
-    /// Takes the next changes to tell, a bounded number of users, each once. They count as told.
+    /// Takes the next changes of a bounded number of users, each once. They count as reported.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         for _ in 0..self.batch_max {
             let Some((_, sub)) = self.changed.pop_first() else { break };
             let user = self.users.get_mut(&sub).expect("who changed is known");
             user.place = None;
-            let was_told = user.told == self.incarnation;
+            let was_reported = user.reported == self.incarnation;
             if user.stay == Stay::Gone {
                 self.users.remove(&sub);
-                changes.extend(was_told.then(|| change('-', &sub)));
-            } else if !was_told {
-                user.told = self.incarnation;
+                changes.extend(was_reported.then(|| change('-', &sub)));
+            } else if !was_reported {
+                user.reported = self.incarnation;
                 changes.push(change('+', &sub));
             }
         }
@@ -152,20 +152,20 @@ impl Users {
         changes
     }
 
-    /// Redis knows nothing of what it was told: everybody is told anew.
+    /// Begins a new incarnation: Redis lost the reports, and all users are reported anew.
     pub(super) fn begin_anew(&mut self) {
         self.incarnation += 1;
         self.walk = Some(Unbounded);
     }
 
-    /// The walk along everybody goes on, as far as there is room in a batch.
+    /// Continues the walk along all users, as far as there is room in a batch.
     fn walk_on(&mut self, changes: &mut Vec<Change>) {
         let Some(from) = self.walk.take() else { return };
         let room = self.batch_max - changes.len();
         let mut last = None;
         for (sub, user) in self.users.range_mut((from.clone(), Unbounded)).take(room) {
-            if user.told != self.incarnation && user.stay != Stay::Gone {
-                user.told = self.incarnation;
+            if user.reported != self.incarnation && user.stay != Stay::Gone {
+                user.reported = self.incarnation;
                 changes.push(change('+', sub));
             }
             last = Some(Rc::clone(sub));
@@ -178,12 +178,12 @@ impl Users {
         };
     }
 
-    /// The one that was waited for longest is gone.
+    /// Ends the longest wait: the user is gone.
     fn end_wait(&mut self) {
         let Some((_, sub)) = self.waiting.pop_first() else { return };
         let user = self.users.get_mut(&sub).expect("who is waited for is known");
         user.stay = Stay::Gone;
-        if user.told == self.incarnation {
+        if user.reported == self.incarnation {
             return self.note(&sub);
         }
         // Redis does not know that it was here.
@@ -193,7 +193,7 @@ impl Users {
         self.users.remove(&sub);
     }
 
-    /// Something is to be told of a user.
+    /// Queues a user with a change to report.
     fn note(&mut self, sub: &Rc<str>) {
         let user = self.users.get_mut(sub).expect("who changed is known");
         if user.place.is_none() {

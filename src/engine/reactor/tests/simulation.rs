@@ -85,15 +85,15 @@ impl World {
         });
         plan.prefix = "pub.".to_owned();
         let url = format!("unix:{}", redis.path.display());
-        let link = RedisConfig::from_url(&url).expect("the path is a URL");
-        plan.link = Some(RedisSubscriber::new(link, 0));
+        let config = RedisConfig::from_url(&url).expect("the path is a URL");
+        plan.subscriber = Some(RedisSubscriber::new(config, 0));
         let clients =
             Shared(Rc::new(RefCell::new(SimulatedClients { seed, ..Default::default() })));
         install(Some(Box::new(clients.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.clock = Clock::Scripted(0, EPOCH * 1000);
-        for link in &mut reactor.links {
-            link.without_chance(|| 77);
+        for socket in &mut reactor.redis {
+            socket.without_chance(|| 77);
         }
         World {
             seed,
