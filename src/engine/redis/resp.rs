@@ -195,35 +195,13 @@ pub fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Null, of which RESP3 has a type of its own.
-pub fn write_null(out: &mut Vec<u8>, is_resp3: bool) {
-    out.extend_from_slice(if is_resp3 { b"_\r\n" } else { b"$-1\r\n" });
-}
-
-/// Null where an array was asked for.
-pub fn write_null_array(out: &mut Vec<u8>, is_resp3: bool) {
-    out.extend_from_slice(if is_resp3 { b"_\r\n" } else { b"*-1\r\n" });
-}
-
-/// Announces a push of `count` elements: in RESP2 it is an array.
-pub fn write_push(out: &mut Vec<u8>, count: usize, is_resp3: bool) {
-    write_line(out, if is_resp3 { '>' } else { '*' }, count);
-}
-
 /// Announces an array of `count` elements, which the caller writes next.
 pub fn write_array(out: &mut Vec<u8>, count: usize) {
     write_line(out, '*', count);
 }
 
-/// Announces `count` pairs: a map in RESP3, the flat array of twice as many in RESP2.
-pub fn write_map(out: &mut Vec<u8>, count: usize, is_resp3: bool) {
-    match is_resp3 {
-        true => write_line(out, '%', count),
-        false => write_array(out, 2 * count),
-    }
-}
-
-fn write_line(out: &mut Vec<u8>, kind: char, content: impl std::fmt::Display) {
+/// Appends a line of this kind.
+pub fn write_line(out: &mut Vec<u8>, kind: char, content: impl std::fmt::Display) {
     write!(out, "{kind}{content}\r\n").expect("a Vec takes every write");
 }
 
@@ -300,28 +278,5 @@ mod tests {
         for broken in ["", "*", "*1", "*1\r", "*1\r\n$9\r\na", "*1\r\n$18446744073709551615\r\n"] {
             assert!(split(broken).is_none_or(|(strings, _)| strings.is_empty()), "{broken:?}");
         }
-    }
-
-    #[test]
-    fn replies_are_what_the_redis_crate_reads() {
-        let mut out = Vec::new();
-        write_map(&mut out, 1, true);
-        write_bulk(&mut out, b"key");
-        write_array(&mut out, 3);
-        write_simple(&mut out, "fine");
-        write_integer(&mut out, 7);
-        write_null(&mut out, false);
-        let value = redis::parse_redis_value(&out).expect("it is RESP");
-        let list = [redis::Value::SimpleString("fine".into()), redis::Value::Int(7)];
-        let list = redis::Value::Array([list.to_vec(), vec![redis::Value::Nil]].concat());
-        assert_eq!(
-            value,
-            redis::Value::Map(vec![(redis::Value::BulkString(b"key".to_vec()), list)])
-        );
-        out.clear();
-        write_error(&mut out, "ERR no");
-        write_null(&mut out, true);
-        write_map(&mut out, 2, false);
-        assert_eq!(out, b"-ERR no\r\n_\r\n*4\r\n");
     }
 }

@@ -92,15 +92,10 @@ impl Publisher {
         }
     }
 
-    /// Returns whether the password was given, if one is required.
-    pub fn is_authenticated(&self) -> bool {
-        self.session.is_authenticated
-    }
-
     /// Returns when the peer must have given the password, if it has not.
     pub fn auth_deadline(&self) -> Option<Millis> {
         let deadline = self.session.peer.since + self.session.terms.auth_millis;
-        (!self.is_authenticated()).then_some(deadline)
+        (!self.session.is_authenticated).then_some(deadline)
     }
 
     /// Executes the commands in `input` until a client has too much pending, or 64 KiB of replies are unread. The rest is kept: call
@@ -155,7 +150,7 @@ impl Publisher {
             if input.is_empty() || self.is_full() {
                 break;
             }
-            let bytes_max = match self.is_authenticated() {
+            let bytes_max = match self.session.is_authenticated {
                 true => self.session.terms.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX),
                 false => UNAUTHENTICATED_BYTES_MAX,
             };
@@ -231,10 +226,10 @@ impl Publisher {
         let words: Vec<&[u8]> = resp::bulks(command)?.map(|word| &command[word]).collect();
         let first = *words.first()?;
         let is_open = |name: &&str| first.eq_ignore_ascii_case(name.as_bytes());
-        if !self.is_authenticated() && !OPEN.iter().any(is_open) {
+        if !self.session.is_authenticated && !OPEN.iter().any(is_open) {
             return Some(Err(NO_AUTH.into()));
         }
-        self.has_commanded |= self.is_authenticated();
+        self.has_commanded |= self.session.is_authenticated;
         let name = match catalog::find(&words) {
             Ok(known) => known.name,
             Err(LookupError::Arity(name)) => {
@@ -314,8 +309,8 @@ impl Publisher {
             }
             "WATCH" if self.queue.is_some() => Err("ERR WATCH inside MULTI is not allowed".into()),
             "EVAL" => match ScriptRun::parse(command) {
-                Some(script) if script.payload_bytes() > self.session.terms.payload_bytes_max => {
-                    self.refuse_oversized("payload", script.payload_bytes() as u64)
+                Some(script) if script.payload.len() > self.session.terms.payload_bytes_max => {
+                    self.refuse_oversized("payload", script.payload.len() as u64)
                 }
                 Some(script) => {
                     self.script = Some(Box::new(script));
@@ -345,7 +340,7 @@ impl Publisher {
             _ => {
                 let moment = world.moment();
                 let result = self.session.answer(name, words, world.exchange(), moment);
-                self.has_commanded |= self.is_authenticated();
+                self.has_commanded |= self.session.is_authenticated;
                 result
             }
         })
@@ -369,7 +364,7 @@ impl Publisher {
     }
 
     fn refuse_oversized(&mut self, what: &str, bytes: u64) -> CommandResult {
-        if !self.is_authenticated() {
+        if !self.session.is_authenticated {
             return Err(NO_AUTH.into());
         }
         self.oversized = self.oversized.saturating_add(1);

@@ -193,11 +193,6 @@ impl Exchange {
         subscriber.map_or_else(Vec::new, |one| std::mem::take(&mut one.queue))
     }
 
-    /// Returns whether messages wait here.
-    pub fn has_pending(&self) -> bool {
-        !self.awaiting.is_empty() || !self.cut.is_empty()
-    }
-
     /// Notes that all that waited for a subscriber was taken, and that its socket has yet to take `unwritten` bytes of that.
     pub fn settle(&mut self, seat: usize, unwritten: usize, now: Millis) {
         let Some(subscriber) = self.subscribers.get_mut(&seat) else { return };

@@ -68,26 +68,6 @@ impl PublisherPort {
     fn is_full(&self) -> bool {
         self.connections.len() - self.vacated >= self.terms.bounds.connections_max
     }
-
-    /// Makes room for one more connection, for which a stranger may have to go. Returns whether there is room.
-    fn make_room(&mut self, server: &mut Server) -> bool {
-        if !self.is_full() {
-            return true;
-        }
-        let max = self.terms.bounds.connections_max;
-        server.complain("publisher", Weight::Curable, Origin::default(), || {
-            format!(
-                "turned away: publishers_max ({max}) are connected, and who sends no command goes first; back ends \
-                 should share connections"
-            )
-        });
-        let Some(number) = self.strangers.first(server.now().millis) else { return false };
-        self.strangers.leave(number);
-        self.ended.push(number);
-        self.vacated += 1;
-        server.metrics().strangers_vacated += 1;
-        true
-    }
 }
 
 impl Port for PublisherPort {
@@ -112,9 +92,22 @@ impl Port for PublisherPort {
         mut stream: TcpStream,
         address: SocketAddr,
     ) {
-        if !self.make_room(server) {
-            server.metrics().publishers_refused += 1;
-            return turn_away(stream, NO_ROOM);
+        if self.is_full() {
+            let max = self.terms.bounds.connections_max;
+            server.complain("publisher", Weight::Curable, Origin::default(), || {
+                format!(
+                    "turned away: publishers_max ({max}) are connected, and who sends no command goes first; back ends \
+                     should share connections"
+                )
+            });
+            let Some(number) = self.strangers.first(server.now().millis) else {
+                server.metrics().publishers_refused += 1;
+                return turn_away(stream, NO_ROOM);
+            };
+            self.strangers.leave(number);
+            self.ended.push(number);
+            self.vacated += 1;
+            server.metrics().strangers_vacated += 1;
         }
         // Only an address that is gone is found by this; failing to set it costs a place in the worst case.
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
@@ -216,7 +209,7 @@ impl Port for PublisherPort {
             self.exchange.settle(number, socket.publisher.output.messages, now);
             if socket.is_done() {
                 self.ended.push(number);
-            } else if socket.is_relieved() {
+            } else if socket.input == InputState::Stalled && socket.blocked_since.is_none() {
                 socket.input = InputState::Queued;
                 self.queue.push_back(number);
             }
@@ -246,8 +239,9 @@ impl Port for PublisherPort {
     }
 
     fn deadline(&self, now: Millis) -> Option<Millis> {
-        let is_pending = !self.queue.is_empty() || !self.touched.is_empty();
-        if is_pending || self.exchange.has_pending() {
+        let Exchange { awaiting, cut, .. } = &self.exchange;
+        let is_idle = self.queue.is_empty() && self.touched.is_empty();
+        if !is_idle || !awaiting.is_empty() || !cut.is_empty() {
             return Some(now);
         }
         self.connections.iter().filter_map(|(_, socket)| socket.deadline()).min()

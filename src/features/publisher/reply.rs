@@ -45,30 +45,56 @@ pub fn write(output: &mut Vec<u8>, result: &CommandResult, is_resp3: bool) {
 impl PortReply {
     /// Encodes the reply behind `output`.
     pub fn write(&self, output: &mut Vec<u8>, is_resp3: bool) {
-        let elements = match self {
-            Simple(text) => return resp::write_simple(output, text),
-            Integer(number) => return resp::write_integer(output, *number),
-            Bulk(bytes) => return resp::write_bulk(output, bytes),
-            Null => return resp::write_null(output, is_resp3),
-            NullArray => return resp::write_null_array(output, is_resp3),
-            Encoded(bytes) => return output.extend_from_slice(bytes),
+        match self {
+            Simple(text) => resp::write_simple(output, text),
+            Integer(number) => resp::write_integer(output, *number),
+            Bulk(bytes) => resp::write_bulk(output, bytes),
+            Encoded(bytes) => output.extend_from_slice(bytes),
+            Null | NullArray if is_resp3 => output.extend_from_slice(b"_\r\n"),
+            Null => output.extend_from_slice(b"$-1\r\n"),
+            NullArray => output.extend_from_slice(b"*-1\r\n"),
             Map(pairs) => {
-                resp::write_map(output, pairs.len(), is_resp3);
+                let (kind, count) = if is_resp3 { ('%', 1) } else { ('*', 2) };
+                resp::write_line(output, kind, count * pairs.len());
                 for (key, value) in pairs {
                     resp::write_bulk(output, key.as_bytes());
                     value.write(output, is_resp3);
                 }
-                return;
             }
-            Array(elements) => {
-                resp::write_array(output, elements.len());
-                elements
+            Array(elements) | Push(elements) => {
+                let is_push = is_resp3 && matches!(self, Push(_));
+                resp::write_line(output, if is_push { '>' } else { '*' }, elements.len());
+                elements.iter().for_each(|element| element.write(output, is_resp3));
             }
-            Push(elements) => {
-                resp::write_push(output, elements.len(), is_resp3);
-                elements
-            }
-        };
-        elements.iter().for_each(|element| element.write(output, is_resp3));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_what_the_redis_crate_reads() {
+        let mut out = Vec::new();
+        let list = || Array(vec![Simple("fine"), Integer(7), NullArray]);
+        Map(vec![("key", list())]).write(&mut out, true);
+        let value = redis::parse_redis_value(&out).expect("it is RESP");
+        let expected = vec![
+            redis::Value::SimpleString("fine".into()),
+            redis::Value::Int(7),
+            redis::Value::Nil,
+        ];
+        let key = redis::Value::BulkString(b"key".to_vec());
+        assert_eq!(value, redis::Value::Map(vec![(key, redis::Value::Array(expected))]));
+        out.clear();
+        write(&mut out, &Err("ERR no".into()), false);
+        for reply in [Null, NullArray, Push(vec![Null]), Map(vec![("key", Null)])] {
+            reply.write(&mut out, false);
+            reply.write(&mut out, true);
+        }
+        let expected: &[u8] = b"-ERR no\r\n$-1\r\n_\r\n*-1\r\n_\r\n*1\r\n$-1\r\n>1\r\n_\r\n\
+            *2\r\n$3\r\nkey\r\n$-1\r\n%1\r\n$3\r\nkey\r\n_\r\n";
+        assert_eq!(out, expected);
     }
 }

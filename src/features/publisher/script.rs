@@ -12,7 +12,7 @@ const BROADCAST: &str = "for i = 2, #ARGV do redis.call('publish', ARGV[i], ARGV
 pub struct ScriptRun {
     /// `EVAL script 0 payload channel…`, as it came.
     command: Vec<u8>,
-    payload: Range<usize>,
+    pub payload: Range<usize>,
     /// The channels that are left, the next one last.
     channels: Vec<Range<usize>>,
     /// The error of the first channel that was refused.
@@ -36,10 +36,6 @@ impl ScriptRun {
         let mut channels: Vec<Range<usize>> = bulks.collect();
         channels.reverse();
         Some(ScriptRun { command: command.to_vec(), payload, channels, refusal: None })
-    }
-
-    pub fn payload_bytes(&self) -> usize {
-        self.payload.len()
     }
 
     /// Returns the next channel and the payload.

@@ -45,7 +45,7 @@ pub struct PublisherSocket {
     pub input: InputState,
     pub peer: PeerState,
     /// The time since which the socket takes nothing; an event tells when it does again.
-    blocked_since: Option<Millis>,
+    pub blocked_since: Option<Millis>,
 }
 
 impl PublisherSocket {
@@ -127,11 +127,6 @@ impl PublisherSocket {
                 Err(_) => self.peer = PeerState::Failed,
             }
         }
-    }
-
-    /// Returns whether reading can continue after a stall.
-    pub fn is_relieved(&self) -> bool {
-        self.input == InputState::Stalled && self.blocked_since.is_none()
     }
 
     /// Returns when the peer's time is over, if it leaves its replies unread or has yet to give the password.
