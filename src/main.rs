@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 use std::path::absolute;
 use std::process::ExitCode;
@@ -27,8 +28,8 @@ const BAD_SETTINGS: u8 = 2;
 const DOCTOR: &str = "oneloop-doctor";
 
 /// The user of `subscribe` unless one is named, and the lifetime of its token.
-const LISTENER: &str = "oneloop-subscribe";
-const LISTENER_SECONDS: u64 = 3600;
+const SUBSCRIBER: &str = "oneloop-subscribe";
+const SUBSCRIBER_SECONDS: u64 = 3600;
 
 fn main() -> ExitCode {
     let invocation = match read().and_then(beside) {
@@ -39,8 +40,8 @@ fn main() -> ExitCode {
     logger::start(config.log, log_style(&config));
     warn(&invocation.warnings);
     match invocation.command {
-        Command::Publish(publication) => publish(&config, &publication),
-        Command::Subscribe(listening) => subscribe(&config, listening),
+        Command::Publish(options) => publish(&config, &options),
+        Command::Subscribe(options) => subscribe(&config, options),
         Command::Top { admin, once } => top(&config, admin, once),
         Command::Doctor(probe) => doctor(&config, &probe),
         Command::Print(artifact) => print(artifact_text(artifact, &config).trim_end()),
@@ -61,9 +62,9 @@ fn main() -> ExitCode {
         }
         Command::Explain { token, topic } => {
             match serve::explain(&config, &token, &topic, unix()) {
-                Ok((text, hears)) => {
+                Ok((text, is_subscribed)) => {
                     print(text.trim_end());
-                    ExitCode::from(u8::from(!hears))
+                    ExitCode::from(u8::from(!is_subscribed))
                 }
                 Err(problem) => bad_settings(&problem),
             }
@@ -78,8 +79,8 @@ fn read() -> Result<Invocation, Problems> {
 /// Takes the settings of the running server that a command names.
 fn beside(own: Invocation) -> Result<Invocation, Problems> {
     let pid = match &own.command {
-        Command::Publish(publication) => publication.pid,
-        Command::Subscribe(listening) => listening.pid,
+        Command::Publish(options) => options.pid,
+        Command::Subscribe(options) => options.pid,
         _ => None,
     };
     pid.map_or(Ok(own), read_beside)
@@ -106,14 +107,14 @@ fn run(config: Config) -> ExitCode {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
             return bad_settings(&error.to_string());
         }
-        Err(error) => return failed(&error),
+        Err(error) => return failed(error),
     };
     let Started { lines, bound } = started;
     print(lines.trim_end());
     match bound.run() {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::Forced) => ExitCode::FAILURE,
-        Err(error) => failed(&error),
+        Err(error) => failed(error),
     }
 }
 
@@ -171,7 +172,7 @@ fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {
     let start = Instant::now();
     match cli::top(&address, once, || start.elapsed()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => failed(&std::io::Error::other(problem)),
+        Err(problem) => failed(problem),
     }
 }
 
@@ -200,24 +201,24 @@ fn read_beside(pid: u32) -> Result<Invocation, Problems> {
     cli::read_beside(std::env::args_os().skip(1), line.into_iter().skip(1), pairs)
 }
 
-fn publish(config: &Config, publication: &PublishOptions) -> ExitCode {
-    let data = publication.data.as_deref();
-    match cli::publish(config, &publication.channel, data, std::io::stdin()) {
+fn publish(config: &Config, options: &PublishOptions) -> ExitCode {
+    let data = options.data.as_deref();
+    match cli::publish(config, &options.channel, data, std::io::stdin()) {
         Ok(published) => {
             if let Some(explanation) = published.explanation {
                 eprintln!("oneloop: {explanation}");
             }
             print(&published.count.to_string())
         }
-        Err(problem) => failed(&std::io::Error::other(problem)),
+        Err(problem) => failed(problem),
     }
 }
 
-fn subscribe(config: &Config, mut listening: SubscribeOptions) -> ExitCode {
-    if listening.token.as_deref() == Some("-") {
-        listening.token = std::io::read_to_string(std::io::stdin()).ok();
+fn subscribe(config: &Config, mut options: SubscribeOptions) -> ExitCode {
+    if options.token.as_deref() == Some("-") {
+        options.token = std::io::read_to_string(std::io::stdin()).ok();
     }
-    listening.token = listening.token.map(|token| token.trim().to_owned());
+    options.token = options.token.map(|token| token.trim().to_owned());
     let terminal = Terminal {
         out: &mut std::io::stdout(),
         notes: &mut std::io::stderr(),
@@ -228,11 +229,11 @@ fn subscribe(config: &Config, mut listening: SubscribeOptions) -> ExitCode {
             }
             let keys = serve::keys(&config.jwt)?;
             let is_admin = topics.iter().any(|topic| is_user_topic(topic));
-            let sub = sub.unwrap_or(LISTENER);
-            keys.issue(sub, &[], topics, is_admin, unix(), LISTENER_SECONDS).map(Some)
+            let sub = sub.unwrap_or(SUBSCRIBER);
+            keys.issue(sub, &[], topics, is_admin, unix(), SUBSCRIBER_SECONDS).map(Some)
         },
     };
-    match cli::subscribe(config, &listening, terminal) {
+    match cli::subscribe(config, &options, terminal) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(problem) => bad_settings(&problem),
@@ -274,7 +275,7 @@ fn bad_settings(problems: &str) -> ExitCode {
     ExitCode::from(BAD_SETTINGS)
 }
 
-fn failed(error: &std::io::Error) -> ExitCode {
+fn failed(error: impl Display) -> ExitCode {
     eprintln!("oneloop: {error}");
     ExitCode::FAILURE
 }

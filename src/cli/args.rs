@@ -23,71 +23,44 @@ pub(super) struct Line {
     /// `None` if it is unknown; then there is a problem.
     pub(super) command: Option<Command>,
     pub(super) given: FlagValues,
-}
-
-/// Arguments that only some commands take.
-#[derive(Default)]
-struct Extras {
     /// Flags of the command's own row; of several the last one counts.
     flags: Vec<(&'static str, Value)>,
     words: Vec<OsString>,
 }
 
-impl Extras {
-    fn take(&mut self, flag: &str) -> Option<Value> {
-        let at = self.flags.iter().rposition(|(name, _)| *name == flag)?;
-        Some(self.flags.swap_remove(at).1)
+/// Reads a text that goes into a request, where a line break would begin another line of it.
+fn request_line(value: &Value) -> Result<String, String> {
+    match value.text()? {
+        text if text.contains(char::is_control) => Err("a control character is in it".to_owned()),
+        text => Ok(text.to_owned()),
     }
+}
 
-    fn text(&mut self, flag: &str) -> Result<Option<String>, String> {
-        self.take(flag).map(|value| value.text().map(str::to_owned)).transpose()
+/// Reads a number from 1 to `max`.
+fn whole_number(value: &Value, max: u64) -> Result<u64, String> {
+    match u64::try_from(value.number(false)?) {
+        Ok(number) if (1..=max).contains(&number) => Ok(number),
+        _ => Err(value.is_not("a whole number of at least 1")),
     }
+}
 
-    /// Returns a text that goes into a request, where a line break would begin another line of it.
-    fn request_line(&mut self, flag: &str) -> Result<Option<String>, String> {
-        match self.text(flag)? {
-            Some(text) if text.chars().any(char::is_control) => {
-                Err("a control character is in it".to_owned())
-            }
-            text => Ok(text),
-        }
+fn pid(value: &Value) -> Result<u32, String> {
+    whole_number(value, i32::MAX as u64).map(|number| number as u32)
+}
+
+fn seconds(value: &Value) -> Result<u64, String> {
+    match value.text().ok().and_then(parse_duration) {
+        Some(seconds) if (1..=TTL_SECONDS_MAX).contains(&seconds) => Ok(seconds),
+        _ => Err(value.is_not("a time like 90s, 15m, 1h or 30d, of at most 3650d")),
     }
+}
 
-    /// Returns a number from 1 to `max`.
-    fn whole_number(&mut self, flag: &str, max: u64) -> Result<Option<u64>, String> {
-        let Some(value) = self.take(flag) else { return Ok(None) };
-        match u64::try_from(value.number(false)?) {
-            Ok(number) if (1..=max).contains(&number) => Ok(Some(number)),
-            _ => Err(value.is_not("a whole number of at least 1")),
-        }
-    }
-
-    fn pid(&mut self) -> Result<Option<u32>, String> {
-        let number = self.whole_number("pid", i32::MAX as u64)?;
-        Ok(number.and_then(|number| u32::try_from(number).ok()))
-    }
-
-    fn list(&mut self, flag: &str) -> Result<Vec<String>, String> {
-        self.take(flag).map_or(Ok(Vec::new()), |value| value.words())
-    }
-
-    fn seconds(&mut self, flag: &str) -> Result<Option<u64>, String> {
-        let Some(value) = self.take(flag) else { return Ok(None) };
-        match value.text().ok().and_then(parse_duration) {
-            Some(seconds) if (1..=TTL_SECONDS_MAX).contains(&seconds) => Ok(Some(seconds)),
-            _ => Err(value.is_not("a time like 90s, 15m, 1h or 30d, of at most 3650d")),
-        }
-    }
-
-    /// Returns the user of `--sub`.
-    fn sub(&mut self) -> Result<Option<String>, String> {
-        let Some(value) = self.take("sub") else { return Ok(None) };
-        let text = value.text()?;
-        let fits = (1..=SUB_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
-        match fits {
-            true => Ok(Some(text.to_owned())),
-            false => Err(value.is_not("1 to 255 bytes without control characters")),
-        }
+/// Reads the user of `--sub`.
+fn user(value: &Value) -> Result<String, String> {
+    let text = value.text()?;
+    match (1..=SUB_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control) {
+        true => Ok(text.to_owned()),
+        false => Err(value.is_not("1 to 255 bytes without control characters")),
     }
 }
 
@@ -104,17 +77,16 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         args.next();
     }
     let row = found.unwrap_or(&COMMANDS[0]);
-    let mut extras = Extras::default();
     let mut parser = Parser::from_args(args);
     loop {
         match parser.next() {
             Ok(None) => break,
             Ok(Some(Arg::Short('h') | Arg::Long("help"))) => return line.only(Command::Help),
             Ok(Some(Arg::Short('V') | Arg::Long("version"))) => return line.only(Command::Version),
-            Ok(Some(Arg::Value(word))) => extras.words.push(word),
+            Ok(Some(Arg::Value(word))) => line.words.push(word),
             Ok(Some(Arg::Long(flag))) => {
                 let flag = flag.to_owned();
-                line.take_flag(row, &flag, &mut parser, &mut extras);
+                line.take_flag(row, &flag, &mut parser);
             }
             Ok(Some(Arg::Short(letter))) => {
                 line.given.problems.push(format!("unknown flag -{}", letter.escape_debug()));
@@ -125,23 +97,23 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
     }
     let takes_no_word =
         matches!(row.verb, Verb::Top | Verb::Doctor | Verb::Dashboard | Verb::Unit | Verb::Man);
-    if let Some(word) = extras.words.first().filter(|_| takes_no_word) {
+    if let Some(word) = line.words.first().filter(|_| takes_no_word) {
         let word = quote(&word.to_string_lossy());
         line.given.problems.push(format!("{word} has no meaning here: oneloop {}", row.usage));
     }
     line.command = match row.verb {
-        Verb::Serve => line.serve(extras),
-        Verb::Token => line.token(extras),
-        Verb::Explain => line.explain(extras),
-        Verb::Publish => line.publish(extras),
-        Verb::Subscribe => line.subscribe(extras),
-        Verb::Top => line.top(extras),
-        Verb::Doctor => line.doctor(extras),
-        Verb::Unit => line.unit(extras),
-        Verb::Completions => line.completions(row, &extras),
+        Verb::Serve => line.serve(),
+        Verb::Token => line.token(),
+        Verb::Explain => line.explain(),
+        Verb::Publish => line.publish(),
+        Verb::Subscribe => line.subscribe(),
+        Verb::Top => line.top(),
+        Verb::Doctor => line.doctor(),
+        Verb::Unit => line.unit(),
+        Verb::Completions => line.completions(row),
         Verb::Man => Some(Command::Print(Artifact::Man)),
         Verb::Dashboard => Some(Command::Print(Artifact::Dashboard)),
-        Verb::Help => line.help(&extras),
+        Verb::Help => line.help(),
     };
     line
 }
@@ -168,12 +140,12 @@ impl Line {
         Line { command: Some(command), ..Line::default() }
     }
 
-    fn take_flag(&mut self, row: &Row, flag: &str, parser: &mut Parser, extras: &mut Extras) {
+    fn take_flag(&mut self, row: &Row, flag: &str, parser: &mut Parser) {
         let own = row.flags.iter().find(|own| own.name == flag);
         let setting = table::by_flag(flag).filter(|_| row.takes_settings);
         let value = match (own, setting) {
             (Some(own), _) if own.value.is_empty() => {
-                return extras.flags.push((own.name, Value::Truth(true)));
+                return self.flags.push((own.name, Value::Truth(true)));
             }
             (None, None) if flag != "config" || !row.takes_config() => {
                 self.given.problems.push(misplaced(row, flag));
@@ -186,14 +158,14 @@ impl Line {
             return self.given.problems.push(format!("--{flag} needs a value after it"));
         };
         match (own, setting) {
-            (Some(own), _) => extras.flags.push((own.name, value.into())),
+            (Some(own), _) => self.flags.push((own.name, value.into())),
             (None, Some(setting)) => self.given.values.push((setting, value.into())),
             (None, None) => self.given.file = Some(value),
         }
     }
 
-    fn serve(&mut self, mut extras: Extras) -> Option<Command> {
-        for word in &extras.words {
+    fn serve(&mut self) -> Option<Command> {
+        for word in std::mem::take(&mut self.words) {
             let word = word.to_string_lossy();
             let meant = suggestion("", &word, COMMANDS.iter().map(|row| row.name.to_owned()));
             let (word, names) = (quote(&word), listed(COMMANDS.iter().map(|row| row.name)));
@@ -201,32 +173,36 @@ impl Line {
                 .problems
                 .push(format!("{word} is no command{meant}; the command stands first: {names}"));
         }
-        Some(Command::Serve { check: extras.take("check").is_some() })
+        Some(Command::Serve { check: self.has("check") })
     }
 
-    fn token(&mut self, mut extras: Extras) -> Option<Command> {
-        if !extras.words.is_empty() {
+    fn token(&mut self) -> Option<Command> {
+        if !self.words.is_empty() {
             self.given
                 .problems
                 .push("token takes flags only: --sub, --topics, --may, --ttl".to_owned());
         }
-        let missing = || "it is missing; name the user, as in --sub 42".to_owned();
-        let sub = self.checked("--sub", extras.sub().and_then(|sub| sub.ok_or_else(missing)));
-        let topics = self.checked("--topics", extras.list("topics"));
-        let may = self.checked("--may", extras.list("may"));
-        let ttl = self.checked("--ttl", extras.seconds("ttl"));
+        let sub = self.flag("sub", user);
+        if let Some(None) = sub {
+            let missing = "--sub: it is missing; name the user, as in --sub 42";
+            self.given.problems.push(missing.to_owned());
+        }
+        let topics = self.flag("topics", Value::words);
+        let may = self.flag("may", Value::words);
+        let ttl = self.flag("ttl", seconds);
         Some(Command::Token {
-            sub: sub?,
-            topics: topics?,
-            may: may?,
+            sub: sub??,
+            topics: topics?.unwrap_or_default(),
+            may: may?.unwrap_or_default(),
             ttl_seconds: ttl?.unwrap_or(3600),
-            admin: extras.take("admin").is_some(),
+            admin: self.has("admin"),
         })
     }
 
     /// The words are not quoted in messages: one of them is a token.
-    fn explain(&mut self, extras: Extras) -> Option<Command> {
-        let words = extras.words.into_iter().map(|word| word.into_string().ok());
+    fn explain(&mut self) -> Option<Command> {
+        let words = std::mem::take(&mut self.words).into_iter();
+        let words = words.map(|word| word.into_string().ok());
         match words.collect::<Option<Vec<_>>>().map(<[String; 2]>::try_from) {
             Some(Ok([token, topic])) => return Some(Command::Explain { token, topic }),
             Some(Err(words)) => self.given.problems.push(format!(
@@ -239,9 +215,9 @@ impl Line {
     }
 
     /// The data is shown in no message: it is somebody's.
-    fn publish(&mut self, mut extras: Extras) -> Option<Command> {
-        let pid = self.checked("--pid", extras.pid());
-        let mut words = extras.words.into_iter();
+    fn publish(&mut self) -> Option<Command> {
+        let pid = self.flag("pid", pid);
+        let mut words = std::mem::take(&mut self.words).into_iter();
         let channel = words.next().map(OsString::into_string);
         let data = words.next().filter(|data| data != "-").map(OsString::into_encoded_bytes);
         match (channel, words.next()) {
@@ -258,56 +234,57 @@ impl Line {
         None
     }
 
-    fn subscribe(&mut self, mut extras: Extras) -> Option<Command> {
-        let words = std::mem::take(&mut extras.words).into_iter().map(OsString::into_string);
+    fn subscribe(&mut self) -> Option<Command> {
+        let words = std::mem::take(&mut self.words).into_iter().map(OsString::into_string);
         let topics = words.collect::<Result<Vec<_>, _>>();
         let topics = topics.map_err(|_| "a topic must be UTF-8".to_owned());
-        let sub = self.checked("--sub", extras.sub());
-        let token = extras.request_line("token");
-        if matches!((&sub, &token), (Some(Some(_)), Ok(Some(_)))) {
+        let sub = self.flag("sub", user);
+        let url = self.flag("url", request_line);
+        let token = self.flag("token", request_line);
+        if matches!((&sub, &token), (Some(Some(_)), Some(Some(_)))) {
             self.given
                 .problems
                 .push("--sub and --token are both given: keep one of them".to_owned());
         }
         Some(Command::Subscribe(SubscribeOptions {
-            url: self.checked("--url", extras.request_line("url"))?,
-            token: self.checked("--token", token)?,
-            since: self.checked("--since", extras.request_line("since"))?,
-            count: self.checked("--count", extras.whole_number("count", u64::MAX))?,
-            pid: self.checked("--pid", extras.pid())?,
+            url: url?,
+            token: token?,
+            since: self.flag("since", request_line)?,
+            count: self.flag("count", |value| whole_number(value, u64::MAX))?,
+            pid: self.flag("pid", pid)?,
             topics: self.checked("TOPIC", topics)?,
             sub: sub?,
-            json: extras.take("json").is_some(),
+            json: self.has("json"),
         }))
     }
 
-    fn top(&mut self, mut extras: Extras) -> Option<Command> {
-        let admin = self.checked("--admin", extras.text("admin"));
-        Some(Command::Top { admin: admin?, once: extras.take("once").is_some() })
+    fn top(&mut self) -> Option<Command> {
+        let admin = self.flag("admin", |value| value.text().map(str::to_owned))?;
+        Some(Command::Top { admin, once: self.has("once") })
     }
 
-    fn doctor(&mut self, mut extras: Extras) -> Option<Command> {
+    fn doctor(&mut self) -> Option<Command> {
         Some(Command::Doctor(ProbeOptions {
-            url: self.checked("--url", extras.request_line("url"))?,
-            token: self.checked("--token", extras.request_line("token"))?,
-            origin: self.checked("--origin", extras.request_line("origin"))?,
-            wait_seconds: self.checked("--wait", extras.seconds("wait"))?,
+            url: self.flag("url", request_line)?,
+            token: self.flag("token", request_line)?,
+            origin: self.flag("origin", request_line)?,
+            wait_seconds: self.flag("wait", seconds)?,
         }))
     }
 
-    fn unit(&mut self, mut extras: Extras) -> Option<Command> {
+    fn unit(&mut self) -> Option<Command> {
         let config = self.given.file.take().map(OsString::into_string).transpose();
         let config =
             self.checked("--config", config.map_err(|_| "the file's name is not UTF-8".to_owned()));
-        let paper = match extras.take("socket") {
-            Some(_) => Artifact::Socket,
-            None => Artifact::Service { config: config? },
+        let artifact = match self.has("socket") {
+            true => Artifact::Socket,
+            false => Artifact::Service { config: config? },
         };
-        Some(Command::Print(paper))
+        Some(Command::Print(artifact))
     }
 
-    fn completions(&mut self, row: &Row, extras: &Extras) -> Option<Command> {
-        let shell = match &extras.words[..] {
+    fn completions(&mut self, row: &Row) -> Option<Command> {
+        let shell = match &self.words[..] {
             [word] => Shell::ALL.iter().find(|(name, _)| word == name).map(|(_, shell)| *shell),
             _ => None,
         };
@@ -318,8 +295,8 @@ impl Line {
     }
 
     /// A command's name is no topic: its usage is in the general help.
-    fn help(&mut self, extras: &Extras) -> Option<Command> {
-        let words: Vec<_> = extras.words.iter().map(|word| word.to_string_lossy()).collect();
+    fn help(&mut self) -> Option<Command> {
+        let words: Vec<_> = self.words.iter().map(|word| word.to_string_lossy()).collect();
         let topic = words.join(" ");
         if words.is_empty() || COMMANDS.iter().any(|row| row.name == topic) {
             return Some(Command::Help);
@@ -332,6 +309,21 @@ impl Line {
             self.given.problems.push(format!("{topic} is no topic{meant}; name one of {names}"));
         }
         chapter.map(|chapter| Command::Print(Artifact::Chapter(chapter)))
+    }
+
+    /// Reads a flag of the command; `None` if its value is refused, which is a problem.
+    fn flag<T>(
+        &mut self,
+        name: &str,
+        read: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<Option<T>> {
+        let given = self.flags.iter().rfind(|(flag, _)| *flag == name);
+        let value = given.map(|(_, value)| read(value)).transpose();
+        self.checked(&format!("--{name}"), value)
+    }
+
+    fn has(&self, switch: &str) -> bool {
+        self.flags.iter().any(|(flag, _)| *flag == switch)
     }
 
     fn checked<T>(&mut self, flag: &str, value: Result<T, String>) -> Option<T> {

@@ -45,7 +45,7 @@ pub fn read_beside(
 }
 
 fn read_line(
-    args::Line { command, given }: args::Line,
+    args::Line { command, given, .. }: args::Line,
     vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Problems> {
     let task = match &command {

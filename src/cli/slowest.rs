@@ -19,8 +19,8 @@ pub(super) fn slowest(address: &str) -> String {
 
 fn rows(answer: &str) -> String {
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let told: Value = serde_json::from_slice(body.as_bytes()).unwrap_or_default();
-    let clients = told["clients"].as_array().into_iter().flatten();
+    let answer: Value = serde_json::from_slice(body.as_bytes()).unwrap_or_default();
+    let clients = answer["clients"].as_array().into_iter().flatten();
     let mut text = String::new();
     for (place, client) in clients.take(SHOWN_MAX).enumerate() {
         let number = |name: &str| client[name].as_f64().unwrap_or_default();

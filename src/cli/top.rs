@@ -1,6 +1,5 @@
 //! `oneloop top`: the live state of a running server, from the metrics of its admin listener.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -94,67 +93,55 @@ fn block(address: &str, before: &Scrape, now: &Scrape, seconds: f64) -> String {
         Some(each) => format!("{} for each client", bytes(each)),
         None => "no client".to_owned(),
     };
-    let mut text = format!("oneloop at http://{address}\n\n");
-    let mut row = |name: &str, cells: &[(&str, String)]| {
-        let cells: Vec<String> =
-            cells.iter().map(|(what, value)| format!("{value} {what}").trim().to_owned()).collect();
-        let _ = writeln!(text, "  {name:<9} {}", cells.join("   "));
-    };
-    row(
-        "clients",
-        &[
-            ("open", whole("oneloop_clients")),
-            ("connecting", whole("oneloop_handshakes_under_way")),
-            ("opened", per("oneloop_opened_total")),
-            ("refused", format!("{}/s", count(refused(now, before) / seconds))),
-        ],
-    );
-    row(
-        "closed",
-        &[
-            ("", per("oneloop_closes_total")),
-            ("slow", whole("oneloop_closes_total{code=\"4000\"}")),
-            ("silent", whole("oneloop_closes_total{code=\"4001\"}")),
-            ("busy so far", whole("oneloop_closes_total{code=\"4003\"}")),
-        ],
-    );
-    row(
-        "messages",
-        &[
-            ("in", per("oneloop_messages_total")),
-            ("delivered", per("oneloop_deliveries_total")),
-            ("commands", per("oneloop_commands_total")),
-        ],
-    );
-    row(
-        "bytes",
-        &[
-            ("out", bytes_per("oneloop_sent_bytes_total")),
-            ("in", bytes_per("oneloop_received_bytes_total")),
-            ("waiting", held("oneloop_backlog_bytes")),
-            ("held", held("oneloop_history_bytes")),
-        ],
-    );
-    row(
-        "source",
-        &[
-            ("", state.to_owned()),
-            ("commands", per("oneloop_requests_total")),
-            ("unanswered so far", whole("oneloop_requests_unavailable_total")),
-        ],
-    );
-    row(
-        "loop",
-        &[
-            ("turns", per("oneloop_turns_total")),
-            ("median", turn(0.5)),
-            ("p99", turn(0.99)),
-            ("CPU", format!("{:.0} %", rate("process_cpu_seconds_total") * 100.0)),
-        ],
-    );
-    row("memory", &[("resident", held("process_resident_memory_bytes")), ("", each)]);
-    row("files", &[("open", whole("process_open_fds")), ("at most", whole("process_max_fds"))]);
-    text
+    let refused = format!("{}/s", count(refused(now, before) / seconds));
+    let cpu = rate("process_cpu_seconds_total") * 100.0;
+    [
+        format!("oneloop at http://{address}\n"),
+        format!(
+            "  clients   {} open   {} connecting   {} opened   {refused} refused",
+            whole("oneloop_clients"),
+            whole("oneloop_handshakes_under_way"),
+            per("oneloop_opened_total"),
+        ),
+        format!(
+            "  closed    {}   {} slow   {} silent   {} busy so far",
+            per("oneloop_closes_total"),
+            whole("oneloop_closes_total{code=\"4000\"}"),
+            whole("oneloop_closes_total{code=\"4001\"}"),
+            whole("oneloop_closes_total{code=\"4003\"}"),
+        ),
+        format!(
+            "  messages  {} in   {} delivered   {} commands",
+            per("oneloop_messages_total"),
+            per("oneloop_deliveries_total"),
+            per("oneloop_commands_total"),
+        ),
+        format!(
+            "  bytes     {} out   {} in   {} waiting   {} held",
+            bytes_per("oneloop_sent_bytes_total"),
+            bytes_per("oneloop_received_bytes_total"),
+            held("oneloop_backlog_bytes"),
+            held("oneloop_history_bytes"),
+        ),
+        format!(
+            "  source    {state}   {} commands   {} unanswered so far",
+            per("oneloop_requests_total"),
+            whole("oneloop_requests_unavailable_total"),
+        ),
+        format!(
+            "  loop      {} turns   {} median   {} p99   {cpu:.0} % CPU",
+            per("oneloop_turns_total"),
+            turn(0.5),
+            turn(0.99),
+        ),
+        format!("  memory    {} resident   {each}", held("process_resident_memory_bytes")),
+        format!(
+            "  files     {} open   {} at most\n",
+            whole("process_open_fds"),
+            whole("process_max_fds"),
+        ),
+    ]
+    .join("\n")
 }
 
 /// Handshakes that did not become a connection.

@@ -81,11 +81,11 @@ mod tests {
 
     #[test]
     fn what_the_sandbox_hides_is_told_with_its_cure() {
-        let told =
+        let problems =
             |program, config: Option<&str>| hidden(Path::new(program), config.map(Path::new));
-        assert_eq!(told("/usr/local/bin/oneloop", Some("/etc/oneloop.toml")), [""; 0]);
-        assert_eq!(told("/homes/oneloop", None), [""; 0]);
-        let both = told("/home/me/target/release/oneloop", Some("/tmp/oneloop.toml"));
+        assert_eq!(problems("/usr/local/bin/oneloop", Some("/etc/oneloop.toml")), [""; 0]);
+        assert_eq!(problems("/homes/oneloop", None), [""; 0]);
+        let both = problems("/home/me/target/release/oneloop", Some("/tmp/oneloop.toml"));
         assert!(both[0].contains("ProtectHome=yes of the unit hides /home;"), "{both:?}");
         let cure = "install -m 755 /home/me/target/release/oneloop /usr/local/bin/oneloop";
         assert!(both[0].ends_with(cure), "{both:?}");

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_visit_hears_what_comes_and_answers_pings() {
+    fn a_connection_receives_frames_and_answers_pings() {
         let answer = b"HTTP/1.1 101 Switching Protocols\r\n\
             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
             Sec-WebSocket-Protocol: oneloop.v1\r\n\r\n\x81\x02hi\x89\x01p\x88\x02\x11\x94";

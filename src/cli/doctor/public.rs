@@ -288,20 +288,20 @@ impl PublicCheck<'_> {
     fn silence(&mut self, socket: &mut WebSocket, wait: Duration, ping: u64) {
         const NAME: &str = "url-silence";
         let started = (self.clock)();
-        let mut heard = started;
+        let mut last_message = started;
         loop {
             let left = (started + wait).saturating_sub((self.clock)());
             let event = if left.is_zero() { WebSocketEvent::Silence } else { socket.next(left) };
             let now = (self.clock)();
-            let quiet = (now - heard).as_secs_f64().round() as u64;
+            let quiet = (now - last_message).as_secs_f64().round() as u64;
             match event {
-                WebSocketEvent::Message(_) => heard = now,
+                WebSocketEvent::Message(_) => last_message = now,
                 WebSocketEvent::Ping => {
                     let seen =
                         format!("the ping came after {quiet} s of silence, and was answered");
                     return self.report.ok(NAME, &seen);
                 }
-                WebSocketEvent::Silence if heard > started => {
+                WebSocketEvent::Silence if last_message > started => {
                     return self.report.unseen(NAME, "messages came all the while", "");
                 }
                 WebSocketEvent::Silence if wait.as_secs() <= ping || ping == 0 => {

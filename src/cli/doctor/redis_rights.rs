@@ -179,9 +179,9 @@ mod tests {
             "{rules:?}"
         );
         assert_eq!(rules[4..], ["&pub.* +psubscribe +ping", "&c +psubscribe +ping"]);
-        let told = &needs[3].commands;
-        assert_eq!(told[0], ["EVAL", "return 1", "1", "oneloop:{e}:here"]);
-        assert_eq!(told.last().unwrap(), &["PUBLISH", "e", "m"]);
+        let commands = &needs[3].commands;
+        assert_eq!(commands[0], ["EVAL", "return 1", "1", "oneloop:{e}:here"]);
+        assert_eq!(commands.last().unwrap(), &["PUBLISH", "e", "m"]);
     }
 
     #[test]

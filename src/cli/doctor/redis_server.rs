@@ -72,7 +72,7 @@ impl RedisCheck<'_, '_> {
             self.report.unseen(
                 "redis-info",
                 "not told: version, memory and persistence stay unknown",
-                &[&self.shell, &setuser(&self.session.config), "+info"].concat(),
+                &self.grant("+info"),
             );
         } else {
             self.version();
@@ -90,10 +90,7 @@ impl RedisCheck<'_, '_> {
     /// Checks `timeout`, after which Redis closes silent connections, except subscriptions and those that wait for a stream.
     fn timeout(&mut self) -> Result<(), String> {
         const NAME: &str = "redis-timeout";
-        let told = self.session.words(&["CONFIG", "GET", "timeout"])?;
-        let Some(seconds) = told.last().and_then(|told| told.parse::<u64>().ok()) else {
-            let mend = [&self.shell, &setuser(&self.session.config), "'+config|get'"].concat();
-            self.report.unseen(NAME, "not told (+config|get)", &mend);
+        let Some(seconds) = self.setting(NAME, "timeout", |text| text.parse::<u64>().ok())? else {
             return Ok(());
         };
         let silence = u64::from(self.config.bounds.redis_silence_seconds);
@@ -117,6 +114,27 @@ impl RedisCheck<'_, '_> {
     fn has_commands(&self) -> bool {
         let Config { streams, control, receipts, .. } = self.config;
         self.writes() || !streams.is_empty() || control.is_some() || receipts.is_some()
+    }
+
+    /// Reads a setting of Redis. Reports it if Redis does not tell.
+    fn setting<T>(
+        &mut self,
+        name: &str,
+        setting: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let reply = self.session.words(&["CONFIG", "GET", setting])?;
+        let found = reply.last().and_then(|text| parse(text));
+        if found.is_none() {
+            let mend = self.grant("'+config|get'");
+            self.report.unseen(name, "not told (+config|get)", &mend);
+        }
+        Ok(found)
+    }
+
+    /// The shell command that grants the user of the settings a rule.
+    fn grant(&self, rule: &str) -> String {
+        [&self.shell, &setuser(&self.session.config), rule].concat()
     }
 
     fn number(&self, name: &str) -> Option<u64> {
@@ -199,10 +217,10 @@ impl RedisCheck<'_, '_> {
     /// Compares the clocks: tokens are checked by the one here, and often issued by another.
     fn clock(&mut self, unix_millis: fn() -> u64) -> Result<(), String> {
         let before = unix_millis();
-        let told = self.session.words(&["TIME"])?;
+        let reply = self.session.words(&["TIME"])?;
         let here = before.midpoint(unix_millis());
-        let Some(there) = millis(&told) else {
-            let mend = [&self.shell, &setuser(&self.session.config), "+time"].concat();
+        let Some(there) = millis(&reply) else {
+            let mend = self.grant("+time");
             self.report.unseen("clock", "Redis may not tell its own (+time)", &mend);
             return Ok(());
         };
@@ -225,10 +243,7 @@ impl RedisCheck<'_, '_> {
     fn buffer(&mut self) -> Result<(), String> {
         const NAME: &str = "redis-buffer";
         const SETTING: &str = "client-output-buffer-limit";
-        let told = self.session.words(&["CONFIG", "GET", SETTING])?;
-        let Some((hard, soft, seconds)) = told.last().and_then(|told| pubsub(told)) else {
-            let mend = [&self.shell, &setuser(&self.session.config), "'+config|get'"].concat();
-            self.report.unseen(NAME, "not told (+config|get)", &mend);
+        let Some((hard, soft, seconds)) = self.setting(NAME, SETTING, pubsub)? else {
             return Ok(());
         };
         let shown =
@@ -267,9 +282,7 @@ impl RedisCheck<'_, '_> {
     fn rights(&mut self) -> Result<(), String> {
         for need in redis_rights::needs(self.config, &self.session.config) {
             let tried = need.try_on(&mut self.session)?;
-            let user = setuser(&self.session.config);
-            let mend =
-                |rule: &str| [self.shell.as_str(), &user, &redis_rights::for_shell(rule)].concat();
+            let mend = |rule: &str| self.grant(&redis_rights::for_shell(rule));
             let (level, seen, mend) = match tried {
                 Permission::Allowed => (Fine, need.purpose.clone(), String::new()),
                 Permission::Unknown => {
@@ -313,17 +326,17 @@ fn numbers(version: &str) -> (u32, u32) {
 }
 
 /// Reads the reply to `TIME`, seconds and microseconds, as milliseconds.
-fn millis(told: &[String]) -> Option<u64> {
-    let [seconds, micros] = told else { return None };
+fn millis(reply: &[String]) -> Option<u64> {
+    let [seconds, micros] = reply else { return None };
     let (seconds, micros) = (seconds.parse::<u64>().ok()?, micros.parse::<u64>().ok()?);
     let time = Duration::from_secs(seconds).checked_add(Duration::from_micros(micros))?;
     u64::try_from(time.as_millis()).ok()
 }
 
 /// Reads `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: the hard limit, and the soft one with its seconds.
-fn pubsub(told: &str) -> Option<(u64, u64, u64)> {
-    let (_, told) = told.split_once("pubsub ")?;
-    let mut numbers = told.split(' ').map_while(|number| number.parse().ok());
+fn pubsub(text: &str) -> Option<(u64, u64, u64)> {
+    let (_, limits) = text.split_once("pubsub ")?;
+    let mut numbers = limits.split(' ').map_while(|number| number.parse().ok());
     Some((numbers.next()?, numbers.next()?, numbers.next()?))
 }
 

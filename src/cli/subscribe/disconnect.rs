@@ -22,8 +22,8 @@ impl Disconnect {
 }
 
 /// Describes a close. `is_signed`: the next attempt presents a new token.
-pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Disconnect {
-    let told: Value = serde_json::from_str(reason).unwrap_or_default();
+pub(super) fn closed(code: u16, reason: &str, is_signed: bool) -> Disconnect {
+    let value: Value = serde_json::from_str(reason).unwrap_or_default();
     let words = match code {
         1000 => "closed in good order",
         1001 => "the server is shutting down",
@@ -45,18 +45,18 @@ pub(super) fn ending(code: u16, reason: &str, is_signed: bool) -> Disconnect {
         _ => "closed",
     };
     let mut text = format!("{words} ({code})");
-    for part in ["reason", "detail"].map(|name| told[name].as_str().unwrap_or_default()) {
+    for part in ["reason", "detail"].map(|name| value[name].as_str().unwrap_or_default()) {
         if !part.is_empty() {
             text.push_str(": ");
             text.push_str(part);
         }
     }
-    if told.is_null() && !reason.is_empty() {
+    if value.is_null() && !reason.is_empty() {
         text.push_str(": ");
         text.push_str(reason);
     }
     let is_expired = code == 4002 && !is_signed;
-    let retry = told["retry"].as_u64().map(Duration::from_millis);
+    let retry = value["retry"].as_u64().map(Duration::from_millis);
     Disconnect { text, is_final: (4500..=4999).contains(&code) || is_expired, retry }
 }
 
@@ -70,10 +70,10 @@ pub(super) fn refused(status: u16, body: &str) -> Disconnect {
         503 => "the server is full or shutting down",
         _ => "this is no WebSocket",
     };
-    let told: Value = serde_json::from_str(body).unwrap_or_default();
-    let detail = told["detail"].as_str().or(told["reason"].as_str());
+    let value: Value = serde_json::from_str(body).unwrap_or_default();
+    let detail = value["detail"].as_str().or(value["reason"].as_str());
     let detail =
-        detail.or((body.len() < 300 && told.is_null()).then_some(body)).unwrap_or_default();
+        detail.or((body.len() < 300 && value.is_null()).then_some(body)).unwrap_or_default();
     let gap = if detail.is_empty() { "" } else { ": " };
     let is_final = !matches!(status, 429 | 500..=599);
     Disconnect {
@@ -114,10 +114,10 @@ mod tests {
             ),
             (4999, "bye", false, true, "closed (4999): bye"),
         ] {
-            let ending = ending(code, reason, is_signed);
+            let ending = closed(code, reason, is_signed);
             assert_eq!((ending.is_final, ending.text.as_str()), (is_final, text), "{code}");
         }
-        assert_eq!(ending(4003, r#"{"retry":250}"#, false).retry, Some(Duration::from_millis(250)));
+        assert_eq!(closed(4003, r#"{"retry":250}"#, false).retry, Some(Duration::from_millis(250)));
         assert!(refused(401, r#"{"reason":"expired"}"#).is_final);
         assert!(!refused(503, "").is_final && !refused(429, "").is_final);
         assert_eq!(

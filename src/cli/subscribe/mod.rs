@@ -16,7 +16,7 @@ use crate::cli::url::Url;
 use crate::cli::websocket::{WebSocket, WebSocketEvent};
 use crate::config::{Config, reachable};
 use crate::push::PROTOCOL;
-use disconnect::{Disconnect, ending};
+use disconnect::{Disconnect, closed};
 use frames::{ProtocolFrame, harmless};
 
 /// The first wait before a new attempt; it doubles with each, up to the longest.
@@ -52,17 +52,17 @@ pub struct Terminal<'a> {
 /// A sentence if an argument is malformed.
 pub fn subscribe<'a>(
     config: &'a Config,
-    listening: &'a SubscribeOptions,
+    options: &'a SubscribeOptions,
     terminal: Terminal<'a>,
 ) -> Result<bool, String> {
-    let url = Url::parse(&listening.url.clone().unwrap_or_else(|| own_url(config)))?;
+    let url = Url::parse(&options.url.clone().unwrap_or_else(|| own_url(config)))?;
     let mut client = TerminalClient {
         config,
-        listening,
+        options,
         url,
         terminal,
-        cursor: listening.since.clone(),
-        left: listening.count.unwrap_or(u64::MAX),
+        cursor: options.since.clone(),
+        left: options.count.unwrap_or(u64::MAX),
         tries: 0,
     };
     loop {
@@ -96,7 +96,7 @@ enum AttemptEnd {
 
 struct TerminalClient<'a> {
     config: &'a Config,
-    listening: &'a SubscribeOptions,
+    options: &'a SubscribeOptions,
     url: Url,
     terminal: Terminal<'a>,
     cursor: Option<String>,
@@ -119,9 +119,9 @@ impl TerminalClient<'_> {
             }
         };
         if !socket.is_proven {
-            let ending = disconnect::refused(socket.status, &socket.body());
-            self.note(&ending.text);
-            return Ok(AttemptEnd::Lost(ending));
+            let end = disconnect::refused(socket.status, &socket.body());
+            self.note(&end.text);
+            return Ok(AttemptEnd::Lost(end));
         }
         let mut timeout = NO_PING;
         loop {
@@ -144,10 +144,10 @@ impl TerminalClient<'_> {
                 }
                 WebSocketEvent::Ping => {}
                 WebSocketEvent::Closed(code, reason) => {
-                    let own = self.listening.token.is_none();
-                    let ending = ending(code, &String::from_utf8_lossy(&reason), own);
-                    self.note(&ending.text);
-                    return Ok(AttemptEnd::Lost(ending));
+                    let own = self.options.token.is_none();
+                    let end = closed(code, &String::from_utf8_lossy(&reason), own);
+                    self.note(&end.text);
+                    return Ok(AttemptEnd::Lost(end));
                 }
                 WebSocketEvent::Cut => {
                     self.note("the connection was lost");
@@ -183,7 +183,7 @@ impl TerminalClient<'_> {
             ProtocolFrame::Other => {}
             ProtocolFrame::Message { id, .. } => {
                 self.cursor = id.clone().or(self.cursor.take());
-                if self.listening.json {
+                if self.options.json {
                     return self.print(text);
                 }
                 return self.print(&frame.line());
@@ -192,9 +192,9 @@ impl TerminalClient<'_> {
         }
         // With --json every frame is a line; without it, those about the connection become notes.
         let is_shown =
-            self.listening.json && writeln!(self.terminal.out, "{}", harmless(text)).is_ok();
+            self.options.json && writeln!(self.terminal.out, "{}", harmless(text)).is_ok();
         let _ = self.terminal.out.flush();
-        is_shown || !self.listening.json
+        is_shown || !self.options.json
     }
 
     /// Prints one message. Returns `false` if it was the last, or the reader has gone.
@@ -230,23 +230,23 @@ impl TerminalClient<'_> {
             add("since", cursor);
         }
         let rest =
-            self.listening.topics.iter().filter(|topic| !add("topic", topic)).cloned().collect();
+            self.options.topics.iter().filter(|topic| !add("topic", topic)).cloned().collect();
         (path, rest)
     }
 
     /// The token to show: the one that was given, one that is signed, or that of the page of a server without a key.
     fn token(&self) -> Result<Option<String>, String> {
-        if let Some(token) = &self.listening.token {
+        if let Some(token) = &self.options.token {
             return Ok(Some(token.clone()));
         }
-        let sub = self.listening.sub.as_deref();
+        let sub = self.options.sub.as_deref();
         let route = self.config.routes.iter().find(|route| self.url.path.starts_with(&route.path));
         if sub.is_none() && route.is_some_and(|route| !route.anonymous.is_empty()) {
             return Ok(None);
         }
         let is_here = self.url.name == "localhost"
             || self.url.name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        match (self.terminal.sign)(sub, &self.listening.topics)? {
+        match (self.terminal.sign)(sub, &self.options.topics)? {
             Some(_) if !self.url.has_tls && !is_here => {
                 Err("a token would go in clear over the network: give --token, or a wss:// address"
                     .to_owned())
