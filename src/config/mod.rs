@@ -8,7 +8,7 @@ mod draft;
 mod environment;
 mod file;
 mod read;
-mod setters;
+mod readers;
 pub(crate) mod setting;
 mod settle;
 pub(crate) mod table;

@@ -1,6 +1,6 @@
 //! The one list of all settings: what they are called, what they take, what they do.
 
-use super::setters::*;
+use super::readers::*;
 use super::setting::Place::{U32, U64, Usize};
 use super::setting::{
     MIB, Named, Setting, at, at_route, file, flag_of, number, route, secret, secret_file, size,
