@@ -28,7 +28,7 @@ use crate::features::streams::reader::StreamReader;
 use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
 
-/// Makes a page that can name the addresses.
+/// Makes the page, which names the addresses.
 type MakesPage = Box<dyn FnOnce(Addresses) -> Page>;
 
 /// Reads the settings again from their sources.
@@ -64,7 +64,7 @@ pub struct App {
 }
 
 impl App {
-    /// With these settings; the routes in them are left to whoever builds the handlers.
+    /// A server with these settings, except their routes: the caller builds handlers for them.
     pub fn new(config: Config) -> App {
         App {
             config,
@@ -120,21 +120,21 @@ impl App {
         self
     }
 
-    /// Calls `trim` a second after a burst, to make the allocator return what is free to the system. Which allocator there is
-    /// the program decides, so how that is done is the program's part too.
+    /// Calls `trim` a second after a burst, to make the allocator return free memory to the system. The program chooses the
+    /// allocator, so the call is its part too.
     pub fn trim(mut self, trim: fn()) -> App {
         self.trim = Some(trim);
         self
     }
 
-    /// Has a connection to Redis for what handlers ask of it ([`crate::Server::ask`]). Without it, and without a Redis in the
-    /// settings, whatever they ask is unavailable. While that connection is down, `/readyz` is red.
+    /// Opens a connection to Redis for the requests of handlers ([`crate::Server::ask`]). Without it, or without a Redis in the
+    /// settings, the answer to each is `Unavailable`. While that connection is down, `/readyz` is red.
     pub fn asks_redis(mut self) -> App {
         self.asks_redis = true;
         self
     }
 
-    /// Says that it is alive, and whether it is ready, to whoever started the process.
+    /// Reports to the service manager that the server is alive, and whether it is ready.
     pub fn reports_to(mut self, supervisor: Supervisor) -> App {
         self.supervisor = supervisor;
         self
@@ -246,7 +246,7 @@ impl App {
     /// Listens and serves until a signal ends it.
     ///
     /// # Errors
-    /// Those of [`App::bind`] and of the loop.
+    /// The errors of [`App::bind`] and of the loop.
     pub fn run(self) -> io::Result<Ended> {
         self.bind()?.run()
     }
@@ -256,7 +256,7 @@ impl App {
 pub struct Bound(Reactor);
 
 impl Bound {
-    /// Where, with the ports that the system chose.
+    /// The addresses of its listeners, with the ports that the system chose.
     pub fn addresses(&self) -> Addresses {
         self.0.addresses()
     }
@@ -264,7 +264,7 @@ impl Bound {
     /// Serves until a signal ends it.
     ///
     /// # Errors
-    /// Those of the loop, none of which a peer can cause.
+    /// The errors of the loop, none of which a peer can cause.
     pub fn run(self) -> io::Result<Ended> {
         self.0.run()
     }
@@ -296,8 +296,8 @@ pub fn link(config: &Config) -> Result<Option<RedisConfig>, String> {
     }))
 }
 
-/// Returns a sentence for each pattern that brings nothing but what is dropped, since no channel that it matches begins with the
-/// prefix. If all are so, they are no settings to serve by.
+/// Returns a sentence for each pattern whose messages would all be dropped, since no channel that it matches begins with the
+/// prefix. Settings with such patterns alone cannot be served.
 pub fn dead_patterns(config: &Config) -> Vec<String> {
     let Config { patterns, prefix, redis, .. } = config;
     let reaches = |pattern: &&String| glob::reaches_beyond(pattern.as_bytes(), prefix.as_bytes());

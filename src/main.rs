@@ -86,7 +86,6 @@ fn beside(own: Invocation) -> Result<Invocation, Problems> {
     pid.map_or(Ok(own), read_beside)
 }
 
-/// Names the settings that were given by their former names.
 fn warn(warnings: &[String]) {
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
 }
@@ -176,7 +175,7 @@ fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {
     }
 }
 
-/// Reads the command again, with the settings of a running server.
+/// Reads the command again, with the settings of the server that runs as `pid`.
 fn read_beside(pid: u32) -> Result<Invocation, Problems> {
     let read = |name: &str| {
         let path = format!("/proc/{pid}/{name}");
@@ -240,7 +239,7 @@ fn subscribe(config: &Config, mut options: SubscribeOptions) -> ExitCode {
     }
 }
 
-/// The exit status tells scripts whether there is a problem.
+/// Runs the checks. The exit status tells scripts whether there is a problem.
 fn doctor(config: &Config, probe: &ProbeOptions) -> ExitCode {
     if let Err(problems) = serve::check(config) {
         return bad_settings(&problems.join("\n"));

@@ -5,15 +5,15 @@ use std::ffi::OsString;
 use lexopt::{Arg, Parser};
 
 use super::command::{
-    Artifact, COMMANDS, Command, ProbeOptions, PublishOptions, Row, Shell, SubscribeOptions, Verb,
-    listed,
+    Artifact, COMMANDS, Command, CommandRow, ProbeOptions, PublishOptions, Shell, SubscribeOptions,
+    Verb, listed,
 };
 use crate::config::value::{Value, is_truth, parse_duration, quote};
 use crate::config::{FlagValues, table};
 use crate::manual::CHAPTERS;
 use crate::suggestion::suggestion;
 
-/// Ten years: a longer life is a slip of the unit.
+/// The longest life of a token, ten years: a longer one is a slip of the unit.
 const TTL_SECONDS_MAX: u64 = 3650 * 86_400;
 const SUB_BYTES_MAX: usize = 255;
 
@@ -118,7 +118,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
     line
 }
 
-/// After a flag that nobody knows, the next word is most likely its value: one slip, one message.
+/// Skips the word after an unknown flag, which is most likely its value: one slip, one message.
 fn skip_value(parser: &mut Parser) {
     if parser.optional_value().is_none()
         && let Some(mut rest) = parser.try_raw_args()
@@ -127,7 +127,7 @@ fn skip_value(parser: &mut Parser) {
     }
 }
 
-/// A switch may stand alone: `--page` is `--page true`.
+/// Reads the value of a switch, which may stand alone: `--page` is `--page true`.
 fn switch(parser: &mut Parser) -> OsString {
     parser
         .optional_value()
@@ -140,7 +140,7 @@ impl Line {
         Line { command: Some(command), ..Line::default() }
     }
 
-    fn take_flag(&mut self, row: &Row, flag: &str, parser: &mut Parser) {
+    fn take_flag(&mut self, row: &CommandRow, flag: &str, parser: &mut Parser) {
         let own = row.flags.iter().find(|own| own.name == flag);
         let setting = table::by_flag(flag).filter(|_| row.takes_settings);
         let value = match (own, setting) {
@@ -199,7 +199,7 @@ impl Line {
         })
     }
 
-    /// The words are not quoted in messages: one of them is a token.
+    /// Quotes no word in messages: one of them is a token.
     fn explain(&mut self) -> Option<Command> {
         let words = std::mem::take(&mut self.words).into_iter();
         let words = words.map(|word| word.into_string().ok());
@@ -214,7 +214,7 @@ impl Line {
         None
     }
 
-    /// The data is shown in no message: it is somebody's.
+    /// Shows the data in no message: it is private.
     fn publish(&mut self) -> Option<Command> {
         let pid = self.flag("pid", pid);
         let mut words = std::mem::take(&mut self.words).into_iter();
@@ -283,7 +283,7 @@ impl Line {
         Some(Command::Print(artifact))
     }
 
-    fn completions(&mut self, row: &Row) -> Option<Command> {
+    fn completions(&mut self, row: &CommandRow) -> Option<Command> {
         let shell = match &self.words[..] {
             [word] => Shell::ALL.iter().find(|(name, _)| word == name).map(|(_, shell)| *shell),
             _ => None,
@@ -294,7 +294,7 @@ impl Line {
         shell.map(|shell| Command::Print(Artifact::Completions(shell)))
     }
 
-    /// A command's name is no topic: its usage is in the general help.
+    /// Finds the chapter of a topic. A command's name is none: its usage is in the general help.
     fn help(&mut self) -> Option<Command> {
         let words: Vec<_> = self.words.iter().map(|word| word.to_string_lossy()).collect();
         let topic = words.join(" ");
@@ -332,7 +332,7 @@ impl Line {
 }
 
 /// Says why a command does not take this flag.
-fn misplaced(row: &Row, flag: &str) -> String {
+fn misplaced(row: &CommandRow, flag: &str) -> String {
     let owner = COMMANDS.iter().find(|row| row.flags.iter().any(|own| own.name == flag));
     if let Some(owner) = owner {
         return format!("--{flag} belongs to `oneloop {}`", owner.name);

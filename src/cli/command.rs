@@ -1,4 +1,4 @@
-//! The commands of the program: each as parsed, then the one list of their names, flags and sentences.
+//! The commands of the program: the types of what is parsed, and the one list of names, flags and sentences.
 
 use crate::manual::Chapter;
 
@@ -38,7 +38,7 @@ pub enum Command {
     Version,
 }
 
-/// One message to publish.
+/// Options of `publish`.
 pub struct PublishOptions {
     pub channel: String,
     /// `None`: read stdin.
@@ -116,7 +116,7 @@ pub(super) enum Verb {
     Help,
 }
 
-pub(super) struct Row {
+pub(super) struct CommandRow {
     pub(super) verb: Verb,
     pub(super) name: &'static str,
     /// Arguments after the program's name, for people.
@@ -127,7 +127,7 @@ pub(super) struct Row {
     pub(super) takes_settings: bool,
 }
 
-/// A flag of one command.
+/// A flag of a command.
 pub(super) struct Flag {
     /// Without its dashes.
     pub(super) name: &'static str,
@@ -147,8 +147,8 @@ const fn row(
     about: &'static str,
     takes_settings: bool,
     flags: &'static [Flag],
-) -> Row {
-    Row { verb, name, usage, about, flags, takes_settings }
+) -> CommandRow {
+    CommandRow { verb, name, usage, about, flags, takes_settings }
 }
 
 const PID: Flag =
@@ -156,8 +156,8 @@ const PID: Flag =
 
 // Two lines a row and one a flag, so that the table reads as a table.
 #[rustfmt::skip]
-/// The first one is the default.
-pub(super) static COMMANDS: &[Row] = &[
+/// All commands; the first is the default.
+pub(super) static COMMANDS: &[CommandRow] = &[
     row(Verb::Serve, "serve", "[serve] [flags]",
         "serve; --check reads the settings and exits", true, &[
             flag("check", "", "read the settings, say what is wrong, and exit"),
@@ -210,7 +210,7 @@ pub(super) static COMMANDS: &[Row] = &[
         "print this, or a chapter of the manual", false, &[]),
 ];
 
-impl Row {
+impl CommandRow {
     /// Returns whether the command takes `--config`.
     pub(super) fn takes_config(&self) -> bool {
         self.takes_settings || self.verb == Verb::Unit

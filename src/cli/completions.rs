@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::command::{COMMANDS, Row, Shell, Verb};
+use super::command::{COMMANDS, CommandRow, Shell, Verb};
 use crate::config::setting::{Apply, Setting};
 use crate::config::table;
 use crate::manual::CHAPTERS;
@@ -32,7 +32,7 @@ pub fn completions(shell: Shell) -> String {
 }
 
 /// Returns a command's own flags, then those of all commands with settings.
-fn flags(row: &Row) -> Vec<FlagCompletion> {
+fn flags(row: &CommandRow) -> Vec<FlagCompletion> {
     let own = row.flags.iter().map(|flag| FlagCompletion {
         name: format!("--{}", flag.name),
         about: flag.about,
@@ -64,7 +64,7 @@ fn after(setting: &Setting) -> After {
     }
 }
 
-/// `json or raw`: two words; of `IP:PORT or off` one is none that could be typed.
+/// Returns the words of `json or raw`; `None` for `IP:PORT or off`, of which one cannot be typed as it is.
 fn choices(allowed: &'static str) -> Option<Vec<&'static str>> {
     let words: Vec<&str> = allowed.split(" or ").flat_map(|part| part.split(", ")).collect();
     let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
@@ -72,7 +72,7 @@ fn choices(allowed: &'static str) -> Option<Vec<&'static str>> {
 }
 
 /// Returns the words that may follow a command: `completions bash`, `help streams`.
-fn words(row: &Row) -> Vec<&'static str> {
+fn words(row: &CommandRow) -> Vec<&'static str> {
     match row.verb {
         Verb::Completions => Shell::ALL.map(|(name, _)| name).to_vec(),
         Verb::Help => CHAPTERS.iter().map(|chapter| chapter.name).collect(),
@@ -159,13 +159,13 @@ fn zsh() -> String {
     text
 }
 
-/// For a description in brackets within single quotes.
+/// Escapes a description in brackets within single quotes.
 fn zsh_about(about: &str) -> String {
     let escaped = about.replace('\\', "\\\\").replace('[', "\\[").replace(']', "\\]");
     single(&escaped.replace(':', "\\:"))
 }
 
-/// For single quotes of a shell that knows no escape within them.
+/// Escapes a text within single quotes, for a shell that knows no escape there.
 fn single(text: &str) -> String {
     text.replace('\'', "'\\''")
 }

@@ -122,7 +122,7 @@ fn flag_or_dash(setting: &Setting) -> String {
     if setting.is_variable_only() { "-".to_owned() } else { setting.flag() }
 }
 
-/// Leaves no character that Markdown would take for its own.
+/// Escapes the characters that mean something in Markdown.
 fn escape(cell: &str) -> String {
     let mut escaped = String::new();
     for letter in cell.chars() {

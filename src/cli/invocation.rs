@@ -1,4 +1,4 @@
-//! The front door of the program: command line, environment and file in, one invocation or all problems out.
+//! The invocation of the program, from command line, environment and file, or all problems.
 
 use std::ffi::OsString;
 
@@ -24,11 +24,11 @@ pub fn read(
     read_line(args::parse(args), vars)
 }
 
-/// The same for a command that takes the settings of a running server: `server` is its command line without the program's name,
+/// Reads a command that takes the settings of a running server: `server` is its command line without the program's name,
 /// and `vars` its environment. The command's own flags stand above both.
 ///
 /// # Errors
-/// As above; or that command line serves nothing.
+/// Those of [`read`], or the other command line does not serve.
 pub fn read_beside(
     args: impl IntoIterator<Item = OsString>,
     server: impl IntoIterator<Item = OsString>,

@@ -31,7 +31,7 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ("JOURNAL_STREAM", "If stderr is the journal, each line begins with its level."),
 ];
 
-/// For `man -l`, or `/usr/share/man/man1/oneloop.1`.
+/// Returns the page for `man -l`, or `/usr/share/man/man1/oneloop.1`.
 pub fn man() -> String {
     let version = env!("CARGO_PKG_VERSION");
     let (name, about) = ABOUT.split_once(": ").unwrap_or((ABOUT, ""));
@@ -83,8 +83,8 @@ fn item(page: &mut String, name: &str, about: &str) {
     let _ = writeln!(page, ".TP\n.B {}\n{}", escape(name), escape(about));
 }
 
-/// Leaves no character that roff would take for its own: a backslash, a dot or a quote at the start of a line, and a hyphen that
-/// is meant to be copied.
+/// Escapes the characters that mean something in roff: a backslash, a dot or a quote at the start of a line, and a hyphen that is
+/// meant to be copied.
 fn escape(text: &str) -> String {
     let text = text.trim().replace('\\', "\\e").replace('-', "\\-").replace('"', "\\(dq");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }

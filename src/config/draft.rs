@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::setting::{Apply, Named, Setting};
+use super::setting::{Apply, Setting, SettingName};
 use super::table;
 use super::value::Value;
 use super::{Config, RouteConfig};
@@ -13,7 +13,7 @@ pub(super) struct Draft {
     /// The defaults, overwritten by the values that were given. `routes` holds just the default route.
     pub(super) config: Config,
     /// Each key that was given, well or badly, as it was written, with its last source: `oneloop.toml:3`, `--listen`.
-    pub(super) said: BTreeMap<&'static str, String>,
+    pub(super) sources: BTreeMap<&'static str, String>,
     /// The file names given for the keys that take one: only the last of each is read.
     pub(super) files: BTreeMap<&'static str, String>,
     /// The `[[route]]` tables, each with its source.
@@ -33,7 +33,7 @@ pub(super) enum SettingSource<'a> {
 }
 
 impl SettingSource<'_> {
-    fn name(&self, named: Named) -> String {
+    fn name(&self, named: SettingName) -> String {
         match self {
             SettingSource::File { name, line } => format!("{name}:{line}"),
             SettingSource::Variable => named.variable(),
@@ -44,7 +44,12 @@ impl SettingSource<'_> {
 
 impl Draft {
     /// Takes a value; a value that is refused becomes a problem.
-    pub(super) fn take(&mut self, named: impl Into<Named>, value: Value, source: SettingSource) {
+    pub(super) fn take(
+        &mut self,
+        named: impl Into<SettingName>,
+        value: Value,
+        source: SettingSource,
+    ) {
         let named = named.into();
         let (setting, source_name) = (named.setting, source.name(named));
         if setting.is_variable_only() && !matches!(source, SettingSource::Variable) {
@@ -59,7 +64,7 @@ impl Draft {
         if let Err(reason) = self.set(setting, &value) {
             self.problems.push(message(setting, named.key, &source_name, &reason));
         }
-        self.said.insert(named.key, source_name);
+        self.sources.insert(named.key, source_name);
     }
 
     /// Takes one key of a `[[route]]` table.
@@ -92,7 +97,7 @@ impl Draft {
     /// The key under which a setting was given, its own or its former one, and the source.
     fn given(&self, key: &str) -> Option<(&'static str, &str)> {
         let former = table::by_key(key).map_or("", |named| named.setting.former);
-        let found = [key, former].into_iter().find_map(|key| self.said.get_key_value(key));
+        let found = [key, former].into_iter().find_map(|key| self.sources.get_key_value(key));
         found.map(|(key, source)| (*key, source.as_str()))
     }
 

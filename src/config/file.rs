@@ -13,7 +13,7 @@ use super::table;
 use super::value::Value;
 use crate::suggestion::suggestion;
 
-/// No settings file is larger; a name like `/dev/zero` must not fill the memory.
+/// The largest settings file: a name like `/dev/zero` must not fill the memory.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Reads a whole file of at most `bytes_max` bytes.

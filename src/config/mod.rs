@@ -1,6 +1,6 @@
 //! The settings as the program uses them: typed, checked, with every default filled in.
 //!
-//! Reading order: this file says what there is to set, `table` lists it under its names, `read` merges
+//! Reading order: this file has the types, `table` lists every setting under its names, `read` merges
 //! the three sources (TOML file, then `ONELOOP_*` variables, then flags), `settle` judges the whole.
 
 mod changes;
@@ -29,7 +29,7 @@ use crate::engine::redis::sink::Sink;
 use crate::engine::resume::cursor::Signer;
 use crate::features::publisher::PublisherBounds;
 
-/// Everything that can be set.
+/// The settings.
 #[derive(Clone)]
 pub struct Config {
     /// The address for clients. Port 0 lets the system choose one.
@@ -64,7 +64,7 @@ pub struct Config {
     pub page: Option<bool>,
     /// The secret that cursors are signed with; `None`: with the one that signs tokens, if there is one.
     pub cursor_key: Option<Secret>,
-    /// The one before it. Only there beside `cursor_key`.
+    /// The secret before `cursor_key`, only there beside it.
     pub previous_cursor_key: Option<Secret>,
     /// The place in Redis that gets an event when a user comes or goes; only there beside `redis`.
     pub events: Option<Sink>,
@@ -94,11 +94,11 @@ pub struct Secret(Vec<u8>);
 pub struct Jwt {
     /// The shared secret (RFC 7518 section 3.2), at least [`Jwt::SECRET_BYTES_MIN`] bytes.
     pub secret: Option<Secret>,
-    /// The secret before it: its tokens stay valid. Only there beside `secret`.
+    /// The secret before `secret`, only there beside it: its tokens stay valid.
     pub previous_secret: Option<Secret>,
     /// A public key, the bytes of a PEM file, not parsed yet.
     pub key: Option<Vec<u8>>,
-    /// The public key before it. Only there beside `key`.
+    /// The public key before `key`, only there beside it.
     pub previous_key: Option<Vec<u8>>,
     /// A set of public keys (RFC 7517 section 5), the bytes of a JSON file, not parsed yet.
     pub jwks: Option<Vec<u8>>,

@@ -7,7 +7,7 @@ use super::Config;
 use super::draft::{Draft, SettingSource};
 use super::environment::own_variables;
 use super::file::take_file;
-use super::setting::Named;
+use super::setting::SettingName;
 use super::settle::Task;
 use super::table;
 use super::value::Value;
@@ -30,7 +30,7 @@ impl std::error::Error for Problems {}
 pub(crate) struct FlagValues {
     /// `--config`.
     pub(crate) file: Option<OsString>,
-    pub(crate) values: Vec<(Named, Value)>,
+    pub(crate) values: Vec<(SettingName, Value)>,
     /// A message for each argument that is wrong.
     pub(crate) problems: Vec<String>,
 }

@@ -67,7 +67,7 @@ pub(super) fn redis_url(value: &Value) -> Result<Option<String>, String> {
     }
 }
 
-/// Redis would read the default pattern (the prefix and `*`) wrongly if the prefix held a glob's characters.
+/// Reads a prefix. Redis would read the default pattern (the prefix and `*`) wrongly if the prefix held a glob's characters.
 pub(super) fn prefix(value: &Value) -> Result<String, String> {
     let text = value.text()?;
     let is_bad = |c: char| c.is_control() || c.is_whitespace() || "*?[]\\".contains(c);
@@ -118,7 +118,7 @@ pub(super) fn streams(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// Braces would move the keys beside the name away from it in a cluster, and a glob's characters would not stand for
+/// Reads a sink. Braces would move the keys beside the name away from it in a cluster, and a glob's characters would not stand for
 /// themselves in the rules of an ACL.
 pub(super) fn sink(value: &Value) -> Result<Sink, String> {
     let is_bad = |c: char| c.is_control() || c.is_whitespace() || "{}*?[]\\".contains(c);
@@ -166,7 +166,7 @@ pub(super) fn parties(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// A name is a token of RFC 9110 (RFC 6265 section 4.1.1).
+/// Reads the name of a cookie, a token of RFC 9110 (RFC 6265 section 4.1.1).
 pub(super) fn cookie(value: &Value) -> Result<Option<String>, String> {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     match value.word()?.as_str() {
@@ -176,7 +176,7 @@ pub(super) fn cookie(value: &Value) -> Result<Option<String>, String> {
     }
 }
 
-/// A claim with a meaning of its own cannot name the user as well.
+/// Reads the claim of the user. A claim with a meaning of its own cannot name the user as well.
 pub(super) fn user_claim(value: &Value) -> Result<String, String> {
     const TAKEN: [&str; 8] = ["exp", "nbf", "iat", "aud", "iss", "topics", "may", "admin"];
     let word = value.word()?;
@@ -186,7 +186,7 @@ pub(super) fn user_claim(value: &Value) -> Result<String, String> {
     }
 }
 
-/// A path that is not printable ASCII can never arrive: clients send it percent-encoded.
+/// Reads a path. One that is not printable ASCII can never arrive: clients send it percent-encoded.
 pub(super) fn path(value: &Value) -> Result<String, String> {
     let text = value.text()?;
     let is_good = |b: u8| b.is_ascii_graphic() && b != b'?' && b != b'#';

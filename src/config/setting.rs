@@ -24,9 +24,9 @@ pub(crate) struct Setting {
 /// When a running server that reads its settings again takes over a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// At once.
+    /// TypedField once.
     Live,
-    /// At once, if tokens are checked with a key of the settings before and after. A server that made up its own secret has shown
+    /// TypedField once, if tokens are checked with a key of the settings before and after. A server that made up its own secret has shown
     /// its token to nobody but its own page, so the first key takes a restart, as the last one does.
     LiveWithKey,
     /// After a restart: the setting sized something when the server started, or is part of a connection.
@@ -62,12 +62,12 @@ pub(crate) trait Field<S>: Sync {
 }
 
 /// A field of type `T`, and the reader of its values.
-pub(crate) struct At<S, T> {
+pub(crate) struct TypedField<S, T> {
     place: fn(&mut S) -> &mut T,
     read: fn(&Value) -> Result<T, String>,
 }
 
-impl<S, T: Clone + Debug + PartialEq> Field<S> for At<S, T> {
+impl<S, T: Clone + Debug + PartialEq> Field<S> for TypedField<S, T> {
     fn set(&self, settings: &mut S, value: &Value) -> Result<(), String> {
         *(self.place)(settings) = (self.read)(value)?;
         Ok(())
@@ -103,13 +103,13 @@ impl Setting {
         variable_of(self.key)
     }
 
-    /// Makes the setting one whose change a running server takes over.
+    /// Makes the setting one whose change a running server takes over: [`Effect::Live`].
     pub(crate) const fn live(mut self) -> Setting {
         self.effect = Effect::Live;
         self
     }
 
-    /// Makes the setting one of those that decide which tokens are good.
+    /// Makes the setting one that decides which tokens are good: [`Effect::LiveWithKey`].
     pub(crate) const fn of_tokens(mut self) -> Setting {
         self.effect = Effect::LiveWithKey;
         self
@@ -192,18 +192,18 @@ pub(crate) fn variable_of(key: &str) -> String {
 
 /// A setting by the name that a source gave it: its own, or its former one.
 #[derive(Clone, Copy)]
-pub(crate) struct Named {
+pub(crate) struct SettingName {
     pub(crate) setting: &'static Setting,
     pub(crate) key: &'static str,
 }
 
-impl From<&'static Setting> for Named {
-    fn from(setting: &'static Setting) -> Named {
-        Named { setting, key: setting.key }
+impl From<&'static Setting> for SettingName {
+    fn from(setting: &'static Setting) -> SettingName {
+        SettingName { setting, key: setting.key }
     }
 }
 
-impl Named {
+impl SettingName {
     pub(crate) fn is_former(&self) -> bool {
         self.key != self.setting.key
     }
@@ -256,16 +256,16 @@ const fn row(key: &'static str, about: &'static str, apply: Apply) -> Setting {
 pub(crate) const fn at<T>(
     place: fn(&mut Config) -> &mut T,
     read: fn(&Value) -> Result<T, String>,
-) -> At<Config, T> {
-    At { place, read }
+) -> TypedField<Config, T> {
+    TypedField { place, read }
 }
 
-/// The same for a key of a route.
+/// The field of a route's row, and the reader of its values.
 pub(crate) const fn at_route<T>(
     place: fn(&mut RouteConfig) -> &mut T,
     read: fn(&Value) -> Result<T, String>,
-) -> At<RouteConfig, T> {
-    At { place, read }
+) -> TypedField<RouteConfig, T> {
+    TypedField { place, read }
 }
 
 pub(crate) const fn text(

@@ -1,5 +1,5 @@
-//! The judgement on the whole: files are read, defaults that depend on others are filled in, settings that
-//! contradict each other become problems.
+//! The judgement on the settings as a whole: files are read, defaults that depend on others are filled in, and contradictions
+//! become problems.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::value::Value;
 use crate::engine::origin::Origins;
 use crate::engine::redis::sink::Sink;
 
-/// No key, key set or secret is larger.
+/// The largest file with a key, a key set or a secret.
 const KEY_BYTES_MAX: u64 = 1 << 20;
 
 const SECRETS: [&str; 2] = ["jwt.secret", "jwt.secret_file"];
@@ -34,8 +34,8 @@ pub(crate) enum Task {
 }
 
 impl Draft {
-    /// The finished configuration, or every problem found on the way. What only matters to a server
-    /// is left out for other purposes: a token can be made on a machine that lacks the rest.
+    /// Returns the finished settings and every problem. Checks that matter to a server alone are left out for other tasks: a token
+    /// can be made on a machine that lacks the rest.
     pub(super) fn settle(mut self, task: Task) -> (Config, Vec<String>) {
         self.check_collisions();
         self.read_files(task);
@@ -61,11 +61,11 @@ impl Draft {
         (self.config, self.problems)
     }
 
-    /// Refuses two settings for one thing: which of them wins would be a guess.
+    /// Refuses two settings for one thing: a winner would be a guess.
     fn check_collisions(&mut self) {
         for setting in table::all() {
             if let [Some(former), Some(own)] =
-                [setting.former, setting.key].map(|key| self.said.get(key))
+                [setting.former, setting.key].map(|key| self.sources.get(key))
             {
                 self.problems.push(format!(
                     "{} ({former}) and {} ({own}) are two names of one setting: keep {}",
@@ -121,7 +121,7 @@ impl Draft {
         }
     }
 
-    /// A previous key is for the days after a change: without a current one it is the current one.
+    /// Refuses a previous key without a current one: it is for the days after a change.
     fn check_keys(&mut self) {
         for (previous, current) in [
             (&["jwt.previous_secret", "jwt.previous_secret_file"][..], &SECRETS[..]),
@@ -213,7 +213,8 @@ impl Draft {
         }
     }
 
-    /// A cookie comes with the handshake of any page: where every origin may connect, any site would listen as its visitors.
+    /// Refuses a cookie beside a route for every origin: a cookie comes with the handshake of any page, so any site would listen as
+    /// its visitors.
     fn check_cookie(&mut self) {
         if self.config.jwt.cookie.is_none() {
             return;
@@ -274,7 +275,7 @@ impl Draft {
         }
     }
 
-    /// With a header that only proxies may send, there must be one.
+    /// Refuses a PROXY header without proxies, since they alone may send one.
     fn check_proxies(&mut self) {
         if self.config.proxy_protocol && self.config.proxies.is_empty() {
             self.refuse("proxy_protocol", "lets in proxies alone, and there are none: set proxies");

@@ -1,20 +1,20 @@
-//! The one list of all settings: what they are called, what they take, what they do.
+//! The one list of all settings: their names, values and effects.
 
 use super::readers::*;
 use super::setting::Place::{U32, U64, Usize};
 use super::setting::{
-    MIB, Named, Setting, at, at_route, file, flag_of, number, route, secret, secret_file, size,
-    size_or_off, text, variable_of,
+    MIB, Setting, SettingName, at, at_route, file, flag_of, number, route, secret, secret_file,
+    size, size_or_off, text, variable_of,
 };
 use super::value::{TRUTH, Value};
 
 /// The most clients, topics or frames a setting may name: far above what one thread serves.
 const MANY: u64 = 1 << 24;
 
-/// More would not fit the memory of any Redis.
+/// The most entries of a stream: more would not fit the memory of any Redis.
 const ENTRIES: u64 = 1 << 30;
 
-/// A slot counts commands in two bytes, and must see one more.
+/// The most commands a second: a slot counts them in two bytes, and must see one more.
 const COMMANDS: u64 = u16::MAX as u64 - 1;
 
 // Two lines a row, so that the table reads as a table.
@@ -212,24 +212,24 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Setting> {
     TABLE.iter().flat_map(|(_, rows)| rows.iter())
 }
 
-pub(crate) fn by_key(key: &str) -> Option<Named> {
+pub(crate) fn by_key(key: &str) -> Option<SettingName> {
     find(|known| known == key)
 }
 
 /// `flag` stands without its dashes.
-pub(crate) fn by_flag(flag: &str) -> Option<Named> {
+pub(crate) fn by_flag(flag: &str) -> Option<SettingName> {
     find(|known| flag_of(known)[2..] == *flag)
 }
 
-pub(crate) fn by_variable(variable: &str) -> Option<Named> {
+pub(crate) fn by_variable(variable: &str) -> Option<SettingName> {
     find(|known| variable_of(known) == variable)
 }
 
-fn find(is_it: impl Fn(&str) -> bool) -> Option<Named> {
+fn find(is_it: impl Fn(&str) -> bool) -> Option<SettingName> {
     let is_it = |key: &&'static str| !key.is_empty() && is_it(key);
     all().find_map(|setting| {
         let key = [setting.key, setting.former].into_iter().find(is_it)?;
-        Some(Named { setting, key })
+        Some(SettingName { setting, key })
     })
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum Value {
     List(Vec<String>),
     /// The contents of a file, or a variable or a flag that is not UTF-8, which only a secret may be.
     Bytes(Vec<u8>),
-    /// Some TOML that no setting takes, in words.
+    /// A kind of TOML value that no setting takes, in words.
     Unfit(&'static str),
 }
 
@@ -158,13 +158,13 @@ impl Value {
         }
     }
 
-    /// The reason for a message that begins with what was seen.
+    /// The reason of a refusal: the value as seen, and the kind that was expected.
     pub(crate) fn is_not(&self, what: &str) -> String {
         format!("{} is not {what}", self.seen())
     }
 }
 
-/// Advice for an address that others write so: `8099`, `:8099`, `localhost:8099`, `127.0.0.1`.
+/// Returns advice on an address in a form of other programs: `8099`, `:8099`, `localhost:8099`, `127.0.0.1`.
 fn meant_address(text: &str) -> Option<String> {
     let port = text.strip_prefix("localhost").unwrap_or(text);
     let port = port.strip_prefix("*").unwrap_or(port);
@@ -181,7 +181,7 @@ fn meant_address(text: &str) -> Option<String> {
     Some(format!("the port is missing, as in {}", SocketAddr::new(address, 8099)))
 }
 
-/// Text in quotes, escaped, cut where a message would become unreadable.
+/// Quotes and escapes a text for a message, cut to 80 characters.
 pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
@@ -189,7 +189,7 @@ pub(crate) fn quote(text: &str) -> String {
     }
 }
 
-/// Digits with an optional binary unit: the number and the unit's factor.
+/// Reads digits with an optional binary unit. Returns the number and the unit's factor.
 fn parse_number(text: &str) -> Option<(i128, i128)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, unit) = text.split_at(digits);
@@ -206,7 +206,7 @@ fn parse_number(text: &str) -> Option<(i128, i128)> {
     }
 }
 
-/// Seconds from `90`, `90s`, `15m`, `1h` or `30d`; `None` if it is anything else.
+/// Reads seconds from `90`, `90s`, `15m`, `1h` or `30d`; `None` if it is anything else.
 pub(crate) fn parse_duration(text: &str) -> Option<u64> {
     let (digits, factor) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
         Some(digits) if text.ends_with('m') => (digits, 60),
