@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
-use std::fmt::Display;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::absolute;
 use std::process::ExitCode;
@@ -31,11 +31,26 @@ const DOCTOR: &str = "oneloop-doctor";
 const SUBSCRIBER: &str = "oneloop-subscribe";
 const SUBSCRIBER_SECONDS: u64 = 3600;
 
+/// The reason for an exit with a message.
+enum Failure {
+    /// The settings or the arguments are bad.
+    Settings(String),
+    Other(String),
+}
+use Failure::{Other, Settings};
+
 fn main() -> ExitCode {
-    let invocation = match read().and_then(beside) {
-        Ok(invocation) => invocation,
-        Err(problems) => return bad_settings(&problems.to_string()),
+    let (problems, status) = match run() {
+        Ok(status) => return status,
+        Err(Settings(problems)) => (problems, ExitCode::from(BAD_SETTINGS)),
+        Err(Other(problem)) => (problem, ExitCode::FAILURE),
     };
+    problems.lines().for_each(|problem| eprintln!("oneloop: {problem}"));
+    status
+}
+
+fn run() -> Result<ExitCode, Failure> {
+    let invocation = read().and_then(beside).map_err(|problems| Settings(problems.to_string()))?;
     let config = invocation.config;
     logger::start(config.log, log_style(&config));
     warn(&invocation.warnings);
@@ -43,31 +58,25 @@ fn main() -> ExitCode {
         Command::Publish(options) => publish(&config, &options),
         Command::Subscribe(options) => subscribe(&config, options),
         Command::Top { admin, once } => top(&config, admin, once),
-        Command::Doctor(probe) => doctor(&config, &probe),
-        Command::Print(artifact) => print(artifact_text(artifact, &config).trim_end()),
-        Command::Help => print(&cli::help()),
-        Command::Version => print(&cli::version()),
-        Command::Serve { check: true } => match serve::check(&config) {
-            Ok(()) => print("the settings are good"),
-            Err(problems) => bad_settings(&problems.join("\n")),
-        },
-        Command::Serve { check: false } => run(config),
+        Command::Doctor(options) => doctor(&config, &options),
+        Command::Print(artifact) => Ok(print(artifact_text(artifact, &config).trim_end())),
+        Command::Help => Ok(print(&cli::help())),
+        Command::Version => Ok(print(&cli::version())),
+        Command::Serve { check: true } => {
+            check(&config)?;
+            Ok(print("the settings are good"))
+        }
+        Command::Serve { check: false } => serve(config),
         Command::Token { sub, topics, may, ttl_seconds, admin } => {
-            let keys = serve::keys(&config.jwt);
-            match keys.and_then(|keys| keys.issue(&sub, &topics, &may, admin, unix(), ttl_seconds))
-            {
-                Ok(token) => print(&token),
-                Err(problem) => bad_settings(&problem),
-            }
+            let keys = serve::keys(&config.jwt).map_err(Settings)?;
+            let token = keys.issue(&sub, &topics, &may, admin, unix(), ttl_seconds);
+            Ok(print(&token.map_err(Settings)?))
         }
         Command::Explain { token, topic } => {
-            match serve::explain(&config, &token, &topic, unix()) {
-                Ok((text, is_subscribed)) => {
-                    print(text.trim_end());
-                    ExitCode::from(u8::from(!is_subscribed))
-                }
-                Err(problem) => bad_settings(&problem),
-            }
+            let explained = serve::explain(&config, &token, &topic, unix());
+            let (text, is_subscribed) = explained.map_err(Settings)?;
+            print(text.trim_end());
+            Ok(ExitCode::from(u8::from(!is_subscribed)))
         }
     }
 }
@@ -99,21 +108,22 @@ fn log_style(config: &Config) -> logger::LogStyle {
     }
 }
 
-fn run(config: Config) -> ExitCode {
-    let started = environment().and_then(|given| serve::start(config, unix(), given));
-    let started = match started {
-        Ok(started) => started,
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-            return bad_settings(&error.to_string());
-        }
-        Err(error) => return failed(error),
+fn check(config: &Config) -> Result<(), Failure> {
+    serve::check(config).map_err(|problems| Settings(problems.join("\n")))
+}
+
+fn serve(config: Config) -> Result<ExitCode, Failure> {
+    let failure = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidInput => Settings(error.to_string()),
+        _ => Other(error.to_string()),
     };
-    let Started { lines, bound } = started;
+    let environment = environment().map_err(failure)?;
+    let Started { lines, bound } = serve::start(config, unix(), environment).map_err(failure)?;
     print(lines.trim_end());
     match bound.run() {
-        Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::Forced) => ExitCode::FAILURE,
-        Err(error) => failed(error),
+        Ok(Ended::Drained) => Ok(ExitCode::SUCCESS),
+        Ok(Ended::Forced) => Ok(ExitCode::FAILURE),
+        Err(error) => Err(Other(error.to_string())),
     }
 }
 
@@ -135,7 +145,7 @@ fn artifact_text(artifact: Artifact, settings: &Config) -> Cow<'static, str> {
 }
 
 /// The service manager, a passed listener and the shell of this process.
-fn environment() -> std::io::Result<Environment> {
+fn environment() -> io::Result<Environment> {
     let (variable, pid) = (|name: &str| std::env::var_os(name), std::process::id());
     Ok(Environment {
         trim,
@@ -163,16 +173,13 @@ fn shell() -> CommandContext {
     }
 }
 
-fn top(config: &Config, admin: Option<String>, once: bool) -> ExitCode {
-    let configured = || config.admin.map(|address| address.to_string());
-    let Some(address) = admin.or_else(configured) else {
-        return bad_settings("top needs the server's admin address: --admin http://127.0.0.1:9090");
-    };
+fn top(config: &Config, admin: Option<String>, once: bool) -> Result<ExitCode, Failure> {
+    let address = admin.or_else(|| config.admin.map(|address| address.to_string()));
+    let missing = "top needs the server's admin address: --admin http://127.0.0.1:9090";
+    let address = address.ok_or_else(|| Settings(missing.to_owned()))?;
     let start = Instant::now();
-    match cli::top(&address, once, || start.elapsed()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => failed(problem),
-    }
+    cli::top(&address, once, || start.elapsed()).map_err(Other)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Reads the command again, with the settings of the server that runs as `pid`.
@@ -200,27 +207,23 @@ fn read_beside(pid: u32) -> Result<Invocation, Problems> {
     cli::read_beside(std::env::args_os().skip(1), line.into_iter().skip(1), pairs)
 }
 
-fn publish(config: &Config, options: &PublishOptions) -> ExitCode {
+fn publish(config: &Config, options: &PublishOptions) -> Result<ExitCode, Failure> {
     let data = options.data.as_deref();
-    match cli::publish(config, &options.channel, data, std::io::stdin()) {
-        Ok(published) => {
-            if let Some(explanation) = published.explanation {
-                eprintln!("oneloop: {explanation}");
-            }
-            print(&published.count.to_string())
-        }
-        Err(problem) => failed(problem),
+    let published = cli::publish(config, &options.channel, data, io::stdin()).map_err(Other)?;
+    if let Some(explanation) = published.explanation {
+        eprintln!("oneloop: {explanation}");
     }
+    Ok(print(&published.count.to_string()))
 }
 
-fn subscribe(config: &Config, mut options: SubscribeOptions) -> ExitCode {
+fn subscribe(config: &Config, mut options: SubscribeOptions) -> Result<ExitCode, Failure> {
     if options.token.as_deref() == Some("-") {
-        options.token = std::io::read_to_string(std::io::stdin()).ok();
+        options.token = io::read_to_string(io::stdin()).ok();
     }
     options.token = options.token.map(|token| token.trim().to_owned());
     let terminal = Terminal {
-        out: &mut std::io::stdout(),
-        notes: &mut std::io::stderr(),
+        out: &mut io::stdout(),
+        notes: &mut io::stderr(),
         sleep: &std::thread::sleep,
         sign: &|sub, topics| {
             if config.jwt.secret.is_none() {
@@ -232,21 +235,16 @@ fn subscribe(config: &Config, mut options: SubscribeOptions) -> ExitCode {
             keys.issue(sub, &[], topics, is_admin, unix(), SUBSCRIBER_SECONDS).map(Some)
         },
     };
-    match cli::subscribe(config, &options, terminal) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(problem) => bad_settings(&problem),
-    }
+    let is_done = cli::subscribe(config, &options, terminal).map_err(Settings)?;
+    Ok(ExitCode::from(u8::from(!is_done)))
 }
 
 /// Runs the checks. The exit status tells scripts whether there is a problem.
-fn doctor(config: &Config, probe: &ProbeOptions) -> ExitCode {
-    if let Err(problems) = serve::check(config) {
-        return bad_settings(&problems.join("\n"));
-    }
+fn doctor(config: &Config, options: &ProbeOptions) -> Result<ExitCode, Failure> {
+    check(config)?;
     let start = Instant::now();
     let environment = DoctorEnvironment {
-        out: &mut std::io::stdout(),
+        out: &mut io::stdout(),
         clock: &|| start.elapsed(),
         unix_millis,
         sign: &|seconds| {
@@ -254,29 +252,15 @@ fn doctor(config: &Config, probe: &ProbeOptions) -> ExitCode {
             keys.issue(DOCTOR, &[], &[], false, unix(), seconds).ok()
         },
     };
-    match cli::doctor(config, probe, environment) {
-        Ok(has_problem) => ExitCode::from(u8::from(has_problem)),
-        Err(problem) => bad_settings(&problem),
-    }
+    let has_problem = cli::doctor(config, options, environment).map_err(Settings)?;
+    Ok(ExitCode::from(u8::from(has_problem)))
 }
 
 /// Prints to stdout. Write errors are ignored.
 fn print(text: &str) -> ExitCode {
     use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(io::stdout(), "{text}");
     ExitCode::SUCCESS
-}
-
-fn bad_settings(problems: &str) -> ExitCode {
-    for problem in problems.lines() {
-        eprintln!("oneloop: {problem}");
-    }
-    ExitCode::from(BAD_SETTINGS)
-}
-
-fn failed(error: impl Display) -> ExitCode {
-    eprintln!("oneloop: {error}");
-    ExitCode::FAILURE
 }
 
 fn unix() -> u64 {
