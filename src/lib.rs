@@ -63,7 +63,7 @@
 //! 9. **Fan-out.** A message to more than 64 subscribers waits in one place, and `Fanout::next_recipient`
 //!    (`engine/server/fanout.rs`) walks along them, as many in a turn as the turn has writes.
 //! 10. **Writing.** `Reactor::flush_clients` (`engine/reactor/flush.rs`) takes clients off the [`engine::pending_writes`];
-//!     `Client::flush` (`engine/client/output.rs`) and `Outbox::write` (`engine/client/outbox.rs`) make one write of all frames.
+//!     `Client::flush` (`engine/client/flight.rs`) and `Outbox::write` (`engine/client/outbox.rs`) make one write of all frames.
 //! 11. **Deadlines.** `Reactor::tick_clients` (`engine/reactor/clients.rs`): pings, silence, stalls, the token's `exp`, all by one
 //!     coarse timer per client ([`engine::timers`]).
 //! 12. **The end.** `Server::close` (`engine/server/mod.rs`) queues the close frame, `Server::linger`
@@ -90,7 +90,7 @@
 //! # Where the state of a client may live
 //!
 //! The slot is full: 40 bytes, asserted at compile time. What every open client has goes there and needs a measured reason. What a
-//! client has only while something is in flight goes into its `Flight` box (`engine/client/mod.rs`), which is freed when it is
+//! client has only while something is in flight goes into its `Flight` box (`engine/client/flight.rs`), which is freed when it is
 //! empty. What only some clients have belongs to whoever uses it, in a map by [`ConnId`] that `Handler::on_close` empties, as
 //! `Push` does with rights and clients without a token (`push/mod.rs`): a stale id finds nothing there either.
 //!

@@ -6,17 +6,15 @@
 pub mod allowance;
 pub mod codec;
 pub mod delivery_count;
+mod flight;
 pub mod frame;
 mod head;
 pub mod http;
 pub mod in_memory;
-mod input;
 mod keepalive;
 pub mod outbox;
-mod output;
 pub mod proxy_protocol;
 pub mod queued_frame;
-mod replay;
 mod request_line;
 mod response;
 pub mod transport;
@@ -24,17 +22,15 @@ pub mod transport;
 use tungstenite::Bytes;
 use tungstenite::protocol::frame::Utf8Bytes;
 
-use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Subscriptions;
-use crate::engine::resume::replay::Replay;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{NEVER, TICKS_PER_SECOND, Tick};
-use codec::{Codec, Fragments, Inbound};
+use codec::{Codec, Inbound};
+use flight::Flight;
 use frame::{Close, Frame};
 pub use head::Head;
 use http::{Request, Response};
 pub use keepalive::Timing;
-use outbox::Outbox;
 use transport::Transport;
 
 /// The state of a connection. It only moves forward.
@@ -139,28 +135,6 @@ pub enum ClientEvent {
     Violation(Close),
 }
 
-/// The unfinished work of a connection.
-#[derive(Debug)]
-struct Flight {
-    /// A partial head or frame.
-    input: Vec<u8>,
-    fragments: Option<Box<Fragments>>,
-    /// A message that the handler has put off.
-    deferred: Option<Box<str>>,
-    /// Bytes of the three above, as last added to the loop's sum.
-    unfinished: usize,
-    /// The tick at which they became non-empty, or of the last complete message.
-    since: Tick,
-    outbox: Outbox,
-    /// Present while missed messages are replayed.
-    replay: Option<Box<Replay>>,
-    lane: Lane,
-    /// The socket is full; an event follows when it is writable again.
-    blocked: bool,
-    /// When the socket last accepted queued bytes; [`NEVER`] if nothing waits for it.
-    taken: Tick,
-}
-
 /// A compile-time check: a slot is 40 bytes, and the slab adds nothing. (mio's sockets are larger if debug assertions are on.)
 const _: () = assert!(cfg!(debug_assertions) || size_of::<Option<Client>>() == 40);
 
@@ -214,11 +188,6 @@ impl Client {
 
     pub fn state(&self) -> State {
         self.state
-    }
-
-    /// Returns whether the client owns nothing but its slot.
-    pub fn is_hibernating(&self) -> bool {
-        self.flight.is_none()
     }
 
     /// Records that bytes were received.
@@ -290,26 +259,11 @@ impl Client {
             .then_some(last_received)
     }
 
-    /// Returns when a blocked socket will have accepted nothing for too long.
-    fn stalls_at(&self, timing: &Timing) -> Tick {
-        match &self.flight {
-            Some(flight) if flight.blocked && timing.stall > 0 => {
-                flight.taken.saturating_add(timing.stall)
-            }
-            _ => NEVER,
-        }
-    }
-
     /// Adds a price to those of the second of the last byte received. Returns their sum.
     pub fn spend(&mut self, price: u32) -> u16 {
         let price = u16::try_from(price).unwrap_or(u16::MAX);
         self.spent = self.spent.saturating_add(price);
         self.spent
-    }
-
-    /// Returns whether the socket is full.
-    pub fn is_blocked(&self) -> bool {
-        self.flight.as_ref().is_some_and(|flight| flight.blocked)
     }
 
     /// Takes the next event off `input`; `None` if the rest is incomplete, or input is discarded in this state.
@@ -371,17 +325,7 @@ impl Client {
         assert!(matches!(self.state, State::Head | State::Open), "a connection is finished once");
         self.state = State::Closing;
         self.end_at(ends, AtEnd::Drop);
-        let flight = self.flight();
-        flight.input = Vec::new();
-        flight.fragments = None;
-        flight.deferred = None;
-        flight.replay = None;
-        if forget {
-            flight.outbox.forget();
-        }
-        if let Some(last) = last {
-            flight.outbox.push(last);
-        }
+        self.flight().finish(last, forget);
     }
 
     /// Awaits the client's close frame before our side shuts: the last frame queued is our own close frame.
@@ -416,45 +360,5 @@ impl Client {
     /// Ends the connection. Returns whether it had not ended before.
     pub fn terminate(&mut self) -> bool {
         std::mem::replace(&mut self.state, State::Terminated) != State::Terminated
-    }
-
-    /// The memory that this client uses, in bytes: backlog, unfinished input, and messages recorded during its replay.
-    /// Subscriptions are counted by the hub.
-    pub fn held_bytes(&self) -> usize {
-        let of = |flight: &Flight| flight.outbox.bytes() + flight.unfinished;
-        self.flight.as_deref().map_or(0, of) + self.changes_bytes()
-    }
-
-    /// Bytes of the changes of subscriptions during the replay.
-    pub fn changes_bytes(&self) -> usize {
-        let replay = self.flight.as_ref().and_then(|flight| flight.replay.as_ref());
-        replay.map_or(0, |replay| replay.changes_bytes())
-    }
-
-    fn flight(&mut self) -> &mut Flight {
-        self.flight.get_or_insert_with(|| {
-            Box::new(Flight {
-                input: Vec::new(),
-                fragments: None,
-                deferred: None,
-                unfinished: 0,
-                since: 0,
-                outbox: Outbox::default(),
-                replay: None,
-                lane: Lane::None,
-                blocked: false,
-                taken: NEVER,
-            })
-        })
-    }
-
-    /// Drops the flight if it is empty.
-    pub fn settle(&mut self) {
-        let idle = self.flight.as_ref().is_some_and(|flight| {
-            flight.unfinished == 0 && flight.outbox.is_empty() && flight.replay.is_none()
-        });
-        if idle {
-            self.flight = None;
-        }
     }
 }

@@ -1,0 +1,359 @@
+//! The work of a client that is in flight: unfinished input, pending writes and the replay. It exists only while there is any.
+
+use std::net::IpAddr;
+
+use crate::engine::client::codec::Fragments;
+use crate::engine::client::frame::Frame;
+use crate::engine::client::outbox::{self, Backlog, Outbox, Slow};
+use crate::engine::client::{Client, State, Timing, head};
+use crate::engine::pending_writes::Lane;
+use crate::engine::resume::replay::Replay;
+use crate::engine::slots::ConnId;
+use crate::engine::timers::{NEVER, Tick};
+
+/// The unfinished work of a connection.
+#[derive(Debug)]
+pub(super) struct Flight {
+    /// A partial head or frame.
+    input: Vec<u8>,
+    pub fragments: Option<Box<Fragments>>,
+    /// A message that the handler has put off.
+    deferred: Option<Box<str>>,
+    /// Bytes of the three above, as last added to the loop's sum.
+    unfinished: usize,
+    /// The tick at which they became non-empty, or of the last complete message.
+    since: Tick,
+    outbox: Outbox,
+    /// Present while missed messages are replayed.
+    replay: Option<Box<Replay>>,
+    lane: Lane,
+    /// The socket is full; an event follows when it is writable again.
+    blocked: bool,
+    /// When the socket last accepted queued bytes; [`NEVER`] if nothing waits for it.
+    taken: Tick,
+}
+
+impl Flight {
+    /// Drops everything but the frame that is partly on the wire, and the other pending writes unless `forget`. `last` is the
+    /// last one of these.
+    pub fn finish(&mut self, last: Option<&Frame>, forget: bool) {
+        self.input = Vec::new();
+        self.fragments = None;
+        self.deferred = None;
+        self.replay = None;
+        if forget {
+            self.outbox.forget();
+        }
+        last.into_iter().for_each(|last| self.outbox.push(last));
+    }
+}
+
+impl Client {
+    /// Returns whether the client owns nothing but its slot.
+    pub fn is_hibernating(&self) -> bool {
+        self.flight.is_none()
+    }
+
+    pub(super) fn flight(&mut self) -> &mut Flight {
+        self.flight.get_or_insert_with(|| {
+            Box::new(Flight {
+                input: Vec::new(),
+                fragments: None,
+                deferred: None,
+                unfinished: 0,
+                since: 0,
+                outbox: Outbox::default(),
+                replay: None,
+                lane: Lane::None,
+                blocked: false,
+                taken: NEVER,
+            })
+        })
+    }
+
+    /// Drops the flight if it is empty.
+    pub fn settle(&mut self) {
+        let idle = self.flight.as_ref().is_some_and(|flight| {
+            flight.unfinished == 0 && flight.outbox.is_empty() && flight.replay.is_none()
+        });
+        if idle {
+            self.flight = None;
+        }
+    }
+
+    // Unfinished input.
+
+    /// Takes the partial head or frame kept from before: usually nothing.
+    pub fn take_input(&mut self) -> Vec<u8> {
+        self.flight.as_mut().map_or(Vec::new(), |flight| std::mem::take(&mut flight.input))
+    }
+
+    /// Returns whether a partial head or frame is kept.
+    pub fn has_input(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| !flight.input.is_empty())
+    }
+
+    /// Keeps a message for later. Call [`Client::recount`] afterwards.
+    pub fn defer(&mut self, text: &str) {
+        self.flight().deferred = Some(text.into());
+    }
+
+    /// Returns whether a message waits for the handler.
+    pub fn has_deferred(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.deferred.is_some())
+    }
+
+    /// Takes the message that waits for the handler, if the client still waits for an answer.
+    pub fn take_deferred(&mut self) -> Option<Box<str>> {
+        let is_open = self.state == State::Open;
+        self.flight.as_mut().and_then(|flight| flight.deferred.take()).filter(|_| is_open)
+    }
+
+    /// The client address from a complete PROXY header, while the request behind it is partial.
+    pub fn announced(&self) -> Option<IpAddr> {
+        head::announced(&self.flight.as_ref()?.input)
+    }
+
+    /// Returns whether only a PROXY header without a client has come: a health check that connects and disconnects.
+    pub fn is_probe(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| head::is_probe(&flight.input))
+    }
+
+    /// Keeps a partial head or frame. Call [`Client::recount`] afterwards.
+    pub fn keep_input(&mut self, input: Vec<u8>) {
+        if !input.is_empty() {
+            self.flight().input = input;
+        }
+    }
+
+    /// Updates `sum`, the unfinished input of all clients in bytes, and hibernates if nothing is in flight. `progressed`: a head,
+    /// frame or message was completed since the last call.
+    pub fn recount(&mut self, sum: &mut usize, now: Tick, progressed: bool) {
+        let Some(flight) = &mut self.flight else { return };
+        let fragments = flight.fragments.as_ref().map_or(0, |fragments| fragments.held_bytes());
+        let deferred = flight.deferred.as_ref().map_or(0, |text| size_of_val(text) + text.len());
+        let held = flight.input.capacity() + fragments + deferred;
+        if progressed || flight.unfinished == 0 {
+            flight.since = now;
+        }
+        *sum = *sum - flight.unfinished + held;
+        flight.unfinished = held;
+        self.settle();
+    }
+
+    /// Bytes of unfinished input, and since when there is any.
+    pub fn unfinished(&self) -> (usize, Tick) {
+        self.flight.as_ref().map_or((0, 0), |flight| (flight.unfinished, flight.since))
+    }
+
+    // Pending writes.
+
+    /// Queues a frame. Returns how many queued messages were dropped for it, or `None` if the socket is full, the backlog is at a
+    /// bound and nothing may be dropped.
+    ///
+    /// A client whose socket is not known to be full is never slow. It is *pressed* instead: see [`Client::is_pressed`].
+    pub fn queue(&mut self, frame: &Frame, backlog: &Backlog, slow: Slow) -> Option<usize> {
+        let flight = self.flight();
+        let outbox = &mut flight.outbox;
+        let dropped = match slow {
+            Slow::KeepNewest if flight.blocked => usize::from(outbox.drop_same_topic(frame)),
+            Slow::DropOldest(notice) if flight.blocked => {
+                outbox.drop_oldest(frame, backlog, notice)
+            }
+            _ => 0,
+        };
+        let takes = !flight.blocked || outbox.has_room(frame, backlog);
+        takes.then(|| {
+            outbox.push(frame);
+            dropped
+        })
+    }
+
+    /// Returns whether half of the backlog's bound was queued before any write was tried. Nothing more is then read from
+    /// publishers, Redis or this client until it is flushed.
+    pub fn is_pressed(&self, backlog: &Backlog) -> bool {
+        let flight = self.flight.as_ref();
+        flight.is_some_and(|flight| !flight.blocked && flight.outbox.is_half_full(backlog))
+    }
+
+    /// Queues the response to the handshake ahead of everything else.
+    pub fn queue_first(&mut self, frame: &Frame) {
+        self.flight().outbox.push_first(frame);
+    }
+
+    /// Returns whether `frame` is the last one queued: a client may have two of the topics of a message.
+    pub fn was_just_queued(&self, frame: &Frame) -> bool {
+        let last = self.flight.as_ref().and_then(|flight| flight.outbox.last());
+        last.is_some_and(|last| last.is(frame))
+    }
+
+    /// Replaces everything queued with another last frame; nothing may have been written yet.
+    pub fn replace_queued(&mut self, last: &Frame) {
+        self.end_leaving();
+        let outbox = &mut self.flight().outbox;
+        outbox.forget();
+        outbox.push(last);
+    }
+
+    /// Moves the client to a lane of the flush queue; `None` if it need not be queued. A pressed client goes first; one without
+    /// queued frames continues its replay.
+    pub fn enter_lane(&mut self, lane: Lane, backlog: &Backlog) -> Option<Lane> {
+        let is_pressed = self.is_pressed(backlog);
+        let flight = self.flight.as_mut()?;
+        let lane = match (is_pressed, flight.outbox.is_empty()) {
+            (true, _) => Lane::Pressed,
+            (false, true) => Lane::Replay,
+            (false, false) => lane,
+        };
+        let has_pending =
+            !flight.outbox.is_empty() || flight.replay.as_ref().is_some_and(|it| it.is_ready());
+        if flight.blocked || !has_pending || lane <= flight.lane {
+            return None;
+        }
+        flight.lane = lane;
+        Some(lane)
+    }
+
+    /// Records that the socket is writable again. Returns whether anything is pending.
+    pub fn unblock(&mut self) -> bool {
+        let Some(flight) = &mut self.flight else {
+            return false;
+        };
+        let has_pending =
+            !flight.outbox.is_empty() || flight.replay.as_ref().is_some_and(|it| it.is_ready());
+        std::mem::take(&mut flight.blocked) && has_pending
+    }
+
+    /// Writes pending frames. Returns the bytes written and the outcome; `None` if nothing is pending or the socket is full.
+    ///
+    /// # Errors
+    /// The transport's: the connection is lost.
+    pub fn flush(
+        &mut self,
+        id: ConnId,
+        now: Tick,
+        gather: &mut Vec<u8>,
+    ) -> std::io::Result<Option<(usize, outbox::Written)>> {
+        let Some(flight) = &mut self.flight else {
+            return Ok(None);
+        };
+        flight.lane = Lane::None;
+        if flight.blocked || flight.outbox.is_empty() {
+            return Ok(None);
+        }
+        let (bytes, written) =
+            flight.outbox.write(|bytes| self.transport.write(id, bytes), gather)?;
+        flight.blocked = written == outbox::Written::Blocked;
+        flight.taken = match written {
+            outbox::Written::All => NEVER,
+            _ if bytes > 0 => now,
+            _ => flight.taken.min(now),
+        };
+        self.settle();
+        Ok(Some((bytes, written)))
+    }
+
+    /// Writes for a client with nothing in flight, without allocating. Returns how many bytes the socket accepted; pass the rest
+    /// to [`Client::keep_unwritten`].
+    ///
+    /// # Errors
+    /// The transport's: the connection is lost.
+    pub fn write(&mut self, id: ConnId, bytes: &[u8]) -> std::io::Result<usize> {
+        debug_assert!(self.is_hibernating(), "pending writes go first");
+        match self.transport.write(id, bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
+    /// Queues the rest of these frames: their first `written` bytes are on the wire, then the socket was full.
+    pub fn keep_unwritten<'a>(
+        &mut self,
+        frames: impl Iterator<Item = &'a Frame>,
+        written: usize,
+        now: Tick,
+    ) {
+        let flight = self.flight();
+        frames.for_each(|frame| flight.outbox.push(frame));
+        flight.outbox.advance(written);
+        flight.blocked = true;
+        flight.taken = now;
+    }
+
+    /// The number of frames waiting to be written.
+    pub fn backlog_frames(&self) -> usize {
+        self.flight.as_ref().map_or(0, |flight| flight.outbox.frames_len())
+    }
+
+    /// The number of bytes waiting to be written.
+    pub fn backlog_bytes(&self) -> usize {
+        self.flight.as_ref().map_or(0, |flight| flight.outbox.bytes())
+    }
+
+    /// Returns whether the socket is full.
+    pub fn is_blocked(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.blocked)
+    }
+
+    /// Returns when a blocked socket will have accepted nothing for too long.
+    pub(super) fn stalls_at(&self, timing: &Timing) -> Tick {
+        match &self.flight {
+            Some(flight) if flight.blocked && timing.stall > 0 => {
+                flight.taken.saturating_add(timing.stall)
+            }
+            _ => NEVER,
+        }
+    }
+
+    // The replay.
+
+    /// Begins to give the client what it missed, instead of live messages.
+    pub fn begin_replay(&mut self, replay: Box<Replay>) {
+        self.flight().replay = Some(replay);
+    }
+
+    /// The replay, if there is one.
+    pub fn replay(&mut self) -> Option<&mut Replay> {
+        self.flight.as_mut()?.replay.as_deref_mut()
+    }
+
+    /// Returns whether the client is given what it missed.
+    pub fn is_replaying(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.replay.is_some())
+    }
+
+    /// Takes the replay out, to be put back with [`Client::begin_replay`] unless it is over.
+    pub fn take_replay(&mut self) -> Option<Box<Replay>> {
+        self.flight.as_mut()?.replay.take()
+    }
+
+    /// Returns whether at least so many bytes or frames are queued and unwritten.
+    pub fn holds(&self, bytes: usize, frames: usize) -> bool {
+        self.flight.as_ref().is_some_and(|flight| {
+            flight.outbox.bytes() >= bytes || flight.outbox.frames_len() >= frames
+        })
+    }
+
+    /// Returns whether the replay can go on: it is ready, everything queued before is written, and the socket takes bytes.
+    pub fn wants_replay(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| {
+            let is_ready = flight.replay.as_ref().is_some_and(|replay| replay.is_ready());
+            is_ready && flight.outbox.is_empty() && !flight.blocked
+        })
+    }
+
+    // Memory.
+
+    /// The memory that this client uses, in bytes: backlog, unfinished input, and messages recorded during its replay.
+    /// Subscriptions are counted by the hub.
+    pub fn held_bytes(&self) -> usize {
+        let of = |flight: &Flight| flight.outbox.bytes() + flight.unfinished;
+        self.flight.as_deref().map_or(0, of) + self.changes_bytes()
+    }
+
+    /// Bytes of the changes of subscriptions during the replay.
+    pub fn changes_bytes(&self) -> usize {
+        let replay = self.flight.as_ref().and_then(|flight| flight.replay.as_ref());
+        replay.map_or(0, |replay| replay.changes_bytes())
+    }
+}
