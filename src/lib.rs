@@ -45,8 +45,8 @@
 //! 1. **The turn.** `Reactor::run` and `Reactor::turn` (`engine/reactor/mod.rs`): five phases on one screen. `Reactor::dispatch`
 //!    turns events into notes, then works the notes off, Redis first.
 //! 2. **Accepting.** `Listeners::accept` (`engine/reactor/listeners.rs`), paced and bounded; `Reactor::admit`
-//!    (`engine/reactor/clients.rs`) gives the connection a slot.
-//! 3. **Reading.** `Reactor::read_client` (`engine/reactor/clients.rs`) reads into the one buffer of the loop; `Client::next`
+//!    (`engine/reactor/accept.rs`) gives the connection a slot.
+//! 3. **Reading.** `ClientIo::read_client` (`engine/reactor/clients.rs`) reads into the one buffer of the loop; `Client::next`
 //!    (`engine/client/mod.rs`) takes events off it: a request, then messages, by one `Codec::next` (`engine/client/codec.rs`)
 //!    that all clients share.
 //! 4. **Routing.** `Router::on_event` (`engine/router/mod.rs`) finds the route; `Router::open` asks its handler.
@@ -62,9 +62,9 @@
 //!    subscribers: a few are queued a reference each.
 //! 9. **Fan-out.** A message to more than 64 subscribers waits in one place, and `Fanout::next_recipient`
 //!    (`engine/server/fanout.rs`) walks along them, as many in a turn as the turn has writes.
-//! 10. **Writing.** `Reactor::flush_clients` (`engine/reactor/flush.rs`) takes clients off the [`engine::pending_writes`];
+//! 10. **Writing.** `ClientIo::flush` (`engine/reactor/flush.rs`) takes clients off the [`engine::pending_writes`];
 //!     `Client::flush` (`engine/client/flight.rs`) and `Outbox::write` (`engine/client/outbox.rs`) make one write of all frames.
-//! 11. **Deadlines.** `Reactor::tick_clients` (`engine/reactor/clients.rs`): pings, silence, stalls, the token's `exp`, all by one
+//! 11. **Deadlines.** `ClientIo::tick` (`engine/reactor/clients.rs`): pings, silence, stalls, the token's `exp`, all by one
 //!     coarse timer per client ([`engine::timers`]).
 //! 12. **The end.** `Server::close` (`engine/server/mod.rs`) queues the close frame, `Server::linger`
 //!     (`engine/server/lifecycle.rs`) waits for the peer, `Router::reap` (`engine/router/mod.rs`) tells the handler and

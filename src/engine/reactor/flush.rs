@@ -3,8 +3,11 @@
 use crate::engine::client::State;
 use crate::engine::client::outbox::Written;
 use crate::engine::pending_writes::Lane;
-use crate::engine::reactor::Reactor;
-use crate::engine::server::{Server, WriteOutcome};
+use crate::engine::reactor::clients::ClientIo;
+use crate::engine::reactor::trim::Trim;
+use crate::engine::router::Router;
+use crate::engine::server::Server;
+use crate::engine::server::delivery::{self, WriteOutcome};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
 
@@ -17,56 +20,62 @@ const REPLAYS_SHARE: usize = 4;
 /// The length of a replay's step, in writes; then it is the next user's turn.
 const REPLAY_STEP: usize = 16;
 
-impl Reactor {
+impl ClientIo {
     /// Writes to clients with pending writes, once each, up to the turn's bound: the flush queue, replays, the fan-out and pings
     /// take turns.
-    pub(super) fn flush_clients(&mut self) {
-        let mut left = self.router.server.bounds.flush_clients_per_turn;
+    pub fn flush(&mut self, router: &mut Router, trim: &mut Trim) {
+        let mut left = router.server.bounds.flush_clients_per_turn;
         let mut replays = left.div_ceil(REPLAYS_SHARE);
         let mut visits = left.saturating_mul(VISITS_PER_WRITE);
         while left > 0 {
-            let queued = self.router.server.pending.pop();
-            let mut writes = queued.map_or(0, |id| self.flush_client(id));
-            let back = (replays > 0).then(|| self.router.server.pending.pop_replay()).flatten();
+            let queued = router.server.pending.pop();
+            let mut writes = queued.map_or(0, |id| self.flush_client(router, id));
+            let back = (replays > 0).then(|| router.server.pending.pop_replay()).flatten();
             let step = replays.min(REPLAY_STEP);
-            let replayed = back.map_or(0, |id| self.replay_client(id, step));
-            let Server { fanout, clients, hubs, .. } = &mut self.router.server;
+            let replayed = back.map_or(0, |id| self.replay_client(router, id, step));
+            let Server { fanout, clients, hubs, .. } = &mut router.server;
             let recipient = fanout.next_recipient(clients, hubs, &mut visits);
-            writes += recipient.map_or(0, |id| self.offer(id, &mut visits));
-            let pinged = self.router.server.pending.pop_ping();
-            writes += pinged.map_or(0, |id| self.ping(id));
+            writes += recipient.map_or(0, |id| self.offer(router, id, &mut visits, trim));
+            let pinged = router.server.pending.pop_ping();
+            writes += pinged.map_or(0, |id| self.ping(router, id));
             if queued.or(back).or(recipient).or(pinged).is_none() {
                 break;
             }
             replays = replays.saturating_sub(replayed);
             left = left.saturating_sub(writes);
         }
-        self.router.server.metrics.flushes_put_off += u64::from(self.has_pending_writes());
+        router.server.metrics.flushes_put_off += u64::from(router.server.has_pending_writes());
     }
 
     /// Writes a subscriber's pending messages of the fan-out. Returns the number of writes. Queueing for a blocked client takes
     /// visits instead.
-    fn offer(&mut self, id: ConnId, visits: &mut usize) -> usize {
-        match self.router.server.offer(id, &mut self.gather) {
+    fn offer(
+        &mut self,
+        router: &mut Router,
+        id: ConnId,
+        visits: &mut usize,
+        trim: &mut Trim,
+    ) -> usize {
+        match delivery::offer(&mut router.server, id, &mut self.gather) {
             WriteOutcome::Nothing => 0,
             WriteOutcome::Written { bytes, whole } => {
-                self.burst += usize::from(!whole);
-                self.router.server.metrics.writes += 1;
-                self.router.server.metrics.sent_bytes += bytes as u64;
+                trim.burst += usize::from(!whole);
+                router.server.metrics.writes += 1;
+                router.server.metrics.sent_bytes += bytes as u64;
                 1
             }
             WriteOutcome::Queued(frames) => {
                 *visits = visits.saturating_sub(frames);
-                self.burst += 1;
-                self.flush_client(id)
+                trim.burst += 1;
+                self.flush_client(router, id)
             }
             WriteOutcome::Gone => 1,
         }
     }
 
     /// Pings a client, without allocating if nothing is in flight. Returns the number of writes.
-    fn ping(&mut self, id: ConnId) -> usize {
-        let server = &mut self.router.server;
+    fn ping(&mut self, router: &mut Router, id: ConnId) -> usize {
+        let server = &mut router.server;
         let now = tick(server.now.millis);
         let Some(client) = server.client(id) else { return 0 };
         if client.state() != State::Open {
@@ -74,7 +83,7 @@ impl Reactor {
         }
         if !client.is_hibernating() {
             let is_queued = server.queue(id, &self.ping, Lane::Bulk);
-            return if is_queued { self.flush_client(id) } else { 0 };
+            return if is_queued { self.flush_client(router, id) } else { 0 };
         }
         match client.write(id, self.ping.as_bytes()) {
             Ok(bytes) => {
@@ -92,16 +101,16 @@ impl Reactor {
 
     /// Continues a client's replay for about the time of `writes` writes. Returns how many it took: finding messages and encoding
     /// frames takes time as well.
-    fn replay_client(&mut self, id: ConnId, writes: usize) -> usize {
-        self.router.server.caught_up(id);
-        let replayed = self.router.replay(id, writes);
-        self.flush_client(id) + replayed
+    fn replay_client(&mut self, router: &mut Router, id: ConnId, writes: usize) -> usize {
+        router.server.caught_up(id);
+        let replayed = router.replay(id, writes);
+        self.flush_client(router, id) + replayed
     }
 
     /// Writes once to a client. Returns the number of writes.
-    fn flush_client(&mut self, id: ConnId) -> usize {
-        self.router.server.caught_up(id);
-        let server = &mut self.router.server;
+    fn flush_client(&mut self, router: &mut Router, id: ConnId) -> usize {
+        router.server.caught_up(id);
+        let server = &mut router.server;
         let now = tick(server.now.millis);
         let Some(client) = server.client(id) else {
             return 0;

@@ -3,6 +3,7 @@
 //! A turn is always sleep, dispatch, tick, flush, reap. While events are dispatched, nothing is written to a socket and nothing
 //! is freed. A job cut short by its bound leaves a note, so that the next poll does not sleep.
 
+mod accept;
 mod clients;
 mod drain;
 mod flush;
@@ -17,8 +18,8 @@ mod resolver;
 pub(crate) mod tests;
 mod time;
 mod token;
+mod trim;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,8 +27,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Waker};
 
 use crate::clock::Millis;
-use crate::engine::client::codec::Codec;
-use crate::engine::client::frame::Frame;
+use crate::engine::bounds::Bounds;
 use crate::engine::feature::FeatureEvent;
 use crate::engine::router::files::{File, Page};
 use crate::engine::router::{ClientAddresses, Router};
@@ -37,7 +37,9 @@ use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, tick};
 use crate::observe::metrics::Metrics;
 use crate::observe::systemd::Supervisor;
+use clients::ClientIo;
 pub use clients::Readiness;
+use drain::Drain;
 pub use listeners::BACKLOG;
 use listeners::{Inherited, Listeners};
 pub use listeners::{Purpose, turn_away};
@@ -45,10 +47,11 @@ pub use plan::{Addresses, Ended, Plan};
 pub use port::{Port, publish_beside};
 pub use redis_protocol::RedisProtocol;
 use redis_socket::RedisSocket;
-use reload::{Reload, inbound};
+use reload::Reload;
 pub use reload::{Reread, TakeOver};
 use time::Clock;
 pub use token::Source;
+use trim::Trim;
 
 /// Events taken from one poll.
 const EVENTS: usize = 1024;
@@ -59,12 +62,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// The reserved size of that buffer. From 128 KiB on, glibc takes a block from the system and need not clear it: its pages become
 /// resident only as input is read into them, which saves 64 KiB at start.
 const BUFFER_BYTES_RESERVED: usize = 128 * 1024;
-
-/// After this many writes or closes, freed memory is worth returning to the system. A large payload is worth it alone.
-const BURST: usize = 1024;
-
-/// The pause after a burst before memory is returned: once for many bursts, since the next one needs it again.
-const TRIM_PAUSE: Millis = 1000;
 
 /// A sleep that exceeds its timeout by this means that the whole process stood still.
 const FROZEN: Millis = 2000;
@@ -83,23 +80,10 @@ pub struct Reactor {
     port_has_waited: bool,
     signals: Signals,
     unused_signals: Unused,
-    codec: Codec,
+    clients: ClientIo,
     /// The buffer into which every socket is read.
     buffer: Vec<u8>,
-    /// Reused for the frames of one client's write.
-    gather: Vec<u8>,
-    /// Clients with input to read.
-    ready: VecDeque<ConnId>,
-    /// Clients with input to read whose tokens may be checked then.
-    unchecked: VecDeque<ConnId>,
-    /// Reused for the deadlines of a tick.
-    due: Vec<u32>,
-    ping: Frame,
-    /// The largest number of pending writes or closes since memory was last returned.
-    burst: usize,
-    /// When to return memory.
-    trim_at: Option<Millis>,
-    trim: Option<fn()>,
+    trim: Trim,
     /// The process's age, in microseconds, when the turn's sleep ended.
     woken: u64,
     addresses: Addresses,
@@ -109,10 +93,7 @@ pub struct Reactor {
     reload: Option<Reload>,
     /// Wakes the loop from another thread.
     waker: Arc<Waker>,
-    /// The number of signals received.
-    signals_seen: usize,
-    /// When the drain cuts the remaining connections.
-    drain_until: Option<Millis>,
+    drain: Drain,
 }
 
 impl Reactor {
@@ -146,7 +127,7 @@ impl Reactor {
         let token = Source::Signals.token();
         registry.register(&mut signals.receiver, token, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Resolver.token())?);
-        let codec = Codec::new(inbound(&plan.bounds));
+        let client_io = ClientIo::new(&plan.bounds);
         let mut buffer = vec![0; BUFFER_BYTES_RESERVED];
         buffer.truncate(BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096)));
         let options = plan.routes.iter().map(|route| route.handler.options()).collect();
@@ -172,24 +153,16 @@ impl Reactor {
             port_has_waited: false,
             signals,
             unused_signals: Unused::new()?,
-            codec,
+            clients: client_io,
             buffer,
-            gather: Vec::new(),
-            ready: VecDeque::new(),
-            unchecked: VecDeque::new(),
-            due: Vec::new(),
-            ping: Frame::ping(),
-            burst: 0,
-            trim_at: None,
-            trim: plan.trim,
+            trim: Trim::new(plan.trim),
             woken: 0,
             addresses,
             awaited: None,
             supervisor: Supervisor::default(),
             reload: None,
             waker,
-            signals_seen: 0,
-            drain_until: None,
+            drain: Drain::default(),
         })
     }
 
@@ -216,6 +189,41 @@ impl Reactor {
     /// Reports to a supervisor that the process is alive, and whether it is ready.
     pub fn report_to(&mut self, supervisor: Supervisor) {
         self.supervisor = supervisor;
+    }
+
+    /// Reads the settings again whenever SIGHUP comes. Without this, SIGHUP ends the process.
+    ///
+    /// # Errors
+    /// A descriptor that cannot be had.
+    pub fn reload_by(&mut self, reread: Reread) -> io::Result<()> {
+        let waker = Arc::clone(&self.waker);
+        self.reload = Some(Reload::new(self.poll.registry(), waker, reread)?);
+        Ok(())
+    }
+
+    /// Replaces the bounds.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.clients.set_bounds(&bounds);
+        self.router.server.set_bounds(bounds);
+    }
+
+    /// The settings may have been read again.
+    fn on_settings_read(&mut self) {
+        let Some(found) = self.reload.as_mut().and_then(Reload::take) else { return };
+        let metrics = &mut self.router.server.metrics;
+        match found {
+            Ok(take_over) => {
+                metrics.reloads += 1;
+                take_over(self);
+            }
+            Err(problems) => {
+                metrics.reloads_refused += 1;
+                for problem in problems {
+                    log::error!("the settings stay as they were: {problem}");
+                }
+            }
+        }
+        self.supervisor.ready(self.router.server.clients_len());
     }
 
     /// Runs turns until a signal ends the loop.
@@ -246,9 +254,12 @@ impl Reactor {
         self.tick();
         self.flush();
         self.reap();
-        let ended = self.ended();
+        let has_connections = self.port.as_ref().is_some_and(|port| port.connections() > 0);
+        let is_settled = !has_connections && self.redis.iter().all(RedisSocket::is_settled);
+        let is_settled = is_settled && self.router.server.requests.is_empty();
+        let ended = self.drain.ended(&self.router, is_settled);
         if ended.is_some() {
-            self.cut();
+            drain::cut(&self.router);
         }
         Ok(ended)
     }
@@ -284,22 +295,26 @@ impl Reactor {
                     self.on_resolved();
                     self.on_settings_read();
                 }
-                Source::Hangup => self.on_hangup(),
+                Source::Hangup => {
+                    let is_draining = self.router.health.draining;
+                    let Reactor { reload, supervisor, .. } = self;
+                    reload.iter_mut().for_each(|it| it.on_hangup(is_draining, supervisor));
+                }
                 Source::Port(number) => {
                     self.port.iter_mut().for_each(|port| port.on_ready(number, event));
                 }
                 Source::Listener(number) => self.listeners.note(number),
-                Source::Client(id) => self.on_client_ready(id, event),
-                Source::Signals => self.signals_seen += self.signals.take(),
+                Source::Client(id) => self.on_ready(id, Readiness::of(event)),
+                Source::Signals => self.drain.signals += self.signals.take(),
             }
         }
         self.read_sources();
         self.accept();
         self.router.port_connections = self.port.as_ref().map_or(0, |port| port.connections());
-        self.read_clients();
+        self.clients.read(&mut self.router, &mut self.buffer);
         port::publish_for_handlers(&mut self.router, &mut self.port);
         self.hand_over_requests();
-        if self.signals_seen > 0 && self.drain_until.is_none() {
+        if self.drain.is_due() {
             self.drain();
         }
         if self.unused_signals.take() {
@@ -334,68 +349,62 @@ impl Reactor {
             let timing = &mut self.router.server.clients.timing;
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
-        self.tick_clients();
+        self.clients.tick(&mut self.router);
         self.tick_redis();
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
         self.router.notify_features(FeatureEvent::Tick);
-        if self.trim_at.is_some_and(|at| at <= now) && !self.has_pending_writes() {
-            self.give_back();
+        if self.trim.at.is_some_and(|at| at <= now) && !self.router.server.has_pending_writes() {
+            self.clients.shrink();
+            self.router.server.shrink();
+            self.trim.give_back();
         }
     }
 
     /// Writes pending output.
     fn flush(&mut self) {
-        let server = &self.router.server;
-        self.burst = self.burst.max(server.pending.len());
-        if std::mem::take(&mut self.router.had_large_payload) {
-            self.burst = BURST;
-        }
+        let had_large_payload = std::mem::take(&mut self.router.had_large_payload);
+        self.trim.note(self.router.server.pending.len(), had_large_payload);
         self.flush_redis();
         self.port.iter_mut().for_each(|port| port.flush(&mut self.router.server));
-        self.flush_clients();
+        self.clients.flush(&mut self.router, &mut self.trim);
     }
 
     /// Frees terminated connections.
     fn reap(&mut self) {
-        self.reap_clients();
-        if self.port.as_mut().is_some_and(|port| port.reap()) {
+        let mut freed = self.clients.reap(&mut self.router, &mut self.trim);
+        freed |= self.port.as_mut().is_some_and(|port| port.reap());
+        if freed {
             self.listeners.on_freed();
         }
-        let none_left = self.burst > 0 && self.router.server.clients.is_empty();
-        if (none_left || self.burst >= BURST) && self.trim_at.is_none() {
-            self.trim_at = Some(self.router.server.now.millis + TRIM_PAUSE);
-        }
+        let has_clients = !self.router.server.clients.is_empty();
+        self.trim.end_turn(self.router.server.now.millis, has_clients);
         self.router.end_turn();
     }
 
-    /// Returns the memory of a burst to the system.
-    fn give_back(&mut self) {
-        self.burst = 0;
-        self.trim_at = None;
-        self.gather = Vec::new();
-        self.due = Vec::new();
-        self.ready.shrink_to_fit();
-        self.unchecked.shrink_to_fit();
-        self.router.server.shrink();
-        if let Some(trim) = self.trim {
-            trim();
-        }
+    /// Begins the drain: closes the listeners, and what they accepted.
+    fn drain(&mut self) {
+        let server = &self.router.server;
+        let now = server.now.millis;
+        self.supervisor.stopping(server.clients_len(), server.bounds.drain_seconds);
+        self.listeners.close();
+        self.port.iter_mut().for_each(|port| port.close(now));
+        self.drain.begin(&mut self.router);
     }
 
-    /// Returns whether a client has pending writes.
-    fn has_pending_writes(&self) -> bool {
-        let server = &self.router.server;
-        !server.pending.is_empty() || !server.fanout.is_empty()
+    /// Records a change of a client's transport.
+    pub fn on_ready(&mut self, id: ConnId, readiness: Readiness) {
+        self.clients.on_ready(&mut self.router, id, readiness);
     }
 
     /// Returns when the loop must turn next without an event; `None`: not before an event.
     fn next_wake(&self, now: Millis) -> Option<Millis> {
         let server = &self.router.server;
         let redis_waits = self.redis.iter().any(RedisSocket::has_note);
-        let is_read = self.ready.is_empty() && self.unchecked.is_empty();
-        let left = self.has_pending_writes() || !is_read || !server.clients.gone.is_empty();
-        let is_asked = server.requests_len() > 0;
+        let left = server.has_pending_writes()
+            || !self.clients.is_read()
+            || !server.clients.gone.is_empty();
+        let is_asked = !server.requests.is_empty();
         if left || is_asked || redis_waits {
             return Some(now);
         }
@@ -408,8 +417,8 @@ impl Reactor {
             server.complaints.deadline(),
             self.router.features_deadline(),
             self.next_accept(),
-            self.drain_until,
-            self.trim_at,
+            self.drain.until,
+            self.trim.at,
             self.supervisor.deadline(),
         ]
         .into_iter()

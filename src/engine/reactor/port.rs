@@ -79,7 +79,8 @@ pub fn publish_beside(
 
 /// Publishes the messages of handlers, to clients and at the port; not while a client has too much pending.
 pub(super) fn publish_for_handlers(router: &mut Router, port: &mut Option<Box<dyn Port>>) {
-    for Publication { channel, payload, ticket } in router.server.take_publications() {
+    let publications = std::mem::take(&mut router.server.requests.publications);
+    for Publication { channel, payload, ticket } in publications {
         if router.server.is_pressed() {
             router.on_answer(ticket, Answer::Unavailable);
             continue;

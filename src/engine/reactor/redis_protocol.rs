@@ -163,8 +163,8 @@ impl RedisProtocol for CommandConnection {
         lost.take(LOST_PER_TURN).for_each(|(ticket, form)| router.on_unavailable(ticket, form));
         let now = router.server.now.millis;
         // A request that is made because of an answer waits for the next turn.
-        for _ in 0..router.server.requests_len() {
-            let Some(request) = router.server.next_request() else { break };
+        for _ in 0..router.server.requests.len() {
+            let Some(request) = router.server.requests.pop() else { break };
             let (ticket, form) = (request.ticket, request.form);
             if !self.ask(request, now) {
                 router.on_unavailable(ticket, form);

@@ -1,12 +1,14 @@
-//! Messages on their way to every route: those of channels, entries of streams, and gaps where some are missing.
+//! What comes from Redis and from publishers: messages and entries of streams for every route, answers for who asked.
 
 use super::Router;
-use crate::engine::feature::{FeatureEvent, MessageSource};
+use crate::engine::feature::{FeatureEvent, MessageSource, StreamReply};
+use crate::engine::handler::RouteEvent;
 use crate::engine::pubsub::topic;
 use crate::engine::redis::probe::CHANNEL;
+use crate::engine::redis::request::{Answer, PageEnd, ReplyForm, Ticket, TicketOwner};
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::server::ReplayItem;
 use crate::engine::server::replay;
+use crate::engine::server::{ReplayItem, Scope};
 use crate::engine::slots::ConnId;
 
 /// A payload of this size or more leaves memory behind that is worth returning. glibc takes such a block from the system, and
@@ -70,7 +72,7 @@ impl Router {
         let count = counts.last();
         let mut reached = 0;
         for (number, route) in self.routes.iter_mut().enumerate() {
-            let scope = self.server.scope_of_recorded(number as u8);
+            let scope = Scope::new(&mut self.server, number as u8, true);
             let mut scope = scope.counted_by(count.clone());
             reached += route.handler.on_publish(&mut scope, topic, payload);
         }
@@ -168,8 +170,62 @@ impl Router {
         for number in 0..self.routes.len() {
             let encode = self.server.options[number].encode;
             if let Some(frame) = encode(&ReplayItem::Gap { from }) {
-                self.server.scope_of_recorded(number as u8).send_to_subscribers(frame);
+                Scope::new(&mut self.server, number as u8, true).send_to_subscribers(frame);
             }
+        }
+    }
+
+    /// Answers every request as unavailable: there is no connection for commands. Requests made because of that wait for the next
+    /// turn.
+    pub fn refuse_requests(&mut self) {
+        for _ in 0..self.server.requests.len() {
+            let Some(request) = self.server.requests.pop() else { return };
+            self.on_unavailable(request.ticket, request.form);
+        }
+    }
+
+    /// Answers a request as unavailable: there is no connection for commands, or it broke.
+    pub fn on_unavailable(&mut self, ticket: Ticket, form: ReplyForm) {
+        match form {
+            ReplyForm::Value => return self.on_answer(ticket, Answer::Unavailable),
+            ReplyForm::Page { stream } => {
+                let (number, end) = (ticket.number, PageEnd::UNAVAILABLE);
+                self.on_stream_reply(StreamReply::PageEnd { number, stream, end });
+            }
+            ReplyForm::StreamInfo { stream } => {
+                self.on_stream_reply(StreamReply::Info { stream, info: None });
+            }
+        }
+        self.server.metrics.requests_unavailable += 1;
+    }
+
+    /// Gives an answer to its owner. Called in the dispatch phase alone.
+    pub fn on_answer(&mut self, ticket: Ticket, answer: Answer) {
+        self.server.metrics.requests_unavailable += u64::from(answer == Answer::Unavailable);
+        match ticket.owner {
+            TicketOwner::Route(route) => {
+                let handler = &mut self.routes[route as usize].handler;
+                let event = RouteEvent::Answer { number: ticket.number, answer };
+                handler.on_event(&mut self.server.scope(route), event);
+            }
+            TicketOwner::Feature(name) => {
+                if let Some(feature) = self.features.iter_mut().find(|one| one.name() == name) {
+                    let event = FeatureEvent::Answer { number: ticket.number, answer: &answer };
+                    feature.on_event(&mut self.server, event);
+                }
+            }
+        }
+    }
+
+    /// Gives a part of a reply about a stream to the features.
+    pub fn on_stream_reply(&mut self, reply: StreamReply<'_>) {
+        self.notify_features(FeatureEvent::Stream(reply));
+    }
+
+    /// Logs that Redis refused a request, once a second at most: clients can cause it.
+    pub fn log_refusal(&mut self, why: &str) {
+        if self.refused_logged.allow(self.server.now.millis) {
+            log::warn!("Redis refused a command: {why}");
         }
     }
 }

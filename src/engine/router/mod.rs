@@ -6,7 +6,6 @@ pub mod files;
 mod messages;
 mod plain;
 mod refusals;
-mod requests;
 
 use std::any::Any;
 
@@ -231,7 +230,7 @@ impl Router {
             let response = response.answering(method);
             return self.server.respond(id, &response);
         }
-        if let Some(response) = self.answer_probe(&request) {
+        if let Some(response) = plain::answer_probe(self.health.draining, &request) {
             return self.server.respond(id, &response.answering(method));
         }
         let request = self.addresses.locate(&mut self.server, id, request);
@@ -241,7 +240,10 @@ impl Router {
         let number = self.routes.iter().position(|route| route.path == request.path());
         let accepted = match number {
             Some(number) => self.accept(id, number, &request),
-            None => Err(self.files.answer(&request).unwrap_or_else(|| self.no_such_path())),
+            None => Err(self
+                .files
+                .answer(&request)
+                .unwrap_or_else(|| plain::no_such_path(&self.routes, &self.server.options))),
         };
         match (number, accepted) {
             (Some(number), Ok(accepted)) => self.open(id, number as u8, &request, &accepted),

@@ -9,7 +9,7 @@ use crate::engine::client::{AtEnd, Client, State};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::server::places::{Places, longest_unanswered};
-use crate::engine::server::{ADMIN_ROUTE, Server};
+use crate::engine::server::{ADMIN_ROUTE, Server, refusals};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{Tick, after, tick};
 
@@ -67,7 +67,7 @@ impl Server {
     }
 
     /// Writes a last message as far as one write goes, and frees the slot.
-    pub(super) fn write_and_terminate(&mut self, id: ConnId, bytes: &[u8]) {
+    fn write_and_terminate(&mut self, id: ConnId, bytes: &[u8]) {
         let Some(client) = self.client(id) else { return };
         if client.backlog_bytes() == 0 {
             let _ = client.transport.write(id, bytes);
@@ -127,8 +127,45 @@ impl Server {
         }
     }
 
+    /// Closes a connection for a reason. Pending writes are sent first, except to a slow client. A handshake is refused.
+    pub fn close(&mut self, id: ConnId, close: Close) {
+        let Some(client) = self.client(id) else { return };
+        match client.state() {
+            State::Head => {
+                let retry = if close.code == Close::GOING_AWAY.code { "5" } else { "1" };
+                let response = Response::text(503, "not now").with("Retry-After", retry);
+                return self.respond(id, &response);
+            }
+            State::Open => {}
+            State::Leaving
+            | State::Closing
+            | State::HalfClosed
+            | State::Lingering
+            | State::Terminated => {
+                return;
+            }
+        }
+        *self.metrics.closes.entry(close.code).or_default() += 1;
+        self.complain_of_close(id, &close);
+        let forget = close.code == Close::SLOW.code;
+        self.finish_with(id, &close, forget);
+    }
+
+    /// Reports a closed WebSocket to the operator.
+    pub(crate) fn complain_of_close(&mut self, id: ConnId, close: &Close) {
+        if close.code == Close::ORIGIN.code {
+            // Reported already, with the page's origin.
+            return;
+        }
+        let (kind, weight) = refusals::kind(close.code);
+        let address = self.client(id).and_then(|client| client.transport.peer(id));
+        let origin = Origin { path: None, address };
+        let Server { complaints, now, bounds, .. } = self;
+        complaints.note(now.millis, kind, weight, origin, || refusals::advice(close, bounds));
+    }
+
     /// Queues a close frame as the last one. The client's own is awaited once it is written.
-    pub(super) fn finish_with(&mut self, id: ConnId, close: &Close, forget: bool) {
+    fn finish_with(&mut self, id: ConnId, close: &Close, forget: bool) {
         self.finish(id, Some(&Frame::close(close)), forget);
         if let Some(client) = self.client(id).filter(|client| client.state() == State::Closing) {
             client.leave();

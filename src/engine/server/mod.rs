@@ -3,6 +3,7 @@
 //! The verbs only queue: while a handler runs, nothing is written to a socket, nothing is freed and no handler is called.
 
 mod clients;
+pub(crate) mod delivery;
 mod fanout;
 mod lifecycle;
 mod names;
@@ -15,18 +16,15 @@ mod scope;
 mod subscriptions;
 mod users;
 
-use std::borrow::Cow;
-
 use crate::clock::{Now, WallOffset};
 use crate::engine::bounds::Bounds;
 use crate::engine::client::allowance::Allowance;
 use crate::engine::client::frame::{Close, Frame};
-use crate::engine::client::http::Response;
-use crate::engine::client::outbox::{Backlog, GATHERED_BYTES_MAX, Slow};
-use crate::engine::client::queued_frame::QueuedFrame;
+use crate::engine::client::outbox::{Backlog, Slow};
 use crate::engine::client::{AtEnd, Client, State, Timing};
 use crate::engine::pending_writes::{Lane, PendingWrites};
 use crate::engine::pubsub::hub::{Hub, Reason};
+use crate::engine::redis::request::{ReplyForm, Ticket};
 use crate::engine::resume::Resume;
 use crate::engine::resume::cursor::Signer;
 use crate::engine::resume::history::History;
@@ -37,10 +35,11 @@ use crate::engine::timers::{TICK, Tick, after, tick};
 use crate::observe::complaints::{Complaints, Origin, Weight};
 use crate::observe::metrics::Metrics;
 use clients::Clients;
-use fanout::{Audience, Fanout};
+use fanout::Fanout;
+use names::Names;
 pub use options::RouteOptions;
 use places::Places;
-use requests::Requests;
+use requests::{Publication, Requests};
 pub use scope::Scope;
 pub use users::UserChange;
 use users::UserChanges;
@@ -54,18 +53,6 @@ const ANONYMOUS_OWNERS: u64 = 64;
 /// The price of a microsecond in a handler, in bytes read in a turn: 1 MiB is 12 ms.
 const BYTES_PER_MICROSECOND: usize = (1 << 20) / 12_000;
 
-/// The outcome of writing a client's pending messages.
-pub(crate) enum WriteOutcome {
-    /// Nothing was pending.
-    Nothing,
-    /// Bytes were written; if they were not the `whole`, the rest is queued.
-    Written { bytes: usize, whole: bool },
-    /// Frames were queued: other writes are pending, or the messages are too large for one write.
-    Queued(usize),
-    /// The connection is lost.
-    Gone,
-}
-
 /// The connections of a loop, their subscriptions, and their pending writes.
 pub struct Server {
     pub(crate) now: Now,
@@ -78,7 +65,7 @@ pub struct Server {
     pub(crate) fanout: Fanout,
     /// One hub per route: a handler cannot publish to another's clients.
     pub(crate) hubs: Vec<Hub>,
-    requests: Requests,
+    pub(crate) requests: Requests,
     pub(crate) resume: Resume,
     pub(crate) users: UserChanges,
     pub(crate) places: Places,
@@ -89,8 +76,7 @@ pub struct Server {
     pub(crate) options: Vec<RouteOptions>,
     /// The cost of the client being read beyond the bytes read, in such bytes: see [`Server::count_costly`].
     pub(crate) costs: usize,
-    /// The name of this process: see [`Server::node`].
-    node_name: String,
+    names: Names,
 }
 
 impl Server {
@@ -121,7 +107,7 @@ impl Server {
             backlog: Backlog::of(&bounds),
             costs: 0,
             bounds,
-            node_name: node.to_string(),
+            names: Names(node.to_string()),
         }
     }
 
@@ -161,6 +147,45 @@ impl Server {
     /// Returns whether a client has so much pending that no more input may be read before it is flushed.
     pub(crate) fn is_pressed(&self) -> bool {
         self.pending.is_pressed() || self.fanout.is_full(&self.backlog)
+    }
+
+    /// Returns whether a client has pending writes.
+    pub(crate) fn has_pending_writes(&self) -> bool {
+        !self.pending.is_empty() || !self.fanout.is_empty()
+    }
+
+    /// The scope of a route's handler.
+    pub fn scope(&mut self, route: u8) -> Scope<'_> {
+        Scope::new(self, route, false)
+    }
+
+    /// The name of this process, unique among all that share a Redis.
+    pub fn node(&self) -> &str {
+        &self.names.0
+    }
+
+    /// The name of a connection, unique over all nodes.
+    pub fn name_of(&self, id: ConnId) -> String {
+        self.names.of(id)
+    }
+
+    /// Asks something of Redis. The owner of the ticket always gets an answer: without a Redis, with a full queue or a
+    /// connection that breaks it is [`crate::engine::redis::request::Answer::Unavailable`].
+    pub fn ask(&mut self, command: Vec<u8>, ticket: Ticket) {
+        self.ask_for(command, ticket, ReplyForm::Value);
+    }
+
+    /// Asks for an answer of this form.
+    pub(crate) fn ask_for(&mut self, command: Vec<u8>, ticket: Ticket, form: ReplyForm) {
+        self.metrics.requests += 1;
+        self.requests.push(command, ticket, form);
+    }
+
+    /// Publishes on a channel as a back end does at the publishers' port: for all routes, and for those who subscribe there. The
+    /// answer comes at the end of this dispatch phase.
+    pub fn publish_as_back_end(&mut self, channel: &str, payload: &str, ticket: Ticket) {
+        let (channel, payload) = (channel.to_owned(), payload.to_owned());
+        self.requests.publications.push(Publication { channel, payload, ticket });
     }
 
     /// The cursor of the latest message: opaque to clients, and rising as text, across restarts too.
@@ -235,75 +260,6 @@ impl Server {
         fits
     }
 
-    /// Writes all pending messages to a client reached by the fan-out, directly if nothing else is in flight.
-    pub(crate) fn offer(&mut self, id: ConnId, gather: &mut Vec<u8>) -> WriteOutcome {
-        let latest = self.fanout.latest();
-        let is_much = self.fanout.bytes() > GATHERED_BYTES_MAX;
-        let delivered = match self.open_client(id) {
-            None => return WriteOutcome::Nothing,
-            Some(client) if is_much || !client.is_hibernating() => {
-                return self.offer_queued(id);
-            }
-            Some(client) => client.mark_delivered(latest),
-        };
-        // The walk along the slots also visits clients without a subscription.
-        let awaits_all = self.fanout.waiting.front().is_some_and(|first| {
-            first.number > delivered && matches!(first.audience, Audience::Topics(_))
-        });
-        if awaits_all && let Some(all) = self.fanout.gathered() {
-            let client = self.clients.get_mut(id).expect("it was just found");
-            let (length, written) = (all.len(), client.write(id, all));
-            return self.keep(id, delivered, length, written);
-        }
-        gather.clear();
-        self.fanout_for(id, delivered)
-            .iter()
-            .for_each(|frame| gather.extend_from_slice(frame.as_bytes()));
-        if gather.is_empty() {
-            return WriteOutcome::Nothing;
-        }
-        let client = self.clients.get_mut(id).expect("it was just found");
-        let written = client.write(id, gather);
-        self.keep(id, delivered, gather.len(), written)
-    }
-
-    fn offer_queued(&mut self, id: ConnId) -> WriteOutcome {
-        match self.catch_up(id) {
-            Some(frames) => WriteOutcome::Queued(frames),
-            None => {
-                self.close(id, Close::SLOW);
-                WriteOutcome::Queued(1)
-            }
-        }
-    }
-
-    /// Queues messages of which a client's socket accepted only a part.
-    fn keep(
-        &mut self,
-        id: ConnId,
-        delivered: u32,
-        length: usize,
-        written: std::io::Result<usize>,
-    ) -> WriteOutcome {
-        let Ok(written) = written else {
-            self.terminate(id);
-            return WriteOutcome::Gone;
-        };
-        let whole = written == length;
-        let now = tick(self.now.millis);
-        if !whole || self.fanout.are_counted() {
-            let frames = self.fanout_for(id, delivered);
-            if whole {
-                frames.iter().for_each(|frame| QueuedFrame::new(frame).into_written());
-            } else {
-                let client = self.clients.get_mut(id).expect("it was written to");
-                client.keep_unwritten(frames.iter(), written, now);
-                self.set_timer(id.index);
-            }
-        }
-        WriteOutcome::Written { bytes: written, whole }
-    }
-
     fn fanout_for(&self, id: ConnId, delivered: u32) -> Vec<Frame> {
         let client = &self.clients[id.index];
         self.fanout.owed(client, &self.hubs[client.route as usize], delivered)
@@ -371,30 +327,6 @@ impl Server {
         }
     }
 
-    /// Closes a connection for a reason. Pending writes are sent first, except to a slow client. A handshake is refused.
-    pub fn close(&mut self, id: ConnId, close: Close) {
-        let Some(client) = self.client(id) else { return };
-        match client.state() {
-            State::Head => {
-                let retry = retry_seconds(&close);
-                let response = Response::text(503, "not now").with("Retry-After", retry);
-                return self.respond(id, &response);
-            }
-            State::Open => {}
-            State::Leaving
-            | State::Closing
-            | State::HalfClosed
-            | State::Lingering
-            | State::Terminated => {
-                return;
-            }
-        }
-        *self.metrics.closes.entry(close.code).or_default() += 1;
-        self.complain_of_close(id, &close);
-        let forget = close.code == Close::SLOW.code;
-        self.finish_with(id, &close, forget);
-    }
-
     /// Reports a refusal to the operator: see [`Complaints::note`](crate::observe::complaints::Complaints::note).
     pub fn complain(
         &mut self,
@@ -404,20 +336,6 @@ impl Server {
         text: impl Fn() -> String,
     ) {
         self.complaints.note(self.now.millis, kind, weight, origin, text);
-    }
-
-    /// Reports a closed WebSocket to the operator.
-    pub(crate) fn complain_of_close(&mut self, id: ConnId, close: &Close) {
-        if close.code == Close::ORIGIN.code {
-            // Reported already, with the page's origin.
-            return;
-        }
-        let (kind, weight) = refusals::kind(close.code);
-        let address = self.client(id).and_then(|client| client.transport.peer(id));
-        let origin = Origin { path: None, address };
-        let bounds = &self.bounds;
-        self.complaints
-            .note(self.now.millis, kind, weight, origin, || refusals::advice(close, bounds));
     }
 
     /// The connection with this id, if it still exists.
@@ -505,9 +423,4 @@ impl Server {
     pub(crate) fn open_client(&mut self, id: ConnId) -> Option<&mut Client> {
         self.client(id).filter(|client| client.state() == State::Open)
     }
-}
-
-/// The `Retry-After` of a refused handshake, by the close code that a client would get for the same reason.
-fn retry_seconds(close: &Close) -> Cow<'static, str> {
-    if close.code == Close::GOING_AWAY.code { "5".into() } else { "1".into() }
 }

@@ -4,7 +4,6 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use crate::engine::resume::cursor::Node;
-use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
 
 /// A name for this process. Among a thousand nodes that share a Redis and start in the same second, the chance of a collision is
@@ -14,21 +13,18 @@ pub(super) fn node(unix: u64) -> Node {
     Node::new(unix, RandomState::new().hash_one(unix))
 }
 
-impl Server {
-    /// The name of this process, unique among all that share a Redis.
-    pub fn node(&self) -> &str {
-        &self.node_name
-    }
+/// The name of this process as text, and those of its connections.
+pub(super) struct Names(pub String);
 
+impl Names {
     /// The name of a connection, unique over all nodes.
-    pub fn name_of(&self, id: ConnId) -> String {
-        format!("{}-{id}", self.node_name)
+    pub fn of(&self, id: ConnId) -> String {
+        format!("{}-{id}", self.0)
     }
 
     /// The id in a connection's name, if it is of this process.
-    pub(super) fn id_of(&self, name: &str) -> Option<ConnId> {
-        let (index, generation) =
-            name.strip_prefix(&self.node_name)?.strip_prefix('-')?.split_once('-')?;
+    pub fn id(&self, name: &str) -> Option<ConnId> {
+        let (index, generation) = name.strip_prefix(&self.0)?.strip_prefix('-')?.split_once('-')?;
         let number = |text| u32::from_str_radix(text, 16).ok();
         Some(ConnId { index: number(index)?, generation: number(generation)? })
     }

@@ -51,19 +51,12 @@ impl DerefMut for Scope<'_> {
     }
 }
 
-impl Server {
-    /// The scope of a route's handler.
-    pub fn scope(&mut self, route: u8) -> Scope<'_> {
-        Scope { server: self, route, is_recorded: false, delivery_count: None }
+impl<'a> Scope<'a> {
+    /// `is_recorded`: what is published stands in the history, which gives it to clients in a replay.
+    pub(crate) fn new(server: &'a mut Server, route: u8, is_recorded: bool) -> Scope<'a> {
+        Scope { server, route, is_recorded, delivery_count: None }
     }
 
-    /// The scope of a handler that passes on a message of the history, which clients in a replay are given from there.
-    pub(crate) fn scope_of_recorded(&mut self, route: u8) -> Scope<'_> {
-        Scope { server: self, route, is_recorded: true, delivery_count: None }
-    }
-}
-
-impl Scope<'_> {
     /// Has the deliveries of what is published counted.
     pub(crate) fn counted_by(self, count: Option<Rc<DeliveryCount>>) -> Self {
         Scope { delivery_count: count, ..self }
@@ -140,7 +133,7 @@ impl Scope<'_> {
 
     /// The open client of this route that has this name.
     pub fn connection(&self, name: &str) -> Option<ConnId> {
-        let id = self.id_of(name)?;
+        let id = self.names.id(name)?;
         let client = self.clients.get(id)?;
         (client.route == self.route && client.state() == State::Open).then_some(id)
     }
@@ -199,11 +192,11 @@ impl Scope<'_> {
     }
 
     /// The subscribers of a topic that is not large, as they are now: a write to one of them may end the subscription of another.
-    fn few_subscribers<'a>(
+    fn few_subscribers<'r>(
         &self,
         topic: u32,
-        room: &'a mut [u32; LARGE_TOPIC],
-    ) -> impl Iterator<Item = u32> + use<'a> {
+        room: &'r mut [u32; LARGE_TOPIC],
+    ) -> impl Iterator<Item = u32> + use<'r> {
         let mut count = 0;
         for index in self.hubs[self.route as usize].subscribers(topic) {
             room[count] = index;

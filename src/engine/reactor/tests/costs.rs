@@ -11,7 +11,7 @@ use crate::engine::pubsub::hub::Reason;
 use crate::engine::reactor::tests::harness::{Far, TestLoop};
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
-use crate::{Message, Request, Scope};
+use crate::{Frame, Message, Request, Scope};
 
 pub(super) const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

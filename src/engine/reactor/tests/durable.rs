@@ -108,7 +108,7 @@ fn a_message_of_a_channel_during_pages_is_not_lost_in_silence() {
     world.turn();
     // The stream's state has been read.
     let extent = world.extent();
-    while world.reactor.router.server.next_request().is_some() {}
+    while world.reactor.router.server.requests.pop().is_some() {}
     let reply = StreamReply::Info { stream: 0, info: Some(extent) };
     world.reactor.router.on_stream_reply(reply);
     world.turn();

@@ -10,7 +10,7 @@ use crate::engine::handler::Handler;
 use crate::engine::pubsub::hub::{LARGE_TOPIC, Reason};
 use crate::engine::reactor::tests::{Silent, plan};
 use crate::engine::reactor::*;
-use crate::{Message, Scope};
+use crate::{Frame, Message, Scope};
 
 /// The far ends.
 #[derive(Default)]
@@ -91,7 +91,7 @@ fn turn(reactor: &mut Reactor) {
 }
 
 fn turn_to_the_end(reactor: &mut Reactor) {
-    while reactor.has_pending_writes() {
+    while reactor.router.server.has_pending_writes() {
         turn(reactor);
     }
 }
@@ -232,11 +232,11 @@ fn whatever_many_clients_needed_is_given_back() {
     let mut now = 0;
     let mut rest = |reactor: &mut Reactor, what: &str| {
         turn_to_the_end(reactor);
-        assert!(reactor.trim_at.is_some(), "{what}");
+        assert!(reactor.trim.at.is_some(), "{what}");
         now += 1_100;
         reactor.router.server.now.millis = now;
         turn(reactor);
-        assert!(reactor.trim_at.is_none(), "{what}");
+        assert!(reactor.trim.at.is_none(), "{what}");
         let server = &reactor.router.server;
         assert!(server.pending.capacity() < 1024, "{what}");
     };

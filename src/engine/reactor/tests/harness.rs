@@ -214,7 +214,7 @@ impl TestLoop {
     /// The requests to Redis since the last call, each as its words.
     pub fn asked(&mut self) -> Vec<(Vec<String>, RedisRequest)> {
         let server = &mut self.reactor.router.server;
-        let requests: Vec<RedisRequest> = std::iter::from_fn(|| server.next_request()).collect();
+        let requests: Vec<RedisRequest> = std::iter::from_fn(|| server.requests.pop()).collect();
         let words = |request: &RedisRequest| {
             let text = String::from_utf8(request.command.clone()).expect("tests ask in UTF-8");
             text.split("\r\n").skip(2).step_by(2).map(str::to_owned).collect()

@@ -37,7 +37,14 @@ use crate::engine::random::Random;
 use crate::engine::reactor::*;
 use crate::engine::resume::cursor::Signer;
 use crate::features::overload::Overload;
-use crate::{Message, Scope};
+use crate::{Frame, Message, Scope};
+
+impl Reactor {
+    /// The part of a turn that reads clients.
+    pub(super) fn read_clients(&mut self) {
+        self.clients.read(&mut self.router, &mut self.buffer);
+    }
+}
 
 pub(super) struct Silent;
 

@@ -102,7 +102,7 @@ impl OneStream {
     }
 
     pub fn answer(&mut self) {
-        while let Some(request) = self.reactor.router.server.next_request() {
+        while let Some(request) = self.reactor.router.server.requests.pop() {
             match request.form {
                 ReplyForm::Page { stream } => {
                     let id = ConnId::of_number(request.ticket.number);
@@ -161,7 +161,7 @@ impl OneStream {
             if self.reactor.router.features_deadline().is_none()
                 && server.pending.is_empty()
                 && server.fanout.is_empty()
-                && server.requests_len() == 0
+                && server.requests.is_empty()
             {
                 return;
             }

@@ -173,7 +173,7 @@ impl World {
     /// Lets Redis take the requests, and answer some of those taken before.
     fn answer(&mut self) {
         let server = &mut self.reactor.router.server;
-        let requests: Vec<RedisRequest> = std::iter::from_fn(|| server.next_request()).collect();
+        let requests: Vec<RedisRequest> = std::iter::from_fn(|| server.requests.pop()).collect();
         for request in requests {
             let (id, stream) = match request.form {
                 ReplyForm::Page { stream } => {
@@ -293,7 +293,7 @@ impl World {
             let waits =
                 self.reactor.router.features_deadline().is_some() || self.reactor.pages_len().1 > 0;
             let rests = server.pending.is_empty() && server.fanout.is_empty() && !waits;
-            if rests && self.asked.is_empty() && server.requests_len() == 0 {
+            if rests && self.asked.is_empty() && server.requests.is_empty() {
                 break;
             }
         }

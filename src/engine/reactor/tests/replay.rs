@@ -11,7 +11,7 @@ use crate::engine::random::Random;
 use crate::engine::reactor::tests::{Shared, plan};
 use crate::engine::reactor::*;
 use crate::engine::server::{ReplayItem, Resumed};
-use crate::{Message, RouteOptions, Scope};
+use crate::{Frame, Message, RouteOptions, Scope};
 
 /// A handler that sends the cursor, the topic and the payload of each message.
 pub(super) struct Plain;
@@ -376,7 +376,7 @@ fn nobody_waits_for_a_herd_that_comes_back() {
     assert_eq!(received(&bystander), ["welcome"]);
     let given = herd.iter().filter(|id| received(id).len() > 1).count();
     assert!((1..HERD / 2).contains(&given), "the herd goes on, and takes its time: {given}");
-    while reactor.has_pending_writes() {
+    while reactor.router.server.has_pending_writes() {
         reactor.flush();
     }
     assert!(herd.iter().all(|id| received(id).len() == 1 + MISSED), "no message is lost");

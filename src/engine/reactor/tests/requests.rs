@@ -98,7 +98,7 @@ fn without_a_redis_everything_is_unavailable_in_the_turn_in_which_it_is_asked() 
     reactor.turn(&mut events, Some(Duration::ZERO)).expect("the loop turns");
     assert_eq!(reactor.metrics().requests, 4);
     assert_eq!(reactor.metrics().requests_unavailable, 4);
-    assert_eq!(reactor.router.server.requests_len(), 0);
+    assert_eq!(reactor.router.server.requests.len(), 0);
     assert!(!reactor.router.health.no_commands, "no command needs a connection");
 }
 
@@ -144,9 +144,9 @@ fn above_the_bounds_only_whose_it_is_is_held() {
     let server = &mut reactor.router.server;
     server.ask(vec![b'x'; REQUEST_BYTES_MAX], nobody());
     server.ask(vec![b'x'; 1], nobody());
-    assert_eq!(server.next_request().map(|one| one.command.len()), Some(REQUEST_BYTES_MAX));
-    assert_eq!(server.next_request().map(|one| one.command.len()), Some(0));
+    assert_eq!(server.requests.pop().map(|one| one.command.len()), Some(REQUEST_BYTES_MAX));
+    assert_eq!(server.requests.pop().map(|one| one.command.len()), Some(0));
     (0..=REQUESTS_MAX).for_each(|_| server.ask(vec![b'x'; 1], nobody()));
-    let held = std::iter::from_fn(|| server.next_request()).map(|one| one.command.len());
+    let held = std::iter::from_fn(|| server.requests.pop()).map(|one| one.command.len());
     assert_eq!(held.sum::<usize>(), REQUESTS_MAX);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
+use crate::Frame;
 use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::reactor::tests::costs::{Costly, HEAD};
 use crate::engine::reactor::tests::plan;
