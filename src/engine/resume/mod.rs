@@ -4,16 +4,17 @@
 //! the end. If the history lacks entries of streams that the client missed, [`Resume::lacking`] names them: the source of older
 //! messages (a feature) sends them first.
 
-mod ahead;
 pub mod cursor;
 mod entry_sizes;
 mod filter;
 pub mod history;
 pub mod replay;
 
+use std::collections::BTreeSet;
+
 use crate::engine::pubsub::hub::{Hub, Subscriptions};
 use crate::engine::pubsub::topic;
-use ahead::AheadClients;
+use crate::engine::slots::ConnId;
 use cursor::{EntryId, Node, Signer};
 pub use entry_sizes::EntrySizes;
 use filter::ReplayFilter;
@@ -71,7 +72,9 @@ pub struct Resume {
     pub has_channels: bool,
     /// The size of recent entries of each stream.
     pub sizes: Vec<EntrySizes>,
-    pub ahead: AheadClients,
+    /// Clients that have more of a stream than this process has read, by the stream and their latest entry of it: they wait, so
+    /// that nothing is sent to them twice. Some may be gone by now.
+    pub ahead: BTreeSet<(usize, EntryId, ConnId)>,
 }
 
 impl Resume {
@@ -87,7 +90,7 @@ impl Resume {
             are_streams_known: false,
             has_channels: true,
             sizes: Vec::new(),
-            ahead: AheadClients::default(),
+            ahead: BTreeSet::new(),
         }
     }
 
@@ -99,7 +102,7 @@ impl Resume {
         self.begins = self.entries.clone();
         self.history = self.history.with_streams(streams);
         self.sizes = vec![EntrySizes::default(); streams];
-        self.ahead = AheadClients::new(streams);
+        self.ahead = BTreeSet::new();
     }
 
     /// The cursor of the latest message: opaque to clients, and rising as text, across restarts too.
@@ -186,6 +189,23 @@ impl Resume {
     /// Returns whether the client has more of a stream than this process.
     pub fn is_ahead(&self, replay: &Replay) -> bool {
         replay.entries.iter().zip(&self.entries).any(|(has, read)| has > read)
+    }
+
+    /// Adds a client with these entries to those that are ahead, for each stream of which fewer were read.
+    pub fn wait_ahead(&mut self, id: ConnId, entries: &[EntryId]) {
+        for (stream, (has, read)) in entries.iter().zip(&self.entries).enumerate() {
+            if has > read {
+                self.ahead.insert((stream, *has, id));
+            }
+        }
+    }
+
+    /// Takes a client that was ahead of this process and has no more of the stream than the latest entry.
+    pub fn pop_reached(&mut self, stream: usize) -> Option<ConnId> {
+        let least = (stream, EntryId::ZERO, ConnId { index: 0, generation: 0 });
+        let first = *self.ahead.range(least..).next()?;
+        let (of, has, id) = first;
+        (of == stream && has <= self.entries[stream] && self.ahead.remove(&first)).then_some(id)
     }
 
     /// A stream was recreated, with fewer entries than the client has: the client had none of it.

@@ -76,9 +76,9 @@ pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Option<usi
         replay.stage = ReplayStage::Ahead;
         let Server { resume, clients, .. } = &mut *server;
         if resume.ahead.len() >= 2 * clients.len() + GONE_MAX {
-            resume.ahead.retain(|id| clients.get(id).is_some());
+            resume.ahead.retain(|(_, _, id)| clients.get(*id).is_some());
         }
-        resume.ahead.insert(id, &replay.entries, &resume.entries);
+        resume.wait_ahead(id, &replay.entries);
     }
     let client = &mut server.clients[id.index];
     if is_at_end && !is_ahead {
@@ -101,14 +101,15 @@ pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Option<usi
 /// from there would be ahead of this process for ever.
 pub(crate) fn reach(server: &mut Server, stream: usize, entry: EntryId) {
     server.resume.entries[stream] = entry;
-    while let Some(id) = server.resume.ahead.pop_reached(stream, entry) {
+    while let Some(id) = server.resume.pop_reached(stream) {
         wake(server, id);
     }
 }
 
 /// Continues all clients that are ahead with the latest record of the history.
 pub(crate) fn wake_all(server: &mut Server) {
-    server.resume.ahead.take().into_iter().for_each(|id| wake(server, id));
+    let ahead = std::mem::take(&mut server.resume.ahead);
+    ahead.into_iter().for_each(|(_, _, id)| wake(server, id));
 }
 
 /// Continues subscribers that are ahead: a message on these topics of their route stands in the history.
@@ -121,7 +122,8 @@ pub(super) fn wake_subscribers(server: &mut Server, route: u8, topics: &[u32]) {
         let client = server.clients.get(*id).filter(|client| client.route == route);
         client.is_some_and(|client| hub.is_subscribed(&client.subscriptions, topics))
     };
-    let woken: Vec<ConnId> = server.resume.ahead.iter().filter(is_subscribed).collect();
+    let ahead = server.resume.ahead.iter().map(|(_, _, id)| *id);
+    let woken: Vec<ConnId> = ahead.filter(is_subscribed).collect();
     woken.into_iter().for_each(|id| wake(server, id));
 }
 

@@ -56,7 +56,7 @@ impl Index {
         let next = topics[topic].chained;
         let mut at = self.head(bucket);
         if at == topic {
-            self.set_head(bucket, next);
+            *self.head_mut(bucket) = next;
         } else {
             while topics[at].chained != topic {
                 at = topics[at].chained;
@@ -123,7 +123,7 @@ impl Index {
     fn push(&mut self, topics: &mut Slots<Topic>, topic: u32) {
         let bucket = self.bucket(&topics[topic].name);
         topics[topic].chained = self.head(bucket);
-        self.set_head(bucket, topic);
+        *self.head_mut(bucket) = topic;
     }
 
     fn head(&self, bucket: u32) -> u32 {
@@ -132,9 +132,5 @@ impl Index {
 
     fn head_mut(&mut self, bucket: u32) -> &mut u32 {
         &mut self.pages[bucket as usize / PAGE][bucket as usize % PAGE]
-    }
-
-    fn set_head(&mut self, bucket: u32, topic: u32) {
-        *self.head_mut(bucket) = topic;
     }
 }
