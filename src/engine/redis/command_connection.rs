@@ -192,26 +192,7 @@ impl CommandConnection {
             let Session { config, replies, .. } = &mut self.session;
             match self.unanswered.front().and_then(|one| one.asked) {
                 Some((ticket, ReplyForm::Page { stream })) => {
-                    let begin = || {
-                        let entries = Entries::of_range(stream, config.payload_bytes_max);
-                        (entries, PageEnd { is_available: true, ..PageEnd::UNAVAILABLE })
-                    };
-                    let (entries, end) = self.page.get_or_insert_with(begin);
-                    let refused = match entries.next(replies, input, &[])? {
-                        None => return Ok(None),
-                        Some(Piece::Entry { id, bytes, content, .. }) => {
-                            end.add(id, bytes);
-                            // An entry that is no message was none when it was new.
-                            let EntryContent::Message(message) = content else { continue };
-                            return Ok(Some(CommandEvent::Entry { ticket, stream, id, message }));
-                        }
-                        Some(Piece::End) => None,
-                        Some(Piece::Refused(error)) => Some(advice::of_command(config, &error)),
-                    };
-                    let end = PageEnd { is_available: refused.is_none(), ..*end };
-                    self.page = None;
-                    self.pop_answered();
-                    return Ok(Some(CommandEvent::PageEnd { ticket, stream, end, refused }));
+                    return self.read_page(ticket, stream, input);
                 }
                 Some((_, ReplyForm::StreamInfo { stream })) => {
                     let reader = self.info.get_or_insert_with(StreamInfoReader::new);
@@ -246,6 +227,37 @@ impl CommandConnection {
                 }
             }
         }
+    }
+
+    fn read_page<'a>(
+        &mut self,
+        ticket: Ticket,
+        stream: usize,
+        input: &mut &'a [u8],
+    ) -> Result<Option<CommandEvent<'a>>, Failure> {
+        let Session { config, replies, .. } = &mut self.session;
+        let (entries, end) = self.page.get_or_insert_with(|| {
+            let entries = Entries::of_range(stream, config.payload_bytes_max);
+            (entries, PageEnd { is_available: true, ..PageEnd::UNAVAILABLE })
+        });
+        let refused = loop {
+            match entries.next(replies, input, &[])? {
+                None => return Ok(None),
+                Some(Piece::Entry { id, bytes, content, .. }) => {
+                    end.add(id, bytes);
+                    // An entry that is no message was none when it was new.
+                    if let EntryContent::Message(message) = content {
+                        return Ok(Some(CommandEvent::Entry { ticket, stream, id, message }));
+                    }
+                }
+                Some(Piece::End) => break None,
+                Some(Piece::Refused(error)) => break Some(advice::of_command(config, &error)),
+            }
+        };
+        let end = PageEnd { is_available: refused.is_none(), ..*end };
+        self.page = None;
+        self.pop_answered();
+        Ok(Some(CommandEvent::PageEnd { ticket, stream, end, refused }))
     }
 
     /// Takes the oldest request off the queue: its answer came.

@@ -178,9 +178,8 @@ fn name(value: &Whole) -> InfoStage {
 }
 
 fn number(value: &Whole) -> Result<u64, Garbage> {
-    let Whole::Value(value) = value else { return Err(Garbage::Size) };
-    match redis::parse_redis_value(value) {
-        Ok(Value::Int(number)) => u64::try_from(number).map_err(|_| Garbage::Length),
+    match value.parse()? {
+        Value::Int(number) => u64::try_from(number).map_err(|_| Garbage::Length),
         _ => Err(Garbage::Length),
     }
 }
