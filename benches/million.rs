@@ -24,7 +24,7 @@ use oneloop::engine::slots::ConnId;
 use oneloop::features::overload::Overload;
 use oneloop::observe::metrics::Histogram;
 use oneloop::push::Push;
-use oneloop::push::token::{KeySettings, Keys};
+use oneloop::push::token::Keys;
 use serde_json::{Value, json};
 use support::chart::{Axis, Chart};
 use support::memory_peers::{MemoryPeers, PeerState, SharedPeers};
@@ -366,8 +366,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
     let mut bounds = config.bounds.clone();
     bounds.clients_max = clients;
     bounds.ping_seconds = ping_seconds;
-    let settings = KeySettings { secret: Some(SECRET.as_bytes()), ..KeySettings::default() };
-    let keys = Keys::new(&settings).expect("the secret is good");
+    let keys = Keys::from_secret(SECRET.as_bytes()).expect("the secret is good");
     let push = Push::new(Rc::new(keys), &config.routes[0]).expect("the route is good");
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
     Plan {

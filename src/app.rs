@@ -41,11 +41,10 @@ type ReadSettings = Box<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 /// use oneloop::app::App;
 /// use oneloop::config::Config;
 /// use oneloop::push::Push;
-/// use oneloop::push::token::{KeySettings, Keys};
+/// use oneloop::push::token::Keys;
 ///
 /// let config = Config::default();
-/// let secret = b"at least thirty-two bytes of secret";
-/// let keys = Keys::new(&KeySettings { secret: Some(secret), ..KeySettings::default() })?;
+/// let keys = Keys::from_secret(b"at least thirty-two bytes of secret")?;
 /// let push = Push::new(Rc::new(keys), &config.routes[0])?;
 /// App::new(config).route("/ws", push, &["https://example.com"]).run()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -19,6 +19,7 @@ use oneloop::engine::pubsub::topic::is_user_topic;
 use oneloop::engine::reactor::Ended;
 use oneloop::observe::logger;
 use oneloop::observe::systemd::{self, Supervisor};
+use oneloop::push::token::Keys;
 use oneloop::serve::{self, CommandContext, Environment, Started};
 
 /// The exit status for bad settings.
@@ -68,7 +69,7 @@ fn run() -> Result<ExitCode, Failure> {
         }
         Command::Serve { check: false } => serve(config),
         Command::Token { sub, topics, may, ttl_seconds, admin } => {
-            let keys = serve::keys(&config.jwt).map_err(Settings)?;
+            let keys = Keys::new(&config.jwt).map_err(Settings)?;
             let token = keys.issue(&sub, &topics, &may, admin, unix(), ttl_seconds);
             Ok(print(&token.map_err(Settings)?))
         }
@@ -229,7 +230,7 @@ fn subscribe(config: &Config, mut options: SubscribeOptions) -> Result<ExitCode,
             if config.jwt.secret.is_none() {
                 return Ok(None);
             }
-            let keys = serve::keys(&config.jwt)?;
+            let keys = Keys::new(&config.jwt)?;
             let is_admin = topics.iter().any(|topic| is_user_topic(topic));
             let sub = sub.unwrap_or(SUBSCRIBER);
             keys.issue(sub, &[], topics, is_admin, unix(), SUBSCRIBER_SECONDS).map(Some)
@@ -248,7 +249,7 @@ fn doctor(config: &Config, options: &ProbeOptions) -> Result<ExitCode, Failure> 
         clock: &|| start.elapsed(),
         unix_millis,
         sign: &|seconds| {
-            let keys = config.jwt.secret.is_some().then(|| serve::keys(&config.jwt).ok())??;
+            let keys = config.jwt.secret.is_some().then(|| Keys::new(&config.jwt).ok())??;
             keys.issue(DOCTOR, &[], &[], false, unix(), seconds).ok()
         },
     };

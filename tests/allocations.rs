@@ -22,7 +22,7 @@ use oneloop::engine::redis::subscriber::{RedisSubscriber, SubscriptionEvent};
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::features::overload::Overload;
 use oneloop::push::Push;
-use oneloop::push::token::{KeySettings, Keys};
+use oneloop::push::token::Keys;
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
 
@@ -90,8 +90,7 @@ struct World {
 impl World {
     /// A loop whose subscription is up, with `clients` clients, all subscribed to `news`.
     fn new(clients: usize) -> World {
-        let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
-        let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
+        let keys = Rc::new(Keys::from_secret(SECRET).expect("the secret is good"));
         let config = Config::default();
         let handler = Push::new(Rc::clone(&keys), &config.routes[0]).expect("the grants are good");
         let route = &config.routes[0];

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use oneloop::push::token::{KeySettings, Keys};
+use oneloop::push::token::Keys;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::admin::Metrics;
@@ -224,10 +224,9 @@ impl Tokens {
 
     /// With another one.
     pub fn signed_with(secret: &str) -> Tokens {
-        let settings = KeySettings { secret: Some(secret.as_bytes()), ..KeySettings::default() };
         let unix = std::time::UNIX_EPOCH.elapsed();
         Tokens(
-            Keys::new(&settings).expect("the secret is good"),
+            Keys::from_secret(secret.as_bytes()).expect("the secret is good"),
             unix.expect("it is after 1970").as_secs(),
         )
     }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
-use oneloop::push::token::{KeySettings, Keys};
+use oneloop::config::Jwt;
+use oneloop::push::token::Keys;
 use serde_json::json;
 
 use super::server::{SECRET, SHARED_TOPIC};
@@ -95,9 +96,11 @@ impl Signer {
     /// The keys that check its tokens, as the server has them.
     pub fn keys(&self) -> Keys {
         let key = self.public.map(|file| std::fs::read(path(file)).expect("the key is there"));
-        let secret = self.public.is_none().then_some(SECRET.as_bytes());
-        let settings = KeySettings { secret, key: key.as_deref(), ..KeySettings::default() };
-        Keys::new(&settings).expect("the key is good")
+        let keys = match key {
+            Some(_) => Keys::new(&Jwt { key, ..Jwt::default() }),
+            None => Keys::from_secret(SECRET.as_bytes()),
+        };
+        keys.expect("the key is good")
     }
 }
 

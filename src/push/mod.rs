@@ -30,7 +30,7 @@ use command::{Action, Auth, ClientCommand, Reference};
 pub use rights::grants;
 use rights::{TopicRefusal, TopicRights, echo, own_topic};
 use token::place::{MissingToken, TokenPlace, find};
-use token::{Identity, KeySettings, Keys, TokenRefusal};
+use token::{Identity, Keys, TokenRefusal};
 use upstream::Upstream;
 use welcome::{send_refusals, topics_of, welcome};
 
@@ -72,7 +72,7 @@ impl Push {
     /// Takes over new settings. Connected clients keep what they were granted until their token ends or they renew it.
     fn reload(&mut self, RouteSettings { jwt, route }: &RouteSettings) {
         let keys = match jwt.has_key() {
-            true => Keys::new(&KeySettings::of(jwt)).map(Rc::new),
+            true => Keys::new(jwt).map(Rc::new),
             // The process generated its secret itself.
             false => Ok(Rc::clone(&self.keys)),
         };
@@ -260,9 +260,7 @@ impl Handler for Push {
         request: &Request,
     ) -> Result<(), Reject> {
         let cookie = self.keys.cookie();
-        let in_cookie =
-            || cookie.and_then(|name| token::cookie::find(request, name, &self.origins));
-        let Some((token, place)) = find(request, in_cookie) else {
+        let Some((token, place)) = find(request, cookie, &self.origins) else {
             if !self.rights.has_anonymous() {
                 self.waiting.insert(id, MissingToken::of(request, cookie.is_some()));
                 server.await_token(id, request.address());

@@ -10,14 +10,14 @@ use std::net::TcpListener;
 use std::rc::Rc;
 
 use crate::app::{App, Bound, dead_patterns, link};
-use crate::config::{Config, Jwt};
+use crate::config::{Config, Jwt, Secret};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
 use crate::engine::reactor::Addresses;
 use crate::engine::redis::config::Address;
 use crate::observe::systemd::Supervisor;
 use crate::push::explain::{Verdict, explain as judge};
-use crate::push::token::{KeySettings, Keys};
+use crate::push::token::Keys;
 use crate::push::{Push, grants};
 use page::Pass;
 use page_publisher::{PATH, PagePublisher};
@@ -62,8 +62,7 @@ pub struct Environment {
 /// A sentence for each problem.
 pub fn check(config: &Config) -> Result<(), Vec<String>> {
     let mut problems: Vec<String> = link(config).err().into_iter().collect();
-    let keys = if config.jwt.has_key() { keys(&config.jwt) } else { random_keys(&config.jwt) };
-    match keys {
+    match keys(&config.jwt) {
         Err(problem) => problems.push(problem),
         Ok(keys) => {
             let keys = Rc::new(keys);
@@ -95,9 +94,7 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
              no key to check tokens with"
         )));
     }
-    let keys = Rc::new(
-        if has_key { keys(&config.jwt) } else { random_keys(&config.jwt) }.map_err(invalid)?,
-    );
+    let keys = Rc::new(keys(&config.jwt).map_err(invalid)?);
     let token = match has_key {
         true => None,
         false => Some(
@@ -187,19 +184,17 @@ fn asks_redis(config: &Config) -> bool {
     has_channel || config.routes.iter().any(|route| route.upstream.is_some())
 }
 
-/// The keys that the settings name.
+/// The keys that the settings name; without any, a random secret for this process only.
 ///
 /// # Errors
 /// A sentence for the operator.
-pub fn keys(jwt: &Jwt) -> Result<Keys, String> {
-    Keys::new(&KeySettings::of(jwt))
-}
-
-/// Keys with a random secret, for this process only.
-fn random_keys(jwt: &Jwt) -> Result<Keys, String> {
-    let mut secret = [0; 32];
+fn keys(jwt: &Jwt) -> Result<Keys, String> {
+    if jwt.has_key() {
+        return Keys::new(jwt);
+    }
+    let mut secret = vec![0; 32];
     getrandom::fill(&mut secret).map_err(|error| format!("no random bytes to be had: {error}"))?;
-    Keys::new(&KeySettings { secret: Some(&secret), ..KeySettings::of(jwt) })
+    Keys::new(&Jwt { secret: Some(Secret::new(secret)), ..jwt.clone() })
 }
 
 /// Explains whether a token hears a topic, and by which rule, a line per route; then the token's user and dates. Returns the text,
@@ -218,7 +213,7 @@ pub fn explain(
             "explain needs the key that the server has: set ONELOOP_JWT_SECRET or jwt.*".into()
         );
     }
-    let keys = keys(&config.jwt)?;
+    let keys = Keys::new(&config.jwt)?;
     let topic = topic::published(topic.as_bytes())
         .ok_or("the topic is malformed: 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /`")?;
     let identity = match keys.check(token, unix) {

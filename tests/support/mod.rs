@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use oneloop::push::token::{KeySettings, Keys};
+use oneloop::push::token::Keys;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
 
@@ -64,8 +64,7 @@ impl Drop for Server {
 }
 
 pub fn token(sub: &str, topics: &[String], may: &[String], admin: bool) -> String {
-    let settings = KeySettings { secret: Some(SECRET.as_bytes()), ..KeySettings::default() };
-    let keys = Keys::new(&settings).expect("the secret is good");
+    let keys = Keys::from_secret(SECRET.as_bytes()).expect("the secret is good");
     let unix = std::time::UNIX_EPOCH.elapsed().expect("it is after 1970").as_secs();
     keys.issue(sub, topics, may, admin, unix, 3600).expect("the claims are good")
 }

@@ -3,9 +3,6 @@
 //! The signature is checked first, so that a forger learns nothing from the claims. Time is an argument.
 
 mod claims;
-pub(super) mod cookie;
-mod dates;
-mod header;
 mod jwks;
 mod key;
 pub(super) mod place;
@@ -15,106 +12,73 @@ mod tests;
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, encode};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, decode_header, encode};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::config::Jwt;
+use crate::config::{Jwt, Secret};
 use crate::engine::pubsub::topic::{Grant, is_user_id};
-use claims::{Claims, Expected, Issued};
+use claims::Claims;
 pub use claims::{Identity, TokenRefusal};
-use header::{read_header, trimmed, unaccepted};
 use key::{KEYS_TRIED_MAX, VerificationKey, named_algorithms};
 
 /// The longest token; a longer one is refused before any work. The place that carries it has a bound of its own: `head_bytes_max`
 /// (by default a quarter of this) or `message_bytes_max`.
 pub const TOKEN_BYTES_MAX: usize = 32 * 1024;
 
-/// The settings of [`Keys`]. At least one of `secret`, `key` and `jwks` is needed.
-#[derive(Clone, Copy, Default)]
-pub struct KeySettings<'a> {
-    /// A shared secret of at least 32 bytes; the only key that can also issue tokens.
-    pub secret: Option<&'a [u8]>,
-    pub previous_secret: Option<&'a [u8]>,
-    /// A public key in PEM.
-    pub key: Option<&'a [u8]>,
-    pub previous_key: Option<&'a [u8]>,
-    /// A JSON Web Key Set (RFC 7517) of public keys.
-    pub jwks: Option<&'a [u8]>,
-    /// The claim that names the user; `sub` if `None`.
-    pub user_claim: Option<&'a str>,
-    /// Accepted audiences, one of which `aud` must name; if empty, `aud` is not checked.
-    pub audience: &'a [String],
-    /// Accepted issuers, one of which `iss` must be; if empty, `iss` is not checked.
-    pub issuer: &'a [String],
-    /// The cookie of a handshake that may carry a token; if `None`, cookies are not read.
-    pub cookie: Option<&'a str>,
-    /// Seconds by which the issuer's clock may differ from ours, either way.
-    pub leeway_seconds: u64,
-    /// Restricts the keys to these algorithms. If empty: HS256 with a secret, everything that fits with a public key.
-    pub algorithms: &'a [String],
-}
-
-impl KeySettings<'_> {
-    /// The settings of the section `jwt`.
-    pub fn of(jwt: &Jwt) -> KeySettings<'_> {
-        KeySettings {
-            secret: jwt.secret.as_ref().map(|secret| secret.as_bytes()),
-            previous_secret: jwt.previous_secret.as_ref().map(|secret| secret.as_bytes()),
-            key: jwt.key.as_deref(),
-            previous_key: jwt.previous_key.as_deref(),
-            jwks: jwt.jwks.as_deref(),
-            user_claim: Some(&jwt.user_claim),
-            audience: &jwt.audience,
-            issuer: &jwt.issuer,
-            cookie: jwt.cookie.as_deref(),
-            leeway_seconds: jwt.leeway_seconds,
-            algorithms: &jwt.algorithms,
-        }
-    }
-}
-
-/// The keys in the order in which they are tried, the claims that they require, and the cookie that may carry a token.
+/// The keys that tokens are checked with, in the order in which they are tried.
 pub struct Keys {
     keys: Vec<VerificationKey>,
     signer: Option<(EncodingKey, Algorithm)>,
-    expected: Expected,
-    cookie: Option<String>,
+    /// The rest of the settings, without any key.
+    required: Jwt,
 }
 
 impl Keys {
-    /// Reads every key.
+    /// Reads every key. At least one of `secret`, `key` and `jwks` is needed.
     ///
     /// # Errors
     /// A sentence for the operator: no key, an unusable key (and how to get a usable one), or an unknown algorithm.
-    pub fn new(settings: &KeySettings<'_>) -> Result<Keys, String> {
-        let named = named_algorithms(settings.algorithms)?;
-        let secret = |what, secret: Option<&[u8]>| {
-            secret.map(|secret| VerificationKey::from_secret(what, secret, &named)).transpose()
+    pub fn new(settings: &Jwt) -> Result<Keys, String> {
+        let named = named_algorithms(&settings.algorithms)?;
+        let secret = |name, secret: &Option<Secret>| {
+            let secret = secret.as_ref().map(Secret::as_bytes);
+            secret.map(|secret| VerificationKey::from_secret(name, secret, &named)).transpose()
         };
-        let pem = |what, pem: Option<&[u8]>| {
-            pem.map(|pem| VerificationKey::from_pem(what, pem, &named)).transpose()
+        let pem = |name, pem: &Option<Vec<u8>>| {
+            pem.as_ref().map(|pem| VerificationKey::from_pem(name, pem, &named)).transpose()
         };
-        let current_secret = secret("the JWT secret", settings.secret)?;
-        let signer = settings
-            .secret
-            .zip(current_secret.as_ref())
-            .map(|(secret, key)| (EncodingKey::from_secret(secret), key.algorithms[0]));
+        let current_secret = secret("the JWT secret", &settings.secret)?;
+        let signer = settings.secret.as_ref().zip(current_secret.as_ref());
+        let signer = signer
+            .map(|(secret, key)| (EncodingKey::from_secret(secret.as_bytes()), key.algorithms[0]));
         let mut keys: Vec<VerificationKey> = current_secret.into_iter().collect();
-        keys.extend(pem("the JWT key", settings.key)?);
-        if let Some(jwks) = settings.jwks {
+        keys.extend(pem("the JWT key", &settings.key)?);
+        if let Some(jwks) = &settings.jwks {
             keys.extend(jwks::read(jwks, &named)?);
         }
         if keys.is_empty() {
             return Err("no key for tokens: give a JWT secret, a public key or a JWKS".to_owned());
         }
-        keys.extend(secret("the previous JWT secret", settings.previous_secret)?);
-        keys.extend(pem("the previous JWT key", settings.previous_key)?);
-        let expected = Expected {
-            user_claim: settings.user_claim.unwrap_or(Jwt::USER_CLAIM).to_owned(),
-            audience: settings.audience.to_vec(),
-            issuer: settings.issuer.to_vec(),
-            leeway_seconds: settings.leeway_seconds,
+        keys.extend(secret("the previous JWT secret", &settings.previous_secret)?);
+        keys.extend(pem("the previous JWT key", &settings.previous_key)?);
+        let required = Jwt {
+            secret: None,
+            previous_secret: None,
+            key: None,
+            previous_key: None,
+            jwks: None,
+            ..settings.clone()
         };
-        Ok(Keys { keys, signer, expected, cookie: settings.cookie.map(str::to_owned) })
+        Ok(Keys { keys, signer, required })
+    }
+
+    /// Builds the keys for one shared secret of at least 32 bytes.
+    ///
+    /// # Errors
+    /// A sentence for the operator: the secret is too short.
+    pub fn from_secret(secret: &[u8]) -> Result<Keys, String> {
+        Keys::new(&Jwt { secret: Some(Secret::new(secret.to_vec())), ..Jwt::default() })
     }
 
     /// Checks a token at the second `unix` and returns its identity.
@@ -130,7 +94,7 @@ impl Keys {
     ) -> (Result<Identity, TokenRefusal>, u32) {
         let mut microseconds = 0;
         let claims = self.claims(token, &mut microseconds);
-        (claims.and_then(|claims| claims.check(&self.expected, unix)), microseconds)
+        (claims.and_then(|claims| claims.check(&self.required, unix)), microseconds)
     }
 
     /// The user and the dates of a token as lines for a person, at the second `unix`; empty unless one of the keys has signed it.
@@ -141,12 +105,12 @@ impl Keys {
 
     /// The cookie that may carry a token.
     pub fn cookie(&self) -> Option<&str> {
-        self.cookie.as_deref()
+        self.required.cookie.as_deref()
     }
 
     /// The claim that names the user.
     pub fn user_claim(&self) -> &str {
-        &self.expected.user_claim
+        &self.required.user_claim
     }
 
     /// The claims of a token that one of the keys has signed. A token may name its key, never its algorithm: each key permits
@@ -217,8 +181,8 @@ impl Keys {
             user: BTreeMap::from([(self.user_claim(), sub)]),
             iat: unix,
             exp: unix.saturating_add(ttl_seconds),
-            iss: self.expected.issuer.first().map(String::as_str),
-            aud: self.expected.audience.first().map(String::as_str),
+            iss: self.required.issuer.first().map(String::as_str),
+            aud: self.required.audience.first().map(String::as_str),
             topics,
             may,
             admin,
@@ -232,5 +196,98 @@ impl Keys {
             ));
         }
         Ok(token)
+    }
+}
+
+/// The claims of a token of our own, in the order of writing; empty ones are left out.
+#[derive(Serialize)]
+struct Issued<'a> {
+    /// The one claim that names the user, and that user.
+    #[serde(flatten)]
+    user: BTreeMap<&'a str, &'a str>,
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    topics: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    may: &'a [String],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    admin: bool,
+}
+
+/// Strips the blanks, line ends and byte order mark that people leave around a token; none is part of it (RFC 7515 section 7.1).
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|char: char| char.is_whitespace() || char == '\u{feff}')
+}
+
+/// Reads the header of a token of three parts. `Ed25519`, the name in RFC 9864, is read as `EdDSA`, the only one that the crate
+/// knows.
+///
+/// # Errors
+/// A fixed sentence that shows nothing of the token.
+fn read_header(token: &str) -> Result<Header, &'static str> {
+    if let Ok(header) = decode_header(token) {
+        return Ok(header);
+    }
+    let mut header = parse_header(token)?;
+    let kid = &header["kid"];
+    if !kid.is_null() && !kid.is_string() {
+        return Err("kid in its header must be a string");
+    }
+    if header["alg"] != "Ed25519" {
+        return Err(unknown_algorithm(&header["alg"]));
+    }
+    header["alg"] = Value::from("EdDSA");
+    serde_json::from_value(header).map_err(|_| "a member of its header is malformed")
+}
+
+fn parse_header(token: &str) -> Result<Value, &'static str> {
+    let first = token.split('.').next().unwrap_or_default();
+    match token.split('.').count() {
+        _ if token.is_empty() => return Err("the token is empty"),
+        _ if token.starts_with(['"', '\'']) => {
+            return Err("the token stands in quotes: take them off");
+        }
+        _ if token.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("bearer ")) => {
+            return Err("the word Bearer belongs into the header alone");
+        }
+        5 => return Err("it is encrypted (JWE): a signed token has three parts"),
+        3 => {}
+        _ => return Err("not a signed token: that has three parts, with dots"),
+    }
+    let bytes = BASE64URL_NOPAD.decode(first.as_bytes());
+    let bytes = bytes.map_err(|_| "its header is not in base64url without padding")?;
+    let header: Value =
+        serde_json::from_slice(&bytes).map_err(|_| "its header is not a JSON object")?;
+    if header.is_object() { Ok(header) } else { Err("its header is not a JSON object") }
+}
+
+fn unknown_algorithm(alg: &Value) -> &'static str {
+    match alg.as_str() {
+        None => "its header names no alg",
+        Some(name) if name.eq_ignore_ascii_case("none") => {
+            "its alg is none: unsigned tokens are never accepted"
+        }
+        Some("ES512") => "its alg is ES512: not supported, ES256 and ES384 are",
+        Some("ES256K") => "its alg is ES256K: not supported, ES256 and ES384 are",
+        Some("Ed448") => "its alg is Ed448: not supported, Ed25519 is",
+        Some(_) => "its alg is unknown: HS, RS, PS, ES256, ES384 and EdDSA are known",
+    }
+}
+
+/// The detail of a refusal for lack of a key for this algorithm; short enough for the reason of a close frame.
+fn unaccepted(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::HS256 => "its alg is HS256, not accepted here: see jwt.algorithms",
+        Algorithm::HS384 => "its alg is HS384: sign with HS256, or see jwt.algorithms",
+        Algorithm::HS512 => "its alg is HS512: sign with HS256, or see jwt.algorithms",
+        Algorithm::ES256 => "its alg is ES256, and no key here is for that",
+        Algorithm::ES384 => "its alg is ES384, and no key here is for that",
+        Algorithm::EdDSA => "its alg is EdDSA, and no key here is for that",
+        _ => "its alg is one of RSA, and no key here is for that",
     }
 }

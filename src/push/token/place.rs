@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use crate::engine::client::http::Request;
+use crate::engine::handler::admits;
+use crate::engine::origin::Origins;
 use crate::push::PROTOCOL;
 
 /// The prefix of a token among the subprotocols that a client offers.
@@ -73,26 +75,25 @@ impl MissingToken {
     }
 }
 
-/// Finds the token of a handshake. The first place that has one wins; a cookie is the last.
+/// Finds the token of a handshake. The first place that has one wins; the cookie is the last.
 pub(in crate::push) fn find<'a>(
     request: &'a Request,
-    in_cookie: impl FnOnce() -> Option<&'a str>,
+    cookie: Option<&str>,
+    origins: &Origins,
 ) -> Option<(Cow<'a, str>, TokenPlace)> {
-    let protocol = || {
-        let mut offered = request.list("sec-websocket-protocol");
-        offered.find_map(|entry| entry.strip_prefix(BEARER_PROTOCOL))
-    };
+    if let Some(token) = request.bearer() {
+        return Some((token.into(), TokenPlace::Header));
+    }
+    let mut offered = request.list("sec-websocket-protocol");
+    let protocol = offered.find_map(|entry| entry.strip_prefix(BEARER_PROTOCOL));
     // No token has a plus: a query that has one was encoded as forms are.
     let query = || {
         let token = request.query_all("token").find(|token| !token.is_empty())?;
         Some(if token.contains('+') { token.replace('+', " ").into() } else { token })
     };
-    let in_address = || protocol().map(Cow::Borrowed).or_else(query);
-    request
-        .bearer()
-        .map(|token| (Cow::Borrowed(token), TokenPlace::Header))
-        .or_else(|| in_address().map(|token| (token, TokenPlace::Address)))
-        .or_else(|| in_cookie().map(|token| (Cow::Borrowed(token), TokenPlace::Address)))
+    let cookie = || cookie.and_then(|name| in_cookie(request, name, origins)).map(Cow::Borrowed);
+    let token = protocol.map(Cow::Borrowed).or_else(query).or_else(cookie)?;
+    Some((token, TokenPlace::Address))
 }
 
 /// The subprotocols that an answer may name: ours, or else the entry that carries the token, back on the connection that it came
@@ -101,10 +102,45 @@ pub(in crate::push) fn protocols() -> Vec<String> {
     vec![PROTOCOL.to_owned(), format!("{BEARER_PROTOCOL}*")]
 }
 
+/// Returns the value of the cookie `name` (RFC 6265 section 4.2) if the handshake comes from a page whose origin is checked, or
+/// from no page. The first of several that is not empty counts: browsers send the one with the longest path first.
+///
+/// A browser sends a site's cookies with the handshake of any page. A cookie thus proves who the user is, but not that the site's
+/// own page asks: only `Origin` proves that.
+fn in_cookie<'a>(request: &'a Request, name: &str, origins: &Origins) -> Option<&'a str> {
+    if !is_checked(request, origins) {
+        return None;
+    }
+    let pairs = request.lines("cookie").flat_map(|line| line.split(|byte| *byte == b';'));
+    let mut values = pairs.filter_map(|pair| {
+        let (found, value) = std::str::from_utf8(pair).ok()?.split_once('=')?;
+        // No other blanks: browsers hold `__Host-` to its rules by the name as it stands.
+        let [found, value] = [found, value].map(|text| text.trim_matches([' ', '\t']));
+        let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        (found == name).then_some(quoted.unwrap_or(value))
+    });
+    values.find(|value| !value.is_empty())
+}
+
+/// Returns whether the handshake comes from no page, or from one whose origin is among those of the route. A token in
+/// `Authorization` lets in foreign origins, and an opaque origin (`null`, `file://`) is shared by pages of many authors.
+fn is_checked(request: &Request, origins: &Origins) -> bool {
+    let is_opaque = || {
+        let origin = request.header("origin").unwrap_or("null");
+        origin.eq_ignore_ascii_case("null") || origin.to_ascii_lowercase().starts_with("file:")
+    };
+    let is_from_page = request.count("origin") > 0;
+    *origins != Origins::Any
+        && request.bearer().is_none()
+        && admits(origins, request)
+        && !(is_from_page && is_opaque())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::client::http;
+    use crate::engine::origin::ListedOrigin;
     use crate::engine::server::RouteOptions;
     use crate::push::wire;
 
@@ -122,7 +158,7 @@ mod tests {
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{line}\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
-            assert_eq!(find(&request, || None), None, "{head}");
+            assert_eq!(find(&request, None, &Origins::SameHost), None, "{head}");
             assert_eq!(MissingToken::of(&request, false), expected, "{head}");
             let expected =
                 if expected == MissingToken::Cookie { MissingToken::OtherCookie } else { expected };
@@ -173,11 +209,75 @@ mod tests {
                 Some(("C", TokenPlace::Address)),
             ),
         ] {
-            let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+            let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}Cookie: jwt=C\r\n\r\n");
             let request = http::parse(head.as_bytes(), 8192).unwrap().unwrap().0;
-            let found = find(&request, || Some("C"));
+            let found = find(&request, Some("jwt"), &Origins::SameHost);
             let found = found.as_ref().map(|(token, place)| (&**token, *place));
             assert_eq!(found, expected, "{head}");
+        }
+    }
+
+    fn request(lines: &[&str]) -> Request {
+        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let head = format!("GET /ws HTTP/1.1\r\nHost: push.example\r\n{lines}\r\n");
+        http::parse(head.as_bytes(), 8192).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        for (lines, expected) in [
+            (&["Cookie: jwt=T"][..], Some("T")),
+            (&["Cookie: a=1; jwt=T; b=2"], Some("T")),
+            (&["Cookie: a=1;jwt=T;b=2"], Some("T")),
+            (&["Cookie: jwt=\"T\""], Some("T")),
+            (&["Cookie: jwt = T "], Some("T")),
+            (&["Cookie: a=1", "cookie: jwt=T"], Some("T")),
+            (&["Cookie: jwt=T; jwt=U"], Some("T")),
+            (&["Cookie: jwt=; jwt=U"], Some("U")),
+            (&["Cookie: name=jörg; jwt=T"], Some("T")),
+            (&["Cookie: jwt=T=="], Some("T==")),
+            (&["Cookie: jwt"], None),
+            (&["Cookie: jwt="], None),
+            (&["Cookie: jwt=\"\""], None),
+            (&["Cookie: JWT=T"], None),
+            (&["Cookie: \u{2000}jwt=T; \u{a0}jwt=U; jwt=V"], Some("V")),
+            (&["Cookie: xjwt=T; jwtx=T; a=jwt=T"], None),
+            (&["Cookie: a=\"b; c=jwt\""], None),
+            (&["Set-Cookie: jwt=T"], None),
+            (&[], None),
+        ] {
+            let request = request(lines);
+            assert_eq!(in_cookie(&request, "jwt", &Origins::SameHost), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_counts_from_a_checked_origin_or_from_no_page() {
+        let listed = |origin: &str| Origins::Listed(vec![ListedOrigin::parse(origin).unwrap()]);
+        let (shop, bearer) = (listed("https://shop.example"), "Authorization: Bearer x");
+        for (origins, lines, counts) in [
+            (&Origins::SameHost, &[][..], true),
+            (&Origins::SameHost, &["Origin: https://push.example"], true),
+            (&Origins::SameHost, &["Origin: https://evil.example"], false),
+            (&Origins::SameHost, &["Origin: null"], false),
+            (&shop, &["Origin: https://shop.example"], true),
+            (&shop, &["Origin: https://push.example"], false),
+            (&shop, &["Origin: https://shop.example", "Origin: https://evil.example"], false),
+            (&shop, &[], true),
+            (&Origins::Any, &["Origin: https://push.example"], false),
+            (&Origins::Any, &[], false),
+            (&Origins::SameHost, &["Origin: https://evil.example", bearer], false),
+            (&Origins::SameHost, &["Origin: https://push.example", bearer], false),
+            (&listed("null"), &["Origin: null"], false),
+            (&listed("file://"), &["Origin: file://"], false),
+        ] {
+            let lines = [lines, &["Cookie: jwt=T"]].concat();
+            let request = request(&lines);
+            assert_eq!(
+                in_cookie(&request, "jwt", origins),
+                counts.then_some("T"),
+                "{origins:?} {lines:?}"
+            );
         }
     }
 }

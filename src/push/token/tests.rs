@@ -10,15 +10,19 @@ const PAYLOAD: &str = r#"{"sub":"42","exp":1700000060}"#;
 const RSA: &[u8] = include_bytes!("../../../tests/keys/rsa.public.pem");
 const P256_PRIVATE: &[u8] = include_bytes!("../../../tests/keys/p256.private.pem");
 
-fn settings() -> KeySettings<'static> {
-    KeySettings { secret: Some(SECRET), leeway_seconds: 5, ..KeySettings::default() }
+fn secret(secret: &[u8]) -> Option<Secret> {
+    Some(Secret::new(secret.to_vec()))
 }
 
-fn public(pem: &[u8]) -> KeySettings<'_> {
-    KeySettings { key: Some(pem), ..KeySettings::default() }
+fn settings() -> Jwt {
+    Jwt { secret: secret(SECRET), ..Jwt::default() }
 }
 
-fn keys(settings: &KeySettings<'_>) -> Keys {
+fn public(pem: &[u8]) -> Jwt {
+    Jwt { key: Some(pem.to_vec()), ..Jwt::default() }
+}
+
+fn keys(settings: &Jwt) -> Keys {
     Keys::new(settings).expect("good settings")
 }
 
@@ -42,8 +46,8 @@ fn assert_refused(keys: &Keys, token: &str, name: &str, case: &str) {
 #[test]
 fn what_is_issued_is_accepted_until_it_expires() {
     let [audience, issuer] =
-        [["push", "mail"], ["shop", "cellar"]].map(|all| all.map(str::to_owned));
-    let settings = KeySettings { audience: &audience, issuer: &issuer, ..settings() };
+        [["push", "mail"], ["shop", "cellar"]].map(|all| all.map(str::to_owned).to_vec());
+    let mut settings = Jwt { audience, issuer, ..settings() };
     let keys = keys(&settings);
     let (topics, may) = (["room.*".to_owned(), "news".to_owned()], ["*".to_owned()]);
     let token = keys.issue("ü 42", &topics, &may, true, NOW, 60).unwrap();
@@ -61,13 +65,14 @@ fn what_is_issued_is_accepted_until_it_expires() {
     assert_eq!(keys.check(&token, NOW + 60), Ok(identity.clone()));
     assert_eq!(keys.check(&token, NOW + 64), Ok(identity));
     assert_eq!(keys.check(&token, NOW + 65), Err(TokenRefusal::Expired));
-    let keys = self::keys(&KeySettings { issuer: &issuer[1..], ..settings });
+    settings.issuer.remove(0);
+    let keys = self::keys(&settings);
     assert_refused(&keys, &token, "claims", "another issuer");
 }
 
 #[test]
 fn the_user_is_named_by_the_claim_that_is_set() {
-    let settings = KeySettings { user_claim: Some("user_id"), ..settings() };
+    let settings = Jwt { user_claim: "user_id".to_owned(), ..settings() };
     let keys = keys(&settings);
     let issued = keys.issue("42", &[], &[], false, NOW, 60).unwrap();
     assert_eq!(keys.check(&format!(" {issued}\n"), NOW).unwrap().sub, "42");
@@ -90,7 +95,7 @@ fn the_user_is_named_by_the_claim_that_is_set() {
     let key = EncodingKey::from_ed_pem(ed).unwrap();
     let renamed = sign(r#"{"alg":"Ed25519"}"#, django, &key, EdDSA);
     let public = include_bytes!("../../../tests/keys/ed25519.public.pem");
-    let public = KeySettings { user_claim: Some("user_id"), ..self::public(public) };
+    let public = Jwt { user_claim: "user_id".to_owned(), ..self::public(public) };
     assert_eq!(self::keys(&public).check(&renamed, NOW).unwrap().sub, "42");
 }
 
@@ -245,7 +250,7 @@ fn few_keys_are_tried_with_a_token_that_names_none() {
     let private = EncodingKey::from_ec_pem(P256_PRIVATE).unwrap();
     let check = |keys: usize, header: &str| {
         let set = key_set(keys);
-        let settings = KeySettings { jwks: Some(set.as_bytes()), ..KeySettings::default() };
+        let settings = Jwt { jwks: Some(set.into_bytes()), ..Jwt::default() };
         let token = sign(header, PAYLOAD, &private, ES256);
         let (checked, microseconds) = self::keys(&settings).check_at_a_price(&token, NOW);
         (checked.map(|identity| identity.sub), microseconds)
@@ -263,8 +268,8 @@ fn few_keys_are_tried_with_a_token_that_names_none() {
 #[test]
 fn a_named_key_is_tried_before_those_without_a_name() {
     let (pem, set) = (include_bytes!("../../../tests/keys/p256.public.pem"), key_set(5));
-    let (previous_key, jwks) = (Some(&pem[..]), Some(set.as_bytes()));
-    let keys = keys(&KeySettings { jwks, previous_key, ..KeySettings::default() });
+    let (previous_key, jwks) = (Some(pem.to_vec()), Some(set.into_bytes()));
+    let keys = keys(&Jwt { jwks, previous_key, ..Jwt::default() });
     let private = EncodingKey::from_ec_pem(P256_PRIVATE).unwrap();
     for (kid, price) in [("5", 250), ("1", 2 * 250), ("another", 250)] {
         let header = format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#);
@@ -276,8 +281,8 @@ fn a_named_key_is_tried_before_those_without_a_name() {
 
 #[test]
 fn a_previous_key_still_counts_and_a_third_one_does_not() {
-    let old = Some(&[7; 40][..]);
-    let keys = keys(&KeySettings { previous_secret: old, key: Some(RSA), ..settings() });
+    let (previous_secret, key) = (secret(&[7; 40]), Some(RSA.to_vec()));
+    let keys = keys(&Jwt { previous_secret, key, ..settings() });
     assert!(keys.check(&sign_with(SECRET, HEADER, PAYLOAD), NOW).is_ok());
     assert!(keys.check(&sign_with(&[7; 40], HEADER, PAYLOAD), NOW).is_ok());
     let third = sign_with(&[8; 40], HEADER, PAYLOAD);
@@ -288,20 +293,22 @@ fn a_previous_key_still_counts_and_a_third_one_does_not() {
 
 #[test]
 fn settings_that_could_not_work_are_refused() {
-    let refuse = |change: fn(&mut KeySettings<'static>)| {
+    let refuse = |change: fn(&mut Jwt)| {
         let mut settings = settings();
         change(&mut settings);
         assert!(Keys::new(&settings).is_err());
     };
     refuse(|settings| settings.secret = None);
-    refuse(|settings| settings.secret = Some(b""));
-    refuse(|settings| settings.secret = Some(b"short"));
-    refuse(|settings| settings.secret = settings.previous_secret.replace(SECRET));
-    refuse(|settings| settings.previous_secret = Some(b"short"));
-    refuse(|settings| settings.key = Some(P256_PRIVATE));
-    refuse(|settings| settings.jwks = Some(b"{}"));
-    let algorithms = &["RS256".to_owned()];
-    assert!(Keys::new(&KeySettings { algorithms, ..settings() }).is_err());
+    refuse(|settings| settings.secret = secret(b""));
+    refuse(|settings| settings.secret = secret(b"short"));
+    refuse(|settings| {
+        settings.secret = settings.previous_secret.replace(Secret::new(SECRET.to_vec()))
+    });
+    refuse(|settings| settings.previous_secret = secret(b"short"));
+    refuse(|settings| settings.key = Some(P256_PRIVATE.to_vec()));
+    refuse(|settings| settings.jwks = Some(b"{}".to_vec()));
+    let algorithms = vec!["RS256".to_owned()];
+    assert!(Keys::new(&Jwt { algorithms, ..settings() }).is_err());
 }
 
 #[test]
@@ -320,5 +327,46 @@ fn a_changed_byte_anywhere_is_noticed() {
         let token = String::from_utf8(bytes).expect("ASCII");
         let accepted = keys.check(&token, NOW).is_ok();
         assert_eq!(accepted, token == good, "seed {seed} round {round}");
+    }
+}
+
+fn told(header: &str, rest: &str) -> &'static str {
+    let token = format!("{}{rest}", BASE64URL_NOPAD.encode(header.as_bytes()));
+    read_header(&token).expect_err("it is no token")
+}
+
+#[test]
+fn each_mistake_is_told_by_its_own_words() {
+    for (header, rest, words) in [
+        (r#"{"alg":"dir","enc":"A128GCM"}"#, ".a.b.c.d", "JWE"),
+        (r#"{"alg":"none"}"#, ".a.", "never accepted"),
+        (r#"{"alg":"ES512"}"#, ".a.b", "ES512"),
+        (r#"{"alg":"XY1"}"#, ".a.b", "unknown"),
+        (r#"{"typ":"JWT"}"#, ".a.b", "names no alg"),
+        (r#"{"alg":"HS256","kid":7}"#, ".a.b", "kid"),
+        ("[]", ".a.b", "not a JSON object"),
+        ("{", ".a.b", "not a JSON object"),
+        ("{}", ".a", "three parts"),
+    ] {
+        assert!(told(header, rest).contains(words), "{header}: {}", told(header, rest));
+    }
+    for (token, words) in [
+        ("", "empty"),
+        ("\"a.b.c\"", "quotes"),
+        ("'a.b.c'", "quotes"),
+        ("Bearer a.b.c", "Bearer"),
+        ("bearer a.b.c", "Bearer"),
+        ("!.b.c", "base64url"),
+        ("garbage", "three parts"),
+    ] {
+        let found = read_header(token).expect_err("it is no token");
+        assert!(found.contains(words), "{token}: {found}");
+    }
+}
+
+#[test]
+fn what_stands_around_a_token_is_passed_over() {
+    for text in ["a.b.c", "a.b.c\n", " a.b.c\r\n\r\n", "\u{feff}a.b.c\t"] {
+        assert_eq!(trimmed(text), "a.b.c");
     }
 }

@@ -22,7 +22,7 @@ use oneloop::engine::reactor::{Plan, Reactor, Readiness};
 use oneloop::engine::redis::sink::Sink;
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::push::Push;
-use oneloop::push::token::{KeySettings, Keys};
+use oneloop::push::token::Keys;
 use oneloop::{ConnId, Handler, Message, Reject, Request, RouteOptions, Scope};
 use serde_json::value::RawValue;
 
@@ -194,8 +194,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
-        let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
+        let keys = Rc::new(Keys::from_secret(SECRET).expect("the secret is good"));
         let unix = UNIX_EPOCH.elapsed().expect("it is after 1970").as_secs();
         let owned = |texts: &[&str]| -> Vec<String> {
             texts.iter().map(|text| (*text).to_owned()).collect()

@@ -6,38 +6,28 @@ use std::sync::LazyLock;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use libfuzzer_sys::fuzz_target;
-use oneloop::push::token::{Identity, KeySettings, Keys, TokenRefusal};
+use oneloop::config::{Jwt, Secret};
+use oneloop::push::token::{Identity, Keys, TokenRefusal};
 use serde_json::Value;
 
 const NOW: u64 = 1_700_000_000;
 const LEEWAY: u64 = 5;
 const SECRET: &[u8] = b"an example secret of 32 bytes...";
 
-static SETTINGS: KeySettings<'_> = KeySettings {
-    secret: Some(SECRET),
-    previous_secret: None,
-    key: None,
-    previous_key: None,
-    jwks: None,
-    user_claim: None,
-    audience: &[],
-    issuer: &[],
-    cookie: None,
-    leeway_seconds: LEEWAY,
-    algorithms: &[],
-};
-
 /// With a secret; the same for an audience of one issuer; with public keys, whose private ones nobody here has.
 static KEYS: LazyLock<[Keys; 4]> = LazyLock::new(|| {
-    let rsa = include_bytes!("../../keys/rsa.public.pem");
-    let p256 = include_bytes!("../../keys/p256.public.pem");
-    let public = KeySettings { secret: None, ..SETTINGS };
-    let [audience, issuer] = ["push", "shop"].map(|name| [name.to_owned()]);
+    let pem = |pem: &[u8]| Some(pem.to_vec());
+    let rsa = pem(include_bytes!("../../keys/rsa.public.pem"));
+    let p256 = pem(include_bytes!("../../keys/p256.public.pem"));
+    let ed25519 = pem(include_bytes!("../../keys/ed25519.public.pem"));
+    let [audience, issuer] = ["push", "shop"].map(|name| vec![name.to_owned()]);
+    let settings = || Jwt { leeway_seconds: LEEWAY, ..Jwt::default() };
+    let signed = || Jwt { secret: Some(Secret::new(SECRET.to_vec())), ..settings() };
     let all = [
-        SETTINGS,
-        KeySettings { audience: &audience, issuer: &issuer, ..SETTINGS },
-        KeySettings { key: Some(rsa), previous_key: Some(p256), ..public },
-        KeySettings { key: Some(include_bytes!("../../keys/ed25519.public.pem")), ..public },
+        signed(),
+        Jwt { audience, issuer, ..signed() },
+        Jwt { key: rsa, previous_key: p256, ..settings() },
+        Jwt { key: ed25519, ..settings() },
     ];
     all.map(|settings| Keys::new(&settings).expect("the keys are good"))
 });

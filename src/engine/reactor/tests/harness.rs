@@ -17,7 +17,7 @@ use crate::engine::reactor::*;
 use crate::engine::redis::request::{Answer, RedisRequest};
 use crate::features::control::Control;
 use crate::push::Push;
-use crate::push::token::{KeySettings, Keys};
+use crate::push::token::Keys;
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
 
@@ -84,8 +84,7 @@ impl TestLoop {
 
     /// A loop with several routes, each at a path of its own.
     pub fn with_routes(routes: &[RouteConfig], change: impl FnOnce(&mut Bounds)) -> TestLoop {
-        let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
-        let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
+        let keys = Rc::new(Keys::from_secret(SECRET).expect("the secret is good"));
         let push = |route| Push::new(Rc::clone(&keys), route).expect("the grants are good");
         let mut plan = plan(push(&routes[0]), change);
         plan.routes[0].path.clone_from(&routes[0].path);

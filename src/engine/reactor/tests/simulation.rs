@@ -26,7 +26,7 @@ use crate::engine::reactor::*;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::push::Push;
-use crate::push::token::{KeySettings, Keys};
+use crate::push::token::Keys;
 
 const SECRET: &[u8] = b"a secret for simulations alone, long enough";
 
@@ -66,8 +66,7 @@ impl World {
     fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
         let redis = Redis::new(seed);
-        let settings = KeySettings { secret: Some(SECRET), ..KeySettings::default() };
-        let keys = Rc::new(Keys::new(&settings).expect("the secret is good"));
+        let keys = Rc::new(Keys::from_secret(SECRET).expect("the secret is good"));
         // A topic of all clients is large.
         let topics =
             if random.below(3) > 0 { vec!["news".to_owned(), "a".to_owned()] } else { vec![] };
