@@ -162,6 +162,7 @@
 //! | 1 | [`engine::origin`] | origins of pages, in one spelling |
 //! | 0 | [`engine::slots`] | numbered places that never move |
 //! | 1 | [`observe`] | metrics, log lines, and the service manager's view |
+//! | 0 | `json` | JSON, read and written in one way |
 //! | 0 | [`suggestion`] | the known name that is nearest to an unknown one |
 //! | 0 | [`manual`] | the manual's chapters, for rustdoc and for `oneloop help TOPIC` |
 //! | 0 | [`clock`] | time, as it is handed to everything |
@@ -176,6 +177,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod features;
+mod json;
 pub mod manual;
 pub mod observe;
 pub mod push;

@@ -5,19 +5,20 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::json;
+
 /// The longest `ref`, in bytes of the string, or of the number as written.
 pub const REFERENCE_BYTES_MAX: usize = 64;
 
 /// A client's command. (Printable in tests alone: it holds tokens, which no log may show.)
-#[derive(PartialEq, Eq)]
-#[cfg_attr(test, derive(Debug))]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub struct ClientCommand<'a> {
     pub action: Action<'a>,
-    pub reference: Option<Reference<'a>>,
+    /// `ref`: a string or a number, which the answer repeats as written. `1.0` stays `1.0`.
+    pub reference: Option<RawJson<'a>>,
 }
 
-#[derive(PartialEq, Eq)]
-#[cfg_attr(test, derive(Debug))]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub enum Action<'a> {
     /// Texts of grants, not checked yet.
     Subscribe(Vec<Cow<'a, str>>),
@@ -29,14 +30,13 @@ pub enum Action<'a> {
     Auth(Auth<'a>),
     /// Data for the back end, on a topic that is not checked yet.
     Send {
-        data: Data<'a>,
+        data: RawJson<'a>,
         topic: Option<Cow<'a, str>>,
     },
 }
 
 /// The members of `auth`: the token and, if it is the connection's first, what its handshake would have carried.
-#[derive(PartialEq, Eq)]
-#[cfg_attr(test, derive(Debug))]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub struct Auth<'a> {
     /// Not checked yet.
     pub token: Cow<'a, str>,
@@ -46,47 +46,28 @@ pub struct Auth<'a> {
     pub topics: Vec<Cow<'a, str>>,
 }
 
-/// The `ref` of a command, a string or a number, which its answer repeats as written: `1.0` stays `1.0`.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(transparent)]
-pub struct Reference<'a>(&'a RawValue);
-
 /// Any JSON, as written.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Serialize)]
 #[serde(transparent)]
-pub struct Data<'a>(&'a RawValue);
+#[cfg_attr(test, derive(Debug))]
+pub struct RawJson<'a>(&'a RawValue);
 
-impl Data<'_> {
-    pub fn text(&self) -> &str {
+impl<'a> RawJson<'a> {
+    /// Reads a text that [`RawJson::text`] returned.
+    pub fn parse(text: &'a str) -> Option<RawJson<'a>> {
+        serde_json::from_str(text).ok().map(RawJson)
+    }
+
+    pub fn text(&self) -> &'a str {
         self.0.get()
     }
 }
-
-impl PartialEq for Data<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.text() == other.text()
-    }
-}
-
-impl Eq for Data<'_> {}
-
-impl PartialEq for Reference<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.get() == other.0.get()
-    }
-}
-
-impl Eq for Reference<'_> {}
-
-/// The reason why a text is not a command: a fixed sentence that shows nothing of the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MalformedCommand(pub &'static str);
 
 /// The known members, each at most once: the derived code refuses a second one.
 #[derive(Deserialize)]
 struct CommandMembers<'a> {
     #[serde(borrow)]
-    op: Text<'a>,
+    op: Cow<'a, str>,
     #[serde(borrow)]
     topic: Option<Text<'a>>,
     #[serde(borrow)]
@@ -112,39 +93,42 @@ fn present<'a, D: Deserializer<'a>>(value: D) -> Result<Option<&'a RawValue>, D:
 }
 
 impl<'a> ClientCommand<'a> {
-    /// Reads `{"op":"subscribe","topic":"room.7","ref":1}` and the like; unknown members are skipped, and a `null` counts as
-    /// absent.
-    pub fn parse(text: &'a str) -> Result<ClientCommand<'a>, MalformedCommand> {
-        // serde takes an array of the values for a struct as well.
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(MalformedCommand("expected a JSON object"));
-        }
-        let members: CommandMembers<'a> = serde_json::from_str(text).map_err(|_| {
-            MalformedCommand("not JSON, no op, a member twice or one of a wrong type")
-        })?;
+    /// Reads `{"op":"subscribe","topic":"room.7","ref":1}` and the like.
+    ///
+    /// # Errors
+    /// A fixed sentence that shows nothing of the text.
+    pub fn parse(text: &'a str) -> Result<ClientCommand<'a>, &'static str> {
+        let members: CommandMembers<'a> = json::members(text.as_bytes())?;
         let topic = members.topic.map(|text| text.0);
         let topics = members.topics.map(|texts| texts.into_iter().map(|text| text.0).collect());
-        let action = match &*members.op.0 {
+        let action = match &*members.op {
             "subscribe" => Action::Subscribe(one_or_several(topic, topics)?),
             "unsubscribe" => Action::Unsubscribe(one_or_several(topic, topics)?),
-            "send" => {
-                let data = members.data.ok_or(MalformedCommand("data is missing"))?;
-                Action::Send { data: Data(data), topic }
-            }
+            "send" => Action::Send { data: RawJson(members.data.ok_or("data is missing")?), topic },
             "ping" => Action::Ping { wants_cursor: members.cursor == Some(true) },
             "auth" => Action::Auth(Auth {
-                token: members.token.ok_or(MalformedCommand("token is missing"))?.0,
+                token: members.token.ok_or("token is missing")?.0,
                 since: members.since.map(|text| text.0),
                 topics: topics.unwrap_or_default(),
             }),
-            _ => {
-                return Err(MalformedCommand(
-                    "op is not subscribe, unsubscribe, send, ping or auth",
-                ));
-            }
+            _ => return Err("op is not subscribe, unsubscribe, send, ping or auth"),
         };
-        let reference = members.reference.map(Reference::new).transpose()?;
+        let reference = members.reference.map(reference).transpose()?;
         Ok(ClientCommand { action, reference })
+    }
+}
+
+/// Checks a `ref`.
+fn reference(raw: &RawValue) -> Result<RawJson<'_>, &'static str> {
+    let text = raw.get();
+    let length = match text.as_bytes() {
+        [b'-' | b'0'..=b'9', ..] => Some(text.len()),
+        [b'"', ..] => serde_json::from_str::<String>(text).ok().map(|content| content.len()),
+        _ => None,
+    };
+    match length {
+        Some(0..=REFERENCE_BYTES_MAX) => Ok(RawJson(raw)),
+        _ => Err("ref must be a string or a number of at most 64 bytes"),
     }
 }
 
@@ -152,12 +136,12 @@ impl<'a> ClientCommand<'a> {
 fn one_or_several<'a>(
     topic: Option<Cow<'a, str>>,
     topics: Option<Vec<Cow<'a, str>>>,
-) -> Result<Vec<Cow<'a, str>>, MalformedCommand> {
+) -> Result<Vec<Cow<'a, str>>, &'static str> {
     match (topic, topics) {
         (Some(topic), None) => Ok(vec![topic]),
         (None, Some(topics)) => Ok(topics),
-        (None, None) => Err(MalformedCommand("topic is missing")),
-        (Some(_), Some(_)) => Err(MalformedCommand("topic and topics are both there")),
+        (None, None) => Err("topic is missing"),
+        (Some(_), Some(_)) => Err("topic and topics are both there"),
     }
 }
 
@@ -171,28 +155,10 @@ pub fn asks_for_topics(text: &str) -> bool {
     })
 }
 
-impl<'a> Reference<'a> {
-    /// Reads a reference that was kept as its text.
-    pub fn parse(text: &'a str) -> Option<Reference<'a>> {
-        Reference::new(serde_json::from_str(text).ok()?).ok()
-    }
-
-    /// The reference as written.
-    pub fn text(&self) -> &'a str {
-        self.0.get()
-    }
-
-    fn new(raw: &'a RawValue) -> Result<Reference<'a>, MalformedCommand> {
-        let text = raw.get();
-        let length = match text.as_bytes() {
-            [b'-' | b'0'..=b'9', ..] => Some(text.len()),
-            [b'"', ..] => serde_json::from_str::<String>(text).ok().map(|content| content.len()),
-            _ => None,
-        };
-        match length {
-            Some(0..=REFERENCE_BYTES_MAX) => Ok(Reference(raw)),
-            _ => Err(MalformedCommand("ref must be a string or a number of at most 64 bytes")),
-        }
+#[cfg(test)]
+impl PartialEq for RawJson<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
     }
 }
 
@@ -231,7 +197,7 @@ mod tests {
             let Action::Send { data: read, topic: None } = command.action else { panic!("{data}") };
             assert_eq!(read.text(), data);
             let kept = command.reference.unwrap().text().to_owned();
-            assert_eq!(Reference::parse(&kept), command.reference);
+            assert_eq!(RawJson::parse(&kept), command.reference);
         }
         assert!(ClientCommand::parse(r#"{"op":"send","topic":"a"}"#).is_err());
     }

@@ -1,7 +1,7 @@
-//! The product: decides which client may hear a topic, as a [`Handler`] like any other.
+//! The product: decides which client may receive a topic, as a [`Handler`] like any other.
 //!
-//! The subscriptions of a connection are in the hub, each with its [`Reason`]. Kept here is only what few connections have: a
-//! token that is still to come, and rights beyond those of the route.
+//! The subscriptions of a connection are in the hub, each with its [`Reason`]. This room keeps only what few connections have: a
+//! missing token, and rights beyond those of the route.
 
 mod command;
 pub mod explain;
@@ -9,8 +9,7 @@ mod quota;
 mod rights;
 pub mod token;
 mod upstream;
-mod welcome;
-pub mod wire;
+mod wire;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,16 +22,15 @@ use crate::engine::client::outbox::Slow;
 use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::pubsub::topic::user_topic;
-use crate::engine::server::{ReplayItem, RouteOptions, Scope};
+use crate::engine::pubsub::topic::{text_of_key, user_topic};
+use crate::engine::server::{ReplayItem, Resumed, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
-use command::{Action, Auth, ClientCommand, Reference};
-pub use rights::grants;
-use rights::{TopicRefusal, TopicRights, echo, own_topic};
+use crate::json;
+use command::{Action, Auth, ClientCommand, RawJson};
+use rights::{TopicRights, echo, own_topic};
 use token::place::{MissingToken, TokenPlace, find};
 use token::{Identity, Keys, TokenRefusal};
 use upstream::Upstream;
-use welcome::{send_refusals, topics_of, welcome};
 
 /// The subprotocol of the JSON frames.
 pub const PROTOCOL: &str = "oneloop.v1";
@@ -92,14 +90,14 @@ impl Push {
         checked
     }
 
-    /// Subscribes a user's connection to the topics of its token. Returns those that it may not have.
+    /// Subscribes a user's connection to the topics of its token. Returns an error for each that it may not have.
     fn enter(
         &mut self,
         server: &mut Scope<'_>,
         id: ConnId,
-        identity: &Identity,
-    ) -> Result<Vec<TopicRefusal>, Close> {
-        let own = user_topic(&identity.sub).expect("a checked token has a valid sub");
+        user: &Identity,
+    ) -> Result<Vec<String>, Close> {
+        let own = user_topic(&user.sub).expect("a checked token has a valid sub");
         let max = server.bounds().clients_per_user_max;
         if self.single_session {
             for older in server.owners(&own) {
@@ -115,76 +113,83 @@ impl Push {
         }
         server.welcome(id);
         server.subscribe(id, &own, Reason::Own);
-        Ok(self.rights.grant(server, id, identity))
+        Ok(self.rights.grant(server, id, user))
     }
 
-    /// Completes a handshake that carries everything: `topic`, possibly several times, asks for more than the token grants, and
-    /// `since` for the messages missed on all of these topics.
-    fn complete(
-        &mut self,
-        server: &mut Scope<'_>,
-        id: ConnId,
-        sub: Option<&str>,
-        request: &Request,
-        excess: Vec<TopicRefusal>,
-    ) {
-        let mut refused = self.rights.subscribe_all(server, id, request.query_all("topic"));
-        refused.extend(excess);
-        if self.format == Format::Json {
-            welcome(server, id, sub, request.query("since"));
-            send_refusals(server, id, &refused);
-        }
-    }
-
-    /// Obeys `auth`: the token that was awaited, or a newer one.
+    /// Executes `auth`: the client's first token, or a newer one.
     fn authenticate(
         &mut self,
         server: &mut Scope<'_>,
         id: ConnId,
         auth: &Auth<'_>,
-        reference: Option<Reference<'_>>,
-    ) {
-        let result = self.check(server, &auth.token).map_err(|refusal| bad_token(&refusal));
-        let result = result.and_then(|identity| {
-            let excess = match own_topic(server, id) {
-                Some(own) if user_topic(&identity.sub).as_ref() != Some(&own) => {
-                    let detail = format!("a renewal must keep {}", self.keys.user_claim());
-                    Err(bad_token(&TokenRefusal::Claims(detail.into())))
-                }
-                Some(_) => Ok(self.rights.renew(server, id, &identity)),
-                None => {
-                    // The token replaces what the client could have without one.
-                    for (key, reason) in server.topics(id) {
-                        if reason != Reason::Joined {
-                            server.unsubscribe(id, &key);
-                        }
+        reference: Option<RawJson<'_>>,
+    ) -> Result<(), Close> {
+        let user = self.check(server, &auth.token).map_err(|refusal| bad_token(&refusal))?;
+        let excess = match own_topic(server, id) {
+            Some(own) if user_topic(&user.sub).as_ref() != Some(&own) => {
+                let detail = format!("a renewal must keep {}", self.keys.user_claim());
+                return Err(bad_token(&TokenRefusal::Claims(detail.into())));
+            }
+            Some(_) => self.rights.renew(server, id, &user),
+            None => {
+                // The token replaces what the client could have without one.
+                for (key, reason) in server.topics(id) {
+                    if reason != Reason::Joined {
+                        server.unsubscribe(id, &key);
                     }
-                    self.enter(server, id, &identity)
                 }
-            };
-            excess.map(|excess| (identity, excess))
-        });
-        let (identity, excess) = match result {
-            Ok(authenticated) => authenticated,
-            Err(close) => return server.close(id, close),
+                self.enter(server, id, &user)?
+            }
         };
-        let mut refused = Vec::new();
+        let mut errors = Vec::new();
         if self.waiting.remove(&id).is_some() {
             let asked = auth.topics.iter().map(|topic| Cow::Borrowed(&**topic));
-            refused = self.rights.subscribe_all(server, id, asked);
-            if self.format == Format::Json {
-                welcome(server, id, Some(&identity.sub), auth.since.as_deref());
-            }
+            errors = self.rights.subscribe_all(server, id, asked);
+            self.welcome(server, id, Some(&user.sub), auth.since.as_deref());
         }
-        refused.extend(excess);
-        let text = wire::authed(&identity.sub, &topics_of(server, id), reference);
+        errors.extend(excess);
+        let text = wire::authed(&user.sub, &topics_of(server, id), reference);
         server.send(id, &Frame::text(&text));
+        self.send_errors(server, id, &errors);
+        Ok(())
+    }
+
+    /// Sends the first frame. A client that came with `since` learns whether the messages that it missed follow.
+    fn welcome(&self, server: &mut Scope<'_>, id: ConnId, sub: Option<&str>, since: Option<&str>) {
+        if self.format != Format::Json {
+            return;
+        }
+        let (cursor, is_resumed, from) = match since.map(|since| server.resume(id, since)) {
+            Some(Resumed::From(cursor)) => (cursor, true, None),
+            Some(Resumed::No(oldest)) => (server.cursor(), false, Some(oldest)),
+            None => (server.cursor(), false, None),
+        };
+        let text = json::encode(&wire::Welcome {
+            conn: &server.name_of(id),
+            sub,
+            topics: &topics_of(server, id),
+            ping: u64::from(server.bounds().ping_seconds),
+            id: &cursor,
+            resumed: is_resumed,
+            from: from.as_deref(),
+        });
+        server.send(id, &Frame::text(&text));
+    }
+
+    /// Sends errors about topics that a client was granted or asked for, and may not have.
+    fn send_errors(&self, server: &mut Scope<'_>, id: ConnId, errors: &[String]) {
         if self.format == Format::Json {
-            send_refusals(server, id, &refused);
+            errors.iter().for_each(|text| server.send(id, &Frame::text(text)));
         }
     }
 
-    fn obey(&mut self, server: &mut Scope<'_>, id: ConnId, text: &str, command: ClientCommand<'_>) {
+    fn execute(
+        &mut self,
+        server: &mut Scope<'_>,
+        id: ConnId,
+        text: &str,
+        command: ClientCommand<'_>,
+    ) {
         let reference = command.reference;
         let missing = self.waiting.get(&id).copied();
         let answer = match command.action {
@@ -212,7 +217,7 @@ impl Push {
                 return answer_each(server, id, &topics, reference, unsubscribe);
             }
             Action::Send { data, topic } => {
-                match self.pass_on(server, id, data, topic.as_deref(), reference) {
+                match self.send_upstream(server, id, data, topic.as_deref(), reference) {
                     Ok(()) => return,
                     Err(code) => wire::error(code, topic.as_deref().and_then(echo), reference),
                 }
@@ -227,8 +232,8 @@ fn answer_each(
     server: &mut Scope<'_>,
     id: ConnId,
     topics: &[Cow<'_, str>],
-    reference: Option<Reference<'_>>,
-    mut obey: impl FnMut(&str, &mut Scope<'_>) -> Result<String, &'static str>,
+    reference: Option<RawJson<'_>>,
+    mut execute: impl FnMut(&str, &mut Scope<'_>) -> Result<String, &'static str>,
 ) {
     if topics.is_empty() {
         // Reading it was not free.
@@ -243,7 +248,7 @@ fn answer_each(
             server.metrics().topics_refused += 1;
             wire::error("busy", echo(topic), reference)
         } else {
-            obey(topic, server).unwrap_or_else(|code| wire::error(code, echo(topic), reference))
+            execute(topic, server).unwrap_or_else(|code| wire::error(code, echo(topic), reference))
         };
         server.send(id, &Frame::text(&answer));
         if is_beyond {
@@ -260,22 +265,28 @@ impl Handler for Push {
         request: &Request,
     ) -> Result<(), Reject> {
         let cookie = self.keys.cookie();
-        let Some((token, place)) = find(request, cookie, &self.origins) else {
-            if !self.rights.has_anonymous() {
+        let (user, excess) = match find(request, cookie, &self.origins) {
+            Some((token, place)) => {
+                let user = self.check(server, &token).map_err(|refusal| match place {
+                    TokenPlace::Header => Reject::Http(unauthorized(&refusal)),
+                    TokenPlace::Address => Reject::Close(bad_token(&refusal)),
+                })?;
+                let excess = self.enter(server, id, &user).map_err(Reject::Close)?;
+                (Some(user), excess)
+            }
+            None if self.rights.has_anonymous() => (None, self.rights.grant_anonymous(server, id)),
+            None => {
                 self.waiting.insert(id, MissingToken::of(request, cookie.is_some()));
                 server.await_token(id, request.address());
                 return Ok(());
             }
-            let excess = self.rights.grant_anonymous(server, id);
-            self.complete(server, id, None, request, excess);
-            return Ok(());
         };
-        let identity = self.check(server, &token).map_err(|refusal| match place {
-            TokenPlace::Header => Reject::Http(unauthorized(&refusal)),
-            TokenPlace::Address => Reject::Close(bad_token(&refusal)),
-        })?;
-        let excess = self.enter(server, id, &identity).map_err(Reject::Close)?;
-        self.complete(server, id, Some(&identity.sub), request, excess);
+        // `topic`, possibly several times, asks for more than is granted, and `since` for the messages missed on all of these.
+        let mut errors = self.rights.subscribe_all(server, id, request.query_all("topic"));
+        errors.extend(excess);
+        let sub = user.as_ref().map(|user| user.sub.as_str());
+        self.welcome(server, id, sub, request.query("since"));
+        self.send_errors(server, id, &errors);
         Ok(())
     }
 
@@ -284,17 +295,18 @@ impl Handler for Push {
             // A mini program cannot send ping frames.
             Message::Text("ping") => server.send(id, &Frame::text("pong")),
             Message::Text(text) => match ClientCommand::parse(text) {
-                Ok(command) => self.obey(server, id, text, command),
+                Ok(command) => self.execute(server, id, text, command),
                 Err(malformed) => {
-                    let reason = wire::refusal("command", malformed.0);
+                    let reason = wire::refusal("command", malformed, None);
                     server.close(id, Close::BAD_COMMAND.because(reason));
                 }
             },
             Message::Deferred(text) => {
                 if let Ok(ClientCommand { action: Action::Auth(auth), reference }) =
                     ClientCommand::parse(text)
+                    && let Err(close) = self.authenticate(server, id, &auth, reference)
                 {
-                    self.authenticate(server, id, &auth, reference);
+                    server.close(id, close);
                 }
             }
             Message::Binary(_) => unreachable!("the route takes no binary messages"),
@@ -310,7 +322,7 @@ impl Handler for Push {
                     .reload(settings.expect("the settings of a route on which users subscribe"));
             }
             RouteEvent::Answer { number, answer } => {
-                return self.tell_sender(server, number, answer);
+                return self.answer_sender(server, number, answer);
             }
         };
         match self.waiting.get(&id) {
@@ -326,13 +338,18 @@ impl Handler for Push {
                 (config::Slow::Close, _) => Slow::Close,
                 (config::Slow::KeepNewest, _) => Slow::KeepNewest,
                 (config::Slow::DropOldest, Format::Raw) => Slow::DropOldest(None),
-                (config::Slow::DropOldest, Format::Json) => {
-                    Slow::DropOldest(Some(|from| Frame::text(&wire::gap(from))))
-                }
+                (config::Slow::DropOldest, Format::Json) => Slow::DropOldest(Some(wire::gap)),
             },
             encode: match self.format {
                 Format::Raw => |_| None,
-                Format::Json => |item| Some(encode(item)),
+                Format::Json => |item| {
+                    Some(match item {
+                        ReplayItem::Message { cursor, topic, payload } => {
+                            wire::message_frame(topic, cursor, payload)
+                        }
+                        ReplayItem::Gap { from } => wire::gap(from),
+                    })
+                },
             },
             protocols: token::place::protocols(),
             asks_for_topics: command::asks_for_topics,
@@ -344,7 +361,7 @@ impl Handler for Push {
         let format = self.format;
         server.publish(topic, |cursor| match format {
             Format::Raw => Frame::message(payload),
-            Format::Json => enveloped(cursor, topic, payload),
+            Format::Json => wire::message_frame(topic, cursor, payload),
         })
     }
 
@@ -354,46 +371,33 @@ impl Handler for Push {
     }
 }
 
-/// The frame of a message that a client missed, or of the notice that some may be missing.
-fn encode(item: &ReplayItem<'_>) -> Frame {
-    match item {
-        ReplayItem::Message { cursor, topic, payload } => enveloped(cursor, topic, payload),
-        ReplayItem::Gap { from } => Frame::text(&wire::gap(from)),
-    }
-}
-
-/// The frame of a message.
-fn enveloped(cursor: &str, topic: &str, payload: &[u8]) -> Frame {
-    let length = wire::message_length(topic, cursor, payload);
-    Frame::json(length, |out| wire::message(topic, cursor, payload, out))
-}
-
-fn bad_token(refusal: &TokenRefusal) -> Close {
-    let close = if refusal.is_for_now() { Close::EARLY } else { Close::BAD_TOKEN };
-    close.because(reason_of(refusal))
+/// The topics that a connection has subscribed to, as people write them, sorted.
+fn topics_of(server: &mut Scope<'_>, id: ConnId) -> Vec<String> {
+    let topics = server.topics(id);
+    let mut texts: Vec<_> = topics.iter().map(|(key, _)| text_of_key(key).into_owned()).collect();
+    texts.sort_unstable();
+    texts
 }
 
 fn no_token(missing: MissingToken) -> Close {
-    Close::NO_TOKEN.because(wire::refusal("no_token", &missing.advice()))
+    Close::NO_TOKEN.because(wire::refusal("no_token", &missing.advice(), None))
+}
+
+fn bad_token(refusal: &TokenRefusal) -> Close {
+    let close = if refusal.retry_seconds().is_some() { Close::EARLY } else { Close::BAD_TOKEN };
+    close.because(reason_of(refusal))
 }
 
 /// The answer to a bad token in a header (RFC 6750 section 3.1).
 fn unauthorized(refusal: &TokenRefusal) -> Response {
     let response = Response::json(401, reason_of(refusal))
         .with("WWW-Authenticate", "Bearer error=\"invalid_token\"");
-    match refusal {
-        TokenRefusal::Early { retry_seconds, .. } => {
-            response.with("Retry-After", retry_seconds.to_string())
-        }
-        _ => response,
+    match refusal.retry_seconds() {
+        Some(seconds) => response.with("Retry-After", seconds.to_string()),
+        None => response,
     }
 }
 
 fn reason_of(refusal: &TokenRefusal) -> String {
-    match refusal {
-        TokenRefusal::Early { retry_seconds, .. } => {
-            wire::refusal_for_now(refusal.name(), &refusal.detail(), retry_seconds * 1000)
-        }
-        _ => wire::refusal(refusal.name(), &refusal.detail()),
-    }
+    wire::refusal(refusal.name(), &refusal.detail(), refusal.retry_seconds())
 }

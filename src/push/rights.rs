@@ -4,22 +4,13 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::token::Identity;
+use super::wire;
 use crate::config::RouteConfig;
 use crate::engine::client::frame::Close;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::{Grant, TOPIC_BYTES_MAX, text_of_key};
 use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
-
-/// A topic that a client may not have, for the error that tells it so.
-pub(super) struct TopicRefusal {
-    pub(super) code: &'static str,
-    pub(super) topic: Option<String>,
-}
-
-impl TopicRefusal {
-    const TOO_MANY: TopicRefusal = TopicRefusal { code: "too_many_topics", topic: None };
-}
 
 /// The grants of a route's settings, and the rights that single connections have beyond them.
 pub(super) struct TopicRights {
@@ -39,7 +30,7 @@ struct ClientRights {
 impl TopicRights {
     /// # Errors
     /// A sentence that names the malformed grant.
-    pub(super) fn new(route: &RouteConfig) -> Result<TopicRights, String> {
+    pub fn new(route: &RouteConfig) -> Result<TopicRights, String> {
         let anonymous = grants("anonymous", &route.anonymous)?;
         if let Some(grant) = anonymous.iter().find(|grant| grant.is_user()) {
             return Err(format!(
@@ -51,102 +42,89 @@ impl TopicRights {
     }
 
     /// Takes over the grants of newer settings. Connections keep their own rights.
-    pub(super) fn reload(&mut self, newer: TopicRights) {
+    pub fn reload(&mut self, newer: TopicRights) {
         let beyond = std::mem::take(&mut self.beyond);
         *self = TopicRights { beyond, ..newer };
     }
 
     /// Forgets a connection that is gone.
-    pub(super) fn forget(&mut self, id: ConnId) {
+    pub fn forget(&mut self, id: ConnId) {
         self.beyond.remove(&id);
     }
 
     /// Returns whether clients may come without a token.
-    pub(super) fn has_anonymous(&self) -> bool {
+    pub fn has_anonymous(&self) -> bool {
         !self.anonymous.is_empty()
     }
 
-    /// Subscribes a client without a token. Returns the topics above `topics_per_client_max`.
-    pub(super) fn grant_anonymous(&self, server: &mut Scope<'_>, id: ConnId) -> Vec<TopicRefusal> {
+    /// Subscribes a client without a token. Returns an error for each topic above `topics_per_client_max`.
+    pub fn grant_anonymous(&self, server: &mut Scope<'_>, id: ConnId) -> Vec<String> {
         subscribe_granted(server, id, self.anonymous.iter().flat_map(|grant| grant.keys(false)))
     }
 
-    /// Subscribes a client to the topics of its token, which ends the connection when it expires. Returns the topics above
-    /// `topics_per_client_max`.
-    pub(super) fn grant(
-        &mut self,
-        server: &mut Scope<'_>,
-        id: ConnId,
-        identity: &Identity,
-    ) -> Vec<TopicRefusal> {
-        let granted = identity.topics.iter().chain(&self.topics);
-        let keys = granted.flat_map(|grant| grant.keys(identity.admin));
-        let excess = subscribe_granted(server, id, keys);
-        if identity.admin || !identity.may.is_empty() {
-            let rights = ClientRights { may: identity.may.clone(), admin: identity.admin };
+    /// The keys that a token and the settings grant.
+    fn granted<'a>(&'a self, user: &'a Identity) -> impl Iterator<Item = &'a str> {
+        let grants = user.topics.iter().chain(&self.topics);
+        grants.flat_map(|grant| grant.keys(user.admin))
+    }
+
+    /// Subscribes a client to the topics of its token, which ends the connection when it expires. Returns an error for each topic
+    /// above `topics_per_client_max`.
+    pub fn grant(&mut self, server: &mut Scope<'_>, id: ConnId, user: &Identity) -> Vec<String> {
+        let excess = subscribe_granted(server, id, self.granted(user));
+        if user.admin || !user.may.is_empty() {
+            let rights = ClientRights { may: user.may.clone(), admin: user.admin };
             self.beyond.insert(id, rights);
         } else {
             self.beyond.remove(&id);
         }
-        server.close_at(id, identity.expires, Close::EXPIRED.code);
+        server.close_at(id, user.expires, Close::EXPIRED.code);
         excess
     }
 
     /// Replaces the grants of the same user's older token. Topics that the client asked for stay if the newer token permits them.
-    pub(super) fn renew(
-        &mut self,
-        server: &mut Scope<'_>,
-        id: ConnId,
-        identity: &Identity,
-    ) -> Vec<TopicRefusal> {
-        let granted = identity.topics.iter().chain(&self.topics);
-        let granted: HashSet<&str> = granted.flat_map(|grant| grant.keys(identity.admin)).collect();
+    pub fn renew(&mut self, server: &mut Scope<'_>, id: ConnId, user: &Identity) -> Vec<String> {
+        let granted: HashSet<&str> = self.granted(user).collect();
         for (key, reason) in server.topics(id) {
-            let stays = match reason {
-                Reason::Own | Reason::Joined => true,
-                _ if granted.contains(key.as_str()) => {
-                    server.set_reason(id, &key, Reason::Granted);
-                    true
+            let mut may = user.may.iter().chain(&self.may);
+            match reason {
+                Reason::Own | Reason::Joined => {}
+                _ if granted.contains(key.as_str()) => server.set_reason(id, &key, Reason::Granted),
+                Reason::Asked if may.any(|grant| grant.covers(user.admin, &key)) => {}
+                Reason::Asked | Reason::Granted => {
+                    server.unsubscribe(id, &key);
                 }
-                Reason::Asked => Grant::parse(&text_of_key(&key)).is_some_and(|wanted| {
-                    let mut may = identity.may.iter().chain(&self.may);
-                    may.any(|grant| grant.permits(identity.admin, &wanted))
-                }),
-                Reason::Granted => false,
-            };
-            if !stays {
-                server.unsubscribe(id, &key);
             }
         }
-        self.grant(server, id, identity)
+        self.grant(server, id, user)
     }
 
-    /// Subscribes a client to the topics that it asked for in its handshake. Returns those that it may not have.
-    pub(super) fn subscribe_all<'a>(
+    /// Subscribes a client to the topics that it asked for in its handshake. Returns an error for each that it may not have.
+    pub fn subscribe_all<'a>(
         &mut self,
         server: &mut Scope<'_>,
         id: ConnId,
         topics: impl Iterator<Item = Cow<'a, str>>,
-    ) -> Vec<TopicRefusal> {
-        let mut refused = Vec::new();
+    ) -> Vec<String> {
+        let mut errors = Vec::new();
         for (number, topic) in topics.enumerate() {
             if number >= server.bounds().topics_per_client_max {
                 server.metrics().topics_refused += 1;
-                refused.push(TopicRefusal::TOO_MANY);
+                errors.push(wire::error("too_many_topics", None, None));
                 break;
             }
             if let Err(code) = self.subscribe(server, id, &topic) {
-                refused.push(TopicRefusal { code, topic: echo(&topic).map(str::to_owned) });
+                errors.push(wire::error(code, echo(&topic), None));
             }
         }
-        refused
+        errors
     }
 
     /// Subscribes a client at its own request.
     ///
     /// # Errors
     /// The code for the client.
-    pub(super) fn subscribe(
+    pub fn subscribe(
         &mut self,
         server: &mut Scope<'_>,
         id: ConnId,
@@ -186,14 +164,14 @@ impl TopicRights {
     ///
     /// # Errors
     /// The code for the client.
-    pub(super) fn unsubscribe(
+    pub fn unsubscribe(
         &mut self,
         server: &mut Scope<'_>,
         id: ConnId,
         topic: &str,
     ) -> Result<(), &'static str> {
         if own_topic(server, id).as_deref() == Some(topic) {
-            // Bounds per user, single sessions and control commands for a user all rest on this subscription.
+            // Bounds per user, single sessions and control commands find a user's connections by this subscription.
             return Err("forbidden");
         }
         let grant = Grant::parse(topic).ok_or("bad_topic")?;
@@ -209,7 +187,7 @@ impl TopicRights {
     }
 
     /// Returns whether a user's client may publish on a topic: it has subscribed to it, or may.
-    pub(super) fn may_publish(&self, server: &mut Scope<'_>, id: ConnId, topic: &str) -> bool {
+    pub fn may_publish(&self, server: &mut Scope<'_>, id: ConnId, topic: &str) -> bool {
         let admin = self.is_admin(id);
         server.hears(id, topic) || self.may(id, true).any(|grant| grant.covers(admin, topic))
     }
@@ -229,24 +207,23 @@ impl TopicRights {
     }
 }
 
-/// Subscribes a client to granted keys. Returns those above `topics_per_client_max`.
+/// Subscribes a client to granted keys. Returns an error for each above `topics_per_client_max`.
 fn subscribe_granted<'a>(
     server: &mut Scope<'_>,
     id: ConnId,
     keys: impl Iterator<Item = &'a str>,
-) -> Vec<TopicRefusal> {
-    let mut excess = Vec::new();
+) -> Vec<String> {
+    let mut errors = Vec::new();
     for key in keys {
         let is_known = server.reason(id, key).is_some();
         if is_known || server.topics_len(id) < server.bounds().topics_per_client_max {
             server.subscribe(id, key, Reason::Granted);
         } else {
             server.metrics().topics_refused += 1;
-            let topic = Some(text_of_key(key).into_owned());
-            excess.push(TopicRefusal { topic, ..TopicRefusal::TOO_MANY });
+            errors.push(wire::error("too_many_topics", Some(&text_of_key(key)), None));
         }
     }
-    excess
+    errors
 }
 
 /// The topic of the connection's user; an anonymous one has none.

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::Push;
+use super::command::RawJson;
 use super::quota::{Added, Senders};
 use super::rights::own_topic;
-use super::wire::{self, Data, Reference};
+use super::wire;
 use crate::clock::{Millis, RateLimit};
 use crate::engine::client::frame::Frame;
 use crate::engine::pubsub::topic::{self, user_of};
@@ -15,6 +16,7 @@ use crate::engine::redis::request::{Answer, Ticket, command};
 use crate::engine::redis::sink::Sink;
 use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
+use crate::json;
 
 /// Of all clients of a route, without an answer.
 const SENDS_MAX: usize = 1024;
@@ -87,13 +89,13 @@ impl Push {
     ///
     /// # Errors
     /// The code for the client.
-    pub(super) fn pass_on(
+    pub(super) fn send_upstream(
         &mut self,
         server: &mut Scope<'_>,
         id: ConnId,
-        data: Data<'_>,
+        data: RawJson<'_>,
         topic: Option<&str>,
-        reference: Option<Reference<'_>>,
+        reference: Option<RawJson<'_>>,
     ) -> Result<(), &'static str> {
         // A back end answers to a user: whoever shows no token is none.
         let own = own_topic(server, id).filter(|_| self.upstream.is_some()).ok_or("forbidden")?;
@@ -142,11 +144,11 @@ impl Push {
     }
 
     /// Tells a client what became of what it sent.
-    pub(super) fn tell_sender(&mut self, server: &mut Scope<'_>, number: u64, answer: Answer) {
+    pub(super) fn answer_sender(&mut self, server: &mut Scope<'_>, number: u64, answer: Answer) {
         let Some(upstream) = &mut self.upstream else { return };
         let Some(send) = upstream.end(number, server.now().millis) else { return };
         let UpstreamMessage { client, reference, .. } = send;
-        let reference = reference.as_deref().and_then(Reference::parse);
+        let reference = reference.as_deref().and_then(RawJson::parse);
         let text = match (&upstream.to, &answer) {
             (Sink::Stream(_), Answer::Text(id)) => {
                 server.metrics().upstream_sent += 1;
@@ -186,8 +188,7 @@ fn said(sub: &str, conn: &str, topic: Option<&str>, data: &impl Serialize, at: u
         data: &'a D,
         at: u64,
     }
-    let message = SentMessage { sub, conn, topic, data, at };
-    serde_json::to_string(&message).expect("strings and numbers always serialise")
+    json::encode(&SentMessage { sub, conn, topic, data, at })
 }
 
 #[cfg(test)]

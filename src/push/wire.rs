@@ -4,23 +4,25 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-use crate::engine::client::frame::fit_reason;
-
-pub use super::command::{Action, ClientCommand, Data, MalformedCommand, Reference};
+use super::command::RawJson;
+use crate::engine::client::frame::{Frame, fit_reason};
+use crate::json::encode;
 
 /// A payload nested deeper than this travels as a string: with the frame around it, it would exceed the 127 levels at which many
 /// parsers stop (serde_json for one), and a client that cannot read a frame loses its `id` as well.
 const NESTING_MAX: usize = 126;
 
-/// The length of a message's frame: exact for a JSON payload and a topic without escapes, else an estimate.
-pub fn message_length(topic: &str, id: &str, payload: &[u8]) -> usize {
-    let around = r#"{"topic":"","id":"","data":}"#;
-    around.len() + topic.len() + id.len() + payload.len()
+/// The frame of a message.
+pub fn message_frame(topic: &str, id: &str, payload: &[u8]) -> Frame {
+    // Exact for a JSON payload and a topic without escapes.
+    let around = r#"{"topic":"","id":"","data":}"#.len();
+    let length = around + topic.len() + id.len() + payload.len();
+    Frame::json(length, |out| message(topic, id, payload, out))
 }
 
-/// Appends the frame of a message. `data` is the payload itself if it is JSON, or a string of it if it is UTF-8; any other payload
+/// Appends the JSON of a message. `data` is the payload itself if it is JSON, or a string of it if it is UTF-8; any other payload
 /// becomes `data64` (base64 with padding, RFC 4648 section 4).
-pub fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
+fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"topic\":");
     append(topic, out);
     out.extend_from_slice(b",\"id\":");
@@ -43,6 +45,7 @@ pub fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
 
 /// The first frame.
 #[derive(Serialize)]
+#[serde(tag = "op", rename = "welcome")]
 pub struct Welcome<'a> {
     /// The connection's name.
     pub conn: &'a str,
@@ -59,17 +62,6 @@ pub struct Welcome<'a> {
     /// If they do not: the cursor after which all messages are held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<&'a str>,
-}
-
-/// Encodes the first frame.
-pub fn welcome(welcome: &Welcome<'_>) -> String {
-    #[derive(Serialize)]
-    struct Tagged<'a> {
-        op: &'static str,
-        #[serde(flatten)]
-        welcome: &'a Welcome<'a>,
-    }
-    text(&Tagged { op: "welcome", welcome })
 }
 
 /// The members of all other frames, of which each has some, in this order.
@@ -89,79 +81,66 @@ struct AnswerFrame<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
-    reference: Option<Reference<'a>>,
+    reference: Option<RawJson<'a>>,
 }
 
 /// The answer to `subscribe`.
-pub fn subscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
-    text(&AnswerFrame { op: "subscribed", topic: Some(topic), reference, ..AnswerFrame::default() })
+pub fn subscribed(topic: &str, reference: Option<RawJson<'_>>) -> String {
+    let topic = Some(topic);
+    encode(&AnswerFrame { op: "subscribed", topic, reference, ..AnswerFrame::default() })
 }
 
 /// The answer to `unsubscribe`.
-pub fn unsubscribed(topic: &str, reference: Option<Reference<'_>>) -> String {
-    text(&AnswerFrame {
-        op: "unsubscribed",
-        topic: Some(topic),
-        reference,
-        ..AnswerFrame::default()
-    })
+pub fn unsubscribed(topic: &str, reference: Option<RawJson<'_>>) -> String {
+    let topic = Some(topic);
+    encode(&AnswerFrame { op: "unsubscribed", topic, reference, ..AnswerFrame::default() })
 }
 
 /// The answer to `ping`; `id` is a cursor that covers everything the client was sent so far.
-pub fn pong(id: Option<&str>, reference: Option<Reference<'_>>) -> String {
-    text(&AnswerFrame { op: "pong", id, reference, ..AnswerFrame::default() })
+pub fn pong(id: Option<&str>, reference: Option<RawJson<'_>>) -> String {
+    encode(&AnswerFrame { op: "pong", id, reference, ..AnswerFrame::default() })
 }
 
 /// The answer to an accepted `auth`; `topics` are the client's topics from now on, sorted.
-pub fn authed(sub: &str, topics: &[String], reference: Option<Reference<'_>>) -> String {
+pub fn authed(sub: &str, topics: &[String], reference: Option<RawJson<'_>>) -> String {
     let (sub, topics) = (Some(sub), Some(topics));
-    text(&AnswerFrame { op: "authed", sub, topics, reference, ..AnswerFrame::default() })
+    encode(&AnswerFrame { op: "authed", sub, topics, reference, ..AnswerFrame::default() })
 }
 
 /// The answer to a `send` that Redis has accepted; `id` is that of its entry if it went to a stream.
-pub fn sent(id: Option<&str>, reference: Option<Reference<'_>>) -> String {
-    text(&AnswerFrame { op: "sent", id, reference, ..AnswerFrame::default() })
+pub fn sent(id: Option<&str>, reference: Option<RawJson<'_>>) -> String {
+    encode(&AnswerFrame { op: "sent", id, reference, ..AnswerFrame::default() })
 }
 
-/// The answer to a command that was understood but not carried out, for instance `forbidden`.
-pub fn error(code: &str, topic: Option<&str>, reference: Option<Reference<'_>>) -> String {
-    text(&AnswerFrame { op: "error", code: Some(code), topic, reference, ..AnswerFrame::default() })
+/// The answer to a command that was understood but not executed, for instance `forbidden`.
+pub fn error(code: &str, topic: Option<&str>, reference: Option<RawJson<'_>>) -> String {
+    let code = Some(code);
+    encode(&AnswerFrame { op: "error", code, topic, reference, ..AnswerFrame::default() })
 }
 
 /// The notice that messages after the one with the id `from` may be missing.
-pub fn gap(from: &str) -> String {
-    text(&AnswerFrame { op: "gap", from: Some(from), ..AnswerFrame::default() })
+pub fn gap(from: &str) -> Frame {
+    let text = encode(&AnswerFrame { op: "gap", from: Some(from), ..AnswerFrame::default() });
+    Frame::text(&text)
 }
 
 /// The reason of a close, or the body of a refused handshake: a word for programs and a sentence for people, which is cut to fit
-/// a close frame, and left out if empty.
-pub fn refusal(reason: &'static str, detail: &str) -> String {
+/// a close frame, and left out if empty. After `retry_seconds` the client may try again.
+pub fn refusal(reason: &str, detail: &str, retry_seconds: Option<u64>) -> String {
     #[derive(Serialize)]
-    struct Refusal<'a> {
-        reason: &'static str,
+    struct RefusalReason<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry: Option<u64>,
+        reason: &'a str,
         #[serde(skip_serializing_if = "str::is_empty")]
         detail: &'a str,
     }
-    fit_reason(detail, |detail| text(&Refusal { reason, detail }))
-}
-
-/// The same for a client that may try again after `retry` milliseconds.
-pub fn refusal_for_now(reason: &'static str, detail: &str, retry: u64) -> String {
-    #[derive(Serialize)]
-    struct Refusal<'a> {
-        retry: u64,
-        reason: &'static str,
-        detail: &'a str,
-    }
-    fit_reason(detail, |detail| text(&Refusal { retry, reason, detail }))
-}
-
-fn text<T: Serialize>(frame: &T) -> String {
-    serde_json::to_string(frame).expect("strings and numbers always serialise")
+    let retry = retry_seconds.map(|seconds| seconds * 1000);
+    fit_reason(detail, |detail| encode(&RefusalReason { retry, reason, detail }))
 }
 
 fn append(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("a string always serialises, and memory takes it");
+    serde_json::to_writer(out, text).expect("a text always serialises, and memory takes it");
 }
 
 /// Returns whether the text is JSON that a client's parser accepts as well.
@@ -225,6 +204,7 @@ mod tests {
     use super::*;
     use crate::engine::client::frame::CLOSE_REASON_BYTES_MAX;
     use crate::engine::random::Random;
+    use crate::push::command::ClientCommand;
     use serde_json::{Value, json};
 
     fn framed(payload: &[u8]) -> String {
@@ -371,15 +351,15 @@ mod tests {
         };
         for (frame, expected) in [
             (
-                welcome(&of_user),
+                encode(&of_user),
                 r#"{"op":"welcome","conn":"c","sub":"42","topics":["news","user.42"],"ping":25,"id":"i","resumed":false}"#,
             ),
             (
-                welcome(&Welcome { sub: None, topics: &[], ..of_user }),
+                encode(&Welcome { sub: None, topics: &[], ..of_user }),
                 r#"{"op":"welcome","conn":"c","sub":null,"topics":[],"ping":25,"id":"i","resumed":false}"#,
             ),
             (
-                welcome(&Welcome { sub: None, topics: &[], from: Some("f"), ..of_user }),
+                encode(&Welcome { sub: None, topics: &[], from: Some("f"), ..of_user }),
                 r#"{"op":"welcome","conn":"c","sub":null,"topics":[],"ping":25,"id":"i","resumed":false,"from":"f"}"#,
             ),
             (subscribed("room.7", one), r#"{"op":"subscribed","topic":"room.7","ref":1}"#),
@@ -397,9 +377,15 @@ mod tests {
             (error("busy", None, None), r#"{"op":"error","code":"busy"}"#),
             (sent(Some("1-0"), one), r#"{"op":"sent","id":"1-0","ref":1}"#),
             (sent(None, None), r#"{"op":"sent"}"#),
-            (gap("i"), r#"{"op":"gap","from":"i"}"#),
-            (refusal("claims", "not \"good\""), r#"{"reason":"claims","detail":"not \"good\""}"#),
-            (refusal("expired", ""), r#"{"reason":"expired"}"#),
+            (
+                refusal("claims", "not \"good\"", None),
+                r#"{"reason":"claims","detail":"not \"good\""}"#,
+            ),
+            (refusal("expired", "", None), r#"{"reason":"expired"}"#),
+            (
+                refusal("early", "a clock", Some(6)),
+                r#"{"retry":6000,"reason":"early","detail":"a clock"}"#,
+            ),
         ] {
             assert_eq!(frame, expected);
         }
@@ -410,7 +396,7 @@ mod tests {
         for detail in ["x", "é", "\"", "\0", "日本", "x\u{10ffff}"] {
             for count in [0, 1, 15, 30, 60, 87, 88, 89, 90, 123, 124, 1000] {
                 let detail = detail.repeat(count);
-                let reason = refusal("signature", &detail);
+                let reason = refusal("signature", &detail, None);
                 assert!(reason.len() <= CLOSE_REASON_BYTES_MAX);
                 let value: Value = serde_json::from_str(&reason).unwrap();
                 let kept = value["detail"].as_str().unwrap_or_default();

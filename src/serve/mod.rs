@@ -16,9 +16,8 @@ use crate::engine::pubsub::topic;
 use crate::engine::reactor::Addresses;
 use crate::engine::redis::config::Address;
 use crate::observe::systemd::Supervisor;
-use crate::push::explain::{Verdict, explain as judge};
 use crate::push::token::Keys;
-use crate::push::{Push, grants};
+use crate::push::{Push, explain};
 use page::Pass;
 use page_publisher::{PATH, PagePublisher};
 pub use trial::CommandContext;
@@ -197,8 +196,8 @@ fn keys(jwt: &Jwt) -> Result<Keys, String> {
     Keys::new(&Jwt { secret: Some(Secret::new(secret)), ..jwt.clone() })
 }
 
-/// Explains whether a token hears a topic, and by which rule, a line per route; then the token's user and dates. Returns the text,
-/// and whether a route lets it hear the topic without being asked.
+/// Explains whether the holder of a token receives a topic, and by which rule, a line per route; then the token's user and dates.
+/// Returns the text, and whether a route delivers the topic without being asked.
 ///
 /// # Errors
 /// The settings or the topic cannot be used.
@@ -216,27 +215,25 @@ pub fn explain(
     let keys = Keys::new(&config.jwt)?;
     let topic = topic::published(topic.as_bytes())
         .ok_or("the topic is malformed: 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /`")?;
-    let identity = match keys.check(token, unix) {
-        Ok(identity) => identity,
+    let (mut text, mut is_received) = (String::new(), false);
+    match keys.check(token, unix) {
+        Ok(user) => {
+            for route in &config.routes {
+                let (is_received_here, rule) = explain::explain(&user, route, topic)?;
+                is_received |= is_received_here;
+                let place = match config.routes.len() {
+                    1 => String::new(),
+                    _ => format!(" (on {})", route.path),
+                };
+                let _ = writeln!(text, "{rule}{place}");
+            }
+        }
         Err(refusal) => {
             let (name, detail) = (refusal.name(), refusal.detail());
-            let text = format!("no: the token is refused ({name}): {detail}\n");
-            return Ok((text + &keys.shown(token, unix), false));
+            let _ = writeln!(text, "no: the token is refused ({name}): {detail}");
         }
-    };
-    let mut text = String::new();
-    let mut hears = false;
-    for route in &config.routes {
-        let (topics, may) = (grants("topics", &route.topics)?, grants("may", &route.may)?);
-        let verdict = judge(&identity, &topics, &may, topic);
-        hears |= matches!(verdict, Verdict::Own | Verdict::Hears(..));
-        let place = match config.routes.len() {
-            1 => String::new(),
-            _ => format!(" (on {})", route.path),
-        };
-        let _ = writeln!(text, "{verdict}{place}");
     }
-    Ok((text + &keys.shown(token, unix), hears))
+    Ok((text + &keys.shown(token, unix), is_received))
 }
 
 /// The start-up lines: every address, and one command to try.

@@ -33,13 +33,13 @@ const HOMES: [(&str, &[&str]); 18] = [
             "engine/reactor/listeners.rs",
         ],
     ),
-    ("serde", &["features/control/", "features/receipts/", "push/"]),
+    ("serde", &["features/control/", "features/receipts/", "json.rs", "push/"]),
     (
         "serde_json",
         &[
             "features/control/",
             "features/receipts/",
-            "observe/backlog_report.rs",
+            "json.rs",
             "observe/logger.rs",
             "cli/slowest.rs",
             "cli/subscribe/",

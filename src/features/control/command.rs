@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::engine::pubsub::topic::{self, Grant, user_topic};
+use crate::json;
 
 /// A back end's command, executed by every node that receives it.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,88 +30,64 @@ pub enum Target {
     Connection(String),
 }
 
-/// The reason why a payload is no command: a fixed sentence that repeats nothing of the payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MalformedControl(pub &'static str);
-
 /// The members that are read, each at most once.
 #[derive(Deserialize)]
 struct ControlMembers<'a> {
     #[serde(borrow)]
     op: Cow<'a, str>,
-    sub: Option<Sub>,
+    sub: Option<Value>,
     conn: Option<String>,
     topic: Option<String>,
     reason: Option<String>,
     reply: Option<String>,
 }
 
-/// An integer counts as its decimal digits, as in a token.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Sub {
-    Text(String),
-    Natural(u64),
-    Negative(i64),
-}
-
 impl ControlCommand {
-    /// Reads `{"op":"kick","sub":"42"}` and the like; unknown members are passed over, and a `null` counts as absent.
+    /// Reads `{"op":"kick","sub":"42"}` and the like.
     ///
     /// # Errors
-    /// A sentence for the log.
-    pub fn parse(payload: &[u8]) -> Result<ControlCommand, MalformedControl> {
-        // serde takes an array of the values for a struct as well.
-        if !payload.trim_ascii_start().starts_with(b"{") {
-            return Err(MalformedControl("expected a JSON object"));
-        }
-        let members: ControlMembers = serde_json::from_slice(payload).map_err(|_| {
-            MalformedControl("not JSON, no op, a member twice or one of a wrong type")
-        })?;
+    /// A sentence for the log, which repeats nothing of the payload.
+    pub fn parse(payload: &[u8]) -> Result<ControlCommand, &'static str> {
+        let members: ControlMembers = json::members(payload)?;
         match &*members.op {
-            "kick" => Ok(ControlCommand::Kick {
-                reason: members.reason.clone(),
-                target: members.target()?,
-            }),
+            "kick" => {
+                Ok(ControlCommand::Kick { target: members.target()?, reason: members.reason })
+            }
             "join" => {
                 Ok(ControlCommand::Join { topic: members.grant()?, target: members.target()? })
             }
             "leave" => {
                 Ok(ControlCommand::Leave { topic: members.grant()?, target: members.target()? })
             }
-            "count" => members.count(),
-            _ => Err(MalformedControl("op is not kick, join, leave or count")),
+            "count" => {
+                let topic = members.topic.filter(|it| topic::published(it.as_bytes()).is_some());
+                let reply = members.reply.filter(|channel| !channel.is_empty());
+                Ok(ControlCommand::Count {
+                    topic: topic.ok_or("topic is missing or malformed")?,
+                    reply: reply.ok_or("reply is missing: the channel of the answer")?,
+                })
+            }
+            _ => Err("op is not kick, join, leave or count"),
         }
     }
 }
 
 impl ControlMembers<'_> {
-    fn target(self) -> Result<Target, MalformedControl> {
-        let sub = match (self.sub, self.conn) {
-            (None, Some(conn)) => return Ok(Target::Connection(conn)),
-            (Some(Sub::Text(text)), None) => text,
-            (Some(Sub::Natural(number)), None) => number.to_string(),
-            (Some(Sub::Negative(number)), None) => number.to_string(),
-            _ => return Err(MalformedControl("expected sub or conn, one of them")),
-        };
-        user_topic(&sub)
-            .map(Target::User)
-            .ok_or(MalformedControl("sub must be 1 to 255 bytes without control characters"))
-    }
-
-    fn grant(&self) -> Result<Grant, MalformedControl> {
-        let grant = self.topic.as_deref().and_then(Grant::parse);
-        grant.ok_or(MalformedControl("topic is missing, or neither a topic nor like room.*"))
-    }
-
-    fn count(self) -> Result<ControlCommand, MalformedControl> {
-        let topic = self.topic.filter(|text| topic::published(text.as_bytes()).is_some());
-        let reply = self.reply.filter(|channel| !channel.is_empty());
-        match (topic, reply) {
-            (Some(topic), Some(reply)) => Ok(ControlCommand::Count { topic, reply }),
-            (None, _) => Err(MalformedControl("topic is missing or malformed")),
-            (_, None) => Err(MalformedControl("reply is missing: the channel of the answer")),
+    fn target(&self) -> Result<Target, &'static str> {
+        match (&self.sub, &self.conn) {
+            (None, Some(conn)) => Ok(Target::Connection(conn.clone())),
+            (Some(sub), None) => {
+                let own = user_topic(&json::text_or_integer(sub).ok_or(json::WRONG_MEMBER)?);
+                let own = own.ok_or("sub must be 1 to 255 bytes without control characters")?;
+                Ok(Target::User(own))
+            }
+            _ => Err("expected sub or conn, one of them"),
         }
+    }
+
+    fn grant(&self) -> Result<Grant, &'static str> {
+        let grant = self.topic.as_deref().and_then(Grant::parse);
+        grant.ok_or("topic is missing, or neither a topic nor like room.*")
     }
 }
 

@@ -20,7 +20,8 @@ use crate::engine::redis::advice;
 use crate::engine::redis::request::{Ticket, command};
 use crate::engine::server::{Scope, Server};
 use crate::engine::slots::ConnId;
-use command::{ControlCommand, MalformedControl, Target};
+use crate::json;
+use command::{ControlCommand, Target};
 
 /// The control channel.
 pub struct Control {
@@ -39,14 +40,11 @@ impl Control {
     }
 
     /// Counts a payload that is no command, and logs it once a second at most.
-    fn refuse(&mut self, server: &mut Server, malformed: MalformedControl) {
+    fn refuse(&mut self, server: &mut Server, why: &str) {
         server.metrics().control_malformed += 1;
         if self.malformed.allow(server.now().millis) {
-            log::warn!(
-                "what came on the control channel is no order: {}; {} so far",
-                malformed.0,
-                server.metrics().control_malformed
-            );
+            let count = server.metrics().control_malformed;
+            log::warn!("what came on the control channel is no order: {why}; {count} so far");
         }
     }
 }
@@ -62,16 +60,16 @@ impl Feature for Control {
 
     fn on_payload(&mut self, server: &mut Server, payload: &[u8]) -> usize {
         server.metrics().controls += 1;
-        let parsed = match ControlCommand::parse(payload) {
+        let command = match ControlCommand::parse(payload) {
             Ok(ControlCommand::Count { .. }) if !self.has_redis => {
-                Err(MalformedControl("count needs a Redis to be answered in"))
+                Err("count needs a Redis to be answered in")
             }
             parsed => parsed,
         };
-        let command = match parsed {
+        let command = match command {
             Ok(command) => command,
-            Err(malformed) => {
-                self.refuse(server, malformed);
+            Err(why) => {
+                self.refuse(server, why);
                 return 0;
             }
         };
@@ -155,20 +153,16 @@ fn answer_count(server: &mut Server, topic: &str, listeners: usize, reply: &str)
         listeners: usize,
         node: &'a str,
     }
-    let text = json(&Counted { topic, listeners, node: server.node() });
+    let text = json::encode(&Counted { topic, listeners, node: server.node() });
     let publish = command(&[b"PUBLISH", reply.as_bytes(), text.as_bytes()]);
     server.ask(publish, Ticket::of_feature("control", 0));
 }
 
-/// The reason of a close in a back end's words; their end goes missing if need be.
+/// The reason of a close in a back end's words, cut to fit a close frame.
 fn close_reason(words: &str) -> String {
     #[derive(Serialize)]
     struct Words<'a> {
         reason: &'a str,
     }
-    fit_reason(words, |reason| json(&Words { reason }))
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("strings and numbers always serialise")
+    fit_reason(words, |reason| json::encode(&Words { reason }))
 }

@@ -16,6 +16,7 @@ use crate::engine::redis::advice;
 use crate::engine::redis::request::{Ticket, command};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
+use crate::json;
 
 /// Receipts that wait at one time; a further one is sent at the end of its turn, whatever is pending.
 const RECEIPTS_MAX: usize = 4096;
@@ -156,7 +157,7 @@ impl Receipt {
             *count == 0
         }
         let counts = self.count.counts();
-        let text = serde_json::to_string(&Members {
+        let text = json::encode(&Members {
             topic: &self.topic,
             id: &self.id,
             stream: self.entry.map(|entry| entry.to_string()),
@@ -165,8 +166,7 @@ impl Receipt {
             dropped: counts.dropped,
             pending: counts.pending,
             node: server.node(),
-        })
-        .expect("strings and numbers always serialise");
+        });
         server.metrics().receipts += 1;
         server.metrics().receipts_pending += u64::from(counts.pending > 0);
         let publish = command(&[b"PUBLISH", &self.to, text.as_bytes()]);

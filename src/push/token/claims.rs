@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::clock::utc;
 use crate::config::Jwt;
 use crate::engine::pubsub::topic::{Grant, is_user_id};
+use crate::json;
 
 /// Seconds by which `nbf` may be ahead for the same token to be worth another try: clocks that are set at all do not differ by more.
 const EARLY_SECONDS_MAX: u64 = 240;
@@ -75,9 +76,12 @@ impl TokenRefusal {
         }
     }
 
-    /// Returns whether the same token will be accepted a little later.
-    pub fn is_for_now(&self) -> bool {
-        matches!(self, TokenRefusal::Early { .. })
+    /// Seconds after which the same token will be accepted.
+    pub fn retry_seconds(&self) -> Option<u64> {
+        match self {
+            TokenRefusal::Early { retry_seconds, .. } => Some(*retry_seconds),
+            _ => None,
+        }
     }
 }
 
@@ -181,13 +185,8 @@ impl Claims {
     }
 }
 
-/// A user id; an integer counts as its decimal digits: PHP libraries write `'sub' => 42`.
 fn user_id(claim: &Value) -> Option<String> {
-    match claim {
-        Value::String(text) if is_user_id(text) => Some(text.clone()),
-        Value::Number(number) if number.is_u64() || number.is_i64() => Some(number.to_string()),
-        _ => None,
-    }
+    json::text_or_integer(claim).filter(|id| is_user_id(id))
 }
 
 /// Reads an object alone (a derived struct would take an array of the values as well), each claim at most once.

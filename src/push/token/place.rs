@@ -170,7 +170,7 @@ mod tests {
             .chain([MissingToken::Nothing, MissingToken::Scheme, MissingToken::Empty])
             .chain(others)
         {
-            let reason = wire::refusal("no_token", &seen.advice());
+            let reason = wire::refusal("no_token", &seen.advice(), None);
             assert!(reason.contains("bearer.T, auth\"}"), "nothing is cut: {reason}");
         }
     }
