@@ -1,4 +1,4 @@
-//! How much clients may send on: each user its own share, all of them together a sum, and a stream no more than it may hold.
+//! Limits on what clients send to back ends: a rate for each user and for all of them together, and the size of a stream.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,84 +7,80 @@ use crate::clock::Millis;
 /// Sends of one user that wait for an answer at most.
 const UNANSWERED_MAX: u32 = 32;
 
-/// Users that may send at the full rate of one at the same time: from then on, only users who have paid what they sent before
-/// are let through, up to twice of that.
+/// Users that may send at the full rate of one at the same time. Beyond, only users who are within their own rate may send, up to
+/// twice of that.
 const USERS_AT_FULL_RATE: u64 = 32;
 
-/// A user may send so far ahead of its rate, and all of them together.
+/// The time by which a user may be ahead of its rate, and all users together.
 const AHEAD: Millis = 1000;
 
-/// Users are looked through for those who have paid when there are this many more than were left the last time.
+/// Users beyond those left by the last search, after which those within their rate are searched for and forgotten.
 const SWEEP: usize = 256;
 
-/// Who sends, and how much of it is paid for.
+/// The rate of each user and of all together.
 #[derive(Default)]
 pub(super) struct Senders {
-    /// Users with sends that wait, or with a debt: most have neither, and cost nothing.
+    /// Users with sends that wait, or ahead of their rate: most are neither, and cost nothing.
     users: HashMap<Box<str>, Sender>,
-    /// When all that was sent is paid for, at the rate of all.
-    all_paid: Time,
+    /// The time at which all users together are within the rate of all.
+    within_at: Micros,
     sweep_at: usize,
 }
 
 /// Microseconds on the loop's clock: a byte costs less than a millisecond.
-type Time = u64;
+type Micros = u64;
 
 #[derive(Default)]
 struct Sender {
     unanswered: u32,
-    /// When all that the user sent is paid for, at the rate of one.
-    paid: Time,
+    /// The time at which the user is within its rate, if it sends no more.
+    within_at: Micros,
 }
 
 impl Senders {
     /// Returns whether the user may send `bytes` now, and counts them if so. `rate`: bytes a second of one user; 0: any. A
-    /// message of any length passes once what was sent before is paid for.
+    /// message of any length passes if the user is within its rate before it.
     pub fn begin(&mut self, user: &str, bytes: usize, rate: u64, now: Millis) -> bool {
-        let now = now * 1000;
-        let ahead = AHEAD * 1000;
-        let sender = self.users.get(user);
-        let (unanswered, paid) = sender.map_or((0, 0), |sender| (sender.unanswered, sender.paid));
-        let all_ahead = if paid <= now { 2 * ahead } else { ahead };
-        let is_within = rate == 0 || (paid < now + ahead && self.all_paid < now + all_ahead);
+        let (now, ahead) = (now * 1000, AHEAD * 1000);
+        let (unanswered, within_at) =
+            self.users.get(user).map_or((0, 0), |sender| (sender.unanswered, sender.within_at));
+        let all_ahead = if within_at <= now { 2 * ahead } else { ahead };
+        let is_within = rate == 0 || (within_at < now + ahead && self.within_at < now + all_ahead);
         if unanswered >= UNANSWERED_MAX || !is_within {
             return false;
         }
-        self.sweep(now);
+        // Each look at a user is paid for by a new one.
+        if self.users.len() > self.sweep_at + SWEEP {
+            self.users.retain(|_, sender| sender.unanswered > 0 || sender.within_at > now);
+            self.sweep_at = self.users.len();
+        }
         let sender = self.users.entry(user.into()).or_default();
         sender.unanswered += 1;
         if let Some(price) = (bytes as u64 * 1_000_000).checked_div(rate) {
-            sender.paid = sender.paid.max(now) + price;
-            self.all_paid = self.all_paid.max(now) + price / USERS_AT_FULL_RATE;
+            sender.within_at = sender.within_at.max(now) + price;
+            self.within_at = self.within_at.max(now) + price / USERS_AT_FULL_RATE;
         }
         true
     }
 
-    /// One send of the user was answered.
+    /// Counts an answer to a send of the user.
     pub fn end(&mut self, user: &str, now: Millis) {
         let Some(sender) = self.users.get_mut(user) else { return };
         sender.unanswered = sender.unanswered.saturating_sub(1);
-        if sender.unanswered == 0 && sender.paid <= now * 1000 {
+        if sender.unanswered == 0 && sender.within_at <= now * 1000 {
             self.users.remove(user);
         }
         if self.users.is_empty() {
-            // What a burst needed is given back.
+            // Free the memory of a burst.
             (self.users, self.sweep_at) = (HashMap::new(), 0);
-        }
-    }
-
-    /// Forgets users who owe nothing, now and then: each look at them is paid for by as many new ones.
-    fn sweep(&mut self, now: Time) {
-        if self.users.len() > self.sweep_at + SWEEP {
-            self.users.retain(|_, sender| sender.unanswered > 0 || sender.paid > now);
-            self.sweep_at = self.users.len();
         }
     }
 }
 
-/// What this process added to a stream lately, so that the stream can be cut to what it may hold: Redis bounds it by entries alone.
+/// The entries that this process added to a stream lately. The stream is cut to a size in bytes by them: Redis bounds it by entries
+/// alone.
 #[derive(Default)]
-pub(super) struct Added {
+pub(super) struct AddedEntries {
     /// Entries and bytes, in pieces of equal weight; the newest last.
     pieces: VecDeque<(usize, usize)>,
     entries: usize,
@@ -94,9 +90,9 @@ pub(super) struct Added {
 /// Pieces that the bounds are divided into.
 const PIECES: usize = 64;
 
-impl Added {
-    /// Adds an entry. Returns how many entries the stream may keep, so that the latest ones of this process take no more than
-    /// `bytes_max`: all that it may have, as long as they are small.
+impl AddedEntries {
+    /// Adds an entry. Returns the number of entries that the stream may keep, so that the latest ones of this process take no more
+    /// than `bytes_max`: `entries_max` as long as they are small.
     pub fn add(&mut self, bytes: usize, entries_max: usize, bytes_max: usize) -> usize {
         let is_full = |(entries, bytes): &(usize, usize)| {
             *entries > entries_max / PIECES || *bytes > bytes_max / PIECES
@@ -148,7 +144,7 @@ mod tests {
         let mut passed = 0;
         for now in (0..10_000).step_by(10) {
             for name in &names {
-                // They keep a debt all the time.
+                // They are ahead of their rate all the time.
                 if senders.begin(name, 20_000, 10_000, now) {
                     passed += 20_000;
                     senders.end(name, now);
@@ -173,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn users_who_have_paid_are_forgotten() {
+    fn users_within_their_rate_are_forgotten() {
         let mut senders = Senders::default();
         for number in 0..100_000 {
             let (user, now) = (format!("u{number}"), number);
@@ -183,14 +179,14 @@ mod tests {
         }
     }
 
-    /// Against a model that remembers each entry, and a stream that is cut as it is told.
+    /// Against a model that remembers each entry, and a stream that is cut to the number returned.
     #[test]
     fn a_stream_holds_no_more_than_it_may() {
         let mut random = Random::new(0xadded);
         for _ in 0..200 {
             let (entries_max, bytes_max) = (1 + random.below(2_000), 10_000 + random.below(50_000));
             let large = 1 + random.below(3_000);
-            let (mut added, mut stream) = (Added::default(), VecDeque::new());
+            let (mut added, mut stream) = (AddedEntries::default(), VecDeque::new());
             for _ in 0..5_000 {
                 let most = if random.below(4) == 0 { large } else { 40 };
                 let bytes = 1 + random.below(most);
@@ -204,7 +200,7 @@ mod tests {
                 assert!(held <= bytes_max + large, "{held} of {bytes_max}");
             }
             // Small ones are not cut without need.
-            let mut added = Added::default();
+            let mut added = AddedEntries::default();
             for _ in 0..5_000 {
                 assert_eq!(added.add(1, entries_max, 1 << 30), entries_max);
             }

@@ -189,7 +189,7 @@ impl TopicRights {
     /// Returns whether a user's client may publish on a topic: it has subscribed to it, or may.
     pub fn may_publish(&self, server: &mut Scope<'_>, id: ConnId, topic: &str) -> bool {
         let admin = self.is_admin(id);
-        server.hears(id, topic) || self.may(id, true).any(|grant| grant.covers(admin, topic))
+        server.is_recipient(id, topic) || self.may(id, true).any(|grant| grant.covers(admin, topic))
     }
 
     fn is_admin(&self, id: ConnId) -> bool {

@@ -1,4 +1,4 @@
-//! What clients send to back ends, by way of Redis.
+//! Messages from clients to back ends, by way of Redis.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::Push;
 use super::command::RawJson;
-use super::quota::{Added, Senders};
+use super::quota::{AddedEntries, Senders};
 use super::rights::own_topic;
 use super::wire;
-use crate::clock::{Millis, RateLimit};
+use crate::clock::RateLimit;
 use crate::engine::client::frame::Frame;
 use crate::engine::pubsub::topic::{self, user_of};
 use crate::engine::redis::request::{Answer, Ticket, command};
@@ -18,74 +18,53 @@ use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
 use crate::json;
 
-/// Of all clients of a route, without an answer.
-const SENDS_MAX: usize = 1024;
+/// Unanswered messages of all clients of a route.
+const MESSAGES_MAX: usize = 1024;
 
 /// Their bytes; one alone may exceed it, up to `message_bytes_max`.
-const SENDS_BYTES_MAX: usize = 4 << 20;
+const MESSAGES_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes that an entry takes beside its data, about.
 const ENTRY_BYTES: usize = 256;
 
-/// The way to the back ends: where messages of clients go, and those that Redis has not answered yet.
+/// The way to the back ends of a route, and the messages that Redis has not answered yet.
 pub(super) struct Upstream {
     to: Sink,
     senders: Senders,
-    added: Added,
-    /// UpstreamMessage messages by the numbers of their tickets.
-    sends: HashMap<u64, UpstreamMessage>,
-    /// Number of the next one.
-    next: u64,
-    /// Bytes of the unanswered ones.
+    added: AddedEntries,
+    /// Unanswered messages by the numbers of their tickets.
+    messages: HashMap<u64, UpstreamMessage>,
+    latest: u64,
+    /// Bytes of the unanswered messages.
     bytes: usize,
-    /// Limits the log lines about refusals.
-    logged: RateLimit,
+    refusals: RateLimit,
 }
 
 /// A message of a client, until Redis answers; the client may be gone by then.
 struct UpstreamMessage {
     client: ConnId,
     user: Box<str>,
-    /// The client's own mark, as it wrote it.
+    /// The text of the client's `ref`.
     reference: Option<Box<str>>,
     bytes: usize,
 }
 
 impl Upstream {
     pub fn new(to: Sink) -> Upstream {
-        let (senders, added, logged) = (Senders::default(), Added::default(), RateLimit::default());
-        Upstream { to, senders, added, sends: HashMap::new(), next: 0, bytes: 0, logged }
-    }
-
-    /// Returns whether a user may send so many bytes now, and takes them from its allowance if so.
-    fn begin(&mut self, user: &str, bytes: usize, rate: u64, now: Millis) -> bool {
-        let fits = self.bytes == 0 || self.bytes + bytes <= SENDS_BYTES_MAX;
-        let has_room = self.sends.len() < SENDS_MAX && fits;
-        has_room && self.senders.begin(user, bytes, rate, now)
-    }
-
-    /// Keeps a message until its answer comes. Returns its number.
-    fn keep(&mut self, send: UpstreamMessage) -> u64 {
-        self.bytes += send.bytes;
-        self.next += 1;
-        self.sends.insert(self.next, send);
-        self.next
-    }
-
-    /// Ends the wait for an answer. Every request has one, even if its client is gone.
-    fn end(&mut self, number: u64, now: Millis) -> Option<UpstreamMessage> {
-        let send = self.sends.remove(&number)?;
-        if self.sends.is_empty() {
-            self.sends = HashMap::new();
+        Upstream {
+            to,
+            senders: Senders::default(),
+            added: AddedEntries::default(),
+            messages: HashMap::new(),
+            latest: 0,
+            bytes: 0,
+            refusals: RateLimit::default(),
         }
-        self.bytes -= send.bytes;
-        self.senders.end(&send.user, now);
-        Some(send)
     }
 }
 
 impl Push {
-    /// Asks Redis to take what a client sent. The answer is told when it comes.
+    /// Asks Redis to take a client's message. [`Push::answer_sender`] follows.
     ///
     /// # Errors
     /// The code for the client.
@@ -97,8 +76,9 @@ impl Push {
         topic: Option<&str>,
         reference: Option<RawJson<'_>>,
     ) -> Result<(), &'static str> {
-        // A back end answers to a user: whoever shows no token is none.
-        let own = own_topic(server, id).filter(|_| self.upstream.is_some()).ok_or("forbidden")?;
+        // A back end answers to a user, and a client without a token has none.
+        let upstream = self.upstream.as_mut().ok_or("forbidden")?;
+        let own = own_topic(server, id).ok_or("forbidden")?;
         if let Some(topic) = topic {
             topic::published(topic.as_bytes()).ok_or("bad_topic")?;
             if !self.rights.may_publish(server, id, topic) {
@@ -109,18 +89,19 @@ impl Push {
             return Err("bad_command");
         }
         let bytes = data.text().len();
-        let upstream = self.upstream.as_mut().ok_or("forbidden")?;
         let sub = user_of(&own).expect("an own topic is a user's");
         let rate = server.bounds().upstream_bytes_per_second_max as u64;
-        if !upstream.begin(sub, bytes, rate, server.now().millis) {
+        let fits = upstream.bytes == 0 || upstream.bytes + bytes <= MESSAGES_BYTES_MAX;
+        let has_room = fits && upstream.messages.len() < MESSAGES_MAX;
+        if !has_room || !upstream.senders.begin(sub, bytes, rate, server.now().millis) {
             server.metrics().upstream_busy += 1;
             return Err("busy");
         }
         let (conn, at) = (server.name_of(id), server.now().unix_millis);
         let command = match &upstream.to {
             Sink::Channel(name) => {
-                let said = said(sub, &conn, topic, &data, at);
-                command(&[b"PUBLISH", name.as_bytes(), said.as_bytes()])
+                let text = encode(sub, &conn, topic, &data, at);
+                command(&[b"PUBLISH", name.as_bytes(), text.as_bytes()])
             }
             Sink::Stream(key) => {
                 let bounds = server.bounds();
@@ -136,18 +117,25 @@ impl Push {
             }
         };
         let reference = reference.map(|reference| reference.text().into());
-        let number =
-            upstream.keep(UpstreamMessage { client: id, user: sub.into(), reference, bytes });
+        (upstream.latest, upstream.bytes) = (upstream.latest + 1, upstream.bytes + bytes);
+        let number = upstream.latest;
+        let message = UpstreamMessage { client: id, user: sub.into(), reference, bytes };
+        upstream.messages.insert(number, message);
         let ticket = Ticket::of_route(server.route(), number);
         server.ask(command, ticket);
         Ok(())
     }
 
-    /// Tells a client what became of what it sent.
+    /// Answers a client whose message Redis took or refused.
     pub(super) fn answer_sender(&mut self, server: &mut Scope<'_>, number: u64, answer: Answer) {
         let Some(upstream) = &mut self.upstream else { return };
-        let Some(send) = upstream.end(number, server.now().millis) else { return };
-        let UpstreamMessage { client, reference, .. } = send;
+        let Some(message) = upstream.messages.remove(&number) else { return };
+        let UpstreamMessage { client, user, reference, bytes } = message;
+        upstream.bytes -= bytes;
+        upstream.senders.end(&user, server.now().millis);
+        if upstream.messages.is_empty() {
+            upstream.messages = HashMap::new();
+        }
         let reference = reference.as_deref().and_then(RawJson::parse);
         let text = match (&upstream.to, &answer) {
             (Sink::Stream(_), Answer::Text(id)) => {
@@ -164,9 +152,9 @@ impl Push {
             }
         };
         if let Answer::Refused(why) = answer
-            && upstream.logged.allow(server.now().millis)
+            && upstream.refusals.allow(server.now().millis)
         {
-            // The rest of its words may repeat what the client sent.
+            // The rest of the error may repeat what the client sent.
             let code = why.split_whitespace().next().unwrap_or_default();
             log::warn!(
                 "Redis refuses what clients send ({code}): check the setting upstream, the type of that key, and that the \
@@ -178,7 +166,7 @@ impl Push {
 }
 
 /// The message on a channel; `at` is in milliseconds since 1970.
-fn said(sub: &str, conn: &str, topic: Option<&str>, data: &impl Serialize, at: u64) -> String {
+fn encode(sub: &str, conn: &str, topic: Option<&str>, data: &impl Serialize, at: u64) -> String {
     #[derive(Serialize)]
     struct SentMessage<'a, D> {
         sub: &'a str,
@@ -197,8 +185,8 @@ mod tests {
 
     #[test]
     fn a_message_is_written_as_documented() {
-        let said = |topic| said("4\"2", "n-1-2", topic, &[1], 5);
-        assert_eq!(said(None), r#"{"sub":"4\"2","conn":"n-1-2","data":[1],"at":5}"#);
-        assert!(said(Some("a")).contains(r#","topic":"a","data""#));
+        let encode = |topic| encode("4\"2", "n-1-2", topic, &[1], 5);
+        assert_eq!(encode(None), r#"{"sub":"4\"2","conn":"n-1-2","data":[1],"at":5}"#);
+        assert!(encode(Some("a")).contains(r#","topic":"a","data""#));
     }
 }

@@ -57,9 +57,9 @@ pub struct Welcome<'a> {
     pub ping: u64,
     /// Its cursor.
     pub id: &'a str,
-    /// Whether the messages that it missed follow.
+    /// The messages that it missed follow.
     pub resumed: bool,
-    /// If they do not: the cursor after which all messages are held.
+    /// The cursor after which all messages are held, if they do not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<&'a str>,
 }

@@ -28,7 +28,7 @@ pub struct Identity {
     pub topics: Vec<Grant>,
     /// Topics that the client may ask for.
     pub may: Vec<Grant>,
-    /// Whether its grants cover the topics of users.
+    /// The grants cover the topics of users.
     pub admin: bool,
 }
 

@@ -19,11 +19,11 @@ pub fn read(jwks: &[u8], named: &[Algorithm]) -> Result<Vec<VerificationKey>, St
     };
     let (mut keys, mut problems) = (Vec::new(), Vec::new());
     for (index, entry) in entries.iter().enumerate() {
-        let what = format!("key {} of the JWKS file", index + 1);
-        refuse_secret(&what, entry)?;
+        let name = format!("key {} of the JWKS file", index + 1);
+        refuse_secret(&name, entry)?;
         match read_key(entry, named) {
             Ok(key) => keys.extend(key),
-            Err(problem) => problems.push(format!("{what} {problem}")),
+            Err(problem) => problems.push(format!("{name} {problem}")),
         }
     }
     if keys.is_empty() && !problems.is_empty() {
@@ -84,15 +84,15 @@ fn too_many(keys: &[VerificationKey]) -> Option<String> {
 }
 
 /// Refuses secrets and private keys: they do not belong in a file that others may read.
-fn refuse_secret(what: &str, entry: &Value) -> Result<(), String> {
+fn refuse_secret(name: &str, entry: &Value) -> Result<(), String> {
     if entry["kty"] == "oct" {
         return Err(format!(
-            "{what} is a secret (`oct`), expected public keys: a secret belongs in a file of its own"
+            "{name} is a secret (`oct`), expected public keys: a secret belongs in a file of its own"
         ));
     }
     if !entry["d"].is_null() {
         return Err(format!(
-            "{what} is a private key, expected the public one: leave out `d` and the rest"
+            "{name} is a private key, expected the public one: leave out `d` and the rest"
         ));
     }
     Ok(())

@@ -12,7 +12,7 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 /// Keys tried with one token. A token without `kid` fits every key of its algorithm, and a forged one costs its maker nothing.
 pub const KEYS_TRIED_MAX: usize = 4;
 
-/// One key, and the algorithms that it may be used with, all of one family: the token has no say in it.
+/// A key and the algorithms that it may be used with, all of one family: the token has no say in it.
 pub struct VerificationKey {
     /// The `kid` of a key from a JWKS.
     pub id: Option<String>,
@@ -57,11 +57,11 @@ impl VerificationKey {
         self.algorithms.contains(&algorithm)
     }
 
-    /// Reads a shared secret, for HS256, or for the HS algorithms among the `named` ones. `what` names it in errors.
-    pub fn from_secret(what: &str, secret: &[u8], named: &[Algorithm]) -> Result<Self, String> {
+    /// Reads a shared secret, for HS256, or for the HS algorithms among the `named` ones. `name` is its name in errors.
+    pub fn from_secret(name: &str, secret: &[u8], named: &[Algorithm]) -> Result<Self, String> {
         if secret.len() < SECRET_BYTES_MIN {
             return Err(format!(
-                "{what} is {} bytes long, expected {SECRET_BYTES_MIN} at least: \
+                "{name} is {} bytes long, expected {SECRET_BYTES_MIN} at least: \
                  `openssl rand -base64 32` makes one",
                 secret.len()
             ));
@@ -69,22 +69,22 @@ impl VerificationKey {
         let family = AlgorithmFamily::Hmac;
         let usual = if named.is_empty() { &[Algorithm::HS256] } else { family.algorithms() };
         let key = DecodingKey::from_secret(secret);
-        VerificationKey::new(None, key, usual, named).ok_or_else(|| not_named(what, usual))
+        VerificationKey::new(None, key, usual, named).ok_or_else(|| not_named(name, usual))
     }
 
     /// Reads a public key in PEM: RSA, EC on P-256 or P-384, or Ed25519.
-    pub fn from_pem(what: &str, pem: &[u8], named: &[Algorithm]) -> Result<Self, String> {
+    pub fn from_pem(name: &str, pem: &[u8], named: &[Algorithm]) -> Result<Self, String> {
         let pem = without_mark(pem);
         let text = String::from_utf8_lossy(pem);
         if text.contains("PRIVATE KEY-----") {
             return Err(format!(
-                "{what} is a private key, expected the public one: `openssl pkey -in FILE -pubout` \
+                "{name} is a private key, expected the public one: `openssl pkey -in FILE -pubout` \
                  prints it"
             ));
         }
         if text.contains("-----BEGIN CERTIFICATE") {
             return Err(format!(
-                "{what} is a certificate, expected the key in it: `openssl x509 -in FILE -pubkey \
+                "{name} is a certificate, expected the key in it: `openssl x509 -in FILE -pubkey \
                  -noout` prints it"
             ));
         }
@@ -93,12 +93,12 @@ impl VerificationKey {
             .or_else(|_| DecodingKey::from_ed_pem(pem))
             .map_err(|_| {
                 format!(
-                    "{what} cannot be read, expected `-----BEGIN PUBLIC KEY-----` (PEM): RSA, EC on \
+                    "{name} cannot be read, expected `-----BEGIN PUBLIC KEY-----` (PEM): RSA, EC on \
                      P-256 or P-384, or Ed25519"
                 )
             })?;
-        let usual = algorithms_of(&key).map_err(|problem| format!("{what} {problem}"))?;
-        VerificationKey::new(None, key, usual, named).ok_or_else(|| not_named(what, usual))
+        let usual = algorithms_of(&key).map_err(|problem| format!("{name} {problem}"))?;
+        VerificationKey::new(None, key, usual, named).ok_or_else(|| not_named(name, usual))
     }
 }
 
@@ -107,8 +107,8 @@ pub fn without_mark(file: &[u8]) -> &[u8] {
     file.strip_prefix("\u{feff}".as_bytes()).unwrap_or(file)
 }
 
-fn not_named(what: &str, usual: &[Algorithm]) -> String {
-    format!("{what} works with {usual:?}, none of which is among the algorithms of the settings")
+fn not_named(name: &str, usual: &[Algorithm]) -> String {
+    format!("{name} works with {usual:?}, none of which is among the algorithms of the settings")
 }
 
 /// Reads the names of algorithms; `none` is not one of them.

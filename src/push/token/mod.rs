@@ -123,7 +123,7 @@ impl Keys {
             return refused("longer than 32768 bytes");
         }
         let header = read_header(token).map_err(TokenRefusal::Signature)?;
-        // RFC 7515 section 4.1.11: refuse what one does not understand. The crate does not look.
+        // RFC 7515 section 4.1.11: refuse extensions that are not understood. The crate does not look.
         if header.crit.is_some() {
             return refused("its header has crit, which is not supported");
         }

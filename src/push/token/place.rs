@@ -10,9 +10,9 @@ use crate::push::PROTOCOL;
 /// The prefix of a token among the subprotocols that a client offers.
 const BEARER_PROTOCOL: &str = "bearer.";
 
-/// The place of a token in a handshake: it decides how a refusal is told.
+/// The place of a token in a handshake, which decides the form of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::push) enum TokenPlace {
+pub enum TokenPlace {
     /// The header `Authorization`: a client that sets headers can read a response.
     Header,
     /// The subprotocols, the query or a cookie, as browsers do, which cannot.
@@ -21,7 +21,7 @@ pub(in crate::push) enum TokenPlace {
 
 /// A handshake without a token, by what it has instead: the advice depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::push) enum MissingToken {
+pub enum MissingToken {
     Nothing,
     /// A header or parameter of this name, which other servers read.
     Elsewhere(&'static str),
@@ -43,7 +43,7 @@ const HEADERS: [&str; 4] = ["x-access-token", "x-auth-token", "x-jwt", "x-author
 
 impl MissingToken {
     /// Looks at a handshake that carries no token. `reads_cookie`: cookies are read on this route.
-    pub(in crate::push) fn of(request: &Request, reads_cookie: bool) -> MissingToken {
+    pub fn of(request: &Request, reads_cookie: bool) -> MissingToken {
         let named = |name: &&str| request.query(name).is_some();
         if request.parameter_is_empty("token") {
             MissingToken::Empty
@@ -61,7 +61,7 @@ impl MissingToken {
     }
 
     /// A sentence that says what was seen, and where a token is read. It shows nothing that the client chose.
-    pub(in crate::push) fn advice(self) -> String {
+    pub fn advice(self) -> String {
         let seen = match self {
             MissingToken::Nothing => "none came in time",
             MissingToken::Elsewhere(name) => &format!("{name} is not read"),
@@ -76,7 +76,7 @@ impl MissingToken {
 }
 
 /// Finds the token of a handshake. The first place that has one wins; the cookie is the last.
-pub(in crate::push) fn find<'a>(
+pub fn find<'a>(
     request: &'a Request,
     cookie: Option<&str>,
     origins: &Origins,
@@ -97,8 +97,8 @@ pub(in crate::push) fn find<'a>(
 }
 
 /// The subprotocols that an answer may name: ours, or else the entry that carries the token, back on the connection that it came
-/// on. A browser fails a connection on which none of its offers is chosen, and tells the page no reason.
-pub(in crate::push) fn protocols() -> Vec<String> {
+/// on. A browser fails a connection on which none of its offers is chosen, without a reason for the page.
+pub fn protocols() -> Vec<String> {
     vec![PROTOCOL.to_owned(), format!("{BEARER_PROTOCOL}*")]
 }
 
