@@ -392,12 +392,12 @@ impl Server {
     }
 
     /// Bytes of all subscriptions, and of messages recorded during replays.
-    pub(crate) fn memberships_bytes(&self) -> usize {
+    pub(crate) fn subscriptions_bytes(&self) -> usize {
         self.hubs.iter().map(Hub::held_bytes).sum::<usize>() + changes_bytes()
     }
 
     /// The part of them that one client costs.
-    pub(crate) fn memberships_bytes_of(&self, client: &Client) -> usize {
+    pub(crate) fn subscriptions_bytes_of(&self, client: &Client) -> usize {
         let hub = self.hubs.get(client.route as usize);
         hub.map_or(0, |hub| hub.held_bytes_of(&client.subscriptions)) + client.changes_bytes()
     }

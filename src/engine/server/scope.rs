@@ -119,7 +119,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns whether a message on this topic would go to this client.
-    pub fn hears(&mut self, id: ConnId, topic: &str) -> bool {
+    pub fn is_recipient(&mut self, id: ConnId, topic: &str) -> bool {
         self.with_topics(topic, |scope, found| {
             let client = scope.with_hub(id);
             client.is_some_and(|(client, hub)| hub.is_subscribed(&client.subscriptions, found))

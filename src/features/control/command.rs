@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_are_read() {
+    fn commands_are_read() {
         let grant = |text| Grant::parse(text).unwrap();
         let connection = || Target::Connection("n-1-2".to_owned());
         for (text, expected) in [
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_order_is_refused() {
+    fn a_text_that_is_no_command_is_refused() {
         let deep = format!(r#"{{"op":"kick","sub":{}"#, "[".repeat(60_000));
         for text in [
             "",
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_is_an_order_of_what_it_says_or_refused() {
+    fn any_payload_is_the_command_that_it_says_or_refused() {
         let members: [&[u8]; 10] = [
             b"\"op\":\"kick\"",
             b"\"op\":\"join\"",
@@ -185,7 +185,7 @@ mod tests {
             b"\"topic\":[",
             b"\xc3",
         ];
-        let mut orders = 0;
+        let mut commands = 0;
         for seed in 1..5_000 {
             let mut random = Random::new(seed);
             let some: Vec<&[u8]> =
@@ -195,10 +195,10 @@ mod tests {
                 let at = random.below(payload.len());
                 payload[at] = random.choose(b"{}[]\",: \\0");
             }
-            let Ok(order) = ControlCommand::parse(&payload) else { continue };
-            orders += 1;
+            let Ok(command) = ControlCommand::parse(&payload) else { continue };
+            commands += 1;
             let value: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-            let op = match order {
+            let op = match command {
                 ControlCommand::Kick { .. } => "kick",
                 ControlCommand::Join { .. } => "join",
                 ControlCommand::Leave { .. } => "leave",
@@ -206,6 +206,6 @@ mod tests {
             };
             assert_eq!(value["op"], op, "seed {seed}");
         }
-        assert!(orders > 100, "the generator makes orders at times: {orders}");
+        assert!(commands > 100, "the generator makes commands at times: {commands}");
     }
 }

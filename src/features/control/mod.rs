@@ -9,6 +9,8 @@ mod command;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::clock::RateLimit;
@@ -38,15 +40,6 @@ impl Control {
         let (malformed, refusals) = Default::default();
         Control { channel, has_redis, malformed, refusals }
     }
-
-    /// Counts a payload that is no command, and logs it once a second at most.
-    fn refuse(&mut self, server: &mut Server, why: &str) {
-        server.metrics().control_malformed += 1;
-        if self.malformed.allow(server.now().millis) {
-            let count = server.metrics().control_malformed;
-            log::warn!("what came on the control channel is no order: {why}; {count} so far");
-        }
-    }
 }
 
 impl Feature for Control {
@@ -66,19 +59,26 @@ impl Feature for Control {
             }
             parsed => parsed,
         };
-        let command = match command {
-            Ok(command) => command,
-            Err(why) => {
-                self.refuse(server, why);
-                return 0;
+        match command {
+            Ok(command) => {
+                let routes = 0..server.hubs.len() as u8;
+                let count = routes.map(|route| execute(&mut server.scope(route), &command)).sum();
+                if let ControlCommand::Count { topic, reply } = &command {
+                    answer_count(server, topic, count, reply);
+                }
+                count
             }
-        };
-        let routes = 0..server.hubs.len() as u8;
-        let count = routes.map(|route| execute(&mut server.scope(route), &command)).sum();
-        if let ControlCommand::Count { topic, reply } = &command {
-            answer_count(server, topic, count, reply);
+            Err(why) => {
+                server.metrics().control_malformed += 1;
+                if self.malformed.allow(server.now().millis) {
+                    let count = server.metrics().control_malformed;
+                    log::warn!(
+                        "what came on the control channel is no order: {why}; {count} so far"
+                    );
+                }
+                0
+            }
         }
-        count
     }
 
     fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
@@ -146,23 +146,21 @@ fn leave(server: &mut Scope<'_>, id: ConnId, topic: &Grant) -> bool {
     left.count() > 0
 }
 
-fn answer_count(server: &mut Server, topic: &str, listeners: usize, reply: &str) {
+fn answer_count(server: &mut Server, topic: &str, subscribers: usize, reply: &str) {
     #[derive(Serialize)]
-    struct Counted<'a> {
+    struct SubscribersAnswer<'a> {
         topic: &'a str,
+        /// The name in the documented answer.
         listeners: usize,
         node: &'a str,
     }
-    let text = json::encode(&Counted { topic, listeners, node: server.node() });
+    let text =
+        json::encode(&SubscribersAnswer { topic, listeners: subscribers, node: server.node() });
     let publish = command(&[b"PUBLISH", reply.as_bytes(), text.as_bytes()]);
     server.ask(publish, Ticket::of_feature("control", 0));
 }
 
 /// The reason of a close in a back end's words, cut to fit a close frame.
 fn close_reason(words: &str) -> String {
-    #[derive(Serialize)]
-    struct Words<'a> {
-        reason: &'a str,
-    }
-    fit_reason(words, |reason| json::encode(&Words { reason }))
+    fit_reason(words, |reason| json::encode(&BTreeMap::from([("reason", reason)])))
 }

@@ -53,7 +53,7 @@ fn a_user_is_kicked_on_every_route_and_nobody_else() {
 }
 
 #[test]
-fn one_connection_is_kicked_by_the_name_that_it_was_told() {
+fn one_connection_is_kicked_by_the_name_in_its_welcome() {
     let raw = RouteConfig { path: "/other".into(), ..RouteConfig::default() };
     let mut test = TestLoop::with_routes(&[RouteConfig::default(), raw], |_| {});
     let (first, second) = (test.connect("42", &[]), test.connect_at("/other", "42", &[]));
@@ -62,8 +62,8 @@ fn one_connection_is_kicked_by_the_name_that_it_was_told() {
     let (node, rest) = name.split_once('-').unwrap();
     assert_eq!(node, test.reactor.router.server.node());
     for other in [format!("x{name}"), format!("{name}0"), rest.to_owned(), format!("{node}-")] {
-        let order = format!(r#"{{"op":"kick","conn":"{other}"}}"#);
-        assert_eq!(test.publish("ctl", &order), 0, "{other}");
+        let command = format!(r#"{{"op":"kick","conn":"{other}"}}"#);
+        assert_eq!(test.publish("ctl", &command), 0, "{other}");
     }
     assert_eq!(test.publish("ctl", &format!(r#"{{"op":"kick","conn":"{name}"}}"#)), 1);
     assert_eq!(test.received(second), [json!({"close": 4504, "reason": null})]);
@@ -71,12 +71,12 @@ fn one_connection_is_kicked_by_the_name_that_it_was_told() {
 }
 
 #[test]
-fn what_an_order_joined_outlives_a_newer_token() {
+fn a_joined_topic_outlives_a_newer_token() {
     let mut test = test();
     let (client, bystander) = (test.connect("42", &["hall"]), test.connect("43", &[]));
     for topic in ["room.7", "hall", "deck.*"] {
-        let order = format!(r#"{{"op":"join","sub":"42","topic":"{topic}"}}"#);
-        assert_eq!(test.publish("ctl", &order), 1, "{topic}");
+        let command = format!(r#"{{"op":"join","sub":"42","topic":"{topic}"}}"#);
+        assert_eq!(test.publish("ctl", &command), 1, "{topic}");
     }
     for token in [test.token_that("42", &[], &["hall"]), test.token("42", &[])] {
         test.say(client, r#"{"op":"subscribe","topic":"hall"}"#);
@@ -102,8 +102,8 @@ fn an_anonymous_connection_is_joined_by_its_name() {
     let mut test = TestLoop::new(route, |_| {});
     let client = test.connect_anonymous();
     let name = welcomed(&mut test, client)["conn"].as_str().unwrap().to_owned();
-    let order = format!(r#"{{"op":"join","conn":"{name}","topic":"queue.9"}}"#);
-    assert_eq!(test.publish("ctl", &order), 1);
+    let command = format!(r#"{{"op":"join","conn":"{name}","topic":"queue.9"}}"#);
+    assert_eq!(test.publish("ctl", &command), 1);
     let token = test.token("42", &[]);
     test.say(client, &format!(r#"{{"op":"auth","token":"{token}"}}"#));
     assert_eq!(test.publish("pub.queue.9", "1"), 1, "until it disconnects");
@@ -111,7 +111,7 @@ fn an_anonymous_connection_is_joined_by_its_name() {
 }
 
 #[test]
-fn no_order_shows_a_users_messages_to_another() {
+fn no_command_shows_a_users_messages_to_another() {
     let mut test = test();
     let (client, other) = (test.connect("42", &[]), test.connect("43", &[]));
     for id in [client, other] {
@@ -119,8 +119,8 @@ fn no_order_shows_a_users_messages_to_another() {
     }
     for topic in ["user.43", "user.42", "user.*"] {
         for op in ["join", "leave"] {
-            let order = format!(r#"{{"op":"{op}","sub":"42","topic":"{topic}"}}"#);
-            assert_eq!(test.publish("ctl", &order), 0, "{op} {topic}");
+            let command = format!(r#"{{"op":"{op}","sub":"42","topic":"{topic}"}}"#);
+            assert_eq!(test.publish("ctl", &command), 0, "{op} {topic}");
         }
     }
     assert_eq!(test.publish("ctl", r#"{"op":"join","sub":"42","topic":"*"}"#), 1);
@@ -131,7 +131,7 @@ fn no_order_shows_a_users_messages_to_another() {
 }
 
 #[test]
-fn an_order_joins_no_more_topics_than_a_client_may_have() {
+fn a_command_joins_no_more_topics_than_a_client_may_have() {
     let mut test = TestLoop::new(RouteConfig::default(), |bounds| bounds.topics_per_client_max = 2);
     test.connect("42", &[]);
     assert_eq!(test.publish("ctl", r#"{"op":"join","sub":"42","topic":"a"}"#), 1);
@@ -141,26 +141,26 @@ fn an_order_joins_no_more_topics_than_a_client_may_have() {
 }
 
 #[test]
-fn listeners_are_counted_once_each_over_all_routes() {
+fn subscribers_are_counted_once_each_over_all_routes() {
     let raw = RouteConfig { path: "/raw".into(), format: Format::Raw, ..RouteConfig::default() };
     let mut test = TestLoop::with_routes(&[RouteConfig::default(), raw], |_| {});
     test.connect("1", &["room.7", "room.*", "*"]);
     test.connect_at("/raw", "2", &["room.*"]);
     test.connect("3", &["room.8"]);
-    let order = r#"{"op":"count","topic":"room.7","reply":"answers"}"#;
-    assert_eq!(test.publish("ctl", order), 2);
+    let command = r#"{"op":"count","topic":"room.7","reply":"answers"}"#;
+    assert_eq!(test.publish("ctl", command), 2);
     let node = test.reactor.router.server.node().to_owned();
     let answer = format!(r#"{{"topic":"room.7","listeners":2,"node":"{node}"}}"#);
     let asked: Vec<Vec<String>> = test.asked().into_iter().map(|(words, _)| words).collect();
     assert_eq!(asked, [["PUBLISH", "answers", &answer]]);
     take_commands(&mut test, "ctl", false);
-    assert_eq!(test.publish("ctl", order), 0);
+    assert_eq!(test.publish("ctl", command), 0);
     assert!(test.asked().is_empty());
     assert_eq!(test.reactor.metrics().control_malformed, 1);
 }
 
 #[test]
-fn what_comes_on_the_control_channel_is_no_message() {
+fn a_payload_on_the_control_channel_is_no_message() {
     let mut test = test();
     take_commands(&mut test, "pub.room.7", true);
     let client = test.connect("42", &["room.7"]);

@@ -1,10 +1,14 @@
 //! The limit on the resident memory of the process (`memory_max`).
 //!
 //! Above it, in this order: free memory is returned to the system, the history is dropped, the clients of the users that hold
-//! most are closed, new connections are refused. The kernel's figure counts, so nothing is forgotten in a sum and memory that the
-//! allocator keeps is no excuse. What a turn may take in is bounded, so a look every few milliseconds is enough.
+//! most are closed, new connections are refused. The kernel's figure counts, so nothing is forgotten in a sum, and memory that the
+//! allocator keeps counts too. Each turn takes in a bounded number of bytes, so a look every few milliseconds is enough.
 
-use super::resident::Resident;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use rustix::param::page_size;
+
 use super::{RETRY_MILLIS, close_until, largest};
 use crate::clock::{Millis, RateLimit};
 use crate::engine::client::frame::Close;
@@ -13,7 +17,7 @@ use crate::engine::server::Server;
 /// Milliseconds between two looks at the resident memory, each of which takes 2 µs.
 const PAUSE: Millis = 2;
 
-/// Once the limit was exceeded, new connections are refused until this part of it is free: a sixteenth.
+/// After the limit was exceeded, new connections are refused until this part of it is free: a sixteenth.
 const FREE_PART: usize = 16;
 
 /// Milliseconds between two times that clients are closed for newcomers: freed memory has left the process by then.
@@ -22,11 +26,13 @@ const MAKE_ROOM_EVERY: Millis = 100;
 /// A user whose connections hold fewer bytes is not worth closing.
 const USER_BYTES_MIN: usize = 4096;
 
-/// The limit, and when it is looked at.
+/// The limit, and the times at which it is looked at.
+#[derive(Default)]
 pub struct MemoryLimit {
     /// `memory_max` as it was last seen; 0: off.
     max: usize,
-    resident: Resident,
+    /// proc(5)'s `statm`, if there is a `/proc`.
+    statm: Option<File>,
     trim: Option<fn()>,
     next: Millis,
     /// Before this, no further client is closed for newcomers.
@@ -36,14 +42,8 @@ pub struct MemoryLimit {
 
 impl MemoryLimit {
     pub fn new(trim: Option<fn()>) -> MemoryLimit {
-        MemoryLimit {
-            max: 0,
-            resident: Resident::new(),
-            trim,
-            next: 0,
-            make_room_at: 0,
-            logged: RateLimit::default(),
-        }
+        let statm = File::open("/proc/self/statm").ok();
+        MemoryLimit { statm, trim, ..MemoryLimit::default() }
     }
 
     /// Stays below the limit.
@@ -51,7 +51,12 @@ impl MemoryLimit {
         let (now, max) = (server.now().millis, server.bounds().memory_max);
         if self.max != max {
             self.max = max;
-            self.warn_if_blind();
+            if max > 0 && self.excess().is_none() {
+                log::warn!(
+                    "memory_max has no effect: /proc/self/statm, which tells how much memory is held, cannot be read; mount /proc, \
+                     or bound the process from outside (MemoryMax of the unit, --memory of the container)"
+                );
+            }
         }
         if max == 0 {
             server.is_refusing = false;
@@ -70,31 +75,15 @@ impl MemoryLimit {
         server.is_refusing.then_some(self.next)
     }
 
-    /// Logs that the limit has no effect where the resident memory cannot be read.
-    fn warn_if_blind(&self) {
-        if self.max > 0 && self.resident.bytes().is_none() {
-            log::warn!(
-                "memory_max has no effect: /proc/self/statm, which tells how much memory is held, cannot be read; mount /proc, \
-                 or bound the process from outside (MemoryMax of the unit, --memory of the container)"
-            );
-        }
-    }
-
     /// Bytes above the limit; negative: below it.
     fn excess(&self) -> Option<isize> {
-        Some(self.resident.bytes()? as isize - self.max as isize)
-    }
-
-    fn is_exceeded(&self) -> bool {
-        self.excess().is_some_and(|excess| excess > 0)
+        Some(resident_bytes(self.statm.as_ref()?)? as isize - self.max as isize)
     }
 
     /// Gets below the limit by the mildest means that is enough.
     fn reduce(&mut self, server: &mut Server) {
         self.give_back(server);
-        if !self.is_exceeded() {
-            return;
-        }
+        let Some(1..) = self.excess() else { return };
         server.resume.history.clear();
         server.metrics().memory_exceeded += 1;
         let Some(excess @ 1..) = self.excess() else { return };
@@ -133,7 +122,7 @@ impl MemoryLimit {
     /// Closes the connections of the users that hold most until that is `enough` bytes. Returns the number closed.
     fn close_largest(&self, server: &mut Server, enough: usize) -> u64 {
         let order = largest(server, USER_BYTES_MIN, |client| {
-            client.held_bytes() + server.memberships_bytes_of(client)
+            client.held_bytes() + server.subscriptions_bytes_of(client)
         });
         let close = |server: &mut Server, (bytes, id)| {
             let text = "memory_max: the server is short of memory";
@@ -152,5 +141,28 @@ impl MemoryLimit {
         if let Some(trim) = self.trim {
             trim();
         }
+    }
+}
+
+/// Resident bytes of this process: the second number of `statm`, in pages.
+fn resident_bytes(statm: &File) -> Option<usize> {
+    let mut text = [0; 128];
+    let length = statm.read_at(&mut text, 0).ok()?;
+    let pages = std::str::from_utf8(&text[..length]).ok()?.split(' ').nth(1)?;
+    Some(pages.parse::<usize>().ok()? * page_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_memory_is_seen() {
+        let statm = File::open("/proc/self/statm").expect("Linux has it");
+        let before = resident_bytes(&statm).expect("Linux tells");
+        let held = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let after = resident_bytes(&statm).expect("Linux tells");
+        assert!(after >= before + (60 << 20), "{before} {after}");
+        drop(held);
     }
 }

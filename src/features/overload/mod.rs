@@ -4,7 +4,6 @@
 //! having more of them.
 
 mod memory_limit;
-mod resident;
 mod total_limits;
 
 use std::cmp::Reverse;

@@ -14,7 +14,7 @@ use crate::engine::client::queued_frame::places_bytes;
 use crate::engine::server::Server;
 use crate::observe::metrics::Metrics;
 
-/// If no client could be closed, the next visit is this many milliseconds later.
+/// Milliseconds until the next visit if no client could be closed.
 const PAUSE: Millis = 100;
 
 /// A limit on a sum over all clients.
@@ -60,8 +60,8 @@ const TOTAL_LIMITS: [TotalLimit; 3] = [
     TotalLimit {
         setting: "subscriptions_bytes_max",
         max: |server| server.bounds().subscriptions_bytes_max,
-        held: Server::memberships_bytes,
-        order: |server, _| largest(server, 0, |client| server.memberships_bytes_of(client)),
+        held: Server::subscriptions_bytes,
+        order: |server, _| largest(server, 0, |client| server.subscriptions_bytes_of(client)),
         close: |server, (_, id)| {
             let text = "subscriptions_bytes_max: listen to fewer topics";
             server.close(id, Close::busy(RETRY_MILLIS, text));

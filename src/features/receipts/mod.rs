@@ -25,6 +25,7 @@ const RECEIPTS_MAX: usize = 4096;
 const LOOK_PAUSE: Millis = 200;
 
 /// Receipts that were not sent yet.
+#[derive(Default)]
 pub struct Receipts {
     /// The channel of receipts for messages that came by channels.
     channel: Option<String>,
@@ -50,13 +51,7 @@ struct Receipt {
 impl Receipts {
     /// Gives receipts for entries that ask for them, and for all messages of channels if there is a channel for that.
     pub fn new(channel: Option<String>) -> Receipts {
-        Receipts {
-            channel,
-            fresh: Vec::new(),
-            waiting: VecDeque::new(),
-            next_look: 0,
-            refusals: RateLimit::default(),
-        }
+        Receipts { channel, ..Receipts::default() }
     }
 }
 
@@ -149,12 +144,9 @@ impl Receipt {
             queued: usize,
             written: usize,
             dropped: usize,
-            #[serde(skip_serializing_if = "is_none")]
-            pending: usize,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pending: Option<usize>,
             node: &'a str,
-        }
-        fn is_none(count: &usize) -> bool {
-            *count == 0
         }
         let counts = self.count.counts();
         let text = json::encode(&Members {
@@ -164,7 +156,7 @@ impl Receipt {
             queued: counts.queued,
             written: counts.written,
             dropped: counts.dropped,
-            pending: counts.pending,
+            pending: (counts.pending > 0).then_some(counts.pending),
             node: server.node(),
         });
         server.metrics().receipts += 1;
