@@ -1,9 +1,16 @@
 //! The operator's report on clients with a backlog, as JSON.
 
-use std::fmt::Write;
+use serde::Serialize;
+
+/// The answer to `/clients`.
+#[derive(Serialize)]
+pub struct BacklogReport<'a> {
+    pub clients: Vec<SlowClient<'a>>,
+}
 
 /// A client that frames wait for.
-pub struct BacklogReport<'a> {
+#[derive(Serialize)]
+pub struct SlowClient<'a> {
     pub conn: String,
     /// The path of its route.
     pub route: &'a str,
@@ -11,22 +18,8 @@ pub struct BacklogReport<'a> {
     pub sub: Option<&'a str>,
     pub bytes: usize,
     pub frames: usize,
-    /// Whether its socket takes nothing at present.
+    /// The socket takes nothing at present.
     pub full: bool,
     /// The number of its subscriptions.
     pub topics: usize,
-}
-
-impl BacklogReport<'_> {
-    /// Appends the report.
-    pub fn write(&self, out: &mut String) {
-        let BacklogReport { conn, route, sub, bytes, frames, full, topics } = self;
-        let [route, sub] =
-            [Some(*route), *sub].map(|it| serde_json::to_string(&it).unwrap_or_default());
-        let _ = write!(
-            out,
-            "{{\"conn\":\"{conn}\",\"route\":{route},\"sub\":{sub},\"bytes\":{bytes},\"frames\":{frames},\
-             \"full\":{full},\"topics\":{topics}}}"
-        );
-    }
 }

@@ -109,7 +109,13 @@ impl Complaints {
 
     fn gather(&mut self, now: Millis, name: &'static str, text: impl Fn() -> String) {
         let at = self.kinds.iter().position(|kind| kind.name == name);
-        let Some(at) = at.or_else(|| self.add(name)) else { return };
+        let at = at.unwrap_or(self.kinds.len());
+        if at == KINDS_MAX {
+            return;
+        }
+        if at == self.kinds.len() {
+            self.kinds.push(Complaint { name, until: 0, count: 0, text: String::new() });
+        }
         let kind = &mut self.kinds[at];
         if kind.count > 0 {
             kind.count += 1;
@@ -119,13 +125,6 @@ impl Complaints {
             log::warn!("{name}: {}", text());
             kind.until = now + PAUSE;
         }
-    }
-
-    /// Adds a kind if there is room, and returns its index.
-    fn add(&mut self, name: &'static str) -> Option<usize> {
-        let at = Some(self.kinds.len()).filter(|at| *at < KINDS_MAX)?;
-        self.kinds.push(Complaint { name, until: 0, count: 0, text: String::new() });
-        Some(at)
     }
 
     /// Takes the lines that are due.
@@ -182,11 +181,11 @@ mod tests {
     fn the_refusals_of_a_minute_are_one_line() {
         let mut complaints = Complaints::default();
         assert_eq!(complaints.deadline(), None);
-        gathered(&mut complaints, 10, "403", "told at once");
-        assert_eq!(complaints.deadline(), None, "nothing is left to be told");
+        gathered(&mut complaints, 10, "403", "shown at once");
+        assert_eq!(complaints.deadline(), None, "nothing is left to be shown");
         gathered(&mut complaints, 20, "403", "a");
         gathered(&mut complaints, 30, "403", "b");
-        gathered(&mut complaints, 40, "404", "told at once, too");
+        gathered(&mut complaints, 40, "404", "shown at once, too");
         gathered(&mut complaints, 50, "404", "c");
         assert_eq!(complaints.deadline(), Some(10 + PAUSE));
         assert_eq!(complaints.due(9 + PAUSE), Vec::<String>::new());
@@ -220,10 +219,10 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_told_as_far_as_it_is_known() {
+    fn an_origin_is_shown_as_far_as_it_is_known() {
         let address = Some(IpAddr::from([10, 0, 0, 1]));
-        let told = |path, address| Origin { path, address }.to_string();
-        assert_eq!(told(Some("/ws"), address), " at /ws from 10.0.0.1");
-        assert_eq!(told(None, None), "");
+        let shown = |path, address| Origin { path, address }.to_string();
+        assert_eq!(shown(Some("/ws"), address), " at /ws from 10.0.0.1");
+        assert_eq!(shown(None, None), "");
     }
 }

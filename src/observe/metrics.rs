@@ -4,7 +4,7 @@ mod histogram;
 mod process;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 pub use histogram::Histogram;
 pub use process::{Process, Usage};
@@ -111,50 +111,42 @@ counters! {
     presence_cut_short: "Users reported offline early, because clients_max others were waited for.",
 }
 
-/// Values of this moment, beside the counters.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Gauges {
-    /// Connections in any state.
-    pub clients: usize,
-    /// Topics with a subscriber.
-    pub topics: usize,
-    /// Subscriptions of clients.
-    pub memberships: usize,
-    /// Connections of publishers.
-    pub publishers: usize,
-    /// Messages held for clients that come back.
-    pub history_messages: usize,
-    /// Bytes of these messages.
-    pub history_bytes: usize,
-    /// Whether messages can come: the connection to Redis is up, or none is configured.
-    pub source_up: bool,
-    /// Handshakes in progress.
-    pub handshakes: usize,
-    /// Pending frames, each counted once, and the ping that all clients share.
-    pub backlog_frames: usize,
-    /// Bytes of these frames, with their overhead.
-    pub backlog_bytes: usize,
-    /// Bytes of heads and messages that clients have begun but not ended.
-    pub unfinished_bytes: usize,
-    /// Bytes of the slots of connections, used or not.
-    pub slots_bytes: usize,
-    /// Bytes of subscriptions and topics, without names above 23 bytes.
-    pub memberships_bytes: usize,
-    /// The kernel's view of the process.
-    pub process: Usage,
+/// Declares [`Gauges`]: a row per gauge, with its field and its help. The metric `oneloop_NAME` has the field's name.
+macro_rules! gauges {
+    ($($field:ident: $help:literal,)*) => {
+        /// Values of this moment, beside the counters.
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct Gauges {
+            $(#[doc = $help] pub $field: usize,)*
+            /// Bytes of the slots of connections, used or not.
+            pub slots_bytes: usize,
+            /// Bytes of subscriptions and topics, without names above 23 bytes.
+            pub memberships_bytes: usize,
+            /// The kernel's view of the process.
+            pub process: Usage,
+        }
+
+        impl Gauges {
+            /// The name, help and value of each gauge without labels.
+            fn gauges(&self) -> Vec<(&'static str, &'static str, usize)> {
+                vec![$((stringify!($field), $help, self.$field),)*]
+            }
+        }
+    };
 }
 
-impl Gauges {
-    /// The known parts of memory. The rest belongs to single connections, or is kept by the allocator.
-    fn memory_parts(&self) -> [(&'static str, usize); 5] {
-        [
-            ("slots", self.slots_bytes),
-            ("memberships", self.memberships_bytes),
-            ("history", self.history_bytes),
-            ("backlogs", self.backlog_bytes),
-            ("unfinished", self.unfinished_bytes),
-        ]
-    }
+gauges! {
+    clients: "Open connections of clients.",
+    handshakes_under_way: "Connections without an answer to their handshake.",
+    topics: "Topics with a subscriber.",
+    memberships: "Subscriptions of clients.",
+    publishers: "Open connections of publishers.",
+    history_messages: "Messages held for clients that come back.",
+    history_bytes: "Bytes of the messages held for clients that come back.",
+    backlog_frames: "Pending frames.",
+    backlog_bytes: "Bytes of pending frames, each counted once.",
+    unfinished_bytes: "Bytes of messages that clients have begun but not ended.",
+    source_up: "1 while messages can come.",
 }
 
 impl Metrics {
@@ -164,62 +156,35 @@ impl Metrics {
         family(&mut out, "oneloop_build_info", "The version that runs.", "gauge");
         let version = env!("CARGO_PKG_VERSION");
         let _ = writeln!(out, "oneloop_build_info{{version=\"{version}\"}} 1");
-        self.render_gauges(&mut out, gauges);
+        let users =
+            ("presence_users", "Users of this process, with events on.", self.presence_users);
+        for (name, help, value) in gauges.gauges().into_iter().chain([users]) {
+            sample(&mut out, name, help, "gauge", value as u64);
+        }
+        self.render_memory(&mut out, gauges);
         for (name, help, value) in self.counters() {
             sample(&mut out, name, help, "counter", value);
         }
         self.render_labelled(&mut out);
-        self.turn_micros.render(
-            &mut out,
-            "oneloop_turn_seconds",
-            "Turns of the loop, without their sleep.",
-        );
-        self.stream_lag_micros.render(
-            &mut out,
-            "oneloop_stream_lag_seconds",
-            "Age of stream entries when they were published, by two clocks.",
-        );
+        let help = "Turns of the loop, without their sleep.";
+        self.turn_micros.render(&mut out, "oneloop_turn_seconds", help);
+        let help = "Age of stream entries when they were published, by two clocks.";
+        self.stream_lag_micros.render(&mut out, "oneloop_stream_lag_seconds", help);
         gauges.process.render(&mut out);
         out
     }
 
-    fn render_gauges(&self, out: &mut String, gauges: &Gauges) {
-        for (name, help, value) in [
-            ("clients", "Open connections of clients.", gauges.clients),
-            (
-                "handshakes_under_way",
-                "Connections without an answer to their handshake.",
-                gauges.handshakes,
-            ),
-            ("topics", "Topics with a subscriber.", gauges.topics),
-            ("memberships", "Subscriptions of clients.", gauges.memberships),
-            ("publishers", "Open connections of publishers.", gauges.publishers),
-            (
-                "history_messages",
-                "Messages held for clients that come back.",
-                gauges.history_messages,
-            ),
-            (
-                "history_bytes",
-                "Bytes of the messages held for clients that come back.",
-                gauges.history_bytes,
-            ),
-            ("backlog_frames", "Pending frames.", gauges.backlog_frames),
-            ("backlog_bytes", "Bytes of pending frames, each counted once.", gauges.backlog_bytes),
-            (
-                "unfinished_bytes",
-                "Bytes of messages that clients have begun but not ended.",
-                gauges.unfinished_bytes,
-            ),
-            ("source_up", "1 while messages can come.", usize::from(gauges.source_up)),
-            ("presence_users", "Users of this process, with events on.", self.presence_users),
-        ] {
-            sample(out, name, help, "gauge", value as u64);
-        }
-        family(out, "oneloop_memory_bytes", "Memory by known part.", "gauge");
-        for (part, bytes) in gauges.memory_parts() {
-            let _ = writeln!(out, "oneloop_memory_bytes{{part=\"{part}\"}} {bytes}");
-        }
+    /// Renders the known parts of memory. The rest belongs to single connections, or is kept by the allocator.
+    fn render_memory(&self, out: &mut String, gauges: &Gauges) {
+        let parts = [
+            ("slots", gauges.slots_bytes),
+            ("memberships", gauges.memberships_bytes),
+            ("history", gauges.history_bytes),
+            ("backlogs", gauges.backlog_bytes),
+            ("unfinished", gauges.unfinished_bytes),
+        ];
+        let parts = parts.map(|(part, bytes)| (part, bytes as u64));
+        labelled(out, "memory_bytes", "Memory by known part.", "gauge", "part", parts);
         let name = "oneloop_memory_bytes_per_connection";
         family(out, name, "Resident memory above that at the start, per client.", "gauge");
         // Without clients there is no such number.
@@ -236,20 +201,32 @@ impl Metrics {
             ("closes_total", "WebSockets closed by the server.", "code", &self.closes),
         ];
         for (name, help, label, values) in by_label {
-            family(out, &format!("oneloop_{name}"), help, "counter");
-            for (key, value) in values {
-                let _ = writeln!(out, "oneloop_{name}{{{label}=\"{key}\"}} {value}");
-            }
+            let values = values.iter().map(|(key, value)| (key, *value));
+            labelled(out, name, help, "counter", label, values);
         }
-        family(out, "oneloop_handshakes_total", "Handshakes of clients, by result.", "counter");
-        for (result, value) in [
+        let results = [
             ("opened", self.opened),
             ("refused", self.handshakes_refused),
             ("rejected", self.handshakes_rejected),
             ("abandoned", self.handshakes_abandoned),
-        ] {
-            let _ = writeln!(out, "oneloop_handshakes_total{{result=\"{result}\"}} {value}");
-        }
+        ];
+        let help = "Handshakes of clients, by result.";
+        labelled(out, "handshakes_total", help, "counter", "result", results);
+    }
+}
+
+/// Renders a family with a sample per value of its label.
+fn labelled(
+    out: &mut String,
+    name: &str,
+    help: &str,
+    kind: &str,
+    label: &str,
+    values: impl IntoIterator<Item = (impl Display, u64)>,
+) {
+    family(out, &format!("oneloop_{name}"), help, kind);
+    for (key, value) in values {
+        let _ = writeln!(out, "oneloop_{name}{{{label}=\"{key}\"}} {value}");
     }
 }
 

@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    /// A supervisor at an abstract name, and what it hears.
+    /// A supervisor at an abstract name, and the socket of its manager.
     fn supervised(name: &str, variables: &[(&str, &str)]) -> (Supervisor, UnixDatagram) {
         let name = format!("oneloop-test-{}-{name}", std::process::id());
         let address = abstract_address(name.as_bytes()).unwrap();

@@ -39,7 +39,7 @@ impl PagePublisher {
             && request.list("sec-websocket-protocol").any(|one| one == self.protocol)
     }
 
-    fn told(&self, answer: Answer) -> String {
+    fn sentence(&self, answer: Answer) -> String {
         match (answer, &self.patterns) {
             (Answer::Integer(0), None) => "Nobody listens to this topic.".to_owned(),
             (Answer::Integer(1), None) => "It went to 1 client or subscriber.".to_owned(),
@@ -97,7 +97,7 @@ impl Handler for PagePublisher {
 
     fn on_event(&mut self, server: &mut Scope<'_>, event: RouteEvent) {
         if let RouteEvent::Answer { number, answer } = event {
-            server.send(ConnId::of_number(number), &Frame::text(&self.told(answer)));
+            server.send(ConnId::of_number(number), &Frame::text(&self.sentence(answer)));
         }
     }
 }

@@ -16,7 +16,7 @@ pub struct CommandContext {
     pub program: String,
     /// Its process id.
     pub pid: u32,
-    /// Whether `redis-cli` is installed.
+    /// `redis-cli` is installed.
     pub has_redis_cli: bool,
 }
 

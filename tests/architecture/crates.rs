@@ -33,7 +33,16 @@ const HOMES: [(&str, &[&str]); 18] = [
             "engine/reactor/listeners.rs",
         ],
     ),
-    ("serde", &["features/control/", "features/receipts/", "json.rs", "push/"]),
+    (
+        "serde",
+        &[
+            "features/control/",
+            "features/receipts/",
+            "json.rs",
+            "observe/backlog_report.rs",
+            "push/",
+        ],
+    ),
     (
         "serde_json",
         &[

@@ -9,7 +9,8 @@ use crate::engine::pubsub::topic::user_of;
 use crate::engine::router::files;
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
-use crate::observe::backlog_report::BacklogReport;
+use crate::json;
+use crate::observe::backlog_report::{BacklogReport, SlowClient};
 use crate::observe::metrics::{Gauges, Process};
 
 /// Clients that `/clients` tells of.
@@ -92,8 +93,8 @@ impl Admin {
             publishers: port_connections,
             history_messages: server.resume.history.len(),
             history_bytes: server.resume.history.bytes(),
-            source_up: !health.no_subscriber,
-            handshakes: server.places.handshakes.len(),
+            source_up: usize::from(!health.no_subscriber),
+            handshakes_under_way: server.places.handshakes.len(),
             backlog_frames: frames_len(),
             backlog_bytes: frames_bytes(),
             unfinished_bytes: server.clients.unfinished_bytes,
@@ -126,12 +127,11 @@ fn slowest(server: &Server, routes: &[Route]) -> String {
             deepest.truncate(SLOWEST_MAX);
         }
     }
-    let mut text = "{\"clients\":[".to_owned();
-    for (place, (bytes, id)) in deepest.into_iter().enumerate() {
+    let clients = deepest.into_iter().map(|(bytes, id)| {
         let client = &server.clients[id.index];
         let topics = || server.hubs[client.route as usize].topics(&client.subscriptions);
         let own = topics().find(|(_, reason)| *reason == Reason::Own);
-        let report = BacklogReport {
+        SlowClient {
             conn: server.name_of(id),
             route: &routes[client.route as usize].path,
             sub: own.and_then(|(key, _)| user_of(key)),
@@ -139,9 +139,7 @@ fn slowest(server: &Server, routes: &[Route]) -> String {
             frames: client.backlog_frames(),
             full: client.is_blocked(),
             topics: topics().count(),
-        };
-        text.push_str(if place > 0 { "," } else { "" });
-        report.write(&mut text);
-    }
-    text + "]}"
+        }
+    });
+    json::encode(&BacklogReport { clients: clients.collect() })
 }

@@ -23,23 +23,20 @@ pub struct Process {
 pub struct Usage {
     /// CPU time of all threads, in user space and in the kernel.
     pub cpu_seconds: Option<f64>,
-    /// Resident memory.
     pub resident_bytes: Option<u64>,
-    /// Reserved memory.
     pub virtual_bytes: Option<u64>,
     /// The start of the process, in seconds since 1970.
     pub start_seconds: Option<f64>,
     /// Open descriptors. Kernels before 6.2 do not count them, and listing 20,000 would delay every client.
     pub open_fds: Option<u64>,
-    /// The limit of descriptors.
     pub max_fds: Option<u64>,
-    /// Resident memory when [`Process::new`] was called.
+    /// Resident memory at the start.
     pub start_bytes: Option<u64>,
 }
 
-impl Process {
+impl Default for Process {
     /// Notes the memory at the start: call it before clients connect.
-    pub fn new() -> Process {
+    fn default() -> Process {
         let stat = File::open("/proc/self/stat").ok();
         let boot = read_to_string("/proc/stat").ok().and_then(|text| {
             text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
@@ -48,7 +45,9 @@ impl Process {
         process.start_bytes = process.usage().resident_bytes;
         process
     }
+}
 
+impl Process {
     /// Reads the current values, in some microseconds for four system calls.
     pub fn usage(&self) -> Usage {
         let open_fds = metadata("/proc/self/fd").map_or(0, |folder| folder.len());
@@ -63,12 +62,6 @@ impl Process {
         let text = String::from_utf8_lossy(&text[..length.unwrap_or(0)]);
         usage.take_stat(&text, self.boot);
         usage
-    }
-}
-
-impl Default for Process {
-    fn default() -> Process {
-        Process::new()
     }
 }
 
@@ -135,7 +128,7 @@ mod tests {
     fn what_is_held_is_seen() {
         // Other tests of this process hold memory and let it go meanwhile.
         let is_seen = (0..50).any(|_| {
-            let process = Process::new();
+            let process = Process::default();
             let held = std::hint::black_box(vec![1_u8; 64 << 20]);
             let grown = process.usage().grown_bytes().expect("Linux tells");
             drop(held);
