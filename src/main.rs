@@ -33,12 +33,12 @@ const SUBSCRIBER: &str = "oneloop-subscribe";
 const SUBSCRIBER_SECONDS: u64 = 3600;
 
 /// The reason for an exit with a message.
-enum Failure {
+enum CommandFailure {
     /// The settings or the arguments are bad.
     Settings(String),
     Other(String),
 }
-use Failure::{Other, Settings};
+use CommandFailure::{Other, Settings};
 
 fn main() -> ExitCode {
     let (problems, status) = match run() {
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     status
 }
 
-fn run() -> Result<ExitCode, Failure> {
+fn run() -> Result<ExitCode, CommandFailure> {
     let invocation = read().and_then(beside).map_err(|problems| Settings(problems.to_string()))?;
     let config = invocation.config;
     logger::start(config.log, log_style(&config));
@@ -109,11 +109,11 @@ fn log_style(config: &Config) -> logger::LogStyle {
     }
 }
 
-fn check(config: &Config) -> Result<(), Failure> {
+fn check(config: &Config) -> Result<(), CommandFailure> {
     serve::check(config).map_err(|problems| Settings(problems.join("\n")))
 }
 
-fn serve(config: Config) -> Result<ExitCode, Failure> {
+fn serve(config: Config) -> Result<ExitCode, CommandFailure> {
     let failure = |error: io::Error| match error.kind() {
         io::ErrorKind::InvalidInput => Settings(error.to_string()),
         _ => Other(error.to_string()),
@@ -174,7 +174,7 @@ fn shell() -> CommandContext {
     }
 }
 
-fn top(config: &Config, admin: Option<String>, once: bool) -> Result<ExitCode, Failure> {
+fn top(config: &Config, admin: Option<String>, once: bool) -> Result<ExitCode, CommandFailure> {
     let address = admin.or_else(|| config.admin.map(|address| address.to_string()));
     let missing = "top needs the server's admin address: --admin http://127.0.0.1:9090";
     let address = address.ok_or_else(|| Settings(missing.to_owned()))?;
@@ -208,7 +208,7 @@ fn read_beside(pid: u32) -> Result<Invocation, Problems> {
     cli::read_beside(std::env::args_os().skip(1), line.into_iter().skip(1), pairs)
 }
 
-fn publish(config: &Config, options: &PublishOptions) -> Result<ExitCode, Failure> {
+fn publish(config: &Config, options: &PublishOptions) -> Result<ExitCode, CommandFailure> {
     let data = options.data.as_deref();
     let published = cli::publish(config, &options.channel, data, io::stdin()).map_err(Other)?;
     if let Some(explanation) = published.explanation {
@@ -217,7 +217,7 @@ fn publish(config: &Config, options: &PublishOptions) -> Result<ExitCode, Failur
     Ok(print(&published.count.to_string()))
 }
 
-fn subscribe(config: &Config, mut options: SubscribeOptions) -> Result<ExitCode, Failure> {
+fn subscribe(config: &Config, mut options: SubscribeOptions) -> Result<ExitCode, CommandFailure> {
     if options.token.as_deref() == Some("-") {
         options.token = io::read_to_string(io::stdin()).ok();
     }
@@ -241,7 +241,7 @@ fn subscribe(config: &Config, mut options: SubscribeOptions) -> Result<ExitCode,
 }
 
 /// Runs the checks. The exit status tells scripts whether there is a problem.
-fn doctor(config: &Config, options: &ProbeOptions) -> Result<ExitCode, Failure> {
+fn doctor(config: &Config, options: &ProbeOptions) -> Result<ExitCode, CommandFailure> {
     check(config)?;
     let start = Instant::now();
     let environment = DoctorEnvironment {
