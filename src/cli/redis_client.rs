@@ -8,7 +8,7 @@ use redis::Value;
 use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT};
 use crate::engine::redis::advice;
 use crate::engine::redis::config::{Address, RedisConfig};
-use crate::engine::redis::failure::Failure;
+use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::resp::{Framer, Whole};
 use crate::engine::redis::scanner::Grammar;
@@ -60,7 +60,7 @@ impl RedisExchange {
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<RedisReply>, String> {
         loop {
             let whole = self.framer.next(input, ANSWER_BYTES_MAX);
-            let whole = whole.map_err(|garbage| Failure::from(garbage).text(&self.config))?;
+            let whole = whole.map_err(|garbage| RedisFailure::from(garbage).text(&self.config))?;
             let value = match whole {
                 None => return Ok(None),
                 Some(Whole::Oversized { .. }) => return Ok(Some(RedisReply::Words(Vec::new()))),

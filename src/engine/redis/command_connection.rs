@@ -8,7 +8,7 @@ use crate::clock::Millis;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::entries::{Entries, EntryContent, EntryMessage, Piece};
-use crate::engine::redis::failure::Failure;
+use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::request::{
     Answer, PageEnd, REQUEST_BYTES_MAX, REQUESTS_MAX, RedisRequest, ReplyForm, Ticket,
@@ -180,7 +180,7 @@ impl CommandConnection {
         &mut self,
         input: &mut &'a [u8],
         now: Millis,
-    ) -> Result<Option<CommandEvent<'a>>, Failure> {
+    ) -> Result<Option<CommandEvent<'a>>, RedisFailure> {
         if self.session.is_greeting() {
             let is_over = self.session.read_handshake(input, now)?;
             if is_over {
@@ -219,7 +219,7 @@ impl CommandConnection {
                     };
                     if self.unanswered.is_empty() {
                         let why = "an answer to nothing that was asked";
-                        return Err(Failure::Refused(advice::not_redis(config, why)));
+                        return Err(RedisFailure::Refused(advice::not_redis(config, why)));
                     }
                     if let Some((ticket, _)) = self.pop_answered() {
                         return Ok(Some(CommandEvent::Answer(ticket, answer)));
@@ -234,7 +234,7 @@ impl CommandConnection {
         ticket: Ticket,
         stream: usize,
         input: &mut &'a [u8],
-    ) -> Result<Option<CommandEvent<'a>>, Failure> {
+    ) -> Result<Option<CommandEvent<'a>>, RedisFailure> {
         let Session { config, replies, .. } = &mut self.session;
         let (entries, end) = self.page.get_or_insert_with(|| {
             let entries = Entries::of_range(stream, config.payload_bytes_max);

@@ -5,7 +5,7 @@ use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::garbage::Garbage;
 
 #[derive(Debug)]
-pub enum Failure {
+pub enum RedisFailure {
     /// The stream is not RESP.
     Garbage(Garbage),
     /// The text says what to do.
@@ -14,18 +14,18 @@ pub enum Failure {
     Deaf(String),
 }
 
-impl From<Garbage> for Failure {
-    fn from(garbage: Garbage) -> Failure {
-        Failure::Garbage(garbage)
+impl From<Garbage> for RedisFailure {
+    fn from(garbage: Garbage) -> RedisFailure {
+        RedisFailure::Garbage(garbage)
     }
 }
 
-impl Failure {
+impl RedisFailure {
     /// A sentence for the operator.
     pub fn text(self, config: &RedisConfig) -> String {
         match self {
-            Failure::Garbage(garbage) => advice::not_redis(config, &garbage.to_string()),
-            Failure::Refused(text) | Failure::Deaf(text) => text,
+            RedisFailure::Garbage(garbage) => advice::not_redis(config, &garbage.to_string()),
+            RedisFailure::Refused(text) | RedisFailure::Deaf(text) => text,
         }
     }
 }

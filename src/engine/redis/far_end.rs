@@ -7,7 +7,7 @@ use redis::Value;
 
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
-use crate::engine::redis::failure::Failure;
+use crate::engine::redis::failure::RedisFailure;
 
 /// The state of the far end, by its own word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub enum FarEnd {
 
 impl FarEnd {
     /// Turns a far end that carries no messages into a failure.
-    pub fn check(self, config: &RedisConfig) -> Result<(), Failure> {
-        Err(Failure::Deaf(match self {
+    pub fn check(self, config: &RedisConfig) -> Result<(), RedisFailure> {
+        Err(RedisFailure::Deaf(match self {
             FarEnd::Sound => return Ok(()),
             FarEnd::Sentinel => advice::sentinel(config),
             FarEnd::CutOff(state) => advice::cut_off(config, &state),

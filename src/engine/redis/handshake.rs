@@ -14,7 +14,7 @@ use redis::{ServerError, Value};
 
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
-use crate::engine::redis::failure::Failure;
+use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::far_end;
 
 /// The handshake of one connection after the other.
@@ -85,7 +85,7 @@ impl Handshake {
         config: &RedisConfig,
         output: &mut Vec<u8>,
         reply: &Value,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RedisFailure> {
         use HandshakeStep::{Hello, Info, Role, SetName, Subscribe};
         let Some(&step) = self.awaited.front() else { return Ok(()) };
         match (step, reply) {
@@ -93,10 +93,10 @@ impl Handshake {
                 self.subscribe_in_resp2(config, output);
             }
             (_, Value::ServerError(error)) if !self.may_be_refused(step, error) => {
-                return Err(Failure::Refused(advice::refused(config, step.command(), error)));
+                return Err(RedisFailure::Refused(advice::refused(config, step.command(), error)));
             }
             (Hello, hello) => match far_end::mode(hello) {
-                Some("sentinel") => return Err(Failure::Deaf(advice::sentinel(config))),
+                Some("sentinel") => return Err(RedisFailure::Deaf(advice::sentinel(config))),
                 Some(_) => self.send(&[SetName, Role, Info, Subscribe], config, output),
                 None => self.send(&[SetName, Subscribe], config, output),
             },

@@ -10,7 +10,7 @@
 use crate::clock::Millis;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
-use crate::engine::redis::failure::Failure;
+use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::reply_parser::ReplyParser;
 
@@ -144,7 +144,7 @@ impl Session {
     }
 
     /// Takes the replies of a handshake for commands. `false`: the input is used up before its end.
-    pub fn read_handshake(&mut self, input: &mut &[u8], now: Millis) -> Result<bool, Failure> {
+    pub fn read_handshake(&mut self, input: &mut &[u8], now: Millis) -> Result<bool, RedisFailure> {
         while !self.handshake.is_over() {
             let Some(reply) = self.replies.value(input, REPLY_BYTES_MAX)? else { return Ok(false) };
             self.on_handshake_reply(&reply.parse()?)?;
@@ -155,7 +155,7 @@ impl Session {
 
     /// Takes a reply of the handshake. Returns whether the far end is one to be looked at closely; see
     /// [`Handshake::looks_closely`].
-    pub fn on_handshake_reply(&mut self, reply: &redis::Value) -> Result<bool, Failure> {
+    pub fn on_handshake_reply(&mut self, reply: &redis::Value) -> Result<bool, RedisFailure> {
         self.handshake.on_reply(&self.config, &mut self.output, reply)?;
         Ok(self.handshake.looks_closely())
     }
@@ -249,14 +249,14 @@ impl Session {
             }
             _ => advice::silent(&self.config, command),
         };
-        Err(self.fail(Failure::Refused(text)))
+        Err(self.fail(RedisFailure::Refused(text)))
     }
 
     /// Gives the connection up: nothing more is sent or read on it. Returns what to do, for the log.
-    pub fn fail(&mut self, failure: Failure) -> String {
+    pub fn fail(&mut self, failure: RedisFailure) -> String {
         self.state = SessionState::Broken;
         self.drop_output();
-        let is_deaf = matches!(failure, Failure::Deaf(_));
+        let is_deaf = matches!(failure, RedisFailure::Deaf(_));
         let text = failure.text(&self.config);
         self.deaf = is_deaf.then(|| text.clone());
         text
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!((session.due(299), session.due(300)), (None, Some(Due::Overdue)));
         session.on_bytes(250);
         assert_eq!(session.deadline(), Some(10_250));
-        session.fail(Failure::Garbage(Garbage::Size));
+        session.fail(RedisFailure::Garbage(Garbage::Size));
         assert_eq!((session.deadline(), session.due(u64::MAX)), (None, None));
     }
 }

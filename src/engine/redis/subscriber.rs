@@ -8,7 +8,7 @@ use redis::{PushKind, Value};
 
 use crate::clock::Millis;
 use crate::engine::redis::config::RedisConfig;
-use crate::engine::redis::failure::Failure;
+use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::far_end::{by_info, by_role};
 use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::probe::Probe;
@@ -124,7 +124,7 @@ impl RedisSubscriber {
     pub fn on_time(&mut self, now: Millis) -> Result<(), String> {
         if self.session.due(now) == Some(Due::Overdue) && self.is_probe_overdue(now) {
             let text = advice::deaf(&self.session.config);
-            return Err(self.session.fail(Failure::Deaf(text)));
+            return Err(self.session.fail(RedisFailure::Deaf(text)));
         }
         if self.session.is_silent(now, "PING")? {
             // A queued command asks already.
@@ -150,7 +150,7 @@ impl RedisSubscriber {
         &mut self,
         input: &mut &'a [u8],
         now: Millis,
-    ) -> Result<Option<SubscriptionEvent<'a>>, Failure> {
+    ) -> Result<Option<SubscriptionEvent<'a>>, RedisFailure> {
         let bytes_max = self.session.config.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX);
         while let Some(value) = self.session.replies.value(input, bytes_max)? {
             let Whole::Value(value) = value else {
@@ -204,7 +204,7 @@ impl RedisSubscriber {
     }
 
     /// Takes a value that is no message. Returns whether the connection is up now.
-    fn on_reply(&mut self, mut value: Value, now: Millis) -> Result<bool, Failure> {
+    fn on_reply(&mut self, mut value: Value, now: Millis) -> Result<bool, RedisFailure> {
         while let Value::Attribute { data, .. } = value {
             value = *data;
         }
@@ -264,7 +264,7 @@ impl RedisSubscriber {
         is_added: bool,
         pattern: &[u8],
         now: Millis,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, RedisFailure> {
         let mut patterns = self.session.config.patterns.iter();
         let Some(index) = patterns.position(|ours| ours.as_bytes() == pattern) else {
             return Ok(false);
@@ -277,8 +277,8 @@ impl RedisSubscriber {
         Ok(self.session.is_greeting() && self.proceed(now))
     }
 
-    fn lost(&self, why: &str) -> Failure {
-        Failure::Refused(advice::lost(&self.session.config, why))
+    fn lost(&self, why: &str) -> RedisFailure {
+        RedisFailure::Refused(advice::lost(&self.session.config, why))
     }
 
     /// Something that was awaited came: it may have been the last of it. Returns whether the connection is up now.

@@ -17,7 +17,7 @@ use crate::engine::reactor::RedisProtocol;
 use crate::engine::redis::advice;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::entries::{Entries, EntryContent, EntryMessage, Piece};
-use crate::engine::redis::failure::Failure;
+use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::session::Session;
 use crate::engine::redis::stream_info::{StreamInfoReader, StreamInfoReply};
@@ -130,7 +130,7 @@ impl StreamReader {
         &mut self,
         input: &mut &'a [u8],
         now: Millis,
-    ) -> Result<Option<StreamEvent<'a>>, Failure> {
+    ) -> Result<Option<StreamEvent<'a>>, RedisFailure> {
         if self.session.is_greeting() && !self.session.read_handshake(input, now)? {
             return Ok(None);
         }
@@ -195,7 +195,7 @@ impl StreamReader {
         &mut self,
         stream: usize,
         reply: StreamInfoReply,
-    ) -> Result<Option<StreamEvent<'static>>, Failure> {
+    ) -> Result<Option<StreamEvent<'static>>, RedisFailure> {
         let info = match reply {
             StreamInfoReply::Info(info) => info,
             StreamInfoReply::Refused(error) => return Err(self.refused("XINFO", stream, &error)),
@@ -233,9 +233,9 @@ impl StreamReader {
         Some(StreamEvent::Passed { stream, id, is_oversized, bytes })
     }
 
-    fn refused(&self, command: &str, stream: usize, error: &ServerError) -> Failure {
+    fn refused(&self, command: &str, stream: usize, error: &ServerError) -> RedisFailure {
         let config = &self.session.config;
-        Failure::Refused(advice::of_stream(config, command, &config.streams[stream], error))
+        RedisFailure::Refused(advice::of_stream(config, command, &config.streams[stream], error))
     }
 
     /// Sends the next commands: nothing is awaited.
