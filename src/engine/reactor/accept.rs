@@ -10,7 +10,7 @@ use crate::engine::reactor::Reactor;
 use crate::engine::reactor::listeners::{Accepted, Purpose, turn_away};
 use crate::engine::reactor::port::Port;
 use crate::engine::reactor::token::Source;
-use crate::engine::router::Router;
+use crate::engine::router::{Router, refusals};
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
 
@@ -45,7 +45,7 @@ impl Reactor {
                 Accepted::Nothing => return,
                 Accepted::HeldBack => {
                     self.router.server.metrics.accepts_held_back += 1;
-                    self.router.complain_of_queue();
+                    refusals::of_queue(&mut self.router.server);
                     return;
                 }
                 Accepted::Exhausted => {
@@ -79,7 +79,8 @@ impl Reactor {
             *metrics.responses.entry(status).or_default() += 1;
             metrics.handshakes_refused += u64::from(purpose == Purpose::Clients);
             if purpose == Purpose::Clients {
-                self.router.complain_of_admission(status, address);
+                let is_draining = self.router.health.draining;
+                refusals::of_admission(&mut self.router.server, is_draining, status, address);
             }
             return turn_away(stream, purpose.refusal(status));
         }

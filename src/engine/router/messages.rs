@@ -1,6 +1,6 @@
 //! What comes from Redis and from publishers: messages and entries of streams for every route, answers for who asked.
 
-use super::Router;
+use super::{Router, refusals};
 use crate::engine::feature::{FeatureEvent, MessageSource, StreamReply};
 use crate::engine::handler::RouteEvent;
 use crate::engine::pubsub::topic;
@@ -32,7 +32,7 @@ impl Router {
         let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
         let Some(topic) = topic else {
             self.server.metrics.messages_malformed += 1;
-            self.complain_of_channel(channel);
+            refusals::of_channel(&mut self.server, &self.prefix, channel);
             return 0;
         };
         self.server.resume.record(topic, payload);
@@ -53,11 +53,11 @@ impl Router {
         self.server.metrics.stream_entries += 1;
         let Some(topic) = topic::published(topic) else {
             self.server.metrics.messages_malformed += 1;
-            self.complain_of_entry();
+            refusals::of_entry(&mut self.server);
             replay::reach(&mut self.server, stream, id);
             return 0;
         };
-        self.complain_of_prefix(topic);
+        refusals::of_prefix(&mut self.server, &self.prefix, topic);
         self.server.resume.record_entry(stream, id, topic, payload);
         replay::reach(&mut self.server, stream, id);
         self.tell(topic, payload, MessageSource::Entry { id, receipt })
@@ -109,7 +109,7 @@ impl Router {
         }
         self.server.metrics.stream_entries += 1;
         self.server.metrics.messages_malformed += 1;
-        self.complain_of_entry();
+        refusals::of_entry(&mut self.server);
     }
 
     /// Begins a stream: every entry after `covered_from` will be published.

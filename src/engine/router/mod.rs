@@ -5,7 +5,7 @@ mod admin;
 pub mod files;
 mod messages;
 mod plain;
-mod refusals;
+pub(crate) mod refusals;
 
 use std::any::Any;
 
@@ -294,6 +294,27 @@ impl Router {
         request.accept(self.server.options[number].protocol(request))
     }
 
+    /// Reports a request that gets this response to the operator; `request`: if its head could be read.
+    pub(crate) fn complain_of_answer(
+        &mut self,
+        id: ConnId,
+        request: Option<&Request>,
+        response: &Response,
+    ) {
+        let Router { server, routes, health, .. } = self;
+        refusals::of_answer(server, routes, health.draining, id, (request, response));
+    }
+
+    /// The reason why no client can receive from a channel, as an error for its publisher; `None` if one could.
+    pub fn refusal_of(&self, channel: &[u8]) -> Option<String> {
+        let is_taken = self
+            .features
+            .iter()
+            .any(|feature| feature.channel().map(str::as_bytes) == Some(channel));
+        let fault = fault_of(&self.prefix, channel).filter(|_| !is_taken)?;
+        Some(format!("ERR nobody hears this: {fault}"))
+    }
+
     fn open(&mut self, id: ConnId, number: u8, request: &Request, accepted: &[u8]) {
         let accepted = Frame::ready(accepted.to_vec());
         self.server.open(id, number);
@@ -305,7 +326,7 @@ impl Router {
         let result = if is_of_page || admits(&route.origins, request) {
             route.handler.on_open(&mut self.server.scope(number), id, request)
         } else {
-            self.complain_of_page(id, request);
+            refusals::of_page(&mut self.server, id, request);
             Err(Reject::Close(foreign(request)))
         };
         let client = self.server.client(id).expect("a verb frees nothing");

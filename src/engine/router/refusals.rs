@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::Router;
 use super::addresses::peer;
 use super::plain::paths;
 use crate::engine::bounds::Bounds;
 use crate::engine::client::http::{Request, Response};
-use crate::engine::handler::remedy;
+use crate::engine::handler::{Route, remedy};
 use crate::engine::pubsub::topic;
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
@@ -16,108 +15,93 @@ use crate::observe::complaints::{Origin, Weight, shown};
 /// Paths that browsers request by themselves.
 const UNASKED: [&str; 3] = ["/favicon.ico", "/robots.txt", "/apple-touch-icon.png"];
 
-impl Router {
-    /// Reports a request that gets this response; `request`: if its head could be read.
-    pub(crate) fn complain_of_answer(
-        &mut self,
-        id: ConnId,
-        request: Option<&Request>,
-        response: &Response,
-    ) {
-        if response.status < 400 {
-            return;
+/// Reports a request that gets this response; `request`: if its head could be read.
+pub(super) fn of_answer(
+    server: &mut Server,
+    routes: &[Route],
+    is_draining: bool,
+    id: ConnId,
+    (request, response): (Option<&Request>, &Response),
+) {
+    if response.status < 400 {
+        return;
+    }
+    let address = request.and_then(Request::known_address).unwrap_or_else(|| peer(server, id));
+    let origin = Origin { path: request.map(Request::path), address: Some(address) };
+    let weight = weight(request, response, is_draining);
+    let Server { complaints, bounds, now, options, is_refusing, .. } = server;
+    let text = || match response.status {
+        404 => {
+            let path = shown(request.map_or("", Request::path));
+            format!("nothing is served at {path}; WebSockets are at {}", paths(routes, options))
         }
-        let address =
-            request.and_then(Request::known_address).unwrap_or_else(|| peer(&mut self.server, id));
-        let origin = Origin { path: request.map(Request::path), address: Some(address) };
-        let weight = weight(request, response, self.health.draining);
-        let Router { server, routes, .. } = self;
-        let Server { complaints, bounds, now, options, is_refusing, .. } = server;
-        let text = || match response.status {
-            404 => {
-                let path = shown(request.map_or("", Request::path));
-                format!("nothing is served at {path}; WebSockets are at {}", paths(routes, options))
-            }
-            503 if *is_refusing => format!("memory_max ({} bytes) is exceeded", bounds.memory_max),
-            _ => advice(response, bounds),
-        };
-        complaints.note(now.millis, kind(response.status), weight, origin, text);
-    }
+        503 if *is_refusing => format!("memory_max ({} bytes) is exceeded", bounds.memory_max),
+        _ => advice(response, bounds),
+    };
+    complaints.note(now.millis, kind(response.status), weight, origin, text);
+}
 
-    /// Reports a page that may not connect, with the setting that would admit it.
-    pub(super) fn complain_of_page(&mut self, id: ConnId, request: &Request) {
-        let address = request.known_address().unwrap_or_else(|| peer(&mut self.server, id));
-        let from = Origin { path: Some(request.path()), address: Some(address) };
-        self.server.complain("4505", Weight::Curable, from, || {
-            let page = shown(request.header("origin").unwrap_or_default());
-            let path = shown(request.path());
-            format!("a page of {page} wants {path}; {}", remedy(request))
-        });
-    }
+/// Reports a page that may not connect, with the setting that would admit it.
+pub(super) fn of_page(server: &mut Server, id: ConnId, request: &Request) {
+    let address = request.known_address().unwrap_or_else(|| peer(server, id));
+    let from = Origin { path: Some(request.path()), address: Some(address) };
+    server.complain("4505", Weight::Curable, from, || {
+        let page = shown(request.header("origin").unwrap_or_default());
+        let path = shown(request.path());
+        format!("a page of {page} wants {path}; {}", remedy(request))
+    });
+}
 
-    /// Reports a connection that is turned away unread.
-    pub(crate) fn complain_of_admission(&mut self, status: u16, address: IpAddr) {
-        let origin = Origin { path: None, address: Some(address) };
-        let weight = if self.health.draining { Weight::Usual } else { Weight::Curable };
-        let Server { complaints, bounds, now, .. } = &mut self.server;
-        let response = Response::text(status, "too many connections from this address");
-        complaints.note(now.millis, kind(status), weight, origin, || advice(&response, bounds));
-    }
+/// Reports a connection that is turned away unread.
+pub(crate) fn of_admission(server: &mut Server, is_draining: bool, status: u16, address: IpAddr) {
+    let origin = Origin { path: None, address: Some(address) };
+    let weight = if is_draining { Weight::Usual } else { Weight::Curable };
+    let Server { complaints, bounds, now, .. } = server;
+    let response = Response::text(status, "too many connections from this address");
+    complaints.note(now.millis, kind(status), weight, origin, || advice(&response, bounds));
+}
 
-    /// Reports that clients wait to be accepted.
-    pub(crate) fn complain_of_queue(&mut self) {
-        let Server { complaints, bounds, now, places, .. } = &mut self.server;
-        complaints.note(now.millis, "accept", Weight::Curable, Origin::default(), || {
-            format!(
-                "clients wait to be accepted: {} handshakes are under way; handshakes_max is {}, \
-                 handshakes_per_second_max {}",
-                places.handshakes.len(),
-                bounds.handshakes_max,
-                bounds.handshakes_per_second_max
-            )
-        });
-    }
+/// Reports that clients wait to be accepted.
+pub(crate) fn of_queue(server: &mut Server) {
+    let Server { complaints, bounds, now, places, .. } = server;
+    complaints.note(now.millis, "accept", Weight::Curable, Origin::default(), || {
+        format!(
+            "clients wait to be accepted: {} handshakes are under way; handshakes_max is {}, \
+             handshakes_per_second_max {}",
+            places.handshakes.len(),
+            bounds.handshakes_max,
+            bounds.handshakes_per_second_max
+        )
+    });
+}
 
-    /// Reports a message on a channel that carries no topic.
-    pub(super) fn complain_of_channel(&mut self, channel: &[u8]) {
-        let Router { server, prefix, .. } = self;
-        let text = || fault_of(prefix, channel).unwrap_or_default();
-        server.complain("message dropped", Weight::Curable, Origin::default(), text);
-    }
+/// Reports a message on a channel that carries no topic.
+pub(super) fn of_channel(server: &mut Server, prefix: &str, channel: &[u8]) {
+    let text = || fault_of(prefix, channel).unwrap_or_default();
+    server.complain("message dropped", Weight::Curable, Origin::default(), text);
+}
 
-    /// The reason why no client can receive from a channel, as an error for its publisher; `None` if one could.
-    pub fn refusal_of(&self, channel: &[u8]) -> Option<String> {
-        let is_taken = self
-            .features
-            .iter()
-            .any(|feature| feature.channel().map(str::as_bytes) == Some(channel));
-        let fault = fault_of(&self.prefix, channel).filter(|_| !is_taken)?;
-        Some(format!("ERR nobody hears this: {fault}"))
-    }
+/// Reports a stream entry that is not a message.
+pub(super) fn of_entry(server: &mut Server) {
+    server.complain("entry dropped", Weight::Curable, Origin::default(), || {
+        "an entry of a stream lacks the field topic or data, or its topic is malformed: \
+         XADD KEY * topic user.42 data '...'"
+            .to_owned()
+    });
+}
 
-    /// Reports a stream entry that is not a message.
-    pub(super) fn complain_of_entry(&mut self) {
-        self.server.complain("entry dropped", Weight::Curable, Origin::default(), || {
-            "an entry of a stream lacks the field topic or data, or its topic is malformed: \
-             XADD KEY * topic user.42 data '...'"
-                .to_owned()
-        });
+/// Reports a topic in a stream that begins with the channels' prefix, which is not removed there.
+pub(super) fn of_prefix(server: &mut Server, prefix: &str, topic: &str) {
+    if prefix.is_empty() || !topic.starts_with(prefix) {
+        return;
     }
-
-    /// Reports a topic in a stream that begins with the channels' prefix, which is not removed there.
-    pub(super) fn complain_of_prefix(&mut self, topic: &str) {
-        let Router { server, prefix, .. } = self;
-        if prefix.is_empty() || !topic.starts_with(prefix.as_str()) {
-            return;
-        }
-        server.complain("entry with a prefix", Weight::Curable, Origin::default(), || {
-            let (topic, prefix) = (shown(topic), shown(prefix));
-            format!(
-                "an entry of a stream has the topic {topic}: topics of streams are whole, without the {prefix} of \
-                 channels; it is told to those who hear {topic}"
-            )
-        });
-    }
+    server.complain("entry with a prefix", Weight::Curable, Origin::default(), || {
+        let (topic, prefix) = (shown(topic), shown(prefix));
+        format!(
+            "an entry of a stream has the topic {topic}: topics of streams are whole, without the {prefix} of \
+             channels; it is told to those who hear {topic}"
+        )
+    });
 }
 
 fn weight(request: Option<&Request>, response: &Response, draining: bool) -> Weight {
