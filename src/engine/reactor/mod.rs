@@ -46,7 +46,7 @@ pub use listeners::{Purpose, turn_away};
 pub use plan::{Addresses, Ended, Plan};
 pub use port::{Port, publish_beside};
 pub use redis_protocol::RedisProtocol;
-use redis_socket::RedisSocket;
+use redis_socket::{RedisSocket, RedisSockets};
 use reload::Reload;
 pub use reload::{Reread, TakeOver};
 use time::Clock;
@@ -72,8 +72,7 @@ pub struct Reactor {
     clock: Clock,
     pub(crate) router: Router,
     listeners: Listeners,
-    /// The connections to Redis, the subscription first: Redis disconnects it if it lags.
-    redis: Vec<RedisSocket>,
+    redis: RedisSockets,
     /// A feature's listener with connections of its own, if there is one.
     port: Option<Box<dyn Port>>,
     /// The port was not read in the last turn: a client had too much pending.
@@ -144,7 +143,7 @@ impl Reactor {
             .map(|(number, protocol)| RedisSocket::new(protocol, number, Arc::clone(&waker)))
             .collect();
         Ok(Reactor {
-            redis,
+            redis: RedisSockets(redis),
             poll,
             clock,
             router,
@@ -254,14 +253,17 @@ impl Reactor {
         self.tick();
         self.flush();
         self.reap();
-        let has_connections = self.port.as_ref().is_some_and(|port| port.connections() > 0);
-        let is_settled = !has_connections && self.redis.iter().all(RedisSocket::is_settled);
-        let is_settled = is_settled && self.router.server.requests.is_empty();
-        let ended = self.drain.ended(&self.router, is_settled);
-        if ended.is_some() {
-            drain::cut(&self.router);
-        }
-        Ok(ended)
+        Ok(self.ended())
+    }
+
+    /// Returns how the loop ends, if it does after this turn.
+    fn ended(&self) -> Option<Ended> {
+        let is_settled = self.redis.is_settled()
+            && self.router.server.requests.is_empty()
+            && self.port.as_ref().is_none_or(|port| port.connections() == 0);
+        let ended = self.drain.ended(&self.router, is_settled)?;
+        drain::cut(&self.router);
+        Some(ended)
     }
 
     /// Polls for events: at most until the next deadline, and without sleeping if work is left.
@@ -290,9 +292,11 @@ impl Reactor {
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match Source::of(event.token()) {
-                Source::RedisSubscriber(number) => self.on_redis_ready(number, event),
+                Source::RedisSubscriber(number) => {
+                    self.redis.on_ready(&mut self.router, self.poll.registry(), number, event);
+                }
                 Source::Resolver => {
-                    self.on_resolved();
+                    self.redis.on_resolved(&mut self.router, self.poll.registry());
                     self.on_settings_read();
                 }
                 Source::Hangup => {
@@ -313,7 +317,7 @@ impl Reactor {
         self.router.port_connections = self.port.as_ref().map_or(0, |port| port.connections());
         self.clients.read(&mut self.router, &mut self.buffer);
         port::publish_for_handlers(&mut self.router, &mut self.port);
-        self.hand_over_requests();
+        self.redis.hand_over_requests(&mut self.router);
         if self.drain.is_due() {
             self.drain();
         }
@@ -329,14 +333,14 @@ impl Reactor {
     fn read_sources(&mut self) {
         let is_port_first = self.port_has_waited;
         if !is_port_first {
-            self.read_redis();
+            self.redis.read(&mut self.router, &mut self.buffer);
         }
         if let Some(port) = &mut self.port {
             let limit = self.router.server.bounds.source_read_bytes_per_turn;
             self.port_has_waited = port.read(&mut self.router, &mut self.buffer, limit);
         }
         if is_port_first {
-            self.read_redis();
+            self.redis.read(&mut self.router, &mut self.buffer);
         }
     }
 
@@ -350,7 +354,9 @@ impl Reactor {
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.clients.tick(&mut self.router);
-        self.tick_redis();
+        if !self.router.health.draining {
+            self.redis.tick(&mut self.router, self.poll.registry());
+        }
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
         self.router.notify_features(FeatureEvent::Tick);
@@ -365,7 +371,7 @@ impl Reactor {
     fn flush(&mut self) {
         let had_large_payload = std::mem::take(&mut self.router.had_large_payload);
         self.trim.note(self.router.server.pending.len(), had_large_payload);
-        self.flush_redis();
+        self.redis.flush(&mut self.router);
         self.port.iter_mut().for_each(|port| port.flush(&mut self.router.server));
         self.clients.flush(&mut self.router, &mut self.trim);
     }
@@ -400,19 +406,17 @@ impl Reactor {
     /// Returns when the loop must turn next without an event; `None`: not before an event.
     fn next_wake(&self, now: Millis) -> Option<Millis> {
         let server = &self.router.server;
-        let redis_waits = self.redis.iter().any(RedisSocket::has_note);
-        let left = server.has_pending_writes()
+        let is_work_left = server.has_pending_writes()
             || !self.clients.is_read()
-            || !server.clients.gone.is_empty();
-        let is_asked = !server.requests.is_empty();
-        if left || is_asked || redis_waits {
+            || !server.clients.gone.is_empty()
+            || !server.requests.is_empty()
+            || self.redis.has_note();
+        if is_work_left {
             return Some(now);
         }
-        let redis =
-            self.redis.iter().map(RedisSocket::deadline).filter(|_| !self.router.health.draining);
         [
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
-            redis.flatten().min(),
+            self.redis.deadline().filter(|_| !self.router.health.draining),
             self.port.as_ref().and_then(|port| port.deadline(now)),
             server.complaints.deadline(),
             self.router.features_deadline(),

@@ -8,7 +8,6 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Waker};
 
 use crate::clock::Millis;
-use crate::engine::reactor::Reactor;
 use crate::engine::reactor::redis_protocol::RedisProtocol;
 use crate::engine::reactor::resolver::Resolver;
 use crate::engine::reactor::token::Source;
@@ -259,6 +258,12 @@ impl RedisSocket {
         Ok(())
     }
 
+    fn settle(&mut self, router: &mut Router, result: Result<(), String>) {
+        if let Err(why) = result {
+            self.fail(router, why);
+        }
+    }
+
     /// Ends the attempt or the connection. The next attempt comes after a pause.
     fn fail(&mut self, router: &mut Router, why: String) {
         let now = router.server.now.millis;
@@ -289,71 +294,81 @@ fn in_turn(mut addresses: Vec<SocketAddr>, vain: usize) -> Vec<SocketAddr> {
     addresses
 }
 
-impl Reactor {
-    /// Notes what an event says about a connection to Redis.
-    pub(super) fn on_redis_ready(&mut self, number: usize, event: &mio::event::Event) {
-        let registry = self.poll.registry();
-        let now = self.router.server.now.millis;
-        let Some(socket) = self.redis.get_mut(number) else { return };
+/// The connections to Redis, the subscription first: Redis disconnects it if it lags.
+pub(super) struct RedisSockets(pub Vec<RedisSocket>);
+
+impl RedisSockets {
+    /// Returns whether bytes wait that the last turn did not get to.
+    pub fn has_note(&self) -> bool {
+        self.0.iter().any(RedisSocket::has_note)
+    }
+
+    /// Returns whether nothing is under way that the end of the process should wait for.
+    pub fn is_settled(&self) -> bool {
+        self.0.iter().all(RedisSocket::is_settled)
+    }
+
+    /// Returns the next deadline.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.0.iter().filter_map(RedisSocket::deadline).min()
+    }
+
+    /// Notes what an event says about a connection.
+    pub fn on_ready(
+        &mut self,
+        router: &mut Router,
+        registry: &Registry,
+        number: usize,
+        event: &mio::event::Event,
+    ) {
+        let Some(socket) = self.0.get_mut(number) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             socket.attempt.is_readable = true;
             socket.attempt.is_ending |= event.is_read_closed() || event.is_error();
         }
-        if (event.is_writable() || event.is_error())
-            && let Err(why) = socket.on_writable(registry, now)
-        {
-            socket.fail(&mut self.router, why);
+        if event.is_writable() || event.is_error() {
+            let result = socket.on_writable(registry, router.server.now.millis);
+            socket.settle(router, result);
         }
     }
 
     /// A host name was resolved.
-    pub(super) fn on_resolved(&mut self) {
-        for socket in &mut self.redis {
-            if let Err(why) = socket.resolved(self.poll.registry()) {
-                socket.fail(&mut self.router, why);
-            }
+    pub fn on_resolved(&mut self, router: &mut Router, registry: &Registry) {
+        for socket in &mut self.0 {
+            let result = socket.resolved(registry);
+            socket.settle(router, result);
         }
     }
 
     /// Reads from Redis.
-    pub(super) fn read_redis(&mut self) {
-        let limit = self.router.server.bounds.source_read_bytes_per_turn;
-        for socket in &mut self.redis {
-            if socket.has_input()
-                && let Err(why) = socket.read(&mut self.router, &mut self.buffer, limit)
-            {
-                socket.fail(&mut self.router, why);
-            }
+    pub fn read(&mut self, router: &mut Router, buffer: &mut [u8]) {
+        let limit = router.server.bounds.source_read_bytes_per_turn;
+        for socket in self.0.iter_mut().filter(|socket| socket.has_input()) {
+            let result = socket.read(router, buffer, limit);
+            socket.settle(router, result);
         }
     }
 
     /// Sends the requests of this turn to Redis. Without a connection for commands they are refused.
-    pub(super) fn hand_over_requests(&mut self) {
-        let router = &mut self.router;
-        if !self.redis.iter_mut().any(|socket| socket.protocol.take_requests(router)) {
+    pub fn hand_over_requests(&mut self, router: &mut Router) {
+        if !self.0.iter_mut().any(|socket| socket.protocol.take_requests(router)) {
             router.refuse_requests();
         }
     }
 
-    /// Handles passed deadlines of the connections to Redis.
-    pub(super) fn tick_redis(&mut self) {
-        let now = self.router.server.now.millis;
-        if self.router.health.draining {
-            return;
-        }
-        for socket in &mut self.redis {
-            if let Err(why) = socket.tick(self.poll.registry(), now) {
-                socket.fail(&mut self.router, why);
-            }
+    /// Handles passed deadlines.
+    pub fn tick(&mut self, router: &mut Router, registry: &Registry) {
+        for socket in &mut self.0 {
+            let result = socket.tick(registry, router.server.now.millis);
+            socket.settle(router, result);
         }
     }
 
-    /// Writes pending output to Redis.
-    pub(super) fn flush_redis(&mut self) {
-        for socket in &mut self.redis {
-            if let Err(why) = socket.write() {
-                socket.fail(&mut self.router, why);
-            }
+    /// Writes pending output.
+    pub fn flush(&mut self, router: &mut Router) {
+        for socket in &mut self.0 {
+            let result = socket.write();
+            socket.settle(router, result);
         }
     }
 }

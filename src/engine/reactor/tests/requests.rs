@@ -121,16 +121,16 @@ fn a_request_is_answered_by_redis_or_unavailable_once_the_connection_is_gone() {
         }
     }
     assert!(received.ends_with(b"$1\r\nA\r\n"), "{:?}", String::from_utf8_lossy(&received));
-    assert!(!world.reactor.redis[0].is_settled());
+    assert!(!world.reactor.redis.0[0].is_settled());
     redis.write_all(b":1\r\n:2\r\n").expect("the loop is connected");
-    world.turn_until("the answers", |reactor| reactor.redis[0].is_settled());
+    world.turn_until("the answers", |reactor| reactor.redis.0[0].is_settled());
     assert_eq!(world.counted(), (2, 0));
     world.ask("B");
     world.ask("C");
     world.turn();
     drop(redis);
     world.turn_until("the end", |reactor| reactor.metrics().requests_unavailable == 2);
-    assert!(world.reactor.router.health.no_commands && world.reactor.redis[0].is_settled());
+    assert!(world.reactor.router.health.no_commands && world.reactor.redis.0[0].is_settled());
     world.ask("D");
     world.turn();
     assert_eq!(world.counted(), (5, 3), "it waits for nothing");

@@ -91,7 +91,7 @@ impl World {
         install(Some(Box::new(clients.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.clock = Clock::Scripted(0, EPOCH * 1000);
-        for socket in &mut reactor.redis {
+        for socket in &mut reactor.redis.0 {
             socket.without_chance(|| 77);
         }
         World {
