@@ -32,9 +32,7 @@ pub enum Command {
     Doctor(ProbeOptions),
     /// Print a text that is made to be kept in a file.
     Print(Artifact),
-    /// Print [`super::help`].
     Help,
-    /// Print the version.
     Version,
 }
 

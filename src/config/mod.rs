@@ -132,7 +132,7 @@ pub struct RouteConfig {
     pub anonymous: Vec<String>,
     /// A newer connection of the same user closes the older one (4503).
     pub single_session: bool,
-    pub slow: Slow,
+    pub slow: SlowPolicy,
     /// The place in Redis for messages of clients; `None`: they may send none.
     pub upstream: Option<Sink>,
 }
@@ -155,7 +155,7 @@ pub enum Format {
 
 /// The fate of a client whose backlog hits its bound, since it reads too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slow {
+pub enum SlowPolicy {
     /// It is closed with 4000.
     Close,
     /// Its oldest messages are dropped, and it gets a `gap`.
@@ -260,7 +260,7 @@ impl Default for RouteConfig {
             may: Vec::new(),
             anonymous: Vec::new(),
             single_session: false,
-            slow: Slow::Close,
+            slow: SlowPolicy::Close,
             upstream: None,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::value::{Value, quote};
-use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, Slow};
+use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, SlowPolicy};
 use crate::engine::redis::sink::Sink;
 
 /// Reads one of these words; `names` lists them in a sentence.
@@ -200,8 +200,8 @@ pub(super) fn format(value: &Value) -> Result<Format, String> {
     choice(value, &[("json", Format::Json), ("raw", Format::Raw)], "json or raw")
 }
 
-pub(super) fn slow(value: &Value) -> Result<Slow, String> {
-    use Slow::{Close, DropOldest, KeepNewest};
+pub(super) fn slow(value: &Value) -> Result<SlowPolicy, String> {
+    use SlowPolicy::{Close, DropOldest, KeepNewest};
     let choices = [("close", Close), ("drop-oldest", DropOldest), ("keep-newest", KeepNewest)];
     choice(value, &choices, "close, drop-oldest or keep-newest")
 }

@@ -45,7 +45,7 @@ pub struct Push {
     rights: TopicRights,
     /// Connections without a token so far, and what they presented in its place.
     waiting: HashMap<ConnId, MissingToken>,
-    slow: config::Slow,
+    slow: config::SlowPolicy,
     upstream: Option<Upstream>,
 }
 
@@ -335,10 +335,10 @@ impl Handler for Push {
     fn options(&self) -> RouteOptions {
         RouteOptions {
             slow: match (self.slow, self.format) {
-                (config::Slow::Close, _) => Slow::Close,
-                (config::Slow::KeepNewest, _) => Slow::KeepNewest,
-                (config::Slow::DropOldest, Format::Raw) => Slow::DropOldest(None),
-                (config::Slow::DropOldest, Format::Json) => Slow::DropOldest(Some(wire::gap)),
+                (config::SlowPolicy::Close, _) => Slow::Close,
+                (config::SlowPolicy::KeepNewest, _) => Slow::KeepNewest,
+                (config::SlowPolicy::DropOldest, Format::Raw) => Slow::DropOldest(None),
+                (config::SlowPolicy::DropOldest, Format::Json) => Slow::DropOldest(Some(wire::gap)),
             },
             encode: match self.format {
                 Format::Raw => |_| None,

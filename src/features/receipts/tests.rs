@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{RECEIPTS_MAX, Receipts};
 use crate::ConnId;
-use crate::config::{Format, RouteConfig, Slow};
+use crate::config::{Format, RouteConfig, SlowPolicy};
 use crate::engine::pubsub::hub::LARGE_TOPIC;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::harness::TestLoop;
@@ -119,12 +119,12 @@ fn who_is_gone_was_dropped_for() {
 #[test]
 fn what_a_slow_client_loses_was_dropped_for_it() {
     for (slow, expected) in [
-        (Slow::Close, [[1, 0, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0]]),
-        (Slow::DropOldest, [[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]]),
-        (Slow::KeepNewest, [[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]]),
+        (SlowPolicy::Close, [[1, 0, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0]]),
+        (SlowPolicy::DropOldest, [[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]]),
+        (SlowPolicy::KeepNewest, [[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]]),
     ] {
         // The notice of dropped messages is a frame of its own, which takes the room of one more.
-        let frames_max = if slow == Slow::DropOldest { 3 } else { 2 };
+        let frames_max = if slow == SlowPolicy::DropOldest { 3 } else { 2 };
         let mut test = test(RouteConfig { slow, ..RouteConfig::default() }, frames_max);
         let client = test.connect("42", &["hall"]);
         test.received(client);
@@ -203,7 +203,8 @@ fn receipts_say_what_far_ends_saw_from_seeds() {
     let mut unsettled = 0;
     for seed in 1..150 {
         let mut random = Random::new(seed);
-        let slow = random.choose(&[Slow::Close, Slow::DropOldest, Slow::KeepNewest]);
+        let slow =
+            random.choose(&[SlowPolicy::Close, SlowPolicy::DropOldest, SlowPolicy::KeepNewest]);
         let frames_max = random.choose(&[3, 1024]);
         let mut test = test(RouteConfig { slow, ..RouteConfig::default() }, frames_max);
         test.reactor.router.server.bounds.flush_clients_per_turn = random.choose(&[1, 20, 512]);
