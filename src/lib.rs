@@ -127,8 +127,7 @@
 //!
 //! # The map
 //!
-//! A room imports from lower layers only (held by `tests/architecture`, which reads this table and lists the imports that
-//! are still to be cut).
+//! A room imports from lower layers only (held by `tests/architecture`, which reads this table).
 //!
 //! | layer | room | its one job |
 //! |---|---|---|
@@ -136,7 +135,7 @@
 //! | 12 | [`serve`] | settings turned into routes, the page and the script, and the lines that say where |
 //! | 12 | [`cli`] | the operator's commands |
 //! | 11 | [`app`] | the builder for a program that uses the crate: settings, routes, then `run` |
-//! | 10 | [`push`] | the product: decides which client may hear a topic, as a handler like any other |
+//! | 10 | [`push`] | the product: decides which client may receive a topic, as a handler like any other |
 //! | 9 | [`config`] | the settings: one table, three sources |
 //! | 8 | [`features::control`] | commands of back ends on one channel: kick, join, leave, count |
 //! | 8 | [`features::overload`] | limits on the memory of all clients together |

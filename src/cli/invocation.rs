@@ -28,7 +28,7 @@ pub fn read(
 /// and `vars` its environment. The command's own flags stand above both.
 ///
 /// # Errors
-/// Those of [`read`], or the other command line does not serve.
+/// The errors of [`read`], or the other command line does not serve.
 pub fn read_beside(
     args: impl IntoIterator<Item = OsString>,
     server: impl IntoIterator<Item = OsString>,

@@ -20,7 +20,7 @@ impl Signals {
     /// Catches the signals that end the process.
     ///
     /// # Errors
-    /// Those of the socket pair and of `sigaction`.
+    /// The errors of the socket pair and of `sigaction`.
     pub fn new() -> io::Result<Signals> {
         Signals::of(&[SIGTERM, SIGINT, SIGQUIT])
     }
@@ -64,7 +64,7 @@ impl Unused {
     /// Catches both.
     ///
     /// # Errors
-    /// Those of `sigaction`.
+    /// The errors of `sigaction`.
     pub fn new() -> io::Result<Unused> {
         let came = Arc::new(AtomicBool::new(false));
         for number in [SIGUSR1, SIGUSR2] {

@@ -5,15 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 32_130;
+const LINES_MAX: usize = 31_060;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 15_101;
-/// Files of more than 450 lines.
-const LONG_FILES_MAX: usize = 2;
-/// Doc comments that begin with a relative clause.
-const RELATIVE_CLAUSES_MAX: usize = 66;
-/// Public type names that are used more than once.
-const NAMES_TWICE: &[&str] = &[];
+const ENGINE_LINES_MAX: usize = 14_540;
+/// Lines of a file, with its tests.
+const FILE_LINES_MAX: usize = 450;
 
 fn lines(sources: &[Source], folder: &str) -> usize {
     let of_it = sources.iter().filter(|source| source.path.starts_with(folder));
@@ -33,15 +29,11 @@ fn the_house_stays_small() {
     }
     let (all, engine) = (lines(&sources, ""), lines(&sources, "engine/"));
     println!("{all:6} lines in {} files, {engine} of them in engine/", sources.len());
-    let long: Vec<&str> = sources
-        .iter()
-        .filter(|source| source.text.lines().count() > 450)
-        .map(|source| source.path.as_str())
-        .collect();
-    println!("files of more than 450 lines: {long:?}");
+    let is_long = |source: &&Source| source.text.lines().count() > FILE_LINES_MAX;
+    let long: Vec<&str> = sources.iter().filter(is_long).map(|source| &*source.path).collect();
     assert!(all <= LINES_MAX, "{all} product lines, more than {LINES_MAX}");
     assert!(engine <= ENGINE_LINES_MAX, "{engine} lines in engine/, more than {ENGINE_LINES_MAX}");
-    assert!(long.len() <= LONG_FILES_MAX, "more than {LONG_FILES_MAX} long files: {long:?}");
+    assert!(long.is_empty(), "files of more than {FILE_LINES_MAX} lines: {long:?}");
 }
 
 /// The type of an inherent or trait `impl` block.
@@ -97,8 +89,7 @@ fn declarations() -> BTreeMap<String, usize> {
 #[test]
 fn a_type_has_a_name_of_its_own() {
     let twice = declarations().into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name);
-    let listed: BTreeSet<String> = NAMES_TWICE.iter().map(|name| (*name).to_owned()).collect();
-    assert_eq!(twice.collect::<BTreeSet<_>>(), listed);
+    assert_eq!(twice.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[test]
@@ -130,11 +121,5 @@ fn a_comment_begins_with_a_noun_or_an_imperative() {
             is_first = !line.starts_with("///") && !line.starts_with("//!");
         }
     }
-    println!("{} comments begin with a relative clause", found.len());
-    assert!(
-        found.len() <= RELATIVE_CLAUSES_MAX,
-        "{} comments begin with a relative clause, more than {RELATIVE_CLAUSES_MAX}:\n{}",
-        found.len(),
-        found.join("\n")
-    );
+    assert!(found.is_empty(), "comments that begin with a relative clause:\n{}", found.join("\n"));
 }

@@ -129,7 +129,7 @@ pub struct Frame(Rc<Encoded>);
 #[derive(Debug)]
 struct Encoded {
     bytes: Vec<u8>,
-    /// Where the frame begins: its header is written last, into room that is left for the longest one.
+    /// The start of the frame: its header is written last, into room left for the longest one.
     start: usize,
     /// Which message it is, where one may take another's place.
     message: Option<MessageTag>,
@@ -144,16 +144,16 @@ thread_local! {
     static FRAMES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What each frame takes besides its bytes: itself, its two counts, and what the allocator puts before its two blocks.
+/// The overhead of a frame besides its bytes: itself, its two counts, and what the allocator puts before its two blocks.
 const FRAME_BYTES: usize = size_of::<Encoded>() + 2 * size_of::<usize>() + 2 * 16;
 
-/// Bytes of all frames that there are on this thread, however many share one. It is counted here, where a frame comes and goes:
+/// Bytes of all frames on this thread, each counted once. They are counted where a frame is made and dropped:
 /// nobody who holds one can forget to.
 pub fn frames_bytes() -> usize {
     FRAMES_BYTES.get()
 }
 
-/// How many they are.
+/// Returns the number of these frames.
 pub fn frames_len() -> usize {
     FRAMES.get()
 }
@@ -203,7 +203,7 @@ impl Frame {
         Frame::encode(OpCode::Data(Data::Binary), bytes)
     }
 
-    /// What text there is as a text message, anything else as a binary one: a text frame that is not UTF-8 would end
+    /// Encodes UTF-8 as a text message, anything else as a binary one: a text frame that is not UTF-8 would end
     /// the connection of every client that checks (RFC 6455 section 8.1).
     pub fn message(bytes: &[u8]) -> Frame {
         match std::str::from_utf8(bytes) {
@@ -257,7 +257,7 @@ impl Frame {
         Frame(Rc::new(Encoded::new(bytes, start)))
     }
 
-    /// The same, which says which message it is. Nobody may share it yet.
+    /// The same frame with the topic of its message, and the cursor of the one before. It may not be shared yet.
     pub fn about(mut self, topic: &str, before: &str) -> Frame {
         if let Some(encoded) = Rc::get_mut(&mut self.0) {
             let (topic, hash, before) = (topic.into(), hash_of(topic), before.into());
@@ -266,7 +266,7 @@ impl Frame {
         self
     }
 
-    /// The same, whose deliveries are counted. One that is shared already is copied.
+    /// The same frame with a counter for its deliveries. A shared one is copied.
     pub fn counted_by(self, count: Rc<DeliveryCount>) -> Frame {
         let mut frame = self;
         if Rc::get_mut(&mut frame.0).is_none() {
@@ -288,7 +288,7 @@ impl Frame {
         self.0.message.as_ref()
     }
 
-    /// Whether both are one frame, not merely equal ones.
+    /// Returns whether both are the same frame, not merely equal.
     pub fn is(&self, other: &Frame) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }

@@ -1,4 +1,4 @@
-//! What one client is owed: references to shared frames, in order, measured against the backlog's bounds.
+//! The pending writes of one client: references to shared frames, in order, within the backlog's bounds.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,10 +14,10 @@ pub const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes written to one client after which others have their turn.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
 
-/// How far a write came.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// Nothing is owed any more.
+    /// Nothing is pending.
     All,
     /// The turn's share is written, the socket would take more.
     Some,
@@ -30,12 +30,12 @@ pub enum Written {
 pub struct Backlog {
     /// `backlog_frames_max`.
     pub frames_max: usize,
-    /// `backlog_bytes_max`; a single frame may exceed it when nothing else is owed.
+    /// `backlog_bytes_max`; a single frame may exceed it when nothing else is pending.
     pub bytes_max: usize,
 }
 
 impl Backlog {
-    /// The part of the bounds that concerns a backlog.
+    /// The bounds of a backlog among all bounds.
     pub fn of(bounds: &Bounds) -> Backlog {
         Backlog { frames_max: bounds.backlog_frames_max, bytes_max: bounds.backlog_bytes_max }
     }
@@ -47,10 +47,10 @@ pub enum Slow {
     /// It is closed.
     #[default]
     Close,
-    /// Its oldest messages are dropped. Where they stood it is told, by what this makes of the cursor of the last message
-    /// before them, if there is something to tell.
+    /// Its oldest messages are dropped. The function makes the notice that takes their place, from the cursor of the last
+    /// message before them; `None`: no notice.
     DropOldest(Option<fn(&str) -> Frame>),
-    /// Of each topic only the newest message waits, from the moment on at which its socket is full.
+    /// While its socket is full, only the newest message of each topic is kept.
     KeepNewest,
 }
 
@@ -62,15 +62,15 @@ pub struct Outbox {
     written: usize,
     /// Bytes of all frames.
     bytes: usize,
-    /// What it was told last about messages that were dropped.
+    /// The latest notice of dropped messages.
     notice: Option<Frame>,
-    /// Hashes of the frames' topics, in their order, once one of them was looked for; 0: no message. To find one among a thousand
-    /// frames would take a look into each.
+    /// Hashes of the frames' topics, in their order, from the first search on; 0: not a message. Without them a search among a
+    /// thousand frames would read each.
     hashes: VecDeque<u32>,
 }
 
 impl Outbox {
-    /// Whether nothing is owed.
+    /// Returns whether nothing is pending.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
@@ -90,19 +90,19 @@ impl Outbox {
         self.frames.back().map(|last| &**last)
     }
 
-    /// Whether one more frame stays within the bounds.
+    /// Returns whether one more frame stays within the bounds.
     pub fn has_room(&self, frame: &Frame, backlog: &Backlog) -> bool {
         let bytes = self.bytes + frame.as_bytes().len();
         let fits = self.frames.len() < backlog.frames_max && bytes <= backlog.bytes_max;
         fits || self.frames.is_empty()
     }
 
-    /// Whether half of a bound is used up.
+    /// Returns whether half of a bound is used up.
     pub fn is_half_full(&self, backlog: &Backlog) -> bool {
         self.frames.len() * 2 >= backlog.frames_max || self.bytes * 2 >= backlog.bytes_max
     }
 
-    /// Queues a frame. Bounds are the caller's matter: a last frame always has room.
+    /// Queues a frame. The caller checks the bounds: a last frame always has room.
     pub fn push(&mut self, frame: &Frame) {
         self.bytes += frame.as_bytes().len();
         if !self.hashes.is_empty() {
@@ -111,7 +111,7 @@ impl Outbox {
         self.frames.push_back(QueuedFrame::new(frame));
     }
 
-    /// Drops the message of the same topic that waits, if none of it is on the wire. Whether there was one.
+    /// Drops the message of the same topic that waits, if none of it is on the wire. Returns whether there was one.
     pub fn drop_same_topic(&mut self, frame: &Frame) -> bool {
         let Some(message) = frame.about_message() else { return false };
         if self.hashes.len() != self.frames.len() {
@@ -127,8 +127,8 @@ impl Outbox {
         found.is_some_and(|at| self.remove(at).is_some())
     }
 
-    /// Drops the oldest messages until there is room for this frame, or none is left, and says so in their place. Returns how
-    /// many.
+    /// Drops the oldest messages until there is room for this frame, or none is left, and puts a notice in their place. Returns
+    /// their number.
     pub fn drop_oldest(
         &mut self,
         frame: &Frame,
@@ -140,10 +140,10 @@ impl Outbox {
         let first = usize::from(self.written > 0);
         if let Some(notice) = notice {
             let before = gone.about_message().map_or("", |message| &*message.before);
-            let told = self.notice.as_ref().is_some_and(|told| {
-                self.frames.iter().skip(first).take(at + 1 - first).any(|waiting| waiting.is(told))
+            let is_noticed = self.notice.as_ref().is_some_and(|notice| {
+                self.frames.iter().skip(first).take(at + 1 - first).any(|frame| frame.is(notice))
             });
-            if !told {
+            if !is_noticed {
                 let frame = notice(before);
                 self.bytes += frame.as_bytes().len();
                 self.hashes.clear();
@@ -151,12 +151,12 @@ impl Outbox {
                 self.notice = Some(frame);
             }
         }
-        // What was told takes room as well.
+        // The notice takes room as well.
         self.make_room(frame, backlog, &mut dropped);
         dropped
     }
 
-    /// Drops the oldest messages until there is room for this frame, or none is left. Returns the first one, and where it stood.
+    /// Drops the oldest messages until there is room for this frame, or none is left. Returns the first one and its former place.
     fn make_room(
         &mut self,
         frame: &Frame,
@@ -191,7 +191,7 @@ impl Outbox {
         self.frames.push_front(QueuedFrame::new(frame));
     }
 
-    /// Forgets what is not on the wire yet. A frame that is partly written stays: to cut it would break the framing.
+    /// Drops all frames that are not on the wire. A partly written one stays: cutting it would break the framing.
     pub fn forget(&mut self) {
         let kept = usize::from(self.written > 0);
         self.frames.truncate(kept);
@@ -200,7 +200,7 @@ impl Outbox {
         self.bytes = self.frames.front().map_or(0, |frame| frame.as_bytes().len());
     }
 
-    /// Writes all, with one call of the transport for each 64 KiB of small frames, or as much as a turn has to give. Several
+    /// Writes all, with one call of the transport for each 64 KiB of small frames, or a turn's share. Several
     /// frames are gathered in `gather`, which the loop lends; a single one is written from where it lies.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ impl Outbox {
                 return Ok((total, Written::All));
             }
             if is_short {
-                // The kernel's buffer is full; it tells when there is room.
+                // The kernel's buffer is full; an event follows when there is room.
                 return Ok((total, Written::Blocked));
             }
         }
@@ -237,7 +237,8 @@ impl Outbox {
     /// The bytes of the next call.
     fn offer<'a>(&'a self, gather: &'a mut Vec<u8>) -> &'a [u8] {
         let mut frames = self.frames.iter().map(|frame| frame.as_bytes());
-        let first = &frames.next().expect("a client that is flushed is owed bytes")[self.written..];
+        let first =
+            &frames.next().expect("a client that is flushed has bytes pending")[self.written..];
         let Some(second) = self.frames.get(1) else { return first };
         if first.len() + second.as_bytes().len() > GATHERED_BYTES_MAX {
             return first;
@@ -253,7 +254,7 @@ impl Outbox {
         gather
     }
 
-    /// So many more bytes are on the wire.
+    /// Records that `length` more bytes are on the wire.
     pub fn advance(&mut self, length: usize) {
         self.written += length;
         while let Some(first) = self.frames.front() {
@@ -269,7 +270,7 @@ impl Outbox {
     }
 }
 
-/// Of the topic of a message, and 0 of what is none.
+/// The hash of a message's topic; 0: not a message.
 fn hash(frame: &Frame) -> u32 {
     frame.about_message().map_or(0, |message| message.hash)
 }

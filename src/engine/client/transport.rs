@@ -28,7 +28,7 @@ impl Transport {
     /// Registers both interests once, for the connection's whole life (mio is edge-triggered).
     ///
     /// # Errors
-    /// Those of `epoll_ctl`.
+    /// The errors of `epoll_ctl`.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Transport::Tcp(stream) => {

@@ -207,7 +207,7 @@ impl Session {
         }
     }
 
-    /// When to look again: connect (`wants_connect`) while waiting, else `due`.
+    /// Returns when to look again: connect (`wants_connect`) while waiting, else `due`.
     pub fn deadline(&self) -> Option<Millis> {
         match self.state {
             SessionState::Waiting { until } => Some(until),

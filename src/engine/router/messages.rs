@@ -1,4 +1,4 @@
-//! What comes from Redis and from publishers: messages and entries of streams for every route, answers for who asked.
+//! Input from Redis and publishers: messages and stream entries go to every route, answers to whoever asked.
 
 use super::{Router, refusals};
 use crate::engine::feature::{FeatureEvent, MessageSource, StreamReply};

@@ -1,12 +1,12 @@
 //! Fan-out: messages to large topics, given to a part of the subscribers in each turn.
 //!
-//! A message to few is queued for each of them at once. For a large topic that would be a turn as long as the topic is large, and a
-//! box for every subscriber; so the message waits here, and the flush phase walks along the subscribers, as many in a turn as the
-//! turn has writes. Each client that the walk meets is offered all waiting messages that are for it, in one write, mostly from one
-//! buffer that all of them share.
+//! A message to few subscribers is queued for each of them at once. For a large topic that would make a turn as long as the topic
+//! is large, and allocate for every subscriber. The message therefore waits here, and the flush phase walks along the subscribers, as many in a turn as the
+//! turn has writes. Each client that the walk reaches gets all waiting messages for it in one write, mostly from one shared
+//! buffer.
 //!
-//! Order holds: before a client is sent anything else, changes its subscriptions or is closed, it
-//! [catches up](crate::engine::server::Server::catch_up), and a walk passes clients by that have been served.
+//! Order is kept: before a client is sent anything else, changes its subscriptions or is closed, it
+//! [catches up](crate::engine::server::Server::catch_up), and a walk skips clients that are up to date.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,36 +19,36 @@ use crate::engine::pubsub::hub::Hub;
 use crate::engine::server::clients::Clients;
 use crate::engine::slots::ConnId;
 
-/// Bounds of a backlog that may wait in all, for whatever crowds: half of one for each.
+/// The bound on all waiting messages, in bounds of one backlog. For each audience it is half of one.
 const BACKLOGS_MAX: usize = 4;
 
-/// Numbers are not dealt out to their very end: one message may be a broadcast on each route.
+/// The highest number of a message. Some are left, since one message may be a broadcast on each route.
 const NUMBERS_MAX: u32 = u32::MAX - 1024;
 
 /// The clients that a message is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
-    /// The members of these topics of the route's hub.
+    /// The subscribers of these topics of the route's hub.
     Topics(Rc<[u32]>),
-    /// Everyone of the route who listens to anything.
+    /// Every client of the route that has a subscription.
     Everyone,
 }
 
-/// One message to a crowd.
+/// A message to many subscribers.
 #[derive(Debug)]
 pub(super) struct Broadcast {
-    /// Rises from one to the next. A client knows by it up to where it was served.
+    /// Rises from one broadcast to the next. A client keeps the number of the latest one delivered to it.
     pub number: u32,
     pub route: u8,
     pub audience: Audience,
     pub frame: Frame,
-    /// Whether it stands in the history too.
+    /// The history has it too.
     pub is_recorded: bool,
-    /// Ends with the walk, if the frame's deliveries are counted.
+    /// Ends with the walk if the frame's deliveries are counted.
     counted: Option<CountedFanout>,
 }
 
-/// How much waits for one audience.
+/// The messages that wait for one audience.
 #[derive(Debug)]
 struct Share {
     route: u8,
@@ -57,29 +57,29 @@ struct Share {
     bytes: usize,
 }
 
-/// How far the first broadcast was dealt out.
+/// The progress of the first broadcast.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Walk {
     /// The next one of the audience's topics, or the next slot.
     pub place: u32,
-    /// The latest broadcast when it began: everyone whom it meets is served up to there.
+    /// The latest broadcast when it began: every client on the way gets the messages up to it.
     pub latest: u32,
 }
 
-/// The bytes of all that waited from the first of these numbers to the second.
+/// The bytes of all messages from the first of these numbers to the second.
 #[derive(Debug, Default)]
 struct Gathered {
     from_to: (u32, u32),
-    /// `None`: they are not for one audience alone, or too many for one write.
+    /// `None`: they have several audiences, or are too long for one write.
     bytes: Option<Vec<u8>>,
 }
 
-/// The queue.
+/// The queue of broadcasts.
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
     pub(super) waiting: VecDeque<Broadcast>,
     shares: Vec<Share>,
-    /// Of all that waits: asked for at each listener.
+    /// Bytes of all waiting messages; read for each recipient.
     bytes: usize,
     pub(super) latest: u32,
     pub(super) walk: Option<Walk>,
@@ -92,24 +92,24 @@ pub(crate) struct Fanout {
 }
 
 impl Fanout {
-    /// Whether everybody has been served.
+    /// Returns whether every recipient has got every message.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// How many wait.
+    /// Returns the number of waiting messages.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The number of the latest one.
+    /// The number of the latest broadcast.
     pub fn latest(&self) -> u32 {
         self.latest
     }
 
-    /// Whether so much waits that nothing more must come in: half of a backlog's bound for one audience, of which a listener
-    /// whose socket is full would have all in its own backlog, or some bounds in all.
+    /// Returns whether no more input may be read that could add messages: half of a backlog's bound waits for one audience, or
+    /// [`BACKLOGS_MAX`] bounds in all. A subscriber whose socket is full takes all messages of its audience into its backlog.
     pub fn is_full(&self, backlog: &Backlog) -> bool {
         let is_half = |share: &Share| {
             share.frames * 2 >= backlog.frames_max || share.bytes * 2 >= backlog.bytes_max
@@ -121,12 +121,12 @@ impl Fanout {
             && (is_much || self.latest >= NUMBERS_MAX || self.shares.iter().any(is_half))
     }
 
-    /// Bytes of all that waits.
+    /// Bytes of all waiting messages.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether all that waits is for one audience.
+    /// Returns whether all waiting messages have one audience.
     pub(super) fn is_for_one_audience(&self) -> bool {
         self.shares.len() == 1
     }
@@ -159,7 +159,7 @@ impl Fanout {
         });
     }
 
-    /// The first one's walk is over, and with it those of all for the same audience that waited when it began.
+    /// Removes the first broadcast, whose walk is over, and those behind it that the same walk delivered.
     pub(super) fn pop(&mut self) {
         let walked = self.remove_first();
         let latest = self.walk.take().map_or(walked.number, |walk| walk.latest);
@@ -172,10 +172,10 @@ impl Fanout {
     }
 
     fn remove_first(&mut self) -> Broadcast {
-        let first = self.waiting.pop_front().expect("the one that is walked waits");
+        let first = self.waiting.pop_front().expect("a walk has its broadcast");
         let is_its =
             |share: &Share| (share.route, &share.audience) == (first.route, &first.audience);
-        let at = self.shares.iter().position(is_its).expect("whatever waits has its share");
+        let at = self.shares.iter().position(is_its).expect("every broadcast has its share");
         self.shares[at].frames -= 1;
         self.shares[at].bytes -= first.frame.as_bytes().len();
         self.bytes -= first.frame.as_bytes().len();
@@ -186,8 +186,8 @@ impl Fanout {
         first
     }
 
-    /// The frames that wait for a client which was served up to `served`.
-    pub(super) fn owed(&self, client: &Client, hub: &Hub, served: u32) -> Vec<Frame> {
+    /// The frames that wait for a client that has got the broadcasts up to `delivered`.
+    pub(super) fn pending(&self, client: &Client, hub: &Hub, delivered: u32) -> Vec<Frame> {
         // Few clients subscribe to more than some topics.
         let mut topics: Vec<u32> = hub.topic_numbers(&client.subscriptions).collect();
         topics.sort_unstable();
@@ -198,10 +198,10 @@ impl Fanout {
         let waiting = self.waiting.iter();
         let is_replaying = client.is_replaying();
         waiting
-            .filter(|one| one.number > served && one.route == client.route)
+            .filter(|one| one.number > delivered && one.route == client.route)
             .filter(|one| is_for_it(&one.audience))
             .filter(|one| {
-                // It comes to those in the history.
+                // The replay brings it.
                 let is_replayed = is_replaying && one.is_recorded;
                 if is_replayed && let Some(count) = one.frame.delivery_count() {
                     count.remove_recipient();
@@ -212,8 +212,8 @@ impl Fanout {
             .collect()
     }
 
-    /// The next client that is to be served. Each step of the walk counts as a visit, also to clients that were served; `None`: no
-    /// visits are left, or nothing waits.
+    /// The next client to be written to. Each step of the walk takes one of `visits`, even to a client that is up to date; `None`:
+    /// no visits are left, or nothing waits.
     pub(crate) fn next_recipient(
         &mut self,
         clients: &mut Clients,
@@ -240,7 +240,7 @@ impl Fanout {
         None
     }
 
-    /// The slot of the next client of the first message's audience, and the number up to which every client of this walk is served.
+    /// The slot of the next client of the first message's audience, and the number of the latest broadcast that this walk delivers.
     fn walk_on(&mut self, end: u32, hubs: &mut [Hub]) -> Option<(u32, u32)> {
         let first = self.waiting.front()?;
         let latest = self.latest;
@@ -267,8 +267,8 @@ impl Fanout {
         }
     }
 
-    /// The bytes of all that waits, if all of it is for one audience and fits one write. They are gathered once for all
-    /// listeners.
+    /// The bytes of all waiting messages, if they have one audience and fit one write. They are gathered once for all
+    /// subscribers.
     pub(super) fn gathered(&mut self) -> Option<&[u8]> {
         let first = self.waiting.front()?;
         if self.waiting.len() == 1 {
@@ -286,7 +286,8 @@ impl Fanout {
         self.gathered.bytes.as_deref()
     }
 
-    /// Begins to number anew once nothing waits and most numbers are used up. Whether it did: then nobody was served yet.
+    /// Restarts the numbers once nothing waits and most are used up. Returns whether it did: the marks of all clients are to be
+    /// reset then.
     pub(super) fn renumber(&mut self) -> bool {
         let is_time = self.is_empty() && self.latest > NUMBERS_MAX / 2;
         if is_time {
@@ -296,14 +297,14 @@ impl Fanout {
         is_time
     }
 
-    /// Gives back what a burst needed.
+    /// Frees the memory of a burst.
     pub fn shrink(&mut self) {
         if self.is_empty() {
             *self = Fanout { latest: self.latest, ..Fanout::default() };
         }
     }
 
-    /// As if so many had been dealt out.
+    /// Sets the latest number.
     #[cfg(test)]
     pub fn skip_numbers(&mut self, latest: u32) {
         self.latest = latest;

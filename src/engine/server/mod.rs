@@ -262,7 +262,7 @@ impl Server {
 
     fn fanout_for(&self, id: ConnId, delivered: u32) -> Vec<Frame> {
         let client = &self.clients[id.index];
-        self.fanout.owed(client, &self.hubs[client.route as usize], delivered)
+        self.fanout.pending(client, &self.hubs[client.route as usize], delivered)
     }
 
     /// Frees the memory of queues that a burst has filled.

@@ -78,7 +78,7 @@ impl Places {
         self.opened_len(clients) - self.unproven.len() >= bounds.clients_max
     }
 
-    /// When the next handshake may begin, or is told that the server is full.
+    /// Returns when the next handshake may begin, or is told that the server is full.
     pub fn next_handshake(&self, clients: &Clients, bounds: &Bounds, now: Millis) -> Millis {
         let is_crowded = self.handshakes.len() >= bounds.handshakes_max;
         if !is_crowded && !self.has_no_slot(clients, bounds) {
@@ -114,7 +114,7 @@ impl Places {
         }
     }
 
-    /// When the admin listener has room.
+    /// Returns when the admin listener has room.
     pub fn next_admin(&self, clients: &Clients, now: Millis) -> Millis {
         let is_vacant = clients.gone.len() < VACATED_PER_TURN && self.admins.first(now).is_some();
         if self.has_admin_room() || is_vacant { now } else { now + 1 }
@@ -129,8 +129,7 @@ fn is_lingering(clients: &Clients, id: ConnId) -> bool {
     clients.get(id).is_some_and(|client| client.state() == State::Lingering)
 }
 
-/// The client that has owed the answer to a ping for longest, and for `patience` at least: it may have been dead since its phone
-/// changed the network.
+/// The client whose ping is unanswered for longest, and for at least `patience`: its phone may have changed the network.
 pub(super) fn longest_unanswered(
     clients: &Clients,
     of: impl Iterator<Item = ConnId>,

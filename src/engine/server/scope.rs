@@ -18,7 +18,7 @@ use crate::engine::slots::ConnId;
 /// Subscriptions that are looked at to count a message's recipients, at most: they take about as long as one write.
 const LOOKED_AT_MAX: usize = 512;
 
-/// How many clients a message goes to.
+/// The number of clients that a message goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SubscriberCount {
     pub count: usize,
@@ -112,7 +112,7 @@ impl<'a> Scope<'a> {
         self.server.fanout.push(self.route, Audience::Everyone, frame, self.is_recorded);
     }
 
-    /// How many clients of this route a message on this topic would go to. A client with two subscriptions that match it may be
+    /// Returns the number of clients of this route that a message on this topic would go to. A client with two subscriptions that match it may be
     /// counted for each where both topics are large: see [`Scope::publish`].
     pub fn subscribers(&mut self, topic: &str) -> usize {
         self.with_topics(topic, |scope, found| scope.count(found).count)

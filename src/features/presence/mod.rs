@@ -158,7 +158,7 @@ impl Presence {
         true
     }
 
-    /// When [`Presence::tick`] is to be called at the latest.
+    /// Returns when [`Presence::tick`] is to be called at the latest.
     pub fn deadline(&self) -> Millis {
         let next = match (self.attempt, &self.call) {
             (Some((_, until)), _) => until,
