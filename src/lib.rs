@@ -55,32 +55,34 @@
 //! 6. **Subscribing.** `Scope::subscribe` (`engine/server/subscriptions.rs`), then `Hub::subscribe` (`engine/pubsub/hub/mod.rs`):
 //!    one node of 20 bytes in a list per topic and a list per client. [`engine::pubsub::topic`] alone decides which topics a
 //!    grant covers.
-//! 7. **A message arrives.** `RedisSubscriber::next` (`engine/redis/subscriber.rs`) parses it without I/O of its own;
-//!    `Router::publish` (`engine/router/messages.rs`) cuts the prefix and records the message by `History::push`
+//! 7. **A message arrives.** `RedisSocket::read` (`engine/reactor/redis_socket.rs`) hands the bytes to
+//!    `RedisSubscriber::next` (`engine/redis/subscriber.rs`), which parses them without I/O of its own; `Router::publish`
+//!    (`engine/router/messages.rs`) cuts the prefix and records the message by `History::push`
 //!    (`engine/resume/history.rs`): one ring of bytes for all clients.
 //! 8. **Publishing.** `Push::on_publish` (`push/mod.rs`) encodes it once, `Scope::publish` (`engine/server/scope.rs`) finds the
-//!    subscribers: a few are queued a reference each.
+//!    subscribers: a few are queued a reference each by `Server::queue` (`engine/server/mod.rs`). `Client::queue`
+//!    (`engine/client/flight.rs`) decides there whether a client is too slow: then it is closed with 4000.
 //! 9. **Fan-out.** A message to more than 64 subscribers waits in one place, and `Fanout::next_recipient`
 //!    (`engine/server/fanout.rs`) walks along them, as many in a turn as the turn has writes.
 //! 10. **Writing.** `ClientIo::flush` (`engine/reactor/flush.rs`) takes clients off the [`engine::pending_writes`];
 //!     `Client::flush` (`engine/client/flight.rs`) and `Outbox::write` (`engine/client/outbox.rs`) make one write of all frames.
 //! 11. **Deadlines.** `ClientIo::tick` (`engine/reactor/clients.rs`): pings, silence, stalls, the token's `exp`, all by one
 //!     coarse timer per client ([`engine::timers`]).
-//! 12. **The end.** `Server::close` (`engine/server/mod.rs`) queues the close frame, `Server::linger`
-//!     (`engine/server/lifecycle.rs`) waits for the peer, `Router::reap` (`engine/router/mod.rs`) tells the handler and
-//!     frees the slot. A client that comes
-//!     back with a cursor is given what it missed by `Server::resume` (`engine/server/replay.rs`).
+//! 12. **The end.** `Server::close` queues the close frame, `Server::linger` (`engine/server/lifecycle.rs`) waits for the peer,
+//!     `Router::reap` (`engine/router/mod.rs`) tells the handler and frees the slot. A client that comes back with a cursor is
+//!     given what it missed by `Server::resume` (`engine/server/mod.rs`).
 //!
 //! # The life of a connection
 //!
 //! ```text
-//!  accept                  handshake                    close frame written     theirs came
+//!  accept                  handshake                     close frame queued     theirs came
 //!    │                        │                                │                    │
 //!    ▼    408, 4xx, 503       ▼    finish: close, drain, 4xxx  ▼                    ▼
 //!   Head ─────────┐         Open ─────────────────────────► Leaving ────────────► Closing
-//!    │            └─────────────────────────────────────────────────────────────►  │  all is written
-//!    │ peer ends: HalfClosed, until all is written                                 ▼
-//!    └────────────► Terminated ◄──────────── peer ends, or 5 s ────────────── Lingering
+//!    │            └──────────────────────────────────────────  │ ───────────────►  │  all is written
+//!    │ peer ends: HalfClosed, until all is written             │ nothing read: 5 s ▼
+//!    └────────────► Terminated ◄───────────────────────────────┴─────────────── Lingering
+//!                       │                                        peer ends, or 5 s
 //!                       │
 //!                       ▼  at the end of the turn: Handler::on_close, then the slot is free
 //! ```

@@ -34,7 +34,7 @@ pub struct Bounds {
     pub backlog_bytes_max: usize,
     /// Bytes that the kernel buffers for one connection; Linux reserves twice as much, for its own overhead.
     pub send_buffer_bytes: usize,
-    /// The time that a client's socket may stay full; then 4000; 0: forever.
+    /// The time for which a client's full socket may accept nothing; then 4000; 0: forever.
     pub stalled_seconds: u32,
     /// Bytes of unfinished input over all clients: heads, frames, fragmented messages. Above it, clients with more than half of
     /// an equal share are closed with 4003, the longest unfinished first.

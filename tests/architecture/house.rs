@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 31_060;
+const LINES_MAX: usize = 31_150;
 /// Of them, in `src/engine`.
 const ENGINE_LINES_MAX: usize = 14_540;
 /// Lines of a file, with its tests.

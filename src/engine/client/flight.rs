@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::engine::client::codec::Fragments;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::{self, Backlog, Outbox, Slow};
-use crate::engine::client::{Client, State, Timing, head};
+use crate::engine::client::{Client, State, Timing, Unwritten, head};
 use crate::engine::pending_writes::Lane;
 use crate::engine::resume::replay::Replay;
 use crate::engine::slots::ConnId;
@@ -34,15 +34,14 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// Drops everything but the frame that is partly on the wire, and the other pending writes unless `forget`. `last` is the
-    /// last one of these.
-    pub fn finish(&mut self, last: Option<&Frame>, forget: bool) {
+    /// Drops input and replay, and queues the last frame.
+    pub fn finish(&mut self, last: Option<&Frame>, unwritten: Unwritten) {
         self.input = Vec::new();
         self.fragments = None;
         self.deferred = None;
         self.replay = None;
-        if forget {
-            self.outbox.forget();
+        if unwritten == Unwritten::Dropped {
+            self.outbox.clear();
         }
         last.into_iter().for_each(|last| self.outbox.push(last));
     }
@@ -191,7 +190,7 @@ impl Client {
     pub fn replace_queued(&mut self, last: &Frame) {
         self.end_leaving();
         let outbox = &mut self.flight().outbox;
-        outbox.forget();
+        outbox.clear();
         outbox.push(last);
     }
 

@@ -47,7 +47,8 @@ impl Close {
     /// A message above `message_bytes_max`.
     pub const TOO_BIG: Close =
         Close::told(1009, r#"{"reason":"too_big","detail":"a message above message_bytes_max"}"#);
-    /// The backlog of a client that reads too slowly hit its bound.
+    /// The client reads too slowly: its backlog hit its bound, `stalled_seconds` are over, or it is among the deepest backlogs
+    /// above `backlog_total_bytes_max`.
     pub const SLOW: Close = Close::told(
         4000,
         r#"{"reason":"slow","detail":"read faster, or listen to less; come back with since"}"#,

@@ -1,4 +1,6 @@
-//! Pings and silence: the deadlines of an open client.
+//! The durations behind the deadlines of an open client: pings, silence and stalls ([`Client::deadline`] combines them).
+//!
+//! [`Client::deadline`]: crate::engine::client::Client::deadline
 
 use crate::engine::bounds::Bounds;
 use crate::engine::timers::{NEVER, TICK, Tick};

@@ -52,6 +52,15 @@ pub enum State {
     Terminated,
 }
 
+/// The fate of pending writes when a connection is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwritten {
+    /// They are sent before the last frame.
+    Sent,
+    /// They are dropped, except a frame partly on the wire.
+    Dropped,
+}
+
 /// The action when a connection reaches its end time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtEnd {
@@ -320,18 +329,16 @@ impl Client {
         std::mem::replace(&mut self.delivered, broadcast)
     }
 
-    /// Queues the last frame or response. Pending writes are sent before it, unless `forget`.
-    pub fn finish(&mut self, last: Option<&Frame>, forget: bool, ends: Tick) {
+    /// Queues the last frame or response. The connection is `Leaving` then if the client is to answer it, else `Closing`.
+    pub fn finish(&mut self, state: State, last: Option<&Frame>, unwritten: Unwritten, ends: Tick) {
         assert!(matches!(self.state, State::Head | State::Open), "a connection is finished once");
-        self.state = State::Closing;
+        assert!(
+            matches!(state, State::Leaving | State::Closing),
+            "the next states of a finished one"
+        );
+        self.state = state;
         self.end_at(ends, AtEnd::Drop);
-        self.flight().finish(last, forget);
-    }
-
-    /// Awaits the client's close frame before our side shuts: the last frame queued is our own close frame.
-    pub fn leave(&mut self) {
-        assert_eq!(self.state, State::Closing, "only a finished connection awaits an answer");
-        self.state = State::Leaving;
+        self.flight().finish(last, unwritten);
     }
 
     /// Stops waiting for the client's close frame.

@@ -192,7 +192,7 @@ impl Outbox {
     }
 
     /// Drops all frames that are not on the wire. A partly written one stays: cutting it would break the framing.
-    pub fn forget(&mut self) {
+    pub fn clear(&mut self) {
         let kept = usize::from(self.written > 0);
         self.frames.truncate(kept);
         self.frames.shrink_to_fit();
@@ -331,7 +331,7 @@ mod tests {
             outbox.push(&Frame::ready(frame.to_vec()));
         }
         outbox.advance(4);
-        outbox.forget();
+        outbox.clear();
         outbox.push(&Frame::ready(b"bye".to_vec()));
         assert_eq!(outbox.bytes(), 5);
         outbox.advance(2);
@@ -407,7 +407,7 @@ mod tests {
                         outbox.advance(first.as_bytes().len());
                     }
                     2 if model.len() > 20 => {
-                        outbox.forget();
+                        outbox.clear();
                         model.clear();
                     }
                     _ => {

@@ -7,7 +7,7 @@ use crate::engine::reactor::clients::ClientIo;
 use crate::engine::reactor::trim::Trim;
 use crate::engine::router::Router;
 use crate::engine::server::Server;
-use crate::engine::server::delivery::{self, WriteOutcome};
+use crate::engine::server::direct_write::{self, WriteOutcome};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
 
@@ -56,7 +56,7 @@ impl ClientIo {
         visits: &mut usize,
         trim: &mut Trim,
     ) -> usize {
-        match delivery::offer(&mut router.server, id, &mut self.gather) {
+        match direct_write::offer(&mut router.server, id, &mut self.gather) {
             WriteOutcome::Nothing => 0,
             WriteOutcome::Written { bytes, whole } => {
                 trim.burst += usize::from(!whole);

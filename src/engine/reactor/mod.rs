@@ -288,11 +288,11 @@ impl Reactor {
     }
 
     /// Dispatches events with one `match` over the closed set of sources: events become notes, then the notes are worked off.
-    /// Redis comes first: it disconnects a subscriber that lags.
+    /// Redis comes first: it disconnects us if we lag.
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match Source::of(event.token()) {
-                Source::RedisSubscriber(number) => {
+                Source::Redis(number) => {
                     self.redis.on_ready(&mut self.router, self.poll.registry(), number, event);
                 }
                 Source::Resolver => {

@@ -48,7 +48,7 @@ struct ConnectAttempt {
     /// The peer has closed, or an error came: the socket is read until that.
     is_ending: bool,
     /// A client has too much pending for the rest of the input.
-    is_behind: bool,
+    is_held_up: bool,
     /// The rest of the input.
     pending: Vec<u8>,
     /// Addresses that were not tried yet; the last one comes next.
@@ -85,8 +85,8 @@ impl RedisSocket {
     }
 
     fn has_input(&self) -> bool {
-        let ConnectAttempt { is_connected, is_readable, is_behind, .. } = self.attempt;
-        is_connected && (is_readable || is_behind)
+        let ConnectAttempt { is_connected, is_readable, is_held_up, .. } = self.attempt;
+        is_connected && (is_readable || is_held_up)
     }
 
     pub fn deadline(&self) -> Option<Millis> {
@@ -146,7 +146,7 @@ impl RedisSocket {
 
     fn watch(&mut self, registry: &Registry, stream: Stream) -> Result<(), String> {
         let both = Interest::READABLE | Interest::WRITABLE;
-        let token = Source::RedisSubscriber(self.number).token();
+        let token = Source::Redis(self.number).token();
         let stream = self.attempt.stream.insert(stream);
         let registered = match stream {
             Stream::Tcp(stream) => registry.register(stream, token, both),
@@ -205,7 +205,7 @@ impl RedisSocket {
         let mut total = 0;
         while total < limit
             && self.attempt.is_readable
-            && !self.attempt.is_behind
+            && !self.attempt.is_held_up
             && !router.server.is_pressed()
         {
             let Some(stream) = &mut self.attempt.stream else { return Ok(()) };
@@ -235,7 +235,7 @@ impl RedisSocket {
 
     /// Hands input to the protocol, until a client has too much pending; the rest is kept.
     fn take_in(&mut self, router: &mut Router, mut input: &[u8]) -> Result<(), String> {
-        self.attempt.is_behind = !self.protocol.on_input(router, &mut input)?;
+        self.attempt.is_held_up = !self.protocol.on_input(router, &mut input)?;
         self.attempt.pending = input.to_vec();
         Ok(())
     }

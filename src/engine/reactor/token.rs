@@ -14,7 +14,7 @@ pub enum Source {
     /// A listener, by its number.
     Listener(usize),
     /// A connection to Redis, by its number.
-    RedisSubscriber(usize),
+    Redis(usize),
     /// SIGTERM, SIGINT or SIGQUIT.
     Signals,
     /// SIGHUP.
@@ -41,7 +41,7 @@ impl Source {
             Source::Signals => OTHER << KIND,
             Source::Resolver => OTHER << KIND | 1,
             Source::Hangup => OTHER << KIND | 2,
-            Source::RedisSubscriber(number) => OTHER << KIND | (3 + number),
+            Source::Redis(number) => OTHER << KIND | (3 + number),
         })
     }
 
@@ -55,7 +55,7 @@ impl Source {
             (_, 0) => Source::Signals,
             (_, 1) => Source::Resolver,
             (_, 2) => Source::Hangup,
-            (_, number) => Source::RedisSubscriber(number - 3),
+            (_, number) => Source::Redis(number - 3),
         }
     }
 }
@@ -72,8 +72,8 @@ mod tests {
             Source::Port(0),
             Source::Port(63),
             Source::Listener(2),
-            Source::RedisSubscriber(0),
-            Source::RedisSubscriber(2),
+            Source::Redis(0),
+            Source::Redis(2),
             Source::Signals,
             Source::Resolver,
             Source::Hangup,

@@ -11,9 +11,9 @@ use std::any::Any;
 
 use crate::clock::{Millis, RateLimit};
 use crate::engine::admission::address_counts::AddressLoad;
-use crate::engine::client::ClientEvent;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Method, Request, Response};
+use crate::engine::client::{ClientEvent, Unwritten};
 use crate::engine::feature::{Feature, FeatureEvent};
 use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign};
 use crate::engine::origin::Origins;
@@ -133,7 +133,7 @@ impl Router {
     pub fn on_event(&mut self, id: ConnId, event: ClientEvent, replies: Option<Vec<u8>>) {
         let replies = replies.map(Frame::ready);
         if let ClientEvent::Closed = event {
-            return self.server.finish(id, replies.as_ref(), false);
+            return self.server.finish(id, replies.as_ref(), Unwritten::Sent);
         }
         if let Some(replies) = replies {
             self.server.send(id, &replies);

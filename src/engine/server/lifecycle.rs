@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::transport::Transport;
-use crate::engine::client::{AtEnd, Client, State};
+use crate::engine::client::{AtEnd, Client, State, Unwritten};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::server::places::{Places, longest_unanswered};
-use crate::engine::server::{ADMIN_ROUTE, Server, refusals};
+use crate::engine::server::{ADMIN_ROUTE, Server, close_reports};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{Tick, after, tick};
 
@@ -17,6 +17,9 @@ use crate::observe::complaints::{Origin, Weight};
 
 /// The time that a peer may take to end its side after we ended ours.
 const LINGER_SECONDS: u32 = 5;
+
+/// The time that a client may take to accept the last frame, at least.
+const LAST_WRITE_SECONDS: u32 = 5;
 
 /// The time that a client may take to answer our close frame.
 const ANSWER_SECONDS: u32 = 3;
@@ -51,7 +54,7 @@ impl Server {
         let frame = Frame::ready(response.encode());
         if self.client(id).is_some_and(|client| client.state() == State::Head) {
             *self.metrics.responses.entry(response.status).or_default() += 1;
-            self.finish(id, Some(&frame), true);
+            self.finish(id, Some(&frame), Unwritten::Dropped);
         }
     }
 
@@ -73,7 +76,7 @@ impl Server {
             let _ = client.transport.write(id, bytes);
             client.transport.shutdown_write(id);
         }
-        self.forget(id);
+        self.remove(id);
     }
 
     /// Responds to a handshake that a handler has refused, discarding the frames it queued, and ends the connection.
@@ -86,26 +89,37 @@ impl Server {
             Some(client) if matches!(client.state(), State::Leaving | State::Closing) => {
                 client.replace_queued(&frame);
             }
-            _ => self.finish(id, Some(&frame), true),
+            _ => self.finish(id, Some(&frame), Unwritten::Dropped),
         }
     }
 
     /// Shuts down our side once pending writes, and then `last`, are written.
-    pub(crate) fn finish(&mut self, id: ConnId, last: Option<&Frame>, forget: bool) {
-        if !forget {
-            // If its backlog has no room for them, the client loses the rest: it ends next.
-            let _ = self.catch_up(id);
-        }
-        // A client that reads has as long as in a drain.
-        let seconds =
-            if forget { LINGER_SECONDS } else { self.bounds.drain_seconds.max(LINGER_SECONDS) };
+    pub(crate) fn finish(&mut self, id: ConnId, last: Option<&Frame>, unwritten: Unwritten) {
+        self.finish_in(State::Closing, id, last, unwritten);
+    }
+
+    /// Queues a close frame as the last one, and awaits the client's own.
+    fn finish_with(&mut self, id: ConnId, close: &Close, unwritten: Unwritten) {
+        self.finish_in(State::Leaving, id, Some(&Frame::close(close)), unwritten);
+    }
+
+    fn finish_in(&mut self, state: State, id: ConnId, last: Option<&Frame>, unwritten: Unwritten) {
+        let seconds = match unwritten {
+            Unwritten::Sent => {
+                // If its backlog has no room for them, the client loses the rest: it ends next.
+                let _ = self.catch_up(id);
+                // A client that reads has as long as in a drain.
+                self.bounds.drain_seconds.max(LAST_WRITE_SECONDS)
+            }
+            Unwritten::Dropped => LAST_WRITE_SECONDS,
+        };
         let ends = after(self.now.millis, seconds);
         let Some(client) = self.client(id) else { return };
         let was_handshake = is_handshake(client);
         if !matches!(client.state(), State::Head | State::Open) {
             return;
         }
-        client.finish(last, forget, ends);
+        client.finish(state, last, unwritten, ends);
         self.places.ending += usize::from(client.route != ADMIN_ROUTE);
         self.recount(id, false);
         self.unsubscribe_all(id);
@@ -147,8 +161,8 @@ impl Server {
         }
         *self.metrics.closes.entry(close.code).or_default() += 1;
         self.complain_of_close(id, &close);
-        let forget = close.code == Close::SLOW.code;
-        self.finish_with(id, &close, forget);
+        let is_slow = close.code == Close::SLOW.code;
+        self.finish_with(id, &close, if is_slow { Unwritten::Dropped } else { Unwritten::Sent });
     }
 
     /// Reports a closed WebSocket to the operator.
@@ -157,19 +171,11 @@ impl Server {
             // Reported already, with the page's origin.
             return;
         }
-        let (kind, weight) = refusals::kind(close.code);
+        let (kind, weight) = close_reports::kind(close.code);
         let address = self.client(id).and_then(|client| client.transport.peer(id));
         let origin = Origin { path: None, address };
         let Server { complaints, now, bounds, .. } = self;
-        complaints.note(now.millis, kind, weight, origin, || refusals::advice(close, bounds));
-    }
-
-    /// Queues a close frame as the last one. The client's own is awaited once it is written.
-    fn finish_with(&mut self, id: ConnId, close: &Close, forget: bool) {
-        self.finish(id, Some(&Frame::close(close)), forget);
-        if let Some(client) = self.client(id).filter(|client| client.state() == State::Closing) {
-            client.leave();
-        }
+        complaints.note(now.millis, kind, weight, origin, || close_reports::advice(close, bounds));
     }
 
     /// Waits for the answer to our close frame, which is written, if a slot can be spared for it.
@@ -219,7 +225,7 @@ impl Server {
             Some(State::Open) => {
                 *self.metrics.closes.entry(close.code).or_default() += 1;
                 self.complain_of_close(id, &close);
-                self.finish_with(id, &close, true);
+                self.finish_with(id, &close, Unwritten::Dropped);
             }
             Some(State::Terminated) | None => {}
             // It was closed already, and does not read.
@@ -250,11 +256,11 @@ impl Server {
         let Some(client) = self.client(id) else { return };
         let was_abandoned = is_handshake(client) && !client.is_probe();
         self.metrics.handshakes_abandoned += u64::from(was_abandoned);
-        self.forget(id);
+        self.remove(id);
     }
 
     /// Removes a connection from everything but its handler and its slot.
-    fn forget(&mut self, id: ConnId) {
+    fn remove(&mut self, id: ConnId) {
         let Some(client) = self.client(id) else { return };
         if client.backlog_bytes() > 0 {
             // The rest will never follow, and half a frame is useless.

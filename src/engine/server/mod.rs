@@ -3,13 +3,13 @@
 //! The verbs only queue: while a handler runs, nothing is written to a socket, nothing is freed and no handler is called.
 
 mod clients;
-pub(crate) mod delivery;
+mod close_reports;
+pub(crate) mod direct_write;
 mod fanout;
 mod lifecycle;
 mod names;
 mod options;
 mod places;
-mod refusals;
 pub(crate) mod replay;
 pub(crate) mod requests;
 mod scope;

@@ -191,7 +191,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The subscribers of a topic that is not large, as they are now: a write to one of them may end the subscription of another.
+    /// The subscribers of a topic that is not large, as they are now: queueing for one may close it, which ends its subscriptions.
     fn few_subscribers<'r>(
         &self,
         topic: u32,
