@@ -7,7 +7,7 @@ use crate::tree::{Source, sources};
 /// Product lines in `src`, with comments and blank lines and without tests.
 const LINES_MAX: usize = 31_150;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 14_540;
+const ENGINE_LINES_MAX: usize = 14_600;
 /// Lines of a file, with its tests.
 const FILE_LINES_MAX: usize = 450;
 
