@@ -49,7 +49,8 @@
 //! 3. **Reading.** `ClientIo::read_client` (`engine/reactor/clients.rs`) reads into the one buffer of the loop; `Client::next`
 //!    (`engine/client/mod.rs`) takes events off it: a request, then messages, by one `Codec::next` (`engine/client/codec.rs`)
 //!    that all clients share.
-//! 4. **Routing.** `Router::on_event` (`engine/router/mod.rs`) finds the route; `Router::open` asks its handler.
+//! 4. **Routing.** `Router::on_event` (`engine/router/mod.rs`) finds the route; `Router::open` asks its handler, and
+//!    `Router::admit_message` charges the client for each message.
 //! 5. **The handler.** [`engine::handler::Handler`] has six methods. `Push::on_open` (`push/mod.rs`) verifies the token and
 //!    subscribes the client to what it grants.
 //! 6. **Subscribing.** `Scope::subscribe` (`engine/server/subscriptions.rs`), then `Hub::subscribe` (`engine/pubsub/hub/mod.rs`):
@@ -93,8 +94,10 @@
 //!
 //! The slot is full: 40 bytes, asserted at compile time. What every open client has goes there and needs a measured reason. What a
 //! client has only while something is in flight goes into its `Flight` box (`engine/client/flight.rs`), which is freed when it is
-//! empty. What only some clients have belongs to whoever uses it, in a map by [`ConnId`] that `Handler::on_close` empties, as
-//! `Push` does with rights and clients without a token (`push/mod.rs`): a stale id finds nothing there either.
+//! empty: after each whole message, so no count of a second fits there. What only some clients have belongs to whoever uses it,
+//! in a map by [`ConnId`] that `Handler::on_close` empties, as `Push` does with rights and clients without a token
+//! (`push/mod.rs`): a stale id finds nothing there either. What the loop keeps for each client stands in arrays beside the slots
+//! (`engine/timers.rs`), or in a map that `ClientIo` owns.
 //!
 //! # Patterns to copy
 //!
@@ -105,6 +108,7 @@
 //! | one write per client per turn, in fair lanes | `engine/pending_writes.rs`, `engine/reactor/flush.rs` |
 //! | a fan-out that no turn is as long as | `engine/server/fanout.rs` |
 //! | an index that grows by one bucket (linear hashing, Litwin 1980) | `engine/pubsub/hub/index.rs` |
+//! | a rate per client in two bytes | `engine/client/allowance.rs` |
 //! | one coarse timer per connection in an array | `engine/timers.rs` |
 //! | generational ids over a slab in pages | `engine/slots.rs`, `engine/server/clients.rs` |
 //! | a protocol without I/O: bytes and time as arguments | `engine/redis/session.rs` |

@@ -24,9 +24,9 @@ pub(crate) struct Setting {
 /// When a running server that reads its settings again takes over a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// TypedField once.
+    /// At once.
     Live,
-    /// TypedField once, if tokens are checked with a key of the settings before and after. A server that made up its own secret has shown
+    /// At once, if tokens are checked with a key of the settings before and after. A server that made up its own secret has shown
     /// its token to nobody but its own page, so the first key takes a restart, as the last one does.
     LiveWithKey,
     /// After a restart: the setting sized something when the server started, or is part of a connection.

@@ -99,9 +99,10 @@ impl Close {
         self.because(format!("{{\"retry\":{millis}}}"))
     }
 
-    /// A bound of the server was hit; `detail` names it.
-    pub fn busy(retry: u64, detail: &'static str) -> Close {
-        Close::BUSY.because(format!(r#"{{"retry":{retry},"reason":"busy","detail":"{detail}"}}"#))
+    /// A bound of the server was hit; `detail` names it. The client is to come back after `retry_millis`.
+    pub fn busy(retry_millis: u64, detail: &'static str) -> Close {
+        let reason = format!(r#"{{"retry":{retry_millis},"reason":"busy","detail":"{detail}"}}"#);
+        Close::BUSY.because(reason)
     }
 
     /// The same code with a reason.

@@ -199,7 +199,7 @@ impl Client {
         self.state
     }
 
-    /// Records that bytes were received.
+    /// Records that bytes were received. In a new second, nothing is spent yet.
     pub fn received(&mut self, now: Tick) {
         if self.last_received / TICKS_PER_SECOND != now / TICKS_PER_SECOND {
             self.spent = 0;
