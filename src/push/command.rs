@@ -145,14 +145,16 @@ fn one_or_several<'a>(
     }
 }
 
-/// Returns whether a text seems to be a command about topics, without parsing it. The answer decides on a price only: a text that
-/// is made to look like one is bounded as well.
+/// Returns whether a text is a command about topics, if it is a command at all, without parsing it. The answer decides on the price,
+/// so no other command may pass for one: `{"x":{"op":"subscribe"},"op":"ping"}` would be free. A text with a second `"op":`, or with
+/// an escape that could hide one, has the price of other commands.
 pub fn asks_for_topics(text: &str) -> bool {
-    let value = text.split_once("\"op\"").and_then(|(_, rest)| rest.trim_start().strip_prefix(':'));
-    value.is_some_and(|value| {
-        let value = value.trim_start();
-        value.starts_with("\"subscribe\"") || value.starts_with("\"unsubscribe\"")
-    })
+    let rests = text.split("\"op\"").skip(1);
+    let mut values = rests.filter_map(|rest| rest.trim_start().strip_prefix(':'));
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let value = value.trim_start();
+    let is_for_topics = value.starts_with("\"subscribe\"") || value.starts_with("\"unsubscribe\"");
+    is_for_topics && !["\\u006f", "\\u006F", "\\u0070"].iter().any(|escape| text.contains(escape))
 }
 
 #[cfg(test)]
@@ -228,13 +230,46 @@ mod tests {
         for (text, expected) in [
             (r#"{"op":"subscribe","topic":"a"}"#, true),
             (r#"{"topics":["a"], "op" : "unsubscribe"}"#, true),
+            (r#"{"op":"subscribe","topics":["op","\u007a"]}"#, true),
             (r#"{"op":"send","data":"subscribe"}"#, false),
+            (r#"{"data":{"op":"subscribe"},"op":"send"}"#, false),
+            (r#"{"x":{"op":"subscribe"},"o\u0070":"ping"}"#, false),
             (r#"{"op":"auth","token":"t"}"#, false),
             ("ping", false),
             ("", false),
         ] {
             assert_eq!(asks_for_topics(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn no_other_command_passes_for_one_about_topics() {
+        let members = [
+            r#""op":"subscribe""#,
+            r#""op" : "ping""#,
+            r#""o\u0070":"ping""#,
+            r#""\u006Fp":"unsubscribe""#,
+            r#""x":{"op":"subscribe"}"#,
+            r#""x":"\"op\":\"subscribe\"""#,
+            r#""topics":["op","a"]"#,
+            r#""ref":"subscribe""#,
+        ];
+        let seed = 0x7072_6963;
+        let mut random = Random::new(seed);
+        let mut found = 0;
+        for round in 0..20_000 {
+            let count = random.below(5);
+            let some: Vec<&str> = (0..count).map(|_| random.choose(&members)).collect();
+            let text = format!("{{{}}}", some.join(","));
+            let Ok(command) = ClientCommand::parse(&text) else { continue };
+            if asks_for_topics(&text) {
+                let is_one =
+                    matches!(command.action, Action::Subscribe(_) | Action::Unsubscribe(_));
+                assert!(is_one, "seed {seed} round {round}: {text}");
+                found += 1;
+            }
+        }
+        assert!(found > 100, "the generator makes commands about topics: {found}");
     }
 
     #[test]
