@@ -96,7 +96,7 @@ impl Modelled {
         modelled
     }
 
-    /// As `welcome` and `authed` list them.
+    /// As `welcome`, `authed` and `topics` list them.
     fn topics(&self) -> Value {
         let own = format!("user.{}", self.sub);
         // An admin's grant of its own topic adds nothing; but the pattern `user.*` is not the own topic of the user `*`.
@@ -175,6 +175,11 @@ impl Modelled {
         }
     }
 
+    fn list(&mut self, number: usize) {
+        let answer = self.ask(json!({"op": "topics", "ref": number}));
+        assert_eq!(answer, json!({"op": "topics", "topics": self.topics(), "ref": number}));
+    }
+
     fn renew(&mut self, random: &mut Random, number: usize) {
         let (topics, may, admin) = (grants(random, 3), grants(random, 3), random.below(6) == 0);
         let newer = token(&self.sub, &topics, &may, admin);
@@ -223,6 +228,7 @@ fn run(server: &Server, seed: u64, many: usize, steps: usize) -> usize {
                 leaving.client.close();
                 clients.push(Modelled::connect(server, &mut random));
             }
+            8 => clients[at].list(step),
             _ => {
                 let topic = match random.below(2) {
                     0 => format!("user.{}", random.choose(&SUBS)),

@@ -23,6 +23,8 @@ pub enum Action<'a> {
     /// Texts of grants, not checked yet.
     Subscribe(Vec<Cow<'a, str>>),
     Unsubscribe(Vec<Cow<'a, str>>),
+    /// Lists the client's own subscriptions.
+    Topics,
     /// The answer holds the client's cursor if it `wants_cursor`.
     Ping {
         wants_cursor: bool,
@@ -104,6 +106,7 @@ impl<'a> ClientCommand<'a> {
         let action = match &*members.op {
             "subscribe" => Action::Subscribe(one_or_several(topic, topics)?),
             "unsubscribe" => Action::Unsubscribe(one_or_several(topic, topics)?),
+            "topics" => Action::Topics,
             "send" => Action::Send { data: RawJson(members.data.ok_or("data is missing")?), topic },
             "ping" => Action::Ping { wants_cursor: members.cursor == Some(true) },
             "auth" => Action::Auth(Auth {
@@ -111,7 +114,7 @@ impl<'a> ClientCommand<'a> {
                 since: members.since.map(|text| text.0),
                 topics: topics.unwrap_or_default(),
             }),
-            _ => return Err("op is not subscribe, unsubscribe, send, ping or auth"),
+            _ => return Err("op is not subscribe, unsubscribe, topics, send, ping or auth"),
         };
         let reference = members.reference.map(reference).transpose()?;
         Ok(ClientCommand { action, reference })
@@ -190,6 +193,9 @@ mod tests {
         let topics = vec![Cow::Borrowed("a"), Cow::Borrowed("b.*")];
         let token = Cow::Borrowed("t");
         assert_eq!(auth.action, Action::Auth(Auth { token, since: None, topics }));
+        let topics = parse(r#"{"op":"topics","topics":["a"],"ref":7}"#);
+        assert_eq!(topics.action, Action::Topics);
+        assert_eq!(topics.reference.unwrap().text(), "7");
         let ping = |text| parse(text).action;
         assert_eq!(ping(r#"{"op":"ping","topic":null}"#), Action::Ping { wants_cursor: false });
         assert_eq!(ping(r#"{"op":"ping","cursor":true}"#), Action::Ping { wants_cursor: true });
@@ -231,6 +237,7 @@ mod tests {
             (r#"{"op":"subscribe","topic":"a"}"#, true),
             (r#"{"topics":["a"], "op" : "unsubscribe"}"#, true),
             (r#"{"op":"subscribe","topics":["op","\u007a"]}"#, true),
+            (r#"{"op":"topics"}"#, false),
             (r#"{"op":"send","data":"subscribe"}"#, false),
             (r#"{"data":{"op":"subscribe"},"op":"send"}"#, false),
             (r#"{"x":{"op":"subscribe"},"o\u0070":"ping"}"#, false),
@@ -276,6 +283,7 @@ mod tests {
     fn what_is_no_command_is_refused() {
         let cases = r#"ping {} [] ["ping"] "ping" null 5 { {"op":"ping"}} {"op":"ping"}{} {"op":"ping",}
             {"op":"Ping"} {"op":""} {"op":null} {"op":1} {"op":["ping"]} {"OP":"ping"} {'op':'ping'}
+            {"op":"topic"} {"op":"topics","topics":"a"} {"op":"topics","ref":[7]}
             {"op":"subscribe"} {"op":"subscribe","topic":null} {"op":"subscribe","topic":7}
             {"op":"subscribe","topic":["a"]} {"op":"subscribe","topics":"a"} {"op":"subscribe","topics":["a",1]}
             {"op":"subscribe","topic":"a","topics":["b"]} {"op":"unsubscribe","token":"a"} {"op":"auth"}

@@ -96,6 +96,12 @@ pub fn unsubscribed(topic: &str, reference: Option<RawJson<'_>>) -> String {
     encode(&AnswerFrame { op: "unsubscribed", topic, reference, ..AnswerFrame::default() })
 }
 
+/// The answer to `topics`; `topics` are the client's own, sorted.
+pub fn topics(topics: &[String], reference: Option<RawJson<'_>>) -> String {
+    let topics = Some(topics);
+    encode(&AnswerFrame { op: "topics", topics, reference, ..AnswerFrame::default() })
+}
+
 /// The answer to `ping`; `id` is a cursor that covers everything the client was sent so far.
 pub fn pong(id: Option<&str>, reference: Option<RawJson<'_>>) -> String {
     encode(&AnswerFrame { op: "pong", id, reference, ..AnswerFrame::default() })
@@ -364,6 +370,8 @@ mod tests {
             ),
             (subscribed("room.7", one), r#"{"op":"subscribed","topic":"room.7","ref":1}"#),
             (unsubscribed("room.7", None), r#"{"op":"unsubscribed","topic":"room.7"}"#),
+            (super::topics(&topics, one), r#"{"op":"topics","topics":["news","user.42"],"ref":1}"#),
+            (super::topics(&[], None), r#"{"op":"topics","topics":[]}"#),
             (pong(None, None), r#"{"op":"pong"}"#),
             (pong(Some("i"), one), r#"{"op":"pong","id":"i","ref":1}"#),
             (

@@ -390,6 +390,6 @@ fn check_text(text: &str) {
     }
     let members: HashMap<String, &RawValue> = serde_json::from_str(text).expect("it is an object");
     let op = members["op"].get();
-    let known = ["welcome", "subscribed", "unsubscribed", "pong", "authed", "error"];
+    let known = ["welcome", "subscribed", "unsubscribed", "topics", "pong", "authed", "error"];
     assert!(known.iter().any(|known| op == format!("\"{known}\"")), "{op}");
 }

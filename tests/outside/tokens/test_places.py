@@ -132,9 +132,10 @@ async def test_a_token_in_another_place_is_told_so(start, path, headers, seen):
         assert await bystander.heard() == []
 
 
-async def test_a_command_before_the_token_is_told_so(server):
+@pytest.mark.parametrize("command", ['{"op":"subscribe","topic":"news"}', '{"op":"topics"}'])
+async def test_a_command_before_the_token_is_told_so(server, command):
     async with server.client("bystander") as bystander, server.dial() as connection:
-        await connection.send('{"op":"subscribe","topic":"news"}')
+        await connection.send(command)
         code, reason = await closed(connection)
         assert code == 4501 and reason["detail"].startswith("a command came before; token places:"), reason
         assert await bystander.heard() == []

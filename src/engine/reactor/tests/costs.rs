@@ -300,6 +300,17 @@ fn subscriptions_count_towards_the_bytes_of_a_turn() {
     assert!(test.reactor.router.server.costs >= 101 * 100);
 }
 
+#[test]
+fn a_list_of_topics_counts_towards_the_bytes_of_a_turn() {
+    let mut test = TestLoop::new(RouteConfig::default(), |_| ());
+    let topics: Vec<String> = (0..120).map(|number| format!("room.{number}")).collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let id = test.connect("42", &topics);
+    test.reactor.router.server.costs = 0;
+    test.reactor.router.on_message(id, Message::Text(r#"{"op":"topics"}"#));
+    assert!(test.reactor.router.server.costs >= 120 * 40);
+}
+
 /// Two large topics that overlap, with clients that have many subscriptions.
 #[test]
 fn counting_subscribers_does_not_delay_others() {
