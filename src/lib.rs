@@ -52,7 +52,8 @@
 //! 4. **Routing.** `Router::on_event` (`engine/router/mod.rs`) finds the route; `Router::open` asks its handler, and
 //!    `Router::admit_message` charges the client for each message.
 //! 5. **The handler.** [`engine::handler::Handler`] has six methods. `Push::on_open` (`push/mod.rs`) verifies the token and
-//!    subscribes the client to what it grants.
+//!    subscribes the client to what it grants. Commands of clients are parsed in `push/command.rs`, answers written in
+//!    `push/wire.rs`.
 //! 6. **Subscribing.** `Scope::subscribe` (`engine/server/subscriptions.rs`), then `Hub::subscribe` (`engine/pubsub/hub/mod.rs`):
 //!    one node of 20 bytes in a list per topic and a list per client. [`engine::pubsub::topic`] alone decides which topics a
 //!    grant covers.
@@ -97,7 +98,8 @@
 //! empty: after each whole message, so no count of a second fits there. What only some clients have belongs to whoever uses it,
 //! in a map by [`ConnId`] that `Handler::on_close` empties, as `Push` does with rights and clients without a token
 //! (`push/mod.rs`): a stale id finds nothing there either. What the loop keeps for each client stands in arrays beside the slots
-//! (`engine/timers.rs`), or in a map that `ClientIo` owns.
+//! (`engine/timers.rs`); a map would belong to `ClientIo`, which empties it in `ClientIo::reap` (`engine/reactor/clients.rs`). The
+//! steps of a new bound and of a new command stand in `.github/CONTRIBUTING.md`.
 //!
 //! # Patterns to copy
 //!
@@ -108,7 +110,7 @@
 //! | one write per client per turn, in fair lanes | `engine/pending_writes.rs`, `engine/reactor/flush.rs` |
 //! | a fan-out that no turn is as long as | `engine/server/fanout.rs` |
 //! | an index that grows by one bucket (linear hashing, Litwin 1980) | `engine/pubsub/hub/index.rs` |
-//! | a rate per client in two bytes | `engine/client/allowance.rs` |
+//! | a price of commands per second in two bytes | `engine/client/allowance.rs` |
 //! | one coarse timer per connection in an array | `engine/timers.rs` |
 //! | generational ids over a slab in pages | `engine/slots.rs`, `engine/server/clients.rs` |
 //! | a protocol without I/O: bytes and time as arguments | `engine/redis/session.rs` |

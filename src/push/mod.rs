@@ -5,10 +5,10 @@
 
 mod command;
 pub mod explain;
-mod quota;
 mod rights;
 pub mod token;
 mod upstream;
+mod upstream_limits;
 mod wire;
 
 use std::borrow::Cow;

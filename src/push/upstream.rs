@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::Push;
 use super::command::RawJson;
-use super::quota::{AddedEntries, Senders};
 use super::rights::own_topic;
+use super::upstream_limits::{AddedEntries, Senders};
 use super::wire;
 use crate::clock::RateLimit;
 use crate::engine::client::frame::Frame;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 31_150;
+const LINES_MAX: usize = 31_200;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 14_600;
+const ENGINE_LINES_MAX: usize = 14_650;
 /// Lines of a file, with its tests.
 const FILE_LINES_MAX: usize = 450;
 
@@ -31,6 +31,7 @@ fn the_house_stays_small() {
     println!("{all:6} lines in {} files, {engine} of them in engine/", sources.len());
     let is_long = |source: &&Source| source.text.lines().count() > FILE_LINES_MAX;
     let long: Vec<&str> = sources.iter().filter(is_long).map(|source| &*source.path).collect();
+    // A change that needs more first looks for what it made unnecessary, and argues in its commit for the rest.
     assert!(all <= LINES_MAX, "{all} product lines, more than {LINES_MAX}");
     assert!(engine <= ENGINE_LINES_MAX, "{engine} lines in engine/, more than {ENGINE_LINES_MAX}");
     assert!(long.is_empty(), "files of more than {FILE_LINES_MAX} lines: {long:?}");

@@ -154,7 +154,7 @@ impl Session {
     }
 
     /// Takes a reply of the handshake. Returns whether the far end is one to be looked at closely; see
-    /// [`Handshake::looks_closely`].
+    /// `Handshake::looks_closely`.
     pub fn on_handshake_reply(&mut self, reply: &redis::Value) -> Result<bool, RedisFailure> {
         self.handshake.on_reply(&self.config, &mut self.output, reply)?;
         Ok(self.handshake.looks_closely())
