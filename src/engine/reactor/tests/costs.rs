@@ -311,6 +311,30 @@ fn a_list_of_topics_counts_towards_the_bytes_of_a_turn() {
     assert!(test.reactor.router.server.costs >= 120 * 40);
 }
 
+#[test]
+fn costly_messages_that_come_together_are_spread_over_turns() {
+    let mut test = TestLoop::new(RouteConfig::default(), |bounds| {
+        bounds.commands_per_second_max = 1000;
+    });
+    let topics: Vec<String> = (0..120).map(|number| format!("room.{number}")).collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let id = test.connect("42", &topics);
+    let bystander = test.connect("43", &[]);
+    test.received(id);
+    test.received(bystander);
+    const COUNT: usize = 40;
+    test.say_at_once(id, &[r#"{"op":"topics"}"#; COUNT]);
+    let (mut answers, mut most, mut turns) = (0, 0, 0);
+    while answers < COUNT {
+        let some = test.received(id).len();
+        (answers, most, turns) = (answers + some, most.max(some), turns + 1);
+        assert!(turns <= COUNT, "{answers} answers after {turns} turns");
+        test.turn();
+    }
+    assert!(most < COUNT / 2, "{most} answers in one turn");
+    assert_eq!((answers, test.received(bystander).len()), (COUNT, 0));
+}
+
 /// Two large topics that overlap, with clients that have many subscriptions.
 #[test]
 fn counting_subscribers_does_not_delay_others() {

@@ -148,17 +148,24 @@ impl TestLoop {
 
     /// Sends a message from the client, and turns the loop.
     pub fn say(&mut self, id: ConnId, text: &str) {
-        let mut frame = vec![0x81];
-        match text.len() {
-            length @ 0..126 => frame.push(0x80 | length as u8),
-            length => {
-                frame.push(0x80 | 126);
-                frame.extend((length as u16).to_be_bytes());
+        self.say_at_once(id, &[text]);
+    }
+
+    /// The same with several messages that come together.
+    pub fn say_at_once(&mut self, id: ConnId, texts: &[&str]) {
+        for text in texts {
+            let mut frame = vec![0x81];
+            match text.len() {
+                length @ 0..126 => frame.push(0x80 | length as u8),
+                length => {
+                    frame.push(0x80 | 126);
+                    frame.extend((length as u16).to_be_bytes());
+                }
             }
+            frame.extend([0; 4]);
+            frame.extend(text.as_bytes());
+            self.far.0.borrow_mut().entry(id).or_default().sends.extend(frame);
         }
-        frame.extend([0; 4]);
-        frame.extend(text.as_bytes());
-        self.far.0.borrow_mut().entry(id).or_default().sends.extend(frame);
         self.read(id);
     }
 
