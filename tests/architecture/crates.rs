@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::tree::{names_after, sources};
 
 /// The one home of each outside crate: files, or folders with what is in them.
-const HOMES: [(&str, &[&str]); 18] = [
+const HOMES: [(&str, &[&str]); 23] = [
     ("data_encoding", &["push/", "engine/client/http.rs"]),
     ("getrandom", &["serve/", "engine/reactor/redis_socket.rs", "app.rs"]),
     ("hmac", &["engine/resume/cursor/"]),
@@ -22,6 +22,7 @@ const HOMES: [(&str, &[&str]); 18] = [
         ],
     ),
     ("redis", &["engine/redis/", "features/", "cli/redis_client.rs"]),
+    ("ring", &["engine/tls/", "engine/resume/cursor/", "push/"]),
     (
         "rustix",
         &[
@@ -33,6 +34,9 @@ const HOMES: [(&str, &[&str]); 18] = [
             "engine/reactor/listeners.rs",
         ],
     ),
+    ("rustls", &["engine/tls/", "tls/"]),
+    ("rustls_native_certs", &["tls/"]),
+    ("webpki", &["tls/"]),
     (
         "serde",
         &[
@@ -71,6 +75,7 @@ const HOMES: [(&str, &[&str]); 18] = [
     ),
     ("toml", &["config/"]),
     ("tungstenite", &["engine/client/", "cli/websocket_client.rs"]),
+    ("zeroize", &["engine/tls/"]),
 ];
 
 /// A facade, used everywhere.
