@@ -144,6 +144,7 @@
 //! | 12 | [`cli`] | the operator's commands |
 //! | 11 | [`app`] | the builder for a program that uses the crate: settings, routes, then `run` |
 //! | 10 | [`push`] | the product: decides which client may receive a topic, as a handler like any other |
+//! | 10 | [`tls`] | certificates and keys, from files to handshakes |
 //! | 9 | [`config`] | the settings: one table, three sources |
 //! | 8 | [`features::control`] | commands of back ends on one channel: kick, join, leave, count |
 //! | 8 | [`features::overload`] | limits on the memory of all clients together |
@@ -190,6 +191,7 @@ pub mod observe;
 pub mod push;
 pub mod serve;
 pub mod suggestion;
+pub mod tls;
 
 pub use app::App;
 pub use engine::client::frame::{Close, Frame};

@@ -75,7 +75,7 @@ const HOMES: [(&str, &[&str]); 23] = [
     ),
     ("toml", &["config/"]),
     ("tungstenite", &["engine/client/", "cli/websocket_client.rs"]),
-    ("zeroize", &["engine/tls/"]),
+    ("zeroize", &["engine/tls/", "tls/"]),
 ];
 
 /// A facade, used everywhere.

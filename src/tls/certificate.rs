@@ -1,0 +1,242 @@
+//! A certificate with its chain and key, from a pair of files: checked as far as a file can be, each finding a sentence.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SigningKey};
+use webpki::EndEntityCert;
+use zeroize::Zeroizing;
+
+use super::der::{CertificateFields, name_for_people};
+use super::files::{has_section, read};
+use super::key::{KeyKind, signing_key};
+use crate::clock::utc;
+
+/// With fewer days left, a renewal that should have happened has failed: certbot and lego renew 30 days before the end.
+pub const DAYS_LEFT_MIN: u64 = 14;
+
+/// The files of a certificate, as they were written in the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, then its chain.
+    pub certificate: String,
+    pub key: String,
+}
+
+/// A certificate that handshakes can use.
+pub struct Certificate {
+    pub files: CertificateFiles,
+    /// The host names that it covers, in lower case; `*.` stands for one label.
+    pub names: Vec<String>,
+    /// The first and the last unix second of its validity.
+    pub not_before: u64,
+    pub not_after: u64,
+    /// The issuer, for people.
+    pub issuer: String,
+    pub kind: KeyKind,
+    /// Sentences on what clients may dislike about it, apart from its dates.
+    pub flaws: Vec<String>,
+    pub(super) certified: Arc<CertifiedKey>,
+}
+
+impl Certificate {
+    /// Reads a pair of files.
+    ///
+    /// # Errors
+    /// A sentence that names the file, and says what to do.
+    pub fn read(files: &CertificateFiles) -> Result<Certificate, String> {
+        let about_certificate =
+            |why: String| format!("tls.cert_file {:?}: {why}", files.certificate);
+        let about_key = |why: String| format!("tls.key_file {:?}: {why}", files.key);
+        let chain = read(&files.certificate).and_then(|bytes| chain(&bytes));
+        let chain = chain.map_err(about_certificate)?;
+        let (key, kind) = read(&files.key)
+            .and_then(|bytes| private_key(&bytes))
+            .and_then(|key| signing_key(&key))
+            .map_err(about_key)?;
+        Certificate::new(files.clone(), chain, key, kind).map_err(about_certificate)
+    }
+
+    fn new(
+        files: CertificateFiles,
+        chain: Vec<CertificateDer<'static>>,
+        key: Arc<dyn SigningKey>,
+        kind: KeyKind,
+    ) -> Result<Certificate, String> {
+        let certified = CertifiedKey::new(chain, key);
+        let leaf = EndEntityCert::try_from(&certified.cert[0]).map_err(|error| {
+            format!(
+                "the first certificate cannot be used ({error}): it must be one of version 3 with the host's name as \
+                 subjectAltName"
+            )
+        })?;
+        let fields = CertificateFields::parse(&certified.cert[0]).ok_or(MALFORMED)?;
+        if certified.keys_match().is_err() {
+            return Err(misfit(&files.key, &certified));
+        }
+        let mut names: Vec<String> = leaf.valid_dns_names().map(str::to_ascii_lowercase).collect();
+        names.dedup();
+        let mut flaws = chain_flaws(&certified.cert);
+        if names.is_empty() {
+            flaws.push(
+                "it has no host name as subjectAltName: browsers refuse it for every name"
+                    .to_owned(),
+            );
+        }
+        let CertificateFields { not_before, not_after, issuer, .. } = fields;
+        Ok(Certificate {
+            names,
+            not_before,
+            not_after,
+            issuer: name_for_people(issuer),
+            kind,
+            flaws,
+            certified: Arc::new(certified),
+            files,
+        })
+    }
+
+    /// The first host name, or the file of a certificate without one: for lines and labels.
+    pub fn name(&self) -> &str {
+        self.names.first().unwrap_or(&self.files.certificate)
+    }
+
+    /// Returns a sentence if the certificate is not valid at this unix second.
+    pub fn date_problem(&self, unix: u64) -> Option<String> {
+        if unix > self.not_after {
+            return Some(format!(
+                "it ended at {}Z: clients refuse it; renew it",
+                utc(self.not_after)
+            ));
+        }
+        (unix < self.not_before).then(|| {
+            format!(
+                "it begins at {}Z: clients refuse it until then; is the clock right?",
+                utc(self.not_before)
+            )
+        })
+    }
+
+    /// Returns whether another certificate has the same contents.
+    pub fn is_same(&self, other: &Certificate) -> bool {
+        self.certified.cert == other.certified.cert
+    }
+
+    /// A line that tells it apart: its names, kind and end.
+    pub fn summary(&self) -> String {
+        const NAMES_SHOWN: usize = 4;
+        let mut names = self.names.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        match self.names.len() {
+            0 => names = format!("{:?}", self.files.certificate),
+            count if count > NAMES_SHOWN => names += &format!(" and {} more", count - NAMES_SHOWN),
+            _ => {}
+        }
+        format!("{names} ({}, by {}, until {}Z)", self.kind, self.issuer, utc(self.not_after))
+    }
+}
+
+/// Shows no key.
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary())
+    }
+}
+
+const MALFORMED: &str = "the first certificate is malformed";
+
+/// Takes the certificates of a PEM file, the leaf first.
+fn chain(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    let chain = found.map_err(|error| format!("it is not PEM: {error}"))?;
+    if !chain.is_empty() {
+        return Ok(chain);
+    }
+    let hint = if has_section(bytes, "PRIVATE KEY") {
+        "it holds a private key: are tls.cert_file and tls.key_file swapped?"
+    } else if has_section(bytes, "CERTIFICATE REQUEST") {
+        "it holds a request; name the certificate that the authority made of it"
+    } else if bytes.first() == Some(&0x30) {
+        "if it is DER, make it PEM: openssl x509 -inform der -in FILE -out FILE.pem"
+    } else {
+        "name a PEM file with -----BEGIN CERTIFICATE-----: fullchain.pem of certbot, the .crt of lego"
+    };
+    Err(format!("there is no certificate in it; {hint}"))
+}
+
+/// Takes the private key of a PEM file.
+fn private_key(bytes: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
+    let is_encrypted =
+        |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    if has_section(bytes, "ENCRYPTED PRIVATE KEY") || lines.any(is_encrypted) {
+        return Err(
+            "the key is encrypted, and nobody could type its password when the server starts again; keep it plain, \
+             readable by the server alone: openssl pkey -in FILE -out FILE.plain"
+                .to_owned(),
+        );
+    }
+    if let Some(found) = PrivateKeyDer::pem_slice_iter(bytes).next() {
+        return found.map(Zeroizing::new).map_err(|error| format!("it is not PEM: {error}"));
+    }
+    let hint = if has_section(bytes, "CERTIFICATE") {
+        "it holds a certificate: are tls.cert_file and tls.key_file swapped?"
+    } else if has_section(bytes, "PUBLIC KEY") {
+        "it holds a public key; name the private one that belongs to it"
+    } else if bytes.first() == Some(&0x30) {
+        "if it is DER, make it PEM: openssl pkey -inform der -in FILE -out FILE.pem"
+    } else {
+        "name a PEM file with -----BEGIN PRIVATE KEY-----: privkey.pem of certbot, the .key of lego"
+    };
+    Err(format!("there is no private key in it; {hint}"))
+}
+
+/// Says to which certificate of the file a key belongs that does not fit the first.
+fn misfit(key_file: &str, certified: &CertifiedKey) -> String {
+    let fits = |certificate: &CertificateDer<'static>| {
+        let alone = CertifiedKey::new(vec![certificate.clone()], Arc::clone(&certified.key));
+        alone.keys_match().is_ok()
+    };
+    match certified.cert.iter().position(fits) {
+        Some(at) => format!(
+            "the key in {key_file:?} belongs to certificate {} of the file, which must stand first, its issuer behind it",
+            at + 1
+        ),
+        None => format!(
+            "the key in {key_file:?} does not belong to the first certificate: name the pair that was made together, and as \
+             many key files as certificate files, in the same order"
+        ),
+    }
+}
+
+/// Checks that each certificate of a chain is issued by the next one. The last may be issued by a root, which clients have.
+fn chain_flaws(chain: &[CertificateDer<'static>]) -> Vec<String> {
+    let fields: Vec<_> = chain.iter().map_while(|one| CertificateFields::parse(one)).collect();
+    let mut flaws = Vec::new();
+    if fields.len() < chain.len() {
+        flaws.push(format!("certificate {} of the file is malformed", fields.len() + 1));
+    }
+    for (at, pair) in fields.windows(2).enumerate() {
+        if pair[0].issuer != pair[1].subject {
+            flaws.push(format!(
+                "certificate {} of the file is issued by {:?}, but certificate {} is {:?}: order the file from the host's \
+                 certificate upwards",
+                at + 1,
+                name_for_people(pair[0].issuer),
+                at + 2,
+                name_for_people(pair[1].subject)
+            ));
+        }
+    }
+    if let [alone] = &fields[..]
+        && !alone.is_self_issued()
+    {
+        flaws.push(format!(
+            "the file has no chain: unless {:?}, which issued the certificate, is a root that clients know, they refuse it; name \
+             fullchain.pem, not cert.pem",
+            name_for_people(alone.issuer)
+        ));
+    }
+    flaws
+}

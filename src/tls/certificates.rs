@@ -1,0 +1,106 @@
+//! The certificates in force: read from the files of the settings, and turned into what handshakes take.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::server::ProducesTickets;
+
+use super::certificate::{Certificate, CertificateFiles};
+use super::resolver::NameTable;
+
+/// The keys of session tickets, made once per process: they rotate by themselves every six hours, and a reload keeps them, so that
+/// clients who return resume their sessions without a signature.
+#[derive(Clone)]
+pub struct TicketKeys(Arc<dyn ProducesTickets>);
+
+impl TicketKeys {
+    /// # Errors
+    /// The system has no random bytes.
+    pub fn new() -> Result<TicketKeys, String> {
+        let made = Ticketer::new();
+        made.map(TicketKeys).map_err(|error| format!("no keys for session tickets: {error}"))
+    }
+}
+
+/// The certificates of a server, in the order of the settings; at least one.
+#[derive(Clone, Debug)]
+pub struct Certificates(Vec<Arc<Certificate>>);
+
+impl Certificates {
+    /// Reads every pair of files; there is at least one.
+    ///
+    /// # Errors
+    /// A sentence for each pair that cannot be used.
+    pub fn read(files: &[CertificateFiles]) -> Result<Certificates, Vec<String>> {
+        let (mut certificates, mut problems) = (Vec::new(), Vec::new());
+        for pair in files {
+            match Certificate::read(pair) {
+                Ok(certificate) => certificates.push(Arc::new(certificate)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(Certificates(certificates)) } else { Err(problems) }
+    }
+
+    /// Reads the files again. A pair that cannot be used keeps its certificate, so that one does not hold up the renewal of others.
+    /// Returns the certificates, and a sentence for each pair that was kept.
+    pub fn read_again(&self) -> (Certificates, Vec<String>) {
+        let mut problems = Vec::new();
+        let again = self.0.iter().map(|old| match Certificate::read(&old.files) {
+            Ok(certificate) => Arc::new(certificate),
+            Err(problem) => {
+                problems.push(problem);
+                Arc::clone(old)
+            }
+        });
+        (Certificates(again.collect()), problems)
+    }
+
+    /// Each certificate.
+    pub fn iter(&self) -> impl Iterator<Item = &Certificate> {
+        self.0.iter().map(|certificate| &**certificate)
+    }
+
+    /// The files, in pairs.
+    pub fn files(&self) -> Vec<CertificateFiles> {
+        self.iter().map(|certificate| certificate.files.clone()).collect()
+    }
+
+    /// Returns those that `older` does not have.
+    pub fn new_since<'a>(
+        &'a self,
+        older: &'a Certificates,
+    ) -> impl Iterator<Item = &'a Certificate> {
+        self.iter().filter(|one| !older.iter().any(|old| old.is_same(one)))
+    }
+
+    /// The end of the certificates by their first names, as a unix second: of two with the same name, the earlier end.
+    pub fn ends(&self) -> BTreeMap<String, u64> {
+        let mut ends = BTreeMap::new();
+        for certificate in self.iter() {
+            let end = ends.entry(certificate.name().to_owned()).or_insert(certificate.not_after);
+            *end = certificate.not_after.min(*end);
+        }
+        ends
+    }
+
+    /// Makes the settings of handshakes.
+    pub fn server_config(&self, tickets: &TicketKeys) -> ServerConfig {
+        let provider = Arc::new(default_provider());
+        let versions =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = versions
+            .expect("the provider has suites of both versions")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(NameTable::new(&self.0)));
+        config.ticketer = Arc::clone(&tickets.0);
+        config
+    }
+
+    /// Returns the cost of a full handshake in bytes read by the loop: that of the dearest key.
+    pub fn handshake_cost(&self) -> usize {
+        self.iter().map(|one| one.kind.handshake_cost()).max().unwrap_or_default()
+    }
+}

@@ -1,0 +1,43 @@
+//! Files with certificates and keys: read with a bound, and every reason why one cannot be.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+
+use zeroize::Zeroizing;
+
+/// The largest file. Three certificates are 5 KB; a bundle of all authorities is 200 KB.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a whole file. The memory is wiped when it is freed, since it may hold a key.
+///
+/// # Errors
+/// A clause for a message that names the file.
+pub fn read(name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let read = || -> io::Result<Zeroizing<Vec<u8>>> {
+        let file = File::open(name)?;
+        // Memory that grows leaves unwiped copies behind.
+        let length = file.metadata()?.len().min(FILE_BYTES_MAX);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length as usize + 1));
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(format!(
+            "cannot read the file: {error}; keys of certbot are root's: oneloop help tls says how the server may read them"
+        )),
+        Err(error) => Err(format!("cannot read the file: {error}")),
+        Ok(bytes) if bytes.len() as u64 > FILE_BYTES_MAX => {
+            Err(format!("the file is larger than {FILE_BYTES_MAX} bytes"))
+        }
+        Ok(bytes) => Ok(bytes),
+    }
+}
+
+/// Returns whether a file has a section whose label ends so: `CERTIFICATE`, `PRIVATE KEY`.
+pub fn has_section(bytes: &[u8], label: &str) -> bool {
+    let end = [label, "-----"].concat();
+    bytes.split(|byte| *byte == b'\n').any(|line| {
+        let found = line.trim_ascii_end().strip_prefix(b"-----BEGIN ");
+        found.is_some_and(|found| found.ends_with(end.as_bytes()))
+    })
+}

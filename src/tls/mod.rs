@@ -1,0 +1,16 @@
+//! From files to TLS: certificates and their keys, the choice among them, tickets, and the look for renewed files.
+//!
+//! Nothing here speaks to a peer: handshakes and records are [`engine::tls`](crate::engine::tls).
+
+mod certificate;
+mod certificates;
+mod der;
+mod files;
+mod key;
+mod resolver;
+#[cfg(test)]
+mod tests;
+
+pub use certificate::{Certificate, CertificateFiles, DAYS_LEFT_MIN};
+pub use certificates::{Certificates, TicketKeys};
+pub use key::KeyKind;
