@@ -18,7 +18,7 @@ use oneloop::config::{Config, Proxies};
 use oneloop::engine::client::in_memory::install;
 use oneloop::engine::handler::Route;
 use oneloop::engine::origin::Origins;
-use oneloop::engine::reactor::{Plan, Reactor, Readiness};
+use oneloop::engine::reactor::{Plan, Reactor, Readiness, UnixAccess};
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::engine::slots::ConnId;
 use oneloop::features::overload::Overload;
@@ -370,8 +370,9 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
     let push = Push::new(Rc::new(keys), &config.routes[0]).expect("the route is good");
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
     Plan {
-        listen: free,
-        listener: None,
+        listen: vec![free.into()],
+        listeners: Vec::new(),
+        unix: UnixAccess::default(),
         proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
         port: Some((free, publisher_port(&config))),

@@ -1,7 +1,7 @@
 //! The builder for a program that uses the crate: settings, routes, then `run`.
 
 use std::io;
-use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
@@ -57,7 +57,7 @@ pub struct App {
     trim: Option<fn()>,
     asks_redis: bool,
     supervisor: Supervisor,
-    listener: Option<TcpListener>,
+    listeners: Vec<OwnedFd>,
     reread: Option<ReadSettings>,
     problem: Option<String>,
 }
@@ -73,7 +73,7 @@ impl App {
             trim: None,
             asks_redis: false,
             supervisor: Supervisor::default(),
-            listener: None,
+            listeners: Vec::new(),
             reread: None,
             problem: None,
         }
@@ -139,9 +139,10 @@ impl App {
         self
     }
 
-    /// Serves clients at a listener that is open already, in place of the one that the settings name.
-    pub fn listener(mut self, listener: TcpListener) -> App {
-        self.listener = Some(listener);
+    /// Serves clients at a listener that is open already, by TCP or a Unix socket. The first one takes the place of the first
+    /// address in the settings, and so on.
+    pub fn listener(mut self, listener: impl Into<OwnedFd>) -> App {
+        self.listeners.push(listener.into());
         self
     }
 
@@ -169,7 +170,7 @@ impl App {
             trim,
             asks_redis,
             supervisor,
-            listener,
+            listeners,
             reread,
             problem,
         } = self;
@@ -199,7 +200,8 @@ impl App {
         let has_redis = commands.is_some();
         let plan = Plan {
             listen: config.listen,
-            listener,
+            listeners,
+            unix: config.unix,
             proxies: Box::new(config.proxies),
             proxy_protocol: config.proxy_protocol,
             port,
@@ -233,7 +235,7 @@ impl App {
             reactor.router.add_feature(|server| PresenceFeature::new(server, settings));
         }
         if let Some(page) = page {
-            let page = page(reactor.addresses());
+            let page = page(reactor.addresses().clone());
             reactor.serve_page(page);
         }
         for file in files {
@@ -256,7 +258,7 @@ pub struct Bound(Reactor);
 
 impl Bound {
     /// The addresses of its listeners, with the ports that the system chose.
-    pub fn addresses(&self) -> Addresses {
+    pub fn addresses(&self) -> &Addresses {
         self.0.addresses()
     }
 

@@ -145,13 +145,13 @@ fn artifact_text(artifact: Artifact, settings: &Config) -> Cow<'static, str> {
     }
 }
 
-/// The service manager, a passed listener and the shell of this process.
+/// The service manager, the passed listeners and the shell of this process.
 fn environment() -> io::Result<Environment> {
     let (variable, pid) = (|name: &str| std::env::var_os(name), std::process::id());
     Ok(Environment {
         trim,
         supervisor: Supervisor::from_environment(variable, pid)?,
-        listener: systemd::passed_listener(variable, pid)?,
+        listeners: systemd::passed_listeners(variable, pid)?,
         shell: shell(),
         reread: || {
             let invocation = read().map_err(|all| all.0)?;

@@ -16,7 +16,7 @@ use oneloop::config::{Config, Proxies};
 use oneloop::engine::client::in_memory::{FarEnds, install};
 use oneloop::engine::handler::Route;
 use oneloop::engine::pubsub::hub::LARGE_TOPIC;
-use oneloop::engine::reactor::{Plan, Reactor, Readiness};
+use oneloop::engine::reactor::{Listen, Plan, Reactor, Readiness, UnixAccess};
 use oneloop::engine::redis::config::RedisConfig;
 use oneloop::engine::redis::subscriber::{RedisSubscriber, SubscriptionEvent};
 use oneloop::engine::resume::cursor::Signer;
@@ -100,8 +100,9 @@ impl World {
         let mut bounds = config.bounds.clone();
         (bounds.clients_max, bounds.ping_seconds) = (clients, 0);
         let plan = Plan {
-            listen: (Ipv4Addr::LOCALHOST, 0).into(),
-            listener: None,
+            listen: vec![Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into())],
+            listeners: Vec::new(),
+            unix: UnixAccess::default(),
             proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
             port: None,

@@ -55,7 +55,7 @@ impl Handler for Echo {
 fn serve() -> SocketAddr {
     let mut config = Config::default();
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
-    (config.listen, config.publishers) = (free, Some(free));
+    (config.listen, config.publishers) = (vec![free.into()], Some(free));
     config.bounds.commands_per_second_max = 0;
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -65,7 +65,8 @@ fn serve() -> SocketAddr {
             &["*"],
         );
         let bound = app.bind().expect("the addresses are free");
-        sender.send(bound.addresses().clients).expect("the test waits");
+        let address = bound.addresses().clients[0].socket_addr().expect("it listens by TCP");
+        sender.send(address).expect("the test waits");
         bound.run().expect("the loop runs");
     });
     receiver.recv().expect("the server starts")

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use socket2::Socket;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The time a server may take to connect, or to send or take some bytes.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,11 +69,16 @@ pub(super) fn is_silence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Connects to the first address of `HOST:PORT` that accepts.
+/// Connects to the first address of `HOST:PORT` that accepts, or to a Unix socket, `unix:/PATH`.
 ///
 /// # Errors
 /// The error of the last address, or of the name lookup.
 pub(super) fn connect(address: &str) -> io::Result<ServerConnection> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.connect_timeout(&SockAddr::unix(path)?, TIMEOUT)?;
+        return Ok(ServerConnection::new(socket));
+    }
     let mut failure = io::Error::other("there is no such address");
     for socket in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&socket, TIMEOUT) {
@@ -84,14 +89,15 @@ pub(super) fn connect(address: &str) -> io::Result<ServerConnection> {
     Err(failure)
 }
 
-/// Requests a path of the HTTP server at `HOST:PORT`, and returns the answer with its head.
+/// Requests a path of the HTTP server at an address that [`connect`] takes, and returns the answer with its head.
 ///
 /// # Errors
 /// The error of the socket.
 pub(super) fn fetch(address: &str, path: &str) -> io::Result<String> {
     let mut connection = connect(address)?;
     // By address: the server does not know every name that leads to it.
-    let host = connection.0.peer_addr()?.as_socket().expect("TCP has an address").to_string();
+    let peer = connection.0.peer_addr()?.as_socket();
+    let host = peer.map_or("localhost".to_owned(), |peer| peer.to_string());
     let request = ["GET ", path, " HTTP/1.1\r\nHost: ", &host, "\r\nConnection: close\r\n\r\n"];
     connection.write(request.concat().as_bytes())?;
     let _limit = Deadline::new(&connection, ANSWER_MAX)?;

@@ -152,7 +152,7 @@ mod tests {
             ),
         );
         let config = config(&["--config", file.name()], &[]);
-        assert_eq!(config.listen.to_string(), "0.0.0.0:80");
+        assert_eq!(config.listen[0].to_string(), "0.0.0.0:80");
         assert_eq!(config.redis.as_deref(), Some("unix:///run/redis.sock"));
         assert_eq!((config.publishers, config.patterns), (None, vec!["*".to_owned()]));
         assert_eq!(config.bounds.message_bytes_max, 1 << 20);
@@ -177,7 +177,8 @@ mod tests {
         assert!(config(&["--redis", "redis://localhost"], &[]).publishers.is_none());
         let both = ["--redis", "redis://localhost", "--publishers", "127.0.0.1:7000"];
         assert!(config(&both, &[]).publishers.is_some_and(|address| address.port() == 7000));
-        assert!(config(&["--listen", "[::ffff:127.0.0.1]:1"], &[]).listen.is_ipv6());
+        let listen = config(&["--listen", "[::ffff:127.0.0.1]:1"], &[]).listen;
+        assert!(listen[0].socket_addr().is_some_and(|address| address.is_ipv6()));
         let orchestrator = [("ONELOOP_SERVICE_HOST", "10.0.0.1"), ("ONELOOP_PORT", "tcp://x:1")];
         let nothing = format!("{:?}", config(&[], &orchestrator));
         assert_eq!(nothing, format!("{:?}", Config::default()));
@@ -191,7 +192,7 @@ mod tests {
         #[rustfmt::skip]
         let table: &[Case] = &[
             (&[], &[("ONELOOP_LISEN", "x")], "unknown variable ONELOOP_LISEN; did you mean ONELOOP_LISTEN?"),
-            (&["--listen", "localhost:1"], &[], r#"listen (--listen): "localhost:1" is not an IP address with a port: write 127.0.0.1:1; allowed: IP:PORT"#),
+            (&["--listen", "localhost:1"], &[], r#"listen (--listen): "localhost:1" is not an IP address with a port: write 127.0.0.1:1; allowed: list of at most 64 of IP:PORT, tls://IP:PORT and unix:/PATH; not loopback: only with a key"#),
             (&[], &[("ONELOOP_HEAD_SECONDS", "0")], r#"head_seconds (ONELOOP_HEAD_SECONDS): "0" is out of bounds; allowed: 1 to 300"#),
             (&[], &[("ONELOOP_JWT_SECRET", "hunter2")], "has 7 bytes and needs at least 32; make one with: openssl rand -base64 48"),
             (&["--jwt-secret-file", short], &[], "jwt.secret_file (--jwt-secret-file): the secret has 15 bytes"),

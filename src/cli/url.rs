@@ -1,6 +1,6 @@
 //! A public address, as given to clients.
 
-/// The parts of a `ws://` or `wss://` URL.
+/// The parts of a `ws://` or `wss://` URL, or of a Unix socket and a path as the server prints them: `unix:/run/oneloop:/ws`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) has_tls: bool,
@@ -24,6 +24,9 @@ impl Url {
     }
 
     fn read(text: &str) -> Option<Url> {
+        if text.starts_with("unix:/") {
+            return Url::read_unix(text);
+        }
         let (scheme, rest) = text.split_once("://")?;
         let has_tls = match scheme {
             "ws" => false,
@@ -48,6 +51,18 @@ impl Url {
             name: name.trim_matches(['[', ']']).to_owned(),
             address: format!("{name}:{port}"),
             path: [slash, path].concat(),
+        })
+    }
+
+    fn read_unix(text: &str) -> Option<Url> {
+        let (address, route) = text.rsplit_once(":/")?;
+        let is_plain = route.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        (address.starts_with("unix:/") && is_plain).then(|| Url {
+            has_tls: false,
+            host: "localhost".to_owned(),
+            name: "localhost".to_owned(),
+            address: address.to_owned(),
+            path: ["/", route].concat(),
         })
     }
 
@@ -84,11 +99,24 @@ mod tests {
     }
 
     #[test]
+    fn a_unix_socket_is_an_address() {
+        let url = Url::parse("unix:/run/one loop/socket:/ws?a=b").unwrap();
+        assert_eq!(
+            (url.address.as_str(), url.path.as_str()),
+            ("unix:/run/one loop/socket", "/ws?a=b")
+        );
+        assert_eq!((url.route(), url.origin().as_str()), ("/ws", "http://localhost"));
+    }
+
+    #[test]
     fn what_is_no_address_is_refused_without_being_shown() {
         for text in [
             "",
             "push.example.com",
             "http://h/",
+            "unix:/run/a",
+            "unix:run/a:/ws",
+            "unix:/run/a:/w s",
             "ws://",
             "ws:///ws",
             "ws://h:x/",

@@ -213,7 +213,7 @@ mod tests {
     fn each_wrong_line_is_named_with_what_it_may_hold() {
         #[rustfmt::skip]
         let table = [
-            ("\n\nlisten = true", "listen (t.toml:3): true is not text; allowed: IP:PORT"),
+            ("\n\nlisten = true", "listen (t.toml:3): true is not text; allowed: list of"),
             ("lisen = 5", r#"t.toml:1: unknown key "lisen"; did you mean listen?"#),
             ("secret_file = 'x'", "did you mean jwt.secret_file?"),
             ("[jwt]\nlisten = 'x'", r#"t.toml:2: unknown key "jwt.listen"; did you mean listen?"#),

@@ -25,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::engine::bounds::Bounds;
 use crate::engine::origin::Origins;
+use crate::engine::reactor::{Listen, UnixAccess};
 use crate::engine::redis::sink::Sink;
 use crate::engine::resume::cursor::Signer;
 use crate::features::publisher::PublisherBounds;
@@ -32,8 +33,10 @@ use crate::features::publisher::PublisherBounds;
 /// The settings.
 #[derive(Clone)]
 pub struct Config {
-    /// The address for clients. Port 0 lets the system choose one.
-    pub listen: SocketAddr,
+    /// The addresses for clients: at least one, at most [`Config::LISTEN_MAX`]. Port 0 lets the system choose one.
+    pub listen: Vec<Listen>,
+    /// The mode and group of the Unix sockets among them.
+    pub unix: UnixAccess,
     /// Proxies that are believed on the address of a client.
     pub proxies: Proxies,
     /// Each connection of a client begins with a header of the PROXY protocol, version 2. Only `proxies` are let in then.
@@ -178,8 +181,26 @@ impl Jwt {
 }
 
 impl Config {
+    /// The most addresses for clients: each turn looks at all of them.
+    pub const LISTEN_MAX: usize = 64;
+
     /// The most streams: a cursor names a place in each of them.
     pub const STREAMS_MAX: usize = 8;
+
+    /// Returns the address for clients that commands on this machine use: a plain one if there is one, by TCP if possible.
+    pub fn own_address(&self) -> Listen {
+        let addresses = self.listen.iter();
+        let own = addresses.min_by_key(|address| match address {
+            Listen::Tcp(_) => 0,
+            Listen::Unix(_) => 1,
+            Listen::Tls(_) => 2,
+        });
+        match own.expect("there is at least one") {
+            Listen::Tcp(address) => Listen::Tcp(reachable(*address)),
+            Listen::Tls(address) => Listen::Tls(reachable(*address)),
+            Listen::Unix(path) => Listen::Unix(path.clone()),
+        }
+    }
 
     /// Signs cursors with a key that other processes with these settings have as well; `None`: they share no secret.
     pub fn signer(&self) -> Option<Signer> {
@@ -205,7 +226,8 @@ impl Default for Config {
     /// The settings if nothing is set at all.
     fn default() -> Config {
         Config {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8099)),
+            listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8099)))],
+            unix: UnixAccess::default(),
             proxies: Proxies::default(),
             proxy_protocol: false,
             redis: None,
@@ -313,7 +335,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_design() {
         let config = Config::default();
-        assert_eq!(config.listen.to_string(), "127.0.0.1:8099");
+        assert_eq!(config.listen, [Listen::Tcp("127.0.0.1:8099".parse().unwrap())]);
         assert_eq!(config.publishers.map(|a| a.to_string()).as_deref(), Some("127.0.0.1:6380"));
         assert!(config.redis.is_none() && config.admin.is_none() && !config.jwt.has_key());
         assert_eq!((config.prefix.as_str(), config.patterns), ("pub.", vec!["pub.*".to_owned()]));

@@ -1,9 +1,11 @@
 //! Readers of single settings that accept less than their type; the table's rows call them by name.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::value::{Value, quote};
 use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, SlowPolicy};
+use crate::engine::reactor::{Listen, UnixGroup};
 use crate::engine::redis::sink::Sink;
 
 /// Reads one of these words; `names` lists them in a sentence.
@@ -37,6 +39,83 @@ pub(super) fn signing_secret(value: &Value) -> Result<Option<Secret>, String> {
         return Err(format!("the secret has {length} bytes and needs at least {least}; {advice}"));
     }
     Ok(Some(Secret::new(bytes)))
+}
+
+/// Reads the addresses for clients, in their order.
+pub(super) fn listen(value: &Value) -> Result<Vec<Listen>, String> {
+    let words = match value {
+        Value::Text(_) | Value::List(_) => value.words()?,
+        _ => return value.address().map(|address| vec![Listen::Tcp(address)]),
+    };
+    if words.is_empty() {
+        return Err("an empty list would let nobody connect".to_owned());
+    }
+    if words.len() > Config::LISTEN_MAX {
+        return Err(format!("{} are named; allowed: {}", words.len(), Config::LISTEN_MAX));
+    }
+    // The system chooses a port of its own for each port 0.
+    let is_fixed = |word: &&String| !word.ends_with(":0");
+    let mut seen = BTreeSet::new();
+    if let Some(word) = words.iter().filter(is_fixed).find(|word| !seen.insert(word.as_str())) {
+        return Err(format!("{} is named twice", quote(word)));
+    }
+    words.iter().map(|word| listen_address(word)).collect()
+}
+
+fn listen_address(word: &str) -> Result<Listen, String> {
+    let address = |text: &str| Value::Text(text.to_owned()).address();
+    if let Some(path) = word.strip_prefix("unix:") {
+        return unix_path(path.strip_prefix("//").unwrap_or(path), word).map(Listen::Unix);
+    }
+    if let Some(text) = word.strip_prefix("tls://") {
+        return address(text).map(Listen::Tls);
+    }
+    let meant = match word.split_once("://") {
+        Some(("wss" | "https" | "ssl", _)) => "; for TLS write tls://IP:PORT",
+        _ if word.starts_with('/') => "; for a Unix socket write unix:/PATH",
+        _ => return address(word).map(Listen::Tcp),
+    };
+    Err(format!("{} is not an address{meant}", quote(word)))
+}
+
+/// Reads the path of a Unix socket. A relative one would depend on the folder in which the server starts.
+fn unix_path(path: &str, word: &str) -> Result<PathBuf, String> {
+    let (length, most) = (path.len(), Listen::PATH_BYTES_MAX);
+    if !path.starts_with('/') || path.ends_with('/') || path.chars().any(char::is_control) {
+        return Err(format!("{} is not like unix:/run/oneloop/socket", quote(word)));
+    }
+    match length > most {
+        true => Err(format!(
+            "the path of {} has {length} bytes, and the system takes {most}: choose a shorter one",
+            quote(word)
+        )),
+        false => Ok(path.into()),
+    }
+}
+
+/// Reads a mode as for chmod.
+pub(super) fn unix_mode(value: &Value) -> Result<u32, String> {
+    let text = match value {
+        Value::Text(text) => text.clone(),
+        // `unix.mode = 660` in TOML is meant as it is written; `0o660` has another value.
+        Value::Number(_) => return Err(value.is_not("in quotes, as \"0660\"")),
+        _ => return Err(value.is_not("text")),
+    };
+    let is_octal =
+        (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+    mode.ok_or_else(|| value.is_not("an octal number from 0000 to 0777"))
+}
+
+pub(super) fn unix_group(value: &Value) -> Result<Option<UnixGroup>, String> {
+    if let Value::Number(number) = value {
+        let number = u32::try_from(*number).ok();
+        return number
+            .map(|number| Some(UnixGroup::Number(number)))
+            .ok_or_else(|| value.is_not("the number of a group"));
+    }
+    let word = value.word()?;
+    Ok(Some(word.parse().map_or(UnixGroup::Name(word), UnixGroup::Number)))
 }
 
 pub(super) fn proxies(value: &Value) -> Result<Proxies, String> {
@@ -228,10 +307,26 @@ mod tests {
             ("redis", "hunter2", "no URL that begins with redis://"),
             ("proxies", "10.0.0.1/8", r#""10.0.0.1/8" is not like 10.0.0.0/8; allowed: list of at most 256"#),
             ("proxy_protocol", "v1", r#""v1" is not off or v2; allowed: off or v2; only with proxies"#),
-            ("listen", ":8099", r#"":8099" is not an IP address with a port: write 127.0.0.1:8099 for this machine alone, 0.0.0.0:8099 for all; allowed: IP:PORT"#),
+            ("listen", ":8099", r#"":8099" is not an IP address with a port: write 127.0.0.1:8099 for this machine alone, 0.0.0.0:8099 for all; allowed: list of"#),
             ("listen", "8099", r#"write 127.0.0.1:8099 for this machine alone"#),
-            ("listen", "localhost:8099", r#": write 127.0.0.1:8099; allowed: IP:PORT"#),
+            ("listen", "localhost:8099", r#": write 127.0.0.1:8099; allowed: list of"#),
             ("listen", "10.0.0.1", r#": the port is missing, as in 10.0.0.1:8099; allowed"#),
+            ("listen", "", "an empty list would let nobody connect"),
+            ("listen", "127.0.0.1:1,,127.0.0.1:2", "has an empty entry"),
+            ("listen", "127.0.0.1:1,127.0.0.1:1", r#""127.0.0.1:1" is named twice"#),
+            ("listen", "127.0.0.1:1,tls://localhost:2", r#""localhost:2" is not an IP address with a port: write 127.0.0.1:2; allowed: list"#),
+            ("listen", "tls://8443", r#"write 127.0.0.1:8443 for this machine alone"#),
+            ("listen", "wss://127.0.0.1:1", r#""wss://127.0.0.1:1" is not an address; for TLS write tls://IP:PORT"#),
+            ("listen", "/run/a", r#""/run/a" is not an address; for a Unix socket write unix:/PATH"#),
+            ("listen", "unix:run/a", r#""unix:run/a" is not like unix:/run/oneloop/socket"#),
+            ("listen", "unix:/run/a/", "is not like unix:/run/oneloop/socket"),
+            ("listen", "unix:@a", "is not like unix:/run/oneloop/socket"),
+            ("unix.mode", "660x", r#""660x" is not an octal number from 0000 to 0777"#),
+            ("unix.mode", "0888", "is not an octal number"),
+            ("unix.mode", "1777", "is not an octal number"),
+            ("unix.mode", "+777", "is not an octal number"),
+            ("unix.mode", "", "is not an octal number"),
+            ("unix.group", "", "it is empty; leave it out instead"),
             ("admin", "[::1]", r#": the port is missing, as in [::1]:8099; allowed"#),
             ("publishers", "on", r#""on" is not an IP address with a port; allowed: IP:PORT or off"#),
             ("prefix", "pub.*", r#""pub.*" is not a prefix"#),
@@ -278,6 +373,41 @@ mod tests {
             assert!(found.starts_with(&format!("{key} ({}): ", setting.flag())), "{found}");
             assert!(found.contains(wanted) && !found.contains("hunter2"), "{found}");
         }
+    }
+
+    #[test]
+    fn addresses_for_clients_are_told_by_their_beginning() {
+        let text = |text: &str| listen(&Value::Text(text.to_owned()));
+        let address = "127.0.0.1:0".parse().unwrap();
+        let all = text("127.0.0.1:0, tls://127.0.0.1:0,unix:/run/a b,unix:///run/c,127.0.0.1:0");
+        let unix = |path: &str| Listen::Unix(path.into());
+        let tcp = Listen::Tcp(address);
+        let expected =
+            [tcp.clone(), Listen::Tls(address), unix("/run/a b"), unix("/run/c"), tcp.clone()];
+        assert_eq!(all.as_deref(), Ok(&expected[..]));
+        let list = Value::List(vec!["unix:/a,b".to_owned()]);
+        assert_eq!(listen(&list), Ok(vec![unix("/a,b")]));
+        let path = |length: usize| format!("unix:/{}", "x".repeat(length - 1));
+        assert!(text(&path(107)).is_ok());
+        assert!(text(&path(108)).unwrap_err().contains("has 108 bytes, and the system takes 107"));
+        let many = |count: usize| listen(&Value::List(vec!["127.0.0.1:0".to_owned(); count]));
+        assert!(many(64).is_ok());
+        assert_eq!(many(65).unwrap_err(), "65 are named; allowed: 64");
+    }
+
+    #[test]
+    fn modes_are_octal_and_groups_are_names_or_numbers() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        for (written, mode) in [("0660", 0o660), ("666", 0o666), ("0000", 0)] {
+            assert_eq!(unix_mode(&text(written)), Ok(mode));
+        }
+        let refused = unix_mode(&Value::Number(660)).unwrap_err();
+        assert_eq!(refused, "660 is not in quotes, as \"0660\"");
+        assert_eq!(unix_group(&text("33")), Ok(Some(UnixGroup::Number(33))));
+        assert_eq!(unix_group(&Value::Number(33)), Ok(Some(UnixGroup::Number(33))));
+        assert!(unix_group(&Value::Number(-1)).is_err());
+        let named = UnixGroup::Name("www-data".to_owned());
+        assert_eq!(unix_group(&text("www-data")), Ok(Some(named)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::setting::Apply;
 use super::table;
 use super::value::Value;
 use crate::engine::origin::Origins;
+use crate::engine::reactor::Listen;
 use crate::engine::redis::sink::Sink;
 
 /// The largest file with a key, a key set or a secret.
@@ -233,15 +234,19 @@ impl Draft {
     }
 
     fn check_addresses(&mut self) {
-        if !is_loopback(self.config.listen) && !self.has_key() {
-            self.refuse(
-                "listen",
-                &format!(
-                    "is {}, which others can reach, but there is no key to check tokens with: \
-                 {HOW_TO_SET_A_KEY}",
-                    self.config.listen
-                ),
+        let mut listen = self.config.listen.iter();
+        let is_open = |one: &&Listen| one.socket_addr().is_some_and(|one| !is_loopback(one));
+        if let Some(address) = listen.clone().find(is_open)
+            && !self.has_key()
+        {
+            let problem = format!(
+                "is {address}, which others can reach, but there is no key to check tokens with: {HOW_TO_SET_A_KEY}"
             );
+            self.refuse("listen", &problem);
+        } else if let Some(address) = listen.find(|one| one.has_tls()) {
+            let problem =
+                format!("names {address}, but TLS is not served yet: put a proxy in front");
+            self.refuse("listen", &problem);
         }
         let has_password = self.has("publishers_password") || self.has("publishers_password_file");
         if let Some(address) = self.config.publishers

@@ -22,7 +22,11 @@ const COMMANDS: u64 = u16::MAX as u64 - 1;
 static TABLE: &[(&str, &[Setting])] = &[
     ("Addresses", &[
         text("listen", "where clients connect",
-            "127.0.0.1:8099", "IP:PORT; not loopback: only with a key", &at(|c| &mut c.listen, Value::address)),
+            "127.0.0.1:8099", "list of at most 64 of IP:PORT, tls://IP:PORT and unix:/PATH; not loopback: only with a key", &at(|c| &mut c.listen, listen)),
+        text("unix.mode", "mode of the files of Unix sockets; to connect is to write",
+            "0660", "an octal number like 0660", &at(|c| &mut c.unix.mode, unix_mode)),
+        text("unix.group", "group of these files",
+            "that of the process", "a group in /etc/group, or its number", &at(|c| &mut c.unix.group, unix_group)),
         text("proxies", "proxies in front whose X-Forwarded-For is believed",
             "none", "list of at most 256 IP addresses or networks", &at(|c| &mut c.proxies, proxies)).live(),
         text("proxy_protocol", "whether those proxies send a PROXY header; nobody else may connect then",
@@ -262,6 +266,7 @@ mod tests {
             "page",
             "proxies",
             "publishers",
+            "unix.group",
             "patterns",
             "streams",
             "jwt.audience",

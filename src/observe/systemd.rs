@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
@@ -16,6 +16,9 @@ pub const STOP_SECONDS_SPARE: u64 = 10;
 
 /// The wait before a watchdog message that could not be sent is retried, unless the next one is due earlier.
 const RETRY: Millis = 100;
+
+/// The most descriptors that are taken; a larger number is not meant.
+const PASSED_MAX: u32 = 64;
 
 /// The first of the descriptors that are passed (sd_listen_fds(3)).
 #[cfg(target_os = "linux")]
@@ -138,45 +141,51 @@ fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "abstract names are Linux' own"))
 }
 
-/// Returns the listener that was passed to this process, if any (`LISTEN_FDS`, `LISTEN_PID`).
+/// Returns the listeners that were passed to this process (`LISTEN_FDS`, `LISTEN_PID`), in the order in which the manager's units
+/// name them.
 ///
 /// # Errors
-/// Several listeners, or one that cannot be used: the manager expects them to be served.
-pub fn passed_listener(
+/// Listeners that cannot be had: the manager expects them to be served.
+pub fn passed_listeners(
     variable: impl Fn(&str) -> Option<OsString>,
     pid: u32,
-) -> io::Result<Option<TcpListener>> {
+) -> io::Result<Vec<OwnedFd>> {
     let number = |name| variable(name)?.to_str()?.parse::<u32>().ok();
     if number("LISTEN_PID") != Some(pid) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    match number("LISTEN_FDS") {
-        None | Some(0) => Ok(None),
-        Some(1) => take_passed(pid).map(Some),
-        Some(several) => {
-            let text = format!("{several} sockets were passed (LISTEN_FDS): one is served");
-            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
-        }
+    let count = number("LISTEN_FDS").unwrap_or_default();
+    if count > PASSED_MAX {
+        let text =
+            format!("{count} sockets were passed (LISTEN_FDS): at most {PASSED_MAX} are served");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
+    take_passed(pid, count)
 }
 
-/// Takes the passed descriptor without `unsafe`: the kernel copies one of this very process, which is always permitted
-/// (pidfd_getfd(2), Linux 5.6). The original stays open.
+/// Takes the passed descriptors without `unsafe`: the kernel copies those of this very process, which is always permitted
+/// (pidfd_getfd(2), Linux 5.6). The originals stay open.
 #[cfg(target_os = "linux")]
-fn take_passed(pid: u32) -> io::Result<TcpListener> {
+fn take_passed(pid: u32, count: u32) -> io::Result<Vec<OwnedFd>> {
     use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    if count == 0 {
+        return Ok(Vec::new());
+    }
     let explain = |error: rustix::io::Errno| {
         let error = io::Error::from(error);
         io::Error::new(error.kind(), format!("the passed socket cannot be had: {error}"))
     };
     let own = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process has a number");
     let own = pidfd_open(own, PidfdFlags::empty()).map_err(explain)?;
-    let passed = pidfd_getfd(&own, FIRST_PASSED, PidfdGetfdFlags::empty()).map_err(explain)?;
-    Ok(TcpListener::from(passed))
+    let take = |number| pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).map_err(explain);
+    (FIRST_PASSED..).take(count as usize).map(take).collect()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn take_passed(_: u32) -> io::Result<TcpListener> {
+fn take_passed(_: u32, count: u32) -> io::Result<Vec<OwnedFd>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
     Err(io::Error::new(io::ErrorKind::Unsupported, "sockets are passed on Linux only"))
 }
 
@@ -273,16 +282,16 @@ mod tests {
     fn what_cannot_be_used_is_said() {
         for (variables, part) in [
             (&[("NOTIFY_SOCKET", "/nowhere/socket")][..], "NOTIFY_SOCKET cannot be used"),
-            (&[("LISTEN_PID", "7"), ("LISTEN_FDS", "2")], "2 sockets were passed"),
+            (&[("LISTEN_PID", "7"), ("LISTEN_FDS", "65")], "65 sockets were passed"),
         ] {
             let variables: HashMap<_, _> = variables.iter().copied().collect();
             let variable = |name: &str| variables.get(name).map(OsString::from);
             let supervisor = Supervisor::from_environment(variable, 7).err();
-            let listener = passed_listener(variable, 7).err();
+            let listener = passed_listeners(variable, 7).err();
             let error = supervisor.or(listener).expect("one of them is refused");
             assert!(error.to_string().contains(part), "{error}");
         }
         let others = |name: &str| (name != "LISTEN_PID").then(|| OsString::from("1"));
-        assert!(passed_listener(others, 7).unwrap().is_none());
+        assert!(passed_listeners(others, 7).unwrap().is_empty());
     }
 }

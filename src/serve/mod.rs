@@ -6,14 +6,15 @@ mod trial;
 
 use std::fmt::Write;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::app::{App, Bound, dead_patterns, link};
 use crate::config::{Config, Jwt, Secret};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
-use crate::engine::reactor::Addresses;
+use crate::engine::reactor::{Addresses, Listen};
 use crate::engine::redis::config::Address;
 use crate::observe::systemd::Supervisor;
 use crate::push::token::Keys;
@@ -47,8 +48,8 @@ pub struct Environment {
     pub trim: fn(),
     /// The service manager to notify.
     pub supervisor: Supervisor,
-    /// A listener that was passed to the process.
-    pub listener: Option<TcpListener>,
+    /// The listeners that were passed to the process.
+    pub listeners: Vec<OwnedFd>,
     /// Reads the settings again from their sources.
     pub reread: fn() -> Result<Config, Vec<String>>,
     /// The context of the printed command.
@@ -82,16 +83,10 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
 /// The settings cannot be served (`InvalidInput`), or an address cannot be bound.
 pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let Environment { trim, supervisor, listener, reread, shell } = environment;
+    let Environment { trim, supervisor, listeners, reread, shell } = environment;
     let has_key = config.jwt.has_key();
-    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok())
-        && !has_key
-        && !address.ip().to_canonical().is_loopback()
-    {
-        return Err(invalid(format!(
-            "the socket that was passed listens on {address}, which others can reach, but there is \
-             no key to check tokens with"
-        )));
+    if !has_key {
+        check_passed(&listeners)?;
     }
     let keys = Rc::new(keys(&config.jwt).map_err(invalid)?);
     let token = match has_key {
@@ -106,7 +101,7 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
         let config = reread()?;
         check(&config).map(|()| config)
     });
-    if let Some(listener) = listener {
+    for listener in listeners {
         app = app.listener(listener);
     }
     if asks_redis(&config) {
@@ -124,8 +119,26 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
     }
     let bound = app.bind()?;
     warn_of_dead_patterns(&config);
-    let lines = lines(&config, &bound.addresses(), token.as_deref(), &shell);
+    let lines = lines(&config, bound.addresses(), token.as_deref(), &shell);
     Ok(Started { lines, bound })
+}
+
+/// Refuses a passed listener that other machines can reach.
+fn check_passed(listeners: &[OwnedFd]) -> io::Result<()> {
+    for listener in listeners {
+        // A Unix socket has no such address.
+        let address = TcpListener::from(listener.try_clone()?).local_addr();
+        if let Ok(address) = address
+            && !address.ip().to_canonical().is_loopback()
+        {
+            let text = format!(
+                "the socket that was passed listens on {address}, which others can reach, but there is \
+                 no key to check tokens with"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+    }
+    Ok(())
 }
 
 /// Adds the page. With a token it is for this machine only, and publishes.
@@ -236,6 +249,12 @@ pub fn explain(
     Ok((text + &keys.shown(token, unix), is_received))
 }
 
+/// The scheme and address of the page, for a browser; `None` on a Unix socket.
+fn page_address(address: &Listen) -> Option<(&str, SocketAddr)> {
+    let scheme = if address.has_tls() { "https" } else { "http" };
+    Some((scheme, address.socket_addr()?))
+}
+
 /// The start-up lines: every address, and one command to try.
 fn lines(
     config: &Config,
@@ -247,8 +266,10 @@ fn lines(
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<11} {value}");
     };
-    for route in &config.routes {
-        line("clients", &format!("ws://{}{}", addresses.clients, route.path));
+    for address in &addresses.clients {
+        for route in &config.routes {
+            line("clients", &address.client_url(&route.path));
+        }
     }
     if let Ok(Some(link)) = link(config) {
         let scheme = if matches!(link.address, Address::Tcp { .. }) { "redis://" } else { "" };
@@ -260,8 +281,9 @@ fn lines(
     if let Some(admin) = addresses.admin {
         line("admin", &format!("http://{admin}"));
     }
-    if config.page.unwrap_or(token.is_some()) {
-        line("page", &format!("http://{}/", addresses.clients));
+    let pages = addresses.clients.iter().filter(|_| config.page.unwrap_or(token.is_some()));
+    if let Some((scheme, address)) = pages.filter_map(page_address).next() {
+        line("page", &format!("{scheme}://{address}/"));
     }
     if let Some(token) = token {
         line("token", token);
@@ -276,7 +298,7 @@ mod tests {
 
     fn addresses() -> Addresses {
         Addresses {
-            clients: ([127, 0, 0, 1], 8099).into(),
+            clients: Config::default().listen,
             port: Some(([127, 0, 0, 1], 6380).into()),
             admin: None,
         }

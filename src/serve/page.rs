@@ -85,7 +85,7 @@ mod tests {
     fn the_page_carries_its_commands_and_no_open_end() {
         let publishers = Some(([127, 0, 0, 1], 6380).into());
         let addresses =
-            Addresses { clients: ([127, 0, 0, 1], 8099).into(), port: publishers, admin: None };
+            Addresses { clients: Config::default().listen, port: publishers, admin: None };
         let shell = CommandContext { has_redis_cli: true, ..CommandContext::default() };
         let pass = Pass { token: "T".to_owned(), nonce: "N".to_owned() };
         let html = page(&Config::default(), Some(&pass), &addresses, &shell);

@@ -22,13 +22,13 @@ impl Handler for Echo {
 
 fn main() -> std::io::Result<()> {
     let mut config = Config { publishers: None, ..Config::default() };
-    config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
     // The suite sends messages of 16 MiB, others in 65,537 fragments, and as fast as it can.
     config.bounds.message_bytes_max = 16 << 20;
     config.bounds.fragments_max = 1 << 17;
     config.bounds.commands_per_second_max = 0;
     config.bounds.backlog_bytes_max = 64 << 20;
     let bound = App::new(config).route("/", Echo, &["*"]).bind()?;
-    println!("ws://{}/", bound.addresses().clients);
+    println!("ws://{}/", bound.addresses().clients[0]);
     bound.run().map(|_| ())
 }

@@ -4,6 +4,7 @@ use super::report::{Problem, Report};
 use crate::cli::scrape::{Scrape, scrape};
 use crate::cli::url::Url;
 use crate::config::{Config, reachable};
+use crate::engine::reactor::Listen;
 
 const NAME: &str = "url-address";
 
@@ -19,7 +20,11 @@ impl Before {
         if config.proxies.is_empty() || config.proxy_protocol {
             return None;
         }
-        if url.address == reachable(config.listen).to_string() {
+        let text = |one: &Listen| match one.socket_addr() {
+            Some(address) => reachable(address).to_string(),
+            None => one.to_string(),
+        };
+        if config.listen.iter().any(|one| url.address == text(one)) {
             report.unseen(NAME, "this address is the server's own, without a proxy in between", "");
             return None;
         }

@@ -1,13 +1,15 @@
 //! The checks of the server's own addresses: free, taken by a oneloop, or by another program.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use super::report::{Report, Warning};
 use crate::cli::dial;
 use crate::cli::websocket::WebSocket;
 use crate::config::{Config, reachable};
 use crate::engine::client::proxy_protocol::LOCAL;
+use crate::engine::reactor::Listen;
 
 /// The state of an address.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,10 +21,14 @@ enum PortState {
 }
 
 pub(super) fn check(report: &mut Report, config: &Config) {
-    let runs = match bind(report, "listen", config.listen) {
-        PortState::Taken => is_ours(report, config),
-        _ => false,
-    };
+    let mut runs = false;
+    for listen in &config.listen {
+        let state = match listen {
+            Listen::Tcp(address) | Listen::Tls(address) => bind(report, "listen", *address),
+            Listen::Unix(path) => find(report, path),
+        };
+        runs |= state == PortState::Taken && is_ours(report, config, listen);
+    }
     if let Some(admin) = config.admin {
         match bind(report, "admin", admin) {
             PortState::Taken => health(report, &reachable(admin).to_string()),
@@ -41,7 +47,7 @@ pub(super) fn check(report: &mut Report, config: &Config) {
     {
         match runs {
             true => report.ok("publishers", &format!("{publishers} is served")),
-            false => taken(report, "publishers", publishers),
+            false => taken(report, "publishers", &publishers.into()),
         }
     }
 }
@@ -65,42 +71,69 @@ fn bind(report: &mut Report, name: &str, address: SocketAddr) -> PortState {
     PortState::Refused
 }
 
+/// Looks for a server at a Unix socket, and reports the result unless there is one.
+fn find(report: &mut Report, path: &Path) -> PortState {
+    let shown = path.display();
+    let refused = match dial::connect(&format!("unix:{shown}")) {
+        Ok(_) => return PortState::Taken,
+        Err(error) => error,
+    };
+    match refused.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            report.ok("listen", &format!("unix:{shown} is free: nobody is served there"));
+            PortState::Free
+        }
+        _ => {
+            let seen = format!("unix:{shown} cannot be reached: {refused}");
+            report.problem("listen", &seen, "unix.mode and unix.group, or: ls -l (it tells both)");
+            PortState::Refused
+        }
+    }
+}
+
 /// Returns whether the program that listens is a oneloop.
-fn is_ours(report: &mut Report, config: &Config) -> bool {
-    let address = reachable(config.listen);
-    if config.proxy_protocol && !config.proxies.has(address.ip()) {
-        let why = format!("{} is taken; only proxies are told by whom", config.listen);
+fn is_ours(report: &mut Report, config: &Config, listen: &Listen) -> bool {
+    let (address, peer) = match listen {
+        Listen::Tcp(address) => (reachable(*address).to_string(), reachable(*address).ip()),
+        Listen::Unix(_) => (listen.to_string(), Ipv4Addr::LOCALHOST.into()),
+        Listen::Tls(_) => {
+            let why = format!("{listen} is taken; its certificate needs a name to be checked");
+            report.unseen("listen", &why, "oneloop doctor --url wss://NAME/ws");
+            return true;
+        }
+    };
+    if config.proxy_protocol && !config.proxies.has(peer) {
+        let why = format!("{listen} is taken; only proxies are told by whom");
         report.unseen("listen", &why, "");
         return true;
     }
-    let address = address.to_string();
+    let host = if matches!(listen, Listen::Unix(_)) { "localhost" } else { &address };
     let path = config.routes.first().map_or("/", |route| route.path.as_str());
-    let origin = ["http://", &address].concat();
+    let origin = ["http://", host].concat();
     let socket =
         dial::connect(&address).map_err(|error| error.to_string()).and_then(|mut connection| {
             if config.proxy_protocol {
                 let _ = connection.write(LOCAL);
             }
-            WebSocket::begin(connection, &address, path, &origin, crate::push::PROTOCOL)
+            WebSocket::begin(connection, host, path, &origin, crate::push::PROTOCOL)
         });
     let status = match &socket {
         Ok(socket) if socket.is_ours => socket.status,
         _ => {
-            taken(report, "listen", config.listen);
+            taken(report, "listen", listen);
             return false;
         }
     };
-    report
-        .ok("listen", &format!("{} is served by a oneloop (it answered {status})", config.listen));
+    report.ok("listen", &format!("{listen} is served by a oneloop (it answered {status})"));
     true
 }
 
-fn taken(report: &mut Report, name: &str, address: SocketAddr) {
-    report.problem(
-        name,
-        &format!("{address} is taken by something that is no oneloop"),
-        &format!("ss -ltnp 'sport = :{}' (it names who has it)", address.port()),
-    );
+fn taken(report: &mut Report, name: &str, listen: &Listen) {
+    let mend = match listen.socket_addr() {
+        Some(address) => format!("ss -ltnp 'sport = :{}' (it names who has it)", address.port()),
+        None => "ss -lxp (it names who has it)".to_owned(),
+    };
+    report.problem(name, &format!("{listen} is taken by something that is no oneloop"), &mend);
 }
 
 fn health(report: &mut Report, address: &str) {

@@ -12,6 +12,7 @@ use crate::cli::url::Url;
 use crate::cli::websocket::{WebSocket, WebSocketEvent};
 use crate::config::{self, Config, RouteConfig};
 use crate::engine::origin::Origins;
+use crate::engine::reactor::Listen;
 use crate::push::PROTOCOL;
 
 /// The origin of a page that cannot exist (RFC 6761 section 6.4).
@@ -171,7 +172,7 @@ impl PublicCheck<'_> {
             Ok(socket) => socket,
             Err(why) => {
                 if !self.tells_of_tls() {
-                    let mend = format!("proxy_pass http://{};", self.config.listen);
+                    let mend = proxy_pass(self.config);
                     self.report.problem("url-upgrade", &why, &mend);
                 }
                 return None;
@@ -361,8 +362,17 @@ fn advice(status: u16, config: &Config) -> String {
             )
         }
         429 | 503 => "clients_max and clients_per_address_max: the server is full".to_owned(),
-        502 | 504 => format!("systemctl start oneloop; proxy_pass http://{};", config.listen),
+        502 | 504 => format!("systemctl start oneloop; {}", proxy_pass(config)),
         _ => "the log of the proxy says why".to_owned(),
+    }
+}
+
+/// The line of nginx that leads to the server.
+fn proxy_pass(config: &Config) -> String {
+    match config.own_address() {
+        Listen::Tcp(address) => format!("proxy_pass http://{address};"),
+        Listen::Tls(address) => format!("proxy_pass https://{address};"),
+        unix @ Listen::Unix(_) => format!("proxy_pass http://{unix};"),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::cli::command::SubscribeOptions;
 use crate::cli::dial;
 use crate::cli::url::Url;
 use crate::cli::websocket::{WebSocket, WebSocketEvent};
-use crate::config::{Config, reachable};
+use crate::config::Config;
 use crate::push::PROTOCOL;
 use disconnect::{Disconnect, closed};
 use frames::{ProtocolFrame, harmless};
@@ -84,7 +84,7 @@ pub fn subscribe<'a>(
 /// The URL of the first route of the settings, on this machine.
 fn own_url(config: &Config) -> String {
     let path = config.routes.first().map_or("/ws", |route| &route.path);
-    format!("ws://{}{path}", reachable(config.listen))
+    config.own_address().client_url(path)
 }
 
 /// The end of one attempt.

@@ -1,7 +1,7 @@
 //! The byte pipe under a client: usually a TCP socket, and the place where TLS would go.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::time::Duration;
 
 use mio::event::Source;
@@ -19,6 +19,7 @@ const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A non-blocking stream of bytes. Its methods take the client's id: an in-memory transport is looked up by it.
 #[derive(Debug)]
 pub enum Transport {
+    /// A socket of TCP, or a Unix socket, which the same system calls serve: a variant of its own would make the slot larger.
     Tcp(TcpStream),
     /// A far end of [`in_memory`], for benches and simulations.
     Memory,
@@ -60,10 +61,14 @@ impl Transport {
         })
     }
 
-    /// The peer's address; `None` once the socket is closed.
+    /// The peer's address; `None` once the socket is closed. A peer on a Unix socket has none and counts as 127.0.0.1.
     pub fn peer(&self, id: ConnId) -> Option<IpAddr> {
         match self {
-            Transport::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
+            Transport::Tcp(stream) => {
+                let address = SockRef::from(stream).peer_addr().ok()?;
+                let local = || address.is_unix().then(|| Ipv4Addr::LOCALHOST.into());
+                address.as_socket().map(|address| address.ip()).or_else(local)
+            }
             Transport::Memory => in_memory::peer(id),
         }
     }

@@ -18,7 +18,7 @@ use crate::engine::slots::ConnId;
 fn room_at(port: &Option<Box<dyn Port>>, router: &Router, purpose: Purpose) -> Millis {
     let Server { places, clients, bounds, now, .. } = &router.server;
     match purpose {
-        Purpose::Clients => places.next_handshake(clients, bounds, now.millis),
+        Purpose::Clients { .. } => places.next_handshake(clients, bounds, now.millis),
         Purpose::Admin => places.next_admin(clients, now.millis),
         Purpose::Port(_) => port.as_ref().map_or(now.millis, |port| port.room_at(now.millis)),
     }
@@ -70,15 +70,15 @@ impl Reactor {
         // The client behind a proxy is known, and counted, once the head has come.
         let is_proxy = self.router.addresses.proxies.is_proxy(address);
         let Router { addresses, server, .. } = &mut self.router;
-        if purpose == Purpose::Clients && addresses.requires_header && !is_proxy {
+        if purpose.is_clients() && addresses.requires_header && !is_proxy {
             let why = "is not among proxies, and proxy_protocol is on";
             return addresses.count_unproxied(server, address, why);
         }
         if let Some(status) = self.refusal(address, is_proxy, purpose) {
             let metrics = &mut self.router.server.metrics;
             *metrics.responses.entry(status).or_default() += 1;
-            metrics.handshakes_refused += u64::from(purpose == Purpose::Clients);
-            if purpose == Purpose::Clients {
+            metrics.handshakes_refused += u64::from(purpose.is_clients());
+            if purpose.is_clients() {
                 let is_draining = self.router.health.draining;
                 refusals::of_admission(&mut self.router.server, is_draining, status, address);
             }
@@ -91,7 +91,7 @@ impl Reactor {
         let token = Source::Client(id).token();
         if client.transport.register(self.poll.registry(), token).is_err() {
             server.terminate(id);
-        } else if purpose == Purpose::Clients && !is_proxy {
+        } else if purpose.is_clients() && !is_proxy {
             self.router.addresses.enter(id, address);
         }
     }
@@ -100,9 +100,9 @@ impl Reactor {
     fn refusal(&mut self, address: IpAddr, is_proxy: bool, purpose: Purpose) -> Option<u16> {
         let Router { server, addresses, .. } = &mut self.router;
         match purpose {
-            Purpose::Clients if server.is_refusing => Some(503),
-            Purpose::Clients if !is_proxy && addresses.is_crowded(address) => Some(429),
-            Purpose::Clients if !server.make_room() => Some(503),
+            Purpose::Clients { .. } if server.is_refusing => Some(503),
+            Purpose::Clients { .. } if !is_proxy && addresses.is_crowded(address) => Some(429),
+            Purpose::Clients { .. } if !server.make_room() => Some(503),
             Purpose::Admin if !server.make_admin_room() => Some(503),
             _ => None,
         }

@@ -2,18 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use mio::Registry;
+use mio::net::TcpStream;
 
 use crate::clock::Millis;
+use crate::engine::reactor::listen::Listen;
+use crate::engine::reactor::listening_socket::{Inherited, ListeningSocket};
 use crate::engine::reactor::token::Source;
-
-/// Connections that may wait in the kernel's queue, which `net.core.somaxconn` limits as well.
-pub const BACKLOG: i32 = 4096;
+use crate::engine::reactor::unix_socket::UnixAccess;
 
 /// The pause in accepting after descriptors ran out, unless one is freed before.
 const EXHAUSTED_PAUSE: Millis = 1000;
@@ -21,7 +20,8 @@ const EXHAUSTED_PAUSE: Millis = 1000;
 /// The purpose of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    Clients,
+    /// Clients, after a TLS handshake if `has_tls`.
+    Clients { has_tls: bool },
     /// `/metrics`, `/clients`, `/healthz`, `/readyz`.
     Admin,
     /// The connections of the port, with its answer to those for which there is no room.
@@ -29,27 +29,10 @@ pub enum Purpose {
 }
 
 struct Listener {
-    socket: TcpListener,
+    socket: ListeningSocket,
     purpose: Purpose,
     /// Connections may wait: accept has not returned `WouldBlock` since the last event.
     pending: bool,
-}
-
-/// Bounds that accepted connections inherit from their listener in the kernel.
-#[derive(Clone, Copy, Debug)]
-pub struct Inherited {
-    /// `send_buffer_bytes`: without it the kernel buffers up to `tcp_wmem`, 4 MB, for each peer that does not read.
-    pub send_buffer_bytes: usize,
-    /// `silence_seconds`: how long a peer may acknowledge nothing; 0: as long as the kernel tries.
-    pub silence_seconds: u32,
-}
-
-impl Inherited {
-    fn set(self, socket: &SockRef<'_>) -> io::Result<()> {
-        socket.set_send_buffer_size(self.send_buffer_bytes)?;
-        let seconds = Some(self.silence_seconds).filter(|seconds| *seconds > 0);
-        socket.set_tcp_user_timeout(seconds.map(|seconds| Duration::from_secs(seconds.into())))
-    }
 }
 
 pub struct Listeners {
@@ -91,6 +74,37 @@ impl Listeners {
         }
     }
 
+    /// Opens the listeners of clients. A socket that was passed to the process takes the place of the address at its position in
+    /// the list. Returns their addresses, with the ports that the system chose.
+    ///
+    /// # Errors
+    /// The errors of `bind`, with the address in the text; passed sockets that do not fit the list (`InvalidInput`).
+    pub fn open_clients(
+        &mut self,
+        registry: &Registry,
+        listen: &[Listen],
+        passed: Vec<OwnedFd>,
+        access: &UnixAccess,
+    ) -> io::Result<Vec<Listen>> {
+        if passed.len() > listen.len() {
+            let (passed, listen) = (passed.len(), listen.len());
+            let text =
+                format!("{passed} sockets were passed (LISTEN_FDS), but listen names {listen}");
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        let mut passed = passed.into_iter();
+        let mut open = |address: &Listen| {
+            let socket = match passed.next() {
+                Some(passed) => ListeningSocket::adopt(passed, address, self.inherited)?,
+                None => ListeningSocket::open(address, access, self.inherited)?,
+            };
+            let opened = socket.address(address.has_tls())?;
+            self.add(registry, socket, Purpose::Clients { has_tls: address.has_tls() })?;
+            Ok(opened)
+        };
+        listen.iter().map(&mut open).collect()
+    }
+
     /// Opens a listener and returns its address, with the port that the system chose if it was 0.
     ///
     /// # Errors
@@ -101,45 +115,20 @@ impl Listeners {
         address: SocketAddr,
         purpose: Purpose,
     ) -> io::Result<SocketAddr> {
-        let bound = bind(address).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-        })?;
-        self.add(registry, bound, purpose)
-    }
-
-    /// Takes over a listener opened by another process, and returns its address.
-    ///
-    /// # Errors
-    /// A socket that is not a TCP listener (`InvalidInput`).
-    pub fn adopt(
-        &mut self,
-        registry: &Registry,
-        listener: StdTcpListener,
-        purpose: Purpose,
-    ) -> io::Result<SocketAddr> {
-        let socket = SockRef::from(&listener);
-        if listener.local_addr().is_err() || !socket.is_listener().unwrap_or(false) {
-            let text = "the socket that was passed is no TCP listener";
-            return Err(io::Error::new(ErrorKind::InvalidInput, text));
-        }
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        self.add(registry, listener, purpose)
+        let (socket, address) = ListeningSocket::open_tcp(address, self.inherited)?;
+        self.add(registry, socket, purpose)?;
+        Ok(address)
     }
 
     fn add(
         &mut self,
         registry: &Registry,
-        bound: StdTcpListener,
+        mut socket: ListeningSocket,
         purpose: Purpose,
-    ) -> io::Result<SocketAddr> {
-        self.inherited.set(&SockRef::from(&bound))?;
-        let mut socket = TcpListener::from_std(bound);
-        let token = Source::Listener(self.listeners.len()).token();
-        registry.register(&mut socket, token, Interest::READABLE)?;
-        let address = socket.local_addr()?;
+    ) -> io::Result<()> {
+        socket.register(registry, Source::Listener(self.listeners.len()).token())?;
         self.listeners.push(Some(Listener { socket, purpose, pending: false }));
-        Ok(address)
+        Ok(())
     }
 
     /// Records that connections wait at a listener.
@@ -171,8 +160,7 @@ impl Listeners {
         let waiting = self.listeners.iter().flatten().filter(|listener| listener.pending);
         let at = waiting.map(|listener| {
             let at = room_at(listener.purpose);
-            let is_paced =
-                listener.purpose == Purpose::Clients && self.is_paced(now, per_second_max);
+            let is_paced = listener.purpose.is_clients() && self.is_paced(now, per_second_max);
             if is_paced { at.max((now / 1000 + 1) * 1000) } else { at }
         });
         at.min().map(|at| at.max(self.exhausted_until.unwrap_or(now)).max(now))
@@ -203,7 +191,7 @@ impl Listeners {
             if !listener.pending {
                 continue;
             }
-            let is_clients = listener.purpose == Purpose::Clients;
+            let is_clients = listener.purpose.is_clients();
             if !has_room(listener.purpose) || (is_clients && is_paced) {
                 held_back |= is_clients;
                 continue;
@@ -250,15 +238,21 @@ fn is_exhausted(error: &io::Error) -> bool {
 }
 
 impl Purpose {
+    pub fn is_clients(self) -> bool {
+        matches!(self, Purpose::Clients { .. })
+    }
+
     /// Returns the answer to a connection for which there is no slot. `status`: 503 or 429.
     pub fn refusal(self, status: u16) -> &'static [u8] {
         match self {
             Purpose::Port(refusal) => refusal,
-            Purpose::Clients | Purpose::Admin if status == 429 => {
+            // Before the handshake there is no key to send an answer under.
+            Purpose::Clients { has_tls: true } => b"",
+            Purpose::Clients { has_tls: false } | Purpose::Admin if status == 429 => {
                 b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
                   Connection: close\r\n\r\n"
             }
-            Purpose::Clients | Purpose::Admin => {
+            Purpose::Clients { has_tls: false } | Purpose::Admin => {
                 b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
                   Connection: close\r\n\r\n"
             }
@@ -272,16 +266,4 @@ pub fn turn_away(mut stream: TcpStream, answer: &[u8]) {
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write(answer);
     let _ = stream.shutdown(std::net::Shutdown::Write);
-}
-
-fn bind(address: SocketAddr) -> io::Result<StdTcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    // Linux lets accepted sockets inherit TCP_NODELAY: one call instead of one per connection. A client's pending writes leave in
-    // one write per turn, so Nagle's algorithm has nothing to gather.
-    SockRef::from(&socket).set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }

@@ -7,7 +7,9 @@ mod accept;
 mod clients;
 mod drain;
 mod flush;
+mod listen;
 mod listeners;
+mod listening_socket;
 mod plan;
 mod port;
 mod redis_protocol;
@@ -19,6 +21,7 @@ pub(crate) mod tests;
 mod time;
 mod token;
 mod trim;
+mod unix_socket;
 
 use std::io;
 use std::sync::Arc;
@@ -40,9 +43,11 @@ use crate::observe::systemd::Supervisor;
 use clients::ClientIo;
 pub use clients::Readiness;
 use drain::Drain;
-pub use listeners::BACKLOG;
-use listeners::{Inherited, Listeners};
+pub use listen::Listen;
+use listeners::Listeners;
 pub use listeners::{Purpose, turn_away};
+pub use listening_socket::BACKLOG;
+use listening_socket::Inherited;
 pub use plan::{Addresses, Ended, Plan};
 pub use port::{Port, publish_beside};
 pub use redis_protocol::RedisProtocol;
@@ -52,6 +57,7 @@ pub use reload::{Reread, TakeOver};
 use time::Clock;
 pub use token::Source;
 use trim::Trim;
+pub use unix_socket::{UnixAccess, UnixGroup};
 
 /// Events taken from one poll.
 const EVENTS: usize = 1024;
@@ -109,10 +115,7 @@ impl Reactor {
             send_buffer_bytes: plan.bounds.send_buffer_bytes,
             silence_seconds: plan.bounds.silence_seconds,
         });
-        let clients = match plan.listener {
-            Some(listener) => listeners.adopt(registry, listener, Purpose::Clients)?,
-            None => listeners.open(registry, plan.listen, Purpose::Clients)?,
-        };
+        let clients = listeners.open_clients(registry, &plan.listen, plan.listeners, &plan.unix)?;
         let mut open = |address, purpose| listeners.open(registry, address, purpose);
         let (port_address, port) = match plan.port {
             Some((address, port)) => {
@@ -166,8 +169,8 @@ impl Reactor {
     }
 
     /// The addresses of its listeners, with the ports that the system chose.
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// The metrics so far.

@@ -1,12 +1,15 @@
 //! The parts that a loop is made from, the addresses at which it listens, and its end.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use crate::engine::bounds::Bounds;
 use crate::engine::feature::Feature;
 use crate::engine::handler::Route;
+use crate::engine::reactor::listen::Listen;
 use crate::engine::reactor::port::Port;
 use crate::engine::reactor::redis_protocol::RedisProtocol;
+use crate::engine::reactor::unix_socket::UnixAccess;
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
@@ -14,10 +17,12 @@ use crate::engine::router::ProxyPolicy;
 
 /// The parts of a loop.
 pub struct Plan {
-    /// The address for clients.
-    pub listen: SocketAddr,
-    /// A listener that is open already, in place of `listen`.
-    pub listener: Option<TcpListener>,
+    /// The addresses for clients.
+    pub listen: Vec<Listen>,
+    /// Listeners that are open already, in place of the first ones in `listen`.
+    pub listeners: Vec<OwnedFd>,
+    /// The mode and group of Unix sockets.
+    pub unix: UnixAccess,
     /// The proxies in front of the server that are believed.
     pub proxies: Box<dyn ProxyPolicy>,
     /// Clients connect by them alone, each with a PROXY header.
@@ -47,10 +52,10 @@ pub struct Plan {
 }
 
 /// The addresses at which the loop listens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Addresses {
-    /// For clients.
-    pub clients: SocketAddr,
+    /// For clients, in the order of the setting.
+    pub clients: Vec<Listen>,
     /// For the connections of the port.
     pub port: Option<SocketAddr>,
     /// For the operator.

@@ -18,7 +18,7 @@ use oneloop::engine::handler::Route;
 use oneloop::engine::handler::RouteEvent;
 use oneloop::engine::origin::Origins;
 use oneloop::engine::pubsub::topic::{Grant, is_user_topic, text_of_key};
-use oneloop::engine::reactor::{Plan, Reactor, Readiness};
+use oneloop::engine::reactor::{Plan, Reactor, Readiness, UnixAccess};
 use oneloop::engine::redis::sink::Sink;
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::push::Push;
@@ -212,8 +212,9 @@ impl World {
             handler: Box::new(Watched { push: push(&keys, anonymous), may: may.clone() }),
         };
         let plan = Plan {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            listener: None,
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+            listeners: Vec::new(),
+            unix: UnixAccess::default(),
             proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
             port: None,

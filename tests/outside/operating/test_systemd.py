@@ -82,12 +82,12 @@ def test_without_one_nothing_is_said(start):
     assert wrong.returncode == 1 and "NOTIFY_SOCKET cannot be used" in wrong.stderr
 
 
-def passing(address="127.0.0.2", count=1):
-    return [sys.executable, str(HELPERS / "socket_activation.py"), address, str(count)]
+def passing(*addresses):
+    return [sys.executable, str(HELPERS / "socket_activation.py"), ",".join(map(str, addresses))]
 
 
 async def test_a_listener_that_was_passed_is_served(start):
-    server = start(wrapper=passing())
+    server = start(wrapper=passing("127.0.0.2"))
     assert server.address[0] == "127.0.0.2", "not the one that the settings name"
     async with server.client("42") as client, server.client("43") as bystander:
         server.publish("user.42", 1)
@@ -101,8 +101,8 @@ async def test_one_that_is_meant_for_another_process_is_left_alone(start):
 
 
 @pytest.mark.parametrize(("wrapper", "why"), [
-    (passing(count=2), "2 sockets were passed"),
-    (passing("udp"), "no TCP listener"),
+    (passing("127.0.0.2", "127.0.0.3"), "2 sockets were passed (LISTEN_FDS), but listen names 1"),
+    (passing("udp"), "no TCP or Unix listener"),
     (passing("0.0.0.0"), "which others can reach, but there is no key"),
 ])
 def test_what_cannot_be_served_is_a_sentence(wrapper, why):

@@ -61,8 +61,9 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
     change(&mut bounds);
     let handler = Box::new(handler);
     Plan {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        listener: None,
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+        listeners: Vec::new(),
+        unix: UnixAccess::default(),
         proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
         port: None,
