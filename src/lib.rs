@@ -114,6 +114,7 @@
 //! | one coarse timer per connection in an array | `engine/timers.rs` |
 //! | generational ids over a slab in pages | `engine/slots.rs`, `engine/server/clients.rs` |
 //! | a protocol without I/O: bytes and time as arguments | `engine/redis/session.rs` |
+//! | TLS connections that keep keys and no buffers | `engine/tls/session.rs`, `engine/tls/handshake.rs` |
 //! | a history that costs a copy per message and nothing per client | `engine/resume/history.rs` |
 //! | who makes room when places are scarce | `engine/server/places.rs`, `engine/admission/strangers.rs` |
 //! | a whole loop driven by a seed over sockets in memory | `engine/reactor/tests/simulation.rs` |
@@ -167,6 +168,7 @@
 //! | 2 | [`engine::signals`] | signals as readable bytes, or as nothing at all |
 //! | 2 | [`engine::timers`] | one coarse deadline per connection |
 //! | 1 | [`engine::bounds`] | every bound that the loop enforces |
+//! | 1 | [`engine::tls`] | TLS on the server's side, without I/O: a handshake, then keys alone |
 //! | 1 | [`engine::origin`] | origins of pages, in one spelling |
 //! | 0 | [`engine::slots`] | numbered places that never move |
 //! | 1 | [`observe`] | metrics, log lines, and the service manager's view |

@@ -19,3 +19,4 @@ pub mod server;
 pub mod signals;
 pub mod slots;
 pub mod timers;
+pub mod tls;

@@ -1,0 +1,118 @@
+//! The settings of rustls that a handshake here relies on.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::NoServerSessionStorage;
+use rustls::{CipherSuite, KeyLog, ServerConfig};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// A TLS listener's part in a handshake: how it is done, and what it costs.
+pub struct Acceptor {
+    /// Made by [`prepared`]: without that, no handshake ends well.
+    pub config: Arc<ServerConfig>,
+    /// A full handshake, in the currency in which the loop counts bytes read.
+    pub cost: usize,
+}
+
+/// ring's provider, whose AES-128-GCM comes first and AES-256-GCM last: 136 bytes for a session and SHA-256 in hardware, against
+/// 200. All suites are AEAD ciphers with ECDHE.
+pub fn provider() -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        let name = suite.suite();
+        let rank = match name {
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 0,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => 1,
+            _ => 2,
+        };
+        (suite.tls13().is_none(), rank)
+    });
+    provider
+}
+
+/// `config` with what [`TlsHandshake`](super::TlsHandshake) needs: secrets that can be taken out, no early data, and no memory of
+/// sessions but in tickets. The server's order of suites decides. A client that offers protocols by ALPN must offer HTTP/1.1.
+pub fn prepared(mut config: ServerConfig) -> ServerConfig {
+    config.ignore_client_order = true;
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(SecretCatcher);
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+/// The first traffic secrets of a TLS 1.3 connection. Keys are derived from them, and by KeyUpdate the next secrets.
+pub(super) struct TrafficSecrets {
+    pub client: [u8; SECRET_BYTES_MAX],
+    pub server: [u8; SECRET_BYTES_MAX],
+    /// The length of both: that of the suite's hash. 0 as long as there are none.
+    pub bytes: usize,
+}
+
+/// The length of a secret by SHA-384.
+const SECRET_BYTES_MAX: usize = 48;
+
+impl Default for TrafficSecrets {
+    fn default() -> TrafficSecrets {
+        TrafficSecrets { client: [0; SECRET_BYTES_MAX], server: [0; SECRET_BYTES_MAX], bytes: 0 }
+    }
+}
+
+impl Zeroize for TrafficSecrets {
+    fn zeroize(&mut self) {
+        self.client.zeroize();
+        self.server.zeroize();
+        self.bytes = 0;
+    }
+}
+
+impl Drop for TrafficSecrets {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for TrafficSecrets {}
+
+thread_local! {
+    /// Filled and emptied within one call of rustls: the log of keys is the only place at which it shows traffic secrets.
+    static CAUGHT: Cell<TrafficSecrets> = Cell::default();
+}
+
+/// The traffic secrets that rustls derived in the call just made, if any.
+pub(super) fn take_traffic_secrets() -> Option<TrafficSecrets> {
+    Some(CAUGHT.take()).filter(|secrets| secrets.bytes > 0)
+}
+
+/// rustls' log of keys, in which nothing is written down.
+#[derive(Debug)]
+struct SecretCatcher;
+
+const OF_CLIENT: &str = "CLIENT_TRAFFIC_SECRET_0";
+const OF_SERVER: &str = "SERVER_TRAFFIC_SECRET_0";
+
+impl KeyLog for SecretCatcher {
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        // TLS 1.2 does not ask whether its master secret is wanted.
+        if !self.will_log(label) {
+            return;
+        }
+        let mut caught = CAUGHT.take();
+        let of_it = if label == OF_CLIENT { &mut caught.client } else { &mut caught.server };
+        of_it[..secret.len()].copy_from_slice(secret);
+        caught.bytes = secret.len();
+        CAUGHT.set(caught);
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        label == OF_CLIENT || label == OF_SERVER
+    }
+}

@@ -1,0 +1,304 @@
+//! The record layer of an open TLS connection: seals and opens records in buffers of the caller.
+//!
+//! [`TlsSession::open`] decrypts every whole record in place and closes the gaps between their plaintexts, so that WebSocket reads
+//! on as if there had been no TLS. Whatever else a record may hold is dealt with here: alerts, KeyUpdates, and the attempt to
+//! renegotiate. A record that cannot be opened ends the session with an alert, and so do more than a few that carry nothing.
+//!
+//! Limits on keys: 2²⁴ records under one key of AES-GCM keep the chance of an attacker to tell plaintexts apart below 2⁻⁵⁷
+//! (RFC 8446, section 5.5). TLS 1.3 gets a new key by KeyUpdate at half of that. TLS 1.2 has no such message, so that the
+//! caller has to close the connection: see [`TlsSession::is_worn`].
+
+use std::fmt;
+use std::mem::size_of;
+
+use rustls::AlertDescription;
+
+use super::failure::{RecordsEnd, TlsFailure};
+use super::keys::{KeyBox, RecordState, SendingState, TlsSuite, TlsVersion, TrafficKeys};
+use super::record::{HEADER_BYTES, RECORD_PLAIN_MAX, content};
+
+/// Records in a row that carry no data: empty ones and KeyUpdates. Each of the latter costs four runs of HKDF.
+const USELESS_RECORDS_MAX: u8 = 32;
+/// Warnings and attempts to renegotiate that a session outlives.
+const TOLERATED_MAX: u8 = 4;
+/// Records sent under one key in TLS 1.3.
+const RECORDS_PER_KEY: u32 = 1 << 23;
+/// Records after which a key of TLS 1.2 is worn: the rest, up to 2²⁴, is for what the caller sends until it has closed.
+const WORN_AFTER: u32 = (1 << 24) - (1 << 20);
+
+/// A KeyUpdate that asks for none in return, and the type of a ClientHello.
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+const CLIENT_HELLO: u8 = 1;
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
+
+/// Keys and sequence numbers of an open connection: 16 bytes, and 136 or 200 behind them.
+///
+/// Its `Debug` names the suite alone.
+pub struct TlsSession {
+    keys: KeyBox,
+}
+
+const _: () = assert!(size_of::<TlsSession>() == 16);
+
+/// The result of [`TlsSession::open`]: plaintext in `input[..plain]`, and an unfinished record in `input[consumed..]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    pub plain: usize,
+    pub consumed: usize,
+    /// Set by the last record of the client: all bytes behind it count as consumed.
+    pub end: Option<RecordsEnd>,
+}
+
+impl TlsSession {
+    /// Returns `None` if the keys do not suit the suite.
+    pub fn new(
+        suite: TlsSuite,
+        receiving: &TrafficKeys<'_>,
+        sending: &TrafficKeys<'_>,
+    ) -> Option<TlsSession> {
+        Some(TlsSession { keys: KeyBox::new(suite, receiving, sending)? })
+    }
+
+    pub fn suite(&self) -> TlsSuite {
+        self.keys.state().suite
+    }
+
+    /// Memory on the heap.
+    pub fn held_bytes(&self) -> usize {
+        self.keys.heap_bytes()
+    }
+
+    /// Returns whether a TLS 1.2 key comes near its limit: the caller closes the connection soon. TLS 1.3 renews its keys itself.
+    pub fn is_worn(&self) -> bool {
+        self.suite().version() == TlsVersion::V1_2
+            && self.suite().is_gcm()
+            && self.keys.sent_records() >= WORN_AFTER
+    }
+
+    /// Appends a record with `plain`, which is at most [`RECORD_PLAIN_MAX`] long, to `out`. A KeyUpdate that is due goes before it.
+    /// Nothing is appended for an empty `plain`, and nothing after [`TlsSession::close_notify`] or a failure.
+    pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) {
+        assert!(plain.len() <= RECORD_PLAIN_MAX, "cut into records by the caller");
+        if !plain.is_empty() {
+            self.send(content::APPLICATION_DATA, plain, out);
+        }
+    }
+
+    /// Appends the alert that says that nothing more comes: without it the client could not tell an end from a cut.
+    pub fn close_notify(&mut self, out: &mut Vec<u8>) {
+        self.send(content::ALERT, &[WARNING, u8::from(AlertDescription::CloseNotify)], out);
+        self.keys.state_mut().sending = SendingState::Closed;
+    }
+
+    fn send(&mut self, content: u8, plain: &[u8], out: &mut Vec<u8>) {
+        let state = self.keys.state_mut();
+        if state.sending == SendingState::Closed {
+            return;
+        }
+        let is_requested = state.sending == SendingState::KeyUpdateRequested;
+        state.sending = SendingState::Open;
+        let mut keys = self.keys.sending();
+        let is_tls13 = keys.suite.version() == TlsVersion::V1_3;
+        if is_requested || is_tls13 && *keys.sequence >= records_per_key() {
+            keys.seal(content::HANDSHAKE, &KEY_UPDATE, out);
+            keys.update();
+        }
+        keys.seal(content, plain, out);
+    }
+
+    /// Opens every whole record in `input`. Answers to the client are appended to `replies`.
+    ///
+    /// After an end, no record is opened any more: the same end is returned.
+    pub fn open(&mut self, input: &mut [u8], replies: &mut Vec<u8>) -> Opened {
+        let mut opened = Opened { plain: 0, consumed: 0, end: self.keys.state().end };
+        while opened.end.is_none() {
+            match self.open_next(input, &mut opened, replies) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(end) => {
+                    if let RecordsEnd::Failed(failure) = end {
+                        self.fail(failure, replies);
+                    }
+                    self.keys.state_mut().end = Some(end);
+                    opened.end = Some(end);
+                }
+            }
+        }
+        if opened.end.is_some() {
+            opened.consumed = input.len();
+        }
+        opened
+    }
+
+    fn fail(&mut self, failure: TlsFailure, replies: &mut Vec<u8>) {
+        if let Some(alert) = failure.alert() {
+            self.send(content::ALERT, &[FATAL, u8::from(alert)], replies);
+        }
+        self.keys.state_mut().sending = SendingState::Closed;
+    }
+
+    /// Opens one record, and returns whether there was a whole one.
+    fn open_next(
+        &mut self,
+        input: &mut [u8],
+        opened: &mut Opened,
+        replies: &mut Vec<u8>,
+    ) -> Result<bool, RecordsEnd> {
+        let Some(header) = input[opened.consumed..].first_chunk::<HEADER_BYTES>() else {
+            return Ok(false);
+        };
+        let header = *header;
+        let mut keys = self.keys.receiving();
+        let bytes = keys.checked_length(header)?;
+        let end = opened.consumed + HEADER_BYTES + bytes;
+        // From where its plaintext belongs to where it ends: it is moved there as it is decrypted.
+        let Some(place) = input.get_mut(opened.plain..end) else {
+            return Ok(false);
+        };
+        let (content, plain) = keys.open(header, place, bytes)?;
+        opened.consumed = end;
+        let plain = &place[..plain];
+        let state = self.keys.state_mut();
+        if content != content::HANDSHAKE && state.handshake_seen > 0 {
+            // RFC 8446, section 5.1: nothing stands between the pieces of a handshake message.
+            return Err(TlsFailure::UnexpectedMessage.into());
+        }
+        match content {
+            content::APPLICATION_DATA if plain.is_empty() => state.count_useless()?,
+            content::APPLICATION_DATA => {
+                state.useless = 0;
+                opened.plain += plain.len();
+            }
+            content::ALERT => state.receive_alert(plain)?,
+            content::HANDSHAKE if state.suite.version() == TlsVersion::V1_3 => {
+                self.receive_key_update(plain)?
+            }
+            content::HANDSHAKE => self.refuse_renegotiation(plain, replies)?,
+            _ => return Err(TlsFailure::UnexpectedMessage.into()),
+        }
+        Ok(true)
+    }
+
+    /// TLS 1.3: the only handshake message of a client without a certificate is KeyUpdate (RFC 8446, section 4.6.3).
+    fn receive_key_update(&mut self, plain: &[u8]) -> Result<(), TlsFailure> {
+        if plain.is_empty() {
+            return Err(TlsFailure::UnexpectedMessage);
+        }
+        let state = self.keys.state_mut();
+        for (at, byte) in plain.iter().enumerate() {
+            match (state.handshake_seen, *byte) {
+                (seen @ 0..4, byte) if byte == KEY_UPDATE[usize::from(seen)] => {
+                    state.handshake_seen += 1
+                }
+                (0, _) => return Err(TlsFailure::UnexpectedMessage),
+                (1..4, _) => return Err(TlsFailure::Decode),
+                (_, request @ 0..=1) => {
+                    // The next record has another key: a message behind this one would belong to neither.
+                    if at + 1 < plain.len() {
+                        return Err(TlsFailure::UnexpectedMessage);
+                    }
+                    state.handshake_seen = 0;
+                    state.count_useless()?;
+                    if request == 1 && state.sending == SendingState::Open {
+                        state.sending = SendingState::KeyUpdateRequested;
+                    }
+                    self.keys.receiving().update();
+                    return Ok(());
+                }
+                _ => return Err(TlsFailure::IllegalParameter),
+            }
+        }
+        Ok(())
+    }
+
+    /// TLS 1.2: a ClientHello asks for another handshake. It is skipped, and answered by a warning (RFC 5246, section 7.2.2).
+    fn refuse_renegotiation(
+        &mut self,
+        plain: &[u8],
+        replies: &mut Vec<u8>,
+    ) -> Result<(), TlsFailure> {
+        if plain.is_empty() {
+            return Err(TlsFailure::UnexpectedMessage);
+        }
+        let mut rest = plain;
+        loop {
+            let state = self.keys.state_mut();
+            if state.handshake_seen == 4 {
+                let skipped = rest.len().min(usize::from(state.handshake_left));
+                rest = &rest[skipped..];
+                state.handshake_left -= skipped as u16;
+                if state.handshake_left > 0 {
+                    return Ok(());
+                }
+                state.handshake_seen = 0;
+                state.tolerate()?;
+                let warning = [WARNING, u8::from(AlertDescription::NoRenegotiation)];
+                self.send(content::ALERT, &warning, replies);
+            }
+            let Some((byte, behind)) = rest.split_first() else { return Ok(()) };
+            rest = behind;
+            let state = self.keys.state_mut();
+            match (state.handshake_seen, *byte) {
+                (0, CLIENT_HELLO) | (1, 0) => {}
+                (0, _) => return Err(TlsFailure::UnexpectedMessage),
+                (1, _) => return Err(TlsFailure::HandshakeTooLarge),
+                (_, byte) => state.handshake_left = state.handshake_left << 8 | u16::from(byte),
+            }
+            state.handshake_seen += 1;
+        }
+    }
+}
+
+impl fmt::Debug for TlsSession {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("TlsSession").field(&self.keys).finish()
+    }
+}
+
+impl RecordState {
+    fn count_useless(&mut self) -> Result<(), TlsFailure> {
+        self.useless += 1;
+        let is_too_much = self.useless > USELESS_RECORDS_MAX;
+        if is_too_much { Err(TlsFailure::TooManyUselessRecords) } else { Ok(()) }
+    }
+
+    fn tolerate(&mut self) -> Result<(), TlsFailure> {
+        self.tolerated += 1;
+        let is_too_much = self.tolerated > TOLERATED_MAX;
+        if is_too_much { Err(TlsFailure::TooManyUselessRecords) } else { Ok(()) }
+    }
+
+    /// RFC 8446, section 6: every alert ends the session but user_canceled, and the level says nothing. In TLS 1.2 warnings do not.
+    fn receive_alert(&mut self, plain: &[u8]) -> Result<(), RecordsEnd> {
+        let [level, description] = plain else { return Err(TlsFailure::Decode.into()) };
+        let is_warning = match self.suite.version() {
+            TlsVersion::V1_3 => *description == u8::from(AlertDescription::UserCanceled),
+            TlsVersion::V1_2 => *level == WARNING,
+        };
+        if *description == u8::from(AlertDescription::CloseNotify) {
+            Err(RecordsEnd::Closed)
+        } else if is_warning {
+            Ok(self.tolerate()?)
+        } else {
+            Err(TlsFailure::AlertReceived.into())
+        }
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Lowered by tests: no test sends eight million records.
+    pub(super) static RECORDS_PER_KEY_IN_TEST: std::cell::Cell<u32> = const { std::cell::Cell::new(RECORDS_PER_KEY) };
+}
+
+fn records_per_key() -> u32 {
+    #[cfg(test)]
+    {
+        RECORDS_PER_KEY_IN_TEST.get()
+    }
+    #[cfg(not(test))]
+    {
+        RECORDS_PER_KEY
+    }
+}
