@@ -22,6 +22,9 @@ pub mod idle_clients;
 pub mod latency_probe;
 pub mod memory_peers;
 pub mod numbered_publisher;
+/// The same signatures as in the library's tests.
+#[path = "../../src/push/token/private_key.rs"]
+pub mod private_key;
 pub mod process;
 pub mod publisher;
 /// The same generator as in the library's tests.

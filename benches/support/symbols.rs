@@ -50,6 +50,10 @@ pub fn crates(path: &Path) -> Vec<(String, u64)> {
 
 /// The crate whose code a mangled name is: that of the function or of its `impl`, not of what it is generic over.
 fn crate_of(symbol: &str) -> Option<&str> {
+    // Its code in C and assembly.
+    if symbol.starts_with("ring_core_") {
+        return Some("ring");
+    }
     match symbol.strip_prefix("_R") {
         Some(path) => crate_of_path(path),
         None => crate_of_legacy(symbol.strip_prefix("_ZN")?),

@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use crate::tree::{names_after, sources};
 
 /// The one home of each outside crate: files, or folders with what is in them.
-const HOMES: [(&str, &[&str]); 23] = [
+const HOMES: [(&str, &[&str]); 21] = [
     ("data_encoding", &["push/", "engine/client/http.rs"]),
     ("getrandom", &["serve/", "engine/reactor/redis_socket.rs", "app.rs"]),
-    ("hmac", &["engine/resume/cursor/"]),
     ("jsonwebtoken", &["push/"]),
     ("lexopt", &["cli/args.rs"]),
     // A feature with a listener of its own reads and writes its sockets itself.
@@ -59,7 +58,6 @@ const HOMES: [(&str, &[&str]); 23] = [
             "push/",
         ],
     ),
-    ("sha2", &["engine/resume/cursor/"]),
     ("signal_hook", &["engine/signals.rs"]),
     ("siphasher", &["engine/resume/cursor/"]),
     ("slab", &["engine/slots.rs", "features/publisher/port.rs"]),

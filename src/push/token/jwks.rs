@@ -4,7 +4,8 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
-use super::key::{KEYS_TRIED_MAX, VerificationKey, algorithms_of, without_mark};
+use super::key::{KEYS_TRIED_MAX, VerificationKey, without_mark};
+use super::signature::SignatureKey;
 
 /// Reads the keys of a set that check signatures. Keys for encryption and of unsupported kinds are skipped, as the RFC asks;
 /// unusable ones too, with a line in the log: the issuer's other keys remain in use.
@@ -59,7 +60,7 @@ fn read_key(entry: &Value, named: &[Algorithm]) -> Result<Option<VerificationKey
         return Ok(None);
     };
     let key = DecodingKey::from_jwk(&jwk).map_err(|_| "is not in base64url")?;
-    let mut usual = algorithms_of(&key)?;
+    let (key, mut usual) = SignatureKey::from_public(&key)?;
     if let Some(alg) = alg {
         let at = usual.iter().position(|each| *each == alg);
         let at =
@@ -101,7 +102,9 @@ fn refuse_secret(name: &str, entry: &Value) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use data_encoding::BASE64URL_NOPAD;
     use jsonwebtoken::Header;
+    use serde_json::json;
 
     const RSA: &[u8] = include_bytes!("../../../tests/keys/rsa.public.pem");
     const P256: &[u8] = include_bytes!("../../../tests/keys/p256.public.pem");
@@ -110,8 +113,22 @@ mod tests {
 
     /// The public key as a JWK, with `more` members (each with a comma before it).
     fn jwk(pem: &[u8], more: &str) -> String {
-        let key = VerificationKey::from_pem("it", pem, &[]).unwrap().decoding;
-        let mut value = serde_json::to_value(Jwk::from_decoding_key(&key, None).unwrap()).unwrap();
+        let key = VerificationKey::from_pem("it", pem, &[]).unwrap().signature;
+        let number = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+        let mut value = match key {
+            SignatureKey::Rsa { modulus, exponent } => {
+                json!({"kty": "RSA", "n": number(&modulus), "e": number(&exponent)})
+            }
+            SignatureKey::Point(point) if point.len() == 32 => {
+                json!({"kty": "OKP", "crv": "Ed25519", "x": number(&point)})
+            }
+            SignatureKey::Point(point) => {
+                let (x, y) = point[1..].split_at(point.len() / 2);
+                let curve = if x.len() == 32 { "P-256" } else { "P-384" };
+                json!({"kty": "EC", "crv": curve, "x": number(x), "y": number(y)})
+            }
+            SignatureKey::Secret(_) => panic!("a public key"),
+        };
         let more: Value = serde_json::from_str(&format!("{{\"unknown\":1{more}}}")).unwrap();
         value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         value.to_string()

@@ -7,12 +7,15 @@ mod jwks;
 mod key;
 pub(super) mod place;
 #[cfg(test)]
+mod private_key;
+mod signature;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, decode_header, encode};
+use jsonwebtoken::{Algorithm, Header, decode_header};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -29,7 +32,6 @@ pub const TOKEN_BYTES_MAX: usize = 32 * 1024;
 /// The keys that tokens are checked with, in the order in which they are tried.
 pub struct Keys {
     keys: Vec<VerificationKey>,
-    signer: Option<(EncodingKey, Algorithm)>,
     /// The rest of the settings, without any key.
     required: Jwt,
 }
@@ -49,9 +51,6 @@ impl Keys {
             pem.as_ref().map(|pem| VerificationKey::from_pem(name, pem, &named)).transpose()
         };
         let current_secret = secret("the JWT secret", &settings.secret)?;
-        let signer = settings.secret.as_ref().zip(current_secret.as_ref());
-        let signer = signer
-            .map(|(secret, key)| (EncodingKey::from_secret(secret.as_bytes()), key.algorithms[0]));
         let mut keys: Vec<VerificationKey> = current_secret.into_iter().collect();
         keys.extend(pem("the JWT key", &settings.key)?);
         if let Some(jwks) = &settings.jwks {
@@ -70,7 +69,7 @@ impl Keys {
             jwks: None,
             ..settings.clone()
         };
-        Ok(Keys { keys, signer, required })
+        Ok(Keys { keys, required })
     }
 
     /// Builds the keys for one shared secret of at least 32 bytes.
@@ -131,6 +130,9 @@ impl Keys {
             return refused(unaccepted(header.alg));
         }
         let (message, signature) = token.rsplit_once('.').expect("read_header counts the parts");
+        let Ok(signature) = BASE64URL_NOPAD.decode(signature.as_bytes()) else {
+            return refused("its signature is not in base64url without padding");
+        };
         let fitting = self.keys.iter().filter(|key| key.fits(&header));
         let (named, others) = (fitting.clone(), fitting);
         let named = named.filter(|key| key.is_named_by(&header));
@@ -141,8 +143,7 @@ impl Keys {
                 return refused("it needs a kid: more keys here fit it than are tried");
             }
             *microseconds += key.microseconds;
-            let verified = crypto::verify(signature, message.as_bytes(), &key.decoding, header.alg);
-            if matches!(verified, Ok(true))
+            if key.signature.verifies(header.alg, message.as_bytes(), &signature)
                 && let Some((_, payload)) = message.split_once('.')
                 && let Ok(payload) = BASE64URL_NOPAD.decode(payload.as_bytes())
             {
@@ -168,9 +169,9 @@ impl Keys {
         unix: u64,
         ttl_seconds: u64,
     ) -> Result<String, String> {
-        let Some((key, algorithm)) = &self.signer else {
-            return Err("no JWT secret to sign with".to_owned());
-        };
+        // The current secret comes first; without one, the first key is public, and signs nothing.
+        let key = &self.keys[0];
+        let algorithm = key.algorithms[0];
         if !is_user_id(sub) {
             return Err("sub: expected 1 to 255 bytes without control characters".to_owned());
         }
@@ -187,8 +188,11 @@ impl Keys {
             may,
             admin,
         };
-        let token = encode(&Header::new(*algorithm), &claims, key)
-            .map_err(|error| format!("the token cannot be signed: {error}"))?;
+        let [header, claims] = [encoded(&Header::new(algorithm))?, encoded(&claims)?];
+        let message = format!("{header}.{claims}");
+        let signature = key.signature.sign(algorithm, message.as_bytes());
+        let signature = signature.ok_or("no JWT secret to sign with")?;
+        let token = format!("{message}.{}", BASE64URL_NOPAD.encode(signature.as_ref()));
         if token.len() > TOKEN_BYTES_MAX {
             return Err(format!(
                 "the token would be {} bytes long, at most {TOKEN_BYTES_MAX} are accepted",
@@ -217,6 +221,13 @@ struct Issued<'a> {
     may: &'a [String],
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     admin: bool,
+}
+
+/// A part of a token: JSON in base64url.
+fn encoded(part: &impl Serialize) -> Result<String, String> {
+    let json = serde_json::to_vec(part);
+    let json = json.map_err(|error| format!("the token cannot be written: {error}"))?;
+    Ok(BASE64URL_NOPAD.encode(&json))
 }
 
 /// Strips the blanks, line ends and byte order mark that people leave around a token; none is part of it (RFC 7515 section 7.1).
