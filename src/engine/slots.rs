@@ -175,11 +175,93 @@ impl<T> std::ops::IndexMut<u32> for Slots<T> {
     }
 }
 
+/// A page of values beside the slots, and how many there are.
+struct SidePage<T> {
+    values: [Option<T>; PAGE],
+    len: usize,
+}
+
+/// Values that only some slots have, found by the number of the slot: an array beside the slots, in pages of the same size. Without
+/// any value it costs nothing; an empty page is freed.
+pub struct Beside<T> {
+    pages: Vec<Option<Box<SidePage<T>>>>,
+}
+
+impl<T> Default for Beside<T> {
+    fn default() -> Self {
+        Beside { pages: Vec::new() }
+    }
+}
+
+impl<T> Beside<T> {
+    pub fn set(&mut self, index: u32, value: T) {
+        let (number, place) = (index as usize / PAGE, index as usize % PAGE);
+        if number >= self.pages.len() {
+            self.pages.resize_with(number + 1, || None);
+        }
+        let page = self.pages[number]
+            .get_or_insert_with(|| Box::new(SidePage { values: [const { None }; PAGE], len: 0 }));
+        page.len += usize::from(page.values[place].replace(value).is_none());
+    }
+
+    pub fn get(&self, index: u32) -> Option<&T> {
+        let page = self.pages.get(index as usize / PAGE)?.as_ref()?;
+        page.values[index as usize % PAGE].as_ref()
+    }
+
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        let page = self.pages.get_mut(index as usize / PAGE)?.as_mut()?;
+        page.values[index as usize % PAGE].as_mut()
+    }
+
+    pub fn remove(&mut self, index: u32) -> Option<T> {
+        let slot = self.pages.get_mut(index as usize / PAGE)?;
+        let page = slot.as_mut()?;
+        let value = page.values[index as usize % PAGE].take()?;
+        page.len -= 1;
+        if page.len == 0 {
+            *slot = None;
+            while self.pages.last().is_some_and(Option::is_none) {
+                self.pages.pop();
+            }
+        }
+        Some(value)
+    }
+
+    /// Memory allocated, vacant places included.
+    pub fn bytes(&self) -> usize {
+        self.pages.iter().flatten().count() * size_of::<SidePage<T>>()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::random::Random;
     use std::collections::HashMap;
+
+    #[test]
+    fn values_beside_the_slots_agree_with_a_map_from_a_seed() {
+        let mut random = Random::new(0xbe51de);
+        let mut beside = Beside::default();
+        let mut model = HashMap::new();
+        for step in 0..40_000_u64 {
+            let index = random.below(4 * PAGE) as u32;
+            if random.below(40_000) > step as usize {
+                beside.set(index, step);
+                model.insert(index, step);
+            } else {
+                assert_eq!(beside.remove(index), model.remove(&index));
+            }
+            let index = random.below(5 * PAGE) as u32;
+            assert_eq!(beside.get(index), model.get(&index));
+            assert_eq!(beside.get_mut(index), model.get_mut(&index));
+        }
+        for index in 0..4 * PAGE as u32 {
+            beside.remove(index);
+        }
+        assert_eq!((beside.bytes(), beside.pages.len()), (0, 0), "empty pages are freed");
+    }
 
     #[test]
     fn agrees_with_a_map_from_a_seed() {

@@ -28,6 +28,10 @@ macro_rules! counters {
             pub responses: BTreeMap<u16, u64>,
             /// WebSockets closed by the server, by code.
             pub closes: BTreeMap<u16, u64>,
+            /// TLS handshakes by version, and whether a ticket has shortened them.
+            pub tls_handshakes: BTreeMap<(&'static str, bool), u64>,
+            /// TLS connections that failed, by reason.
+            pub tls_failures: BTreeMap<&'static str, u64>,
             /// The age of stream entries when they were published: the wall clock here against that of Redis, which numbers them. An
             /// entry from the future counts as 0.
             pub stream_lag_micros: Histogram,
@@ -69,6 +73,7 @@ counters! {
     received_bytes: "Bytes read from clients.",
     sent_bytes: "Bytes written to clients.",
     writes: "Writes to clients with pending bytes.",
+    tls_truncated: "WebSockets over TLS whose TCP connection ended without the end of TLS.",
     descriptors_exhausted: "Accepts that failed for lack of a descriptor.",
     accepts_held_back: "Turns in which clients waited because of handshakes_max or handshakes_per_second_max.",
     strangers_vacated: "Connections closed to make room, because they had presented no token or had not answered a ping.",
@@ -212,6 +217,15 @@ impl Metrics {
         ];
         let help = "Handshakes of clients, by result.";
         labelled(out, "handshakes_total", help, "counter", "result", results);
+        let name = "oneloop_tls_handshakes_total";
+        family(out, name, "TLS handshakes that were completed.", "counter");
+        for ((version, is_resumed), count) in &self.tls_handshakes {
+            let labels = format!("version=\"{version}\",resumed=\"{is_resumed}\"");
+            let _ = writeln!(out, "{name}{{{labels}}} {count}");
+        }
+        let failures = self.tls_failures.iter().map(|(reason, count)| (reason, *count));
+        let help = "TLS connections that failed, in the handshake or later.";
+        labelled(out, "tls_failures_total", help, "counter", "reason", failures);
     }
 }
 

@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use crate::engine::client::codec::Fragments;
 use crate::engine::client::frame::Frame;
-use crate::engine::client::outbox::{self, Backlog, Outbox, Slow};
+use crate::engine::client::outbox::{self, Backlog, GATHERED_BYTES_MAX, Outbox, Slow, WriteSpace};
+use crate::engine::client::sealed::Sealed;
+use crate::engine::client::tls::Tls;
 use crate::engine::client::{Client, State, Timing, Unwritten, head};
 use crate::engine::pending_writes::Lane;
 use crate::engine::resume::replay::Replay;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{NEVER, Tick};
+use crate::engine::tls::{RECORD_PLAIN_MAX, TlsHandshake};
 
 /// The unfinished work of a connection.
 #[derive(Debug)]
@@ -19,7 +22,11 @@ pub(super) struct Flight {
     pub fragments: Option<Box<Fragments>>,
     /// A message that the handler has put off.
     deferred: Option<Box<str>>,
-    /// Bytes of the three above, as last added to the loop's sum.
+    /// A TLS handshake under way.
+    handshake: Option<Box<TlsHandshake>>,
+    /// The start of a TLS record, as it was received.
+    record: Vec<u8>,
+    /// Bytes of the five above, as last added to the loop's sum.
     unfinished: usize,
     /// The tick at which they became non-empty, or of the last complete message.
     since: Tick,
@@ -33,12 +40,25 @@ pub(super) struct Flight {
     taken: Tick,
 }
 
+/// The outcome of a write without a queue.
+pub struct DirectWrite {
+    /// Bytes that the socket accepted.
+    pub sent: usize,
+    /// Bytes of frames among them, those of a record that is sent in part left out.
+    written: usize,
+    /// Such a record.
+    sealed: Option<Sealed>,
+    /// Nothing is left.
+    pub is_whole: bool,
+}
+
 impl Flight {
     /// Drops input and replay, and queues the last frame.
     pub fn finish(&mut self, last: Option<&Frame>, unwritten: Unwritten) {
         self.input = Vec::new();
         self.fragments = None;
         self.deferred = None;
+        self.handshake = None;
         self.replay = None;
         if unwritten == Unwritten::Dropped {
             self.outbox.clear();
@@ -59,6 +79,8 @@ impl Client {
                 input: Vec::new(),
                 fragments: None,
                 deferred: None,
+                handshake: None,
+                record: Vec::new(),
                 unfinished: 0,
                 since: 0,
                 outbox: Outbox::default(),
@@ -125,13 +147,50 @@ impl Client {
         }
     }
 
+    /// Takes the TLS handshake that is under way.
+    pub(super) fn take_handshake(&mut self) -> Option<Box<TlsHandshake>> {
+        self.flight.as_mut()?.handshake.take()
+    }
+
+    /// Returns whether the TLS handshake has begun.
+    pub fn has_handshake(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.handshake.is_some())
+    }
+
+    /// Keeps the TLS handshake that is under way. Call [`Client::recount`] afterwards.
+    pub(super) fn keep_handshake(&mut self, handshake: Box<TlsHandshake>) {
+        self.flight().handshake = Some(handshake);
+    }
+
+    /// The start of a TLS record that was received before.
+    pub fn record(&self) -> &[u8] {
+        self.flight.as_ref().map_or(&[], |flight| &flight.record)
+    }
+
+    /// Replaces the start of a TLS record by what is left behind the last whole one: `left` bytes, at the end of all `received`.
+    /// Call [`Client::recount`] afterwards.
+    pub(super) fn keep_record(&mut self, received: &[u8], left: usize) {
+        let kept = self.record().len();
+        let rest = &received[received.len() - left..];
+        if left == received.len() && kept > 0 {
+            // No record was completed, and the start of it is kept already. It grows by an eighth, as other unfinished input.
+            let record = &mut self.flight().record;
+            record.reserve_exact((left - kept).max(kept / 8));
+            record.extend_from_slice(&rest[kept..]);
+        } else if left > 0 || kept > 0 {
+            self.flight().record = rest.to_vec();
+        }
+    }
+
     /// Updates `sum`, the unfinished input of all clients in bytes, and hibernates if nothing is in flight. `progressed`: a head,
     /// frame or message was completed since the last call.
     pub fn recount(&mut self, sum: &mut usize, now: Tick, progressed: bool) {
         let Some(flight) = &mut self.flight else { return };
         let fragments = flight.fragments.as_ref().map_or(0, |fragments| fragments.held_bytes());
         let deferred = flight.deferred.as_ref().map_or(0, |text| size_of_val(text) + text.len());
-        let held = flight.input.capacity() + fragments + deferred;
+        let handshake = flight.handshake.as_ref().map_or(0, |handshake| handshake.held_bytes());
+        let held =
+            flight.input.capacity() + fragments + deferred + handshake + flight.record.capacity();
         if progressed || flight.unfinished == 0 {
             flight.since = now;
         }
@@ -173,6 +232,20 @@ impl Client {
     pub fn is_pressed(&self, backlog: &Backlog) -> bool {
         let flight = self.flight.as_ref();
         flight.is_some_and(|flight| !flight.blocked && flight.outbox.is_half_full(backlog))
+    }
+
+    /// Queues bytes that are sent as they are, before the frames: messages of a TLS handshake, an alert.
+    pub fn queue_raw(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.flight().outbox.push_raw(bytes);
+        }
+    }
+
+    /// Drops queued frames, since nothing can seal them any more.
+    pub fn abandon_queued(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.outbox.abandon();
+        }
     }
 
     /// Queues the response to the handshake ahead of everything else.
@@ -231,7 +304,8 @@ impl Client {
         &mut self,
         id: ConnId,
         now: Tick,
-        gather: &mut Vec<u8>,
+        tls: Option<&mut Tls>,
+        space: &mut WriteSpace,
     ) -> std::io::Result<Option<(usize, outbox::Written)>> {
         let Some(flight) = &mut self.flight else {
             return Ok(None);
@@ -241,7 +315,7 @@ impl Client {
             return Ok(None);
         }
         let (bytes, written) =
-            flight.outbox.write(|bytes| self.transport.write(id, bytes), gather)?;
+            flight.outbox.write(|bytes| self.transport.write(id, bytes), tls, space)?;
         flight.blocked = written == outbox::Written::Blocked;
         flight.taken = match written {
             outbox::Written::All => NEVER,
@@ -252,29 +326,51 @@ impl Client {
         Ok(Some((bytes, written)))
     }
 
-    /// Writes for a client with nothing in flight, without allocating. Returns how many bytes the socket accepted; pass the rest
-    /// to [`Client::keep_unwritten`].
+    /// Writes up to 64 KiB for a client with nothing in flight, without allocating. If the socket did not accept all, pass the
+    /// frames to [`Client::keep_unwritten`].
     ///
     /// # Errors
     /// The transport's: the connection is lost.
-    pub fn write(&mut self, id: ConnId, bytes: &[u8]) -> std::io::Result<usize> {
+    pub fn write(
+        &mut self,
+        id: ConnId,
+        bytes: &[u8],
+        tls: Option<&mut Tls>,
+        sealed: &mut Vec<u8>,
+    ) -> std::io::Result<DirectWrite> {
         debug_assert!(self.is_hibernating(), "pending writes go first");
-        match self.transport.write(id, bytes) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
-            result => result,
+        debug_assert!(bytes.len() <= GATHERED_BYTES_MAX, "more is queued");
+        let Some(tls) = tls else {
+            let sent = outbox::accepted(self.transport.write(id, bytes))?;
+            let is_whole = sent == bytes.len();
+            return Ok(DirectWrite { sent, written: sent, sealed: None, is_whole });
+        };
+        let (mut sent, mut written) = (0, 0);
+        for plain in bytes.chunks(RECORD_PLAIN_MAX) {
+            sealed.clear();
+            tls.seal(plain, sealed);
+            let length = outbox::accepted(self.transport.write(id, sealed))?;
+            sent += length;
+            if length < sealed.len() {
+                let sealed = Some(Sealed::new(&sealed[length..], plain.len()));
+                return Ok(DirectWrite { sent, written, sealed, is_whole: false });
+            }
+            written += plain.len();
         }
+        Ok(DirectWrite { sent, written, sealed: None, is_whole: true })
     }
 
-    /// Queues the rest of these frames: their first `written` bytes are on the wire, then the socket was full.
+    /// Queues the rest of frames that were written in part, because the socket is full.
     pub fn keep_unwritten<'a>(
         &mut self,
         frames: impl Iterator<Item = &'a Frame>,
-        written: usize,
+        write: DirectWrite,
         now: Tick,
     ) {
         let flight = self.flight();
         frames.for_each(|frame| flight.outbox.push(frame));
-        flight.outbox.advance(written);
+        flight.outbox.advance(write.written);
+        write.sealed.into_iter().for_each(|sealed| flight.outbox.push_sealed(sealed));
         flight.blocked = true;
         flight.taken = now;
     }

@@ -17,6 +17,8 @@ pub mod proxy_protocol;
 pub mod queued_frame;
 mod request_line;
 mod response;
+pub mod sealed;
+pub mod tls;
 pub mod transport;
 
 use tungstenite::Bytes;
@@ -26,11 +28,13 @@ use crate::engine::pubsub::hub::Subscriptions;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{NEVER, TICKS_PER_SECOND, Tick};
 use codec::{Codec, Inbound};
+pub use flight::DirectWrite;
 use flight::Flight;
 use frame::{Close, Frame};
 pub use head::Head;
 use http::{Request, Response};
 pub use keepalive::Timing;
+use tls::Tls;
 use transport::Transport;
 
 /// The state of a connection. It only moves forward.
@@ -349,10 +353,23 @@ impl Client {
     }
 
     /// Shuts our side down and awaits the peer's end: all is written.
-    pub fn linger(&mut self, id: ConnId, ends: Tick) {
+    pub fn linger(&mut self, id: ConnId, ends: Tick, tls: Option<&mut Tls>) {
         assert_eq!(self.state, State::Closing, "only a finished connection lingers");
         self.state = State::Lingering;
         self.end_at(ends, AtEnd::Drop);
+        self.end_output(id, tls);
+    }
+
+    /// Tells the peer that nothing follows, on each layer (RFC 8446 section 6.1). A socket that is full to the byte does not learn
+    /// it from TLS.
+    pub fn end_output(&mut self, id: ConnId, tls: Option<&mut Tls>) {
+        if let Some(tls) = tls {
+            let mut alert = Vec::new();
+            tls.end(&mut alert);
+            if !alert.is_empty() {
+                let _ = self.transport.write(id, &alert);
+            }
+        }
         self.transport.shutdown_write(id);
     }
 

@@ -87,6 +87,9 @@ impl Reactor {
         let server = &mut self.router.server;
         let route = if purpose == Purpose::Admin { ADMIN_ROUTE } else { 0 };
         let id = server.admit(Transport::Tcp(stream), address, route);
+        if purpose == (Purpose::Clients { has_tls: true }) {
+            server.clients.expect_tls(id);
+        }
         let client = server.client(id).expect("it was just admitted");
         let token = Source::Client(id).token();
         if client.transport.register(self.poll.registry(), token).is_err() {
@@ -112,5 +115,12 @@ impl Reactor {
     /// No bound on handshakes or clients applies: the caller bounds them.
     pub fn attach(&mut self) -> ConnId {
         self.router.server.admit(Transport::Memory, Ipv4Addr::UNSPECIFIED.into(), 0)
+    }
+
+    /// Adds such a connection that begins with a TLS handshake.
+    pub fn attach_tls(&mut self) -> ConnId {
+        let id = self.attach();
+        self.router.server.clients.expect_tls(id);
+        id
     }
 }

@@ -6,6 +6,9 @@ use crate::engine::bounds::Bounds;
 use crate::engine::client::codec::{Codec, InboundBounds};
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
+use crate::engine::client::outbox::WriteSpace;
+use crate::engine::client::proxy_protocol::{self, Header};
+use crate::engine::client::tls::TlsInput;
 use crate::engine::client::{AtEnd, Client, ClientDue, Head, Reading, State};
 use crate::engine::handler::Message;
 use crate::engine::pending_writes::Lane;
@@ -14,6 +17,7 @@ use crate::engine::router::Router;
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
+use crate::engine::tls::{Acceptor, RecordsEnd};
 
 /// Bytes read from all clients together in a turn, so that pending writes leave in between.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
@@ -61,19 +65,22 @@ pub(super) struct ClientIo {
     unchecked: VecDeque<ConnId>,
     /// Reused for the deadlines of a tick.
     due: Vec<u32>,
-    /// Reused for the frames of one client's write.
-    pub(super) gather: Vec<u8>,
+    /// Reused for each client's write.
+    pub(super) space: WriteSpace,
     pub(super) ping: Frame,
+    /// Accepts TLS handshakes, if a listener expects them.
+    pub(super) acceptor: Option<Acceptor>,
 }
 
 impl ClientIo {
-    pub fn new(bounds: &Bounds) -> ClientIo {
+    pub fn new(bounds: &Bounds, acceptor: Option<Acceptor>) -> ClientIo {
         ClientIo {
             codec: codec(bounds),
             ready: VecDeque::new(),
             unchecked: VecDeque::new(),
             due: Vec::new(),
-            gather: Vec::new(),
+            space: WriteSpace::default(),
+            acceptor,
             ping: Frame::ping(),
         }
     }
@@ -90,7 +97,7 @@ impl ClientIo {
 
     /// Frees the memory that a burst has filled.
     pub fn shrink(&mut self) {
-        self.gather = Vec::new();
+        self.space = WriteSpace::default();
         self.due = Vec::new();
         self.ready.shrink_to_fit();
         self.unchecked.shrink_to_fit();
@@ -155,7 +162,6 @@ impl ClientIo {
     /// Reads once and handles the input. Returns the bytes read.
     fn read_client(&mut self, router: &mut Router, id: ConnId, buffer: &mut [u8]) -> usize {
         let now = tick(router.server.now.millis);
-        let limit = router.server.bounds.read_bytes_per_turn.min(buffer.len());
         let backlog = router.server.backlog;
         let is_full = router.server.fanout.is_full(&backlog);
         let Some(client) = router.server.client(id) else { return 0 };
@@ -170,15 +176,16 @@ impl ClientIo {
         if is_cut {
             // Reading more on top of input that was cut short would let it grow while the client sends. Its turn is over.
             self.read_on(router, id, reading);
-            return limit;
+            return router.server.bounds.read_bytes_per_turn;
         }
-        let Some(client) = router.server.client(id) else { return 0 };
-        match client.transport.read(id, &mut buffer[..limit]) {
+        let limit = router.server.bounds.read_bytes_per_turn;
+        let Some((client, tls)) = router.server.clients.wire(id) else { return 0 };
+        let (has_tls, kept) = (tls.is_some(), client.record().len());
+        buffer[..kept].copy_from_slice(client.record());
+        let limit = limit.min(buffer.len() - kept);
+        match client.transport.read(id, &mut buffer[kept..kept + limit]) {
             Ok(0) => {
-                // The peer has shut down its side.
-                if !client.half_close() {
-                    router.server.terminate(id);
-                }
+                on_end(router, id, !has_tls);
                 0
             }
             Ok(length) => {
@@ -186,7 +193,11 @@ impl ClientIo {
                 let metrics = &mut router.server.metrics;
                 metrics.received_bytes += length as u64;
                 metrics.reads_put_off += u64::from(length == limit);
-                let is_whole = self.on_bytes(router, id, &buffer[..length]);
+                let received = &mut buffer[..kept + length];
+                let is_whole = match has_tls {
+                    true => self.on_records(router, id, received),
+                    false => self.on_bytes(router, id, received),
+                };
                 if length == limit || reading == Reading::ToEnd || !is_whole {
                     // There may be more, or an end that no further event reports: the next turn reads on.
                     self.read_on(router, id, reading);
@@ -207,6 +218,45 @@ impl ClientIo {
             client.reading = reading;
             self.queue_for_reading(router, id);
         }
+    }
+
+    /// Handles bytes from a client that speaks TLS. Returns as [`ClientIo::on_bytes`].
+    fn on_records(&mut self, router: &mut Router, id: ConnId, mut received: &mut [u8]) -> bool {
+        let is_shaking_hands = router.server.clients.is_shaking_hands(id);
+        let is_proxied = expected_head(router, id).is_proxied;
+        let Some(acceptor) = &self.acceptor else { return true };
+        let Some((client, Some(tls))) = router.server.clients.wire(id) else { return true };
+        if is_proxied && is_shaking_hands && !client.has_handshake() {
+            match proxy_header(client, received) {
+                Some(rest) => received = rest,
+                None => return self.on_bytes(router, id, &[]),
+            }
+        }
+        let mut replies = Vec::new();
+        let TlsInput { plain, accepted, end } = tls.open(client, acceptor, received, &mut replies);
+        client.queue_raw(&replies);
+        let is_worn = tls.is_worn();
+        let server = &mut router.server;
+        if !replies.is_empty() {
+            server.schedule_flush(id, Lane::Urgent);
+            if is_shaking_hands && accepted.is_none() {
+                server.costs += acceptor.cost;
+            }
+        }
+        if let Some(facts) = accepted {
+            let kind = (facts.version.name(), facts.is_resumed);
+            *server.metrics.tls_handshakes.entry(kind).or_default() += 1;
+        }
+        let is_whole = self.on_bytes(router, id, &received[..plain]);
+        if is_worn {
+            router.server.close(id, Close::GOING_AWAY);
+        }
+        match end {
+            Some(RecordsEnd::Closed) => on_end(router, id, true),
+            Some(RecordsEnd::Failed(failure)) => router.server.on_tls_failure(id, failure),
+            None => {}
+        }
+        is_whole
     }
 
     /// Handles bytes from a client, behind its kept input. Returns `false` if it was cut short:
@@ -315,6 +365,34 @@ impl ClientIo {
         }
         freed
     }
+}
+
+/// The peer has ended its side. Anyone on the way can cut a TCP connection: only an end that TLS tells is taken for one, and lets
+/// the rest be written.
+fn on_end(router: &mut Router, id: ConnId, is_authentic: bool) {
+    let Some(client) = router.server.client(id) else { return };
+    let is_open = client.state() == State::Open;
+    if !is_authentic {
+        router.server.metrics.tls_truncated += u64::from(is_open);
+        return router.server.terminate(id);
+    }
+    if !client.half_close() {
+        router.server.end(id);
+    }
+}
+
+/// Takes a PROXY header, which stands before the handshake, and keeps it as the start of the client's input, where the request will
+/// follow it. Returns the bytes behind it; `None` if it is incomplete or malformed.
+fn proxy_header<'a>(client: &mut Client, received: &'a mut [u8]) -> Option<&'a mut [u8]> {
+    let mut kept = client.take_input();
+    kept.extend_from_slice(received);
+    let rest = match proxy_protocol::parse(&kept) {
+        Header::Whole { length, .. } => Some(kept.split_off(length).len()),
+        Header::Partial | Header::Malformed => None,
+    };
+    client.keep_input(kept);
+    let from = received.len() - rest?;
+    Some(&mut received[from..])
 }
 
 fn codec(bounds: &Bounds) -> Codec {

@@ -56,7 +56,7 @@ impl ClientIo {
         visits: &mut usize,
         trim: &mut Trim,
     ) -> usize {
-        match direct_write::offer(&mut router.server, id, &mut self.gather) {
+        match direct_write::offer(&mut router.server, id, &mut self.space) {
             WriteOutcome::Nothing => 0,
             WriteOutcome::Written { bytes, whole } => {
                 trim.burst += usize::from(!whole);
@@ -77,7 +77,7 @@ impl ClientIo {
     fn ping(&mut self, router: &mut Router, id: ConnId) -> usize {
         let server = &mut router.server;
         let now = tick(server.now.millis);
-        let Some(client) = server.client(id) else { return 0 };
+        let Some((client, tls)) = server.clients.wire(id) else { return 0 };
         if client.state() != State::Open {
             return 0;
         }
@@ -85,14 +85,14 @@ impl ClientIo {
             let is_queued = server.queue(id, &self.ping, Lane::Bulk);
             return if is_queued { self.flush_client(router, id) } else { 0 };
         }
-        match client.write(id, self.ping.as_bytes()) {
-            Ok(bytes) => {
-                if bytes < self.ping.as_bytes().len() {
-                    client.keep_unwritten([&self.ping].into_iter(), bytes, now);
+        match client.write(id, self.ping.as_bytes(), tls, &mut self.space.sealed) {
+            Ok(write) => {
+                server.metrics.writes += 1;
+                server.metrics.sent_bytes += write.sent as u64;
+                if !write.is_whole {
+                    client.keep_unwritten([&self.ping].into_iter(), write, now);
                     server.set_timer(id.index);
                 }
-                server.metrics.writes += 1;
-                server.metrics.sent_bytes += bytes as u64;
             }
             Err(_) => server.terminate(id),
         }
@@ -112,10 +112,10 @@ impl ClientIo {
         router.server.caught_up(id);
         let server = &mut router.server;
         let now = tick(server.now.millis);
-        let Some(client) = server.client(id) else {
+        let Some((client, tls)) = server.clients.wire(id) else {
             return 0;
         };
-        let result = client.flush(id, now, &mut self.gather);
+        let result = client.flush(id, now, tls, &mut self.space);
         let (state, is_replaying) = (client.state(), client.is_replaying());
         let mut writes = 0;
         match result {
@@ -127,7 +127,7 @@ impl ClientIo {
                 match (written, state) {
                     (Written::All, State::Leaving) => server.await_answer(id),
                     (Written::All, State::Closing) => server.linger(id),
-                    (Written::All, State::HalfClosed) => server.terminate(id),
+                    (Written::All, State::HalfClosed) => server.end(id),
                     (Written::Some, _) => server.schedule_flush(id, Lane::Bulk),
                     (Written::Blocked, State::Open) => server.set_timer(id.index),
                     _ => {}

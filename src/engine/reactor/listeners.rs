@@ -246,8 +246,8 @@ impl Purpose {
     pub fn refusal(self, status: u16) -> &'static [u8] {
         match self {
             Purpose::Port(refusal) => refusal,
-            // Before the handshake there is no key to send an answer under.
-            Purpose::Clients { has_tls: true } => b"",
+            // Before the handshake there is no key to send more under than an alert: internal_error (RFC 8446 section 6).
+            Purpose::Clients { has_tls: true } => b"\x15\x03\x03\x00\x02\x02\x50",
             Purpose::Clients { has_tls: false } | Purpose::Admin if status == 429 => {
                 b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\
                   Connection: close\r\n\r\n"

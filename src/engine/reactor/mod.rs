@@ -38,6 +38,7 @@ use crate::engine::server::Server;
 use crate::engine::signals::{Signals, Unused};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, tick};
+use crate::engine::tls::Acceptor;
 use crate::observe::metrics::Metrics;
 use crate::observe::systemd::Supervisor;
 use clients::ClientIo;
@@ -129,9 +130,9 @@ impl Reactor {
         let token = Source::Signals.token();
         registry.register(&mut signals.receiver, token, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Resolver.token())?);
-        let client_io = ClientIo::new(&plan.bounds);
+        let client_io = ClientIo::new(&plan.bounds, plan.acceptor);
         let mut buffer = vec![0; BUFFER_BYTES_RESERVED];
-        buffer.truncate(BUFFER_BYTES.min(plan.bounds.read_bytes_per_turn.max(4096)));
+        buffer.truncate(BUFFER_BYTES);
         let options = plan.routes.iter().map(|route| route.handler.options()).collect();
         let per_address_max = plan.bounds.clients_per_address_max;
         let by_address = ClientAddresses::new(plan.proxies, plan.proxy_protocol, per_address_max);
@@ -207,6 +208,11 @@ impl Reactor {
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.clients.set_bounds(&bounds);
         self.router.server.set_bounds(bounds);
+    }
+
+    /// Replaces the certificates for the handshakes to come.
+    pub fn set_acceptor(&mut self, acceptor: Acceptor) {
+        self.clients.acceptor = Some(acceptor);
     }
 
     /// The settings may have been read again.

@@ -3,14 +3,17 @@
 use std::ops::{Index, IndexMut};
 
 use crate::clock::Millis;
+use crate::engine::client::tls::Tls;
 use crate::engine::client::transport::Transport;
 use crate::engine::client::{Client, Timing};
-use crate::engine::slots::{ConnId, GENERATIONS, Slots};
+use crate::engine::slots::{Beside, ConnId, GENERATIONS, Slots};
 use crate::engine::timers::{NEVER, Tick, Timers, tick};
 
 /// Every connection in its slot. A stale id finds nothing.
 pub(crate) struct Clients {
     slots: Slots<Client>,
+    /// The TLS of clients at a listener that speaks it.
+    tls: Beside<Tls>,
     /// Of the latest connection.
     generation: u32,
     /// Connections that are gone and wait for the end of the turn.
@@ -25,6 +28,7 @@ impl Clients {
     pub fn new(timing: Timing) -> Clients {
         Clients {
             slots: Slots::default(),
+            tls: Beside::default(),
             generation: 0,
             gone: Vec::new(),
             unfinished_bytes: 0,
@@ -45,7 +49,25 @@ impl Clients {
     pub fn remove(&mut self, id: ConnId) -> Option<Client> {
         self.unfinished_bytes -= self.get(id)?.unfinished().0;
         self.timers.set(id.index, NEVER);
+        self.tls.remove(id.index);
         self.slots.remove(id.index)
+    }
+
+    /// Expects a TLS handshake from a connection that was just accepted.
+    pub fn expect_tls(&mut self, id: ConnId) {
+        self.tls.set(id.index, Tls::Handshake);
+    }
+
+    /// The connection that `id` names, and its TLS if it has any: what a read or a write needs.
+    pub fn wire(&mut self, id: ConnId) -> Option<(&mut Client, Option<&mut Tls>)> {
+        let client = self.slots.get_mut(id.index)?;
+        let tls = self.tls.get_mut(id.index);
+        (client.generation == id.generation).then_some((client, tls))
+    }
+
+    /// Returns whether a connection has no keys yet that a response could be sealed with.
+    pub fn is_shaking_hands(&self, id: ConnId) -> bool {
+        self.tls.get(id.index).is_some_and(Tls::is_handshake)
     }
 
     /// The connection that `id` names, if it is still there.
@@ -108,9 +130,9 @@ impl Clients {
         self.slots.end()
     }
 
-    /// Bytes of the slots, vacant ones too.
+    /// Bytes of the slots and of the places beside them, vacant ones too.
     pub fn bytes(&self) -> usize {
-        self.slots.bytes()
+        self.slots.bytes() + self.tls.bytes()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Writing what the fan-out has for a client, directly if nothing else of the client is in flight.
 
+use crate::engine::client::DirectWrite;
 use crate::engine::client::frame::Close;
-use crate::engine::client::outbox::GATHERED_BYTES_MAX;
+use crate::engine::client::outbox::{GATHERED_BYTES_MAX, WriteSpace};
 use crate::engine::client::queued_frame::QueuedFrame;
 use crate::engine::server::Server;
 use crate::engine::server::fanout::Audience;
@@ -21,7 +22,7 @@ pub(crate) enum WriteOutcome {
 }
 
 /// Writes all pending messages to a client reached by the fan-out, directly if nothing else is in flight.
-pub(crate) fn offer(server: &mut Server, id: ConnId, gather: &mut Vec<u8>) -> WriteOutcome {
+pub(crate) fn offer(server: &mut Server, id: ConnId, space: &mut WriteSpace) -> WriteOutcome {
     let latest = server.fanout.latest();
     let is_much = server.fanout.bytes() > GATHERED_BYTES_MAX;
     let delivered = match server.open_client(id) {
@@ -36,10 +37,11 @@ pub(crate) fn offer(server: &mut Server, id: ConnId, gather: &mut Vec<u8>) -> Wr
         first.number > delivered && matches!(first.audience, Audience::Topics(_))
     });
     if awaits_all && let Some(all) = server.fanout.gathered() {
-        let client = server.clients.get_mut(id).expect("it was just found");
-        let (length, written) = (all.len(), client.write(id, all));
-        return keep(server, id, delivered, length, written);
+        let (client, tls) = server.clients.wire(id).expect("it was just found");
+        let write = client.write(id, all, tls, &mut space.sealed);
+        return keep(server, id, delivered, write);
     }
+    let WriteSpace { gather, sealed } = space;
     gather.clear();
     server
         .fanout_for(id, delivered)
@@ -48,9 +50,9 @@ pub(crate) fn offer(server: &mut Server, id: ConnId, gather: &mut Vec<u8>) -> Wr
     if gather.is_empty() {
         return WriteOutcome::Nothing;
     }
-    let client = server.clients.get_mut(id).expect("it was just found");
-    let written = client.write(id, gather);
-    keep(server, id, delivered, gather.len(), written)
+    let (client, tls) = server.clients.wire(id).expect("it was just found");
+    let write = client.write(id, gather, tls, sealed);
+    keep(server, id, delivered, write)
 }
 
 fn offer_queued(server: &mut Server, id: ConnId) -> WriteOutcome {
@@ -68,14 +70,13 @@ fn keep(
     server: &mut Server,
     id: ConnId,
     delivered: u32,
-    length: usize,
-    written: std::io::Result<usize>,
+    write: std::io::Result<DirectWrite>,
 ) -> WriteOutcome {
-    let Ok(written) = written else {
+    let Ok(write) = write else {
         server.terminate(id);
         return WriteOutcome::Gone;
     };
-    let whole = written == length;
+    let (bytes, whole) = (write.sent, write.is_whole);
     let now = tick(server.now.millis);
     if !whole || server.fanout.are_counted() {
         let frames = server.fanout_for(id, delivered);
@@ -83,9 +84,9 @@ fn keep(
             frames.iter().for_each(|frame| QueuedFrame::new(frame).into_written());
         } else {
             let client = server.clients.get_mut(id).expect("it was written to");
-            client.keep_unwritten(frames.iter(), written, now);
+            client.keep_unwritten(frames.iter(), write, now);
             server.set_timer(id.index);
         }
     }
-    WriteOutcome::Written { bytes: written, whole }
+    WriteOutcome::Written { bytes, whole }
 }

@@ -12,6 +12,7 @@ use crate::engine::server::places::{Places, longest_unanswered};
 use crate::engine::server::{ADMIN_ROUTE, Server, close_reports};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{Tick, after, tick};
+use crate::engine::tls::TlsFailure;
 
 use crate::observe::complaints::{Origin, Weight};
 
@@ -71,12 +72,45 @@ impl Server {
 
     /// Writes a last message as far as one write goes, and frees the slot.
     fn write_and_terminate(&mut self, id: ConnId, bytes: &[u8]) {
-        let Some(client) = self.client(id) else { return };
-        if client.backlog_bytes() == 0 {
-            let _ = client.transport.write(id, bytes);
-            client.transport.shutdown_write(id);
+        let is_shaking_hands = self.clients.is_shaking_hands(id);
+        let Some((client, tls)) = self.clients.wire(id) else { return };
+        if client.backlog_bytes() == 0 && !is_shaking_hands {
+            let _ = match tls {
+                None => client.transport.write(id, bytes),
+                Some(tls) => {
+                    let mut record = Vec::new();
+                    tls.seal(bytes, &mut record);
+                    client.transport.write(id, &record)
+                }
+            };
         }
+        self.end_output(id);
         self.remove(id);
+    }
+
+    /// Tells the peer that nothing follows, if all is written.
+    fn end_output(&mut self, id: ConnId) {
+        let Some((client, tls)) = self.clients.wire(id) else { return };
+        if client.backlog_bytes() == 0 {
+            client.end_output(id, tls);
+        }
+    }
+
+    /// Ends a connection whose peer has ended its side.
+    pub(crate) fn end(&mut self, id: ConnId) {
+        self.end_output(id);
+        self.terminate(id);
+    }
+
+    /// Ends a connection whose TLS has failed, after the alert that is queued. Nothing else can be sent.
+    pub(crate) fn on_tls_failure(&mut self, id: ConnId, failure: TlsFailure) {
+        *self.metrics.tls_failures.entry(failure.name()).or_default() += 1;
+        let Some(client) = self.client(id) else { return };
+        client.abandon_queued();
+        match client.state() {
+            State::Head | State::Open => self.finish(id, None, Unwritten::Dropped),
+            _ => self.terminate(id),
+        }
     }
 
     /// Responds to a handshake that a handler has refused, discarding the frames it queued, and ends the connection.
@@ -114,6 +148,10 @@ impl Server {
             Unwritten::Dropped => LAST_WRITE_SECONDS,
         };
         let ends = after(self.now.millis, seconds);
+        if last.is_some() && self.clients.is_shaking_hands(id) {
+            // Nothing can be said before there are keys.
+            return self.terminate(id);
+        }
         let Some(client) = self.client(id) else { return };
         let was_handshake = is_handshake(client);
         if !matches!(client.state(), State::Head | State::Open) {
@@ -236,8 +274,8 @@ impl Server {
     /// Shuts down our side of a fully written connection, and waits for the peer's end for a while.
     pub(crate) fn linger(&mut self, id: ConnId) {
         let ends = after(self.now.millis, LINGER_SECONDS);
-        let Some(client) = self.client(id) else { return };
-        client.linger(id, ends);
+        let Some((client, tls)) = self.clients.wire(id) else { return };
+        client.linger(id, ends, tls);
         if client.route != ADMIN_ROUTE {
             self.places.linger(id);
         }

@@ -28,7 +28,7 @@ mod keys;
 mod record;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use config::{Acceptor, prepared, provider};
 pub use failure::{RecordsEnd, TlsFailure};

@@ -11,6 +11,7 @@ use crate::clock::{Millis, RateLimit};
 use crate::engine::client::State;
 use crate::engine::client::frame::{Close, frames_bytes};
 use crate::engine::client::queued_frame::places_bytes;
+use crate::engine::client::sealed::sealed_bytes;
 use crate::engine::server::Server;
 use crate::observe::metrics::Metrics;
 
@@ -47,8 +48,8 @@ const TOTAL_LIMITS: [TotalLimit; 3] = [
     TotalLimit {
         setting: "backlog_total_bytes_max",
         max: |server| server.bounds().backlog_total_bytes_max,
-        // All frames that wait, and their places in the queues.
-        held: |_| frames_bytes() + places_bytes(),
+        // All frames that wait, their places in the queues, and records that were sealed from them.
+        held: |_| frames_bytes() + places_bytes() + sealed_bytes(),
         order: deepest_backlogs,
         close: |server, (bytes, id)| {
             let is_open = server.client(id).is_some_and(|client| client.state() == State::Open);

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 
+use rustls::client::ClientConnection;
 use serde_json::Value;
 
 use crate::engine::client::in_memory::FarEnds;
@@ -19,6 +20,10 @@ pub struct SimulatedClient {
     pub sub: String,
     /// Bytes on the way to the server.
     outgoing: VecDeque<u8>,
+    /// Its end of TLS, if it connected by a listener that speaks it.
+    pub tls: Option<Box<ClientConnection>>,
+    /// It has sent records that no key has sealed.
+    pub is_forger: bool,
     /// Bytes that the socket accepts until it is full.
     pub room: usize,
     /// The server knows that the socket is full.
@@ -76,20 +81,71 @@ impl SimulatedClient {
 
     pub fn frame(&mut self, first: u8, payload: &[u8]) {
         let length = payload.len();
-        self.outgoing.push_back(first);
+        let mut frame = vec![first];
         match length {
-            0..126 => self.outgoing.push_back(0x80 | length as u8),
+            0..126 => frame.push(0x80 | length as u8),
             _ => {
-                self.outgoing.push_back(0x80 | 126);
-                self.outgoing.extend((length as u16).to_be_bytes());
+                frame.push(0x80 | 126);
+                frame.extend((length as u16).to_be_bytes());
             }
         }
-        self.outgoing.extend([0; 4]);
-        self.outgoing.extend(payload);
+        frame.extend([0; 4]);
+        frame.extend(payload);
+        self.raw(&frame);
     }
 
     pub fn raw(&mut self, bytes: &[u8]) {
+        match &mut self.tls {
+            Some(tls) => tls.writer().write_all(bytes).expect("the buffer has no bound"),
+            None => self.outgoing.extend(bytes),
+        }
+    }
+
+    /// Sends bytes below TLS.
+    pub fn forge(&mut self, bytes: &[u8]) {
+        self.seal();
         self.outgoing.extend(bytes);
+        self.is_forger = true;
+    }
+
+    /// Ends its side, usually with the end of TLS before that of TCP.
+    pub fn end(&mut self, is_announced: bool) {
+        if let Some(tls) = self.tls.as_mut().filter(|_| is_announced) {
+            tls.send_close_notify();
+        }
+        self.seal();
+        self.ended = true;
+    }
+
+    /// Hands the records that TLS has made to the socket.
+    fn seal(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        while !self.is_forger && tls.wants_write() {
+            tls.write_tls(&mut self.outgoing).expect("memory takes all");
+        }
+    }
+
+    /// Takes bytes of the server off the wire. Returns whether TLS has something to answer.
+    fn arrive(&mut self, mut bytes: &[u8], seed: u64) -> bool {
+        let Some(tls) = &mut self.tls else {
+            self.incoming.extend_from_slice(bytes);
+            return false;
+        };
+        while !bytes.is_empty() && !self.is_forger {
+            let read = tls.read_tls(&mut bytes).expect("a slice is read");
+            assert!(read > 0 || self.closed, "seed {seed}: bytes behind the end of TLS");
+            if read == 0 {
+                break;
+            }
+            if let Err(error) = tls.process_new_packets() {
+                // A client that leaves in the middle of the handshake may be told that this was no message of it.
+                assert!(self.ended && !self.open, "seed {seed}: {error}");
+                return false;
+            }
+            // Without an end it says that there is nothing now.
+            let _ = tls.reader().read_to_end(&mut self.incoming);
+        }
+        tls.wants_write()
     }
 
     /// Reads complete frames. Returns whether it has something to answer.
@@ -253,6 +309,7 @@ impl FarEnds for Shared {
         if client.reset {
             return Err(ErrorKind::ConnectionReset.into());
         }
+        client.seal();
         if client.outgoing.is_empty() {
             return if client.ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
         }
@@ -274,9 +331,9 @@ impl FarEnds for Shared {
         let taken = bytes.len().min(client.room);
         client.is_full = taken < bytes.len();
         client.room -= taken;
-        client.incoming.extend_from_slice(&bytes[..taken]);
+        let has_replies = client.arrive(&bytes[..taken], seed);
         let (received, gaps, resumed) = (client.received, client.gaps, client.resumed);
-        let answers = client.take_in(seed);
+        let answers = client.take_in(seed) || has_replies;
         let (received, gaps, resumed) =
             (client.received - received, client.gaps - gaps, client.resumed - resumed);
         if answers {

@@ -25,6 +25,8 @@ use crate::engine::reactor::tests::simulated_redis::Redis;
 use crate::engine::reactor::*;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::subscriber::RedisSubscriber;
+use crate::engine::tls::provider;
+use crate::engine::tls::tests::peers;
 use crate::push::Push;
 use crate::push::token::Keys;
 
@@ -83,6 +85,8 @@ impl World {
             bounds.history_bytes_max = random.choose(&[0, 300, 8 << 20, 8 << 20]);
         });
         plan.prefix = "pub.".to_owned();
+        peers::seed(seed);
+        plan.acceptor = Some(peers::acceptor(true));
         let url = format!("unix:{}", redis.path.display());
         let config = RedisConfig::from_url(&url).expect("the path is a URL");
         plan.subscriber = Some(RedisSubscriber::new(config, 0));
@@ -126,8 +130,17 @@ impl World {
     fn connect(&mut self) {
         let sub = format!("u{}", self.random.below(self.people));
         let token = self.token(&sub);
-        let id = self.reactor.attach();
+        let has_tls = self.random.below(2) == 0;
+        let id = if has_tls { self.reactor.attach_tls() } else { self.reactor.attach() };
         let mut client = SimulatedClient::default();
+        client.tls = has_tls.then(|| {
+            let suites = provider().cipher_suites;
+            let suites = suites.into_iter().filter(|suite| peers::suits(*suite));
+            let suite = self.random.choose(&suites.collect::<Vec<_>>());
+            let mut tls = peers::client(&peers::client_config(Some(suite)));
+            tls.set_buffer_limit(None);
+            Box::new(tls)
+        });
         (client.sub, client.answers) = (sub, self.random.below(10) > 0);
         client.room = self.random.choose(&[0, 50, 100_000, 10_000_000]);
         let with_head = self.random.below(4) > 0;
@@ -231,9 +244,20 @@ impl World {
                 client.asked += 1;
             }
             15 => client.frame(0x88, &1000_u16.to_be_bytes()),
-            16 => client.ended = true,
+            16 => client.end(self.random.below(4) > 0),
             17 => client.reset = true,
-            18 => client.raw(&[0xff, 0x00, 0x12]),
+            18 if self.random.below(2) == 0 => client.raw(&[0xff, 0x00, 0x12]),
+            18 => client.forge(&[
+                23, 3, 3, 0, 20, 0xff, 0x00, 0x12, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4,
+                4,
+            ]),
+            19 if client.tls.is_some() => {
+                // Only TLS 1.3 has new keys.
+                let tls = client.tls.as_mut().expect("it was just seen");
+                let _ = tls.refresh_traffic_keys();
+                client.say("ping");
+                client.asked += 1;
+            }
             19 => client.say("not JSON"),
             20 => client.frame(0x81, &[0xff; 3]),
             21..25 => client.room = 0,

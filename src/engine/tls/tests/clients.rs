@@ -14,9 +14,7 @@ use crate::engine::tls::{
 };
 
 fn suites() -> Vec<SupportedCipherSuite> {
-    let of_certificate = |name: &str| !name.contains("_RSA_");
-    let suites = provider().cipher_suites;
-    suites.into_iter().filter(|suite| of_certificate(suite.suite().as_str().unwrap())).collect()
+    provider().cipher_suites.into_iter().filter(|suite| peers::suits(*suite)).collect()
 }
 
 fn open_session(suite: SupportedCipherSuite) -> Shaken {

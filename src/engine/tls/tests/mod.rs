@@ -1,4 +1,4 @@
 //! The record layer and the handshake against rustls' own clients and servers, in memory.
 
 mod clients;
-mod peers;
+pub(in crate::engine) mod peers;

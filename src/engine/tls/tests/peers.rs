@@ -184,6 +184,11 @@ pub fn acceptor(has_tickets: bool) -> Acceptor {
     Acceptor { config: Arc::new(prepared(server_config(has_tickets))), cost: 0 }
 }
 
+/// Returns whether a suite goes with the test's key.
+pub fn suits(suite: SupportedCipherSuite) -> bool {
+    suite.suite().as_str().is_some_and(|name| !name.contains("_RSA_"))
+}
+
 /// A client that knows this suite alone, or all.
 pub fn client_config(suite: Option<SupportedCipherSuite>) -> Arc<ClientConfig> {
     let mut provider = free_provider();

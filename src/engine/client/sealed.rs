@@ -1,0 +1,53 @@
+//! A TLS record that a socket has accepted only in part.
+
+use std::cell::Cell;
+
+thread_local! {
+    /// See [`sealed_bytes`].
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes of all unsent parts of records on this thread.
+pub fn sealed_bytes() -> usize {
+    HELD.get()
+}
+
+/// The rest of a record on its way, or of a handshake's messages. It cannot be taken back or sealed again: its number is used up.
+#[derive(Debug, Default)]
+pub struct Sealed {
+    bytes: Vec<u8>,
+    /// Bytes of them that the socket has accepted.
+    sent: usize,
+    /// Bytes of frames in the record: they are written when all of it is.
+    pub plain: usize,
+}
+
+impl Sealed {
+    /// `rest`: the bytes that the socket has not accepted, of a record that carries `plain` bytes of frames.
+    pub fn new(rest: &[u8], plain: usize) -> Sealed {
+        HELD.set(HELD.get() + rest.len());
+        Sealed { bytes: rest.to_vec(), sent: 0, plain }
+    }
+
+    /// Adds bytes behind the record.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        HELD.set(HELD.get() + bytes.len());
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The bytes to be sent.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Records that the socket has accepted more bytes.
+    pub fn advance(&mut self, length: usize) {
+        self.sent += length;
+    }
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        HELD.set(HELD.get() - self.bytes.len());
+    }
+}

@@ -1,0 +1,111 @@
+//! The TLS of one client: what its slot lacks the room for.
+
+use crate::engine::client::Client;
+use crate::engine::tls::{
+    Acceptor, HandshakeFacts, HandshakeProgress, RecordsEnd, TlsHandshake, TlsSession,
+};
+
+/// The state of a client's TLS.
+#[derive(Debug)]
+pub enum Tls {
+    /// The handshake is under way, or its first byte is awaited. Its box is in the client's flight.
+    Handshake,
+    /// Records are sealed and opened by these keys.
+    Open(TlsSession),
+    /// Nothing is sealed or opened any more: an alert was sent or received.
+    Ended,
+}
+
+/// A compile-time check of the memory beside a slot.
+const _: () = assert!(size_of::<Option<Tls>>() == 16);
+
+/// The content of received bytes.
+#[derive(Debug, Default)]
+pub struct TlsInput {
+    /// The length of the plaintext, which lies at the start of the input.
+    pub plain: usize,
+    /// The handshake was completed.
+    pub accepted: Option<HandshakeFacts>,
+    /// The peer's end, behind the plaintext. A failure's alert is among the replies.
+    pub end: Option<RecordsEnd>,
+}
+
+impl Tls {
+    /// Opens bytes received, in place: those kept from before lie at the start of `input`. What is to be sent in answer is appended
+    /// to `replies`.
+    pub fn open(
+        &mut self,
+        client: &mut Client,
+        acceptor: &Acceptor,
+        input: &mut [u8],
+        replies: &mut Vec<u8>,
+    ) -> TlsInput {
+        match self {
+            Tls::Handshake => self.shake_hands(client, acceptor, input, replies),
+            Tls::Open(session) => {
+                let opened = session.open(input, replies);
+                client.keep_record(input, input.len() - opened.consumed);
+                if let Some(RecordsEnd::Failed(_)) = opened.end {
+                    *self = Tls::Ended;
+                }
+                TlsInput { plain: opened.plain, accepted: None, end: opened.end }
+            }
+            Tls::Ended => TlsInput::default(),
+        }
+    }
+
+    fn shake_hands(
+        &mut self,
+        client: &mut Client,
+        acceptor: &Acceptor,
+        input: &mut [u8],
+        replies: &mut Vec<u8>,
+    ) -> TlsInput {
+        let mut handshake =
+            client.take_handshake().unwrap_or_else(|| Box::new(TlsHandshake::new(acceptor)));
+        match handshake.advance(input, replies) {
+            HandshakeProgress::More => {
+                client.keep_handshake(handshake);
+                TlsInput::default()
+            }
+            HandshakeProgress::Failed(failure) => {
+                *self = Tls::Ended;
+                TlsInput { end: Some(RecordsEnd::Failed(failure)), ..TlsInput::default() }
+            }
+            HandshakeProgress::Done(session, facts, rest) => {
+                *self = Tls::Open(session);
+                // The request may have come together with the end of the handshake.
+                let input = &mut input[..rest.len()];
+                input.copy_from_slice(&rest);
+                let opened = self.open(client, acceptor, input, replies);
+                TlsInput { accepted: Some(facts), ..opened }
+            }
+        }
+    }
+
+    /// Seals one record with `plain`, at most 16 KiB. Nothing is sealed without keys: then `record` stays as it is.
+    pub fn seal(&mut self, plain: &[u8], record: &mut Vec<u8>) {
+        debug_assert!(matches!(self, Tls::Open(_)), "frames are queued for open clients");
+        if let Tls::Open(session) = self {
+            session.seal(plain, record);
+        }
+    }
+
+    /// Seals the peer's notice that nothing follows, and drops the keys.
+    pub fn end(&mut self, alert: &mut Vec<u8>) {
+        if let Tls::Open(session) = self {
+            session.close_notify(alert);
+        }
+        *self = Tls::Ended;
+    }
+
+    /// Returns whether the keys come near the end of what they may seal, and cannot be renewed (TLS 1.2).
+    pub fn is_worn(&self) -> bool {
+        matches!(self, Tls::Open(session) if session.is_worn())
+    }
+
+    /// Returns whether there are no keys to seal a response with, and never were.
+    pub fn is_handshake(&self) -> bool {
+        matches!(self, Tls::Handshake)
+    }
+}
