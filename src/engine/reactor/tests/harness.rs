@@ -15,6 +15,7 @@ use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::*;
 use crate::engine::redis::request::{Answer, RedisRequest};
+use crate::engine::tls::tests::peers;
 use crate::features::control::Control;
 use crate::push::Push;
 use crate::push::token::Keys;
@@ -30,6 +31,8 @@ pub struct FarEnd {
     room: Option<usize>,
     /// The client's address.
     pub peer: Option<IpAddr>,
+    /// The client has ended its side.
+    pub has_ended: bool,
     /// The server has closed the socket.
     pub is_closed: bool,
 }
@@ -40,10 +43,11 @@ pub struct Far(pub Rc<RefCell<HashMap<ConnId, FarEnd>>>);
 impl FarEnds for Far {
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
         let mut ends = self.0.borrow_mut();
-        let sends = &mut ends.entry(id).or_default().sends;
+        let end = ends.entry(id).or_default();
+        let sends = &mut end.sends;
         let length = sends.len().min(buffer.len());
         if length == 0 {
-            return Err(ErrorKind::WouldBlock.into());
+            return if end.has_ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
         }
         buffer[..length].copy_from_slice(&sends[..length]);
         sends.drain(..length);
@@ -94,6 +98,7 @@ impl TestLoop {
             plan.routes.push(crate::engine::handler::Route { path, origins, handler });
         }
         plan.prefix = "pub.".to_owned();
+        plan.acceptor = Some(peers::acceptor(true));
         let far = Far::default();
         install(Some(Box::new(far.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
@@ -167,6 +172,24 @@ impl TestLoop {
             self.far.0.borrow_mut().entry(id).or_default().sends.extend(frame);
         }
         self.read(id);
+    }
+
+    /// Lets the client send these bytes, below TLS if it speaks that.
+    pub fn send_raw(&mut self, id: ConnId, bytes: &[u8]) {
+        self.far.0.borrow_mut().entry(id).or_default().sends.extend_from_slice(bytes);
+        self.read(id);
+    }
+
+    /// Lets the client end its side of TCP.
+    pub fn end(&mut self, id: ConnId) {
+        self.far.0.borrow_mut().entry(id).or_default().has_ended = true;
+        self.reactor.on_ready(id, Readiness { readable: true, writable: false, ending: true });
+        self.turn();
+    }
+
+    /// Returns whether the server has closed the client's socket.
+    pub fn is_closed(&self, id: ConnId) -> bool {
+        self.far.0.borrow().get(&id).is_some_and(|end| end.is_closed)
     }
 
     fn read(&mut self, id: ConnId) {

@@ -17,6 +17,7 @@ mod simulated_clients;
 mod simulated_redis;
 mod simulation;
 mod slowest;
+mod tls;
 mod upstream;
 
 use std::cell::RefCell;

@@ -1,0 +1,343 @@
+//! Clients that speak TLS: rustls' client in memory against the loop.
+
+use std::io::{Read, Write};
+
+use rustls::client::ClientConnection;
+use serde_json::Value;
+
+use crate::config::{RouteConfig, SlowPolicy};
+use crate::engine::client::sealed::sealed_bytes;
+use crate::engine::reactor::tests::harness::TestLoop;
+use crate::engine::slots::ConnId;
+use crate::engine::tls::tests::peers;
+
+/// A PROXY header for a client at 192.0.2.7.
+const PROXY: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x7f\0\0\x01\0\x50\0\x50";
+
+/// A client's end of TLS.
+struct TlsPeer {
+    id: ConnId,
+    tls: ClientConnection,
+    /// Plaintext received, without the response to the handshake.
+    received: Vec<u8>,
+}
+
+impl TlsPeer {
+    fn new(test: &mut TestLoop) -> TlsPeer {
+        let tls = peers::client(&peers::client_config(None));
+        TlsPeer { id: test.reactor.attach_tls(), tls, received: Vec::new() }
+    }
+
+    /// A client with a token for `news`.
+    fn connected(test: &mut TestLoop, sub: &str) -> TlsPeer {
+        let mut peer = TlsPeer::new(test);
+        peer.open(test, sub);
+        peer.frames();
+        peer
+    }
+
+    fn open(&mut self, test: &mut TestLoop, sub: &str) {
+        let token = test.token(sub, &["news"]);
+        let head = format!(
+            "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        );
+        self.tls.writer().write_all(head.as_bytes()).expect("there is room");
+        self.exchange(test);
+        let end = self.received.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.expect("a response");
+        assert!(self.received.starts_with(b"HTTP/1.1 101 "));
+        self.received.drain(..end + 4);
+    }
+
+    /// Exchanges bytes until neither side has any.
+    fn exchange(&mut self, test: &mut TestLoop) {
+        loop {
+            let sent = peers::sent_by(&mut self.tls);
+            test.send_raw(self.id, &sent);
+            let is_done = !self.take(test) && !self.tls.wants_write();
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    /// Receives bytes of the server. Returns whether there were any.
+    fn take(&mut self, test: &mut TestLoop) -> bool {
+        let bytes = test.received_bytes(self.id);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            self.tls.read_tls(&mut rest).expect("a slice is read");
+            self.tls.process_new_packets().expect("the server keeps to TLS");
+            let _ = self.tls.reader().read_to_end(&mut self.received);
+        }
+        !bytes.is_empty()
+    }
+
+    fn say(&mut self, test: &mut TestLoop, text: &str) {
+        let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(text.as_bytes());
+        self.tls.writer().write_all(&frame).expect("there is room");
+        self.exchange(test);
+    }
+
+    /// Takes the whole frames received: JSON, or a close code.
+    fn frames(&mut self) -> Vec<Value> {
+        let mut frames = Vec::new();
+        let mut rest = &self.received[..];
+        while let [first, length, ..] = *rest {
+            let (at, length) = match length {
+                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                127 => (10, u64::from_be_bytes(rest[2..10].try_into().expect("8 bytes")) as usize),
+                length => (2, usize::from(length)),
+            };
+            let Some(payload) = rest.get(at..at + length) else { break };
+            frames.push(match first {
+                0x88 => Value::from(u16::from_be_bytes([payload[0], payload[1]])),
+                _ => serde_json::from_slice(payload).expect("clients receive JSON"),
+            });
+            rest = &rest[at + length..];
+        }
+        let left = rest.len();
+        self.received.drain(..self.received.len() - left);
+        frames
+    }
+}
+
+fn test_loop() -> TestLoop {
+    TestLoop::new(RouteConfig::default(), |_| {})
+}
+
+fn data(frames: &[Value]) -> Vec<&Value> {
+    frames.iter().map(|frame| &frame["data"]).collect()
+}
+
+/// Nothing of the clients' TLS may be left when they have gone.
+fn assert_nothing_is_left(test: &mut TestLoop) {
+    test.turn();
+    assert_eq!(sealed_bytes(), 0);
+    assert_eq!(test.reactor.router.server.clients.unfinished_bytes, 0);
+}
+
+#[test]
+fn messages_reach_a_client_over_tls_and_nobody_else() {
+    let mut test = test_loop();
+    let mut secure = TlsPeer::connected(&mut test, "42");
+    let plain = test.connect("43", &["news"]);
+    let mut bystander = TlsPeer::connected(&mut test, "44");
+    test.received(plain);
+    test.publish("pub.user.42", "1");
+    secure.take(&mut test);
+    assert_eq!(data(&secure.frames()), [1]);
+    assert!(test.received(plain).is_empty() && !bystander.take(&mut test));
+    test.publish("pub.news", "2");
+    secure.take(&mut test);
+    bystander.take(&mut test);
+    assert_eq!(data(&secure.frames()), [2]);
+    assert_eq!(data(&bystander.frames()), [2]);
+    assert_eq!(data(&test.received(plain)), [2]);
+    secure.say(&mut test, r#"{"op":"ping","ref":1}"#);
+    assert_eq!(secure.frames()[0]["op"], "pong");
+}
+
+/// The socket takes the records in pieces. Frames that were sealed are sent whole, in order, and count as pending until then.
+#[test]
+fn a_slow_client_gets_every_byte_in_order() {
+    for room in [1, 7, 22, 100, 16_000, 20_000] {
+        let mut test = test_loop();
+        let mut slow = TlsPeer::connected(&mut test, "42");
+        test.narrow(slow.id, Some(0));
+        let long = format!("{:?}", "x".repeat(40_000));
+        let payloads = ["1", &long, "2", "3"];
+        for payload in payloads {
+            test.publish("pub.user.42", payload);
+        }
+        let client = test.reactor.router.server.client(slow.id).expect("it is there");
+        assert_eq!(client.backlog_frames(), 4);
+        assert!(client.backlog_bytes() > 40_000);
+        let mut received = Vec::new();
+        while received.len() < 4 {
+            test.narrow(slow.id, Some(room));
+            test.turn();
+            slow.take(&mut test);
+            received.extend(slow.frames());
+            let client = test.reactor.router.server.client(slow.id).expect("it is there");
+            assert!(client.backlog_frames() + received.len() >= 4, "sealed is not sent");
+        }
+        let expected = payloads.map(|payload| serde_json::from_str::<Value>(payload).unwrap());
+        assert_eq!(data(&received), expected.iter().collect::<Vec<_>>());
+        assert!(test.reactor.router.server.client(slow.id).expect("it is there").is_hibernating());
+        test.cut(slow.id);
+        assert_nothing_is_left(&mut test);
+    }
+}
+
+/// A record that has left in part carries the frames in it: they are not dropped for newer ones, or the client would miss bytes that
+/// its framing needs.
+#[test]
+fn frames_in_a_record_on_its_way_are_not_dropped_for_newer_ones() {
+    let slow = SlowPolicy::KeepNewest;
+    let route = RouteConfig { slow, ..RouteConfig::default() };
+    let mut test = TestLoop::new(route, |_| {});
+    let mut peer = TlsPeer::connected(&mut test, "42");
+    test.narrow(peer.id, Some(10));
+    for number in 0..20 {
+        test.publish("pub.user.42", &number.to_string());
+    }
+    test.narrow(peer.id, None);
+    test.turn();
+    peer.take(&mut test);
+    let frames = peer.frames();
+    assert_eq!(data(&frames), [0, 19], "the one that was begun, and the newest");
+}
+
+#[test]
+fn a_handshake_in_single_bytes_is_one() {
+    let mut test = test_loop();
+    let mut peer = TlsPeer::new(&mut test);
+    for _ in 0..10 {
+        for byte in peers::sent_by(&mut peer.tls) {
+            test.send_raw(peer.id, &[byte]);
+        }
+        if !peer.take(&mut test) {
+            break;
+        }
+    }
+    peer.open(&mut test, "42");
+    peer.frames();
+    peer.tls.writer().write_all(b"\x81\x84\0\0\0\0ping").unwrap();
+    for byte in peers::sent_by(&mut peer.tls) {
+        test.send_raw(peer.id, &[byte]);
+    }
+    peer.take(&mut test);
+    assert_eq!(peer.received, b"\x81\x04pong");
+}
+
+#[test]
+fn a_proxy_header_stands_before_the_handshake() {
+    let header_in_pieces: [&[&[u8]]; 3] = [&[PROXY], &[&PROXY[..5], &PROXY[5..]], &[]];
+    for (number, pieces) in header_in_pieces.into_iter().enumerate() {
+        let mut test = test_loop();
+        test.reactor.router.addresses.requires_header = true;
+        let mut peer = TlsPeer::new(&mut test);
+        pieces.iter().for_each(|piece| test.send_raw(peer.id, piece));
+        if number == 2 {
+            // Together with the ClientHello.
+            let hello = peers::sent_by(&mut peer.tls);
+            test.send_raw(peer.id, &[PROXY, &hello].concat());
+            peer.take(&mut test);
+        }
+        peer.open(&mut test, "42");
+        assert_eq!(peer.frames()[0]["op"], "welcome");
+    }
+    let mut test = test_loop();
+    test.reactor.router.addresses.requires_header = true;
+    let mut peer = TlsPeer::new(&mut test);
+    let hello = peers::sent_by(&mut peer.tls);
+    test.send_raw(peer.id, &hello);
+    assert!(test.received_bytes(peer.id).is_empty() && test.is_closed(peer.id));
+    assert_nothing_is_left(&mut test);
+}
+
+/// What has no keys yet cannot be told anything: a response in plain text would be the worst that could come.
+#[test]
+fn a_handshake_that_does_not_end_is_ended_without_a_word() {
+    let mut test = test_loop();
+    let mut silent = TlsPeer::new(&mut test);
+    let mut begun = TlsPeer::new(&mut test);
+    let hello = peers::sent_by(&mut begun.tls);
+    test.send_raw(begun.id, &hello[..hello.len() / 2]);
+    let mut answered = TlsPeer::new(&mut test);
+    test.send_raw(answered.id, &peers::sent_by(&mut answered.tls));
+    assert!(answered.take(&mut test));
+    assert!(test.reactor.router.server.clients.unfinished_bytes > 2000, "boxes are counted");
+    test.pass(3_600_000);
+    for peer in [&mut silent, &mut begun, &mut answered] {
+        assert!(!peer.take(&mut test));
+        assert!(test.is_closed(peer.id));
+    }
+    assert_nothing_is_left(&mut test);
+}
+
+#[test]
+fn the_end_of_tls_is_told_and_understood() {
+    let mut test = test_loop();
+    // The client leaves.
+    let mut peer = TlsPeer::connected(&mut test, "42");
+    peer.tls.send_close_notify();
+    test.send_raw(peer.id, &peers::sent_by(&mut peer.tls));
+    peer.take(&mut test);
+    let mut rest = [0; 1];
+    assert_eq!(peer.tls.reader().read(&mut rest).expect("an end that TLS tells"), 0);
+    assert!(test.is_closed(peer.id));
+    // The server closes.
+    let mut peer = TlsPeer::connected(&mut test, "42");
+    test.reactor.router.server.close(peer.id, crate::Close::GOING_AWAY);
+    test.turn();
+    peer.take(&mut test);
+    peer.tls.writer().write_all(b"\x88\x82\0\0\0\0\x03\xe9").unwrap();
+    test.send_raw(peer.id, &peers::sent_by(&mut peer.tls));
+    peer.take(&mut test);
+    assert_eq!(peer.frames(), [1001]);
+    assert_eq!(peer.tls.reader().read(&mut rest).expect("an end that TLS tells"), 0);
+    // A cut is no end.
+    let peer = TlsPeer::connected(&mut test, "42");
+    assert_eq!(test.reactor.metrics().tls_truncated, 0);
+    test.end(peer.id);
+    assert_eq!(test.reactor.metrics().tls_truncated, 1);
+    assert!(test.is_closed(peer.id));
+    assert_nothing_is_left(&mut test);
+}
+
+#[test]
+fn a_forged_record_ends_its_connection_alone() {
+    let mut test = test_loop();
+    let mut peer = TlsPeer::connected(&mut test, "42");
+    let mut bystander = TlsPeer::connected(&mut test, "43");
+    test.narrow(peer.id, Some(0));
+    test.publish("pub.user.42", "1");
+    test.send_raw(peer.id, &[&[23, 3, 3, 0, 40][..], &[7; 40]].concat());
+    test.narrow(peer.id, None);
+    test.turn();
+    let bytes = test.received_bytes(peer.id);
+    let mut rest = &bytes[..];
+    let mut result = Ok(());
+    while !rest.is_empty() && result.is_ok() {
+        peer.tls.read_tls(&mut rest).expect("a slice is read");
+        result = peer.tls.process_new_packets().map(|_| ());
+        let _ = peer.tls.reader().read_to_end(&mut peer.received);
+    }
+    let alert = rustls::AlertDescription::BadRecordMac;
+    assert_eq!(result, Err(rustls::Error::AlertReceived(alert)));
+    assert_eq!(test.reactor.metrics().tls_failures["bad_record_mac"], 1);
+    test.publish("pub.user.43", "2");
+    bystander.take(&mut test);
+    assert_eq!(data(&bystander.frames()), [2]);
+    test.end(peer.id);
+    test.cut(bystander.id);
+    assert_nothing_is_left(&mut test);
+}
+
+#[test]
+fn a_plain_request_is_told_about_tls() {
+    let mut test = test_loop();
+    let peer = TlsPeer::new(&mut test);
+    test.send_raw(peer.id, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let answer = String::from_utf8(test.received_bytes(peer.id)).expect("plain text");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
+    assert_eq!(test.reactor.metrics().tls_failures["plain_http"], 1);
+}
+
+#[test]
+fn a_flood_of_key_updates_ends_its_connection() {
+    let mut test = test_loop();
+    let mut peer = TlsPeer::connected(&mut test, "42");
+    for _ in 0..33 {
+        peer.tls.refresh_traffic_keys().expect("TLS 1.3");
+        test.send_raw(peer.id, &peers::sent_by(&mut peer.tls));
+    }
+    assert_eq!(test.reactor.metrics().tls_failures.len(), 1);
+    test.end(peer.id);
+    assert_nothing_is_left(&mut test);
+}
