@@ -53,17 +53,19 @@ def head(server, path="/ws", bearer=None, method="GET", drop=(), extra=(), **rep
 
 
 class Raw:
-    """A TCP connection to the listener, or to another address; `source` is the address that it comes from."""
+    """A connection to the listener, or to another address, by TCP or with a path by a Unix socket; `source` is the
+    address that it comes from."""
 
     def __init__(self, server, receive_buffer=None, address=None, source=None):
         self.server, self.input = server, b""
-        self.socket = socket.socket()
+        address = address or server.address
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if source:
             self.socket.bind((source, 0))
         self.socket.settimeout(DEADLINE)
-        self.socket.connect(address or server.address)
+        self.socket.connect(address)
 
     def __enter__(self):
         return self

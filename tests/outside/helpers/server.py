@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,18 +28,25 @@ def counter(server, name, text=None):
     return float(found[0]) if found else 0
 
 
+def unix_stream(path):
+    """A connection to a Unix socket, for a client that takes an open one."""
+    stream = socket.socket(socket.AF_UNIX)
+    stream.connect(str(path))
+    return stream
+
+
 class Server:
     """A running binary, with the addresses that its start-up lines name."""
 
     def __init__(self, *flags, key=True, secret=SECRET, redis=None, admin=True, variables=None,
-                 wrapper=()):
-        """Without `key` the binary is given none; without `secret` one comes by the flags.
+                 wrapper=(), listen="127.0.0.1:0"):
+        """Without `listen` the settings name the addresses. Without `key` the binary is given none; without `secret` one comes by the flags.
 
         `wrapper` is a command that runs the binary in its own place."""
         self.redis = redis
         self.directory = tempfile.TemporaryDirectory(prefix="oneloop-")
         flags = [str(flag) for flag in flags]
-        command = [*wrapper, BINARY, "--listen", "127.0.0.1:0", *flags]
+        command = [*wrapper, BINARY, *(["--listen", listen] if listen else []), *flags]
         if redis:
             command += ["--redis", redis.url] if "--redis" not in flags else []
         elif "--publishers" not in flags:
@@ -66,10 +74,16 @@ class Server:
             # Nobody else knows of it yet.
             self.kill()
             raise
-        self.host = self.line("clients").removeprefix("ws://").split("/")[0]
-        self.url = f"ws://{self.host}"
+        self.listens_at(self.line("clients"))
+
+    def listens_at(self, url):
+        """Makes clients connect at one of several addresses."""
+        scheme, _, rest = url.partition("://")
+        # A Unix socket has no name: its clients name another one.
+        self.host = rest.split("/")[0] if rest else "localhost"
+        self.url = f"{scheme if rest else 'ws'}://{self.host}"
         name, _, port = self.host.rpartition(":")
-        self.address = (name, int(port))
+        self.address = (name, int(port)) if rest else url.removeprefix("unix:").rpartition(":/")[0]
 
     def wait_for_line(self, name):
         def there():
@@ -147,6 +161,8 @@ class Server:
     def dial(self, bearer=None, *, place="header", path="/ws", since=None, headers=(),
              protocols=(), **options):
         """A WebSocket connection with its token in that place, or with none."""
+        if isinstance(self.address, str) and "sock" not in options:
+            options["sock"] = unix_stream(self.address)
         headers, protocols, query = list(dict(headers).items()), list(protocols), {}
         if since is not None:
             query["since"] = since
