@@ -134,7 +134,7 @@ fn artifact_text(artifact: Artifact, settings: &Config) -> Cow<'static, str> {
         Artifact::Completions(shell) => cli::completions(shell).into(),
         Artifact::Man => cli::man().into(),
         Artifact::Chapter(chapter) => cli::chapter(chapter).into(),
-        Artifact::Socket => unit::socket().into(),
+        Artifact::Socket { .. } => unit::socket(&settings.listen, &settings.unix).into(),
         Artifact::Service { config } => {
             let program = std::env::current_exe().unwrap_or("/usr/local/bin/oneloop".into());
             let config = config.map(|name| absolute(&name).unwrap_or(name.into()));

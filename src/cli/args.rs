@@ -277,7 +277,7 @@ impl Line {
         let config =
             self.checked("--config", config.map_err(|_| "the file's name is not UTF-8".to_owned()));
         let artifact = match self.has("socket") {
-            true => Artifact::Socket,
+            true => Artifact::Socket { config: config? },
             false => Artifact::Service { config: config? },
         };
         Some(Command::Print(artifact))

@@ -78,8 +78,10 @@ pub enum Artifact {
     Service {
         config: Option<String>,
     },
-    /// The unit of its listener.
-    Socket,
+    /// The unit of the listeners that these settings name.
+    Socket {
+        config: Option<String>,
+    },
     Completions(Shell),
     Man,
     Chapter(&'static Chapter),
@@ -174,7 +176,7 @@ pub(super) static COMMANDS: &[CommandRow] = &[
         "publish one message, as redis-cli does", true, &[PID]),
     row(Verb::Subscribe, "subscribe", "subscribe [--url URL] [--sub 42 | --token T] [--count N] [--json] [TOPIC ...] [flags]",
         "listen like a client, and print what comes", true, &[
-            flag("url", "URL", "where: ws:// or wss://; else the first route of the settings"),
+            flag("url", "URL", "where: ws://, wss:// or unix:/PATH:/ROUTE; else the first route of the settings"),
             flag("sub", "USER", "whose token is signed with the secret, for these topics"),
             flag("token", "TOKEN", "the token to show; -: it comes by stdin"),
             flag("since", "CURSOR", "hear first what came after it"),
@@ -198,7 +200,7 @@ pub(super) static COMMANDS: &[CommandRow] = &[
         "print a dashboard for Grafana, as JSON", false, &[]),
     row(Verb::Unit, "unit", "unit [--config FILE] [--socket]",
         "print a unit for systemd", false, &[
-            flag("socket", "", "the unit of the listener, which outlives the service"),
+            flag("socket", "", "the unit of the listeners, which outlive the service"),
         ]),
     row(Verb::Completions, "completions", "completions bash|zsh|fish",
         "print what a shell completes", false, &[]),

@@ -62,9 +62,10 @@ fn read_line(
     };
     let (config, warnings) = match (task, &command) {
         (Some(task), _) => config::read(given, vars, task)?,
-        (None, Some(Command::Print(Artifact::Service { config }))) => {
-            (config::read_without_checks(config.as_deref(), vars), Vec::new())
-        }
+        (
+            None,
+            Some(Command::Print(Artifact::Service { config } | Artifact::Socket { config })),
+        ) => (config::read_without_checks(config.as_deref(), vars), Vec::new()),
         (None, _) => Default::default(),
     };
     let command = command.expect("a command line without a command is a problem");

@@ -27,7 +27,10 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ("ONELOOP_CONFIG", "The file with the settings, if --config names none."),
     ("ONELOOP_...", "Each setting, as listed above."),
     ("NOTIFY_SOCKET, WATCHDOG_USEC", "Who is told that it is ready and alive: sd_notify(3)."),
-    ("LISTEN_FDS, LISTEN_PID", "A listener that was passed, in place of listen: sd_listen_fds(3)."),
+    (
+        "LISTEN_FDS, LISTEN_PID",
+        "Listeners that were passed, in place of the first addresses of listen: sd_listen_fds(3).",
+    ),
     ("JOURNAL_STREAM", "If stderr is the journal, each line begins with its level."),
 ];
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::engine::reactor::{Listen, UnixAccess};
 use crate::observe::systemd::STOP_SECONDS_SPARE;
 
 /// The settings file, unless `--config` names another.
@@ -45,9 +46,26 @@ pub fn hidden(program: &Path, config: Option<&Path>) -> Vec<String> {
     program.into_iter().chain(config).collect()
 }
 
-/// Returns the socket unit, whose listener systemd opens before the service and keeps while it restarts.
-pub fn socket() -> &'static str {
-    include_str!("oneloop.socket")
+/// Returns the socket unit, whose listeners systemd opens before the service and keeps while it restarts: those of the settings.
+pub fn socket(listen: &[Listen], access: &UnixAccess) -> String {
+    let mut lines = String::new();
+    for address in listen {
+        let place = match address {
+            Listen::Tcp(address) | Listen::Tls(address) => address.to_string(),
+            Listen::Unix(path) => path.display().to_string().replace('%', "%%"),
+        };
+        lines += &format!("ListenStream={place}\n");
+    }
+    if listen.iter().any(|address| address.socket_addr().is_none()) {
+        lines += &format!("SocketMode={:04o}\n", access.mode);
+        if let Some(group) = &access.group {
+            lines += &format!("SocketGroup={group}\n");
+        }
+    }
+    if listen.iter().any(|address| address.socket_addr().is_some()) {
+        lines += "NoDelay=yes\n";
+    }
+    include_str!("oneloop.socket").replace("{listen}", &lines)
 }
 
 /// Quotes a word of a command line if necessary; `%` and `$` mean themselves (systemd.service(5)).
@@ -62,6 +80,7 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::reactor::UnixGroup;
 
     #[test]
     fn a_command_line_means_what_was_said() {
@@ -77,6 +96,25 @@ mod tests {
         assert!(text.contains("\nExecStart=\"/opt/one loop\" --config /srv/o.toml\n"), "{text}");
         assert!(text.contains("\nTimeoutStopSec=310\n"), "{text}");
         assert!(!text.contains('{'), "{text}");
+    }
+
+    #[test]
+    fn the_socket_unit_opens_what_the_settings_name() {
+        let tcp = "[::1]:8099".parse().unwrap();
+        let unix = Listen::Unix("/run/a%b".into());
+        let group = Some(UnixGroup::Name("www-data".to_owned()));
+        let access = UnixAccess { mode: 0o60, group };
+        for (listen, lines) in [
+            (&[Listen::Tcp(tcp)][..], "ListenStream=[::1]:8099\nNoDelay=yes\nBacklog="),
+            (
+                &[unix, Listen::Tls(tcp)],
+                "ListenStream=/run/a%%b\nListenStream=[::1]:8099\nSocketMode=0060\n\
+                 SocketGroup=www-data\nNoDelay=yes\nBacklog=",
+            ),
+        ] {
+            let text = socket(listen, &access);
+            assert!(text.contains(lines), "{text}");
+        }
     }
 
     #[test]

@@ -90,7 +90,8 @@ impl Transport {
         }
     }
 
-    /// Closes the connection. The kernel sends pending data for at most five seconds.
+    /// Closes the connection. The kernel sends pending data for at most five seconds; on a Unix socket it has arrived, and waits
+    /// until the peer reads or closes.
     pub fn close(self, id: ConnId) {
         match self {
             Transport::Tcp(stream) => {

@@ -1,5 +1,6 @@
 //! The file of a Unix socket: its mode and group, a stale file that is replaced, and its removal at the end.
 
+use std::fmt;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
@@ -34,6 +35,15 @@ impl Default for UnixAccess {
     /// The user and the group of the process.
     fn default() -> UnixAccess {
         UnixAccess { mode: 0o660, group: None }
+    }
+}
+
+impl fmt::Display for UnixGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnixGroup::Name(name) => f.write_str(name),
+            UnixGroup::Number(number) => write!(f, "{number}"),
+        }
     }
 }
 
