@@ -116,3 +116,24 @@ impl KeyLog for SecretCatcher {
         label == OF_CLIENT || label == OF_SERVER
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caught_secrets_are_taken_once_and_wiped() {
+        fn wiped_on_drop<T: ZeroizeOnDrop>(_: &T) {}
+        SecretCatcher.log("CLIENT_RANDOM", &[], &[9; 48]);
+        assert!(take_traffic_secrets().is_none(), "the master secret of TLS 1.2 is not kept");
+        SecretCatcher.log(OF_CLIENT, &[], &[1; 32]);
+        SecretCatcher.log(OF_SERVER, &[], &[2; 32]);
+        let mut secrets = take_traffic_secrets().unwrap();
+        assert!(take_traffic_secrets().is_none());
+        wiped_on_drop(&secrets);
+        assert_eq!((&secrets.client[..32], &secrets.server[..32]), (&[1; 32][..], &[2; 32][..]));
+        // Drop calls this, and nothing else.
+        secrets.zeroize();
+        assert_eq!((secrets.client, secrets.server, secrets.bytes), ([0; 48], [0; 48], 0));
+    }
+}

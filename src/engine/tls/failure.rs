@@ -88,6 +88,19 @@ impl TlsFailure {
         }
     }
 
+    /// The cause that an alert of the client tells.
+    pub(super) fn by_alert(alert: AlertDescription) -> TlsFailure {
+        match alert {
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA => TlsFailure::CertificateRefused,
+            _ => TlsFailure::AlertReceived,
+        }
+    }
+
     /// The fatal alert by which an open session says so (RFC 8446, section 6.2); none answers an alert.
     pub(super) fn alert(self) -> Option<AlertDescription> {
         match self {
@@ -115,15 +128,7 @@ impl From<TlsFailure> for RecordsEnd {
 impl From<Error> for TlsFailure {
     fn from(error: Error) -> TlsFailure {
         match error {
-            Error::AlertReceived(alert) => match alert {
-                AlertDescription::BadCertificate
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateRevoked
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnknownCA => TlsFailure::CertificateRefused,
-                _ => TlsFailure::AlertReceived,
-            },
+            Error::AlertReceived(alert) => TlsFailure::by_alert(alert),
             Error::PeerIncompatible(why) => incompatible(&why),
             Error::PeerMisbehaved(
                 PeerMisbehaved::TooManyEmptyFragments

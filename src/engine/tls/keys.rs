@@ -335,3 +335,26 @@ impl KeyType for OutputBytes {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_freed_is_wiped() {
+        fn wiped_on_drop<T: ZeroizeOnDrop>(_: &T) {}
+        let keys = TrafficKeys { key: &[1; 32], iv: &[2; 12], secret: &[3; 48], sequence: 4 };
+        let mut stored = DirectionKeys::<32, 48>::new(TlsSuite::Tls13Aes256, &keys).unwrap();
+        wiped_on_drop(&stored);
+        // Drop calls this, and nothing else.
+        stored.zeroize();
+        assert_eq!((stored.key, stored.iv, stored.secret), ([0; 32], [0; 12], [0; 48]));
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let keys = TrafficKeys { key: &[171; 16], iv: &[171; 12], secret: &[171; 32], sequence: 0 };
+        let keys = KeyBox::new(TlsSuite::Tls13Aes128, &keys, &keys);
+        assert_eq!(format!("{keys:?}"), "Some(Tls13Aes128)");
+    }
+}

@@ -281,7 +281,7 @@ impl RecordState {
         } else if is_warning {
             Ok(self.tolerate()?)
         } else {
-            Err(TlsFailure::AlertReceived.into())
+            Err(TlsFailure::by_alert(AlertDescription::from(*description)).into())
         }
     }
 }

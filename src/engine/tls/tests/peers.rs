@@ -29,7 +29,6 @@ thread_local! {
 }
 
 /// Handshakes of this thread are from now on those of this seed.
-#[allow(dead_code)]
 pub fn seed(seed: u64) {
     SEED.set(seed);
 }
