@@ -1,6 +1,7 @@
 """Where the fuzz targets begin: inputs made from the protocols, written to a folder for each target."""
 
 import pathlib
+import ssl
 import struct
 import sys
 
@@ -36,6 +37,56 @@ def proxy_protocol():
     ]:
         yield signature + struct.pack("!BBH", command, family, len(rest)) + rest + b"GET /"
     yield b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+
+
+def handshakes():
+    for version, suites in [
+        (ssl.TLSVersion.TLSv1_3, "DEFAULT"),
+        (ssl.TLSVersion.TLSv1_2, "ECDHE+AESGCM"),
+        (ssl.TLSVersion.TLSv1_2, "ECDHE+CHACHA20"),
+        (ssl.TLSVersion.TLSv1_2, "RSA"),
+    ]:
+        for protocols in [[], ["h2", "http/1.1"], ["h2"]]:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.maximum_version = version
+            context.set_ciphers(suites)
+            context.set_alpn_protocols(protocols)
+            sent = ssl.MemoryBIO()
+            client = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="test")
+            try:
+                client.do_handshake()
+            except ssl.SSLWantReadError:
+                hello = sent.read()
+            yield hello + b"\x15\x03\x03\0\x02\x02\x30"
+            half = len(hello) // 2
+            first = b"\x16\x03\x01" + struct.pack("!H", half) + hello[5:5 + half]
+            second = b"\x16\x03\x01" + struct.pack("!H", len(hello) - 5 - half) + hello[5 + half:]
+            yield first + second + b"\x14\x03\x03\0\x01\x01"
+    yield b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    yield b"\x80\x2e\x01\0\x02"
+
+
+def records():
+    # The first byte picks the suite; then an order, a length and bytes: 0 for raw bytes, 16 data, 18 handshake, 19 alert, 1 to 15
+    # a content at will.
+    def order(kind, plain):
+        return struct.pack("!BB", kind, len(plain)) + plain
+
+    data, update = order(16, b"some data"), order(18, b"\x18\0\0\1\1")
+    empty, close, cancel = order(16, b""), order(19, b"\1\0"), order(19, b"\1\x5a")
+    hello = order(18, b"\1\0\0\x05hello")
+    parts = order(18, b"\x18\0") + order(18, b"\0\1\0")
+    for suite in range(6):
+        start = bytes([suite])
+        yield start + data * 2 + update + data + close
+        yield start + (empty + update) * 20
+        yield start + parts + data + cancel * 5
+        yield start + hello * 5
+        yield start + order(18, b"\1\0\0") + order(18, b"\3ab") + order(18, b"c") + data
+        yield start + struct.pack("!BB", 16, 252) + b"x" + struct.pack("!BB", 16, 253) + b"x"
+        yield start + data + order(0, b"\x14\3\3\0\1\1") + data
+        yield start + order(0, b"\x17\3\3\0\x18" + bytes(24))
+        yield start + order(3, b"\1") + order(19, b"\2\x30") + order(9, b"x")
 
 
 def frame(first, payload, masked=True, length=None):
@@ -206,6 +257,8 @@ def main(root):
     targets = {
         "head": heads,
         "proxy_protocol": proxy_protocol,
+        "handshake": handshakes,
+        "records": records,
         "frames": frames,
         "subscriber": replies,
         "streams": streams,

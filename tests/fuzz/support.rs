@@ -1,9 +1,12 @@
-//! Support for the fuzz targets: the places at which an input is cut.
+//! Support for the fuzz targets: the places at which an input is cut, and a client's side of a TLS connection.
 
 /// The library's tests use the rest of it.
 #[allow(dead_code)]
 #[path = "../../src/engine/random.rs"]
 mod random;
+
+#[path = "../../src/engine/tls/tests/forger.rs"]
+pub mod forger;
 
 use random::Random;
 
