@@ -8,10 +8,8 @@ use redis::ServerError;
 
 use crate::clock::{Millis, RateLimit};
 use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::printable::printable;
 use crate::engine::redis::request::Answer;
-
-/// The most bytes of Redis' own words in a text of ours.
-const QUOTE_BYTES_MAX: usize = 160;
 
 /// Redis answered `command` with an error that ends the attempt.
 pub fn refused(config: &RedisConfig, command: &str, error: &ServerError) -> String {
@@ -195,14 +193,6 @@ fn quote(config: &RedisConfig, command: &str, error: &ServerError) -> String {
 fn names_secret(config: &RedisConfig, text: &str) -> bool {
     let secrets = [&config.username, &config.password];
     secrets.into_iter().flatten().any(|one| !one.is_empty() && text.contains(one.as_str()))
-}
-
-/// Replaces bytes that a terminal might not print, and cuts the text.
-pub fn printable(text: &str) -> String {
-    let clean = |letter: char| {
-        if (' '..='~').contains(&letter) { letter } else { '?' }
-    };
-    text.chars().take(QUOTE_BYTES_MAX).map(clean).collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub(crate) mod far_end;
 pub(crate) mod garbage;
 pub mod glob;
 pub(crate) mod handshake;
+pub(crate) mod printable;
 pub mod probe;
 pub(crate) mod reply_parser;
 pub mod request;

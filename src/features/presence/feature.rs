@@ -2,7 +2,7 @@
 
 use crate::clock::Millis;
 use crate::engine::feature::{Feature, FeatureEvent};
-use crate::engine::redis::advice;
+use crate::engine::redis::printable::printable;
 use crate::engine::redis::request::{Answer, Ticket, command};
 use crate::engine::server::Server;
 use crate::features::presence::{Presence, Reply, Settings};
@@ -117,7 +117,7 @@ fn refused(why: &str) -> String {
         }
         _ => "expected it to be accepted",
     };
-    format!("{REFUSED}: {advice}, it said: {}", advice::printable(why))
+    format!("{REFUSED}: {advice}, it said: {}", printable(why))
 }
 
 /// The rights for the commands of `script.lua`.
