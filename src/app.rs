@@ -12,7 +12,7 @@ use crate::engine::handler::{Handler, Route};
 use crate::engine::origin::{ListedOrigin, Origins};
 use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor, Reread, TakeOver};
 use crate::engine::redis::command_connection::CommandConnection;
-use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::config::{RedisConfig, RedisUrl, Security};
 use crate::engine::redis::glob;
 use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
@@ -27,6 +27,7 @@ use crate::features::streams::pages::StreamPages;
 use crate::features::streams::reader::StreamReader;
 use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
+use crate::tls::redis::redis_tls;
 
 /// Makes the page, which names the addresses.
 type MakesPage = Box<dyn FnOnce(Addresses) -> Page>;
@@ -272,15 +273,24 @@ impl Bound {
     }
 }
 
+/// Returns the URL of the Redis, if there is to be one.
+///
+/// # Errors
+/// A sentence that shows nothing of it.
+pub fn redis_url(config: &Config) -> Result<Option<RedisUrl>, String> {
+    let url = config.redis.as_deref().map(RedisUrl::parse).transpose();
+    url.map_err(|why| format!("redis: {why}"))
+}
+
 /// Returns the settings of the connections to Redis, if there is to be one.
 ///
 /// # Errors
-/// A sentence about the URL that shows nothing of it.
+/// A sentence about the URL, the patterns, or a file for TLS; it shows no secret.
 pub fn link(config: &Config) -> Result<Option<RedisConfig>, String> {
-    let Some(url) = &config.redis else {
+    let Some(url) = redis_url(config)? else {
         return Ok(None);
     };
-    let link = RedisConfig::from_url(url).map_err(|why| format!("redis: {why}"))?;
+    let tls = redis_tls(config, &url)?;
     let dead = dead_patterns(config);
     if dead.len() == config.patterns.len() {
         return Err(dead.join("; "));
@@ -294,8 +304,19 @@ pub fn link(config: &Config) -> Result<Option<RedisConfig>, String> {
         timeout: u64::from(config.bounds.redis_timeout_seconds) * 1000,
         backoff_max: u64::from(config.bounds.redis_backoff_ms_max),
         payload_bytes_max: config.bounds.payload_bytes_max,
-        ..link
+        ..RedisConfig::new(url, tls)
     }))
+}
+
+/// Returns a warning if anyone could answer in place of the Redis.
+pub fn unverified_redis(config: &Config) -> Option<String> {
+    let url = redis_url(config).ok()??;
+    (url.security == Security::UnverifiedTls).then(|| {
+        format!(
+            "redis: #insecure turns off the check of the certificate of {}: whoever stands in between can read and forge every              message",
+            url.address
+        )
+    })
 }
 
 /// Returns a sentence for each pattern whose messages would all be dropped, since no channel that it matches begins with the
@@ -339,10 +360,19 @@ fn reload(current: Config, read: ReadSettings) -> Reread {
     let current = Arc::new(Mutex::new(current));
     Arc::new(move || {
         let (newer, current) = (read()?, Arc::clone(&current));
+        // Files are parsed here, off the loop.
+        let tls = match redis_url(&newer) {
+            Ok(Some(url)) => redis_tls(&newer, &url).map_err(|why| vec![why])?,
+            _ => None,
+        };
         let step: TakeOver = Box::new(move |reactor| {
             let mut current = current.lock().expect("the loop alone locks it");
             let changes = changes(&current, &newer);
             take_over(reactor, &changes.config);
+            // A new URL waits for a restart, and its files with it.
+            if changes.config.redis == newer.redis {
+                reactor.set_redis_tls(tls);
+            }
             let nothing = changes.live.is_empty() && changes.pending.is_empty();
             let nothing = if nothing { ": nothing changed" } else { "" };
             log::info!("the settings were read again{nothing}");

@@ -1,10 +1,11 @@
-//! Blocking connections of a command to a server, with time limits.
+//! Blocking connections of a command to a server, with time limits and perhaps TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use rustls::{ClientConnection, Stream};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The time a server may take to connect, or to send or take some bytes.
@@ -16,27 +17,50 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The longest HTTP answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// A connection to a server, by TCP or by a Unix socket.
-pub(super) struct ServerConnection(Socket);
+/// A connection to a server, by TCP or by a Unix socket, perhaps with TLS.
+pub(super) struct ServerConnection {
+    socket: Socket,
+    tls: Option<Box<ClientConnection>>,
+}
 
 impl ServerConnection {
     pub(super) fn new(stream: impl Into<Socket>) -> ServerConnection {
-        ServerConnection(stream.into())
+        ServerConnection { socket: stream.into(), tls: None }
+    }
+
+    /// Begins TLS.
+    ///
+    /// # Errors
+    /// That of the socket or, within it, that of the handshake.
+    pub(super) fn secure(self, mut tls: ClientConnection) -> io::Result<ServerConnection> {
+        let ServerConnection { mut socket, .. } = self;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.set_write_timeout(Some(TIMEOUT))?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket)?;
+        }
+        Ok(ServerConnection { socket, tls: Some(Box::new(tls)) })
     }
 
     /// Waits at most `wait` for bytes, and appends them to `input`. Returns 0 if the peer has closed the connection.
     pub(super) fn read(&mut self, input: &mut Vec<u8>, wait: Duration) -> io::Result<usize> {
         // The system takes zero for no limit.
-        self.0.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
+        self.socket.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
         let mut buffer = [0; 16 * 1024];
-        let length = self.0.read(&mut buffer)?;
+        let length = match &mut self.tls {
+            None => self.socket.read(&mut buffer)?,
+            Some(tls) => Stream::new(&mut **tls, &mut self.socket).read(&mut buffer)?,
+        };
         input.extend_from_slice(&buffer[..length]);
         Ok(length)
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.set_write_timeout(Some(TIMEOUT))?;
-        self.0.write_all(bytes)
+        self.socket.set_write_timeout(Some(TIMEOUT))?;
+        match &mut self.tls {
+            None => self.socket.write_all(bytes),
+            Some(tls) => Stream::new(&mut **tls, &mut self.socket).write_all(bytes),
+        }
     }
 }
 
@@ -51,7 +75,7 @@ impl Deadline {
     /// # Errors
     /// No descriptor or no thread is left.
     pub(super) fn new(connection: &ServerConnection, longest: Duration) -> io::Result<Deadline> {
-        let socket = connection.0.try_clone()?;
+        let socket = connection.socket.try_clone()?;
         let (alive, over) = channel();
         let watch = move || {
             if over.recv_timeout(longest) == Err(RecvTimeoutError::Timeout) {
@@ -96,13 +120,13 @@ pub(super) fn connect(address: &str) -> io::Result<ServerConnection> {
 pub(super) fn fetch(address: &str, path: &str) -> io::Result<String> {
     let mut connection = connect(address)?;
     // By address: the server does not know every name that leads to it.
-    let peer = connection.0.peer_addr()?.as_socket();
+    let peer = connection.socket.peer_addr()?.as_socket();
     let host = peer.map_or("localhost".to_owned(), |peer| peer.to_string());
     let request = ["GET ", path, " HTTP/1.1\r\nHost: ", &host, "\r\nConnection: close\r\n\r\n"];
     connection.write(request.concat().as_bytes())?;
     let _limit = Deadline::new(&connection, ANSWER_MAX)?;
-    connection.0.set_read_timeout(Some(TIMEOUT))?;
+    connection.socket.set_read_timeout(Some(TIMEOUT))?;
     let mut answer = Vec::new();
-    connection.0.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    connection.socket.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }

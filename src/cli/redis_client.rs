@@ -1,11 +1,12 @@
 //! A blocking client of Redis for the commands: the server's own handshake, then one command at a time.
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use redis::Value;
 
-use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT};
+use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT, is_silence};
 use crate::engine::redis::advice;
 use crate::engine::redis::config::{Address, RedisConfig};
 use crate::engine::redis::failure::RedisFailure;
@@ -123,9 +124,20 @@ impl RedisClient {
         };
         let connection =
             connection.map_err(|error| format!("{} ({error})", advice::unreachable(&config)))?;
+        let deadline = Deadline::new(&connection, LIFE_MAX).map_err(|error| error.to_string())?;
+        let connection = match &config.tls {
+            None => connection,
+            Some(tls) => {
+                let secured = connection.secure(tls.begin()?);
+                secured.map_err(|error| match tls.explain(&error, false) {
+                    Some(why) => why,
+                    None if is_silence(&error) => advice::unsecured(&config),
+                    None => format!("{} ({error})", advice::unreachable(&config)),
+                })?
+            }
+        };
         let mut handshake = Vec::new();
         let exchange = RedisExchange::begin(config.clone(), &mut handshake);
-        let deadline = Deadline::new(&connection, LIFE_MAX).map_err(|error| error.to_string())?;
         let mut client =
             RedisClient { connection, _deadline: deadline, exchange, input: Vec::new(), config };
         client.send(&handshake);
@@ -164,6 +176,11 @@ impl RedisClient {
         }
     }
 
+    fn explain(&self, error: &io::Error) -> String {
+        let explained = self.config.tls.as_ref().and_then(|tls| tls.explain(error, true));
+        explained.unwrap_or_else(|| advice::unanswered(&self.config, self.exchange.awaited()))
+    }
+
     fn send(&mut self, bytes: &[u8]) {
         // A failure shows in the next read.
         let _ = self.connection.write(bytes);
@@ -176,7 +193,7 @@ impl RedisClient {
                     return Err(format!("Redis at {} closed the connection", self.config.address));
                 }
                 Ok(_) => {}
-                Err(_) => return Err(advice::unanswered(&self.config, self.exchange.awaited())),
+                Err(error) => return Err(self.explain(&error)),
             }
         }
         let mut rest = &self.input[..];

@@ -41,8 +41,14 @@ pub struct Config {
     pub proxies: Proxies,
     /// Each connection of a client begins with a header of the PROXY protocol, version 2. Only `proxies` are let in then.
     pub proxy_protocol: bool,
-    /// The URL of Redis or Valkey as it was written, without TLS; it may hold a password: never log it.
+    /// The URL of Redis or Valkey as it was written; it may hold a password: never log it.
     pub redis: Option<String>,
+    /// The certificates that a Redis with TLS is trusted by, in place of the system's: the bytes of a PEM file, not parsed yet.
+    pub redis_ca: Option<Vec<u8>>,
+    /// The certificate shown to a Redis with TLS, with its chain: the bytes of a PEM file, not parsed yet.
+    pub redis_certificate: Option<Vec<u8>>,
+    /// The key of `redis_certificate`, the bytes of a PEM file, not parsed yet.
+    pub redis_key: Option<Secret>,
     /// The address for publishers, who speak RESP; `None` is off.
     pub publishers: Option<SocketAddr>,
     /// The password for `AUTH`; always there if `publishers` is not loopback.
@@ -231,6 +237,9 @@ impl Default for Config {
             proxies: Proxies::default(),
             proxy_protocol: false,
             redis: None,
+            redis_ca: None,
+            redis_certificate: None,
+            redis_key: None,
             publishers: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 6380))),
             publishers_password: None,
             publisher_bounds: PublisherBounds::default(),

@@ -20,6 +20,11 @@ pub(super) fn contents(value: &Value) -> Result<Option<Vec<u8>>, String> {
     value.bytes().map(Some)
 }
 
+/// The bytes of a file with a private key, parsed elsewhere.
+pub(super) fn key(value: &Value) -> Result<Option<Secret>, String> {
+    value.bytes().map(|bytes| Some(Secret::new(bytes)))
+}
+
 pub(super) fn password(value: &Value) -> Result<Option<Secret>, String> {
     let bytes = value.bytes()?;
     match bytes.is_empty() {
@@ -138,11 +143,13 @@ pub(super) fn redis_url(value: &Value) -> Result<Option<String>, String> {
     // `unix:/path` is a URL too, without the two slashes.
     let (scheme, _) = url.split_once(':').unwrap_or_default();
     match scheme.to_ascii_lowercase().as_str() {
-        "redis" | "valkey" | "unix" | "redis+unix" | "valkey+unix" => Ok(Some(url.clone())),
-        "rediss" | "valkeys" => Err("TLS to Redis is not supported yet; put stunnel in front \
-            and name its plain port, or use a unix socket"
-            .to_owned()),
-        _ => Err("it is no URL that begins with redis://, valkey:// or unix://".to_owned()),
+        "redis" | "valkey" | "rediss" | "valkeys" | "unix" | "redis+unix" | "valkey+unix" => {
+            Ok(Some(url.clone()))
+        }
+        _ => {
+            Err("it is no URL that begins with redis://, rediss://, valkey:// or unix://"
+                .to_owned())
+        }
     }
 }
 
@@ -301,8 +308,7 @@ mod tests {
             ("redis_backoff_ms_max", "99", "allowed: 100 to 600000"),
             ("accepts_per_turn", "0", "allowed: 1 to"),
             ("jwt.leeway_seconds", "301", "allowed: 0 to 300"),
-            ("redis", "rediss://:hunter2@h", "TLS to Redis is not supported yet; put stunnel in front and name its plain port, or use a unix socket"),
-            ("redis", "VALKEYS://:hunter2@h", "TLS to Redis is not supported yet"),
+            ("redis", "http://:hunter2@h", "no URL that begins with redis://, rediss://"),
             ("redis", ":hunter2@h:6379", "no URL that begins with redis://"),
             ("redis", "hunter2", "no URL that begins with redis://"),
             ("proxies", "10.0.0.1/8", r#""10.0.0.1/8" is not like 10.0.0.0/8; allowed: list of at most 256"#),

@@ -97,7 +97,7 @@ impl Draft {
         for (key, name) in std::mem::take(&mut self.files) {
             let is_needed = match task {
                 Task::Serve => true,
-                Task::Publish => key.starts_with("publishers_"),
+                Task::Publish => key.starts_with("publishers_") || key.starts_with("redis_"),
                 Task::Sign | Task::Check => key.starts_with("jwt."),
             };
             if !is_needed {
@@ -287,8 +287,9 @@ impl Draft {
         }
     }
 
-    /// Refuses settings that need a Redis.
+    /// Refuses settings that need a Redis, or a Redis with TLS.
     fn check_redis(&mut self) {
+        self.check_redis_tls();
         if self.has("redis") {
             return;
         }
@@ -301,6 +302,29 @@ impl Draft {
                 false => format!("upstream of [[route]] {:?}", route.path),
             };
             self.problems.push(format!("{label} {NEEDS_REDIS}"));
+        }
+    }
+
+    /// Refuses files for TLS to Redis that would mean nothing: whoever sets one relies on it.
+    fn check_redis_tls(&mut self) {
+        let has_tls = self.config.redis.as_deref().is_some_and(|url| {
+            let scheme = url.split_once("://").unwrap_or_default().0;
+            ["rediss", "valkeys"].iter().any(|one| scheme.eq_ignore_ascii_case(one))
+        });
+        for key in ["redis_ca_file", "redis_cert_file", "redis_key_file"] {
+            if self.has(key) && !has_tls {
+                self.refuse(
+                    key,
+                    "is for TLS, which the setting redis does not ask for: write rediss:// there",
+                );
+            }
+        }
+        for (one, other) in
+            [("redis_cert_file", "redis_key_file"), ("redis_key_file", "redis_cert_file")]
+        {
+            if self.has(one) && !self.has(other) {
+                self.refuse(one, &format!("needs {other} beside it"));
+            }
         }
     }
 
@@ -394,6 +418,9 @@ mod tests {
             ("receipts = 'r'", &[], "receipts (t.toml:1) needs a Redis: set redis"),
             ("redis = 'redis://h'\nreceipts = 'pub.r'", &[], "receipts (t.toml:2) begins with the prefix \"pub.\""),
             ("redis = 'redis://h'\nreceipts = 'r'\ncontrol = 'r'", &[], "receipts (t.toml:2) is the channel of orders as well"),
+            ("redis = 'redis://h'\nredis_ca_file = 'Cargo.toml'", &[], "redis_ca_file (t.toml:2) is for TLS, which the setting redis does not ask for"),
+            ("redis = 'rediss://h'\nredis_cert_file = 'Cargo.toml'", &[], "redis_cert_file (t.toml:2) needs redis_key_file beside it"),
+            ("redis = 'rediss://h'\nredis_key_file = 'Cargo.toml'", &[], "redis_key_file (t.toml:2) needs redis_cert_file beside it"),
             ("origins = ['*']\njwt.cookie = 'jwt'", &[], "jwt.cookie (t.toml:2) and origins (t.toml:1) = *: browsers send a cookie along"),
             ("jwt.cookie = 'jwt'\n[[route]]\n[[route]]\npath = '/a'\norigins = ['*']", &[], "jwt.cookie (t.toml:1) and origins of [[route]] \"/a\" = *: "),
             ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),
@@ -422,6 +449,7 @@ mod tests {
             ("publishers = '0.0.0.0:1'", &["publishers_password"]),
             ("publishers = 'off'\nredis = 'redis://h'", &[]),
             ("receipts = 'r'\nredis = 'redis://h'\nprefix = ''", &[]),
+            ("redis = 'VALKEYS://h'\nredis_ca_file = 'Cargo.toml'", &[]),
             ("upstream = 'stream:up'\nredis = 'redis://h'", &[]),
             ("streams = ['pub', 'more']\nredis = 'redis://h'", &[]),
             ("events = 'stream:evt'\nredis = 'redis://h'", &[]),

@@ -32,7 +32,10 @@ static TABLE: &[(&str, &[Setting])] = &[
         text("proxy_protocol", "whether those proxies send a PROXY header; nobody else may connect then",
             "off", "off or v2; only with proxies", &at(|c| &mut c.proxy_protocol, proxy_protocol)),
         text("redis", "Redis or Valkey to subscribe at",
-            "none", "redis://, valkey:// or unix:// URL", &at(|c| &mut c.redis, redis_url)).hidden(),
+            "none", "redis://, rediss:// (TLS), valkey://, valkeys:// or unix:// URL", &at(|c| &mut c.redis, redis_url)).hidden(),
+        file("redis_ca_file", "certificates that a Redis with TLS is trusted by, in place of the system's", CERTIFICATES, &at(|c| &mut c.redis_ca, contents)).live(),
+        file("redis_cert_file", "certificate shown to a Redis with TLS, and its chain", CERTIFICATES, &at(|c| &mut c.redis_certificate, contents)).live(),
+        secret_file("redis_key_file", "file with the key of that certificate, in PEM", &at(|c| &mut c.redis_key, key)).live(),
         text("publishers", "where publishers connect when there is no Redis",
             "127.0.0.1:6380 without redis, else off", "IP:PORT or off; not loopback: only with a password",
             &at(|c| &mut c.publishers, Value::address_or_off)),
@@ -205,6 +208,7 @@ static TABLE: &[(&str, &[Setting])] = &[
 ];
 
 const PUBLIC: &str = "a PEM file";
+const CERTIFICATES: &str = "a PEM file of certificates";
 const SECRET: &str = "at least 32 bytes";
 
 /// The groups of rows in the order in which they are shown, each under its title.

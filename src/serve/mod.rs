@@ -10,12 +10,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use crate::app::{App, Bound, dead_patterns, link};
+use crate::app::{App, Bound, dead_patterns, link, redis_url, unverified_redis};
 use crate::config::{Config, Jwt, Secret};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
 use crate::engine::reactor::{Addresses, Listen};
-use crate::engine::redis::config::Address;
 use crate::observe::systemd::Supervisor;
 use crate::push::token::Keys;
 use crate::push::{Push, explain};
@@ -73,7 +72,7 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    warn_of_dead_patterns(config);
+    warn_of_settings(config);
     Ok(())
 }
 
@@ -118,7 +117,7 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
         app = with_page(app, &config, token.clone(), &shell)?;
     }
     let bound = app.bind()?;
-    warn_of_dead_patterns(&config);
+    warn_of_settings(&config);
     let lines = lines(&config, bound.addresses(), token.as_deref(), &shell);
     Ok(Started { lines, bound })
 }
@@ -169,9 +168,10 @@ fn with_page(
     Ok(app.page(move |addresses| page::page(&config, pass.as_ref(), &addresses, &shell)))
 }
 
-/// Warns of patterns that no topic can match.
-fn warn_of_dead_patterns(config: &Config) {
-    dead_patterns(config).iter().for_each(|what| log::warn!("{what}"));
+/// Warns of patterns that no topic can match, and of a Redis that is not verified.
+fn warn_of_settings(config: &Config) {
+    let warnings = dead_patterns(config).into_iter().chain(unverified_redis(config));
+    warnings.for_each(|warning| log::warn!("{warning}"));
 }
 
 /// Adds the client's files: a script that is a CommonJS module as well, and an ES module.
@@ -271,9 +271,8 @@ fn lines(
             line("clients", &address.client_url(&route.path));
         }
     }
-    if let Ok(Some(link)) = link(config) {
-        let scheme = if matches!(link.address, Address::Tcp { .. }) { "redis://" } else { "" };
-        line("redis", &format!("{scheme}{}", link.address));
+    if let Ok(Some(url)) = redis_url(config) {
+        line("redis", &url.to_string());
     }
     if let Some(publishers) = addresses.port {
         line("publishers", &publishers.to_string());

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::READY_TOKEN_SUB;
-use crate::app::link;
+use crate::app::redis_url;
 use crate::config::{Config, reachable};
 use crate::engine::pubsub::topic::user_topic;
-use crate::engine::redis::config::Address;
+use crate::engine::redis::config::{Address, RedisUrl, Security};
 use crate::engine::redis::glob;
 
 /// The context of the command, beside the settings.
@@ -53,7 +53,7 @@ pub fn command(config: &Config, publishers: Option<SocketAddr>, shell: &CommandC
     }
 }
 
-/// The address arguments of `redis-cli`; `None` if it would need a password.
+/// The address arguments of `redis-cli`; `None` if it would need a password or TLS.
 fn redis_cli(config: &Config, publishers: Option<SocketAddr>) -> Option<String> {
     if let Some(address) = publishers {
         let (address, has_password) = (reachable(address), config.publishers_password.is_some());
@@ -63,31 +63,30 @@ fn redis_cli(config: &Config, publishers: Option<SocketAddr>) -> Option<String> 
         };
         return (!has_password).then(|| format!("{host}-p {} ", address.port()));
     }
-    let link = link(config).ok()??;
-    let is_open = link.password.is_none() && link.username.is_none();
-    is_open.then(|| match &link.address {
+    let url = redis_url(config).ok()??;
+    is_open(&url).then(|| match &url.address {
         Address::Tcp { host, port } => format!("-h {} -p {port} ", quoted(host)),
         Address::Unix(path) => format!("-s {} ", quoted(&path.display().to_string())),
     })
 }
 
+/// Returns whether the address is all that a client needs to know: no password, and no files for TLS.
+fn is_open(url: &RedisUrl) -> bool {
+    url.password.is_none() && url.username.is_none() && url.security == Security::Plain
+}
+
 /// The address arguments of the program. Secrets are not printed, but taken from the running server.
 fn own(config: &Config, publishers: Option<SocketAddr>, pid: u32) -> String {
-    let link = link(config).ok().flatten();
-    let is_open = match &link {
-        Some(link) => link.password.is_none() && link.username.is_none(),
-        None => config.publishers_password.is_none(),
-    };
+    let url = redis_url(config).ok().flatten();
+    let is_open = url.as_ref().map_or(config.publishers_password.is_none(), is_open);
     let port = match publishers {
-        Some(address) if link.is_none() => format!("--publishers {}", reachable(address)),
+        Some(address) if url.is_none() => format!("--publishers {}", reachable(address)),
         _ => String::new(),
     };
-    match (is_open, link) {
+    match (is_open, url) {
         (true, None) => [port, prefix(config)].concat(),
-        (true, Some(link)) => {
-            let scheme = if matches!(link.address, Address::Tcp { .. }) { "redis://" } else { "" };
-            let url = format!("{scheme}{}", link.address);
-            format!("--redis {}{}{}", quoted(&url), prefix(config), patterns(config))
+        (true, Some(url)) => {
+            format!("--redis {}{}{}", quoted(&url.to_string()), prefix(config), patterns(config))
         }
         // The system may have chosen the port.
         (false, _) => format!("--pid {pid} {port}").trim_end().to_owned(),
@@ -157,6 +156,12 @@ mod tests {
             ),
             (
                 with(|config| config.redis = Some("redis://:hush@h:1".to_owned())),
+                None,
+                true,
+                "publish --pid 7 pub.news ",
+            ),
+            (
+                with(|config| config.redis = Some("rediss://h:1".to_owned())),
                 None,
                 true,
                 "publish --pid 7 pub.news ",

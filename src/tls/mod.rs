@@ -4,9 +4,11 @@
 
 mod certificate;
 mod certificates;
+pub mod client;
 mod der;
 mod files;
 mod key;
+pub mod redis;
 mod resolver;
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,16 @@ const HOMES: [(&str, &[&str]); 21] = [
             "engine/reactor/listeners.rs",
         ],
     ),
-    ("rustls", &["engine/tls/", "tls/"]),
+    (
+        "rustls",
+        &[
+            "cli/dial.rs",
+            "engine/tls/",
+            "tls/",
+            "engine/redis/tls.rs",
+            "engine/reactor/redis_stream.rs",
+        ],
+    ),
     ("rustls_native_certs", &["tls/"]),
     ("webpki", &["tls/"]),
     (

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::redis_delivery;
 use super::redis_rights::{self, Permission};
 use super::report::{Fine, Problem, Report, Warning};
+use crate::app;
 use crate::cli::numbers::bytes;
 use crate::cli::redis_client::RedisClient;
 use crate::config::Config;
-use crate::engine::redis::config::{Address, RedisConfig};
+use crate::engine::redis::config::{Address, RedisConfig, Security};
 use crate::engine::redis::sink::Sink;
 
 /// The first version of Redis with open intervals in XRANGE.
@@ -41,7 +42,9 @@ pub(super) fn check(
     unix_millis: fn() -> u64,
 ) {
     let shell = match &link.address {
-        Address::Tcp { host, port } => format!("redis-cli -h {host} -p {port}"),
+        Address::Tcp { host, port } => {
+            format!("redis-cli -h {host} -p {port}{}", tls_flags(config))
+        }
         Address::Unix(path) => format!("redis-cli -s {}", path.display()),
     };
     let seen = format!("{} can be reached", link.address);
@@ -308,6 +311,23 @@ impl RedisCheck<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// The flags of `redis-cli` for TLS, each name standing for the file in the setting.
+fn tls_flags(config: &Config) -> String {
+    let Ok(Some(url)) = app::redis_url(config) else { return String::new() };
+    let mut flags = match url.security {
+        Security::Plain => return String::new(),
+        Security::Tls => " --tls".to_owned(),
+        Security::UnverifiedTls => " --tls --insecure".to_owned(),
+    };
+    if config.redis_ca.is_some() {
+        flags += " --cacert redis_ca_file";
+    }
+    if config.redis_certificate.is_some() {
+        flags += " --cert redis_cert_file --key redis_key_file";
+    }
+    flags
 }
 
 pub(super) fn setuser(config: &RedisConfig) -> String {

@@ -14,6 +14,7 @@ mod plan;
 mod port;
 mod redis_protocol;
 mod redis_socket;
+mod redis_stream;
 mod reload;
 mod resolver;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use mio::{Events, Interest, Poll, Waker};
 use crate::clock::Millis;
 use crate::engine::bounds::Bounds;
 use crate::engine::feature::FeatureEvent;
+use crate::engine::redis::tls::RedisTls;
 use crate::engine::router::files::{File, Page};
 use crate::engine::router::{ClientAddresses, Router};
 use crate::engine::server::Server;
@@ -213,6 +215,11 @@ impl Reactor {
     /// Replaces the certificates for the handshakes to come.
     pub fn set_acceptor(&mut self, acceptor: Acceptor) {
         self.clients.acceptor = Some(acceptor);
+    }
+
+    /// Replaces the settings of TLS to Redis, for the next connections. Whether TLS is spoken at all stays as it was.
+    pub fn set_redis_tls(&mut self, tls: Option<RedisTls>) {
+        self.redis.set_tls(tls);
     }
 
     /// The settings may have been read again.

@@ -1,26 +1,24 @@
 //! The socket under a connection to Redis.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Waker};
+use mio::{Registry, Waker};
 
 use crate::clock::Millis;
 use crate::engine::reactor::redis_protocol::RedisProtocol;
+use crate::engine::reactor::redis_stream::{RedisRead, RedisStream, TlsStream};
 use crate::engine::reactor::resolver::Resolver;
 use crate::engine::reactor::token::Source;
-use crate::engine::redis::config::Address;
+use crate::engine::redis::advice;
+use crate::engine::redis::config::{Address, RedisConfig};
+use crate::engine::redis::tls::RedisTls;
 use crate::engine::router::Router;
 
 /// The pause before the same failure is logged again.
 const REPEAT: Millis = 60_000;
-
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
 
 /// A protocol, its socket, and the attempt to get one.
 pub struct RedisSocket {
@@ -40,9 +38,13 @@ pub struct RedisSocket {
 /// An attempt to connect, and the connection that it led to.
 #[derive(Default)]
 struct ConnectAttempt {
-    stream: Option<Stream>,
-    /// The socket is connected, and the protocol knows.
+    stream: Option<RedisStream>,
+    /// The socket is connected.
     is_connected: bool,
+    /// The protocol has begun: at once, or with TLS after the handshake.
+    is_open: bool,
+    /// Data came.
+    has_answered: bool,
     /// The socket may have bytes to read.
     is_readable: bool,
     /// The peer has closed, or an error came: the socket is read until that.
@@ -93,8 +95,12 @@ impl RedisSocket {
         self.protocol.session().deadline()
     }
 
+    fn config(&self) -> &RedisConfig {
+        &self.protocol.session().config
+    }
+
     fn address(&self) -> &Address {
-        &self.protocol.session().config.address
+        &self.config().address
     }
 
     /// Begins an attempt.
@@ -104,7 +110,7 @@ impl RedisSocket {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)
                     .map_err(|error| format!("cannot connect to {}: {error}", path.display()))?;
-                self.watch(registry, Stream::Unix(stream))
+                self.watch(registry, RedisStream::Unix(stream))
             }
             Address::Tcp { host, port } => match host.parse::<IpAddr>() {
                 Ok(address) => {
@@ -135,7 +141,15 @@ impl RedisSocket {
         let mut failed = failed;
         while let Some(address) = self.attempt.addresses.pop() {
             match TcpStream::connect(address) {
-                Ok(stream) => return self.watch(registry, Stream::Tcp(stream)),
+                Ok(socket) => {
+                    let stream = match &self.config().tls {
+                        None => RedisStream::Tcp(socket),
+                        Some(tls) => {
+                            RedisStream::Tls(Box::new(TlsStream::new(socket, tls.begin()?)))
+                        }
+                    };
+                    return self.watch(registry, stream);
+                }
                 Err(error) => failed = Some(error),
             }
         }
@@ -144,14 +158,9 @@ impl RedisSocket {
         Err(format!("cannot connect to {address}: {why}; is Redis running there?"))
     }
 
-    fn watch(&mut self, registry: &Registry, stream: Stream) -> Result<(), String> {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let token = Source::Redis(self.number).token();
+    fn watch(&mut self, registry: &Registry, stream: RedisStream) -> Result<(), String> {
         let stream = self.attempt.stream.insert(stream);
-        let registered = match stream {
-            Stream::Tcp(stream) => registry.register(stream, token, both),
-            Stream::Unix(stream) => registry.register(stream, token, both),
-        };
+        let registered = stream.register(registry, Source::Redis(self.number).token());
         registered.map_err(|error| format!("the socket to Redis cannot be watched: {error}"))
     }
 
@@ -163,27 +172,27 @@ impl RedisSocket {
         let Some(stream) = &self.attempt.stream else {
             return Ok(());
         };
-        let failure = match stream {
-            Stream::Tcp(stream) => match stream.take_error() {
-                Ok(None) => stream.peer_addr().err(),
-                Ok(Some(error)) | Err(error) => Some(error),
-            },
-            Stream::Unix(stream) => match stream.take_error() {
-                Ok(None) => None,
-                Ok(Some(error)) | Err(error) => Some(error),
-            },
-        };
-        match failure {
-            None => {
+        match stream.check_connected() {
+            Ok(()) => {
                 self.attempt.is_connected = true;
-                self.protocol.session_mut().connected(now);
+                self.protocol.session_mut().securing();
+                self.open(now);
                 Ok(())
             }
-            Some(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
-            Some(error) => {
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+            Err(error) => {
                 self.attempt.stream = None;
                 self.try_next(registry, Some(error))
             }
+        }
+    }
+
+    /// Begins the protocol as soon as the stream can carry it.
+    fn open(&mut self, now: Millis) {
+        let is_ready = self.attempt.stream.as_ref().is_some_and(RedisStream::is_open);
+        if is_ready && !self.attempt.is_open {
+            self.attempt.is_open = true;
+            self.protocol.session_mut().connected(now);
         }
     }
 
@@ -210,23 +219,26 @@ impl RedisSocket {
         {
             let Some(stream) = &mut self.attempt.stream else { return Ok(()) };
             let room = buffer.len().min(limit - total);
-            let read = match stream {
-                Stream::Tcp(stream) => stream.read(&mut buffer[..room]),
-                Stream::Unix(stream) => stream.read(&mut buffer[..room]),
-            };
-            match read {
-                Ok(0) => return Err("Redis closed the connection".into()),
-                Ok(length) => {
+            match stream.read(&mut buffer[..room]) {
+                Ok(RedisRead::End) => return Err(self.explain(None)),
+                Ok(RedisRead::Data(length)) => {
                     total += length;
-                    // A short read empties the socket. But after its end no further event comes.
-                    self.attempt.is_readable = length == room || self.attempt.is_ending;
+                    self.attempt.has_answered = true;
+                    // After the end of the socket no further event comes.
+                    self.attempt.is_readable =
+                        stream.may_hold_more(length, room) || self.attempt.is_ending;
+                    self.open(router.server.now.millis);
                     self.take_in(router, &buffer[..length])?;
+                }
+                Ok(RedisRead::Overhead(length)) => {
+                    total += length;
+                    self.open(router.server.now.millis);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.attempt.is_readable = false
                 }
-                Err(error) => return Err(format!("the connection to Redis broke: {error}")),
+                Err(error) => return Err(self.explain(Some(error))),
             }
         }
         router.server.metrics().source_reads_put_off += u64::from(total >= limit);
@@ -241,21 +253,45 @@ impl RedisSocket {
     }
 
     fn write(&mut self) -> Result<(), String> {
-        while self.attempt.is_connected && !self.protocol.session().output().is_empty() {
-            let output = self.protocol.session().output();
-            let written = match &mut self.attempt.stream {
-                Some(Stream::Tcp(stream)) => stream.write(output),
-                Some(Stream::Unix(stream)) => stream.write(output),
-                None => return Ok(()),
-            };
-            match written {
+        let written = self.write_output();
+        match written {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            written => written.map_err(|error| self.explain(Some(error))),
+        }
+    }
+
+    fn write_output(&mut self) -> io::Result<()> {
+        let Some(stream) = self.attempt.stream.as_mut().filter(|_| self.attempt.is_connected)
+        else {
+            return Ok(());
+        };
+        stream.flush()?;
+        while !self.protocol.session().output().is_empty() {
+            match stream.write(self.protocol.session().output()) {
                 Ok(length) => self.protocol.session_mut().wrote(length),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(format!("the connection to Redis broke: {error}")),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Explains the end of the connection: an error, or none if Redis closed it in good order.
+    fn explain(&self, error: Option<io::Error>) -> String {
+        let ConnectAttempt { is_open, has_answered, .. } = self.attempt;
+        let tls = self.config().tls.as_ref();
+        let explained =
+            error.as_ref().zip(tls).and_then(|(error, tls)| tls.explain(error, is_open));
+        match (explained, error) {
+            (Some(explained), _) => explained,
+            (None, error)
+                if tls.is_none() && !has_answered && error.as_ref().is_none_or(is_end) =>
+            {
+                advice::hung_up(self.config())
+            }
+            (None, None) => "Redis closed the connection".to_owned(),
+            (None, Some(error)) => format!("the connection to Redis broke: {error}"),
+        }
     }
 
     fn settle(&mut self, router: &mut Router, result: Result<(), String>) {
@@ -284,6 +320,11 @@ impl RedisSocket {
     }
 }
 
+/// Returns whether the peer ended the connection; the error depends on the bytes under way.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
 /// Orders the addresses of a name, the one to be tried first last. Each attempt in vain begins with another one: an address that
 /// hangs takes all the time that an attempt has.
 fn in_turn(mut addresses: Vec<SocketAddr>, vain: usize) -> Vec<SocketAddr> {
@@ -306,6 +347,14 @@ impl RedisSockets {
     /// Returns whether nothing is under way that the end of the process should wait for.
     pub fn is_settled(&self) -> bool {
         self.0.iter().all(RedisSocket::is_settled)
+    }
+
+    /// Replaces the settings of TLS of connections that have it.
+    pub fn set_tls(&mut self, tls: Option<RedisTls>) {
+        for socket in &mut self.0 {
+            let current = &mut socket.protocol.session_mut().config.tls;
+            *current = current.as_ref().and(tls.clone());
+        }
     }
 
     /// Returns the next deadline.

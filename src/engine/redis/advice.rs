@@ -72,7 +72,7 @@ pub fn not_redis(config: &RedisConfig, why: &str) -> String {
     let address = &config.address;
     format!(
         "something that is not Redis answers at {address} ({why}): \
-         check the host and the port; a port that wants TLS answers like this, too"
+         check the host and the port; a port that wants TLS answers like this, too: write rediss:// then"
     )
 }
 
@@ -82,6 +82,24 @@ pub fn unreachable(config: &RedisConfig) -> String {
     format!(
         "no connection to Redis at {address} within {timeout} ms: \
          is it running, is the address right, does a firewall swallow packets?"
+    )
+}
+
+/// Connected, but TLS did not come about in time.
+pub fn unsecured(config: &RedisConfig) -> String {
+    let RedisConfig { address, timeout, .. } = config;
+    format!(
+        "connected to {address}, but its handshake of TLS did not end within {timeout} ms: is it the port without TLS? \
+         then write redis:// in place of rediss://, or name the port with TLS (tls-port)"
+    )
+}
+
+/// It took the connection, and ended it without an answer to anything.
+pub fn hung_up(config: &RedisConfig) -> String {
+    format!(
+        "{} closed the connection without an answer: is it the port with TLS? \
+         then write rediss:// in place of redis://, or name the one without; or does it take no connections from here?",
+        config.address
     )
 }
 

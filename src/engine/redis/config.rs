@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
 
 use crate::clock::Millis;
+use crate::engine::redis::tls::RedisTls;
 use crate::suggestion::suggestion;
 
 /// The address of a Redis.
@@ -29,10 +30,93 @@ impl fmt::Display for Address {
     }
 }
 
+/// The protection of a connection, by its URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// None: `redis://`, or a Unix socket.
+    Plain,
+    /// TLS with a server whose certificate is verified: `rediss://`.
+    Tls,
+    /// TLS with any server: `rediss://…#insecure`.
+    UnverifiedTls,
+}
+
+/// The parts of a URL of Redis. Not `Debug`: they hold a password.
+#[derive(Clone)]
+pub struct RedisUrl {
+    pub address: Address,
+    /// None with a password: the user `default`.
+    pub username: Option<String>,
+    pub password: Option<String>,
+    /// For commands; it means nothing to pub/sub.
+    pub database: i64,
+    /// Never try `HELLO 3` (`?protocol=resp2`).
+    pub resp2_only: bool,
+    pub security: Security,
+}
+
+/// Shows the scheme and the address, and no credentials.
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let scheme = match (&self.address, self.security) {
+            (Address::Unix(_), _) => "",
+            (_, Security::Plain) => "redis://",
+            (_, Security::Tls | Security::UnverifiedTls) => "rediss://",
+        };
+        write!(formatter, "{scheme}{}", self.address)
+    }
+}
+
+impl RedisUrl {
+    /// Reads `redis://`, `valkey://`, `rediss://`, `valkeys://`, `redis+unix://` and `unix:` URLs, and takes a bare `host:port` or
+    /// absolute path for what it looks like.
+    ///
+    /// # Errors
+    /// A text for the operator. It shows nothing of the URL, which may hold a password.
+    pub fn parse(url: &str) -> Result<RedisUrl, String> {
+        let url = url.trim();
+        if url.starts_with('/') {
+            return Ok(RedisUrl::of(Address::Unix(PathBuf::from(url))));
+        }
+        let (url, security) = split_security(url)?;
+        check_parameters(&url)?;
+        let info = url.as_str().into_connection_info().map_err(|_| NOT_UNDERSTOOD.to_owned())?;
+        let address = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => Address::Tcp { host: host.clone(), port: *port },
+            ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
+            _ => return Err(NOT_UNDERSTOOD.to_owned()),
+        };
+        let settings = info.redis_settings();
+        Ok(RedisUrl {
+            username: settings.username().map(str::to_owned),
+            password: settings.password().map(str::to_owned),
+            database: settings.db(),
+            // The crate's own default is RESP2: only what was written counts.
+            resp2_only: settings.protocol() == ProtocolVersion::RESP2 && names_protocol(&url),
+            security,
+            ..RedisUrl::of(address)
+        })
+    }
+
+    fn of(address: Address) -> RedisUrl {
+        let security = Security::Plain;
+        RedisUrl {
+            address,
+            username: None,
+            password: None,
+            database: 0,
+            resp2_only: false,
+            security,
+        }
+    }
+}
+
 /// The settings of our connections to Redis. Not `Debug`: they hold a password.
 #[derive(Clone)]
 pub struct RedisConfig {
     pub address: Address,
+    /// `None`: the connection is plain.
+    pub tls: Option<RedisTls>,
     /// None with a password: the user `default`.
     pub username: Option<String>,
     pub password: Option<String>,
@@ -57,47 +141,23 @@ pub struct RedisConfig {
 }
 
 impl RedisConfig {
-    /// Reads `redis://`, `valkey://`, `redis+unix://` and `unix:` URLs, and takes a bare `host:port` or absolute path for what it
-    /// looks like. All else has the default of the README's table.
+    /// Settings of plain connections; see [`RedisUrl::parse`]. All else has the default of the README's table.
     ///
     /// # Errors
     /// A text for the operator. It shows nothing of the URL, which may hold a password.
     pub fn from_url(url: &str) -> Result<RedisConfig, String> {
-        let url = url.trim();
-        if url.starts_with('/') {
-            return Ok(RedisConfig::new(Address::Unix(PathBuf::from(url))));
-        }
-        let url = match url.split_once("://") {
-            Some(("rediss" | "valkeys", _)) => return Err(NO_TLS.to_owned()),
-            Some((scheme, _)) if !scheme.contains(['@', ':', '/']) => url.to_owned(),
-            _ if url.starts_with("unix:") => url.to_owned(),
-            _ => format!("redis://{url}"),
-        };
-        check_parameters(&url)?;
-        let info = url.as_str().into_connection_info().map_err(|_| NOT_UNDERSTOOD.to_owned())?;
-        let address = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => Address::Tcp { host: host.clone(), port: *port },
-            ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-            _ => return Err(NO_TLS.to_owned()),
-        };
-        let settings = info.redis_settings();
-        Ok(RedisConfig {
-            username: settings.username().map(str::to_owned),
-            password: settings.password().map(str::to_owned),
-            database: settings.db(),
-            // The crate's own default is RESP2: only what was written counts.
-            resp2_only: settings.protocol() == ProtocolVersion::RESP2 && names_protocol(&url),
-            ..RedisConfig::new(address)
-        })
+        RedisUrl::parse(url).map(|url| RedisConfig::new(url, None))
     }
 
-    fn new(address: Address) -> RedisConfig {
+    /// Settings with the defaults of the README's table. `tls` is there if the URL asks for it.
+    pub fn new(url: RedisUrl, tls: Option<RedisTls>) -> RedisConfig {
         RedisConfig {
-            address,
-            username: None,
-            password: None,
-            database: 0,
-            resp2_only: false,
+            address: url.address,
+            tls,
+            username: url.username,
+            password: url.password,
+            database: url.database,
+            resp2_only: url.resp2_only,
             patterns: vec!["pub.*".to_owned()],
             node: "0".to_owned(),
             streams: Vec::new(),
@@ -109,12 +169,32 @@ impl RedisConfig {
     }
 }
 
-const NO_TLS: &str = "TLS to Redis (`rediss://`) is not supported yet: use `redis://`, and a tunnel \
-    (stunnel, WireGuard) where the network is not yours";
+/// Takes the security out of a URL: the redis crate knows the schemes with TLS only beside a TLS of its own.
+fn split_security(url: &str) -> Result<(String, Security), String> {
+    let plain = |url: String| Ok((url, Security::Plain));
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains(['@', ':', '/']) => (scheme, rest),
+        _ if url.starts_with("unix:") => return plain(url.to_owned()),
+        _ => return plain(format!("redis://{url}")),
+    };
+    if !["rediss", "valkeys"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return plain(url.to_owned());
+    }
+    match rest.split_once('#') {
+        None => Ok((format!("redis://{rest}"), Security::Tls)),
+        Some((rest, "insecure")) => Ok((format!("redis://{rest}"), Security::UnverifiedTls)),
+        Some(_) => Err(UNKNOWN_FRAGMENT.to_owned()),
+    }
+}
+
+const UNKNOWN_FRAGMENT: &str = "the end of the URL of Redis is not understood: after # expected insecure, which turns off \
+    the check of the certificate; in a user or password, # must be written as %23";
+
+const TLS_IS_A_SCHEME: &str = "TLS is the scheme: rediss://host:6379";
 
 const NOT_UNDERSTOOD: &str = "the URL of Redis is not understood: expected \
-    `redis://[[user]:password@]host[:port][?protocol=resp2]`, `unix:/path/to/redis.sock` or `host:port`; \
-    in a user or password, `% : / ? # @ [ ]` must be written as `%25 %3A %2F %3F %23 %40 %5B %5D`";
+    `redis://[[user]:password@]host[:port][?protocol=resp2]`, the same with `rediss://` for TLS, `unix:/path/to/redis.sock` \
+    or `host:port`; in a user or password, `% : / ? # @ [ ]` must be written as `%25 %3A %2F %3F %23 %40 %5B %5D`";
 
 /// The parameters behind `?`, and those for a socket in the file system, whose path names no user and no database.
 const PARAMETERS: [&str; 1] = ["protocol"];
@@ -137,7 +217,7 @@ fn check_parameters(url: &str) -> Result<(), String> {
         "user" | "username" | "pass" | "password" => {
             "; user and password stand before the host: redis://user:password@host".to_owned()
         }
-        "tls" | "ssl" => format!("; {NO_TLS}"),
+        "tls" | "ssl" => format!("; {TLS_IS_A_SCHEME}"),
         name => suggestion("", name, known.iter().map(|&name| name.to_owned())),
     };
     let name = name.chars().take(40).collect::<String>();
@@ -186,6 +266,22 @@ mod tests {
     }
 
     #[test]
+    fn the_scheme_says_whether_tls_is_spoken() {
+        for (url, security, shown) in [
+            ("redis://h", Security::Plain, "redis://h:6379"),
+            ("rediss://bob:p%23@h:7000/1?protocol=resp2", Security::Tls, "rediss://h:7000"),
+            ("valkeys://[::1]", Security::Tls, "rediss://[::1]:6379"),
+            ("REDISS://h", Security::Tls, "rediss://h:6379"),
+            ("rediss://h/1#insecure", Security::UnverifiedTls, "rediss://h:6379"),
+            ("rediss:6379", Security::Plain, "redis://rediss:6379"),
+            ("unix:/s", Security::Plain, "unix:/s"),
+        ] {
+            let found = RedisUrl::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!((found.security, found.to_string().as_str()), (security, shown), "{url}");
+        }
+    }
+
+    #[test]
     fn urls_carry_credentials_and_a_protocol() {
         for (url, username, password, resp2_only) in [
             ("redis://h", None, None, false),
@@ -212,7 +308,10 @@ mod tests {
                 "redis://h/?protocl=resp2&tls=true",
                 "\"protocl\" of the URL is not known; did you mean protocol?",
             ),
-            ("redis://h?protocol=resp3&tls=true", "\"tls\" of the URL is not known; TLS to Redis"),
+            (
+                "redis://h?protocol=resp3&tls=true",
+                "\"tls\" of the URL is not known; TLS is the scheme",
+            ),
             ("redis://h?password=hunter2", "user and password stand before the host"),
             ("h:6379?timeout=5", "\"timeout\" of the URL is not known"),
             ("unix:/s?database=3", "\"database\" of the URL is not known"),
@@ -253,7 +352,9 @@ mod tests {
             "redis://bob:hunter2@h?protocol=4",
             "redis://bob:hunter2/x@h:1:2",
             "redis://bob:hunter2@0.0.0.0",
-            "rediss://bob:hunter2@h",
+            "rediss://bob:hunter2@h#secure",
+            "rediss://bob:hunter2@h:port",
+            "rediss://bob:hunt#er2@h",
             "http://bob:hunter2@h",
             "unix:hunter2",
             "unix:",

@@ -21,5 +21,6 @@ pub mod session;
 pub mod sink;
 pub(crate) mod stream_info;
 pub mod subscriber;
+pub mod tls;
 #[cfg(test)]
 pub(crate) mod values;

@@ -1,10 +1,10 @@
 //! The common part of every connection to Redis: handshake, deadlines, buffers, and the wait before the next attempt.
 //!
 //! ```text
-//!            connecting()             connected()              ready()
-//! Waiting ───────────────► Connecting ───────────► Greeting ─────────────► Ready
-//!    ▲                         │                       │                      │
-//!    └──────── down() ─────────┴── fail(), or closed ──┴──────────────────────┘
+//!            connecting()             securing()            connected()            ready()
+//! Waiting ───────────────► Connecting ──────────► Securing ────────────► Greeting ───────────► Ready
+//!    ▲                         │                     │                      │                    │
+//!    └──────── down() ─────────┴── fail(), or closed ┴──────────────────────┴────────────────────┘
 //! ```
 
 use crate::clock::Millis;
@@ -47,6 +47,10 @@ enum SessionState {
         until: Millis,
     },
     Connecting {
+        deadline: Millis,
+    },
+    /// Connected; with TLS, the handshake has yet to end.
+    Securing {
         deadline: Millis,
     },
     Greeting {
@@ -122,10 +126,17 @@ impl Session {
         self.state = SessionState::Connecting { deadline: now.saturating_add(self.config.timeout) };
     }
 
-    /// The socket is connected: queues the handshake.
+    /// The socket is connected, and TLS may begin on it.
+    pub fn securing(&mut self) {
+        if let SessionState::Connecting { deadline } = self.state {
+            self.state = SessionState::Securing { deadline };
+        }
+    }
+
+    /// The connection can carry commands: queues the handshake.
     pub fn connected(&mut self, now: Millis) {
         let deadline = match self.state {
-            SessionState::Connecting { deadline } => deadline,
+            SessionState::Connecting { deadline } | SessionState::Securing { deadline } => deadline,
             _ => now.saturating_add(self.config.timeout),
         };
         self.state = SessionState::Greeting { deadline };
@@ -211,9 +222,9 @@ impl Session {
     pub fn deadline(&self) -> Option<Millis> {
         match self.state {
             SessionState::Waiting { until } => Some(until),
-            SessionState::Connecting { deadline } | SessionState::Greeting { deadline } => {
-                Some(deadline)
-            }
+            SessionState::Connecting { deadline }
+            | SessionState::Securing { deadline }
+            | SessionState::Greeting { deadline } => Some(deadline),
             SessionState::Ready { answer_by: Some(by), .. } => Some(by),
             SessionState::Ready { received, .. } => {
                 Some(received.saturating_add(self.config.silence))
@@ -237,13 +248,14 @@ impl Session {
     /// Returns whether it is time to ask for a sign of life. Input that is there must have been read before.
     ///
     /// # Errors
-    /// Nothing came in time: no connection, no reply to the handshake, or none to `command`.
+    /// Nothing came in time: no connection, no TLS, no reply to the handshake, or none to `command`.
     pub fn is_silent(&mut self, now: Millis, command: &str) -> Result<bool, String> {
         if self.due(now) != Some(Due::Overdue) {
             return Ok(self.due(now).is_some());
         }
         let text = match self.state {
             SessionState::Connecting { .. } => advice::unreachable(&self.config),
+            SessionState::Securing { .. } => advice::unsecured(&self.config),
             SessionState::Greeting { .. } => {
                 advice::unanswered(&self.config, self.handshake.command())
             }

@@ -1,0 +1,173 @@
+//! The client's side of TLS: whom it trusts, and the certificate that it shows.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+/// Sessions kept to resume; each server takes one place, with up to eight tickets.
+const SESSIONS_MAX: usize = 4;
+
+/// A certificate with its chain, and its key.
+pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// The judge of a server's certificate.
+pub struct Trust(Arc<dyn ServerCertVerifier>);
+
+impl Trust {
+    /// Trusts the authorities of the system: those of its packages, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    ///
+    /// They take 3 ms to read and 0.6 MB to keep, so no one reads them who has other ones.
+    ///
+    /// # Errors
+    /// A clause: there are none.
+    pub fn system() -> Result<Trust, String> {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs);
+        Trust::of(roots).map_err(|_| {
+            let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+            format!(
+                "this system has no certificates of authorities{why}: apt install ca-certificates"
+            )
+        })
+    }
+
+    /// Trusts the certificates of a PEM file, and no others.
+    ///
+    /// # Errors
+    /// A clause: it holds none.
+    pub fn file(pem: &[u8]) -> Result<Trust, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(pem)? {
+            roots
+                .add(certificate)
+                .map_err(|error| format!("a certificate in it is unusable: {error}"))?;
+        }
+        Trust::of(roots)
+    }
+
+    /// Trusts every certificate: nobody listens in, and nobody knows who the server is.
+    pub fn anyone() -> Trust {
+        Trust(Arc::new(NoJudge(provider().signature_verification_algorithms)))
+    }
+
+    fn of(roots: RootCertStore) -> Result<Trust, String> {
+        let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        judge.build().map(|judge| Trust(judge)).map_err(|error| error.to_string())
+    }
+
+    /// Judges the chain of a server, its own certificate first.
+    ///
+    /// # Errors
+    /// The reason to refuse it.
+    pub fn judge(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        unix: std::time::Duration,
+    ) -> Result<(), Error> {
+        let now = UnixTime::since_unix_epoch(unix);
+        let (own, rest) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+        self.0.verify_server_cert(own, rest, name, &[], now).map(|_| ())
+    }
+
+    /// Makes the settings of connections, which begin without a look at a file.
+    ///
+    /// # Errors
+    /// A clause: the key is not that of the certificate.
+    pub fn settings(self, identity: Option<Identity>) -> Result<Arc<ClientConfig>, String> {
+        let versions =
+            ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let builder = versions.expect("the provider has suites for both versions");
+        let builder = builder.dangerous().with_custom_certificate_verifier(self.0);
+        let mut settings = match identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                builder.with_client_auth_cert(chain, key).map_err(|error| match error {
+                    Error::InconsistentKeys(_) => {
+                        "the key is not that of the first certificate in the file".to_owned()
+                    }
+                    error => error.to_string(),
+                })?
+            }
+        };
+        settings.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        Ok(Arc::new(settings))
+    }
+}
+
+/// Reads the certificates of a PEM file.
+///
+/// # Errors
+/// A clause: it holds none.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err("there is no certificate in it (-----BEGIN CERTIFICATE-----)".to_owned()),
+        Err(error) => Err(format!("it is not PEM: {error}")),
+    }
+}
+
+/// Reads the private key of a PEM file.
+///
+/// # Errors
+/// A clause: it holds none that could be used.
+pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    let is_encrypted = pem.windows(9).any(|part| part == b"ENCRYPTED");
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| match is_encrypted {
+        true => {
+            "the key is encrypted: decrypt it by openssl pkey, and let nobody else read the file"
+                .to_owned()
+        }
+        false => "there is no private key in it (-----BEGIN PRIVATE KEY-----)".to_owned(),
+    })
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(crypto::ring::default_provider())
+}
+
+/// Takes any certificate. Its owner must still prove to have the key.
+#[derive(Debug)]
+struct NoJudge(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for NoJudge {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        crypto::verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}

@@ -1,0 +1,43 @@
+//! TLS to Redis, made of the settings.
+
+use super::client::{Trust, certificates, private_key};
+use crate::config::Config;
+use crate::engine::redis::config::{Address, RedisUrl, Security};
+use crate::engine::redis::tls::RedisTls;
+
+/// Makes what the URL asks for; `None`: it asks for no TLS.
+///
+/// # Errors
+/// A sentence that names the setting, and no secret.
+pub fn redis_tls(config: &Config, url: &RedisUrl) -> Result<Option<RedisTls>, String> {
+    let trust = match (url.security, &config.redis_ca) {
+        (Security::Plain, _) => return Ok(None),
+        (Security::UnverifiedTls, Some(_)) => {
+            return Err(
+                "redis: #insecure at the end of the URL trusts anyone, and redis_ca_file names whom to trust: keep one of them"
+                    .to_owned(),
+            );
+        }
+        (Security::UnverifiedTls, None) => Trust::anyone(),
+        (Security::Tls, Some(pem)) => {
+            Trust::file(pem).map_err(|why| format!("redis_ca_file: {why}"))?
+        }
+        (Security::Tls, None) => Trust::system().map_err(|why| {
+            format!("redis: {why}, or name a file of certificates in redis_ca_file")
+        })?,
+    };
+    let identity = match (&config.redis_certificate, &config.redis_key) {
+        (Some(chain), Some(key)) => Some((
+            certificates(chain).map_err(|why| format!("redis_cert_file: {why}"))?,
+            private_key(key.as_bytes()).map_err(|why| format!("redis_key_file: {why}"))?,
+        )),
+        _ => None,
+    };
+    let client = trust
+        .settings(identity)
+        .map_err(|why| format!("redis_cert_file and redis_key_file: {why}"))?;
+    let Address::Tcp { host, .. } = &url.address else { return Ok(None) };
+    RedisTls::new(client, host, url.address.to_string(), config.redis_ca.is_some())
+        .map(Some)
+        .map_err(|why| format!("redis: {why}"))
+}
