@@ -7,8 +7,9 @@ import os
 import resource
 
 import pytest
+from helpers.certificates import Authority
 from helpers.process import BINARY
-from helpers.redis_server import Redis
+from helpers.redis_server import Redis, TlsSettings
 from helpers.server import Server
 
 # An async test that hangs fails after this many seconds.
@@ -16,6 +17,7 @@ TEST_SECONDS = 120
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "over_tls: runs twice, with a plain Redis and with one that speaks TLS")
     config.addinivalue_line("markers", "alone: measures times, so that no other test may run beside it")
 
 
@@ -61,11 +63,30 @@ def server(start):
     return start("--topics", "news")
 
 
+def pytest_generate_tests(metafunc):
+    if "security" in metafunc.fixturenames and metafunc.definition.get_closest_marker("over_tls"):
+        metafunc.parametrize("security", ["plain", "tls"])
+
+
 @pytest.fixture
-def start_redis():
+def security():
+    """The security of the servers' way to Redis, `plain` or `tls`."""
+    return "plain"
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """An authority that signs certificates."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def start_redis(security, request):
     """Starts Redis servers: `start_redis(password=…)`."""
     with contextlib.ExitStack() as ends:
         def start_redis(*arguments, **options):
+            if security == "tls":
+                options = {"tls": TlsSettings(request.getfixturevalue("authority"))} | options
             redis = Redis(*arguments, **options)
             ends.callback(redis.end)
             return redis

@@ -131,7 +131,7 @@ async def test_listeners_are_counted_by_every_node(start, redis):
 
 async def test_an_acl_that_lacks_the_control_channel_is_named(start, redis):
     redis.command("ACL", "SETUSER", "bob", "on", ">secret", "&pub.*", "+@all")
-    flags = ("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--control", "ctl")
+    flags = ("--redis", redis.url_of("bob:secret"), "--control", "ctl")
     server = start(*flags, redis=redis, ready=False)
     server.wait_for_log("NOPERM.*ctl")
     redis.command("ACL", "SETUSER", "bob", "&ctl")

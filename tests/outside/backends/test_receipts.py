@@ -124,7 +124,7 @@ async def test_an_entry_names_the_channel_of_its_receipt(start, redis):
 
 async def test_an_acl_that_lacks_the_channel_is_named(start, redis):
     redis.command("ACL", "SETUSER", "bob", "on", ">secret", "~*", "&pub.*", "+@all")
-    flags = ("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--receipts", "receipts")
+    flags = ("--redis", redis.url_of("bob:secret"), "--receipts", "receipts")
     server = start(*flags, redis=redis)
     async with server.client("43") as bystander, server.client("42") as client:
         server.publish("user.42", 1)

@@ -10,6 +10,8 @@ from helpers.process import eventually, oneloop
 from helpers.server import Server, counter
 from websockets.exceptions import ConnectionClosed
 
+pytestmark = pytest.mark.over_tls
+
 
 def entries(redis, key="up"):
     """The stream's entries as (id, fields)."""
@@ -142,7 +144,7 @@ async def test_a_key_of_another_type_is_no_silence(start, redis):
 
 async def test_an_acl_that_lacks_the_stream_is_named(start, redis):
     redis.command("ACL", "SETUSER", "bob", "on", ">secret", "~other", "&pub.*", "+@all")
-    flags = ("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--upstream", "stream:up")
+    flags = ("--redis", redis.url_of("bob:secret"), "--upstream", "stream:up")
     server = start(*flags, redis=redis)
     async with server.client("42") as client:
         error = await client.ask(op="send", data=1)

@@ -282,7 +282,7 @@ async def test_the_rules_that_the_readme_names_suffice(start, redis):
     redis.command("SADD", "oneloop:{evt}:here:dead.1", *ghosts)
     redis.command("HSET", "oneloop:{evt}:here", *(word for one in ghosts for word in (one, 1)))
     redis.command("ZADD", "oneloop:{evt}:nodes", 0, "dead.1")
-    url = f"redis://push:pass@127.0.0.1:{redis.port}"
+    url = redis.url_of("push:pass")
     server = start("--redis", url, "--events", "stream:evt", "--offline-seconds", 0, redis=redis)
     async with server.client("42"):
         await asyncio.to_thread(
@@ -297,7 +297,7 @@ async def test_the_rules_that_the_readme_names_suffice(start, redis):
 async def test_a_rule_that_is_missing_is_named_and_nothing_is_told_twice(start, redis):
     redis.command("ACL", "SETUSER", "push", "on", ">pass", "resetchannels", "&pub.*", "~*", "+@all",
                   "-sadd")
-    url = f"redis://push:pass@127.0.0.1:{redis.port}"
+    url = redis.url_of("push:pass")
     server = start("--redis", url, "--events", "stream:evt", redis=redis)
     with Stream(redis) as events:
         async with bystander(server, events, is_told=False):

@@ -5,9 +5,12 @@ import contextlib
 import json
 import re
 
+import pytest
 from helpers.process import eventually, oneloop
 from helpers.server import counter
 from helpers.streams import DURABLE, QUICK, STREAM, add, heard
+
+pytestmark = pytest.mark.over_tls
 
 
 def connection_of(redis, name):
@@ -233,7 +236,7 @@ async def test_a_key_of_another_type_is_named_and_may_be_mended(start, redis):
 async def test_a_missing_permission_is_mended_as_the_log_says(start, redis):
     redis.command("ACL", "SETUSER", "push", "on", ">pass", "resetkeys", "-@all", "&pub.*",
                   "+psubscribe", "+ping", "+client|setname")
-    url = f"redis://push:pass@127.0.0.1:{redis.port}"
+    url = redis.url_of("push:pass")
     server = start("--redis", url, *STREAM, redis=redis, ready=False)
     server.wait_for_log(r"ACL SETUSER <user> ~pub \+xinfo")
     rules = re.search(r"ACL SETUSER <user> (~pub .*?\|setname)", server.log())[1]
@@ -246,7 +249,7 @@ async def test_a_missing_permission_is_mended_as_the_log_says(start, redis):
 
 
 async def test_the_database_of_the_url_is_the_one_that_is_read(start, redis):
-    server = start("--redis", f"redis://127.0.0.1:{redis.port}/5", *STREAM, redis=redis)
+    server = start("--redis", redis.url + "/5", *STREAM, redis=redis)
     async with server.client("42") as client:
         publisher = redis.publisher()
         add(redis, "user.42", "in another database")

@@ -15,17 +15,39 @@ from helpers.process import DEADLINE, end, eventually
 from helpers.resp_client import Publisher
 
 
-class Redis:
-    """A redis-server of its own directory on a free port, answering when the constructor returns."""
+class TlsSettings:
+    """TLS of a Redis: the files of its certificate, and that of the authority that it and its clients trust."""
 
-    def __init__(self, *arguments, password=None):
-        self.arguments, self.password = list(arguments), password
+    def __init__(self, authority, certificate=None, asks="no"):
+        """`asks`: `yes` if clients must have a certificate. TLS 1.3 and 1.2 are spoken."""
+        self.authority = authority
+        self.certificate, self.key = certificate or authority.issue()
+        self.asks = asks
+
+    def arguments(self, port):
+        return [
+            "--tls-port", str(port), "--tls-cert-file", self.certificate, "--tls-key-file", self.key,
+            "--tls-ca-cert-file", self.authority.path, "--tls-auth-clients", self.asks,
+        ]
+
+
+class Redis:
+    """A redis-server of its own directory on a free port, answering when the constructor returns.
+
+    With `tls` it has a second port, which servers connect to; tests use the plain one."""
+
+    def __init__(self, *arguments, password=None, tls=None):
+        self.arguments, self.password, self.tls = list(arguments), password, tls
         self.directory = tempfile.mkdtemp(prefix="redis-")
         self.path = os.path.join(self.directory, "socket")
+        # Servers are told whom to trust.
+        self.needs_file = True
         self.process = None
         # Redis cannot choose its port itself; another process may take it first.
         for _ in range(10):
-            self.port = free_port()
+            self.port = self.server_port = free_port()
+            if tls:
+                self.server_port = free_port()
             if self.launch():
                 return
         raise AssertionError("redis-server does not start")
@@ -39,6 +61,8 @@ class Redis:
         ]
         if self.password:
             command += ["--requirepass", self.password]
+        if self.tls:
+            command += self.tls.arguments(self.server_port)
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
         def answers():
@@ -66,8 +90,17 @@ class Redis:
 
     @property
     def url(self):
-        secret = f":{self.password}@" if self.password else ""
-        return f"redis://{secret}127.0.0.1:{self.port}"
+        return self.url_of(f":{self.password}" if self.password else "")
+
+    def url_of(self, credentials, port=None):
+        """The address for a server with these credentials, at a proxy's port perhaps."""
+        scheme, at = "rediss" if self.tls else "redis", "@" if credentials else ""
+        return f"{scheme}://{credentials}{at}127.0.0.1:{port or self.server_port}"
+
+    @property
+    def flags(self):
+        """What a server needs beside the address."""
+        return ["--redis-ca-file", self.tls.authority.path] if self.tls and self.needs_file else []
 
     def publisher(self):
         publisher = Publisher("127.0.0.1", self.port)
@@ -99,6 +132,8 @@ class Redis:
 
 class Sentinel:
     """A real one, which watches a Redis."""
+
+    flags = []
 
     def __init__(self, directory, redis):
         self.port = free_port()
@@ -143,6 +178,8 @@ class FalseRedis:
 
     `answer(received)` is called with what one read brought and returns the bytes to send,
     or None to close the connection."""
+
+    flags = []
 
     def __init__(self, answer=greeted):
         self.answer = answer

@@ -49,6 +49,7 @@ class Server:
         command = [*wrapper, BINARY, *(["--listen", listen] if listen else []), *flags]
         if redis:
             command += ["--redis", redis.url] if "--redis" not in flags else []
+            command += redis.flags if "--redis-ca-file" not in flags else []
         elif "--publishers" not in flags:
             command += ["--publishers", "127.0.0.1:0"]
         if admin:

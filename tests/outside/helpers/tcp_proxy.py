@@ -28,7 +28,7 @@ class TcpProxy:
                 near, _ = self.listener.accept()
                 near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 try:
-                    far = socket.create_connection(("127.0.0.1", self.target.port))
+                    far = socket.create_connection(("127.0.0.1", self.target.server_port))
                 except OSError:
                     near.close()
                     continue
@@ -39,7 +39,11 @@ class TcpProxy:
 
     @property
     def url(self):
-        return f"redis://127.0.0.1:{self.port}"
+        return self.target.url_of("", self.port)
+
+    @property
+    def flags(self):
+        return self.target.flags
 
     def publisher(self):
         """Publishers know which server it is: what they are told is not delayed with the rest."""

@@ -216,7 +216,7 @@ def test_each_right_that_is_missing_comes_with_the_rule_that_grants_it(redis):
     user = ["ACL", "SETUSER", "bob", "on", ">secret", "+ping", "+client|setname", "+multi",
             "+discard", "resetchannels"]
     redis.command(*user)
-    url = f"redis://bob:secret@127.0.0.1:{redis.port}"
+    url = redis.url_of("bob:secret")
     found = doctor("--redis", url, *settings)
     refused = [mend for level, _, mend in found.found["redis-rights"] if level == "problem"]
     assert len(refused) == 5 and "secret" not in found.text
@@ -247,7 +247,7 @@ def test_a_right_that_is_missing_is_found_while_messages_come(redis):
     thread = threading.Thread(target=publish)
     thread.start()
     try:
-        found = doctor("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", "--control", "ctl")
+        found = doctor("--redis", redis.url_of("bob:secret"), "--control", "ctl")
     finally:
         ended.set()
         thread.join()
@@ -257,7 +257,7 @@ def test_a_right_that_is_missing_is_found_while_messages_come(redis):
 def test_a_right_that_cannot_be_tried_is_a_warning_and_nothing_is_written(redis):
     redis.command("ACL", "SETUSER", "bob", "on", ">secret", "allkeys", "allchannels", "+@all",
                   "-multi")
-    url = f"redis://bob:secret@127.0.0.1:{redis.port}"
+    url = redis.url_of("bob:secret")
     found = doctor("--redis", url, "--upstream", "stream:up")
     assert found["redis-rights"][0] == "warning" and "+multi +discard" in found["redis-rights"][2]
     assert redis.command("DBSIZE") == 0

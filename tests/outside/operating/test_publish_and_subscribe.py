@@ -124,7 +124,7 @@ def test_without_a_key_the_token_of_the_page_is_shown(start):
 
 
 def test_subscribe_comes_back_and_misses_nothing(server):
-    with TcpProxy(SimpleNamespace(port=server.address[1])) as line, \
+    with TcpProxy(SimpleNamespace(server_port=server.address[1])) as line, \
             Ear("--url", f"ws://127.0.0.1:{line.port}/ws", "--token", token("42"), "--count", "2") as ear:
         ear.noted("connected as user 42")
         server.publish("user.42", 1)

@@ -56,7 +56,7 @@ async def test_a_needless_password_does_no_harm(start, redis):
 
 async def test_a_missing_permission_is_mended_as_the_log_says(start, redis):
     redis.command("ACL", "SETUSER", "push", "on", ">pass", "resetchannels", "+@all")
-    url = f"redis://push:pass@127.0.0.1:{redis.port}"
+    url = redis.url_of("push:pass")
     server = start("--redis", url, *QUICK, redis=redis, ready=False)
     server.wait_for_log(r"ACL SETUSER .*&pub\.\*")
     assert not server.ready()
@@ -152,7 +152,7 @@ async def test_a_redis_that_is_full_is_named(start, start_redis):
 
 
 @pytest.mark.parametrize("url, reason", [
-    ("rediss://127.0.0.1:6379", "TLS"),
+    ("rediss://127.0.0.1:6379#safe", "insecure"),
     ("http://127.0.0.1:6379", "redis://"),
     ("127.0.0.1:6379", "redis://"),
     ("redis://127.0.0.1:x", "redis"),
@@ -164,5 +164,5 @@ def test_a_url_that_cannot_work_is_a_settings_error(url, reason):
 
 
 def test_no_message_quotes_the_password_of_a_url():
-    done = oneloop("--listen", "127.0.0.1:0", "--redis", "rediss://user:hunter2@127.0.0.1:6379")
+    done = oneloop("--listen", "127.0.0.1:0", "--redis", "rediss://user:hunter2@127.0.0.1:x")
     assert done.returncode == 2 and "hunter2" not in done.stderr + done.stdout

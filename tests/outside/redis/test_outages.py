@@ -10,6 +10,8 @@ from helpers.outage_check import QUICK, audience
 from helpers.process import eventually
 from helpers.tcp_proxy import TcpProxy
 
+pytestmark = pytest.mark.over_tls
+
 USER = ["ACL", "SETUSER", "push", "on", ">pass", "resetchannels", "&pub.*", "+@all"]
 BUSY = """
 local function now() local time = redis.call('TIME') return time[1] * 1000000 + time[2] end
@@ -21,7 +23,7 @@ while now() < begun + ARGV[1] * 1000000 do end
 def as_user(redis):
     """The address for a server that is the user `push`."""
     redis.command(*USER)
-    return ["--redis", f"redis://push:pass@127.0.0.1:{redis.port}", *QUICK]
+    return ["--redis", redis.url_of("push:pass"), *QUICK]
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "restarted"])

@@ -90,7 +90,7 @@ def test_a_probe_that_stops_returning_makes_a_green_link_red(start):
 async def test_a_user_who_may_not_look_is_green_and_the_log_is_quiet(start, redis):
     redis.command("ACL", "SETUSER", "bob", "on", ">secret", "resetchannels", "&pub.*", "+psubscribe", "+ping",
                   "+client|setname", "+hello")
-    server = start("--redis", f"redis://bob:secret@127.0.0.1:{redis.port}", *FAST, redis=redis)
+    server = start("--redis", redis.url_of("bob:secret"), *FAST, redis=redis)
     async with server.client("42") as client:
         before = calls(redis, "ping")
         eventually(lambda: calls(redis, "ping") > before + 1, "two silences")

@@ -180,7 +180,7 @@ async def test_it_names_itself_to_redis(start, redis):
 
 async def test_a_user_and_its_password_in_the_url_will_do(start, redis):
     redis.command("ACL", "SETUSER", "push", "on", ">pass", "resetchannels", "&pub.*", "+@all")
-    url = f"redis://push:pass@127.0.0.1:{redis.port}"
+    url = redis.url_of("push:pass")
     server = start("--redis", url, redis=redis)
     assert server.line("redis") == f"redis://127.0.0.1:{redis.port}"
     async with server.client("42") as client, server.client("43") as bystander:

@@ -1,0 +1,40 @@
+"""Certificates for tests, made by openssl: an authority, and what it signs."""
+
+from helpers.process import run
+
+
+def openssl(*arguments):
+    done = run("openssl", *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+class Authority:
+    """An authority of its own, whose certificate is the file `path`."""
+
+    def __init__(self, directory, name="Test authority"):
+        self.directory, self.count = directory, 0
+        self.path, self.key = directory / "ca.pem", directory / "ca.key"
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                "-keyout", self.key, "-out", self.path, "-days", "30", "-subj", f"/CN={name}")
+
+    def issue(self, names="IP:127.0.0.1,DNS:localhost", days=30):
+        """Signs a certificate for the names, which may have expired: (certificate, key)."""
+        self.count += 1
+        certificate, key, request, extensions = (
+            self.directory / f"{self.count}.{end}" for end in ("pem", "key", "csr", "ext"))
+        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                "-keyout", key, "-out", request, "-subj", "/CN=test")
+        # openssl refuses an empty file.
+        extensions.write_text(f"subjectAltName = {names}\n" if names else "keyUsage = digitalSignature\n")
+        openssl("x509", "-req", "-in", request, "-CA", self.path, "-CAkey", self.key,
+                "-out", certificate, "-days", str(days), "-extfile", extensions)
+        return certificate, key
+
+    def self_signed(self, *more, names="IP:127.0.0.1"):
+        """A certificate that nobody else signed, by one command: (certificate, key)."""
+        self.count += 1
+        certificate, key = (self.directory / f"{self.count}.{end}" for end in ("pem", "key"))
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                "-keyout", key, "-out", certificate, "-days", "30", "-subj", "/CN=test",
+                "-addext", f"subjectAltName={names}", *more)
+        return certificate, key
