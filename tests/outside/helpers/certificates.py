@@ -1,6 +1,8 @@
 """Certificates for tests, made by openssl: an authority, and what it signs."""
 
-from helpers.process import run
+import time
+
+from helpers.process import eventually, run
 
 
 def openssl(*arguments):
@@ -18,7 +20,7 @@ class Authority:
                 "-keyout", self.key, "-out", self.path, "-days", "30", "-subj", f"/CN={name}")
 
     def issue(self, names="IP:127.0.0.1,DNS:localhost", days=30):
-        """Signs a certificate for the names, which may have expired: (certificate, key)."""
+        """Signs a certificate for the names: (certificate, key). With `days` 0 it has expired."""
         self.count += 1
         certificate, key, request, extensions = (
             self.directory / f"{self.count}.{end}" for end in ("pem", "key", "csr", "ext"))
@@ -28,6 +30,9 @@ class Authority:
         extensions.write_text(f"subjectAltName = {names}\n" if names else "keyUsage = digitalSignature\n")
         openssl("x509", "-req", "-in", request, "-CA", self.path, "-CAkey", self.key,
                 "-out", certificate, "-days", str(days), "-extfile", extensions)
+        # It ends with the second in which it was made.
+        end = int(time.time()) + 1
+        eventually(lambda: days or time.time() > end, "its last second is over")
         return certificate, key
 
     def self_signed(self, *more, names="IP:127.0.0.1"):
