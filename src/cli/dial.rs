@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConnection, Stream};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -40,6 +41,11 @@ impl ServerConnection {
             tls.complete_io(&mut socket)?;
         }
         Ok(ServerConnection { socket, tls: Some(Box::new(tls)) })
+    }
+
+    /// The certificates of the server, its own first; none without TLS.
+    pub(super) fn certificates(&self) -> &[CertificateDer<'static>] {
+        self.tls.as_ref().and_then(|tls| tls.peer_certificates()).unwrap_or_default()
     }
 
     /// Waits at most `wait` for bytes, and appends them to `input`. Returns 0 if the peer has closed the connection.

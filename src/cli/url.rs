@@ -43,7 +43,7 @@ impl Url {
         };
         let is_host = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
         let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        // openssl would take a name that begins with a dash for a flag.
+        // No host has a name that begins with a dash, and the commands that are printed would take it for a flag.
         let is_good = !name.is_empty() && !name.starts_with('-') && name.chars().all(is_host);
         (is_good && is_plain).then(|| Url {
             has_tls,

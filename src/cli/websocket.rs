@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::dial::{self, ServerConnection, TIMEOUT, is_silence};
-use crate::cli::tls::{TlsEndpoint, TlsTunnel};
+use crate::cli::tls;
 use crate::cli::url::Url;
 use crate::cli::websocket_client::{self, ServerFrame};
 use crate::push::PROTOCOL;
@@ -14,8 +14,6 @@ const INPUT_BYTES_MAX: usize = 2 << 20;
 /// A connection whose handshake was answered, not necessarily by an upgrade.
 pub(super) struct WebSocket {
     connection: ServerConnection,
-    /// Kept, since it ends when it is dropped.
-    _tunnel: Option<TlsTunnel>,
     input: Vec<u8>,
     pub(super) status: u16,
     /// The peer upgraded, and proved that it speaks WebSocket.
@@ -53,15 +51,10 @@ impl WebSocket {
         origin: &str,
         protocols: &str,
     ) -> Result<WebSocket, String> {
-        let (connection, tunnel) = if url.has_tls {
-            let (connection, tunnel) = TlsEndpoint::of(url).connect()?;
-            (connection, Some(tunnel))
-        } else {
-            let connected = dial::connect(&url.address);
-            (connected.map_err(|error| format!("{}: {error}", url.address))?, None)
-        };
-        let socket = WebSocket::begin(connection, &url.host, path, origin, protocols)?;
-        Ok(WebSocket { _tunnel: tunnel, ..socket })
+        let connected = dial::connect(&url.address);
+        let connection = connected.map_err(|error| format!("{}: {error}", url.address))?;
+        let connection = if url.has_tls { tls::secure(connection, url)? } else { connection };
+        WebSocket::begin(connection, &url.host, path, origin, protocols)
     }
 
     /// Sends a handshake over an open connection, and waits for the answer.
@@ -92,10 +85,8 @@ impl WebSocket {
                 let location = head.header("location").unwrap_or_default();
                 let location = location.split('?').next().unwrap_or_default().to_owned();
                 input.drain(..length);
-                let _tunnel = None;
                 return Ok(WebSocket {
                     connection,
-                    _tunnel,
                     input,
                     status,
                     is_proven,

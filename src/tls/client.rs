@@ -1,13 +1,16 @@
 //! The client's side of TLS: whom it trusts, and the certificate that it shows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 
 /// Sessions kept to resume; each server takes one place, with up to eight tickets.
 const SESSIONS_MAX: usize = 4;
@@ -69,7 +72,7 @@ impl Trust {
         &self,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        unix: std::time::Duration,
+        unix: Duration,
     ) -> Result<(), Error> {
         let now = UnixTime::since_unix_epoch(unix);
         let (own, rest) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
@@ -99,6 +102,15 @@ impl Trust {
         settings.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         Ok(Arc::new(settings))
     }
+}
+
+/// Begins a connection to a server with this name or IP address. It owns no socket.
+///
+/// # Errors
+/// A sentence: it is neither.
+pub fn begin(settings: &Arc<ClientConfig>, host: &str) -> Result<ClientConnection, String> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+    ClientConnection::new(Arc::clone(settings), name).map_err(|error| error.to_string())
 }
 
 /// Reads the certificates of a PEM file.

@@ -7,6 +7,7 @@ mod certificates;
 pub mod client;
 mod der;
 mod files;
+pub mod inspection;
 mod key;
 pub mod redis;
 mod resolver;

@@ -7,22 +7,22 @@ use super::forwarded::Before;
 use super::report::{Problem, Report, Warning};
 use crate::cli::command::ProbeOptions;
 use crate::cli::dial::{self, TIMEOUT};
-use crate::cli::tls::{self, TlsEndpoint};
+use crate::cli::tls;
 use crate::cli::url::Url;
 use crate::cli::websocket::{WebSocket, WebSocketEvent};
+use crate::clock::utc;
 use crate::config::{self, Config, RouteConfig};
 use crate::engine::origin::Origins;
 use crate::engine::reactor::Listen;
 use crate::push::PROTOCOL;
+use crate::tls::DAYS_LEFT_MIN;
+use crate::tls::inspection::{CertificateFlaw, Inspection};
 
 /// The origin of a page that cannot exist (RFC 6761 section 6.4).
 const FOREIGN: &str = "https://oneloop-doctor.invalid";
 
 /// Replaces the `*` of a listed origin.
 const LABEL: &str = "oneloop-doctor";
-
-/// With fewer days left, the renewal of the certificate has already failed.
-const DAYS_MIN: u64 = 14;
 
 /// Seconds that a ping may be late.
 const PING_LATE_SECONDS: u64 = 5;
@@ -106,41 +106,25 @@ impl PublicCheck<'_> {
     /// Checks the certificate.
     fn trust(&mut self, unix: u64) -> bool {
         let (name, address) = (&self.url.name, &self.url.address);
-        let output = match TlsEndpoint::of(&self.url).inspect() {
-            Ok(output) => output,
+        let Inspection { not_after, flaw } = match tls::inspect(&self.url, unix) {
+            Ok(found) => found,
             Err(why) => {
-                let mend = match why.as_str() {
-                    tls::NO_OPENSSL => "apt install openssl".to_owned(),
-                    _ => format!("openssl s_client -connect {address}"),
-                };
+                let mend = format!("openssl s_client -connect {address}");
                 self.report.problem("url-tls", &why, &mend);
                 return false;
             }
         };
-        let end = tls::end(&output);
-        let until = end.as_ref().map_or("not told", |(text, _)| text);
-        let (number, words) = tls::verdict(&output);
-        // X509_V_ERR_… of OpenSSL's x509_vfy.h.
-        let mend = match number {
-            0 => "",
-            10 => "certbot renew, and reload the proxy",
-            62 | 64 => "a certificate with this name in it: certbot certonly -d NAME",
-            18..=21 => {
-                "ssl_certificate fullchain.pem; (nginx: the chain, not the certificate alone)"
-            }
-            _ => "openssl s_client -showcerts -connect HOST:PORT (it shows what is sent)",
-        };
-        if number != 0 {
-            let seen = format!(
-                "the certificate of {name} is not good: {words} ({number}; its end: {until})"
-            );
+        let until = not_after.map_or("not told".to_owned(), |end| format!("{}Z", utc(end)));
+        if let Some(flaw) = flaw {
+            let (words, mend) = words(&flaw);
+            let seen = format!("the certificate of {name} is not good: {words} (its end: {until})");
             self.report.say(Problem, "url-tls", &seen, "no client connects", mend);
             return false;
         }
         self.report.ok("url-tls", &["the certificate is good for ", name].concat());
-        let days = end.as_ref().map_or(0, |(_, end)| end.saturating_sub(unix) / 86_400);
+        let days = not_after.map_or(0, |end| end.saturating_sub(unix) / 86_400);
         let seen = format!("{days} days are left (until {until})");
-        match days < DAYS_MIN {
+        match days < DAYS_LEFT_MIN {
             true => self.report.warning("url-expiry", &seen, "certbot renew, and reload the proxy"),
             false => self.report.ok("url-expiry", &seen),
         }
@@ -211,7 +195,7 @@ impl PublicCheck<'_> {
     /// Reports a port that speaks TLS although the URL says otherwise.
     fn tells_of_tls(&mut self) -> bool {
         let address = &self.url.address;
-        let speaks = !self.url.has_tls && TlsEndpoint::of(&self.url).inspect().is_ok();
+        let speaks = !self.url.has_tls && tls::inspect(&self.url, 0).is_ok();
         if speaks {
             let mend = format!("--url wss://{}{}", self.url.host, self.url.route());
             self.report.problem("url-upgrade", &[address, " speaks TLS"].concat(), &mend);
@@ -343,6 +327,28 @@ impl PublicCheck<'_> {
             "clients are cut, and come back, again and again",
             &mend,
         );
+    }
+}
+
+/// Explains a flaw of a certificate, and how to mend it.
+fn words(flaw: &CertificateFlaw) -> (String, &'static str) {
+    match flaw {
+        CertificateFlaw::Expired => {
+            ("it has expired".to_owned(), "certbot renew, and reload the proxy")
+        }
+        CertificateFlaw::Name(names) => (
+            format!("it is for {}", names.join(", ")),
+            "a certificate with this name in it: certbot certonly -d NAME",
+        ),
+        CertificateFlaw::Issuer => (
+            "this system trusts none of those who signed it, or the chain to them was not sent"
+                .to_owned(),
+            "ssl_certificate fullchain.pem; (nginx: the chain, not the certificate alone)",
+        ),
+        CertificateFlaw::Other(words) => (
+            words.clone(),
+            "openssl s_client -showcerts -connect HOST:PORT (it shows what is sent)",
+        ),
     }
 }
 

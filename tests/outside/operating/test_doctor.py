@@ -489,21 +489,21 @@ def test_a_good_certificate_is_checked_to_the_end(start, front, tmp_path):
     assert "the ping came" in found["url-silence"][1]
     # Without the authority no certificate is trusted.
     level, seen, _ = visit(server, url)["url-tls"]
-    assert level == "problem" and "certificate" in seen
+    assert level == "problem" and "this system trusts none of those who signed it" in seen
 
 
-@pytest.mark.parametrize(("options", "code", "part"), [
-    ({"days": 0}, 10, "certbot renew"),
-    ({"name": "push.example.com"}, 62, "a certificate with this name"),
+@pytest.mark.parametrize(("options", "words", "part"), [
+    ({"days": 0}, "it has expired (its end: 20", "certbot renew"),
+    ({"name": "push.example.com"}, "it is for push.example.com (", "a certificate with this name"),
 ])
-def test_a_certificate_that_is_not_good_is_found(start, front, tmp_path, options, code, part):
+def test_a_certificate_that_is_not_good_is_found(start, front, tmp_path, options, words, part):
     server = start(*TOPICS)
     certificate = Certificate(tmp_path, **options)
     nginx = front(server, certificate=certificate)
     found = visit(server, f"wss://localhost:{nginx.port}/ws",
                   SSL_CERT_FILE=str(certificate.authority))
     level, seen, mend = found["url-tls"]
-    assert level == "problem" and f"({code};" in seen and part in mend, found.text
+    assert level == "problem" and words in seen and part in mend, found.text
     assert "url-upgrade" not in found.found
 
 
@@ -516,13 +516,11 @@ def test_a_certificate_that_ends_soon_is_a_warning(start, front, tmp_path):
     assert found["url-expiry"][0] == "warning" and "certbot renew" in found["url-expiry"][2]
 
 
-def test_a_port_without_tls_and_a_machine_without_openssl_are_found(start, tmp_path):
+def test_a_port_without_tls_is_found(start, tmp_path):
     server = start(*TOPICS)
-    level, seen, _ = visit(server, f"wss://{server.host}/ws")["url-tls"]
-    assert level == "problem" and "no certificate came" in seen
-    level, seen, mend = visit(server, f"wss://{server.host}/ws", PATH=str(tmp_path))["url-tls"]
-    assert level == "problem" and "openssl is not installed" in seen
-    assert mend == "mend: apt install openssl"
+    # No other program is needed for it.
+    level, seen, _ = visit(server, f"wss://{server.host}/ws", PATH=str(tmp_path))["url-tls"]
+    assert level == "problem" and "no certificate came: does the server speak TLS?" in seen
 
 
 def test_a_port_that_speaks_tls_alone_is_found(start, front, tmp_path):
