@@ -5,8 +5,9 @@ import socket
 import subprocess
 from pathlib import Path
 
+from helpers.certificates import Authority
 from helpers.ports import free_port
-from helpers.process import DEADLINE, end, eventually, run
+from helpers.process import DEADLINE, end, eventually
 
 # As nginx' own documentation has it: without these lines the handshake does not get through.
 UPGRADE = """
@@ -21,24 +22,9 @@ class Certificate:
     """A certificate for `name`, signed by an authority of its own; with `days` 0 it is expired."""
 
     def __init__(self, directory, name="localhost", days=90):
-        self.authority, self.chain, self.key = (
-            Path(directory) / file for file in ("authority.pem", "chain.pem", "key.pem"))
-        request, authority_key = Path(directory) / "request.pem", Path(directory) / "authority.key"
-        names = Path(directory) / "names"
-        names.write_text(f"subjectAltName=DNS:{name}\n")
-        made = ["-newkey", "rsa:2048", "-nodes", "-keyout"]
-        self.openssl("req", "-x509", *made, authority_key, "-out", self.authority,
-                     "-subj", "/CN=an authority of the tests", "-days", 365)
-        self.openssl("req", *made, self.key, "-out", request, "-subj", f"/CN={name}")
-        # A certificate whose days are over is one that ends at the second in which it was made.
-        self.openssl("x509", "-req", "-in", request, "-CA", self.authority,
-                     "-CAkey", authority_key, "-CAcreateserial", "-out", self.chain,
-                     "-extfile", names, "-days", days)
-
-    @staticmethod
-    def openssl(*arguments):
-        done = run("openssl", *arguments)
-        assert done.returncode == 0, done.stderr
+        authority = Authority(Path(directory))
+        self.authority = authority.path
+        self.chain, self.key = authority.issue(f"DNS:{name}", days)
 
 
 class Nginx:
