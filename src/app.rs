@@ -236,6 +236,7 @@ impl App {
         if let Some(settings) = presence {
             reactor.router.add_feature(|server| PresenceFeature::new(server, settings));
         }
+        reactor.router.challenges.webroot = config.acme_webroot;
         if let Some(page) = page {
             let page = page(reactor.addresses().clone());
             reactor.serve_page(page);
@@ -397,6 +398,7 @@ fn take_over(reactor: &mut Reactor, config: &Config) {
     reactor.set_bounds(bounds);
     let router = &mut reactor.router;
     router.addresses.proxies = Box::new(config.proxies.clone());
+    router.challenges.webroot = config.acme_webroot.clone();
     if let Some(signer) = config.signer() {
         router.server.resume.signer = signer;
     }

@@ -124,6 +124,7 @@ mod tests {
             "slow" => "keep-newest",
             "single_session" | "page" => "true",
             "client_script" => "false",
+            "acme_webroot" => "/var/lib/acme",
             "jwt.secret" | "jwt.previous_secret" | "publishers_password" => SECRET,
             _ => "x",
         }

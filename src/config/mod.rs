@@ -22,6 +22,7 @@ pub(crate) use settle::Task;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use crate::engine::bounds::Bounds;
 use crate::engine::origin::Origins;
@@ -69,6 +70,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Serve the client for browsers and mini programs beside the routes.
     pub client_script: bool,
+    /// The directory whose `.well-known/acme-challenge` is served; `None` is off.
+    pub acme_webroot: Option<PathBuf>,
     /// Serve a page at `/` to try the server with; `None`: only without a key.
     pub page: Option<bool>,
     /// The secret that cursors are signed with; `None`: with the one that signs tokens, if there is one.
@@ -250,6 +253,7 @@ impl Default for Config {
             streams: Vec::new(),
             admin: None,
             client_script: true,
+            acme_webroot: None,
             page: None,
             cursor_key: None,
             previous_cursor_key: None,

@@ -272,6 +272,14 @@ pub(super) fn user_claim(value: &Value) -> Result<String, String> {
     }
 }
 
+pub(super) fn folder_or_off(value: &Value) -> Result<Option<PathBuf>, String> {
+    match value.text()? {
+        "off" => Ok(None),
+        text if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
+        _ => Err(value.is_not("an absolute path")),
+    }
+}
+
 /// Reads a path. One that is not printable ASCII can never arrive: clients send it percent-encoded.
 pub(super) fn path(value: &Value) -> Result<String, String> {
     let text = value.text()?;

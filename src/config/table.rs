@@ -57,6 +57,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "off", "IP:PORT or off", &at(|c| &mut c.admin, Value::address_or_off)),
         text("client_script", "whether the client for browsers and mini programs is served, at /oneloop.js",
             "true", TRUTH, &at(|c| &mut c.client_script, Value::truth)),
+        text("acme_webroot", "directory of an ACME client (certbot, lego), whose challenges are served to clients",
+            "off", "an absolute path, or off", &at(|c| &mut c.acme_webroot, folder_or_off)).live(),
         text("page", "whether / is a page to try it with; with a key it asks for a token",
             "true without a key, false with one", TRUTH, &at(|c| &mut c.page, |v| v.truth().map(Some))),
         text("events", "where Redis is told that users come online and go offline",

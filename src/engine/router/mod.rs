@@ -2,6 +2,7 @@
 
 mod addresses;
 mod admin;
+mod challenges;
 pub mod files;
 mod messages;
 mod plain;
@@ -23,6 +24,7 @@ use addresses::{CROWDED, peer};
 pub use addresses::{ClientAddresses, ProxyPolicy};
 use admin::Admin;
 pub use admin::Health;
+use challenges::Challenges;
 use files::Files;
 use plain::LEAVING;
 pub(crate) use refusals::fault_of;
@@ -46,6 +48,8 @@ pub struct Router {
     pub features: Vec<Box<dyn Feature>>,
     /// The page and the files that are served besides WebSockets.
     pub files: Files,
+    /// The files of an ACME client.
+    pub challenges: Challenges,
     /// Cut from a channel's name.
     prefix: String,
     /// For dropped payloads.
@@ -75,6 +79,7 @@ impl Router {
             routes,
             features: Vec::new(),
             files: Files::default(),
+            challenges: Challenges::default(),
             prefix,
             dropped_logged: RateLimit::default(),
             lost_at: None,
@@ -243,6 +248,7 @@ impl Router {
             None => Err(self
                 .files
                 .answer(&request)
+                .or_else(|| self.challenges.answer(&mut self.server, &request))
                 .unwrap_or_else(|| plain::no_such_path(&self.routes, &self.server.options))),
         };
         match (number, accepted) {

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 
 use crate::config::RouteConfig;
 use crate::engine::client::frame::Close;
+use crate::engine::client::http;
 use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::handler::{Handler, Reject};
 use crate::engine::pubsub::hub::Reason;
@@ -309,6 +310,18 @@ fn a_list_of_topics_counts_towards_the_bytes_of_a_turn() {
     test.reactor.router.server.costs = 0;
     test.reactor.router.on_message(id, Message::Text(r#"{"op":"topics"}"#));
     assert!(test.reactor.router.server.costs >= 120 * 40);
+}
+
+#[test]
+fn a_look_for_a_challenge_counts_towards_the_bytes_of_a_turn() {
+    let mut test = TestLoop::new(RouteConfig::default(), |_| ());
+    let head = b"GET /.well-known/acme-challenge/a HTTP/1.1\r\nHost: h\r\n\r\n";
+    let (request, _) = http::parse(head, 8192).unwrap().unwrap();
+    let Router { challenges, server, .. } = &mut test.reactor.router;
+    assert_eq!((challenges.answer(server, &request), server.costs), (None, 0));
+    challenges.webroot = Some("/nowhere".into());
+    assert_eq!(challenges.answer(server, &request), None);
+    assert!(server.costs > 0);
 }
 
 #[test]
