@@ -139,7 +139,7 @@ fn ports(report: &mut Report, clients: u64) {
         "ports",
         &format!("{most}: clients who come directly share no port"),
         "a proxy on this machine can hold so many connections to one address of a listener",
-        "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", and more addresses by proxy_bind",
+        "listen at a Unix socket too, or: sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", and more addresses by proxy_bind",
     );
 }
 

@@ -111,3 +111,33 @@ fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usiz
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_unix_socket_is_a_transport_and_its_peer_is_this_machine() {
+        let (mut far, own) = UnixStream::pair().expect("a pair can be had");
+        own.set_nonblocking(true).expect("a socket takes its options");
+        let (mut transport, id) = (Transport::Tcp(OwnedFd::from(own).into()), ConnId::of_number(1));
+        assert_eq!(transport.peer(id), Some(Ipv4Addr::LOCALHOST.into()));
+        let mut buffer = [0; 8];
+        let nothing = transport.read(id, &mut buffer).expect_err("nothing came");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        far.write_all(b"there").expect("the pair is open");
+        assert_eq!(transport.read(id, &mut buffer).unwrap(), 5);
+        assert_eq!(transport.write(id, b"back").unwrap(), 4);
+        transport.shutdown_write(id);
+        transport.discard();
+        let mut all = Vec::new();
+        far.read_to_end(&mut all).expect("its end came");
+        assert_eq!(all, b"back");
+        drop(far);
+        assert_eq!(transport.read(id, &mut buffer).unwrap(), 0);
+        transport.close(id);
+    }
+}

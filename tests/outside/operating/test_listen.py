@@ -80,6 +80,29 @@ async def test_a_unix_socket_carries_what_tcp_carries(unix_server):
         assert await bystander.heard() == []
 
 
+async def test_descriptors_that_a_peer_passes_along_are_not_kept(unix_server, path):
+    folder = Path(f"/proc/{unix_server.process.pid}/fd")
+    async with unix_server.client("2") as bystander:
+        before = len(list(folder.iterdir()))
+        with Raw(unix_server) as peer, open("/dev/null") as null:
+            request = head(unix_server, bearer=token("1"))
+            socket.send_fds(peer.socket, [request], [null.fileno()] * 100)
+            assert peer.answer()[0] == 101
+            peer.frame()
+            assert len(list(folder.iterdir())) == before + 1
+            unix_server.publish("user.1", 1)
+            assert json.loads(peer.frame()[1])["data"] == 1
+        assert await bystander.heard() == []
+
+
+def test_without_room_a_unix_socket_answers_as_tcp_does(start, path):
+    server = start("--clients-max", "1", listen=f"unix:{path}")
+    with Raw(server) as first, Raw(server) as second:
+        first.upgrade(token("1"))
+        second.send(head(server, bearer=token("2")))
+        assert second.answer()[0] == 503
+
+
 async def test_a_slow_client_on_a_unix_socket_is_closed_and_others_are_not(start, path):
     server = start("--stalled-seconds", "1", "--topics", "news", listen=f"unix:{path}")
     async with server.client("2") as bystander:
