@@ -166,3 +166,158 @@ impl<Socket: Read + Write> TlsStream<Socket> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use rustls::crypto::ring::default_provider;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
+
+    use super::*;
+
+    /// A socket in memory to a rustls server: it takes `room` bytes until the server reads them, and says `WouldBlock` when it is empty.
+    struct Memory {
+        server: ServerConnection,
+        to_server: Vec<u8>,
+        to_client: VecDeque<u8>,
+        room: usize,
+        is_cut: bool,
+    }
+
+    impl Memory {
+        /// The server reads all that was sent, and answers.
+        fn turn(&mut self) -> Vec<u8> {
+            let mut sent = &std::mem::take(&mut self.to_server)[..];
+            let mut data = Vec::new();
+            while !sent.is_empty() {
+                self.server.read_tls(&mut sent).expect("the server has room");
+                self.server.process_new_packets().expect("the client speaks TLS");
+                let _ = self.server.reader().read_to_end(&mut data);
+            }
+            while self.server.wants_write() {
+                self.server.write_tls(&mut self.to_client).expect("memory");
+            }
+            data
+        }
+    }
+
+    impl Read for Memory {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.to_client.read(buffer)? {
+                0 if !self.is_cut => Err(ErrorKind::WouldBlock.into()),
+                length => Ok(length),
+            }
+        }
+    }
+
+    impl Write for Memory {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            let length = data.len().min(self.room - self.to_server.len());
+            self.to_server.extend_from_slice(&data[..length]);
+            if length == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(length) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn connected() -> TlsStream<Memory> {
+        let chain =
+            CertificateDer::pem_slice_iter(include_bytes!("../../../tests/keys/tls/p256.pem"));
+        let key = include_bytes!("../../../tests/keys/p256.private.pem");
+        let provider = Arc::new(default_provider());
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                chain.map(Result::unwrap).collect(),
+                PrivateKeyDer::from_pem_slice(key).unwrap(),
+            )
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        let root = include_bytes!("../../../tests/keys/tls/root.pem");
+        roots.add(CertificateDer::from_pem_slice(root).unwrap()).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client =
+            ClientConnection::new(Arc::new(client), "example.com".try_into().unwrap()).unwrap();
+        let server = ServerConnection::new(Arc::new(server)).unwrap();
+        let (to_server, to_client) = (Vec::new(), VecDeque::new());
+        let memory = Memory { server, to_server, to_client, room: 20_000, is_cut: false };
+        let mut stream = TlsStream::new(memory, client);
+        while stream.connection.is_handshaking() {
+            stream.flush().unwrap();
+            stream.socket.turn();
+            while !matches!(stream.read(&mut [0; 100]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+            {
+            }
+        }
+        stream.flush().unwrap();
+        stream.socket.turn();
+        stream
+    }
+
+    #[test]
+    fn data_comes_whole_through_small_buffers_and_the_end_is_told_from_a_cut() {
+        for is_cut in [false, true] {
+            let mut stream = connected();
+            let data: Vec<u8> = (0..40_000_u32).map(|number| number as u8).collect();
+            stream.socket.server.writer().write_all(&data).unwrap();
+            if !is_cut {
+                stream.socket.server.send_close_notify();
+            }
+            stream.socket.turn();
+            stream.socket.is_cut = is_cut;
+            let mut found = Vec::new();
+            let mut buffer = [0; 1000];
+            let end = loop {
+                match stream.read(&mut buffer) {
+                    Ok(RedisRead::Data(length)) => found.extend_from_slice(&buffer[..length]),
+                    Ok(RedisRead::Overhead(_)) => {}
+                    end => break end,
+                }
+            };
+            assert!(found == data);
+            match is_cut {
+                false => assert_eq!(end.unwrap(), RedisRead::End),
+                true => assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof),
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_reads_slowly_gets_all_of_it_and_bounds_what_waits() {
+        let mut stream = connected();
+        let data: Vec<u8> = (0..500_000_u32).map(|number| (number / 7) as u8).collect();
+        let (mut taken, mut arrived) = (0, Vec::new());
+        while arrived.len() < data.len() {
+            match stream.write(&data[taken..]) {
+                Ok(length) => taken += length,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            // Of the bytes on their way, up to a record is not whole.
+            assert!(taken - arrived.len() <= 64 * 1024 + 2 * 20_000, "rustls keeps 64 KB");
+            arrived.extend(stream.socket.turn());
+            let _ = stream.flush();
+        }
+        assert!(arrived == data);
+    }
+
+    #[test]
+    fn bytes_that_are_not_tls_are_an_error_with_its_cause() {
+        let mut stream = connected();
+        stream.socket.to_client.extend(b"-ERR not TLS at all\r\n");
+        let error = stream.read(&mut [0; 100]).unwrap_err();
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        assert!(matches!(cause, Some(rustls::Error::InvalidMessage(_))), "{error}");
+    }
+}
