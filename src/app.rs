@@ -28,6 +28,7 @@ use crate::features::streams::reader::StreamReader;
 use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
 use crate::tls::redis::redis_tls;
+use crate::tls::{self, Certificates, TicketKeys};
 
 /// Makes the page, which names the addresses.
 type MakesPage = Box<dyn FnOnce(Addresses) -> Page>;
@@ -222,10 +223,20 @@ impl App {
             bounds,
             trim,
         };
+        let tls = match Certificates::of(&config.tls).map_err(|all| invalid(all.join("\n")))? {
+            Some(certificates) => {
+                Some((certificates, TicketKeys::new().map_err(io::Error::other)?))
+            }
+            None => None,
+        };
+        let tickets = tls.as_ref().map(|(_, tickets)| tickets.clone());
         let mut reactor = Reactor::new(plan)?;
+        if let Some((certificates, tickets)) = tls {
+            tls::take_over(&mut reactor, certificates, tickets);
+        }
         reactor.report_to(supervisor);
         if let Some(reread) = reread {
-            reactor.reload_by(reload(current, reread))?;
+            reactor.reload_by(reload(current, reread, tickets))?;
         }
         if let Some(channel) = config.control {
             reactor.router.add_feature(|_| Control::new(channel, has_redis));
@@ -356,8 +367,9 @@ fn presence(config: &Config, clients_max: usize) -> Option<Settings> {
     })
 }
 
-/// Reads the settings again, and takes over the changes to those in force.
-fn reload(current: Config, read: ReadSettings) -> Reread {
+/// Reads the settings again, and takes over the changes to those in force. `tickets`: the server speaks TLS, and its certificates are
+/// read again as well.
+fn reload(current: Config, read: ReadSettings, tickets: Option<TicketKeys>) -> Reread {
     let current = Arc::new(Mutex::new(current));
     Arc::new(move || {
         let (newer, current) = (read()?, Arc::clone(&current));
@@ -366,6 +378,8 @@ fn reload(current: Config, read: ReadSettings) -> Reread {
             Ok(Some(url)) => redis_tls(&newer, &url).map_err(|why| vec![why])?,
             _ => None,
         };
+        let certificates = if tickets.is_some() { Certificates::of(&newer.tls)? } else { None };
+        let certificates = certificates.zip(tickets.clone());
         let step: TakeOver = Box::new(move |reactor| {
             let mut current = current.lock().expect("the loop alone locks it");
             let changes = changes(&current, &newer);
@@ -380,6 +394,9 @@ fn reload(current: Config, read: ReadSettings) -> Reread {
             changes.live.iter().for_each(|change| log::info!("changed: {change}"));
             changes.pending.iter().for_each(|change| log::warn!("needs a restart: {change}"));
             *current = changes.config;
+            if let Some((certificates, tickets)) = certificates {
+                tls::take_over(reactor, certificates, tickets);
+            }
         });
         Ok(step)
     })

@@ -138,8 +138,9 @@ fn artifact_text(artifact: Artifact, settings: &Config) -> Cow<'static, str> {
         Artifact::Service { config } => {
             let program = std::env::current_exe().unwrap_or("/usr/local/bin/oneloop".into());
             let config = config.map(|name| absolute(&name).unwrap_or(name.into()));
-            let hidden = unit::hidden(&program, config.as_deref());
-            hidden.iter().for_each(|problem| eprintln!("oneloop: {problem}"));
+            let hidden = unit::hidden(&program, config.as_deref()).into_iter();
+            let problems = hidden.chain(unit::unreadable(&settings.tls));
+            problems.for_each(|problem| eprintln!("oneloop: {problem}"));
             unit::service(&program, config.as_deref(), settings.bounds.drain_seconds).into()
         }
     }
@@ -242,7 +243,7 @@ fn subscribe(config: &Config, mut options: SubscribeOptions) -> Result<ExitCode,
 
 /// Runs the checks. The exit status tells scripts whether there is a problem.
 fn doctor(config: &Config, options: &ProbeOptions) -> Result<ExitCode, CommandFailure> {
-    check(config)?;
+    serve::check_settings(config).map_err(|problems| Settings(problems.join("\n")))?;
     let start = Instant::now();
     let environment = DoctorEnvironment {
         out: &mut io::stdout(),

@@ -1,7 +1,9 @@
 //! The systemd units of the server.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::config::TlsConfig;
 use crate::engine::reactor::{Listen, UnixAccess};
 use crate::observe::systemd::STOP_SECONDS_SPARE;
 
@@ -44,6 +46,26 @@ pub fn hidden(program: &Path, config: Option<&Path>) -> Vec<String> {
     let config =
         config.and_then(|config| Some(tell(config, found(config)?, "install -m 644") + CONFIG));
     program.into_iter().chain(config).collect()
+}
+
+/// Lists the certificates and keys that the service could not read, each with a remedy. certbot leaves keys to root alone.
+pub fn unreadable(tls: &TlsConfig) -> Vec<String> {
+    let tell = |name: &String| {
+        let path = Path::new(name);
+        if let Some((folder, line)) = HIDDEN.iter().find(|(folder, _)| path.starts_with(folder)) {
+            return Some(format!(
+                "the service will not find {name:?}: {line}=yes of the unit hides {folder}; keep it below /etc or /var/lib"
+            ));
+        }
+        let mode = path.metadata().ok()?.mode();
+        (mode & 0o044 == 0).then(|| {
+            format!(
+                "only its owner may read {name:?}, and the service is a user of its own: let a group read it, and name that as \
+                 SupplementaryGroups= in the unit (oneloop help tls)"
+            )
+        })
+    };
+    tls.certificate_files.iter().chain(&tls.key_files).filter_map(tell).collect()
 }
 
 /// Returns the socket unit, whose listeners systemd opens before the service and keeps while it restarts: those of the settings.
@@ -114,6 +136,29 @@ mod tests {
         ] {
             let text = socket(listen, &access);
             assert!(text.contains(lines), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_service_may_not_read_is_told_with_its_cure() {
+        let file = std::env::temp_dir().join(format!("oneloop-{}-private.key", std::process::id()));
+        std::fs::write(&file, "").unwrap();
+        let found = |name: &str| {
+            let key_files = vec![name.to_owned()];
+            unreadable(&TlsConfig { certificate_files: vec!["/nowhere/a.pem".into()], key_files })
+        };
+        let hidden = found(file.to_str().unwrap());
+        let is_hidden = file.starts_with("/tmp");
+        assert!(
+            !is_hidden || hidden[0].contains("PrivateTmp=yes of the unit hides /tmp"),
+            "{hidden:?}"
+        );
+        std::fs::remove_file(&file).unwrap();
+        assert!(found("/etc/passwd").is_empty(), "everybody may read it");
+        // Where there is one, root alone may read it.
+        if std::fs::metadata("/proc/1/environ").is_ok_and(|found| found.mode() & 0o044 == 0) {
+            let private = found("/proc/1/environ");
+            assert!(private[0].contains("SupplementaryGroups="), "{private:?}");
         }
     }
 

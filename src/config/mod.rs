@@ -80,6 +80,7 @@ pub struct Config {
     pub previous_cursor_key: Option<Secret>,
     /// The place in Redis that gets an event when a user comes or goes; only there beside `redis`.
     pub events: Option<Sink>,
+    pub tls: TlsConfig,
     pub jwt: Jwt,
     /// At least one, no path twice.
     pub routes: Vec<RouteConfig>,
@@ -100,6 +101,14 @@ pub enum LogFormat {
 /// Bytes that no log, message or `Debug` ever shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
+
+/// The PEM files of certificates and of their keys, in pairs. Their contents are not part of the settings: they are renewed on their
+/// own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    pub certificate_files: Vec<String>,
+    pub key_files: Vec<String>,
+}
 
 /// The rules for tokens. Their keys are of one family: either a secret or public keys, never both.
 #[derive(Clone)]
@@ -258,6 +267,7 @@ impl Default for Config {
             cursor_key: None,
             previous_cursor_key: None,
             events: None,
+            tls: TlsConfig::default(),
             jwt: Jwt::default(),
             routes: vec![RouteConfig { topics: vec!["news".to_owned()], ..Default::default() }],
             bounds: Bounds::default(),

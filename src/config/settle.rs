@@ -48,6 +48,7 @@ impl Draft {
         self.check_cookie();
         if task == Task::Serve {
             self.check_addresses();
+            self.check_tls();
             self.check_proxies();
             self.check_redis();
             self.check_receipts();
@@ -234,18 +235,13 @@ impl Draft {
     }
 
     fn check_addresses(&mut self) {
-        let mut listen = self.config.listen.iter();
         let is_open = |one: &&Listen| one.socket_addr().is_some_and(|one| !is_loopback(one));
-        if let Some(address) = listen.clone().find(is_open)
+        if let Some(address) = self.config.listen.iter().find(is_open)
             && !self.has_key()
         {
             let problem = format!(
                 "is {address}, which others can reach, but there is no key to check tokens with: {HOW_TO_SET_A_KEY}"
             );
-            self.refuse("listen", &problem);
-        } else if let Some(address) = listen.find(|one| one.has_tls()) {
-            let problem =
-                format!("names {address}, but TLS is not served yet: put a proxy in front");
             self.refuse("listen", &problem);
         }
         let has_password = self.has("publishers_password") || self.has("publishers_password_file");
@@ -277,6 +273,28 @@ impl Draft {
         }
         if self.config.publishers.is_none() && !self.has("redis") {
             self.refuse("publishers", "is off and redis is not set: nobody could publish");
+        }
+    }
+
+    /// Refuses certificates without keys or without a listener that shows them, and such a listener without certificates.
+    fn check_tls(&mut self) {
+        let tls = &self.config.tls;
+        let (certificates, keys) = (tls.certificate_files.len(), tls.key_files.len());
+        let listener = self.config.listen.iter().find(|one| one.has_tls()).map(ToString::to_string);
+        if certificates != keys {
+            let (label, keys_label) = (self.label("tls.cert_file"), self.label("tls.key_file"));
+            self.problems.push(format!(
+                "{label} names {certificates} and {keys_label} {keys}: each certificate needs its key, in the same order"
+            ));
+        } else if let (Some(listener), 0) = (&listener, certificates) {
+            let reason = format!(
+                "names {listener}, but there is no certificate: set tls.cert_file and tls.key_file"
+            );
+            self.refuse("listen", &reason);
+        } else if let (None, 1..) = (&listener, certificates) {
+            let reason = "is for addresses that begin with tls://, and listen names none: write \
+                          tls://IP:PORT there, or leave the certificates out";
+            self.refuse("tls.cert_file", reason);
         }
     }
 
@@ -413,6 +431,10 @@ mod tests {
             ("listen = '0.0.0.0:1'", &[], OPEN),
             ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
             ("publishers = '0.0.0.0:1'", &[], OPEN),
+            ("tls.cert_file = 'a,b'\ntls.key_file = 'c'", &[], "tls.cert_file (t.toml:1) names 2 and tls.key_file (t.toml:2) 1: each certificate needs its key"),
+            ("tls.cert_file = 'a'\ntls.key_file = 'b'", &[], "tls.cert_file (t.toml:1) is for addresses that begin with tls://"),
+            ("listen = 'tls://127.0.0.1:1'", &[], "listen (t.toml:1) names tls://127.0.0.1:1, but there is no certificate: set tls.cert_file"),
+            ("tls.key_file = 'c'", &[], "tls.cert_file names 0 and tls.key_file (t.toml:1) 1: each"),
             ("proxy_protocol = 'v2'", &[], "proxy_protocol (t.toml:1) lets in proxies alone, and there are none: set proxies"),
             ("publishers = 'off'", &[], "publishers (t.toml:1) is off and redis is not set"),
             ("receipts = 'r'", &[], "receipts (t.toml:1) needs a Redis: set redis"),
@@ -447,6 +469,7 @@ mod tests {
             (open_key, &[]),
             ("listen = '[::1]:1'\njwt.algorithms = ['HS384']", &[]),
             ("publishers = '0.0.0.0:1'", &["publishers_password"]),
+            ("listen = 'tls://127.0.0.1:1'\ntls.cert_file = 'a'\ntls.key_file = 'b'", &[]),
             ("publishers = 'off'\nredis = 'redis://h'", &[]),
             ("receipts = 'r'\nredis = 'redis://h'\nprefix = ''", &[]),
             ("redis = 'VALKEYS://h'\nredis_ca_file = 'Cargo.toml'", &[]),

@@ -68,6 +68,12 @@ static TABLE: &[(&str, &[Setting])] = &[
         text("log_format", "how a line of the log is written",
             "plain", "plain or json", &at(|c| &mut c.log_format, log_format)),
     ]),
+    ("TLS", &[
+        text("tls.cert_file", "certificates of tls:// listeners, each with its chain; the name that a client asks for decides, else the first",
+            "none", "list of PEM files", &at(|c| &mut c.tls.certificate_files, Value::words)).live(),
+        text("tls.key_file", "their private keys, in the same order",
+            "none", "list of PEM files without passwords", &at(|c| &mut c.tls.key_files, Value::words)).live(),
+    ]),
     ("Tokens", &[
         secret("jwt.secret", "the secret that signs tokens", SECRET, &at(|c| &mut c.jwt.secret, signing_secret)).of_tokens(),
         secret_file("jwt.secret_file", "file with the secret that signs tokens", &at(|c| &mut c.jwt.secret, signing_secret)).of_tokens(),
@@ -275,6 +281,8 @@ mod tests {
             "unix.group",
             "patterns",
             "streams",
+            "tls.cert_file",
+            "tls.key_file",
             "jwt.audience",
             "jwt.issuer",
         ];

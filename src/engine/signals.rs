@@ -73,8 +73,12 @@ impl Unused {
         Ok(Unused(came))
     }
 
-    /// Returns whether one of them came since the last call.
-    pub fn take(&self) -> bool {
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    /// Logs that they have no meaning, if one of them came since the last call.
+    pub fn report(&self) {
+        if self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed) {
+            log::info!(
+                "SIGUSR1 and SIGUSR2 have no meaning: the log goes to stderr, and SIGHUP reads the settings again"
+            );
+        }
     }
 }

@@ -26,6 +26,8 @@ macro_rules! counters {
             pub presence_users: usize,
             /// Plain responses by status.
             pub responses: BTreeMap<u16, u64>,
+            /// The ends of certificates in force, as unix seconds, by their first names.
+            pub certificate_ends: BTreeMap<String, u64>,
             /// WebSockets closed by the server, by code.
             pub closes: BTreeMap<u16, u64>,
             /// TLS handshakes by version, and whether a ticket has shortened them.
@@ -87,8 +89,8 @@ counters! {
     publisher_commands_refused: "Commands that the publishers' port does not know.",
     subscriber_messages: "Messages queued for subscribers of the publishers' port.",
     subscribers_cut: "Subscribers of the publishers' port closed above publisher_backlog_bytes_max.",
-    reloads: "Reloads of the settings.",
-    reloads_refused: "Reloads refused because the settings were bad.",
+    reloads: "Reloads of the settings, or of renewed certificates.",
+    reloads_refused: "Reloads refused because the settings or a certificate were bad.",
     memory_exceeded: "Times that memory_max was exceeded.",
     memory_shed: "Clients closed above memory_max.",
     unfinished_shed: "Clients closed above unfinished_total_bytes_max.",
@@ -209,6 +211,9 @@ impl Metrics {
             let values = values.iter().map(|(key, value)| (key, *value));
             labelled(out, name, help, "counter", label, values);
         }
+        let help = "The end of the certificate with this first name, in seconds since 1970.";
+        let ends = self.certificate_ends.iter().map(|(name, end)| (name.escape_debug(), *end));
+        labelled(out, "tls_certificate_expiry_time_seconds", help, "gauge", "name", ends);
         let results = [
             ("opened", self.opened),
             ("refused", self.handshakes_refused),

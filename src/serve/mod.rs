@@ -18,6 +18,7 @@ use crate::engine::reactor::{Addresses, Listen};
 use crate::observe::systemd::Supervisor;
 use crate::push::token::Keys;
 use crate::push::{Push, explain};
+use crate::tls::Certificates;
 use page::Pass;
 use page_publisher::{PATH, PagePublisher};
 pub use trial::CommandContext;
@@ -60,6 +61,17 @@ pub struct Environment {
 /// # Errors
 /// A sentence for each problem.
 pub fn check(config: &Config) -> Result<(), Vec<String>> {
+    let settings = check_settings(config).err();
+    let certificates = Certificates::of(&config.tls).err();
+    let problems: Vec<String> = settings.into_iter().chain(certificates).flatten().collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Checks everything but certificates, which are read on their own: by `doctor` to tell more of them, at a reload to keep them.
+///
+/// # Errors
+/// A sentence for each problem.
+pub fn check_settings(config: &Config) -> Result<(), Vec<String>> {
     let mut problems: Vec<String> = link(config).err().into_iter().collect();
     match keys(&config.jwt) {
         Err(problem) => problems.push(problem),
@@ -98,7 +110,7 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
     let mut app = App::new(config.clone()).trim(trim).reports_to(supervisor);
     app = app.reload_by(move || {
         let config = reread()?;
-        check(&config).map(|()| config)
+        check_settings(&config).map(|()| config)
     });
     for listener in listeners {
         app = app.listener(listener);

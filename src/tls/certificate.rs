@@ -13,6 +13,7 @@ use super::der::{CertificateFields, name_for_people};
 use super::files::{has_section, read};
 use super::key::{KeyKind, signing_key};
 use crate::clock::utc;
+use crate::config::TlsConfig;
 
 /// With fewer days left, a renewal that should have happened has failed: certbot and lego renew 30 days before the end.
 pub const DAYS_LEFT_MIN: u64 = 14;
@@ -23,6 +24,20 @@ pub struct CertificateFiles {
     /// The certificate, then its chain.
     pub certificate: String,
     pub key: String,
+}
+
+impl CertificateFiles {
+    /// Takes the pairs of the settings, which have as many keys as certificates.
+    pub fn pairs(settings: &TlsConfig) -> Vec<CertificateFiles> {
+        let TlsConfig { certificate_files, key_files } = settings.clone();
+        let pairs = certificate_files.into_iter().zip(key_files);
+        pairs.map(|(certificate, key)| CertificateFiles { certificate, key }).collect()
+    }
+
+    /// Both names.
+    pub(super) fn names(&self) -> [&str; 2] {
+        [&self.certificate, &self.key]
+    }
 }
 
 /// A certificate that handshakes can use.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::crypto::ring::Ticketer;
 use rustls::server::ProducesTickets;
 
 use super::certificate::{Certificate, CertificateFiles};
+use super::files::{FileState, states};
 use super::resolver::NameTable;
+use crate::config::TlsConfig;
+use crate::engine::tls::{Acceptor, prepared, provider};
 
 /// The keys of session tickets, made once per process: they rotate by themselves every six hours, and a reload keeps them, so that
 /// clients who return resume their sessions without a signature.
@@ -26,41 +29,53 @@ impl TicketKeys {
 
 /// The certificates of a server, in the order of the settings; at least one.
 #[derive(Clone, Debug)]
-pub struct Certificates(Vec<Arc<Certificate>>);
+pub struct Certificates {
+    list: Vec<Arc<Certificate>>,
+    /// The states of the files before they were read: a change since then is seen.
+    pub(super) read_as: Vec<FileState>,
+}
 
 impl Certificates {
-    /// Reads every pair of files; there is at least one.
+    /// Reads the files of the settings; `None`: they name none.
     ///
     /// # Errors
     /// A sentence for each pair that cannot be used.
-    pub fn read(files: &[CertificateFiles]) -> Result<Certificates, Vec<String>> {
-        let (mut certificates, mut problems) = (Vec::new(), Vec::new());
+    pub fn of(settings: &TlsConfig) -> Result<Option<Certificates>, Vec<String>> {
+        let files = CertificateFiles::pairs(settings);
+        if files.is_empty() { Ok(None) } else { Certificates::read(&files).map(Some) }
+    }
+
+    /// Reads every pair of files; there is at least one.
+    pub(super) fn read(files: &[CertificateFiles]) -> Result<Certificates, Vec<String>> {
+        let read_as = states(files.iter().flat_map(CertificateFiles::names));
+        let (mut list, mut problems) = (Vec::new(), Vec::new());
         for pair in files {
             match Certificate::read(pair) {
-                Ok(certificate) => certificates.push(Arc::new(certificate)),
+                Ok(certificate) => list.push(Arc::new(certificate)),
                 Err(problem) => problems.push(problem),
             }
         }
-        if problems.is_empty() { Ok(Certificates(certificates)) } else { Err(problems) }
+        if problems.is_empty() { Ok(Certificates { list, read_as }) } else { Err(problems) }
     }
 
     /// Reads the files again. A pair that cannot be used keeps its certificate, so that one does not hold up the renewal of others.
     /// Returns the certificates, and a sentence for each pair that was kept.
     pub fn read_again(&self) -> (Certificates, Vec<String>) {
+        let read_as = states(self.iter().flat_map(|one| one.files.names()));
         let mut problems = Vec::new();
-        let again = self.0.iter().map(|old| match Certificate::read(&old.files) {
+        let again = self.list.iter().map(|old| match Certificate::read(&old.files) {
             Ok(certificate) => Arc::new(certificate),
             Err(problem) => {
                 problems.push(problem);
                 Arc::clone(old)
             }
         });
-        (Certificates(again.collect()), problems)
+        (Certificates { list: again.collect(), read_as }, problems)
     }
 
     /// Each certificate.
     pub fn iter(&self) -> impl Iterator<Item = &Certificate> {
-        self.0.iter().map(|certificate| &**certificate)
+        self.list.iter().map(|certificate| &**certificate)
     }
 
     /// The files, in pairs.
@@ -86,21 +101,17 @@ impl Certificates {
         ends
     }
 
-    /// Makes the settings of handshakes.
-    pub fn server_config(&self, tickets: &TicketKeys) -> ServerConfig {
-        let provider = Arc::new(default_provider());
-        let versions =
-            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let mut config = versions
+    /// Makes the listeners' part in handshakes.
+    pub fn acceptor(&self, tickets: &TicketKeys) -> Acceptor {
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
+        let mut config = builder
+            .with_safe_default_protocol_versions()
             .expect("the provider has suites of both versions")
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(NameTable::new(&self.0)));
+            .with_cert_resolver(Arc::new(NameTable::new(&self.list)));
         config.ticketer = Arc::clone(&tickets.0);
-        config
-    }
-
-    /// Returns the cost of a full handshake in bytes read by the loop: that of the dearest key.
-    pub fn handshake_cost(&self) -> usize {
-        self.iter().map(|one| one.kind.handshake_cost()).max().unwrap_or_default()
+        // The dearest key: which one a client takes is known too late.
+        let cost = self.iter().map(|one| one.kind.handshake_cost()).max().unwrap_or_default();
+        Acceptor { config: Arc::new(prepared(config)), cost }
     }
 }

@@ -1,7 +1,8 @@
 //! Files with certificates and keys: read with a bound, and every reason why one cannot be.
 
-use std::fs::File;
+use std::fs::{File, metadata};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 
 use zeroize::Zeroizing;
 
@@ -40,4 +41,19 @@ pub fn has_section(bytes: &[u8], label: &str) -> bool {
         let found = line.trim_ascii_end().strip_prefix(b"-----BEGIN ");
         found.is_some_and(|found| found.ends_with(end.as_bytes()))
     })
+}
+
+/// The identity of a file's contents: device, inode, length, and the times of the last change of contents and of rights. The reason if
+/// it cannot be had.
+pub type FileState = Result<[i64; 7], ErrorKind>;
+
+/// Returns the states of files, behind symbolic links.
+pub fn states<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FileState> {
+    let state = |name: &str| -> FileState {
+        let found = metadata(name).map_err(|error| error.kind())?;
+        let [device, inode, length] = [found.dev(), found.ino(), found.len()].map(|it| it as i64);
+        let (contents, rights) = (found.mtime(), found.ctime());
+        Ok([device, inode, length, contents, found.mtime_nsec(), rights, found.ctime_nsec()])
+    };
+    names.map(state).collect()
 }

@@ -10,6 +10,7 @@ mod files;
 pub mod inspection;
 mod key;
 pub mod redis;
+mod renewal;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -17,3 +18,4 @@ mod tests;
 pub use certificate::{Certificate, CertificateFiles, DAYS_LEFT_MIN};
 pub use certificates::{Certificates, TicketKeys};
 pub use key::KeyKind;
+pub use renewal::take_over;

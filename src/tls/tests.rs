@@ -17,6 +17,7 @@ use rustls::{
 use super::der::{CertificateFields, name_for_people};
 use super::*;
 use crate::engine::random::Random;
+use crate::engine::reactor::{Look, LookResult};
 
 /// A file below `tests/keys`.
 fn path(name: &str) -> String {
@@ -340,7 +341,7 @@ fn all_pairs() -> Vec<CertificateFiles> {
 }
 
 fn config(certificates: &Certificates, tickets: &TicketKeys) -> Arc<ServerConfig> {
-    Arc::new(certificates.server_config(tickets))
+    certificates.acceptor(tickets).config
 }
 
 #[test]
@@ -415,5 +416,42 @@ fn the_metric_tells_the_earliest_end_of_a_name() {
     assert_eq!(names, ["*.example.org", "a.example.org", "example.com"]);
     let earliest = certificates.iter().filter(|one| one.name() == "example.com");
     assert_eq!(Some(ends["example.com"]), earliest.map(|one| one.not_after).min());
-    assert_eq!(certificates.handshake_cost(), KeyKind::Rsa { bits: 2048 }.handshake_cost());
+    let cost = certificates.acceptor(&TicketKeys::new().unwrap()).cost;
+    assert_eq!(cost, KeyKind::Rsa { bits: 2048 }.handshake_cost());
+}
+
+/// Looks until the files have settled, and returns the number of looks before a result.
+fn looks_until_changed(look: &mut Look) -> usize {
+    let results = std::iter::repeat_with(look).take(5);
+    results.take_while(|result| !matches!(result, LookResult::Changed(_))).count()
+}
+
+#[test]
+fn a_change_counts_once_two_looks_see_the_same() {
+    let target = TemporaryFile::of("target.pem", &["tls/p256.pem"]);
+    let link = std::env::temp_dir().join(format!("oneloop-{}-link.pem", std::process::id()));
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(&target.0, &link).unwrap();
+    let link = TemporaryFile(link);
+    let files =
+        [CertificateFiles { certificate: link.name().into(), key: path("p256.private.pem") }];
+    let certificates = Certificates::read(&files).expect("the pair is good");
+    // A change between reading and the first look is seen.
+    std::fs::write(&target.0, "not a certificate").unwrap();
+    let mut look = renewal::look(certificates, TicketKeys::new().unwrap());
+    assert_eq!(looks_until_changed(&mut look), 1);
+    // What is bad is reported once.
+    assert!(matches!(look(), LookResult::Unchanged));
+    // A link to another file is a change as well, and so is a file that goes.
+    let other = TemporaryFile::of("other.pem", &["tls/nameless.pem"]);
+    std::fs::remove_file(&link.0).unwrap();
+    assert!(matches!(look(), LookResult::Changing));
+    std::os::unix::fs::symlink(&other.0, &link.0).unwrap();
+    assert_eq!(looks_until_changed(&mut look), 1);
+    assert!(matches!(look(), LookResult::Unchanged));
+    // A change that is undone before it has settled is none.
+    std::fs::rename(&other.0, other.0.with_extension("aside")).unwrap();
+    assert!(matches!(look(), LookResult::Changing));
+    std::fs::rename(other.0.with_extension("aside"), &other.0).unwrap();
+    assert!(!matches!(look(), LookResult::Changed(_)));
 }

@@ -2,6 +2,7 @@
 //!
 //! Reading order: this file, then the checks in their order; `report` prints. Nothing here serves a client, so it may block.
 
+mod certificates;
 mod forwarded;
 mod listeners;
 mod machine;
@@ -48,6 +49,7 @@ pub fn doctor(
     let admin = config.admin.map(|admin| reachable(admin).to_string());
     let running = admin.and_then(|admin| scrape(&admin).ok()?.one("process_max_fds"));
     machine::check(&mut report, config, running.map(|most| most as u64));
+    certificates::check(&mut report, config, (environment.unix_millis)() / 1000);
     listeners::check(&mut report, config);
     if let Some(link) = link {
         redis_server::check(&mut report, config, link, environment.unix_millis);

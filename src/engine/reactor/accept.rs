@@ -13,6 +13,7 @@ use crate::engine::reactor::token::Source;
 use crate::engine::router::{Router, refusals};
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
+use crate::engine::tls::Acceptor;
 
 /// Returns when there is room for another connection.
 fn room_at(port: &Option<Box<dyn Port>>, router: &Router, purpose: Purpose) -> Millis {
@@ -109,6 +110,11 @@ impl Reactor {
             Purpose::Admin if !server.make_admin_room() => Some(503),
             _ => None,
         }
+    }
+
+    /// Replaces the certificates for the handshakes to come.
+    pub fn set_acceptor(&mut self, acceptor: Acceptor) {
+        self.clients.acceptor = Some(acceptor);
     }
 
     /// Adds a connection without a socket, which the [far ends](crate::engine::client::in_memory) of this thread find by its id.

@@ -6,6 +6,7 @@
 mod accept;
 mod clients;
 mod drain;
+mod file_watch;
 mod flush;
 mod listen;
 mod listeners;
@@ -40,12 +41,12 @@ use crate::engine::server::Server;
 use crate::engine::signals::{Signals, Unused};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, tick};
-use crate::engine::tls::Acceptor;
 use crate::observe::metrics::Metrics;
 use crate::observe::systemd::Supervisor;
 use clients::ClientIo;
 pub use clients::Readiness;
 use drain::Drain;
+pub use file_watch::{FileWatch, Look, LookResult};
 pub use listen::Listen;
 use listeners::Listeners;
 pub use listeners::{Purpose, turn_away};
@@ -99,6 +100,7 @@ pub struct Reactor {
     awaited: Option<Millis>,
     supervisor: Supervisor,
     reload: Option<Reload>,
+    file_watch: FileWatch,
     /// Wakes the loop from another thread.
     waker: Arc<Waker>,
     drain: Drain,
@@ -166,6 +168,7 @@ impl Reactor {
             awaited: None,
             supervisor: Supervisor::default(),
             reload: None,
+            file_watch: FileWatch::new(Arc::clone(&waker)),
             waker,
             drain: Drain::default(),
         })
@@ -201,9 +204,13 @@ impl Reactor {
     /// # Errors
     /// A descriptor that cannot be had.
     pub fn reload_by(&mut self, reread: Reread) -> io::Result<()> {
-        let waker = Arc::clone(&self.waker);
-        self.reload = Some(Reload::new(self.poll.registry(), waker, reread)?);
+        self.reload = Some(Reload::new(self.poll.registry(), Arc::clone(&self.waker), reread)?);
         Ok(())
+    }
+
+    /// Looks at files from time to time, in place of those that were watched before.
+    pub fn watch_files(&mut self, look: Look) {
+        self.file_watch.begin(look, self.router.server.now.millis);
     }
 
     /// Replaces the bounds.
@@ -212,18 +219,15 @@ impl Reactor {
         self.router.server.set_bounds(bounds);
     }
 
-    /// Replaces the certificates for the handshakes to come.
-    pub fn set_acceptor(&mut self, acceptor: Acceptor) {
-        self.clients.acceptor = Some(acceptor);
-    }
-
     /// Replaces the settings of TLS to Redis, for the next connections. Whether TLS is spoken at all stays as it was.
     pub fn set_redis_tls(&mut self, tls: Option<RedisTls>) {
         self.redis.set_tls(tls);
     }
 
-    /// The settings may have been read again.
-    fn on_settings_read(&mut self) {
+    /// Files or the settings may have been read again.
+    fn on_files_read(&mut self) {
+        let renewed = self.file_watch.take(self.router.server.now.millis);
+        renewed.into_iter().for_each(|take_over| take_over(self));
         let Some(found) = self.reload.as_mut().and_then(Reload::take) else { return };
         let metrics = &mut self.router.server.metrics;
         match found {
@@ -313,7 +317,7 @@ impl Reactor {
                 }
                 Source::Resolver => {
                     self.redis.on_resolved(&mut self.router, self.poll.registry());
-                    self.on_settings_read();
+                    self.on_files_read();
                 }
                 Source::Hangup => {
                     let is_draining = self.router.health.draining;
@@ -337,11 +341,7 @@ impl Reactor {
         if self.drain.is_due() {
             self.drain();
         }
-        if self.unused_signals.take() {
-            log::info!(
-                "SIGUSR1 and SIGUSR2 have no meaning: the log goes to stderr, and SIGHUP reads the settings again"
-            );
-        }
+        self.unused_signals.report();
     }
 
     /// Reads Redis and the port. If Redis' messages fill the clients' backlogs in every turn, nothing is read from the port. It
@@ -372,6 +372,7 @@ impl Reactor {
         self.clients.tick(&mut self.router);
         if !self.router.health.draining {
             self.redis.tick(&mut self.router, self.poll.registry());
+            self.file_watch.tick(now);
         }
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
@@ -433,6 +434,7 @@ impl Reactor {
         [
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
             self.redis.deadline().filter(|_| !self.router.health.draining),
+            self.file_watch.deadline().filter(|_| !self.router.health.draining),
             self.port.as_ref().and_then(|port| port.deadline(now)),
             server.complaints.deadline(),
             self.router.features_deadline(),

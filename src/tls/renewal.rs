@@ -1,0 +1,68 @@
+//! Certificates in force are replaced when their files change: no client is dropped, and no hook of certbot or lego is needed.
+//!
+//! A file is recognised by its device, inode, times and length, behind symbolic links: certbot replaces links, lego files. A change
+//! counts once two looks have seen the same, so that a new certificate is not read with the old key.
+
+use super::certificate::{Certificate, CertificateFiles};
+use super::certificates::{Certificates, TicketKeys};
+use super::files::states;
+use crate::engine::reactor::{Look, LookResult, Reactor};
+
+/// Puts certificates into force, and watches their files from now on.
+pub fn take_over(reactor: &mut Reactor, certificates: Certificates, tickets: TicketKeys) {
+    let unix = reactor.router.server.now.unix;
+    certificates.iter().for_each(|certificate| announce(certificate, unix));
+    put_into_force(reactor, &certificates, &tickets);
+    reactor.watch_files(look(certificates, tickets));
+}
+
+fn put_into_force(reactor: &mut Reactor, certificates: &Certificates, tickets: &TicketKeys) {
+    reactor.set_acceptor(certificates.acceptor(tickets));
+    reactor.router.server.metrics.certificate_ends = certificates.ends();
+}
+
+/// Logs a certificate, and what clients may dislike about it. One that has ended is served all the same: its renewal mends it.
+fn announce(certificate: &Certificate, unix: u64) {
+    log::info!("certificate: {}", certificate.summary());
+    let problems = certificate.date_problem(unix).into_iter().chain(certificate.flaws.clone());
+    for problem in problems {
+        log::warn!("tls.cert_file {:?}: {problem}", certificate.files.certificate);
+    }
+}
+
+/// Returns the look at the files of these certificates.
+pub(super) fn look(certificates: Certificates, tickets: TicketKeys) -> Look {
+    let files = certificates.files();
+    let (mut read, mut last) = (certificates.read_as.clone(), None);
+    let mut in_force = certificates;
+    Box::new(move || {
+        let seen = states(files.iter().flat_map(CertificateFiles::names));
+        if seen == read {
+            last = None;
+            return LookResult::Unchanged;
+        }
+        if last.as_ref() != Some(&seen) {
+            last = Some(seen);
+            return LookResult::Changing;
+        }
+        // A pair that is bad now is read again when it has changed again, and reported once.
+        (read, last) = (seen, None);
+        let (again, problems) = in_force.read_again();
+        let older = std::mem::replace(&mut in_force, again.clone());
+        let tickets = tickets.clone();
+        LookResult::Changed(Box::new(move |reactor| {
+            let unix = reactor.router.server.now.unix;
+            let metrics = &mut reactor.router.server.metrics;
+            metrics.reloads_refused += u64::from(!problems.is_empty());
+            for problem in problems {
+                log::error!("the certificate stays as it was: {problem}");
+            }
+            let mut new = again.new_since(&older).peekable();
+            if new.peek().is_some() {
+                metrics.reloads += 1;
+                new.for_each(|certificate| announce(certificate, unix));
+                put_into_force(reactor, &again, &tickets);
+            }
+        }))
+    })
+}
