@@ -149,6 +149,8 @@ impl From<Error> for TlsFailure {
             Error::General(why) if why.starts_with("no server certificate") => {
                 TlsFailure::NoCertificateForName
             }
+            // TLS 1.2: the client signs by ECDSA, and not on the curve of the certificate.
+            Error::General(why) if why == "incompatible signing key" => TlsFailure::NoSharedGroup,
             Error::General(_) | Error::FailedToGetRandomBytes | Error::FailedToGetCurrentTime => {
                 TlsFailure::Internal
             }

@@ -156,3 +156,17 @@ fn garbage_in_a_handshake_never_panics() {
         }
     }
 }
+
+#[test]
+fn a_client_without_the_curve_of_the_certificate_is_no_fault_of_ours() {
+    // A hello of TLS 1.2 that takes signatures by ECDSA on P-384 alone. rustls sends no alert.
+    let mut hello = vec![3, 3];
+    hello.extend([5; 32]);
+    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 16]);
+    hello.extend([0, 13, 0, 4, 0, 2, 5, 3, 0, 10, 0, 4, 0, 2, 0, 29]);
+    let length = hello.len() as u8;
+    let input = [&[22, 3, 1, 0, length + 4, 1, 0, 0, length][..], &hello].concat();
+    let mut handshake = TlsHandshake::new(&peers::acceptor(false));
+    let expected = (Some(TlsFailure::NoSharedGroup), Vec::new());
+    assert_eq!(advance(&mut handshake, &input), expected);
+}

@@ -82,8 +82,8 @@ struct FreeKey;
 const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 
 impl SigningKey for FreeKey {
-    fn choose_scheme(&self, _offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        Some(Box::new(FreeKey))
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        offered.contains(&SCHEME).then(|| Box::new(FreeKey) as Box<dyn Signer>)
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
