@@ -1,10 +1,11 @@
 //! Line charts as SVG, for the README: self-contained, readable on light and on dark, the same bytes for the same values.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use super::Options;
-use super::report::grouped;
+use super::picture::{
+    COLORS, draw_legend, escaped, header, linear_marks, number, tidy, write_picture,
+};
 
 /// The picture, in units of the SVG.
 const WIDTH: f64 = 760.0;
@@ -16,21 +17,8 @@ const RIGHT: f64 = WIDTH - 34.0;
 const TOP: f64 = 74.0;
 const BOTTOM: f64 = HEIGHT - 58.0;
 
-/// The approximate width of a letter of the legend: there is no font to ask.
-const LETTER: f64 = 7.0;
-
 /// A line with more points than this has no dots.
 const DOTS_MAX: usize = 24;
-
-/// Colors that people who confuse some can tell apart (Okabe and Ito), on light and on dark.
-const COLORS: [(&str, &str); 6] = [
-    ("#0072b2", "#56b4e9"),
-    ("#d55e00", "#ff8a3d"),
-    ("#009e73", "#2fd0a2"),
-    ("#a3457f", "#e79ac6"),
-    ("#7a6a00", "#e6d23c"),
-    ("#555555", "#bbbbbb"),
-];
 
 /// An axis: its label and its scale.
 pub struct Axis {
@@ -101,17 +89,9 @@ impl Chart {
         self
     }
 
-    /// Writes the picture, and says where: below `benches/charts`, or from a quick run, whose figures say little, below
-    /// `target`.
+    /// Writes the picture: see [`write_picture`].
     pub fn write(self, name: &str, options: &Options) {
-        let folder = match options.quick {
-            true => PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("charts"),
-            false => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/charts"),
-        };
-        let file = folder.join(format!("{name}.svg"));
-        std::fs::create_dir_all(&folder).expect("a folder can be made");
-        std::fs::write(&file, self.svg()).expect("a picture can be written");
-        println!("chart: {}\n", file.display());
+        write_picture(name, options, &self.svg());
     }
 
     /// The text of the picture.
@@ -119,38 +99,15 @@ impl Chart {
         let points = self.series.iter().flat_map(|(_, points)| points);
         self.x.fit(points.clone().map(|point| point.0));
         self.y.fit(points.map(|point| point.1));
-        let mut out = String::new();
-        self.open(&mut out);
+        let mut out = header(&self.title, WIDTH, HEIGHT, self.series.len());
         self.draw_grid(&mut out);
-        self.draw_legend(&mut out);
+        let names: Vec<String> = self.series.iter().map(|(name, _)| name.clone()).collect();
+        draw_legend(&mut out, WIDTH, &names);
         for (number, (_, points)) in self.series.iter().enumerate() {
             self.draw_line(&mut out, number, points);
         }
         out.push_str("</svg>\n");
         out
-    }
-
-    fn open(&self, out: &mut String) {
-        let mut light = String::new();
-        let mut dark = String::new();
-        for (number, (on_light, on_dark)) in COLORS.iter().take(self.series.len()).enumerate() {
-            let _ = write!(light, ".s{number}{{stroke:{on_light};fill:{on_light}}}");
-            let _ = write!(dark, ".s{number}{{stroke:{on_dark};fill:{on_dark}}}");
-        }
-        let title = escaped(&self.title);
-        let middle = WIDTH / 2.0;
-        let _ = write!(
-            out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-             width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{title}\">\n<style>\n\
-             text{{font:13px system-ui,-apple-system,\"Segoe UI\",Helvetica,Arial,sans-serif;\
-             fill:#1f2328}}\n.title{{font-size:16px;font-weight:600}}\n.back{{fill:#ffffff}}\n\
-             .grid{{stroke:#d8dee4;stroke-width:1}}\npolyline.line{{fill:none;stroke-width:2.25;\
-             stroke-linejoin:round}}\n{light}\n@media (prefers-color-scheme:dark){{\n\
-             text{{fill:#e6edf3}}\n.back{{fill:#0d1117}}\n.grid{{stroke:#30363d}}\n{dark}\n}}\n\
-             </style>\n<rect class=\"back\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"6\"/>\n\
-             <text class=\"title\" x=\"{middle}\" y=\"28\" text-anchor=\"middle\">{title}</text>\n"
-        );
     }
 
     fn draw_grid(&self, out: &mut String) {
@@ -182,26 +139,6 @@ impl Chart {
         );
     }
 
-    /// The names of the lines, in one row; a single line needs none, its axis names it.
-    fn draw_legend(&self, out: &mut String) {
-        if self.series.len() < 2 {
-            return;
-        }
-        let width = |name: &str| 26.0 + name.chars().count() as f64 * LETTER + 18.0;
-        let all: f64 = self.series.iter().map(|(name, _)| width(name)).sum();
-        let mut x = (WIDTH - all).max(0.0) / 2.0;
-        for (number, (name, _)) in self.series.iter().enumerate() {
-            let (start, end, text) = (tidy(x), tidy(x + 20.0), tidy(x + 26.0));
-            let _ = writeln!(
-                out,
-                "<path class=\"s{number}\" stroke-width=\"3\" d=\"M{start} 49H{end}\"/>\
-                 <text x=\"{text}\" y=\"53.5\">{}</text>",
-                escaped(name)
-            );
-            x += width(name);
-        }
-    }
-
     fn draw_line(&self, out: &mut String, number: usize, points: &[(f64, f64)]) {
         let places: Vec<(f64, f64)> =
             points.iter().map(|(x, y)| (self.x_of(*x), self.y_of(*y))).collect();
@@ -225,16 +162,6 @@ impl Chart {
     }
 }
 
-/// About six steps of 1, 2 or 5 times a power of ten, from 0 to what is not below `most`.
-fn linear_marks(most: f64) -> Vec<f64> {
-    let rough = (most / 6.0).max(f64::MIN_POSITIVE);
-    let power = 10_f64.powf(rough.log10().floor());
-    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| factor * power >= rough);
-    let step = factor.unwrap_or(10.0) * power;
-    let steps = (most / step).ceil().max(1.0) as usize;
-    (0..=steps).map(|number| number as f64 * step).collect()
-}
-
 /// Powers of ten around all values, and between them 2 and 5 times those if there are few.
 fn log_marks(least: f64, most: f64) -> Vec<f64> {
     assert!(least > 0.0, "a log axis shows values above 0");
@@ -246,22 +173,4 @@ fn log_marks(least: f64, most: f64) -> Vec<f64> {
     let first = all.iter().rposition(|mark| *mark <= least).unwrap_or(0);
     let last = all.iter().position(|mark| *mark >= most).unwrap_or(all.len() - 1).max(first + 1);
     all[first..=last].to_vec()
-}
-
-/// A number as it stands at an axis: no more digits than it has.
-fn number(value: f64) -> String {
-    if value >= 1000.0 {
-        return grouped(value.round() as i64);
-    }
-    let text = format!("{value:.6}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// To a tenth of a unit: a difference that nobody sees makes no other picture.
-fn tidy(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }

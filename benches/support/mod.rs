@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod bare_acceptor;
 pub mod bare_sender;
+pub mod bars;
 pub mod chart;
 pub mod checking_clients;
 pub mod client;
@@ -24,6 +25,7 @@ pub mod idle_clients;
 pub mod latency_probe;
 pub mod memory_peers;
 pub mod numbered_publisher;
+pub mod picture;
 /// The same signatures as in the library's tests.
 #[path = "../../src/push/token/private_key.rs"]
 pub mod private_key;
