@@ -12,6 +12,7 @@ use support::bare_sender::{self, BareSender};
 use support::deliveries::{Load, Measured, PAYLOADS, measure};
 use support::receivers::{self, Receivers};
 use support::report::{self, median, rounded, rounded_to};
+use support::tls::Security;
 use support::{Options, connections};
 
 fn main() {
@@ -28,12 +29,12 @@ fn run(options: &Options) {
     let rounds = options.pick(60, 5);
     let load = |in_flight, bursts| Load { in_flight, bursts };
     let clients = connections(options.pick(10_000, 500));
-    let many = PAYLOADS.map(|bytes| measure(clients, bytes, rounds, &[load(1, 1)]));
+    let many =
+        PAYLOADS.map(|bytes| measure(Security::Plain, clients, bytes, rounds, &[load(1, 1)]));
     let loads = [load(1, 5), load(64, 2)];
-    let deep = measure(connections(options.pick(1_000, 100)), 128, rounds, &loads);
-    let [one, all] = [0, 1].map(|at| &deep.comparisons[at].server);
-    let cost = median(&all.rounds) / median(&one.rounds);
-    let wait = median(&all.waits) / median(&one.waits);
+    let few = connections(options.pick(1_000, 100));
+    let deep = measure(Security::Plain, few, 128, rounds, &loads);
+    let [cost, wait] = deep.second_to_first();
     println!("with 64 messages in flight, a delivery costs {cost:.3} of what it costs with one,");
     println!("and the last one comes after {wait:.2} times as long\n");
     let nodelay = compare_nodelay(connections(options.pick(2_000, 100)), rounds);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use support::chart::{Axis, Chart};
 use support::footprint::{Footprint, WARMING};
 use support::report::{self, grouped, rounded};
+use support::tls::Security;
 use support::{Options, connections};
 
 /// Counts just above powers of two are among them: there a table that doubles has just doubled.
@@ -33,7 +34,7 @@ fn main() {
     let most = connections(*counts.last().expect("there are counts"));
     let mut counts: Vec<usize> = counts.iter().map(|count| *count.min(&most)).collect();
     counts.dedup();
-    let mut footprint = Footprint::start();
+    let mut footprint = Footprint::start(Security::Plain);
     println!(
         "the server has {} bytes of anonymous memory at start, {} after {WARMING} clients came and left\n",
         grouped(footprint.at_start),

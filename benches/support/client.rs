@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustls::ClientConnection;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::DEADLINE;
+use super::client_stream::ClientStream;
 use super::server::Tokens;
+use super::tls::Security;
 
 /// Clients of one source address: the next ones come from the next address, so that no count runs out of ports.
 const CLIENTS_PER_ADDRESS: usize = 1000;
@@ -20,7 +23,7 @@ const HANDSHAKES: usize = 200;
 
 /// A client whose handshake is done and whose welcome is read.
 pub struct Client {
-    stream: TcpStream,
+    stream: ClientStream,
     /// Bytes behind the welcome that came with it.
     held: Vec<u8>,
 }
@@ -28,13 +31,20 @@ pub struct Client {
 impl Client {
     /// Opens the clients with these numbers, each with a token of its own, some handshakes at a time.
     pub fn open(server: SocketAddr, numbers: Range<usize>) -> Vec<Client> {
+        Client::open_by(Security::Plain, server, numbers)
+    }
+
+    /// The same over TLS, or not. TLS handshakes are done one by one.
+    pub fn open_by(security: Security, server: SocketAddr, numbers: Range<usize>) -> Vec<Client> {
+        let config = security.clients();
         let tokens = Tokens::new();
         let mut clients = Vec::with_capacity(numbers.len());
         let mut numbers = numbers.peekable();
         while numbers.peek().is_some() {
             let start = clients.len();
             for number in numbers.by_ref().take(HANDSHAKES) {
-                clients.push(Client::ask(server, number, &tokens.token(number)));
+                let stream = ClientStream::connect(server, number, config.as_ref());
+                clients.push(Client::ask_over(stream, &head(server, &tokens.token(number))));
             }
             for client in &mut clients[start..] {
                 client.read_welcome();
@@ -50,7 +60,12 @@ impl Client {
 
     /// The same with a head of the caller's.
     pub fn ask_with(server: SocketAddr, number: usize, head: &str) -> Client {
-        let mut client = Client { stream: connect(server, number), held: Vec::new() };
+        Client::ask_over(ClientStream::connect(server, number, None), head)
+    }
+
+    /// The same over a stream that is connected already.
+    pub fn ask_over(stream: ClientStream, head: &str) -> Client {
+        let mut client = Client { stream, held: Vec::new() };
         client.stream.write_all(head.as_bytes()).expect("the server takes a head");
         client
     }
@@ -129,10 +144,17 @@ impl Client {
         waits
     }
 
-    /// The socket, for those who read it themselves.
+    /// The socket of a plain client, for those who read it themselves.
     pub fn into_stream(self) -> TcpStream {
+        let (stream, tls) = self.into_parts();
+        assert!(tls.is_none(), "a plain client");
+        stream
+    }
+
+    /// The socket, and the TLS above it.
+    pub fn into_parts(self) -> (TcpStream, Option<ClientConnection>) {
         assert!(self.held.is_empty(), "nothing comes behind the welcome");
-        self.stream
+        self.stream.into_parts()
     }
 
     fn read_exact(&mut self, buffer: &mut [u8]) {

@@ -13,6 +13,7 @@ use super::publisher::Publisher;
 use super::receivers::Receivers;
 use super::report::{grouped, median, quantile, rounded};
 use super::server::{SHARED_TOPIC, Server};
+use super::tls::Security;
 use super::usage::CpuTime;
 
 /// The messages of one round: `bursts` times, `in_flight` messages at once, the next ones when everybody has got these.
@@ -50,8 +51,15 @@ pub struct Measured {
     pub comparisons: Vec<Comparison>,
 }
 
-pub fn measure(clients: usize, payload_bytes: usize, rounds: usize, loads: &[Load]) -> Measured {
-    let mut arena = Arena::open(clients, payload_bytes);
+/// Measures the loads with so many clients that come plainly or over TLS.
+pub fn measure(
+    security: Security,
+    clients: usize,
+    payload_bytes: usize,
+    rounds: usize,
+    loads: &[Load],
+) -> Measured {
+    let mut arena = Arena::open(security, clients, payload_bytes);
     let mut comparisons: Vec<Comparison> = loads
         .iter()
         .map(|load| Comparison { load: *load, server: Used::default(), bare: Used::default() })
@@ -103,19 +111,19 @@ struct Arena {
 }
 
 impl Arena {
-    fn open(clients: usize, payload_bytes: usize) -> Arena {
-        let server = Server::start(&[]);
+    fn open(security: Security, clients: usize, payload_bytes: usize) -> Arena {
+        let server = Server::start_for(security, &[]);
         let mut publisher = Publisher::connect(&server);
         let payload = format!("{:?}", "x".repeat(payload_bytes - 2));
         // A message to one client shows which bytes the bare loop has to send.
-        let mut first = Client::open(server.clients, 0..1).remove(0);
+        let mut first = Client::open_by(security, server.clients, 0..1).remove(0);
         assert_eq!(publisher.publish(SHARED_TOPIC, &payload, 1), [1]);
         let text = first.read();
         drop(first);
 
-        let served = Receivers::start(server.clients, clients, false);
-        let sender = BareSender::start(clients, &text, true);
-        let unserved = Receivers::start(sender.address, clients, true);
+        let served = Receivers::start_by(security, server.clients, clients, false);
+        let sender = BareSender::start_for(security, clients, &text);
+        let unserved = Receivers::start_by(security, sender.address, clients, true);
         sender.wait_for_all();
         Arena {
             clients,
@@ -188,7 +196,7 @@ impl Used {
 
 impl Comparison {
     /// The server's cost in terms of the loop's: the quartiles of the rounds' ratios.
-    fn ratios(&self) -> [f64; 3] {
+    pub fn ratios(&self) -> [f64; 3] {
         let pairs = self.server.rounds.iter().zip(&self.bare.rounds);
         let all: Vec<f64> = pairs.map(|(server, bare)| server / bare).collect();
         [0.25, 0.5, 0.75].map(|share| quantile(&all, share))
@@ -218,6 +226,13 @@ impl Measured {
             let [low, ratio, high] = comparison.ratios();
             println!("{:<16}{ratio:>16.2}   half of the rounds: {low:.2} to {high:.2}\n", "ratio");
         }
+    }
+
+    /// The second load in terms of the first: the server's cost of a delivery, and the time until the last one.
+    pub fn second_to_first(&self) -> [f64; 2] {
+        let [first, second] = [0, 1].map(|at| &self.comparisons[at].server);
+        let cost = median(&second.rounds) / median(&first.rounds);
+        [cost, median(&second.waits) / median(&first.waits)]
     }
 
     pub fn json(&self) -> Value {

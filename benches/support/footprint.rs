@@ -8,6 +8,7 @@ use super::process::wait_until;
 use super::publisher::Publisher;
 use super::report::grouped;
 use super::server::{SHARED_TOPIC, Server};
+use super::tls::Security;
 use super::usage::descriptors;
 
 /// Clients that come, say something and leave before the empty server is measured, as many as have handshakes under way at one
@@ -25,6 +26,7 @@ const REST: Duration = Duration::from_millis(1500);
 
 /// A server, its clients, and the memory that it had before they came.
 pub struct Footprint {
+    security: Security,
     pub server: Server,
     publisher: Publisher,
     clients: Vec<Client>,
@@ -37,15 +39,16 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    pub fn start() -> Footprint {
-        let server = Server::start(&[]);
+    /// Starts a server for clients that come plainly or over TLS.
+    pub fn start(security: Security) -> Footprint {
+        let server = Server::start_for(security, &[]);
         let at_start = server.memory().anonymous;
         let mut publisher = Publisher::connect(&server);
         publisher.settle();
         let descriptors = descriptors(server.pid());
-        let clients = Client::open(server.clients, 0..WARMING);
+        let clients = Client::open_by(security, server.clients, 0..WARMING);
         let mut footprint =
-            Footprint { server, publisher, clients, at_start, empty: 0, descriptors };
+            Footprint { security, server, publisher, clients, at_start, empty: 0, descriptors };
         for bytes in MESSAGES {
             footprint.each_sends(bytes);
             footprint.each_is_sent(bytes);
@@ -58,7 +61,7 @@ impl Footprint {
 
     /// Adds connections up to this count; returns the bytes of each.
     pub fn grow(&mut self, count: usize) -> f64 {
-        let more = Client::open(self.server.clients, self.clients.len()..count);
+        let more = Client::open_by(self.security, self.server.clients, self.clients.len()..count);
         self.clients.extend(more);
         self.row(count, "connected")
     }

@@ -16,6 +16,7 @@ pub mod bars;
 pub mod chart;
 pub mod checking_clients;
 pub mod client;
+pub mod client_stream;
 pub mod connection_churn;
 pub mod deliveries;
 pub mod delivery_check;
@@ -43,6 +44,7 @@ pub mod server;
 pub mod signer;
 pub mod stream_publisher;
 pub mod symbols;
+pub mod tls;
 pub mod usage;
 
 use std::time::Duration;

@@ -7,6 +7,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::usage::{cpu_time, is_sleeping, is_stopped};
 use super::{DEADLINE, ROLE};
 
 /// The lines that a child prints, each waited for with a deadline.
@@ -83,6 +86,38 @@ impl Drop for Helper {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Stops a process where it stands: what others do meanwhile waits for it in the kernel.
+pub fn freeze(pid: u32) {
+    signal(pid, Signal::STOP);
+    assert!(wait_until(|| is_stopped(pid)), "a process does not stop");
+}
+
+/// Lets it run on.
+pub fn thaw(pid: u32) {
+    signal(pid, Signal::CONT);
+}
+
+/// Waits until a process has slept for a while: whatever it was sent is done. One that is ready and has no core does not sleep.
+pub fn wait_for_rest(pid: u32) {
+    const WHILE: Duration = Duration::from_millis(10);
+    let start = Instant::now();
+    let mut last = (cpu_time(pid).total, Instant::now());
+    while last.1.elapsed() < WHILE {
+        std::thread::sleep(Duration::from_millis(1));
+        let used = cpu_time(pid).total;
+        if used != last.0 || !is_sleeping(pid) {
+            last = (used, Instant::now());
+        }
+        assert!(start.elapsed() < DEADLINE, "a process never rests");
+    }
+}
+
+/// Sends a signal to a child that runs.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid as i32).expect("a process has a number above 0");
+    kill_process(pid, signal).expect("it runs");
 }
 
 /// Ports that the system gives to nobody who connects: a process that is killed finds its own free when it comes back.

@@ -1,4 +1,5 @@
-//! The receivers of a broadcast, in a process of their own: they read all that comes, and count the messages of each.
+//! The receivers of a broadcast, in a process of their own: they read all that comes, open it if it is sealed, and count the
+//! messages of each.
 
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
@@ -6,9 +7,12 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConnection;
 
-use super::client::{Client, connect, payload_length};
+use super::client::{Client, payload_length};
+use super::client_stream::ClientStream;
 use super::process::{Helper, orders};
+use super::tls::Security;
 use super::{DEADLINE, connections_max};
 
 /// The name of this part.
@@ -20,9 +24,19 @@ pub struct Receivers(Helper);
 impl Receivers {
     /// Opens `clients` authenticated WebSockets, or as many connections that get frames unasked if `bare`.
     pub fn start(server: SocketAddr, clients: usize, bare: bool) -> Receivers {
+        Receivers::start_by(Security::Plain, server, clients, bare)
+    }
+
+    /// The same over TLS, or not.
+    pub fn start_by(
+        security: Security,
+        server: SocketAddr,
+        clients: usize,
+        bare: bool,
+    ) -> Receivers {
         let (server, clients) = (server.to_string(), clients.to_string());
         let kind = if bare { "bare" } else { "websocket" };
-        let helper = Helper::start(ROLE, &[&server, &clients, kind]);
+        let helper = Helper::start(ROLE, &[&server, &clients, kind, security.name()]);
         assert_eq!(helper.hear(), "open");
         Receivers(helper)
     }
@@ -62,17 +76,26 @@ impl Receivers {
 
 /// Plays this part.
 pub fn run(arguments: &[String]) {
-    let [server, clients, kind] = arguments else {
-        panic!("the receivers are told a server, a number of clients and their kind");
+    let [server, clients, kind, security] = arguments else {
+        panic!("the receivers are told a server, a number of clients, their kind and security");
     };
     let server: SocketAddr = server.parse().expect("an address");
     let clients: usize = clients.parse().expect("a number");
     connections_max();
+    let security = Security::of(security);
     let streams = match kind.as_str() {
-        "bare" => (0..clients).map(|number| connect(server, number)).collect(),
-        _ => Client::open(server, 0..clients)
+        "bare" => {
+            let config = security.clients();
+            let connect = |number| {
+                let mut stream = ClientStream::connect(server, number, config.as_ref());
+                stream.shake_hands();
+                stream.into_parts()
+            };
+            (0..clients).map(connect).collect()
+        }
+        _ => Client::open_by(security, server, 0..clients)
             .into_iter()
-            .map(Client::into_stream)
+            .map(Client::into_parts)
             .collect::<Vec<_>>(),
     };
     let mut receivers = ReceiverLoop::new(streams);
@@ -94,6 +117,7 @@ pub fn run(arguments: &[String]) {
 
 struct Receiver {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     counter: Counter,
     ended: bool,
 }
@@ -103,6 +127,7 @@ struct ReceiverLoop {
     events: Events,
     all: Vec<Receiver>,
     buffer: Vec<u8>,
+    plain: Vec<u8>,
     /// The number of messages that each is to have got, over its whole life.
     target: usize,
     /// The number of messages that it may have got beyond that.
@@ -114,22 +139,24 @@ struct ReceiverLoop {
 }
 
 impl ReceiverLoop {
-    fn new(streams: Vec<std::net::TcpStream>) -> ReceiverLoop {
+    fn new(streams: Vec<(std::net::TcpStream, Option<ClientConnection>)>) -> ReceiverLoop {
         let poll = Poll::new().expect("an epoll descriptor can be had");
         let mut all = Vec::with_capacity(streams.len());
-        for (number, stream) in streams.into_iter().enumerate() {
+        for (number, (stream, tls)) in streams.into_iter().enumerate() {
             stream.set_nonblocking(true).expect("a socket takes its options");
             let mut stream = TcpStream::from_std(stream);
             poll.registry()
                 .register(&mut stream, Token(number), Interest::READABLE)
                 .expect("a socket can be registered");
-            all.push(Receiver { stream, counter: Counter::default(), ended: false });
+            let tls = tls.map(Box::new);
+            all.push(Receiver { stream, tls, counter: Counter::default(), ended: false });
         }
         ReceiverLoop {
             poll,
             events: Events::with_capacity(1024),
             all,
             buffer: vec![0; 64 * 1024],
+            plain: Vec::new(),
             target: 0,
             ahead: 0,
             complete: 0,
@@ -189,7 +216,7 @@ impl ReceiverLoop {
                     // The server waits for our end too.
                     let _ = receiver.stream.shutdown(std::net::Shutdown::Both);
                 }
-                Ok(length) => receiver.counter.add(&self.buffer[..length]),
+                Ok(length) => receiver.take(&self.buffer[..length], &mut self.plain),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => panic!("client {number}: {error}"),
@@ -198,6 +225,22 @@ impl ReceiverLoop {
         let after = receiver.counter.messages;
         assert!(after <= self.target + self.ahead, "client {number} got a message too many");
         self.complete += usize::from(before < self.target && after >= self.target);
+    }
+}
+
+impl Receiver {
+    /// Counts the messages in bytes that have come; `plain` is room to open records.
+    fn take(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>) {
+        let Some(tls) = &mut self.tls else {
+            return self.counter.add(bytes);
+        };
+        while !bytes.is_empty() {
+            tls.read_tls(&mut bytes).expect("there is room for a record");
+            let state = tls.process_new_packets().expect("records are the server's");
+            plain.resize(state.plaintext_bytes_to_read(), 0);
+            tls.reader().read_exact(plain).expect("it was announced");
+            self.counter.add(plain);
+        }
     }
 }
 

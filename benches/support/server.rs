@@ -5,11 +5,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use oneloop::push::token::Keys;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::admin::Metrics;
-use super::process::{Lines, wait_until};
-use super::usage::{CpuTime, Memory, cpu_time, is_stopped, memory};
+use super::process::{self, Lines, wait_until};
+use super::tls::{Certificate, Security};
+use super::usage::{CpuTime, Memory, cpu_time, memory};
 
 /// The binary that is measured, if no other one is named.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_oneloop");
@@ -58,6 +59,21 @@ impl Server {
     /// Starts the binary and reads its addresses. It does nothing by itself.
     pub fn start(flags: &[&str]) -> Server {
         Server::start_as_it_comes(&[&QUIET[..], flags].concat())
+    }
+
+    /// The same for clients that come plainly or over TLS.
+    pub fn start_for(security: Security, flags: &[&str]) -> Server {
+        match security {
+            Security::Plain => Server::start(flags),
+            Security::Tls12 | Security::Tls13 => Server::start_tls(Certificate::P256, flags),
+        }
+    }
+
+    /// The same with a listener for TLS alone, which shows this certificate.
+    pub fn start_tls(certificate: Certificate, flags: &[&str]) -> Server {
+        let (chain, key) = (certificate.chain_file(), certificate.key_file());
+        let tls = ["--tls-cert-file", &chain, "--tls-key-file", &key];
+        Server::start_at("tls://127.0.0.1:0", &[&QUIET[..], &tls[..], flags].concat())
     }
 
     /// The same with its pings and its patience.
@@ -165,14 +181,12 @@ impl Server {
 
     /// Stops the process where it stands: what clients do meanwhile waits for it in the kernel.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
-        let pid = self.pid();
-        assert!(wait_until(|| is_stopped(pid)), "the server does not stop");
+        process::freeze(self.pid());
     }
 
     /// Lets it run on.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        process::thaw(self.pid());
     }
 
     /// Has it read its settings again.
@@ -181,7 +195,7 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        process::signal(self.pid(), signal);
     }
 
     /// Kills it without a word and starts another one for the same clients, with so much time in between.

@@ -136,6 +136,11 @@ pub fn is_stopped(pid: u32) -> bool {
     ["T", "t"].contains(&fields(pid)[0].as_str())
 }
 
+/// Returns whether a process waits for something to happen.
+pub fn is_sleeping(pid: u32) -> bool {
+    fields(pid)[0] == "S"
+}
+
 /// The number of times that a process went to sleep or was put aside, all its threads together.
 pub fn context_switches(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
