@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod bare_acceptor;
 pub mod bare_sender;
+pub mod bare_tls_acceptor;
 pub mod bars;
 pub mod chart;
 pub mod checking_clients;
@@ -22,7 +23,10 @@ pub mod deliveries;
 pub mod delivery_check;
 pub mod echo;
 pub mod footprint;
+pub mod handshake_storm;
+pub mod handshakes;
 pub mod idle_clients;
+pub mod kernel_sockets;
 pub mod latency_probe;
 pub mod memory_peers;
 pub mod numbered_publisher;
@@ -31,6 +35,7 @@ pub mod picture;
 #[path = "../../src/push/token/private_key.rs"]
 pub mod private_key;
 pub mod process;
+pub mod proxy;
 pub mod publisher;
 /// The same generator as in the library's tests.
 #[path = "../../src/engine/random.rs"]
