@@ -194,14 +194,15 @@ impl fmt::Debug for TlsHandshake {
     }
 }
 
-/// The length of the first record in `bytes`, if it has come whole. Bytes that cannot become a record count as one: rustls says
-/// what is wrong with them.
+/// The length of the first record in `bytes`, if it has come whole. Bytes of no known type count as one: rustls says what is
+/// wrong with them.
 fn next_record(bytes: &[u8]) -> Result<Option<usize>, TlsFailure> {
     const TYPES: RangeInclusive<u8> = 20..=24;
     match *bytes {
         [] => Ok(None),
         [content, ..] if !TYPES.contains(&content) => Ok(Some(bytes.len())),
-        [_, major, _, ..] if major != 3 => Ok(Some(bytes.len())),
+        // rustls waits for the rest of a record of SSL 2 or DTLS, and refuses it then.
+        [_, major, _, ..] if major != 3 => Err(TlsFailure::Decode),
         [_, _, _, high, low, ..] => {
             let end = HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
             let is_too_long = end > RECORD_BYTES_MAX;

@@ -58,6 +58,7 @@ fn versions_and_suites_that_are_not_shared_are_told_apart() {
         (hello(3, [0xc0, 0x09]), TlsFailure::NoSharedSuite, AlertDescription::HandshakeFailure),
         (vec![0x80, 0x2e, 1, 0, 2], TlsFailure::Decode, AlertDescription::DecodeError),
         (b"SSH-2.0-OpenSSH_9\r\n".to_vec(), TlsFailure::Decode, AlertDescription::DecodeError),
+        (vec![22, 0xfe, 0xff, 0, 9], TlsFailure::Decode, AlertDescription::DecodeError),
         (vec![22, 3, 1, 0, 0], TlsFailure::Decode, AlertDescription::DecodeError),
         (vec![22, 3, 1, 0x41, 1], TlsFailure::RecordOverflow, AlertDescription::RecordOverflow),
         (
