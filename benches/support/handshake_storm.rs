@@ -29,6 +29,11 @@ impl HandshakeStorm {
         HandshakeStorm(helper)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
     /// Ends it. Returns the number of handshakes, and how many there were in a second.
     pub fn stop(mut self) -> (usize, f64) {
         self.0.tell("stop");

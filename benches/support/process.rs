@@ -88,6 +88,16 @@ impl Drop for Helper {
     }
 }
 
+/// Keeps a process on one core: the kernel likes to put one who talks and one who answers on the same, whatever is free.
+pub fn pin(pid: u32, core: usize) {
+    let pinned = Command::new("taskset")
+        .args(["-cp", &core.to_string(), &pid.to_string()])
+        .stdout(Stdio::null())
+        .status()
+        .expect("taskset is there: Debian's package util-linux");
+    assert!(pinned.success(), "there is no core {core}");
+}
+
 /// Stops a process where it stands: what others do meanwhile waits for it in the kernel.
 pub fn freeze(pid: u32) {
     signal(pid, Signal::STOP);

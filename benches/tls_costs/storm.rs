@@ -1,4 +1,5 @@
-//! A client's ping over its open TLS connection, while full handshakes come as fast as one core does its part of them.
+//! A client's ping over its open TLS connection, while full handshakes come as fast as one core does its part of them;
+//! the server has another core.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use super::support::Options;
 use super::support::client::Client;
 use super::support::handshake_storm::HandshakeStorm;
+use super::support::process::pin;
 use super::support::report::{quantile, rounded, rounded_to};
 use super::support::server::Server;
 use super::support::tls::{Certificate, Security};
@@ -52,6 +54,10 @@ fn measure(
     let server = Server::start_tls(certificate.unwrap_or(Certificate::P256), &BOUND);
     let mut asker = Client::open_by(Security::Tls13, server.clients, ASKER..ASKER + 1).remove(0);
     let storm = certificate.map(|_| HandshakeStorm::start(server.clients, Security::Tls13));
+    if let Some(storm) = &storm {
+        pin(server.pid(), 0);
+        pin(storm.pid(), 1);
+    }
     let (start, waited, used) = (Instant::now(), kept_waiting(server.pid()), server.cpu_time());
     let stopped = AtomicBool::new(false);
     let waits = std::thread::scope(|scope| {
