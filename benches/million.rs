@@ -373,7 +373,6 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         listen: vec![free.into()],
         listeners: Vec::new(),
         unix: UnixAccess::default(),
-        acceptor: None,
         proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
         port: Some((free, publisher_port(&config))),

@@ -204,7 +204,6 @@ impl App {
             listen: config.listen,
             listeners,
             unix: config.unix,
-            acceptor: None,
             proxies: Box::new(config.proxies),
             proxy_protocol: config.proxy_protocol,
             port,

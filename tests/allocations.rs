@@ -103,7 +103,6 @@ impl World {
             listen: vec![Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into())],
             listeners: Vec::new(),
             unix: UnixAccess::default(),
-            acceptor: None,
             proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
             port: None,

@@ -19,6 +19,26 @@ TEST_SECONDS = 120
 def pytest_configure(config):
     config.addinivalue_line("markers", "over_tls: runs twice, with a plain Redis and with one that speaks TLS")
     config.addinivalue_line("markers", "alone: measures times, so that no other test may run beside it")
+    config.addinivalue_line("markers", "plain: is about a plain listener, or about bytes on its socket")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--over-tls"):
+        plain = [item for item in items if item.get_closest_marker("plain")]
+        config.hook.pytest_deselected(items=plain)
+        items[:] = [item for item in items if item not in plain]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--over-tls", action="store_true", help="clients come by TLS")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def authority(request, tmp_path_factory):
+    """The authority that has signed the servers' certificates, where clients come by TLS."""
+    if request.config.getoption("--over-tls"):
+        Server.authority = Authority(tmp_path_factory.mktemp("authority"))
+        Server.authority.issued = Server.authority.issue()
 
 
 def pytest_sessionstart():

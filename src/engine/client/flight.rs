@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::engine::client::codec::Fragments;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::{self, Backlog, GATHERED_BYTES_MAX, Outbox, Slow, WriteSpace};
-use crate::engine::client::sealed::Sealed;
+use crate::engine::client::sealed::{DirectWrite, Sealed};
 use crate::engine::client::tls::Tls;
 use crate::engine::client::{Client, State, Timing, Unwritten, head};
 use crate::engine::pending_writes::Lane;
@@ -38,18 +38,6 @@ pub(super) struct Flight {
     blocked: bool,
     /// When the socket last accepted queued bytes; [`NEVER`] if nothing waits for it.
     taken: Tick,
-}
-
-/// The outcome of a write without a queue.
-pub struct DirectWrite {
-    /// Bytes that the socket accepted.
-    pub sent: usize,
-    /// Bytes of frames among them, those of a record that is sent in part left out.
-    written: usize,
-    /// Such a record.
-    sealed: Option<Sealed>,
-    /// Nothing is left.
-    pub is_whole: bool,
 }
 
 impl Flight {

@@ -28,7 +28,6 @@ use crate::engine::pubsub::hub::Subscriptions;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{NEVER, TICKS_PER_SECOND, Tick};
 use codec::{Codec, Inbound};
-pub use flight::DirectWrite;
 use flight::Flight;
 use frame::{Close, Frame};
 pub use head::Head;

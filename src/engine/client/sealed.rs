@@ -46,6 +46,18 @@ impl Sealed {
     }
 }
 
+/// The outcome of a write without a queue.
+pub struct DirectWrite {
+    /// Bytes that the socket accepted.
+    pub sent: usize,
+    /// Bytes of frames among them, those of a record that is sent in part left out.
+    pub written: usize,
+    /// Such a record.
+    pub sealed: Option<Sealed>,
+    /// Nothing is left.
+    pub is_whole: bool,
+}
+
 impl Drop for Sealed {
     fn drop(&mut self) {
         HELD.set(HELD.get() - self.bytes.len());

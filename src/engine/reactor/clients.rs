@@ -73,14 +73,14 @@ pub(super) struct ClientIo {
 }
 
 impl ClientIo {
-    pub fn new(bounds: &Bounds, acceptor: Option<Acceptor>) -> ClientIo {
+    pub fn new(bounds: &Bounds) -> ClientIo {
         ClientIo {
             codec: codec(bounds),
             ready: VecDeque::new(),
             unchecked: VecDeque::new(),
             due: Vec::new(),
             space: WriteSpace::default(),
-            acceptor,
+            acceptor: None,
             ping: Frame::ping(),
         }
     }

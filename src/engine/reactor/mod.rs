@@ -134,7 +134,7 @@ impl Reactor {
         let token = Source::Signals.token();
         registry.register(&mut signals.receiver, token, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Resolver.token())?);
-        let client_io = ClientIo::new(&plan.bounds, plan.acceptor);
+        let client_io = ClientIo::new(&plan.bounds);
         let mut buffer = vec![0; BUFFER_BYTES_RESERVED];
         buffer.truncate(BUFFER_BYTES);
         let options = plan.routes.iter().map(|route| route.handler.options()).collect();

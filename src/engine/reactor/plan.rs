@@ -14,7 +14,6 @@ use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
 use crate::engine::router::ProxyPolicy;
-use crate::engine::tls::Acceptor;
 
 /// The parts of a loop.
 pub struct Plan {
@@ -24,8 +23,6 @@ pub struct Plan {
     pub listeners: Vec<OwnedFd>,
     /// The mode and group of Unix sockets.
     pub unix: UnixAccess,
-    /// Accepts TLS handshakes, if a listener is to speak TLS.
-    pub acceptor: Option<Acceptor>,
     /// The proxies in front of the server that are believed.
     pub proxies: Box<dyn ProxyPolicy>,
     /// Clients connect by them alone, each with a PROXY header.

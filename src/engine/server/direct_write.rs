@@ -1,9 +1,9 @@
 //! Writing what the fan-out has for a client, directly if nothing else of the client is in flight.
 
-use crate::engine::client::DirectWrite;
 use crate::engine::client::frame::Close;
 use crate::engine::client::outbox::{GATHERED_BYTES_MAX, WriteSpace};
 use crate::engine::client::queued_frame::QueuedFrame;
+use crate::engine::client::sealed::DirectWrite;
 use crate::engine::server::Server;
 use crate::engine::server::fanout::Audience;
 use crate::engine::slots::ConnId;

@@ -215,7 +215,6 @@ impl World {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
             listeners: Vec::new(),
             unix: UnixAccess::default(),
-            acceptor: None,
             proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
             port: None,

@@ -66,6 +66,10 @@ class Raw:
             self.socket.bind((source, 0))
         self.socket.settimeout(DEADLINE)
         self.socket.connect(address)
+        if server.tls and address == server.address:
+            # The end of the stream must be told by TLS: a bare one is an error.
+            self.socket = server.tls.wrap_socket(
+                self.socket, server_hostname=server.address[0], suppress_ragged_eofs=False)
 
     def __enter__(self):
         return self

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 from pathlib import Path
@@ -38,6 +39,9 @@ def unix_stream(path):
 class Server:
     """A running binary, with the addresses that its start-up lines name."""
 
+    # The `Authority` that has signed its certificate, if clients come by TLS: `--over-tls` of pytest.
+    authority = None
+
     def __init__(self, *flags, key=True, secret=SECRET, redis=None, admin=True, variables=None,
                  wrapper=(), listen="127.0.0.1:0"):
         """Without `listen` the settings name the addresses. Without `key` the binary is given none; without `secret` one comes by the flags.
@@ -46,6 +50,13 @@ class Server:
         self.redis = redis
         self.directory = tempfile.TemporaryDirectory(prefix="oneloop-")
         flags = [str(flag) for flag in flags]
+        # A test of the addresses themselves names them; any other comes by TLS if the tests are to.
+        self.tls = None
+        if self.authority and listen == "127.0.0.1:0" and "--listen" not in flags:
+            files = map(str, self.authority.issued)
+            flags += ["--tls-cert-file", next(files), "--tls-key-file", next(files)]
+            self.tls = ssl.create_default_context(cafile=self.authority.path)
+            listen = "tls://127.0.0.1:0"
         command = [*wrapper, BINARY, *(["--listen", listen] if listen else []), *flags]
         if redis:
             command += ["--redis", redis.url] if "--redis" not in flags else []
@@ -141,7 +152,10 @@ class Server:
 
     def http(self, method="GET", path="/", headers=None, address=None):
         """Sends a request on a connection of its own: (status, headers, body)."""
-        connection = http.client.HTTPConnection(*(address or self.address), timeout=DEADLINE)
+        address, has_tls = address or self.address, address is None and self.tls
+        connection = http.client.HTTPConnection(*address, timeout=DEADLINE)
+        if has_tls:
+            connection = http.client.HTTPSConnection(*address, timeout=DEADLINE, context=self.tls)
         with contextlib.closing(connection):
             connection.request(method, path, headers=headers or {})
             answer = connection.getresponse()
@@ -177,7 +191,7 @@ class Server:
             f"{self.url}{path}" + (f"?{urlencode(query)}" if query else ""),
             additional_headers=headers, subprotocols=protocols or None, compression=None,
             ping_interval=None, proxy=None, open_timeout=DEADLINE, close_timeout=DEADLINE,
-            max_size=None, **options,
+            max_size=None, **({"ssl": self.tls} if self.tls else {}), **options,
         )
 
     async def enter(self, connection, sub, bearer=None, place="header", since=None):

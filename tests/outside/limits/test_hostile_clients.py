@@ -105,6 +105,7 @@ def test_any_other_version_is_told_the_one(server, version):
 SECRETS = [b"oneloop_", b"{\"clients\":", b"ok\n", b"no link"]
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("path", ["/metrics", "/clients", "/readyz"])
 async def test_the_admins_pages_cannot_be_reached_by_clients(server, path):
     admin = server.line("admin").removeprefix("http://").rstrip("/")
@@ -258,6 +259,7 @@ async def test_a_reset_in_the_middle_leaves_nothing(server, part):
         assert await bystander.heard() == []
 
 
+@pytest.mark.plain
 async def test_what_was_asked_before_a_half_close_is_answered(server):
     async with server.client("43") as bystander:
         with Raw(server) as raw:
@@ -317,6 +319,7 @@ async def test_ten_thousand_connections_of_one_address_keep_nobody_out(start):
         assert await bystander.heard() == []
 
 
+@pytest.mark.plain
 async def test_ten_thousand_connections_of_one_user_hear_all(server):
     head_of_all = head(server, bearer=token("42"))
     async with server.client("43") as bystander:

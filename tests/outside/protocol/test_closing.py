@@ -10,6 +10,9 @@ from helpers.raw_client import BINARY, CLOSE, PING, TEXT, Raw, frame, head
 from helpers.server import counter
 from helpers.tokens import token
 
+# It peeks at the socket.
+pytestmark = pytest.mark.plain
+
 BOUNDS = ["--message-bytes-max", 1024, "--auth-seconds", 1]
 
 # Causes of a close, and the code.

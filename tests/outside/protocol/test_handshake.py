@@ -86,6 +86,7 @@ def test_a_refused_handshake_gets_an_answer_and_the_end(server, raw, name, optio
     assert raw.ended()
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("garbage", [
     b"\r\n\r\n\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), b"GET\r\n\r\n",
     b"GET /ws HTTP/9.9\r\n\r\n", b"GET /ws HTTP/1.1\r\nbad header\r\n\r\n",
@@ -106,6 +107,7 @@ async def test_garbage_gets_an_answer_and_the_end(server, garbage):
 HEADER = "X-Evil: 1"
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("path, extra", [
     (f"/ws?token=%0d%0a{HEADER.replace(' ', '')}", []),
     (f"/ws?since=%0D%0A{HEADER.replace(' ', '')}", []),
@@ -236,6 +238,7 @@ async def test_a_domain_and_pages_from_disk_may_be_listed(start):
     assert [origin_status(other, origin) for origin in ["null", "file://"]] == [4505, 4505]
 
 
+@pytest.mark.plain
 async def test_the_servers_own_page_may_connect_whatever_is_listed(start):
     flags = ["--origins", "http://localhost:5173"]
     page = start(*flags, "--page")

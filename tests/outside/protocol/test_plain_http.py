@@ -177,6 +177,7 @@ def test_the_health_is_red_once_it_drains(start):
 
 # ---- real ones
 
+@pytest.mark.plain
 @pytest.mark.parametrize("path", ["/healthz", "/oneloop.js", "/"])
 def test_wget_and_curl_call_a_healthy_server_healthy(start, path):
     server = start("--page", "--topics", "news")
@@ -194,6 +195,7 @@ def test_wget_and_curl_call_a_healthy_server_healthy(start, path):
     assert lost.returncode == 8, lost.stderr
 
 
+@pytest.mark.plain
 def test_nginx_as_it_comes_finds_both_listeners_healthy(server, tmp_path):
     """It speaks HTTP/1.0, with a name of its own for the host."""
     with contextlib.ExitStack() as ends:
@@ -271,6 +273,7 @@ class Haproxy:
         end(self.process)
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("lines", [
     "option httpchk",
     "option httpchk GET /healthz",

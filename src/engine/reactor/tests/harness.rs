@@ -98,10 +98,10 @@ impl TestLoop {
             plan.routes.push(crate::engine::handler::Route { path, origins, handler });
         }
         plan.prefix = "pub.".to_owned();
-        plan.acceptor = Some(peers::acceptor(true));
         let far = Far::default();
         install(Some(Box::new(far.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
+        reactor.set_acceptor(peers::acceptor(true));
         reactor.router.add_feature(|_| Control::new("ctl".to_owned(), true));
         TestLoop { reactor, keys, far }
     }

@@ -65,7 +65,6 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         listeners: Vec::new(),
         unix: UnixAccess::default(),
-        acceptor: None,
         proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
         port: None,

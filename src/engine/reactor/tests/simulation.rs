@@ -86,7 +86,6 @@ impl World {
         });
         plan.prefix = "pub.".to_owned();
         peers::seed(seed);
-        plan.acceptor = Some(peers::acceptor(true));
         let url = format!("unix:{}", redis.path.display());
         let config = RedisConfig::from_url(&url).expect("the path is a URL");
         plan.subscriber = Some(RedisSubscriber::new(config, 0));
@@ -94,6 +93,7 @@ impl World {
             Shared(Rc::new(RefCell::new(SimulatedClients { seed, ..Default::default() })));
         install(Some(Box::new(clients.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
+        reactor.set_acceptor(peers::acceptor(true));
         reactor.clock = Clock::Scripted(0, EPOCH * 1000);
         for socket in &mut reactor.redis.0 {
             socket.without_chance(|| 77);
