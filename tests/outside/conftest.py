@@ -33,12 +33,17 @@ def pytest_addoption(parser):
     parser.addoption("--over-tls", action="store_true", help="clients come by TLS")
 
 
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """An authority that signs certificates."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def authority(request, tmp_path_factory):
-    """The authority that has signed the servers' certificates, where clients come by TLS."""
+def clients_over_tls(request):
+    """Gives servers a certificate if their clients come by TLS."""
     if request.config.getoption("--over-tls"):
-        Server.authority = Authority(tmp_path_factory.mktemp("authority"))
-        Server.authority.issued = Server.authority.issue()
+        Server.authority = request.getfixturevalue("authority")
 
 
 def pytest_sessionstart():
@@ -92,12 +97,6 @@ def pytest_generate_tests(metafunc):
 def security():
     """The security of the servers' way to Redis, `plain` or `tls`."""
     return "plain"
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory):
-    """An authority that signs certificates."""
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture

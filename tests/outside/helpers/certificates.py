@@ -1,5 +1,6 @@
 """Certificates for tests, made by openssl: an authority, and what it signs."""
 
+import functools
 import time
 
 from helpers.process import eventually, run
@@ -18,6 +19,11 @@ class Authority:
         self.path, self.key = directory / "ca.pem", directory / "ca.key"
         openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                 "-keyout", self.key, "-out", self.path, "-days", "30", "-subj", f"/CN={name}")
+
+    @functools.cached_property
+    def issued(self):
+        """A certificate for servers of this machine, and its key."""
+        return self.issue()
 
     def issue(self, names="IP:127.0.0.1,DNS:localhost", days=30):
         """Signs a certificate for the names: (certificate, key). With `days` 0 it has expired."""

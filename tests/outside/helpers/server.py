@@ -39,23 +39,24 @@ def unix_stream(path):
 class Server:
     """A running binary, with the addresses that its start-up lines name."""
 
-    # The `Authority` that has signed its certificate, if clients come by TLS: `--over-tls` of pytest.
+    # The `authority` of all servers that are given none: with `--over-tls` of pytest.
     authority = None
 
     def __init__(self, *flags, key=True, secret=SECRET, redis=None, admin=True, variables=None,
-                 wrapper=(), listen="127.0.0.1:0"):
+                 wrapper=(), listen="127.0.0.1:0", authority=None):
         """Without `listen` the settings name the addresses. Without `key` the binary is given none; without `secret` one comes by the flags.
 
-        `wrapper` is a command that runs the binary in its own place."""
+        `wrapper` is a command that runs the binary in its own place. With an `authority` clients come by TLS, and find a certificate
+        that it has issued."""
         self.redis = redis
         self.directory = tempfile.TemporaryDirectory(prefix="oneloop-")
         flags = [str(flag) for flag in flags]
         # A test of the addresses themselves names them; any other comes by TLS if the tests are to.
         self.tls = None
-        if self.authority and listen == "127.0.0.1:0" and "--listen" not in flags:
-            files = map(str, self.authority.issued)
-            flags += ["--tls-cert-file", next(files), "--tls-key-file", next(files)]
-            self.tls = ssl.create_default_context(cafile=self.authority.path)
+        if listen == "127.0.0.1:0" and "--listen" not in flags and (authority := authority or self.authority):
+            certificate, key = authority.issued
+            flags += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+            self.tls = ssl.create_default_context(cafile=authority.path)
             listen = "tls://127.0.0.1:0"
         command = [*wrapper, BINARY, *(["--listen", listen] if listen else []), *flags]
         if redis:
