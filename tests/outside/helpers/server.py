@@ -54,8 +54,8 @@ class Server:
         # A test of the addresses themselves names them; any other comes by TLS if the tests are to.
         self.tls = None
         if listen == "127.0.0.1:0" and "--listen" not in flags and (authority := authority or self.authority):
-            certificate, key = authority.issued
-            flags += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+            files = map(str, authority.issued)
+            flags += ["--tls-cert-file", next(files), "--tls-key-file", next(files)]
             self.tls = ssl.create_default_context(cafile=authority.path)
             listen = "tls://127.0.0.1:0"
         command = [*wrapper, BINARY, *(["--listen", listen] if listen else []), *flags]
