@@ -2,7 +2,7 @@
 //!
 //! Each part compares within this run: with plain clients, with a proxy in front that speaks TLS, with a bare loop that does no
 //! more than rustls' handshakes, with one that does no more than seal and send. `--only memory`, `machine`, `handshakes`,
-//! `deliveries` or `storm` runs one part.
+//! `deliveries`, `storm` or `renewal` runs one part.
 
 mod support;
 mod tls_costs;

@@ -121,6 +121,11 @@ impl Certificate {
         })
     }
 
+    /// The server's own certificate.
+    pub fn leaf(self) -> CertificateDer<'static> {
+        self.chain().swap_remove(0)
+    }
+
     fn chain(self) -> Vec<CertificateDer<'static>> {
         let file = self.chain_file();
         let read = CertificateDer::pem_file_iter(&file).and_then(Iterator::collect);
@@ -157,7 +162,7 @@ struct KnownCertificates {
 
 impl KnownCertificates {
     fn read(provider: &CryptoProvider) -> KnownCertificates {
-        let leaves = Certificate::ALL.map(|certificate| certificate.chain().swap_remove(0));
+        let leaves = Certificate::ALL.map(Certificate::leaf);
         let schemes = provider.signature_verification_algorithms.supported_schemes();
         KnownCertificates { leaves: leaves.into(), schemes }
     }

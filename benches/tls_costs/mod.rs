@@ -4,6 +4,7 @@ mod deliveries;
 mod handshakes;
 mod machine;
 mod memory;
+mod renewal;
 mod storm;
 
 use serde_json::Value;
@@ -26,6 +27,7 @@ pub const ALL: &[(&str, Measure)] = &[
     ("handshakes", handshakes::run),
     ("deliveries", deliveries::run),
     ("storm", storm::run),
+    ("renewal", renewal::run),
 ];
 
 /// Notes a figure that is over its bound.

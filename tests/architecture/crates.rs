@@ -31,6 +31,7 @@ const HOMES: [(&str, &[&str]); 21] = [
             "observe/metrics/",
             "observe/systemd.rs",
             "engine/reactor/listeners.rs",
+            "engine/router/challenges.rs",
         ],
     ),
     (

@@ -26,6 +26,8 @@ pub struct TlsInput {
     pub plain: usize,
     /// The handshake was completed.
     pub accepted: Option<HandshakeFacts>,
+    /// KeyUpdates of the client.
+    pub key_updates: u32,
     /// The peer's end, behind the plaintext. A failure's alert is among the replies.
     pub end: Option<RecordsEnd>,
 }
@@ -48,7 +50,8 @@ impl Tls {
                 if let Some(RecordsEnd::Failed(_)) = opened.end {
                     *self = Tls::Ended;
                 }
-                TlsInput { plain: opened.plain, accepted: None, end: opened.end }
+                let (plain, key_updates) = (opened.plain, opened.key_updates);
+                TlsInput { plain, accepted: None, key_updates, end: opened.end }
             }
             Tls::Ended => TlsInput::default(),
         }
@@ -102,6 +105,11 @@ impl Tls {
     /// Returns whether the keys come near the end of what they may seal, and cannot be renewed (TLS 1.2).
     pub fn is_worn(&self) -> bool {
         matches!(self, Tls::Open(session) if session.is_worn())
+    }
+
+    /// Returns whether the client has told that nothing more comes.
+    pub fn is_closed_by_peer(&self) -> bool {
+        matches!(self, Tls::Open(session) if session.is_closed_by_peer())
     }
 
     /// Returns whether there are no keys to seal a response with, and never were.

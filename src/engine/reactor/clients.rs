@@ -32,6 +32,9 @@ const UNCHECKED_BYTES: usize = 2048;
 /// next turn. The client's last message may take longer.
 const CLIENT_COSTS_PER_TURN: usize = READ_BYTES_PER_TURN / 16;
 
+/// The price of a KeyUpdate of TLS, in bytes read: 9 µs, for deriving keys.
+const KEY_UPDATE_BYTES: usize = 800;
+
 /// Deadlines handled in a turn, rounded to a page of slots.
 const DEADLINES_PER_TURN: usize = 4096;
 
@@ -180,6 +183,11 @@ impl ClientIo {
         }
         let limit = router.server.bounds.read_bytes_per_turn;
         let Some((client, tls)) = router.server.clients.wire(id) else { return 0 };
+        if tls.as_ref().is_some_and(|tls| tls.is_closed_by_peer()) {
+            // It was told while earlier input was cut short, and no further event comes.
+            on_end(router, id, true);
+            return 0;
+        }
         let (has_tls, kept) = (tls.is_some(), client.record().len());
         buffer[..kept].copy_from_slice(client.record());
         let limit = limit.min(buffer.len() - kept);
@@ -233,10 +241,11 @@ impl ClientIo {
             }
         }
         let mut replies = Vec::new();
-        let TlsInput { plain, accepted, end } = tls.open(client, acceptor, received, &mut replies);
+        let TlsInput { plain, accepted, key_updates, end } =
+            tls.open(client, acceptor, received, &mut replies);
         client.queue_raw(&replies);
-        let is_worn = tls.is_worn();
         let server = &mut router.server;
+        server.costs += key_updates as usize * KEY_UPDATE_BYTES;
         if !replies.is_empty() {
             server.schedule_flush(id, Lane::Urgent);
             if is_shaking_hands && accepted.is_none() {
@@ -248,13 +257,10 @@ impl ClientIo {
             *server.metrics.tls_handshakes.entry(kind).or_default() += 1;
         }
         let is_whole = self.on_bytes(router, id, &received[..plain]);
-        if is_worn {
-            router.server.close(id, Close::GOING_AWAY);
-        }
         match end {
-            Some(RecordsEnd::Closed) => on_end(router, id, true),
+            Some(RecordsEnd::Closed) if is_whole => on_end(router, id, true),
             Some(RecordsEnd::Failed(failure)) => router.server.on_tls_failure(id, failure),
-            None => {}
+            Some(RecordsEnd::Closed) | None => {}
         }
         is_whole
     }
@@ -372,7 +378,8 @@ impl ClientIo {
 fn on_end(router: &mut Router, id: ConnId, is_authentic: bool) {
     let Some(client) = router.server.client(id) else { return };
     let is_open = client.state() == State::Open;
-    if !is_authentic {
+    // A client that is half closed has told its end already.
+    if !is_authentic && client.state() != State::HalfClosed {
         router.server.metrics.tls_truncated += u64::from(is_open);
         return router.server.terminate(id);
     }

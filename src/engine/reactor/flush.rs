@@ -62,6 +62,7 @@ impl ClientIo {
                 trim.burst += usize::from(!whole);
                 router.server.metrics.writes += 1;
                 router.server.metrics.sent_bytes += bytes as u64;
+                router.server.close_worn(id);
                 1
             }
             WriteOutcome::Queued(frames) => {
@@ -141,6 +142,7 @@ impl ClientIo {
         if is_replaying && state == State::Open {
             server.schedule_flush(id, Lane::Replay);
         }
+        server.close_worn(id);
         writes
     }
 }

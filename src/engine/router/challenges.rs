@@ -1,8 +1,11 @@
 //! Answers to an ACME server's challenges, from the directory where certbot or lego put them (RFC 8555 section 8.3).
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::engine::client::http::{Request, Response};
 use crate::engine::server::Server;
@@ -60,15 +63,17 @@ fn token(path: &str) -> Option<&str> {
 /// Reads the file of a token.
 ///
 /// # Errors
-/// There is none, or it is no regular file of at most 4 KB: a pipe would block, and a link might lead anywhere.
+/// There is none, or it is no regular file of at most 4 KB: a link might lead anywhere. A pipe is opened without waiting.
 fn read(webroot: &Path, token: &str) -> io::Result<Vec<u8>> {
     let path = webroot.join(&FOLDER[1..]).join(token);
-    let found = fs::symlink_metadata(&path)?;
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    let found = file.metadata()?;
     if !found.is_file() || found.len() > ANSWER_BYTES_MAX {
         return Err(io::Error::other("it is no regular file of at most 4096 bytes"));
     }
     let mut answer = Vec::with_capacity(found.len() as usize);
-    File::open(&path)?.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    file.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(answer)
 }
 

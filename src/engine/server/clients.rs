@@ -65,6 +65,11 @@ impl Clients {
         (client.generation == id.generation).then_some((client, tls))
     }
 
+    /// Returns whether the TLS keys of a connection come near their end.
+    pub fn is_worn(&self, id: ConnId) -> bool {
+        self.tls.get(id.index).is_some_and(Tls::is_worn)
+    }
+
     /// Returns whether a connection has no keys yet that a response could be sealed with.
     pub fn is_shaking_hands(&self, id: ConnId) -> bool {
         self.tls.get(id.index).is_some_and(Tls::is_handshake)

@@ -2,6 +2,7 @@
 
 use crate::engine::bounds::Bounds;
 use crate::engine::client::frame::Close;
+use crate::engine::tls::TlsFailure;
 use crate::observe::complaints::{Weight, shown};
 
 /// The name of a close code, and whether its cause can be fixed.
@@ -66,6 +67,29 @@ pub(super) fn advice(close: &Close, bounds: &Bounds) -> String {
         4503 => "a newer connection of the same user took over".into(),
         4504 => "a back end wanted it closed".into(),
         code => format!("closed with {code}"),
+    }
+}
+
+/// The cause and the remedy of a failure of TLS. Scanners cause most kinds all day: those are routine.
+pub(super) fn tls_advice(failure: TlsFailure) -> (Weight, &'static str) {
+    match failure {
+        TlsFailure::PlainHttp => (
+            Weight::Curable,
+            "a client spoke plain HTTP to a TLS listener: it needs wss:// or https://",
+        ),
+        TlsFailure::CertificateRefused => (
+            Weight::Curable,
+            "a client does not trust the certificate: does tls.cert_file hold the whole chain, for the name that clients use? \
+             oneloop doctor checks it",
+        ),
+        TlsFailure::NoSharedVersion => {
+            (Weight::Curable, "a client speaks no TLS from 1.2 on: it must be renewed")
+        }
+        TlsFailure::NoSharedProtocol => (
+            Weight::Curable,
+            "a client insists on another protocol than http/1.1 (ALPN): a proxy in front must speak HTTP/1.1 to this listener",
+        ),
+        _ => (Weight::Usual, "a client broke off the TLS handshake, or broke TLS"),
     }
 }
 

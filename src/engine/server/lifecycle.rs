@@ -52,6 +52,10 @@ impl Server {
     }
 
     pub(crate) fn respond(&mut self, id: ConnId, response: &Response) {
+        if self.clients.is_shaking_hands(id) {
+            // Nothing can be said before there are keys.
+            return self.terminate(id);
+        }
         let frame = Frame::ready(response.encode());
         if self.client(id).is_some_and(|client| client.state() == State::Head) {
             *self.metrics.responses.entry(response.status).or_default() += 1;
@@ -102,9 +106,20 @@ impl Server {
         self.terminate(id);
     }
 
+    /// Closes a client whose keys may not seal much more.
+    pub(crate) fn close_worn(&mut self, id: ConnId) {
+        if self.clients.is_worn(id) {
+            self.close(id, Close::GOING_AWAY);
+        }
+    }
+
     /// Ends a connection whose TLS has failed, after the alert that is queued. Nothing else can be sent.
     pub(crate) fn on_tls_failure(&mut self, id: ConnId, failure: TlsFailure) {
         *self.metrics.tls_failures.entry(failure.name()).or_default() += 1;
+        let (weight, advice) = close_reports::tls_advice(failure);
+        let address = self.client(id).and_then(|client| client.transport.peer(id));
+        let origin = Origin { path: None, address };
+        self.complain(failure.name(), weight, origin, || advice.to_owned());
         let Some(client) = self.client(id) else { return };
         client.abandon_queued();
         match client.state() {
@@ -148,10 +163,6 @@ impl Server {
             Unwritten::Dropped => LAST_WRITE_SECONDS,
         };
         let ends = after(self.now.millis, seconds);
-        if last.is_some() && self.clients.is_shaking_hands(id) {
-            // Nothing can be said before there are keys.
-            return self.terminate(id);
-        }
         let Some(client) = self.client(id) else { return };
         let was_handshake = is_handshake(client);
         if !matches!(client.state(), State::Head | State::Open) {

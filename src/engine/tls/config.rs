@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
-use rustls::{CipherSuite, KeyLog, ServerConfig};
+use rustls::{CipherSuite, KeyLog, NamedGroup, ServerConfig};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// A TLS listener's part in a handshake: how it is done, and what it costs.
@@ -17,9 +17,11 @@ pub struct Acceptor {
 }
 
 /// ring's provider, whose AES-128-GCM comes first and AES-256-GCM last: 136 bytes for a session and SHA-256 in hardware, against
-/// 200. All suites are AEAD ciphers with ECDHE.
+/// 200. Key exchange is by X25519 or P-256. All suites are AEAD ciphers with ECDHE.
 pub fn provider() -> CryptoProvider {
     let mut provider = rustls::crypto::ring::default_provider();
+    // By ring it takes 1.2 ms, and no client is without one of the others.
+    provider.kx_groups.retain(|group| group.name() != NamedGroup::secp384r1);
     provider.cipher_suites.sort_by_key(|suite| {
         let name = suite.suite();
         let rank = match name {

@@ -23,6 +23,10 @@ use super::session::TlsSession;
 
 /// Measured: what rustls keeps on the heap between a ClientHello and the end of the handshake.
 const RUSTLS_HEAP_BYTES: usize = 2600;
+/// Records of a client in a handshake. It needs four; a ClientHello in pieces needs more. Without a bound, thousands of empty
+/// records would each be looked at again for each that follows, for seconds: rustls skips those that may be early data.
+const RECORDS_MAX: u32 = 64;
+
 const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain\r\n\
     Content-Length: 46\r\n\
@@ -39,6 +43,8 @@ pub struct TlsHandshake {
     input: Vec<u8>,
     /// The whole records in front of `input` that rustls knows: pieces of a message.
     offered: usize,
+    /// Records received.
+    records: u32,
     has_begun: bool,
     has_answered: bool,
 }
@@ -69,6 +75,7 @@ impl TlsHandshake {
             secrets: TrafficSecrets::default(),
             input: Vec::new(),
             offered: 0,
+            records: 0,
             has_begun: false,
             has_answered: false,
         }
@@ -108,7 +115,14 @@ impl TlsHandshake {
                 Ok(None) => return Err(self.refuse(TlsFailure::HandshakeTooLarge, output)),
                 Err(failure) => return Err(self.refuse(failure, output)),
             };
+            self.records += 1;
             self.offered += bytes;
+            if self.records > RECORDS_MAX {
+                return Err(self.refuse(TlsFailure::TooManyUselessRecords, output));
+            }
+            if self.offered > RECORD_BYTES_MAX {
+                return Err(self.refuse(TlsFailure::HandshakeTooLarge, output));
+            }
             let is_done = self.process(output);
             if let Some(secrets) = take_traffic_secrets() {
                 self.secrets = secrets;
@@ -205,9 +219,11 @@ fn next_record(bytes: &[u8]) -> Result<Option<usize>, TlsFailure> {
         [_, major, _, ..] if major != 3 => Err(TlsFailure::Decode),
         [_, _, _, high, low, ..] => {
             let end = HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
-            let is_too_long = end > RECORD_BYTES_MAX;
-            if is_too_long {
+            if end > RECORD_BYTES_MAX {
                 Err(TlsFailure::RecordOverflow)
+            } else if end == HEADER_BYTES {
+                // No record of a handshake is empty (RFC 8446 section 5.1).
+                Err(TlsFailure::Decode)
             } else {
                 Ok((end <= bytes.len()).then_some(end))
             }

@@ -46,6 +46,8 @@ const _: () = assert!(size_of::<TlsSession>() == 16);
 pub struct Opened {
     pub plain: usize,
     pub consumed: usize,
+    /// KeyUpdates of the client: each costs as much as 800 bytes to read.
+    pub key_updates: u32,
     /// Set by the last record of the client: all bytes behind it count as consumed.
     pub end: Option<RecordsEnd>,
 }
@@ -71,9 +73,13 @@ impl TlsSession {
 
     /// Returns whether a TLS 1.2 key comes near its limit: the caller closes the connection soon. TLS 1.3 renews its keys itself.
     pub fn is_worn(&self) -> bool {
-        self.suite().version() == TlsVersion::V1_2
-            && self.suite().is_gcm()
-            && self.keys.sent_records() >= WORN_AFTER
+        let worn_after = if self.suite().is_gcm() { WORN_AFTER } else { u32::MAX - (1 << 20) };
+        self.suite().version() == TlsVersion::V1_2 && self.keys.sent_records() >= worn_after
+    }
+
+    /// Returns whether the client has told that nothing more comes.
+    pub fn is_closed_by_peer(&self) -> bool {
+        self.keys.state().end == Some(RecordsEnd::Closed)
     }
 
     /// Appends a record with `plain`, which is at most [`RECORD_PLAIN_MAX`] long, to `out`. A KeyUpdate that is due goes before it.
@@ -111,7 +117,8 @@ impl TlsSession {
     ///
     /// After an end, no record is opened any more: the same end is returned.
     pub fn open(&mut self, input: &mut [u8], replies: &mut Vec<u8>) -> Opened {
-        let mut opened = Opened { plain: 0, consumed: 0, end: self.keys.state().end };
+        let mut opened =
+            Opened { plain: 0, consumed: 0, key_updates: 0, end: self.keys.state().end };
         while opened.end.is_none() {
             match self.open_next(input, &mut opened, replies) {
                 Ok(true) => {}
@@ -172,7 +179,12 @@ impl TlsSession {
             }
             content::ALERT => state.receive_alert(plain)?,
             content::HANDSHAKE if state.suite.version() == TlsVersion::V1_3 => {
-                self.receive_key_update(plain)?
+                if self.receive_key_update(plain)? {
+                    opened.key_updates += 1;
+                }
+                if opened.key_updates > u32::from(USELESS_RECORDS_MAX) {
+                    return Err(TlsFailure::TooManyUselessRecords.into());
+                }
             }
             content::HANDSHAKE => self.refuse_renegotiation(plain, replies)?,
             _ => return Err(TlsFailure::UnexpectedMessage.into()),
@@ -180,8 +192,9 @@ impl TlsSession {
         Ok(true)
     }
 
-    /// TLS 1.3: the only handshake message of a client without a certificate is KeyUpdate (RFC 8446, section 4.6.3).
-    fn receive_key_update(&mut self, plain: &[u8]) -> Result<(), TlsFailure> {
+    /// TLS 1.3: the only handshake message of a client without a certificate is KeyUpdate (RFC 8446, section 4.6.3). Returns whether
+    /// one was completed.
+    fn receive_key_update(&mut self, plain: &[u8]) -> Result<bool, TlsFailure> {
         if plain.is_empty() {
             return Err(TlsFailure::UnexpectedMessage);
         }
@@ -204,12 +217,12 @@ impl TlsSession {
                         state.sending = SendingState::KeyUpdateRequested;
                     }
                     self.keys.receiving().update();
-                    return Ok(());
+                    return Ok(true);
                 }
                 _ => return Err(TlsFailure::IllegalParameter),
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// TLS 1.2: a ClientHello asks for another handshake. It is skipped, and answered by a warning (RFC 5246, section 7.2.2).

@@ -37,11 +37,15 @@ const TOTAL_LIMITS: [TotalLimit; 3] = [
         held: |server| server.clients.unfinished_bytes,
         order: longest_unfinished,
         close: |server, (_, id)| {
-            server.close(
-                id,
-                Close::busy(RETRY_MILLIS, "unfinished_total_bytes_max: send what you began"),
-            );
-            0
+            // The start of a record cannot be given up: what follows it could not be opened, not even the client's close frame.
+            let has_record = server.client(id).is_some_and(|client| !client.record().is_empty());
+            if has_record {
+                server.abort(id);
+            } else {
+                let text = "unfinished_total_bytes_max: send what you began";
+                server.close(id, Close::busy(RETRY_MILLIS, text));
+            }
+            server.client(id).map_or(0, |client| client.unfinished().0)
         },
         closed: |metrics| &mut metrics.unfinished_shed,
     },

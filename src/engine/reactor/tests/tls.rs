@@ -341,3 +341,102 @@ fn a_flood_of_key_updates_ends_its_connection() {
     test.end(peer.id);
     assert_nothing_is_left(&mut test);
 }
+
+/// An attacker's records that are cheap to send must not be dear to handle, nor be kept.
+#[test]
+fn a_handshake_in_countless_records_ends() {
+    let mut test = test_loop();
+    let mut peer = TlsPeer::new(&mut test);
+    let hello = peers::sent_by(&mut peer.tls);
+    let pieces = hello[5..].chunks(2);
+    assert!(pieces.len() > 64);
+    let records: Vec<u8> =
+        pieces.flat_map(|piece| [&[22, 3, 1, 0, piece.len() as u8][..], piece].concat()).collect();
+    test.send_raw(peer.id, &records);
+    assert_eq!(test.reactor.metrics().tls_failures["too_many_useless_records"], 1);
+    let mut peer = TlsPeer::new(&mut test);
+    let hello = peers::sent_by(&mut peer.tls);
+    test.send_raw(peer.id, &[&hello[..], &[23, 3, 3, 0, 0].repeat(10_000)].concat());
+    assert_eq!(test.reactor.metrics().tls_failures["decode"], 1);
+}
+
+#[test]
+fn new_keys_between_single_bytes_are_bounded_and_charged() {
+    let mut test = test_loop();
+    let mut peer = TlsPeer::connected(&mut test, "42");
+    let mut records = Vec::new();
+    for _ in 0..40 {
+        peer.tls.refresh_traffic_keys().expect("TLS 1.3");
+        peer.tls.writer().write_all(b"\x8a").expect("there is room");
+        records.extend(peers::sent_by(&mut peer.tls));
+    }
+    test.send_raw(peer.id, &records);
+    assert_eq!(test.reactor.metrics().tls_failures["too_many_useless_records"], 1);
+}
+
+/// The start of a record is memory as well, and is freed when it is the reason for the end of a client.
+#[test]
+fn clients_that_leave_records_unfinished_make_room_and_others_stay() {
+    let mut test = TestLoop::new(RouteConfig::default(), |bounds| {
+        bounds.unfinished_total_bytes_max = 200_000;
+    });
+    let mut plain = test.connect("1", &["news"]);
+    let mut innocent = TlsPeer::connected(&mut test, "2");
+    test.send_raw(plain, &[0x81, 0xfe, 0x10, 0, 0, 0, 0, 0, b'x']);
+    let attackers: Vec<TlsPeer> = (0..20).map(|_| TlsPeer::connected(&mut test, "3")).collect();
+    for attacker in &attackers {
+        test.send_raw(attacker.id, &[&[23, 3, 3, 0x40, 0][..], &[7; 15_000]].concat());
+        test.pass(200);
+    }
+    let server = &test.reactor.router.server;
+    assert!(server.clients.unfinished_bytes <= 200_000);
+    assert!(test.is_closed(attackers[0].id) && !test.is_closed(attackers[19].id));
+    for id in [&mut plain, &mut innocent.id] {
+        assert!(!test.is_closed(*id));
+    }
+    test.publish("pub.news", "1");
+    innocent.take(&mut test);
+    assert_eq!(data(&innocent.frames()), [1]);
+}
+
+#[test]
+fn commands_before_the_end_of_tls_are_handled() {
+    let mut test = test_loop();
+    let mut peer = TlsPeer::connected(&mut test, "42");
+    let token = test.token("42", &["news"]);
+    let auth = format!(r#"{{"op":"auth","token":"{token}"}}"#);
+    let mut frames = vec![0x81, 0xfe];
+    frames.extend((auth.len() as u16).to_be_bytes());
+    frames.extend([0; 4]);
+    frames.extend(auth.as_bytes());
+    for _ in 0..5 {
+        frames.extend(b"\x81\x84\0\0\0\0ping");
+    }
+    let before = test.reactor.metrics().commands;
+    peer.tls.writer().write_all(&frames).unwrap();
+    peer.tls.send_close_notify();
+    test.send_raw(peer.id, &peers::sent_by(&mut peer.tls));
+    for _ in 0..5 {
+        test.turn();
+    }
+    assert_eq!(test.reactor.metrics().commands - before, 6);
+    assert!(test.is_closed(peer.id));
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_gets_the_rest() {
+    let mut test = test_loop();
+    let mut peer = TlsPeer::new(&mut test);
+    peer.exchange(&mut test);
+    peer.tls.writer().write_all(b"GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    peer.tls.send_close_notify();
+    test.narrow(peer.id, Some(10));
+    test.send_raw(peer.id, &peers::sent_by(&mut peer.tls));
+    test.end(peer.id);
+    assert!(!test.is_closed(peer.id));
+    test.narrow(peer.id, None);
+    test.turn();
+    peer.take(&mut test);
+    assert!(peer.received.starts_with(b"HTTP/1.1 404 "));
+    assert!(test.is_closed(peer.id));
+}

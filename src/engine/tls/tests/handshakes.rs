@@ -91,8 +91,8 @@ fn a_hello_in_pieces_is_kept_up_to_the_length_of_a_record() {
     let mut handshake = TlsHandshake::new(&peers::acceptor(false));
     let mut sent = vec![22, 3, 1, 0, 4, 1, 0, 0xff, 0xff];
     while sent.len() < RECORD_BYTES_MAX + 3000 {
-        sent.extend([22, 3, 1, 0, 100]);
-        sent.extend([0; 100]);
+        sent.extend([22, 3, 1, 3, 0xe8]);
+        sent.extend([0; 1000]);
     }
     let mut kept_max = 0;
     for piece in sent.chunks(1000) {

@@ -46,7 +46,7 @@ fn records_of_the_rfc_are_opened_and_sealed() {
     let mut replies = Vec::new();
     let opened = session.open(&mut input, &mut replies);
     let end = Some(RecordsEnd::Closed);
-    assert_eq!(opened, Opened { plain: 50, consumed: 72 + 24, end });
+    assert_eq!(opened, Opened { plain: 50, consumed: 72 + 24, key_updates: 0, end });
     assert_eq!(input[..50], payload);
     session.seal(&payload, &mut replies);
     session.close_notify(&mut replies);
