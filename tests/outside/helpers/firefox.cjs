@@ -58,7 +58,8 @@ async function main() {
   const { browser, address } = start();
   try {
     const ask = await connect(await address);
-    await ask("session.new", { capabilities: {} });
+    const acceptInsecureCerts = origin.startsWith("https:");
+    await ask("session.new", { capabilities: { alwaysMatch: { acceptInsecureCerts } } });
     const { context } = await ask("browsingContext.create", { type: "tab" });
     await ask("browsingContext.navigate", { context, url: `${origin}/oneloop.js`, wait: "complete" });
     const evaluate = async (source) => {

@@ -89,10 +89,10 @@ BROWSERS = {"chromium": "chromium.cjs", "firefox-esr": "firefox.cjs"}
 
 
 class Page(Runtime):
-    """A page of that address, with the client loaded by a script element."""
+    """A page of that address, with the client loaded by a script element. By https the browser takes any certificate."""
 
-    def __init__(self, directory, host, browser="chromium"):
-        super().__init__(BROWSERS[browser], shutil.which(browser), directory / "profile", f"http://{host}")
+    def __init__(self, directory, host, browser="chromium", scheme="http"):
+        super().__init__(BROWSERS[browser], shutil.which(browser), directory / "profile", f"{scheme}://{host}")
 
 
 class MiniProgram(Runtime):
