@@ -3,6 +3,7 @@ module oneloop-libraries
 go 1.26.0
 
 require (
+	github.com/gorilla/websocket v1.5.3
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/redis/rueidis v1.0.79
 )

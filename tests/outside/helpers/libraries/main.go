@@ -1,4 +1,5 @@
 // Publishes with go-redis or rueidis in their default ways: LIBRARY ADDRESS CHANNEL PAYLOAD…
+// Or follows a server over TLS with gorilla/websocket: gorilla URL AUTHORITY TOKEN VERSION
 package main
 
 import (
@@ -12,8 +13,12 @@ import (
 
 func main() {
 	library, address, channel, payloads := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
-	publish := map[string]func(string, string, []string) error{"go-redis": goRedis, "rueidis": withRueidis}[library]
-	if err := publish(address, channel, payloads); err != nil {
+	use := map[string]func(string, string, []string) error{
+		"go-redis": goRedis, "rueidis": withRueidis, "gorilla": func(url, authority string, rest []string) error {
+			return follow(url, authority, rest[0], rest[1])
+		},
+	}[library]
+	if err := use(address, channel, payloads); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
