@@ -13,7 +13,8 @@ def command(server, authority, *flags):
 
 
 def visit(server, authority, *flags, request=""):
-    """Shakes hands, perhaps sends a request, and ends: the exit status and all that openssl says about it."""
+    """Shakes hands, perhaps sends a request and awaits the end, and ends: the exit status and all that openssl says about it."""
+    flags += ("-ign_eof",) if request else ()
     done = run(*command(server, authority, *flags), input=request, errors="replace")
     return done.returncode, done.stdout + done.stderr
 
