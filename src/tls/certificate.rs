@@ -3,15 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, SigningKey};
 use webpki::EndEntityCert;
 use zeroize::Zeroizing;
 
 use super::der::{CertificateFields, name_for_people};
-use super::files::{has_section, read};
+use super::files::read;
 use super::key::{KeyKind, signing_key};
+use super::pem::{certificates, private_key};
 use crate::clock::utc;
 use crate::config::TlsConfig;
 
@@ -65,11 +65,11 @@ impl Certificate {
         let about_certificate =
             |why: String| format!("tls.cert_file {:?}: {why}", files.certificate);
         let about_key = |why: String| format!("tls.key_file {:?}: {why}", files.key);
-        let chain = read(&files.certificate).and_then(|bytes| chain(&bytes));
+        let chain = read(&files.certificate).and_then(|bytes| certificates(&bytes));
         let chain = chain.map_err(about_certificate)?;
         let (key, kind) = read(&files.key)
             .and_then(|bytes| private_key(&bytes))
-            .and_then(|key| signing_key(&key))
+            .and_then(|key| signing_key(&Zeroizing::new(key)))
             .map_err(about_key)?;
         Certificate::new(files.clone(), chain, key, kind).map_err(about_certificate)
     }
@@ -160,52 +160,6 @@ impl fmt::Debug for Certificate {
 }
 
 const MALFORMED: &str = "the first certificate is malformed";
-
-/// Takes the certificates of a PEM file, the leaf first.
-fn chain(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    let chain = found.map_err(|error| format!("it is not PEM: {error}"))?;
-    if !chain.is_empty() {
-        return Ok(chain);
-    }
-    let hint = if has_section(bytes, "PRIVATE KEY") {
-        "it holds a private key: are tls.cert_file and tls.key_file swapped?"
-    } else if has_section(bytes, "CERTIFICATE REQUEST") {
-        "it holds a request; name the certificate that the authority made of it"
-    } else if bytes.first() == Some(&0x30) {
-        "if it is DER, make it PEM: openssl x509 -inform der -in FILE -out FILE.pem"
-    } else {
-        "name a PEM file with -----BEGIN CERTIFICATE-----: fullchain.pem of certbot, the .crt of lego"
-    };
-    Err(format!("there is no certificate in it; {hint}"))
-}
-
-/// Takes the private key of a PEM file.
-fn private_key(bytes: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
-    let is_encrypted =
-        |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
-    let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
-    if has_section(bytes, "ENCRYPTED PRIVATE KEY") || lines.any(is_encrypted) {
-        return Err(
-            "the key is encrypted, and nobody could type its password when the server starts again; keep it plain, \
-             readable by the server alone: openssl pkey -in FILE -out FILE.plain"
-                .to_owned(),
-        );
-    }
-    if let Some(found) = PrivateKeyDer::pem_slice_iter(bytes).next() {
-        return found.map(Zeroizing::new).map_err(|error| format!("it is not PEM: {error}"));
-    }
-    let hint = if has_section(bytes, "CERTIFICATE") {
-        "it holds a certificate: are tls.cert_file and tls.key_file swapped?"
-    } else if has_section(bytes, "PUBLIC KEY") {
-        "it holds a public key; name the private one that belongs to it"
-    } else if bytes.first() == Some(&0x30) {
-        "if it is DER, make it PEM: openssl pkey -inform der -in FILE -out FILE.pem"
-    } else {
-        "name a PEM file with -----BEGIN PRIVATE KEY-----: privkey.pem of certbot, the .key of lego"
-    };
-    Err(format!("there is no private key in it; {hint}"))
-}
 
 /// Says to which certificate of the file a key belongs that does not fit the first.
 fn misfit(key_file: &str, certified: &CertifiedKey) -> String {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+
+use super::pem::certificates;
 
 /// Sessions kept to resume; each server takes one place, with up to eight tickets.
 const SESSIONS_MAX: usize = 4;
@@ -111,34 +112,6 @@ impl Trust {
 pub fn begin(settings: &Arc<ClientConfig>, host: &str) -> Result<ClientConnection, String> {
     let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
     ClientConnection::new(Arc::clone(settings), name).map_err(|error| error.to_string())
-}
-
-/// Reads the certificates of a PEM file.
-///
-/// # Errors
-/// A clause: it holds none.
-pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match found {
-        Ok(all) if !all.is_empty() => Ok(all),
-        Ok(_) => Err("there is no certificate in it (-----BEGIN CERTIFICATE-----)".to_owned()),
-        Err(error) => Err(format!("it is not PEM: {error}")),
-    }
-}
-
-/// Reads the private key of a PEM file.
-///
-/// # Errors
-/// A clause: it holds none that could be used.
-pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    let is_encrypted = pem.windows(9).any(|part| part == b"ENCRYPTED");
-    PrivateKeyDer::from_pem_slice(pem).map_err(|_| match is_encrypted {
-        true => {
-            "the key is encrypted: decrypt it by openssl pkey, and let nobody else read the file"
-                .to_owned()
-        }
-        false => "there is no private key in it (-----BEGIN PRIVATE KEY-----)".to_owned(),
-    })
 }
 
 fn provider() -> Arc<CryptoProvider> {

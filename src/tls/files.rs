@@ -34,15 +34,6 @@ pub fn read(name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     }
 }
 
-/// Returns whether a file has a section whose label ends so: `CERTIFICATE`, `PRIVATE KEY`.
-pub fn has_section(bytes: &[u8], label: &str) -> bool {
-    let end = [label, "-----"].concat();
-    bytes.split(|byte| *byte == b'\n').any(|line| {
-        let found = line.trim_ascii_end().strip_prefix(b"-----BEGIN ");
-        found.is_some_and(|found| found.ends_with(end.as_bytes()))
-    })
-}
-
 /// The identity of a file's contents: device, inode, length, and the times of the last change of contents and of rights. The reason if
 /// it cannot be had.
 pub type FileState = Result<[i64; 7], ErrorKind>;

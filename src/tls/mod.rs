@@ -9,6 +9,7 @@ mod der;
 mod files;
 pub mod inspection;
 mod key;
+mod pem;
 pub mod redis;
 mod renewal;
 mod resolver;

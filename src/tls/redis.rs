@@ -1,6 +1,7 @@
 //! TLS to Redis, made of the settings.
 
-use super::client::{Trust, certificates, private_key};
+use super::client::Trust;
+use super::pem::{certificates, private_key};
 use crate::config::Config;
 use crate::engine::redis::config::{Address, RedisUrl, Security};
 use crate::engine::redis::tls::RedisTls;

@@ -171,7 +171,7 @@ def test_settings_that_cannot_be_served_are_refused(authority):
 
     assert "names tls://127.0.0.1:0, but there is no certificate: set tls.cert_file" in refusal()
     assert "does not belong to the first certificate" in refusal(*flags((certificate, foreign)))
-    assert "are tls.cert_file and tls.key_file swapped?" in refusal(*flags((key, certificate)))
+    assert "are the files of certificate and key swapped?" in refusal(*flags((key, certificate)))
     assert "names 1 and tls.key_file 0" in refusal("--tls-cert-file", str(certificate))
     key.chmod(0)
     done = run("setpriv", "--reuid", "65534", "--clear-groups", BINARY, "--check", "--listen", "tls://127.0.0.1:0",
