@@ -172,6 +172,7 @@
 //! | 1 | [`engine::origin`] | origins of pages, in one spelling |
 //! | 0 | [`engine::slots`] | numbered places that never move |
 //! | 1 | [`observe`] | metrics, log lines, and the service manager's view |
+//! | 0 | `der` | DER, read in place: certificates and keys |
 //! | 0 | `json` | JSON, read and written in one way |
 //! | 0 | [`suggestion`] | the known name that is nearest to an unknown one |
 //! | 0 | [`manual`] | the manual's chapters, for rustdoc and for `oneloop help TOPIC` |
@@ -185,6 +186,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod der;
 pub mod engine;
 pub mod features;
 mod json;

@@ -8,7 +8,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use webpki::EndEntityCert;
 use zeroize::Zeroizing;
 
-use super::der::{CertificateFields, name_for_people};
+use super::certificate_fields::{CertificateFields, name_for_people};
 use super::files::read;
 use super::key::{KeyKind, signing_key};
 use super::pem::{certificates, private_key};

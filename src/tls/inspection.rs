@@ -5,8 +5,9 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, Error};
 
+use super::certificate_fields::CertificateFields;
 use super::client::Trust;
-use super::der::CertificateFields;
+use crate::engine::redis::tls::plain_name;
 
 /// The findings on a certificate.
 pub struct Inspection {
@@ -53,10 +54,4 @@ fn judge(chain: &[CertificateDer<'_>], name: &str, unix: u64) -> Result<(), Cert
         }) => CertificateFlaw::Name(presented.iter().map(|name| plain_name(name)).collect()),
         error => CertificateFlaw::Other(error.to_string()),
     })
-}
-
-/// Takes a name out of webpki's words: `DnsName("a.b")`, `IpAddress(::1)`.
-fn plain_name(word: &str) -> String {
-    let inner = word.split_once('(').map_or(word, |(_, rest)| rest);
-    inner.trim_end_matches(')').trim_matches('"').to_owned()
 }

@@ -3,9 +3,9 @@
 //! Nothing here speaks to a peer: handshakes and records are [`engine::tls`](crate::engine::tls).
 
 mod certificate;
+mod certificate_fields;
 mod certificates;
 pub mod client;
-mod der;
 mod files;
 pub mod inspection;
 mod key;

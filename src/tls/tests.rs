@@ -14,7 +14,7 @@ use rustls::{
     ServerConnection, SignatureScheme,
 };
 
-use super::der::{CertificateFields, name_for_people};
+use super::certificate_fields::{CertificateFields, name_for_people};
 use super::*;
 use crate::engine::random::Random;
 use crate::engine::reactor::{Look, LookResult};

@@ -124,7 +124,7 @@ impl RedisTls {
         }
     }
 
-    /// `presented`: the names of the certificate in webpki's words, `DnsName("a.b")` and `IpAddress(::1)`.
+    /// Says which names the certificate has, which are `presented` in webpki's words.
     fn of_names(&self, presented: &[String]) -> String {
         let name = self.name.to_str();
         if presented.is_empty() {
@@ -132,16 +132,18 @@ impl RedisTls {
                 "has no subjectAltName: make one with the name {name} (its CN does not count)"
             );
         }
-        let plain = |word: &String| {
-            let inner = word.split_once('(').map_or(word.as_str(), |(_, rest)| rest);
-            inner.trim_end_matches(')').trim_matches('"').to_owned()
-        };
-        let names = presented.iter().map(plain).collect::<Vec<_>>().join(", ");
+        let names = presented.iter().map(|name| plain_name(name)).collect::<Vec<_>>().join(", ");
         format!(
             "is for {}, and the URL names {name}: write one of its names into the URL, or make a certificate for {name}",
             printable(&names)
         )
     }
+}
+
+/// Takes a name out of webpki's words: `DnsName("a.b")`, `IpAddress(::1)`.
+pub fn plain_name(word: &str) -> String {
+    let inner = word.split_once('(').map_or(word, |(_, rest)| rest);
+    inner.trim_end_matches(')').trim_matches('"').to_owned()
 }
 
 fn of_alert(alert: AlertDescription) -> String {

@@ -9,14 +9,13 @@ use ring::hmac::{self, HMAC_SHA256, HMAC_SHA384, HMAC_SHA512};
 use ring::rand::SystemRandom;
 use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm};
 
+use crate::der::{DerReader, INTEGER, SEQUENCE};
+
 /// Bits of an RSA key: at least those of RFC 7518 section 3.3; at most what a token may cost.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
 /// The length of an exponent is bounded by ring: less than 2^33.
 const EXPONENT_BYTES_MAX: usize = 5;
-
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
 
 /// A key in the form that ring takes.
 pub enum SignatureKey {
@@ -158,28 +157,8 @@ fn rsa(key: &DecodingKey) -> Result<(SignatureKey, &'static [Algorithm]), String
 }
 
 fn rsa_numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (numbers, _) = element(SEQUENCE, der)?;
-    let (modulus, rest) = element(INTEGER, numbers)?;
-    let (exponent, _) = element(INTEGER, rest)?;
-    Some((modulus, exponent))
-}
-
-/// Splits the contents of the first element, which must have this tag, from what follows it (DER, X.690 section 8.1).
-fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let [first, length, rest @ ..] = der else { return None };
-    if *first != tag {
-        return None;
-    }
-    let (length, rest) = match *length {
-        short @ 0..=0x7f => (usize::from(short), rest),
-        // The next bytes hold the length; keys of a sensible size need at most two.
-        long @ 0x81..=0x82 => {
-            let (length, rest) = rest.split_at_checked(usize::from(long - 0x80))?;
-            (length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length)
+    let mut numbers = DerReader(der).contents_of(SEQUENCE)?;
+    Some((numbers.contents_of(INTEGER)?.0, numbers.contents_of(INTEGER)?.0))
 }
 
 /// Strips leading zeros: DER puts one before a number whose first bit is set, some issuers do so in a JWK, and ring takes none.
