@@ -141,7 +141,7 @@ fn artifact_text(artifact: Artifact, settings: &Config) -> Cow<'static, str> {
             let hidden = unit::hidden(&program, config.as_deref()).into_iter();
             let problems = hidden.chain(unit::unreadable(&settings.tls));
             problems.for_each(|problem| eprintln!("oneloop: {problem}"));
-            unit::service(&program, config.as_deref(), settings.bounds.drain_seconds).into()
+            unit::service(&program, config.as_deref(), settings).into()
         }
     }
 }

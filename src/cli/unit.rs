@@ -1,9 +1,12 @@
 //! The systemd units of the server.
 
+use std::collections::BTreeSet;
+use std::fs::Metadata;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::config::TlsConfig;
+use crate::config::{Config, TlsConfig};
 use crate::engine::reactor::{Listen, UnixAccess};
 use crate::observe::systemd::STOP_SECONDS_SPARE;
 
@@ -19,15 +22,41 @@ const HIDDEN: [(&str, &str); 5] = [
     ("/var/tmp", "PrivateTmp"),
 ];
 
-/// Returns the service unit for the binary `program`.
-pub fn service(program: &Path, config: Option<&Path>, drain_seconds: u32) -> String {
+/// Ports that take a right to listen at (`ip_unprivileged_port_start`).
+const PRIVILEGED_PORTS: Range<u16> = 1..1024;
+
+/// Returns the service unit for the binary `program`, with the rights that the settings need.
+pub fn service(program: &Path, config: Option<&Path>, settings: &Config) -> String {
     let program = quoted(&program.to_string_lossy());
     let config = quoted(&config.unwrap_or(Path::new(CONFIG)).to_string_lossy());
-    let stop_seconds = u64::from(drain_seconds) + STOP_SECONDS_SPARE;
+    let stop_seconds = u64::from(settings.bounds.drain_seconds) + STOP_SECONDS_SPARE;
+    let needs_right = |listen: &Listen| {
+        listen.socket_addr().is_some_and(|address| PRIVILEGED_PORTS.contains(&address.port()))
+    };
+    let (capabilities, private_users) = match settings.listen.iter().any(needs_right) {
+        true => ("CAP_NET_BIND_SERVICE", "no"),
+        false => ("", "yes"),
+    };
     include_str!("oneloop.service")
         .replace("{program}", &program)
         .replace("{config}", &config)
         .replace("{stop_seconds}", &stop_seconds.to_string())
+        .replace("{groups}", &key_groups(&settings.tls))
+        .replace("{capabilities}", capabilities)
+        .replace("{private_users}", private_users)
+}
+
+/// The group that may read a file, unless it is that of root.
+fn reading_group(file: &Metadata) -> Option<u32> {
+    (file.mode() & 0o040 != 0 && file.gid() != 0).then(|| file.gid())
+}
+
+/// Lists the numbers of the groups that may read keys which others may not.
+fn key_groups(tls: &TlsConfig) -> String {
+    let files = tls.key_files.iter().filter_map(|name| Path::new(name).metadata().ok());
+    let closed = files.filter(|file| file.mode() & 0o004 == 0);
+    let groups: BTreeSet<u32> = closed.filter_map(|file| reading_group(&file)).collect();
+    groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Lists the files that the service could not reach, each with a command that fixes it: systemd itself would report no more than
@@ -57,11 +86,11 @@ pub fn unreadable(tls: &TlsConfig) -> Vec<String> {
                 "the service will not find {name:?}: {line}=yes of the unit hides {folder}; keep it below /etc or /var/lib"
             ));
         }
-        let mode = path.metadata().ok()?.mode();
-        (mode & 0o044 == 0).then(|| {
+        let file = path.metadata().ok()?;
+        (file.mode() & 0o004 == 0 && reading_group(&file).is_none()).then(|| {
             format!(
-                "only its owner may read {name:?}, and the service is a user of its own: let a group read it, and name that as \
-                 SupplementaryGroups= in the unit (oneloop help tls)"
+                "{name:?} is closed to the service, which is a user of its own: let a group read it, and make the unit anew, \
+                 which then names that group (oneloop help tls)"
             )
         })
     };
@@ -114,10 +143,44 @@ mod tests {
         ] {
             assert_eq!(quoted(word), written);
         }
-        let text = service(Path::new("/opt/one loop"), Some(Path::new("/srv/o.toml")), 300);
+        let mut settings = Config::default();
+        settings.bounds.drain_seconds = 300;
+        let text = service(Path::new("/opt/one loop"), Some(Path::new("/srv/o.toml")), &settings);
         assert!(text.contains("\nExecStart=\"/opt/one loop\" --config /srv/o.toml\n"), "{text}");
         assert!(text.contains("\nTimeoutStopSec=310\n"), "{text}");
         assert!(!text.contains('{'), "{text}");
+    }
+
+    #[test]
+    fn the_service_may_open_low_ports_if_the_settings_name_one() {
+        let mut settings = Config::default();
+        for (address, rights) in [
+            ("0.0.0.0:1024", "AmbientCapabilities=\nCapabilityBoundingSet=\nPrivateUsers=yes\n"),
+            (
+                "0.0.0.0:443",
+                "AmbientCapabilities=CAP_NET_BIND_SERVICE\n\
+                 CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nPrivateUsers=no\n",
+            ),
+        ] {
+            settings.listen.push(Listen::Tls(address.parse().unwrap()));
+            let text = service(Path::new("/usr/bin/oneloop"), None, &settings);
+            assert!(text.contains(rights), "{address}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_service_has_the_groups_that_may_read_its_keys() {
+        let found = |name: &str| {
+            let key_files = vec![name.to_owned(), "/nowhere".to_owned()];
+            key_groups(&TlsConfig { certificate_files: Vec::new(), key_files })
+        };
+        // Debian lets the group shadow read it.
+        if let Ok(shadow) = std::fs::metadata("/etc/shadow")
+            && shadow.mode() & 0o044 == 0o040
+        {
+            assert_eq!(found("/etc/shadow"), shadow.gid().to_string());
+        }
+        assert_eq!(found("/etc/passwd"), "", "everybody may read it");
     }
 
     #[test]
@@ -158,7 +221,7 @@ mod tests {
         // Where there is one, root alone may read it.
         if std::fs::metadata("/proc/1/environ").is_ok_and(|found| found.mode() & 0o044 == 0) {
             let private = found("/proc/1/environ");
-            assert!(private[0].contains("SupplementaryGroups="), "{private:?}");
+            assert!(private[0].contains("let a group read it"), "{private:?}");
         }
     }
 

@@ -62,7 +62,7 @@ fn bind(report: &mut Report, name: &str, address: SocketAddr) -> PortState {
     let mend = match error.kind() {
         ErrorKind::AddrInUse => return PortState::Taken,
         ErrorKind::PermissionDenied => format!(
-            "AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit of systemd, or: \
+            "AmbientCapabilities=CAP_NET_BIND_SERVICE, which oneloop unit --config FILE writes, or: \
              sysctl -w net.ipv4.ip_unprivileged_port_start={port}"
         ),
         _ => "ip -brief address (it must be one of these)".to_owned(),
