@@ -1,4 +1,4 @@
-//! A certificate with its chain and key, from a pair of files: checked as far as a file can be, each finding a sentence.
+//! A certificate with its chain and key, read from a pair of files and checked as far as files can be.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl CertificateFiles {
         pairs.map(|(certificate, key)| CertificateFiles { certificate, key }).collect()
     }
 
-    /// Both names.
+    /// Returns both names.
     pub(super) fn names(&self) -> [&str; 2] {
         [&self.certificate, &self.key]
     }
@@ -48,10 +48,10 @@ pub struct Certificate {
     /// The first and the last unix second of its validity.
     pub not_before: u64,
     pub not_after: u64,
-    /// The issuer, for people.
+    /// The name of the issuer, for messages.
     pub issuer: String,
     pub kind: KeyKind,
-    /// Sentences on what clients may dislike about it, apart from its dates.
+    /// Reasons why clients may refuse it, as sentences, apart from its dates.
     pub flaws: Vec<String>,
     pub(super) certified: Arc<CertifiedKey>,
 }
@@ -113,7 +113,7 @@ impl Certificate {
         })
     }
 
-    /// The first host name, or the file of a certificate without one: for lines and labels.
+    /// Returns the first host name, or the file if it has none: for the log and for labels.
     pub fn name(&self) -> &str {
         self.names.first().unwrap_or(&self.files.certificate)
     }
@@ -139,7 +139,7 @@ impl Certificate {
         self.certified.cert == other.certified.cert
     }
 
-    /// A line that tells it apart: its names, kind and end.
+    /// Returns a line for the log: names, kind of key, issuer and end.
     pub fn summary(&self) -> String {
         const NAMES_SHOWN: usize = 4;
         let mut names = self.names.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
@@ -161,7 +161,7 @@ impl fmt::Debug for Certificate {
 
 const MALFORMED: &str = "the first certificate is malformed";
 
-/// Says to which certificate of the file a key belongs that does not fit the first.
+/// Explains a key that does not fit the first certificate: it may belong to another one of the file.
 fn misfit(key_file: &str, certified: &CertifiedKey) -> String {
     let fits = |certificate: &CertificateDer<'static>| {
         let alone = CertifiedKey::new(vec![certificate.clone()], Arc::clone(&certified.key));

@@ -1,4 +1,4 @@
-//! The certificates in force: read from the files of the settings, and turned into what handshakes take.
+//! The certificates in force, read from the files of the settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::resolver::NameTable;
 use crate::config::TlsConfig;
 use crate::engine::tls::{Acceptor, prepared, provider};
 
-/// The keys of session tickets, made once per process: they rotate by themselves every six hours, and a reload keeps them, so that
-/// clients who return resume their sessions without a signature.
+/// The keys of session tickets, made once per process. They rotate by themselves every six hours, and a reload keeps them, so
+/// that returning clients resume without a signature.
 #[derive(Clone)]
 pub struct TicketKeys(Arc<dyn ProducesTickets>);
 
@@ -31,12 +31,12 @@ impl TicketKeys {
 #[derive(Clone, Debug)]
 pub struct Certificates {
     list: Vec<Arc<Certificate>>,
-    /// The states of the files before they were read: a change since then is seen.
+    /// The states of the files before they were read, so that a later change is noticed.
     pub(super) read_as: Vec<FileState>,
 }
 
 impl Certificates {
-    /// Reads the files of the settings; `None`: they name none.
+    /// Reads the files of the settings; `None` if they name none.
     ///
     /// # Errors
     /// A sentence for each pair that cannot be used.
@@ -73,12 +73,12 @@ impl Certificates {
         (Certificates { list: again.collect(), read_as }, problems)
     }
 
-    /// Each certificate.
+    /// Iterates over the certificates.
     pub fn iter(&self) -> impl Iterator<Item = &Certificate> {
         self.list.iter().map(|certificate| &**certificate)
     }
 
-    /// The files, in pairs.
+    /// Returns the files, in pairs.
     pub fn files(&self) -> Vec<CertificateFiles> {
         self.iter().map(|certificate| certificate.files.clone()).collect()
     }
@@ -91,7 +91,7 @@ impl Certificates {
         self.iter().filter(|one| !older.iter().any(|old| old.is_same(one)))
     }
 
-    /// The end of the certificates by their first names, as a unix second: of two with the same name, the earlier end.
+    /// Returns the ends of validity by first name, as unix seconds; of two with the same name, the earlier one.
     pub fn ends(&self) -> BTreeMap<String, u64> {
         let mut ends = BTreeMap::new();
         for certificate in self.iter() {
@@ -101,7 +101,7 @@ impl Certificates {
         ends
     }
 
-    /// Makes the listeners' part in handshakes.
+    /// Builds the settings of the listeners' handshakes.
     pub fn acceptor(&self, tickets: &TicketKeys) -> Acceptor {
         let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
         let mut config = builder
@@ -110,7 +110,7 @@ impl Certificates {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(NameTable::new(&self.list)));
         config.ticketer = Arc::clone(&tickets.0);
-        // The dearest key: which one a client takes is known too late.
+        // The most expensive key counts: a client's choice is known too late.
         let cost = self.iter().map(|one| one.kind.handshake_cost()).max().unwrap_or_default();
         Acceptor { config: Arc::new(prepared(config)), cost }
     }

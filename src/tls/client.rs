@@ -1,4 +1,4 @@
-//! The client's side of TLS: whom it trusts, and the certificate that it shows.
+//! The client side of TLS: the authorities that it trusts, and the certificate that it shows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ const SESSIONS_MAX: usize = 4;
 /// A certificate with its chain, and its key.
 pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// The judge of a server's certificate.
+/// A verifier of servers' certificates.
 pub struct Trust(Arc<dyn ServerCertVerifier>);
 
 impl Trust {
     /// Trusts the authorities of the system: those of its packages, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     ///
-    /// They take 3 ms to read and 0.6 MB to keep, so no one reads them who has other ones.
+    /// They take 3 ms to read and 0.6 MB to keep, so they are not read if the settings name others.
     ///
     /// # Errors
     /// A clause: there are none.
@@ -55,21 +55,21 @@ impl Trust {
         Trust::of(roots)
     }
 
-    /// Trusts every certificate: nobody listens in, and nobody knows who the server is.
+    /// Trusts every certificate: the connection is encrypted, but the server may be anyone's.
     pub fn anyone() -> Trust {
-        Trust(Arc::new(NoJudge(provider().signature_verification_algorithms)))
+        Trust(Arc::new(AnyCertificate(provider().signature_verification_algorithms)))
     }
 
     fn of(roots: RootCertStore) -> Result<Trust, String> {
-        let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
-        judge.build().map(|judge| Trust(judge)).map_err(|error| error.to_string())
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        verifier.build().map(|verifier| Trust(verifier)).map_err(|error| error.to_string())
     }
 
-    /// Judges the chain of a server, its own certificate first.
+    /// Verifies the chain of a server, its own certificate first.
     ///
     /// # Errors
     /// The reason to refuse it.
-    pub fn judge(
+    pub fn verify(
         &self,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
@@ -80,7 +80,7 @@ impl Trust {
         self.0.verify_server_cert(own, rest, name, &[], now).map(|_| ())
     }
 
-    /// Makes the settings of connections, which begin without a look at a file.
+    /// Builds the settings of connections; no file is read after this.
     ///
     /// # Errors
     /// A clause: the key is not that of the certificate.
@@ -118,11 +118,11 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(crypto::ring::default_provider())
 }
 
-/// Takes any certificate. Its owner must still prove to have the key.
+/// A verifier that accepts any certificate. The server must still prove that it has the key.
 #[derive(Debug)]
-struct NoJudge(WebPkiSupportedAlgorithms);
+struct AnyCertificate(WebPkiSupportedAlgorithms);
 
-impl ServerCertVerifier for NoJudge {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,4 +1,4 @@
-//! Files with certificates and keys: read with a bound, and every reason why one cannot be.
+//! Files of certificates and keys: read with a bound, and recognised when they change.
 
 use std::fs::{File, metadata};
 use std::io::{self, ErrorKind, Read};
@@ -34,8 +34,8 @@ pub fn read(name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     }
 }
 
-/// The identity of a file's contents: device, inode, length, and the times of the last change of contents and of rights. The reason if
-/// it cannot be had.
+/// The identity of a file's contents: device, inode, length, and the times of the last change of contents and of rights; or the
+/// reason why it cannot be read.
 pub type FileState = Result<[i64; 7], ErrorKind>;
 
 /// Returns the states of files, behind symbolic links.

@@ -43,7 +43,7 @@ fn judge(chain: &[CertificateDer<'_>], name: &str, unix: u64) -> Result<(), Cert
     let name =
         ServerName::try_from(name).map_err(|error| CertificateFlaw::Other(error.to_string()))?;
     let trust = Trust::system().map_err(CertificateFlaw::Other)?;
-    let judged = trust.judge(chain, &name, Duration::from_secs(unix));
+    let judged = trust.verify(chain, &name, Duration::from_secs(unix));
     judged.map_err(|error| match error {
         Error::InvalidCertificate(CertificateError::ExpiredContext { .. }) => {
             CertificateFlaw::Expired

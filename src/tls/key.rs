@@ -25,7 +25,7 @@ pub enum KeyKind {
 /// of a loop should.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
-/// The work of a turn of the loop that a microsecond stands for: it counts in bytes read (256 KB are 3 ms).
+/// The weight of a microsecond in the budget of a turn, which counts bytes read (256 KB are 3 ms).
 const BYTES_PER_MICROSECOND: usize = 87;
 
 impl KeyKind {
@@ -69,7 +69,7 @@ impl fmt::Display for KeyKind {
     }
 }
 
-/// Makes a key that signs handshakes.
+/// Builds a key that signs handshakes.
 ///
 /// # Errors
 /// A clause that says what the key is, and what is possible.
@@ -87,7 +87,7 @@ pub fn signing_key(key: &PrivateKeyDer) -> Result<(Arc<dyn SigningKey>, KeyKind)
     })
 }
 
-/// Says what a key is that cannot be used.
+/// Describes a key that cannot be used.
 fn describe(key: &PrivateKeyDer) -> Option<String> {
     let rsa = |key: &[u8]| {
         let bits = rsa_bits(key)?;

@@ -1,4 +1,4 @@
-//! From files to TLS: certificates and their keys, the choice among them, tickets, and the look for renewed files.
+//! TLS settings from files: certificates and their keys, the choice among them, tickets, and renewal.
 //!
 //! Nothing here speaks to a peer: handshakes and records are [`engine::tls`](crate::engine::tls).
 

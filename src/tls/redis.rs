@@ -1,4 +1,4 @@
-//! TLS to Redis, made of the settings.
+//! TLS to Redis, from the settings.
 
 use super::client::Trust;
 use super::pem::{certificates, private_key};
@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::engine::redis::config::{Address, RedisUrl, Security};
 use crate::engine::redis::tls::RedisTls;
 
-/// Makes what the URL asks for; `None`: it asks for no TLS.
+/// Builds the TLS settings of a URL; `None` if it asks for no TLS.
 ///
 /// # Errors
 /// A sentence that names the setting, and no secret.

@@ -1,4 +1,4 @@
-//! Certificates in force are replaced when their files change: no client is dropped, and no hook of certbot or lego is needed.
+//! Renewal of the certificates in force when their files change. No client is dropped, and certbot and lego need no hook.
 //!
 //! A file is recognised by its device, inode, times and length, behind symbolic links: certbot replaces links, lego files. A change
 //! counts once two looks have seen the same, so that a new certificate is not read with the old key.
@@ -21,7 +21,7 @@ fn put_into_force(reactor: &mut Reactor, certificates: &Certificates, tickets: &
     reactor.router.server.metrics.certificate_ends = certificates.ends();
 }
 
-/// Logs a certificate, and what clients may dislike about it. One that has ended is served all the same: its renewal mends it.
+/// Logs a certificate and the reasons why clients may refuse it. An expired one is served all the same, until it is renewed.
 fn announce(certificate: &Certificate, unix: u64) {
     log::info!("certificate: {}", certificate.summary());
     let problems = certificate.date_problem(unix).into_iter().chain(certificate.flaws.clone());
@@ -30,7 +30,7 @@ fn announce(certificate: &Certificate, unix: u64) {
     }
 }
 
-/// Returns the look at the files of these certificates.
+/// Makes the look that watches the files of these certificates.
 pub(super) fn look(certificates: Certificates, tickets: TicketKeys) -> Look {
     let files = certificates.files();
     let (mut read, mut last) = (certificates.read_as.clone(), None);

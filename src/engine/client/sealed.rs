@@ -7,12 +7,12 @@ thread_local! {
     static HELD: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Bytes of all unsent parts of records on this thread.
+/// Returns the bytes of all unsent parts of records on this thread.
 pub fn sealed_bytes() -> usize {
     HELD.get()
 }
 
-/// The rest of a record on its way, or of a handshake's messages. It cannot be taken back or sealed again: its number is used up.
+/// The unsent rest of a record, or of a handshake's messages. It must be sent as it is: its sequence number is used up.
 #[derive(Debug, Default)]
 pub struct Sealed {
     bytes: Vec<u8>,
@@ -23,19 +23,19 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// `rest`: the bytes that the socket has not accepted, of a record that carries `plain` bytes of frames.
+    /// Keeps `rest`, the bytes that the socket has not accepted of a record with `plain` bytes of frames.
     pub fn new(rest: &[u8], plain: usize) -> Sealed {
         HELD.set(HELD.get() + rest.len());
         Sealed { bytes: rest.to_vec(), sent: 0, plain }
     }
 
-    /// Adds bytes behind the record.
+    /// Appends bytes after the record.
     pub fn extend(&mut self, bytes: &[u8]) {
         HELD.set(HELD.get() + bytes.len());
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The bytes to be sent.
+    /// Returns the bytes to send.
     pub fn rest(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }

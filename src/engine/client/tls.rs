@@ -1,4 +1,4 @@
-//! The TLS of one client: what its slot lacks the room for.
+//! TLS state of one client, for which its slot has no room.
 
 use crate::engine::client::Client;
 use crate::engine::tls::{
@@ -28,13 +28,13 @@ pub struct TlsInput {
     pub accepted: Option<HandshakeFacts>,
     /// KeyUpdates of the client.
     pub key_updates: u32,
-    /// The peer's end, behind the plaintext. A failure's alert is among the replies.
+    /// The end of what the peer sends, after the plaintext. A failure's alert is among the replies.
     pub end: Option<RecordsEnd>,
 }
 
 impl Tls {
-    /// Opens bytes received, in place: those kept from before lie at the start of `input`. What is to be sent in answer is appended
-    /// to `replies`.
+    /// Opens received bytes in place; those kept from earlier reads lie at the start of `input`. Replies to the client are
+    /// appended to `replies`.
     pub fn open(
         &mut self,
         client: &mut Client,
@@ -94,7 +94,7 @@ impl Tls {
         }
     }
 
-    /// Seals the peer's notice that nothing follows, and drops the keys.
+    /// Seals a close_notify, and drops the keys.
     pub fn end(&mut self, alert: &mut Vec<u8>) {
         if let Tls::Open(session) = self {
             session.close_notify(alert);
@@ -102,17 +102,17 @@ impl Tls {
         *self = Tls::Ended;
     }
 
-    /// Returns whether the keys come near the end of what they may seal, and cannot be renewed (TLS 1.2).
+    /// Returns whether the keys are near the limit of what they may seal, and cannot be renewed (TLS 1.2).
     pub fn is_worn(&self) -> bool {
         matches!(self, Tls::Open(session) if session.is_worn())
     }
 
-    /// Returns whether the client has told that nothing more comes.
+    /// Returns whether the client has sent a close_notify.
     pub fn is_closed_by_peer(&self) -> bool {
         matches!(self, Tls::Open(session) if session.is_closed_by_peer())
     }
 
-    /// Returns whether there are no keys to seal a response with, and never were.
+    /// Returns whether the handshake is not complete, so that there are no keys yet to seal a response with.
     pub fn is_handshake(&self) -> bool {
         matches!(self, Tls::Handshake)
     }

@@ -1,4 +1,4 @@
-//! Files that are renewed while the server runs: looked at from time to time, in threads of their own, since files may be slow.
+//! Files that are renewed while the server runs: looked at at intervals, in a thread, since a disk may be slow.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -27,7 +27,7 @@ pub enum LookResult {
     Changed(TakeOver),
 }
 
-/// A look at files that is repeated. Without one it costs nothing.
+/// A repeated look at files. Without files to watch, it costs nothing.
 pub struct FileWatch {
     /// Absent while a thread has it, and without files to watch.
     look: Option<Look>,
@@ -42,7 +42,7 @@ impl FileWatch {
         FileWatch { look: None, answer: None, next: 0, waker }
     }
 
-    /// Begins with a look at other files. The result of a look under way is not wanted any more.
+    /// Watches other files from now on. The result of a look under way is discarded.
     pub fn begin(&mut self, look: Look, now: Millis) {
         (self.look, self.answer, self.next) = (Some(look), None, now + LOOK_EVERY);
     }
@@ -58,7 +58,7 @@ impl FileWatch {
             return;
         }
         self.next = now + LOOK_EVERY;
-        // Handed over once the thread is there, so that it is not lost with a thread that cannot be had.
+        // Handed over once the thread runs, so that it is not lost if none can be started.
         let (hand_over, handed) = channel::<Look>();
         let (sender, receiver) = channel();
         let waker = Arc::clone(&self.waker);

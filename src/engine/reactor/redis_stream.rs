@@ -17,9 +17,9 @@ pub(super) enum RedisStream {
 pub(super) enum RedisRead {
     /// Bytes in the buffer.
     Data(usize),
-    /// Bytes off the socket that held no data: part of a record, or of the handshake.
+    /// Bytes read from the socket that held no data: part of a record, or of the handshake.
     Overhead(usize),
-    /// The peer has closed the connection in good order.
+    /// The peer has closed the connection properly.
     End,
 }
 
@@ -67,7 +67,7 @@ impl RedisStream {
     }
 
     /// Returns whether more may be there after a read of `length` bytes into a buffer with this room. A short read empties a
-    /// socket. Of TLS it says nothing: the rest of a record may have been decrypted, and the next one lie in the socket.
+    /// socket. With TLS it proves nothing: the rest of a record may be decrypted already, and the next one may lie in the socket.
     pub fn may_hold_more(&self, length: usize, room: usize) -> bool {
         length == room || matches!(self, RedisStream::Tls(_))
     }
@@ -112,7 +112,7 @@ impl<Socket: Read + Write> TlsStream<Socket> {
         }
         let length = self.connection.read_tls(&mut self.socket)?;
         if let Err(error) = self.process() {
-            // The peer's log is to name the reason, too.
+            // The alert lets the peer's log name the reason.
             let _ = self.connection.write_tls(&mut self.socket);
             return Err(error);
         }

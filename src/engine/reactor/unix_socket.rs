@@ -96,8 +96,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Binds a Unix socket, which does not listen yet: nobody connects before the file has its mode and group. The file that a dead
-/// server left is replaced.
+/// Binds a Unix socket, which does not listen yet: nobody connects before the file has its mode and group. A stale file, which an
+/// earlier server left, is replaced.
 ///
 /// # Errors
 /// A live server or another file at the path (`AddrInUse`), an unknown group (`InvalidInput`), and the errors of the system.

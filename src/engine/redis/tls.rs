@@ -1,4 +1,4 @@
-//! TLS of a connection to Redis: its settings, and the reasons for its failures, said so that an operator can act on them.
+//! TLS to Redis: its settings, and its failures explained so that an operator can act on them.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -176,7 +176,7 @@ fn of_alert(alert: AlertDescription) -> String {
     }
 }
 
-/// Days in words, or hours of the first one.
+/// Returns a duration in words: days, or hours below one day.
 fn duration(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600) {
         (0, 0) => "less than an hour".to_owned(),

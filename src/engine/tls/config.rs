@@ -1,4 +1,4 @@
-//! The settings of rustls that a handshake here relies on.
+//! The settings of rustls that handshakes here rely on.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{CipherSuite, KeyLog, NamedGroup, ServerConfig};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A TLS listener's part in a handshake: how it is done, and what it costs.
+/// The settings of handshakes at TLS listeners, and their cost.
 pub struct Acceptor {
-    /// Made by [`prepared`]: without that, no handshake ends well.
+    /// Made by [`prepared`], without which every handshake fails.
     pub config: Arc<ServerConfig>,
-    /// A full handshake, in the currency in which the loop counts bytes read.
+    /// The cost of a full handshake in the loop's unit of work, bytes read.
     pub cost: usize,
 }
 
-/// ring's provider, whose AES-128-GCM comes first and AES-256-GCM last: 136 bytes for a session and SHA-256 in hardware, against
-/// 200. Key exchange is by X25519 or P-256. All suites are AEAD ciphers with ECDHE.
+/// Returns ring's provider with AES-128-GCM first and AES-256-GCM last: a session by AES-128 takes 136 bytes instead of 200, and
+/// its SHA-256 runs in hardware. Key exchange is by X25519 or P-256. All suites are AEAD ciphers with ECDHE.
 pub fn provider() -> CryptoProvider {
     let mut provider = rustls::crypto::ring::default_provider();
     // By ring it takes 1.2 ms, and no client is without one of the others.
@@ -38,8 +38,8 @@ pub fn provider() -> CryptoProvider {
     provider
 }
 
-/// `config` with what [`TlsHandshake`](super::TlsHandshake) needs: secrets that can be taken out, no early data, and no memory of
-/// sessions but in tickets. The server's order of suites decides. A client that offers protocols by ALPN must offer HTTP/1.1.
+/// Adds what [`TlsHandshake`](super::TlsHandshake) needs to `config`: secrets can be extracted, early data is off, and sessions
+/// are kept in tickets only. The server's order of suites decides. A client that offers protocols by ALPN must offer HTTP/1.1.
 pub fn prepared(mut config: ServerConfig) -> ServerConfig {
     config.ignore_client_order = true;
     config.enable_secret_extraction = true;
@@ -55,7 +55,7 @@ pub fn prepared(mut config: ServerConfig) -> ServerConfig {
 pub(super) struct TrafficSecrets {
     pub client: [u8; SECRET_BYTES_MAX],
     pub server: [u8; SECRET_BYTES_MAX],
-    /// The length of both: that of the suite's hash. 0 as long as there are none.
+    /// The length of both, which is that of the suite's hash; 0 if there are none.
     pub bytes: usize,
 }
 
@@ -85,16 +85,16 @@ impl Drop for TrafficSecrets {
 impl ZeroizeOnDrop for TrafficSecrets {}
 
 thread_local! {
-    /// Filled and emptied within one call of rustls: the log of keys is the only place at which it shows traffic secrets.
+    /// Filled and emptied within one call of rustls, whose key log is the only place where it shows traffic secrets.
     static CAUGHT: Cell<TrafficSecrets> = Cell::default();
 }
 
-/// The traffic secrets that rustls derived in the call just made, if any.
+/// Takes the traffic secrets that rustls derived in the call just made, if any.
 pub(super) fn take_traffic_secrets() -> Option<TrafficSecrets> {
     Some(CAUGHT.take()).filter(|secrets| secrets.bytes > 0)
 }
 
-/// rustls' log of keys, in which nothing is written down.
+/// A key log for rustls that writes nothing down.
 #[derive(Debug)]
 struct SecretCatcher;
 

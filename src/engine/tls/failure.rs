@@ -7,7 +7,7 @@ use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, PeerMisb
 pub enum RecordsEnd {
     /// A close_notify: all that the client sent has been received. A bare end of the stream is none.
     Closed,
-    /// The alert stands in the replies, and nothing can be sent behind it.
+    /// The alert is among the replies, and nothing can be sent after it.
     Failed(TlsFailure),
 }
 
@@ -22,7 +22,7 @@ pub enum TlsFailure {
     NoSharedGroup,
     /// ALPN: the client offered protocols, and HTTP/1.1 is not among them.
     NoSharedProtocol,
-    /// No certificate at all for the requested name: a default one would have been taken.
+    /// Neither a certificate for the requested name nor a default one.
     NoCertificateForName,
     /// The client does not trust the certificate.
     CertificateRefused,
@@ -36,9 +36,9 @@ pub enum TlsFailure {
     /// 2³² records were received under one key.
     KeyWornOut,
     HandshakeTooLarge,
-    /// Something else that rustls refused in a handshake.
+    /// Anything else that rustls refused in a handshake.
     Misbehaved,
-    /// Ours: no random bytes, or keys that rustls' key schedule does not confirm.
+    /// Our own fault: no random bytes, or keys that rustls' key schedule does not confirm.
     Internal,
 }
 
@@ -64,7 +64,7 @@ impl TlsFailure {
         TlsFailure::Internal,
     ];
 
-    /// The label in metrics and in the log.
+    /// Returns the label in metrics and in the log.
     pub fn name(self) -> &'static str {
         match self {
             TlsFailure::PlainHttp => "plain_http",
@@ -88,7 +88,7 @@ impl TlsFailure {
         }
     }
 
-    /// The cause that an alert of the client tells.
+    /// Returns the cause that a client's alert names.
     pub(super) fn by_alert(alert: AlertDescription) -> TlsFailure {
         match alert {
             AlertDescription::BadCertificate
@@ -101,7 +101,7 @@ impl TlsFailure {
         }
     }
 
-    /// The fatal alert by which an open session says so (RFC 8446, section 6.2); none answers an alert.
+    /// Returns the fatal alert that tells the client (RFC 8446, section 6.2). An alert is not answered by one.
     pub(super) fn alert(self) -> Option<AlertDescription> {
         match self {
             TlsFailure::AlertReceived | TlsFailure::CertificateRefused | TlsFailure::PlainHttp => {

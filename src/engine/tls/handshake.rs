@@ -1,9 +1,9 @@
 //! The handshake of a TLS connection: rustls in a box that lasts until the keys are known.
 //!
-//! rustls is given the client's bytes record by record, so that it never opens one that belongs to the open connection: those are
-//! handed on as they came. When it is done, its keys and sequence numbers are taken out, and it is dropped. The secrets from which
-//! a KeyUpdate derives new keys are in no part of its interface but the log of keys, which shows them in the middle of a handshake.
-//! They are kept until its end, and believed only if they give the very keys that were taken out.
+//! rustls gets the client's bytes record by record, so that it never opens one that belongs to the open connection: such records
+//! are passed on unopened. When the handshake is done, keys and sequence numbers are extracted, and rustls is dropped. Of its
+//! interface, only the key log shows the secrets from which a KeyUpdate derives new keys, and does so in the middle of a
+//! handshake. They are kept until its end, and used only if the extracted keys derive from them.
 
 use std::fmt;
 use std::mem::{size_of, take};
@@ -21,7 +21,7 @@ use super::keys::{TlsSuite, TlsVersion, TrafficKeys};
 use super::record::{HEADER_BYTES, RECORD_BYTES_MAX};
 use super::session::TlsSession;
 
-/// Measured: what rustls keeps on the heap between a ClientHello and the end of the handshake.
+/// Bytes that rustls keeps on the heap between a ClientHello and the end of the handshake, as measured.
 const RUSTLS_HEAP_BYTES: usize = 2600;
 /// Records of a client in a handshake. It needs four; a ClientHello in pieces needs more. Without a bound, thousands of empty
 /// records would each be looked at again for each that follows, for seconds: rustls skips those that may be early data.
@@ -39,9 +39,9 @@ pub struct TlsHandshake {
     /// `None` when it is over.
     connection: Option<UnbufferedServerConnection>,
     secrets: TrafficSecrets,
-    /// Received, and not yet used up.
+    /// Bytes received and not yet consumed.
     input: Vec<u8>,
-    /// The whole records in front of `input` that rustls knows: pieces of a message.
+    /// The length of the records at the start of `input` that rustls has seen: pieces of a message.
     offered: usize,
     /// Records received.
     records: u32,
@@ -52,18 +52,18 @@ pub struct TlsHandshake {
 /// The state of a handshake after the bytes given to it.
 #[derive(Debug)]
 pub enum HandshakeProgress {
-    /// The client's next bytes are wanted.
+    /// More bytes of the client are needed.
     More,
-    /// The third: what the client sent behind its handshake, for [`TlsSession::open`]; usually empty.
+    /// The bytes that the client sent after its handshake are for [`TlsSession::open`]; usually there are none.
     Done(TlsSession, HandshakeFacts, Vec<u8>),
-    /// `output` has what the client should be told; then the connection is closed.
+    /// The answer to the client is in `output`; the caller sends it and closes the connection.
     Failed(TlsFailure),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeFacts {
     pub version: TlsVersion,
-    /// By a ticket: without certificate and signature.
+    /// The client had a ticket: no certificate and no signature was sent.
     pub is_resumed: bool,
 }
 
@@ -81,17 +81,17 @@ impl TlsHandshake {
         }
     }
 
-    /// Memory it uses, roughly.
+    /// Returns the memory in use, roughly.
     pub fn held_bytes(&self) -> usize {
         size_of::<TlsHandshake>() + RUSTLS_HEAP_BYTES + self.input.capacity()
     }
 
-    /// Returns whether the costly part is behind: the signature, or the key exchange of a resumed session.
+    /// Returns whether the costly part is done: the signature, or the key exchange of a resumed session.
     pub fn has_answered(&self) -> bool {
         self.has_answered
     }
 
-    /// Takes bytes of the client, and appends bytes for it to `output`. After an end it is not called again.
+    /// Takes bytes of the client, and appends bytes for it to `output`. Must not be called after the end.
     pub fn advance(&mut self, input: &[u8], output: &mut Vec<u8>) -> HandshakeProgress {
         if !self.has_begun && is_plain_http(input) {
             output.extend_from_slice(PLAIN_HTTP_ANSWER);
@@ -106,7 +106,7 @@ impl TlsHandshake {
         }
     }
 
-    /// Gives rustls one record more at a time, and returns whether the handshake is done.
+    /// Gives rustls one more record at a time, and returns whether the handshake is done.
     fn proceed(&mut self, output: &mut Vec<u8>) -> Result<bool, TlsFailure> {
         loop {
             let bytes = match next_record(&self.input[self.offered..]) {
@@ -137,7 +137,7 @@ impl TlsHandshake {
         Ok(false)
     }
 
-    /// Lets rustls work until it wants another record.
+    /// Lets rustls work until it needs another record.
     fn process(&mut self, output: &mut Vec<u8>) -> Result<bool, TlsFailure> {
         let connection = self.connection.as_mut().expect("the handshake is not over");
         loop {
@@ -166,7 +166,7 @@ impl TlsHandshake {
                 // The server may write earlier, but not read.
                 Some(Ok(())) => return Ok(!connection.is_handshaking()),
                 Some(Err(failure)) => {
-                    // rustls may not be shown its input again: only the alert is left to be fetched.
+                    // rustls must not see its input again: only its alert is left to fetch.
                     while connection.wants_write() {
                         let status = connection.process_tls_records(&mut []);
                         let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else {
@@ -208,8 +208,8 @@ impl fmt::Debug for TlsHandshake {
     }
 }
 
-/// The length of the first record in `bytes`, if it has come whole. Bytes of no known type count as one: rustls says what is
-/// wrong with them.
+/// Returns the length of the first record in `bytes` if it is complete. Bytes of an unknown type count as one record, which
+/// rustls refuses.
 fn next_record(bytes: &[u8]) -> Result<Option<usize>, TlsFailure> {
     const TYPES: RangeInclusive<u8> = 20..=24;
     match *bytes {
@@ -243,7 +243,7 @@ fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, output: &mut Vec<u
     }
 }
 
-/// Moves keys out of rustls' hands, and checks that the caught secrets are theirs.
+/// Builds a session from the extracted keys, and checks that the caught secrets belong to them.
 fn session(
     version: TlsVersion,
     extracted: &ExtractedSecrets,

@@ -19,7 +19,7 @@ pub enum TlsVersion {
 }
 
 impl TlsVersion {
-    /// The label in metrics.
+    /// Returns the label in metrics.
     pub fn name(self) -> &'static str {
         match self {
             TlsVersion::V1_2 => "1.2",
@@ -28,7 +28,7 @@ impl TlsVersion {
     }
 }
 
-/// Version and cipher of a session: all that decides how its records look.
+/// Version and cipher of a session, which decide the format of its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsSuite {
     Tls13Aes128,
@@ -86,7 +86,7 @@ pub struct TrafficKeys<'a> {
 }
 
 impl TrafficKeys<'_> {
-    /// TLS 1.3: returns whether the secret gives this key and this IV.
+    /// Returns whether key and IV derive from the secret (TLS 1.3).
     pub(super) fn are_of_secret(&self) -> bool {
         let (mut key, mut iv) = ([0; 32], [0; IV_BYTES]);
         let key = &mut key[..self.key.len()];
@@ -165,7 +165,7 @@ pub(super) enum SendingState {
     Closed,
 }
 
-/// All that an open connection keeps, at one of two sizes.
+/// Everything that an open connection keeps, in one of two sizes.
 pub(super) struct SessionKeys<const KEY: usize, const SECRET: usize> {
     sending: DirectionKeys<KEY, SECRET>,
     receiving: DirectionKeys<KEY, SECRET>,
@@ -270,13 +270,13 @@ impl fmt::Debug for KeyBox {
     }
 }
 
-/// The keys of one direction, whatever their sizes.
+/// The keys of one direction, of either size.
 pub(super) struct Direction<'a> {
     pub suite: TlsSuite,
     key: &'a mut [u8],
     iv: &'a mut [u8; IV_BYTES],
     secret: &'a mut [u8],
-    /// Records so far under this key. It is as wide as a key lives at most, and never wraps.
+    /// Records so far under this key. No key may be used for 2³² records, so it never wraps.
     pub sequence: &'a mut u32,
 }
 
@@ -286,8 +286,8 @@ impl Direction<'_> {
         LessSafeKey::new(key.expect("a key has the length that its suite demands"))
     }
 
-    /// The nonce of the next record: the IV, and the sequence number over its last bytes (RFC 8446, section 5.3; RFC 7905). TLS 1.2
-    /// with GCM leaves its last eight bytes to the sender (RFC 5288), and takes them from the same place here.
+    /// The nonce of the next record: the IV, and the sequence number over its last bytes (RFC 8446, section 5.3; RFC 7905). TLS
+    /// 1.2 with GCM leaves its last eight bytes to the sender (RFC 5288); they are made in the same way here.
     pub fn nonce(&self) -> [u8; IV_BYTES] {
         let mut nonce = *self.iv;
         for (byte, of_sequence) in nonce[IV_BYTES - 4..].iter_mut().zip(self.sequence.to_be_bytes())
@@ -316,7 +316,7 @@ fn derive(secret: &[u8], key: &mut [u8], iv: &mut [u8; IV_BYTES]) {
     expand_label(secret, "iv", iv);
 }
 
-/// HKDF-Expand-Label without a context (RFC 8446, section 7.1). The length of the secret tells the hash.
+/// HKDF-Expand-Label without a context (RFC 8446, section 7.1). The length of the secret determines the hash.
 fn expand_label(secret: &[u8], label: &str, output: &mut [u8]) {
     let algorithm = if secret.len() == 48 { HKDF_SHA384 } else { HKDF_SHA256 };
     let length = (output.len() as u16).to_be_bytes();

@@ -1,4 +1,4 @@
-//! One record: how its bytes are laid out, and what seals them.
+//! One record: its layout, and how it is sealed and opened.
 //!
 //! ```text
 //!          type version length   TLS 1.2, GCM                                   TLS 1.3
@@ -8,7 +8,8 @@
 //!          5 bytes              8                at most 16,384              1 and more      16
 //! ```
 //!
-//! TLS 1.3 hides the type of the content behind it; the first byte is always that of data. TLS 1.2 shows it.
+//! TLS 1.3 encrypts the type behind the content, and the first byte is always that of data. TLS 1.2 has the type in the first
+//! byte.
 
 use ring::aead::{Aad, Nonce};
 
@@ -34,7 +35,7 @@ pub(super) mod content {
 impl Direction<'_> {
     /// Appends a record to `out`: one copy of `plain`, encrypted where it lies.
     pub fn seal(&mut self, content: u8, plain: &[u8], out: &mut Vec<u8>) {
-        // A nonce must not come twice: rather than that, the connection is cut.
+        // A nonce must not repeat: nothing is sealed instead.
         let Some(next) = self.sequence.checked_add(1) else { return };
         let nonce = self.nonce();
         let is_tls13 = self.suite.version() == TlsVersion::V1_3;
@@ -56,7 +57,7 @@ impl Direction<'_> {
         *self.sequence = next;
     }
 
-    /// The length of the record that this header begins. Lengths and types that no record has are refused before the rest has come.
+    /// Returns the length of the record behind this header. Invalid types and lengths are refused before the rest has arrived.
     pub fn checked_length(&self, header: [u8; HEADER_BYTES]) -> Result<usize, TlsFailure> {
         let [content, _, _, high, low] = header;
         let bytes = usize::from(u16::from_be_bytes([high, low]));
@@ -115,8 +116,8 @@ impl Direction<'_> {
         if is_explicit { EXPLICIT_NONCE_BYTES } else { 0 }
     }
 
-    /// The data authenticated beside the content: the header (RFC 8446, section 5.2), or the sequence number and a header with the
-    /// length of the plaintext (RFC 5246, section 6.2.3.3).
+    /// Returns the data authenticated beside the content: the header (RFC 8446, section 5.2), or the sequence number and a header
+    /// with the length of the plaintext (RFC 5246, section 6.2.3.3).
     fn additional_data(
         &self,
         header: [u8; HEADER_BYTES],

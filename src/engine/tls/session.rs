@@ -1,12 +1,13 @@
 //! The record layer of an open TLS connection: seals and opens records in buffers of the caller.
 //!
-//! [`TlsSession::open`] decrypts every whole record in place and closes the gaps between their plaintexts, so that WebSocket reads
-//! on as if there had been no TLS. Whatever else a record may hold is dealt with here: alerts, KeyUpdates, and the attempt to
-//! renegotiate. A record that cannot be opened ends the session with an alert, and so do more than a few that carry nothing.
+//! [`TlsSession::open`] decrypts every whole record in place and closes the gaps between their plaintexts, so that the WebSocket
+//! layer reads it as if there were no TLS. Everything else that a record may hold is handled here: alerts, KeyUpdates, and
+//! attempts to renegotiate. A record that cannot be opened ends the session with an alert, and so do too many in a row without
+//! data.
 //!
-//! Limits on keys: 2²⁴ records under one key of AES-GCM keep the chance of an attacker to tell plaintexts apart below 2⁻⁵⁷
-//! (RFC 8446, section 5.5). TLS 1.3 gets a new key by KeyUpdate at half of that. TLS 1.2 has no such message, so that the
-//! caller has to close the connection: see [`TlsSession::is_worn`].
+//! Limits on keys: 2²⁴ records under one key of AES-GCM keep an attacker's chance to tell plaintexts apart below 2⁻⁵⁷ (RFC 8446,
+//! section 5.5). TLS 1.3 gets a new key by KeyUpdate at half of that. TLS 1.2 has no such message, so that the caller has to
+//! close the connection: see [`TlsSession::is_worn`].
 
 use std::fmt;
 use std::mem::size_of;
@@ -19,11 +20,11 @@ use super::record::{HEADER_BYTES, RECORD_PLAIN_MAX, content};
 
 /// Records in a row that carry no data: empty ones and KeyUpdates. Each of the latter costs four runs of HKDF.
 const USELESS_RECORDS_MAX: u8 = 32;
-/// Warnings and attempts to renegotiate that a session outlives.
+/// Warnings and attempts to renegotiate that a session tolerates.
 const TOLERATED_MAX: u8 = 4;
 /// Records sent under one key in TLS 1.3.
 const RECORDS_PER_KEY: u32 = 1 << 23;
-/// Records after which a key of TLS 1.2 is worn: the rest, up to 2²⁴, is for what the caller sends until it has closed.
+/// Records after which a TLS 1.2 key is worn out. The rest, up to 2²⁴, is left for closing the connection.
 const WORN_AFTER: u32 = (1 << 24) - (1 << 20);
 
 /// A KeyUpdate that asks for none in return, and the type of a ClientHello.
@@ -34,7 +35,7 @@ const FATAL: u8 = 2;
 
 /// Keys and sequence numbers of an open connection: 16 bytes, and 136 or 200 behind them.
 ///
-/// Its `Debug` names the suite alone.
+/// `Debug` prints the suite alone.
 pub struct TlsSession {
     keys: KeyBox,
 }
@@ -66,18 +67,18 @@ impl TlsSession {
         self.keys.state().suite
     }
 
-    /// Memory on the heap.
+    /// Returns the memory on the heap.
     pub fn held_bytes(&self) -> usize {
         self.keys.heap_bytes()
     }
 
-    /// Returns whether a TLS 1.2 key comes near its limit: the caller closes the connection soon. TLS 1.3 renews its keys itself.
+    /// Returns whether a TLS 1.2 key is near its limit: the caller should close the connection. TLS 1.3 renews its keys itself.
     pub fn is_worn(&self) -> bool {
         let worn_after = if self.suite().is_gcm() { WORN_AFTER } else { u32::MAX - (1 << 20) };
         self.suite().version() == TlsVersion::V1_2 && self.keys.sent_records() >= worn_after
     }
 
-    /// Returns whether the client has told that nothing more comes.
+    /// Returns whether the client has sent a close_notify.
     pub fn is_closed_by_peer(&self) -> bool {
         self.keys.state().end == Some(RecordsEnd::Closed)
     }
@@ -91,7 +92,7 @@ impl TlsSession {
         }
     }
 
-    /// Appends the alert that says that nothing more comes: without it the client could not tell an end from a cut.
+    /// Appends a close_notify, without which the client cannot tell an end from a truncation.
     pub fn close_notify(&mut self, out: &mut Vec<u8>) {
         self.send(content::ALERT, &[WARNING, u8::from(AlertDescription::CloseNotify)], out);
         self.keys.state_mut().sending = SendingState::Closed;
@@ -192,8 +193,8 @@ impl TlsSession {
         Ok(true)
     }
 
-    /// TLS 1.3: the only handshake message of a client without a certificate is KeyUpdate (RFC 8446, section 4.6.3). Returns whether
-    /// one was completed.
+    /// Handles a handshake message of TLS 1.3. Without client certificates, only KeyUpdate is allowed (RFC 8446, section 4.6.3).
+    /// Returns whether one was completed.
     fn receive_key_update(&mut self, plain: &[u8]) -> Result<bool, TlsFailure> {
         if plain.is_empty() {
             return Err(TlsFailure::UnexpectedMessage);
@@ -225,7 +226,7 @@ impl TlsSession {
         Ok(false)
     }
 
-    /// TLS 1.2: a ClientHello asks for another handshake. It is skipped, and answered by a warning (RFC 5246, section 7.2.2).
+    /// Refuses another handshake in TLS 1.2: the ClientHello is skipped, and answered by a warning (RFC 5246, section 7.2.2).
     fn refuse_renegotiation(
         &mut self,
         plain: &[u8],
@@ -282,7 +283,8 @@ impl RecordState {
         if is_too_much { Err(TlsFailure::TooManyUselessRecords) } else { Ok(()) }
     }
 
-    /// RFC 8446, section 6: every alert ends the session but user_canceled, and the level says nothing. In TLS 1.2 warnings do not.
+    /// Handles an alert. In TLS 1.3 every alert but user_canceled ends the session, whatever its level (RFC 8446, section 6); in
+    /// TLS 1.2, warnings do not.
     fn receive_alert(&mut self, plain: &[u8]) -> Result<(), RecordsEnd> {
         let [level, description] = plain else { return Err(TlsFailure::Decode.into()) };
         let is_warning = match self.suite.version() {

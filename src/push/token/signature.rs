@@ -88,7 +88,7 @@ impl SignatureKey {
         Some(hmac::sign(with_hash(keys, algorithm), message))
     }
 
-    /// The length of an RSA key in bits; 0 if it is another.
+    /// Returns the length of an RSA key in bits; 0 for another kind.
     pub fn rsa_bits(&self) -> usize {
         let SignatureKey::Rsa { modulus, .. } = self else { return 0 };
         modulus.len() * 8 - modulus[0].leading_zeros() as usize
