@@ -20,9 +20,8 @@ use support::server::{BINARY, Server};
 use support::symbols::{self, STANDARD, UNKNOWN};
 use support::usage::{Memory, mappings};
 
-/// Most bytes of the binary; a static one has the C library in it. With a second way to hear (the publishers' port takes
-/// subscribers), a client and a publisher in the terminal, and what `doctor` looks at, it is half a megabyte more than before.
-const BINARY_BYTES_MAX: u64 = if cfg!(target_env = "musl") { 3_750_000 } else { 3_600_000 };
+/// Most bytes of the binary; a static one has the C library in it. TLS is 0.7 MB of it.
+const BINARY_BYTES_MAX: u64 = if cfg!(target_env = "musl") { 4_200_000 } else { 4_000_000 };
 
 /// The most that may be resident, in bytes, the binary's pages included.
 const RESIDENT_BYTES_MAX: i64 = 3_000_000;
