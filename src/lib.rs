@@ -45,10 +45,14 @@
 //! 1. **The turn.** `Reactor::run` and `Reactor::turn` (`engine/reactor/mod.rs`): five phases on one screen. `Reactor::dispatch`
 //!    turns events into notes, then works the notes off, Redis first.
 //! 2. **Accepting.** `Listeners::accept` (`engine/reactor/listeners.rs`), paced and bounded; `Reactor::admit`
-//!    (`engine/reactor/accept.rs`) gives the connection a slot.
-//! 3. **Reading.** `ClientIo::read_client` (`engine/reactor/clients.rs`) reads into the one buffer of the loop; `Client::next`
-//!    (`engine/client/mod.rs`) takes events off it: a request, then messages, by one `Codec::next` (`engine/client/codec.rs`)
-//!    that all clients share.
+//!    (`engine/reactor/accept.rs`) gives the connection a slot and, at a `tls://` listener, a [`engine::client::tls::Tls`] beside
+//!    it.
+//! 3. **Reading.** `ClientIo::read_client` (`engine/reactor/clients.rs`) reads into the one buffer of the loop. Bytes of a client
+//!    with TLS take one step more: `ClientIo::on_records` (`engine/reactor/clients.rs`) calls `Tls::open`
+//!    (`engine/client/tls.rs`), which drives `TlsHandshake::advance` (`engine/tls/handshake.rs`) until keys are there, then
+//!    decrypts records in place by `TlsSession::open` (`engine/tls/session.rs`). From here on, nothing differs: `Client::next`
+//!    (`engine/client/mod.rs`) takes events off the buffer, a request, then messages, by one `Codec::next`
+//!    (`engine/client/codec.rs`) that all clients share.
 //! 4. **Routing.** `Router::on_event` (`engine/router/mod.rs`) finds the route; `Router::open` asks its handler, and
 //!    `Router::admit_message` charges the client for each message.
 //! 5. **The handler.** [`engine::handler::Handler`] has six methods. `Push::on_open` (`push/mod.rs`) verifies the token and
@@ -67,7 +71,9 @@
 //! 9. **Fan-out.** A message to more than 64 subscribers waits in one place, and `Fanout::next_recipient`
 //!    (`engine/server/fanout.rs`) walks along them, as many in a turn as the turn has writes.
 //! 10. **Writing.** `ClientIo::flush` (`engine/reactor/flush.rs`) takes clients off the [`engine::pending_writes`];
-//!     `Client::flush` (`engine/client/flight.rs`) and `Outbox::write` (`engine/client/outbox.rs`) make one write of all frames.
+//!     `Client::flush` (`engine/client/flight.rs`) and `Outbox::write` (`engine/client/outbox.rs`) make one write of all
+//!     frames. For a client with TLS, `Tls::seal` (`engine/client/tls.rs`) packs them into records of up to 16 KB first, in
+//!     space that the loop lends; the rest of a record that the socket did not take is kept (`engine/client/sealed.rs`).
 //! 11. **Deadlines.** `ClientIo::tick` (`engine/reactor/clients.rs`): pings, silence, stalls, the token's `exp`, all by one
 //!     coarse timer per client ([`engine::timers`]).
 //! 12. **The end.** `Server::close` queues the close frame, `Server::linger` (`engine/server/lifecycle.rs`) waits for the peer,
@@ -98,7 +104,9 @@
 //! empty: after each whole message, so no count of a second fits there. What only some clients have belongs to whoever uses it,
 //! in a map by [`ConnId`] that `Handler::on_close` empties, as `Push` does with rights and clients without a token
 //! (`push/mod.rs`): a stale id finds nothing there either. What the loop keeps for each client stands in arrays beside the slots
-//! (`engine/timers.rs`); a map would belong to `ClientIo`, which empties it in `ClientIo::reap` (`engine/reactor/clients.rs`). The
+//! (`engine/timers.rs`), and what it keeps for many, but not for all, in [`engine::slots::Beside`]: pages found by the number of
+//! the slot, which cost nothing while they are empty. TLS is there, 16 bytes and a box of keys. A map would belong to `ClientIo`,
+//! which empties it in `ClientIo::reap` (`engine/reactor/clients.rs`). The
 //! steps of a new bound and of a new command stand in `.github/CONTRIBUTING.md`.
 //!
 //! # Patterns to copy
@@ -114,7 +122,7 @@
 //! | one coarse timer per connection in an array | `engine/timers.rs` |
 //! | generational ids over a slab in pages | `engine/slots.rs`, `engine/server/clients.rs` |
 //! | a protocol without I/O: bytes and time as arguments | `engine/redis/session.rs` |
-//! | TLS connections that keep keys and no buffers | `engine/tls/session.rs`, `engine/tls/handshake.rs` |
+//! | TLS that hibernates: after the handshake keys alone, records in borrowed buffers | `engine/tls/handshake.rs`, `engine/tls/session.rs` |
 //! | a history that costs a copy per message and nothing per client | `engine/resume/history.rs` |
 //! | who makes room when places are scarce | `engine/server/places.rs`, `engine/admission/strangers.rs` |
 //! | a whole loop driven by a seed over sockets in memory | `engine/reactor/tests/simulation.rs` |
@@ -145,7 +153,7 @@
 //! | 12 | [`cli`] | the operator's commands |
 //! | 11 | [`app`] | the builder for a program that uses the crate: settings, routes, then `run` |
 //! | 10 | [`push`] | the product: decides which client may receive a topic, as a handler like any other |
-//! | 10 | [`tls`] | certificates and keys, from files to handshakes |
+//! | 10 | [`tls`] | certificates and keys, from files to the settings of handshakes |
 //! | 9 | [`config`] | the settings: one table, three sources |
 //! | 8 | [`features::control`] | commands of back ends on one channel: kick, join, leave, count |
 //! | 8 | [`features::overload`] | limits on the memory of all clients together |
