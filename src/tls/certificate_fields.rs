@@ -1,4 +1,4 @@
-//! The fields of a certificate that rustls and webpki do not tell: its dates, and the names of its issuer and subject.
+//! The fields of a certificate that rustls and webpki do not expose: its dates, and the names of its issuer and subject.
 
 use crate::clock;
 use crate::der::{DerReader, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, TAG_0};

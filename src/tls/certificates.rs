@@ -19,6 +19,8 @@ use crate::engine::tls::{Acceptor, prepared, provider};
 pub struct TicketKeys(Arc<dyn ProducesTickets>);
 
 impl TicketKeys {
+    /// Makes new keys.
+    ///
     /// # Errors
     /// The system has no random bytes.
     pub fn new() -> Result<TicketKeys, String> {

@@ -146,7 +146,7 @@ impl Algorithm {
     }
 }
 
-/// The name of a curve by its object identifier.
+/// Returns the name of a curve by its object identifier.
 fn curve_name(identifier: &[u8]) -> &'static str {
     match identifier {
         [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07] => "P-256",

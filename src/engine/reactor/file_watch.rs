@@ -1,4 +1,4 @@
-//! Files that are renewed while the server runs: looked at at intervals, in a thread, since a disk may be slow.
+//! Files that are renewed while the server runs: checked at intervals, in a thread, since a disk may be slow.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};

@@ -33,7 +33,7 @@ pub struct Challenges {
 }
 
 impl Challenges {
-    /// The answer to a challenge; `None` if the request is for something else, or there is no such challenge.
+    /// Returns the answer to a challenge; `None` if the request is for something else, or there is no such challenge.
     pub fn answer(&self, server: &mut Server, request: &Request) -> Option<Response> {
         let webroot = self.webroot.as_ref()?;
         let token = token(request.path())?;
@@ -52,7 +52,7 @@ impl Challenges {
     }
 }
 
-/// The token in the path of a challenge. Its characters (RFC 8555 section 8.3) cannot lead out of the directory.
+/// Returns the token in the path of a challenge. Its characters (RFC 8555 section 8.3) cannot lead out of the directory.
 fn token(path: &str) -> Option<&str> {
     let token = path.strip_prefix(FOLDER)?;
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');

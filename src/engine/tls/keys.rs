@@ -61,7 +61,7 @@ impl TlsSuite {
         self.algorithm() != &CHACHA20_POLY1305
     }
 
-    /// The length of a traffic secret; TLS 1.2 has none.
+    /// Returns the length of a traffic secret; TLS 1.2 has none.
     fn secret_bytes(self) -> usize {
         match self {
             TlsSuite::Tls13Aes128 | TlsSuite::Tls13ChaCha20 => 32,
@@ -286,8 +286,8 @@ impl Direction<'_> {
         LessSafeKey::new(key.expect("a key has the length that its suite demands"))
     }
 
-    /// The nonce of the next record: the IV, and the sequence number over its last bytes (RFC 8446, section 5.3; RFC 7905). TLS
-    /// 1.2 with GCM leaves its last eight bytes to the sender (RFC 5288); they are made in the same way here.
+    /// Returns the nonce of the next record: the IV, and the sequence number over its last bytes (RFC 8446, section 5.3; RFC
+    /// 7905). TLS 1.2 with GCM leaves its last eight bytes to the sender (RFC 5288); they are made in the same way here.
     pub fn nonce(&self) -> [u8; IV_BYTES] {
         let mut nonce = *self.iv;
         for (byte, of_sequence) in nonce[IV_BYTES - 4..].iter_mut().zip(self.sequence.to_be_bytes())
