@@ -8,7 +8,7 @@ use std::io::{self, Cursor, ErrorKind, Read, Write};
 
 use tungstenite::Bytes;
 use tungstenite::error::Error;
-use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{FrameHeader, Utf8Bytes};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
@@ -31,6 +31,8 @@ pub enum Inbound {
     Close,
     /// The peer broke the protocol or exceeded a bound: the connection ends with this close frame.
     Violation(Close),
+    /// The same by its own close frame, behind which it sends no other.
+    BrokenClose(Close),
 }
 
 /// Bounds on the messages of a client.
@@ -123,8 +125,12 @@ impl Codec {
                 Ok(None) => return None,
                 Err(_) => return Some(Inbound::Violation(Close::PROTOCOL)),
             };
+            let violation = match header.opcode {
+                OpCode::Control(Control::Close) => Inbound::BrokenClose,
+                _ => Inbound::Violation,
+            };
             if let Err(close) = self.admit(&header, length, fragments.as_deref_mut()) {
-                return Some(Inbound::Violation(close));
+                return Some(violation(close));
             }
             let length = usize::try_from(length).expect("a frame within the bound fits");
             let end = cursor.position() as usize + length;
@@ -133,8 +139,10 @@ impl Codec {
             }
             let (frame, rest) = input.split_at(end);
             *input = rest;
-            if let Some(inbound) = self.decode(frame, &header, length, fragments) {
-                return Some(inbound);
+            match self.decode(frame, &header, length, fragments) {
+                Some(Inbound::Violation(close)) => return Some(violation(close)),
+                Some(inbound) => return Some(inbound),
+                None => {}
             }
         }
     }

@@ -145,6 +145,8 @@ pub enum ClientEvent {
     Answered,
     /// The client broke the protocol or exceeded a bound.
     Violation(Close),
+    /// The same by its own close frame: it sends no other.
+    BrokenClose(Close),
 }
 
 /// A compile-time check: a slot is 40 bytes, and the slab adds nothing. (mio's sockets are larger if debug assertions are on.)
@@ -311,6 +313,7 @@ impl Client {
             Inbound::Binary(bytes) => ClientEvent::Binary(bytes),
             Inbound::Close => ClientEvent::Closed,
             Inbound::Violation(close) => ClientEvent::Violation(close),
+            Inbound::BrokenClose(close) => ClientEvent::BrokenClose(close),
         })
     }
 

@@ -160,6 +160,10 @@ impl Router {
             ClientEvent::Text(text) => self.on_message(id, Message::Text(text.as_str())),
             ClientEvent::Binary(bytes) => self.on_message(id, Message::Binary(&bytes)),
             ClientEvent::Violation(close) => self.server.close(id, close),
+            ClientEvent::BrokenClose(close) => {
+                self.server.close(id, close);
+                self.server.answered(id);
+            }
             ClientEvent::Answered => self.server.answered(id),
             ClientEvent::Closed => {}
         }

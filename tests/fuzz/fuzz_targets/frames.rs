@@ -35,7 +35,7 @@ fn read(codec: &mut Codec, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
         while let Some(inbound) = codec.next(&mut input, &mut fragments) {
             check(&inbound);
             events.push(format!("{inbound:?}"));
-            is_over = matches!(inbound, Inbound::Close | Inbound::Violation(_));
+            is_over = !matches!(inbound, Inbound::Text(_) | Inbound::Binary(_));
             if is_over {
                 break;
             }
@@ -56,6 +56,8 @@ fn check(inbound: &Inbound) {
         Inbound::Text(text) => assert!(text.len() <= BOUNDS.message_bytes_max),
         Inbound::Binary(bytes) => assert!(bytes.len() <= BOUNDS.message_bytes_max),
         Inbound::Close => {}
-        Inbound::Violation(close) => assert!([1002, 1007, 1008, 1009].contains(&close.code)),
+        Inbound::Violation(close) | Inbound::BrokenClose(close) => {
+            assert!([1002, 1007, 1008, 1009].contains(&close.code));
+        }
     }
 }

@@ -62,6 +62,21 @@ async def test_tcp_ends_behind_the_close_frame_of_the_client(start, cause):
             assert raw.ended()
 
 
+@pytest.mark.parametrize("payload, code", [
+    (b"x", 1002), (struct.pack("!H", 1005), 1002), (struct.pack("!H", 1000) + b"\xff", 1007), (bytes(126), 1002),
+], ids=["one byte", "a reserved code", "no UTF-8", "too long"])
+async def test_a_broken_close_frame_is_the_last_one_as_well(start, payload, code):
+    server = start()
+    async with server.client("other") as bystander:
+        with Raw(server) as raw:
+            open_and_send(raw, frame(CLOSE, payload))
+            assert read_close(raw) == code
+            # No further close frame is awaited.
+            assert await bystander.heard() == [] and await bystander.heard() == []
+            assert has_ended(raw)
+        assert await bystander.heard() == []
+
+
 @pytest.mark.parametrize("before", [
     b"", frame(TEXT, "late"), frame(PING, b"late"), frame(TEXT, "x" * 900)[5:],
 ], ids=["nothing", "text", "ping", "part of a frame"])

@@ -214,7 +214,9 @@ impl Connection<'_> {
                 Inbound::Text(text) => Happened::Text(text.as_str().to_owned()),
                 Inbound::Binary(bytes) => Happened::Binary(bytes.to_vec()),
                 Inbound::Close => Happened::Close,
-                Inbound::Violation(close) => Happened::Refused(close.code),
+                Inbound::Violation(close) | Inbound::BrokenClose(close) => {
+                    Happened::Refused(close.code)
+                }
             });
         }
         let taken = self.held.len() - input.len();
