@@ -168,6 +168,8 @@ fn incompatible(why: &PeerIncompatible) -> TlsFailure {
         PeerIncompatible::Tls12NotOffered
         | PeerIncompatible::Tls12NotOfferedOrEnabled
         | PeerIncompatible::SupportedVersionsExtensionRequired
+        // TLS 1.1 and older know no such extension, and rustls looks for it first.
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => TlsFailure::NoSharedVersion,
         _ => TlsFailure::Misbehaved,
     }
