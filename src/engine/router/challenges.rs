@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use crate::engine::client::http::{Request, Response};
 use crate::engine::server::Server;
@@ -19,6 +20,9 @@ const TOKEN_BYTES_MAX: usize = 255;
 
 /// Bytes of an answer: a token, a dot and the thumbprint of a key have 87.
 const ANSWER_BYTES_MAX: u64 = 4096;
+
+/// The error of a link, a pipe, a directory or a long file.
+const NOT_REGULAR: &str = "it is no regular file of at most 4096 bytes";
 
 /// The time to look for a file and read it, roughly: three calls that find everything in memory.
 const READ_MICROSECONDS: u32 = 20;
@@ -67,10 +71,15 @@ fn token(path: &str) -> Option<&str> {
 fn read(webroot: &Path, token: &str) -> io::Result<Vec<u8>> {
     let path = webroot.join(&FOLDER[1..]).join(token);
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    let file = match File::options().read(true).custom_flags(flags.bits() as i32).open(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            return Err(io::Error::other(NOT_REGULAR));
+        }
+        result => result?,
+    };
     let found = file.metadata()?;
     if !found.is_file() || found.len() > ANSWER_BYTES_MAX {
-        return Err(io::Error::other("it is no regular file of at most 4096 bytes"));
+        return Err(io::Error::other(NOT_REGULAR));
     }
     let mut answer = Vec::with_capacity(found.len() as usize);
     file.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;

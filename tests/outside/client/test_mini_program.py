@@ -129,7 +129,7 @@ def test_a_server_that_lets_in_strangers_does_not_take_it_for_one(start, redis, 
     program = program(line, topics=["room.7"])
     good = line.target
     for number in range(4):
-        line.target = type(good)(port=1)
+        line.target = type(good)(server_port=1)
         line.fail_over(line.target)
         program.until("live.log.states.length > %d" % (program.run("live.log.states.length") + 2 + number % 2))
         add(redis, "room.7", number)

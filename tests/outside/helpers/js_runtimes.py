@@ -115,4 +115,4 @@ class Line(TcpProxy):
 
 
 def target(server):
-    return SimpleNamespace(port=server.address[1])
+    return SimpleNamespace(server_port=server.address[1])
