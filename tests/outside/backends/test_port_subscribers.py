@@ -145,8 +145,6 @@ async def test_two_servers_need_no_redis(start, tmp_path, password):
 class First:
     """Another oneloop in the place of a Redis."""
 
-    flags = ()
-
     def __init__(self, server, password):
         secret = f":{quote(password)}@" if password else ""
         self.url = f"redis://{secret}{server.publishers[0]}:{server.publishers[1]}"

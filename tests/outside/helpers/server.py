@@ -61,7 +61,8 @@ class Server:
         command = [*wrapper, BINARY, *(["--listen", listen] if listen else []), *flags]
         if redis:
             command += ["--redis", redis.url] if "--redis" not in flags else []
-            command += redis.flags if "--redis-ca-file" not in flags else []
+            # One that is named by a flag alone is no object, and another oneloop has no flags.
+            command += getattr(redis, "flags", ()) if "--redis-ca-file" not in flags else []
         elif "--publishers" not in flags:
             command += ["--publishers", "127.0.0.1:0"]
         if admin:
