@@ -18,7 +18,7 @@ const COUNTS: [usize; 12] =
     [1_100, 2_000, 2_100, 3_000, 4_200, 6_000, 8_300, 10_000, 13_000, 16_500, 18_000, 19_900];
 
 /// The counts of `--quick`.
-const QUICK_COUNTS: [usize; 3] = [600, 1_100, 4_200];
+const QUICK_COUNTS: [usize; 3] = [600, 1_100, 8_300];
 
 /// At most so many bytes for each connection, in a sweep from [`BUDGETED_FROM`] connections on: below it the 50 KB that the
 /// last handshakes needed, and that the next ones will, are not spread wide enough.
