@@ -191,7 +191,7 @@ mod tests {
         expected.jwt.leeway_seconds = 9;
         expected.routes[0].topics = vec!["a".to_owned()];
         assert_eq!(format!("{:?}", found.config), format!("{expected:?}"));
-        // What needs a restart is said each time, what was taken over once.
+        // A setting that needs a restart is named each time, one that was taken over once.
         let again = changes(&found.config, &newer);
         assert_eq!((again.live, again.pending.len()), (Vec::<String>::new(), pending.len()));
         let nothing = changes(&current, &current);

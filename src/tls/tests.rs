@@ -440,7 +440,7 @@ fn a_change_counts_once_two_looks_see_the_same() {
     std::fs::write(&target.0, "not a certificate").unwrap();
     let mut look = renewal::look(certificates, TicketKeys::new().unwrap());
     assert_eq!(looks_until_changed(&mut look), 1);
-    // What is bad is reported once.
+    // A bad file is reported once.
     assert!(matches!(look(), LookResult::Unchanged));
     // A link to another file is a change as well, and so is a file that goes.
     let other = TemporaryFile::of("other.pem", &["tls/nameless.pem"]);

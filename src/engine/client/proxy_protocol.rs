@@ -78,7 +78,7 @@ mod tests {
         let mut v6 = [0; 36];
         v6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
         v6[15] = 7;
-        // What is added: PP2_TYPE_NOOP, three bytes.
+        // The addition: PP2_TYPE_NOOP, three bytes.
         let added = [4, 0, 3, 0, 0, 0];
         for (bytes, address) in [
             (header(0x21, 0x11, &v4), Some("192.0.2.7")),

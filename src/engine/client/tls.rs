@@ -24,6 +24,8 @@ const _: () = assert!(size_of::<Option<Tls>>() == 16);
 pub struct TlsInput {
     /// The length of the plaintext, which lies at the start of the input.
     pub plain: usize,
+    /// The server answered the ClientHello: the costly part of a handshake is done.
+    pub is_answered: bool,
     /// The handshake was completed.
     pub accepted: Option<HandshakeFacts>,
     /// KeyUpdates of the client.
@@ -51,7 +53,7 @@ impl Tls {
                     *self = Tls::Ended;
                 }
                 let (plain, key_updates) = (opened.plain, opened.key_updates);
-                TlsInput { plain, accepted: None, key_updates, end: opened.end }
+                TlsInput { plain, key_updates, end: opened.end, ..TlsInput::default() }
             }
             Tls::Ended => TlsInput::default(),
         }
@@ -66,14 +68,18 @@ impl Tls {
     ) -> TlsInput {
         let mut handshake =
             client.take_handshake().unwrap_or_else(|| Box::new(TlsHandshake::new(acceptor)));
-        match handshake.advance(input, replies) {
+        let had_answered = handshake.has_answered();
+        let progress = handshake.advance(input, replies);
+        let is_answered = handshake.has_answered() && !had_answered;
+        match progress {
             HandshakeProgress::More => {
                 client.keep_handshake(handshake);
-                TlsInput::default()
+                TlsInput { is_answered, ..TlsInput::default() }
             }
             HandshakeProgress::Failed(failure) => {
                 *self = Tls::Ended;
-                TlsInput { end: Some(RecordsEnd::Failed(failure)), ..TlsInput::default() }
+                let end = Some(RecordsEnd::Failed(failure));
+                TlsInput { is_answered, end, ..TlsInput::default() }
             }
             HandshakeProgress::Done(session, facts, rest) => {
                 *self = Tls::Open(session);
@@ -81,7 +87,7 @@ impl Tls {
                 let input = &mut input[..rest.len()];
                 input.copy_from_slice(&rest);
                 let opened = self.open(client, acceptor, input, replies);
-                TlsInput { accepted: Some(facts), ..opened }
+                TlsInput { is_answered, accepted: Some(facts), ..opened }
             }
         }
     }

@@ -241,16 +241,16 @@ impl ClientIo {
             }
         }
         let mut replies = Vec::new();
-        let TlsInput { plain, accepted, key_updates, end } =
+        let TlsInput { plain, is_answered, accepted, key_updates, end } =
             tls.open(client, acceptor, received, &mut replies);
         client.queue_raw(&replies);
         let server = &mut router.server;
         server.costs += key_updates as usize * KEY_UPDATE_BYTES;
+        if is_answered {
+            server.costs += acceptor.cost;
+        }
         if !replies.is_empty() {
             server.schedule_flush(id, Lane::Urgent);
-            if is_shaking_hands && accepted.is_none() {
-                server.costs += acceptor.cost;
-            }
         }
         if let Some(facts) = accepted {
             let kind = (facts.version.name(), facts.is_resumed);

@@ -172,12 +172,10 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::Arc;
 
-    use rustls::crypto::ring::default_provider;
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
+    use rustls::ServerConnection;
 
     use super::*;
+    use crate::engine::tls::tests::peers;
 
     /// A socket in memory to a rustls server: it takes `room` bytes until the server reads them, and says `WouldBlock` when it is empty.
     struct Memory {
@@ -227,30 +225,8 @@ mod tests {
     }
 
     fn connected() -> TlsStream<Memory> {
-        let chain =
-            CertificateDer::pem_slice_iter(include_bytes!("../../../tests/keys/tls/p256.pem"));
-        let key = include_bytes!("../../../tests/keys/p256.private.pem");
-        let provider = Arc::new(default_provider());
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                chain.map(Result::unwrap).collect(),
-                PrivateKeyDer::from_pem_slice(key).unwrap(),
-            )
-            .unwrap();
-        let mut roots = RootCertStore::empty();
-        let root = include_bytes!("../../../tests/keys/tls/root.pem");
-        roots.add(CertificateDer::from_pem_slice(root).unwrap()).unwrap();
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let client =
-            ClientConnection::new(Arc::new(client), "example.com".try_into().unwrap()).unwrap();
-        let server = ServerConnection::new(Arc::new(server)).unwrap();
+        let client = peers::client(&peers::client_config(None));
+        let server = ServerConnection::new(Arc::new(peers::server_config(false))).unwrap();
         let (to_server, to_client) = (Vec::new(), VecDeque::new());
         let memory = Memory { server, to_server, to_client, room: 20_000, is_cut: false };
         let mut stream = TlsStream::new(memory, client);

@@ -248,7 +248,7 @@ mod tests {
         }
         let is_line = b"+-:_,#(".contains(&kind);
         let Some(feed) = bytes[at..].iter().position(|&byte| byte == b'\n') else {
-            // What is there of a header must be the beginning of a legal one.
+            // The part of a header that has arrived must begin a legal one.
             let head = &bytes[at + 1..];
             let text = head.strip_suffix(b"\r").unwrap_or(head);
             let is_bad = text.contains(&b'\r')

@@ -1,4 +1,4 @@
-//! What `script.lua` does, without a Redis: it takes the words of a call and keeps the same keys.
+//! A stand-in for Redis that does the work of `script.lua`: it takes the words of a call and keeps the same keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 

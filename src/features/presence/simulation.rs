@@ -23,7 +23,7 @@ const END_AT: Millis = CALM_AT + 120_000;
 /// The clock of Redis begins here, the nodes' own at 0.
 const EPOCH: Millis = 1_000_000_000_000;
 
-/// What may happen.
+/// The events that may happen.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Weather {
     /// Users come and go.
@@ -42,7 +42,7 @@ struct Node {
     has_failed: bool,
 }
 
-/// What is under way.
+/// The work under way.
 enum Letter {
     Call { node: usize, attempt: u64, words: Vec<Vec<u8>>, is_answered: bool },
     Answer { node: usize, attempt: u64, reply: Reply },

@@ -176,8 +176,14 @@ impl TestLoop {
 
     /// Lets the client send these bytes, below TLS if it speaks that.
     pub fn send_raw(&mut self, id: ConnId, bytes: &[u8]) {
+        self.put_raw(id, bytes);
+        self.turn();
+    }
+
+    /// The same without a turn of the loop.
+    pub fn put_raw(&mut self, id: ConnId, bytes: &[u8]) {
         self.far.0.borrow_mut().entry(id).or_default().sends.extend_from_slice(bytes);
-        self.read(id);
+        self.reactor.on_ready(id, Readiness { readable: true, writable: false, ending: false });
     }
 
     /// Lets the client end its side of TCP.

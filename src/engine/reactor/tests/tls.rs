@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 
+use rustls::SupportedCipherSuite;
 use rustls::client::ClientConnection;
 use serde_json::Value;
 
@@ -9,6 +10,7 @@ use crate::config::{RouteConfig, SlowPolicy};
 use crate::engine::client::sealed::sealed_bytes;
 use crate::engine::reactor::tests::harness::TestLoop;
 use crate::engine::slots::ConnId;
+use crate::engine::tls::Acceptor;
 use crate::engine::tls::tests::peers;
 
 /// A PROXY header for a client at 192.0.2.7.
@@ -24,7 +26,12 @@ struct TlsPeer {
 
 impl TlsPeer {
     fn new(test: &mut TestLoop) -> TlsPeer {
-        let tls = peers::client(&peers::client_config(None));
+        TlsPeer::of(test, None)
+    }
+
+    /// A client that knows this suite alone, or all.
+    fn of(test: &mut TestLoop, suite: Option<SupportedCipherSuite>) -> TlsPeer {
+        let tls = peers::client(&peers::client_config(suite));
         TlsPeer { id: test.reactor.attach_tls(), tls, received: Vec::new() }
     }
 
@@ -111,6 +118,11 @@ fn test_loop() -> TestLoop {
 
 fn data(frames: &[Value]) -> Vec<&Value> {
     frames.iter().map(|frame| &frame["data"]).collect()
+}
+
+/// Counts the clients for which there are bytes, and gives these to them.
+fn answered(test: &mut TestLoop, peers: &mut [TlsPeer]) -> usize {
+    peers.iter_mut().filter_map(|peer| peer.take(test).then_some(())).count()
 }
 
 /// Nothing of the clients' TLS may be left when they have gone.
@@ -240,7 +252,7 @@ fn a_proxy_header_stands_before_the_handshake() {
     assert_nothing_is_left(&mut test);
 }
 
-/// What has no keys yet cannot be told anything: a response in plain text would be the worst that could come.
+/// A client without keys cannot be told anything: a response in plain text would be the worst that could come.
 #[test]
 fn a_handshake_that_does_not_end_is_ended_without_a_word() {
     let mut test = test_loop();
@@ -327,6 +339,38 @@ fn a_plain_request_is_told_about_tls() {
     let answer = String::from_utf8(test.received_bytes(peer.id)).expect("plain text");
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
     assert_eq!(test.reactor.metrics().tls_failures["plain_http"], 1);
+}
+
+/// A turn has room for two signatures here: those who come together wait for each other, and for nothing else.
+#[test]
+fn each_answered_handshake_is_charged_once() {
+    for suite in [None, Some(peers::tls12_suite())] {
+        let mut test = test_loop();
+        test.reactor.set_acceptor(Acceptor { cost: 128 * 1024, ..peers::acceptor(false) });
+        let strangers: Vec<ConnId> = (0..8).map(|_| test.reactor.attach_tls()).collect();
+        let mut peers: Vec<TlsPeer> = (0..4).map(|_| TlsPeer::of(&mut test, suite)).collect();
+        let plain = b"GET / HTTP/1.1\r\n\r\n";
+        let no_hello = [22, 3, 1, 0, 5, 2, 0, 0, 1, 0];
+        for (number, &id) in strangers.iter().enumerate() {
+            test.put_raw(id, if number % 2 == 0 { plain } else { &no_hello });
+        }
+        for peer in &mut peers {
+            test.put_raw(peer.id, &peers::sent_by(&mut peer.tls));
+        }
+        test.turn();
+        for &id in &strangers {
+            assert!(!test.received_bytes(id).is_empty(), "a refusal costs nothing");
+        }
+        assert_eq!(answered(&mut test, &mut peers), 2);
+        test.turn();
+        assert_eq!(answered(&mut test, &mut peers), 2);
+        for peer in &mut peers {
+            test.put_raw(peer.id, &peers::sent_by(&mut peer.tls));
+        }
+        test.turn();
+        let done: u64 = test.reactor.metrics().tls_handshakes.values().sum();
+        assert_eq!(done, 4, "the rest of a handshake costs nothing");
+    }
 }
 
 #[test]

@@ -318,7 +318,7 @@ fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
     }
 }
 
-/// What the stream holds.
+/// The content of the stream.
 fn look(connection: &mut CommandConnection) {
     let command = commands::info("more");
     let request =

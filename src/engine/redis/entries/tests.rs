@@ -5,7 +5,7 @@ use super::*;
 const NAMES: [&str; 2] = ["pub", "more"];
 const PAYLOAD_BYTES_MAX: usize = 8;
 
-/// What is found, as text.
+/// The entries found, as text.
 fn read(mut entries: Entries, pieces: &[&[u8]]) -> Result<Vec<String>, Garbage> {
     let names = NAMES.map(str::to_owned);
     let (mut replies, mut found) = (ReplyParser::new(), Vec::new());

@@ -28,7 +28,7 @@ use crate::engine::tls::{
     RecordsEnd, TlsFailure, TlsSession, TlsSuite, TlsVersion, TrafficKeys, prepared, provider,
 };
 
-/// What the two make of a record.
+/// Agreement on a record.
 #[derive(Clone, Copy)]
 enum Verdict {
     Same,

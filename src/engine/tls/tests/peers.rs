@@ -188,6 +188,12 @@ pub fn suits(suite: SupportedCipherSuite) -> bool {
     suite.suite().as_str().is_some_and(|name| !name.contains("_RSA_"))
 }
 
+/// A suite of TLS 1.2.
+pub fn tls12_suite() -> SupportedCipherSuite {
+    let mut suites = free_provider().cipher_suites.into_iter();
+    suites.find(|suite| suite.tls13().is_none() && suits(*suite)).expect("ring has it")
+}
+
 /// A client that knows this suite alone, or all.
 pub fn client_config(suite: Option<SupportedCipherSuite>) -> Arc<ClientConfig> {
     let mut provider = free_provider();

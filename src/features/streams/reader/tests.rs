@@ -13,7 +13,7 @@ fn config() -> RedisConfig {
     config
 }
 
-/// What the reader said, and the one who asked for it.
+/// A reader beside a Redis in memory.
 struct World {
     reader: StreamReader,
     redis: Streams,
