@@ -1,7 +1,8 @@
 //! Bytes on their way to clients: encoded once, shared by everyone they go to.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::engine::client::delivery_count::DeliveryCount;
@@ -105,6 +106,13 @@ impl Close {
         Close::BUSY.because(reason)
     }
 
+    /// The pause that the reason asks for, in milliseconds.
+    pub fn retry_millis(&self) -> Option<u64> {
+        let rest = self.reason.strip_prefix("{\"retry\":")?;
+        let end = rest.find(|char: char| !char.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    }
+
     /// The same code with a reason.
     pub fn because(self, reason: impl Into<Cow<'static, str>>) -> Close {
         Close { code: self.code, reason: reason.into() }
@@ -124,6 +132,9 @@ pub fn fit_reason(words: &str, write: impl Fn(&str) -> String) -> String {
         .expect("what stands around the words fits alone")
 }
 
+/// The number of encodings besides that of WebSockets: see [`Frame::twin`].
+pub const TWINS: usize = 2;
+
 /// Bytes ready to be written to a socket: a WebSocket frame, or several, or an HTTP response. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Frame(Rc<Encoded>);
@@ -137,6 +148,10 @@ struct Encoded {
     message: Option<MessageTag>,
     /// Counts the deliveries, if a feature wants to know.
     delivery_count: Option<Rc<DeliveryCount>>,
+    /// The place of the message's cursor among the bytes; empty: it has none.
+    cursor: Range<u32>,
+    /// The same message in other encodings.
+    twins: [OnceCell<Frame>; TWINS],
 }
 
 thread_local! {
@@ -164,7 +179,8 @@ impl Encoded {
     fn new(bytes: Vec<u8>, start: usize) -> Encoded {
         FRAMES.set(FRAMES.get() + 1);
         FRAMES_BYTES.set(FRAMES_BYTES.get() + bytes.capacity() + FRAME_BYTES);
-        Encoded { bytes, start, message: None, delivery_count: None }
+        let twins = [const { OnceCell::new() }; TWINS];
+        Encoded { bytes, start, message: None, delivery_count: None, cursor: 0..0, twins }
     }
 }
 
@@ -176,7 +192,7 @@ impl Drop for Encoded {
 }
 
 /// The part of a frame that a backlog which drops messages looks at: see [`crate::engine::client::outbox::Slow`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MessageTag {
     /// Its topic.
     pub topic: Box<str>,
@@ -217,6 +233,12 @@ impl Frame {
     /// A ping without a payload (RFC 6455 section 5.5.2).
     pub fn ping() -> Frame {
         Frame::encode(OpCode::Control(Control::Ping), b"")
+    }
+
+    /// The ping of a client that receives only: it tells the cursor of everything that the client was sent.
+    pub fn heartbeat(cursor: &str) -> Frame {
+        let ping = Frame::encode(OpCode::Control(Control::Ping), cursor.as_bytes());
+        ping.with_cursor_at(0..cursor.len())
     }
 
     /// A close frame (RFC 6455 section 5.5.1).
@@ -268,11 +290,42 @@ impl Frame {
         self
     }
 
+    /// The same frame, which tells the place of its message's cursor in its payload. It may not be shared yet.
+    pub fn with_cursor_at(mut self, place: Range<usize>) -> Frame {
+        if let Some(encoded) = Rc::get_mut(&mut self.0) {
+            let [start, end] = [place.start, place.end].map(|at| (HEADER_BYTES_MAX + at) as u32);
+            debug_assert!(
+                end as usize <= encoded.bytes.len(),
+                "the cursor is a part of the payload"
+            );
+            encoded.cursor = start..end;
+        }
+        self
+    }
+
+    /// The message's cursor, if it has one.
+    pub fn cursor(&self) -> Option<&[u8]> {
+        let Range { start, end } = self.0.cursor;
+        (start < end).then(|| &self.0.bytes[start as usize..end as usize])
+    }
+
+    /// The same message in another encoding, which `encode` makes when the first client needs it: all others share it.
+    pub fn twin(&self, number: usize, encode: impl FnOnce(&Frame) -> Vec<u8>) -> &Frame {
+        self.0.twins[number].get_or_init(|| {
+            let mut twin = Encoded::new(encode(self), 0);
+            twin.message.clone_from(&self.0.message);
+            twin.delivery_count.clone_from(&self.0.delivery_count);
+            Frame(Rc::new(twin))
+        })
+    }
+
     /// The same frame with a counter for its deliveries. A shared one is copied.
     pub fn counted_by(self, count: Rc<DeliveryCount>) -> Frame {
         let mut frame = self;
         if Rc::get_mut(&mut frame.0).is_none() {
-            frame = Frame::ready(frame.as_bytes().to_vec());
+            let mut copy = Encoded::new(frame.0.bytes.clone(), frame.0.start);
+            copy.cursor = frame.0.cursor.clone();
+            frame = Frame(Rc::new(copy));
         }
         if let Some(encoded) = Rc::get_mut(&mut frame.0) {
             encoded.delivery_count = Some(count);
@@ -332,6 +385,39 @@ mod tests {
     }
 
     #[test]
+    fn a_twin_is_made_once_and_is_about_the_same_message() {
+        let count = Rc::<DeliveryCount>::default();
+        let frame = Frame::text("one").about("news", "b").counted_by(Rc::clone(&count));
+        let made = Cell::new(0);
+        let twin = |frame: &Frame| {
+            let encode = |_: &Frame| {
+                made.set(made.get() + 1);
+                b"1".to_vec()
+            };
+            frame.twin(0, encode).clone()
+        };
+        let before = frames_len();
+        let (first, second) = (twin(&frame), twin(&frame.clone()));
+        assert!(first.is(&second) && !first.is(&frame));
+        assert_eq!((made.get(), frames_len() - before, first.as_bytes()), (1, 1, &b"1"[..]));
+        assert_eq!(first.about_message().map(|message| &*message.topic), Some("news"));
+        assert!(first.delivery_count().is_some_and(|counter| Rc::ptr_eq(counter, &count)));
+        assert_eq!(frame.twin(1, |_| b"2".to_vec()).as_bytes(), b"2");
+        drop((first, second, frame));
+        assert_eq!(frames_len(), before - 1, "a twin lives as long as its frame");
+    }
+
+    #[test]
+    fn a_frame_tells_its_cursor_and_so_does_a_copy_that_is_counted() {
+        let frame = Frame::text(r#"{"id":"abc"}"#).with_cursor_at(7..10);
+        assert_eq!(frame.cursor(), Some(&b"abc"[..]));
+        let copy = frame.clone().counted_by(Rc::default());
+        assert!(!copy.is(&frame) && copy.as_bytes() == frame.as_bytes());
+        assert_eq!(copy.cursor(), Some(&b"abc"[..]));
+        assert_eq!(Frame::text("x").cursor(), None);
+    }
+
+    #[test]
     fn bytes_that_are_not_text_are_never_a_text_frame() {
         assert_eq!(Frame::message(b"\xff\xfe").as_bytes()[0], 0x82);
         assert_eq!(Frame::message("é".as_bytes()).as_bytes()[0], 0x81);
@@ -340,6 +426,10 @@ mod tests {
     #[test]
     fn a_retry_is_json() {
         assert_eq!(Close::BUSY.retry_after(1500).reason, r#"{"retry":1500}"#);
+        assert_eq!(Close::busy(1500, "why").retry_millis(), Some(1500));
+        for reason in ["", "words", "{\"retry\":}", "{\"retry\":99999999999999999999}"] {
+            assert_eq!(Close::BUSY.because(reason).retry_millis(), None, "{reason}");
+        }
     }
 
     #[test]
