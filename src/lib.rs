@@ -1,5 +1,5 @@
 //! Real-time push on one event loop: `PUBLISH pub.user.42 '{"paid":true}'` in Redis, and a moment later the message is on
-//! user 42's phone, over WebSocket, and on nobody else's.
+//! user 42's phone, over WebSocket or server-sent events, and on nobody else's.
 //!
 //! One thread, one hand-written [mio] loop. It holds the listeners, every client, the subscription to Redis, the publishers' port
 //! and the signals. Each turn has five phases in a fixed order:
@@ -54,7 +54,9 @@
 //!    (`engine/client/mod.rs`) takes events off the buffer, a request, then messages, by one `Codec::next`
 //!    (`engine/client/codec.rs`) that all clients share.
 //! 4. **Routing.** `Router::on_event` (`engine/router/mod.rs`) finds the route; `Router::open` asks its handler, and
-//!    `Router::admit_message` charges the client for each message.
+//!    `Router::admit_message` charges the client for each message. A request that asks for an event stream in place of a
+//!    WebSocket is accepted in `engine/router/event_streams.rs`, and differs from here on only in the bytes that
+//!    `Encoding::of` (`engine/client/encoding.rs`) makes of a frame, once for all such clients.
 //! 5. **The handler.** [`engine::handler::Handler`] has six methods. `Push::on_open` (`push/mod.rs`) verifies the token and
 //!    subscribes the client to what it grants. Commands of clients are parsed in `push/command.rs`, answers written in
 //!    `push/wire.rs`.

@@ -55,7 +55,8 @@ macro_rules! counters {
 
 counters! {
     accepted: "Connections accepted.",
-    opened: "Handshakes that became WebSockets.",
+    opened: "Handshakes that became WebSockets, and requests that became event streams.",
+    event_streams: "Requests that became event streams.",
     unproxied: "Connections closed for a missing or invalid PROXY header.",
     forwarded_malformed: "Requests of trusted proxies whose X-Forwarded-For has no address.",
     forwarded_missing: "Handshakes of trusted proxies without X-Forwarded-For, which count as the proxy's own.",

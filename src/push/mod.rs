@@ -178,7 +178,8 @@ impl Push {
             resumed: is_resumed,
             from: from.as_deref(),
         });
-        server.send(id, &Frame::text(&text));
+        let place = text.find(&cursor).map_or(0..0, |at| at..at + cursor.len());
+        server.send(id, &Frame::text(&text).with_cursor_at(place));
     }
 
     /// Sends errors about topics that a client was granted or asked for, and may not have.
@@ -281,13 +282,19 @@ impl Handler for Push {
         let (user, excess) = match find(request, cookie, &self.origins) {
             Some((token, place)) => {
                 let user = self.check(server, &token).map_err(|refusal| match place {
-                    TokenPlace::Header => Reject::Http(unauthorized(&refusal)),
-                    TokenPlace::Address => Reject::Close(bad_token(&refusal)),
+                    TokenPlace::Header if request.is_upgrade() => {
+                        Reject::Http(unauthorized(&refusal))
+                    }
+                    _ => Reject::Close(bad_token(&refusal)),
                 })?;
                 let excess = self.enter(server, id, &user).map_err(Reject::Close)?;
                 (Some(user), excess)
             }
             None if self.rights.has_anonymous() => (None, self.rights.grant_anonymous(server, id)),
+            // An event stream has no command that could bring one.
+            None if !request.is_upgrade() => {
+                return Err(Reject::Close(no_token(MissingToken::of(request, cookie.is_some()))));
+            }
             None => {
                 self.waiting.insert(id, MissingToken::of(request, cookie.is_some()));
                 server.await_token(id, request.address());
@@ -298,7 +305,7 @@ impl Handler for Push {
         let mut errors = self.rights.subscribe_all(server, id, request.query_all("topic"));
         errors.extend(excess);
         let sub = user.as_ref().map(|user| user.sub.as_str());
-        self.welcome(server, id, sub, request.query("since"));
+        self.welcome(server, id, sub, request.since());
         self.send_errors(server, id, &errors);
         Ok(())
     }
@@ -365,6 +372,7 @@ impl Handler for Push {
                 },
             },
             protocols: token::place::protocols(),
+            has_event_streams: true,
             asks_for_topics: command::asks_for_topics,
             ..RouteOptions::default()
         }

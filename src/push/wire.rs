@@ -1,5 +1,7 @@
 //! The JSON frames and close reasons for clients (`oneloop.v1`), encoded but not sent.
 
+use std::ops::Range;
+
 use data_encoding::BASE64;
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -17,16 +19,20 @@ pub fn message_frame(topic: &str, id: &str, payload: &[u8]) -> Frame {
     // Exact for a JSON payload and a topic without escapes.
     let around = r#"{"topic":"","id":"","data":}"#.len();
     let length = around + topic.len() + id.len() + payload.len();
-    Frame::json(length, |out| message(topic, id, payload, out))
+    let mut place = 0..0;
+    Frame::json(length, |out| place = message(topic, id, payload, out)).with_cursor_at(place)
 }
 
-/// Appends the JSON of a message. `data` is the payload itself if it is JSON, or a string of it if it is UTF-8; any other payload
+/// Appends the JSON of a message. Returns the place of its cursor in it. `data` is the payload itself if it is JSON, or a string of it if it is UTF-8; any other payload
 /// becomes `data64` (base64 with padding, RFC 4648 section 4).
-fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
+fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) -> Range<usize> {
+    let start = out.len();
     out.extend_from_slice(b"{\"topic\":");
     append(topic, out);
     out.extend_from_slice(b",\"id\":");
     append(id, out);
+    // A cursor has no character that is escaped.
+    let end = out.len() - start - 1;
     match std::str::from_utf8(payload) {
         Ok(text) => {
             out.extend_from_slice(b",\"data\":");
@@ -41,6 +47,7 @@ fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.push(b'}');
+    end - id.len()..end
 }
 
 /// The first frame.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 36_200;
+const LINES_MAX: usize = 36_600;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 17_800;
+const ENGINE_LINES_MAX: usize = 18_270;
 /// Lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 450;
 

@@ -199,11 +199,14 @@ impl Client {
     ///
     /// A client whose socket is not known to be full is never slow. It is *pressed* instead: see [`Client::is_pressed`].
     pub fn queue(&mut self, frame: &Frame, backlog: &Backlog, slow: Slow) -> Option<usize> {
+        let encoding = self.encoding();
+        let frame = encoding.of(frame);
         let flight = self.flight();
         let outbox = &mut flight.outbox;
         let dropped = match slow {
             Slow::KeepNewest if flight.blocked => usize::from(outbox.drop_same_topic(frame)),
             Slow::DropOldest(notice) if flight.blocked => {
+                let notice = notice.map(|of| move |before: &str| encoding.of(&of(before)).clone());
                 outbox.drop_oldest(frame, backlog, notice)
             }
             _ => 0,
@@ -244,7 +247,7 @@ impl Client {
     /// Returns whether `frame` is the last one queued: a client may have two of the topics of a message.
     pub fn was_just_queued(&self, frame: &Frame) -> bool {
         let last = self.flight.as_ref().and_then(|flight| flight.outbox.last());
-        last.is_some_and(|last| last.is(frame))
+        last.is_some_and(|last| last.is(self.encoding().of(frame)))
     }
 
     /// Replaces everything queued with another last frame; nothing may have been written yet.
@@ -355,8 +358,9 @@ impl Client {
         write: DirectWrite,
         now: Tick,
     ) {
+        let encoding = self.encoding();
         let flight = self.flight();
-        frames.for_each(|frame| flight.outbox.push(frame));
+        frames.for_each(|frame| flight.outbox.push(encoding.of(frame)));
         flight.outbox.advance(write.written);
         write.sealed.into_iter().for_each(|sealed| flight.outbox.push_sealed(sealed));
         flight.blocked = true;

@@ -214,9 +214,19 @@ impl Request {
             return Some("one Sec-WebSocket-Key and one Sec-WebSocket-Version are expected");
         }
         // RFC 9110 section 9.3.1: a body would be taken for frames.
+        self.has_content().then_some("a handshake without content is expected")
+    }
+
+    /// Returns whether the head announces a body.
+    pub fn has_content(&self) -> bool {
         let is_empty = self.list("content-length").all(|length| length == "0");
-        let is_chunked = self.count("transfer-encoding") > 0;
-        (is_chunked || !is_empty).then_some("a handshake without content is expected")
+        self.count("transfer-encoding") > 0 || !is_empty
+    }
+
+    /// The cursor of the latest message that the client has: in the header by which an event stream resumes, or in the query.
+    pub fn since(&self) -> Option<&str> {
+        let header = self.header("last-event-id").filter(|since| !since.is_empty());
+        header.or_else(|| self.query("since"))
     }
 }
 

@@ -6,6 +6,8 @@
 pub mod allowance;
 pub mod codec;
 pub mod delivery_count;
+pub mod encoding;
+pub mod event_stream;
 mod flight;
 pub mod frame;
 mod head;
@@ -28,6 +30,7 @@ use crate::engine::pubsub::hub::Subscriptions;
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{NEVER, TICKS_PER_SECOND, Tick};
 use codec::{Codec, Inbound};
+use encoding::Encoding;
 use flight::Flight;
 use frame::{Close, Frame};
 pub use head::Head;
@@ -41,7 +44,7 @@ use transport::Transport;
 pub enum State {
     /// The request head is being read.
     Head,
-    /// A WebSocket.
+    /// A WebSocket, or an event stream.
     Open,
     /// Our close frame is queued or sent, and the client's own is awaited (RFC 6455 section 7.1.1). All other input is discarded.
     Leaving,
@@ -147,7 +150,12 @@ pub enum ClientEvent {
     Violation(Close),
     /// The same by its own close frame: it sends no other.
     BrokenClose(Close),
+    /// Input from a client that receives only; it is discarded.
+    Stray,
 }
+
+/// A bit of [`Client::bits`]: the handler has accepted the client. The others are the number of its encoding.
+const OPENED: u8 = 1 << 7;
 
 /// A compile-time check: a slot is 40 bytes, and the slab adds nothing. (mio's sockets are larger if debug assertions are on.)
 const _: () = assert!(cfg!(debug_assertions) || size_of::<Option<Client>>() == 40);
@@ -175,8 +183,8 @@ pub struct Client {
     state: State,
 
     pub reading: Reading,
-    /// The handler has accepted the client, and gets an `on_close` for it.
-    pub opened: bool,
+    /// See [`Client::is_opened`] and [`Client::encoding`].
+    bits: u8,
     flight: Option<Box<Flight>>,
 }
 
@@ -195,13 +203,28 @@ impl Client {
             route: 0,
             state: State::Head,
             reading: Reading::Idle,
-            opened: false,
+            bits: 0,
             flight: None,
         }
     }
 
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Returns whether the handler has accepted the client, and gets an `on_close` for it.
+    pub fn is_opened(&self) -> bool {
+        self.bits & OPENED != 0
+    }
+
+    /// Records that the handler has accepted the client.
+    pub fn set_opened(&mut self) {
+        self.bits |= OPENED;
+    }
+
+    /// The encoding in which the client receives frames.
+    pub fn encoding(&self) -> Encoding {
+        Encoding::ALL[usize::from(self.bits & !OPENED)]
     }
 
     /// Records that bytes were received. In a new second, nothing is spent yet.
@@ -237,7 +260,8 @@ impl Client {
             _ => return self.ends,
         }
         let last_received = self.last_received.max(timing.floor);
-        let silent = if timing.silence == 0 { NEVER } else { last_received + timing.silence };
+        let silent =
+            if self.may_be_silent(timing) { NEVER } else { last_received + timing.silence };
         let ping = match timing.next_ping(last_received, index) {
             ping if ping > now => ping,
             _ => timing.next_ping(now, index),
@@ -253,7 +277,8 @@ impl Client {
             return ClientDue::Nothing;
         }
         let last_received = self.last_received.max(timing.floor);
-        if timing.silence > 0 && now.saturating_sub(last_received) >= timing.silence {
+        let is_silent = now.saturating_sub(last_received) >= timing.silence;
+        if is_silent && !self.may_be_silent(timing) {
             return ClientDue::Silent;
         }
         if self.stalls_at(timing) <= now {
@@ -266,11 +291,16 @@ impl Client {
         }
     }
 
+    /// Returns whether the client may send nothing for any time. If it is gone, the kernel gives up: heartbeats are not acknowledged.
+    fn may_be_silent(&self, timing: &Timing) -> bool {
+        timing.silence == 0 || self.encoding().is_one_way()
+    }
+
     /// Returns when the last byte was received, if the ping that followed is still unanswered.
     pub fn pong_awaited_since(&self, index: u32, now: Tick, timing: &Timing) -> Option<Tick> {
         let last_received = self.last_received.max(timing.floor);
-        (self.state == State::Open && timing.next_ping(last_received, index) <= now)
-            .then_some(last_received)
+        let is_asked = self.state == State::Open && !self.encoding().is_one_way();
+        (is_asked && timing.next_ping(last_received, index) <= now).then_some(last_received)
     }
 
     /// Adds a price to those of the second of the last byte received. Returns their sum.
@@ -289,6 +319,10 @@ impl Client {
     ) -> Option<ClientEvent> {
         match self.state {
             State::Head => head.next(input),
+            State::Open if self.encoding().is_one_way() => {
+                let is_stray = !std::mem::take(input).is_empty();
+                is_stray.then_some(ClientEvent::Stray)
+            }
             State::Open => self.next_message(input, codec),
             State::Leaving => {
                 let is_answered = codec::ends_with_close(input);
@@ -318,9 +352,10 @@ impl Client {
     }
 
     /// Completes the handshake. Broadcasts up to `latest`, the current one, are not for this client.
-    pub fn open(&mut self, latest: u32) {
+    pub fn open(&mut self, latest: u32, encoding: Encoding) {
         assert_eq!(self.state, State::Head, "only a handshake opens");
         self.state = State::Open;
+        self.bits = encoding as u8;
         self.delivered = latest;
         self.end_at(NEVER, AtEnd::Drop);
     }

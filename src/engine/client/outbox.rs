@@ -161,7 +161,7 @@ impl Outbox {
         &mut self,
         frame: &Frame,
         backlog: &Backlog,
-        notice: Option<fn(&str) -> Frame>,
+        notice: Option<impl Fn(&str) -> Frame>,
     ) -> usize {
         let mut dropped = 0;
         let Some((at, gone)) = self.make_room(frame, backlog, &mut dropped) else { return 0 };

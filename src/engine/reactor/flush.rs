@@ -1,6 +1,7 @@
 //! The clients' part of the flush phase: which clients are written to in a turn, and how much of it each takes.
 
 use crate::engine::client::State;
+use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::Written;
 use crate::engine::pending_writes::Lane;
 use crate::engine::reactor::clients::ClientIo;
@@ -78,26 +79,35 @@ impl ClientIo {
     fn ping(&mut self, router: &mut Router, id: ConnId) -> usize {
         let server = &mut router.server;
         let now = tick(server.now.millis);
+        let ping = self.ping_for(server, id);
         let Some((client, tls)) = server.clients.wire(id) else { return 0 };
         if client.state() != State::Open {
             return 0;
         }
         if !client.is_hibernating() {
-            let is_queued = server.queue(id, &self.ping, Lane::Bulk);
+            let is_queued = server.queue(id, &ping, Lane::Bulk);
             return if is_queued { self.flush_client(router, id) } else { 0 };
         }
-        match client.write(id, self.ping.as_bytes(), tls, &mut self.space.sealed) {
+        let bytes = client.encoding().of(&ping).as_bytes();
+        match client.write(id, bytes, tls, &mut self.space.sealed) {
             Ok(write) => {
                 server.metrics.writes += 1;
                 server.metrics.sent_bytes += write.sent as u64;
                 if !write.is_whole {
-                    client.keep_unwritten([&self.ping].into_iter(), write, now);
+                    client.keep_unwritten([&ping].into_iter(), write, now);
                     server.set_timer(id.index);
                 }
             }
             Err(_) => server.terminate(id),
         }
         1
+    }
+
+    /// The ping for a client. One that cannot ask for its cursor is told it, so that it does not come back with a stale one.
+    fn ping_for(&self, server: &mut Server, id: ConnId) -> Frame {
+        let is_one_way = server.client(id).is_some_and(|client| client.encoding().is_one_way());
+        let cursor = is_one_way.then(|| server.place_of(id)).flatten();
+        cursor.map_or_else(|| self.ping.clone(), |cursor| Frame::heartbeat(&cursor))
     }
 
     /// Continues a client's replay for about the time of `writes` writes. Returns how many it took: finding messages and encoding

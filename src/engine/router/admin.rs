@@ -121,7 +121,7 @@ fn slowest(server: &Server, routes: &[Route]) -> String {
         let bytes = client.backlog_bytes();
         let least = deepest.get(SLOWEST_MAX - 1).map_or(0, |last| last.0);
         // Plain responses are no client's backlog.
-        if bytes > least && client.opened {
+        if bytes > least && client.is_opened() {
             let place = deepest.partition_point(|one| one.0 >= bytes);
             deepest.insert(place, (bytes, id));
             deepest.truncate(SLOWEST_MAX);

@@ -3,6 +3,7 @@
 mod addresses;
 mod admin;
 mod challenges;
+mod event_streams;
 pub mod files;
 mod messages;
 mod plain;
@@ -12,6 +13,7 @@ use std::any::Any;
 
 use crate::clock::{Millis, RateLimit};
 use crate::engine::admission::address_counts::AddressLoad;
+use crate::engine::client::encoding::Encoding;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::client::{ClientEvent, Unwritten};
@@ -165,6 +167,9 @@ impl Router {
                 self.server.answered(id);
             }
             ClientEvent::Answered => self.server.answered(id),
+            ClientEvent::Stray => {
+                self.admit_message(id, false);
+            }
             ClientEvent::Closed => {}
         }
     }
@@ -183,7 +188,7 @@ impl Router {
     /// A connection is gone: its handler is told, its slot is freed.
     pub fn reap(&mut self, id: ConnId) {
         let Some(client) = self.server.client(id) else { return };
-        let (opened, route) = (client.opened, client.route);
+        let (opened, route) = (client.is_opened(), client.route);
         if opened {
             self.routes[route as usize].handler.on_close(&mut self.server.scope(route), id);
         }
@@ -201,6 +206,7 @@ impl Router {
             Message::Binary(_) => self.admit_message(id, false),
             Message::Deferred(_) => true,
         };
+        self.server.metrics.commands += u64::from(!matches!(message, Message::Deferred(_)));
         if !is_admitted {
             return;
         }
@@ -215,7 +221,6 @@ impl Router {
     /// for by the handler, one by one.
     fn admit_message(&mut self, id: ConnId, is_for_topics: bool) -> bool {
         let allowance = self.server.allowance();
-        self.server.metrics.commands += 1;
         let Some(client) = self.server.client(id) else { return false };
         let is_over = match is_for_topics {
             true => allowance.is_flooded(client.spend(0)),
@@ -239,14 +244,16 @@ impl Router {
             let response = response.answering(method);
             return self.server.respond(id, &response);
         }
+        let number = self.routes.iter().position(|route| route.path == request.path());
         if let Some(response) = plain::answer_probe(self.health.draining, &request) {
+            let route = number.map(|number| (&self.routes[number], &self.server.options[number]));
+            let response = event_streams::preflight(route, &request, response);
             return self.server.respond(id, &response.answering(method));
         }
         let request = self.addresses.locate(&mut self.server, id, request);
         if self.addresses.load(id) == AddressLoad::FarAbove {
             return self.refuse_crowded(id, method);
         }
-        let number = self.routes.iter().position(|route| route.path == request.path());
         let accepted = match number {
             Some(number) => self.accept(id, number, &request),
             None => Err(self
@@ -256,10 +263,18 @@ impl Router {
                 .unwrap_or_else(|| plain::no_such_path(&self.routes, &self.server.options))),
         };
         match (number, accepted) {
-            (Some(number), Ok(accepted)) => self.open(id, number as u8, &request, &accepted),
+            (Some(number), Ok(accepted)) => self.open(id, number as u8, &request, accepted),
             (_, Ok(_)) => unreachable!("only a route accepts"),
             (_, Err(response)) => {
                 self.complain_of_answer(id, Some(&request), &response);
+                let response = match number {
+                    Some(number)
+                        if event_streams::is_for(&self.server.options[number], &request) =>
+                    {
+                        event_streams::shared(&self.routes[number], &request, response)
+                    }
+                    _ => response,
+                };
                 self.server.respond(id, &response.answering(method));
             }
         }
@@ -280,13 +295,14 @@ impl Router {
         self.server.turn_away(id, &response);
     }
 
-    /// The answer that makes a handshake a WebSocket, or the one that refuses it.
+    /// The answer that makes a handshake a WebSocket or an event stream, or the one that refuses it.
     fn accept(
         &mut self,
         id: ConnId,
         number: usize,
         request: &Request,
-    ) -> Result<Vec<u8>, Response> {
+    ) -> Result<(Encoding, Vec<u8>), Response> {
+        let is_stream = event_streams::is_for(&self.server.options[number], request);
         if self.health.draining
             || self.server.is_refusing
             || self.server.places.is_full(&self.server.clients, &self.server.bounds)
@@ -296,12 +312,16 @@ impl Router {
         }
         let is_above = self.addresses.load(id) > AddressLoad::Within;
         if is_above
-            && !(request.is_upgrade()
+            && !((request.is_upgrade() || is_stream)
                 && self.addresses.has_unresponsive_neighbour(&self.server, id))
         {
             return Err(Response::text(429, CROWDED).with("Retry-After", "5"));
         }
-        request.accept(self.server.options[number].protocol(request))
+        if is_stream {
+            return event_streams::accept(id, &self.routes[number], request);
+        }
+        let accepted = request.accept(self.server.options[number].protocol(request))?;
+        Ok((Encoding::WebSocket, accepted))
     }
 
     /// Reports a request that gets this response to the operator; `request`: if its head could be read.
@@ -325,15 +345,26 @@ impl Router {
         Some(format!("ERR nobody hears this: {fault}"))
     }
 
-    fn open(&mut self, id: ConnId, number: u8, request: &Request, accepted: &[u8]) {
-        let accepted = Frame::ready(accepted.to_vec());
-        self.server.open(id, number);
+    fn open(
+        &mut self,
+        id: ConnId,
+        number: u8,
+        request: &Request,
+        (encoding, accepted): (Encoding, Vec<u8>),
+    ) {
+        let accepted = Frame::ready(accepted);
+        let is_stream = encoding.is_one_way();
+        self.server.open(id, number, encoding);
         let route = &mut self.routes[number as usize];
         // By a name that nobody can point here (DNS rebinding).
         let is_of_page = self.files.has_page_for(request)
             && files::is_address(request.header("host"))
             && admits(&Origins::SameHost, request);
-        let result = if is_of_page || admits(&route.origins, request) {
+        let is_admitted = match is_stream {
+            true => event_streams::admits(&route.origins, request),
+            false => admits(&route.origins, request),
+        };
+        let result = if is_of_page || is_admitted {
             route.handler.on_open(&mut self.server.scope(number), id, request)
         } else {
             refusals::of_page(&mut self.server, id, request);
@@ -342,9 +373,10 @@ impl Router {
         let client = self.server.client(id).expect("a verb frees nothing");
         match result {
             Ok(()) => {
-                client.opened = true;
+                client.set_opened();
                 client.queue_first(&accepted);
                 self.server.metrics.opened += 1;
+                self.server.metrics.event_streams += u64::from(is_stream);
                 self.server.schedule_flush(id, crate::engine::pending_writes::Lane::Urgent);
                 if self.server.places.opened_len(&self.server.clients)
                     > self.server.bounds.clients_max
@@ -358,7 +390,17 @@ impl Router {
             }
             Err(Reject::Http(response)) => {
                 self.complain_of_answer(id, Some(request), &response);
+                let route = &self.routes[number as usize];
+                let response = match is_stream {
+                    true => event_streams::shared(route, request, response),
+                    false => response,
+                };
                 self.server.refuse(id, &response);
+            }
+            Err(Reject::Close(close)) if is_stream => {
+                self.server.complain_of_close(id, &close);
+                let route = &self.routes[number as usize];
+                self.server.refuse(id, &event_streams::refusal(route, request, &close));
             }
             Err(Reject::Close(close)) => {
                 client.queue_first(&accepted);

@@ -32,11 +32,12 @@ pub(crate) fn offer(server: &mut Server, id: ConnId, space: &mut WriteSpace) -> 
         }
         Some(client) => client.mark_delivered(latest),
     };
+    let encoding = server.clients[id.index].encoding();
     // The walk along the slots also visits clients without a subscription.
     let awaits_all = server.fanout.waiting.front().is_some_and(|first| {
         first.number > delivered && matches!(first.audience, Audience::Topics(_))
     });
-    if awaits_all && let Some(all) = server.fanout.gathered() {
+    if awaits_all && let Some(all) = server.fanout.gathered(encoding) {
         let (client, tls) = server.clients.wire(id).expect("it was just found");
         let write = client.write(id, all, tls, &mut space.sealed);
         return keep(server, id, delivered, write);
@@ -46,9 +47,14 @@ pub(crate) fn offer(server: &mut Server, id: ConnId, space: &mut WriteSpace) -> 
     server
         .fanout_for(id, delivered)
         .iter()
-        .for_each(|frame| gather.extend_from_slice(frame.as_bytes()));
+        .for_each(|frame| gather.extend_from_slice(encoding.of(frame).as_bytes()));
     if gather.is_empty() {
         return WriteOutcome::Nothing;
+    }
+    if gather.len() > GATHERED_BYTES_MAX {
+        // Other encodings may take more bytes than the one by which the fan-out counts.
+        server.clients[id.index].mark_delivered(delivered);
+        return offer_queued(server, id);
     }
     let (client, tls) = server.clients.wire(id).expect("it was just found");
     let write = client.write(id, gather, tls, sealed);

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::engine::client::delivery_count::CountedFanout;
+use crate::engine::client::encoding::Encoding;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::{Backlog, GATHERED_BYTES_MAX};
 use crate::engine::client::{Client, State};
@@ -83,7 +84,8 @@ pub(crate) struct Fanout {
     bytes: usize,
     pub(super) latest: u32,
     pub(super) walk: Option<Walk>,
-    gathered: Gathered,
+    /// For each encoding of clients.
+    gathered: [Gathered; Encoding::ALL.len()],
     /// Reused for the keys of a publish, and for the topics found by them: see [`Scope::publish`](super::Scope::publish).
     pub(super) keys: String,
     pub(super) found: Vec<u32>,
@@ -267,23 +269,27 @@ impl Fanout {
         }
     }
 
-    /// The bytes of all waiting messages, if they have one audience and fit one write. They are gathered once for all
-    /// subscribers.
-    pub(super) fn gathered(&mut self) -> Option<&[u8]> {
+    /// The bytes of all waiting messages in this encoding, if they have one audience and fit one write. They are gathered once for
+    /// all subscribers.
+    pub(super) fn gathered(&mut self, encoding: Encoding) -> Option<&[u8]> {
         let first = self.waiting.front()?;
         if self.waiting.len() == 1 {
-            return Some(first.frame.as_bytes());
+            let bytes = encoding.of(&first.frame).as_bytes();
+            return (bytes.len() <= GATHERED_BYTES_MAX).then_some(bytes);
         }
         let from_to = (first.number, self.latest);
-        if self.gathered.from_to != from_to {
-            let mut bytes = self.gathered.bytes.take().unwrap_or_default();
+        if self.gathered[encoding as usize].from_to != from_to {
+            let mut bytes = self.gathered[encoding as usize].bytes.take().unwrap_or_default();
             bytes.clear();
-            let fits = self.is_for_one_audience() && self.bytes() <= GATHERED_BYTES_MAX;
-            let frames = self.waiting.iter().filter(|_| fits).map(|one| one.frame.as_bytes());
-            frames.for_each(|frame| bytes.extend_from_slice(frame));
-            self.gathered = Gathered { from_to, bytes: fits.then_some(bytes) };
+            let mut fits = self.is_for_one_audience();
+            let mut frames = self.waiting.iter().map(|one| encoding.of(&one.frame).as_bytes());
+            while fits && let Some(frame) = frames.next() {
+                bytes.extend_from_slice(frame);
+                fits = bytes.len() <= GATHERED_BYTES_MAX;
+            }
+            self.gathered[encoding as usize] = Gathered { from_to, bytes: fits.then_some(bytes) };
         }
-        self.gathered.bytes.as_deref()
+        self.gathered[encoding as usize].bytes.as_deref()
     }
 
     /// Restarts the numbers once nothing waits and most are used up. Returns whether it did: the marks of all clients are to be
@@ -292,7 +298,7 @@ impl Fanout {
         let is_time = self.is_empty() && self.latest > NUMBERS_MAX / 2;
         if is_time {
             self.latest = 0;
-            self.gathered = Gathered::default();
+            self.gathered = Default::default();
         }
         is_time
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::engine::client::encoding::Encoding;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::transport::Transport;
@@ -13,7 +14,6 @@ use crate::engine::server::{ADMIN_ROUTE, Server, close_reports};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{Tick, after, tick};
 use crate::engine::tls::TlsFailure;
-
 use crate::observe::complaints::{Origin, Weight};
 
 /// The time that a peer may take to end its side after we ended ours.
@@ -40,13 +40,13 @@ impl Server {
         id
     }
 
-    /// Turns a handshake into a WebSocket of a route.
-    pub(crate) fn open(&mut self, id: ConnId, route: u8) {
+    /// Turns a handshake into a WebSocket or an event stream of a route.
+    pub(crate) fn open(&mut self, id: ConnId, route: u8, encoding: Encoding) {
         let latest = self.fanout.latest();
         let client = self.client(id).expect("its request was just read");
         debug_assert_ne!(client.route, ADMIN_ROUTE, "the operator's requests are answered plainly");
         client.route = route;
-        client.open(latest);
+        client.open(latest, encoding);
         self.places.handshakes.leave(id);
         self.set_timer(id.index);
     }
@@ -147,9 +147,11 @@ impl Server {
         self.finish_in(State::Closing, id, last, unwritten);
     }
 
-    /// Queues a close frame as the last one, and awaits the client's own.
+    /// Queues a close frame as the last one, and awaits the client's own if it can send one.
     fn finish_with(&mut self, id: ConnId, close: &Close, unwritten: Unwritten) {
-        self.finish_in(State::Leaving, id, Some(&Frame::close(close)), unwritten);
+        let Some(encoding) = self.client(id).map(|client| client.encoding()) else { return };
+        let state = if encoding.is_one_way() { State::Closing } else { State::Leaving };
+        self.finish_in(state, id, Some(encoding.of(&Frame::close(close))), unwritten);
     }
 
     fn finish_in(&mut self, state: State, id: ConnId, last: Option<&Frame>, unwritten: Unwritten) {
@@ -200,13 +202,7 @@ impl Server {
                 return self.respond(id, &response);
             }
             State::Open => {}
-            State::Leaving
-            | State::Closing
-            | State::HalfClosed
-            | State::Lingering
-            | State::Terminated => {
-                return;
-            }
+            _ => return,
         }
         *self.metrics.closes.entry(close.code).or_default() += 1;
         self.complain_of_close(id, &close);
@@ -413,6 +409,7 @@ impl Server {
                 let text = "others need this place: send the request at once";
                 self.turn_away(id, &Response::text(503, text).with("Retry-After", "1"));
             }
+            // Of event streams none waits for a token.
             State::Open => {
                 let close =
                     Close::busy(1000, "others need this place: show the token in the handshake");

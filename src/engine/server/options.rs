@@ -16,6 +16,8 @@ pub struct RouteOptions {
     /// Subprotocols in order of preference; the first that a client offers is chosen (RFC 6455 section 1.9). A trailing `*` stands
     /// for the rest of an entry.
     pub protocols: Vec<String>,
+    /// Clients that ask for an event stream get one. They cannot send, and present everything in their request.
+    pub has_event_streams: bool,
     /// Clients may send binary messages. Otherwise they are closed with 1003.
     pub takes_binary: bool,
     /// The 404 for a path without a route names this one.
@@ -31,6 +33,7 @@ impl Default for RouteOptions {
             slow: Slow::Close,
             encode: |_| None,
             protocols: Vec::new(),
+            has_event_streams: false,
             takes_binary: false,
             is_listed: true,
             asks_for_topics: |_| false,

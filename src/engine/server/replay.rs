@@ -61,11 +61,12 @@ pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Option<usi
     let route = client.route as usize;
     let mut queued: Vec<Frame> = Vec::new();
     let (encode, slow) = (server.options[route].encode, server.options[route].slow);
+    let encoding = client.encoding();
     let subscriptions = (&server.hubs[route], &client.subscriptions);
     let slice = Slice { writes, bytes, frames };
     let price = server.resume.read_on(&mut replay, subscriptions, slice, |item| {
         queued.push(encode(&item)?);
-        queued.last().map(|frame| frame.as_bytes().len())
+        queued.last().map(|frame| encoding.of(frame).as_bytes().len())
     });
     let is_at_end =
         replay.stage == ReplayStage::History && replay.next == server.resume.history.next();

@@ -7,9 +7,10 @@ import json
 import struct
 
 import pytest
+from helpers.event_stream import Stream
 from helpers.process import eventually, run
 from helpers.raw_client import Raw, head
-from helpers.reverse_proxies import Proxy
+from helpers.reverse_proxies import NAME, Proxy
 from helpers.server import counter
 from helpers.settings_file import OLD, Settings
 from helpers.tokens import token
@@ -125,6 +126,35 @@ async def test_pings_keep_a_connection_through_a_proxy(start, start_proxy, kind,
         await silent.enter(connection, "1")
         with pytest.raises(ConnectionClosed):
             await connection.recv()
+
+
+TIMEOUTS = {
+    "nginx": {"proxy_read_timeout 90s": "proxy_read_timeout 3s", "proxy_send_timeout 90s": "proxy_send_timeout 3s"},
+    "caddy": {},
+    "haproxy": {"timeout client 30s": "timeout client 3s", "timeout server 30s": "timeout server 3s"},
+}
+
+
+@pytest.mark.parametrize("kind", FLAGS)
+def test_event_streams_pass_through_each_proxy_at_once_and_live_as_long(start, start_proxy, kind):
+    """Nothing is kept for later, heartbeats keep an idle one, and each counts under its own address."""
+    server = start(*FLAGS[kind], "--ping-seconds", "1", "--silence-seconds", "2", "--clients-per-address-max", "1")
+    proxy = start_proxy(kind, server, TIMEOUTS[kind])
+    way = {"address": ("127.0.0.1", proxy.port), "context": proxy.context, "server_hostname": NAME}
+    with Stream(server, "1", source="127.0.0.2", **way) as stream, \
+            Stream(server, "2", source="127.0.0.3", **way) as bystander:
+        stream.welcomed()
+        bystander.welcomed()
+        with Stream(server, "3", source="127.0.0.2", **way) as other:
+            assert other.status == 429
+        for number in range(3):
+            server.publish("user.1", number)
+            assert stream.next()["data"] == number
+        eventually(lambda: counter(server, "pings_total") >= 12, "six heartbeats for each")
+        assert stream.heard() == bystander.heard() == []
+        assert stream.comments >= 5
+        server.signal()
+        assert stream.closed()[0] == bystander.closed()[0] == 1001
 
 
 @pytest.mark.parametrize("options", ["", " proxy-v2-options crc32c,unique-id,authority,ssl"])

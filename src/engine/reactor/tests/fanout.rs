@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 
+use crate::engine::client::encoding::Encoding;
 use crate::engine::client::in_memory::{FarEnds, install};
 use crate::engine::handler::Handler;
 use crate::engine::pubsub::hub::{LARGE_TOPIC, Reason};
@@ -71,7 +72,7 @@ fn start(plan: Plan) -> (Reactor, Far) {
 fn join(reactor: &mut Reactor, count: usize, keys: &[&str]) -> Vec<ConnId> {
     let join = |_| {
         let id = reactor.attach();
-        reactor.router.server.open(id, 0);
+        reactor.router.server.open(id, 0, Encoding::WebSocket);
         for key in keys {
             assert!(reactor.router.server.scope(0).subscribe(id, key, Reason::Granted));
         }

@@ -1,10 +1,11 @@
 //! The flush phase against a naive model: the clients it serves and their order, from seeds, over far ends that accept arbitrary
-//! amounts.
+//! amounts. Some are WebSockets, the others event streams.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Frame;
 use crate::engine::client::State;
+use crate::engine::client::encoding::Encoding;
 use crate::engine::client::frame::Close;
 use crate::engine::pubsub::hub::{LARGE_TOPIC, Reason};
 use crate::engine::random::Random;
@@ -12,10 +13,16 @@ use crate::engine::reactor::tests::{Shared, Silent, plan};
 use crate::engine::reactor::*;
 
 /// The model of a client.
-#[derive(Default)]
 struct Modelled {
+    encoding: Encoding,
     topics: BTreeSet<&'static str>,
     expected: Vec<u8>,
+}
+
+impl Modelled {
+    fn expect(&mut self, frame: &Frame) {
+        self.expected.extend_from_slice(self.encoding.of(frame).as_bytes());
+    }
 }
 
 struct World {
@@ -55,8 +62,9 @@ impl World {
 
     fn connect(&mut self) {
         let id = self.reactor.attach();
-        self.reactor.router.server.open(id, 0);
-        let mut client = Modelled::default();
+        let encoding = self.random.choose(&Encoding::ALL);
+        self.reactor.router.server.open(id, 0, encoding);
+        let mut client = Modelled { encoding, topics: BTreeSet::new(), expected: Vec::new() };
         for key in KEYS {
             if self.random.below(3) == 0 {
                 self.reactor.router.server.scope(0).subscribe(id, key, Reason::Granted);
@@ -83,7 +91,7 @@ impl World {
         for client in self.open.values_mut() {
             let keys = client.topics.iter().filter(|key| subscribes(key)).count();
             if keys > 0 {
-                client.expected.extend_from_slice(frame.as_bytes());
+                client.expect(&frame);
                 reached += 1;
             }
             by_keys += keys;
@@ -114,12 +122,12 @@ impl World {
                 let frame = Frame::text(&format!("to one {}", self.published));
                 self.reactor.router.server.send(id, &frame);
                 let client = self.open.get_mut(&id).expect("it is open");
-                client.expected.extend_from_slice(frame.as_bytes());
+                client.expect(&frame);
             }
             70..72 => {
                 let frame = Frame::text(&format!("to all {}", self.published));
                 for client in self.open.values_mut().filter(|client| !client.topics.is_empty()) {
-                    client.expected.extend_from_slice(frame.as_bytes());
+                    client.expect(&frame);
                 }
                 self.reactor.router.server.scope(0).send_to_subscribers(frame);
             }
@@ -127,7 +135,7 @@ impl World {
                 let id = self.some_client();
                 let mut client = self.open.remove(&id).expect("it is open");
                 self.reactor.router.server.close(id, Close::BUSY);
-                client.expected.extend_from_slice(Frame::close(&Close::BUSY).as_bytes());
+                client.expect(&Frame::close(&Close::BUSY));
                 self.closed.push((id, client.expected));
                 self.connect();
             }

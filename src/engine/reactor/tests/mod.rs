@@ -2,6 +2,7 @@
 
 mod costs;
 mod durable;
+mod event_streams;
 mod expiry;
 mod fanout;
 mod flush;

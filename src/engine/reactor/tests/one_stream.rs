@@ -1,6 +1,7 @@
 //! A loop that reads one stream of a Redis that answers at once.
 
 use crate::engine::bounds::Bounds;
+use crate::engine::client::encoding::Encoding;
 use crate::engine::feature::{FeatureEvent, StreamReply};
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
@@ -83,7 +84,7 @@ impl OneStream {
     pub fn connect(&mut self, keys: &[&str], since: Option<&str>) -> (ConnId, Option<Resumed>) {
         let id = self.reactor.attach();
         let server = &mut self.reactor.router.server;
-        server.open(id, 0);
+        server.open(id, 0, Encoding::WebSocket);
         for key in keys {
             server.scope(0).subscribe(id, key, Reason::Granted);
         }

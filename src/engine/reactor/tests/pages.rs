@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::engine::client::State;
+use crate::engine::client::encoding::Encoding;
 use crate::engine::feature::{FeatureEvent, StreamReply};
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
@@ -122,7 +123,7 @@ impl World {
 
     fn connect_with(&mut self, had: [EntryId; 2]) {
         let id = self.reactor.attach();
-        self.reactor.router.server.open(id, 0);
+        self.reactor.router.server.open(id, 0, Encoding::WebSocket);
         let mut held = Vec::new();
         for key in KEYS {
             if self.random.below(2) == 0 {
@@ -391,7 +392,7 @@ fn a_cursor_that_knows_nothing_of_the_streams_is_good_while_they_are_empty() {
         world.add(10);
         let id = world.reactor.attach();
         let server = &mut world.reactor.router.server;
-        server.open(id, 0);
+        server.open(id, 0, Encoding::WebSocket);
         let has_channels = |server: &Server, cursor: &str| {
             server.resume.signer.read(cursor).expect("it is one").has_channels
         };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::engine::client::State;
+use crate::engine::client::encoding::Encoding;
 use crate::engine::handler::Handler;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
@@ -131,7 +132,7 @@ impl World {
     fn connect(&mut self) {
         let id = self.reactor.attach();
         let server = &mut self.reactor.router.server;
-        server.open(id, 0);
+        server.open(id, 0, Encoding::WebSocket);
         let mut client = Modelled::default();
         for key in KEYS {
             let joins = match (self.is_crowded, key) {
@@ -359,7 +360,7 @@ fn nobody_waits_for_a_herd_that_comes_back() {
     let mut come = |since: Option<&str>| {
         let id = reactor.attach();
         let server = &mut reactor.router.server;
-        server.open(id, 0);
+        server.open(id, 0, Encoding::WebSocket);
         server.scope(0).subscribe(id, if since.is_some() { "a" } else { "c" }, Reason::Granted);
         since.into_iter().for_each(|since| _ = server.resume(id, since));
         server.send(id, &Frame::text("welcome"));

@@ -53,6 +53,10 @@ pub struct SimulatedClient {
     /// It answers pings.
     pub answers: bool,
     pub pings: usize,
+    /// It asked for an event stream.
+    pub is_stream: bool,
+    /// The body of that, as far as its events are incomplete.
+    body: String,
     /// Commands waiting for an answer.
     pub asked: usize,
     pub answered: usize,
@@ -158,14 +162,28 @@ impl SimulatedClient {
                 self.incoming = bytes;
                 return false;
             };
-            if !rest.starts_with(b"HTTP/1.1 101 ") {
+            let accepted: &[u8] = if self.is_stream { b"HTTP/1.1 200 " } else { b"HTTP/1.1 101 " };
+            if !rest.starts_with(accepted) {
                 // Refused: the rest is for people.
                 return false;
             }
             self.open = true;
             rest = &rest[end + 4..];
         }
-        while let Some((first, payload, length)) = whole_frame(rest) {
+        while self.is_stream
+            && let Some((chunk, length)) = whole_chunk(rest)
+        {
+            self.body.push_str(std::str::from_utf8(chunk).expect("an event is UTF-8"));
+            rest = &rest[length..];
+            while let Some(end) = self.body.find("\n\n") {
+                let left = self.body.split_off(end + 2);
+                let event = std::mem::replace(&mut self.body, left);
+                self.take_event(&event, seed);
+            }
+        }
+        while !self.is_stream
+            && let Some((first, payload, length)) = whole_frame(rest)
+        {
             assert!(self.close_code.is_none(), "seed {seed}: a frame behind the close");
             match first {
                 0x81 => self.receive(std::str::from_utf8(payload).expect("text is UTF-8"), seed),
@@ -189,6 +207,30 @@ impl SimulatedClient {
         bytes.drain(..bytes.len() - left);
         self.incoming = bytes;
         answers
+    }
+
+    fn take_event(&mut self, event: &str, seed: u64) {
+        assert!(self.close_code.is_none(), "seed {seed}: an event behind the close");
+        let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+        match (field("event: "), field("data: ")) {
+            (None, Some(data)) => {
+                self.receive(data, seed);
+                let id = field("id: ").unwrap_or(&self.last_id);
+                assert_eq!(id, self.last_id, "seed {seed}: the id of the message");
+            }
+            (Some("close"), Some(data)) => {
+                let data: Value = serde_json::from_str(data).expect("a close is JSON");
+                self.close_code = data["code"].as_u64().map(|code| code as u16);
+            }
+            (None, None) => {
+                self.pings += usize::from(event.contains(":\n\n"));
+                if let Some(id) = field("id: ") {
+                    assert!(*id >= *self.last_id, "seed {seed}: a heartbeat of before");
+                    id.clone_into(&mut self.last_id);
+                }
+            }
+            other => panic!("seed {seed}: {other:?}"),
+        }
     }
 
     fn receive(&mut self, text: &str, seed: u64) {
@@ -288,6 +330,15 @@ fn covers(grants: &BTreeSet<String>, topic: &str) -> bool {
         Some(prefix) if !topic.starts_with("user.") => topic.starts_with(prefix),
         _ => grant == topic,
     })
+}
+
+/// The content of a chunk (RFC 9112 section 7.1), and its length.
+fn whole_chunk(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let start = bytes.windows(2).position(|two| two == b"\r\n")? + 2;
+    let size = std::str::from_utf8(&bytes[..start - 2]).expect("a size is text");
+    let size = usize::from_str_radix(size, 16).expect("a size is hexadecimal");
+    let length = start + size + 2;
+    (bytes.len() >= length).then(|| (&bytes[start..start + size], length))
 }
 
 /// The first byte of a frame, its payload, and its length.

@@ -158,14 +158,18 @@ impl World {
             true => format!("Authorization: Bearer {token}\r\n"),
             false => String::new(),
         };
+        client.is_stream = with_head && self.random.below(4) == 0;
+        let asked = match client.is_stream {
+            true => "Accept: text/event-stream\r\n",
+            false => {
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            }
+        };
         client.raw(
-            format!(
-                "GET /ws{query} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                 {bearer}\r\n"
-            )
-            .replace("/ws", if self.random.below(20) == 0 { "/nowhere" } else { "/" })
-            .as_bytes(),
+            format!("GET /ws{query} HTTP/1.1\r\nHost: h\r\n{asked}{bearer}\r\n")
+                .replace("/ws", if self.random.below(20) == 0 { "/nowhere" } else { "/" })
+                .as_bytes(),
         );
         if !with_head && self.random.below(5) > 0 {
             let mut auth = json!({"op": "auth", "token": token, "ref": 2});
@@ -218,6 +222,8 @@ impl World {
         let mut clients = self.clients.0.borrow_mut();
         let client = clients.all.get_mut(&id).expect("it is present");
         match what {
+            // It cannot say anything: all of it is discarded.
+            0..16 | 18..21 if client.is_stream => client.raw(b"GET / HTTP/1.1\r\n\r\n"),
             0..6 => {
                 client.say(&format!(r#"{{"op":"subscribe","topic":"{topic}","ref":1}}"#));
                 client.asked += 1;

@@ -1,0 +1,35 @@
+//! The encodings in which clients receive messages.
+
+use crate::engine::client::event_stream::events;
+use crate::engine::client::frame::{Frame, TWINS};
+
+/// The form in which a client receives each frame. Its bytes are made once, and shared by all clients with the same encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// The frame as it is.
+    WebSocket,
+    /// Server-sent events, each frame in a chunk of its own (RFC 9112 section 7.1).
+    EventStream,
+    /// The same without chunks, up to the end of the connection: HTTP/1.0 knows none.
+    UnchunkedEventStream,
+}
+
+impl Encoding {
+    /// All encodings, in the order of their declaration.
+    pub const ALL: [Encoding; TWINS + 1] =
+        [Encoding::WebSocket, Encoding::EventStream, Encoding::UnchunkedEventStream];
+
+    /// The frame in this encoding.
+    pub fn of(self, frame: &Frame) -> &Frame {
+        match self {
+            Encoding::WebSocket => frame,
+            Encoding::EventStream => frame.twin(0, |frame| events::encode(frame, true)),
+            Encoding::UnchunkedEventStream => frame.twin(1, |frame| events::encode(frame, false)),
+        }
+    }
+
+    /// Returns whether the client receives only: it answers neither pings nor the close, and sends no message.
+    pub fn is_one_way(self) -> bool {
+        self != Encoding::WebSocket
+    }
+}
