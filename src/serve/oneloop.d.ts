@@ -20,6 +20,13 @@ declare namespace oneloop {
     backoffMs?: number;
     /** The longest wait before any new attempt. By default 30000. */
     backoffMsMax?: number;
+    /**
+     * `true`: by an event stream (plain HTTP) from the start; `false`: never. By default after WebSockets have failed twice without
+     * a reason, until the network changes.
+     */
+    stream?: boolean;
+    /** Of `fetch`, for streams: `include` sends cookies to another origin. */
+    credentials?: "include" | "omit" | "same-origin";
     /** An object like `wx` and `uni`, where there is another one. */
     platform?: unknown;
   }
@@ -75,7 +82,8 @@ declare namespace oneloop {
     subscribe(topic: string): Off;
     /**
      * Sends to the back end. Resolves when that has it, with the id of the stream's entry if there is one; rejects with an error
-     * whose `code` is `unavailable` (perhaps it arrived, perhaps not), `busy`, `forbidden`, `bad_topic` or `bad_command`.
+     * whose `code` is `unavailable` (perhaps it arrived, perhaps not), `busy`, `forbidden`, `bad_topic` or `bad_command`, or
+     * `no_upstream`: a stream brings messages only.
      */
     send(data: unknown, topic?: string): Promise<string | undefined>;
     /** Messages may have been missed: fetch your state again. */
@@ -92,6 +100,8 @@ declare namespace oneloop {
     readonly cursor: string;
     /** The user whom the server knows this connection by. */
     readonly sub: string | null;
+    /** Whether this connection, or the latest attempt, is an event stream. */
+    readonly stream: boolean;
   }
 }
 

@@ -53,6 +53,9 @@ function oneloop(url, options) {
   // since a handshake failed, and nobody can read why.
   let frameAlways = options.place === "frame";
   let frameNext = false;
+  // Attempts in a row that failed without a word from the server. From the second on, each other one is for an event stream.
+  let failed = 0;
+  let isStream = false;
   // Of this connection: what was asked for, and whose it is.
   let asked = new Set();
   let sub = null;
@@ -123,6 +126,15 @@ function oneloop(url, options) {
       isSyncing = false;
       if (state !== "open") return;
       const topics = wanted();
+      if (isStream) {
+        // It takes no commands: another one is asked for more topics, and begins where this one ended.
+        topics.delete("user." + sub);
+        if (Array.from(topics).some((topic) => !asked.has(topic))) {
+          drop();
+          connect();
+        }
+        return;
+      }
       list("subscribe", topics, asked);
       // A user's own topic cannot be given up.
       asked.delete("user." + sub);
@@ -163,6 +175,7 @@ function oneloop(url, options) {
   function send(data, topic) {
     return new Promise((resolve, reject) => {
       if (state !== "open") return reject(failure("unavailable"));
+      if (isStream) return reject(failure("no_upstream"));
       const ref = ++references;
       // What is no JSON counts as null.
       const json = JSON.stringify(data) || "null";
@@ -205,23 +218,27 @@ function oneloop(url, options) {
     const query = Array.from(asked, (topic) => "topic=" + encodeURIComponent(topic));
     if (cursor) query.push("since=" + cursor);
     const parameters = query.join("&");
+    const said = (event) => {
+      if (own === number) receive(event.data, place);
+    };
+    const closed = (event = {}) => lost(own, event.code, event.reason);
+    const whole = url + (parameters && (url.indexOf("?") < 0 ? "?" : "&") + parameters);
     if (parameters.length > QUERY_CHARS_MAX) frameAlways = true;
     const place = token && (frameAlways || frameNext ? "frame" : options.place || (mini ? "header" : "protocol"));
     // What the token permits cannot be asked for before it.
     const isWhole = place === "frame" || !parameters;
-    const address = isWhole ? url : url + (url.indexOf("?") < 0 ? "?" : "&") + parameters;
+    const address = isWhole ? url : whole;
     const opened = () => {
       if (own !== number) return socket.close();
       frameNext = false;
       if (place === "frame") authenticate();
     };
-    const said = (event) => {
-      if (own === number) receive(event.data, place);
-    };
-    const closed = (event = {}) => lost(own, event.code, event.reason);
+    isStream = options.stream === undefined ? failed > 1 && failed % 2 === 0 : options.stream;
     // Until it opens: a handshake that fails is not explained to us, a refused frame is.
-    frameNext = !frameNext;
-    const socket = (mini ? openTask : openSocket)(address, place, opened, said, closed);
+    if (!isStream) frameNext = !frameNext;
+    const socket = isStream
+      ? openStream(whole.replace(/^ws/, "http"), said, closed)
+      : (mini ? openTask : openSocket)(address, place, opened, said, closed);
     if (own === number) link = socket;
     else socket.close();
   }
@@ -250,6 +267,50 @@ function oneloop(url, options) {
     task.onClose(closed);
     task.onError(fail);
     return { send: (data) => task.send({ data, fail }), close: () => task.close({ fail() {} }) };
+  }
+
+  // Plain HTTP, for messages alone. A refusal is told in the form of the event `close`.
+  function openStream(address, said, closed) {
+    const headers = { Accept: "text/event-stream" };
+    if (token) headers.Authorization = "Bearer " + token;
+    // A character for each byte: pieces end anywhere, in the middle of a letter too.
+    let rest = "";
+    const feed = (bytes) => {
+      bytes.forEach((byte) => (rest += String.fromCharCode(byte)));
+      const events = rest.split("\n\n");
+      rest = events.pop();
+      events.forEach((event) => {
+        const lines = decodeURIComponent(escape(event)).split("\n");
+        const data = lines.filter((line) => !line.indexOf("data: ")).map((line) => line.slice(6)).join("\n");
+        if (lines[0] === "event: close") closed(JSON.parse(data));
+        // A heartbeat, with a cursor of today.
+        else said({ data: data || '{"op":"pong","id":"' + lines[0].slice(4) + '"}' });
+      });
+    };
+    const end = (body) => {
+      try {
+        body = JSON.parse(rest);
+      } catch (error) {
+        // Not from oneloop.
+      }
+      closed(body || {});
+    };
+    const fail = () => closed();
+    let request;
+    if (mini) {
+      const success = ({ data }) => end(data);
+      // Its time is up when the server says so, or we do.
+      request = mini.request({ url: address, header: headers, enableChunked: true, timeout: 864e5, success, fail });
+      request.onChunkReceived(({ data }) => feed(new Uint8Array(data)));
+    } else {
+      request = new AbortController();
+      const { signal } = request;
+      const read = (reader) => reader.read().then(({ done, value }) => (done ? end() : (feed(value), read(reader))));
+      fetch(address, { headers, signal, cache: "no-store", credentials: options.credentials })
+        .then((response) => read(response.body.getReader()))
+        .catch(fail);
+    }
+    return { send() {}, close: () => request.abort() };
   }
 
   function receive(text, place) {
@@ -299,6 +360,7 @@ function oneloop(url, options) {
     cursor = frame.id;
     sub = frame.sub;
     stale = 0;
+    if (!isStream) failed = 0;
     openedAt = Date.now();
     pause = (frame.ping || 25) * 1000;
     watch();
@@ -317,7 +379,9 @@ function oneloop(url, options) {
 
   function watch() {
     isProbing = false;
-    wait(pause, () => probe(PONG_MS));
+    // A stream cannot be asked: its heartbeats come at that pace.
+    if (isStream) probe(pause + PONG_MS);
+    else wait(pause, () => probe(PONG_MS));
   }
 
   // Whatever comes is an answer. Whoever was asleep asks once more.
@@ -334,6 +398,8 @@ function oneloop(url, options) {
   // The page or the program is in front again, or the network is another one: what was open may be dead.
   function wake(event = {}) {
     if (event.isConnected === false || (event.type === "visibilitychange" && document.hidden)) return;
+    // WebSockets may get through another network.
+    if (event.isConnected || event.type === "online") failed = 0;
     if (state === "waiting" && Date.now() >= notBefore) connect();
     else if (state === "open" && (!isProbing || Date.now() > due)) probe(DOUBT_MS);
   }
@@ -377,6 +443,8 @@ function oneloop(url, options) {
       why.reason = text;
     }
     const wasOpen = state === "open";
+    // As browsers say it, and others: nobody has closed it.
+    if (!wasOpen && (!code || code === 1006) && text !== "token") failed++;
     drop();
     if (code === 4501 && token && !frameAlways) {
       frameAlways = true;
@@ -406,7 +474,7 @@ function oneloop(url, options) {
   function open() {
     if (state !== "closed") return;
     token = null;
-    tries = 0;
+    tries = failed = 0;
     listen("on");
     connect();
   }
@@ -435,6 +503,9 @@ function oneloop(url, options) {
     },
     get sub() {
       return sub;
+    },
+    get stream() {
+      return isStream;
     },
   };
 }

@@ -1,6 +1,8 @@
-// A mini program in node: the client, and stand-ins for `wx` and `uni` that behave as documented, over real WebSockets.
-// Callbacks come late, a sixth socket is refused, and what is cut in the background is never reported.
+// A mini program in node: the client, and stand-ins for `wx` and `uni` that behave as documented, over real WebSockets and plain
+// requests. Callbacks come late, a sixth socket is refused, what is cut in the background is never reported, and the pieces of an
+// answer end anywhere.
 const fs = require("node:fs");
+const http = require("node:http");
 const path = require("node:path");
 const vm = require("node:vm");
 const WebSocket = require("ws");
@@ -82,6 +84,41 @@ function connectSocket(options) {
   return kind === "uni" ? promised(options, task) : task;
 }
 
+// With `enableChunked` the answer comes piece by piece, as it arrives.
+function request(options) {
+  const { url, header = {}, enableChunked } = options;
+  world.requests.push({ url, header });
+  let isOver = false;
+  const finish = (name, event) => {
+    if (isOver) return;
+    isOver = true;
+    sockets.delete(own);
+    later(options[name], event);
+    later(options.complete, event);
+  };
+  const listening = [];
+  const asked = http.get(url, { headers: header }, (answer) => {
+    answer.on("data", (bytes) => {
+      // Of one to seven bytes: in the middle of a letter, too.
+      for (let at = 0, size = 1; at < bytes.length; at += size, size = 1 + (size * 5 + 2) % 7) {
+        const data = new Uint8Array(bytes.subarray(at, at + size)).buffer;
+        if (enableChunked && !isOver) listening.forEach((call) => later(call, { data }));
+      }
+    });
+    answer.on("end", () => finish("success", { statusCode: answer.statusCode, header: answer.headers, data: "" }));
+    answer.on("error", () => finish("fail", { errMsg: "request:fail" }));
+  });
+  const own = { vanish() { isOver = true; sockets.delete(own); asked.destroy(); } };
+  sockets.add(own);
+  asked.on("error", () => finish("fail", { errMsg: "request:fail" }));
+  const task = {
+    abort() { finish("fail", { errMsg: "request:fail abort" }); asked.destroy(); },
+    onChunkReceived: (call) => listening.push(call),
+  };
+  const isAsked = options.success || options.fail || options.complete;
+  return kind === "uni" && !isAsked ? Promise.resolve([null, {}]) : task;
+}
+
 // uni-app's way: a task for whoever gives a callback, else a promise.
 function promised({ success, fail, complete }, task) {
   return success || fail || complete ? task : Promise.resolve(task);
@@ -89,6 +126,7 @@ function promised({ success, fail, complete }, task) {
 
 const platform = {
   connectSocket,
+  request,
   onNetworkStatusChange: (call) => listeners.network.add(call),
   offNetworkStatusChange: (call) => listeners.network.delete(call),
 };

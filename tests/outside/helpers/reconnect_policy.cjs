@@ -33,6 +33,29 @@ class World {
         world.sockets.push(task);
         return task;
       },
+      // The same in events of plain HTTP.
+      request({ url, header, success, fail }) {
+        const task = { url, header, sent: [], isClosed: false, isStream: true };
+        const chunk = (text) => task.chunk({ data: new TextEncoder().encode(text).buffer });
+        task.on = {
+          Open() {},
+          Message: ({ data }) => chunk(`data: ${data}\n\n`),
+          Error: () => fail({ errMsg: "cut" }),
+          Close({ code, reason = "" }) {
+            if (code && code !== 1006) chunk(`event: close\ndata: ${JSON.stringify({ code, reason })}\n\n`);
+            success({ statusCode: 200, data: "" });
+          },
+          Refuse(statusCode, text) {
+            chunk(text);
+            success({ statusCode, data: "" });
+          },
+          Piece: (bytes) => task.chunk({ data: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) }),
+        };
+        task.onChunkReceived = (call) => (task.chunk = call);
+        task.abort = () => (task.isClosed = true);
+        world.sockets.push(task);
+        return task;
+      },
       onAppShow: (call) => (calls.show = call),
       offAppShow: () => (calls.show = null),
       onNetworkStatusChange: (call) => (calls.network = call),
@@ -411,6 +434,138 @@ const cases = {
     await world.say({ topic: "a.b", id: "a2", data: 1 });
     await world.say({ topic: "user.x.y", id: "a3", data: 1 });
     assert.deepStrictEqual(calls, ["a.*", "a.b.*", "a.b", "a.*", "user.*"]);
+  },
+
+  async "after two handshakes that failed without a word every other attempt is for a stream"() {
+    const world = new World();
+    const kinds = [];
+    for (let n = 0; n < 7; n++) {
+      await world.settle();
+      kinds.push([world.live.stream, world.socket.url.split(":")[0]]);
+      await world.close(1006);
+      await world.pass();
+    }
+    const [socket, stream] = [[false, "wss"], [true, "https"]];
+    assert.deepStrictEqual(kinds, [socket, socket, stream, socket, stream, socket, stream]);
+    const close = [4003, { retry: 1 }];
+    const other = new World();
+    for (const [code, reason] of [[1006], close, close, [1006]]) {
+      await other.settle();
+      assert.strictEqual(other.live.stream, false, "the server gave its reason, so it was reached");
+      await other.close(code, reason);
+      await other.pass();
+    }
+    assert.strictEqual(other.live.stream, true);
+  },
+
+  async "a stream is kept until the network changes, and WebSockets are never left once they work"() {
+    const world = new World();
+    for (let n = 0; n < 2; n++) {
+      await world.settle();
+      await world.close(1006);
+      await world.pass();
+    }
+    await world.welcome();
+    assert.strictEqual(world.socket.header.Authorization, "Bearer token 1");
+    await world.close(1001, { retry: 0 });
+    await world.pass();
+    await world.welcome();
+    assert.strictEqual(world.live.stream, true);
+    world.calls.network({ isConnected: true });
+    await world.close(1006);
+    await world.pass();
+    assert.strictEqual(world.live.stream, false);
+    await world.welcome();
+    for (let n = 0; n < 3; n++) {
+      await world.close(1006);
+      await world.pass();
+      await world.welcome();
+      assert.strictEqual(world.live.stream, false);
+    }
+    for (const stream of [true, false]) {
+      const told = new World({ stream });
+      for (let n = 0; n < 4; n++) {
+        await told.settle();
+        assert.strictEqual(told.live.stream, stream);
+        await told.close(1006);
+        await told.pass();
+      }
+    }
+  },
+
+  async "a stream is silent when two heartbeats are late, and nothing is asked of it"() {
+    const world = await new World({ stream: true }).welcome();
+    assert.strictEqual(world.wait, 35000);
+    world.now += 20000;
+    world.socket.on.Piece(new TextEncoder().encode(":\n\n"));
+    assert.strictEqual(world.wait, 35000);
+    world.calls.show({});
+    assert.strictEqual(world.wait, 35000, "no harm was done yet");
+    await world.pass();
+    assert.deepStrictEqual([world.live.state, world.states.pop()[1].reason], ["waiting", "silent"]);
+    assert.deepStrictEqual(world.sockets[0].sent, []);
+    world.socket.on.Piece(new TextEncoder().encode("id: zz\n:\n\n"));
+    assert.strictEqual(world.live.cursor, "a0", "it was given up");
+    const other = await new World({ stream: true }).welcome();
+    other.socket.on.Piece(new TextEncoder().encode("id: zz\n:\n\n:\n\n"));
+    assert.strictEqual(other.live.cursor, "zz");
+  },
+
+  async "a stream is read whatever its pieces are, in the middle of a letter too"() {
+    const texts = ["é€😀", "a\nb", "", "x".repeat(3000)];
+    for (let size = 1; size < 12; size++) {
+      const world = await new World({ stream: true }).welcome();
+      const data = [];
+      world.live.on("t", (one) => data.push(one));
+      const frames = texts.map((text, n) => JSON.stringify({ topic: "t", id: "b" + n, data: text }));
+      // As a payload that is formatted JSON comes.
+      frames.push('{"topic":"t","id":"b9","data":{\ndata: "a": 1}}');
+      const bytes = new TextEncoder().encode(frames.map((frame, n) => `id: b${n}\ndata: ${frame}\n\n:\n\n`).join(""));
+      for (let at = 0; at < bytes.length; at += size) world.socket.on.Piece(bytes.slice(at, at + size));
+      assert.strictEqual(JSON.stringify(data), JSON.stringify([...texts, { a: 1 }]));
+    }
+  },
+
+  async "a refusal of a stream is one like any other"() {
+    const refuse = async (world, status, body) => {
+      await world.settle();
+      world.socket.on.Refuse(status, typeof body === "string" ? body : JSON.stringify(body));
+      await world.settle();
+    };
+    const told = (code, reason) => ({ code, reason: JSON.stringify(reason) });
+    const busy = new World({ stream: true });
+    await refuse(busy, 503, told(4003, { retry: 7000 }));
+    assert.deepStrictEqual([busy.live.state, busy.wait], ["waiting", 7000]);
+    const stale = new World({ stream: true });
+    await refuse(stale, 401, told(4500, { reason: "expired" }));
+    await stale.pass();
+    assert.deepStrictEqual(stale.asked, [false, true]);
+    const foreign = new World({ stream: true });
+    await refuse(foreign, 403, told(4505, { reason: "origin" }));
+    assert.deepStrictEqual([foreign.live.state, foreign.states.pop()[1].reason], ["closed", "origin"]);
+    for (const text of ["", "<html>", "null", "5", "{}"]) {
+      const other = new World({ stream: true });
+      await refuse(other, 502, text);
+      assert.strictEqual(other.live.state, "waiting", text);
+    }
+  },
+
+  async "a stream takes nothing: more topics are asked for by another one, and sends are refused"() {
+    const world = await new World({ stream: true, topics: ["a"] }).welcome();
+    await world.say({ topic: "a", id: "a5", data: 1 });
+    let code;
+    world.live.send(1).catch((error) => (code = error.code));
+    const off = world.live.subscribe("b");
+    world.live.on("user.42", () => {});
+    await world.settle();
+    assert.strictEqual(code, "no_upstream");
+    assert.deepStrictEqual([world.sockets.length, world.sockets[0].isClosed], [2, true]);
+    assert.strictEqual(world.socket.url, "https://h/ws?topic=a&topic=b&topic=user.42&since=a5");
+    await world.welcome({ id: "a5", resumed: true });
+    off();
+    world.live.subscribe("a");
+    await world.settle();
+    assert.deepStrictEqual([world.sockets.length, world.gaps, world.socket.sent], [2, 0, []]);
   },
 
   async "answers find their question, and the end answers the rest"() {
