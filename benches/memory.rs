@@ -1,4 +1,5 @@
-//! User-space memory per idle connection, over a sweep of counts in one server, and what stays behind of them.
+//! User-space memory per idle connection, over a sweep of counts in one server, and what stays behind of them; event streams in
+//! another one.
 //!
 //! Each connection is authenticated, with a user of its own (a `sub` of 8 characters), that user's topic and one shared
 //! topic. What counts is the server's anonymous memory against that of the empty server, per connection. The kernel's own
@@ -25,6 +26,9 @@ const QUICK_COUNTS: [usize; 3] = [600, 1_100, 8_300];
 const BUDGET: f64 = 160.0;
 const BUDGETED_FROM: usize = 4_000;
 
+/// Event streams, beside as many WebSockets in a server of their own.
+const STREAMS: usize = 10_000;
+
 /// At most so many bytes more than at the start may be left when everybody has gone.
 const LEFT_MAX: i64 = 2_000_000;
 
@@ -47,7 +51,11 @@ fn main() {
     let left = footprint.leave_and_return(most);
     let worst = steps.iter().filter(|(clients, _)| *clients >= BUDGETED_FROM);
     let worst = worst.map(|step| step.1).fold(f64::MIN, f64::max);
+    footprint.server.stop();
     draw(&options, &steps);
+    let streams = STREAMS.min(most);
+    let of_streams = Footprint::start(Security::Plain).measure(|it| it.grow_streams(streams));
+    let of_websockets = Footprint::start(Security::Plain).measure(|it| it.grow(streams));
     println!("\nworst of the sweep: {worst:.1} bytes per connection, of {BUDGET} at most\n");
     let per_step = |(clients, bytes): &(usize, f64)| json!({"clients": clients, "bytes_per_connection": rounded(*bytes)});
     let per_stage = |(name, bytes): &(String, f64)| json!({"after": name, "bytes_per_connection": rounded(*bytes)});
@@ -62,10 +70,17 @@ fn main() {
             "worst_bytes_per_connection": rounded(worst),
             "stages": stages.iter().map(per_stage).collect::<Vec<Value>>(),
             "left_bytes": left,
+            "event_streams": {
+                "clients": streams,
+                "bytes_per_connection": of_streams.map(rounded),
+                "websocket_bytes_per_connection": rounded(of_websockets),
+            },
         }),
     );
-    footprint.server.stop();
     assert!(worst <= BUDGET, "{worst} bytes per connection");
+    for bytes in of_streams {
+        assert!(streams < BUDGETED_FROM || bytes <= BUDGET, "{bytes} bytes per event stream");
+    }
     for (name, bytes) in &stages {
         assert!(*bytes <= BUDGET, "{bytes} bytes per connection {name}");
     }

@@ -1,4 +1,4 @@
-//! WebSocket clients that cost the bench little: a blocking socket each, and frames read by hand.
+//! Clients that cost the bench little: a blocking socket each, and frames or events read by hand.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -26,6 +26,8 @@ pub struct Client {
     stream: ClientStream,
     /// Bytes behind the welcome that came with it.
     held: Vec<u8>,
+    /// It asked for an event stream.
+    is_stream: bool,
 }
 
 impl Client {
@@ -53,6 +55,49 @@ impl Client {
         clients
     }
 
+    /// Opens event streams with these numbers.
+    pub fn open_streams(server: SocketAddr, numbers: Range<usize>) -> Vec<Client> {
+        let tokens = Tokens::new();
+        let open = |number| {
+            let stream = ClientStream::connect(server, number, None);
+            let token = tokens.token(number);
+            let head = format!(
+                "GET /ws HTTP/1.1\r\nHost: {server}\r\nAccept: text/event-stream\r\n\
+                 Authorization: Bearer {token}\r\n\r\n"
+            );
+            let mut client = Client::ask_over(stream, &head);
+            client.is_stream = true;
+            client.read_opening();
+            client
+        };
+        numbers.map(open).collect()
+    }
+
+    /// Reads the response up to the first event.
+    fn read_opening(&mut self) {
+        let (mut held, mut buffer) = (Vec::new(), [0; 1024]);
+        while !held.ends_with(b"}\n\n\r\n") {
+            let length = self.stream.read(&mut buffer).expect("a request is answered in time");
+            assert!(length > 0, "refused: {}", String::from_utf8_lossy(&held));
+            held.extend_from_slice(&buffer[..length]);
+        }
+        let text = String::from_utf8_lossy(&held);
+        assert!(text.starts_with("HTTP/1.1 200 ") && text.contains(r#"{"op":"welcome""#), "{text}");
+    }
+
+    /// The data of the next event, which is a chunk and has one line of it.
+    fn read_event(&mut self) -> String {
+        let mut event = Vec::new();
+        while !event.ends_with(b"\n\n\r\n") {
+            let mut byte = [0];
+            self.read_exact(&mut byte);
+            event.push(byte[0]);
+        }
+        let event = String::from_utf8(event).expect("an event is UTF-8");
+        let data = event.lines().find_map(|line| line.strip_prefix("data: "));
+        data.expect("a message").to_owned()
+    }
+
     /// Connects and asks for a WebSocket; the answer is still to be read.
     pub fn ask(server: SocketAddr, number: usize, token: &str) -> Client {
         Client::ask_with(server, number, &head(server, token))
@@ -65,7 +110,7 @@ impl Client {
 
     /// The same over a stream that is connected already.
     pub fn ask_over(stream: ClientStream, head: &str) -> Client {
-        let mut client = Client { stream, held: Vec::new() };
+        let mut client = Client { stream, held: Vec::new(), is_stream: false };
         client.stream.write_all(head.as_bytes()).expect("the server takes a head");
         client
     }
@@ -113,6 +158,9 @@ impl Client {
 
     /// The next text message.
     pub fn read(&mut self) -> String {
+        if self.is_stream {
+            return self.read_event();
+        }
         let mut header = [0; 10];
         let mut held = 0;
         let length = loop {

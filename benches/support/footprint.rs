@@ -66,6 +66,25 @@ impl Footprint {
         self.row(count, "connected")
     }
 
+    /// Measures something and stops the server.
+    pub fn measure<R>(mut self, measure: impl FnOnce(&mut Footprint) -> R) -> R {
+        let result = measure(&mut self);
+        self.clients.clear();
+        self.server.stop();
+        result
+    }
+
+    /// Adds event streams up to this count, and sends each a message; returns the bytes of each before and after that.
+    pub fn grow_streams(&mut self, count: usize) -> [f64; 2] {
+        let more = Client::open_streams(self.server.clients, self.clients.len()..count);
+        self.clients.extend(more);
+        let connected = self.row(count, "event streams connected");
+        let [bytes, _] = MESSAGES;
+        self.each_is_sent(bytes);
+        self.rest();
+        [connected, self.row(count, &format!("after each was sent {bytes} bytes"))]
+    }
+
     /// Messages of each size in both directions: what stays of them, per connection.
     pub fn exchange(&mut self, clients: usize) -> Vec<(String, f64)> {
         let mut stages = Vec::new();
