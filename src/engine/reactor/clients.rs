@@ -232,13 +232,19 @@ impl ClientIo {
     fn on_records(&mut self, router: &mut Router, id: ConnId, mut received: &mut [u8]) -> bool {
         let is_shaking_hands = router.server.clients.is_shaking_hands(id);
         let is_proxied = expected_head(router, id).is_proxied;
-        let Some(acceptor) = &self.acceptor else { return true };
-        let Some((client, Some(tls))) = router.server.clients.wire(id) else { return true };
+        let Some(client) = router.server.client(id) else { return true };
         if is_proxied && is_shaking_hands && !client.has_handshake() {
             match proxy_header(client, received) {
                 Some(rest) => received = rest,
                 None => return self.on_bytes(router, id, &[]),
             }
+            // An address that is far above its limit must not get the costly part of a handshake.
+            router.on_announced(id);
+        }
+        let Some(acceptor) = &self.acceptor else { return true };
+        let Some((client, Some(tls))) = router.server.clients.wire(id) else { return true };
+        if client.state() == State::Terminated {
+            return true;
         }
         let mut replies = Vec::new();
         let TlsInput { plain, is_answered, accepted, key_updates, end } =

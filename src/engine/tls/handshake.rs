@@ -160,7 +160,10 @@ impl TlsHandshake {
             };
             self.input.drain(..discard);
             self.offered -= discard;
-            self.has_answered |= connection.handshake_kind().is_some();
+            // After a request for another key share, the kind of the handshake is known, but there is neither key nor signature.
+            let kind = connection.handshake_kind();
+            self.has_answered |= matches!(kind, Some(HandshakeKind::Full | HandshakeKind::Resumed))
+                || connection.negotiated_key_exchange_group().is_some();
             match next {
                 None => {}
                 // The server may write earlier, but not read.

@@ -1,8 +1,9 @@
 //! Clients that speak TLS: rustls' client in memory against the loop.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
-use rustls::SupportedCipherSuite;
+use rustls::ClientConfig;
 use rustls::client::ClientConnection;
 use serde_json::Value;
 
@@ -26,12 +27,11 @@ struct TlsPeer {
 
 impl TlsPeer {
     fn new(test: &mut TestLoop) -> TlsPeer {
-        TlsPeer::of(test, None)
+        TlsPeer::with(test, &peers::client_config(None))
     }
 
-    /// A client that knows this suite alone, or all.
-    fn of(test: &mut TestLoop, suite: Option<SupportedCipherSuite>) -> TlsPeer {
-        let tls = peers::client(&peers::client_config(suite));
+    fn with(test: &mut TestLoop, config: &Arc<ClientConfig>) -> TlsPeer {
+        let tls = peers::client(config);
         TlsPeer { id: test.reactor.attach_tls(), tls, received: Vec::new() }
     }
 
@@ -254,6 +254,27 @@ fn a_proxy_header_stands_before_the_handshake() {
 
 /// A client without keys cannot be told anything: a response in plain text would be the worst that could come.
 #[test]
+fn an_address_far_above_its_limit_gets_no_handshake() {
+    let mut test = TestLoop::new(RouteConfig::default(), |bounds| {
+        bounds.clients_per_address_max = 1;
+    });
+    test.reactor.router.addresses.requires_header = true;
+    let mut crowd: Vec<TlsPeer> = (0..100).map(|_| TlsPeer::new(&mut test)).collect();
+    for peer in &mut crowd {
+        let hello = peers::sent_by(&mut peer.tls);
+        test.send_raw(peer.id, &[PROXY, &hello].concat());
+    }
+    let last = crowd[99].id;
+    assert!(test.is_closed(last) && test.received_bytes(last).is_empty());
+    assert!(answered(&mut test, &mut crowd) > 0);
+    let mut other = TlsPeer::new(&mut test);
+    let hello = peers::sent_by(&mut other.tls);
+    let elsewhere = [&PROXY[..19], &[8], &PROXY[20..]].concat();
+    test.send_raw(other.id, &[&elsewhere[..], &hello].concat());
+    assert!(other.take(&mut test), "others are let in");
+}
+
+#[test]
 fn a_handshake_that_does_not_end_is_ended_without_a_word() {
     let mut test = test_loop();
     let mut silent = TlsPeer::new(&mut test);
@@ -344,20 +365,28 @@ fn a_plain_request_is_told_about_tls() {
 /// A turn has room for two signatures here: those who come together wait for each other, and for nothing else.
 #[test]
 fn each_answered_handshake_is_charged_once() {
-    for suite in [None, Some(peers::tls12_suite())] {
+    let tls12 = peers::client_config(Some(peers::tls12_suite()));
+    let retrying = peers::retrying_client_config();
+    for config in [peers::client_config(None), tls12, Arc::clone(&retrying)] {
         let mut test = test_loop();
         test.reactor.set_acceptor(Acceptor { cost: 128 * 1024, ..peers::acceptor(false) });
         let strangers: Vec<ConnId> = (0..8).map(|_| test.reactor.attach_tls()).collect();
-        let mut peers: Vec<TlsPeer> = (0..4).map(|_| TlsPeer::of(&mut test, suite)).collect();
+        let mut peers: Vec<TlsPeer> = (0..4).map(|_| TlsPeer::with(&mut test, &config)).collect();
         let plain = b"GET / HTTP/1.1\r\n\r\n";
         let no_hello = [22, 3, 1, 0, 5, 2, 0, 0, 1, 0];
         for (number, &id) in strangers.iter().enumerate() {
             test.put_raw(id, if number % 2 == 0 { plain } else { &no_hello });
         }
-        for peer in &mut peers {
-            test.put_raw(peer.id, &peers::sent_by(&mut peer.tls));
+        let is_retrying = Arc::ptr_eq(&config, &retrying);
+        for round in 0..1 + usize::from(is_retrying) {
+            for peer in &mut peers {
+                test.put_raw(peer.id, &peers::sent_by(&mut peer.tls));
+            }
+            test.turn();
+            if is_retrying && round == 0 {
+                assert_eq!(answered(&mut test, &mut peers), 4, "a retry costs nothing");
+            }
         }
-        test.turn();
         for &id in &strangers {
             assert!(!test.received_bytes(id).is_empty(), "a refusal costs nothing");
         }

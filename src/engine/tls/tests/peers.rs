@@ -49,15 +49,19 @@ impl SecureRandom for SeededRandom {
 
 /// A key exchange in which both sides know the secret beforehand.
 #[derive(Debug)]
-struct FreeGroup;
+struct FreeGroup(NamedGroup);
+
+const X25519: FreeGroup = FreeGroup(NamedGroup::X25519);
+/// A group that no server here has.
+const P384: FreeGroup = FreeGroup(NamedGroup::secp384r1);
 
 impl SupportedKxGroup for FreeGroup {
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
-        Ok(Box::new(FreeGroup))
+        Ok(Box::new(FreeGroup(self.0)))
     }
 
     fn name(&self) -> NamedGroup {
-        NamedGroup::X25519
+        self.0
     }
 }
 
@@ -71,7 +75,7 @@ impl ActiveKeyExchange for FreeGroup {
     }
 
     fn group(&self) -> NamedGroup {
-        NamedGroup::X25519
+        self.0
     }
 }
 
@@ -163,7 +167,7 @@ impl ProducesTickets for FreeTickets {
 }
 
 pub fn free_provider() -> CryptoProvider {
-    CryptoProvider { kx_groups: vec![&FreeGroup], secure_random: &SeededRandom, ..provider() }
+    CryptoProvider { kx_groups: vec![&X25519], secure_random: &SeededRandom, ..provider() }
 }
 
 /// A server's configuration, as plain rustls would use it.
@@ -198,6 +202,15 @@ pub fn tls12_suite() -> SupportedCipherSuite {
 pub fn client_config(suite: Option<SupportedCipherSuite>) -> Arc<ClientConfig> {
     let mut provider = free_provider();
     provider.cipher_suites.retain(|one| suite.is_none_or(|suite| *one == suite));
+    client_config_of(provider)
+}
+
+/// A client whose first hello has no key share that the server could use: it must send a second one.
+pub fn retrying_client_config() -> Arc<ClientConfig> {
+    client_config_of(CryptoProvider { kx_groups: vec![&P384, &X25519], ..free_provider() })
+}
+
+fn client_config_of(provider: CryptoProvider) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(provider));
     let builder = builder.with_safe_default_protocol_versions().unwrap();
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusting));
