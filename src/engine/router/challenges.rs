@@ -2,18 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
 
 use crate::engine::client::http::{Request, Response};
 use crate::engine::server::Server;
 use crate::observe::complaints::{Origin, Weight};
 
-/// The path of a challenge, below the web root as in a request.
-const FOLDER: &str = "/.well-known/acme-challenge/";
+/// The path of a challenge in a request, and below the web root.
+const PATH: &str = "/.well-known/acme-challenge/";
+const FOLDERS: [&str; 2] = [".well-known", "acme-challenge"];
 
 /// Characters of a token; those of Let's Encrypt have 43. The longest name that file systems take.
 const TOKEN_BYTES_MAX: usize = 255;
@@ -58,7 +58,7 @@ impl Challenges {
 
 /// Returns the token in the path of a challenge. Its characters (RFC 8555 section 8.3) cannot lead out of the directory.
 fn token(path: &str) -> Option<&str> {
-    let token = path.strip_prefix(FOLDER)?;
+    let token = path.strip_prefix(PATH)?;
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let fits = (1..=TOKEN_BYTES_MAX).contains(&token.len());
     (fits && token.bytes().all(is_good)).then_some(token)
@@ -67,14 +67,11 @@ fn token(path: &str) -> Option<&str> {
 /// Reads the file of a token.
 ///
 /// # Errors
-/// There is none, or it is no regular file of at most 4 KB: a link might lead anywhere. A pipe is opened without waiting.
+/// There is none, or it is no regular file of at most 4 KB. Below the web root no link is followed: the ACME client has fewer rights
+/// than the server, and could publish what only the server may read. A pipe is opened without waiting.
 fn read(webroot: &Path, token: &str) -> io::Result<Vec<u8>> {
-    let path = webroot.join(&FOLDER[1..]).join(token);
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match File::options().read(true).custom_flags(flags.bits() as i32).open(path) {
-        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
-            return Err(io::Error::other(NOT_REGULAR));
-        }
+    let file = match open_below(webroot, token) {
+        Err(Errno::LOOP | Errno::NOTDIR) => return Err(io::Error::other(NOT_REGULAR)),
         result => result?,
     };
     let found = file.metadata()?;
@@ -84,6 +81,16 @@ fn read(webroot: &Path, token: &str) -> io::Result<Vec<u8>> {
     let mut answer = Vec::with_capacity(found.len() as usize);
     file.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+fn open_below(webroot: &Path, token: &str) -> Result<File, Errno> {
+    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut below = open(webroot, folder, Mode::empty())?;
+    for name in FOLDERS {
+        below = openat(&below, name, folder | OFlags::NOFOLLOW, Mode::empty())?;
+    }
+    let file = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(&below, token, file, Mode::empty()).map(File::from)
 }
 
 #[cfg(test)]
@@ -108,7 +115,7 @@ mod tests {
             ("a\0", false),
             ("é", false),
         ] {
-            let path = format!("{FOLDER}{name}");
+            let path = format!("{PATH}{name}");
             assert_eq!(token(&path), expected.then_some(name), "{name}");
         }
         for path in ["/", "/aZ09", "/.well-known/acme-challenge", "/x/.well-known/acme-challenge/a"]

@@ -72,6 +72,19 @@ def test_nothing_else_is_served(start, webroot):
     assert "acme_webroot: a challenge cannot be read: it is no regular file of at most 4096 bytes" in log
 
 
+@pytest.mark.parametrize("linked", [".well-known", CHALLENGES[1:-1]])
+def test_a_folder_that_is_a_link_leads_nowhere(start, webroot, tmp_path, linked):
+    put(webroot, TOKEN)
+    elsewhere = tmp_path / "elsewhere"
+    (webroot / linked).rename(elsewhere)
+    (webroot / linked).symlink_to(elsewhere)
+    server = start("--acme-webroot", webroot)
+    assert ask(server, TOKEN)[0] == 404
+    (webroot / linked).unlink()
+    elsewhere.rename(webroot / linked)
+    assert ask(server, TOKEN)[0] == 200
+
+
 def test_a_reload_brings_and_takes_it(tmp_path, start, webroot):
     put(webroot, TOKEN)
     settings = Settings(tmp_path, start)
