@@ -1,11 +1,13 @@
 //! The file of a Unix socket: its mode and group, a stale file that is replaced, and its removal at the end.
 
 use std::fmt;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, fchmod};
+use rustix::process::umask;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The groups of this machine (group(5)).
@@ -105,10 +107,18 @@ pub(super) fn bind(path: &Path, access: &UnixAccess) -> io::Result<(Socket, Sock
     let group = access.group.as_ref().map(UnixGroup::number).transpose()?;
     let address = SockAddr::unix(path)?;
     let socket = new_socket()?;
-    match socket.bind(&address) {
+    // The file gets the mode of the socket (unix(7)). A change by its path could meet a link that another user has put there.
+    fchmod(&socket, Mode::from_raw_mode(access.mode))?;
+    let bind = || {
+        let before = umask(Mode::empty());
+        let bound = socket.bind(&address);
+        umask(before);
+        bound
+    };
+    match bind() {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             remove_stale(path, &address)?;
-            socket.bind(&address)?;
+            bind()?;
         }
         result => result?,
     }
@@ -119,7 +129,6 @@ pub(super) fn bind(path: &Path, access: &UnixAccess) -> io::Result<(Socket, Sock
             io::Error::new(error.kind(), text)
         })?;
     }
-    fs::set_permissions(path, Permissions::from_mode(access.mode))?;
     Ok((socket, file))
 }
 
