@@ -6,7 +6,8 @@ use std::time::Duration;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
@@ -15,9 +16,6 @@ use super::pem::certificates;
 
 /// Sessions kept to resume; each server takes one place, with up to eight tickets.
 const SESSIONS_MAX: usize = 4;
-
-/// A certificate with its chain, and its key.
-pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// A verifier of servers' certificates.
 pub struct Trust(Arc<dyn ServerCertVerifier>);
@@ -84,20 +82,21 @@ impl Trust {
     ///
     /// # Errors
     /// A clause: the key is not that of the certificate.
-    pub fn settings(self, identity: Option<Identity>) -> Result<Arc<ClientConfig>, String> {
+    pub fn settings(self, identity: Option<CertifiedKey>) -> Result<Arc<ClientConfig>, String> {
         let versions =
             ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let builder = versions.expect("the provider has suites for both versions");
         let builder = builder.dangerous().with_custom_certificate_verifier(self.0);
         let mut settings = match identity {
             None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                builder.with_client_auth_cert(chain, key).map_err(|error| match error {
+            Some(identity) => {
+                identity.keys_match().map_err(|error| match error {
                     Error::InconsistentKeys(_) => {
                         "the key is not that of the first certificate in the file".to_owned()
                     }
                     error => error.to_string(),
-                })?
+                })?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
             }
         };
         settings.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);

@@ -2,8 +2,9 @@
 
 use std::fs::{File, metadata};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// The largest file. Three certificates are 5 KB; a bundle of all authorities is 200 KB.
@@ -12,10 +13,14 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Reads a whole file. The memory is wiped when it is freed, since it may hold a key.
 ///
 /// # Errors
-/// A clause for a message that names the file.
+/// A clause for a message that names the file. A pipe is one: a renewal would wait for its writer for ever.
 pub fn read(name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let read = || -> io::Result<Zeroizing<Vec<u8>>> {
-        let file = File::open(name)?;
+        let flags = OFlags::NONBLOCK.bits() as i32;
+        let file = File::options().read(true).custom_flags(flags).open(name)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
         // Memory that grows leaves unwiped copies behind.
         let length = file.metadata()?.len().min(FILE_BYTES_MAX);
         let mut bytes = Zeroizing::new(Vec::with_capacity(length as usize + 1));

@@ -1,6 +1,10 @@
 //! TLS to Redis, from the settings.
 
+use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
+
 use super::client::Trust;
+use super::key::signing_key;
 use super::pem::{certificates, private_key};
 use crate::config::Config;
 use crate::engine::redis::config::{Address, RedisUrl, Security};
@@ -28,10 +32,13 @@ pub fn redis_tls(config: &Config, url: &RedisUrl) -> Result<Option<RedisTls>, St
         })?,
     };
     let identity = match (&config.redis_certificate, &config.redis_key) {
-        (Some(chain), Some(key)) => Some((
-            certificates(chain).map_err(|why| format!("redis_cert_file: {why}"))?,
-            private_key(key.as_bytes()).map_err(|why| format!("redis_key_file: {why}"))?,
-        )),
+        (Some(chain), Some(key)) => {
+            let chain = certificates(chain).map_err(|why| format!("redis_cert_file: {why}"))?;
+            let (key, _) = private_key(key.as_bytes())
+                .and_then(|key| signing_key(&Zeroizing::new(key)))
+                .map_err(|why| format!("redis_key_file: {why}"))?;
+            Some(CertifiedKey::new(chain, key))
+        }
         _ => None,
     };
     let client = trust

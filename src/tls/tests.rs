@@ -129,13 +129,24 @@ fn each_problem_names_its_file_and_the_way_out() {
             "does not belong to the first certificate",
         ),
         ("tls/version1.pem", key, "tls.cert_file", "it must be one of version 3"),
-        ("/proc", key, "tls.cert_file", "cannot read the file: Is a directory"),
+        ("/proc", key, "tls.cert_file", "cannot read the file: it is no regular file"),
     ] {
         let found = problem(certificate, key);
         let file = if setting == "tls.cert_file" { certificate } else { key };
         assert!(found.starts_with(&format!("{setting} {:?}: ", path(file))), "{found}");
         assert!(found.contains(words), "{words}: {found}");
     }
+}
+
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let file = TemporaryFile::of("pipe.pem", &[]);
+    std::fs::remove_file(&file.0).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &file.0, mode).unwrap();
+    let files = CertificateFiles { certificate: path("tls/p256.pem"), key: file.name().into() };
+    let found = Certificate::read(&files).expect_err("it is a pipe");
+    assert!(found.ends_with("it is no regular file"), "{found}");
 }
 
 #[test]
