@@ -14,9 +14,6 @@ use crate::der::{DerReader, INTEGER, SEQUENCE};
 /// Bits of an RSA key: at least those of RFC 7518 section 3.3; at most what a token may cost.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
-/// The length of an exponent is bounded by ring: less than 2^33.
-const EXPONENT_BYTES_MAX: usize = 5;
-
 /// A key in the form that ring takes.
 pub enum SignatureKey {
     /// A shared secret, with each hash: the block that it fills is hashed once, here.
@@ -141,7 +138,9 @@ fn rsa(key: &DecodingKey) -> Result<(SignatureKey, &'static [Algorithm]), String
     };
     let [modulus, exponent] = [modulus, exponent].map(without_zeros);
     let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
-    let is_exponent = is_odd(exponent) && exponent != [1] && exponent.len() <= EXPONENT_BYTES_MAX;
+    // ring takes less than 2^33.
+    let is_short = matches!(exponent, [1, _, _, _, _]) || exponent.len() < 5;
+    let is_exponent = is_odd(exponent) && exponent != [1] && is_short;
     if !is_odd(modulus) || !is_exponent {
         return Err("is not an RSA key".to_owned());
     }
@@ -259,6 +258,7 @@ mod tests {
             (odd(256), vec![1], "is not an RSA key"),
             (odd(256), vec![2], "is not an RSA key"),
             (odd(256), vec![1, 0, 0, 0, 0, 1], "is not an RSA key"),
+            (odd(256), vec![2, 0, 0, 0, 1], "is not an RSA key"),
             (even, vec![3], "is not an RSA key"),
             (vec![], vec![3], "is not an RSA key"),
         ] {
