@@ -31,7 +31,10 @@ const HOMES: [(&str, &[&str]); 21] = [
             "observe/metrics/",
             "observe/systemd.rs",
             "engine/reactor/listeners.rs",
+            "engine/reactor/unix_socket.rs",
             "engine/router/challenges.rs",
+            "tls/files.rs",
+            "tls/tests.rs",
         ],
     ),
     (
