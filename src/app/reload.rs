@@ -1,0 +1,68 @@
+//! The settings that are read again, and taken over without dropping a client.
+
+use std::sync::{Arc, Mutex};
+
+use super::{ReadSettings, redis_url};
+use crate::config::{Config, RouteSettings, changes};
+use crate::engine::reactor::{Reactor, Reread, TakeOver};
+use crate::observe::descriptors;
+use crate::tls::redis::redis_tls;
+use crate::tls::{self, Certificates, TicketKeys};
+
+/// Reads the settings again, and takes over the changes to those in force. `tickets`: the server speaks TLS, and its certificates are
+/// read again as well.
+pub(super) fn reload(current: Config, read: ReadSettings, tickets: Option<TicketKeys>) -> Reread {
+    let current = Arc::new(Mutex::new(current));
+    Arc::new(move || {
+        let (newer, current) = (read()?, Arc::clone(&current));
+        // Files are parsed here, off the loop.
+        let tls = match redis_url(&newer) {
+            Ok(Some(url)) => redis_tls(&newer, &url).map_err(|why| vec![why])?,
+            _ => None,
+        };
+        let certificates = if tickets.is_some() { Certificates::of(&newer.tls)? } else { None };
+        let certificates = certificates.zip(tickets.clone());
+        let step: TakeOver = Box::new(move |reactor| {
+            let mut current = current.lock().expect("the loop alone locks it");
+            let changes = changes(&current, &newer);
+            take_over(reactor, &changes.config);
+            // A new URL waits for a restart, and its files with it.
+            if changes.config.redis == newer.redis {
+                reactor.set_redis_tls(tls);
+            }
+            let nothing = changes.live.is_empty() && changes.pending.is_empty();
+            let nothing = if nothing { ": nothing changed" } else { "" };
+            log::info!("the settings were read again{nothing}");
+            changes.live.iter().for_each(|change| log::info!("changed: {change}"));
+            changes.pending.iter().for_each(|change| log::warn!("needs a restart: {change}"));
+            *current = changes.config;
+            if let Some((certificates, tickets)) = certificates {
+                tls::take_over(reactor, certificates, tickets);
+            }
+        });
+        Ok(step)
+    })
+}
+
+fn take_over(reactor: &mut Reactor, config: &Config) {
+    let mut bounds = config.bounds.clone();
+    match descriptors::clients_max(bounds.clients_max, config.publisher_bounds.connections_max) {
+        Ok(clients_max) => bounds.clients_max = clients_max,
+        Err(error) => {
+            log::warn!("clients_max stays as it was: {error}");
+            bounds.clients_max = reactor.router.server.bounds.clients_max;
+        }
+    }
+    log::set_max_level(config.log);
+    reactor.set_bounds(bounds);
+    let router = &mut reactor.router;
+    router.addresses.proxies = Box::new(config.proxies.clone());
+    router.challenges.webroot = config.acme_webroot.clone();
+    if let Some(signer) = config.signer() {
+        router.server.resume.signer = signer;
+    }
+    for route in &config.routes {
+        let settings = RouteSettings { jwt: config.jwt.clone(), route: route.clone() };
+        router.reload_route(&route.path, route.origins.clone(), &settings);
+    }
+}
