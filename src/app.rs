@@ -1,10 +1,12 @@
 //! The builder for a program that uses the crate: settings, routes, then `run`.
 
+mod key_set;
 mod reload;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use crate::clock::Millis;
 use crate::config::Config;
@@ -237,7 +239,10 @@ impl App {
         }
         reactor.report_to(supervisor);
         if let Some(reread) = reread {
-            reactor.reload_by(reload(current, reread, tickets))?;
+            let jwt = current.jwt.clone();
+            let in_force = Arc::new(Mutex::new(current));
+            key_set::watch(&mut reactor, &in_force, &jwt);
+            reactor.reload_by(reload(in_force, reread, tickets))?;
         }
         if let Some(channel) = config.control {
             reactor.router.add_feature(|_| Control::new(channel, has_redis));

@@ -2,19 +2,21 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{ReadSettings, redis_url};
+use super::{ReadSettings, key_set, redis_url};
 use crate::config::{Config, RouteSettings, changes};
 use crate::engine::reactor::{Reactor, Reread, TakeOver};
 use crate::observe::descriptors;
 use crate::tls::redis::redis_tls;
 use crate::tls::{self, Certificates, TicketKeys};
 
+/// The settings in force, for the steps that change them. The loop alone locks them.
+pub(super) type InForce = Arc<Mutex<Config>>;
+
 /// Reads the settings again, and takes over the changes to those in force. `tickets`: the server speaks TLS, and its certificates are
 /// read again as well.
-pub(super) fn reload(current: Config, read: ReadSettings, tickets: Option<TicketKeys>) -> Reread {
-    let current = Arc::new(Mutex::new(current));
+pub(super) fn reload(in_force: InForce, read: ReadSettings, tickets: Option<TicketKeys>) -> Reread {
     Arc::new(move || {
-        let (newer, current) = (read()?, Arc::clone(&current));
+        let (newer, in_force) = (read()?, Arc::clone(&in_force));
         // Files are parsed here, off the loop.
         let tls = match redis_url(&newer) {
             Ok(Some(url)) => redis_tls(&newer, &url).map_err(|why| vec![why])?,
@@ -23,7 +25,7 @@ pub(super) fn reload(current: Config, read: ReadSettings, tickets: Option<Ticket
         let certificates = if tickets.is_some() { Certificates::of(&newer.tls)? } else { None };
         let certificates = certificates.zip(tickets.clone());
         let step: TakeOver = Box::new(move |reactor| {
-            let mut current = current.lock().expect("the loop alone locks it");
+            let mut current = in_force.lock().expect("the loop alone locks it");
             let changes = changes(&current, &newer);
             take_over(reactor, &changes.config);
             // A new URL waits for a restart, and its files with it.
@@ -36,6 +38,7 @@ pub(super) fn reload(current: Config, read: ReadSettings, tickets: Option<Ticket
             changes.live.iter().for_each(|change| log::info!("changed: {change}"));
             changes.pending.iter().for_each(|change| log::warn!("needs a restart: {change}"));
             *current = changes.config;
+            key_set::watch(reactor, &in_force, &current.jwt);
             if let Some((certificates, tickets)) = certificates {
                 tls::take_over(reactor, certificates, tickets);
             }
@@ -61,8 +64,13 @@ fn take_over(reactor: &mut Reactor, config: &Config) {
     if let Some(signer) = config.signer() {
         router.server.resume.signer = signer;
     }
+    reload_routes(reactor, config);
+}
+
+/// Gives every route its settings.
+pub(super) fn reload_routes(reactor: &mut Reactor, config: &Config) {
     for route in &config.routes {
         let settings = RouteSettings { jwt: config.jwt.clone(), route: route.clone() };
-        router.reload_route(&route.path, route.origins.clone(), &settings);
+        reactor.router.reload_route(&route.path, route.origins.clone(), &settings);
     }
 }

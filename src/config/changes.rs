@@ -28,6 +28,10 @@ pub fn changes(current: &Config, newer: &Config) -> Changes {
             changes.list(is_live).push(change);
         }
     }
+    if has_key {
+        // Its contents were compared.
+        changes.config.jwt.jwks_file = newer.jwt.jwks_file.take();
+    }
     changes.take_routes(&mut newer);
     changes
 }

@@ -18,7 +18,7 @@ pub use crate::features::proxies::Proxies;
 pub use changes::{Changes, changes};
 pub use read::Problems;
 pub(crate) use read::{FlagValues, read, read_without_checks};
-pub(crate) use settle::Task;
+pub(crate) use settle::{Task, read_key_file};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -123,6 +123,8 @@ pub struct Jwt {
     pub previous_key: Option<Vec<u8>>,
     /// A set of public keys (RFC 7517 section 5), the bytes of a JSON file, not parsed yet.
     pub jwks: Option<Vec<u8>>,
+    /// The name of that file, if it came from one: issuers change their keys while the server runs.
+    pub jwks_file: Option<String>,
     /// The claim that names the user; no other claim that is read here.
     pub user_claim: String,
     /// Values of which `aud` must contain one; without any it is not checked.
@@ -285,6 +287,7 @@ impl Default for Jwt {
             key: None,
             previous_key: None,
             jwks: None,
+            jwks_file: None,
             user_claim: Jwt::USER_CLAIM.to_owned(),
             audience: Vec::new(),
             issuer: Vec::new(),

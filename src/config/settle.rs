@@ -109,13 +109,16 @@ impl Draft {
             else {
                 unreachable!("only rows that name a file put one here");
             };
+            if key == "jwt.jwks_file" {
+                self.config.jwt.jwks_file = Some(name.clone());
+            }
             let set_bytes = |mut bytes: Vec<u8>| {
                 if *hidden {
                     cut_newline(&mut bytes);
                 }
                 field.set(&mut self.config, &Value::Bytes(bytes))
             };
-            if let Err(reason) = read_file(&name, KEY_BYTES_MAX).and_then(set_bytes) {
+            if let Err(reason) = read_key_file(&name).and_then(set_bytes) {
                 let label = self.label(key);
                 let name = if *hidden { String::new() } else { format!(" {name:?}") };
                 self.problems.push(format!("{label}{name}: {reason}"));
@@ -374,6 +377,14 @@ impl Draft {
     fn first(&self, keys: &[&str]) -> Option<String> {
         keys.iter().find(|key| self.has(key)).map(|key| self.label(key))
     }
+}
+
+/// Reads a file with a key, a key set or a secret.
+///
+/// # Errors
+/// A sentence that does not name the file.
+pub(crate) fn read_key_file(name: &str) -> Result<Vec<u8>, String> {
+    read_file(name, KEY_BYTES_MAX)
 }
 
 /// `::ffff:127.0.0.1` is loopback as well.

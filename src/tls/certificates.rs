@@ -8,9 +8,9 @@ use rustls::crypto::ring::Ticketer;
 use rustls::server::ProducesTickets;
 
 use super::certificate::{Certificate, CertificateFiles};
-use super::files::{FileState, states};
 use super::resolver::NameTable;
 use crate::config::TlsConfig;
+use crate::engine::reactor::{FileState, states};
 use crate::engine::tls::{Acceptor, prepared, provider};
 
 /// The keys of session tickets, made once per process. They rotate by themselves every six hours, and a reload keeps them, so

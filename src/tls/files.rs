@@ -1,8 +1,8 @@
-//! Files of certificates and keys: read with a bound, and recognised when they change.
+//! Files of certificates and keys, read with a bound.
 
-use std::fs::{File, metadata};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
@@ -37,19 +37,4 @@ pub fn read(name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
         }
         Ok(bytes) => Ok(bytes),
     }
-}
-
-/// The identity of a file's contents: device, inode, length, and the times of the last change of contents and of rights; or the
-/// reason why it cannot be read.
-pub type FileState = Result<[i64; 7], ErrorKind>;
-
-/// Returns the states of files, behind symbolic links.
-pub fn states<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FileState> {
-    let state = |name: &str| -> FileState {
-        let found = metadata(name).map_err(|error| error.kind())?;
-        let [device, inode, length] = [found.dev(), found.ino(), found.len()].map(|it| it as i64);
-        let (contents, rights) = (found.mtime(), found.ctime());
-        Ok([device, inode, length, contents, found.mtime_nsec(), rights, found.ctime_nsec()])
-    };
-    names.map(state).collect()
 }

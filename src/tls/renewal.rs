@@ -1,19 +1,18 @@
 //! Renewal of the certificates in force when their files change. No client is dropped, and certbot and lego need no hook.
-//!
-//! A file is recognised by its device, inode, times and length, behind symbolic links: certbot replaces links, lego files. A change
-//! counts once two looks have seen the same, so that a new certificate is not read with the old key.
 
 use super::certificate::{Certificate, CertificateFiles};
 use super::certificates::{Certificates, TicketKeys};
-use super::files::states;
-use crate::engine::reactor::{Look, LookResult, Reactor};
+use crate::engine::reactor::{Look, LookResult, Reactor, SeenFiles, states};
+
+/// The subject of the watch.
+const SUBJECT: &str = "certificates";
 
 /// Puts certificates into force, and watches their files from now on.
 pub fn take_over(reactor: &mut Reactor, certificates: Certificates, tickets: TicketKeys) {
     let unix = reactor.router.server.now.unix;
     certificates.iter().for_each(|certificate| announce(certificate, unix));
     put_into_force(reactor, &certificates, &tickets);
-    reactor.watch_files(look(certificates, tickets));
+    reactor.watch_files(SUBJECT, Some(look(certificates, tickets)));
 }
 
 fn put_into_force(reactor: &mut Reactor, certificates: &Certificates, tickets: &TicketKeys) {
@@ -33,36 +32,28 @@ fn announce(certificate: &Certificate, unix: u64) {
 /// Makes the look that watches the files of these certificates.
 pub(super) fn look(certificates: Certificates, tickets: TicketKeys) -> Look {
     let files = certificates.files();
-    let (mut read, mut last) = (certificates.read_as.clone(), None);
+    let mut seen_files = SeenFiles::new(certificates.read_as.clone());
     let mut in_force = certificates;
     Box::new(move || {
         let seen = states(files.iter().flat_map(CertificateFiles::names));
-        if seen == read {
-            last = None;
-            return LookResult::Unchanged;
-        }
-        if last.as_ref() != Some(&seen) {
-            last = Some(seen);
-            return LookResult::Changing;
-        }
-        // A pair that is bad now is read again when it has changed again, and reported once.
-        (read, last) = (seen, None);
-        let (again, problems) = in_force.read_again();
-        let older = std::mem::replace(&mut in_force, again.clone());
-        let tickets = tickets.clone();
-        LookResult::Changed(Box::new(move |reactor| {
-            let unix = reactor.router.server.now.unix;
-            let metrics = &mut reactor.router.server.metrics;
-            metrics.reloads_refused += u64::from(!problems.is_empty());
-            for problem in problems {
-                log::error!("the certificate stays as it was: {problem}");
-            }
-            let mut new = again.new_since(&older).peekable();
-            if new.peek().is_some() {
-                metrics.reloads += 1;
-                new.for_each(|certificate| announce(certificate, unix));
-                put_into_force(reactor, &again, &tickets);
-            }
-        }))
+        seen_files.judge(seen, || {
+            let (again, problems) = in_force.read_again();
+            let older = std::mem::replace(&mut in_force, again.clone());
+            let tickets = tickets.clone();
+            LookResult::Changed(Box::new(move |reactor| {
+                let unix = reactor.router.server.now.unix;
+                let metrics = &mut reactor.router.server.metrics;
+                metrics.reloads_refused += u64::from(!problems.is_empty());
+                for problem in problems {
+                    log::error!("the certificate stays as it was: {problem}");
+                }
+                let mut new = again.new_since(&older).peekable();
+                if new.peek().is_some() {
+                    metrics.reloads += 1;
+                    new.for_each(|certificate| announce(certificate, unix));
+                    put_into_force(reactor, &again, &tickets);
+                }
+            }))
+        })
     })
 }

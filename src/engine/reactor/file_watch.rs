@@ -1,5 +1,9 @@
 //! Files that are renewed while the server runs: checked at intervals, in a thread, since a disk may be slow.
 
+use std::collections::BTreeMap;
+use std::fs::metadata;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
@@ -12,7 +16,8 @@ use crate::engine::reactor::reload::TakeOver;
 /// end.
 const LOOK_EVERY: Millis = 10_000;
 
-/// The time to the next look while files are changing: a certificate and its key are written one after the other.
+/// The time to the next look while files are changing: a certificate and its key are written one after the other, and a key set
+/// perhaps in place.
 const SETTLE: Millis = 1000;
 
 /// Looks at files, and reads those that have changed. It keeps what it has seen.
@@ -27,9 +32,95 @@ pub enum LookResult {
     Changed(TakeOver),
 }
 
-/// A repeated look at files. Without files to watch, it costs nothing.
-pub struct FileWatch {
-    /// Absent while a thread has it, and without files to watch.
+/// The identity of a file's contents: device, inode, length, and the times of the last change of contents and of rights; or the
+/// reason why it cannot be read.
+pub type FileState = Result<[i64; 7], ErrorKind>;
+
+/// Returns the states of files, behind symbolic links: certbot replaces links, lego files.
+pub fn states<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FileState> {
+    let state = |name: &str| -> FileState {
+        let found = metadata(name).map_err(|error| error.kind())?;
+        let [device, inode, length] = [found.dev(), found.ino(), found.len()].map(|it| it as i64);
+        let (contents, rights) = (found.mtime(), found.ctime());
+        Ok([device, inode, length, contents, found.mtime_nsec(), rights, found.ctime_nsec()])
+    };
+    names.map(state).collect()
+}
+
+/// The states of files when they were read, and at the last look. A change counts once two looks have seen the same, so that no
+/// file is read half-written, or with another that is still the old one.
+#[derive(Default)]
+pub struct SeenFiles {
+    read: Vec<FileState>,
+    last: Option<Vec<FileState>>,
+}
+
+impl SeenFiles {
+    /// `read`: the states before the files were read, so that a later change is noticed; empty if they are not known.
+    pub fn new(read: Vec<FileState>) -> SeenFiles {
+        SeenFiles { read, last: None }
+    }
+
+    /// Judges by the states that a look has seen. A complete change is read by `read_again`, once, even if the files are bad.
+    pub fn judge(
+        &mut self,
+        seen: Vec<FileState>,
+        read_again: impl FnOnce() -> LookResult,
+    ) -> LookResult {
+        if seen == self.read {
+            self.last = None;
+            return LookResult::Unchanged;
+        }
+        if self.last.as_ref() != Some(&seen) {
+            self.last = Some(seen);
+            return LookResult::Changing;
+        }
+        (self.read, self.last) = (seen, None);
+        read_again()
+    }
+}
+
+/// The watches of the process, each under the name of its subject. Without any they cost nothing.
+pub struct FileWatches {
+    watches: BTreeMap<&'static str, FileWatch>,
+    waker: Arc<Waker>,
+}
+
+impl FileWatches {
+    /// `waker` wakes the loop when a look is done.
+    pub fn new(waker: Arc<Waker>) -> FileWatches {
+        FileWatches { watches: BTreeMap::new(), waker }
+    }
+
+    /// Watches files from now on, if any, in place of those that were watched under this name. The result of a look under way at
+    /// those is discarded.
+    pub fn begin(&mut self, subject: &'static str, look: Option<Look>, now: Millis) {
+        self.watches.remove(subject);
+        if let Some(look) = look {
+            let watch = FileWatch::new(look, Arc::clone(&self.waker), now);
+            self.watches.insert(subject, watch);
+        }
+    }
+
+    /// Returns when the next look begins.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.watches.values().filter_map(FileWatch::deadline).min()
+    }
+
+    /// Begins the looks whose time it is.
+    pub fn tick(&mut self, now: Millis) {
+        self.watches.values_mut().for_each(|watch| watch.tick(now));
+    }
+
+    /// Takes the results of looks that may be done. Returns the steps for the loop.
+    pub fn take(&mut self, now: Millis) -> Vec<TakeOver> {
+        self.watches.values_mut().filter_map(|watch| watch.take(now)).collect()
+    }
+}
+
+/// A repeated look at the files of one subject.
+struct FileWatch {
+    /// Absent while a thread has it.
     look: Option<Look>,
     answer: Option<Receiver<(Look, LookResult)>>,
     next: Millis,
@@ -37,23 +128,17 @@ pub struct FileWatch {
 }
 
 impl FileWatch {
-    /// `waker` wakes the loop when a look is done.
-    pub fn new(waker: Arc<Waker>) -> FileWatch {
-        FileWatch { look: None, answer: None, next: 0, waker }
-    }
-
-    /// Watches other files from now on. The result of a look under way is discarded.
-    pub fn begin(&mut self, look: Look, now: Millis) {
-        (self.look, self.answer, self.next) = (Some(look), None, now + LOOK_EVERY);
+    fn new(look: Look, waker: Arc<Waker>, now: Millis) -> FileWatch {
+        FileWatch { look: Some(look), answer: None, next: now + LOOK_EVERY, waker }
     }
 
     /// Returns when the next look begins.
-    pub fn deadline(&self) -> Option<Millis> {
+    fn deadline(&self) -> Option<Millis> {
         self.look.is_some().then_some(self.next)
     }
 
     /// Begins a look if it is time. If the system has no thread left, the next one tries again.
-    pub fn tick(&mut self, now: Millis) {
+    fn tick(&mut self, now: Millis) {
         if now < self.next || self.look.is_none() {
             return;
         }
@@ -75,7 +160,7 @@ impl FileWatch {
     }
 
     /// Takes the result of a look that may be done. Returns the step for the loop, if there is one.
-    pub fn take(&mut self, now: Millis) -> Option<TakeOver> {
+    fn take(&mut self, now: Millis) -> Option<TakeOver> {
         let (look, result) = match self.answer.as_ref()?.try_recv() {
             Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Disconnected) => {
@@ -108,31 +193,31 @@ mod tests {
     /// A loop with a watch whose looks report themselves, and return what they are told.
     struct Watched {
         poll: Poll,
-        watch: FileWatch,
+        watches: FileWatches,
     }
 
     impl Watched {
         fn new(look: Look) -> Watched {
             let poll = Poll::new().unwrap();
             let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-            let mut watch = FileWatch::new(waker);
-            assert_eq!(watch.deadline(), None, "without files there is nothing to wake for");
-            watch.tick(u64::MAX);
-            watch.begin(look, 0);
-            Watched { poll, watch }
+            let mut watches = FileWatches::new(waker);
+            assert_eq!(watches.deadline(), None, "without files there is nothing to wake for");
+            watches.tick(u64::MAX);
+            watches.begin("files", Some(look), 0);
+            Watched { poll, watches }
         }
 
         /// Runs the look that is due, and takes its result.
         fn look(&mut self, now: Millis) -> Option<TakeOver> {
-            assert_eq!(self.watch.deadline(), Some(now));
-            self.watch.tick(now - 1);
-            assert_eq!(self.watch.deadline(), Some(now), "too early");
-            self.watch.tick(now);
-            assert_eq!(self.watch.deadline(), None, "under way");
+            assert_eq!(self.watches.deadline(), Some(now));
+            self.watches.tick(now - 1);
+            assert_eq!(self.watches.deadline(), Some(now), "too early");
+            self.watches.tick(now);
+            assert_eq!(self.watches.deadline(), None, "under way");
             let mut events = Events::with_capacity(1);
             self.poll.poll(&mut events, Some(Duration::from_secs(60))).unwrap();
             assert!(!events.is_empty(), "the look wakes the loop");
-            self.watch.take(now)
+            self.watches.take(now).pop()
         }
     }
 
@@ -162,15 +247,40 @@ mod tests {
     }
 
     #[test]
+    fn each_subject_is_looked_at_by_itself() {
+        let (dropped, is_dropped) = channel();
+        let Watched { mut watches, .. } = Watched::new(look(vec![], dropped));
+        watches.begin("keys", Some(look(vec![], channel().0)), 5);
+        assert_eq!(watches.deadline(), Some(LOOK_EVERY));
+        watches.begin("files", None, 7);
+        assert!(is_dropped.recv_timeout(Duration::from_secs(60)).is_err(), "it has ended");
+        assert_eq!(watches.deadline(), Some(LOOK_EVERY + 5), "the other one has not");
+    }
+
+    #[test]
+    fn states_that_are_not_known_count_as_a_change() {
+        let seen = || states(["Cargo.toml"].into_iter());
+        let mut files = SeenFiles::default();
+        let read = || LookResult::Changed(Box::new(|_| {}));
+        assert!(matches!(files.judge(seen(), read), LookResult::Changing));
+        assert!(matches!(files.judge(seen(), read), LookResult::Changed(_)));
+        assert!(matches!(files.judge(seen(), read), LookResult::Unchanged));
+        let missing = || states(["no such file"].into_iter());
+        assert!(matches!(files.judge(missing(), read), LookResult::Changing));
+        assert!(matches!(files.judge(seen(), read), LookResult::Unchanged), "it is back");
+    }
+
+    #[test]
     fn a_look_at_other_files_ends_the_one_under_way() {
         let (dropped, is_dropped) = channel();
         let changed = vec![LookResult::Changed(Box::new(|_| {}))];
         let mut watched = Watched::new(look(changed, dropped));
-        watched.watch.tick(10_000);
-        watched.watch.begin(look(vec![LookResult::Unchanged], channel().0), 10_500);
+        watched.watches.tick(10_000);
+        let other = look(vec![LookResult::Unchanged], channel().0);
+        watched.watches.begin("files", Some(other), 10_500);
         // The sender is dropped with the first look.
         assert!(is_dropped.recv_timeout(Duration::from_secs(60)).is_err());
-        assert!(watched.watch.take(10_501).is_none());
+        assert!(watched.watches.take(10_501).is_empty());
         assert!(watched.look(20_500).is_none());
     }
 }

@@ -46,7 +46,7 @@ use crate::observe::systemd::Supervisor;
 use clients::ClientIo;
 pub use clients::Readiness;
 use drain::Drain;
-pub use file_watch::{FileWatch, Look, LookResult};
+pub use file_watch::{FileState, FileWatches, Look, LookResult, SeenFiles, states};
 pub use listen::Listen;
 use listeners::Listeners;
 pub use listeners::{Purpose, turn_away};
@@ -100,7 +100,7 @@ pub struct Reactor {
     awaited: Option<Millis>,
     supervisor: Supervisor,
     reload: Option<Reload>,
-    file_watch: FileWatch,
+    file_watches: FileWatches,
     /// Wakes the loop from another thread.
     waker: Arc<Waker>,
     drain: Drain,
@@ -168,7 +168,7 @@ impl Reactor {
             awaited: None,
             supervisor: Supervisor::default(),
             reload: None,
-            file_watch: FileWatch::new(Arc::clone(&waker)),
+            file_watches: FileWatches::new(Arc::clone(&waker)),
             waker,
             drain: Drain::default(),
         })
@@ -208,9 +208,9 @@ impl Reactor {
         Ok(())
     }
 
-    /// Looks at files from time to time, in place of those that were watched before.
-    pub fn watch_files(&mut self, look: Look) {
-        self.file_watch.begin(look, self.router.server.now.millis);
+    /// Looks at files from time to time, in place of those that were watched for this subject before.
+    pub fn watch_files(&mut self, subject: &'static str, look: Option<Look>) {
+        self.file_watches.begin(subject, look, self.router.server.now.millis);
     }
 
     /// Replaces the bounds.
@@ -226,7 +226,7 @@ impl Reactor {
 
     /// Files or the settings may have been read again.
     fn on_files_read(&mut self) {
-        let renewed = self.file_watch.take(self.router.server.now.millis);
+        let renewed = self.file_watches.take(self.router.server.now.millis);
         renewed.into_iter().for_each(|take_over| take_over(self));
         let Some(found) = self.reload.as_mut().and_then(Reload::take) else { return };
         let metrics = &mut self.router.server.metrics;
@@ -372,7 +372,7 @@ impl Reactor {
         self.clients.tick(&mut self.router);
         if !self.router.health.draining {
             self.redis.tick(&mut self.router, self.poll.registry());
-            self.file_watch.tick(now);
+            self.file_watches.tick(now);
         }
         self.router.server.complaints.tick(now);
         self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
@@ -434,7 +434,7 @@ impl Reactor {
         [
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
             self.redis.deadline().filter(|_| !self.router.health.draining),
-            self.file_watch.deadline().filter(|_| !self.router.health.draining),
+            self.file_watches.deadline().filter(|_| !self.router.health.draining),
             self.port.as_ref().and_then(|port| port.deadline(now)),
             server.complaints.deadline(),
             self.router.features_deadline(),

@@ -1,13 +1,15 @@
-"""Identity as other issuers make it: Keycloak by two host names, Django's and .NET's claims, long ids."""
+"""Identity as other issuers make it: Keycloak by two host names and with new keys, Django's and .NET's claims, long ids."""
 
+import asyncio
 import json
 import time
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from helpers.process import oneloop
+from helpers.process import eventually, oneloop
 from helpers.raw_client import TEXT, Raw, head
+from helpers.server import counter
 from helpers.tokens import SECRET, token
 from helpers.ws_client import closed
 
@@ -19,7 +21,7 @@ def signed(sub=None, **claims):
     return token(sub, **claims)
 
 
-def keycloak(key, host, **claims):
+def keycloak(key, host, kid="k1", **claims):
     """An access token as a realm issues it to users of this host name."""
     now = int(time.time())
     claims = {
@@ -28,7 +30,7 @@ def keycloak(key, host, **claims):
         "realm_access": {"roles": ["offline_access", "user"]}, "scope": "openid profile", **claims,
     }
     claims = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode(claims, key, algorithm="RS256", headers={"kid": "k1"})
+    return jwt.encode(claims, key, algorithm="RS256", headers={"kid": kid})
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,16 @@ def realm():
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
+def key_set(**keys):
+    """A JWKS of these keys, by their `kid`."""
+    publics = {kid: json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())) for kid, key in keys.items()}
+    return json.dumps({"keys": [public | {"kid": kid, "use": "sig", "alg": "RS256"} for kid, public in publics.items()]})
+
+
 @pytest.fixture
 def jwks(realm, tmp_path):
-    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(realm.public_key()))
     file = tmp_path / "jwks.json"
-    file.write_text(json.dumps({"keys": [public | {"kid": "k1", "use": "sig", "alg": "RS256"}]}))
+    file.write_text(key_set(k1=realm))
     return file
 
 
@@ -75,6 +82,40 @@ async def test_one_keycloak_by_two_host_names(start, realm, jwks, tmp_path):
             status, _, body = await server.refusal(keycloak(realm, host, **claims))
             told = json.loads(body)
             assert status == 401 and told["reason"] == "claims" and named in told["detail"], told
+        assert await bystander.heard() == []
+
+
+async def test_new_keys_of_a_realm_count_without_a_signal(start, realm, jwks):
+    server = start("--jwt-jwks-file", jwks, key=False)
+    newer = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    def by_newer():
+        return keycloak(newer, "id.example.com", kid="k2", sub="42")
+
+    async with server.client("7", bearer=keycloak(realm, "id.example.com", sub="7")) as bystander:
+        assert (await server.refusal(by_newer()))[0] == 401
+        # A fetch that failed leaves a page of HTML, or half of a file.
+        for bad in ["<html>", '{"keys":[]}', '{"keys":[{"kty":"oct","k":"AAAA"}]}']:
+            jwks.write_text(bad)
+            refusals = counter(server, "reloads_refused_total") + 1
+            await asyncio.to_thread(
+                eventually, lambda: counter(server, "reloads_refused_total") == refusals, "it is reported")
+        await hears_its_own(server, "42", bystander, bearer=keycloak(realm, "id.example.com", sub="42"))
+        assert server.log().count("the keys stay as they were: jwt.jwks_file: ") == 3
+        beside = jwks.with_suffix(".new")
+        beside.write_text(key_set(k1=realm, k2=newer))
+        beside.rename(jwks)
+        await asyncio.to_thread(server.wait_for_log, "changed: jwt.jwks_file, which was read again")
+        await hears_its_own(server, "42", bystander, bearer=by_newer())
+        await hears_its_own(server, "42", bystander, bearer=keycloak(realm, "id.example.com", sub="42"))
+        # An unrelated reload keeps the keys, and the watch.
+        server.signal(1)
+        await asyncio.to_thread(server.wait_for_log, "the settings were read again: nothing changed")
+        jwks.write_text(key_set(k2=newer))
+        changes = "changed: jwt.jwks_file, which was read again"
+        await asyncio.to_thread(eventually, lambda: server.log().count(changes) == 2, "it is read once more")
+        assert (await server.refusal(keycloak(realm, "id.example.com")))[0] == 401
+        assert counter(server, "reloads_total") == 3
         assert await bystander.heard() == []
 
 
