@@ -51,10 +51,17 @@ impl WebSocket {
         origin: &str,
         protocols: &str,
     ) -> Result<WebSocket, String> {
-        let connected = dial::connect(&url.address);
-        let connection = connected.map_err(|error| format!("{}: {error}", url.address))?;
-        let connection = if url.has_tls { tls::secure(connection, url)? } else { connection };
-        WebSocket::begin(connection, &url.host, path, origin, protocols)
+        WebSocket::begin(reach(url)?, &url.host, path, origin, protocols)
+    }
+
+    /// The same with another line in the head: `X-User: 42`.
+    ///
+    /// # Errors
+    /// A sentence if there is no connection or no answer.
+    pub(super) fn open_with(url: &Url, origin: &str, line: &str) -> Result<WebSocket, String> {
+        let handshake = websocket_client::handshake(&url.host, &url.path, origin, PROTOCOL);
+        let handshake = handshake.replacen("\r\n", &["\r\n", line, "\r\n"].concat(), 1);
+        WebSocket::shake_hands(reach(url)?, &handshake)
     }
 
     /// Sends a handshake over an open connection, and waits for the answer.
@@ -62,13 +69,17 @@ impl WebSocket {
     /// # Errors
     /// A sentence if there is no answer.
     pub(super) fn begin(
-        mut connection: ServerConnection,
+        connection: ServerConnection,
         host: &str,
         path: &str,
         origin: &str,
         protocols: &str,
     ) -> Result<WebSocket, String> {
         let handshake = websocket_client::handshake(host, path, origin, protocols);
+        WebSocket::shake_hands(connection, &handshake)
+    }
+
+    fn shake_hands(mut connection: ServerConnection, handshake: &str) -> Result<WebSocket, String> {
         // A failure shows in the next read.
         let _ = connection.write(handshake.as_bytes());
         let mut input = Vec::new();
@@ -151,6 +162,13 @@ impl WebSocket {
     pub(super) fn body(&self) -> String {
         String::from_utf8_lossy(&self.input).into_owned()
     }
+}
+
+/// Connects to the host of a URL, by TLS if it says so.
+fn reach(url: &Url) -> Result<ServerConnection, String> {
+    let connected = dial::connect(&url.address);
+    let connection = connected.map_err(|error| format!("{}: {error}", url.address))?;
+    if url.has_tls { tls::secure(connection, url) } else { Ok(connection) }
 }
 
 #[cfg(test)]

@@ -124,6 +124,7 @@ mod tests {
             "jwt.algorithms" => "HS512",
             "path" => "/other",
             "origins" => "https://a.b",
+            "identity" => "header:X-User",
             "format" => "raw",
             "slow" => "keep-newest",
             "single_session" | "page" => "true",

@@ -146,6 +146,8 @@ pub struct RouteConfig {
     pub path: String,
     /// Origins whose pages may connect.
     pub origins: Origins,
+    /// The header in which one of `proxies` names the user; never beside a route for every origin. `None`: none is read.
+    pub identity: Option<String>,
     pub format: Format,
     /// Grants that every client with a token is subscribed to from the start, as they were written.
     pub topics: Vec<String>,
@@ -303,6 +305,7 @@ impl Default for RouteConfig {
         RouteConfig {
             path: "/ws".to_owned(),
             origins: Origins::SameHost,
+            identity: None,
             format: Format::Json,
             topics: Vec::new(),
             may: Vec::new(),

@@ -252,13 +252,43 @@ pub(super) fn parties(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
+/// Returns whether a byte may stand in a token of RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// Reads the name of a cookie, a token of RFC 9110 (RFC 6265 section 4.1.1).
 pub(super) fn cookie(value: &Value) -> Result<Option<String>, String> {
-    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     match value.word()?.as_str() {
         "off" => Ok(None),
-        text if text.bytes().all(is_allowed) => Ok(Some(text.to_owned())),
+        text if text.bytes().all(is_token_byte) => Ok(Some(text.to_owned())),
         _ => Err(value.is_not("the name of a cookie")),
+    }
+}
+
+/// Reads the header of the user (RFC 9110 section 5.1). One with a meaning of its own cannot name the user as well, nor one that a page
+/// can choose.
+pub(super) fn identity(value: &Value) -> Result<Option<String>, String> {
+    const TAKEN: [&str; 8] = [
+        "authorization",
+        "connection",
+        "cookie",
+        "forwarded",
+        "host",
+        "origin",
+        "upgrade",
+        "x-forwarded-for",
+    ];
+    let is_allowed = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        !TAKEN.contains(&name.as_str())
+            && !name.starts_with("sec-")
+            && name.bytes().all(is_token_byte)
+    };
+    match value.word()?.split_once(':') {
+        None if value.text()? == "off" => Ok(None),
+        Some(("header", name)) if !name.is_empty() && is_allowed(name) => Ok(Some(name.to_owned())),
+        _ => Err(value.is_not("like header:X-User")),
     }
 }
 
@@ -367,6 +397,12 @@ mod tests {
             ("jwt.issuer", "a\nb", "control characters"),
             ("jwt.cookie", "a=b", r#""a=b" is not the name of a cookie; allowed: a cookie's name"#),
             ("jwt.cookie", "a;b", "is not the name of a cookie"),
+            ("identity", "X-User", r#""X-User" is not like header:X-User; allowed: header:NAME"#),
+            ("identity", "header:", "is not like header:X-User"),
+            ("identity", "header:a b", "is not like header:X-User"),
+            ("identity", "header:Cookie", "is not like header:X-User"),
+            ("identity", "header:Sec-WebSocket-Protocol", "is not like header:X-User"),
+            ("identity", "cookie:a", "is not like header:X-User"),
             ("jwt.issuer", "a,,b", r#""a,,b" has an empty entry"#),
             ("jwt.key_file", "", "the file's name is empty"),
             ("origins", "https://a.b/", r#""https://a.b/" is not like https://example.com:8443"#),

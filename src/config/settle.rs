@@ -46,6 +46,7 @@ impl Draft {
         self.fill_defaults();
         self.check_bounds();
         self.check_cookie();
+        self.check_identity();
         if task == Task::Serve {
             self.check_addresses();
             self.check_tls();
@@ -225,15 +226,40 @@ impl Draft {
             return;
         }
         for route in self.config.routes.iter().filter(|route| route.origins == Origins::Any) {
-            let origins = match self.has("origins") {
-                true => self.label("origins"),
-                false => format!("origins of [[route]] {:?}", route.path),
-            };
+            let origins = self.label_of_route("origins", &route.path);
             let cookie = self.label("jwt.cookie");
             self.problems.push(format!(
                 "{cookie} and {origins} = *: browsers send a cookie along with the handshake of any page, so every site could \
                  listen as its visitors; name the origins, or leave one of the two out"
             ));
+        }
+    }
+
+    /// Refuses a header of proxies without proxies, since anyone could write it, and beside a route for every origin: the proxy knows
+    /// a browser by its cookies.
+    fn check_identity(&mut self) {
+        for route in self.config.routes.iter().filter(|route| route.identity.is_some()) {
+            let [identity, origins] =
+                ["identity", "origins"].map(|key| self.label_of_route(key, &route.path));
+            if self.config.proxies.is_empty() {
+                self.problems.push(format!(
+                    "{identity} is believed from proxies alone, and there are none: set proxies"
+                ));
+            }
+            if route.origins == Origins::Any {
+                self.problems.push(format!(
+                    "{identity} and {origins} = *: a proxy adds the header to the handshake of any page, so every site could \
+                     listen as its visitors; name the origins, or leave one of the two out"
+                ));
+            }
+        }
+    }
+
+    /// The label of a route's key.
+    fn label_of_route(&self, key: &str, path: &str) -> String {
+        match self.has(key) {
+            true => self.label(key),
+            false => format!("{key} of [[route]] {path:?}"),
         }
     }
 
@@ -318,10 +344,7 @@ impl Draft {
             self.refuse("receipts", NEEDS_REDIS);
         }
         for route in self.config.routes.iter().filter(|route| route.upstream.is_some()) {
-            let label = match self.has("upstream") {
-                true => self.label("upstream"),
-                false => format!("upstream of [[route]] {:?}", route.path),
-            };
+            let label = self.label_of_route("upstream", &route.path);
             self.problems.push(format!("{label} {NEEDS_REDIS}"));
         }
     }
@@ -456,6 +479,8 @@ mod tests {
             ("redis = 'rediss://h'\nredis_key_file = 'Cargo.toml'", &[], "redis_key_file (t.toml:2) needs redis_cert_file beside it"),
             ("origins = ['*']\njwt.cookie = 'jwt'", &[], "jwt.cookie (t.toml:2) and origins (t.toml:1) = *: browsers send a cookie along"),
             ("jwt.cookie = 'jwt'\n[[route]]\n[[route]]\npath = '/a'\norigins = ['*']", &[], "jwt.cookie (t.toml:1) and origins of [[route]] \"/a\" = *: "),
+            ("identity = 'header:X-User'", &[], "identity (t.toml:1) is believed from proxies alone"),
+            ("proxies = '::1'\n[[route]]\norigins = '*'\nidentity = 'header:X-User'", &[], "identity of [[route]] \"/ws\" and origins of [[route]] \"/ws\" = *: a proxy adds"),
             ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),
             ("[[route]]\npath = '/a'\nupstream = 'channel:up'", &[], "upstream of [[route]] \"/a\" needs a Redis"),
             ("streams = ['pub']", &[], "streams (t.toml:1) is set, but redis is not"),
@@ -489,6 +514,8 @@ mod tests {
             ("events = 'stream:evt'\nredis = 'redis://h'", &[]),
             ("jwt.cookie = 'jwt'\norigins = ['https://a.b']", &[]),
             ("jwt.cookie = 'off'\norigins = ['*']", &[]),
+            ("proxies = '::1'\nidentity = 'header:X-User'", &[]),
+            ("[[route]]\nidentity = 'off'\norigins = ['*']", &[]),
             ("ping_seconds = 0\nsilence_seconds = 1", &[]),
             ("ping_seconds = 90\nsilence_seconds = 0", &[]),
             ("[[route]]\npath = '/a'\n[[route]]\npath = '/'", &[]),

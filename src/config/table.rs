@@ -100,6 +100,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "/ws", "/... in ASCII without ? and #", &at_route(|r| &mut r.path, path)),
         route("origins", "whose pages may connect; the page at / always may",
             "same host", "list of scheme://host[:port], scheme://*.domain[:port], null and file://; or *", &at_route(|r| &mut r.origins, Value::origins)).live(),
+        route("identity", "header in which one of proxies names the user; without it a token is read",
+            "off", "header:NAME or off; only with proxies, not beside origins = *", &at_route(|r| &mut r.identity, identity)).live(),
         route("format", "json: the envelope of oneloop.v1; raw: the payload alone",
             "json", "json or raw", &at_route(|r| &mut r.format, format)),
         route("topics", "grants that every client with a token hears",

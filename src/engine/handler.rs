@@ -97,7 +97,8 @@ pub fn admits(origins: &Origins, request: &Request) -> bool {
     request.bearer().is_some() || admits_origin(origins, request)
 }
 
-/// The same for a plain request, in which a page may set `Authorization`.
+/// Returns whether `Origin` alone lets the page connect: for a plain request, in which a page may set `Authorization`, and for proofs
+/// that browsers and proxies add to the handshake of any page. A request without an `Origin` comes from no page.
 pub fn admits_origin(origins: &Origins, request: &Request) -> bool {
     if request.count("origin") == 0 || *origins == Origins::Any {
         return true;

@@ -59,6 +59,7 @@ counters! {
     event_streams: "Requests that became event streams.",
     unproxied: "Connections closed for a missing or invalid PROXY header.",
     forwarded_malformed: "Requests of trusted proxies whose X-Forwarded-For has no address.",
+    identities_refused: "Handshakes refused for the header that names the user: not of a proxy, or malformed, or from a foreign page.",
     forwarded_missing: "Handshakes of trusted proxies without X-Forwarded-For, which count as the proxy's own.",
     commands: "Text messages from clients.",
     messages: "Messages from publishers and Redis.",

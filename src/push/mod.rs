@@ -5,6 +5,7 @@
 
 mod command;
 pub mod explain;
+mod identity;
 mod rights;
 pub mod token;
 mod upstream;
@@ -47,6 +48,8 @@ pub struct Push {
     /// Origins whose pages may present a cookie.
     origins: Origins,
     single_session: bool,
+    /// The header in which a trusted proxy names the user, where it is read.
+    identity: Option<String>,
     rights: TopicRights,
     /// Connections without a token so far, and what they presented in its place.
     waiting: HashMap<ConnId, MissingToken>,
@@ -65,6 +68,7 @@ impl Push {
             format: route.format,
             origins: route.origins.clone(),
             single_session: route.single_session,
+            identity: route.identity.clone(),
             rights: TopicRights::new(route)?,
             waiting: HashMap::new(),
             slow: route.slow,
@@ -80,8 +84,9 @@ impl Push {
             false => Ok(Rc::clone(&self.keys)),
         };
         match keys.and_then(|keys| Push::new(keys, route)) {
-            Ok(Push { keys, origins, rights, single_session, .. }) => {
+            Ok(Push { keys, origins, rights, single_session, identity, .. }) => {
                 (self.keys, self.origins, self.single_session) = (keys, origins, single_session);
+                self.identity = identity;
                 self.rights.reload(rights);
             }
             Err(problem) => log::error!("{} stays as it was: {problem}", route.path),
@@ -93,6 +98,36 @@ impl Push {
         let (checked, microseconds) = self.keys.check_at_a_price(token, server.now().unix);
         server.count_costly(microseconds);
         checked
+    }
+
+    /// Finds the user of a handshake: the one that a proxy names, or else that of the first token.
+    fn user_of(
+        &self,
+        server: &mut Scope<'_>,
+        request: &Request,
+    ) -> Result<Option<Identity>, Reject> {
+        if let Some(header) = &self.identity {
+            let named = identity::find(request, header, &self.origins);
+            server.metrics().identities_refused += u64::from(named.is_err());
+            if let Some(sub) = named? {
+                return Ok(Some(Identity::named_by_proxy(sub)));
+            }
+        }
+        let found = find(request, self.keys.cookie(), &self.origins);
+        let Some((token, place)) = found else { return Ok(None) };
+        let checked = self.check(server, &token);
+        checked.map(Some).map_err(|refusal| match place {
+            TokenPlace::Header if request.is_upgrade() => Reject::Http(unauthorized(&refusal)),
+            _ => Reject::Close(bad_token(&refusal)),
+        })
+    }
+
+    /// Returns what a handshake without a user has in place of a token.
+    fn missing(&self, request: &Request) -> MissingToken {
+        match MissingToken::of(request, self.keys.cookie().is_some()) {
+            MissingToken::Nothing if self.identity.is_some() => MissingToken::Identity,
+            missing => missing,
+        }
     }
 
     /// Subscribes a user's connection to the topics of its token. Returns an error for each that it may not have.
@@ -278,25 +313,18 @@ impl Handler for Push {
         id: ConnId,
         request: &Request,
     ) -> Result<(), Reject> {
-        let cookie = self.keys.cookie();
-        let (user, excess) = match find(request, cookie, &self.origins) {
-            Some((token, place)) => {
-                let user = self.check(server, &token).map_err(|refusal| match place {
-                    TokenPlace::Header if request.is_upgrade() => {
-                        Reject::Http(unauthorized(&refusal))
-                    }
-                    _ => Reject::Close(bad_token(&refusal)),
-                })?;
+        let (user, excess) = match self.user_of(server, request)? {
+            Some(user) => {
                 let excess = self.enter(server, id, &user).map_err(Reject::Close)?;
                 (Some(user), excess)
             }
             None if self.rights.has_anonymous() => (None, self.rights.grant_anonymous(server, id)),
             // An event stream has no command that could bring one.
             None if !request.is_upgrade() => {
-                return Err(Reject::Close(no_token(MissingToken::of(request, cookie.is_some()))));
+                return Err(Reject::Close(no_token(self.missing(request))));
             }
             None => {
-                self.waiting.insert(id, MissingToken::of(request, cookie.is_some()));
+                self.waiting.insert(id, self.missing(request));
                 server.await_token(id, request.address());
                 return Ok(());
             }

@@ -21,7 +21,7 @@ use crate::tls::inspection::{CertificateFlaw, Inspection};
 /// The origin of a page that cannot exist (RFC 6761 section 6.4).
 const FOREIGN: &str = "https://oneloop-doctor.invalid";
 
-/// Replaces the `*` of a listed origin.
+/// Replaces the `*` of a listed origin, and names the user in a forged header.
 const LABEL: &str = "oneloop-doctor";
 
 /// Seconds that a ping may be late.
@@ -64,6 +64,7 @@ impl PublicCheck<'_> {
             before.judge(&mut self.report);
         }
         self.foreign();
+        self.forged(&origin);
         if token.is_none() && self.route().is_none_or(|route| route.anonymous.is_empty()) {
             if let WebSocketEvent::Closed(4505, _) = socket.next(REFUSAL_TIMEOUT) {
                 return self.refuses_own();
@@ -228,6 +229,36 @@ impl PublicCheck<'_> {
                     "proxy_set_header Origin $http_origin;",
                 );
             }
+        }
+    }
+
+    /// Checks that the proxy replaces or removes the header that names the user, by one of our own.
+    fn forged(&mut self, origin: &str) {
+        const NAME: &str = "url-identity";
+        let Some(route) = self.route() else { return };
+        let Some(header) = route.identity.clone() else { return };
+        if route.format == config::Format::Raw {
+            return self.report.unseen(NAME, "a raw route tells nobody who it is", "");
+        }
+        let named = WebSocket::open_with(&self.url, origin, &[&header, ": ", LABEL].concat());
+        let welcome = named.map(|mut socket| match socket.is_proven {
+            true => socket.next(REFUSAL_TIMEOUT),
+            false => WebSocketEvent::Silence,
+        });
+        let own = [r#""sub":""#, LABEL, "\""].concat();
+        match welcome {
+            Err(why) => self.report.unseen(NAME, &why, ""),
+            Ok(WebSocketEvent::Message(text)) if String::from_utf8_lossy(&text).contains(&own) => {
+                self.report.say(
+                    Problem,
+                    NAME,
+                    &["a client chose its user by ", &header, ", and the proxy passed that on"]
+                        .concat(),
+                    "everyone can listen as anyone",
+                    &["proxy_set_header ", &header, " $user; (it replaces the client's)"].concat(),
+                );
+            }
+            Ok(_) => self.report.ok(NAME, &["no client chooses its user by ", &header].concat()),
         }
     }
 

@@ -31,6 +31,7 @@ pub struct Request {
     method: Method,
     is_old: bool,
     address: Option<IpAddr>,
+    is_from_proxy: bool,
 }
 
 /// Parses a head at the start of `bytes`. Returns the request and the length of its head, or `None` if it is partial.
@@ -41,8 +42,8 @@ pub fn parse(bytes: &[u8], bytes_max: usize) -> Result<Option<(Request, usize)>,
     let read = AsHandshake::new(bytes);
     let parsed = parse_handshake(&read, bytes_max).map_err(|answer| answer.answering(read.method));
     Ok(parsed?.map(|(head, length)| {
-        let request = Request { head, method: read.method, is_old: read.is_old, address: None };
-        (request, length)
+        let AsHandshake { method, is_old, .. } = read;
+        (Request { head, method, is_old, address: None, is_from_proxy: false }, length)
     }))
 }
 
@@ -93,6 +94,16 @@ impl Request {
     /// Sets the client's address.
     pub fn from_address(self, address: Option<IpAddr>) -> Request {
         Request { address, ..self }
+    }
+
+    /// Sets that the request was sent by a trusted proxy, on behalf of the client.
+    pub fn from_proxy(self, is_from_proxy: bool) -> Request {
+        Request { is_from_proxy, ..self }
+    }
+
+    /// Returns whether a trusted proxy sent the request: its own headers are believed, as far as it does not pass on a client's.
+    pub fn is_from_proxy(&self) -> bool {
+        self.is_from_proxy
     }
 
     pub fn method(&self) -> Method {

@@ -66,10 +66,11 @@ impl ClientAddresses {
         self.counts.load_with_another(address) == AddressLoad::FarAbove
     }
 
-    /// Returns a request with its client's address, under which the client counts from here on. Until then a client behind a
-    /// proxy counts under no address: `handshakes_max` limits clients that never give theirs.
+    /// Returns a request that knows whether a proxy sent it and which client's it is. From here on the client counts under its
+    /// address. Until then a client behind a proxy counts under none: `handshakes_max` limits clients that never give theirs.
     pub fn locate(&mut self, server: &mut Server, id: ConnId, request: Request) -> Request {
         let peer = request.known_address().unwrap_or_else(|| peer(server, id));
+        let is_from_proxy = self.proxies.is_proxy(peer);
         let address = self.proxies.client_address(peer, &request).unwrap_or_else(|| {
             server.metrics.forwarded_malformed += 1;
             let what = "says no address in X-Forwarded-For: its client counts as the proxy";
@@ -80,7 +81,7 @@ impl ClientAddresses {
             server.metrics.forwarded_missing += 1;
         }
         self.count(server, id, address);
-        request.from_address(Some(address))
+        request.from_address(Some(address)).from_proxy(is_from_proxy)
     }
 
     /// Counts a client under the address of its PROXY header before its request is complete: clients of one address that never

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::engine::client::http::Request;
-use crate::engine::handler::admits;
+use crate::engine::handler::admits_origin;
 use crate::engine::origin::Origins;
 use crate::push::PROTOCOL;
 
@@ -32,6 +32,8 @@ pub enum MissingToken {
     Cookie,
     /// Cookies, but not the configured one, or not from a page whose cookies are accepted.
     OtherCookie,
+    /// No header of a proxy that names the user either, where one is read.
+    Identity,
     /// A command on the open connection.
     Command,
 }
@@ -69,6 +71,7 @@ impl MissingToken {
             MissingToken::Empty => "?token= is empty",
             MissingToken::Cookie => "cookies are not read",
             MissingToken::OtherCookie => "no cookie counts here",
+            MissingToken::Identity => "no proxy named a user",
             MissingToken::Command => "a command came before",
         };
         format!("{seen}; token places: ?token=, Authorization: Bearer, bearer.T, auth")
@@ -108,7 +111,8 @@ pub fn protocols() -> Vec<String> {
 /// A browser sends a site's cookies with the handshake of any page. A cookie thus proves who the user is, but not that the site's
 /// own page asks: only `Origin` proves that.
 fn in_cookie<'a>(request: &'a Request, name: &str, origins: &Origins) -> Option<&'a str> {
-    if !is_checked(request, origins) {
+    // A token in `Authorization` lets in foreign origins.
+    if request.bearer().is_some() || !is_checked(request, origins) {
         return None;
     }
     let pairs = request.lines("cookie").flat_map(|line| line.split(|byte| *byte == b';'));
@@ -122,18 +126,15 @@ fn in_cookie<'a>(request: &'a Request, name: &str, origins: &Origins) -> Option<
     values.find(|value| !value.is_empty())
 }
 
-/// Returns whether the handshake comes from no page, or from one whose origin is among those of the route. A token in
-/// `Authorization` lets in foreign origins, and an opaque origin (`null`, `file://`) is shared by pages of many authors.
-fn is_checked(request: &Request, origins: &Origins) -> bool {
+/// Returns whether the handshake comes from no page, or from one whose origin is among those of the route. An opaque origin
+/// (`null`, `file://`) is shared by pages of many authors.
+pub(in crate::push) fn is_checked(request: &Request, origins: &Origins) -> bool {
     let is_opaque = || {
         let origin = request.header("origin").unwrap_or("null");
         origin.eq_ignore_ascii_case("null") || origin.to_ascii_lowercase().starts_with("file:")
     };
     let is_from_page = request.count("origin") > 0;
-    *origins != Origins::Any
-        && request.bearer().is_none()
-        && admits(origins, request)
-        && !(is_from_page && is_opaque())
+    *origins != Origins::Any && admits_origin(origins, request) && !(is_from_page && is_opaque())
 }
 
 #[cfg(test)]
@@ -165,7 +166,12 @@ mod tests {
             assert_eq!(MissingToken::of(&request, true), expected, "{head}");
         }
         let all = PARAMETERS.iter().chain(&HEADERS).map(|name| MissingToken::Elsewhere(name));
-        let others = [MissingToken::Cookie, MissingToken::OtherCookie, MissingToken::Command];
+        let others = [
+            MissingToken::Cookie,
+            MissingToken::OtherCookie,
+            MissingToken::Identity,
+            MissingToken::Command,
+        ];
         for seen in all
             .chain([MissingToken::Nothing, MissingToken::Scheme, MissingToken::Empty])
             .chain(others)

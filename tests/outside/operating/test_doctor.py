@@ -435,6 +435,16 @@ def test_a_proxy_that_swallows_the_origin_or_the_subprotocol_is_found(start, fro
     assert found["url-protocol"][0] == "problem"
 
 
+def test_a_proxy_that_lets_clients_choose_who_they_are_is_found(start, front):
+    identity = ["--identity", "header:X-User", "--proxies", "127.0.0.1"]
+    server = start(*TOPICS, *identity)
+    for lines, level in [("", "problem"), ('proxy_set_header X-User "";', "ok"), ("proxy_set_header X-User $remote_user;", "ok")]:
+        nginx = front(server, UPGRADE + lines)
+        found = visit(server, f"ws://127.0.0.1:{nginx.port}/ws", *identity, "--wait", "1s")
+        assert found["url-identity"][0] == level, lines
+    assert "url-identity" not in visit(server, f"ws://127.0.0.1:{nginx.port}/ws", "--wait", "1s").found
+
+
 def test_a_proxy_with_nobody_behind_it_is_found(start, front):
     server = start(*TOPICS)
     nginx = front(server)
