@@ -245,7 +245,7 @@ impl App {
             reactor.reload_by(reload(in_force, reread, tickets))?;
         }
         if let Some(channel) = config.control {
-            reactor.router.add_feature(|_| Control::new(channel, has_redis));
+            reactor.router.add_feature(|server| Control::new(server, channel, has_redis));
         }
         if config.receipts.is_some() || !config.streams.is_empty() {
             reactor.router.add_feature(|_| Receipts::new(config.receipts));
@@ -253,6 +253,7 @@ impl App {
         if let Some(settings) = presence {
             reactor.router.add_feature(|server| PresenceFeature::new(server, settings));
         }
+        reactor.router.server.revocations.keep_for(config.jwt.ended_seconds());
         reactor.router.challenges.webroot = config.acme_webroot;
         if let Some(page) = page {
             let page = page(reactor.addresses().clone());

@@ -107,7 +107,8 @@
 //! in a map by [`ConnId`] that `Handler::on_close` empties, as `Push` does with rights and clients without a token
 //! (`push/mod.rs`): a stale id finds nothing there either. What the loop keeps for each client stands in arrays beside the slots
 //! (`engine/timers.rs`), and what it keeps for many, but not for all, in [`engine::slots::Beside`]: pages found by the number of
-//! the slot, which cost nothing while they are empty. TLS is there, 16 bytes and a box of keys. A map would belong to `ClientIo`,
+//! the slot, which cost nothing while they are empty. TLS is there, 16 bytes and a box of
+//! keys, and with a control channel the second of each token, 4 bytes. A map would belong to `ClientIo`,
 //! which empties it in `ClientIo::reap` (`engine/reactor/clients.rs`). The
 //! steps of a new bound and of a new command stand in `.github/CONTRIBUTING.md`.
 //!
@@ -157,7 +158,7 @@
 //! | 10 | [`push`] | the product: decides which client may receive a topic, as a handler like any other |
 //! | 10 | [`tls`] | certificates and keys, from files to the settings of handshakes |
 //! | 9 | [`config`] | the settings: one table, three sources |
-//! | 8 | [`features::control`] | commands of back ends on one channel: kick, join, leave, count |
+//! | 8 | [`features::control`] | commands of back ends on one channel: kick, revoke, join, leave, count |
 //! | 8 | [`features::overload`] | limits on the memory of all clients together |
 //! | 8 | [`features::presence`] | the users that are online, over all nodes that share a Redis |
 //! | 8 | [`features::proxies`] | the proxies whose word on the address of a client is believed |

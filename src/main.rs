@@ -234,7 +234,8 @@ fn subscribe(config: &Config, mut options: SubscribeOptions) -> Result<ExitCode,
             let keys = Keys::new(&config.jwt)?;
             let is_admin = topics.iter().any(|topic| is_user_topic(topic));
             let sub = sub.unwrap_or(SUBSCRIBER);
-            keys.issue(sub, &[], topics, is_admin, unix(), SUBSCRIBER_SECONDS).map(Some)
+            let seconds = keys.lifetime_seconds(SUBSCRIBER_SECONDS);
+            keys.issue(sub, &[], topics, is_admin, unix(), seconds).map(Some)
         },
     };
     let is_done = cli::subscribe(config, &options, terminal).map_err(Settings)?;
@@ -251,7 +252,7 @@ fn doctor(config: &Config, options: &ProbeOptions) -> Result<ExitCode, CommandFa
         unix_millis,
         sign: &|seconds| {
             let keys = config.jwt.secret.is_some().then(|| Keys::new(&config.jwt).ok())??;
-            keys.issue(DOCTOR, &[], &[], false, unix(), seconds).ok()
+            keys.issue(DOCTOR, &[], &[], false, unix(), keys.lifetime_seconds(seconds)).ok()
         },
     };
     let has_problem = cli::doctor(config, options, environment).map_err(Settings)?;

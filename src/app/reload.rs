@@ -61,6 +61,7 @@ fn take_over(reactor: &mut Reactor, config: &Config) {
     let router = &mut reactor.router;
     router.addresses.proxies = Box::new(config.proxies.clone());
     router.challenges.webroot = config.acme_webroot.clone();
+    router.server.revocations.keep_for(config.jwt.ended_seconds());
     if let Some(signer) = config.signer() {
         router.server.resume.signer = signer;
     }

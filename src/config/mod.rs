@@ -133,6 +133,8 @@ pub struct Jwt {
     pub issuer: Vec<String>,
     /// The cookie of a handshake that a token may stand in; `None` is off, and beside a route for every origin always.
     pub cookie: Option<String>,
+    /// The longest time from `iat` to `exp`, in seconds; 0: any, and `iat` may be missing.
+    pub lifetime_seconds_max: u64,
     /// The tolerance of `exp` and `nbf`, in seconds.
     pub leeway_seconds: u64,
     /// Names of RFC 7518 section 3.1 and RFC 8037, all of the key's family; empty: the family's default.
@@ -195,6 +197,12 @@ impl Jwt {
 
     /// The usual claim for the user (RFC 7519 section 4.1.2).
     pub const USER_CLAIM: &str = "sub";
+
+    /// Returns the seconds after its issue at which every token has ended; `None`: there is no such time.
+    pub fn ended_seconds(&self) -> Option<u64> {
+        let lifetime = Some(self.lifetime_seconds_max).filter(|lifetime| *lifetime > 0);
+        lifetime.map(|lifetime| lifetime + self.leeway_seconds)
+    }
 
     /// Returns whether any key is configured. Without one the program makes a random secret, on loopback only.
     pub fn has_key(&self) -> bool {
@@ -294,6 +302,7 @@ impl Default for Jwt {
             audience: Vec::new(),
             issuer: Vec::new(),
             cookie: None,
+            lifetime_seconds_max: 0,
             leeway_seconds: 5,
             algorithms: Vec::new(),
         }

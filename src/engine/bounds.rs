@@ -78,6 +78,8 @@ pub struct Bounds {
     pub upstream_bytes_per_second_max: usize,
     /// The time that a receipt waits for pending writes.
     pub receipt_seconds: u32,
+    /// Revocations of users' tokens; above, the earliest hold for all users.
+    pub revocations_max: usize,
     /// The longest pause, in milliseconds, between two attempts to reach Redis.
     pub redis_backoff_ms_max: u32,
     /// Approximate number of entries in the stream of `events`.
@@ -132,6 +134,7 @@ impl Default for Bounds {
             upstream_bytes_max: 256 << 20,
             upstream_bytes_per_second_max: 128 << 10,
             receipt_seconds: 5,
+            revocations_max: 16_384,
             events_entries_max: 100_000,
             offline_seconds: 10,
             drain_seconds: 10,

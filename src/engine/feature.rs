@@ -60,6 +60,8 @@ pub enum FeatureEvent<'a> {
     User(&'a UserChange),
     /// The answer to a request of this feature, by the number of its ticket. Every request has one.
     Answer { number: u64, answer: &'a Answer },
+    /// The subscription at Redis came up: messages may have been missed before.
+    SourceUp,
     /// A part of a reply about a stream.
     Stream(StreamReply<'a>),
     /// The history lacks entries of streams that a client missed, or cannot tell: the source of older messages takes over, and

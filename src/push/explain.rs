@@ -84,6 +84,7 @@ mod tests {
             let identity = Identity {
                 sub: "42".to_owned(),
                 expires: 0,
+                issued: None,
                 topics: parsed(&["room.*", "user.7"]),
                 may: parsed(&["chat.1"]),
                 admin,
@@ -95,8 +96,7 @@ mod tests {
 
     #[test]
     fn without_a_grant_it_says_so() {
-        let identity =
-            Identity { sub: "*".to_owned(), expires: 0, topics: vec![], may: vec![], admin: true };
+        let identity = Identity { admin: true, ..Identity::named_by_proxy("*", 0) };
         let route = RouteConfig::default();
         let rule = |topic| explain(&identity, &route, topic).unwrap();
         let uncovered =

@@ -6,6 +6,7 @@
 mod command;
 pub mod explain;
 mod identity;
+mod refusals;
 mod rights;
 pub mod token;
 mod upstream;
@@ -18,7 +19,7 @@ use std::rc::Rc;
 
 use crate::config::{self, Format, RouteConfig, RouteSettings};
 use crate::engine::client::frame::{Close, Frame};
-use crate::engine::client::http::{Request, Response};
+use crate::engine::client::http::Request;
 use crate::engine::client::outbox::Slow;
 use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
 use crate::engine::origin::Origins;
@@ -28,6 +29,7 @@ use crate::engine::server::{ReplayItem, Resumed, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::json;
 use command::{Action, Auth, ClientCommand, RawJson};
+use refusals::{bad_token, no_token, unauthorized};
 use rights::{TopicRights, echo, own_topic};
 use token::place::{MissingToken, TokenPlace, find};
 use token::{Identity, Keys, TokenRefusal};
@@ -97,7 +99,12 @@ impl Push {
     fn check(&self, server: &mut Scope<'_>, token: &str) -> Result<Identity, TokenRefusal> {
         let (checked, microseconds) = self.keys.check_at_a_price(token, server.now().unix);
         server.count_costly(microseconds);
-        checked
+        let user = checked?;
+        if server.revocations.refuses(&user.sub, user.issued) {
+            server.metrics().tokens_revoked += 1;
+            return Err(TokenRefusal::Revoked);
+        }
+        Ok(user)
     }
 
     /// Finds the user of a handshake: the one that a proxy names, or else that of the first token.
@@ -110,7 +117,7 @@ impl Push {
             let named = identity::find(request, header, &self.origins);
             server.metrics().identities_refused += u64::from(named.is_err());
             if let Some(sub) = named? {
-                return Ok(Some(Identity::named_by_proxy(sub)));
+                return Ok(Some(Identity::named_by_proxy(sub, server.now().unix)));
             }
         }
         let found = find(request, self.keys.cookie(), &self.origins);
@@ -414,7 +421,8 @@ impl Handler for Push {
         })
     }
 
-    fn on_close(&mut self, _server: &mut Scope<'_>, id: ConnId) {
+    fn on_close(&mut self, server: &mut Scope<'_>, id: ConnId) {
+        server.revocations.forget(id);
         self.waiting.remove(&id);
         self.rights.forget(id);
     }
@@ -426,27 +434,4 @@ fn topics_of(server: &mut Scope<'_>, id: ConnId) -> Vec<String> {
     let mut texts: Vec<_> = topics.iter().map(|(key, _)| text_of_key(key).into_owned()).collect();
     texts.sort_unstable();
     texts
-}
-
-fn no_token(missing: MissingToken) -> Close {
-    Close::NO_TOKEN.because(wire::refusal("no_token", &missing.advice(), None))
-}
-
-fn bad_token(refusal: &TokenRefusal) -> Close {
-    let close = if refusal.retry_seconds().is_some() { Close::EARLY } else { Close::BAD_TOKEN };
-    close.because(reason_of(refusal))
-}
-
-/// The answer to a bad token in a header (RFC 6750 section 3.1).
-fn unauthorized(refusal: &TokenRefusal) -> Response {
-    let response = Response::json(401, reason_of(refusal))
-        .with("WWW-Authenticate", "Bearer error=\"invalid_token\"");
-    match refusal.retry_seconds() {
-        Some(seconds) => response.with("Retry-After", seconds.to_string()),
-        None => response,
-    }
-}
-
-fn reason_of(refusal: &TokenRefusal) -> String {
-    wire::refusal(refusal.name(), &refusal.detail(), refusal.retry_seconds())
 }

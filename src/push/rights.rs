@@ -79,6 +79,7 @@ impl TopicRights {
             self.beyond.remove(&id);
         }
         server.close_at(id, user.expires, Close::EXPIRED.code);
+        server.revocations.note(id, user.issued);
         excess
     }
 

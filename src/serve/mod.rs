@@ -103,8 +103,15 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
     let token = match has_key {
         true => None,
         false => Some(
-            keys.issue(READY_TOKEN_SUB, &[], &[], false, unix, READY_TOKEN_SECONDS)
-                .map_err(invalid)?,
+            keys.issue(
+                READY_TOKEN_SUB,
+                &[],
+                &[],
+                false,
+                unix,
+                keys.lifetime_seconds(READY_TOKEN_SECONDS),
+            )
+            .map_err(invalid)?,
         ),
     };
     let mut app = App::new(config.clone()).trim(trim).reports_to(supervisor);

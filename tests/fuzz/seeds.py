@@ -16,6 +16,7 @@ def heads():
     yield f"GET /ws HTTP/1.1\r\n{UPGRADE}\r\n"
     yield f"GET /ws?token=T&since=5&a= HTTP/1.1\r\n{UPGRADE}Origin: https://example.com\r\n\r\nrest"
     yield f"GET /ws HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Protocol: oneloop.v1, bearer.T\r\n\r\n"
+    yield f"GET /ws HTTP/1.1\r\n{UPGRADE}X-WX-OPENID: 42\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"
     yield f"GET http://h:80/ws HTTP/1.1\r\n{UPGRADE}Authorization: Bearer T\r\n\r\n"
     yield f"GET / HTTP/1.1\r\n{UPGRADE}Connection: Upgrade\r\nOrigin: null\r\nOrigin: http://h\r\n\r\n"
     yield "GET / HTTP/1.0\r\nHost: h\r\n\r\n"
@@ -245,6 +246,9 @@ def tokens():
         '"sub":-1,"exp":1699999996',
         '"sub":"42","sub":"43","exp":1e300',
         '"sub":"","exp":1700000060,"nbf":null',
+        full + ',"iat":1700000000',
+        full + ',"iat":1699999999.9',
+        full + ',"iat":"1700000000"',
         full + ',"topics":["user.*"],"may":"*","admin":1',
     ]:
         yield good + "\n{" + claims + "}"

@@ -3,7 +3,9 @@
 use crate::cli::redis_client::{RedisClient, RedisReply};
 use crate::config::Config;
 use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::glob;
 use crate::engine::redis::sink::Sink;
+use crate::features::control::revocations_key;
 
 /// A permission that the settings need.
 pub(super) struct Requirement {
@@ -25,6 +27,10 @@ const SCRIPT: &str = "EVAL return,1 1 K;TIME;ZSCORE K m;ZADD K 1 m;ZREM K m;ZREV
 const READING: &str =
     "XINFO STREAM K;XREAD COUNT 1 STREAMS K $;XRANGE K + + COUNT 1;XREVRANGE K + + COUNT 1";
 
+/// The calls of `src/features/control/revocations.lua`, with `K` for the key.
+const REVOCATIONS: &str =
+    "EVAL return,1 1 K;ZADD K 1 m;ZREMRANGEBYSCORE K 0 0;ZREVRANGE K 0 0;EXPIRE K 1;PERSIST K";
+
 /// Lists the permissions that the settings need.
 pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Requirement> {
     let patterns = link.patterns.iter().map(|pattern| Requirement {
@@ -44,6 +50,7 @@ pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Requirement> {
     let sinks = upstream.cloned().chain(receipts).map(|sink| writing(&sink));
     // Subscriptions come last: in RESP2, a subscribed connection takes no other command.
     let others = streams.chain(sinks).chain(config.events.as_ref().map(events));
+    let others = others.chain(config.control.as_deref().map(revocations));
     others.chain(patterns).collect()
 }
 
@@ -61,14 +68,30 @@ fn events(sink: &Sink) -> Requirement {
     let target = writing(sink);
     let keys = format!("oneloop:{{{}}}:", sink.name());
     let script = spelled(SCRIPT, &[&keys, "here"].concat());
-    let names: Vec<String> =
-        script.iter().map(|words| ["+", &words[0].to_lowercase()].concat()).collect();
     Requirement {
         purpose: format!("to tell {} who is here", sink.name()),
-        rule: format!("{} ~{keys}* {}", target.rule, names.join(" ")),
+        rule: format!("{} ~{keys}* {}", target.rule, names(&script)),
         commands: [script, target.commands].concat(),
         is_harmless: false,
     }
+}
+
+fn revocations(control: &str) -> Requirement {
+    let key = revocations_key(control);
+    let commands = spelled(REVOCATIONS, &key);
+    Requirement {
+        purpose: "to keep revocations".to_owned(),
+        rule: format!("~{} {}", glob::escaped(&key), names(&commands)),
+        commands,
+        is_harmless: false,
+    }
+}
+
+/// The rules for these commands.
+fn names(commands: &[Vec<String>]) -> String {
+    let names: Vec<String> =
+        commands.iter().map(|words| ["+", &words[0].to_lowercase()].concat()).collect();
+    names.join(" ")
 }
 
 /// The commands of a list, with `key` for `K`.
@@ -178,7 +201,9 @@ mod tests {
             rules[3].starts_with("&e +publish ~oneloop:{e}:* +eval +time +zscore"),
             "{rules:?}"
         );
-        assert_eq!(rules[4..], ["&pub.* +psubscribe +ping", "&c +psubscribe +ping"]);
+        let kept = "~oneloop:{c}:revoked +eval +zadd +zremrangebyscore +zrevrange +expire +persist";
+        assert_eq!(rules[4], kept);
+        assert_eq!(rules[5..], ["&pub.* +psubscribe +ping", "&c +psubscribe +ping"]);
         let commands = &needs[3].commands;
         assert_eq!(commands[0], ["EVAL", "return 1", "1", "oneloop:{e}:here"]);
         assert_eq!(commands.last().unwrap(), &["PUBLISH", "e", "m"]);
@@ -192,7 +217,13 @@ mod tests {
 
     /// A call that is not tried would first fail for a client.
     #[test]
-    fn every_command_of_the_script_is_tried() {
+    fn every_command_of_the_scripts_is_tried() {
+        let kept = include_str!("../../features/control/revocations.lua");
+        for call in kept.split("redis.call('").skip(1) {
+            let name = call.split('\'').next().unwrap();
+            let tried = revocations("c").commands;
+            assert!(tried.iter().any(|words| words[0] == name), "{name}");
+        }
         let script = include_str!("../../features/presence/script.lua");
         let sinks = [Sink::Stream("s".to_owned()), Sink::Channel("c".to_owned())];
         let needs = sinks.each_ref().map(events);

@@ -70,6 +70,11 @@ impl Close {
     pub const EARLY: Close = Close::plain(4004);
     /// The token is refused.
     pub const BAD_TOKEN: Close = Close::plain(4500);
+    /// A back end has revoked the token of an open connection.
+    pub const REVOKED: Close = Close::told(
+        4500,
+        r#"{"reason":"revoked","detail":"a back end has revoked the token: sign in again"}"#,
+    );
     /// No token came in time.
     pub const NO_TOKEN: Close = Close::plain(4501);
     /// Not JSON, no known `op`, wrong types.

@@ -98,7 +98,7 @@ impl Admin {
             backlog_frames: frames_len(),
             backlog_bytes: frames_bytes(),
             unfinished_bytes: server.clients.unfinished_bytes,
-            slots_bytes: server.clients.bytes(),
+            slots_bytes: server.clients.bytes() + server.revocations.slots_bytes(),
             memberships_bytes: hubs.iter().map(|hub| hub.bytes()).sum(),
             process: self.process.usage(),
         }

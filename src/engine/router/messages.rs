@@ -149,6 +149,9 @@ impl Router {
     pub fn on_source(&mut self, up: bool) {
         self.health.no_subscriber = !up;
         self.server.metrics.source_ups += u64::from(up);
+        if up {
+            self.notify_features(FeatureEvent::SourceUp);
+        }
         let now = (self.server.resume.history.next() - 1, self.server.cursor());
         if !up {
             self.lost_at = Some(now);

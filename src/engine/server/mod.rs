@@ -12,6 +12,7 @@ mod options;
 mod places;
 pub(crate) mod replay;
 pub(crate) mod requests;
+mod revocations;
 mod scope;
 mod subscriptions;
 mod users;
@@ -40,6 +41,7 @@ use names::Names;
 pub use options::RouteOptions;
 use places::Places;
 use requests::{Publication, Requests};
+pub use revocations::Revocations;
 pub use scope::Scope;
 pub use users::UserChange;
 use users::UserChanges;
@@ -68,6 +70,8 @@ pub struct Server {
     pub(crate) requests: Requests,
     pub(crate) resume: Resume,
     pub(crate) users: UserChanges,
+    /// The users whose earlier tokens are refused: a handler that checks tokens asks it, and tells it of each connection's.
+    pub revocations: Revocations,
     pub(crate) places: Places,
     /// New connections are refused because memory is short.
     pub(crate) is_refusing: bool,
@@ -102,6 +106,7 @@ impl Server {
             requests: Requests::default(),
             resume: Resume::new(node, signer, history),
             users: UserChanges::default(),
+            revocations: Revocations::default(),
             places: Places::default(),
             is_refusing: false,
             backlog: Backlog::of(&bounds),

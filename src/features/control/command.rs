@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::engine::pubsub::topic::{self, Grant, user_topic};
+use crate::engine::pubsub::topic::{self, Grant, user_of, user_topic};
 use crate::json;
 
 /// A back end's command, executed by every node that receives it.
@@ -13,6 +13,8 @@ use crate::json;
 pub enum ControlCommand {
     /// Closes connections with 4504, and this reason.
     Kick { target: Target, reason: Option<String> },
+    /// Closes a user's connections whose tokens were issued before this unix second, and refuses such tokens.
+    Revoke { sub: String, before: u64 },
     /// Subscribes connections until they disconnect.
     Join { target: Target, topic: Grant },
     /// Unsubscribes connections.
@@ -36,6 +38,7 @@ struct ControlMembers<'a> {
     #[serde(borrow)]
     op: Cow<'a, str>,
     sub: Option<Value>,
+    before: Option<u64>,
     conn: Option<String>,
     topic: Option<String>,
     reason: Option<String>,
@@ -53,6 +56,10 @@ impl ControlCommand {
             "kick" => {
                 Ok(ControlCommand::Kick { target: members.target()?, reason: members.reason })
             }
+            "revoke" => Ok(ControlCommand::Revoke {
+                sub: members.user()?,
+                before: members.before.ok_or("before is missing: a unix time in seconds")?,
+            }),
             "join" => {
                 Ok(ControlCommand::Join { topic: members.grant()?, target: members.target()? })
             }
@@ -67,7 +74,7 @@ impl ControlCommand {
                     reply: reply.ok_or("reply is missing: the channel of the answer")?,
                 })
             }
-            _ => Err("op is not kick, join, leave or count"),
+            _ => Err("op is not kick, revoke, join, leave or count"),
         }
     }
 }
@@ -76,12 +83,18 @@ impl ControlMembers<'_> {
     fn target(&self) -> Result<Target, &'static str> {
         match (&self.sub, &self.conn) {
             (None, Some(conn)) => Ok(Target::Connection(conn.clone())),
-            (Some(sub), None) => {
-                let own = user_topic(&json::text_or_integer(sub).ok_or(json::WRONG_MEMBER)?);
-                let own = own.ok_or("sub must be 1 to 255 bytes without control characters")?;
-                Ok(Target::User(own))
-            }
+            (Some(sub), None) => Ok(Target::User(own_topic(sub)?)),
             _ => Err("expected sub or conn, one of them"),
+        }
+    }
+
+    /// The user, where a connection is no target.
+    fn user(&self) -> Result<String, &'static str> {
+        match (&self.sub, &self.conn) {
+            (Some(sub), None) => {
+                own_topic(sub).map(|own| user_of(&own).expect("the topic of a user").to_owned())
+            }
+            _ => Err("expected sub, and no conn"),
         }
     }
 
@@ -89,6 +102,12 @@ impl ControlMembers<'_> {
         let grant = self.topic.as_deref().and_then(Grant::parse);
         grant.ok_or("topic is missing, or neither a topic nor like room.*")
     }
+}
+
+/// The own topic of a user.
+fn own_topic(sub: &Value) -> Result<String, &'static str> {
+    let own = user_topic(&json::text_or_integer(sub).ok_or(json::WRONG_MEMBER)?);
+    own.ok_or("sub must be 1 to 255 bytes without control characters")
 }
 
 #[cfg(test)]
@@ -120,6 +139,10 @@ mod tests {
             (
                 r#"{"op":"kick","conn":"n-1-2","sub":null,"reason":"b\u0061n"}"#,
                 ControlCommand::Kick { target: connection(), reason: Some("ban".to_owned()) },
+            ),
+            (
+                r#"{"op":"revoke","sub":42,"before":1718000000}"#,
+                ControlCommand::Revoke { sub: "42".to_owned(), before: 1_718_000_000 },
             ),
             (
                 r#"{"op":"join","sub":"a.b","topic":"room.*"}"#,
@@ -157,6 +180,14 @@ mod tests {
             r#"{"op":"kick","sub":true}"#,
             r#"{"op":"kick","sub":"1","sub":"2"}"#,
             r#"{"op":"kick","sub":"42","reason":5}"#,
+            r#"{"op":"revoke","sub":"42"}"#,
+            r#"{"op":"revoke","before":1718000000}"#,
+            r#"{"op":"revoke","conn":"n-1-2","before":1718000000}"#,
+            r#"{"op":"revoke","sub":"","before":1718000000}"#,
+            r#"{"op":"revoke","sub":"42","before":"1718000000"}"#,
+            r#"{"op":"revoke","sub":"42","before":1718000000.5}"#,
+            r#"{"op":"revoke","sub":"42","before":-1}"#,
+            r#"{"op":"revoke","sub":"42","before":1,"before":2}"#,
             r#"{"op":"join","sub":"42"}"#,
             r#"{"op":"join","sub":"42","topic":"a..b"}"#,
             r#"{"op":"join","topic":"room.7"}"#,
@@ -173,8 +204,10 @@ mod tests {
 
     #[test]
     fn any_payload_is_the_command_that_it_says_or_refused() {
-        let members: [&[u8]; 10] = [
+        let members: [&[u8]; 12] = [
             b"\"op\":\"kick\"",
+            b"\"op\":\"revoke\"",
+            b"\"before\":1718000000",
             b"\"op\":\"join\"",
             b"\"op\":\"count\"",
             b"\"sub\":42",
@@ -200,6 +233,7 @@ mod tests {
             let value: serde_json::Value = serde_json::from_slice(&payload).unwrap();
             let op = match command {
                 ControlCommand::Kick { .. } => "kick",
+                ControlCommand::Revoke { .. } => "revoke",
                 ControlCommand::Join { .. } => "join",
                 ControlCommand::Leave { .. } => "leave",
                 ControlCommand::Count { .. } => "count",

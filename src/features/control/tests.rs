@@ -7,6 +7,7 @@ use super::Control;
 use crate::config::{Format, RouteConfig};
 use crate::engine::client::frame::CLOSE_REASON_BYTES_MAX;
 use crate::engine::reactor::tests::harness::TestLoop;
+use crate::engine::redis::request::Answer;
 
 fn test() -> TestLoop {
     TestLoop::new(RouteConfig { may: vec!["room.*".into()], ..RouteConfig::default() }, |_| {})
@@ -14,7 +15,7 @@ fn test() -> TestLoop {
 
 fn take_commands(test: &mut TestLoop, channel: &str, has_redis: bool) {
     test.reactor.router.features.clear();
-    test.reactor.router.add_feature(|_| Control::new(channel.to_owned(), has_redis));
+    test.reactor.router.add_feature(|server| Control::new(server, channel.to_owned(), has_redis));
 }
 
 fn welcomed(test: &mut TestLoop, id: crate::ConnId) -> Value {
@@ -186,4 +187,115 @@ fn a_reason_always_fits_a_close_frame() {
             assert!(kept.len() == words.len() || reason.len() + 12 > CLOSE_REASON_BYTES_MAX);
         }
     }
+}
+
+fn unix(test: &TestLoop) -> u64 {
+    test.reactor.router.server.now.unix
+}
+
+fn revoke(test: &mut TestLoop, sub: &str, before: u64) -> usize {
+    test.publish("ctl", &format!(r#"{{"op":"revoke","sub":"{sub}","before":{before}}}"#))
+}
+
+fn revoked() -> Value {
+    let detail = "a back end has revoked the token: sign in again";
+    json!({"close": 4500, "reason": {"reason": "revoked", "detail": detail}})
+}
+
+#[test]
+fn earlier_tokens_of_a_user_are_revoked_and_nothing_else() {
+    let raw = RouteConfig { path: "/raw".into(), ..RouteConfig::default() };
+    let mut test = TestLoop::with_routes(&[RouteConfig::default(), raw], |_| {});
+    let old = test.token("42", &[]);
+    let (first, second) = (test.connect("42", &[]), test.connect_at("/raw", "42", &[]));
+    let (renewed, bystander) = (test.connect("42", &[]), test.connect("43", &[]));
+    test.reactor.router.server.now.unix += 10;
+    let (late, newer) = (test.connect("42", &[]), test.token("42", &[]));
+    test.say(renewed, &format!(r#"{{"op":"auth","token":"{newer}"}}"#));
+    for id in [first, second, late, renewed, bystander] {
+        test.received(id);
+    }
+    let before = unix(&test);
+    assert_eq!(revoke(&mut test, "42", before), 2);
+    for id in [first, second] {
+        assert_eq!(test.received(id), [revoked()]);
+    }
+    assert_eq!(revoke(&mut test, "42", before), 0, "it says no more");
+    test.say(late, &format!(r#"{{"op":"auth","token":"{old}"}}"#));
+    assert_eq!(test.received(late), [revoked()], "an older token renews nothing");
+    for id in [renewed, bystander] {
+        assert_eq!(test.received(id).len(), 0);
+    }
+    assert_eq!(test.publish("pub.user.42", "1"), 1);
+    let metrics = test.reactor.metrics();
+    assert_eq!((metrics.revocations, metrics.tokens_revoked, metrics.controls), (1, 1, 2));
+}
+
+#[test]
+fn a_revocation_of_what_is_to_come_is_malformed() {
+    let mut test = test();
+    let client = test.connect("42", &[]);
+    test.received(client);
+    let now = unix(&test);
+    for before in [now + 241, now * 1000, u64::MAX] {
+        assert_eq!(revoke(&mut test, "42", before), 0, "{before}");
+    }
+    assert_eq!(test.reactor.metrics().control_malformed, 3);
+    assert_eq!(test.received(client).len(), 0);
+    assert_eq!(revoke(&mut test, "42", now + 240), 1, "a clock may be ahead");
+}
+
+#[test]
+fn without_room_the_earliest_revocation_holds_for_all_newcomers() {
+    let mut test = TestLoop::new(RouteConfig::default(), |bounds| bounds.revocations_max = 2);
+    let old = test.token("7", &[]);
+    let (client, there) = (test.connect_anonymous(), test.connect("7", &[]));
+    test.reactor.router.server.now.unix += 10;
+    let now = unix(&test);
+    for sub in ["1", "2", "3"] {
+        revoke(&mut test, sub, now);
+    }
+    assert_eq!(test.reactor.metrics().revocations_merged, 3, "they are of one second");
+    test.say(client, &format!(r#"{{"op":"auth","token":"{old}"}}"#));
+    assert_eq!(test.received(client), [revoked()]);
+    assert_eq!(test.received(there).len(), 1, "its welcome: no connection is closed for it");
+}
+
+/// Two nodes that share a set in Redis, and one that starts later; the test is that Redis.
+#[test]
+fn redis_tells_a_node_of_the_revocations_that_it_missed() {
+    let mut test = test();
+    let set = |pairs: &[(&str, u64)]| {
+        let text = |text: String| Answer::Text(text.into_bytes());
+        let pair = |(sub, before): &(&str, u64)| [text((*sub).into()), text(before.to_string())];
+        Answer::List(pairs.iter().flat_map(pair).collect())
+    };
+    let (client, other, bystander) =
+        (test.connect("42", &[]), test.connect("44", &[]), test.connect("43", &[]));
+    for id in [client, other, bystander] {
+        test.received(id);
+    }
+    let now = unix(&test);
+    let (words, request) = test.exchanges().remove(0);
+    assert_eq!(words[2..], ["1", "oneloop:{ctl}:revoked", "0", "0", "0", "0", "127"]);
+    test.answer(request, set(&[("42", now + 1), ("", 5), ("\n", now + 1)]));
+    assert_eq!(test.received(client), [revoked()]);
+    assert_eq!(test.received(bystander).len(), 0);
+    // Its own commands are saved, and saved again when the subscription comes up.
+    assert_eq!(revoke(&mut test, "44", now + 1), 1);
+    assert_eq!(test.received(other), [revoked()]);
+    let (words, request) = test.exchanges().remove(0);
+    let second = (now + 1).to_string();
+    assert_eq!(words[9..], [&second, "44"]);
+    test.answer(request, Answer::Refused("NOPERM".into()));
+    assert_eq!(test.exchanges().len(), 0, "it waits");
+    test.pass(1000);
+    let (words, request) = test.exchanges().remove(0);
+    assert_eq!(words[9..], [&second, "44"]);
+    test.answer(request, set(&[]));
+    test.reactor.router.on_source(true);
+    test.turn();
+    let (words, _) = test.exchanges().remove(0);
+    assert_eq!(words[4..], ["6", "5", "0", "0", "127", &second, "42", &second, "44"]);
+    assert_eq!(test.reactor.metrics().revocation_retries, 1);
 }

@@ -24,6 +24,8 @@ pub struct Identity {
     /// The unix second at which an open connection ends: `exp`, or `exp` and the leeway if `exp` has already passed. Always in the
     /// future, and at most `u64::MAX`: compare, do not add.
     pub expires: u64,
+    /// The unix second at which it was issued (`iat`); `None`: it does not say, or says one to come.
+    pub issued: Option<u64>,
     /// Topics subscribed to from the start.
     pub topics: Vec<Grant>,
     /// Topics that the client may ask for.
@@ -33,10 +35,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The user that a trusted proxy names. Nothing but the route grants it topics, and its connection has no end of its own.
-    pub fn named_by_proxy(sub: &str) -> Identity {
+    /// The user that a trusted proxy names at the second `unix`. Nothing but the route grants it topics, and its connection has no end
+    /// of its own.
+    pub fn named_by_proxy(sub: &str, unix: u64) -> Identity {
         let (topics, may) = (Vec::new(), Vec::new());
-        Identity { sub: sub.to_owned(), expires: u64::MAX, topics, may, admin: false }
+        let (expires, issued) = (u64::MAX, Some(unix));
+        Identity { sub: sub.to_owned(), expires, issued, topics, may, admin: false }
     }
 }
 
@@ -51,6 +55,8 @@ pub enum TokenRefusal {
     Signature(&'static str),
     /// Well signed, but its claims are malformed or meant for another server.
     Claims(Cow<'static, str>),
+    /// In order, but a back end has revoked the user's tokens of its time.
+    Revoked,
 }
 
 impl TokenRefusal {
@@ -69,6 +75,7 @@ impl TokenRefusal {
             TokenRefusal::Early { .. } => "early",
             TokenRefusal::Signature(_) => "signature",
             TokenRefusal::Claims(_) => "claims",
+            TokenRefusal::Revoked => "revoked",
         }
     }
 
@@ -81,6 +88,7 @@ impl TokenRefusal {
             }
             TokenRefusal::Signature(detail) => (*detail).into(),
             TokenRefusal::Claims(detail) => Cow::Borrowed(detail),
+            TokenRefusal::Revoked => "a back end has revoked the token: sign in again".into(),
         }
     }
 
@@ -93,8 +101,8 @@ impl TokenRefusal {
     }
 }
 
-/// The claims that are read, beside the one that names the user. `iat` is shown, never checked: it says nothing about the audience
-/// of the token.
+/// The claims that are read, beside the one that names the user. `iat` is checked where lifetimes are limited; otherwise it is shown,
+/// and compared with revocations.
 const CLAIMS: [&str; 9] = ["sub", "exp", "nbf", "iat", "aud", "iss", "topics", "may", "admin"];
 
 /// The claims that matter, as they came. `null` is a value, and never an accepted one.
@@ -139,6 +147,7 @@ impl Claims {
             refused(format!("{name} must be {expected}"))
         })?;
         let exp = date("exp", exp).map_err(refused)?;
+        let issued = self.issued(required.lifetime_seconds_max, exp, unix)?;
         let nbf = self.0.get("nbf").map_or(Ok(0), |nbf| date("nbf", nbf)).map_err(refused)?;
         let admin = self.0.get("admin").map_or(Some(false), Value::as_bool);
         let admin = admin.ok_or(TokenRefusal::claims("admin must be true or false"))?;
@@ -161,7 +170,30 @@ impl Claims {
             return Err(TokenRefusal::Expired);
         }
         let expires = if unix < exp { exp } else { latest };
-        Ok(Identity { sub, expires, topics, may, admin })
+        Ok(Identity { sub, expires, issued, topics, may, admin })
+    }
+
+    /// Returns when the token was issued. Without a limit on lifetimes, an `iat` that proves nothing counts as missing.
+    fn issued(
+        &self,
+        lifetime_seconds_max: u64,
+        exp: u64,
+        unix: u64,
+    ) -> Result<Option<u64>, TokenRefusal> {
+        let iat = self.0.get("iat").map(|iat| date("iat", iat));
+        let latest = unix.saturating_add(EARLY_SECONDS_MAX);
+        if lifetime_seconds_max == 0 {
+            return Ok(iat.and_then(Result::ok).filter(|iat| *iat <= latest));
+        }
+        let missing = TokenRefusal::claims("iat is missing: see jwt.lifetime_seconds_max");
+        let iat = iat.ok_or(missing)?.map_err(|detail| TokenRefusal::Claims(detail.into()))?;
+        if iat > latest {
+            Err(TokenRefusal::claims("iat is more than 240 s ahead of this server's clock"))
+        } else if exp.saturating_sub(iat) > lifetime_seconds_max {
+            Err(TokenRefusal::claims("it lives longer than jwt.lifetime_seconds_max"))
+        } else {
+            Ok(Some(iat))
+        }
     }
 
     /// Requires `aud` and `iss` where they are configured (RFC 7519 sections 4.1.1 and 4.1.3).

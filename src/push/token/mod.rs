@@ -102,6 +102,14 @@ impl Keys {
             .map_or(String::new(), |claims| claims.shown(self.user_claim(), unix))
     }
 
+    /// The lifetime nearest to this one that tokens may have.
+    pub fn lifetime_seconds(&self, wanted: u64) -> u64 {
+        match self.required.lifetime_seconds_max {
+            0 => wanted,
+            most => wanted.min(most),
+        }
+    }
+
     /// The cookie that may carry a token.
     pub fn cookie(&self) -> Option<&str> {
         self.required.cookie.as_deref()
@@ -159,7 +167,8 @@ impl Keys {
     /// issuer of the settings.
     ///
     /// # Errors
-    /// A sentence for the operator: no secret to sign with, a malformed `sub` or grant, or a token that would be too long.
+    /// A sentence for the operator: no secret to sign with, a malformed `sub` or grant, or a token that would be too long or live too
+    /// long.
     pub fn issue(
         &self,
         sub: &str,
@@ -177,6 +186,12 @@ impl Keys {
         }
         if let Some(bad) = topics.iter().chain(may).find(|text| Grant::parse(text).is_none()) {
             return Err(format!("{bad:?} is no grant, expected a topic, `room.*` or `*`"));
+        }
+        if ttl_seconds > self.lifetime_seconds(ttl_seconds) {
+            let most = self.required.lifetime_seconds_max;
+            return Err(format!(
+                "a token of {ttl_seconds} s lives longer than jwt.lifetime_seconds_max ({most})"
+            ));
         }
         let claims = Issued {
             user: BTreeMap::from([(self.user_claim(), sub)]),

@@ -58,6 +58,7 @@ fn what_is_issued_is_accepted_until_it_expires() {
     let mut identity = Identity {
         sub: "ü 42".to_owned(),
         expires: NOW + 60,
+        issued: Some(NOW),
         topics: vec![grant("room.*"), grant("news")],
         may: vec![grant("*")],
         admin: true,
@@ -71,6 +72,15 @@ fn what_is_issued_is_accepted_until_it_expires() {
     settings.issuer.remove(0);
     let keys = self::keys(&settings);
     assert_refused(&keys, &token, "claims", "another issuer");
+}
+
+#[test]
+fn no_token_is_issued_that_would_live_too_long() {
+    let keys = keys(&Jwt { lifetime_seconds_max: 60, ..settings() });
+    let issue = |seconds| keys.issue("42", &[], &[], false, NOW, seconds);
+    assert_eq!((keys.lifetime_seconds(59), keys.lifetime_seconds(61)), (59, 60));
+    assert!(keys.check(&issue(60).unwrap(), NOW).is_ok());
+    assert!(issue(61).unwrap_err().contains("jwt.lifetime_seconds_max (60)"));
 }
 
 #[test]

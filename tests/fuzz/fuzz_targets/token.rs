@@ -14,8 +14,11 @@ const NOW: u64 = 1_700_000_000;
 const LEEWAY: u64 = 5;
 const SECRET: &[u8] = b"an example secret of 32 bytes...";
 
-/// With a secret; the same for an audience of one issuer; with public keys, whose private ones nobody here has.
-static KEYS: LazyLock<[Keys; 4]> = LazyLock::new(|| {
+/// The longest lifetime, where there is one.
+const LIFETIME: u64 = 60;
+
+/// With a secret; the same for an audience of one issuer, and for a lifetime; with public keys, whose private ones nobody here has.
+static KEYS: LazyLock<[Keys; 5]> = LazyLock::new(|| {
     let pem = |pem: &[u8]| Some(pem.to_vec());
     let rsa = pem(include_bytes!("../../keys/rsa.public.pem"));
     let p256 = pem(include_bytes!("../../keys/p256.public.pem"));
@@ -26,6 +29,7 @@ static KEYS: LazyLock<[Keys; 4]> = LazyLock::new(|| {
     let all = [
         signed(),
         Jwt { audience, issuer, ..signed() },
+        Jwt { lifetime_seconds_max: LIFETIME, ..signed() },
         Jwt { key: rsa, previous_key: p256, ..settings() },
         Jwt { key: ed25519, ..settings() },
     ];
@@ -62,7 +66,7 @@ fn sign(header: &str, payload: &str) -> String {
 fn check(keys: usize, header: &str, payload: &str, identity: &Identity) {
     let header: Value = serde_json::from_str(header).expect("it is JSON");
     let payload: Value = serde_json::from_str(payload).expect("it is JSON");
-    assert!(keys < 2, "no private key is here");
+    assert!(keys < 3, "no private key is here");
     assert_eq!(header["alg"], "HS256");
     assert!(header["crit"].is_null());
     let exp = payload["exp"].as_f64().expect("it expires");
@@ -74,6 +78,14 @@ fn check(keys: usize, header: &str, payload: &str, identity: &Identity) {
         other => panic!("{other}"),
     };
     assert_eq!(sub, identity.sub);
+    let iat = payload["iat"].as_f64();
+    if let Some(issued) = identity.issued {
+        assert!(issued <= NOW + 240 && iat.is_some_and(|iat| iat.floor() == issued as f64));
+    }
+    if keys == 2 {
+        let iat = iat.expect("it says when it was issued").floor();
+        assert!(identity.issued.is_some() && exp.floor() - iat <= LIFETIME as f64);
+    }
     assert!((1..=255).contains(&sub.len()) && !sub.contains(char::is_control));
     assert_eq!(identity.admin, payload["admin"] == true);
     for (claim, grants) in [("topics", &identity.topics), ("may", &identity.may)] {

@@ -184,7 +184,7 @@ def test_a_redis_with_all_rights_is_good(redis):
                    "--upstream", "stream:up", "--events", "stream:evt", "--control", "ctl")
     assert found.problems() == []
     rights = [seen for _, seen, _ in found.found["redis-rights"]]
-    assert len(rights) == 6 and all(level == "ok" for level, *_ in found.found["redis-rights"])
+    assert len(rights) == 7 and all(level == "ok" for level, *_ in found.found["redis-rights"])
     assert found["clock"][0] == "ok" and found["redis-buffer"][0] == "ok"
     # A look changes nothing.
     assert redis.command("DBSIZE") == 0

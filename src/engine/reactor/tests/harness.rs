@@ -78,6 +78,12 @@ pub struct TestLoop {
     pub reactor: Reactor,
     keys: Rc<Keys>,
     far: Far,
+    /// Requests for revocations that were not asked for yet.
+    exchanges: Vec<(Vec<String>, RedisRequest)>,
+}
+
+fn is_exchange((words, _): &(Vec<String>, RedisRequest)) -> bool {
+    words[0] == "EVAL"
 }
 
 impl TestLoop {
@@ -102,8 +108,8 @@ impl TestLoop {
         install(Some(Box::new(far.clone())));
         let mut reactor = Reactor::new(plan).expect("a port is free");
         reactor.set_acceptor(peers::acceptor(true));
-        reactor.router.add_feature(|_| Control::new("ctl".to_owned(), true));
-        TestLoop { reactor, keys, far }
+        reactor.router.add_feature(|server| Control::new(server, "ctl".to_owned(), true));
+        TestLoop { reactor, keys, far, exchanges: Vec::new() }
     }
 
     /// Connects a client to the first route with a token for these topics, and reads its `welcome`.
@@ -246,8 +252,22 @@ impl TestLoop {
         received
     }
 
-    /// The requests to Redis since the last call, each as its words.
+    /// The requests to Redis since the last call, each as its words; without those for revocations, which a node always makes.
     pub fn asked(&mut self) -> Vec<(Vec<String>, RedisRequest)> {
+        let requests = self.requests().into_iter();
+        let (exchanges, others): (Vec<_>, Vec<_>) = requests.partition(is_exchange);
+        self.exchanges.extend(exchanges);
+        others
+    }
+
+    /// The requests for revocations since the last call.
+    pub fn exchanges(&mut self) -> Vec<(Vec<String>, RedisRequest)> {
+        let mut found = std::mem::take(&mut self.exchanges);
+        found.extend(self.requests().into_iter().filter(is_exchange));
+        found
+    }
+
+    fn requests(&mut self) -> Vec<(Vec<String>, RedisRequest)> {
         let server = &mut self.reactor.router.server;
         let requests: Vec<RedisRequest> = std::iter::from_fn(|| server.requests.pop()).collect();
         let words = |request: &RedisRequest| {

@@ -50,6 +50,46 @@ fn well_formed_claims_are_read() {
 }
 
 #[test]
+fn an_issue_date_that_proves_nothing_counts_as_missing() {
+    let any = expected(&[], &[]);
+    for (iat, issued) in [
+        ("1699999999", Some(NOW - 1)),
+        ("1699999999.9", Some(NOW - 1)),
+        ("1700000240", Some(NOW + 240)),
+        ("1700000241", None),
+        ("1700000000000", None),
+        ("\"1699999999\"", None),
+        ("-1", None),
+        ("null", None),
+    ] {
+        let identity = check(&format!("\"iat\":{iat}"), &any).unwrap();
+        assert_eq!(identity.issued, issued, "{iat}");
+    }
+    assert_eq!(check("", &any).unwrap().issued, None);
+}
+
+#[test]
+fn a_token_may_live_for_so_long_and_must_say_since_when() {
+    let limited = Jwt { lifetime_seconds_max: 60, ..Jwt::default() };
+    let issued = |members| check(members, &limited).map(|identity| identity.issued);
+    assert_eq!(issued(r#""iat":1700000000,"exp":1700000060"#), Ok(Some(NOW)));
+    assert_eq!(issued(r#""iat":1700000240,"exp":1700000300"#), Ok(Some(NOW + 240)));
+    for (members, detail) in [
+        (r#""iat":1699999999,"exp":1700000060"#, "it lives longer than jwt.lifetime_seconds_max"),
+        (r#""iat":0,"exp":18446744073709551615"#, "it lives longer"),
+        (r#""exp":1700000010"#, "iat is missing: see jwt.lifetime_seconds_max"),
+        (r#""iat":"0""#, "iat must be a number of seconds"),
+        (r#""iat":null"#, "iat must be a number of seconds"),
+        (r#""iat":1700000000000"#, "iat is in milliseconds"),
+        (r#""iat":1700000241,"exp":1700000300"#, "iat is more than 240 s ahead"),
+    ] {
+        let refusal = issued(members).expect_err(members);
+        assert_eq!(refusal.name(), "claims");
+        assert!(refusal.detail().contains(detail), "{members}: {}", refusal.detail());
+    }
+}
+
+#[test]
 fn malformed_claims_are_refused() {
     let any = expected(&[], &[]);
     let cases = r#"
