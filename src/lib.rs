@@ -117,6 +117,7 @@
 //! | pattern | where |
 //! |---|---|
 //! | one parser shared by all connections, nothing kept while idle | `engine/client/codec.rs` |
+//! | one message in several encodings, each made once, when the first client needs it | `engine/client/encoding.rs`, `engine/client/deflate` |
 //! | edge-triggered readiness as notes, worked off with a bound per turn | `engine/reactor/clients.rs`, `engine/reactor/listeners.rs` |
 //! | one write per client per turn, in fair lanes | `engine/pending_writes.rs`, `engine/reactor/flush.rs` |
 //! | a fan-out that no turn is as long as | `engine/server/fanout.rs` |

@@ -127,6 +127,7 @@ mod tests {
             "identity" => "header:X-User",
             "format" => "raw",
             "slow" => "keep-newest",
+            "deflate" => "all",
             "single_session" | "page" => "true",
             "client_script" => "false",
             "acme_webroot" => "/var/lib/acme",

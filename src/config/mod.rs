@@ -25,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::engine::bounds::Bounds;
+use crate::engine::client::deflate::Deflate;
 use crate::engine::origin::Origins;
 use crate::engine::reactor::{Listen, UnixAccess};
 use crate::engine::redis::sink::Sink;
@@ -160,6 +161,8 @@ pub struct RouteConfig {
     /// A newer connection of the same user closes the older one (4503).
     pub single_session: bool,
     pub slow: SlowPolicy,
+    /// The messages that are compressed for clients that ask for it.
+    pub deflate: Deflate,
     /// The place in Redis for messages of clients; `None`: they may send none.
     pub upstream: Option<Sink>,
 }
@@ -321,6 +324,7 @@ impl Default for RouteConfig {
             anonymous: Vec::new(),
             single_session: false,
             slow: SlowPolicy::Close,
+            deflate: Deflate::Off,
             upstream: None,
         }
     }

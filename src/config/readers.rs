@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::value::{Value, quote};
 use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, SlowPolicy};
+use crate::engine::client::deflate::Deflate;
 use crate::engine::reactor::{Listen, UnixGroup};
 use crate::engine::redis::sink::Sink;
 
@@ -328,6 +329,12 @@ pub(super) fn slow(value: &Value) -> Result<SlowPolicy, String> {
     use SlowPolicy::{Close, DropOldest, KeepNewest};
     let choices = [("close", Close), ("drop-oldest", DropOldest), ("keep-newest", KeepNewest)];
     choice(value, &choices, "close, drop-oldest or keep-newest")
+}
+
+pub(super) fn deflate(value: &Value) -> Result<Deflate, String> {
+    use Deflate::{All, Broadcasts, Off};
+    let choices = [("off", Off), ("broadcasts", Broadcasts), ("all", All)];
+    choice(value, &choices, "off, broadcasts or all")
 }
 
 #[cfg(test)]

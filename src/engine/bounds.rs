@@ -32,6 +32,8 @@ pub struct Bounds {
     pub backlog_frames_max: usize,
     /// Bytes queued for one client; above: 4000.
     pub backlog_bytes_max: usize,
+    /// Bytes of a frame from which on it is compressed, on routes that do.
+    pub deflate_bytes_min: usize,
     /// Bytes that the kernel buffers for one connection; Linux reserves twice as much, for its own overhead.
     pub send_buffer_bytes: usize,
     /// The time for which a client's full socket may accept nothing; then 4000; 0: forever.
@@ -112,6 +114,7 @@ impl Default for Bounds {
             topics_per_client_max: 128,
             backlog_frames_max: 1024,
             backlog_bytes_max: 4 << 20,
+            deflate_bytes_min: 256,
             send_buffer_bytes: 128 << 10,
             stalled_seconds: 20,
             unfinished_total_bytes_max: 48 << 20,

@@ -40,5 +40,5 @@ macro_rules! chapters {
 
 chapters! {
     publishing, tokens, protocol, sse, client, delivery, streams, presence, upstream, control, redis, operating,
-    settings with "settings_table.md", limits, metrics with "metrics_table.md", tls, proxies, security
+    settings with "settings_table.md", limits, metrics with "metrics_table.md", tls, proxies, deflate, security
 }

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{self, Format, RouteConfig, RouteSettings};
+use crate::engine::client::deflate::Deflate;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Request;
 use crate::engine::client::outbox::Slow;
@@ -56,6 +57,7 @@ pub struct Push {
     /// Connections without a token so far, and what they presented in its place.
     waiting: HashMap<ConnId, MissingToken>,
     slow: config::SlowPolicy,
+    deflate: Deflate,
     upstream: Option<Upstream>,
 }
 
@@ -74,6 +76,7 @@ impl Push {
             rights: TopicRights::new(route)?,
             waiting: HashMap::new(),
             slow: route.slow,
+            deflate: route.deflate,
             upstream: route.upstream.clone().map(Upstream::new),
         })
     }
@@ -408,6 +411,7 @@ impl Handler for Push {
             },
             protocols: token::place::protocols(),
             has_event_streams: true,
+            deflate: self.deflate,
             asks_for_topics: command::asks_for_topics,
             ..RouteOptions::default()
         }

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use crate::tree::{names_after, sources};
 
 /// The one home of each outside crate: files, or folders with what is in them.
-const HOMES: [(&str, &[&str]); 21] = [
+const HOMES: [(&str, &[&str]); 22] = [
     ("data_encoding", &["push/", "engine/client/http.rs", "engine/client/event_stream/"]),
     ("getrandom", &["serve/", "engine/reactor/redis_socket.rs", "app.rs"]),
     ("jsonwebtoken", &["push/"]),
     ("lexopt", &["cli/args.rs"]),
+    ("miniz_oxide", &["engine/client/deflate/"]),
     // A feature with a listener of its own reads and writes its sockets itself.
     (
         "mio",

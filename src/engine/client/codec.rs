@@ -2,7 +2,8 @@
 //!
 //! After a complete frame a context is clean again, so every connection can use this one, and an idle connection owns none.
 //! tungstenite's header parser finds the end of a frame; a partial frame waits in the connection's flight, and a fragmented
-//! message has its own context until its last fragment.
+//! message has its own context until its last fragment. A compressed message is given to a context as a binary one, and inflated
+//! when it is whole.
 
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 
@@ -12,10 +13,15 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{FrameHeader, Utf8Bytes};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
+use crate::engine::client::deflate::inflater::{InflateFault, Inflater};
 use crate::engine::client::frame::Close;
 
 /// The longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
+
+/// The bit of a frame's first byte that ends a message, and the opcode of a binary one (RFC 6455 section 5.2).
+const FINAL: u8 = 0x80;
+const BINARY: u8 = 0x02;
 
 /// A shared context above this size is replaced, so that one large message does not stay in memory.
 const CONTEXT_BYTES_MAX: usize = 64 * 1024;
@@ -49,6 +55,8 @@ pub struct Fragments {
     context: WebSocketContext,
     count: u32,
     bytes: u64,
+    /// The kind of the message, if it is compressed.
+    deflated: Option<Data>,
 }
 
 impl Fragments {
@@ -74,10 +82,13 @@ pub struct Codec {
     bounds: InboundBounds,
     context: WebSocketContext,
     replies: Vec<u8>,
+    inflater: Inflater,
 }
 
 /// A frame for a context to read, and a buffer for its answer.
 struct Feed<'a> {
+    /// Read in place of the frame's first byte.
+    first: Option<u8>,
     frame: &'a [u8],
     replies: &'a mut Vec<u8>,
 }
@@ -86,7 +97,10 @@ impl Read for Feed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.frame.read(buffer)? {
             0 => Err(ErrorKind::WouldBlock.into()),
-            length => Ok(length),
+            length => {
+                self.first.take().into_iter().for_each(|first| buffer[0] = first);
+                Ok(length)
+            }
         }
     }
 }
@@ -104,7 +118,8 @@ impl Write for Feed<'_> {
 impl Codec {
     /// A decoder with these bounds.
     pub fn new(bounds: InboundBounds) -> Codec {
-        Codec { bounds, context: context(&bounds, 4096), replies: Vec::new() }
+        let (context, replies) = (context(&bounds, 4096), Vec::new());
+        Codec { bounds, context, replies, inflater: Inflater::default() }
     }
 
     /// Takes the pongs and close frames that answer a client's input, once its batch is done.
@@ -112,11 +127,18 @@ impl Codec {
         (!self.replies.is_empty()).then(|| std::mem::take(&mut self.replies))
     }
 
-    /// Decodes frames from `input` until one yields an [`Inbound`]; `None` if the rest is not a complete frame.
+    /// Takes the price of the messages that were inflated since the last call, in bytes read.
+    pub fn take_costs(&mut self) -> usize {
+        self.inflater.take_costs()
+    }
+
+    /// Decodes frames from `input` until one yields an [`Inbound`]; `None` if the rest is not a complete frame. `takes_deflated`: the
+    /// client negotiated permessage-deflate.
     pub fn next(
         &mut self,
         input: &mut &[u8],
         fragments: &mut Option<Box<Fragments>>,
+        takes_deflated: bool,
     ) -> Option<Inbound> {
         loop {
             let mut cursor = Cursor::new(*input);
@@ -129,6 +151,11 @@ impl Codec {
                 OpCode::Control(Control::Close) => Inbound::BrokenClose,
                 _ => Inbound::Violation,
             };
+            // RFC 7692 section 6: the bit stands on the first frame of a message.
+            let deflated = deflated(&header);
+            if header.rsv1 && (deflated.is_none() || !takes_deflated) {
+                return Some(violation(Close::PROTOCOL));
+            }
             if let Err(close) = self.admit(&header, length, fragments.as_deref_mut()) {
                 return Some(violation(close));
             }
@@ -154,7 +181,7 @@ impl Codec {
         length: u64,
         fragments: Option<&mut Fragments>,
     ) -> Result<(), Close> {
-        if header.rsv1 || header.rsv2 || header.rsv3 || header.mask.is_none() {
+        if header.rsv2 || header.rsv3 || header.mask.is_none() {
             return Err(Close::PROTOCOL);
         }
         let OpCode::Data(data) = header.opcode else {
@@ -184,26 +211,55 @@ impl Codec {
     ) -> Option<Inbound> {
         let is_data = matches!(header.opcode, OpCode::Data(_));
         let is_fragment = is_data && (fragments.is_some() || !header.is_final);
-        let mut feed = Feed { frame, replies: &mut self.replies };
+        let deflated = deflated(header);
+        let first = deflated.map(|_| frame[0] & FINAL | BINARY);
+        let mut feed = Feed { first, frame, replies: &mut self.replies };
         if !is_fragment {
             let message = self.context.read(&mut feed);
             let inbound = settle(&mut self.context, feed, message);
+            let inbound = self.inflate(inbound, deflated);
             if !self.context.can_write() || length > CONTEXT_BYTES_MAX || is_violation(&inbound) {
                 self.context = context(&self.bounds, 4096);
             }
             return inbound;
         }
         let own = fragments.get_or_insert_with(|| {
-            Box::new(Fragments { context: context(&self.bounds, 0), count: 0, bytes: 0 })
+            let context = context(&self.bounds, 0);
+            Box::new(Fragments { context, count: 0, bytes: 0, deflated })
         });
         own.count += 1;
         own.bytes += length as u64;
         let message = own.context.read(&mut feed);
         let inbound = settle(&mut own.context, feed, message);
+        let deflated = own.deflated;
         if header.is_final {
             *fragments = None;
         }
-        inbound
+        self.inflate(inbound, deflated)
+    }
+
+    /// Inflates a whole message of this kind, if it is compressed.
+    fn inflate(&mut self, inbound: Option<Inbound>, deflated: Option<Data>) -> Option<Inbound> {
+        let (Some(kind), Some(Inbound::Binary(bytes))) = (deflated, &inbound) else {
+            return inbound;
+        };
+        Some(match self.inflater.inflate(bytes, self.bounds.message_bytes_max) {
+            Ok(message) if kind == Data::Binary => Inbound::Binary(message.into()),
+            Ok(message) => match Utf8Bytes::try_from(message) {
+                Ok(text) => Inbound::Text(text),
+                Err(_) => Inbound::Violation(Close::INVALID),
+            },
+            Err(InflateFault::TooLarge) => Inbound::Violation(Close::TOO_BIG),
+            Err(InflateFault::Malformed) => Inbound::Violation(Close::NOT_INFLATED),
+        })
+    }
+}
+
+/// The kind of the message that begins with a frame, if it is compressed.
+fn deflated(header: &FrameHeader) -> Option<Data> {
+    match header.opcode {
+        OpCode::Data(kind @ (Data::Text | Data::Binary)) if header.rsv1 => Some(kind),
+        _ => None,
     }
 }
 

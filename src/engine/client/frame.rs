@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::engine::client::deflate::deflater::Deflater;
 use crate::engine::client::delivery_count::DeliveryCount;
 use crate::engine::resume::history::hash_of;
 use tungstenite::protocol::frame::FrameHeader;
@@ -40,6 +41,11 @@ impl Close {
     /// Text that is not UTF-8.
     pub const INVALID: Close =
         Close::told(1007, r#"{"reason":"utf8","detail":"a text frame that is not UTF-8"}"#);
+    /// A compressed message that is not DEFLATE.
+    pub const NOT_INFLATED: Close = Close::told(
+        1007,
+        r#"{"reason":"deflate","detail":"a compressed message that cannot be inflated, or in too many blocks"}"#,
+    );
     /// Too many fragments in one message.
     pub const POLICY: Close = Close::told(
         1008,
@@ -138,7 +144,7 @@ pub fn fit_reason(words: &str, write: impl Fn(&str) -> String) -> String {
 }
 
 /// The number of encodings besides that of WebSockets: see [`Frame::twin`].
-pub const TWINS: usize = 2;
+pub const TWINS: usize = 3;
 
 /// Bytes ready to be written to a socket: a WebSocket frame, or several, or an HTTP response. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -155,6 +161,8 @@ struct Encoded {
     delivery_count: Option<Rc<DeliveryCount>>,
     /// The place of the message's cursor among the bytes; empty: it has none.
     cursor: Range<u32>,
+    /// Makes the compressed twin, if the message is worth it.
+    deflater: Option<Rc<Deflater>>,
     /// The same message in other encodings.
     twins: [OnceCell<Frame>; TWINS],
 }
@@ -185,7 +193,15 @@ impl Encoded {
         FRAMES.set(FRAMES.get() + 1);
         FRAMES_BYTES.set(FRAMES_BYTES.get() + bytes.capacity() + FRAME_BYTES);
         let twins = [const { OnceCell::new() }; TWINS];
-        Encoded { bytes, start, message: None, delivery_count: None, cursor: 0..0, twins }
+        Encoded {
+            bytes,
+            start,
+            message: None,
+            delivery_count: None,
+            cursor: 0..0,
+            deflater: None,
+            twins,
+        }
     }
 }
 
@@ -322,6 +338,19 @@ impl Frame {
             twin.delivery_count.clone_from(&self.0.delivery_count);
             Frame(Rc::new(twin))
         })
+    }
+
+    /// The same frame, to be compressed for clients that negotiated it. It may not be shared yet.
+    pub fn deflated_by(mut self, deflater: &Rc<Deflater>) -> Frame {
+        if let Some(encoded) = Rc::get_mut(&mut self.0) {
+            encoded.deflater = Some(Rc::clone(deflater));
+        }
+        self
+    }
+
+    /// Compresses the frame, if it is to be.
+    pub fn deflater(&self) -> Option<&Deflater> {
+        self.0.deflater.as_deref()
     }
 
     /// The same frame with a counter for its deliveries. A shared one is copied.

@@ -188,11 +188,16 @@ impl Request {
         self.method == Method::Get && !self.is_old && is_asked()
     }
 
-    /// The response that makes the connection a WebSocket (RFC 6455 section 4.2.2), with the selected subprotocol, if any.
+    /// The response that makes the connection a WebSocket (RFC 6455 section 4.2.2), with the selected subprotocol and the accepted
+    /// extension, if any.
     ///
     /// # Errors
     /// The refusal: 426 for another version or no upgrade, 400 for a malformed request.
-    pub fn accept(&self, protocol: Option<&str>) -> Result<Vec<u8>, Response> {
+    pub fn accept(
+        &self,
+        protocol: Option<&str>,
+        extension: Option<&str>,
+    ) -> Result<Vec<u8>, Response> {
         if !self.is_upgrade() {
             return Err(Response::upgrade_required(if self.is_old { OLD } else { ENDPOINT }));
         }
@@ -212,8 +217,10 @@ impl Request {
         })?;
         let accept = derive_accept_key(key.as_bytes());
         let mut lines = [SWITCHING, &accept, "\r\n"].concat();
-        if let Some(protocol) = protocol {
-            lines.extend(["Sec-WebSocket-Protocol: ", protocol, "\r\n"]);
+        let selected =
+            [("Sec-WebSocket-Protocol: ", protocol), ("Sec-WebSocket-Extensions: ", extension)];
+        for (name, value) in selected {
+            value.into_iter().for_each(|value| lines.extend([name, value, "\r\n"]));
         }
         lines.push_str("\r\n");
         Ok(lines.into_bytes())
@@ -290,9 +297,11 @@ mod tests {
 
     #[test]
     fn a_second_connection_line_counts() {
-        let accepted = request(GOOD).accept(Some("oneloop.v1")).unwrap();
+        let accepted = request(GOOD).accept(Some("oneloop.v1"), None).unwrap();
         assert!(
-            request(&GOOD.replace("Host: h", "Host: h\nContent-Length: 0")).accept(None).is_ok()
+            request(&GOOD.replace("Host: h", "Host: h\nContent-Length: 0"))
+                .accept(None, None)
+                .is_ok()
         );
         let text = String::from_utf8(accepted).unwrap().to_lowercase();
         assert!(text.starts_with("http/1.1 101 "));
@@ -370,7 +379,7 @@ mod tests {
             ("GET", "OPTIONS", ENDPOINT),
             ("HTTP/1.1", "HTTP/1.0", "proxy_http_version 1.1"),
         ] {
-            let refused = request(&GOOD.replacen(from, to, 1)).accept(None).unwrap_err();
+            let refused = request(&GOOD.replacen(from, to, 1)).accept(None, None).unwrap_err();
             assert_eq!(refused.status, 426, "{to}");
             assert!(String::from_utf8(refused.body).unwrap().contains(text), "{to}");
         }
@@ -387,7 +396,7 @@ mod tests {
             ("Host: h", "Host: h\nContent-Length: 1", 400),
             ("Host: h", "Host: h\nTransfer-Encoding: chunked", 400),
         ] {
-            let refused = request(&GOOD.replace(from, to)).accept(None).unwrap_err();
+            let refused = request(&GOOD.replace(from, to)).accept(None, None).unwrap_err();
             assert_eq!(refused.status, status, "{to}");
         }
     }

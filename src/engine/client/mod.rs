@@ -5,6 +5,7 @@
 
 pub mod allowance;
 pub mod codec;
+pub mod deflate;
 pub mod delivery_count;
 pub mod encoding;
 pub mod event_stream;
@@ -338,7 +339,8 @@ impl Client {
 
     fn next_message(&mut self, input: &mut &[u8], codec: &mut Codec) -> Option<ClientEvent> {
         let mut fragments = self.flight.as_mut().and_then(|flight| flight.fragments.take());
-        let inbound = codec.next(input, &mut fragments);
+        let takes_deflated = self.encoding() == Encoding::Deflated;
+        let inbound = codec.next(input, &mut fragments, takes_deflated);
         if fragments.is_some() {
             self.flight().fragments = fragments;
         }

@@ -301,6 +301,7 @@ impl ClientIo {
                 break;
             };
             progressed = true;
+            router.server.costs += self.codec.take_costs();
             let latest = router.server.fanout.latest();
             router.on_event(id, event, self.codec.take_replies());
             // A handler that publishes clients' messages is a source like any other.

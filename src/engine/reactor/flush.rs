@@ -8,6 +8,7 @@ use crate::engine::reactor::clients::ClientIo;
 use crate::engine::reactor::trim::Trim;
 use crate::engine::router::Router;
 use crate::engine::server::Server;
+use crate::engine::server::deflating;
 use crate::engine::server::direct_write::{self, WriteOutcome};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
@@ -39,6 +40,7 @@ impl ClientIo {
             writes += recipient.map_or(0, |id| self.offer(router, id, &mut visits, trim));
             let pinged = router.server.pending.pop_ping();
             writes += pinged.map_or(0, |id| self.ping(router, id));
+            writes += deflating::settle(&mut router.server);
             if queued.or(back).or(recipient).or(pinged).is_none() {
                 break;
             }

@@ -205,7 +205,7 @@ mod tests {
             (Close::NO_TOKEN, 401, None),
             (Close::EARLY.because(r#"{"retry":6000,"reason":"early"}"#), 401, Some("6")),
             (Close::ORIGIN, 403, None),
-            (Close::plain(4999), 403, None),
+            (Close::KICKED, 403, None),
             (Close::busy(1001, "why"), 503, Some("2")),
             (Close::GOING_AWAY.retry_after(0), 503, Some("1")),
         ] {

@@ -13,6 +13,7 @@ use std::any::Any;
 
 use crate::clock::{Millis, RateLimit};
 use crate::engine::admission::address_counts::AddressLoad;
+use crate::engine::client::deflate::{Deflate, offer};
 use crate::engine::client::encoding::Encoding;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::{Method, Request, Response};
@@ -320,8 +321,14 @@ impl Router {
         if is_stream {
             return event_streams::accept(id, &self.routes[number], request);
         }
-        let accepted = request.accept(self.server.options[number].protocol(request))?;
-        Ok((Encoding::WebSocket, accepted))
+        let options = &self.server.options[number];
+        let extension = match options.deflate {
+            Deflate::Off => None,
+            _ => offer::accept(request.lines("sec-websocket-extensions")),
+        };
+        let accepted = request.accept(options.protocol(request), extension)?;
+        let encoding = if extension.is_some() { Encoding::Deflated } else { Encoding::WebSocket };
+        Ok((encoding, accepted))
     }
 
     /// Reports a request that gets this response to the operator; `request`: if its head could be read.
@@ -377,6 +384,7 @@ impl Router {
                 client.queue_first(&accepted);
                 self.server.metrics.opened += 1;
                 self.server.metrics.event_streams += u64::from(is_stream);
+                self.server.metrics.deflate_opened += u64::from(encoding == Encoding::Deflated);
                 self.server.schedule_flush(id, crate::engine::pending_writes::Lane::Urgent);
                 if self.server.places.opened_len(&self.server.clients)
                     > self.server.bounds.clients_max

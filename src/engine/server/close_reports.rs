@@ -35,7 +35,7 @@ pub(super) fn advice(close: &Close, bounds: &Bounds) -> String {
         1001 => "this server is leaving".into(),
         1002 => "a client broke the WebSocket protocol (RFC 6455)".into(),
         1003 => "a client sent a binary message: commands are JSON in text frames".into(),
-        1007 => "a client sent text that is not UTF-8".into(),
+        1007 => "a client sent text that is not UTF-8, or a compressed message that is none".into(),
         1008 => {
             format!("a message of more fragments than fragments_max ({})", bounds.fragments_max)
         }

@@ -4,6 +4,7 @@
 
 mod clients;
 mod close_reports;
+pub(crate) mod deflating;
 pub(crate) mod direct_write;
 mod fanout;
 mod lifecycle;
@@ -17,9 +18,12 @@ mod scope;
 mod subscriptions;
 mod users;
 
+use std::rc::Rc;
+
 use crate::clock::{Now, WallOffset};
 use crate::engine::bounds::Bounds;
 use crate::engine::client::allowance::Allowance;
+use crate::engine::client::deflate::deflater::{DEFLATED_BYTES_MAX, Deflater};
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::outbox::{Backlog, Slow};
 use crate::engine::client::{AtEnd, Client, State, Timing};
@@ -65,6 +69,7 @@ pub struct Server {
     pub(crate) clients: Clients,
     pub(crate) pending: PendingWrites,
     pub(crate) fanout: Fanout,
+    pub(crate) deflater: Rc<Deflater>,
     /// One hub per route: a handler cannot publish to another's clients.
     pub(crate) hubs: Vec<Hub>,
     pub(crate) requests: Requests,
@@ -101,6 +106,7 @@ impl Server {
             clients: Clients::new(Timing::of(&bounds)),
             pending: PendingWrites::default(),
             fanout: Fanout::default(),
+            deflater: Rc::default(),
             hubs: options.iter().map(|_| Hub::default()).collect(),
             options,
             requests: Requests::default(),
@@ -149,9 +155,9 @@ impl Server {
         &mut self.metrics
     }
 
-    /// Returns whether a client has so much pending that no more input may be read before it is flushed.
+    /// Returns whether no more input may be read before a flush: a client has much pending, or compressing took long.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.pending.is_pressed() || self.fanout.is_full(&self.backlog)
+        self.pending.is_pressed() || self.fanout.is_full(&self.backlog) || self.deflater.is_tired()
     }
 
     /// Returns whether a client has pending writes.
@@ -209,6 +215,16 @@ impl Server {
     /// has by then count.
     pub fn resume(&mut self, id: ConnId, since: &str) -> Resumed {
         replay::resume(self, id, since)
+    }
+
+    /// The same frame, to be compressed once for all clients that negotiated it (RFC 7692), if it is of `deflate_bytes_min` bytes or
+    /// more and not so long that it would hold up the loop. It may not be shared yet.
+    pub fn deflatable(&self, frame: Frame) -> Frame {
+        let is_worth_it = self.bounds.deflate_bytes_min..=DEFLATED_BYTES_MAX;
+        match is_worth_it.contains(&frame.as_bytes().len()) {
+            true => frame.deflated_by(&self.deflater),
+            false => frame,
+        }
     }
 
     /// Queues a frame for one client, in the lane served first. Has no effect on a client that is closing or gone.
@@ -276,6 +292,7 @@ impl Server {
         self.places.shrink();
         self.fanout.shrink();
         self.pending.shrink();
+        self.deflater.shrink();
     }
 
     /// Closes a client with `code` at `unix` seconds of the wall clock, or up to a tick before; replaces an earlier call. If the

@@ -1,12 +1,13 @@
 //! The constants of a route, fixed before its first client connects.
 
+use crate::engine::client::deflate::Deflate;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::http::Request;
 use crate::engine::client::outbox::Slow;
 use crate::engine::server::ReplayItem;
 
-/// The constants of a route. The default closes slow clients and clients that send binary messages, chooses no subprotocol, and
-/// replays nothing.
+/// The constants of a route. The default closes slow clients and clients that send binary messages, chooses no subprotocol, compresses
+/// and replays nothing.
 #[derive(Clone, Debug)]
 pub struct RouteOptions {
     /// The fate of a client that reads too slowly.
@@ -18,6 +19,8 @@ pub struct RouteOptions {
     pub protocols: Vec<String>,
     /// Clients that ask for an event stream get one. They cannot send, and present everything in their request.
     pub has_event_streams: bool,
+    /// The messages that are compressed for clients that ask for it.
+    pub deflate: Deflate,
     /// Clients may send binary messages. Otherwise they are closed with 1003.
     pub takes_binary: bool,
     /// The 404 for a path without a route names this one.
@@ -34,6 +37,7 @@ impl Default for RouteOptions {
             encode: |_| None,
             protocols: Vec::new(),
             has_event_streams: false,
+            deflate: Deflate::Off,
             takes_binary: false,
             is_listed: true,
             asks_for_topics: |_| false,

@@ -98,11 +98,11 @@ impl<'a> Scope<'a> {
         if topics.iter().any(|topic| hub.is_large(*topic)) {
             let subscribers = self.count(topics);
             self.add_recipients(subscribers.count, subscribers.is_exact);
-            let frame = self.make(topic, make);
+            let frame = self.make(topic, true, make);
             self.broadcast(topics, frame);
             subscribers.count
         } else {
-            let frame = self.make(topic, make);
+            let frame = self.make(topic, false, make);
             self.send_to_few(topics, &frame)
         }
     }
@@ -139,12 +139,16 @@ impl<'a> Scope<'a> {
     }
 
     /// A message's frame, which says which message it is where that is asked for.
-    fn make(&self, topic: &str, make: impl FnOnce(&str) -> Frame) -> Frame {
+    fn make(&self, topic: &str, is_broadcast: bool, make: impl FnOnce(&str) -> Frame) -> Frame {
         let mut frame = make(&self.cursor());
         if let Some(count) = &self.delivery_count {
             frame = frame.counted_by(Rc::clone(count));
         }
-        match self.options[self.route as usize].slow {
+        let options = &self.options[self.route as usize];
+        if options.deflate.covers(is_broadcast) {
+            frame = self.deflatable(frame);
+        }
+        match options.slow {
             Slow::Close => frame,
             Slow::DropOldest(_) | Slow::KeepNewest => frame
                 .about(topic, &self.resume.cursor_at(self.resume.history.next().saturating_sub(2))),

@@ -19,20 +19,22 @@ thread_local! {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let whole = read(&mut Codec::new(BOUNDS), &[input]);
-    let cut = SHARED.with_borrow_mut(|shared| read(shared, &pieces(input)));
-    assert_eq!(whole, cut);
+    for takes_deflated in [false, true] {
+        let whole = read(&mut Codec::new(BOUNDS), &[input], takes_deflated);
+        let cut = SHARED.with_borrow_mut(|shared| read(shared, &pieces(input), takes_deflated));
+        assert_eq!(whole, cut);
+    }
 });
 
 /// Everything that comes of a connection, and all that it is answered.
-fn read(codec: &mut Codec, pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
+fn read(codec: &mut Codec, pieces: &[&[u8]], takes_deflated: bool) -> (Vec<String>, Vec<u8>) {
     let (mut events, mut replies) = (Vec::new(), Vec::new());
     let (mut held, mut fragments) = (Vec::new(), None);
     for piece in pieces {
         held.extend_from_slice(piece);
         let mut input = &held[..];
         let mut is_over = false;
-        while let Some(inbound) = codec.next(&mut input, &mut fragments) {
+        while let Some(inbound) = codec.next(&mut input, &mut fragments, takes_deflated) {
             check(&inbound);
             events.push(format!("{inbound:?}"));
             is_over = !matches!(inbound, Inbound::Text(_) | Inbound::Binary(_));

@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use oneloop::engine::client::deflate::offer;
 use oneloop::engine::client::http::{Method, parse};
 use oneloop::engine::handler::admits;
 use oneloop::engine::origin::{ListedOrigin, Origins};
@@ -57,22 +58,23 @@ fn answer(request: &Request) {
         let origin = request.header("origin").expect("one that is listed").to_ascii_lowercase();
         assert!(origin == "https://example.com" || origin == "https://example.com:443");
     }
-    for protocol in [None, Some("oneloop.v1")] {
-        match request.accept(protocol) {
+    let extension = offer::accept(request.lines("sec-websocket-extensions"));
+    for selected in [[None; 2], [Some("oneloop.v1"), extension]] {
+        match request.accept(selected[0], selected[1]) {
             Ok(accepted) => {
                 assert!(request.is_upgrade() && request.method() == Method::Get);
-                is_one_upgrade(&accepted, protocol);
+                is_one_upgrade(&accepted, selected);
             }
             Err(refused) => is_one_response(&refused.encode(), &refused),
         }
     }
 }
 
-fn is_one_upgrade(accepted: &[u8], protocol: Option<&str>) {
+fn is_one_upgrade(accepted: &[u8], selected: [Option<&str>; 2]) {
     let text = std::str::from_utf8(accepted).expect("it is text");
     let lines: Vec<&str> = text.strip_suffix("\r\n\r\n").expect("it ends").split("\r\n").collect();
     assert_eq!(lines[0], "HTTP/1.1 101 Switching Protocols");
-    assert_eq!(lines.len(), 4 + usize::from(protocol.is_some()));
+    assert_eq!(lines.len(), 4 + selected.into_iter().flatten().count());
     assert!(lines.iter().all(|line| !line.is_empty() && !line.contains(['\r', '\n'])));
 }
 

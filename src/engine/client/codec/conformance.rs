@@ -208,7 +208,7 @@ impl Connection<'_> {
         self.held.extend_from_slice(piece);
         let mut input = &self.held[..];
         while !self.outcome.is_over()
-            && let Some(inbound) = codec.next(&mut input, &mut self.fragments)
+            && let Some(inbound) = codec.next(&mut input, &mut self.fragments, false)
         {
             self.outcome.events.push(match inbound {
                 Inbound::Text(text) => Happened::Text(text.as_str().to_owned()),
@@ -233,7 +233,7 @@ impl Connection<'_> {
 fn plain(bounds: &InboundBounds, stream: &[u8]) -> Outcome {
     let mut outcome = Outcome::default();
     let mut own = context(bounds, 4096);
-    let mut feed = Feed { frame: stream, replies: &mut outcome.replies };
+    let mut feed = Feed { first: None, frame: stream, replies: &mut outcome.replies };
     loop {
         let event = match own.read(&mut feed) {
             Ok(Message::Text(text)) => Happened::Text(text.as_str().to_owned()),

@@ -35,7 +35,7 @@ fn each_bound_is_judged_by_the_header_alone() {
         (&[0x88, 0x00], 1002),
     ] {
         let mut input = head;
-        match codec.next(&mut input, &mut None) {
+        match codec.next(&mut input, &mut None, false) {
             Some(Inbound::Violation(close)) if head[0] != 0x88 => {
                 assert_eq!(close.code, code, "{head:x?}")
             }
@@ -50,10 +50,10 @@ fn fragments_are_counted() {
     let mut codec = Codec::new(BOUNDS);
     let mut fragments = None;
     let mut first = &frame(0x01, true, b"")[..];
-    assert!(codec.next(&mut first, &mut fragments).is_none());
+    assert!(codec.next(&mut first, &mut fragments, false).is_none());
     for count in 1..=8 {
         let empty = frame(0x00, true, b"");
-        let inbound = codec.next(&mut &empty[..], &mut fragments);
+        let inbound = codec.next(&mut &empty[..], &mut fragments, false);
         match inbound {
             None => assert!(count < 8),
             Some(Inbound::Violation(close)) => assert_eq!((close.code, count), (1008, 8)),
@@ -68,7 +68,7 @@ fn a_ping_between_fragments_is_answered_at_once() {
     let mut fragments = None;
     let bytes =
         [frame(0x01, true, b"a"), frame(0x89, true, b"p"), frame(0x80, true, b"b")].concat();
-    match codec.next(&mut &bytes[..], &mut fragments) {
+    match codec.next(&mut &bytes[..], &mut fragments, false) {
         Some(Inbound::Text(text)) => assert_eq!(text.as_str(), "ab"),
         other => panic!("{other:?}"),
     }

@@ -1,5 +1,5 @@
 //! The flush phase against a naive model: the clients it serves and their order, from seeds, over far ends that accept arbitrary
-//! amounts. Some are WebSockets, the others event streams.
+//! amounts. Some are WebSockets, which get long messages compressed or as they are, the others event streams.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,7 +82,9 @@ impl World {
     fn publish(&mut self) {
         let topic = self.random.choose(&TOPICS);
         self.published += 1;
-        let frame = Frame::text(&format!("{topic} {}", self.published));
+        let padding = "x".repeat(self.random.choose(&[0, 0, 0, 500]));
+        let frame = Frame::text(&format!("{topic} {}{padding}", self.published));
+        let frame = self.reactor.router.server.deflatable(frame);
         let subscribes = |key: &str| match key.strip_suffix('\0') {
             Some(prefix) => topic.starts_with(prefix),
             None => key == topic,

@@ -122,6 +122,12 @@ impl TestLoop {
         self.open(path, &format!("Authorization: Bearer {token}\r\n"))
     }
 
+    /// Connects a client that offers extensions, with a token for these topics.
+    pub fn connect_offering(&mut self, offer: &str, topics: &[&str]) -> ConnId {
+        let token = self.token("9", topics);
+        self.open("/ws", &format!("{offer}Authorization: Bearer {token}\r\n"))
+    }
+
     /// Connects a client without a token.
     pub fn connect_anonymous(&mut self) -> ConnId {
         self.open("/ws", "")

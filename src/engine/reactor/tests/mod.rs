@@ -1,6 +1,7 @@
 //! The loop in tests: far ends in memory, routes without a socket, and what several of these files share.
 
 mod costs;
+mod deflate;
 mod durable;
 mod event_streams;
 mod expiry;
