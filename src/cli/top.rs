@@ -95,7 +95,8 @@ fn block(address: &str, before: &Scrape, now: &Scrape, seconds: f64) -> String {
     };
     let refused = format!("{}/s", count(refused(now, before) / seconds));
     let cpu = rate("process_cpu_seconds_total") * 100.0;
-    [
+    let tls = tls(before, now, seconds);
+    let lines = [
         format!("oneloop at http://{address}\n"),
         format!(
             "  clients   {} open   {} connecting   {} opened   {refused} refused",
@@ -103,6 +104,7 @@ fn block(address: &str, before: &Scrape, now: &Scrape, seconds: f64) -> String {
             whole("oneloop_handshakes_under_way"),
             per("oneloop_opened_total"),
         ),
+        tls,
         format!(
             "  closed    {}   {} slow   {} silent   {} busy so far",
             per("oneloop_closes_total"),
@@ -140,8 +142,28 @@ fn block(address: &str, before: &Scrape, now: &Scrape, seconds: f64) -> String {
             whole("process_open_fds"),
             whole("process_max_fds"),
         ),
-    ]
-    .join("\n")
+    ];
+    lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// The line about TLS, empty at a server without a certificate.
+fn tls(before: &Scrape, now: &Scrape, seconds: f64) -> String {
+    if now.sum("oneloop_tls_certificate_expiry_time_seconds") <= 0.0 {
+        return String::new();
+    }
+    let rate = |names: &[&str]| {
+        let sum = |scrape: &Scrape| names.iter().map(|name| scrape.sum(name)).sum::<f64>();
+        count((sum(now) - sum(before)).max(0.0) / seconds)
+    };
+    format!(
+        "  tls       {}/s handshakes   {}/s of them resumed   {}/s failed",
+        rate(&["oneloop_tls_handshakes_total"]),
+        rate(&[
+            "oneloop_tls_handshakes_total{version=\"1.2\",resumed=\"true\"}",
+            "oneloop_tls_handshakes_total{version=\"1.3\",resumed=\"true\"}",
+        ]),
+        rate(&["oneloop_tls_failures_total"]),
+    )
 }
 
 /// Handshakes that did not become a connection.
@@ -168,6 +190,7 @@ mod tests {
              oneloop_memory_bytes_per_connection 132.5\n",
         );
         let text = block("h:1", &before, &now, 2.0);
+        assert!(!text.contains("tls"), "there is no certificate: {text}");
         for part in [
             "http://h:1\n",
             "1,234 open",
@@ -199,10 +222,17 @@ mod tests {
              oneloop_turns_total 99999\nprocess_cpu_seconds_total 1\n\
              oneloop_turn_seconds_bucket{le=\"4.194304\"} 9\noneloop_turn_seconds_bucket{le=\"+Inf\"} 9\n\
              process_resident_memory_bytes 999900000\noneloop_memory_bytes_per_connection 999900\n\
-             process_open_fds 100000\nprocess_max_fds 1048576\n",
+             process_open_fds 100000\nprocess_max_fds 1048576\n\
+             oneloop_tls_certificate_expiry_time_seconds{name=\"a.example\"} 9\n\
+             oneloop_tls_handshakes_total{version=\"1.2\",resumed=\"true\"} 11111\n\
+             oneloop_tls_handshakes_total{version=\"1.3\",resumed=\"true\"} 11111\n\
+             oneloop_tls_handshakes_total{version=\"1.3\",resumed=\"false\"} 77777\n\
+             oneloop_tls_failures_total{reason=\"decode\"} 9999\n",
         );
         let text = block("127.0.0.1:65535", &Scrape::parse(""), &busy, 1.0);
-        assert_eq!(text.lines().count(), 10, "{text}");
+        assert_eq!(text.lines().count(), 11, "{text}");
+        let tls = "99,999/s handshakes   22,222/s of them resumed   9,999/s failed";
+        assert!(text.contains(tls), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(!text.contains(" 0 ") && text.contains("4194.304 ms p99"), "{text}");
     }

@@ -4,10 +4,13 @@ import contextlib
 import itertools
 import os
 import re
+import socket
+import ssl
 
 import pytest
+from helpers.certificates import Authority
 from helpers.grafana import dashboard, legend
-from helpers.process import eventually, run
+from helpers.process import DEADLINE, eventually, run
 from helpers.prometheus import INSTANCE, Prometheus, filled
 from helpers.raw_client import Raw
 from helpers.server import counter
@@ -107,11 +110,28 @@ async def some_life(server, redis, client):
             server.publish("user.slow", "x" * 200_000)
 
 
-async def test_prometheus_answers_every_expression(start, redis, watch):
-    server = start(*STREAM, redis=redis)
+def some_life_over_tls(server, authority):
+    """A handshake that is completed, and one that fails."""
+    port = int(server.lines("clients")[1].rsplit(":", 1)[1].split("/")[0])
+    trusting = ssl.create_default_context(cafile=authority.path)
+    for context in [trusting, ssl.create_default_context()]:
+        with (contextlib.suppress(ssl.SSLCertVerificationError),
+              socket.create_connection(("127.0.0.1", port), DEADLINE) as stream,
+              context.wrap_socket(stream, server_hostname="127.0.0.1")):
+            pass
+    eventually(lambda: "tls_failures_total{" in server.admin("/metrics")[2], "the failure is counted")
+
+
+async def test_prometheus_answers_every_expression(start, redis, watch, tmp_path):
+    authority = Authority(tmp_path)
+    certificate, key = map(str, authority.issue("IP:127.0.0.1"))
+    server = start(*STREAM, "--tls-cert-file", certificate, "--tls-key-file", key, redis=redis,
+                   listen="127.0.0.1:0,tls://127.0.0.1:0")
+    server.listens_at(server.lines("clients")[0])
     prometheus = watch(server)
     async with server.client("42") as client, server.client("43") as bystander:
         await some_life(server, redis, client)
+        some_life_over_tls(server, authority)
         assert await bystander.heard() == []
         samples = {re.split(r"[{ ]", line)[0] for line in server.admin("/metrics")[2].splitlines()}
         # Kernels before 6.2 do not count a process' descriptors.
