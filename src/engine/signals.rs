@@ -7,13 +7,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::net::UnixStream;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::flag;
-use signal_hook::low_level::pipe;
+use signal_hook::low_level::{pipe, unregister};
+use signal_hook::{SigId, flag};
 
 /// The reading end of a pipe into which the signal handler writes one byte per signal.
 pub struct Signals {
     /// Register this for reading.
     pub receiver: UnixStream,
+    /// The handlers, each with a sending end of its own.
+    handlers: Vec<SigId>,
+}
+
+impl Drop for Signals {
+    /// Closes the sending ends: thousands of loops live in one process of the tests.
+    fn drop(&mut self) {
+        self.handlers.drain(..).for_each(|handler| _ = unregister(handler));
+    }
 }
 
 impl Signals {
@@ -36,10 +45,12 @@ impl Signals {
     fn of(numbers: &[i32]) -> io::Result<Signals> {
         let (receiver, sender) = StdUnixStream::pair()?;
         receiver.set_nonblocking(true)?;
+        let mut signals =
+            Signals { receiver: UnixStream::from_std(receiver), handlers: Vec::new() };
         for number in numbers {
-            pipe::register(*number, sender.try_clone()?)?;
+            signals.handlers.push(pipe::register(*number, sender.try_clone()?)?);
         }
-        Ok(Signals { receiver: UnixStream::from_std(receiver) })
+        Ok(signals)
     }
 
     /// Returns how many signals came since the last call.
