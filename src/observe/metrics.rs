@@ -109,6 +109,8 @@ counters! {
     backlog_walks: "Searches of all clients for the slowest, for /clients.",
     resumes: "Clients that came back in time.",
     resumes_refused: "Clients that came back too late, or with a foreign cursor.",
+    topic_resumes: "Topics that clients subscribed to from a cursor on.",
+    topic_resumes_refused: "Topics whose messages since the cursor were not held, or not known.",
     replayed: "Frames queued for clients that came back.",
     source_ups: "Times that the connection to Redis came up.",
     stream_entries: "Entries read from streams, including malformed ones.",

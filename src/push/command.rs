@@ -21,7 +21,7 @@ pub struct ClientCommand<'a> {
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub enum Action<'a> {
     /// Texts of grants, not checked yet.
-    Subscribe(Vec<Cow<'a, str>>),
+    Subscribe(Vec<Cow<'a, str>>, Start<'a>),
     Unsubscribe(Vec<Cow<'a, str>>),
     /// Lists the client's own subscriptions.
     Topics,
@@ -35,6 +35,17 @@ pub enum Action<'a> {
         data: RawJson<'a>,
         topic: Option<Cow<'a, str>>,
     },
+}
+
+/// The first message that a subscription brings.
+#[cfg_attr(test, derive(Debug, PartialEq))]
+pub enum Start<'a> {
+    /// The next one that is published.
+    Live,
+    /// The first one after this cursor, which is not checked yet.
+    Since(Cow<'a, str>),
+    /// The newest one that there is.
+    Newest,
 }
 
 /// The members of `auth`: the token and, if it is the connection's first, what its handshake would have carried.
@@ -78,6 +89,7 @@ struct CommandMembers<'a> {
     since: Option<Text<'a>>,
     #[serde(borrow)]
     topics: Option<Vec<Text<'a>>>,
+    last: Option<bool>,
     cursor: Option<bool>,
     #[serde(rename = "ref", borrow)]
     reference: Option<&'a RawValue>,
@@ -103,15 +115,24 @@ impl<'a> ClientCommand<'a> {
         let members: CommandMembers<'a> = json::members(text.as_bytes())?;
         let topic = members.topic.map(|text| text.0);
         let topics = members.topics.map(|texts| texts.into_iter().map(|text| text.0).collect());
+        let since = members.since.map(|text| text.0);
         let action = match &*members.op {
-            "subscribe" => Action::Subscribe(one_or_several(topic, topics)?),
+            "subscribe" => {
+                let start = match (since, members.last == Some(true)) {
+                    (None, false) => Start::Live,
+                    (Some(since), false) => Start::Since(since),
+                    (None, true) => Start::Newest,
+                    (Some(_), true) => return Err("since and last are both there"),
+                };
+                Action::Subscribe(one_or_several(topic, topics)?, start)
+            }
             "unsubscribe" => Action::Unsubscribe(one_or_several(topic, topics)?),
             "topics" => Action::Topics,
             "send" => Action::Send { data: RawJson(members.data.ok_or("data is missing")?), topic },
             "ping" => Action::Ping { wants_cursor: members.cursor == Some(true) },
             "auth" => Action::Auth(Auth {
                 token: members.token.ok_or("token is missing")?.0,
-                since: members.since.map(|text| text.0),
+                since,
                 topics: topics.unwrap_or_default(),
             }),
             _ => return Err("op is not subscribe, unsubscribe, topics, send, ping or auth"),
@@ -150,14 +171,16 @@ fn one_or_several<'a>(
 
 /// Returns whether a text is a command about topics, if it is a command at all, without parsing it. The answer decides on the price,
 /// so no other command may pass for one: `{"x":{"op":"subscribe"},"op":"ping"}` would be free. A text with a second `"op":`, or with
-/// an escape that could hide one, has the price of other commands.
+/// an escape that could hide one, has the price of other commands. So has one with `since` or `last`, which looks through the history.
 pub fn asks_for_topics(text: &str) -> bool {
     let rests = text.split("\"op\"").skip(1);
     let mut values = rests.filter_map(|rest| rest.trim_start().strip_prefix(':'));
     let (Some(value), None) = (values.next(), values.next()) else { return false };
     let value = value.trim_start();
     let is_for_topics = value.starts_with("\"subscribe\"") || value.starts_with("\"unsubscribe\"");
-    is_for_topics && !["\\u006f", "\\u006F", "\\u0070"].iter().any(|escape| text.contains(escape))
+    let is_costly = ["\"since\"", "\"last\""].iter().any(|member| text.contains(member));
+    let is_hidden = ["\\u006", "\\u007"].iter().any(|letter| text.contains(letter));
+    is_for_topics && !is_costly && !is_hidden
 }
 
 #[cfg(test)]
@@ -179,10 +202,17 @@ mod tests {
     #[test]
     fn commands_are_read() {
         let subscribe = parse(r#" {"op":"subscribe","topic":"room.7","ref":1.0,"x":[{"op":1}]} "#);
-        let Action::Subscribe(topics) = subscribe.action else { panic!("a subscription") };
+        let Action::Subscribe(topics, Start::Live) = subscribe.action else {
+            panic!("a subscription")
+        };
         assert!(matches!(topics[..], [Cow::Borrowed("room.7")]), "not copied");
         let several = parse(r#"{"op":"subscribe","topics":["a","b"]}"#);
-        assert_eq!(several.action, Action::Subscribe(vec!["a".into(), "b".into()]));
+        let list = || vec!["a".into(), "b".into()];
+        assert_eq!(several.action, Action::Subscribe(list(), Start::Live));
+        let since = parse(r#"{"op":"subscribe","topics":["a","b"],"since":"c","last":false}"#);
+        assert_eq!(since.action, Action::Subscribe(list(), Start::Since("c".into())));
+        let last = parse(r#"{"op":"subscribe","topics":["a","b"],"last":true,"since":null}"#);
+        assert_eq!(last.action, Action::Subscribe(list(), Start::Newest));
         let unsubscribe = parse(r#"{"ref":null,"topic":"a\u002e*","op":"unsubscribe"}"#);
         assert_eq!(unsubscribe.action, Action::Unsubscribe(vec!["a.*".into()]));
         assert_eq!(unsubscribe.reference, None);
@@ -236,7 +266,10 @@ mod tests {
         for (text, expected) in [
             (r#"{"op":"subscribe","topic":"a"}"#, true),
             (r#"{"topics":["a"], "op" : "unsubscribe"}"#, true),
-            (r#"{"op":"subscribe","topics":["op","\u007a"]}"#, true),
+            (r#"{"op":"subscribe","topics":["op","\u00e9"]}"#, true),
+            (r#"{"op":"subscribe","topics":["op"],"s\u0069nce":"c"}"#, false),
+            (r#"{"op":"subscribe","topic":"a","since":"c"}"#, false),
+            (r#"{"op":"subscribe","topic":"a","last":true}"#, false),
             (r#"{"op":"topics"}"#, false),
             (r#"{"op":"send","data":"subscribe"}"#, false),
             (r#"{"data":{"op":"subscribe"},"op":"send"}"#, false),
@@ -271,7 +304,7 @@ mod tests {
             let Ok(command) = ClientCommand::parse(&text) else { continue };
             if asks_for_topics(&text) {
                 let is_one =
-                    matches!(command.action, Action::Subscribe(_) | Action::Unsubscribe(_));
+                    matches!(command.action, Action::Subscribe(..) | Action::Unsubscribe(_));
                 assert!(is_one, "seed {seed} round {round}: {text}");
                 found += 1;
             }
@@ -284,6 +317,8 @@ mod tests {
         let cases = r#"ping {} [] ["ping"] "ping" null 5 { {"op":"ping"}} {"op":"ping"}{} {"op":"ping",}
             {"op":"Ping"} {"op":""} {"op":null} {"op":1} {"op":["ping"]} {"OP":"ping"} {'op':'ping'}
             {"op":"topic"} {"op":"topics","topics":"a"} {"op":"topics","ref":[7]}
+            {"op":"subscribe","topic":"a","since":5} {"op":"subscribe","topic":"a","last":1}
+            {"op":"subscribe","topic":"a","since":"c","last":true}
             {"op":"subscribe"} {"op":"subscribe","topic":null} {"op":"subscribe","topic":7}
             {"op":"subscribe","topic":["a"]} {"op":"subscribe","topics":"a"} {"op":"subscribe","topics":["a",1]}
             {"op":"subscribe","topic":"a","topics":["b"]} {"op":"unsubscribe","token":"a"} {"op":"auth"}

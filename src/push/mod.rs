@@ -8,6 +8,7 @@ pub mod explain;
 mod identity;
 mod refusals;
 mod rights;
+mod subscribe;
 pub mod token;
 mod upstream;
 mod upstream_limits;
@@ -29,9 +30,10 @@ use crate::engine::pubsub::topic::{text_of_key, user_topic};
 use crate::engine::server::{ReplayItem, Resumed, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::json;
-use command::{Action, Auth, ClientCommand, RawJson};
+use command::{Action, Auth, ClientCommand, RawJson, Start};
 use refusals::{bad_token, no_token, unauthorized};
 use rights::{TopicRights, echo, own_topic};
+use subscribe::{answer_each, subscribe};
 use token::place::{MissingToken, TokenPlace, find};
 use token::{Identity, Keys, TokenRefusal};
 use upstream::Upstream;
@@ -253,17 +255,15 @@ impl Push {
                 let missing = missing.filter(|missing| *missing != MissingToken::Nothing);
                 return server.close(id, no_token(missing.unwrap_or(MissingToken::Command)));
             }
-            Action::Subscribe(topics) => {
-                let subscribe = |topic: &str, server: &mut Scope<'_>| {
-                    let subscribed = self.rights.subscribe(server, id, topic);
-                    subscribed.map(|()| wire::subscribed(topic, reference))
-                };
-                return answer_each(server, id, &topics, reference, subscribe);
+            Action::Subscribe(topics, start) => {
+                let has_cursors = self.format == Format::Json;
+                let start = Some(start).filter(|_| has_cursors).unwrap_or(Start::Live);
+                return subscribe(&mut self.rights, (server, id), &topics, &start, reference);
             }
             Action::Unsubscribe(topics) => {
                 let unsubscribe = |topic: &str, server: &mut Scope<'_>| {
                     let unsubscribed = self.rights.unsubscribe(server, id, topic);
-                    unsubscribed.map(|()| wire::unsubscribed(topic, reference))
+                    unsubscribed.map(|()| wire::unsubscribed(topic, reference).into())
                 };
                 return answer_each(server, id, &topics, reference, unsubscribe);
             }
@@ -283,36 +283,6 @@ impl Push {
             }
         };
         server.send(id, &Frame::text(&answer));
-    }
-}
-
-/// Answers a command for each topic that it names. Beyond `topics_per_client_max` of them, one error stands for the rest.
-fn answer_each(
-    server: &mut Scope<'_>,
-    id: ConnId,
-    topics: &[Cow<'_, str>],
-    reference: Option<RawJson<'_>>,
-    mut execute: impl FnMut(&str, &mut Scope<'_>) -> Result<String, &'static str>,
-) {
-    if topics.is_empty() {
-        // Reading it was not free.
-        server.count_topic(id);
-    }
-    for (number, topic) in topics.iter().enumerate() {
-        let is_beyond = number >= server.bounds().topics_per_client_max;
-        let answer = if is_beyond {
-            server.metrics().topics_refused += 1;
-            wire::error("too_many_topics", None, reference)
-        } else if !server.count_topic(id) {
-            server.metrics().topics_refused += 1;
-            wire::error("busy", echo(topic), reference)
-        } else {
-            execute(topic, server).unwrap_or_else(|code| wire::error(code, echo(topic), reference))
-        };
-        server.send(id, &Frame::text(&answer));
-        if is_beyond {
-            return;
-        }
     }
 }
 

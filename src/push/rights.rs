@@ -161,6 +161,29 @@ impl TopicRights {
         Ok(())
     }
 
+    /// Returns whether a client may have earlier messages of a topic: one that it was granted or may ask for. A back end that joins a
+    /// client to a topic lets it hear what comes from then on, and no more.
+    pub fn looks_back(&self, server: &mut Scope<'_>, id: ConnId, topic: &str) -> bool {
+        let own = own_topic(server, id);
+        if own.as_deref() == Some(topic) {
+            return true;
+        }
+        let Some(wanted) = Grant::parse(topic) else { return false };
+        let admin = self.is_admin(id);
+        self.may(id, own.is_some()).any(|grant| grant.permits(admin, &wanted))
+            || matches!(server.reason(id, wanted.key()), Some(Reason::Granted | Reason::Asked))
+    }
+
+    /// The keys of a topic that a client subscribes to.
+    pub fn keys(&self, server: &mut Scope<'_>, id: ConnId, topic: &str) -> Vec<String> {
+        if own_topic(server, id).as_deref() == Some(topic) {
+            return vec![topic.to_owned()];
+        }
+        let wanted = Grant::parse(topic);
+        let keys = wanted.iter().flat_map(|wanted| wanted.keys(self.is_admin(id)));
+        keys.filter(|key| server.reason(id, key).is_some()).map(str::to_owned).collect()
+    }
+
     /// Unsubscribes a client at its own request.
     ///
     /// # Errors

@@ -84,6 +84,10 @@ struct AnswerFrame<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     topics: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
@@ -95,6 +99,25 @@ struct AnswerFrame<'a> {
 pub fn subscribed(topic: &str, reference: Option<RawJson<'_>>) -> String {
     let topic = Some(topic);
     encode(&AnswerFrame { op: "subscribed", topic, reference, ..AnswerFrame::default() })
+}
+
+/// The answer to `subscribe` with `since`; `id` is the latest message that the client may have missed. `from`: its messages are not
+/// held, but all after this cursor are.
+pub fn subscribed_since(
+    topic: &str,
+    id: &str,
+    from: Option<&str>,
+    reference: Option<RawJson<'_>>,
+) -> String {
+    let (topic, id, resumed) = (Some(topic), Some(id), Some(from.is_none()));
+    let answer = AnswerFrame { topic, resumed, from, id, reference, ..AnswerFrame::default() };
+    encode(&AnswerFrame { op: "subscribed", ..answer })
+}
+
+/// The answer to `subscribe` with `last`, which says whether the newest message follows.
+pub fn subscribed_last(topic: &str, last: bool, reference: Option<RawJson<'_>>) -> String {
+    let (topic, last) = (Some(topic), Some(last));
+    encode(&AnswerFrame { op: "subscribed", topic, last, reference, ..AnswerFrame::default() })
 }
 
 /// The answer to `unsubscribe`.
@@ -376,6 +399,18 @@ mod tests {
                 r#"{"op":"welcome","conn":"c","sub":null,"topics":[],"ping":25,"id":"i","resumed":false,"from":"f"}"#,
             ),
             (subscribed("room.7", one), r#"{"op":"subscribed","topic":"room.7","ref":1}"#),
+            (
+                subscribed_since("room.7", "i", None, one),
+                r#"{"op":"subscribed","topic":"room.7","resumed":true,"id":"i","ref":1}"#,
+            ),
+            (
+                subscribed_since("room.7", "i", Some("f"), None),
+                r#"{"op":"subscribed","topic":"room.7","resumed":false,"from":"f","id":"i"}"#,
+            ),
+            (
+                subscribed_last("room.7", false, one),
+                r#"{"op":"subscribed","topic":"room.7","last":false,"ref":1}"#,
+            ),
             (unsubscribed("room.7", None), r#"{"op":"unsubscribed","topic":"room.7"}"#),
             (super::topics(&topics, one), r#"{"op":"topics","topics":["news","user.42"],"ref":1}"#),
             (super::topics(&[], None), r#"{"op":"topics","topics":[]}"#),

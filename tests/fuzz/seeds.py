@@ -225,6 +225,9 @@ def commands():
         auth = op("auth", token=f'"TOKEN-{word}"', ref=1.0, since='"5"')
         room = op("subscribe", topic='"room.\\u0037"')
         yield who + "\n".join([room, auth, room, op("subscribe", topic='"user.7"')])
+        topics = '["room.7","user.42","user.7","*"]'
+        for start in [{"since": '"v"'}, {"last": "true"}, {"since": '""', "last": "false"}]:
+            yield who + "\n".join([op("subscribe", topics=topics, **start), auth, op("subscribe", topic='"news"', **start)])
         yield who + "\n".join([auth, room, op("auth", token='"TOKEN-USER"'), room])
     for data in ["null", '{"a":[1.0]}', '"x"']:
         yield "G" + "\n".join([op("send", data=data, ref=1), op("send", topic='"room.7"', data=data)])

@@ -1,13 +1,11 @@
 //! The subscriptions of a client in a replay, and the messages that they are for: the client was subscribed when the message was
 //! published, and is now. A look-up costs the same however many subscriptions there are.
 
-use std::ops::Range;
-
 use crate::engine::pubsub::hub::{Hub, Subscriptions};
 use crate::engine::pubsub::topic::{covers, is_pattern, keys_of};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::resume::history::hash_of;
-use crate::engine::resume::replay::SubscriptionChange;
+use crate::engine::resume::replay::{Replay, Span, SubscriptionChange};
 
 /// Bits by which most topics without a subscription are passed by.
 const BITS: usize = 1024;
@@ -25,7 +23,16 @@ struct FilterKey<'a> {
     hash: u32,
     name: &'a str,
     /// The messages for which it counts.
-    numbers: Range<u64>,
+    span: &'a Span,
+}
+
+/// The place of a message in the history.
+#[derive(Clone, Copy)]
+pub enum FilterPlace {
+    /// The number of a message of a channel.
+    Number(u64),
+    /// The stream of an entry, and its id.
+    Entry(usize, EntryId),
 }
 
 /// The cover of one message by the keys of a client.
@@ -40,20 +47,23 @@ struct Cover {
 /// Returns whether an entry that has no number any more is for a client: `ReplayFilter::matches` for an entry of a page, for
 /// which it is not worth making a filter.
 pub fn is_entry_for(
-    (hub, subscriptions, changes): (&Hub, &Subscriptions, &[SubscriptionChange]),
+    (hub, subscriptions, replay): (&Hub, &Subscriptions, &Replay),
     (stream, id): (usize, EntryId),
     topic: &str,
 ) -> bool {
+    let Replay { changes, others, .. } = replay;
     let began = |key: &str| changes.iter().find(|change| *change.key == *key && change.is_open());
     let mut cover = Cover::default();
     for (key, _) in hub.topics(subscriptions).filter(|(key, _)| covers(key, topic)) {
-        cover.then |= began(key).is_none_or(|change| change.holds_entry(stream, id));
+        let span = began(key).map_or(others, |change| &change.span);
+        cover.then |= span.holds_entry(stream, id);
         cover.now = true;
     }
     let mut ended = changes.iter().filter(|change| !change.is_open());
     cover.now
         && (cover.then
-            || ended.any(|change| covers(&change.key, topic) && change.holds_entry(stream, id)))
+            || ended
+                .any(|change| covers(&change.key, topic) && change.span.holds_entry(stream, id)))
 }
 
 impl<'a> ReplayFilter<'a> {
@@ -61,25 +71,25 @@ impl<'a> ReplayFilter<'a> {
     pub fn new(
         hub: &'a Hub,
         subscriptions: &'a Subscriptions,
-        changes: &'a [SubscriptionChange],
+        (others, changes): (&'a Span, &'a [SubscriptionChange]),
     ) -> ReplayFilter<'a> {
         let mut filter =
             ReplayFilter { keys: Vec::new(), bits: [0; BITS / 64], has_patterns: false };
         let (open, ended): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.is_open());
-        let mut began: Vec<_> = open.iter().map(|change| (&*change.key, change.from)).collect();
-        began.sort_unstable();
+        let mut began: Vec<_> = open.iter().map(|change| (&*change.key, &change.span)).collect();
+        began.sort_unstable_by_key(|(name, _)| *name);
         for (key, _) in hub.topics(subscriptions) {
-            let from = began.binary_search_by_key(&key, |(name, _)| name);
-            filter.add(key, from.map_or(0, |at| began[at].1)..u64::MAX);
+            let change = began.binary_search_by_key(&key, |(name, _)| name);
+            filter.add(key, change.map_or(others, |at| began[at].1));
         }
-        ended.iter().for_each(|change| filter.add(&change.key, change.from..change.until));
+        ended.iter().for_each(|change| filter.add(&change.key, &change.span));
         filter.keys.sort_unstable_by_key(|key| key.hash);
         filter
     }
 
-    fn add(&mut self, name: &'a str, numbers: Range<u64>) {
+    fn add(&mut self, name: &'a str, span: &'a Span) {
         let hash = hash_of(name);
-        self.keys.push(FilterKey { hash, name, numbers });
+        self.keys.push(FilterKey { hash, name, span });
         self.bits[bit(hash).0] |= bit(hash).1;
         self.has_patterns |= is_pattern(name);
     }
@@ -97,17 +107,23 @@ impl<'a> ReplayFilter<'a> {
         self.has_patterns || self.has(hash)
     }
 
-    /// Returns whether the message with this number is for the client. `scratch` is overwritten.
-    pub fn matches(&self, number: u64, hash: u32, topic: &str, scratch: &mut String) -> bool {
+    /// Returns whether the message in this place is for the client. `scratch` is overwritten.
+    pub fn matches(
+        &self,
+        place: FilterPlace,
+        hash: u32,
+        topic: &str,
+        scratch: &mut String,
+    ) -> bool {
         let mut cover = Cover::default();
         if self.has(hash) {
-            self.find(number, hash, topic, &mut cover);
+            self.find(place, hash, topic, &mut cover);
         }
         if self.has_patterns {
             keys_of(topic, scratch, |key| {
                 let hash = if is_pattern(key) { hash_of(key) } else { return };
                 if self.has(hash) {
-                    self.find(number, hash, key, &mut cover);
+                    self.find(place, hash, key, &mut cover);
                 }
             });
         }
@@ -118,12 +134,15 @@ impl<'a> ReplayFilter<'a> {
         self.bits[bit(hash).0] & bit(hash).1 != 0
     }
 
-    fn find(&self, number: u64, hash: u32, name: &str, cover: &mut Cover) {
+    fn find(&self, place: FilterPlace, hash: u32, name: &str, cover: &mut Cover) {
         let first = self.keys.partition_point(|key| key.hash < hash);
         let same = self.keys[first..].iter().take_while(|key| key.hash == hash);
         for key in same.filter(|key| key.name == name) {
-            cover.then |= key.numbers.contains(&number);
-            cover.now |= key.numbers.end == u64::MAX;
+            cover.then |= match place {
+                FilterPlace::Number(number) => key.span.holds_number(number),
+                FilterPlace::Entry(stream, id) => key.span.holds_entry(stream, id),
+            };
+            cover.now |= key.span.until == u64::MAX;
         }
     }
 }
@@ -182,26 +201,34 @@ mod tests {
                 };
                 changes.push(change(key, from, until));
             }
-            let filter = ReplayFilter::new(&hub, &of, &changes);
+            let mut replay = Replay::new(0, 0, vec![entry(0)]);
+            // Keys without a change count from some message on.
+            let from = random.below(5) as u64;
+            (replay.others, replay.changes) = (change("", from, u64::MAX).span.clone(), changes);
+            let changes = &replay.changes;
+            let filter = ReplayFilter::new(&hub, &of, (&replay.others, changes));
             let mut scratch = String::new();
             for topic in topics {
                 for number in 0..10 {
                     let (mut then, mut now) = (false, false);
                     for (key, _) in hub.topics(&of) {
-                        let open =
-                            |one: &&SubscriptionChange| *one.key == *key && one.until == u64::MAX;
-                        let from = changes.iter().find(open).map_or(0, |one| one.from);
+                        let open = |one: &&SubscriptionChange| *one.key == *key && one.is_open();
+                        let from = changes.iter().find(open).map_or(from, |one| one.span.from);
                         if covers(key, topic) {
                             (then, now) = (then || number >= from, true);
                         }
                     }
-                    for one in changes.iter().filter(|one| one.until < u64::MAX) {
-                        then |= covers(&one.key, topic) && (one.from..one.until).contains(&number);
+                    for one in changes.iter().filter(|one| !one.is_open()) {
+                        let Span { from, until, .. } = one.span;
+                        then |= covers(&one.key, topic) && (from..until).contains(&number);
                     }
-                    let found = filter.matches(number, hash_of(topic), topic, &mut scratch);
+                    let mut matches =
+                        |place| filter.matches(place, hash_of(topic), topic, &mut scratch);
+                    let found = matches(FilterPlace::Number(number));
                     assert_eq!(found, then && now, "{topic} {number}");
+                    assert_eq!(matches(FilterPlace::Entry(0, entry(number))), found);
                     assert!(!found || filter.may_match(hash_of(topic)));
-                    let parts = (&hub, &of, &changes[..]);
+                    let parts = (&hub, &of, &replay);
                     assert_eq!(is_entry_for(parts, (0, entry(number)), topic), found);
                 }
             }

@@ -17,9 +17,9 @@ use crate::engine::pubsub::topic;
 use crate::engine::slots::ConnId;
 use cursor::{EntryId, Node, Signer};
 pub use entry_sizes::EntrySizes;
-use filter::ReplayFilter;
 pub use filter::is_entry_for;
-use history::{History, Record};
+use filter::{FilterPlace, ReplayFilter};
+use history::{History, Record, hash_of};
 use replay::{Replay, ReplayItem, ReplayStage};
 
 /// The length of a cursor, to reserve for it: exact without streams.
@@ -36,6 +36,9 @@ const HASH_PRICE: usize = 1;
 const TOPIC_PRICE: usize = 16;
 /// The price of a frame that is made, and of each 8 bytes of it.
 const FRAME_PRICE: usize = 32;
+
+/// The most records that are looked at to find the newest message of a topic: as many as the history holds by default.
+const LOOKED_BACK_MAX: usize = 65_536;
 
 /// The bounds of one slice of a replay.
 #[derive(Clone, Copy, Debug)]
@@ -121,11 +124,14 @@ impl Resume {
     }
 
     fn own_cursor(&self, number: u64, entries: &[EntryId]) -> String {
-        // Another process can resume from it if the places in the streams say everything, and are known.
-        let is_portable = !self.has_channels && !self.history.covered().contains(&EntryId::MAX);
         let mut text = String::with_capacity(CURSOR_BYTES);
-        self.signer.write(&mut text, self.node, number, !is_portable, entries);
+        self.signer.write(&mut text, self.node, number, !self.is_portable(), entries);
         text
+    }
+
+    /// Returns whether another process can resume from a cursor: the places in the streams say everything, and are known.
+    fn is_portable(&self) -> bool {
+        !self.has_channels && !self.history.covered().contains(&EntryId::MAX)
     }
 
     /// Appends the cursor of a client in a replay at this number. Its place in the streams is known as far as it was when it came.
@@ -168,6 +174,49 @@ impl Resume {
             stage: ReplayStage::Undecided,
             ..Replay::new(1, next, since.entries)
         })
+    }
+
+    /// The replay of a client that has everything.
+    pub fn replay_of_nothing(&self) -> Replay {
+        let replay = Replay::new(self.history.next(), 0, self.entries.clone());
+        Replay { is_portable: self.is_portable(), ..replay }
+    }
+
+    /// Begins the replay of a single topic for a client that has this cursor; `None` if its messages are not held, or the cursor
+    /// is ahead of this process, which cannot tell then what the client has.
+    pub fn topic_replay_from(&self, since: &str) -> Option<Replay> {
+        let are_places_known = self.entries.is_empty() || self.are_streams_known;
+        self.replay_from(since).filter(|replay| are_places_known && !self.is_ahead(replay))
+    }
+
+    /// The newest message of each of these topics, as far as the latest [`LOOKED_BACK_MAX`] records show it, with the number of
+    /// records that were looked at.
+    pub fn newest(&self, topics: &[&str]) -> (Vec<Option<u64>>, usize) {
+        let hashes: Vec<u32> = topics.iter().map(|topic| hash_of(topic)).collect();
+        let mut found = vec![None; topics.len()];
+        let mut missing = topics.len();
+        let mut scratch = Vec::new();
+        let (first, next) = (self.history.first(), self.history.next());
+        let numbers = first.max(next.saturating_sub(LOOKED_BACK_MAX as u64))..next;
+        let most = (numbers.end - numbers.start) as usize;
+        for (looked_at, number) in numbers.rev().enumerate() {
+            if missing == 0 {
+                return (found, looked_at);
+            }
+            let hash = self.history.hash(number);
+            for (place, _) in hashes.iter().enumerate().filter(|(_, one)| **one == hash) {
+                let (Record::Message { topic, .. } | Record::Entry { topic, .. }) =
+                    self.history.get(number, &mut scratch)
+                else {
+                    continue;
+                };
+                if found[place].is_none() && topic == topics[place] {
+                    found[place] = Some(number);
+                    missing -= 1;
+                }
+            }
+        }
+        (found, most)
     }
 
     /// The first stream of which the client missed entries that the history does not hold.
@@ -254,7 +303,7 @@ impl Resume {
             replay.stage = ReplayStage::Undecided;
             return WRITE_PRICE;
         }
-        let filter = ReplayFilter::new(hub, subscriptions, &replay.changes);
+        let filter = ReplayFilter::new(hub, subscriptions, (&replay.others, &replay.changes));
         let mut price = (filter.len() + replay.changes.len()) * KEY_PRICE;
         // At least one write beside the keys: otherwise a client with many of them would never advance.
         let price_max = (slice.writes * WRITE_PRICE).max(price + WRITE_PRICE);
@@ -279,9 +328,9 @@ impl Resume {
             }
             price += TOPIC_PRICE;
             cursor.clear();
-            let mut is_for_client = |topic: &str| {
+            let mut is_for_client = |place: FilterPlace, topic: &str| {
                 price += if filter.has_patterns() { topic.len() / 4 } else { 0 };
-                filter.matches(number, hash, topic, &mut key)
+                filter.matches(place, hash, topic, &mut key)
             };
             let item = match self.history.get(number, &mut scratch) {
                 Record::Gap { from }
@@ -291,14 +340,15 @@ impl Resume {
                     ReplayItem::Gap { from: &cursor }
                 }
                 Record::Message { topic, payload }
-                    if number >= replay.live && is_for_client(topic) =>
+                    if number >= replay.live
+                        && is_for_client(FilterPlace::Number(number), topic) =>
                 {
                     self.write_cursor(&mut cursor, number, replay);
                     ReplayItem::Message { cursor: &cursor, topic, payload }
                 }
                 Record::Entry { stream, id, topic, payload } if id > replay.entries[stream] => {
                     replay.entries[stream] = id;
-                    if !is_for_client(topic) {
+                    if !is_for_client(FilterPlace::Entry(stream, id), topic) {
                         continue;
                     }
                     self.write_cursor(&mut cursor, number, replay);

@@ -33,7 +33,9 @@ pub struct Replay {
     pub entries: Vec<EntryId>,
     /// The place in the streams stands for all that the client had: it is as good at another process.
     pub is_portable: bool,
-    /// Subscriptions that began or ended during the replay.
+    /// The messages for which a subscription without a change counts.
+    pub others: Span,
+    /// Subscriptions that began or ended during the replay, or count from an earlier message on than the others.
     pub changes: Vec<SubscriptionChange>,
     pub stage: ReplayStage,
     /// Streams that were checked for being behind this client, a bit for each.
@@ -82,6 +84,8 @@ pub struct PageRequest {
     pub is_full: bool,
     /// No entry was for this client so far.
     pub is_vain: bool,
+    /// The client went back to an earlier place meanwhile: this page begins too late for it.
+    pub is_void: bool,
 }
 
 /// A check of the entries that a stream holds.
@@ -119,11 +123,9 @@ pub enum Proof {
 /// The allocator's overhead of a block.
 const BLOCK_BYTES: usize = 16;
 
-/// The messages for which a subscription counts that began or ended during a replay.
-#[derive(Debug)]
-pub struct SubscriptionChange {
-    /// The key of a topic or a pattern.
-    pub key: Box<str>,
+/// The messages for which a subscription counts.
+#[derive(Clone, Debug)]
+pub struct Span {
     /// The number of the first message.
     pub from: u64,
     /// The number behind the last message; `u64::MAX` while the subscription lasts.
@@ -132,6 +134,14 @@ pub struct SubscriptionChange {
     pub after: Vec<EntryId>,
     /// The last entries are these; empty: all.
     pub up_to: Vec<EntryId>,
+}
+
+/// A subscription that began or ended during a replay, or counts from an earlier message on than others.
+#[derive(Debug)]
+pub struct SubscriptionChange {
+    /// The key of a topic or a pattern.
+    pub key: Box<str>,
+    pub span: Span,
 }
 
 thread_local! {
@@ -144,6 +154,42 @@ pub fn changes_bytes() -> usize {
     CHANGES_BYTES.get()
 }
 
+impl Span {
+    /// All messages.
+    pub const ALL: Span = Span { from: 0, until: u64::MAX, after: Vec::new(), up_to: Vec::new() };
+
+    /// Returns whether the subscription counts for a message of a channel.
+    pub fn holds_number(&self, number: u64) -> bool {
+        (self.from..self.until).contains(&number)
+    }
+
+    /// Returns whether the subscription counts for an entry of a stream, which may have no number any more.
+    pub fn holds_entry(&self, stream: usize, id: EntryId) -> bool {
+        self.after.get(stream).is_none_or(|after| id > *after)
+            && self.up_to.get(stream).is_none_or(|up_to| id <= *up_to)
+    }
+
+    /// Leaves out the messages before this place.
+    fn begin_at(&mut self, next: u64, entries: &[EntryId]) {
+        self.from = self.from.max(next);
+        if self.after.is_empty() {
+            self.after = entries.to_vec();
+        }
+        self.after.iter_mut().zip(entries).for_each(|(after, has)| *after = (*after).max(*has));
+    }
+
+    /// Takes in the messages from this place on.
+    fn reach_back_to(&mut self, next: u64, entries: &[EntryId]) {
+        self.from = self.from.min(next);
+        lower(&mut self.after, entries);
+    }
+}
+
+/// Takes the earlier entry of each stream.
+fn lower(entries: &mut [EntryId], others: &[EntryId]) {
+    entries.iter_mut().zip(others).for_each(|(entry, other)| *entry = (*entry).min(*other));
+}
+
 impl SubscriptionChange {
     pub fn new(
         key: &str,
@@ -151,26 +197,22 @@ impl SubscriptionChange {
         after: Vec<EntryId>,
         up_to: Vec<EntryId>,
     ) -> SubscriptionChange {
-        let change = SubscriptionChange { key: key.into(), from, until, after, up_to };
+        let span = Span { from, until, after, up_to };
+        let change = SubscriptionChange { key: key.into(), span };
         CHANGES_BYTES.set(CHANGES_BYTES.get() + change.bytes());
         change
     }
 
     /// The size, which stays the same: a change names one entry of each stream from the start, and at most one more.
     fn bytes(&self) -> usize {
-        let entries = 2 * self.after.len().max(self.up_to.len()) * size_of::<EntryId>();
+        let entries = self.span.after.len().max(self.span.up_to.len());
+        let entries = 2 * entries * size_of::<EntryId>();
         size_of::<SubscriptionChange>() + self.key.len() + entries + 3 * BLOCK_BYTES
     }
 
     /// Returns whether the subscription lasts.
     pub fn is_open(&self) -> bool {
-        self.until == u64::MAX
-    }
-
-    /// Returns whether the subscription counts for an entry that has no number any more.
-    pub fn holds_entry(&self, stream: usize, id: EntryId) -> bool {
-        self.after.get(stream).is_none_or(|after| id > *after)
-            && self.up_to.get(stream).is_none_or(|up_to| id <= *up_to)
+        self.span.until == u64::MAX
     }
 }
 
@@ -188,6 +230,7 @@ impl Replay {
             live,
             entries,
             is_portable: true,
+            others: Span::ALL,
             changes: Vec::new(),
             stage: ReplayStage::History,
             checked_ahead: 0,
@@ -195,6 +238,39 @@ impl Replay {
             proof: None,
             reported_gap: None,
         }
+    }
+
+    /// Goes back to an earlier place, or one that is ahead, for the subscription with this key alone: what this replay has read is
+    /// not read again for any other. `earlier` is not ahead of the process, and neither is this.
+    pub fn go_back(&mut self, earlier: &Replay, key: &str) {
+        self.others.begin_at(self.next, &self.entries);
+        for change in &mut self.changes {
+            change.span.begin_at(self.next, &self.entries);
+        }
+        let (next, entries) = (earlier.live.max(earlier.next), &earlier.entries);
+        match self.changes.iter_mut().find(|change| *change.key == *key && change.is_open()) {
+            Some(change) => change.span.reach_back_to(next, entries),
+            None => {
+                let mut change =
+                    SubscriptionChange::new(key, (next, u64::MAX), entries.clone(), Vec::new());
+                change.span.reach_back_to(self.others.from, &self.others.after);
+                self.changes.push(change);
+            }
+        }
+        self.live = self.live.max(self.next).min(next);
+        self.next = self.next.min(earlier.next);
+        lower(&mut self.entries, entries);
+        self.is_portable &= earlier.is_portable;
+        self.proof = None;
+        self.stage = match self.stage {
+            ReplayStage::History => earlier.stage,
+            ReplayStage::Paging(page) => ReplayStage::Paging(PageRequest { is_void: true, ..page }),
+            ReplayStage::Checking(check) => {
+                let after = self.entries[check.stream];
+                ReplayStage::Checking(StreamCheck { after, ..check })
+            }
+            stage => stage,
+        };
     }
 
     pub fn changes_bytes(&self) -> usize {
@@ -233,8 +309,11 @@ impl Replay {
     pub fn unsubscribe(&mut self, key: &str, next: u64, entries: &[EntryId], changes_max: usize) {
         let entries = entries.to_vec();
         match self.changes.iter_mut().find(|change| *change.key == *key && change.is_open()) {
-            Some(change) => (change.until, change.up_to) = (next, entries),
-            None => self.changes.push(SubscriptionChange::new(key, (0, next), Vec::new(), entries)),
+            Some(change) => (change.span.until, change.span.up_to) = (next, entries),
+            None => {
+                let Span { from, after, .. } = self.others.clone();
+                self.changes.push(SubscriptionChange::new(key, (from, next), after, entries));
+            }
         }
         if self.changes.len() > changes_max
             && let Some(oldest) = self.changes.iter().position(|change| !change.is_open())

@@ -45,6 +45,49 @@ pub(super) fn resume(server: &mut Server, id: ConnId, since: &str) -> Resumed {
     Resumed::From(cursor)
 }
 
+/// Begins the replay of a single topic, or has the running one go back for it. A client that is ahead of this process is not given
+/// one: what it has already cannot be told from what it misses.
+pub(super) fn resume_topic(server: &mut Server, id: ConnId, key: &str, since: &str) -> Resumed {
+    let is_caught_up = server.caught_up(id);
+    let running = server.open_client(id).and_then(|client| client.take_replay());
+    let is_ahead = running.as_ref().is_some_and(|replay| server.resume.is_ahead(replay));
+    let earlier = server.resume.topic_replay_from(since).filter(|_| is_caught_up && !is_ahead);
+    let was_running = running.is_some();
+    let mut replay = running.unwrap_or_else(|| Box::new(server.resume.replay_of_nothing()));
+    if let Some(earlier) = &earlier {
+        replay.go_back(earlier, key);
+    }
+    let is_behind = replay.next < server.resume.history.next();
+    if (was_running || is_behind || replay.stage == ReplayStage::Undecided)
+        && let Some(client) = server.open_client(id)
+    {
+        client.begin_replay(replay);
+        server.schedule_flush(id, Lane::Bulk);
+    }
+    match earlier {
+        Some(_) => {
+            server.metrics.topic_resumes += 1;
+            Resumed::From(server.resume.cursor())
+        }
+        None => {
+            server.metrics.topic_resumes_refused += 1;
+            Resumed::No(server.resume.oldest())
+        }
+    }
+}
+
+/// The cursor that includes everything a client was sent so far, in a replay as well.
+pub(super) fn place_of(server: &mut Server, id: ConnId) -> Option<String> {
+    if !server.caught_up(id) {
+        return None;
+    }
+    let Server { clients, resume, .. } = server;
+    let Some(replay) = clients.get_mut(id)?.replay() else { return Some(resume.cursor()) };
+    let mut cursor = String::new();
+    resume.write_cursor(&mut cursor, replay.next - 1, replay);
+    Some(cursor)
+}
+
 /// Queues the next slice for a client whose replay waits for it, within about the time of so many `writes`. Returns how many writes
 /// it took the time of; `None` if the history lacks messages, or cannot tell: the source of older messages continues.
 pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Option<usize> {

@@ -1,13 +1,19 @@
 //! Subscriptions of a client: the verbs for a handler.
 
 use crate::engine::client::Client;
+use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::server::{Scope, Server};
+use crate::engine::resume::history::Record;
+use crate::engine::server::replay::{self, slice_max};
+use crate::engine::server::{ReplayItem, Resumed, Scope, Server};
 use crate::engine::slots::ConnId;
 
 /// The cost of a subscription that begins or ends, out of the 1 MiB read from all clients in a turn: the client's other
 /// subscriptions are searched, and the command is answered. Without it, commands of 40 bytes would make a turn 50 ms long.
 const MEMBERSHIP_COST_BYTES: usize = 128;
+
+/// Records of the history that are passed by in a microsecond.
+const RECORDS_PER_MICROSECOND: usize = 500;
 
 impl Scope<'_> {
     /// Counts a topic that a client asks for; `false` if it has asked for too many in this second.
@@ -37,6 +43,48 @@ impl Scope<'_> {
             replay.subscribe(key, next, &resume.entries);
         }
         joined
+    }
+
+    /// Gives a subscriber the messages of one of its keys since this cursor, then live ones, in order and once, as soon as the
+    /// running handler is done with it. Its other subscriptions are not given anything twice.
+    pub fn resume_topic(&mut self, id: ConnId, key: &str, since: &str) -> Resumed {
+        self.costs += MEMBERSHIP_COST_BYTES;
+        replay::resume_topic(self, id, key, since)
+    }
+
+    /// The numbers of the newest messages of these topics that the history holds. One look at it is for all of them.
+    pub fn newest(&mut self, topics: &[&str]) -> Vec<Option<u64>> {
+        let (found, looked_at) = self.resume.newest(topics);
+        self.count_costly((looked_at / RECORDS_PER_MICROSECOND) as u32);
+        found
+    }
+
+    /// Returns whether a client has so much to read that it is sent no more of the history at once.
+    pub fn is_filled(&mut self, id: ConnId) -> bool {
+        let (bytes, frames) = slice_max(&self.backlog);
+        self.client(id).is_none_or(|client| client.holds(bytes, frames))
+    }
+
+    /// Sends a client the message with this number, if the history holds it. Its cursor is that of the client's own place, so
+    /// that the client can come back with it.
+    pub fn send_again(&mut self, id: ConnId, number: u64) {
+        let Some(cursor) = replay::place_of(self, id) else { return };
+        let mut scratch = Vec::new();
+        let history = &self.resume.history;
+        if !(history.first()..history.next()).contains(&number) {
+            return;
+        }
+        let (Record::Message { topic, payload } | Record::Entry { topic, payload, .. }) =
+            history.get(number, &mut scratch)
+        else {
+            return;
+        };
+        let encode = self.options[self.route() as usize].encode;
+        let frame = encode(&ReplayItem::Message { cursor: &cursor, topic, payload });
+        if let Some(frame) = frame {
+            self.queue(id, &frame, Lane::Urgent);
+            self.metrics.replayed += 1;
+        }
     }
 
     /// Unsubscribes it; `false` if it is not subscribed or not open.

@@ -172,7 +172,15 @@ impl StreamPages {
     ) {
         let sizes = server.resume.sizes[stream];
         let count = replay.page_entries.min(sizes.entries_max(PAGE_ENTRIES)) + 1;
-        let page = PageRequest { stream, after, up_to, count, is_full: false, is_vain: true };
+        let page = PageRequest {
+            stream,
+            after,
+            up_to,
+            count,
+            is_full: false,
+            is_vain: true,
+            is_void: false,
+        };
         replay.stage = ReplayStage::Paging(page);
         self.queue.ask(owner, id, sizes.expected(count), server.now.millis);
         let command = commands::page(&server.resume.streams[stream], after, up_to, count);
@@ -212,6 +220,9 @@ impl StreamPages {
     ) -> Option<Frame> {
         let PageRequest { stream, after, up_to, count, is_full, .. } = page;
         replay.stage = ReplayStage::Undecided;
+        if page.is_void {
+            return None;
+        }
         replay.fit_page(is_full, end.entries >= count, end.bytes, PAGE_ENTRIES);
         let is_last = !is_full && end.entries < count;
         if !is_full {
@@ -238,14 +249,14 @@ fn on_entry(server: &mut Server, id: ConnId, entry: EntryId, topic: &[u8], paylo
     let Some(topic) = topic::published(topic) else { return };
     let queued = with_replay(server, id, |server, replay| {
         let ReplayStage::Paging(mut page) = replay.stage else { return None };
-        if page.is_full || entry <= replay.entries[page.stream] {
+        if page.is_full || page.is_void || entry <= replay.entries[page.stream] {
             return None;
         }
         replay.entries[page.stream] = entry;
         let client = &mut server.clients[id.index];
         let options = &server.options[client.route as usize];
         let hub = &server.hubs[client.route as usize];
-        let of = (hub, &client.subscriptions, &replay.changes[..]);
+        let of = (hub, &client.subscriptions, &*replay);
         let mut frame = None;
         if is_entry_for(of, (page.stream, entry), topic) {
             let mut cursor = String::new();

@@ -18,6 +18,7 @@ mod requests;
 mod simulated_clients;
 mod simulated_redis;
 mod simulation;
+mod since;
 mod slowest;
 mod tls;
 mod upstream;

@@ -36,6 +36,8 @@ impl Stream {
 /// A period during which a client subscribed to a key, by the number of entries read of each stream.
 pub(super) struct Held {
     pub key: &'static str,
+    /// The entries that the client had when it subscribed from a cursor on.
+    pub had: Option<[EntryId; 2]>,
     /// `None`: since it connected, including missed messages from before.
     pub from: Option<[usize; 2]>,
     /// `None`: still subscribed.
@@ -56,11 +58,11 @@ impl Subscriber {
         at: usize,
         entry: &(EntryId, &str, String),
     ) -> (bool, bool) {
-        // Messages before an entry that it had from elsewhere were published before it connected here.
-        if entry.0 <= self.had[stream] {
-            return (false, false);
-        }
         let covering = self.held.iter().filter(|held| {
+            // Messages before an entry that it had from elsewhere were published before it connected here.
+            if entry.0 <= held.had.unwrap_or(self.had)[stream] {
+                return false;
+            }
             let since = held.from.is_none_or(|from| at >= from[stream]);
             since && held.until.is_none_or(|until| at < until[stream]) && covers(held.key, entry.1)
         });

@@ -1,0 +1,126 @@
+//! Subscriptions at the request of clients: from the next message on, from a cursor on, or with the newest message.
+
+use std::borrow::Cow;
+
+use super::command::{RawJson, Start};
+use super::rights::{TopicRights, echo, own_topic};
+use super::wire;
+use crate::engine::client::frame::Frame;
+use crate::engine::pubsub::topic::Grant;
+use crate::engine::server::{Resumed, Scope};
+use crate::engine::slots::ConnId;
+
+/// The answer for one topic of a command.
+pub(super) struct TopicAnswer {
+    text: String,
+    /// The number of the message that follows it.
+    message: Option<u64>,
+}
+
+impl From<String> for TopicAnswer {
+    fn from(text: String) -> TopicAnswer {
+        TopicAnswer { text, message: None }
+    }
+}
+
+/// Subscribes a client to each of these topics that it may have, and answers for each.
+pub(super) fn subscribe(
+    rights: &mut TopicRights,
+    (server, id): (&mut Scope<'_>, ConnId),
+    topics: &[Cow<'_, str>],
+    start: &Start<'_>,
+    reference: Option<RawJson<'_>>,
+) {
+    match start {
+        Start::Live => answer_each(server, id, topics, reference, |topic, server| {
+            rights.subscribe(server, id, topic)?;
+            Ok(wire::subscribed(topic, reference).into())
+        }),
+        Start::Since(since) => answer_each(server, id, topics, reference, |topic, server| {
+            rights.subscribe(server, id, topic)?;
+            Ok(resume(rights, (server, id), topic, since, reference).into())
+        }),
+        Start::Newest => with_newest(rights, (server, id), topics, reference),
+    }
+}
+
+/// Has a client that was just subscribed to a topic given its messages since a cursor. Returns the answer.
+fn resume(
+    rights: &TopicRights,
+    (server, id): (&mut Scope<'_>, ConnId),
+    topic: &str,
+    since: &str,
+    reference: Option<RawJson<'_>>,
+) -> String {
+    let looks_back = rights.looks_back(server, id, topic);
+    let keys = if looks_back { rights.keys(server, id, topic) } else { Vec::new() };
+    let now = server.cursor();
+    // A client that only a back end joined may have what comes from now on.
+    let mut from = (!looks_back).then(|| now.clone());
+    for key in keys {
+        if let Resumed::No(oldest) = server.resume_topic(id, &key, since) {
+            from = Some(oldest);
+        }
+    }
+    wire::subscribed_since(topic, &now, from.as_deref(), reference)
+}
+
+/// Subscribes a client to topics, and sends it the newest message of each right behind the answer, where the history holds it. A
+/// pattern has no newest message.
+fn with_newest(
+    rights: &mut TopicRights,
+    (server, id): (&mut Scope<'_>, ConnId),
+    topics: &[Cow<'_, str>],
+    reference: Option<RawJson<'_>>,
+) {
+    let most = server.bounds().topics_per_client_max;
+    let permitted = topics.iter().take(most).map(|topic| &**topic);
+    let permitted = permitted.filter(|topic| rights.looks_back(server, id, topic));
+    let permitted: Vec<&str> = permitted.collect();
+    let newest = server.newest(&permitted);
+    answer_each(server, id, topics, reference, |topic, server| {
+        let is_pattern = Grant::parse(topic).is_some_and(|grant| grant.key() != topic);
+        let number = permitted.iter().position(|one| *one == topic).and_then(|at| newest[at]);
+        if is_pattern && own_topic(server, id).as_deref() != Some(topic) {
+            return Err("bad_topic");
+        }
+        if number.is_some() && server.is_filled(id) {
+            return Err("busy");
+        }
+        rights.subscribe(server, id, topic)?;
+        let answer = wire::subscribed_last(topic, number.is_some(), reference);
+        Ok(TopicAnswer { text: answer, message: number })
+    });
+}
+
+/// Answers a command for each topic that it names. Beyond `topics_per_client_max` of them, one error stands for the rest.
+pub(super) fn answer_each(
+    server: &mut Scope<'_>,
+    id: ConnId,
+    topics: &[Cow<'_, str>],
+    reference: Option<RawJson<'_>>,
+    mut execute: impl FnMut(&str, &mut Scope<'_>) -> Result<TopicAnswer, &'static str>,
+) {
+    if topics.is_empty() {
+        // Reading it was not free.
+        server.count_topic(id);
+    }
+    for (number, topic) in topics.iter().enumerate() {
+        let is_beyond = number >= server.bounds().topics_per_client_max;
+        let answer = if is_beyond {
+            server.metrics().topics_refused += 1;
+            wire::error("too_many_topics", None, reference).into()
+        } else if !server.count_topic(id) {
+            server.metrics().topics_refused += 1;
+            wire::error("busy", echo(topic), reference).into()
+        } else {
+            execute(topic, server)
+                .unwrap_or_else(|code| wire::error(code, echo(topic), reference).into())
+        };
+        server.send(id, &Frame::text(&answer.text));
+        answer.message.into_iter().for_each(|number| server.send_again(id, number));
+        if is_beyond {
+            return;
+        }
+    }
+}
