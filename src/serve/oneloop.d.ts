@@ -81,6 +81,16 @@ declare namespace oneloop {
     /** Subscribes, for those who listen to `*`. */
     subscribe(topic: string): Off;
     /**
+     * Keeps a state right: calls `load`, which fetches it, and then `apply` with each message on the topic since the fetch began, in
+     * order and once. After a gap, or if `load` fails, it is loaded again. A message that the fetched state includes may be
+     * applied once more.
+     */
+    follow<Data = any>(
+      topic: string,
+      load: () => unknown,
+      apply: (data: Data, message: Message<Data>) => void
+    ): Off;
+    /**
      * Sends to the back end. Resolves when that has it, with the id of the stream's entry if there is one; rejects with an error
      * whose `code` is `unavailable` (perhaps it arrived, perhaps not), `busy`, `forbidden`, `bad_topic` or `bad_command`, or
      * `no_upstream`: a stream brings messages only.

@@ -26,11 +26,16 @@ function oneloop(url, options) {
   // A longer query may not fit into the server's bound for a request's head; topics then go with the token, in a frame.
   const QUERY_CHARS_MAX = 4000;
 
+  // A state that could not be loaded or caught up on is loaded again, later each time.
+  const RELOAD_MS = 500;
+  const RELOAD_MS_MAX = 30000;
+
   // Another token can be had.
   const isFresh = typeof options.token === "function";
   const mini = options.platform || miniProgram();
   const handlers = new Map();
   const watchers = new Map();
+  const states = new Set();
   const unanswered = new Map();
 
   let number = 0;
@@ -102,12 +107,16 @@ function oneloop(url, options) {
   // `room.7` is heard by whoever asked for `room.7`, `room.*` or `*`. Behind `user.` stands an id, dots and all.
   function deliver(frame) {
     const topic = frame.topic;
-    const keys = [topic, "*"];
+    const keys = new Set([topic, "*"]);
     for (let dot = topic.indexOf("."); dot > 0; dot = topic.indexOf(".", dot + 1)) {
-      keys.push(topic.slice(0, dot) + ".*");
-      if (keys[2] === "user.*") break;
+      keys.add(topic.slice(0, dot) + ".*");
+      if (keys.has("user.*")) break;
     }
-    new Set(keys).forEach((key) => tell(handlers, key, frame.data, frame));
+    // States are given what came since they were loaded, too.
+    states.forEach((one) => one.hear(frame, keys.has(one.topic)));
+    if (frame.id <= cursor) return;
+    cursor = frame.id;
+    keys.forEach((key) => tell(handlers, key, frame.data, frame));
   }
 
   // ---- what is asked for
@@ -115,6 +124,7 @@ function oneloop(url, options) {
   function wanted() {
     const topics = new Set(options.topics);
     handlers.forEach((_, topic) => topic === "*" || topics.add(topic));
+    states.forEach((one) => topics.add(one.topic));
     return topics;
   }
 
@@ -172,6 +182,13 @@ function oneloop(url, options) {
     };
   }
 
+  // The answer comes to one of these, at once.
+  function ask(frame, answered, refused) {
+    frame.ref = ++references;
+    unanswered.set(frame.ref, [answered, refused]);
+    command(frame);
+  }
+
   function send(data, topic) {
     return new Promise((resolve, reject) => {
       if (state !== "open") return reject(failure("unavailable"));
@@ -183,6 +200,119 @@ function oneloop(url, options) {
       unanswered.set(ref, [resolve, reject]);
       transmit('{"op":"send","ref":' + ref + ',"data":' + json + place + "}");
     });
+  }
+
+  // ---- states
+
+  // `load` fetches a state, and `apply` is called with each message since `place`, the cursor before the fetch.
+  function follow(topic, load, apply) {
+    let place = "";
+    // The last id of this connection, null while nothing may be heard; and the one up to which it catches up, until one as great
+    // comes.
+    let last = null;
+    let upTo = "";
+    // Messages during the fetch: an event stream cannot be asked for them later.
+    let held = null;
+    let isLoading = false;
+    let isLoaded = false;
+    let failures = 0;
+
+    function again() {
+      isLoaded = isLoading = false;
+      last = held = null;
+      setTimeout(() => one.go(), Math.min(RELOAD_MS_MAX, RELOAD_MS * Math.pow(2, failures++)));
+    }
+
+    function use(frame) {
+      try {
+        apply(frame.data, frame);
+      } catch (error) {
+        console.error(error);
+      }
+    }
+
+    function fetchState() {
+      new Promise((resolve) => resolve(load())).then(
+        () => {
+          isLoading = false;
+          // Begun by another connection: what came since is lost to a stream.
+          if (isStream && !held) return one.go();
+          isLoaded = true;
+          if (!held) return catchUp();
+          failures = 0;
+          held.splice(0).forEach(use);
+          held = null;
+        },
+        (error) => {
+          console.error(error);
+          again();
+        }
+      );
+    }
+
+    function catchUp() {
+      if (state !== "open" || !states.has(one)) return;
+      asked.add(topic);
+      ask({ op: "subscribe", topic, since: place }, (frame) => {
+        if (!frame.resumed) return again();
+        failures = 0;
+        last = "";
+        upTo = frame.id;
+      }, ({ code }) => {
+        if (code === "busy") again();
+        // The next connection asks again.
+        else if (code !== "unavailable") tell(watchers, "error", { code, topic });
+      });
+    }
+
+    const one = {
+      topic,
+      hear(frame, isMine) {
+        if (last === null) return;
+        if (frame.id >= upTo) upTo = "";
+        if (!isMine || frame.id <= last) return;
+        place = last = frame.id;
+        if (held) held.push(frame);
+        else use(frame);
+      },
+      // The connection is another one, which goes on where the one before was, or something is missing.
+      go(isGap) {
+        const wasWhole = last !== null && !held && !upTo;
+        last = held = null;
+        if (isLoading || state !== "open" || !states.has(one)) return;
+        if (isLoaded && !isGap && (wasWhole || !isStream)) {
+          if (!wasWhole) return catchUp();
+          // What was missed follows the welcome.
+          last = upTo = "";
+          return;
+        }
+        if (isStream && topic !== "user." + sub && !asked.has(topic)) return sync();
+        isLoading = true;
+        place = cursor;
+        if (isStream) {
+          last = upTo = "";
+          held = [];
+          return fetchState();
+        }
+        // A cursor of now: behind a gap, and still held when the load is over. During a replay there is none.
+        ask({ op: "ping", cursor: true }, (frame) => {
+          place = frame.id || place;
+          fetchState();
+        }, () => {
+          isLoading = false;
+        });
+      },
+    };
+    states.add(one);
+    one.go();
+    return () => {
+      states.delete(one);
+      sync();
+    };
+  }
+
+  function goAll(isGap) {
+    states.forEach((one) => one.go(isGap));
   }
 
   function failure(code) {
@@ -339,18 +469,25 @@ function oneloop(url, options) {
       sub = frame.sub;
       asked = new Set();
       sync();
+      goAll();
     } else if (op === "gap") {
       tell(watchers, "gap", frame);
+      goAll(true);
     } else if (op === "sent" && answered) {
       answered[0](frame.id);
+    } else if (op === "subscribed" && answered) {
+      answered[0](frame);
     } else if (op === "error" && answered) {
       answered[1](failure(frame.code));
     } else if (op === "error") {
       tell(watchers, "error", frame);
-    } else if (frame.id > cursor && (op ? op === "pong" : frame.topic)) {
-      // Of a message, or of a pong: whoever hears little has a cursor of today all the same.
-      cursor = frame.id;
-      if (!op) deliver(frame);
+    } else if (!op && frame.topic) {
+      deliver(frame);
+    } else if (op === "pong") {
+      // Whoever hears little has a cursor of today all the same.
+      if (frame.id > cursor) cursor = frame.id;
+      if (frame.id) states.forEach((one) => one.hear(frame));
+      if (answered) answered[0](frame);
     }
   }
 
@@ -367,6 +504,7 @@ function oneloop(url, options) {
     become("open", frame);
     sync();
     if (isGap && own === number) tell(watchers, "gap", frame);
+    if (own === number) goAll(isGap);
   }
 
   // ---- its life
@@ -489,6 +627,7 @@ function oneloop(url, options) {
   return {
     on,
     subscribe: (topic) => on(topic, () => {}),
+    follow,
     send,
     onGap: (call) => add(watchers, "gap", call),
     onState: (call) => add(watchers, "state", call),

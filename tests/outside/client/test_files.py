@@ -10,7 +10,7 @@ from helpers.process import NODE_MODULES, ROOT, node, run
 SERVE = ROOT / "src/serve"
 SCRIPT = (SERVE / "oneloop.js").read_text()
 TYPES = (SERVE / "oneloop.d.ts").read_text()
-BYTES_MAX = 6200
+BYTES_MAX = 7500
 
 
 @pytest.mark.parametrize("path, content_type, body", [
@@ -91,6 +91,7 @@ def test_its_types_are_what_it_has(tmp_path):
         live.onState((state, why) => state === "closed" && why.code === 4503);
         live.onGap(({ from }) => from?.length);
         live.onError(({ code, topic }) => [code, topic]);
+        live.follow("room.7", async () => 7, (seats: number, { id }) => [seats, id.length])();
         live.send({ typing: true }, "room.7").then((id) => id?.length);
         [live.subscribe("room.7")(), off(), live.open(), live.close(), live.cursor.length, live.sub];
     """)
