@@ -176,7 +176,7 @@ class Server:
     # ---- clients
 
     def dial(self, bearer=None, *, place="header", path="/ws", since=None, headers=(),
-             protocols=(), **options):
+             protocols=(), compression=None, **options):
         """A WebSocket connection with its token in that place, or with none."""
         if isinstance(self.address, str) and "sock" not in options:
             options["sock"] = unix_stream(self.address)
@@ -191,7 +191,7 @@ class Server:
             query["token"] = bearer
         return connect(
             f"{self.url}{path}" + (f"?{urlencode(query)}" if query else ""),
-            additional_headers=headers, subprotocols=protocols or None, compression=None,
+            additional_headers=headers, subprotocols=protocols or None, compression=compression,
             ping_interval=None, proxy=None, open_timeout=DEADLINE, close_timeout=DEADLINE,
             max_size=None, **({"ssl": self.tls} if self.tls else {}), **options,
         )

@@ -3,21 +3,19 @@
 import asyncio
 import json
 import ssl
-import subprocess
 
 import pytest
 from helpers.js_runtimes import BROWSERS, Page
-from helpers.process import DEADLINE, HELPERS, NODE_MODULES, ROOT, environment, eventually, run
+from helpers.process import DEADLINE, eventually, run
 from helpers.raw_client import HANDSHAKE, PING, PONG, TEXT, frame, head
 from helpers.s_client import SClient
 from helpers.server import counter
 from helpers.tokens import token
+from helpers.wss_programs import PROGRAMS, Program
 
 # The connections are over TLS in any case.
 pytestmark = pytest.mark.plain
 
-CLIENTS = HELPERS / "wss_clients"
-GO = ROOT / "target/tests/go/libraries"
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # In one record, in several with another at the end, and in many; text beyond ASCII.
 PAYLOADS = [1, "x" * 100, "y" * 16_384, {"text": "Grüße, 世界"}, "z" * 300_000, *range(100), "last"]
@@ -35,53 +33,6 @@ def handshakes(server, version):
     """The connections that were made with a version of TLS, by full handshakes and by tickets."""
     name = 'tls_handshakes_total{{version="{}",resumed="{}"}}'
     return sum(counter(server, name.format(version, resumed)) for resumed in ("true", "false"))
-
-
-def node(library, *flags):
-    def command(server, authority, bearer, version):
-        pinned = [f"--tls-min-v{version}", f"--tls-max-v{version}"]
-        return ["node", *flags, *pinned, CLIENTS / "client.cjs", library, f"{server.url}/ws", authority.path, bearer]
-    return command
-
-
-def php(server, authority, bearer, version):
-    return ["php", CLIENTS / "client.php", server.host, authority.path, bearer, version]
-
-
-def go(server, authority, bearer, version):
-    return [GO, "gorilla", f"{server.url}/ws", authority.path, bearer, version]
-
-
-def java(server, authority, bearer, version):
-    return ["java", CLIENTS / "Client.java", f"{server.url}/ws", authority.path, bearer, version]
-
-
-class Program:
-    """A process that is a client, with the messages that it has printed."""
-
-    def __init__(self, command, directory, authority):
-        self.output, self.errors = directory / "out", directory / "err"
-        variables = environment(NODE_PATH=NODE_MODULES, NODE_EXTRA_CA_CERTS=str(authority.path))
-        with self.output.open("wb") as output, self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [*map(str, command)], stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=variables)
-
-    def messages(self):
-        assert not self.process.poll(), self.errors.read_text()
-        text = self.output.read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-
-
-PROGRAMS = {
-    "node ws": node("ws"), "node itself": node("built-in", "--experimental-websocket"), "php": php, "go gorilla": go, "java": java,
-}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

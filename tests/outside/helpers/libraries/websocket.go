@@ -23,7 +23,7 @@ func follow(url, authority, token, version string) error {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{
+	dialer := websocket.Dialer{EnableCompression: true, TLSClientConfig: &tls.Config{
 		RootCAs: roots, MinVersion: versions[version], MaxVersion: versions[version],
 	}}
 	client, _, err := dialer.Dial(url, http.Header{"Authorization": {"Bearer " + token}})
