@@ -5,6 +5,7 @@ use std::env;
 use std::net::SocketAddr;
 
 use oneloop::config::{Config, TlsConfig};
+use oneloop::engine::client::deflate::Deflate;
 use oneloop::engine::reactor::Listen;
 use oneloop::{App, ConnId, Frame, Handler, Message, RouteOptions, Scope};
 
@@ -12,14 +13,16 @@ struct Echo;
 
 impl Handler for Echo {
     fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>) {
-        match message {
-            Message::Text(text) | Message::Deferred(text) => server.send(id, &Frame::text(text)),
-            Message::Binary(bytes) => server.send(id, &Frame::binary(bytes)),
-        }
+        let echo = match message {
+            Message::Text(text) | Message::Deferred(text) => Frame::text(text),
+            Message::Binary(bytes) => Frame::binary(bytes),
+        };
+        let echo = server.deflatable(echo);
+        server.send(id, &echo);
     }
 
     fn options(&self) -> RouteOptions {
-        RouteOptions { takes_binary: true, ..RouteOptions::default() }
+        RouteOptions { takes_binary: true, deflate: Deflate::All, ..RouteOptions::default() }
     }
 }
 
@@ -40,6 +43,8 @@ fn main() -> std::io::Result<()> {
     config.bounds.fragments_max = 1 << 17;
     config.bounds.commands_per_second_max = 0;
     config.bounds.backlog_bytes_max = 64 << 20;
+    // Even the shortest are compressed, for those of its cases that ask for it.
+    config.bounds.deflate_bytes_min = 1;
     let bound = App::new(config).route("/", Echo, &["*"]).bind()?;
     // It has a scheme of its own, if it speaks TLS.
     let shown = bound.addresses().clients[0].to_string();

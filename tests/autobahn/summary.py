@@ -17,6 +17,8 @@ TITLES = {
     7: "closing",
     9: "limits and performance",
     10: "miscellaneous",
+    12: "compression",
+    13: "parameters of it",
 }
 
 # From the best to the worst: a case has a verdict on its behaviour and one on how it closed.
