@@ -95,7 +95,7 @@ counters! {
     pings: "Clients pinged after ping_seconds of silence.",
     topics_refused: "Subscriptions refused above topics_per_client_max.",
     publishers_refused: "Publishers refused above publishers_max.",
-    publisher_commands_refused: "Commands that the publishers' port does not know.",
+    publisher_commands_refused: "Commands that the publishers' port does not know, and requests of HTTP that it refused.",
     subscriber_messages: "Messages queued for subscribers of the publishers' port.",
     subscribers_cut: "Subscribers of the publishers' port closed above publisher_backlog_bytes_max.",
     reloads: "Reloads of the settings, of renewed certificates, or of a changed JWKS.",

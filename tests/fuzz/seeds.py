@@ -196,6 +196,9 @@ def publishers():
     yield "@" + array("COMMAND", "DOCS") + array("SELECT", "0") + array("PING", "x") + "*0\r\n*-1\r\n"
     yield "@ping\nPUBLISH 'a b' 'it\\'s'\n\n\"unbalanced\n"
     yield "@GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    post = "POST /publish/a%2fb HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret\r\nContent-Length: "
+    yield "A" + (post + "2\r\n\r\nhi") * 2 + post + "65\r\n\r\n" + "x" * 65
+    yield "@" + post + "2\r\nExpect: 100-continue\r\n\r\nhi" + post + "1\r\nOrigin: null\r\n\r\nx"
     yield "@\x16\x03\x01"
     yield "@*1\r\n:1\r\n"
     yield "@*1048577\r\n"

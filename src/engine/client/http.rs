@@ -254,7 +254,7 @@ fn is_key(key: &str) -> bool {
 }
 
 /// Decodes RFC 3986 section 2.1; a `%` without two hexadecimal digits is kept.
-fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
+pub fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));
     }

@@ -1,4 +1,4 @@
-//! The protocol of one publisher's connection: RESP commands in, replies and messages out, PUBLISH to the [`World`].
+//! The protocol of one publisher's connection: commands of RESP or requests of HTTP in, replies and messages out.
 
 use std::rc::Rc;
 
@@ -6,6 +6,8 @@ use crate::clock::Millis;
 use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
 use crate::features::publisher::catalog::{self, LookupError};
 use crate::features::publisher::exchange::Exchange;
+use crate::features::publisher::http::{CONTINUE, HttpEvent, HttpReader, write_answer};
+use crate::features::publisher::http_head::HttpRefusal;
 use crate::features::publisher::input::{CommandReader, InputError};
 use crate::features::publisher::output::Output;
 use crate::features::publisher::reply::PortReply::{Integer, Simple};
@@ -23,6 +25,7 @@ const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1024;
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// A command by which libraries ask, each time they connect, whether a server has more than Redis 7: no news to an operator.
 const PROBE: &str = "CLIENT MAINT_NOTIFICATIONS";
+const ADVICE: &str = "this port takes PUBLISH; use a Redis for the rest";
 const NO_AUTH: &str = "NOAUTH Authentication required.";
 /// Commands that may come before AUTH.
 const OPEN: [&str; 4] = ["AUTH", "HELLO", "QUIT", "RESET"];
@@ -52,6 +55,8 @@ pub trait World {
 pub struct Publisher {
     session: PublisherSession,
     input: CommandReader,
+    /// Takes the input in place of `input` if the peer speaks HTTP.
+    http: Option<Box<HttpReader>>,
     /// The bytes for the socket.
     pub output: Output,
     /// Input that is not executed yet: the peer does not read its replies, or a client has too much pending.
@@ -68,9 +73,9 @@ pub struct Publisher {
     pub has_commanded: bool,
     /// Messages refused for their size; the caller takes the number.
     pub oversized: u32,
-    /// The latest unknown command and the number of them; the caller takes both.
-    pub unknown: Option<(String, u32)>,
-    /// The connection ends once the output is written: after QUIT, after input that is not RESP, for a browser.
+    /// The latest command or request that was refused, in a sentence, and the number of them; the caller takes both.
+    pub refused: Option<(String, u32)>,
+    /// The connection ends once the output is written: after QUIT, after input that is neither RESP nor HTTP, for a browser.
     pub is_ending: bool,
 }
 
@@ -79,6 +84,7 @@ impl Publisher {
         Publisher {
             session: PublisherSession::new(peer, terms),
             input: CommandReader::new(),
+            http: None,
             output: Output::default(),
             waiting: Vec::new(),
             queue: None,
@@ -87,7 +93,7 @@ impl Publisher {
             is_muted: false,
             has_commanded: false,
             oversized: 0,
-            unknown: None,
+            refused: None,
             is_ending: false,
         }
     }
@@ -150,6 +156,12 @@ impl Publisher {
             if input.is_empty() || self.is_full() {
                 break;
             }
+            if let Some(http) = &mut self.http {
+                if let Some(event) = http.next(&mut input, &self.session.terms) {
+                    self.answer_request(event, world);
+                }
+                continue;
+            }
             let bytes_max = match self.session.is_authenticated {
                 true => self.session.terms.payload_bytes_max.saturating_add(ENVELOPE_BYTES_MAX),
                 false => UNAUTHENTICATED_BYTES_MAX,
@@ -161,6 +173,9 @@ impl Publisher {
                     self.write(&result);
                 }
                 Ok(None) => {}
+                Err(InputError::Request(line)) => {
+                    self.http = Some(Box::new(HttpReader::new(line)));
+                }
                 Err(InputError::Http) => self.is_ending = true,
                 Err(InputError::Protocol(text)) => {
                     self.is_ending = true;
@@ -169,6 +184,38 @@ impl Publisher {
             }
         }
         input
+    }
+
+    /// Publishes what a request of HTTP has, and answers it. The password in it is that of the request alone; the connection no longer
+    /// counts as a stranger's.
+    fn answer_request(&mut self, event: HttpEvent<'_>, world: &mut dyn World) {
+        let output = &mut self.output.tail;
+        match event {
+            HttpEvent::Expected => output.extend_from_slice(CONTINUE),
+            HttpEvent::Page => {
+                self.is_ending = true;
+                self.note_refused(
+                    "a page in a browser asked for something: it got no answer".into(),
+                );
+            }
+            HttpEvent::Publish { channel, payload, is_last } => {
+                (self.session.is_authenticated, self.has_commanded) = (true, true);
+                self.is_ending = is_last;
+                match world.publish(channel.as_bytes(), &payload) {
+                    Ok(count) => write_answer(output, 200, &count.to_string(), is_last),
+                    // The reason begins with the code of an error in RESP.
+                    Err(why) => write_answer(output, 404, why.trim_start_matches("ERR "), is_last),
+                }
+            }
+            HttpEvent::Refused { refusal: HttpRefusal { status, text }, is_last } => {
+                self.is_ending = is_last;
+                write_answer(output, status, &text, is_last);
+                match status {
+                    413 => self.oversized = self.oversized.saturating_add(1),
+                    _ => self.note_refused(format!("a request was answered with {status}: {text}")),
+                }
+            }
+        }
     }
 
     /// Executes the next part of a script or of a transaction, or replies to it if that was the last one.
@@ -257,8 +304,7 @@ impl Publisher {
             }
             Err(LookupError::Unknown) => {
                 let name = printable(first);
-                let text = "this port takes PUBLISH; use a Redis for the rest";
-                let text = format!("unknown command '{name}': {text}");
+                let text = format!("unknown command '{name}': {ADVICE}");
                 self.note_unknown(name);
                 return Some(self.refuse(text));
             }
@@ -387,13 +433,19 @@ impl Publisher {
     fn note_unknown(&mut self, name: String) {
         let name = name.to_ascii_uppercase();
         if name != PROBE {
-            let count = self.unknown.take().map_or(0, |(_, count)| count);
-            self.unknown = Some((name, count.saturating_add(1)));
+            self.note_refused(format!("{name} was answered with -ERR: {ADVICE}"));
         }
+    }
+
+    fn note_refused(&mut self, sentence: String) {
+        let count = self.refused.take().map_or(0, |(_, count)| count);
+        self.refused = Some((sentence, count.saturating_add(1)));
     }
 }
 
 #[cfg(test)]
 mod answers_tests;
+#[cfg(test)]
+mod http_tests;
 #[cfg(test)]
 mod tests;

@@ -11,9 +11,11 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// Redis' bound on an inline command.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// The reason why a connection ends.
+/// The reason why input is not a command.
 #[derive(Debug, PartialEq, Eq)]
 pub enum InputError {
+    /// The peer speaks HTTP: this is the first line of its first request.
+    Request(Vec<u8>),
     /// The peer is a browser, made by some web page to talk to us: close without a reply. The following lines are that page's.
     Http,
     /// Close after this error.
@@ -25,11 +27,13 @@ pub struct CommandReader {
     framer: Framer,
     /// An inline command whose end has not come yet.
     line: Vec<u8>,
+    /// Nothing whole has come yet.
+    is_first: bool,
 }
 
 impl CommandReader {
     pub fn new() -> CommandReader {
-        CommandReader { framer: Framer::new(Grammar::Commands), line: Vec::new() }
+        CommandReader { framer: Framer::new(Grammar::Commands), line: Vec::new(), is_first: true }
     }
 
     #[cfg(test)]
@@ -40,7 +44,7 @@ impl CommandReader {
     /// Takes one command, of at most `bytes_max`, from an input that is not empty; `None`: it is not complete.
     ///
     /// # Errors
-    /// The input is not RESP, or comes from a browser.
+    /// The input is not RESP.
     pub fn next<'input>(
         &mut self,
         input: &mut &'input [u8],
@@ -51,6 +55,7 @@ impl CommandReader {
             return Err(error("TLS is not spoken here"));
         }
         if !is_inline && self.line.is_empty() {
+            self.is_first = false;
             let next = self.framer.next(input, bytes_max);
             return next.map_err(|garbage| error(&garbage.to_string()));
         }
@@ -67,7 +72,12 @@ impl CommandReader {
             return Ok(None);
         }
         let line = std::mem::take(&mut self.line);
-        let command = to_array(if line.is_empty() { taken } else { &line })?;
+        let line = if line.is_empty() { taken } else { &line };
+        // Behind a command it is a page's: no publisher changes from RESP to HTTP.
+        if std::mem::take(&mut self.is_first) && is_request(line) {
+            return Err(InputError::Request(line.to_vec()));
+        }
+        let command = to_array(line)?;
         Ok(Some(Whole::Value(Cow::Owned(command))))
     }
 }
@@ -123,6 +133,13 @@ fn is_http(line: &[u8]) -> bool {
             && word[5..].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
     };
     words.iter().any(|http| http.eq_ignore_ascii_case(first)) || is_version(last)
+}
+
+/// Returns whether a line is the first one of a request of HTTP/1.0 or HTTP/1.1, with any method.
+pub fn is_request(line: &[u8]) -> bool {
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let [method, _, b"HTTP/1.0\r\n" | b"HTTP/1.1\r\n"] = words[..] else { return false };
+    !method.is_empty() && method.iter().all(u8::is_ascii_uppercase)
 }
 
 fn take_word(rest: &mut &[u8]) -> Result<Vec<u8>, InputError> {
@@ -226,6 +243,28 @@ mod tests {
         }
         assert!(to_array(b"PUBLISH POST GET").is_ok());
         assert!(to_array(b"PUBLISH news HTTP/x").is_ok());
+    }
+
+    #[test]
+    fn only_the_first_line_of_a_connection_begins_http() {
+        let line: &[u8] = b"POST /publish/pub.news HTTP/1.1\r\n";
+        for cut in 0..line.len() {
+            let mut reader = CommandReader::new();
+            let (mut first, mut second) = line.split_at(cut);
+            assert_eq!(reader.next(&mut first, 1000).unwrap_or(None), None);
+            let request = Err(InputError::Request(line.to_vec()));
+            assert_eq!(reader.next(&mut second, 1000), request, "cut at {cut}");
+        }
+        for before in [&b"\r\n"[..], b"PING\r\n", b"*1\r\n$4\r\nPING\r\n"] {
+            let (mut reader, mut input) = (CommandReader::new(), before);
+            assert!(matches!(reader.next(&mut input, 1000), Ok(Some(_))));
+            assert_eq!(reader.next(&mut { line }, 1000), Err(InputError::Http));
+        }
+        for other in ["POST /publish/pub.news HTTP/1.1\n", "post / HTTP/1.1\r\n", " / HTTP/1.1\r\n"]
+        {
+            let mut reader = CommandReader::new();
+            assert_eq!(reader.next(&mut other.as_bytes(), 1000), Err(InputError::Http), "{other}");
+        }
     }
 
     #[test]

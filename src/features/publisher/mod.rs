@@ -1,9 +1,11 @@
-//! The publishers' port: back ends connect to us and speak RESP, as they would to a Redis.
+//! The publishers' port: back ends connect to us and speak RESP, as they would to a Redis, or HTTP.
 
 mod catalog;
 pub mod connection;
 pub mod exchange;
 mod facts;
+mod http;
+mod http_head;
 mod input;
 mod output;
 mod port;

@@ -21,7 +21,7 @@ use crate::features::publisher::exchange::Exchange;
 use crate::features::publisher::session::Peer;
 use crate::features::publisher::settings::{Moment, Terms};
 use crate::features::publisher::socket::{InputState, PeerState, PublisherSocket};
-use crate::observe::complaints::{Origin, Weight, shown};
+use crate::observe::complaints::{Origin, Weight};
 
 /// A pool of back ends keeps its connections for hours; a connection whose machine is gone must not hold a place for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -157,16 +157,12 @@ impl Port for PublisherPort {
             for _ in 0..std::mem::take(&mut publisher.oversized) {
                 router.oversized();
             }
-            if let Some((name, count)) = publisher.unknown.take() {
+            if let Some((sentence, count)) = publisher.refused.take() {
                 router.server.metrics().publisher_commands_refused += u64::from(count);
                 let address = socket.address().map(|address| address.ip());
                 let origin = Origin { path: None, address };
-                router.server.complain("publisher's command", Weight::Curable, origin, || {
-                    let name = shown(&name);
-                    format!(
-                        "{name} was answered with -ERR: this port takes PUBLISH; use a Redis for the rest"
-                    )
-                });
+                let weight = Weight::Curable;
+                router.server.complain("publisher's command", weight, origin, || sentence.clone());
             }
             if socket.publisher.has_commanded {
                 self.strangers.leave(number);

@@ -153,8 +153,7 @@ impl PublisherSession {
     fn auth(&mut self, user: Option<&[u8]>, password: &[u8]) -> Result<(), ErrorText> {
         let is_right = match &self.terms.password {
             None if user.is_none() => return Err(NO_PASSWORD.into()),
-            None => true,
-            Some(expected) => is_same(password, expected),
+            _ => self.terms.accept(password),
         };
         if !is_right || user.is_some_and(|user| user != b"default") {
             return Err(WRONG_PASS.into());
@@ -330,16 +329,6 @@ fn number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Compares passwords in a time that tells neither the first wrong byte nor the length of the right one.
-fn is_same(given: &[u8], expected: &[u8]) -> bool {
-    let mut difference = usize::from(given.len() != expected.len());
-    for (index, byte) in given.iter().enumerate() {
-        let other = expected.get(index % expected.len().max(1)).unwrap_or(&0);
-        difference |= std::hint::black_box(usize::from(byte ^ other));
-    }
-    difference == 0
-}
-
 /// Returns a command's name as errors of Redis have it: `client|id`.
 pub fn lower(name: &str) -> String {
     name.to_ascii_lowercase().replace(' ', "|")
@@ -355,24 +344,4 @@ pub fn printable(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(QUOTE_BYTES_MAX)];
     let is_printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     bytes.iter().map(|byte| if is_printable(byte) { *byte as char } else { '?' }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_compared_whole() {
-        for (given, expected, is_equal) in [
-            ("secret", "secret", true),
-            ("secre", "secret", false),
-            ("secretsecret", "secret", false),
-            ("", "secret", false),
-            ("", "", true),
-            ("a", "", false),
-            ("secreT", "secret", false),
-        ] {
-            assert_eq!(is_same(given.as_bytes(), expected.as_bytes()), is_equal, "{given}");
-        }
-    }
 }

@@ -153,11 +153,13 @@ async def test_everything_else_says_why_not(server, publisher, words):
 
 
 @pytest.mark.parametrize("garbage", [
+    b"POST / HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\n\r\nPUBLISH pub.news evil\r\n",
     b"POST / HTTP/1.1\r\nHost: x\r\n\r\nPUBLISH pub.news evil\r\n",
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\nPUBLISH pub.news evil\r\n",
     b"Host: evil\r\nPUBLISH pub.news evil\r\n",
     b"PUBLISH /x HTTP/1.1\r\nHost: x\r\n\r\nPUBLISH pub.news evil\r\n",
-    b"PUBLISH pub.news HTTP/1.0\r\n",
+    b"PUBLISH pub.news HTTP/1.0\r\n\r\nPUBLISH pub.news evil\r\n",
+    b"PING\r\nPOST /publish/pub.news HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx",
     b"\x00\x01binary\r\nPUBLISH pub.news evil\r\n",
     b"\xff\xfe\xfd\r\nPUBLISH pub.news evil\r\n",
     b"PUBLISH pub.news evil\x00\r\n",

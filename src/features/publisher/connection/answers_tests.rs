@@ -199,9 +199,10 @@ fn a_broadcast_of_laravel_is_published_and_answered_once() {
     let stream = [b"MULTI\r\nPING\r\n", &eval[..], b"PUBLISH c 1\r\nEXEC\r\n"].concat();
     assert_eq!(feed(&mut one, stream), ["a {}", "b {}", "c 1"]);
     assert!(take_output(&mut one).ends_with("*3\r\n+PONG\r\n$-1\r\n:7\r\n"));
-    assert_eq!(one.unknown.take(), None);
+    assert_eq!(one.refused.take(), None);
     assert!(ask(&mut one, "EVAL return 0").starts_with("-ERR the only script"));
-    assert_eq!(one.unknown.take(), Some(("EVAL".to_owned(), 1)));
+    let (sentence, count) = one.refused.take().expect("it was refused");
+    assert!(sentence.starts_with("EVAL was answered with -ERR: ") && count == 1);
 }
 
 #[test]
