@@ -1,5 +1,6 @@
 //! JSON, read and written in one way.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,6 +26,11 @@ pub fn text_or_integer(value: &Value) -> Option<String> {
         Value::Number(number) if number.is_u64() || number.is_i64() => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// Returns whether a text is one JSON value.
+pub fn is_whole(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 /// Encodes a value of texts, numbers and lists of them.

@@ -58,6 +58,9 @@ fn run() -> Result<ExitCode, CommandFailure> {
     match invocation.command {
         Command::Publish(options) => publish(&config, &options),
         Command::Subscribe(options) => subscribe(&config, options),
+        Command::Forward(options) => {
+            match cli::forward(&config, &options, &std::thread::sleep).map_err(Settings)? {}
+        }
         Command::Top { admin, once } => top(&config, admin, once),
         Command::Doctor(options) => doctor(&config, &options),
         Command::Print(artifact) => Ok(print(artifact_text(artifact, &config).trim_end())),

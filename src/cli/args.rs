@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use lexopt::{Arg, Parser};
 
 use super::command::{
-    Artifact, COMMANDS, Command, CommandRow, ProbeOptions, PublishOptions, Shell, SubscribeOptions,
-    Verb, listed,
+    Artifact, COMMANDS, Command, CommandRow, ForwardOptions, ProbeOptions, PublishOptions, Shell,
+    SubscribeOptions, Verb, listed,
 };
 use crate::config::value::{Value, is_truth, parse_duration, quote};
 use crate::config::{FlagValues, table};
@@ -107,6 +107,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         Verb::Explain => line.explain(),
         Verb::Publish => line.publish(),
         Verb::Subscribe => line.subscribe(),
+        Verb::Forward => line.forward(),
         Verb::Top => line.top(),
         Verb::Doctor => line.doctor(),
         Verb::Unit => line.unit(),
@@ -256,6 +257,28 @@ impl Line {
             sub: sub?,
             json: self.has("json"),
         }))
+    }
+
+    /// Shows the URL in no message: it may hold a secret.
+    fn forward(&mut self) -> Option<Command> {
+        let group = self.flag("group", request_line)?;
+        let attempts = self.flag("attempts", |value| whole_number(value, u64::MAX))?;
+        let token_file = self.flag("token-file", |value| value.text().map(str::to_owned))?;
+        let words = std::mem::take(&mut self.words).into_iter().map(OsString::into_string);
+        let words: Vec<String> = words.filter_map(Result::ok).collect();
+        let is_stream = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
+        match <[String; 2]>::try_from(words) {
+            Ok([stream, url]) if is_stream(&stream) => {
+                let options = ForwardOptions { stream, url, group, attempts, token_file };
+                return Some(Command::Forward(options));
+            }
+            _ => self.given.problems.push(
+                "forward takes a stream, whose name is visible ASCII, and a URL: oneloop forward up \
+                 http://127.0.0.1:8000/hook"
+                    .to_owned(),
+            ),
+        }
+        None
     }
 
     fn top(&mut self) -> Option<Command> {
@@ -449,6 +472,9 @@ mod tests {
             (&["publish"], "publish takes a channel"),
             (&["publish", "a", "hunter2", "c"], "publish takes a channel"),
             (&["publish", "--pid", "0", "a"], "--pid: \"0\" is not a whole number of at least 1"),
+            (&["forward", "up"], "forward takes a stream"),
+            (&["forward", "a b", "http://hunter2/"], "forward takes a stream"),
+            (&["forward", "--attempts", "0", "up", "http://h/"], "--attempts: \"0\" is not"),
             (&["subscribe", "--count", "x"], "--count: \"x\" is not a whole number"),
             (&["subscribe", "--sub", "4", "--token", "hunter2"], "keep one of them"),
             (&["token", "--ttl", "1h"], "--sub: it is missing; name the user, as in --sub 42"),

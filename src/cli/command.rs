@@ -23,6 +23,7 @@ pub enum Command {
     Publish(PublishOptions),
     /// Subscribe as a client does, and print each message.
     Subscribe(SubscribeOptions),
+    Forward(ForwardOptions),
     /// Show the state of the server with this admin address; `None`: the one of the settings.
     Top {
         admin: Option<String>,
@@ -58,6 +59,18 @@ pub struct SubscribeOptions {
     pub topics: Vec<String>,
     /// The process to take the settings from.
     pub pid: Option<u32>,
+}
+
+/// Options of `forward`; those that are missing have defaults.
+pub struct ForwardOptions {
+    /// The stream to be read.
+    pub stream: String,
+    /// The URL to which its entries are posted.
+    pub url: String,
+    pub group: Option<String>,
+    /// Refusals of one entry before it is set aside.
+    pub attempts: Option<u64>,
+    pub token_file: Option<String>,
 }
 
 /// Options of `doctor` for the public address; the settings give the missing ones.
@@ -107,6 +120,7 @@ pub(super) enum Verb {
     Explain,
     Publish,
     Subscribe,
+    Forward,
     Top,
     Doctor,
     Dashboard,
@@ -183,6 +197,12 @@ pub(super) static COMMANDS: &[CommandRow] = &[
             flag("count", "N", "end after so many messages"),
             flag("json", "", "print each frame as it came"),
             PID,
+        ]),
+    row(Verb::Forward, "forward", "forward [--group NAME] [--attempts N] [--token-file FILE] STREAM URL [flags]",
+        "post each entry of a stream to a back end that has only HTTP", true, &[
+            flag("group", "NAME", "consumer group that reads the stream; else oneloop-forward"),
+            flag("attempts", "N", "refusals of one entry before it is set aside; else 10"),
+            flag("token-file", "FILE", "a token that each request shows as Authorization: Bearer"),
         ]),
     row(Verb::Top, "top", "top [--admin URL] [--once] [flags]",
         "show the live state of a running server", true, &[

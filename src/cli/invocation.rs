@@ -56,7 +56,7 @@ fn read_line(
         }
         Some(Command::Help | Command::Version | Command::Print(_)) => None,
         Some(Command::Serve { .. } | Command::Doctor(_)) => Some(Task::Serve),
-        Some(Command::Publish(_)) => Some(Task::Publish),
+        Some(Command::Publish(_) | Command::Forward(_)) => Some(Task::Publish),
         Some(Command::Token { .. }) => Some(Task::Sign),
         _ => Some(Task::Check),
     };

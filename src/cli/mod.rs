@@ -6,6 +6,7 @@ mod completions;
 mod dashboard;
 mod dial;
 mod doctor;
+mod forward;
 mod help;
 mod invocation;
 mod man;
@@ -22,10 +23,13 @@ mod url;
 mod websocket;
 pub mod websocket_client;
 
-pub use command::{Artifact, Command, ProbeOptions, PublishOptions, Shell, SubscribeOptions};
+pub use command::{
+    Artifact, Command, ForwardOptions, ProbeOptions, PublishOptions, Shell, SubscribeOptions,
+};
 pub use completions::completions;
 pub use dashboard::dashboard;
 pub use doctor::{DoctorEnvironment, doctor};
+pub use forward::forward;
 pub use help::{chapter, help, metrics_markdown, settings_markdown};
 pub use invocation::{Invocation, read, read_beside};
 pub use man::man;

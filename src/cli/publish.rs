@@ -54,7 +54,7 @@ pub fn publish(
             return Err(format!("{place}: {code} {details}").escape_debug().to_string());
         }
     };
-    let count = words.first().and_then(|word| word.parse().ok());
+    let count = words.first().and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
     let count = count.ok_or_else(|| format!("{place} answers PUBLISH with something else"))?;
     let explanation = (count == 0).then(|| match is_redis {
         true => format!(

@@ -14,8 +14,11 @@ use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::resp::{Framer, Whole};
 use crate::engine::redis::scanner::Grammar;
 
-/// The longest reply that is kept; a longer one is read as empty.
+/// The longest reply that is kept. A longer one is read as a refusal with the code [`TOO_LONG`].
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// The code of a refusal that is ours.
+pub(super) const TOO_LONG: &str = "TOOLONG";
 
 /// The connection's name in `CLIENT LIST`.
 const NAME: &str = "oneloop-doctor";
@@ -24,7 +27,7 @@ const NAME: &str = "oneloop-doctor";
 #[derive(Debug, PartialEq, Eq)]
 pub enum RedisReply {
     /// All strings and numbers of the reply in order, without their nesting.
-    Words(Vec<String>),
+    Words(Vec<Vec<u8>>),
     /// An error: its code, and the rest of the line.
     Refused(String, String),
 }
@@ -34,6 +37,7 @@ pub struct RedisExchange {
     config: RedisConfig,
     framer: Framer,
     handshake: Handshake,
+    bytes_max: usize,
 }
 
 impl RedisExchange {
@@ -41,7 +45,8 @@ impl RedisExchange {
     pub fn begin(config: RedisConfig, output: &mut Vec<u8>) -> RedisExchange {
         let mut handshake = Handshake::of_commands(NAME);
         handshake.begin(&config, output);
-        RedisExchange { config, framer: Framer::new(Grammar::Replies), handshake }
+        let framer = Framer::new(Grammar::Replies);
+        RedisExchange { config, framer, handshake, bytes_max: ANSWER_BYTES_MAX }
     }
 
     /// Returns whether the handshake is complete.
@@ -60,11 +65,14 @@ impl RedisExchange {
     /// A sentence that says what to do, if the connection is unusable.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<RedisReply>, String> {
         loop {
-            let whole = self.framer.next(input, ANSWER_BYTES_MAX);
+            let whole = self.framer.next(input, self.bytes_max);
             let whole = whole.map_err(|garbage| RedisFailure::from(garbage).text(&self.config))?;
             let value = match whole {
                 None => return Ok(None),
-                Some(Whole::Oversized { .. }) => return Ok(Some(RedisReply::Words(Vec::new()))),
+                Some(Whole::Oversized { bytes }) => {
+                    let details = format!("the reply has {bytes} bytes");
+                    return Ok(Some(RedisReply::Refused(TOO_LONG.to_owned(), details)));
+                }
                 Some(Whole::Value(bytes)) => redis::parse_redis_value(&bytes)
                     .map_err(|_| advice::not_redis(&self.config, "no RESP"))?,
             };
@@ -72,7 +80,7 @@ impl RedisExchange {
                 match answer(value) {
                     // A message of a subscription is not a reply.
                     RedisReply::Words(words)
-                        if words.first().is_some_and(|word| word == "pmessage") =>
+                        if words.first().is_some_and(|word| word == b"pmessage") =>
                     {
                         continue;
                     }
@@ -104,7 +112,8 @@ const LIFE_MAX: Duration = Duration::from_secs(60);
 /// A connection to Redis for one command at a time.
 pub(super) struct RedisClient {
     connection: ServerConnection,
-    _deadline: Deadline,
+    /// The end of its life; `None` if it stays.
+    deadline: Option<Deadline>,
     exchange: RedisExchange,
     /// Bytes that were read but not parsed yet.
     input: Vec<u8>,
@@ -138,13 +147,25 @@ impl RedisClient {
         };
         let mut handshake = Vec::new();
         let exchange = RedisExchange::begin(config.clone(), &mut handshake);
-        let mut client =
-            RedisClient { connection, _deadline: deadline, exchange, input: Vec::new(), config };
+        let mut client = RedisClient {
+            connection,
+            deadline: Some(deadline),
+            exchange,
+            input: Vec::new(),
+            config,
+        };
         client.send(&handshake);
         while !client.exchange.is_open() {
             client.read()?;
         }
         Ok(client)
+    }
+
+    /// Lets the connection stay, and take replies of up to `bytes_max`.
+    pub(super) fn staying(mut self, bytes_max: usize) -> RedisClient {
+        self.deadline = None;
+        self.exchange.bytes_max = bytes_max;
+        self
     }
 
     /// Sends a command, and waits for its reply.
@@ -159,7 +180,9 @@ impl RedisClient {
     /// Sends a command, and returns the words of its reply, or none if Redis refuses it.
     pub(super) fn words(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
         Ok(match self.ask(words)? {
-            RedisReply::Words(words) => words,
+            RedisReply::Words(words) => {
+                words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+            }
             RedisReply::Refused(..) => Vec::new(),
         })
     }
@@ -214,13 +237,13 @@ fn answer(value: Value) -> RedisReply {
     RedisReply::Words(words)
 }
 
-fn flatten(value: Value, words: &mut Vec<String>) {
+fn flatten(value: Value, words: &mut Vec<Vec<u8>>) {
     match value {
         Value::Array(values) => values.into_iter().for_each(|value| flatten(value, words)),
-        Value::BulkString(bytes) => words.push(String::from_utf8_lossy(&bytes).into_owned()),
-        Value::SimpleString(text) => words.push(text),
-        Value::Int(number) => words.push(number.to_string()),
-        Value::Okay => words.push("OK".to_owned()),
+        Value::BulkString(bytes) => words.push(bytes),
+        Value::SimpleString(text) => words.push(text.into_bytes()),
+        Value::Int(number) => words.push(number.to_string().into_bytes()),
+        Value::Okay => words.push(b"OK".to_vec()),
         // Null, or RESP3, which is not spoken here.
         _ => {}
     }
@@ -245,7 +268,7 @@ mod tests {
     fn what_is_answered_behind_the_greeting_comes_as_words() {
         let (inquiry, found) =
             asked("redis://h", "+OK\r\n+PONG\r\n*3\r\n$1\r\na\r\n:7\r\n*2\r\n+OK\r\n$-1\r\n");
-        let words = ["a", "7", "OK"].map(str::to_owned).to_vec();
+        let words = ["a", "7", "OK"].map(|word| word.as_bytes().to_vec()).to_vec();
         assert!(inquiry.is_open());
         assert_eq!(found, Ok(Some(RedisReply::Words(words))));
         let (_, refused) = asked("redis://h", "+OK\r\n+PONG\r\n-NOPERM not you\r\n");

@@ -1,6 +1,6 @@
-//! A public address, as given to clients.
+//! The address of a server, as given to clients and to commands.
 
-/// The parts of a `ws://` or `wss://` URL, or of a Unix socket and a path as the server prints them: `unix:/run/oneloop:/ws`.
+/// The parts of a `ws://`, `wss://`, `http://` or `https://` URL, or of a Unix socket and a path as the server prints them: `unix:/run/oneloop:/ws`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) has_tls: bool,
@@ -18,21 +18,32 @@ impl Url {
     /// # Errors
     /// A sentence that does not show the text, which may contain a token.
     pub(super) fn parse(text: &str) -> Result<Url, String> {
-        Url::read(text).ok_or_else(|| {
+        Url::read(text, ["ws", "wss"]).ok_or_else(|| {
             "--url: expected ws://host[:port]/path or wss://host[:port]/path".to_owned()
         })
     }
 
-    fn read(text: &str) -> Option<Url> {
+    /// The same for the URL of a back end.
+    ///
+    /// # Errors
+    /// A sentence that does not show the text.
+    pub(super) fn parse_http(text: &str) -> Result<Url, String> {
+        Url::read(text, ["http", "https"]).ok_or_else(|| {
+            "URL: expected http://host[:port]/path or https://host[:port]/path, without a password"
+                .to_owned()
+        })
+    }
+
+    /// Reads a URL with one of two schemes, the second with TLS.
+    fn read(text: &str, [plain, secure]: [&str; 2]) -> Option<Url> {
         if text.starts_with("unix:/") {
             return Url::read_unix(text);
         }
         let (scheme, rest) = text.split_once("://")?;
-        let has_tls = match scheme {
-            "ws" => false,
-            "wss" => true,
-            _ => return None,
-        };
+        if ![plain, secure].contains(&scheme) {
+            return None;
+        }
+        let has_tls = scheme == secure;
         let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let slash = if path.starts_with('/') { "" } else { "/" };
         // `[::1]:80`: only a colon after the bracket precedes a port.
@@ -96,6 +107,18 @@ mod tests {
             ("::1", "[::1]:8099", "/")
         );
         assert_eq!(url.origin(), "http://[::1]:8099");
+    }
+
+    #[test]
+    fn back_ends_have_addresses_of_http() {
+        let url = Url::parse_http("https://api.example.com:8443/hook?a=b").unwrap();
+        assert_eq!((url.address.as_str(), url.has_tls), ("api.example.com:8443", true));
+        let url = Url::parse_http("http://api.example.com").unwrap();
+        assert_eq!((url.address.as_str(), url.path.as_str()), ("api.example.com:80", "/"));
+        for text in ["ws://h/", "http://user:hunter2@h/", "http://h/a b", "h/hook"] {
+            let refusal = Url::parse_http(text).expect_err(text);
+            assert!(refusal.contains("expected http://") && !refusal.contains("hunter2"));
+        }
     }
 
     #[test]

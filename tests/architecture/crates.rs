@@ -6,7 +6,10 @@ use crate::tree::{names_after, sources};
 
 /// The one home of each outside crate: files, or folders with what is in them.
 const HOMES: [(&str, &[&str]); 22] = [
-    ("data_encoding", &["push/", "engine/client/http.rs", "engine/client/event_stream/"]),
+    (
+        "data_encoding",
+        &["push/", "engine/client/http.rs", "engine/client/event_stream/", "cli/forward/"],
+    ),
     ("getrandom", &["serve/", "engine/reactor/redis_socket.rs", "app.rs"]),
     ("jsonwebtoken", &["push/"]),
     ("lexopt", &["cli/args.rs"]),
