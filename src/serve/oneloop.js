@@ -411,10 +411,11 @@ function oneloop(url, options) {
       rest = events.pop();
       events.forEach((event) => {
         const lines = decodeURIComponent(escape(event)).split("\n");
-        const data = lines.filter((line) => !line.indexOf("data: ")).map((line) => line.slice(6)).join("\n");
-        if (lines[0] === "event: close") closed(JSON.parse(data));
-        // A heartbeat, with a cursor of today.
-        else said({ data: data || '{"op":"pong","id":"' + lines[0].slice(4) + '"}' });
+        const field = (name) => lines.filter((line) => !line.indexOf(name)).map((line) => line.slice(name.length)).join("\n");
+        const data = field("data: ");
+        if (field("event: ") === "close") closed(JSON.parse(data));
+        // A heartbeat has a cursor of today.
+        else said({ data: data || JSON.stringify({ op: "pong", id: field("id: ") }) });
       });
     };
     const end = (body) => {

@@ -506,7 +506,11 @@ const cases = {
     assert.deepStrictEqual(world.sockets[0].sent, []);
     world.socket.on.Piece(new TextEncoder().encode("id: zz\n:\n\n"));
     assert.strictEqual(world.live.cursor, "a0", "it was given up");
-    const other = await new World({ stream: true }).welcome();
+    const other = new World({ stream: true });
+    await other.settle();
+    other.socket.on.Piece(new TextEncoder().encode("retry: 4416\n\n"));
+    assert.strictEqual(other.live.cursor, "");
+    await other.welcome();
     other.socket.on.Piece(new TextEncoder().encode("id: zz\n:\n\n:\n\n"));
     assert.strictEqual(other.live.cursor, "zz");
   },
