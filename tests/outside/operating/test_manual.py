@@ -128,4 +128,4 @@ def test_values_are_completed_where_they_are_words(shell):
     assert complete("--format", "") == {"json", "raw"}
     assert complete("serve", "--slow", "k") == {"keep-newest"}
     assert complete("completions", "b") == {"bash"}
-    assert complete("help", "s") == {"security", "settings", "streams"}
+    assert complete("help", "s") == {"security", "settings", "sse", "streams"}
