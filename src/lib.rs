@@ -213,5 +213,6 @@ pub use app::App;
 pub use engine::client::frame::{Close, Frame};
 pub use engine::client::http::{Request, Response};
 pub use engine::handler::{Handler, Message, Reject};
+pub use engine::pubsub::topic::Subject;
 pub use engine::server::{RouteOptions, Scope, Server};
 pub use engine::slots::ConnId;

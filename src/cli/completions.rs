@@ -211,7 +211,10 @@ mod tests {
     fn words_that_can_be_typed_are_choices() {
         let info = choices("off, error, warn, info or debug");
         assert_eq!(info, Some(vec!["off", "error", "warn", "info", "debug"]));
-        assert_eq!(choices("close, drop-oldest or keep-newest").map(|all| all.len()), Some(3));
+        assert_eq!(
+            choices("close, latest, drop-oldest or keep-newest").map(|all| all.len()),
+            Some(4)
+        );
         for none in ["IP:PORT or off", "text", "a channel's name, or off", "list of grants"] {
             assert_eq!(choices(none), None, "{none}");
         }

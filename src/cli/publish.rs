@@ -78,9 +78,10 @@ fn check_channel(config: &Config, channel: &str) -> Result<(), String> {
              write {prefix}{shown}"
         ));
     };
-    if topic::published(topic.as_bytes()).is_none() {
+    if topic::Subject::of_channel(topic.as_bytes()).is_none() {
         return Err(format!(
-            "{shown} names no topic: the prefix is followed by 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /`"
+            "{shown} names no topic: the prefix is followed by 1 to 260 bytes of `A-Z a-z 0-9 _ - . : @ /`, \
+             perhaps with # and a key"
         ));
     }
     let is_taken = |one: &String| glob::matches(one.as_bytes(), channel.as_bytes());

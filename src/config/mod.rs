@@ -190,8 +190,10 @@ pub enum SlowPolicy {
     Close,
     /// Its oldest messages are dropped, and it gets a `gap`.
     DropOldest,
-    /// Of each topic it gets the newest message only.
+    /// Of each topic and key it gets the newest message only.
     KeepNewest,
+    /// Of each topic and key it gets the newest message only; if messages without a key have no room, it is closed with 4000.
+    Latest,
 }
 
 impl Jwt {

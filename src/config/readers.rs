@@ -326,9 +326,14 @@ pub(super) fn format(value: &Value) -> Result<Format, String> {
 }
 
 pub(super) fn slow(value: &Value) -> Result<SlowPolicy, String> {
-    use SlowPolicy::{Close, DropOldest, KeepNewest};
-    let choices = [("close", Close), ("drop-oldest", DropOldest), ("keep-newest", KeepNewest)];
-    choice(value, &choices, "close, drop-oldest or keep-newest")
+    use SlowPolicy::{Close, DropOldest, KeepNewest, Latest};
+    let choices = [
+        ("close", Close),
+        ("latest", Latest),
+        ("drop-oldest", DropOldest),
+        ("keep-newest", KeepNewest),
+    ];
+    choice(value, &choices, "close, latest, drop-oldest or keep-newest")
 }
 
 pub(super) fn deflate(value: &Value) -> Result<Deflate, String> {

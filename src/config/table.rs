@@ -115,7 +115,7 @@ static TABLE: &[(&str, &[Setting])] = &[
         route("single_session", "a user's newer connection to the route closes the older one",
             "false", TRUTH, &at_route(|r| &mut r.single_session, Value::truth)).live(),
         route("slow", "a client that reads too slowly is closed with 4000, or loses messages and stays",
-            "close", "close, drop-oldest or keep-newest", &at_route(|r| &mut r.slow, slow)),
+            "close", "close, latest, drop-oldest or keep-newest", &at_route(|r| &mut r.slow, slow)),
         route("deflate", "what is compressed for clients that ask for it: messages to more than 64 clients, or all",
             "off", "off, broadcasts or all", &at_route(|r| &mut r.deflate, deflate)),
         route("upstream", "where in Redis it goes what clients send; off: they may not",

@@ -76,7 +76,7 @@ pub enum FeatureEvent<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum StreamReply<'a> {
     /// A message of a page.
-    Entry { number: u64, id: EntryId, topic: &'a [u8], payload: &'a [u8] },
+    Entry { number: u64, id: EntryId, topic: &'a [u8], key: Option<&'a [u8]>, payload: &'a [u8] },
     /// The end of a page, even if the page did not come.
     PageEnd { number: u64, stream: usize, end: PageEnd },
     /// The extent of a stream; `None` if Redis did not say.

@@ -5,6 +5,7 @@ use std::any::Any;
 use crate::engine::client::frame::{CLOSE_REASON_BYTES_MAX, Close};
 use crate::engine::client::http::{Request, Response};
 use crate::engine::origin::{Origins, listing};
+use crate::engine::pubsub::topic::Subject;
 use crate::engine::redis::request::Answer;
 use crate::engine::server::{RouteOptions, Scope};
 use crate::engine::slots::ConnId;
@@ -30,8 +31,13 @@ pub trait Handler {
     /// A client sent a message, at most `message_bytes_max` long.
     fn on_message(&mut self, server: &mut Scope<'_>, id: ConnId, message: Message<'_>);
 
-    /// A publisher sent a message on a well-formed topic. Returns the number of clients it was queued for.
-    fn on_publish(&mut self, _server: &mut Scope<'_>, _topic: &str, _payload: &[u8]) -> usize {
+    /// A publisher sent a message on a well-formed topic, perhaps with a key. Returns the number of clients it was queued for.
+    fn on_publish(
+        &mut self,
+        _server: &mut Scope<'_>,
+        _subject: Subject<'_>,
+        _payload: &[u8],
+    ) -> usize {
         0
     }
 

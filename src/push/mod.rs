@@ -26,7 +26,7 @@ use crate::engine::client::outbox::Slow;
 use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::pubsub::topic::{text_of_key, user_topic};
+use crate::engine::pubsub::topic::{Subject, text_of_key, user_topic};
 use crate::engine::server::{ReplayItem, Resumed, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::json;
@@ -365,6 +365,7 @@ impl Handler for Push {
             slow: match (self.slow, self.format) {
                 (config::SlowPolicy::Close, _) => Slow::Close,
                 (config::SlowPolicy::KeepNewest, _) => Slow::KeepNewest,
+                (config::SlowPolicy::Latest, _) => Slow::Latest,
                 (config::SlowPolicy::DropOldest, Format::Raw) => Slow::DropOldest(None),
                 (config::SlowPolicy::DropOldest, Format::Json) => Slow::DropOldest(Some(wire::gap)),
             },
@@ -372,8 +373,8 @@ impl Handler for Push {
                 Format::Raw => |_| None,
                 Format::Json => |item| {
                     Some(match item {
-                        ReplayItem::Message { cursor, topic, payload } => {
-                            wire::message_frame(topic, cursor, payload)
+                        ReplayItem::Message { cursor, subject, payload } => {
+                            wire::message_frame(*subject, cursor, payload)
                         }
                         ReplayItem::Gap { from } => wire::gap(from),
                     })
@@ -387,11 +388,16 @@ impl Handler for Push {
         }
     }
 
-    fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize {
+    fn on_publish(
+        &mut self,
+        server: &mut Scope<'_>,
+        subject: Subject<'_>,
+        payload: &[u8],
+    ) -> usize {
         let format = self.format;
-        server.publish(topic, |cursor| match format {
+        server.publish(subject, |cursor| match format {
             Format::Raw => Frame::message(payload),
-            Format::Json => wire::message_frame(topic, cursor, payload),
+            Format::Json => wire::message_frame(subject, cursor, payload),
         })
     }
 

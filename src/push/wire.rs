@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 
 use super::command::RawJson;
 use crate::engine::client::frame::{Frame, fit_reason};
+use crate::engine::pubsub::topic::Subject;
 use crate::json::encode;
 
 /// A payload nested deeper than this travels as a string: with the frame around it, it would exceed the 127 levels at which many
@@ -15,20 +16,25 @@ use crate::json::encode;
 const NESTING_MAX: usize = 126;
 
 /// The frame of a message.
-pub fn message_frame(topic: &str, id: &str, payload: &[u8]) -> Frame {
+pub fn message_frame(subject: Subject<'_>, id: &str, payload: &[u8]) -> Frame {
     // Exact for a JSON payload and a topic without escapes.
     let around = r#"{"topic":"","id":"","data":}"#.len();
-    let length = around + topic.len() + id.len() + payload.len();
+    let key = subject.key.map_or(0, |key| r#","key":"""#.len() + key.len());
+    let length = around + subject.topic.len() + key + id.len() + payload.len();
     let mut place = 0..0;
-    Frame::json(length, |out| place = message(topic, id, payload, out)).with_cursor_at(place)
+    Frame::json(length, |out| place = message(subject, id, payload, out)).with_cursor_at(place)
 }
 
 /// Appends the JSON of a message. Returns the place of its cursor in it. `data` is the payload itself if it is JSON, or a string of it if it is UTF-8; any other payload
 /// becomes `data64` (base64 with padding, RFC 4648 section 4).
-fn message(topic: &str, id: &str, payload: &[u8], out: &mut Vec<u8>) -> Range<usize> {
+fn message(subject: Subject<'_>, id: &str, payload: &[u8], out: &mut Vec<u8>) -> Range<usize> {
     let start = out.len();
     out.extend_from_slice(b"{\"topic\":");
-    append(topic, out);
+    append(subject.topic, out);
+    if let Some(key) = subject.key {
+        out.extend_from_slice(b",\"key\":");
+        append(key, out);
+    }
     out.extend_from_slice(b",\"id\":");
     append(id, out);
     // A cursor has no character that is escaped.
@@ -245,7 +251,7 @@ mod tests {
 
     fn framed(payload: &[u8]) -> String {
         let mut out = b"before".to_vec();
-        message("user.\"ü", "i", payload, &mut out);
+        message("user.\"ü".into(), "i", payload, &mut out);
         let text = String::from_utf8(out).expect("a frame is UTF-8 whatever the payload");
         text.strip_prefix("before").expect("appended").to_owned()
     }

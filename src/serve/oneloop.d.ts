@@ -36,6 +36,8 @@ declare namespace oneloop {
     /** The cursor that includes it. */
     id: string;
     data: Data;
+    /** The message supersedes earlier ones with the same topic and key. */
+    key?: string;
     /** Instead of `data`, for what is not UTF-8: base64. */
     data64?: string;
   }

@@ -204,7 +204,9 @@ impl Client {
         let flight = self.flight();
         let outbox = &mut flight.outbox;
         let dropped = match slow {
-            Slow::KeepNewest if flight.blocked => usize::from(outbox.drop_same_topic(frame)),
+            Slow::KeepNewest | Slow::Latest if flight.blocked => {
+                usize::from(outbox.drop_same_subject(frame))
+            }
             Slow::DropOldest(notice) if flight.blocked => {
                 let notice = notice.map(|of| move |before: &str| encoding.of(&of(before)).clone());
                 outbox.drop_oldest(frame, backlog, notice)

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use crate::engine::client::deflate::deflater::Deflater;
 use crate::engine::client::delivery_count::DeliveryCount;
+use crate::engine::pubsub::topic::Subject;
 use crate::engine::resume::history::hash_of;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -217,7 +218,9 @@ impl Drop for Encoded {
 pub struct MessageTag {
     /// Its topic.
     pub topic: Box<str>,
-    /// A hash of that.
+    /// Its key, if it has one.
+    pub key: Option<Box<str>>,
+    /// A hash of the topic and the key.
     pub hash: u32,
     /// The cursor of the message before it.
     pub before: Box<str>,
@@ -302,11 +305,13 @@ impl Frame {
         Frame(Rc::new(Encoded::new(bytes, start)))
     }
 
-    /// The same frame with the topic of its message, and the cursor of the one before. It may not be shared yet.
-    pub fn about(mut self, topic: &str, before: &str) -> Frame {
+    /// The same frame with the topic and key of its message, and the cursor of the one before. It may not be shared yet.
+    pub fn about<'s>(mut self, subject: impl Into<Subject<'s>>, before: &str) -> Frame {
         if let Some(encoded) = Rc::get_mut(&mut self.0) {
-            let (topic, hash, before) = (topic.into(), hash_of(topic), before.into());
-            encoded.message = Some(MessageTag { topic, hash, before });
+            let Subject { topic, key } = subject.into();
+            let hash = hash_of(topic) ^ key.map_or(0, |key| hash_of(key).rotate_left(1));
+            let (topic, key, before) = (topic.into(), key.map(Box::from), before.into());
+            encoded.message = Some(MessageTag { topic, key, hash, before });
         }
         self
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::engine::bounds::Bounds;
-use crate::engine::client::frame::Frame;
+use crate::engine::client::frame::{Frame, MessageTag};
 use crate::engine::client::queued_frame::QueuedFrame;
 use crate::engine::client::sealed::Sealed;
 use crate::engine::client::tls::Tls;
@@ -62,8 +62,10 @@ pub enum Slow {
     /// Its oldest messages are dropped. The function makes the notice that takes their place, from the cursor of the last
     /// message before them; `None`: no notice.
     DropOldest(Option<fn(&str) -> Frame>),
-    /// While its socket is full, only the newest message of each topic is kept.
+    /// While its socket is full, only the newest message of each topic and key is kept.
     KeepNewest,
+    /// The same for messages with a key. Without room for others it is closed.
+    Latest,
 }
 
 /// Frames that wait to be written.
@@ -139,15 +141,17 @@ impl Outbox {
         self.frames.push_back(QueuedFrame::new(frame));
     }
 
-    /// Drops the message of the same topic that waits, if none of it is on the wire. Returns whether there was one.
-    pub fn drop_same_topic(&mut self, frame: &Frame) -> bool {
+    /// Drops the message of the same topic and key that waits, if none of it is on the wire. Returns whether there was one.
+    pub fn drop_same_subject(&mut self, frame: &Frame) -> bool {
         let Some(message) = frame.about_message() else { return false };
         if self.hashes.len() != self.frames.len() {
             self.hashes = self.frames.iter().map(|frame| hash(frame)).collect();
         }
         let first = self.begun();
         let is_same = |at: usize| {
-            self.frames[at].about_message().is_some_and(|other| other.topic == message.topic)
+            let is_same =
+                |other: &MessageTag| other.topic == message.topic && other.key == message.key;
+            self.frames[at].about_message().is_some_and(is_same)
         };
         let candidates = self.hashes.iter().enumerate().skip(first);
         let mut places = candidates.filter(|one| *one.1 == message.hash).map(|one| one.0);
@@ -523,12 +527,12 @@ mod tests {
             [("a", 1, false), ("b", 2, false), ("a", 3, true), ("b", 4, true), ("a", 5, true)]
         {
             let next = message(topic, sequence);
-            assert_eq!(outbox.drop_same_topic(&next), replaced, "{topic} {sequence}");
+            assert_eq!(outbox.drop_same_subject(&next), replaced, "{topic} {sequence}");
             outbox.push(&next);
         }
         assert_eq!(texts(&outbox), ["b 4", "a 5"]);
         outbox.advance(1);
-        assert!(!outbox.drop_same_topic(&message("b", 6)), "it is on the wire");
+        assert!(!outbox.drop_same_subject(&message("b", 6)), "it is on the wire");
     }
 
     #[test]
@@ -555,7 +559,7 @@ mod tests {
                         let topic = random.choose(&["a", "b", "c", "d", "e"]);
                         let next = message(topic, sequence + 1);
                         let at = model.iter().position(|(other, _)| other == topic);
-                        assert_eq!(outbox.drop_same_topic(&next), at.is_some());
+                        assert_eq!(outbox.drop_same_subject(&next), at.is_some());
                         at.map(|at| model.remove(at));
                         outbox.push(&next);
                         model.push((topic.to_owned(), next));

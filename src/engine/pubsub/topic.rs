@@ -19,6 +19,9 @@ pub const TOPIC_BYTES_MAX: usize = 260;
 /// The longest id of a user (the claim `sub`), in bytes: what an OpenID provider may use (OpenID Connect Core section 2).
 pub const USER_ID_BYTES_MAX: usize = 255;
 
+/// The longest key of a message, in bytes.
+pub const KEY_BYTES_MAX: usize = 255;
+
 /// The prefix of the topics of single users.
 const USER: &str = "user.";
 
@@ -36,6 +39,54 @@ const EVERY_TOPIC: &str = "\0";
 pub fn published(topic: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(topic).ok()?;
     is_topic(text).then_some(text)
+}
+
+/// A message's topic and, if the message supersedes earlier ones, its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject<'a> {
+    pub topic: &'a str,
+    /// A message with a key takes the place of those with the same topic and key: 1 to 255 bytes of UTF-8 without control characters.
+    pub key: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for Subject<'a> {
+    /// A topic without a key.
+    fn from(topic: &'a str) -> Subject<'a> {
+        Subject { topic, key: None }
+    }
+}
+
+impl<'a> Subject<'a> {
+    /// Parses the name of a channel behind its prefix: `room.7`, or `room.7#K`. In the topic of a user, `#` belongs to the id.
+    pub fn of_channel(name: &'a [u8]) -> Option<Subject<'a>> {
+        let text = std::str::from_utf8(name).ok()?;
+        match text.split_once('#') {
+            Some((topic, key)) if !is_user_topic(topic) => {
+                let is_one = is_ordinary(topic) && is_key(key);
+                is_one.then_some(Subject { topic, key: Some(key) })
+            }
+            _ => is_topic(text).then(|| text.into()),
+        }
+    }
+
+    /// Parses the fields of a stream's entry. An empty key is none.
+    pub fn of_entry(topic: &'a [u8], key: Option<&'a [u8]>) -> Option<Subject<'a>> {
+        let topic = published(topic)?;
+        let key = match key {
+            None | Some(b"") => None,
+            Some(key) => Some(std::str::from_utf8(key).ok().filter(|key| is_key(key))?),
+        };
+        Some(Subject { topic, key })
+    }
+
+    /// The bytes of the key.
+    pub fn key_len(&self) -> usize {
+        self.key.map_or(0, str::len)
+    }
+}
+
+fn is_key(text: &str) -> bool {
+    (1..=KEY_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
 }
 
 /// Returns whether `id` can be the id of a user: 1 to 255 bytes of UTF-8 without control characters.
@@ -323,6 +374,36 @@ mod tests {
                 expected,
                 "{held} {admin} {wanted}"
             );
+        }
+    }
+
+    #[test]
+    fn a_key_follows_a_topic_that_is_not_a_users() {
+        let longest = format!("a#{}", "k".repeat(KEY_BYTES_MAX));
+        let of = |topic, key| Some(Subject { topic, key });
+        for (name, expected) in [
+            ("room.7", of("room.7", None)),
+            ("room.7#K", of("room.7", Some("K"))),
+            ("room.7#a#b é", of("room.7", Some("a#b é"))),
+            ("user#1", of("user", Some("1"))),
+            // The message of one user must never reach another.
+            ("user.a#b", of("user.a#b", None)),
+            ("user.#", of("user.#", None)),
+            (&longest, of("a", Some(&longest[2..]))),
+            ("room.7#", None),
+            ("#K", None),
+            ("room..7#K", None),
+            ("room.7#K\n", None),
+            (&format!("{longest}k"), None),
+        ] {
+            assert_eq!(Subject::of_channel(name.as_bytes()), expected, "{name:?}");
+        }
+        assert_eq!(Subject::of_channel(b"a#\xff"), None);
+        assert_eq!(Subject::of_entry(b"user.a#b", Some(b"K")), of("user.a#b", Some("K")));
+        assert_eq!(Subject::of_entry(b"room.7", Some(b"")), of("room.7", None));
+        assert_eq!(Subject::of_entry(b"room.7#K", None), None);
+        for key in [&b"\0"[..], b"\xff", &[b'k'; KEY_BYTES_MAX + 1]] {
+            assert_eq!(Subject::of_entry(b"room.7", Some(key)), None);
         }
     }
 

@@ -136,9 +136,10 @@ impl RedisProtocol for CommandConnection {
                     continue;
                 }
                 Some(CommandEvent::Entry { ticket, id, message, .. }) => {
-                    let (topic, payload) = (message.topic(), message.data());
+                    let (topic, key, payload) = (message.topic(), message.key(), message.data());
                     let number = ticket.number;
-                    router.on_stream_reply(StreamReply::Entry { number, id, topic, payload });
+                    let reply = StreamReply::Entry { number, id, topic, key, payload };
+                    router.on_stream_reply(reply);
                     continue;
                 }
                 Some(CommandEvent::PageEnd { ticket, stream, end, refused }) => {

@@ -33,6 +33,7 @@ pub struct EntryMessage<'a> {
     fields: Cow<'a, [u8]>,
     topic: Range<usize>,
     data: Range<usize>,
+    key: Option<Range<usize>>,
     receipt: Option<Range<usize>>,
 }
 
@@ -43,6 +44,10 @@ impl EntryMessage<'_> {
 
     pub fn data(&self) -> &[u8] {
         &self.fields[self.data.clone()]
+    }
+
+    pub fn key(&self) -> Option<&[u8]> {
+        self.key.clone().map(|key| &self.fields[key])
     }
 
     pub fn receipt(&self) -> Option<&[u8]> {
@@ -200,23 +205,26 @@ impl Entries {
 /// Reads the fields of an entry. If a field occurs twice the first one counts; an unknown one is passed over.
 fn read_content(fields: Whole<'_>, payload_bytes_max: usize) -> EntryContent<'_> {
     let Whole::Value(fields) = fields else { return EntryContent::Oversized };
-    let Some([topic, data, receipt]) = find_fields(&fields) else { return EntryContent::Malformed };
+    let Some([topic, data, key, receipt]) = find_fields(&fields) else {
+        return EntryContent::Malformed;
+    };
     let (Some(topic), Some(data)) = (topic, data) else { return EntryContent::Malformed };
     match data.len() > payload_bytes_max {
         true => EntryContent::Oversized,
-        false => EntryContent::Message(EntryMessage { fields, topic, data, receipt }),
+        false => EntryContent::Message(EntryMessage { fields, topic, data, key, receipt }),
     }
 }
 
-fn find_fields(value: &[u8]) -> Option<[Option<Range<usize>>; 3]> {
+fn find_fields(value: &[u8]) -> Option<[Option<Range<usize>>; 4]> {
     let mut bulks = resp::bulks(value)?;
-    let mut found = [None, None, None];
+    let mut found = [None, None, None, None];
     while bulks.left() > 0 {
         let (name, content) = (bulks.next()?, bulks.next()?);
         let place = match &value[name] {
             b"topic" => 0,
             b"data" => 1,
-            b"receipt" => 2,
+            b"key" => 2,
+            b"receipt" => 3,
             _ => continue,
         };
         found[place].get_or_insert(content);

@@ -4,9 +4,14 @@
 //! recording costs a copy and no allocation, and two bounds hold to the byte: `history_bytes_max` and `history_messages_max`. A
 //! table beside the bytes has 8 of them for each message: the place, and a hash of the topic, by which most messages that are not
 //! for a client are passed by without being looked at.
+//!
+//! A message with a key supersedes the one before it with the same topic and key, which is marked for it and passed by from then on.
+//! An index of the newest message of each key finds that one; messages without a key cost nothing there.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::engine::pubsub::topic::Subject;
 use crate::engine::resume::cursor::EntryId;
 
 #[cfg(test)]
@@ -18,6 +23,15 @@ pub const ORIGIN: u64 = 1 << 40;
 const MESSAGE: u8 = 0;
 const ENTRY: u8 = 1;
 const GAP: u8 = 2;
+/// The bits of the kind; the others are those below.
+const KIND: u8 = 3;
+/// The record has a key behind its topic: a byte for the length, and the text.
+const KEYED: u8 = 0x40;
+/// A later message with the same topic and key is held.
+const SUPERSEDED: u8 = 0x80;
+
+/// Bytes of the index for each key, about.
+const NEWEST_BYTES: usize = 32;
 
 /// Bytes of a record before its topic: its kind, the topic's length (two bytes), and for an entry its stream and its id.
 const HEAD_BYTES: usize = 3;
@@ -27,9 +41,9 @@ const ENTRY_HEAD_BYTES: usize = HEAD_BYTES + 17;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// A message of a channel.
-    Message { topic: &'a str, payload: &'a [u8] },
+    Message { subject: Subject<'a>, payload: &'a [u8] },
     /// An entry of a stream, by the stream's number.
-    Entry { stream: usize, id: EntryId, topic: &'a str, payload: &'a [u8] },
+    Entry { stream: usize, id: EntryId, subject: Subject<'a>, payload: &'a [u8] },
     /// Messages after the one with this number may have been missed.
     Gap { from: u64 },
 }
@@ -48,6 +62,8 @@ pub struct History {
     bytes_max: usize,
     bytes: VecDeque<u8>,
     places: VecDeque<RecordPlace>,
+    /// The number of the newest message of each topic and key, by their hash. No more than messages with a key that are held.
+    newest: HashMap<u64, u64>,
     /// The number of the first record held.
     first: u64,
     /// The offset of the first byte held.
@@ -68,6 +84,7 @@ impl History {
             bytes_max: bytes_max.min(u32::MAX as usize),
             bytes: VecDeque::with_capacity(if messages_max == 0 { 0 } else { bytes_max }),
             places: VecDeque::with_capacity(messages_max),
+            newest: HashMap::new(),
             first: ORIGIN,
             base: 0,
             covered: vec![EntryId::MAX; streams],
@@ -100,7 +117,8 @@ impl History {
 
     /// Bytes of all that is held.
     pub fn bytes(&self) -> usize {
-        self.bytes.len() + self.places.len() * size_of::<RecordPlace>()
+        let index = self.newest.len() * NEWEST_BYTES;
+        self.bytes.len() + self.places.len() * size_of::<RecordPlace>() + index
     }
 
     /// Returns whether the history ever holds anything.
@@ -130,18 +148,66 @@ impl History {
     }
 
     /// Records a message of a channel.
-    pub fn push(&mut self, topic: &str, payload: &[u8]) {
-        let [low, high] = (topic.len() as u16).to_le_bytes();
-        let head = [MESSAGE, low, high];
-        self.record(hash_of(topic), &[&head, topic.as_bytes(), payload]);
+    pub fn push<'a>(&mut self, subject: impl Into<Subject<'a>>, payload: &[u8]) {
+        let subject = subject.into();
+        let [low, high] = (subject.topic.len() as u16).to_le_bytes();
+        self.record_message(&[MESSAGE | keyed(subject), low, high], subject, payload);
     }
 
     /// Records an entry of a stream.
-    pub fn push_entry(&mut self, stream: usize, id: EntryId, topic: &str, payload: &[u8]) {
-        let head = entry_head(stream, id, topic);
-        if !self.record(hash_of(topic), &[&head, topic.as_bytes(), payload]) {
+    pub fn push_entry<'a>(
+        &mut self,
+        stream: usize,
+        id: EntryId,
+        subject: impl Into<Subject<'a>>,
+        payload: &[u8],
+    ) {
+        let subject = subject.into();
+        if !self.record_message(&entry_head(stream, id, subject), subject, payload) {
             self.covered[stream] = id;
         }
+    }
+
+    fn record_message(&mut self, head: &[u8], subject: Subject<'_>, payload: &[u8]) -> bool {
+        let Subject { topic, key } = subject;
+        let number = self.next();
+        let length = key.map(|key| [key.len() as u8]);
+        let length = length.as_ref().map_or(&[][..], |length| length);
+        let key = key.unwrap_or_default().as_bytes();
+        let parts = [head, topic.as_bytes(), length, key, payload];
+        let is_held = self.record(hash_of(topic), &parts);
+        if is_held && subject.key.is_some() {
+            if let Some(place) = self.newest_place(subject) {
+                let begin = self.begin(place);
+                self.bytes[begin] |= SUPERSEDED;
+            }
+            self.newest.insert(subject_hash(subject), number);
+        }
+        is_held
+    }
+
+    /// The place of the newest message with this topic and key, if one is held.
+    fn newest_place(&self, subject: Subject<'_>) -> Option<usize> {
+        subject.key?;
+        let number = *self.newest.get(&subject_hash(subject))?;
+        let place = number.checked_sub(self.first)? as usize;
+        let is_same = match self.get(number, &mut Vec::new()) {
+            Record::Message { subject: of, .. } | Record::Entry { subject: of, .. } => {
+                of == subject
+            }
+            Record::Gap { .. } => false,
+        };
+        is_same.then_some(place)
+    }
+
+    /// Returns whether a message with this topic and key is held.
+    pub fn has_newer(&self, subject: Subject<'_>) -> bool {
+        self.newest_place(subject).is_some()
+    }
+
+    /// Returns whether a later message with the same topic and key as the one with this number is held.
+    pub fn is_superseded(&self, number: u64) -> bool {
+        self.bytes[self.begin((number - self.first) as usize)] & SUPERSEDED != 0
     }
 
     /// Records that messages after the one with the number `from` may have been missed.
@@ -150,18 +216,37 @@ impl History {
     }
 
     /// Puts an entry before all others, which are later. `false`: there is no room, and none for an older one.
-    pub fn push_before(&mut self, stream: usize, id: EntryId, topic: &str, payload: &[u8]) -> bool {
-        let head = entry_head(stream, id, topic);
-        let length = head.len() + topic.len() + payload.len();
+    pub fn push_before<'a>(
+        &mut self,
+        stream: usize,
+        id: EntryId,
+        subject: impl Into<Subject<'a>>,
+        payload: &[u8],
+    ) -> bool {
+        let subject = subject.into();
+        let mut head = entry_head(stream, id, subject);
+        let is_superseded = self.has_newer(subject);
+        head[0] |= if is_superseded { SUPERSEDED } else { 0 };
+        let Subject { topic, key } = subject;
+        let key_bytes = key.map_or(0, |key| 1 + key.len());
+        let length = head.len() + topic.len() + key_bytes + payload.len();
         if self.places.len() >= self.messages_max || self.bytes.len() + length > self.bytes_max {
             return false;
         }
-        for part in [payload, topic.as_bytes(), &head] {
-            part.iter().rev().for_each(|byte| self.bytes.push_front(*byte));
+        let mut put = |part: &[u8]| part.iter().rev().for_each(|byte| self.bytes.push_front(*byte));
+        put(payload);
+        if let Some(key) = key {
+            put(key.as_bytes());
+            put(&[key.len() as u8]);
         }
+        put(topic.as_bytes());
+        put(&head);
         self.base = self.base.wrapping_sub(length as u32);
         self.places.push_front(RecordPlace { hash: hash_of(topic), offset: self.base });
         self.first -= 1;
+        if key.is_some() && !is_superseded {
+            self.newest.insert(subject_hash(subject), self.first);
+        }
         true
     }
 
@@ -217,7 +302,7 @@ impl History {
         let mut head = [0; ENTRY_HEAD_BYTES];
         let bytes = self.bytes.range(self.begin(place)..);
         bytes.zip(&mut head).for_each(|(byte, place)| *place = *byte);
-        (head[0] == ENTRY).then(|| read_entry_head(&head))
+        (head[0] & KIND == ENTRY).then(|| read_entry_head(&head))
     }
 
     /// Drops all records, and returns their memory to the system.
@@ -225,6 +310,7 @@ impl History {
         while !self.places.is_empty() {
             self.drop_first();
         }
+        self.newest = HashMap::new();
         self.bytes = VecDeque::with_capacity(self.bytes.capacity());
         self.places = VecDeque::with_capacity(self.places.capacity());
     }
@@ -248,11 +334,27 @@ impl History {
         true
     }
 
+    /// Takes the first record out of the index, if it is the newest one of its key.
+    fn forget_newest(&mut self) {
+        let mut scratch = Vec::new();
+        if let Record::Message { subject, .. } | Record::Entry { subject, .. } =
+            self.get(self.first, &mut scratch)
+        {
+            let hash = subject_hash(subject);
+            if self.newest.get(&hash) == Some(&self.first) {
+                self.newest.remove(&hash);
+            }
+        }
+    }
+
     fn drop_first(&mut self) {
         if let Some((stream, id)) = self.entry(0)
             && self.first >= self.whole_from[stream]
         {
             self.covered[stream] = id;
+        }
+        if self.bytes.front().is_some_and(|kind| kind & (KEYED | SUPERSEDED) == KEYED) {
+            self.forget_newest();
         }
         let length = self.begin(1);
         self.places.pop_front();
@@ -262,16 +364,28 @@ impl History {
     }
 }
 
+/// The mark of a message with a key.
+fn keyed(subject: Subject<'_>) -> u8 {
+    if subject.key.is_some() { KEYED } else { 0 }
+}
+
+/// The hash of a topic and a key. Two that have the same one are told apart by a look at the record; the older is then not found.
+fn subject_hash(subject: Subject<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (subject.topic, subject.key).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The hash of a topic, to tell most topics apart without comparing them (FNV-1a). It needs no key: publishers choose topics, and
 /// are trusted.
 pub fn hash_of(topic: &str) -> u32 {
     topic.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-fn entry_head(stream: usize, id: EntryId, topic: &str) -> [u8; ENTRY_HEAD_BYTES] {
+fn entry_head(stream: usize, id: EntryId, subject: Subject<'_>) -> [u8; ENTRY_HEAD_BYTES] {
     let mut head = [0; ENTRY_HEAD_BYTES];
-    head[0] = ENTRY;
-    head[1..3].copy_from_slice(&(topic.len() as u16).to_le_bytes());
+    head[0] = ENTRY | keyed(subject);
+    head[1..3].copy_from_slice(&(subject.topic.len() as u16).to_le_bytes());
     head[3] = stream as u8;
     head[4..12].copy_from_slice(&id.millis.to_le_bytes());
     head[12..].copy_from_slice(&id.number.to_le_bytes());
@@ -288,20 +402,25 @@ fn read_u64(bytes: &[u8]) -> u64 {
 }
 
 fn read(record: &[u8]) -> Record<'_> {
+    let text = |bytes| std::str::from_utf8(bytes).expect("it was a text when it was recorded");
     let split = |begin: usize| {
         let length = u16::from_le_bytes([record[1], record[2]]);
-        let (topic, payload) = record[begin..].split_at(length.into());
-        (std::str::from_utf8(topic).expect("it was a topic when it was recorded"), payload)
+        let (topic, rest) = record[begin..].split_at(length.into());
+        if record[0] & KEYED == 0 {
+            return (Subject { topic: text(topic), key: None }, rest);
+        }
+        let (key, payload) = rest[1..].split_at(rest[0].into());
+        (Subject { topic: text(topic), key: Some(text(key)) }, payload)
     };
-    match record[0] {
+    match record[0] & KIND {
         MESSAGE => {
-            let (topic, payload) = split(HEAD_BYTES);
-            Record::Message { topic, payload }
+            let (subject, payload) = split(HEAD_BYTES);
+            Record::Message { subject, payload }
         }
         ENTRY => {
             let (stream, id) = read_entry_head(record);
-            let (topic, payload) = split(ENTRY_HEAD_BYTES);
-            Record::Entry { stream, id, topic, payload }
+            let (subject, payload) = split(ENTRY_HEAD_BYTES);
+            Record::Entry { stream, id, subject, payload }
         }
         _ => Record::Gap { from: read_u64(&record[HEAD_BYTES..]) },
     }

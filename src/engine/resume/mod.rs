@@ -13,7 +13,7 @@ pub mod replay;
 use std::collections::BTreeSet;
 
 use crate::engine::pubsub::hub::{Hub, Subscriptions};
-use crate::engine::pubsub::topic;
+use crate::engine::pubsub::topic::Subject;
 use crate::engine::slots::ConnId;
 use cursor::{EntryId, Node, Signer};
 pub use entry_sizes::EntrySizes;
@@ -205,12 +205,12 @@ impl Resume {
             }
             let hash = self.history.hash(number);
             for (place, _) in hashes.iter().enumerate().filter(|(_, one)| **one == hash) {
-                let (Record::Message { topic, .. } | Record::Entry { topic, .. }) =
+                let (Record::Message { subject, .. } | Record::Entry { subject, .. }) =
                     self.history.get(number, &mut scratch)
                 else {
                     continue;
                 };
-                if found[place].is_none() && topic == topics[place] {
+                if found[place].is_none() && subject.topic == topics[place] {
                     found[place] = Some(number);
                     missing -= 1;
                 }
@@ -339,20 +339,22 @@ impl Resume {
                     self.write_cursor(&mut cursor, from, replay);
                     ReplayItem::Gap { from: &cursor }
                 }
-                Record::Message { topic, payload }
+                Record::Message { subject, payload }
                     if number >= replay.live
-                        && is_for_client(FilterPlace::Number(number), topic) =>
+                        && !self.history.is_superseded(number)
+                        && is_for_client(FilterPlace::Number(number), subject.topic) =>
                 {
                     self.write_cursor(&mut cursor, number, replay);
-                    ReplayItem::Message { cursor: &cursor, topic, payload }
+                    ReplayItem::Message { cursor: &cursor, subject, payload }
                 }
-                Record::Entry { stream, id, topic, payload } if id > replay.entries[stream] => {
+                Record::Entry { stream, id, subject, payload } if id > replay.entries[stream] => {
                     replay.entries[stream] = id;
-                    if !is_for_client(FilterPlace::Entry(stream, id), topic) {
+                    let place = FilterPlace::Entry(stream, id);
+                    if self.history.is_superseded(number) || !is_for_client(place, subject.topic) {
                         continue;
                     }
                     self.write_cursor(&mut cursor, number, replay);
-                    ReplayItem::Message { cursor: &cursor, topic, payload }
+                    ReplayItem::Message { cursor: &cursor, subject, payload }
                 }
                 _ => continue,
             };
@@ -365,14 +367,20 @@ impl Resume {
         price
     }
 
-    pub fn record(&mut self, topic: &str, payload: &[u8]) {
+    pub fn record(&mut self, subject: Subject<'_>, payload: &[u8]) {
         self.has_channels = true;
-        self.history.push(topic, payload);
+        self.history.push(subject, payload);
     }
 
-    pub fn record_entry(&mut self, stream: usize, id: EntryId, topic: &str, payload: &[u8]) {
-        self.sizes[stream].add(topic.len() + payload.len());
-        self.history.push_entry(stream, id, topic, payload);
+    pub fn record_entry(
+        &mut self,
+        stream: usize,
+        id: EntryId,
+        subject: Subject<'_>,
+        payload: &[u8],
+    ) {
+        self.sizes[stream].add(subject.topic.len() + subject.key_len() + payload.len());
+        self.history.push_entry(stream, id, subject, payload);
     }
 
     /// Takes the first look at a stream into account: every entry after `covered_from` will be published.
@@ -388,15 +396,23 @@ impl Resume {
         self.history.cover_anew(stream, covered_from);
     }
 
-    /// Records an entry from before the start, the latest one first. Returns `false` if the history has no room for older ones.
-    pub fn prefill(&mut self, stream: usize, id: EntryId, topic: &[u8], payload: &[u8]) -> bool {
+    /// Records an entry from before the start, the latest one first; no subject: it is no message. Returns `false` if the history has no
+    /// room for older ones.
+    pub fn prefill(
+        &mut self,
+        stream: usize,
+        id: EntryId,
+        subject: Option<Subject<'_>>,
+        payload: &[u8],
+    ) -> bool {
         if self.history.has_hole(stream) {
             return false;
         }
-        self.sizes[stream].add(topic.len() + payload.len());
+        let name_len = subject.map_or(0, |subject| subject.topic.len() + subject.key_len());
+        self.sizes[stream].add(name_len + payload.len());
         // An entry that is no message was never published.
-        let is_held = topic::published(topic)
-            .is_none_or(|topic| self.history.push_before(stream, id, topic, payload));
+        let is_held =
+            subject.is_none_or(|subject| self.history.push_before(stream, id, subject, payload));
         if is_held {
             self.history.cover(stream, id.before().unwrap_or(EntryId::ZERO));
         }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use crate::engine::pubsub::topic::Subject;
 use crate::engine::resume::cursor::EntryId;
 
 /// The outcome of a cursor that a client came back with.
@@ -16,7 +17,7 @@ pub enum Resumed {
 /// An item of a replay, which the route encodes.
 pub enum ReplayItem<'a> {
     /// A message, and the cursor that includes it.
-    Message { cursor: &'a str, topic: &'a str, payload: &'a [u8] },
+    Message { cursor: &'a str, subject: Subject<'a>, payload: &'a [u8] },
     /// Messages after this cursor may be missing.
     Gap { from: &'a str },
 }

@@ -3,7 +3,7 @@
 use super::{Router, refusals};
 use crate::engine::feature::{FeatureEvent, MessageSource, StreamReply};
 use crate::engine::handler::RouteEvent;
-use crate::engine::pubsub::topic;
+use crate::engine::pubsub::topic::Subject;
 use crate::engine::redis::probe::CHANNEL;
 use crate::engine::redis::request::{Answer, PageEnd, ReplyForm, Ticket, TicketOwner};
 use crate::engine::resume::cursor::EntryId;
@@ -29,14 +29,18 @@ impl Router {
             return 0;
         }
         self.server.metrics.messages += 1;
-        let topic = channel.strip_prefix(self.prefix.as_bytes()).and_then(topic::published);
-        let Some(topic) = topic else {
+        let name = channel.strip_prefix(self.prefix.as_bytes());
+        let Some(subject) = name.and_then(Subject::of_channel) else {
             self.server.metrics.messages_malformed += 1;
             refusals::of_channel(&mut self.server, &self.prefix, channel);
             return 0;
         };
-        self.server.resume.record(topic, payload);
-        self.tell(topic, payload, MessageSource::Channel(channel))
+        if self.is_oversized(subject, payload) {
+            self.oversized();
+            return 0;
+        }
+        self.server.resume.record(subject, payload);
+        self.tell(subject, payload, MessageSource::Channel(channel))
     }
 
     /// Publishes an entry of a stream, whose `topic` has no prefix. Returns to how many clients it went. `stream` is the stream's place
@@ -45,36 +49,48 @@ impl Router {
         &mut self,
         stream: usize,
         id: EntryId,
-        topic: &[u8],
+        (topic, key): (&[u8], Option<&[u8]>),
         payload: &[u8],
         receipt: Option<&[u8]>,
     ) -> usize {
         self.server.metrics.messages += 1;
         self.server.metrics.stream_entries += 1;
-        let Some(topic) = topic::published(topic) else {
+        let Some(subject) = Subject::of_entry(topic, key) else {
             self.server.metrics.messages_malformed += 1;
             refusals::of_entry(&mut self.server);
             replay::reach(&mut self.server, stream, id);
             return 0;
         };
-        refusals::of_prefix(&mut self.server, &self.prefix, topic);
-        self.server.resume.record_entry(stream, id, topic, payload);
+        if self.is_oversized(subject, payload) {
+            replay::reach(&mut self.server, stream, id);
+            self.oversized();
+            return 0;
+        }
+        refusals::of_prefix(&mut self.server, &self.prefix, subject.topic);
+        self.server.resume.record_entry(stream, id, subject, payload);
         replay::reach(&mut self.server, stream, id);
-        self.tell(topic, payload, MessageSource::Entry { id, receipt })
+        self.tell(subject, payload, MessageSource::Entry { id, receipt })
+    }
+
+    /// Returns whether a key makes the message larger than one may be.
+    fn is_oversized(&self, subject: Subject<'_>, payload: &[u8]) -> bool {
+        let key = subject.key_len();
+        key > 0 && key + payload.len() > self.server.bounds.payload_bytes_max
     }
 
     /// Gives every route a message that stands in the history. Returns to how many clients it went.
-    fn tell(&mut self, topic: &str, payload: &[u8], source: MessageSource<'_>) -> usize {
+    fn tell(&mut self, subject: Subject<'_>, payload: &[u8], source: MessageSource<'_>) -> usize {
         self.had_large_payload |= payload.len() >= LARGE_PAYLOAD_BYTES;
         let Router { server, features, .. } = self;
-        let counts = features.iter_mut().filter_map(|one| one.on_publish(server, topic, source));
+        let counts =
+            features.iter_mut().filter_map(|one| one.on_publish(server, subject.topic, source));
         // The last one, so that every feature sees the message.
         let count = counts.last();
         let mut reached = 0;
         for (number, route) in self.routes.iter_mut().enumerate() {
             let scope = Scope::new(&mut self.server, number as u8, true);
             let mut scope = scope.counted_by(count.clone());
-            reached += route.handler.on_publish(&mut scope, topic, payload);
+            reached += route.handler.on_publish(&mut scope, subject, payload);
         }
         reached
     }
@@ -123,8 +139,14 @@ impl Router {
     }
 
     /// Records an entry from before the start, the latest one first. `false`: the history has no room for it, nor for older ones.
-    pub fn prefill_entry(&mut self, stream: usize, id: EntryId, topic: &[u8], data: &[u8]) -> bool {
-        self.server.resume.prefill(stream, id, topic, data)
+    pub fn prefill_entry(
+        &mut self,
+        stream: usize,
+        id: EntryId,
+        (topic, key): (&[u8], Option<&[u8]>),
+        data: &[u8],
+    ) -> bool {
+        self.server.resume.prefill(stream, id, Subject::of_entry(topic, key), data)
     }
 
     /// Reports a loss: entries before `covered_from` are gone and were never published. Every entry after it will be.

@@ -84,7 +84,7 @@ pub(super) fn of_channel(server: &mut Server, prefix: &str, channel: &[u8]) {
 /// Reports a stream entry that is not a message.
 pub(super) fn of_entry(server: &mut Server) {
     server.complain("entry dropped", Weight::Curable, Origin::default(), || {
-        "an entry of a stream lacks the field topic or data, or its topic is malformed: \
+        "an entry of a stream lacks the field topic or data, or its topic or key is malformed: \
          XADD KEY * topic user.42 data '...'"
             .to_owned()
     });
@@ -132,13 +132,14 @@ fn advice(response: &Response, bounds: &Bounds) -> String {
 /// The reason why a channel carries no topic; `None` if it carries one.
 pub(crate) fn fault_of(prefix: &str, channel: &[u8]) -> Option<String> {
     let topic = channel.strip_prefix(prefix.as_bytes());
-    if topic.and_then(topic::published).is_some() {
+    if topic.and_then(topic::Subject::of_channel).is_some() {
         return None;
     }
     let (name, prefix) = (shown(&String::from_utf8_lossy(channel)), shown(prefix));
     if topic.is_some() {
         return Some(format!(
-            "the channel {name} names no topic: 1 to 260 bytes of A-Z a-z 0-9 _ - . : @ / behind {prefix}"
+            "the channel {name} names no topic: 1 to 260 bytes of A-Z a-z 0-9 _ - . : @ / behind {prefix}, \
+             perhaps with # and a key"
         ));
     }
     let added = name.find(&prefix).map(|at| {

@@ -9,7 +9,7 @@ use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::Slow;
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::LARGE_TOPIC;
-use crate::engine::pubsub::topic;
+use crate::engine::pubsub::topic::{self, Subject};
 use crate::engine::server::Server;
 use crate::engine::server::fanout::Audience;
 use crate::engine::server::replay;
@@ -76,8 +76,14 @@ impl<'a> Scope<'a> {
     /// Sends one frame to every subscriber of `topic` on this route, once each, and returns to how many it goes. `make` is called
     /// with the message's cursor if there is a subscriber. The number is exact unless two large topics overlap whose subscribers
     /// take more to be looked through than a write: then a client with both is counted twice, as Redis' `PUBLISH` counts.
-    pub fn publish(&mut self, topic: &str, make: impl FnOnce(&str) -> Frame) -> usize {
-        let reached = self.with_topics(topic, |scope, found| scope.publish_to(found, topic, make));
+    pub fn publish<'s>(
+        &mut self,
+        subject: impl Into<Subject<'s>>,
+        make: impl FnOnce(&str) -> Frame,
+    ) -> usize {
+        let subject = subject.into();
+        let reached =
+            self.with_topics(subject.topic, |scope, found| scope.publish_to(found, subject, make));
         self.metrics.deliveries += reached as u64;
         reached
     }
@@ -85,7 +91,7 @@ impl<'a> Scope<'a> {
     fn publish_to(
         &mut self,
         topics: &[u32],
-        topic: &str,
+        subject: Subject<'_>,
         make: impl FnOnce(&str) -> Frame,
     ) -> usize {
         if topics.is_empty() {
@@ -98,11 +104,11 @@ impl<'a> Scope<'a> {
         if topics.iter().any(|topic| hub.is_large(*topic)) {
             let subscribers = self.count(topics);
             self.add_recipients(subscribers.count, subscribers.is_exact);
-            let frame = self.make(topic, true, make);
+            let frame = self.make(subject, true, make);
             self.broadcast(topics, frame);
             subscribers.count
         } else {
-            let frame = self.make(topic, false, make);
+            let frame = self.make(subject, false, make);
             self.send_to_few(topics, &frame)
         }
     }
@@ -139,7 +145,12 @@ impl<'a> Scope<'a> {
     }
 
     /// A message's frame, which says which message it is where that is asked for.
-    fn make(&self, topic: &str, is_broadcast: bool, make: impl FnOnce(&str) -> Frame) -> Frame {
+    fn make(
+        &self,
+        subject: Subject<'_>,
+        is_broadcast: bool,
+        make: impl FnOnce(&str) -> Frame,
+    ) -> Frame {
         let mut frame = make(&self.cursor());
         if let Some(count) = &self.delivery_count {
             frame = frame.counted_by(Rc::clone(count));
@@ -150,8 +161,11 @@ impl<'a> Scope<'a> {
         }
         match options.slow {
             Slow::Close => frame,
-            Slow::DropOldest(_) | Slow::KeepNewest => frame
-                .about(topic, &self.resume.cursor_at(self.resume.history.next().saturating_sub(2))),
+            Slow::Latest if subject.key.is_none() => frame,
+            Slow::DropOldest(_) | Slow::KeepNewest | Slow::Latest => frame.about(
+                subject,
+                &self.resume.cursor_at(self.resume.history.next().saturating_sub(2)),
+            ),
         }
     }
 

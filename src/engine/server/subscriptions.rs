@@ -74,13 +74,13 @@ impl Scope<'_> {
         if !(history.first()..history.next()).contains(&number) {
             return;
         }
-        let (Record::Message { topic, payload } | Record::Entry { topic, payload, .. }) =
+        let (Record::Message { subject, payload } | Record::Entry { subject, payload, .. }) =
             history.get(number, &mut scratch)
         else {
             return;
         };
         let encode = self.options[self.route() as usize].encode;
-        let frame = encode(&ReplayItem::Message { cursor: &cursor, topic, payload });
+        let frame = encode(&ReplayItem::Message { cursor: &cursor, subject, payload });
         if let Some(frame) = frame {
             self.queue(id, &frame, Lane::Urgent);
             self.metrics.replayed += 1;

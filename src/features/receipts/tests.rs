@@ -186,10 +186,10 @@ fn an_entry_names_the_channel_of_its_receipt() {
     test.received(client);
     let entry = EntryId { millis: 5, number: 1 };
     let router = &mut test.reactor.router;
-    router.publish_entry(0, entry, b"hall", b"1", Some(b"receipts"));
-    router.publish_entry(0, entry, b"hall", b"2", None);
-    router.publish_entry(0, entry, b"hall", b"3", Some(b""));
-    router.publish_entry(0, entry, b"a..b", b"4", Some(b"receipts"));
+    router.publish_entry(0, entry, (b"hall", None), b"1", Some(b"receipts"));
+    router.publish_entry(0, entry, (b"hall", None), b"2", None);
+    router.publish_entry(0, entry, (b"hall", None), b"3", Some(b""));
+    router.publish_entry(0, entry, (b"a..b", None), b"4", Some(b"receipts"));
     test.turn();
     let received = receipts(&mut test);
     assert_eq!(received.iter().map(counts).collect::<Vec<_>>(), [[1, 1, 0, 0]]);

@@ -12,7 +12,7 @@ use crate::engine::client::frame::{Close, Frame};
 use crate::engine::feature::{Feature, FeatureEvent, StreamReply};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::pubsub::topic;
+use crate::engine::pubsub::topic::Subject;
 use crate::engine::redis::request::{PAGE_ENTRIES, PageEnd, ReplyForm, StreamInfo, Ticket};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::resume::replay::{
@@ -57,8 +57,9 @@ impl Feature for StreamPages {
             FeatureEvent::Lacking(id) => {
                 with_replay(server, id, |server, replay| self.decide(server, id, replay));
             }
-            FeatureEvent::Stream(StreamReply::Entry { number, id, topic, payload }) => {
-                return on_entry(server, ConnId::of_number(number), id, topic, payload);
+            FeatureEvent::Stream(StreamReply::Entry { number, id, topic, key, payload }) => {
+                let subject = Subject::of_entry(topic, key);
+                return on_entry(server, ConnId::of_number(number), id, subject, payload);
             }
             FeatureEvent::Stream(StreamReply::PageEnd { number, stream, end }) => {
                 self.on_page_end(server, ConnId::of_number(number), stream, end);
@@ -244,9 +245,17 @@ impl StreamPages {
     }
 }
 
-/// Queues an entry of a page for the client that asked, if the entry is for it and there is room.
-fn on_entry(server: &mut Server, id: ConnId, entry: EntryId, topic: &[u8], payload: &[u8]) {
-    let Some(topic) = topic::published(topic) else { return };
+/// Queues an entry of a page for the client that asked, if the entry is for it and there is room. One that the history has a newer
+/// message for is superseded.
+fn on_entry(
+    server: &mut Server,
+    id: ConnId,
+    entry: EntryId,
+    subject: Option<Subject<'_>>,
+    payload: &[u8],
+) {
+    let Some(subject) = subject else { return };
+    let is_superseded = server.resume.history.has_newer(subject);
     let queued = with_replay(server, id, |server, replay| {
         let ReplayStage::Paging(mut page) = replay.stage else { return None };
         if page.is_full || page.is_void || entry <= replay.entries[page.stream] {
@@ -258,10 +267,10 @@ fn on_entry(server: &mut Server, id: ConnId, entry: EntryId, topic: &[u8], paylo
         let hub = &server.hubs[client.route as usize];
         let of = (hub, &client.subscriptions, &*replay);
         let mut frame = None;
-        if is_entry_for(of, (page.stream, entry), topic) {
+        if !is_superseded && is_entry_for(of, (page.stream, entry), subject.topic) {
             let mut cursor = String::new();
             server.resume.write_cursor(&mut cursor, replay.next - 1, replay);
-            frame = (options.encode)(&ReplayItem::Message { cursor: &cursor, topic, payload });
+            frame = (options.encode)(&ReplayItem::Message { cursor: &cursor, subject, payload });
         }
         let is_queued = frame
             .as_ref()

@@ -295,7 +295,7 @@ impl RedisProtocol for StreamReader {
                     router.publish_entry(
                         stream,
                         id,
-                        message.topic(),
+                        (message.topic(), message.key()),
                         message.data(),
                         message.receipt(),
                     );
@@ -307,7 +307,8 @@ impl RedisProtocol for StreamReader {
                     router.stream_begins(stream, covered_from);
                 }
                 Some(StreamEvent::Earlier { stream, id, message }) => {
-                    if !router.prefill_entry(stream, id, message.topic(), message.data()) {
+                    let name = (message.topic(), message.key());
+                    if !router.prefill_entry(stream, id, name, message.data()) {
                         self.end_earlier(stream);
                     }
                 }

@@ -23,7 +23,7 @@ use oneloop::engine::redis::sink::Sink;
 use oneloop::engine::resume::cursor::Signer;
 use oneloop::push::Push;
 use oneloop::push::token::Keys;
-use oneloop::{ConnId, Handler, Message, Reject, Request, RouteOptions, Scope};
+use oneloop::{ConnId, Handler, Message, Reject, Request, RouteOptions, Scope, Subject};
 use serde_json::value::RawValue;
 
 const SECRET: &[u8] = b"a secret for tests alone, long enough";
@@ -113,8 +113,13 @@ impl Handler for Watched {
         self.check(server, id);
     }
 
-    fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize {
-        self.push.on_publish(server, topic, payload)
+    fn on_publish(
+        &mut self,
+        server: &mut Scope<'_>,
+        subject: Subject<'_>,
+        payload: &[u8],
+    ) -> usize {
+        self.push.on_publish(server, subject, payload)
     }
 
     fn on_close(&mut self, server: &mut Scope<'_>, id: ConnId) {

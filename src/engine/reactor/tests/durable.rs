@@ -255,7 +255,7 @@ fn a_message_without_subscribers_wakes_no_client_that_is_ahead() {
     world.settle();
     assert_eq!(world.reactor.pages_len().2, 2, "they are ahead");
     for n in 1..=50 {
-        world.reactor.router.publish_entry(0, entry(n), b"other", b"0", None);
+        world.reactor.router.publish_entry(0, entry(n), (b"other", None), b"0", None);
         assert!(world.reactor.router.server.pending.is_empty(), "{n}: somebody looks at it");
     }
     // Published here before the entry that both clients have from elsewhere: they have this message, too.
@@ -263,8 +263,8 @@ fn a_message_without_subscribers_wakes_no_client_that_is_ahead() {
     assert!(!world.reactor.router.server.pending.is_empty(), "a subscriber has pending writes");
     world.settle();
     assert_eq!(world.data(id), ["channel"], "no gap, though the history has gone on");
-    world.reactor.router.publish_entry(0, entry(100), b"b", b"100", None);
-    world.reactor.router.publish_entry(0, entry(101), b"b", b"101", None);
+    world.reactor.router.publish_entry(0, entry(100), (b"b", None), b"100", None);
+    world.reactor.router.publish_entry(0, entry(101), (b"b", None), b"101", None);
     world.settle();
     assert_eq!(world.data(bystander), ["101"]);
     assert_eq!((world.data(id).len(), world.reactor.pages_len().2), (1, 0));

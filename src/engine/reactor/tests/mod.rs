@@ -1,5 +1,6 @@
 //! The loop in tests: far ends in memory, routes without a socket, and what several of these files share.
 
+mod conflation;
 mod costs;
 mod deflate;
 mod durable;

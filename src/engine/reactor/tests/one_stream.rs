@@ -58,7 +58,8 @@ impl OneStream {
         self.reactor.router.stream_begins(0, entry(last));
         let earlier: Vec<_> = self.redis.iter().rev().cloned().collect();
         for (id, topic, data) in earlier {
-            if !self.reactor.router.prefill_entry(0, id, topic.as_bytes(), data.as_bytes()) {
+            if !self.reactor.router.prefill_entry(0, id, (topic.as_bytes(), None), data.as_bytes())
+            {
                 break;
             }
         }
@@ -75,7 +76,7 @@ impl OneStream {
         self.reactor.router.publish_entry(
             0,
             entry(millis),
-            topic.as_bytes(),
+            (topic.as_bytes(), None),
             data.as_bytes(),
             None,
         );
@@ -125,7 +126,8 @@ impl OneStream {
         let page: Vec<_> = page.take(bounds.count).cloned().collect();
         for (at, topic, data) in &page {
             let (topic, payload) = (topic.as_bytes(), data.as_bytes());
-            let reply = StreamReply::Entry { number: id.number(), id: *at, topic, payload };
+            let reply =
+                StreamReply::Entry { number: id.number(), id: *at, topic, key: None, payload };
             self.reactor.router.on_stream_reply(reply);
         }
         let sizes = page.iter().map(|(_, topic, data)| (topic.len() + data.len()) as u64);

@@ -101,7 +101,7 @@ impl World {
             stream.read = stream.entries.len();
             for (id, topic, data) in stream.entries.iter().rev() {
                 let router = &mut self.reactor.router;
-                if !router.prefill_entry(number, *id, topic.as_bytes(), data.as_bytes()) {
+                if !router.prefill_entry(number, *id, (topic.as_bytes(), None), data.as_bytes()) {
                     break;
                 }
             }
@@ -115,7 +115,7 @@ impl World {
         let stream = &mut self.streams[number];
         for (id, topic, data) in stream.entries[stream.read..].iter().take(self.random.below(5)) {
             let router = &mut self.reactor.router;
-            router.publish_entry(number, *id, topic.as_bytes(), data.as_bytes(), None);
+            router.publish_entry(number, *id, (topic.as_bytes(), None), data.as_bytes(), None);
             stream.read += 1;
         }
         self.let_go();
@@ -270,7 +270,8 @@ impl World {
             let Some(at) = self.asked[place].left.pop_front() else { break };
             let (entry, topic, data) = &self.streams[stream].entries[at];
             let (topic, payload) = (topic.as_bytes(), data.as_bytes());
-            let reply = StreamReply::Entry { number: id.number(), id: *entry, topic, payload };
+            let reply =
+                StreamReply::Entry { number: id.number(), id: *entry, topic, key: None, payload };
             self.reactor.router.on_stream_reply(reply);
         }
         if self.asked[place].left.is_empty() {

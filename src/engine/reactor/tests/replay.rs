@@ -8,6 +8,7 @@ use crate::engine::client::State;
 use crate::engine::client::encoding::Encoding;
 use crate::engine::handler::Handler;
 use crate::engine::pubsub::hub::Reason;
+use crate::engine::pubsub::topic::Subject;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::{Shared, plan};
 use crate::engine::reactor::*;
@@ -20,14 +21,21 @@ pub(super) struct Plain;
 impl Handler for Plain {
     fn on_message(&mut self, _: &mut Scope<'_>, _: ConnId, _: Message<'_>) {}
 
-    fn on_publish(&mut self, server: &mut Scope<'_>, topic: &str, payload: &[u8]) -> usize {
-        server.publish(topic, |cursor| encode(cursor, topic, payload))
+    fn on_publish(
+        &mut self,
+        server: &mut Scope<'_>,
+        subject: Subject<'_>,
+        payload: &[u8],
+    ) -> usize {
+        server.publish(subject, |cursor| encode(cursor, subject.topic, payload))
     }
 
     fn options(&self) -> RouteOptions {
         let encode = |item: &ReplayItem<'_>| {
             Some(match item {
-                ReplayItem::Message { cursor, topic, payload } => encode(cursor, topic, payload),
+                ReplayItem::Message { cursor, subject, payload } => {
+                    encode(cursor, subject.topic, payload)
+                }
                 ReplayItem::Gap { from } => Frame::text(&format!("gap {from}")),
             })
         };

@@ -2,26 +2,45 @@ use super::*;
 use crate::engine::pubsub::topic::TOPIC_BYTES_MAX;
 use crate::engine::random::Random;
 
+/// A topic and perhaps a key.
+type Name = (String, Option<&'static str>);
+
+fn subject((topic, key): &Name) -> Subject<'_> {
+    Subject { topic, key: *key }
+}
+
+fn name_bytes((topic, key): &Name) -> usize {
+    topic.len() + key.map_or(0, |key| 1 + key.len())
+}
+
 /// The parts that a record was made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Made {
-    Message(String, Vec<u8>),
-    Entry(usize, EntryId, String, Vec<u8>),
+    Message(Name, Vec<u8>),
+    Entry(usize, EntryId, Name, Vec<u8>),
     Gap(u64),
 }
 
 impl Made {
     fn bytes(&self) -> usize {
         match self {
-            Made::Message(topic, payload) => HEAD_BYTES + topic.len() + payload.len(),
-            Made::Entry(.., topic, payload) => ENTRY_HEAD_BYTES + topic.len() + payload.len(),
+            Made::Message(name, payload) => HEAD_BYTES + name_bytes(name) + payload.len(),
+            Made::Entry(.., name, payload) => ENTRY_HEAD_BYTES + name_bytes(name) + payload.len(),
             Made::Gap(_) => HEAD_BYTES + 8,
+        }
+    }
+
+    fn name(&self) -> Option<&Name> {
+        match self {
+            Made::Message(name, _) | Made::Entry(_, _, name, _) => Some(name),
+            Made::Gap(_) => None,
         }
     }
 }
 
 fn made(random: &mut Random, counter: &mut u64) -> Made {
     let topic = random.choose(&["a", "room.7", "user.ü", "news"]).to_owned();
+    let topic = (topic, random.choose(&[None, None, Some("k"), Some("ü#")]));
     let payload = vec![random.next() as u8; random.below(40)];
     match random.below(5) {
         0 => Made::Gap(random.next()),
@@ -35,9 +54,9 @@ fn made(random: &mut Random, counter: &mut u64) -> Made {
 
 fn record_of(made: &Made) -> Record<'_> {
     match made {
-        Made::Message(topic, payload) => Record::Message { topic, payload },
-        Made::Entry(stream, id, topic, payload) => {
-            Record::Entry { stream: *stream, id: *id, topic, payload }
+        Made::Message(name, payload) => Record::Message { subject: subject(name), payload },
+        Made::Entry(stream, id, name, payload) => {
+            Record::Entry { stream: *stream, id: *id, subject: subject(name), payload }
         }
         Made::Gap(from) => Record::Gap { from: *from },
     }
@@ -59,9 +78,9 @@ fn agrees_with_a_list_from_a_seed() {
         for _ in 0..200 {
             let one = made(&mut random, &mut counter);
             match &one {
-                Made::Message(topic, payload) => history.push(topic, payload),
-                Made::Entry(stream, id, topic, payload) => {
-                    history.push_entry(*stream, *id, topic, payload);
+                Made::Message(name, payload) => history.push(subject(name), payload),
+                Made::Entry(stream, id, name, payload) => {
+                    history.push_entry(*stream, *id, subject(name), payload);
                 }
                 Made::Gap(from) => history.push_gap(*from),
             }
@@ -82,7 +101,20 @@ fn agrees_with_a_list_from_a_seed() {
             let mut scratch = Vec::new();
             for (number, one) in &model {
                 assert_eq!(history.get(*number, &mut scratch), record_of(one), "seed {seed}");
+                let name = one.name().filter(|name| name.1.is_some());
+                let mut later = model.iter().filter(|other| other.0 > *number);
+                let is_superseded = name.is_some() && later.any(|other| other.1.name() == name);
+                assert_eq!(history.is_superseded(*number), is_superseded, "seed {seed}");
             }
+            let keyed = model.iter().filter_map(|one| one.1.name());
+            let keys: std::collections::BTreeSet<_> =
+                keyed.filter(|name| name.1.is_some()).collect();
+            assert_eq!(
+                history.newest.len(),
+                keys.len(),
+                "seed {seed}: the index is as large as it must be"
+            );
+            assert!(keys.iter().all(|name| history.has_newer(subject(name))), "seed {seed}");
             let after = EntryId { millis: counter - random.below(60) as u64, number: 3 };
             let starts = [0, 1].map(|stream| history.after(stream, after));
             for (number, one) in &model {
@@ -104,13 +136,29 @@ fn older_entries_go_before_all_others_while_there_is_room() {
     assert!(!history.push_before(0, id(5), "a", b"five"), "four are held");
     assert_eq!((history.first(), history.next()), (ORIGIN - 2, ORIGIN + 2));
     let mut scratch = Vec::new();
-    let six = Record::Entry { stream: 0, id: id(6), topic: "a", payload: b"six" };
+    let six = Record::Entry { stream: 0, id: id(6), subject: "a".into(), payload: b"six" };
     assert_eq!(history.get(ORIGIN - 2, &mut scratch), six);
     assert_eq!(history.hash(ORIGIN - 2), hash_of("a"));
-    let last = Record::Message { topic: "live", payload: b"2" };
+    let last = Record::Message { subject: "live".into(), payload: b"2" };
     assert_eq!(history.get(ORIGIN + 1, &mut scratch), last);
     history.push("live", b"3");
     assert_eq!((history.first(), history.covered()), (ORIGIN - 1, &[id(6)][..]));
+}
+
+#[test]
+fn an_entry_from_before_is_superseded_by_what_came_since() {
+    let id = |millis| EntryId { millis, number: 0 };
+    let of = |key| Subject { topic: "a", key: Some(key) };
+    let mut history = History::new(9, 1000, 1);
+    history.push(of("k"), b"new");
+    assert!(history.push_before(0, id(3), of("l"), b"newest of l"));
+    assert!(history.push_before(0, id(2), of("l"), b"old"));
+    assert!(history.push_before(0, id(1), of("k"), b"old"));
+    let superseded: Vec<bool> =
+        (history.first()..history.next()).map(|number| history.is_superseded(number)).collect();
+    assert_eq!(superseded, [true, true, false, false]);
+    history.clear();
+    assert_eq!((history.newest.len(), history.bytes()), (0, 0));
 }
 
 #[test]
@@ -118,12 +166,12 @@ fn the_longest_topic_is_told_whole() {
     let topic = "t".repeat(TOPIC_BYTES_MAX);
     let id = EntryId { millis: 7, number: 8 };
     let mut history = History::new(4, 1000, 1);
-    history.push(&topic, b"1");
-    assert!(history.push_before(0, id, &topic, b"2"));
+    history.push(&*topic, b"1");
+    assert!(history.push_before(0, id, &*topic, b"2"));
     let mut scratch = Vec::new();
-    let entry = Record::Entry { stream: 0, id, topic: &topic, payload: b"2" };
+    let entry = Record::Entry { stream: 0, id, subject: (&*topic).into(), payload: b"2" };
     assert_eq!(history.get(ORIGIN - 1, &mut scratch), entry);
-    let message = Record::Message { topic: &topic, payload: b"1" };
+    let message = Record::Message { subject: (&*topic).into(), payload: b"1" };
     assert_eq!(history.get(ORIGIN, &mut scratch), message);
 }
 
