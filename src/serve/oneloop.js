@@ -482,7 +482,7 @@ function oneloop(url, options) {
       answered[1](failure(frame.code));
     } else if (op === "error") {
       tell(watchers, "error", frame);
-    } else if (!op && frame.topic) {
+    } else if (!op && frame.topic && frame.id) {
       deliver(frame);
     } else if (op === "pong") {
       // Whoever hears little has a cursor of today all the same.
