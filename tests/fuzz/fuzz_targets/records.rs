@@ -42,7 +42,11 @@ fuzz_target!(|input: &[u8]| {
     let (mut whole, mut cut) = (session(), session());
     let (bytes, data) = stream(client, rest);
     let all = read(&mut whole, &[&bytes]);
-    assert_eq!(all, read(&mut cut, &pieces(&bytes)));
+    let in_pieces = read(&mut cut, &pieces(&bytes));
+    // KeyUpdates are bounded for each call, so what comes in pieces may get further.
+    if all.2 != Some(RecordsEnd::Failed(TlsFailure::TooManyUselessRecords)) {
+        assert_eq!(all, in_pieces);
+    }
     let (plain, replies, end) = all;
     match data {
         Some(data) if matches!(end, None | Some(RecordsEnd::Closed)) => {
