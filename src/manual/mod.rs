@@ -39,6 +39,6 @@ macro_rules! chapters {
 }
 
 chapters! {
-    publishing, tokens, protocol, sse, client, delivery, streams, presence, upstream, control, redis, operating,
+    publishing, laravel, tokens, protocol, sse, client, delivery, streams, presence, upstream, control, redis, operating,
     settings with "settings_table.md", limits, metrics with "metrics_table.md", tls, proxies, deflate, security
 }

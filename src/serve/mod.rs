@@ -35,6 +35,10 @@ const CLIENT: &str = include_str!("oneloop.js");
 /// The types of its functions.
 const CLIENT_TYPES: &str = include_str!("oneloop.d.ts");
 
+/// The connector for Laravel Echo, and its types.
+const CONNECTOR: &str = include_str!("oneloop-echo.js");
+const CONNECTOR_TYPES: &str = include_str!("oneloop-echo.d.ts");
+
 /// A listening server and its start-up lines.
 pub struct Started {
     /// The lines for stdout.
@@ -193,20 +197,31 @@ fn warn_of_settings(config: &Config) {
     warnings.for_each(|warning| log::warn!("{warning}"));
 }
 
-/// Adds the client's files: a script that is a CommonJS module as well, and an ES module.
-fn with_client(app: App) -> App {
+/// Adds the files of the client and of its connector: each a script that is a CommonJS module as well, and an ES module.
+fn with_client(mut app: App) -> App {
     let script = "text/javascript; charset=utf-8";
     let types = "application/typescript; charset=utf-8";
-    app.file("/oneloop.js", script, CLIENT.into())
-        .file("/oneloop.mjs", script, es_module(CLIENT, "\nif (typeof module").into_bytes())
-        .file("/oneloop.d.ts", types, CLIENT_TYPES.into())
-        .file("/oneloop.d.mts", types, es_module(CLIENT_TYPES, "\nexport = ").into_bytes())
+    for (path, name, code, declarations) in [
+        ("/oneloop", "oneloop", CLIENT, CLIENT_TYPES),
+        ("/oneloop-echo", "OneloopConnector", CONNECTOR, CONNECTOR_TYPES),
+    ] {
+        let module = es_module(code, "\nif (typeof module", name);
+        let module_types = es_module(declarations, "\nexport = ", name);
+        app = app
+            .file(&format!("{path}.js"), script, code.into())
+            .file(&format!("{path}.mjs"), script, module.into_bytes())
+            .file(&format!("{path}.d.ts"), types, declarations.into())
+            .file(&format!("{path}.d.mts"), types, module_types.into_bytes());
+    }
+    app
 }
 
-/// Replaces the CommonJS export, which begins with `common`, by a default export; bundlers warn of a file that has both.
-fn es_module(text: &str, common: &str) -> String {
+/// Replaces the CommonJS export, which begins with `common`, by a default export; bundlers warn of a file that has both. An import of
+/// the client's types becomes one of its module.
+fn es_module(text: &str, common: &str, name: &str) -> String {
     let (text, _) = text.split_once(common).expect("the file has a CommonJS export");
-    [text, "\nexport default oneloop;\n"].concat()
+    let import = [r#"oneloop = require("./oneloop");"#, r#"oneloop from "./oneloop.mjs";"#];
+    format!("{}\nexport default {name};\n", text.replace(import[0], import[1]))
 }
 
 /// Returns whether the settings need the connection for commands.

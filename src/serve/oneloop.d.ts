@@ -103,6 +103,8 @@ declare namespace oneloop {
     onState(call: (state: State, why: Why) => void): Off;
     /** A topic was refused. */
     onError(call: (refusal: Refusal) => void): Off;
+    /** The server has subscribed this client to a topic that was asked for while it was open; `welcome` names the others. */
+    onSubscribed(call: (subscription: { topic: string }) => void): Off;
     /** Begins again after the end, with a token that is asked for anew. */
     open(): void;
     /** Ends for good, until `open`. */

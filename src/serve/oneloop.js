@@ -480,8 +480,8 @@ function oneloop(url, options) {
       answered[0](frame);
     } else if (op === "error" && answered) {
       answered[1](failure(frame.code));
-    } else if (op === "error") {
-      tell(watchers, "error", frame);
+    } else if (op === "error" || op === "subscribed") {
+      tell(watchers, op, frame);
     } else if (!op && frame.topic && frame.id) {
       deliver(frame);
     } else if (op === "pong") {
@@ -633,6 +633,7 @@ function oneloop(url, options) {
     onGap: (call) => add(watchers, "gap", call),
     onState: (call) => add(watchers, "state", call),
     onError: (call) => add(watchers, "error", call),
+    onSubscribed: (call) => add(watchers, "subscribed", call),
     open,
     close,
     get state() {

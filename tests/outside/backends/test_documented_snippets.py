@@ -64,7 +64,7 @@ async def test_the_token_that_php_makes(server, tmp_path):
 
 async def test_laravel(start, redis, tmp_path):
     """With its real RedisManager; what the application around it would do is a line each."""
-    connection, line = blocks("php", "src/manual/publishing.md", "Laravel")
+    connection, line = blocks("php", "src/manual/laravel.md", "Without events")
     code = f"""
 require 'Illuminate/Redis/autoload.php';
 require 'Illuminate/Container/autoload.php';

@@ -10,7 +10,9 @@ from helpers.process import NODE_MODULES, ROOT, node, run
 SERVE = ROOT / "src/serve"
 SCRIPT = (SERVE / "oneloop.js").read_text()
 TYPES = (SERVE / "oneloop.d.ts").read_text()
-BYTES_MAX = 7500
+CONNECTOR = (SERVE / "oneloop-echo.js").read_text()
+CONNECTOR_TYPES = (SERVE / "oneloop-echo.d.ts").read_text()
+PATHS = [f"/{name}.{end}" for name in ["oneloop", "oneloop-echo"] for end in ["js", "mjs", "d.ts", "d.mts"]]
 
 
 @pytest.mark.parametrize("path, content_type, body", [
@@ -18,6 +20,9 @@ BYTES_MAX = 7500
     ("/oneloop.mjs", "text/javascript", SCRIPT.split("if (typeof module")[0] + "export default oneloop;\n"),
     ("/oneloop.d.ts", "application/typescript", TYPES),
     ("/oneloop.d.mts", "application/typescript", TYPES.split("export =")[0] + "export default oneloop;\n"),
+    ("/oneloop-echo.js", "text/javascript", CONNECTOR),
+    ("/oneloop-echo.mjs", "text/javascript", CONNECTOR.split("if (typeof module")[0] + "export default OneloopConnector;\n"),
+    ("/oneloop-echo.d.ts", "application/typescript", CONNECTOR_TYPES),
 ])
 def test_any_page_may_load_it_and_keep_it(server, path, content_type, body):
     status, headers, text = server.http(path=path)
@@ -33,15 +38,16 @@ def test_any_page_may_load_it_and_keep_it(server, path, content_type, body):
 
 def test_a_setting_turns_it_off(start):
     server = start("--client-script", "false")
-    for path in ["/oneloop.js", "/oneloop.mjs", "/oneloop.d.ts", "/oneloop.d.mts"]:
+    for path in PATHS:
         assert server.http(path=path)[0] == 404
 
 
-def test_it_is_small():
+@pytest.mark.parametrize("name, bytes_max", [("oneloop", 7500), ("oneloop-echo", 2000)])
+def test_it_is_small(name, bytes_max):
     terser = f"{NODE_MODULES}/.bin/terser"
-    done = run(terser, SERVE / "oneloop.js", "--ecma", "2015", "--compress", "--mangle")
+    done = run(terser, SERVE / f"{name}.js", "--ecma", "2015", "--compress", "--mangle")
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.encode()) < BYTES_MAX
+    assert len(done.stdout.encode()) < bytes_max
 
 
 def test_engines_of_2015_can_read_it_and_it_makes_one_name():
@@ -82,6 +88,34 @@ def test_the_module_has_types_and_loads_as_it_is(server, tmp_path, mode):
     assert run("node", tmp_path / "load.mjs").stdout == "function\n"
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_connector_has_types_that_echo_takes(server, tmp_path, mode):
+    for name in ["oneloop.mjs", "oneloop.d.mts", "oneloop-echo.mjs", "oneloop-echo.d.mts"]:
+        (tmp_path / name).write_text(server.http(path=f"/{name}")[2])
+    modules = tmp_path / "node_modules"
+    modules.mkdir()
+    (modules / "laravel-echo").symlink_to(Path(NODE_MODULES) / "laravel-echo")
+    start = """
+        import Echo from "laravel-echo";
+        import oneloop from "./oneloop.mjs";
+        import OneloopConnector from "./oneloop-echo.mjs";
+    """
+    (tmp_path / "good.mts").write_text(start + """
+        const options: OneloopConnector.Options = { client: oneloop, url: "wss://a/ws", token: async () => "t" };
+        const echo = new Echo({ broadcaster: OneloopConnector, ...options });
+        echo.private("orders.7").listen("OrderShipped", (data: { note: string }) => data.note);
+        const connector = new OneloopConnector(options);
+        connector.live.onGap(() => connector.privateChannel("a").listenToAll((event) => event.length).error((why) => why.code));
+    """)
+    (tmp_path / "bad.mts").write_text(start + """
+        new OneloopConnector({ client: oneloop, token: "t" });
+    """)
+    tsc = [f"{NODE_MODULES}/.bin/tsc", "--noEmit", "--strict", "--skipLibCheck", "--target", "es2020", *MODES[mode]]
+    assert faulty(tsc, tmp_path / "good.mts", tmp_path / "bad.mts") == ["bad.mts"]
+    (tmp_path / "load.mjs").write_text('import Connector from "./oneloop-echo.mjs"; console.log(typeof Connector);')
+    assert run("node", tmp_path / "load.mjs").stdout == "function\n"
+
+
 def test_its_types_are_what_it_has(tmp_path):
     shutil.copy(SERVE / "oneloop.d.ts", tmp_path)
     (tmp_path / "good.ts").write_text("""
@@ -92,6 +126,7 @@ def test_its_types_are_what_it_has(tmp_path):
         live.onGap(({ from }) => from?.length);
         live.onError(({ code, topic }) => [code, topic]);
         live.follow("room.7", async () => 7, (seats: number, { id }) => [seats, id.length])();
+        live.onSubscribed(({ topic }) => topic.length);
         live.send({ typing: true }, "room.7").then((id) => id?.length);
         [live.subscribe("room.7")(), off(), live.open(), live.close(), live.cursor.length, live.sub];
     """)
