@@ -131,7 +131,7 @@ impl Bench {
         let peers = SharedPeers(Rc::new(RefCell::new(MemoryPeers::new(clients))));
         install(Some(Box::new(peers.clone())));
         let reactor = Reactor::new(plan(clients, ping_seconds)).expect("ports are free");
-        let address = reactor.addresses().port.expect("there is a port for publishers");
+        let address = reactor.addresses().port("publishers").expect("there is a port for publishers");
         let publisher = TcpStream::connect(address).expect("the port is open");
         publisher.set_nonblocking(true).expect("a socket takes its options");
         let mut bench = Bench {
@@ -375,7 +375,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         unix: UnixAccess::default(),
         proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
-        port: Some((free, publisher_port(&config))),
+        ports: vec![(free, publisher_port(&config))],
         admin: None,
         subscriber: None,
         commands: None,

@@ -200,7 +200,7 @@ impl App {
             Some(signer) => signer,
             None => own_signer(&config)?,
         };
-        let port = config.publishers.map(|address| (address, publisher_port(&config)));
+        let ports = config.publishers.map(|address| (address, publisher_port(&config)));
         let asks_redis = asks_redis || presence.is_some();
         let commands = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
         let has_redis = commands.is_some();
@@ -210,7 +210,7 @@ impl App {
             unix: config.unix,
             proxies: Box::new(config.proxies),
             proxy_protocol: config.proxy_protocol,
-            port,
+            ports: ports.into_iter().collect(),
             admin: config.admin,
             commands: commands.map(|link| CommandConnection::new(link, 0)),
             features,

@@ -105,7 +105,7 @@ impl World {
             unix: UnixAccess::default(),
             proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
-            port: None,
+            ports: Vec::new(),
             admin: None,
             subscriber: Some(RedisSubscriber::new(link, 0)),
             commands: None,

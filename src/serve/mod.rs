@@ -15,6 +15,7 @@ use crate::config::{Config, Jwt, Secret};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
 use crate::engine::reactor::{Addresses, Listen};
+use crate::features::publisher::PublisherPort;
 use crate::observe::systemd::Supervisor;
 use crate::push::token::Keys;
 use crate::push::{Push, explain};
@@ -308,8 +309,8 @@ fn lines(
     if let Ok(Some(url)) = redis_url(config) {
         line("redis", &url.to_string());
     }
-    if let Some(publishers) = addresses.port {
-        line("publishers", &publishers.to_string());
+    for (name, address) in &addresses.ports {
+        line(name, &address.to_string());
     }
     if let Some(admin) = addresses.admin {
         line("admin", &format!("http://{admin}"));
@@ -321,7 +322,7 @@ fn lines(
     if let Some(token) = token {
         line("token", token);
     }
-    line("try", &trial::command(config, addresses.port, shell));
+    line("try", &trial::command(config, addresses.port(PublisherPort::NAME), shell));
     text
 }
 
@@ -332,7 +333,7 @@ mod tests {
     fn addresses() -> Addresses {
         Addresses {
             clients: Config::default().listen,
-            port: Some(([127, 0, 0, 1], 6380).into()),
+            ports: vec![(PublisherPort::NAME, ([127, 0, 0, 1], 6380).into())],
             admin: None,
         }
     }
@@ -356,7 +357,7 @@ mod tests {
     fn a_password_of_redis_is_in_no_line() {
         let redis = Some("redis://user:hush@10.0.0.1:7000".to_owned());
         let config = Config { redis, publishers: None, ..Config::default() };
-        let addresses = Addresses { port: None, ..addresses() };
+        let addresses = Addresses { ports: Vec::new(), ..addresses() };
         let text = lines(&config, &addresses, None, &CommandContext::default());
         assert!(text.contains("10.0.0.1:7000") && !text.contains("hush"), "{text}");
     }

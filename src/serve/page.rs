@@ -8,6 +8,7 @@ use super::trial::{CommandContext, channel, command};
 use crate::config::Config;
 use crate::engine::reactor::Addresses;
 use crate::engine::router::files::Page;
+use crate::features::publisher::PublisherPort;
 
 const PAGE: &str = include_str!("page.html");
 
@@ -31,7 +32,8 @@ pub fn page(
     let route = config.routes.first();
     let topics = route.map(|route| route.topics.join(",")).unwrap_or_default();
     let is_anonymous = route.is_some_and(|route| !route.anonymous.is_empty());
-    let shell = command(config, addresses.port, shell);
+    let publishers = addresses.port(PublisherPort::NAME);
+    let shell = command(config, publishers, shell);
     let html = PAGE
         .replace("{{client}}", CLIENT)
         .replace("{{path}}", &escape(route.map_or("/ws", |route| &route.path)))
@@ -42,8 +44,8 @@ pub fn page(
         .replace("{{topics}}", &escape(&topics))
         .replace("{{anonymous}}", if is_anonymous { "true" } else { "false" })
         .replace("{{shell}}", &escape(&shell))
-        .replace("{{php}}", &escape(&php(addresses.port, &channel)))
-        .replace("{{python}}", &escape(&python(addresses.port, &channel)))
+        .replace("{{php}}", &escape(&php(publishers, &channel)))
+        .replace("{{python}}", &escape(&python(publishers, &channel)))
         .into_bytes();
     Page { html, is_public: pass.is_none() }
 }
@@ -83,9 +85,8 @@ mod tests {
 
     #[test]
     fn the_page_carries_its_commands_and_no_open_end() {
-        let publishers = Some(([127, 0, 0, 1], 6380).into());
-        let addresses =
-            Addresses { clients: Config::default().listen, port: publishers, admin: None };
+        let ports = vec![(PublisherPort::NAME, ([127, 0, 0, 1], 6380).into())];
+        let addresses = Addresses { clients: Config::default().listen, ports, admin: None };
         let shell = CommandContext { has_redis_cli: true, ..CommandContext::default() };
         let pass = Pass { token: "T".to_owned(), nonce: "N".to_owned() };
         let html = page(&Config::default(), Some(&pass), &addresses, &shell);

@@ -1,4 +1,4 @@
-//! Accepting connections of clients, the operator and the port.
+//! Accepting connections of clients, the operator and ports.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,7 +8,7 @@ use crate::clock::Millis;
 use crate::engine::client::transport::Transport;
 use crate::engine::reactor::Reactor;
 use crate::engine::reactor::listeners::{Accepted, Purpose, turn_away};
-use crate::engine::reactor::port::Port;
+use crate::engine::reactor::port::Ports;
 use crate::engine::reactor::token::Source;
 use crate::engine::router::{Router, refusals};
 use crate::engine::server::{ADMIN_ROUTE, Server};
@@ -16,12 +16,12 @@ use crate::engine::slots::ConnId;
 use crate::engine::tls::Acceptor;
 
 /// Returns when there is room for another connection.
-fn room_at(port: &Option<Box<dyn Port>>, router: &Router, purpose: Purpose) -> Millis {
+fn room_at(ports: &Ports, router: &Router, purpose: Purpose) -> Millis {
     let Server { places, clients, bounds, now, .. } = &router.server;
     match purpose {
         Purpose::Clients { .. } => places.next_handshake(clients, bounds, now.millis),
         Purpose::Admin => places.next_admin(clients, now.millis),
-        Purpose::Port(_) => port.as_ref().map_or(now.millis, |port| port.room_at(now.millis)),
+        Purpose::Port { number, .. } => ports.room_at(number, now.millis),
     }
 }
 
@@ -31,14 +31,12 @@ impl Reactor {
         let now = self.router.server.now.millis;
         for _ in 0..self.router.server.bounds.accepts_per_turn {
             let per_second = self.router.server.bounds.handshakes_per_second_max;
-            let Reactor { listeners, port, router, .. } = self;
-            let has_room = |purpose| room_at(port, router, purpose) == now;
+            let Reactor { listeners, ports, router, .. } = self;
+            let has_room = |purpose| room_at(ports, router, purpose) == now;
             match listeners.accept(now, has_room, per_second) {
-                Accepted::Stream(stream, address, Purpose::Port(_)) => {
+                Accepted::Stream(stream, address, Purpose::Port { number, .. }) => {
                     let registry = self.poll.registry();
-                    if let Some(port) = &mut self.port {
-                        port.admit(&mut self.router.server, registry, stream, address);
-                    }
+                    ports.admit(number, &mut router.server, registry, (stream, address));
                 }
                 Accepted::Stream(stream, address, purpose) => {
                     self.admit(stream, address.ip(), purpose);
@@ -63,7 +61,7 @@ impl Reactor {
     /// [`Listeners::next`](crate::engine::reactor::listeners::Listeners::next).
     pub(super) fn next_accept(&self) -> Option<Millis> {
         let server = &self.router.server;
-        let room_at = |purpose| room_at(&self.port, &self.router, purpose);
+        let room_at = |purpose| room_at(&self.ports, &self.router, purpose);
         self.listeners.next(server.now.millis, room_at, server.bounds.handshakes_per_second_max)
     }
 

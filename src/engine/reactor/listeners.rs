@@ -24,8 +24,8 @@ pub enum Purpose {
     Clients { has_tls: bool },
     /// `/metrics`, `/clients`, `/healthz`, `/readyz`.
     Admin,
-    /// The connections of the port, with its answer to those for which there is no room.
-    Port(&'static [u8]),
+    /// The connections of the port with this number, and its answer to those for which there is no room.
+    Port { number: usize, refusal: &'static [u8] },
 }
 
 struct Listener {
@@ -245,7 +245,7 @@ impl Purpose {
     /// Returns the answer to a connection for which there is no slot. `status`: 503 or 429.
     pub fn refusal(self, status: u16) -> &'static [u8] {
         match self {
-            Purpose::Port(refusal) => refusal,
+            Purpose::Port { refusal, .. } => refusal,
             // Before the handshake there is no key to send more under than an alert: internal_error (RFC 8446 section 6).
             Purpose::Clients { has_tls: true } => b"\x15\x03\x03\x00\x02\x02\x50",
             Purpose::Clients { has_tls: false } | Purpose::Admin if status == 429 => {

@@ -53,7 +53,8 @@ pub use listeners::{Purpose, turn_away};
 pub use listening_socket::BACKLOG;
 use listening_socket::Inherited;
 pub use plan::{Addresses, Ended, Plan};
-pub use port::{Port, publish_beside};
+use port::Ports;
+pub use port::{OtherPorts, Port, PortRegistry, publish_beside};
 pub use redis_protocol::RedisProtocol;
 use redis_socket::{RedisSocket, RedisSockets};
 use reload::Reload;
@@ -83,10 +84,8 @@ pub struct Reactor {
     pub(crate) router: Router,
     listeners: Listeners,
     redis: RedisSockets,
-    /// A feature's listener with connections of its own, if there is one.
-    port: Option<Box<dyn Port>>,
-    /// The port was not read in the last turn: a client had too much pending.
-    port_has_waited: bool,
+    /// Listeners of features, with connections of their own.
+    ports: Ports,
     signals: Signals,
     unused_signals: Unused,
     clients: ClientIo,
@@ -122,14 +121,14 @@ impl Reactor {
         });
         let clients = listeners.open_clients(registry, &plan.listen, plan.listeners, &plan.unix)?;
         let mut open = |address, purpose| listeners.open(registry, address, purpose);
-        let (port_address, port) = match plan.port {
-            Some((address, port)) => {
-                (Some(open(address, Purpose::Port(port.refusal()))?), Some(port))
-            }
-            None => (None, None),
-        };
+        let (mut ports, mut port_addresses) = (Ports::default(), Vec::new());
+        for (address, port) in plan.ports {
+            let (name, refusal) = (port.name(), port.refusal());
+            let purpose = Purpose::Port { number: ports.add(port), refusal };
+            port_addresses.push((name, open(address, purpose)?));
+        }
         let admin = plan.admin.map(|address| open(address, Purpose::Admin)).transpose()?;
-        let addresses = Addresses { clients, port: port_address, admin };
+        let addresses = Addresses { clients, ports: port_addresses, admin };
         let mut signals = Signals::new()?;
         let token = Source::Signals.token();
         registry.register(&mut signals.receiver, token, Interest::READABLE)?;
@@ -156,8 +155,7 @@ impl Reactor {
             clock,
             router,
             listeners,
-            port,
-            port_has_waited: false,
+            ports,
             signals,
             unused_signals: Unused::new()?,
             clients: client_io,
@@ -280,7 +278,7 @@ impl Reactor {
     fn ended(&self) -> Option<Ended> {
         let is_settled = self.redis.is_settled()
             && self.router.server.requests.is_empty()
-            && self.port.as_ref().is_none_or(|port| port.connections() == 0);
+            && self.ports.connections() == 0;
         let ended = self.drain.ended(&self.router, is_settled)?;
         drain::cut(&self.router);
         Some(ended)
@@ -324,9 +322,7 @@ impl Reactor {
                     let Reactor { reload, supervisor, .. } = self;
                     reload.iter_mut().for_each(|it| it.on_hangup(is_draining, supervisor));
                 }
-                Source::Port(number) => {
-                    self.port.iter_mut().for_each(|port| port.on_ready(number, event));
-                }
+                Source::Port { port, number } => self.ports.on_ready(port, number, event),
                 Source::Listener(number) => self.listeners.note(number),
                 Source::Client(id) => self.on_ready(id, Readiness::of(event)),
                 Source::Signals => self.drain.signals += self.signals.take(),
@@ -334,9 +330,9 @@ impl Reactor {
         }
         self.read_sources();
         self.accept();
-        self.router.port_connections = self.port.as_ref().map_or(0, |port| port.connections());
+        self.router.port_connections = self.ports.connections();
         self.clients.read(&mut self.router, &mut self.buffer);
-        port::publish_for_handlers(&mut self.router, &mut self.port);
+        self.ports.publish_for_handlers(&mut self.router);
         self.redis.hand_over_requests(&mut self.router);
         if self.drain.is_due() {
             self.drain();
@@ -344,18 +340,16 @@ impl Reactor {
         self.unused_signals.report();
     }
 
-    /// Reads Redis and the port. If Redis' messages fill the clients' backlogs in every turn, nothing is read from the port. It
-    /// therefore goes first in the turn after.
+    /// Reads Redis and the ports. If Redis' messages fill the clients' backlogs in every turn, nothing is read from the ports. They
+    /// therefore go first in the turn after.
     fn read_sources(&mut self) {
-        let is_port_first = self.port_has_waited;
-        if !is_port_first {
+        let are_ports_first = self.ports.have_waited;
+        if !are_ports_first {
             self.redis.read(&mut self.router, &mut self.buffer);
         }
-        if let Some(port) = &mut self.port {
-            let limit = self.router.server.bounds.source_read_bytes_per_turn;
-            self.port_has_waited = port.read(&mut self.router, &mut self.buffer, limit);
-        }
-        if is_port_first {
+        let limit = self.router.server.bounds.source_read_bytes_per_turn;
+        self.ports.read(&mut self.router, &mut self.buffer, limit);
+        if are_ports_first {
             self.redis.read(&mut self.router, &mut self.buffer);
         }
     }
@@ -389,14 +383,14 @@ impl Reactor {
         let had_large_payload = std::mem::take(&mut self.router.had_large_payload);
         self.trim.note(self.router.server.pending.len(), had_large_payload);
         self.redis.flush(&mut self.router);
-        self.port.iter_mut().for_each(|port| port.flush(&mut self.router.server));
+        self.ports.flush(&mut self.router.server);
         self.clients.flush(&mut self.router, &mut self.trim);
     }
 
     /// Frees terminated connections.
     fn reap(&mut self) {
         let mut freed = self.clients.reap(&mut self.router, &mut self.trim);
-        freed |= self.port.as_mut().is_some_and(|port| port.reap());
+        freed |= self.ports.reap();
         if freed {
             self.listeners.on_freed();
         }
@@ -411,7 +405,7 @@ impl Reactor {
         let now = server.now.millis;
         self.supervisor.stopping(server.clients_len(), server.bounds.drain_seconds);
         self.listeners.close();
-        self.port.iter_mut().for_each(|port| port.close(now));
+        self.ports.close(now);
         self.drain.begin(&mut self.router);
     }
 
@@ -435,7 +429,7 @@ impl Reactor {
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
             self.redis.deadline().filter(|_| !self.router.health.draining),
             self.file_watches.deadline().filter(|_| !self.router.health.draining),
-            self.port.as_ref().and_then(|port| port.deadline(now)),
+            self.ports.deadline(now),
             server.complaints.deadline(),
             self.router.features_deadline(),
             self.next_accept(),

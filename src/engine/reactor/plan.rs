@@ -27,8 +27,8 @@ pub struct Plan {
     pub proxies: Box<dyn ProxyPolicy>,
     /// Clients connect by them alone, each with a PROXY header.
     pub proxy_protocol: bool,
-    /// A listener of a feature and its address, if there is one.
-    pub port: Option<(SocketAddr, Box<dyn Port>)>,
+    /// The listeners of features, with their addresses.
+    pub ports: Vec<(SocketAddr, Box<dyn Port>)>,
     /// The address of `/metrics`, `/clients`, `/healthz` and `/readyz`, if they are served.
     pub admin: Option<SocketAddr>,
     /// The connections to Redis, made at this moment: their times count from the start of the process.
@@ -56,10 +56,17 @@ pub struct Plan {
 pub struct Addresses {
     /// For clients, in the order of the setting.
     pub clients: Vec<Listen>,
-    /// For the connections of the port.
-    pub port: Option<SocketAddr>,
+    /// For the connections of ports, with their names.
+    pub ports: Vec<(&'static str, SocketAddr)>,
     /// For the operator.
     pub admin: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Returns the address of the port with this name, if there is one.
+    pub fn port(&self, name: &str) -> Option<SocketAddr> {
+        self.ports.iter().find(|port| port.0 == name).map(|port| port.1)
+    }
 }
 
 /// The end of the loop.

@@ -1,12 +1,14 @@
-//! The seam to a listener whose connections are not clients: a feature admits, reads and writes them.
+//! The seam to listeners whose connections are not clients: a feature admits, reads and writes them.
 
+use std::io;
 use std::net::SocketAddr;
 
-use mio::Registry;
 use mio::event::Event;
 use mio::net::TcpStream;
+use mio::{Interest, Registry};
 
 use crate::clock::Millis;
+use crate::engine::reactor::token::Source;
 use crate::engine::redis::request::Answer;
 use crate::engine::router::Router;
 use crate::engine::server::Server;
@@ -14,6 +16,9 @@ use crate::engine::server::requests::Publication;
 
 /// A feature's listener and its connections, called in fixed phases of a turn.
 pub trait Port {
+    /// Returns the setting that has its address.
+    fn name(&self) -> &'static str;
+
     /// Returns the number of connections.
     fn connections(&self) -> usize;
 
@@ -27,7 +32,7 @@ pub trait Port {
     fn admit(
         &mut self,
         server: &mut Server,
-        registry: &Registry,
+        registry: PortRegistry<'_>,
         stream: TcpStream,
         address: SocketAddr,
     );
@@ -35,9 +40,15 @@ pub trait Port {
     /// Notes an event of the connection with this number.
     fn on_ready(&mut self, number: usize, event: &Event);
 
-    /// Reads connections, together about `bytes_max`, until a client has too much pending. Returns whether a client had too much
-    /// pending already, so that no connection that waits was read.
-    fn read(&mut self, router: &mut Router, buffer: &mut [u8], bytes_max: usize) -> bool;
+    /// Reads connections, together about `bytes_max`, until a client has too much pending. What they publish goes to connections of
+    /// the `others` as well. Returns whether a client had too much pending already, so that no connection that waits was read.
+    fn read(
+        &mut self,
+        router: &mut Router,
+        others: OtherPorts<'_>,
+        buffer: &mut [u8],
+        bytes_max: usize,
+    ) -> bool;
 
     /// Delivers a message from elsewhere to connections that receive it. Returns the number of receivers.
     fn deliver(&mut self, server: &mut Server, channel: &[u8], payload: &[u8]) -> usize;
@@ -55,7 +66,131 @@ pub trait Port {
     fn close(&mut self, now: Millis);
 }
 
-/// Publishes to clients a message that the port has delivered to `others`. Returns the number of all receivers.
+/// The way of a port's connections into the poll.
+pub struct PortRegistry<'a> {
+    registry: &'a Registry,
+    port: usize,
+}
+
+impl PortRegistry<'_> {
+    /// Registers the connection with this number.
+    ///
+    /// # Errors
+    /// The errors of `epoll_ctl`: a lack of memory.
+    pub fn register(&self, stream: &mut TcpStream, number: usize) -> io::Result<()> {
+        let token = Source::Port { port: self.port, number }.token();
+        self.registry.register(stream, token, Interest::READABLE | Interest::WRITABLE)
+    }
+}
+
+/// The ports beside the one that is read.
+pub struct OtherPorts<'a>([&'a mut [Box<dyn Port>]; 2]);
+
+impl OtherPorts<'_> {
+    /// Delivers a message to their connections that receive it. Returns the number of receivers.
+    pub fn deliver(&mut self, server: &mut Server, channel: &[u8], payload: &[u8]) -> usize {
+        let ports = self.0.iter_mut().flat_map(|ports| ports.iter_mut());
+        ports.map(|port| port.deliver(server, channel, payload)).sum()
+    }
+}
+
+/// The ports, by the numbers in the purposes of their listeners and in the tokens of their connections.
+#[derive(Default)]
+pub(super) struct Ports {
+    ports: Vec<Box<dyn Port>>,
+    /// The port that is read first. It changes with each turn: a port that fills the clients' backlogs must not keep another one
+    /// from being read.
+    first: usize,
+    /// Connections were not read in the last turn: a client had too much pending.
+    pub have_waited: bool,
+}
+
+impl Ports {
+    /// Adds a port. Returns its number.
+    pub fn add(&mut self, port: Box<dyn Port>) -> usize {
+        self.ports.push(port);
+        self.ports.len() - 1
+    }
+
+    /// Returns the number of connections of all ports.
+    pub fn connections(&self) -> usize {
+        self.ports.iter().map(|port| port.connections()).sum()
+    }
+
+    /// Returns when a port can admit one more connection, or refuse it with an answer.
+    pub fn room_at(&self, port: usize, now: Millis) -> Millis {
+        self.ports[port].room_at(now)
+    }
+
+    /// Admits a connection at a port, or refuses it.
+    pub fn admit(
+        &mut self,
+        port: usize,
+        server: &mut Server,
+        registry: &Registry,
+        (stream, address): (TcpStream, SocketAddr),
+    ) {
+        self.ports[port].admit(server, PortRegistry { registry, port }, stream, address);
+    }
+
+    /// Notes an event of a connection.
+    pub fn on_ready(&mut self, port: usize, number: usize, event: &Event) {
+        self.ports[port].on_ready(number, event);
+    }
+
+    /// Reads the connections of all ports, of each about `bytes_max`.
+    pub fn read(&mut self, router: &mut Router, buffer: &mut [u8], bytes_max: usize) {
+        let count = self.ports.len();
+        self.have_waited = false;
+        self.first = (self.first + 1) % count.max(1);
+        for step in 0..count {
+            let (before, rest) = self.ports.split_at_mut((self.first + step) % count);
+            let (port, behind) = rest.split_first_mut().expect("its number is below the count");
+            let others = OtherPorts([before, behind]);
+            self.have_waited |= port.read(router, others, buffer, bytes_max);
+        }
+    }
+
+    /// Publishes the messages of handlers, to clients and at the ports; not while a client has too much pending.
+    pub fn publish_for_handlers(&mut self, router: &mut Router) {
+        let publications = std::mem::take(&mut router.server.requests.publications);
+        for Publication { channel, payload, ticket } in publications {
+            if router.server.is_pressed() {
+                router.on_answer(ticket, Answer::Unavailable);
+                continue;
+            }
+            let (channel, payload) = (channel.as_bytes(), payload.as_bytes());
+            let mut ports = OtherPorts([&mut self.ports, &mut []]);
+            let others = ports.deliver(&mut router.server, channel, payload);
+            let result = publish_beside(router, others, channel, payload);
+            let answer =
+                result.map_or_else(Answer::Refused, |receivers| Answer::Integer(receivers as i64));
+            router.on_answer(ticket, answer);
+        }
+    }
+
+    /// Writes to connections, and ends those whose time is over.
+    pub fn flush(&mut self, server: &mut Server) {
+        self.ports.iter_mut().for_each(|port| port.flush(server));
+    }
+
+    /// Frees the connections that have ended. Returns whether there were any.
+    pub fn reap(&mut self) -> bool {
+        self.ports.iter_mut().fold(false, |any, port| port.reap() | any)
+    }
+
+    /// Returns when the loop must turn again even if nothing happens.
+    pub fn deadline(&self, now: Millis) -> Option<Millis> {
+        self.ports.iter().filter_map(|port| port.deadline(now)).min()
+    }
+
+    /// Ends all connections after one write to each.
+    pub fn close(&mut self, now: Millis) {
+        self.ports.iter_mut().for_each(|port| port.close(now));
+    }
+}
+
+/// Publishes to clients a message that ports have delivered to `others`. Returns the number of all receivers.
 ///
 /// # Errors
 /// The reason why nobody can receive from that channel.
@@ -75,22 +210,4 @@ pub fn publish_beside(
     }
     // The reason is looked for only if the message was dropped.
     router.refusal_of(channel).map_or(Ok(others), Err)
-}
-
-/// Publishes the messages of handlers, to clients and at the port; not while a client has too much pending.
-pub(super) fn publish_for_handlers(router: &mut Router, port: &mut Option<Box<dyn Port>>) {
-    let publications = std::mem::take(&mut router.server.requests.publications);
-    for Publication { channel, payload, ticket } in publications {
-        if router.server.is_pressed() {
-            router.on_answer(ticket, Answer::Unavailable);
-            continue;
-        }
-        let (channel, payload) = (channel.as_bytes(), payload.as_bytes());
-        let deliver = |port: &mut Box<dyn Port>| port.deliver(&mut router.server, channel, payload);
-        let others = port.as_mut().map_or(0, deliver);
-        let result = publish_beside(router, others, channel, payload);
-        let answer =
-            result.map_or_else(Answer::Refused, |receivers| Answer::Integer(receivers as i64));
-        router.on_answer(ticket, answer);
-    }
 }

@@ -9,8 +9,8 @@ use crate::engine::slots::{ConnId, GENERATIONS};
 pub enum Source {
     /// A client, by the id of its connection.
     Client(ConnId),
-    /// A connection of the port, by its number.
-    Port(usize),
+    /// A connection of a port, by the numbers of both.
+    Port { port: usize, number: usize },
     /// A listener, by its number.
     Listener(usize),
     /// A connection to Redis, by its number.
@@ -29,6 +29,9 @@ const PORT: usize = 1;
 const LISTENER: usize = 2;
 const OTHER: usize = 3;
 
+/// The number of a port stands above that of its connection.
+const PORT_NUMBER: u32 = 32;
+
 const _: () = assert!(usize::BITS == 64 && GENERATIONS.ilog2() == 30, "a client's id fits a token");
 
 impl Source {
@@ -36,7 +39,7 @@ impl Source {
     pub fn token(self) -> Token {
         Token(match self {
             Source::Client(id) => id.number() as usize,
-            Source::Port(number) => PORT << KIND | number,
+            Source::Port { port, number } => PORT << KIND | port << PORT_NUMBER | number,
             Source::Listener(number) => LISTENER << KIND | number,
             Source::Signals => OTHER << KIND,
             Source::Resolver => OTHER << KIND | 1,
@@ -50,7 +53,10 @@ impl Source {
         let rest = token.0 & ((1 << KIND) - 1);
         match (token.0 >> KIND, rest) {
             (0, _) => Source::Client(ConnId::of_number(rest as u64)),
-            (PORT, number) => Source::Port(number),
+            (PORT, rest) => Source::Port {
+                port: rest >> PORT_NUMBER,
+                number: rest & ((1 << PORT_NUMBER) - 1),
+            },
             (LISTENER, number) => Source::Listener(number),
             (_, 0) => Source::Signals,
             (_, 1) => Source::Resolver,
@@ -69,8 +75,8 @@ mod tests {
         for source in [
             Source::Client(ConnId { index: 0, generation: 0 }),
             Source::Client(ConnId { index: u32::MAX, generation: GENERATIONS - 1 }),
-            Source::Port(0),
-            Source::Port(63),
+            Source::Port { port: 0, number: 0 },
+            Source::Port { port: 1, number: 65_535 },
             Source::Listener(2),
             Source::Redis(0),
             Source::Redis(2),

@@ -42,7 +42,7 @@ pub struct Router {
     /// The addresses of clients.
     pub addresses: ClientAddresses,
     pub health: Health,
-    /// Connections of the port, for `/metrics`.
+    /// Connections of ports, for `/metrics`.
     pub port_connections: usize,
     /// A large payload came since this was last taken.
     pub had_large_payload: bool,

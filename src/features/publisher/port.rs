@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Interest, Registry};
 use slab::Slab;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::clock::Millis;
 use crate::engine::admission::strangers::Strangers;
-use crate::engine::reactor::{Port, Source, publish_beside, turn_away};
+use crate::engine::reactor::{OtherPorts, Port, PortRegistry, publish_beside, turn_away};
 use crate::engine::router::Router;
 use crate::engine::server::Server;
 use crate::features::publisher::connection::{Publisher, World};
@@ -51,6 +50,9 @@ pub struct PublisherPort {
 }
 
 impl PublisherPort {
+    /// The setting that has its address.
+    pub const NAME: &str = "publishers";
+
     pub fn new(terms: Terms) -> PublisherPort {
         PublisherPort {
             connections: Slab::new(),
@@ -71,6 +73,10 @@ impl PublisherPort {
 }
 
 impl Port for PublisherPort {
+    fn name(&self) -> &'static str {
+        PublisherPort::NAME
+    }
+
     fn connections(&self) -> usize {
         self.connections.len()
     }
@@ -88,7 +94,7 @@ impl Port for PublisherPort {
     fn admit(
         &mut self,
         server: &mut Server,
-        registry: &Registry,
+        registry: PortRegistry<'_>,
         mut stream: TcpStream,
         address: SocketAddr,
     ) {
@@ -113,9 +119,7 @@ impl Port for PublisherPort {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         let entry = self.connections.vacant_entry();
-        let token = Source::Port(entry.key()).token();
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if registry.register(&mut stream, token, both).is_ok() {
+        if registry.register(&mut stream, entry.key()).is_ok() {
             let since = server.now().millis;
             self.admitted += 1;
             self.strangers.enter(entry.key(), address.ip(), since);
@@ -140,7 +144,13 @@ impl Port for PublisherPort {
 
     /// A connection that was not read comes first in the next turn: the first one would be the only one, if each turn began with
     /// it. Only a transaction continues before anything else.
-    fn read(&mut self, router: &mut Router, buffer: &mut [u8], bytes_max: usize) -> bool {
+    fn read(
+        &mut self,
+        router: &mut Router,
+        _others: OtherPorts<'_>,
+        buffer: &mut [u8],
+        bytes_max: usize,
+    ) -> bool {
         let limit = bytes_max.div_ceil(self.queue.len().max(1));
         let have_waited = !self.queue.is_empty() && router.server.is_pressed();
         let connections = self.connections.len();

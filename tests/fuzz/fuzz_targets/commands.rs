@@ -222,7 +222,7 @@ impl World {
             unix: UnixAccess::default(),
             proxies: Box::new(Proxies::default()),
             proxy_protocol: false,
-            port: None,
+            ports: Vec::new(),
             admin: None,
             subscriber: None,
             commands: None,

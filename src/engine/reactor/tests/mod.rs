@@ -71,7 +71,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         unix: UnixAccess::default(),
         proxies: Box::new(Proxies::default()),
         proxy_protocol: false,
-        port: None,
+        ports: Vec::new(),
         admin: None,
         subscriber: None,
         commands: None,
