@@ -53,10 +53,9 @@ impl Source {
         let rest = token.0 & ((1 << KIND) - 1);
         match (token.0 >> KIND, rest) {
             (0, _) => Source::Client(ConnId::of_number(rest as u64)),
-            (PORT, rest) => Source::Port {
-                port: rest >> PORT_NUMBER,
-                number: rest & ((1 << PORT_NUMBER) - 1),
-            },
+            (PORT, rest) => {
+                Source::Port { port: rest >> PORT_NUMBER, number: rest & ((1 << PORT_NUMBER) - 1) }
+            }
             (LISTENER, number) => Source::Listener(number),
             (_, 0) => Source::Signals,
             (_, 1) => Source::Resolver,
