@@ -1,6 +1,7 @@
-//! Admission: connections per address, and newcomers that make room for others.
+//! Admission: connections per address, newcomers that make room for others, and passwords.
 
 pub mod address_counts;
+pub mod password;
 pub mod strangers;
 
 use std::net::{IpAddr, Ipv6Addr};
