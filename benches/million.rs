@@ -131,7 +131,8 @@ impl Bench {
         let peers = SharedPeers(Rc::new(RefCell::new(MemoryPeers::new(clients))));
         install(Some(Box::new(peers.clone())));
         let reactor = Reactor::new(plan(clients, ping_seconds)).expect("ports are free");
-        let address = reactor.addresses().port("publishers").expect("there is a port for publishers");
+        let address =
+            reactor.addresses().port("publishers").expect("there is a port for publishers");
         let publisher = TcpStream::connect(address).expect("the port is open");
         publisher.set_nonblocking(true).expect("a socket takes its options");
         let mut bench = Bench {

@@ -28,6 +28,7 @@ use crate::features::publisher::{PublisherPort, Terms};
 use crate::features::receipts::Receipts;
 use crate::features::streams::pages::StreamPages;
 use crate::features::streams::reader::StreamReader;
+use crate::features::zeromq::{ZeromqPort, ZeromqTerms};
 use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
 use crate::tls::redis::redis_tls;
@@ -188,8 +189,7 @@ impl App {
         }
         let current = config.clone();
         let mut bounds = config.bounds.clone();
-        let publishers_max = config.publisher_bounds.connections_max;
-        bounds.clients_max = descriptors::clients_max(bounds.clients_max, publishers_max)?;
+        bounds.clients_max = descriptors::clients_max(bounds.clients_max, publishers_max(&config))?;
         let link = link(&config).map_err(invalid)?;
         let presence = presence(&config, bounds.clients_max);
         let mut features: Vec<Box<dyn Feature>> = vec![Box::new(Overload::new(trim))];
@@ -200,7 +200,8 @@ impl App {
             Some(signer) => signer,
             None => own_signer(&config)?,
         };
-        let ports = config.publishers.map(|address| (address, publisher_port(&config)));
+        let publishers = config.publishers.map(|address| (address, publisher_port(&config)));
+        let zeromq = config.zeromq.address.map(|address| (address, zeromq_port(&config)));
         let asks_redis = asks_redis || presence.is_some();
         let commands = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
         let has_redis = commands.is_some();
@@ -210,7 +211,7 @@ impl App {
             unix: config.unix,
             proxies: Box::new(config.proxies),
             proxy_protocol: config.proxy_protocol,
-            ports: ports.into_iter().collect(),
+            ports: publishers.into_iter().chain(zeromq).collect(),
             admin: config.admin,
             commands: commands.map(|link| CommandConnection::new(link, 0)),
             features,
@@ -361,6 +362,23 @@ pub fn publisher_port(config: &Config) -> Box<dyn Port> {
         auth_millis: Millis::from(config.bounds.auth_seconds) * 1000,
         bounds: config.publisher_bounds.clone(),
     }))
+}
+
+/// Returns the ZeroMQ port of these settings.
+pub fn zeromq_port(config: &Config) -> Box<dyn Port> {
+    Box::new(ZeromqPort::new(ZeromqTerms {
+        connections_max: config.zeromq.connections_max,
+        topic_field: config.zeromq.topic_field.clone(),
+        prefix: config.prefix.clone(),
+        password: config.publishers_password.as_ref().map(|one| Rc::from(one.as_bytes())),
+        payload_bytes_max: config.bounds.payload_bytes_max,
+        handshake_millis: Millis::from(config.bounds.auth_seconds) * 1000,
+    }))
+}
+
+/// Returns the number of connections of publishers that there can be.
+fn publishers_max(config: &Config) -> usize {
+    config.publisher_bounds.connections_max + config.zeromq.descriptors()
 }
 
 /// Returns the settings of presence, if it has a place to report to.

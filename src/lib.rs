@@ -1,8 +1,8 @@
 //! Real-time push on one event loop: `PUBLISH pub.user.42 '{"paid":true}'` in Redis, and a moment later the message is on
 //! user 42's phone, over WebSocket or server-sent events, and on nobody else's.
 //!
-//! One thread, one hand-written [mio] loop. It holds the listeners, every client, the subscription to Redis, the publishers' port
-//! and the signals. Each turn has five phases in a fixed order:
+//! One thread, one hand-written [mio] loop. It holds the listeners, every client, the subscription to Redis, the ports of
+//! publishers and the signals. Each turn has five phases in a fixed order:
 //!
 //! ```text
 //!          sleep ──► dispatch ──► tick ──► flush ──► reap ──┐
@@ -165,6 +165,7 @@
 //! | 8 | [`features::proxies`] | the proxies whose word on the address of a client is believed |
 //! | 8 | [`features::receipts`] | the number of clients that a message reached |
 //! | 8 | [`features::publisher`] | the publishers' port: RESP from back ends |
+//! | 8 | [`features::zeromq`] | the ZeroMQ port: a PULL socket for back ends |
 //! | 8 | [`features::streams`] | durable topics: Redis streams, read from their end and paged backwards |
 //! | 7 | [`engine::reactor`] | the loop; the only room that polls or reads the clock |
 //! | 6 | [`engine::router`] | the calls from the loop to the handlers of the routes |
@@ -173,7 +174,7 @@
 //! | 4 | [`engine::server`] | the connections of a loop, and the verbs on them |
 //! | 3 | [`engine::client`] | one client's connection from its first byte to its last |
 //! | 3 | [`engine::redis`] | the connections to Redis, without I/O |
-//! | 2 | [`engine::admission`] | connections per address, and room for newcomers |
+//! | 2 | [`engine::admission`] | connections per address, room for newcomers, and passwords |
 //! | 2 | [`engine::pending_writes`] | clients with something to be written, in the order in which it comes |
 //! | 1 | [`engine::pubsub`] | topics, and the subscriptions of clients to them |
 //! | 2 | [`engine::resume`] | the history of recent messages, and cursors into it |

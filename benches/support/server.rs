@@ -49,6 +49,8 @@ pub struct Server {
     pub clients: SocketAddr,
     /// The address for publishers.
     pub publishers: SocketAddr,
+    /// The address for ZeroMQ, if `--zeromq` was among the flags.
+    pub zeromq: Option<SocketAddr>,
     /// The admin listener, if `--admin` was among the flags.
     pub admin: Option<SocketAddr>,
     /// Read on, so that the server never meets a closed pipe.
@@ -110,12 +112,17 @@ impl Server {
             .spawn()
             .expect("the binary starts");
         let lines = Lines::of(child.stdout.take().expect("stdout is a pipe"));
-        let (mut clients, mut publishers, mut admin) = (None, None, None);
-        let awaits_admin = flags.contains(&"--admin");
-        while clients.is_none() || publishers.is_none() || (awaits_admin && admin.is_none()) {
+        let (mut clients, mut publishers, mut zeromq, mut admin) = (None, None, None, None);
+        let is_missing = |flag, found: Option<SocketAddr>| flags.contains(&flag) && found.is_none();
+        while clients.is_none()
+            || publishers.is_none()
+            || is_missing("--zeromq", zeromq)
+            || is_missing("--admin", admin)
+        {
             match lines.next().split_whitespace().collect::<Vec<_>>()[..] {
                 ["clients", url] => clients = Some(host(url)),
                 ["publishers", address] => publishers = Some(parse(address)),
+                ["zeromq", url] => zeromq = url.strip_prefix("tcp://").map(parse),
                 ["admin", url] => admin = url.strip_prefix("http://").map(parse),
                 _ => {}
             }
@@ -126,6 +133,7 @@ impl Server {
             started,
             clients: clients.expect("it was found"),
             publishers: publishers.expect("it was found"),
+            zeromq,
             admin,
             _lines: lines,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{ReadSettings, key_set, redis_url};
+use super::{ReadSettings, key_set, publishers_max, redis_url};
 use crate::config::{Config, RouteSettings, changes};
 use crate::engine::reactor::{Reactor, Reread, TakeOver};
 use crate::observe::descriptors;
@@ -49,7 +49,7 @@ pub(super) fn reload(in_force: InForce, read: ReadSettings, tickets: Option<Tick
 
 fn take_over(reactor: &mut Reactor, config: &Config) {
     let mut bounds = config.bounds.clone();
-    match descriptors::clients_max(bounds.clients_max, config.publisher_bounds.connections_max) {
+    match descriptors::clients_max(bounds.clients_max, publishers_max(config)) {
         Ok(clients_max) => bounds.clients_max = clients_max,
         Err(error) => {
             log::warn!("clients_max stays as it was: {error}");

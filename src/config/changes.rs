@@ -113,6 +113,7 @@ mod tests {
     fn other(key: &str) -> &'static str {
         match key {
             "listen" | "admin" | "publishers" => "127.0.0.1:7",
+            "zeromq" => "tcp://127.0.0.1:7",
             "unix.mode" => "0600",
             "proxies" => "::1",
             "proxy_protocol" => "v2",

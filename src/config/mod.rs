@@ -31,6 +31,7 @@ use crate::engine::reactor::{Listen, UnixAccess};
 use crate::engine::redis::sink::Sink;
 use crate::engine::resume::cursor::Signer;
 use crate::features::publisher::PublisherBounds;
+use crate::features::zeromq::ZeromqSettings;
 
 /// The settings.
 #[derive(Clone)]
@@ -57,6 +58,8 @@ pub struct Config {
     pub publishers_password: Option<Secret>,
     /// The limits on publishers.
     pub publisher_bounds: PublisherBounds,
+    /// The ZeroMQ port. It takes the publishers' password.
+    pub zeromq: ZeromqSettings,
     /// Cut from a channel's name to get its topic; may be empty.
     pub prefix: String,
     /// The patterns of `PSUBSCRIBE`; never empty.
@@ -272,6 +275,7 @@ impl Default for Config {
             publishers: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 6380))),
             publishers_password: None,
             publisher_bounds: PublisherBounds::default(),
+            zeromq: ZeromqSettings::default(),
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
             control: None,

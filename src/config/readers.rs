@@ -1,6 +1,7 @@
 //! Readers of single settings that accept less than their type; the table's rows call them by name.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::value::{Value, quote};
@@ -183,6 +184,25 @@ pub(super) fn channel_or_off(value: &Value) -> Result<Option<String>, String> {
 
 pub(super) fn sink_or_off(value: &Value) -> Result<Option<Sink>, String> {
     if value.text()? == "off" { Ok(None) } else { sink(value).map(Some) }
+}
+
+/// Reads an address in the spelling of ZeroMQ.
+pub(super) fn zeromq_address(value: &Value) -> Result<Option<SocketAddr>, String> {
+    match value.word()?.as_str() {
+        "off" => Ok(None),
+        text => match text.strip_prefix("tcp://") {
+            Some(address) => Value::Text(address.to_owned()).address().map(Some),
+            None => Err(value.is_not("like tcp://127.0.0.1:5555")),
+        },
+    }
+}
+
+/// Reads the name of a member of a JSON object.
+pub(super) fn member(value: &Value) -> Result<String, String> {
+    match value.text()? {
+        "" => Err("the name is empty".to_owned()),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// The longest key of a stream: each command that reads it repeats it, and so do lines of the log.

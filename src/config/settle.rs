@@ -286,6 +286,16 @@ impl Draft {
                 ),
             );
         }
+        if let Some(address) = self.config.zeromq.address
+            && !is_loopback(address)
+            && !has_password
+        {
+            let problem = format!(
+                "is tcp://{address}, which others can reach, but there is no password: \
+                 set ONELOOP_PUBLISHERS_PASSWORD or publishers_password_file"
+            );
+            self.refuse("zeromq", &problem);
+        }
         if !self.config.streams.is_empty() && !self.has("redis") {
             self.refuse("streams", "is set, but redis is not: streams are in a Redis");
         }
@@ -465,6 +475,7 @@ mod tests {
             ("listen = '0.0.0.0:1'", &[], OPEN),
             ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
             ("publishers = '0.0.0.0:1'", &[], OPEN),
+            ("zeromq = 'tcp://0.0.0.0:1'", &[], OPEN),
             ("tls.cert_file = 'a,b'\ntls.key_file = 'c'", &[], "tls.cert_file (t.toml:1) names 2 and tls.key_file (t.toml:2) 1: each certificate needs its key"),
             ("tls.cert_file = 'a'\ntls.key_file = 'b'", &[], "tls.cert_file (t.toml:1) is for addresses that begin with tls://"),
             ("listen = 'tls://127.0.0.1:1'", &[], "listen (t.toml:1) names tls://127.0.0.1:1, but there is no certificate: set tls.cert_file"),
@@ -505,6 +516,8 @@ mod tests {
             (open_key, &[]),
             ("listen = '[::1]:1'\njwt.algorithms = ['HS384']", &[]),
             ("publishers = '0.0.0.0:1'", &["publishers_password"]),
+            ("zeromq = 'tcp://0.0.0.0:1'", &["publishers_password"]),
+            ("zeromq = 'tcp://[::1]:1'", &[]),
             ("listen = 'tls://127.0.0.1:1'\ntls.cert_file = 'a'\ntls.key_file = 'b'", &[]),
             ("publishers = 'off'\nredis = 'redis://h'", &[]),
             ("receipts = 'r'\nredis = 'redis://h'\nprefix = ''", &[]),

@@ -7,3 +7,4 @@ pub mod proxies;
 pub mod publisher;
 pub mod receipts;
 pub mod streams;
+pub mod zeromq;

@@ -16,6 +16,7 @@ use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
 use crate::engine::reactor::{Addresses, Listen};
 use crate::features::publisher::PublisherPort;
+use crate::features::zeromq::ZeromqPort;
 use crate::observe::systemd::Supervisor;
 use crate::push::token::Keys;
 use crate::push::{Push, explain};
@@ -310,7 +311,8 @@ fn lines(
         line("redis", &url.to_string());
     }
     for (name, address) in &addresses.ports {
-        line(name, &address.to_string());
+        let scheme = if *name == ZeromqPort::NAME { "tcp://" } else { "" };
+        line(name, &format!("{scheme}{address}"));
     }
     if let Some(admin) = addresses.admin {
         line("admin", &format!("http://{admin}"));

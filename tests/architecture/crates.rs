@@ -22,6 +22,7 @@ const HOMES: [(&str, &[&str]); 22] = [
             "engine/client/transport.rs",
             "engine/signals.rs",
             "features/publisher/",
+            "features/zeromq/",
         ],
     ),
     ("redis", &["engine/redis/", "features/", "cli/redis_client.rs"]),
@@ -58,6 +59,7 @@ const HOMES: [(&str, &[&str]); 22] = [
         &[
             "features/control/",
             "features/receipts/",
+            "features/zeromq/",
             "json.rs",
             "observe/backlog_report.rs",
             "push/",
@@ -68,6 +70,7 @@ const HOMES: [(&str, &[&str]); 22] = [
         &[
             "features/control/",
             "features/receipts/",
+            "features/zeromq/",
             "json.rs",
             "observe/logger.rs",
             "cli/slowest.rs",
@@ -77,17 +80,9 @@ const HOMES: [(&str, &[&str]); 22] = [
     ),
     ("signal_hook", &["engine/signals.rs"]),
     ("siphasher", &["engine/resume/cursor/"]),
-    ("slab", &["engine/slots.rs", "features/publisher/port.rs"]),
+    ("slab", &["engine/slots.rs", "engine/reactor/port_connections.rs"]),
     ("smol_str", &["engine/pubsub/hub/"]),
-    (
-        "socket2",
-        &[
-            "cli/dial.rs",
-            "engine/client/transport.rs",
-            "engine/reactor/",
-            "features/publisher/port.rs",
-        ],
-    ),
+    ("socket2", &["cli/dial.rs", "engine/client/transport.rs", "engine/reactor/"]),
     ("toml", &["config/"]),
     ("tungstenite", &["engine/client/", "cli/websocket_client.rs"]),
     ("zeroize", &["engine/tls/", "tls/"]),

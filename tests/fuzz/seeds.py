@@ -213,6 +213,43 @@ def publishers():
     yield "@" + array("CLIENT", "REPLY", "SKIP") + array("PING") * 2 + array("CLIENT", "REPLY", "OFF") + array("PUBLISH", "c", "1")
 
 
+def zmtp(kind="PUSH", mechanism=b"NULL", minor=1):
+    signature = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03" + bytes([minor])
+    socket = b"\x0bSocket-Type" + struct.pack("!I", len(kind)) + kind.encode()
+    return signature + mechanism.ljust(20, b"\0") + bytes(32), socket
+
+
+def part(body, flags=0):
+    if len(body) < 256:
+        return struct.pack("!BB", flags, len(body)) + body
+    return struct.pack("!BQ", flags | 2, len(body)) + body
+
+
+def zeromq():
+    def order(name, data=b""):
+        return part(bytes([len(name)]) + name + data, 4)
+
+    greeting, socket = zmtp()
+    opening = b"@" + greeting + order(b"READY", socket + b"\x08Identity\0\0\0\0")
+    yield opening + part(b"pub.news", 1) + part(b"hello") + part(b'{"topic":"news"}')
+    yield opening + order(b"PING", b"\0\x0acontext") * 3 + part(b"a", 1) + order(b"PING", b"\0\0") + part(b"b")
+    yield opening + part(b"x" * 65) + part(b"a", 1) + part(b"x" * 300) + part(b"x" * 1025, 1) + part(b"y") + part(b"z")
+    yield opening + part(b"p", 1) * 64 + part(b"q") + part(b"p", 1) * 63 + part(b"q")
+    yield opening + struct.pack("!BQ", 2, 1 << 62) + b"x" * 50
+    yield opening + order(b"ERROR", b"\x03400") + part(b"late")
+    yield opening + order(b"SUBSCRIBE", b"a") + b"\x05\x00"
+    yield b"@" + zmtp(minor=0)[0] + order(b"READY", zmtp("PUB")[1])
+    plain = b"A" + zmtp(mechanism=b"PLAIN")[0]
+    hello = order(b"HELLO", b"\x07default\x06secret")
+    yield plain + hello + order(b"INITIATE", socket) + part(b"a", 1) + part(b"b")
+    yield plain + order(b"HELLO", b"\x07default\x05wrong") + part(b"a")
+    yield plain + order(b"INITIATE", socket) + part(b"a")
+    yield b"A" + greeting
+    yield b"@" + plain[1:]
+    yield b"@\xff\0\0\0\0\0\0\0\x01\x7f\x01\x08"
+    yield b"@GET / HTTP/1.1\r\n\r\n"
+
+
 def commands():
     def op(name, **members):
         rest = "".join(f',"{key}":{value}' for key, value in members.items())
@@ -273,6 +310,7 @@ def main(root):
         "subscriber": replies,
         "streams": streams,
         "publisher": publishers,
+        "zeromq": zeromq,
         "commands": commands,
         "token": tokens,
     }

@@ -42,12 +42,13 @@ pub(super) fn check(report: &mut Report, config: &Config) {
             _ => {}
         }
     }
-    if let Some(publishers) = config.publishers
-        && bind(report, "publishers", publishers) == PortState::Taken
-    {
-        match runs {
-            true => report.ok("publishers", &format!("{publishers} is served")),
-            false => taken(report, "publishers", &publishers.into()),
+    for (name, address) in [("publishers", config.publishers), ("zeromq", config.zeromq.address)] {
+        let Some(address) = address else { continue };
+        if bind(report, name, address) == PortState::Taken {
+            match runs {
+                true => report.ok(name, &format!("{address} is served")),
+                false => taken(report, name, &address.into()),
+            }
         }
     }
 }

@@ -52,6 +52,22 @@ async def test_php(start, redis, tmp_path):
     await heard_by_its_user_alone(start, redis, publish)
 
 
+async def test_zeromq(start, tmp_path):
+    server = start("--zeromq", "tcp://127.0.0.1:0", "--zeromq-topic-field", "category", "--topics", "news")
+    endpoint = server.line("zeromq")
+    [php_code], [python_code] = (blocks(language, "src/manual/publishing.md", "ZeroMQ") for language in ("php", "python"))
+    async with server.client("42") as client, server.client("43", topics=["none"]) as other:
+        php(php_code.replace("tcp://127.0.0.1:5555", endpoint), tmp_path / "push.php")
+        message = await client.next()
+        assert (message["topic"], message["data"]) == ("news", {"category": "news", "title": "Hello"})
+        assert (await other.next())["topic"] == "news"
+        done = run(sys.executable, "-c", python_code.replace("tcp://127.0.0.1:5555", endpoint))
+        assert done.returncode == 0, done.stderr
+        message = await client.next()
+        assert (message["topic"], message["data"]) == ("user.42", {"paid": True})
+        assert await other.heard() == []
+
+
 async def test_the_token_that_php_makes(server, tmp_path):
     [code] = blocks("php", section="The token")
     made = php(code + "echo push_token('42', getenv('SECRET'));", tmp_path / "token.php", SECRET=SECRET)
