@@ -7,7 +7,7 @@ use crate::tree::{Source, sources};
 /// Product lines in `src`, with comments and blank lines and without tests.
 const LINES_MAX: usize = 42_000;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 20_000;
+const ENGINE_LINES_MAX: usize = 20_100;
 /// Lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 450;
 
