@@ -154,8 +154,8 @@ impl App {
     }
 
     /// Reads the settings again whenever SIGHUP comes, in a thread of its own, and takes over what changes without dropping a client
-    /// ([`RouteEvent::Reload`](crate::engine::handler::RouteEvent::Reload), with [`RouteSettings`]). Without it SIGHUP ends the
-    /// process.
+    /// ([`RouteEvent::Reload`](crate::engine::handler::RouteEvent::Reload), with
+    /// [`RouteSettings`](crate::config::RouteSettings)). Without it SIGHUP ends the process.
     pub fn reload_by(
         mut self,
         read: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static,

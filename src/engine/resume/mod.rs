@@ -189,7 +189,7 @@ impl Resume {
         self.replay_from(since).filter(|replay| are_places_known && !self.is_ahead(replay))
     }
 
-    /// The newest message of each of these topics, as far as the latest [`LOOKED_BACK_MAX`] records show it, with the number of
+    /// The newest message of each of these topics, as far as the latest `LOOKED_BACK_MAX` records show it, with the number of
     /// records that were looked at.
     pub fn newest(&self, topics: &[&str]) -> (Vec<Option<u64>>, usize) {
         let hashes: Vec<u32> = topics.iter().map(|topic| hash_of(topic)).collect();
