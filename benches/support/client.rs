@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::DEADLINE;
 use super::client_stream::ClientStream;
+use super::receivers::Kind;
 use super::server::Tokens;
 use super::tls::Security;
 
@@ -20,6 +21,9 @@ const CLIENTS_PER_ADDRESS: usize = 1000;
 
 /// Handshakes under way at one time.
 const HANDSHAKES: usize = 200;
+
+/// What browsers offer.
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
 /// A client whose handshake is done and whose welcome is read.
 pub struct Client {
@@ -38,6 +42,17 @@ impl Client {
 
     /// The same over TLS, or not. TLS handshakes are done one by one.
     pub fn open_by(security: Security, server: SocketAddr, numbers: Range<usize>) -> Vec<Client> {
+        Client::open_as(Kind::WebSocket, security, server, numbers)
+    }
+
+    /// The same, which ask for compression or do not.
+    pub fn open_as(
+        kind: Kind,
+        security: Security,
+        server: SocketAddr,
+        numbers: Range<usize>,
+    ) -> Vec<Client> {
+        let offer = if kind == Kind::Deflated { OFFER } else { "" };
         let config = security.clients();
         let tokens = Tokens::new();
         let mut clients = Vec::with_capacity(numbers.len());
@@ -46,7 +61,9 @@ impl Client {
             let start = clients.len();
             for number in numbers.by_ref().take(HANDSHAKES) {
                 let stream = ClientStream::connect(server, number, config.as_ref());
-                clients.push(Client::ask_over(stream, &head(server, &tokens.token(number))));
+                let head = head(server, &tokens.token(number));
+                let head = head.replace("\r\n\r\n", &format!("\r\n{offer}\r\n"));
+                clients.push(Client::ask_over(stream, &head));
             }
             for client in &mut clients[start..] {
                 client.read_welcome();

@@ -18,6 +18,29 @@ use super::{DEADLINE, connections_max};
 /// The name of this part.
 pub const ROLE: &str = "receive";
 
+/// The kind of a receiver.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A connection that gets frames unasked.
+    Bare,
+    WebSocket,
+    /// A WebSocket that asked for compression.
+    Deflated,
+}
+
+impl Kind {
+    const ALL: [(Kind, &str); 3] =
+        [(Kind::Bare, "bare"), (Kind::WebSocket, "websocket"), (Kind::Deflated, "deflated")];
+
+    fn name(self) -> &'static str {
+        Kind::ALL.iter().find(|one| one.0 == self).expect("all are named").1
+    }
+
+    fn of(name: &str) -> Kind {
+        Kind::ALL.iter().find(|one| one.1 == name).expect("a kind").0
+    }
+}
+
 /// The receivers, as the bench sees them.
 pub struct Receivers(Helper);
 
@@ -34,9 +57,19 @@ impl Receivers {
         clients: usize,
         bare: bool,
     ) -> Receivers {
+        let kind = if bare { Kind::Bare } else { Kind::WebSocket };
+        Receivers::start_as(kind, security, server, clients)
+    }
+
+    /// The same of any kind.
+    pub fn start_as(
+        kind: Kind,
+        security: Security,
+        server: SocketAddr,
+        clients: usize,
+    ) -> Receivers {
         let (server, clients) = (server.to_string(), clients.to_string());
-        let kind = if bare { "bare" } else { "websocket" };
-        let helper = Helper::start(ROLE, &[&server, &clients, kind, security.name()]);
+        let helper = Helper::start(ROLE, &[&server, &clients, kind.name(), security.name()]);
         assert_eq!(helper.hear(), "open");
         Receivers(helper)
     }
@@ -83,8 +116,8 @@ pub fn run(arguments: &[String]) {
     let clients: usize = clients.parse().expect("a number");
     connections_max();
     let security = Security::of(security);
-    let streams = match kind.as_str() {
-        "bare" => {
+    let streams = match Kind::of(kind) {
+        Kind::Bare => {
             let config = security.clients();
             let connect = |number| {
                 let mut stream = ClientStream::connect(server, number, config.as_ref());
@@ -93,7 +126,7 @@ pub fn run(arguments: &[String]) {
             };
             (0..clients).map(connect).collect()
         }
-        _ => Client::open_by(security, server, 0..clients)
+        kind => Client::open_as(kind, security, server, 0..clients)
             .into_iter()
             .map(Client::into_parts)
             .collect::<Vec<_>>(),
@@ -244,6 +277,9 @@ impl Receiver {
     }
 }
 
+/// The bit of a frame's first byte that says that its message is compressed (RFC 7692 section 6).
+const COMPRESSED: u8 = 0x40;
+
 /// Counts the text messages in a stream that comes in pieces.
 #[derive(Default)]
 struct Counter {
@@ -271,7 +307,8 @@ impl Counter {
                 self.held = 0;
             }
             // The header of this frame stays until the next one begins.
-            self.messages += usize::from(self.is_whole() && self.header[0] == 0x81);
+            let is_text = self.header[0] & !COMPRESSED == 0x81;
+            self.messages += usize::from(self.is_whole() && is_text);
         }
     }
 
