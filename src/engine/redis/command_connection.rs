@@ -114,7 +114,10 @@ impl CommandConnection {
             return Ok(None);
         }
         let event = self.read(input, now).map_err(|failure| self.session.fail(failure))?;
-        self.expect_reply(now);
+        match self.unanswered.is_empty() {
+            true => self.session.expect_nothing(),
+            false => self.session.expect_reply(now),
+        }
         Ok(event)
     }
 
@@ -167,13 +170,7 @@ impl CommandConnection {
         }
         self.unanswered.push_back(Unanswered { asked, bytes: command.len() });
         self.unanswered_bytes += command.len();
-        self.expect_reply(now);
-    }
-
-    fn expect_reply(&mut self, now: Millis) {
-        if !self.unanswered.is_empty() {
-            self.session.expect_reply(now);
-        }
+        self.session.expect_reply(now);
     }
 
     fn read<'a>(

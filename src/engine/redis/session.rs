@@ -197,6 +197,13 @@ impl Session {
         self.expect(now.saturating_add(self.config.timeout));
     }
 
+    /// All replies are there.
+    pub fn expect_nothing(&mut self) {
+        if let SessionState::Ready { answer_by, .. } = &mut self.state {
+            *answer_by = None;
+        }
+    }
+
     /// Queues bytes for the socket.
     pub fn send(&mut self, bytes: &[u8]) {
         self.output.extend_from_slice(bytes);

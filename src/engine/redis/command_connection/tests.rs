@@ -315,6 +315,12 @@ fn pages_come_entry_by_entry_between_other_answers_wherever_they_are_cut() {
         expected.extend(["9 1 130-0 t=y", "9 1 end 2 131-0 "].map(str::to_owned));
         assert_eq!(events, expected, "seed {seed}");
         assert!(connection.is_settled(), "seed {seed}");
+        // The last entry is an event of its own, and no byte comes behind it.
+        page(&mut connection, 10, 130, EntryId { millis: 130, number: 0 });
+        let mut answer = Vec::new();
+        redis.answer(take_output(&mut connection).as_bytes(), &mut answer);
+        assert_eq!(feed(&mut connection, &answer, 0).len(), 2);
+        assert_eq!(connection.session.deadline(), Some(10_000), "nothing is awaited");
     }
 }
 
