@@ -129,7 +129,11 @@ async def test_every_refusal_has_its_status_and_its_reason(start):
                 assert found == status and len(reason) > 10, (words, found, reason)
             assert post(http, "pub.user.43", b"good") == (200, "1")
         with connection(server) as http:
-            http.request("POST", "/publish/pub.user.43", iter([b"chunk"]), JSON, encode_chunked=True)
+            # No chunk: the server has closed before it could be sent.
+            http.putrequest("POST", "/publish/pub.user.43")
+            for name, value in {**JSON, "Transfer-Encoding": "chunked"}.items():
+                http.putheader(name, value)
+            http.endheaders()
             assert http.getresponse().status == 411
         assert await bystander.heard() == [("user.43", "good")]
         assert counter(server, "messages_oversized_total") == 2
