@@ -10,12 +10,12 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 /// Follows each message: its tail, which is not sent, and a last block, which is found only if the message ended with a block.
 const TAIL: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
 
-/// An empty block takes ten bits, and as long as 300 bytes of text: its codes are laid out anew. Compressors end a block after some
-/// hundred symbols, or thousands; without a bound, 64 KB of empty blocks would take 100 ms.
+/// An empty block takes ten bits, and its codes are laid out anew: without a bound, 64 KB would be 52,000 of them. Compressors end a
+/// block after some hundred symbols, or thousands.
 const BLOCKS_MIN: usize = 32;
 const BYTES_PER_BLOCK: usize = 256;
 
-/// The price of a block, in bytes read.
+/// The price of a block, in bytes read: an estimate on the safe side.
 const BLOCK_COST: usize = 300;
 
 /// The reason why a message cannot be inflated.
