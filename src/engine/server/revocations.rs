@@ -66,6 +66,11 @@ impl Revocations {
         self.issued.get(id.index).map_or(0, |second| u64::from(second.get()))
     }
 
+    /// Returns whether this user has a revocation of its own that says as much: its connections were closed then.
+    pub(crate) fn has(&self, sub: &str, before: u64) -> bool {
+        self.by_user.get(sub).is_some_and(|own| *own >= before)
+    }
+
     /// Adds a revocation. Returns whether it says more than those before it.
     pub(crate) fn add(&mut self, sub: &str, before: u64) -> bool {
         if before <= self.before(sub) {

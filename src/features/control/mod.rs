@@ -99,16 +99,19 @@ impl Control {
     fn revoke(&mut self, server: &mut Server, sub: &str, before: u64) -> usize {
         let Some(own) = user_topic(sub) else { return 0 };
         server.revocations.expire(server.now.unix);
-        if !server.revocations.add(sub, before) {
+        if server.revocations.has(sub, before) {
             return 0;
         }
-        let merged = server.revocations.merge_above(server.bounds.revocations_max);
-        if merged > 0 {
-            self.exchange.drop_until(server.revocations.floor());
+        // The one for all users may refuse the tokens already; it has closed no connection.
+        if server.revocations.add(sub, before) {
+            let merged = server.revocations.merge_above(server.bounds.revocations_max);
+            if merged > 0 {
+                self.exchange.drop_until(server.revocations.floor());
+            }
+            let metrics = server.metrics();
+            metrics.revocations += 1;
+            metrics.revocations_merged += merged as u64;
         }
-        let metrics = server.metrics();
-        metrics.revocations += 1;
-        metrics.revocations_merged += merged as u64;
         let own = server.scope(0).owners_anywhere(&own).into_iter();
         let revoked: Vec<ConnId> =
             own.filter(|id| server.revocations.issued(*id) < before).collect();

@@ -259,6 +259,8 @@ fn without_room_the_earliest_revocation_holds_for_all_newcomers() {
     test.say(client, &format!(r#"{{"op":"auth","token":"{old}"}}"#));
     assert_eq!(test.received(client), [revoked()]);
     assert_eq!(test.received(there).len(), 1, "its welcome: no connection is closed for it");
+    assert_eq!(revoke(&mut test, "7", now), 1, "but for one that names its user");
+    assert_eq!(test.received(there), [revoked()]);
 }
 
 /// Two nodes that share a set in Redis, and one that starts later; the test is that Redis.
