@@ -76,7 +76,9 @@ fn with_newest(
     let most = server.bounds().topics_per_client_max;
     let permitted = topics.iter().take(most).map(|topic| &**topic);
     let permitted = permitted.filter(|topic| rights.looks_back(server, id, topic));
-    let permitted: Vec<&str> = permitted.collect();
+    let mut permitted: Vec<&str> = permitted.collect();
+    permitted.sort_unstable();
+    permitted.dedup();
     let newest = server.newest(&permitted);
     answer_each(server, id, topics, reference, |topic, server| {
         let is_pattern = Grant::parse(topic).is_some_and(|grant| grant.key() != topic);

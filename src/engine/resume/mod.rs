@@ -39,6 +39,10 @@ const FRAME_PRICE: usize = 32;
 
 /// The most records that are looked at to find the newest message of a topic: as many as the history holds by default.
 const LOOKED_BACK_MAX: usize = 65_536;
+/// Steps of one look back: half a millisecond. A record is one, and more with many topics; to read it is eight.
+const LOOK_STEPS_MAX: usize = 4 * LOOKED_BACK_MAX;
+const HASHES_PER_STEP: usize = 8;
+const STEPS_PER_RECORD: usize = 8;
 
 /// The bounds of one slice of a replay.
 #[derive(Clone, Copy, Debug)]
@@ -189,34 +193,39 @@ impl Resume {
         self.replay_from(since).filter(|replay| are_places_known && !self.is_ahead(replay))
     }
 
-    /// The newest message of each of these topics, as far as the latest `LOOKED_BACK_MAX` records show it, with the number of
-    /// records that were looked at.
+    /// The newest message of each of these topics, which differ, and the steps that it took to look for them. The look back ends
+    /// after `LOOKED_BACK_MAX` records or `LOOK_STEPS_MAX` steps.
     pub fn newest(&self, topics: &[&str]) -> (Vec<Option<u64>>, usize) {
-        let hashes: Vec<u32> = topics.iter().map(|topic| hash_of(topic)).collect();
         let mut found = vec![None; topics.len()];
-        let mut missing = topics.len();
-        let mut scratch = Vec::new();
+        let places = topics.iter().enumerate();
+        let mut missing: Vec<(u32, usize)> =
+            places.map(|(place, topic)| (hash_of(topic), place)).collect();
+        let (mut steps, mut scratch) = (0, Vec::new());
         let (first, next) = (self.history.first(), self.history.next());
         let numbers = first.max(next.saturating_sub(LOOKED_BACK_MAX as u64))..next;
-        let most = (numbers.end - numbers.start) as usize;
-        for (looked_at, number) in numbers.rev().enumerate() {
-            if missing == 0 {
-                return (found, looked_at);
+        for number in numbers.rev() {
+            if missing.is_empty() || steps >= LOOK_STEPS_MAX {
+                break;
             }
+            steps += 1 + missing.len() / HASHES_PER_STEP;
             let hash = self.history.hash(number);
-            for (place, _) in hashes.iter().enumerate().filter(|(_, one)| **one == hash) {
-                let (Record::Message { subject, .. } | Record::Entry { subject, .. }) =
-                    self.history.get(number, &mut scratch)
-                else {
-                    continue;
-                };
-                if found[place].is_none() && subject.topic == topics[place] {
-                    found[place] = Some(number);
-                    missing -= 1;
+            let mut at = 0;
+            while let Some(further) = missing[at..].iter().position(|(one, _)| *one == hash) {
+                at += further;
+                steps += STEPS_PER_RECORD;
+                let place = missing[at].1;
+                match self.history.get(number, &mut scratch) {
+                    Record::Message { subject, .. } | Record::Entry { subject, .. }
+                        if subject.topic == topics[place] =>
+                    {
+                        found[place] = Some(number);
+                        missing.swap_remove(at);
+                    }
+                    _ => at += 1,
                 }
             }
         }
-        (found, most)
+        (found, steps)
     }
 
     /// The first stream of which the client missed entries that the history does not hold.

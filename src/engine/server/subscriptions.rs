@@ -13,7 +13,7 @@ use crate::engine::slots::ConnId;
 const MEMBERSHIP_COST_BYTES: usize = 128;
 
 /// Records of the history that are passed by in a microsecond.
-const RECORDS_PER_MICROSECOND: usize = 500;
+const LOOK_STEPS_PER_MICROSECOND: usize = 500;
 
 impl Scope<'_> {
     /// Counts a topic that a client asks for; `false` if it has asked for too many in this second.
@@ -54,8 +54,8 @@ impl Scope<'_> {
 
     /// The numbers of the newest messages of these topics that the history holds. One look at it is for all of them.
     pub fn newest(&mut self, topics: &[&str]) -> Vec<Option<u64>> {
-        let (found, looked_at) = self.resume.newest(topics);
-        self.count_costly((looked_at / RECORDS_PER_MICROSECOND) as u32);
+        let (found, steps) = self.resume.newest(topics);
+        self.count_costly((steps / LOOK_STEPS_PER_MICROSECOND) as u32);
         found
     }
 

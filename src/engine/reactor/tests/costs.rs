@@ -312,6 +312,36 @@ fn a_list_of_topics_counts_towards_the_bytes_of_a_turn() {
     assert!(test.reactor.router.server.costs >= 120 * 40);
 }
 
+/// Nobody may have the whole history read for each of many topics by one short command.
+#[test]
+fn a_look_back_ends_and_counts_towards_the_bytes_of_a_turn() {
+    let mut test = TestLoop::new(RouteConfig::default(), |_| ());
+    for number in 0..60_000 {
+        let topic = if number == 0 { "pub.first" } else { "pub.hot" };
+        test.reactor.router.publish(topic.as_bytes(), b"1");
+    }
+    let mut topics: Vec<String> = (0..126).map(|number| format!("silent.{number}")).collect();
+    topics.extend(["hot".to_owned(), "first".to_owned()]);
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let server = &mut test.reactor.router.server;
+    let (found, steps) = server.resume.newest(&topics);
+    assert!(found[126].is_some() && found[127].is_none(), "it ended before the first");
+    assert!((262_144..264_000).contains(&steps), "{steps}");
+    server.costs = 0;
+    server.scope(0).newest(&topics);
+    assert!(server.costs >= 40_000, "{}", server.costs);
+    let (found, steps) = server.resume.newest(&["first", "hot"]);
+    assert!(found.iter().all(Option::is_some) && (60_000..61_000).contains(&steps), "{steps}");
+    // A client that names a topic often has it looked for once.
+    let id = test.connect("42", &["hot", "silent"]);
+    let many = vec!["\"hot\""; 100].join(",");
+    let command = format!(r#"{{"op":"subscribe","last":true,"topics":[{many},"silent"]}}"#);
+    test.reactor.router.server.costs = 0;
+    test.reactor.router.on_message(id, Message::Text(&command));
+    let costs = test.reactor.router.server.costs;
+    assert!(costs < 50_000, "{costs}");
+}
+
 #[test]
 fn a_look_for_a_challenge_counts_towards_the_bytes_of_a_turn() {
     let mut test = TestLoop::new(RouteConfig::default(), |_| ());
