@@ -159,6 +159,7 @@
 //! | 10 | [`push`] | the product: decides which client may receive a topic, as a handler like any other |
 //! | 10 | [`tls`] | certificates and keys, from files to the settings of handshakes |
 //! | 9 | [`config`] | the settings: one table, three sources |
+//! | 8 | [`loops`] | several loops in processes of their own, as one server |
 //! | 8 | [`features::control`] | commands of back ends on one channel: kick, revoke, join, leave, count |
 //! | 8 | [`features::overload`] | limits on the memory of all clients together |
 //! | 8 | [`features::presence`] | the users that are online, over all nodes that share a Redis |
@@ -203,6 +204,7 @@ mod der;
 pub mod engine;
 pub mod features;
 mod json;
+pub mod loops;
 pub mod manual;
 pub mod observe;
 pub mod push;
