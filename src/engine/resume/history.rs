@@ -6,13 +6,15 @@
 //! for a client are passed by without being looked at.
 //!
 //! A message with a key supersedes the one before it with the same topic and key, which is marked for it and passed by from then on.
-//! An index of the newest message of each key finds that one; messages without a key cost nothing there.
+//! An index of the newest message of each key finds that one; messages without a key cost nothing there. An [`EntryIndex`] for each
+//! stream finds the place of a client that comes from another process.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::engine::pubsub::topic::Subject;
 use crate::engine::resume::cursor::EntryId;
+use crate::engine::resume::entry_index::EntryIndex;
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +74,8 @@ pub struct History {
     covered: Vec<EntryId>,
     /// For each stream: entries with lower numbers are from before a loss in it.
     whole_from: Vec<u64>,
+    /// For each stream: the places of entries since then.
+    indexes: Vec<EntryIndex>,
 }
 
 impl History {
@@ -89,6 +93,7 @@ impl History {
             base: 0,
             covered: vec![EntryId::MAX; streams],
             whole_from: vec![0; streams],
+            indexes: vec![EntryIndex::default(); streams],
         }
     }
 
@@ -140,6 +145,8 @@ impl History {
     pub fn cover_anew(&mut self, stream: usize, id: EntryId) {
         self.covered[stream] = id;
         self.whole_from[stream] = self.next();
+        // From now on the ids may be lower than before.
+        self.indexes[stream] = EntryIndex::default();
     }
 
     /// Returns whether an entry from before a loss in the stream is held.
@@ -163,7 +170,10 @@ impl History {
         payload: &[u8],
     ) {
         let subject = subject.into();
-        if !self.record_message(&entry_head(stream, id, subject), subject, payload) {
+        let number = self.next();
+        if self.record_message(&entry_head(stream, id, subject), subject, payload) {
+            self.indexes[stream].push(number, id);
+        } else {
             self.covered[stream] = id;
         }
     }
@@ -244,6 +254,7 @@ impl History {
         self.base = self.base.wrapping_sub(length as u32);
         self.places.push_front(RecordPlace { hash: hash_of(topic), offset: self.base });
         self.first -= 1;
+        self.indexes[stream].push_before(self.first, id);
         if key.is_some() && !is_superseded {
             self.newest.insert(subject_hash(subject), self.first);
         }
@@ -273,22 +284,13 @@ impl History {
         self.places[(number - self.first) as usize].hash
     }
 
-    /// The number from which on there are later entries of a stream than `id`: the ids of each stream rise with the numbers.
+    /// The number from which on there are later entries of a stream than `id`, a place that nothing was lost behind: the ids of each
+    /// stream rise with the numbers since its last loss.
     pub fn after(&self, stream: usize, id: EntryId) -> u64 {
-        let (mut low, mut high) = (self.first, self.next());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            // The record in the middle may be of another stream, or of none.
-            let next = (middle..high).find_map(|number| {
-                let entry = self.entry((number - self.first) as usize);
-                entry.filter(|(of, _)| *of == stream).map(|(_, found)| (number, found))
-            });
-            match next {
-                Some((number, found)) if found <= id => low = number + 1,
-                _ => high = middle,
-            }
-        }
-        low
+        self.indexes[stream].first_after(id, self.first..self.next(), |number| {
+            let entry = self.entry((number - self.first) as usize);
+            entry.filter(|(of, _)| *of == stream).map(|(_, found)| found)
+        })
     }
 
     /// The first byte of the record in a place; behind the last one, the number of bytes.
@@ -352,6 +354,7 @@ impl History {
             && self.first >= self.whole_from[stream]
         {
             self.covered[stream] = id;
+            self.indexes[stream].forget_before(self.first + 1);
         }
         if self.bytes.front().is_some_and(|kind| kind & (KEYED | SUPERSEDED) == KEYED) {
             self.forget_newest();

@@ -5,6 +5,7 @@
 //! messages (a feature) sends them first.
 
 pub mod cursor;
+mod entry_index;
 mod entry_sizes;
 mod filter;
 pub mod history;
