@@ -12,6 +12,7 @@ use oneloop::engine::client::deflate::deflater::Deflater;
 use oneloop::engine::client::deflate::inflater::Inflater;
 use serde_json::{Value, json};
 use support::client::{Client, unmasked};
+use support::footprint::{WARMING, rest};
 use support::process::wait_until;
 use support::publisher::Publisher;
 use support::random::Random;
@@ -29,9 +30,8 @@ const DELIVERIES: usize = 200;
 /// Times that a message is compressed and inflated to measure that.
 const REPEATS: u32 = 2_000;
 
-/// Idle clients, and those that came before them and left.
+/// Idle clients.
 const IDLE: usize = 5_000;
-const WARMING: usize = 200;
 
 /// A difference of this many bytes per idle client is that of a page here or there.
 const IDLE_DIFFERENCE_MAX: f64 = 2.0;
@@ -195,9 +195,11 @@ fn memory(kind: Kind, clients: usize) -> f64 {
     drop(Client::open_as(kind, Security::Plain, server.clients, 0..WARMING));
     publisher.settle();
     assert!(wait_until(|| publisher.publish(SHARED_TOPIC, "0", 1) == [0]), "they have left");
+    rest(&server);
     let before = server.memory().anonymous;
     let open = Client::open_as(kind, Security::Plain, server.clients, 0..clients);
     publisher.settle();
+    rest(&server);
     let grown = server.memory().anonymous - before;
     drop(open);
     server.stop();

@@ -54,7 +54,7 @@ impl Footprint {
             footprint.each_is_sent(bytes);
         }
         footprint.leave();
-        footprint.rest();
+        rest(&footprint.server);
         footprint.empty = footprint.server.memory().anonymous;
         footprint
     }
@@ -81,7 +81,7 @@ impl Footprint {
         let connected = self.row(count, "event streams connected");
         let [bytes, _] = MESSAGES;
         self.each_is_sent(bytes);
-        self.rest();
+        rest(&self.server);
         [connected, self.row(count, &format!("after each was sent {bytes} bytes"))]
     }
 
@@ -90,11 +90,11 @@ impl Footprint {
         let mut stages = Vec::new();
         for bytes in MESSAGES {
             self.each_sends(bytes);
-            self.rest();
+            rest(&self.server);
             let name = format!("after each has sent {bytes} bytes");
             stages.push((name.clone(), self.row(clients, &name)));
             self.each_is_sent(bytes);
-            self.rest();
+            rest(&self.server);
             let name = format!("after each was sent {bytes} bytes");
             stages.push((name.clone(), self.row(clients, &name)));
         }
@@ -108,7 +108,7 @@ impl Footprint {
                 self.grow(clients);
             }
             self.leave();
-            self.rest();
+            rest(&self.server);
             let left = self.server.memory().anonymous - self.at_start;
             println!("{:<44}{:>12}", format!("{:>6} all have left", 0), grouped(left));
             left
@@ -149,20 +149,6 @@ impl Footprint {
         self.publisher.settle();
     }
 
-    /// Waits until the server's memory changes no more.
-    fn rest(&mut self) {
-        let start = Instant::now();
-        let mut last = (self.server.memory().anonymous, Instant::now());
-        while last.1.elapsed() < REST {
-            std::thread::sleep(Duration::from_millis(50));
-            let memory = self.server.memory().anonymous;
-            if memory != last.0 {
-                last = (memory, Instant::now());
-            }
-            assert!(start.elapsed() < DEADLINE, "the server never rests");
-        }
-    }
-
     /// Prints what the server occupies beyond the empty one; returns the bytes for each of so many clients.
     fn row(&mut self, clients: usize, what: &str) -> f64 {
         self.publisher.settle();
@@ -171,5 +157,19 @@ impl Footprint {
         let name = format!("{:>6} {what}", grouped(clients as i64));
         println!("{name:<44}{:>12}{each:>16.1}", grouped(more));
         each
+    }
+}
+
+/// Waits until the server's memory changes no more.
+pub fn rest(server: &Server) {
+    let start = Instant::now();
+    let mut last = (server.memory().anonymous, Instant::now());
+    while last.1.elapsed() < REST {
+        std::thread::sleep(Duration::from_millis(50));
+        let memory = server.memory().anonymous;
+        if memory != last.0 {
+            last = (memory, Instant::now());
+        }
+        assert!(start.elapsed() < DEADLINE, "the server never rests");
     }
 }
