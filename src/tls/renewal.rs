@@ -17,7 +17,7 @@ pub fn take_over(reactor: &mut Reactor, certificates: Certificates, tickets: Tic
 
 fn put_into_force(reactor: &mut Reactor, certificates: &Certificates, tickets: &TicketKeys) {
     reactor.set_acceptor(certificates.acceptor(tickets));
-    reactor.router.server.metrics.certificate_ends = certificates.ends();
+    reactor.router.server.metrics.certificate_ends = certificates.ends().into_iter().collect();
 }
 
 /// Logs a certificate and the reasons why clients may refuse it. An expired one is served all the same, until it is renewed.

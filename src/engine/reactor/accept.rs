@@ -75,7 +75,7 @@ impl Reactor {
         }
         if let Some(status) = self.refusal(address, is_proxy, purpose) {
             let metrics = &mut self.router.server.metrics;
-            *metrics.responses.entry(status).or_default() += 1;
+            metrics.responses.count(status);
             metrics.handshakes_refused += u64::from(purpose.is_clients());
             if purpose.is_clients() {
                 let is_draining = self.router.health.draining;

@@ -4,7 +4,7 @@ use crate::clock::RateLimit;
 use crate::engine::client::frame::{frames_bytes, frames_len};
 use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::handler::Route;
-use crate::engine::pubsub::hub::Reason;
+use crate::engine::pubsub::hub::{Hub, Reason};
 use crate::engine::pubsub::topic::user_of;
 use crate::engine::router::files;
 use crate::engine::server::Server;
@@ -85,21 +85,21 @@ impl Admin {
     }
 
     fn gauges(&self, server: &Server, health: &Health, port_connections: usize) -> Gauges {
-        let hubs = &server.hubs;
+        let sum = |of: fn(&Hub) -> usize| server.hubs.iter().map(of).sum::<usize>() as u64;
         Gauges {
-            clients: server.clients_len(),
-            topics: hubs.iter().map(|hub| hub.topics_len()).sum(),
-            memberships: hubs.iter().map(|hub| hub.subscriptions_len()).sum(),
-            publishers: port_connections,
-            history_messages: server.resume.history.len(),
-            history_bytes: server.resume.history.bytes(),
-            source_up: usize::from(!health.no_subscriber),
-            handshakes_under_way: server.places.handshakes.len(),
-            backlog_frames: frames_len(),
-            backlog_bytes: frames_bytes(),
-            unfinished_bytes: server.clients.unfinished_bytes,
-            slots_bytes: server.clients.bytes() + server.revocations.slots_bytes(),
-            memberships_bytes: hubs.iter().map(|hub| hub.bytes()).sum(),
+            clients: server.clients_len() as u64,
+            topics: sum(Hub::topics_len),
+            memberships: sum(Hub::subscriptions_len),
+            publishers: port_connections as u64,
+            history_messages: server.resume.history.len() as u64,
+            history_bytes: server.resume.history.bytes() as u64,
+            source_up: u64::from(!health.no_subscriber),
+            handshakes_under_way: server.places.handshakes.len() as u64,
+            backlog_frames: frames_len() as u64,
+            backlog_bytes: frames_bytes() as u64,
+            unfinished_bytes: server.clients.unfinished_bytes as u64,
+            slots_bytes: (server.clients.bytes() + server.revocations.slots_bytes()) as u64,
+            memberships_bytes: sum(Hub::bytes),
             process: self.process.usage(),
         }
     }

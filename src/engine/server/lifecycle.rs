@@ -58,7 +58,7 @@ impl Server {
         }
         let frame = Frame::ready(response.encode());
         if self.client(id).is_some_and(|client| client.state() == State::Head) {
-            *self.metrics.responses.entry(response.status).or_default() += 1;
+            self.metrics.responses.count(response.status);
             self.finish(id, Some(&frame), Unwritten::Dropped);
         }
     }
@@ -69,7 +69,7 @@ impl Server {
             return;
         };
         let is_client = client.route != ADMIN_ROUTE;
-        *self.metrics.responses.entry(response.status).or_default() += 1;
+        self.metrics.responses.count(response.status);
         self.metrics.handshakes_refused += u64::from(is_client);
         self.write_and_terminate(id, &response.encode());
     }
@@ -115,7 +115,7 @@ impl Server {
 
     /// Ends a connection whose TLS has failed, after the alert that is queued. Nothing else can be sent.
     pub(crate) fn on_tls_failure(&mut self, id: ConnId, failure: TlsFailure) {
-        *self.metrics.tls_failures.entry(failure.name()).or_default() += 1;
+        self.metrics.tls_failures.count(failure.name());
         let (weight, advice) = close_reports::tls_advice(failure);
         let address = self.client(id).and_then(|client| client.transport.peer(id));
         let origin = Origin { path: None, address };
@@ -131,7 +131,7 @@ impl Server {
     /// Responds to a handshake that a handler has refused, discarding the frames it queued, and ends the connection.
     pub(crate) fn refuse(&mut self, id: ConnId, response: &Response) {
         let frame = Frame::ready(response.encode());
-        *self.metrics.responses.entry(response.status).or_default() += 1;
+        self.metrics.responses.count(response.status);
         self.metrics.handshakes_refused += 1;
         match self.client(id) {
             // The handler closed it before it refused it: a close frame cannot answer a handshake.
@@ -204,7 +204,7 @@ impl Server {
             State::Open => {}
             _ => return,
         }
-        *self.metrics.closes.entry(close.code).or_default() += 1;
+        self.metrics.closes.count(close.code);
         self.complain_of_close(id, &close);
         let is_slow = close.code == Close::SLOW.code;
         self.finish_with(id, &close, if is_slow { Unwritten::Dropped } else { Unwritten::Sent });
@@ -268,7 +268,7 @@ impl Server {
     pub(crate) fn shed(&mut self, id: ConnId, close: Close) {
         match self.client(id).map(|client| client.state()) {
             Some(State::Open) => {
-                *self.metrics.closes.entry(close.code).or_default() += 1;
+                self.metrics.closes.count(close.code);
                 self.complain_of_close(id, &close);
                 self.finish_with(id, &close, Unwritten::Dropped);
             }
@@ -413,7 +413,7 @@ impl Server {
             State::Open => {
                 let close =
                     Close::busy(1000, "others need this place: show the token in the handshake");
-                *self.metrics.closes.entry(close.code).or_default() += 1;
+                self.metrics.closes.count(close.code);
                 self.write_and_terminate(id, Frame::close(&close).as_bytes());
             }
             _ => self.abort(id),
@@ -434,7 +434,7 @@ impl Server {
     ) -> Option<ConnId> {
         let id = longest_unanswered(&self.clients, clients, self.now.millis, patience)?;
         self.metrics.strangers_vacated += 1;
-        *self.metrics.closes.entry(Close::SILENT.code).or_default() += 1;
+        self.metrics.closes.count(Close::SILENT.code);
         self.complain_of_close(id, &Close::SILENT);
         self.write_and_terminate(id, Frame::close(&Close::SILENT).as_bytes());
         Some(id)

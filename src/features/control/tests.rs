@@ -50,7 +50,7 @@ fn a_user_is_kicked_on_every_route_and_nobody_else() {
     assert_eq!(test.received(bystander).len(), 0);
     assert_eq!(test.publish("ctl", r#"{"op":"kick","sub":"42"}"#), 0, "they are gone");
     assert_eq!(test.reactor.metrics().controls, 2);
-    assert_eq!(test.reactor.metrics().closes[&4504], 2);
+    assert_eq!(test.reactor.metrics().closes.of(4504), 2);
 }
 
 #[test]

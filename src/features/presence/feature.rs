@@ -75,7 +75,7 @@ impl Feature for PresenceFeature {
                     let words: Vec<&[u8]> = attempt.words.iter().map(Vec::as_slice).collect();
                     server.ask(command(&words), Ticket::of_feature("presence", attempt.number));
                 }
-                server.metrics().presence_users = self.presence.users_len();
+                server.metrics().presence_users = self.presence.users_len() as u64;
             }
             FeatureEvent::Drain => self.is_silent = true,
             _ => {}

@@ -34,6 +34,15 @@ impl Histogram {
         since
     }
 
+    /// The numbers that a histogram is made of.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.buckets.iter().chain([&self.sum]).copied()
+    }
+
+    pub(super) fn numbers_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        self.buckets.iter_mut().chain([&mut self.sum])
+    }
+
     /// The number of values.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

@@ -71,6 +71,44 @@ impl Usage {
         Some(self.resident_bytes?.saturating_sub(self.start_bytes?))
     }
 
+    /// Takes in the values of one more process.
+    pub(super) fn take_in(&mut self, other: &Usage) {
+        let mut values = self.values();
+        for (value, other) in values.iter_mut().zip(other.values()) {
+            *value = value.map_or(other, |value| Some(value + other.unwrap_or(0.0)));
+        }
+        let start_seconds = [self.start_seconds, other.start_seconds].into_iter().flatten();
+        *self = Usage { start_seconds: start_seconds.reduce(f64::min), ..Usage::of(values) };
+    }
+
+    /// The values, for [`Usage::of`]: up to 2^53, numbers keep their digits.
+    pub(super) fn values(&self) -> [Option<f64>; 7] {
+        let whole = |value: Option<u64>| value.map(|value| value as f64);
+        [
+            self.cpu_seconds,
+            whole(self.resident_bytes),
+            whole(self.virtual_bytes),
+            self.start_seconds,
+            whole(self.open_fds),
+            whole(self.max_fds),
+            whole(self.start_bytes),
+        ]
+    }
+
+    pub(super) fn of(values: [Option<f64>; 7]) -> Usage {
+        let whole = |value: Option<f64>| value.map(|value| value as u64);
+        let [cpu, resident, reserved, start, open, most, at_start] = values;
+        Usage {
+            cpu_seconds: cpu,
+            resident_bytes: whole(resident),
+            virtual_bytes: whole(reserved),
+            start_seconds: start,
+            open_fds: whole(open),
+            max_fds: whole(most),
+            start_bytes: whole(at_start),
+        }
+    }
+
     /// Parses `/proc/self/stat` (proc_pid_stat(5)).
     fn take_stat(&mut self, text: &str, boot: Option<u64>) {
         // The name of the program, in brackets, may hold spaces and brackets. Behind it stands the third field.
@@ -85,15 +123,15 @@ impl Usage {
     }
 
     pub(super) fn render(&self, out: &mut String) {
-        let whole = |value: Option<u64>| value.map(|value| value as f64);
-        for (name, help, kind, value) in [
-            ("cpu_seconds_total", "CPU time.", "counter", self.cpu_seconds),
-            ("resident_memory_bytes", "Resident memory.", "gauge", whole(self.resident_bytes)),
-            ("virtual_memory_bytes", "Reserved memory.", "gauge", whole(self.virtual_bytes)),
-            ("open_fds", "Open descriptors.", "gauge", whole(self.open_fds)),
-            ("max_fds", "Descriptors that can be open.", "gauge", whole(self.max_fds)),
-            ("start_time_seconds", "When it started.", "gauge", self.start_seconds),
-        ] {
+        let families = [
+            ("cpu_seconds_total", "CPU time.", "counter"),
+            ("resident_memory_bytes", "Resident memory.", "gauge"),
+            ("virtual_memory_bytes", "Reserved memory.", "gauge"),
+            ("start_time_seconds", "When it started.", "gauge"),
+            ("open_fds", "Open descriptors.", "gauge"),
+            ("max_fds", "Descriptors that can be open.", "gauge"),
+        ];
+        for ((name, help, kind), value) in families.into_iter().zip(self.values()) {
             if let Some(value) = value {
                 let name = format!("process_{name}");
                 family(out, &name, help, kind);

@@ -136,7 +136,7 @@ fn a_backlog_counts_the_bytes_that_are_queued() {
         world.reactor.router.server.client(id).expect("it is there").backlog_bytes()
     };
     assert!((200..2_000).contains(&held(&mut world, agreed)));
-    assert_eq!(world.reactor.metrics().closes.get(&4000), Some(&1), "the one without");
+    assert_eq!(world.reactor.metrics().closes.of(4000), 1, "the one without");
     world.narrow(agreed, None);
     world.turn();
     let received = frames(&mut world, agreed);

@@ -13,6 +13,7 @@ use crate::engine::reactor::tests::harness::TestLoop;
 use crate::engine::slots::ConnId;
 use crate::engine::tls::Acceptor;
 use crate::engine::tls::tests::peers;
+use crate::observe::metrics::Labelled;
 
 /// A PROXY header for a client at 192.0.2.7.
 const PROXY: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x7f\0\0\x01\0\x50\0\x50";
@@ -343,7 +344,7 @@ fn a_forged_record_ends_its_connection_alone() {
     }
     let alert = rustls::AlertDescription::BadRecordMac;
     assert_eq!(result, Err(rustls::Error::AlertReceived(alert)));
-    assert_eq!(test.reactor.metrics().tls_failures["bad_record_mac"], 1);
+    assert_eq!(test.reactor.metrics().tls_failures.of("bad_record_mac"), 1);
     test.publish("pub.user.43", "2");
     bystander.take(&mut test);
     assert_eq!(data(&bystander.frames()), [2]);
@@ -359,7 +360,7 @@ fn a_plain_request_is_told_about_tls() {
     test.send_raw(peer.id, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let answer = String::from_utf8(test.received_bytes(peer.id)).expect("plain text");
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
-    assert_eq!(test.reactor.metrics().tls_failures["plain_http"], 1);
+    assert_eq!(test.reactor.metrics().tls_failures.of("plain_http"), 1);
 }
 
 /// A turn has room for two signatures here: those who come together wait for each other, and for nothing else.
@@ -397,7 +398,7 @@ fn each_answered_handshake_is_charged_once() {
             test.put_raw(peer.id, &peers::sent_by(&mut peer.tls));
         }
         test.turn();
-        let done: u64 = test.reactor.metrics().tls_handshakes.values().sum();
+        let done: u64 = test.reactor.metrics().tls_handshakes.iter().map(Labelled::sum).sum();
         assert_eq!(done, 4, "the rest of a handshake costs nothing");
     }
 }
@@ -410,7 +411,7 @@ fn a_flood_of_key_updates_ends_its_connection() {
         peer.tls.refresh_traffic_keys().expect("TLS 1.3");
         test.send_raw(peer.id, &peers::sent_by(&mut peer.tls));
     }
-    assert_eq!(test.reactor.metrics().tls_failures.len(), 1);
+    assert_eq!(test.reactor.metrics().tls_failures.iter().len(), 1);
     test.end(peer.id);
     assert_nothing_is_left(&mut test);
 }
@@ -426,11 +427,11 @@ fn a_handshake_in_countless_records_ends() {
     let records: Vec<u8> =
         pieces.flat_map(|piece| [&[22, 3, 1, 0, piece.len() as u8][..], piece].concat()).collect();
     test.send_raw(peer.id, &records);
-    assert_eq!(test.reactor.metrics().tls_failures["too_many_useless_records"], 1);
+    assert_eq!(test.reactor.metrics().tls_failures.of("too_many_useless_records"), 1);
     let mut peer = TlsPeer::new(&mut test);
     let hello = peers::sent_by(&mut peer.tls);
     test.send_raw(peer.id, &[&hello[..], &[23, 3, 3, 0, 0].repeat(10_000)].concat());
-    assert_eq!(test.reactor.metrics().tls_failures["decode"], 1);
+    assert_eq!(test.reactor.metrics().tls_failures.of("decode"), 1);
 }
 
 #[test]
@@ -444,7 +445,7 @@ fn new_keys_between_single_bytes_are_bounded_and_charged() {
         records.extend(peers::sent_by(&mut peer.tls));
     }
     test.send_raw(peer.id, &records);
-    assert_eq!(test.reactor.metrics().tls_failures["too_many_useless_records"], 1);
+    assert_eq!(test.reactor.metrics().tls_failures.of("too_many_useless_records"), 1);
 }
 
 /// The start of a record is memory as well, and is freed when it is the reason for the end of a client.
