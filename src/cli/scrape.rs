@@ -47,9 +47,23 @@ impl Scrape {
         found.fold(0.0, |sum, (_, value)| sum + value)
     }
 
+    /// The values that the one label of a name has.
+    pub(super) fn labels(&self, name: &str, label: &str) -> impl Iterator<Item = &str> {
+        let prefix = format!("{name}{{{label}=\"");
+        let series = self.0.iter().map(|(series, _)| series);
+        series.filter_map(move |series| series.strip_prefix(&prefix)?.strip_suffix("\"}"))
+    }
+
     /// The upper bound of the bucket that holds the quantile `of` the values counted since `before`; `None` if there are none.
-    pub(super) fn quantile_since(&self, before: &Scrape, name: &str, of: f64) -> Option<f64> {
-        let prefix = format!("{name}_bucket{{le=\"");
+    /// `label`: nothing, or a label with its value and a comma, of a histogram that has one.
+    pub(super) fn quantile_since(
+        &self,
+        before: &Scrape,
+        name: &str,
+        label: &str,
+        of: f64,
+    ) -> Option<f64> {
+        let prefix = format!("{name}_bucket{{{label}le=\"");
         let buckets = self.0.iter().filter_map(|(series, below)| {
             let bound = series.strip_prefix(&prefix)?.strip_suffix("\"}")?;
             let since = below - before.one(series).unwrap_or(0.0);
@@ -86,8 +100,8 @@ mod tests {
             Scrape::parse(&lines.collect::<String>())
         };
         let (before, now) = (buckets([100, 100, 100]), buckets([100, 199, 200]));
-        assert_eq!(now.quantile_since(&before, "h", 0.5), Some(0.002));
-        assert_eq!(now.quantile_since(&before, "h", 1.0), None, "it is above all bounds");
-        assert_eq!(before.quantile_since(&before, "h", 0.5), None);
+        assert_eq!(now.quantile_since(&before, "h", "", 0.5), Some(0.002));
+        assert_eq!(now.quantile_since(&before, "h", "", 1.0), None, "it is above all bounds");
+        assert_eq!(before.quantile_since(&before, "h", "", 0.5), None);
     }
 }

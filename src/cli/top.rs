@@ -1,5 +1,6 @@
 //! `oneloop top`: the live state of a running server, from the metrics of its admin listener.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ fn in_place(text: &str) -> String {
 /// One line of names and numbers, for files and other programs.
 fn line(before: &Scrape, now: &Scrape, seconds: f64) -> String {
     let rate = |name: &str| (now.sum(name) - before.sum(name)).max(0.0) / seconds;
-    let turn = now.quantile_since(before, "oneloop_turn_seconds", 0.99).unwrap_or(0.0);
+    let turn = now.quantile_since(before, "oneloop_turn_seconds", "", 0.99).unwrap_or(0.0);
     format!(
         "clients={} opened_per_second={:.1} messages_per_second={:.1} deliveries_per_second={:.1} \
          sent_bytes_per_second={:.0} received_bytes_per_second={:.0} turn_p99_seconds={turn} \
@@ -84,10 +85,7 @@ fn block(address: &str, before: &Scrape, now: &Scrape, seconds: f64) -> String {
     let bytes_per = |name: &str| format!("{}/s", bytes(rate(name)));
     let whole = |name: &str| count(now.sum(name));
     let held = |name: &str| bytes(now.sum(name));
-    let turn = |of: f64| match now.quantile_since(before, "oneloop_turn_seconds", of) {
-        Some(turn) => format!("{} ms", turn * 1000.0),
-        None => "-".to_owned(),
-    };
+    let turn = |of| turn(now.quantile_since(before, "oneloop_turn_seconds", "", of));
     let state = if now.sum("oneloop_source_up") > 0.0 { "up" } else { "down" };
     let each = match now.one("oneloop_memory_bytes_per_connection") {
         Some(each) => format!("{} for each client", bytes(each)),
@@ -143,7 +141,39 @@ fn block(address: &str, before: &Scrape, now: &Scrape, seconds: f64) -> String {
             whole("process_max_fds"),
         ),
     ];
-    lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+    let lines = lines.into_iter().filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("\n") + &loops(before, now, seconds)
+}
+
+/// A line for each loop of a server that has several.
+fn loops(before: &Scrape, now: &Scrape, seconds: f64) -> String {
+    let mut lines = String::new();
+    for name in now.labels("oneloop_loop_up", "loop") {
+        let of = |metric: &str| format!("oneloop_loop_{metric}{{loop=\"{name}\"}}");
+        let value = |scrape: &Scrape, metric: &str| scrape.one(&of(metric)).unwrap_or(0.0);
+        let state = match value(now, "up") > 0.0 {
+            true => format!("{} restarts", count(value(now, "restarts_total"))),
+            false => "silent".to_owned(),
+        };
+        // A loop that was replaced counts from zero.
+        let cpu = (value(now, "cpu_seconds_total") - value(before, "cpu_seconds_total")).max(0.0);
+        let label = format!("loop=\"{name}\",");
+        let slowest = now.quantile_since(before, "oneloop_loop_turn_seconds", &label, 0.99);
+        let _ = writeln!(
+            lines,
+            "  {name:<9} {} clients   {:.0} %   {}   {} p99   {state}",
+            count(value(now, "clients")),
+            cpu / seconds * 100.0,
+            bytes(value(now, "resident_memory_bytes")),
+            turn(slowest),
+        );
+    }
+    lines
+}
+
+/// The duration of a turn.
+fn turn(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{} ms", seconds * 1000.0))
 }
 
 /// The line about TLS, empty at a server without a certificate.
@@ -235,6 +265,32 @@ mod tests {
         assert!(text.contains(tls), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(!text.contains(" 0 ") && text.contains("4194.304 ms p99"), "{text}");
+    }
+
+    #[test]
+    fn each_of_several_loops_has_a_line() {
+        let before = Scrape::parse("oneloop_loop_cpu_seconds_total{loop=\"1\"} 8\n");
+        let now = Scrape::parse(
+            "oneloop_clients 100001\noneloop_loop_up{loop=\"parent\"} 1\n\
+             oneloop_loop_up{loop=\"0\"} 0\noneloop_loop_up{loop=\"1\"} 1\n\
+             oneloop_loop_clients{loop=\"0\"} 1\noneloop_loop_clients{loop=\"1\"} 100000\n\
+             oneloop_loop_cpu_seconds_total{loop=\"0\"} 1\n\
+             oneloop_loop_cpu_seconds_total{loop=\"1\"} 8.5\n\
+             oneloop_loop_resident_memory_bytes{loop=\"1\"} 999900000\n\
+             oneloop_loop_restarts_total{loop=\"1\"} 9999\n\
+             oneloop_loop_turn_seconds_bucket{loop=\"0\",le=\"0.002\"} 9\n\
+             oneloop_loop_turn_seconds_bucket{loop=\"1\",le=\"4.194304\"} 9\n",
+        );
+        let text = block("h:1", &before, &now, 1.0);
+        for line in [
+            "  parent    0 clients   0 %   0 B   - p99   0 restarts\n",
+            "  0         1 clients   100 %   0 B   2 ms p99   silent\n",
+            "  1         100,000 clients   50 %   999.9 MB   4194.304 ms p99   9,999 restarts\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(text.ends_with("9,999 restarts\n"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]

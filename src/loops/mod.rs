@@ -4,4 +4,5 @@
 //! The parent records what comes from Redis and from publishers, and hands it to all workers in one order over a [`link`] to each.
 
 pub mod descriptors;
+pub mod desk;
 pub mod link;

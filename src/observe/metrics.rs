@@ -2,6 +2,7 @@
 
 mod histogram;
 mod labelled;
+mod loops;
 mod process;
 mod snapshot;
 mod total;
@@ -10,6 +11,7 @@ use std::fmt::{Display, Write};
 
 pub use histogram::Histogram;
 pub use labelled::{Label, Labelled};
+pub use loops::{LoopReport, render_loops};
 pub use process::{Process, Usage};
 pub use snapshot::Snapshot;
 use total::Total;

@@ -74,6 +74,7 @@ const HOMES: [(&str, &[&str]); 22] = [
             "features/receipts/",
             "features/zeromq/",
             "json.rs",
+            "observe/backlog_report.rs",
             "observe/logger.rs",
             "cli/slowest.rs",
             "cli/subscribe/",

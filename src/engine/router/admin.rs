@@ -6,15 +6,12 @@ use crate::engine::client::http::{Method, Request, Response};
 use crate::engine::handler::Route;
 use crate::engine::pubsub::hub::{Hub, Reason};
 use crate::engine::pubsub::topic::user_of;
-use crate::engine::router::files;
+use crate::engine::router::{Router, files};
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
 use crate::json;
-use crate::observe::backlog_report::{BacklogReport, SlowClient};
+use crate::observe::backlog_report::{BacklogReport, CLIENTS_MAX, SlowClient};
 use crate::observe::metrics::{Gauges, Process};
-
-/// Clients that `/clients` tells of.
-const SLOWEST_MAX: usize = 10;
 
 /// Why `/readyz` is red, if it is.
 #[derive(Default)]
@@ -32,7 +29,8 @@ pub struct Health {
 }
 
 impl Health {
-    fn problem(&self) -> Option<&str> {
+    /// Returns why messages do not arrive, if they do not.
+    pub fn problem(&self) -> Option<&str> {
         let deaf = || self.deaf.as_deref().unwrap_or("no link to Redis");
         self.draining
             .then_some("draining")
@@ -40,6 +38,51 @@ impl Health {
             .or(self.no_commands.then_some("no link to Redis for commands"))
             .or(self.no_streams.then_some("no link to Redis for streams"))
     }
+}
+
+/// A page about the whole server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminPage {
+    Metrics,
+    Clients,
+    Ready,
+}
+
+impl AdminPage {
+    pub const ALL: [AdminPage; 3] = [AdminPage::Metrics, AdminPage::Clients, AdminPage::Ready];
+
+    /// The page that a request is entitled to see; `None` for any other request.
+    fn of(request: &Request) -> Option<AdminPage> {
+        match request.path() {
+            _ if request.method() == Method::Options => None,
+            "/metrics" => Some(AdminPage::Metrics),
+            // A page of another site whose name was pointed here must not read who is connected.
+            "/clients" if files::is_address(request.header("host")) => Some(AdminPage::Clients),
+            "/readyz" => Some(AdminPage::Ready),
+            _ => None,
+        }
+    }
+
+    /// The answer with these contents. `Ready`: they are the reason why it is not.
+    pub fn answer(self, contents: String) -> Response {
+        match self {
+            AdminPage::Metrics => Response {
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                ..Response::text(200, &contents)
+            },
+            AdminPage::Clients => Response::json(200, contents),
+            AdminPage::Ready if contents.is_empty() => Response::text(200, "ok"),
+            AdminPage::Ready => Response::text(503, &contents),
+        }
+    }
+}
+
+/// A request for a page that others know more of than the router.
+#[derive(Debug)]
+pub struct AdminRequest {
+    pub id: ConnId,
+    pub page: AdminPage,
+    method: Method,
 }
 
 /// The answers that take more than a look at a counter.
@@ -51,40 +94,37 @@ pub(super) struct Admin {
     slowest: String,
 }
 
-impl Admin {
-    /// The answer to a request.
-    pub fn answer(
-        &mut self,
-        request: &Request,
-        server: &mut Server,
-        routes: &[Route],
-        health: &Health,
-        port_connections: usize,
-    ) -> Response {
-        match request.path() {
-            _ if request.method() == Method::Options => Response::options(),
-            "/healthz" => Response::text(200, "ok"),
-            "/readyz" => match health.problem() {
-                Some(problem) => Response::text(503, problem),
-                None => Response::text(200, "ok"),
-            },
-            "/metrics" => Response {
-                content_type: "text/plain; version=0.0.4; charset=utf-8",
-                ..Response::text(
-                    200,
-                    &server.metrics.render(&self.gauges(server, health, port_connections)),
-                )
-            },
-            // A page of another site whose name was pointed here must not read who is connected.
-            "/clients" if !files::is_address(request.header("host")) => {
-                Response::text(403, "ask by an IP address or localhost")
-            }
-            "/clients" => Response::json(200, self.slowest(server, routes)),
-            _ => Response::text(404, "here are /clients, /healthz, /metrics and /readyz"),
-        }
+/// Answers a request at the admin listener, or leaves it to those who know more.
+pub(super) fn on_request(router: &mut Router, id: ConnId, request: &Request) {
+    let (page, method) = (AdminPage::of(request), request.method());
+    if let (Some(page), Some(requests)) = (page, &mut router.admin_requests) {
+        return requests.push(AdminRequest { id, page, method });
     }
+    let response = match (page, request.path()) {
+        (Some(AdminPage::Metrics), _) => {
+            let gauges = router.gauges();
+            AdminPage::Metrics.answer(router.server.metrics.render(&gauges))
+        }
+        (Some(AdminPage::Clients), _) => AdminPage::Clients.answer(router.slowest()),
+        (Some(AdminPage::Ready), _) => {
+            AdminPage::Ready.answer(router.health.problem().unwrap_or_default().to_owned())
+        }
+        _ if method == Method::Options => Response::options(),
+        (None, "/healthz") => Response::text(200, "ok"),
+        (None, "/clients") => Response::text(403, "ask by an IP address or localhost"),
+        _ => Response::text(404, "here are /clients, /healthz, /metrics and /readyz"),
+    };
+    router.server.respond(id, &response.answering(method));
+}
 
-    fn gauges(&self, server: &Server, health: &Health, port_connections: usize) -> Gauges {
+/// Answers a request that was left to others.
+pub fn answer(server: &mut Server, request: &AdminRequest, contents: &str) {
+    let response = request.page.answer(contents.to_owned());
+    server.respond(request.id, &response.answering(request.method));
+}
+
+impl Admin {
+    pub fn gauges(&self, server: &Server, health: &Health, port_connections: usize) -> Gauges {
         let sum = |of: fn(&Hub) -> usize| server.hubs.iter().map(of).sum::<usize>() as u64;
         Gauges {
             clients: server.clients_len() as u64,
@@ -116,15 +156,15 @@ impl Admin {
 }
 
 fn slowest(server: &Server, routes: &[Route]) -> String {
-    let mut deepest: Vec<(usize, ConnId)> = Vec::with_capacity(SLOWEST_MAX + 1);
+    let mut deepest: Vec<(usize, ConnId)> = Vec::with_capacity(CLIENTS_MAX + 1);
     for (id, client) in server.clients.iter() {
         let bytes = client.backlog_bytes();
-        let least = deepest.get(SLOWEST_MAX - 1).map_or(0, |last| last.0);
+        let least = deepest.get(CLIENTS_MAX - 1).map_or(0, |last| last.0);
         // Plain responses are no client's backlog.
         if bytes > least && client.is_opened() {
             let place = deepest.partition_point(|one| one.0 >= bytes);
             deepest.insert(place, (bytes, id));
-            deepest.truncate(SLOWEST_MAX);
+            deepest.truncate(CLIENTS_MAX);
         }
     }
     let clients = deepest.into_iter().map(|(bytes, id)| {

@@ -1,7 +1,7 @@
 //! Routing: the calls from the loop to the handlers of the routes.
 
 mod addresses;
-mod admin;
+pub mod admin;
 mod challenges;
 mod event_streams;
 pub mod files;
@@ -23,10 +23,11 @@ use crate::engine::handler::{Message, Reject, Route, RouteEvent, admits, foreign
 use crate::engine::origin::Origins;
 use crate::engine::server::{ADMIN_ROUTE, Server};
 use crate::engine::slots::ConnId;
+use crate::observe::metrics::Gauges;
 use addresses::{CROWDED, peer};
 pub use addresses::{ClientAddresses, ProxyPolicy};
-use admin::Admin;
 pub use admin::Health;
+use admin::{Admin, AdminRequest};
 use challenges::Challenges;
 use files::Files;
 use plain::LEAVING;
@@ -62,6 +63,8 @@ pub struct Router {
     /// For commands that Redis refused.
     refused_logged: RateLimit,
     admin: Admin,
+    /// Requests for pages that others answer, if there are such: see [`admin::answer`].
+    pub admin_requests: Option<Vec<AdminRequest>>,
 }
 
 impl Router {
@@ -88,13 +91,18 @@ impl Router {
             lost_at: None,
             refused_logged: RateLimit::default(),
             admin: Admin::default(),
+            admin_requests: None,
         }
     }
 
-    /// The answer to `/clients`.
-    #[cfg(test)]
+    /// The clients with the deepest backlogs, as JSON.
     pub fn slowest(&mut self) -> String {
         self.admin.slowest(&mut self.server, &self.routes)
+    }
+
+    /// The values of this moment, beside the counters.
+    pub fn gauges(&self) -> Gauges {
+        self.admin.gauges(&self.server, &self.health, self.port_connections)
     }
 
     /// Adds a feature.
@@ -240,10 +248,7 @@ impl Router {
     fn on_request(&mut self, id: ConnId, request: Request) {
         let method = request.method();
         if self.is_admin(id) {
-            let Router { admin, server, routes, health, port_connections, .. } = self;
-            let response = admin.answer(&request, server, routes, health, *port_connections);
-            let response = response.answering(method);
-            return self.server.respond(id, &response);
+            return admin::on_request(self, id, &request);
         }
         let number = self.routes.iter().position(|route| route.path == request.path());
         if let Some(response) = plain::answer_probe(self.health.draining, &request) {

@@ -59,15 +59,24 @@ impl Histogram {
     /// Renders the text format of Prometheus, in seconds.
     pub(super) fn render(&self, out: &mut String, name: &str, help: &str) {
         family(out, name, help, "histogram");
+        self.render_samples(out, name, "");
+    }
+
+    /// Renders the samples alone. `label`: a label with its value, or nothing.
+    pub(super) fn render_samples(&self, out: &mut String, name: &str, label: &str) {
+        let (comma, braces) = match label {
+            "" => ("", String::new()),
+            label => (",", format!("{{{label}}}")),
+        };
         let mut below = 0;
         for (bound, count) in self.buckets() {
             below += count;
             let bound =
                 if bound.is_finite() { (bound / 1e6).to_string() } else { "+Inf".to_owned() };
-            let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {below}");
+            let _ = writeln!(out, "{name}_bucket{{{label}{comma}le=\"{bound}\"}} {below}");
         }
-        let _ = writeln!(out, "{name}_sum {}", self.sum as f64 / 1e6);
-        let _ = writeln!(out, "{name}_count {below}");
+        let _ = writeln!(out, "{name}_sum{braces} {}", self.sum as f64 / 1e6);
+        let _ = writeln!(out, "{name}_count{braces} {below}");
     }
 }
 

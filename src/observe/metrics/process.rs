@@ -72,7 +72,7 @@ impl Usage {
     }
 
     /// Takes in the values of one more process.
-    pub(super) fn take_in(&mut self, other: &Usage) {
+    pub fn take_in(&mut self, other: &Usage) {
         let mut values = self.values();
         for (value, other) in values.iter_mut().zip(other.values()) {
             *value = value.map_or(other, |value| Some(value + other.unwrap_or(0.0)));

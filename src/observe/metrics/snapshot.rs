@@ -57,7 +57,7 @@ impl Snapshot {
 
 impl Metrics {
     /// Takes in the counts of one more process, or of one that has ended: they still belong to the server.
-    fn take_in(&mut self, other: &Metrics) {
+    pub fn take_in(&mut self, other: &Metrics) {
         take_in(self.numbers_mut(), other.numbers());
         for (labelled, (total, other)) in self.labelled_mut().into_iter().zip(other.labelled()) {
             labelled.take_in(total, other);
