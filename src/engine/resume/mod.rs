@@ -195,7 +195,7 @@ impl Resume {
     }
 
     /// The newest message of each of these topics, which differ, and the steps that it took to look for them. The look back ends
-    /// after `LOOKED_BACK_MAX` records or `LOOK_STEPS_MAX` steps.
+    /// after `LOOKED_BACK_MAX` records or `LOOK_STEPS_MAX` steps, and at a gap: newer ones than those before it may be lost.
     pub fn newest(&self, topics: &[&str]) -> (Vec<Option<u64>>, usize) {
         let mut found = vec![None; topics.len()];
         let places = topics.iter().enumerate();
@@ -210,6 +210,9 @@ impl Resume {
             }
             steps += 1 + missing.len() / HASHES_PER_STEP;
             let hash = self.history.hash(number);
+            if hash == 0 && matches!(self.history.get(number, &mut scratch), Record::Gap { .. }) {
+                break;
+            }
             let mut at = 0;
             while let Some(further) = missing[at..].iter().position(|(one, _)| *one == hash) {
                 at += further;

@@ -3,10 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
+use crate::config::RouteConfig;
 use crate::engine::client::State;
 use crate::engine::client::encoding::Encoding;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::random::Random;
+use crate::engine::reactor::tests::harness::TestLoop;
 use crate::engine::reactor::tests::replay::{Plain, texts};
 use crate::engine::reactor::tests::{Shared, plan};
 use crate::engine::reactor::*;
@@ -269,4 +273,31 @@ fn going_back_repeats_nothing_of_other_topics() {
     let got = texts(&sockets.got[&id]);
     let topics: Vec<&str> = got.iter().filter_map(|text| text.split(' ').nth(1)).collect();
     assert_eq!(topics, ["h", "p.1", "s", "s.1", "s"], "the third question was for one topic again");
+}
+
+/// While the connection to Redis was down, a newer one may have been lost.
+#[test]
+fn the_newest_message_from_before_a_gap_is_not_given() {
+    let route = RouteConfig { may: vec!["room.*".to_owned()], ..RouteConfig::default() };
+    let mut test = TestLoop::new(route, |_| {});
+    let bystander = test.connect("43", &["room.8"]);
+    for topic in ["room.7", "room.8"] {
+        test.publish(&format!("pub.{topic}"), "1");
+    }
+    test.reactor.router.on_source(false);
+    test.reactor.router.on_source(true);
+    test.turn();
+    test.received(bystander);
+    let last = |test: &mut TestLoop, sub| {
+        let client = test.connect(sub, &[]);
+        test.received(client);
+        test.say(client, r#"{"op":"subscribe","topic":"room.7","last":true}"#);
+        test.received(client)
+    };
+    let answer = |last: bool| json!({"op": "subscribed", "topic": "room.7", "last": last});
+    assert_eq!(last(&mut test, "42"), [answer(false)]);
+    test.publish("pub.room.7", "2");
+    let received = last(&mut test, "44");
+    assert_eq!((received.len(), &received[0], &received[1]["data"]), (2, &answer(true), &json!(2)));
+    assert!(test.received(bystander).is_empty());
 }
