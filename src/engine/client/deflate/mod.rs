@@ -8,7 +8,7 @@ pub mod deflater;
 pub mod inflater;
 pub mod offer;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// The messages that are compressed for clients of a route that negotiated it, from `deflate_bytes_min` on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

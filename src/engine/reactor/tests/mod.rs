@@ -17,6 +17,7 @@ mod proxies;
 mod replay;
 mod requests;
 mod simulated_clients;
+mod simulated_messages;
 mod simulated_redis;
 mod simulation;
 mod since;

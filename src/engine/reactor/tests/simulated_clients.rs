@@ -3,16 +3,49 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
+use std::ops::AddAssign;
 use std::rc::Rc;
 
 use rustls::client::ClientConnection;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::engine::client::deflate::tests::naive;
 use crate::engine::client::in_memory::FarEnds;
+use crate::engine::reactor::tests::simulated_messages::{Messages, Place};
 use crate::engine::slots::ConnId;
+
+/// The bound on a message's length, inflated.
+const INFLATED_BYTES_MAX: usize = 1 << 20;
 
 /// A cursor, and the last message received of each topic by then.
 pub type Memory = (String, BTreeMap<String, u64>);
+
+/// Events of one client, or of many.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub messages: u64,
+    pub gaps: u64,
+    pub resumed: u64,
+    /// Topics subscribed to from a cursor on.
+    pub caught_up: u64,
+    /// Newest messages that came right behind their subscriptions.
+    pub newest: u64,
+    /// Messages that a newer one with the same key has replaced.
+    pub superseded: u64,
+    pub deflated: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.messages += other.messages;
+        self.gaps += other.gaps;
+        self.resumed += other.resumed;
+        self.caught_up += other.caught_up;
+        self.newest += other.newest;
+        self.superseded += other.superseded;
+        self.deflated += other.deflated;
+    }
+}
 
 /// A client's end of its connection.
 #[derive(Debug, Default)]
@@ -43,13 +76,28 @@ pub struct SimulatedClient {
     given_up: BTreeSet<String>,
     /// The last message received of each topic since the last gap reported for it.
     last: BTreeMap<String, u64>,
-    pub received: usize,
+    pub tally: Tally,
     last_id: String,
+    /// The greatest id received: its place.
+    place: String,
+    /// The places asked for by `since`, by the commands' references.
+    starts: BTreeMap<u64, Place>,
+    /// Topics that it catches up on: complete once an id as great as this one has come.
+    behind: BTreeMap<String, String>,
+    /// The next id may be lower than the last one, since an earlier cursor was asked for.
+    may_fall: bool,
+    /// The topic whose newest message comes next, and whether it was subscribed to before.
+    awaits_newest: Option<(String, bool)>,
+    /// Topics of which nothing came but the newest message: its id does not tell its place.
+    newest_only: BTreeSet<String>,
+    /// Messages may be replaced by newer ones with the same key: its route says so, or it was given earlier ones.
+    pub conflates: bool,
+    /// It offers compression.
+    pub offers: bool,
+    deflates: bool,
     /// It resumed with the cursor of an earlier connection of the user, which had received these messages by then.
     pub since: Option<Memory>,
-    pub gaps: usize,
     pub welcomed: bool,
-    pub resumed: usize,
     /// It answers pings.
     pub answers: bool,
     pub pings: usize,
@@ -69,18 +117,36 @@ pub struct SimulatedClients {
     pub readable: BTreeSet<ConnId>,
     pub writable: BTreeSet<ConnId>,
     pub seed: u64,
-    pub messages: usize,
-    pub gaps: usize,
-    pub resumed: usize,
+    pub messages: Messages,
 }
 
 #[derive(Clone)]
 pub struct Shared(pub Rc<RefCell<SimulatedClients>>);
 
 impl SimulatedClient {
-    /// Sends a masked text frame.
+    /// Sends a masked text frame: every other one compressed, if that was agreed on.
     pub fn say(&mut self, text: &str) {
-        self.frame(0x81, text.as_bytes());
+        if !self.deflates || self.asked.is_multiple_of(2) {
+            return self.frame(0x81, text.as_bytes());
+        }
+        let length = text.len() as u16;
+        // A block that is stored (RFC 1951 section 3.2.4), and an empty one without its tail (RFC 7692 section 7.2.1).
+        let mut block = vec![0];
+        block.extend(length.to_le_bytes());
+        block.extend((!length).to_le_bytes());
+        block.extend(text.as_bytes());
+        block.push(0);
+        self.frame(0xc1, &block);
+    }
+
+    /// Subscribes to topics from a cursor on.
+    pub fn subscribe_since(&mut self, topics: &[&str], (cursor, place): &(String, Place)) {
+        let reference = 100 + self.starts.len() as u64;
+        self.starts.insert(reference, *place);
+        let command =
+            json!({"op": "subscribe", "topics": topics, "since": cursor, "ref": reference});
+        self.say(&command.to_string());
+        self.asked += topics.len();
     }
 
     pub fn frame(&mut self, first: u8, payload: &[u8]) {
@@ -153,7 +219,7 @@ impl SimulatedClient {
     }
 
     /// Reads complete frames. Returns whether it has something to answer.
-    fn take_in(&mut self, seed: u64) -> bool {
+    fn take_in(&mut self, messages: &mut Messages, seed: u64) -> bool {
         let mut bytes = std::mem::take(&mut self.incoming);
         let mut rest = &bytes[..];
         let mut answers = false;
@@ -168,6 +234,8 @@ impl SimulatedClient {
                 return false;
             }
             self.open = true;
+            self.deflates = String::from_utf8_lossy(&rest[..end]).contains("permessage-deflate");
+            assert!(self.offers || !self.deflates, "seed {seed}: it did not ask for compression");
             rest = &rest[end + 4..];
         }
         while self.is_stream
@@ -178,7 +246,7 @@ impl SimulatedClient {
             while let Some(end) = self.body.find("\n\n") {
                 let left = self.body.split_off(end + 2);
                 let event = std::mem::replace(&mut self.body, left);
-                self.take_event(&event, seed);
+                self.take_event(&event, messages, seed);
             }
         }
         while !self.is_stream
@@ -186,7 +254,13 @@ impl SimulatedClient {
         {
             assert!(self.close_code.is_none(), "seed {seed}: a frame behind the close");
             match first {
-                0x81 => self.receive(std::str::from_utf8(payload).expect("text is UTF-8"), seed),
+                0x81 => self.receive(text(payload), messages, seed),
+                0xc1 => {
+                    assert!(self.deflates, "seed {seed}: compressed without being asked");
+                    let inflated = naive::inflate(payload, INFLATED_BYTES_MAX);
+                    self.receive(text(&inflated.expect("it is DEFLATE")), messages, seed);
+                    self.tally.deflated += 1;
+                }
                 0x89 => {
                     self.pings += 1;
                     if self.answers {
@@ -209,12 +283,12 @@ impl SimulatedClient {
         answers
     }
 
-    fn take_event(&mut self, event: &str, seed: u64) {
+    fn take_event(&mut self, event: &str, messages: &mut Messages, seed: u64) {
         assert!(self.close_code.is_none(), "seed {seed}: an event behind the close");
         let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
         match (field("event: "), field("data: ")) {
             (None, Some(data)) => {
-                self.receive(data, seed);
+                self.receive(data, messages, seed);
                 let id = field("id: ").unwrap_or(&self.last_id);
                 assert_eq!(id, self.last_id, "seed {seed}: the id of the message");
             }
@@ -227,30 +301,33 @@ impl SimulatedClient {
                 if let Some(id) = field("id: ") {
                     assert!(*id >= *self.last_id, "seed {seed}: a heartbeat of before");
                     id.clone_into(&mut self.last_id);
+                    id.clone_into(&mut self.place);
                 }
             }
             other => panic!("seed {seed}: {other:?}"),
         }
     }
 
-    fn receive(&mut self, text: &str, seed: u64) {
+    fn receive(&mut self, text: &str, messages: &mut Messages, seed: u64) {
         if text == "pong" {
             self.answered += 1;
             return;
         }
         let frame: Value = serde_json::from_str(text).expect("frames are JSON");
-        if let Some(id) = frame["id"].as_str() {
-            let rises = *id > *self.last_id || frame["op"] == "welcome";
-            assert!(rises, "seed {seed}, {}: {id} does not rise over {}", self.sub, self.last_id);
-            id.clone_into(&mut self.last_id);
+        let op = frame["op"].as_str();
+        let newest = self.awaits_newest.take();
+        assert!(newest.is_none() || op.is_none(), "seed {seed}: the newest message, not {text}");
+        if let Some(id) = frame["id"].as_str().filter(|_| op != Some("subscribed")) {
+            let may_stay = newest.is_some() || op == Some("pong");
+            self.take_id(id, op == Some("welcome"), may_stay, seed);
         }
         let strings = |value: &Value| -> BTreeSet<String> {
             let all = value.as_array().expect("a list").iter();
             all.map(|one| one.as_str().expect("a text").to_owned()).collect()
         };
         self.answered += usize::from(frame.get("ref").is_some());
-        match frame["op"].as_str() {
-            None => self.check_message(&frame, seed),
+        match op {
+            None => self.check_message(&frame, newest, messages, seed),
             Some("welcome") => {
                 assert!(!self.welcomed, "seed {seed}: welcomed twice");
                 self.welcomed = true;
@@ -261,7 +338,8 @@ impl SimulatedClient {
                     assert_eq!(self.last_id, since, "seed {seed}: it goes on where it was");
                     self.last = last;
                     self.forget_others();
-                    self.resumed += 1;
+                    self.conflates = true;
+                    self.tally.resumed += 1;
                 }
             }
             Some("authed") => {
@@ -269,9 +347,7 @@ impl SimulatedClient {
                 self.given_up.extend(before.difference(&self.topics).cloned());
                 self.forget_others();
             }
-            Some("subscribed") => {
-                self.topics.insert(frame["topic"].as_str().expect("a text").to_owned());
-            }
+            Some("subscribed") => self.subscribed(&frame, messages),
             Some("unsubscribed") => {
                 let topic = frame["topic"].as_str().expect("a text");
                 self.topics.remove(topic);
@@ -280,11 +356,63 @@ impl SimulatedClient {
             }
             Some("error" | "pong") => {}
             Some("gap") => {
-                self.gaps += 1;
+                self.tally.gaps += 1;
                 self.last.clear();
             }
             Some(other) => panic!("seed {seed}: {other}"),
         }
+    }
+
+    /// Takes the id of a frame, which rises: perhaps by nothing if it is not a message's own, and not once behind a subscription
+    /// from a cursor on.
+    fn take_id(&mut self, id: &str, is_welcome: bool, may_stay: bool, seed: u64) {
+        let rises = id > &*self.last_id || (may_stay && id == self.last_id);
+        assert!(
+            rises || is_welcome || std::mem::take(&mut self.may_fall),
+            "seed {seed}, {}: {id} does not rise over {}",
+            self.sub,
+            self.last_id
+        );
+        id.clone_into(&mut self.last_id);
+        if is_welcome || *id > *self.place {
+            id.clone_into(&mut self.place);
+        }
+        self.behind.retain(|_, up_to| *id < **up_to);
+        self.may_fall &= !self.behind.is_empty();
+    }
+
+    /// Takes note of a subscription, and of the message that comes next of each topic if it began with a cursor.
+    fn subscribed(&mut self, frame: &Value, messages: &Messages) {
+        let topic = frame["topic"].as_str().expect("a text").to_owned();
+        if frame["last"] == true {
+            self.awaits_newest = Some((topic.clone(), self.subscribes_to(&topic)));
+        }
+        if frame["resumed"] == true {
+            let reference = frame["ref"].as_u64().expect("the reference of its command");
+            let asked = BTreeSet::from([topic.clone()]);
+            for (of, count) in messages.counts(self.starts[&reference]) {
+                if !covers(&asked, of) {
+                    continue;
+                }
+                let last = self.last.get(of).copied();
+                self.last.remove(of);
+                let is_heard = self.subscribes_to(of);
+                // Of a topic given up before, earlier messages may be on their way. One that it hears by another subscription
+                // goes on behind the last message, or back to the cursor.
+                let next = match last {
+                    _ if covers(&self.given_up, of) => None,
+                    Some(last) if is_heard => Some(last.min(count)),
+                    _ => (!is_heard).then_some(count),
+                };
+                next.and_then(|next| self.last.insert(of.to_owned(), next));
+            }
+            let up_to = frame["id"].as_str().expect("a cursor").to_owned();
+            self.behind.insert(topic.clone(), up_to);
+            self.may_fall = true;
+            self.conflates = true;
+            self.tally.caught_up += 1;
+        }
+        self.topics.insert(topic);
     }
 
     /// Forgets topics that it no longer subscribes to: they may have gaps.
@@ -294,18 +422,42 @@ impl SimulatedClient {
         self.last = last;
     }
 
-    /// Checks that a message is for this client and is the next one of its topic.
-    fn check_message(&mut self, frame: &Value, seed: u64) {
+    /// Checks that a message is for this client, is the one that was published, and is the next one of its topic or the newest.
+    fn check_message(
+        &mut self,
+        frame: &Value,
+        newest: Option<(String, bool)>,
+        messages: &mut Messages,
+        seed: u64,
+    ) {
         let topic = frame["topic"].as_str().expect("a text");
-        let number = frame["data"].as_u64().expect("a number");
+        let data = &frame["data"];
+        let number = data.as_u64().or_else(|| data[0].as_u64()).expect("a number");
         let sub = &self.sub;
         assert!(self.subscribes_to(topic), "seed {seed}: {sub} received {topic} {number}");
-        if let Some(last) = self.last.insert(topic.to_owned(), number) {
-            let is_next = number == last + 1;
-            let is_later = number > last && covers(&self.given_up, topic);
-            assert!(is_next || is_later, "seed {seed}: {sub}, {topic}: {number} behind {last}");
+        assert_eq!(frame["key"].as_str(), messages.key(topic, number), "seed {seed}: {frame}");
+        if let Some((of, was_heard)) = newest {
+            assert_eq!(topic, of, "seed {seed}: {sub} received another message than the newest");
+            if !was_heard && !covers(&self.given_up, topic) {
+                self.last.insert(of.clone(), number);
+                self.newest_only.insert(of);
+            }
+            self.tally.newest += 1;
+            return;
         }
-        self.received += 1;
+        self.newest_only.remove(topic);
+        messages.note_cursor(&self.last_id, topic, number);
+        self.tally.messages += 1;
+        let Some(last) = self.last.insert(topic.to_owned(), number) else { return };
+        assert!(number > last, "seed {seed}: {sub}, {topic}: {number} behind {last}");
+        if covers(&self.given_up, topic) {
+            return;
+        }
+        for missing in last + 1..number {
+            let is_superseded = self.conflates && messages.is_superseded(topic, missing);
+            assert!(is_superseded, "seed {seed}: {sub}, {topic}: {number} behind {last}");
+            self.tally.superseded += 1;
+        }
     }
 
     /// Returns whether one of its subscriptions covers the topic.
@@ -315,7 +467,11 @@ impl SimulatedClient {
 
     /// The cursor with which it would resume.
     pub fn memory(&self) -> Option<Memory> {
-        (!self.last_id.is_empty()).then(|| (self.last_id.clone(), self.last.clone()))
+        let behind: BTreeSet<String> =
+            self.behind.keys().chain(&self.newest_only).cloned().collect();
+        let last = self.last.iter().filter(|(topic, _)| !covers(&behind, topic));
+        let last = last.map(|(topic, last)| (topic.clone(), *last)).collect();
+        (!self.place.is_empty()).then(|| (self.place.clone(), last))
     }
 
     /// The last message received of a topic since its last gap.
@@ -330,6 +486,10 @@ fn covers(grants: &BTreeSet<String>, topic: &str) -> bool {
         Some(prefix) if !topic.starts_with("user.") => topic.starts_with(prefix),
         _ => grant == topic,
     })
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text is UTF-8")
 }
 
 /// The content of a chunk (RFC 9112 section 7.1), and its length.
@@ -372,7 +532,7 @@ impl FarEnds for Shared {
     }
 
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
-        let mut clients = self.0.borrow_mut();
+        let clients = &mut *self.0.borrow_mut();
         let seed = clients.seed;
         let client = clients.all.get_mut(&id).expect("it was attached");
         if client.reset {
@@ -383,16 +543,10 @@ impl FarEnds for Shared {
         client.is_full = taken < bytes.len();
         client.room -= taken;
         let has_replies = client.arrive(&bytes[..taken], seed);
-        let (received, gaps, resumed) = (client.received, client.gaps, client.resumed);
-        let answers = client.take_in(seed) || has_replies;
-        let (received, gaps, resumed) =
-            (client.received - received, client.gaps - gaps, client.resumed - resumed);
+        let answers = client.take_in(&mut clients.messages, seed) || has_replies;
         if answers {
             clients.readable.insert(id);
         }
-        clients.messages += received;
-        clients.gaps += gaps;
-        clients.resumed += resumed;
         if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 

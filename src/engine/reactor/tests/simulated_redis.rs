@@ -43,11 +43,11 @@ impl Redis {
     }
 
     /// Publishes to all subscribers. Returns whether there are any.
-    pub fn publish(&mut self, topic: &str, number: u64) -> bool {
+    pub fn publish(&mut self, topic: &str, payload: &str) -> bool {
         let Some(connection) = self.connection.as_mut().filter(|one| one.subscribed) else {
             return false;
         };
-        let (channel, payload) = (format!("pub.{topic}"), number.to_string());
+        let channel = format!("pub.{topic}");
         let (length, bytes) = (channel.len(), payload.len());
         let text = format!(
             ">4\r\n$8\r\npmessage\r\n$5\r\npub.*\r\n${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n"

@@ -2,7 +2,8 @@
 //! that fails in every way.
 //!
 //! Each client checks its messages against the server's own frames: all are of its subscriptions, each follows the previous one
-//! of its topic, none is repeated, and none is missing without a `gap` or a close. A seed that failed fails again.
+//! of its topic, none is repeated, and none is missing without a `gap`, a close or a newer one with the same key. Behind a
+//! subscription from a cursor on, or with the newest message, the next one is known as well. A seed that failed fails again.
 //!
 //! `ONELOOP_SIMULATION_SECONDS=3600 cargo test --release --lib simulation` runs for this long.
 
@@ -13,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::config::RouteConfig;
+use crate::config::{RouteConfig, SlowPolicy};
 use crate::engine::client::State;
+use crate::engine::client::deflate::Deflate;
 use crate::engine::client::in_memory::install;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::tests::simulated_clients::{
-    Memory, Shared, SimulatedClient, SimulatedClients,
+    Memory, Shared, SimulatedClient, SimulatedClients, Tally,
 };
 use crate::engine::reactor::tests::simulated_redis::Redis;
 use crate::engine::reactor::*;
@@ -37,14 +39,14 @@ const EPOCH: u64 = 1_700_000_000;
 
 const TOPICS: [&str; 5] = ["news", "room.1", "room.2", "a", "b"];
 const GRANTS: [&str; 6] = ["news", "room.1", "room.*", "a", "b", "*"];
+/// Keys of messages, which users' topics have none of.
+const KEYS: [Option<&str>; 5] = [None, None, Some("k"), Some("l"), Some("k#l")];
 
 /// Turns of all worlds, and events in them.
 #[derive(Debug, Default)]
 struct Totals {
     turns: u64,
-    messages: u64,
-    gaps: u64,
-    resumed: u64,
+    tally: Tally,
     closes: BTreeMap<u16, u64>,
     connections: u64,
 }
@@ -58,7 +60,8 @@ struct World {
     clients: Shared,
     redis: Redis,
     micros: u64,
-    numbers: BTreeMap<String, u64>,
+    /// The route gives slow clients the newest message of each key alone.
+    is_latest: bool,
     present: BTreeSet<ConnId>,
     turns: u64,
     people: usize,
@@ -72,7 +75,14 @@ impl World {
         // A topic of all clients is large.
         let topics =
             if random.below(3) > 0 { vec!["news".to_owned(), "a".to_owned()] } else { vec![] };
-        let route = RouteConfig { may: vec!["*".into()], topics, ..RouteConfig::default() };
+        let is_latest = random.below(3) == 0;
+        let route = RouteConfig {
+            may: vec!["*".into()],
+            topics,
+            slow: if is_latest { SlowPolicy::Latest } else { SlowPolicy::Close },
+            deflate: random.choose(&[Deflate::Off, Deflate::Broadcasts, Deflate::All]),
+            ..RouteConfig::default()
+        };
         let push = Push::new(Rc::clone(&keys), &route).expect("the grants are good");
         let mut plan = plan(push, |bounds| {
             bounds.flush_clients_per_turn = random.choose(&[1, 3, 20, 512]);
@@ -83,6 +93,7 @@ impl World {
             bounds.read_bytes_per_turn = random.choose(&[64, 4096, 65_536]);
             bounds.history_messages_max = random.choose(&[3, 100, 65_536, 65_536]);
             bounds.history_bytes_max = random.choose(&[0, 300, 8 << 20, 8 << 20]);
+            bounds.deflate_bytes_min = random.choose(&[1, 100, 256]);
         });
         plan.prefix = "pub.".to_owned();
         peers::seed(seed);
@@ -108,7 +119,7 @@ impl World {
             clients,
             redis,
             micros: 0,
-            numbers: BTreeMap::new(),
+            is_latest,
             present: BTreeSet::new(),
             turns: 0,
         }
@@ -142,6 +153,7 @@ impl World {
             Box::new(tls)
         });
         (client.sub, client.answers) = (sub, self.random.below(10) > 0);
+        (client.conflates, client.offers) = (self.is_latest, self.random.below(2) == 0);
         client.room = self.random.choose(&[0, 50, 100_000, 10_000_000]);
         let with_head = self.random.below(4) > 0;
         let (since, topics) = self.earlier(&client.sub);
@@ -166,8 +178,12 @@ impl World {
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
             }
         };
+        let offer = match client.offers {
+            true => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+            false => "",
+        };
         client.raw(
-            format!("GET /ws{query} HTTP/1.1\r\nHost: h\r\n{asked}{bearer}\r\n")
+            format!("GET /ws{query} HTTP/1.1\r\nHost: h\r\n{asked}{offer}{bearer}\r\n")
                 .replace("/ws", if self.random.below(20) == 0 { "/nowhere" } else { "/" })
                 .as_bytes(),
         );
@@ -215,15 +231,15 @@ impl World {
     /// Lets a client act.
     fn act(&mut self) {
         let Some(id) = self.someone() else { return };
-        let what = self.random.below(30);
+        let what = self.random.below(38);
         let topic = self.random.choose(&GRANTS);
         let sub = self.clients.0.borrow().all[&id].sub.clone();
         let token = (what == 12).then(|| self.token(&sub));
-        let mut clients = self.clients.0.borrow_mut();
+        let clients = &mut *self.clients.0.borrow_mut();
         let client = clients.all.get_mut(&id).expect("it is present");
         match what {
             // It cannot say anything: all of it is discarded.
-            0..16 | 18..21 if client.is_stream => client.raw(b"GET / HTTP/1.1\r\n\r\n"),
+            0..16 | 18..21 | 30.. if client.is_stream => client.raw(b"GET / HTTP/1.1\r\n\r\n"),
             0..6 => {
                 client.say(&format!(r#"{{"op":"subscribe","topic":"{topic}","ref":1}}"#));
                 client.asked += 1;
@@ -233,7 +249,8 @@ impl World {
                 client.asked += 1;
             }
             9..12 => {
-                client.say("ping");
+                let pings = ["ping", r#"{"op":"ping","cursor":true,"ref":3}"#];
+                client.say(self.random.choose(&pings));
                 client.asked += 1;
             }
             12 => {
@@ -265,8 +282,22 @@ impl World {
                 client.asked += 1;
             }
             19 => client.say("not JSON"),
-            20 => client.frame(0x81, &[0xff; 3]),
+            20 => client.frame(self.random.choose(&[0x81, 0xc1]), &[0xff; 3]),
             21..25 => client.room = 0,
+            30..35 => {
+                let Some(cursor) = clients.messages.some_cursor(&mut self.random) else { return };
+                let own = format!("user.{sub}");
+                match self.random.below(4) {
+                    0 => client.subscribe_since(&[topic, self.random.choose(&TOPICS)], &cursor),
+                    1 => client.subscribe_since(&[&own], &cursor),
+                    _ => client.subscribe_since(&[topic], &cursor),
+                }
+            }
+            35.. => {
+                client
+                    .say(&format!(r#"{{"op":"subscribe","topic":"{topic}","last":true,"ref":1}}"#));
+                client.asked += 1;
+            }
             _ => {
                 client.room = self.random.choose(&[1, 7, 300, 1_000_000]);
                 if std::mem::take(&mut client.is_full) {
@@ -283,13 +314,19 @@ impl World {
             0 => format!("user.u{}", self.random.below(self.people)),
             _ => self.random.choose(&TOPICS).to_owned(),
         };
-        self.publish_on(&topic);
+        let has_key = !topic.starts_with("user.");
+        let key = if has_key { self.random.choose(&KEYS) } else { None };
+        self.publish_on(&topic, key);
     }
 
-    fn publish_on(&mut self, topic: &str) {
-        let number = self.numbers.entry(topic.to_owned()).or_default();
-        *number += 1;
-        self.redis.publish(topic, *number);
+    fn publish_on(&mut self, topic: &str, key: Option<&'static str>) {
+        let number = self.clients.0.borrow_mut().messages.add(topic, key);
+        let key = key.map(|key| format!("#{key}")).unwrap_or_default();
+        let payload = match self.random.choose(&[0, 0, 0, 40, 400]) {
+            0 => number.to_string(),
+            padding => format!(r#"[{number},"{}"]"#, "x".repeat(padding)),
+        };
+        self.redis.publish(&format!("{topic}{key}"), &payload);
     }
 
     fn disturb(&mut self) {
@@ -357,10 +394,10 @@ impl World {
         self.mend(1_000, 100);
         assert!(self.redis.is_subscribed(), "seed {}: the link does not come back", self.seed);
         for topic in TOPICS {
-            self.publish_on(topic);
+            self.publish_on(topic, None);
         }
         for number in 0..self.people {
-            self.publish_on(&format!("user.u{number}"));
+            self.publish_on(&format!("user.u{number}"), None);
         }
         self.mend(3_000, 1);
         let clients = self.clients.0.borrow();
@@ -368,10 +405,10 @@ impl World {
             if client.close_code.is_some() || client.ended || client.reset {
                 continue;
             }
-            for (topic, number) in &self.numbers {
+            for (topic, number) in clients.messages.all() {
                 if client.subscribes_to(topic) {
                     let (sub, last) = (&client.sub, client.last_of(topic));
-                    assert_eq!(last, Some(*number), "seed {}: {sub}, {topic}", self.seed);
+                    assert_eq!(last, Some(number), "seed {}: {sub}, {topic}", self.seed);
                 }
             }
             assert_eq!(client.asked, client.answered, "seed {}: {}", self.seed, client.sub);
@@ -445,9 +482,7 @@ fn run(seed: u64, totals: &mut Totals) {
     world.leave();
     let clients = world.clients.0.borrow();
     totals.turns += world.turns;
-    totals.messages += clients.messages as u64;
-    totals.gaps += clients.gaps as u64;
-    totals.resumed += clients.resumed as u64;
+    clients.all.values().for_each(|client| totals.tally += client.tally);
     totals.connections += clients.all.len() as u64;
     for code in clients.all.values().filter_map(|client| client.close_code) {
         *totals.closes.entry(code).or_default() += 1;
@@ -470,6 +505,7 @@ fn the_world_goes_on_whatever_happens_in_it() {
         seeds += 1;
     }
     println!("{seeds} seeds from {first} on: {totals:?}");
-    let enough = totals.messages > 10_000 && totals.gaps > 100 && totals.resumed > 100;
-    assert!(enough, "little happened: {totals:?}");
+    let Tally { messages, gaps, resumed, caught_up, newest, superseded, deflated } = totals.tally;
+    let few = [gaps, resumed, caught_up, superseded, deflated].into_iter().min();
+    assert!(messages > 10_000 && few > Some(100) && newest > 20, "little happened: {totals:?}");
 }

@@ -1,6 +1,6 @@
 //! Messages compressed and inflated, against a decompressor that reads bit by bit, and through the codec of the loop.
 
-mod naive;
+pub(crate) mod naive;
 
 use super::deflater::{DEFLATED_BYTES_MAX, Deflater, Tally};
 use super::inflater::{InflateFault, Inflater};
