@@ -32,6 +32,8 @@ pub struct PendingWrites {
     owners: RandomState,
     pings: VecDeque<ConnId>,
     odd: bool,
+    /// Something that is no client has so much queued that the sources wait for it.
+    pub is_held: bool,
 }
 
 impl PendingWrites {
@@ -101,7 +103,7 @@ impl PendingWrites {
 
     /// Returns whether a client has so much queued that nothing more may come in before it was written to.
     pub fn is_pressed(&self) -> bool {
-        !self.pressed.is_empty()
+        !self.pressed.is_empty() || self.is_held
     }
 
     pub fn is_empty(&self) -> bool {

@@ -13,9 +13,18 @@ pub(super) struct Drain {
     pub signals: usize,
     /// When the remaining connections are cut.
     pub until: Option<Millis>,
+    /// Signals are left to another process, whose orders come.
+    pub is_by_order: bool,
+    /// The place of this process among those that drain together, and their number; 0: it drains alone.
+    pub places: (u64, u64),
 }
 
 impl Drain {
+    /// So many signals came that end the process.
+    pub fn on_signals(&mut self, count: usize) {
+        self.signals += if self.is_by_order { 0 } else { count };
+    }
+
     /// Returns whether a drain is due that has not begun.
     pub fn is_due(&self) -> bool {
         self.signals > 0 && self.until.is_none()
@@ -28,9 +37,10 @@ impl Drain {
         log::info!("draining {} connections", server.clients.len());
         self.until = Some(server.now.millis + Millis::from(server.bounds.drain_seconds) * 1000);
         let rate = u64::from(server.bounds.drain_per_second);
+        let (first, step) = (self.places.0, self.places.1.max(1));
         let all: Vec<ConnId> = server.clients.iter().map(|(id, _)| id).collect();
         for (place, id) in all.into_iter().enumerate() {
-            let retry = (place as u64 + 1) * 1000 / rate;
+            let retry = (place as u64 * step + first + 1) * 1000 / rate;
             server.close(id, Close::GOING_AWAY.retry_after(retry));
         }
     }

@@ -56,7 +56,7 @@ pub use listening_socket::BACKLOG;
 use listening_socket::Inherited;
 pub use plan::{Addresses, Ended, Plan};
 use port::Ports;
-pub use port::{OtherPorts, Port, PortRegistry, publish_beside};
+pub use port::{LoopOrder, OtherPorts, Port, PortRegistry, publish_beside};
 pub use port_connections::{PortConnection, PortConnections};
 pub use port_socket::{InputState, PeerState, PortSocket};
 pub use redis_protocol::RedisProtocol;
@@ -215,6 +215,16 @@ impl Reactor {
         self.file_watches.begin(subject, look, self.router.server.now.millis);
     }
 
+    /// Adds a port without a listener.
+    pub fn add_port(&mut self, port: Box<dyn Port>) {
+        self.ports.add(port);
+    }
+
+    /// Leaves the signals that end the process to another process, whose orders come by a port.
+    pub fn end_by_order(&mut self) {
+        self.drain.is_by_order = true;
+    }
+
     /// Replaces the bounds.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.clients.set_bounds(&bounds);
@@ -226,35 +236,18 @@ impl Reactor {
         self.redis.set_tls(tls);
     }
 
-    /// Files or the settings may have been read again.
-    fn on_files_read(&mut self) {
-        let renewed = self.file_watches.take(self.router.server.now.millis);
-        renewed.into_iter().for_each(|take_over| take_over(self));
-        let Some(found) = self.reload.as_mut().and_then(Reload::take) else { return };
-        let metrics = &mut self.router.server.metrics;
-        match found {
-            Ok(take_over) => {
-                metrics.reloads += 1;
-                take_over(self);
-            }
-            Err(problems) => {
-                metrics.reloads_refused += 1;
-                for problem in problems {
-                    log::error!("the settings stay as they were: {problem}");
-                }
-            }
-        }
-        self.supervisor.ready(self.router.server.clients_len());
-    }
-
     /// Runs turns until a signal ends the loop.
     ///
     /// # Errors
     /// The errors of `epoll_wait`, none of which a peer can cause.
     pub fn run(mut self) -> io::Result<Ended> {
         let mut events = Events::with_capacity(EVENTS);
-        self.supervisor.ready(self.router.server.clients_len());
+        let mut is_ready = false;
         loop {
+            if !is_ready && self.ports.are_ready() {
+                is_ready = true;
+                self.supervisor.ready(self.router.server.clients_len());
+            }
             if let Some(ended) = self.turn(&mut events, None)? {
                 return Ok(ended);
             }
@@ -319,7 +312,7 @@ impl Reactor {
                 }
                 Source::Resolver => {
                     self.redis.on_resolved(&mut self.router, self.poll.registry());
-                    self.on_files_read();
+                    reload::on_files_read(self);
                 }
                 Source::Hangup => {
                     let is_draining = self.router.health.draining;
@@ -329,7 +322,7 @@ impl Reactor {
                 Source::Port { port, number } => self.ports.on_ready(port, number, event),
                 Source::Listener(number) => self.listeners.note(number),
                 Source::Client(id) => self.on_ready(id, Readiness::of(event)),
-                Source::Signals => self.drain.signals += self.signals.take(),
+                Source::Signals => self.drain.on_signals(self.signals.take()),
             }
         }
         self.read_sources();
@@ -338,6 +331,9 @@ impl Reactor {
         self.clients.read(&mut self.router, &mut self.buffer);
         self.ports.publish_for_handlers(&mut self.router);
         self.redis.hand_over_requests(&mut self.router);
+        while let Some(order) = self.ports.take_order() {
+            reload::obey(self, order);
+        }
         if self.drain.is_due() {
             self.drain();
         }
@@ -368,6 +364,7 @@ impl Reactor {
             timing.floor = tick(now).saturating_sub(timing.ping);
         }
         self.clients.tick(&mut self.router);
+        self.ports.tick(&mut self.router, self.poll.registry());
         if !self.router.health.draining {
             self.redis.tick(&mut self.router, self.poll.registry());
             self.file_watches.tick(now);
@@ -427,13 +424,14 @@ impl Reactor {
             || !server.requests.is_empty()
             || self.redis.has_note();
         if is_work_left {
-            return Some(now);
+            // While the sources are held there is nothing to be done but to look again.
+            return Some(now + u64::from(server.pending.is_held));
         }
         [
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
             self.redis.deadline().filter(|_| !self.router.health.draining),
             self.file_watches.deadline().filter(|_| !self.router.health.draining),
-            self.ports.deadline(now),
+            self.ports.deadline(now).map(|at| at.max(now + u64::from(server.pending.is_held))),
             server.complaints.deadline(),
             self.router.features_deadline(),
             self.next_accept(),

@@ -11,6 +11,7 @@ use crate::clock::Millis;
 use crate::engine::reactor::token::Source;
 use crate::engine::redis::request::Answer;
 use crate::engine::router::Router;
+use crate::engine::router::sources::Receivers;
 use crate::engine::server::Server;
 use crate::engine::server::requests::Publication;
 
@@ -53,6 +54,30 @@ pub trait Port {
     /// Delivers a message from elsewhere to connections that receive it. Returns the number of receivers.
     fn deliver(&mut self, server: &mut Server, channel: &[u8], payload: &[u8]) -> usize;
 
+    /// Takes note that a message under this number has so many receivers elsewhere: see
+    /// [`SourceObserver`](crate::engine::router::sources::SourceObserver). The numbers come in order.
+    fn on_counted(&mut self, _number: u64, _receivers: usize) {}
+
+    /// Takes over messages of handlers that are to be published elsewhere.
+    fn take_publications(&mut self, _publications: &mut Vec<Publication>) {}
+
+    /// Does what is due, once in each turn when all events are dispatched.
+    fn tick(&mut self, _router: &mut Router, _others: OtherPorts<'_>, _registry: PortRegistry<'_>) {
+    }
+
+    /// Takes the next order to the loop itself.
+    fn take_order(&mut self) -> Option<LoopOrder> {
+        None
+    }
+
+    /// Returns whether clients are served as far as the port is concerned. Once they are, that is not asked again.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// The settings were read again, and taken over.
+    fn on_reload(&mut self) {}
+
     /// Writes to connections, and ends those whose time is over.
     fn flush(&mut self, server: &mut Server);
 
@@ -64,6 +89,17 @@ pub trait Port {
 
     /// Ends all connections after one write to each.
     fn close(&mut self, now: Millis);
+}
+
+/// An order to the loop, which a port may have from someone entitled to it. A signal would say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoopOrder {
+    /// Read the settings again.
+    Reload,
+    /// Drain, and leave the first time slot and all but each `of`th one behind it to others that drain as well.
+    Drain { place: u64, of: u64 },
+    /// End at once.
+    End,
 }
 
 /// The way of a port's connections into the poll.
@@ -91,6 +127,12 @@ impl OtherPorts<'_> {
     pub fn deliver(&mut self, server: &mut Server, channel: &[u8], payload: &[u8]) -> usize {
         let ports = self.0.iter_mut().flat_map(|ports| ports.iter_mut());
         ports.map(|port| port.deliver(server, channel, payload)).sum()
+    }
+
+    /// Brings them the number of receivers elsewhere.
+    pub fn on_counted(&mut self, number: u64, receivers: usize) {
+        let ports = self.0.iter_mut().flat_map(|ports| ports.iter_mut());
+        ports.for_each(|port| port.on_counted(number, receivers));
     }
 }
 
@@ -153,7 +195,10 @@ impl Ports {
 
     /// Publishes the messages of handlers, to clients and at the ports; not while a client has too much pending.
     pub fn publish_for_handlers(&mut self, router: &mut Router) {
-        let publications = std::mem::take(&mut router.server.requests.publications);
+        let mut publications = std::mem::take(&mut router.server.requests.publications);
+        if !publications.is_empty() {
+            self.ports.iter_mut().for_each(|port| port.take_publications(&mut publications));
+        }
         for Publication { channel, payload, ticket } in publications {
             if router.server.is_pressed() {
                 router.on_answer(ticket, Answer::Unavailable);
@@ -164,9 +209,34 @@ impl Ports {
             let others = ports.deliver(&mut router.server, channel, payload);
             let result = publish_beside(router, others, channel, payload);
             let answer =
-                result.map_or_else(Answer::Refused, |receivers| Answer::Integer(receivers as i64));
+                result.map_or_else(Answer::Refused, |found| Answer::Integer(found.here as i64));
             router.on_answer(ticket, answer);
         }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, router: &mut Router, registry: &Registry) {
+        for number in 0..self.ports.len() {
+            let (before, rest) = self.ports.split_at_mut(number);
+            let (port, behind) = rest.split_first_mut().expect("its number is below the count");
+            let registry = PortRegistry { registry, port: number };
+            port.tick(router, OtherPorts([before, behind]), registry);
+        }
+    }
+
+    /// Takes the next order to the loop.
+    pub fn take_order(&mut self) -> Option<LoopOrder> {
+        self.ports.iter_mut().find_map(|port| port.take_order())
+    }
+
+    /// Returns whether all of them serve.
+    pub fn are_ready(&self) -> bool {
+        self.ports.iter().all(|port| port.is_ready())
+    }
+
+    /// The settings were taken over.
+    pub fn on_reload(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.on_reload());
     }
 
     /// Writes to connections, and ends those whose time is over.
@@ -199,15 +269,16 @@ pub fn publish_beside(
     others: usize,
     channel: &[u8],
     payload: &[u8],
-) -> Result<usize, String> {
+) -> Result<Receivers, String> {
+    let subscribers = Receivers { here: others, elsewhere: None };
     if others > 0 && router.refusal_of(channel).is_some() {
-        return Ok(others);
+        return Ok(subscribers);
     }
     let dropped = router.server.metrics().messages_malformed;
-    let clients = router.publish(channel, payload);
+    let receivers = router.publish_from(channel, payload, true);
     if router.server.metrics().messages_malformed == dropped {
-        return Ok(clients + others);
+        return Ok(Receivers { here: receivers.here + others, ..receivers });
     }
     // The reason is looked for only if the message was dropped.
-    router.refusal_of(channel).map_or(Ok(others), Err)
+    router.refusal_of(channel).map_or(Ok(subscribers), Err)
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use mio::{Interest, Registry, Waker};
 
 use crate::engine::reactor::Reactor;
+use crate::engine::reactor::port::LoopOrder;
 use crate::engine::reactor::token::Source;
 use crate::engine::signals::Signals;
 use crate::observe::systemd::Supervisor;
@@ -15,6 +16,44 @@ pub type Reread = Arc<dyn Fn() -> Result<TakeOver, Vec<String>> + Send + Sync>;
 
 /// The step on the loop that takes over settings, between two events.
 pub type TakeOver = Box<dyn FnOnce(&mut Reactor) + Send>;
+
+/// Files or the settings may have been read again.
+pub(super) fn on_files_read(reactor: &mut Reactor) {
+    let renewed = reactor.file_watches.take(reactor.router.server.now.millis);
+    renewed.into_iter().for_each(|take_over| take_over(reactor));
+    let Some(found) = reactor.reload.as_mut().and_then(Reload::take) else { return };
+    let metrics = &mut reactor.router.server.metrics;
+    match found {
+        Ok(take_over) => {
+            metrics.reloads += 1;
+            take_over(reactor);
+            reactor.ports.on_reload();
+        }
+        Err(problems) => {
+            metrics.reloads_refused += 1;
+            for problem in problems {
+                log::error!("the settings stay as they were: {problem}");
+            }
+        }
+    }
+    reactor.supervisor.ready(reactor.router.server.clients_len());
+}
+
+/// Obeys an order that came by a port.
+pub(super) fn obey(reactor: &mut Reactor, order: LoopOrder) {
+    match order {
+        LoopOrder::Reload => {
+            let is_draining = reactor.router.health.draining;
+            let Reactor { reload, supervisor, .. } = reactor;
+            reload.iter_mut().for_each(|it| it.ask(is_draining, supervisor));
+        }
+        LoopOrder::Drain { place, of } => {
+            reactor.drain.places = (place, of);
+            reactor.drain.signals += 1;
+        }
+        LoopOrder::End => reactor.drain.signals += 2,
+    }
+}
 
 /// The means to read the settings again.
 pub struct Reload {
@@ -38,9 +77,13 @@ impl Reload {
 
     /// SIGHUP came.
     pub fn on_hangup(&mut self, is_draining: bool, supervisor: &mut Supervisor) {
-        if self.hangups.take() == 0 {
-            return;
+        if self.hangups.take() > 0 {
+            self.ask(is_draining, supervisor);
         }
+    }
+
+    /// Reads the settings again.
+    pub fn ask(&mut self, is_draining: bool, supervisor: &mut Supervisor) {
         if is_draining {
             return log::info!("the settings are not read again: the end is near");
         }

@@ -24,6 +24,16 @@ impl Node {
     pub fn new(unix: u64, random: u64) -> Node {
         Node((unix & 0xffff_ffff) << 28 | random >> 36)
     }
+
+    /// The name as a number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The inverse of [`Node::number`].
+    pub fn of_number(number: u64) -> Node {
+        Node(number)
+    }
 }
 
 impl fmt::Display for Node {

@@ -149,6 +149,22 @@ impl History {
         self.indexes[stream] = EntryIndex::default();
     }
 
+    /// For each stream the number of the first entry after the latest loss in it.
+    pub fn whole_from(&self) -> &[u64] {
+        &self.whole_from
+    }
+
+    /// Takes over the places of another history, whose records were pushed here.
+    pub fn set_places(&mut self, covered: Vec<EntryId>, whole_from: Vec<u64>) {
+        (self.covered, self.whole_from) = (covered, whole_from);
+    }
+
+    /// Gives the first record this number. The history must be empty.
+    pub fn begin_at(&mut self, first: u64) {
+        assert!(self.is_empty(), "a record has a number already");
+        self.first = first;
+    }
+
     /// Returns whether an entry from before a loss in the stream is held.
     pub fn has_hole(&self, stream: usize) -> bool {
         self.whole_from[stream] > self.first

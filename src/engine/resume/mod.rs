@@ -9,6 +9,7 @@ mod entry_index;
 mod entry_sizes;
 mod filter;
 pub mod history;
+pub mod places;
 pub mod replay;
 
 use std::collections::BTreeSet;
@@ -83,6 +84,11 @@ pub struct Resume {
     /// Clients that have more of a stream than this process has read, by the stream and their latest entry of it: they wait, so
     /// that nothing is sent to them twice. Some may be gone by now.
     pub ahead: BTreeSet<(usize, EntryId, ConnId)>,
+    /// The most messages by which a cursor of this sequence may be ahead of this process: 0 unless another process numbers them.
+    pub ahead_max: u64,
+    /// Clients that were sent more of this sequence by another process than this one has recorded, by the number of the first
+    /// message that they lack. Some may be gone by now.
+    pub ahead_by_number: BTreeSet<(u64, ConnId)>,
 }
 
 impl Resume {
@@ -99,6 +105,8 @@ impl Resume {
             has_channels: true,
             sizes: Vec::new(),
             ahead: BTreeSet::new(),
+            ahead_max: 0,
+            ahead_by_number: BTreeSet::new(),
         }
     }
 
@@ -111,6 +119,7 @@ impl Resume {
         self.history = self.history.with_streams(streams);
         self.sizes = vec![EntrySizes::default(); streams];
         self.ahead = BTreeSet::new();
+        self.ahead_by_number = BTreeSet::new();
     }
 
     /// The cursor of the latest message: opaque to clients, and rising as text, across restarts too.
@@ -168,7 +177,8 @@ impl Resume {
         if since.has_channels && places.any(|(has, begin)| has < begin) {
             return None;
         }
-        if since.node == self.node && since.number + 1 >= first && since.number < next {
+        let most = next.saturating_add(self.ahead_max);
+        if since.node == self.node && since.number + 1 >= first && since.number < most {
             let replay = Replay::new(since.number + 1, 0, since.entries);
             return Some(Replay { is_portable: !since.has_channels, ..replay });
         }
@@ -250,7 +260,8 @@ impl Resume {
 
     /// Returns whether the client has more of a stream than this process.
     pub fn is_ahead(&self, replay: &Replay) -> bool {
-        replay.entries.iter().zip(&self.entries).any(|(has, read)| has > read)
+        replay.next > self.history.next()
+            || replay.entries.iter().zip(&self.entries).any(|(has, read)| has > read)
     }
 
     /// Adds a client with these entries to those that are ahead, for each stream of which fewer were read.
@@ -260,6 +271,13 @@ impl Resume {
                 self.ahead.insert((stream, *has, id));
             }
         }
+    }
+
+    /// Takes a client that was ahead of this process by numbers, and is not any more.
+    pub fn pop_reached_number(&mut self) -> Option<ConnId> {
+        let first = *self.ahead_by_number.first()?;
+        (first.0 <= self.history.next()).then(|| self.ahead_by_number.pop_first())?;
+        Some(first.1)
     }
 
     /// Takes a client that was ahead of this process and has no more of the stream than the latest entry.

@@ -1,5 +1,6 @@
 //! Input from Redis and publishers: messages and stream entries go to every route, answers to whoever asked.
 
+use super::sources::{Receivers, SourceInput};
 use super::{Router, refusals};
 use crate::engine::feature::{FeatureEvent, MessageSource, StreamReply};
 use crate::engine::handler::RouteEvent;
@@ -16,31 +17,72 @@ use crate::engine::slots::ConnId;
 const LARGE_PAYLOAD_BYTES: usize = 128 * 1024;
 
 impl Router {
-    /// Publishes a message from Redis or from a publisher. Returns to how many clients it went. A channel of a feature (control) is
-    /// no topic, whatever its name.
+    /// Handles input that another process observed: see [`SourceObserver`](super::sources::SourceObserver). Returns to how many
+    /// clients a message went.
+    pub fn handle(&mut self, input: SourceInput<'_>) -> usize {
+        match input {
+            SourceInput::Message { channel, payload, is_counted } => {
+                return self.publish_from(channel, payload, is_counted).here;
+            }
+            SourceInput::Entry { stream, id, topic, key, payload, receipt } => {
+                return self.publish_entry(stream, id, (topic, key), payload, receipt);
+            }
+            SourceInput::Reached { stream, id } => self.reach(stream, id),
+            SourceInput::StreamBegins { stream, covered_from } => {
+                self.stream_begins(stream, covered_from);
+            }
+            SourceInput::Prefill { stream, id, topic, key, payload } => {
+                self.prefill_entry(stream, id, (topic, key), payload);
+            }
+            SourceInput::StreamLost { stream, covered_from } => {
+                self.on_stream_lost(stream, covered_from);
+            }
+            SourceInput::Reader { is_up } => self.on_reader(is_up),
+            SourceInput::Subscription { is_up } => self.on_source(is_up),
+        }
+        0
+    }
+
+    /// Shows the observer input that is about to be handled.
+    fn observe(&mut self, input: SourceInput<'_>) -> Option<u64> {
+        self.observer.as_mut()?.on_input(input)
+    }
+
+    /// Publishes a message from Redis: see [`Router::publish_from`].
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        let mut features = self.features.iter_mut();
-        if let Some(feature) =
-            features.find(|one| one.channel().map(str::as_bytes) == Some(channel))
-        {
-            return feature.on_payload(&mut self.server, payload);
+        self.publish_from(channel, payload, false).here
+    }
+
+    /// Publishes a message from Redis or from a publisher, which is told the number of receivers if `is_counted`. A channel of a
+    /// feature (control) is no topic, whatever its name.
+    pub fn publish_from(&mut self, channel: &[u8], payload: &[u8], is_counted: bool) -> Receivers {
+        let input = SourceInput::Message { channel, payload, is_counted };
+        let mut features = self.features.iter();
+        let of_feature = features.position(|one| one.channel().map(str::as_bytes) == Some(channel));
+        if let Some(place) = of_feature {
+            let elsewhere = self.observe(input);
+            let here = self.features[place].on_payload(&mut self.server, payload);
+            return Receivers { here, elsewhere };
         }
         if channel.starts_with(CHANNEL.as_bytes()) {
-            return 0;
+            return Receivers::default();
         }
         self.server.metrics.messages += 1;
         let name = channel.strip_prefix(self.prefix.as_bytes());
         let Some(subject) = name.and_then(Subject::of_channel) else {
             self.server.metrics.messages_malformed += 1;
             refusals::of_channel(&mut self.server, &self.prefix, channel);
-            return 0;
+            return Receivers::default();
         };
         if self.is_oversized(subject, payload) {
             self.oversized();
-            return 0;
+            return Receivers::default();
         }
+        let elsewhere = self.observe(input);
         self.server.resume.record(subject, payload);
-        self.tell(subject, payload, MessageSource::Channel(channel))
+        replay::reach_number(&mut self.server);
+        let here = self.tell(subject, payload, MessageSource::Channel(channel));
+        Receivers { here, elsewhere }
     }
 
     /// Publishes an entry of a stream, whose `topic` has no prefix. Returns to how many clients it went. `stream` is the stream's place
@@ -58,18 +100,26 @@ impl Router {
         let Some(subject) = Subject::of_entry(topic, key) else {
             self.server.metrics.messages_malformed += 1;
             refusals::of_entry(&mut self.server);
-            replay::reach(&mut self.server, stream, id);
+            self.reach(stream, id);
             return 0;
         };
         if self.is_oversized(subject, payload) {
-            replay::reach(&mut self.server, stream, id);
+            self.reach(stream, id);
             self.oversized();
             return 0;
         }
+        self.observe(SourceInput::Entry { stream, id, topic, key, payload, receipt });
         refusals::of_prefix(&mut self.server, &self.prefix, subject.topic);
         self.server.resume.record_entry(stream, id, subject, payload);
         replay::reach(&mut self.server, stream, id);
+        replay::reach_number(&mut self.server);
         self.tell(subject, payload, MessageSource::Entry { id, receipt })
+    }
+
+    /// A stream was read up to an entry that is no message.
+    fn reach(&mut self, stream: usize, id: EntryId) {
+        self.observe(SourceInput::Reached { stream, id });
+        replay::reach(&mut self.server, stream, id);
     }
 
     /// Returns whether a key makes the message larger than one may be.
@@ -119,7 +169,7 @@ impl Router {
     /// Passes over an entry of a stream that is no message: it is too large, or malformed.
     pub fn pass_entry(&mut self, stream: usize, id: EntryId, is_oversized: bool, bytes: usize) {
         self.server.resume.sizes[stream].add(bytes);
-        replay::reach(&mut self.server, stream, id);
+        self.reach(stream, id);
         if is_oversized {
             return self.oversized();
         }
@@ -130,6 +180,7 @@ impl Router {
 
     /// Begins a stream: every entry after `covered_from` will be published.
     pub fn stream_begins(&mut self, stream: usize, covered_from: EntryId) {
+        self.observe(SourceInput::StreamBegins { stream, covered_from });
         if covered_from != EntryId::ZERO {
             // Clients that are connected missed the entries added since they came; clients in a replay read them.
             let from = self.server.cursor();
@@ -146,11 +197,13 @@ impl Router {
         (topic, key): (&[u8], Option<&[u8]>),
         data: &[u8],
     ) -> bool {
+        self.observe(SourceInput::Prefill { stream, id, topic, key, payload: data });
         self.server.resume.prefill(stream, id, Subject::of_entry(topic, key), data)
     }
 
     /// Reports a loss: entries before `covered_from` are gone and were never published. Every entry after it will be.
     pub fn on_stream_lost(&mut self, stream: usize, covered_from: EntryId) {
+        self.observe(SourceInput::StreamLost { stream, covered_from });
         self.server.metrics.stream_lost += 1;
         let name = self.server.resume.streams.get(stream).map_or("", String::as_str);
         log::warn!("entries of the stream {name} were trimmed or deleted before they were read");
@@ -160,6 +213,7 @@ impl Router {
 
     /// Takes note that the streams are read, or not any more.
     pub fn on_reader(&mut self, up: bool) {
+        self.observe(SourceInput::Reader { is_up: up });
         self.health.no_streams = !up;
         self.server.metrics.stream_ups += u64::from(up);
         if up {
@@ -169,6 +223,7 @@ impl Router {
 
     /// Takes note that the subscription at Redis came up or went down. If messages come by streams alone, none is missed by that.
     pub fn on_source(&mut self, up: bool) {
+        self.observe(SourceInput::Subscription { is_up: up });
         self.health.no_subscriber = !up;
         self.server.metrics.source_ups += u64::from(up);
         if up {
@@ -186,6 +241,7 @@ impl Router {
     /// Reports to all subscribers that messages after this one may have been missed, now and when they come back.
     fn tell_gap(&mut self, number: u64, from: &str) {
         self.server.resume.history.push_gap(number);
+        replay::reach_number(&mut self.server);
         replay::wake_all(&mut self.server);
         self.gap_to_subscribers(from);
     }

@@ -8,6 +8,7 @@ pub mod files;
 mod messages;
 mod plain;
 pub(crate) mod refusals;
+pub mod sources;
 
 use std::any::Any;
 
@@ -32,6 +33,7 @@ use challenges::Challenges;
 use files::Files;
 use plain::LEAVING;
 pub(crate) use refusals::fault_of;
+use sources::SourceObserver;
 
 /// The most routes there can be.
 pub const ROUTES_MAX: usize = ADMIN_ROUTE as usize;
@@ -50,6 +52,8 @@ pub struct Router {
     routes: Vec<Route>,
     /// Additions to the engine, in the order in which they are called.
     pub features: Vec<Box<dyn Feature>>,
+    /// Sees the input of sources.
+    pub observer: Option<Box<dyn SourceObserver>>,
     /// The page and the files that are served besides WebSockets.
     pub files: Files,
     /// The files of an ACME client.
@@ -59,7 +63,7 @@ pub struct Router {
     /// For dropped payloads.
     dropped_logged: RateLimit,
     /// The latest message when the link to Redis was lost, and its cursor.
-    lost_at: Option<(u64, String)>,
+    pub lost_at: Option<(u64, String)>,
     /// For commands that Redis refused.
     refused_logged: RateLimit,
     admin: Admin,
@@ -84,6 +88,7 @@ impl Router {
             had_large_payload: false,
             routes,
             features: Vec::new(),
+            observer: None,
             files: Files::default(),
             challenges: Challenges::default(),
             prefix,

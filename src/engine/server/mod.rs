@@ -42,6 +42,7 @@ use crate::observe::metrics::Metrics;
 use clients::Clients;
 use fanout::Fanout;
 use names::Names;
+pub use names::follow;
 pub use options::RouteOptions;
 use places::Places;
 use requests::{Publication, Requests};

@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use crate::engine::resume::cursor::Node;
+use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
 
 /// A name for this process. Among a thousand nodes that share a Redis and start in the same second, the chance of a collision is
@@ -11,6 +12,13 @@ use crate::engine::slots::ConnId;
 pub(super) fn node(unix: u64) -> Node {
     // The standard library's hasher has random keys.
     Node::new(unix, RandomState::new().hash_one(unix))
+}
+
+/// Takes over the name of a process whose messages are recorded here under its numbers, and which may have sent clients up to
+/// `ahead_max` more. `own` keeps this process and its connections apart from others that follow it.
+pub fn follow(server: &mut Server, node: Node, own: usize, ahead_max: u64) {
+    server.resume.follow(node, ahead_max);
+    server.names = Names(format!("{node}-{own}"));
 }
 
 /// The name of this process as text, and those of its connections.

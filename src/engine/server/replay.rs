@@ -7,7 +7,7 @@ use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::Backlog;
 use crate::engine::pending_writes::Lane;
 use crate::engine::resume::cursor::EntryId;
-use crate::engine::resume::replay::{ReplayStage, Resumed};
+use crate::engine::resume::replay::{Replay, ReplayStage, Resumed};
 use crate::engine::resume::{Slice, WRITE_PRICE};
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
@@ -35,14 +35,36 @@ pub(super) fn resume(server: &mut Server, id: ConnId, since: &str) -> Resumed {
     server.metrics.resumes += 1;
     let mut cursor = String::new();
     server.resume.write_cursor(&mut cursor, replay.next - 1, &replay);
-    let is_behind = replay.next < server.resume.history.next();
-    if (is_behind || replay.stage == ReplayStage::Undecided)
+    let next = server.resume.history.next();
+    if replay.next > next {
+        await_number(server, id, replay);
+    } else if (replay.next < next || replay.stage == ReplayStage::Undecided)
         && let Some(client) = server.open_client(id)
     {
         client.begin_replay(Box::new(replay));
         server.schedule_flush(id, Lane::Bulk);
     }
     Resumed::From(cursor)
+}
+
+/// Has a client wait until this process has recorded as much as the client was sent by another one.
+fn await_number(server: &mut Server, id: ConnId, mut replay: Replay) {
+    replay.stage = ReplayStage::Ahead;
+    let next = replay.next;
+    let Some(client) = server.open_client(id) else { return };
+    client.begin_replay(Box::new(replay));
+    let Server { resume, clients, .. } = server;
+    if resume.ahead_by_number.len() >= 2 * clients.len() + GONE_MAX {
+        resume.ahead_by_number.retain(|(_, id)| clients.get(*id).is_some());
+    }
+    resume.ahead_by_number.insert((next, id));
+}
+
+/// Continues the clients that waited for as many records as there are now.
+pub(crate) fn reach_number(server: &mut Server) {
+    while let Some(id) = server.resume.pop_reached_number() {
+        wake(server, id);
+    }
 }
 
 /// Begins the replay of a single topic, or has the running one go back for it. A client that is ahead of this process is not given

@@ -17,7 +17,7 @@ pub(crate) struct Requests {
 }
 
 /// A message of a handler for the publishers' port, and the owner of the answer.
-pub(crate) struct Publication {
+pub struct Publication {
     pub channel: String,
     pub payload: String,
     pub ticket: Ticket,

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::clock::Millis;
 use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
+use crate::engine::router::sources::Receivers;
 use crate::features::publisher::catalog::{self, LookupError};
 use crate::features::publisher::exchange::Exchange;
 use crate::features::publisher::http::{CONTINUE, HttpEvent, HttpReader, write_answer};
@@ -11,13 +12,15 @@ use crate::features::publisher::http_head::HttpRefusal;
 use crate::features::publisher::input::{CommandReader, InputError};
 use crate::features::publisher::output::Output;
 use crate::features::publisher::reply::PortReply::{Integer, Simple};
-use crate::features::publisher::reply::{self, CommandResult, OK};
+use crate::features::publisher::reply::{self, CommandResult, OK, PortReply};
 use crate::features::publisher::script::ScriptRun;
 use crate::features::publisher::session::{
     Peer, PublisherSession, ReplyMode, lower, printable, wrong_arity,
 };
-use crate::features::publisher::settings::{Moment, Terms};
+use crate::features::publisher::settings::Terms;
 use crate::features::publisher::transaction::Transaction;
+use crate::features::publisher::uncounted::CountForm;
+use crate::features::publisher::world::World;
 
 /// Bytes of a command before AUTH: strangers hold no memory.
 const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1024;
@@ -34,22 +37,6 @@ const IMMEDIATE: [&str; 6] = ["DISCARD", "EXEC", "MULTI", "QUIT", "RESET", "WATC
 /// Commands that a connection may send while it subscribes in RESP2.
 const FOR_SUBSCRIBERS: [&str; 7] =
     ["PING", "PSUBSCRIBE", "PUNSUBSCRIBE", "QUIT", "RESET", "SUBSCRIBE", "UNSUBSCRIBE"];
-
-/// Everything that commands touch outside their connection.
-pub trait World {
-    /// Delivers a message to clients and to subscribers at the port. Returns the number of receivers.
-    ///
-    /// # Errors
-    /// The reply to the publisher if nobody can receive from that channel.
-    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, String>;
-
-    /// Returns whether a client has so much pending that nothing more may be published in this turn.
-    fn is_pressed(&self) -> bool;
-
-    fn exchange(&mut self) -> &mut Exchange;
-
-    fn moment(&self) -> Moment;
-}
 
 /// The state of one connection. The caller owns the socket. Between two commands it holds no buffer.
 pub struct Publisher {
@@ -132,7 +119,7 @@ impl Publisher {
 
     /// Returns whether the peer leaves so many replies unread that no further command is executed. A transaction is executed whole.
     pub fn is_full(&self) -> bool {
-        self.output.replies() > OUTPUT_BYTES_MAX
+        self.output.replies() > OUTPUT_BYTES_MAX || self.output.awaits_most_counts()
     }
 
     /// Takes over the messages that wait for it in the exchange.
@@ -189,7 +176,7 @@ impl Publisher {
     /// Publishes what a request of HTTP has, and answers it. The password in it is that of the request alone; the connection no longer
     /// counts as a stranger's.
     fn answer_request(&mut self, event: HttpEvent<'_>, world: &mut dyn World) {
-        let output = &mut self.output.tail;
+        let output = self.output.reply();
         match event {
             HttpEvent::Expected => output.extend_from_slice(CONTINUE),
             HttpEvent::Page => {
@@ -202,7 +189,13 @@ impl Publisher {
                 (self.session.is_authenticated, self.has_commanded) = (true, true);
                 self.is_ending = is_last;
                 match world.publish(channel.as_bytes(), &payload) {
-                    Ok(count) => write_answer(output, 200, &count.to_string(), is_last),
+                    Ok(Receivers { here, elsewhere: Some(number) }) => {
+                        let form = CountForm::Http { is_last };
+                        self.output.uncounted().push(number, here, form);
+                    }
+                    Ok(receivers) => {
+                        write_answer(output, 200, &receivers.here.to_string(), is_last);
+                    }
                     // The reason begins with the code of an error in RESP.
                     Err(why) => write_answer(output, 404, why.trim_start_matches("ERR "), is_last),
                 }
@@ -236,7 +229,8 @@ impl Publisher {
         } else if let Some(transaction) = self.transaction.take()
             && !self.is_muted
         {
-            self.output.tail.extend_from_slice(&transaction.replies);
+            self.output.uncounted().append(transaction.replies);
+            self.output.settle();
         }
     }
 
@@ -261,10 +255,12 @@ impl Publisher {
 
     /// Writes a reply, behind those of the transaction if one is executed: they are sent together.
     fn write(&mut self, result: &CommandResult) {
-        let output = match &mut self.transaction {
-            Some(transaction) => &mut transaction.replies,
-            None => &mut self.output.tail,
-        };
+        let transaction = self.transaction.as_mut().map(|one| &mut one.replies);
+        if let Ok(PortReply::Receivers(here, number)) = result {
+            let replies = transaction.unwrap_or_else(|| self.output.uncounted());
+            return replies.push(*number, *here, CountForm::Resp);
+        }
+        let output = transaction.map_or_else(|| self.output.reply(), |one| &mut one.bytes);
         reply::write(output, result, self.session.is_resp3);
     }
 
@@ -325,7 +321,11 @@ impl Publisher {
             Some(queue.push(command, &self.session.terms.bounds))
         } else if name == "PUBLISH" {
             let receivers = world.publish(words[1], words[2]);
-            Some(receivers.map(|count| Integer(count as i64)).map_err(Into::into))
+            let reply = receivers.map(|Receivers { here, elsewhere }| match elsewhere {
+                Some(number) => PortReply::Receivers(here, number),
+                None => Integer(here as i64),
+            });
+            Some(reply.map_err(Into::into))
         } else {
             self.answer(name, command, words, world)
         }
@@ -392,7 +392,11 @@ impl Publisher {
                 self.is_ending = true;
                 OK
             }
-            _ if self.transaction.as_ref().is_some_and(|one| one.replies.len() > bytes_max) => {
+            _ if self
+                .transaction
+                .as_ref()
+                .is_some_and(|one| one.replies.bytes.len() > bytes_max) =>
+            {
                 Err("ERR the answers are above transaction_bytes_max".into())
             }
             _ => {

@@ -15,6 +15,8 @@ mod session;
 mod settings;
 mod socket;
 mod transaction;
+mod uncounted;
+mod world;
 
 pub use port::PublisherPort;
 pub use session::Peer;

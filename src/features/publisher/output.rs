@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::features::publisher::exchange::Body;
+use crate::features::publisher::uncounted::UncountedReplies;
 
 /// From this size on a message is shared; below it, copying costs less than a write of several parts.
 const SHARED_BYTES_MIN: usize = 4096;
@@ -19,15 +20,43 @@ pub struct Output {
     sealed_bytes: usize,
     /// Written bytes of the first part of `sealed`.
     written: usize,
-    /// The place to write a reply to.
+    /// The bytes behind them.
     pub tail: Vec<u8>,
+    /// Replies from the first one on that waits for a count.
+    uncounted: UncountedReplies,
     /// The bytes of messages, at most: all that were queued, and no more than there are.
     pub messages: usize,
 }
 
 impl Output {
+    /// Returns whether there is nothing for the socket now.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Returns whether replies wait for counts of receivers.
+    pub fn awaits_counts(&self) -> bool {
+        !self.uncounted.is_empty()
+    }
+
+    /// Returns whether it waits for as many as it may.
+    pub fn awaits_most_counts(&self) -> bool {
+        self.uncounted.is_full()
+    }
+
+    /// The place to write a reply to.
+    pub fn reply(&mut self) -> &mut Vec<u8> {
+        if self.awaits_counts() { &mut self.uncounted.bytes } else { &mut self.tail }
+    }
+
+    /// The place for replies that may wait for counts. [`Output::settle`] must follow.
+    pub fn uncounted(&mut self) -> &mut UncountedReplies {
+        &mut self.uncounted
+    }
+
+    /// Lets replies go that wait for no count any more.
+    pub fn settle(&mut self) {
+        self.uncounted.take_known(&mut self.tail);
     }
 
     pub fn len(&self) -> usize {
@@ -36,7 +65,7 @@ impl Output {
 
     /// Returns the bytes of replies, at least.
     pub fn replies(&self) -> usize {
-        self.len() - self.messages
+        self.len() - self.messages + self.uncounted.bytes.len()
     }
 
     /// Adds a message, which begins with `first`.
@@ -86,7 +115,7 @@ impl Output {
         }
         self.tail.drain(..count.min(self.tail.len()));
         self.messages = self.messages.min(self.len());
-        if self.is_empty() {
+        if self.is_empty() && !self.awaits_counts() {
             *self = Output::default();
         }
     }
@@ -105,7 +134,7 @@ mod tests {
             for _ in 0..60 {
                 match random.below(3) {
                     0 => {
-                        output.tail.extend_from_slice(b"answer");
+                        output.reply().extend_from_slice(b"answer");
                         expected.extend_from_slice(b"answer");
                     }
                     1 => {

@@ -1,5 +1,6 @@
 //! All connections of publishers: their admission, and their part of each phase of a turn.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -8,16 +9,18 @@ use mio::net::TcpStream;
 
 use crate::clock::Millis;
 use crate::engine::reactor::{
-    InputState, OtherPorts, PeerState, Port, PortConnections, PortRegistry, publish_beside,
-    turn_away,
+    InputState, OtherPorts, PeerState, Port, PortConnection, PortConnections, PortRegistry,
+    publish_beside, turn_away,
 };
 use crate::engine::router::Router;
+use crate::engine::router::sources::Receivers;
 use crate::engine::server::Server;
-use crate::features::publisher::connection::{Publisher, World};
+use crate::features::publisher::connection::Publisher;
 use crate::features::publisher::exchange::Exchange;
 use crate::features::publisher::session::Peer;
 use crate::features::publisher::settings::{Moment, Terms};
 use crate::features::publisher::socket::PublisherSocket;
+use crate::features::publisher::world::World;
 use crate::observe::complaints::{Origin, Weight};
 
 /// The answer of Redis to a connection above `maxclients`.
@@ -29,6 +32,8 @@ pub struct PublisherPort {
     /// A stranger among them is one of which no command was executed yet.
     connections: PortConnections<PublisherSocket>,
     exchange: Exchange,
+    /// Messages whose receivers elsewhere are still counted, by their numbers, and the connections that published them.
+    uncounted: VecDeque<(u64, usize)>,
     /// Connections since the start.
     admitted: u64,
 }
@@ -42,6 +47,7 @@ impl PublisherPort {
             connections: PortConnections::new(terms.bounds.connections_max),
             exchange: Exchange::new(terms.bounds.subscriptions_max, terms.bounds.backlog_bytes_max),
             terms: Rc::new(terms),
+            uncounted: VecDeque::new(),
             admitted: 0,
         }
     }
@@ -106,7 +112,7 @@ impl Port for PublisherPort {
         buffer: &mut [u8],
         bytes_max: usize,
     ) -> bool {
-        let PublisherPort { connections, exchange, .. } = self;
+        let PublisherPort { connections, exchange, uncounted, .. } = self;
         let limit = bytes_max.div_ceil(connections.queue.len().max(1));
         let have_waited = !connections.queue.is_empty() && router.server.is_pressed();
         let count = connections.len();
@@ -116,7 +122,8 @@ impl Port for PublisherPort {
             }
             let Some(number) = connections.queue.pop_front() else { break };
             let Some(connection) = connections.get_mut(number) else { continue };
-            let world = &mut PortWorld { router, exchange, connections: count };
+            let world =
+                &mut PortWorld { router, exchange, uncounted, seat: number, connections: count };
             let is_put_off = connection.read(world, buffer, limit);
             let PublisherSocket { socket, publisher } = connection;
             router.server.metrics().source_reads_put_off += u64::from(is_put_off);
@@ -153,6 +160,19 @@ impl Port for PublisherPort {
         subscribers
     }
 
+    fn on_counted(&mut self, number: u64, receivers: usize) {
+        while let Some((next, seat)) = self.uncounted.front().copied().filter(|one| one.0 <= number)
+        {
+            self.uncounted.pop_front();
+            if let Some(connection) = self.connections.get_mut(seat).filter(|_| next == number) {
+                let output = &mut connection.publisher.output;
+                output.uncounted().on_counted(number, receivers);
+                output.settle();
+                self.connections.touched.push(seat);
+            }
+        }
+    }
+
     fn flush(&mut self, server: &mut Server) {
         let PublisherPort { connections, exchange, .. } = self;
         let now = server.now().millis;
@@ -167,7 +187,10 @@ impl Port for PublisherPort {
             let Some(connection) = connections.get_mut(number) else { continue };
             connection.write(now);
             exchange.settle(number, connection.publisher.output.messages, now);
-            connections.settle(number);
+            // A count that comes touches the connection again.
+            if !connection.publisher.output.awaits_counts() || connection.is_done() {
+                connections.settle(number);
+            }
         }
         for number in std::mem::take(&mut exchange.cut) {
             let Some(PublisherSocket { socket, .. }) = connections.get_mut(number) else {
@@ -207,14 +230,19 @@ impl Port for PublisherPort {
 struct PortWorld<'a> {
     router: &'a mut Router,
     exchange: &'a mut Exchange,
+    uncounted: &'a mut VecDeque<(u64, usize)>,
+    /// The connection that is read.
+    seat: usize,
     connections: usize,
 }
 
 impl World for PortWorld<'_> {
-    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, String> {
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<Receivers, String> {
         let subscribers = self.exchange.publish(channel, payload);
         self.router.server.metrics().subscriber_messages += subscribers as u64;
-        publish_beside(self.router, subscribers, channel, payload)
+        let receivers = publish_beside(self.router, subscribers, channel, payload)?;
+        self.uncounted.extend(receivers.elsewhere.map(|number| (number, self.seat)));
+        Ok(receivers)
     }
 
     fn is_pressed(&self) -> bool {

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use crate::engine::redis::resp;
-use PortReply::{Array, Bulk, Encoded, Integer, Map, Null, NullArray, Push, Simple};
+use PortReply::{Array, Bulk, Encoded, Integer, Map, Null, NullArray, Push, Receivers, Simple};
 
 /// A reply to a command.
 pub enum PortReply {
     Simple(&'static str),
     Integer(i64),
+    /// The number of receivers of a message: those here, and those that are counted elsewhere under the second number.
+    Receivers(usize, u64),
     Bulk(Vec<u8>),
     Null,
     /// Null in place of an array.
@@ -48,6 +50,7 @@ impl PortReply {
         match self {
             Simple(text) => resp::write_simple(output, text),
             Integer(number) => resp::write_integer(output, *number),
+            Receivers(here, _) => resp::write_integer(output, *here as i64),
             Bulk(bytes) => resp::write_bulk(output, bytes),
             Encoded(bytes) => output.extend_from_slice(bytes),
             Null | NullArray if is_resp3 => output.extend_from_slice(b"_\r\n"),

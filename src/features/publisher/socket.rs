@@ -4,7 +4,8 @@ use std::io::IoSlice;
 
 use crate::clock::Millis;
 use crate::engine::reactor::{InputState, PeerState, PortConnection, PortSocket};
-use crate::features::publisher::connection::{Publisher, World};
+use crate::features::publisher::connection::Publisher;
+use crate::features::publisher::world::World;
 
 /// Parts of a write: a large message is one of its own.
 const PARTS: usize = 16;
@@ -73,6 +74,6 @@ impl PortConnection for PublisherSocket {
         // A transaction is executed even if its publisher has gone.
         let is_lost = socket.peer == PeerState::Failed && !publisher.is_executing();
         let is_over = is_read || publisher.is_ending;
-        is_lost || (is_over && publisher.output.is_empty())
+        is_lost || (is_over && publisher.output.is_empty() && !publisher.output.awaits_counts())
     }
 }

@@ -3,6 +3,7 @@
 use crate::engine::redis::resp;
 use crate::features::publisher::reply::{CommandResult, PortReply};
 use crate::features::publisher::settings::PublisherBounds;
+use crate::features::publisher::uncounted::UncountedReplies;
 
 /// The commands since MULTI, as they came, and the replies to them since EXEC, which go out together.
 #[derive(Default)]
@@ -14,7 +15,7 @@ pub struct Transaction {
     /// Bytes of `commands` that were executed.
     at: usize,
     /// The replies so far.
-    pub replies: Vec<u8>,
+    pub replies: UncountedReplies,
 }
 
 impl Transaction {
@@ -45,7 +46,7 @@ impl Transaction {
 
     /// Begins the execution.
     pub fn begin(&mut self) {
-        resp::write_array(&mut self.replies, self.count);
+        resp::write_array(&mut self.replies.bytes, self.count);
     }
 
     /// Returns the next command; `None`: that was the last one.
@@ -84,7 +85,10 @@ mod tests {
         for command in &commands {
             assert_eq!(transaction.next().as_ref(), Some(command));
         }
-        assert_eq!((transaction.next(), transaction.replies.as_slice()), (None, &b"*3\r\n"[..]));
+        assert_eq!(
+            (transaction.next(), transaction.replies.bytes.as_slice()),
+            (None, &b"*3\r\n"[..])
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::*;
 use crate::engine::random::Random;
 use crate::features::publisher::PublisherBounds;
 use crate::features::publisher::input::LINE_BYTES_MAX;
+use crate::features::publisher::settings::Moment;
 
 const NEWS: &str = "*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
 
@@ -28,14 +29,16 @@ pub fn publisher_at(password: Option<Rc<[u8]>>, peer: Peer) -> Publisher {
     Publisher::new(Rc::new(terms), peer)
 }
 
-/// Seven receivers of each message.
-struct Seven<'a>(&'a mut Exchange, Vec<String>);
+/// Seven receivers of each message, and others that are counted elsewhere under the numbers from this one on.
+struct Seven<'a>(&'a mut Exchange, Vec<String>, Option<u64>);
 
 impl World for Seven<'_> {
-    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, String> {
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<Receivers, String> {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         self.1.push(format!("{} {}", text(channel), text(payload)));
-        Ok(7)
+        let elsewhere = self.2;
+        self.2 = elsewhere.map(|number| number + 1);
+        Ok(Receivers { here: 7, elsewhere })
     }
 
     fn is_pressed(&self) -> bool {
@@ -61,7 +64,7 @@ pub fn feed_at(
     publisher: &mut Publisher,
     input: impl AsRef<[u8]>,
 ) -> Vec<String> {
-    let mut world = Seven(exchange, Vec::new());
+    let mut world = Seven(exchange, Vec::new(), None);
     publisher.take(input.as_ref(), &mut world);
     world.1
 }
@@ -241,4 +244,28 @@ fn random_bytes_never_panic() {
             assert!(publisher.is_full() || publisher.waiting.is_empty(), "seed {seed}");
         }
     }
+}
+
+#[test]
+fn replies_wait_in_their_order_for_receivers_that_are_counted_elsewhere() {
+    let mut publisher = publisher(None);
+    let mut exchange = Exchange::new(10, 100_000);
+    let mut world = Seven(&mut exchange, Vec::new(), Some(1));
+    let transaction = ["MULTI", "PING", "EXEC"].map(|word| format!("*1\r\n$4\r\n{word}\r\n"));
+    let [multi, ping, exec] = transaction.map(|one| one.replace("$4\r\nMULTI", "$5\r\nMULTI"));
+    let input = [&ping, NEWS, &ping, &multi, NEWS, &ping, NEWS, &exec, NEWS].concat();
+    publisher.take(input.as_bytes(), &mut world);
+    assert_eq!(world.1.len(), 4, "no message waits for the count of another");
+    assert_eq!(take_output(&mut publisher), "+PONG\r\n");
+    let mut counted = |number, receivers| {
+        publisher.output.uncounted().on_counted(number, receivers);
+        publisher.output.settle();
+        take_output(&mut publisher)
+    };
+    assert_eq!(counted(9, 100), "", "another's");
+    assert_eq!(counted(1, 3), ":10\r\n+PONG\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n");
+    assert_eq!(counted(2, 0), ":7\r\n+PONG\r\n");
+    assert_eq!(counted(3, 1), ":8\r\n");
+    assert_eq!(counted(4, 2), ":9\r\n");
+    assert!(!publisher.output.awaits_counts() && publisher.output.tail.capacity() == 0);
 }
