@@ -1,6 +1,7 @@
 //! The builder for a program that uses the crate: settings, routes, then `run`.
 
 mod key_set;
+mod loops;
 mod reload;
 
 use std::io;
@@ -33,6 +34,7 @@ use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
 use crate::tls::redis::redis_tls;
 use crate::tls::{self, Certificates, TicketKeys};
+pub use loops::{LoopRole, ParentRole};
 use reload::reload;
 
 /// Makes the page, which names the addresses.
@@ -66,6 +68,7 @@ pub struct App {
     supervisor: Supervisor,
     listeners: Vec<OwnedFd>,
     reread: Option<ReadSettings>,
+    role: LoopRole,
     problem: Option<String>,
 }
 
@@ -82,6 +85,7 @@ impl App {
             supervisor: Supervisor::default(),
             listeners: Vec::new(),
             reread: None,
+            role: LoopRole::Alone,
             problem: None,
         }
     }
@@ -153,6 +157,12 @@ impl App {
         self
     }
 
+    /// Gives this process a part in a server of several loops.
+    pub fn role(mut self, role: LoopRole) -> App {
+        self.role = role;
+        self
+    }
+
     /// Reads the settings again whenever SIGHUP comes, in a thread of its own, and takes over what changes without dropping a client
     /// ([`RouteEvent::Reload`](crate::engine::handler::RouteEvent::Reload), with
     /// [`RouteSettings`](crate::config::RouteSettings)). Without it SIGHUP ends the process.
@@ -170,15 +180,16 @@ impl App {
     /// Settings that contradict each other (`InvalidInput`), or an address that cannot be bound.
     pub fn bind(self) -> io::Result<Bound> {
         let App {
-            config,
-            routes,
+            mut config,
+            mut routes,
             page,
             files,
             trim,
             asks_redis,
             supervisor,
-            listeners,
+            mut listeners,
             reread,
+            mut role,
             problem,
         } = self;
         if let Some(problem) = problem {
@@ -187,22 +198,30 @@ impl App {
         if routes.len() > ROUTES_MAX {
             return Err(invalid(format!("at most {ROUTES_MAX} routes are possible")));
         }
-        let current = config.clone();
+        let (current, whole) = (config.clone(), config.clone());
+        let shared = role.prepare(&mut config, &mut listeners)?;
         let mut bounds = config.bounds.clone();
         bounds.clients_max = descriptors::clients_max(bounds.clients_max, publishers_max(&config))?;
         let link = link(&config).map_err(invalid)?;
-        let presence = presence(&config, bounds.clients_max);
+        let presence = presence(&config, bounds.clients_max).filter(|_| !role.is_parent());
         let mut features: Vec<Box<dyn Feature>> = vec![Box::new(Overload::new(trim))];
         if let Some(link) = link.as_ref().filter(|link| !link.streams.is_empty()) {
             features.push(Box::new(StreamPages::new(link.streams.len())));
         }
-        let signer = match config.signer() {
-            Some(signer) => signer,
-            None => own_signer(&config)?,
+        let cursor_key = match config.signer() {
+            Some(_) => None,
+            None => Some(role.cursor_key().map_or_else(|| own_cursor_key(&config), Ok)?),
         };
+        let key = cursor_key.as_ref();
+        let signer = config.signer().or(key.map(Signer::with_key)).expect("one of them");
         let publishers = config.publishers.map(|address| (address, publisher_port(&config)));
         let zeromq = config.zeromq.address.map(|address| (address, zeromq_port(&config)));
         let asks_redis = asks_redis || presence.is_some();
+        let names = link.as_ref().map_or_else(Vec::new, |link| link.streams.clone());
+        if role.is_parent() {
+            routes.clear();
+        }
+        let subscribed = link.clone().filter(|_| !role.is_worker());
         let commands = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
         let has_redis = commands.is_some();
         let plan = Plan {
@@ -215,12 +234,12 @@ impl App {
             admin: config.admin,
             commands: commands.map(|link| CommandConnection::new(link, 0)),
             features,
-            streams: link
+            streams: subscribed
                 .clone()
                 .filter(|link| !link.streams.is_empty())
                 .map(|link| Box::new(StreamReader::new(link, 0)) as _),
             expects_channels: config.patterns != [format!("{}*", config.prefix)],
-            subscriber: link.map(|link| RedisSubscriber::new(link, 0)),
+            subscriber: subscribed.map(|link| RedisSubscriber::new(link, 0)),
             routes,
             prefix: config.prefix,
             signer,
@@ -235,6 +254,7 @@ impl App {
         };
         let tickets = tls.as_ref().map(|(_, tickets)| tickets.clone());
         let mut reactor = Reactor::new(plan)?;
+        role.name(&mut reactor, names);
         if let Some((certificates, tickets)) = tls {
             tls::take_over(&mut reactor, certificates, tickets);
         }
@@ -243,12 +263,13 @@ impl App {
             let jwt = current.jwt.clone();
             let in_force = Arc::new(Mutex::new(current));
             key_set::watch(&mut reactor, &in_force, &jwt);
-            reactor.reload_by(reload(in_force, reread, tickets))?;
+            let tells = if role.is_worker() { log::Level::Debug } else { log::Level::Info };
+            reactor.reload_by(reload(in_force, reread, tickets, tells))?;
         }
         if let Some(channel) = config.control {
             reactor.router.add_feature(|server| Control::new(server, channel, has_redis));
         }
-        if config.receipts.is_some() || !config.streams.is_empty() {
+        if (config.receipts.is_some() || !config.streams.is_empty()) && !role.is_parent() {
             reactor.router.add_feature(|_| Receipts::new(config.receipts));
         }
         if let Some(settings) = presence {
@@ -256,13 +277,14 @@ impl App {
         }
         reactor.router.server.revocations.keep_for(config.jwt.ended_seconds());
         reactor.router.challenges.webroot = config.acme_webroot;
-        if let Some(page) = page {
+        if let Some(page) = page.filter(|_| !role.is_parent()) {
             let page = page(reactor.addresses().clone());
             reactor.serve_page(page);
         }
         for file in files {
             reactor.serve_file(file);
         }
+        role.begin(&mut reactor, &whole, shared, cursor_key)?;
         Ok(Bound(reactor))
     }
 
@@ -392,8 +414,8 @@ fn presence(config: &Config, clients_max: usize) -> Option<Settings> {
     })
 }
 
-/// Signs cursors with a key that no other process has.
-fn own_signer(config: &Config) -> io::Result<Signer> {
+/// A key for cursors that no other server has.
+fn own_cursor_key(config: &Config) -> io::Result<[u8; 16]> {
     if !config.streams.is_empty() {
         log::warn!(
             "no secret is shared with other processes: the cursors of this one are good at itself alone, until it ends; \
@@ -402,7 +424,7 @@ fn own_signer(config: &Config) -> io::Result<Signer> {
     }
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(Signer::with_key(&key))
+    Ok(key)
 }
 
 fn invalid(why: String) -> io::Error {

@@ -17,6 +17,8 @@ use oneloop::cli::{
 use oneloop::config::{Config, LogFormat, Problems};
 use oneloop::engine::pubsub::topic::is_user_topic;
 use oneloop::engine::reactor::Ended;
+use oneloop::loops::process::{CommandLine, VARIABLE};
+use oneloop::loops::worker::WorkerStart;
 use oneloop::observe::logger;
 use oneloop::observe::systemd::{self, Supervisor};
 use oneloop::push::token::Keys;
@@ -54,7 +56,9 @@ fn run() -> Result<ExitCode, CommandFailure> {
     let invocation = read().and_then(beside).map_err(|problems| Settings(problems.to_string()))?;
     let config = invocation.config;
     logger::start(config.log, log_style(&config));
-    warn(&invocation.warnings);
+    if std::env::var_os(VARIABLE).is_none() {
+        warn(&invocation.warnings);
+    }
     match invocation.command {
         Command::Publish(options) => publish(&config, &options),
         Command::Subscribe(options) => subscribe(&config, options),
@@ -122,8 +126,11 @@ fn serve(config: Config) -> Result<ExitCode, CommandFailure> {
         _ => Other(error.to_string()),
     };
     let environment = environment().map_err(failure)?;
+    let is_worker = environment.worker.is_some();
     let Started { lines, bound } = serve::start(config, unix(), environment).map_err(failure)?;
-    print(lines.trim_end());
+    if !is_worker {
+        print(lines.trim_end());
+    }
     match bound.run() {
         Ok(Ended::Drained) => Ok(ExitCode::SUCCESS),
         Ok(Ended::Forced) => Ok(ExitCode::FAILURE),
@@ -157,12 +164,20 @@ fn environment() -> io::Result<Environment> {
         supervisor: Supervisor::from_environment(variable, pid)?,
         listeners: systemd::passed_listeners(variable, pid)?,
         shell: shell(),
+        line: command_line(),
+        worker: variable(VARIABLE).map(|_| WorkerStart::from_parent()).transpose()?,
         reread: || {
             let invocation = read().map_err(|all| all.0)?;
             warn(&invocation.warnings);
             Ok(invocation.config)
         },
     })
+}
+
+/// The command line as it was given.
+fn command_line() -> CommandLine {
+    let mut words = std::env::args_os();
+    CommandLine { name: words.next().unwrap_or("oneloop".into()), arguments: words.collect() }
 }
 
 /// The context of the command that is printed.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::loops::share;
 use super::{ReadSettings, key_set, publishers_max, redis_url};
 use crate::config::{Config, RouteSettings, changes};
 use crate::engine::reactor::{Reactor, Reread, TakeOver};
@@ -13,8 +14,13 @@ use crate::tls::{self, Certificates, TicketKeys};
 pub(super) type InForce = Arc<Mutex<Config>>;
 
 /// Reads the settings again, and takes over the changes to those in force. `tickets`: the server speaks TLS, and its certificates are
-/// read again as well.
-pub(super) fn reload(in_force: InForce, read: ReadSettings, tickets: Option<TicketKeys>) -> Reread {
+/// read again as well. `tells`: how loud it is; of several loops one tells all.
+pub(super) fn reload(
+    in_force: InForce,
+    read: ReadSettings,
+    tickets: Option<TicketKeys>,
+    tells: log::Level,
+) -> Reread {
     Arc::new(move || {
         let (newer, in_force) = (read()?, Arc::clone(&in_force));
         // Files are parsed here, off the loop.
@@ -34,9 +40,10 @@ pub(super) fn reload(in_force: InForce, read: ReadSettings, tickets: Option<Tick
             }
             let nothing = changes.live.is_empty() && changes.pending.is_empty();
             let nothing = if nothing { ": nothing changed" } else { "" };
-            log::info!("the settings were read again{nothing}");
-            changes.live.iter().for_each(|change| log::info!("changed: {change}"));
-            changes.pending.iter().for_each(|change| log::warn!("needs a restart: {change}"));
+            log::log!(tells, "the settings were read again{nothing}");
+            changes.live.iter().for_each(|change| log::log!(tells, "changed: {change}"));
+            let warns = if tells == log::Level::Info { log::Level::Warn } else { tells };
+            changes.pending.iter().for_each(|change| log::log!(warns, "needs a restart: {change}"));
             *current = changes.config;
             key_set::watch(reactor, &in_force, &current.jwt);
             if let Some((certificates, tickets)) = certificates {
@@ -49,6 +56,7 @@ pub(super) fn reload(in_force: InForce, read: ReadSettings, tickets: Option<Tick
 
 fn take_over(reactor: &mut Reactor, config: &Config) {
     let mut bounds = config.bounds.clone();
+    share(&mut bounds, config.loops());
     match descriptors::clients_max(bounds.clients_max, publishers_max(config)) {
         Ok(clients_max) => bounds.clients_max = clients_max,
         Err(error) => {

@@ -115,6 +115,7 @@ mod tests {
             "listen" | "admin" | "publishers" => "127.0.0.1:7",
             "zeromq" => "tcp://127.0.0.1:7",
             "unix.mode" => "0600",
+            "loops" => "2",
             "proxies" => "::1",
             "proxy_protocol" => "v2",
             "redis" => "redis://h",

@@ -22,7 +22,9 @@ pub(crate) use settle::{Task, read_key_file};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 
 use crate::engine::bounds::Bounds;
 use crate::engine::client::deflate::Deflate;
@@ -40,6 +42,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// The mode and group of the Unix sockets among them.
     pub unix: UnixAccess,
+    /// The number of loops that serve clients, each in a process of its own if there are several; 0: one for each core.
+    pub loops: usize,
     /// Proxies that are believed on the address of a client.
     pub proxies: Proxies,
     /// Each connection of a client begins with a header of the PROXY protocol, version 2. Only `proxies` are let in then.
@@ -240,6 +244,17 @@ impl Config {
         }
     }
 
+    /// The most loops.
+    pub const LOOPS_MAX: usize = 64;
+
+    /// The number of loops on this machine.
+    pub fn loops(&self) -> usize {
+        match self.loops {
+            0 => available_parallelism().map_or(1, NonZeroUsize::get).min(Config::LOOPS_MAX),
+            loops => loops,
+        }
+    }
+
     /// Signs cursors with a key that other processes with these settings have as well; `None`: they share no secret.
     pub fn signer(&self) -> Option<Signer> {
         let (own, previous) = match &self.cursor_key {
@@ -266,6 +281,7 @@ impl Default for Config {
         Config {
             listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8099)))],
             unix: UnixAccess::default(),
+            loops: 1,
             proxies: Proxies::default(),
             proxy_protocol: false,
             redis: None,

@@ -48,6 +48,17 @@ pub(super) fn signing_secret(value: &Value) -> Result<Option<Secret>, String> {
     Ok(Some(Secret::new(bytes)))
 }
 
+/// Reads the number of loops; 0: one for each core.
+pub(super) fn loops(value: &Value) -> Result<usize, String> {
+    let number = match value {
+        Value::Number(number) => usize::try_from(*number).ok(),
+        _ if value.text()? == "auto" => return Ok(0),
+        _ => value.text()?.parse().ok(),
+    };
+    let is_allowed = |number: &usize| (1..=Config::LOOPS_MAX).contains(number);
+    number.filter(is_allowed).ok_or_else(|| value.is_not("a number of loops"))
+}
+
 /// Reads the addresses for clients, in their order.
 pub(super) fn listen(value: &Value) -> Result<Vec<Listen>, String> {
     let words = match value {

@@ -27,6 +27,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "0660", "an octal number like 0660", &at(|c| &mut c.unix.mode, unix_mode)),
         text("unix.group", "group of these files",
             "that of the process", "a group in /etc/group, or its number", &at(|c| &mut c.unix.group, unix_group)),
+        text("loops", "processes that serve clients, each with a loop of its own; auto: one for each core",
+            "1", "a whole number from 1 to 64, or auto", &at(|c| &mut c.loops, loops)),
         text("proxies", "proxies in front whose X-Forwarded-For is believed",
             "none", "list of at most 256 IP addresses or networks", &at(|c| &mut c.proxies, proxies)).live(),
         text("proxy_protocol", "whether those proxies send a PROXY header; nobody else may connect then",

@@ -123,6 +123,10 @@ impl<'a> Fields<'a> {
         self.truth()?.then(|| self.bytes()).transpose()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Ends the body.
     ///
     /// # Errors

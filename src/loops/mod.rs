@@ -2,7 +2,19 @@
 //! its share of them.
 //!
 //! The parent records what comes from Redis and from publishers, and hands it to all workers in one order over a [`link`] to each.
+//! Every worker records the same under the same numbers, so a cursor is good at any of them. A new worker is given the parent's state
+//! first. The parent keeps copies of all listeners, so that the queue of a worker that dies waits for its successor.
 
+pub mod broker;
+mod counts;
 pub mod descriptors;
 pub mod desk;
+pub mod forwarding;
+pub mod hello;
+mod inputs;
+mod kinds;
 pub mod link;
+pub mod process;
+mod socket;
+mod state;
+pub mod worker;

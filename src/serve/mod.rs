@@ -10,13 +10,17 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use crate::app::{App, Bound, dead_patterns, link, redis_url, unverified_redis};
+use crate::app::{
+    App, Bound, LoopRole, ParentRole, dead_patterns, link, redis_url, unverified_redis,
+};
 use crate::config::{Config, Jwt, Secret};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
 use crate::engine::reactor::{Addresses, Listen};
 use crate::features::publisher::PublisherPort;
 use crate::features::zeromq::ZeromqPort;
+use crate::loops::process::CommandLine;
+use crate::loops::worker::WorkerStart;
 use crate::observe::systemd::Supervisor;
 use crate::push::token::Keys;
 use crate::push::{Push, explain};
@@ -60,6 +64,10 @@ pub struct Environment {
     pub reread: fn() -> Result<Config, Vec<String>>,
     /// The context of the printed command.
     pub shell: CommandContext,
+    /// The command line, for processes of several loops.
+    pub line: CommandLine,
+    /// The parent's first words, in a process of several loops that serves clients.
+    pub worker: Option<WorkerStart>,
 }
 
 /// Checks everything that can be checked before a socket is opened.
@@ -79,7 +87,7 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
 /// A sentence for each problem.
 pub fn check_settings(config: &Config) -> Result<(), Vec<String>> {
     let mut problems: Vec<String> = link(config).err().into_iter().collect();
-    match keys(&config.jwt) {
+    match random_secret().and_then(|secret| keys(&config.jwt, &secret)) {
         Err(problem) => problems.push(problem),
         Ok(keys) => {
             let keys = Rc::new(keys);
@@ -100,12 +108,17 @@ pub fn check_settings(config: &Config) -> Result<(), Vec<String>> {
 /// The settings cannot be served (`InvalidInput`), or an address cannot be bound.
 pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let Environment { trim, supervisor, listeners, reread, shell } = environment;
+    let Environment { trim, supervisor, listeners, reread, shell, line, worker } = environment;
     let has_key = config.jwt.has_key();
     if !has_key {
         check_passed(&listeners)?;
     }
-    let keys = Rc::new(keys(&config.jwt).map_err(invalid)?);
+    let is_worker = worker.is_some();
+    let secret = match worker.as_ref().and_then(|start| start.hello.secret.clone()) {
+        Some(secret) => secret,
+        None => random_secret().map_err(invalid)?,
+    };
+    let keys = Rc::new(keys(&config.jwt, &secret).map_err(invalid)?);
     let token = match has_key {
         true => None,
         false => Some(
@@ -138,11 +151,26 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
     if config.client_script {
         app = with_client(app);
     }
+    let nonce = match worker.as_ref().and_then(|start| start.hello.nonce.clone()) {
+        Some(nonce) => nonce,
+        None => format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?),
+    };
     if config.page.unwrap_or(!has_key) {
-        app = with_page(app, &config, token.clone(), &shell)?;
+        app = with_page(app, &config, token.clone().zip(Some(nonce.clone())), &shell)?;
     }
+    app = app.role(match worker {
+        Some(start) => LoopRole::Worker(Box::new(start)),
+        None if config.loops() > 1 => LoopRole::Parent(ParentRole {
+            line,
+            secret: (!has_key).then_some(secret),
+            nonce: Some(nonce),
+        }),
+        None => LoopRole::Alone,
+    });
     let bound = app.bind()?;
-    warn_of_settings(&config);
+    if !is_worker {
+        warn_of_settings(&config);
+    }
     let lines = lines(&config, bound.addresses(), token.as_deref(), &shell);
     Ok(Started { lines, bound })
 }
@@ -165,17 +193,16 @@ fn check_passed(listeners: &[OwnedFd]) -> io::Result<()> {
     Ok(())
 }
 
-/// Adds the page. With a token it is for this machine only, and publishes.
+/// Adds the page. With a token and a nonce it is for this machine only, and publishes.
 fn with_page(
     mut app: App,
     config: &Config,
-    token: Option<String>,
+    token: Option<(String, String)>,
     shell: &CommandContext,
 ) -> io::Result<App> {
     let pass = match token {
         None => None,
-        Some(token) => {
-            let nonce = format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
+        Some((token, nonce)) => {
             let patterns = config.redis.is_some().then(|| config.patterns.join(", "));
             if patterns.is_some() {
                 app = app.asks_redis();
@@ -232,17 +259,22 @@ fn asks_redis(config: &Config) -> bool {
     has_channel || config.routes.iter().any(|route| route.upstream.is_some())
 }
 
-/// The keys that the settings name; without any, a random secret for this process only.
+/// The keys that the settings name; without any, this secret.
 ///
 /// # Errors
 /// A sentence for the operator.
-fn keys(jwt: &Jwt) -> Result<Keys, String> {
+fn keys(jwt: &Jwt, secret: &[u8]) -> Result<Keys, String> {
     if jwt.has_key() {
         return Keys::new(jwt);
     }
+    Keys::new(&Jwt { secret: Some(Secret::new(secret.to_vec())), ..jwt.clone() })
+}
+
+/// A secret for this server only.
+fn random_secret() -> Result<Vec<u8>, String> {
     let mut secret = vec![0; 32];
     getrandom::fill(&mut secret).map_err(|error| format!("no random bytes to be had: {error}"))?;
-    Keys::new(&Jwt { secret: Some(Secret::new(secret)), ..jwt.clone() })
+    Ok(secret)
 }
 
 /// Explains whether the holder of a token receives a topic, and by which rule, a line per route; then the token's user and dates.

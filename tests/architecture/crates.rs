@@ -37,6 +37,7 @@ const HOMES: [(&str, &[&str]); 22] = [
             "observe/metrics/",
             "observe/systemd.rs",
             "engine/reactor/listeners.rs",
+            "engine/reactor/shared_listeners.rs",
             "engine/reactor/unix_socket.rs",
             "engine/router/challenges.rs",
             "loops/",

@@ -86,12 +86,7 @@ impl Listeners {
         passed: Vec<OwnedFd>,
         access: &UnixAccess,
     ) -> io::Result<Vec<Listen>> {
-        if passed.len() > listen.len() {
-            let (passed, listen) = (passed.len(), listen.len());
-            let text =
-                format!("{passed} sockets were passed (LISTEN_FDS), but listen names {listen}");
-            return Err(io::Error::new(ErrorKind::InvalidInput, text));
-        }
+        check_passed_len(passed.len(), listen.len())?;
         let mut passed = passed.into_iter();
         let mut open = |address: &Listen| {
             let socket = match passed.next() {
@@ -228,6 +223,15 @@ impl Listeners {
         }
         self.spare = File::open("/dev/null").ok();
     }
+}
+
+/// Returns an error if more sockets were passed than there are addresses.
+pub(super) fn check_passed_len(passed: usize, listen: usize) -> io::Result<()> {
+    if passed <= listen {
+        return Ok(());
+    }
+    let text = format!("{passed} sockets were passed (LISTEN_FDS), but listen names {listen}");
+    Err(io::Error::new(ErrorKind::InvalidInput, text))
 }
 
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM: the system has no room for another socket.

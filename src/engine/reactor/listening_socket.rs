@@ -181,7 +181,8 @@ impl ListeningSocket {
     }
 }
 
-fn explain(address: &impl std::fmt::Display, error: &io::Error) -> io::Error {
+/// An error of `bind` with the address in its text.
+pub(super) fn explain(address: &impl std::fmt::Display, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
 }
 

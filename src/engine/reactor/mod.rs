@@ -20,6 +20,7 @@ mod redis_socket;
 mod redis_stream;
 mod reload;
 mod resolver;
+mod shared_listeners;
 #[cfg(test)]
 pub(crate) mod tests;
 mod time;
@@ -63,6 +64,7 @@ pub use redis_protocol::RedisProtocol;
 use redis_socket::{RedisSocket, RedisSockets};
 use reload::Reload;
 pub use reload::{Reread, TakeOver};
+pub use shared_listeners::SharedListeners;
 use time::Clock;
 pub use token::Source;
 use trim::Trim;
@@ -98,7 +100,7 @@ pub struct Reactor {
     trim: Trim,
     /// The process's age, in microseconds, when the turn's sleep ended.
     woken: u64,
-    addresses: Addresses,
+    pub(crate) addresses: Addresses,
     /// When the turn's sleep was to end at the latest.
     awaited: Option<Millis>,
     supervisor: Supervisor,

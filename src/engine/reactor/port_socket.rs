@@ -1,12 +1,13 @@
 //! The socket of one connection of a port: its reads, its writes and its end.
 
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 
 use crate::clock::Millis;
+use crate::engine::reactor::port::PortRegistry;
 
 /// Milliseconds that a peer may leave its replies unread while the socket is full.
 const BLOCKED_MAX: Millis = 60_000;
@@ -54,6 +55,14 @@ impl PortSocket {
             is_empty: false,
             blocked_since: None,
         }
+    }
+
+    /// Makes the socket known to the poll, as the connection with this number.
+    ///
+    /// # Errors
+    /// See [`PortRegistry::register`].
+    pub fn register(&mut self, registry: &PortRegistry<'_>, number: usize) -> io::Result<()> {
+        registry.register(&mut self.stream, number)
     }
 
     /// Notes an event. Returns whether there is something to be read, and whether the socket takes bytes again.

@@ -4,7 +4,7 @@ use crate::engine::resume::Resume;
 use crate::engine::resume::cursor::{EntryId, Node};
 
 /// The place of a process in its sequence and in each stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResumePlaces {
     /// The number of the first record held.
     pub first: u64,

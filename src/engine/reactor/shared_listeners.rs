@@ -1,0 +1,124 @@
+//! Listeners that several processes serve together.
+//!
+//! By TCP each process has a socket of its own on the same address (`SO_REUSEPORT`, socket(7)), among which the kernel spreads
+//! connections. A queue is lost with the last descriptor of its socket, so whoever opened the listeners keeps a copy of each.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use rustix::net::sockopt::set_socket_reuseport;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::engine::reactor::listen::Listen;
+use crate::engine::reactor::listeners::check_passed_len;
+use crate::engine::reactor::listening_socket::{BACKLOG, Inherited, ListeningSocket, explain};
+use crate::engine::reactor::unix_socket::{self, SocketFile, UnixAccess};
+
+/// Listeners of clients for several processes.
+pub struct SharedListeners {
+    /// Their addresses, with the ports that the system chose.
+    pub addresses: Vec<Listen>,
+    /// For each process, its listeners in the order of the addresses.
+    pub of_each: Vec<Vec<OwnedFd>>,
+    /// The files of Unix sockets, removed when the last process is to end.
+    _files: Vec<SocketFile>,
+}
+
+impl SharedListeners {
+    /// Opens the listeners. Sockets that were passed to this process take the places of the first addresses.
+    ///
+    /// # Errors
+    /// The errors of `bind`, with the address in the text; passed sockets that do not fit the list (`InvalidInput`).
+    pub fn open(
+        listen: &[Listen],
+        passed: Vec<OwnedFd>,
+        access: &UnixAccess,
+        processes: usize,
+    ) -> io::Result<SharedListeners> {
+        check_passed_len(passed.len(), listen.len())?;
+        let mut of_each: Vec<Vec<OwnedFd>> = (0..processes).map(|_| Vec::new()).collect();
+        let (mut addresses, mut files) = (Vec::new(), Vec::new());
+        let mut passed = passed.into_iter();
+        for address in listen {
+            let sockets = match (passed.next(), address) {
+                (Some(passed), _) => copies(passed, processes)?,
+                (None, Listen::Tcp(at) | Listen::Tls(at)) => {
+                    bind_all(*at, processes).map_err(|error| explain(address, &error))?
+                }
+                (None, Listen::Unix(path)) => {
+                    let explain = |error| explain(address, &error);
+                    let (socket, file) = unix_socket::bind(path, access).map_err(explain)?;
+                    socket.listen(BACKLOG).map_err(explain)?;
+                    files.push(file);
+                    copies(socket.into(), processes)?
+                }
+            };
+            let first = sockets.first().expect("there is a process").try_clone()?;
+            let inherited = Inherited { send_buffer_bytes: 0, silence_seconds: 0 };
+            let opened = ListeningSocket::adopt(first, address, inherited)?;
+            addresses.push(opened.address(address.has_tls())?);
+            of_each.iter_mut().zip(sockets).for_each(|(own, socket)| own.push(socket));
+        }
+        Ok(SharedListeners { addresses, of_each, _files: files })
+    }
+}
+
+fn copies(socket: OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
+    (0..count).map(|_| socket.try_clone()).collect()
+}
+
+/// Binds so many sockets to one address, which no other process may have.
+fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<OwnedFd>> {
+    // With SO_REUSEPORT alone, a second server of the same user would share the address without a word.
+    drop(bind(address, false)?);
+    let first = bind(address, true)?;
+    let at = first.local_addr()?.as_socket().unwrap_or(address);
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(bind(at, true)?);
+    }
+    let listening = sockets.into_iter().map(|socket| {
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    });
+    listening.collect()
+}
+
+fn bind(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if is_shared {
+        set_socket_reuseport(&socket, true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    fn open(address: SocketAddr) -> io::Result<SharedListeners> {
+        SharedListeners::open(&[Listen::Tcp(address)], Vec::new(), &UnixAccess::default(), 2)
+    }
+
+    #[test]
+    fn processes_share_an_address_that_is_nobody_elses() {
+        let shared = open(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = shared.addresses[0].socket_addr().unwrap();
+        assert!(address.port() > 0);
+        let listeners: Vec<TcpListener> =
+            shared.of_each.iter().map(|own| own[0].try_clone().unwrap().into()).collect();
+        let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let accepted = |one: &TcpListener| one.incoming().take_while(Result::is_ok).count();
+        let counts: Vec<usize> = listeners.iter().map(accepted).collect();
+        assert_eq!(counts.iter().sum::<usize>(), clients.len());
+        assert!(counts.iter().all(|count| *count > 0), "the kernel spreads them: {counts:?}");
+        let second = open(address).err().expect("the address is taken");
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        assert!(second.to_string().contains(&address.to_string()), "{second}");
+    }
+}

@@ -1,0 +1,402 @@
+//! The parent's side: starts the workers, hands them the input of the sources, and publishes what their handlers publish.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+
+use crate::clock::Millis;
+use crate::engine::reactor::{OtherPorts, Port, PortRegistry, SharedListeners, publish_beside};
+use crate::engine::router::Router;
+use crate::engine::server::Server;
+use crate::loops::counts::Counts;
+use crate::loops::forwarding::Forwarding;
+use crate::loops::hello::Hello;
+use crate::loops::kinds::*;
+use crate::loops::link::{
+    Fields, LinkFrame, MalformedFrame, write_bytes, write_frame, write_number,
+};
+use crate::loops::process::{CommandLine, WorkerProcess, WorkerStage};
+use crate::loops::state::write_state;
+
+/// Above this many bytes that wait for one worker, nothing more is read from the sources.
+const UNWRITTEN_BYTES_MAX: usize = 16 << 20;
+/// Bytes read from one worker in a turn.
+const READ_BYTES_PER_TURN: usize = 1 << 20;
+/// A worker that ends within this time of its start is started again after a pause.
+const SHORT_LIFE: Millis = 5_000;
+const PAUSE_FIRST: Millis = 100;
+const PAUSE_MAX: Millis = 5_000;
+/// The parent stood still for this long itself: no worker is to blame.
+const FROZEN: Millis = 2_000;
+
+/// A place among the loops.
+enum LoopPlace {
+    /// The next worker is started at this time.
+    Vacant {
+        until: Millis,
+    },
+    Taken(Box<WorkerProcess>),
+}
+
+/// The workers, as a port without a listener. Its connections are the links.
+pub struct Broker {
+    line: CommandLine,
+    hello: Hello,
+    /// Copies of the workers' listeners: their queues outlive a worker. `None` in a drain.
+    listeners: Option<SharedListeners>,
+    places: Vec<LoopPlace>,
+    /// For each place, workers in a row that did not live for long.
+    failures: Vec<u32>,
+    /// Places whose first worker does not serve yet; without any the server is ready.
+    unready: u64,
+    counts: Counts,
+    /// Messages of workers that are published, and whose receivers are counted.
+    publications: VecDeque<AwaitedPublication>,
+    ticked: Millis,
+}
+
+/// A message of a worker's handler.
+struct AwaitedPublication {
+    /// The number under which its receivers are counted.
+    number: u64,
+    /// The worker's place and process.
+    place: usize,
+    process: u32,
+    /// The worker's own number.
+    ticket: u64,
+    /// The receivers at the ports.
+    here: usize,
+}
+
+impl Broker {
+    /// The broker of `hello.loops` workers.
+    pub fn new(line: CommandLine, hello: Hello, listeners: SharedListeners) -> Broker {
+        let loops = hello.loops;
+        Broker {
+            line,
+            hello,
+            listeners: Some(listeners),
+            places: (0..loops).map(|_| LoopPlace::Vacant { until: 0 }).collect(),
+            failures: vec![0; loops],
+            unready: u64::MAX >> (64 - loops),
+            counts: Counts::default(),
+            publications: VecDeque::new(),
+            ticked: 0,
+        }
+    }
+
+    fn workers(&mut self) -> impl Iterator<Item = (usize, &mut WorkerProcess)> {
+        self.places.iter_mut().enumerate().filter_map(|(place, of)| match of {
+            LoopPlace::Taken(worker) => Some((place, &mut **worker)),
+            LoopPlace::Vacant { .. } => None,
+        })
+    }
+
+    fn attached(&mut self) -> impl Iterator<Item = (usize, &mut WorkerProcess)> {
+        self.workers().filter(|(_, worker)| worker.stage >= WorkerStage::Attached)
+    }
+
+    fn start(&mut self, place: usize, registry: &PortRegistry<'_>, now: Millis) {
+        let Some(listeners) = &self.listeners else { return };
+        let hello = Hello { number: place, ..self.hello.clone() };
+        let own = &listeners.of_each[place];
+        self.places[place] = match WorkerProcess::start(&self.line, &hello, own, registry, now) {
+            Ok(worker) => {
+                log::info!("loop {place} is process {}", worker.id());
+                LoopPlace::Taken(Box::new(worker))
+            }
+            Err(error) => {
+                log::error!("loop {place} cannot be started: {error}");
+                LoopPlace::Vacant { until: now + self.pause(place) }
+            }
+        };
+    }
+
+    /// Counts a worker that did not live for long. Returns the pause before the next one.
+    fn pause(&mut self, place: usize) -> Millis {
+        let failures = self.failures[place].min(10);
+        self.failures[place] += 1;
+        (PAUSE_FIRST << failures).min(PAUSE_MAX)
+    }
+
+    /// Ends a worker whose link is over, or that is to blame for something.
+    fn end(&mut self, place: usize, why: &str, now: Millis) {
+        let vacant = LoopPlace::Vacant { until: now };
+        let LoopPlace::Taken(worker) = std::mem::replace(&mut self.places[place], vacant) else {
+            return;
+        };
+        let (id, lived) = (worker.id(), now - worker.started);
+        let status = worker.end();
+        self.counts.leave(place);
+        if self.listeners.is_none() {
+            return log::debug!("loop {place} has ended: {status}");
+        }
+        let pause = match lived < SHORT_LIFE {
+            true => self.pause(place),
+            false => {
+                self.failures[place] = 0;
+                0
+            }
+        };
+        self.places[place] = LoopPlace::Vacant { until: now + pause };
+        log::error!(
+            "loop {place} (process {id}) {why}: {status}; another one is started in its place, and its clients come back"
+        );
+    }
+
+    /// Takes the frames of a worker.
+    fn take_frames(
+        &mut self,
+        place: usize,
+        router: &mut Router,
+        others: &mut OtherPorts<'_>,
+    ) -> Result<(), MalformedFrame> {
+        loop {
+            let LoopPlace::Taken(worker) = &mut self.places[place] else { return Ok(()) };
+            let (stage, process) = (worker.stage, worker.id());
+            let Some(frame) = worker.link.input.next_frame()? else { return Ok(()) };
+            match frame.kind {
+                ATTACH if stage == WorkerStage::Starting => worker.stage = WorkerStage::Asking,
+                SERVING if stage == WorkerStage::Attached => {
+                    worker.stage = WorkerStage::Serving;
+                    self.unready &= !(1 << place);
+                }
+                PULSE => {}
+                COUNTS => {
+                    let mut fields = Fields::of(frame.body);
+                    while !fields.is_empty() {
+                        self.counts.add(place, fields.number()?, fields.number()? as usize);
+                    }
+                }
+                PUBLISH => {
+                    let publication = read_publication(frame)?;
+                    let (ticket, channel, payload) =
+                        (publication.0, publication.1.to_vec(), publication.2.to_vec());
+                    self.publish((place, process, ticket), &channel, &payload, router, others);
+                }
+                _ => return Err(MalformedFrame),
+            }
+        }
+    }
+
+    /// Publishes a message of a worker's handler.
+    fn publish(
+        &mut self,
+        (place, process, ticket): (usize, u32, u64),
+        channel: &[u8],
+        payload: &[u8],
+        router: &mut Router,
+        others: &mut OtherPorts<'_>,
+    ) {
+        let subscribers = others.deliver(&mut router.server, channel, payload);
+        let answer = match publish_beside(router, subscribers, channel, payload) {
+            Ok(receivers) => match receivers.elsewhere {
+                Some(number) => {
+                    let here = receivers.here;
+                    let publication = AwaitedPublication { number, place, process, ticket, here };
+                    return self.publications.push_back(publication);
+                }
+                None => Ok(receivers.here),
+            },
+            Err(why) => Err(why),
+        };
+        self.answer(place, process, ticket, answer);
+    }
+
+    /// Answers the handler of a worker, if that is still the same process.
+    fn answer(&mut self, place: usize, process: u32, ticket: u64, answer: Result<usize, String>) {
+        let LoopPlace::Taken(worker) = &mut self.places[place] else { return };
+        if worker.id() != process {
+            return;
+        }
+        write_frame(&mut worker.link.tail, ANSWER, |out| {
+            write_number(out, ticket);
+            out.push(u8::from(answer.is_ok()));
+            match answer {
+                Ok(count) => write_number(out, count as u64),
+                Err(why) => write_bytes(out, why.as_bytes()),
+            }
+        });
+    }
+
+    /// Hands the input of this turn to the workers, and the state to those that have asked for it.
+    fn forward(&mut self, router: &mut Router) {
+        let Some(forwarding) = forwarding(router) else { return };
+        let mut batch = std::mem::take(&mut forwarding.batch);
+        let counted = std::mem::take(&mut forwarding.counted);
+        let places = self.attached().fold(0, |places, (place, _)| places | 1 << place);
+        counted.into_iter().for_each(|number| self.counts.expect(number, places));
+        if !batch.is_empty() {
+            let next = router.server.resume.history.next();
+            write_frame(&mut batch, NEXT, |out| write_number(out, next));
+            let batch: Rc<[u8]> = batch.into();
+            self.attached().for_each(|(_, worker)| worker.link.share(&batch));
+        }
+        let asking = self.workers().filter(|(_, worker)| worker.stage == WorkerStage::Asking);
+        for (_, worker) in asking {
+            write_state(&mut worker.link.tail, router);
+            worker.stage = WorkerStage::Attached;
+        }
+        let has_workers = self.attached().next().is_some();
+        if let Some(forwarding) = self::forwarding(router) {
+            forwarding.has_workers = has_workers;
+        }
+    }
+
+    /// Brings the numbers of receivers that all workers have told to those who wait for them.
+    fn bring_counts(&mut self, others: &mut OtherPorts<'_>) {
+        while let Some((number, receivers)) = self.counts.pop() {
+            others.on_counted(number, receivers);
+            while let Some(next) = self.publications.front()
+                && next.number <= number
+            {
+                let AwaitedPublication { place, process, ticket, here, .. } = *next;
+                self.publications.pop_front();
+                self.answer(place, process, ticket, Ok(here + receivers));
+            }
+        }
+    }
+}
+
+/// The observer of the parent's sources.
+fn forwarding(router: &mut Router) -> Option<&mut Forwarding> {
+    let observer: &mut dyn Any = router.observer.as_deref_mut()?;
+    observer.downcast_mut()
+}
+
+fn read_publication(frame: LinkFrame<'_>) -> Result<(u64, &[u8], &[u8]), MalformedFrame> {
+    let mut fields = Fields::of(frame.body);
+    let found = (fields.number()?, fields.bytes()?, fields.bytes()?);
+    fields.end().map(|()| found)
+}
+
+impl Port for Broker {
+    fn name(&self) -> &'static str {
+        "loops"
+    }
+
+    fn connections(&self) -> usize {
+        self.places.iter().filter(|place| matches!(place, LoopPlace::Taken(_))).count()
+    }
+
+    fn refusal(&self) -> &'static [u8] {
+        b""
+    }
+
+    fn room_at(&self, now: Millis) -> Millis {
+        now
+    }
+
+    fn admit(&mut self, _: &mut Server, _: PortRegistry<'_>, _: TcpStream, _: SocketAddr) {
+        unreachable!("it has no listener");
+    }
+
+    fn on_ready(&mut self, number: usize, event: &Event) {
+        if let Some(LoopPlace::Taken(worker)) = self.places.get_mut(number) {
+            worker.link.note(event);
+        }
+    }
+
+    fn read(
+        &mut self,
+        router: &mut Router,
+        mut others: OtherPorts<'_>,
+        buffer: &mut [u8],
+        _bytes_max: usize,
+    ) -> bool {
+        let now = router.server.now().millis;
+        for place in 0..self.places.len() {
+            let LoopPlace::Taken(worker) = &mut self.places[place] else { continue };
+            if !worker.link.has_more() {
+                continue;
+            }
+            if worker.link.read(buffer, READ_BYTES_PER_TURN) > 0 {
+                worker.heard = now;
+            }
+            if self.take_frames(place, router, &mut others).is_err() {
+                self.end(place, "sent what cannot be read", now);
+            }
+        }
+        false
+    }
+
+    fn deliver(&mut self, _: &mut Server, _: &[u8], _: &[u8]) -> usize {
+        // The observer sees it.
+        0
+    }
+
+    fn tick(
+        &mut self,
+        router: &mut Router,
+        mut others: OtherPorts<'_>,
+        registry: PortRegistry<'_>,
+    ) {
+        let now = router.server.now().millis;
+        if now > self.ticked + FROZEN {
+            self.workers().for_each(|(_, worker)| worker.heard = now);
+        }
+        self.ticked = now;
+        for place in 0..self.places.len() {
+            match &self.places[place] {
+                LoopPlace::Taken(worker) if worker.link.is_over() => self.end(place, "ended", now),
+                LoopPlace::Taken(worker) if worker.hangs(now) => self.end(place, "hangs", now),
+                LoopPlace::Vacant { until } if *until <= now => self.start(place, &registry, now),
+                _ => {}
+            }
+        }
+        self.forward(router);
+        self.bring_counts(&mut others);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.unready == 0
+    }
+
+    fn on_reload(&mut self) {
+        self.attached().for_each(|(_, worker)| write_frame(&mut worker.link.tail, RELOAD, |_| {}));
+    }
+
+    fn flush(&mut self, server: &mut Server) {
+        let now = server.now().millis;
+        self.workers().for_each(|(_, worker)| worker.link.write(now));
+        let is_behind = |worker: &WorkerProcess| worker.link.unwritten() > UNWRITTEN_BYTES_MAX;
+        server.pending.is_held = self.workers().any(|(_, worker)| is_behind(worker));
+    }
+
+    fn reap(&mut self) -> bool {
+        false
+    }
+
+    fn deadline(&self, now: Millis) -> Option<Millis> {
+        let is_serving = self.listeners.is_some();
+        let times = self.places.iter().filter_map(|place| match place {
+            LoopPlace::Vacant { until } => is_serving.then_some(*until),
+            LoopPlace::Taken(worker) if worker.link.is_over() || worker.link.has_more() => {
+                Some(now)
+            }
+            LoopPlace::Taken(worker) => Some(worker.deadline()),
+        });
+        times.chain(Some(self.ticked + FROZEN / 2)).min()
+    }
+
+    fn close(&mut self, now: Millis) {
+        self.listeners = None;
+        let of = self.places.len() as u64;
+        for (place, worker) in self.attached() {
+            write_frame(&mut worker.link.tail, DRAIN, |out| {
+                write_number(out, place as u64);
+                write_number(out, of);
+            });
+        }
+        for place in 0..self.places.len() {
+            if matches!(&self.places[place], LoopPlace::Taken(worker) if worker.stage < WorkerStage::Attached)
+            {
+                self.end(place, "had not begun", now);
+            }
+        }
+    }
+}

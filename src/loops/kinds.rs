@@ -1,0 +1,42 @@
+//! The kinds of frames.
+
+/// The parent's first frame, which comes with the listeners: see [`Hello`](crate::loops::hello::Hello).
+pub const HELLO: u8 = 1;
+
+// Input of sources, as the parent handles it.
+pub const MESSAGE: u8 = 2;
+pub const ENTRY: u8 = 3;
+pub const REACHED: u8 = 4;
+pub const STREAM_BEGINS: u8 = 5;
+pub const PREFILL: u8 = 6;
+pub const STREAM_LOST: u8 = 7;
+pub const READER: u8 = 8;
+pub const SUBSCRIPTION: u8 = 9;
+
+// The state of the parent, from which a worker goes on.
+pub const STATE_RECORD: u8 = 10;
+pub const STATE_ENTRY: u8 = 11;
+pub const STATE_GAP: u8 = 12;
+pub const STATE_REVOCATION: u8 = 13;
+/// The number of the first record: before all records.
+pub const STATE_BEGIN: u8 = 14;
+/// Everything else; the last frame of the state.
+pub const STATE_END: u8 = 15;
+
+/// The parent's next number: the worker's must be the same.
+pub const NEXT: u8 = 16;
+/// The parent's answer to a [`PUBLISH`].
+pub const ANSWER: u8 = 17;
+pub const RELOAD: u8 = 18;
+pub const DRAIN: u8 = 19;
+
+/// A worker has its parts and asks for the state.
+pub const ATTACH: u8 = 20;
+/// A worker serves clients.
+pub const SERVING: u8 = 21;
+/// A sign of life.
+pub const PULSE: u8 = 22;
+/// The receivers of counted messages.
+pub const COUNTS: u8 = 23;
+/// A message of a worker's handler, to be published by the parent.
+pub const PUBLISH: u8 = 24;

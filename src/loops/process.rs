@@ -1,0 +1,119 @@
+//! The process of a worker, as the parent sees it: its start, its signs of life, its end.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use mio::net::TcpStream;
+
+use crate::clock::Millis;
+use crate::engine::reactor::PortRegistry;
+use crate::loops::descriptors;
+use crate::loops::hello::Hello;
+use crate::loops::socket::LinkSocket;
+
+/// The variable that makes a process a worker. Settings begin otherwise.
+pub const VARIABLE: &str = "_ONELOOP_WORKER";
+
+/// The program that runs: also if its file was replaced since.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// Variables of the service manager, which speaks with the parent alone.
+const OF_MANAGER: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
+
+/// The silence after which a worker counts as hanging, in milliseconds. One that starts has as long.
+pub const SILENCE_MAX: Millis = 10_000;
+
+/// The command line of this process, with which workers are started as well.
+#[derive(Clone, Debug)]
+pub struct CommandLine {
+    pub name: OsString,
+    pub arguments: Vec<OsString>,
+}
+
+/// The progress of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WorkerStage {
+    /// It reads the settings and builds its parts.
+    Starting,
+    /// It has asked for the state.
+    Asking,
+    /// It has the state, and all input since.
+    Attached,
+    /// It serves clients.
+    Serving,
+}
+
+/// A worker that runs.
+pub struct WorkerProcess {
+    child: Child,
+    pub link: LinkSocket,
+    pub stage: WorkerStage,
+    pub started: Millis,
+    /// The time of the latest sign of life.
+    pub heard: Millis,
+}
+
+impl WorkerProcess {
+    /// Starts a worker, and sends it the first words with its listeners.
+    ///
+    /// # Errors
+    /// The errors of starting a program, or a lack of descriptors.
+    pub fn start(
+        line: &CommandLine,
+        hello: &Hello,
+        listeners: &[OwnedFd],
+        registry: &PortRegistry<'_>,
+        now: Millis,
+    ) -> io::Result<WorkerProcess> {
+        let (own, other) = UnixStream::pair()?;
+        own.set_nonblocking(true)?;
+        let mut words = Vec::new();
+        hello.write(&mut words);
+        let listeners: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
+        let sent = descriptors::send(&own, &words, &listeners)?;
+        assert_eq!(sent, words.len(), "an empty socket takes a few hundred bytes");
+        let mut command = Command::new(PROGRAM);
+        command.arg0(&line.name).args(&line.arguments).env(VARIABLE, "1");
+        OF_MANAGER.iter().for_each(|name| _ = command.env_remove(name));
+        // A group of its own: the terminal's signals are the parent's.
+        command.process_group(0).stdin(Stdio::from(OwnedFd::from(other)));
+        let child = command.spawn()?;
+        let mut link = LinkSocket::new(TcpStream::from(OwnedFd::from(own)));
+        link.register(registry, hello.number)?;
+        let stage = WorkerStage::Starting;
+        Ok(WorkerProcess { child, link, stage, started: now, heard: now })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns whether it hangs: it says nothing, or takes nothing.
+    pub fn hangs(&self, now: Millis) -> bool {
+        now >= self.deadline()
+    }
+
+    /// Returns when it counts as hanging.
+    pub fn deadline(&self) -> Millis {
+        let blocked = self.link.blocked_since().map_or(Millis::MAX, |since| since + SILENCE_MAX);
+        blocked.min(self.heard + SILENCE_MAX)
+    }
+
+    /// Ends it at once, and says how it ended.
+    pub fn end(mut self) -> String {
+        // The link is open as long as it lives, unless it hangs: killing a process that has ended does nothing.
+        let _ = self.child.kill();
+        self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+}
