@@ -17,7 +17,7 @@ use crate::loops::forwarding::Forwarding;
 use crate::loops::hello::Hello;
 use crate::loops::kinds::*;
 use crate::loops::link::{
-    Fields, LinkFrame, MalformedFrame, write_bytes, write_frame, write_number,
+    Fields, LinkFrame, MalformedLink, write_bytes, write_frame, write_number,
 };
 use crate::loops::process::{CommandLine, WorkerProcess, WorkerStage};
 use crate::loops::state::write_state;
@@ -154,7 +154,7 @@ impl Broker {
         place: usize,
         router: &mut Router,
         others: &mut OtherPorts<'_>,
-    ) -> Result<(), MalformedFrame> {
+    ) -> Result<(), MalformedLink> {
         loop {
             let LoopPlace::Taken(worker) = &mut self.places[place] else { return Ok(()) };
             let (stage, process) = (worker.stage, worker.id());
@@ -178,7 +178,7 @@ impl Broker {
                         (publication.0, publication.1.to_vec(), publication.2.to_vec());
                     self.publish((place, process, ticket), &channel, &payload, router, others);
                 }
-                _ => return Err(MalformedFrame),
+                _ => return Err(MalformedLink),
             }
         }
     }
@@ -268,7 +268,7 @@ fn forwarding(router: &mut Router) -> Option<&mut Forwarding> {
     observer.downcast_mut()
 }
 
-fn read_publication(frame: LinkFrame<'_>) -> Result<(u64, &[u8], &[u8]), MalformedFrame> {
+fn read_publication(frame: LinkFrame<'_>) -> Result<(u64, &[u8], &[u8]), MalformedLink> {
     let mut fields = Fields::of(frame.body);
     let found = (fields.number()?, fields.bytes()?, fields.bytes()?);
     fields.end().map(|()| found)

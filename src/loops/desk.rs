@@ -3,7 +3,7 @@
 use crate::clock::Millis;
 use crate::engine::router::Router;
 use crate::engine::router::admin::{AdminPage, AdminRequest, answer};
-use crate::loops::link::MalformedFrame;
+use crate::loops::link::MalformedLink;
 use crate::observe::backlog_report;
 use crate::observe::metrics::{LoopReport, Metrics, Snapshot, Usage, render_loops};
 
@@ -86,16 +86,16 @@ impl Desk {
         place: usize,
         page: usize,
         report: &[u8],
-    ) -> Result<(), MalformedFrame> {
-        let round = self.rounds.get_mut(page).ok_or(MalformedFrame)?;
+    ) -> Result<(), MalformedLink> {
+        let round = self.rounds.get_mut(page).ok_or(MalformedLink)?;
         // One that is late counts for the next round, if there is one: it is as good.
         let is_awaited = round.missing & 1 << place != 0;
         round.missing &= !(1 << place);
         if page == AdminPage::Metrics as usize {
-            let snapshot = Snapshot::decode(report).ok_or(MalformedFrame)?;
+            let snapshot = Snapshot::decode(report).ok_or(MalformedLink)?;
             self.loops[place].latest = Some(snapshot);
         } else if is_awaited {
-            let report = String::from_utf8(report.to_vec()).map_err(|_| MalformedFrame)?;
+            let report = String::from_utf8(report.to_vec()).map_err(|_| MalformedLink)?;
             round.reports.push(report);
         }
         Ok(())

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use crate::engine::resume::cursor::Node;
 use crate::loops::kinds::HELLO;
 use crate::loops::link::{
-    Fields, LinkFrame, MalformedFrame, VERSION, write_bytes, write_frame, write_number,
-    write_option,
+    Fields, LinkFrame, MalformedLink, VERSION, write_bytes, write_frame, write_number, write_option,
 };
 
 /// The most loops.
@@ -55,28 +54,28 @@ impl Hello {
 
     /// # Errors
     /// The frame is malformed, or of another version.
-    pub fn read(frame: LinkFrame<'_>) -> Result<Hello, MalformedFrame> {
+    pub fn read(frame: LinkFrame<'_>) -> Result<Hello, MalformedLink> {
         let mut fields = Fields::of(frame.body);
         if frame.kind != HELLO || fields.number()? != u64::from(VERSION) {
-            return Err(MalformedFrame);
+            return Err(MalformedLink);
         }
         let number = fields.number_below(LOOPS_MAX)?;
         let loops = fields.number_below(LOOPS_MAX + 1)?;
         let node = Node::of_number(fields.number()?);
         let key = fields.option()?;
         let cursor_key = key.map(<[u8; KEY_BYTES]>::try_from).transpose();
-        let cursor_key = cursor_key.map_err(|_| MalformedFrame)?;
+        let cursor_key = cursor_key.map_err(|_| MalformedLink)?;
         let secret = fields.option()?.map(<[u8]>::to_vec);
         let nonce = fields.option()?.map(|nonce| String::from_utf8(nonce.to_vec())).transpose();
-        let nonce = nonce.map_err(|_| MalformedFrame)?;
+        let nonce = nonce.map_err(|_| MalformedLink)?;
         let fingerprint = fields.number()?;
         let mut ports = Vec::new();
         while !fields.is_empty() {
             let name = fields.text()?.to_owned();
-            ports.push((name, fields.text()?.parse().map_err(|_| MalformedFrame)?));
+            ports.push((name, fields.text()?.parse().map_err(|_| MalformedLink)?));
         }
         if number >= loops {
-            return Err(MalformedFrame);
+            return Err(MalformedLink);
         }
         Ok(Hello { number, loops, node, cursor_key, secret, nonce, ports, fingerprint })
     }
@@ -107,8 +106,8 @@ mod tests {
         for change in [(0, VERSION as u8 + 1), (8, 2), (16, 65), (16, 0)] {
             let mut body = body.clone();
             body[change.0] = change.1;
-            assert_eq!(Hello::read(LinkFrame { body: &body, ..frame }), Err(MalformedFrame));
+            assert_eq!(Hello::read(LinkFrame { body: &body, ..frame }), Err(MalformedLink));
         }
-        assert_eq!(Hello::read(LinkFrame { kind: 2, ..frame }), Err(MalformedFrame));
+        assert_eq!(Hello::read(LinkFrame { kind: 2, ..frame }), Err(MalformedLink));
     }
 }

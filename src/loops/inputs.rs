@@ -4,7 +4,7 @@ use crate::engine::resume::cursor::EntryId;
 use crate::engine::router::sources::SourceInput;
 use crate::loops::kinds::*;
 use crate::loops::link::{
-    Fields, LinkFrame, MalformedFrame, write_bytes, write_frame, write_number, write_option,
+    Fields, LinkFrame, MalformedLink, write_bytes, write_frame, write_number, write_option,
 };
 
 /// The most streams there can be.
@@ -60,7 +60,7 @@ pub fn write_input(out: &mut Vec<u8>, input: SourceInput<'_>, number: u64) {
 pub fn read_input<'a>(
     frame: LinkFrame<'a>,
     streams: usize,
-) -> Result<Option<(SourceInput<'a>, u64)>, MalformedFrame> {
+) -> Result<Option<(SourceInput<'a>, u64)>, MalformedLink> {
     let mut fields = Fields::of(frame.body);
     let mut number = 0;
     let place = |fields: &mut Fields<'a>| read_place(fields, streams);
@@ -117,12 +117,12 @@ pub fn write_entry(out: &mut Vec<u8>, id: EntryId) {
 pub fn read_place(
     fields: &mut Fields<'_>,
     streams: usize,
-) -> Result<(usize, EntryId), MalformedFrame> {
+) -> Result<(usize, EntryId), MalformedLink> {
     let stream = fields.number_below(streams.min(STREAMS_END))?;
     Ok((stream, read_entry(fields)?))
 }
 
-pub fn read_entry(fields: &mut Fields<'_>) -> Result<EntryId, MalformedFrame> {
+pub fn read_entry(fields: &mut Fields<'_>) -> Result<EntryId, MalformedLink> {
     Ok(EntryId { millis: fields.number()?, number: fields.number()? })
 }
 
@@ -173,7 +173,7 @@ mod tests {
             assert_eq!(read_input(frame, 2), Ok(Some((input, number))));
             for length in 0..frame.body.len() {
                 let cut = LinkFrame { body: &frame.body[..length], ..frame };
-                assert_eq!(read_input(cut, 2), Err(MalformedFrame), "{input:?} {length}");
+                assert_eq!(read_input(cut, 2), Err(MalformedLink), "{input:?} {length}");
             }
         }
     }
@@ -183,7 +183,7 @@ mod tests {
         let mut wire = Vec::new();
         write_input(&mut wire, SourceInput::Reached { stream: 2, id: EntryId::ZERO }, 0);
         let frame = next_frame(&mut &wire[..]).unwrap().expect("it is whole");
-        assert_eq!(read_input(frame, 2), Err(MalformedFrame));
+        assert_eq!(read_input(frame, 2), Err(MalformedLink));
         assert!(read_input(frame, 3).is_ok());
         for seed in 1..5000 {
             let mut random = Random::new(seed);

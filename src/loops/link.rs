@@ -13,7 +13,7 @@ const LENGTH_BYTES: usize = 4;
 
 /// The input is no sequence of frames of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MalformedFrame;
+pub struct MalformedLink;
 
 /// A frame of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub struct LinkFrame<'a> {
 ///
 /// # Errors
 /// Its length is 0, or above [`FRAME_BYTES_MAX`].
-pub fn next_frame<'a>(input: &mut &'a [u8]) -> Result<Option<LinkFrame<'a>>, MalformedFrame> {
+pub fn next_frame<'a>(input: &mut &'a [u8]) -> Result<Option<LinkFrame<'a>>, MalformedLink> {
     let Some((length, rest)) = input.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
     let length = u32::from_le_bytes(*length) as usize;
     if length == 0 || length > FRAME_BYTES_MAX {
-        return Err(MalformedFrame);
+        return Err(MalformedLink);
     }
     let Some((frame, rest)) = rest.split_at_checked(length) else { return Ok(None) };
     *input = rest;
@@ -76,50 +76,50 @@ impl<'a> Fields<'a> {
 
     /// # Errors
     /// The body ends before. So it is for all fields.
-    pub fn number(&mut self) -> Result<u64, MalformedFrame> {
-        let (number, rest) = self.0.split_first_chunk().ok_or(MalformedFrame)?;
+    pub fn number(&mut self) -> Result<u64, MalformedLink> {
+        let (number, rest) = self.0.split_first_chunk().ok_or(MalformedLink)?;
         self.0 = rest;
         Ok(u64::from_le_bytes(*number))
     }
 
     /// # Errors
     /// The number is not below `end`.
-    pub fn number_below(&mut self, end: usize) -> Result<usize, MalformedFrame> {
-        let number = usize::try_from(self.number()?).map_err(|_| MalformedFrame)?;
-        if number < end { Ok(number) } else { Err(MalformedFrame) }
+    pub fn number_below(&mut self, end: usize) -> Result<usize, MalformedLink> {
+        let number = usize::try_from(self.number()?).map_err(|_| MalformedLink)?;
+        if number < end { Ok(number) } else { Err(MalformedLink) }
     }
 
     /// # Errors
     /// The byte is neither 0 nor 1.
-    pub fn truth(&mut self) -> Result<bool, MalformedFrame> {
-        let (byte, rest) = self.0.split_first().ok_or(MalformedFrame)?;
+    pub fn truth(&mut self) -> Result<bool, MalformedLink> {
+        let (byte, rest) = self.0.split_first().ok_or(MalformedLink)?;
         self.0 = rest;
         match byte {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(MalformedFrame),
+            _ => Err(MalformedLink),
         }
     }
 
     /// # Errors
     /// The length is above what is left.
-    pub fn bytes(&mut self) -> Result<&'a [u8], MalformedFrame> {
-        let (length, rest) = self.0.split_first_chunk().ok_or(MalformedFrame)?;
+    pub fn bytes(&mut self) -> Result<&'a [u8], MalformedLink> {
+        let (length, rest) = self.0.split_first_chunk().ok_or(MalformedLink)?;
         let length = u32::from_le_bytes(*length) as usize;
-        let (bytes, rest) = rest.split_at_checked(length).ok_or(MalformedFrame)?;
+        let (bytes, rest) = rest.split_at_checked(length).ok_or(MalformedLink)?;
         self.0 = rest;
         Ok(bytes)
     }
 
     /// # Errors
     /// The bytes are not UTF-8.
-    pub fn text(&mut self) -> Result<&'a str, MalformedFrame> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| MalformedFrame)
+    pub fn text(&mut self) -> Result<&'a str, MalformedLink> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| MalformedLink)
     }
 
     /// # Errors
     /// The same as [`Fields::truth`] and [`Fields::bytes`].
-    pub fn option(&mut self) -> Result<Option<&'a [u8]>, MalformedFrame> {
+    pub fn option(&mut self) -> Result<Option<&'a [u8]>, MalformedLink> {
         self.truth()?.then(|| self.bytes()).transpose()
     }
 
@@ -131,8 +131,8 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// Something is left.
-    pub fn end(self) -> Result<(), MalformedFrame> {
-        if self.0.is_empty() { Ok(()) } else { Err(MalformedFrame) }
+    pub fn end(self) -> Result<(), MalformedLink> {
+        if self.0.is_empty() { Ok(()) } else { Err(MalformedLink) }
     }
 }
 
@@ -154,7 +154,7 @@ impl LinkInput {
     ///
     /// # Errors
     /// See [`next_frame`].
-    pub fn next_frame(&mut self) -> Result<Option<LinkFrame<'_>>, MalformedFrame> {
+    pub fn next_frame(&mut self) -> Result<Option<LinkFrame<'_>>, MalformedLink> {
         // The borrow of a frame that is returned would forbid to tidy up here: that is done when it is known that there is none.
         let mut rest = &self.pending[self.taken..];
         if next_frame(&mut rest)?.is_none() {
@@ -174,7 +174,7 @@ impl LinkInput {
     ///
     /// # Errors
     /// See [`next_frame`].
-    pub fn has_frame(&self) -> Result<bool, MalformedFrame> {
+    pub fn has_frame(&self) -> Result<bool, MalformedLink> {
         next_frame(&mut &self.pending[self.taken..]).map(|frame| frame.is_some())
     }
 }
@@ -236,11 +236,11 @@ mod tests {
         let expected = (u64::MAX, true, "grün".to_owned(), None, Some(Vec::new()));
         assert_eq!(read(&body), Ok(expected));
         for length in 0..body.len() {
-            assert_eq!(read(&body[..length]), Err(MalformedFrame), "{length}");
+            assert_eq!(read(&body[..length]), Err(MalformedLink), "{length}");
         }
-        assert_eq!(read(&[&body[..], b"x"].concat()), Err(MalformedFrame));
+        assert_eq!(read(&[&body[..], b"x"].concat()), Err(MalformedLink));
         body[8] = 2;
-        assert_eq!(read(&body), Err(MalformedFrame), "neither true nor false");
+        assert_eq!(read(&body), Err(MalformedLink), "neither true nor false");
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
             }
         }
         for length in [0, FRAME_BYTES_MAX as u32 + 1, u32::MAX] {
-            assert_eq!(next_frame(&mut &length.to_le_bytes()[..]), Err(MalformedFrame));
+            assert_eq!(next_frame(&mut &length.to_le_bytes()[..]), Err(MalformedLink));
         }
         let longest = (FRAME_BYTES_MAX as u32).to_le_bytes();
         assert_eq!(next_frame(&mut &longest[..]), Ok(None));

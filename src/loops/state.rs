@@ -8,7 +8,7 @@ use crate::engine::router::Router;
 use crate::loops::inputs::{read_entry, read_place, write_entry, write_place};
 use crate::loops::kinds::*;
 use crate::loops::link::{
-    Fields, LinkFrame, MalformedFrame, write_bytes, write_frame, write_number, write_option,
+    Fields, LinkFrame, MalformedLink, write_bytes, write_frame, write_number, write_option,
 };
 
 /// Appends the state.
@@ -65,7 +65,7 @@ pub fn write_state(out: &mut Vec<u8>, router: &Router) {
 ///
 /// # Errors
 /// The frame is malformed, or none of a state, or the history here came out as another one.
-pub fn take_state(router: &mut Router, frame: LinkFrame<'_>) -> Result<bool, MalformedFrame> {
+pub fn take_state(router: &mut Router, frame: LinkFrame<'_>) -> Result<bool, MalformedLink> {
     let mut fields = Fields::of(frame.body);
     let streams = router.server.resume.streams.len();
     let history = &mut router.server.resume.history;
@@ -89,7 +89,7 @@ pub fn take_state(router: &mut Router, frame: LinkFrame<'_>) -> Result<bool, Mal
             take_rest(router, fields, streams)?;
             return Ok(true);
         }
-        _ => return Err(MalformedFrame),
+        _ => return Err(MalformedLink),
     }
     fields.end().map(|()| false)
 }
@@ -98,9 +98,9 @@ fn take_rest(
     router: &mut Router,
     mut fields: Fields<'_>,
     streams: usize,
-) -> Result<(), MalformedFrame> {
+) -> Result<(), MalformedLink> {
     if fields.number()? != router.server.resume.history.next() {
-        return Err(MalformedFrame);
+        return Err(MalformedLink);
     }
     router.server.revocations.raise_floor(fields.number()?);
     let (are_streams_known, has_channels) = (fields.truth()?, fields.truth()?);
@@ -131,8 +131,8 @@ fn write_subject(out: &mut Vec<u8>, subject: Subject<'_>) {
     write_option(out, subject.key.map(str::as_bytes));
 }
 
-fn read_subject<'a>(fields: &mut Fields<'a>) -> Result<Subject<'a>, MalformedFrame> {
+fn read_subject<'a>(fields: &mut Fields<'a>) -> Result<Subject<'a>, MalformedLink> {
     let topic = fields.text()?;
-    let key = fields.option()?.map(std::str::from_utf8).transpose().map_err(|_| MalformedFrame)?;
+    let key = fields.option()?.map(std::str::from_utf8).transpose().map_err(|_| MalformedLink)?;
     Ok(Subject { topic, key })
 }

@@ -21,7 +21,7 @@ use crate::loops::hello::Hello;
 use crate::loops::inputs::read_input;
 use crate::loops::kinds::*;
 use crate::loops::link::{
-    Fields, LinkFrame, LinkInput, MalformedFrame, VERSION, write_bytes, write_frame, write_number,
+    Fields, LinkFrame, LinkInput, MalformedLink, VERSION, write_bytes, write_frame, write_number,
 };
 use crate::loops::socket::LinkSocket;
 use crate::loops::state::take_state;
@@ -116,7 +116,7 @@ impl WorkerStart {
     }
 }
 
-fn malformed(_: MalformedFrame) -> io::Error {
+fn malformed(_: MalformedLink) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the parent's words cannot be read")
 }
 
@@ -138,7 +138,7 @@ struct ParentLink {
 
 impl ParentLink {
     /// Takes frames, until a client has too much pending.
-    fn take_frames(&mut self, router: &mut Router) -> Result<(), MalformedFrame> {
+    fn take_frames(&mut self, router: &mut Router) -> Result<(), MalformedLink> {
         let streams = router.server.resume.streams.len();
         while !router.server.is_pressed() {
             let Some(frame) = self.link.input.next_frame()? else {
@@ -157,7 +157,7 @@ impl ParentLink {
                 NEXT if fields.number()? == router.server.resume.history.next() => {}
                 ANSWER => {
                     let (ticket, answer) = read_answer(frame)?;
-                    let ticket = self.tickets.remove(&ticket).ok_or(MalformedFrame)?;
+                    let ticket = self.tickets.remove(&ticket).ok_or(MalformedLink)?;
                     router.on_answer(ticket, answer);
                 }
                 RELOAD => self.orders.push_back(LoopOrder::Reload),
@@ -165,7 +165,7 @@ impl ParentLink {
                     let (place, of) = (fields.number()?, fields.number()?);
                     self.orders.push_back(LoopOrder::Drain { place, of });
                 }
-                _ => return Err(MalformedFrame),
+                _ => return Err(MalformedLink),
             }
         }
         self.has_frames = self.link.input.has_frame()?;
@@ -173,7 +173,7 @@ impl ParentLink {
     }
 }
 
-fn read_answer(frame: LinkFrame<'_>) -> Result<(u64, Answer), MalformedFrame> {
+fn read_answer(frame: LinkFrame<'_>) -> Result<(u64, Answer), MalformedLink> {
     let mut fields = Fields::of(frame.body);
     let ticket = fields.number()?;
     let answer = match fields.truth()? {

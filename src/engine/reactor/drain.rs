@@ -20,7 +20,7 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    /// So many signals came that end the process.
+    /// Takes note of signals that end the process.
     pub fn on_signals(&mut self, count: usize) {
         self.signals += if self.is_by_order { 0 } else { count };
     }

@@ -273,13 +273,6 @@ impl Resume {
         }
     }
 
-    /// Takes a client that was ahead of this process by numbers, and is not any more.
-    pub fn pop_reached_number(&mut self) -> Option<ConnId> {
-        let first = *self.ahead_by_number.first()?;
-        (first.0 <= self.history.next()).then(|| self.ahead_by_number.pop_first())?;
-        Some(first.1)
-    }
-
     /// Takes a client that was ahead of this process and has no more of the stream than the latest entry.
     pub fn pop_reached(&mut self, stream: usize) -> Option<ConnId> {
         let least = (stream, EntryId::ZERO, ConnId { index: 0, generation: 0 });

@@ -2,6 +2,7 @@
 
 use crate::engine::resume::Resume;
 use crate::engine::resume::cursor::{EntryId, Node};
+use crate::engine::slots::ConnId;
 
 /// The place of a process in its sequence and in each stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,5 +55,12 @@ impl Resume {
         (self.are_streams_known, self.has_channels) =
             (places.are_streams_known, places.has_channels);
         true
+    }
+
+    /// Takes a client that was ahead of this process by numbers, and is not any more.
+    pub fn pop_reached_number(&mut self) -> Option<ConnId> {
+        let first = *self.ahead_by_number.first()?;
+        (first.0 <= self.history.next()).then(|| self.ahead_by_number.pop_first())?;
+        Some(first.1)
     }
 }
