@@ -288,6 +288,8 @@ function oneloop(url, options) {
         }
         if (isStream && topic !== "user." + sub && !asked.has(topic)) return sync();
         isLoading = true;
+        // Until it is over: the connection may end before it begins.
+        isLoaded = false;
         place = cursor;
         if (isStream) {
           last = upTo = "";

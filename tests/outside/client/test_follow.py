@@ -1,4 +1,4 @@
-"""States that the client loads and follows: right after each load, cut and gap, on real sockets."""
+"""States that the client loads and follows: right after each load, cut and gap, by WebSockets and event streams."""
 
 import json
 import random
@@ -24,6 +24,20 @@ FOLLOW = """(() => {
 })()"""
 
 
+# A network that lets WebSockets through or does not, as `world.isBlocked` says.
+BLOCKING = """{platform: Object.assign({}, wx, {connectSocket: (asked) =>
+  wx.connectSocket(world.isBlocked ? Object.assign({}, asked, {url: "ws://127.0.0.1:1"}) : asked)})}"""
+
+# A platform that loses pings while `world.losesPings`.
+LOSING = """{stream: false, platform: Object.assign({}, wx, {connectSocket: (asked) => {
+  const task = wx.connectSocket(asked), send = task.send;
+  task.send = (what) => { if (!world.losesPings || !what.data.includes('"ping"')) send(what); };
+  return task;
+}})}"""
+
+WAYS = {"websocket": "{}", "stream": "{stream: true}", "changing": BLOCKING}
+
+
 def answer_load(program, numbers):
     """The back end answers the loads that wait."""
     program.run("backend.pending.splice(0).forEach((load) => load.answer(numbers.slice()))", numbers=numbers)
@@ -37,12 +51,13 @@ def settle(program, numbers):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_state_is_right_whatever_happens_meanwhile(start, seed):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_state_is_right_whatever_happens_meanwhile(start, way, seed):
     server = start("--may", "room.*", "--history-messages-max", "40")
     chance, numbers = random.Random(seed), []
     with Line(server) as line, MiniProgram("wx") as program:
         program.open("bystander", line.url, token("43"))
-        program.open("live", line.url, token("42", may=["room.*"]))
+        program.open("live", line.url, token("42", may=["room.*"]), WAYS[way])
         program.wait_open("live", "bystander")
         program.run(FOLLOW, topic="room.7")
         for _ in range(120):
@@ -52,6 +67,11 @@ def test_a_state_is_right_whatever_happens_meanwhile(start, seed):
                 case 1 if chance.randrange(3) == 0:
                     program.run("backend.pending.splice(0).forEach((load) => load.fail())")
                 case 2 if chance.randrange(3) == 0:
+                    if way == "changing" and program.run("world.isBlocked = !world.isBlocked"):
+                        # Until it has given up on WebSockets.
+                        line.fail_over(line.target)
+                        program.until("live.stream && live.state === 'open'")
+                    program.run("world.network(true)")
                     line.fail_over(line.target)
                 case _:
                     numbers.append(len(numbers) + 1)
@@ -67,10 +87,11 @@ def test_a_state_is_right_whatever_happens_meanwhile(start, seed):
         assert program.heard("bystander", "marker") == [("user.43", "marker")]
 
 
-def test_a_cut_that_loses_nothing_needs_no_second_load(start, redis):
+@pytest.mark.parametrize("way", ["websocket", "stream"])
+def test_a_cut_that_loses_nothing_needs_no_second_load(start, redis, way):
     server = start(*STREAM, "--may", "room.*", redis=redis)
     with Line(server) as line, MiniProgram("wx") as program:
-        program.open("live", line.url, token("42", may=["room.*"]))
+        program.open("live", line.url, token("42", may=["room.*"]), WAYS[way])
         program.wait_open("live")
         program.run(FOLLOW, topic="room.7")
         program.until("backend.pending.length === 1")
@@ -82,10 +103,11 @@ def test_a_cut_that_loses_nothing_needs_no_second_load(start, redis):
         assert program.run("[state.numbers, backend.loads]") == [list(range(1, 9)), 1]
 
 
-def test_a_state_that_may_not_be_had_is_an_error(start):
+@pytest.mark.parametrize("way", ["websocket", "stream"])
+def test_a_state_that_may_not_be_had_is_an_error(start, way):
     server = start()
     with Line(server) as line, MiniProgram("wx") as program:
-        program.open("live", line.url, token("42"))
+        program.open("live", line.url, token("42"), WAYS[way])
         program.wait_open("live")
         program.run(FOLLOW, topic="vault")
         program.until("backend.pending.length === 1")
@@ -96,3 +118,75 @@ def test_a_state_that_may_not_be_had_is_an_error(start):
         server.publish("user.42", "marker")
         assert program.heard("live", "marker") == [("user.42", "marker")]
         assert program.run("state.numbers") == []
+
+
+def test_what_comes_by_a_stream_during_the_load_is_applied_behind_it(start):
+    server = start("--may", "room.*")
+    with Line(server) as line, MiniProgram("wx") as program:
+        program.open("bystander", line.url, token("43"), "{stream: true}")
+        program.open("live", line.url, token("42", may=["room.*"]), "{stream: true}")
+        program.wait_open("live", "bystander")
+        program.run(FOLLOW, topic="room.7")
+        program.until("backend.pending.length === 1")
+        for number in 1, 2, 3:
+            server.publish("room.7", number)
+        server.publish("user.42", "marker")
+        assert program.heard("live", "marker")[-1] == ("user.42", "marker")
+        assert program.run("state.numbers") == [], "it waits for the load"
+        answer_load(program, [1, 2])
+        program.until("state.numbers.length === 3")
+        server.publish("room.7", 4)
+        program.until("state.numbers.length === 4")
+        assert program.run("[state.numbers, backend.loads]") == [[1, 2, 3, 4], 1]
+        server.publish("user.43", "marker")
+        assert program.heard("bystander", "marker") == [("user.43", "marker")]
+
+
+def test_a_stream_that_is_cut_during_the_load_is_followed_by_another_load(start):
+    server = start("--may", "room.*")
+    with Line(server) as line, MiniProgram("wx") as program:
+        program.open("bystander", f"ws://{server.host}/ws", token("43"))
+        program.open("live", line.url, token("42", may=["room.*"]), "{stream: true}")
+        program.wait_open("live", "bystander")
+        program.run(FOLLOW, topic="room.7")
+        program.until("backend.pending.length === 1")
+        line.fail_over(line.target)
+        program.until("live.log.states.filter(([state]) => state === 'waiting').length === 1")
+        server.publish("room.7", 1)
+        program.wait_open("live")
+        answer_load(program, [])
+        program.until("backend.pending.length === 1")
+        server.publish("room.7", 2)
+        answer_load(program, [1])
+        program.until("state.numbers.length === 2")
+        assert program.run("[state.numbers, backend.loads]") == [[1, 2], 2]
+        server.publish("user.43", "marker")
+        assert program.heard("bystander", "marker") == [("user.43", "marker")]
+
+
+def test_a_load_that_a_gap_asks_for_is_not_forgotten_with_its_connection(start):
+    server = start("--may", "room.*", "--history-messages-max", "4")
+    with Line(server) as line, MiniProgram("wx") as program:
+        program.open("bystander", f"ws://{server.host}/ws", token("43"))
+        program.open("live", line.url, token("42", may=["room.*"]), LOSING)
+        program.wait_open("live", "bystander")
+        program.run(FOLLOW, topic="room.7")
+        program.until("backend.pending.length === 1")
+        answer_load(program, [])
+        server.publish("room.7", 1)
+        program.until("state.numbers.length === 1")
+        good = line.target
+        line.fail_over(type(good)(server_port=1))
+        for number in range(2, 10):
+            server.publish("room.7", number)
+        program.run("world.losesPings = true")
+        line.target = good
+        program.until("live.log.gaps === 1")
+        program.run("world.losesPings = false")
+        line.fail_over(good)
+        program.until("backend.pending.length === 1")
+        answer_load(program, list(range(1, 10)))
+        program.until("state.numbers.length === 9")
+        assert program.run("backend.loads") == 2
+        server.publish("user.43", "marker")
+        assert program.heard("bystander", "marker") == [("user.43", "marker")]

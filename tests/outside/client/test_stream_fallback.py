@@ -111,6 +111,39 @@ def test_a_stream_follows_from_server_to_server_and_nothing_is_lost(start, redis
         assert heard(place, "bystander", publish) == [] and place.log("live", "gaps") == 0
 
 
+STATE = """(() => {
+  globalThis.state = [];
+  globalThis.loads = [];
+  live.follow("room.7", () => new Promise((done) => loads.push((all) => { state = all; done(); })), (number) => state.push(number));
+})()"""
+
+
+@pytest.mark.parametrize("kind", ["chromium", "uni"])
+def test_a_state_is_followed_by_a_stream_as_well(start, behind, runtime, kind):
+    server = start("--may", "room.*", "--origins", "*")
+    host = behind(server)
+    place = runtime(kind, host)
+    place.open("bystander", f"ws://{server.host}/ws", token("43"))
+    place.open("live", f"ws://{host}/ws", token("42"))
+    # Asked for before it is known which way gets through.
+    place.run(STATE)
+    place.wait_open("live", "bystander")
+    place.until("loads.length === 1")
+    server.publish("room.7", 1)
+    assert heard(place, "live", server.publish) == [("room.7", 1)]
+    place.run("loads[0]([0])")
+    place.until("state.length === 2")
+    server.publish("room.7", 2)
+    place.until("state.length === 3")
+    # Another topic takes another stream, which goes on where this one was.
+    place.run("void live.subscribe('room.8')")
+    eventually(lambda: counter(server, "memberships") == 4, "it asked for one more")
+    server.publish("room.7", 3)
+    place.until("state.length === 4")
+    assert place.run("[live.stream, state, loads.length]") == [True, [0, 1, 2, 3], 1]
+    assert heard(place, "bystander", server.publish) == []
+
+
 @pytest.mark.parametrize("kind", ["firefox-esr", "uni"])
 def test_refusals_and_ends_are_those_of_websockets(start, redis, behind, runtime, kind):
     server = start("--control", "ctl", "--origins", "*", redis=redis)
