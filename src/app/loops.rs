@@ -112,6 +112,7 @@ impl LoopRole {
                     ports: ports.map(|(name, address)| ((*name).to_owned(), *address)).collect(),
                     fingerprint: fingerprint(config),
                 };
+                reactor.router.admin_requests = Some(Vec::new());
                 reactor.router.observer = Some(Box::new(Forwarding::default()));
                 reactor.add_port(Box::new(Broker::new(line, hello, shared)));
                 Ok(())

@@ -6,7 +6,7 @@ use super::command::COMMANDS;
 use crate::config::setting::{Effect, Setting};
 use crate::config::table;
 use crate::manual::{CHAPTERS, Chapter};
-use crate::observe::metrics::{Gauges, Metrics};
+use crate::observe::metrics::{Gauges, Metrics, render_loops};
 
 pub(super) const ABOUT: &str = "oneloop: PUBLISH in Redis, WebSocket out, to the right client only";
 
@@ -108,7 +108,8 @@ pub fn chapter(chapter: &Chapter) -> String {
 /// Returns the manual's table of metrics, as Markdown, without those of the process (`process_…`).
 pub fn metrics_markdown() -> String {
     let mut table = String::from("| metric | type | meaning |\n|---|---|---|\n");
-    let families = Metrics::default().render(&Gauges::default());
+    let mut families = Metrics::default().render(&Gauges::default());
+    render_loops(&mut families, &[]);
     for family in families.split("# HELP ").skip(1) {
         let (help, rest) = family.split_once("\n# TYPE ").expect("a type follows the help");
         let (name, meaning) = help.split_once(' ').expect("a sentence follows the name");

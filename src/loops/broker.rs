@@ -13,6 +13,7 @@ use crate::engine::reactor::{OtherPorts, Port, PortRegistry, SharedListeners, pu
 use crate::engine::router::Router;
 use crate::engine::server::Server;
 use crate::loops::counts::Counts;
+use crate::loops::desk::{Desk, PAGES};
 use crate::loops::forwarding::Forwarding;
 use crate::loops::hello::Hello;
 use crate::loops::kinds::*;
@@ -56,6 +57,7 @@ pub struct Broker {
     counts: Counts,
     /// Messages of workers that are published, and whose receivers are counted.
     publications: VecDeque<AwaitedPublication>,
+    desk: Desk,
     ticked: Millis,
 }
 
@@ -85,6 +87,7 @@ impl Broker {
             unready: u64::MAX >> (64 - loops),
             counts: Counts::default(),
             publications: VecDeque::new(),
+            desk: Desk::new(loops),
             ticked: 0,
         }
     }
@@ -132,6 +135,7 @@ impl Broker {
         let (id, lived) = (worker.id(), now - worker.started);
         let status = worker.end();
         self.counts.leave(place);
+        self.desk.leave(place);
         if self.listeners.is_none() {
             return log::debug!("loop {place} has ended: {status}");
         }
@@ -171,6 +175,11 @@ impl Broker {
                     while !fields.is_empty() {
                         self.counts.add(place, fields.number()?, fields.number()? as usize);
                     }
+                }
+                REPORT => {
+                    let mut fields = Fields::of(frame.body);
+                    let (page, report) = (fields.number_below(PAGES)?, fields.bytes()?);
+                    self.desk.take_report(place, page, report)?;
                 }
                 PUBLISH => {
                     let publication = read_publication(frame)?;
@@ -245,6 +254,19 @@ impl Broker {
         if let Some(forwarding) = self::forwarding(router) {
             forwarding.has_workers = has_workers;
         }
+    }
+
+    /// Asks the workers for the pages that the operator wants, and answers for all of them.
+    fn serve_desk(&mut self, router: &mut Router, now: Millis) {
+        let workers = self.attached().fold(0, |places, (place, _)| places | 1 << place);
+        let requests = router.admin_requests.iter_mut().flat_map(|all| all.drain(..));
+        for page in self.desk.take_requests(requests, workers, now) {
+            for (_, worker) in self.attached() {
+                write_frame(&mut worker.link.tail, QUESTION, |out| write_number(out, page as u64));
+            }
+        }
+        let links = self.connections();
+        self.desk.answer(router, links, now);
     }
 
     /// Brings the numbers of receivers that all workers have told to those who wait for them.
@@ -350,6 +372,7 @@ impl Port for Broker {
         }
         self.forward(router);
         self.bring_counts(&mut others);
+        self.serve_desk(router, now);
     }
 
     fn is_ready(&self) -> bool {
@@ -380,7 +403,7 @@ impl Port for Broker {
             }
             LoopPlace::Taken(worker) => Some(worker.deadline()),
         });
-        times.chain(Some(self.ticked + FROZEN / 2)).min()
+        times.chain(Some(self.ticked + FROZEN / 2)).chain(self.desk.deadline()).min()
     }
 
     fn close(&mut self, now: Millis) {

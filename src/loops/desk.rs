@@ -10,11 +10,14 @@ use crate::observe::metrics::{LoopReport, Metrics, Snapshot, Usage, render_loops
 /// The time that workers have to answer; the page then says who has not.
 const PATIENCE: Millis = 1_000;
 
+/// The number of pages, which a number in a frame is below.
+pub const PAGES: usize = AdminPage::ALL.len();
+
 /// The requests that wait, and everything known of the loops.
 pub struct Desk {
     loops: Vec<KnownLoop>,
     /// One for each page, in the order of [`AdminPage::ALL`].
-    rounds: [Round; 3],
+    rounds: [Round; PAGES],
     /// The counts of workers that have ended: without them, sums would fall.
     ended: Snapshot,
 }
@@ -119,8 +122,8 @@ impl Desk {
         }
     }
 
-    /// Answers the requests whose round is over.
-    pub fn answer(&mut self, router: &mut Router, now: Millis) {
+    /// Answers the requests whose round is over. `links`: links to workers, which the router counts among the connections of ports.
+    pub fn answer(&mut self, router: &mut Router, links: usize, now: Millis) {
         for page in AdminPage::ALL {
             let round = &self.rounds[page as usize];
             if !round.until.is_some_and(|until| round.missing == 0 || until <= now) {
@@ -128,7 +131,7 @@ impl Desk {
             }
             let round = std::mem::take(&mut self.rounds[page as usize]);
             let contents = match page {
-                AdminPage::Metrics => self.metrics(router, round.asked & !round.missing),
+                AdminPage::Metrics => self.metrics(router, links, round.asked & !round.missing),
                 AdminPage::Clients => backlog_report::joined(&round.reports, round.missing == 0),
                 AdminPage::Ready => readiness(router, round.reports),
             };
@@ -143,8 +146,9 @@ impl Desk {
     }
 
     /// The sums, and the values of each loop. `up`: those that have answered, a bit for each.
-    fn metrics(&self, router: &Router, up: u64) -> String {
-        let own = snapshot(router);
+    fn metrics(&self, router: &Router, links: usize, up: u64) -> String {
+        let mut own = snapshot(router);
+        own.gauges.publishers = own.gauges.publishers.saturating_sub(links as u64);
         let mut sums = own.clone();
         let mut reports = vec![LoopReport {
             name: "parent".to_owned(),
@@ -238,7 +242,7 @@ mod tests {
         fn response(&mut self, id: ConnId) -> String {
             let router = &mut self.test.reactor.router;
             let now = router.server.now.millis;
-            self.desk.answer(router, now);
+            self.desk.answer(router, 0, now);
             self.test.turn();
             assert!(self.test.received_bytes(self.bystander).is_empty());
             String::from_utf8(self.test.received_bytes(id)).unwrap()

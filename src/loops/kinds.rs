@@ -29,6 +29,8 @@ pub const NEXT: u8 = 16;
 pub const ANSWER: u8 = 17;
 pub const RELOAD: u8 = 18;
 pub const DRAIN: u8 = 19;
+/// The parent asks for a page of the admin listener: see [`desk`](crate::loops::desk).
+pub const QUESTION: u8 = 25;
 
 /// A worker has its parts and asks for the state.
 pub const ATTACH: u8 = 20;
@@ -40,3 +42,5 @@ pub const PULSE: u8 = 22;
 pub const COUNTS: u8 = 23;
 /// A message of a worker's handler, to be published by the parent.
 pub const PUBLISH: u8 = 24;
+/// A worker's report for such a page.
+pub const REPORT: u8 = 26;

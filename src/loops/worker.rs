@@ -14,9 +14,11 @@ use crate::clock::Millis;
 use crate::engine::reactor::{LoopOrder, OtherPorts, Port, PortRegistry, Reactor};
 use crate::engine::redis::request::{Answer, Ticket};
 use crate::engine::router::Router;
+use crate::engine::router::admin::AdminPage;
 use crate::engine::server::requests::Publication;
 use crate::engine::server::{Server, follow};
 use crate::loops::descriptors;
+use crate::loops::desk::{PAGES, report};
 use crate::loops::hello::Hello;
 use crate::loops::inputs::read_input;
 use crate::loops::kinds::*;
@@ -159,6 +161,14 @@ impl ParentLink {
                     let (ticket, answer) = read_answer(frame)?;
                     let ticket = self.tickets.remove(&ticket).ok_or(MalformedLink)?;
                     router.on_answer(ticket, answer);
+                }
+                QUESTION => {
+                    let page = AdminPage::ALL[fields.number_below(PAGES)?];
+                    let report = report(router, page);
+                    write_frame(&mut self.link.tail, REPORT, |out| {
+                        write_number(out, page as u64);
+                        write_bytes(out, &report);
+                    });
                 }
                 RELOAD => self.orders.push_back(LoopOrder::Reload),
                 DRAIN => {

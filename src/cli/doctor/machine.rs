@@ -24,8 +24,12 @@ pub(super) fn check(report: &mut Report, config: &Config, running: Option<u64>) 
     let bounds = &config.bounds;
     let room = descriptors(report, config, running);
     let clients = if bounds.clients_max == 0 { room } else { bounds.clients_max as u64 };
+    let processes = match config.loops() {
+        1 => 1,
+        loops => loops as u64 + 1,
+    };
     queue(report);
-    memory(report, bounds, clients);
+    memory(report, bounds, clients, processes);
     ports(report, clients);
 }
 
@@ -36,9 +40,12 @@ fn descriptors(report: &mut Report, config: &Config, running: Option<u64>) -> u6
         None => (descriptors::descriptors().unwrap_or(1 << 20), "this shell"),
     };
     let own = (descriptors::RESERVE + config.publisher_bounds.connections_max) as u64;
-    let (room, wanted) = (allowed.saturating_sub(own), config.bounds.clients_max as u64);
-    let seen = format!("limit {allowed} ({whose}), room for {room} clients");
-    let needed = (wanted.max(FEW) + own).next_multiple_of(1024);
+    // Each loop has its share of the clients, and a limit of its own.
+    let loops = config.loops() as u64;
+    let of_each = if loops > 1 { format!(" in {loops} loops") } else { String::new() };
+    let (room, wanted) = (allowed.saturating_sub(own) * loops, config.bounds.clients_max as u64);
+    let seen = format!("limit {allowed} ({whose}), room for {room} clients{of_each}");
+    let needed = (wanted.max(FEW).div_ceil(loops) + own).next_multiple_of(1024);
     let mut mend = format!(
         "LimitNOFILE={needed} in the unit of systemd, or before a start by hand: ulimit -n {needed}"
     );
@@ -84,7 +91,8 @@ fn queue(report: &mut Report) {
     }
 }
 
-fn memory(report: &mut Report, bounds: &Bounds, clients: u64) {
+/// Checks the memory at the worst. Each of so many `processes` has a history; the bounds on clients they share.
+fn memory(report: &mut Report, bounds: &Bounds, clients: u64, processes: u64) {
     let machine = text("/proc/meminfo").and_then(|text| total(&text));
     let groups = text("/proc/self/cgroup").unwrap_or_default();
     let limit = group_files(&groups).iter().filter_map(|path| number(path)).min();
@@ -93,11 +101,11 @@ fn memory(report: &mut Report, bounds: &Bounds, clients: u64) {
     };
     // The number may come from any program that answers at `admin`.
     let clients = clients.min(u64::from(u32::MAX));
-    let held = bounds.unfinished_total_bytes_max
+    let shared = bounds.unfinished_total_bytes_max
         + bounds.backlog_total_bytes_max
-        + bounds.subscriptions_bytes_max
-        + bounds.history_bytes_max;
-    let (held, sockets) = (START_BYTES + held as u64, clients * SOCKET_BYTES);
+        + bounds.subscriptions_bytes_max;
+    let of_each = START_BYTES + bounds.history_bytes_max as u64;
+    let (held, sockets) = (shared as u64 + processes * of_each, clients * SOCKET_BYTES);
     let ceiling = if bounds.memory_max == 0 { u64::MAX } else { bounds.memory_max as u64 };
     let needed = sockets + (clients * CLIENT_BYTES + held).min(ceiling);
     let shown = |number: u64| bytes(number as f64);
@@ -226,11 +234,16 @@ mod tests {
         let few = found(897, 1024);
         assert!(few.starts_with("problem  ") && few.contains("LimitNOFILE=10240"), "{few}");
         assert!(found(0, 1024).starts_with("warning  "));
+        let several = Config { loops: 2, ..config(1792) };
+        let found = said(|report| {
+            descriptors(report, &several, Some(1024));
+        });
+        assert!(found.starts_with("ok ") && found.contains("1792 clients in 2 loops"), "{found}");
     }
 
     #[test]
     fn memory_is_compared_with_the_worst() {
-        let found = |bounds: Bounds, clients| said(|report| memory(report, &bounds, clients));
+        let found = |bounds: Bounds, clients| said(|report| memory(report, &bounds, clients, 1));
         let many = 1 << 40;
         assert!(found(Bounds::default(), many).starts_with("warning  memory "));
         let set = || Bounds { clients_max: 1, ..Bounds::default() };

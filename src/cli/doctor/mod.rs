@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::app;
 use crate::cli::command::ProbeOptions;
-use crate::cli::scrape::scrape;
+use crate::cli::scrape::{Scrape, scrape};
 use crate::cli::url::Url;
 use crate::config::{Config, reachable};
 use report::Report;
@@ -47,8 +47,8 @@ pub fn doctor(
     let link = app::link(config)?;
     let mut report = Report::new(environment.out);
     let admin = config.admin.map(|admin| reachable(admin).to_string());
-    let running = admin.and_then(|admin| scrape(&admin).ok()?.one("process_max_fds"));
-    machine::check(&mut report, config, running.map(|most| most as u64));
+    let running = admin.and_then(|admin| descriptors_of_each(&scrape(&admin).ok()?));
+    machine::check(&mut report, config, running);
     certificates::check(&mut report, config, (environment.unix_millis)() / 1000);
     listeners::check(&mut report, config);
     if let Some(link) = link {
@@ -61,4 +61,26 @@ pub fn doctor(
         report = check.report;
     }
     Ok(report.end())
+}
+
+/// The descriptor limit of each process of a running server; its metrics have the sum.
+fn descriptors_of_each(scrape: &Scrape) -> Option<u64> {
+    let processes = scrape.labels("oneloop_loop_resident_memory_bytes", "loop").count();
+    Some(scrape.one("process_max_fds")? as u64 / processes.max(1) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_that_of_each_process() {
+        let of_each = |text| descriptors_of_each(&Scrape::parse(text));
+        assert_eq!(of_each("oneloop_clients 1\n"), None);
+        assert_eq!(of_each("process_max_fds 1024\n"), Some(1024));
+        let several = "process_max_fds 3072\noneloop_loop_resident_memory_bytes{loop=\"parent\"} 1\n\
+             oneloop_loop_resident_memory_bytes{loop=\"0\"} 1\n\
+             oneloop_loop_resident_memory_bytes{loop=\"1\"} 1\n";
+        assert_eq!(of_each(several), Some(1024));
+    }
 }

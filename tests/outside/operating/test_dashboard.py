@@ -28,7 +28,7 @@ def expressions(board):
 
 
 async def test_every_expression_asks_for_metrics_that_there_are(start, redis):
-    server = start("--streams", "pub", redis=redis)
+    server = start("--streams", "pub", "--loops", "2", redis=redis)
     there = set()
     for line in server.admin("/metrics")[2].splitlines():
         if line.startswith("# TYPE "):
@@ -125,7 +125,7 @@ def some_life_over_tls(server, authority):
 async def test_prometheus_answers_every_expression(start, redis, watch, tmp_path):
     authority = Authority(tmp_path)
     certificate, key = map(str, authority.issue("IP:127.0.0.1"))
-    server = start(*STREAM, "--tls-cert-file", certificate, "--tls-key-file", key, redis=redis,
+    server = start(*STREAM, "--loops", "2", "--tls-cert-file", certificate, "--tls-key-file", key, redis=redis,
                    listen="127.0.0.1:0,tls://127.0.0.1:0")
     server.listens_at(server.lines("clients")[0])
     prometheus = watch(server)

@@ -112,6 +112,14 @@ def test_the_descriptors_of_the_running_server_are_those_that_count(start):
     assert found["descriptors"][1].startswith("limit 5000 (running server)")
 
 
+def test_each_of_several_loops_has_the_descriptors_of_its_process(start):
+    server = start("--loops", 3, wrapper=["prlimit", "--nofile=1024:1024"])
+    admin = server.line("admin").removeprefix("http://")
+    found = doctor("--admin", admin, "--loops", 3, listen=server.host)
+    seen = "limit 1024 (running server), room for 2688 clients in 3 loops"
+    assert found["descriptors"][1] == seen
+
+
 def test_memory_for_more_clients_than_fit_is_a_problem_with_the_number_that_fits():
     # A tebibyte of backlogs is more than the machine has: no number of clients fits, but one for all memory does.
     bounds = ["--clients-max", 100, "--backlog-total-bytes-max", "1048576MiB"]
