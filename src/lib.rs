@@ -187,9 +187,11 @@
 //! | 0 | [`engine::slots`] | numbered places that never move |
 //! | 1 | [`observe`] | metrics, log lines, and the service manager's view |
 //! | 0 | `der` | DER, read in place: certificates and keys |
+//! | 0 | `build` | the build script: deflates the texts that the binary carries |
+//! | 0 | `embedded` | those texts, inflated |
 //! | 0 | `json` | JSON, read and written in one way |
 //! | 0 | [`suggestion`] | the known name that is nearest to an unknown one |
-//! | 0 | [`manual`] | the manual's chapters, for rustdoc and for `oneloop help TOPIC` |
+//! | 1 | [`manual`] | the manual's chapters, for rustdoc and for `oneloop help TOPIC` |
 //! | 0 | [`clock`] | time, as it is handed to everything |
 //!
 //! Inside a room of several files, imports make no circle.
@@ -201,6 +203,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod der;
+mod embedded;
 pub mod engine;
 pub mod features;
 mod json;

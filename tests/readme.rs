@@ -160,11 +160,11 @@ fn links_point_at_files_and_headings_that_exist() {
 fn links_between_chapters_are_defined_for_both_kinds_of_readers() {
     let for_rustdoc = read("src/manual/links.txt");
     for chapter in CHAPTERS {
-        let name = chapter.name;
+        let (name, text) = (chapter.name, chapter.text());
         assert!(for_rustdoc.contains(&format!("[{name}]: self::{name}\n")), "links.txt: {name}");
         for other in CHAPTERS {
-            let is_used = prose(chapter.text).contains(&format!("[{}]", other.name));
-            let is_defined = chapter.text.contains(&format!("\n[{0}]: {0}.md\n", other.name));
+            let is_used = prose(&text).contains(&format!("[{}]", other.name));
+            let is_defined = text.contains(&format!("\n[{0}]: {0}.md\n", other.name));
             assert_eq!(is_used, is_defined, "{name}.md: [{}]", other.name);
         }
     }

@@ -32,7 +32,7 @@ fn usage() -> String {
         line(&mut text, &format!("{} --{} {}", row.name, flag.name, flag.value), flag.about);
     }
     text.push_str("\nTopics of the manual, for `oneloop help TOPIC`:\n");
-    CHAPTERS.iter().for_each(|chapter| line(&mut text, chapter.name, chapter.title()));
+    CHAPTERS.iter().for_each(|chapter| line(&mut text, chapter.name, &chapter.title()));
     text + "\n" + SOURCES
 }
 
@@ -102,7 +102,7 @@ pub fn chapter(chapter: &Chapter) -> String {
         "metrics" => metrics_markdown(),
         _ => String::new(),
     };
-    chapter.text.to_owned() + &table
+    chapter.text() + &table
 }
 
 /// Returns the manual's table of metrics, as Markdown, without those of the process (`process_…`).

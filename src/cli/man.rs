@@ -58,7 +58,7 @@ pub fn man() -> String {
         }
     }
     let _ = writeln!(page, ".SH TOPICS\nChapters of the manual, printed by oneloop help TOPIC.");
-    CHAPTERS.iter().for_each(|chapter| item(&mut page, chapter.name, chapter.title()));
+    CHAPTERS.iter().for_each(|chapter| item(&mut page, chapter.name, &chapter.title()));
     let _ = writeln!(page, ".SH SETTINGS\n{}", escape(&SOURCES.replace('\n', " ")));
     for (title, rows) in table::groups() {
         let _ = writeln!(page, ".SS {}", escape(title));

@@ -4,19 +4,25 @@
 //! chapter, which serve readers of the files: Markdown takes the first of two definitions. The tables of [`settings`] and [`metrics`]
 //! are generated; `tests/readme.rs` compares them with the files.
 
+use crate::embedded::{EmbeddedText, embedded_text};
+
 /// A chapter of the manual.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chapter {
     /// The topic in `oneloop help TOPIC`.
     pub name: &'static str,
-    /// Markdown, without the generated table at the end of two chapters.
-    pub text: &'static str,
+    text: EmbeddedText,
 }
 
 impl Chapter {
+    /// Returns the Markdown, without the generated table at the end of two chapters.
+    pub fn text(&self) -> String {
+        self.text.inflate()
+    }
+
     /// Returns the heading of the text.
-    pub fn title(&self) -> &'static str {
-        self.text.lines().next().unwrap_or("").trim_start_matches("# ")
+    pub fn title(&self) -> String {
+        self.text().lines().next().unwrap_or("").trim_start_matches("# ").to_owned()
     }
 }
 
@@ -33,7 +39,7 @@ macro_rules! chapters {
         /// All chapters, in reading order.
         pub static CHAPTERS: &[Chapter] = &[$(Chapter {
             name: stringify!($name),
-            text: include_str!(concat!(stringify!($name), ".md")),
+            text: embedded_text!(concat!(stringify!($name), ".md")),
         }),*];
     };
 }

@@ -14,6 +14,7 @@ use crate::app::{
     App, Bound, LoopRole, ParentRole, dead_patterns, link, redis_url, unverified_redis,
 };
 use crate::config::{Config, Jwt, Secret};
+use crate::embedded::{EmbeddedText, embedded_text};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
 use crate::engine::reactor::{Addresses, Listen};
@@ -36,14 +37,14 @@ const READY_TOKEN_SECONDS: u64 = 86_400;
 const READY_TOKEN_SUB: &str = "42";
 
 /// The client for browsers and mini programs.
-const CLIENT: &str = include_str!("oneloop.js");
+static CLIENT: EmbeddedText = embedded_text!("oneloop.js");
 
 /// The types of its functions.
-const CLIENT_TYPES: &str = include_str!("oneloop.d.ts");
+static CLIENT_TYPES: EmbeddedText = embedded_text!("oneloop.d.ts");
 
 /// The connector for Laravel Echo, and its types.
-const CONNECTOR: &str = include_str!("oneloop-echo.js");
-const CONNECTOR_TYPES: &str = include_str!("oneloop-echo.d.ts");
+static CONNECTOR: EmbeddedText = embedded_text!("oneloop-echo.js");
+static CONNECTOR_TYPES: EmbeddedText = embedded_text!("oneloop-echo.d.ts");
 
 /// A listening server and its start-up lines.
 pub struct Started {
@@ -231,11 +232,12 @@ fn with_client(mut app: App) -> App {
     let script = "text/javascript; charset=utf-8";
     let types = "application/typescript; charset=utf-8";
     for (path, name, code, declarations) in [
-        ("/oneloop", "oneloop", CLIENT, CLIENT_TYPES),
-        ("/oneloop-echo", "OneloopConnector", CONNECTOR, CONNECTOR_TYPES),
+        ("/oneloop", "oneloop", &CLIENT, &CLIENT_TYPES),
+        ("/oneloop-echo", "OneloopConnector", &CONNECTOR, &CONNECTOR_TYPES),
     ] {
-        let module = es_module(code, "\nif (typeof module", name);
-        let module_types = es_module(declarations, "\nexport = ", name);
+        let (code, declarations) = (code.inflate(), declarations.inflate());
+        let module = es_module(&code, "\nif (typeof module", name);
+        let module_types = es_module(&declarations, "\nexport = ", name);
         app = app
             .file(&format!("{path}.js"), script, code.into())
             .file(&format!("{path}.mjs"), script, module.into_bytes())

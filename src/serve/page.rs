@@ -6,11 +6,12 @@ use super::CLIENT;
 use super::page_publisher::PATH;
 use super::trial::{CommandContext, channel, command};
 use crate::config::Config;
+use crate::embedded::{EmbeddedText, embedded_text};
 use crate::engine::reactor::Addresses;
 use crate::engine::router::files::Page;
 use crate::features::publisher::PublisherPort;
 
-const PAGE: &str = include_str!("page.html");
+static PAGE: EmbeddedText = embedded_text!("page.html");
 
 /// The secrets in the page of this machine.
 pub struct Pass {
@@ -35,7 +36,8 @@ pub fn page(
     let publishers = addresses.port(PublisherPort::NAME);
     let shell = command(config, publishers, shell);
     let html = PAGE
-        .replace("{{client}}", CLIENT)
+        .inflate()
+        .replace("{{client}}", &CLIENT.inflate())
         .replace("{{path}}", &escape(route.map_or("/ws", |route| &route.path)))
         .replace("{{token}}", &escape(token))
         .replace("{{publish}}", PATH)
@@ -100,8 +102,9 @@ mod tests {
             assert!(html.contains(command), "{command}");
         }
         assert!(!html.contains("{{"));
+        let client = CLIENT.inflate();
         assert!(
-            html.contains(CLIENT) && !CLIENT.contains("</script"),
+            html.contains(&client) && !client.contains("</script"),
             "the client is in it, whole"
         );
     }

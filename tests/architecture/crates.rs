@@ -13,7 +13,7 @@ const HOMES: [(&str, &[&str]); 22] = [
     ("getrandom", &["serve/", "engine/reactor/redis_socket.rs", "app.rs"]),
     ("jsonwebtoken", &["push/"]),
     ("lexopt", &["cli/args.rs"]),
-    ("miniz_oxide", &["engine/client/deflate/"]),
+    ("miniz_oxide", &["build.rs", "embedded.rs", "engine/client/deflate/"]),
     // A feature with a listener of its own reads and writes its sockets itself.
     (
         "mio",
