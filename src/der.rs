@@ -11,6 +11,13 @@ pub const SET: u8 = 0x31;
 /// The explicit tag [0]: a certificate's version, absent in version 1, or the curve of a key.
 pub const TAG_0: u8 = 0xa0;
 
+/// The object identifier `rsaEncryption` (RFC 8017 appendix C).
+pub const RSA_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+/// The object identifier `id-ecPublicKey` (RFC 5480 section 2.1.1).
+pub const EC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+/// The object identifier `id-Ed25519` (RFC 8410 section 3).
+pub const ED25519_KEY: &[u8] = &[0x2b, 0x65, 0x70];
+
 /// The rest of some DER.
 pub struct DerReader<'a>(pub &'a [u8]);
 

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey};
 use oneloop::config::Jwt;
 use oneloop::push::token::Keys;
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 
 use super::private_key;
@@ -20,7 +22,8 @@ pub struct Signer {
     /// As it is called in a token.
     pub name: &'static str,
     algorithm: Algorithm,
-    private: EncodingKey,
+    /// The secret, or a private key in the form of PKCS #8.
+    private: Vec<u8>,
     /// The key that checks tokens, in PEM; `None`: the server's secret.
     public: Option<&'static str>,
 }
@@ -28,30 +31,22 @@ pub struct Signer {
 impl Signer {
     /// Takes HS256, ES256, ES384, EdDSA or RS256.
     pub fn of(name: &str) -> Signer {
-        let read = |file: &str| std::fs::read(path(file)).expect("the keys of the tests are there");
+        let read = |file| private_key::from_pem(&std::fs::read(path(file)).expect("it is there"));
         let (name, algorithm, private, public) = match name {
-            "HS256" => {
-                ("HS256", Algorithm::HS256, Ok(EncodingKey::from_secret(SECRET.as_bytes())), None)
-            }
+            "HS256" => ("HS256", Algorithm::HS256, SECRET.as_bytes().to_vec(), None),
             "ES256" => {
-                let key = EncodingKey::from_ec_pem(&read("p256.private.pem"));
-                ("ES256", Algorithm::ES256, key, Some("p256.public.pem"))
+                ("ES256", Algorithm::ES256, read("p256.private.pem"), Some("p256.public.pem"))
             }
             "ES384" => {
-                let key = EncodingKey::from_ec_pem(&read("p384.private.pem"));
-                ("ES384", Algorithm::ES384, key, Some("p384.public.pem"))
+                ("ES384", Algorithm::ES384, read("p384.private.pem"), Some("p384.public.pem"))
             }
             "EdDSA" => {
-                let key = EncodingKey::from_ed_pem(&read("ed25519.private.pem"));
-                ("EdDSA", Algorithm::EdDSA, key, Some("ed25519.public.pem"))
+                ("EdDSA", Algorithm::EdDSA, read("ed25519.private.pem"), Some("ed25519.public.pem"))
             }
-            "RS256" => {
-                let key = EncodingKey::from_rsa_pem(&read("rsa.private.pem"));
-                ("RS256", Algorithm::RS256, key, Some("rsa.public.pem"))
-            }
+            "RS256" => ("RS256", Algorithm::RS256, read("rsa.private.pem"), Some("rsa.public.pem")),
             _ => panic!("no key for {name}"),
         };
-        Signer { name, algorithm, private: private.expect("the key is good"), public }
+        Signer { name, algorithm, private, public }
     }
 
     /// A token for each of so many clients, with a `sub` of 8 characters, their own topic and the shared one.
@@ -82,7 +77,10 @@ impl Signer {
     pub fn key_set(&self, keys: usize) -> String {
         let pem =
             std::fs::read(path(self.public.expect("a key of two parts"))).expect("it is there");
-        let key = DecodingKey::from_ec_pem(&pem).expect("a key on a curve");
+        let info = SubjectPublicKeyInfoDer::from_pem_slice(&pem).expect("a public key");
+        // It ends with the point, uncompressed.
+        let point_bytes = if self.algorithm == Algorithm::ES384 { 97 } else { 65 };
+        let key = DecodingKey::from_ec_der(&info[info.len() - point_bytes..]);
         let jwk = Jwk::from_decoding_key(&key, Some(self.algorithm)).expect("it can be written");
         let named = (0..keys).map(|number| {
             let mut jwk = jwk.clone();

@@ -8,7 +8,8 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::SigningKey;
 
 use crate::der::{
-    BIT_STRING, DerReader, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, TAG_0,
+    BIT_STRING, DerReader, EC_KEY, ED25519_KEY, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, RSA_KEY,
+    SEQUENCE, TAG_0,
 };
 
 /// The kind of a key, in the order of preference: if several certificates cover a name, the first kind that the client can verify is
@@ -131,11 +132,9 @@ impl Algorithm {
     /// Parses an `AlgorithmIdentifier`: an object identifier and parameters (RFC 5480, RFC 8410, RFC 8017).
     fn parse(fields: &mut DerReader) -> Option<Algorithm> {
         Some(match fields.contents_of(OBJECT_IDENTIFIER)?.0 {
-            [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01] => {
-                Algorithm::Ec(curve_name(fields.contents_of(OBJECT_IDENTIFIER)?.0))
-            }
-            [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01] => Algorithm::Rsa,
-            [0x2b, 0x65, 0x70] => Algorithm::Ed25519,
+            EC_KEY => Algorithm::Ec(curve_name(fields.contents_of(OBJECT_IDENTIFIER)?.0)),
+            RSA_KEY => Algorithm::Rsa,
+            ED25519_KEY => Algorithm::Ed25519,
             [0x2b, 0x65, 0x71] => Algorithm::Other("Ed448"),
             [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a] => {
                 Algorithm::Other("RSA for PSS alone")

@@ -1,7 +1,8 @@
 //! The keys that tokens are checked with, read once at start; a key that could not check a token is refused here.
 
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, Header};
 
+use super::public_key;
 use super::signature::SignatureKey;
 
 /// A shorter secret can be guessed: RFC 7518 section 3.2 asks for the length of the hash.
@@ -72,8 +73,7 @@ impl VerificationKey {
 
     /// Reads a public key in PEM: RSA, EC on P-256 or P-384, or Ed25519.
     pub fn from_pem(name: &str, pem: &[u8], named: &[Algorithm]) -> Result<Self, String> {
-        let pem = without_mark(pem);
-        let text = String::from_utf8_lossy(pem);
+        let text = String::from_utf8_lossy(without_mark(pem));
         if text.contains("PRIVATE KEY-----") {
             return Err(format!(
                 "{name} is a private key, expected the public one: `openssl pkey -in FILE -pubout` \
@@ -86,15 +86,12 @@ impl VerificationKey {
                  -noout` prints it"
             ));
         }
-        let key = DecodingKey::from_rsa_pem(pem)
-            .or_else(|_| DecodingKey::from_ec_pem(pem))
-            .or_else(|_| DecodingKey::from_ed_pem(pem))
-            .map_err(|_| {
-                format!(
-                    "{name} cannot be read, expected `-----BEGIN PUBLIC KEY-----` (PEM): RSA, EC on \
-                     P-256 or P-384, or Ed25519"
-                )
-            })?;
+        let key = public_key::from_pem(&text).ok_or_else(|| {
+            format!(
+                "{name} cannot be read, expected `-----BEGIN PUBLIC KEY-----` (PEM): RSA, EC on \
+                 P-256 or P-384, or Ed25519"
+            )
+        })?;
         let (key, usual) =
             SignatureKey::from_public(&key).map_err(|problem| format!("{name} {problem}"))?;
         VerificationKey::new(None, key, usual, named).ok_or_else(|| not_named(name, usual))

@@ -8,6 +8,7 @@ mod key;
 pub(super) mod place;
 #[cfg(test)]
 mod private_key;
+mod public_key;
 mod signature;
 #[cfg(test)]
 mod tests;

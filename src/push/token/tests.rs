@@ -1,10 +1,9 @@
 //! Tokens against keys: what is accepted, and each way to be refused.
 
-use super::private_key::sign as signature;
+use super::private_key::{from_pem, sign as signature};
 use super::signature::SignatureKey;
 use super::*;
 use Algorithm::{ES256, ES384, EdDSA, HS256, PS384, RS256};
-use jsonwebtoken::EncodingKey;
 
 const NOW: u64 = 1_700_000_000;
 const SECRET: &[u8] = b"an example secret of 32 bytes...";
@@ -30,7 +29,7 @@ fn keys(settings: &Jwt) -> Keys {
 }
 
 /// A token of just these texts, signed whatever they say.
-fn sign(header: &str, payload: &str, key: &EncodingKey, algorithm: Algorithm) -> String {
+fn sign(header: &str, payload: &str, key: &[u8], algorithm: Algorithm) -> String {
     let encode = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
     let message = format!("{}.{}", encode(header), encode(payload));
     let signature = signature(message.as_bytes(), key, algorithm);
@@ -38,7 +37,7 @@ fn sign(header: &str, payload: &str, key: &EncodingKey, algorithm: Algorithm) ->
 }
 
 fn sign_with(secret: &[u8], header: &str, payload: &str) -> String {
-    sign(header, payload, &EncodingKey::from_secret(secret), HS256)
+    sign(header, payload, secret, HS256)
 }
 
 fn assert_refused(keys: &Keys, token: &str, name: &str, case: &str) {
@@ -105,7 +104,7 @@ fn the_user_is_named_by_the_claim_that_is_set() {
         assert!(refusal.detail().contains(words), "{payload}: {}", refusal.detail());
     }
     let ed = include_bytes!("../../../tests/keys/ed25519.private.pem");
-    let key = EncodingKey::from_ed_pem(ed).unwrap();
+    let key = from_pem(ed);
     let renamed = sign(r#"{"alg":"Ed25519"}"#, django, &key, EdDSA);
     let public = include_bytes!("../../../tests/keys/ed25519.public.pem");
     let public = Jwt { user_claim: "user_id".to_owned(), ..self::public(public) };
@@ -203,11 +202,11 @@ fn each_public_key_checks_its_own_signatures_only() {
     let p384 = include_bytes!("../../../tests/keys/p384.private.pem");
     let ed = include_bytes!("../../../tests/keys/ed25519.private.pem");
     let privates = [
-        (0, RS256, EncodingKey::from_rsa_pem(rsa)),
-        (0, PS384, EncodingKey::from_rsa_pem(rsa)),
-        (1, ES256, EncodingKey::from_ec_pem(P256_PRIVATE)),
-        (2, ES384, EncodingKey::from_ec_pem(p384)),
-        (3, EdDSA, EncodingKey::from_ed_pem(ed)),
+        (0, RS256, from_pem(rsa)),
+        (0, PS384, from_pem(rsa)),
+        (1, ES256, from_pem(P256_PRIVATE)),
+        (2, ES384, from_pem(p384)),
+        (3, EdDSA, from_pem(ed)),
     ];
     let publics: [&[u8]; 4] = [
         RSA,
@@ -219,7 +218,6 @@ fn each_public_key_checks_its_own_signatures_only() {
     let mut tokens: Vec<_> = publics.map(|pem| (9, sign_with(pem, HEADER, PAYLOAD))).into();
     for (owner, algorithm, key) in privates {
         let header = format!(r#"{{"alg":"{algorithm:?}"}}"#);
-        let key = key.unwrap();
         tokens.push((owner, sign(&header, PAYLOAD, &key, algorithm)));
         if algorithm == EdDSA {
             let header = r#"{"alg":"Ed25519"}"#;
@@ -260,7 +258,7 @@ fn key_set(count: usize) -> String {
 
 #[test]
 fn few_keys_are_tried_with_a_token_that_names_none() {
-    let private = EncodingKey::from_ec_pem(P256_PRIVATE).unwrap();
+    let private = from_pem(P256_PRIVATE);
     let check = |keys: usize, header: &str| {
         let set = key_set(keys);
         let settings = Jwt { jwks: Some(set.into_bytes()), ..Jwt::default() };
@@ -283,7 +281,7 @@ fn a_named_key_is_tried_before_those_without_a_name() {
     let (pem, set) = (include_bytes!("../../../tests/keys/p256.public.pem"), key_set(5));
     let (previous_key, jwks) = (Some(pem.to_vec()), Some(set.into_bytes()));
     let keys = keys(&Jwt { jwks, previous_key, ..Jwt::default() });
-    let private = EncodingKey::from_ec_pem(P256_PRIVATE).unwrap();
+    let private = from_pem(P256_PRIVATE);
     for (kid, price) in [("5", 80), ("1", 2 * 80), ("another", 80)] {
         let header = format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#);
         let token = sign(&header, PAYLOAD, &private, ES256);
