@@ -1,6 +1,5 @@
 //! Shell completions, from the tables of commands and settings.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::command::{COMMANDS, CommandRow, Shell, Verb};
@@ -85,8 +84,10 @@ fn bash() -> String {
     let mut after = String::new();
     let mut cases = String::new();
     let of_files = COMMANDS.iter().flat_map(flags).filter(|flag| matches!(flag.after, After::File));
-    let files: BTreeSet<String> = of_files.map(|flag| flag.name).collect();
-    let files = Vec::from_iter(files).join("|");
+    let mut files: Vec<String> = of_files.map(|flag| flag.name).collect();
+    files.sort_unstable();
+    files.dedup();
+    let files = files.join("|");
     let _ = writeln!(
         after,
         "        {files})\n            COMPREPLY=($(compgen -f -- \"$word\"))\n            return ;;"

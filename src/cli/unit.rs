@@ -1,6 +1,5 @@
 //! The systemd units of the server.
 
-use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
@@ -55,7 +54,9 @@ fn reading_group(file: &Metadata) -> Option<u32> {
 fn key_groups(tls: &TlsConfig) -> String {
     let files = tls.key_files.iter().filter_map(|name| Path::new(name).metadata().ok());
     let closed = files.filter(|file| file.mode() & 0o004 == 0);
-    let groups: BTreeSet<u32> = closed.filter_map(|file| reading_group(&file)).collect();
+    let mut groups: Vec<u32> = closed.filter_map(|file| reading_group(&file)).collect();
+    groups.sort_unstable();
+    groups.dedup();
     groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 

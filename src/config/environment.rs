@@ -19,7 +19,7 @@ pub(super) fn own_variables(
         None => name.starts_with(PREFIX) && !value.is_empty() && !is_service_link(name, value),
     };
     let mut own: Vec<_> = named.filter(|(name, value)| is_meant(name, value)).collect();
-    own.sort();
+    own.sort_unstable();
     own
 }
 
