@@ -6,8 +6,8 @@ use std::{env, fs};
 use miniz_oxide::deflate::compress_to_vec;
 
 /// The folders that hold texts, and the endings of their names.
-const FOLDERS: [&str; 2] = ["src/manual", "src/serve"];
-const ENDINGS: [&str; 4] = ["md", "html", "js", "ts"];
+const FOLDERS: [&str; 3] = ["src/cli", "src/manual", "src/serve"];
+const ENDINGS: [&str; 7] = ["md", "html", "js", "ts", "txt", "service", "socket"];
 
 /// The crate's best and slowest: a tenth of a second for all.
 const LEVEL: u8 = 10;

@@ -1,11 +1,13 @@
 //! The dashboard for Grafana 10 or later, kept as a table of its panels: a fifth of the JSON that is printed.
 
+use crate::embedded::{EmbeddedText, embedded_text};
+
 /// Blocks with an empty line between them: `row TITLE`, or a panel, `KIND UNIT TITLE: DESCRIPTION`, and a line
 /// `- LEGEND: EXPRESSION` for each of its queries. Nothing in it needs an escape in JSON.
 ///
 /// In an expression, `{}` selects the instances shown, and `[]` spans the time that Grafana chooses. A legend without a label ends
 /// with the instance.
-const TABLE: &str = include_str!("dashboard.txt");
+static TABLE: EmbeddedText = embedded_text!("dashboard.txt");
 
 /// The JSON up to the panels. Grafana asks for the data source when the dashboard is imported.
 const HEAD: &str = r#"{"title":"oneloop","uid":"oneloop","description":"Real-time push on one event loop.","tags":["oneloop"],
@@ -49,7 +51,8 @@ const GRID: u32 = 24;
 pub fn dashboard() -> String {
     let mut board = String::from(HEAD);
     let (mut id, mut x, mut y, mut line) = (0, 0, 0, 0);
-    let mut rest = TABLE;
+    let table = TABLE.inflate();
+    let mut rest = table.as_str();
     while !rest.is_empty() {
         let (block, more) = cut(rest, "\n\n");
         let (head, queries) = cut(block, "\n");
@@ -135,8 +138,8 @@ mod tests {
 
     #[test]
     fn the_table_is_whole_and_needs_no_escape() {
-        assert!(!TABLE.contains(['"', '\\', '<', '>', '\t']));
-        for block in TABLE.split("\n\n") {
+        assert!(!TABLE.inflate().contains(['"', '\\', '<', '>', '\t']));
+        for block in TABLE.inflate().split("\n\n") {
             let (head, queries) = cut(block, "\n");
             let (kind, head) = cut(head, " ");
             assert!(["row", "number", "state", "lines", "stack"].contains(&kind), "{block}");
@@ -154,6 +157,9 @@ mod tests {
         let text = dashboard();
         assert!(!text.contains(['<', '>']) && !text.contains("{}["), "{text}");
         assert_eq!(text.matches('{').count(), text.matches('}').count());
-        assert_eq!(text.matches("\"type\":\"row\"").count(), TABLE.matches("row ").count());
+        assert_eq!(
+            text.matches("\"type\":\"row\"").count(),
+            TABLE.inflate().matches("row ").count()
+        );
     }
 }

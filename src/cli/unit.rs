@@ -6,8 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::config::{Config, TlsConfig};
+use crate::embedded::{EmbeddedText, embedded_text};
 use crate::engine::reactor::{Listen, UnixAccess};
 use crate::observe::systemd::STOP_SECONDS_SPARE;
+
+/// The units, with places to fill in.
+static SERVICE: EmbeddedText = embedded_text!("oneloop.service");
+static SOCKET: EmbeddedText = embedded_text!("oneloop.socket");
 
 /// The settings file, unless `--config` names another.
 const CONFIG: &str = "/etc/oneloop.toml";
@@ -36,7 +41,8 @@ pub fn service(program: &Path, config: Option<&Path>, settings: &Config) -> Stri
         true => ("CAP_NET_BIND_SERVICE", "no"),
         false => ("", "yes"),
     };
-    include_str!("oneloop.service")
+    SERVICE
+        .inflate()
         .replace("{program}", &program)
         .replace("{config}", &config)
         .replace("{stop_seconds}", &stop_seconds.to_string())
@@ -117,7 +123,7 @@ pub fn socket(listen: &[Listen], access: &UnixAccess) -> String {
     if listen.iter().any(|address| address.socket_addr().is_some()) {
         lines += "NoDelay=yes\n";
     }
-    include_str!("oneloop.socket").replace("{listen}", &lines)
+    SOCKET.inflate().replace("{listen}", &lines)
 }
 
 /// Quotes a word of a command line if necessary; `%` and `$` mean themselves (systemd.service(5)).
