@@ -178,19 +178,21 @@ pub(crate) fn wake_all(server: &mut Server) {
     ahead.into_iter().for_each(|(_, _, id)| wake(server, id));
 }
 
-/// Continues subscribers that are ahead: a message on these topics of their route stands in the history.
+/// Continues subscribers that are ahead: a message on these topics of their route stands in the history. Few are found by their
+/// topics, however many clients are ahead. For a large topic all of these continue, so that the next message finds none.
 pub(super) fn wake_subscribers(server: &mut Server, route: u8, topics: &[u32]) {
     if server.resume.ahead.is_empty() {
         return;
     }
     let hub = &server.hubs[route as usize];
-    let is_subscribed = |id: &ConnId| {
-        let client = server.clients.get(*id).filter(|client| client.route == route);
-        client.is_some_and(|client| hub.is_subscribed(&client.subscriptions, topics))
-    };
-    let ahead = server.resume.ahead.iter().map(|(_, _, id)| *id);
-    let woken: Vec<ConnId> = ahead.filter(is_subscribed).collect();
-    woken.into_iter().for_each(|id| wake(server, id));
+    if topics.iter().any(|topic| hub.is_large(*topic)) {
+        return wake_all(server);
+    }
+    let few: Vec<u32> = topics.iter().flat_map(|topic| hub.subscribers(*topic)).collect();
+    for index in few {
+        let id = server.clients.id(index);
+        wake(server, id);
+    }
 }
 
 /// Continues a client that is ahead. Of the messages published while it waited only the latest one may be for it.

@@ -1,7 +1,7 @@
 //! Clients that resume while Redis, the history and their subscriptions change: case by case.
 
 use crate::engine::feature::{FeatureEvent, StreamReply};
-use crate::engine::pubsub::hub::Reason;
+use crate::engine::pubsub::hub::{LARGE_TOPIC, Reason};
 use crate::engine::reactor::tests::one_stream::{OneStream, elsewhere, entry};
 use crate::engine::reactor::*;
 use crate::engine::resume::cursor::EntryId;
@@ -268,4 +268,30 @@ fn a_message_without_subscribers_wakes_no_client_that_is_ahead() {
     world.settle();
     assert_eq!(world.data(bystander), ["101"]);
     assert_eq!((world.data(id).len(), world.reactor.pages_len().2), (1, 0));
+}
+
+#[test]
+fn messages_to_a_large_topic_look_once_at_clients_that_are_ahead() {
+    let mut world = OneStream::new(|bounds| bounds.history_messages_max = 10);
+    world.begin(0);
+    let mut connect = |key| world.connect(&[key], Some(&elsewhere(entry(100)))).0;
+    let large: Vec<ConnId> = (0..=LARGE_TOPIC).map(|_| connect("news")).collect();
+    let bystander = connect("b");
+    world.redis.push((entry(100), "b".to_owned(), "100".to_owned()));
+    world.settle();
+    let ahead = large.len() + 1;
+    assert_eq!(world.reactor.pages_len().2, ahead, "they are ahead");
+    for payload in ["1", "2"] {
+        world.reactor.router.publish(b"news", payload.as_bytes());
+        assert_eq!(world.reactor.pages_len().2, 0, "the next message looks at none");
+    }
+    world.settle();
+    assert!(large.iter().all(|id| world.data(*id) == ["1", "2"]));
+    assert_eq!(world.data(bystander), [""; 0]);
+    assert_eq!(world.reactor.pages_len().2, ahead, "they wait on");
+    world.reactor.router.publish_entry(0, entry(100), (b"b", None), b"100", None);
+    world.reactor.router.publish_entry(0, entry(101), (b"news", None), b"101", None);
+    world.settle();
+    assert!(large.iter().all(|id| world.data(*id) == ["1", "2", "101"]));
+    assert_eq!((world.data(bystander).len(), world.reactor.pages_len().2), (0, 0));
 }
