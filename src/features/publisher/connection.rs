@@ -384,8 +384,9 @@ impl Publisher {
             "RESET" => {
                 world.exchange().leave(self.session.peer.seat);
                 self.queue = None;
-                self.session =
-                    PublisherSession::new(self.session.peer, Rc::clone(&self.session.terms));
+                // The password is wanted once more, within as long a time.
+                let peer = Peer { since: world.moment().now.millis, ..self.session.peer };
+                self.session = PublisherSession::new(peer, Rc::clone(&self.session.terms));
                 Ok(Simple("RESET"))
             }
             "QUIT" => {

@@ -131,6 +131,7 @@ fn nothing_goes_before_the_password() {
         assert!(one.session.is_authenticated);
         ask(&mut one, "RESET");
         assert!(!one.session.is_authenticated);
+        assert_eq!(one.auth_deadline(), Some(65_000), "from now on");
     }
     assert_eq!(ask(&mut fresh(), "QUIT"), "+OK\r\n");
 }

@@ -1,6 +1,7 @@
 //! A publisher's connection, driven by bytes.
 
 use super::*;
+use crate::clock::Now;
 use crate::engine::random::Random;
 use crate::features::publisher::PublisherBounds;
 use crate::features::publisher::input::LINE_BYTES_MAX;
@@ -29,7 +30,8 @@ pub fn publisher_at(password: Option<Rc<[u8]>>, peer: Peer) -> Publisher {
     Publisher::new(Rc::new(terms), peer)
 }
 
-/// Seven receivers of each message, and others that are counted elsewhere under the numbers from this one on.
+/// Seven receivers of each message a minute after the peers' arrival, and others that are counted elsewhere under the numbers from
+/// this one on.
 struct Seven<'a>(&'a mut Exchange, Vec<String>, Option<u64>);
 
 impl World for Seven<'_> {
@@ -50,7 +52,8 @@ impl World for Seven<'_> {
     }
 
     fn moment(&self) -> Moment {
-        Moment::default()
+        let now = Now { millis: 60_000, ..Now::default() };
+        Moment { now, ..Moment::default() }
     }
 }
 
