@@ -34,12 +34,15 @@ pub struct PublishHead<'a> {
 }
 
 impl<'a> PublishHead<'a> {
-    /// Parses a head with the empty line at its end; `None` if it is malformed. Folded lines and spaces before a colon are: a proxy
-    /// may read them in another way.
+    /// Parses a head with the empty line at its end; `None` if it is malformed. Folded lines, spaces before a colon and single CRs
+    /// are: a proxy may read them in another way.
     pub fn parse(bytes: &'a [u8]) -> Option<PublishHead<'a>> {
         let mut lines = std::str::from_utf8(bytes).ok()?.strip_suffix("\r\n\r\n")?.split("\r\n");
         let words: Vec<&str> = lines.next()?.split(' ').collect();
         let [method, target, version] = words[..] else { return None };
+        if target.contains(char::is_control) {
+            return None;
+        }
         let is_old = match version {
             "HTTP/1.1" => false,
             "HTTP/1.0" => true,
@@ -202,6 +205,8 @@ mod tests {
             (with("Content-Type: text/plain"), Err(415)),
             (with("Content-Type: Multipart/Form-Data; boundary=x"), Err(415)),
             (with("Content-Type: application/x-www-form-urlencoded"), Err(415)),
+            (post.replace("pub.news", "pub.\rnews"), Err(0)),
+            (with("A: b\rc"), Err(0)),
             (with("A : b"), Err(0)),
             (with("A: b\n c"), Err(0)),
             (with("A: b\u{1}"), Err(0)),
