@@ -52,7 +52,11 @@ impl AsHandshake<'_> {
     /// Reads the first line of a head that may be partial.
     pub(super) fn new(bytes: &[u8]) -> AsHandshake<'_> {
         // Empty lines before it are skipped (RFC 9112 section 2.2).
-        let start = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        let mut rest = bytes;
+        while let [b'\r', b'\n', behind @ ..] | [b'\n', behind @ ..] = rest {
+            rest = behind;
+        }
+        let start = bytes.len() - rest.len();
         let method = Method::of(&bytes[start..]);
         let end = bytes[start..].iter().position(|byte| *byte == b'\n');
         let line = &bytes[..end.map_or(start, |end| start + end)];
@@ -97,6 +101,8 @@ mod tests {
             ("HEADS / HTTP/1.1\r\n", Method::Get, false, "HEADS / HTTP/1.1\r\n"),
             ("head / HTTP/1.1\r\n", Method::Get, false, "head / HTTP/1.1\r\n"),
             ("POST / HTTP/1.0\r\n", Method::Get, true, "POST / HTTP/1.1\r\n"),
+            // A CR alone is no empty line.
+            ("\rHEAD / HTTP/1.1\r\n", Method::Get, false, "\rHEAD / HTTP/1.1\r\n"),
             ("HEAD", Method::Get, false, "HEAD"),
             ("\r\n", Method::Get, false, "\r\n"),
             ("", Method::Get, false, ""),
