@@ -169,7 +169,7 @@ impl Broker {
                     worker.stage = WorkerStage::Serving;
                     self.unready &= !(1 << place);
                 }
-                PULSE => {}
+                PULSE => worker.clients = Fields::of(frame.body).number()? as usize,
                 COUNTS => {
                     let mut fields = Fields::of(frame.body);
                     while !fields.is_empty() {
@@ -303,6 +303,14 @@ impl Port for Broker {
 
     fn connections(&self) -> usize {
         self.places.iter().filter(|place| matches!(place, LoopPlace::Taken(_))).count()
+    }
+
+    fn clients(&self) -> usize {
+        let taken = self.places.iter().filter_map(|place| match place {
+            LoopPlace::Taken(worker) => Some(worker.clients),
+            LoopPlace::Vacant { .. } => None,
+        });
+        taken.sum()
     }
 
     fn refusal(&self) -> &'static [u8] {

@@ -36,7 +36,7 @@ pub const QUESTION: u8 = 25;
 pub const ATTACH: u8 = 20;
 /// A worker serves clients.
 pub const SERVING: u8 = 21;
-/// A sign of life.
+/// A sign of life, with the number of clients.
 pub const PULSE: u8 = 22;
 /// The receivers of counted messages.
 pub const COUNTS: u8 = 23;

@@ -62,6 +62,8 @@ pub struct WorkerProcess {
     pub started: Millis,
     /// The time of the latest sign of life.
     pub heard: Millis,
+    /// Its clients at the latest sign of life.
+    pub clients: usize,
 }
 
 impl WorkerProcess {
@@ -92,7 +94,7 @@ impl WorkerProcess {
         let mut link = LinkSocket::new(TcpStream::from(OwnedFd::from(own)));
         link.register(registry, hello.number)?;
         let stage = WorkerStage::Starting;
-        Ok(WorkerProcess { child, link, stage, started: now, heard: now })
+        Ok(WorkerProcess { child, link, stage, started: now, heard: now, clients: 0 })
     }
 
     pub fn id(&self) -> u32 {

@@ -268,7 +268,8 @@ impl Port for ParentLink {
         let now = router.server.now().millis;
         if now >= self.pulse_at {
             self.pulse_at = now + PULSE_PAUSE;
-            write_frame(&mut self.link.tail, PULSE, |_| {});
+            let clients = router.server.clients_len() as u64;
+            write_frame(&mut self.link.tail, PULSE, |out| write_number(out, clients));
         }
     }
 

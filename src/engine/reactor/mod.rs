@@ -248,7 +248,7 @@ impl Reactor {
         loop {
             if !is_ready && self.ports.are_ready() {
                 is_ready = true;
-                self.supervisor.ready(self.router.server.clients_len());
+                self.supervisor.ready(self.ports.clients(&self.router.server));
             }
             if let Some(ended) = self.turn(&mut events, None)? {
                 return Ok(ended);
@@ -372,7 +372,8 @@ impl Reactor {
             self.file_watches.tick(now);
         }
         self.router.server.complaints.tick(now);
-        self.supervisor.tick(now, self.router.server.clients_len(), self.router.health.draining);
+        let clients = self.ports.clients(&self.router.server);
+        self.supervisor.tick(now, clients, self.router.health.draining);
         self.router.notify_features(FeatureEvent::Tick);
         if self.trim.at.is_some_and(|at| at <= now) && !self.router.server.has_pending_writes() {
             self.clients.shrink();
@@ -406,7 +407,7 @@ impl Reactor {
     fn drain(&mut self) {
         let server = &self.router.server;
         let now = server.now.millis;
-        self.supervisor.stopping(server.clients_len(), server.bounds.drain_seconds);
+        self.supervisor.stopping(self.ports.clients(server), server.bounds.drain_seconds);
         self.listeners.close();
         self.ports.close(now);
         self.drain.begin(&mut self.router);

@@ -23,6 +23,11 @@ pub trait Port {
     /// Returns the number of connections.
     fn connections(&self) -> usize;
 
+    /// Returns the number of clients elsewhere that this process answers for.
+    fn clients(&self) -> usize {
+        0
+    }
+
     /// Returns the answer to a connection for which there is no room.
     fn refusal(&self) -> &'static [u8];
 
@@ -157,6 +162,11 @@ impl Ports {
     /// Returns the number of connections of all ports.
     pub fn connections(&self) -> usize {
         self.ports.iter().map(|port| port.connections()).sum()
+    }
+
+    /// Returns the number of clients, with those elsewhere that ports tell of.
+    pub fn clients(&self, server: &Server) -> usize {
+        self.ports.iter().map(|port| port.clients()).sum::<usize>() + server.clients_len()
     }
 
     /// Returns when a port can admit one more connection, or refuse it with an answer.

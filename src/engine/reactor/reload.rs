@@ -36,7 +36,7 @@ pub(super) fn on_files_read(reactor: &mut Reactor) {
             }
         }
     }
-    reactor.supervisor.ready(reactor.router.server.clients_len());
+    reactor.supervisor.ready(reactor.ports.clients(&reactor.router.server));
 }
 
 /// Obeys an order that came by a port.

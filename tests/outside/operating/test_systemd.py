@@ -33,6 +33,14 @@ async def test_it_says_when_it_is_ready_alive_and_about_to_end(start, supervisor
         assert supervisor.next("STOPPING") == stopping
 
 
+async def test_the_clients_of_all_loops_are_told(start, supervisor):
+    server = start("--loops", "2", variables=variables(supervisor))
+    assert supervisor.next("READY=1") == "READY=1\nSTATUS=0 clients"
+    async with server.many_clients(3):
+        # At most every ten seconds.
+        assert supervisor.next("STATUS") == "STATUS=3 clients"
+
+
 async def test_no_sign_of_life_comes_from_a_loop_that_stands_still(start, supervisor):
     server = start(variables=variables(supervisor, WATCHDOG_USEC="100000"))
     supervisor.next("WATCHDOG")
