@@ -387,6 +387,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         prefix: config.prefix.clone(),
         signer: Signer::derived(SECRET.as_bytes(), None),
         bounds,
+        handover: Default::default(),
         trim: Some(trim),
     }
 }

@@ -1,5 +1,6 @@
 //! The builder for a program that uses the crate: settings, routes, then `run`.
 
+mod handover;
 mod key_set;
 mod loops;
 mod reload;
@@ -34,6 +35,7 @@ use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
 use crate::tls::redis::redis_tls;
 use crate::tls::{self, Certificates, TicketKeys};
+use crate::upgrade::{Predecessor, Program};
 pub use loops::{LoopRole, ParentRole};
 use reload::reload;
 
@@ -67,6 +69,7 @@ pub struct App {
     asks_redis: bool,
     supervisor: Supervisor,
     listeners: Vec<OwnedFd>,
+    handover: (Option<Predecessor>, Option<Program>),
     reread: Option<ReadSettings>,
     role: LoopRole,
     problem: Option<String>,
@@ -84,6 +87,7 @@ impl App {
             asks_redis: false,
             supervisor: Supervisor::default(),
             listeners: Vec::new(),
+            handover: (None, None),
             reread: None,
             role: LoopRole::Alone,
             problem: None,
@@ -163,6 +167,12 @@ impl App {
         self
     }
 
+    /// Takes the place of a running process, with its connections, and starts `program` when SIGUSR2 comes, to hand them over to it.
+    pub fn handover(mut self, predecessor: Option<Predecessor>, program: Program) -> App {
+        self.handover = (predecessor, Some(program));
+        self
+    }
+
     /// Reads the settings again whenever SIGHUP comes, in a thread of its own, and takes over what changes without dropping a client
     /// ([`RouteEvent::Reload`](crate::engine::handler::RouteEvent::Reload), with
     /// [`RouteSettings`](crate::config::RouteSettings)). Without it SIGHUP ends the process.
@@ -188,6 +198,7 @@ impl App {
             asks_redis,
             supervisor,
             mut listeners,
+            handover: (mut predecessor, program),
             reread,
             mut role,
             problem,
@@ -224,6 +235,8 @@ impl App {
         let subscribed = link.clone().filter(|_| !role.is_worker());
         let commands = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
         let has_redis = commands.is_some();
+        let tls = certificates(&config)?;
+        let mut handover = handover::begin(&config, predecessor.as_mut(), &role)?;
         let plan = Plan {
             listen: config.listen,
             listeners,
@@ -244,13 +257,8 @@ impl App {
             prefix: config.prefix,
             signer,
             bounds,
+            handover: handover.plan(program.filter(|_| role.is_alone())),
             trim,
-        };
-        let tls = match Certificates::of(&config.tls).map_err(|all| invalid(all.join("\n")))? {
-            Some(certificates) => {
-                Some((certificates, TicketKeys::new().map_err(io::Error::other)?))
-            }
-            None => None,
         };
         let tickets = tls.as_ref().map(|(_, tickets)| tickets.clone());
         let mut reactor = Reactor::new(plan)?;
@@ -284,7 +292,9 @@ impl App {
         for file in files {
             reactor.serve_file(file);
         }
+        handover.restore(&mut reactor)?;
         role.begin(&mut reactor, &whole, shared, cursor_key)?;
+        predecessor.map_or(Ok(()), Predecessor::replace)?;
         Ok(Bound(reactor))
     }
 
@@ -295,6 +305,13 @@ impl App {
     pub fn run(self) -> io::Result<Ended> {
         self.bind()?.run()
     }
+}
+
+/// Returns the certificates of the settings, if there are any, and new keys of tickets.
+fn certificates(config: &Config) -> io::Result<Option<(Certificates, TicketKeys)>> {
+    let certificates = Certificates::of(&config.tls).map_err(|all| invalid(all.join("\n")))?;
+    let with_tickets = |one| Ok((one, TicketKeys::new().map_err(io::Error::other)?));
+    certificates.map(with_tickets).transpose()
 }
 
 /// A server that listens.

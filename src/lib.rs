@@ -189,6 +189,7 @@
 //! | 0 | `der` | DER, read in place: certificates and keys |
 //! | 0 | `build` | the build script: deflates the texts that the binary carries |
 //! | 0 | `embedded` | those texts, inflated |
+//! | 0 | [`upgrade`] | the state of a process as bytes and descriptors, for the one that takes its place |
 //! | 0 | `json` | JSON, read and written in one way |
 //! | 0 | [`suggestion`] | the known name that is nearest to an unknown one |
 //! | 1 | [`manual`] | the manual's chapters, for rustdoc and for `oneloop help TOPIC` |
@@ -214,6 +215,7 @@ pub mod push;
 pub mod serve;
 pub mod suggestion;
 pub mod tls;
+pub mod upgrade;
 
 pub use app::App;
 pub use engine::client::frame::{Close, Frame};

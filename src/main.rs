@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::absolute;
+use std::path::{PathBuf, absolute};
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +23,7 @@ use oneloop::observe::logger;
 use oneloop::observe::systemd::{self, Supervisor};
 use oneloop::push::token::Keys;
 use oneloop::serve::{self, CommandContext, Environment, Started};
+use oneloop::upgrade::{Predecessor, Program};
 
 /// The exit status for bad settings.
 const BAD_SETTINGS: u8 = 2;
@@ -132,7 +133,7 @@ fn serve(config: Config) -> Result<ExitCode, CommandFailure> {
         print(lines.trim_end());
     }
     match bound.run() {
-        Ok(Ended::Drained) => Ok(ExitCode::SUCCESS),
+        Ok(Ended::Drained | Ended::HandedOver) => Ok(ExitCode::SUCCESS),
         Ok(Ended::Forced) => Ok(ExitCode::FAILURE),
         Err(error) => Err(Other(error.to_string())),
     }
@@ -163,6 +164,8 @@ fn environment() -> io::Result<Environment> {
         trim,
         supervisor: Supervisor::from_environment(variable, pid)?,
         listeners: systemd::passed_listeners(variable, pid)?,
+        predecessor: Predecessor::from_environment(variable)?,
+        program: program(command_line())?,
         shell: shell(),
         line: command_line(),
         worker: variable(VARIABLE).map(|_| WorkerStart::from_parent()).transpose()?,
@@ -178,6 +181,14 @@ fn environment() -> io::Result<Environment> {
 fn command_line() -> CommandLine {
     let mut words = std::env::args_os();
     CommandLine { name: words.next().unwrap_or("oneloop".into()), arguments: words.collect() }
+}
+
+/// The file by which this process was started, and its arguments: an upgrade starts what lies there then.
+fn program(line: CommandLine) -> io::Result<Program> {
+    let name = PathBuf::from(line.name);
+    let is_path = name.components().count() > 1;
+    let path = if is_path { absolute(name) } else { std::env::current_exe() };
+    Ok(Program { path: path?, arguments: line.arguments })
 }
 
 /// The context of the command that is printed.

@@ -120,6 +120,7 @@ impl World {
             prefix: config.prefix.clone(),
             signer: Signer::derived(SECRET, None),
             bounds,
+            handover: Default::default(),
             trim: None,
         };
         let mut reactor = Reactor::new(plan).expect("a loopback port is free");

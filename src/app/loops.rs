@@ -39,6 +39,10 @@ impl LoopRole {
         matches!(self, LoopRole::Parent(_))
     }
 
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self, LoopRole::Alone)
+    }
+
     pub(super) fn is_worker(&self) -> bool {
         matches!(self, LoopRole::Worker(_))
     }

@@ -9,6 +9,7 @@ use crate::engine::redis::request::{Answer, PageEnd, StreamInfo};
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::{Server, UserChange};
 use crate::engine::slots::ConnId;
+use crate::upgrade::{StateError, StateReader, StateWriter};
 
 /// An addition to the engine that keeps its own state.
 ///
@@ -43,6 +44,21 @@ pub trait Feature: Any {
     /// Handles any other event.
     fn on_event(&mut self, _server: &mut Server, _event: FeatureEvent<'_>) {}
 
+    /// Writes the feature's state, for the process that takes this one's place.
+    fn save(&self, _writer: &mut StateWriter<'_>) {}
+
+    /// Takes over the state that was written; the connections are there already.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    fn restore(
+        &mut self,
+        _server: &mut Server,
+        _reader: &mut StateReader<'_>,
+    ) -> Result<(), StateError> {
+        Ok(())
+    }
+
     /// Returns when the loop must turn again even if nothing happens. Asked once in each turn, at its end.
     fn deadline(&self, _server: &Server) -> Option<Millis> {
         None
@@ -69,6 +85,8 @@ pub enum FeatureEvent<'a> {
     Lacking(ConnId),
     /// The process shuts down: all clients are sent away now.
     Drain,
+    /// The loop comes to rest, to hand its state over: requests that are made after this turn wait for the end of that.
+    Rest,
 }
 
 /// A part of the reply to a request about a stream. `number` is that of the request's ticket, `stream` the stream's place in the

@@ -9,6 +9,7 @@ use crate::engine::pubsub::topic::Subject;
 use crate::engine::redis::request::Answer;
 use crate::engine::server::{RouteOptions, Scope};
 use crate::engine::slots::ConnId;
+use crate::upgrade::{StateError, StateReader, StateWriter};
 
 /// The program's side of a route.
 ///
@@ -46,6 +47,17 @@ pub trait Handler {
 
     /// Another event on the route.
     fn on_event(&mut self, _server: &mut Scope<'_>, _event: RouteEvent<'_>) {}
+
+    /// Writes the state of connections that the handler keeps, for the process that takes this one's place.
+    fn save(&self, _writer: &mut StateWriter<'_>) {}
+
+    /// Takes over the state that was written; the connections are there already.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    fn restore(&mut self, _reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        Ok(())
+    }
 
     /// The route's constants, read once at start.
     fn options(&self) -> RouteOptions {

@@ -42,6 +42,14 @@ impl Signals {
         Signals::of(&[SIGHUP])
     }
 
+    /// Catches the signal that asks for another process in this one's place.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn handover() -> io::Result<Signals> {
+        Signals::of(&[SIGUSR2])
+    }
+
     fn of(numbers: &[i32]) -> io::Result<Signals> {
         let (receiver, sender) = StdUnixStream::pair()?;
         receiver.set_nonblocking(true)?;
@@ -68,18 +76,19 @@ impl Signals {
     }
 }
 
-/// SIGUSR1 and SIGUSR2, sent by tools that rotate logs: uncaught, they would end the process.
+/// SIGUSR1, and SIGUSR2 where it has no meaning, sent by tools that rotate logs: uncaught, they would end the process.
 pub struct Unused(Arc<AtomicBool>);
 
 impl Unused {
-    /// Catches both.
+    /// Catches SIGUSR1, and SIGUSR2 as well unless it `has_second` meaning.
     ///
     /// # Errors
     /// The errors of `sigaction`.
-    pub fn new() -> io::Result<Unused> {
+    pub fn new(has_second: bool) -> io::Result<Unused> {
         let came = Arc::new(AtomicBool::new(false));
-        for number in [SIGUSR1, SIGUSR2] {
-            flag::register(number, Arc::clone(&came))?;
+        let unused = if has_second { &[SIGUSR1][..] } else { &[SIGUSR1, SIGUSR2] };
+        for number in unused {
+            flag::register(*number, Arc::clone(&came))?;
         }
         Ok(Unused(came))
     }
@@ -88,7 +97,7 @@ impl Unused {
     pub fn report(&self) {
         if self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed) {
             log::info!(
-                "SIGUSR1 and SIGUSR2 have no meaning: the log goes to stderr, and SIGHUP reads the settings again"
+                "this signal has no meaning: the log goes to stderr, and SIGHUP reads the settings again"
             );
         }
     }

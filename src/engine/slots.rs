@@ -103,6 +103,28 @@ impl<T> Slots<T> {
         index
     }
 
+    /// Slots with these values at these places, which rise.
+    pub fn of(values: impl IntoIterator<Item = (u32, T)>) -> Slots<T> {
+        let mut slots = Slots::default();
+        let mut values = values.into_iter().peekable();
+        while let Some((first, _)) = values.peek() {
+            let page = *first as usize / PAGE;
+            slots.open.extend(slots.pages.len() as u32..page as u32);
+            slots.pages.resize_with(page, Slab::new);
+            let here = |(index, _): &(u32, T)| *index as usize / PAGE == page;
+            let of_page = std::iter::from_fn(|| values.next_if(here));
+            let mut slab: Slab<T> =
+                of_page.map(|(index, value)| (index as usize % PAGE, value)).collect();
+            slots.len += slab.len();
+            if slab.len() < PAGE {
+                slab.reserve_exact(PAGE - slab.len());
+                slots.open.insert(page as u32);
+            }
+            slots.pages.push(slab);
+        }
+        slots
+    }
+
     /// The value at `index`.
     pub fn get(&self, index: u32) -> Option<&T> {
         self.pages.get(index as usize / PAGE)?.get(index as usize % PAGE)
@@ -281,6 +303,32 @@ mod tests {
         }
         for (index, value) in slots.iter() {
             assert_eq!(model.get(&index), Some(value));
+        }
+    }
+
+    #[test]
+    fn slots_made_of_values_go_on_like_those_that_they_were_in() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let mut slots = Slots::default();
+            for step in 0..random.choose(&[10, 1500, 4 * PAGE]) {
+                slots.insert_with(|_| step);
+            }
+            for _ in 0..random.choose(&[0, 700, 4 * PAGE]) {
+                slots.remove(random.below(4 * PAGE) as u32);
+            }
+            let values: Vec<(u32, usize)> = slots.iter().map(|(at, value)| (at, *value)).collect();
+            let mut again = Slots::of(values.clone());
+            assert_eq!(again.len(), values.len(), "seed {seed}");
+            assert!(again.iter().eq(values.iter().map(|(at, value)| (*at, value))), "seed {seed}");
+            let mut taken: std::collections::BTreeSet<u32> =
+                values.iter().map(|(at, _)| *at).collect();
+            for _ in 0..2 * PAGE {
+                assert!(taken.insert(again.insert_with(|_| 0)), "seed {seed}: a taken place");
+                let gone = random.below(4 * PAGE) as u32;
+                assert_eq!(again.remove(gone).is_some(), taken.remove(&gone), "seed {seed}");
+            }
+            assert_eq!(again.len(), taken.len(), "seed {seed}");
         }
     }
 

@@ -7,7 +7,6 @@
 
 pub mod broker;
 mod counts;
-pub mod descriptors;
 pub mod desk;
 pub mod forwarding;
 pub mod hello;
@@ -18,3 +17,5 @@ pub mod process;
 mod socket;
 mod state;
 pub mod worker;
+
+pub use crate::upgrade::descriptors;

@@ -86,6 +86,11 @@ impl Supervisor {
         ));
     }
 
+    /// Reports that another process takes this one's place.
+    pub fn replaced_by(&self, pid: u32) {
+        self.send(&format!("MAINPID={pid}"));
+    }
+
     /// Sends what is due: a watchdog message and, unless `stopping`, the number of clients.
     pub fn tick(&mut self, now: Millis, clients: usize, stopping: bool) {
         if self.socket.is_none() {

@@ -30,6 +30,7 @@ use crate::engine::pubsub::topic::{Subject, text_of_key, user_topic};
 use crate::engine::server::{ReplayItem, Resumed, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::json;
+use crate::upgrade::{StateError, StateReader, StateWriter, VALUES_MAX};
 use command::{Action, Auth, ClientCommand, RawJson, Start};
 use refusals::{bad_token, no_token, unauthorized};
 use rights::{TopicRights, echo, own_topic};
@@ -399,6 +400,23 @@ impl Handler for Push {
             Format::Raw => Frame::message(payload),
             Format::Json => wire::message_frame(subject, cursor, payload),
         })
+    }
+
+    fn save(&self, writer: &mut StateWriter<'_>) {
+        writer.len(self.waiting.len());
+        for (id, missing) in &self.waiting {
+            writer.u64(id.number());
+            missing.save(writer);
+        }
+        self.rights.save(writer);
+    }
+
+    fn restore(&mut self, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        for _ in 0..reader.len(VALUES_MAX)? {
+            let id = ConnId::of_number(reader.u64()?);
+            self.waiting.insert(id, MissingToken::restored(reader)?);
+        }
+        self.rights.restore(reader)
     }
 
     fn on_close(&mut self, server: &mut Scope<'_>, id: ConnId) {

@@ -11,6 +11,7 @@ use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::{Grant, TOPIC_BYTES_MAX, text_of_key};
 use crate::engine::server::Scope;
 use crate::engine::slots::ConnId;
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX};
 
 /// The grants of a route's settings, and the rights that single connections have beyond them.
 pub(super) struct TopicRights {
@@ -45,6 +46,33 @@ impl TopicRights {
     pub fn reload(&mut self, newer: TopicRights) {
         let beyond = std::mem::take(&mut self.beyond);
         *self = TopicRights { beyond, ..newer };
+    }
+
+    /// Writes the rights of single connections.
+    pub fn save(&self, writer: &mut StateWriter<'_>) {
+        writer.len(self.beyond.len());
+        for (id, ClientRights { may, admin }) in &self.beyond {
+            writer.u64(id.number());
+            writer.bool(*admin);
+            writer.len(may.len());
+            may.iter().for_each(|grant| writer.text(&text_of_key(grant.key())));
+        }
+    }
+
+    /// Takes over the rights that were written.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restore(&mut self, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        for _ in 0..reader.len(VALUES_MAX)? {
+            let (id, admin) = (ConnId::of_number(reader.u64()?), reader.bool()?);
+            let may = reader.list(VALUES_MAX, |reader| {
+                let grant = Grant::parse(&reader.text(BYTES_MAX)?);
+                grant.ok_or(StateError::Malformed("a grant"))
+            })?;
+            self.beyond.insert(id, ClientRights { may, admin });
+        }
+        Ok(())
     }
 
     /// Forgets a connection that is gone.

@@ -26,6 +26,7 @@ use crate::observe::systemd::Supervisor;
 use crate::push::token::Keys;
 use crate::push::{Push, explain};
 use crate::tls::Certificates;
+use crate::upgrade::{Predecessor, Program};
 use page::Pass;
 use page_publisher::{PATH, PagePublisher};
 pub use trial::CommandContext;
@@ -61,6 +62,10 @@ pub struct Environment {
     pub supervisor: Supervisor,
     /// The listeners that were passed to the process.
     pub listeners: Vec<OwnedFd>,
+    /// The process whose place this one takes.
+    pub predecessor: Option<Predecessor>,
+    /// This program, which is started anew for an upgrade.
+    pub program: Program,
     /// Reads the settings again from their sources.
     pub reread: fn() -> Result<Config, Vec<String>>,
     /// The context of the printed command.
@@ -109,7 +114,17 @@ pub fn check_settings(config: &Config) -> Result<(), Vec<String>> {
 /// The settings cannot be served (`InvalidInput`), or an address cannot be bound.
 pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<Started> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let Environment { trim, supervisor, listeners, reread, shell, line, worker } = environment;
+    let Environment {
+        trim,
+        supervisor,
+        listeners,
+        predecessor,
+        program,
+        reread,
+        shell,
+        line,
+        worker,
+    } = environment;
     let has_key = config.jwt.has_key();
     if !has_key {
         check_passed(&listeners)?;
@@ -135,6 +150,7 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
         ),
     };
     let mut app = App::new(config.clone()).trim(trim).reports_to(supervisor);
+    app = app.handover(predecessor, program);
     app = app.reload_by(move || {
         let config = reread()?;
         check_settings(&config).map(|()| config)

@@ -40,9 +40,9 @@ const HOMES: [(&str, &[&str]); 22] = [
             "engine/reactor/shared_listeners.rs",
             "engine/reactor/unix_socket.rs",
             "engine/router/challenges.rs",
-            "loops/",
             "tls/files.rs",
             "tls/tests.rs",
+            "upgrade/",
         ],
     ),
     (
@@ -89,7 +89,7 @@ const HOMES: [(&str, &[&str]); 22] = [
     ("socket2", &["cli/dial.rs", "engine/client/transport.rs", "engine/reactor/"]),
     ("toml", &["config/"]),
     ("tungstenite", &["engine/client/", "cli/websocket_client.rs"]),
-    ("zeroize", &["engine/tls/", "tls/"]),
+    ("zeroize", &["engine/tls/", "tls/", "upgrade/"]),
 ];
 
 /// A facade, used everywhere.

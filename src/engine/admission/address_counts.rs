@@ -43,6 +43,11 @@ impl AddressCounts {
         }
     }
 
+    /// Returns the address under which a connection is counted.
+    pub fn address(&self, id: ConnId) -> Option<IpAddr> {
+        self.addresses.get(&id).copied()
+    }
+
     /// Returns whether the connection is counted.
     pub fn has(&self, id: ConnId) -> bool {
         self.addresses.contains_key(&id)

@@ -59,6 +59,12 @@ impl<I: Copy + Eq + Hash> Strangers<I> {
         self.strangers.get(&id).map(|stranger| stranger.address)
     }
 
+    /// Returns the address of a stranger, when it came, and whether it has spoken.
+    pub fn find(&self, id: I) -> Option<(IpAddr, Millis, bool)> {
+        let found = self.strangers.get(&id);
+        found.map(|stranger| (stranger.address, stranger.arrival.0, stranger.has_spoken))
+    }
+
     /// Takes in a connection that came at `now`.
     pub fn enter(&mut self, id: I, address: IpAddr, now: Millis) {
         self.count += 1;

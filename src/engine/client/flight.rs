@@ -1,5 +1,7 @@
 //! The work of a client that is in flight: unfinished input, pending writes and the replay. It exists only while there is any.
 
+pub mod saved;
+
 use std::net::IpAddr;
 
 use crate::engine::client::codec::Fragments;

@@ -382,6 +382,11 @@ impl Frame {
         self.0.message.as_ref()
     }
 
+    /// The place in memory, which tells frames apart.
+    pub fn address(&self) -> usize {
+        Rc::as_ptr(&self.0) as usize
+    }
+
     /// Returns whether both are the same frame, not merely equal.
     pub fn is(&self, other: &Frame) -> bool {
         Rc::ptr_eq(&self.0, &other.0)

@@ -9,7 +9,7 @@ pub mod deflate;
 pub mod delivery_count;
 pub mod encoding;
 pub mod event_stream;
-mod flight;
+pub(crate) mod flight;
 pub mod frame;
 mod head;
 pub mod http;

@@ -1,5 +1,7 @@
 //! The pending writes of one client: references to shared frames, in order, within the backlog's bounds.
 
+mod saved;
+
 use std::collections::VecDeque;
 use std::io;
 

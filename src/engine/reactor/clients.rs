@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::engine::bounds::Bounds;
 use crate::engine::client::codec::{Codec, InboundBounds};
+use crate::engine::client::flight::saved::is_bound;
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::http::Response;
 use crate::engine::client::outbox::WriteSpace;
@@ -150,12 +151,26 @@ impl ClientIo {
         }
     }
 
+    /// Reads those clients alone that have something under way that cannot be handed over.
+    pub fn read_bound(&mut self, router: &mut Router, buffer: &mut [u8]) {
+        for is_checked in [true, false] {
+            for _ in 0..self.queue(is_checked).len() {
+                let Some(id) = self.queue(is_checked).pop_front() else { break };
+                match router.server.client(id).is_some_and(|client| is_bound(client)) {
+                    true => _ = self.read_client(router, id, buffer),
+                    false => self.queue(is_checked).push_back(id),
+                }
+            }
+        }
+        router.server.costs = 0;
+    }
+
     fn queue(&mut self, is_checked: bool) -> &mut VecDeque<ConnId> {
         if is_checked { &mut self.ready } else { &mut self.unchecked }
     }
 
     /// Queues a client for reading. The operator's requests wait for no check.
-    fn queue_for_reading(&mut self, router: &mut Router, id: ConnId) {
+    pub fn queue_for_reading(&mut self, router: &mut Router, id: ConnId) {
         let Some(client) = router.server.client(id) else { return };
         let is_handshake = client.state() == State::Head && client.route != ADMIN_ROUTE;
         let is_checked = !is_handshake && !client.has_deferred();

@@ -2,7 +2,7 @@
 
 use crate::clock::Millis;
 use crate::engine::client::frame::Close;
-use crate::engine::reactor::Ended;
+use crate::engine::reactor::{Ended, Reactor};
 use crate::engine::router::Router;
 use crate::engine::slots::ConnId;
 
@@ -54,6 +54,16 @@ impl Drain {
         let is_empty = router.server.clients.is_empty() && is_settled;
         (is_empty || router.server.now.millis >= until).then_some(Ended::Drained)
     }
+}
+
+/// Begins the drain: closes the listeners, and what they accepted.
+pub(super) fn begin(reactor: &mut Reactor) {
+    let server = &reactor.router.server;
+    let now = server.now.millis;
+    reactor.supervisor.stopping(reactor.ports.clients(server), server.bounds.drain_seconds);
+    reactor.listeners.close();
+    reactor.ports.close(now);
+    reactor.drain.begin(&mut reactor.router);
 }
 
 /// Discards pending writes when the time is up, so that the kernel does not keep them beyond the process.

@@ -27,7 +27,8 @@ impl ClientIo {
     /// take turns.
     pub fn flush(&mut self, router: &mut Router, trim: &mut Trim) {
         let mut left = router.server.bounds.flush_clients_per_turn;
-        let mut replays = left.div_ceil(REPLAYS_SHARE);
+        let mut replays =
+            if router.server.requests.are_held() { 0 } else { left.div_ceil(REPLAYS_SHARE) };
         let mut visits = left.saturating_mul(VISITS_PER_WRITE);
         while left > 0 {
             let queued = router.server.pending.pop();

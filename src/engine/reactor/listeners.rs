@@ -9,10 +9,12 @@ use mio::Registry;
 use mio::net::TcpStream;
 
 use crate::clock::Millis;
+use crate::engine::bounds::Bounds;
 use crate::engine::reactor::listen::Listen;
 use crate::engine::reactor::listening_socket::{Inherited, ListeningSocket};
 use crate::engine::reactor::token::Source;
 use crate::engine::reactor::unix_socket::UnixAccess;
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter};
 
 /// The pause in accepting after descriptors ran out, unless one is freed before.
 const EXHAUSTED_PAUSE: Millis = 1000;
@@ -29,6 +31,8 @@ pub enum Purpose {
 }
 
 struct Listener {
+    /// The setting and the address in it, by which another process finds the socket again.
+    key: String,
     socket: ListeningSocket,
     purpose: Purpose,
     /// Connections may wait: accept has not returned `WouldBlock` since the last event.
@@ -37,6 +41,8 @@ struct Listener {
 
 pub struct Listeners {
     inherited: Inherited,
+    /// Sockets of the process whose place this one takes, until each is opened.
+    handed_over: Vec<HandedListener>,
     /// By the number in their token; a closed one leaves a vacant place.
     listeners: Vec<Option<Listener>>,
     /// The listener that was last tried.
@@ -48,6 +54,31 @@ pub struct Listeners {
     /// The current second, and clients accepted in it, for `handshakes_per_second_max`.
     second: Millis,
     accepted: u32,
+}
+
+/// A listener of the process whose place this one takes.
+pub struct HandedListener {
+    key: String,
+    /// The file of a Unix socket is removed when it is closed.
+    owns_file: bool,
+    socket: OwnedFd,
+}
+
+impl HandedListener {
+    pub fn restored(reader: &mut StateReader<'_>) -> Result<HandedListener, StateError> {
+        let (key, owns_file) = (reader.text(BYTES_MAX)?, reader.bool()?);
+        Ok(HandedListener { key, owns_file, socket: reader.descriptor()? })
+    }
+
+    fn open(self, address: &Listen, inherited: Inherited) -> io::Result<ListeningSocket> {
+        let mut socket = ListeningSocket::adopt(self.socket, address, inherited)?;
+        if self.owns_file
+            && let Listen::Unix(path) = address
+        {
+            socket.own_file(path)?;
+        }
+        Ok(socket)
+    }
 }
 
 /// The outcome of an accept.
@@ -62,9 +93,14 @@ pub enum Accepted {
 }
 
 impl Listeners {
-    pub fn new(inherited: Inherited) -> Listeners {
+    pub fn new(bounds: &Bounds, handed_over: Vec<HandedListener>) -> Listeners {
+        let inherited = Inherited {
+            send_buffer_bytes: bounds.send_buffer_bytes,
+            silence_seconds: bounds.silence_seconds,
+        };
         Listeners {
             inherited,
+            handed_over,
             listeners: Vec::new(),
             turn: 0,
             spare: File::open("/dev/null").ok(),
@@ -89,12 +125,14 @@ impl Listeners {
         check_passed_len(passed.len(), listen.len())?;
         let mut passed = passed.into_iter();
         let mut open = |address: &Listen| {
-            let socket = match passed.next() {
-                Some(passed) => ListeningSocket::adopt(passed, address, self.inherited)?,
-                None => ListeningSocket::open(address, access, self.inherited)?,
+            let key = format!("listen {address}");
+            let socket = match (self.take_handed(&key), passed.next()) {
+                (Some(handed), _) => handed.open(address, self.inherited)?,
+                (None, Some(passed)) => ListeningSocket::adopt(passed, address, self.inherited)?,
+                (None, None) => ListeningSocket::open(address, access, self.inherited)?,
             };
             let opened = socket.address(address.has_tls())?;
-            self.add(registry, socket, Purpose::Clients { has_tls: address.has_tls() })?;
+            self.add(registry, key, socket, Purpose::Clients { has_tls: address.has_tls() })?;
             Ok(opened)
         };
         listen.iter().map(&mut open).collect()
@@ -107,22 +145,44 @@ impl Listeners {
     pub fn open(
         &mut self,
         registry: &Registry,
-        address: SocketAddr,
+        (name, address): (&str, SocketAddr),
         purpose: Purpose,
     ) -> io::Result<SocketAddr> {
-        let (socket, address) = ListeningSocket::open_tcp(address, self.inherited)?;
-        self.add(registry, socket, purpose)?;
-        Ok(address)
+        let key = format!("{name} {address}");
+        let socket = match self.take_handed(&key) {
+            Some(handed) => handed.open(&Listen::Tcp(address), self.inherited)?,
+            None => ListeningSocket::open_tcp(address, self.inherited)?.0,
+        };
+        let opened = socket.address(false)?.socket_addr().unwrap_or(address);
+        self.add(registry, key, socket, purpose)?;
+        Ok(opened)
+    }
+
+    fn take_handed(&mut self, key: &str) -> Option<HandedListener> {
+        let place = self.handed_over.iter().position(|one| one.key == key)?;
+        Some(self.handed_over.remove(place))
+    }
+
+    /// Writes the listeners.
+    pub fn save<'a>(&'a self, writer: &mut StateWriter<'a>) {
+        writer.len(self.listeners.iter().flatten().count());
+        for listener in self.listeners.iter().flatten() {
+            let (descriptor, owns_file) = listener.socket.descriptor();
+            writer.text(&listener.key);
+            writer.bool(owns_file);
+            writer.descriptor(descriptor);
+        }
     }
 
     fn add(
         &mut self,
         registry: &Registry,
+        key: String,
         mut socket: ListeningSocket,
         purpose: Purpose,
     ) -> io::Result<()> {
         socket.register(registry, Source::Listener(self.listeners.len()).token())?;
-        self.listeners.push(Some(Listener { socket, purpose, pending: false }));
+        self.listeners.push(Some(Listener { key, socket, purpose, pending: false }));
         Ok(())
     }
 

@@ -2,8 +2,9 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream, UnixListener};
@@ -45,7 +46,7 @@ pub(super) enum ListeningSocket {
     Tcp(TcpListener),
     Unix {
         /// Removed before the socket is closed; `None` if another process made the file.
-        _file: Option<SocketFile>,
+        file: Option<SocketFile>,
         socket: UnixListener,
         /// Set on each accepted connection: on Unix sockets the kernel lets it inherit nothing.
         send_buffer_bytes: usize,
@@ -125,10 +126,29 @@ impl ListeningSocket {
 
     fn unix(socket: Socket, file: Option<SocketFile>, inherited: Inherited) -> ListeningSocket {
         ListeningSocket::Unix {
-            _file: file,
+            file,
             socket: UnixListener::from_std(OwnedFd::from(socket).into()),
             send_buffer_bytes: inherited.send_buffer_bytes,
         }
+    }
+
+    /// The socket, and whether its file is to be removed.
+    pub fn descriptor(&self) -> (BorrowedFd<'_>, bool) {
+        match self {
+            ListeningSocket::Tcp(socket) => (socket.as_fd(), false),
+            ListeningSocket::Unix { socket, file, .. } => (socket.as_fd(), file.is_some()),
+        }
+    }
+
+    /// Removes the file at the end: the process that made it has gone without that.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn own_file(&mut self, path: &Path) -> io::Result<()> {
+        if let ListeningSocket::Unix { file, .. } = self {
+            *file = Some(SocketFile::new(path)?);
+        }
+        Ok(())
     }
 
     /// The address at which clients connect.

@@ -8,6 +8,7 @@ mod clients;
 mod drain;
 mod file_watch;
 mod flush;
+mod handover;
 mod listen;
 mod listeners;
 mod listening_socket;
@@ -30,7 +31,7 @@ mod unix_socket;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Waker};
 
@@ -40,7 +41,7 @@ use crate::engine::feature::FeatureEvent;
 use crate::engine::redis::tls::RedisTls;
 use crate::engine::router::files::{File, Page};
 use crate::engine::router::{ClientAddresses, Router};
-use crate::engine::server::Server;
+use crate::engine::server::{Server, saved};
 use crate::engine::signals::{Signals, Unused};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, tick};
@@ -50,12 +51,12 @@ use clients::ClientIo;
 pub use clients::Readiness;
 use drain::Drain;
 pub use file_watch::{FileState, FileWatches, Look, LookResult, SeenFiles, states};
+pub use handover::{Inheritance, take_over};
 pub use listen::Listen;
 use listeners::Listeners;
 pub use listeners::{Purpose, turn_away};
 pub use listening_socket::BACKLOG;
-use listening_socket::Inherited;
-pub use plan::{Addresses, Ended, Plan};
+pub use plan::{Addresses, Ended, HandoverPlan, Plan};
 use port::Ports;
 pub use port::{LoopOrder, OtherPorts, Port, PortRegistry, publish_beside};
 pub use port_connections::{PortConnection, PortConnections};
@@ -109,6 +110,7 @@ pub struct Reactor {
     /// Wakes the loop from another thread.
     waker: Arc<Waker>,
     drain: Drain,
+    handover: handover::Handover,
 }
 
 impl Reactor {
@@ -119,21 +121,21 @@ impl Reactor {
     pub fn new(plan: Plan) -> io::Result<Reactor> {
         let poll = Poll::new()?;
         let registry = poll.registry();
-        let clock = Clock::System(Instant::now());
-        let now = clock.now(0);
-        let mut listeners = Listeners::new(Inherited {
-            send_buffer_bytes: plan.bounds.send_buffer_bytes,
-            silence_seconds: plan.bounds.silence_seconds,
-        });
+        let HandoverPlan { shape, inheritance, program } = plan.handover;
+        let (elapsed, node, handed_over) = Inheritance::parts(inheritance);
+        let clock = Clock::aged(elapsed);
+        let now = clock.now(clock.micros() / 1000);
+        let mut listeners = Listeners::new(&plan.bounds, handed_over);
         let clients = listeners.open_clients(registry, &plan.listen, plan.listeners, &plan.unix)?;
         let mut open = |address, purpose| listeners.open(registry, address, purpose);
         let (mut ports, mut port_addresses) = (Ports::default(), Vec::new());
         for (address, port) in plan.ports {
             let (name, refusal) = (port.name(), port.refusal());
             let purpose = Purpose::Port { number: ports.add(port), refusal };
-            port_addresses.push((name, open(address, purpose)?));
+            port_addresses.push((name, open((name, address), purpose)?));
         }
-        let admin = plan.admin.map(|address| open(address, Purpose::Admin)).transpose()?;
+        let admin =
+            plan.admin.map(|address| open(("admin", address), Purpose::Admin)).transpose()?;
         let addresses = Addresses { clients, ports: port_addresses, admin };
         let mut signals = Signals::new()?;
         let token = Source::Signals.token();
@@ -145,7 +147,8 @@ impl Reactor {
         let options = plan.routes.iter().map(|route| route.handler.options()).collect();
         let per_address_max = plan.bounds.clients_per_address_max;
         let by_address = ClientAddresses::new(plan.proxies, plan.proxy_protocol, per_address_max);
-        let server = Server::new(plan.bounds, options, plan.signer, now);
+        let mut server = Server::new(plan.bounds, options, plan.signer, now);
+        node.into_iter().for_each(|node| saved::take_name(&mut server, node));
         let mut router = Router::new(server, plan.routes, plan.prefix, by_address);
         router.features = plan.features;
         router.server.resume.has_channels = plan.streams.is_none() || plan.expects_channels;
@@ -157,13 +160,14 @@ impl Reactor {
             .collect();
         Ok(Reactor {
             redis: RedisSockets(redis),
-            poll,
             clock,
             router,
             listeners,
             ports,
             signals,
-            unused_signals: Unused::new()?,
+            unused_signals: Unused::new(program.is_some())?,
+            handover: handover::Handover::new(registry, program, shape)?,
+            poll,
             clients: client_io,
             buffer,
             trim: Trim::new(plan.trim),
@@ -251,7 +255,7 @@ impl Reactor {
                 self.supervisor.ready(self.ports.clients(&self.router.server));
             }
             if let Some(ended) = self.turn(&mut events, None)? {
-                return Ok(ended);
+                return Ok(handover::leave(self, ended));
             }
         }
     }
@@ -274,10 +278,13 @@ impl Reactor {
     }
 
     /// Returns how the loop ends, if it does after this turn.
-    fn ended(&self) -> Option<Ended> {
+    fn ended(&mut self) -> Option<Ended> {
         let is_settled = self.redis.is_settled()
             && self.router.server.requests.is_empty()
             && self.ports.connections() == 0;
+        if handover::end(self) {
+            return Some(Ended::HandedOver);
+        }
         let ended = self.drain.ended(&self.router, is_settled)?;
         drain::cut(&self.router);
         Some(ended)
@@ -325,7 +332,12 @@ impl Reactor {
                 Source::Listener(number) => self.listeners.note(number),
                 Source::Client(id) => self.on_ready(id, Readiness::of(event)),
                 Source::Signals => self.drain.on_signals(self.signals.take()),
+                Source::Handover => self.handover.is_asked = true,
+                Source::Successor => self.handover.has_heard = true,
             }
+        }
+        if handover::rests(self) {
+            return;
         }
         self.read_sources();
         self.accept();
@@ -337,7 +349,7 @@ impl Reactor {
             reload::obey(self, order);
         }
         if self.drain.is_due() {
-            self.drain();
+            drain::begin(self);
         }
         self.unused_signals.report();
     }
@@ -347,12 +359,12 @@ impl Reactor {
     fn read_sources(&mut self) {
         let are_ports_first = self.ports.have_waited;
         if !are_ports_first {
-            self.redis.read(&mut self.router, &mut self.buffer);
+            self.redis.read(&mut self.router, &mut self.buffer, false);
         }
         let limit = self.router.server.bounds.source_read_bytes_per_turn;
         self.ports.read(&mut self.router, &mut self.buffer, limit);
         if are_ports_first {
-            self.redis.read(&mut self.router, &mut self.buffer);
+            self.redis.read(&mut self.router, &mut self.buffer, false);
         }
     }
 
@@ -403,16 +415,6 @@ impl Reactor {
         self.router.end_turn();
     }
 
-    /// Begins the drain: closes the listeners, and what they accepted.
-    fn drain(&mut self) {
-        let server = &self.router.server;
-        let now = server.now.millis;
-        self.supervisor.stopping(self.ports.clients(server), server.bounds.drain_seconds);
-        self.listeners.close();
-        self.ports.close(now);
-        self.drain.begin(&mut self.router);
-    }
-
     /// Records a change of a client's transport.
     pub fn on_ready(&mut self, id: ConnId, readiness: Readiness) {
         self.clients.on_ready(&mut self.router, id, readiness);
@@ -439,6 +441,7 @@ impl Reactor {
             self.router.features_deadline(),
             self.next_accept(),
             self.drain.until,
+            self.handover.deadline(now),
             self.trim.at,
             self.supervisor.deadline(),
         ]

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use crate::engine::bounds::Bounds;
 use crate::engine::feature::Feature;
 use crate::engine::handler::Route;
+use crate::engine::reactor::handover::Inheritance;
 use crate::engine::reactor::listen::Listen;
 use crate::engine::reactor::port::Port;
 use crate::engine::reactor::redis_protocol::RedisProtocol;
@@ -14,6 +15,7 @@ use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::subscriber::RedisSubscriber;
 use crate::engine::resume::cursor::Signer;
 use crate::engine::router::ProxyPolicy;
+use crate::upgrade::Program;
 
 /// The parts of a loop.
 pub struct Plan {
@@ -47,8 +49,21 @@ pub struct Plan {
     pub signer: Signer,
     /// Every bound; `clients_max` is a number here, not 0.
     pub bounds: Bounds,
+    /// The change of the process, in both directions.
+    pub handover: HandoverPlan,
     /// Makes the allocator return free memory to the system; called a while after a burst.
     pub trim: Option<fn()>,
+}
+
+/// The change of the process under the connections: what this one takes over, and the one that takes its place.
+#[derive(Default)]
+pub struct HandoverPlan {
+    /// Settings that must be the same in both processes, as a text.
+    pub shape: String,
+    /// The listeners of the process whose place this one takes, and its name.
+    pub inheritance: Option<Inheritance>,
+    /// The program that is started when SIGUSR2 comes.
+    pub program: Option<Program>,
 }
 
 /// The addresses at which the loop listens.
@@ -76,4 +91,6 @@ pub enum Ended {
     Drained,
     /// It was asked twice and left at once.
     Forced,
+    /// Another process has taken its place, with all connections: this one must end without a word.
+    HandedOver,
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -14,6 +15,7 @@ use crate::engine::router::Router;
 use crate::engine::router::sources::Receivers;
 use crate::engine::server::Server;
 use crate::engine::server::requests::Publication;
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX};
 
 /// A feature's listener and its connections, called in fixed phases of a turn.
 pub trait Port {
@@ -94,6 +96,25 @@ pub trait Port {
 
     /// Ends all connections after one write to each.
     fn close(&mut self, now: Millis);
+
+    /// Returns the connections that can be handed over to another process, each with its state. The others end with this one.
+    fn portable(&self) -> Vec<(BorrowedFd<'_>, Vec<u8>)> {
+        Vec::new()
+    }
+
+    /// Goes on with a connection of the process whose place this one takes.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    fn take_over(
+        &mut self,
+        _server: &mut Server,
+        _registry: PortRegistry<'_>,
+        _stream: TcpStream,
+        _state: &mut StateReader<'_>,
+    ) -> Result<(), StateError> {
+        Ok(())
+    }
 }
 
 /// An order to the loop, which a port may have from someone entitled to it. A signal would say the same.
@@ -262,6 +283,46 @@ impl Ports {
     /// Returns when the loop must turn again even if nothing happens.
     pub fn deadline(&self, now: Millis) -> Option<Millis> {
         self.ports.iter().filter_map(|port| port.deadline(now)).min()
+    }
+
+    /// Writes the connections that can be handed over.
+    pub fn save<'a>(&'a self, writer: &mut StateWriter<'a>) {
+        writer.len(self.ports.len());
+        for port in &self.ports {
+            writer.text(port.name());
+            let portable = port.portable();
+            writer.len(portable.len());
+            for (descriptor, state) in portable {
+                writer.descriptor(descriptor);
+                writer.bytes(&state);
+            }
+        }
+    }
+
+    /// Takes over connections. Those of a port that is no more end.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restore(
+        &mut self,
+        server: &mut Server,
+        registry: &Registry,
+        reader: &mut StateReader<'_>,
+    ) -> Result<(), StateError> {
+        for _ in 0..reader.len(VALUES_MAX)? {
+            let name = reader.text(BYTES_MAX)?;
+            let number = self.ports.iter().position(|port| port.name() == name);
+            for _ in 0..reader.len(VALUES_MAX)? {
+                let stream = TcpStream::from(reader.descriptor()?);
+                let state = reader.bytes(BYTES_MAX)?;
+                let Some(port) = number else { continue };
+                let of = PortRegistry { registry, port };
+                let mut nothing = ();
+                let mut state = StateReader::new(state, &mut nothing);
+                self.ports[port].take_over(server, of, stream, &mut state)?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends all connections after one write to each.

@@ -14,6 +14,7 @@ use crate::engine::admission::strangers::Strangers;
 use crate::engine::reactor::port::PortRegistry;
 use crate::engine::reactor::port_socket::{InputState, PortSocket};
 use crate::engine::server::Server;
+use crate::upgrade::StateError;
 
 /// A pool of back ends keeps its connections for hours; a connection whose machine is gone must not hold a place for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -68,6 +69,33 @@ impl<C: PortConnection> PortConnections<C> {
 
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
+    }
+
+    /// All connections.
+    pub fn iter(&self) -> impl Iterator<Item = &C> {
+        self.connections.iter().map(|(_, connection)| connection)
+    }
+
+    /// Adds a connection of another process, made from its number and its socket. It is no stranger, and may have input that was read and
+    /// not taken.
+    ///
+    /// # Errors
+    /// Those of `make`, and a lack of memory.
+    pub fn take_over(
+        &mut self,
+        registry: PortRegistry<'_>,
+        mut stream: TcpStream,
+        make: impl FnOnce(usize, PortSocket) -> Result<C, StateError>,
+    ) -> Result<(), StateError> {
+        let entry = self.connections.vacant_entry();
+        let number = entry.key();
+        let registered = registry.register(&mut stream, number);
+        registered.map_err(|_| StateError::Malformed("a socket"))?;
+        let connection = entry.insert(make(number, PortSocket::new(stream))?);
+        connection.socket().input = InputState::Queued;
+        self.queue.push_back(number);
+        self.touched.push(number);
+        Ok(())
     }
 
     pub fn get_mut(&mut self, number: usize) -> Option<&mut C> {

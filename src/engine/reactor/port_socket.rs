@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -63,6 +64,11 @@ impl PortSocket {
     /// See [`PortRegistry::register`].
     pub fn register(&mut self, registry: &PortRegistry<'_>, number: usize) -> io::Result<()> {
         registry.register(&mut self.stream, number)
+    }
+
+    /// The socket, to be handed over.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 
     /// Notes an event. Returns whether there is something to be read, and whether the socket takes bytes again.

@@ -4,8 +4,9 @@ use crate::clock::Millis;
 use crate::engine::feature::StreamReply;
 use crate::engine::redis::command_connection::{CommandConnection, CommandEvent};
 use crate::engine::redis::session::Session;
-use crate::engine::redis::subscriber::{RedisSubscriber, SubscriptionEvent};
+use crate::engine::redis::subscriber::{RedisSubscriber, SubscriptionEvent, saved};
 use crate::engine::router::Router;
+use crate::upgrade::{StateError, StateReader, StateWriter};
 
 /// The most answers taken from one read: each may write to a client.
 const ANSWERS_PER_READ: usize = 256;
@@ -43,6 +44,34 @@ pub trait RedisProtocol {
     /// Returns whether nothing is under way that the end of the process should wait for.
     fn is_settled(&self) -> bool {
         true
+    }
+
+    /// Writes the place from which the process that takes this one's place goes on.
+    fn save(&self, _writer: &mut StateWriter<'_>) {}
+
+    /// Returns the beginning of a value that has not come whole, if the connection can be handed over: it is up, and nothing is
+    /// asked.
+    fn portable(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// Returns whether it is ready to be handed over, or cannot be.
+    fn is_quiet(&self) -> bool {
+        true
+    }
+
+    /// Goes on from the place that was written. Returns whether the connection of the other process is taken over, if it
+    /// `has_socket`.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    fn restore(
+        &mut self,
+        _router: &mut Router,
+        _reader: &mut StateReader<'_>,
+        _has_socket: bool,
+    ) -> Result<bool, StateError> {
+        Ok(false)
     }
 
     /// The connection is gone, or could not be made. Returns whether it was up.
@@ -97,6 +126,29 @@ impl RedisProtocol for RedisSubscriber {
 
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
         RedisSubscriber::on_time(self, now)
+    }
+
+    fn save(&self, writer: &mut StateWriter<'_>) {
+        saved::save(self, writer);
+    }
+
+    fn portable(&self) -> Option<&[u8]> {
+        saved::portable(self)
+    }
+
+    fn is_quiet(&self) -> bool {
+        !self.session.is_ready() || saved::portable(self).is_some()
+    }
+
+    fn restore(
+        &mut self,
+        router: &mut Router,
+        reader: &mut StateReader<'_>,
+        has_socket: bool,
+    ) -> Result<bool, StateError> {
+        let is_up = saved::restore(self, reader, router.server.now.millis, has_socket)?;
+        router.health.no_subscriber &= !is_up;
+        Ok(is_up)
     }
 
     fn down(&mut self, router: &mut Router, random: u64) -> bool {

@@ -1,5 +1,7 @@
 //! The socket under a connection to Redis.
 
+mod saved;
+
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -84,6 +86,12 @@ impl RedisSocket {
     /// Returns whether nothing is under way that the end of the process should wait for.
     pub fn is_settled(&self) -> bool {
         self.protocol.is_settled()
+    }
+
+    /// Returns whether nothing is asked that would have to be answered before the state is handed over.
+    pub fn is_at_rest(&self) -> bool {
+        let is_plain = !matches!(self.attempt.stream, Some(RedisStream::Tls(_)));
+        self.protocol.is_settled() && (self.protocol.is_quiet() || !is_plain)
     }
 
     fn has_input(&self) -> bool {
@@ -336,6 +344,8 @@ fn in_turn(mut addresses: Vec<SocketAddr>, vain: usize) -> Vec<SocketAddr> {
 }
 
 /// The connections to Redis, the subscription first: Redis disconnects it if it lags.
+pub(super) use saved::{restore, save};
+
 pub(super) struct RedisSockets(pub Vec<RedisSocket>);
 
 impl RedisSockets {
@@ -389,10 +399,12 @@ impl RedisSockets {
         }
     }
 
-    /// Reads from Redis.
-    pub fn read(&mut self, router: &mut Router, buffer: &mut [u8]) {
+    /// Reads from Redis; while the loop `rests`, answers alone.
+    pub fn read(&mut self, router: &mut Router, buffer: &mut [u8], rests: bool) {
         let limit = router.server.bounds.source_read_bytes_per_turn;
-        for socket in self.0.iter_mut().filter(|socket| socket.has_input()) {
+        let is_read =
+            |socket: &&mut RedisSocket| socket.has_input() && !(rests && socket.is_at_rest());
+        for socket in self.0.iter_mut().filter(is_read) {
             let result = socket.read(router, buffer, limit);
             socket.settle(router, result);
         }

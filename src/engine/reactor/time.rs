@@ -1,6 +1,6 @@
 //! Time from the system, or from a test.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::clock::{Millis, Now};
 
@@ -14,6 +14,12 @@ pub(super) enum Clock {
 }
 
 impl Clock {
+    /// The system's, of a process that began so long ago under another number.
+    pub fn aged(elapsed: Duration) -> Clock {
+        let now = Instant::now();
+        Clock::System(now.checked_sub(elapsed).unwrap_or(now))
+    }
+
     pub fn micros(&self) -> u64 {
         match self {
             Clock::System(start) => start.elapsed().as_micros() as u64,

@@ -21,6 +21,10 @@ pub enum Source {
     Hangup,
     /// The resolver has a result.
     Resolver,
+    /// SIGUSR2.
+    Handover,
+    /// The process that is to take this one's place has said something, or ended.
+    Successor,
 }
 
 /// Two bits give the kind; a client's other bits are its generation (30) and its index (32).
@@ -44,7 +48,9 @@ impl Source {
             Source::Signals => OTHER << KIND,
             Source::Resolver => OTHER << KIND | 1,
             Source::Hangup => OTHER << KIND | 2,
-            Source::Redis(number) => OTHER << KIND | (3 + number),
+            Source::Handover => OTHER << KIND | 3,
+            Source::Successor => OTHER << KIND | 4,
+            Source::Redis(number) => OTHER << KIND | (5 + number),
         })
     }
 
@@ -60,7 +66,9 @@ impl Source {
             (_, 0) => Source::Signals,
             (_, 1) => Source::Resolver,
             (_, 2) => Source::Hangup,
-            (_, number) => Source::Redis(number - 3),
+            (_, 3) => Source::Handover,
+            (_, 4) => Source::Successor,
+            (_, number) => Source::Redis(number - 5),
         }
     }
 }
@@ -82,6 +90,8 @@ mod tests {
             Source::Signals,
             Source::Resolver,
             Source::Hangup,
+            Source::Handover,
+            Source::Successor,
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

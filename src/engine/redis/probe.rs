@@ -3,6 +3,8 @@
 //! An acknowledged subscription says only that Redis knows of it. If the user may (`+subscribe +publish` on the channel),
 //! a message is published at the start and after each silence, and must come back.
 
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter};
+
 /// The prefix of every probe's channel: no message on one is counted or published.
 pub const CHANNEL: &str = "oneloop:probe:";
 
@@ -24,6 +26,21 @@ impl Probe {
     pub fn new(node: &str) -> Probe {
         let channel = [CHANNEL, node].concat();
         Probe { channel, number: 0, answers: 0, is_refused: true, is_back: false }
+    }
+
+    pub fn save(&self, writer: &mut StateWriter<'_>) {
+        writer.text(&self.channel);
+        writer.u64(self.number);
+        writer.bool(self.is_refused);
+    }
+
+    /// The probe that was written. Its latest message came back.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restored(reader: &mut StateReader<'_>) -> Result<Probe, StateError> {
+        let (channel, number) = (reader.text(BYTES_MAX)?, reader.u64()?);
+        Ok(Probe { channel, number, answers: 0, is_refused: reader.bool()?, is_back: true })
     }
 
     /// The commands that subscribe, and publish the first message.

@@ -71,6 +71,11 @@ impl ReplyParser {
         }
     }
 
+    /// The beginning of a value that has not come whole; `None` if that is not held.
+    pub fn held(&self) -> Option<&[u8]> {
+        if self.head_bytes > 0 { None } else { self.framer.held() }
+    }
+
     /// Takes a whole value; see [`Framer::next`].
     pub fn value<'a>(
         &mut self,

@@ -66,6 +66,11 @@ impl Framer {
         self.scanner.is_idle()
     }
 
+    /// The beginning of the value under way; `None` if it is not held.
+    pub fn held(&self) -> Option<&[u8]> {
+        (!self.is_skipping).then_some(&self.partial)
+    }
+
     /// Takes one value from `input`; `None`: the input is used up. A value above `bytes_max` streams by without being held,
     /// from the moment its size is known on. After an error the stream is lost.
     pub fn next<'a>(

@@ -1,5 +1,7 @@
 //! The subscription at Redis: greet, subscribe, stay alive, and make sure that messages come.
 
+pub mod saved;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;

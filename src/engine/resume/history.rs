@@ -16,6 +16,7 @@ use crate::engine::pubsub::topic::Subject;
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::resume::entry_index::EntryIndex;
 
+mod saved;
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,7 @@ mod filter;
 pub mod history;
 pub mod places;
 pub mod replay;
+pub mod saved;
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,7 @@
 //! The progress of one client's replay: a state machine that knows neither the connection nor the history.
 
+pub mod saved;
+
 use std::cell::Cell;
 
 use crate::engine::pubsub::topic::Subject;

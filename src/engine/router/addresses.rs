@@ -51,6 +51,11 @@ impl ClientAddresses {
         self.counts.enter(id, address);
     }
 
+    /// Returns the address under which a connection is counted.
+    pub fn counted(&self, id: ConnId) -> Option<IpAddr> {
+        self.counts.address(id)
+    }
+
     /// Forgets a connection that is gone.
     pub fn leave(&mut self, id: ConnId) {
         self.counts.leave(id);

@@ -8,6 +8,7 @@ pub mod files;
 mod messages;
 mod plain;
 pub(crate) mod refusals;
+pub(crate) mod saved;
 pub mod sources;
 
 use std::any::Any;

@@ -45,6 +45,25 @@ impl Clients {
         ConnId { index, generation }
     }
 
+    /// The connections as they are to be handed over, with their TLS.
+    pub fn with_tls(&self) -> impl Iterator<Item = (ConnId, &Client, Option<&Tls>)> {
+        self.iter().map(|(id, client)| (id, client, self.tls.get(id.index)))
+    }
+
+    /// The generation of the latest connection.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Takes over connections in the order of their slots, and the latest generation.
+    pub fn restore(&mut self, generation: u32, clients: Vec<(u32, Client, Option<Tls>)>) {
+        self.generation = generation % GENERATIONS;
+        self.slots = Slots::of(clients.into_iter().map(|(index, client, tls)| {
+            tls.into_iter().for_each(|tls| self.tls.set(index, tls));
+            (index, client)
+        }));
+    }
+
     /// Frees a slot and its deadline.
     pub fn remove(&mut self, id: ConnId) -> Option<Client> {
         self.unfinished_bytes -= self.get(id)?.unfinished().0;

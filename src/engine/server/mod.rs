@@ -14,6 +14,7 @@ mod places;
 pub(crate) mod replay;
 pub(crate) mod requests;
 mod revocations;
+pub(crate) mod saved;
 mod scope;
 mod subscriptions;
 mod users;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::engine::redis::request::{
-    REQUEST_BYTES_MAX, REQUESTS_MAX, RedisRequest, ReplyForm, Ticket,
+    REQUEST_BYTES_MAX, REQUESTS_MAX, RedisRequest, ReplyForm, Ticket, TicketOwner,
 };
 
 /// The requests of one turn: emptied at the end of each dispatch phase. Above the bounds, which are those of the connection, it
@@ -14,6 +14,8 @@ pub(crate) struct Requests {
     /// Bytes of the commands.
     bytes: usize,
     pub publications: Vec<Publication>,
+    /// Requests of features, while the loop rests.
+    held: Option<Vec<RedisRequest>>,
 }
 
 /// A message of a handler for the publishers' port, and the owner of the answer.
@@ -29,7 +31,26 @@ impl Requests {
             && self.bytes.saturating_add(command.len()) <= REQUEST_BYTES_MAX;
         let command = if has_room { command } else { Vec::new() };
         self.bytes += command.len();
-        self.queue.push_back(RedisRequest { command, ticket, form });
+        let request = RedisRequest { command, ticket, form };
+        match &mut self.held {
+            Some(held) if matches!(ticket.owner, TicketOwner::Feature(_)) => held.push(request),
+            _ => self.queue.push_back(request),
+        }
+    }
+
+    /// Lets the requests that features make from now on wait: the loop comes to rest.
+    pub fn hold(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// Returns whether requests of features wait.
+    pub fn are_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Queues the requests that waited.
+    pub fn release(&mut self) {
+        self.queue.extend(self.held.take().into_iter().flatten());
     }
 
     /// The number of requests that wait.

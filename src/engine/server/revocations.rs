@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use crate::engine::slots::{Beside, ConnId};
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX};
 
 /// The revocations in force, and the second at which the token of each connection was issued.
 ///
@@ -107,6 +108,28 @@ impl Revocations {
         self.drop_while(|earliest, _| earliest < ended);
         // The one for all users says as much as a revocation of its own second.
         ended.max(if self.floor == 0 { 0 } else { self.floor + 1 })
+    }
+
+    pub(crate) fn save(&self, writer: &mut StateWriter<'_>) {
+        writer.u64(self.floor);
+        writer.len(self.by_time.len());
+        for (before, user) in &self.by_time {
+            writer.u64(*before);
+            writer.text(user);
+        }
+    }
+
+    /// Takes over the revocations that were written.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub(crate) fn restore(&mut self, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        self.raise_floor(reader.u64()?);
+        for _ in 0..reader.len(VALUES_MAX)? {
+            let before = reader.u64()?;
+            self.add(&reader.text(BYTES_MAX)?, before);
+        }
+        Ok(())
     }
 
     /// Bytes kept for connections, vacant places too.

@@ -118,6 +118,12 @@ impl<const KEY: usize, const SECRET: usize> DirectionKeys<KEY, SECRET> {
         })
     }
 
+    fn traffic(&self, suite: TlsSuite) -> TrafficKeys<'_> {
+        let DirectionKeys { key, iv, secret, sequence } = self;
+        let secret = &secret[..suite.secret_bytes()];
+        TrafficKeys { key, iv, secret, sequence: u64::from(*sequence) }
+    }
+
     fn view(&mut self, suite: TlsSuite) -> Direction<'_> {
         let DirectionKeys { key, iv, secret, sequence } = self;
         Direction { suite, key, iv, secret: &mut secret[..suite.secret_bytes()], sequence }
@@ -246,6 +252,18 @@ impl KeyBox {
         match self {
             KeyBox::Small(keys) => keys.receiving.view(keys.state.suite),
             KeyBox::Large(keys) => keys.receiving.view(keys.state.suite),
+        }
+    }
+
+    /// Returns the keys for receiving and for sending.
+    pub fn traffic(&self) -> [TrafficKeys<'_>; 2] {
+        match self {
+            KeyBox::Small(keys) => {
+                [&keys.receiving, &keys.sending].map(|one| one.traffic(keys.state.suite))
+            }
+            KeyBox::Large(keys) => {
+                [&keys.receiving, &keys.sending].map(|one| one.traffic(keys.state.suite))
+            }
         }
     }
 

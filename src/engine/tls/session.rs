@@ -13,10 +13,12 @@ use std::fmt;
 use std::mem::size_of;
 
 use rustls::AlertDescription;
+use zeroize::Zeroize;
 
 use super::failure::{RecordsEnd, TlsFailure};
 use super::keys::{KeyBox, RecordState, SendingState, TlsSuite, TlsVersion, TrafficKeys};
 use super::record::{HEADER_BYTES, RECORD_PLAIN_MAX, content};
+use crate::upgrade::{StateError, StateReader, StateWriter};
 
 /// Records in a row that carry no data: empty ones and KeyUpdates. Each of the latter costs four runs of HKDF.
 const USELESS_RECORDS_MAX: u8 = 32;
@@ -261,6 +263,80 @@ impl TlsSession {
             }
             state.handshake_seen += 1;
         }
+    }
+}
+
+/// The suites, by their numbers in a state that is handed over.
+const SUITES: [TlsSuite; 6] = [
+    TlsSuite::Tls13Aes128,
+    TlsSuite::Tls13Aes256,
+    TlsSuite::Tls13ChaCha20,
+    TlsSuite::Tls12Aes128,
+    TlsSuite::Tls12Aes256,
+    TlsSuite::Tls12ChaCha20,
+];
+/// The longest key, IV or secret.
+const KEY_BYTES_MAX: usize = 48;
+
+impl TlsSession {
+    /// Writes keys, sequence numbers and the progress in a message of the handshake.
+    pub fn save(&self, writer: &mut StateWriter<'_>) {
+        let state = self.keys.state();
+        let suite = SUITES.iter().position(|suite| *suite == state.suite);
+        writer.u8(suite.expect("all suites have numbers") as u8);
+        for TrafficKeys { key, iv, secret, sequence } in self.keys.traffic() {
+            [key, iv, secret].iter().for_each(|part| writer.bytes(part));
+            writer.u64(sequence);
+        }
+        writer.u8(match state.sending {
+            SendingState::Open => 0,
+            SendingState::KeyUpdateRequested => 1,
+            SendingState::Closed => 2,
+        });
+        writer.bool(state.end.is_some());
+        writer.u8(state.handshake_seen);
+        writer.u32(u32::from(state.handshake_left));
+        writer.u8(state.useless);
+        writer.u8(state.tolerated);
+    }
+
+    /// The session that was written.
+    ///
+    /// # Errors
+    /// No session, or keys that do not suit it.
+    pub fn restored(reader: &mut StateReader<'_>) -> Result<TlsSession, StateError> {
+        const MALFORMED: StateError = StateError::Malformed("a TLS session");
+        let suite = *SUITES.get(usize::from(reader.u8()?)).ok_or(MALFORMED)?;
+        let mut parts: [Vec<u8>; 6] = Default::default();
+        let mut sequences = [0; 2];
+        for (parts, sequence) in parts.chunks_mut(3).zip(&mut sequences) {
+            for part in parts {
+                *part = reader.bytes(KEY_BYTES_MAX)?;
+            }
+            *sequence = reader.u64()?;
+        }
+        let keys = |from: usize| TrafficKeys {
+            key: &parts[from],
+            iv: &parts[from + 1],
+            secret: &parts[from + 2],
+            sequence: sequences[from / 3],
+        };
+        let session = TlsSession::new(suite, &keys(0), &keys(3));
+        parts.iter_mut().for_each(Zeroize::zeroize);
+        let mut session = session.ok_or(MALFORMED)?;
+        let state = session.keys.state_mut();
+        state.sending = match reader.u8()? {
+            0 => SendingState::Open,
+            1 => SendingState::KeyUpdateRequested,
+            2 => SendingState::Closed,
+            _ => return Err(MALFORMED),
+        };
+        state.end = reader.bool()?.then_some(RecordsEnd::Closed);
+        state.handshake_seen = reader.u8()?.min(4);
+        state.handshake_left = reader.u32()? as u16;
+        state.useless = reader.u8()?.min(USELESS_RECORDS_MAX);
+        state.tolerated = reader.u8()?.min(TOLERATED_MAX);
+        Ok(session)
     }
 }
 

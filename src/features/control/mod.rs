@@ -25,6 +25,7 @@ use crate::engine::redis::{advice, glob};
 use crate::engine::server::{Scope, Server};
 use crate::engine::slots::ConnId;
 use crate::json;
+use crate::upgrade::{StateError, StateReader};
 use command::{ControlCommand, Target};
 pub use revocation_exchange::key as revocations_key;
 use revocation_exchange::{Need, RevocationExchange};
@@ -168,6 +169,14 @@ impl Feature for Control {
 
     fn channel(&self) -> Option<&str> {
         Some(&self.channel)
+    }
+
+    /// Changes that Redis may not have are among the revocations, which the server has.
+    fn restore(&mut self, server: &mut Server, _: &mut StateReader<'_>) -> Result<(), StateError> {
+        if self.has_redis {
+            self.begin_anew(server);
+        }
+        Ok(())
     }
 
     fn on_payload(&mut self, server: &mut Server, payload: &[u8]) -> usize {

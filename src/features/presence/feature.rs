@@ -6,6 +6,7 @@ use crate::engine::redis::printable::printable;
 use crate::engine::redis::request::{Answer, Ticket, command};
 use crate::engine::server::Server;
 use crate::features::presence::{Presence, Reply, Settings};
+use crate::upgrade::{StateError, StateReader, StateWriter};
 
 /// The pause before a refusal is logged again.
 const REPEAT: Millis = 60_000;
@@ -80,6 +81,14 @@ impl Feature for PresenceFeature {
             FeatureEvent::Drain => self.is_silent = true,
             _ => {}
         }
+    }
+
+    fn save(&self, writer: &mut StateWriter<'_>) {
+        self.presence.save(writer);
+    }
+
+    fn restore(&mut self, _: &mut Server, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        self.presence.restore(reader)
     }
 
     fn deadline(&self, _server: &Server) -> Option<Millis> {

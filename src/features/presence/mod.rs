@@ -20,6 +20,7 @@ mod users;
 
 use crate::clock::Millis;
 use crate::engine::redis::sink::Sink;
+use crate::upgrade::{StateError, StateReader, StateWriter};
 pub use feature::PresenceFeature;
 pub use script::Reply;
 use script::Script;
@@ -98,6 +99,18 @@ impl Presence {
             alive_at: 0,
             more: false,
         }
+    }
+
+    pub fn save(&self, writer: &mut StateWriter<'_>) {
+        self.users.save(writer);
+    }
+
+    /// Goes on for the same node. No user may have come yet.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restore(&mut self, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        self.users.restore(reader)
     }
 
     /// A connection of a user opened.

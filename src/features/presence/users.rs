@@ -5,6 +5,7 @@ use std::ops::Bound::{self, Excluded, Unbounded};
 use std::rc::Rc;
 
 use crate::clock::Millis;
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX};
 
 /// The most waits that end in one tick.
 const ENDED_MAX: usize = 1000;
@@ -150,6 +151,34 @@ impl Users {
         }
         self.walk_on(&mut changes);
         changes
+    }
+
+    /// Writes the users that are waited for; those with a connection come again with it.
+    pub(super) fn save(&self, writer: &mut StateWriter<'_>) {
+        writer.u32(self.incarnation);
+        writer.len(self.waiting.len());
+        for (until, sub) in &self.waiting {
+            writer.u64(*until);
+            writer.text(sub);
+        }
+    }
+
+    /// Goes on under the next incarnation, under which all users are reported anew.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub(super) fn restore(&mut self, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        self.incarnation = reader.u32()?;
+        for _ in 0..reader.len(VALUES_MAX)? {
+            let until = reader.u64()?;
+            let sub: Rc<str> = reader.text(BYTES_MAX)?.into();
+            let user = User { stay: Stay::Waiting(until), reported: 0, place: None };
+            if self.users.insert(Rc::clone(&sub), user).is_none() {
+                self.waiting.insert((until, sub));
+            }
+        }
+        self.begin_anew();
+        Ok(())
     }
 
     /// Begins a new incarnation: Redis lost the reports, and all users are reported anew.

@@ -14,9 +14,7 @@ use crate::features::publisher::output::Output;
 use crate::features::publisher::reply::PortReply::{Integer, Simple};
 use crate::features::publisher::reply::{self, CommandResult, OK, PortReply};
 use crate::features::publisher::script::ScriptRun;
-use crate::features::publisher::session::{
-    Peer, PublisherSession, ReplyMode, lower, printable, wrong_arity,
-};
+use crate::features::publisher::session::{Peer, PublisherSession, ReplyMode, lower, printable};
 use crate::features::publisher::settings::Terms;
 use crate::features::publisher::transaction::Transaction;
 use crate::features::publisher::uncounted::CountForm;
@@ -288,7 +286,7 @@ impl Publisher {
         let name = match catalog::find(words) {
             Ok(known) => known.name,
             Err(LookupError::Arity(name)) => {
-                return Some(self.reject(name, &wrong_arity(name)));
+                return Some(self.reject(name, &super::session::wrong_arity(name)));
             }
             Err(LookupError::UnknownSubcommand) => {
                 let [family, name] = [first, words[1]].map(printable);
@@ -452,5 +450,6 @@ impl Publisher {
 mod answers_tests;
 #[cfg(test)]
 mod http_tests;
+mod saved;
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,17 @@ impl CommandReader {
         CommandReader { framer: Framer::new(Grammar::Commands), line: Vec::new(), is_first: true }
     }
 
+    /// The beginning of a command that has not come whole, if it is held, and whether something whole has come.
+    pub fn held(&self) -> (Option<&[u8]>, bool) {
+        let held = if self.line.is_empty() { self.framer.held() } else { Some(&self.line[..]) };
+        (held, !self.is_first)
+    }
+
+    /// Takes note that something whole has come.
+    pub fn begin(&mut self) {
+        self.is_first = false;
+    }
+
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         self.framer.is_idle() && self.line.capacity() == 0

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use mio::event::Event;
@@ -22,6 +23,7 @@ use crate::features::publisher::settings::{Moment, Terms};
 use crate::features::publisher::socket::PublisherSocket;
 use crate::features::publisher::world::World;
 use crate::observe::complaints::{Origin, Weight};
+use crate::upgrade::{StateError, StateReader};
 
 /// The answer of Redis to a connection above `maxclients`.
 const NO_ROOM: &[u8] = b"-ERR max number of clients reached\r\n";
@@ -219,6 +221,29 @@ impl Port for PublisherPort {
             return Some(now);
         }
         self.connections.next_deadline(now)
+    }
+
+    fn portable(&self) -> Vec<(BorrowedFd<'_>, Vec<u8>)> {
+        let state = |one: &'_ PublisherSocket| one.publisher.portable(&self.exchange);
+        let all = self.connections.iter();
+        all.filter_map(|one| Some((one.socket.descriptor(), state(one)?))).collect()
+    }
+
+    fn take_over(
+        &mut self,
+        _: &mut Server,
+        registry: PortRegistry<'_>,
+        stream: TcpStream,
+        state: &mut StateReader<'_>,
+    ) -> Result<(), StateError> {
+        let address = stream.peer_addr().ok();
+        let PublisherPort { terms, connections, exchange, admitted, .. } = self;
+        connections.take_over(registry, stream, |seat, socket| {
+            let peer = Peer { seat, address, ..Peer::default() };
+            let publisher = Publisher::restored(Rc::clone(terms), peer, exchange, state)?;
+            *admitted = (*admitted).max(publisher.id());
+            Ok(PublisherSocket { socket, publisher })
+        })
     }
 
     fn close(&mut self, now: Millis) {

@@ -13,6 +13,7 @@ use crate::features::publisher::reply::PortReply::{
 };
 use crate::features::publisher::reply::{self, CommandResult, ErrorText, OK, PortReply, text};
 use crate::features::publisher::settings::{Moment, Terms};
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX};
 
 /// Bytes of a peer's word that a reply quotes.
 const QUOTE_BYTES_MAX: usize = 64;
@@ -71,6 +72,50 @@ impl PublisherSession {
             is_resp3: false,
             name: Vec::new(),
         }
+    }
+
+    /// Writes what commands have left on the connection, and its subscriptions.
+    pub fn save(&self, exchange: &Exchange, writer: &mut StateWriter<'_>) {
+        writer.u64(self.peer.id);
+        writer.u64(self.peer.since);
+        writer.u8(match self.replies {
+            ReplyMode::On => 0,
+            ReplyMode::Skip => 1,
+            ReplyMode::Off => 2,
+        });
+        writer.bool(self.is_resp3);
+        writer.bytes(&self.name);
+        for kind in [Channel, Pattern] {
+            let names = exchange.names(self.peer.seat, kind);
+            writer.len(names.len());
+            names.iter().for_each(|name| writer.bytes(name));
+        }
+    }
+
+    /// Goes on with what was written.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restore(
+        &mut self,
+        exchange: &mut Exchange,
+        reader: &mut StateReader<'_>,
+    ) -> Result<(), StateError> {
+        (self.peer.id, self.peer.since) = (reader.u64()?, reader.u64()?);
+        self.replies = match reader.u8()? {
+            0 => ReplyMode::On,
+            1 => ReplyMode::Skip,
+            _ => ReplyMode::Off,
+        };
+        self.is_resp3 = reader.bool()?;
+        self.name = reader.bytes(BYTES_MAX)?;
+        self.is_authenticated = true;
+        for kind in [Channel, Pattern] {
+            for name in reader.list(VALUES_MAX, |reader| reader.bytes(BYTES_MAX))? {
+                let _ = exchange.subscribe(self.peer.seat, kind, &name);
+            }
+        }
+        Ok(())
     }
 
     /// Answers a command that concerns this connection, its subscriptions or the server.

@@ -33,6 +33,8 @@ pub struct Receipts {
     fresh: Vec<Receipt>,
     waiting: VecDeque<Receipt>,
     next_look: Millis,
+    /// All are to be sent at the end of this turn, whatever is pending.
+    is_hasty: bool,
     refusals: RateLimit,
 }
 
@@ -89,6 +91,7 @@ impl Feature for Receipts {
 
     fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
         match event {
+            FeatureEvent::Rest => self.is_hasty = true,
             FeatureEvent::TurnEnd => self.send_due(server),
             FeatureEvent::Answer { answer, .. } => {
                 advice::log_unsent_report(answer, &mut self.refusals, server.now().millis);
@@ -105,9 +108,10 @@ impl Feature for Receipts {
 impl Receipts {
     /// Sends the receipts whose copies are all written or dropped, and those whose time is over.
     fn send_due(&mut self, server: &mut Server) {
-        let now = server.now().millis;
+        let (now, is_hasty) = (server.now().millis, std::mem::take(&mut self.is_hasty));
         for receipt in std::mem::take(&mut self.fresh) {
-            if receipt.count.is_settled() || self.waiting.len() >= RECEIPTS_MAX {
+            let is_now = is_hasty || self.waiting.len() >= RECEIPTS_MAX;
+            if is_now || receipt.count.is_settled() {
                 receipt.send(server);
                 continue;
             }
@@ -116,10 +120,10 @@ impl Receipts {
             }
             self.waiting.push_back(receipt);
         }
-        if !self.waiting.is_empty() && now >= self.next_look {
+        if !self.waiting.is_empty() && (is_hasty || now >= self.next_look) {
             self.next_look = now + LOOK_PAUSE;
             self.waiting.retain(|receipt| {
-                let is_due = receipt.count.is_settled() || receipt.until <= now;
+                let is_due = is_hasty || receipt.count.is_settled() || receipt.until <= now;
                 if is_due {
                     receipt.send(server);
                 }

@@ -6,7 +6,9 @@
 
 use crate::engine::redis::stream_info::StreamInfo;
 use crate::engine::resume::cursor::EntryId;
+use crate::engine::resume::replay::saved::{restored_id, save_id};
 use crate::features::streams::commands;
+use crate::upgrade::{StateError, StateReader, StateWriter};
 
 /// The progress in one stream, over all connections.
 #[derive(Clone, Copy)]
@@ -30,6 +32,40 @@ enum Earlier {
 impl Progress {
     pub fn new() -> Progress {
         Progress { position: None, earlier: Earlier::Begins }
+    }
+
+    pub fn save(&self, writer: &mut StateWriter<'_>) {
+        if let Some(position) = writer.option(self.position) {
+            save_id(position.last, writer);
+            if let Some(added) = writer.option(position.added) {
+                writer.u64(added);
+            }
+        }
+        match self.earlier {
+            Earlier::Begins => writer.u8(0),
+            Earlier::Before(id) => {
+                writer.u8(1);
+                save_id(id, writer);
+            }
+            Earlier::Done => writer.u8(2),
+        }
+    }
+
+    /// The progress that was written.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restored(reader: &mut StateReader<'_>) -> Result<Progress, StateError> {
+        let position = reader.option(|reader| {
+            let (last, added) = (restored_id(reader)?, reader.option(StateReader::u64)?);
+            Ok(Position { last, added })
+        })?;
+        let earlier = match reader.u8()? {
+            0 => Earlier::Begins,
+            1 => Earlier::Before(restored_id(reader)?),
+            _ => Earlier::Done,
+        };
+        Ok(Progress { position, earlier })
     }
 
     /// Every entry after this one is still to be read.

@@ -26,6 +26,7 @@ use crate::engine::router::Router;
 use crate::features::streams::commands;
 use crate::features::streams::progress::{Position, Progress};
 use crate::features::streams::read_count::ReadCount;
+use crate::upgrade::{StateError, StateReader, StateWriter};
 
 /// Its name in `CLIENT LIST`.
 const NAME: &str = "oneloop-reader";
@@ -327,6 +328,23 @@ impl RedisProtocol for StreamReader {
     /// Something is always awaited: silence is never a question here.
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
         self.session.is_silent(now, "XREAD").map(|_| ())
+    }
+
+    fn save(&self, writer: &mut StateWriter<'_>) {
+        self.streams.iter().for_each(|progress| progress.save(writer));
+    }
+
+    /// Goes on from the same entries, by a connection of its own.
+    fn restore(
+        &mut self,
+        _: &mut Router,
+        reader: &mut StateReader<'_>,
+        _has_socket: bool,
+    ) -> Result<bool, StateError> {
+        for progress in &mut self.streams {
+            *progress = Progress::restored(reader)?;
+        }
+        Ok(false)
     }
 
     fn down(&mut self, router: &mut Router, random: u64) -> bool {

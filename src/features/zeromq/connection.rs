@@ -9,6 +9,7 @@ use crate::engine::reactor::{InputState, PeerState, PortConnection, PortSocket};
 use crate::features::zeromq::delivery::ZeromqDelivery;
 use crate::features::zeromq::peer::PushPeer;
 use crate::features::zeromq::settings::ZeromqTerms;
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter};
 
 /// A connection: its protocol and its socket.
 pub struct ZeromqConnection {
@@ -38,6 +39,32 @@ impl ZeromqConnection {
             handshake_until: now + terms.handshake_millis,
             heard: now,
         }
+    }
+
+    /// The state of a connection that can be handed over.
+    pub fn portable(&self) -> Option<Vec<u8>> {
+        let mut state = Vec::new();
+        let mut writer = StateWriter::new(&mut state);
+        writer.bytes(&self.waiting);
+        writer.u64(self.heard);
+        let is_open = self.peer.save(&mut writer);
+        writer.finish().ok().filter(|()| is_open)?;
+        Some(state)
+    }
+
+    /// The connection that was handed over.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restored(
+        socket: PortSocket,
+        terms: &Rc<ZeromqTerms>,
+        address: SocketAddr,
+        reader: &mut StateReader<'_>,
+    ) -> Result<ZeromqConnection, StateError> {
+        let (waiting, heard) = (reader.bytes(BYTES_MAX)?, reader.u64()?);
+        let peer = PushPeer::restored(Rc::clone(terms), reader)?;
+        Ok(ZeromqConnection { socket, peer, address, waiting, handshake_until: 0, heard })
     }
 
     /// Reads at most `limit` bytes and delivers the messages in them, until a client has too much pending. Returns whether the limit

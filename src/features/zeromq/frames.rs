@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter};
+
 /// Flags of a frame. The other bits are reserved, and must be zero.
 const MORE: u8 = 1;
 const LONG: u8 = 2;
@@ -70,6 +72,34 @@ impl FrameReader {
         }
         self.header = None;
         Ok(Some(ZmtpFrame { header, body }))
+    }
+
+    pub fn save(&self, writer: &mut StateWriter<'_>) {
+        if let Some((header, is_kept)) = writer.option(self.header) {
+            writer.bool(header.is_command);
+            writer.bool(header.has_more);
+            writer.u64(header.length);
+            writer.bool(is_kept);
+        }
+        writer.bytes(&self.partial);
+        writer.u64(self.skip);
+    }
+
+    /// The reader that was written.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restored(reader: &mut StateReader<'_>) -> Result<FrameReader, StateError> {
+        let header = reader.option(|reader| {
+            let (is_command, has_more) = (reader.bool()?, reader.bool()?);
+            let header = FrameHeader { is_command, has_more, length: reader.u64()? };
+            Ok((header, reader.bool()?))
+        })?;
+        let (partial, skip) = (reader.bytes(BYTES_MAX)?, reader.u64()?);
+        let is_long = partial.first().is_some_and(|flags| flags & LONG != 0);
+        let most = header.map_or(if is_long { 8 } else { 1 }, |(header, _)| header.length);
+        let fits = partial.len() as u64 <= most;
+        fits.then_some(FrameReader { header, partial, skip }).ok_or(StateError::Malformed("ZMTP"))
     }
 
     fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<FrameHeader>, BadFlags> {

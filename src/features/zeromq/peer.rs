@@ -10,6 +10,7 @@ use crate::features::zeromq::frames::{
     FrameHeader, FrameReader, ZmtpFrame, command, write_command,
 };
 use crate::features::zeromq::settings::ZeromqTerms;
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter};
 
 /// Parts of one message.
 pub const PARTS_MAX: usize = 64;
@@ -112,6 +113,40 @@ impl PushPeer {
             channel: None,
             silence: None,
         }
+    }
+
+    /// Writes a peer whose messages come. Returns `false` if it is in another stage.
+    pub fn save(&self, writer: &mut StateWriter<'_>) -> bool {
+        self.frames.save(writer);
+        writer.len(self.parts.min(PARTS_MAX));
+        if let Some(channel) = writer.option(self.channel.as_ref()) {
+            writer.bytes(channel);
+        }
+        writer.bytes(&self.output);
+        if let Some(silence) = writer.option(self.silence) {
+            writer.u64(silence);
+        }
+        self.stage == Stage::Open
+    }
+
+    /// The peer that was written.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restored(
+        terms: Rc<ZeromqTerms>,
+        reader: &mut StateReader<'_>,
+    ) -> Result<PushPeer, StateError> {
+        Ok(PushPeer {
+            terms,
+            stage: Stage::Open,
+            greeting: Vec::new(),
+            frames: FrameReader::restored(reader)?,
+            parts: reader.len(PARTS_MAX)?,
+            channel: reader.option(|reader| reader.bytes(CHANNEL_BYTES_MAX))?,
+            output: reader.bytes(BYTES_MAX)?,
+            silence: reader.option(StateReader::u64)?,
+        })
     }
 
     /// Returns whether the handshake has yet to be completed.

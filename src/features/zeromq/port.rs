@@ -1,6 +1,7 @@
 //! All connections of the ZeroMQ port: their admission, and their part of each phase of a turn.
 
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use mio::event::Event;
@@ -16,6 +17,7 @@ use crate::features::zeromq::connection::ZeromqConnection;
 use crate::features::zeromq::delivery::{CONNECTION, ZeromqDelivery};
 use crate::features::zeromq::settings::ZeromqTerms;
 use crate::observe::complaints::{Origin, Weight};
+use crate::upgrade::{StateError, StateReader};
 
 /// The ZeroMQ port.
 pub struct ZeromqPort {
@@ -138,6 +140,25 @@ impl Port for ZeromqPort {
 
     fn deadline(&self, now: Millis) -> Option<Millis> {
         self.connections.next_deadline(now)
+    }
+
+    fn portable(&self) -> Vec<(BorrowedFd<'_>, Vec<u8>)> {
+        let all = self.connections.iter();
+        all.filter_map(|one| Some((one.socket.descriptor(), one.portable()?))).collect()
+    }
+
+    fn take_over(
+        &mut self,
+        _: &mut Server,
+        registry: PortRegistry<'_>,
+        stream: TcpStream,
+        state: &mut StateReader<'_>,
+    ) -> Result<(), StateError> {
+        let Ok(address) = stream.peer_addr() else { return Ok(()) };
+        let terms = &self.terms;
+        self.connections.take_over(registry, stream, |_, socket| {
+            ZeromqConnection::restored(socket, terms, address, state)
+        })
     }
 
     fn close(&mut self, now: Millis) {

@@ -6,6 +6,7 @@ use crate::engine::client::http::Request;
 use crate::engine::handler::admits_origin;
 use crate::engine::origin::Origins;
 use crate::push::PROTOCOL;
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter};
 
 /// The prefix of a token among the subprotocols that a client offers.
 const BEARER_PROTOCOL: &str = "bearer.";
@@ -60,6 +61,38 @@ impl MissingToken {
         } else {
             MissingToken::Nothing
         }
+    }
+
+    pub fn save(self, writer: &mut StateWriter<'_>) {
+        let name = match self {
+            MissingToken::Elsewhere(name) => name,
+            MissingToken::Nothing | MissingToken::Command => "",
+            MissingToken::Scheme => "S",
+            MissingToken::Empty => "E",
+            MissingToken::Cookie => "C",
+            MissingToken::OtherCookie => "O",
+            MissingToken::Identity => "I",
+        };
+        writer.text(name);
+    }
+
+    /// The same, as it was written.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restored(reader: &mut StateReader<'_>) -> Result<MissingToken, StateError> {
+        let text = reader.text(BYTES_MAX)?;
+        let mut names = PARAMETERS.iter().chain(&HEADERS);
+        Ok(match text.as_str() {
+            "S" => MissingToken::Scheme,
+            "E" => MissingToken::Empty,
+            "C" => MissingToken::Cookie,
+            "O" => MissingToken::OtherCookie,
+            "I" => MissingToken::Identity,
+            name => names
+                .find(|known| **known == name)
+                .map_or(MissingToken::Nothing, |name| MissingToken::Elsewhere(name)),
+        })
     }
 
     /// A sentence that says what was seen, and where a token is read. It shows nothing that the client chose.

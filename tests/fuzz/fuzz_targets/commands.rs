@@ -243,6 +243,7 @@ impl World {
                 silence_seconds: 0,
                 ..Bounds::default()
             },
+            handover: Default::default(),
             trim: None,
         };
         let mut world = World {

@@ -146,12 +146,11 @@ def test_a_log_that_nobody_reads_blocks_nothing(tmp_path):
         os.close(write)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-async def test_a_signal_of_log_rotation_harms_nobody(start, number):
+async def test_a_signal_of_log_rotation_harms_nobody(start):
     server = start()
     async with server.client("42") as client, server.client("43") as bystander:
-        server.signal(number)
-        eventually(lambda: "have no meaning" in server.log(), "the line in the log")
+        server.signal(signal.SIGUSR1)
+        eventually(lambda: "has no meaning" in server.log(), "the line in the log")
         assert server.publish("user.42", 1) == 1
         assert (await client.next())["data"] == 1
         assert await bystander.heard() == []

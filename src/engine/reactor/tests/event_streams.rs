@@ -243,7 +243,7 @@ fn a_close_is_the_last_event_with_its_code_and_reason() {
 fn a_drain_gives_each_stream_its_time_to_come_back() {
     let mut test = looped(|bounds| bounds.drain_per_second = 2);
     let ids: Vec<_> = (0..3).map(|_| connect(&mut test, "42", &[])).collect();
-    test.reactor.drain();
+    crate::engine::reactor::drain::begin(&mut test.reactor);
     test.turn();
     for (number, id) in ids.into_iter().enumerate() {
         let retry = (number + 1) * 500;

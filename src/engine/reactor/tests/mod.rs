@@ -13,6 +13,7 @@ mod one_stream;
 mod page_bounds;
 mod page_model;
 mod pages;
+mod parcel;
 mod proxies;
 mod replay;
 mod requests;
@@ -83,6 +84,7 @@ pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         prefix: String::new(),
         signer: signer(),
         bounds,
+        handover: Default::default(),
         trim: None,
     }
 }

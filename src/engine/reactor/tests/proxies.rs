@@ -324,6 +324,6 @@ fn a_balancer_is_answered_at_a_full_address_and_learns_of_a_drain() {
         probes.map(|probe| world.ask(PROXY, format!("{probe}\r\n\r\n").as_bytes()).1)
     };
     assert_eq!(ask(&mut world), ["HTTP/1.1 200", "HTTP/1.1 200", "HTTP/1.1 204"]);
-    world.reactor.drain();
+    drain::begin(&mut world.reactor);
     assert_eq!(ask(&mut world), ["HTTP/1.1 503"; 3]);
 }

@@ -19,11 +19,11 @@ use crate::engine::client::State;
 use crate::engine::client::deflate::Deflate;
 use crate::engine::client::in_memory::install;
 use crate::engine::random::Random;
-use crate::engine::reactor::tests::plan;
 use crate::engine::reactor::tests::simulated_clients::{
     Memory, Shared, SimulatedClient, SimulatedClients, Tally,
 };
 use crate::engine::reactor::tests::simulated_redis::Redis;
+use crate::engine::reactor::tests::{parcel, plan};
 use crate::engine::reactor::*;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::subscriber::RedisSubscriber;
@@ -49,6 +49,8 @@ struct Totals {
     tally: Tally,
     closes: BTreeMap<u16, u64>,
     connections: u64,
+    upgrades: u64,
+    upgrades_given_up: u64,
 }
 
 struct World {
@@ -65,6 +67,50 @@ struct World {
     present: BTreeSet<ConnId>,
     turns: u64,
     people: usize,
+    /// The plan comes from this.
+    plan_seed: u64,
+}
+
+/// The loop's plan with bounds by chance, and whether its route gives slow clients the newest message of each key alone.
+fn made_plan(random: &mut Random, keys: &Rc<Keys>, redis: &Redis) -> (Plan, bool) {
+    // A topic of all clients is large.
+    let topics = if random.below(3) > 0 { vec!["news".to_owned(), "a".to_owned()] } else { vec![] };
+    let is_latest = random.below(3) == 0;
+    let route = RouteConfig {
+        may: vec!["*".into()],
+        topics,
+        slow: if is_latest { SlowPolicy::Latest } else { SlowPolicy::Close },
+        deflate: random.choose(&[Deflate::Off, Deflate::Broadcasts, Deflate::All]),
+        ..RouteConfig::default()
+    };
+    let push = Push::new(Rc::clone(keys), &route).expect("the grants are good");
+    let mut plan = plan(push, |bounds| {
+        bounds.flush_clients_per_turn = random.choose(&[1, 3, 20, 512]);
+        bounds.backlog_frames_max = random.choose(&[4, 64, 1024]);
+        bounds.commands_per_second_max = random.choose(&[0, 50]);
+        bounds.topics_per_client_max = random.choose(&[3, 128]);
+        bounds.clients_per_user_max = random.choose(&[0, 0, 2]);
+        bounds.read_bytes_per_turn = random.choose(&[64, 4096, 65_536]);
+        bounds.history_messages_max = random.choose(&[3, 100, 65_536, 65_536]);
+        bounds.history_bytes_max = random.choose(&[0, 300, 8 << 20, 8 << 20]);
+        bounds.deflate_bytes_min = random.choose(&[1, 100, 256]);
+    });
+    plan.prefix = "pub.".to_owned();
+    let url = format!("unix:{}", redis.path.display());
+    let config = RedisConfig::from_url(&url).expect("the path is a URL");
+    plan.subscriber = Some(RedisSubscriber::new(config, 0));
+    (plan, is_latest)
+}
+
+/// A loop with the clock at so many microseconds.
+fn loop_of(plan: Plan, micros: u64) -> Reactor {
+    let mut reactor = Reactor::new(plan).expect("a port is free");
+    reactor.set_acceptor(peers::acceptor(true));
+    reactor.clock = Clock::Scripted(micros, EPOCH * 1000 + micros / 1000);
+    for socket in &mut reactor.redis.0 {
+        socket.without_chance(|| 77);
+    }
+    reactor
 }
 
 impl World {
@@ -72,46 +118,17 @@ impl World {
         let mut random = Random::new(seed);
         let redis = Redis::new(seed);
         let keys = Rc::new(Keys::from_secret(SECRET).expect("the secret is good"));
-        // A topic of all clients is large.
-        let topics =
-            if random.below(3) > 0 { vec!["news".to_owned(), "a".to_owned()] } else { vec![] };
-        let is_latest = random.below(3) == 0;
-        let route = RouteConfig {
-            may: vec!["*".into()],
-            topics,
-            slow: if is_latest { SlowPolicy::Latest } else { SlowPolicy::Close },
-            deflate: random.choose(&[Deflate::Off, Deflate::Broadcasts, Deflate::All]),
-            ..RouteConfig::default()
-        };
-        let push = Push::new(Rc::clone(&keys), &route).expect("the grants are good");
-        let mut plan = plan(push, |bounds| {
-            bounds.flush_clients_per_turn = random.choose(&[1, 3, 20, 512]);
-            bounds.backlog_frames_max = random.choose(&[4, 64, 1024]);
-            bounds.commands_per_second_max = random.choose(&[0, 50]);
-            bounds.topics_per_client_max = random.choose(&[3, 128]);
-            bounds.clients_per_user_max = random.choose(&[0, 0, 2]);
-            bounds.read_bytes_per_turn = random.choose(&[64, 4096, 65_536]);
-            bounds.history_messages_max = random.choose(&[3, 100, 65_536, 65_536]);
-            bounds.history_bytes_max = random.choose(&[0, 300, 8 << 20, 8 << 20]);
-            bounds.deflate_bytes_min = random.choose(&[1, 100, 256]);
-        });
-        plan.prefix = "pub.".to_owned();
-        peers::seed(seed);
-        let url = format!("unix:{}", redis.path.display());
-        let config = RedisConfig::from_url(&url).expect("the path is a URL");
-        plan.subscriber = Some(RedisSubscriber::new(config, 0));
+        let plan_seed = random.next();
+        let (plan, is_latest) = made_plan(&mut Random::new(plan_seed), &keys, &redis);
         let clients =
             Shared(Rc::new(RefCell::new(SimulatedClients { seed, ..Default::default() })));
         install(Some(Box::new(clients.clone())));
-        let mut reactor = Reactor::new(plan).expect("a port is free");
-        reactor.set_acceptor(peers::acceptor(true));
-        reactor.clock = Clock::Scripted(0, EPOCH * 1000);
-        for socket in &mut reactor.redis.0 {
-            socket.without_chance(|| 77);
-        }
+        peers::seed(seed);
+        let reactor = loop_of(plan, 0);
         World {
             seed,
             people: random.choose(&[5, 60, 200]),
+            plan_seed,
             random,
             reactor,
             events: Events::with_capacity(64),
@@ -226,6 +243,36 @@ impl World {
         }
         let place = self.random.below(self.present.len());
         self.present.iter().nth(place).copied()
+    }
+
+    /// Lets another loop take the place of this one, unless this one does not come to rest.
+    fn upgrade(&mut self, totals: &mut Totals) {
+        handover::rehearse(&mut self.reactor);
+        for turn in 0..60 {
+            self.turn(5);
+            if turn == 30 {
+                handover::close_bound(&mut self.reactor);
+            }
+            if handover::is_at_rest(&self.reactor) {
+                break;
+            }
+        }
+        if !handover::is_at_rest(&self.reactor) {
+            totals.upgrades_given_up += 1;
+            return handover::fail(&mut self.reactor, "a test");
+        }
+        let fresh = || {
+            let mut random = Random::new(self.plan_seed);
+            let (plan, _) = made_plan(&mut random, &self.keys, &self.redis);
+            loop_of(plan, self.micros)
+        };
+        for _ in 0..3 {
+            parcel::garble(fresh(), &self.reactor, &mut self.random);
+        }
+        let heir = fresh();
+        self.reactor = parcel::move_to(heir, &self.reactor);
+        totals.upgrades += 1;
+        self.check();
     }
 
     /// Lets a client act.
@@ -472,6 +519,7 @@ fn run(seed: u64, totals: &mut Totals) {
             20..30 => world.publish(),
             30 => world.disturb(),
             31 => world.turn(3_000),
+            32 if world.random.below(4) == 0 => world.upgrade(totals),
             _ => world.turn(20),
         }
         if step == steps / 2 {
@@ -507,5 +555,8 @@ fn the_world_goes_on_whatever_happens_in_it() {
     println!("{seeds} seeds from {first} on: {totals:?}");
     let Tally { messages, gaps, resumed, caught_up, newest, superseded, deflated } = totals.tally;
     let few = [gaps, resumed, caught_up, superseded, deflated].into_iter().min();
-    assert!(messages > 10_000 && few > Some(100) && newest > 20, "little happened: {totals:?}");
+    let is_much = messages > 10_000 && few > Some(100) && newest > 20;
+    let given_up = totals.upgrades_given_up;
+    assert!(is_much && totals.upgrades > 100, "little happened: {totals:?}");
+    assert!(given_up < totals.upgrades / 10, "the loop does not come to rest: {totals:?}");
 }

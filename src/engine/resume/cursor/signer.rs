@@ -11,6 +11,7 @@ use ring::hmac;
 use siphasher::sip::SipHasher24;
 
 use super::{Cursor, EntryId, Node, read_number, write, write_number};
+use crate::upgrade::{StateError, StateReader, StateWriter};
 
 const MAC_CHARS: usize = 13;
 
@@ -23,6 +24,8 @@ const KEY_BYTES: usize = 16;
 pub struct Signer {
     own: SipHasher24,
     previous: Option<SipHasher24>,
+    /// No other process has the key: one that takes this one's place is given it.
+    is_own: bool,
 }
 
 impl Signer {
@@ -30,12 +33,32 @@ impl Signer {
     /// one way.
     pub fn derived(secret: &[u8], previous: Option<&[u8]>) -> Signer {
         let key = |secret| SipHasher24::new_with_key(&derive(secret));
-        Signer { own: key(secret), previous: previous.map(key) }
+        Signer { own: key(secret), previous: previous.map(key), is_own: false }
     }
 
     /// A signer with a key that no other process has.
     pub fn with_key(key: &[u8; KEY_BYTES]) -> Signer {
-        Signer { own: SipHasher24::new_with_key(key), previous: None }
+        Signer { own: SipHasher24::new_with_key(key), previous: None, is_own: true }
+    }
+
+    pub fn save(&self, writer: &mut StateWriter<'_>) {
+        if let Some(own) = writer.option(self.is_own.then(|| self.own.key())) {
+            writer.bytes(&own);
+        }
+    }
+
+    /// Takes over the key that was written, if neither process has one of the settings.
+    ///
+    /// # Errors
+    /// No key.
+    pub fn restore(&mut self, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        if let Some(key) = reader.option(|reader| reader.bytes(KEY_BYTES))?
+            && self.is_own
+        {
+            let key = key.try_into().map_err(|_| StateError::Malformed("the key of cursors"))?;
+            *self = Signer::with_key(&key);
+        }
+        Ok(())
     }
 
     /// Parses a text of [`Signer::write`] that was signed with the same key or the previous one, and no other text.

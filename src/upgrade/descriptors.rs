@@ -35,7 +35,11 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
 ///
 /// # Errors
 /// The errors of `recvmsg`. `OutOfMemory`: the kernel dropped descriptors, since this process may have no more.
-pub fn receive(socket: impl AsFd, buffer: &mut [u8], into: &mut Vec<OwnedFd>) -> io::Result<usize> {
+pub fn receive(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    into: &mut impl Extend<OwnedFd>,
+) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let parts = &mut [IoSliceMut::new(buffer)];

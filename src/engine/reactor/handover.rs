@@ -1,0 +1,350 @@
+//! The change of the process under the connections: another one is started, this one comes to rest, and hands everything over.
+//!
+//! Until the other process says that it has everything, this one can go on as if nothing had happened: it only reads its own state.
+//! Its sockets stay in its poll, which nobody looks at meanwhile, and the other one serves none before this one has ended.
+
+use std::time::Duration;
+
+use mio::net::UnixStream;
+use mio::{Interest, Registry};
+
+use crate::clock::Millis;
+use crate::engine::client::State;
+use crate::engine::client::flight::saved::is_bound;
+use crate::engine::client::frame::Close;
+use crate::engine::feature::FeatureEvent;
+use crate::engine::reactor::listeners::HandedListener;
+use crate::engine::reactor::token::Source;
+use crate::engine::reactor::{Ended, Reactor, redis_socket};
+use crate::engine::resume::cursor::Node;
+use crate::engine::router::saved;
+use crate::engine::signals::Signals;
+use crate::engine::slots::ConnId;
+use crate::upgrade::{
+    BYTES_MAX, Program, StateError, StateReader, StateWriter, Successor, VALUES_MAX,
+};
+
+/// The time that the other process may take to read its settings.
+const START: Millis = 10_000;
+/// The time in which the loop comes to rest.
+const REST: Millis = 2_000;
+/// After this, connections are closed that have something under way that cannot be handed over.
+const BOUND: Millis = 200;
+
+/// A handover, from the signal to its end.
+pub(super) struct Handover {
+    /// The program, and its signal.
+    program: Option<(Program, Signals)>,
+    shape: String,
+    /// The signal came.
+    pub is_asked: bool,
+    /// The other process has said something, or ended.
+    pub has_heard: bool,
+    stage: HandoverStage,
+}
+
+enum HandoverStage {
+    Idle,
+    /// The other process reads its settings.
+    Starting {
+        successor: Box<Successor>,
+        _watch: UnixStream,
+        until: Millis,
+    },
+    /// The sources are not read any more.
+    Resting {
+        successor: Box<Successor>,
+        began: Millis,
+    },
+    /// The same in a test, which writes the state itself.
+    #[cfg(test)]
+    Rehearsed,
+}
+
+impl Handover {
+    pub fn new(
+        registry: &Registry,
+        program: Option<Program>,
+        shape: String,
+    ) -> std::io::Result<Handover> {
+        let mut program = match program {
+            Some(program) => Some((program, Signals::handover()?)),
+            None => None,
+        };
+        if let Some((_, signals)) = &mut program {
+            let token = Source::Handover.token();
+            registry.register(&mut signals.receiver, token, Interest::READABLE)?;
+        }
+        Ok(Handover {
+            program,
+            shape,
+            is_asked: false,
+            has_heard: false,
+            stage: HandoverStage::Idle,
+        })
+    }
+
+    pub fn is_resting(&self) -> bool {
+        !matches!(self.stage, HandoverStage::Idle | HandoverStage::Starting { .. })
+    }
+
+    pub fn deadline(&self, now: Millis) -> Option<Millis> {
+        match self.stage {
+            HandoverStage::Idle => None,
+            HandoverStage::Starting { until, .. } => Some(until),
+            _ => Some(now + 1),
+        }
+    }
+}
+
+/// Does what an event or the time asks for. Returns whether the loop comes to rest: then the rest of the dispatch phase is done.
+pub(super) fn rests(reactor: &mut Reactor) -> bool {
+    advance(reactor);
+    let rests = reactor.handover.is_resting();
+    if rests {
+        dispatch(reactor);
+    }
+    rests
+}
+
+fn advance(reactor: &mut Reactor) {
+    let now = reactor.router.server.now.millis;
+    let Reactor { handover, .. } = &mut *reactor;
+    let mut program = None;
+    if std::mem::take(&mut handover.is_asked)
+        && let Some((of, signals)) = &mut handover.program
+        && signals.take() > 0
+    {
+        program = Some(of.clone());
+    }
+    match (&handover.stage, program) {
+        (HandoverStage::Idle, None) => return,
+        (HandoverStage::Idle, Some(program)) => return start(reactor, &program),
+        (_, Some(_)) => log::info!("upgrade: one is under way already"),
+        _ => {}
+    }
+    if reactor.drain.signals > 0 {
+        return fail(reactor, "this process is asked to stop");
+    }
+    let HandoverStage::Starting { until, .. } = reactor.handover.stage else { return };
+    let has_heard = std::mem::take(&mut reactor.handover.has_heard);
+    if !has_heard && now < until {
+        return;
+    }
+    let stage = std::mem::replace(&mut reactor.handover.stage, HandoverStage::Idle);
+    let HandoverStage::Starting { mut successor, .. } = stage else { return };
+    let greeting = match has_heard {
+        true => successor.check(),
+        false => Err("it does not answer".to_owned()),
+    };
+    if let Err(why) = greeting {
+        return refuse(&why);
+    }
+    reactor.handover.stage = HandoverStage::Resting { successor, began: now };
+    reactor.router.notify_features(FeatureEvent::Rest);
+}
+
+/// Starts the other process. This one goes on as before until that one has read its settings.
+fn start(reactor: &mut Reactor, program: &Program) {
+    let now = reactor.router.server.now.millis;
+    if std::process::id() == 1 {
+        return refuse(
+            "this process is the first one here, and its end would be that of the container",
+        );
+    }
+    if reactor.router.health.draining {
+        return refuse("this process is to stop");
+    }
+    log::info!("upgrade: {} is started", program.path.display());
+    let started = program.start().and_then(|successor| {
+        let mut watch = UnixStream::from_std(successor.link.duplicate()?);
+        let token = Source::Successor.token();
+        reactor.poll.registry().register(&mut watch, token, Interest::READABLE)?;
+        Ok((Box::new(successor), watch))
+    });
+    match started {
+        Ok((successor, watch)) => {
+            let until = now + START;
+            reactor.handover.has_heard = false;
+            reactor.handover.stage = HandoverStage::Starting { successor, _watch: watch, until };
+        }
+        Err(error) => refuse(&format!("it cannot be started: {error}")),
+    }
+}
+
+/// Lets the loop come to rest without another process.
+#[cfg(test)]
+pub(super) fn rehearse(reactor: &mut Reactor) {
+    reactor.handover.stage = HandoverStage::Rehearsed;
+    reactor.router.notify_features(FeatureEvent::Rest);
+}
+
+/// Ends the other process, and goes on.
+pub(super) fn fail(reactor: &mut Reactor, why: &str) {
+    // Dropped, it is killed: before anything is read again.
+    reactor.handover.stage = HandoverStage::Idle;
+    reactor.router.server.requests.release();
+    refuse(why);
+}
+
+fn refuse(why: &str) {
+    log::error!("upgrade: {why}; this process goes on, and everybody stays connected");
+}
+
+/// Dispatches while the loop comes to rest: what is under way ends, and nothing new begins.
+fn dispatch(reactor: &mut Reactor) {
+    let Reactor { redis, router, clients, buffer, ports, .. } = reactor;
+    redis.read(router, buffer, true);
+    clients.read_bound(router, buffer);
+    ports.publish_for_handlers(router);
+    redis.hand_over_requests(router);
+}
+
+/// Hands over at the end of a turn, if the loop is at rest. Returns whether this process is to end.
+pub(super) fn end(reactor: &mut Reactor) -> bool {
+    if reactor.handover.is_resting() {
+        // Receipts were asked for in the turn that began the rest.
+        reactor.router.server.requests.hold();
+    }
+    let HandoverStage::Resting { began, .. } = reactor.handover.stage else { return false };
+    let waited = reactor.router.server.now.millis - began;
+    if !is_at_rest(reactor) {
+        if waited >= REST {
+            fail(reactor, "this process does not come to rest: does Redis answer?");
+        } else if waited >= BOUND {
+            close_bound(reactor);
+        }
+        return false;
+    }
+    let stage = std::mem::replace(&mut reactor.handover.stage, HandoverStage::Idle);
+    let HandoverStage::Resting { mut successor, .. } = stage else { return false };
+    match hand_over(reactor, &mut successor) {
+        Ok(()) => {
+            reactor.supervisor.replaced_by(successor.pid());
+            let clients = reactor.router.server.clients_len();
+            log::info!("upgrade: process {} has taken over {clients} clients", successor.pid());
+            successor.leave();
+            true
+        }
+        Err(error) => {
+            let why = successor.explain(&error);
+            drop(successor);
+            fail(reactor, &why);
+            false
+        }
+    }
+}
+
+/// Lets go of a loop that has ended in this way: one that was handed over leaves its sockets and files as they are.
+pub(super) fn leave(reactor: Reactor, ended: Ended) -> Ended {
+    if ended == Ended::HandedOver {
+        std::mem::forget(reactor);
+    }
+    ended
+}
+
+/// Returns whether everything that is there can be written: nobody waits for the fan-out or for an answer, and nothing is under way
+/// that cannot be written.
+pub(super) fn is_at_rest(reactor: &Reactor) -> bool {
+    let server = &reactor.router.server;
+    server.requests.are_held()
+        && server.fanout.is_empty()
+        && server.clients.gone.is_empty()
+        && server.requests.is_empty()
+        && reactor.redis.0.iter().all(|socket| socket.is_at_rest())
+        && !server.clients.iter().any(|(_, client)| is_bound(client))
+}
+
+/// Closes the connections that have something under way that cannot be written: their clients come back at once.
+pub(super) fn close_bound(reactor: &mut Reactor) {
+    let server = &mut reactor.router.server;
+    let bound = server.clients.iter().filter(|(_, client)| is_bound(client));
+    let bound: Vec<ConnId> = bound.map(|(id, _)| id).collect();
+    for id in bound {
+        match server.client(id).map(|client| client.state()) {
+            Some(State::Open) => server.close(id, Close::plain(1012).retry_after(1)),
+            _ => server.terminate(id),
+        }
+    }
+}
+
+fn hand_over(reactor: &Reactor, successor: &mut Successor) -> std::io::Result<()> {
+    let mut writer = StateWriter::new(&mut successor.link);
+    writer.text(&reactor.handover.shape);
+    writer.u64(reactor.clock.micros());
+    writer.u64(reactor.router.server.resume.node().number());
+    reactor.listeners.save(&mut writer);
+    save(reactor, &mut writer);
+    writer.finish()?;
+    successor.link.read_taken()
+}
+
+/// Writes the connections and all that belongs to them.
+pub(super) fn save<'a>(reactor: &'a Reactor, writer: &mut StateWriter<'a>) {
+    saved::save(&reactor.router, writer);
+    redis_socket::save(&reactor.redis, writer);
+    reactor.ports.save(writer);
+}
+
+/// Takes over the connections of the process whose place this one takes, once all features are there.
+///
+/// # Errors
+/// The state is malformed, or did not come.
+pub fn take_over(reactor: &mut Reactor, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+    reactor.router.server.now = reactor.clock.now(reactor.clock.micros() / 1000);
+    restore(reactor, reader)
+}
+
+/// Takes over the connections and all that belongs to them.
+///
+/// # Errors
+/// The state is malformed.
+pub(super) fn restore(
+    reactor: &mut Reactor,
+    reader: &mut StateReader<'_>,
+) -> Result<(), StateError> {
+    let Reactor { router, clients, redis, ports, poll, .. } = reactor;
+    let registry = poll.registry();
+    let unread = saved::restore(router, reader)?;
+    redis_socket::restore(redis, router, registry, reader)?;
+    saved::lose_source(router);
+    ports.restore(&mut router.server, registry, reader)?;
+    let ids: Vec<ConnId> = router.server.clients.iter().map(|(id, _)| id).collect();
+    for id in ids {
+        let Some(client) = router.server.client(id) else { continue };
+        if client.transport.register(registry, Source::Client(id).token()).is_err() {
+            return Err(StateError::Malformed("a socket"));
+        }
+    }
+    unread.into_iter().for_each(|id| clients.queue_for_reading(router, id));
+    Ok(())
+}
+
+/// The part of the state that a process needs before it can be there: the listeners, its name and its age.
+pub struct Inheritance {
+    elapsed: Duration,
+    node: Node,
+    listeners: Vec<HandedListener>,
+}
+
+impl Inheritance {
+    /// Reads it from the process whose place this one takes, if the settings have the same `shape`.
+    ///
+    /// # Errors
+    /// Settings that must be the same are not, or the state is malformed.
+    pub fn read(reader: &mut StateReader<'_>, shape: &str) -> Result<Inheritance, StateError> {
+        if reader.text(BYTES_MAX)? != shape {
+            return Err(StateError::Settings(
+                "an upgrade cannot change prefix, streams, or the paths and formats of routes: restart for that",
+            ));
+        }
+        let (elapsed, node) = (Duration::from_micros(reader.u64()?), reader.u64()?);
+        let listeners = reader.list(VALUES_MAX, HandedListener::restored)?;
+        Ok(Inheritance { elapsed, node: Node::of_number(node), listeners })
+    }
+
+    /// The age, the name and the listeners; those of a process that begins anew if there is no inheritance.
+    pub(super) fn parts(it: Option<Inheritance>) -> (Duration, Option<Node>, Vec<HandedListener>) {
+        it.map_or_else(Default::default, |it| (it.elapsed, Some(it.node), it.listeners))
+    }
+}

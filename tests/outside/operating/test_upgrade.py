@@ -1,0 +1,287 @@
+"""An upgrade: another process takes every connection over, and if it cannot, this one goes on."""
+
+import asyncio
+import os
+import re
+import signal
+import ssl
+import threading
+
+import pytest
+from helpers.event_stream import Stream
+from helpers.process import BINARY, DEADLINE, eventually
+from helpers.raw_client import Raw
+from helpers.resp_client import Publisher
+from helpers.server import unix_stream
+from helpers.tokens import token
+
+# Runs the binary under the name of a file beside the test, which an upgrade starts.
+UNDER = ("bash", "-c", 'exec -a "$0" "$@"')
+
+# Clients that are not read for a while are not slow.
+DEEP = ["--backlog-bytes-max", "64MiB", "--backlog-frames-max", 100_000]
+
+
+class Successor:
+    """A process that is nobody's child here: just enough for `Server.stop`."""
+
+    returncode = None
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def poll(self):
+        try:
+            with open(f"/proc/{self.pid}/stat") as stat:
+                is_gone = stat.read().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            is_gone = True
+        self.returncode = 0 if is_gone else None
+        return self.returncode
+
+    def wait(self, timeout=DEADLINE):
+        eventually(lambda: self.poll() is not None, "the end of the successor", timeout)
+        return self.returncode
+
+    def kill(self):
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Publishing(threading.Thread):
+    """Publishes rising numbers on a topic, up to a thousand a second, until it is stopped."""
+
+    def __init__(self, server, topic):
+        super().__init__()
+        self.publisher = server.redis.publisher() if server.redis else Publisher(*server.publishers)
+        self.channel, self.count, self.is_over = f"pub.{topic}", 0, threading.Event()
+
+    def run(self):
+        while not self.is_over.wait(0.001):
+            self.publisher.command("PUBLISH", self.channel, str(self.count))
+            self.count += 1
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.is_over.set()
+        self.join(DEADLINE)
+        self.publisher.close()
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "oneloop"
+    path.symlink_to(BINARY)
+    return path
+
+
+@pytest.fixture
+def begin(start, program):
+    """Starts servers that an upgrade replaces by what lies in the file."""
+    def begin(*flags, **options):
+        return start("--topics", "news", *flags, wrapper=(*UNDER, program), **options)
+    return begin
+
+
+def upgrade(server):
+    """Upgrades a server, whose process is the new one then."""
+    os.kill(server.process.pid, signal.SIGUSR2)
+    assert server.process.wait(DEADLINE) == 0, server.log()
+    pids = re.findall(r"process (\d+) has taken over", server.log())
+    server.process = Successor(int(pids[-1]))
+
+
+async def received(client, count):
+    return [(await client.next())["data"] for _ in range(count)]
+
+
+@pytest.mark.parametrize("has_redis", [False, True])
+@pytest.mark.parametrize("version", [None, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_nobody_notices_an_upgrade(begin, request, authority, has_redis, version):
+    redis = request.getfixturevalue("redis") if has_redis else None
+    server = begin("--deflate", "all", *DEEP, redis=redis, authority=authority if version else None)
+    if version:
+        server.tls.minimum_version = server.tls.maximum_version = version
+    options = {"compression": "deflate"}
+    async with (
+        server.client("42") as client, server.client("44", options=options) as deflated,
+        server.client("43", topics=[]) as bystander,
+    ):
+        await client.send(op="subscribe", topic="user.42")
+        await client.next()
+        stream = Stream(server, "45")
+        assert stream.next()["op"] == "welcome"
+        conn = client.welcome["conn"]
+        with Publishing(server, "news") as publishing:
+            for _ in range(3):
+                before = publishing.count
+                eventually(lambda: publishing.count > before + 20, "messages")
+                await asyncio.to_thread(upgrade, server)
+            before = publishing.count
+            eventually(lambda: publishing.count > before + 20, "messages after it")
+        expected = list(range(publishing.count))
+        for one in (client, deflated, bystander):
+            assert await received(one, len(expected)) == expected
+        heard = await asyncio.to_thread(lambda: [stream.next()["data"] for _ in expected])
+        assert heard == expected
+        # The new process serves them, and knows who they are.
+        server.forget_publisher()
+        assert server.publish("user.42", "own") == 1
+        assert (await client.next())["data"] == "own"
+        assert (await client.ask(op="topics"))["topics"] == ["news", "user.42"]
+        assert await bystander.heard() == []
+        async with server.client("46", since=client.id) as newcomer:
+            assert newcomer.welcome["resumed"], "the cursor is still good"
+            assert newcomer.welcome["conn"].split("-")[0] == conn.split("-")[0]
+
+
+async def test_a_slow_client_gets_its_backlog_from_the_new_process(begin):
+    server = begin(*DEEP)
+    payload, count = "x" * 100_000, 100
+    slow = Raw(server, receive_buffer=4096)
+    slow.upgrade(token("slow"))
+    async with server.client("43") as bystander:
+        for number in range(count):
+            assert server.publish("user.slow", f'"{number}{payload}"') == 1
+        server.forget_publisher()
+        await asyncio.to_thread(upgrade, server)
+        frames = await asyncio.to_thread(lambda: [slow.frame()[1] for _ in range(count)])
+        found = [int(re.search(rb'"data":"(\d+)x', frame)[1]) for frame in frames]
+        assert found == list(range(count))
+        assert await bystander.heard() == []
+    slow.socket.close()
+
+
+async def test_a_publisher_in_the_middle_of_a_command_goes_on(begin):
+    server = begin()
+    async with server.client("42") as client, server.client("43") as bystander:
+        publisher = Publisher(*server.publishers)
+        subscriber = Publisher(*server.publishers)
+        assert subscriber.command("SUBSCRIBE", "pub.user.42")[:2] == ["subscribe", "pub.user.42"]
+        command = b"*3\r\n$7\r\nPUBLISH\r\n$11\r\npub.user.42\r\n$3\r\n123\r\n"
+        publisher.socket.sendall(command[:30])
+        assert server.publish("user.42", 1) == 2
+        server.forget_publisher()
+        assert (await client.next())["data"] == 1
+        await asyncio.to_thread(upgrade, server)
+        publisher.socket.sendall(command[30:])
+        assert publisher.reply() == 2
+        assert (await client.next())["data"] == 123
+        assert await bystander.heard() == []
+        publisher.close()
+        subscriber.close()
+
+
+async def test_a_unix_socket_stays_in_its_place(begin, tmp_path):
+    path = tmp_path / "listen"
+    server = begin(listen=f"unix:{path}")
+    async with server.client("42") as client:
+        await asyncio.to_thread(upgrade, server)
+        assert path.is_socket()
+        async with server.client("43", options={"sock": unix_stream(path)}) as newcomer:
+            server.publish("user.42", 1)
+            assert (await client.next())["data"] == 1
+            assert await newcomer.heard() == []
+    server.forget_publisher()
+    server.signal()
+    server.process.wait()
+    assert not path.exists(), "the one that ends last removes the file"
+
+
+GREETING = "import os, time; os.write(0, b'oneloop\\n' + (1).to_bytes(4, 'little'))"
+FAILURES = {
+    "missing": (None, "cannot be started"),
+    "ends": ("exit 3", "has ended"),
+    "refuses the settings": (f'exec {BINARY} "$@" --nonsense', "has ended"),
+    "cannot have the same routes": (f'exec {BINARY} "$@" --prefix other.', "an upgrade cannot change prefix"),
+    "another version": (f'STATE_VERSION=7 exec {BINARY} "$@"', "it reads version 7 of the state"),
+    "dies while it takes over": (f'exec python3 -c "{GREETING}; os.read(0, 10); os._exit(1)"', "has ended"),
+    "hangs while it takes over": (f'exec python3 -c "{GREETING}; time.sleep(60)"', "does not answer"),
+    "hangs at once": ("exec sleep 60", "does not answer"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_if_the_new_process_fails_the_old_one_goes_on(begin, program, failure):
+    if failure == "another version" and "debug" not in BINARY:
+        pytest.skip("a release build has one version")
+    script, said = FAILURES[failure]
+    server = begin(*DEEP)
+    program.unlink()
+    if script:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    async with server.client("42") as client, server.client("43") as bystander:
+        with Publishing(server, "user.42") as publishing:
+            eventually(lambda: publishing.count > 20, "messages")
+            os.kill(server.process.pid, signal.SIGUSR2)
+            await asyncio.to_thread(server.wait_for_log, "everybody stays connected")
+            before = publishing.count
+            eventually(lambda: publishing.count > before + 20, "messages after it")
+        assert said in server.log()
+        assert await received(client, publishing.count) == list(range(publishing.count))
+        assert await bystander.heard() == []
+        # The next attempt is a new one.
+        program.unlink(missing_ok=True)
+        program.symlink_to(BINARY)
+        server.forget_publisher()
+        await asyncio.to_thread(upgrade, server)
+        server.publish("user.42", "new")
+        assert (await client.next())["data"] == "new"
+        assert await bystander.heard() == []
+
+
+async def test_a_stream_goes_on_and_nobody_comes_or_goes(begin, redis):
+    server = begin(*DEEP, "--streams", "orders", "--events", "stream:here", redis=redis)
+    back_end = redis.publisher()
+    async with server.client("42") as client, server.client("43") as bystander:
+        eventually(lambda: back_end.command("XLEN", "here") == 2, "both are online")
+        count, is_over = 0, threading.Event()
+
+        def add():
+            nonlocal count
+            publisher = redis.publisher()
+            while not is_over.wait(0.001):
+                publisher.command("XADD", "orders", "*", "topic", "user.42", "data", count)
+                count += 1
+            publisher.close()
+
+        adding = threading.Thread(target=add)
+        adding.start()
+        try:
+            for _ in range(3):
+                await asyncio.to_thread(upgrade, server)
+                server.wait_ready()
+        finally:
+            is_over.set()
+            adding.join(DEADLINE)
+        assert await received(client, count) == list(range(count))
+        assert await bystander.heard() == []
+        # A user comes once the new process has told of those that were there.
+        async with server.client("44"):
+            eventually(lambda: back_end.command("XLEN", "here") == 3, "the third is online")
+            events = back_end.command("XRANGE", "here", "-", "+")
+            assert [fields[fields.index("event") + 1] for _, fields in events] == ["online"] * 3
+    back_end.close()
+
+
+async def test_messages_of_zeromq_are_taken_on_by_the_new_process(begin):
+    zmq = pytest.importorskip("zmq")
+    server = begin(*DEEP, "--zeromq", "tcp://127.0.0.1:0")
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push:
+        push.connect(server.line("zeromq"))
+        async with server.client("42") as client, server.client("43") as bystander:
+            count = 0
+            for _ in range(3):
+                upgrading = asyncio.create_task(asyncio.to_thread(upgrade, server))
+                while not upgrading.done():
+                    push.send_multipart([b"pub.user.42", str(count).encode()])
+                    count += 1
+                    await asyncio.sleep(0.001)
+                await upgrading
+            server.forget_publisher()
+            assert await received(client, count) == list(range(count))
+            assert await bystander.heard() == []
