@@ -30,6 +30,7 @@ function oneloop(url, options) {
   const RELOAD_MS = 500;
   const RELOAD_MS_MAX = 30000;
 
+  const { stringify } = JSON;
   // Another token can be had.
   const isFresh = typeof options.token === "function";
   const mini = options.platform || miniProgram();
@@ -162,7 +163,7 @@ function oneloop(url, options) {
   }
 
   function command(frame) {
-    transmit(JSON.stringify(frame));
+    transmit(stringify(frame));
   }
 
   function transmit(text) {
@@ -195,8 +196,8 @@ function oneloop(url, options) {
       if (isStream) return reject(failure("no_upstream"));
       const ref = ++references;
       // What is no JSON counts as null.
-      const json = JSON.stringify(data) || "null";
-      const place = topic ? ',"topic":' + JSON.stringify("" + topic) : "";
+      const json = stringify(data) || "null";
+      const place = topic ? ',"topic":' + stringify("" + topic) : "";
       unanswered.set(ref, [resolve, reject]);
       transmit('{"op":"send","ref":' + ref + ',"data":' + json + place + "}");
     });
@@ -393,7 +394,8 @@ function oneloop(url, options) {
     const header = place === "header" ? { Authorization: "Bearer " + token } : {};
     const fail = () => closed();
     // uni-app returns a promise instead of a task if there is no callback.
-    const task = mini.connectSocket({ url: address, header, fail });
+    // Browsers ask for compression by themselves; a server that does not compress declines.
+    const task = mini.connectSocket({ url: address, header, perMessageDeflate: true, fail });
     task.onOpen(opened);
     task.onMessage(said);
     task.onClose(closed);
@@ -417,7 +419,7 @@ function oneloop(url, options) {
         const data = field("data: ");
         if (field("event: ") === "close") closed(JSON.parse(data));
         // A heartbeat has a cursor of today.
-        else said({ data: data || JSON.stringify({ op: "pong", id: field("id: ") }) });
+        else said({ data: data || stringify({ op: "pong", id: field("id: ") }) });
       });
     };
     const end = (body) => {

@@ -60,6 +60,20 @@ def test_the_token_goes_in_the_header(start, line, program, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("deflate", ["off", "all"])
+def test_messages_come_compressed_where_the_route_says_so(start, line, program, kind, deflate):
+    server = start("--may", "room.*", "--deflate", deflate)
+    program = program(line(server), kind, topics=["room.7"])
+    data = ["ü" * 500, "😀" * 500]
+    server.publish("room.7", data)
+    assert heard(program, "live", server.publish) == [("room.7", data)]
+    assert heard(program, "bystander", server.publish) == []
+    is_on = deflate == "all"
+    assert counter(server, "deflate_opened_total") == (2 if is_on else 0)
+    assert counter(server, "deflated_total") == (1 if is_on else 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_cut_in_the_background_comes_back_with_the_program(start, redis, line, program, kind):
     server = start(*STREAM, redis=redis)
     program = program(line(server), kind)

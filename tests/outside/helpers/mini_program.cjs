@@ -47,7 +47,7 @@ function connectSocket(options) {
   };
   const task = {};
   for (const name of ["Open", "Message", "Close", "Error"]) task[`on${name}`] = (call) => (calls[name] = call);
-  const { url, header = {} } = options;
+  const { url, header = {}, perMessageDeflate = false } = options;
   world.requests.push({ url, header });
   if (sockets.size >= SOCKETS_MAX) {
     world.refused++;
@@ -55,7 +55,7 @@ function connectSocket(options) {
     finish(options, false, "connectSocket:fail exceed max task count");
     return kind === "uni" ? promised(options, task) : task;
   }
-  const socket = new WebSocket(url, { headers: header });
+  const socket = new WebSocket(url, { headers: header, perMessageDeflate });
   let isGone = false;
   const own = { vanish() { isGone = true; sockets.delete(own); socket.on("error", () => {}); socket.terminate(); } };
   sockets.add(own);
