@@ -8,6 +8,7 @@ mod newest;
 mod nonreaders;
 mod patterns;
 mod signatures;
+mod since;
 mod strangers;
 mod streams;
 mod subscriptions;
@@ -31,6 +32,7 @@ pub const ALL: &[(&str, Attack)] = &[
     ("backlog", backlog::run),
     ("large_replays", large_replays::run),
     ("history_scans", history_scans::run),
+    ("since", since::run),
     ("patterns", patterns::run),
     ("newest", newest::run),
     ("nonreaders", nonreaders::run),
