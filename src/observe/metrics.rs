@@ -145,6 +145,7 @@ counters! {
     topic_resumes: Sum, "Topics that clients subscribed to from a cursor on.",
     topic_resumes_refused: Sum, "Topics whose messages since the cursor were not held, or not known.",
     replayed: Sum, "Frames queued for clients that came back.",
+    superseded: Sum, "Messages left out for clients that came back, since newer ones with the same key are held.",
     source_ups: Most, "Times that the connection to Redis came up.",
     stream_entries: Most, "Entries read from streams, including malformed ones.",
     stream_ups: Most, "Times that reading of the streams began.",

@@ -314,26 +314,26 @@ impl Resume {
     }
 
     /// Reads on in the history until a slice is full. `emit` encodes an item, queues the frame and returns its length; `None` if
-    /// there is nothing to send. Returns the price.
+    /// there is nothing to send. Returns the price, and how many messages for the client newer ones supersede.
     pub fn read_on(
         &self,
         replay: &mut Replay,
         (hub, subscriptions): (&Hub, &Subscriptions),
         slice: Slice,
         mut emit: impl FnMut(ReplayItem<'_>) -> Option<usize>,
-    ) -> usize {
+    ) -> (usize, u64) {
         let first = self.history.first();
         if replay.next < first && replay.is_portable && !self.has_channels {
             // The history has overtaken the client, and Redis has what was dropped.
             replay.stage = ReplayStage::Undecided;
-            return WRITE_PRICE;
+            return (WRITE_PRICE, 0);
         }
         let filter = ReplayFilter::new(hub, subscriptions, (&replay.others, &replay.changes));
         let mut price = (filter.len() + replay.changes.len()) * KEY_PRICE;
         // At least one write beside the keys: otherwise a client with many of them would never advance.
         let price_max = (slice.writes * WRITE_PRICE).max(price + WRITE_PRICE);
         let (mut cursor, mut scratch, mut key) = (String::new(), Vec::new(), String::new());
-        let (mut bytes, mut made) = (0, 0);
+        let (mut bytes, mut made, mut superseded) = (0, 0, 0);
         if replay.next < first {
             self.write_cursor(&mut cursor, replay.next - 1, replay);
             emit(ReplayItem::Gap { from: &cursor });
@@ -353,9 +353,12 @@ impl Resume {
             }
             price += TOPIC_PRICE;
             cursor.clear();
-            let mut is_for_client = |place: FilterPlace, topic: &str| {
+            let mut is_due = |place: FilterPlace, topic: &str| {
                 price += if filter.has_patterns() { topic.len() / 4 } else { 0 };
-                filter.matches(place, hash, topic, &mut key)
+                let is_for_client = filter.matches(place, hash, topic, &mut key);
+                let is_superseded = is_for_client && self.history.is_superseded(number);
+                superseded += u64::from(is_superseded);
+                is_for_client && !is_superseded
             };
             let item = match self.history.get(number, &mut scratch) {
                 Record::Gap { from }
@@ -366,8 +369,7 @@ impl Resume {
                 }
                 Record::Message { subject, payload }
                     if number >= replay.live
-                        && !self.history.is_superseded(number)
-                        && is_for_client(FilterPlace::Number(number), subject.topic) =>
+                        && is_due(FilterPlace::Number(number), subject.topic) =>
                 {
                     self.write_cursor(&mut cursor, number, replay);
                     ReplayItem::Message { cursor: &cursor, subject, payload }
@@ -375,7 +377,7 @@ impl Resume {
                 Record::Entry { stream, id, subject, payload } if id > replay.entries[stream] => {
                     replay.entries[stream] = id;
                     let place = FilterPlace::Entry(stream, id);
-                    if self.history.is_superseded(number) || !is_for_client(place, subject.topic) {
+                    if !is_due(place, subject.topic) {
                         continue;
                     }
                     self.write_cursor(&mut cursor, number, replay);
@@ -389,7 +391,7 @@ impl Resume {
                 price += FRAME_PRICE + length / 8;
             }
         }
-        price
+        (price, superseded)
     }
 
     pub fn record(&mut self, subject: Subject<'_>, payload: &[u8]) {

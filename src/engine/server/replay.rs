@@ -129,7 +129,7 @@ pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Option<usi
     let encoding = client.encoding();
     let subscriptions = (&server.hubs[route], &client.subscriptions);
     let slice = Slice { writes, bytes, frames };
-    let price = server.resume.read_on(&mut replay, subscriptions, slice, |item| {
+    let (price, superseded) = server.resume.read_on(&mut replay, subscriptions, slice, |item| {
         queued.push(encode(&item)?);
         queued.last().map(|frame| encoding.of(frame).as_bytes().len())
     });
@@ -159,6 +159,7 @@ pub(crate) fn step(server: &mut Server, id: ConnId, writes: usize) -> Option<usi
     }
     client.settle();
     server.metrics.replayed += queued.len() as u64;
+    server.metrics.superseded += superseded;
     Some(price.div_ceil(WRITE_PRICE))
 }
 

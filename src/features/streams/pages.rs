@@ -267,7 +267,9 @@ fn on_entry(
         let hub = &server.hubs[client.route as usize];
         let of = (hub, &client.subscriptions, &*replay);
         let mut frame = None;
-        if !is_superseded && is_entry_for(of, (page.stream, entry), subject.topic) {
+        let is_for_client = is_entry_for(of, (page.stream, entry), subject.topic);
+        server.metrics.superseded += u64::from(is_superseded && is_for_client);
+        if is_for_client && !is_superseded {
             let mut cursor = String::new();
             server.resume.write_cursor(&mut cursor, replay.next - 1, replay);
             frame = (options.encode)(&ReplayItem::Message { cursor: &cursor, subject, payload });

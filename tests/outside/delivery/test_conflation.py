@@ -36,6 +36,7 @@ async def test_a_client_that_comes_back_gets_the_newest_of_each_key(start, reque
             assert [(one["key"], one["data"]) for one in heard[:-1]] == [
                 ("key 0", 27), ("key 1", 28), ("key 2", 29)]
             assert heard[-1] == ("room.7", "end")
+            assert counter(server, "superseded_total") == 26
         publish("room.8", "last")
         assert {one["topic"] for one in (await all_heard(bystander, "last"))[:-1]} == {"room.8"}
 

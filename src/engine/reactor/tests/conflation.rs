@@ -74,6 +74,8 @@ fn a_client_that_reads_one_of_a_hundred_gets_the_newest_of_each_key() {
             })
             .collect();
         assert_eq!(found, newest, "seed {seed}");
+        let left_out = 300 - newest.len() as u64;
+        assert_eq!(test.reactor.metrics().superseded, left_out, "seed {seed}");
         assert_eq!(test.received(bystander), [json!(null); 0], "seed {seed}");
     }
     assert!(received < published / 10, "{received} of {published}");
