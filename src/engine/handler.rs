@@ -84,6 +84,10 @@ pub enum RouteEvent<'a> {
     /// The answer to a request of this handler ([`Server::ask`](crate::Server::ask)), with the number of its ticket. Every
     /// request gets one, even if the client that caused it is gone.
     Answer { number: u64, answer: Answer },
+    /// A user came to the same route in another process of this server. `later`: clients here that count as later than that.
+    UserElsewhere { own: &'a str, later: &'a [ConnId] },
+    /// With this client, a user has more connections to all processes of this server than `clients_per_user_max`.
+    UserCrowded { id: ConnId },
     /// The settings were read again and are valid: the handler applies what can change without dropping a client. The program
     /// that builds the routes decides the type.
     Reload(&'a dyn Any),

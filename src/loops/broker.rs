@@ -22,6 +22,7 @@ use crate::loops::link::{
 };
 use crate::loops::process::{CommandLine, WorkerProcess, WorkerStage};
 use crate::loops::state::write_state;
+use crate::loops::users::UserCounts;
 
 /// Above this many bytes that wait for one worker, nothing more is read from the sources.
 const UNWRITTEN_BYTES_MAX: usize = 16 << 20;
@@ -55,6 +56,9 @@ pub struct Broker {
     /// Places whose first worker does not serve yet; without any the server is ready.
     unready: u64,
     counts: Counts,
+    users: UserCounts,
+    /// Frames about users for all workers.
+    notices: Vec<u8>,
     /// Messages of workers that are published, and whose receivers are counted.
     publications: VecDeque<AwaitedPublication>,
     desk: Desk,
@@ -86,6 +90,8 @@ impl Broker {
             failures: vec![0; loops],
             unready: u64::MAX >> (64 - loops),
             counts: Counts::default(),
+            users: UserCounts::default(),
+            notices: Vec::new(),
             publications: VecDeque::new(),
             desk: Desk::new(loops),
             ticked: 0,
@@ -136,6 +142,7 @@ impl Broker {
         let status = worker.end();
         self.counts.leave(place);
         self.desk.leave(place);
+        self.users.leave(place);
         if self.listeners.is_none() {
             return log::debug!("loop {place} has ended: {status}");
         }
@@ -180,6 +187,11 @@ impl Broker {
                     let mut fields = Fields::of(frame.body);
                     let (page, report) = (fields.number_below(PAGES)?, fields.bytes()?);
                     self.desk.take_report(place, page, report)?;
+                }
+                USERS => {
+                    let max = router.server.bounds().clients_per_user_max;
+                    let crowded = self.users.take_changes(frame, place, max, &mut self.notices)?;
+                    worker.link.tail.extend_from_slice(&crowded);
                 }
                 PUBLISH => {
                     let publication = read_publication(frame)?;
@@ -239,6 +251,7 @@ impl Broker {
         let counted = std::mem::take(&mut forwarding.counted);
         let places = self.attached().fold(0, |places, (place, _)| places | 1 << place);
         counted.into_iter().for_each(|number| self.counts.expect(number, places));
+        batch.append(&mut self.notices);
         if !batch.is_empty() {
             let next = router.server.resume.history.next();
             write_frame(&mut batch, NEXT, |out| write_number(out, next));
@@ -285,7 +298,7 @@ impl Broker {
 }
 
 /// The observer of the parent's sources.
-fn forwarding(router: &mut Router) -> Option<&mut Forwarding> {
+pub(super) fn forwarding(router: &mut Router) -> Option<&mut Forwarding> {
     let observer: &mut dyn Any = router.observer.as_deref_mut()?;
     observer.downcast_mut()
 }

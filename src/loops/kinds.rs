@@ -31,6 +31,10 @@ pub const RELOAD: u8 = 18;
 pub const DRAIN: u8 = 19;
 /// The parent asks for a page of the admin listener: see [`desk`](crate::loops::desk).
 pub const QUESTION: u8 = 25;
+/// The place in the order of all loops of a client that came to a worker.
+pub const ELSEWHERE: u8 = 28;
+/// A client that is one too many for its user.
+pub const CROWDED: u8 = 29;
 
 /// A worker has its parts and asks for the state.
 pub const ATTACH: u8 = 20;
@@ -44,3 +48,5 @@ pub const COUNTS: u8 = 23;
 pub const PUBLISH: u8 = 24;
 /// A worker's report for such a page.
 pub const REPORT: u8 = 26;
+/// Clients of users that came to a worker or left it.
+pub const USERS: u8 = 27;

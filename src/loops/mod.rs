@@ -16,6 +16,9 @@ pub mod link;
 pub mod process;
 mod socket;
 mod state;
+#[cfg(test)]
+mod tests;
+mod users;
 pub mod worker;
 
 pub use crate::upgrade::descriptors;

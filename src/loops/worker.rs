@@ -11,12 +11,15 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use crate::clock::Millis;
+use crate::engine::handler::RouteEvent;
+use crate::engine::pubsub::topic::user_topic;
 use crate::engine::reactor::{LoopOrder, OtherPorts, Port, PortRegistry, Reactor};
 use crate::engine::redis::request::{Answer, Ticket};
 use crate::engine::router::Router;
 use crate::engine::router::admin::AdminPage;
 use crate::engine::server::requests::Publication;
-use crate::engine::server::{Server, follow};
+use crate::engine::server::{Server, UserChange, follow};
+use crate::engine::slots::ConnId;
 use crate::loops::descriptors;
 use crate::loops::desk::{PAGES, report};
 use crate::loops::hello::Hello;
@@ -27,6 +30,7 @@ use crate::loops::link::{
 };
 use crate::loops::socket::LinkSocket;
 use crate::loops::state::take_state;
+use crate::loops::users::UserNotes;
 
 /// The pause between two signs of life.
 const PULSE_PAUSE: Millis = 1_000;
@@ -73,6 +77,7 @@ impl WorkerStart {
     /// Takes over the name of the parent: before the parts that ask for it.
     pub fn name(&self, server: &mut Server) {
         follow(server, self.hello.node, self.hello.number, AHEAD_MAX);
+        server.users.watch();
     }
 
     /// Takes over the parent's state, and goes on from there.
@@ -80,7 +85,7 @@ impl WorkerStart {
     /// # Errors
     /// The parent is gone, or its state is none.
     pub fn attach(self, reactor: &mut Reactor) -> io::Result<()> {
-        let WorkerStart { mut stream, mut input, .. } = self;
+        let WorkerStart { hello, mut stream, mut input, .. } = self;
         let mut words = Vec::new();
         write_frame(&mut words, ATTACH, |out| write_number(out, VERSION.into()));
         stream.write_all(&words)?;
@@ -104,7 +109,9 @@ impl WorkerStart {
         link.input = input;
         write_frame(&mut link.tail, SERVING, |_| {});
         reactor.end_by_order();
+        reactor.router.add_feature(|_| UserNotes::default());
         reactor.add_port(Box::new(ParentLink {
+            number: hello.number,
             is_registered: false,
             link,
             orders: VecDeque::new(),
@@ -124,6 +131,8 @@ fn malformed(_: MalformedLink) -> io::Error {
 
 /// The link to the parent, as a port without a listener.
 struct ParentLink {
+    /// The number of this worker.
+    number: usize,
     /// The link is known to the poll.
     is_registered: bool,
     link: LinkSocket,
@@ -170,6 +179,12 @@ impl ParentLink {
                         write_bytes(out, &report);
                     });
                 }
+                ELSEWHERE => on_elsewhere(self.number, router, fields)?,
+                CROWDED => {
+                    let (route, id) = (fields.number()? as u8, fields.number()?);
+                    let event = RouteEvent::UserCrowded { id: ConnId::of_number(id) };
+                    router.on_elsewhere(route, event);
+                }
                 RELOAD => self.orders.push_back(LoopOrder::Reload),
                 DRAIN => {
                     let (place, of) = (fields.number()?, fields.number()?);
@@ -181,6 +196,24 @@ impl ParentLink {
         self.has_frames = self.link.input.has_frame()?;
         Ok(())
     }
+}
+
+/// A client of a user came to a worker, and it is this one's turn in the order of all loops.
+fn on_elsewhere(
+    own_number: usize,
+    router: &mut Router,
+    mut fields: Fields<'_>,
+) -> Result<(), MalformedLink> {
+    let (place, route, id) = (fields.number()?, fields.number()? as u8, fields.number()?);
+    let own = user_topic(fields.text()?).ok_or(MalformedLink)?;
+    let Some(notes) = UserNotes::of(router) else { return Ok(()) };
+    if place == own_number as u64 {
+        notes.on_ordered(ConnId::of_number(id));
+    } else {
+        let later = notes.unordered();
+        router.on_elsewhere(route, RouteEvent::UserElsewhere { own: &own, later: &later });
+    }
+    Ok(())
 }
 
 fn read_answer(frame: LinkFrame<'_>) -> Result<(u64, Answer), MalformedLink> {
@@ -264,6 +297,17 @@ impl Port for ParentLink {
     fn tick(&mut self, router: &mut Router, _: OtherPorts<'_>, registry: PortRegistry<'_>) {
         if !self.is_registered {
             self.is_registered = self.link.register(&registry, 0).is_ok();
+        }
+        let changes = UserNotes::of(router).map(UserNotes::take).unwrap_or_default();
+        if !changes.is_empty() {
+            write_frame(&mut self.link.tail, USERS, |out| {
+                for UserChange { user, has_come, id, route } in &changes {
+                    out.push(u8::from(*has_come));
+                    write_number(out, (*route).into());
+                    write_number(out, id.number());
+                    write_bytes(out, user.as_bytes());
+                }
+            });
         }
         let now = router.server.now().millis;
         if now >= self.pulse_at {

@@ -161,7 +161,7 @@ impl Push {
             let others = server.owners_anywhere(&own);
             // The user's phone may have changed its network, which leaves a dead connection that nobody has noticed yet.
             if others.len() >= max && server.vacate_unresponsive(others.into_iter(), 0).is_none() {
-                return Err(Close::busy(1000, "clients_per_user_max: close another connection"));
+                return Err(crowded());
             }
         }
         server.welcome(id);
@@ -353,6 +353,14 @@ impl Handler for Push {
             RouteEvent::Answer { number, answer } => {
                 return self.answer_sender(server, number, answer);
             }
+            RouteEvent::UserElsewhere { own, later } => {
+                let older = if self.single_session { server.owners(own) } else { Vec::new() };
+                let older = older.into_iter().filter(|id| !later.contains(id));
+                return older.for_each(|id| server.close(id, Close::REPLACED));
+            }
+            // Where only the newest client of a user stays, the older ones are about to go.
+            RouteEvent::UserCrowded { .. } if self.single_session => return,
+            RouteEvent::UserCrowded { id } => return server.close(id, crowded()),
         };
         match self.waiting.get(&id) {
             Some(missing) if code == Close::NO_TOKEN.code => server.close(id, no_token(*missing)),
@@ -424,6 +432,10 @@ impl Handler for Push {
         self.waiting.remove(&id);
         self.rights.forget(id);
     }
+}
+
+fn crowded() -> Close {
+    Close::busy(1000, "clients_per_user_max: close another connection")
 }
 
 /// The topics that a connection has subscribed to, as people write them, sorted.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 48_120;
+const LINES_MAX: usize = 48_390;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 22_580;
+const ENGINE_LINES_MAX: usize = 22_610;
 /// Lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 450;
 

@@ -151,6 +151,13 @@ impl Router {
         route.handler.on_event(&mut self.server.scope(number as u8), event);
     }
 
+    /// Tells the handler of a route of something in another process.
+    pub fn on_elsewhere(&mut self, route: u8, event: RouteEvent<'_>) {
+        if let Some(of) = self.routes.get_mut(route as usize) {
+            of.handler.on_event(&mut self.server.scope(route), event);
+        }
+    }
+
     /// Something came from a client. `replies`: what its codec answered so far.
     pub fn on_event(&mut self, id: ConnId, event: ClientEvent, replies: Option<Vec<u8>>) {
         let replies = replies.map(Frame::ready);

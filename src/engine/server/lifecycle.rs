@@ -324,10 +324,11 @@ impl Server {
     fn unsubscribe_all(&mut self, id: ConnId) {
         let Server { clients, hubs, users, .. } = self;
         let Some(client) = clients.get_mut(id) else { return };
-        let Some(hub) = hubs.get_mut(client.route as usize) else { return };
+        let route = client.route;
+        let Some(hub) = hubs.get_mut(route as usize) else { return };
         if users.are_watched() {
             let own = hub.topics(&client.subscriptions).find(|one| one.1 == Reason::Own);
-            own.into_iter().for_each(|(own, _)| users.note(own, false));
+            own.into_iter().for_each(|(own, _)| users.note(own, false, (id, route)));
         }
         hub.unsubscribe_all(&mut client.subscriptions);
     }

@@ -110,7 +110,7 @@ pub fn restore(
                 return Err(MALFORMED);
             }
             if reason == Reason::Own && server.users.are_watched() {
-                server.users.note(&key, true);
+                server.users.note(&key, true, (id, client.route));
             }
         }
         server.places.ending += usize::from(!matches!(client.state(), State::Head | State::Open));

@@ -34,7 +34,8 @@ impl Scope<'_> {
         };
         let joined = hub.subscribe(id.index, &mut client.subscriptions, key, reason);
         if joined && reason == Reason::Own {
-            self.users.note(key, true);
+            let route = self.route();
+            self.users.note(key, true, (id, route));
         }
         let next = self.resume.history.next();
         let Server { clients, resume, .. } = &mut **self;
@@ -99,7 +100,8 @@ impl Scope<'_> {
         let was_own = hub.reason(&client.subscriptions, key) == Some(Reason::Own);
         let left = hub.unsubscribe(&mut client.subscriptions, key);
         if left && was_own {
-            self.users.note(key, false);
+            let route = self.route();
+            self.users.note(key, false, (id, route));
         }
         let (next, most) = (self.resume.history.next(), self.bounds.topics_per_client_max);
         let Server { clients, resume, .. } = &mut **self;

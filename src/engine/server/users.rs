@@ -1,12 +1,16 @@
 //! Users that come and go, noted for features that watch them. A client's user is the user of its own topic.
 
 use crate::engine::pubsub::topic::user_of;
+use crate::engine::slots::ConnId;
 
 /// A client of a user came or went.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserChange {
     pub user: Box<str>,
     pub has_come: bool,
+    /// The client, and its route.
+    pub id: ConnId,
+    pub route: u8,
 }
 
 /// Changes that no feature was told yet.
@@ -37,9 +41,9 @@ impl UserChanges {
     }
 
     /// Notes that a client begins or ends the subscription to its own topic.
-    pub(super) fn note(&mut self, own: &str, has_come: bool) {
+    pub(super) fn note(&mut self, own: &str, has_come: bool, (id, route): (ConnId, u8)) {
         if let (Some(noted), Some(user)) = (&mut self.noted, user_of(own)) {
-            noted.push(UserChange { user: user.into(), has_come });
+            noted.push(UserChange { user: user.into(), has_come, id, route });
         }
     }
 }

@@ -2,17 +2,21 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from helpers.process import DEADLINE, eventually, oneloop
 from helpers.resp_client import Publisher
 from helpers.server import counter
+from helpers.systemd import Supervisor, variables
 from helpers.tokens import token
+from websockets.exceptions import ConnectionClosed
 
 LOOPS = 2
 TOPICS = ["--topics", "news"]
@@ -348,3 +352,141 @@ async def test_one_loop_is_one_process(start):
         assert len(client.welcome["conn"].split("-")) == 3, "and its names are as they were"
     assert not processes(server)
     assert counter(server, "clients") == 0
+
+
+async def test_the_newest_session_is_the_only_one_over_all_loops(start_loops):
+    server = start_loops("--single-session", "true", "--clients-per-user-max", 1)
+    async with on_loop(server, 0, "43") as bystander:
+        async with on_loop(server, 0, "42") as first:
+            async with on_loop(server, 1, "42") as second:
+                assert (await first.closed())[0] == 4503
+                async with on_loop(server, 0, "42") as third:
+                    assert (await second.closed())[0] == 4503
+                    eventually(lambda: server.publish("user.42", 1) == 1, "one is left")
+                    while (await third.next())["data"] != 1:
+                        pass
+        assert await bystander.heard() == []
+
+
+async def test_of_sessions_that_begin_together_one_stays(start_loops):
+    server = start_loops("--single-session", "true")
+    for round_number in range(20):
+        sub = f"u{round_number}"
+        connections = await asyncio.gather(*(server.dial(token(sub)) for _ in range(6)))
+        codes = []
+
+        async def end_of(connection):
+            with contextlib.suppress(ConnectionClosed):
+                async for _ in connection:
+                    pass
+            codes.append(connection.close_code)
+
+        ends = [asyncio.create_task(end_of(connection)) for connection in connections]
+        async with asyncio.timeout(DEADLINE):
+            while len(codes) < len(connections) - 1:
+                await asyncio.sleep(0.01)
+        assert codes == [4503] * (len(connections) - 1), "the last one of them stays"
+        assert server.publish(f"user.{sub}", 1) == 1
+        for end, connection in zip(ends, connections):
+            await connection.close()
+            await end
+
+
+async def test_a_user_has_no_more_connections_over_all_loops_than_allowed(start_loops):
+    server = start_loops("--clients-per-user-max", 3)
+    async with contextlib.AsyncExitStack() as stack, on_each_loop(server, "43") as bystanders:
+        clients = [await stack.enter_async_context(server.client("42")) for _ in range(3)]
+        for _ in range(4):
+            async with server.dial(token("42")) as one_more:
+                with contextlib.suppress(ConnectionClosed):
+                    async with asyncio.timeout(DEADLINE):
+                        async for _ in one_more:
+                            pass
+                assert one_more.close_code == 4003
+        await clients.pop().connection.close()
+        eventually(lambda: server.publish("user.42", "two") == 2, "one has left")
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                async with server.client("42") as again:
+                    await asyncio.sleep(0.1)
+                    if again.connection.close_code is None and server.publish("user.42", "three") == 3:
+                        break
+        for bystander in bystanders:
+            assert bystander.connection.close_code is None
+
+
+async def test_back_ends_command_the_clients_of_all_loops(start_loops):
+    server = start_loops("--control", "ctl", *TOPICS)
+
+    def order(**words):
+        return server.publisher.command("PUBLISH", "ctl", json.dumps(words))
+
+    async with on_each_loop(server, "42") as clients, on_each_loop(server, "43") as bystanders:
+        assert order(op="join", sub="42", topic="room") == LOOPS
+        assert server.publish("room", 1) == LOOPS
+        for client in clients:
+            assert (await client.next())["data"] == 1
+        assert order(op="leave", sub="42", topic="room") == LOOPS
+        assert server.publish("room", 2) == 0
+        assert order(op="kick", conn=clients[1].welcome["conn"]) == 1
+        assert (await clients[1].closed())[0] == 4504
+        assert order(op="kick", sub="42") == 1
+        assert (await clients[0].closed())[0] == 4504
+        for bystander in bystanders:
+            server.publish("user.43", "still here")
+            assert (await bystander.next())["data"] == "still here"
+
+
+async def test_a_revoked_token_is_refused_by_loops_that_start_later(start_loops):
+    server = start_loops("--control", "ctl")
+    now = int(time.time())
+    old = token("42", iat=now - 100)
+    async with on_each_loop(server, "42", bearer=old) as clients:
+        order = json.dumps({"op": "revoke", "sub": "42", "before": now - 10})
+        assert server.publisher.command("PUBLISH", "ctl", order) == LOOPS
+        for client in clients:
+            assert (await client.closed())[0] == 4500
+    before = processes(server)
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: all(processes(server)[loop] != before[loop] for loop in before), "others")
+    for _ in range(6):
+        status, _, body = await server.refusal(old)
+        assert status == 401 and "revoked" in body
+    async with server.client("42", iat=now):
+        pass
+
+
+async def test_the_parent_alone_speaks_to_the_service_manager(start_loops):
+    with contextlib.closing(Supervisor(is_abstract=True)) as supervisor:
+        server = start_loops(variables=variables(supervisor, WATCHDOG_USEC="100000"))
+        supervisor.next("READY=1")
+        assert len(processes(server)) == LOOPS, "it is ready when all of them are"
+        for pid in processes(server).values():
+            names = Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"NOTIFY_SOCKET" not in names and b"WATCHDOG" not in names
+        supervisor.next("WATCHDOG=1")
+        async with on_each_loop(server, "42"):
+            server.signal()
+            supervisor.next("STOPPING=1")
+
+
+async def test_each_loop_counts_its_subscribers_and_sends_its_receipts(start_loops, redis):
+    server = start_loops("--control", "ctl", "--receipts", "receipts", *TOPICS, redis=redis)
+    back_end = redis.publisher()
+    back_end.command("SUBSCRIBE", "answers", "receipts")
+    back_end.reply()
+    async with on_each_loop(server, "42") as clients, on_each_loop(server, "43"):
+        order = json.dumps({"op": "count", "topic": "user.42", "reply": "answers"})
+        server.publisher.command("PUBLISH", "ctl", order)
+        answers = [json.loads(back_end.reply()[2]) for _ in range(LOOPS)]
+        assert [answer["listeners"] for answer in answers] == [1] * LOOPS
+        assert len({answer["node"] for answer in answers}) == LOOPS
+        server.publish("user.42", 1)
+        receipts = [json.loads(back_end.reply()[2]) for _ in range(LOOPS)]
+        assert sum(receipt["written"] for receipt in receipts) == LOOPS
+        assert len({receipt["id"] for receipt in receipts}) == 1, "one message"
+        assert {receipt["node"] for receipt in receipts} == {answer["node"] for answer in answers}
+        for client in clients:
+            assert (await client.next())["data"] == 1
+    back_end.close()
