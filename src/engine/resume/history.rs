@@ -6,7 +6,7 @@
 //! for a client are passed by without being looked at.
 //!
 //! A message with a key supersedes the one before it with the same topic and key, which is marked for it and passed by from then on.
-//! An index of the newest message of each key finds that one; messages without a key cost nothing there. An [`EntryIndex`] for each
+//! An index of the newest message of each key finds that one; messages without a key cost nothing there. An index of entries for each
 //! stream finds the place of a client that comes from another process.
 
 use std::collections::{HashMap, VecDeque};
