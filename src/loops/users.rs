@@ -19,7 +19,7 @@ pub struct UserNotes {
     /// Changes that the parent was not told yet.
     changes: Vec<UserChange>,
     /// Clients whose place in the order of all loops is not known yet: they are later than all whose place came.
-    unordered: Vec<ConnId>,
+    pub unordered: Vec<ConnId>,
 }
 
 impl UserNotes {
@@ -40,10 +40,6 @@ impl UserNotes {
     /// The place of a client of this worker came.
     pub fn on_ordered(&mut self, id: ConnId) {
         self.unordered.retain(|other| *other != id);
-    }
-
-    pub fn unordered(&self) -> Vec<ConnId> {
-        self.unordered.clone()
     }
 }
 

@@ -210,8 +210,12 @@ fn on_elsewhere(
     if place == own_number as u64 {
         notes.on_ordered(ConnId::of_number(id));
     } else {
-        let later = notes.unordered();
+        // Lent, not copied: in a storm of clients there are many of both.
+        let later = std::mem::take(&mut notes.unordered);
         router.on_elsewhere(route, RouteEvent::UserElsewhere { own: &own, later: &later });
+        if let Some(notes) = UserNotes::of(router) {
+            notes.unordered = later;
+        }
     }
     Ok(())
 }
