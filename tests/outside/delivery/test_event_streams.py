@@ -148,6 +148,19 @@ async def test_a_refusal_is_a_status_with_its_reason(start, sub, headers, status
     assert counter(server, f'http_responses_total{{status="{status}"}}') == 1
 
 
+async def test_the_cookie_of_a_foreign_page_opens_no_stream(start):
+    server = start("--jwt-cookie", "session", "--origins", PAGE)
+    cookie = {"Cookie": f"session={token('42')}"}
+    async with server.client("43") as bystander:
+        for foreign in [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Mode": "no-cors"}]:
+            with Stream(server, bearer="", headers=cookie | foreign) as stream:
+                assert stream.status == 403 and stream.refusal()[0] == 4505
+        assert server.publish("user.42", "secret") == 0
+        with Stream(server, bearer="", headers=cookie | {"Origin": PAGE}) as stream:
+            assert stream.welcomed().welcome["sub"] == "42"
+        assert await bystander.heard() == []
+
+
 def test_a_full_server_says_when_to_come_back(start):
     server = start("--clients-max", 1, "--origins", PAGE)
     with Stream(server, "43") as bystander:
