@@ -3,6 +3,7 @@
 mod handover;
 mod key_set;
 mod loops;
+mod presence;
 mod reload;
 
 use std::io;
@@ -25,7 +26,8 @@ use crate::engine::router::ROUTES_MAX;
 use crate::engine::router::files::{File, Page};
 use crate::features::control::Control;
 use crate::features::overload::Overload;
-use crate::features::presence::{BATCH_MAX, PresenceFeature, Settings};
+use crate::features::presence::PresenceFeature;
+use crate::features::presence::members::{self, MembersFeature};
 use crate::features::publisher::{PublisherPort, Terms};
 use crate::features::receipts::Receipts;
 use crate::features::streams::pages::StreamPages;
@@ -37,6 +39,7 @@ use crate::tls::redis::redis_tls;
 use crate::tls::{self, Certificates, TicketKeys};
 use crate::upgrade::{Predecessor, Program};
 pub use loops::{LoopRole, ParentRole};
+use presence::presence;
 use reload::reload;
 
 /// Makes the page, which names the addresses.
@@ -227,7 +230,8 @@ impl App {
         let signer = config.signer().or(key.map(Signer::with_key)).expect("one of them");
         let publishers = config.publishers.map(|address| (address, publisher_port(&config)));
         let zeromq = config.zeromq.address.map(|address| (address, zeromq_port(&config)));
-        let asks_redis = asks_redis || presence.is_some();
+        let members = config.lists_members().then(|| config.prefix.clone());
+        let asks_redis = asks_redis || presence.is_some() || members.is_some();
         let names = link.as_ref().map_or_else(Vec::new, |link| link.streams.clone());
         if role.is_parent() {
             routes.clear();
@@ -282,6 +286,9 @@ impl App {
         }
         if let Some(settings) = presence {
             reactor.router.add_feature(|server| PresenceFeature::new(server, settings));
+        }
+        if let Some(prefix) = members {
+            reactor.router.add_feature(|server| MembersFeature::new(server, &prefix, has_redis));
         }
         reactor.router.server.revocations.keep_for(config.jwt.ended_seconds());
         reactor.router.challenges.webroot = config.acme_webroot;
@@ -354,9 +361,10 @@ pub fn link(config: &Config) -> Result<Option<RedisConfig>, String> {
     if dead.len() == config.patterns.len() {
         return Err(dead.join("; "));
     }
-    let control = config.control.as_deref().map(glob::escaped);
+    let members = config.lists_members().then(|| members::channel(&config.prefix));
+    let own = config.control.iter().chain(&members).map(|channel| glob::escaped(channel));
     Ok(Some(RedisConfig {
-        patterns: config.patterns.iter().cloned().chain(control).collect(),
+        patterns: config.patterns.iter().cloned().chain(own).collect(),
         node: format!("{:016x}", getrandom::u64().unwrap_or_default()),
         streams: config.streams.clone(),
         silence: u64::from(config.bounds.redis_silence_seconds) * 1000,
@@ -418,17 +426,6 @@ pub fn zeromq_port(config: &Config) -> Box<dyn Port> {
 /// Returns the number of connections of publishers that there can be.
 fn publishers_max(config: &Config) -> usize {
     config.publisher_bounds.connections_max + config.zeromq.descriptors()
-}
-
-/// Returns the settings of presence, if it has a place to report to.
-fn presence(config: &Config, clients_max: usize) -> Option<Settings> {
-    Some(Settings {
-        sink: config.events.clone()?,
-        entries_max: config.bounds.events_entries_max,
-        wait: Millis::from(config.bounds.offline_seconds) * 1000,
-        waiting_max: clients_max,
-        batch_max: BATCH_MAX,
-    })
 }
 
 /// A key for cursors that no other server has.

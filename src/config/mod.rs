@@ -165,6 +165,8 @@ pub struct RouteConfig {
     pub may: Vec<String>,
     /// Grants of a client without a token; empty: such clients are refused.
     pub anonymous: Vec<String>,
+    /// Grants of topics whose subscribers may list each other, as they were written.
+    pub members: Vec<String>,
     /// A newer connection of the same user closes the older one (4503).
     pub single_session: bool,
     pub slow: SlowPolicy,
@@ -253,6 +255,11 @@ impl Config {
             0 => available_parallelism().map_or(1, NonZeroUsize::get).min(Config::LOOPS_MAX),
             loops => loops,
         }
+    }
+
+    /// Returns whether clients of a route may list the members of topics.
+    pub fn lists_members(&self) -> bool {
+        self.routes.iter().any(|route| !route.members.is_empty())
     }
 
     /// Signs cursors with a key that other processes with these settings have as well; `None`: they share no secret.
@@ -344,6 +351,7 @@ impl Default for RouteConfig {
             topics: Vec::new(),
             may: Vec::new(),
             anonymous: Vec::new(),
+            members: Vec::new(),
             single_session: false,
             slow: SlowPolicy::Close,
             deflate: Deflate::Off,

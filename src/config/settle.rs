@@ -353,6 +353,14 @@ impl Draft {
         if self.config.receipts.is_some() {
             self.refuse("receipts", NEEDS_REDIS);
         }
+        for route in self.config.routes.iter().filter(|route| !route.members.is_empty()) {
+            if self.config.loops() > 1 {
+                let label = self.label_of_route("members", &route.path);
+                self.problems.push(format!(
+                    "{label} is for members of all loops, who meet in a Redis: set redis, or loops = 1"
+                ));
+            }
+        }
         for route in self.config.routes.iter().filter(|route| route.upstream.is_some()) {
             let label = self.label_of_route("upstream", &route.path);
             self.problems.push(format!("{label} {NEEDS_REDIS}"));

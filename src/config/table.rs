@@ -118,6 +118,8 @@ static TABLE: &[(&str, &[Setting])] = &[
             "none", "list of grants", &at_route(|r| &mut r.may, Value::words)).live(),
         route("anonymous", "what clients without a token hear; none: they are refused",
             "none", "list of grants", &at_route(|r| &mut r.anonymous, Value::words)).live(),
+        route("members", "topics whose subscribers may list each other, by user",
+            "none", "list of grants", &at_route(|r| &mut r.members, Value::words)),
         route("single_session", "a user's newer connection to the route closes the older one",
             "false", TRUTH, &at_route(|r| &mut r.single_session, Value::truth)).live(),
         route("slow", "a client that reads too slowly is closed with 4000, or loses messages and stays",
@@ -168,6 +170,10 @@ static TABLE: &[(&str, &[Setting])] = &[
             MIB, 1024 * 1024 * MIB, Usize(|c| &mut c.bounds.backlog_total_bytes_max)).live().formerly("backlogs_bytes_max"),
         size("subscriptions_bytes_max", "bytes of what all clients listen to; then connections of the user with most get 4003",
             MIB, 1024 * 1024 * MIB, Usize(|c| &mut c.bounds.subscriptions_bytes_max)).live().formerly("memberships_bytes_max"),
+        number("members_max", "users in a list of the members of a topic; of more there is the number",
+            1, 240, "", Usize(|c| &mut c.bounds.members_max)).live(),
+        size("members_total_bytes_max", "bytes of all such lists that clients watch; then they are cut, and others busy",
+            MIB, 1024 * MIB, Usize(|c| &mut c.bounds.members_total_bytes_max)).live(),
         number("ping_seconds", "silence before a client is pinged, at most",
             0, 3600, "no pings", U32(|c| &mut c.bounds.ping_seconds)).live(),
         number("silence_seconds", "silence before a client is closed with 4001; above ping_seconds",
@@ -304,7 +310,7 @@ mod tests {
             "jwt.audience",
             "jwt.issuer",
         ];
-        let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous"];
+        let also = ["jwt.algorithms", "origins", "topics", "may", "anonymous", "members"];
         for setting in all() {
             let unwritable = matches!(setting.apply, Apply::File { .. } | Apply::Variable { .. });
             if unwritable || in_words.contains(&setting.key) || also.contains(&setting.key) {

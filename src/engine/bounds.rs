@@ -86,6 +86,11 @@ pub struct Bounds {
     pub redis_backoff_ms_max: u32,
     /// Approximate number of entries in the stream of `events`.
     pub events_entries_max: usize,
+    /// Users in a list of the members of a topic. With 255 bytes each they fit an answer of Redis, of 64 KiB.
+    pub members_max: usize,
+    /// Bytes of the lists of members that clients watch; beyond it, lists are cut, and a client that asks for another one is
+    /// answered `busy`.
+    pub members_total_bytes_max: usize,
     /// The time that a user without a connection stays online; 0: not at all.
     pub offline_seconds: u32,
     /// The time that a drain may take; then connections are cut; 0: at once.
@@ -139,6 +144,8 @@ impl Default for Bounds {
             receipt_seconds: 5,
             revocations_max: 16_384,
             events_entries_max: 100_000,
+            members_max: 200,
+            members_total_bytes_max: 8 << 20,
             offline_seconds: 10,
             drain_seconds: 10,
             drain_per_second: 1000,

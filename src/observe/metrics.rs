@@ -160,6 +160,8 @@ counters! {
     presence_offline: Sum, "Events offline that this process caused.",
     presence_retries: Sum, "Presence calls that failed and were repeated.",
     presence_renewals: Sum, "Times that all users were announced anew.",
+    member_updates: Sum, "Changes among the members of topics, each sent to all clients of this process that watch them.",
+    member_retries: Sum, "Reports of members to Redis that failed and were repeated.",
     presence_cut_short: Sum, "Users reported offline early, because clients_max others were waited for.",
 }
 

@@ -25,6 +25,8 @@ pub enum Action<'a> {
     Unsubscribe(Vec<Cow<'a, str>>),
     /// Lists the client's own subscriptions.
     Topics,
+    /// Lists the users who subscribe to a topic, which is not checked yet.
+    Members(Cow<'a, str>),
     /// The answer holds the client's cursor if it `wants_cursor`.
     Ping {
         wants_cursor: bool,
@@ -128,6 +130,7 @@ impl<'a> ClientCommand<'a> {
             }
             "unsubscribe" => Action::Unsubscribe(one_or_several(topic, topics)?),
             "topics" => Action::Topics,
+            "members" => Action::Members(topic.ok_or("topic is missing")?),
             "send" => Action::Send { data: RawJson(members.data.ok_or("data is missing")?), topic },
             "ping" => Action::Ping { wants_cursor: members.cursor == Some(true) },
             "auth" => Action::Auth(Auth {
@@ -135,7 +138,11 @@ impl<'a> ClientCommand<'a> {
                 since,
                 topics: topics.unwrap_or_default(),
             }),
-            _ => return Err("op is not subscribe, unsubscribe, topics, send, ping or auth"),
+            _ => {
+                return Err(
+                    "op is not subscribe, unsubscribe, topics, members, send, ping or auth",
+                );
+            }
         };
         let reference = members.reference.map(reference).transpose()?;
         Ok(ClientCommand { action, reference })
@@ -226,6 +233,8 @@ mod tests {
         let topics = parse(r#"{"op":"topics","topics":["a"],"ref":7}"#);
         assert_eq!(topics.action, Action::Topics);
         assert_eq!(topics.reference.unwrap().text(), "7");
+        let members = parse(r#"{"op":"members","topic":"room.7","topics":["a"]}"#);
+        assert_eq!(members.action, Action::Members("room.7".into()));
         let ping = |text| parse(text).action;
         assert_eq!(ping(r#"{"op":"ping","topic":null}"#), Action::Ping { wants_cursor: false });
         assert_eq!(ping(r#"{"op":"ping","cursor":true}"#), Action::Ping { wants_cursor: true });
@@ -316,6 +325,7 @@ mod tests {
     fn what_is_no_command_is_refused() {
         let cases = r#"ping {} [] ["ping"] "ping" null 5 { {"op":"ping"}} {"op":"ping"}{} {"op":"ping",}
             {"op":"Ping"} {"op":""} {"op":null} {"op":1} {"op":["ping"]} {"OP":"ping"} {'op':'ping'}
+            {"op":"members"} {"op":"members","topic":null} {"op":"members","topics":["a"]}
             {"op":"topic"} {"op":"topics","topics":"a"} {"op":"topics","ref":[7]}
             {"op":"subscribe","topic":"a","since":5} {"op":"subscribe","topic":"a","last":1}
             {"op":"subscribe","topic":"a","since":"c","last":true}

@@ -26,26 +26,21 @@ use crate::engine::client::outbox::Slow;
 use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::hub::Reason;
-use crate::engine::pubsub::topic::{Subject, text_of_key, user_topic};
+use crate::engine::pubsub::topic::{Grant, Subject, user_topic};
 use crate::engine::server::{ReplayItem, Resumed, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
 use crate::json;
 use crate::upgrade::{StateError, StateReader, StateWriter, VALUES_MAX};
 use command::{Action, Auth, ClientCommand, RawJson, Start};
 use refusals::{bad_token, no_token, unauthorized};
-use rights::{TopicRights, echo, own_topic};
-use subscribe::{answer_each, subscribe};
+use rights::{TopicRights, echo, grants_beside_users, own_topic};
+use subscribe::{answer_each, list_members, list_topics, subscribe, topics_of};
 use token::place::{MissingToken, TokenPlace, find};
 use token::{Identity, Keys, TokenRefusal};
 use upstream::Upstream;
 
 /// The subprotocol of the JSON frames.
 pub const PROTOCOL: &str = "oneloop.v1";
-
-/// Topics that `topics` lists in a microsecond, and bytes of the answer: a list of 128 takes 40 µs, or 95 µs if each name is of the
-/// longest, while a `ping` takes one. Without this count, the commands of a few clients would make a long turn.
-const TOPICS_PER_MICROSECOND: usize = 2;
-const TOPIC_BYTES_PER_MICROSECOND: usize = 1024;
 
 /// The handler of a route on which users subscribe to topics.
 pub struct Push {
@@ -60,6 +55,8 @@ pub struct Push {
     /// Connections without a token so far, and what they presented in its place.
     waiting: HashMap<ConnId, MissingToken>,
     slow: config::SlowPolicy,
+    /// Topics whose subscribers may list each other.
+    members: Vec<Grant>,
     deflate: Deflate,
     upstream: Option<Upstream>,
 }
@@ -79,6 +76,7 @@ impl Push {
             rights: TopicRights::new(route)?,
             waiting: HashMap::new(),
             slow: route.slow,
+            members: grants_beside_users("members", &route.members)?,
             deflate: route.deflate,
             upstream: route.upstream.clone().map(Upstream::new),
         })
@@ -268,14 +266,11 @@ impl Push {
                 };
                 return answer_each(server, id, &topics, reference, unsubscribe);
             }
-            Action::Topics => {
-                let topics = topics_of(server, id);
-                let answer = wire::topics(&topics, reference);
-                let micros = topics.len() / TOPICS_PER_MICROSECOND
-                    + answer.len() / TOPIC_BYTES_PER_MICROSECOND;
-                server.count_costly(micros as u32);
-                answer
-            }
+            Action::Topics => list_topics((server, id), reference),
+            Action::Members(topic) => match list_members((server, id), &topic, reference) {
+                Ok(()) => return,
+                Err(code) => wire::error(code, echo(&topic), reference),
+            },
             Action::Send { data, topic } => {
                 match self.send_upstream(server, id, data, topic.as_deref(), reference) {
                     Ok(()) => return,
@@ -393,6 +388,7 @@ impl Handler for Push {
             has_event_streams: true,
             deflate: self.deflate,
             asks_for_topics: command::asks_for_topics,
+            members: self.members.clone(),
             ..RouteOptions::default()
         }
     }
@@ -436,12 +432,4 @@ impl Handler for Push {
 
 fn crowded() -> Close {
     Close::busy(1000, "clients_per_user_max: close another connection")
-}
-
-/// The topics that a connection has subscribed to, as people write them, sorted.
-fn topics_of(server: &mut Scope<'_>, id: ConnId) -> Vec<String> {
-    let topics = server.topics(id);
-    let mut texts: Vec<_> = topics.iter().map(|(key, _)| text_of_key(key).into_owned()).collect();
-    texts.sort_unstable();
-    texts
 }

@@ -32,12 +32,7 @@ impl TopicRights {
     /// # Errors
     /// A sentence that names the malformed grant.
     pub fn new(route: &RouteConfig) -> Result<TopicRights, String> {
-        let anonymous = grants("anonymous", &route.anonymous)?;
-        if let Some(grant) = anonymous.iter().find(|grant| grant.is_user()) {
-            return Err(format!(
-                "anonymous: `{grant}` would be a user's topic: those need a token"
-            ));
-        }
+        let anonymous = grants_beside_users("anonymous", &route.anonymous)?;
         let (topics, may) = (grants("topics", &route.topics)?, grants("may", &route.may)?);
         Ok(TopicRights { topics, may, anonymous, beyond: HashMap::new() })
     }
@@ -117,7 +112,7 @@ impl TopicRights {
         for (key, reason) in server.topics(id) {
             let mut may = user.may.iter().chain(&self.may);
             match reason {
-                Reason::Own | Reason::Joined => {}
+                Reason::Own | Reason::Joined | Reason::Watching => {}
                 _ if granted.contains(key.as_str()) => server.set_reason(id, &key, Reason::Granted),
                 Reason::Asked if may.any(|grant| grant.covers(user.admin, &key)) => {}
                 Reason::Asked | Reason::Granted => {
@@ -286,6 +281,20 @@ pub(super) fn own_topic(server: &mut Scope<'_>, id: ConnId) -> Option<String> {
 /// A topic to repeat in an error; `None` if it is too long to be one.
 pub(super) fn echo(topic: &str) -> Option<&str> {
     (topic.len() <= TOPIC_BYTES_MAX).then_some(topic)
+}
+
+/// Parses the grants of a setting that is not about the topics of users.
+///
+/// # Errors
+/// A sentence that names the first grant that is malformed, or a user's.
+pub(super) fn grants_beside_users(setting: &str, texts: &[String]) -> Result<Vec<Grant>, String> {
+    let grants = grants(setting, texts)?;
+    match grants.iter().find(|grant| grant.is_user()) {
+        None => Ok(grants),
+        Some(grant) => Err(format!(
+            "{setting}: `{grant}` would be a user's topic: those are for one user alone, with a token"
+        )),
+    }
 }
 
 /// Parses the grants of a setting.

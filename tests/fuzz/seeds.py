@@ -260,7 +260,7 @@ def commands():
         lines = [op("subscribe", topic=f'"{topic}"', ref=at) for at, topic in enumerate(topics)]
         yield who + "\n".join(["ping", op("ping", ref='"a"'), *lines])
         lines = [op("unsubscribe", topic=f'"{topic}"') for topic in reversed(topics)]
-        yield who + "\n".join([op("subscribe", topic='"room.7"'), *lines, op("topics", ref=7)])
+        yield who + "\n".join([op("subscribe", topic='"room.7"'), *lines, op("topics", ref=7), op("members", topic='"news"', ref=8)])
     for who, word in zip("@AGGC", ["USER", "OTHER", "NARROW", "ADMIN", "USER"]):
         auth = op("auth", token=f'"TOKEN-{word}"', ref=1.0, since='"5"')
         room = op("subscribe", topic='"room.\\u0037"')

@@ -6,6 +6,7 @@ use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::glob;
 use crate::engine::redis::sink::Sink;
 use crate::features::control::revocations_key;
+use crate::features::presence::members;
 
 /// A permission that the settings need.
 pub(super) struct Requirement {
@@ -22,6 +23,9 @@ pub(super) struct Requirement {
 /// The calls of `src/features/presence/script.lua`, with `K` for the key.
 const SCRIPT: &str = "EVAL return,1 1 K;TIME;ZSCORE K m;ZADD K 1 m;ZREM K m;ZREVRANGE K 0 0;ZRANGEBYSCORE K 0 0;HGET K m;\
     HSET K m 1;HDEL K m;HINCRBY K m 1;HLEN K;SADD K m;SREM K m;SCARD K;SISMEMBER K m;SRANDMEMBER K";
+
+/// The other calls for members of topics.
+const MEMBERS: &str = "ZCARD K;ZRANGE K 0 0";
 
 /// The commands that read a stream, from its end.
 const READING: &str =
@@ -51,6 +55,7 @@ pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Requirement> {
     // Subscriptions come last: in RESP2, a subscribed connection takes no other command.
     let others = streams.chain(sinks).chain(config.events.as_ref().map(events));
     let others = others.chain(config.control.as_deref().map(revocations));
+    let others = others.chain(config.lists_members().then(|| listing(&config.prefix)));
     others.chain(patterns).collect()
 }
 
@@ -71,6 +76,18 @@ fn events(sink: &Sink) -> Requirement {
     Requirement {
         purpose: format!("to tell {} who is here", sink.name()),
         rule: format!("{} ~{keys}* {}", target.rule, names(&script)),
+        commands: [script, target.commands].concat(),
+        is_harmless: false,
+    }
+}
+
+fn listing(prefix: &str) -> Requirement {
+    let channel = members::channel(prefix);
+    let target = writing(&Sink::Channel(channel.clone()));
+    let script = spelled(&[SCRIPT, ";", MEMBERS].concat(), &[&channel, ":here"].concat());
+    Requirement {
+        purpose: "to list the members of topics".to_owned(),
+        rule: format!("{} ~{channel}:* {}", target.rule, names(&script)),
         commands: [script, target.commands].concat(),
         is_harmless: false,
     }
@@ -190,6 +207,8 @@ mod tests {
             "stream:up",
             "--events",
             "channel:e",
+            "--members",
+            "room.*",
         ];
         let config = crate::cli::read(args.map(Into::into), []).ok().unwrap().config;
         let link = crate::app::link(&config).unwrap().unwrap();
@@ -203,7 +222,14 @@ mod tests {
         );
         let kept = "~oneloop:{c}:revoked +eval +zadd +zremrangebyscore +zrevrange +expire +persist";
         assert_eq!(rules[4], kept);
-        assert_eq!(rules[5..], ["&pub.* +psubscribe +ping", "&c +psubscribe +ping"]);
+        let members =
+            "&oneloop:{pub.members} +publish ~oneloop:{pub.members}:* +eval +time +zscore";
+        assert!(
+            rules[5].starts_with(members) && rules[5].ends_with(" +zcard +zrange"),
+            "{rules:?}"
+        );
+        let patterns = ["&pub.*", "&c", "&oneloop:{pub.members}"];
+        assert_eq!(rules[6..], patterns.map(|pattern| format!("{pattern} +psubscribe +ping")));
         let commands = &needs[3].commands;
         assert_eq!(commands[0], ["EVAL", "return 1", "1", "oneloop:{e}:here"]);
         assert_eq!(commands.last().unwrap(), &["PUBLISH", "e", "m"]);

@@ -28,6 +28,9 @@ const USER: &str = "user.";
 /// The last character of a pattern's key, which no topic contains.
 const PATTERN_END: char = '\0';
 
+/// The last character of a key under which the hub files clients that watch the members of a topic: no topic and no pattern has it.
+const WATCHERS_END: char = '\u{1}';
+
 /// The keys of the grants `user.*` and `*`.
 const EVERY_USER: &str = "user.\0";
 const EVERY_TOPIC: &str = "\0";
@@ -198,6 +201,16 @@ pub fn text_of_key(key: &str) -> Cow<'_, str> {
 /// Returns whether a key is that of a pattern: `room.*`, `user.*` or `*`.
 pub fn is_pattern(key: &str) -> bool {
     key.ends_with(PATTERN_END)
+}
+
+/// Returns the key of the clients that watch the members of this topic. Neither a message nor a client can name it.
+pub fn watchers_key(topic: &str) -> String {
+    format!("{topic}{WATCHERS_END}")
+}
+
+/// Returns the topic of which this is the key of watchers.
+pub fn watched(key: &str) -> Option<&str> {
+    key.strip_suffix(WATCHERS_END)
 }
 
 /// Returns whether a subscription to `key` covers `topic`, which is well-formed, or the key of a pattern that is not wider.

@@ -322,7 +322,7 @@ impl Server {
 
     /// Ends all subscriptions: only open clients have any.
     fn unsubscribe_all(&mut self, id: ConnId) {
-        let Server { clients, hubs, users, .. } = self;
+        let Server { clients, hubs, users, members, .. } = self;
         let Some(client) = clients.get_mut(id) else { return };
         let route = client.route;
         let Some(hub) = hubs.get_mut(route as usize) else { return };
@@ -330,6 +330,7 @@ impl Server {
             let own = hub.topics(&client.subscriptions).find(|one| one.1 == Reason::Own);
             own.into_iter().for_each(|(own, _)| users.note(own, false, (id, route)));
         }
+        members.on_leaving(client, hub);
         hub.unsubscribe_all(&mut client.subscriptions);
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod deflating;
 pub(crate) mod direct_write;
 mod fanout;
 mod lifecycle;
+pub(crate) mod members;
 mod names;
 mod options;
 mod places;
@@ -42,6 +43,8 @@ use crate::observe::complaints::{Complaints, Origin, Weight};
 use crate::observe::metrics::Metrics;
 use clients::Clients;
 use fanout::Fanout;
+use members::MemberNotes;
+pub use members::{MemberChange, MembersRequest};
 use names::Names;
 pub use names::follow;
 pub use options::RouteOptions;
@@ -77,6 +80,7 @@ pub struct Server {
     pub(crate) requests: Requests,
     pub(crate) resume: Resume,
     pub(crate) users: UserChanges,
+    pub(crate) members: MemberNotes,
     /// The users whose earlier tokens are refused: a handler that checks tokens asks it, and tells it of each connection's.
     pub revocations: Revocations,
     pub(crate) places: Places,
@@ -114,6 +118,7 @@ impl Server {
             requests: Requests::default(),
             resume: Resume::new(node, signer, history),
             users: UserChanges::default(),
+            members: MemberNotes::default(),
             revocations: Revocations::default(),
             places: Places::default(),
             is_refusing: false,
@@ -401,29 +406,17 @@ impl Server {
         Allowance::new(self.bounds.commands_per_second_max, self.bounds.topics_per_client_max)
     }
 
-    pub(super) fn owners_in<'a>(
-        &'a self,
-        hub: &'a Hub,
-        key: &'a str,
-    ) -> impl Iterator<Item = ConnId> + 'a {
-        let subscribers = hub.find(key).into_iter().flat_map(|topic| hub.subscribers(topic));
-        let open = subscribers.filter(move |index| {
-            let client = &self.clients[*index];
-            client.state() == State::Open
-                && hub.reason(&client.subscriptions, key) == Some(Reason::Own)
-        });
-        open.map(|index| self.clients.id(index))
-    }
-
     /// Bytes of all subscriptions, and of messages recorded during replays.
     pub(crate) fn subscriptions_bytes(&self) -> usize {
-        self.hubs.iter().map(Hub::held_bytes).sum::<usize>() + changes_bytes()
+        let hubs = self.hubs.iter().map(Hub::held_bytes).sum::<usize>();
+        hubs + self.members.held_bytes() + changes_bytes()
     }
 
     /// The part of them that one client costs.
     pub(crate) fn subscriptions_bytes_of(&self, client: &Client) -> usize {
         let hub = self.hubs.get(client.route as usize);
-        hub.map_or(0, |hub| hub.held_bytes_of(&client.subscriptions)) + client.changes_bytes()
+        let held = hub.map_or(0, |hub| hub.held_bytes_of(&client.subscriptions));
+        held + members::held_bytes_of(self, client) + client.changes_bytes()
     }
 
     /// The number of the own topic of a client's user in its route.

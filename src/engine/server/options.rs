@@ -4,6 +4,7 @@ use crate::engine::client::deflate::Deflate;
 use crate::engine::client::frame::Frame;
 use crate::engine::client::http::Request;
 use crate::engine::client::outbox::Slow;
+use crate::engine::pubsub::topic::Grant;
 use crate::engine::server::ReplayItem;
 
 /// The constants of a route. The default closes slow clients and clients that send binary messages, chooses no subprotocol, compresses
@@ -28,6 +29,8 @@ pub struct RouteOptions {
     /// Returns whether a text asks for topics and nothing else. The handler then charges for each of them
     /// ([`Scope::count_topic`](crate::Scope::count_topic)); any other message has its price.
     pub asks_for_topics: fn(&str) -> bool,
+    /// Topics whose subscribers may list each other.
+    pub members: Vec<Grant>,
 }
 
 impl Default for RouteOptions {
@@ -41,6 +44,7 @@ impl Default for RouteOptions {
             takes_binary: false,
             is_listed: true,
             asks_for_topics: |_| false,
+            members: Vec::new(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::engine::client::State;
 use crate::engine::client::flight::saved::{self, Shared};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::{Hub, Reason};
+use crate::engine::pubsub::topic::watched;
 use crate::engine::resume;
 use crate::engine::resume::cursor::Node;
 use crate::engine::resume::replay::ReplayStage;
@@ -23,7 +24,8 @@ use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX
 const MALFORMED: StateError = StateError::Malformed("the connections");
 
 /// The reasons of subscriptions, by their numbers.
-const REASONS: [Reason; 4] = [Reason::Own, Reason::Granted, Reason::Asked, Reason::Joined];
+const REASONS: [Reason; 5] =
+    [Reason::Own, Reason::Granted, Reason::Asked, Reason::Joined, Reason::Watching];
 
 /// The highest slot of a connection.
 const SLOT_MAX: u32 = 1 << 24;
@@ -55,7 +57,7 @@ pub fn save<'a>(
         save_stranger(&server.places.unproven, id, writer);
         writer.u64(server.revocations.issued(id));
         let topics: Vec<_> =
-            server.hubs[client.route as usize].topics(&client.subscriptions).collect();
+            server.hubs[client.route as usize].keys(&client.subscriptions).collect();
         writer.len(topics.len());
         // The latest one is subscribed last again.
         for (key, reason) in topics.into_iter().rev() {
@@ -104,6 +106,14 @@ pub fn restore(
         for _ in 0..reader.len(VALUES_MAX)? {
             let key = reader.text(BYTES_MAX)?;
             let reason = *REASONS.get(usize::from(reader.u8()?)).ok_or(MALFORMED)?;
+            if (reason == Reason::Watching) != watched(&key).is_some() {
+                return Err(MALFORMED);
+            }
+            if let Some(topic) = watched(&key)
+                && !server.members.resume(client.route, topic)
+            {
+                continue;
+            }
             if client.state() != State::Open
                 || !Hub::subscribe(hub, index, &mut client.subscriptions, &key, reason)
             {
@@ -113,6 +123,7 @@ pub fn restore(
                 server.users.note(&key, true, (id, client.route));
             }
         }
+        server.members.on_restored(&client, hub);
         server.places.ending += usize::from(!matches!(client.state(), State::Head | State::Open));
         if client.state() == State::Lingering {
             server.places.linger(id);

@@ -9,10 +9,11 @@ use crate::engine::client::frame::Frame;
 use crate::engine::client::outbox::Slow;
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::LARGE_TOPIC;
-use crate::engine::pubsub::topic::{self, Subject};
+use crate::engine::pubsub::topic::{self, Subject, watchers_key};
 use crate::engine::server::Server;
 use crate::engine::server::fanout::Audience;
 use crate::engine::server::replay;
+use crate::engine::server::users::owners_in;
 use crate::engine::slots::ConnId;
 
 /// Subscriptions that are looked at to count a message's recipients, at most: they take about as long as one write.
@@ -118,6 +119,21 @@ impl<'a> Scope<'a> {
         self.server.fanout.push(self.route, Audience::Everyone, frame, self.is_recorded);
     }
 
+    /// Sends a frame to the clients of this route that watch the members of a topic. No cursor and no history knows of it.
+    pub fn send_to_watchers(&mut self, topic: &str, frame: Frame) {
+        let hub = &self.hubs[self.route as usize];
+        let Some(watchers) = hub.find(&watchers_key(topic)) else { return };
+        let is_broadcast = hub.is_large(watchers);
+        let frame = match self.options[self.route as usize].deflate.covers(is_broadcast) {
+            true => self.deflatable(frame),
+            false => frame,
+        };
+        match is_broadcast {
+            true => self.broadcast(&[watchers], frame),
+            false => drop(self.send_to_few(&[watchers], &frame)),
+        }
+    }
+
     /// Returns the number of clients of this route that a message on this topic would go to. A client with two subscriptions that match it may be
     /// counted for each where both topics are large: see [`Scope::publish`].
     pub fn subscribers(&mut self, topic: &str) -> usize {
@@ -134,7 +150,7 @@ impl<'a> Scope<'a> {
 
     /// Open clients of this route that subscribe to exactly this key because it is their own, the latest first.
     pub fn owners(&self, key: &str) -> Vec<ConnId> {
-        self.owners_in(&self.hubs[self.route as usize], key).collect()
+        owners_in(self, &self.hubs[self.route as usize], key).collect()
     }
 
     /// The open client of this route that has this name.

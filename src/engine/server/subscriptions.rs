@@ -3,9 +3,11 @@
 use crate::engine::client::Client;
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
+use crate::engine::pubsub::topic::watchers_key;
 use crate::engine::resume::history::Record;
 use crate::engine::server::replay::{self, slice_max};
-use crate::engine::server::{ReplayItem, Resumed, Scope, Server};
+use crate::engine::server::users::owners_in;
+use crate::engine::server::{ReplayItem, Resumed, Scope, Server, members};
 use crate::engine::slots::ConnId;
 
 /// The cost of a subscription that begins or ends, out of the 1 MiB read from all clients in a turn: the client's other
@@ -36,6 +38,9 @@ impl Scope<'_> {
         if joined && reason == Reason::Own {
             let route = self.route();
             self.users.note(key, true, (id, route));
+        }
+        if joined {
+            members::on_subscribed(self, id, key, reason);
         }
         let next = self.resume.history.next();
         let Server { clients, resume, .. } = &mut **self;
@@ -94,6 +99,7 @@ impl Scope<'_> {
             return false;
         }
         self.costs += MEMBERSHIP_COST_BYTES;
+        members::on_unsubscribing(self, id, key);
         let Some((client, hub)) = self.with_hub(id) else {
             return false;
         };
@@ -110,6 +116,24 @@ impl Scope<'_> {
             replay.unsubscribe(key, next, &resume.entries, most);
         }
         left
+    }
+
+    /// Gives a user's client the members of a topic, and the changes among them while it stays subscribed. Returns whether it may
+    /// have them: it subscribes to this very topic, and the route lets subscribers list each other.
+    pub fn watch_members(&mut self, id: ConnId, topic: &str, reference: Option<&str>) -> bool {
+        let may_be_listed = self.members.are_listed(self.route(), topic);
+        if !may_be_listed || !self.caught_up(id) {
+            return false;
+        }
+        self.costs += MEMBERSHIP_COST_BYTES;
+        let Some((client, hub)) = self.with_hub(id) else { return false };
+        let of = &mut client.subscriptions;
+        if hub.reason(of, topic).is_none() || hub.own_topic(of).is_none() {
+            return false;
+        }
+        hub.subscribe(id.index, of, &watchers_key(topic), Reason::Watching);
+        self.members.request(id, topic, reference);
+        true
     }
 
     /// The reason of a client's subscription to this key.
@@ -144,6 +168,6 @@ impl Scope<'_> {
     /// Open clients of all routes whose own topic has this key, the latest first of each route: `clients_per_user_max` counts
     /// them together.
     pub fn owners_anywhere(&self, key: &str) -> Vec<ConnId> {
-        self.hubs.iter().flat_map(|hub| self.owners_in(hub, key)).collect()
+        self.hubs.iter().flat_map(|hub| owners_in(self, hub, key)).collect()
     }
 }

@@ -1,6 +1,9 @@
 //! Users that come and go, noted for features that watch them. A client's user is the user of its own topic.
 
+use crate::engine::client::State;
+use crate::engine::pubsub::hub::{Hub, Reason};
 use crate::engine::pubsub::topic::user_of;
+use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
 
 /// A client of a user came or went.
@@ -46,4 +49,18 @@ impl UserChanges {
             noted.push(UserChange { user: user.into(), has_come, id, route });
         }
     }
+}
+
+/// The open clients of a hub's route whose own topic has this key, the latest first.
+pub(super) fn owners_in<'a>(
+    server: &'a Server,
+    hub: &'a Hub,
+    key: &'a str,
+) -> impl Iterator<Item = ConnId> + 'a {
+    let subscribers = hub.find(key).into_iter().flat_map(|topic| hub.subscribers(topic));
+    let open = subscribers.filter(move |index| {
+        let client = &server.clients[*index];
+        client.state() == State::Open && hub.reason(&client.subscriptions, key) == Some(Reason::Own)
+    });
+    open.map(|index| server.clients.id(index))
 }

@@ -43,18 +43,18 @@ impl PresenceFeature {
             Reply::Unknown => metrics.presence_renewals += 1,
             Reply::Failed => {
                 metrics.presence_retries += 1;
-                self.log_refusal(answer, now);
+                log_refusal(answer, &mut self.logged, now, RIGHTS);
             }
         }
     }
+}
 
-    /// Logs a refusal. A missing connection is logged where the connection is.
-    fn log_refusal(&mut self, answer: &Answer, now: Millis) {
-        let Answer::Refused(why) = answer else { return };
-        if self.logged.is_none_or(|logged| now >= logged + REPEAT) {
-            self.logged = Some(now);
-            log::warn!("{}", refused(why));
-        }
+/// Logs a refusal, with the rights that are needed beside those of the script. A missing connection is logged where the connection is.
+pub(super) fn log_refusal(answer: &Answer, logged: &mut Option<Millis>, now: Millis, rights: &str) {
+    let Answer::Refused(why) = answer else { return };
+    if logged.is_none_or(|logged| now >= logged + REPEAT) {
+        *logged = Some(now);
+        log::warn!("{}", refused(why, rights));
     }
 }
 
@@ -97,7 +97,7 @@ impl Feature for PresenceFeature {
 }
 
 /// Reads the script's answer: four numbers.
-fn reply(answer: &Answer) -> Reply {
+pub(super) fn reply(answer: &Answer) -> Reply {
     let Answer::List(list) = answer else { return Reply::Failed };
     match list[..] {
         [
@@ -111,12 +111,14 @@ fn reply(answer: &Answer) -> Reply {
 }
 
 /// The advice for a script that Redis refused in these words.
-fn refused(why: &str) -> String {
+fn refused(why: &str, rights: &str) -> String {
     const REFUSED: &str = "Redis refused what tells who is here";
     // The words about a command inside of a script may name the user, and differ from version to version.
     let marks = ["NOPERM", "The user executing the script", "ACL failure"];
     if marks.iter().any(|mark| why.contains(mark)) {
-        return format!("{REFUSED}: {NO_SCRIPT}");
+        return format!(
+            "{REFUSED}: the user in the URL may not do it: run there ACL SETUSER <user> {rights} {SCRIPT_RIGHTS}"
+        );
     }
     let advice = match why.split(' ').next() {
         Some("READONLY") => "it is a replica: name the primary in the setting redis",
@@ -129,10 +131,12 @@ fn refused(why: &str) -> String {
     format!("{REFUSED}: {advice}, it said: {}", printable(why))
 }
 
-/// The rights for the commands of `script.lua`.
-const NO_SCRIPT: &str = "the user in the URL may not do it: run there ACL SETUSER <user> \
-    ~<stream> ~oneloop:{<stream>}:* +eval +time +xadd +zscore +zadd +zrem +zrevrange +zrangebyscore +hget +hset +hdel \
-    +hincrby +hlen +sadd +srem +scard +sismember +srandmember (with a channel: &<channel> and +publish, without +xadd)";
+/// The rights that events need beside those of the script.
+const RIGHTS: &str = "~<stream> ~oneloop:{<stream>}:* +xadd (with a channel: &<channel> and +publish, without +xadd)";
+
+/// The rights for the commands of `script.lua` that all its uses need.
+const SCRIPT_RIGHTS: &str = "+eval +time +zscore +zadd +zrem +zrevrange +zrangebyscore +hget +hset +hdel \
+    +hincrby +hlen +sadd +srem +scard +sismember +srandmember";
 
 #[cfg(test)]
 mod tests {
@@ -141,15 +145,15 @@ mod tests {
     #[test]
     fn a_refused_script_says_what_to_do() {
         for (why, expected) in [
-            ("NOPERM User bob has no permissions to run the 'eval' command", "* +eval +time"),
-            ("ERR The user executing the script can't run this command", "* +eval +time"),
-            ("ERR ACL failure in script: User bob has no permissions", "* +eval +time"),
+            ("NOPERM User bob has no permissions to run the 'eval' command", "&c +eval +time"),
+            ("ERR The user executing the script can't run this command", "&c +eval +time"),
+            ("ERR ACL failure in script: User bob has no permissions", "&c +eval +time"),
             ("READONLY You can't write against a read only replica.", "name the primary"),
             ("OOM command not allowed when used memory > 'maxmemory'.", "raise maxmemory"),
             ("WRONGTYPE Operation against a key", "choose another name"),
             ("ERR \u{7}", "accepted, it said: ERR ?"),
         ] {
-            let text = refused(why);
+            let text = refused(why, "&c");
             assert!(text.contains(expected) && !text.contains("bob"), "{text}");
         }
     }

@@ -11,6 +11,7 @@
 //! others before it counts as dead, and that is no event.
 
 mod feature;
+pub mod members;
 mod script;
 #[cfg(test)]
 mod simulated_redis;
@@ -42,12 +43,28 @@ const RETRY_AFTER: Millis = 1000;
 /// the same.
 const ANSWER_WITHIN: Millis = 60_000;
 
+/// The use that Redis makes of the users that nodes report.
+#[derive(Clone)]
+pub enum ReportUse {
+    /// It emits an event when a user comes or goes. A stream keeps about `entries_max` of them.
+    Events { sink: Sink, entries_max: usize },
+    /// It keeps the members of topics: a user is reported for each topic, as `room.7 42`. The name is that of the keys.
+    Members(String),
+}
+
+impl ReportUse {
+    /// The name in the keys, which have it in braces: in a cluster all of them lie where the stream lies.
+    fn name(&self) -> &str {
+        match self {
+            ReportUse::Events { sink, .. } => sink.name(),
+            ReportUse::Members(name) => name,
+        }
+    }
+}
+
 /// The settings of presence.
 pub struct Settings {
-    /// The target of the events.
-    pub sink: Sink,
-    /// The number of entries that the stream keeps, about.
-    pub entries_max: usize,
+    pub report: ReportUse,
     /// The wait for a user without a connection.
     pub wait: Millis,
     /// The most users that are waited for; above that the first of them is gone at once.
@@ -121,6 +138,29 @@ impl Presence {
     /// A connection of a user that came is gone. Returns whether that cut another user's wait short.
     pub fn left(&mut self, sub: &str, now: Millis) -> bool {
         self.users.left(sub, now)
+    }
+
+    /// Returns whether a user has a connection.
+    pub fn is_connected(&self, sub: &str) -> bool {
+        self.users.is_connected(sub)
+    }
+
+    /// The users with a connection from this one on, in order.
+    pub fn connected_from<'a>(&'a self, sub: &'a str) -> impl Iterator<Item = &'a str> {
+        self.users.connected_from(sub)
+    }
+
+    /// Does what is due where there is no Redis to report to.
+    pub fn tick_alone(&mut self, now: Millis) {
+        self.users.end_waits(now);
+        while self.users.has_changes() {
+            self.users.take_changes();
+        }
+    }
+
+    /// Returns when [`Presence::tick_alone`] is to be called at the latest.
+    pub fn deadline_alone(&self) -> Option<Millis> {
+        self.users.deadline()
     }
 
     /// The number of users, those that are waited for included.
@@ -197,8 +237,7 @@ mod tests {
         Presence::new(
             "n",
             Settings {
-                sink: Sink::Channel("evt".into()),
-                entries_max: 7,
+                report: ReportUse::Events { sink: Sink::Channel("evt".into()), entries_max: 7 },
                 wait: 1000,
                 waiting_max: 10,
                 batch_max: 10,

@@ -2,6 +2,8 @@
 -- KEYS: users and on how many nodes each is; nodes and when each was alive; calls of each; users of this one.
 -- ARGV: node, incarnation, number of the call, ms of silence after which a node is dead, most users cleared up,
 --       'stream' or 'channel', its name, entries a stream keeps; then '+' or '-' before each user.
+--       Or 'members', the name in the keys, 0; then users are members of topics ('room.7 42'), each topic has a set of
+--       them, and a channel tells of the topics whose sets change.
 -- Answers: 1, or 0 where Redis knows nothing of this incarnation or not all; online and offline events; 1 if more
 -- users wait to be cleared up.
 local here, nodes, calls, own = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -11,9 +13,16 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local at = string.format('%.0f', now)
 local told = { online = 0, offline = 0 }
+local changed = {}
 
 local function emit(event, sub, users, where)
-  if kind == 'stream' then
+  if kind == 'members' then
+    local topic, user = string.match(sub, '^(%S+) (.*)$')
+    if not changed[topic] then redis.call('PUBLISH', 'oneloop:{' .. target .. '}', topic) end
+    changed[topic] = true
+    local set = 'oneloop:{' .. target .. '}:in:' .. topic
+    if event == 'online' then redis.call('ZADD', set, at, user) else redis.call('ZREM', set, user) end
+  elseif kind == 'stream' then
     redis.call('XADD', target, 'MAXLEN', '~', entries, '*',
       'event', event, 'sub', sub, 'users', users, 'node', where, 'at', at)
   else

@@ -1,7 +1,7 @@
 //! One call of a node to Redis: the words of its script, and what that answers.
 
 use super::users::Change;
-use super::{DEAD_AFTER, Settings};
+use super::{DEAD_AFTER, ReportUse, Settings};
 use crate::clock::Millis;
 use crate::engine::redis::sink::Sink;
 
@@ -12,10 +12,9 @@ const SCRIPT: &str = include_str!("script.lua");
 pub(super) struct Script {
     text: Vec<u8>,
     node: String,
-    sink: Sink,
+    report: ReportUse,
     /// The prefix of the keys.
     prefix: String,
-    entries_max: usize,
     /// After so much silence a node is dead.
     dead_after: Millis,
     /// The most users of a dead node that one call clears up.
@@ -24,24 +23,25 @@ pub(super) struct Script {
 
 impl Script {
     pub(super) fn new(node: &str, settings: Settings) -> Script {
-        let Settings { sink, entries_max, wait, batch_max, .. } = settings;
+        let Settings { report, wait, batch_max, .. } = settings;
         let node = node.to_owned();
         let dead_after = DEAD_AFTER + wait;
         let lines = SCRIPT.lines().filter(|line| !line.trim_start().starts_with("--"));
         let text = lines.collect::<Vec<_>>().join("\n").into_bytes();
-        // The braces: in a cluster all of it lies where the stream lies.
-        let prefix = format!("oneloop:{{{}}}:", sink.name());
-        Script { text, node, sink, prefix, entries_max, dead_after, batch_max }
+        let prefix = format!("oneloop:{{{}}}:", report.name());
+        Script { text, node, report, prefix, dead_after, batch_max }
     }
 
     /// The command of a call.
     pub(super) fn words(&self, incarnation: u32, number: u64, changes: &[Change]) -> Vec<Vec<u8>> {
         let incarnation = format!("{}.{incarnation}", self.node);
         let key = |name: &str| format!("{}{name}", self.prefix);
-        let (kind, target) = match &self.sink {
-            Sink::Stream(name) => ("stream", name.clone()),
-            Sink::Channel(name) => ("channel", name.clone()),
+        let (kind, entries_max) = match &self.report {
+            ReportUse::Events { sink: Sink::Stream(_), entries_max } => ("stream", *entries_max),
+            ReportUse::Events { sink: Sink::Channel(_), entries_max } => ("channel", *entries_max),
+            ReportUse::Members(_) => ("members", 0),
         };
+        let target = self.report.name().to_owned();
         let mut keys =
             vec![key("here"), key("nodes"), key("calls"), key(&format!("here:{incarnation}"))];
         if kind == "stream" {
@@ -58,7 +58,7 @@ impl Script {
             self.batch_max.to_string(),
             kind.to_owned(),
             target,
-            self.entries_max.to_string(),
+            entries_max.to_string(),
         ];
         words.extend(arguments.map(String::into_bytes));
         words.extend(changes.iter().map(|change| change.to_vec()));

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::simulated_redis::SimulatedRedis;
-use super::{Attempt, Presence, Reply, Settings};
+use super::{Attempt, Presence, Reply, ReportUse, Settings};
 use crate::clock::Millis;
 use crate::engine::random::Random;
 use crate::engine::redis::sink::Sink;
@@ -100,8 +100,7 @@ impl World {
         let presence = Presence::new(
             &format!("node{}", self.born),
             Settings {
-                sink: Sink::Stream("evt".into()),
-                entries_max: 1000,
+                report: ReportUse::Events { sink: Sink::Stream("evt".into()), entries_max: 1000 },
                 wait: self.wait,
                 waiting_max: 100,
                 batch_max: 2,

@@ -71,6 +71,17 @@ impl Users {
         self.users.len()
     }
 
+    pub(super) fn is_connected(&self, sub: &str) -> bool {
+        self.users.get(sub).is_some_and(|user| matches!(user.stay, Stay::Connected(_)))
+    }
+
+    /// The users with a connection from this one on, in order.
+    pub(super) fn connected_from<'a>(&'a self, sub: &'a str) -> impl Iterator<Item = &'a str> {
+        let from = self.users.range::<str, _>((Bound::Included(sub), Unbounded));
+        let connected = from.filter(|(_, user)| matches!(user.stay, Stay::Connected(_)));
+        connected.map(|(sub, _)| &**sub)
+    }
+
     pub(super) fn incarnation(&self) -> u32 {
         self.incarnation
     }

@@ -285,3 +285,23 @@ async def test_messages_of_zeromq_are_taken_on_by_the_new_process(begin):
             server.forget_publisher()
             assert await received(client, count) == list(range(count))
             assert await bystander.heard() == []
+
+
+@pytest.mark.parametrize("has_redis", [False, True])
+async def test_members_are_listed_on(begin, request, has_redis):
+    redis = request.getfixturevalue("redis") if has_redis else None
+    server = begin("--members", "news", redis=redis)
+    async with server.client("43") as bystander, server.client("42") as client:
+        assert (await client.ask(op="members", topic="news", ref=1))["users"] == ["42", "43"]
+        await asyncio.to_thread(upgrade, server)
+        listed = await client.next()
+        # Nobody but the other one is reported before.
+        while len(listed["users"]) < 2:
+            listed["users"] = sorted(listed["users"] + (await client.next())["joined"])
+        assert (listed["op"], listed["users"]) == ("members", ["42", "43"])
+        async with server.client("44"):
+            assert (await client.next())["joined"] == ["44"]
+        assert (await client.next())["left"] == ["44"]
+        assert (await client.ask(op="topics"))["topics"] == ["news", "user.42"]
+        server.forget_publisher()
+        assert await bystander.heard() == []

@@ -40,6 +40,8 @@ pub enum Reason {
     Asked,
     /// A back end subscribed the client.
     Joined,
+    /// The client watches the members of a topic: the key is that of its watchers, and no topic of the client.
+    Watching,
 }
 
 /// The head of a client's list of subscriptions.
@@ -142,6 +144,14 @@ impl Hub {
 
     /// The topics of a client, the latest first.
     pub fn topics<'a>(
+        &'a self,
+        of: &'a Subscriptions,
+    ) -> impl Iterator<Item = (&'a str, Reason)> + 'a {
+        self.keys(of).filter(|(_, reason)| *reason != Reason::Watching)
+    }
+
+    /// All that a client is subscribed to, the latest first.
+    pub fn keys<'a>(
         &'a self,
         of: &'a Subscriptions,
     ) -> impl Iterator<Item = (&'a str, Reason)> + 'a {

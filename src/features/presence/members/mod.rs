@@ -1,0 +1,353 @@
+//! Members: the users who subscribe to a topic, listed for clients that subscribe to it as well.
+//!
+//! A node counts the connections of each member, and reports members to Redis as presence reports users: `room.7 42` for user 42 in
+//! `room.7`. There a set for each topic has the members of all nodes, and a channel tells of each topic whose set changes. A node
+//! whose clients watch that topic then reads its set, once a second at most, and sends them how the list differs from the one that
+//! they have. So a list is right again after whatever was missed, and a topic that nobody watches costs nothing but its set.
+//! Without a Redis, or while it is away, the list has this node's own members.
+
+mod frames;
+mod watches;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::feature::{log_refusal, reply};
+use super::{BATCH_MAX, Presence, Reply, ReportUse, Settings};
+use crate::clock::Millis;
+use crate::engine::client::frame::Frame;
+use crate::engine::feature::{Feature, FeatureEvent};
+use crate::engine::redis::request::{Answer, Ticket, command};
+use crate::engine::server::members::{has_watchers, is_watching};
+use crate::engine::server::{MemberChange, MembersRequest, Server};
+use crate::upgrade::{StateError, StateReader, StateWriter};
+use watches::{ListReading, MemberList, Watches};
+
+/// Lists read in a turn.
+const READS_MAX: usize = 64;
+
+/// Reads the number of members, and as many as a list has: those who came first.
+const READ: &[u8] = b"return {redis.call('ZCARD',KEYS[1]),redis.call('ZRANGE',KEYS[1],0,ARGV[1])}";
+
+/// The tickets of lists have this bit, those of reports have not.
+const OF_LIST: u64 = 1 << 63;
+
+/// The name of the channel that tells of changed topics, and of the keys before a colon.
+pub fn channel(prefix: &str) -> String {
+    format!("oneloop:{{{}}}", name(prefix))
+}
+
+/// Nodes with the same prefix have the same topics.
+fn name(prefix: &str) -> String {
+    format!("{prefix}members")
+}
+
+/// The feature: this node's members, and the lists that its clients watch.
+pub struct MembersFeature {
+    presence: Presence,
+    /// The number of this node's members, by topic.
+    counts: BTreeMap<Rc<str>, usize>,
+    watches: Watches,
+    /// The channel of changed topics, if there is a Redis.
+    channel: Option<String>,
+    /// There is no Redis, or it may not have this node's members: it did not do what it was last asked.
+    is_away: bool,
+    /// Topics whose lists Redis was asked for, by number.
+    reads: BTreeMap<u64, Rc<str>>,
+    reads_count: u64,
+    /// When a refusal was last logged.
+    logged: Option<Millis>,
+    /// Clients that are sent away come back to other nodes: that is no change, and so the node just falls silent.
+    is_silent: bool,
+}
+
+impl MembersFeature {
+    /// Begins to list members. No client may be connected yet. `prefix`: that of channels.
+    pub fn new(server: &mut Server, prefix: &str, has_redis: bool) -> MembersFeature {
+        assert!(server.clients.is_empty(), "a client came before members were noted");
+        server.members.begin(&server.options);
+        let settings = Settings {
+            report: ReportUse::Members(name(prefix)),
+            wait: 0,
+            waiting_max: usize::MAX,
+            batch_max: BATCH_MAX,
+        };
+        MembersFeature {
+            presence: Presence::new(server.node(), settings),
+            counts: BTreeMap::new(),
+            watches: Watches::default(),
+            channel: has_redis.then(|| channel(prefix)),
+            is_away: !has_redis,
+            reads: BTreeMap::new(),
+            reads_count: 0,
+            logged: None,
+            is_silent: false,
+        }
+    }
+
+    fn on_tick(&mut self, server: &mut Server) {
+        let now = server.now().millis;
+        for change in server.members.take_changes() {
+            self.change(&change, now);
+        }
+        if self.channel.is_none() {
+            self.presence.tick_alone(now);
+        } else if let Some(attempt) = self.presence.tick(now) {
+            let words: Vec<&[u8]> = attempt.words.iter().map(Vec::as_slice).collect();
+            server.ask(command(&words), Ticket::of_feature("members", attempt.number));
+        }
+        for topic in server.members.take_resumed() {
+            self.watches.resume(&topic, now);
+        }
+        for request in server.members.take_requests() {
+            self.on_request(server, request, now);
+        }
+        for _ in 0..READS_MAX {
+            let Some(topic) = self.watches.next_due(now) else { return };
+            match has_watchers(server, &topic) {
+                true => self.read(server, topic),
+                false => self.watches.end(&topic),
+            }
+        }
+    }
+
+    fn change(&mut self, change: &MemberChange, now: Millis) {
+        let MemberChange { topic, user, has_come } = change;
+        let member = format!("{topic} {user}");
+        let was_here = self.presence.is_connected(&member);
+        match has_come {
+            true => self.presence.came(&member),
+            false => drop(self.presence.left(&member, now)),
+        }
+        if self.presence.is_connected(&member) == was_here {
+            return;
+        }
+        if was_here {
+            let count = self.counts.get_mut(&**topic).expect("the topic has a member");
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&**topic);
+            }
+        } else {
+            *self.counts.entry(Rc::from(&**topic)).or_default() += 1;
+        }
+        // Redis tells of it once its set has changed.
+        if self.is_away {
+            self.watches.touch(topic, now);
+        }
+    }
+
+    /// Answers a client that asks for a list, or has it wait for one.
+    fn on_request(&mut self, server: &mut Server, request: MembersRequest, now: Millis) {
+        if let Some(list) = self.watches.list(&request.topic) {
+            return answer(server, &request, list);
+        }
+        let most = server.bounds().members_total_bytes_max;
+        if let Err(MembersRequest { id, topic, reference }) = self.watches.wait(request, most, now)
+        {
+            server.send(id, &Frame::text(&frames::busy(&topic, reference.as_deref())));
+        }
+    }
+
+    /// Reads a list, from Redis if it has all members.
+    fn read(&mut self, server: &mut Server, topic: Rc<str>) {
+        let Some(channel) = self.channel.as_ref().filter(|_| !self.is_away) else {
+            let list = self.own_members(server, &topic);
+            return self.take(server, &topic, list);
+        };
+        let key = format!("{channel}:in:{topic}");
+        let last = (server.bounds().members_max - 1).to_string();
+        let words: [&[u8]; 5] = [b"EVAL", READ, b"1", key.as_bytes(), last.as_bytes()];
+        self.reads_count += 1;
+        self.reads.insert(self.reads_count, topic);
+        server.ask(command(&words), Ticket::of_feature("members", OF_LIST | self.reads_count));
+    }
+
+    fn on_read(&mut self, server: &mut Server, number: u64, answer: &Answer) {
+        let Some(topic) = self.reads.remove(&number) else { return };
+        let list = list(answer).filter(|_| !self.is_away).unwrap_or_else(|| {
+            self.on_failure(server, answer);
+            self.own_members(server, &topic)
+        });
+        self.take(server, &topic, list);
+    }
+
+    /// Sends a list that was read to the clients that wait for it, or its changes to those that watch it.
+    fn take(&mut self, server: &mut Server, topic: &str, list: MemberList) {
+        match self.watches.take(topic, list, server.bounds().members_total_bytes_max) {
+            ListReading::Same => {}
+            ListReading::First { waiting, is_resumed } => {
+                let list = self.watches.list(topic).expect("it was just taken");
+                if is_resumed {
+                    send_to_watchers(server, topic, &frames::list(topic, list, None));
+                }
+                waiting.iter().for_each(|request| answer(server, request, list));
+            }
+            ListReading::Changed(update) => {
+                let list = self.watches.list(topic).expect("it was just taken");
+                let is_long = update.joined.len() + update.left.len() > list.users.len();
+                let text = match is_long {
+                    true => frames::list(topic, list, None),
+                    false => frames::update(topic, &update),
+                };
+                server.metrics().member_updates += 1;
+                send_to_watchers(server, topic, &text);
+            }
+        }
+    }
+
+    /// The members on this node. Those that the list has already stay there, so that nobody leaves it who is still a member.
+    fn own_members(&self, server: &Server, topic: &str) -> MemberList {
+        let count = self.counts.get(topic).copied().unwrap_or(0);
+        let most = count.min(server.bounds().members_max);
+        let start = format!("{topic} ");
+        let before = self.watches.list(topic).into_iter().flat_map(|list| &list.users);
+        let here = before.filter(|user| self.presence.is_connected(&[&start, &***user].concat()));
+        let mut users: BTreeSet<Box<str>> = here.take(most).cloned().collect();
+        for member in self.presence.connected_from(&start) {
+            let Some(user) = member.strip_prefix(&start).filter(|_| users.len() < most) else {
+                break;
+            };
+            users.insert(user.into());
+        }
+        MemberList { users, count }
+    }
+
+    fn on_report(&mut self, server: &mut Server, number: u64, answer: &Answer) {
+        let (reply, now) = (reply(answer), server.now().millis);
+        if !self.presence.on_reply(number, reply, now) {
+            return;
+        }
+        match reply {
+            Reply::Done { .. } if self.is_away => {
+                self.is_away = false;
+                self.watches.touch_all(now);
+            }
+            Reply::Done { .. } | Reply::Unknown => {}
+            Reply::Failed => {
+                server.metrics().member_retries += 1;
+                self.on_failure(server, answer);
+            }
+        }
+    }
+
+    /// Redis did not do what it was asked: lists have this node's own members until a report to it succeeds.
+    fn on_failure(&mut self, server: &Server, answer: &Answer) {
+        let now = server.now().millis;
+        if !std::mem::replace(&mut self.is_away, true) {
+            self.watches.touch_all(now);
+        }
+        let channel = self.channel.as_deref().unwrap_or_default();
+        let rights = format!("&{channel} ~{channel}:* +publish +zcard +zrange");
+        log_refusal(answer, &mut self.logged, now, &rights);
+    }
+}
+
+impl Feature for MembersFeature {
+    fn name(&self) -> &'static str {
+        "members"
+    }
+
+    fn channel(&self) -> Option<&str> {
+        self.channel.as_deref()
+    }
+
+    /// Takes the name of a topic whose members changed on some node.
+    fn on_payload(&mut self, server: &mut Server, payload: &[u8]) -> usize {
+        if let Ok(topic) = std::str::from_utf8(payload) {
+            self.watches.touch(topic, server.now().millis);
+        }
+        0
+    }
+
+    fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
+        match event {
+            FeatureEvent::Tick if !self.is_silent => self.on_tick(server),
+            FeatureEvent::Answer { number, answer } if number & OF_LIST > 0 => {
+                self.on_read(server, number & !OF_LIST, answer);
+            }
+            FeatureEvent::Answer { number, answer } => self.on_report(server, number, answer),
+            FeatureEvent::SourceUp => self.watches.touch_all(server.now().millis),
+            FeatureEvent::Drain => {
+                self.is_silent = true;
+                server.members.ignore();
+            }
+            _ => {}
+        }
+    }
+
+    fn save(&self, writer: &mut StateWriter<'_>) {
+        self.presence.save(writer);
+    }
+
+    fn restore(&mut self, _: &mut Server, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        self.presence.restore(reader)
+    }
+
+    fn deadline(&self, server: &Server) -> Option<Millis> {
+        if self.is_silent {
+            return None;
+        }
+        let news = server.members.has_news().then(|| server.now().millis);
+        let report = match self.channel {
+            Some(_) => Some(self.presence.deadline()),
+            None => self.presence.deadline_alone(),
+        };
+        [news, report, self.watches.deadline()].into_iter().flatten().min()
+    }
+}
+
+/// Sends a text to all clients that watch the members of a topic.
+fn send_to_watchers(server: &mut Server, topic: &str, text: &str) {
+    for route in 0..server.hubs.len() as u8 {
+        server.scope(route).send_to_watchers(topic, Frame::text(text));
+    }
+}
+
+/// Answers a request, unless the client watches that topic no more.
+fn answer(server: &mut Server, request: &MembersRequest, list: &MemberList) {
+    let MembersRequest { id, topic, reference } = request;
+    if is_watching(server, *id, topic) {
+        let text = frames::list(topic, list, reference.as_deref());
+        server.send(*id, &Frame::text(&text));
+    }
+}
+
+/// Reads the answer to [`READ`].
+fn list(answer: &Answer) -> Option<MemberList> {
+    let Answer::List(parts) = answer else { return None };
+    let [Answer::Integer(count), Answer::List(users)] = &parts[..] else { return None };
+    let user = |user: &Answer| match user {
+        Answer::Text(bytes) => std::str::from_utf8(bytes).ok().map(Box::from),
+        _ => None,
+    };
+    let users = users.iter().map(user).collect::<Option<_>>()?;
+    Some(MemberList { users, count: usize::try_from(*count).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_no_list_counts_as_none() {
+        let text = |text: &str| Answer::Text(text.as_bytes().to_vec());
+        let of = |count, users: Vec<Answer>| {
+            Answer::List(vec![Answer::Integer(count), Answer::List(users)])
+        };
+        let expected = MemberList { users: ["b", "a"].map(Box::from).into(), count: 3 };
+        assert_eq!(list(&of(3, vec![text("b"), text("a")])), Some(expected));
+        assert_eq!(list(&of(0, vec![])), Some(MemberList::default()));
+        for answer in [
+            of(-1, vec![]),
+            of(1, vec![Answer::Nothing]),
+            of(1, vec![Answer::Text(vec![0xff])]),
+            Answer::List(vec![Answer::Integer(1)]),
+            Answer::Integer(1),
+            Answer::Refused("NOPERM".into()),
+            Answer::Unavailable,
+        ] {
+            assert_eq!(list(&answer), None, "{answer:?}");
+        }
+    }
+}
