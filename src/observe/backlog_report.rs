@@ -39,7 +39,7 @@ pub fn joined(reports: &[String], is_complete: bool) -> String {
             clients.append(of_it);
         }
     }
-    clients.sort_by_key(|client| Reverse(client["bytes"].as_u64()));
+    clients.sort_unstable_by_key(|client| Reverse(client["bytes"].as_u64()));
     clients.truncate(CLIENTS_MAX);
     let mark = if is_complete { "" } else { r#","incomplete":true"# };
     format!(r#"{{"clients":{}{mark}}}"#, Value::from(clients))
