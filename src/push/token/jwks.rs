@@ -1,11 +1,13 @@
 //! A JSON Web Key Set (RFC 7517 section 5): the public keys of an issuer.
 
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
+use super::header::algorithm_named;
 use super::key::{KEYS_TRIED_MAX, VerificationKey, without_mark};
 use super::signature::SignatureKey;
+
+const MALFORMED: &str = "lacks a member, or one is of the wrong type";
 
 /// Reads the keys of a set that check signatures. Keys for encryption and of unsupported kinds are skipped, as the RFC asks;
 /// unusable ones too, with a line in the log: the issuer's other keys remain in use.
@@ -53,13 +55,18 @@ fn read_key(entry: &Value, named: &[Algorithm]) -> Result<Option<VerificationKey
     if !for_signatures || !is_known {
         return Ok(None);
     }
-    let jwk = serde_json::from_value::<Jwk>(entry.clone()).ok();
-    let jwk = jwk.filter(|jwk| !matches!(jwk.algorithm, AlgorithmParameters::Other(_)));
-    let jwk = jwk.ok_or("lacks a member, or one is of the wrong type")?;
-    let Ok(alg) = jwk.common.key_algorithm.map(Algorithm::try_from).transpose() else {
-        return Ok(None);
+    let alg = match text(entry, "alg")?.map(algorithm_named) {
+        Some(None) => return Ok(None),
+        alg => alg.flatten(),
     };
-    let key = DecodingKey::from_jwk(&jwk).map_err(|_| "is not in base64url")?;
+    let id = text(entry, "kid")?.map(str::to_owned);
+    let number = |name| text(entry, name)?.ok_or(MALFORMED);
+    let key = match entry["kty"].as_str() {
+        Some("RSA") => DecodingKey::from_rsa_components(number("n")?, number("e")?),
+        Some("EC") => DecodingKey::from_ec_components(number("x")?, number("y")?),
+        _ => DecodingKey::from_ed_components(number("x")?),
+    };
+    let key = key.map_err(|_| "is not in base64url")?;
     let (key, mut usual) = SignatureKey::from_public(&key)?;
     if let Some(alg) = alg {
         let at = usual.iter().position(|each| *each == alg);
@@ -67,7 +74,16 @@ fn read_key(entry: &Value, named: &[Algorithm]) -> Result<Option<VerificationKey
             at.ok_or_else(|| format!("is for {alg:?} (`alg`), which does not fit its `kty`"))?;
         usual = &usual[at..=at];
     }
-    Ok(VerificationKey::new(jwk.common.key_id, key, usual, named))
+    Ok(VerificationKey::new(id, key, usual, named))
+}
+
+/// Returns the text of a member, if it is there.
+fn text<'a>(entry: &'a Value, name: &str) -> Result<Option<&'a str>, &'static str> {
+    match &entry[name] {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        _ => Err(MALFORMED),
+    }
 }
 
 /// A warning if a set has more keys of one algorithm than are tried.
@@ -101,9 +117,9 @@ fn refuse_secret(name: &str, entry: &Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::header::TokenHeader;
     use super::*;
     use data_encoding::BASE64URL_NOPAD;
-    use jsonwebtoken::Header;
     use serde_json::json;
 
     const RSA: &[u8] = include_bytes!("../../../tests/keys/rsa.public.pem");
@@ -162,8 +178,7 @@ mod tests {
         let keys = set(&[jwk(P256, r#","kid":"a""#), jwk(P256, r#","kid":"b""#), jwk(P256, "")]);
         let keys = keys.unwrap();
         let fitting = |algorithm, kid: Option<&str>| {
-            let mut header = Header::new(algorithm);
-            header.kid = kid.map(str::to_owned);
+            let header = TokenHeader { alg: algorithm, kid: kid.map(str::to_owned), crit: None };
             keys.iter().map(|key| key.fits(&header)).collect::<Vec<_>>()
         };
         assert_eq!(fitting(Algorithm::ES256, Some("b")), [false, true, true]);

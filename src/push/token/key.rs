@@ -1,7 +1,8 @@
 //! The keys that tokens are checked with, read once at start; a key that could not check a token is refused here.
 
-use jsonwebtoken::{Algorithm, AlgorithmFamily, Header};
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
+use super::header::TokenHeader;
 use super::public_key;
 use super::signature::SignatureKey;
 
@@ -40,14 +41,14 @@ impl VerificationKey {
 
     /// Returns whether a token with this header can be signed for this key: its algorithm is permitted, and the two do not bear
     /// different ids (`kid`, RFC 7515 section 4.1.4).
-    pub fn fits(&self, header: &Header) -> bool {
+    pub fn fits(&self, header: &TokenHeader) -> bool {
         let is_other =
             matches!((&self.id, &header.kid), (Some(ours), Some(theirs)) if ours != theirs);
         !is_other && self.permits(header.alg)
     }
 
     /// Returns whether the header names this very key.
-    pub fn is_named_by(&self, header: &Header) -> bool {
+    pub fn is_named_by(&self, header: &TokenHeader) -> bool {
         self.id.is_some() && self.id == header.kid
     }
 

@@ -3,6 +3,7 @@
 //! The signature is checked first, so that a forger learns nothing from the claims. Time is an argument.
 
 mod claims;
+mod header;
 mod jwks;
 mod key;
 pub(super) mod place;
@@ -16,14 +17,15 @@ mod tests;
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::{Algorithm, Header, decode_header};
+use jsonwebtoken::Algorithm;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::json;
 
 use crate::config::{Jwt, Secret};
 use crate::engine::pubsub::topic::{Grant, is_user_id};
 use claims::Claims;
 pub use claims::{Identity, TokenRefusal};
+use header::read_header;
 use key::{KEYS_TRIED_MAX, VerificationKey, named_algorithms};
 
 /// The longest token; a longer one is refused before any work. The place that carries it has a bound of its own: `head_bytes_max`
@@ -131,7 +133,7 @@ impl Keys {
             return refused("longer than 32768 bytes");
         }
         let header = read_header(token).map_err(TokenRefusal::Signature)?;
-        // RFC 7515 section 4.1.11: refuse extensions that are not understood. The crate does not look.
+        // RFC 7515 section 4.1.11: refuse extensions that are not understood.
         if header.crit.is_some() {
             return refused("its header has crit, which is not supported");
         }
@@ -204,7 +206,8 @@ impl Keys {
             may,
             admin,
         };
-        let [header, claims] = [encoded(&Header::new(algorithm))?, encoded(&claims)?];
+        let [header, claims] =
+            [encoded(&json!({"alg": algorithm, "typ": "JWT"}))?, encoded(&claims)?];
         let message = format!("{header}.{claims}");
         let signature = key.signature.sign(algorithm, message.as_bytes());
         let signature = signature.ok_or("no JWT secret to sign with")?;
@@ -249,61 +252,6 @@ fn encoded(part: &impl Serialize) -> Result<String, String> {
 /// Strips the blanks, line ends and byte order mark that people leave around a token; none is part of it (RFC 7515 section 7.1).
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|char: char| char.is_whitespace() || char == '\u{feff}')
-}
-
-/// Reads the header of a token of three parts. `Ed25519`, the name in RFC 9864, is read as `EdDSA`, the only one that the crate
-/// knows.
-///
-/// # Errors
-/// A fixed sentence that shows nothing of the token.
-fn read_header(token: &str) -> Result<Header, &'static str> {
-    if let Ok(header) = decode_header(token) {
-        return Ok(header);
-    }
-    let mut header = parse_header(token)?;
-    let kid = &header["kid"];
-    if !kid.is_null() && !kid.is_string() {
-        return Err("kid in its header must be a string");
-    }
-    if header["alg"] != "Ed25519" {
-        return Err(unknown_algorithm(&header["alg"]));
-    }
-    header["alg"] = Value::from("EdDSA");
-    serde_json::from_value(header).map_err(|_| "a member of its header is malformed")
-}
-
-fn parse_header(token: &str) -> Result<Value, &'static str> {
-    let first = token.split('.').next().unwrap_or_default();
-    match token.split('.').count() {
-        _ if token.is_empty() => return Err("the token is empty"),
-        _ if token.starts_with(['"', '\'']) => {
-            return Err("the token stands in quotes: take them off");
-        }
-        _ if token.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("bearer ")) => {
-            return Err("the word Bearer belongs into the header alone");
-        }
-        5 => return Err("it is encrypted (JWE): a signed token has three parts"),
-        3 => {}
-        _ => return Err("not a signed token: that has three parts, with dots"),
-    }
-    let bytes = BASE64URL_NOPAD.decode(first.as_bytes());
-    let bytes = bytes.map_err(|_| "its header is not in base64url without padding")?;
-    let header: Value =
-        serde_json::from_slice(&bytes).map_err(|_| "its header is not a JSON object")?;
-    if header.is_object() { Ok(header) } else { Err("its header is not a JSON object") }
-}
-
-fn unknown_algorithm(alg: &Value) -> &'static str {
-    match alg.as_str() {
-        None => "its header names no alg",
-        Some(name) if name.eq_ignore_ascii_case("none") => {
-            "its alg is none: unsigned tokens are never accepted"
-        }
-        Some("ES512") => "its alg is ES512: not supported, ES256 and ES384 are",
-        Some("ES256K") => "its alg is ES256K: not supported, ES256 and ES384 are",
-        Some("Ed448") => "its alg is Ed448: not supported, Ed25519 is",
-        Some(_) => "its alg is unknown: HS, RS, PS, ES256, ES384 and EdDSA are known",
-    }
 }
 
 /// The detail of a refusal for lack of a key for this algorithm; short enough for the reason of a close frame.

@@ -1,6 +1,6 @@
 //! Signatures of tokens, checked and made by ring.
 //!
-//! jsonwebtoken reads headers and keys, and takes a library for signatures as a provider. None is installed: it would belong to
+//! jsonwebtoken knows algorithms and keys, and takes a library for signatures as a provider. None is installed: it would belong to
 //! the whole process, also to a program that uses this crate and has its own, and it would build the key anew for each token.
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
