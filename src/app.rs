@@ -301,7 +301,10 @@ impl App {
         }
         handover.restore(&mut reactor)?;
         role.begin(&mut reactor, &whole, shared, cursor_key)?;
-        predecessor.map_or(Ok(()), Predecessor::replace)?;
+        if let Some(predecessor) = predecessor {
+            predecessor.replace()?;
+            reactor.on_alone();
+        }
         Ok(Bound(reactor))
     }
 

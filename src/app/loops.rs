@@ -108,6 +108,7 @@ impl LoopRole {
                 let ports = reactor.addresses.ports.iter();
                 let hello = Hello {
                     number: 0,
+                    predecessors: 0,
                     loops: config.loops(),
                     node: reactor.router.server.resume.node(),
                     cursor_key,

@@ -53,6 +53,8 @@ pub struct Broker {
     places: Vec<LoopPlace>,
     /// For each place, workers in a row that did not live for long.
     failures: Vec<u32>,
+    /// For each place, workers so far.
+    starts: Vec<u64>,
     /// Places whose first worker does not serve yet; without any the server is ready.
     unready: u64,
     counts: Counts,
@@ -88,6 +90,7 @@ impl Broker {
             listeners: Some(listeners),
             places: (0..loops).map(|_| LoopPlace::Vacant { until: 0 }).collect(),
             failures: vec![0; loops],
+            starts: vec![0; loops],
             unready: u64::MAX >> (64 - loops),
             counts: Counts::default(),
             users: UserCounts::default(),
@@ -111,7 +114,9 @@ impl Broker {
 
     fn start(&mut self, place: usize, registry: &PortRegistry<'_>, now: Millis) {
         let Some(listeners) = &self.listeners else { return };
-        let hello = Hello { number: place, ..self.hello.clone() };
+        let predecessors = self.starts[place];
+        self.starts[place] += 1;
+        let hello = Hello { number: place, predecessors, ..self.hello.clone() };
         let own = &listeners.of_each[place];
         self.places[place] = match WorkerProcess::start(&self.line, &hello, own, registry, now) {
             Ok(worker) => {

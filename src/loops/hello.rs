@@ -19,6 +19,8 @@ const KEY_BYTES: usize = 16;
 pub struct Hello {
     /// The worker's number among the loops, from 0 on.
     pub number: usize,
+    /// Workers that had this number before: their names are not used again.
+    pub predecessors: u64,
     pub loops: usize,
     /// The parent's name in cursors.
     pub node: Node,
@@ -39,6 +41,7 @@ impl Hello {
         write_frame(out, HELLO, |out| {
             write_number(out, VERSION.into());
             write_number(out, self.number as u64);
+            write_number(out, self.predecessors);
             write_number(out, self.loops as u64);
             write_number(out, self.node.number());
             write_option(out, self.cursor_key.as_ref().map(|key| &key[..]));
@@ -60,6 +63,7 @@ impl Hello {
             return Err(MalformedLink);
         }
         let number = fields.number_below(LOOPS_MAX)?;
+        let predecessors = fields.number()?;
         let loops = fields.number_below(LOOPS_MAX + 1)?;
         let node = Node::of_number(fields.number()?);
         let key = fields.option()?;
@@ -77,7 +81,17 @@ impl Hello {
         if number >= loops {
             return Err(MalformedLink);
         }
-        Ok(Hello { number, loops, node, cursor_key, secret, nonce, ports, fingerprint })
+        Ok(Hello {
+            number,
+            predecessors,
+            loops,
+            node,
+            cursor_key,
+            secret,
+            nonce,
+            ports,
+            fingerprint,
+        })
     }
 }
 
@@ -90,6 +104,7 @@ mod tests {
     fn the_first_words_come_back_and_no_others() {
         let hello = Hello {
             number: 1,
+            predecessors: 3,
             loops: 2,
             node: Node::new(1_700_000_000, u64::MAX),
             cursor_key: Some([7; KEY_BYTES]),
@@ -103,7 +118,7 @@ mod tests {
         let frame = next_frame(&mut &wire[..]).unwrap().expect("it is whole");
         assert_eq!(Hello::read(frame), Ok(hello));
         let body = frame.body.to_vec();
-        for change in [(0, VERSION as u8 + 1), (8, 2), (16, 65), (16, 0)] {
+        for change in [(0, VERSION as u8 + 1), (8, 2), (24, 65), (24, 0)] {
             let mut body = body.clone();
             body[change.0] = change.1;
             assert_eq!(Hello::read(LinkFrame { body: &body, ..frame }), Err(MalformedLink));

@@ -54,7 +54,7 @@ impl World {
         self.wire.clear();
         self.worker = test_loop();
         let node = self.parent.reactor.router.server.resume.node();
-        follow(&mut self.worker.reactor.router.server, node, 0, AHEAD_MAX);
+        follow(&mut self.worker.reactor.router.server, node, "0", AHEAD_MAX);
         let state = self.state_of_parent();
         let mut input = &state[..];
         let mut is_whole = false;

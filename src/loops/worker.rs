@@ -76,7 +76,12 @@ impl WorkerStart {
 
     /// Takes over the name of the parent: before the parts that ask for it.
     pub fn name(&self, server: &mut Server) {
-        follow(server, self.hello.node, self.hello.number, AHEAD_MAX);
+        let Hello { node, number, predecessors, .. } = self.hello;
+        let own = match predecessors {
+            0 => number.to_string(),
+            _ => format!("{number}x{predecessors}"),
+        };
+        follow(server, node, &own, AHEAD_MAX);
         server.users.watch();
     }
 

@@ -132,11 +132,16 @@ impl Predecessor {
     /// It does not end.
     pub fn replace(mut self) -> io::Result<()> {
         self.0.0.write_all(&[TAKEN])?;
-        match self.0.0.read(&mut [0]) {
-            Ok(0) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
-            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
-            Err(error) => Err(error),
+        // From here on one of the two ends, and nobody else knows which: it may take long to free the memory of a large process.
+        self.0.0.set_read_timeout(None)?;
+        loop {
+            match self.0.0.read(&mut [0]) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
+                Err(error) => return Err(error),
+            }
         }
     }
 }

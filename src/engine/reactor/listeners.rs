@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use mio::Registry;
 use mio::net::TcpStream;
@@ -43,6 +44,8 @@ pub struct Listeners {
     inherited: Inherited,
     /// Sockets of the process whose place this one takes, until each is opened.
     handed_over: Vec<HandedListener>,
+    /// The files of Unix sockets, with the listeners' numbers, that are the other process' until it has gone.
+    files: Vec<(usize, PathBuf)>,
     /// By the number in their token; a closed one leaves a vacant place.
     listeners: Vec<Option<Listener>>,
     /// The listener that was last tried.
@@ -70,14 +73,18 @@ impl HandedListener {
         Ok(HandedListener { key, owns_file, socket: reader.descriptor()? })
     }
 
-    fn open(self, address: &Listen, inherited: Inherited) -> io::Result<ListeningSocket> {
-        let mut socket = ListeningSocket::adopt(self.socket, address, inherited)?;
-        if self.owns_file
-            && let Listen::Unix(path) = address
-        {
-            socket.own_file(path)?;
-        }
-        Ok(socket)
+    /// Returns the socket, and the file that is this process' once the other one has gone.
+    fn open(
+        self,
+        address: &Listen,
+        inherited: Inherited,
+    ) -> io::Result<(ListeningSocket, Option<PathBuf>)> {
+        let socket = ListeningSocket::adopt(self.socket, address, inherited)?;
+        let path = match address {
+            Listen::Unix(path) if self.owns_file => Some(path.clone()),
+            _ => None,
+        };
+        Ok((socket, path))
     }
 }
 
@@ -101,6 +108,7 @@ impl Listeners {
         Listeners {
             inherited,
             handed_over,
+            files: Vec::new(),
             listeners: Vec::new(),
             turn: 0,
             spare: File::open("/dev/null").ok(),
@@ -127,7 +135,11 @@ impl Listeners {
         let mut open = |address: &Listen| {
             let key = format!("listen {address}");
             let socket = match (self.take_handed(&key), passed.next()) {
-                (Some(handed), _) => handed.open(address, self.inherited)?,
+                (Some(handed), _) => {
+                    let (socket, file) = handed.open(address, self.inherited)?;
+                    self.files.extend(file.map(|path| (self.listeners.len(), path)));
+                    socket
+                }
                 (None, Some(passed)) => ListeningSocket::adopt(passed, address, self.inherited)?,
                 (None, None) => ListeningSocket::open(address, access, self.inherited)?,
             };
@@ -150,12 +162,22 @@ impl Listeners {
     ) -> io::Result<SocketAddr> {
         let key = format!("{name} {address}");
         let socket = match self.take_handed(&key) {
-            Some(handed) => handed.open(&Listen::Tcp(address), self.inherited)?,
+            Some(handed) => handed.open(&Listen::Tcp(address), self.inherited)?.0,
             None => ListeningSocket::open_tcp(address, self.inherited)?.0,
         };
         let opened = socket.address(false)?.socket_addr().unwrap_or(address);
         self.add(registry, key, socket, purpose)?;
         Ok(opened)
+    }
+
+    /// The process whose place this one takes has gone, so the files of its Unix sockets are removed at the end of this one.
+    pub fn own_files(&mut self) {
+        for (number, path) in std::mem::take(&mut self.files) {
+            if let Some(Some(listener)) = self.listeners.get_mut(number) {
+                // Nothing is to be removed if there is no such file any more.
+                let _ = listener.socket.own_file(&path);
+            }
+        }
     }
 
     fn take_handed(&mut self, key: &str) -> Option<HandedListener> {

@@ -231,6 +231,11 @@ impl Reactor {
         self.drain.is_by_order = true;
     }
 
+    /// The process whose place this one takes has gone.
+    pub fn on_alone(&mut self) {
+        self.listeners.own_files();
+    }
+
     /// Replaces the bounds.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.clients.set_bounds(&bounds);

@@ -110,13 +110,19 @@ impl MemberNotes {
     }
 
     fn note_all(&mut self, client: &Client, hub: &Hub, has_come: bool) {
+        let Some(user) = user(client, hub) else { return };
         let keys: Vec<&str> = self.listed_keys(client, hub).collect();
-        keys.into_iter().for_each(|key| self.note(client, hub, key, has_come));
+        keys.into_iter().for_each(|key| self.note_member(key, user, has_come));
     }
 
     /// Notes a change of a subscription whose topic is listed, if the client has a user.
     fn note(&mut self, client: &Client, hub: &Hub, key: &str, has_come: bool) {
-        let Some(user) = user(client, hub) else { return };
+        if let Some(user) = user(client, hub) {
+            self.note_member(key, user, has_come);
+        }
+    }
+
+    fn note_member(&mut self, key: &str, user: &str, has_come: bool) {
         match has_come {
             true => self.bytes += member_bytes(key, user),
             false => self.bytes -= member_bytes(key, user),

@@ -16,7 +16,7 @@ pub(super) fn node(unix: u64) -> Node {
 
 /// Takes over the name of a process whose messages are recorded here under its numbers, and which may have sent clients up to
 /// `ahead_max` more. `own` keeps this process and its connections apart from others that follow it.
-pub fn follow(server: &mut Server, node: Node, own: usize, ahead_max: u64) {
+pub fn follow(server: &mut Server, node: Node, own: &str, ahead_max: u64) {
     server.resume.follow(node, ahead_max);
     server.names = Names(format!("{node}-{own}"));
 }

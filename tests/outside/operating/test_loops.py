@@ -24,7 +24,8 @@ TOPICS = ["--topics", "news"]
 
 def loop_of(client):
     """The number of the loop, from the name of the connection."""
-    return int(client.welcome["conn"].split("-")[1])
+    # The successors of a loop's first process have names with their number.
+    return int(client.welcome["conn"].split("-")[1].split("x")[0])
 
 
 def processes(server):

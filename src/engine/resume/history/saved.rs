@@ -44,16 +44,24 @@ impl History {
         for _ in 0..reader.len(VALUES_MAX)? {
             let record = reader.bytes(BYTES_MAX)?;
             let streams = self.covered.len();
-            let hash = match checked(&record, streams).ok_or(MALFORMED)? {
-                Record::Message { subject, .. } | Record::Entry { subject, .. } => {
-                    (hash_of(subject.topic), subject_hash(subject))
-                }
-                Record::Gap { .. } => (0, 0),
+            let (subject, entry) = match checked(&record, streams).ok_or(MALFORMED)? {
+                Record::Message { subject, .. } => (Some(subject), None),
+                Record::Entry { subject, stream, id, .. } => (Some(subject), Some((stream, id))),
+                Record::Gap { .. } => (None, None),
             };
+            let hashes = subject.map(|of| (hash_of(of.topic), subject_hash(of)));
+            let (hash, key) = hashes.unwrap_or_default();
             let number = self.next();
-            let is_newest = record[0] & (KEYED | SUPERSEDED) == KEYED;
-            if self.record(hash.0, &[&record]) && is_newest {
-                self.newest.insert(hash.1, number);
+            if !self.record(hash, &[&record]) {
+                continue;
+            }
+            if record[0] & (KEYED | SUPERSEDED) == KEYED {
+                self.newest.insert(key, number);
+            }
+            if let Some((stream, id)) = entry
+                && number >= self.whole_from[stream]
+            {
+                self.indexes[stream].push(number, id);
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 use super::*;
 use crate::engine::pubsub::topic::TOPIC_BYTES_MAX;
 use crate::engine::random::Random;
+use crate::upgrade::{StateReader, StateWriter};
 
 /// A topic and perhaps a key.
 type Name = (String, Option<&'static str>);
@@ -195,5 +196,26 @@ fn a_ring_that_is_off_only_counts() {
         assert!(!history.is_on() && history.is_empty());
         assert_eq!((history.first(), history.next()), (ORIGIN + 1, ORIGIN + 1));
         assert_eq!((history.bytes.capacity(), history.places.capacity()), (0, 0));
+    }
+}
+
+#[test]
+fn places_of_returning_clients_are_found_in_a_history_that_was_handed_over() {
+    let mut history = History::new(1000, 1 << 20, 2);
+    let id = |millis| EntryId { millis, number: 0 };
+    for number in 1..=600 {
+        history.push_entry((number % 3 == 0).into(), id(number), "a", b"1");
+    }
+    let mut state = Vec::new();
+    let mut writer = StateWriter::new(&mut state);
+    history.save(&mut writer);
+    writer.finish().expect("a vector takes everything");
+    let mut heir = History::new(1000, 1 << 20, 2);
+    heir.restore(&mut StateReader::new(state, &mut ())).expect("it is whole");
+    for stream in [0, 1] {
+        for number in 0..=600 {
+            let places = [&history, &heir].map(|one| one.after(stream, id(number)));
+            assert_eq!(places[0], places[1], "stream {stream}, after {number}");
+        }
     }
 }

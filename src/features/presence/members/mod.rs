@@ -26,6 +26,9 @@ use watches::{ListReading, MemberList, Watches};
 /// Lists read in a turn.
 const READS_MAX: usize = 64;
 
+/// Lists that are asked for and not read yet: others wait for the same connection to Redis.
+const READS_UNDER_WAY_MAX: usize = 256;
+
 /// Reads the number of members, and as many as a list has: those who came first.
 const READ: &[u8] = b"return {redis.call('ZCARD',KEYS[1]),redis.call('ZRANGE',KEYS[1],0,ARGV[1])}";
 
@@ -103,6 +106,9 @@ impl MembersFeature {
             self.on_request(server, request, now);
         }
         for _ in 0..READS_MAX {
+            if self.reads.len() >= READS_UNDER_WAY_MAX {
+                return;
+            }
             let Some(topic) = self.watches.next_due(now) else { return };
             match has_watchers(server, &topic) {
                 true => self.read(server, topic),
@@ -219,11 +225,14 @@ impl MembersFeature {
             return;
         }
         match reply {
+            // Redis may still lack some of this node's members: they did not leave.
+            Reply::Done { .. } if self.presence.users.has_changes() => {}
             Reply::Done { .. } if self.is_away => {
                 self.is_away = false;
                 self.watches.touch_all(now);
             }
-            Reply::Done { .. } | Reply::Unknown => {}
+            Reply::Done { .. } => {}
+            Reply::Unknown => self.is_away = true,
             Reply::Failed => {
                 server.metrics().member_retries += 1;
                 self.on_failure(server, answer);
@@ -267,7 +276,11 @@ impl Feature for MembersFeature {
                 self.on_read(server, number & !OF_LIST, answer);
             }
             FeatureEvent::Answer { number, answer } => self.on_report(server, number, answer),
-            FeatureEvent::SourceUp => self.watches.touch_all(server.now().millis),
+            FeatureEvent::SourceUp if self.channel.is_some() => {
+                // It may have lost its data: this node's next report tells, and lists stay as they are until then.
+                self.is_away = true;
+                self.presence.alive_at = 0;
+            }
             FeatureEvent::Drain => {
                 self.is_silent = true;
                 server.members.ignore();
@@ -293,7 +306,10 @@ impl Feature for MembersFeature {
             Some(_) => Some(self.presence.deadline()),
             None => self.presence.deadline_alone(),
         };
-        [news, report, self.watches.deadline()].into_iter().flatten().min()
+        // The next answer wakes the loop.
+        let is_full = self.reads.len() >= READS_UNDER_WAY_MAX;
+        let lists = self.watches.deadline().filter(|_| !is_full);
+        [news, report, lists].into_iter().flatten().min()
     }
 }
 
