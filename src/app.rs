@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::engine::feature::Feature;
 use crate::engine::handler::{Handler, Route};
 use crate::engine::origin::{ListedOrigin, Origins};
-use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor};
+use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor, on_alone};
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::config::{RedisConfig, RedisUrl, Security};
 use crate::engine::redis::glob;
@@ -303,7 +303,7 @@ impl App {
         role.begin(&mut reactor, &whole, shared, cursor_key)?;
         if let Some(predecessor) = predecessor {
             predecessor.replace()?;
-            reactor.on_alone();
+            on_alone(&mut reactor);
         }
         Ok(Bound(reactor))
     }

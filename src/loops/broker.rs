@@ -51,9 +51,8 @@ pub struct Broker {
     /// Copies of the workers' listeners: their queues outlive a worker. `None` in a drain.
     listeners: Option<SharedListeners>,
     places: Vec<LoopPlace>,
-    /// For each place, workers in a row that did not live for long.
+    /// For each place, workers in a row that did not live for long, and all of them so far.
     failures: Vec<u32>,
-    /// For each place, workers so far.
     starts: Vec<u64>,
     /// Places whose first worker does not serve yet; without any the server is ready.
     unready: u64,

@@ -295,6 +295,11 @@ pub fn take_over(reactor: &mut Reactor, reader: &mut StateReader<'_>) -> Result<
     restore(reactor, reader)
 }
 
+/// The process whose place this one takes has gone.
+pub fn on_alone(reactor: &mut Reactor) {
+    reactor.listeners.own_files();
+}
+
 /// Takes over the connections and all that belongs to them.
 ///
 /// # Errors

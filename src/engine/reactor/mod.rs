@@ -51,7 +51,7 @@ use clients::ClientIo;
 pub use clients::Readiness;
 use drain::Drain;
 pub use file_watch::{FileState, FileWatches, Look, LookResult, SeenFiles, states};
-pub use handover::{Inheritance, take_over};
+pub use handover::{Inheritance, on_alone, take_over};
 pub use listen::Listen;
 use listeners::Listeners;
 pub use listeners::{Purpose, turn_away};
@@ -229,11 +229,6 @@ impl Reactor {
     /// Leaves the signals that end the process to another process, whose orders come by a port.
     pub fn end_by_order(&mut self) {
         self.drain.is_by_order = true;
-    }
-
-    /// The process whose place this one takes has gone.
-    pub fn on_alone(&mut self) {
-        self.listeners.own_files();
     }
 
     /// Replaces the bounds.
