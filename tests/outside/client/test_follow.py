@@ -68,9 +68,9 @@ def test_a_state_is_right_whatever_happens_meanwhile(start, way, seed):
                     program.run("backend.pending.splice(0).forEach((load) => load.fail())")
                 case 2 if chance.randrange(3) == 0:
                     if way == "changing" and program.run("world.isBlocked = !world.isBlocked"):
-                        # Until it has given up on WebSockets.
+                        # Until it has given up on WebSockets: its pauses have grown with the cuts before.
                         line.fail_over(line.target)
-                        program.until("live.stream && live.state === 'open'")
+                        program.until("live.stream && live.state === 'open'", seconds=90)
                     program.run("world.network(true)")
                     line.fail_over(line.target)
                 case _:
