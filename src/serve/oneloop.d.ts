@@ -93,6 +93,11 @@ declare namespace oneloop {
       apply: (data: Data, message: Message<Data>) => void
     ): Off;
     /**
+     * Subscribes to a topic, and calls `call` with the users who do so as well, now and whenever they change, and with their number,
+     * which may be greater than a long list. The setting `members` of the route must allow it; else `onError` is told.
+     */
+    members(topic: string, call: (users: string[], count: number) => void): Off;
+    /**
      * Sends to the back end. Resolves when that has it, with the id of the stream's entry if there is one; rejects with an error
      * whose `code` is `unavailable` (perhaps it arrived, perhaps not), `busy`, `forbidden`, `bad_topic` or `bad_command`, or
      * `no_upstream`: a stream brings messages only.

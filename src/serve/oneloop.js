@@ -30,7 +30,8 @@ function oneloop(url, options) {
   const RELOAD_MS = 500;
   const RELOAD_MS_MAX = 30000;
 
-  const { stringify } = JSON;
+  const page = typeof document !== "undefined" && document;
+  const { parse, stringify } = JSON;
   // Another token can be had.
   const isFresh = typeof options.token === "function";
   const mini = options.platform || miniProgram();
@@ -70,11 +71,22 @@ function oneloop(url, options) {
   // Between two pings.
   let pause = 0;
 
+  function now() {
+    return Date.now();
+  }
+
+  function isOpen() {
+    return state === "open";
+  }
+
+  function report(error) {
+    console.error(error);
+  }
+
   // A page is a page, whatever libraries it has loaded: those of WeChat and uni-app are called `wx` and `uni` there, too.
   function miniProgram() {
-    if (typeof document !== "undefined" && typeof WebSocket !== "undefined") return null;
-    if (typeof wx !== "undefined" && wx.connectSocket) return wx;
-    return typeof uni !== "undefined" && uni.connectSocket ? uni : null;
+    const known = [typeof wx !== "undefined" && wx, typeof uni !== "undefined" && uni];
+    return !(page && typeof WebSocket !== "undefined") && known.find((one) => one && one.connectSocket);
   }
 
   // ---- who is told
@@ -95,7 +107,7 @@ function oneloop(url, options) {
       try {
         if (entry.call) entry.call(first, second);
       } catch (error) {
-        console.error(error);
+        report(error);
       }
     });
   }
@@ -109,9 +121,8 @@ function oneloop(url, options) {
   function deliver(frame) {
     const topic = frame.topic;
     const keys = new Set([topic, "*"]);
-    for (let dot = topic.indexOf("."); dot > 0; dot = topic.indexOf(".", dot + 1)) {
+    for (let dot = topic.indexOf("."); dot > 0 && !keys.has("user.*"); dot = topic.indexOf(".", dot + 1)) {
       keys.add(topic.slice(0, dot) + ".*");
-      if (keys.has("user.*")) break;
     }
     // States are given what came since they were loaded, too.
     states.forEach((one) => one.hear(frame, keys.has(one.topic)));
@@ -135,12 +146,12 @@ function oneloop(url, options) {
     isSyncing = true;
     Promise.resolve().then(() => {
       isSyncing = false;
-      if (state !== "open") return;
+      if (!isOpen()) return;
       const topics = wanted();
       if (isStream) {
         // It takes no commands: another one is asked for more topics, and begins where this one ended.
         topics.delete("user." + sub);
-        if (Array.from(topics).some((topic) => !asked.has(topic))) {
+        if ([...topics].some((topic) => !asked.has(topic))) {
           drop();
           connect();
         }
@@ -156,17 +167,14 @@ function oneloop(url, options) {
 
   // All topics that only the first set has: many in lists, which a message has room for; few one by one, as every server knows it.
   function list(op, all, others) {
-    const topics = Array.from(all).filter((topic) => !others.has(topic));
+    const topics = [...all].filter((topic) => !others.has(topic));
     while (topics.length) {
       command(topics.length < MANY ? { op, topic: topics.shift() } : { op, topics: topics.splice(0, TOPICS_MAX) });
     }
   }
 
   function command(frame) {
-    transmit(stringify(frame));
-  }
-
-  function transmit(text) {
+    const text = stringify(frame);
     try {
       if (link) link.send(text);
     } catch (error) {
@@ -192,14 +200,11 @@ function oneloop(url, options) {
 
   function send(data, topic) {
     return new Promise((resolve, reject) => {
-      if (state !== "open") return reject(failure("unavailable"));
-      if (isStream) return reject(failure("no_upstream"));
-      const ref = ++references;
+      const why = isOpen() ? isStream && "no_upstream" : "unavailable";
+      if (why) return reject(failure(why));
       // What is no JSON counts as null.
-      const json = stringify(data) || "null";
-      const place = topic ? ',"topic":' + stringify("" + topic) : "";
-      unanswered.set(ref, [resolve, reject]);
-      transmit('{"op":"send","ref":' + ref + ',"data":' + json + place + "}");
+      const json = stringify(data) ? data : null;
+      ask({ op: "send", data: json, topic: topic ? "" + topic : undefined }, (frame) => resolve(frame.id), reject);
     });
   }
 
@@ -228,7 +233,7 @@ function oneloop(url, options) {
       try {
         apply(frame.data, frame);
       } catch (error) {
-        console.error(error);
+        report(error);
       }
     }
 
@@ -245,14 +250,14 @@ function oneloop(url, options) {
           held = null;
         },
         (error) => {
-          console.error(error);
+          report(error);
           again();
         }
       );
     }
 
     function catchUp() {
-      if (state !== "open" || !states.has(one)) return;
+      if (!isOpen() || !states.has(one)) return;
       asked.add(topic);
       ask({ op: "subscribe", topic, since: place }, (frame) => {
         if (!frame.resumed) return again();
@@ -280,7 +285,7 @@ function oneloop(url, options) {
       go(isGap) {
         const wasWhole = last !== null && !held && !upTo;
         last = held = null;
-        if (isLoading || state !== "open" || !states.has(one)) return;
+        if (isLoading || !isOpen() || !states.has(one)) return;
         if (isLoaded && !isGap && (wasWhole || !isStream)) {
           if (!wasWhole) return catchUp();
           // What was missed follows the welcome.
@@ -306,9 +311,34 @@ function oneloop(url, options) {
         });
       },
     };
+    return hold(one);
+  }
+
+  // The users who subscribe to a topic, told whenever they change. Each connection asks for them anew.
+  function members(topic, call) {
+    let users = [];
+    const one = {
+      topic,
+      hear() {},
+      go() {
+        // Behind the subscription.
+        sync();
+        setTimeout(() => isOpen() && command({ op: "members", topic }));
+      },
+    };
+    return hold(one, add(watchers, "members", (frame) => {
+      if (frame.topic !== topic) return;
+      users = frame.users || users.concat(frame.joined).filter((user) => frame.left.indexOf(user) < 0);
+      call(users, frame.count);
+    }));
+  }
+
+  // Keeps to a topic, and has `one` begin anew with each connection.
+  function hold(one, off) {
     states.add(one);
     one.go();
     return () => {
+      if (off) off();
       states.delete(one);
       sync();
     };
@@ -332,12 +362,12 @@ function oneloop(url, options) {
     new Promise((resolve) => resolve(token || (isFresh ? options.token(stale > 0) : options.token))).then(
       (got) => {
         if (own !== number) return;
-        if (got !== token) tokenAt = Date.now();
+        if (got !== token) tokenAt = now();
         token = got;
         try {
           dial(own);
         } catch (error) {
-          console.error(error);
+          report(error);
           lost(own);
         }
       },
@@ -348,7 +378,7 @@ function oneloop(url, options) {
   function dial(own) {
     asked = wanted();
     sub = null;
-    const query = Array.from(asked, (topic) => "topic=" + encodeURIComponent(topic));
+    const query = [...asked].map((topic) => "topic=" + encodeURIComponent(topic));
     if (cursor) query.push("since=" + cursor);
     const parameters = query.join("&");
     const said = (event) => {
@@ -359,14 +389,13 @@ function oneloop(url, options) {
     if (parameters.length > QUERY_CHARS_MAX) frameAlways = true;
     const place = token && (frameAlways || frameNext ? "frame" : options.place || (mini ? "header" : "protocol"));
     // What the token permits cannot be asked for before it.
-    const isWhole = place === "frame" || !parameters;
-    const address = isWhole ? url : whole;
+    const address = place === "frame" ? url : whole;
     const opened = () => {
       if (own !== number) return socket.close();
       frameNext = false;
       if (place === "frame") authenticate();
     };
-    isStream = options.stream === undefined ? failed > 1 && failed % 2 === 0 : options.stream;
+    isStream = options.stream === undefined ? failed > 1 && failed % 2 < 1 : options.stream;
     // Until it opens: a handshake that fails is not explained to us, a refused frame is.
     if (!isStream) frameNext = !frameNext;
     const socket = isStream
@@ -377,7 +406,7 @@ function oneloop(url, options) {
   }
 
   function authenticate() {
-    command({ op: "auth", token, since: cursor || undefined, topics: Array.from(asked) });
+    command({ op: "auth", token, since: cursor || undefined, topics: [...asked] });
   }
 
   function openSocket(address, place, opened, said, closed) {
@@ -417,14 +446,14 @@ function oneloop(url, options) {
         const lines = decodeURIComponent(escape(event)).split("\n");
         const field = (name) => lines.filter((line) => !line.indexOf(name)).map((line) => line.slice(name.length)).join("\n");
         const data = field("data: ");
-        if (field("event: ") === "close") closed(JSON.parse(data));
+        if (field("event: ") === "close") closed(parse(data));
         // A heartbeat has a cursor of today.
         else said({ data: data || stringify({ op: "pong", id: field("id: ") }) });
       });
     };
     const end = (body) => {
       try {
-        body = JSON.parse(rest);
+        body = parse(rest);
       } catch (error) {
         // Not from oneloop.
       }
@@ -439,9 +468,8 @@ function oneloop(url, options) {
       request.onChunkReceived(({ data }) => feed(new Uint8Array(data)));
     } else {
       request = new AbortController();
-      const { signal } = request;
       const read = (reader) => reader.read().then(({ done, value }) => (done ? end() : (feed(value), read(reader))));
-      fetch(address, { headers, signal, cache: "no-store", credentials: options.credentials })
+      fetch(address, { headers, signal: request.signal, cache: "no-store", credentials: options.credentials })
         .then((response) => read(response.body.getReader()))
         .catch(fail);
     }
@@ -452,7 +480,7 @@ function oneloop(url, options) {
     if (isProbing) watch();
     let frame = {};
     try {
-      frame = JSON.parse(text) || frame;
+      frame = parse(text) || frame;
     } catch (error) {
       // A pong.
     }
@@ -478,21 +506,19 @@ function oneloop(url, options) {
     } else if (op === "gap") {
       tell(watchers, "gap", frame);
       goAll(true);
-    } else if (op === "sent" && answered) {
-      answered[0](frame.id);
-    } else if (op === "subscribed" && answered) {
-      answered[0](frame);
-    } else if (op === "error" && answered) {
-      answered[1](failure(frame.code));
-    } else if (op === "error" || op === "subscribed") {
-      tell(watchers, op, frame);
+    } else if (answered && op !== "pong") {
+      if (op === "error") answered[1](failure(frame.code));
+      else answered[0](frame);
     } else if (!op && frame.topic && frame.id) {
       deliver(frame);
     } else if (op === "pong") {
       // Whoever hears little has a cursor of today all the same.
       if (frame.id > cursor) cursor = frame.id;
-      if (frame.id) states.forEach((one) => one.hear(frame));
+      states.forEach((one) => one.hear(frame));
       if (answered) answered[0](frame);
+    } else {
+      // An error, a subscription, members.
+      tell(watchers, op, frame);
     }
   }
 
@@ -503,7 +529,7 @@ function oneloop(url, options) {
     sub = frame.sub;
     stale = 0;
     if (!isStream) failed = 0;
-    openedAt = Date.now();
+    openedAt = now();
     pause = (frame.ping || 25) * 1000;
     watch();
     become("open", frame);
@@ -516,7 +542,7 @@ function oneloop(url, options) {
 
   function wait(ms, then) {
     clearTimeout(timer);
-    due = Date.now() + ms;
+    due = now() + ms;
     timer = setTimeout(then, ms);
   }
 
@@ -532,7 +558,7 @@ function oneloop(url, options) {
     const own = number;
     isProbing = true;
     wait(ms, () => {
-      if (!isAgain && Date.now() - due > LATE_MS) probe(PONG_MS, true);
+      if (!isAgain && now() - due > LATE_MS) probe(PONG_MS, true);
       else lost(own, 0, "silent");
     });
     command({ op: "ping", cursor: true });
@@ -540,11 +566,12 @@ function oneloop(url, options) {
 
   // The page or the program is in front again, or the network is another one: what was open may be dead.
   function wake(event = {}) {
-    if (event.isConnected === false || (event.type === "visibilitychange" && document.hidden)) return;
+    const isOnline = event.isConnected || event.type === "online";
+    if (event.isConnected === false || (page && page.hidden && !isOnline)) return;
     // WebSockets may get through another network.
-    if (event.isConnected || event.type === "online") failed = 0;
-    if (state === "waiting" && Date.now() >= notBefore) connect();
-    else if (state === "open" && (!isProbing || Date.now() > due)) probe(DOUBT_MS);
+    if (isOnline) failed = 0;
+    if (state === "waiting" && now() >= notBefore) connect();
+    else if (isOpen() && (!isProbing || now() > due)) probe(DOUBT_MS);
   }
 
   function listen(verb) {
@@ -556,7 +583,7 @@ function oneloop(url, options) {
       return;
     }
     const method = (verb === "on" ? "add" : "remove") + "EventListener";
-    if (typeof document !== "undefined") document[method]("visibilitychange", wake);
+    if (page) page[method]("visibilitychange", wake);
     if (typeof self !== "undefined" && self[method]) self[method]("online", wake);
   }
 
@@ -581,11 +608,11 @@ function oneloop(url, options) {
     if (own !== number) return;
     const why = { code };
     try {
-      Object.assign(why, JSON.parse(text));
+      Object.assign(why, parse(text));
     } catch (error) {
       why.reason = text;
     }
-    const wasOpen = state === "open";
+    const wasOpen = isOpen();
     // As browsers say it, and others: nobody has closed it.
     if (!wasOpen && (!code || code === 1006) && text !== "token") failed++;
     drop();
@@ -597,16 +624,16 @@ function oneloop(url, options) {
     } else if (code >= 4500 && code <= 4999) {
       return stop(why);
     }
-    if (wasOpen && Date.now() - openedAt > STABLE_MS) tries = 0;
-    const most = Math.min(options.backoffMsMax || 30000, (options.backoffMs || 500) * Math.pow(2, tries++));
+    if (wasOpen && now() - openedAt > STABLE_MS) tries = 0;
     const patience = +why.retry || 0;
-    notBefore = Date.now() + patience;
-    wait(patience + Math.random() * most, connect);
+    notBefore = now() + patience;
+    const most = options.backoffMsMax || 30000;
+    wait(patience + Math.random() * Math.min(most, (options.backoffMs || 500) * Math.pow(2, tries++)), connect);
     become("waiting", why);
   }
 
   function mayAskAgain() {
-    return isFresh && (stale < 2 || Date.now() - tokenAt >= YOUNG_MS);
+    return isFresh && (stale < 2 || now() - tokenAt >= YOUNG_MS);
   }
 
   function stop(why) {
@@ -631,8 +658,10 @@ function oneloop(url, options) {
   open();
   return {
     on,
-    subscribe: (topic) => on(topic, () => {}),
+    // By a handler that changes nothing.
+    subscribe: (topic) => on(topic, isOpen),
     follow,
+    members,
     send,
     onGap: (call) => add(watchers, "gap", call),
     onState: (call) => add(watchers, "state", call),
