@@ -8,6 +8,7 @@ mod random;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use random::Random;
 use serde_json::{Value, json};
@@ -33,6 +34,12 @@ const GRANTS: [&str; 14] = [
     "user.42.x",
 ];
 
+/// Those that are a topic, and no user's.
+const EXACT: [&str; 5] = ["news", "room", "room.7", "a.b", "user"];
+
+/// Members are told within a second.
+const DEADLINE: Duration = Duration::from_secs(20);
+
 /// Up to `most` grants.
 fn grants(random: &mut Random, most: usize) -> Vec<String> {
     (0..random.below(most + 1)).map(|_| random.choose(&GRANTS).to_owned()).collect()
@@ -55,6 +62,8 @@ struct Modelled {
     expected: Vec<(String, Value)>,
     heard: Vec<(String, Value)>,
     last: String,
+    /// Topics whose members it watches, and those that it was told.
+    watched: BTreeMap<String, BTreeSet<String>>,
 }
 
 fn is_user(grant: &str) -> bool {
@@ -91,7 +100,9 @@ impl Modelled {
         let listens: BTreeMap<String, Why> = granted.map(|part| (part, Why::Granted)).collect();
         let last = welcome["id"].as_str().unwrap().to_owned();
         let (expected, heard) = (vec![], vec![]);
-        let modelled = Modelled { client, sub, admin, may, listens, expected, heard, last };
+        let watched = BTreeMap::new();
+        let modelled =
+            Modelled { client, sub, admin, may, listens, expected, heard, last, watched };
         assert_eq!(welcome["topics"], modelled.topics());
         modelled
     }
@@ -123,7 +134,7 @@ impl Modelled {
         self.client.send(&command.to_string());
         loop {
             let frame: Value = serde_json::from_str(&self.client.read()).unwrap();
-            if frame.get("op").is_some() {
+            if frame.get("op").is_some() && frame.get("ref").is_some() {
                 assert_eq!(frame["ref"], command["ref"]);
                 return frame;
             }
@@ -132,10 +143,47 @@ impl Modelled {
     }
 
     fn note(&mut self, frame: Value) {
+        if frame.get("op").is_some() {
+            return self.note_members(&frame);
+        }
         let id = frame["id"].as_str().unwrap();
         assert!(*self.last < *id, "ids rise along a connection");
         id.clone_into(&mut self.last);
         self.heard.push((frame["topic"].as_str().unwrap().to_owned(), frame["data"].clone()));
+    }
+
+    /// Takes members of a topic that it watches; those of another one would be none of its business.
+    fn note_members(&mut self, frame: &Value) {
+        let users = |name: &str| -> BTreeSet<String> {
+            let users = frame[name].as_array().into_iter().flatten();
+            users.map(|user| user.as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(frame["op"], "members");
+        let known = self.watched.get_mut(frame["topic"].as_str().unwrap());
+        let known = known.unwrap_or_else(|| panic!("{frame} to {}", self.sub));
+        if frame.get("users").is_some() {
+            *known = users("users");
+        } else {
+            known.extend(users("joined"));
+            let left = users("left");
+            known.retain(|user| !left.contains(user));
+        }
+        assert_eq!(frame["count"], json!(known.len()));
+    }
+
+    fn members(&mut self, topic: &str, number: usize) {
+        let answer = self.ask(json!({"op": "members", "topic": topic, "ref": number}));
+        if self.listens.contains_key(topic) {
+            self.watched.insert(topic.to_owned(), BTreeSet::new());
+            self.note_members(&answer);
+        } else {
+            assert_eq!(answer["code"], "forbidden", "{answer}");
+        }
+    }
+
+    /// It watches no topic that it has given up or lost.
+    fn look_away(&mut self) {
+        self.watched.retain(|topic, _| self.listens.contains_key(topic));
     }
 
     fn subscribe(&mut self, wanted: &str, number: usize) {
@@ -173,6 +221,7 @@ impl Modelled {
                 self.may.push(part);
             }
         }
+        self.look_away();
     }
 
     fn list(&mut self, number: usize) {
@@ -192,11 +241,17 @@ impl Modelled {
         });
         self.listens.extend(granted.into_iter().map(|part| (part, Why::Granted)));
         (self.may, self.admin) = (may, admin);
+        self.look_away();
         assert_eq!(answer["topics"], self.topics());
     }
 
     /// Everything that was sent to it so far has been read afterwards.
     fn settle(&mut self, seed: u64) {
+        self.read_on();
+        assert_eq!(self.heard, self.expected, "seed {seed}, user {}", self.sub);
+    }
+
+    fn read_on(&mut self) {
         self.client.send("ping");
         loop {
             let text = self.client.read();
@@ -206,11 +261,31 @@ impl Modelled {
             let frame = serde_json::from_str(&text).unwrap();
             self.note(frame);
         }
-        assert_eq!(self.heard, self.expected, "seed {seed}, user {}", self.sub);
     }
 }
 
-fn run(server: &Server, seed: u64, many: usize, steps: usize) -> usize {
+/// Waits until each client knows the members of the topics that it watches: those who subscribe to exactly these. Returns how many
+/// lists there are.
+fn settle_members(clients: &mut [Modelled], seed: u64) -> usize {
+    let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for client in clients.iter() {
+        for topic in client.listens.keys() {
+            members.entry(topic.clone()).or_default().insert(client.sub.clone());
+        }
+    }
+    let until = Instant::now() + DEADLINE;
+    for client in &mut *clients {
+        while client.watched.iter().any(|(topic, known)| members[topic] != *known) {
+            assert!(Instant::now() < until, "seed {seed}: {:?}, not {members:?}", client.watched);
+            std::thread::sleep(Duration::from_millis(20));
+            client.read_on();
+        }
+    }
+    clients.iter().map(|client| client.watched.len()).sum()
+}
+
+/// Returns how many messages were delivered, and how many lists of members are right in the end.
+fn run(server: &Server, seed: u64, many: usize, steps: usize) -> (usize, usize) {
     let mut random = Random::new(seed);
     let mut publisher = Publisher::connect(server);
     let mut clients: Vec<Modelled> =
@@ -229,6 +304,7 @@ fn run(server: &Server, seed: u64, many: usize, steps: usize) -> usize {
                 clients.push(Modelled::connect(server, &mut random));
             }
             8 => clients[at].list(step),
+            9 => clients[at].members(random.choose(&EXACT), step),
             _ => {
                 let topic = match random.below(2) {
                     0 => format!("user.{}", random.choose(&SUBS)),
@@ -249,31 +325,40 @@ fn run(server: &Server, seed: u64, many: usize, steps: usize) -> usize {
     for client in &mut clients {
         client.settle(seed);
     }
-    delivered
+    (delivered, settle_members(&mut clients, seed))
 }
 
 #[test]
 fn everyone_hears_what_the_model_says_and_nothing_else() {
-    let server = Server::start(&["--commands-per-second-max", "0"]);
-    let mut delivered = 0;
+    let server = Server::start(&["--commands-per-second-max", "0", "--members", "*"]);
+    let (mut delivered, mut lists) = (0, 0);
     for seed in 1..=12 {
-        delivered += run(&server, seed, 24, 1_500);
+        let found = run(&server, seed, 24, 1_500);
+        (delivered, lists) = (delivered + found.0, lists + found.1);
     }
     println!("{delivered} messages delivered, each to whom the model says");
-    assert!(delivered > 10_000, "the model would have been silent: {delivered}");
+    assert!(
+        delivered > 10_000 && lists > 10,
+        "the model would have been silent: {delivered}, {lists}"
+    );
 }
 
 /// Enough clients for large topics, whose fan-out takes many turns while other things go on.
 #[test]
 fn crowds_hear_what_the_model_says_too() {
-    let flags = ["--commands-per-second-max", "0", "--flush-clients-per-turn", "3"];
+    let flags =
+        ["--commands-per-second-max", "0", "--flush-clients-per-turn", "3", "--members", "*"];
     let server = Server::start(&flags);
-    let mut delivered = 0;
+    let (mut delivered, mut lists) = (0, 0);
     for seed in 101..=104 {
-        delivered += run(&server, seed, 160, 2_500);
+        let found = run(&server, seed, 160, 2_500);
+        (delivered, lists) = (delivered + found.0, lists + found.1);
     }
     println!("{delivered} messages delivered, each to whom the model says");
-    assert!(delivered > 50_000, "the model would have been silent: {delivered}");
+    assert!(
+        delivered > 50_000 && lists > 10,
+        "the model would have been silent: {delivered}, {lists}"
+    );
 }
 
 #[test]

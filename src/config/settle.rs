@@ -482,6 +482,7 @@ mod tests {
             ("silence_seconds = 24", &[], "silence_seconds (t.toml:1) is 24 and ping_seconds is 25"),
             ("listen = '0.0.0.0:1'", &[], OPEN),
             ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
+            ("loops = 2\nmembers = ['room.*']\ntopics = ['a']", &[], "members (t.toml:2) is for members of all loops"),
             ("publishers = '0.0.0.0:1'", &[], OPEN),
             ("zeromq = 'tcp://0.0.0.0:1'", &[], OPEN),
             ("tls.cert_file = 'a,b'\ntls.key_file = 'c'", &[], "tls.cert_file (t.toml:1) names 2 and tls.key_file (t.toml:2) 1: each certificate needs its key"),

@@ -9,8 +9,8 @@ use crate::engine::pubsub::topic::{Grant, is_pattern, user_of, watchers_key};
 use crate::engine::server::{RouteOptions, Server};
 use crate::engine::slots::ConnId;
 
-/// Bytes that the feature keeps for a member, besides the names of the topic and the user.
-const MEMBER_BYTES: usize = 128;
+/// Bytes that the feature keeps for a member, besides the names of the topic and the user: 165 were measured with a Redis, 134 without.
+const MEMBER_BYTES: usize = 165;
 
 /// A client of a user began or ended its subscription to a topic.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 
 import pytest
 from helpers.process import eventually
@@ -263,6 +264,54 @@ async def test_members_of_two_nodes_are_listed_together(start, redis):
             await mirror.until("42", "xia")
     await asyncio.to_thread(
         eventually, lambda: redis.command("EXISTS", key(), key("room.8")) == 0, "no member is left")
+
+
+async def test_members_of_all_loops_are_listed_together(start, redis):
+    server = start(*FLAGS, "--loops", 2, redis=redis)
+    async with contextlib.AsyncExitStack() as stack:
+        subs = [f"user{number}" for number in range(12)]
+        clients = [await stack.enter_async_context(in_room(server, sub)) for sub in subs]
+        for client in clients:
+            await (await Mirror.of(client)).until(*subs)
+        loops = {client.welcome["conn"].rpartition("-")[0].rpartition("-")[0] for client in clients}
+        assert len(loops) == 2, "they are on both"
+    await asyncio.to_thread(eventually, lambda: redis.command("EXISTS", key()) == 0, "none is left")
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_every_list_is_right_in_the_end(start, redis, seed):
+    """Users come, go, subscribe and unsubscribe on two nodes, and Redis forgets everything now and then."""
+    chance = random.Random(seed)
+    servers = [start(*FLAGS, redis=redis) for _ in range(2)]
+    topics, subs = ["room.7", "room.8"], ["1", "2", "3", "4"]
+    async with contextlib.AsyncExitStack() as stack:
+        watchers = []
+        for server in servers:
+            for topic in topics:
+                client = await stack.enter_async_context(in_room(server, f"watcher{len(watchers)}", topic))
+                watchers.append(await Mirror.of(client, topic))
+        clients = []
+        for step in range(80):
+            match chance.randrange(8):
+                case 0 | 1:
+                    client = await stack.enter_async_context(chance.choice(servers).client(chance.choice(subs)))
+                    clients.append((client, set()))
+                case 2 if clients:
+                    client, _ = clients.pop(chance.randrange(len(clients)))
+                    await client.connection.close()
+                case 3 if chance.randrange(8) == 0:
+                    redis.command("FLUSHALL")
+                case _ if clients:
+                    client, listens = chance.choice(clients)
+                    topic = chance.choice(topics)
+                    op = "unsubscribe" if topic in listens else "subscribe"
+                    listens ^= {topic}
+                    assert (await client.ask(op=op, topic=topic))["op"] == f"{op}d"
+        for mirror in watchers:
+            of_topic = {client.sub for client, listens in clients if mirror.topic in listens}
+            own = {one.client.sub for one in watchers if one.topic == mirror.topic}
+            await mirror.until(*of_topic, *own, seconds=40)
+            assert set(redis.command("ZRANGE", key(mirror.topic), 0, -1)) == mirror.users
 
 
 async def test_members_of_a_killed_node_leave(start, redis):

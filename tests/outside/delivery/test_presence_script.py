@@ -3,7 +3,8 @@
 import contextlib
 import random
 
-from helpers.process import ROOT
+import redis as redis_py
+from helpers.process import ROOT, eventually
 
 SCRIPT = (ROOT / "src/features/presence/script.lua").read_text()
 NODES = ["a.1", "a.2", "b.1", "c.1"]
@@ -135,6 +136,51 @@ def check_seed(connection, seed):
         # Users that are cleared together come in any order.
         assert sorted(one[:2] for one in told) == sorted(model.events), context
         check_turns(told, context)
+
+
+def test_it_keeps_the_members_of_each_topic(redis):
+    """The same model, whose users are members of topics: the sets of topics have those that it has, with their times."""
+    pairs_of = [f"{topic} {user}" for topic in ["a", "b.7"] for user in ["42", "4 2", "ü"]]
+    with contextlib.closing(redis.publisher()) as connection, redis_py.Redis(port=redis.port) as client:
+        listener = client.pubsub(ignore_subscribe_messages=True)
+        listener.subscribe("oneloop:{t}")
+        eventually(lambda: redis.command("PUBSUB", "NUMSUB", "oneloop:{t}")[1] == 1, "a subscriber")
+        assert listener.get_message(timeout=5) is None, "the answer to it is passed over"
+        for seed in range(20):
+            chance, model, since = random.Random(seed), Model(), {}
+            connection.command("FLUSHALL")
+            for step in range(60):
+                node = chance.choice(NODES)
+                number = model.calls.get(node, 0) + chance.choice([0, 1, 1, 1])
+                changes = [chance.choice("+-") + pair for pair in chance.sample(pairs_of, chance.randrange(5))]
+                keys = [f"oneloop:{{t}}:{name}" for name in ["here", "nodes", "calls", f"here:{node}"]]
+                answer = connection.command(
+                    "EVAL", SCRIPT, len(keys), *keys, node.partition(".")[0], node, max(1, number), DEAD_AFTER,
+                    BATCH, "members", "t", 0, *changes)
+                before = len(model.events)
+                context = (seed, step, node, number, changes)
+                assert answer == model.call(node, max(1, number), changes, lambda _: set()), context
+                told = model.events[before:]
+                for topic in ["a", "b.7"]:
+                    members = pairs(connection, "ZRANGE", f"oneloop:{{t}}:in:{topic}", 0, -1, "WITHSCORES")
+                    expected = {pair.split(" ", 1)[1] for pair in model.here if model.here[pair]
+                                and pair.startswith(topic + " ")}
+                    assert set(members) == expected, context
+                    # It is as old as it was, unless it came back.
+                    for user, at in members.items():
+                        pair = f"{topic} {user}"
+                        assert int(at) > OLD
+                        assert ("online", pair) in told or since[pair] == at, context
+                        since[pair] = at
+                changed = {pair.split(" ")[0] for _, pair in told}
+                heard = []
+                while len(heard) < len(changed):
+                    message = listener.get_message(timeout=5)
+                    assert message, context
+                    heard.append(message["data"].decode())
+                assert sorted(heard) == sorted(changed), context
+        assert listener.get_message(timeout=0.05) is None, "each topic once a call"
+        listener.close()
 
 
 def test_its_comments_are_whole_lines():

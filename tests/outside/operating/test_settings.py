@@ -98,6 +98,7 @@ def test_a_former_name_still_works(start):
     (["--topics", "a b"], ["topics", "a b"]),
     (["--may", "a.*.b"], ["may", "a.*.b"]),
     (["--anonymous", "user.*"], ["anonymous", "user.*"]),
+    (["--members", "user.*"], ["members", "user.*"]),
     (["--redis", "rediss://127.0.0.1#tls"], ["redis", "insecure"]),
     (["--redis", "redis://127.0.0.1", "--redis-ca-file", "/dev/null"], ["redis_ca_file", "TLS"]),
     (["--jwt-secret-file", "/nonexistent/file"], ["jwt.secret_file"]),
