@@ -1,6 +1,8 @@
 """The members of a topic, as the client lists them."""
 
 from helpers.js_runtimes import Line, MiniProgram
+from helpers.process import eventually
+from helpers.server import counter
 from helpers.tokens import token
 
 WATCH = """(() => {
@@ -33,6 +35,7 @@ def test_members_are_told_on_every_connection(start):
         is_seen(program, "42", 1)
         program.run("other.subscribe('room.7') && off()")
         program.run("globalThis.again = live.subscribe('room.7')")
+        eventually(lambda: counter(server, "memberships") == 5, "each has its own topic, two the room")
         server.publish("room.7", "after")
         assert program.heard("live", "after")
         assert program.run("seen") == ["42", 1], "it watches no more"
