@@ -138,6 +138,7 @@ def test_events_survive_a_cut_connection(world):
     page.listen("orders.7")
     bystander.listen("orders.8")
     page.wait_subscribed("orders.7")
+    bystander.wait_subscribed("orders.8")
     page.run("(() => { globalThis.statuses = []; echo.connector.onConnectionChange((one) => statuses.push(one)); })()")
     laravel.shipped(7, "before")
     page.heard_up_to("before")

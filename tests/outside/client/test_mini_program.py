@@ -104,7 +104,7 @@ def test_the_end_of_a_long_wait_is_the_network(start, line, program):
     assert program.run("live.state") == "waiting"
     program.run("world.network(true)")
     program.wait_open("live", "bystander")
-    assert counter(server, "opened_total") == 4
+    eventually(lambda: counter(server, "opened_total") == 4, "both are back")
     assert heard(program, "live", server.publish) == heard(program, "bystander", server.publish) == []
 
 

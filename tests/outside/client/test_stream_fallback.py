@@ -201,8 +201,8 @@ def test_a_bare_event_source_resumes_by_itself(start, redis, runtime, kind):
         place.until("seen.length === 1")
         add(redis, "user.42", DATA)
         place.until("seen.length === 2")
+        # Nothing passes on the old connection from here on, whether it is back already or not.
         line.fail_over(target(server))
-        eventually(lambda: counter(server, "clients") == 1, "it was cut")
         add(redis, "user.42", "missed")
         place.until("seen.length === 4")
         redis.command("PUBLISH", "ctl", json.dumps({"op": "kick", "sub": "42", "reason": "ü"}))

@@ -114,7 +114,7 @@ def test_an_end_by_the_server_is_an_event_with_its_code(start, redis):
             assert first.closed()[0] == 4503
             redis.command("PUBLISH", "ctl", json.dumps({"op": "kick", "sub": "42", "reason": "paid"}))
             assert second.closed() == (4504, {"reason": "paid"}) and second.retry == 60_000
-        with Stream(server, bearer=token("42", seconds=2)) as third:
+        with Stream(server, bearer=token("42", seconds=5)) as third:
             assert third.welcomed().closed()[0] == 4002
         assert bystander.heard() == []
     assert counter(server, 'closes_total{code="4504"}') == 1

@@ -4,7 +4,7 @@ import contextlib
 import random
 
 import redis as redis_py
-from helpers.process import ROOT, eventually
+from helpers.process import DEADLINE, ROOT, eventually
 
 SCRIPT = (ROOT / "src/features/presence/script.lua").read_text()
 NODES = ["a.1", "a.2", "b.1", "c.1"]
@@ -145,7 +145,7 @@ def test_it_keeps_the_members_of_each_topic(redis):
         listener = client.pubsub(ignore_subscribe_messages=True)
         listener.subscribe("oneloop:{t}")
         eventually(lambda: redis.command("PUBSUB", "NUMSUB", "oneloop:{t}")[1] == 1, "a subscriber")
-        assert listener.get_message(timeout=5) is None, "the answer to it is passed over"
+        assert listener.get_message(timeout=DEADLINE) is None, "the answer to it is passed over"
         for seed in range(20):
             chance, model, since = random.Random(seed), Model(), {}
             connection.command("FLUSHALL")
@@ -175,7 +175,7 @@ def test_it_keeps_the_members_of_each_topic(redis):
                 changed = {pair.split(" ")[0] for _, pair in told}
                 heard = []
                 while len(heard) < len(changed):
-                    message = listener.get_message(timeout=5)
+                    message = listener.get_message(timeout=DEADLINE)
                     assert message, context
                     heard.append(message["data"].decode())
                 assert sorted(heard) == sorted(changed), context

@@ -59,7 +59,7 @@ async def on_each_loop(server, sub, loops=LOOPS, **claims):
                 connection = server.client(sub, **claims)
                 client = await connection.__aenter__()
                 if loop_of(client) in found:
-                    client.connection.transport.abort()
+                    # Closed in good order, it is no subscriber any more when this returns.
                     await connection.__aexit__(None, None, None)
                 else:
                     stack.push_async_exit(connection)
@@ -171,7 +171,8 @@ async def test_a_new_worker_has_the_history_of_the_server(start_loops):
 async def test_a_killed_loop_is_replaced_and_its_clients_lose_nothing(start_loops):
     """Clients come back by their cursors while messages go on; those of the other loop notice nothing."""
     server = start_loops(*TOPICS, "--log", "debug")
-    sent, stop = [], asyncio.Event()
+    count = 40
+    sent, stop, welcomed = [], asyncio.Event(), asyncio.Barrier(count + 1)
     chance = random.Random(16)
 
     async def publish():
@@ -185,9 +186,11 @@ async def test_a_killed_loop_is_replaced_and_its_clients_lose_nothing(start_loop
         while True:
             try:
                 async with server.client(sub, since=since) as client:
-                    if since is not None:
-                        assert client.welcome["resumed"], client.welcome
+                    is_first = since is None
+                    assert is_first or client.welcome["resumed"], client.welcome
                     since = client.welcome["id"]
+                    if is_first:
+                        await welcomed.wait()
                     while True:
                         message = await client.next()
                         assert message.get("topic") == "news", message
@@ -203,9 +206,10 @@ async def test_a_killed_loop_is_replaced_and_its_clients_lose_nothing(start_loop
                 drops += 1
             await asyncio.sleep(0.01)
 
-    found = [[] for _ in range(40)]
+    found = [[] for _ in range(count)]
     listeners = [asyncio.create_task(listen(f"u{number}", heard)) for number, heard in enumerate(found)]
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(DEADLINE):
+        await welcomed.wait()
     publishing = asyncio.create_task(publish())
     for _ in range(6):
         before = processes(server)
@@ -223,9 +227,7 @@ async def test_a_killed_loop_is_replaced_and_its_clients_lose_nothing(start_loop
         drops = [await listener for listener in listeners]
     assert sum(drops) > 0, "some were at the loops that were killed"
     for heard in found:
-        first = heard[0] if heard[0] != "end" else len(sent)
-        assert heard == [*range(first, len(sent)), "end"], "nothing lost, nothing twice"
-        assert first < 60
+        assert heard == [*range(len(sent)), "end"], "nothing lost, nothing twice"
 
 
 async def test_one_signal_drains_all_loops_at_one_pace(start_loops):

@@ -15,7 +15,7 @@ def strict(start):
 @pytest.mark.parametrize("place", ["header", "frame"])
 async def test_an_expired_connection_is_closed_and_others_stay(strict, place):
     async with strict.client("bystander") as bystander:
-        async with strict.client("42", place=place, seconds=3) as client:
+        async with strict.client("42", place=place, seconds=6) as client:
             assert (await client.closed())[0] == 4002
         assert await bystander.heard() == []
 
@@ -29,8 +29,8 @@ async def test_leeway_counts_at_the_handshake_too(start):
 
 async def test_a_renewal_keeps_the_connection_open(strict):
     async with (
-        strict.client("renewed", seconds=3) as renewed,
-        strict.client("expiring", seconds=5) as expiring,
+        strict.client("renewed", seconds=6) as renewed,
+        strict.client("expiring", seconds=8) as expiring,
     ):
         answer = await renewed.ask(op="auth", token=token("renewed"), ref="r")
         assert answer["op"] == "authed" and answer["ref"] == "r"
@@ -42,7 +42,7 @@ async def test_a_renewal_keeps_the_connection_open(strict):
 
 async def test_a_renewal_may_also_shorten(strict):
     async with strict.client("bystander") as bystander, strict.client("42") as client:
-        answer = await client.ask(op="auth", token=token("42", seconds=2))
+        answer = await client.ask(op="auth", token=token("42", seconds=5))
         assert answer["op"] == "authed"
         assert (await client.closed())[0] == 4002
         assert await bystander.heard() == []
