@@ -25,7 +25,7 @@ use crate::loops::state::write_state;
 use crate::loops::users::UserCounts;
 
 /// Above this many bytes that wait for one worker, nothing more is read from the sources.
-const UNWRITTEN_BYTES_MAX: usize = 16 << 20;
+const UNWRITTEN_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
 /// Bytes read from one worker in a turn.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
 /// A worker that ends within this time of its start is started again after a pause.

@@ -14,6 +14,8 @@ mod inputs;
 mod kinds;
 pub mod link;
 pub mod process;
+#[cfg(test)]
+mod simulation;
 mod socket;
 mod state;
 #[cfg(test)]

@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+#[cfg(not(test))]
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+#[cfg(not(test))]
+use std::process::{Child, Command};
 
 use mio::net::TcpStream;
 
@@ -13,6 +15,8 @@ use crate::clock::Millis;
 use crate::engine::reactor::PortRegistry;
 use crate::loops::descriptors;
 use crate::loops::hello::Hello;
+#[cfg(test)]
+use crate::loops::simulation::process::{Child, Command};
 use crate::loops::socket::LinkSocket;
 
 /// The variable that makes a process a worker. Settings begin otherwise.
@@ -85,14 +89,13 @@ impl WorkerProcess {
         let listeners: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
         let sent = descriptors::send(&own, &words, &listeners)?;
         assert_eq!(sent, words.len(), "an empty socket takes a few hundred bytes");
+        let mut link = LinkSocket::new(TcpStream::from(OwnedFd::from(own)));
+        link.register(registry, hello.number)?;
         let mut command = Command::new(PROGRAM);
         command.arg0(&line.name).args(&line.arguments).env(VARIABLE, "1");
         OF_MANAGER.iter().for_each(|name| _ = command.env_remove(name));
         // A group of its own: the terminal's signals are the parent's.
-        command.process_group(0).stdin(Stdio::from(OwnedFd::from(other)));
-        let child = command.spawn()?;
-        let mut link = LinkSocket::new(TcpStream::from(OwnedFd::from(own)));
-        link.register(registry, hello.number)?;
+        let child = command.process_group(0).stdin(OwnedFd::from(other)).spawn()?;
         let stage = WorkerStage::Starting;
         Ok(WorkerProcess { child, link, stage, started: now, heard: now, clients: 0 })
     }

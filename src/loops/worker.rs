@@ -57,7 +57,14 @@ impl WorkerStart {
     /// # Errors
     /// Standard input is no link, or the parent is of another version.
     pub fn from_parent() -> io::Result<WorkerStart> {
-        let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        WorkerStart::read(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
+    }
+
+    /// Reads the parent's first words.
+    ///
+    /// # Errors
+    /// The parent is gone, or of another version.
+    pub(super) fn read(stream: UnixStream) -> io::Result<WorkerStart> {
         stream.set_read_timeout(Some(Duration::from_secs(PARENT_SECONDS)))?;
         let (mut input, mut listeners) = (LinkInput::default(), Vec::new());
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -89,26 +96,41 @@ impl WorkerStart {
     ///
     /// # Errors
     /// The parent is gone, or its state is none.
-    pub fn attach(self, reactor: &mut Reactor) -> io::Result<()> {
-        let WorkerStart { hello, mut stream, mut input, .. } = self;
+    pub fn attach(mut self, reactor: &mut Reactor) -> io::Result<()> {
+        self.ask()?;
+        let mut buffer = vec![0; BUFFER_BYTES];
+        while !self.take_state(&mut reactor.router)? {
+            self.read_on(&mut buffer)?;
+        }
+        self.begin(reactor)
+    }
+
+    /// Asks for the parent's state.
+    pub(super) fn ask(&mut self) -> io::Result<()> {
         let mut words = Vec::new();
         write_frame(&mut words, ATTACH, |out| write_number(out, VERSION.into()));
-        stream.write_all(&words)?;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let frame = input.next_frame().map_err(malformed)?;
-            if let Some(frame) = frame {
-                if take_state(&mut reactor.router, frame).map_err(malformed)? {
-                    break;
-                }
-                continue;
+        self.stream.write_all(&words)
+    }
+
+    pub(super) fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let length = self.stream.read(buffer)?;
+        self.input.push(&buffer[..length]);
+        if length > 0 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Takes over the frames of the state that have come. Returns whether they are all of it.
+    pub(super) fn take_state(&mut self, router: &mut Router) -> io::Result<bool> {
+        while let Some(frame) = self.input.next_frame().map_err(malformed)? {
+            if take_state(router, frame).map_err(malformed)? {
+                return Ok(true);
             }
-            let length = stream.read(&mut buffer)?;
-            if length == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            input.push(&buffer[..length]);
         }
+        Ok(false)
+    }
+
+    /// Goes on from the state with the input that follows it.
+    pub(super) fn begin(self, reactor: &mut Reactor) -> io::Result<()> {
+        let WorkerStart { hello, stream, input, .. } = self;
         stream.set_nonblocking(true)?;
         let mut link = LinkSocket::new(TcpStream::from(OwnedFd::from(stream)));
         link.input = input;

@@ -17,8 +17,8 @@ mod parcel;
 mod proxies;
 mod replay;
 mod requests;
-mod simulated_clients;
-mod simulated_messages;
+pub(crate) mod simulated_clients;
+pub(crate) mod simulated_messages;
 mod simulated_redis;
 mod simulation;
 mod since;
@@ -48,6 +48,11 @@ impl Reactor {
     pub(super) fn read_clients(&mut self) {
         self.clients.read(&mut self.router, &mut self.buffer);
     }
+
+    /// Takes this as the time, in microseconds of its own and in milliseconds since 1970.
+    pub(crate) fn set_time(&mut self, micros: u64, unix_millis: u64) {
+        self.clock = Clock::Scripted(micros, unix_millis);
+    }
 }
 
 pub(super) struct Silent;
@@ -62,7 +67,7 @@ pub(super) fn signer() -> Signer {
 }
 
 /// A route with these bounds, on a port that the system chooses.
-pub(super) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bounds)) -> Plan {
+pub(crate) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bounds)) -> Plan {
     let mut bounds = Config::default().bounds;
     bounds.clients_max = 1_000_000;
     change(&mut bounds);

@@ -332,7 +332,8 @@ impl World {
             20 => client.frame(self.random.choose(&[0x81, 0xc1]), &[0xff; 3]),
             21..25 => client.room = 0,
             30..35 => {
-                let Some(cursor) = clients.messages.some_cursor(&mut self.random) else { return };
+                let cursor = clients.messages.borrow().some_cursor(&mut self.random);
+                let Some(cursor) = cursor else { return };
                 let own = format!("user.{sub}");
                 match self.random.below(4) {
                     0 => client.subscribe_since(&[topic, self.random.choose(&TOPICS)], &cursor),
@@ -367,7 +368,7 @@ impl World {
     }
 
     fn publish_on(&mut self, topic: &str, key: Option<&'static str>) {
-        let number = self.clients.0.borrow_mut().messages.add(topic, key);
+        let number = self.clients.0.borrow().messages.borrow_mut().add(topic, key);
         let key = key.map(|key| format!("#{key}")).unwrap_or_default();
         let payload = match self.random.choose(&[0, 0, 0, 40, 400]) {
             0 => number.to_string(),
@@ -448,11 +449,12 @@ impl World {
         }
         self.mend(3_000, 1);
         let clients = self.clients.0.borrow();
+        let messages = clients.messages.borrow();
         for client in clients.all.values().filter(|client| client.welcomed && !client.closed) {
             if client.close_code.is_some() || client.ended || client.reset {
                 continue;
             }
-            for (topic, number) in clients.messages.all() {
+            for (topic, number) in messages.all() {
                 if client.subscribes_to(topic) {
                     let (sub, last) = (&client.sub, client.last_of(topic));
                     assert_eq!(last, Some(number), "seed {}: {sub}, {topic}", self.seed);
@@ -460,6 +462,7 @@ impl World {
             }
             assert_eq!(client.asked, client.answered, "seed {}: {}", self.seed, client.sub);
         }
+        drop(messages);
         drop(clients);
         let now = self.reactor.router.server.now.millis;
         let wake = self.reactor.next_wake(now);
