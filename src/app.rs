@@ -217,7 +217,8 @@ impl App {
         let mut bounds = config.bounds.clone();
         bounds.clients_max = descriptors::clients_max(bounds.clients_max, publishers_max(&config))?;
         let link = link(&config).map_err(invalid)?;
-        let presence = presence(&config, bounds.clients_max).filter(|_| !role.is_parent());
+        let users_max = role.clients_max(&config, bounds.clients_max);
+        let presence = presence(&config, users_max).filter(|_| !role.is_worker());
         let mut features: Vec<Box<dyn Feature>> = vec![Box::new(Overload::new(trim))];
         if let Some(link) = link.as_ref().filter(|link| !link.streams.is_empty()) {
             features.push(Box::new(StreamPages::new(link.streams.len())));

@@ -13,6 +13,7 @@ use crate::loops::broker::Broker;
 use crate::loops::forwarding::Forwarding;
 use crate::loops::hello::Hello;
 use crate::loops::process::CommandLine;
+use crate::loops::roster::RosterNotes;
 use crate::loops::worker::WorkerStart;
 
 /// The part of a process.
@@ -45,6 +46,15 @@ impl LoopRole {
 
     pub(super) fn is_worker(&self) -> bool {
         matches!(self, LoopRole::Worker(_))
+    }
+
+    /// The most clients that this process has or speaks for, if a process has room for `here`.
+    pub(super) fn clients_max(&self, config: &Config, here: usize) -> usize {
+        match (self, config.bounds.clients_max) {
+            (LoopRole::Parent(_), 0) => here.saturating_mul(config.loops()),
+            (LoopRole::Parent(_), most) => most.min(here.saturating_mul(config.loops())),
+            _ => here,
+        }
     }
 
     /// The key of cursors that the parent has chosen.
@@ -122,7 +132,12 @@ impl LoopRole {
                 reactor.add_port(Box::new(Broker::new(line, hello, shared)));
                 Ok(())
             }
-            (LoopRole::Worker(start), _) => start.attach(reactor),
+            (LoopRole::Worker(start), _) => {
+                if config.events.is_some() {
+                    reactor.router.add_feature(RosterNotes::new);
+                }
+                start.attach(reactor)
+            }
             _ => Ok(()),
         }
     }
@@ -150,6 +165,7 @@ fn fingerprint(config: &Config) -> u64 {
     let Bounds { history_messages_max, history_bytes_max, payload_bytes_max, .. } = &config.bounds;
     (history_messages_max, history_bytes_max, payload_bytes_max).hash(&mut hasher);
     (config.redis.is_some(), config.proxy_protocol).hash(&mut hasher);
+    config.events.is_some().hash(&mut hasher);
     config.listen.iter().for_each(|listen| listen.to_string().hash(&mut hasher));
     hasher.finish()
 }

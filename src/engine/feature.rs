@@ -74,6 +74,8 @@ pub enum FeatureEvent<'a> {
     TurnEnd,
     /// A client of a user came or went. Sent only if a feature watches users.
     User(&'a UserChange),
+    /// A client of a user came to another process for which this one speaks, or left it.
+    UserElsewhere { user: &'a str, has_come: bool },
     /// The answer to a request of this feature, by the number of its ticket. Every request has one.
     Answer { number: u64, answer: &'a Answer },
     /// The subscription at Redis came up: messages may have been missed before.

@@ -14,13 +14,13 @@ use crate::engine::router::Router;
 use crate::engine::server::Server;
 use crate::loops::counts::Counts;
 use crate::loops::desk::{Desk, PAGES};
+use crate::loops::exchange::LoopExchange;
 use crate::loops::forwarding::Forwarding;
 use crate::loops::hello::Hello;
 use crate::loops::kinds::*;
-use crate::loops::link::{
-    Fields, LinkFrame, MalformedLink, write_bytes, write_frame, write_number,
-};
+use crate::loops::link::{Fields, MalformedLink, write_bytes, write_frame, write_number};
 use crate::loops::process::{CommandLine, WorkerProcess, WorkerStage};
+use crate::loops::publications::{AwaitedPublication, read_publication};
 use crate::loops::state::write_state;
 use crate::loops::users::UserCounts;
 
@@ -63,20 +63,8 @@ pub struct Broker {
     /// Messages of workers that are published, and whose receivers are counted.
     publications: VecDeque<AwaitedPublication>,
     desk: Desk,
+    exchange: LoopExchange,
     ticked: Millis,
-}
-
-/// A message of a worker's handler.
-struct AwaitedPublication {
-    /// The number under which its receivers are counted.
-    number: u64,
-    /// The worker's place and process.
-    place: usize,
-    process: u32,
-    /// The worker's own number.
-    ticket: u64,
-    /// The receivers at the ports.
-    here: usize,
 }
 
 impl Broker {
@@ -96,6 +84,7 @@ impl Broker {
             notices: Vec::new(),
             publications: VecDeque::new(),
             desk: Desk::new(loops),
+            exchange: LoopExchange::default(),
             ticked: 0,
         }
     }
@@ -146,6 +135,7 @@ impl Broker {
         let status = worker.end();
         self.counts.leave(place);
         self.desk.leave(place);
+        self.exchange.leave(place);
         self.users.leave(place);
         if self.listeners.is_none() {
             return log::debug!("loop {place} has ended: {status}");
@@ -203,7 +193,13 @@ impl Broker {
                         (publication.0, publication.1.to_vec(), publication.2.to_vec());
                     self.publish((place, process, ticket), &channel, &payload, router, others);
                 }
-                _ => return Err(MalformedLink),
+                _ => {
+                    let is_enough = self.exchange.take_frame(place, frame, router)?;
+                    if is_enough {
+                        worker.link.read_on();
+                        return Ok(());
+                    }
+                }
             }
         }
     }
@@ -307,12 +303,6 @@ pub(super) fn forwarding(router: &mut Router) -> Option<&mut Forwarding> {
     observer.downcast_mut()
 }
 
-fn read_publication(frame: LinkFrame<'_>) -> Result<(u64, &[u8], &[u8]), MalformedLink> {
-    let mut fields = Fields::of(frame.body);
-    let found = (fields.number()?, fields.bytes()?, fields.bytes()?);
-    fields.end().map(|()| found)
-}
-
 impl Port for Broker {
     fn name(&self) -> &'static str {
         "loops"
@@ -361,7 +351,9 @@ impl Port for Broker {
             if !worker.link.has_more() {
                 continue;
             }
-            if worker.link.read(buffer, READ_BYTES_PER_TURN) > 0 {
+            // Frames that were left in the last turn come first.
+            let has_frame = worker.link.input.has_frame() == Ok(true);
+            if has_frame || worker.link.read(buffer, READ_BYTES_PER_TURN) > 0 {
                 worker.heard = now;
             }
             if self.take_frames(place, router, &mut others).is_err() {
@@ -395,6 +387,7 @@ impl Port for Broker {
                 _ => {}
             }
         }
+        self.exchange.tick(router);
         self.forward(router);
         self.bring_counts(&mut others);
         self.serve_desk(router, now);
@@ -428,7 +421,9 @@ impl Port for Broker {
             }
             LoopPlace::Taken(worker) => Some(worker.deadline()),
         });
-        times.chain(Some(self.ticked + FROZEN / 2)).chain(self.desk.deadline()).min()
+        let others =
+            [Some(self.ticked + FROZEN / 2), self.desk.deadline(), self.exchange.deadline(now)];
+        times.chain(others.into_iter().flatten()).min()
     }
 
     fn close(&mut self, now: Millis) {

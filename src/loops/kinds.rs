@@ -50,3 +50,5 @@ pub const PUBLISH: u8 = 24;
 pub const REPORT: u8 = 26;
 /// Clients of users that came to a worker or left it.
 pub const USERS: u8 = 27;
+/// The same for presence: see [`roster`](crate::loops::roster).
+pub const ROSTER: u8 = 40;

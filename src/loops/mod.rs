@@ -8,12 +8,15 @@
 pub mod broker;
 mod counts;
 pub mod desk;
+mod exchange;
 pub mod forwarding;
 pub mod hello;
 mod inputs;
 mod kinds;
 pub mod link;
 pub mod process;
+mod publications;
+pub mod roster;
 #[cfg(test)]
 mod simulation;
 mod socket;

@@ -63,6 +63,11 @@ impl LinkSocket {
         self.has_more
     }
 
+    /// Has the next turn read on, even without another event.
+    pub fn read_on(&mut self) {
+        self.has_more = true;
+    }
+
     /// Returns whether the other end is gone, and all that it sent was read.
     pub fn is_over(&self) -> bool {
         self.socket.peer >= PeerState::Ended

@@ -28,6 +28,7 @@ use crate::loops::kinds::*;
 use crate::loops::link::{
     Fields, LinkFrame, LinkInput, MalformedLink, VERSION, write_bytes, write_frame, write_number,
 };
+use crate::loops::roster::RosterNotes;
 use crate::loops::socket::LinkSocket;
 use crate::loops::state::take_state;
 use crate::loops::users::UserNotes;
@@ -340,6 +341,7 @@ impl Port for ParentLink {
                 }
             });
         }
+        RosterNotes::write_changes(router, &mut self.link.tail);
         let now = router.server.now().millis;
         if now >= self.pulse_at {
             self.pulse_at = now + PULSE_PAUSE;

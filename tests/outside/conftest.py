@@ -31,6 +31,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_addoption(parser):
     parser.addoption("--over-tls", action="store_true", help="clients come by TLS")
+    parser.addoption("--loops", help="servers have as many loops, unless a test says how many")
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +47,8 @@ def clients_over_tls(request):
         Server.authority = request.getfixturevalue("authority")
 
 
-def pytest_sessionstart():
+def pytest_sessionstart(session):
+    Server.loops = session.config.getoption("--loops")
     if not os.access(BINARY, os.X_OK):
         pytest.exit(f"no binary at {BINARY}: run `cargo build --release` first", returncode=2)
     # A thousand clients live in this process; a login shell often allows 1,024 descriptors.

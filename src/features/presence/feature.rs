@@ -4,7 +4,7 @@ use crate::clock::Millis;
 use crate::engine::feature::{Feature, FeatureEvent};
 use crate::engine::redis::printable::printable;
 use crate::engine::redis::request::{Answer, Ticket, command};
-use crate::engine::server::Server;
+use crate::engine::server::{Server, UserChange};
 use crate::features::presence::{Presence, Reply, Settings};
 use crate::upgrade::{StateError, StateReader, StateWriter};
 
@@ -27,6 +27,15 @@ impl PresenceFeature {
         server.users.watch();
         let presence = Presence::new(server.node(), settings);
         PresenceFeature { presence, logged: None, is_silent: false }
+    }
+
+    /// A connection of a user opened, or is gone.
+    fn on_user(&mut self, server: &mut Server, user: &str, has_come: bool) {
+        if has_come {
+            return self.presence.came(user);
+        }
+        let cut_short = self.presence.left(user, server.now().millis);
+        server.metrics().presence_cut_short += u64::from(cut_short);
     }
 
     fn on_answer(&mut self, server: &mut Server, number: u64, answer: &Answer) {
@@ -65,11 +74,10 @@ impl Feature for PresenceFeature {
 
     fn on_event(&mut self, server: &mut Server, event: FeatureEvent<'_>) {
         match event {
-            FeatureEvent::User(change) if change.has_come => self.presence.came(&change.user),
-            FeatureEvent::User(change) => {
-                let cut_short = self.presence.left(&change.user, server.now().millis);
-                server.metrics().presence_cut_short += u64::from(cut_short);
+            FeatureEvent::User(UserChange { user, has_come, .. }) => {
+                self.on_user(server, user, *has_come);
             }
+            FeatureEvent::UserElsewhere { user, has_come } => self.on_user(server, user, has_come),
             FeatureEvent::Answer { number, answer } => self.on_answer(server, number, answer),
             FeatureEvent::TurnEnd if !self.is_silent => {
                 if let Some(attempt) = self.presence.tick(server.now().millis) {

@@ -41,6 +41,8 @@ class Server:
 
     # The `authority` of all servers that are given none: with `--over-tls` of pytest.
     authority = None
+    # The loops of all servers whose flags do not say: with `--loops` of pytest.
+    loops = None
 
     def __init__(self, *flags, key=True, secret=SECRET, redis=None, admin=True, variables=None,
                  wrapper=(), listen="127.0.0.1:0", authority=None):
@@ -65,6 +67,8 @@ class Server:
             command += getattr(redis, "flags", ()) if "--redis-ca-file" not in flags else []
         elif "--publishers" not in flags:
             command += ["--publishers", "127.0.0.1:0"]
+        if self.loops and "--loops" not in flags:
+            command += ["--loops", self.loops]
         if admin:
             command += ["--admin", "127.0.0.1:0"]
         if "--drain-seconds" not in flags:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.loops import LOOPS, loop_of, on_each_loop, on_loop, processes
 from helpers.process import DEADLINE, eventually, oneloop
 from helpers.resp_client import Publisher
 from helpers.server import counter
@@ -18,19 +19,7 @@ from helpers.systemd import Supervisor, variables
 from helpers.tokens import token
 from websockets.exceptions import ConnectionClosed
 
-LOOPS = 2
 TOPICS = ["--topics", "news"]
-
-
-def loop_of(client):
-    """The number of the loop, from the name of the connection."""
-    # The successors of a loop's first process have names with their number.
-    return int(client.welcome["conn"].split("-")[1].split("x")[0])
-
-
-def processes(server):
-    """The latest process of each loop, by its number."""
-    return {int(loop): int(pid) for loop, pid in re.findall(r"loop (\d+) is process (\d+)", server.log())}
 
 
 def is_alive(pid):
@@ -47,42 +36,6 @@ def start_loops(start):
         return start("--loops", loops, *flags, **options)
 
     return start_loops
-
-
-@contextlib.asynccontextmanager
-async def on_each_loop(server, sub, loops=LOOPS, **claims):
-    """Clients of a user, one on each loop."""
-    async with contextlib.AsyncExitStack() as stack:
-        found = {}
-        async with asyncio.timeout(DEADLINE):
-            while len(found) < loops:
-                connection = server.client(sub, **claims)
-                client = await connection.__aenter__()
-                if loop_of(client) in found:
-                    # Closed in good order, it is no subscriber any more when this returns.
-                    await connection.__aexit__(None, None, None)
-                else:
-                    stack.push_async_exit(connection)
-                    found[loop_of(client)] = client
-        yield [found[loop] for loop in sorted(found)]
-
-
-@contextlib.asynccontextmanager
-async def on_loop(server, loop, sub, **options):
-    """A client of a user on this loop."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            connection = server.client(sub, **options)
-            client = await connection.__aenter__()
-            if loop_of(client) == loop:
-                break
-            # It may have more to read than a close would wait for.
-            client.connection.transport.abort()
-            await connection.__aexit__(None, None, None)
-    try:
-        yield client
-    finally:
-        await connection.__aexit__(None, None, None)
 
 
 async def test_a_message_reaches_the_clients_of_all_loops_and_nobody_else(start_loops):

@@ -1,0 +1,56 @@
+//! The parent's part in features that speak for all loops: its own features learn what workers tell of their clients.
+
+use crate::clock::Millis;
+use crate::engine::feature::FeatureEvent;
+use crate::engine::router::Router;
+use crate::loops::kinds::ROSTER;
+use crate::loops::link::{LinkFrame, MalformedLink};
+use crate::loops::roster::{CHANGES_PER_TURN, Roster, read_changes};
+
+/// The state of the exchange with all workers.
+#[derive(Default)]
+pub struct LoopExchange {
+    users: Roster,
+}
+
+impl LoopExchange {
+    /// Takes a frame of a worker. Returns whether no more of its frames are to be taken in this turn.
+    ///
+    /// # Errors
+    /// The frame is malformed, or none of the exchange.
+    pub fn take_frame(
+        &mut self,
+        place: usize,
+        frame: LinkFrame<'_>,
+        router: &mut Router,
+    ) -> Result<bool, MalformedLink> {
+        let count = match frame.kind {
+            ROSTER => read_changes(frame, |user, has_come| {
+                self.users.change(place, user, has_come)?;
+                router.notify_features(FeatureEvent::UserElsewhere { user, has_come });
+                Ok(())
+            })?,
+            _ => return Err(MalformedLink),
+        };
+        Ok(count >= CHANGES_PER_TURN)
+    }
+
+    /// A worker has ended with all of its clients.
+    pub fn leave(&mut self, place: usize) {
+        self.users.leave(place);
+    }
+
+    /// Does what is due in a turn.
+    pub fn tick(&mut self, router: &mut Router) {
+        for _ in 0..CHANGES_PER_TURN {
+            let Some(user) = self.users.take_leaving() else { return };
+            let event = FeatureEvent::UserElsewhere { user: &user, has_come: false };
+            router.notify_features(event);
+        }
+    }
+
+    /// Returns when the loop must turn again.
+    pub fn deadline(&self, now: Millis) -> Option<Millis> {
+        self.users.has_leaving().then_some(now)
+    }
+}

@@ -1,0 +1,56 @@
+"""The loops of a server, and clients at each of them."""
+
+import asyncio
+import contextlib
+import re
+
+from helpers.process import DEADLINE
+
+LOOPS = 2
+
+
+def loop_of(client):
+    """The number of the loop, from the name of the connection."""
+    # The successors of a loop's first process have names with their number.
+    return int(client.welcome["conn"].split("-")[1].split("x")[0])
+
+
+def processes(server):
+    """The latest process of each loop, by its number."""
+    return {int(loop): int(pid) for loop, pid in re.findall(r"loop (\d+) is process (\d+)", server.log())}
+
+
+@contextlib.asynccontextmanager
+async def on_each_loop(server, sub, loops=LOOPS, **claims):
+    """Clients of a user, one on each loop."""
+    async with contextlib.AsyncExitStack() as stack:
+        found = {}
+        async with asyncio.timeout(DEADLINE):
+            while len(found) < loops:
+                connection = server.client(sub, **claims)
+                client = await connection.__aenter__()
+                if loop_of(client) in found:
+                    # Closed in good order, it is no subscriber any more when this returns.
+                    await connection.__aexit__(None, None, None)
+                else:
+                    stack.push_async_exit(connection)
+                    found[loop_of(client)] = client
+        yield [found[loop] for loop in sorted(found)]
+
+
+@contextlib.asynccontextmanager
+async def on_loop(server, loop, sub, **options):
+    """A client of a user on this loop."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            connection = server.client(sub, **options)
+            client = await connection.__aenter__()
+            if loop_of(client) == loop:
+                break
+            # It may have more to read than a close would wait for.
+            client.connection.transport.abort()
+            await connection.__aexit__(None, None, None)
+    try:
+        yield client
+    finally:
+        await connection.__aexit__(None, None, None)
