@@ -6,7 +6,6 @@
 
 mod support;
 
-use std::fs;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
@@ -16,7 +15,7 @@ use support::publisher::Publisher;
 use support::receivers::{self, Receivers};
 use support::report::{self, grouped, median, rounded};
 use support::server::{SHARED_TOPIC, Server};
-use support::usage::{cpu_time, memory};
+use support::usage::{children, cpu_time, memory};
 use support::{Options, connections};
 
 /// Messages for nobody, pipelined.
@@ -55,14 +54,9 @@ struct Processes(Vec<u32>);
 impl Processes {
     fn of(server: &Server, loops: usize) -> Processes {
         let pid = server.pid();
-        let children = || -> Vec<u32> {
-            let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-            let text = text.expect("the server runs");
-            text.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
-        };
         let expected = if loops > 1 { loops } else { 0 };
-        assert!(wait_until(|| children().len() == expected), "the loops are not there");
-        Processes([vec![pid], children()].concat())
+        assert!(wait_until(|| children(pid).len() == expected), "the loops are not there");
+        Processes([vec![pid], children(pid)].concat())
     }
 
     /// Nanoseconds of CPU so far.

@@ -3,11 +3,12 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustls::ClientConnection;
+use rustls::{ClientConfig, ClientConnection};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::DEADLINE;
@@ -70,6 +71,19 @@ impl Client {
             }
         }
         clients
+    }
+
+    /// Opens one client with a token of the caller's.
+    pub fn open_with(
+        tls: Option<&Arc<ClientConfig>>,
+        server: SocketAddr,
+        number: usize,
+        token: &str,
+    ) -> Client {
+        let stream = ClientStream::connect(server, number, tls);
+        let mut client = Client::ask_over(stream, &head(server, token));
+        client.read_welcome();
+        client
     }
 
     /// Opens event streams with these numbers.

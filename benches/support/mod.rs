@@ -47,6 +47,7 @@ pub mod redis;
 pub mod report;
 pub mod server;
 pub mod signer;
+pub mod steady_clients;
 pub mod stream_publisher;
 pub mod symbols;
 pub mod tls;

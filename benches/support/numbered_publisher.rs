@@ -1,5 +1,6 @@
 //! A publisher for clients that count: to each topic go numbers that rise by one, at a steady rate.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -81,20 +82,36 @@ impl NumberedPublisher {
 
     /// Publishes `per_second` messages until it is stopped. A pause is not made up for beyond a second.
     pub fn run(&mut self, per_second: usize, stopped: &AtomicBool) {
+        self.run_to(NumberedPublisher::any_place, per_second, stopped);
+    }
+
+    /// The same to the topics of these places alone.
+    pub fn run_among(&mut self, places: Range<usize>, per_second: usize, stopped: &AtomicBool) {
+        let any = |it: &mut NumberedPublisher| places.start + it.random.below(places.len());
+        self.run_to(any, per_second, stopped);
+    }
+
+    fn run_to(
+        &mut self,
+        place: impl Fn(&mut NumberedPublisher) -> usize,
+        per_second: usize,
+        stopped: &AtomicBool,
+    ) {
         let start = Instant::now();
         let mut sent = 0;
         while !stopped.load(Ordering::Relaxed) {
             let due = (start.elapsed().as_secs_f64() * per_second as f64) as usize;
             sent = sent.max(due.saturating_sub(per_second));
             let more = (due - sent).min(AT_ONCE);
-            let places: Vec<usize> = (0..more).map(|_| self.any_place()).collect();
+            let places: Vec<usize> = (0..more).map(|_| place(self)).collect();
             self.publish(&places);
             sent += more;
             std::thread::sleep(PAUSE);
         }
     }
 
-    fn publish_to_places(&mut self, places: std::ops::Range<usize>, times: usize) {
+    /// Publishes `times` messages to each topic of these places.
+    pub fn publish_to_places(&mut self, places: Range<usize>, times: usize) {
         let places: Vec<usize> = (0..times).flat_map(|_| places.clone()).collect();
         places.chunks(AT_ONCE).for_each(|places| self.publish(places));
     }

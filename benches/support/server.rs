@@ -1,6 +1,8 @@
 //! The server under test: the real binary as a child.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use rustix::process::Signal;
 use super::admin::Metrics;
 use super::process::{self, Lines, wait_until};
 use super::tls::{Certificate, Security};
-use super::usage::{CpuTime, Memory, cpu_time, memory};
+use super::usage::{CpuTime, Memory, children, cpu_time, is_gone, memory};
 
 /// The binary that is measured, if no other one is named.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_oneloop");
@@ -42,11 +44,15 @@ const PRELOAD: &str = "ONELOOP_BENCH_PRELOAD";
 /// A running server; it ends with the value.
 pub struct Server {
     child: Child,
+    /// The process that has taken the child's place, if there was an upgrade.
+    successor: Option<u32>,
     flags: Vec<String>,
     /// The time at which the process was asked for.
     pub started: Instant,
-    /// The address for clients.
+    /// The first address for clients.
     pub clients: SocketAddr,
+    /// The first address for clients over TLS.
+    pub tls_clients: Option<SocketAddr>,
     /// The address for publishers.
     pub publishers: SocketAddr,
     /// The address for ZeroMQ, if `--zeromq` was among the flags.
@@ -85,7 +91,13 @@ impl Server {
 
     /// Starts it where clients are to find it again after [`Server::restart_after`].
     pub fn start_at(listen: &str, flags: &[&str]) -> Server {
-        let mut command = Command::new(std::env::var_os(ANOTHER).unwrap_or_else(|| BINARY.into()));
+        let program = std::env::var_os(ANOTHER).unwrap_or_else(|| BINARY.into());
+        Server::start_program(Path::new(&program), Stdio::inherit(), listen, flags)
+    }
+
+    /// Starts the binary at this path, which writes its log there.
+    pub fn start_program(program: &Path, log: Stdio, listen: &str, flags: &[&str]) -> Server {
+        let mut command = Command::new(program);
         // Settings of the caller's own would change what is measured.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ONELOOP_") {
@@ -109,10 +121,12 @@ impl Server {
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("the binary starts");
         let lines = Lines::of(child.stdout.take().expect("stdout is a pipe"));
         let (mut clients, mut publishers, mut zeromq, mut admin) = (None, None, None, None);
+        let mut tls_clients = None;
         let is_missing = |flag, found: Option<SocketAddr>| flags.contains(&flag) && found.is_none();
         while clients.is_none()
             || publishers.is_none()
@@ -120,7 +134,10 @@ impl Server {
             || is_missing("--admin", admin)
         {
             match lines.next().split_whitespace().collect::<Vec<_>>()[..] {
-                ["clients", url] => clients = Some(host(url)),
+                ["clients", url] => {
+                    clients = clients.or(Some(host(url)));
+                    tls_clients = tls_clients.or(url.starts_with("wss:").then(|| host(url)));
+                }
                 ["publishers", address] => publishers = Some(parse(address)),
                 ["zeromq", url] => zeromq = url.strip_prefix("tcp://").map(parse),
                 ["admin", url] => admin = url.strip_prefix("http://").map(parse),
@@ -129,9 +146,11 @@ impl Server {
         }
         Server {
             child,
+            successor: None,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             started,
             clients: clients.expect("it was found"),
+            tls_clients,
             publishers: publishers.expect("it was found"),
             zeromq,
             admin,
@@ -141,7 +160,46 @@ impl Server {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor.unwrap_or(self.child.id())
+    }
+
+    /// Has another process take its place. Returns once the old one has ended; `meanwhile` is called with both of them until then.
+    ///
+    /// # Panics
+    /// If it goes on.
+    pub fn upgrade(&mut self, mut meanwhile: impl FnMut(u32, u32)) {
+        let old = self.pid();
+        self.signal(Signal::USR2);
+        let mut new = None;
+        let ended = wait_until(|| {
+            new = new.or(children(old).first().copied());
+            new.into_iter().for_each(|new| meanwhile(old, new));
+            self.has_ended()
+        });
+        assert!(ended && new.is_some(), "the server does not hand over");
+        self.successor = new;
+    }
+
+    /// Has it try to, and waits until it has given up, as its log says.
+    ///
+    /// # Panics
+    /// If it ends.
+    pub fn upgrade_in_vain(&mut self, log: &Path) {
+        let refusals = || {
+            let text = fs::read_to_string(log).expect("the log is there");
+            text.matches("everybody stays connected").count()
+        };
+        let before = refusals();
+        self.signal(Signal::USR2);
+        assert!(wait_until(|| refusals() > before || self.has_ended()), "nothing happens");
+        assert!(!self.has_ended(), "the old process serves on");
+    }
+
+    fn has_ended(&mut self) -> bool {
+        match self.successor {
+            Some(pid) => is_gone(pid),
+            None => !matches!(self.child.try_wait(), Ok(None)),
+        }
     }
 
     /// Its memory now.
@@ -221,8 +279,7 @@ impl Server {
     /// If it ends in any way but a drain.
     pub fn stop(mut self) {
         self.signal(Signal::TERM);
-        let ended = wait_until(|| !matches!(self.child.try_wait(), Ok(None)));
-        assert!(ended, "the server does not end");
+        assert!(wait_until(|| self.has_ended()), "the server does not end");
         let status = self.child.wait().expect("it is our child");
         assert!(status.success(), "the server ended with {status}");
     }
@@ -230,6 +287,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if !self.has_ended() {
+            self.signal(Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -141,6 +141,26 @@ pub fn is_sleeping(pid: u32) -> bool {
     fields(pid)[0] == "S"
 }
 
+/// Returns whether a process has ended.
+pub fn is_gone(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    matches!(state, None | Some("Z" | "X"))
+}
+
+/// The processes that a process has started; none if it has ended.
+pub fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
+}
+
+/// The resident memory of a process in bytes, up to some pages; 0 if it has ended. Cheap enough to be asked for again and again.
+pub fn resident(pid: u32) -> i64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<i64>().ok());
+    pages.unwrap_or_default() * rustix::param::page_size() as i64
+}
+
 /// The number of times that a process went to sleep or was put aside, all its threads together.
 pub fn context_switches(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
