@@ -25,6 +25,9 @@ pub(super) const VARIABLE: &str = "TAKES_OVER_BY_STDIN";
 /// The time that the other process may take for each step.
 const STEP: Duration = Duration::from_secs(5);
 
+/// The time for the rest of a message that went in part.
+const SPARE: Duration = Duration::from_secs(1);
+
 const HELLO: &[u8; 8] = b"oneloop\n";
 const TAKEN: u8 = b'T';
 
@@ -52,7 +55,13 @@ impl StateLink {
 impl StateSink for StateLink {
     fn send(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let sent = descriptors::send(&self.0, bytes, fds)?;
-        self.0.write_all(&bytes[sent..])
+        if sent == bytes.len() {
+            return Ok(());
+        }
+        // The time was over, or a signal came. Another five seconds would end those of a watchdog.
+        self.0.set_write_timeout(Some(SPARE))?;
+        self.0.write_all(&bytes[sent..])?;
+        self.0.set_write_timeout(Some(STEP))
     }
 }
 
