@@ -3,16 +3,14 @@
 #![deny(unsafe_code)]
 
 use std::borrow::Cow;
-use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{PathBuf, absolute};
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use oneloop::cli::{
     self, Artifact, Command, DoctorEnvironment, Invocation, ProbeOptions, PublishOptions,
-    SubscribeOptions, Terminal, unit,
+    ServerProcess, SubscribeOptions, Terminal, UpgradeFailure, UpgradeOptions, unit,
 };
 use oneloop::config::{Config, LogFormat, Problems};
 use oneloop::engine::pubsub::topic::is_user_topic;
@@ -67,6 +65,7 @@ fn run() -> Result<ExitCode, CommandFailure> {
             match cli::forward(&config, &options, &std::thread::sleep).map_err(Settings)? {}
         }
         Command::Top { admin, once } => top(&config, admin, once),
+        Command::Upgrade(options) => upgrade(&options),
         Command::Doctor(options) => doctor(&config, &options),
         Command::Print(artifact) => Ok(print(artifact_text(artifact, &config).trim_end())),
         Command::Help => Ok(print(&cli::help())),
@@ -215,27 +214,20 @@ fn top(config: &Config, admin: Option<String>, once: bool) -> Result<ExitCode, C
 
 /// Reads the command again, with the settings of the server that runs as `pid`.
 fn read_beside(pid: u32) -> Result<Invocation, Problems> {
-    let read = |name: &str| {
-        let path = format!("/proc/{pid}/{name}");
-        std::fs::read(&path).map_err(|error| Problems(vec![format!("--pid: {path}: {error}")]))
-    };
-    let words = |bytes: Vec<u8>| -> Vec<OsString> {
-        let mut words: Vec<&[u8]> = bytes.split(|byte| *byte == 0).collect();
-        // Each word ends with a zero byte.
-        words.pop();
-        words.into_iter().map(|word| OsStr::from_bytes(word).to_owned()).collect()
-    };
-    let (line, variables) = (words(read("cmdline")?), words(read("environ")?));
-    // File names in its settings are relative to its folder.
-    let folder = format!("/proc/{pid}/cwd");
-    std::env::set_current_dir(&folder)
-        .map_err(|error| Problems(vec![format!("--pid: {folder}: {error}")]))?;
-    let pairs = variables.iter().filter_map(|pair| {
-        let at = pair.as_bytes().iter().position(|byte| *byte == b'=')?;
-        let (name, value) = pair.as_bytes().split_at(at);
-        Some((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(&value[1..]).to_owned()))
-    });
-    cli::read_beside(std::env::args_os().skip(1), line.into_iter().skip(1), pairs)
+    let problem = |why: String| Problems(vec![format!("--pid: {why}")]);
+    let server = ServerProcess::read(pid).map_err(problem)?;
+    std::env::set_current_dir(&server.folder)
+        .map_err(|error| problem(format!("{}: {error}", server.folder.display())))?;
+    cli::read_beside(std::env::args_os().skip(1), server.arguments, server.variables)
+}
+
+fn upgrade(options: &UpgradeOptions) -> Result<ExitCode, CommandFailure> {
+    let start = Instant::now();
+    match cli::upgrade(options, &|| start.elapsed()) {
+        Ok(told) => Ok(print(&told)),
+        Err(UpgradeFailure::Refused(why)) => Err(Settings(why)),
+        Err(UpgradeFailure::Failed(why)) => Err(Other(why)),
+    }
 }
 
 fn publish(config: &Config, options: &PublishOptions) -> Result<ExitCode, CommandFailure> {

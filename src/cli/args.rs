@@ -1,12 +1,13 @@
 //! The command line: which command, and which settings it gives.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
 
 use super::command::{
     Artifact, COMMANDS, Command, CommandRow, ForwardOptions, ProbeOptions, PublishOptions, Shell,
-    SubscribeOptions, Verb, listed,
+    SubscribeOptions, UpgradeOptions, Verb, listed,
 };
 use crate::config::value::{Value, is_truth, parse_duration, quote};
 use crate::config::{FlagValues, table};
@@ -109,6 +110,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Line {
         Verb::Subscribe => line.subscribe(),
         Verb::Forward => line.forward(),
         Verb::Top => line.top(),
+        Verb::Upgrade => line.upgrade(row),
         Verb::Doctor => line.doctor(),
         Verb::Unit => line.unit(),
         Verb::Completions => line.completions(row),
@@ -284,6 +286,16 @@ impl Line {
     fn top(&mut self) -> Option<Command> {
         let admin = self.flag("admin", |value| value.text().map(str::to_owned))?;
         Some(Command::Top { admin, once: self.has("once") })
+    }
+
+    fn upgrade(&mut self, row: &CommandRow) -> Option<Command> {
+        let pid = self.flag("pid", pid)?;
+        let mut words = std::mem::take(&mut self.words).into_iter();
+        let binary = words.next().map(PathBuf::from);
+        if words.next().is_some() {
+            self.given.problems.push(format!("one file is named at most: oneloop {}", row.usage));
+        }
+        Some(Command::Upgrade(UpgradeOptions { binary, pid }))
     }
 
     fn doctor(&mut self) -> Option<Command> {

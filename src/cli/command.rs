@@ -1,5 +1,7 @@
 //! The commands of the program: the types of what is parsed, and the one list of names, flags and sentences.
 
+use std::path::PathBuf;
+
 use crate::manual::Chapter;
 
 pub enum Command {
@@ -29,6 +31,8 @@ pub enum Command {
         admin: Option<String>,
         once: bool,
     },
+    /// Put another program into the place of a running server.
+    Upgrade(UpgradeOptions),
     /// Report problems of this machine with the settings.
     Doctor(ProbeOptions),
     /// Print a text that is made to be kept in a file.
@@ -71,6 +75,14 @@ pub struct ForwardOptions {
     /// Refusals of one entry before it is set aside.
     pub attempts: Option<u64>,
     pub token_file: Option<String>,
+}
+
+/// Options of `upgrade`.
+pub struct UpgradeOptions {
+    /// The new program; `None`: the one that lies there already.
+    pub binary: Option<PathBuf>,
+    /// The server; `None`: the only one.
+    pub pid: Option<u32>,
 }
 
 /// Options of `doctor` for the public address; the settings give the missing ones.
@@ -122,6 +134,7 @@ pub(super) enum Verb {
     Subscribe,
     Forward,
     Top,
+    Upgrade,
     Doctor,
     Dashboard,
     Unit,
@@ -208,6 +221,10 @@ pub(super) static COMMANDS: &[CommandRow] = &[
         "show the live state of a running server", true, &[
             flag("admin", "URL", "the server's admin address; else the one of the settings"),
             flag("once", "", "show one second and exit"),
+        ]),
+    row(Verb::Upgrade, "upgrade", "upgrade [--pid PID] [BINARY]",
+        "put another binary into the place of a running server; nobody is disconnected", false, &[
+            flag("pid", "PID", "the server; else the only one that runs"),
         ]),
     row(Verb::Doctor, "doctor", "doctor [--url URL] [--token T] [--origin ORIGIN] [--wait TIME] [flags]",
         "say what stands between this machine and these settings", true, &[

@@ -9,7 +9,7 @@ use crate::config::{self, Config, Problems, Task};
 /// A command, and the settings for it.
 pub struct Invocation {
     pub command: Command,
-    /// Not checked, or the default, for [`Command::Help`], [`Command::Version`] and [`Command::Print`].
+    /// Not checked, or the default, for [`Command::Help`], [`Command::Version`], [`Command::Print`] and [`Command::Upgrade`].
     pub config: Config,
     /// A line for each setting that was given by its former name.
     pub warnings: Vec<String>,
@@ -35,9 +35,6 @@ pub fn read_beside(
     vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Problems> {
     let (mut line, mut server) = (args::parse(args), args::parse(server));
-    if !matches!(server.command, Some(Command::Serve { .. })) || !server.given.problems.is_empty() {
-        return Err(Problems(vec!["--pid: that process is no oneloop that serves".to_owned()]));
-    }
     server.given.values.append(&mut line.given.values);
     line.given.values = server.given.values;
     line.given.file = line.given.file.or(server.given.file);
@@ -49,12 +46,12 @@ fn read_line(
     vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Problems> {
     let task = match &command {
-        Some(Command::Help | Command::Version | Command::Print(_))
-            if !given.problems.is_empty() =>
-        {
-            return Err(Problems(given.problems));
+        Some(Command::Help | Command::Version | Command::Print(_) | Command::Upgrade(_)) => {
+            if !given.problems.is_empty() {
+                return Err(Problems(given.problems));
+            }
+            None
         }
-        Some(Command::Help | Command::Version | Command::Print(_)) => None,
         Some(Command::Serve { .. } | Command::Doctor(_)) => Some(Task::Serve),
         Some(Command::Publish(_) | Command::Forward(_)) => Some(Task::Publish),
         Some(Command::Token { .. }) => Some(Task::Sign),

@@ -7,20 +7,27 @@ use super::help::{ABOUT, SOURCES};
 use crate::config::table;
 use crate::manual::CHAPTERS;
 
-const SIGNALS: [(&str, &str); 4] = [
+const SIGNALS: [(&str, &str); 5] = [
     (
         "SIGTERM, SIGINT, SIGQUIT",
         "Drain: nobody is let in any more, every client is asked to come back. The second one ends at once.",
     ),
     ("SIGHUP", "Read the settings again, and say in the log what changed."),
-    ("SIGUSR1, SIGUSR2", "Nothing: a line in the log."),
+    (
+        "SIGUSR2",
+        "Start the program anew and hand every connection over to it, as oneloop upgrade asks for. With several loops: a line in the log.",
+    ),
+    ("SIGUSR1", "Nothing: a line in the log."),
     ("SIGPIPE", "Ignored."),
 ];
 
 const STATUS: [(&str, &str); 3] = [
-    ("0", "After a drain. Of explain: the token hears the topic."),
-    ("1", "It could not be done. Of explain: the token does not hear the topic."),
-    ("2", "The settings cannot be served."),
+    ("0", "After a drain or an upgrade. Of explain: the token hears the topic."),
+    (
+        "1",
+        "It could not be done. Of explain: the token does not hear the topic. Of upgrade: the old process goes on.",
+    ),
+    ("2", "The settings cannot be served. Of upgrade: nothing was tried."),
 ];
 
 const ENVIRONMENT: [(&str, &str); 5] = [

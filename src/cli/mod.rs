@@ -14,17 +14,20 @@ mod numbers;
 mod publish;
 pub mod redis_client;
 mod scrape;
+mod server_process;
 mod slowest;
 mod subscribe;
 mod tls;
 mod top;
 pub mod unit;
+mod upgrade;
 mod url;
 mod websocket;
 pub mod websocket_client;
 
 pub use command::{
     Artifact, Command, ForwardOptions, ProbeOptions, PublishOptions, Shell, SubscribeOptions,
+    UpgradeOptions,
 };
 pub use completions::completions;
 pub use dashboard::dashboard;
@@ -34,8 +37,10 @@ pub use help::{chapter, help, metrics_markdown, settings_markdown};
 pub use invocation::{Invocation, read, read_beside};
 pub use man::man;
 pub use publish::publish;
+pub use server_process::ServerProcess;
 pub use subscribe::{Terminal, subscribe};
 pub use top::top;
+pub use upgrade::{UpgradeFailure, upgrade};
 
 /// The version of the program: `oneloop 0.1.0 (commit 1a2b3c4, x86_64-linux-gnu, release)`. The commit is shown if
 /// `ONELOOP_COMMIT` was set during the build.

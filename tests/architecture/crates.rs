@@ -43,6 +43,7 @@ const HOMES: [(&str, &[&str]); 22] = [
             "tls/files.rs",
             "tls/tests.rs",
             "upgrade/",
+            "cli/upgrade.rs",
         ],
     ),
     (

@@ -31,6 +31,9 @@ const REST: Millis = 2_000;
 /// After this, connections are closed that have something under way that cannot be handed over.
 const BOUND: Millis = 200;
 
+/// The end of the line that says why there was no upgrade.
+pub const GOES_ON: &str = "this process goes on, and everybody stays connected";
+
 /// A handover, from the signal to its end.
 pub(super) struct Handover {
     /// The program, and its signal.
@@ -188,7 +191,7 @@ pub(super) fn fail(reactor: &mut Reactor, why: &str) {
 }
 
 fn refuse(why: &str) {
-    log::error!("upgrade: {why}; this process goes on, and everybody stays connected");
+    log::error!("upgrade: {why}; {GOES_ON}");
 }
 
 /// Dispatches while the loop comes to rest: what is under way ends, and nothing new begins.

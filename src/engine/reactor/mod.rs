@@ -51,7 +51,7 @@ use clients::ClientIo;
 pub use clients::Readiness;
 use drain::Drain;
 pub use file_watch::{FileState, FileWatches, Look, LookResult, SeenFiles, states};
-pub use handover::{Inheritance, on_alone, take_over};
+pub use handover::{GOES_ON, Inheritance, on_alone, take_over};
 pub use listen::Listen;
 use listeners::Listeners;
 pub use listeners::{Purpose, turn_away};

@@ -3,13 +3,15 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import ssl
 import threading
+from pathlib import Path
 
 import pytest
 from helpers.event_stream import Stream
-from helpers.process import BINARY, DEADLINE, eventually
+from helpers.process import BINARY, DEADLINE, eventually, oneloop
 from helpers.raw_client import Raw
 from helpers.resp_client import Publisher
 from helpers.server import unix_stream
@@ -232,6 +234,83 @@ async def test_if_the_new_process_fails_the_old_one_goes_on(begin, program, fail
         server.publish("user.42", "new")
         assert (await client.next())["data"] == "new"
         assert await bystander.heard() == []
+
+
+def command(server, *arguments):
+    """`oneloop upgrade` of this server."""
+    return oneloop("upgrade", "--pid", server.process.pid, *arguments)
+
+
+def script(path, last):
+    """A program with the version of a oneloop that accepts the settings, and does this instead of serving."""
+    path.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in --version) echo "oneloop 9.9 (a script)"; exit ;; *--check) exit ;; esac\n'
+        f"{last}\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+async def test_the_command_puts_a_binary_in_place_and_says_who_serves(begin, program, tmp_path):
+    server, new = begin(), tmp_path / "next"
+    program.unlink()
+    shutil.copy(BINARY, program)
+    shutil.copy(BINARY, new)
+    before = program.stat().st_ino
+    async with server.client("42") as client, server.client("43") as bystander:
+        for number, binary in enumerate(([new], [])):
+            done = await asyncio.to_thread(command, server, *binary)
+            assert done.returncode == 0, done.stderr
+            pids = re.match(r"process (\d+) has taken over from (\d+): oneloop \d", done.stdout)
+            assert int(pids[2]) == server.process.pid
+            server.process = Successor(int(pids[1]))
+            server.forget_publisher()
+            server.publish("user.42", number)
+            assert (await client.next())["data"] == number
+        assert await bystander.heard() == []
+    assert program.stat().st_ino != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["next", "oneloop"]
+
+
+@pytest.mark.parametrize("last, said", [
+    ("exit 3", "exit status: 3"),
+    ("exec sleep 60", "it does not answer"),
+])
+async def test_a_binary_that_fails_leaves_its_place_to_the_old_one(begin, program, tmp_path, last, said):
+    server = begin()
+    async with server.client("42") as client, server.client("43") as bystander:
+        done = await asyncio.to_thread(command, server, script(tmp_path / "next", last))
+        assert done.returncode == 1, done.stdout
+        assert f"process {server.process.pid} goes on: the new process has ended" in done.stderr
+        assert said in done.stderr, "the old process' own words"
+        server.publish("user.42", 1)
+        assert (await client.next())["data"] == 1
+        assert await bystander.heard() == []
+    assert program.resolve() == Path(BINARY).resolve()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["next", "oneloop"]
+
+
+async def test_nothing_is_tried_with_a_binary_that_cannot_serve(begin, program, tmp_path):
+    server = begin()
+    refusing = script(tmp_path / "refusing", "exit 3")
+    refusing.write_text(refusing.read_text().replace("*--check) exit", "*--check) echo no such prefix >&2; exit 2"))
+    async with server.client("42") as client, server.client("43") as bystander:
+        for binary, said in (
+            (refusing, "refuses the settings of process"), ("/bin/true", "is no oneloop"),
+            ("/nowhere", "cannot be copied"), (tmp_path, "cannot be copied"),
+        ):
+            done = await asyncio.to_thread(command, server, binary)
+            assert (done.returncode, done.stdout) == (2, ""), done.stderr
+            assert said in done.stderr
+        server.publish("user.42", 1)
+        assert (await client.next())["data"] == 1
+        assert await bystander.heard() == []
+    assert "upgrade" not in server.log()
+    assert program.resolve() == Path(BINARY).resolve()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["oneloop", "refusing"]
+    done = oneloop("upgrade", "--pid", os.getpid())
+    assert done.returncode == 2 and "no oneloop that serves" in done.stderr
 
 
 async def test_a_stream_goes_on_and_nobody_comes_or_goes(begin, redis):
