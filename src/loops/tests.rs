@@ -197,6 +197,36 @@ fn a_client_that_is_ahead_of_its_new_loop_waits_and_gets_nothing_twice() {
 }
 
 #[test]
+fn a_client_that_is_ahead_is_told_of_no_newest_message_that_has_a_successor() {
+    let mut world = World::new();
+    (1..=4).for_each(|number| {
+        world.publish(if number == 4 { "pub.a" } else { "pub.b" }, &number.to_string())
+    });
+    world.forward(2);
+    let resume = &world.parent.reactor.router.server.resume;
+    let since = resume.cursor_at(resume.history.next() - 1);
+    let ahead = world.worker.connect_at(&format!("/ws?since={since}"), "7", &["a"]);
+    let other = world.worker.connect("8", &[]);
+    let bystander = world.worker.connect("9", &["c"]);
+    for client in [ahead, other, bystander] {
+        world.worker.received(client);
+    }
+    for client in [ahead, other] {
+        world.worker.say(client, r#"{"op":"subscribe","topic":"b","last":true}"#);
+    }
+    // 3 is published, and the client that is ahead counts as having passed it.
+    assert_eq!(world.worker.received(ahead)[0]["last"], false);
+    let received = world.worker.received(other);
+    assert_eq!((&received[0]["last"], &received[1]["data"]), (&Value::Bool(true), &Value::from(2)));
+    world.forward(usize::MAX);
+    assert_eq!(data(&world.worker.received(other)), [3]);
+    assert!(world.worker.received(ahead).is_empty());
+    world.worker.say(ahead, r#"{"op":"subscribe","topic":"b","last":true}"#);
+    assert_eq!(data(&world.worker.received(ahead)), [3], "there it is");
+    assert!(world.worker.received(bystander).is_empty());
+}
+
+#[test]
 fn a_client_that_is_too_far_ahead_is_told_so() {
     let mut world = World::new();
     (0..=AHEAD_MAX + 1).for_each(|number| world.publish("pub.a", &number.to_string()));

@@ -88,7 +88,7 @@ fn with_newest(
     let mut permitted: Vec<&str> = permitted.collect();
     permitted.sort_unstable();
     permitted.dedup();
-    let newest = server.newest(&permitted);
+    let newest = server.newest(id, &permitted);
     answer_each(server, id, topics, reference, |topic, server| {
         let is_pattern = Grant::parse(topic).is_some_and(|grant| grant.key() != topic);
         let number = permitted.iter().position(|one| *one == topic).and_then(|at| newest[at]);

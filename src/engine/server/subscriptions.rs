@@ -58,8 +58,14 @@ impl Scope<'_> {
         replay::resume_topic(self, id, key, since)
     }
 
-    /// The numbers of the newest messages of these topics that the history holds. One look at it is for all of them.
-    pub fn newest(&mut self, topics: &[&str]) -> Vec<Option<u64>> {
+    /// The numbers of the newest messages of these topics that the history holds. One look at it is for all of them. For a client that
+    /// is ahead of this process there are none: newer ones may be on their way, and it would never be sent those.
+    pub fn newest(&mut self, id: ConnId, topics: &[&str]) -> Vec<Option<u64>> {
+        let Server { clients, resume, .. } = &mut **self;
+        let replay = clients.get_mut(id).and_then(|client| client.replay());
+        if replay.is_some_and(|replay| resume.is_ahead(replay)) {
+            return vec![None; topics.len()];
+        }
         let (found, steps) = self.resume.newest(topics);
         self.count_costly((steps / LOOK_STEPS_PER_MICROSECOND) as u32);
         found

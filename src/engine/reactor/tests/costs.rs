@@ -328,7 +328,7 @@ fn a_look_back_ends_and_counts_towards_the_bytes_of_a_turn() {
     assert!(found[126].is_some() && found[127].is_none(), "it ended before the first");
     assert!((262_144..264_000).contains(&steps), "{steps}");
     server.costs = 0;
-    server.scope(0).newest(&topics);
+    server.scope(0).newest(ConnId { index: 0, generation: 0 }, &topics);
     assert!(server.costs >= 40_000, "{}", server.costs);
     let (found, steps) = server.resume.newest(&["first", "hot"]);
     assert!(found.iter().all(Option::is_some) && (60_000..61_000).contains(&steps), "{steps}");
