@@ -2,6 +2,7 @@
 
 import re
 import socket
+import struct
 import tempfile
 
 from helpers.process import DEADLINE
@@ -17,12 +18,16 @@ class Supervisor:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(f"\0{path}" if is_abstract else path)
         self.socket.settimeout(DEADLINE)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.said = []
+        # The process that sent the last line: systemd listens to the main one alone.
+        self.sender = None
 
     def next(self, pattern):
         """The next line that matches; those before it are kept in `said`."""
         while True:
-            text = self.socket.recv(4096).decode()
+            text, [(_, _, credentials)], _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(12))
+            self.sender, text = struct.unpack("3i", credentials)[0], text.decode()
             self.said.append(text)
             if re.search(pattern, text, re.MULTILINE):
                 return text

@@ -1,21 +1,30 @@
 """An upgrade: another process takes every connection over, and if it cannot, this one goes on."""
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import ssl
+import struct
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from helpers.event_stream import Stream
-from helpers.process import BINARY, DEADLINE, eventually, oneloop
-from helpers.raw_client import Raw
+from helpers.process import BINARY, DEADLINE, ROOT, eventually, oneloop
+from helpers.raw_client import Raw, head
 from helpers.resp_client import Publisher
-from helpers.server import unix_stream
+from helpers.server import counter, unix_stream
+from helpers.systemd import Supervisor, variables
 from helpers.tokens import token
+
+# Another build of the same source.
+OTHER = ROOT / "target/debug/oneloop"
 
 # Runs the binary under the name of a file beside the test, which an upgrade starts.
 UNDER = ("bash", "-c", 'exec -a "$0" "$@"')
@@ -199,7 +208,6 @@ FAILURES = {
     "ends": ("exit 3", "has ended"),
     "refuses the settings": (f'exec {BINARY} "$@" --nonsense', "has ended"),
     "cannot have the same routes": (f'exec {BINARY} "$@" --prefix other.', "an upgrade cannot change prefix"),
-    "another version": (f'STATE_VERSION=7 exec {BINARY} "$@"', "it reads version 7 of the state"),
     "dies while it takes over": (f'exec python3 -c "{GREETING}; os.read(0, 10); os._exit(1)"', "has ended"),
     "hangs while it takes over": (f'exec python3 -c "{GREETING}; time.sleep(60)"', "does not answer"),
     "hangs at once": ("exec sleep 60", "does not answer"),
@@ -208,8 +216,6 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_if_the_new_process_fails_the_old_one_goes_on(begin, program, failure):
-    if failure == "another version" and "debug" not in BINARY:
-        pytest.skip("a release build has one version")
     script, said = FAILURES[failure]
     server = begin(*DEEP)
     program.unlink()
@@ -234,6 +240,156 @@ async def test_if_the_new_process_fails_the_old_one_goes_on(begin, program, fail
         server.publish("user.42", "new")
         assert (await client.next())["data"] == "new"
         assert await bystander.heard() == []
+
+
+def other_build(program, version=None):
+    """Puts a second build there, which reads and writes another version of the state if one is named."""
+    assert os.path.exists(OTHER), "the tests need a debug build beside the binary: cargo build"
+    variable = f"STATE_VERSION={version}" if version else "-u STATE_VERSION"
+    program.unlink()
+    program.write_text(f'#!/bin/sh\nexec env {variable} {OTHER} "$@"\n')
+    program.chmod(0o755)
+
+
+async def test_another_version_is_refused_both_ways(start, program):
+    new, other = start("--topics", "news", wrapper=(*UNDER, program)), program.with_name("other")
+    other.write_text(f'#!/bin/sh\nexec env -u STATE_VERSION {BINARY} "$@"\n')
+    other.chmod(0o755)
+    other_build(program, version=7)
+    # The binary's own name stands before the flags: this wrapper runs the other build in its place.
+    wrapper = ("bash", "-c", f'shift; exec -a "$0" {OTHER} "$@"', other)
+    old = start("--topics", "news", wrapper=wrapper, variables={"STATE_VERSION": "7"})
+    for server, said in (
+        (new, r"it reads version 7 of the state, and this process writes \d\b"),
+        (old, r"it reads version \d of the state, and this process writes 7"),
+    ):
+        async with server.client("42") as client, server.client("43") as bystander:
+            os.kill(server.process.pid, signal.SIGUSR2)
+            await asyncio.to_thread(server.wait_for_log, said)
+            await asyncio.to_thread(server.wait_for_log, "everybody stays connected")
+            server.publish("user.42", 1)
+            assert (await client.next())["data"] == 1
+            assert await bystander.heard() == []
+
+
+async def test_another_build_of_the_same_version_takes_over_and_hands_over(begin, program):
+    server = begin()
+    async with server.client("42") as client, server.client("43") as bystander:
+        other_build(program)
+        await asyncio.to_thread(upgrade, server)
+        program.write_text(f'#!/bin/sh\nexec {BINARY} "$@"\n')
+        await asyncio.to_thread(upgrade, server)
+        server.forget_publisher()
+        server.publish("user.42", 1)
+        assert (await client.next())["data"] == 1
+        assert await bystander.heard() == []
+
+
+async def test_systemd_is_told_of_the_new_main_process(begin, program):
+    with contextlib.closing(Supervisor(is_abstract=True)) as supervisor:
+        server = begin(variables=variables(supervisor, WATCHDOG_USEC="100000"))
+        old = server.process.pid
+        assert supervisor.next("READY=1") and supervisor.sender == old
+        async with server.client("42") as client, server.client("43") as bystander:
+            await asyncio.to_thread(upgrade, server)
+            new = server.process.pid
+            # The old one says so before it ends, and the new one says nothing before that: systemd would not listen.
+            assert supervisor.next("MAINPID") == f"MAINPID={new}" and supervisor.sender == old
+            supervisor.next("")
+            assert supervisor.said[-1] == "READY=1\nSTATUS=2 clients" and supervisor.sender == new
+            assert supervisor.next("WATCHDOG") and supervisor.sender == new
+            program.unlink()
+            script(program, "exit 3")
+            server.signal(signal.SIGUSR2)
+            await asyncio.to_thread(server.wait_for_log, "everybody stays connected")
+            for _ in range(3):
+                assert supervisor.next("WATCHDOG") and supervisor.sender == new
+            assert [text for text in supervisor.said if "MAINPID" in text] == [f"MAINPID={new}"]
+            server.publish("user.42", 1)
+            assert (await client.next())["data"] == 1
+            assert await bystander.heard() == []
+
+
+def proxied(source):
+    """A header of the PROXY protocol, version 2."""
+    rest = socket.inet_aton(source) + socket.inet_aton("127.0.0.1") + struct.pack("!HH", 1, 2)
+    return b"\r\n\r\n\0\r\nQUIT\n" + struct.pack("!BBH", 0x21, 0x11, len(rest)) + rest
+
+
+async def test_addresses_count_on_as_proxies_name_them(begin):
+    server = begin("--proxies", "127.0.0.1", "--proxy-protocol", "v2", "--clients-per-address-max", 2)
+
+    def come(source, sub):
+        raw = Raw(server)
+        raw.send(proxied(source) + head(server, bearer=token(sub)))
+        return raw
+
+    def welcomed(raw):
+        assert raw.answer()[0] == 101 and json.loads(raw.frame()[1])["op"] == "welcome"
+        return raw
+
+    first, second = welcomed(come("192.0.2.1", "1")), welcomed(come("192.0.2.1", "2"))
+    # Its header is not whole when the process changes.
+    half, before = Raw(server), counter(server, "received_bytes_total")
+    half.send(proxied("192.0.2.2")[:20])
+    eventually(lambda: counter(server, "received_bytes_total") >= before + 20, "it was read")
+    await asyncio.to_thread(upgrade, server)
+    with come("192.0.2.1", "3") as third:
+        assert third.answer()[0] == 429
+    half.send(proxied("192.0.2.2")[20:] + head(server, bearer=token("4")))
+    welcomed(half)
+    second.socket.close()
+    eventually(lambda: counter(server, "clients") == 2, "one has gone")
+    third = welcomed(come("192.0.2.1", "3"))
+    assert server.publish("user.1", 1) == 1
+    assert json.loads(first.frame()[1])["data"] == 1
+    for raw in (first, half, third):
+        raw.socket.close()
+
+
+async def test_a_revoked_token_stays_revoked(begin):
+    server, now = begin("--control", "ctl"), int(time.time())
+    bearer = token("42", iat=now - 60)
+    async with server.client("42", bearer=bearer) as client, \
+            server.client("43", iat=now - 60) as bystander:
+        words = json.dumps({"op": "revoke", "sub": "42", "before": now - 30})
+        assert server.publisher.command("PUBLISH", "ctl", words) == 1
+        assert (await client.closed())[0] == 4500
+        await asyncio.to_thread(upgrade, server)
+        status, _, body = await server.refusal(bearer)
+        assert status == 401 and json.loads(body)["reason"] == "revoked"
+        async with server.client("42", iat=now) as later:
+            server.forget_publisher()
+            assert server.publish("user.42", 1) == 1
+            assert await later.heard() == [("user.42", 1)]
+        # One that came before stays who he is: his own token is revoked by the new process.
+        words = json.dumps({"op": "revoke", "sub": "43", "before": now - 30})
+        assert server.publisher.command("PUBLISH", "ctl", words) == 1
+        assert (await bystander.closed())[0] == 4500
+
+
+@pytest.mark.parametrize("failure", ["ends", "cannot listen", "cannot have the same routes"])
+async def test_a_failed_upgrade_leaves_a_unix_socket_in_its_place(begin, program, tmp_path, failure):
+    path = tmp_path / "listen"
+    server = begin(listen=f"unix:{path}")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        script(program.with_name("new"), {
+            "ends": "exit 3",
+            # It has been given the listeners by then.
+            "cannot listen": f'exec {BINARY} "$@" --admin 127.0.0.1:{taken.getsockname()[1]}',
+            "cannot have the same routes": f'exec {BINARY} "$@" --prefix other.',
+        }[failure]).rename(program)
+        before = path.stat().st_ino
+        async with server.client("42") as client:
+            os.kill(server.process.pid, signal.SIGUSR2)
+            await asyncio.to_thread(server.wait_for_log, "everybody stays connected")
+            assert path.is_socket() and path.stat().st_ino == before
+            async with server.client("43", options={"sock": unix_stream(path)}) as newcomer:
+                server.publish("user.42", 1)
+                assert (await client.next())["data"] == 1
+                assert await newcomer.heard() == []
 
 
 def command(server, *arguments):
@@ -314,7 +470,7 @@ async def test_nothing_is_tried_with_a_binary_that_cannot_serve(begin, program, 
 
 
 async def test_a_stream_goes_on_and_nobody_comes_or_goes(begin, redis):
-    server = begin(*DEEP, "--streams", "orders", "--events", "stream:here", redis=redis)
+    server = begin(*DEEP, "--streams", "orders", "--events", "stream:here", "--offline-seconds", 0, redis=redis)
     back_end = redis.publisher()
     async with server.client("42") as client, server.client("43") as bystander:
         eventually(lambda: back_end.command("XLEN", "here") == 2, "both are online")
@@ -342,8 +498,11 @@ async def test_a_stream_goes_on_and_nobody_comes_or_goes(begin, redis):
         # A user comes once the new process has told of those that were there.
         async with server.client("44"):
             eventually(lambda: back_end.command("XLEN", "here") == 3, "the third is online")
-            events = back_end.command("XRANGE", "here", "-", "+")
-            assert [fields[fields.index("event") + 1] for _, fields in events] == ["online"] * 3
+        # Each of them leaves once, and nobody left before. What the last process but one reported ends after 15 seconds.
+        await client.connection.close()
+        eventually(lambda: back_end.command("XLEN", "here") == 5, "two are offline")
+        events = back_end.command("XRANGE", "here", "-", "+")
+        assert [fields[fields.index("event") + 1] for _, fields in events] == ["online"] * 3 + ["offline"] * 2
     back_end.close()
 
 
