@@ -282,7 +282,7 @@ impl App {
         if let Some(channel) = config.control {
             reactor.router.add_feature(|server| Control::new(server, channel, has_redis));
         }
-        if (config.receipts.is_some() || !config.streams.is_empty()) && !role.is_parent() {
+        if loops::gives_receipts(&whole) && !role.is_worker() {
             reactor.router.add_feature(|_| Receipts::new(config.receipts));
         }
         if let Some(settings) = presence {

@@ -10,6 +10,7 @@ use crate::engine::reactor::{Reactor, SharedListeners};
 use crate::features::publisher::PublisherPort;
 use crate::features::zeromq::ZeromqPort;
 use crate::loops::broker::Broker;
+use crate::loops::deliveries::DeliveryNotes;
 use crate::loops::forwarding::Forwarding;
 use crate::loops::hello::Hello;
 use crate::loops::process::CommandLine;
@@ -133,14 +134,23 @@ impl LoopRole {
                 Ok(())
             }
             (LoopRole::Worker(start), _) => {
+                let router = &mut reactor.router;
                 if config.events.is_some() {
-                    reactor.router.add_feature(RosterNotes::new);
+                    router.add_feature(RosterNotes::new);
+                }
+                if gives_receipts(config) {
+                    router.add_feature(|_| DeliveryNotes::new(config.receipts.clone()));
                 }
                 start.attach(reactor)
             }
             _ => Ok(()),
         }
     }
+}
+
+/// Returns whether messages may have receipts.
+pub(super) fn gives_receipts(config: &Config) -> bool {
+    config.receipts.is_some() || !config.streams.is_empty()
 }
 
 /// Divides the bounds on all clients together among so many loops.
@@ -165,7 +175,7 @@ fn fingerprint(config: &Config) -> u64 {
     let Bounds { history_messages_max, history_bytes_max, payload_bytes_max, .. } = &config.bounds;
     (history_messages_max, history_bytes_max, payload_bytes_max).hash(&mut hasher);
     (config.redis.is_some(), config.proxy_protocol).hash(&mut hasher);
-    config.events.is_some().hash(&mut hasher);
+    (config.events.is_some(), &config.receipts).hash(&mut hasher);
     config.listen.iter().for_each(|listen| listen.to_string().hash(&mut hasher));
     hasher.finish()
 }

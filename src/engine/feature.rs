@@ -26,9 +26,20 @@ pub trait Feature: Any {
         None
     }
 
-    /// Takes a payload from the feature's channel. Returns how many clients that concerned.
-    fn on_payload(&mut self, _server: &mut Server, _payload: &[u8]) -> usize {
+    /// Takes a payload from the feature's channel. Returns how many clients that concerned. `elsewhere`: the number under which other
+    /// processes count theirs, for [`FeatureEvent::Counted`].
+    fn on_payload(
+        &mut self,
+        _server: &mut Server,
+        _payload: &[u8],
+        _elsewhere: Option<u64>,
+    ) -> usize {
         0
+    }
+
+    /// Returns whether it wants the counts of other processes.
+    fn is_counted(&self) -> bool {
+        false
     }
 
     /// Sees a message before every route publishes it. Returns a counter if its deliveries are to be counted.
@@ -76,6 +87,8 @@ pub enum FeatureEvent<'a> {
     User(&'a UserChange),
     /// A client of a user came to another process for which this one speaks, or left it.
     UserElsewhere { user: &'a str, has_come: bool },
+    /// Clients in other processes that a message under this number went to, or a payload concerned. The numbers come in order.
+    Counted { number: u64, count: usize },
     /// The answer to a request of this feature, by the number of its ticket. Every request has one.
     Answer { number: u64, answer: &'a Answer },
     /// The subscription at Redis came up: messages may have been missed before.
@@ -110,4 +123,17 @@ pub enum MessageSource<'a> {
     Channel(&'a [u8]),
     /// An entry of a stream; `receipt` is the channel that it names for its receipt.
     Entry { id: EntryId, receipt: Option<&'a [u8]> },
+}
+
+impl<'a> MessageSource<'a> {
+    /// The channel to which a receipt for the message goes, if it has one. `of_channels`: that for messages of channels.
+    pub fn receipt_channel(self, of_channels: Option<&'a str>) -> Option<&'a [u8]> {
+        match self {
+            // A receipt on a channel that is a topic as well has none: it would be a message, and have one, for ever.
+            MessageSource::Channel(channel) => {
+                of_channels.map(str::as_bytes).filter(|to| *to != channel)
+            }
+            MessageSource::Entry { receipt, .. } => receipt.filter(|to| !to.is_empty()),
+        }
+    }
 }

@@ -9,6 +9,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use crate::clock::Millis;
+use crate::engine::feature::FeatureEvent;
 use crate::engine::reactor::{OtherPorts, Port, PortRegistry, SharedListeners, publish_beside};
 use crate::engine::router::Router;
 use crate::engine::server::Server;
@@ -249,8 +250,10 @@ impl Broker {
         let Some(forwarding) = forwarding(router) else { return };
         let mut batch = std::mem::take(&mut forwarding.batch);
         let counted = std::mem::take(&mut forwarding.counted);
+        let deliveries = std::mem::take(&mut forwarding.deliveries);
         let places = self.attached().fold(0, |places, (place, _)| places | 1 << place);
         counted.into_iter().for_each(|number| self.counts.expect(number, places));
+        self.exchange.expect(deliveries, places);
         batch.append(&mut self.notices);
         if !batch.is_empty() {
             let next = router.server.resume.history.next();
@@ -283,15 +286,16 @@ impl Broker {
     }
 
     /// Brings the numbers of receivers that all workers have told to those who wait for them.
-    fn bring_counts(&mut self, others: &mut OtherPorts<'_>) {
-        while let Some((number, receivers)) = self.counts.pop() {
-            others.on_counted(number, receivers);
+    fn bring_counts(&mut self, router: &mut Router, others: &mut OtherPorts<'_>) {
+        while let Some((number, count)) = self.counts.pop() {
+            others.on_counted(number, count);
+            router.notify_features(FeatureEvent::Counted { number, count });
             while let Some(next) = self.publications.front()
                 && next.number <= number
             {
                 let AwaitedPublication { place, process, ticket, here, .. } = *next;
                 self.publications.pop_front();
-                self.answer(place, process, ticket, Ok(here + receivers));
+                self.answer(place, process, ticket, Ok(here + count));
             }
         }
     }
@@ -389,7 +393,7 @@ impl Port for Broker {
         }
         self.exchange.tick(router);
         self.forward(router);
-        self.bring_counts(&mut others);
+        self.bring_counts(router, &mut others);
         self.serve_desk(router, now);
     }
 
@@ -405,7 +409,8 @@ impl Port for Broker {
         let now = server.now().millis;
         self.workers().for_each(|(_, worker)| worker.link.write(now));
         let is_behind = |worker: &WorkerProcess| worker.link.unwritten() > UNWRITTEN_BYTES_MAX;
-        server.pending.is_held = self.workers().any(|(_, worker)| is_behind(worker));
+        server.pending.is_held = self.exchange.deliveries.is_full()
+            || self.workers().any(|(_, worker)| is_behind(worker));
     }
 
     fn reap(&mut self) -> bool {

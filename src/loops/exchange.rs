@@ -1,9 +1,14 @@
 //! The parent's part in features that speak for all loops: its own features learn what workers tell of their clients.
 
+use std::rc::Rc;
+
 use crate::clock::Millis;
+use crate::engine::client::delivery_count::DeliveryCount;
 use crate::engine::feature::FeatureEvent;
 use crate::engine::router::Router;
-use crate::loops::kinds::ROSTER;
+use crate::loops::deliveries::LoopDeliveries;
+use crate::loops::hello::LOOPS_MAX;
+use crate::loops::kinds::{DELIVERIES, ROSTER};
 use crate::loops::link::{LinkFrame, MalformedLink};
 use crate::loops::roster::{CHANGES_PER_TURN, Roster, read_changes};
 
@@ -11,6 +16,7 @@ use crate::loops::roster::{CHANGES_PER_TURN, Roster, read_changes};
 #[derive(Default)]
 pub struct LoopExchange {
     users: Roster,
+    pub deliveries: LoopDeliveries,
 }
 
 impl LoopExchange {
@@ -30,14 +36,24 @@ impl LoopExchange {
                 router.notify_features(FeatureEvent::UserElsewhere { user, has_come });
                 Ok(())
             })?,
+            DELIVERIES => return self.deliveries.take_reports(frame, place).map(|()| false),
             _ => return Err(MalformedLink),
         };
         Ok(count >= CHANGES_PER_TURN)
     }
 
+    /// Expects counts of deliveries, by the numbers of their messages, from these workers, a bit for each.
+    pub fn expect(&mut self, deliveries: Vec<(u64, Rc<DeliveryCount>)>, workers: u64) {
+        for (number, count) in deliveries {
+            let workers = (0..LOOPS_MAX).filter(|place| workers & 1 << place != 0);
+            self.deliveries.expect(number, count, workers);
+        }
+    }
+
     /// A worker has ended with all of its clients.
     pub fn leave(&mut self, place: usize) {
         self.users.leave(place);
+        self.deliveries.leave(place);
     }
 
     /// Does what is due in a turn.

@@ -1,5 +1,8 @@
 //! The input of the parent's sources, on its way to all workers.
 
+use std::rc::Rc;
+
+use crate::engine::client::delivery_count::DeliveryCount;
 use crate::engine::router::sources::{SourceInput, SourceObserver};
 use crate::loops::inputs::write_input;
 
@@ -11,7 +14,9 @@ pub struct Forwarding {
     pub batch: Vec<u8>,
     /// The numbers of counted messages in it.
     pub counted: Vec<u64>,
-    /// The number of the latest one.
+    /// Messages whose deliveries workers count, by their numbers in the history.
+    pub deliveries: Vec<(u64, Rc<DeliveryCount>)>,
+    /// The number of the latest counted message.
     latest: u64,
 }
 
@@ -28,5 +33,11 @@ impl SourceObserver for Forwarding {
         });
         write_input(&mut self.batch, input, number.unwrap_or(0));
         number
+    }
+
+    fn on_count(&mut self, number: u64, count: &Rc<DeliveryCount>) {
+        if self.has_workers {
+            self.deliveries.push((number, Rc::clone(count)));
+        }
     }
 }

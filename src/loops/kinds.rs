@@ -52,3 +52,5 @@ pub const REPORT: u8 = 26;
 pub const USERS: u8 = 27;
 /// The same for presence: see [`roster`](crate::loops::roster).
 pub const ROSTER: u8 = 40;
+/// Deliveries that are counted for receipts: see [`deliveries`](crate::loops::deliveries).
+pub const DELIVERIES: u8 = 41;

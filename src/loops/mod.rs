@@ -7,6 +7,7 @@
 
 pub mod broker;
 mod counts;
+pub mod deliveries;
 pub mod desk;
 mod exchange;
 pub mod forwarding;
@@ -26,4 +27,13 @@ mod tests;
 mod users;
 pub mod worker;
 
+use std::any::Any;
+
+use crate::engine::feature::Feature;
+use crate::engine::router::Router;
 pub use crate::upgrade::descriptors;
+
+/// The notes that a worker takes for its parent, if they are among its features.
+fn notes_of<Notes: Feature>(router: &mut Router) -> Option<&mut Notes> {
+    router.features.iter_mut().find_map(|one| (one.as_mut() as &mut dyn Any).downcast_mut())
+}

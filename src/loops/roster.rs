@@ -3,7 +3,6 @@
 //! A worker tells the parent of each client of a user that came or left. The parent passes that on to its features, and remembers it:
 //! when a worker ends, its clients leave one by one, a bounded number in each turn.
 
-use std::any::Any;
 use std::collections::{HashMap, VecDeque, hash_map};
 
 use crate::clock::Millis;
@@ -12,6 +11,7 @@ use crate::engine::router::Router;
 use crate::engine::server::Server;
 use crate::loops::kinds::ROSTER;
 use crate::loops::link::{Fields, LinkFrame, MalformedLink, write_bytes, write_frame};
+use crate::loops::notes_of;
 
 /// The most changes that a worker tells of in a turn, and about as many as the parent takes from it: some 5 ms of its time.
 pub const CHANGES_PER_TURN: usize = 4096;
@@ -24,8 +24,6 @@ pub struct RosterNotes {
 }
 
 impl RosterNotes {
-    const NAME: &str = "roster";
-
     /// Begins to note changes. No client may be connected yet.
     pub fn new(server: &mut Server) -> RosterNotes {
         server.users.watch();
@@ -34,9 +32,7 @@ impl RosterNotes {
 
     /// Appends a frame with the changes that the parent was not told yet, if there are any and the router notes them.
     pub fn write_changes(router: &mut Router, out: &mut Vec<u8>) {
-        let notes = router.features.iter_mut().find(|one| one.name() == RosterNotes::NAME);
-        let Some(notes) = notes.map(|notes| notes.as_mut() as &mut dyn Any) else { return };
-        let notes: &mut RosterNotes = notes.downcast_mut().expect("no other has its name");
+        let Some(notes) = notes_of::<RosterNotes>(router) else { return };
         if notes.changes.is_empty() {
             return;
         }
@@ -55,7 +51,7 @@ impl RosterNotes {
 
 impl Feature for RosterNotes {
     fn name(&self) -> &'static str {
-        RosterNotes::NAME
+        "roster"
     }
 
     fn on_event(&mut self, _server: &mut Server, event: FeatureEvent<'_>) {

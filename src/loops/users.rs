@@ -1,6 +1,5 @@
 //! Users over all loops: the one order in which their clients came, and the number of them.
 
-use std::any::Any;
 use std::collections::HashMap;
 
 use crate::clock::Millis;
@@ -12,6 +11,7 @@ use crate::loops::kinds::{CROWDED, ELSEWHERE};
 use crate::loops::link::{
     Fields, LinkFrame, MalformedLink, write_bytes, write_frame, write_number,
 };
+use crate::loops::notes_of;
 
 /// A worker's notes of users that came and went, for the parent.
 #[derive(Default)]
@@ -23,13 +23,9 @@ pub struct UserNotes {
 }
 
 impl UserNotes {
-    const NAME: &str = "loops";
-
     /// The notes of a worker.
     pub fn of(router: &mut Router) -> Option<&mut UserNotes> {
-        let feature = router.features.iter_mut().find(|one| one.name() == UserNotes::NAME)?;
-        let feature: &mut dyn Any = feature.as_mut();
-        feature.downcast_mut()
+        notes_of(router)
     }
 
     /// Takes the changes since the last call.
@@ -45,7 +41,7 @@ impl UserNotes {
 
 impl Feature for UserNotes {
     fn name(&self) -> &'static str {
-        UserNotes::NAME
+        "loops"
     }
 
     fn on_event(&mut self, _server: &mut Server, event: FeatureEvent<'_>) {

@@ -20,6 +20,7 @@ use crate::engine::router::admin::AdminPage;
 use crate::engine::server::requests::Publication;
 use crate::engine::server::{Server, UserChange, follow};
 use crate::engine::slots::ConnId;
+use crate::loops::deliveries::DeliveryNotes;
 use crate::loops::descriptors;
 use crate::loops::desk::{PAGES, report};
 use crate::loops::hello::Hello;
@@ -342,6 +343,7 @@ impl Port for ParentLink {
             });
         }
         RosterNotes::write_changes(router, &mut self.link.tail);
+        DeliveryNotes::write_reports(router, &mut self.link.tail);
         let now = router.server.now().millis;
         if now >= self.pulse_at {
             self.pulse_at = now + PULSE_PAUSE;

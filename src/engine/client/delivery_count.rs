@@ -24,7 +24,7 @@ pub struct DeliveryCount {
 }
 
 /// The state of all copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deliveries {
     /// Clients that the message was for: the sum of the others.
     pub queued: usize,
@@ -72,14 +72,27 @@ impl DeliveryCount {
         CountedFanout(Rc::clone(self))
     }
 
+    /// Adds the counts of another process, instead of those that it gave before.
+    pub fn add_elsewhere(&self, before: Deliveries, now: Deliveries) {
+        let add = |cell: &Cell<usize>, before, now| cell.set((cell.get() + now) - before);
+        add(&self.recipients, before.queued, now.queued);
+        add(&self.written, before.written, now.written);
+        add(&self.waiting, before.pending, now.pending);
+    }
+
+    /// Returns whether all recipients are known.
+    pub fn is_given(&self) -> bool {
+        self.fanouts.get() == 0
+    }
+
     /// Returns whether the counts are final.
     pub fn is_settled(&self) -> bool {
-        self.waiting.get() == 0 && self.fanouts.get() == 0
+        self.waiting.get() == 0 && self.is_given()
     }
 
     /// The counts as far as they are known.
     pub fn counts(&self) -> Deliveries {
-        let is_given = self.fanouts.get() == 0;
+        let is_given = self.is_given();
         let queued =
             if self.is_bound.get() && is_given { self.copies.get() } else { self.recipients.get() };
         let written = self.written.get().min(queued);

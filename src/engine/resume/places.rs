@@ -24,6 +24,11 @@ impl Resume {
         (self.node, self.ahead_max) = (node, ahead_max);
     }
 
+    /// Returns whether it takes the numbers of another process.
+    pub fn is_follower(&self) -> bool {
+        self.ahead_max > 0
+    }
+
     /// The name of this process in cursors.
     pub fn node(&self) -> Node {
         self.node

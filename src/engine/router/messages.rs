@@ -56,12 +56,12 @@ impl Router {
     /// Publishes a message from Redis or from a publisher, which is told the number of receivers if `is_counted`. A channel of a
     /// feature (control) is no topic, whatever its name.
     pub fn publish_from(&mut self, channel: &[u8], payload: &[u8], is_counted: bool) -> Receivers {
-        let input = SourceInput::Message { channel, payload, is_counted };
         let mut features = self.features.iter();
         let of_feature = features.position(|one| one.channel().map(str::as_bytes) == Some(channel));
         if let Some(place) = of_feature {
-            let elsewhere = self.observe(input);
-            let here = self.features[place].on_payload(&mut self.server, payload);
+            let is_counted = is_counted || self.features[place].is_counted();
+            let elsewhere = self.observe(SourceInput::Message { channel, payload, is_counted });
+            let here = self.features[place].on_payload(&mut self.server, payload, elsewhere);
             return Receivers { here, elsewhere };
         }
         if channel.starts_with(CHANNEL.as_bytes()) {
@@ -78,7 +78,7 @@ impl Router {
             self.oversized();
             return Receivers::default();
         }
-        let elsewhere = self.observe(input);
+        let elsewhere = self.observe(SourceInput::Message { channel, payload, is_counted });
         self.server.resume.record(subject, payload);
         replay::reach_number(&mut self.server);
         let here = self.tell(subject, payload, MessageSource::Channel(channel));
@@ -136,6 +136,9 @@ impl Router {
             features.iter_mut().filter_map(|one| one.on_publish(server, subject.topic, source));
         // The last one, so that every feature sees the message.
         let count = counts.last();
+        if let (Some(count), Some(observer)) = (&count, &mut self.observer) {
+            observer.on_count(self.server.resume.history.next() - 1, count);
+        }
         let mut reached = 0;
         for (number, route) in self.routes.iter_mut().enumerate() {
             let scope = Scope::new(&mut self.server, number as u8, true);

@@ -1,7 +1,9 @@
 //! Input from sources as a value, so that it can be seen, and handled once more elsewhere.
 
 use std::any::Any;
+use std::rc::Rc;
 
+use crate::engine::client::delivery_count::DeliveryCount;
 use crate::engine::resume::cursor::EntryId;
 
 /// Input from Redis or a publisher that changes the history or goes to clients.
@@ -43,6 +45,9 @@ pub trait SourceObserver: Any {
     /// Sees input that is about to be handled. Returns the number of a counted message that has receivers elsewhere, whose count
     /// [`Port::on_counted`](crate::engine::reactor::Port::on_counted) brings later.
     fn on_input(&mut self, input: SourceInput<'_>) -> Option<u64>;
+
+    /// Sees the counter of the message with this number in the history, which it has just seen.
+    fn on_count(&mut self, number: u64, count: &Rc<DeliveryCount>);
 }
 
 /// The receivers of a message.

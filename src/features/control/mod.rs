@@ -10,7 +10,7 @@ mod revocation_exchange;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 
@@ -33,6 +33,9 @@ use revocation_exchange::{Need, RevocationExchange};
 /// The most seconds by which a revocation may be ahead of this node's clock: clocks that are set at all do not differ by more.
 const AHEAD_SECONDS_MAX: u64 = 240;
 
+/// Counts that wait for those of other processes.
+const COUNTS_MAX: usize = 4096;
+
 /// The pause before a refusal of the exchange is logged again.
 const REPEAT: Millis = 60_000;
 
@@ -47,10 +50,22 @@ pub struct Control {
     has_redis: bool,
     /// Keeps revocations in that Redis.
     exchange: RevocationExchange,
+    /// Counts that wait for those of other processes, by their numbers: in order.
+    counts: VecDeque<AwaitedTopicCount>,
     malformed: RateLimit,
     refusals: RateLimit,
     /// When a refusal of the exchange was last logged.
     exchange_logged: Option<Millis>,
+}
+
+/// A topic whose subscribers are being counted.
+struct AwaitedTopicCount {
+    number: u64,
+    topic: String,
+    /// The channel of the answer.
+    reply: String,
+    /// The subscribers in this process.
+    here: usize,
 }
 
 impl Control {
@@ -58,8 +73,8 @@ impl Control {
     pub fn new(server: &mut Server, channel: String, has_redis: bool) -> Control {
         server.revocations.begin();
         let exchange = RevocationExchange::new(&channel);
-        let (malformed, refusals) = Default::default();
-        Control { channel, has_redis, exchange, malformed, refusals, exchange_logged: None }
+        let (counts, malformed, refusals) = Default::default();
+        Control { channel, has_redis, exchange, counts, malformed, refusals, exchange_logged: None }
     }
 
     /// Executes a command. Returns for how many clients, or how many subscribers it counted.
@@ -70,8 +85,12 @@ impl Control {
         &mut self,
         server: &mut Server,
         command: &ControlCommand,
+        elsewhere: Option<u64>,
     ) -> Result<usize, &'static str> {
         match command {
+            ControlCommand::Count { .. } if self.counts.len() >= COUNTS_MAX => {
+                return Err("too many counts at a time");
+            }
             ControlCommand::Count { .. } if !self.has_redis => {
                 return Err("count needs a Redis to be answered in");
             }
@@ -90,13 +109,28 @@ impl Control {
         }
         let routes = 0..server.hubs.len() as u8;
         let count = routes.map(|route| execute(&mut server.scope(route), command)).sum();
-        // A process without routes has its subscribers in others, which answer for themselves.
-        if let ControlCommand::Count { topic, reply } = command
-            && !server.hubs.is_empty()
-        {
-            answer_count(server, topic, count, reply);
+        if let ControlCommand::Count { topic, reply } = command {
+            match elsewhere {
+                Some(number) => {
+                    let (topic, reply) = (topic.clone(), reply.clone());
+                    self.counts.push_back(AwaitedTopicCount { number, topic, reply, here: count });
+                }
+                // The process that this one follows answers for all.
+                None if server.resume.is_follower() => {}
+                None => answer_count(server, topic, count, reply),
+            }
         }
         Ok(count)
+    }
+
+    /// Answers the counts up to this number: these are the subscribers in other processes.
+    fn on_counted(&mut self, server: &mut Server, number: u64, elsewhere: usize) {
+        while self.counts.front().is_some_and(|next| next.number <= number)
+            && let Some(next) = self.counts.pop_front()
+        {
+            let there = if next.number == number { elsewhere } else { 0 };
+            answer_count(server, &next.topic, next.here + there, &next.reply);
+        }
     }
 
     /// Refuses a user's tokens of before this second from now on, and closes its connections that have such a token. Returns how many.
@@ -182,10 +216,14 @@ impl Feature for Control {
         Ok(())
     }
 
-    fn on_payload(&mut self, server: &mut Server, payload: &[u8]) -> usize {
+    fn is_counted(&self) -> bool {
+        true
+    }
+
+    fn on_payload(&mut self, server: &mut Server, payload: &[u8], elsewhere: Option<u64>) -> usize {
         server.metrics().controls += 1;
-        let executed =
-            ControlCommand::parse(payload).and_then(|command| self.execute(server, &command));
+        let executed = ControlCommand::parse(payload)
+            .and_then(|command| self.execute(server, &command, elsewhere));
         match executed {
             Ok(count) => count,
             Err(why) => {
@@ -207,6 +245,7 @@ impl Feature for Control {
             FeatureEvent::Answer { answer, .. } => {
                 advice::log_unsent_report(answer, &mut self.refusals, server.now().millis);
             }
+            FeatureEvent::Counted { number, count } => self.on_counted(server, number, count),
             FeatureEvent::SourceUp if self.has_redis => self.begin_anew(server),
             FeatureEvent::TurnEnd if self.has_redis => self.call_redis(server),
             _ => {}

@@ -18,7 +18,7 @@ use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::Server;
 use crate::json;
 
-/// Receipts that wait at one time; a further one is sent at the end of its turn, whatever is pending.
+/// Receipts that wait at one time for full sockets; a further one is sent at the end of its turn, whatever is pending.
 const RECEIPTS_MAX: usize = 4096;
 
 /// The pause between two looks at the receipts that wait.
@@ -68,14 +68,11 @@ impl Feature for Receipts {
         topic: &str,
         source: MessageSource<'_>,
     ) -> Option<Rc<DeliveryCount>> {
-        let (to, entry) = match source {
-            // A receipt on a channel that is a topic as well has none: it would be a message, and have one, for ever.
-            MessageSource::Channel(channel) => {
-                (self.channel.as_ref().map(String::as_bytes).filter(|to| *to != channel), None)
-            }
-            MessageSource::Entry { id, receipt } => (receipt.filter(|to| !to.is_empty()), Some(id)),
+        let to = source.receipt_channel(self.channel.as_deref())?;
+        let entry = match source {
+            MessageSource::Channel(_) => None,
+            MessageSource::Entry { id, .. } => Some(id),
         };
-        let to = to?;
         let count = Rc::<DeliveryCount>::default();
         let seconds = Millis::from(server.bounds().receipt_seconds);
         self.fresh.push(Receipt {
@@ -110,7 +107,8 @@ impl Receipts {
     fn send_due(&mut self, server: &mut Server) {
         let (now, is_hasty) = (server.now().millis, std::mem::take(&mut self.is_hasty));
         for receipt in std::mem::take(&mut self.fresh) {
-            let is_now = is_hasty || self.waiting.len() >= RECEIPTS_MAX;
+            let is_full = self.waiting.len() >= RECEIPTS_MAX && receipt.count.is_given();
+            let is_now = is_hasty || is_full;
             if is_now || receipt.count.is_settled() {
                 receipt.send(server);
                 continue;
@@ -119,6 +117,11 @@ impl Receipts {
                 self.next_look = now + LOOK_PAUSE;
             }
             self.waiting.push_back(receipt);
+        }
+        while self.waiting.front().is_some_and(|first| first.count.is_settled())
+            && let Some(receipt) = self.waiting.pop_front()
+        {
+            receipt.send(server);
         }
         if !self.waiting.is_empty() && (is_hasty || now >= self.next_look) {
             self.next_look = now + LOOK_PAUSE;

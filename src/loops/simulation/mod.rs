@@ -458,7 +458,9 @@ impl World {
         }
         let topic = if op == "kick" { None } else { Some(DESK) };
         let command = json!({"op": op, "sub": sub, "topic": topic}).to_string();
-        parent.router.publish(CONTROL.as_bytes(), command.as_bytes());
+        // The control channel wants the counts of all loops, whoever publishes.
+        let receivers = parent.router.publish_from(CONTROL.as_bytes(), command.as_bytes(), false);
+        self.counted += u64::from(receivers.elsewhere.is_some());
     }
 
     /// The sources are lost or come back, or an entry comes that is no message.

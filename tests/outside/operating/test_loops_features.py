@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 
 import pytest
-from helpers.loops import LOOPS, on_loop, processes
+from helpers.loops import LOOPS, on_each_loop, on_loop, processes
 from helpers.process import eventually
 from helpers.server import counter
+from websockets.exceptions import ConnectionClosed
+
+LARGE = json.dumps("x" * 200_000)
 
 
 @pytest.fixture
@@ -94,3 +98,127 @@ async def test_users_of_a_killed_loop_have_their_time_to_come_back(start_loops, 
                 async with on_loop(server, 0, "42"), on_loop(server, 1, "46"):
                     await events.until(told + [("online", "46", 4)])
         assert await bystander.heard() == []
+
+
+@contextlib.contextmanager
+def listening(redis, channel):
+    """Reads a channel: `next_answer()`, and `rest()` when nothing else can come."""
+    with contextlib.closing(redis.publisher()) as back_end:
+        back_end.command("SUBSCRIBE", channel)
+
+        def rest():
+            redis.command("PUBLISH", channel, '"rest"')
+            return list(iter(next_answer, "rest"))
+
+        def next_answer():
+            return json.loads(back_end.reply()[2])
+
+        next_answer.rest = rest
+        yield next_answer
+
+
+def counts(receipt):
+    return tuple(receipt.get(name, 0) for name in ("queued", "written", "dropped", "pending"))
+
+
+async def test_a_receipt_is_that_of_all_loops(start_loops, redis):
+    server = start_loops("--topics", "news", "--receipts", "receipts", redis=redis)
+    with listening(redis, "receipts") as next_receipt:
+        async with on_each_loop(server, "42") as clients, on_loop(server, 1, "43") as bystander:
+            node = clients[0].welcome["conn"].split("-")[0]
+            server.publish("user.42", 1)
+            messages = [await client.next() for client in clients]
+            assert len({message["id"] for message in messages}) == 1
+            assert next_receipt() == {
+                "topic": "user.42", "id": messages[0]["id"], "node": node,
+                "queued": LOOPS, "written": LOOPS, "dropped": 0,
+            }
+            server.publish("user.44", 1)
+            assert counts(next_receipt()) == (0, 0, 0, 0)
+            for number in range(500):
+                server.publish("news", number)
+            assert [counts(next_receipt()) for _ in range(500)] == [(LOOPS + 1, LOOPS + 1, 0, 0)] * 500
+            assert [(await bystander.next())["data"] for _ in range(500)] == list(range(500))
+            assert next_receipt.rest() == []
+    assert counter(server, "receipts_total") == 502 and counter(server, "receipts_pending_total") == 0
+
+
+async def test_an_entry_of_a_stream_has_one_receipt(start_loops, redis):
+    server = start_loops("--streams", "pub", redis=redis)
+    with listening(redis, "mine") as next_receipt:
+        async with on_each_loop(server, "42") as clients, on_loop(server, 0, "43") as bystander:
+            redis.command("XADD", "pub", "*", "topic", "user.42", "data", "1")
+            entry = redis.command("XADD", "pub", "*", "topic", "user.42", "data", "2", "receipt", "mine")
+            receipt = next_receipt()
+            assert (receipt["stream"], counts(receipt)) == (entry, (LOOPS, LOOPS, 0, 0))
+            for client in clients:
+                assert [(await client.next())["data"] for _ in range(2)] == [1, 2]
+            assert bystander.connection.close_code is None and next_receipt.rest() == []
+
+
+@contextlib.asynccontextmanager
+async def slow_client(server, loop):
+    """A client of this loop that reads nothing behind its welcome."""
+    async with on_loop(server, loop, "slow", options={"max_queue": 1}) as client:
+        yield client
+        client.connection.transport.abort()
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_a_receipt_waits_for_the_slowest_of_all_loops(start_loops, redis, is_killed):
+    server = start_loops("--topics", "news", "--receipts", "receipts", "--receipt-seconds", 60 if is_killed else 1,
+                         "--backlog-bytes-max", "64MiB", redis=redis)
+    messages = 60
+    with listening(redis, "receipts") as next_receipt:
+        async with on_loop(server, 0, "43") as bystander, slow_client(server, 1):
+            for _ in range(messages):
+                server.publish("news", LARGE)
+                assert (await bystander.next())["topic"] == "news"
+            if is_killed:
+                kill(server, 1)
+            told = [counts(await asyncio.to_thread(next_receipt)) for _ in range(messages)]
+            assert bystander.connection.close_code is None
+    left = (2, 1, 1, 0) if is_killed else (2, 1, 0, 1)
+    # A loop that is killed before it knows of a message had no client for it.
+    told = [counts for counts in told if not is_killed or counts != (1, 1, 0, 0)]
+    assert set(told) == {(2, 2, 0, 0), left}
+    assert counter(server, "receipts_total") == messages
+    assert (counter(server, "receipts_pending_total") == 0) == is_killed
+
+
+async def test_receipts_go_on_while_loops_are_killed(start_loops, redis):
+    server = start_loops("--topics", "news", "--receipts", "receipts", redis=redis)
+    count = 2000
+    with listening(redis, "receipts") as next_receipt:
+        async with on_loop(server, 0, "43") as bystander:
+            for number in range(count):
+                server.publish("news", number)
+                if number % 500 == 250:
+                    kill(server, 1)
+            told = [counts(await asyncio.to_thread(next_receipt)) for _ in range(count)]
+            assert [(await bystander.next())["data"] for _ in range(count)] == list(range(count))
+            assert told == [(1, 1, 0, 0)] * count and next_receipt.rest() == []
+
+
+async def test_a_count_is_one_number_for_all_loops(start_loops, redis):
+    server = start_loops("--topics", "news", "--control", "ctl", redis=redis)
+
+    def order(topic):
+        words = {"op": "count", "topic": topic, "reply": "answers"}
+        assert redis.command("PUBLISH", "ctl", json.dumps(words)) == 1
+
+    with listening(redis, "answers") as next_answer:
+        async with on_each_loop(server, "42") as clients, on_loop(server, 1, "43") as bystander:
+            node = clients[0].welcome["conn"].split("-")[0]
+            for topic, listeners in [("user.42", 2), ("news", 3), ("user.44", 0)]:
+                order(topic)
+                assert next_answer() == {"topic": topic, "listeners": listeners, "node": node}
+            await bystander.connection.close()
+            kill(server, 1)
+            for _ in range(50):
+                order("user.42")
+            assert [next_answer()["listeners"] for _ in range(50)] == [1] * 50
+            assert next_answer.rest() == []
+            assert await clients[0].heard() == []
+            with contextlib.suppress(ConnectionClosed):
+                await clients[1].connection.close()

@@ -262,7 +262,7 @@ impl Feature for MembersFeature {
     }
 
     /// Takes the name of a topic whose members changed on some node.
-    fn on_payload(&mut self, server: &mut Server, payload: &[u8]) -> usize {
+    fn on_payload(&mut self, server: &mut Server, payload: &[u8], _: Option<u64>) -> usize {
         if let Ok(topic) = std::str::from_utf8(payload) {
             self.watches.touch(topic, server.now().millis);
         }
