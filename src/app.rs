@@ -33,7 +33,6 @@ use crate::features::receipts::Receipts;
 use crate::features::streams::pages::StreamPages;
 use crate::features::streams::reader::StreamReader;
 use crate::features::zeromq::{ZeromqPort, ZeromqTerms};
-use crate::observe::descriptors;
 use crate::observe::systemd::Supervisor;
 use crate::tls::redis::redis_tls;
 use crate::tls::{self, Certificates, TicketKeys};
@@ -214,10 +213,8 @@ impl App {
         }
         let (current, whole) = (config.clone(), config.clone());
         let shared = role.prepare(&mut config, &mut listeners)?;
-        let mut bounds = config.bounds.clone();
-        bounds.clients_max = descriptors::clients_max(bounds.clients_max, publishers_max(&config))?;
+        let (bounds, users_max) = role.bounds(&config)?;
         let link = link(&config).map_err(invalid)?;
-        let users_max = role.clients_max(&config, bounds.clients_max);
         let presence = presence(&config, users_max).filter(|_| !role.is_worker());
         let mut features: Vec<Box<dyn Feature>> = vec![Box::new(Overload::new(trim))];
         if let Some(link) = link.as_ref().filter(|link| !link.streams.is_empty()) {
@@ -276,8 +273,7 @@ impl App {
             let jwt = current.jwt.clone();
             let in_force = Arc::new(Mutex::new(current));
             key_set::watch(&mut reactor, &in_force, &jwt);
-            let tells = if role.is_worker() { log::Level::Debug } else { log::Level::Info };
-            reactor.reload_by(reload(in_force, reread, tickets, tells))?;
+            reactor.reload_by(reload(in_force, reread, tickets, role.part()))?;
         }
         if let Some(channel) = config.control {
             reactor.router.add_feature(|server| Control::new(server, channel, has_redis));

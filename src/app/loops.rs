@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::OwnedFd;
 
+use super::publishers_max;
 use crate::config::Config;
 use crate::engine::bounds::Bounds;
 use crate::engine::reactor::{Reactor, SharedListeners};
@@ -13,9 +14,12 @@ use crate::loops::broker::Broker;
 use crate::loops::deliveries::DeliveryNotes;
 use crate::loops::forwarding::Forwarding;
 use crate::loops::hello::Hello;
+use crate::loops::limits::notes::LimitNotes;
+use crate::loops::limits::users::{self, UserNeeds};
 use crate::loops::process::CommandLine;
 use crate::loops::roster::RosterNotes;
 use crate::loops::worker::WorkerStart;
+use crate::observe::descriptors;
 
 /// The part of a process.
 pub enum LoopRole {
@@ -25,6 +29,14 @@ pub enum LoopRole {
     Parent(ParentRole),
     /// It has a share of the clients.
     Worker(Box<WorkerStart>),
+}
+
+/// The part of a process, without what it needs to begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LoopPart {
+    Alone,
+    Parent,
+    Worker,
 }
 
 /// The things that a parent gives to its workers beside the settings.
@@ -37,6 +49,14 @@ pub struct ParentRole {
 }
 
 impl LoopRole {
+    pub(super) fn part(&self) -> LoopPart {
+        match self {
+            LoopRole::Alone => LoopPart::Alone,
+            LoopRole::Parent(_) => LoopPart::Parent,
+            LoopRole::Worker(_) => LoopPart::Worker,
+        }
+    }
+
     pub(super) fn is_parent(&self) -> bool {
         matches!(self, LoopRole::Parent(_))
     }
@@ -49,13 +69,19 @@ impl LoopRole {
         matches!(self, LoopRole::Worker(_))
     }
 
-    /// The most clients that this process has or speaks for, if a process has room for `here`.
-    pub(super) fn clients_max(&self, config: &Config, here: usize) -> usize {
-        match (self, config.bounds.clients_max) {
-            (LoopRole::Parent(_), 0) => here.saturating_mul(config.loops()),
-            (LoopRole::Parent(_), most) => most.min(here.saturating_mul(config.loops())),
-            _ => here,
+    /// The bounds of this process, and the most clients that it has or speaks for.
+    pub(super) fn bounds(&self, config: &Config) -> io::Result<(Bounds, usize)> {
+        let mut bounds = config.bounds.clone();
+        let most = if self.is_parent() { 0 } else { bounds.clients_max };
+        let here = descriptors::clients_max(most, publishers_max(config))?;
+        if !self.is_parent() {
+            bounds.clients_max = here;
+            return Ok((bounds, here));
         }
+        // A parent lends the whole to processes that have as many descriptors each.
+        let everywhere = here.saturating_mul(config.loops());
+        let clients_max = bounds.clients_max;
+        Ok((bounds, if clients_max == 0 { everywhere } else { clients_max.min(everywhere) }))
     }
 
     /// The key of cursors that the parent has chosen.
@@ -87,6 +113,7 @@ impl LoopRole {
                 }
                 *listeners = std::mem::take(&mut start.listeners);
                 share(&mut config.bounds, start.hello.loops);
+                config.bounds.clients_max = start.hello.share.unwrap_or(0);
                 (config.publishers, config.zeromq.address, config.admin) = (None, None, None);
                 Ok(None)
             }
@@ -121,6 +148,7 @@ impl LoopRole {
                     number: 0,
                     predecessors: 0,
                     loops: config.loops(),
+                    share: Some(config.bounds.clients_max).filter(|most| *most > 0),
                     node: reactor.router.server.resume.node(),
                     cursor_key,
                     secret,
@@ -141,7 +169,9 @@ impl LoopRole {
                 if gives_receipts(config) {
                     router.add_feature(|_| DeliveryNotes::new(config.receipts.clone()));
                 }
-                start.attach(reactor)
+                start.attach(reactor)?;
+                need_users(reactor, config);
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -153,10 +183,9 @@ pub(super) fn gives_receipts(config: &Config) -> bool {
     config.receipts.is_some() || !config.streams.is_empty()
 }
 
-/// Divides the bounds on all clients together among so many loops.
+/// Divides among so many loops the bounds that each holds alone.
 pub(super) fn share(bounds: &mut Bounds, loops: usize) {
     for bound in [
-        &mut bounds.clients_max,
         &mut bounds.handshakes_max,
         &mut bounds.unfinished_total_bytes_max,
         &mut bounds.backlog_total_bytes_max,
@@ -166,6 +195,19 @@ pub(super) fn share(bounds: &mut Bounds, loops: usize) {
         *bound = bound.div_ceil(loops);
     }
     bounds.handshakes_per_second_max = bounds.handshakes_per_second_max.div_ceil(loops as u32);
+}
+
+/// Tells a worker for which settings its parent must know of users. Elsewhere it does nothing.
+pub(super) fn need_users(reactor: &mut Reactor, config: &Config) {
+    let router = &mut reactor.router;
+    if LimitNotes::of(router).is_none() {
+        return;
+    }
+    let has_one_client =
+        |path: &str| config.routes.iter().any(|route| route.path == path && route.single_session);
+    let ordered = router.paths().map(has_one_client).collect();
+    let are_counted = config.bounds.clients_per_user_max > 0;
+    users::need(router, UserNeeds { are_counted, ordered });
 }
 
 /// A number for the settings by which the processes number messages: they must be the same in all.

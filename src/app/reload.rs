@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::loops::share;
+use super::loops::{LoopPart, need_users, share};
 use super::{ReadSettings, key_set, publishers_max, redis_url};
 use crate::config::{Config, RouteSettings, changes};
 use crate::engine::reactor::{Reactor, Reread, TakeOver};
@@ -14,13 +14,14 @@ use crate::tls::{self, Certificates, TicketKeys};
 pub(super) type InForce = Arc<Mutex<Config>>;
 
 /// Reads the settings again, and takes over the changes to those in force. `tickets`: the server speaks TLS, and its certificates are
-/// read again as well. `tells`: how loud it is; of several loops one tells all.
+/// read again as well. `part`: that of this process; of several loops the parent tells all.
 pub(super) fn reload(
     in_force: InForce,
     read: ReadSettings,
     tickets: Option<TicketKeys>,
-    tells: log::Level,
+    part: LoopPart,
 ) -> Reread {
+    let tells = if part == LoopPart::Worker { log::Level::Debug } else { log::Level::Info };
     Arc::new(move || {
         let (newer, in_force) = (read()?, Arc::clone(&in_force));
         // Files are parsed here, off the loop.
@@ -33,7 +34,7 @@ pub(super) fn reload(
         let step: TakeOver = Box::new(move |reactor| {
             let mut current = in_force.lock().expect("the loop alone locks it");
             let changes = changes(&current, &newer);
-            take_over(reactor, &changes.config);
+            take_over(reactor, &changes.config, part);
             // A new URL waits for a restart, and its files with it.
             if changes.config.redis == newer.redis {
                 reactor.set_redis_tls(tls);
@@ -54,13 +55,22 @@ pub(super) fn reload(
     })
 }
 
-fn take_over(reactor: &mut Reactor, config: &Config) {
+fn take_over(reactor: &mut Reactor, config: &Config, part: LoopPart) {
     let mut bounds = config.bounds.clone();
-    share(&mut bounds, config.loops());
-    match descriptors::clients_max(bounds.clients_max, publishers_max(config)) {
-        Ok(clients_max) => bounds.clients_max = clients_max,
-        Err(error) => {
-            log::warn!("clients_max stays as it was: {error}");
+    match part {
+        LoopPart::Alone => {
+            match descriptors::clients_max(bounds.clients_max, publishers_max(config)) {
+                Ok(clients_max) => bounds.clients_max = clients_max,
+                Err(error) => {
+                    log::warn!("clients_max stays as it was: {error}");
+                    bounds.clients_max = reactor.router.server.bounds.clients_max;
+                }
+            }
+        }
+        LoopPart::Parent => {}
+        LoopPart::Worker => {
+            share(&mut bounds, config.loops());
+            // The parent lends it.
             bounds.clients_max = reactor.router.server.bounds.clients_max;
         }
     }
@@ -74,6 +84,7 @@ fn take_over(reactor: &mut Reactor, config: &Config) {
         router.server.resume.signer = signer;
     }
     reload_routes(reactor, config);
+    need_users(reactor, config);
 }
 
 /// Gives every route its settings.

@@ -1,6 +1,5 @@
 //! The parent's side: starts the workers, hands them the input of the sources, and publishes what their handlers publish.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -19,11 +18,11 @@ use crate::loops::exchange::LoopExchange;
 use crate::loops::forwarding::Forwarding;
 use crate::loops::hello::Hello;
 use crate::loops::kinds::*;
-use crate::loops::link::{Fields, MalformedLink, write_bytes, write_frame, write_number};
+use crate::loops::limits::Limits;
+use crate::loops::link::{Fields, MalformedLink, write_frame, write_number};
 use crate::loops::process::{CommandLine, WorkerProcess, WorkerStage};
-use crate::loops::publications::{AwaitedPublication, read_publication};
+use crate::loops::publications::{AwaitedPublication, read_publication, write_answer};
 use crate::loops::state::write_state;
-use crate::loops::users::UserCounts;
 
 /// Above this many bytes that wait for one worker, nothing more is read from the sources.
 const UNWRITTEN_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
@@ -58,9 +57,7 @@ pub struct Broker {
     /// Places whose first worker does not serve yet; without any the server is ready.
     unready: u64,
     counts: Counts,
-    users: UserCounts,
-    /// Frames about users for all workers.
-    notices: Vec<u8>,
+    limits: Limits,
     /// Messages of workers that are published, and whose receivers are counted.
     publications: VecDeque<AwaitedPublication>,
     desk: Desk,
@@ -74,6 +71,7 @@ impl Broker {
         let loops = hello.loops;
         Broker {
             line,
+            limits: Limits::new(loops, hello.share.unwrap_or(0)),
             hello,
             listeners: Some(listeners),
             places: (0..loops).map(|_| LoopPlace::Vacant { until: 0 }).collect(),
@@ -81,8 +79,6 @@ impl Broker {
             starts: vec![0; loops],
             unready: u64::MAX >> (64 - loops),
             counts: Counts::default(),
-            users: UserCounts::default(),
-            notices: Vec::new(),
             publications: VecDeque::new(),
             desk: Desk::new(loops),
             exchange: LoopExchange::default(),
@@ -105,7 +101,8 @@ impl Broker {
         let Some(listeners) = &self.listeners else { return };
         let predecessors = self.starts[place];
         self.starts[place] += 1;
-        let hello = Hello { number: place, predecessors, ..self.hello.clone() };
+        let share = self.limits.shares.begin(place);
+        let hello = Hello { number: place, predecessors, share, ..self.hello.clone() };
         let own = &listeners.of_each[place];
         self.places[place] = match WorkerProcess::start(&self.line, &hello, own, registry, now) {
             Ok(worker) => {
@@ -137,7 +134,7 @@ impl Broker {
         self.counts.leave(place);
         self.desk.leave(place);
         self.exchange.leave(place);
-        self.users.leave(place);
+        self.limits.leave(place);
         if self.listeners.is_none() {
             return log::debug!("loop {place} has ended: {status}");
         }
@@ -166,7 +163,10 @@ impl Broker {
             let (stage, process) = (worker.stage, worker.id());
             let Some(frame) = worker.link.input.next_frame()? else { return Ok(()) };
             match frame.kind {
-                ATTACH if stage == WorkerStage::Starting => worker.stage = WorkerStage::Asking,
+                ATTACH if stage == WorkerStage::Starting => {
+                    worker.stage = WorkerStage::Asking;
+                    self.limits.join();
+                }
                 SERVING if stage == WorkerStage::Attached => {
                     worker.stage = WorkerStage::Serving;
                     self.unready &= !(1 << place);
@@ -183,16 +183,14 @@ impl Broker {
                     let (page, report) = (fields.number_below(PAGES)?, fields.bytes()?);
                     self.desk.take_report(place, page, report)?;
                 }
-                USERS => {
-                    let max = router.server.bounds().clients_per_user_max;
-                    let crowded = self.users.take_changes(frame, place, max, &mut self.notices)?;
-                    worker.link.tail.extend_from_slice(&crowded);
-                }
                 PUBLISH => {
                     let publication = read_publication(frame)?;
                     let (ticket, channel, payload) =
                         (publication.0, publication.1.to_vec(), publication.2.to_vec());
                     self.publish((place, process, ticket), &channel, &payload, router, others);
+                }
+                USERS | USERS_AGAIN | ADDRESS_COUNT | SHARE_USE => {
+                    self.limits.take_frame(frame, place, router.server.bounds())?;
                 }
                 _ => {
                     let is_enough = self.exchange.take_frame(place, frame, router)?;
@@ -235,26 +233,18 @@ impl Broker {
         if worker.id() != process {
             return;
         }
-        write_frame(&mut worker.link.tail, ANSWER, |out| {
-            write_number(out, ticket);
-            out.push(u8::from(answer.is_ok()));
-            match answer {
-                Ok(count) => write_number(out, count as u64),
-                Err(why) => write_bytes(out, why.as_bytes()),
-            }
-        });
+        write_answer(&mut worker.link.tail, ticket, answer);
     }
 
     /// Hands the input of this turn to the workers, and the state to those that have asked for it.
     fn forward(&mut self, router: &mut Router) {
-        let Some(forwarding) = forwarding(router) else { return };
+        let Some(forwarding) = Forwarding::of(router) else { return };
         let mut batch = std::mem::take(&mut forwarding.batch);
         let counted = std::mem::take(&mut forwarding.counted);
         let deliveries = std::mem::take(&mut forwarding.deliveries);
         let places = self.attached().fold(0, |places, (place, _)| places | 1 << place);
         counted.into_iter().for_each(|number| self.counts.expect(number, places));
         self.exchange.expect(deliveries, places);
-        batch.append(&mut self.notices);
         if !batch.is_empty() {
             let next = router.server.resume.history.next();
             write_frame(&mut batch, NEXT, |out| write_number(out, next));
@@ -266,8 +256,15 @@ impl Broker {
             write_state(&mut worker.link.tail, router);
             worker.stage = WorkerStage::Attached;
         }
+        let attached = self.attached().fold(0, |places, (place, _)| places | 1 << place);
+        self.limits.end_turn(attached, router.server.bounds(), router.server.now().millis);
+        for (place, of) in self.places.iter_mut().enumerate() {
+            if let LoopPlace::Taken(worker) = of {
+                self.limits.write(place, &mut worker.link.tail);
+            }
+        }
         let has_workers = self.attached().next().is_some();
-        if let Some(forwarding) = self::forwarding(router) {
+        if let Some(forwarding) = Forwarding::of(router) {
             forwarding.has_workers = has_workers;
         }
     }
@@ -299,12 +296,6 @@ impl Broker {
             }
         }
     }
-}
-
-/// The observer of the parent's sources.
-pub(super) fn forwarding(router: &mut Router) -> Option<&mut Forwarding> {
-    let observer: &mut dyn Any = router.observer.as_deref_mut()?;
-    observer.downcast_mut()
 }
 
 impl Port for Broker {
@@ -426,8 +417,12 @@ impl Port for Broker {
             }
             LoopPlace::Taken(worker) => Some(worker.deadline()),
         });
-        let others =
-            [Some(self.ticked + FROZEN / 2), self.desk.deadline(), self.exchange.deadline(now)];
+        let others = [
+            Some(self.ticked + FROZEN / 2),
+            self.desk.deadline(),
+            self.exchange.deadline(now),
+            self.limits.deadline(),
+        ];
         times.chain(others.into_iter().flatten()).min()
     }
 

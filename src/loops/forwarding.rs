@@ -1,8 +1,10 @@
 //! The input of the parent's sources, on its way to all workers.
 
+use std::any::Any;
 use std::rc::Rc;
 
 use crate::engine::client::delivery_count::DeliveryCount;
+use crate::engine::router::Router;
 use crate::engine::router::sources::{SourceInput, SourceObserver};
 use crate::loops::inputs::write_input;
 
@@ -18,6 +20,14 @@ pub struct Forwarding {
     pub deliveries: Vec<(u64, Rc<DeliveryCount>)>,
     /// The number of the latest counted message.
     latest: u64,
+}
+
+impl Forwarding {
+    /// The observer of the parent's sources.
+    pub fn of(router: &mut Router) -> Option<&mut Forwarding> {
+        let observer: &mut dyn Any = router.observer.as_deref_mut()?;
+        observer.downcast_mut()
+    }
 }
 
 impl SourceObserver for Forwarding {

@@ -22,6 +22,8 @@ pub struct Hello {
     /// Workers that had this number before: their names are not used again.
     pub predecessors: u64,
     pub loops: usize,
+    /// The worker's share of `clients_max` at the start, if that is set. The first words that the parent keeps have the whole.
+    pub share: Option<usize>,
     /// The parent's name in cursors.
     pub node: Node,
     /// Signs cursors, if the settings have no key for that.
@@ -43,6 +45,8 @@ impl Hello {
             write_number(out, self.number as u64);
             write_number(out, self.predecessors);
             write_number(out, self.loops as u64);
+            out.push(u8::from(self.share.is_some()));
+            write_number(out, self.share.unwrap_or(0) as u64);
             write_number(out, self.node.number());
             write_option(out, self.cursor_key.as_ref().map(|key| &key[..]));
             write_option(out, self.secret.as_deref());
@@ -65,6 +69,7 @@ impl Hello {
         let number = fields.number_below(LOOPS_MAX)?;
         let predecessors = fields.number()?;
         let loops = fields.number_below(LOOPS_MAX + 1)?;
+        let (is_lent, share) = (fields.truth()?, fields.number()? as usize);
         let node = Node::of_number(fields.number()?);
         let key = fields.option()?;
         let cursor_key = key.map(<[u8; KEY_BYTES]>::try_from).transpose();
@@ -85,6 +90,7 @@ impl Hello {
             number,
             predecessors,
             loops,
+            share: is_lent.then_some(share),
             node,
             cursor_key,
             secret,
@@ -106,6 +112,7 @@ mod tests {
             number: 1,
             predecessors: 3,
             loops: 2,
+            share: Some(7),
             node: Node::new(1_700_000_000, u64::MAX),
             cursor_key: Some([7; KEY_BYTES]),
             secret: Some(vec![1; 32]),

@@ -31,10 +31,18 @@ pub const RELOAD: u8 = 18;
 pub const DRAIN: u8 = 19;
 /// The parent asks for a page of the admin listener: see [`desk`](crate::loops::desk).
 pub const QUESTION: u8 = 25;
-/// The place in the order of all loops of a client that came to a worker.
+/// A user has a newer client at another worker.
 pub const ELSEWHERE: u8 = 28;
 /// A client that is one too many for its user.
 pub const CROWDED: u8 = 29;
+/// The connections of an address elsewhere.
+pub const ADDRESS_ELSEWHERE: u8 = 52;
+/// Connections of an address of which some are too many.
+pub const ADDRESS_CROWDED: u8 = 56;
+/// A worker's share of `clients_max`.
+pub const SHARE: u8 = 53;
+/// The number of clients that have their place in the order of all loops now, of those that a worker told of.
+pub const ORDERED: u8 = 50;
 
 /// A worker has its parts and asks for the state.
 pub const ATTACH: u8 = 20;
@@ -54,3 +62,9 @@ pub const USERS: u8 = 27;
 pub const ROSTER: u8 = 40;
 /// Deliveries that are counted for receipts: see [`deliveries`](crate::loops::deliveries).
 pub const DELIVERIES: u8 = 41;
+/// The connections of an address at a worker.
+pub const ADDRESS_COUNT: u8 = 54;
+/// The part of its share that a worker uses.
+pub const SHARE_USE: u8 = 55;
+/// A worker tells all of its users anew.
+pub const USERS_AGAIN: u8 = 51;

@@ -14,6 +14,7 @@ pub mod forwarding;
 pub mod hello;
 mod inputs;
 mod kinds;
+pub mod limits;
 pub mod link;
 pub mod process;
 mod publications;
@@ -24,7 +25,6 @@ mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
-mod users;
 pub mod worker;
 
 use std::any::Any;

@@ -7,7 +7,6 @@ use crate::engine::random::Random;
 use crate::engine::reactor::tests::harness::TestLoop;
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::server::follow;
-use crate::loops::broker::forwarding;
 use crate::loops::forwarding::Forwarding;
 use crate::loops::inputs::read_input;
 use crate::loops::link::next_frame;
@@ -41,7 +40,7 @@ impl World {
     fn new() -> World {
         let mut parent = test_loop();
         parent.reactor.router.observer = Some(Box::new(Forwarding::default()));
-        forwarding(&mut parent.reactor.router).expect("it is there").has_workers = true;
+        Forwarding::of(&mut parent.reactor.router).expect("it is there").has_workers = true;
         let worker = test_loop();
         let mut world = World { parent, wire: Vec::new(), worker, entries: 0 };
         world.attach();
@@ -72,7 +71,7 @@ impl World {
     }
 
     fn take_batch(&mut self) {
-        let forwarding = forwarding(&mut self.parent.reactor.router).expect("it is there");
+        let forwarding = Forwarding::of(&mut self.parent.reactor.router).expect("it is there");
         self.wire.append(&mut forwarding.batch);
     }
 

@@ -11,28 +11,25 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use crate::clock::Millis;
-use crate::engine::handler::RouteEvent;
-use crate::engine::pubsub::topic::user_topic;
 use crate::engine::reactor::{LoopOrder, OtherPorts, Port, PortRegistry, Reactor};
 use crate::engine::redis::request::{Answer, Ticket};
 use crate::engine::router::Router;
 use crate::engine::router::admin::AdminPage;
 use crate::engine::server::requests::Publication;
-use crate::engine::server::{Server, UserChange, follow};
-use crate::engine::slots::ConnId;
+use crate::engine::server::{Server, follow};
 use crate::loops::deliveries::DeliveryNotes;
 use crate::loops::descriptors;
 use crate::loops::desk::{PAGES, report};
 use crate::loops::hello::Hello;
 use crate::loops::inputs::read_input;
 use crate::loops::kinds::*;
+use crate::loops::limits::notes;
 use crate::loops::link::{
     Fields, LinkFrame, LinkInput, MalformedLink, VERSION, write_bytes, write_frame, write_number,
 };
 use crate::loops::roster::RosterNotes;
 use crate::loops::socket::LinkSocket;
 use crate::loops::state::take_state;
-use crate::loops::users::UserNotes;
 
 /// The pause between two signs of life.
 const PULSE_PAUSE: Millis = 1_000;
@@ -91,7 +88,6 @@ impl WorkerStart {
             _ => format!("{number}x{predecessors}"),
         };
         follow(server, node, &own, AHEAD_MAX);
-        server.users.watch();
     }
 
     /// Takes over the parent's state, and goes on from there.
@@ -138,9 +134,10 @@ impl WorkerStart {
         link.input = input;
         write_frame(&mut link.tail, SERVING, |_| {});
         reactor.end_by_order();
-        reactor.router.add_feature(|_| UserNotes::default());
+        // The parent's words behind the state come before clients.
+        link.read_on();
+        notes::begin(&mut reactor.router, &hello)?;
         reactor.add_port(Box::new(ParentLink {
-            number: hello.number,
             is_registered: false,
             link,
             orders: VecDeque::new(),
@@ -160,8 +157,6 @@ fn malformed(_: MalformedLink) -> io::Error {
 
 /// The link to the parent, as a port without a listener.
 struct ParentLink {
-    /// The number of this worker.
-    number: usize,
     /// The link is known to the poll.
     is_registered: bool,
     link: LinkSocket,
@@ -208,45 +203,17 @@ impl ParentLink {
                         write_bytes(out, &report);
                     });
                 }
-                ELSEWHERE => on_elsewhere(self.number, router, fields)?,
-                CROWDED => {
-                    let (route, id) = (fields.number()? as u8, fields.number()?);
-                    let event = RouteEvent::UserCrowded { id: ConnId::of_number(id) };
-                    router.on_elsewhere(route, event);
-                }
                 RELOAD => self.orders.push_back(LoopOrder::Reload),
                 DRAIN => {
                     let (place, of) = (fields.number()?, fields.number()?);
                     self.orders.push_back(LoopOrder::Drain { place, of });
                 }
-                _ => return Err(MalformedLink),
+                _ => notes::take_order(router, frame)?,
             }
         }
         self.has_frames = self.link.input.has_frame()?;
         Ok(())
     }
-}
-
-/// A client of a user came to a worker, and it is this one's turn in the order of all loops.
-fn on_elsewhere(
-    own_number: usize,
-    router: &mut Router,
-    mut fields: Fields<'_>,
-) -> Result<(), MalformedLink> {
-    let (place, route, id) = (fields.number()?, fields.number()? as u8, fields.number()?);
-    let own = user_topic(fields.text()?).ok_or(MalformedLink)?;
-    let Some(notes) = UserNotes::of(router) else { return Ok(()) };
-    if place == own_number as u64 {
-        notes.on_ordered(ConnId::of_number(id));
-    } else {
-        // Lent, not copied: in a storm of clients there are many of both.
-        let later = std::mem::take(&mut notes.unordered);
-        router.on_elsewhere(route, RouteEvent::UserElsewhere { own: &own, later: &later });
-        if let Some(notes) = UserNotes::of(router) {
-            notes.unordered = later;
-        }
-    }
-    Ok(())
 }
 
 fn read_answer(frame: LinkFrame<'_>) -> Result<(u64, Answer), MalformedLink> {
@@ -331,17 +298,7 @@ impl Port for ParentLink {
         if !self.is_registered {
             self.is_registered = self.link.register(&registry, 0).is_ok();
         }
-        let changes = UserNotes::of(router).map(UserNotes::take).unwrap_or_default();
-        if !changes.is_empty() {
-            write_frame(&mut self.link.tail, USERS, |out| {
-                for UserChange { user, has_come, id, route } in &changes {
-                    out.push(u8::from(*has_come));
-                    write_number(out, (*route).into());
-                    write_number(out, id.number());
-                    write_bytes(out, user.as_bytes());
-                }
-            });
-        }
+        notes::write(router, &mut self.link.tail);
         RosterNotes::write_changes(router, &mut self.link.tail);
         DeliveryNotes::write_reports(router, &mut self.link.tail);
         let now = router.server.now().millis;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 50_280;
+const LINES_MAX: usize = 51_225;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 22_900;
+const ENGINE_LINES_MAX: usize = 23_020;
 /// Lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 450;
 

@@ -8,6 +8,7 @@ import resource
 
 import pytest
 from helpers.certificates import Authority
+from helpers.loops import LOOPS
 from helpers.process import BINARY
 from helpers.redis_server import Redis, TlsSettings
 from helpers.server import Server
@@ -82,6 +83,15 @@ def start():
         yield start
         for server in servers:
             ends.callback(server.stop)
+
+
+@pytest.fixture
+def start_loops(start):
+    """Starts servers of several loops."""
+    def start_loops(*flags, loops=LOOPS, **options):
+        return start("--loops", loops, *flags, **options)
+
+    return start_loops
 
 
 @pytest.fixture

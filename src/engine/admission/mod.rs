@@ -1,6 +1,7 @@
 //! Admission: connections per address, newcomers that make room for others, and passwords.
 
 pub mod address_counts;
+pub mod address_watch;
 pub mod password;
 pub mod strangers;
 

@@ -47,7 +47,7 @@ pub struct Plan {
     pub prefix: String,
     /// Signs cursors; the same at every process to which clients may come back.
     pub signer: Signer,
-    /// Every bound; `clients_max` is a number here, not 0.
+    /// Every bound; where clients come, `clients_max` is a number, not 0.
     pub bounds: Bounds,
     /// The change of the process, in both directions.
     pub handover: HandoverPlan,

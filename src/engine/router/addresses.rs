@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::clock::RateLimit;
 use crate::engine::admission::address_counts::{AddressCounts, AddressLoad};
 use crate::engine::client::State;
+use crate::engine::client::frame::Close;
 use crate::engine::client::http::Request;
 use crate::engine::server::Server;
 use crate::engine::slots::ConnId;
@@ -30,7 +31,7 @@ pub struct ClientAddresses {
     pub proxies: Box<dyn ProxyPolicy>,
     /// Whether clients connect by proxies alone, each with a PROXY header.
     pub requires_header: bool,
-    counts: AddressCounts,
+    pub counts: AddressCounts,
     /// For words of proxies that cannot be understood.
     logged: RateLimit,
 }
@@ -110,6 +111,16 @@ impl ClientAddresses {
     /// Returns whether a client of the same address owes the answer to a ping.
     pub fn has_unresponsive_neighbour(&self, server: &Server, id: ConnId) -> bool {
         self.counts.beside(id).any(|other| server.awaits_pong(other))
+    }
+
+    /// Closes an open client if its address has more than it may, and no other one makes room. Returns whether it counts.
+    pub fn leave_crowd(&mut self, server: &mut Server, id: ConnId) -> bool {
+        let counts = self.counts.has(id);
+        let is_above = self.load(id) > AddressLoad::Within && server.open_client(id).is_some();
+        if is_above && !self.replace_unresponsive(server, id) {
+            server.close(id, Close::busy(1000, CROWDED));
+        }
+        counts
     }
 
     /// Closes such a client in favour of one that was let in. Returns whether there was one. A client without a token does not

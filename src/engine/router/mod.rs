@@ -124,7 +124,10 @@ impl Router {
 
     /// The earliest time at which a feature must be called again.
     pub fn features_deadline(&self) -> Option<Millis> {
-        self.features.iter().filter_map(|feature| feature.deadline(&self.server)).min()
+        let of_features = self.features.iter().filter_map(|feature| feature.deadline(&self.server));
+        // A feature tells of them.
+        let has_changes = self.addresses.counts.has_changes();
+        of_features.chain(has_changes.then_some(self.server.now.millis)).min()
     }
 
     /// Ends a turn for the features, which first learn of users that came and went.
@@ -140,6 +143,11 @@ impl Router {
         self.health.draining = true;
         self.server.users.ignore();
         self.notify_features(FeatureEvent::Drain);
+    }
+
+    /// The paths of the routes, in the order of their numbers.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(|route| route.path.as_str())
     }
 
     /// Gives a route, if there is one with this path, its new origins, and its handler the new settings.
@@ -409,10 +417,7 @@ impl Router {
                 {
                     self.server.vacate_unproven();
                 }
-                let is_above = self.addresses.load(id) > AddressLoad::Within;
-                if is_above && !self.addresses.replace_unresponsive(&mut self.server, id) {
-                    self.server.close(id, Close::busy(1000, CROWDED));
-                }
+                self.addresses.leave_crowd(&mut self.server, id);
             }
             Err(Reject::Http(response)) => {
                 self.complain_of_answer(id, Some(request), &response);

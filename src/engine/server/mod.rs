@@ -52,8 +52,8 @@ use places::Places;
 use requests::{Publication, Requests};
 pub use revocations::Revocations;
 pub use scope::Scope;
-pub use users::UserChange;
 use users::UserChanges;
+pub use users::{UserChange, users_there};
 
 /// The route number of connections to the admin listener; no handler sees them.
 pub const ADMIN_ROUTE: u8 = u8::MAX;

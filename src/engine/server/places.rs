@@ -75,7 +75,12 @@ impl Places {
 
     /// Returns whether `clients_max` clients are open that make room for nobody.
     pub fn is_full(&self, clients: &Clients, bounds: &Bounds) -> bool {
-        self.opened_len(clients) - self.unproven.len() >= bounds.clients_max
+        self.settled_len(clients) >= bounds.clients_max
+    }
+
+    /// Open clients that make room for nobody.
+    pub fn settled_len(&self, clients: &Clients) -> usize {
+        self.opened_len(clients) - self.unproven.len()
     }
 
     /// Returns when the next handshake may begin, or is told that the server is full.

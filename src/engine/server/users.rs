@@ -24,9 +24,9 @@ pub struct UserChanges {
 }
 
 impl UserChanges {
-    /// Begins to note changes. Nobody may be connected yet: each client that goes must have come.
+    /// Begins to note changes, unless that has begun. A feature that begins while clients are there asks for [`users_there`].
     pub fn watch(&mut self) {
-        self.noted = Some(Vec::new());
+        self.noted.get_or_insert_default();
     }
 
     /// Stops noting changes. Clients that are sent away in a drain come back to other nodes: that is no event.
@@ -63,4 +63,14 @@ pub(super) fn owners_in<'a>(
         client.state() == State::Open && hub.reason(&client.subscriptions, key) == Some(Reason::Own)
     });
     open.map(|index| server.clients.id(index))
+}
+
+/// The open clients of all users, as if they came now.
+pub fn users_there(server: &Server) -> impl Iterator<Item = UserChange> {
+    let open = server.clients.iter().filter(|(_, client)| client.state() == State::Open);
+    open.filter_map(|(id, client)| {
+        let hub = server.hubs.get(client.route as usize)?;
+        let (own, _) = hub.topics(&client.subscriptions).find(|one| one.1 == Reason::Own)?;
+        Some(UserChange { user: user_of(own)?.into(), has_come: true, id, route: client.route })
+    })
 }

@@ -171,6 +171,7 @@ impl Settings {
             number: 0,
             predecessors: 0,
             loops,
+            share: None,
             node: parent.router.server.resume.node(),
             cursor_key: None,
             secret: None,

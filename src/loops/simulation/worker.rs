@@ -17,6 +17,7 @@ use crate::engine::random::Random;
 use crate::engine::reactor::tests::simulated_clients::{Shared, SimulatedClients};
 use crate::engine::reactor::{Ended, Reactor, Readiness};
 use crate::engine::slots::ConnId;
+use crate::loops::limits::users::{self, UserNeeds};
 use crate::loops::link::next_frame;
 use crate::loops::simulation::process;
 use crate::loops::simulation::wire::Wire;
@@ -172,6 +173,8 @@ fn ask(
     }
     time(&mut reactor);
     start.begin(&mut reactor).expect("descriptors are left");
+    let needs = UserNeeds { are_counted: true, ordered: vec![true] };
+    users::need(&mut reactor.router, needs);
     Some(Progress::Serving(reactor))
 }
 

@@ -20,6 +20,14 @@ def processes(server):
     return {int(loop): int(pid) for loop, pid in re.findall(r"loop (\d+) is process (\d+)", server.log())}
 
 
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @contextlib.asynccontextmanager
 async def on_each_loop(server, sub, loops=LOOPS, **claims):
     """Clients of a user, one on each loop."""

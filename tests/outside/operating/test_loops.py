@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.loops import LOOPS, loop_of, on_each_loop, on_loop, processes
+from helpers.loops import LOOPS, is_alive, loop_of, on_each_loop, on_loop, processes
 from helpers.process import DEADLINE, eventually, oneloop
 from helpers.resp_client import Publisher
 from helpers.server import counter
@@ -20,22 +20,6 @@ from helpers.tokens import token
 from websockets.exceptions import ConnectionClosed
 
 TOPICS = ["--topics", "news"]
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-@pytest.fixture
-def start_loops(start):
-    def start_loops(*flags, loops=LOOPS, **options):
-        return start("--loops", loops, *flags, **options)
-
-    return start_loops
 
 
 async def test_a_message_reaches_the_clients_of_all_loops_and_nobody_else(start_loops):

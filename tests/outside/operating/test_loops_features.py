@@ -15,14 +15,6 @@ from websockets.exceptions import ConnectionClosed
 LARGE = json.dumps("x" * 200_000)
 
 
-@pytest.fixture
-def start_loops(start):
-    def start_loops(*flags, loops=LOOPS, **options):
-        return start("--loops", loops, *flags, **options)
-
-    return start_loops
-
-
 def kill(server, loop):
     """Kills a loop, and waits for the one in its place."""
     pid = processes(server)[loop]
