@@ -266,6 +266,7 @@ impl App {
         let mut reactor = Reactor::new(plan)?;
         role.name(&mut reactor, names);
         if let Some((certificates, tickets)) = tls {
+            reactor.router.add_feature(|_| tickets.clone());
             tls::take_over(&mut reactor, certificates, tickets);
         }
         reactor.report_to(supervisor);

@@ -4,30 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::crypto::ring::Ticketer;
-use rustls::server::ProducesTickets;
 
 use super::certificate::{Certificate, CertificateFiles};
 use super::resolver::NameTable;
+use super::tickets::TicketKeys;
 use crate::config::TlsConfig;
 use crate::engine::reactor::{FileState, states};
 use crate::engine::tls::{Acceptor, prepared, provider};
-
-/// The keys of session tickets, made once per process. They rotate by themselves every six hours, and a reload keeps them, so
-/// that returning clients resume without a signature.
-#[derive(Clone)]
-pub struct TicketKeys(Arc<dyn ProducesTickets>);
-
-impl TicketKeys {
-    /// Makes new keys.
-    ///
-    /// # Errors
-    /// The system has no random bytes.
-    pub fn new() -> Result<TicketKeys, String> {
-        let made = Ticketer::new();
-        made.map(TicketKeys).map_err(|error| format!("no keys for session tickets: {error}"))
-    }
-}
 
 /// The certificates of a server, in the order of the settings; at least one.
 #[derive(Clone, Debug)]
@@ -111,7 +94,7 @@ impl Certificates {
             .expect("the provider has suites of both versions")
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(NameTable::new(&self.list)));
-        config.ticketer = Arc::clone(&tickets.0);
+        config.ticketer = Arc::new(tickets.clone());
         // The most expensive key counts: a client's choice is known too late.
         let cost = self.iter().map(|one| one.kind.handshake_cost()).max().unwrap_or_default();
         Acceptor { config: Arc::new(prepared(config)), cost }

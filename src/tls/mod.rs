@@ -15,8 +15,10 @@ mod renewal;
 mod resolver;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 pub use certificate::{Certificate, CertificateFiles, DAYS_LEFT_MIN};
-pub use certificates::{Certificates, TicketKeys};
+pub use certificates::Certificates;
 pub use key::KeyKind;
 pub use renewal::take_over;
+pub use tickets::TicketKeys;

@@ -1,7 +1,8 @@
 //! Renewal of the certificates in force when their files change. No client is dropped, and certbot and lego need no hook.
 
 use super::certificate::{Certificate, CertificateFiles};
-use super::certificates::{Certificates, TicketKeys};
+use super::certificates::Certificates;
+use super::tickets::TicketKeys;
 use crate::engine::reactor::{Look, LookResult, Reactor, SeenFiles, states};
 
 /// The subject of the watch.

@@ -27,7 +27,7 @@ const HOMES: [(&str, &[&str]); 22] = [
         ],
     ),
     ("redis", &["engine/redis/", "features/", "cli/redis_client.rs"]),
-    ("ring", &["engine/tls/", "engine/resume/cursor/", "push/"]),
+    ("ring", &["engine/tls/", "engine/resume/cursor/", "push/", "tls/tickets.rs"]),
     (
         "rustix",
         &[

@@ -202,6 +202,30 @@ async def test_a_unix_socket_stays_in_its_place(begin, tmp_path):
     assert not path.exists(), "the one that ends last removes the file"
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_session_tickets_are_good_at_the_new_process(begin, start, authority, version):
+    server = begin(authority=authority)
+    bystander = start(authority=authority)
+    server.tls.minimum_version = server.tls.maximum_version = version
+
+    def visit(at, session=None):
+        """Visits with a session: (whether it was resumed, the next session)."""
+        with socket.create_connection(at.address, DEADLINE) as stream, server.tls.wrap_socket(
+                stream, server_hostname=at.address[0], session=session) as secured:
+            # The tickets of TLS 1.3 come before the answer.
+            secured.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert secured.recv(4096).startswith(b"HTTP/1.1 200 ")
+            return secured.session_reused, secured.session
+
+    reused, session = visit(server)
+    assert not reused
+    for _ in range(2):
+        await asyncio.to_thread(upgrade, server)
+        reused, session = visit(server, session)
+        assert reused
+    assert not visit(bystander, session)[0], "another server has other keys"
+
+
 GREETING = "import os, time; os.write(0, b'oneloop\\n' + (1).to_bytes(4, 'little'))"
 FAILURES = {
     "missing": (None, "cannot be started"),
