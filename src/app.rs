@@ -18,9 +18,11 @@ use crate::engine::handler::{Handler, Route};
 use crate::engine::origin::{ListedOrigin, Origins};
 use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor, on_alone};
 use crate::engine::redis::command_connection::CommandConnection;
-use crate::engine::redis::config::{RedisConfig, RedisUrl, Security};
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::glob;
+use crate::engine::redis::place::RedisPlace;
 use crate::engine::redis::subscriber::RedisSubscriber;
+use crate::engine::redis::url::Security;
 use crate::engine::resume::cursor::Signer;
 use crate::engine::router::ROUTES_MAX;
 use crate::engine::router::files::{File, Page};
@@ -340,13 +342,13 @@ impl Bound {
     }
 }
 
-/// Returns the URL of the Redis, if there is to be one.
+/// Returns where Redis is, if there is to be one.
 ///
 /// # Errors
-/// A sentence that shows nothing of it.
-pub fn redis_url(config: &Config) -> Result<Option<RedisUrl>, String> {
-    let url = config.redis.as_deref().map(RedisUrl::parse).transpose();
-    url.map_err(|why| format!("redis: {why}"))
+/// A sentence that shows no secret.
+pub fn redis_place(config: &Config) -> Result<Option<RedisPlace>, String> {
+    let place = config.redis.as_deref().map(RedisPlace::parse).transpose();
+    place.map_err(|why| format!("redis: {why}"))
 }
 
 /// Returns the settings of the connections to Redis, if there is to be one.
@@ -354,10 +356,10 @@ pub fn redis_url(config: &Config) -> Result<Option<RedisUrl>, String> {
 /// # Errors
 /// A sentence about the URL, the patterns, or a file for TLS; it shows no secret.
 pub fn link(config: &Config) -> Result<Option<RedisConfig>, String> {
-    let Some(url) = redis_url(config)? else {
+    let Some(place) = redis_place(config)? else {
         return Ok(None);
     };
-    let tls = redis_tls(config, &url)?;
+    let tls = redis_tls(config, &place)?;
     let dead = dead_patterns(config);
     if dead.len() == config.patterns.len() {
         return Err(dead.join("; "));
@@ -372,17 +374,17 @@ pub fn link(config: &Config) -> Result<Option<RedisConfig>, String> {
         timeout: u64::from(config.bounds.redis_timeout_seconds) * 1000,
         backoff_max: u64::from(config.bounds.redis_backoff_ms_max),
         payload_bytes_max: config.bounds.payload_bytes_max,
-        ..RedisConfig::new(url, tls)
+        ..RedisConfig::new(place, tls).map_err(|why| format!("redis: {why}"))?
     }))
 }
 
 /// Returns a warning if anyone could answer in place of the Redis.
 pub fn unverified_redis(config: &Config) -> Option<String> {
-    let url = redis_url(config).ok()??;
-    (url.security == Security::UnverifiedTls).then(|| {
+    let place = redis_place(config).ok()??;
+    (place.security() == Security::UnverifiedTls).then(|| {
         format!(
             "redis: #insecure turns off the check of the certificate of {}: whoever stands in between can read and forge every              message",
-            url.address
+            place
         )
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::loops::{LoopPart, need_users, share};
-use super::{ReadSettings, key_set, publishers_max, redis_url};
+use super::{ReadSettings, key_set, publishers_max, redis_place};
 use crate::config::{Config, RouteSettings, changes};
 use crate::engine::reactor::{Reactor, Reread, TakeOver};
 use crate::observe::descriptors;
@@ -25,8 +25,8 @@ pub(super) fn reload(
     Arc::new(move || {
         let (newer, in_force) = (read()?, Arc::clone(&in_force));
         // Files are parsed here, off the loop.
-        let tls = match redis_url(&newer) {
-            Ok(Some(url)) => redis_tls(&newer, &url).map_err(|why| vec![why])?,
+        let tls = match redis_place(&newer) {
+            Ok(Some(place)) => redis_tls(&newer, &place).map_err(|why| vec![why])?,
             _ => None,
         };
         let certificates = if tickets.is_some() { Certificates::of(&newer.tls)? } else { None };
@@ -36,8 +36,8 @@ pub(super) fn reload(
             let changes = changes(&current, &newer);
             take_over(reactor, &changes.config, part);
             // A new URL waits for a restart, and its files with it.
-            if changes.config.redis == newer.redis {
-                reactor.set_redis_tls(tls);
+            if let Some(tls) = tls.filter(|_| changes.config.redis == newer.redis) {
+                reactor.set_redis_tls(&tls);
             }
             let nothing = changes.live.is_empty() && changes.pending.is_empty();
             let nothing = if nothing { ": nothing changed" } else { "" };

@@ -13,6 +13,7 @@ mod man;
 mod numbers;
 mod publish;
 pub mod redis_client;
+mod redis_servers;
 mod scrape;
 mod server_process;
 mod slowest;

@@ -3,11 +3,13 @@
 use std::io::Read;
 
 use crate::app;
-use crate::cli::redis_client::{RedisClient, RedisReply};
+use crate::cli::redis_client::RedisReply;
+use crate::cli::redis_servers;
 use crate::config::{Config, reachable};
 use crate::engine::pubsub::topic;
-use crate::engine::redis::config::{Address, RedisConfig};
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::glob;
+use crate::engine::redis::url::Address;
 
 /// The result of a publish.
 pub struct Published {
@@ -46,8 +48,8 @@ pub fn publish(
         Some(link) => link,
         None => publishers(config)?,
     };
-    let place = target.address.to_string();
-    let mut session = RedisClient::open(target)?;
+    let mut session = redis_servers::open(&target)?;
+    let place = session.config.server.address.to_string();
     let words = match session.ask(&[&b"PUBLISH"[..], channel.as_bytes(), &data])? {
         RedisReply::Words(words) => words,
         RedisReply::Refused(code, details) => {
@@ -114,11 +116,12 @@ fn publishers(config: &Config) -> Result<RedisConfig, String> {
     let address = reachable(address);
     let password = config.publishers_password.as_ref();
     let password = password.map(|secret| String::from_utf8_lossy(secret.as_bytes()).into_owned());
-    Ok(RedisConfig {
-        address: Address::Tcp { host: address.ip().to_string(), port: address.port() },
-        password,
-        ..RedisConfig::from_url("redis://127.0.0.1")?
-    })
+    let mut redis = RedisConfig::from_url("redis://127.0.0.1")?;
+    let server = &mut redis.servers[0];
+    server.address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
+    server.password = password;
+    redis.choose(0);
+    Ok(redis)
 }
 
 #[cfg(test)]

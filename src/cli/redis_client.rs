@@ -8,11 +8,12 @@ use redis::Value;
 
 use crate::cli::dial::{self, Deadline, ServerConnection, TIMEOUT, is_silence};
 use crate::engine::redis::advice;
-use crate::engine::redis::config::{Address, RedisConfig};
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::resp::{Framer, Whole};
 use crate::engine::redis::scanner::Grammar;
+use crate::engine::redis::url::Address;
 
 /// The longest reply that is kept. A longer one is read as a refusal with the code [`TOO_LONG`].
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
@@ -121,20 +122,20 @@ pub(super) struct RedisClient {
 }
 
 impl RedisClient {
-    /// Connects and completes the handshake.
+    /// Connects to the server that was chosen, and completes the handshake; see [`crate::cli::redis_servers::open`].
     ///
     /// # Errors
     /// A sentence if the server cannot be reached, does not speak Redis' protocol, or refuses the login.
     pub(super) fn open(config: RedisConfig) -> Result<RedisClient, String> {
         let config = RedisConfig { timeout: TIMEOUT.as_millis() as u64, ..config };
-        let connection = match &config.address {
+        let connection = match &config.server.address {
             Address::Unix(path) => UnixStream::connect(path).map(ServerConnection::new),
-            Address::Tcp { .. } => dial::connect(&config.address.to_string()),
+            Address::Tcp { .. } => dial::connect(&config.server.address.to_string()),
         };
         let connection =
             connection.map_err(|error| format!("{} ({error})", advice::unreachable(&config)))?;
         let deadline = Deadline::new(&connection, LIFE_MAX).map_err(|error| error.to_string())?;
-        let connection = match &config.tls {
+        let connection = match &config.server.tls {
             None => connection,
             Some(tls) => {
                 let secured = connection.secure(tls.begin()?);
@@ -200,7 +201,7 @@ impl RedisClient {
     }
 
     fn explain(&self, error: &io::Error) -> String {
-        let explained = self.config.tls.as_ref().and_then(|tls| tls.explain(error, true));
+        let explained = self.config.server.tls.as_ref().and_then(|tls| tls.explain(error, true));
         explained.unwrap_or_else(|| advice::unanswered(&self.config, self.exchange.awaited()))
     }
 
@@ -213,7 +214,10 @@ impl RedisClient {
         if self.input.is_empty() {
             match self.connection.read(&mut self.input, TIMEOUT) {
                 Ok(0) => {
-                    return Err(format!("Redis at {} closed the connection", self.config.address));
+                    return Err(format!(
+                        "Redis at {} closed the connection",
+                        self.config.server.address
+                    ));
                 }
                 Ok(_) => {}
                 Err(error) => return Err(self.explain(&error)),

@@ -8,6 +8,7 @@ use super::value::{Value, quote};
 use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, SlowPolicy};
 use crate::engine::client::deflate::Deflate;
 use crate::engine::reactor::{Listen, UnixGroup};
+use crate::engine::redis::place::check_schemes;
 use crate::engine::redis::sink::Sink;
 
 /// Reads one of these words; `names` lists them in a sentence.
@@ -148,22 +149,14 @@ pub(super) fn proxy_protocol(value: &Value) -> Result<bool, String> {
     choice(value, &[("off", false), ("v2", true)], "off or v2")
 }
 
-/// Judges the scheme alone. The URL may hold a password, so no reason quotes it.
-pub(super) fn redis_url(value: &Value) -> Result<Option<String>, String> {
-    let Value::Text(url) = value else {
-        return Err(value.is_not("text"));
+/// Judges the schemes alone. The URLs may hold passwords, so no reason quotes them. A list becomes a text with commas.
+pub(super) fn redis_urls(value: &Value) -> Result<Option<String>, String> {
+    let urls = match value {
+        Value::Text(url) => url.clone(),
+        Value::List(urls) => urls.join(","),
+        _ => return Err(value.is_not("text or a list of texts")),
     };
-    // `unix:/path` is a URL too, without the two slashes.
-    let (scheme, _) = url.split_once(':').unwrap_or_default();
-    match scheme.to_ascii_lowercase().as_str() {
-        "redis" | "valkey" | "rediss" | "valkeys" | "unix" | "redis+unix" | "valkey+unix" => {
-            Ok(Some(url.clone()))
-        }
-        _ => {
-            Err("it is no URL that begins with redis://, rediss://, valkey:// or unix://"
-                .to_owned())
-        }
-    }
+    check_schemes(&urls).map(|()| Some(urls))
 }
 
 /// Reads a prefix. Redis would read the default pattern (the prefix and `*`) wrongly if the prefix held a glob's characters.

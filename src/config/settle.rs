@@ -12,6 +12,7 @@ use super::table;
 use super::value::Value;
 use crate::engine::origin::Origins;
 use crate::engine::reactor::Listen;
+use crate::engine::redis::place::asks_for_tls;
 use crate::engine::redis::sink::Sink;
 
 /// The largest file with a key, a key set or a secret.
@@ -369,10 +370,7 @@ impl Draft {
 
     /// Refuses files for TLS to Redis that would mean nothing: whoever sets one relies on it.
     fn check_redis_tls(&mut self) {
-        let has_tls = self.config.redis.as_deref().is_some_and(|url| {
-            let scheme = url.split_once("://").unwrap_or_default().0;
-            ["rediss", "valkeys"].iter().any(|one| scheme.eq_ignore_ascii_case(one))
-        });
+        let has_tls = self.config.redis.as_deref().is_some_and(asks_for_tls);
         for key in ["redis_ca_file", "redis_cert_file", "redis_key_file"] {
             if self.has(key) && !has_tls {
                 self.refuse(

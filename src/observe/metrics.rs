@@ -147,6 +147,7 @@ counters! {
     replayed: Sum, "Frames queued for clients that came back.",
     superseded: Sum, "Messages left out for clients that came back, since newer ones with the same key are held.",
     source_ups: Most, "Times that the connection to Redis came up.",
+    redis_switches: Most, "Connections to Redis given up because Sentinels named another primary.",
     stream_entries: Most, "Entries read from streams, including malformed ones.",
     stream_ups: Most, "Times that reading of the streams began.",
     stream_lost: Most, "Times that entries were gone before they were read.",

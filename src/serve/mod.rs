@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::app::{
-    App, Bound, LoopRole, ParentRole, dead_patterns, link, redis_url, unverified_redis,
+    App, Bound, LoopRole, ParentRole, dead_patterns, link, redis_place, unverified_redis,
 };
 use crate::config::{Config, Jwt, Secret};
 use crate::embedded::{EmbeddedText, embedded_text};
@@ -357,8 +357,8 @@ fn lines(
             line("clients", &address.client_url(&route.path));
         }
     }
-    if let Ok(Some(url)) = redis_url(config) {
-        line("redis", &url.to_string());
+    if let Ok(Some(place)) = redis_place(config) {
+        line("redis", &place.to_string());
     }
     for (name, address) in &addresses.ports {
         let scheme = if *name == ZeromqPort::NAME { "tcp://" } else { "" };

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::READY_TOKEN_SUB;
-use crate::app::redis_url;
+use crate::app::redis_place;
 use crate::config::{Config, reachable};
 use crate::engine::pubsub::topic::user_topic;
-use crate::engine::redis::config::{Address, RedisUrl, Security};
 use crate::engine::redis::glob;
+use crate::engine::redis::place::RedisPlace;
+use crate::engine::redis::url::{Address, RedisUrl, Security};
 
 /// The context of the command, beside the settings.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +54,7 @@ pub fn command(config: &Config, publishers: Option<SocketAddr>, shell: &CommandC
     }
 }
 
-/// The address arguments of `redis-cli`; `None` if it would need a password or TLS.
+/// The address arguments of `redis-cli`; `None` if it would need a password or TLS, or would have to choose among servers.
 fn redis_cli(config: &Config, publishers: Option<SocketAddr>) -> Option<String> {
     if let Some(address) = publishers {
         let (address, has_password) = (reachable(address), config.publishers_password.is_some());
@@ -63,30 +64,33 @@ fn redis_cli(config: &Config, publishers: Option<SocketAddr>) -> Option<String> 
         };
         return (!has_password).then(|| format!("{host}-p {} ", address.port()));
     }
-    let url = redis_url(config).ok()??;
-    is_open(&url).then(|| match &url.address {
+    let place = redis_place(config).ok()??;
+    let [url] = &place.urls[..] else { return None };
+    (is_open(&place) && place.primary.is_none()).then(|| match &url.address {
         Address::Tcp { host, port } => format!("-h {} -p {port} ", quoted(host)),
         Address::Unix(path) => format!("-s {} ", quoted(&path.display().to_string())),
     })
 }
 
-/// Returns whether the address is all that a client needs to know: no password, and no files for TLS.
-fn is_open(url: &RedisUrl) -> bool {
-    url.password.is_none() && url.username.is_none() && url.security == Security::Plain
+/// Returns whether the addresses are all that a client needs to know: no password, and no files for TLS.
+fn is_open(place: &RedisPlace) -> bool {
+    let has_login = |url: &RedisUrl| url.password.is_some() || url.username.is_some();
+    let mut urls = place.urls.iter().chain(place.primary.iter().map(|(_, url)| url));
+    place.security() == Security::Plain && !urls.any(has_login)
 }
 
 /// The address arguments of the program. Secrets are not printed, but taken from the running server.
 fn own(config: &Config, publishers: Option<SocketAddr>, pid: u32) -> String {
-    let url = redis_url(config).ok().flatten();
-    let is_open = url.as_ref().map_or(config.publishers_password.is_none(), is_open);
+    let place = redis_place(config).ok().flatten();
+    let is_open = place.as_ref().map_or(config.publishers_password.is_none(), is_open);
     let port = match publishers {
-        Some(address) if url.is_none() => format!("--publishers {}", reachable(address)),
+        Some(address) if place.is_none() => format!("--publishers {}", reachable(address)),
         _ => String::new(),
     };
-    match (is_open, url) {
+    match (is_open, place) {
         (true, None) => [port, prefix(config)].concat(),
-        (true, Some(url)) => {
-            format!("--redis {}{}{}", quoted(&url.to_string()), prefix(config), patterns(config))
+        (true, Some(place)) => {
+            format!("--redis {}{}{}", quoted(&place.to_string()), prefix(config), patterns(config))
         }
         // The system may have chosen the port.
         (false, _) => format!("--pid {pid} {port}").trim_end().to_owned(),

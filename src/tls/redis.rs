@@ -7,15 +7,16 @@ use super::client::Trust;
 use super::key::signing_key;
 use super::pem::{certificates, private_key};
 use crate::config::Config;
-use crate::engine::redis::config::{Address, RedisUrl, Security};
+use crate::engine::redis::place::RedisPlace;
 use crate::engine::redis::tls::RedisTls;
+use crate::engine::redis::url::{Address, Security};
 
-/// Builds the TLS settings of a URL; `None` if it asks for no TLS.
+/// Builds the TLS settings for the first of the servers; `None` if the URLs ask for no TLS.
 ///
 /// # Errors
 /// A sentence that names the setting, and no secret.
-pub fn redis_tls(config: &Config, url: &RedisUrl) -> Result<Option<RedisTls>, String> {
-    let trust = match (url.security, &config.redis_ca) {
+pub fn redis_tls(config: &Config, place: &RedisPlace) -> Result<Option<RedisTls>, String> {
+    let trust = match (place.security(), &config.redis_ca) {
         (Security::Plain, _) => return Ok(None),
         (Security::UnverifiedTls, Some(_)) => {
             return Err(
@@ -44,8 +45,9 @@ pub fn redis_tls(config: &Config, url: &RedisUrl) -> Result<Option<RedisTls>, St
     let client = trust
         .settings(identity)
         .map_err(|why| format!("redis_cert_file and redis_key_file: {why}"))?;
-    let Address::Tcp { host, .. } = &url.address else { return Ok(None) };
-    RedisTls::new(client, host, url.address.to_string(), config.redis_ca.is_some())
+    let address = &place.urls[0].address;
+    let Address::Tcp { host, .. } = address else { return Ok(None) };
+    RedisTls::new(client, host, address.to_string(), config.redis_ca.is_some())
         .map(Some)
         .map_err(|why| format!("redis: {why}"))
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 51_400;
+const LINES_MAX: usize = 52_810;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 23_020;
+const ENGINE_LINES_MAX: usize = 24_255;
 /// Lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 450;
 

@@ -11,6 +11,7 @@ mod redis_delivery;
 mod redis_rights;
 pub(super) mod redis_server;
 mod report;
+mod sentinels;
 
 use std::io::Write;
 use std::time::Duration;

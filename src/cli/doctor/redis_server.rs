@@ -5,12 +5,14 @@ use std::time::Duration;
 use super::redis_delivery;
 use super::redis_rights::{self, Permission};
 use super::report::{Fine, Problem, Report, Warning};
+use super::sentinels;
 use crate::app;
 use crate::cli::numbers::bytes;
 use crate::cli::redis_client::RedisClient;
 use crate::config::Config;
-use crate::engine::redis::config::{Address, RedisConfig, Security};
+use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::sink::Sink;
+use crate::engine::redis::url::{Address, Security};
 
 /// The first version of Redis with open intervals in XRANGE.
 const STREAMS_NEED: (u32, u32) = (6, 2);
@@ -35,19 +37,33 @@ struct RedisCheck<'a, 'out> {
     info: String,
 }
 
+/// Checks each server of a list, or the primary that Sentinels name.
 pub(super) fn check(
     report: &mut Report,
     config: &Config,
-    link: RedisConfig,
+    mut link: RedisConfig,
     unix_millis: fn() -> u64,
 ) {
-    let shell = match &link.address {
+    if link.sentinels.is_some() {
+        let Some(primary) = sentinels::check(report, &link) else { return };
+        link.servers = vec![primary];
+    }
+    for server in link.servers.clone() {
+        // One at a time, also for the connections that a check makes.
+        let one =
+            RedisConfig { servers: vec![server.clone()], sentinels: None, server, ..link.clone() };
+        check_server(report, config, one, unix_millis);
+    }
+}
+
+fn check_server(report: &mut Report, config: &Config, link: RedisConfig, unix_millis: fn() -> u64) {
+    let shell = match &link.server.address {
         Address::Tcp { host, port } => {
             format!("redis-cli -h {host} -p {port}{}", tls_flags(config))
         }
         Address::Unix(path) => format!("redis-cli -s {}", path.display()),
     };
-    let seen = format!("{} can be reached", link.address);
+    let seen = format!("{} can be reached", link.server.address);
     let failed = |report: &mut Report, why: &str| {
         report.problem("redis", why, &[&shell, " PING"].concat());
     };
@@ -315,8 +331,8 @@ impl RedisCheck<'_, '_> {
 
 /// The flags of `redis-cli` for TLS, each name standing for the file in the setting.
 fn tls_flags(config: &Config) -> String {
-    let Ok(Some(url)) = app::redis_url(config) else { return String::new() };
-    let mut flags = match url.security {
+    let Ok(Some(place)) = app::redis_place(config) else { return String::new() };
+    let mut flags = match place.security() {
         Security::Plain => return String::new(),
         Security::Tls => " --tls".to_owned(),
         Security::UnverifiedTls => " --tls --insecure".to_owned(),
@@ -331,7 +347,7 @@ fn tls_flags(config: &Config) -> String {
 }
 
 pub(super) fn setuser(config: &RedisConfig) -> String {
-    format!(" ACL SETUSER {} ", config.username.as_deref().unwrap_or("default"))
+    format!(" ACL SETUSER {} ", config.server.username.as_deref().unwrap_or("default"))
 }
 
 /// Reads a field of `INFO`.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::app;
 use crate::cli::command::ForwardOptions;
 use crate::cli::redis_client::{RedisClient, RedisReply, TOO_LONG};
+use crate::cli::redis_servers;
 use crate::cli::url::Url;
 use crate::config::Config;
 use crate::engine::redis::config::RedisConfig;
@@ -100,7 +101,7 @@ struct Forwarder<'a> {
 impl Forwarder<'_> {
     /// Forwards on one connection to Redis, which begins with the entry that was under way on the last one.
     fn run(&mut self, redis: &RedisConfig) -> Result<Infallible, String> {
-        let mut redis = RedisClient::open(redis.clone())?.staying(self.reply_bytes_max);
+        let mut redis = redis_servers::open(redis)?.staying(self.reply_bytes_max);
         self.is_caught_up = false;
         loop {
             self.step(&mut redis)?;

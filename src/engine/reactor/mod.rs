@@ -238,7 +238,7 @@ impl Reactor {
     }
 
     /// Replaces the settings of TLS to Redis, for the next connections. Whether TLS is spoken at all stays as it was.
-    pub fn set_redis_tls(&mut self, tls: Option<RedisTls>) {
+    pub fn set_redis_tls(&mut self, tls: &RedisTls) {
         self.redis.set_tls(tls);
     }
 

@@ -3,6 +3,8 @@
 use crate::clock::Millis;
 use crate::engine::feature::StreamReply;
 use crate::engine::redis::command_connection::{CommandConnection, CommandEvent};
+use crate::engine::redis::config::RedisServer;
+use crate::engine::redis::sentinel::{self, Fare, SentinelWatch};
 use crate::engine::redis::session::Session;
 use crate::engine::redis::subscriber::{RedisSubscriber, SubscriptionEvent, saved};
 use crate::engine::router::Router;
@@ -18,6 +20,11 @@ pub trait RedisProtocol {
     fn session(&self) -> &Session;
 
     fn session_mut(&mut self) -> &mut Session;
+
+    /// Returns when to look again, as [`Session::deadline`] does.
+    fn deadline(&self) -> Option<Millis> {
+        self.session().deadline()
+    }
 
     /// Takes bytes from the socket. `false`: a client has too much pending, and the rest of the input must come again.
     ///
@@ -38,6 +45,16 @@ pub trait RedisProtocol {
 
     /// Returns whether requests are lost that `take_requests` has yet to report.
     fn has_lost(&self) -> bool {
+        false
+    }
+
+    /// Learns how the other connections fare, and names the server that they are to connect to, if that is news.
+    fn name_server(&mut self, _fare: Fare, _now: Millis) -> Option<RedisServer> {
+        None
+    }
+
+    /// Returns whether `name_server` has news.
+    fn has_news(&self) -> bool {
         false
     }
 
@@ -78,8 +95,8 @@ pub trait RedisProtocol {
     fn down(&mut self, router: &mut Router, random: u64) -> bool;
 }
 
-/// All connections that there are to be, the subscription first: Redis cuts it off if it lags. Until they are up, the health says
-/// so.
+/// All connections that there are to be, the subscription first: Redis cuts it off if it lags. Before them stands the watch over
+/// the Sentinels that name their server. Until they are up, the health says so.
 pub fn all(
     subscriber: Option<RedisSubscriber>,
     streams: Option<Box<dyn RedisProtocol>>,
@@ -94,7 +111,12 @@ pub fn all(
     }
     let subscriber = subscriber.map(|one| Box::new(one) as Box<dyn RedisProtocol>);
     let commands = commands.map(|one| Box::new(one) as Box<dyn RedisProtocol>);
-    [subscriber, streams, commands].into_iter().flatten().collect()
+    let mut all: Vec<_> = [subscriber, streams, commands].into_iter().flatten().collect();
+    let settings = all.first().map(|one| &one.session().config);
+    if let Some(watch) = settings.and_then(|config| SentinelWatch::new(config, 0)) {
+        all.insert(0, Box::new(watch));
+    }
+    all
 }
 
 impl RedisProtocol for RedisSubscriber {
@@ -152,7 +174,10 @@ impl RedisProtocol for RedisSubscriber {
     }
 
     fn down(&mut self, router: &mut Router, random: u64) -> bool {
-        router.health.deaf = self.session.deaf().map(str::to_owned);
+        // Before a Sentinel has named a server, the watch says what is missing.
+        if !self.session.config.servers.is_empty() {
+            router.health.deaf = self.session.deaf().map(str::to_owned);
+        }
         let was_up = RedisSubscriber::down(self, router.server.now.millis, random);
         if was_up {
             router.on_source(false);
@@ -237,5 +262,55 @@ impl RedisProtocol for CommandConnection {
     fn down(&mut self, router: &mut Router, random: u64) -> bool {
         router.health.no_commands = true;
         CommandConnection::down(self, router.server.now.millis, random)
+    }
+}
+
+impl RedisProtocol for SentinelWatch {
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        SentinelWatch::deadline(self)
+    }
+
+    fn on_input(&mut self, router: &mut Router, input: &mut &[u8]) -> Result<bool, String> {
+        self.read(input, router.server.now.millis).map(|()| true)
+    }
+
+    fn on_time(&mut self, now: Millis) -> Result<(), String> {
+        SentinelWatch::on_time(self, now)
+    }
+
+    fn name_server(&mut self, fare: Fare, now: Millis) -> Option<RedisServer> {
+        SentinelWatch::name_server(self, fare, now)
+    }
+
+    fn has_news(&self) -> bool {
+        SentinelWatch::has_news(self)
+    }
+
+    fn save(&self, writer: &mut StateWriter<'_>) {
+        sentinel::saved::save(self, writer);
+    }
+
+    fn restore(
+        &mut self,
+        _router: &mut Router,
+        reader: &mut StateReader<'_>,
+        _has_socket: bool,
+    ) -> Result<bool, StateError> {
+        sentinel::saved::restore(self, reader).map(|()| false)
+    }
+
+    fn down(&mut self, router: &mut Router, random: u64) -> bool {
+        if !self.knows_primary() {
+            router.health.deaf = self.session.deaf().map(str::to_owned);
+        }
+        SentinelWatch::down(self, router.server.now.millis, random)
     }
 }

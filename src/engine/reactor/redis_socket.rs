@@ -1,5 +1,6 @@
 //! The socket under a connection to Redis.
 
+mod follow;
 mod saved;
 
 use std::io::{self, ErrorKind};
@@ -15,12 +16,16 @@ use crate::engine::reactor::redis_stream::{RedisRead, RedisStream, TlsStream};
 use crate::engine::reactor::resolver::Resolver;
 use crate::engine::reactor::token::Source;
 use crate::engine::redis::advice;
-use crate::engine::redis::config::{Address, RedisConfig};
+use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::sentinel::is_sentinel;
 use crate::engine::redis::tls::RedisTls;
+use crate::engine::redis::url::Address;
 use crate::engine::router::Router;
 
 /// The pause before the same failure is logged again.
 const REPEAT: Millis = 60_000;
+/// The most failures that are told apart for that: several servers fail in several ways.
+const FAILURES_MAX: usize = 32;
 
 /// A protocol, its socket, and the attempt to get one.
 pub struct RedisSocket {
@@ -30,9 +35,11 @@ pub struct RedisSocket {
     attempt: ConnectAttempt,
     /// Attempts that did not come up.
     vain: usize,
+    /// Attempts since one came up and stayed: the place of the next server in their order.
+    turn: usize,
     resolver: Resolver,
-    /// The failure that was logged last, and when.
-    logged: Option<(String, Millis)>,
+    /// The failures that were logged lately, and when.
+    logged: Vec<(String, Millis)>,
     /// The source of chance for the waits between attempts.
     random: fn() -> u64,
 }
@@ -66,8 +73,9 @@ impl RedisSocket {
             number,
             attempt: ConnectAttempt::default(),
             vain: 0,
+            turn: 0,
             resolver: Resolver::new(waker),
-            logged: None,
+            logged: Vec::new(),
             random: || getrandom::u64().unwrap_or_default(),
         }
     }
@@ -80,7 +88,7 @@ impl RedisSocket {
 
     /// Returns whether the next turn has work for it without an event.
     pub fn has_note(&self) -> bool {
-        self.has_input() || self.protocol.has_lost()
+        self.has_input() || self.protocol.has_lost() || self.protocol.has_news()
     }
 
     /// Returns whether nothing is under way that the end of the process should wait for.
@@ -100,7 +108,7 @@ impl RedisSocket {
     }
 
     pub fn deadline(&self) -> Option<Millis> {
-        self.protocol.session().deadline()
+        self.protocol.deadline()
     }
 
     fn config(&self) -> &RedisConfig {
@@ -108,12 +116,14 @@ impl RedisSocket {
     }
 
     fn address(&self) -> &Address {
-        &self.config().address
+        &self.config().server.address
     }
 
     /// Begins an attempt.
     fn begin(&mut self, registry: &Registry, now: Millis) -> Result<(), String> {
-        self.protocol.session_mut().connecting(now);
+        let session = self.protocol.session_mut();
+        session.config.choose(self.turn);
+        session.connecting(now);
         match self.address() {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)
@@ -137,10 +147,10 @@ impl RedisSocket {
         let Some(found) = self.resolver.take() else {
             return Ok(());
         };
-        let found = found.map_err(|error| {
+        let found = found?.map_err(|error| {
             format!("{} cannot be resolved ({error}): check the setting redis", self.address())
         })?;
-        self.attempt.addresses = in_turn(found, self.vain);
+        self.attempt.addresses = in_turn(found, self.vain / self.config().servers.len().max(1));
         self.try_next(registry, None)
     }
 
@@ -150,7 +160,7 @@ impl RedisSocket {
         while let Some(address) = self.attempt.addresses.pop() {
             match TcpStream::connect(address) {
                 Ok(socket) => {
-                    let stream = match &self.config().tls {
+                    let stream = match &self.config().server.tls {
                         None => RedisStream::Tcp(socket),
                         Some(tls) => {
                             RedisStream::Tls(Box::new(TlsStream::new(socket, tls.begin()?)))
@@ -163,7 +173,8 @@ impl RedisSocket {
         }
         let why = failed.map_or("it has no address".to_owned(), |error| error.to_string());
         let address = self.address();
-        Err(format!("cannot connect to {address}: {why}; is Redis running there?"))
+        let who = if is_sentinel(self.config()) { "a Sentinel" } else { "Redis" };
+        Err(format!("cannot connect to {address}: {why}; is {who} running there?"))
     }
 
     fn watch(&mut self, registry: &Registry, stream: RedisStream) -> Result<(), String> {
@@ -287,7 +298,7 @@ impl RedisSocket {
     /// Explains the end of the connection: an error, or none if Redis closed it in good order.
     fn explain(&self, error: Option<io::Error>) -> String {
         let ConnectAttempt { is_open, has_answered, .. } = self.attempt;
-        let tls = self.config().tls.as_ref();
+        let tls = self.config().server.tls.as_ref();
         let explained =
             error.as_ref().zip(tls).and_then(|(error, tls)| tls.explain(error, is_open));
         match (explained, error) {
@@ -296,6 +307,9 @@ impl RedisSocket {
                 if tls.is_none() && !has_answered && error.as_ref().is_none_or(is_end) =>
             {
                 advice::hung_up(self.config())
+            }
+            (None, None) if is_sentinel(self.config()) => {
+                format!("the Sentinel at {} closed the connection", self.address())
             }
             (None, None) => "Redis closed the connection".to_owned(),
             (None, Some(error)) => format!("the connection to Redis broke: {error}"),
@@ -313,17 +327,20 @@ impl RedisSocket {
         let now = router.server.now.millis;
         self.attempt = ConnectAttempt::default();
         self.resolver.forget();
+        // No Sentinel is preferred to another.
+        let has_stayed = self.protocol.session().has_stayed(now) && !is_sentinel(self.config());
+        self.turn = if has_stayed { 0 } else { self.turn.wrapping_add(1) };
         let was_up = self.protocol.down(router, (self.random)());
         if was_up {
-            self.logged = None;
+            self.logged.clear();
         } else {
             self.vain += 1;
         }
-        let is_news =
-            self.logged.as_ref().is_none_or(|(last, at)| *last != why || now >= at + REPEAT);
-        if is_news {
+        self.logged.retain(|(_, at)| now < at + REPEAT);
+        if self.logged.iter().all(|(logged, _)| *logged != why) {
             log::warn!("no {}: {why}", self.protocol.session().name);
-            self.logged = Some((why, now));
+            self.logged.truncate(FAILURES_MAX - 1);
+            self.logged.push((why, now));
         }
     }
 }
@@ -360,11 +377,9 @@ impl RedisSockets {
     }
 
     /// Replaces the settings of TLS of connections that have it.
-    pub fn set_tls(&mut self, tls: Option<RedisTls>) {
-        for socket in &mut self.0 {
-            let current = &mut socket.protocol.session_mut().config.tls;
-            *current = current.as_ref().and(tls.clone());
-        }
+    pub fn set_tls(&mut self, tls: &RedisTls) {
+        let configs = self.0.iter_mut().map(|socket| &mut socket.protocol.session_mut().config);
+        configs.for_each(|config| config.set_tls(tls));
     }
 
     /// Returns the next deadline.
@@ -419,6 +434,7 @@ impl RedisSockets {
 
     /// Handles passed deadlines.
     pub fn tick(&mut self, router: &mut Router, registry: &Registry) {
+        follow::follow(self, router);
         for socket in &mut self.0 {
             let result = socket.tick(registry, router.server.now.millis);
             socket.settle(router, result);

@@ -4,19 +4,23 @@
 //! (`-NOPERM User bob has no permissions`, and before version 6 an unknown `HELLO` is echoed with all its arguments):
 //! what Redis said is quoted only where it cannot hold them.
 
+pub mod of_sentinel;
+
 use redis::ServerError;
 
 use crate::clock::{Millis, RateLimit};
-use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::config::{RedisConfig, ServerKind};
 use crate::engine::redis::printable::printable;
 use crate::engine::redis::request::Answer;
 
 /// Redis answered `command` with an error that ends the attempt.
 pub fn refused(config: &RedisConfig, command: &str, error: &ServerError) -> String {
-    let (address, code) = (&config.address, printable(error.code()));
+    let (who, code) = (who(config), printable(error.code()));
+    let is_sentinel = config.server.kind == ServerKind::Sentinel;
     let advice = match error.code() {
         "NOPERM" if command == "PSUBSCRIBE" => no_permission(&config.patterns),
         "NOPERM" => no_permission_for_keys(&config.streams),
+        "NOAUTH" | "WRONGPASS" if is_sentinel => SENTINEL_PASSWORD.to_owned(),
         "NOAUTH" => NO_PASSWORD.to_owned(),
         "WRONGPASS" => WRONG_PASSWORD.to_owned(),
         "DENIED" => PROTECTED.to_owned(),
@@ -27,7 +31,16 @@ pub fn refused(config: &RedisConfig, command: &str, error: &ServerError) -> Stri
         "ERR" if says(error, "invalid password") => WRONG_PASSWORD.to_owned(),
         _ => format!("expected it to be accepted{}", quote(config, command, error)),
     };
-    format!("Redis at {address} answered -{code} to {command}: {advice}")
+    format!("{who} answered -{code} to {command}: {advice}")
+}
+
+/// Returns the server of the attempt as the subject of a sentence.
+fn who(config: &RedisConfig) -> String {
+    let address = &config.server.address;
+    match config.server.kind {
+        ServerKind::Sentinel => format!("the Sentinel at {address}"),
+        ServerKind::Any | ServerKind::Primary => format!("Redis at {address}"),
+    }
 }
 
 /// Redis refused to read a stream.
@@ -38,7 +51,7 @@ pub fn of_stream(config: &RedisConfig, command: &str, stream: &str, error: &Serv
     format!(
         "Redis at {} has no stream under the key {stream}, but something else: \
          DEL it, or take it out of the setting streams",
-        config.address
+        config.server.address
     )
 }
 
@@ -69,7 +82,7 @@ pub fn log_unsent_report(answer: &Answer, limit: &mut RateLimit, now: Millis) {
 
 /// The input is not RESP.
 pub fn not_redis(config: &RedisConfig, why: &str) -> String {
-    let address = &config.address;
+    let address = &config.server.address;
     format!(
         "something that is not Redis answers at {address} ({why}): \
          check the host and the port; a port that wants TLS answers like this, too: write rediss:// then"
@@ -78,16 +91,16 @@ pub fn not_redis(config: &RedisConfig, why: &str) -> String {
 
 /// No connection in time.
 pub fn unreachable(config: &RedisConfig) -> String {
-    let RedisConfig { address, timeout, .. } = config;
+    let (who, timeout) = (who(config), config.timeout);
     format!(
-        "no connection to Redis at {address} within {timeout} ms: \
+        "no connection to {who} within {timeout} ms: \
          is it running, is the address right, does a firewall swallow packets?"
     )
 }
 
 /// Connected, but TLS did not come about in time.
 pub fn unsecured(config: &RedisConfig) -> String {
-    let RedisConfig { address, timeout, .. } = config;
+    let (address, timeout) = (&config.server.address, config.timeout);
     format!(
         "connected to {address}, but its handshake of TLS did not end within {timeout} ms: is it the port without TLS? \
          then write redis:// in place of rediss://, or name the port with TLS (tls-port)"
@@ -99,13 +112,13 @@ pub fn hung_up(config: &RedisConfig) -> String {
     format!(
         "{} closed the connection without an answer: is it the port with TLS? \
          then write rediss:// in place of redis://, or name the one without; or does it take no connections from here?",
-        config.address
+        config.server.address
     )
 }
 
 /// Connected, but `waiting_for` did not come in time.
 pub fn unanswered(config: &RedisConfig, waiting_for: &str) -> String {
-    let RedisConfig { address, timeout, .. } = config;
+    let (address, timeout) = (&config.server.address, config.timeout);
     format!(
         "connected to {address}, but no answer to {waiting_for} within {timeout} ms: \
          is it Redis, and is it busy (SLOWLOG GET) or stopped?"
@@ -114,15 +127,13 @@ pub fn unanswered(config: &RedisConfig, waiting_for: &str) -> String {
 
 /// It was up, and then nothing came, not even an answer to this command.
 pub fn silent(config: &RedisConfig, command: &str) -> String {
-    let RedisConfig { address, timeout, .. } = config;
-    format!(
-        "Redis at {address} did not answer {command} within {timeout} ms: the connection is given up"
-    )
+    let (who, timeout) = (who(config), config.timeout);
+    format!("{who} did not answer {command} within {timeout} ms: the connection is given up")
 }
 
 /// It is a Sentinel.
 pub fn sentinel(config: &RedisConfig) -> String {
-    let address = &config.address;
+    let address = &config.server.address;
     format!(
         "{address} is a Sentinel, which takes subscriptions and carries no messages: ask it where the Redis is \
          (SENTINEL GET-MASTER-ADDR-BY-NAME <name>) and name that in the setting redis"
@@ -131,16 +142,25 @@ pub fn sentinel(config: &RedisConfig) -> String {
 
 /// It is a replica without its primary.
 pub fn cut_off(config: &RedisConfig, state: &str) -> String {
-    let (address, state) = (&config.address, printable(state));
+    let (address, state) = (&config.server.address, printable(state));
     format!(
         "Redis at {address} is a replica that is cut off from its primary ({state}), so nothing comes that is published \
          there: name the primary in the setting redis, or mend the replication (INFO replication)"
     )
 }
 
+/// A Sentinel has named it the primary, and it is a replica.
+pub fn demoted(config: &RedisConfig) -> String {
+    format!(
+        "Redis at {} is a replica, and a Sentinel has named it the primary: asking again (a failover may be under way; if this \
+         stays so, compare SENTINEL MASTER there with ROLE here)",
+        config.server.address
+    )
+}
+
 /// A message that we published did not come back to us.
 pub fn deaf(config: &RedisConfig) -> String {
-    let RedisConfig { address, timeout, .. } = config;
+    let (address, timeout) = (&config.server.address, config.timeout);
     format!(
         "{address} took our subscription, but a message published there did not come back within {timeout} ms: \
          does a proxy or a cluster stand in between? name the Redis that publishers use in the setting redis"
@@ -149,7 +169,7 @@ pub fn deaf(config: &RedisConfig) -> String {
 
 /// A subscription that was acknowledged is no more.
 pub fn lost(config: &RedisConfig, why: &str) -> String {
-    format!("Redis at {} ended our subscription ({why}): subscribing again", config.address)
+    format!("Redis at {} ended our subscription ({why}): subscribing again", config.server.address)
 }
 
 /// `-ERR max number of clients reached`, which comes before any command was sent.
@@ -170,6 +190,9 @@ const NO_PASSWORD: &str = "it wants a password: write the one it has into the UR
 
 const WRONG_PASSWORD: &str = "the user or the password in the URL is wrong: \
     try both with redis-cli; in a URL, % : / ? # @ must be written as %25 %3A %2F %3F %23 %40";
+
+const SENTINEL_PASSWORD: &str = "the Sentinels have a login of their own: write it behind the URL, \
+    redis+sentinel://…/NAME?sentinel_username=USER&sentinel_password=PASSWORD (the user only if there is one)";
 
 const NEEDLESS_PASSWORD: &str = "it has no password set, and the URL has one: \
     take it out of the URL, or set requirepass there";
@@ -209,7 +232,7 @@ fn quote(config: &RedisConfig, command: &str, error: &ServerError) -> String {
 }
 
 fn names_secret(config: &RedisConfig, text: &str) -> bool {
-    let secrets = [&config.username, &config.password];
+    let secrets = [&config.server.username, &config.server.password];
     secrets.into_iter().flatten().any(|one| !one.is_empty() && text.contains(one.as_str()))
 }
 

@@ -6,9 +6,10 @@ use redis::Value;
 
 use crate::clock::Millis;
 use crate::engine::redis::advice;
-use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::config::{RedisConfig, ServerKind};
 use crate::engine::redis::entries::{Entries, EntryContent, EntryMessage, Piece};
 use crate::engine::redis::failure::RedisFailure;
+use crate::engine::redis::far_end::{FarEnd, by_role};
 use crate::engine::redis::handshake::Handshake;
 use crate::engine::redis::request::{
     Answer, PageEnd, REQUEST_BYTES_MAX, REQUESTS_MAX, RedisRequest, ReplyForm, Ticket,
@@ -121,13 +122,15 @@ impl CommandConnection {
         Ok(event)
     }
 
-    /// Queues a PING after silence. Input that is there must have been read before.
+    /// Queues a PING after silence, or ROLE to a primary that a Sentinel has named. Input that is there must have been read before.
     ///
     /// # Errors
     /// Something is overdue; see [`CommandConnection::next`].
     pub fn on_time(&mut self, now: Millis) -> Result<(), String> {
         if self.session.is_silent(now, "a command")? {
-            self.send(&redis::cmd("PING").get_packed_command(), None, now);
+            let is_named = self.session.config.server.kind == ServerKind::Primary;
+            let command = redis::cmd(if is_named { "ROLE" } else { "PING" });
+            self.send(&command.get_packed_command(), None, now);
         }
         Ok(())
     }
@@ -212,7 +215,15 @@ impl CommandConnection {
                         Whole::Oversized { .. } => {
                             Answer::Refused(format!("its answer is above {REPLY_BYTES_MAX} bytes"))
                         }
-                        Whole::Value(_) => answer(config, reply.parse()?),
+                        Whole::Value(_) => {
+                            let value = reply.parse()?;
+                            if self.unanswered.front().is_some_and(|one| one.asked.is_none()) {
+                                by_role(&value).check(config)?;
+                            } else if is_readonly(&value) {
+                                FarEnd::InSync.check(config)?;
+                            }
+                            answer(config, value)
+                        }
                     };
                     if self.unanswered.is_empty() {
                         let why = "an answer to nothing that was asked";
@@ -266,6 +277,11 @@ impl CommandConnection {
         }
         asked
     }
+}
+
+/// Returns whether a replica refused to write.
+fn is_readonly(value: &Value) -> bool {
+    matches!(value, Value::ServerError(error) if error.code() == "READONLY")
 }
 
 fn answer(config: &RedisConfig, value: Value) -> Answer {

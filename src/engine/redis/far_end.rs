@@ -6,7 +6,7 @@
 use redis::Value;
 
 use crate::engine::redis::advice;
-use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::config::{RedisConfig, ServerKind};
 use crate::engine::redis::failure::RedisFailure;
 
 /// The state of the far end, by its own word.
@@ -15,16 +15,21 @@ pub enum FarEnd {
     /// Nothing speaks against it.
     Sound,
     Sentinel,
+    /// A replica in sync with its primary.
+    InSync,
     /// A replica that is not connected to its primary; the state in Redis' word.
     CutOff(String),
 }
 
 impl FarEnd {
-    /// Turns a far end that carries no messages into a failure.
+    /// Turns a far end that carries no messages, or is not the primary that it must be, into a failure.
     pub fn check(self, config: &RedisConfig) -> Result<(), RedisFailure> {
+        let must_be_primary = config.server.kind == ServerKind::Primary;
         Err(RedisFailure::Deaf(match self {
             FarEnd::Sound => return Ok(()),
             FarEnd::Sentinel => advice::sentinel(config),
+            FarEnd::InSync | FarEnd::CutOff(_) if must_be_primary => advice::demoted(config),
+            FarEnd::InSync => return Ok(()),
             FarEnd::CutOff(state) => advice::cut_off(config, &state),
         }))
     }
@@ -32,8 +37,20 @@ impl FarEnd {
 
 /// Reads `mode` from the answer to HELLO; `None`: it has none.
 pub fn mode(hello: &Value) -> Option<&str> {
+    hello_field(hello, "mode")
+}
+
+/// Judges by `role` in the answer to HELLO.
+pub fn by_hello(hello: &Value) -> FarEnd {
+    match hello_field(hello, "role") {
+        Some("slave" | "replica") => FarEnd::InSync,
+        _ => FarEnd::Sound,
+    }
+}
+
+fn hello_field<'a>(hello: &'a Value, name: &str) -> Option<&'a str> {
     let Value::Map(pairs) = hello else { return None };
-    pairs.iter().find(|(name, _)| text(name) == Some("mode")).and_then(|(_, mode)| text(mode))
+    pairs.iter().find(|(key, _)| text(key) == Some(name)).and_then(|(_, value)| text(value))
 }
 
 /// Judges by the answer to ROLE: `["master", …]`, `["slave", host, port, state, offset]` or `["sentinel", …]`.
@@ -42,7 +59,7 @@ pub fn by_role(answer: &Value) -> FarEnd {
     match words.first().and_then(text) {
         Some("sentinel") => FarEnd::Sentinel,
         Some("slave" | "replica") => match words.get(3).and_then(text) {
-            Some("connected") | None => FarEnd::Sound,
+            Some("connected") | None => FarEnd::InSync,
             Some(state) => FarEnd::CutOff(state.to_owned()),
         },
         _ => FarEnd::Sound,
@@ -58,6 +75,7 @@ pub fn by_info(answer: &Value) -> FarEnd {
         (Some("slave" | "replica"), Some(status)) if status != "up" => {
             FarEnd::CutOff(format!("master_link_status:{status}"))
         }
+        (Some("slave" | "replica"), _) => FarEnd::InSync,
         _ => FarEnd::Sound,
     }
 }
@@ -69,7 +87,8 @@ fn info_text(answer: &Value) -> Option<&str> {
     }
 }
 
-fn text(value: &Value) -> Option<&str> {
+/// The text of a string.
+pub fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
@@ -102,7 +121,7 @@ mod tests {
         for (resp, expected) in [
             ("*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n", FarEnd::Sound),
             ("*2\r\n$8\r\nsentinel\r\n*0\r\n", FarEnd::Sentinel),
-            ("*5\r\n+slave\r\n+h\r\n:1\r\n+connected\r\n:1\r\n", FarEnd::Sound),
+            ("*5\r\n+slave\r\n+h\r\n:1\r\n+connected\r\n:1\r\n", FarEnd::InSync),
             ("*5\r\n+slave\r\n+h\r\n:1\r\n+connect\r\n:-1\r\n", cut_off("connect")),
             ("*5\r\n+slave\r\n+h\r\n:1\r\n+sync\r\n:-1\r\n", cut_off("sync")),
             ("*0\r\n", FarEnd::Sound),
@@ -112,7 +131,7 @@ mod tests {
         }
         for (info, expected) in [
             ("role:master\r\nconnected_slaves:0\r\n", FarEnd::Sound),
-            ("role:slave\r\nmaster_link_status:up\r\n", FarEnd::Sound),
+            ("role:slave\r\nmaster_link_status:up\r\n", FarEnd::InSync),
             ("role:slave\r\nmaster_link_status:down\r\n", cut_off("master_link_status:down")),
             ("", FarEnd::Sound),
         ] {

@@ -2,7 +2,7 @@
 //!
 //! A connection for commands sends `AUTH`, `SELECT`, `CLIENT SETNAME` and `PING` at once, in RESP2: RESP3 would bring nothing, and
 //! every server speaks RESP2. The PING shows whether commands are taken: a Redis that is still loading its data set takes all
-//! that precede it.
+//! that precede it. Before it, a primary that a Sentinel has named is asked for its `ROLE`.
 //!
 //! A subscription begins with `HELLO 3` alone, since the rest depends on the reply: a server that does not know it is greeted in
 //! RESP2, and one that does not say its mode is no Redis, and is not asked for more. The rest goes out at once: `CLIENT SETNAME`,
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use redis::{ServerError, Value};
 
 use crate::engine::redis::advice;
-use crate::engine::redis::config::RedisConfig;
+use crate::engine::redis::config::{RedisConfig, ServerKind};
 use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::far_end;
 
@@ -52,12 +52,12 @@ impl Handshake {
 
     /// Queues the first commands of a new connection.
     pub fn begin(&mut self, config: &RedisConfig, output: &mut Vec<u8>) {
-        use HandshakeStep::{Auth, Hello, Ping, Select, SetName};
+        use HandshakeStep::{Auth, Hello, Ping, Role, Select, SetName};
         self.awaited.clear();
         match self.is_subscription {
-            true if config.resp2_only => self.subscribe_in_resp2(config, output),
+            true if config.server.resp2_only => self.subscribe_in_resp2(config, output),
             true => self.send(&[Hello], config, output),
-            false => self.send(&[Auth, Select, SetName, Ping], config, output),
+            false => self.send(&[Auth, Select, SetName, Role, Ping], config, output),
         }
     }
 
@@ -97,7 +97,10 @@ impl Handshake {
             }
             (Hello, hello) => match far_end::mode(hello) {
                 Some("sentinel") => return Err(RedisFailure::Deaf(advice::sentinel(config))),
-                Some(_) => self.send(&[SetName, Role, Info, Subscribe], config, output),
+                Some(_) => {
+                    far_end::by_hello(hello).check(config)?;
+                    self.send(&[SetName, Role, Info, Subscribe], config, output);
+                }
                 None => self.send(&[SetName, Subscribe], config, output),
             },
             (Role, role) => far_end::by_role(role).check(config)?,
@@ -121,7 +124,8 @@ impl Handshake {
             let mut command = redis::Cmd::new();
             match (step, credentials(config)) {
                 (HandshakeStep::Auth, None) => continue,
-                (HandshakeStep::Select, _) if config.database == 0 => continue,
+                (HandshakeStep::Select, _) if config.server.database == 0 => continue,
+                (HandshakeStep::Role, _) if !self.asks_role(config) => continue,
                 (HandshakeStep::Hello, None) => command.arg("HELLO").arg(3),
                 (HandshakeStep::Hello, Some((user, password))) => command
                     .arg("HELLO")
@@ -132,7 +136,7 @@ impl Handshake {
                 (HandshakeStep::Auth, Some((user, password))) => {
                     command.arg("AUTH").arg(user).arg(password)
                 }
-                (HandshakeStep::Select, _) => command.arg("SELECT").arg(config.database),
+                (HandshakeStep::Select, _) => command.arg("SELECT").arg(config.server.database),
                 (HandshakeStep::SetName, _) => command.arg("CLIENT").arg("SETNAME").arg(self.name),
                 (HandshakeStep::Role, _) => command.arg("ROLE"),
                 (HandshakeStep::Info, _) => command.arg("INFO").arg("replication"),
@@ -142,6 +146,11 @@ impl Handshake {
             output.extend(command.get_packed_command());
             self.awaited.push_back(step);
         }
+    }
+
+    /// Returns whether the role of the far end matters: to commands only if a Sentinel has named it.
+    fn asks_role(&self, config: &RedisConfig) -> bool {
+        self.is_subscription || config.server.kind == ServerKind::Primary
     }
 
     /// Returns whether this error is no obstacle.
@@ -190,6 +199,7 @@ fn wants_resp2(config: &RedisConfig, error: &ServerError) -> bool {
 
 /// The user, if the URL names one, and the password. A user without a password may be one of whom an ACL asks none.
 fn credentials(config: &RedisConfig) -> Option<(Option<&str>, &str)> {
-    let (username, password) = (config.username.as_deref(), config.password.as_deref());
+    let (username, password) =
+        (config.server.username.as_deref(), config.server.password.as_deref());
     (username.is_some() || password.is_some()).then_some((username, password.unwrap_or("")))
 }

@@ -35,6 +35,8 @@ pub struct Session {
     ready_since: Option<Millis>,
     /// Attempts since it last stayed ready.
     attempts: u32,
+    /// When a wait was last cut short.
+    hurried: Option<Millis>,
     /// Why the last connection carried no messages, if that ended it.
     deaf: Option<String>,
     output: Vec<u8>,
@@ -90,15 +92,27 @@ impl Session {
             state: SessionState::Waiting { until: now },
             ready_since: None,
             attempts: 0,
+            hurried: None,
             deaf: None,
             output: Vec::new(),
             written: 0,
         }
     }
 
-    /// Returns whether the wait for the next attempt is over.
+    /// Returns whether the wait for the next attempt is over, and there is a server to connect to.
     pub fn wants_connect(&self, now: Millis) -> bool {
-        matches!(self.state, SessionState::Waiting { until } if now >= until)
+        let is_over = matches!(self.state, SessionState::Waiting { until } if now >= until);
+        is_over && !self.config.servers.is_empty()
+    }
+
+    /// Returns whether it waits for the next attempt.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, SessionState::Waiting { .. })
+    }
+
+    /// Returns whether it has been ready for so long that its end is a new trouble.
+    pub fn has_stayed(&self, now: Millis) -> bool {
+        self.ready_since.is_some_and(|since| now.saturating_sub(since) >= self.config.backoff_max)
     }
 
     /// Returns whether the first attempt has yet to end.
@@ -228,6 +242,8 @@ impl Session {
     /// Returns when to look again: connect (`wants_connect`) while waiting, else `due`.
     pub fn deadline(&self) -> Option<Millis> {
         match self.state {
+            // Without a server there is nothing to do until a Sentinel names one.
+            SessionState::Waiting { .. } if self.config.servers.is_empty() => None,
             SessionState::Waiting { until } => Some(until),
             SessionState::Connecting { deadline }
             | SessionState::Securing { deadline }
@@ -284,12 +300,12 @@ impl Session {
     /// The connection is gone, or could not be made: waits before the next attempt, longer each time until one stays ready.
     /// `random` is any 64 bits; they keep many servers from coming back in step. Returns whether it was ready.
     pub fn down(&mut self, now: Millis, random: u64) -> bool {
-        let ready_since = self.ready_since.take();
         // To be ready is not yet to stay: a Redis that cuts us off each time would otherwise be back 30 times a second,
         // and each time every client would fetch its state.
-        if ready_since.is_some_and(|since| now.saturating_sub(since) >= self.config.backoff_max) {
+        if self.has_stayed(now) {
             self.attempts = 0;
         }
+        let was_ready = self.ready_since.take().is_some();
         let doubled = BACKOFF_FIRST.saturating_mul(1 << self.attempts.min(32));
         let longest = doubled.min(self.config.backoff_max).max(BACKOFF_MIN);
         let shortest = (longest / 4).max(BACKOFF_MIN);
@@ -298,7 +314,18 @@ impl Session {
         self.state = SessionState::Waiting { until: now.saturating_add(wait) };
         self.replies = ReplyParser::new();
         self.drop_output();
-        ready_since.is_some()
+        was_ready
+    }
+
+    /// There is another server to connect to: cuts the wait short, but not in step with a Sentinel that names another one each time.
+    pub fn hurry(&mut self, now: Millis, random: u64) {
+        let may = self.hurried.is_none_or(|at| now >= at.saturating_add(self.config.backoff_max));
+        if let SessionState::Waiting { until } = &mut self.state
+            && may
+        {
+            *until = (*until).min(now.saturating_add(random % BACKOFF_FIRST));
+            (self.attempts, self.hurried) = (0, Some(now));
+        }
     }
 
     fn drop_output(&mut self) {

@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, Error};
 
 use crate::engine::redis::printable::printable;
+use crate::engine::redis::url::Address;
 
 /// The settings of TLS to one Redis.
 #[derive(Clone)]
@@ -34,6 +35,20 @@ impl RedisTls {
             Ok(name) => Ok(RedisTls { client, name, address, has_ca_file }),
             Err(_) => Err("no certificate can carry the name of the host in the URL".to_owned()),
         }
+    }
+
+    /// TLS by the same settings to another server.
+    ///
+    /// # Errors
+    /// A sentence if no certificate can carry the host's name.
+    pub fn at(&self, address: &Address) -> Result<RedisTls, String> {
+        let Address::Tcp { host, .. } = address else { return Ok(self.clone()) };
+        RedisTls::new(Arc::clone(&self.client), host, address.to_string(), self.has_ca_file)
+    }
+
+    /// Takes over the settings of `newer` for the same server.
+    pub fn renew(&mut self, newer: &RedisTls) {
+        (self.client, self.has_ca_file) = (Arc::clone(&newer.client), newer.has_ca_file);
     }
 
     /// Begins a connection. It owns no socket.

@@ -26,8 +26,8 @@ fuzz_target!(|input: &[u8]| {
 fn config(setup: u8) -> RedisConfig {
     let is_set = |bit: u8| setup & 1 << bit != 0;
     let mut config = RedisConfig::from_url("redis://h").expect("it is a URL");
-    config.password = is_set(0).then(|| "secret".to_owned());
-    config.database = i64::from(is_set(1));
+    config.server.password = is_set(0).then(|| "secret".to_owned());
+    config.server.database = i64::from(is_set(1));
     let names = if is_set(2) { &["a", "b"][..] } else { &["a"][..] };
     config.streams = names.iter().map(|name| (*name).to_owned()).collect();
     config.payload_bytes_max = PAYLOAD_BYTES_MAX;

@@ -23,9 +23,9 @@ fuzz_target!(|input: &[u8]| {
 fn config(setup: u8) -> RedisConfig {
     let is_set = |bit: u8| setup & 1 << bit != 0;
     let mut config = RedisConfig::from_url("redis://h").expect("it is a URL");
-    config.resp2_only = is_set(0);
-    config.password = is_set(1).then(|| "secret".to_owned());
-    config.username = is_set(2).then(|| "bob".to_owned());
+    config.server.resp2_only = is_set(0);
+    config.server.password = is_set(1).then(|| "secret".to_owned());
+    config.server.username = is_set(2).then(|| "bob".to_owned());
     if is_set(3) {
         config.patterns = ["pub.*", "pub.a*", "pub.*", "[p]ub.?"].map(str::to_owned).to_vec();
     }

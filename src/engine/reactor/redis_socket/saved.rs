@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use mio::Registry;
 use mio::net::{TcpStream, UnixStream};
 
+use super::follow::follow;
 use super::{ConnectAttempt, RedisSocket, RedisSockets};
 use crate::engine::reactor::redis_stream::RedisStream;
 use crate::engine::reactor::token::Source;
@@ -64,7 +65,10 @@ pub fn restore(
         let mut nothing = ();
         let mut reader = StateReader::new(state, &mut nothing);
         let is_taken = socket.protocol.restore(router, &mut reader, portable.is_some())?;
-        if let Some((descriptor, is_unix, pending)) = portable.filter(|_| is_taken) {
+        if socket.protocol.has_news() {
+            // The subscription, which comes after, is taken over if it is to this server.
+            follow(sockets, router);
+        } else if let Some((descriptor, is_unix, pending)) = portable.filter(|_| is_taken) {
             let mut stream = match is_unix {
                 true => RedisStream::Unix(UnixStream::from(descriptor)),
                 false => RedisStream::Tcp(TcpStream::from(descriptor)),

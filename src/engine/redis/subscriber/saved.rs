@@ -18,14 +18,14 @@ pub fn portable(subscriber: &RedisSubscriber) -> Option<&[u8]> {
 /// Writes the identity of the connection, and the state of the probe.
 pub fn save(subscriber: &RedisSubscriber, writer: &mut StateWriter<'_>) {
     let config = &subscriber.session.config;
-    writer.text(&config.address.to_string());
+    writer.text(&config.server.address.to_string());
     writer.len(config.patterns.len());
     config.patterns.iter().for_each(|pattern| writer.text(pattern));
     writer.bool(subscriber.looks);
     subscriber.probe.save(writer);
 }
 
-/// Goes on with the connection that was written, if it is to the same Redis, for the same patterns. Returns whether it does.
+/// Goes on with the connection that was written, if it is to one of the servers, for the same patterns. Returns whether it does.
 ///
 /// # Errors
 /// The state is malformed.
@@ -39,8 +39,8 @@ pub fn restore(
     let patterns = reader.list(VALUES_MAX, |reader| reader.text(BYTES_MAX))?;
     let looks = reader.bool()?;
     let probe = super::Probe::restored(reader)?;
-    let config = &subscriber.session.config;
-    let is_same = address == config.address.to_string() && patterns == config.patterns;
+    let config = &mut subscriber.session.config;
+    let is_same = config.choose_address(&address) && patterns == config.patterns;
     if is_same && has_socket {
         subscriber.acknowledged.fill(true);
         (subscriber.looks, subscriber.probe) = (looks, probe);
