@@ -10,7 +10,7 @@ import pytest
 from helpers.certificates import Authority
 from helpers.loops import LOOPS
 from helpers.process import BINARY
-from helpers.redis_server import Redis, TlsSettings
+from helpers.redis_server import Redis, TlsSettings, Trio
 from helpers.server import Server
 
 # An async test that hangs fails after this many seconds.
@@ -128,3 +128,14 @@ def start_redis(security, request):
 @pytest.fixture
 def redis(start_redis):
     return start_redis()
+
+
+@pytest.fixture
+def trio(start_redis, tmp_path):
+    """Three Sentinels that watch a primary and two replicas."""
+    primary = start_redis()
+    replicas = [start_redis("--replicaof", "127.0.0.1", str(primary.port)) for _ in range(2)]
+    trio = Trio(tmp_path, primary, *replicas)
+    with contextlib.ExitStack() as ends:
+        ends.callback(trio.end)
+        yield trio

@@ -18,9 +18,9 @@ def ups(server):
 class Audience:
     """Clients with messages of their own, and one more, the bystander, who must get none."""
 
-    def __init__(self, server, clients):
+    def __init__(self, server, clients, nodes):
         self.server, (self.bystander, *self.clients) = server, clients
-        self.ups, self.number = ups(server), 0
+        self.ups, self.number, self.nodes = ups(server), 0, nodes
 
     def publish(self, rounds=3):
         """Publishes to each client in turn, and returns the messages that each must receive."""
@@ -28,7 +28,7 @@ class Audience:
         for _ in range(rounds):
             for client in self.clients:
                 self.number += 1
-                assert self.server.publish(f"user.{client.sub}", self.number) == 1
+                assert self.server.publish(f"user.{client.sub}", self.number) == self.nodes
                 expected[client].append((f"user.{client.sub}", self.number))
         return expected
 
@@ -69,9 +69,10 @@ def about(what):
 
 
 @contextlib.asynccontextmanager
-async def audience(server, count=4):
+async def audience(server, count=4, nodes=1):
+    """`nodes`: the servers that subscribe where this one does."""
     async with server.many_clients(count) as clients:
-        audience = Audience(server, clients)
+        audience = Audience(server, clients, nodes)
         await audience.hears()
         yield audience
         # No client was disconnected, and the subscription was never lost unnoticed.

@@ -15,6 +15,13 @@ from helpers.process import DEADLINE, end, eventually
 from helpers.resp_client import Publisher
 
 
+# A primary counts as down after two seconds: earlier, one of a busy machine is lost again and again.
+QUICK_SENTINEL = [
+    "sentinel down-after-milliseconds main 2000", "sentinel failover-timeout main 6000",
+    "sentinel parallel-syncs main 1",
+]
+
+
 class TlsSettings:
     """TLS of a Redis: the files of its certificate, and that of the authority that it and its clients trust."""
 
@@ -131,28 +138,119 @@ class Redis:
 
 
 class Sentinel:
-    """A real one, which watches a Redis."""
+    """A real one, which watches a Redis under the name `main`."""
 
     flags = []
 
-    def __init__(self, directory, redis):
-        self.port = free_port()
-        settings = directory / "sentinel.conf"
-        settings.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
-                            f"sentinel monitor main 127.0.0.1 {redis.port} 1\n")
-        self.process = subprocess.Popen(["redis-server", settings, "--sentinel"], stdout=subprocess.DEVNULL)
+    def __init__(self, directory, redis, *settings, quorum=1, host="127.0.0.1", password=None, port=None):
+        """`settings`: further lines of its file. `port`: of the Redis, if not the plain one."""
+        self.port, self.password = free_port(), password
+        self.file = directory / f"sentinel-{self.port}.conf"
+        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {directory}", *settings,
+                 f"sentinel monitor main {host} {port or redis.port} {quorum}"]
+        if password:
+            lines += [f"requirepass {password}"]
+        self.file.write_text("\n".join([*lines, *QUICK_SENTINEL, ""]))
         self.url = f"redis://127.0.0.1:{self.port}"
+        self.launch()
+
+    def launch(self):
+        self.process = subprocess.Popen(["redis-server", self.file, "--sentinel"], stdout=subprocess.DEVNULL)
         eventually(self.answers, "the Sentinel answers")
 
     def answers(self):
-        with contextlib.suppress(OSError), contextlib.closing(self.publisher()) as publisher:
-            return publisher.command("PING") == "+PONG"
+        with contextlib.suppress(OSError):
+            return self.command("PING") == "+PONG"
 
     def publisher(self):
-        return Publisher("127.0.0.1", self.port)
+        publisher = Publisher("127.0.0.1", self.port)
+        if self.password:
+            publisher.command("AUTH", self.password)
+        return publisher
+
+    def command(self, *words):
+        with contextlib.closing(self.publisher()) as publisher:
+            return publisher.command(*words)
+
+    def fields(self):
+        """The answer to SENTINEL MASTER."""
+        words = self.command("SENTINEL", "MASTER", "main")
+        return dict(zip(words[::2], words[1::2], strict=True))
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
     def end(self):
         end(self.process)
+
+
+class Trio:
+    """Three Sentinels that watch a primary and its replicas. A server is started with it as with a Redis."""
+
+    flags = []
+
+    def __init__(self, directory, primary, *replicas):
+        self.servers = {server.port: server for server in [primary, *replicas]}
+        self.sentinels = []
+        try:
+            for _ in range(3):
+                self.sentinels.append(Sentinel(directory, primary, quorum=2))
+            eventually(lambda: self.is_whole(len(replicas)), "the Sentinels know each other and the replicas")
+        except BaseException:
+            self.end()
+            raise
+
+    def is_whole(self, replicas):
+        fields = [sentinel.fields() for sentinel in self.sentinels]
+        known = [(one["num-other-sentinels"], int(one["num-slaves"]) >= replicas) for one in fields]
+        quorums = [sentinel.command("SENTINEL", "CKQUORUM", "main") for sentinel in self.sentinels]
+        return all(one == ("2", True) for one in known) and all(one.startswith("+OK") for one in quorums)
+
+    @property
+    def url(self):
+        return self.url_of("main")
+
+    def url_of(self, name, login="", query=""):
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{login}{hosts}/{name}{query}"
+
+    def primary(self):
+        """The primary that all living Sentinels name; `None` while they do not agree, or one changes it.
+
+        Two Sentinels may win in two epochs, one right after the other: then it changes twice."""
+        living = [sentinel for sentinel in self.sentinels if sentinel.process.poll() is None]
+        fields = [sentinel.fields() for sentinel in living]
+        words = {(int(one["port"]), one["config-epoch"]) for one in fields}
+        if len(words) > 1 or any("failover_in_progress" in one["flags"] for one in fields):
+            return None
+        return self.servers[words.pop()[0]]
+
+    def has_other(self, before):
+        """Waits until they name another primary, which says that it is one."""
+        def named():
+            primary = self.primary()
+            is_other = primary not in (None, before)
+            return is_other and "role:master" in primary.command("INFO", "replication") and primary
+        return eventually(named, "the Sentinels name another primary", 60)
+
+    def fail_over(self):
+        """Orders another primary, and returns it."""
+        before = self.primary()
+        # Right after a failover none of the replicas counts as good yet.
+        order = ["SENTINEL", "FAILOVER", "main"]
+        eventually(lambda: self.sentinels[0].command(*order) == "+OK", "the failover begins", 60)
+        return self.has_other(before)
+
+    def publisher(self):
+        return eventually(self.primary, "the Sentinels agree").publisher()
+
+    def command(self, *words):
+        return eventually(self.primary, "the Sentinels agree").command(*words)
+
+    def end(self):
+        for sentinel in self.sentinels:
+            end(sentinel.process)
 
 
 def bulks(kind, *words):

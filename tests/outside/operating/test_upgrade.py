@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from helpers.event_stream import Stream
+from helpers.outage_check import QUICK, audience, ups
 from helpers.process import BINARY, DEADLINE, ROOT, eventually, oneloop
 from helpers.raw_client import Raw, head
 from helpers.resp_client import Publisher
@@ -491,6 +492,22 @@ async def test_nothing_is_tried_with_a_binary_that_cannot_serve(begin, program, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["oneloop", "refusing"]
     done = oneloop("upgrade", "--pid", os.getpid())
     assert done.returncode == 2 and "no oneloop that serves" in done.stderr
+
+
+async def test_the_primary_of_sentinels_is_known_to_the_new_process(begin, trio):
+    server = begin(*QUICK, redis=trio)
+    async with audience(server) as clients:
+        connections = trio.primary().command("CLIENT", "LIST", "TYPE", "pubsub")
+        await asyncio.to_thread(upgrade, server)
+        # The connection is the same one: nothing can have been missed.
+        number = re.search(r"id=(\d+) .*name=oneloop ", connections)[1]
+        assert f"id={number} " in trio.primary().command("CLIENT", "LIST", "TYPE", "pubsub")
+        clients.ups = ups(server)
+        await clients.hears()
+        server.forget_publisher()
+        await asyncio.to_thread(trio.fail_over)
+        await clients.is_back()
+        await clients.hears(gaps=1)
 
 
 async def test_a_stream_goes_on_and_nobody_comes_or_goes(begin, redis):
