@@ -20,12 +20,10 @@ use crate::loops::hello::Hello;
 use crate::loops::kinds::*;
 use crate::loops::limits::Limits;
 use crate::loops::link::{Fields, MalformedLink, write_frame, write_number};
-use crate::loops::process::{CommandLine, WorkerProcess, WorkerStage};
+use crate::loops::process::{CommandLine, EndingProcesses, WorkerProcess, WorkerStage};
 use crate::loops::publications::{AwaitedPublication, read_publication, write_answer};
 use crate::loops::state::write_state;
 
-/// Above this many bytes that wait for one worker, nothing more is read from the sources.
-const UNWRITTEN_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
 /// Bytes read from one worker in a turn.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
 /// A worker that ends within this time of its start is started again after a pause.
@@ -62,6 +60,7 @@ pub struct Broker {
     publications: VecDeque<AwaitedPublication>,
     desk: Desk,
     exchange: LoopExchange,
+    ending: EndingProcesses,
     ticked: Millis,
 }
 
@@ -82,6 +81,7 @@ impl Broker {
             publications: VecDeque::new(),
             desk: Desk::new(loops),
             exchange: LoopExchange::default(),
+            ending: EndingProcesses::default(),
             ticked: 0,
         }
     }
@@ -130,13 +130,13 @@ impl Broker {
             return;
         };
         let (id, lived) = (worker.id(), now - worker.started);
-        let status = worker.end();
+        self.ending.add(*worker);
         self.counts.leave(place);
         self.desk.leave(place);
         self.exchange.leave(place);
         self.limits.leave(place);
         if self.listeners.is_none() {
-            return log::debug!("loop {place} has ended: {status}");
+            return log::debug!("loop {place} (process {id}) {why}");
         }
         let pause = match lived < SHORT_LIFE {
             true => self.pause(place),
@@ -147,7 +147,7 @@ impl Broker {
         };
         self.places[place] = LoopPlace::Vacant { until: now + pause };
         log::error!(
-            "loop {place} (process {id}) {why}: {status}; another one is started in its place, and its clients come back"
+            "loop {place} (process {id}) {why}: another one is started in its place, and its clients come back"
         );
     }
 
@@ -212,6 +212,10 @@ impl Broker {
         router: &mut Router,
         others: &mut OtherPorts<'_>,
     ) {
+        if router.server.is_pressed() {
+            let why = "a loop has too much to read: try again".to_owned();
+            return self.answer(place, process, ticket, Err(why));
+        }
         let subscribers = others.deliver(&mut router.server, channel, payload);
         let answer = match publish_beside(router, subscribers, channel, payload) {
             Ok(receivers) => match receivers.elsewhere {
@@ -292,7 +296,7 @@ impl Broker {
             {
                 let AwaitedPublication { place, process, ticket, here, .. } = *next;
                 self.publications.pop_front();
-                self.answer(place, process, ticket, Ok(here + count));
+                self.answer(place, process, ticket, Ok(here.saturating_add(count)));
             }
         }
     }
@@ -304,7 +308,8 @@ impl Port for Broker {
     }
 
     fn connections(&self) -> usize {
-        self.places.iter().filter(|place| matches!(place, LoopPlace::Taken(_))).count()
+        let is_taken = |place: &&LoopPlace| matches!(place, LoopPlace::Taken(_));
+        self.places.iter().filter(is_taken).count() + self.ending.count()
     }
 
     fn clients(&self) -> usize {
@@ -312,7 +317,7 @@ impl Port for Broker {
             LoopPlace::Taken(worker) => Some(worker.clients),
             LoopPlace::Vacant { .. } => None,
         });
-        taken.sum()
+        taken.fold(0, usize::saturating_add)
     }
 
     fn refusal(&self) -> &'static [u8] {
@@ -371,7 +376,7 @@ impl Port for Broker {
     ) {
         let now = router.server.now().millis;
         if now > self.ticked + FROZEN {
-            self.workers().for_each(|(_, worker)| worker.heard = now);
+            self.workers().for_each(|(_, worker)| worker.forgive(now));
         }
         self.ticked = now;
         for place in 0..self.places.len() {
@@ -382,6 +387,7 @@ impl Port for Broker {
                 _ => {}
             }
         }
+        self.ending.reap();
         self.exchange.tick(router);
         self.forward(router);
         self.bring_counts(router, &mut others);
@@ -399,9 +405,8 @@ impl Port for Broker {
     fn flush(&mut self, server: &mut Server) {
         let now = server.now().millis;
         self.workers().for_each(|(_, worker)| worker.link.write(now));
-        let is_behind = |worker: &WorkerProcess| worker.link.unwritten() > UNWRITTEN_BYTES_MAX;
-        server.pending.is_held = self.exchange.deliveries.is_full()
-            || self.workers().any(|(_, worker)| is_behind(worker));
+        let is_behind = self.workers().any(|(_, worker)| worker.is_behind());
+        server.pending.is_held = is_behind || self.exchange.deliveries.is_full();
     }
 
     fn reap(&mut self) -> bool {
@@ -417,13 +422,9 @@ impl Port for Broker {
             }
             LoopPlace::Taken(worker) => Some(worker.deadline()),
         });
-        let others = [
-            Some(self.ticked + FROZEN / 2),
-            self.desk.deadline(),
-            self.exchange.deadline(now),
-            self.limits.deadline(),
-        ];
-        times.chain(others.into_iter().flatten()).min()
+        let own = [self.desk.deadline(), self.exchange.deadline(now), self.limits.deadline()];
+        let others = own.into_iter().chain([self.ending.deadline(now)]).flatten();
+        times.chain(others).chain([self.ticked + FROZEN / 2]).min()
     }
 
     fn close(&mut self, now: Millis) {

@@ -29,7 +29,7 @@ impl Counts {
             && message.missing & 1 << worker != 0
         {
             message.missing &= !(1 << worker);
-            message.receivers += receivers;
+            message.receivers = message.receivers.saturating_add(receivers);
         }
     }
 

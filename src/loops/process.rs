@@ -37,6 +37,12 @@ const OF_MANAGER: [&str; 6] = [
 
 /// The silence after which a worker counts as hanging, in milliseconds. One that starts has as long.
 pub const SILENCE_MAX: Millis = 10_000;
+/// Above this many bytes that wait for one worker, nothing more is read from the sources.
+const UNWRITTEN_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
+/// A worker for which they wait, and that takes nothing for this long, counts as hanging: the clients of all others wait with them.
+const BEHIND_MAX: Millis = 2_000;
+/// The pause between two looks at processes that are to end.
+const ENDING_PAUSE: Millis = 20;
 
 /// The command line of this process, with which workers are started as well.
 #[derive(Clone, Debug)]
@@ -111,14 +117,51 @@ impl WorkerProcess {
 
     /// Returns when it counts as hanging.
     pub fn deadline(&self) -> Millis {
-        let blocked = self.link.blocked_since().map_or(Millis::MAX, |since| since + SILENCE_MAX);
+        let patience = if self.is_behind() { BEHIND_MAX } else { SILENCE_MAX };
+        let blocked = self.link.blocked_since().map_or(Millis::MAX, |since| since + patience);
         blocked.min(self.heard + SILENCE_MAX)
     }
 
-    /// Ends it at once, and says how it ended.
-    pub fn end(mut self) -> String {
-        // The link is open as long as it lives, unless it hangs: killing a process that has ended does nothing.
-        let _ = self.child.kill();
-        self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
+    /// Returns whether so much waits for it that the sources wait as well.
+    pub fn is_behind(&self) -> bool {
+        self.link.unwritten() > UNWRITTEN_BYTES_MAX
+    }
+
+    /// Begins to count its silence anew: this process itself has stood still.
+    pub fn forgive(&mut self, now: Millis) {
+        self.heard = now;
+        self.link.forgive(now);
+    }
+}
+
+/// Processes that were killed, or have ended their links. The kernel closes their sockets one by one, and nobody waits for that.
+#[derive(Default)]
+pub struct EndingProcesses(Vec<Child>);
+
+impl EndingProcesses {
+    /// Ends a worker at once.
+    pub fn add(&mut self, mut worker: WorkerProcess) {
+        // Its link is open as long as it lives, unless it hangs: killing a process that has ended does nothing.
+        let _ = worker.child.kill();
+        self.0.push(worker.child);
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Lets go of those that are no more.
+    pub fn reap(&mut self) {
+        self.0.retain_mut(|child| {
+            let Ok(Some(status)) = child.try_wait() else { return true };
+            let level = if status.success() { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "process {} has ended: {status}", child.id());
+            false
+        });
+    }
+
+    /// Returns when they are looked at again.
+    pub fn deadline(&self, now: Millis) -> Option<Millis> {
+        (!self.0.is_empty()).then_some(now + ENDING_PAUSE)
     }
 }

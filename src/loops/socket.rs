@@ -141,6 +141,11 @@ impl LinkSocket {
         self.written += count;
     }
 
+    /// Begins to count anew the time for which the other end takes nothing.
+    pub fn forgive(&mut self, now: Millis) {
+        self.socket.blocked_since = self.socket.blocked_since.map(|_| now);
+    }
+
     /// The time since which the other end takes nothing.
     pub fn blocked_since(&self) -> Option<Millis> {
         self.socket.blocked_since

@@ -748,3 +748,62 @@ fn several_loops_go_on_whatever_happens_to_them() {
     let is_much = tally.messages > 10_000 && few > Some(50) && *killed.min(held.min(drains)) > 0;
     assert!(is_much, "little happened: {totals:?}");
 }
+
+impl World {
+    /// Lets this time pass, in turns of a few milliseconds.
+    fn pass(&mut self, millis: u64) {
+        let until = self.micros + millis * 1000;
+        while self.micros < until {
+            self.turn(20);
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        self.parent.as_ref().expect("it serves").router.server.is_pressed()
+    }
+
+    /// Publishes until the sources wait for a worker.
+    fn publish_until_held(&mut self) {
+        for _ in 0..200 {
+            self.publish_on("news", None, 20_000);
+            self.turn(1);
+        }
+        assert!(self.is_held(), "a worker is behind");
+    }
+}
+
+#[test]
+fn a_loop_that_takes_nothing_does_not_hold_up_the_others_for_long() {
+    let mut world = World::new(7);
+    world.mend(20, 50);
+    let (stopped, other) = (world.workers[0].id, world.workers[1].id);
+    world.workers[0].paused = FOR_EVER;
+    world.pass(9_000);
+    assert!(process::is_alive(stopped), "a second is left to it");
+    assert!(!world.is_held());
+    world.workers[0].paused = 0;
+    world.pass(2_000);
+    world.workers[0].paused = FOR_EVER;
+    world.publish_until_held();
+    world.pass(2_500);
+    assert!(!process::is_alive(stopped) && process::is_alive(other));
+    assert!(!world.is_held());
+    world.settle();
+}
+
+#[test]
+fn a_loop_is_not_to_blame_for_what_its_parent_slept_through() {
+    let mut world = World::new(7);
+    world.mend(20, 50);
+    let all: Vec<u32> = world.workers.iter().map(|worker| worker.id).collect();
+    world.workers[0].paused = FOR_EVER;
+    world.publish_until_held();
+    // The whole machine stands still.
+    world.micros += 30_000_000;
+    world.turn(1);
+    world.workers[0].paused = 0;
+    world.pass(1_000);
+    assert!(all.into_iter().all(process::is_alive));
+    assert!(!world.is_held());
+    world.settle();
+}

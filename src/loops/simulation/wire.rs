@@ -10,6 +10,9 @@ use crate::engine::random::Random;
 /// No bound on the bytes that a link carries in a turn.
 pub const UNLIMITED: usize = usize::MAX;
 
+/// The most bytes on the way.
+const CAPACITY: usize = 64 << 10;
+
 pub struct Wire {
     parent: UnixStream,
     worker: UnixStream,
@@ -52,8 +55,9 @@ impl Wire {
 fn carry(from: &mut UnixStream, on_way: &mut Vec<u8>, to: &mut UnixStream, most: usize) -> bool {
     let mut buffer = [0; 4096];
     let mut is_over = false;
-    while on_way.len() < most {
-        let room = (most - on_way.len()).min(buffer.len());
+    let room = most.min(CAPACITY);
+    while on_way.len() < room {
+        let room = (room - on_way.len()).min(buffer.len());
         match from.read(&mut buffer[..room]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Ok(0) | Err(_) => {
