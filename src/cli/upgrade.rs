@@ -1,13 +1,15 @@
 //! The upgrade of a running server: the new binary is tried, put into the place of the old one, and announced by a signal.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::command::UpgradeOptions;
 use super::server_process::ServerProcess;
@@ -25,6 +27,10 @@ const PROOF: Duration = Duration::from_millis(300);
 
 /// The time in which the old process writes down why it goes on.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+const WRITABLE_BY_ALL: u32 = 0o002;
+/// In such a folder, each may remove files of their own alone.
+const STICKY: u32 = 0o1000;
 
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -51,7 +57,7 @@ pub fn upgrade(
 ) -> Result<String, UpgradeFailure> {
     let found = options.pid.map_or_else(ServerProcess::find, ServerProcess::read);
     let server = found.map_err(Refused)?;
-    let place = server.program().map_err(Refused)?;
+    let place = server.program().and_then(|place| trusted(&place)).map_err(Refused)?;
     let Some(binary) = options.binary.as_deref().filter(|binary| !is_same(binary, &place)) else {
         let version = trial(&server, &place, clock)?;
         return exchange(&server, clock).map(|pid| told(&server, pid, &version));
@@ -65,6 +71,29 @@ pub fn upgrade(
         Err(_) => replacement.undo().map_err(Failed)?,
     }
     exchanged.map(|pid| told(&server, pid, &version))
+}
+
+/// Returns the path without links to folders, if nobody but root and this user can put anything there: any user may run a process that
+/// names a file of its own, and what lies there is started by this one.
+fn trusted(place: &Path) -> Result<PathBuf, String> {
+    let explain = |error: io::Error| format!("{}: {error}", place.display());
+    let name = place.file_name().ok_or_else(|| format!("{}: no file", place.display()))?;
+    let folder = place.parent().unwrap_or(Path::new("/")).canonicalize().map_err(explain)?;
+    let file = folder.join(name);
+    for path in [&*file].into_iter().chain(folder.ancestors()) {
+        let found = path.metadata().map_err(explain)?;
+        if ![0, geteuid().as_raw()].contains(&found.uid()) {
+            return Err(format!(
+                "{} belongs to user {}: be that user, or give it to root",
+                path.display(),
+                found.uid()
+            ));
+        }
+        if found.mode() & WRITABLE_BY_ALL != 0 && found.mode() & STICKY == 0 {
+            return Err(format!("anybody may write to {}: chmod o-w", path.display()));
+        }
+    }
+    Ok(file)
 }
 
 fn told(server: &ServerProcess, pid: u32, version: &str) -> String {
@@ -83,7 +112,9 @@ fn trial(
 ) -> Result<String, UpgradeFailure> {
     let run = |arguments: &mut dyn FnMut(&mut Command)| {
         let mut command = Command::new(program);
-        command.env_clear().envs(server.variables.iter().cloned()).current_dir(&server.folder);
+        // Another user's variables could have this one load a library.
+        let settings = server.variables.iter().filter(|(name, _)| is_setting(name)).cloned();
+        command.env_clear().envs(settings).current_dir(&server.folder);
         arguments(&mut command);
         let output = finished(command, clock);
         output.map_err(|why| Refused(format!("{}: {why}", program.display())))
@@ -102,6 +133,12 @@ fn trial(
             String::from_utf8_lossy(&output.stderr).trim()
         ))),
     }
+}
+
+/// Returns whether a variable may say something about settings.
+fn is_setting(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"ONELOOP_") || name.starts_with(b"SSL_CERT_")
 }
 
 /// Runs a command to its end, which comes soon.
@@ -260,6 +297,7 @@ impl LogEnd {
             sleep(PAUSE);
             text = read();
         }
-        format!("; its log:\n{text}")
+        // Other users' words do not command this terminal.
+        format!("; its log:\n{}", text.replace(|char: char| char.is_control() && char != '\n', "?"))
     }
 }

@@ -472,6 +472,33 @@ async def test_a_binary_that_fails_leaves_its_place_to_the_old_one(begin, progra
     assert sorted(path.name for path in tmp_path.iterdir()) == ["next", "oneloop"]
 
 
+async def test_nothing_is_started_that_other_users_could_have_put_there(begin, program, tmp_path):
+    server = begin()
+    async with server.client("42") as client, server.client("43") as bystander:
+        tmp_path.chmod(0o777)
+        done = await asyncio.to_thread(command, server)
+        assert done.returncode == 2 and f"anybody may write to {tmp_path}" in done.stderr
+        tmp_path.chmod(0o755)
+        if os.geteuid() == 0:
+            os.chown(tmp_path, 65534, -1)
+            done = await asyncio.to_thread(command, server)
+            assert done.returncode == 2 and f"{tmp_path} belongs to user 65534" in done.stderr
+            os.chown(tmp_path, 0, -1)
+        server.publish("user.42", 1)
+        assert (await client.next())["data"] == 1
+        assert await bystander.heard() == []
+    assert "upgrade" not in server.log()
+
+
+async def test_variables_of_the_server_are_not_those_of_the_command(begin, tmp_path):
+    mark = tmp_path / "mark"
+    server = begin(variables={"MARK": "seen"})
+    new = script(tmp_path / "next", "exit 3")
+    new.write_text(new.read_text().replace('echo "oneloop', f'echo "$MARK" > {mark}; echo "oneloop'))
+    done = await asyncio.to_thread(command, server, new)
+    assert done.returncode == 1 and mark.read_text() == "\n"
+
+
 async def test_nothing_is_tried_with_a_binary_that_cannot_serve(begin, program, tmp_path):
     server = begin()
     refusing = script(tmp_path / "refusing", "exit 3")
