@@ -172,7 +172,7 @@ static TABLE: &[(&str, &[Setting])] = &[
             MIB, 1024 * 1024 * MIB, Usize(|c| &mut c.bounds.subscriptions_bytes_max)).live().formerly("memberships_bytes_max"),
         number("members_max", "users in a list of the members of a topic; of more there is the number",
             1, 240, "", Usize(|c| &mut c.bounds.members_max)).live(),
-        size("members_total_bytes_max", "bytes of all such lists that clients watch; then they are cut, and others busy",
+        size("members_total_bytes_max", "bytes of all such lists that clients watch; then they are cut, and from half of it on others busy",
             MIB, 1024 * MIB, Usize(|c| &mut c.bounds.members_total_bytes_max)).live(),
         number("ping_seconds", "silence before a client is pinged, at most",
             0, 3600, "no pings", U32(|c| &mut c.bounds.ping_seconds)).live(),

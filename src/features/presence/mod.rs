@@ -140,6 +140,11 @@ impl Presence {
         self.users.left(sub, now)
     }
 
+    /// The node's name at Redis, which changes when it begins anew.
+    pub fn node(&self) -> String {
+        self.script.name(self.users.incarnation())
+    }
+
     /// Returns whether a user has a connection.
     pub fn is_connected(&self, sub: &str) -> bool {
         self.users.is_connected(sub)

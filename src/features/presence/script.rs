@@ -32,9 +32,14 @@ impl Script {
         Script { text, node, report, prefix, dead_after, batch_max }
     }
 
+    /// The name of an incarnation of the node.
+    pub(super) fn name(&self, incarnation: u32) -> String {
+        format!("{}.{incarnation}", self.node)
+    }
+
     /// The command of a call.
     pub(super) fn words(&self, incarnation: u32, number: u64, changes: &[Change]) -> Vec<Vec<u8>> {
-        let incarnation = format!("{}.{incarnation}", self.node);
+        let incarnation = self.name(incarnation);
         let key = |name: &str| format!("{}{name}", self.prefix);
         let (kind, entries_max) = match &self.report {
             ReportUse::Events { sink: Sink::Stream(_), entries_max } => ("stream", *entries_max),

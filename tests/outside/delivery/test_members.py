@@ -20,6 +20,7 @@ class Mirror:
 
     def __init__(self, client, topic, frame):
         self.client, self.topic, self.frames = client, topic, 1
+        self.users, self.left = set(), set()
         self.take(frame)
 
     @classmethod
@@ -28,6 +29,7 @@ class Mirror:
 
     def take(self, frame):
         assert frame["op"] == "members" and frame["topic"] == self.topic, frame
+        before = self.users
         if "users" in frame:
             assert set(frame) <= {"op", "topic", "users", "count", "ref"}, frame
             assert frame["users"] == sorted(set(frame["users"])), frame
@@ -39,6 +41,7 @@ class Mirror:
             assert joined or left or frame["count"] != self.count, frame
             self.users = (self.users | joined) - left
         self.count = frame["count"]
+        self.left |= before - self.users
         assert self.count >= len(self.users), frame
 
     async def until(self, *users, seconds=20):
@@ -68,7 +71,9 @@ async def bystanders(server):
             assert watching.users == {"zoe"}
             yield
             for client in [other, wide, silent]:
-                assert await client.heard() == [], client.sub
+                heard = await client.heard()
+                # Where Redis was away, all are told of that.
+                assert [one for one in heard if not isinstance(one, dict) or one["op"] != "gap"] == [], client.sub
             assert (await other.ask(op="topics"))["topics"] == ["news", "room.8", "user.zoe"]
 
 
@@ -235,6 +240,33 @@ async def test_many_watchers_hear_each_change(server):
         assert await silent.heard() == []
 
 
+async def test_many_answers_come_each_with_its_ref_and_changes_fit_in_between(start):
+    """A list here has fifty kilobytes, and a turn sends a quarter of a megabyte."""
+    server = start(*FLAGS, "--commands-per-second-max", 0, "--backlog-bytes-max", "64MiB")
+    async with contextlib.AsyncExitStack() as stack:
+        names = [f"{number:03}{'x' * 250}" for number in range(200)]
+        for name in names:
+            await stack.enter_async_context(in_room(server, name))
+        asking = [await stack.enter_async_context(in_room(server, f"z{number}")) for number in range(4)]
+        other = await stack.enter_async_context(in_room(server, "zoe", "room.8"))
+        refs = [*range(40), None]
+        for client in asking:
+            for ref in refs:
+                await client.send(op="members", topic="room.7", **({} if ref is None else {"ref": ref}))
+        await stack.enter_async_context(in_room(server, "000"))
+        for client in asking:
+            answer = await client.next()
+            mirror, found = Mirror(client, "room.7", answer), [answer["ref"]]
+            while len(found) < len(refs) or mirror.count < 205:
+                mirror.take(frame := await client.next())
+                if "users" in frame:
+                    found.append(frame.get("ref"))
+            assert found == refs
+            assert mirror.users <= {"000", *names} and len(mirror.users) == 200
+            assert await client.heard() == []
+        assert await other.heard() == []
+
+
 # ---- over nodes
 
 
@@ -341,7 +373,7 @@ async def test_while_redis_is_away_a_list_has_the_members_of_the_node(start, red
             server.forget_publisher()
             await asyncio.to_thread(server.wait_ready, False)
         async with in_room(one, "44"):
-            await mirror.until("42", "44")
+            await mirror.until("42", "44", seconds=DEATH)
             async with in_room(one, "45") as late:
                 assert (await Mirror.of(late)).users >= {"42", "44"}
             redis.revive()
@@ -352,6 +384,33 @@ async def test_while_redis_is_away_a_list_has_the_members_of_the_node(start, red
         await mirror.until("42", "43")
         await there.until("42", "43")
         assert counter(one, "member_retries_total") > 0
+
+
+@pytest.mark.parametrize("loss", ["ends", "is flushed"])
+async def test_a_redis_that_lost_its_data_makes_nobody_leave(start, redis, loss):
+    flags = [*FLAGS, "--redis-backoff-ms-max", 100]
+    one, other = start(*flags, redis=redis), start(*flags, redis=redis)
+    async with bystanders(other), in_room(one, "42") as client, in_room(other, "43") as far:
+        mirrors = [await Mirror.of(client), await Mirror.of(far)]
+        for mirror in mirrors:
+            await mirror.until("42", "43", "xia")
+        if loss == "ends":
+            redis.kill()
+            redis.revive()
+            for server in (one, other):
+                server.forget_publisher()
+        else:
+            redis.command("FLUSHALL")
+
+        def are_told():
+            return set(redis.command("ZRANGE", key(), 0, -1)) == {"42", "43", "xia"}
+
+        await asyncio.to_thread(eventually, are_told, "both nodes have told it again", DEATH)
+        # The next change is the first that the lists have.
+        async with in_room(other, "44"):
+            for mirror in mirrors:
+                await mirror.until("42", "43", "44", "xia", seconds=DEATH)
+                assert not mirror.left
 
 
 async def test_the_rules_that_the_manual_names_suffice(start, redis):

@@ -3,10 +3,16 @@
 use super::watches::{MemberList, MemberUpdate};
 use crate::json::encode;
 
-/// A list, in answer to the command with this `ref`, or in place of many changes.
-pub(super) fn list(topic: &str, list: &MemberList, reference: Option<&str>) -> String {
+/// A list, in answer to a command, or in place of many changes.
+pub(super) fn list(topic: &str, list: &MemberList) -> String {
     let users = encode(&list.users);
-    frame("members", topic, &format!(r#","users":{users},"count":{}"#, list.count), reference)
+    frame("members", topic, &format!(r#","users":{users},"count":{}"#, list.count), None)
+}
+
+/// The list in answer to the command with this `ref`, which is JSON.
+pub(super) fn referring(list: &str, reference: &str) -> String {
+    let open = list.strip_suffix('}').expect("a list is an object");
+    [open, r#","ref":"#, reference, "}"].concat()
 }
 
 /// The changes of a list.
@@ -36,8 +42,9 @@ mod tests {
         let users = ["4\"2", "x"].map(Box::from);
         let members = MemberList { users: users.clone().into(), count: 7 };
         let of_seven = r#"{"op":"members","topic":"room.7","users":["4\"2","x"],"count":7"#;
-        assert_eq!(list("room.7", &members, None), format!("{of_seven}}}"));
-        assert_eq!(list("room.7", &members, Some("1.0")), format!("{of_seven},\"ref\":1.0}}"));
+        let text = list("room.7", &members);
+        assert_eq!(text, format!("{of_seven}}}"));
+        assert_eq!(referring(&text, "1.0"), format!("{of_seven},\"ref\":1.0}}"));
         let changes = MemberUpdate { joined: users.into(), left: vec![], count: 8 };
         assert_eq!(
             super::update("room.7", &changes),

@@ -4,12 +4,13 @@
 //! `room.7`. There a set for each topic has the members of all nodes, and a channel tells of each topic whose set changes. A node
 //! whose clients watch that topic then reads its set, once a second at most, and sends them how the list differs from the one that
 //! they have. So a list is right again after whatever was missed, and a topic that nobody watches costs nothing but its set.
-//! Without a Redis, or while it is away, the list has this node's own members.
+//! Without a Redis, or while it is away for long, the list has this node's own members.
 
 mod frames;
+mod source;
 mod watches;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::feature::{log_refusal, reply};
@@ -21,7 +22,8 @@ use crate::engine::redis::request::{Answer, Ticket, command};
 use crate::engine::server::members::{has_watchers, is_watching};
 use crate::engine::server::{MemberChange, MembersRequest, Server};
 use crate::upgrade::{StateError, StateReader, StateWriter};
-use watches::{ListReading, MemberList, Watches};
+use source::ListSource;
+use watches::{ListReading, MemberList, WAITING_MAX, Watches};
 
 /// Lists read in a turn.
 const READS_MAX: usize = 64;
@@ -29,8 +31,16 @@ const READS_MAX: usize = 64;
 /// Lists that are asked for and not read yet: others wait for the same connection to Redis.
 const READS_UNDER_WAY_MAX: usize = 256;
 
-/// Reads the number of members, and as many as a list has: those who came first.
-const READ: &[u8] = b"return {redis.call('ZCARD',KEYS[1]),redis.call('ZRANGE',KEYS[1],0,ARGV[1])}";
+/// Bytes of lists that clients who asked for them are sent in a turn.
+const ANSWER_BYTES_MAX: usize = 256 << 10;
+
+/// Reads the number of members, and as many as a list has: those who came first. 0: this node is unknown there, or taken for dead, so
+/// its members are missing, and perhaps others.
+const READ: &[u8] = b"if (redis.call('ZSCORE',KEYS[2],ARGV[2]) or '0')=='0' then return 0 end \
+    return {redis.call('ZCARD',KEYS[1]),redis.call('ZRANGE',KEYS[1],0,ARGV[1])}";
+
+/// The words that a Redis begins with which does what it is asked a little later.
+const PASSING: [&str; 3] = ["LOADING", "BUSY", "MASTERDOWN"];
 
 /// The tickets of lists have this bit, those of reports have not.
 const OF_LIST: u64 = 1 << 63;
@@ -51,10 +61,11 @@ pub struct MembersFeature {
     /// The number of this node's members, by topic.
     counts: BTreeMap<Rc<str>, usize>,
     watches: Watches,
+    /// Clients whose list is there, and yet to be sent to them.
+    answered: VecDeque<MembersRequest>,
     /// The channel of changed topics, if there is a Redis.
     channel: Option<String>,
-    /// There is no Redis, or it may not have this node's members: it did not do what it was last asked.
-    is_away: bool,
+    source: ListSource,
     /// Topics whose lists Redis was asked for, by number.
     reads: BTreeMap<u64, Rc<str>>,
     reads_count: u64,
@@ -79,8 +90,9 @@ impl MembersFeature {
             presence: Presence::new(server.node(), settings),
             counts: BTreeMap::new(),
             watches: Watches::default(),
+            answered: VecDeque::new(),
             channel: has_redis.then(|| channel(prefix)),
-            is_away: !has_redis,
+            source: ListSource::new(has_redis, server.now().millis),
             reads: BTreeMap::new(),
             reads_count: 0,
             logged: None,
@@ -105,8 +117,12 @@ impl MembersFeature {
         for request in server.members.take_requests() {
             self.on_request(server, request, now);
         }
+        self.answer_some(server);
+        if self.source.tick(now) {
+            self.watches.touch_all(now);
+        }
         for _ in 0..READS_MAX {
-            if self.reads.len() >= READS_UNDER_WAY_MAX {
+            if !self.may_read() {
                 return;
             }
             let Some(topic) = self.watches.next_due(now) else { return };
@@ -138,32 +154,93 @@ impl MembersFeature {
             *self.counts.entry(Rc::from(&**topic)).or_default() += 1;
         }
         // Redis tells of it once its set has changed.
-        if self.is_away {
+        if self.source == ListSource::Own {
             self.watches.touch(topic, now);
         }
     }
 
-    /// Answers a client that asks for a list, or has it wait for one.
+    /// Has a client that asks for a list answered, or wait for its first reading.
     fn on_request(&mut self, server: &mut Server, request: MembersRequest, now: Millis) {
-        if let Some(list) = self.watches.list(&request.topic) {
-            return answer(server, &request, list);
-        }
         let most = server.bounds().members_total_bytes_max;
-        if let Err(MembersRequest { id, topic, reference }) = self.watches.wait(request, most, now)
-        {
+        let result = match self.watches.list(&request.topic) {
+            Some(_) if self.answered.len() < WAITING_MAX => {
+                self.answered.push_back(request);
+                Ok(())
+            }
+            Some(_) => Err(request),
+            None => self.watches.wait(request, most, now),
+        };
+        if let Err(MembersRequest { id, topic, reference }) = result {
             server.send(id, &Frame::text(&frames::busy(&topic, reference.as_deref())));
         }
     }
 
+    /// Sends lists to clients that asked for them, as many as a turn has.
+    fn answer_some(&mut self, server: &mut Server) {
+        let (mut bytes, mut encoded) = (0, None);
+        while bytes < ANSWER_BYTES_MAX
+            && let Some(request) = self.answered.pop_front()
+        {
+            bytes += self.answer(server, request, &mut encoded);
+        }
+    }
+
+    /// Sends a list to all clients that asked for it. Changes of that list come behind it.
+    fn answer_all(&mut self, server: &mut Server, topic: &str) {
+        if self.answered.iter().any(|request| &*request.topic == topic) {
+            let all = std::mem::take(&mut self.answered).into_iter();
+            let (asked, others): (VecDeque<_>, _) = all.partition(|one| &*one.topic == topic);
+            self.answered = others;
+            let mut encoded = None;
+            for request in asked {
+                self.answer(server, request, &mut encoded);
+            }
+        }
+    }
+
+    /// Answers a request, unless the client watches that topic no more. `encoded`: the last list that was, which is encoded once for
+    /// all that ask for it in a row. Returns the bytes of the answer.
+    fn answer(
+        &mut self,
+        server: &mut Server,
+        request: MembersRequest,
+        encoded: &mut Option<EncodedList>,
+    ) -> usize {
+        if !is_watching(server, request.id, &request.topic) {
+            return 0;
+        }
+        let MembersRequest { id, topic, reference } = request;
+        if encoded.as_ref().is_none_or(|last| last.topic != topic) {
+            // A watch ends if nobody watches the topic; then this client asked twice, and the later request waits.
+            let Some(list) = self.watches.list(&topic) else { return 0 };
+            let text = frames::list(&topic, list);
+            *encoded = Some(EncodedList { topic, frame: Frame::text(&text), text });
+        }
+        let EncodedList { text, frame, .. } = encoded.as_ref().expect("it was just put there");
+        match reference {
+            None => server.send(id, frame),
+            Some(reference) => server.send(id, &Frame::text(&frames::referring(text, &reference))),
+        }
+        text.len()
+    }
+
+    /// Returns whether another list may be read.
+    fn may_read(&self) -> bool {
+        self.source.is_known() && self.reads.len() < READS_UNDER_WAY_MAX
+    }
+
     /// Reads a list, from Redis if it has all members.
     fn read(&mut self, server: &mut Server, topic: Rc<str>) {
-        let Some(channel) = self.channel.as_ref().filter(|_| !self.is_away) else {
+        let Some(channel) = self.channel.as_ref().filter(|_| self.source == ListSource::Redis)
+        else {
             let list = self.own_members(server, &topic);
             return self.take(server, &topic, list);
         };
-        let key = format!("{channel}:in:{topic}");
+        let [key, nodes] = [format!("{channel}:in:{topic}"), format!("{channel}:nodes")];
         let last = (server.bounds().members_max - 1).to_string();
-        let words: [&[u8]; 5] = [b"EVAL", READ, b"1", key.as_bytes(), last.as_bytes()];
+        let node = self.presence.node();
+        let keys_and_arguments = [&key, &nodes, &last, &node].map(|word| word.as_bytes());
+        let words = [&[b"EVAL", READ, b"2"][..], &keys_and_arguments].concat();
         self.reads_count += 1;
         self.reads.insert(self.reads_count, topic);
         server.ask(command(&words), Ticket::of_feature("members", OF_LIST | self.reads_count));
@@ -171,29 +248,32 @@ impl MembersFeature {
 
     fn on_read(&mut self, server: &mut Server, number: u64, answer: &Answer) {
         let Some(topic) = self.reads.remove(&number) else { return };
-        let list = list(answer).filter(|_| !self.is_away).unwrap_or_else(|| {
-            self.on_failure(server, answer);
-            self.own_members(server, &topic)
-        });
-        self.take(server, &topic, list);
+        match list(answer) {
+            // It was asked for before Redis was in doubt, and is read again.
+            _ if self.source != ListSource::Redis => {}
+            Some(list) => self.take(server, &topic, list),
+            None if *answer == Answer::Integer(0) => self.on_doubt(server.now().millis),
+            None => self.on_failure(server, answer),
+        }
     }
 
     /// Sends a list that was read to the clients that wait for it, or its changes to those that watch it.
     fn take(&mut self, server: &mut Server, topic: &str, list: MemberList) {
+        self.answer_all(server, topic);
         match self.watches.take(topic, list, server.bounds().members_total_bytes_max) {
             ListReading::Same => {}
             ListReading::First { waiting, is_resumed } => {
                 let list = self.watches.list(topic).expect("it was just taken");
                 if is_resumed {
-                    send_to_watchers(server, topic, &frames::list(topic, list, None));
+                    send_to_watchers(server, topic, &frames::list(topic, list));
                 }
-                waiting.iter().for_each(|request| answer(server, request, list));
+                self.answered.extend(waiting);
             }
             ListReading::Changed(update) => {
                 let list = self.watches.list(topic).expect("it was just taken");
                 let is_long = update.joined.len() + update.left.len() > list.users.len();
                 let text = match is_long {
-                    true => frames::list(topic, list, None),
+                    true => frames::list(topic, list),
                     false => frames::update(topic, &update),
                 };
                 server.metrics().member_updates += 1;
@@ -227,12 +307,12 @@ impl MembersFeature {
         match reply {
             // Redis may still lack some of this node's members: they did not leave.
             Reply::Done { .. } if self.presence.users.has_changes() => {}
-            Reply::Done { .. } if self.is_away => {
-                self.is_away = false;
-                self.watches.touch_all(now);
+            Reply::Done { .. } => {
+                if self.source.on_reported(now) {
+                    self.watches.touch_all(now);
+                }
             }
-            Reply::Done { .. } => {}
-            Reply::Unknown => self.is_away = true,
+            Reply::Unknown => self.source.lost(now),
             Reply::Failed => {
                 server.metrics().member_retries += 1;
                 self.on_failure(server, answer);
@@ -240,10 +320,23 @@ impl MembersFeature {
         }
     }
 
-    /// Redis did not do what it was asked: lists have this node's own members until a report to it succeeds.
+    /// Redis may lack members: the next report tells.
+    fn on_doubt(&mut self, now: Millis) {
+        self.source.doubt(now);
+        self.presence.alive_at = 0;
+    }
+
+    /// Redis did not do what it was asked: lists have this node's own members until a report to it succeeds, at once if it refuses
+    /// for good.
     fn on_failure(&mut self, server: &Server, answer: &Answer) {
         let now = server.now().millis;
-        if !std::mem::replace(&mut self.is_away, true) {
+        let is_passing = match answer {
+            Answer::Refused(why) => PASSING.iter().any(|word| why.starts_with(word)),
+            answer => *answer == Answer::Unavailable,
+        };
+        if is_passing {
+            self.source.doubt(now);
+        } else if self.source.refused() {
             self.watches.touch_all(now);
         }
         let channel = self.channel.as_deref().unwrap_or_default();
@@ -276,10 +369,9 @@ impl Feature for MembersFeature {
                 self.on_read(server, number & !OF_LIST, answer);
             }
             FeatureEvent::Answer { number, answer } => self.on_report(server, number, answer),
+            // It may have lost its data.
             FeatureEvent::SourceUp if self.channel.is_some() => {
-                // It may have lost its data: this node's next report tells, and lists stay as they are until then.
-                self.is_away = true;
-                self.presence.alive_at = 0;
+                self.on_doubt(server.now().millis);
             }
             FeatureEvent::Drain => {
                 self.is_silent = true;
@@ -301,15 +393,15 @@ impl Feature for MembersFeature {
         if self.is_silent {
             return None;
         }
-        let news = server.members.has_news().then(|| server.now().millis);
+        let has_work = server.members.has_news() || !self.answered.is_empty();
+        let work = has_work.then(|| server.now().millis);
         let report = match self.channel {
             Some(_) => Some(self.presence.deadline()),
             None => self.presence.deadline_alone(),
         };
-        // The next answer wakes the loop.
-        let is_full = self.reads.len() >= READS_UNDER_WAY_MAX;
-        let lists = self.watches.deadline().filter(|_| !is_full);
-        [news, report, lists].into_iter().flatten().min()
+        // Until then the next answer wakes the loop.
+        let lists = self.watches.deadline().filter(|_| self.may_read());
+        [work, report, lists, self.source.deadline()].into_iter().flatten().min()
     }
 }
 
@@ -320,13 +412,12 @@ fn send_to_watchers(server: &mut Server, topic: &str, text: &str) {
     }
 }
 
-/// Answers a request, unless the client watches that topic no more.
-fn answer(server: &mut Server, request: &MembersRequest, list: &MemberList) {
-    let MembersRequest { id, topic, reference } = request;
-    if is_watching(server, *id, topic) {
-        let text = frames::list(topic, list, reference.as_deref());
-        server.send(*id, &Frame::text(&text));
-    }
+/// A list as it is sent.
+struct EncodedList {
+    topic: Box<str>,
+    text: String,
+    /// The text as a frame, for all who gave no `ref`.
+    frame: Frame,
 }
 
 /// Reads the answer to [`READ`].

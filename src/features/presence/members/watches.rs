@@ -13,8 +13,9 @@ const PAUSE: Millis = 1000;
 /// a list that nobody watches any more ends then.
 const READ_EVERY: Millis = 30_000;
 
-/// Clients that wait for the first reading of a list, which takes as long as Redis takes to answer.
-const WAITING_MAX: usize = 4096;
+/// Clients that wait for the first reading of a list, which takes as long as Redis takes to answer; and clients that wait until the
+/// list is sent to them.
+pub(super) const WAITING_MAX: usize = 4096;
 
 /// Bytes of a watch, and of a user in its list, besides the names.
 const WATCH_BYTES: usize = 192;
@@ -80,14 +81,16 @@ impl Watches {
     /// Has a client wait for the first reading of a list, which is due at once.
     ///
     /// # Errors
-    /// Too many clients wait, or lists and watches take `bytes_max` already: the request is given back.
+    /// Too many clients wait, or it would be a new watch and all take half of `bytes_max` already, whose rest is for the lists that
+    /// are watched: the request is given back.
     pub(super) fn wait(
         &mut self,
         request: MembersRequest,
         bytes_max: usize,
         now: Millis,
     ) -> Result<(), MembersRequest> {
-        if self.waiting >= WAITING_MAX || self.bytes >= bytes_max {
+        let has_room = self.bytes < bytes_max / 2 || self.watches.contains_key(&*request.topic);
+        if self.waiting >= WAITING_MAX || !has_room {
             return Err(request);
         }
         self.waiting += 1;
@@ -270,6 +273,11 @@ mod tests {
         ));
         assert_eq!(watches.list("a"), Some(&MemberList { count: 3, ..list(&["x", "y"]) }));
         assert_eq!(watches.wait(request("b", 1), room, 0), Err(request("b", 1)));
+        let half = watches.bytes;
+        assert!(watches.wait(request("b", 1), 2 * half, 0).is_err(), "the rest is for that list");
+        assert!(watches.wait(request("b", 1), 2 * half + 2, 0).is_ok());
+        assert!(watches.wait(request("b", 2), room, 0).is_ok(), "it is watched already");
+        watches.end("b");
         let update = MemberUpdate { joined: vec!["w".into()], left: vec!["x".into()], count: 2 };
         assert_eq!(watches.take("a", list(&["w", "y"]), room), ListReading::Changed(update));
         for client in 0..WAITING_MAX as u64 {
