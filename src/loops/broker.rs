@@ -1,11 +1,9 @@
 //! The parent's side: starts the workers, hands them the input of the sources, and publishes what their handlers publish.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use mio::event::Event;
-use mio::net::TcpStream;
 
 use crate::clock::Millis;
 use crate::engine::feature::FeatureEvent;
@@ -318,18 +316,6 @@ impl Port for Broker {
             LoopPlace::Vacant { .. } => None,
         });
         taken.fold(0, usize::saturating_add)
-    }
-
-    fn refusal(&self) -> &'static [u8] {
-        b""
-    }
-
-    fn room_at(&self, now: Millis) -> Millis {
-        now
-    }
-
-    fn admit(&mut self, _: &mut Server, _: PortRegistry<'_>, _: TcpStream, _: SocketAddr) {
-        unreachable!("it has no listener");
     }
 
     fn on_ready(&mut self, number: usize, event: &Event) {

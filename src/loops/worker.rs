@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -234,18 +233,6 @@ impl Port for ParentLink {
     fn connections(&self) -> usize {
         // The link is as old as the process, and no reason to wait at its end.
         0
-    }
-
-    fn refusal(&self) -> &'static [u8] {
-        b""
-    }
-
-    fn room_at(&self, now: Millis) -> Millis {
-        now
-    }
-
-    fn admit(&mut self, _: &mut Server, _: PortRegistry<'_>, _: TcpStream, _: SocketAddr) {
-        unreachable!("it has no listener");
     }
 
     fn on_ready(&mut self, _: usize, event: &Event) {

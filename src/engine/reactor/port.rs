@@ -17,7 +17,7 @@ use crate::engine::server::Server;
 use crate::engine::server::requests::Publication;
 use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX};
 
-/// A feature's listener and its connections, called in fixed phases of a turn.
+/// A feature's connections, and its listener if it has one, called in fixed phases of a turn.
 pub trait Port {
     /// Returns the setting that has its address.
     fn name(&self) -> &'static str;
@@ -31,19 +31,19 @@ pub trait Port {
     }
 
     /// Returns the answer to a connection for which there is no room.
-    fn refusal(&self) -> &'static [u8];
+    fn refusal(&self) -> &'static [u8] {
+        b""
+    }
 
     /// Returns when one more connection can be admitted, or refused with an answer.
-    fn room_at(&self, now: Millis) -> Millis;
+    fn room_at(&self, now: Millis) -> Millis {
+        now
+    }
 
-    /// Admits a connection, or refuses it.
-    fn admit(
-        &mut self,
-        server: &mut Server,
-        registry: PortRegistry<'_>,
-        stream: TcpStream,
-        address: SocketAddr,
-    );
+    /// Admits a connection to its listener, or refuses it.
+    fn admit(&mut self, _: &mut Server, _: PortRegistry<'_>, _: TcpStream, _: SocketAddr) {
+        unreachable!("it has no listener");
+    }
 
     /// Notes an event of the connection with this number.
     fn on_ready(&mut self, number: usize, event: &Event);

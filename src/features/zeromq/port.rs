@@ -51,10 +51,6 @@ impl Port for ZeromqPort {
     }
 
     /// Nothing: a peer reads no reason before the greetings, and comes back by itself.
-    fn refusal(&self) -> &'static [u8] {
-        b""
-    }
-
     fn room_at(&self, now: Millis) -> Millis {
         self.connections.room_at(now)
     }

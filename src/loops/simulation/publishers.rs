@@ -1,14 +1,12 @@
 //! The parent's port of a simulation: it takes note of the numbers of receivers, and passes orders on.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use mio::event::Event;
-use mio::net::TcpStream;
 
 use crate::clock::Millis;
-use crate::engine::reactor::{LoopOrder, OtherPorts, Port, PortRegistry};
+use crate::engine::reactor::{LoopOrder, OtherPorts, Port};
 use crate::engine::router::Router;
 use crate::engine::server::Server;
 
@@ -29,18 +27,6 @@ impl Port for NotingPort {
 
     fn connections(&self) -> usize {
         0
-    }
-
-    fn refusal(&self) -> &'static [u8] {
-        b""
-    }
-
-    fn room_at(&self, now: Millis) -> Millis {
-        now
-    }
-
-    fn admit(&mut self, _: &mut Server, _: PortRegistry<'_>, _: TcpStream, _: SocketAddr) {
-        unreachable!("it has no listener");
     }
 
     fn on_ready(&mut self, _: usize, _: &Event) {}
