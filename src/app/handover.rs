@@ -55,8 +55,8 @@ impl StateInput<'_> {
     }
 }
 
-/// The settings that must be the same in both processes, as a text: connections and the history depend on them.
-fn shape(config: &Config) -> String {
+/// The settings that must be the same in processes that hand connections over, as a text: these and the history depend on them.
+pub(super) fn shape(config: &Config) -> String {
     let mut shape = format!("{} {:?}", config.prefix, config.streams);
     for route in &config.routes {
         let _ = write!(shape, " {} {:?}", route.path, route.format);

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::publishers_max;
+use super::{handover, publishers_max};
 use crate::config::Config;
 use crate::engine::bounds::Bounds;
 use crate::engine::reactor::{Reactor, SharedListeners};
@@ -210,10 +210,10 @@ pub(super) fn need_users(reactor: &mut Reactor, config: &Config) {
     users::need(router, UserNeeds { are_counted, ordered });
 }
 
-/// A number for the settings by which the processes number messages: they must be the same in all.
+/// A number for the settings by which the processes number messages, and hand clients over: they must be the same in all.
 fn fingerprint(config: &Config) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&config.prefix, &config.control, &config.streams, config.loops()).hash(&mut hasher);
+    (handover::shape(config), &config.control, config.loops()).hash(&mut hasher);
     let Bounds { history_messages_max, history_bytes_max, payload_bytes_max, .. } = &config.bounds;
     (history_messages_max, history_bytes_max, payload_bytes_max).hash(&mut hasher);
     (config.redis.is_some(), config.proxy_protocol).hash(&mut hasher);

@@ -8,8 +8,8 @@ import resource
 
 import pytest
 from helpers.certificates import Authority
-from helpers.loops import LOOPS
-from helpers.process import BINARY
+from helpers.loops import LOOPS, processes
+from helpers.process import BINARY, eventually
 from helpers.redis_server import Redis, TlsSettings, Trio
 from helpers.server import Server
 
@@ -89,7 +89,10 @@ def start():
 def start_loops(start):
     """Starts servers of several loops."""
     def start_loops(*flags, loops=LOOPS, **options):
-        return start("--loops", loops, *flags, **options)
+        server = start("--loops", loops, *flags, **options)
+        # The log may be behind the lines of the start.
+        eventually(lambda: len(processes(server)) == loops, "all loops have begun")
+        return server
 
     return start_loops
 

@@ -243,6 +243,24 @@ async def test_a_reload_reaches_all_loops(start_loops, tmp_path):
     assert len(re.findall("the settings stay as they were", server.log())) == 1, "it is told once"
 
 
+@pytest.mark.parametrize("route", ['path = "/ws"\nformat = "raw"\n', 'path = "/other"\n'], ids=["format", "path"])
+async def test_a_loop_with_other_routes_does_not_begin(start_loops, tmp_path, route):
+    """Clients are handed over between loops by the number of their route."""
+    file, right = tmp_path / "oneloop.toml", '[[route]]\npath = "/ws"\n'
+    file.write_text(right)
+    server = start_loops("--config", file)
+    before = processes(server)
+    async with on_loop(server, 0, "42") as client:
+        file.write_text(f"[[route]]\n{route}")
+        os.kill(before[1], signal.SIGKILL)
+        await asyncio.to_thread(server.wait_for_log, "the settings have changed since the server started")
+        file.write_text(right)
+        async with on_loop(server, 1, "43") as other:
+            server.publish("user.42", 1)
+            assert await client.heard() == [("user.42", 1)]
+            assert await other.heard() == []
+
+
 async def test_a_loop_that_hangs_is_replaced(start_loops):
     server = start_loops(*TOPICS)
     async with on_loop(server, 0, "42") as client:
