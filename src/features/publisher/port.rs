@@ -167,10 +167,10 @@ impl Port for PublisherPort {
         {
             self.uncounted.pop_front();
             if let Some(connection) = self.connections.get_mut(seat).filter(|_| next == number) {
-                let output = &mut connection.publisher.output;
-                output.uncounted().on_counted(number, receivers);
-                output.settle();
-                self.connections.touched.push(seat);
+                connection.publisher.output.uncounted().on_counted(number, receivers);
+                if self.connections.touched.last() != Some(&seat) {
+                    self.connections.touched.push(seat);
+                }
             }
         }
     }
@@ -187,6 +187,7 @@ impl Port for PublisherPort {
         }
         for number in std::mem::take(&mut connections.touched) {
             let Some(connection) = connections.get_mut(number) else { continue };
+            connection.publisher.output.settle();
             connection.write(now);
             exchange.settle(number, connection.publisher.output.messages, now);
             // A count that comes touches the connection again.

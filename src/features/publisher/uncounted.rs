@@ -22,20 +22,22 @@ pub enum CountForm {
 struct AwaitedCount {
     /// The number under which the receivers elsewhere are counted.
     number: u64,
-    /// Bytes of replies before it.
+    /// Bytes of replies before it, with those that have gone.
     at: usize,
     /// The receivers that are known.
     here: usize,
     form: CountForm,
-    /// The count came.
-    is_known: bool,
 }
 
 /// Replies in their order, some of them without the number that they consist of.
 #[derive(Default)]
 pub struct UncountedReplies {
     pub bytes: Vec<u8>,
+    /// Bytes before them that have gone.
+    gone: usize,
     counts: VecDeque<AwaitedCount>,
+    /// The first counts that came.
+    known: usize,
 }
 
 impl UncountedReplies {
@@ -50,36 +52,37 @@ impl UncountedReplies {
 
     /// Leaves the place for a count.
     pub fn push(&mut self, number: u64, here: usize, form: CountForm) {
-        let at = self.bytes.len();
-        self.counts.push_back(AwaitedCount { number, at, here, form, is_known: false });
+        let at = self.gone + self.bytes.len();
+        self.counts.push_back(AwaitedCount { number, at, here, form });
     }
 
     /// Adds the replies of a transaction.
     pub fn append(&mut self, others: UncountedReplies) {
-        let begin = self.bytes.len();
+        let begin = self.gone + self.bytes.len();
+        if self.known == self.counts.len() {
+            self.known += others.known;
+        }
         self.bytes.extend_from_slice(&others.bytes);
         let moved = others.counts.into_iter();
         self.counts.extend(moved.map(|count| AwaitedCount { at: count.at + begin, ..count }));
     }
 
-    /// Takes note of a count.
+    /// Takes note of a count. Counts come in order.
     pub fn on_counted(&mut self, number: u64, receivers: usize) {
-        // Counts come in order, so it is the first one that is not known.
-        let mut unknown = self.counts.iter_mut().filter(|count| !count.is_known);
-        if let Some(count) = unknown.next().filter(|count| count.number == number) {
+        let unknown = self.counts.get_mut(self.known);
+        if let Some(count) = unknown.filter(|count| count.number == number) {
             count.here += receivers;
-            count.is_known = true;
+            self.known += 1;
         }
     }
 
     /// Appends all replies before the first count that is not known.
     pub fn take_known(&mut self, output: &mut Vec<u8>) {
         let mut taken = 0;
-        while self.counts.front().is_some_and(|count| count.is_known)
-            && let Some(count) = self.counts.pop_front()
-        {
-            output.extend_from_slice(&self.bytes[taken..count.at]);
-            taken = count.at;
+        for count in self.counts.drain(..std::mem::take(&mut self.known)) {
+            let at = count.at - self.gone;
+            output.extend_from_slice(&self.bytes[taken..at]);
+            taken = at;
             match count.form {
                 CountForm::Resp => resp::write_integer(output, count.here as i64),
                 CountForm::Http { is_last } => {
@@ -87,10 +90,10 @@ impl UncountedReplies {
                 }
             }
         }
-        let end = self.counts.front().map_or(self.bytes.len(), |count| count.at);
+        let end = self.counts.front().map_or(self.bytes.len(), |count| count.at - self.gone);
         output.extend_from_slice(&self.bytes[taken..end]);
         self.bytes.drain(..end);
-        self.counts.iter_mut().for_each(|count| count.at -= end);
+        self.gone += end;
         if self.bytes.is_empty() && self.counts.is_empty() {
             *self = UncountedReplies::default();
         }
