@@ -38,7 +38,7 @@ impl ClientShare {
         ClientShare { room, is_lent, is_scarce: false, told, told_at, answers: false }
     }
 
-    /// Takes a share in place of the one before. Places that are taken are not given back.
+    /// Takes a share in place of the one before. Places that are taken, and some more, are not given back at once.
     ///
     /// # Errors
     /// The frame is malformed.
@@ -63,8 +63,10 @@ impl ClientShare {
         self.is_scarce = fields.truth()?;
         self.answers = true;
         let was_lent = std::mem::replace(&mut self.is_lent, is_lent);
+        // The parent may not know of all clients here: half of the free places stay for the next ones.
+        let kept = taken + share.saturating_sub(taken) / 2;
         fields.end().map(|()| match is_lent {
-            true if was_lent && wanted < share => share.min(wanted.max(taken)),
+            true if was_lent && wanted < share => share.min(wanted.max(kept)),
             true => wanted.min(self.room),
             false => self.room,
         })

@@ -427,24 +427,3 @@ async def test_the_parent_alone_speaks_to_the_service_manager(start_loops):
         async with on_each_loop(server, "42"):
             server.signal()
             supervisor.next("STOPPING=1")
-
-
-async def test_each_loop_counts_its_subscribers_and_sends_its_receipts(start_loops, redis):
-    server = start_loops("--control", "ctl", "--receipts", "receipts", *TOPICS, redis=redis)
-    back_end = redis.publisher()
-    back_end.command("SUBSCRIBE", "answers", "receipts")
-    back_end.reply()
-    async with on_each_loop(server, "42") as clients, on_each_loop(server, "43"):
-        order = json.dumps({"op": "count", "topic": "user.42", "reply": "answers"})
-        server.publisher.command("PUBLISH", "ctl", order)
-        answers = [json.loads(back_end.reply()[2]) for _ in range(LOOPS)]
-        assert [answer["listeners"] for answer in answers] == [1] * LOOPS
-        assert len({answer["node"] for answer in answers}) == LOOPS
-        server.publish("user.42", 1)
-        receipts = [json.loads(back_end.reply()[2]) for _ in range(LOOPS)]
-        assert sum(receipt["written"] for receipt in receipts) == LOOPS
-        assert len({receipt["id"] for receipt in receipts}) == 1, "one message"
-        assert {receipt["node"] for receipt in receipts} == {answer["node"] for answer in answers}
-        for client in clients:
-            assert (await client.next())["data"] == 1
-    back_end.close()
