@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::reload::{InForce, reload_routes};
 use crate::config::{Jwt, read_key_file};
-use crate::engine::reactor::{Look, LookResult, Reactor, SeenFiles, states};
+use crate::engine::reactor::{Look, LookResult, Reactor, SeenFiles, shared_level, states};
 use crate::push::token::Keys;
 
 /// The subject of the watch.
@@ -32,12 +32,14 @@ fn look(name: String, in_force: InForce, mut jwt: Jwt) -> Look {
                     config.jwt.jwks = jwks;
                     reload_routes(reactor, &config);
                     reactor.router.server.metrics.reloads += 1;
-                    log::info!("changed: jwt.jwks_file, which was read again");
+                    let level = shared_level(reactor, log::Level::Info);
+                    log::log!(level, "changed: jwt.jwks_file, which was read again");
                 }))
             }
             Err(problem) => LookResult::Changed(Box::new(move |reactor| {
                 reactor.router.server.metrics.reloads_refused += 1;
-                log::error!("the keys stay as they were: jwt.jwks_file: {problem}");
+                let level = shared_level(reactor, log::Level::Error);
+                log::log!(level, "the keys stay as they were: jwt.jwks_file: {problem}");
             })),
         })
     })

@@ -123,6 +123,7 @@ impl LoopRole {
     /// Gives a worker its name, and the places in these streams.
     pub(super) fn name(&self, reactor: &mut Reactor, streams: Vec<String>) {
         let LoopRole::Worker(start) = self else { return };
+        reactor.end_by_order();
         start.name(&mut reactor.router.server);
         reactor.router.server.resume.read_streams(streams);
         let named = [PublisherPort::NAME, ZeromqPort::NAME].into_iter().filter_map(|name| {

@@ -105,6 +105,7 @@ impl Broker {
         self.places[place] = match WorkerProcess::start(&self.line, &hello, own, registry, now) {
             Ok(worker) => {
                 log::info!("loop {place} is process {}", worker.id());
+                self.desk.begin(place, predecessors);
                 LoopPlace::Taken(Box::new(worker))
             }
             Err(error) => {

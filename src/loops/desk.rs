@@ -104,15 +104,18 @@ impl Desk {
         Ok(())
     }
 
-    /// A worker has ended: another one takes its place.
+    /// A worker has begun, in the place of so many that were there before.
+    pub fn begin(&mut self, place: usize, predecessors: u64) {
+        self.loops[place].restarts = predecessors;
+    }
+
+    /// A worker has ended.
     pub fn leave(&mut self, place: usize) {
         for round in &mut self.rounds {
             round.missing &= !(1 << place);
             round.asked &= !(1 << place);
         }
-        let KnownLoop { latest, restarts } = &mut self.loops[place];
-        *restarts += 1;
-        if let Some(Snapshot { metrics, gauges }) = latest.take() {
+        if let Some(Snapshot { metrics, gauges }) = self.loops[place].latest.take() {
             // Its gauges ended with it.
             let metrics =
                 Metrics { presence_users: 0, certificate_ends: Default::default(), ..metrics };
@@ -326,6 +329,7 @@ mod tests {
         for (clients, ends) in [(3, false), (4, true), (1, false)] {
             if ends {
                 parent.desk.leave(1);
+                parent.desk.begin(1, 1);
             }
             let id = parent.request("GET /metrics");
             parent.asks();

@@ -132,7 +132,6 @@ impl WorkerStart {
         let mut link = LinkSocket::new(TcpStream::from(OwnedFd::from(stream)));
         link.input = input;
         write_frame(&mut link.tail, SERVING, |_| {});
-        reactor.end_by_order();
         // The parent's words behind the state come before clients.
         link.read_on();
         notes::begin(&mut reactor.router, &hello)?;

@@ -3,15 +3,14 @@
 use super::certificate::{Certificate, CertificateFiles};
 use super::certificates::Certificates;
 use super::tickets::TicketKeys;
-use crate::engine::reactor::{Look, LookResult, Reactor, SeenFiles, states};
+use crate::engine::reactor::{Look, LookResult, Reactor, SeenFiles, shared_level, states};
 
 /// The subject of the watch.
 const SUBJECT: &str = "certificates";
 
 /// Puts certificates into force, and watches their files from now on.
 pub fn take_over(reactor: &mut Reactor, certificates: Certificates, tickets: TicketKeys) {
-    let unix = reactor.router.server.now.unix;
-    certificates.iter().for_each(|certificate| announce(certificate, unix));
+    certificates.iter().for_each(|certificate| announce(reactor, certificate));
     put_into_force(reactor, &certificates, &tickets);
     reactor.watch_files(SUBJECT, Some(look(certificates, tickets)));
 }
@@ -22,11 +21,17 @@ fn put_into_force(reactor: &mut Reactor, certificates: &Certificates, tickets: &
 }
 
 /// Logs a certificate and the reasons why clients may refuse it. An expired one is served all the same, until it is renewed.
-fn announce(certificate: &Certificate, unix: u64) {
-    log::info!("certificate: {}", certificate.summary());
+fn announce(reactor: &Reactor, certificate: &Certificate) {
+    let level = |level| shared_level(reactor, level);
+    log::log!(level(log::Level::Info), "certificate: {}", certificate.summary());
+    let unix = reactor.router.server.now.unix;
     let problems = certificate.date_problem(unix).into_iter().chain(certificate.flaws.clone());
     for problem in problems {
-        log::warn!("tls.cert_file {:?}: {problem}", certificate.files.certificate);
+        log::log!(
+            level(log::Level::Warn),
+            "tls.cert_file {:?}: {problem}",
+            certificate.files.certificate
+        );
     }
 }
 
@@ -42,16 +47,16 @@ pub(super) fn look(certificates: Certificates, tickets: TicketKeys) -> Look {
             let older = std::mem::replace(&mut in_force, again.clone());
             let tickets = tickets.clone();
             LookResult::Changed(Box::new(move |reactor| {
-                let unix = reactor.router.server.now.unix;
                 let metrics = &mut reactor.router.server.metrics;
                 metrics.reloads_refused += u64::from(!problems.is_empty());
+                let level = shared_level(reactor, log::Level::Error);
                 for problem in problems {
-                    log::error!("the certificate stays as it was: {problem}");
+                    log::log!(level, "the certificate stays as it was: {problem}");
                 }
                 let mut new = again.new_since(&older).peekable();
                 if new.peek().is_some() {
-                    metrics.reloads += 1;
-                    new.for_each(|certificate| announce(certificate, unix));
+                    reactor.router.server.metrics.reloads += 1;
+                    new.for_each(|certificate| announce(reactor, certificate));
                     put_into_force(reactor, &again, &tickets);
                 }
             }))

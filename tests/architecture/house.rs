@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 53_105;
+const LINES_MAX: usize = 53_135;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 24_255;
+const ENGINE_LINES_MAX: usize = 24_262;
 /// Lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 450;
 

@@ -64,7 +64,7 @@ pub use port_socket::{InputState, PeerState, PortSocket};
 pub use redis_protocol::RedisProtocol;
 use redis_socket::{RedisSocket, RedisSockets};
 use reload::Reload;
-pub use reload::{Reread, TakeOver};
+pub use reload::{Reread, TakeOver, shared_level};
 pub use shared_listeners::SharedListeners;
 use time::Clock;
 pub use token::Source;

@@ -39,6 +39,11 @@ pub(super) fn on_files_read(reactor: &mut Reactor) {
     reactor.supervisor.ready(reactor.ports.clients(&reactor.router.server));
 }
 
+/// Returns the level at which this process logs what every process of its server finds: one of them tells it.
+pub fn shared_level(reactor: &Reactor, level: log::Level) -> log::Level {
+    if reactor.drain.is_by_order { log::Level::Debug } else { level }
+}
+
 /// Obeys an order that came by a port.
 pub(super) fn obey(reactor: &mut Reactor, order: LoopOrder) {
     match order {

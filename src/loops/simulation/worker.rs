@@ -172,6 +172,7 @@ fn ask(
         }
     }
     time(&mut reactor);
+    reactor.end_by_order();
     start.begin(&mut reactor).expect("descriptors are left");
     let needs = UserNeeds { are_counted: true, ordered: vec![true] };
     users::need(&mut reactor.router, needs);

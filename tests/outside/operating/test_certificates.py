@@ -75,6 +75,18 @@ async def test_a_client_gets_the_certificate_for_the_name_it_asks_for(start_tls,
     assert {name for name, _ in ends} == {"example.com", "*.example.org", "a.example.org"}
 
 
+def test_one_of_several_loops_tells_of_a_certificate(start_tls, authority):
+    server = start_tls(authority.issue(), more=("--loops", "2"))
+
+    def serve():
+        text = server.admin("/metrics")[2]
+        return all(f'oneloop_loop_up{{loop="{loop}"}} 1' in text for loop in range(2))
+
+    eventually(serve, "both loops serve")
+    assert "localhost" in certificate(server, context(authority))[0]
+    assert server.log().count("certificate: ") == 1
+
+
 class Lineage:
     """Files as certbot keeps them: links in `live` to numbered files in `archive`."""
 
