@@ -414,8 +414,10 @@ impl RedisSockets {
         }
     }
 
-    /// Reads from Redis; while the loop `rests`, answers alone.
+    /// Reads from Redis, by the latest word of its Sentinels; while the loop `rests`, answers alone.
     pub fn read(&mut self, router: &mut Router, buffer: &mut [u8], rests: bool) {
+        // In every turn, also in those of a drain: news keep the loop awake.
+        follow::follow(self, router);
         let limit = router.server.bounds.source_read_bytes_per_turn;
         let is_read =
             |socket: &&mut RedisSocket| socket.has_input() && !(rests && socket.is_at_rest());
@@ -434,7 +436,6 @@ impl RedisSockets {
 
     /// Handles passed deadlines.
     pub fn tick(&mut self, router: &mut Router, registry: &Registry) {
-        follow::follow(self, router);
         for socket in &mut self.0 {
             let result = socket.tick(registry, router.server.now.millis);
             socket.settle(router, result);

@@ -149,7 +149,8 @@ impl RedisTls {
         }
         let names = presented.iter().map(|name| plain_name(name)).collect::<Vec<_>>().join(", ");
         format!(
-            "is for {}, and the URL names {name}: write one of its names into the URL, or make a certificate for {name}",
+            "is for {}, and the URL names {name}: write one of its names into the URL, or make a certificate for {name} \
+             (for a primary, the name is the one that its Sentinels announce)",
             printable(&names)
         )
     }

@@ -107,6 +107,23 @@ async def test_streams_lose_nothing_and_repeat_nothing(start, trio):
         assert (await one.next())["data"] == (await other.next())["data"] == "at the end"
 
 
+@pytest.mark.parametrize("loops", [1, 2])
+async def test_what_clients_send_goes_to_the_primary(start, trio, loops):
+    """Each process that sends asks a Sentinel itself. An answer says whether it was taken."""
+    server = start("--upstream", "stream:up", *QUICK, "--loops", loops, redis=trio)
+    async with server.client("42") as client, server.client("43") as bystander:
+        for number in range(3):
+            primary = await in_thread(trio.fail_over) if number else trio.primary()
+            answer = {}
+            while answer.get("op") != "sent":
+                await client.send(op="send", data=number)
+                while (answer := await client.next())["op"] == "gap":
+                    pass
+            [[_, fields]] = primary.command("XRANGE", "up", answer["id"], answer["id"])
+            assert fields[fields.index("data") + 1] == str(number)
+        assert {frame["op"] for frame in await bystander.heard()} <= {"gap"}
+
+
 async def test_without_any_sentinel_the_primary_is_kept(start, trio):
     server = start(*QUICK, redis=trio)
     publisher = server.publisher
