@@ -1,4 +1,4 @@
-//! The Redis of a simulated world: it may disconnect at any byte, fall silent, or refuse.
+//! The Redis of a simulated world: it may disconnect at any byte, fall silent, or refuse, and move to its other address.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,10 +15,12 @@ struct Connection {
     subscribed: bool,
 }
 
-/// A Redis on a socket of its own in the file system.
+/// A Redis on one of two sockets of its own in the file system: the other one takes connections and closes them.
 pub struct Redis {
-    listener: UnixListener,
-    pub path: PathBuf,
+    listeners: [UnixListener; 2],
+    pub paths: [PathBuf; 2],
+    /// The socket at which it serves.
+    at: usize,
     connection: Option<Connection>,
     /// It accepts and says nothing.
     pub silent: bool,
@@ -30,12 +32,18 @@ pub struct Redis {
 
 impl Redis {
     pub fn new(seed: u64) -> Redis {
-        let name = format!("oneloop-simulation-{}-{seed}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).expect("a socket can be made");
-        listener.set_nonblocking(true).expect("a socket takes its options");
-        Redis { listener, path, connection: None, silent: false, refuses: false, published: 0 }
+        let paths = ["", "-b"].map(|end| {
+            let name = format!("oneloop-simulation-{}-{seed}{end}", std::process::id());
+            std::env::temp_dir().join(name)
+        });
+        let listeners = [0, 1].map(|number: usize| {
+            let _ = std::fs::remove_file(&paths[number]);
+            let listener = UnixListener::bind(&paths[number]).expect("a socket can be made");
+            listener.set_nonblocking(true).expect("a socket takes its options");
+            listener
+        });
+        let (connection, silent, refuses) = (None, false, false);
+        Redis { listeners, paths, at: 0, connection, silent, refuses, published: 0 }
     }
 
     pub fn is_subscribed(&self) -> bool {
@@ -57,17 +65,21 @@ impl Redis {
         true
     }
 
-    /// Ends the connection after sending a part of the pending bytes.
+    /// Ends the connection after sending a part of the pending bytes, and perhaps moves to the other address.
     pub fn cut(&mut self, random: &mut Random) {
         if let Some(mut connection) = self.connection.take() {
             let part = random.below(connection.outgoing.len() + 1);
             let _ = connection.stream.write(&connection.outgoing[..part]);
         }
+        if random.below(4) == 0 {
+            self.at = 1 - self.at;
+        }
     }
 
     /// Accepts, answers, and sends some of the pending bytes.
     pub fn step(&mut self, random: &mut Random) {
-        if let Ok((stream, _)) = self.listener.accept() {
+        drop(self.listeners[1 - self.at].accept());
+        if let Ok((stream, _)) = self.listeners[self.at].accept() {
             stream.set_nonblocking(true).expect("a socket takes its options");
             let fresh =
                 Connection { stream, received: vec![], outgoing: vec![], subscribed: false };
@@ -138,6 +150,6 @@ fn command(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        self.paths.iter().for_each(|path| drop(std::fs::remove_file(path)));
     }
 }

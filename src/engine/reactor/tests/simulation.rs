@@ -96,8 +96,8 @@ fn made_plan(random: &mut Random, keys: &Rc<Keys>, redis: &Redis) -> (Plan, bool
         bounds.deflate_bytes_min = random.choose(&[1, 100, 256]);
     });
     plan.prefix = "pub.".to_owned();
-    let url = format!("unix:{}", redis.path.display());
-    let config = RedisConfig::from_url(&url).expect("the path is a URL");
+    let urls = redis.paths.each_ref().map(|path| format!("unix:{}", path.display())).join(",");
+    let config = RedisConfig::from_url(&urls).expect("the paths are URLs");
     plan.subscriber = Some(RedisSubscriber::new(config, 0));
     (plan, is_latest)
 }
