@@ -807,3 +807,49 @@ fn a_loop_is_not_to_blame_for_what_its_parent_slept_through() {
     assert!(!world.is_held());
     world.settle();
 }
+
+/// Lets links change bits: the processes end what they cannot read, and begin anew.
+fn run_noisy(seed: u64, is_noisy: [bool; 2]) -> u64 {
+    let mut world = World::new(seed);
+    world.mend(20, 50);
+    let first = world.workers.last().expect("they have started").id;
+    for _ in 0..1_500 {
+        for worker in &mut world.workers {
+            worker.wire.is_noisy = is_noisy;
+        }
+        match world.random.below(10) {
+            // A message whose bits have changed would be no message of the model.
+            0 | 1 if !is_noisy[0] => world.connect(),
+            2 if !is_noisy[0] => world.act(),
+            3 | 4 => world.publish(),
+            5 => world.control(),
+            6 if world.random.below(20) == 0 => world.disturb_processes(),
+            _ => world.turn(20),
+        }
+    }
+    for worker in &mut world.workers {
+        worker.wire.is_noisy = [false; 2];
+    }
+    // The last malformed frame may be a long one: its rest never comes, and its worker counts as hanging.
+    world.mend(1_000, 100);
+    let serving = world.workers.iter().filter(|worker| worker.is_serving()).count();
+    assert_eq!(serving, world.loops, "seed {seed}: a loop is missing");
+    world.drain();
+    world.end();
+    let last = process::latest();
+    u64::from(last - first)
+}
+
+#[test]
+fn a_malformed_frame_ends_a_loop_and_nothing_else() {
+    let mut restarts = 0;
+    for seed in 1..15 {
+        let is_noisy = [seed % 2 == 0, seed % 2 == 1];
+        let ran = std::panic::catch_unwind(|| run_noisy(seed, is_noisy));
+        restarts += ran.unwrap_or_else(|panic| {
+            println!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        });
+    }
+    assert!(restarts > 50, "little happened: {restarts}");
+}

@@ -44,6 +44,11 @@ pub fn fail_next() {
     with(|table| table.failures += 1);
 }
 
+/// The latest process.
+pub fn latest() -> u32 {
+    with(|table| table.latest)
+}
+
 pub fn is_alive(id: u32) -> bool {
     with(|table| table.alive.contains(&id))
 }

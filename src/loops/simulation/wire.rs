@@ -21,6 +21,10 @@ pub struct Wire {
     up: Vec<u8>,
     /// The most bytes that each direction carries in a turn.
     pub rate: usize,
+    /// Bits change on the way to the worker, and to the parent.
+    pub is_noisy: [bool; 2],
+    /// Bits may have changed on the way to the worker.
+    pub was_noisy: bool,
     /// The parent has closed its end.
     pub is_over: bool,
 }
@@ -34,7 +38,9 @@ impl Wire {
             end.set_nonblocking(true).expect("a socket takes its options");
         }
         let (down, up) = (Vec::new(), Vec::new());
-        (Wire { parent, worker, down, up, rate: UNLIMITED, is_over: false }, link)
+        let (rate, is_noisy) = (UNLIMITED, [false; 2]);
+        let (was_noisy, is_over) = (false, false);
+        (Wire { parent, worker, down, up, rate, is_noisy, was_noisy, is_over }, link)
     }
 
     /// Carries bytes in both directions.
@@ -43,16 +49,25 @@ impl Wire {
             UNLIMITED => UNLIMITED,
             rate => random.below(rate + 1),
         };
-        self.is_over |= carry(&mut self.parent, &mut self.down, &mut self.worker, most);
-        carry(&mut self.worker, &mut self.up, &mut self.parent, most);
+        self.was_noisy |= self.is_noisy[0];
+        let [down, up] = self.is_noisy.map(|is_noisy| is_noisy.then(|| random.next()));
+        self.is_over |= carry(&mut self.parent, &mut self.down, &mut self.worker, most, down);
+        carry(&mut self.worker, &mut self.up, &mut self.parent, most, up);
         if self.is_over && self.down.is_empty() {
             let _ = self.worker.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Carries up to `most` bytes from one socket to another one. Returns whether there will be no more.
-fn carry(from: &mut UnixStream, on_way: &mut Vec<u8>, to: &mut UnixStream, most: usize) -> bool {
+/// Carries up to `most` bytes from one socket to another one, one time in ten with a bit that is changed, if there is a seed of
+/// `noise`. Returns whether there will be no more.
+fn carry(
+    from: &mut UnixStream,
+    on_way: &mut Vec<u8>,
+    to: &mut UnixStream,
+    most: usize,
+    noise: Option<u64>,
+) -> bool {
     let mut buffer = [0; 4096];
     let mut is_over = false;
     let room = most.min(CAPACITY);
@@ -66,6 +81,10 @@ fn carry(from: &mut UnixStream, on_way: &mut Vec<u8>, to: &mut UnixStream, most:
             }
             Ok(length) => on_way.extend_from_slice(&buffer[..length]),
         }
+    }
+    if let Some(noise) = noise.filter(|noise| noise % 10 == 0 && !on_way.is_empty()) {
+        let at = (noise / 10) as usize % on_way.len();
+        on_way[at] ^= 1 << (noise >> 61);
     }
     let end = on_way.len().min(most);
     let mut sent = 0;
