@@ -148,7 +148,7 @@ fn failing() -> [(&'static str, String); 5] {
     ]
 }
 
-/// What one upgrade took.
+/// The times and sizes of one upgrade.
 struct Upgraded {
     /// From the signal to the end of the old process.
     took: Duration,

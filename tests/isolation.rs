@@ -34,7 +34,7 @@ const GRANTS: [&str; 14] = [
     "user.42.x",
 ];
 
-/// Those that are a topic, and no user's.
+/// The names of a topic that are no user's.
 const EXACT: [&str; 5] = ["news", "room", "room.7", "a.b", "user"];
 
 /// Members are told within a second.

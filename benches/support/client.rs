@@ -23,7 +23,7 @@ const CLIENTS_PER_ADDRESS: usize = 1000;
 /// Handshakes under way at one time.
 const HANDSHAKES: usize = 200;
 
-/// What browsers offer.
+/// The offer of browsers.
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
 /// A client whose handshake is done and whose welcome is read.

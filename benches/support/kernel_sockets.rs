@@ -17,7 +17,7 @@ pub fn bytes_per_socket(pairs: usize, rounds: usize) -> f64 {
     let listener = listen(true);
     let each: Vec<f64> = (0..rounds)
         .map(|round| {
-            // What has ended is freed a moment later.
+            // A socket that has ended is freed a moment later.
             std::thread::sleep(Duration::from_secs(1));
             let before = slab_bytes();
             let (_poll, sockets) = open(&listener, pairs, round);

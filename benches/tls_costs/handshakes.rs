@@ -25,7 +25,7 @@ use super::{Part, hold};
 /// Clients of one round: they wait in the listener's queue.
 const CLIENTS: usize = 300;
 
-/// So many times more in a round of the cheapest kind, whose handshakes would be over before the caches are warm.
+/// The factor for a round of the cheapest kind, whose handshakes would be over before the caches are warm.
 const CHEAP: usize = 4;
 
 /// At most so many times the cost at the bare loop.

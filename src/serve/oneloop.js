@@ -20,7 +20,7 @@ function oneloop(url, options) {
   const STABLE_MS = 5000;
   // A token refused twice at that age is no accident.
   const YOUNG_MS = 60000;
-  // So many topics are asked for by a list, of at most as many as fit into a message of the default size.
+  // From this many topics on they are asked for by a list, of at most as many as fit into a message of the default size.
   const MANY = 9;
   const TOPICS_MAX = 100;
   // A longer query may not fit into the server's bound for a request's head; topics then go with the token, in a frame.
@@ -54,7 +54,7 @@ function oneloop(url, options) {
   let cursor = options.since || "";
   let token;
   let tokenAt = 0;
-  // What became of the token before this one: 1 if it expired, 2 if it was refused.
+  // The fate of the token before this one: 1 if it expired, 2 if it was refused.
   let stale = 0;
   // Tokens travel in the first frame: always, since the handshake has no room for them or does not get them there; or once,
   // since a handshake failed, and nobody can read why.
@@ -202,7 +202,7 @@ function oneloop(url, options) {
     return new Promise((resolve, reject) => {
       const why = isOpen() ? isStream && "no_upstream" : "unavailable";
       if (why) return reject(failure(why));
-      // What is no JSON counts as null.
+      // Anything that is no JSON counts as null.
       const json = stringify(data) ? data : null;
       ask({ op: "send", data: json, topic: topic ? "" + topic : undefined }, (frame) => resolve(frame.id), reject);
     });
@@ -288,7 +288,7 @@ function oneloop(url, options) {
         if (isLoading || !isOpen() || !states.has(one)) return;
         if (isLoaded && !isGap && (wasWhole || !isStream)) {
           if (!wasWhole) return catchUp();
-          // What was missed follows the welcome.
+          // All that was missed follows the welcome.
           last = upTo = "";
           return;
         }
@@ -388,7 +388,7 @@ function oneloop(url, options) {
     const whole = url + (parameters && (url.indexOf("?") < 0 ? "?" : "&") + parameters);
     if (parameters.length > QUERY_CHARS_MAX) frameAlways = true;
     const place = token && (frameAlways || frameNext ? "frame" : options.place || (mini ? "header" : "protocol"));
-    // What the token permits cannot be asked for before it.
+    // Topics that the token permits cannot be asked for before it.
     const address = place === "frame" ? url : whole;
     const opened = () => {
       if (own !== number) return socket.close();
@@ -512,7 +512,7 @@ function oneloop(url, options) {
     } else if (!op && frame.topic && frame.id) {
       deliver(frame);
     } else if (op === "pong") {
-      // Whoever hears little has a cursor of today all the same.
+      // A client that hears little has a cursor of today all the same.
       if (frame.id > cursor) cursor = frame.id;
       states.forEach((one) => one.hear(frame));
       if (answered) answered[0](frame);

@@ -1,4 +1,4 @@
-"""What the Autobahn test suite found, by section: read from its index.json; fails if a case failed. Runs on Python 2.7."""
+"""The findings of the Autobahn test suite, by section: read from its index.json; fails if a case failed. Runs on Python 2.7."""
 
 from __future__ import print_function
 

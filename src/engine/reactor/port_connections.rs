@@ -80,7 +80,7 @@ impl<C: PortConnection> PortConnections<C> {
     /// not taken.
     ///
     /// # Errors
-    /// Those of `make`, and a lack of memory.
+    /// The errors of `make`, and a lack of memory.
     pub fn take_over(
         &mut self,
         registry: PortRegistry<'_>,

@@ -14,12 +14,12 @@ thread_local! {
 /// The processes of this thread.
 #[derive(Default)]
 struct Table {
-    /// Those that were started, with their standard input, until the test takes them.
+    /// Processes that were started, with their standard input, until the test takes them.
     started: Vec<(u32, OwnedFd)>,
     latest: u32,
-    /// Those that run.
+    /// Processes that run.
     alive: Vec<u32>,
-    /// Those that have ended, and were not waited for. The kernel takes a while for each, in which so many looks are in vain.
+    /// Processes that have ended, and were not waited for. The kernel takes a while for each, in which so many looks are in vain.
     zombies: Vec<(u32, usize)>,
     /// The number of starts that are to fail.
     failures: usize,

@@ -165,12 +165,15 @@ mod tests {
             r#"{"kty":"OKP","crv":"X25519","x":"AA"}"#.to_owned(),
             r#"{"kty":"AKP"}"#.to_owned(),
             jwk(ED25519, ""),
+            // The name of RFC 9864.
+            jwk(ED25519, r#","kid":"f","alg":"Ed25519""#),
         ])
         .unwrap();
         let algorithms: Vec<_> = keys.iter().map(|key| key.algorithms.clone()).collect();
-        assert_eq!(algorithms, [[Algorithm::RS256], [Algorithm::ES384], [Algorithm::EdDSA]]);
+        use Algorithm::{ES384, EdDSA, RS256};
+        assert_eq!(algorithms, [[RS256], [ES384], [EdDSA], [EdDSA]]);
         let ids: Vec<_> = keys.iter().map(|key| key.id.as_deref()).collect();
-        assert_eq!(ids, [Some("a"), Some("d"), None]);
+        assert_eq!(ids, [Some("a"), Some("d"), None, Some("f")]);
     }
 
     #[test]

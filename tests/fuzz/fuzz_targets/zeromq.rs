@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(read(password.clone(), &[input]), read(password, &pieces(input)));
 });
 
-/// What came, the answers, the silence that the peer asks for, and whether the connection ended.
+/// The messages that came, the answers, the silence that the peer asks for, and whether the connection ended.
 type Outcome = (Vec<String>, Vec<u8>, Option<u64>, bool);
 
 fn read(password: Option<Rc<[u8]>>, pieces: &[&[u8]]) -> Outcome {

@@ -436,7 +436,7 @@ async def test_a_rule_that_is_missing_is_named(start, redis):
     server = start(*FLAGS, "--redis", redis.url_of("push:pass"), redis=redis)
     async with in_room(server, "42") as client:
         await asyncio.to_thread(server.wait_for_log, "ACL SETUSER <user> &oneloop:{pub.members} ")
-        # What Redis does not know is known here.
+        # A member that Redis does not know is known here.
         assert (await Mirror.of(client)).users == {"42"}
         assert redis.command("ZCARD", key()) == 0
         redis.command("ACL", "SETUSER", "push", "+zadd")

@@ -106,7 +106,7 @@ class Redis:
 
     @property
     def flags(self):
-        """What a server needs beside the address."""
+        """The flags that a server needs beside the address."""
         return ["--redis-ca-file", self.tls.authority.path] if self.tls and self.needs_file else []
 
     def publisher(self):

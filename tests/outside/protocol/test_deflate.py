@@ -203,7 +203,7 @@ async def test_what_may_not_come_costs_its_sender_the_connection(server, frames,
             assert int.from_bytes(got[2][:2]) == code
             raw.send(frame(CLOSE, got[2][:2]))
             assert raw.ended()
-        # What was inflated in vain took no room.
+        # Bytes that were inflated in vain took no room.
         assert server.resident_kilobytes() < before + 2_000
         assert await bystander.heard() == []
     assert "panicked" not in server.log()

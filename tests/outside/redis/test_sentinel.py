@@ -253,7 +253,7 @@ async def test_a_list_is_tried_in_its_order(start, start_redis):
     async with audience(server) as clients:
         first.revive()
         await clients.hears()
-        # What it has is kept; the order counts for the next attempt.
+        # The connection that it has is kept; the order counts for the next attempt.
         second.kill()
         server.forget_publisher()
         server.redis = first

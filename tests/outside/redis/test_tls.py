@@ -138,7 +138,7 @@ async def test_an_expired_certificate_is_told(start, start_secure, authority):
 
 
 async def test_the_certificate_of_an_authority_is_no_server_certificate(start, start_redis, authority):
-    """What `openssl req -x509` makes says CA:TRUE, unless it is told otherwise."""
+    """A certificate of `openssl req -x509` says CA:TRUE, unless it is told otherwise."""
     for more, told in [((), "is one of an authority .CA:TRUE.*basicConstraints=critical,CA:FALSE"),
                        (("-addext", "basicConstraints=critical,CA:FALSE"), None)]:
         files = authority.self_signed(*more)

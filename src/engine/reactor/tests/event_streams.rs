@@ -154,7 +154,7 @@ fn each_message_is_encoded_once_and_not_at_all_without_a_stream() {
         let mut test = looped(|_| ());
         let sockets: Vec<_> = (0..count).map(|_| test.connect("1", &["news"])).collect();
         let before = frames_len();
-        // What a publish leaves to be written.
+        // The frames that a publish makes at once, before the turn writes them.
         let made = |test: &mut TestLoop| {
             test.reactor.router.publish(b"pub.news", b"1");
             let direct = frames_len() - before;

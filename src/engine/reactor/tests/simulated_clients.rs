@@ -119,7 +119,7 @@ pub struct SimulatedClients {
     pub readable: BTreeSet<ConnId>,
     pub writable: BTreeSet<ConnId>,
     pub seed: u64,
-    /// Those of the world, which may have several loops.
+    /// The messages of the world, which may have several loops.
     pub messages: Rc<RefCell<Messages>>,
 }
 

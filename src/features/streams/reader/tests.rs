@@ -41,7 +41,7 @@ impl World {
         self.reader.session.connected(self.now);
     }
 
-    /// So many bytes of what the reader sent reach Redis and are answered, and so many of the answers come back.
+    /// Part of the commands reaches Redis and is answered, and part of the answers comes back.
     fn step(&mut self, random: &mut Random, size_max: usize) {
         let length = self.reader.session.output().len();
         let part = length.min(1 + random.below(size_max));
