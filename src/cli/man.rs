@@ -15,7 +15,7 @@ const SIGNALS: [(&str, &str); 5] = [
     ("SIGHUP", "Read the settings again, and say in the log what changed."),
     (
         "SIGUSR2",
-        "Start the program anew and hand every connection over to it, as oneloop upgrade asks for. With several loops: a line in the log.",
+        "Start the program anew and hand every connection over to it, as oneloop upgrade asks for.",
     ),
     ("SIGUSR1", "Nothing: a line in the log."),
     ("SIGPIPE", "Ignored."),
