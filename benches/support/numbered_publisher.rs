@@ -37,6 +37,8 @@ pub enum PublishPath {
     Port(Publisher),
     /// A stream of Redis.
     Stream(StreamPublisher),
+    /// The port for rooms and for everybody, the stream for users.
+    Both(Publisher, StreamPublisher),
 }
 
 /// Publishes, and knows the last number of each topic.
@@ -136,7 +138,13 @@ impl NumberedPublisher {
         match &mut self.way {
             PublishPath::Port(publisher) => publisher.publish_all(&messages),
             PublishPath::Stream(publisher) => publisher.add(&messages),
+            PublishPath::Both(port, stream) => {
+                let is_own = |(topic, _): &(&str, u64)| topic.starts_with("user.");
+                let (own, shared): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_own);
+                stream.add(&own);
+                port.publish_all(&shared);
+            }
         }
-        self.published += messages.len();
+        self.published += places.len();
     }
 }

@@ -40,6 +40,8 @@ pub struct ReconnectingClient {
     pub asked: Option<(Instant, Duration)>,
     /// The number of its connections so far.
     visits: usize,
+    /// The process that has welcomed it last.
+    pub process: String,
 }
 
 struct Connection {
@@ -54,7 +56,15 @@ struct Connection {
 impl ReconnectingClient {
     /// It has not come yet.
     pub fn new(number: usize, token: String, delivery: DeliveryCheck) -> ReconnectingClient {
-        ReconnectingClient { number, token, delivery, connection: None, asked: None, visits: 0 }
+        ReconnectingClient {
+            number,
+            token,
+            delivery,
+            connection: None,
+            asked: None,
+            visits: 0,
+            process: String::new(),
+        }
     }
 
     /// Returns whether it has no connection.
@@ -123,12 +133,16 @@ impl ReconnectingClient {
             }
             Err(error) => Err(error),
             Ok(server) => {
-                let (token, delivery) = (&self.token, &mut self.delivery);
+                let (token, delivery, process) =
+                    (&self.token, &mut self.delivery, &mut self.process);
                 let asked = connection.ask(server, token, &delivery.since);
                 asked.and_then(|()| {
                     connection.read(buffer, |connection, text| {
                         // The first one is the welcome.
-                        connection.welcomed.get_or_insert_with(Instant::now);
+                        if connection.welcomed.is_none() {
+                            connection.welcomed = Some(Instant::now());
+                            process_of(text).clone_into(process);
+                        }
                         delivery.on_text(text, seen).into_iter().for_each(&mut tell);
                     })
                 })
@@ -204,6 +218,12 @@ impl Connection {
         self.incoming = rest.to_vec();
         Ok(())
     }
+}
+
+/// The name of a process of several loops in a welcome: `1`, and `1x2` for the second one that takes the place of loop 1.
+pub fn process_of(welcome: &str) -> &str {
+    let (_, rest) = welcome.split_once(r#""conn":""#).unwrap_or_default();
+    rest.split('-').nth(1).unwrap_or_default()
 }
 
 /// The wait that a server asks for when it goes away (1001).

@@ -5,11 +5,11 @@
 //! history holds.)
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::mpsc::{TryRecvError, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use mio::{Events, Poll};
 
@@ -92,6 +92,19 @@ impl ReconnectingClients {
         self.expect_answer();
     }
 
+    /// Waits until nobody is at this process any more, and all are welcomed.
+    pub fn wait_for_end_of(&mut self, process: &str) {
+        self.0.tell(&format!("gone {process}"));
+        self.expect_answer();
+    }
+
+    /// Everything known of the processes that the clients were at.
+    pub fn processes(&mut self) -> BTreeMap<String, KnownProcess> {
+        self.0.tell("processes");
+        let line = self.0.hear();
+        line.split_whitespace().map(KnownProcess::from_word).collect()
+    }
+
     /// Their counts so far.
     pub fn seen(&mut self) -> DeliveryCounts {
         self.0.tell("seen");
@@ -105,9 +118,36 @@ impl ReconnectingClients {
     }
 }
 
+/// A process of the server, as its clients saw it. Times are microseconds since 1970.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KnownProcess {
+    /// The time of its first welcome.
+    pub first_welcome: u64,
+    /// Connections that it ended, or that ended with it.
+    pub ended: usize,
+    /// The time at which the last client of these was welcomed again.
+    pub last_return: u64,
+}
+
+impl KnownProcess {
+    fn from_word(word: &str) -> (String, KnownProcess) {
+        let (name, numbers) = word.split_once(':').expect("a name stands first");
+        let numbers: Vec<u64> =
+            numbers.split(',').map(|number| number.parse().expect("a number")).collect();
+        let [first_welcome, ended, last_return] = numbers[..] else { panic!("three numbers") };
+        (name.to_owned(), KnownProcess { first_welcome, ended: ended as usize, last_return })
+    }
+}
+
+/// Microseconds since 1970.
+pub fn unix_micros() -> u64 {
+    UNIX_EPOCH.elapsed().expect("it is after 1970").as_micros() as u64
+}
+
 /// The state that all clients are to reach.
 enum Goal {
     Home,
+    Gone(String),
     Back,
     Numbers(Vec<u64>),
 }
@@ -123,6 +163,9 @@ struct ReconnectLoop {
     cuts: Option<(Instant, usize)>,
     goal: Option<(Instant, Goal)>,
     seen: DeliveryCounts,
+    processes: BTreeMap<String, KnownProcess>,
+    /// Clients that have yet to come back from these processes, by their numbers.
+    from: BTreeMap<usize, String>,
     faults: usize,
     buffer: Vec<u8>,
 }
@@ -173,6 +216,8 @@ impl ReconnectLoop {
             cuts: None,
             goal: None,
             seen: DeliveryCounts::default(),
+            processes: BTreeMap::new(),
+            from: BTreeMap::new(),
             faults: 0,
             buffer: vec![0; 64 * 1024],
         }
@@ -196,7 +241,15 @@ impl ReconnectLoop {
             }
             None if order == "back" => self.goal = Some((now, Goal::Back)),
             None if order == "returns" => println!("{}", self.returns_to_line()),
+            None if order == "processes" => {
+                let words = self.processes.iter().map(|(name, known)| {
+                    let KnownProcess { first_welcome, ended, last_return } = known;
+                    format!("{name}:{first_welcome},{ended},{last_return}")
+                });
+                println!("{}", words.collect::<Vec<_>>().join(" "));
+            }
             None if order == "seen" => println!("{}", self.seen.to_line()),
+            Some(("gone", process)) => self.goal = Some((now, Goal::Gone(process.to_owned()))),
             Some(("go", server)) => self.servers = vec![server.parse().expect("an address")],
             Some(("numbers", numbers)) => {
                 let numbers = numbers.split(' ').map(|number| number.parse().expect("a number"));
@@ -220,9 +273,24 @@ impl ReconnectLoop {
                     eprintln!("client {number}: {fault}");
                 }
             };
+            let was_welcomed = self.all[number].is_welcomed();
             let ready = self.all[number].on_ready(&mut self.buffer, &mut self.seen, tell);
+            let client = &self.all[number];
+            if !was_welcomed && client.is_welcomed() {
+                let now = unix_micros();
+                let known = self.processes.entry(client.process.clone()).or_default();
+                known.first_welcome =
+                    if known.first_welcome == 0 { now } else { known.first_welcome };
+                if let Some(before) = self.from.remove(&number) {
+                    self.processes.entry(before).or_default().last_return = now;
+                }
+            }
             if ready.is_err() {
                 self.seen.ended += 1;
+                if was_welcomed {
+                    self.processes.entry(client.process.clone()).or_default().ended += 1;
+                    self.from.insert(number, client.process.clone());
+                }
                 match self.all[number].asked {
                     Some((at, retry)) => self.returns.push(Reverse((at + retry, number))),
                     None => self.return_within(number, RETRY_MS_MAX),
@@ -283,6 +351,7 @@ impl ReconnectLoop {
         let clients = self.all.len() - 1;
         let is_there = |(number, one): &(usize, &ReconnectingClient)| match goal {
             Goal::Home => one.is_welcomed(),
+            Goal::Gone(process) => one.is_welcomed() && one.process != *process,
             Goal::Back => one.asked.is_some() && one.is_welcomed(),
             Goal::Numbers(numbers) if *number == clients => {
                 one.delivery.is_at([0, numbers[numbers.len() - 1]].into_iter())
