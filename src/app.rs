@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::engine::feature::Feature;
 use crate::engine::handler::{Handler, Route};
 use crate::engine::origin::{ListedOrigin, Origins};
-use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor, on_alone};
+use crate::engine::reactor::{Addresses, Ended, Plan, Port, Reactor};
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::glob;
@@ -214,6 +214,7 @@ impl App {
             return Err(invalid(format!("at most {ROUTES_MAX} routes are possible")));
         }
         let (current, whole) = (config.clone(), config.clone());
+        let handover = handover::begin(&config, &mut role, predecessor.as_mut(), program)?;
         let shared = role.prepare(&mut config, &mut listeners)?;
         let (bounds, users_max) = role.bounds(&config)?;
         let link = link(&config).map_err(invalid)?;
@@ -240,7 +241,6 @@ impl App {
         let commands = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
         let has_redis = commands.is_some();
         let tls = certificates(&config)?;
-        let mut handover = handover::begin(&config, predecessor.as_mut(), &role)?;
         let plan = Plan {
             listen: config.listen,
             listeners,
@@ -261,7 +261,7 @@ impl App {
             prefix: config.prefix,
             signer,
             bounds,
-            handover: handover.plan(program.filter(|_| role.is_alone())),
+            handover,
             trim,
         };
         let tickets = tls.as_ref().map(|(_, tickets)| tickets.clone());
@@ -299,12 +299,7 @@ impl App {
         for file in files {
             reactor.serve_file(file);
         }
-        handover.restore(&mut reactor)?;
-        role.begin(&mut reactor, &whole, shared, cursor_key)?;
-        if let Some(predecessor) = predecessor {
-            predecessor.replace()?;
-            on_alone(&mut reactor);
-        }
+        role.begin(&mut reactor, &whole, shared, predecessor)?;
         Ok(Bound(reactor))
     }
 

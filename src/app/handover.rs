@@ -1,65 +1,47 @@
-//! The change of the process: the settings that both must share, and the state on its way.
+//! The change of the process: the settings that both must share, and the first part of the state.
 
 use std::fmt::Write;
 use std::io;
 
 use super::LoopRole;
 use crate::config::Config;
-use crate::engine::reactor::{HandoverPlan, Inheritance, Reactor, take_over};
+use crate::engine::reactor::{HandoverPlan, Inheritance};
 use crate::upgrade::{Predecessor, Program, StateReader};
 
-/// The state that this process takes over, if there is one.
-pub(super) struct StateInput<'a> {
-    reader: Option<StateReader<'a>>,
-    inheritance: Option<Inheritance>,
-    shape: String,
-}
-
-/// Says that the settings are good, and reads the beginning of the state.
+/// Reads the first part of the state that this process takes over, if there is one. Returns the plan of a loop that begins with it, and
+/// hands its own state to this program.
 ///
 /// # Errors
 /// The settings cannot be taken over to, or the state does not come.
-pub(super) fn begin<'a>(
+pub(super) fn begin(
     config: &Config,
-    predecessor: Option<&'a mut Predecessor>,
-    role: &LoopRole,
-) -> io::Result<StateInput<'a>> {
+    role: &mut LoopRole,
+    predecessor: Option<&mut Predecessor>,
+    program: Option<Program>,
+) -> io::Result<HandoverPlan> {
     let shape = shape(config);
+    // A worker does as its parent does.
+    let program = program.filter(|_| !role.is_worker());
     let Some(predecessor) = predecessor else {
-        return Ok(StateInput { reader: None, inheritance: None, shape });
+        return Ok(HandoverPlan { shape, inheritance: None, program });
     };
-    if !role.is_alone() {
-        let text = "an upgrade is for a single loop: restart for several";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
     predecessor.greet()?;
     let mut reader = StateReader::new(Vec::new(), predecessor.link());
-    let inheritance = Inheritance::read(&mut reader, &shape)?;
-    Ok(StateInput { reader: Some(reader), inheritance: Some(inheritance), shape })
+    let inheritance = Some(Inheritance::read(&mut reader, &shape)?);
+    role.inherit(config, &mut reader)?;
+    Ok(HandoverPlan { shape, inheritance, program })
 }
 
-impl StateInput<'_> {
-    /// The plan of a loop that begins with this state, and hands its own to this program.
-    pub(super) fn plan(&mut self, program: Option<Program>) -> HandoverPlan {
-        let shape = std::mem::take(&mut self.shape);
-        HandoverPlan { shape, inheritance: self.inheritance.take(), program }
-    }
-
-    /// Gives the loop all that the state has.
-    ///
-    /// # Errors
-    /// The state is malformed, or does not come.
-    pub(super) fn restore(self, reactor: &mut Reactor) -> io::Result<()> {
-        let restored = self.reader.map(|mut reader| take_over(reactor, &mut reader));
-        Ok(restored.transpose().map(|_| ())?)
-    }
-}
-
-/// The settings that must be the same in processes that hand connections over, as a text: these and the history depend on them.
-pub(super) fn shape(config: &Config) -> String {
-    let mut shape = format!("{} {:?}", config.prefix, config.streams);
+/// The settings that must be the same in processes that hand connections over, as texts: these and the history depend on them.
+pub(super) fn shape(config: &Config) -> Vec<(&'static str, String)> {
+    let mut routes = String::new();
     for route in &config.routes {
-        let _ = write!(shape, " {} {:?}", route.path, route.format);
+        let _ = write!(routes, " {} {:?}", route.path, route.format);
     }
-    shape
+    vec![
+        ("loops", config.loops().to_string()),
+        ("prefix", config.prefix.clone()),
+        ("streams", format!("{:?}", config.streams)),
+        ("the paths and formats of routes", routes),
+    ]
 }

@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 use super::{handover, publishers_max};
 use crate::config::Config;
 use crate::engine::bounds::Bounds;
-use crate::engine::reactor::{Reactor, SharedListeners};
+use crate::engine::reactor::{Reactor, SharedListeners, on_alone, take_over};
 use crate::features::publisher::PublisherPort;
 use crate::features::zeromq::ZeromqPort;
-use crate::loops::broker::Broker;
+use crate::loops::broker::{Broker, HandedLoops};
 use crate::loops::deliveries::DeliveryNotes;
 use crate::loops::forwarding::Forwarding;
 use crate::loops::hello::Hello;
@@ -20,6 +20,7 @@ use crate::loops::process::CommandLine;
 use crate::loops::roster::RosterNotes;
 use crate::loops::worker::WorkerStart;
 use crate::observe::descriptors;
+use crate::upgrade::{Predecessor, StateError, StateReader};
 
 /// The part of a process.
 pub enum LoopRole {
@@ -46,6 +47,8 @@ pub struct ParentRole {
     pub secret: Option<Vec<u8>>,
     /// The nonce of the page, if it may publish.
     pub nonce: Option<String>,
+    /// The workers of the parent whose place this one takes.
+    pub handed: Option<HandedLoops>,
 }
 
 impl LoopRole {
@@ -59,10 +62,6 @@ impl LoopRole {
 
     pub(super) fn is_parent(&self) -> bool {
         matches!(self, LoopRole::Parent(_))
-    }
-
-    pub(super) fn is_alone(&self) -> bool {
-        matches!(self, LoopRole::Alone)
     }
 
     pub(super) fn is_worker(&self) -> bool {
@@ -84,6 +83,18 @@ impl LoopRole {
         Ok((bounds, if clients_max == 0 { everywhere } else { clients_max.min(everywhere) }))
     }
 
+    /// Reads the part of a parent's state that this one needs to begin.
+    pub(super) fn inherit(
+        &mut self,
+        config: &Config,
+        reader: &mut StateReader<'_>,
+    ) -> Result<(), StateError> {
+        if let LoopRole::Parent(role) = self {
+            role.handed = Some(HandedLoops::restored(reader, config.loops())?);
+        }
+        Ok(())
+    }
+
     /// The key of cursors that the parent has chosen.
     pub(super) fn cursor_key(&self) -> Option<[u8; 16]> {
         match self {
@@ -100,9 +111,12 @@ impl LoopRole {
     ) -> io::Result<Option<SharedListeners>> {
         match self {
             LoopRole::Alone => Ok(None),
-            LoopRole::Parent(_) => {
+            LoopRole::Parent(role) => {
                 let (passed, loops) = (std::mem::take(listeners), config.loops());
-                let shared = SharedListeners::open(&config.listen, passed, &config.unix, loops)?;
+                let handed = role.handed.as_mut().map(|of| std::mem::take(&mut of.listeners));
+                let handed = handed.unwrap_or_default();
+                let (listen, access) = (&config.listen, &config.unix);
+                let shared = SharedListeners::open(listen, passed, access, loops, handed)?;
                 config.listen = Vec::new();
                 Ok(Some(shared))
             }
@@ -133,34 +147,17 @@ impl LoopRole {
         reactor.addresses.ports = named.collect();
     }
 
-    /// Begins to work with the other processes.
+    /// Takes the place of another process, if there is one, and begins to work with the others.
     pub(super) fn begin(
         self,
         reactor: &mut Reactor,
         config: &Config,
         shared: Option<SharedListeners>,
-        cursor_key: Option<[u8; 16]>,
+        predecessor: Option<Predecessor>,
     ) -> io::Result<()> {
         match (self, shared) {
-            (LoopRole::Parent(ParentRole { line, secret, nonce }), Some(shared)) => {
-                reactor.addresses.clients = shared.addresses.clone();
-                let ports = reactor.addresses.ports.iter();
-                let hello = Hello {
-                    number: 0,
-                    predecessors: 0,
-                    loops: config.loops(),
-                    share: Some(config.bounds.clients_max).filter(|most| *most > 0),
-                    node: reactor.router.server.resume.node(),
-                    cursor_key,
-                    secret,
-                    nonce,
-                    ports: ports.map(|(name, address)| ((*name).to_owned(), *address)).collect(),
-                    fingerprint: fingerprint(config),
-                };
-                reactor.router.admin_requests = Some(Vec::new());
-                reactor.router.observer = Some(Box::new(Forwarding::default()));
-                reactor.add_port(Box::new(Broker::new(line, hello, shared)));
-                Ok(())
+            (LoopRole::Parent(role), Some(shared)) => {
+                begin_parent(reactor, config, role, shared, predecessor)
             }
             (LoopRole::Worker(start), _) => {
                 let router = &mut reactor.router;
@@ -170,11 +167,12 @@ impl LoopRole {
                 if gives_receipts(config) {
                     router.add_feature(|_| DeliveryNotes::new(config.receipts.clone()));
                 }
+                predecessor.map_or(Ok(()), |of| replace(reactor, of, || Ok(())))?;
                 start.attach(reactor)?;
                 need_users(reactor, config);
                 Ok(())
             }
-            _ => Ok(()),
+            _ => predecessor.map_or(Ok(()), |of| replace(reactor, of, || Ok(()))),
         }
     }
 }
@@ -182,6 +180,56 @@ impl LoopRole {
 /// Returns whether messages may have receipts.
 pub(super) fn gives_receipts(config: &Config) -> bool {
     config.receipts.is_some() || !config.streams.is_empty()
+}
+
+fn begin_parent(
+    reactor: &mut Reactor,
+    config: &Config,
+    role: ParentRole,
+    shared: SharedListeners,
+    predecessor: Option<Predecessor>,
+) -> io::Result<()> {
+    reactor.addresses.clients = shared.addresses.clone();
+    let ParentRole { line, secret, nonce, handed } = role;
+    let ports = reactor.addresses.ports.iter();
+    let hello = Hello {
+        number: 0,
+        predecessors: 0,
+        loops: config.loops(),
+        share: Some(config.bounds.clients_max).filter(|most| *most > 0),
+        node: reactor.router.server.resume.node(),
+        cursor_key: reactor.router.server.resume.signer.own_key(),
+        secret,
+        nonce,
+        ports: ports.map(|(name, address)| ((*name).to_owned(), *address)).collect(),
+        fingerprint: fingerprint(config),
+        takes_over: false,
+    };
+    let mut broker = Broker::new(line, hello, shared);
+    let forwarding = Forwarding::new(predecessor.is_some());
+    if let (Some(predecessor), Some(handed)) = (predecessor, handed) {
+        broker.start_heirs(handed, reactor.router.server.now().millis)?;
+        replace(reactor, predecessor, || broker.await_heirs())?;
+        broker.begin_with_heirs(&reactor.router);
+    }
+    reactor.router.admin_requests = Some(Vec::new());
+    reactor.router.observer = Some(Box::new(forwarding));
+    reactor.add_port(Box::new(broker));
+    Ok(())
+}
+
+/// Takes the place of another process: takes over its state, waits until others have done so too, and until it is gone.
+fn replace(
+    reactor: &mut Reactor,
+    mut predecessor: Predecessor,
+    others: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    predecessor.ask()?;
+    take_over(reactor, &mut StateReader::new(Vec::new(), predecessor.link()))?;
+    others()?;
+    predecessor.replace()?;
+    on_alone(reactor);
+    Ok(())
 }
 
 /// Divides among so many loops the bounds that each holds alone.

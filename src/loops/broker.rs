@@ -1,5 +1,7 @@
 //! The parent's side: starts the workers, hands them the input of the sources, and publishes what their handlers publish.
 
+mod handover;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -7,7 +9,9 @@ use mio::event::Event;
 
 use crate::clock::Millis;
 use crate::engine::feature::FeatureEvent;
-use crate::engine::reactor::{OtherPorts, Port, PortRegistry, SharedListeners, publish_beside};
+use crate::engine::reactor::{
+    HandoverStep, OtherPorts, Port, PortRegistry, SharedListeners, publish_beside,
+};
 use crate::engine::router::Router;
 use crate::engine::server::Server;
 use crate::loops::counts::Counts;
@@ -18,16 +22,17 @@ use crate::loops::hello::Hello;
 use crate::loops::kinds::*;
 use crate::loops::limits::Limits;
 use crate::loops::link::{Fields, MalformedLink, write_frame, write_number};
-use crate::loops::process::{CommandLine, EndingProcesses, WorkerProcess, WorkerStage};
+use crate::loops::process::{
+    CommandLine, EndingProcesses, PlaceHistory, WorkerProcess, WorkerStage,
+};
 use crate::loops::publications::{AwaitedPublication, read_publication, write_answer};
 use crate::loops::state::write_state;
+use crate::upgrade::StateWriter;
+pub use handover::HandedLoops;
+use handover::LoopsHandover;
 
 /// Bytes read from one worker in a turn.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
-/// A worker that ends within this time of its start is started again after a pause.
-const SHORT_LIFE: Millis = 5_000;
-const PAUSE_FIRST: Millis = 100;
-const PAUSE_MAX: Millis = 5_000;
 /// The parent stood still for this long itself: no worker is to blame.
 const FROZEN: Millis = 2_000;
 
@@ -47,9 +52,7 @@ pub struct Broker {
     /// Copies of the workers' listeners: their queues outlive a worker. `None` in a drain.
     listeners: Option<SharedListeners>,
     places: Vec<LoopPlace>,
-    /// For each place, workers in a row that did not live for long, and all of them so far.
-    failures: Vec<u32>,
-    starts: Vec<u64>,
+    histories: Vec<PlaceHistory>,
     /// Places whose first worker does not serve yet; without any the server is ready.
     unready: u64,
     counts: Counts,
@@ -59,6 +62,7 @@ pub struct Broker {
     desk: Desk,
     exchange: LoopExchange,
     ending: EndingProcesses,
+    handover: LoopsHandover,
     ticked: Millis,
 }
 
@@ -72,14 +76,14 @@ impl Broker {
             hello,
             listeners: Some(listeners),
             places: (0..loops).map(|_| LoopPlace::Vacant { until: 0 }).collect(),
-            failures: vec![0; loops],
-            starts: vec![0; loops],
+            histories: vec![PlaceHistory::default(); loops],
             unready: u64::MAX >> (64 - loops),
             counts: Counts::default(),
             publications: VecDeque::new(),
             desk: Desk::new(loops),
             exchange: LoopExchange::default(),
             ending: EndingProcesses::default(),
+            handover: LoopsHandover::default(),
             ticked: 0,
         }
     }
@@ -95,14 +99,15 @@ impl Broker {
         self.workers().filter(|(_, worker)| worker.stage >= WorkerStage::Attached)
     }
 
-    fn start(&mut self, place: usize, registry: &PortRegistry<'_>, now: Millis) {
+    fn start(&mut self, place: usize, now: Millis) {
         let Some(listeners) = &self.listeners else { return };
-        let predecessors = self.starts[place];
-        self.starts[place] += 1;
+        let history = &mut self.histories[place];
+        let predecessors = history.starts;
+        history.starts += 1;
         let share = self.limits.shares.begin(place);
         let hello = Hello { number: place, predecessors, share, ..self.hello.clone() };
         let own = &listeners.of_each[place];
-        self.places[place] = match WorkerProcess::start(&self.line, &hello, own, registry, now) {
+        self.places[place] = match WorkerProcess::start(&self.line, &hello, own, None, now) {
             Ok(worker) => {
                 log::info!("loop {place} is process {}", worker.id());
                 self.desk.begin(place, predecessors);
@@ -110,16 +115,9 @@ impl Broker {
             }
             Err(error) => {
                 log::error!("loop {place} cannot be started: {error}");
-                LoopPlace::Vacant { until: now + self.pause(place) }
+                LoopPlace::Vacant { until: now + history.pause(0) }
             }
         };
-    }
-
-    /// Counts a worker that did not live for long. Returns the pause before the next one.
-    fn pause(&mut self, place: usize) -> Millis {
-        let failures = self.failures[place].min(10);
-        self.failures[place] += 1;
-        (PAUSE_FIRST << failures).min(PAUSE_MAX)
     }
 
     /// Ends a worker whose link is over, or that is to blame for something.
@@ -137,13 +135,7 @@ impl Broker {
         if self.listeners.is_none() {
             return log::debug!("loop {place} (process {id}) {why}");
         }
-        let pause = match lived < SHORT_LIFE {
-            true => self.pause(place),
-            false => {
-                self.failures[place] = 0;
-                0
-            }
-        };
+        let pause = self.histories[place].pause(lived);
         self.places[place] = LoopPlace::Vacant { until: now + pause };
         log::error!(
             "loop {place} (process {id}) {why}: another one is started in its place, and its clients come back"
@@ -188,6 +180,7 @@ impl Broker {
                         (publication.0, publication.1.to_vec(), publication.2.to_vec());
                     self.publish((place, process, ticket), &channel, &payload, router, others);
                 }
+                AT_REST => self.handover.rested |= 1 << place,
                 USERS | USERS_AGAIN | ADDRESS_COUNT | SHARE_USE => {
                     self.limits.take_frame(frame, place, router.server.bounds())?;
                 }
@@ -267,9 +260,7 @@ impl Broker {
             }
         }
         let has_workers = self.attached().next().is_some();
-        if let Some(forwarding) = Forwarding::of(router) {
-            forwarding.has_workers = has_workers;
-        }
+        Forwarding::of(router).into_iter().for_each(|it| it.has_workers = has_workers);
     }
 
     /// Asks the workers for the pages that the operator wants, and answers for all of them.
@@ -370,12 +361,13 @@ impl Port for Broker {
             match &self.places[place] {
                 LoopPlace::Taken(worker) if worker.link.is_over() => self.end(place, "ended", now),
                 LoopPlace::Taken(worker) if worker.hangs(now) => self.end(place, "hangs", now),
-                LoopPlace::Vacant { until } if *until <= now => self.start(place, &registry, now),
+                LoopPlace::Vacant { until } if *until <= now => self.start(place, now),
                 _ => {}
             }
         }
         self.ending.reap();
         self.exchange.tick(router);
+        self.workers().for_each(|(place, worker)| _ = worker.link.register(&registry, place));
         self.forward(router);
         self.bring_counts(router, &mut others);
         self.serve_desk(router, now);
@@ -383,6 +375,18 @@ impl Port for Broker {
 
     fn is_ready(&self) -> bool {
         self.unready == 0
+    }
+
+    fn is_at_rest(&self, router: &Router) -> Option<bool> {
+        Some(self.rests(router))
+    }
+
+    fn on_handover(&mut self, step: HandoverStep, now: Millis) -> Result<(), String> {
+        self.step(step, now)
+    }
+
+    fn save_ahead<'a>(&'a self, writer: &mut StateWriter<'a>) {
+        self.write_ahead(writer);
     }
 
     fn on_reload(&mut self) {

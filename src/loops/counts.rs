@@ -16,6 +16,11 @@ struct CountedMessage {
 }
 
 impl Counts {
+    /// Returns whether no count is awaited.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     /// Expects a count from each of these workers.
     pub fn expect(&mut self, number: u64, workers: u64) {
         self.messages.push_back(CountedMessage { number, missing: workers, receivers: 0 });

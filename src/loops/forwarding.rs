@@ -23,10 +23,20 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
+    pub fn new(has_workers: bool) -> Forwarding {
+        Forwarding { has_workers, ..Forwarding::default() }
+    }
+
     /// The observer of the parent's sources.
     pub fn of(router: &mut Router) -> Option<&mut Forwarding> {
         let observer: &mut dyn Any = router.observer.as_deref_mut()?;
         observer.downcast_mut()
+    }
+
+    /// The same, to be looked at.
+    pub fn seen(router: &Router) -> Option<&Forwarding> {
+        let observer: &dyn Any = router.observer.as_deref()?;
+        observer.downcast_ref()
     }
 }
 

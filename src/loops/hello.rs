@@ -36,6 +36,8 @@ pub struct Hello {
     pub ports: Vec<(String, SocketAddr)>,
     /// Of the settings that all processes must have alike, as they are in the parent.
     pub fingerprint: u64,
+    /// The worker takes the place of one of another parent.
+    pub takes_over: bool,
 }
 
 impl Hello {
@@ -52,6 +54,7 @@ impl Hello {
             write_option(out, self.secret.as_deref());
             write_option(out, self.nonce.as_ref().map(|nonce| nonce.as_bytes()));
             write_number(out, self.fingerprint);
+            out.push(u8::from(self.takes_over));
             for (name, address) in &self.ports {
                 write_bytes(out, name.as_bytes());
                 write_bytes(out, address.to_string().as_bytes());
@@ -77,7 +80,7 @@ impl Hello {
         let secret = fields.option()?.map(<[u8]>::to_vec);
         let nonce = fields.option()?.map(|nonce| String::from_utf8(nonce.to_vec())).transpose();
         let nonce = nonce.map_err(|_| MalformedLink)?;
-        let fingerprint = fields.number()?;
+        let (fingerprint, takes_over) = (fields.number()?, fields.truth()?);
         let mut ports = Vec::new();
         while !fields.is_empty() {
             let name = fields.text()?.to_owned();
@@ -97,6 +100,7 @@ impl Hello {
             nonce,
             ports,
             fingerprint,
+            takes_over,
         })
     }
 }
@@ -119,6 +123,7 @@ mod tests {
             nonce: None,
             ports: vec![("publishers".into(), "127.0.0.1:6380".parse().unwrap())],
             fingerprint: 3,
+            takes_over: true,
         };
         let mut wire = Vec::new();
         hello.write(&mut wire);

@@ -44,6 +44,12 @@ pub const SHARE: u8 = 53;
 /// The number of clients that have their place in the order of all loops now, of those that a worker told of.
 pub const ORDERED: u8 = 50;
 
+// Orders of an upgrade: see [`handover`](crate::loops::broker). A socket to the worker's successor comes beside the first one.
+pub const PREPARE: u8 = 30;
+pub const REST: u8 = 31;
+pub const HAND_OVER: u8 = 32;
+pub const GO_ON: u8 = 33;
+
 /// A worker has its parts and asks for the state.
 pub const ATTACH: u8 = 20;
 /// A worker serves clients.
@@ -68,3 +74,5 @@ pub const ADDRESS_COUNT: u8 = 54;
 pub const SHARE_USE: u8 = 55;
 /// A worker tells all of its users anew.
 pub const USERS_AGAIN: u8 = 51;
+/// A worker has come to rest.
+pub const AT_REST: u8 = 35;

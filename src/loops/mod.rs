@@ -37,3 +37,8 @@ pub use crate::upgrade::descriptors;
 fn notes_of<Notes: Feature>(router: &mut Router) -> Option<&mut Notes> {
     router.features.iter_mut().find_map(|one| (one.as_mut() as &mut dyn Any).downcast_mut())
 }
+
+/// The same, to be looked at.
+fn notes_in<Notes: Feature>(router: &Router) -> Option<&Notes> {
+    router.features.iter().find_map(|one| (one.as_ref() as &dyn Any).downcast_ref())
+}

@@ -12,12 +12,12 @@ use std::process::{Child, Command};
 use mio::net::TcpStream;
 
 use crate::clock::Millis;
-use crate::engine::reactor::PortRegistry;
 use crate::loops::descriptors;
 use crate::loops::hello::Hello;
 #[cfg(test)]
 use crate::loops::simulation::process::{Child, Command};
 use crate::loops::socket::LinkSocket;
+use crate::upgrade::{self, StateLink};
 
 /// The variable that makes a process a worker. Settings begin otherwise.
 pub const VARIABLE: &str = "_ONELOOP_WORKER";
@@ -25,8 +25,9 @@ pub const VARIABLE: &str = "_ONELOOP_WORKER";
 /// The program that runs: also if its file was replaced since.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// Variables of the service manager, which speaks with the parent alone.
-const OF_MANAGER: [&str; 6] = [
+/// Variables of the service manager and of another parent, which speak with the parent alone.
+const OF_PARENT: [&str; 7] = [
+    upgrade::VARIABLE,
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -44,11 +45,38 @@ const BEHIND_MAX: Millis = 2_000;
 /// The pause between two looks at processes that are to end.
 const ENDING_PAUSE: Millis = 20;
 
+/// A worker that ends within this time of its start is started again after a pause.
+const SHORT_LIFE: Millis = 5_000;
+const PAUSE_FIRST: Millis = 100;
+const PAUSE_MAX: Millis = 5_000;
+
 /// The command line of this process, with which workers are started as well.
 #[derive(Clone, Debug)]
 pub struct CommandLine {
     pub name: OsString,
     pub arguments: Vec<OsString>,
+}
+
+/// The workers that a place among the loops has had.
+#[derive(Clone, Debug, Default)]
+pub struct PlaceHistory {
+    /// All of them.
+    pub starts: u64,
+    /// The latest ones that did not live for long.
+    failures: u32,
+}
+
+impl PlaceHistory {
+    /// Returns the pause before the next worker, after one that has lived for so long.
+    pub fn pause(&mut self, lived: Millis) -> Millis {
+        if lived >= SHORT_LIFE {
+            self.failures = 0;
+            return 0;
+        }
+        let failures = self.failures.min(10);
+        self.failures += 1;
+        (PAUSE_FIRST << failures).min(PAUSE_MAX)
+    }
 }
 
 /// The progress of a worker.
@@ -68,6 +96,8 @@ pub enum WorkerStage {
 pub struct WorkerProcess {
     child: Child,
     pub link: LinkSocket,
+    /// For the words of an upgrade, which no input may delay, and its sockets.
+    pub words: StateLink,
     pub stage: WorkerStage,
     pub started: Millis,
     /// The time of the latest sign of life.
@@ -77,7 +107,7 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts a worker, and sends it the first words with its listeners.
+    /// Starts a worker, and sends it the first words with its listeners. `predecessor`: the way to another worker whose place it takes.
     ///
     /// # Errors
     /// The errors of starting a program, or a lack of descriptors.
@@ -85,25 +115,26 @@ impl WorkerProcess {
         line: &CommandLine,
         hello: &Hello,
         listeners: &[OwnedFd],
-        registry: &PortRegistry<'_>,
+        predecessor: Option<OwnedFd>,
         now: Millis,
     ) -> io::Result<WorkerProcess> {
         let (own, other) = UnixStream::pair()?;
         own.set_nonblocking(true)?;
-        let mut words = Vec::new();
-        hello.write(&mut words);
-        let listeners: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
-        let sent = descriptors::send(&own, &words, &listeners)?;
-        assert_eq!(sent, words.len(), "an empty socket takes a few hundred bytes");
-        let mut link = LinkSocket::new(TcpStream::from(OwnedFd::from(own)));
-        link.register(registry, hello.number)?;
+        let (words, its_words) = StateLink::pair()?;
+        let mut first = Vec::new();
+        hello.write(&mut first);
+        let sockets = listeners.iter().chain([&its_words]).chain(&predecessor);
+        let sockets: Vec<BorrowedFd<'_>> = sockets.map(AsFd::as_fd).collect();
+        let sent = descriptors::send(&own, &first, &sockets)?;
+        assert_eq!(sent, first.len(), "an empty socket takes a few hundred bytes");
         let mut command = Command::new(PROGRAM);
         command.arg0(&line.name).args(&line.arguments).env(VARIABLE, "1");
-        OF_MANAGER.iter().for_each(|name| _ = command.env_remove(name));
+        OF_PARENT.iter().for_each(|name| _ = command.env_remove(name));
         // A group of its own: the terminal's signals are the parent's.
         let child = command.process_group(0).stdin(OwnedFd::from(other)).spawn()?;
+        let link = LinkSocket::new(TcpStream::from(OwnedFd::from(own)));
         let stage = WorkerStage::Starting;
-        Ok(WorkerProcess { child, link, stage, started: now, heard: now, clients: 0 })
+        Ok(WorkerProcess { child, link, words, stage, started: now, heard: now, clients: 0 })
     }
 
     pub fn id(&self) -> u32 {

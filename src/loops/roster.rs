@@ -11,7 +11,7 @@ use crate::engine::router::Router;
 use crate::engine::server::Server;
 use crate::loops::kinds::ROSTER;
 use crate::loops::link::{Fields, LinkFrame, MalformedLink, write_bytes, write_frame};
-use crate::loops::notes_of;
+use crate::loops::{notes_in, notes_of};
 
 /// The most changes that a worker tells of in a turn, and about as many as the parent takes from it: some 5 ms of its time.
 pub const CHANGES_PER_TURN: usize = 4096;
@@ -28,6 +28,12 @@ impl RosterNotes {
     pub fn new(server: &mut Server) -> RosterNotes {
         server.users.watch();
         RosterNotes::default()
+    }
+
+    /// Returns whether the parent knows all changes.
+    pub fn are_told(router: &Router) -> bool {
+        let notes = notes_in::<RosterNotes>(router);
+        notes.is_none_or(|notes| notes.changes.is_empty())
     }
 
     /// Appends a frame with the changes that the parent was not told yet, if there are any and the router notes them.

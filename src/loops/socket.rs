@@ -28,6 +28,7 @@ pub struct LinkSocket {
     pub tail: Vec<u8>,
     /// The last read ended at its bound.
     has_more: bool,
+    is_registered: bool,
 }
 
 impl LinkSocket {
@@ -41,15 +42,25 @@ impl LinkSocket {
             unwritten: 0,
             tail: Vec::new(),
             has_more: false,
+            is_registered: false,
         }
     }
 
-    /// Makes the socket known to the poll, under this number.
+    /// Makes the socket known to the poll, under this number, unless it is.
     ///
     /// # Errors
     /// A lack of memory.
     pub fn register(&mut self, registry: &PortRegistry<'_>, number: usize) -> io::Result<()> {
-        self.socket.register(registry, number)
+        if !self.is_registered {
+            self.socket.register(registry, number)?;
+            self.is_registered = true;
+        }
+        Ok(())
+    }
+
+    /// Returns whether the poll knows the socket.
+    pub fn is_registered(&self) -> bool {
+        self.is_registered
     }
 
     /// Notes an event.

@@ -39,7 +39,13 @@ pub fn write_state(out: &mut Vec<u8>, router: &Router) {
             write_number(out, before);
         });
     }
-    let places = resume.places();
+    write_end(out, router);
+}
+
+/// Appends the last frame of the state, the only one for a worker that took the rest over from another one.
+pub fn write_end(out: &mut Vec<u8>, router: &Router) {
+    let resume = &router.server.resume;
+    let (history, places) = (&resume.history, resume.places());
     write_frame(out, STATE_END, |out| {
         write_number(out, history.next());
         write_number(out, router.server.revocations.floor());

@@ -39,8 +39,7 @@ struct World {
 impl World {
     fn new() -> World {
         let mut parent = test_loop();
-        parent.reactor.router.observer = Some(Box::new(Forwarding::default()));
-        Forwarding::of(&mut parent.reactor.router).expect("it is there").has_workers = true;
+        parent.reactor.router.observer = Some(Box::new(Forwarding::new(true)));
         let worker = test_loop();
         let mut world = World { parent, wire: Vec::new(), worker, entries: 0 };
         world.attach();

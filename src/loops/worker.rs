@@ -10,7 +10,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use crate::clock::Millis;
-use crate::engine::reactor::{LoopOrder, OtherPorts, Port, PortRegistry, Reactor};
+use crate::engine::reactor::{HandoverStep, LoopOrder, OtherPorts, Port, PortRegistry, Reactor};
 use crate::engine::redis::request::{Answer, Ticket};
 use crate::engine::router::Router;
 use crate::engine::router::admin::AdminPage;
@@ -29,6 +29,7 @@ use crate::loops::link::{
 use crate::loops::roster::RosterNotes;
 use crate::loops::socket::LinkSocket;
 use crate::loops::state::take_state;
+use crate::upgrade::{Predecessor, StateLink, Successor, end_with_parent};
 
 /// The pause between two signs of life.
 const PULSE_PAUSE: Millis = 1_000;
@@ -47,6 +48,9 @@ pub struct WorkerStart {
     pub listeners: Vec<OwnedFd>,
     stream: UnixStream,
     input: LinkInput,
+    words: StateLink,
+    /// The way to the worker whose place this one takes.
+    predecessor: Option<OwnedFd>,
 }
 
 impl WorkerStart {
@@ -74,9 +78,22 @@ impl WorkerStart {
             input.push(&buffer[..length]);
             let hello = input.next_frame().and_then(|frame| frame.map(Hello::read).transpose());
             if let Some(hello) = hello.map_err(malformed)? {
-                return Ok(WorkerStart { hello, listeners, stream, input });
+                let predecessor = hello.takes_over.then(|| listeners.pop()).flatten();
+                let words = listeners.pop().ok_or_else(|| malformed(MalformedLink))?;
+                let words = StateLink::new(words.into())?;
+                end_with_parent(predecessor.is_some())?;
+                return Ok(WorkerStart { hello, listeners, stream, input, words, predecessor });
             }
         }
+    }
+
+    /// The worker whose place this one takes, if there is one.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn predecessor(&mut self) -> io::Result<Option<Predecessor>> {
+        let Some(socket) = self.predecessor.take() else { return Ok(None) };
+        Predecessor::of_worker(socket, self.words.duplicate()?).map(Some)
     }
 
     /// Takes over the name of the parent: before the parts that ask for it.
@@ -89,12 +106,15 @@ impl WorkerStart {
         follow(server, node, &own, AHEAD_MAX);
     }
 
-    /// Takes over the parent's state, and goes on from there.
+    /// Takes over the parent's state, and goes on from there. A worker that has taken another one's place lacks the last part of it
+    /// alone, which tells it to begin.
     ///
     /// # Errors
     /// The parent is gone, or its state is none.
     pub fn attach(mut self, reactor: &mut Reactor) -> io::Result<()> {
-        self.ask()?;
+        if !self.hello.takes_over {
+            self.ask()?;
+        }
         let mut buffer = vec![0; BUFFER_BYTES];
         while !self.take_state(&mut reactor.router)? {
             self.read_on(&mut buffer)?;
@@ -127,17 +147,21 @@ impl WorkerStart {
 
     /// Goes on from the state with the input that follows it.
     pub(super) fn begin(self, reactor: &mut Reactor) -> io::Result<()> {
-        let WorkerStart { hello, stream, input, .. } = self;
+        let WorkerStart { hello, stream, input, words, .. } = self;
+        end_with_parent(false)?;
         stream.set_nonblocking(true)?;
         let mut link = LinkSocket::new(TcpStream::from(OwnedFd::from(stream)));
         link.input = input;
-        write_frame(&mut link.tail, SERVING, |_| {});
+        if !hello.takes_over {
+            write_frame(&mut link.tail, SERVING, |_| {});
+        }
         // The parent's words behind the state come before clients.
         link.read_on();
         notes::begin(&mut reactor.router, &hello)?;
         reactor.add_port(Box::new(ParentLink {
-            is_registered: false,
             link,
+            words,
+            has_told_rest: false,
             orders: VecDeque::new(),
             counts: Vec::new(),
             tickets: HashMap::new(),
@@ -155,9 +179,11 @@ fn malformed(_: MalformedLink) -> io::Error {
 
 /// The link to the parent, as a port without a listener.
 struct ParentLink {
-    /// The link is known to the poll.
-    is_registered: bool,
     link: LinkSocket,
+    /// For the words of an upgrade, and its sockets.
+    words: StateLink,
+    /// The parent knows that this worker is at rest.
+    has_told_rest: bool,
     orders: VecDeque<LoopOrder>,
     /// Numbers of counted messages, and their receivers here.
     counts: Vec<(u64, usize)>,
@@ -170,6 +196,14 @@ struct ParentLink {
 }
 
 impl ParentLink {
+    /// The worker of another parent that is to take this one's place.
+    fn successor(&mut self) -> Option<Box<Successor>> {
+        let socket = self.words.receive_socket();
+        let found = socket.and_then(|one| Successor::of_worker(one, self.words.duplicate()?));
+        let warn = |error: &io::Error| log::warn!("upgrade: no socket came to the loop: {error}");
+        found.inspect_err(warn).ok().map(Box::new)
+    }
+
     /// Takes frames, until a client has too much pending.
     fn take_frames(&mut self, router: &mut Router) -> Result<(), MalformedLink> {
         let streams = router.server.resume.streams.len();
@@ -206,6 +240,13 @@ impl ParentLink {
                     let (place, of) = (fields.number()?, fields.number()?);
                     self.orders.push_back(LoopOrder::Drain { place, of });
                 }
+                PREPARE => {
+                    let successor = self.successor();
+                    self.orders.extend(successor.map(LoopOrder::Prepare));
+                }
+                REST => self.orders.push_back(LoopOrder::Rest),
+                HAND_OVER => self.orders.push_back(LoopOrder::HandOver),
+                GO_ON => self.orders.push_back(LoopOrder::GoOn),
                 _ => notes::take_order(router, frame)?,
             }
         }
@@ -281,9 +322,8 @@ impl Port for ParentLink {
     }
 
     fn tick(&mut self, router: &mut Router, _: OtherPorts<'_>, registry: PortRegistry<'_>) {
-        if !self.is_registered {
-            self.is_registered = self.link.register(&registry, 0).is_ok();
-        }
+        // If that fails, it is tried again in the next turn.
+        let _ = self.link.register(&registry, 0);
         notes::write(router, &mut self.link.tail);
         RosterNotes::write_changes(router, &mut self.link.tail);
         DeliveryNotes::write_reports(router, &mut self.link.tail);
@@ -297,6 +337,27 @@ impl Port for ParentLink {
 
     fn take_order(&mut self) -> Option<LoopOrder> {
         self.orders.pop_front()
+    }
+
+    fn is_at_rest(&self, router: &Router) -> Option<bool> {
+        let is_read = !self.has_frames && self.tickets.is_empty();
+        let is_told = self.counts.is_empty()
+            && notes::are_told(router)
+            && RosterNotes::are_told(router)
+            && self.link.unwritten() == 0;
+        Some(is_read && is_told)
+    }
+
+    fn on_handover(&mut self, step: HandoverStep, _: Millis) -> Result<(), String> {
+        match step {
+            HandoverStep::Rest => self.has_told_rest = false,
+            HandoverStep::AtRest if !self.has_told_rest => {
+                self.has_told_rest = true;
+                write_frame(&mut self.link.tail, AT_REST, |_| {});
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn flush(&mut self, server: &mut Server) {
@@ -317,7 +378,7 @@ impl Port for ParentLink {
     }
 
     fn deadline(&self, now: Millis) -> Option<Millis> {
-        let has_work = self.has_frames || self.link.has_more() || !self.is_registered;
+        let has_work = self.has_frames || self.link.has_more() || !self.link.is_registered();
         let is_ordered = !self.orders.is_empty() || self.link.is_over();
         Some(if has_work || is_ordered { now } else { self.pulse_at })
     }

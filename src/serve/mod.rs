@@ -123,8 +123,12 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
         reread,
         shell,
         line,
-        worker,
+        mut worker,
     } = environment;
+    let predecessor = match &mut worker {
+        Some(start) => start.predecessor()?,
+        None => predecessor,
+    };
     let has_key = config.jwt.has_key();
     if !has_key {
         check_passed(&listeners)?;
@@ -181,6 +185,7 @@ pub fn start(config: Config, unix: u64, environment: Environment) -> io::Result<
             line,
             secret: (!has_key).then_some(secret),
             nonce: Some(nonce),
+            handed: None,
         }),
         None => LoopRole::Alone,
     });

@@ -9,13 +9,13 @@ mod reader;
 mod successor;
 mod writer;
 
-pub use link::{Predecessor, StateLink};
+pub use link::{HandoverWord, Predecessor, StateLink, VARIABLE, end_with_parent};
 pub use reader::{StateError, StateReader, StateSource};
 pub use successor::{Program, Successor};
 pub use writer::{StateSink, StateWriter};
 
 /// The version of the encoding: another one is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The version that this process reads and writes. Debug builds can pass for another one, to test what happens then.
 fn version() -> u32 {

@@ -15,7 +15,7 @@ pub enum StateError {
     /// The bytes mean nothing here, or more than may be.
     Malformed(&'static str),
     /// Settings that must be the same are not.
-    Settings(&'static str),
+    Settings(String),
 }
 
 impl fmt::Display for StateError {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::link::{StateLink, VARIABLE, is_known};
+use super::link::{HandoverWord, StateLink, VARIABLE, is_known};
 
 /// The variables that are meant for this process alone.
 const OWN: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "WATCHDOG_PID"];
@@ -19,10 +19,17 @@ pub struct Program {
     pub arguments: Vec<OsString>,
 }
 
-/// A process that was started to take this one's place. Dropped, it is killed.
+/// The process that is to take this one's place. Dropped, it is killed if this process has started it.
 pub struct Successor {
-    child: Child,
     pub link: StateLink,
+    keeper: Keeper,
+}
+
+/// The process that started a successor, and ends it.
+enum Keeper {
+    Own(Child),
+    /// Another one, of which the parent knows: it has the last word.
+    Parent(StateLink),
 }
 
 impl Program {
@@ -36,13 +43,26 @@ impl Program {
         command.args(&self.arguments).env(VARIABLE, "1").stdin(Stdio::from(OwnedFd::from(its)));
         OWN.iter().for_each(|name| _ = command.env_remove(name));
         let link = StateLink::new(own)?;
-        Ok(Successor { child: command.spawn()?, link })
+        Ok(Successor { link, keeper: Keeper::Own(command.spawn()?) })
     }
 }
 
 impl Successor {
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// A worker of the process that is to take the parent's place, at this socket.
+    ///
+    /// # Errors
+    /// The sockets take no time limit.
+    pub fn of_worker(socket: UnixStream, parent: UnixStream) -> io::Result<Successor> {
+        let (link, parent) = (StateLink::new(socket)?, StateLink::new(parent)?);
+        Ok(Successor { link, keeper: Keeper::Parent(parent) })
+    }
+
+    /// The number of the process, if this one has started it.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.keeper {
+            Keeper::Own(child) => Some(child.id()),
+            Keeper::Parent(_) => None,
+        }
     }
 
     /// Waits for its greeting.
@@ -60,6 +80,29 @@ impl Successor {
         }
     }
 
+    /// Takes its word that everything is there but the state.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn check_ready(&mut self) -> Result<(), String> {
+        self.link.hear(HandoverWord::Ready).map_err(|error| self.explain(&error))
+    }
+
+    /// Waits until it has everything that was written, and this process is to end: by its word, or by the end of the parent, which
+    /// alone knows.
+    ///
+    /// # Errors
+    /// It has ended, or says nothing; or the parent goes on.
+    pub fn conclude(&mut self, written: io::Result<()>) -> io::Result<()> {
+        match &mut self.keeper {
+            Keeper::Own(_) => written.and_then(|()| self.link.hear(HandoverWord::Taken)),
+            Keeper::Parent(parent) => match parent.has_ended()? {
+                true => Ok(()),
+                false => Err(io::ErrorKind::ConnectionAborted.into()),
+            },
+        }
+    }
+
     /// Says why it does not answer: its exit status, if it has ended.
     pub fn explain(&mut self, error: &io::Error) -> String {
         if error.kind() != io::ErrorKind::WouldBlock {
@@ -72,8 +115,9 @@ impl Successor {
     }
 
     fn ended(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
+        let Keeper::Own(child) = &mut self.keeper else { return Ok(None) };
         for _ in 0..20 {
-            let status = self.child.try_wait()?;
+            let status = child.try_wait()?;
             if status.is_some() {
                 return Ok(status);
             }
@@ -90,7 +134,9 @@ impl Successor {
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Keeper::Own(child) = &mut self.keeper {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

@@ -12,6 +12,7 @@ from helpers.loops import LOOPS, processes
 from helpers.process import BINARY, eventually
 from helpers.redis_server import Redis, TlsSettings, Trio
 from helpers.server import Server
+from helpers.upgrade import UNDER
 
 # An async test that hangs fails after this many seconds.
 TEST_SECONDS = 120
@@ -95,6 +96,22 @@ def start_loops(start):
         return server
 
     return start_loops
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A file that is the binary, until a test puts something else there."""
+    path = tmp_path / "oneloop"
+    path.symlink_to(BINARY)
+    return path
+
+
+@pytest.fixture
+def begin(start, program):
+    """Starts servers that an upgrade replaces by what lies in the file of `program`."""
+    def begin(*flags, **options):
+        return start("--topics", "news", *flags, wrapper=(*UNDER, program), **options)
+    return begin
 
 
 @pytest.fixture

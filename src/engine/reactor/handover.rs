@@ -2,8 +2,9 @@
 //!
 //! Until the other process says that it has everything, this one can go on as if nothing had happened: it only reads its own state.
 //! Its sockets stay in its poll, which nobody looks at meanwhile, and the other one serves none before this one has ended.
-
-use std::time::Duration;
+//!
+//! Processes that work together do so at the same time: one of them gets the signal and has the last word, and the others take its
+//! orders by a port.
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry};
@@ -13,16 +14,14 @@ use crate::engine::client::State;
 use crate::engine::client::flight::saved::is_bound;
 use crate::engine::client::frame::Close;
 use crate::engine::feature::FeatureEvent;
-use crate::engine::reactor::listeners::HandedListener;
+use crate::engine::reactor::port::HandoverStep;
+use crate::engine::reactor::reload::obey_all;
 use crate::engine::reactor::token::Source;
 use crate::engine::reactor::{Ended, Reactor, redis_socket};
-use crate::engine::resume::cursor::Node;
 use crate::engine::router::saved;
 use crate::engine::signals::Signals;
 use crate::engine::slots::ConnId;
-use crate::upgrade::{
-    BYTES_MAX, Program, StateError, StateReader, StateWriter, Successor, VALUES_MAX,
-};
+use crate::upgrade::{Program, StateError, StateReader, StateWriter, Successor};
 
 /// The time that the other process may take to read its settings.
 const START: Millis = 10_000;
@@ -38,9 +37,11 @@ pub const GOES_ON: &str = "this process goes on, and everybody stays connected";
 pub(super) struct Handover {
     /// The program, and its signal.
     program: Option<(Program, Signals)>,
-    shape: String,
+    shape: Vec<(&'static str, String)>,
     /// The signal came.
     pub is_asked: bool,
+    /// The state is to be written as soon as the loop is at rest: at once, unless orders come.
+    pub is_called: bool,
     /// The other process has said something, or ended.
     pub has_heard: bool,
     stage: HandoverStage,
@@ -51,8 +52,14 @@ enum HandoverStage {
     /// The other process reads its settings.
     Starting {
         successor: Box<Successor>,
-        _watch: UnixStream,
+        watch: UnixStream,
         until: Millis,
+        /// It was given the first part of the state.
+        is_prepared: bool,
+    },
+    /// The other process was given the first part of the state: an order follows.
+    Prepared {
+        successor: Box<Successor>,
     },
     /// The sources are not read any more.
     Resting {
@@ -68,7 +75,7 @@ impl Handover {
     pub fn new(
         registry: &Registry,
         program: Option<Program>,
-        shape: String,
+        shape: Vec<(&'static str, String)>,
     ) -> std::io::Result<Handover> {
         let mut program = match program {
             Some(program) => Some((program, Signals::handover()?)),
@@ -82,18 +89,29 @@ impl Handover {
             program,
             shape,
             is_asked: false,
+            is_called: false,
             has_heard: false,
             stage: HandoverStage::Idle,
         })
     }
 
     pub fn is_resting(&self) -> bool {
-        !matches!(self.stage, HandoverStage::Idle | HandoverStage::Starting { .. })
+        use HandoverStage::{Idle, Prepared, Starting};
+        !matches!(self.stage, Idle | Starting { .. } | Prepared { .. })
+    }
+
+    /// Returns whether orders come from another process, which comes to rest as well.
+    fn is_by_order(&self) -> bool {
+        match &self.stage {
+            HandoverStage::Prepared { .. } => true,
+            HandoverStage::Resting { successor, .. } => successor.pid().is_none(),
+            _ => false,
+        }
     }
 
     pub fn deadline(&self, now: Millis) -> Option<Millis> {
         match self.stage {
-            HandoverStage::Idle => None,
+            HandoverStage::Idle | HandoverStage::Prepared { .. } => None,
             HandoverStage::Starting { until, .. } => Some(until),
             _ => Some(now + 1),
         }
@@ -126,8 +144,14 @@ fn advance(reactor: &mut Reactor) {
         (_, Some(_)) => log::info!("upgrade: one is under way already"),
         _ => {}
     }
+    if reactor.handover.is_by_order() {
+        return;
+    }
     if reactor.drain.signals > 0 {
         return fail(reactor, "this process is asked to stop");
+    }
+    if let Err(why) = reactor.ports.on_handover(HandoverStep::Wait, now) {
+        return fail(reactor, &why);
     }
     let HandoverStage::Starting { until, .. } = reactor.handover.stage else { return };
     let has_heard = std::mem::take(&mut reactor.handover.has_heard);
@@ -135,16 +159,86 @@ fn advance(reactor: &mut Reactor) {
         return;
     }
     let stage = std::mem::replace(&mut reactor.handover.stage, HandoverStage::Idle);
-    let HandoverStage::Starting { mut successor, .. } = stage else { return };
-    let greeting = match has_heard {
-        true => successor.check(),
-        false => Err("it does not answer".to_owned()),
+    let HandoverStage::Starting { mut successor, watch, is_prepared, .. } = stage else { return };
+    let step = match (has_heard, is_prepared) {
+        (false, _) => Err("it does not answer".to_owned()),
+        (true, false) => successor.check().and_then(|()| prepare(reactor, &mut successor)),
+        (true, true) => successor.check_ready(),
     };
-    if let Err(why) = greeting {
-        return refuse(&why);
+    match step {
+        Ok(()) if is_prepared => {
+            reactor.handover.is_called = true;
+            rest(reactor, successor);
+        }
+        Ok(()) => {
+            let is_prepared = true;
+            reactor.handover.stage =
+                HandoverStage::Starting { successor, watch, until, is_prepared };
+        }
+        Err(why) => {
+            drop(successor);
+            fail(reactor, &why);
+        }
     }
-    reactor.handover.stage = HandoverStage::Resting { successor, began: now };
+}
+
+/// Gives the other process the first part of the state: everything that it needs to be there. This one goes on meanwhile.
+fn prepare(reactor: &mut Reactor, successor: &mut Successor) -> Result<(), String> {
+    reactor.ports.on_handover(HandoverStep::Prepare, reactor.router.server.now.millis)?;
+    let mut writer = StateWriter::new(&mut successor.link);
+    save_ahead(reactor, &mut writer);
+    let written = writer.finish();
+    written.map_err(|error| successor.explain(&error))
+}
+
+fn save_ahead<'a>(reactor: &'a Reactor, writer: &mut StateWriter<'a>) {
+    let shape = &reactor.handover.shape;
+    writer.len(shape.len());
+    for (name, value) in shape {
+        writer.text(name);
+        writer.text(value);
+    }
+    writer.u64(reactor.clock.micros());
+    writer.u64(reactor.router.server.resume.node().number());
+    reactor.listeners.save(writer);
+    reactor.ports.save_ahead(writer);
+}
+
+/// Reads the sources no more.
+fn rest(reactor: &mut Reactor, successor: Box<Successor>) {
+    let began = reactor.router.server.now.millis;
+    reactor.handover.stage = HandoverStage::Resting { successor, began };
     reactor.router.notify_features(FeatureEvent::Rest);
+    if let Err(why) = reactor.ports.on_handover(HandoverStep::Rest, began) {
+        fail(reactor, &why);
+    }
+}
+
+/// Gives a process the first part of the state, which waits for it.
+pub(super) fn prepare_by_order(reactor: &mut Reactor, mut successor: Box<Successor>) {
+    match prepare(reactor, &mut successor) {
+        Ok(()) => reactor.handover.stage = HandoverStage::Prepared { successor },
+        // That process ends without it, and by that the upgrade.
+        Err(why) => log::warn!("upgrade: {why}"),
+    }
+}
+
+/// Comes to rest by order.
+pub(super) fn rest_by_order(reactor: &mut Reactor) {
+    let stage = std::mem::replace(&mut reactor.handover.stage, HandoverStage::Idle);
+    if let HandoverStage::Prepared { successor } = stage {
+        reactor.handover.is_called = false;
+        rest(reactor, successor);
+    }
+}
+
+/// Goes on as before.
+pub(super) fn go_on(reactor: &mut Reactor) {
+    // Dropped, a process that this one has started is killed: before anything is read again.
+    reactor.handover.stage = HandoverStage::Idle;
+    let now = reactor.router.server.now.millis;
+    reactor.ports.on_handover(HandoverStep::GoOn, now).expect("nothing prevents it");
+    reactor.router.server.requests.release();
 }
 
 /// Starts the other process. This one goes on as before until that one has read its settings.
@@ -158,6 +252,9 @@ fn start(reactor: &mut Reactor, program: &Program) {
     if reactor.router.health.draining {
         return refuse("this process is to stop");
     }
+    if let Err(why) = reactor.ports.on_handover(HandoverStep::Wait, now) {
+        return refuse(&why);
+    }
     log::info!("upgrade: {} is started", program.path.display());
     let started = program.start().and_then(|successor| {
         let mut watch = UnixStream::from_std(successor.link.duplicate()?);
@@ -169,7 +266,9 @@ fn start(reactor: &mut Reactor, program: &Program) {
         Ok((successor, watch)) => {
             let until = now + START;
             reactor.handover.has_heard = false;
-            reactor.handover.stage = HandoverStage::Starting { successor, _watch: watch, until };
+            let is_prepared = false;
+            reactor.handover.stage =
+                HandoverStage::Starting { successor, watch, until, is_prepared };
         }
         Err(error) => refuse(&format!("it cannot be started: {error}")),
     }
@@ -184,9 +283,7 @@ pub(super) fn rehearse(reactor: &mut Reactor) {
 
 /// Ends the other process, and goes on.
 pub(super) fn fail(reactor: &mut Reactor, why: &str) {
-    // Dropped, it is killed: before anything is read again.
-    reactor.handover.stage = HandoverStage::Idle;
-    reactor.router.server.requests.release();
+    go_on(reactor);
     refuse(why);
 }
 
@@ -196,11 +293,13 @@ fn refuse(why: &str) {
 
 /// Dispatches while the loop comes to rest: what is under way ends, and nothing new begins.
 fn dispatch(reactor: &mut Reactor) {
-    let Reactor { redis, router, clients, buffer, ports, .. } = reactor;
+    let Reactor { redis, router, clients, buffer, ports, .. } = &mut *reactor;
     redis.read(router, buffer, true);
+    ports.read(router, buffer, true);
     clients.read_bound(router, buffer);
     ports.publish_for_handlers(router);
     redis.hand_over_requests(router);
+    obey_all(reactor);
 }
 
 /// Hands over at the end of a turn, if the loop is at rest. Returns whether this process is to end.
@@ -210,32 +309,50 @@ pub(super) fn end(reactor: &mut Reactor) -> bool {
         reactor.router.server.requests.hold();
     }
     let HandoverStage::Resting { began, .. } = reactor.handover.stage else { return false };
-    let waited = reactor.router.server.now.millis - began;
+    let (now, is_by_order) = (reactor.router.server.now.millis, reactor.handover.is_by_order());
     if !is_at_rest(reactor) {
-        if waited >= REST {
+        let waited = now - began;
+        if waited >= REST && !is_by_order {
             fail(reactor, "this process does not come to rest: does Redis answer?");
         } else if waited >= BOUND {
             close_bound(reactor);
         }
         return false;
     }
+    let is_called = std::mem::take(&mut reactor.handover.is_called);
+    let step = if is_called { HandoverStep::HandOver } else { HandoverStep::AtRest };
+    if let Err(why) = reactor.ports.on_handover(step, now) {
+        fail(reactor, &why);
+    }
+    is_called && hand_over(reactor)
+}
+
+/// Hands over to the other process. Returns whether it has everything, and this process is to end.
+fn hand_over(reactor: &mut Reactor) -> bool {
+    let is_by_order = reactor.handover.is_by_order();
     let stage = std::mem::replace(&mut reactor.handover.stage, HandoverStage::Idle);
     let HandoverStage::Resting { mut successor, .. } = stage else { return false };
-    match hand_over(reactor, &mut successor) {
+    let mut writer = StateWriter::new(&mut successor.link);
+    save(reactor, &mut writer);
+    let written = writer.finish();
+    match successor.conclude(written) {
         Ok(()) => {
-            reactor.supervisor.replaced_by(successor.pid());
-            let clients = reactor.router.server.clients_len();
-            log::info!("upgrade: process {} has taken over {clients} clients", successor.pid());
+            if let Some(pid) = successor.pid() {
+                reactor.supervisor.replaced_by(pid);
+                let clients = reactor.ports.clients(&reactor.router.server);
+                log::info!("upgrade: process {pid} has taken over {clients} clients");
+            }
             successor.leave();
-            true
+            return true;
         }
+        Err(_) if is_by_order => go_on(reactor),
         Err(error) => {
             let why = successor.explain(&error);
             drop(successor);
             fail(reactor, &why);
-            false
         }
     }
+    false
 }
 
 /// Lets go of a loop that has ended in this way: one that was handed over leaves its sockets and files as they are.
@@ -254,6 +371,7 @@ pub(super) fn is_at_rest(reactor: &Reactor) -> bool {
         && server.fanout.is_empty()
         && server.clients.gone.is_empty()
         && server.requests.is_empty()
+        && reactor.ports.are_at_rest(&reactor.router)
         && reactor.redis.0.iter().all(|socket| socket.is_at_rest())
         && !server.clients.iter().any(|(_, client)| is_bound(client))
 }
@@ -269,17 +387,6 @@ pub(super) fn close_bound(reactor: &mut Reactor) {
             _ => server.terminate(id),
         }
     }
-}
-
-fn hand_over(reactor: &Reactor, successor: &mut Successor) -> std::io::Result<()> {
-    let mut writer = StateWriter::new(&mut successor.link);
-    writer.text(&reactor.handover.shape);
-    writer.u64(reactor.clock.micros());
-    writer.u64(reactor.router.server.resume.node().number());
-    reactor.listeners.save(&mut writer);
-    save(reactor, &mut writer);
-    writer.finish()?;
-    successor.link.read_taken()
 }
 
 /// Writes the connections and all that belongs to them.
@@ -326,33 +433,4 @@ pub(super) fn restore(
     }
     unread.into_iter().for_each(|id| clients.queue_for_reading(router, id));
     Ok(())
-}
-
-/// The part of the state that a process needs before it can be there: the listeners, its name and its age.
-pub struct Inheritance {
-    elapsed: Duration,
-    node: Node,
-    listeners: Vec<HandedListener>,
-}
-
-impl Inheritance {
-    /// Reads it from the process whose place this one takes, if the settings have the same `shape`.
-    ///
-    /// # Errors
-    /// Settings that must be the same are not, or the state is malformed.
-    pub fn read(reader: &mut StateReader<'_>, shape: &str) -> Result<Inheritance, StateError> {
-        if reader.text(BYTES_MAX)? != shape {
-            return Err(StateError::Settings(
-                "an upgrade cannot change prefix, streams, or the paths and formats of routes: restart for that",
-            ));
-        }
-        let (elapsed, node) = (Duration::from_micros(reader.u64()?), reader.u64()?);
-        let listeners = reader.list(VALUES_MAX, HandedListener::restored)?;
-        Ok(Inheritance { elapsed, node: Node::of_number(node), listeners })
-    }
-
-    /// The age, the name and the listeners; those of a process that begins anew if there is no inheritance.
-    pub(super) fn parts(it: Option<Inheritance>) -> (Duration, Option<Node>, Vec<HandedListener>) {
-        it.map_or_else(Default::default, |it| (it.elapsed, Some(it.node), it.listeners))
-    }
 }

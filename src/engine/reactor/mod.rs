@@ -51,21 +51,21 @@ use clients::ClientIo;
 pub use clients::Readiness;
 use drain::Drain;
 pub use file_watch::{FileState, FileWatches, Look, LookResult, SeenFiles, states};
-pub use handover::{GOES_ON, Inheritance, on_alone, take_over};
+pub use handover::{GOES_ON, on_alone, take_over};
 pub use listen::Listen;
 use listeners::Listeners;
 pub use listeners::{Purpose, turn_away};
 pub use listening_socket::BACKLOG;
-pub use plan::{Addresses, Ended, HandoverPlan, Plan};
+pub use plan::{Addresses, Ended, HandoverPlan, Inheritance, Plan};
 use port::Ports;
-pub use port::{LoopOrder, OtherPorts, Port, PortRegistry, publish_beside};
+pub use port::{HandoverStep, LoopOrder, OtherPorts, Port, PortRegistry, publish_beside};
 pub use port_connections::{PortConnection, PortConnections};
 pub use port_socket::{InputState, PeerState, PortSocket};
 pub use redis_protocol::RedisProtocol;
 use redis_socket::{RedisSocket, RedisSockets};
 use reload::Reload;
 pub use reload::{Reread, TakeOver, shared_level};
-pub use shared_listeners::SharedListeners;
+pub use shared_listeners::{HandedListeners, SharedListeners};
 use time::Clock;
 pub use token::Source;
 use trim::Trim;
@@ -345,9 +345,7 @@ impl Reactor {
         self.clients.read(&mut self.router, &mut self.buffer);
         self.ports.publish_for_handlers(&mut self.router);
         self.redis.hand_over_requests(&mut self.router);
-        while let Some(order) = self.ports.take_order() {
-            reload::obey(self, order);
-        }
+        reload::obey_all(self);
         if self.drain.is_due() {
             drain::begin(self);
         }
@@ -361,8 +359,7 @@ impl Reactor {
         if !are_ports_first {
             self.redis.read(&mut self.router, &mut self.buffer, false);
         }
-        let limit = self.router.server.bounds.source_read_bytes_per_turn;
-        self.ports.read(&mut self.router, &mut self.buffer, limit);
+        self.ports.read(&mut self.router, &mut self.buffer, false);
         if are_ports_first {
             self.redis.read(&mut self.router, &mut self.buffer, false);
         }

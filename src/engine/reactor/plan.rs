@@ -2,20 +2,21 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use crate::engine::bounds::Bounds;
 use crate::engine::feature::Feature;
 use crate::engine::handler::Route;
-use crate::engine::reactor::handover::Inheritance;
 use crate::engine::reactor::listen::Listen;
+use crate::engine::reactor::listeners::HandedListener;
 use crate::engine::reactor::port::Port;
 use crate::engine::reactor::redis_protocol::RedisProtocol;
 use crate::engine::reactor::unix_socket::UnixAccess;
 use crate::engine::redis::command_connection::CommandConnection;
 use crate::engine::redis::subscriber::RedisSubscriber;
-use crate::engine::resume::cursor::Signer;
+use crate::engine::resume::cursor::{Node, Signer};
 use crate::engine::router::ProxyPolicy;
-use crate::upgrade::Program;
+use crate::upgrade::{BYTES_MAX, Program, StateError, StateReader, VALUES_MAX};
 
 /// The parts of a loop.
 pub struct Plan {
@@ -58,12 +59,48 @@ pub struct Plan {
 /// The change of the process under the connections: what this one takes over, and the one that takes its place.
 #[derive(Default)]
 pub struct HandoverPlan {
-    /// Settings that must be the same in both processes, as a text.
-    pub shape: String,
+    /// Settings that must be the same in both processes, by their names.
+    pub shape: Vec<(&'static str, String)>,
     /// The listeners of the process whose place this one takes, and its name.
     pub inheritance: Option<Inheritance>,
     /// The program that is started when SIGUSR2 comes.
     pub program: Option<Program>,
+}
+
+/// The listeners, the name and the age of the process whose place this one takes.
+pub struct Inheritance {
+    elapsed: Duration,
+    node: Node,
+    listeners: Vec<HandedListener>,
+}
+
+impl Inheritance {
+    /// Reads it from the process whose place this one takes, if the settings have the same `shape`.
+    ///
+    /// # Errors
+    /// Settings that must be the same are not, or the state is malformed.
+    pub fn read(
+        reader: &mut StateReader<'_>,
+        shape: &[(&'static str, String)],
+    ) -> Result<Inheritance, StateError> {
+        if reader.len(VALUES_MAX)? != shape.len() {
+            return Err(StateError::Malformed("the settings that must be the same"));
+        }
+        for (name, value) in shape {
+            if reader.text(BYTES_MAX)? != *name || reader.text(BYTES_MAX)? != *value {
+                let text = format!("an upgrade cannot change {name}: restart for that");
+                return Err(StateError::Settings(text));
+            }
+        }
+        let (elapsed, node) = (Duration::from_micros(reader.u64()?), reader.u64()?);
+        let listeners = reader.list(VALUES_MAX, HandedListener::restored)?;
+        Ok(Inheritance { elapsed, node: Node::of_number(node), listeners })
+    }
+
+    /// The age, the name and the listeners; those of a process that begins anew if there is no inheritance.
+    pub(super) fn parts(it: Option<Inheritance>) -> (Duration, Option<Node>, Vec<HandedListener>) {
+        it.map_or_else(Default::default, |it| (it.elapsed, Some(it.node), it.listeners))
+    }
 }
 
 /// The addresses at which the loop listens.

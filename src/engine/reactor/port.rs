@@ -15,7 +15,7 @@ use crate::engine::router::Router;
 use crate::engine::router::sources::Receivers;
 use crate::engine::server::Server;
 use crate::engine::server::requests::Publication;
-use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX};
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, Successor, VALUES_MAX};
 
 /// A feature's connections, and its listener if it has one, called in fixed phases of a turn.
 pub trait Port {
@@ -97,6 +97,23 @@ pub trait Port {
     /// Ends all connections after one write to each.
     fn close(&mut self, now: Millis);
 
+    /// Returns whether nothing is under way that has to end before a handover. `None`: its connections are handed over as they are, and
+    /// not read while the loop comes to rest.
+    fn is_at_rest(&self, _router: &Router) -> Option<bool> {
+        None
+    }
+
+    /// Takes part in a step of a handover.
+    ///
+    /// # Errors
+    /// A sentence why there can be none.
+    fn on_handover(&mut self, _step: HandoverStep, _now: Millis) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Writes the part of its state that another process needs to begin.
+    fn save_ahead<'a>(&'a self, _writer: &mut StateWriter<'a>) {}
+
     /// Returns the connections that can be handed over to another process, each with its state. The others end with this one.
     fn portable(&self) -> Vec<(BorrowedFd<'_>, Vec<u8>)> {
         Vec::new()
@@ -117,8 +134,24 @@ pub trait Port {
     }
 }
 
-/// An order to the loop, which a port may have from someone entitled to it. A signal would say the same.
+/// A step of a handover, in which processes that work together act alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandoverStep {
+    /// Another process has started, and needs the first part of the state.
+    Prepare,
+    /// The other process, or this one, is not ready yet.
+    Wait,
+    /// The loop comes to rest.
+    Rest,
+    /// It is at rest, and waits for an order.
+    AtRest,
+    /// The state is about to be written.
+    HandOver,
+    /// The handover failed.
+    GoOn,
+}
+
+/// An order to the loop, which a port may have from someone entitled to it. A signal would say the same.
 pub enum LoopOrder {
     /// Read the settings again.
     Reload,
@@ -126,6 +159,14 @@ pub enum LoopOrder {
     Drain { place: u64, of: u64 },
     /// End at once.
     End,
+    /// Give this process the first part of the state.
+    Prepare(Box<Successor>),
+    /// Come to rest.
+    Rest,
+    /// Hand over.
+    HandOver,
+    /// Go on as before.
+    GoOn,
 }
 
 /// The way of a port's connections into the poll.
@@ -211,14 +252,18 @@ impl Ports {
         self.ports[port].on_ready(number, event);
     }
 
-    /// Reads the connections of all ports, of each about `bytes_max`.
-    pub fn read(&mut self, router: &mut Router, buffer: &mut [u8], bytes_max: usize) {
+    /// Reads the connections of all ports; while the loop `rests`, those that are not handed over.
+    pub fn read(&mut self, router: &mut Router, buffer: &mut [u8], rests: bool) {
+        let bytes_max = router.server.bounds.source_read_bytes_per_turn;
         let count = self.ports.len();
         self.have_waited = false;
         self.first = (self.first + 1) % count.max(1);
         for step in 0..count {
             let (before, rest) = self.ports.split_at_mut((self.first + step) % count);
             let (port, behind) = rest.split_first_mut().expect("its number is below the count");
+            if rests && port.is_at_rest(router).is_none() {
+                continue;
+            }
             let others = OtherPorts([before, behind]);
             self.have_waited |= port.read(router, others, buffer, bytes_max);
         }
@@ -283,6 +328,24 @@ impl Ports {
     /// Returns when the loop must turn again even if nothing happens.
     pub fn deadline(&self, now: Millis) -> Option<Millis> {
         self.ports.iter().filter_map(|port| port.deadline(now)).min()
+    }
+
+    /// Returns whether nothing is under way that has to end before a handover.
+    pub fn are_at_rest(&self, router: &Router) -> bool {
+        self.ports.iter().all(|port| port.is_at_rest(router) != Some(false))
+    }
+
+    /// Takes a step of a handover.
+    ///
+    /// # Errors
+    /// A sentence why there can be none.
+    pub fn on_handover(&mut self, step: HandoverStep, now: Millis) -> Result<(), String> {
+        self.ports.iter_mut().try_for_each(|port| port.on_handover(step, now))
+    }
+
+    /// Writes the first part of the state.
+    pub fn save_ahead<'a>(&'a self, writer: &mut StateWriter<'a>) {
+        self.ports.iter().for_each(|port| port.save_ahead(writer));
     }
 
     /// Writes the connections that can be handed over.

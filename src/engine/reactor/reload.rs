@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use mio::{Interest, Registry, Waker};
 
-use crate::engine::reactor::Reactor;
 use crate::engine::reactor::port::LoopOrder;
 use crate::engine::reactor::token::Source;
+use crate::engine::reactor::{Reactor, handover};
 use crate::engine::signals::Signals;
 use crate::observe::systemd::Supervisor;
 
@@ -44,8 +44,14 @@ pub fn shared_level(reactor: &Reactor, level: log::Level) -> log::Level {
     if reactor.drain.is_by_order { log::Level::Debug } else { level }
 }
 
-/// Obeys an order that came by a port.
-pub(super) fn obey(reactor: &mut Reactor, order: LoopOrder) {
+/// Obeys the orders that came by ports.
+pub(super) fn obey_all(reactor: &mut Reactor) {
+    while let Some(order) = reactor.ports.take_order() {
+        obey(reactor, order);
+    }
+}
+
+fn obey(reactor: &mut Reactor, order: LoopOrder) {
     match order {
         LoopOrder::Reload => {
             let is_draining = reactor.router.health.draining;
@@ -57,6 +63,10 @@ pub(super) fn obey(reactor: &mut Reactor, order: LoopOrder) {
             reactor.drain.signals += 1;
         }
         LoopOrder::End => reactor.drain.signals += 2,
+        LoopOrder::Prepare(successor) => handover::prepare_by_order(reactor, successor),
+        LoopOrder::Rest => handover::rest_by_order(reactor),
+        LoopOrder::HandOver => reactor.handover.is_called = true,
+        LoopOrder::GoOn => handover::go_on(reactor),
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::net::sockopt::set_socket_reuseport;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,6 +15,7 @@ use crate::engine::reactor::listen::Listen;
 use crate::engine::reactor::listeners::check_passed_len;
 use crate::engine::reactor::listening_socket::{BACKLOG, Inherited, ListeningSocket, explain};
 use crate::engine::reactor::unix_socket::{self, SocketFile, UnixAccess};
+use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter};
 
 /// Listeners of clients for several processes.
 pub struct SharedListeners {
@@ -21,12 +23,40 @@ pub struct SharedListeners {
     pub addresses: Vec<Listen>,
     /// For each process, its listeners in the order of the addresses.
     pub of_each: Vec<Vec<OwnedFd>>,
+    /// For each address, the setting by which another process finds its listeners again, and whether the file of a Unix socket is
+    /// removed at the end.
+    keys: Vec<(String, bool)>,
     /// The files of Unix sockets, removed when the last process is to end.
-    _files: Vec<SocketFile>,
+    files: Vec<SocketFile>,
+    /// The files that are the other parent's until it has gone.
+    files_to_own: Vec<PathBuf>,
+}
+
+/// The listeners of one address that another parent has handed over.
+pub struct HandedListeners {
+    key: String,
+    owns_file: bool,
+    sockets: Vec<OwnedFd>,
+}
+
+impl HandedListeners {
+    /// Reads them, for this number of processes.
+    ///
+    /// # Errors
+    /// The state is malformed.
+    pub fn restored(
+        reader: &mut StateReader<'_>,
+        processes: usize,
+    ) -> Result<HandedListeners, StateError> {
+        let (key, owns_file) = (reader.text(BYTES_MAX)?, reader.bool()?);
+        let sockets = (0..processes).map(|_| reader.descriptor()).collect::<Result<_, _>>()?;
+        Ok(HandedListeners { key, owns_file, sockets })
+    }
 }
 
 impl SharedListeners {
-    /// Opens the listeners. Sockets that were passed to this process take the places of the first addresses.
+    /// Opens the listeners. Those of another parent are found by their addresses in the settings; sockets that were passed to this
+    /// process take the places of the first addresses.
     ///
     /// # Errors
     /// The errors of `bind`, with the address in the text; passed sockets that do not fit the list (`InvalidInput`).
@@ -35,18 +65,33 @@ impl SharedListeners {
         passed: Vec<OwnedFd>,
         access: &UnixAccess,
         processes: usize,
+        mut handed_over: Vec<HandedListeners>,
     ) -> io::Result<SharedListeners> {
         check_passed_len(passed.len(), listen.len())?;
         let mut of_each: Vec<Vec<OwnedFd>> = (0..processes).map(|_| Vec::new()).collect();
-        let (mut addresses, mut files) = (Vec::new(), Vec::new());
+        let (mut addresses, mut keys) = (Vec::new(), Vec::new());
+        let (mut files, mut files_to_own) = (Vec::new(), Vec::new());
         let mut passed = passed.into_iter();
         for address in listen {
-            let sockets = match (passed.next(), address) {
-                (Some(passed), _) => copies(passed, processes)?,
-                (None, Listen::Tcp(at) | Listen::Tls(at)) => {
+            let key = format!("listen {address}");
+            let handed = handed_over.iter().position(|one| one.key == key);
+            let handed = handed.map(|place| handed_over.swap_remove(place));
+            let mut owns_file = handed.as_ref().is_some_and(|handed| handed.owns_file);
+            let sockets = match (handed, passed.next(), address) {
+                (Some(handed), _, _) => {
+                    if let Listen::Unix(path) = address
+                        && owns_file
+                    {
+                        files_to_own.push(path.clone());
+                    }
+                    handed.sockets
+                }
+                (None, Some(passed), _) => copies(passed, processes)?,
+                (None, None, Listen::Tcp(at) | Listen::Tls(at)) => {
                     bind_all(*at, processes).map_err(|error| explain(address, &error))?
                 }
-                (None, Listen::Unix(path)) => {
+                (None, None, Listen::Unix(path)) => {
+                    owns_file = true;
                     let explain = |error| explain(address, &error);
                     let (socket, file) = unix_socket::bind(path, access).map_err(explain)?;
                     socket.listen(BACKLOG).map_err(explain)?;
@@ -58,9 +103,27 @@ impl SharedListeners {
             let inherited = Inherited { send_buffer_bytes: 0, silence_seconds: 0 };
             let opened = ListeningSocket::adopt(first, address, inherited)?;
             addresses.push(opened.address(address.has_tls())?);
+            keys.push((key, owns_file));
             of_each.iter_mut().zip(sockets).for_each(|(own, socket)| own.push(socket));
         }
-        Ok(SharedListeners { addresses, of_each, _files: files })
+        Ok(SharedListeners { addresses, of_each, keys, files, files_to_own })
+    }
+
+    /// The other parent has gone, so the files of its Unix sockets are removed at the end of this one.
+    pub fn own_files(&mut self) {
+        // Nothing is to be removed if there is no such file any more.
+        let paths = std::mem::take(&mut self.files_to_own);
+        self.files.extend(paths.iter().filter_map(|path| SocketFile::new(path).ok()));
+    }
+
+    /// Writes the listeners, for another parent.
+    pub fn save<'a>(&'a self, writer: &mut StateWriter<'a>) {
+        writer.len(self.keys.len());
+        for (place, (key, owns_file)) in self.keys.iter().enumerate() {
+            writer.text(key);
+            writer.bool(*owns_file);
+            self.of_each.iter().for_each(|own| writer.descriptor(own[place].as_fd()));
+        }
     }
 }
 
@@ -102,7 +165,8 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     fn open(address: SocketAddr) -> io::Result<SharedListeners> {
-        SharedListeners::open(&[Listen::Tcp(address)], Vec::new(), &UnixAccess::default(), 2)
+        let (listen, access) = ([Listen::Tcp(address)], UnixAccess::default());
+        SharedListeners::open(&listen, Vec::new(), &access, 2, Vec::new())
     }
 
     #[test]

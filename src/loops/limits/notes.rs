@@ -13,6 +13,7 @@ use crate::loops::limits::addresses;
 use crate::loops::limits::shares::ClientShare;
 use crate::loops::limits::users::{self, UserNotes};
 use crate::loops::link::{LinkFrame, MalformedLink};
+use crate::loops::notes_in;
 use crate::observe::descriptors;
 
 /// The notes of a worker for its parent.
@@ -59,6 +60,11 @@ pub fn write(router: &mut Router, out: &mut Vec<u8>) {
         notes.users.write(server.now().millis, out);
         notes.share.write(server, out);
     }
+}
+
+/// Returns whether the parent knows all that it must.
+pub fn are_told(router: &Router) -> bool {
+    notes_in::<LimitNotes>(router).is_none_or(|notes| notes.users.are_told())
 }
 
 /// Handles a frame of the parent.

@@ -109,6 +109,11 @@ impl UserNotes {
         changes.chunks(CHANGES_PER_FRAME).for_each(|chunk| write_changes(out, chunk, kind));
     }
 
+    /// Returns whether the parent knows all changes, and has given each client its place.
+    pub fn are_told(&self) -> bool {
+        self.changes.is_empty() && self.there.is_empty() && self.unordered.is_empty()
+    }
+
     /// Returns when something is to be written.
     pub fn due(&self) -> Option<Millis> {
         let is_due = !self.there.is_empty();

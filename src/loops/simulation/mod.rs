@@ -178,12 +178,13 @@ impl Settings {
             nonce: None,
             ports: Vec::new(),
             fingerprint: 0,
+            takes_over: false,
         };
         parent.router.admin_requests = Some(Vec::new());
-        parent.router.observer = Some(Box::new(Forwarding::default()));
+        parent.router.observer = Some(Box::new(Forwarding::new(false)));
         parent.add_port(Box::new(NotingPort(Rc::clone(notes))));
         let line = CommandLine { name: "oneloop".into(), arguments: Vec::new() };
-        let shared = SharedListeners::open(&[], vec![], &UnixAccess::default(), loops);
+        let shared = SharedListeners::open(&[], vec![], &UnixAccess::default(), loops, vec![]);
         let shared = shared.expect("it opens nothing");
         parent.add_port(Box::new(Broker::new(line, hello, shared)));
         parent.router.stream_begins(0, EntryId::ZERO);

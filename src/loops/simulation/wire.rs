@@ -1,11 +1,15 @@
 //! The link between a parent and a worker of a simulation: its bytes pass the test, as slowly as that wants.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::engine::random::Random;
+use crate::loops::descriptors;
+
+/// Bytes on the way, and descriptors that leave with the next of them.
+type OnWay = (Vec<u8>, Vec<OwnedFd>);
 
 /// No bound on the bytes that a link carries in a turn.
 pub const UNLIMITED: usize = usize::MAX;
@@ -17,8 +21,8 @@ pub struct Wire {
     parent: UnixStream,
     worker: UnixStream,
     /// Bytes on the way to the worker, and to the parent.
-    down: Vec<u8>,
-    up: Vec<u8>,
+    down: OnWay,
+    up: OnWay,
     /// The most bytes that each direction carries in a turn.
     pub rate: usize,
     /// Bits change on the way to the worker, and to the parent.
@@ -37,7 +41,7 @@ impl Wire {
         for end in [&parent, &worker] {
             end.set_nonblocking(true).expect("a socket takes its options");
         }
-        let (down, up) = (Vec::new(), Vec::new());
+        let (down, up) = Default::default();
         let (rate, is_noisy) = (UNLIMITED, [false; 2]);
         let (was_noisy, is_over) = (false, false);
         (Wire { parent, worker, down, up, rate, is_noisy, was_noisy, is_over }, link)
@@ -51,9 +55,9 @@ impl Wire {
         };
         self.was_noisy |= self.is_noisy[0];
         let [down, up] = self.is_noisy.map(|is_noisy| is_noisy.then(|| random.next()));
-        self.is_over |= carry(&mut self.parent, &mut self.down, &mut self.worker, most, down);
-        carry(&mut self.worker, &mut self.up, &mut self.parent, most, up);
-        if self.is_over && self.down.is_empty() {
+        self.is_over |= carry(&self.parent, &mut self.down, &self.worker, most, down);
+        carry(&self.worker, &mut self.up, &self.parent, most, up);
+        if self.is_over && self.down.0.is_empty() {
             let _ = self.worker.shutdown(Shutdown::Both);
         }
     }
@@ -62,9 +66,9 @@ impl Wire {
 /// Carries up to `most` bytes from one socket to another one, one time in ten with a bit that is changed, if there is a seed of
 /// `noise`. Returns whether there will be no more.
 fn carry(
-    from: &mut UnixStream,
-    on_way: &mut Vec<u8>,
-    to: &mut UnixStream,
+    from: &UnixStream,
+    (on_way, passed): &mut OnWay,
+    to: &UnixStream,
     most: usize,
     noise: Option<u64>,
 ) -> bool {
@@ -73,7 +77,7 @@ fn carry(
     let room = most.min(CAPACITY);
     while on_way.len() < room {
         let room = (room - on_way.len()).min(buffer.len());
-        match from.read(&mut buffer[..room]) {
+        match descriptors::receive(from, &mut buffer[..room], passed) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Ok(0) | Err(_) => {
                 is_over = true;
@@ -89,10 +93,12 @@ fn carry(
     let end = on_way.len().min(most);
     let mut sent = 0;
     while sent < end {
-        match to.write(&on_way[sent..end]) {
+        let with: Vec<_> = passed.iter().map(AsFd::as_fd).collect();
+        match descriptors::send(to, &on_way[sent..end], &with) {
             Ok(length) => sent += length,
             Err(_) => break,
         }
+        passed.clear();
     }
     on_way.drain(..sent);
     is_over

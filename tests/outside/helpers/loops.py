@@ -1,4 +1,4 @@
-"""The loops of a server, and clients at each of them."""
+"""Clients on the loops of a server, and the processes of these."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import re
 
 from helpers.process import DEADLINE
 
+# As many as tests start if they do not say otherwise.
 LOOPS = 2
 
 

@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import struct
-import threading
 import time
 from pathlib import Path
 
@@ -23,91 +22,10 @@ from helpers.resp_client import Publisher
 from helpers.server import counter, unix_stream
 from helpers.systemd import Supervisor, variables
 from helpers.tokens import token
+from helpers.upgrade import DEEP, UNDER, Publishing, Successor, received, upgrade
 
 # Another build of the same source.
 OTHER = ROOT / "target/debug/oneloop"
-
-# Runs the binary under the name of a file beside the test, which an upgrade starts.
-UNDER = ("bash", "-c", 'exec -a "$0" "$@"')
-
-# Clients that are not read for a while are not slow.
-DEEP = ["--backlog-bytes-max", "64MiB", "--backlog-frames-max", 100_000]
-
-
-class Successor:
-    """A process that is nobody's child here: just enough for `Server.stop`."""
-
-    returncode = None
-
-    def __init__(self, pid):
-        self.pid = pid
-
-    def poll(self):
-        try:
-            with open(f"/proc/{self.pid}/stat") as stat:
-                is_gone = stat.read().rpartition(")")[2].split()[0] == "Z"
-        except FileNotFoundError:
-            is_gone = True
-        self.returncode = 0 if is_gone else None
-        return self.returncode
-
-    def wait(self, timeout=DEADLINE):
-        eventually(lambda: self.poll() is not None, "the end of the successor", timeout)
-        return self.returncode
-
-    def kill(self):
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
-
-
-class Publishing(threading.Thread):
-    """Publishes rising numbers on a topic, up to a thousand a second, until it is stopped."""
-
-    def __init__(self, server, topic):
-        super().__init__()
-        self.publisher = server.redis.publisher() if server.redis else Publisher(*server.publishers)
-        self.channel, self.count, self.is_over = f"pub.{topic}", 0, threading.Event()
-
-    def run(self):
-        while not self.is_over.wait(0.001):
-            self.publisher.command("PUBLISH", self.channel, str(self.count))
-            self.count += 1
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.is_over.set()
-        self.join(DEADLINE)
-        self.publisher.close()
-
-
-@pytest.fixture
-def program(tmp_path):
-    path = tmp_path / "oneloop"
-    path.symlink_to(BINARY)
-    return path
-
-
-@pytest.fixture
-def begin(start, program):
-    """Starts servers that an upgrade replaces by what lies in the file."""
-    def begin(*flags, **options):
-        return start("--topics", "news", *flags, wrapper=(*UNDER, program), **options)
-    return begin
-
-
-def upgrade(server):
-    """Upgrades a server, whose process is the new one then."""
-    os.kill(server.process.pid, signal.SIGUSR2)
-    assert server.process.wait(DEADLINE) == 0, server.log()
-    pids = re.findall(r"process (\d+) has taken over", server.log())
-    server.process = Successor(int(pids[-1]))
-
-
-async def received(client, count):
-    return [(await client.next())["data"] for _ in range(count)]
 
 
 @pytest.mark.parametrize("has_redis", [False, True])
@@ -129,11 +47,9 @@ async def test_nobody_notices_an_upgrade(begin, request, authority, has_redis, v
         conn = client.welcome["conn"]
         with Publishing(server, "news") as publishing:
             for _ in range(3):
-                before = publishing.count
-                eventually(lambda: publishing.count > before + 20, "messages")
+                publishing.wait_for()
                 await asyncio.to_thread(upgrade, server)
-            before = publishing.count
-            eventually(lambda: publishing.count > before + 20, "messages after it")
+            publishing.wait_for()
         expected = list(range(publishing.count))
         for one in (client, deflated, bystander):
             assert await received(one, len(expected)) == expected
@@ -227,7 +143,7 @@ async def test_session_tickets_are_good_at_the_new_process(begin, start, authori
     assert not visit(bystander, session)[0], "another server has other keys"
 
 
-GREETING = "import os, time; os.write(0, b'oneloop\\n' + (1).to_bytes(4, 'little'))"
+GREETING = "import os, time; os.write(0, b'oneloop\\n' + (2).to_bytes(4, 'little'))"
 FAILURES = {
     "missing": (None, "cannot be started"),
     "ends": ("exit 3", "has ended"),
@@ -249,11 +165,10 @@ async def test_if_the_new_process_fails_the_old_one_goes_on(begin, program, fail
         program.chmod(0o755)
     async with server.client("42") as client, server.client("43") as bystander:
         with Publishing(server, "user.42") as publishing:
-            eventually(lambda: publishing.count > 20, "messages")
+            publishing.wait_for()
             os.kill(server.process.pid, signal.SIGUSR2)
             await asyncio.to_thread(server.wait_for_log, "everybody stays connected")
-            before = publishing.count
-            eventually(lambda: publishing.count > before + 20, "messages after it")
+            publishing.wait_for()
         assert said in server.log()
         assert await received(client, publishing.count) == list(range(publishing.count))
         assert await bystander.heard() == []
@@ -542,25 +457,11 @@ async def test_a_stream_goes_on_and_nobody_comes_or_goes(begin, redis):
     back_end = redis.publisher()
     async with server.client("42") as client, server.client("43") as bystander:
         eventually(lambda: back_end.command("XLEN", "here") == 2, "both are online")
-        count, is_over = 0, threading.Event()
-
-        def add():
-            nonlocal count
-            publisher = redis.publisher()
-            while not is_over.wait(0.001):
-                publisher.command("XADD", "orders", "*", "topic", "user.42", "data", count)
-                count += 1
-            publisher.close()
-
-        adding = threading.Thread(target=add)
-        adding.start()
-        try:
+        with Publishing(server, "user.42", stream="orders") as adding:
             for _ in range(3):
                 await asyncio.to_thread(upgrade, server)
                 server.wait_ready()
-        finally:
-            is_over.set()
-            adding.join(DEADLINE)
+        count = adding.count
         assert await received(client, count) == list(range(count))
         assert await bystander.heard() == []
         # A user comes once the new process has told of those that were there.

@@ -41,8 +41,13 @@ impl Signer {
         Signer { own: SipHasher24::new_with_key(key), previous: None, is_own: true }
     }
 
+    /// The key, if no settings have it.
+    pub fn own_key(&self) -> Option<[u8; KEY_BYTES]> {
+        self.is_own.then(|| self.own.key())
+    }
+
     pub fn save(&self, writer: &mut StateWriter<'_>) {
-        if let Some(own) = writer.option(self.is_own.then(|| self.own.key())) {
+        if let Some(own) = writer.option(self.own_key()) {
             writer.bytes(&own);
         }
     }
