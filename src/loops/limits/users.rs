@@ -18,7 +18,7 @@ use crate::loops::link::{
 /// Changes in a frame: with the longest names it has a megabyte.
 const CHANGES_PER_FRAME: usize = 4096;
 
-/// Milliseconds for which a worker gathers changes: in a storm of clients they go to the parent in few writes.
+/// Milliseconds for which a worker gathers changes of numbers: in a storm of clients they go to the parent in few writes.
 const GATHERED: Millis = 2;
 
 // The kinds of a change.
@@ -78,6 +78,8 @@ impl UserNotes {
         }
         if change.has_come && self.needs.are_ordered(change.route) {
             self.unordered.push_back(change.id);
+            // At once: it must not be told behind a client that came to another worker meanwhile.
+            self.since = 0;
         }
         self.changes.push(change.clone());
     }
