@@ -178,6 +178,7 @@
 //! | 2 | [`engine::admission`] | connections per address, room for newcomers, and passwords |
 //! | 2 | [`engine::pending_writes`] | clients with something to be written, in the order in which it comes |
 //! | 1 | [`engine::pubsub`] | topics, and the subscriptions of clients to them |
+//! | 2 | [`engine::demand`] | the topics that are subscribed to at Redis as clients want them |
 //! | 2 | [`engine::resume`] | the history of recent messages, and cursors into it |
 //! | 2 | [`engine::signals`] | signals as readable bytes, or as nothing at all |
 //! | 2 | [`engine::timers`] | one coarse deadline per connection |

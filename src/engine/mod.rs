@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod bounds;
 pub mod client;
+pub mod demand;
 pub mod feature;
 pub mod handler;
 pub mod origin;

@@ -8,15 +8,24 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use crate::engine::pubsub::hub::{NONE, Topic};
+use crate::engine::pubsub::hub::NONE;
 use crate::engine::slots::Slots;
 
 /// Buckets in a page of the directory.
 const PAGE: usize = 1024;
 
+/// A value that an index finds by its name. It holds the next one of its chain.
+pub(crate) trait Indexed {
+    fn name(&self) -> &str;
+
+    fn chained(&self) -> u32;
+
+    fn chain(&mut self, next: u32);
+}
+
 /// Heads of the chains, one chain per bucket.
 #[derive(Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     pages: Vec<Vec<u32>>,
     buckets: u32,
     topics: u32,
@@ -26,23 +35,23 @@ pub(super) struct Index {
 
 impl Index {
     /// The topic with this name.
-    pub fn find(&self, topics: &Slots<Topic>, name: &str) -> Option<u32> {
+    pub fn find<T: Indexed>(&self, topics: &Slots<T>, name: &str) -> Option<u32> {
         if self.buckets == 0 {
             return None;
         }
         let mut at = self.head(self.bucket(name));
         while at != NONE {
             let topic = &topics[at];
-            if topic.name == name {
+            if topic.name() == name {
                 return Some(at);
             }
-            at = topic.chained;
+            at = topic.chained();
         }
         None
     }
 
     /// Adds a topic that is not in the index.
-    pub fn insert(&mut self, topics: &mut Slots<Topic>, topic: u32) {
+    pub fn insert<T: Indexed>(&mut self, topics: &mut Slots<T>, topic: u32) {
         if self.topics == self.buckets {
             self.split(topics);
         }
@@ -51,18 +60,18 @@ impl Index {
     }
 
     /// Removes a topic that is in the index.
-    pub fn remove(&mut self, topics: &mut Slots<Topic>, topic: u32) {
-        let bucket = self.bucket(&topics[topic].name);
-        let next = topics[topic].chained;
+    pub fn remove<T: Indexed>(&mut self, topics: &mut Slots<T>, topic: u32) {
+        let bucket = self.bucket(topics[topic].name());
+        let next = topics[topic].chained();
         let mut at = self.head(bucket);
         if at == topic {
             *self.head_mut(bucket) = next;
         } else {
-            while topics[at].chained != topic {
-                at = topics[at].chained;
+            while topics[at].chained() != topic {
+                at = topics[at].chained();
                 debug_assert_ne!(at, NONE, "an indexed topic is in its chain");
             }
-            topics[at].chained = next;
+            topics[at].chain(next);
         }
         self.topics -= 1;
         if self.topics < self.buckets {
@@ -70,17 +79,22 @@ impl Index {
         }
     }
 
+    /// The hash of a name, the same as long as the index lives.
+    pub fn hash(&self, name: &str) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
     /// The bucket of a name. With n buckets and m the largest power of two not above n, the buckets below n - m are split already
     /// and use one more bit of the hash.
     fn bucket(&self, name: &str) -> u32 {
-        let hash = self.hasher.hash_one(name) as u32;
+        let hash = self.hash(name) as u32;
         let mask = self.buckets.next_power_of_two() - 1;
         let bucket = hash & mask;
         if bucket < self.buckets { bucket } else { hash & (mask >> 1) }
     }
 
     /// Adds a bucket: the chain of the bucket it is split from is divided between the two.
-    fn split(&mut self, topics: &mut Slots<Topic>) {
+    fn split<T: Indexed>(&mut self, topics: &mut Slots<T>) {
         let from = if self.buckets == 0 {
             NONE
         } else {
@@ -97,7 +111,7 @@ impl Index {
     }
 
     /// Removes the last bucket: its chain goes back to the bucket it was split from.
-    fn merge(&mut self, topics: &mut Slots<Topic>) {
+    fn merge<T: Indexed>(&mut self, topics: &mut Slots<T>) {
         let last = self.buckets - 1;
         let chain = self.head(last);
         let page = self.pages.last_mut().expect("the last bucket is in a page");
@@ -112,17 +126,17 @@ impl Index {
         self.deal_out(topics, chain);
     }
 
-    fn deal_out(&mut self, topics: &mut Slots<Topic>, mut chain: u32) {
+    fn deal_out<T: Indexed>(&mut self, topics: &mut Slots<T>, mut chain: u32) {
         while chain != NONE {
             let topic = chain;
-            chain = topics[topic].chained;
+            chain = topics[topic].chained();
             self.push(topics, topic);
         }
     }
 
-    fn push(&mut self, topics: &mut Slots<Topic>, topic: u32) {
-        let bucket = self.bucket(&topics[topic].name);
-        topics[topic].chained = self.head(bucket);
+    fn push<T: Indexed>(&mut self, topics: &mut Slots<T>, topic: u32) {
+        let bucket = self.bucket(topics[topic].name());
+        topics[topic].chain(self.head(bucket));
         *self.head_mut(bucket) = topic;
     }
 

@@ -4,17 +4,18 @@
 //! time) and the subscriptions of its client (at most `topics_per_client_max`, so that a search is short). Every table that grows
 //! with the clients grows by pages.
 
-mod index;
+pub(crate) mod index;
 
 use std::collections::HashMap;
 
-use smol_str::SmolStr;
+/// A key in memory of its own: up to 23 bytes without a block.
+pub use smol_str::SmolStr as KeyName;
 
 use crate::engine::slots::Slots;
-use index::Index;
+use index::{Index, Indexed};
 
 /// The end of a list.
-const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// The longest name stored inside its topic; a longer one has a block of its own.
 const SHORT_NAME_BYTES: usize = 23;
@@ -67,10 +68,31 @@ struct Link {
 
 struct Topic {
     /// Up to 23 bytes are stored here, longer names on the heap.
-    name: SmolStr,
+    name: KeyName,
     /// The next topic in the same bucket of the index.
     chained: u32,
     first: u32,
+}
+
+impl Indexed for Topic {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn chained(&self) -> u32 {
+        self.chained
+    }
+
+    fn chain(&mut self, next: u32) {
+        self.chained = next;
+    }
+}
+
+/// A key whose first subscriber came, or whose last one left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyChange {
+    pub key: KeyName,
+    pub is_wanted: bool,
 }
 
 /// The subscriptions of one route's clients. A topic exists while it has a subscriber.
@@ -87,9 +109,27 @@ pub struct Hub {
     /// The next link of the walk along a topic's subscribers. It stays valid if subscribers are removed meanwhile; new ones are
     /// inserted before the start.
     walk: Option<u32>,
+    /// Keys that came or went since they were last taken; `None`: nobody asks.
+    changes: Option<Vec<KeyChange>>,
 }
 
 impl Hub {
+    /// An empty hub that tells which keys come and go.
+    pub fn watched() -> Hub {
+        Hub { changes: Some(Vec::new()), ..Hub::default() }
+    }
+
+    /// Takes the keys that came or went since the last call, in that order.
+    pub fn take_changes(&mut self) -> Vec<KeyChange> {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn tell(&mut self, key: &KeyName, is_wanted: bool) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(KeyChange { key: key.clone(), is_wanted });
+        }
+    }
+
     /// Subscribes `client`; `false` if it is subscribed already (its reason stays).
     pub fn subscribe(
         &mut self,
@@ -288,7 +328,8 @@ impl Hub {
     }
 
     fn add_topic(&mut self, name: &str) -> u32 {
-        let topic = Topic { name: SmolStr::new(name), chained: NONE, first: NONE };
+        let topic = Topic { name: KeyName::new(name), chained: NONE, first: NONE };
+        self.tell(&topic.name, true);
         self.names_bytes += name_bytes(&topic.name);
         let number = self.topics.insert_with(|_| topic);
         self.index.insert(&mut self.topics, number);
@@ -313,12 +354,13 @@ impl Hub {
             self.index.remove(&mut self.topics, link.topic);
             let gone = self.topics.remove(link.topic).expect("it had a subscriber");
             self.names_bytes -= name_bytes(&gone.name);
+            self.tell(&gone.name, false);
         }
     }
 }
 
 /// Memory used by a name outside its topic.
-fn name_bytes(name: &str) -> usize {
+pub(crate) fn name_bytes(name: &str) -> usize {
     if name.len() > SHORT_NAME_BYTES { name.len() + NAME_BYTES } else { 0 }
 }
 
