@@ -6,11 +6,14 @@ import signal
 import threading
 
 from helpers.loops import is_alive
-from helpers.process import DEADLINE, eventually
+from helpers.process import DEADLINE, ROOT, eventually
 from helpers.resp_client import Publisher
 
 # Runs the binary under the name of a file beside the test, which an upgrade starts.
 UNDER = ("bash", "-c", 'exec -a "$0" "$@"')
+
+# Another build of the same source, which reads and writes another version of the state if `STATE_VERSION` names one.
+OTHER = ROOT / "target/debug/oneloop"
 
 # Clients that are not read for a while are not slow.
 DEEP = ["--backlog-bytes-max", "64MiB", "--backlog-frames-max", 100_000]

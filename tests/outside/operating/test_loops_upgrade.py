@@ -18,7 +18,7 @@ from helpers.resp_client import Publisher
 from helpers.server import counter, unix_stream
 from helpers.systemd import Supervisor, variables
 from helpers.tokens import token
-from helpers.upgrade import DEEP, Publishing, Successor, received, upgrade
+from helpers.upgrade import DEEP, OTHER, Publishing, Successor, received, upgrade
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 
@@ -221,7 +221,7 @@ FAILURES = {
     "refuses the settings": (f'exec {BINARY} "$@" --nonsense', "has ended"),
     "another number of loops": (f'exec {BINARY} "$@" --loops 3', "an upgrade cannot change loops"),
     "one loop": (f'exec {BINARY} "$@" --loops 1', "an upgrade cannot change loops"),
-    "another version": (f'STATE_VERSION=7 exec {BINARY} "$@"', "it reads version 7 of the state"),
+    "another version": (f'STATE_VERSION=7 exec {OTHER} "$@"', "it reads version 7 of the state"),
     "dies before it is ready": (f'exec python3 -c "{GREETING}; os.read(0, 10); os._exit(1)"', "has ended"),
     "dies while it takes over": (
         f'exec python3 -c "{GREETING}; os.read(0, 10); os.write(0, b\'R\'); os.read(0, 9999); os._exit(1)"',
@@ -236,8 +236,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_if_the_new_process_fails_all_loops_go_on(begin_loops, program, failure):
-    if failure == "another version" and "debug" not in BINARY:
-        pytest.skip("a release build has one version")
+    assert OTHER.exists(), "the tests need a debug build beside the binary: cargo build"
     script, said = FAILURES[failure]
     server = begin_loops(*DEEP, "--publishers-max", 4)
     old = processes(server)

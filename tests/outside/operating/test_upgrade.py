@@ -16,16 +16,13 @@ from pathlib import Path
 import pytest
 from helpers.event_stream import Stream
 from helpers.outage_check import QUICK, audience, ups
-from helpers.process import BINARY, DEADLINE, ROOT, eventually, oneloop
+from helpers.process import BINARY, DEADLINE, eventually, oneloop
 from helpers.raw_client import Raw, head
 from helpers.resp_client import Publisher
 from helpers.server import counter, unix_stream
 from helpers.systemd import Supervisor, variables
 from helpers.tokens import token
-from helpers.upgrade import DEEP, UNDER, Publishing, Successor, received, upgrade
-
-# Another build of the same source.
-OTHER = ROOT / "target/debug/oneloop"
+from helpers.upgrade import DEEP, OTHER, UNDER, Publishing, Successor, received, upgrade
 
 
 @pytest.mark.parametrize("has_redis", [False, True])
@@ -184,7 +181,7 @@ async def test_if_the_new_process_fails_the_old_one_goes_on(begin, program, fail
 
 def other_build(program, version=None):
     """Puts a second build there, which reads and writes another version of the state if one is named."""
-    assert os.path.exists(OTHER), "the tests need a debug build beside the binary: cargo build"
+    assert OTHER.exists(), "the tests need a debug build beside the binary: cargo build"
     variable = f"STATE_VERSION={version}" if version else "-u STATE_VERSION"
     program.unlink()
     program.write_text(f'#!/bin/sh\nexec env {variable} {OTHER} "$@"\n')
