@@ -232,7 +232,8 @@ impl App {
         let publishers = config.publishers.map(|address| (address, publisher_port(&config)));
         let zeromq = config.zeromq.address.map(|address| (address, zeromq_port(&config)));
         let members = config.lists_members().then(|| config.prefix.clone());
-        let asks_redis = asks_redis || presence.is_some() || members.is_some();
+        let reports_members = members.is_some() && !role.is_worker();
+        let asks_redis = asks_redis || presence.is_some() || reports_members;
         let names = link.as_ref().map_or_else(Vec::new, |link| link.streams.clone());
         if role.is_parent() {
             routes.clear();

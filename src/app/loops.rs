@@ -161,6 +161,9 @@ impl LoopRole {
             }
             (LoopRole::Worker(start), _) => {
                 let router = &mut reactor.router;
+                if config.lists_members() {
+                    router.server.members.begin_exchange();
+                }
                 if config.events.is_some() {
                     router.add_feature(RosterNotes::new);
                 }
@@ -213,6 +216,9 @@ fn begin_parent(
         broker.begin_with_heirs(&reactor.router);
     }
     reactor.router.admin_requests = Some(Vec::new());
+    if config.lists_members() {
+        reactor.router.server.members.begin_exchange();
+    }
     reactor.router.observer = Some(Box::new(forwarding));
     reactor.add_port(Box::new(broker));
     Ok(())
@@ -239,6 +245,7 @@ pub(super) fn share(bounds: &mut Bounds, loops: usize) {
         &mut bounds.unfinished_total_bytes_max,
         &mut bounds.backlog_total_bytes_max,
         &mut bounds.subscriptions_bytes_max,
+        &mut bounds.members_total_bytes_max,
         &mut bounds.memory_max,
     ] {
         *bound = bound.div_ceil(loops);
@@ -266,7 +273,7 @@ fn fingerprint(config: &Config) -> u64 {
     let Bounds { history_messages_max, history_bytes_max, payload_bytes_max, .. } = &config.bounds;
     (history_messages_max, history_bytes_max, payload_bytes_max).hash(&mut hasher);
     (config.redis.is_some(), config.proxy_protocol).hash(&mut hasher);
-    (config.events.is_some(), &config.receipts).hash(&mut hasher);
+    (config.events.is_some(), config.lists_members(), &config.receipts).hash(&mut hasher);
     config.listen.iter().for_each(|listen| listen.to_string().hash(&mut hasher));
     hasher.finish()
 }

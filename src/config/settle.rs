@@ -354,14 +354,6 @@ impl Draft {
         if self.config.receipts.is_some() {
             self.refuse("receipts", NEEDS_REDIS);
         }
-        for route in self.config.routes.iter().filter(|route| !route.members.is_empty()) {
-            if self.config.loops() > 1 {
-                let label = self.label_of_route("members", &route.path);
-                self.problems.push(format!(
-                    "{label} is for members of all loops, who meet in a Redis: set redis, or loops = 1"
-                ));
-            }
-        }
         for route in self.config.routes.iter().filter(|route| route.upstream.is_some()) {
             let label = self.label_of_route("upstream", &route.path);
             self.problems.push(format!("{label} {NEEDS_REDIS}"));
@@ -480,7 +472,6 @@ mod tests {
             ("silence_seconds = 24", &[], "silence_seconds (t.toml:1) is 24 and ping_seconds is 25"),
             ("listen = '0.0.0.0:1'", &[], OPEN),
             ("listen = '[::]:1'", &[], "set ONELOOP_JWT_SECRET, jwt.secret_file, jwt.key_file or jwt.jwks_file"),
-            ("loops = 2\nmembers = ['room.*']\ntopics = ['a']", &[], "members (t.toml:2) is for members of all loops"),
             ("publishers = '0.0.0.0:1'", &[], OPEN),
             ("zeromq = 'tcp://0.0.0.0:1'", &[], OPEN),
             ("tls.cert_file = 'a,b'\ntls.key_file = 'c'", &[], "tls.cert_file (t.toml:1) names 2 and tls.key_file (t.toml:2) 1: each certificate needs its key"),

@@ -22,6 +22,7 @@ use crate::loops::hello::Hello;
 use crate::loops::kinds::*;
 use crate::loops::limits::Limits;
 use crate::loops::link::{Fields, MalformedLink, write_frame, write_number};
+use crate::loops::members::write_lists;
 use crate::loops::process::{
     CommandLine, EndingProcesses, PlaceHistory, WorkerProcess, WorkerStage,
 };
@@ -185,7 +186,7 @@ impl Broker {
                     self.limits.take_frame(frame, place, router.server.bounds())?;
                 }
                 _ => {
-                    let is_enough = self.exchange.take_frame(place, frame, router)?;
+                    let is_enough = self.exchange.take_frame((place, process), frame, router)?;
                     if is_enough {
                         worker.link.read_on();
                         return Ok(());
@@ -395,6 +396,8 @@ impl Port for Broker {
 
     fn flush(&mut self, server: &mut Server) {
         let now = server.now().millis;
+        let outputs = self.attached().map(|(_, worker)| (worker.id(), &mut worker.link.tail));
+        write_lists(server, outputs);
         self.workers().for_each(|(_, worker)| worker.link.write(now));
         let is_behind = self.workers().any(|(_, worker)| worker.is_behind());
         server.pending.is_held = is_behind || self.exchange.deliveries.is_full();

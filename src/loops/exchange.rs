@@ -8,14 +8,16 @@ use crate::engine::feature::FeatureEvent;
 use crate::engine::router::Router;
 use crate::loops::deliveries::LoopDeliveries;
 use crate::loops::hello::LOOPS_MAX;
-use crate::loops::kinds::{DELIVERIES, ROSTER};
+use crate::loops::kinds::{DELIVERIES, MEMBERS, MEMBERS_READ, ROSTER};
 use crate::loops::link::{LinkFrame, MalformedLink};
+use crate::loops::members::LoopMembers;
 use crate::loops::roster::{CHANGES_PER_TURN, Roster, read_changes};
 
 /// The state of the exchange with all workers.
 #[derive(Default)]
 pub struct LoopExchange {
     users: Roster,
+    pub members: LoopMembers,
     pub deliveries: LoopDeliveries,
 }
 
@@ -26,7 +28,7 @@ impl LoopExchange {
     /// The frame is malformed, or none of the exchange.
     pub fn take_frame(
         &mut self,
-        place: usize,
+        (place, process): (usize, u32),
         frame: LinkFrame<'_>,
         router: &mut Router,
     ) -> Result<bool, MalformedLink> {
@@ -36,6 +38,8 @@ impl LoopExchange {
                 router.notify_features(FeatureEvent::UserElsewhere { user, has_come });
                 Ok(())
             })?,
+            MEMBERS => self.members.take_changes(frame, place, &mut router.server)?,
+            MEMBERS_READ => return self.members.take_request(frame, process).map(|()| false),
             DELIVERIES => return self.deliveries.take_reports(frame, place).map(|()| false),
             _ => return Err(MalformedLink),
         };
@@ -53,11 +57,13 @@ impl LoopExchange {
     /// A worker has ended with all of its clients.
     pub fn leave(&mut self, place: usize) {
         self.users.leave(place);
+        self.members.leave(place);
         self.deliveries.leave(place);
     }
 
     /// Does what is due in a turn.
     pub fn tick(&mut self, router: &mut Router) {
+        self.members.tick(&mut router.server);
         for _ in 0..CHANGES_PER_TURN {
             let Some(user) = self.users.take_leaving() else { return };
             let event = FeatureEvent::UserElsewhere { user: &user, has_come: false };
@@ -67,6 +73,6 @@ impl LoopExchange {
 
     /// Returns when the loop must turn again.
     pub fn deadline(&self, now: Millis) -> Option<Millis> {
-        self.users.has_leaving().then_some(now)
+        self.users.has_leaving().then_some(now).or(self.members.deadline(now))
     }
 }

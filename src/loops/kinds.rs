@@ -66,6 +66,13 @@ pub const REPORT: u8 = 26;
 pub const USERS: u8 = 27;
 /// The same for presence: see [`roster`](crate::loops::roster).
 pub const ROSTER: u8 = 40;
+/// Members of topics that came to a worker or left it, without any: all that it took over; and its request for a list: see
+/// [`members`](crate::loops::members).
+pub const MEMBERS: u8 = 42;
+pub const MEMBERS_READ: u8 = 43;
+/// The parent's list, and topics whose lists have changed.
+pub const MEMBERS_LIST: u8 = 44;
+pub const MEMBERS_CHANGED: u8 = 45;
 /// Deliveries that are counted for receipts: see [`deliveries`](crate::loops::deliveries).
 pub const DELIVERIES: u8 = 41;
 /// The connections of an address at a worker.

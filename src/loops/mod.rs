@@ -16,6 +16,7 @@ mod inputs;
 mod kinds;
 pub mod limits;
 pub mod link;
+mod members;
 pub mod process;
 mod publications;
 pub mod roster;

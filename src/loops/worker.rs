@@ -17,7 +17,6 @@ use crate::engine::router::admin::AdminPage;
 use crate::engine::server::requests::Publication;
 use crate::engine::server::{Server, follow};
 use crate::loops::deliveries::DeliveryNotes;
-use crate::loops::descriptors;
 use crate::loops::desk::{PAGES, report};
 use crate::loops::hello::Hello;
 use crate::loops::inputs::read_input;
@@ -29,6 +28,7 @@ use crate::loops::link::{
 use crate::loops::roster::RosterNotes;
 use crate::loops::socket::LinkSocket;
 use crate::loops::state::take_state;
+use crate::loops::{descriptors, members};
 use crate::upgrade::{Predecessor, StateLink, Successor, end_with_parent};
 
 /// The pause between two signs of life.
@@ -152,8 +152,9 @@ impl WorkerStart {
         stream.set_nonblocking(true)?;
         let mut link = LinkSocket::new(TcpStream::from(OwnedFd::from(stream)));
         link.input = input;
-        if !hello.takes_over {
-            write_frame(&mut link.tail, SERVING, |_| {});
+        match hello.takes_over {
+            true => members::write_all(&mut reactor.router.server, &mut link.tail),
+            false => write_frame(&mut link.tail, SERVING, |_| {}),
         }
         // The parent's words behind the state come before clients.
         link.read_on();
@@ -247,6 +248,7 @@ impl ParentLink {
                 REST => self.orders.push_back(LoopOrder::Rest),
                 HAND_OVER => self.orders.push_back(LoopOrder::HandOver),
                 GO_ON => self.orders.push_back(LoopOrder::GoOn),
+                _ if members::take_frame(frame, router)? => {}
                 _ => notes::take_order(router, frame)?,
             }
         }
@@ -326,6 +328,7 @@ impl Port for ParentLink {
         let _ = self.link.register(&registry, 0);
         notes::write(router, &mut self.link.tail);
         RosterNotes::write_changes(router, &mut self.link.tail);
+        members::write_changes(&mut router.server, &mut self.link.tail);
         DeliveryNotes::write_reports(router, &mut self.link.tail);
         let now = router.server.now().millis;
         if now >= self.pulse_at {
@@ -370,6 +373,7 @@ impl Port for ParentLink {
                 }
             });
         }
+        members::write_requests(server, &mut self.link.tail);
         self.link.write(server.now().millis);
     }
 

@@ -19,6 +19,8 @@ mod simulated_redis;
 mod simulation;
 mod users;
 
+use std::rc::Rc;
+
 use crate::clock::Millis;
 use crate::engine::redis::sink::Sink;
 use crate::upgrade::{StateError, StateReader, StateWriter};
@@ -151,7 +153,7 @@ impl Presence {
     }
 
     /// The users with a connection from this one on, in order.
-    pub fn connected_from<'a>(&'a self, sub: &'a str) -> impl Iterator<Item = &'a str> {
+    pub fn connected_from(&self, sub: &str) -> impl Iterator<Item = &Rc<str>> {
         self.users.connected_from(sub)
     }
 

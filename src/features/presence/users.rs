@@ -76,10 +76,10 @@ impl Users {
     }
 
     /// The users with a connection from this one on, in order.
-    pub(super) fn connected_from<'a>(&'a self, sub: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn connected_from(&self, sub: &str) -> impl Iterator<Item = &Rc<str>> {
         let from = self.users.range::<str, _>((Bound::Included(sub), Unbounded));
         let connected = from.filter(|(_, user)| matches!(user.stay, Stay::Connected(_)));
-        connected.map(|(sub, _)| &**sub)
+        connected.map(|(sub, _)| sub)
     }
 
     pub(super) fn incarnation(&self) -> u32 {

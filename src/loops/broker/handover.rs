@@ -192,5 +192,6 @@ impl Broker {
         }
         self.unready = 0;
         self.limits.join();
+        self.exchange.members.await_all(self.places.len());
     }
 }

@@ -298,18 +298,6 @@ async def test_members_of_two_nodes_are_listed_together(start, redis):
         eventually, lambda: redis.command("EXISTS", key(), key("room.8")) == 0, "no member is left")
 
 
-async def test_members_of_all_loops_are_listed_together(start, redis):
-    server = start(*FLAGS, "--loops", 2, redis=redis)
-    async with contextlib.AsyncExitStack() as stack:
-        subs = [f"user{number}" for number in range(12)]
-        clients = [await stack.enter_async_context(in_room(server, sub)) for sub in subs]
-        for client in clients:
-            await (await Mirror.of(client)).until(*subs)
-        loops = {client.welcome["conn"].rpartition("-")[0].rpartition("-")[0] for client in clients}
-        assert len(loops) == 2, "they are on both"
-    await asyncio.to_thread(eventually, lambda: redis.command("EXISTS", key()) == 0, "none is left")
-
-
 @pytest.mark.parametrize("seed", range(3))
 async def test_every_list_is_right_in_the_end(start, redis, seed):
     """Users come, go, subscribe and unsubscribe on two nodes, and Redis forgets everything now and then."""

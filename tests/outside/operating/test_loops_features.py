@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 
 import pytest
@@ -214,3 +215,115 @@ async def test_a_count_is_one_number_for_all_loops(start_loops, redis):
             assert await clients[0].heard() == []
             with contextlib.suppress(ConnectionClosed):
                 await clients[1].connection.close()
+
+
+@pytest.fixture(params=["alone", "with Redis"])
+def redis_or_none(request):
+    return request.getfixturevalue("redis") if request.param == "with Redis" else None
+
+
+MEMBERS = ["--members", "room.*", "--may", "room.*"]
+
+
+async def enter_room(client, room="room.7"):
+    """Subscribes a client to a room. Returns the list of its members, which the client watches from then on."""
+    assert (await client.ask(op="subscribe", topic=room))["op"] == "subscribed"
+    return await client.ask(op="members", topic=room)
+
+
+async def until_members(client, users, expected, room="room.7"):
+    """Applies changes to a list until it is the expected one."""
+    async with asyncio.timeout(20):
+        while users != expected:
+            frame = await client.next()
+            assert (frame["op"], frame["topic"]) == ("members", room), frame
+            users = set(frame["users"]) if "users" in frame else (users | set(frame["joined"])) - set(frame["left"])
+    return users
+
+
+async def test_a_room_has_its_members_at_all_loops(start_loops, redis_or_none):
+    redis = redis_or_none
+    server = start_loops(*MEMBERS, redis=redis)
+    async with on_loop(server, 1, "zoe") as bystander, on_loop(server, 0, "yan") as silent:
+        assert (await enter_room(bystander, "room.8"))["users"] == ["zoe"]
+        await silent.ask(op="subscribe", topic="room.9")
+        async with on_loop(server, 0, "42") as here, on_loop(server, 1, "43") as there:
+            first = await enter_room(here)
+            assert (first["users"], first["count"]) == (["42"], 1)
+            far = set((await enter_room(there))["users"])
+            await until_members(there, far, {"42", "43"})
+            users = await until_members(here, {"42"}, {"42", "43"})
+            # A second connection of a user is no second member, whichever loop it is at.
+            async with on_loop(server, 1, "42") as second:
+                await until_members(second, set((await enter_room(second))["users"]), {"42", "43"})
+                await here.ask(op="unsubscribe", topic="room.7")
+                async with on_loop(server, 0, "44") as other:
+                    await until_members(other, set((await enter_room(other))["users"]), {"42", "43", "44"})
+                    await until_members(there, {"42", "43"}, {"42", "43", "44"})
+                await until_members(there, {"42", "43", "44"}, {"42", "43"})
+            await until_members(there, {"42", "43"}, {"43"})
+            users = set((await enter_room(here))["users"])
+            await until_members(here, users, {"42", "43"})
+            if redis:
+                assert redis.command("ZRANGE", "oneloop:{pub.members}:in:room.7", 0, -1) == ["43", "42"]
+                assert redis.command("ZCARD", "oneloop:{pub.members}:nodes") == 1
+            assert await bystander.heard() == [] and await silent.heard() == []
+            kill(server, 1)
+            # Nobody waits for the members of a loop that ended, and it is no node of its own.
+            await until_members(here, {"42", "43"}, {"42"})
+            async with on_loop(server, 1, "45") as back:
+                await until_members(back, set((await enter_room(back))["users"]), {"42", "45"})
+                await until_members(here, {"42"}, {"42", "45"})
+            assert await silent.heard() == []
+    if redis:
+        await asyncio.to_thread(
+            eventually, lambda: redis.command("EXISTS", "oneloop:{pub.members}:in:room.7") == 0, "no member is left")
+
+
+async def test_a_list_that_is_cut_keeps_its_members(start_loops):
+    server = start_loops(*MEMBERS, "--members-max", 2)
+    async with on_loop(server, 1, "x") as x, on_loop(server, 0, "y") as y, on_loop(server, 0, "zoe") as bystander:
+        await enter_room(x)
+        await until_members(y, set((await enter_room(y))["users"]), {"x", "y"})
+        await until_members(x, {"x"}, {"x", "y"})
+        async with on_loop(server, 1, "a") as a:
+            first = await enter_room(a)
+            for client in [x, y]:
+                frame = await client.next()
+                assert (frame["joined"], frame["left"], frame["count"]) == ([], [], 3)
+            assert len(first["users"]) == 2 and "x" in first["users"]
+        for client in [x, y]:
+            assert (await client.next())["count"] == 2
+        assert await bystander.heard() == []
+
+
+async def test_lists_are_right_in_the_end_over_three_loops(start_loops, redis_or_none):
+    """Users come, go, subscribe and unsubscribe, and loops are killed."""
+    chance = random.Random(16)
+    server = start_loops(*MEMBERS, loops=3, redis=redis_or_none)
+    async with contextlib.AsyncExitStack() as stack:
+        present = []
+        for step in range(120):
+            match chance.randrange(6):
+                case 0 | 1:
+                    client = await stack.enter_async_context(server.client(str(chance.randrange(5))))
+                    present.append((client, set()))
+                case 2 if present:
+                    client, _ = present.pop(chance.randrange(len(present)))
+                    await client.connection.close()
+                case 3 if step in (40, 41, 42, 80, 81, 82):
+                    kill(server, chance.randrange(3))
+                case _ if present:
+                    client, rooms = chance.choice(present)
+                    room = f"room.{chance.randrange(2)}"
+                    op = "unsubscribe" if room in rooms else "subscribe"
+                    with contextlib.suppress(ConnectionClosed):
+                        await client.ask(op=op, topic=room)
+                        rooms ^= {room}
+        for room in ("room.0", "room.1"):
+            for loop in range(3):
+                async with on_loop(server, loop, "watcher") as watcher:
+                    users = set((await enter_room(watcher, room))["users"])
+                    alive = [(client, rooms) for client, rooms in present if client.connection.close_code is None]
+                    expected = {client.sub for client, rooms in alive if room in rooms} | {"watcher"}
+                    await until_members(watcher, users, expected, room)

@@ -315,6 +315,49 @@ async def test_one_loop_cannot_become_two(begin, program):
         assert await bystander.heard() == []
 
 
+@pytest.mark.parametrize("has_redis", [False, True])
+async def test_lists_of_members_are_whole_after_an_upgrade(begin_loops, request, has_redis):
+    """Nobody leaves a list because a loop has not told yet who its clients are."""
+    redis = request.getfixturevalue("redis") if has_redis else None
+    server = begin_loops("--members", "room.*", "--may", "room.*", redis=redis)
+    async with contextlib.AsyncExitStack() as stack:
+        subs = [f"u{number}" for number in range(40)]
+        clients = [await stack.enter_async_context(on_loop(server, number % LOOPS, sub))
+                   for number, sub in enumerate(subs)]
+        others = await stack.enter_async_context(bystanders(server))
+        for client in clients:
+            assert (await client.ask(op="subscribe", topic="room.7"))["op"] == "subscribed"
+        watching = clients[:2 * LOOPS]
+        for client in watching:
+            users = set((await client.ask(op="members", topic="room.7"))["users"])
+            while users != set(subs):
+                frame = await client.next()
+                users = set(frame["users"]) if "users" in frame else (users | set(frame["joined"])) - set(frame["left"])
+        for _ in range(3):
+            await asyncio.to_thread(upgrade, server)
+            for client in watching:
+                frame = await client.next()
+                assert (frame["op"], frame["topic"], frame["count"]) == ("members", "room.7", len(subs)), frame
+                assert set(frame["users"]) == set(subs)
+        # The new parent knows where each of them is.
+        await clients[-1].ask(op="unsubscribe", topic="room.7")
+        await clients[-2].connection.close()
+        for client in watching:
+            users = set(subs)
+            while users != set(subs[:-2]):
+                frame = await client.next()
+                users = (users | set(frame["joined"])) - set(frame["left"])
+        for client in [*others, *clients[2 * LOOPS:-2]]:
+            assert await client.heard() == []
+        server.forget_publisher()
+        await asyncio.to_thread(wait_for_loops, server)
+        os.kill(processes(server)[0], signal.SIGKILL)
+        users = set(subs[:-2])
+        while users != {sub for number, sub in enumerate(subs[:-2]) if number % LOOPS == 1}:
+            frame = await watching[1].next()
+            users = (users | set(frame["joined"])) - set(frame["left"])
+
+
 def family(pid):
     """A process and all below it."""
     try:

@@ -6,12 +6,14 @@
 //! they have. So a list is right again after whatever was missed, and a topic that nobody watches costs nothing but its set.
 //! Without a Redis, or while it is away for long, the list has this node's own members.
 
+mod answers;
 mod frames;
+mod own;
+mod reading;
 mod source;
 mod watches;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::feature::{log_refusal, reply};
 use super::{BATCH_MAX, Presence, Reply, ReportUse, Settings};
@@ -19,9 +21,11 @@ use crate::clock::Millis;
 use crate::engine::client::frame::Frame;
 use crate::engine::feature::{Feature, FeatureEvent};
 use crate::engine::redis::request::{Answer, Ticket, command};
-use crate::engine::server::members::{has_watchers, is_watching};
+use crate::engine::server::members::{GivenList, ListRequest, has_watchers};
 use crate::engine::server::{MemberChange, MembersRequest, Server};
 use crate::upgrade::{StateError, StateReader, StateWriter};
+use own::OwnMembers;
+use reading::{ListReader, list};
 use source::ListSource;
 use watches::{ListReading, MemberList, WAITING_MAX, Watches};
 
@@ -30,9 +34,6 @@ const READS_MAX: usize = 64;
 
 /// Lists that are asked for and not read yet: others wait for the same connection to Redis.
 const READS_UNDER_WAY_MAX: usize = 256;
-
-/// Bytes of lists that clients who asked for them are sent in a turn.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
 
 /// Reads the number of members, and as many as a list has: those who came first. 0: this node is unknown there, or taken for dead, so
 /// its members are missing, and perhaps others.
@@ -58,8 +59,7 @@ fn name(prefix: &str) -> String {
 /// The feature: this node's members, and the lists that its clients watch.
 pub struct MembersFeature {
     presence: Presence,
-    /// The number of this node's members, by topic.
-    counts: BTreeMap<Rc<str>, usize>,
+    own: OwnMembers,
     watches: Watches,
     /// Clients whose list is there, and yet to be sent to them.
     answered: VecDeque<MembersRequest>,
@@ -67,8 +67,12 @@ pub struct MembersFeature {
     channel: Option<String>,
     source: ListSource,
     /// Topics whose lists Redis was asked for, by number.
-    reads: BTreeMap<u64, Rc<str>>,
+    reads: BTreeMap<u64, ListReader>,
     reads_count: u64,
+    /// Lists that other processes ask for, and that are yet to be read.
+    asked: VecDeque<ListRequest>,
+    /// The members of this process are kept in another one, which is asked for lists instead of Redis.
+    is_elsewhere: bool,
     /// When a refusal was last logged.
     logged: Option<Millis>,
     /// Clients that are sent away come back to other nodes: that is no change, and so the node just falls silent.
@@ -80,6 +84,7 @@ impl MembersFeature {
     pub fn new(server: &mut Server, prefix: &str, has_redis: bool) -> MembersFeature {
         assert!(server.clients.is_empty(), "a client came before members were noted");
         server.members.begin(&server.options);
+        let is_elsewhere = server.resume.is_follower();
         let settings = Settings {
             report: ReportUse::Members(name(prefix)),
             wait: 0,
@@ -88,13 +93,18 @@ impl MembersFeature {
         };
         MembersFeature {
             presence: Presence::new(server.node(), settings),
-            counts: BTreeMap::new(),
+            own: OwnMembers::default(),
             watches: Watches::default(),
             answered: VecDeque::new(),
-            channel: has_redis.then(|| channel(prefix)),
-            source: ListSource::new(has_redis, server.now().millis),
+            channel: (has_redis || is_elsewhere).then(|| channel(prefix)),
+            source: match is_elsewhere {
+                true => ListSource::Redis,
+                false => ListSource::new(has_redis, server.now().millis),
+            },
             reads: BTreeMap::new(),
             reads_count: 0,
+            asked: VecDeque::new(),
+            is_elsewhere,
             logged: None,
             is_silent: false,
         }
@@ -102,14 +112,12 @@ impl MembersFeature {
 
     fn on_tick(&mut self, server: &mut Server) {
         let now = server.now().millis;
-        for change in server.members.take_changes() {
-            self.change(&change, now);
-        }
-        if self.channel.is_none() {
-            self.presence.tick_alone(now);
-        } else if let Some(attempt) = self.presence.tick(now) {
-            let words: Vec<&[u8]> = attempt.words.iter().map(Vec::as_slice).collect();
-            server.ask(command(&words), Ticket::of_feature("members", attempt.number));
+        if self.is_elsewhere {
+            for topic in server.members.take_changed() {
+                self.watches.touch(&topic, now);
+            }
+        } else {
+            self.keep_members(server, now);
         }
         for topic in server.members.take_resumed() {
             self.watches.resume(&topic, now);
@@ -119,21 +127,44 @@ impl MembersFeature {
         }
         self.answer_some(server);
         if self.source.tick(now) {
-            self.watches.touch_all(now);
+            self.touch_all(server);
         }
+        self.read_lists(server, now);
+    }
+
+    /// Takes over changes, and reports them to Redis.
+    fn keep_members(&mut self, server: &mut Server, now: Millis) {
+        for change in server.members.take_changes(usize::MAX) {
+            self.change(server, &change, now);
+        }
+        self.asked.extend(server.members.take_asked());
+        if self.channel.is_none() {
+            self.presence.tick_alone(now);
+        } else if let Some(attempt) = self.presence.tick(now) {
+            let words: Vec<&[u8]> = attempt.words.iter().map(Vec::as_slice).collect();
+            server.ask(command(&words), Ticket::of_feature("members", attempt.number));
+        }
+    }
+
+    /// Reads lists that are due, and those that other processes ask for.
+    fn read_lists(&mut self, server: &mut Server, now: Millis) {
         for _ in 0..READS_MAX {
             if !self.may_read() {
                 return;
             }
+            if let Some(request) = self.asked.pop_front() {
+                self.read(server, ListReader::There(request));
+                continue;
+            }
             let Some(topic) = self.watches.next_due(now) else { return };
             match has_watchers(server, &topic) {
-                true => self.read(server, topic),
+                true => self.read(server, ListReader::Here(topic)),
                 false => self.watches.end(&topic),
             }
         }
     }
 
-    fn change(&mut self, change: &MemberChange, now: Millis) {
+    fn change(&mut self, server: &mut Server, change: &MemberChange, now: Millis) {
         let MemberChange { topic, user, has_come } = change;
         let member = format!("{topic} {user}");
         let was_here = self.presence.is_connected(&member);
@@ -144,19 +175,23 @@ impl MembersFeature {
         if self.presence.is_connected(&member) == was_here {
             return;
         }
+        let (most, is_own) = (server.bounds().members_max, self.source == ListSource::Own);
         if was_here {
-            let count = self.counts.get_mut(&**topic).expect("the topic has a member");
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&**topic);
-            }
-        } else {
-            *self.counts.entry(Rc::from(&**topic)).or_default() += 1;
+            self.own.left(topic, &member, most);
+        } else if self.own.came(topic) == most + 1 && is_own {
+            self.own.cut(topic, &member, &self.presence);
         }
         // Redis tells of it once its set has changed.
-        if self.source == ListSource::Own {
+        if is_own {
             self.watches.touch(topic, now);
+            server.members.note_changed(topic);
         }
+    }
+
+    /// Has all lists be read soon, here and in other processes.
+    fn touch_all(&mut self, server: &mut Server) {
+        self.watches.touch_all(server.now().millis);
+        server.members.note_changed("");
     }
 
     /// Has a client that asks for a list answered, or wait for its first reading.
@@ -175,85 +210,62 @@ impl MembersFeature {
         }
     }
 
-    /// Sends lists to clients that asked for them, as many as a turn has.
-    fn answer_some(&mut self, server: &mut Server) {
-        let (mut bytes, mut encoded) = (0, None);
-        while bytes < ANSWER_BYTES_MAX
-            && let Some(request) = self.answered.pop_front()
-        {
-            bytes += self.answer(server, request, &mut encoded);
-        }
-    }
-
-    /// Sends a list to all clients that asked for it. Changes of that list come behind it.
-    fn answer_all(&mut self, server: &mut Server, topic: &str) {
-        if self.answered.iter().any(|request| &*request.topic == topic) {
-            let all = std::mem::take(&mut self.answered).into_iter();
-            let (asked, others): (VecDeque<_>, _) = all.partition(|one| &*one.topic == topic);
-            self.answered = others;
-            let mut encoded = None;
-            for request in asked {
-                self.answer(server, request, &mut encoded);
-            }
-        }
-    }
-
-    /// Answers a request, unless the client watches that topic no more. `encoded`: the last list that was, which is encoded once for
-    /// all that ask for it in a row. Returns the bytes of the answer.
-    fn answer(
-        &mut self,
-        server: &mut Server,
-        request: MembersRequest,
-        encoded: &mut Option<EncodedList>,
-    ) -> usize {
-        if !is_watching(server, request.id, &request.topic) {
-            return 0;
-        }
-        let MembersRequest { id, topic, reference } = request;
-        if encoded.as_ref().is_none_or(|last| last.topic != topic) {
-            // A watch ends if nobody watches the topic; then this client asked twice, and the later request waits.
-            let Some(list) = self.watches.list(&topic) else { return 0 };
-            let text = frames::list(&topic, list);
-            *encoded = Some(EncodedList { topic, frame: Frame::text(&text), text });
-        }
-        let EncodedList { text, frame, .. } = encoded.as_ref().expect("it was just put there");
-        match reference {
-            None => server.send(id, frame),
-            Some(reference) => server.send(id, &Frame::text(&frames::referring(text, &reference))),
-        }
-        text.len()
-    }
-
     /// Returns whether another list may be read.
     fn may_read(&self) -> bool {
         self.source.is_known() && self.reads.len() < READS_UNDER_WAY_MAX
     }
 
     /// Reads a list, from Redis if it has all members.
-    fn read(&mut self, server: &mut Server, topic: Rc<str>) {
+    fn read(&mut self, server: &mut Server, reader: ListReader) {
+        let number = OF_LIST | (self.reads_count + 1);
+        if let ListReader::Here(topic) = &reader
+            && self.is_elsewhere
+        {
+            let topic = Box::from(&**topic);
+            server.members.ask(ListRequest { process: 0, number, topic });
+            self.reads_count += 1;
+            self.reads.insert(self.reads_count, reader);
+            return;
+        }
         let Some(channel) = self.channel.as_ref().filter(|_| self.source == ListSource::Redis)
         else {
-            let list = self.own_members(server, &topic);
-            return self.take(server, &topic, list);
+            let (topic, most) = (reader.topic(), server.bounds().members_max);
+            let list = self.own.list(topic, most, &self.presence, self.watches.list(topic));
+            return self.bring(server, reader, list);
         };
+        let topic = reader.topic();
         let [key, nodes] = [format!("{channel}:in:{topic}"), format!("{channel}:nodes")];
         let last = (server.bounds().members_max - 1).to_string();
         let node = self.presence.node();
         let keys_and_arguments = [&key, &nodes, &last, &node].map(|word| word.as_bytes());
         let words = [&[b"EVAL", READ, b"2"][..], &keys_and_arguments].concat();
         self.reads_count += 1;
-        self.reads.insert(self.reads_count, topic);
-        server.ask(command(&words), Ticket::of_feature("members", OF_LIST | self.reads_count));
+        server.ask(command(&words), Ticket::of_feature("members", number));
+        self.reads.insert(self.reads_count, reader);
+    }
+
+    /// Brings a list that was read to its reader.
+    fn bring(&mut self, server: &mut Server, reader: ListReader, list: MemberList) {
+        match reader {
+            ListReader::Here(topic) => self.take(server, &topic, list),
+            ListReader::There(ListRequest { process, number, .. }) => {
+                let (count, users) = (list.count, list.users.into_iter().collect());
+                server.members.give(GivenList { process, number, count, users });
+            }
+        }
     }
 
     fn on_read(&mut self, server: &mut Server, number: u64, answer: &Answer) {
-        let Some(topic) = self.reads.remove(&number) else { return };
+        let Some(reader) = self.reads.remove(&number) else { return };
         match list(answer) {
             // It was asked for before Redis was in doubt, and is read again.
             _ if self.source != ListSource::Redis => {}
-            Some(list) => self.take(server, &topic, list),
+            Some(list) => return self.bring(server, reader, list),
             None if *answer == Answer::Integer(0) => self.on_doubt(server.now().millis),
             None => self.on_failure(server, answer),
+        }
+        if let ListReader::There(request) = reader {
+            self.asked.push_back(request);
         }
     }
 
@@ -282,23 +294,6 @@ impl MembersFeature {
         }
     }
 
-    /// The members on this node. Those that the list has already stay there, so that nobody leaves it who is still a member.
-    fn own_members(&self, server: &Server, topic: &str) -> MemberList {
-        let count = self.counts.get(topic).copied().unwrap_or(0);
-        let most = count.min(server.bounds().members_max);
-        let start = format!("{topic} ");
-        let before = self.watches.list(topic).into_iter().flat_map(|list| &list.users);
-        let here = before.filter(|user| self.presence.is_connected(&[&start, &***user].concat()));
-        let mut users: BTreeSet<Box<str>> = here.take(most).cloned().collect();
-        for member in self.presence.connected_from(&start) {
-            let Some(user) = member.strip_prefix(&start).filter(|_| users.len() < most) else {
-                break;
-            };
-            users.insert(user.into());
-        }
-        MemberList { users, count }
-    }
-
     fn on_report(&mut self, server: &mut Server, number: u64, answer: &Answer) {
         let (reply, now) = (reply(answer), server.now().millis);
         if !self.presence.on_reply(number, reply, now) {
@@ -309,7 +304,7 @@ impl MembersFeature {
             Reply::Done { .. } if self.presence.users.has_changes() => {}
             Reply::Done { .. } => {
                 if self.source.on_reported(now) {
-                    self.watches.touch_all(now);
+                    self.touch_all(server);
                 }
             }
             Reply::Unknown => self.source.lost(now),
@@ -328,7 +323,7 @@ impl MembersFeature {
 
     /// Redis did not do what it was asked: lists have this node's own members until a report to it succeeds, at once if it refuses
     /// for good.
-    fn on_failure(&mut self, server: &Server, answer: &Answer) {
+    fn on_failure(&mut self, server: &mut Server, answer: &Answer) {
         let now = server.now().millis;
         let is_passing = match answer {
             Answer::Refused(why) => PASSING.iter().any(|word| why.starts_with(word)),
@@ -337,7 +332,7 @@ impl MembersFeature {
         if is_passing {
             self.source.doubt(now);
         } else if self.source.refused() {
-            self.watches.touch_all(now);
+            self.touch_all(server);
         }
         let channel = self.channel.as_deref().unwrap_or_default();
         let rights = format!("&{channel} ~{channel}:* +publish +zcard +zrange");
@@ -370,7 +365,7 @@ impl Feature for MembersFeature {
             }
             FeatureEvent::Answer { number, answer } => self.on_report(server, number, answer),
             // It may have lost its data.
-            FeatureEvent::SourceUp if self.channel.is_some() => {
+            FeatureEvent::SourceUp if self.channel.is_some() && !self.is_elsewhere => {
                 self.on_doubt(server.now().millis);
             }
             FeatureEvent::Drain => {
@@ -393,9 +388,11 @@ impl Feature for MembersFeature {
         if self.is_silent {
             return None;
         }
-        let has_work = server.members.has_news() || !self.answered.is_empty();
+        let is_asked = !self.asked.is_empty() && self.may_read();
+        let has_work = server.members.has_news() || !self.answered.is_empty() || is_asked;
         let work = has_work.then(|| server.now().millis);
         let report = match self.channel {
+            Some(_) if self.is_elsewhere => None,
             Some(_) => Some(self.presence.deadline()),
             None => self.presence.deadline_alone(),
         };
@@ -409,52 +406,5 @@ impl Feature for MembersFeature {
 fn send_to_watchers(server: &mut Server, topic: &str, text: &str) {
     for route in 0..server.hubs.len() as u8 {
         server.scope(route).send_to_watchers(topic, Frame::text(text));
-    }
-}
-
-/// A list as it is sent.
-struct EncodedList {
-    topic: Box<str>,
-    text: String,
-    /// The text as a frame, for all who gave no `ref`.
-    frame: Frame,
-}
-
-/// Reads the answer to [`READ`].
-fn list(answer: &Answer) -> Option<MemberList> {
-    let Answer::List(parts) = answer else { return None };
-    let [Answer::Integer(count), Answer::List(users)] = &parts[..] else { return None };
-    let user = |user: &Answer| match user {
-        Answer::Text(bytes) => std::str::from_utf8(bytes).ok().map(Box::from),
-        _ => None,
-    };
-    let users = users.iter().map(user).collect::<Option<_>>()?;
-    Some(MemberList { users, count: usize::try_from(*count).ok()? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_that_is_no_list_counts_as_none() {
-        let text = |text: &str| Answer::Text(text.as_bytes().to_vec());
-        let of = |count, users: Vec<Answer>| {
-            Answer::List(vec![Answer::Integer(count), Answer::List(users)])
-        };
-        let expected = MemberList { users: ["b", "a"].map(Box::from).into(), count: 3 };
-        assert_eq!(list(&of(3, vec![text("b"), text("a")])), Some(expected));
-        assert_eq!(list(&of(0, vec![])), Some(MemberList::default()));
-        for answer in [
-            of(-1, vec![]),
-            of(1, vec![Answer::Nothing]),
-            of(1, vec![Answer::Text(vec![0xff])]),
-            Answer::List(vec![Answer::Integer(1)]),
-            Answer::Integer(1),
-            Answer::Refused("NOPERM".into()),
-            Answer::Unavailable,
-        ] {
-            assert_eq!(list(&answer), None, "{answer:?}");
-        }
     }
 }

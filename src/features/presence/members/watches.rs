@@ -111,8 +111,11 @@ impl Watches {
         })
     }
 
-    /// Has a list be read soon, if it is watched: its members may have changed.
+    /// Has a list be read soon, if it is watched: its members may have changed. Without a name: all lists.
     pub(super) fn touch(&mut self, topic: &str, now: Millis) {
+        if topic.is_empty() {
+            return self.touch_all(now);
+        }
         if let Some((topic, watch)) = self.watches.get_key_value(topic) {
             let at = now.max(watch.read_at + PAUSE).min(watch.due_at);
             self.set_due(&Rc::clone(topic), at);
