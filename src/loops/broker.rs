@@ -143,6 +143,11 @@ impl Broker {
         );
     }
 
+    /// Returns whether the sources wait for what a worker has to say.
+    fn awaits(&self, place: usize) -> bool {
+        self.exchange.deliveries.wait_for(place)
+    }
+
     /// Takes the frames of a worker.
     fn take_frames(
         &mut self,
@@ -361,7 +366,9 @@ impl Port for Broker {
         for place in 0..self.places.len() {
             match &self.places[place] {
                 LoopPlace::Taken(worker) if worker.link.is_over() => self.end(place, "ended", now),
-                LoopPlace::Taken(worker) if worker.hangs(now) => self.end(place, "hangs", now),
+                LoopPlace::Taken(worker) if worker.hangs(self.awaits(place), now) => {
+                    self.end(place, "hangs", now);
+                }
                 LoopPlace::Vacant { until } if *until <= now => self.start(place, now),
                 _ => {}
             }
@@ -409,12 +416,12 @@ impl Port for Broker {
 
     fn deadline(&self, now: Millis) -> Option<Millis> {
         let is_serving = self.listeners.is_some();
-        let times = self.places.iter().filter_map(|place| match place {
+        let times = self.places.iter().enumerate().filter_map(|(place, of)| match of {
             LoopPlace::Vacant { until } => is_serving.then_some(*until),
             LoopPlace::Taken(worker) if worker.link.is_over() || worker.link.has_more() => {
                 Some(now)
             }
-            LoopPlace::Taken(worker) => Some(worker.deadline()),
+            LoopPlace::Taken(worker) => Some(worker.deadline(self.awaits(place))),
         });
         let own = [self.desk.deadline(), self.exchange.deadline(now), self.limits.deadline()];
         let others = own.into_iter().chain([self.ending.deadline(now)]).flatten();

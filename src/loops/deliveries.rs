@@ -17,7 +17,7 @@ use crate::loops::link::{Fields, LinkFrame, MalformedLink, write_frame, write_nu
 use crate::loops::notes_of;
 
 /// Above this many counts that workers have yet to tell, nothing more is read from the sources: some 16 MB.
-const UNTOLD_MAX: usize = 1 << 16;
+const UNTOLD_MAX: usize = if cfg!(test) { 1 << 8 } else { 1 << 16 };
 
 /// Messages that wait at a worker for full sockets; the counts of a further one are told as they are.
 const WAITING_MAX: usize = 4096;
@@ -150,8 +150,8 @@ impl Feature for DeliveryNotes {
 pub struct LoopDeliveries {
     /// Messages of which a worker has not told the last counts, by their numbers.
     awaited: BTreeMap<u64, AwaitedDelivery>,
-    /// Counts of which nothing was told yet.
-    untold: usize,
+    /// For each worker, counts of which it has told nothing yet.
+    untold: BTreeMap<usize, usize>,
 }
 
 struct AwaitedDelivery {
@@ -178,7 +178,9 @@ impl LoopDeliveries {
         let told = Deliveries::default();
         let share = |place| DeliveryShare { place, told, fanout: Some(count.begin_fanout()) };
         let shares: Vec<DeliveryShare> = workers.map(share).collect();
-        self.untold += shares.len();
+        for share in &shares {
+            *self.untold.entry(share.place).or_default() += 1;
+        }
         if !shares.is_empty() {
             self.awaited.insert(number, AwaitedDelivery { count, shares });
         }
@@ -206,7 +208,9 @@ impl LoopDeliveries {
             let share = awaited.shares.iter_mut().find(|share| share.place == place);
             let share = share.ok_or(MalformedLink)?;
             awaited.count.add_elsewhere(share.told, counts);
-            self.untold -= usize::from(share.fanout.take().is_some());
+            if share.fanout.take().is_some() {
+                *self.untold.get_mut(&place).expect("it was expected") -= 1;
+            }
             share.told = counts;
             if is_last {
                 awaited.shares.retain(|share| share.place != place);
@@ -225,15 +229,20 @@ impl LoopDeliveries {
                 let Deliveries { dropped, pending, .. } = share.told;
                 let last = Deliveries { dropped: dropped + pending, pending: 0, ..share.told };
                 count.add_elsewhere(share.told, last);
-                self.untold -= usize::from(share.fanout.is_some());
             }
             !shares.is_empty()
         });
+        self.untold.remove(&place);
     }
 
     /// Returns whether workers have too much to tell.
     pub fn is_full(&self) -> bool {
-        self.untold > UNTOLD_MAX
+        self.untold.values().sum::<usize>() > UNTOLD_MAX
+    }
+
+    /// Returns whether the sources wait for what this worker has to tell.
+    pub fn wait_for(&self, place: usize) -> bool {
+        self.is_full() && self.untold.get(&place).is_some_and(|untold| *untold > 0)
     }
 }
 
@@ -270,7 +279,7 @@ mod tests {
         assert_eq!((counts(&count), count.is_settled()), ([8, 4, 1, 3], false));
         take(&mut all, 2, &report(7, [5, 3, 0], true)).unwrap();
         assert_eq!((counts(&count), count.is_settled()), ([8, 6, 2, 0], true));
-        assert!(all.awaited.is_empty() && all.untold == 0);
+        assert!(all.awaited.is_empty() && all.untold.values().all(|untold| *untold == 0));
     }
 
     #[test]
@@ -286,12 +295,31 @@ mod tests {
         all.leave(1);
         assert_eq!((counts(&count), count.is_settled()), ([5, 2, 3, 0], true));
         assert_eq!((counts(&late), late.is_settled()), ([1, 0, 1, 0], true));
-        assert_eq!((untold.is_settled(), all.untold), (false, 1), "one can still tell");
+        assert_eq!(
+            (untold.is_settled(), &all.untold),
+            (false, &[(0, 1)].into()),
+            "one can still tell"
+        );
         take(&mut all, 0, &report(9, [0, 0, 0], true)).unwrap();
         assert_eq!((counts(&untold), all.awaited.len()), ([0; 4], 0));
         let nobody = Rc::<DeliveryCount>::default();
         all.expect(10, Rc::clone(&nobody), std::iter::empty());
         assert!(nobody.is_settled() && all.awaited.is_empty());
+    }
+
+    #[test]
+    fn the_sources_wait_for_those_who_have_too_much_to_tell() {
+        let mut all = LoopDeliveries::default();
+        for number in 0..=UNTOLD_MAX as u64 {
+            assert!(!all.is_full() && !all.wait_for(0));
+            all.expect(number, Rc::default(), [0].into_iter());
+        }
+        assert!(all.is_full() && all.wait_for(0) && !all.wait_for(1));
+        take(&mut all, 0, &report(0, [1, 0, 1], false)).unwrap();
+        assert!(!all.is_full() && !all.wait_for(0));
+        all.expect(9999, Rc::default(), [0].into_iter());
+        all.leave(0);
+        assert!(!all.is_full() && !all.wait_for(0));
     }
 
     #[test]

@@ -40,7 +40,8 @@ const OF_PARENT: [&str; 7] = [
 pub const SILENCE_MAX: Millis = 10_000;
 /// Above this many bytes that wait for one worker, nothing more is read from the sources.
 const UNWRITTEN_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
-/// A worker for which they wait, and that takes nothing for this long, counts as hanging: the clients of all others wait with them.
+/// A worker for which they wait, and that takes nothing or says nothing for this long, counts as hanging: the clients of all others
+/// wait with them.
 const BEHIND_MAX: Millis = 2_000;
 /// The pause between two looks at processes that are to end.
 const ENDING_PAUSE: Millis = 20;
@@ -141,16 +142,17 @@ impl WorkerProcess {
         self.child.id()
     }
 
-    /// Returns whether it hangs: it says nothing, or takes nothing.
-    pub fn hangs(&self, now: Millis) -> bool {
-        now >= self.deadline()
+    /// Returns whether it hangs: it says nothing, or takes nothing. `is_awaited`: the sources wait for what it has to say.
+    pub fn hangs(&self, is_awaited: bool, now: Millis) -> bool {
+        now >= self.deadline(is_awaited)
     }
 
     /// Returns when it counts as hanging.
-    pub fn deadline(&self) -> Millis {
+    pub fn deadline(&self, is_awaited: bool) -> Millis {
         let patience = if self.is_behind() { BEHIND_MAX } else { SILENCE_MAX };
         let blocked = self.link.blocked_since().map_or(Millis::MAX, |since| since + patience);
-        blocked.min(self.heard + SILENCE_MAX)
+        let silence = if is_awaited { BEHIND_MAX } else { SILENCE_MAX };
+        blocked.min(self.heard + silence)
     }
 
     /// Returns whether so much waits for it that the sources wait as well.

@@ -793,6 +793,24 @@ fn a_loop_that_takes_nothing_does_not_hold_up_the_others_for_long() {
 }
 
 #[test]
+fn a_loop_that_tells_nothing_does_not_hold_up_the_others_for_long() {
+    let mut world = World::new(7);
+    world.mend(20, 50);
+    let (stopped, other) = (world.workers[0].id, world.workers[1].id);
+    world.workers[0].paused = FOR_EVER;
+    let router = &mut world.parent.as_mut().expect("it serves").router;
+    let forwarding = Forwarding::of(router).expect("it observes");
+    // Here workers count no deliveries, but one that gives signs of life has only much to do.
+    forwarding.deliveries.extend((0..300).map(|number| (number, Rc::default())));
+    world.turn(1);
+    assert!(world.is_held());
+    world.pass(2_500);
+    assert!(!process::is_alive(stopped) && process::is_alive(other));
+    world.pass(15_000);
+    assert!(process::is_alive(other));
+}
+
+#[test]
 fn a_loop_is_not_to_blame_for_what_its_parent_slept_through() {
     let mut world = World::new(7);
     world.mend(20, 50);
