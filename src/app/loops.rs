@@ -170,9 +170,16 @@ impl LoopRole {
                 if gives_receipts(config) {
                     router.add_feature(|_| DeliveryNotes::new(config.receipts.clone()));
                 }
+                let notes = LimitNotes::new(start.hello.share)?;
+                router.add_feature(|_| notes);
+                let takes_over = start.hello.takes_over;
                 predecessor.map_or(Ok(()), |of| replace(reactor, of, || Ok(())))?;
                 start.attach(reactor)?;
                 need_users(reactor, config);
+                if takes_over {
+                    // Clients that were handed over are told of before any that come.
+                    reactor.router.end_turn();
+                }
                 Ok(())
             }
             _ => predecessor.map_or(Ok(()), |of| replace(reactor, of, || Ok(()))),

@@ -158,7 +158,7 @@ impl WorkerStart {
         }
         // The parent's words behind the state come before clients.
         link.read_on();
-        notes::begin(&mut reactor.router, &hello)?;
+        notes::watch_addresses(&mut reactor.router, &hello);
         reactor.add_port(Box::new(ParentLink {
             link,
             words,

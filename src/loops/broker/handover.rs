@@ -191,7 +191,7 @@ impl Broker {
             log::info!("loop {place} is process {}", worker.id());
         }
         self.unready = 0;
-        self.limits.join();
+        self.limits.begin_with_heirs();
         self.exchange.members.await_all(self.places.len());
     }
 }

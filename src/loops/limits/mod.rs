@@ -23,6 +23,8 @@ pub struct Limits {
     users: UserOrder,
     addresses: AddressTotals,
     pub shares: ClientShares,
+    /// Frames about users who came after an upgrade, with their workers: until all have told of those that were there.
+    early: Vec<(usize, u8, Vec<u8>)>,
     /// Frames that wait, for each worker.
     out: Vec<Vec<u8>>,
 }
@@ -34,6 +36,7 @@ impl Limits {
             users: UserOrder::default(),
             addresses: AddressTotals::new(loops),
             shares: ClientShares::new(clients_max, loops),
+            early: Vec::new(),
             out: vec![Vec::new(); loops],
         }
     }
@@ -48,7 +51,12 @@ impl Limits {
         worker: usize,
         bounds: &Bounds,
     ) -> Result<(), MalformedLink> {
+        self.take_early(bounds)?;
         match frame.kind {
+            USERS | USERS_AGAIN if self.shares.awaits_others(worker) => {
+                self.early.push((worker, frame.kind, frame.body.to_vec()));
+                Ok(())
+            }
             USERS => {
                 let most = bounds.clients_per_user_max;
                 self.users.take_changes(frame, worker, most, &mut self.out)
@@ -65,6 +73,23 @@ impl Limits {
         }
     }
 
+    /// Takes the frames that waited, once they need not.
+    fn take_early(&mut self, bounds: &Bounds) -> Result<(), MalformedLink> {
+        if self.early.is_empty() || !self.shares.are_known() {
+            return Ok(());
+        }
+        let early = std::mem::take(&mut self.early);
+        early.iter().try_for_each(|(worker, kind, body)| {
+            self.take_frame(LinkFrame { kind: *kind, body }, *worker, bounds)
+        })
+    }
+
+    /// All workers have taken the places of others, and tell of their clients.
+    pub fn begin_with_heirs(&mut self) {
+        self.addresses.join();
+        self.shares.await_all();
+    }
+
     /// A worker is there that has to be told everything.
     pub fn join(&mut self) {
         self.addresses.join();
@@ -76,11 +101,14 @@ impl Limits {
         self.users.leave(worker);
         self.addresses.leave(worker);
         self.shares.leave(worker);
+        self.early.retain(|early| early.0 != worker);
         self.out[worker].clear();
     }
 
     /// Ends a turn in which frames came, or were due. `attached`: the workers that can be told, a bit for each.
     pub fn end_turn(&mut self, attached: u64, bounds: &Bounds, now: Millis) {
+        // A worker that writes what cannot be read is found by its next frame.
+        let _ = self.take_early(bounds);
         self.addresses.write(attached, bounds.clients_per_address_max, &mut self.out);
         self.shares.write(bounds.clients_max, attached, now, &mut self.out);
     }

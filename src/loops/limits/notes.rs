@@ -15,6 +15,7 @@ use crate::loops::limits::users::{self, UserNotes};
 use crate::loops::link::{LinkFrame, MalformedLink};
 use crate::loops::notes_in;
 use crate::observe::descriptors;
+use crate::upgrade::{StateError, StateReader, StateWriter};
 
 /// The notes of a worker for its parent.
 pub struct LimitNotes {
@@ -24,6 +25,16 @@ pub struct LimitNotes {
 
 impl LimitNotes {
     const NAME: &str = "loops";
+
+    /// The notes of a worker with this share of `clients_max`, if that is set.
+    ///
+    /// # Errors
+    /// The descriptors leave no room for a client.
+    pub fn new(lent: Option<usize>) -> io::Result<LimitNotes> {
+        let room = descriptors::clients_max(0, 0)?;
+        let share = ClientShare::new(room, lent.map(|lent| lent.min(room)));
+        Ok(LimitNotes { users: UserNotes::default(), share })
+    }
 
     /// The notes of this process, if it is a worker.
     pub fn of(router: &mut Router) -> Option<&mut LimitNotes> {
@@ -38,17 +49,10 @@ impl LimitNotes {
     }
 }
 
-/// Begins to note what the limits of a worker need.
-///
-/// # Errors
-/// The descriptors leave no room for a client.
-pub fn begin(router: &mut Router, hello: &Hello) -> io::Result<()> {
-    let room = descriptors::clients_max(0, 0)?;
-    let share = ClientShare::new(room, hello.share.is_some());
-    router.features.push(Box::new(LimitNotes { users: UserNotes::default(), share }));
+/// Begins to watch the addresses of a worker's clients.
+pub fn watch_addresses(router: &mut Router, hello: &Hello) {
     let few = addresses::few(router.server.bounds().clients_per_address_max, hello.loops);
     router.addresses.counts.watch(few, (hello.loops - 1) * few);
-    Ok(())
 }
 
 /// Appends frames with all that the parent must know now.
@@ -97,6 +101,19 @@ impl Feature for LimitNotes {
             FeatureEvent::TurnEnd => self.users.end_turn(server),
             _ => {}
         }
+    }
+
+    fn save(&self, writer: &mut StateWriter<'_>) {
+        self.share.save(writer);
+    }
+
+    fn restore(
+        &mut self,
+        server: &mut Server,
+        reader: &mut StateReader<'_>,
+    ) -> Result<(), StateError> {
+        self.share.restore(server, reader);
+        Ok(())
     }
 
     fn deadline(&self, server: &Server) -> Option<Millis> {

@@ -7,6 +7,7 @@ use crate::clock::Millis;
 use crate::engine::server::Server;
 use crate::loops::kinds::*;
 use crate::loops::link::{Fields, LinkFrame, MalformedLink, write_frame, write_number};
+use crate::upgrade::{StateReader, StateWriter};
 
 /// Milliseconds between two times that places are moved, and between two requests of a worker for more, unless places are scarce.
 const PAUSE: Millis = 2;
@@ -24,6 +25,7 @@ pub struct ClientShare {
     room: usize,
     /// It is lent; else `clients_max` is off, and the room is the bound.
     is_lent: bool,
+    share: usize,
     is_scarce: bool,
     /// The number of clients that the parent knows of, and the time at which it was told.
     told: usize,
@@ -33,9 +35,30 @@ pub struct ClientShare {
 }
 
 impl ClientShare {
-    pub fn new(room: usize, is_lent: bool) -> ClientShare {
-        let (told, told_at) = (0, 0);
-        ClientShare { room, is_lent, is_scarce: false, told, told_at, answers: false }
+    pub fn new(room: usize, lent: Option<usize>) -> ClientShare {
+        let (is_lent, share) = (lent.is_some(), lent.unwrap_or(room));
+        ClientShare { room, is_lent, share, is_scarce: false, told: 0, told_at: 0, answers: false }
+    }
+
+    pub fn save(&self, writer: &mut StateWriter<'_>) {
+        writer.u64(self.share as u64);
+    }
+
+    /// Takes over the share of the worker whose place this one takes, with its clients: the shares of all workers together are never
+    /// more than the whole then. The parent hears of it before it moves places.
+    pub fn restore(&mut self, server: &mut Server, reader: &mut StateReader<'_>) {
+        // An older process says nothing: all but its clients may be lent to others.
+        let before = reader.u64().unwrap_or(0) as usize;
+        let taken = server.places.settled_len(&server.clients);
+        self.inherit(before, taken);
+        if self.is_lent {
+            server.bounds.clients_max = self.share;
+        }
+    }
+
+    fn inherit(&mut self, before: usize, taken: usize) {
+        self.answers = true;
+        self.share = taken.max(before.min(self.share)).max(1);
     }
 
     /// Takes a share in place of the one before. Places that are taken, and some more, are not given back at once.
@@ -47,8 +70,8 @@ impl ClientShare {
         server: &mut Server,
         frame: LinkFrame<'_>,
     ) -> Result<(), MalformedLink> {
-        let share = self.take(share_of(server), frame)?;
-        server.bounds.clients_max = share;
+        self.share = self.take(share_of(server), frame)?;
+        server.bounds.clients_max = self.share;
         Ok(())
     }
 
@@ -122,6 +145,8 @@ pub struct ClientShares {
     /// Places may have to be moved.
     is_due: bool,
     moved: Millis,
+    /// Workers that have yet to tell what they took over, a bit for each: no place is moved before.
+    unheard: u64,
 }
 
 #[derive(Clone, Default)]
@@ -139,7 +164,23 @@ struct LentShare {
 impl ClientShares {
     pub fn new(max: usize, loops: usize) -> ClientShares {
         let of = vec![LentShare::default(); loops];
-        ClientShares { max, of, is_scarce: false, is_due: false, moved: 0 }
+        ClientShares { max, of, is_scarce: false, is_due: false, moved: 0, unheard: 0 }
+    }
+
+    /// All workers have taken the places of others, and will tell which shares they have.
+    pub fn await_all(&mut self) {
+        self.unheard = u64::MAX >> (64 - self.of.len());
+        self.is_due = true;
+    }
+
+    /// Returns whether it is known what this worker has, and not what others have.
+    pub fn awaits_others(&self, worker: usize) -> bool {
+        !self.are_known() && self.unheard & 1 << worker == 0
+    }
+
+    /// Returns whether it is known what each worker has.
+    pub fn are_known(&self) -> bool {
+        self.unheard == 0
     }
 
     /// Lends a share to a worker that starts; `None`: `clients_max` is off. A worker has one place at least.
@@ -161,6 +202,7 @@ impl ClientShares {
     /// A worker is gone with all of its clients.
     pub fn leave(&mut self, worker: usize) {
         self.of[worker] = LentShare::default();
+        self.unheard &= !(1 << worker);
         self.is_due = true;
     }
 
@@ -176,6 +218,7 @@ impl ClientShares {
         if fields.truth()? {
             of.lent = if self.max == 0 { 0 } else { share };
             of.is_awaited = false;
+            self.unheard &= !(1 << worker);
         }
         self.is_due = true;
         fields.end()
@@ -184,12 +227,15 @@ impl ClientShares {
     /// Returns when places may have to be moved.
     pub fn deadline(&self) -> Option<Millis> {
         let pause = if self.is_scarce { 0 } else { PAUSE };
-        self.is_due.then_some(self.moved + pause)
+        (self.is_due && self.are_known()).then_some(self.moved + pause)
     }
 
     /// Appends new shares of `max` places to the `out` of workers, if it is time for that. `attached`: the workers that can be told, a
     /// bit for each.
     pub fn write(&mut self, max: usize, attached: u64, now: Millis, out: &mut [Vec<u8>]) {
+        if !self.are_known() {
+            return;
+        }
         let is_other = std::mem::replace(&mut self.max, max) != max;
         if !is_other && self.deadline().is_none_or(|deadline| deadline > now) {
             return;
@@ -199,7 +245,8 @@ impl ClientShares {
         let free = max.saturating_sub(self.of.iter().map(|one| one.clients).sum());
         // It ends later than it begins: places become scarce once, not at each client.
         let part = if was_scarce { SCARCE_PART / 2 } else { SCARCE_PART };
-        self.is_scarce = free * part < max;
+        // With fewer than one for each, none is moved to where clients come unless all tell what they need.
+        self.is_scarce = free * part < max || max > 0 && free < loops;
         let each = free / loops;
         let is_short = |one: &LentShare| 2 * one.lent.saturating_sub(one.clients) < each.max(1);
         let is_calm = !self.is_scarce && !was_scarce && !is_other;
@@ -229,7 +276,8 @@ impl ClientShares {
 
     /// Places that are lent to nobody.
     fn spare(&self) -> usize {
-        self.max.saturating_sub(self.of.iter().map(|one| one.lent).sum())
+        let lent = self.of.iter().map(|one| one.lent).sum();
+        if self.are_known() { self.max.saturating_sub(lent) } else { 0 }
     }
 }
 
@@ -259,7 +307,7 @@ mod tests {
 
     impl Worker {
         fn new(share: usize) -> Worker {
-            Worker { share, clients: 0, own: ClientShare::new(1000, true) }
+            Worker { share, clients: 0, own: ClientShare::new(1000, Some(share)) }
         }
     }
 
@@ -292,6 +340,20 @@ mod tests {
                 self.shares.take_use(frame, at).expect("it is well-formed");
             }
             self.shares.write(self.max, 0b111, self.now, &mut self.to_worker);
+        }
+
+        /// All processes are replaced, once nothing is under way.
+        fn upgrade(&mut self) {
+            (0..LOOPS).for_each(|at| self.obey(at));
+            self.to_parent = vec![Vec::new(); LOOPS];
+            self.shares = ClientShares::new(self.max, LOOPS);
+            for (at, Worker { share, clients, own }) in self.workers.iter_mut().enumerate() {
+                let fair = self.shares.begin(at).expect("there is a limit");
+                *own = ClientShare::new(1000, Some(fair));
+                own.inherit(*share, *clients);
+                *share = own.share;
+            }
+            self.shares.await_all();
         }
 
         fn obey(&mut self, at: usize) {
@@ -348,6 +410,7 @@ mod tests {
                         world.restart(at);
                         restarts += 1;
                     }
+                    8 if random.below(30) == 0 => world.upgrade(),
                     9 => world.speak(at),
                     10 | 11 => world.hear(at),
                     12 => world.obey(at),

@@ -17,6 +17,7 @@ use crate::engine::random::Random;
 use crate::engine::reactor::tests::simulated_clients::{Shared, SimulatedClients};
 use crate::engine::reactor::{Ended, Reactor, Readiness};
 use crate::engine::slots::ConnId;
+use crate::loops::limits::notes::LimitNotes;
 use crate::loops::limits::users::{self, UserNeeds};
 use crate::loops::link::next_frame;
 use crate::loops::simulation::process;
@@ -173,7 +174,9 @@ fn ask(
     }
     time(&mut reactor);
     reactor.end_by_order();
-    start.begin(&mut reactor).expect("descriptors are left");
+    let notes = LimitNotes::new(start.hello.share).expect("descriptors are left");
+    reactor.router.add_feature(|_| notes);
+    start.begin(&mut reactor).expect("it is a socket");
     let needs = UserNeeds { are_counted: true, ordered: vec![true] };
     users::need(&mut reactor.router, needs);
     Some(Progress::Serving(reactor))
