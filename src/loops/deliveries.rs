@@ -14,7 +14,7 @@ use crate::engine::router::Router;
 use crate::engine::server::Server;
 use crate::loops::kinds::DELIVERIES;
 use crate::loops::link::{Fields, LinkFrame, MalformedLink, write_frame, write_number};
-use crate::loops::notes_of;
+use crate::loops::{notes_in, notes_of};
 
 /// Above this many counts that workers have yet to tell, nothing more is read from the sources: some 16 MB.
 const UNTOLD_MAX: usize = if cfg!(test) { 1 << 8 } else { 1 << 16 };
@@ -60,6 +60,14 @@ impl DeliveryNotes {
     pub fn new(channel: Option<String>) -> DeliveryNotes {
         let (fresh, waiting, reports) = Default::default();
         DeliveryNotes { channel, fresh, waiting, next_look: 0, reports }
+    }
+
+    /// Returns whether the parent knows for how many clients each message is.
+    pub fn are_told(router: &Router) -> bool {
+        notes_in::<DeliveryNotes>(router).is_none_or(|notes| {
+            let are_told = notes.waiting.iter().all(|delivery| delivery.is_told);
+            are_told && notes.fresh.is_empty() && notes.reports.is_empty()
+        })
     }
 
     /// Appends a frame with the reports that the parent has not got yet, if there are any and the router counts deliveries.

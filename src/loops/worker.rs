@@ -347,13 +347,18 @@ impl Port for ParentLink {
         let is_told = self.counts.is_empty()
             && notes::are_told(router)
             && RosterNotes::are_told(router)
+            && DeliveryNotes::are_told(router)
             && self.link.unwritten() == 0;
         Some(is_read && is_told)
     }
 
     fn on_handover(&mut self, step: HandoverStep, _: Millis) -> Result<(), String> {
         match step {
-            HandoverStep::Rest => self.has_told_rest = false,
+            HandoverStep::Rest => {
+                self.has_told_rest = false;
+                // The log will say how many clients passed.
+                self.pulse_at = 0;
+            }
             HandoverStep::AtRest if !self.has_told_rest => {
                 self.has_told_rest = true;
                 write_frame(&mut self.link.tail, AT_REST, |_| {});

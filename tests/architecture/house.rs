@@ -7,7 +7,7 @@ use crate::tree::{Source, sources};
 /// Product lines in `src`, with comments and blank lines and without tests.
 const LINES_MAX: usize = 55_480;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 25_536;
+const ENGINE_LINES_MAX: usize = 25_537;
 /// Lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 450;
 

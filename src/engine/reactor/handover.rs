@@ -304,8 +304,9 @@ fn dispatch(reactor: &mut Reactor) {
 
 /// Hands over at the end of a turn, if the loop is at rest. Returns whether this process is to end.
 pub(super) fn end(reactor: &mut Reactor) -> bool {
-    if reactor.handover.is_resting() {
-        // Receipts were asked for in the turn that began the rest.
+    let is_given = reactor.router.server.fanout.is_empty();
+    if reactor.handover.is_resting() && is_given && reactor.ports.are_at_rest(&reactor.router) {
+        // Receipts were asked for before: all recipients were known.
         reactor.router.server.requests.hold();
     }
     let HandoverStage::Resting { began, .. } = reactor.handover.stage else { return false };

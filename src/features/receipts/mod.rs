@@ -33,7 +33,7 @@ pub struct Receipts {
     fresh: Vec<Receipt>,
     waiting: VecDeque<Receipt>,
     next_look: Millis,
-    /// All are to be sent at the end of this turn, whatever is pending.
+    /// The loop comes to rest: all are to be sent as soon as the recipients are known, whatever is pending.
     is_hasty: bool,
     refusals: RateLimit,
 }
@@ -48,6 +48,8 @@ struct Receipt {
     entry: Option<EntryId>,
     count: Rc<DeliveryCount>,
     until: Millis,
+    /// It waits only until the recipients are known.
+    is_hurried: bool,
 }
 
 impl Receipts {
@@ -82,6 +84,7 @@ impl Feature for Receipts {
             entry,
             count: Rc::clone(&count),
             until: server.now().millis + seconds * 1000,
+            is_hurried: false,
         });
         Some(count)
     }
@@ -106,14 +109,18 @@ impl Receipts {
     /// Sends the receipts whose copies are all written or dropped, and those whose time is over.
     fn send_due(&mut self, server: &mut Server) {
         let (now, is_hasty) = (server.now().millis, std::mem::take(&mut self.is_hasty));
+        if is_hasty {
+            let all = self.waiting.iter_mut().chain(&mut self.fresh);
+            all.for_each(|receipt| receipt.is_hurried = true);
+            self.next_look = now;
+        }
         for receipt in std::mem::take(&mut self.fresh) {
             let is_full = self.waiting.len() >= RECEIPTS_MAX && receipt.count.is_given();
-            let is_now = is_hasty || is_full;
-            if is_now || receipt.count.is_settled() {
+            if is_full || receipt.is_ready() {
                 receipt.send(server);
                 continue;
             }
-            if self.waiting.is_empty() {
+            if self.waiting.is_empty() && !receipt.is_hurried {
                 self.next_look = now + LOOK_PAUSE;
             }
             self.waiting.push_back(receipt);
@@ -123,12 +130,14 @@ impl Receipts {
         {
             receipt.send(server);
         }
-        if !self.waiting.is_empty() && (is_hasty || now >= self.next_look) {
+        if !self.waiting.is_empty() && now >= self.next_look {
             self.next_look = now + LOOK_PAUSE;
             self.waiting.retain(|receipt| {
-                let is_due = is_hasty || receipt.count.is_settled() || receipt.until <= now;
+                let is_due = receipt.is_ready() || receipt.until <= now;
                 if is_due {
                     receipt.send(server);
+                } else if receipt.is_hurried {
+                    self.next_look = now;
                 }
                 !is_due
             });
@@ -140,6 +149,10 @@ impl Receipts {
 }
 
 impl Receipt {
+    fn is_ready(&self) -> bool {
+        self.count.is_settled() || self.is_hurried && self.count.is_given()
+    }
+
     fn send(&self, server: &mut Server) {
         /// The members of a receipt, as documented.
         #[derive(Serialize)]
