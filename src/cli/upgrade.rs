@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use super::command::UpgradeOptions;
 use super::server_process::ServerProcess;
 use crate::engine::reactor::GOES_ON;
+use crate::loops::process::VARIABLE;
 
 /// The time that the new binary may take to say its version, or to read the settings.
 const TRIAL: Duration = Duration::from_secs(10);
@@ -235,7 +236,10 @@ fn exchange(server: &ServerProcess, clock: &dyn Fn() -> Duration) -> Result<u32,
             break;
         }
         let now = children(server.pid);
-        new = new.or(now.iter().find(|pid| !before.contains(pid)).copied());
+        // One for a loop looks like its parent for a moment.
+        new = new.filter(|pid| !is_for_loop(*pid));
+        let is_new = |pid: &&u32| !before.contains(pid) && !is_for_loop(**pid);
+        new = new.or(now.iter().find(is_new).copied());
         match new {
             None if passed > BEGIN => return goes_on("it has started no other one"),
             Some(pid) if is_gone(pid) && !is_gone(server.pid) => {
@@ -255,6 +259,16 @@ fn exchange(server: &ServerProcess, clock: &dyn Fn() -> Duration) -> Result<u32,
 fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Returns whether a process serves a loop of its parent.
+fn is_for_loop(pid: u32) -> bool {
+    let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut names = variables.split(|byte| *byte == 0);
+    let is_it = |pair: &[u8]| {
+        pair.strip_prefix(VARIABLE.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    };
+    names.any(is_it)
 }
 
 /// Returns whether a process has ended, even if nobody has asked for its status yet.
