@@ -198,14 +198,14 @@ async def test_a_client_is_refused_when_all_loops_together_are_full(start_loops,
     server = start_loops("--clients-max", most, loops=loops)
     guests = Guests(server)
     async with on_loop(server, 1, "42") as bystander:
-        await guests.gather_at(0, most * 9 // 10 - 1)
+        await guests.gather_at(0, most * 8 // 10)
         assert most - 2 * loops <= await guests.fill() + 1 <= most
         before = processes(server)
         os.kill(before[0], signal.SIGKILL)
         eventually(lambda: processes(server)[0] != before[0], "another process")
         guests.open = [client for client in guests.open if loop_of(client) != 0]
         # They come to the loops that are there, and to the new one.
-        await guests.gather_at(1, most * 9 // 10 - 1)
+        await guests.gather_at(1, most * 8 // 10)
         assert most - 2 * loops <= await guests.fill() + 1 <= most + 1
         server.publish("user.42", "end")
         assert await bystander.heard() == [("user.42", "end")]
