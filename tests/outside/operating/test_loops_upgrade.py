@@ -303,6 +303,15 @@ async def test_a_worker_that_refuses_its_settings_or_hangs_changes_nothing(begin
         assert processes(server) == old and all(map(is_alive, old.values()))
         for client in others:
             assert await client.heard() == []
+    eventually(lambda: not is_awaited(settings), "no worker waits for its settings any more")
+
+
+def is_awaited(pipe):
+    """Lets those go on that wait for a writer. Returns whether there were any."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return True
+    return False
 
 
 async def test_one_loop_cannot_become_two(begin, program):
