@@ -31,6 +31,8 @@ pub fn write_state(out: &mut Vec<u8>, router: &Router) {
                 });
             }
             Record::Gap { from } => write_frame(out, STATE_GAP, |out| write_number(out, from)),
+            // Several loops subscribe to all: the mark is from a process before, and keeps its number.
+            Record::Mark => write_frame(out, STATE_GAP, |out| write_number(out, number - 1)),
         }
     }
     for (user, before) in router.server.revocations.iter() {

@@ -1,5 +1,6 @@
 //! The work of a client that is in flight: unfinished input, pending writes and the replay. It exists only while there is any.
 
+mod held;
 pub mod saved;
 
 use std::net::IpAddr;

@@ -183,6 +183,10 @@ impl ClientIo {
         let backlog = router.server.backlog;
         let is_full = router.server.fanout.is_full(&backlog);
         let Some(client) = router.server.client(id) else { return 0 };
+        if client.is_held() {
+            // Its release queues it again.
+            return 0;
+        }
         if client.is_pressed(&backlog) || (is_full && client.has_input()) {
             // Messages caused by its last input are still waiting to be written.
             self.queue_for_reading(router, id);
@@ -308,7 +312,7 @@ impl ClientIo {
         let mut is_cut = false;
         let mut progressed = deferred.is_some();
         while let Some(client) = router.server.client(id) {
-            is_cut = client.is_pressed(&backlog) || client.has_deferred();
+            is_cut = client.is_pressed(&backlog) || client.has_deferred() || client.is_held();
             if is_cut {
                 break;
             }

@@ -19,6 +19,7 @@ mod port_socket;
 mod redis_protocol;
 mod redis_socket;
 mod redis_stream;
+mod released;
 mod reload;
 mod resolver;
 mod shared_listeners;
@@ -41,7 +42,7 @@ use crate::engine::feature::FeatureEvent;
 use crate::engine::redis::tls::RedisTls;
 use crate::engine::router::files::{File, Page};
 use crate::engine::router::{ClientAddresses, Router};
-use crate::engine::server::{Server, saved};
+use crate::engine::server::{Server, demand, saved};
 use crate::engine::signals::{Signals, Unused};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, tick};
@@ -152,6 +153,7 @@ impl Reactor {
         let mut router = Router::new(server, plan.routes, plan.prefix, by_address);
         router.features = plan.features;
         router.server.resume.has_channels = plan.streams.is_none() || plan.expects_channels;
+        plan.demand.into_iter().for_each(|of| demand::begin(&mut router.server, of));
         let protocols =
             redis_protocol::all(plan.subscriber, plan.streams, plan.commands, &mut router);
         let sockets = protocols.into_iter().enumerate();
@@ -344,6 +346,7 @@ impl Reactor {
         self.router.port_connections = self.ports.connections();
         self.clients.read(&mut self.router, &mut self.buffer);
         self.ports.publish_for_handlers(&mut self.router);
+        self.clients.settle_demand(&mut self.router);
         self.redis.hand_over_requests(&mut self.router);
         reload::obey_all(self);
         if self.drain.is_due() {
@@ -436,6 +439,7 @@ impl Reactor {
             self.ports.deadline(now).map(|at| at.max(now + u64::from(server.pending.is_held))),
             server.complaints.deadline(),
             self.router.features_deadline(),
+            server.demand.as_ref().and_then(|demand| demand.deadline(now)),
             self.next_accept(),
             self.drain.until,
             self.handover.deadline(now),

@@ -242,7 +242,7 @@ impl Router {
     }
 
     /// Reports to all subscribers that messages after this one may have been missed, now and when they come back.
-    fn tell_gap(&mut self, number: u64, from: &str) {
+    pub(super) fn tell_gap(&mut self, number: u64, from: &str) {
         self.server.resume.history.push_gap(number);
         replay::reach_number(&mut self.server);
         replay::wake_all(&mut self.server);

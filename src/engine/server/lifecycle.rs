@@ -10,7 +10,7 @@ use crate::engine::client::{AtEnd, Client, State, Unwritten};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::server::places::{Places, longest_unanswered};
-use crate::engine::server::{ADMIN_ROUTE, Server, close_reports};
+use crate::engine::server::{ADMIN_ROUTE, Server, close_reports, demand};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{Tick, after, tick};
 use crate::engine::tls::TlsFailure;
@@ -170,8 +170,10 @@ impl Server {
         if !matches!(client.state(), State::Head | State::Open) {
             return;
         }
+        let (was_held, is_admin) = (client.is_held(), client.route == ADMIN_ROUTE);
         client.finish(state, last, unwritten, ends);
-        self.places.ending += usize::from(client.route != ADMIN_ROUTE);
+        demand::note_released(self, was_held.then_some(id));
+        self.places.ending += usize::from(!is_admin);
         self.recount(id, false);
         self.unsubscribe_all(id);
         let Some(client) = self.client(id) else { return };
