@@ -32,7 +32,7 @@ impl ServerConnection {
     /// Begins TLS.
     ///
     /// # Errors
-    /// That of the socket or, within it, that of the handshake.
+    /// An error of the socket or, within it, of the handshake.
     pub(super) fn secure(self, mut tls: ClientConnection) -> io::Result<ServerConnection> {
         let ServerConnection { mut socket, .. } = self;
         socket.set_read_timeout(Some(TIMEOUT))?;

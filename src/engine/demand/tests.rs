@@ -103,7 +103,7 @@ fn a_topic_is_forty_eight_bytes() {
     assert_eq!(size_of::<Option<table::DemandTopic>>(), 48);
 }
 
-/// What a Redis sends on one connection.
+/// The replies and messages of a Redis on one connection.
 enum Sent {
     Acknowledged { is_pattern: bool, is_added: bool, channel: String },
     Message { channel: String, by_pattern: bool, number: u64 },
@@ -258,7 +258,7 @@ impl World {
         }
     }
 
-    /// What a topic lost was published before the mark from which on it is said to be held: whoever has that mark knows of it.
+    /// Lost messages of a topic were published before the mark from which on it is said to be held: a client with that mark knows.
     fn check(&mut self, case: &str) {
         for topic in &KEYS[..6] {
             let Some(from) = self.demand.held_from(topic) else { continue };

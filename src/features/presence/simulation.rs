@@ -139,7 +139,7 @@ impl World {
         self.nodes.values().any(|node| node.connections.contains_key(sub))
     }
 
-    /// Who is connected.
+    /// The users that are connected.
     fn here(&self) -> BTreeSet<&str> {
         self.nodes.values().flat_map(|node| node.connections.keys().copied()).collect()
     }
