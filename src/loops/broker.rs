@@ -418,9 +418,7 @@ impl Port for Broker {
         let is_serving = self.listeners.is_some();
         let times = self.places.iter().enumerate().filter_map(|(place, of)| match of {
             LoopPlace::Vacant { until } => is_serving.then_some(*until),
-            LoopPlace::Taken(worker) if worker.link.is_over() || worker.link.has_more() => {
-                Some(now)
-            }
+            LoopPlace::Taken(worker) if worker.link.has_work() => Some(now),
             LoopPlace::Taken(worker) => Some(worker.deadline(self.awaits(place))),
         });
         let own = [self.desk.deadline(), self.exchange.deadline(now), self.limits.deadline()];

@@ -58,11 +58,6 @@ impl LinkSocket {
         Ok(())
     }
 
-    /// Returns whether the poll knows the socket.
-    pub fn is_registered(&self) -> bool {
-        self.is_registered
-    }
-
     /// Notes an event.
     pub fn note(&mut self, event: &Event) {
         let (is_readable, _) = self.socket.note(event);
@@ -72,6 +67,11 @@ impl LinkSocket {
     /// Returns whether there may be something to be read without another event.
     pub fn has_more(&self) -> bool {
         self.has_more
+    }
+
+    /// Returns whether the next turn is to come without another event.
+    pub fn has_work(&self) -> bool {
+        self.has_more || !self.is_registered || self.is_over()
     }
 
     /// Has the next turn read on, even without another event.

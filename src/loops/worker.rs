@@ -387,9 +387,8 @@ impl Port for ParentLink {
     }
 
     fn deadline(&self, now: Millis) -> Option<Millis> {
-        let has_work = self.has_frames || self.link.has_more() || !self.link.is_registered();
-        let is_ordered = !self.orders.is_empty() || self.link.is_over();
-        Some(if has_work || is_ordered { now } else { self.pulse_at })
+        let has_work = self.has_frames || !self.orders.is_empty() || self.link.has_work();
+        Some(if has_work { now } else { self.pulse_at })
     }
 
     fn close(&mut self, _: Millis) {}
