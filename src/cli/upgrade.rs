@@ -9,6 +9,8 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::command::UpgradeOptions;
@@ -59,6 +61,7 @@ pub fn upgrade(
     let found = options.pid.map_or_else(ServerProcess::find, ServerProcess::read);
     let server = found.map_err(Refused)?;
     let place = server.program().and_then(|place| trusted(&place)).map_err(Refused)?;
+    let _turn = lock(&place).map_err(Refused)?;
     let Some(binary) = options.binary.as_deref().filter(|binary| !is_same(binary, &place)) else {
         let version = trial(&server, &place, clock)?;
         return exchange(&server, clock).map(|pid| told(&server, pid, &version));
@@ -95,6 +98,21 @@ fn trusted(place: &Path) -> Result<PathBuf, String> {
         }
     }
     Ok(file)
+}
+
+/// Locks the folder of the program until the returned file is closed: two upgrades at once would take each other's files, and each the
+/// other's process for its own. The program itself is another file after a rename.
+fn lock(place: &Path) -> Result<File, String> {
+    let path = place.parent().unwrap_or(Path::new("/"));
+    let folder = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder),
+        Err(Errno::WOULDBLOCK) => Err(format!(
+            "another upgrade of a program in {} is under way: try again when it has ended",
+            path.display()
+        )),
+        Err(error) => Err(format!("{} cannot be locked: {error}", path.display())),
+    }
 }
 
 fn told(server: &ServerProcess, pid: u32, version: &str) -> String {

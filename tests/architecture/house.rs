@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 55_480;
+const LINES_MAX: usize = 55_498;
 /// Of them, in `src/engine`.
 const ENGINE_LINES_MAX: usize = 25_537;
 /// Lines of a file, without its tests.

@@ -402,6 +402,33 @@ async def test_nothing_is_started_that_other_users_could_have_put_there(begin, p
     assert "upgrade" not in server.log()
 
 
+async def test_of_two_commands_at_once_the_second_does_nothing(begin, program, tmp_path):
+    server = begin()
+    mark, gate = tmp_path / "mark", tmp_path / "gate"
+    os.mkfifo(gate)
+    slow = script(tmp_path / "slow", "exit 3")
+    slow.write_text(slow.read_text().replace('echo "oneloop', f'touch {mark}; read it < {gate}; echo "oneloop'))
+    async with server.client("42") as client, server.client("43") as bystander:
+        first = asyncio.create_task(asyncio.to_thread(command, server, slow))
+        await asyncio.to_thread(eventually, mark.exists, "the first command tries its binary")
+        before = sorted(tmp_path.iterdir())
+        for arguments in ([], [BINARY]):
+            done = await asyncio.to_thread(command, server, *arguments)
+            assert (done.returncode, done.stdout) == (2, ""), done.stderr
+            assert f"another upgrade of a program in {tmp_path} is under way" in done.stderr
+        assert sorted(tmp_path.iterdir()) == before
+        assert "upgrade" not in server.log()
+        gate.write_text("go on\n")
+        assert (await first).returncode == 1
+        done = await asyncio.to_thread(command, server)
+        assert done.returncode == 0, done.stderr
+        server.process = Successor(int(done.stdout.split()[1]))
+        server.forget_publisher()
+        server.publish("user.42", 1)
+        assert (await client.next())["data"] == 1
+        assert await bystander.heard() == []
+
+
 async def test_variables_of_the_server_are_not_those_of_the_command(begin, tmp_path):
     mark = tmp_path / "mark"
     server = begin(variables={"MARK": "seen"})
