@@ -382,6 +382,7 @@ fn plan(clients: usize, ping_seconds: u32) -> Plan {
         commands: None,
         streams: None,
         expects_channels: true,
+        demand: None,
         routes: vec![Route { path: "/ws".into(), origins: Origins::Any, handler: Box::new(push) }],
         features: vec![Box::new(Overload::new(Some(trim)))],
         prefix: config.prefix.clone(),

@@ -1,5 +1,6 @@
 //! The builder for a program that uses the crate: settings, routes, then `run`.
 
+mod demand;
 mod handover;
 mod key_set;
 mod loops;
@@ -29,7 +30,7 @@ use crate::engine::router::files::{File, Page};
 use crate::features::control::Control;
 use crate::features::overload::Overload;
 use crate::features::presence::PresenceFeature;
-use crate::features::presence::members::{self, MembersFeature};
+use crate::features::presence::members::MembersFeature;
 use crate::features::publisher::{PublisherPort, Terms};
 use crate::features::receipts::Receipts;
 use crate::features::streams::pages::StreamPages;
@@ -39,6 +40,7 @@ use crate::observe::systemd::Supervisor;
 use crate::tls::redis::redis_tls;
 use crate::tls::{self, Certificates, TicketKeys};
 use crate::upgrade::{Predecessor, Program};
+use demand::{demand, own_patterns};
 pub use loops::{LoopRole, ParentRole};
 use presence::presence;
 use reload::reload;
@@ -239,6 +241,7 @@ impl App {
             routes.clear();
         }
         let subscribed = link.clone().filter(|_| !role.is_worker());
+        let demand = subscribed.as_ref().and_then(|link| demand(&config, link.timeout));
         let commands = link.clone().filter(|link| asks_redis || !link.streams.is_empty());
         let has_redis = commands.is_some();
         let tls = certificates(&config)?;
@@ -257,6 +260,7 @@ impl App {
                 .filter(|link| !link.streams.is_empty())
                 .map(|link| Box::new(StreamReader::new(link, 0)) as _),
             expects_channels: config.patterns != [format!("{}*", config.prefix)],
+            demand,
             subscriber: subscribed.map(|link| RedisSubscriber::new(link, 0)),
             routes,
             prefix: config.prefix,
@@ -360,10 +364,8 @@ pub fn link(config: &Config) -> Result<Option<RedisConfig>, String> {
     if dead.len() == config.patterns.len() {
         return Err(dead.join("; "));
     }
-    let members = config.lists_members().then(|| members::channel(&config.prefix));
-    let own = config.control.iter().chain(&members).map(|channel| glob::escaped(channel));
     Ok(Some(RedisConfig {
-        patterns: config.patterns.iter().cloned().chain(own).collect(),
+        patterns: config.patterns.iter().cloned().chain(own_patterns(config)).collect(),
         node: format!("{:016x}", getrandom::u64().unwrap_or_default()),
         streams: config.streams.clone(),
         silence: u64::from(config.bounds.redis_silence_seconds) * 1000,

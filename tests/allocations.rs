@@ -111,6 +111,7 @@ impl World {
             commands: None,
             streams: None,
             expects_channels: true,
+            demand: None,
             routes: vec![Route {
                 path: route.path.clone(),
                 origins: route.origins.clone(),
@@ -234,6 +235,7 @@ fn feed(link: &mut RedisSubscriber, stream: &[u8]) -> [usize; 3] {
                 SubscriptionEvent::Message(_) => events[0] += 1,
                 SubscriptionEvent::Up => events[1] += 1,
                 SubscriptionEvent::Oversized => events[2] += 1,
+                SubscriptionEvent::Changed(_) => unreachable!("it does not subscribe on demand"),
             }
         }
     }

@@ -120,6 +120,7 @@ mod tests {
             "proxy_protocol" => "v2",
             "redis" => "redis://h",
             "patterns" => "a,b",
+            "subscribe" => "demand",
             "events" | "upstream" => "stream:x",
             "log" => "debug",
             "log_format" => "json",

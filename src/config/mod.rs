@@ -11,6 +11,7 @@ mod read;
 mod readers;
 pub(crate) mod setting;
 mod settle;
+mod settle_demand;
 pub(crate) mod table;
 pub(crate) mod value;
 
@@ -68,6 +69,12 @@ pub struct Config {
     pub prefix: String,
     /// The patterns of `PSUBSCRIBE`; never empty.
     pub patterns: Vec<String>,
+    /// The topics that are subscribed to at Redis.
+    pub subscribe: Subscribe,
+    /// Connections that share the topics with [`Subscribe::Demand`].
+    pub subscribe_connections: usize,
+    /// Seconds that a topic stays subscribed to after its last client, with [`Subscribe::Demand`].
+    pub subscribe_linger_seconds: u32,
     /// The channel of control commands from back ends; `None` is off.
     pub control: Option<String>,
     /// The channel of receipts for messages that come by channels; `None` is off.
@@ -192,6 +199,15 @@ pub enum Format {
     Raw,
 }
 
+/// The topics that are subscribed to at Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscribe {
+    /// All of them, by patterns.
+    All,
+    /// The topics of this process's own clients.
+    Demand,
+}
+
 /// The fate of a client whose backlog hits its bound, since it reads too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowPolicy {
@@ -301,6 +317,9 @@ impl Default for Config {
             zeromq: ZeromqSettings::default(),
             prefix: "pub.".to_owned(),
             patterns: vec!["pub.*".to_owned()],
+            subscribe: Subscribe::All,
+            subscribe_connections: 1,
+            subscribe_linger_seconds: 60,
             control: None,
             receipts: None,
             streams: Vec::new(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::value::{Value, quote};
-use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, SlowPolicy};
+use super::{Config, Format, Jwt, LogFormat, Proxies, Secret, SlowPolicy, Subscribe};
 use crate::engine::client::deflate::Deflate;
 use crate::engine::reactor::{Listen, UnixGroup};
 use crate::engine::redis::place::check_schemes;
@@ -347,6 +347,10 @@ pub(super) fn path(value: &Value) -> Result<String, String> {
 
 pub(super) fn format(value: &Value) -> Result<Format, String> {
     choice(value, &[("json", Format::Json), ("raw", Format::Raw)], "json or raw")
+}
+
+pub(super) fn subscribe(value: &Value) -> Result<Subscribe, String> {
+    choice(value, &[("all", Subscribe::All), ("demand", Subscribe::Demand)], "all or demand")
 }
 
 pub(super) fn slow(value: &Value) -> Result<SlowPolicy, String> {

@@ -8,8 +8,8 @@ use super::Config;
 use super::draft::Draft;
 use super::file::read_file;
 use super::setting::Apply;
-use super::table;
 use super::value::Value;
+use super::{settle_demand, table};
 use crate::engine::origin::Origins;
 use crate::engine::reactor::Listen;
 use crate::engine::redis::place::asks_for_tls;
@@ -300,6 +300,7 @@ impl Draft {
         if !self.config.streams.is_empty() && !self.has("redis") {
             self.refuse("streams", "is set, but redis is not: streams are in a Redis");
         }
+        settle_demand::check(self);
         if self.has("events") && !self.has("redis") {
             self.refuse("events", "needs a Redis, which holds who is here and tells it: set redis");
         }
@@ -399,7 +400,7 @@ impl Draft {
         SECRETS.iter().chain(&PUBLIC_KEYS).any(|key| self.has(key))
     }
 
-    fn refuse(&mut self, key: &str, reason: &str) {
+    pub(super) fn refuse(&mut self, key: &str, reason: &str) {
         let label = self.label(key);
         self.problems.push(format!("{label} {reason}"));
     }
@@ -493,6 +494,9 @@ mod tests {
             ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),
             ("[[route]]\npath = '/a'\nupstream = 'channel:up'", &[], "upstream of [[route]] \"/a\" needs a Redis"),
             ("streams = ['pub']", &[], "streams (t.toml:1) is set, but redis is not"),
+            ("subscribe = 'demand'", &[], "subscribe (t.toml:1) is demand, but redis is not set"),
+            ("subscribe = 'demand'\nredis = 'redis://h'\nloops = 2", &[], "demand, but loops (t.toml:3) is more than 1"),
+            ("subscribe = 'demand'\nredis = 'redis://h'\npatterns = ['pub.*']", &[], "leave out patterns (t.toml:3)"),
             ("events = 'stream:a'\nredis = 'redis://h'\nstreams = ['a']", &[], "events (t.toml:1) writes into \"a\", which streams (t.toml:3) reads"),
             ("events = 'stream:evt'", &[], "events (t.toml:1) needs a Redis"),
             ("path = '/a'\n[[route]]\npath = '/b'", &[], "path (t.toml:1) sets the one default route, but there is [[route]] (t.toml:2)"),

@@ -84,6 +84,8 @@ pub enum RouteEvent<'a> {
     /// The answer to a request of this handler ([`Server::ask`](crate::Server::ask)), with the number of its ticket. Every
     /// request gets one, even if the client that caused it is gone.
     Answer { number: u64, answer: Answer },
+    /// Redis has acknowledged what the handler waits for ([`Server::await_subscription`](crate::Scope::await_subscription)), or cannot.
+    Subscribed { id: ConnId, number: u64 },
     /// A user came to the same route in another process of this server. `later`: clients here that count as later than that.
     UserElsewhere { own: &'a str, later: &'a [ConnId] },
     /// With this client, a user has more connections to all processes of this server than `clients_per_user_max`.

@@ -2,7 +2,7 @@
 
 use crate::engine::feature::FeatureEvent;
 use crate::engine::pubsub::topic::Subject;
-use crate::engine::resume::history::Record;
+use crate::engine::resume::history::{Record, notes};
 use crate::engine::resume::places::ResumePlaces;
 use crate::engine::router::Router;
 use crate::loops::inputs::{read_entry, read_place, write_entry, write_place};
@@ -31,6 +31,8 @@ pub fn write_state(out: &mut Vec<u8>, router: &Router) {
                 });
             }
             Record::Gap { from } => write_frame(out, STATE_GAP, |out| write_number(out, from)),
+            // Several loops subscribe to all: the mark is from a process before, and keeps its number.
+            Record::Mark => write_frame(out, STATE_GAP, |out| write_number(out, number - 1)),
         }
     }
     for (user, before) in router.server.revocations.iter() {
@@ -86,7 +88,7 @@ pub fn take_state(router: &mut Router, frame: LinkFrame<'_>) -> Result<bool, Mal
             let subject = read_subject(&mut fields)?;
             history.push_entry(stream, id, subject, fields.bytes()?);
         }
-        STATE_GAP => history.push_gap(fields.number()?),
+        STATE_GAP => notes::push_gap(history, fields.number()?),
         STATE_REVOCATION => {
             let user = fields.text()?;
             router.server.revocations.add(user, fields.number()?);

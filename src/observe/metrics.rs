@@ -148,6 +148,10 @@ counters! {
     superseded: Sum, "Messages left out for clients that came back, since newer ones with the same key are held.",
     source_ups: Most, "Times that the connection to Redis came up.",
     redis_switches: Most, "Connections to Redis given up because Sentinels named another primary.",
+    demand_commands: Sum, "Commands to Redis that subscribed or unsubscribed on demand.",
+    demand_subscribed: Sum, "Channels that these subscribed to, again after outages too.",
+    demand_unsubscribed: Sum, "Channels that these unsubscribed from.",
+    demand_late: Sum, "Answers to clients that did not wait longer for Redis to subscribe; a gap followed.",
     stream_entries: Most, "Entries read from streams, including malformed ones.",
     stream_ups: Most, "Times that reading of the streams began.",
     stream_lost: Most, "Times that entries were gone before they were read.",
@@ -214,6 +218,9 @@ gauges! {
     backlog_frames: Sum, "Pending frames.",
     backlog_bytes: Sum, "Bytes of pending frames, each counted once.",
     unfinished_bytes: Sum, "Bytes of messages that clients have begun but not ended.",
+    demand_topics: Sum, "Topics that are at Redis on demand, or on their way.",
+    demand_pending: Sum, "Channels that Redis has yet to subscribe to or unsubscribe from on demand.",
+    demand_waiting: Sum, "Answers to clients that wait for Redis to subscribe.",
     source_up: Least, "1 while messages can come.",
 }
 

@@ -3,6 +3,7 @@
 //! The subscriptions of a connection are in the hub, each with its [`Reason`]. This room keeps only what few connections have: a
 //! missing token, and rights beyond those of the route.
 
+mod awaited;
 mod command;
 pub mod explain;
 mod identity;
@@ -13,6 +14,7 @@ pub mod token;
 mod upstream;
 mod upstream_limits;
 mod wire;
+mod withheld;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,17 +29,17 @@ use crate::engine::handler::{Handler, Message, Reject, RouteEvent};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::pubsub::topic::{Grant, Subject, user_topic};
-use crate::engine::server::{ReplayItem, Resumed, RouteOptions, Scope};
+use crate::engine::server::{ReplayItem, RouteOptions, Scope};
 use crate::engine::slots::ConnId;
-use crate::json;
 use crate::upgrade::{StateError, StateReader, StateWriter, VALUES_MAX};
 use command::{Action, Auth, ClientCommand, RawJson, Start};
 use refusals::{bad_token, no_token, unauthorized};
 use rights::{TopicRights, echo, grants_beside_users, own_topic};
-use subscribe::{answer_each, list_members, list_topics, subscribe, topics_of};
+use subscribe::{answer_each, list_members, list_topics, subscribe};
 use token::place::{MissingToken, TokenPlace, find};
 use token::{Identity, Keys, TokenRefusal};
 use upstream::Upstream;
+use withheld::{Authed, Change, WithheldAnswers};
 
 /// The subprotocol of the JSON frames.
 pub const PROTOCOL: &str = "oneloop.v1";
@@ -54,6 +56,7 @@ pub struct Push {
     rights: TopicRights,
     /// Connections without a token so far, and what they presented in its place.
     waiting: HashMap<ConnId, MissingToken>,
+    withheld: WithheldAnswers,
     slow: config::SlowPolicy,
     /// Topics whose subscribers may list each other.
     members: Vec<Grant>,
@@ -75,6 +78,7 @@ impl Push {
             identity: route.identity.clone(),
             rights: TopicRights::new(route)?,
             waiting: HashMap::new(),
+            withheld: WithheldAnswers::default(),
             slow: route.slow,
             members: grants_beside_users("members", &route.members)?,
             deflate: route.deflate,
@@ -176,6 +180,7 @@ impl Push {
         reference: Option<RawJson<'_>>,
     ) -> Result<(), Close> {
         let user = self.check(server, &auth.token).map_err(|refusal| bad_token(&refusal))?;
+        awaited::answer_before(self, server, id, &Change::Token);
         let excess = match own_topic(server, id) {
             Some(own) if user_topic(&user.sub).as_ref() != Some(&own) => {
                 let detail = format!("a renewal must keep {}", self.keys.user_claim());
@@ -193,46 +198,28 @@ impl Push {
             }
         };
         let mut errors = Vec::new();
-        if self.waiting.remove(&id).is_some() {
+        let is_first = self.waiting.remove(&id).is_some();
+        if is_first {
             let asked = auth.topics.iter().map(|topic| Cow::Borrowed(&**topic));
             errors = self.rights.subscribe_all(server, id, asked);
-            self.welcome(server, id, Some(&user.sub), auth.since.as_deref());
         }
         errors.extend(excess);
-        let text = wire::authed(&user.sub, &topics_of(server, id), reference);
-        server.send(id, &Frame::text(&text));
-        self.send_errors(server, id, &errors);
+        let reference = reference.map(|one| one.text().to_owned());
+        let authed = Authed { sub: user.sub.clone(), reference, errors };
+        if is_first {
+            let (since, errors) = (auth.since.as_deref(), Vec::new());
+            awaited::welcome_or_wait(
+                self,
+                server,
+                id,
+                (Some(&user.sub), since),
+                errors,
+                Some(authed),
+            );
+        } else {
+            awaited::answer_or_wait(self, server, id, authed);
+        }
         Ok(())
-    }
-
-    /// Sends the first frame. A client that came with `since` learns whether the messages that it missed follow.
-    fn welcome(&self, server: &mut Scope<'_>, id: ConnId, sub: Option<&str>, since: Option<&str>) {
-        if self.format != Format::Json {
-            return;
-        }
-        let (cursor, is_resumed, from) = match since.map(|since| server.resume(id, since)) {
-            Some(Resumed::From(cursor)) => (cursor, true, None),
-            Some(Resumed::No(oldest)) => (server.cursor(), false, Some(oldest)),
-            None => (server.cursor(), false, None),
-        };
-        let text = json::encode(&wire::Welcome {
-            conn: &server.name_of(id),
-            sub,
-            topics: &topics_of(server, id),
-            ping: u64::from(server.bounds().ping_seconds),
-            id: &cursor,
-            resumed: is_resumed,
-            from: from.as_deref(),
-        });
-        let place = text.find(&cursor).map_or(0..0, |at| at..at + cursor.len());
-        server.send(id, &Frame::text(&text).with_cursor_at(place));
-    }
-
-    /// Sends errors about topics that a client was granted or asked for, and may not have.
-    fn send_errors(&self, server: &mut Scope<'_>, id: ConnId, errors: &[String]) {
-        if self.format == Format::Json {
-            errors.iter().for_each(|text| server.send(id, &Frame::text(text)));
-        }
     }
 
     fn execute(
@@ -257,9 +244,12 @@ impl Push {
             Action::Subscribe(topics, start) => {
                 let has_cursors = self.format == Format::Json;
                 let start = Some(start).filter(|_| has_cursors).unwrap_or(Start::Live);
-                return subscribe(&mut self.rights, (server, id), &topics, &start, reference);
+                awaited::answer_before(self, server, id, &Change::Subscribe);
+                let keepers = (&mut self.rights, &mut self.withheld);
+                return subscribe(keepers, (server, id), &topics, &start, reference);
             }
             Action::Unsubscribe(topics) => {
+                awaited::answer_before(self, server, id, &Change::Unsubscribe(&topics));
                 let unsubscribe = |topic: &str, server: &mut Scope<'_>| {
                     let unsubscribed = self.rights.unsubscribe(server, id, topic);
                     unsubscribed.map(|()| wire::unsubscribed(topic, reference).into())
@@ -309,8 +299,7 @@ impl Handler for Push {
         let mut errors = self.rights.subscribe_all(server, id, request.query_all("topic"));
         errors.extend(excess);
         let sub = user.as_ref().map(|user| user.sub.as_str());
-        self.welcome(server, id, sub, request.since());
-        self.send_errors(server, id, &errors);
+        awaited::welcome_or_wait(self, server, id, (sub, request.since()), errors, None);
         Ok(())
     }
 
@@ -347,6 +336,12 @@ impl Handler for Push {
             }
             RouteEvent::Answer { number, answer } => {
                 return self.answer_sender(server, number, answer);
+            }
+            RouteEvent::Subscribed { id, number } => {
+                let answer = self.withheld.take(id, number);
+                return answer
+                    .iter()
+                    .for_each(|one| awaited::answer_withheld(self, server, id, one));
             }
             RouteEvent::UserElsewhere { own, later } => {
                 let older = if self.single_session { server.owners(own) } else { Vec::new() };
@@ -426,6 +421,7 @@ impl Handler for Push {
     fn on_close(&mut self, server: &mut Scope<'_>, id: ConnId) {
         server.revocations.forget(id);
         self.waiting.remove(&id);
+        self.withheld.forget(id);
         self.rights.forget(id);
     }
 }

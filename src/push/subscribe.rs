@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use super::command::{RawJson, Start};
 use super::rights::{TopicRights, echo, own_topic};
 use super::wire;
+use super::withheld::{Withheld, WithheldAnswers, WithheldStart, kept};
 use crate::engine::client::frame::Frame;
 use crate::engine::pubsub::topic::{Grant, text_of_key};
 use crate::engine::server::{Resumed, Scope};
@@ -21,20 +22,21 @@ const MEMBERS_MICROSECONDS: u32 = 20;
 
 /// The answer for one topic of a command.
 pub(super) struct TopicAnswer {
-    text: String,
+    /// `None`: it comes once Redis has acknowledged the topic.
+    text: Option<String>,
     /// The number of the message that follows it.
     message: Option<u64>,
 }
 
 impl From<String> for TopicAnswer {
     fn from(text: String) -> TopicAnswer {
-        TopicAnswer { text, message: None }
+        TopicAnswer { text: Some(text), message: None }
     }
 }
 
 /// Subscribes a client to each of these topics that it may have, and answers for each.
 pub(super) fn subscribe(
-    rights: &mut TopicRights,
+    (rights, withheld): (&mut TopicRights, &mut WithheldAnswers),
     (server, id): (&mut Scope<'_>, ConnId),
     topics: &[Cow<'_, str>],
     start: &Start<'_>,
@@ -43,14 +45,60 @@ pub(super) fn subscribe(
     match start {
         Start::Live => answer_each(server, id, topics, reference, |topic, server| {
             rights.subscribe(server, id, topic)?;
+            if withhold(rights, withheld, (server, id), (topic, start), reference) {
+                return Ok(TopicAnswer { text: None, message: None });
+            }
             Ok(wire::subscribed(topic, reference).into())
         }),
         Start::Since(since) => answer_each(server, id, topics, reference, |topic, server| {
             rights.subscribe(server, id, topic)?;
+            if withhold(rights, withheld, (server, id), (topic, start), reference) {
+                return Ok(TopicAnswer { text: None, message: None });
+            }
             Ok(resume(rights, (server, id), topic, since, reference).into())
         }),
-        Start::Newest => with_newest(rights, (server, id), topics, reference),
+        Start::Newest => with_newest((rights, withheld), (server, id), topics, reference),
     }
+}
+
+/// Withholds the answer about a topic until Redis has acknowledged it. Returns `false` if there is nothing to wait for.
+fn withhold(
+    rights: &TopicRights,
+    withheld: &mut WithheldAnswers,
+    (server, id): (&mut Scope<'_>, ConnId),
+    (topic, start): (&str, &Start<'_>),
+    reference: Option<RawJson<'_>>,
+) -> bool {
+    if !server.is_on_demand() {
+        return false;
+    }
+    let keys = rights.keys(server, id, topic);
+    let number = keys.iter().find_map(|key| server.await_subscription(id, Some(key)));
+    let Some(number) = number else { return false };
+    let start = match start {
+        Start::Live => WithheldStart::Live,
+        Start::Since(since) => WithheldStart::Since(kept(since)),
+        Start::Newest => WithheldStart::Newest,
+    };
+    let reference = reference.map(|one| one.text().to_owned());
+    let answer = Withheld::Subscribed { topic: topic.to_owned(), start, reference };
+    withheld.push(id, number, answer);
+    true
+}
+
+/// The withheld answer about a topic: what Redis did not send before it acknowledged the topic is not held.
+pub(super) fn answer(
+    rights: &TopicRights,
+    (server, id): (&mut Scope<'_>, ConnId),
+    (topic, start): (&str, &WithheldStart),
+    reference: Option<RawJson<'_>>,
+) {
+    let text = match start {
+        WithheldStart::Live => wire::subscribed(topic, reference),
+        WithheldStart::Since(since) => resume(rights, (server, id), topic, since, reference),
+        WithheldStart::Newest => wire::subscribed_last(topic, false, reference),
+    };
+    server.send(id, &Frame::text(&text));
 }
 
 /// Has a client that was just subscribed to a topic given its messages since a cursor. Returns the answer.
@@ -77,7 +125,7 @@ fn resume(
 /// Subscribes a client to topics, and sends it the newest message of each right behind the answer, where the history holds it. A
 /// pattern has no newest message.
 fn with_newest(
-    rights: &mut TopicRights,
+    (rights, withheld): (&mut TopicRights, &mut WithheldAnswers),
     (server, id): (&mut Scope<'_>, ConnId),
     topics: &[Cow<'_, str>],
     reference: Option<RawJson<'_>>,
@@ -99,8 +147,11 @@ fn with_newest(
             return Err("busy");
         }
         rights.subscribe(server, id, topic)?;
+        if withhold(rights, withheld, (server, id), (topic, &Start::Newest), reference) {
+            return Ok(TopicAnswer { text: None, message: None });
+        }
         let answer = wire::subscribed_last(topic, number.is_some(), reference);
-        Ok(TopicAnswer { text: answer, message: number })
+        Ok(TopicAnswer { text: Some(answer), message: number })
     });
 }
 
@@ -128,7 +179,7 @@ pub(super) fn answer_each(
             execute(topic, server)
                 .unwrap_or_else(|code| wire::error(code, echo(topic), reference).into())
         };
-        server.send(id, &Frame::text(&answer.text));
+        answer.text.iter().for_each(|text| server.send(id, &Frame::text(text)));
         answer.message.into_iter().for_each(|number| server.send_again(id, number));
         if is_beyond {
             return;

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use crate::app::{
     App, Bound, LoopRole, ParentRole, dead_patterns, link, redis_place, unverified_redis,
 };
-use crate::config::{Config, Jwt, Secret};
+use crate::config::{Config, Jwt, Secret, Subscribe};
 use crate::embedded::{EmbeddedText, embedded_text};
 use crate::engine::origin::Origins;
 use crate::engine::pubsub::topic;
@@ -225,7 +225,10 @@ fn with_page(
     let pass = match token {
         None => None,
         Some((token, nonce)) => {
-            let patterns = config.redis.is_some().then(|| config.patterns.join(", "));
+            let patterns = config.redis.is_some().then(|| match config.subscribe {
+                Subscribe::All => config.patterns.join(", "),
+                Subscribe::Demand => "what its clients want".to_owned(),
+            });
             if patterns.is_some() {
                 app = app.asks_redis();
             }
@@ -244,7 +247,12 @@ fn with_page(
 
 /// Warns of patterns that no topic can match, and of a Redis that is not verified.
 fn warn_of_settings(config: &Config) {
-    let warnings = dead_patterns(config).into_iter().chain(unverified_redis(config));
+    let keys = (config.subscribe == Subscribe::Demand).then(|| {
+        "subscribe = demand: a channel with a key (pub.room.7#K) is not heard, and is lost without a trace; publish keys by \
+         streams, or at the publishers' port"
+            .to_owned()
+    });
+    let warnings = dead_patterns(config).into_iter().chain(unverified_redis(config)).chain(keys);
     warnings.for_each(|warning| log::warn!("{warning}"));
 }
 

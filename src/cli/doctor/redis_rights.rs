@@ -1,7 +1,7 @@
 //! The permissions that the user in the Redis URL needs, each tried without an effect.
 
 use crate::cli::redis_client::{RedisClient, RedisReply};
-use crate::config::Config;
+use crate::config::{Config, Subscribe};
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::glob;
 use crate::engine::redis::sink::Sink;
@@ -56,7 +56,19 @@ pub(super) fn needs(config: &Config, link: &RedisConfig) -> Vec<Requirement> {
     let others = streams.chain(sinks).chain(config.events.as_ref().map(events));
     let others = others.chain(config.control.as_deref().map(revocations));
     let others = others.chain(config.lists_members().then(|| listing(&config.prefix)));
-    others.chain(patterns).collect()
+    let demand = (config.subscribe == Subscribe::Demand).then(|| demand(&config.prefix));
+    others.chain(demand).chain(patterns).collect()
+}
+
+/// Subscribing to channels by name. The channel of the trial is no topic: nobody receives on it.
+fn demand(prefix: &str) -> Requirement {
+    let channel = [prefix, "."].concat();
+    Requirement {
+        purpose: "to SUBSCRIBE on demand".to_owned(),
+        commands: vec![vec!["SUBSCRIBE".to_owned(), channel]],
+        rule: format!("&{prefix}* +subscribe +unsubscribe +punsubscribe"),
+        is_harmless: true,
+    }
 }
 
 fn writing(sink: &Sink) -> Requirement {
@@ -230,6 +242,12 @@ mod tests {
         );
         let patterns = ["&pub.*", "&c", "&oneloop:{pub.members}"];
         assert_eq!(rules[6..], patterns.map(|pattern| format!("{pattern} +psubscribe +ping")));
+        let on_demand =
+            crate::cli::read(["--redis", "redis://h", "--subscribe", "demand"].map(Into::into), []);
+        let on_demand = on_demand.ok().unwrap().config;
+        let needs_on_demand =
+            super::needs(&on_demand, &crate::app::link(&on_demand).unwrap().unwrap());
+        assert_eq!(needs_on_demand[0].rule, "&pub.* +subscribe +unsubscribe +punsubscribe");
         let commands = &needs[3].commands;
         assert_eq!(commands[0], ["EVAL", "return 1", "1", "oneloop:{e}:here"]);
         assert_eq!(commands.last().unwrap(), &["PUBLISH", "e", "m"]);

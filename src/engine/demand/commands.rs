@@ -14,7 +14,7 @@ impl Demand {
         if !self.shares[number].is_up {
             return;
         }
-        self.write_everything(number, output, now);
+        self.begin_everything(number, output, now);
         let mut steps = SCANNED_PER_TURN;
         for _ in 0..COMMANDS_PER_TURN {
             if !self.shares[number].has_room() {
@@ -26,6 +26,10 @@ impl Demand {
             }
             self.counts.subscribed += topics.len() as u64;
             self.write(number, "SUBSCRIBE", &topics, TopicLink::Sent, output, now);
+        }
+        self.end_everything(number, output, now);
+        if self.is_everything_late(number) {
+            return;
         }
         for _ in 0..COMMANDS_PER_TURN {
             if !self.shares[number].has_room() {
@@ -43,21 +47,43 @@ impl Demand {
     /// Returns whether another command could be written for a connection now.
     pub fn has_commands(&self, number: usize) -> bool {
         let share = &self.shares[number];
-        let has_topics = share.scan.is_some() || !share.queued.is_empty() || !share.over.is_empty();
+        let has_over = !share.over.is_empty() && !self.is_everything_late(number);
+        let has_topics = share.scan.is_some() || !share.queued.is_empty() || has_over;
         has_topics && share.has_room()
     }
 
-    /// Subscribes to the pattern for all topics while a client wants one, and for a while after.
-    fn write_everything(&mut self, number: usize, output: &mut Vec<u8>, now: Millis) {
+    /// Subscribes to the pattern for all topics once a client wants one: before the end of any topic, which the client may have had by
+    /// name.
+    fn begin_everything(&mut self, number: usize, output: &mut Vec<u8>, now: Millis) {
+        if self.patterns > 0 && self.shares[number].everything.link == TopicLink::Absent {
+            self.write_everything(number, ("PSUBSCRIBE", TopicLink::Sent), output, now);
+        }
+    }
+
+    /// Ends the pattern some time after the last client that wanted one: behind the start of all topics that are wanted, which a client
+    /// may have had by the pattern.
+    fn end_everything(&mut self, number: usize, output: &mut Vec<u8>, now: Millis) {
         let is_over = now >= self.patterns_left.saturating_add(self.settings.linger);
+        let share = &self.shares[number];
+        let is_behind = share.queued.is_empty() && share.scan.is_none() && share.returning == 0;
+        if self.patterns == 0 && is_over && is_behind && share.everything.link == TopicLink::Held {
+            self.write_everything(number, ("PUNSUBSCRIBE", TopicLink::Leaving), output, now);
+        }
+    }
+
+    /// Returns whether the pattern is wanted again, and cannot be sent before Redis has acknowledged its end.
+    fn is_everything_late(&self, number: usize) -> bool {
+        self.patterns > 0 && self.shares[number].everything.link == TopicLink::Leaving
+    }
+
+    fn write_everything(
+        &mut self,
+        number: usize,
+        (verb, link): (&str, TopicLink),
+        output: &mut Vec<u8>,
+        now: Millis,
+    ) {
         let share = &mut self.shares[number];
-        let (verb, link) = match share.everything.link {
-            TopicLink::Absent if self.patterns > 0 => ("PSUBSCRIBE", TopicLink::Sent),
-            TopicLink::Held if self.patterns == 0 && is_over => {
-                ("PUNSUBSCRIBE", TopicLink::Leaving)
-            }
-            _ => return,
-        };
         share.everything.link = link;
         share.send(1, now);
         self.counts.commands += 1;

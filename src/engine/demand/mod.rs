@@ -117,8 +117,10 @@ impl Demand {
     fn join(&mut self, name: KeyName) {
         let at = self.topics.find(&name).unwrap_or_else(|| self.add(name));
         self.topics[at].hubs += 1;
-        if self.link(at) == TopicLink::Absent {
-            self.queue(at);
+        match self.link(at) {
+            TopicLink::Absent => self.queue(at),
+            TopicLink::Leaving if self.topics[at].hubs == 1 => self.share_mut(at).returning += 1,
+            TopicLink::Queued | TopicLink::Sent | TopicLink::Held | TopicLink::Leaving => {}
         }
     }
 
@@ -133,8 +135,13 @@ impl Demand {
             TopicLink::Absent => self.remove(at),
             TopicLink::Held => self.linger(at),
             // A command is under way, or about to be: its end decides.
-            TopicLink::Queued | TopicLink::Sent | TopicLink::Leaving => {}
+            TopicLink::Queued | TopicLink::Sent => {}
+            TopicLink::Leaving => self.share_mut(at).returning -= 1,
         }
+    }
+
+    fn share_mut(&mut self, at: u32) -> &mut TopicShare {
+        &mut self.shares[self.topics[at].share as usize]
     }
 
     /// Queues a topic to be subscribed to. Without a connection nothing is queued: all topics are looked at once it is there.
@@ -190,7 +197,10 @@ impl Demand {
                 self.set_link(at, TopicLink::Absent);
                 match self.topics[at].hubs {
                     0 => self.remove(at),
-                    _ => self.queue(at),
+                    _ => {
+                        self.shares[number].returning -= 1;
+                        self.queue(at);
+                    }
                 }
                 true
             }
@@ -305,11 +315,11 @@ impl Demand {
         let held = self.topics.find(name);
         let held = held.filter(|at| matches!(self.link(*at), TopicLink::Held | TopicLink::Leaving));
         if !by_pattern {
-            let everything = &self.shares[number].everything;
+            let everything = self.shares[number].everything.link;
             return held.is_some_and(|at| {
-                // Who came back meanwhile is promised nothing yet; clients of patterns are.
-                let is_wanted =
-                    self.link(at) == TopicLink::Held || everything.link == TopicLink::Held;
+                // A client that came back meanwhile is promised nothing yet. One that has a pattern in place of the name is.
+                let is_wanted = self.link(at) == TopicLink::Held
+                    || matches!(everything, TopicLink::Sent | TopicLink::Held);
                 self.topics[at].share as usize == number && is_wanted
             });
         }

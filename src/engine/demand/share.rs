@@ -47,6 +47,8 @@ pub(super) struct TopicShare {
     pub queued: VecDeque<u32>,
     /// Topics whose time after the last client is over. Some may be wanted again.
     pub over: VecDeque<u32>,
+    /// Topics that are wanted again before Redis has acknowledged their end.
+    pub returning: usize,
     /// Commands that are not acknowledged: when each was sent, and its channels that are still open.
     sent: VecDeque<(Millis, usize)>,
     unacknowledged: usize,

@@ -66,6 +66,41 @@ fn a_topic_is_subscribed_to_marked_and_given_up() {
 }
 
 #[test]
+fn a_pattern_ends_behind_the_start_of_the_names_that_replace_it() {
+    let everything = "room.\0";
+    let mut demand = Demand::new(DemandSettings { linger: 0, ..settings(1) });
+    demand.on_up(0);
+    demand.on_change(change(everything, true), 0);
+    assert_eq!(commands(&mut demand, 0, 0), "*2\r\n$10\r\nPSUBSCRIBE\r\n$5\r\npub.*\r\n");
+    assert!(demand.on_everything(0, true));
+    demand.on_change(change("a", true), 0);
+    demand.on_change(change(everything, false), 0);
+    let both =
+        "*2\r\n$9\r\nSUBSCRIBE\r\n$5\r\npub.a\r\n*2\r\n$12\r\nPUNSUBSCRIBE\r\n$5\r\npub.*\r\n";
+    assert_eq!(commands(&mut demand, 0, 0), both);
+    demand.on_subscribed(0, b"pub.a");
+    // The pattern is wanted again, in place of the name, before its end is acknowledged.
+    demand.on_change(change(everything, true), 0);
+    demand.on_change(change("a", false), 0);
+    demand.expire(0);
+    assert!(!demand.has_commands(0));
+    assert_eq!(commands(&mut demand, 0, 0), "", "the name brings its messages until then");
+    assert!(demand.on_everything(0, false) && demand.has_commands(0));
+    let both =
+        "*2\r\n$10\r\nPSUBSCRIBE\r\n$5\r\npub.*\r\n*2\r\n$11\r\nUNSUBSCRIBE\r\n$5\r\npub.a\r\n";
+    assert_eq!(commands(&mut demand, 0, 0), both);
+    // The name is wanted again, in place of the pattern, before its own end is acknowledged.
+    assert!(demand.on_everything(0, true));
+    demand.on_change(change("a", true), 0);
+    demand.on_change(change(everything, false), 0);
+    assert_eq!(commands(&mut demand, 0, 0), "", "the pattern brings its messages until then");
+    assert!(demand.on_unsubscribed(0, b"pub.a"));
+    let both =
+        "*2\r\n$9\r\nSUBSCRIBE\r\n$5\r\npub.a\r\n*2\r\n$12\r\nPUNSUBSCRIBE\r\n$5\r\npub.*\r\n";
+    assert_eq!(commands(&mut demand, 0, 0), both);
+}
+
+#[test]
 fn batches_are_bounded_and_those_who_wait_come_first() {
     let mut demand = Demand::new(settings(1));
     let count = 3 * share::UNACKNOWLEDGED_MAX;
@@ -157,11 +192,19 @@ struct World {
     marks: BTreeMap<u64, usize>,
     /// Hubs in which a key has a subscriber.
     wanted: BTreeMap<String, [bool; 2]>,
+    /// The key by which a client has `room.2`, and the step since which it may miss nothing of that: it changes from the name to the
+    /// pattern and back, as with newer tokens.
+    kept_by: &'static str,
+    kept_since: Option<usize>,
+    kept: usize,
     heard: usize,
     resumed: usize,
 }
 
 const KEYS: [&str; 8] = ["a", "b", "room.1", "room.2", "room.3", "user.42", "room.\0", "\0"];
+
+/// The topic that one client has all the time.
+const KEPT: &str = "room.2";
 
 impl World {
     fn settle(&mut self) {
@@ -268,6 +311,27 @@ impl World {
         }
     }
 
+    /// A client that has a topic all the time, by whichever key, misses nothing but what a lost connection takes along.
+    fn check_kept(&mut self, case: &str) {
+        let is_held = self.demand.is_settled(self.kept_by) && self.demand.are_shares_whole();
+        match self.kept_since {
+            None if is_held => self.kept_since = Some(self.step),
+            None => {}
+            Some(since) => {
+                let lost = self.lost.get(KEPT).copied().unwrap_or(0);
+                assert!(lost <= since, "{case}: a message is missing without a gap");
+            }
+        }
+    }
+
+    fn change_kept(&mut self) {
+        let before = self.kept_by;
+        self.kept_by = if before == KEPT { "room.\0" } else { KEPT };
+        self.demand.on_change(change(self.kept_by, true), self.now);
+        self.demand.on_change(change(before, false), self.now);
+        self.kept += usize::from(self.kept_since.is_some());
+    }
+
     fn act(&mut self, case: &str) {
         self.step += 1;
         self.now += self.random.below(20) as Millis;
@@ -293,7 +357,11 @@ impl World {
                 self.connections[at].is_up = true;
                 self.demand.on_up(at);
             }
-            33 if self.random.below(8) == 0 => self.cut(at),
+            33 if self.random.below(8) == 0 => {
+                self.kept_since = None;
+                self.cut(at);
+            }
+            33 | 34 if self.random.below(2) == 0 => self.change_kept(),
             34 => self.now += self.random.below(2) as Millis * 2000,
             _ => self.settle(),
         }
@@ -302,7 +370,7 @@ impl World {
 
 #[test]
 fn nothing_is_heard_twice_and_what_is_held_is_whole() {
-    let (mut heard, mut resumed) = (0, 0);
+    let (mut heard, mut resumed, mut kept) = (0, 0, 0);
     for seed in 1..=300 {
         let mut random = Random::new(seed);
         let connections = 1 + random.below(3);
@@ -319,14 +387,20 @@ fn nothing_is_heard_twice_and_what_is_held_is_whole() {
             lost: BTreeMap::new(),
             marks: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            kept_by: KEPT,
+            kept_since: None,
+            kept: 0,
             heard: 0,
             resumed: 0,
         };
+        world.demand.on_change(change(KEPT, true), 0);
         for step in 0..600 {
             let case = format!("seed {seed}, step {step}");
             world.act(&case);
             world.check(&case);
+            world.check_kept(&case);
         }
+        world.demand.on_change(change(world.kept_by, false), world.now);
         // Redis is left alone: in the end it knows what is wanted, and nothing else.
         for at in 0..connections {
             if !world.connections[at].is_up {
@@ -353,6 +427,7 @@ fn nothing_is_heard_twice_and_what_is_held_is_whole() {
         assert!(world.under_way.is_empty(), "seed {seed}");
         heard += world.heard;
         resumed += world.resumed;
+        kept += world.kept;
     }
-    assert!(heard > 5000 && resumed > 5000, "{heard} {resumed}");
+    assert!(heard > 5000 && resumed > 5000 && kept > 1000, "{heard} {resumed} {kept}");
 }

@@ -35,6 +35,8 @@ pub struct Waits {
     pub gaps: VecDeque<Wait>,
     /// The number of the latest answer.
     pub number: u64,
+    /// Clients whose hold has ended, and whose input may wait to be read.
+    pub released: Vec<ConnId>,
     /// More could have ended in the last turn.
     pub are_cut: bool,
 }
@@ -51,6 +53,16 @@ impl Waits {
         has_room
     }
 
+    /// Takes the wait for the answer with this number.
+    pub fn take_answer(&mut self, wanted: u64) -> Option<Wait> {
+        let number = |wait: &Wait| match wait.then {
+            WaitEnd::Answer { number, .. } => number,
+            WaitEnd::Gap { .. } => unreachable!("gaps wait apart"),
+        };
+        let at = self.answers.binary_search_by_key(&wanted, number).ok()?;
+        self.answers.remove(at)
+    }
+
     pub fn len(&self) -> usize {
         self.answers.len() + self.gaps.len()
     }
@@ -61,7 +73,7 @@ impl Waits {
 
     /// Returns when the first answer is due.
     pub fn deadline(&self) -> Option<Millis> {
-        if self.are_cut {
+        if self.are_cut || !self.released.is_empty() {
             return Some(0);
         }
         self.answers.front().and_then(|wait| match wait.then {

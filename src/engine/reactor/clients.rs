@@ -15,7 +15,7 @@ use crate::engine::handler::Message;
 use crate::engine::pending_writes::Lane;
 use crate::engine::reactor::trim::Trim;
 use crate::engine::router::Router;
-use crate::engine::server::{ADMIN_ROUTE, Server};
+use crate::engine::server::{ADMIN_ROUTE, Server, demand};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::tick;
 use crate::engine::tls::{Acceptor, RecordsEnd};
@@ -183,6 +183,10 @@ impl ClientIo {
         let backlog = router.server.backlog;
         let is_full = router.server.fanout.is_full(&backlog);
         let Some(client) = router.server.client(id) else { return 0 };
+        if demand::is_held(client) {
+            // Its release queues it again.
+            return 0;
+        }
         if client.is_pressed(&backlog) || (is_full && client.has_input()) {
             // Messages caused by its last input are still waiting to be written.
             self.queue_for_reading(router, id);
@@ -308,7 +312,8 @@ impl ClientIo {
         let mut is_cut = false;
         let mut progressed = deferred.is_some();
         while let Some(client) = router.server.client(id) {
-            is_cut = client.is_pressed(&backlog) || client.has_deferred();
+            is_cut =
+                client.is_pressed(&backlog) || client.has_deferred() || demand::is_held(client);
             if is_cut {
                 break;
             }

@@ -17,8 +17,8 @@ use crate::engine::feature::FeatureEvent;
 use crate::engine::reactor::port::HandoverStep;
 use crate::engine::reactor::reload::obey_all;
 use crate::engine::reactor::token::Source;
-use crate::engine::reactor::{Ended, Reactor, redis_socket};
-use crate::engine::router::saved;
+use crate::engine::reactor::{Ended, Reactor, redis_socket, released};
+use crate::engine::router::{demand, saved};
 use crate::engine::signals::Signals;
 use crate::engine::slots::ConnId;
 use crate::upgrade::{Program, StateError, StateReader, StateWriter, Successor};
@@ -208,6 +208,8 @@ fn save_ahead<'a>(reactor: &'a Reactor, writer: &mut StateWriter<'a>) {
 fn rest(reactor: &mut Reactor, successor: Box<Successor>) {
     let began = reactor.router.server.now.millis;
     reactor.handover.stage = HandoverStage::Resting { successor, began };
+    demand::end_waits(&mut reactor.router);
+    released::read_released(&mut reactor.clients, &mut reactor.router);
     reactor.router.notify_features(FeatureEvent::Rest);
     if let Err(why) = reactor.ports.on_handover(HandoverStep::Rest, began) {
         fail(reactor, &why);
@@ -278,6 +280,8 @@ fn start(reactor: &mut Reactor, program: &Program) {
 #[cfg(test)]
 pub(super) fn rehearse(reactor: &mut Reactor) {
     reactor.handover.stage = HandoverStage::Rehearsed;
+    demand::end_waits(&mut reactor.router);
+    released::read_released(&mut reactor.clients, &mut reactor.router);
     reactor.router.notify_features(FeatureEvent::Rest);
 }
 
@@ -297,6 +301,8 @@ fn dispatch(reactor: &mut Reactor) {
     redis.read(router, buffer, true);
     ports.read(router, buffer, true);
     clients.read_bound(router, buffer);
+    demand::end_waits(router);
+    released::read_released(clients, router);
     ports.publish_for_handlers(router);
     redis.hand_over_requests(router);
     obey_all(reactor);

@@ -19,6 +19,7 @@ mod port_socket;
 mod redis_protocol;
 mod redis_socket;
 mod redis_stream;
+mod released;
 mod reload;
 mod resolver;
 mod shared_listeners;
@@ -41,7 +42,7 @@ use crate::engine::feature::FeatureEvent;
 use crate::engine::redis::tls::RedisTls;
 use crate::engine::router::files::{File, Page};
 use crate::engine::router::{ClientAddresses, Router};
-use crate::engine::server::{Server, saved};
+use crate::engine::server::{Server, demand, saved};
 use crate::engine::signals::{Signals, Unused};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{TICK, tick};
@@ -152,6 +153,7 @@ impl Reactor {
         let mut router = Router::new(server, plan.routes, plan.prefix, by_address);
         router.features = plan.features;
         router.server.resume.has_channels = plan.streams.is_none() || plan.expects_channels;
+        plan.demand.into_iter().for_each(|of| demand::begin(&mut router.server, of));
         let protocols =
             redis_protocol::all(plan.subscriber, plan.streams, plan.commands, &mut router);
         let sockets = protocols.into_iter().enumerate();
@@ -295,10 +297,8 @@ impl Reactor {
         let wake = self.next_wake(self.router.server.now.millis);
         let turned = self.clock.micros();
         self.router.server.metrics.turn_micros.record(turned - self.woken);
-        let timeout = wake.map(|wake| {
-            // The clock has moved on since the turn began.
-            Duration::from_millis(wake.saturating_sub(turned / 1000))
-        });
+        // The clock has moved on since the turn began.
+        let timeout = wake.map(|wake| Duration::from_millis(wake.saturating_sub(turned / 1000)));
         let timeout = [timeout, longest].into_iter().flatten().min();
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
@@ -344,6 +344,7 @@ impl Reactor {
         self.router.port_connections = self.ports.connections();
         self.clients.read(&mut self.router, &mut self.buffer);
         self.ports.publish_for_handlers(&mut self.router);
+        released::settle_demand(&mut self.clients, &mut self.router);
         self.redis.hand_over_requests(&mut self.router);
         reload::obey_all(self);
         if self.drain.is_due() {
@@ -429,21 +430,20 @@ impl Reactor {
             // While the sources are held there is nothing to be done but to look again.
             return Some(now + u64::from(server.pending.is_held));
         }
-        [
+        let times = [
             server.clients.timers.next().map(|tick| Millis::from(tick) * TICK),
             self.redis.deadline().filter(|_| !self.router.health.draining),
             self.file_watches.deadline().filter(|_| !self.router.health.draining),
             self.ports.deadline(now).map(|at| at.max(now + u64::from(server.pending.is_held))),
             server.complaints.deadline(),
             self.router.features_deadline(),
+            server.demand.as_ref().and_then(|demand| demand.deadline(now)),
             self.next_accept(),
             self.drain.until,
             self.handover.deadline(now),
             self.trim.at,
             self.supervisor.deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        ];
+        times.into_iter().flatten().min()
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::engine::bounds::Bounds;
+use crate::engine::demand::DemandSettings;
 use crate::engine::feature::Feature;
 use crate::engine::handler::Route;
 use crate::engine::reactor::listen::Listen;
@@ -36,6 +37,8 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The connections to Redis, made at this moment: their times count from the start of the process.
     pub subscriber: Option<RedisSubscriber>,
+    /// Topics are subscribed to as clients want them, over several such connections.
+    pub demand: Option<DemandSettings>,
     pub commands: Option<CommandConnection>,
     pub streams: Option<Box<dyn RedisProtocol>>,
     /// Messages come by channels, too, beside streams. If not, that is assumed once one has come.

@@ -6,8 +6,8 @@ use crate::engine::redis::command_connection::{CommandConnection, CommandEvent};
 use crate::engine::redis::config::RedisServer;
 use crate::engine::redis::sentinel::{self, Fare, SentinelWatch};
 use crate::engine::redis::session::Session;
-use crate::engine::redis::subscriber::{RedisSubscriber, SubscriptionEvent, saved};
-use crate::engine::router::Router;
+use crate::engine::redis::subscriber::{RedisSubscriber, SubscriptionEvent, saved, share};
+use crate::engine::router::{Router, demand};
 use crate::upgrade::{StateError, StateReader, StateWriter};
 
 /// The most answers taken from one read: each may write to a client.
@@ -38,12 +38,13 @@ pub trait RedisProtocol {
     /// None came.
     fn on_time(&mut self, now: Millis) -> Result<(), String>;
 
-    /// Takes the requests that wait in the router, and reports those that will not be answered. `false`: it takes none.
+    /// Takes the requests that wait in the router, and reports those that will not be answered; the subscription takes the topics that
+    /// are wanted. `false`: it takes no requests.
     fn take_requests(&mut self, _router: &mut Router) -> bool {
         false
     }
 
-    /// Returns whether requests are lost that `take_requests` has yet to report.
+    /// Returns whether `take_requests` has more to do, whatever comes.
     fn has_lost(&self) -> bool {
         false
     }
@@ -109,9 +110,20 @@ pub fn all(
     if let Some(streams) = &streams {
         router.server.resume.read_streams(streams.session().config.streams.clone());
     }
-    let subscriber = subscriber.map(|one| Box::new(one) as Box<dyn RedisProtocol>);
+    let now = router.server.now.millis;
+    let subscribers = subscriber.into_iter().flat_map(|one| match &router.server.demand {
+        None => vec![one],
+        Some(demand) => (0..demand.settings.connections)
+            .map(|number| {
+                let config = one.session.config.clone();
+                RedisSubscriber::of_share(config, &demand.settings, number, now)
+            })
+            .collect(),
+    });
+    let subscribers: Vec<_> =
+        subscribers.map(|one| Box::new(one) as Box<dyn RedisProtocol>).collect();
     let commands = commands.map(|one| Box::new(one) as Box<dyn RedisProtocol>);
-    let mut all: Vec<_> = [subscriber, streams, commands].into_iter().flatten().collect();
+    let mut all: Vec<_> = subscribers.into_iter().chain(streams).chain(commands).collect();
     let settings = all.first().map(|one| &one.session().config);
     if let Some(watch) = settings.and_then(|config| SentinelWatch::new(config, 0)) {
         all.insert(0, Box::new(watch));
@@ -134,16 +146,43 @@ impl RedisProtocol for RedisSubscriber {
             match self.next(input, now)? {
                 None => return Ok(true),
                 Some(SubscriptionEvent::Message(message)) => {
-                    router.publish(message.channel(), message.payload());
+                    let (channel, by_everything) = (message.channel(), message.by_everything);
+                    if self
+                        .share()
+                        .is_none_or(|share| demand::hears(router, share, channel, by_everything))
+                    {
+                        router.publish(channel, message.payload());
+                    }
                 }
                 Some(SubscriptionEvent::Oversized) => router.oversized(),
-                Some(SubscriptionEvent::Up) => {
-                    log::info!("subscribed to Redis");
-                    router.on_source(true);
+                Some(SubscriptionEvent::Changed(change)) => {
+                    if !demand::on_share_change(router, self.share(), &change) {
+                        return Err(share::unsubscribed(self, &change));
+                    }
+                    let topics = router.server.demand.as_deref();
+                    topics.into_iter().for_each(|topics| self.acknowledged(topics));
                 }
+                Some(SubscriptionEvent::Up) => match self.share() {
+                    Some(share) => demand::on_share(router, share, true),
+                    None => {
+                        log::info!("subscribed to Redis");
+                        router.on_source(true);
+                    }
+                },
             }
         }
         Ok(false)
+    }
+
+    fn take_requests(&mut self, router: &mut Router) -> bool {
+        if let Some(topics) = &mut router.server.demand {
+            self.subscribe(topics, router.server.now.millis);
+        }
+        false
+    }
+
+    fn has_lost(&self) -> bool {
+        self.has_commands()
     }
 
     fn on_time(&mut self, now: Millis) -> Result<(), String> {
@@ -159,7 +198,7 @@ impl RedisProtocol for RedisSubscriber {
     }
 
     fn is_quiet(&self) -> bool {
-        !self.session.is_ready() || saved::portable(self).is_some()
+        !self.session.is_ready() || self.share().is_some() || saved::portable(self).is_some()
     }
 
     fn restore(
@@ -179,8 +218,10 @@ impl RedisProtocol for RedisSubscriber {
             router.health.deaf = self.session.deaf().map(str::to_owned);
         }
         let was_up = RedisSubscriber::down(self, router.server.now.millis, random);
-        if was_up {
-            router.on_source(false);
+        match self.share() {
+            Some(share) if was_up => demand::on_share(router, share, false),
+            None if was_up => router.on_source(false),
+            _ => {}
         }
         was_up
     }

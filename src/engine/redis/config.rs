@@ -71,7 +71,7 @@ pub struct RedisConfig {
     pub servers: Vec<RedisServer>,
     /// The Sentinels that name the server.
     pub sentinels: Option<Box<SentinelConfig>>,
-    /// For `PSUBSCRIBE`: at least one.
+    /// For `PSUBSCRIBE`: at least one, but on demand.
     pub patterns: Vec<String>,
     /// The name of this process in the channel of its [probe](crate::engine::redis::probe).
     pub node: String,

@@ -66,6 +66,11 @@ impl Handshake {
         self.awaited.is_empty()
     }
 
+    /// Returns whether no reply is awaited but acknowledgements of patterns.
+    pub fn is_answered(&self) -> bool {
+        self.awaited.iter().all(|step| *step == HandshakeStep::Subscribe)
+    }
+
     /// The command whose reply comes next.
     pub fn command(&self) -> &'static str {
         self.awaited.front().map_or("a command", |step| step.command())
@@ -126,6 +131,7 @@ impl Handshake {
                 (HandshakeStep::Auth, None) => continue,
                 (HandshakeStep::Select, _) if config.server.database == 0 => continue,
                 (HandshakeStep::Role, _) if !self.asks_role(config) => continue,
+                (HandshakeStep::Subscribe, _) if config.patterns.is_empty() => continue,
                 (HandshakeStep::Hello, None) => command.arg("HELLO").arg(3),
                 (HandshakeStep::Hello, Some((user, password))) => command
                     .arg("HELLO")

@@ -185,6 +185,11 @@ impl Session {
         Ok(self.handshake.looks_closely())
     }
 
+    /// Returns whether no reply of the handshake is awaited but acknowledgements of patterns.
+    pub fn is_answered(&self) -> bool {
+        self.handshake.is_answered()
+    }
+
     /// The handshake is over.
     pub fn ready(&mut self, now: Millis) {
         self.state = SessionState::Ready { received: now, answer_by: None };

@@ -1,6 +1,7 @@
 //! The subscription at Redis: greet, subscribe, stay alive, and make sure that messages come.
 
 pub mod saved;
+pub mod share;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -9,14 +10,16 @@ use std::ops::Range;
 use redis::{PushKind, Value};
 
 use crate::clock::Millis;
+use crate::engine::demand::{Demand, DemandSettings};
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::far_end::{by_info, by_role};
 use crate::engine::redis::handshake::Handshake;
-use crate::engine::redis::probe::Probe;
+use crate::engine::redis::probe::{CHANNEL, Probe};
 use crate::engine::redis::resp::{self, ENVELOPE_BYTES_MAX, Whole};
 use crate::engine::redis::session::{Due, Session};
 use crate::engine::redis::{advice, glob};
+use share::{ShareChange, ShareLink, change_of};
 
 /// Its name in `CLIENT LIST`.
 const NAME: &str = "oneloop";
@@ -29,6 +32,8 @@ pub enum SubscriptionEvent<'a> {
     Message(ChannelMessage<'a>),
     /// A message above `payload_bytes_max` went by, and is lost. (One that two patterns match is counted twice.)
     Oversized,
+    /// Redis acknowledged a command of a [`Share`](crate::engine::demand::Demand).
+    Changed(ShareChange),
 }
 
 /// A published message.
@@ -37,6 +42,8 @@ pub struct ChannelMessage<'a> {
     value: Cow<'a, [u8]>,
     channel: Range<usize>,
     payload: Range<usize>,
+    /// It came by the pattern for all channels of a connection that subscribes on demand.
+    pub by_everything: bool,
 }
 
 impl ChannelMessage<'_> {
@@ -61,6 +68,8 @@ pub struct RedisSubscriber {
     probe: Probe,
     /// When the probe's latest message must be back.
     back_by: Option<Millis>,
+    /// The topics that it subscribes to on demand.
+    share: Option<ShareLink>,
 }
 
 /// A command of a connection that is up.
@@ -74,8 +83,8 @@ enum Asked {
 
 /// A message in a value from Redis.
 enum Delivery {
-    /// The channel and the payload.
-    Due(Range<usize>, Range<usize>),
+    /// The channel, the payload, and whether it came by the pattern for all channels.
+    Due(Range<usize>, Range<usize>, bool),
     Oversized,
     /// Another pattern delivered it, or none of ours asked for it.
     Ignored,
@@ -97,8 +106,60 @@ impl RedisSubscriber {
             asked: VecDeque::new(),
             looks: false,
             back_by: None,
+            share: None,
             session: Session::new("link to Redis", Handshake::of_subscription(NAME), config, now),
         }
+    }
+
+    /// One of the connections that share the topics on demand. The first one subscribes to the channels of features as well.
+    pub fn of_share(
+        mut config: RedisConfig,
+        settings: &DemandSettings,
+        number: usize,
+        now: Millis,
+    ) -> RedisSubscriber {
+        let own = settings.own.iter().filter(|_| number == 0);
+        config.patterns = own.map(|channel| glob::escaped(channel)).collect();
+        let everything = [&settings.prefix, "*"].concat();
+        let share = ShareLink { number, everything, acknowledged_by: None, has_commands: false };
+        RedisSubscriber { share: Some(share), ..RedisSubscriber::new(config, now) }
+    }
+
+    /// The number of its share, if it subscribes on demand.
+    pub fn share(&self) -> Option<usize> {
+        self.share.as_ref().map(|share| share.number)
+    }
+
+    /// Queues the next commands for its share, once those before are written.
+    pub fn subscribe(&mut self, demand: &mut Demand, now: Millis) {
+        let Some(share) = &mut self.share else { return };
+        if !self.session.is_ready() {
+            share.has_commands = false;
+            return;
+        }
+        if self.session.output().is_empty() {
+            let mut commands = Vec::new();
+            demand.write_commands(share.number, &mut commands, now);
+            self.session.send(&commands);
+        }
+        share.has_commands = demand.has_commands(share.number);
+        share.acknowledged_by = demand.acknowledged_by(share.number);
+        share.acknowledged_by.into_iter().for_each(|by| self.session.expect(by));
+    }
+
+    /// Redis acknowledged commands of its share.
+    pub fn acknowledged(&mut self, demand: &Demand) {
+        let Some(share) = &mut self.share else { return };
+        share.acknowledged_by = demand.acknowledged_by(share.number);
+        self.session.expect_nothing();
+        let awaited = [self.back_by, share.acknowledged_by];
+        awaited.into_iter().flatten().min().into_iter().for_each(|by| self.session.expect(by));
+    }
+
+    /// Returns whether another command can be queued for its share.
+    pub fn has_commands(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.has_commands)
+            && self.session.output().is_empty()
     }
 
     /// Takes from `input` up to the next event; `None`: it is used up.
@@ -113,7 +174,8 @@ impl RedisSubscriber {
         if !self.session.begin_input(input, now) {
             return Ok(None);
         }
-        if let Some(by) = self.back_by {
+        let acknowledged_by = self.share.as_ref().and_then(|share| share.acknowledged_by);
+        if let Some(by) = [self.back_by, acknowledged_by].into_iter().flatten().min() {
             self.session.expect(by);
         }
         self.read(input, now).map_err(|failure| self.session.fail(failure))
@@ -128,7 +190,9 @@ impl RedisSubscriber {
             let text = advice::deaf(&self.session.config);
             return Err(self.session.fail(RedisFailure::Deaf(text)));
         }
-        if self.session.is_silent(now, "PING")? {
+        let share = self.share.as_ref().and_then(|share| share.acknowledged_by);
+        let awaited = if share.is_some_and(|by| by <= now) { "SUBSCRIBE" } else { "PING" };
+        if self.session.is_silent(now, awaited)? {
             // A queued command asks already.
             if self.session.output().is_empty() {
                 self.ask(now);
@@ -145,6 +209,9 @@ impl RedisSubscriber {
         self.looks = false;
         self.probe.end();
         self.back_by = None;
+        if let Some(share) = &mut self.share {
+            (share.acknowledged_by, share.has_commands) = (None, false);
+        }
         self.session.down(now, random)
     }
 
@@ -163,16 +230,20 @@ impl RedisSubscriber {
                 Some(Delivery::Oversized) => return Ok(Some(SubscriptionEvent::Oversized)),
                 // The gap is reported once the connection is up. A message before that would hide what was lost before it.
                 Some(Delivery::Due(..)) if self.session.is_greeting() => {}
-                Some(Delivery::Due(channel, payload)) => {
+                Some(Delivery::Due(channel, payload, by_everything)) => {
                     if self.back_by.is_some() {
                         self.probe.prove();
                         self.end_probe(now);
                     }
-                    let message = ChannelMessage { value, channel, payload };
+                    let message = ChannelMessage { value, channel, payload, by_everything };
                     return Ok(Some(SubscriptionEvent::Message(message)));
                 }
                 None => {
-                    if self.on_reply(resp::parse(&value)?, now)? {
+                    let value = resp::parse(&value)?;
+                    if let Some(change) = share::share_change(self, &value) {
+                        return Ok(Some(SubscriptionEvent::Changed(change)));
+                    }
+                    if self.on_reply(value, now)? {
                         return Ok(Some(SubscriptionEvent::Up));
                     }
                 }
@@ -184,11 +255,21 @@ impl RedisSubscriber {
     /// The hot path: a flat `pmessage`, straight from the bytes. `None` if it is anything else.
     fn read_message(&self, value: &[u8]) -> Option<Delivery> {
         let mut bulks = resp::bulks(value)?;
+        if bulks.left() == 3 && self.share.is_some() && &value[bulks.next()?] == b"message" {
+            let (channel, payload) = (bulks.next()?, bulks.next()?);
+            if value[channel.clone()].starts_with(CHANNEL.as_bytes()) {
+                return None;
+            }
+            return Some(self.delivery(channel, payload, false));
+        }
         if bulks.left() != 4 || &value[bulks.next()?] != b"pmessage" {
             return None;
         }
         let (by, channel, payload) = (bulks.next()?, bulks.next()?, bulks.next()?);
-        let RedisConfig { patterns, payload_bytes_max, .. } = &self.session.config;
+        if self.share.as_ref().is_some_and(|one| one.everything.as_bytes() == &value[by.clone()]) {
+            return Some(self.delivery(channel, payload, true));
+        }
+        let patterns = &self.session.config.patterns;
         let Some(index) = patterns.iter().position(|ours| ours.as_bytes() == &value[by.clone()])
         else {
             return Some(Delivery::Ignored);
@@ -200,9 +281,20 @@ impl RedisSubscriber {
         });
         Some(match is_delivered {
             true => Delivery::Ignored,
-            false if payload.len() > *payload_bytes_max => Delivery::Oversized,
-            false => Delivery::Due(channel, payload),
+            false => self.delivery(channel, payload, false),
         })
+    }
+
+    fn delivery(
+        &self,
+        channel: Range<usize>,
+        payload: Range<usize>,
+        by_everything: bool,
+    ) -> Delivery {
+        match payload.len() > self.session.config.payload_bytes_max {
+            true => Delivery::Oversized,
+            false => Delivery::Due(channel, payload, by_everything),
+        }
     }
 
     /// Takes a value that is no message. Returns whether the connection is up now.
@@ -210,7 +302,7 @@ impl RedisSubscriber {
         while let Value::Attribute { data, .. } = value {
             value = *data;
         }
-        if let Some((is_added, pattern)) = subscription_change(&value) {
+        if let Some((true, is_added, pattern)) = change_of(&value) {
             return self.on_subscription(is_added, pattern, now);
         }
         match value {
@@ -227,6 +319,7 @@ impl RedisSubscriber {
             reply
                 if self.session.is_greeting()
                     && self.looks
+                    && self.session.is_answered()
                     && !self.acknowledged.contains(&false) =>
             {
                 self.probe.answered(matches!(reply, Value::ServerError(_)));
@@ -236,7 +329,9 @@ impl RedisSubscriber {
                     self.looks = true;
                     self.session.send(&self.probe.begin());
                 }
-                return Ok(false);
+                if !self.acknowledged.is_empty() || !self.session.is_answered() {
+                    return Ok(false);
+                }
             }
             reply => match (self.asked.pop_front(), &reply) {
                 (Some(Asked::Publish), reply) => {
@@ -280,6 +375,8 @@ impl RedisSubscriber {
     }
 
     fn lost(&self, why: &str) -> RedisFailure {
+        let rights = self.share.as_ref().filter(|_| why == "NOPERM").map(ShareLink::rights);
+        let why = rights.as_deref().unwrap_or(why);
         RedisFailure::Refused(advice::lost(&self.session.config, why))
     }
 
@@ -307,7 +404,7 @@ impl RedisSubscriber {
     /// Returns whether only the probe's message is still to come.
     fn is_probe_overdue(&self, now: Millis) -> bool {
         match self.session.is_greeting() {
-            true => self.looks && !self.acknowledged.contains(&false),
+            true => self.looks && self.session.is_answered() && !self.acknowledged.contains(&false),
             false => self.back_by.is_some_and(|by| by <= now),
         }
     }
@@ -327,24 +424,6 @@ impl RedisSubscriber {
             self.asked.push_back(Asked::Publish);
             self.back_by = Some(now.saturating_add(self.session.config.timeout));
         }
-    }
-}
-
-/// Reads a change of a subscription, an array in RESP2 or a push in RESP3: whether it was added, and its pattern.
-fn subscription_change(value: &Value) -> Option<(bool, &[u8])> {
-    let (is_added, pattern) = match value {
-        Value::Push { kind: PushKind::PSubscribe, data } => (true, data.first()?),
-        Value::Push { kind: PushKind::PUnsubscribe, data } => (false, data.first()?),
-        Value::Array(items) => match items.as_slice() {
-            [Value::BulkString(kind), pattern, _] if kind == b"psubscribe" => (true, pattern),
-            [Value::BulkString(kind), pattern, _] if kind == b"punsubscribe" => (false, pattern),
-            _ => return None,
-        },
-        _ => return None,
-    };
-    match pattern {
-        Value::BulkString(pattern) => Some((is_added, pattern)),
-        _ => None,
     }
 }
 

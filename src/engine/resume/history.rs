@@ -16,6 +16,7 @@ use crate::engine::pubsub::topic::Subject;
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::resume::entry_index::EntryIndex;
 
+pub mod notes;
 mod saved;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub const ORIGIN: u64 = 1 << 40;
 const MESSAGE: u8 = 0;
 const ENTRY: u8 = 1;
 const GAP: u8 = 2;
+const MARK: u8 = 3;
 /// The bits of the kind; the others are those below.
 const KIND: u8 = 3;
 /// The record has a key behind its topic: a byte for the length, and the text.
@@ -49,6 +51,8 @@ pub enum Record<'a> {
     Entry { stream: usize, id: EntryId, subject: Subject<'a>, payload: &'a [u8] },
     /// Messages after the one with this number may have been missed.
     Gap { from: u64 },
+    /// Topics were subscribed to: their messages are held from here on.
+    Mark,
 }
 
 #[derive(Clone, Copy)]
@@ -222,7 +226,7 @@ impl History {
             Record::Message { subject: of, .. } | Record::Entry { subject: of, .. } => {
                 of == subject
             }
-            Record::Gap { .. } => false,
+            Record::Gap { .. } | Record::Mark => false,
         };
         is_same.then_some(place)
     }
@@ -235,11 +239,6 @@ impl History {
     /// Returns whether a later message with the same topic and key as the one with this number is held.
     pub fn is_superseded(&self, number: u64) -> bool {
         self.bytes[self.begin((number - self.first) as usize)] & SUPERSEDED != 0
-    }
-
-    /// Records that messages after the one with the number `from` may have been missed.
-    pub fn push_gap(&mut self, from: u64) {
-        self.record(0, &[&[GAP, 0, 0], &from.to_le_bytes()]);
     }
 
     /// Puts an entry before all others, which are later. `false`: there is no room, and none for an older one.
@@ -442,6 +441,7 @@ fn read(record: &[u8]) -> Record<'_> {
             let (subject, payload) = split(ENTRY_HEAD_BYTES);
             Record::Entry { stream, id, subject, payload }
         }
+        MARK => Record::Mark,
         _ => Record::Gap { from: read_u64(&record[HEAD_BYTES..]) },
     }
 }

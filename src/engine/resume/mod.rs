@@ -133,9 +133,9 @@ impl Resume {
         self.own_cursor(number, &self.entries)
     }
 
-    /// The cursor after which everything is held.
-    pub fn oldest(&self) -> String {
-        self.own_cursor(self.history.first() - 1, self.history.covered())
+    /// The cursor after which everything is held of what is held from this number on.
+    pub fn oldest(&self, number: u64) -> String {
+        self.own_cursor(number.max(self.history.first() - 1), self.history.covered())
     }
 
     fn own_cursor(&self, number: u64, entries: &[EntryId]) -> String {

@@ -65,6 +65,8 @@ pub enum ReplayStage {
     Undecided,
     /// The client has entries that this process has not read yet: it waits for more, so that none is sent twice.
     Ahead,
+    /// The client waits for Redis to subscribe to its topics.
+    Held,
     /// The client waits for its turn to be given a page.
     Queued,
     /// A page is on its way.

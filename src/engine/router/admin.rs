@@ -3,6 +3,7 @@
 use crate::clock::RateLimit;
 use crate::engine::client::frame::{frames_bytes, frames_len};
 use crate::engine::client::http::{Method, Request, Response};
+use crate::engine::demand::Demand;
 use crate::engine::handler::Route;
 use crate::engine::pubsub::hub::{Hub, Reason};
 use crate::engine::pubsub::topic::user_of;
@@ -126,6 +127,7 @@ pub fn answer(server: &mut Server, request: &AdminRequest, contents: &str) {
 impl Admin {
     pub fn gauges(&self, server: &Server, health: &Health, port_connections: usize) -> Gauges {
         let sum = |of: fn(&Hub) -> usize| server.hubs.iter().map(of).sum::<usize>() as u64;
+        let demand = |of: &dyn Fn(&Demand) -> usize| server.demand.as_deref().map_or(0, of) as u64;
         Gauges {
             clients: server.clients_len() as u64,
             topics: sum(Hub::topics_len),
@@ -134,12 +136,15 @@ impl Admin {
             history_messages: server.resume.history.len() as u64,
             history_bytes: server.resume.history.bytes() as u64,
             source_up: u64::from(!health.no_subscriber),
+            demand_topics: demand(&|demand| demand.topics_len()),
+            demand_pending: demand(&|demand| demand.pending_len()),
+            demand_waiting: demand(&|demand| demand.waits.len()),
             handshakes_under_way: server.places.handshakes.len() as u64,
             backlog_frames: frames_len() as u64,
             backlog_bytes: frames_bytes() as u64,
             unfinished_bytes: server.clients.unfinished_bytes as u64,
             slots_bytes: (server.clients.bytes() + server.revocations.slots_bytes()) as u64,
-            memberships_bytes: sum(Hub::bytes),
+            memberships_bytes: sum(Hub::bytes) + demand(&Demand::bytes),
             process: self.process.usage(),
         }
     }

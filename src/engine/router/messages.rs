@@ -8,6 +8,7 @@ use crate::engine::pubsub::topic::Subject;
 use crate::engine::redis::probe::CHANNEL;
 use crate::engine::redis::request::{Answer, PageEnd, ReplyForm, Ticket, TicketOwner};
 use crate::engine::resume::cursor::EntryId;
+use crate::engine::resume::history::notes;
 use crate::engine::server::replay;
 use crate::engine::server::{ReplayItem, Scope};
 use crate::engine::slots::ConnId;
@@ -242,8 +243,8 @@ impl Router {
     }
 
     /// Reports to all subscribers that messages after this one may have been missed, now and when they come back.
-    fn tell_gap(&mut self, number: u64, from: &str) {
-        self.server.resume.history.push_gap(number);
+    pub(super) fn tell_gap(&mut self, number: u64, from: &str) {
+        notes::push_gap(&mut self.server.resume.history, number);
         replay::reach_number(&mut self.server);
         replay::wake_all(&mut self.server);
         self.gap_to_subscribers(from);

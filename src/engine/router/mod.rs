@@ -3,6 +3,7 @@
 mod addresses;
 pub mod admin;
 mod challenges;
+pub(crate) mod demand;
 mod event_streams;
 pub mod files;
 mod messages;

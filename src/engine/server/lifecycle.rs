@@ -10,7 +10,7 @@ use crate::engine::client::{AtEnd, Client, State, Unwritten};
 use crate::engine::pending_writes::Lane;
 use crate::engine::pubsub::hub::Reason;
 use crate::engine::server::places::{Places, longest_unanswered};
-use crate::engine::server::{ADMIN_ROUTE, Server, close_reports};
+use crate::engine::server::{ADMIN_ROUTE, Server, close_reports, demand};
 use crate::engine::slots::ConnId;
 use crate::engine::timers::{Tick, after, tick};
 use crate::engine::tls::TlsFailure;
@@ -166,12 +166,13 @@ impl Server {
         };
         let ends = after(self.now.millis, seconds);
         let Some(client) = self.client(id) else { return };
-        let was_handshake = is_handshake(client);
+        let (was_handshake, was_held) = (is_handshake(client), demand::is_held(client));
         if !matches!(client.state(), State::Head | State::Open) {
             return;
         }
         client.finish(state, last, unwritten, ends);
         self.places.ending += usize::from(client.route != ADMIN_ROUTE);
+        demand::note_released(self, was_held.then_some(id));
         self.recount(id, false);
         self.unsubscribe_all(id);
         let Some(client) = self.client(id) else { return };

@@ -5,6 +5,7 @@
 mod clients;
 mod close_reports;
 pub(crate) mod deflating;
+pub(crate) mod demand;
 pub(crate) mod direct_write;
 mod fanout;
 mod lifecycle;
@@ -29,6 +30,7 @@ use crate::engine::client::deflate::deflater::{DEFLATED_BYTES_MAX, Deflater};
 use crate::engine::client::frame::{Close, Frame};
 use crate::engine::client::outbox::{Backlog, Slow};
 use crate::engine::client::{AtEnd, Client, State, Timing};
+use crate::engine::demand::Demand;
 use crate::engine::pending_writes::{Lane, PendingWrites};
 use crate::engine::pubsub::hub::{Hub, Reason};
 use crate::engine::redis::request::{ReplyForm, Ticket};
@@ -84,6 +86,8 @@ pub struct Server {
     /// The users whose earlier tokens are refused: a handler that checks tokens asks it, and tells it of each connection's.
     pub revocations: Revocations,
     pub(crate) places: Places,
+    /// The topics that are subscribed to at Redis, if only those are that clients want.
+    pub(crate) demand: Option<Box<Demand>>,
     /// New connections are refused because memory is short.
     pub(crate) is_refusing: bool,
     pub(crate) backlog: Backlog,
@@ -121,6 +125,7 @@ impl Server {
             members: MemberNotes::default(),
             revocations: Revocations::default(),
             places: Places::default(),
+            demand: None,
             is_refusing: false,
             backlog: Backlog::of(&bounds),
             costs: 0,

@@ -9,7 +9,7 @@ use crate::engine::pending_writes::Lane;
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::resume::replay::{Replay, ReplayStage, Resumed};
 use crate::engine::resume::{Slice, WRITE_PRICE};
-use crate::engine::server::Server;
+use crate::engine::server::{Server, demand};
 use crate::engine::slots::ConnId;
 
 /// Bytes of frames that are queued for a client at a time.
@@ -27,10 +27,11 @@ pub(crate) fn slice_max(backlog: &Backlog) -> (usize, usize) {
 /// that the client has by then count.
 pub(super) fn resume(server: &mut Server, id: ConnId, since: &str) -> Resumed {
     let replay = server.resume.replay_from(since);
+    let replay = replay.filter(|replay| demand::holds_since(server, id, None, replay.next - 1));
     let is_caught_up = server.caught_up(id);
     let Some(replay) = replay.filter(|_| is_caught_up) else {
         server.metrics.resumes_refused += 1;
-        return Resumed::No(server.resume.oldest());
+        return Resumed::No(demand::oldest(server, id, None));
     };
     server.metrics.resumes += 1;
     let mut cursor = String::new();
@@ -74,6 +75,8 @@ pub(super) fn resume_topic(server: &mut Server, id: ConnId, key: &str, since: &s
     let running = server.open_client(id).and_then(|client| client.take_replay());
     let is_ahead = running.as_ref().is_some_and(|replay| server.resume.is_ahead(replay));
     let earlier = server.resume.topic_replay_from(since).filter(|_| is_caught_up && !is_ahead);
+    let earlier =
+        earlier.filter(|replay| demand::holds_since(server, id, Some(key), replay.next - 1));
     let was_running = running.is_some();
     let mut replay = running.unwrap_or_else(|| Box::new(server.resume.replay_of_nothing()));
     if let Some(earlier) = &earlier {
@@ -93,7 +96,7 @@ pub(super) fn resume_topic(server: &mut Server, id: ConnId, key: &str, since: &s
         }
         None => {
             server.metrics.topic_resumes_refused += 1;
-            Resumed::No(server.resume.oldest())
+            Resumed::No(demand::oldest(server, id, Some(key)))
         }
     }
 }

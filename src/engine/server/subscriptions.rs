@@ -7,7 +7,7 @@ use crate::engine::pubsub::topic::watchers_key;
 use crate::engine::resume::history::Record;
 use crate::engine::server::replay::{self, slice_max};
 use crate::engine::server::users::owners_in;
-use crate::engine::server::{ReplayItem, Resumed, Scope, Server, members};
+use crate::engine::server::{ReplayItem, Resumed, Scope, Server, demand, members};
 use crate::engine::slots::ConnId;
 
 /// The cost of a subscription that begins or ends, out of the 1 MiB read from all clients in a turn: the client's other
@@ -48,7 +48,36 @@ impl Scope<'_> {
         if joined && let Some(replay) = replay {
             replay.subscribe(key, next, &resume.entries);
         }
+        if joined && reason == Reason::Joined {
+            demand::await_gap(self, id, key);
+        }
         joined
+    }
+
+    /// Returns whether Redis is subscribed to on demand: what clients want is there a while after they said so.
+    pub fn is_on_demand(&self) -> bool {
+        self.demand.is_some()
+    }
+
+    /// Has the handler wait until Redis has acknowledged one of the client's keys, or all of them. Returns the number under which
+    /// [`RouteEvent::Subscribed`](crate::engine::handler::RouteEvent::Subscribed) comes; `None`: there is nothing to wait for.
+    pub fn await_subscription(&mut self, id: ConnId, key: Option<&str>) -> Option<u64> {
+        demand::await_subscription(self, id, key)
+    }
+
+    /// Ends the wait for an answer that goes out now. If Redis has not acknowledged its topics, a gap follows once it has.
+    pub fn end_wait(&mut self, number: u64) {
+        demand::end_wait(self, number);
+    }
+
+    /// Sends nothing live to a client, and reads nothing from it, until it is released.
+    pub fn hold(&mut self, id: ConnId) {
+        demand::hold(self, id);
+    }
+
+    /// Ends a hold. The client is given what is published from now on.
+    pub fn release(&mut self, id: ConnId) {
+        demand::release(self, id);
     }
 
     /// Gives a subscriber the messages of one of its keys since this cursor, then live ones, in order and once, as soon as the
@@ -68,7 +97,8 @@ impl Scope<'_> {
         }
         let (found, steps) = self.resume.newest(topics);
         self.count_costly((steps / LOOK_STEPS_PER_MICROSECOND) as u32);
-        found
+        let found = found.into_iter().zip(topics);
+        found.map(|(number, topic)| demand::newest_held(self, topic, number)).collect()
     }
 
     /// Returns whether a client has so much to read that it is sent no more of the history at once.

@@ -231,6 +231,7 @@ impl World {
             commands: None,
             streams: None,
             expects_channels: true,
+            demand: None,
             routes: vec![route("/ws", &[]), route("/open", &["lobby.*"])],
             features: Vec::new(),
             prefix: String::new(),

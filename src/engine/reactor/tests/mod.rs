@@ -84,6 +84,7 @@ pub(crate) fn plan(handler: impl Handler + 'static, change: impl FnOnce(&mut Bou
         commands: None,
         streams: None,
         expects_channels: true,
+        demand: None,
         routes: vec![Route { path: "/".into(), origins: Origins::Any, handler }],
         features: vec![Box::new(Overload::new(None))],
         prefix: String::new(),

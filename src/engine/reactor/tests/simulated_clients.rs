@@ -71,6 +71,10 @@ pub struct SimulatedClient {
     pub closed: bool,
     /// The subscriptions according to the server's frames.
     pub topics: BTreeSet<String>,
+    /// Its server subscribes at Redis on demand.
+    pub on_demand: bool,
+    /// The topics that it has asked for, where that counts.
+    asking: BTreeSet<String>,
     /// Topics that back ends have joined it to, perhaps, of which it was told nothing.
     joined: BTreeSet<String>,
     /// Topics unsubscribed since it connected. If it subscribes again during its replay, it misses messages in between and may
@@ -144,6 +148,7 @@ impl SimulatedClient {
 
     /// Subscribes to topics from a cursor on.
     pub fn subscribe_since(&mut self, topics: &[&str], (cursor, place): &(String, Place)) {
+        topics.iter().for_each(|topic| self.ask_for(topic));
         let reference = 100 + self.starts.len() as u64;
         self.starts.insert(reference, *place);
         let command =
@@ -437,7 +442,8 @@ impl SimulatedClient {
         let data = &frame["data"];
         let number = data.as_u64().or_else(|| data[0].as_u64()).expect("a number");
         let sub = &self.sub;
-        let is_for_it = self.subscribes_to(topic) || self.joined.contains(topic);
+        let is_asked_for = self.joined.contains(topic) || covers(&self.asking, topic);
+        let is_for_it = self.subscribes_to(topic) || is_asked_for;
         assert!(is_for_it, "seed {seed}: {sub} received {topic} {number}");
         assert_eq!(frame["key"].as_str(), messages.key(topic, number), "seed {seed}: {frame}");
         if let Some((of, was_heard)) = newest {
@@ -452,6 +458,10 @@ impl SimulatedClient {
         self.newest_only.remove(topic);
         messages.note_cursor(&self.last_id, topic, number);
         self.tally.messages += 1;
+        if is_asked_for && !self.subscribes_to(topic) && !self.joined.contains(topic) {
+            // Nothing is promised before the answer.
+            return;
+        }
         let Some(last) = self.last.insert(topic.to_owned(), number) else { return };
         assert!(number > last, "seed {seed}: {sub}, {topic}: {number} behind {last}");
         if covers(&self.given_up, topic) {
@@ -461,6 +471,13 @@ impl SimulatedClient {
             let is_superseded = self.conflates && messages.is_superseded(topic, missing);
             assert!(is_superseded, "seed {seed}: {sub}, {topic}: {number} behind {last}");
             self.tally.superseded += 1;
+        }
+    }
+
+    /// It asks for a topic. On demand, a message of it may come right before the answer.
+    pub fn ask_for(&mut self, topic: &str) {
+        if self.on_demand {
+            self.asking.insert(topic.to_owned());
         }
     }
 

@@ -1,5 +1,6 @@
 //! The Redis of a simulated world: it may disconnect at any byte, fall silent, or refuse, and move to its other address.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -12,7 +13,12 @@ struct Connection {
     received: Vec<u8>,
     /// Bytes on the way to the server.
     outgoing: Vec<u8>,
+    /// It subscribes to all channels by a pattern.
     subscribed: bool,
+    /// It has been greeted.
+    greeted: bool,
+    /// The channels that it subscribes to by name.
+    channels: BTreeSet<String>,
 }
 
 /// A Redis on one of two sockets of its own in the file system: the other one takes connections and closes them.
@@ -46,23 +52,36 @@ impl Redis {
         Redis { listeners, paths, at: 0, connection, silent, refuses, published: 0 }
     }
 
-    pub fn is_subscribed(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.subscribed)
+    /// Returns whether it has a connection, which subscribes to all channels unless it does so on demand.
+    pub fn is_connected(&self, on_demand: bool) -> bool {
+        let connection = self.connection.as_ref();
+        connection.is_some_and(|one| if on_demand { one.greeted } else { one.subscribed })
+    }
+
+    /// The topics that are subscribed to by name.
+    pub fn topics(&self) -> BTreeSet<String> {
+        let channels = self.connection.iter().flat_map(|connection| &connection.channels);
+        channels.filter_map(|channel| channel.strip_prefix("pub.")).map(str::to_owned).collect()
     }
 
     /// Publishes to all subscribers. Returns whether there are any.
     pub fn publish(&mut self, topic: &str, payload: &str) -> bool {
-        let Some(connection) = self.connection.as_mut().filter(|one| one.subscribed) else {
-            return false;
-        };
+        let Some(connection) = self.connection.as_mut() else { return false };
         let channel = format!("pub.{topic}");
         let (length, bytes) = (channel.len(), payload.len());
-        let text = format!(
-            ">4\r\n$8\r\npmessage\r\n$5\r\npub.*\r\n${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n"
-        );
-        connection.outgoing.extend_from_slice(text.as_bytes());
-        self.published += 1;
-        true
+        let rest = format!("${length}\r\n{channel}\r\n${bytes}\r\n{payload}\r\n");
+        let by_name = connection.channels.contains(&channel);
+        if by_name {
+            let text = format!(">3\r\n$7\r\nmessage\r\n{rest}");
+            connection.outgoing.extend_from_slice(text.as_bytes());
+        }
+        if connection.subscribed {
+            let text = format!(">4\r\n$8\r\npmessage\r\n$5\r\npub.*\r\n{rest}");
+            connection.outgoing.extend_from_slice(text.as_bytes());
+        }
+        let is_sent = by_name || connection.subscribed;
+        self.published += u64::from(is_sent);
+        is_sent
     }
 
     /// Ends the connection after sending a part of the pending bytes, and perhaps moves to the other address.
@@ -81,8 +100,14 @@ impl Redis {
         drop(self.listeners[1 - self.at].accept());
         if let Ok((stream, _)) = self.listeners[self.at].accept() {
             stream.set_nonblocking(true).expect("a socket takes its options");
-            let fresh =
-                Connection { stream, received: vec![], outgoing: vec![], subscribed: false };
+            let fresh = Connection {
+                stream,
+                received: vec![],
+                outgoing: vec![],
+                subscribed: false,
+                greeted: false,
+                channels: BTreeSet::new(),
+            };
             self.connection = (!self.refuses).then_some(fresh);
         }
         let Some(connection) = &mut self.connection else { return };
@@ -116,14 +141,35 @@ impl Connection {
     fn answer(&mut self) {
         while let Some((words, length)) = command(&self.received) {
             self.received.drain(..length);
+            let verb = words[0].to_lowercase();
             let reply = match words[0].as_str() {
                 "HELLO" => "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n",
+                "SUBSCRIBE" | "UNSUBSCRIBE" => {
+                    for channel in &words[1..] {
+                        match verb.as_str() {
+                            "subscribe" => self.channels.insert(channel.clone()),
+                            _ => self.channels.remove(channel),
+                        };
+                        let (kind, length) = (verb.len(), channel.len());
+                        let text =
+                            format!(">3\r\n${kind}\r\n{verb}\r\n${length}\r\n{channel}\r\n:1\r\n");
+                        self.outgoing.extend_from_slice(text.as_bytes());
+                    }
+                    ""
+                }
+                "PUNSUBSCRIBE" => {
+                    self.subscribed = false;
+                    ">3\r\n$12\r\npunsubscribe\r\n$5\r\npub.*\r\n:1\r\n"
+                }
                 "PSUBSCRIBE" => {
                     self.subscribed = true;
                     ">3\r\n$10\r\npsubscribe\r\n$5\r\npub.*\r\n:1\r\n"
                 }
                 "PING" => "+PONG\r\n",
-                _ => "+OK\r\n",
+                _ => {
+                    self.greeted = true;
+                    "+OK\r\n"
+                }
             };
             self.outgoing.extend_from_slice(reply.as_bytes());
         }

@@ -5,10 +5,12 @@ use super::RedisSubscriber;
 use crate::clock::Millis;
 use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX};
 
-/// Returns the beginning of a value that has not come whole, if the connection is up and nothing is asked.
+/// Returns the beginning of a value that has not come whole, if the connection is up and nothing is asked. Subscriptions on demand
+/// begin anew.
 pub fn portable(subscriber: &RedisSubscriber) -> Option<&[u8]> {
     let session = &subscriber.session;
     let is_quiet = session.is_ready()
+        && subscriber.share.is_none()
         && subscriber.asked.is_empty()
         && subscriber.back_by.is_none()
         && session.output().is_empty();

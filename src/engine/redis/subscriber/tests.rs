@@ -1,6 +1,7 @@
 //! The subscriber, driven by bytes and times.
 
 use super::*;
+use crate::engine::pubsub::hub::{KeyChange, KeyName};
 use crate::engine::random::Random;
 
 const HELLO_3: &str = "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n";
@@ -468,4 +469,93 @@ fn a_far_end_that_carries_no_messages_is_a_failure_with_its_cure() {
     assert_eq!(subscriber.on_time(10_000), Ok(()));
     let text = failure(&mut subscriber, &["+PONG\r\n", cut_off].concat());
     assert!(text.contains("is a replica that is cut off"), "its role has changed: {text}");
+}
+
+/// A connection that subscribes on demand, with the table that it serves, and with a topic in that.
+fn share_subscriber(own: &[&str]) -> (RedisSubscriber, Demand) {
+    let settings = DemandSettings {
+        prefix: "pub.".to_owned(),
+        connections: 1,
+        linger: 0,
+        timeout: 5000,
+        own: own.iter().map(|&channel| channel.to_owned()).collect(),
+    };
+    let mut demand = Demand::new(settings.clone());
+    demand.on_change(KeyChange { key: KeyName::new("a"), is_wanted: true }, 0);
+    let mut subscriber = RedisSubscriber::of_share(config("redis://h", &[]), &settings, 0, 0);
+    assert!(subscriber.session.wants_connect(0));
+    subscriber.session.connecting(0);
+    subscriber.session.connected(0);
+    (subscriber, demand)
+}
+
+const CHANNEL_A: &str = "*2\r\n$9\r\nSUBSCRIBE\r\n$5\r\npub.a\r\n";
+
+#[test]
+fn a_share_subscribes_to_what_is_wanted_once_it_is_greeted() {
+    let (mut subscriber, mut demand) = share_subscriber(&[]);
+    assert_eq!(take_output(&mut subscriber), HELLO_3);
+    subscriber.subscribe(&mut demand, 0);
+    assert_eq!(take_output(&mut subscriber), "", "it is not greeted");
+    assert_eq!(feed(&mut subscriber, GREETED, 0), [""; 0]);
+    assert_eq!(take_output(&mut subscriber), SET_NAME, "no pattern");
+    assert_eq!(feed(&mut subscriber, "+OK\r\n", 0), ["Up"]);
+    demand.on_up(0);
+    subscriber.subscribe(&mut demand, 10);
+    assert_eq!(take_output(&mut subscriber), CHANNEL_A);
+    assert_eq!(subscriber.session.deadline(), Some(5010), "it must be acknowledged");
+    let message = ">3\r\n$7\r\nmessage\r\n$5\r\npub.a\r\n$2\r\nhi\r\n";
+    let acknowledged = ">3\r\n$9\r\nsubscribe\r\n$5\r\npub.a\r\n:1\r\n";
+    let events = feed(&mut subscriber, [acknowledged, message, MESSAGE_3].concat(), 20);
+    assert_eq!(events.len(), 3, "{events:?}");
+    assert!(events[0].contains("is_added: true"), "{events:?}");
+    assert_eq!(events[1..], ["pub.a hi", "pub.a hi"], "the table knows which of them counts");
+    demand.on_subscribed(0, b"pub.a");
+    subscriber.acknowledged(&demand);
+    assert_ne!(subscriber.session.deadline(), Some(5010));
+    assert_eq!(subscriber.on_time(5010), Ok(()));
+}
+
+#[test]
+fn a_share_without_an_acknowledgement_is_given_up() {
+    let (mut subscriber, mut demand) = share_subscriber(&[]);
+    feed(&mut subscriber, [GREETED, "+OK\r\n"].concat(), 0);
+    take_output(&mut subscriber);
+    demand.on_up(0);
+    subscriber.subscribe(&mut demand, 0);
+    take_output(&mut subscriber);
+    // Other traffic does not stand for it.
+    feed(&mut subscriber, MESSAGE_3, 4000);
+    assert_eq!(subscriber.on_time(4999), Ok(()));
+    let text = subscriber.on_time(5000).expect_err("it is overdue");
+    assert!(text.contains("SUBSCRIBE"), "{text}");
+    assert!(subscriber.down(5000, 0), "it was up");
+    assert!(!subscriber.has_commands());
+}
+
+#[test]
+fn a_share_without_rights_says_which_it_needs() {
+    let (mut subscriber, mut demand) = share_subscriber(&[]);
+    feed(&mut subscriber, [GREETED, "+OK\r\n"].concat(), 0);
+    take_output(&mut subscriber);
+    demand.on_up(0);
+    subscriber.subscribe(&mut demand, 0);
+    take_output(&mut subscriber);
+    let text = failure(&mut subscriber, "-NOPERM No permissions to access a channel\r\n");
+    assert!(text.contains("grant '&pub.*' +subscribe +unsubscribe"), "{text}");
+}
+
+#[test]
+fn the_first_share_subscribes_to_the_channels_of_features() {
+    let (mut subscriber, _) = share_subscriber(&["pub.*"]);
+    feed(&mut subscriber, GREETED, 0);
+    let escaped = "*2\r\n$10\r\nPSUBSCRIBE\r\n$6\r\npub.\\*\r\n";
+    assert_eq!(take_output(&mut subscriber), [HELLO_3, SET_NAME, escaped].concat());
+    assert_eq!(feed(&mut subscriber, "+OK\r\n", 0), [""; 0]);
+    let acknowledged = ">3\r\n$10\r\npsubscribe\r\n$6\r\npub.\\*\r\n:1\r\n";
+    assert_eq!(feed(&mut subscriber, acknowledged, 0), ["Up"]);
+    // All channels begin or end by demand alone.
+    let everything = SUBSCRIBED_3.replace("psubscribe", "punsubscribe").replace("$10", "$12");
+    let events = feed(&mut subscriber, everything, 0);
+    assert_eq!(events, ["Changed(ShareChange { channel: None, is_added: false })"]);
 }

@@ -1,8 +1,8 @@
 //! The history as a state that is handed over: the records as they lie in the ring.
 
 use super::{
-    ENTRY, ENTRY_HEAD_BYTES, GAP, HEAD_BYTES, History, KEYED, KIND, MESSAGE, Record, SUPERSEDED,
-    hash_of, read, subject_hash,
+    ENTRY, ENTRY_HEAD_BYTES, GAP, HEAD_BYTES, History, KEYED, KIND, MARK, MESSAGE, Record,
+    SUPERSEDED, hash_of, read, subject_hash,
 };
 use crate::engine::resume::replay::saved::{restored_entries, save_entries};
 use crate::upgrade::{BYTES_MAX, StateError, StateReader, StateWriter, VALUES_MAX};
@@ -47,7 +47,7 @@ impl History {
             let (subject, entry) = match checked(&record, streams).ok_or(MALFORMED)? {
                 Record::Message { subject, .. } => (Some(subject), None),
                 Record::Entry { subject, stream, id, .. } => (Some(subject), Some((stream, id))),
-                Record::Gap { .. } => (None, None),
+                Record::Gap { .. } | Record::Mark => (None, None),
             };
             let hashes = subject.map(|of| (hash_of(of.topic), subject_hash(of)));
             let (hash, key) = hashes.unwrap_or_default();
@@ -76,6 +76,7 @@ fn checked(record: &[u8], streams: usize) -> Option<Record<'_>> {
     }
     let head = match first & KIND {
         GAP if first == GAP && record.len() == HEAD_BYTES + 8 => return Some(read(record)),
+        MARK if first == MARK && record.len() == 1 => return Some(Record::Mark),
         MESSAGE => HEAD_BYTES,
         ENTRY if usize::from(*record.get(HEAD_BYTES)?) < streams => ENTRY_HEAD_BYTES,
         _ => return None,

@@ -83,7 +83,7 @@ fn agrees_with_a_list_from_a_seed() {
                 Made::Entry(stream, id, name, payload) => {
                     history.push_entry(*stream, *id, subject(name), payload);
                 }
-                Made::Gap(from) => history.push_gap(*from),
+                Made::Gap(from) => notes::push_gap(&mut history, *from),
             }
             model.push_back((next, one));
             next += 1;
